@@ -1,0 +1,81 @@
+"""What can go wrong by an operator's hand, and the exit code that tells a script so.
+
+Owns every exception that echod raises on purpose. What a *peer* can cause is never an exception: it is a
+value, and it is counted. Invariant: the text of each exception is one sentence that an operator can act on.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes, after sysexits.h, but 2 for usage as getopt programs and argparse have it."""
+
+    OK = 0
+    USAGE = 2
+    NO_INPUT = 66
+    UNAVAILABLE = 69
+    SOFTWARE = 70
+    NO_PERMISSION = 77
+    CONFIG = 78
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mistake:
+    """One thing that is wrong, or unwise, in a config file.
+
+    `line` and `column` count from 1; `path` is dotted, as in `tcp.max_connections` or `listeners[2]`, and
+    empty where the mistake is the file's as a whole.
+    """
+
+    line: int
+    column: int
+    path: str
+    message: str
+
+
+class EchodError(Exception):
+    """An operator's mistake, or a host that does not allow what was asked."""
+
+    exit_code = ExitCode.SOFTWARE
+
+
+class UsageError(EchodError):
+    """The command line asks for what cannot be, such as `--daemonize` under systemd."""
+
+    exit_code = ExitCode.USAGE
+
+
+class ConfigUnreadableError(EchodError):
+    """The config file is missing, not readable, or no regular file."""
+
+    exit_code = ExitCode.NO_INPUT
+
+
+class ConfigError(EchodError):
+    """The config file says what cannot be; carries every mistake, ordered by line."""
+
+    exit_code = ExitCode.CONFIG
+
+    def __init__(self, mistakes: tuple[Mistake, ...]) -> None:
+        """Take the mistakes, at least one."""
+        super().__init__("; ".join(f"line {m.line}: {m.path}: {m.message}" for m in mistakes))
+        self.mistakes = mistakes
+
+
+class AddressUnavailableError(EchodError):
+    """A listener's address is in use, or not an address of this host."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+
+class BindNotPermittedError(EchodError):
+    """A listener's port needs a privilege that this process does not have."""
+
+    exit_code = ExitCode.NO_PERMISSION
+
+
+class StartFailedError(EchodError):
+    """The workers did not become ready."""
+
+    exit_code = ExitCode.SOFTWARE
