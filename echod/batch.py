@@ -1,0 +1,302 @@
+"""A batch of datagrams: one `recvmmsg` in, one `sendmmsg` out, from the same bytes.
+
+Owns what is in the vector between a receive and its reply, and nothing longer: no queue, no retry, no waiting. It
+never decides who is answered (`Admission` does) and never counts (`UdpEcho` does); it says what happened.
+Invariant: after `reply`, datagrams = refused + replied + failed, and one datagram that cannot be answered has
+never cost another its reply.
+
+A slot holds one datagram, or a *train*: many of one peer, all of the same length but the last, that the kernel
+keeps together (UDP_GRO, UDP_SEGMENT in udp(7)). Trains go out as trains, and neighbours in the batch that could be
+one are joined into one, because the walk of each packet through the kernel is what an echo costs.
+"""
+
+import errno
+import os
+import socket
+from collections.abc import Hashable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from echod.core.trains import MAX_PAYLOAD, runs
+from echod.vector import (
+    CONTROL_BYTES,
+    HEADER_BYTES,
+    IOVEC_BYTES,
+    LAYOUTS,
+    MULTICAST_FIRST_BYTE,
+    SEGMENT_CMSG_BYTES,
+    SEGMENT_WORDS,
+    SLOTS,
+    Outgoing,
+    Span,
+    Vector,
+)
+
+UDP_SEGMENT: Final = 103
+UDP_GRO: Final = 104
+
+SEGMENT_CMSG_LENGTH: Final = 18
+"""`CMSG_LEN(sizeof(u16))`: UDP_SEGMENT takes no other."""
+
+_NOT_WHOLE: Final = socket.MSG_TRUNC | socket.MSG_CTRUNC
+_FATAL: Final = frozenset({errno.EBADF, errno.ENOTSOCK})
+_NO_TRAIN: Final = frozenset({errno.EIO, errno.EINVAL, errno.EMSGSIZE})
+"""What the kernel says of a train that the route or the device cannot take, though each datagram may pass."""
+
+
+@dataclass(slots=True)
+class Port:
+    """One bound UDP socket and what was learned about it."""
+
+    sock: socket.socket
+    longest_joined: int = MAX_PAYLOAD
+    """Neighbours longer than this are not joined: the kernel refused such a train here before."""
+
+    @property
+    def fd(self) -> int:
+        """Return the descriptor."""
+        return self.sock.fileno()
+
+
+class Batch:
+    """Up to `SLOTS` received datagrams or trains. One for each worker, used by one socket after another.
+
+    After `receive`: `datagrams` and `octets` received, the slots that are `truncated` or `not_unicast`. After
+    `reply`: `replied` datagrams, `replied_octets`, and `failures`, errno to datagrams.
+    """
+
+    def __init__(self) -> None:
+        """Map the vector; it is empty."""
+        self._vector = Vector()
+        self._span: Span = self._vector.spans[0]
+        self._weights: list[int] | None = None
+        self._refused: set[int] = set()
+        self.truncated: set[int] = set()
+        self.not_unicast: set[int] = set()
+        self.datagrams = self.octets = self.replied = self.replied_octets = 0
+        self.failures: dict[int, int] = {}
+
+    # -- in
+
+    def receive(self, port: Port) -> int:
+        """Fill the slots from the port's queue, without waiting; return how many.
+
+        Raises OSError where the descriptor is no socket: that is a defect, not a peer's doing.
+        """
+        vector = self._vector
+        vector.restore(self._span)
+        self._weights = None
+        if self._refused or self.truncated or self.not_unicast:
+            self._refused, self.truncated, self.not_unicast = set(), set(), set()
+        count = vector.receive(port.fd)
+        if count < 0:
+            self._span = vector.spans[0]
+            self.datagrams = self.octets = 0
+            self._look_at_receive_error(vector.error())
+            return 0
+        span = self._span = vector.spans[count]
+        family = socket.AddressFamily(port.sock.family)
+        self.datagrams = count
+        self.octets = sum(span.length.tolist())
+        if self._all_plain(span, family):
+            span.ifindex[family][:] = span.zeros32
+        else:
+            self._inspect(span, family)
+        return count
+
+    @property
+    def suspect(self) -> bool:
+        """Whether any slot was not received whole, or was sent to no unicast address."""
+        return bool(self.truncated or self.not_unicast)
+
+    def source_ports(self) -> list[int]:
+        """Return the source port of each slot, as it lies in the `sockaddr`."""
+        return self._span.source_port.tolist()
+
+    def refuse(self, slot: int) -> int:
+        """Leave this slot unanswered; return how many datagrams that are."""
+        self._refused.add(slot)
+        return 1 if self._weights is None else self._weights[slot]
+
+    @staticmethod
+    def _look_at_receive_error(error: int) -> None:
+        """Pass over what a later receive may not meet; raise what every later one would."""
+        if error in _FATAL:
+            raise OSError(error, os.strerror(error))
+
+    @staticmethod
+    def _all_plain(span: Span, family: socket.AddressFamily) -> bool:
+        """Tell in four looks whether all slots are whole, no trains, and sent to a unicast address.
+
+        IPv4: the kernel names the header's destination and the address it would answer from; only for a unicast
+        destination are they one. (They also differ for what was queued before IP_PKTINFO was on.)
+        """
+        if span.control_length != span.plain_control[family] or span.flags != span.zeros:
+            return False
+        if family == socket.AF_INET:
+            return span.destination == span.spec_dst
+        return MULTICAST_FIRST_BYTE not in span.destination6_first.tobytes()
+
+    def _inspect(self, span: Span, family: socket.AddressFamily) -> None:
+        """Look at each slot: weigh trains and turn them round, mark what must not be answered."""
+        words = self._vector.words
+        layout = LAYOUTS[family]
+        weights = [1] * len(span.flags)
+        lengths = span.length.tolist()
+        for slot, (control, flags) in enumerate(zip(span.control_length.tolist(), span.flags.tolist(), strict=True)):
+            at = (self._vector.control_at + slot * CONTROL_BYTES) // 4
+            train = control == layout.train and words[at + 3] == UDP_GRO
+            if flags & _NOT_WHOLE or not (train or control == layout.plain):
+                self.truncated.add(slot)
+                continue
+            if train:
+                # In: UDP_GRO with an int. Out: UDP_SEGMENT with a u16, or EINVAL. Little-endian: same place.
+                words[at], words[at + 3] = SEGMENT_CMSG_LENGTH, UDP_SEGMENT
+                weights[slot] = -(-lengths[slot] // words[at + 4])
+                at += SEGMENT_WORDS
+            # Left as it came, the index would force the reply out of that interface, past the routing table.
+            words[at + layout.ifindex] = 0
+            if not self._unicast(family, at):
+                self.not_unicast.add(slot)
+        self._weights = weights
+        self.datagrams = sum(weights)
+
+    def _unicast(self, family: socket.AddressFamily, at: int) -> bool:
+        """Tell whether the PKTINFO message at that word names a unicast destination."""
+        words = self._vector.words
+        if family == socket.AF_INET6:
+            return words[at + 4] & 0xFF != MULTICAST_FIRST_BYTE
+        if words[at + 5] == 0:
+            # Queued before IP_PKTINFO was on, as the datagram that starts a socket-activated service is. Answer
+            # from the destination; the kernel refuses that (EINVAL) where it is no unicast address of ours.
+            words[at + 5] = words[at + 6]
+        return words[at + 5] == words[at + 6]
+
+    # -- out
+
+    def reply(self, port: Port) -> None:
+        """Send every slot that was not refused back where it came from, from the address it was sent to.
+
+        Raises OSError where the descriptor is no socket.
+        """
+        vector, span = self._vector, self._span
+        span.iov_length[:] = span.length
+        self.replied = self.replied_octets = 0
+        if self.failures:
+            self.failures = {}
+        if self._refused or self._has_neighbours(port):
+            self._send(port, self._compose(self._runs(port)))
+        else:
+            self._send(port, Outgoing(vector.received_at, span.length, self._weights))
+
+    def _has_neighbours(self, port: Port) -> bool:
+        """Tell whether two slots may be of one peer: joining costs, so look first if it can pay."""
+        count = len(self._span.flags)
+        return count > 1 and port.longest_joined > 0 and len(set(self._span.name[0].tolist())) < count
+
+    def _runs(self, port: Port) -> list[range]:
+        """Split the slots that were not refused into runs that can each go out as one message."""
+        span = self._span
+        ipv6 = port.sock.family == socket.AF_INET6
+        parts = (*span.name, *span.destination6) if ipv6 else (span.name[0], span.spec_dst)
+        lengths = span.length.tolist()
+        # Equal are those of one length, one peer and one local address.
+        keys: list[Hashable] = list(zip(lengths, *(part.tolist() for part in parts), strict=True))
+        for slot, weight in enumerate(self._weights or ()):
+            if weight > 1:
+                keys[slot] = slot  # a train already, equal to nothing else
+        for slot in self._refused:
+            keys[slot] = None
+        return runs(keys, lengths, port.longest_joined)
+
+    def _compose(self, runs: list[range]) -> Outgoing:
+        """Build the outgoing vector: one message for each run, over the received payload."""
+        vector = self._vector
+        octets, longs, words = vector.octets, vector.longs, vector.words
+        weights = []
+        for message, run in enumerate(runs):
+            slot = run.start
+            source = vector.received_at + slot * HEADER_BYTES
+            header = vector.composed_at + message * HEADER_BYTES
+            octets[header : header + HEADER_BYTES] = octets[source : source + HEADER_BYTES]
+            if len(run) == 1:
+                weights.append(1 if self._weights is None else self._weights[slot])
+                continue
+            weights.append(len(run))
+            control = vector.composed_control_at + message * CONTROL_BYTES
+            longs[header // 8 + 3] = len(run)
+            longs[header // 8 + 4] = vector.base + control
+            longs[header // 8 + 5] += SEGMENT_CMSG_BYTES
+            longs[control // 8] = SEGMENT_CMSG_LENGTH
+            words[control // 4 + 2], words[control // 4 + 3] = socket.IPPROTO_UDP, UDP_SEGMENT
+            words[control // 4 + 4] = self._span.length[slot]
+            source = vector.control_at + slot * CONTROL_BYTES
+            control += SEGMENT_CMSG_BYTES
+            room = CONTROL_BYTES - SEGMENT_CMSG_BYTES
+            octets[control : control + room] = octets[source : source + room]
+        return Outgoing(vector.composed_at, vector.composed_length[: len(runs)], weights, runs)
+
+    def _send(self, port: Port, out: Outgoing) -> None:
+        """Send all messages; what the kernel refuses is passed over, alone, and recorded."""
+        count, done = len(out.lengths), 0
+        while done < count:
+            sent = self._vector.send(port.fd, out.headers_at + done * HEADER_BYTES, count - done)
+            if sent > 0:
+                self.replied += out.weight(done, done + sent)
+                self.replied_octets += sum(out.lengths[done : done + sent].tolist())
+                done += sent
+                continue
+            error = self._vector.error()
+            if error in _FATAL:
+                raise OSError(error, os.strerror(error))
+            if error == errno.EAGAIN:
+                # The send buffer is full. Waiting would make every other client wait too.
+                self._fail(error, out.weight(done, count))
+                return
+            if error in _NO_TRAIN and out.weight(done, done + 1) > 1:
+                self._send_apart(port, error, out.run(done))
+            else:
+                self._fail(error, out.weight(done, done + 1))
+            done += 1
+
+    def _fail(self, error: int, datagrams: int) -> None:
+        self.failures[error] = self.failures.get(error, 0) + datagrams
+
+    def _send_apart(self, port: Port, error: int, run: range) -> None:
+        """Send the datagrams of a train that the kernel refused one by one, and learn from it."""
+        vector, span = self._vector, self._span
+        if error == errno.EIO:
+            # No checksum offload on the way out: no train will ever pass, so let the kernel make none for us.
+            port.longest_joined = 0
+            with suppress(OSError):
+                port.sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 0)
+        if len(run) > 1:
+            port.longest_joined = min(port.longest_joined, span.length[run.start] - 1)
+            self._send(
+                port,
+                Outgoing(vector.received_at + run.start * HEADER_BYTES, span.length[run.start : run.stop]),
+            )
+            return
+        slot = run.start
+        segment = vector.words[(vector.control_at + slot * CONTROL_BYTES) // 4 + 4] & 0xFFFF
+        starts = range(0, span.length[slot], segment)
+        for chunk in (starts[i : i + SLOTS] for i in range(0, len(starts), SLOTS)):
+            self._split(slot, chunk)
+            self._send(port, Outgoing(vector.apart_at, vector.apart_length[: len(chunk)]))
+
+    def _split(self, slot: int, starts: range) -> None:
+        """Build one message for each segment of a train that starts at one of these offsets of the slot."""
+        vector = self._vector
+        octets, longs = vector.octets, vector.longs
+        source = vector.received_at + slot * HEADER_BYTES
+        end = self._span.length[slot]
+        for message, start in enumerate(starts):
+            header = vector.apart_at + message * HEADER_BYTES
+            iovec = vector.apart_iovecs_at + message * IOVEC_BYTES
+            octets[header : header + HEADER_BYTES] = octets[source : source + HEADER_BYTES]
+            longs[header // 8 + 2] = vector.base + iovec
+            longs[header // 8 + 4] += SEGMENT_CMSG_BYTES
+            longs[header // 8 + 5] -= SEGMENT_CMSG_BYTES
+            longs[iovec // 8] = longs[(vector.iovecs_at + slot * IOVEC_BYTES) // 8] + start
+            longs[iovec // 8 + 1] = min(starts.step, end - start)

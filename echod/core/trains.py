@@ -1,0 +1,39 @@
+"""Which neighbours in a batch may go out as one message.
+
+Owns the joining rule and nothing else. Invariant: the runs cover every slot that is to be answered, once and in
+order, so joining can change neither what is answered nor the order in which one peer is.
+"""
+
+from collections.abc import Hashable, Sequence
+from typing import Final
+
+MAX_JOINED: Final = 64
+"""Segments of one send: UDP_MAX_SEGMENTS of the oldest kernels that know UDP_SEGMENT (udp(7))."""
+
+MAX_PAYLOAD: Final = 65_507
+"""Bytes of one send: 65,535 less an IPv4 and a UDP header. (IPv6 has room for a little more.)"""
+
+
+def runs(keys: Sequence[Hashable], lengths: Sequence[int], longest: int) -> list[range]:
+    """Split slots into runs, each of which one message with UDP_SEGMENT can answer.
+
+    `keys`, one for each slot: neighbours join where their keys are equal; a slot whose key is None is left out.
+    Equal keys imply equal `lengths`, in bytes. Nothing longer than `longest` joins.
+    """
+    found: list[range] = []
+    first = 0
+    while first < len(keys):
+        key = keys[first]
+        after = first + 1
+        limit = first + _room(lengths[first], longest)
+        while after < len(keys) and after < limit and keys[after] == key:
+            after += 1
+        if key is not None:
+            found.append(range(first, after))
+        first = after
+    return found
+
+
+def _room(length: int, longest: int) -> int:
+    """Return how many datagrams of that length one message may join; an empty one has no place in a train."""
+    return min(MAX_JOINED, MAX_PAYLOAD // length) if 0 < length <= longest else 1
