@@ -1,8 +1,22 @@
-"""A listener: one protocol, address and port, as the operator writes it and as the kernel takes it."""
+"""A listener: one protocol, address and port, as the operator writes it and as the kernel takes it.
 
-from dataclasses import dataclass
+Owns the text form `udp://ADDRESS:PORT`, what may stand in it, and when two listeners are in each other's way. It
+never looks up a name and never opens a socket. Invariant: the text of a listener, parsed, is that listener.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from enum import Enum
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
+
+MAX_LISTENERS = 1024  # a range that was mistyped must not take all descriptors of the host
+MAX_PORT = 65535
+
+_BROADCAST = IPv4Address("255.255.255.255")
+_MAX_CHARACTERS = 100  # the longest listener that can be has 81
+_ZONE = re.compile(r"[^\s/:%]{1,15}")  # dev_valid_name() in net/core/dev.c; "%" makes a pattern of a name there
 
 
 class Protocol(Enum):
@@ -27,5 +41,165 @@ class Listener:
     def __str__(self) -> str:
         """Write the listener as the config file has it, such as `udp://[fe80::1%eth0]:7`."""
         zone = f"%{self.zone}" if self.zone else ""
-        host = f"[{self.address}{zone}]" if self.address.version == 6 else str(self.address)  # noqa: PLR2004
+        host = f"[{self.address}{zone}]" if isinstance(self.address, IPv6Address) else str(self.address)
         return f"{self.protocol.value}://{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerRange:
+    """What one text of the config opens: a listener on each port from `first.port` to `last_port`."""
+
+    first: Listener
+    last_port: int
+
+    def __len__(self) -> int:
+        """Count the listeners, at least one."""
+        return self.last_port - self.first.port + 1
+
+    def __iter__(self) -> Iterator[Listener]:
+        """Yield the listeners by ascending port."""
+        return (replace(self.first, port=port) for port in range(self.first.port, self.last_port + 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overlap:
+    """A listener that another one, of the text at `other_index`, makes impossible or useless."""
+
+    listener: Listener
+    other: Listener
+    other_index: int
+
+    def __str__(self) -> str:
+        """Say which is in the way of which."""
+        if self.listener == self.other:
+            return f"{self.listener} is already listed in listeners[{self.other_index}]"
+        return f"{self.listener} is already covered by {self.other} in listeners[{self.other_index}]"
+
+
+def parse_listener(text: str) -> ListenerRange:
+    """Read `udp://ADDRESS:PORT` or `tcp://ADDRESS:FIRST-LAST`; an IPv6 address stands in brackets (RFC 3986).
+
+    Raises ValueError with one sentence, fit to print, that says what is wrong and what to write.
+    """
+    if len(text) > _MAX_CHARACTERS:
+        raise ValueError(f"has {len(text):,} characters: write udp://ADDRESS:PORT")
+    if any(character.isspace() for character in text):
+        raise ValueError("holds white space: write it without")
+    if not text.isprintable():
+        raise ValueError("holds a character that does not print: remove it")
+    if '"' in text or "'" in text:
+        raise ValueError("holds a quote: put quotes around the whole listener, or none at all")
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        bare = re.sub(r"^((udp|tcp):)?/*", "", text) or "ADDRESS:PORT"
+        raise ValueError(f"names no protocol: write udp://{bare} or tcp://{bare}")
+    protocol = _parse_protocol(scheme)
+    if found := re.search(r"[/?#@]", rest):
+        raise ValueError(f'holds "{found[0]}": write {scheme}://ADDRESS:PORT and nothing else')
+    host, port = _split(rest)
+    first, last = _parse_ports(port)
+    address, zone = _parse_ipv6(host[1:-1]) if host.startswith("[") else (_parse_ipv4(host), "")
+    return ListenerRange(
+        first=Listener(protocol=protocol, address=address, port=first, zone=zone),
+        last_port=last,
+    )
+
+
+def find_overlaps(ranges: Mapping[int, ListenerRange]) -> dict[int, Overlap]:
+    """Find the texts, by index, that open what another text opens already; of each only the first such listener.
+
+    A second socket on the very same address would steal from the first, and one on a single address beside the
+    wildcard of its family answers nothing that the wildcard would not.
+    """
+    owners: dict[Listener, int] = {}
+    overlaps: dict[int, Overlap] = {}
+    for index, listeners in ranges.items():
+        for listener in listeners:
+            owner = owners.setdefault(listener, index)
+            if owner != index:
+                overlaps.setdefault(index, Overlap(listener=listener, other=listener, other_index=owner))
+    for listener, index in owners.items():
+        wildcard = replace(listener, address=type(listener.address)(0), zone="")
+        if wildcard != listener and wildcard in owners:
+            overlap = Overlap(listener=listener, other=wildcard, other_index=owners[wildcard])
+            overlaps.setdefault(index, overlap)
+    return overlaps
+
+
+def _parse_protocol(scheme: str) -> Protocol:
+    names = [protocol.value for protocol in Protocol]
+    if scheme in names:
+        return Protocol(scheme)
+    if close := get_close_matches(scheme.lower(), names, n=1):
+        raise ValueError(f'the protocol "{scheme}" is not known: did you mean {close[0]}?')
+    raise ValueError(f'the protocol "{scheme}" is not known: write udp or tcp')
+
+
+def _split(rest: str) -> tuple[str, str]:
+    """Part host, with its brackets if it has any, from port."""
+    if rest.startswith("["):
+        host, bracket, after = rest.partition("]")
+        if not bracket or (after and not after.startswith(":")):
+            raise ValueError("an IPv6 address stands in a pair of brackets before its port: write [ADDRESS]:PORT")
+        host, port = host + bracket, after[1:]
+    elif rest.count(":") > 1:
+        raise ValueError("an IPv6 address stands in brackets, and one port follows: write [ADDRESS]:PORT")
+    else:
+        host, _, port = rest.partition(":")
+    if host in ("", "*"):
+        raise ValueError("names no address: write 0.0.0.0 for all of IPv4, [::] for all of IPv6")
+    if not port:
+        raise ValueError(f"names no port: write {host}:7, or another port")
+    return host, port
+
+
+def _parse_ports(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", text)
+    if not found:
+        raise ValueError(f'"{text}" is no port: write a number from 1 to {MAX_PORT}, or a range as 7000-7015')
+    first, last = _parse_port(found[1]), _parse_port(found[2] or found[1])
+    if first > last:
+        raise ValueError(f"the port range runs backwards: write {last}-{first}")
+    return first, last
+
+
+def _parse_port(digits: str) -> int:
+    port = int(digits)
+    if not 1 <= port <= MAX_PORT:
+        raise ValueError(f"the port {digits} is out of bounds: write a number from 1 to {MAX_PORT}")
+    if digits.startswith("0"):
+        raise ValueError(f"the port {digits} begins with a zero: write {port}")
+    return port
+
+
+def _parse_ipv4(text: str) -> IPv4Address:
+    try:
+        address = IPv4Address(text)
+    except AddressValueError:
+        if re.fullmatch(r"[0-9.]+", text):
+            hint = "write four numbers from 0 to 255, without leading zeros"
+            raise ValueError(f'"{text}" is no IPv4 address: {hint}') from None
+        hint = "host names are not looked up, write the address itself"
+        raise ValueError(f'"{text}" is no address: {hint}') from None
+    if address.is_multicast or address == _BROADCAST:
+        raise ValueError(f"{address} belongs to no single host: write an address of this one")
+    return address
+
+
+def _parse_ipv6(text: str) -> tuple[IPv6Address, str]:
+    digits, percent, zone = text.partition("%")
+    try:
+        address = IPv6Address(digits)
+    except AddressValueError:
+        raise ValueError(f'"{digits}" is no IPv6 address: only those stand in brackets') from None
+    if address.ipv4_mapped is not None:
+        raise ValueError(f"[{text}] is IPv4 in the dress of IPv6: write {address.ipv4_mapped} without brackets")
+    if address.is_multicast:
+        raise ValueError(f"[{address}] belongs to no single host: write an address of this one")
+    if not address.is_link_local and percent:
+        raise ValueError(f"only a link-local address takes an interface: write [{address}]")
+    if address.is_link_local and not zone:
+        raise ValueError(f"a link-local address needs its interface: write [{address}%eth0], or another interface")
+    if zone and not _ZONE.fullmatch(zone):
+        raise ValueError(f'"{zone}" is no interface name: write at most 15 characters, none of them "/", ":" or "%"')
+    return address, zone

@@ -1,0 +1,69 @@
+"""What the workers did, summed up: the totals of the daemon's life, and the log entries made of them.
+
+Owns the numbers of generations that are gone; reads those of the living from their pages. Never changes a number.
+"""
+
+from collections.abc import Iterable
+
+import structlog
+
+from echod.core.counters import CounterPage, TcpField, UdpField, add, describe
+from echod.core.listener import Listener, Protocol
+from echod.holdings import Holdings
+
+_log = structlog.get_logger()
+
+
+class Books:
+    """Totals by listener."""
+
+    def __init__(self, holdings: Holdings) -> None:
+        """Begin at zero. The kernel's own drops are asked of the sockets held."""
+        self._holdings = holdings
+        self._gone: dict[Listener, list[int]] = {}
+        self._reported: dict[str, int] = {}
+
+    def take_over(self, page: CounterPage) -> None:
+        """Keep the numbers of a generation whose last worker has exited."""
+        add(self._gone, page.totals())
+
+    def totals(self, living: Iterable[CounterPage]) -> dict[Listener, list[int]]:
+        """Return the rows of all listeners there ever were, the living pages included."""
+        totals = {listener: list(row) for listener, row in self._gone.items()}
+        for page in living:
+            add(totals, page.totals())
+        return totals
+
+    def log_counters(self, living: Iterable[CounterPage]) -> None:
+        """Log every number of every listener."""
+        for listener, row in self.totals(living).items():
+            drops = self._holdings.kernel_drops(listener)
+            kernel = {"kernel_drops": drops} if listener.protocol is Protocol.UDP else {}
+            _log.info("counters", listener=str(listener), **describe(listener, row), **kernel)
+
+    def log_traffic(self, living: Iterable[CounterPage]) -> None:
+        """Log the sums, if any has changed since they were logged last."""
+        sums = self._sums(living)
+        if sums != self._reported:
+            self._reported = sums
+            _log.debug("traffic", **sums)
+
+    def log_stopped(self) -> None:
+        """Log the totals of the daemon's life."""
+        _log.info("stopped", **self._sums(()))
+
+    def _sums(self, living: Iterable[CounterPage]) -> dict[str, int]:
+        totals = self.totals(living)
+        udp = [row for listener, row in totals.items() if listener.protocol is Protocol.UDP]
+        tcp = [row for listener, row in totals.items() if listener.protocol is Protocol.TCP]
+        sums = {
+            "datagrams_received": sum(row[UdpField.RECEIVED] for row in udp),
+            "datagrams_replied": sum(row[UdpField.REPLIED] for row in udp),
+            "datagrams_dropped": sum(sum(row[UdpField.DROPPED : UdpField.SEND_FAILED]) for row in udp),
+            "send_failures": sum(sum(row[UdpField.SEND_FAILED :]) for row in udp),
+            "kernel_drops": sum(map(self._holdings.kernel_drops, totals)),
+        }
+        if tcp:
+            sums["connections"] = sum(row[TcpField.ACCEPTED] for row in tcp)
+            sums["tcp_bytes"] = sum(row[TcpField.SENT_BYTES] for row in tcp)
+        return sums

@@ -1,0 +1,155 @@
+"""The command line: argv to a command. The only module that prints or exits.
+
+Owns the words that an operator meets first. Invariant: every command ends in a code of `ExitCode`, and what the
+operator can mend is one sentence on stderr, never a traceback.
+"""
+
+import argparse
+import faulthandler
+import gc
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, NoReturn
+
+from setproctitle import setproctitle
+
+from echod import __version__, configfile, logs, systemd
+from echod.core.config import parse_config
+from echod.core.document import render
+from echod.core.errors import ConfigError, EchodError, ExitCode, UsageError
+from echod.daemonize import detach
+from echod.supervisor import CAUGHT, Supervisor
+
+_MAXSIZE_64: Final = 2**63 - 1
+
+_RUN_EXAMPLE: Final = """example:
+  echod run --config /etc/echod.yaml
+  printf hi | ncat -u -w1 127.0.0.1 7
+
+Signals: HUP reloads the config, TERM and INT drain and stop, USR1 logs the counters."""
+
+_CHECK_EXAMPLE: Final = """example:
+  echod check --config /etc/echod.yaml && systemctl reload echod"""
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and exit with its code."""
+    arguments = _parse(sys.argv[1:] if argv is None else argv)
+    sys.exit(_guarded(arguments.config, lambda: arguments.command(arguments)))
+
+
+def _guarded(config: Path | None, command: Callable[[], int]) -> int:
+    """Run a command; turn what it raises into words on stderr and an exit code."""
+    try:
+        return command()
+    except ConfigError as error:
+        logs.last_words(_explain(config or configfile.DEFAULT_PATH, error))
+        return error.exit_code
+    except EchodError as error:
+        logs.last_words(f"echod: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return ExitCode.OK
+    except Exception:  # noqa: BLE001 - whatever it is, the exit code must say so
+        logs.last_words(f"echod: this is a defect in echod {__version__}\n{traceback.format_exc()}")
+        return ExitCode.SOFTWARE
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="echod",
+        description="Echo daemon: answers UDP datagrams and TCP streams with what they said (RFC 862).",
+        epilog="Without a command: run. `echod COMMAND --help` shows an example of each.",
+    )
+    parser.add_argument("--version", action="version", version=f"echod {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND")
+
+    run = commands.add_parser(
+        "run",
+        help="serve until told to stop",
+        description="Serve until told to stop.",
+        epilog=_RUN_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_config(run)
+    run.add_argument("--daemonize", action="store_true", help="detach from the terminal (hosts without systemd)")
+    run.add_argument("--pidfile", type=Path, metavar="FILE", help="with --daemonize: hold this file while running")
+    run.set_defaults(command=_run)
+
+    check = commands.add_parser(
+        "check",
+        help="say what is wrong with a config file",
+        description="Say every mistake in a config file with its line, and what is legal but unwise.",
+        epilog=_CHECK_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_config(check)
+    check.set_defaults(command=_check)
+
+    # Bare `echod`, and `echod --config FILE`, mean `run`.
+    bare = not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help", "--version"))
+    return parser.parse_args(["run", *argv] if bare else argv)
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help=f"config file (default: {configfile.DEFAULT_PATH} if it exists, else built-in defaults)",
+    )
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    """Say what is wrong with the file, or that nothing is."""
+    path: Path = arguments.config or configfile.DEFAULT_PATH
+    text = configfile.read_text(path)
+    _, warnings = parse_config(text)
+    if warnings:
+        print(render(warnings, kind="warning", file=str(path), text=text.decode()))
+    print(f"{path}: ok")
+    return ExitCode.OK
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """Serve, in the foreground or detached."""
+    if sys.byteorder != "little" or sys.maxsize < _MAXSIZE_64:
+        raise EchodError("echod runs on 64-bit little-endian Linux only: it reads the kernel's structures as they lie")
+    signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT - {signal.SIGINT})
+    faulthandler.enable()  # the watchdog's SIGABRT leaves a stack in the log
+    path = arguments.config.absolute() if arguments.config is not None else None
+    if not arguments.daemonize:
+        if arguments.pidfile is not None:
+            raise UsageError("--pidfile goes with --daemonize")
+        return _serve(path, lambda: None)
+    if variable := systemd.managed(os.environ):
+        raise UsageError(f"--daemonize has no place under systemd ({variable} is set): run echod in the foreground")
+    pidfile = arguments.pidfile.absolute() if arguments.pidfile is not None else None
+    return detach(pidfile, lambda on_serving: _guarded(path, lambda: _serve(path, on_serving)))
+
+
+def _serve(path: Path | None, on_serving: Callable[[], None]) -> int:
+    setproctitle("echod: supervisor")
+    supervisor = Supervisor(
+        path=path,
+        passed=systemd.passed_sockets(os.environ),
+        notifier=systemd.Notifier(os.environ),
+        watchdog_seconds=systemd.watchdog_seconds(os.environ),
+        on_serving=on_serving,
+    )
+    # What was imported stays for good: the collector need not walk it, nor un-share its pages from the workers'.
+    gc.freeze()
+    supervisor.run()
+    return ExitCode.OK
+
+
+def _explain(path: Path, error: ConfigError) -> str:
+    """Return every mistake with its place, its source line and a caret, and their count."""
+    text = configfile.read_text(path).decode("utf-8", "replace")
+    count = len(error.mistakes)
+    shown = render(error.mistakes, kind="error", file=str(path), text=text)
+    return f"{shown}\n{path}: {count} mistake{'s' * (count > 1)}"

@@ -1,0 +1,64 @@
+"""Where the config comes from: a file the operator names, /etc/echod.yaml, or the defaults for a first try.
+
+Owns the reading of that file. Never keeps it: each reload reads anew.
+"""
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from echod.core.config import FIRST_TRY, Config, parse_config
+from echod.core.document import MAX_BYTES
+from echod.core.errors import ConfigUnreadableError, Mistake
+
+DEFAULT_PATH: Final = Path("/etc/echod.yaml")
+
+_REASONS: Final = {
+    errno.ENOENT: "there is no such file",
+    errno.EACCES: "it may not be read by this user",
+    errno.EISDIR: "it is a directory",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What was read: `path` and `text` are None where no file was named and none exists."""
+
+    path: Path | None
+    text: bytes | None
+    config: Config
+    warnings: tuple[Mistake, ...] = ()
+
+
+def read(path: Path | None) -> Reading:
+    """Read the named file, or without a name /etc/echod.yaml if it exists, else take the defaults for a first try.
+
+    Raises ConfigUnreadableError, and ConfigError with every mistake.
+    """
+    if path is None and not os.path.lexists(DEFAULT_PATH):
+        return Reading(path=None, text=None, config=FIRST_TRY)
+    path = path or DEFAULT_PATH
+    text = read_text(path)
+    config, warnings = parse_config(text)
+    return Reading(path=path, text=text, config=config, warnings=warnings)
+
+
+def read_text(path: Path) -> bytes:
+    """Return what the file holds, up to one byte more than a config may have.
+
+    Raises ConfigUnreadableError.
+    """
+    try:
+        # Without O_NONBLOCK a FIFO of that name would hold echod here for ever.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                kind = "a directory" if stat.S_ISDIR(os.fstat(fd).st_mode) else "no regular file"
+                raise ConfigUnreadableError(f"cannot read {path}: it is {kind}")
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0, error.strerror)
+        raise ConfigUnreadableError(f"cannot read {path}: {reason}") from None

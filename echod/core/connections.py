@@ -1,0 +1,64 @@
+"""Who is connected: the two limits on TCP connections, kept exactly over all workers without a lock.
+
+Each worker notes its connections in its own part of a shared ledger, as a keyed 64-bit hash of the source, and
+counts over all parts. It notes first and counts then, so two workers that accept at one moment may both refuse the
+last place, and can never both take it. Owns the ledger; never closes anything.
+"""
+
+from hashlib import blake2b
+from ipaddress import IPv6Address
+from typing import Final
+
+from echod.core.counters import Close, CounterPage, SlotField
+
+_EMPTY: Final = 0
+_PREFIX_BYTES: Final = 8
+"""Of an IPv6 source, the /64 counts: one host has all of it (RFC 7721, RFC 8981)."""
+
+
+class ConnectionLedger:
+    """The ledger as the worker of one slot sees it."""
+
+    def __init__(self, page: CounterPage, slot: int, *, limit: int, limit_per_source: int, secret: bytes) -> None:
+        """Take an empty slot of the page. `secret`, the same in all workers, keeps sources from aiming at a key."""
+        self._limit = limit
+        self._limit_per_source = limit_per_source
+        self._secret = secret
+        self._headers = [page.header(number) for number in range(page.slots)]
+        self._ledgers = [page.ledger(number) for number in range(page.slots)]
+        self._header = self._headers[slot]
+        self._ledger = self._ledgers[slot]
+        self._free: list[int] = []
+
+    def key(self, host: str) -> int:
+        """Return the key of a source: of the IPv4 address or the IPv6 /64, as accept(2) names it."""
+        source = IPv6Address(host.partition("%")[0]).packed[:_PREFIX_BYTES] if ":" in host else host.encode()
+        return int.from_bytes(blake2b(source, digest_size=8, key=self._secret).digest(), "little") or 1
+
+    def enter(self, key: int) -> int:
+        """Note a connection; return its place. To be followed by `over_limit`."""
+        if self._free:
+            place = self._free.pop()
+        else:
+            place = self._header[SlotField.PLACES]
+            self._header[SlotField.PLACES] = place + 1
+        self._ledger[place] = key
+        self._header[SlotField.CONNECTIONS] += 1
+        return place
+
+    def leave(self, place: int) -> None:
+        """Strike a connection out."""
+        self._ledger[place] = _EMPTY
+        self._header[SlotField.CONNECTIONS] -= 1
+        self._free.append(place)
+
+    def over_limit(self, key: int) -> Close | None:
+        """Tell whether the connection that was just entered is one too many."""
+        if sum(header[SlotField.CONNECTIONS] for header in self._headers) > self._limit:
+            return Close.OVER_LIMIT
+        wanted = key.to_bytes(8, "little")
+        same = sum(
+            ledger[: header[SlotField.PLACES]].tobytes().count(wanted)
+            for header, ledger in zip(self._headers, self._ledgers, strict=True)
+        )
+        return Close.OVER_SOURCE_LIMIT if same > self._limit_per_source else None

@@ -1,0 +1,186 @@
+"""The layout of the counters that workers write and the supervisor reads.
+
+One generation of workers shares one page. In it each worker slot has a header (its heartbeat), a row of numbers for
+each listener, and its part of the connection ledger. Only the worker of a slot writes there, so there is no lock;
+a number is eight bytes, aligned, so no reader sees half of one.
+
+This module never makes the page: it lays one over a buffer. Invariant, asserted by tests: in a UDP row,
+received = replied + drops + send failures + interrupted.
+"""
+
+import errno
+from collections.abc import Mapping, Sequence
+from enum import IntEnum
+from typing import Final
+
+from echod.core.admission import Drop
+from echod.core.listener import Listener, Protocol
+
+ROW_FIELDS: Final = 40
+"""Numbers in a row: 320 bytes, whole cache lines, so that two workers never write to one."""
+
+HEADER_FIELDS: Final = 8
+
+SEND_ERRORS: Final = (
+    errno.EAGAIN,
+    errno.EINVAL,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENETUNREACH,
+    errno.EHOSTUNREACH,
+    errno.EMSGSIZE,
+    errno.ENOBUFS,
+    errno.ENODEV,
+)
+"""The errors of a send that have a number of their own; all others share the one behind them."""
+
+
+class SlotField(IntEnum):
+    """Numbers in the header of a worker slot."""
+
+    HEARTBEAT = 0
+    """Turns of the worker's loop, at least one a second."""
+    CONNECTIONS = 1
+    """Open TCP connections."""
+    PLACES = 2
+    """Places of the ledger in use, from the first; some may be empty."""
+
+
+class UdpField(IntEnum):
+    """Numbers in the row of a UDP listener. Datagrams, unless the name says bytes."""
+
+    RECEIVED = 0
+    RECEIVED_BYTES = 1
+    REPLIED = 2
+    REPLIED_BYTES = 3
+    INTERRUPTED = 4
+    """Received by a worker that died before it said what became of them."""
+    DROPPED = 8
+    """The first of the drops: that of reason r stands at DROPPED + r."""
+    SEND_FAILED = 28
+    """The first of the send failures, in the order of SEND_ERRORS, then all others."""
+
+
+class TcpField(IntEnum):
+    """Numbers in the row of a TCP listener. Connections, unless the name says bytes."""
+
+    ACCEPTED = 0
+    RECEIVED_BYTES = 1
+    SENT_BYTES = 2
+    ACCEPT_FAILED = 3
+    """Times that accepting stood still because the process or the host had no descriptor or memory left."""
+    CLOSED = 8
+    """The first of the ends: that of reason r stands at CLOSED + r."""
+
+
+class Close(IntEnum):
+    """Why a TCP connection ended. The numbers are fixed."""
+
+    FINISHED = 1
+    """The peer half-closed and was sent all that it had sent."""
+    RESET = 2
+    """The peer or the network broke it."""
+    IDLE = 3
+    """Nothing came for `idle_timeout_seconds`."""
+    STALLED = 4
+    """The peer took no byte for `stall_timeout_seconds` while bytes were due to it."""
+    DRAINED = 5
+    """echod stopped or reloaded."""
+    OVER_LIMIT = 6
+    """There were `max_connections` already: closed at once."""
+    OVER_SOURCE_LIMIT = 7
+    """There were `max_connections_per_source` from its source already: closed at once."""
+    INTERRUPTED = 8
+    """The worker that held it died."""
+
+
+def send_failed_field(error: int) -> int:
+    """Return where in a UDP row the failures with that errno are counted."""
+    index = SEND_ERRORS.index(error) if error in SEND_ERRORS else len(SEND_ERRORS)
+    return UdpField.SEND_FAILED + index
+
+
+class CounterPage:
+    """The numbers of one generation: `slots` workers, each with a row for each of `listeners`."""
+
+    def __init__(self, buffer: memoryview, *, slots: int, listeners: Sequence[Listener], places: int) -> None:
+        """Lay the page over a zeroed, writable buffer of at least `size` bytes."""
+        self.slots = slots
+        self.listeners = tuple(listeners)
+        self._rows = {listener: index for index, listener in enumerate(self.listeners)}
+        self._stride = _slot_fields(len(self.listeners), places)
+        self._ledger = HEADER_FIELDS + len(self.listeners) * ROW_FIELDS
+        self._page = buffer.cast("B").cast("Q")
+
+    @staticmethod
+    def size(*, slots: int, listeners: int, places: int) -> int:
+        """Return the bytes of a page."""
+        return 8 * slots * _slot_fields(listeners, places)
+
+    def header(self, slot: int) -> memoryview:
+        """Return the header of a worker slot, indexed by SlotField."""
+        start = slot * self._stride
+        return self._page[start : start + HEADER_FIELDS]
+
+    def row(self, slot: int, listener: Listener) -> memoryview:
+        """Return the row of a listener in a worker slot, indexed by UdpField or TcpField."""
+        start = slot * self._stride + HEADER_FIELDS + self._rows[listener] * ROW_FIELDS
+        return self._page[start : start + ROW_FIELDS]
+
+    def ledger(self, slot: int) -> memoryview:
+        """Return the part of the connection ledger that belongs to a worker slot: 64-bit source keys."""
+        start = slot * self._stride
+        return self._page[start + self._ledger : start + self._stride]
+
+    def settle(self, slot: int) -> None:
+        """Close the books of a worker that died: what it held and left unsaid is counted as interrupted."""
+        header = self.header(slot)
+        header[SlotField.CONNECTIONS] = header[SlotField.PLACES] = 0
+        for listener in self.listeners:
+            row = self.row(slot, listener)
+            if listener.protocol is Protocol.UDP:
+                said = row[UdpField.REPLIED] + row[UdpField.INTERRUPTED] + sum(row[UdpField.DROPPED :])
+                row[UdpField.INTERRUPTED] += row[UdpField.RECEIVED] - said
+            else:
+                row[TcpField.CLOSED + Close.INTERRUPTED] += row[TcpField.ACCEPTED] - sum(row[TcpField.CLOSED :])
+
+    def totals(self) -> dict[Listener, list[int]]:
+        """Return the row of each listener, summed over the worker slots."""
+        totals: dict[Listener, list[int]] = {}
+        for slot in range(self.slots):
+            add(totals, {listener: self.row(slot, listener) for listener in self.listeners})
+        return totals
+
+
+def add(totals: dict[Listener, list[int]], more: Mapping[Listener, Sequence[int]]) -> None:
+    """Add rows to totals, listener by listener."""
+    for listener, row in more.items():
+        old = totals.get(listener)
+        totals[listener] = list(row) if old is None else [a + b for a, b in zip(old, row, strict=True)]
+
+
+def describe(listener: Listener, row: Sequence[int]) -> dict[str, int]:
+    """Name the numbers of a row: the main ones always, drops, failures and ends where they are not zero."""
+    if listener.protocol is Protocol.UDP:
+        main: tuple[IntEnum, ...] = (
+            UdpField.RECEIVED,
+            UdpField.RECEIVED_BYTES,
+            UdpField.REPLIED,
+            UdpField.REPLIED_BYTES,
+        )
+        rest = {f"dropped_{drop.name.lower()}": UdpField.DROPPED + drop for drop in Drop}
+        names = [*(errno.errorcode[error].lower() for error in SEND_ERRORS), "other"]
+        rest |= {f"send_failed_{name}": UdpField.SEND_FAILED + index for index, name in enumerate(names)}
+        rest["interrupted"] = UdpField.INTERRUPTED
+    else:
+        main = (TcpField.ACCEPTED, TcpField.RECEIVED_BYTES, TcpField.SENT_BYTES)
+        rest = {f"closed_{reason.name.lower()}": TcpField.CLOSED + reason for reason in Close}
+        rest["accept_failed"] = TcpField.ACCEPT_FAILED
+    numbers = {field.name.lower(): row[field] for field in main}
+    return numbers | {name: row[index] for name, index in rest.items() if row[index]}
+
+
+def _slot_fields(listeners: int, places: int) -> int:
+    """Return the numbers of one worker slot, rounded up to a cache line."""
+    fields = HEADER_FIELDS + listeners * ROW_FIELDS + places
+    return -(-fields // HEADER_FIELDS) * HEADER_FIELDS

@@ -1,0 +1,36 @@
+"""What is to be done when: an agenda that is told the time.
+
+Owns the order, never a clock. Invariant: what was put on the agenda is handed out once, at its time or later, in
+the order of the times.
+"""
+
+import heapq
+from collections.abc import Callable
+from itertools import count
+
+Action = Callable[[float], None]
+"""Takes the monotonic time, in seconds, at which it is done."""
+
+
+class Agenda:
+    """Actions by the monotonic time, in seconds, when they are due."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self._entries: list[tuple[float, int, Action]] = []
+        self._order = count()
+
+    def at(self, time: float, action: Action) -> None:
+        """Put an action on the agenda."""
+        heapq.heappush(self._entries, (time, next(self._order), action))
+
+    def due(self, now: float) -> list[Action]:
+        """Take off and return what is due by now."""
+        actions = []
+        while self._entries and self._entries[0][0] <= now:
+            actions.append(heapq.heappop(self._entries)[2])
+        return actions
+
+    def seconds_left(self, now: float) -> float | None:
+        """Return how long nothing is due, zero if something is, or None for ever."""
+        return max(0.0, self._entries[0][0] - now) if self._entries else None

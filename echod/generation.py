@@ -1,0 +1,258 @@
+"""One generation of workers: one config, one set of sockets, one counters page, from birth to the last exit.
+
+Owns the worker processes: forks them, hears that they are ready, notices death and stillness, replaces, drains,
+kills. Never decides why: the supervisor does. Invariant: a generation never changes its config, and its numbers
+outlive each of its workers.
+"""
+
+import mmap
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from echod import logs
+from echod.core.config import Config
+from echod.core.counters import CounterPage, SlotField
+from echod.core.errors import ExitCode
+from echod.core.listener import Listener, Protocol
+from echod.poll import READ, Poll
+from echod.worker import DRAIN, READY, SERVE, Birth, ServedSocket, live
+
+STUCK_AFTER_CHECKS: Final = 5
+"""A worker whose heartbeat stood still for so many checks in a row, a second apart, is stuck."""
+
+MIN_BACKOFF_SECONDS: Final = 0.1
+MAX_BACKOFF_SECONDS: Final = 5.0
+STEADY_SECONDS: Final = 10.0
+"""A worker that lived so long did not die of its birth: the next one comes without delay."""
+
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True, kw_only=True)
+class Slot:
+    """A place for one worker process at a time."""
+
+    number: int
+    pid: int | None = None
+    channel: socket.socket | None = None
+    ready: bool = False
+    born: float = 0.0
+    deaths: int = 0
+    """In a row, each soon after birth."""
+    heartbeat: int = 0
+    still: int = 0
+    """Checks in a row that found the heartbeat where it was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Death:
+    """A worker that exited, and whether that was its own, orderly end."""
+
+    slot: Slot
+    pid: int
+    how: str
+    orderly: bool
+
+
+class Generation:
+    """Workers of one config."""
+
+    def __init__(
+        self,
+        number: int,
+        config: Config,
+        sockets: Mapping[Listener, Sequence[socket.socket]],
+        *,
+        workers: int,
+        poll: Poll,
+    ) -> None:
+        """Make the counters page; no worker is there yet."""
+        self.number = number
+        self.config = config
+        self._sockets = sockets
+        self._poll = poll
+        self._secret = secrets.token_bytes(16)
+        self._serving = False
+        self._draining = False
+        # Two more than the limit: a connection is entered before it is found to be one too many.
+        has_tcp = any(listener.protocol is Protocol.TCP for listener in sockets)
+        places = config.tcp.max_connections + 2 if has_tcp else 0
+        size = CounterPage.size(slots=workers, listeners=len(sockets), places=places)
+        self.page = CounterPage(memoryview(mmap.mmap(-1, size)), slots=workers, listeners=tuple(sockets), places=places)
+        self.slots = tuple(Slot(number=number) for number in range(workers))
+
+    # -- what it is doing
+
+    @property
+    def ready(self) -> bool:
+        """Whether every worker has said so."""
+        return all(slot.ready for slot in self.slots)
+
+    @property
+    def gone(self) -> bool:
+        """Whether no worker process is left."""
+        return all(slot.pid is None for slot in self.slots)
+
+    @property
+    def fresh(self) -> bool:
+        """Whether every worker's heartbeat moved between the last two checks, or has just begun to."""
+        return all(slot.still <= 1 for slot in self.slots)
+
+    # -- birth
+
+    def raise_workers(self, now: float) -> None:
+        """Fork a worker for each slot."""
+        for slot in self.slots:
+            self.raise_worker(slot, now)
+
+    def raise_worker(self, slot: Slot, now: float) -> None:
+        """Fork a worker for this slot, with all that it needs and nothing else."""
+        ours, theirs = socket.socketpair()
+        birth = Birth(
+            slot=slot.number,
+            config=self.config,
+            sockets=self._share(slot.number),
+            page=self.page,
+            secret=self._secret,
+            channel=theirs,
+            supervisor=os.getpid(),
+        )
+        pid = os.fork()
+        if pid == 0:
+            _live_and_exit(birth)
+        theirs.close()
+        ours.setblocking(False)
+        slot.pid, slot.channel, slot.ready, slot.born, slot.still = pid, ours, False, now, 0
+        self._poll.register(ours.fileno(), READ, lambda _now: self._on_message(slot))
+        _log.info("worker_started", worker=slot.number + 1, pid=pid, generation=self.number)
+
+    def _share(self, number: int) -> tuple[ServedSocket, ...]:
+        """Return the sockets that the worker of this slot serves.
+
+        Sockets are dealt out; where there are fewer than workers, several workers wait on one.
+        """
+        workers = len(self.slots)
+        share = []
+        for listener, sockets in self._sockets.items():
+            few = len(sockets) < workers
+            dealt = [sockets[number % len(sockets)]] if few else sockets[number::workers]
+            share += [ServedSocket(listener=listener, sock=sock, shared=few) for sock in dealt]
+        return tuple(share)
+
+    def _on_message(self, slot: Slot) -> None:
+        """Hear from a worker; a channel that ends says that the worker did."""
+        if slot.channel is None:
+            return
+        try:
+            message = slot.channel.recv(1)
+        except OSError:
+            message = b""
+        if message == READY:
+            slot.ready = True
+            if self._serving:
+                self._tell(slot, SERVE)
+        elif not message:
+            self._hang_up(slot)
+
+    def _hang_up(self, slot: Slot) -> None:
+        if slot.channel is not None:
+            self._poll.unregister(slot.channel.fileno())
+            slot.channel.close()
+            slot.channel = None
+
+    # -- life
+
+    def serve(self) -> None:
+        """Let the workers answer."""
+        self._serving = True
+        for slot in self.slots:
+            self._tell(slot, SERVE)
+
+    def find_stuck(self) -> list[Slot]:
+        """Look at every heartbeat; return the slots whose worker is stuck. To be called once a second."""
+        for slot in self.slots:
+            heartbeat = self.page.header(slot.number)[SlotField.HEARTBEAT]
+            still = heartbeat == slot.heartbeat and slot.pid is not None
+            slot.heartbeat, slot.still = heartbeat, slot.still + 1 if still else 0
+        return [slot for slot in self.slots if slot.still >= STUCK_AFTER_CHECKS]
+
+    def drain(self) -> None:
+        """Let the workers finish what is under way and exit."""
+        self._draining = True
+        for slot in self.slots:
+            self._tell(slot, DRAIN)
+
+    def kill(self, *slots: Slot) -> None:
+        """End these workers, or all, at once. (A stopped process ends of no other signal.)"""
+        for slot in slots or self.slots:
+            if slot.pid is not None:
+                os.kill(slot.pid, signal.SIGKILL)
+
+    @staticmethod
+    def _tell(slot: Slot, command: bytes) -> None:
+        if slot.channel is not None:
+            try:
+                slot.channel.send(command)
+            except OSError:
+                return  # it is dying; its death will be reaped
+
+    # -- death
+
+    def reap(self, now: float) -> list[Death]:
+        """Collect the workers that have exited, and close their books."""
+        deaths = []
+        for slot in self.slots:
+            if slot.pid is None:
+                continue
+            pid, status = os.waitpid(slot.pid, os.WNOHANG)
+            if pid == 0:
+                continue
+            code = os.waitstatus_to_exitcode(status)
+            how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            deaths.append(Death(slot=slot, pid=pid, how=how, orderly=code == 0 and self._draining))
+            self._hang_up(slot)
+            slot.pid, slot.ready = None, False
+            slot.deaths = 0 if now - slot.born >= STEADY_SECONDS else slot.deaths + 1
+            self.page.settle(slot.number)
+        return deaths
+
+    @staticmethod
+    def backoff_seconds(slot: Slot) -> float:
+        """Return how long to wait before the next worker of a slot whose worker has just died."""
+        if slot.deaths == 0:
+            return 0.0
+        return float(min(MAX_BACKOFF_SECONDS, MIN_BACKOFF_SECONDS * 2 ** min(slot.deaths - 1, 10)))
+
+
+def _live_and_exit(birth: Birth) -> None:
+    """Be the worker, in the forked process, and never return."""
+    code: int = ExitCode.SOFTWARE
+    try:
+        # A copy of anything else would keep a port bound, or a channel open, that the supervisor has closed.
+        signal.set_wakeup_fd(-1)
+        served = (each.sock.fileno() for each in birth.sockets)
+        _close_all_but({0, 1, *logs.descriptors(), birth.channel.fileno(), *served})
+        live(birth)
+        code = ExitCode.OK
+    except BaseException:  # noqa: BLE001 - nothing may return from a forked copy of the supervisor
+        _log.exception("worker_crashed", worker=birth.slot + 1)
+    finally:
+        # Not sys.exit: nothing of the supervisor's may run in here.
+        os._exit(code)
+
+
+def _close_all_but(keep: set[int]) -> None:
+    """Close every other descriptor. The objects that had them live on in this copy, but never run again."""
+    first = 0
+    for fd in sorted(keep):
+        if first < fd:  # closerange(0, 0) closes everything: to close_range(2) its end, -1, is the last there is
+            os.closerange(first, fd)
+        first = fd + 1
+    os.closerange(first, os.sysconf("SC_OPEN_MAX"))

@@ -1,0 +1,135 @@
+"""The listening sockets that the supervisor holds for life, by listener.
+
+Owns them: workers only inherit copies, so no worker's death, and no reload, loses a datagram that the kernel has
+queued. Never reads one. Invariant: `acquire` touches nothing that is held; only `commit` does, and it cannot fail.
+"""
+
+import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from echod.core.listener import Listener, Protocol
+from echod.core.plan import Plan, plan
+from echod.sockets import (
+    Buffers,
+    adopt_socket,
+    bind_socket,
+    got_buffers,
+    kernel_drops,
+    open_socket,
+    set_buffers,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acquisition:
+    """Sockets for a generation to come, and what `commit` or `abandon` must know of them."""
+
+    plan: Plan
+    sockets: dict[Listener, list[socket.socket]]
+    buffers: Buffers
+    opened: list[socket.socket] = field(default_factory=list)
+    unbound: list[tuple[Listener, socket.socket]] = field(default_factory=list)
+    """Further sockets for listeners that are kept. Bound at commit: from then on they get datagrams, and before it
+    there is nobody to read them."""
+
+
+class Holdings:
+    """Sockets by listener: one each for TCP, one for each worker for UDP, and what was passed as it was passed."""
+
+    def __init__(self) -> None:
+        """Hold nothing."""
+        self._sockets: dict[Listener, list[socket.socket]] = {}
+        self._adopted: dict[Listener, None] = {}
+        self._dropped_before: dict[Listener, int] = {}
+
+    @property
+    def adopted(self) -> tuple[Listener, ...]:
+        """Return the listeners that the service manager passed."""
+        return tuple(self._adopted)
+
+    def adopt(self, descriptors: Iterable[int], buffers: Buffers) -> None:
+        """Take over passed sockets. Raises EchodError where one cannot be served."""
+        for fd in descriptors:
+            listener, sock = adopt_socket(fd, buffers)
+            self._sockets.setdefault(listener, []).append(sock)
+            self._adopted[listener] = None
+
+    def acquire(self, listeners: Sequence[Listener], *, workers: int, buffers: Buffers) -> Acquisition:
+        """Open what these listeners and what was adopted need, for so many workers.
+
+        Raises EchodError; then all that was opened here is closed again.
+        """
+        wanted = (*listeners, *(adopted for adopted in self._adopted if adopted not in set(listeners)))
+        found = Acquisition(plan=plan(tuple(self._sockets), wanted), sockets={}, buffers=buffers)
+        try:
+            for listener in wanted:
+                found.sockets[listener] = self._open(listener, workers, found)
+        except Exception:
+            self.abandon(found)
+            raise
+        return found
+
+    def _open(self, listener: Listener, workers: int, found: Acquisition) -> list[socket.socket]:
+        """Return all sockets of a listener, opening those that are missing.
+
+        UDP has one for each worker, among which the kernel spreads the peers. More than there are workers now stay
+        open and are shared out: closing one would lose what is queued on it. Passed sockets cannot have siblings,
+        for those would have to be bound by the user that bound them.
+        """
+        held = list(self._sockets.get(listener, ()))
+        if listener in self._adopted:
+            return held
+        more: list[socket.socket] = []
+        wanted = workers if listener.protocol is Protocol.UDP else 1
+        for number in range(len(held), wanted):
+            # Beside a listener of our own that is wider or narrower, only a sibling of it can be bound.
+            sibling = number > 0 or any(_overlap(listener, other) for other in self._sockets)
+            sock = open_socket(listener, found.buffers, sibling=sibling, bind=not held)
+            found.opened.append(sock)
+            more.append(sock)
+            if held:
+                found.unbound.append((listener, sock))
+        return held + more
+
+    def abandon(self, acquisition: Acquisition) -> None:
+        """Close what was opened; what was held before is as it was."""
+        for sock in acquisition.opened:
+            sock.close()
+
+    def commit(self, acquisition: Acquisition) -> None:
+        """Hold these sockets from now on, and let go of the listeners that are no more."""
+        for listener in acquisition.plan.keep:
+            for sock in self._sockets[listener]:
+                set_buffers(sock, acquisition.buffers)
+        for listener, sock in acquisition.unbound:
+            bind_socket(sock, listener)
+        for listener in acquisition.plan.close:
+            self._dropped_before[listener] = self.kernel_drops(listener)
+            for sock in self._sockets.pop(listener):
+                sock.close()
+        self._sockets = acquisition.sockets
+
+    def kernel_drops(self, listener: Listener) -> int:
+        """Return the datagrams that the kernel dropped at this listener's sockets, also at earlier ones."""
+        if listener.protocol is Protocol.TCP:
+            return 0
+        return self._dropped_before.get(listener, 0) + sum(map(kernel_drops, self._sockets.get(listener, ())))
+
+    def smallest_buffers(self) -> Buffers | None:
+        """Return what the kernel granted the UDP socket that got least, or None without one."""
+        granted = [
+            got_buffers(sock)
+            for listener, sockets in self._sockets.items()
+            for sock in sockets
+            if listener.protocol is Protocol.UDP
+        ]
+        if not granted:
+            return None
+        return Buffers(receive=min(got.receive for got in granted), send=min(got.send for got in granted))
+
+
+def _overlap(one: Listener, other: Listener) -> bool:
+    """Tell whether two listeners are on one port, one of them on all addresses of the family."""
+    same_port = (one.protocol, one.port, type(one.address)) == (other.protocol, other.port, type(other.address))
+    return same_port and (one.address.is_unspecified or other.address.is_unspecified)

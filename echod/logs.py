@@ -1,0 +1,162 @@
+"""Where log entries go and how they look: the only module that configures structlog.
+
+Owns the destination: the journal's native protocol, a terminal, or JSON lines on stderr. Never decides what is
+logged. Invariant: logging never blocks on the journal and never raises; what it could not take is counted, and the
+next entry says so.
+"""
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import structlog
+from logging_journald import JournaldTransport
+from structlog.processors import CallsiteParameter, CallsiteParameterAdder
+from structlog.typing import EventDict, WrappedLogger
+
+IDENTIFIER: Final = "echod"
+
+_PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+"""Of syslog(3)."""
+_COLOURS: Final = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical": "31;1"}
+
+_CALLSITE: Final = {"pathname": "CODE_FILE", "lineno": "CODE_LINE", "func_name": "CODE_FUNC"}
+_UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def configure(*, level: str, destination: str) -> None:
+    """Send entries of this level and above to `journal`, `console`, `json`, or with `auto` to what stderr is.
+
+    May be called again: a reload changes both.
+    """
+    if destination == "auto":
+        destination = "journal" if stderr_is_journal() else "console" if sys.stderr.isatty() else "json"
+    render: list[Any]
+    if destination == "journal":
+        render = [CallsiteParameterAdder({CallsiteParameter(name) for name in _CALLSITE}), _Journal()]
+    elif destination == "console":
+        render = [_render_console]
+    else:
+        render = [structlog.processors.dict_tracebacks, _stamp, structlog.processors.JSONRenderer()]
+    structlog.configure(
+        processors=[structlog.processors.add_log_level, *render],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=_StderrLogger,
+        # A cached logger would keep the level of before the reload.
+        cache_logger_on_first_use=False,
+    )
+
+
+def stderr_is_journal() -> bool:
+    """Tell whether stderr is the journal's stream: the variable alone is inherited by anybody (systemd.exec(5))."""
+    try:
+        status = os.fstat(2)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def last_words(text: str) -> None:
+    """Write lines to stderr itself, so that they are the unit's even where the process ends at once.
+
+    Under the journal each line has the `<3>` of sd-daemon(3).
+    """
+    prefix = "<3>" if stderr_is_journal() else ""
+    for line in text.splitlines():
+        _write(f"{prefix}{line}")
+
+
+def sentence(event: Mapping[str, Any]) -> str:
+    """Return an entry as one line that is readable on its own: `message` if it has one, else event and facts."""
+    if "message" in event:
+        return str(event["message"])
+    hidden = {"event", "level", "exception", "exc_info", *_CALLSITE}
+    facts = ", ".join(f"{key.replace('_', ' ')} {_plain(value)}" for key, value in event.items() if key not in hidden)
+    name = str(event["event"]).replace("_", " ")
+    return f"{name}: {facts}" if facts else name
+
+
+def _plain(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _stamp(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return {"timestamp": now, "level": event.pop("level"), "event": event.pop("event"), **event}
+
+
+def _render_console(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    """Return `12:34:56.789 warning  sentence`, the level coloured where stderr is a terminal."""
+    level = event["level"]
+    shown = f"{level:<7}"
+    if sys.stderr.isatty() and "NO_COLOR" not in os.environ:
+        shown = f"\x1b[{_COLOURS[level]}m{shown}\x1b[0m"
+    time = datetime.now().astimezone().strftime("%H:%M:%S.%f")[:-3]
+    # What is quoted from a config file must not drive the terminal.
+    text = _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", sentence(event))
+    event = structlog.processors.format_exc_info(_logger, _method, event)
+    trace = f"\n{event['exception']}" if "exception" in event else ""
+    return f"{time} {shown} {text}{trace}"
+
+
+class _StderrLogger:
+    """Writes rendered lines; an entry that a processor delivered itself arrives here empty."""
+
+    def __init__(self, *_names: object) -> None: ...
+
+    def msg(self, line: str) -> None:
+        if line:
+            _write(line)
+
+    debug = info = warning = error = critical = msg
+
+
+def _write(line: str) -> None:
+    try:
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        # stderr is closed or its reader gone. A daemon serves on.
+        return
+
+
+class _Journal:
+    """Delivers entries by the journal's native protocol, each fact a field of its own."""
+
+    def __init__(self) -> None:
+        # Not connected: each send looks the path up anew, so a restarted journald is found again.
+        self._transport = JournaldTransport(connected=False)
+        self._transport.socket.setblocking(False)
+        self._lost = 0
+
+    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> str:
+        event = structlog.processors.format_exc_info(logger, method, event)
+        text = sentence(event)
+        if "exception" in event:
+            text += f"\n{event.pop('exception')}"
+        fields: dict[str, Any] = {
+            "MESSAGE": text,
+            "PRIORITY": _PRIORITIES[event.pop("level")],
+            "SYSLOG_IDENTIFIER": IDENTIFIER,
+        }
+        fields |= {field: event.pop(name) for name, field in _CALLSITE.items()}
+        fields |= {f"ECHOD_{key.upper()}": _plain(value) for key, value in event.items() if key != "message"}
+        if self._lost:
+            fields["ECHOD_LOST_ENTRIES"] = self._lost
+        try:
+            self._transport.send(fields.items())
+        except OSError:
+            self._lost += 1
+        else:
+            self._lost = 0
+        return ""
+
+
+def descriptors() -> list[int]:
+    """Return the descriptors that a forked process must keep open to log."""
+    processors = structlog.get_config()["processors"]
+    return [2, *(each._transport.socket.fileno() for each in processors if isinstance(each, _Journal))]  # noqa: SLF001

@@ -1,0 +1,221 @@
+"""Listening sockets, opened or adopted: the only module that binds.
+
+Owns the socket options, which are the same whichever way a socket came. Never reads or writes a socket.
+Invariant: what leaves here is bound, non-blocking, not inheritable over exec, and set up as this page says.
+"""
+
+import errno
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final
+
+from echod.core.errors import AddressUnavailableError, BindNotPermittedError, EchodError
+from echod.core.listener import Listener, Protocol
+
+# linux/in.h, in6.h, udp.h, asm-generic/socket.h: not all are in Python 3.11's socket module.
+IP_PKTINFO: Final = 8
+IP_MTU_DISCOVER: Final = 10
+IPV6_MTU_DISCOVER: Final = 23
+PMTUDISC_OMIT: Final = 5
+"""Ignore the path MTU that ICMP told: a forged "fragmentation needed" cannot shrink or fragment replies."""
+UDP_GRO: Final = 104
+SO_SNDBUFFORCE: Final = 32
+SO_RCVBUFFORCE: Final = 33
+SO_MEMINFO: Final = 55
+SK_MEMINFO_DROPS: Final = 8
+
+TCP_BACKLOG: Final = 1024
+
+# What a .socket unit or a parent may have switched on and would add control messages that `Batch` does not expect.
+_UNWANTED: Final = (
+    (socket.SOL_SOCKET, 29),  # SO_TIMESTAMP
+    (socket.SOL_SOCKET, 35),  # SO_TIMESTAMPNS
+    (socket.SOL_SOCKET, 40),  # SO_RXQ_OVFL
+)
+
+_IN_USE: Final = "is in use by another process; `ss -lnp{protocol} 'sport = :{port}'` shows which"
+_NOT_PERMITTED: Final = (
+    "may not be bound by this user: grant AmbientCapabilities=CAP_NET_BIND_SERVICE in the service unit, let systemd "
+    "bind it with the .socket unit, or use a port above 1023"
+)
+_REASONS: Final = {
+    errno.EADDRNOTAVAIL: "is no address of this host; `ip address` lists them",
+    errno.EAFNOSUPPORT: "needs IPv6, which is switched off on this host",
+    errno.ENODEV: "names an interface that this host does not have; `ip link` lists them",
+    errno.EMFILE: "needs one more file descriptor than the process may have: raise LimitNOFILE=",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Buffers:
+    """Bytes asked of the kernel for the queues of a UDP socket."""
+
+    receive: int
+    send: int
+
+
+def open_socket(listener: Listener, buffers: Buffers, *, sibling: bool, bind: bool = True) -> socket.socket:
+    """Make a socket for this listener and bind it, or leave that to `bind_socket`.
+
+    A `sibling` joins the sockets that this process has on the same port already (SO_REUSEPORT). The first is bound
+    without, so that it fails where anybody else has the port, another echod of the same user included.
+
+    Raises AddressUnavailableError and BindNotPermittedError, each with a way out.
+    """
+    family = _family(listener)
+    kind = socket.SOCK_DGRAM if listener.protocol is Protocol.UDP else socket.SOCK_STREAM
+    try:
+        sock = socket.socket(family, kind)
+    except OSError as error:
+        raise _bind_error(listener, error) from None
+    try:
+        if family == socket.AF_INET6:
+            # An IPv4 source must not reach an IPv6 socket: forged v4-mapped sources would pass every IPv6 rule.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if kind == socket.SOCK_STREAM:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # bind beside TIME_WAIT after a restart
+        if sibling:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        set_up(sock, buffers)
+        if bind:
+            bind_socket(sock, listener)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def bind_socket(sock: socket.socket, listener: Listener) -> None:
+    """Bind a socket, and listen where it is TCP. Raises as `open_socket` does."""
+    try:
+        sock.bind(_bind_address(listener))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # only now may siblings come
+        if listener.protocol is Protocol.TCP:
+            sock.listen(TCP_BACKLOG)
+    except OSError as error:
+        raise _bind_error(listener, error) from None
+
+
+def adopt_socket(fd: int, buffers: Buffers) -> tuple[Listener, socket.socket]:
+    """Take over a socket that the service manager passed; return it with the listener that it is.
+
+    Raises EchodError where it is no socket that echod can serve, with what to change in the .socket unit.
+    """
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError as error:
+        raise EchodError(f"passed descriptor {fd} is no socket: {error.strerror}") from None
+    listener = _identify(sock)
+    set_up(sock, buffers)
+    return listener, sock
+
+
+def set_up(sock: socket.socket, buffers: Buffers) -> None:
+    """Set every option that echod relies on; idempotent."""
+    sock.setblocking(False)
+    sock.set_inheritable(False)
+    if sock.type == socket.SOCK_STREAM:
+        # Accepted sockets inherit it. An echo answers at once; Nagle's algorithm would hold the last bytes back.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return
+    if sock.family == socket.AF_INET:
+        sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+        sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_OMIT)
+    else:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_OMIT)
+    for level, option in _UNWANTED:
+        sock.setsockopt(level, option, 0)
+    with suppress(OSError):  # kernels before 5.0 have no UDP_GRO; datagrams then come one by one
+        sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
+    set_buffers(sock, buffers)
+
+
+def set_buffers(sock: socket.socket, buffers: Buffers) -> None:
+    """Ask for buffers: past the sysctl limits with CAP_NET_ADMIN, else as far as they go."""
+    for size, force, plain in (
+        (buffers.receive, SO_RCVBUFFORCE, socket.SO_RCVBUF),
+        (buffers.send, SO_SNDBUFFORCE, socket.SO_SNDBUF),
+    ):
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, force, size)
+        except PermissionError:
+            # The unit's ReceiveBuffer= is not capped, so what was inherited may be more than we can ask for. The
+            # cap is one for all families; a scratch socket shows it where /proc/sys is hidden.
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as scratch:
+                scratch.setsockopt(socket.SOL_SOCKET, plain, size)
+                grant = scratch.getsockopt(socket.SOL_SOCKET, plain)
+            if not sock.getsockopt(socket.SOL_SOCKET, plain) > grant:
+                sock.setsockopt(socket.SOL_SOCKET, plain, size)
+
+
+def got_buffers(sock: socket.socket) -> Buffers:
+    """Return what the kernel granted. It doubles what it was asked, for its own book-keeping (socket(7))."""
+    receive = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+    return Buffers(receive=receive, send=sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2)
+
+
+def kernel_drops(sock: socket.socket) -> int:
+    """Return how many datagrams the kernel dropped at this socket, most of them for a full queue (SO_MEMINFO)."""
+    info = sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 4 * (SK_MEMINFO_DROPS + 1))
+    return int.from_bytes(info[4 * SK_MEMINFO_DROPS :], "little")
+
+
+def has_address(listener: Listener) -> bool:
+    """Tell whether this host has the listener's address at all, whoever has its port."""
+    try:
+        with socket.socket(_family(listener), socket.SOCK_DGRAM) as scratch:
+            scratch.bind((str(listener.address), 0))
+    except OSError:
+        return False
+    return True
+
+
+def _family(listener: Listener) -> socket.AddressFamily:
+    return socket.AF_INET if isinstance(listener.address, IPv4Address) else socket.AF_INET6
+
+
+def _bind_address(listener: Listener) -> tuple[str, int] | tuple[str, int, int, int]:
+    """Return the listener as bind(2) takes it. Raises OSError where there is no interface of that name."""
+    if isinstance(listener.address, IPv4Address):
+        return str(listener.address), listener.port
+    return str(listener.address), listener.port, 0, socket.if_nametoindex(listener.zone) if listener.zone else 0
+
+
+def _bind_error(listener: Listener, error: OSError) -> EchodError:
+    """Say what stands in the way of this listener, and the way out."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return BindNotPermittedError(f"{listener} {_NOT_PERMITTED}")
+    if error.errno == errno.EADDRINUSE:
+        reason = _IN_USE.format(protocol=listener.protocol.value[0], port=listener.port)
+        return AddressUnavailableError(f"{listener} {reason}")
+    return AddressUnavailableError(f"{listener} {_REASONS.get(error.errno or 0, f'cannot be bound: {error.strerror}')}")
+
+
+def _identify(sock: socket.socket) -> Listener:
+    """Return the listener that a passed socket is. Raises EchodError where echod cannot serve it."""
+    protocol = {socket.SOCK_DGRAM: Protocol.UDP, socket.SOCK_STREAM: Protocol.TCP}.get(socket.SocketKind(sock.type))
+    if protocol is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        raise EchodError(
+            f"passed socket {sock.fileno()} is neither UDP nor TCP: the .socket unit may only have "
+            "ListenDatagram= and ListenStream= with an address and port"
+        )
+    if protocol is Protocol.TCP and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise EchodError(f"passed socket {sock.fileno()} is a connection: the .socket unit needs Accept=no")
+    host, port, *rest = sock.getsockname()
+    address = ip_address(host.partition("%")[0])
+    listener = Listener(
+        protocol=protocol,
+        address=address,
+        port=port,
+        zone=socket.if_indextoname(rest[1]) if rest and rest[1] else "",
+    )
+    both = isinstance(address, IPv6Address) and (address.is_unspecified or address.ipv4_mapped is not None)
+    if both and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+        raise EchodError(
+            f"passed socket {listener} takes IPv4 too, with forgeable sources: set BindIPv6Only=ipv6-only in the "
+            ".socket unit and give IPv4 a line of its own"
+        )
+    return listener

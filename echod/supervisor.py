@@ -1,0 +1,354 @@
+"""The one process that lasts: it holds the sockets and raises, watches, replaces and drains the workers.
+
+Owns the life of the daemon, single-threaded and synchronous, so that it can fork at any time. It answers no
+datagram. Start, reload, recovery and stop are one path: acquire sockets, raise workers, wait until each is ready,
+commit. Invariant: until commit nothing that serves has been touched, so every earlier failure leaves it as it was.
+"""
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+import structlog
+
+from echod import __version__, configfile, logs
+from echod.books import Books
+from echod.configfile import Reading
+from echod.core.changes import changes
+from echod.core.config import Config
+from echod.core.counters import CounterPage
+from echod.core.errors import ConfigError, EchodError, StartFailedError
+from echod.core.listener import Listener, Protocol
+from echod.core.timers import Agenda
+from echod.generation import Death, Generation
+from echod.holdings import Acquisition, Holdings
+from echod.poll import READ, Poll
+from echod.sockets import Buffers, has_address
+from echod.systemd import Notifier
+
+RAISE_SECONDS: Final = 10.0
+"""Within which every worker of a new generation must be ready."""
+
+CHECK_SECONDS: Final = 1.0
+"""Between two looks at the heartbeats: the one wake-up a second of an idle supervisor."""
+
+KILL_GRACE_SECONDS: Final = 2.0
+"""Beyond the drain timeout, before workers that are still there are killed."""
+
+TRAFFIC_SECONDS: Final = 60.0
+
+CAUGHT: Final = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD})
+"""The signals that the loop acts on; to be blocked until a Supervisor exists."""
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """A generation that is raised and not yet committed."""
+
+    reading: Reading
+    generation: Generation
+    acquisition: Acquisition
+
+
+class Supervisor:
+    """The daemon. `run` returns when it was told to stop and has."""
+
+    def __init__(
+        self,
+        *,
+        path: Path | None,
+        passed: list[int],
+        notifier: Notifier,
+        watchdog_seconds: float | None = None,
+        on_serving: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Take the config's path (None for the default), passed descriptors, and what to do once all serve."""
+        self._path = path
+        self._passed = passed
+        self._notifier = notifier
+        self._watchdog_seconds = watchdog_seconds
+        self._on_serving = on_serving
+        self._poll = Poll()
+        self._agenda = Agenda()
+        self._holdings = Holdings()
+        self._signals = _catch_signals()
+        self._poll.register(self._signals.fileno(), READ, self._on_signals)
+        self._current: Generation | None = None
+        self._transition: Transition | None = None
+        self._retiring: list[Generation] = []
+        self._generations = 0
+        self._books = Books(self._holdings)
+        self._traffic_due = False
+        self._reload_wanted = False
+        self._stopping = False
+        self._watchdog_due = 0.0
+
+    def run(self) -> None:
+        """Serve until told to stop. Raises EchodError where it cannot start."""
+        now = monotonic()
+        self._start(now)
+        self._agenda.at(now + CHECK_SECONDS, self._check)
+        while not (self._stopping and self._all_gone()):
+            ready = self._poll.wait(self._agenda.seconds_left(monotonic()))
+            now = monotonic()
+            for on_ready in ready:
+                on_ready(now)
+            for action in self._agenda.due(now):
+                action(now)
+            self._go_on(now)
+        self._retire()
+        self._books.log_stopped()
+
+    # -- start and reload: acquire, raise, wait, commit
+
+    def _start(self, now: float) -> None:
+        reading = configfile.read(self._path)
+        logs.configure(level=reading.config.log.level, destination=reading.config.log.format)
+        _log.info("starting", version=__version__, config=str(reading.path or "built-in defaults"))
+        if reading.path is None:
+            _log.info("defaults_used", message=f"there is no {configfile.DEFAULT_PATH}: serving the built-in defaults")
+        self._holdings.adopt(self._passed, _buffers(reading.config))
+        for listener in self._holdings.adopted:
+            _log.info("listener_adopted", listener=str(listener))
+        self._begin(reading, now)
+
+    def _begin(self, reading: Reading, now: float) -> None:
+        """Acquire and raise; commit comes when all are ready. Raises EchodError with nothing touched."""
+        config = reading.config
+        workers = len(os.sched_getaffinity(0)) if config.workers == "auto" else config.workers
+        listeners = config.listeners if reading.path else self._first_try(config)
+        acquisition = self._holdings.acquire(listeners, workers=workers, buffers=_buffers(config))
+        self._generations += 1
+        generation = Generation(self._generations, config, acquisition.sockets, workers=workers, poll=self._poll)
+        self._transition = transition = Transition(reading=reading, generation=generation, acquisition=acquisition)
+        self._agenda.at(now + RAISE_SECONDS, lambda _now: self._give_up(transition))
+        generation.raise_workers(now)
+
+    def _first_try(self, config: Config) -> tuple[Listener, ...]:
+        """Return those default listeners that this host can have; none where sockets were passed instead."""
+        if self._holdings.adopted:
+            return ()
+        possible = tuple(listener for listener in config.listeners if has_address(listener))
+        for listener in sorted(set(config.listeners) - set(possible), key=str):
+            _log.warning("listener_skipped", listener=str(listener), reason="this host does not have the address")
+        return possible
+
+    def _go_on(self, now: float) -> None:
+        """Take the next step that has become possible."""
+        if self._transition is not None and self._transition.generation.ready:
+            self._commit(self._transition, now)
+        if self._reload_wanted and self._transition is None and not self._stopping:
+            self._reload(now)
+
+    def _commit(self, transition: Transition, now: float) -> None:
+        """Put the new generation in the place of the old one."""
+        old = self._current
+        self._transition = None
+        self._holdings.commit(transition.acquisition)
+        transition.generation.serve()
+        self._current = transition.generation
+        config = transition.generation.config
+        if old is not None:
+            self._retire_later(old, now)
+            logs.configure(level=config.log.level, destination=config.log.format)
+        self._log_listeners(transition)
+        self._notifier.ready(self._status())
+        if old is None:
+            _log.info("ready", status=self._status())
+            self._on_serving()
+        else:
+            _log.info("reloaded", changed=changes(old.config, config) or ["nothing"], generation=self._generations)
+        if not self._traffic_due:
+            self._traffic_due = True
+            self._agenda.at(now + TRAFFIC_SECONDS, self._log_traffic)
+
+    def _reload(self, now: float) -> None:
+        self._reload_wanted = False
+        self._notifier.reloading()
+        _log.info("reloading", config=str(self._path or configfile.DEFAULT_PATH))
+        try:
+            self._begin(configfile.read(self._path), now)
+        except EchodError as error:
+            self._reject(error)
+
+    def _give_up(self, transition: Transition) -> None:
+        """Reject a generation that did not become ready in time, or part of which died."""
+        if self._transition is not transition:
+            return
+        self._transition = None
+        transition.generation.kill()
+        self._retiring.append(transition.generation)
+        self._holdings.abandon(transition.acquisition)
+        error = StartFailedError("the workers did not become ready; the entries before this one may say why")
+        if self._current is None:
+            raise error
+        self._reject(error)
+
+    def _reject(self, error: EchodError) -> None:
+        """Say why the old config goes on. READY=1 all the same: without it the unit would hang in "reloading"."""
+        mistakes = error.mistakes if isinstance(error, ConfigError) else ()
+        for mistake in mistakes:
+            place = f"{self._path or configfile.DEFAULT_PATH}:{mistake.line}:{mistake.column}"
+            text = f"{place}: {mistake.path}: {mistake.message}" if mistake.path else f"{place}: {mistake.message}"
+            _log.error("reload_rejected", message=text, file_line=mistake.line, key=mistake.path)
+        if not mistakes:
+            _log.error("reload_rejected", message=f"reload rejected, the old config goes on: {error}")
+        self._notifier.ready(f"reload rejected, the old config goes on; {self._status()}")
+
+    # -- stop
+
+    def _on_signals(self, now: float) -> None:
+        numbers = set(self._signals.recv(4096))
+        if signal.SIGCHLD in numbers:
+            self._reap(now)
+        if signal.SIGUSR1 in numbers:
+            self._books.log_counters(self._pages())
+        if signal.SIGHUP in numbers:
+            self._reload_wanted = True
+        if numbers & {signal.SIGTERM, signal.SIGINT}:
+            self._stop(now)
+
+    def _stop(self, now: float) -> None:
+        """Drain; told a second time, end at once."""
+        generations = self._living()
+        if self._stopping:
+            for generation in generations:
+                generation.kill()
+            return
+        self._stopping = True
+        self._notifier.stopping("draining")
+        if self._transition is not None:
+            # A start or reload that nobody will need.
+            self._transition.generation.kill()
+            self._retiring.append(self._transition.generation)
+            self._transition = None
+        if self._current is not None:
+            _log.info("draining", seconds=self._current.config.drain_timeout_seconds)
+            self._retire_later(self._current, now)
+            self._current = None
+
+    def _retire_later(self, generation: Generation, now: float) -> None:
+        """Let a generation drain; kill what is left of it after the drain timeout."""
+        generation.drain()
+        self._retiring.append(generation)
+        limit = generation.config.drain_timeout_seconds + KILL_GRACE_SECONDS
+        self._agenda.at(now + limit, lambda _now: generation.kill())
+
+    def _retire(self) -> None:
+        """Take over the numbers of generations whose last worker has exited."""
+        for generation in [each for each in self._retiring if each.gone]:
+            self._books.take_over(generation.page)
+            self._retiring.remove(generation)
+
+    # -- watch
+
+    def _living(self) -> list[Generation]:
+        raised = self._transition.generation if self._transition is not None else None
+        return [each for each in (raised, self._current, *self._retiring) if each is not None]
+
+    def _all_gone(self) -> bool:
+        return all(generation.gone for generation in self._living())
+
+    def _reap(self, now: float) -> None:
+        for generation in self._living():
+            for death in generation.reap(now):
+                self._on_death(generation, death, now)
+        self._retire()
+
+    def _on_death(self, generation: Generation, death: Death, now: float) -> None:
+        """Log it, and see to it that the service goes on."""
+        slot = death.slot
+        log = _log.info if death.orderly or self._stopping else _log.warning
+        log("worker_exited", worker=slot.number + 1, pid=death.pid, how=death.how, generation=generation.number)
+        if self._transition is not None and self._transition.generation is generation:
+            self._give_up(self._transition)
+        elif generation is self._current:
+            delay = generation.backoff_seconds(slot)
+            self._agenda.at(now + delay, lambda now: self._replace(generation, slot.number, now))
+
+    def _replace(self, generation: Generation, number: int, now: float) -> None:
+        slot = generation.slots[number]
+        if generation is self._current and slot.pid is None:
+            generation.raise_worker(slot, now)
+
+    def _check(self, now: float) -> None:
+        """Look after the workers, once a second, and tell the watchdog that all is well only where it is."""
+        self._agenda.at(now + CHECK_SECONDS, self._check)
+        self._reap(now)
+        fresh = True
+        for generation in self._living():
+            stuck = generation.find_stuck()
+            fresh = fresh and generation.fresh
+            for slot in stuck:
+                _log.error("worker_stuck", worker=slot.number + 1, pid=slot.pid, generation=generation.number)
+                generation.kill(slot)
+        if self._watchdog_seconds is not None and fresh and now >= self._watchdog_due:
+            self._notifier.watchdog()
+            self._watchdog_due = now + self._watchdog_seconds / 3
+
+    # -- what it tells
+
+    def _pages(self) -> list[CounterPage]:
+        return [generation.page for generation in self._living()]
+
+    def _log_traffic(self, now: float) -> None:
+        """Log the traffic, at most once a minute, while the level asks for it."""
+        current = self._current
+        if current is None or current.config.log.level != "debug":
+            self._traffic_due = False
+            return
+        self._books.log_traffic(self._pages())
+        self._agenda.at(now + TRAFFIC_SECONDS, self._log_traffic)
+
+    def _log_listeners(self, transition: Transition) -> None:
+        """Log what is served that was not before, and once if the kernel granted smaller buffers than asked."""
+        for listener in transition.acquisition.plan.open:
+            _log.info("listener_bound", listener=str(listener))
+        for listener in transition.acquisition.plan.close:
+            _log.info("listener_closed", listener=str(listener))
+        asked, got = transition.acquisition.buffers, self._holdings.smallest_buffers()
+        if got is not None and (got.receive < asked.receive or got.send < asked.send):
+            _log.warning(
+                "buffers_capped",
+                message=f"the kernel grants {got.receive:,} bytes of receive buffer and {got.send:,} of send buffer "
+                f"where {asked.receive:,} and {asked.send:,} are configured: raise net.core.rmem_max and wmem_max, "
+                "or set ReceiveBuffer= and SendBuffer= in the .socket unit",
+                asked_receive=asked.receive,
+                got_receive=got.receive,
+                asked_send=asked.send,
+                got_send=got.send,
+            )
+
+    def _status(self) -> str:
+        """Return one ASCII line that says what is served."""
+        if self._current is None:
+            return "not serving"
+        listeners = self._current.page.listeners
+        counts = {protocol: sum(each.protocol is protocol for each in listeners) for protocol in Protocol}
+        parts = " and ".join(f"{number} {protocol.value}" for protocol, number in counts.items() if number)
+        workers = len(self._current.slots)
+        return f"serving {parts} listener{'s' * (len(listeners) > 1)} with {workers} worker{'s' * (workers > 1)}"
+
+
+def _catch_signals() -> socket.socket:
+    """Let signals do nothing but write their number to a socket; return its other end."""
+    read, write = socket.socketpair()
+    read.setblocking(False)
+    write.setblocking(False)
+    signal.set_wakeup_fd(write.detach(), warn_on_full_buffer=False)
+    for number in CAUGHT:
+        signal.signal(number, lambda _number, _frame: None)
+    # Blocked since the process began: before there was a handler, SIGHUP would have ended it, as a clean exit.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, CAUGHT)
+    return read
+
+
+def _buffers(config: Config) -> Buffers:
+    return Buffers(receive=config.udp.receive_buffer, send=config.udp.send_buffer)

@@ -1,0 +1,84 @@
+"""The service manager's side: sd_notify, passed sockets, the watchdog's interval.
+
+Owns the protocol of sd_notify(3) and sd_listen_fds(3) and the environment variables it travels in. Never opens or
+reads a listening socket. Invariant: without a service manager every call does nothing.
+"""
+
+import os
+import time
+from collections.abc import MutableMapping
+from typing import Final
+
+from sdnotify import SystemdNotifier
+
+FIRST_PASSED: Final = 3
+"""SD_LISTEN_FDS_START."""
+
+
+class Notifier:
+    """Tells the service manager what echod is doing. Never blocks and never raises."""
+
+    def __init__(self, environment: MutableMapping[str, str]) -> None:
+        """Connect to NOTIFY_SOCKET, if there is one."""
+        self._notifier: SystemdNotifier | None = None
+        if environment.get("NOTIFY_SOCKET"):
+            try:
+                # debug: an error must be seen here, not lose READY=1 in silence.
+                self._notifier = SystemdNotifier(debug=True)
+            except OSError:
+                return
+            self._notifier.socket.setblocking(False)
+
+    def ready(self, status: str) -> None:
+        """Say that every worker serves; also the end of a reload, however it ended."""
+        self._send("READY=1", f"STATUS={status}")
+
+    def reloading(self) -> None:
+        """Say that a reload begins. MONOTONIC_USEC is what systemd 253 and later match READY=1 with."""
+        self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def stopping(self, status: str) -> None:
+        """Say that the drain begins."""
+        self._send("STOPPING=1", f"STATUS={status}")
+
+    def status(self, status: str) -> None:
+        """Say in one line what echod is doing."""
+        self._send(f"STATUS={status}")
+
+    def watchdog(self) -> None:
+        """Say that everything is alive."""
+        self._send("WATCHDOG=1")
+
+    def _send(self, *lines: str) -> None:
+        if self._notifier is None:
+            return
+        # sdnotify encodes latin-1; through this it sends the UTF-8 that sd_notify(3) asks for.
+        text = "\n".join(lines).encode("utf-8", "replace").decode("latin-1")
+        try:
+            self._notifier.notify(text)
+        except OSError:
+            # The manager's queue is full or it is restarting: it asks for nothing more than the next message.
+            return
+
+
+def passed_sockets(environment: MutableMapping[str, str]) -> list[int]:
+    """Return the descriptors that were passed to this process, and take the variables out of the environment."""
+    ours = environment.get("LISTEN_PID") == str(os.getpid())
+    count = environment.get("LISTEN_FDS", "")
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID"):
+        environment.pop(name, None)
+    return list(range(FIRST_PASSED, FIRST_PASSED + int(count))) if ours and count.isdigit() else []
+
+
+def watchdog_seconds(environment: MutableMapping[str, str]) -> float | None:
+    """Return within how many seconds WATCHDOG=1 is due again, or None (sd_watchdog_enabled(3))."""
+    microseconds = environment.get("WATCHDOG_USEC", "")
+    if environment.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()) or not microseconds.isdigit():
+        return None
+    return int(microseconds) / 1e6 or None
+
+
+def managed(environment: MutableMapping[str, str]) -> str | None:
+    """Return the variable by which this process is seen to run under systemd, or None."""
+    names = ("NOTIFY_SOCKET", "LISTEN_FDS", "INVOCATION_ID")
+    return next((name for name in names if environment.get(name)), None)
