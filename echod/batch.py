@@ -15,7 +15,6 @@ import os
 import socket
 from collections.abc import Hashable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
 from echod.core.trains import MAX_PAYLOAD, runs
@@ -45,18 +44,18 @@ _NO_TRAIN: Final = frozenset({errno.EIO, errno.EINVAL, errno.EMSGSIZE})
 """What the kernel says of a train that the route or the device cannot take, though each datagram may pass."""
 
 
-@dataclass(slots=True)
 class Port:
     """One bound UDP socket and what was learned about it."""
 
-    sock: socket.socket
-    longest_joined: int = MAX_PAYLOAD
-    """Neighbours longer than this are not joined: the kernel refused such a train here before."""
+    __slots__ = ("family", "fd", "longest_joined", "sock")
 
-    @property
-    def fd(self) -> int:
-        """Return the descriptor."""
-        return self.sock.fileno()
+    def __init__(self, sock: socket.socket) -> None:
+        """Take a socket set up by `sockets`."""
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.family = socket.AddressFamily(sock.family)
+        self.longest_joined = MAX_PAYLOAD
+        """Neighbours longer than this are not joined: the kernel refused such a train here before."""
 
 
 class Batch:
@@ -96,13 +95,12 @@ class Batch:
             self._look_at_receive_error(vector.error())
             return 0
         span = self._span = vector.spans[count]
-        family = socket.AddressFamily(port.sock.family)
         self.datagrams = count
         self.octets = sum(span.length.tolist())
-        if self._all_plain(span, family):
-            span.ifindex[family][:] = span.zeros32
+        if self._all_plain(span, port.family):
+            span.ifindex[port.family][:] = span.zeros32
         else:
-            self._inspect(span, family)
+            self._inspect(span, port.family)
         return count
 
     @property
@@ -142,7 +140,7 @@ class Batch:
         """Look at each slot: weigh trains and turn them round, mark what must not be answered."""
         words = self._vector.words
         layout = LAYOUTS[family]
-        weights = [1] * len(span.flags)
+        weights = [1] * span.count
         lengths = span.length.tolist()
         for slot, (control, flags) in enumerate(zip(span.control_length.tolist(), span.flags.tolist(), strict=True)):
             at = (self._vector.control_at + slot * CONTROL_BYTES) // 4
@@ -182,23 +180,28 @@ class Batch:
         """
         vector, span = self._vector, self._span
         span.iov_length[:] = span.length
-        self.replied = self.replied_octets = 0
         if self.failures:
             self.failures = {}
-        if self._refused or self._has_neighbours(port):
-            self._send(port, self._compose(self._runs(port)))
+        if not self._refused and not self._has_neighbours(port):
+            sent = vector.send(port.fd, vector.received_at, span.count)
+            if sent == span.count:
+                self.replied, self.replied_octets = self.datagrams, self.octets
+                return
+            out = Outgoing(vector.received_at, span.length, self._weights)
         else:
-            self._send(port, Outgoing(vector.received_at, span.length, self._weights))
+            out, sent = self._compose(self._runs(port)), 0
+        self.replied = self.replied_octets = 0
+        self._send(port, out, sent)
 
     def _has_neighbours(self, port: Port) -> bool:
         """Tell whether two slots may be of one peer: joining costs, so look first if it can pay."""
-        count = len(self._span.flags)
+        count = self._span.count
         return count > 1 and port.longest_joined > 0 and len(set(self._span.name[0].tolist())) < count
 
     def _runs(self, port: Port) -> list[range]:
         """Split the slots that were not refused into runs that can each go out as one message."""
         span = self._span
-        ipv6 = port.sock.family == socket.AF_INET6
+        ipv6 = port.family == socket.AF_INET6
         parts = (*span.name, *span.destination6) if ipv6 else (span.name[0], span.spec_dst)
         lengths = span.length.tolist()
         # Equal are those of one length, one peer and one local address.
@@ -237,15 +240,21 @@ class Batch:
             octets[control : control + room] = octets[source : source + room]
         return Outgoing(vector.composed_at, vector.composed_length[: len(runs)], weights, runs)
 
-    def _send(self, port: Port, out: Outgoing) -> None:
-        """Send all messages; what the kernel refuses is passed over, alone, and recorded."""
+    def _send(self, port: Port, out: Outgoing, sent: int = 0) -> None:
+        """Send all messages; what the kernel refuses is passed over, alone, and recorded.
+
+        `sent` is what a first attempt returned; the error of one that failed comes again.
+        """
         count, done = len(out.lengths), 0
-        while done < count:
-            sent = self._vector.send(port.fd, out.headers_at + done * HEADER_BYTES, count - done)
+        while True:
             if sent > 0:
                 self.replied += out.weight(done, done + sent)
                 self.replied_octets += sum(out.lengths[done : done + sent].tolist())
                 done += sent
+            if done == count:
+                return
+            sent = self._vector.send(port.fd, out.headers_at + done * HEADER_BYTES, count - done)
+            if sent > 0:
                 continue
             error = self._vector.error()
             if error in _FATAL:

@@ -42,6 +42,9 @@ KILL_GRACE_SECONDS: Final = 2.0
 
 TRAFFIC_SECONDS: Final = 60.0
 
+MAX_LOGGED_MISTAKES: Final = 20
+"""Of one rejected reload; `echod check` shows all."""
+
 CAUGHT: Final = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD})
 """The signals that the loop acts on; to be blocked until a Supervisor exists."""
 
@@ -193,11 +196,14 @@ class Supervisor:
 
     def _reject(self, error: EchodError) -> None:
         """Say why the old config goes on. READY=1 all the same: without it the unit would hang in "reloading"."""
+        path = self._path or configfile.DEFAULT_PATH
         mistakes = error.mistakes if isinstance(error, ConfigError) else ()
-        for mistake in mistakes:
-            place = f"{self._path or configfile.DEFAULT_PATH}:{mistake.line}:{mistake.column}"
-            text = f"{place}: {mistake.path}: {mistake.message}" if mistake.path else f"{place}: {mistake.message}"
+        for mistake in mistakes[:MAX_LOGGED_MISTAKES]:
+            text = f"reload rejected: {path}:{mistake.line}:{mistake.column}: {mistake}"
             _log.error("reload_rejected", message=text, file_line=mistake.line, key=mistake.path)
+        if len(mistakes) > MAX_LOGGED_MISTAKES:
+            more = len(mistakes) - MAX_LOGGED_MISTAKES
+            _log.error("reload_rejected", message=f"reload rejected: {more:,} more mistakes; see echod check")
         if not mistakes:
             _log.error("reload_rejected", message=f"reload rejected, the old config goes on: {error}")
         self._notifier.ready(f"reload rejected, the old config goes on; {self._status()}")

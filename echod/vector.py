@@ -93,6 +93,7 @@ _PLAIN_CONTROL: Final = {family: _constant("Q", layout.plain) for family, layout
 class Span:
     """Strided views of the first `count` slots, made once for each count: slicing costs more than the work."""
 
+    count: int
     name_length: memoryview
     control_length: memoryview
     flags: memoryview
@@ -117,7 +118,7 @@ class Span:
     """... and the room for name, control messages and payload that a receive must be told anew."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outgoing:
     """Messages to send: where their headers lie, and what each stands for.
 
@@ -184,6 +185,7 @@ class Vector:
         header, iovec, name, control = self.received_at, self.iovecs_at, self.names_at, self.control_at
         longs, words = self.longs, self.words
         return Span(
+            count=count,
             name_length=strided(longs, header + 8, HEADER_BYTES),
             control_length=strided(longs, header + 40, HEADER_BYTES),
             flags=strided(longs, header + 48, HEADER_BYTES),

@@ -232,7 +232,7 @@ def _explain(path: Path, place: Place, by_type: Mapping[str, ErrorDetails]) -> s
     elif not isinstance(value, str):
         fault = f"{text} is {kind_of(value)}"
     elif "int_type" not in by_type:
-        fault = f'"{text}" is not known'
+        fault = f'"{text}" is not known' if "literal_error" in by_type else f'"{text}" is text'
     elif place.is_quoted and type(plain(value)) is int:
         return f"is text because of the quotes: write {text} without quotes"
     elif re.fullmatch(r"0+[1-9][0-9]*", value):

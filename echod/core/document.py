@@ -49,7 +49,7 @@ _REWORDINGS: tuple[tuple[str, str, bool], ...] = (
     (r"found character ('.+') that", "{0} cannot begin a value: put the value in quotes", False),
     (
         r"mapping values are not allowed",
-        'this colon does not fit: is the line indented too deep, or a ": " missing above, or quotes around a value?',
+        'this colon does not fit: is the line indented too deep, a ": " missing above, or a value not in quotes?',
         False,
     ),
     (r"sequence entries", "a list item does not fit here: write each on its own line, below its key", False),

@@ -33,6 +33,10 @@ class Mistake:
     path: str
     message: str
 
+    def __str__(self) -> str:
+        """Write the path, if there is one, and the message."""
+        return f"{self.path}: {self.message}" if self.path else self.message
+
 
 class EchodError(Exception):
     """An operator's mistake, or a host that does not allow what was asked."""
@@ -59,7 +63,7 @@ class ConfigError(EchodError):
 
     def __init__(self, mistakes: tuple[Mistake, ...]) -> None:
         """Take the mistakes, at least one."""
-        super().__init__("; ".join(f"line {m.line}: {m.path}: {m.message}" for m in mistakes))
+        super().__init__("; ".join(f"line {each.line}: {each}" for each in mistakes))
         self.mistakes = mistakes
 
 

@@ -1,0 +1,35 @@
+/* The yardstick: one blocking socket, one datagram per turn, nothing checked. Usage: udp_loop PORT */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+
+int main(int argc, char **argv)
+{
+    static char buffer[65536];
+    struct sockaddr_in here = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int receive_buffer = 8 << 20; /* the default holds 256 small datagrams: less than the bursts */
+
+    if (argc != 2)
+        return 2;
+    prctl(PR_SET_PDEATHSIG, SIGTERM); /* nobody stops it when the benchmark is killed */
+    int fd = socket(AF_INET, SOCK_DGRAM, 0);
+    if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &receive_buffer, sizeof receive_buffer) != 0)
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
+    here.sin_port = htons((unsigned short)atoi(argv[1]));
+    if (bind(fd, (struct sockaddr *)&here, sizeof here) != 0) {
+        perror("bind");
+        return 1;
+    }
+    for (;;) {
+        struct sockaddr_in peer;
+        socklen_t peer_length = sizeof peer;
+        ssize_t length = recvfrom(fd, buffer, sizeof buffer, 0, (struct sockaddr *)&peer, &peer_length);
+        if (length >= 0)
+            sendto(fd, buffer, (size_t)length, 0, (struct sockaddr *)&peer, peer_length);
+    }
+}
