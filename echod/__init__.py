@@ -1,3 +1,42 @@
-"""echod."""
+"""echod: an echo daemon for Linux hosts (RFC 862).
+
+The floors. Imports only go down; modules of one floor do not import each other (those of `core` may).
+
+    __main__     8  where a process begins
+    cli          7  argv to a command; the only module that prints or exits
+    supervisor   6  owns the sockets and generations: start, reload, replace, drain, stop; signals; watchdog
+    generation   5  the worker processes of one config: fork, ready, heartbeat, death
+    worker       4  one process: one epoll loop over its services
+    udp, tcp     3  UdpEcho: receive, admit, reply; TcpEcho: accept, echo, half-close, limits
+    books        3  totals, and the log entries made of them
+    announce     2  what the supervisor says of itself: status line, log entries
+    batch        2  a vector of datagrams: what came in, what goes out, trains
+    holdings     2  the listening sockets that the supervisor holds for life
+    vector       1  the memory and the two calls under a batch; the only unsafe module
+    sockets      1  open or adopt listening sockets; the only module that binds
+    poll         1  epoll with a callback for each descriptor
+    signals      1  signals as bytes on a socket
+    systemd      1  sd_notify, passed sockets, the watchdog's interval
+    daemonize    1  python-daemon, for hosts without systemd
+    configfile   1  where the config comes from
+    logs         1  structlog to journal, console or JSON; the only module that configures it
+    core/        0  pure decisions: config, admission, trains, connections, counters, plan, errors
+
+The life of a datagram:
+
+1. `Worker.run` wakes from epoll and reads the clock once.
+2. `UdpEcho.on_readable`, at most MAX_BATCHES_PER_WAKEUP batches, so that a flood on one socket starves no other.
+3. `Batch.receive`: one `recvmmsg` into the slots. A slot may hold a train: many datagrams, one header.
+4. `Admission.admits_all`, one look over the batch; only if that fails `Admission.admit` for each slot.
+5. `Batch.reply`: one `sendmmsg` from the same bytes, to where they came from, from the address that was asked.
+
+The life of a config change:
+
+1. SIGHUP writes a byte; the loop calls `Supervisor._reload`.
+2. `configfile.read` makes a fresh Config, or every mistake is logged and the old config goes on.
+3. `Holdings.acquire` opens what is new; a failure closes it again and rejects the reload.
+4. `Generation.raise_workers` forks; a death or a timeout before all are ready rejects the reload.
+5. `Supervisor._commit`: the new workers serve, the old ones drain, closed listeners close.
+"""
 
 __version__ = "0.1.0"

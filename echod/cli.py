@@ -8,7 +8,6 @@ import argparse
 import faulthandler
 import gc
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -17,18 +16,23 @@ from typing import Final, NoReturn
 
 from setproctitle import setproctitle
 
-from echod import __version__, configfile, logs, systemd
+from echod import __version__, configfile, logs, signals, systemd
 from echod.core.config import parse_config
 from echod.core.document import render
 from echod.core.errors import ConfigError, EchodError, ExitCode, UsageError
 from echod.daemonize import detach
-from echod.supervisor import CAUGHT, Supervisor
+from echod.supervisor import Supervisor
 
 _MAXSIZE_64: Final = 2**63 - 1
 
+_EXAMPLE: Final = """Without a command: run. `echod COMMAND --help` tells more.
+
+example:
+  echod check --config echod.yaml && echod run --config echod.yaml"""
+
 _RUN_EXAMPLE: Final = """example:
   echod run --config /etc/echod.yaml
-  printf hi | ncat -u -w1 127.0.0.1 7
+  (printf hi; sleep 0.2) | ncat -u 127.0.0.1 7
 
 Signals: HUP reloads the config, TERM and INT drain and stop, USR1 logs the counters."""
 
@@ -47,7 +51,8 @@ def _guarded(config: Path | None, command: Callable[[], int]) -> int:
     try:
         return command()
     except ConfigError as error:
-        logs.last_words(_explain(config or configfile.DEFAULT_PATH, error))
+        path = config or configfile.DEFAULT_PATH
+        logs.last_words(_explain(path, configfile.read_text(path), error))
         return error.exit_code
     except EchodError as error:
         logs.last_words(f"echod: {error}")
@@ -63,7 +68,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="echod",
         description="Echo daemon: answers UDP datagrams and TCP streams with what they said (RFC 862).",
-        epilog="Without a command: run. `echod COMMAND --help` shows an example of each.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"echod {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND")
@@ -75,7 +81,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         epilog=_RUN_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_config(run)
+    _add_config(run, otherwise=f"{configfile.DEFAULT_PATH} if it exists, else built-in defaults")
     run.add_argument("--daemonize", action="store_true", help="detach from the terminal (hosts without systemd)")
     run.add_argument("--pidfile", type=Path, metavar="FILE", help="with --daemonize: hold this file while running")
     run.set_defaults(command=_run)
@@ -87,7 +93,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         epilog=_CHECK_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_config(check)
+    _add_config(check, otherwise=str(configfile.DEFAULT_PATH))
     check.set_defaults(command=_check)
 
     # Bare `echod`, and `echod --config FILE`, mean `run`.
@@ -95,20 +101,19 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(["run", *argv] if bare else argv)
 
 
-def _add_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help=f"config file (default: {configfile.DEFAULT_PATH} if it exists, else built-in defaults)",
-    )
+def _add_config(parser: argparse.ArgumentParser, *, otherwise: str) -> None:
+    parser.add_argument("--config", type=Path, metavar="FILE", help=f"config file (default: {otherwise})")
 
 
 def _check(arguments: argparse.Namespace) -> int:
     """Say what is wrong with the file, or that nothing is."""
     path: Path = arguments.config or configfile.DEFAULT_PATH
     text = configfile.read_text(path)
-    _, warnings = parse_config(text)
+    try:
+        _, warnings = parse_config(text)
+    except ConfigError as error:
+        print(_explain(path, text, error))
+        return error.exit_code
     if warnings:
         print(render(warnings, kind="warning", file=str(path), text=text.decode()))
     print(f"{path}: ok")
@@ -119,7 +124,7 @@ def _run(arguments: argparse.Namespace) -> int:
     """Serve, in the foreground or detached."""
     if sys.byteorder != "little" or sys.maxsize < _MAXSIZE_64:
         raise EchodError("echod runs on 64-bit little-endian Linux only: it reads the kernel's structures as they lie")
-    signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT - {signal.SIGINT})
+    signals.block()
     faulthandler.enable()  # the watchdog's SIGABRT leaves a stack in the log
     path = arguments.config.absolute() if arguments.config is not None else None
     if not arguments.daemonize:
@@ -147,9 +152,8 @@ def _serve(path: Path | None, on_serving: Callable[[], None]) -> int:
     return ExitCode.OK
 
 
-def _explain(path: Path, error: ConfigError) -> str:
+def _explain(path: Path, text: bytes, error: ConfigError) -> str:
     """Return every mistake with its place, its source line and a caret, and their count."""
-    text = configfile.read_text(path).decode("utf-8", "replace")
     count = len(error.mistakes)
-    shown = render(error.mistakes, kind="error", file=str(path), text=text)
+    shown = render(error.mistakes, kind="error", file=str(path), text=text.decode("utf-8", "replace"))
     return f"{shown}\n{path}: {count} mistake{'s' * (count > 1)}"

@@ -6,8 +6,8 @@ commit. Invariant: until commit nothing that serves has been touched, so every e
 """
 
 import os
+import resource
 import signal
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +16,14 @@ from typing import Final
 
 import structlog
 
-from echod import __version__, configfile, logs
+from echod import __version__, announce, configfile, logs, signals
 from echod.books import Books
 from echod.configfile import Reading
 from echod.core.changes import changes
 from echod.core.config import Config
 from echod.core.counters import CounterPage
-from echod.core.errors import ConfigError, EchodError, StartFailedError
-from echod.core.listener import Listener, Protocol
+from echod.core.errors import EchodError, StartFailedError
+from echod.core.listener import Listener
 from echod.core.timers import Agenda
 from echod.generation import Death, Generation
 from echod.holdings import Acquisition, Holdings
@@ -42,11 +42,8 @@ KILL_GRACE_SECONDS: Final = 2.0
 
 TRAFFIC_SECONDS: Final = 60.0
 
-MAX_LOGGED_MISTAKES: Final = 20
-"""Of one rejected reload; `echod check` shows all."""
-
-CAUGHT: Final = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD})
-"""The signals that the loop acts on; to be blocked until a Supervisor exists."""
+SPARE_DESCRIPTORS: Final = 256
+"""For channels, logs and what is opened for a moment."""
 
 _log = structlog.get_logger()
 
@@ -81,7 +78,7 @@ class Supervisor:
         self._poll = Poll()
         self._agenda = Agenda()
         self._holdings = Holdings()
-        self._signals = _catch_signals()
+        self._signals = signals.catch()
         self._poll.register(self._signals.fileno(), READ, self._on_signals)
         self._current: Generation | None = None
         self._transition: Transition | None = None
@@ -125,8 +122,10 @@ class Supervisor:
     def _begin(self, reading: Reading, now: float) -> None:
         """Acquire and raise; commit comes when all are ready. Raises EchodError with nothing touched."""
         config = reading.config
+        announce.log_warnings(reading.path, reading.warnings)
         workers = len(os.sched_getaffinity(0)) if config.workers == "auto" else config.workers
         listeners = config.listeners if reading.path else self._first_try(config)
+        _allow_descriptors(len(listeners) * workers + config.tcp.max_connections + SPARE_DESCRIPTORS)
         acquisition = self._holdings.acquire(listeners, workers=workers, buffers=_buffers(config))
         self._generations += 1
         generation = Generation(self._generations, config, acquisition.sockets, workers=workers, poll=self._poll)
@@ -161,7 +160,8 @@ class Supervisor:
         if old is not None:
             self._retire_later(old, now)
             logs.configure(level=config.log.level, destination=config.log.format)
-        self._log_listeners(transition)
+        announce.log_listeners(transition.acquisition.plan)
+        announce.log_buffers(transition.acquisition.buffers, self._holdings.smallest_buffers())
         self._notifier.ready(self._status())
         if old is None:
             _log.info("ready", status=self._status())
@@ -196,16 +196,7 @@ class Supervisor:
 
     def _reject(self, error: EchodError) -> None:
         """Say why the old config goes on. READY=1 all the same: without it the unit would hang in "reloading"."""
-        path = self._path or configfile.DEFAULT_PATH
-        mistakes = error.mistakes if isinstance(error, ConfigError) else ()
-        for mistake in mistakes[:MAX_LOGGED_MISTAKES]:
-            text = f"reload rejected: {path}:{mistake.line}:{mistake.column}: {mistake}"
-            _log.error("reload_rejected", message=text, file_line=mistake.line, key=mistake.path)
-        if len(mistakes) > MAX_LOGGED_MISTAKES:
-            more = len(mistakes) - MAX_LOGGED_MISTAKES
-            _log.error("reload_rejected", message=f"reload rejected: {more:,} more mistakes; see echod check")
-        if not mistakes:
-            _log.error("reload_rejected", message=f"reload rejected, the old config goes on: {error}")
+        announce.log_rejected(self._path or configfile.DEFAULT_PATH, error)
         self._notifier.ready(f"reload rejected, the old config goes on; {self._status()}")
 
     # -- stop
@@ -313,48 +304,28 @@ class Supervisor:
         self._books.log_traffic(self._pages())
         self._agenda.at(now + TRAFFIC_SECONDS, self._log_traffic)
 
-    def _log_listeners(self, transition: Transition) -> None:
-        """Log what is served that was not before, and once if the kernel granted smaller buffers than asked."""
-        for listener in transition.acquisition.plan.open:
-            _log.info("listener_bound", listener=str(listener))
-        for listener in transition.acquisition.plan.close:
-            _log.info("listener_closed", listener=str(listener))
-        asked, got = transition.acquisition.buffers, self._holdings.smallest_buffers()
-        if got is not None and (got.receive < asked.receive or got.send < asked.send):
-            _log.warning(
-                "buffers_capped",
-                message=f"the kernel grants {got.receive:,} bytes of receive buffer and {got.send:,} of send buffer "
-                f"where {asked.receive:,} and {asked.send:,} are configured: raise net.core.rmem_max and wmem_max, "
-                "or set ReceiveBuffer= and SendBuffer= in the .socket unit",
-                asked_receive=asked.receive,
-                got_receive=got.receive,
-                asked_send=asked.send,
-                got_send=got.send,
-            )
-
     def _status(self) -> str:
         """Return one ASCII line that says what is served."""
         if self._current is None:
             return "not serving"
-        listeners = self._current.page.listeners
-        counts = {protocol: sum(each.protocol is protocol for each in listeners) for protocol in Protocol}
-        parts = " and ".join(f"{number} {protocol.value}" for protocol, number in counts.items() if number)
-        workers = len(self._current.slots)
-        return f"serving {parts} listener{'s' * (len(listeners) > 1)} with {workers} worker{'s' * (workers > 1)}"
-
-
-def _catch_signals() -> socket.socket:
-    """Let signals do nothing but write their number to a socket; return its other end."""
-    read, write = socket.socketpair()
-    read.setblocking(False)
-    write.setblocking(False)
-    signal.set_wakeup_fd(write.detach(), warn_on_full_buffer=False)
-    for number in CAUGHT:
-        signal.signal(number, lambda _number, _frame: None)
-    # Blocked since the process began: before there was a handler, SIGHUP would have ended it, as a clean exit.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, CAUGHT)
-    return read
+        return announce.status(self._current.page.listeners, len(self._current.slots))
 
 
 def _buffers(config: Config) -> Buffers:
     return Buffers(receive=config.udp.receive_buffer, send=config.udp.send_buffer)
+
+
+def _allow_descriptors(wanted: int) -> None:
+    """Raise the soft limit as far as it takes; the workers inherit it. Log where the hard limit is below."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = hard == resource.RLIM_INFINITY
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if unlimited else min(wanted, hard), hard))
+    if not unlimited and hard < wanted:
+        _log.warning(
+            "descriptors_capped",
+            message=f"this config can need {wanted:,} file descriptors and the limit is {hard:,}: raise LimitNOFILE= "
+            "or lower tcp.max_connections; until then some connections wait to be accepted",
+            wanted=wanted,
+            limit=hard,
+        )

@@ -37,12 +37,11 @@ class ConnectionLedger:
 
     def enter(self, key: int) -> int:
         """Note a connection; return its place. To be followed by `over_limit`."""
-        if self._free:
-            place = self._free.pop()
-        else:
-            place = self._header[SlotField.PLACES]
-            self._header[SlotField.PLACES] = place + 1
+        place = self._free.pop() if self._free else self._header[SlotField.PLACES]
         self._ledger[place] = key
+        # Only now does the place count: until then the key of a connection of a dead worker may stand in it.
+        if place == self._header[SlotField.PLACES]:
+            self._header[SlotField.PLACES] = place + 1
         self._header[SlotField.CONNECTIONS] += 1
         return place
 

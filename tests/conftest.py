@@ -1,0 +1,48 @@
+"""Fixtures for the tests that start a real echod."""
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from load import BUFFER_BYTES, UdpLoad
+from running import Daemon
+from echod.sockets import SO_RCVBUFFORCE
+
+
+@pytest.fixture
+def echod(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
+    """Start echod with a config and wait until it is ready; end it with the test.
+
+    `ready=False` does not wait; all else goes to `Daemon`.
+    """
+    daemons: list[Daemon] = []
+
+    def start(config: Any = None, *, ready: bool = True, **options: Any) -> Daemon:  # noqa: ANN401 - as Daemon says
+        folder = tmp_path / f"echod{len(daemons)}"
+        folder.mkdir()
+        daemons.append(Daemon(folder, config, **options))
+        if ready:
+            daemons[-1].wait_for("ready")
+        return daemons[-1]
+
+    yield start
+    for daemon in daemons:
+        daemon.end()
+    for daemon in daemons:
+        assert "Traceback" not in daemon.stderr
+
+
+@pytest.fixture
+def udp_load() -> Iterator[Callable[..., UdpLoad]]:
+    """Start a paced load on a port; end it with the test."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
+        except PermissionError:
+            pytest.skip("only root may have receive buffers that hold this load while a process waits for a CPU")
+    with ExitStack() as stack:
+        yield lambda port, **options: stack.enter_context(UdpLoad(port, **options))

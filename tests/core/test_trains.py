@@ -1,0 +1,114 @@
+"""echod.core.trains: which neighbours go out as one message."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from echod.core.trains import MAX_JOINED, MAX_PAYLOAD, runs
+
+LENGTHS = st.sampled_from((0, 1, 2, 8, 1000, 1023, 1024, 1472, 9000, 32_753, 32_754, MAX_PAYLOAD))
+
+Key = tuple[int, str] | None
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> tuple[list[Key], list[int]]:
+    """Draw keys and lengths as a batch has them: stretches of one peer and one length, some slots refused."""
+    keys: list[Key] = []
+    lengths: list[int] = []
+    for _ in range(draw(st.integers(0, 6))):
+        length, peer, count = draw(LENGTHS), draw(st.sampled_from("ab")), draw(st.integers(1, 150))
+        refused = draw(st.booleans()) and draw(st.booleans())
+        keys += [None if refused else (length, peer)] * count
+        lengths += [length] * count
+    return keys, lengths
+
+
+def joinable(run: Sequence[int], keys: list[Key], lengths: list[int], longest: int) -> bool:
+    """Tell by the rule itself, not by its arithmetic, whether one message may answer these slots."""
+    return (
+        len({keys[slot] for slot in run}) == 1
+        and len(run) <= MAX_JOINED
+        and sum(lengths[slot] for slot in run) <= MAX_PAYLOAD
+        and all(0 < lengths[slot] <= longest for slot in run)
+    )
+
+
+def test_the_limits_are_those_of_the_kernel() -> None:
+    """UDP_MAX_SEGMENTS of the kernels with the smallest, and the IPv4 maximum: 65,535 - 20 - 8."""
+    assert (MAX_JOINED, MAX_PAYLOAD) == (64, 65_507)
+
+
+def test_a_batch_of_nothing_has_no_runs() -> None:
+    """No slots, no messages."""
+    assert runs([], [], MAX_PAYLOAD) == []
+
+
+def test_neighbours_with_one_key_are_one_run() -> None:
+    """Equal neighbours join; the same peer further on begins a run of its own, for order must stay."""
+    assert runs(["a", "a", "b", "a", "a", "a"], [8] * 6, MAX_PAYLOAD) == [range(2), range(2, 3), range(3, 6)]
+
+
+def test_a_refused_slot_is_left_out_and_parts_its_neighbours() -> None:
+    """A slot without a key stands in no run, and no run reaches over it: a run is answered as it lies in memory."""
+    assert runs(["a", None, "a", "a", None, None], [8] * 6, MAX_PAYLOAD) == [range(1), range(2, 4)]
+
+
+def test_a_batch_of_refused_slots_has_no_runs() -> None:
+    """Where nobody is answered nothing goes out, however many were refused."""
+    assert runs([None] * 200, [8] * 200, MAX_PAYLOAD) == []
+
+
+@pytest.mark.parametrize(
+    ("length", "count", "sizes"),
+    [
+        (1, 130, [64, 64, 2]),  # the kernel's limit of segments
+        (1023, 128, [64, 64]),  # 64 of 1,023 bytes are 65,472
+        (1024, 128, [63, 63, 2]),  # 64 of 1,024 would be 65,536
+        (1472, 90, [44, 44, 2]),
+        (32_753, 3, [2, 1]),
+        (32_754, 3, [1, 1, 1]),
+        (MAX_PAYLOAD, 2, [1, 1]),
+        (0, 3, [1, 1, 1]),  # an empty segment ends a train
+    ],
+)
+def test_a_run_is_as_long_as_the_kernel_takes(length: int, count: int, sizes: list[int]) -> None:
+    """At most 64 datagrams and 65,507 bytes; the rest goes on in the next run."""
+    assert [len(run) for run in runs(["a"] * count, [length] * count, MAX_PAYLOAD)] == sizes
+
+
+def test_what_is_longer_than_the_port_can_join_goes_alone() -> None:
+    """A datagram of exactly `longest` bytes joins, one byte more does not, and with zero nothing does."""
+    keys, lengths = ["a", "a", "b", "b"], [1000, 1000, 1001, 1001]
+    assert runs(keys, lengths, 1000) == [range(2), range(2, 3), range(3, 4)]
+    assert runs(keys, lengths, 0) == [range(slot, slot + 1) for slot in range(4)]
+
+
+def test_a_datagram_beyond_the_payload_of_ipv4_still_goes_out() -> None:
+    """IPv6 carries 20 bytes more than MAX_PAYLOAD: such a datagram is a run of its own and not lost."""
+    assert runs(["a", "a"], [65_527, 65_527], 65_527) == [range(1), range(1, 2)]
+
+
+@settings(deadline=None)
+@given(batch=batches(), longest=st.sampled_from((0, 1, 1000, 1472, MAX_PAYLOAD)))
+@example(batch=([(1, "a")] * 1024, [1] * 1024), longest=MAX_PAYLOAD)
+def test_runs_cover_each_slot_to_answer_once_and_in_order(batch: tuple[list[Key], list[int]], longest: int) -> None:
+    """Joining changes neither what is answered nor the order; every run of several is one that may be sent."""
+    keys, lengths = batch
+    found = runs(keys, lengths, longest)
+    assert [slot for run in found for slot in run] == [slot for slot, key in enumerate(keys) if key is not None]
+    assert all(run.step == 1 and len(run) >= 1 for run in found)
+    assert all(len(run) == 1 or joinable(run, keys, lengths, longest) for run in found)
+
+
+@settings(deadline=None)
+@given(batch=batches(), longest=st.sampled_from((0, 1, 1000, 1472, MAX_PAYLOAD)))
+def test_no_run_could_have_been_longer(batch: tuple[list[Key], list[int]], longest: int) -> None:
+    """Each run takes all it may: not even the first slot of the run right behind it would have had room."""
+    keys, lengths = batch
+    for run, following in pairwise(runs(keys, lengths, longest)):
+        if run.stop == following.start:
+            assert not joinable(range(run.start, run.stop + 1), keys, lengths, longest)

@@ -1,0 +1,212 @@
+"""Real sockets for tests: servers as echod opens them, clients, hand-made datagrams, namespaces, and waiting.
+
+All traffic stays on loopback or in a network namespace that the test made.
+"""
+
+import ctypes
+import json
+import os
+import socket
+import struct
+import subprocess
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Address, ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from echod.batch import UDP_GRO, UDP_SEGMENT, Batch, Port
+from echod.core.listener import Listener, Protocol
+from echod.sockets import SO_MEMINFO, SO_RCVBUFFORCE, Buffers, open_socket
+
+DEADLINE_SECONDS = 10.0
+BUFFERS = Buffers(receive=16 * 1024**2, send=16 * 1024**2)
+ANY = str(IPv4Address(0))
+NOBODY = 65_534
+
+_CLONE_NEWNET = 0x4000_0000
+_IPV6_CHECKSUM = 7  # linux/in6.h
+_CHECKSUM_OFFSET = 6  # in a UDP header
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="raw sockets, users and namespaces need root")
+
+
+# -- waiting
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for a condition; fail by name where it does not come."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        time.sleep(0)
+
+
+def queued_bytes(sock: socket.socket) -> int:
+    """Return the memory that the receive queue of a socket holds."""
+    return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 4), "little")
+
+
+def deliver(server: socket.socket, send: Callable[..., object], *arguments: object) -> None:
+    """Send something and wait until it is in the server's queue, so that what is sent next comes next."""
+    before = queued_bytes(server)
+    send(*arguments)
+    wait_until(lambda: queued_bytes(server) > before, "the datagram in the server's queue")
+
+
+# -- sockets
+
+
+def listener(host: str = "127.0.0.1", port: int = 0, protocol: Protocol = Protocol.UDP, zone: str = "") -> Listener:
+    """Make a listener; on port 0 the kernel chooses one that is free."""
+    return Listener(protocol=protocol, address=ip_address(host), port=port, zone=zone)
+
+
+def free_port(kind: socket.SocketKind = socket.SOCK_DGRAM) -> int:
+    """Return a port that was free on all IPv4 addresses a moment ago."""
+    with socket.socket(socket.AF_INET, kind) as sock:
+        sock.bind((ANY, 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def udp_server(host: str = "127.0.0.1", port: int = 0, buffers: Buffers = BUFFERS) -> socket.socket:
+    """Open a UDP socket as echod does."""
+    return open_socket(listener(host, port), buffers, sibling=False)
+
+
+def udp_client(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
+    """Open a UDP socket that waits for a reply only so long."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    if os.geteuid() == 0:
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFERS.receive)
+    sock.bind((host, port))
+    sock.settimeout(DEADLINE_SECONDS)
+    return sock
+
+
+def at(server: socket.socket, host: str = "") -> tuple[str, int]:
+    """Return where to send to reach a server: at its own address, or at that one."""
+    own, port = server.getsockname()[:2]
+    return host or own, port
+
+
+def send_train(client: socket.socket, data: bytes, segment: int, to: tuple[str, int]) -> None:
+    """Send datagrams of one length, but for the last, as one train (UDP_SEGMENT, udp(7))."""
+    client.sendmsg([data], [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("H", segment))], 0, to)
+
+
+def receive_train(client: socket.socket) -> tuple[bytes, int]:
+    """Receive what the kernel hands over at once; return it with the segment length, zero where it is no train."""
+    data, messages, _, _ = client.recvmsg(65_536, 64)
+    sizes = [struct.unpack("i", value)[0] for _, kind, value in messages if kind == UDP_GRO]
+    return data, sizes[0] if sizes else 0
+
+
+def assert_nothing_more(client: socket.socket) -> None:
+    """Prove that nothing is on its way to a client: what is sent to it now is what it receives next."""
+    host, port = client.getsockname()[:2]
+    with udp_client(host) as other:
+        other.sendto(b"nothing before this", (host, port))
+        assert client.recvfrom(65_536) == (b"nothing before this", other.getsockname())
+
+
+def tcp_client(server: socket.socket, source: str = "") -> socket.socket:
+    """Connect to a TCP server, from that address where one is given; waits for data only so long."""
+    bound = (source, 0) if source else None
+    return socket.create_connection(server.getsockname()[:2], DEADLINE_SECONDS, source_address=bound)
+
+
+# -- datagrams that no ordinary socket sends
+
+
+def inject(
+    to: tuple[str, int],
+    payload: bytes,
+    *,
+    source: str = "127.0.0.1",
+    source_port: int = 0,
+) -> None:
+    """Send an IPv4 datagram whose source address and port are what we say, without a checksum."""
+    addresses = IPv4Address(source).packed + IPv4Address(to[0]).packed
+    ip_header = struct.pack("!BBHHHBBH", 0x45, 0, 0, 0, 0, 64, socket.IPPROTO_UDP, 0) + addresses
+    udp_header = struct.pack("!HHHH", source_port, to[1], 8 + len(payload), 0)
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        raw.sendto(ip_header + udp_header + payload, (to[0], 0))
+
+
+def inject6(to: tuple[str, int], payload: bytes, *, source_port: int = 0) -> None:
+    """Send an IPv6 datagram whose source port is what we say."""
+    header = struct.pack("!HHHH", source_port, to[1], 8 + len(payload), 0)
+    with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_UDP) as raw:
+        raw.setsockopt(socket.IPPROTO_IPV6, _IPV6_CHECKSUM, _CHECKSUM_OFFSET)
+        raw.sendto(header + payload, (to[0], 0))
+
+
+def poison(to: tuple[str, int], payload: bytes) -> None:
+    """Send a datagram from port 0, to which no reply can be sent (EINVAL)."""
+    if ":" in to[0]:
+        inject6(to, payload)
+    else:
+        inject(to, payload)
+
+
+# -- a batch
+
+
+def answer(batch: Batch, port: Port, *, refuse: bool = True) -> int:
+    """Receive once and reply to it, but to what cannot be answered; return the slots. Asserts the invariant."""
+    slots = batch.receive(port)
+    refused = sum(batch.refuse(slot) for slot in batch.truncated | batch.not_unicast) if refuse else 0
+    batch.reply(port)
+    assert batch.datagrams == refused + batch.replied + sum(batch.failures.values())
+    return slots
+
+
+# -- hosts and users
+
+
+def ip(*arguments: str) -> None:
+    """Configure the namespace that we are in, with ip(8)."""
+    subprocess.run(["ip", *arguments], check=True, capture_output=True, timeout=DEADLINE_SECONDS)
+
+
+@contextmanager
+def namespace() -> Iterator[None]:
+    """Be in a new network namespace, with loopback up. It is gone when its last socket is closed."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with Path("/proc/thread-self/ns/net").open("rb") as home:
+        if libc.unshare(_CLONE_NEWNET) != 0:
+            pytest.skip(f"no network namespace: {os.strerror(ctypes.get_errno())}")
+        try:
+            ip("link", "set", "lo", "up")
+            yield
+        finally:
+            assert libc.setns(home.fileno(), _CLONE_NEWNET) == 0
+
+
+def as_nobody(function: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever JSON can carry
+    """Return what a function returns in a child process without privileges."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            os.write(write, json.dumps(function()).encode())
+        except BaseException:  # noqa: BLE001 - nothing may return from the copy of pytest
+            os.write(write, json.dumps({"raised": traceback.format_exc()}).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        result = json.loads(pipe.read())
+    os.waitpid(child, 0)
+    assert not (isinstance(result, dict) and "raised" in result), result["raised"]
+    return result

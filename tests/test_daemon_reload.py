@@ -1,0 +1,194 @@
+"""A reload takes effect whole or not at all, and the traffic never notices."""
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from load import UdpLoad
+from running import Daemon, ask, assert_balanced, free_port, wait_until
+
+EchodFactory = Callable[..., Daemon]
+LoadFactory = Callable[..., UdpLoad]
+
+
+def udp(*ports: int, host: str = "127.0.0.1") -> list[str]:
+    """Write UDP listeners as a config has them."""
+    return [f"udp://{host}:{port}" for port in ports]
+
+
+def assert_lossless(load: UdpLoad) -> None:
+    """End the load; hold it to its rate, and every datagram of it to one exact answer."""
+    report = load.finish()
+    assert not report.lost, report
+    assert (report.repeated, report.wrong, report.refused) == (0, 0, 0), report
+    assert report.rate > 19_000, report
+
+
+def test_a_hundred_reloads_under_load_lose_nothing(echod: EchodFactory, udp_load: LoadFactory) -> None:
+    """Of 20,000 datagrams a second, each is answered once, through 100 generations; no descriptor is left behind."""
+    port = free_port()
+    daemon = echod({"listeners": udp(port), "workers": 2})
+    descriptors = Path(f"/proc/{daemon.pid}/fd")
+    before = len(list(descriptors.iterdir()))
+    load = udp_load(port)
+    for number in range(1, 101):
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for("reloaded", number)
+    assert_lossless(load)
+    wait_until(lambda: len(daemon.workers()) == 2, "the old workers were gone")
+    wait_until(lambda: len(list(descriptors.iterdir())) == before, "the old generations' descriptors were closed")
+    row = daemon.counters()[udp(port)[0]]
+    assert_balanced(row)
+    assert row["received"] == row["replied"]
+    assert row["kernel_drops"] == 0
+
+
+def test_changing_listeners_and_workers_under_load_loses_nothing(echod: EchodFactory, udp_load: LoadFactory) -> None:
+    """A listener that stays loses nothing while others come and go and the workers become more and fewer."""
+    port, other = free_port(), free_port()
+    daemon = echod({"listeners": udp(port), "workers": 2})
+    load = udp_load(port)
+    for workers in (5, 1, 3, 2, 4, 1, 2):
+        entry = daemon.reload({"listeners": udp(port, other), "workers": workers})
+        assert f"+{udp(other)[0]}" in entry["changed"]
+        assert ask(other) == b"hi"
+        wait_until(lambda wanted=workers: len(daemon.workers()) == wanted, "the new workers alone were left")
+        entry = daemon.reload({"listeners": udp(port), "workers": workers})
+        assert entry["changed"] == [f"-{udp(other)[0]}"]
+        with pytest.raises(ConnectionRefusedError):
+            ask(other)
+    assert_lossless(load)
+    assert_balanced(daemon.counters()[udp(port)[0]])
+
+
+def test_a_bad_file_is_rejected_with_each_mistake(echod: EchodFactory) -> None:
+    """Each mistake is logged with line and key; the very workers of before go on."""
+    port = free_port()
+    daemon = echod({"listeners": udp(port), "workers": 2})
+    workers = daemon.workers()
+    daemon.reload(f"listeners:\n  - udp://127.0.0.1:{port}\n  - udp://localhost:7\nworker: 2\ntcp: {{max_conns: 3}}\n")
+    entries = daemon.log("reload_rejected")
+    assert [(entry["file_line"], entry["key"]) for entry in entries] == [
+        (3, "listeners[1]"),
+        (4, "worker"),
+        (5, "tcp.max_conns"),
+    ]
+    assert entries[1]["message"].startswith(f"{daemon.config_path}:4:1: worker: ")
+    assert daemon.workers() == workers
+    assert ask(port) == b"hi"
+    daemon.config_path.unlink()
+    assert "there is no such file" in daemon.reload()["message"]
+    assert daemon.reload({"listeners": udp(port), "workers": 1})["changed"] == ["workers: 2 -> 1"]
+
+
+def test_a_listener_that_cannot_be_bound_rejects_the_whole_reload(echod: EchodFactory) -> None:
+    """Where one new port is taken, no other new one is served, and the old config goes on untouched."""
+    port, fresh, taken = free_port(), free_port(), free_port()
+    daemon = echod({"listeners": udp(port), "workers": 2})
+    workers = daemon.workers()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as owner:
+        owner.bind(("127.0.0.1", taken))
+        entry = daemon.reload({"listeners": udp(fresh, port, taken), "workers": 3})
+        assert entry["event"] == "reload_rejected"
+        assert f"{udp(taken)[0]} is in use" in entry["message"]
+        with pytest.raises(ConnectionRefusedError):
+            ask(fresh)
+    assert daemon.workers() == workers
+    assert ask(port) == b"hi"
+    assert daemon.reload()["event"] == "reloaded"
+    assert [ask(each) for each in (port, fresh, taken)] == [b"hi"] * 3
+
+
+def test_a_new_log_level_and_format_take_effect(echod: EchodFactory) -> None:
+    """At `error` only a rejection is heard; `console` writes lines for people; and back."""
+    port = free_port()
+    config = {"listeners": udp(port), "workers": 1}
+    daemon = echod(config)
+    workers = daemon.workers()
+    daemon.write({**config, "log": {"level": "error"}})
+    daemon.signal(signal.SIGHUP)
+    wait_until(lambda: daemon.workers() and not set(workers) & set(daemon.workers()), "the worker was a new one")
+    daemon.write("nonsense")
+    daemon.signal(signal.SIGHUP)
+    daemon.wait_for("reload_rejected")
+    daemon.write({**config, "log": {"format": "console"}})
+    daemon.signal(signal.SIGHUP)
+    wait_until(lambda: "reloaded: changed log.level: error -> info" in daemon.stderr, "the console heard of it")
+    assert len(daemon.log("reloading")) == 1
+    assert not daemon.log("reloaded")
+    assert daemon.reload(config)["changed"] == ["log.format: console -> auto"]
+
+
+def test_one_address_widens_to_all_on_the_same_port(echod: EchodFactory) -> None:
+    """127.0.0.1 becomes 0.0.0.0 and narrows again, on one port, in UDP and TCP."""
+    port = free_port()
+    narrow = {"listeners": [f"udp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port}"], "workers": 2}
+    wide = {"listeners": [f"udp://0.0.0.0:{port}", f"tcp://0.0.0.0:{port}"], "workers": 2}
+    daemon = echod(narrow)
+    for _ in range(2):
+        assert daemon.reload(wide)["event"] == "reloaded"
+        assert ask(port, host="127.0.0.2") == b"hi"
+        assert ask(port) == b"hi"
+        socket.create_connection(("127.0.0.2", port), 5).close()
+        assert daemon.reload(narrow)["event"] == "reloaded"
+        with pytest.raises(ConnectionRefusedError):
+            ask(port, host="127.0.0.2")
+        assert ask(port) == b"hi"
+        socket.create_connection(("127.0.0.1", port), 5).close()
+
+
+def test_a_storm_of_sighups_is_coalesced(echod: EchodFactory) -> None:
+    """300 SIGHUPs make a handful of reloads; the last of them reads what the file said last."""
+    port = free_port()
+    daemon = echod({"listeners": udp(port), "workers": 1})
+    for number in range(300):
+        if number == 200:
+            daemon.write({"listeners": udp(port), "workers": 3})
+        daemon.signal(signal.SIGHUP)
+    wait_until(lambda: len(daemon.workers()) == 3, "the last config was in force")
+    reloads = daemon.log("reloading")
+    assert len(reloads) < 30
+    wait_until(lambda: len(daemon.log("reloaded")) == len(daemon.log("reloading")), "every reload was done")
+    assert ask(port) == b"hi"
+    assert daemon.stop() == 0
+
+
+def test_a_stop_during_a_reload_is_clean(echod: EchodFactory) -> None:
+    """SIGTERM right behind SIGHUP, at any moment of the reload, still exits 0 and leaves no worker."""
+    port = free_port()
+    for _ in range(5):
+        daemon = echod({"listeners": udp(port), "workers": 4})
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for("worker_started", 5)
+        assert daemon.stop() == 0
+        assert daemon.log()[-1]["event"] == "stopped"
+
+
+def test_a_new_worker_that_dies_rejects_the_reload(echod: EchodFactory) -> None:
+    """A death among the newcomers before commit kills the rest of them; the old generation serves on."""
+    port = free_port()
+    daemon = echod({"listeners": udp(port), "workers": 2})
+    workers = daemon.workers()
+    daemon.signal(signal.SIGSTOP)  # so that the reload begins when both signals wait
+    daemon.signal(signal.SIGHUP)
+    daemon.signal(signal.SIGCONT)
+    while not daemon.log("reload_rejected"):  # the newcomers live for milliseconds: try until one was caught
+        daemon.signal(signal.SIGHUP)
+        number = len(daemon.log("worker_started"))
+        pid = daemon.wait_for("worker_started", number + 1)["pid"]
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: len(daemon.log("reloading")) == sum(map(len, outcomes(daemon))), "the reload had ended")
+        wait_until(lambda: len(daemon.workers()) == 2, "two workers were left")
+        workers = workers if daemon.log("reload_rejected") else daemon.workers()
+    assert daemon.workers() == workers
+    assert "did not become ready" in daemon.log("reload_rejected")[0]["message"]
+    assert ask(port) == b"hi"
+
+
+def outcomes(daemon: Daemon) -> tuple[list[object], list[object]]:
+    """Return the entries that end a reload."""
+    return [*daemon.log("reloaded")], [*daemon.log("reload_rejected")]

@@ -1,0 +1,100 @@
+"""The README is true: its commands run as printed and its tables hold what the code holds."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from echod.core.admission import Drop
+from echod.core.config import Config, parse_config
+from echod.core.errors import ExitCode
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def serving(deadline: float) -> bool:
+    """Wait until something answers on the default port."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("127.0.0.1", 7007))
+        probe.settimeout(0.2)
+        while time.monotonic() < deadline:
+            try:
+                probe.send(b"?")
+                if probe.recv(10) == b"?":
+                    return True
+            except (TimeoutError, ConnectionRefusedError):
+                time.sleep(0.05)  # refused answers come at once
+    return False
+
+
+def test_the_first_command_serves_what_the_examples_ask(tmp_path: Path) -> None:
+    """In a fresh copy the first command installs and serves, and each line of "Try it" gets its answer."""
+    if Path("/etc/echod.yaml").exists():
+        pytest.skip("this host has an /etc/echod.yaml, so the command would serve that")
+    install, tests, examples = BLOCKS[:3]
+    assert tests.strip() == "./tests/run"
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    files = [name for name in tracked.decode().split("\0") if (ROOT / name).is_file()]
+    subprocess.run(["cp", "--parents", *files, tmp_path], cwd=ROOT, check=True)
+    with subprocess.Popen(["sh", "-ec", install], cwd=tmp_path, start_new_session=True) as process:
+        try:
+            assert serving(time.monotonic() + 240)
+            answers = [
+                subprocess.run(["sh", "-ec", line], capture_output=True, text=True, check=True, timeout=30).stdout
+                for line in examples.strip().splitlines()
+            ]
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+    assert answers[:3] == ["hi", "hello", "bonjour"]
+    assert "Rcvd: 3" in answers[3]
+
+
+def test_the_table_of_keys_has_every_key_with_its_default() -> None:
+    """Each key of the models stands in the table, and its default is the code's."""
+    rows = dict(re.findall(r"^\| `([a-z_.]+)` \| `([^`]+)` \|", README, re.MULTILINE))
+    flat: dict[str, str] = {}
+    for key, value in rows.items():
+        section, _, name = key.partition(".")
+        if name:
+            flat[section] = flat.get(section, f"{section}:\n") + f"  {name}: {value}\n"
+        else:
+            flat[key] = f"{key}: {value}\n"
+    config, warnings = parse_config("".join(flat.values()).encode())
+    assert config == Config()
+    assert not warnings
+    names = {"listeners"} | {
+        f"{name}.{inner}" if hasattr(value, "model_dump") else name
+        for name, value in Config()
+        for inner in (type(value).model_fields if hasattr(value, "model_dump") else [""])
+    }
+    assert rows.keys() | {"listeners"} == names
+    assert "| `listeners` |" in README
+
+
+def test_the_table_of_exit_codes_is_the_codes() -> None:
+    """Each exit code has its row."""
+    codes = {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)}
+    assert codes == set(ExitCode)
+
+
+def test_the_table_of_drops_has_every_drop() -> None:
+    """Each reason for which a datagram is not answered has its row."""
+    names = set(re.findall(r"^\| `dropped_([a-z_]+)` \|", README, re.MULTILINE))
+    assert names == {drop.name.lower() for drop in Drop}
+
+
+def test_the_mistake_shown_is_what_check_says(tmp_path: Path) -> None:
+    """The console block of "Configure" is the output of `echod check`, to the letter."""
+    shown = re.search(r"^```console\n\$ (.*?)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    assert shown
+    (tmp_path / "echod.yaml").write_text("listeners:\n  - udp://0.0.0.0:7\ntcp:\n  max_conections: 10\n")
+    command = shown[1].replace("echod ", f"{ROOT}/.venv-tests/bin/echod ", 1)
+    result = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (ExitCode.CONFIG, shown[2])
