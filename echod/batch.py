@@ -167,7 +167,8 @@ class Batch:
             return words[at + 4] & 0xFF != MULTICAST_FIRST_BYTE
         if words[at + 5] == 0:
             # Queued before IP_PKTINFO was on, as the datagram that starts a socket-activated service is. Answer
-            # from the destination; the kernel refuses that (EINVAL) where it is no unicast address of ours.
+            # from the destination; the kernel refuses that, with EINVAL or (newer) ENETUNREACH, where it is no unicast
+            # address of ours.
             words[at + 5] = words[at + 6]
         return words[at + 5] == words[at + 6]
 

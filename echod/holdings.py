@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from echod.core.errors import EchodError
 from echod.core.listener import Listener, Protocol
 from echod.core.plan import Plan, plan
 from echod.sockets import (
@@ -103,7 +104,12 @@ class Holdings:
             for sock in self._sockets[listener]:
                 set_buffers(sock, acquisition.buffers)
         for listener, sock in acquisition.unbound:
-            bind_socket(sock, listener)
+            try:
+                bind_socket(sock, listener)
+            except EchodError:
+                # The address has left the host. What is bound there serves on; the next reload tries anew.
+                acquisition.sockets[listener].remove(sock)
+                sock.close()
         for listener in acquisition.plan.close:
             self._dropped_before[listener] = self.kernel_drops(listener)
             for sock in self._sockets.pop(listener):

@@ -107,8 +107,12 @@ def adopt_socket(fd: int, buffers: Buffers) -> tuple[Listener, socket.socket]:
         sock = socket.socket(fileno=fd)
     except OSError as error:
         raise EchodError(f"passed descriptor {fd} is no socket: {error.strerror}") from None
-    listener = _identify(sock)
-    set_up(sock, buffers)
+    try:
+        listener = _identify(sock)
+        set_up(sock, buffers)
+    except BaseException:
+        sock.close()
+        raise
     return listener, sock
 
 
@@ -181,7 +185,11 @@ def _bind_address(listener: Listener) -> tuple[str, int] | tuple[str, int, int, 
     """Return the listener as bind(2) takes it. Raises OSError where there is no interface of that name."""
     if isinstance(listener.address, IPv4Address):
         return str(listener.address), listener.port
-    return str(listener.address), listener.port, 0, socket.if_nametoindex(listener.zone) if listener.zone else 0
+    try:
+        scope = socket.if_nametoindex(listener.zone) if listener.zone else 0
+    except OSError as error:  # Python 3.11 raises it without an errno
+        raise OSError(errno.ENODEV, str(error)) from None
+    return str(listener.address), listener.port, 0, scope
 
 
 def _bind_error(listener: Listener, error: OSError) -> EchodError:

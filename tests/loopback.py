@@ -172,8 +172,18 @@ def answer(batch: Batch, port: Port, *, refuse: bool = True) -> int:
 
 
 def ip(*arguments: str) -> None:
-    """Configure the namespace that we are in, with ip(8)."""
+    """Configure the namespace that we are in."""
     subprocess.run(["ip", *arguments], check=True, capture_output=True, timeout=DEADLINE_SECONDS)
+
+
+def add_link(address: str, *, mtu: int = 1500) -> None:
+    """Add an Ethernet link with this address, such as 10.0.0.1/24. At its other end nobody answers."""
+    ip("link", "add", "near", "mtu", str(mtu), "type", "veth", "peer", "name", "far")
+    for name in ("near", "far"):
+        ip("link", "set", name, "addrgenmode", "none")
+        ip("link", "set", name, "up")
+    Path("/proc/sys/net/ipv6/conf/far/disable_ipv6").write_text("1")
+    ip("address", "add", address, *(("nodad",) if ":" in address else ("broadcast", "+")), "dev", "near")
 
 
 @contextmanager

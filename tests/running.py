@@ -101,10 +101,10 @@ def title(pid: int) -> str:
         return ""
 
 
-def assert_balanced(row: Mapping[str, int]) -> None:
+def is_balanced(row: Mapping[str, int]) -> bool:
     """Hold a UDP row of counters to the rule: every datagram received ended in exactly one number."""
     ends = sum(number for name, number in row.items() if name.startswith(("dropped_", "send_failed_")))
-    assert row["received"] == row["replied"] + ends + row.get("interrupted", 0), row
+    return "replied" not in row or row["received"] == row["replied"] + ends + row.get("interrupted", 0)
 
 
 class Daemon:
@@ -117,7 +117,7 @@ class Daemon:
         *,
         prefix: Sequence[str] = (),
         variables: Mapping[str, str] | None = None,
-        arguments: Sequence[str] = (),
+        command: Sequence[str] = ("run",),
     ) -> None:
         """Start it behind the `prefix` of another command; without a config, none is named."""
         self.config_path = folder / "echod.yaml"
@@ -130,7 +130,7 @@ class Daemon:
             named = ("--config", str(self.config_path))
         with self.stderr_path.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [*prefix, *ECHOD, "run", *named, *arguments],
+                [*prefix, *ECHOD, *command, *named],
                 cwd=REPOSITORY,
                 env=environment(**(variables or {})),
                 stdin=subprocess.DEVNULL,
@@ -177,10 +177,21 @@ class Daemon:
         return wait_until(logged, f"{event} was logged {count} times", seconds=seconds)[0]
 
     def counters(self) -> dict[str, dict[str, int]]:
-        """Have it log its counters; return the numbers by listener.
+        """Have it log its counters until each datagram received has its end in them; return them by listener.
 
-        It is asked twice: where the second answer begins, the first is whole.
+        (A client may have its answer a moment before that is counted.)
         """
+        rows: dict[str, dict[str, int]] = {}
+
+        def balanced() -> bool:
+            rows.update(self._counters())
+            return all(is_balanced(row) for row in rows.values())
+
+        wait_until(balanced, "received = replied + drops + failures")
+        return rows
+
+    def _counters(self) -> dict[str, dict[str, int]]:
+        """Ask twice: where the second answer begins, the first is whole."""
         before = len(self.log("counters"))
         for asked in (1, 2):
             self.signal(signal.SIGUSR1)
@@ -192,7 +203,11 @@ class Daemon:
             return names.index(first, 1) if first in names[1:] else None
 
         entries = self.log("counters")[before : before + (wait_until(end, "the counters were logged twice") or 0)]
-        return {entry.pop("listener"): {k: v for k, v in entry.items() if isinstance(v, int)} for entry in entries}
+        wait_until(lambda: len(self.log("counters")) == before + 2 * len(entries), "the second answer was whole too")
+        return {
+            entry["listener"]: {name: number for name, number in entry.items() if isinstance(number, int)}
+            for entry in entries
+        }
 
     # -- what it is
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from load import UdpLoad
-from running import Daemon, ask, assert_balanced, free_port, title, udp_client, wait_until
+from running import Daemon, ask, free_port, title, udp_client, wait_until
 
 BATCH = 64
 
@@ -48,7 +48,6 @@ def test_killing_each_worker_in_turn_loses_at_most_one_batch_each(
     assert (report.repeated, report.wrong, report.refused) == (0, 0, 0)
     assert report.rate > 19_000
     row = daemon.counters()[f"udp://127.0.0.1:{port}"]
-    assert_balanced(row)
     assert row.get("interrupted", 0) == len(report.lost)
     assert row["received"] == report.sent
 

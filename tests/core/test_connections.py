@@ -72,6 +72,7 @@ def accept(ledger: ConnectionLedger, host: str) -> int | Close:
         ("fe80::1%eth0", "fe80::2%eth0"),
         ("fe80::1%eth0", "fe80::1%3"),
         ("fe80::1%eth0", "fe80::1"),
+        ("fe80::1%a%b", "fe80::1"),  # what stands for the zone is not looked at
         ("192.0.2.1", "192.0.2.1"),
     ],
 )

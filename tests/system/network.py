@@ -1,0 +1,90 @@
+"""The wire between a host and its clients: two network namespaces that a veth pair joins.
+
+Owns the names and addresses of both ends. The namespaces outlive a boot, so the host's end stands, with its
+addresses, before its systemd starts, and stays over a reboot. Every wire has the same addresses, since no two
+wires meet.
+"""
+
+import ctypes
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+NAMESPACES = Path("/run/netns")  # where ip-netns(8) keeps the names
+
+# The networks for documentation: RFC 5737 and RFC 3849. No machine that runs the tests has a route of its own there.
+HOST_ADDRESS, CLIENT_ADDRESS = "192.0.2.1", "192.0.2.2"
+HOST_ADDRESS6, CLIENT_ADDRESS6 = "2001:db8::1", "2001:db8::2"
+
+_CLONE_NEWNET = 0x40000000  # linux/sched.h
+_libc = ctypes.CDLL(None, use_errno=True)  # os.setns came with Python 3.12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wire:
+    """The names of the two namespaces; each end of the wire is called eth0 there."""
+
+    host: str
+    client: str
+
+    def lay(self) -> None:
+        """Make both namespaces and the pair, addressed and up, usable at once."""
+        for name in (self.host, self.client):
+            _ip("netns", "add", name)
+            _ip("-n", name, "link", "set", "lo", "up")
+            # Link-local addresses too are to be usable at once, not after a second of duplicate detection.
+            setting = "/proc/sys/net/ipv6/conf/default/accept_dad"
+            _ip("netns", "exec", name, "sh", "-c", f"echo 0 >{setting}")
+        _ip("-n", self.host, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", self.client)
+        for name, address, address6 in (
+            (self.host, HOST_ADDRESS, HOST_ADDRESS6),
+            (self.client, CLIENT_ADDRESS, CLIENT_ADDRESS6),
+        ):
+            _ip("-n", name, "address", "add", f"{address}/24", "dev", "eth0")
+            _ip("-n", name, "address", "add", f"{address6}/64", "dev", "eth0", "nodad")
+            _ip("-n", name, "link", "set", "eth0", "up")
+
+    def cut(self) -> None:
+        """Remove what there is of both namespaces; the pair goes with them."""
+        for name in (self.host, self.client):
+            remove_namespace(name)
+
+
+def remove_namespace(name: str) -> None:
+    """Remove a network namespace's name, if it has one."""
+    if (NAMESPACES / name).exists():
+        # Not checked: another run may sweep the same leftover at the same moment.
+        subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+
+
+@contextmanager
+def entered(name: str) -> Iterator[None]:
+    """Move the calling thread into the network namespace `name`, and back.
+
+    Sockets belong for ever to the namespace that they are made in; processes and threads started inside inherit it.
+    """
+    with Path("/proc/thread-self/ns/net").open("rb") as home, (NAMESPACES / name).open("rb") as there:
+        _setns(there.fileno())
+        try:
+            yield
+        finally:
+            _setns(home.fileno())
+
+
+def _setns(descriptor: int) -> None:
+    """Put the calling thread in the network namespace behind `descriptor`; setns(2)."""
+    if _libc.setns(descriptor, _CLONE_NEWNET) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"setns: {os.strerror(error)}")
+
+
+def _ip(*arguments: str) -> None:
+    """Run ip(8); on failure its complaint is in the exception's notes."""
+    result = subprocess.run(["ip", *arguments], check=False, capture_output=True, text=True)
+    if result.returncode != 0:
+        error = subprocess.CalledProcessError(result.returncode, result.args, result.stdout, result.stderr)
+        error.add_note(result.stderr)
+        raise error

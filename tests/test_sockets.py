@@ -1,0 +1,318 @@
+"""Sockets leave echod.sockets set up as the facts ask, and what stands in the way is said with a way out."""
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from loopback import (
+    ANY,
+    BUFFERS,
+    add_link,
+    as_nobody,
+    at,
+    listener,
+    namespace,
+    needs_root,
+    queued_bytes,
+    udp_client,
+    udp_server,
+    wait_until,
+)
+
+from echod.core.errors import AddressUnavailableError, BindNotPermittedError, EchodError, ExitCode
+from echod.core.listener import Protocol
+from echod.sockets import (
+    IP_MTU_DISCOVER,
+    IP_PKTINFO,
+    IPV6_MTU_DISCOVER,
+    PMTUDISC_OMIT,
+    SO_RCVBUFFORCE,
+    UDP_GRO,
+    Buffers,
+    adopt_socket,
+    got_buffers,
+    has_address,
+    kernel_drops,
+    open_socket,
+    set_buffers,
+    set_up,
+)
+
+IP_RECVERR, IPV6_RECVERR = 11, 25
+SO_TIMESTAMP, SO_TIMESTAMPNS, SO_RXQ_OVFL = 29, 35, 40
+RMEM_MAX = Path("/proc/sys/net/core/rmem_max")
+FIRST_FREE_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+NOT_OURS = "198.51.100.1"  # TEST-NET-2, RFC 5737
+
+
+def is_set(sock: socket.socket, level: int, *options: int) -> list[int]:
+    """Return what these options of a socket are."""
+    return [sock.getsockopt(level, option) for option in options]
+
+
+def assert_set_up(sock: socket.socket) -> None:
+    """Compare every option with what the facts say of it."""
+    assert not sock.getblocking()
+    assert not sock.get_inheritable()
+    if sock.type == socket.SOCK_STREAM:
+        assert is_set(sock, socket.IPPROTO_TCP, socket.TCP_NODELAY) == [1]
+        return
+    if sock.family == socket.AF_INET:
+        assert is_set(sock, socket.IPPROTO_IP, IP_PKTINFO, IP_MTU_DISCOVER, IP_RECVERR) == [1, PMTUDISC_OMIT, 0]
+    else:
+        options = (socket.IPV6_V6ONLY, socket.IPV6_RECVPKTINFO, IPV6_MTU_DISCOVER, IPV6_RECVERR)
+        assert is_set(sock, socket.IPPROTO_IPV6, *options) == [1, 1, PMTUDISC_OMIT, 0]
+    assert is_set(sock, socket.IPPROTO_UDP, UDP_GRO) == [1]
+    unwanted = (socket.SO_BROADCAST, SO_TIMESTAMP, SO_TIMESTAMPNS, SO_RXQ_OVFL)
+    assert is_set(sock, socket.SOL_SOCKET, *unwanted) == [0, 0, 0, 0]
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """Close at the end what a test opens."""
+    with ExitStack() as stack:
+        yield stack
+
+
+# -- options
+
+
+@pytest.mark.parametrize("host", [ANY, "127.0.0.1", "::", "::1"])
+@pytest.mark.parametrize("protocol", Protocol)
+def test_an_opened_socket_has_every_option(host: str, protocol: Protocol) -> None:
+    """Each option is as the facts say, and siblings may come."""
+    with open_socket(listener(host, protocol=protocol), BUFFERS, sibling=False) as sock:
+        assert_set_up(sock)
+        assert is_set(sock, socket.SOL_SOCKET, socket.SO_REUSEPORT) == [1]
+        assert sock.getsockname()[0] == host
+        if host == "::":
+            assert is_set(sock, socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == [1]
+        if protocol is Protocol.TCP:
+            assert is_set(sock, socket.SOL_SOCKET, socket.SO_ACCEPTCONN, socket.SO_REUSEADDR) == [1, 1]
+
+
+def test_setting_up_twice_changes_nothing() -> None:
+    """A socket that was set up may be set up again."""
+    with udp_server() as sock:
+        set_up(sock, BUFFERS)
+        assert_set_up(sock)
+
+
+@pytest.mark.parametrize("protocol", Protocol)
+def test_an_unbound_socket_has_no_port_yet(protocol: Protocol) -> None:
+    """With `bind=False` everything but the address is there."""
+    with open_socket(listener(port=9, protocol=protocol), BUFFERS, sibling=True, bind=False) as sock:
+        assert_set_up(sock)
+        assert sock.getsockname() == (ANY, 0)
+
+
+def test_an_ipv6_wildcard_leaves_ipv4_to_others() -> None:
+    """Both wildcards can have one port, since the IPv6 socket takes no IPv4."""
+    with udp_server() as probe:
+        port = probe.getsockname()[1]
+    with udp_server("::", port) as six, udp_server(ANY, port) as four:
+        assert six.getsockname()[1] == four.getsockname()[1]
+
+
+# -- who may have a port
+
+
+@pytest.mark.parametrize("protocol", Protocol)
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_the_first_socket_of_a_port_is_alone_on_it(stack: ExitStack, host: str, protocol: Protocol) -> None:
+    """Another echod of the same user fails, although the first socket lets siblings in; a sibling comes in."""
+    first = stack.enter_context(open_socket(listener(host, protocol=protocol), BUFFERS, sibling=False))
+    taken = listener(host, first.getsockname()[1], protocol)
+    with pytest.raises(AddressUnavailableError, match=f"{taken.port} is in use .*`ss -lnp{protocol.value[0]}"):
+        open_socket(taken, BUFFERS, sibling=False)
+    sibling = stack.enter_context(open_socket(taken, BUFFERS, sibling=True))
+    assert sibling.getsockname() == first.getsockname()
+    assert_set_up(sibling)
+
+
+def test_a_port_beside_a_foreign_socket_is_in_use(stack: ExitStack) -> None:
+    """A socket of somebody who lets no siblings in keeps even a sibling out."""
+    foreign = stack.enter_context(udp_client())
+    with pytest.raises(AddressUnavailableError, match="in use"):
+        open_socket(listener(port=foreign.getsockname()[1]), BUFFERS, sibling=True)
+
+
+@needs_root
+@pytest.mark.skipif(int(FIRST_FREE_PORT.read_text()) <= 7, reason="on this host any user may bind port 7")
+@pytest.mark.parametrize("protocol", Protocol)
+def test_a_privileged_port_names_the_three_ways_out(protocol: Protocol) -> None:
+    """An ordinary user is told of the capability, the .socket unit and higher ports."""
+
+    def open_port_7() -> list[object]:
+        try:
+            open_socket(listener(port=7, protocol=protocol), BUFFERS, sibling=False).close()
+        except BindNotPermittedError as error:
+            return [str(error), error.exit_code]
+        return []
+
+    message, code = as_nobody(open_port_7)
+    for way_out in (f"{protocol.value}://127.0.0.1:7", "AmbientCapabilities=", ".socket unit", "port above 1023"):
+        assert way_out in message
+    assert code == ExitCode.NO_PERMISSION
+
+
+def test_an_address_of_another_host_is_said_to_be_none_of_this_one() -> None:
+    """EADDRNOTAVAIL becomes a sentence that names the command which lists the addresses."""
+    with pytest.raises(AddressUnavailableError, match=r"198\.51\.100\.1:9999 is no address of this host; `ip address`"):
+        open_socket(listener(NOT_OURS, 9999), BUFFERS, sibling=False)
+    assert not has_address(listener(NOT_OURS))
+    assert has_address(listener("127.0.0.1"))
+
+
+def test_an_unknown_interface_is_named() -> None:
+    """A zone that the host does not have is a sentence that names the command which lists the interfaces."""
+    with pytest.raises(AddressUnavailableError, match=r"names an interface that this host does not have; `ip link`"):
+        open_socket(listener("fe80::1", 9999, zone="nosuch0"), BUFFERS, sibling=False)
+
+
+@needs_root
+def test_a_link_local_address_is_bound_and_adopted_with_its_interface(stack: ExitStack) -> None:
+    """The zone of a listener becomes the scope of the socket, and the other way round."""
+    with namespace():
+        add_link("fe80::5/64")
+        wanted = listener("fe80::5", 9999, zone="near")
+        sock = open_socket(wanted, BUFFERS, sibling=False)
+        index = socket.if_nametoindex("near")
+        assert sock.getsockname()[1:] == (9999, 0, index)
+        found, sock = adopt_socket(sock.detach(), BUFFERS)
+        stack.enter_context(sock)
+        assert found == wanted
+
+
+# -- passed sockets
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", ANY, "::1", "::"])
+@pytest.mark.parametrize("protocol", Protocol)
+def test_a_passed_socket_is_identified_and_set_up(host: str, protocol: Protocol) -> None:
+    """Blocking and inheritable as the service manager leaves it, it becomes as if we had opened it."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM if protocol is Protocol.UDP else socket.SOCK_STREAM) as passed:
+        if family == socket.AF_INET6:
+            passed.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        passed.bind((host, 0))
+        passed.set_inheritable(True)
+        for option in (SO_TIMESTAMP, SO_RXQ_OVFL) if protocol is Protocol.UDP else ():
+            passed.setsockopt(socket.SOL_SOCKET, option, 1)
+        if protocol is Protocol.TCP:
+            passed.listen()
+        name, fd = passed.getsockname(), passed.detach()
+    found, sock = adopt_socket(fd, BUFFERS)
+    with sock:
+        assert found == listener(host, name[1], protocol)
+        assert (sock.fileno(), sock.getsockname()) == (fd, name)
+        assert_set_up(sock)
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
+@pytest.mark.parametrize("host", ["::", "::ffff:127.0.0.1"])
+def test_a_passed_dual_stack_socket_is_refused(host: str, kind: socket.SocketKind) -> None:
+    """The refusal names the line of the .socket unit to change."""
+    with socket.socket(socket.AF_INET6, kind) as passed:
+        passed.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        passed.bind((host, 0))
+        if kind == socket.SOCK_STREAM:
+            passed.listen()
+        with pytest.raises(EchodError, match="BindIPv6Only=ipv6-only"):
+            adopt_socket(os.dup(passed.fileno()), BUFFERS)
+
+
+def test_a_passed_connection_is_refused(stack: ExitStack) -> None:
+    """A .socket unit with Accept=yes passes a connection; the refusal names the setting."""
+    server = stack.enter_context(open_socket(listener(protocol=Protocol.TCP), BUFFERS, sibling=False))
+    connection = stack.enter_context(socket.create_connection(at(server)))
+    with pytest.raises(EchodError, match=r"is a connection: the \.socket unit needs Accept=no"):
+        adopt_socket(os.dup(connection.fileno()), BUFFERS)
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM, socket.SOCK_SEQPACKET])
+def test_a_passed_unix_socket_is_refused(kind: socket.SocketKind) -> None:
+    """Only addresses with a port can be served."""
+    with socket.socket(socket.AF_UNIX, kind) as passed, pytest.raises(EchodError, match="neither UDP nor TCP"):
+        adopt_socket(os.dup(passed.fileno()), BUFFERS)
+
+
+def test_a_passed_file_is_refused() -> None:
+    """A descriptor that is no socket is said to be none."""
+    with Path(os.devnull).open("rb") as file, pytest.raises(EchodError, match="is no socket"):
+        adopt_socket(file.fileno(), BUFFERS)
+
+
+def test_a_refused_socket_is_closed() -> None:
+    """Nothing that cannot be served stays open."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as passed:
+        fd = os.dup(passed.fileno())
+    with pytest.raises(EchodError):
+        adopt_socket(fd, BUFFERS)
+    with pytest.raises(OSError, match="Bad file descriptor") as error:
+        os.fstat(fd)
+    assert error.value.errno == errno.EBADF
+
+
+# -- buffers
+
+
+@needs_root
+def test_root_gets_the_buffers_it_asks_for() -> None:
+    """With CAP_NET_ADMIN the limit of the host does not hold, up or down."""
+    limit = int(RMEM_MAX.read_text())
+    for asked in (Buffers(receive=4 * limit, send=4 * limit), Buffers(receive=64 * 1024, send=32 * 1024)):
+        with udp_server(buffers=asked) as sock:
+            assert got_buffers(sock) == asked
+
+
+@needs_root
+def test_an_ordinary_user_gets_as_much_as_the_host_allows() -> None:
+    """Beyond rmem_max and wmem_max the kernel caps in silence, and `got_buffers` tells."""
+    limits = [int(Path(f"/proc/sys/net/core/{name}").read_text()) for name in ("rmem_max", "wmem_max")]
+
+    def ask(size: int) -> list[int]:
+        with udp_server(buffers=Buffers(receive=size, send=size)) as sock:
+            got = got_buffers(sock)
+            return [got.receive, got.send]
+
+    assert as_nobody(lambda: ask(4 * max(limits))) == limits
+    assert as_nobody(lambda: ask(min(limits) // 2)) == [min(limits) // 2] * 2
+
+
+@needs_root
+def test_a_bigger_inherited_buffer_is_not_shrunk() -> None:
+    """What ReceiveBuffer= of the unit gave, beyond what we may ask for ourselves, stays."""
+    big = 4 * int(RMEM_MAX.read_text())
+    with udp_server() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, big)
+
+        def ask() -> int:
+            set_buffers(sock, Buffers(receive=2 * big, send=64 * 1024))
+            return got_buffers(sock).receive
+
+        assert as_nobody(ask) == big
+
+
+def test_kernel_drops_are_counted_exactly() -> None:
+    """What was sent to a queue that is too small was either read or counted."""
+    with udp_server() as server, udp_client() as client:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        assert kernel_drops(server) == 0
+        for _ in range(500):
+            client.sendto(bytes(100), at(server))
+        read = 0
+
+        def read_all() -> bool:
+            nonlocal read
+            while queued_bytes(server):
+                server.recv(256)
+                read += 1
+            return read + kernel_drops(server) == 500
+
+        wait_until(read_all, "all 500 read or counted")
+        assert 0 < read < 500
