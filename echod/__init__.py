@@ -4,6 +4,7 @@ The floors. Imports only go down; modules of one floor do not import each other 
 
     __main__     8  where a process begins
     cli          7  argv to a command; the only module that prints or exits
+    reload       6  ask a running echod to reload, and wait for the outcome
     supervisor   6  owns the sockets and generations: start, reload, replace, drain, stop; signals; watchdog
     generation   5  the worker processes of one config: fork, ready, heartbeat, death
     worker       4  one process: one epoll loop over its services
@@ -16,6 +17,7 @@ The floors. Imports only go down; modules of one floor do not import each other 
     sockets      1  open or adopt listening sockets; the only module that binds
     poll         1  epoll with a callback for each descriptor
     signals      1  signals as bytes on a socket
+    status       1  the status file: written by the supervisor, read by `echod reload`
     systemd      1  sd_notify, passed sockets, the watchdog's interval
     daemonize    1  python-daemon, for hosts without systemd
     configfile   1  where the config comes from

@@ -1,28 +1,155 @@
-"""What the supervisor says of itself: the status line, and the log entries with more to them than facts.
+"""What the supervisor says of itself: to the service manager, in the status file, and in log entries.
 
-Owns words, never state.
+Owns the words and the last thing said, never a decision. Invariant: every reload that `reloading` began is ended by
+`reloaded` or `rejected`, so neither the service manager nor `echod reload` waits for ever.
 """
 
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from echod.core.errors import ConfigError, EchodError, Mistake
+from echod import __version__
+from echod.configfile import DEFAULT_PATH, Reading
+from echod.core.errors import ConfigError, EchodError, ExitCode
 from echod.core.listener import Listener, Protocol
 from echod.core.plan import Plan
+from echod.core.rate import Rate
 from echod.sockets import Buffers
+from echod.status import StatusFile
+from echod.systemd import Notifier
 
 MAX_LOGGED_MISTAKES: Final = 20
 """Of one rejected reload; `echod check` shows all."""
 
+STATUS_SECONDS: Final = 5.0
+"""Between two refreshes of STATUS=, at the least."""
+
 _log = structlog.get_logger()
 
 
-def status(listeners: Iterable[Listener], workers: int) -> str:
-    """Return one ASCII line that says what is served."""
-    listeners = tuple(listeners)
+class Announcer:
+    """Speaks for one daemon."""
+
+    def __init__(self, *, path: Path | None, notifier: Notifier, status_file: StatusFile) -> None:
+        """Take the config's path, None for the default, and whom to tell."""
+        self._path = path or DEFAULT_PATH
+        self._notifier = notifier
+        self._status_file = status_file
+        self._serving = "not serving"
+        self._said = ""
+        self._refresh_due = 0.0
+        self._watchdog_due = 0.0
+        self._rate = Rate()
+        self._begun = self._finished = self._generation = 0
+        self._code: int = ExitCode.OK
+        self._text = ""
+
+    def starting(self, reading: Reading) -> None:
+        """Log the start, and where the config comes from."""
+        _log.info("starting", version=__version__, config=str(reading.path or "built-in defaults"))
+        if reading.path is None:
+            _log.info("defaults_used", message=f"there is no {DEFAULT_PATH}: serving the built-in defaults")
+
+    def reading(self, reading: Reading) -> None:
+        """Log what is legal but unreasonable in a config that is put to use."""
+        for warning in reading.warnings:
+            place = f"{reading.path}:{warning.line}:{warning.column}"
+            _log.warning("config_unreasonable", message=f"{place}: {warning}", key=warning.path)
+
+    def serving(self, listeners: Iterable[Listener], *, workers: int, generation: int) -> None:
+        """Take in what is served from now on."""
+        self._serving = _count(tuple(listeners), workers)
+        self._generation = generation
+
+    def ready(self) -> None:
+        """Say that the daemon serves, for the first time."""
+        self._tell(self._serving)
+        _log.info("ready", status=self._serving)
+        self._write()
+
+    def reloading(self) -> None:
+        """Say that a reload begins."""
+        self._begun += 1
+        self._write()
+        self._notifier.reloading()
+        _log.info("reloading", config=str(self._path))
+
+    def reloaded(self, changed: Sequence[str]) -> None:
+        """Say that the new config serves, and what is different."""
+        changed = changed or ["nothing"]
+        _log.info("reloaded", changed=changed, generation=self._generation)
+        self._tell(self._serving)
+        self._finish(ExitCode.OK, f"reloaded; changed: {', '.join(changed)}")
+
+    def rejected(self, error: EchodError) -> None:
+        """Say why the old config goes on, a mistake an entry. READY=1 all the same: the reload is over."""
+        mistakes = error.mistakes if isinstance(error, ConfigError) else ()
+        lines = [f"{self._path}:{each.line}:{each.column}: error: {each}" for each in mistakes[:MAX_LOGGED_MISTAKES]]
+        for line, mistake in zip(lines, mistakes, strict=False):
+            _log.error("reload_rejected", message=f"reload rejected: {line}", file_line=mistake.line, key=mistake.path)
+        if len(mistakes) > MAX_LOGGED_MISTAKES:
+            lines.append(f"{len(mistakes) - MAX_LOGGED_MISTAKES:,} more mistakes; see echod check")
+            _log.error("reload_rejected", message=f"reload rejected: {lines[-1]}")
+        if not mistakes:
+            lines.append(f"the old config goes on: {error}")
+            _log.error("reload_rejected", message=f"reload rejected: {lines[-1]}")
+        self._tell(f"reload rejected, the old config goes on: {lines[0]}")
+        self._finish(error.exit_code, "\n".join(lines))
+
+    def stopping(self, seconds: float) -> None:
+        """Say that the drain begins, and how long it may take."""
+        self._notifier.stopping("draining", seconds)
+        self._status_file.remove()
+
+    def refresh(self, datagrams: Callable[[], int], now: float) -> None:
+        """Tell the rate where the line has changed; `datagrams` counts those ever received, if it is time to ask."""
+        if now < self._refresh_due:
+            return
+        self._refresh_due = now + STATUS_SECONDS
+        line = f"{self._serving}; {self._rate.per_second(datagrams(), now):,} datagrams/s"
+        if self._code != ExitCode.OK:
+            line += "; the last reload was rejected, see the journal"
+        if line != self._said:
+            self._said = line
+            self._notifier.status(line)
+
+    def alive(self, now: float) -> None:
+        """Tell the watchdog, where there is one and it is time, that everything is."""
+        seconds = self._notifier.watchdog_seconds
+        if seconds is not None and now >= self._watchdog_due:
+            self._watchdog_due = now + seconds / 3
+            self._notifier.watchdog()
+
+    def _tell(self, line: str) -> None:
+        """Say READY=1, and let this line stand until the next refresh but one."""
+        self._said = line
+        self._notifier.ready(line.encode("ascii", "replace").decode())
+
+    def _finish(self, code: int, text: str) -> None:
+        """Let `echod reload` know how the reload ended."""
+        self._finished += 1
+        self._code, self._text = code, text
+        self._write()
+
+    def _write(self) -> None:
+        self._status_file.write(
+            {
+                "version": __version__,
+                "pid": os.getpid(),
+                "generation": self._generation,
+                "config": str(self._path),
+                "reloads_begun": self._begun,
+                "reloads_finished": self._finished,
+                "reload": {"code": self._code, "text": self._text},
+            }
+        )
+
+
+def _count(listeners: Sequence[Listener], workers: int) -> str:
+    """Return in one line what is served."""
     counts = {protocol.value: sum(each.protocol is protocol for each in listeners) for protocol in Protocol}
     parts = " and ".join(f"{number} {protocol}" for protocol, number in counts.items() if number)
     return f"serving {parts} listener{'s' * (len(listeners) > 1)} with {workers} worker{'s' * (workers > 1)}"
@@ -49,23 +176,3 @@ def log_buffers(asked: Buffers, got: Buffers | None) -> None:
             asked_send=asked.send,
             got_send=got.send,
         )
-
-
-def log_warnings(path: Path | None, warnings: Iterable[Mistake]) -> None:
-    """Log what is legal but unreasonable in a config that is put to use."""
-    for warning in warnings:
-        place = f"{path}:{warning.line}:{warning.column}"
-        _log.warning("config_unreasonable", message=f"{place}: {warning}", key=warning.path)
-
-
-def log_rejected(path: Path, error: EchodError) -> None:
-    """Log why a reload did not happen, a mistake an entry."""
-    mistakes = error.mistakes if isinstance(error, ConfigError) else ()
-    for mistake in mistakes[:MAX_LOGGED_MISTAKES]:
-        text = f"reload rejected: {path}:{mistake.line}:{mistake.column}: {mistake}"
-        _log.error("reload_rejected", message=text, file_line=mistake.line, key=mistake.path)
-    if len(mistakes) > MAX_LOGGED_MISTAKES:
-        more = len(mistakes) - MAX_LOGGED_MISTAKES
-        _log.error("reload_rejected", message=f"reload rejected: {more:,} more mistakes; see echod check")
-    if not mistakes:
-        _log.error("reload_rejected", message=f"reload rejected, the old config goes on: {error}")

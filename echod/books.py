@@ -34,6 +34,11 @@ class Books:
             add(totals, page.totals())
         return totals
 
+    def datagrams(self, living: Iterable[CounterPage]) -> int:
+        """Return how many datagrams have been received."""
+        gone = sum(row[UdpField.RECEIVED] for listener, row in self._gone.items() if listener.protocol is Protocol.UDP)
+        return gone + sum(page.datagrams() for page in living)
+
     def log_counters(self, living: Iterable[CounterPage]) -> None:
         """Log every number of every listener."""
         for listener, row in self.totals(living).items():

@@ -16,11 +16,14 @@ from typing import Final, NoReturn
 
 from setproctitle import setproctitle
 
-from echod import __version__, configfile, logs, signals, systemd
+from echod import __version__, configfile, logs, signals, status, systemd
+from echod.announce import Announcer
 from echod.core.config import parse_config
 from echod.core.document import render
 from echod.core.errors import ConfigError, EchodError, ExitCode, UsageError
 from echod.daemonize import detach
+from echod.reload import reload
+from echod.status import StatusFile
 from echod.supervisor import Supervisor
 
 _MAXSIZE_64: Final = 2**63 - 1
@@ -38,6 +41,9 @@ Signals: HUP reloads the config, TERM and INT drain and stop, USR1 logs the coun
 
 _CHECK_EXAMPLE: Final = """example:
   echod check --config /etc/echod.yaml && systemctl reload echod"""
+
+_RELOAD_EXAMPLE: Final = """example (what `systemctl reload echod` does):
+  echod reload && echo new config serves"""
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -96,6 +102,16 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     _add_config(check, otherwise=str(configfile.DEFAULT_PATH))
     check.set_defaults(command=_check)
 
+    again = commands.add_parser(
+        "reload",
+        help="let the running echod read its config again, and wait for the outcome",
+        description="Let the running echod read its config again. Returns when that is done: 0 if the new config "
+        "serves, else every mistake and 78, and the old config goes on.",
+        epilog=_RELOAD_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    again.set_defaults(command=_reload, config=None)
+
     # Bare `echod`, and `echod --config FILE`, mean `run`.
     bare = not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help", "--version"))
     return parser.parse_args(["run", *argv] if bare else argv)
@@ -120,6 +136,13 @@ def _check(arguments: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
+def _reload(_arguments: argparse.Namespace) -> int:
+    """Ask for a reload and say how it ended."""
+    outcome = reload(status.directory(os.environ) or status.DEFAULT_DIRECTORY)
+    print(outcome.text)
+    return outcome.code
+
+
 def _run(arguments: argparse.Namespace) -> int:
     """Serve, in the foreground or detached."""
     if sys.byteorder != "little" or sys.maxsize < _MAXSIZE_64:
@@ -139,11 +162,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _serve(path: Path | None, on_serving: Callable[[], None]) -> int:
     setproctitle("echod: supervisor")
+    notifier = systemd.Notifier(os.environ)
     supervisor = Supervisor(
         path=path,
         passed=systemd.passed_sockets(os.environ),
-        notifier=systemd.Notifier(os.environ),
-        watchdog_seconds=systemd.watchdog_seconds(os.environ),
+        announcer=Announcer(path=path, notifier=notifier, status_file=StatusFile(status.directory(os.environ))),
         on_serving=on_serving,
     )
     # What was imported stays for good: the collector need not walk it, nor un-share its pages from the workers'.

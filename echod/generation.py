@@ -10,6 +10,7 @@ import os
 import secrets
 import signal
 import socket
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -113,7 +114,10 @@ class Generation:
             self.raise_worker(slot, now)
 
     def raise_worker(self, slot: Slot, now: float) -> None:
-        """Fork a worker for this slot, with all that it needs and nothing else."""
+        """Fork a worker for this slot, with all that it needs and nothing else.
+
+        Raises OSError where the host has no process or descriptor left.
+        """
         ours, theirs = socket.socketpair()
         birth = Birth(
             slot=slot.number,
@@ -124,7 +128,12 @@ class Generation:
             channel=theirs,
             supervisor=os.getpid(),
         )
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
         if pid == 0:
             _live_and_exit(birth)
         theirs.close()
@@ -242,7 +251,8 @@ def _live_and_exit(birth: Birth) -> None:
         live(birth)
         code = ExitCode.OK
     except BaseException:  # noqa: BLE001 - nothing may return from a forked copy of the supervisor
-        _log.exception("worker_crashed", worker=birth.slot + 1)
+        # On stderr, not as an entry of its own: the journal may not find the unit of a process that is gone.
+        logs.last_words(f"echod: worker {birth.slot + 1} crashed\n{traceback.format_exc()}")
     finally:
         # Not sys.exit: nothing of the supervisor's may run in here.
         os._exit(code)

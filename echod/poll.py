@@ -5,7 +5,7 @@ Invariant: a descriptor is in the epoll set exactly while it has a callback.
 """
 
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 READ: Final = select.EPOLLIN
@@ -41,10 +41,14 @@ class Poll:
         self._epoll.unregister(fd)
         del self._callbacks[fd]
 
-    def wait(self, seconds: float | None) -> list[OnReady]:
-        """Wait for readiness, at most so long (None: for ever); return the callbacks of what is ready."""
+    def wait(self, seconds: float | None) -> Iterator[OnReady]:
+        """Wait for readiness, at most so long (None: for ever); return the callbacks of what is ready.
+
+        What a callback of this turn unregisters is not called after it.
+        """
         callbacks = self._callbacks
-        return [callbacks[fd] for fd, _ in self._epoll.poll(seconds, MAX_EVENTS)]
+        ready = self._epoll.poll(seconds, MAX_EVENTS)
+        return (callbacks[fd] for fd, _ in ready if fd in callbacks)
 
     def close(self) -> None:
         """Close the epoll instance; the descriptors in it stay as they are."""

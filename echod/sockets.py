@@ -42,7 +42,8 @@ _NOT_PERMITTED: Final = (
 )
 _REASONS: Final = {
     errno.EADDRNOTAVAIL: "is no address of this host; `ip address` lists them",
-    errno.EAFNOSUPPORT: "needs IPv6, which is switched off on this host",
+    errno.EAFNOSUPPORT: "may not be opened: IPv6 is switched off on this host, or RestrictAddressFamilies= of the "
+    "service unit forbids it and it belongs into the .socket unit",
     errno.ENODEV: "names an interface that this host does not have; `ip link` lists them",
     errno.EMFILE: "needs one more file descriptor than the process may have: raise LimitNOFILE=",
 }
@@ -202,6 +203,14 @@ def _bind_error(listener: Listener, error: OSError) -> EchodError:
     return AddressUnavailableError(f"{listener} {_REASONS.get(error.errno or 0, f'cannot be bound: {error.strerror}')}")
 
 
+def _zone(index: int) -> str:
+    """Return the name of an interface, or its number where PrivateNetwork= hides the host's interfaces."""
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return str(index)
+
+
 def _identify(sock: socket.socket) -> Listener:
     """Return the listener that a passed socket is. Raises EchodError where echod cannot serve it."""
     protocol = {socket.SOCK_DGRAM: Protocol.UDP, socket.SOCK_STREAM: Protocol.TCP}.get(socket.SocketKind(sock.type))
@@ -218,7 +227,7 @@ def _identify(sock: socket.socket) -> Listener:
         protocol=protocol,
         address=address,
         port=port,
-        zone=socket.if_indextoname(rest[1]) if rest and rest[1] else "",
+        zone=_zone(rest[1]) if rest and rest[1] else "",
     )
     both = isinstance(address, IPv6Address) and (address.is_unspecified or address.ipv4_mapped is not None)
     if both and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):

@@ -16,7 +16,8 @@ from typing import Final
 
 import structlog
 
-from echod import __version__, announce, configfile, logs, signals
+from echod import configfile, logs, signals
+from echod.announce import Announcer, log_buffers, log_listeners
 from echod.books import Books
 from echod.configfile import Reading
 from echod.core.changes import changes
@@ -25,11 +26,10 @@ from echod.core.counters import CounterPage
 from echod.core.errors import EchodError, StartFailedError
 from echod.core.listener import Listener
 from echod.core.timers import Agenda
-from echod.generation import Death, Generation
+from echod.generation import MAX_BACKOFF_SECONDS, Death, Generation
 from echod.holdings import Acquisition, Holdings
 from echod.poll import READ, Poll
 from echod.sockets import Buffers, has_address
-from echod.systemd import Notifier
 
 RAISE_SECONDS: Final = 10.0
 """Within which every worker of a new generation must be ready."""
@@ -39,6 +39,8 @@ CHECK_SECONDS: Final = 1.0
 
 KILL_GRACE_SECONDS: Final = 2.0
 """Beyond the drain timeout, before workers that are still there are killed."""
+
+NOT_READY: Final = "the workers did not become ready; the entries before this one may say why"
 
 TRAFFIC_SECONDS: Final = 60.0
 
@@ -52,7 +54,6 @@ _log = structlog.get_logger()
 class Transition:
     """A generation that is raised and not yet committed."""
 
-    reading: Reading
     generation: Generation
     acquisition: Acquisition
 
@@ -65,15 +66,13 @@ class Supervisor:
         *,
         path: Path | None,
         passed: list[int],
-        notifier: Notifier,
-        watchdog_seconds: float | None = None,
+        announcer: Announcer,
         on_serving: Callable[[], None] = lambda: None,
     ) -> None:
         """Take the config's path (None for the default), passed descriptors, and what to do once all serve."""
         self._path = path
         self._passed = passed
-        self._notifier = notifier
-        self._watchdog_seconds = watchdog_seconds
+        self._announcer = announcer
         self._on_serving = on_serving
         self._poll = Poll()
         self._agenda = Agenda()
@@ -88,7 +87,6 @@ class Supervisor:
         self._traffic_due = False
         self._reload_wanted = False
         self._stopping = False
-        self._watchdog_due = 0.0
 
     def run(self) -> None:
         """Serve until told to stop. Raises EchodError where it cannot start."""
@@ -111,9 +109,7 @@ class Supervisor:
     def _start(self, now: float) -> None:
         reading = configfile.read(self._path)
         logs.configure(level=reading.config.log.level, destination=reading.config.log.format)
-        _log.info("starting", version=__version__, config=str(reading.path or "built-in defaults"))
-        if reading.path is None:
-            _log.info("defaults_used", message=f"there is no {configfile.DEFAULT_PATH}: serving the built-in defaults")
+        self._announcer.starting(reading)
         self._holdings.adopt(self._passed, _buffers(reading.config))
         for listener in self._holdings.adopted:
             _log.info("listener_adopted", listener=str(listener))
@@ -122,16 +118,19 @@ class Supervisor:
     def _begin(self, reading: Reading, now: float) -> None:
         """Acquire and raise; commit comes when all are ready. Raises EchodError with nothing touched."""
         config = reading.config
-        announce.log_warnings(reading.path, reading.warnings)
+        self._announcer.reading(reading)
         workers = len(os.sched_getaffinity(0)) if config.workers == "auto" else config.workers
         listeners = config.listeners if reading.path else self._first_try(config)
         _allow_descriptors(len(listeners) * workers + config.tcp.max_connections + SPARE_DESCRIPTORS)
         acquisition = self._holdings.acquire(listeners, workers=workers, buffers=_buffers(config))
         self._generations += 1
         generation = Generation(self._generations, config, acquisition.sockets, workers=workers, poll=self._poll)
-        self._transition = transition = Transition(reading=reading, generation=generation, acquisition=acquisition)
+        self._transition = transition = Transition(generation=generation, acquisition=acquisition)
         self._agenda.at(now + RAISE_SECONDS, lambda _now: self._give_up(transition))
-        generation.raise_workers(now)
+        try:
+            generation.raise_workers(now)
+        except OSError as error:
+            self._give_up(transition, f"a worker could not be started: {error.strerror}")
 
     def _first_try(self, config: Config) -> tuple[Listener, ...]:
         """Return those default listeners that this host can have; none where sockets were passed instead."""
@@ -160,28 +159,28 @@ class Supervisor:
         if old is not None:
             self._retire_later(old, now)
             logs.configure(level=config.log.level, destination=config.log.format)
-        announce.log_listeners(transition.acquisition.plan)
-        announce.log_buffers(transition.acquisition.buffers, self._holdings.smallest_buffers())
-        self._notifier.ready(self._status())
+        log_listeners(transition.acquisition.plan)
+        log_buffers(transition.acquisition.buffers, self._holdings.smallest_buffers())
+        new = self._current
+        self._announcer.serving(new.page.listeners, workers=len(new.slots), generation=new.number)
         if old is None:
-            _log.info("ready", status=self._status())
+            self._announcer.ready()
             self._on_serving()
         else:
-            _log.info("reloaded", changed=changes(old.config, config) or ["nothing"], generation=self._generations)
+            self._announcer.reloaded(changes(old.config, config))
         if not self._traffic_due:
             self._traffic_due = True
             self._agenda.at(now + TRAFFIC_SECONDS, self._log_traffic)
 
     def _reload(self, now: float) -> None:
         self._reload_wanted = False
-        self._notifier.reloading()
-        _log.info("reloading", config=str(self._path or configfile.DEFAULT_PATH))
+        self._announcer.reloading()
         try:
             self._begin(configfile.read(self._path), now)
         except EchodError as error:
-            self._reject(error)
+            self._announcer.rejected(error)
 
-    def _give_up(self, transition: Transition) -> None:
+    def _give_up(self, transition: Transition, why: str = NOT_READY) -> None:
         """Reject a generation that did not become ready in time, or part of which died."""
         if self._transition is not transition:
             return
@@ -189,15 +188,9 @@ class Supervisor:
         transition.generation.kill()
         self._retiring.append(transition.generation)
         self._holdings.abandon(transition.acquisition)
-        error = StartFailedError("the workers did not become ready; the entries before this one may say why")
         if self._current is None:
-            raise error
-        self._reject(error)
-
-    def _reject(self, error: EchodError) -> None:
-        """Say why the old config goes on. READY=1 all the same: without it the unit would hang in "reloading"."""
-        announce.log_rejected(self._path or configfile.DEFAULT_PATH, error)
-        self._notifier.ready(f"reload rejected, the old config goes on; {self._status()}")
+            raise StartFailedError(why)
+        self._announcer.rejected(StartFailedError(why))
 
     # -- stop
 
@@ -220,7 +213,8 @@ class Supervisor:
                 generation.kill()
             return
         self._stopping = True
-        self._notifier.stopping("draining")
+        longest = max((each.config.drain_timeout_seconds for each in generations), default=0)
+        self._announcer.stopping(longest + 2 * KILL_GRACE_SECONDS)
         if self._transition is not None:
             # A start or reload that nobody will need.
             self._transition.generation.kill()
@@ -272,8 +266,13 @@ class Supervisor:
 
     def _replace(self, generation: Generation, number: int, now: float) -> None:
         slot = generation.slots[number]
-        if generation is self._current and slot.pid is None:
+        if generation is not self._current or slot.pid is not None:
+            return
+        try:
             generation.raise_worker(slot, now)
+        except OSError as error:
+            _log.warning("worker_not_started", worker=number + 1, reason=error.strerror)
+            self._agenda.at(now + MAX_BACKOFF_SECONDS, lambda now: self._replace(generation, number, now))
 
     def _check(self, now: float) -> None:
         """Look after the workers, once a second, and tell the watchdog that all is well only where it is."""
@@ -286,9 +285,10 @@ class Supervisor:
             for slot in stuck:
                 _log.error("worker_stuck", worker=slot.number + 1, pid=slot.pid, generation=generation.number)
                 generation.kill(slot)
-        if self._watchdog_seconds is not None and fresh and now >= self._watchdog_due:
-            self._notifier.watchdog()
-            self._watchdog_due = now + self._watchdog_seconds / 3
+        if fresh:
+            self._announcer.alive(now)
+        if self._current is not None:
+            self._announcer.refresh(lambda: self._books.datagrams(self._pages()), now)
 
     # -- what it tells
 
@@ -303,12 +303,6 @@ class Supervisor:
             return
         self._books.log_traffic(self._pages())
         self._agenda.at(now + TRAFFIC_SECONDS, self._log_traffic)
-
-    def _status(self) -> str:
-        """Return one ASCII line that says what is served."""
-        if self._current is None:
-            return "not serving"
-        return announce.status(self._current.page.listeners, len(self._current.slots))
 
 
 def _buffers(config: Config) -> Buffers:

@@ -19,7 +19,8 @@ class Notifier:
     """Tells the service manager what echod is doing. Never blocks and never raises."""
 
     def __init__(self, environment: MutableMapping[str, str]) -> None:
-        """Connect to NOTIFY_SOCKET, if there is one."""
+        """Connect to NOTIFY_SOCKET, if there is one; `watchdog_seconds` is within which WATCHDOG=1 is due, or None."""
+        self.watchdog_seconds = watchdog_seconds(environment)
         self._notifier: SystemdNotifier | None = None
         if environment.get("NOTIFY_SOCKET"):
             try:
@@ -37,9 +38,9 @@ class Notifier:
         """Say that a reload begins. MONOTONIC_USEC is what systemd 253 and later match READY=1 with."""
         self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
-    def stopping(self, status: str) -> None:
-        """Say that the drain begins."""
-        self._send("STOPPING=1", f"STATUS={status}")
+    def stopping(self, status: str, seconds: float) -> None:
+        """Say that the drain begins, and how long it may take, whatever TimeoutStopSec= says."""
+        self._send("STOPPING=1", f"STATUS={status}", f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
     def status(self, status: str) -> None:
         """Say in one line what echod is doing."""

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from load import BUFFER_BYTES, UdpLoad
 from running import Daemon
+
 from echod.sockets import SO_RCVBUFFORCE
 
 

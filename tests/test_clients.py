@@ -6,7 +6,6 @@ import subprocess
 from collections.abc import Callable
 
 import pytest
-
 from running import Daemon, free_port
 
 HOSTS = ["127.0.0.1", "::1"]

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
 from running import ECHOD, REPOSITORY, Daemon, ask, environment, free_port
 
 NOBODY = 65534
@@ -103,7 +102,17 @@ def test_a_wrong_command_line_exits_2(arguments: tuple[str, ...]) -> None:
         ("[" * 60_000, ":1:"),
         ("listeners: [udp://127.0.0.1:0]", "the port 0 is out of bounds"),
     ],
-    ids=["typo", "quoted-port-in-brackets", "quoted-port", "quoted-number", "empty", "comment", "1MB", "deep", "port-0"],
+    ids=[
+        "typo",
+        "quoted-port-in-brackets",
+        "quoted-port",
+        "quoted-number",
+        "empty",
+        "comment",
+        "1MB",
+        "deep",
+        "port-0",
+    ],
 )
 def test_an_invalid_config_exits_78(tmp_path: Path, command: str, text: str, place: str) -> None:
     """The mistake is named with file, line and column, shown under its line, and counted.
@@ -132,7 +141,9 @@ def test_check_says_every_mistake_with_a_caret_and_a_count(tmp_path: Path) -> No
     code, stdout, _ = run("check", "--config", path)
     assert code == 78
     lines = stdout.splitlines()
-    assert [line.partition(" error: ")[0] for line in lines[::3][:3]] == [f"{path}:{at}:" for at in ("2:5", "3:10", "5:3")]
+    assert [line.partition(" error: ")[0] for line in lines[::3][:3]] == [
+        f"{path}:{at}:" for at in ("2:5", "3:10", "5:3")
+    ]
     assert lines[1:3] == ["  - udp://localhost:7", "    ^"]
     assert lines[-1] == f"{path}: 3 mistakes"
 

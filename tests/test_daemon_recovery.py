@@ -11,7 +11,6 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-
 from load import UdpLoad
 from running import Daemon, ask, free_port, title, udp_client, wait_until
 
@@ -61,7 +60,9 @@ def test_a_worker_killed_inside_a_batch_loses_exactly_that_batch(echod: Callable
     hold = ["recvmmsg:delay_enter=1500000:when=1", "sendmmsg:delay_enter=60000000:when=1"]
     trace = tmp_path / "trace"
     command = ["strace", "-o", str(trace), "-e", "trace=recvmmsg,sendmmsg", "-e", f"inject={hold[0]}"]
-    with subprocess.Popen([*command, "-e", f"inject={hold[1]}", "-p", str(worker)], stderr=subprocess.DEVNULL) as tracer:
+    with subprocess.Popen(
+        [*command, "-e", f"inject={hold[1]}", "-p", str(worker)], stderr=subprocess.DEVNULL
+    ) as tracer:
         status = Path(f"/proc/{worker}/status")
         wait_until(lambda: f"TracerPid:\t{tracer.pid}" in status.read_text(), "the worker was traced")
         with udp_client("127.0.0.1", port) as sock:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from load import UdpLoad
 from running import Daemon, ask, free_port, wait_until
 

@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-
 from running import SECONDS, Daemon, ask, free_port, wait_until
 
 EchodFactory = Callable[..., Daemon]

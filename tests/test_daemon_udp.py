@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
 from running import Daemon, ask, free_port, udp_client, wait_until
 
 EchodFactory = Callable[..., Daemon]

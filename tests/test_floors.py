@@ -21,6 +21,8 @@ FLOORS = {
     "logs": 1,
     "daemonize": 1,
     "announce": 2,
+    "status": 1,
+    "reload": 6,
     "batch": 2,
     "holdings": 2,
     "udp": 3,

@@ -144,6 +144,11 @@ class CounterPage:
             else:
                 row[TcpField.CLOSED + Close.INTERRUPTED] += row[TcpField.ACCEPTED] - sum(row[TcpField.CLOSED :])
 
+    def datagrams(self) -> int:
+        """Return how many datagrams were received, over all: one look, cheap enough to take often."""
+        udp = [listener for listener in self.listeners if listener.protocol is Protocol.UDP]
+        return sum(self.row(slot, listener)[UdpField.RECEIVED] for slot in range(self.slots) for listener in udp)
+
     def totals(self) -> dict[Listener, list[int]]:
         """Return the row of each listener, summed over the worker slots."""
         totals: dict[Listener, list[int]] = {}

@@ -79,6 +79,18 @@ class BindNotPermittedError(EchodError):
     exit_code = ExitCode.NO_PERMISSION
 
 
+class NotRunningError(EchodError):
+    """There is no echod to talk to."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+
+class NotPermittedError(EchodError):
+    """This user may not talk to the echod that runs."""
+
+    exit_code = ExitCode.NO_PERMISSION
+
+
 class StartFailedError(EchodError):
     """The workers did not become ready."""
 

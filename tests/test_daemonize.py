@@ -1,0 +1,186 @@
+"""`--daemonize`: into the background only once all is well, with a pidfile that never lies."""
+
+import os
+import pty
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from running import ECHOD, REPOSITORY, ask, children, end_processes, environment, free_port, title, wait_until
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """How the command ended that a user typed."""
+
+    code: int
+    said: str
+
+
+class Host:
+    """A folder with a config, a pidfile and a log, and the daemon that is started from it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Choose a port and write a config for it."""
+        self.port = free_port()
+        self.config, self.pidfile, self.stderr = (folder / name for name in ("echod.yaml", "echod.pid", "stderr"))
+        self.configure(listeners=[f"udp://127.0.0.1:{self.port}", f"tcp://127.0.0.1:{self.port}"], workers=2)
+
+    def configure(self, **config: object) -> None:
+        """Write the config."""
+        self.config.write_text(yaml.safe_dump(config))
+
+    def start(self, **variables: str) -> Finished:
+        """Run the command until it returns; what it says goes to a file."""
+        with self.stderr.open("wb") as stderr:
+            finished = subprocess.run(
+                self.command,
+                cwd=REPOSITORY,
+                env=environment(**variables),
+                stdin=subprocess.DEVNULL,
+                stdout=stderr,
+                stderr=stderr,
+                check=False,
+                timeout=30,
+            )
+        return Finished(code=finished.returncode, said=self.stderr.read_text())
+
+    @property
+    def command(self) -> list[str]:
+        """Return what a user types."""
+        return [*ECHOD, "run", "--config", str(self.config), "--daemonize", "--pidfile", str(self.pidfile)]
+
+    @property
+    def pid(self) -> int:
+        """Return what the pidfile says."""
+        return int(self.pidfile.read_text())
+
+    def processes(self) -> list[int]:
+        """Return every process that serves this host's config: the supervisor and its workers."""
+        with suppress(FileNotFoundError, ValueError):
+            if title(self.pid).startswith("echod: supervisor"):
+                return [self.pid, *children(self.pid)]
+        return []
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    """Make a host; end what was started on it."""
+    host = Host(tmp_path)
+    yield host
+    end_processes(reversed(host.processes()))
+
+
+def test_the_command_returns_once_the_daemon_serves(host: Host) -> None:
+    """Exit code 0 means that it answers; the pidfile names the supervisor, which is in a session of its own."""
+    assert host.start().code == 0
+    assert ask(host.port) == b"hi"
+    assert title(host.pid) == "echod: supervisor"
+    assert len(host.processes()) == 3
+    assert os.getsid(host.pid) != os.getsid(0)
+    assert Path(f"/proc/{host.pid}/stat").read_text().rpartition(")")[2].split()[4] == "0"  # no controlling terminal
+
+
+def test_it_keeps_no_folder_busy_and_files_unwritable_by_others(host: Host) -> None:
+    """Its working folder is / and its umask 022; relative paths were resolved before."""
+    assert host.start().code == 0
+    assert Path(f"/proc/{host.pid}/cwd").readlink() == Path("/")
+    assert "Umask:\t0022" in Path(f"/proc/{host.pid}/status").read_text()
+    assert host.pidfile.stat().st_mode & 0o777 == 0o644
+
+
+def test_sigterm_by_the_pidfile_stops_it_and_removes_the_pidfile(host: Host) -> None:
+    """`kill $(cat PIDFILE)` leaves neither process nor pidfile; SIGHUP before it reloads."""
+    assert host.start().code == 0
+    processes = host.processes()
+    os.kill(host.pid, signal.SIGHUP)
+    wait_until(lambda: '"reloaded"' in host.stderr.read_text(), "it had reloaded")
+    os.kill(host.pid, signal.SIGTERM)
+    wait_until(lambda: not any(map(title, processes)), "its processes were gone")
+    assert not host.pidfile.exists()
+    assert '"stopped"' in host.stderr.read_text()
+
+
+def test_a_second_daemon_on_the_pidfile_is_refused(host: Host) -> None:
+    """Exit code 69 and one line that names the process which holds it; the first one serves on."""
+    assert host.start().code == 0
+    first = host.pid
+    second = host.start()
+    assert second.code == 69
+    assert second.said == f"echod: echod is running already: {host.pidfile} is locked by process {first}\n"
+    assert host.pid == first
+    assert ask(host.port) == b"hi"
+
+
+def test_a_pidfile_left_by_a_killed_daemon_is_no_obstacle(host: Host) -> None:
+    """After SIGKILL the pidfile stays behind, unlocked: the next daemon takes it over."""
+    assert host.start().code == 0
+    processes = host.processes()
+    os.kill(host.pid, signal.SIGKILL)
+    wait_until(lambda: not any(map(title, processes)), "its processes were gone")
+    assert host.pidfile.exists()
+    assert host.start().code == 0
+    assert title(host.pid) == "echod: supervisor"
+    assert ask(host.port) == b"hi"
+
+
+def test_a_start_up_error_is_reported_before_the_terminal_is_let_go(host: Host) -> None:
+    """A port that is taken: the exit code and the sentence of the foreground, no process, no pidfile."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as owner:
+        owner.bind(("127.0.0.1", host.port))
+        finished = host.start()
+    assert finished.code == 69
+    assert f"echod: udp://127.0.0.1:{host.port} is in use by another process" in finished.said
+    assert not host.pidfile.exists()
+    assert host.start().code == 0
+
+
+def test_an_invalid_config_is_reported_with_its_line(host: Host) -> None:
+    """Exit code 78, the mistakes as `check` has them, no process, no pidfile."""
+    host.configure(listeners=["udp://localhost:7"])
+    finished = host.start()
+    assert finished.code == 78
+    assert finished.said.startswith(f"{host.config}:2:3: error: listeners[0]: ")
+    assert not host.pidfile.exists()
+
+
+@pytest.mark.parametrize("variable", ["INVOCATION_ID", "NOTIFY_SOCKET", "LISTEN_FDS"])
+def test_it_is_refused_under_systemd(host: Host, variable: str) -> None:
+    """Exit code 2 and a sentence that names the variable by which systemd was seen."""
+    finished = host.start(**{variable: "1"})
+    assert finished.code == 2
+    assert f"--daemonize has no place under systemd ({variable} is set)" in finished.said
+    assert not host.pidfile.exists()
+
+
+def test_a_pidfile_that_cannot_be_written_is_refused(host: Host, tmp_path: Path) -> None:
+    """A folder that is not there, or a symbolic link in the pidfile's place: exit code 2, and nothing is started."""
+    target = tmp_path / "precious"
+    target.write_text("precious")
+    host.pidfile.symlink_to(target)
+    finished = host.start()
+    assert (finished.code, target.read_text()) == (2, "precious")
+    assert f"cannot write the pidfile {host.pidfile}" in finished.said
+    host.pidfile = tmp_path / "none" / "echod.pid"
+    assert host.start().code == 2
+
+
+def test_no_process_holds_the_terminal(host: Host) -> None:
+    """Once it serves, neither supervisor nor workers have the terminal open: closing it waits for nobody."""
+    ours, theirs = pty.openpty()
+    terminal = os.ttyname(theirs)
+    process = subprocess.Popen(host.command, cwd=REPOSITORY, env=environment(), stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    assert process.wait(30) == 0
+    os.close(ours)
+    assert ask(host.port) == b"hi"
+    for pid in host.processes():
+        held = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+        assert not [name for name in held if name.startswith(terminal)], title(pid)

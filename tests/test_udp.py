@@ -1,0 +1,211 @@
+"""Every datagram that a UDP socket receives ends in exactly one counter."""
+
+import os
+import socket
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from loopback import (
+    ANY,
+    assert_nothing_more,
+    at,
+    deliver,
+    inject,
+    inject6,
+    listener,
+    namespace,
+    needs_root,
+    poison,
+    send_train,
+    udp_client,
+    udp_server,
+)
+
+from echod.batch import Batch, Port
+from echod.core.admission import Admission, Drop
+from echod.core.config import Config
+from echod.core.counters import SEND_ERRORS, CounterPage, SlotField, UdpField, describe
+from echod.udp import MAX_BATCHES_PER_WAKEUP, UdpEcho
+from echod.vector import SLOTS
+from echod.worker import DRAIN, READY, SERVE, Birth, ServedSocket, Worker
+
+IP_RECVTTL = 12
+LISTENER = listener()
+BATCH = Batch()
+
+
+class Served:
+    """A UDP socket served by hand, with its row of the counters."""
+
+    def __init__(self, sock: socket.socket, *own_ports: int) -> None:
+        """Serve on this socket, whose port is always one of our own."""
+        size = CounterPage.size(slots=1, listeners=1, places=0)
+        page = CounterPage(memoryview(bytearray(size)), slots=1, listeners=[LISTENER], places=0)
+        self.row = page.row(0, LISTENER)
+        self.sock = sock
+        port = sock.getsockname()[1]
+        self.echo = UdpEcho(Port(sock), BATCH, Admission((port, *own_ports)), self.row)
+
+    def turn(self) -> dict[str, int]:
+        """Answer what is queued; return the row by name. Asserts that received = replied + drops + failures."""
+        self.echo.on_readable(0.0)
+        row = self.row
+        drops = sum(row[UdpField.DROPPED : UdpField.SEND_FAILED])
+        failures = sum(row[UdpField.SEND_FAILED : UdpField.SEND_FAILED + len(SEND_ERRORS) + 1])
+        assert row[UdpField.RECEIVED] == row[UdpField.REPLIED] + drops + failures
+        return describe(LISTENER, row)
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    """Serve on a wildcard socket."""
+    with udp_server(ANY) as sock:
+        yield Served(sock)
+
+
+@needs_root
+def test_mixed_traffic_is_counted_to_the_last_datagram() -> None:
+    """Each kind of datagram ends in its own number, and the numbers add up, to the byte."""
+    with namespace(), udp_server(ANY) as server, udp_client() as client:
+        served = Served(server)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        own = server.getsockname()[1]
+        to = at(server, "127.0.0.1")
+        for _ in range(3):
+            deliver(server, client.sendto, b"good", to)
+            deliver(server, send_train, client, b"aabbc", 2, to)
+            deliver(server, poison, to, b"zero")
+            deliver(server, lambda: inject(to, b"own", source_port=own))
+            deliver(server, client.sendto, b"all", at(server, "127.255.255.255"))
+            deliver(server, send_train, client, b"ddeef", 2, at(server, "127.255.255.255"))
+            deliver(server, lambda: inject(to, b"limited", source="255.255.255.255", source_port=9))
+            deliver(server, lambda: inject(to, b"nowhere", source="198.51.100.1", source_port=9))
+        server.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)
+        deliver(server, client.sendto, b"odd", to)
+        # All of it is received with the option on, so all of that is truncated: the option is the last to be tried.
+        server.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 0)
+        assert served.turn() == {
+            "received": 37,
+            "received_bytes": 3 * (4 + 5 + 4 + 3 + 3 + 5 + 7 + 7) + 3,
+            "replied": 13,
+            "replied_bytes": 3 * (4 + 5) + 3,
+            "dropped_destination_not_unicast": 12,
+            "dropped_source_port_zero": 3,
+            "dropped_source_port_own": 3,
+            "send_failed_eacces": 3,
+            "send_failed_enetunreach": 3,
+        }
+        assert [client.recv(16) for _ in range(13)] == [b"good", b"aa", b"bb", b"c"] * 3 + [b"odd"]
+        assert_nothing_more(client)
+
+
+def test_what_is_truncated_is_dropped_as_such(served: Served) -> None:
+    """A datagram that came without its addresses is dropped, not answered, and the next is answered."""
+    with udp_client() as client:
+        served.sock.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)
+        deliver(served.sock, client.sendto, b"odd", at(served.sock, "127.0.0.1"))
+        assert served.turn()["dropped_truncated"] == 1
+        served.sock.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 0)
+        deliver(served.sock, client.sendto, b"even", at(served.sock, "127.0.0.1"))
+        assert served.turn()["replied"] == 1
+        assert client.recv(16) == b"even"
+        assert_nothing_more(client)
+
+
+@needs_root
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_datagram_from_our_own_address_and_port_is_not_answered(host: str) -> None:
+    """Answered, it would come back for ever; dropped, nothing is queued after it."""
+    with udp_server(host) as server:
+        served = Served(server)
+        own = server.getsockname()[1]
+        send = inject6 if ":" in host else inject
+        deliver(server, lambda: send((host, own), b"again and again", source_port=own))
+        assert served.turn()["dropped_source_port_own"] == 1
+        assert served.turn()["received"] == 1
+
+
+def test_a_datagram_from_another_of_our_ports_is_not_answered() -> None:
+    """A port that another listener of ours answers on counts as our own."""
+    with udp_client() as other, udp_server() as server:
+        served = Served(server, other.getsockname()[1])
+        deliver(server, other.sendto, b"two servers talk", at(server))
+        assert served.turn()["dropped_source_port_own"] == 1
+        assert_nothing_more(other)
+
+
+@needs_root
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_datagram_from_port_zero_is_not_answered(host: str) -> None:
+    """It is dropped before the kernel could refuse it."""
+    with udp_server(host) as server:
+        deliver(server, poison, at(server), b"zero")
+        row = Served(server).turn()
+        assert (row["received"], row["dropped_source_port_zero"]) == (1, 1)
+
+
+def test_one_turn_answers_at_most_so_many_batches(served: Served) -> None:
+    """A flood on one socket leaves the loop after eight batches; the rest is answered in later turns."""
+    most, more = MAX_BATCHES_PER_WAKEUP * SLOTS, 70
+    with udp_client() as client:
+        for number in range(most + more):
+            deliver(served.sock, client.sendto, b"%d" % number, at(served.sock, "127.0.0.1"))
+        assert served.turn()["replied"] == most
+        assert served.turn()["replied"] == most + more
+        assert [client.recv(16) for _ in range(most + more)] == [b"%d" % number for number in range(most + more)]
+
+
+@pytest.mark.parametrize("count", [1, SLOTS - 1, SLOTS, SLOTS + 1, 3 * SLOTS])
+def test_a_full_batch_is_followed_by_another(served: Served, count: int) -> None:
+    """One turn answers all that is queued, also where it fills batches exactly."""
+    with udp_client() as client:
+        for _ in range(count):
+            deliver(served.sock, client.sendto, b"x", at(served.sock, "127.0.0.1"))
+        assert served.turn() == {
+            "received": count,
+            "received_bytes": count,
+            "replied": count,
+            "replied_bytes": count,
+        }
+
+
+def test_a_turn_with_nothing_queued_counts_nothing(served: Served) -> None:
+    """Another worker may have been faster at a shared socket."""
+    assert sum(served.turn().values()) == 0
+
+
+def test_a_worker_that_is_told_to_drain_amid_traffic_ends_in_order() -> None:
+    """The order to drain and a datagram arrive in one turn: the datagram is answered, and the worker returns."""
+    size = CounterPage.size(slots=1, listeners=1, places=0)
+    page = CounterPage(memoryview(bytearray(size)), slots=1, listeners=[LISTENER], places=0)
+    ours, theirs = socket.socketpair()
+    server = udp_server()
+    birth = Birth(
+        slot=0,
+        config=Config(),
+        sockets=[ServedSocket(listener=LISTENER, sock=server, shared=False)],
+        page=page,
+        secret=b"secret",
+        channel=theirs,
+        supervisor=os.getpid(),
+    )
+    with ours, theirs, server, udp_client() as client:
+        worker = Worker(birth)
+        ours.send(SERVE)
+        worker._on_command(0.0)
+        ours.send(DRAIN)
+        client.sendto(b"last words", at(server))
+        worker.run()
+        assert ours.recv(1) == READY
+        assert client.recv(16) == b"last words"
+        assert page.header(0)[SlotField.HEARTBEAT] == 1
+
+
+def test_each_drop_and_each_failure_has_a_number_of_its_own() -> None:
+    """No two reasons share a place in a row, and none lies among the others."""
+    places = Counter([UdpField.DROPPED + drop for drop in Drop])
+    places.update(UdpField.SEND_FAILED + index for index in range(len(SEND_ERRORS) + 1))
+    places.update([UdpField.RECEIVED, UdpField.RECEIVED_BYTES, UdpField.REPLIED, UdpField.REPLIED_BYTES])
+    assert set(places.values()) == {1}
+    assert max(UdpField.DROPPED + drop for drop in Drop) < UdpField.SEND_FAILED
