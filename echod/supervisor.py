@@ -124,7 +124,11 @@ class Supervisor:
         _allow_descriptors(len(listeners) * workers + config.tcp.max_connections + SPARE_DESCRIPTORS)
         acquisition = self._holdings.acquire(listeners, workers=workers, buffers=_buffers(config))
         self._generations += 1
-        generation = Generation(self._generations, config, acquisition.sockets, workers=workers, poll=self._poll)
+        try:
+            generation = Generation(self._generations, config, acquisition.sockets, workers=workers, poll=self._poll)
+        except (OSError, MemoryError) as error:
+            self._holdings.abandon(acquisition)
+            raise StartFailedError(f"there is no memory for the counters of {workers} workers: {error}") from None
         self._transition = transition = Transition(generation=generation, acquisition=acquisition)
         self._agenda.at(now + RAISE_SECONDS, lambda _now: self._give_up(transition))
         try:

@@ -16,6 +16,7 @@ from typing import Final
 from echod.core.connections import ConnectionLedger
 from echod.core.counters import Close, TcpField
 from echod.poll import READ, SHARED, WRITE, Poll
+from echod.sockets import TCP_BACKLOG
 
 MAX_ACCEPTS_PER_WAKEUP: Final = 16
 
@@ -31,7 +32,23 @@ ACCEPT_PAUSE_SECONDS: Final = 1.0
 QUIET_SECONDS: Final = 1.0
 """While draining, a connection on which nothing moved for so long has nothing under way."""
 
-_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_OF_ONE_CONNECTION: Final = frozenset(
+    {
+        errno.ECONNABORTED,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.EINTR,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ENONET,
+        errno.ENOPROTOOPT,
+        errno.EOPNOTSUPP,
+        errno.EPERM,
+        errno.EPROTO,
+    }
+)
+"""What accept(2) says of a connection that broke while it waited; the next may be whole. All else is of the process
+or the host, as EMFILE is, and needs time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +93,9 @@ class TcpEcho:
             self.poll.register(self._listener.fileno(), SHARED, self.on_acceptable)
         self._paused_until = None
 
-    def on_acceptable(self, now: float) -> None:
-        """Accept what waits in the backlog, at most MAX_ACCEPTS_PER_WAKEUP."""
-        for _ in range(MAX_ACCEPTS_PER_WAKEUP):
+    def on_acceptable(self, now: float, most: int = MAX_ACCEPTS_PER_WAKEUP) -> None:
+        """Accept what waits in the backlog, at most so many connections."""
+        for _ in range(most):
             if self._listener is None:
                 return
             try:
@@ -86,10 +103,10 @@ class TcpEcho:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    self._pause(now)
-                    return
-                continue  # what broke one connection while it waited (accept(2)); the next may be whole
+                if error.errno in _OF_ONE_CONNECTION:
+                    continue
+                self._pause(now)
+                return
             sock.setblocking(False)
             self._open(sock, address[0], now)
 
@@ -134,7 +151,7 @@ class TcpEcho:
         """Take what waits in the backlog, accept no more, and end all connections, the last at `until`."""
         if self._listener is not None:
             if self._paused_until is None:
-                self.on_acceptable(now)
+                self.on_acceptable(now, TCP_BACKLOG)
             if self._paused_until is None:
                 self.poll.unregister(self._listener.fileno())
             self._listener.close()

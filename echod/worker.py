@@ -75,6 +75,8 @@ class Worker:
         self._poll.register(self._channel.fileno(), READ, self._on_command)
         self._udp: list[tuple[UdpEcho, bool]] = []
         self._tcp: list[TcpEcho] = []
+        self._serving = False
+        self._told_to_drain = False
         self._draining = False
         self._next_deadline = monotonic()
         self._set_up_udp()
@@ -121,6 +123,8 @@ class Worker:
             self._header[SlotField.HEARTBEAT] += 1
             for on_ready in ready:
                 on_ready(now)
+            if self._told_to_drain and not self._draining:
+                self._drain(now)
             if now >= self._next_deadline:
                 self._next_deadline = self._on_deadline(now)
 
@@ -134,27 +138,29 @@ class Worker:
         deadlines = [echo.next_deadline() for echo in self._tcp]
         return min([now + HEARTBEAT_SECONDS, *(deadline for deadline in deadlines if deadline is not None)])
 
-    def _on_command(self, now: float) -> None:
+    def _on_command(self, _now: float) -> None:
         command = self._channel.recv(1)
         if command == SERVE:
+            self._serving = True
             for echo, shared in self._udp:
                 self._poll.register(echo.port.fd, SHARED if shared else READ, echo.on_readable)
             for listener in self._tcp:
                 listener.listen()
         else:
-            self._drain(now)
+            # Not here: what else was ready in this turn may be a socket that draining closes.
+            self._told_to_drain = True
+            self._poll.unregister(self._channel.fileno())
 
     def _drain(self, now: float) -> None:
         """Answer what is queued, accept no more, and let the connections finish in time."""
-        self._poll.unregister(self._channel.fileno())
         self._draining = True
         self._next_deadline = now
         until = now + self._birth.config.drain_timeout_seconds
-        for echo, _ in self._udp:
+        for echo, _ in self._udp if self._serving else ():
             echo.on_readable(now)
             self._poll.unregister(echo.port.fd)
             echo.port.sock.close()
-        for listener in self._tcp:
+        for listener in self._tcp if self._serving else ():
             listener.drain(now, until)
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong does not end the service: killed, stopped and crash-looping workers; stops of every kind; idleness."""
+"""What goes wrong does not end the service: workers killed, stopped or crash-looping; stops of every kind; idleness."""
 
 import os
 import shutil
@@ -45,7 +45,7 @@ def test_killing_each_worker_in_turn_loses_at_most_one_batch_each(
     ends = [*kills[1:], float("inf")]
     assert all(report.lost_between(kill - 0.02, end - 0.02) <= BATCH for kill, end in zip(kills, ends, strict=True))
     assert (report.repeated, report.wrong, report.refused) == (0, 0, 0)
-    assert report.rate > 19_000
+    assert report.rate > 18_000
     row = daemon.counters()[f"udp://127.0.0.1:{port}"]
     assert row.get("interrupted", 0) == len(report.lost)
     assert row["received"] == report.sent

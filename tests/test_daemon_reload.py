@@ -29,7 +29,7 @@ def assert_lossless(load: UdpLoad) -> None:
     report = load.finish()
     assert not report.lost, report
     assert (report.repeated, report.wrong, report.refused) == (0, 0, 0), report
-    assert report.rate > 19_000, report
+    assert report.rate > 18_000, report
 
 
 def test_a_hundred_reloads_under_load_lose_nothing(echod: EchodFactory, udp_load: LoadFactory) -> None:
@@ -80,7 +80,7 @@ def test_a_bad_file_is_rejected_with_each_mistake(echod: EchodFactory) -> None:
         (4, "worker"),
         (5, "tcp.max_conns"),
     ]
-    assert f"{daemon.config_path}:4:1: worker: unknown key" in entries[1]["message"]
+    assert f"{daemon.config_path}:4:1: error: worker: unknown key" in entries[1]["message"]
     assert daemon.workers() == workers
     assert ask(port) == b"hi"
     daemon.config_path.unlink()

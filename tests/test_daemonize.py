@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from running import ECHOD, REPOSITORY, ask, children, end_processes, environment, free_port, title, wait_until
 
 
@@ -176,7 +175,9 @@ def test_no_process_holds_the_terminal(host: Host) -> None:
     """Once it serves, neither supervisor nor workers have the terminal open: closing it waits for nobody."""
     ours, theirs = pty.openpty()
     terminal = os.ttyname(theirs)
-    process = subprocess.Popen(host.command, cwd=REPOSITORY, env=environment(), stdin=theirs, stdout=theirs, stderr=theirs)
+    process = subprocess.Popen(
+        host.command, cwd=REPOSITORY, env=environment(), stdin=theirs, stdout=theirs, stderr=theirs
+    )
     os.close(theirs)
     assert process.wait(30) == 0
     os.close(ours)
@@ -184,3 +185,13 @@ def test_no_process_holds_the_terminal(host: Host) -> None:
     for pid in host.processes():
         held = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
         assert not [name for name in held if name.startswith(terminal)], title(pid)
+
+
+def test_no_process_holds_a_pipe(host: Host) -> None:
+    """`ssh HOST echod run --daemonize` returns: once it serves, the pipe that took its messages comes to an end."""
+    process = subprocess.Popen(host.command, cwd=REPOSITORY, env=environment(), stderr=subprocess.PIPE)
+    assert process.wait(30) == 0
+    with process:
+        assert process.stderr is not None
+        os.set_blocking(process.stderr.fileno(), False)
+        wait_until(lambda: process.stderr.read() == b"", "the pipe had come to its end", seconds=5)

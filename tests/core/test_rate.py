@@ -12,7 +12,7 @@ def test_a_rate_is_of_the_time_since_the_last_reading() -> None:
     """Each reading is compared with the one before, not with the first."""
     rate = Rate()
     rate.per_second(0, 0.0)
-    assert [rate.per_second(100, 2.0), rate.per_second(100, 3.0), rate.per_second(101, 3.4)] == [50, 0, 2]
+    assert [rate.per_second(100, 2.0), rate.per_second(100, 3.0), rate.per_second(101, 3.5)] == [50, 0, 2]
 
 
 def test_two_readings_at_one_time_divide_by_nothing() -> None:

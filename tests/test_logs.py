@@ -1,0 +1,128 @@
+"""Where log entries go, as far as it shows without a journal: JSON, the console, last words, and no harm done."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from running import ECHOD, REPOSITORY, Daemon, ask, environment, free_port, udp_client, wait_until
+
+EchodFactory = Callable[..., Daemon]
+
+
+def test_json_lines_hold_time_level_event_and_facts(echod: EchodFactory) -> None:
+    """Without terminal or journal each entry is one JSON object: timestamp in UTC, level, event, and facts as keys."""
+    port = free_port()
+    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1})
+    entries = daemon.log()
+    assert len(daemon.stderr.splitlines()) == len(entries)
+    for entry in entries:
+        assert list(entry)[:3] == ["timestamp", "level", "event"]
+        assert abs((datetime.now(UTC) - datetime.fromisoformat(entry["timestamp"])).total_seconds()) < 60
+    assert [entry["event"] for entry in entries] == ["starting", "worker_started", "listener_bound", "ready"]
+    assert entries[2]["listener"] == f"udp://127.0.0.1:{port}"
+    assert entries[1]["worker"] == 1
+
+
+def test_console_lines_are_readable_on_their_own(echod: EchodFactory) -> None:
+    """`console` writes time, level and a sentence, without colour where stderr is no terminal."""
+    port = free_port()
+    config = {"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1, "log": {"format": "console"}}
+    daemon = echod(config, ready=False)
+    wait_until(lambda: "ready" in daemon.stderr, "it was ready")
+    assert "\x1b" not in daemon.stderr
+    assert f" info    listener bound: listener udp://127.0.0.1:{port}\n" in daemon.stderr
+    assert daemon.stop() == 0
+
+
+def test_a_debug_line_needs_the_level_debug(echod: EchodFactory) -> None:
+    """At `warning` a healthy start and stop say nothing at all."""
+    port = free_port()
+    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "log": {"level": "warning"}}, ready=False)
+    wait_until(lambda: is_answered(port), "it was ready")
+    assert daemon.stop() == 0
+    assert daemon.stderr == ""
+
+
+def is_answered(port: int) -> bool:
+    """Tell whether a datagram is answered within a moment."""
+    with udp_client("127.0.0.1", port) as sock:
+        sock.settimeout(0.1)
+        try:
+            sock.send(b"hi")
+            return sock.recv(16) == b"hi"
+        except (ConnectionRefusedError, TimeoutError):
+            return False
+
+
+def test_a_missing_journal_neither_blocks_nor_raises(echod: EchodFactory) -> None:
+    """`format: journal` on a host without journald: echod serves, reloads and stops."""
+    if Path("/run/systemd/journal/socket").exists():
+        pytest.skip("this host has a journal")
+    port = free_port()
+    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "log": {"format": "journal"}}, ready=False)
+    wait_until(lambda: is_answered(port), "it was ready")
+    entry = daemon.reload({"listeners": [f"udp://127.0.0.1:{port}"], "log": {"format": "json"}})
+    assert entry["changed"] == ["log.format: journal -> json"]
+    assert ask(port) == b"hi"
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_last_words_have_a_priority_where_stderr_is_the_journal(tmp_path: Path, ours: bool) -> None:  # noqa: FBT001
+    """`<3>` begins each line only if JOURNAL_STREAM is stderr itself: the variable alone is inherited by anybody."""
+    config, stderr = tmp_path / "echod.yaml", tmp_path / "stderr"
+    config.write_text("worker: 1")
+    with stderr.open("wb") as file:
+        status = os.fstat(file.fileno())
+        stream = f"{status.st_dev}:{status.st_ino if ours else status.st_ino + 1}"
+        command = [*ECHOD, "run", "--config", str(config)]
+        variables = environment(JOURNAL_STREAM=stream)
+        finished = subprocess.run(command, cwd=REPOSITORY, env=variables, stderr=file, check=False)
+    assert finished.returncode == 78
+    lines = stderr.read_text().splitlines()
+    assert len(lines) == 4
+    assert [line.startswith("<3>") for line in lines] == [ours] * 4
+
+
+def test_auto_is_the_journal_only_where_stderr_is_its_stream(tmp_path: Path, echod: EchodFactory) -> None:
+    """A JOURNAL_STREAM that is not our stderr leaves the log on stderr."""
+    port = free_port()
+    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"]}, variables={"JOURNAL_STREAM": "8:1"})
+    assert daemon.log("ready")
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_control_characters_of_a_config_do_not_reach_a_terminal(echod: EchodFactory, log_format: str) -> None:
+    """What a rejected file holds is shown escaped, if at all: it cannot drive the terminal of who reads the log."""
+    port = free_port()
+    config = {"listeners": [f"udp://127.0.0.1:{port}"], "log": {"format": log_format}}
+    daemon = echod(config, ready=False)
+    wait_until(lambda: "ready" in daemon.stderr, "it was ready")
+    texts = ("a: \x1b[31m", '"\\e[31mkey": 1', 'listeners: ["udp://\\e[31m\\u009b:7"]', "\x9b31m: 1")
+    for text in texts:
+        count = daemon.stderr.count("rejected")
+        daemon.write(text)
+        daemon.signal(signal.SIGHUP)
+        wait_until(lambda before=count: daemon.stderr.count("rejected") > before, "the file was rejected")
+    assert not any(character in daemon.stderr for character in "\x1b\x9b")
+    assert daemon.stop() == 0
+
+
+def test_a_closed_stderr_ends_nothing(tmp_path: Path) -> None:
+    """When the reader of its log has gone away, echod serves on."""
+    port = free_port()
+    config = tmp_path / "echod.yaml"
+    config.write_text(f"listeners: [udp://127.0.0.1:{port}]")
+    command = [*ECHOD, "run", "--config", str(config)]
+    process = subprocess.Popen(command, cwd=REPOSITORY, env=environment(), stderr=subprocess.PIPE)
+    try:
+        assert process.stderr is not None
+        process.stderr.close()
+        wait_until(lambda: is_answered(port), "it was ready")
+    finally:
+        process.terminate()
+        assert process.wait(15) == 0

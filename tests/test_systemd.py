@@ -1,0 +1,252 @@
+"""What echod tells a service manager, and what it takes from one: notification, watchdog and passed sockets."""
+
+import os
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from running import Daemon, ask, free_port, udp_client, wait_until
+
+from echod import systemd
+
+EchodFactory = Callable[..., Daemon]
+Activate = Callable[..., Daemon]
+
+Message = dict[str, str]
+
+
+class Manager:
+    """The receiving end of sd_notify(3): a socket of the test's own."""
+
+    def __init__(self, address: str) -> None:
+        """Bind it."""
+        self.variables = {"NOTIFY_SOCKET": address}
+        self.messages: list[Message] = []
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._sock.bind(address.replace("@", "\0", 1))
+        self._sock.setblocking(False)
+
+    def heard(self, line: str) -> list[Message]:
+        """Read what has come; return the messages that hold this line."""
+        try:
+            while True:
+                self.messages.append(dict(each.split("=", 1) for each in self._sock.recv(4096).decode().splitlines()))
+        except BlockingIOError:
+            name, _, value = line.partition("=")
+            return [message for message in self.messages if message.get(name) == value]
+
+    def wait_for(self, line: str, count: int = 1, *, seconds: float = 15) -> Message:
+        """Wait for the message that holds this line, the count-th of them."""
+        found = wait_until(lambda: self.heard(line)[count - 1 :], f"{line} came {count} times", seconds=seconds)
+        return found[0]
+
+    def close(self) -> None:
+        """Go away."""
+        self._sock.close()
+
+
+@pytest.fixture
+def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]:
+    """Listen for notifications; where a test asks for it, in the abstract namespace."""
+    manager = Manager(getattr(request, "param", str(tmp_path / "notify")))
+    yield manager
+    manager.close()
+
+
+@pytest.mark.parametrize("manager", [f"@echod-test-{os.getpid()}"], indirect=True)
+def test_an_abstract_socket_is_notified_too(echod: EchodFactory, manager: Manager) -> None:
+    """NOTIFY_SOCKET may begin with `@` (sd_notify(3)), as it does under containers."""
+    echod({"listeners": [f"udp://127.0.0.1:{free_port()}"]}, variables=manager.variables)
+    manager.wait_for("READY=1")
+
+
+def test_ready_comes_only_once_every_worker_serves(echod: EchodFactory, manager: Manager) -> None:
+    """When READY=1 arrives, with a STATUS, all workers are there; it is the first message."""
+    port = free_port()
+    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 3}, ready=False, variables=manager.variables)
+    message = manager.wait_for("READY=1")
+    assert len(daemon.workers()) == 3
+    assert message["STATUS"] == "serving 1 udp listener with 3 workers"
+    assert manager.messages[0] is message
+    assert ask(port) == b"hi"
+
+
+def test_a_start_that_fails_never_says_ready(echod: EchodFactory, manager: Manager) -> None:
+    """Where a port is taken, the manager hears nothing but the exit code."""
+    port = free_port()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as owner:
+        owner.bind(("127.0.0.1", port))
+        daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"]}, ready=False, variables=manager.variables)
+        assert daemon.wait() == 69
+    assert not manager.heard("READY=1")
+
+
+def test_a_reload_is_announced_and_ends_with_ready_whatever_came_of_it(echod: EchodFactory, manager: Manager) -> None:
+    """RELOADING=1 comes with MONOTONIC_USEC in one message, then READY=1, also where the new config was rejected."""
+    config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}
+    daemon = echod(config, variables=manager.variables)
+    manager.wait_for("READY=1")
+    for number, text in enumerate((config, "nonsense"), start=1):
+        begin = time.monotonic_ns() // 1000
+        daemon.reload(text)
+        reloading = manager.wait_for("RELOADING=1", number)
+        assert begin <= int(reloading["MONOTONIC_USEC"]) <= time.monotonic_ns() // 1000
+        ready = manager.wait_for("READY=1", number + 1)
+    assert [next(iter(message)) for message in manager.messages] == ["READY", *["RELOADING", "READY"] * 2]
+    assert "reload rejected" in ready["STATUS"]
+
+
+def test_a_stop_is_announced(echod: EchodFactory, manager: Manager) -> None:
+    """STOPPING=1 comes when the drain begins."""
+    daemon = echod({"listeners": [f"udp://127.0.0.1:{free_port()}"]}, variables=manager.variables)
+    assert not manager.heard("STOPPING=1")
+    assert daemon.stop() == 0
+    assert "drain" in manager.wait_for("STOPPING=1")["STATUS"]
+
+
+def test_the_watchdog_is_fed_only_while_every_worker_lives(echod: EchodFactory, manager: Manager) -> None:
+    """WATCHDOG=1 stops soon after a worker hangs, and comes again once it was replaced."""
+    config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 2}
+    daemon = echod(config, variables={**manager.variables, "WATCHDOG_USEC": "3000000"})
+    manager.wait_for("WATCHDOG=1", 2)
+    before = len(manager.heard("WATCHDOG=1"))
+    os.kill(daemon.workers()[0], signal.SIGSTOP)
+    daemon.wait_for("worker_stuck")
+    while_stuck = len(manager.heard("WATCHDOG=1")) - before
+    assert while_stuck <= 3  # of the five or six that a healthy daemon sends in that time
+    manager.wait_for("WATCHDOG=1", before + while_stuck + 2)
+    assert len(daemon.workers()) == 2
+
+
+def test_nobody_listening_does_no_harm(echod: EchodFactory, tmp_path: Path) -> None:
+    """A NOTIFY_SOCKET that is not there is passed over: echod serves, reloads and stops."""
+    port = free_port()
+    variables = {"NOTIFY_SOCKET": str(tmp_path / "none"), "WATCHDOG_USEC": "1000000"}
+    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"]}, variables=variables)
+    assert daemon.reload()["event"] == "reloaded"
+    assert ask(port) == b"hi"
+    assert daemon.stop() == 0
+
+
+def test_a_manager_that_does_not_read_blocks_nothing(echod: EchodFactory, manager: Manager) -> None:
+    """With the manager's queue full for long, 30 reloads are done as ever."""
+    port = free_port()
+    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1}, variables=manager.variables)
+    for _ in range(30):
+        assert daemon.reload()["event"] == "reloaded"
+    assert ask(port) == b"hi"
+    assert daemon.stop() == 0
+    assert len(manager.heard("RELOADING=1")) < 30  # the queue was full indeed
+
+
+def test_what_was_meant_for_another_process_is_left_alone() -> None:
+    """LISTEN_FDS and WATCHDOG_USEC count only with our own process id; the LISTEN_ variables go either way."""
+    ours, other = str(os.getpid()), "1"
+    variables = {"LISTEN_FDS": "2", "LISTEN_PID": ours, "LISTEN_FDNAMES": "a:b", "HOME": "/"}
+    assert systemd.passed_sockets(variables) == [3, 4]
+    assert variables == {"HOME": "/"}
+    assert systemd.passed_sockets({"LISTEN_FDS": "2", "LISTEN_PID": other}) == []
+    assert systemd.passed_sockets({"LISTEN_FDS": "many", "LISTEN_PID": ours}) == []
+    assert systemd.watchdog_seconds({"WATCHDOG_USEC": "2500000", "WATCHDOG_PID": ours}) == 2.5
+    assert systemd.watchdog_seconds({"WATCHDOG_USEC": "2500000"}) == 2.5
+    assert systemd.watchdog_seconds({"WATCHDOG_USEC": "2500000", "WATCHDOG_PID": other}) is None
+    assert systemd.watchdog_seconds({}) is None
+
+
+@pytest.fixture
+def activate(echod: EchodFactory) -> Activate:
+    """Start echod behind systemd-socket-activate: it runs with the first traffic on one of these addresses."""
+    if shutil.which("systemd-socket-activate") is None:
+        pytest.skip("systemd-socket-activate is not installed")
+
+    def start(config: object, *addresses: str, tcp: bool = False) -> Daemon:
+        options = [part for address in addresses for part in ("-l", address)]
+        prefix = ["systemd-socket-activate", *([] if tcp else ["-d"]), *options]
+        daemon = echod(config, ready=False, prefix=prefix)
+        wait_until(lambda: daemon.stderr.count("Listening on") == len(addresses), "the sockets were listening")
+        return daemon
+
+    return start
+
+
+def test_the_datagram_that_started_it_is_answered(activate: Activate) -> None:
+    """Queued before echod was there, it is answered, and so is what follows; the socket takes a listener's place."""
+    port, other = free_port(), free_port()
+    config = {"listeners": [f"udp://127.0.0.1:{port}", f"udp://127.0.0.1:{other}"], "workers": 2}
+    daemon = activate(config, f"127.0.0.1:{port}")
+    assert ask(port, b"first") == b"first"
+    assert ask(port, b"second") == b"second"
+    assert ask(other) == b"hi"
+    assert [entry["listener"] for entry in daemon.log("listener_adopted")] == [f"udp://127.0.0.1:{port}"]
+    assert [entry["listener"] for entry in daemon.log("listener_bound")] == [f"udp://127.0.0.1:{other}"]
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize(("address", "asked"), [("0.0.0.0", "127.0.0.9"), ("[::1]", "::1")])  # noqa: S104
+def test_the_first_answer_comes_from_the_address_asked(activate: Activate, address: str, asked: str) -> None:
+    """A passed wildcard socket answers even its first datagram from where it was sent to."""
+    port = free_port()
+    daemon = activate(None, f"{address}:{port}")
+    for _ in range(3):
+        assert ask(port, host=asked) == b"hi"  # the client's socket is connected
+    assert not daemon.log("listener_bound"), "without a file nothing but what was passed is served"
+    assert daemon.stop() == 0
+
+
+def test_a_passed_socket_that_is_not_configured_is_served_too(activate: Activate) -> None:
+    """Through reloads as well: what the .socket unit says is not the config's to close."""
+    port, passed, also = free_port(), free_port(), free_port()
+    config = {"listeners": [f"udp://127.0.0.1:{port}"], "workers": 2}
+    daemon = activate(config, f"127.0.0.1:{passed}", f"127.0.0.1:{also}")
+    for _ in range(2):
+        assert [ask(each) for each in (passed, also, port)] == [b"hi"] * 3
+        assert daemon.reload({**config, "workers": 3})["event"] == "reloaded"
+    assert set(daemon.counters()) == {f"udp://127.0.0.1:{each}" for each in (port, passed, also)}
+
+
+def test_workers_share_a_passed_socket(activate: Activate) -> None:
+    """One socket, three workers, 500 datagrams from 20 clients at once: each client gets its own back, once."""
+    port = free_port()
+    activate({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 3}, f"127.0.0.1:{port}")
+    assert ask(port) == b"hi"
+    socks = [udp_client("127.0.0.1", port) for _ in range(20)]
+    for number in range(25):
+        for index, sock in enumerate(socks):
+            sock.send(bytes([index, number]))
+    for index, sock in enumerate(socks):
+        assert {sock.recv(16) for _ in range(25)} == {bytes([index, number]) for number in range(25)}
+        sock.close()
+
+
+def test_a_passed_tcp_socket_is_served(activate: Activate) -> None:
+    """The connection that started echod is echoed to its clean end; a UDP listener beside it is bound as configured."""
+    port = free_port()
+    config = {"listeners": [f"tcp://127.0.0.1:{port}", f"udp://127.0.0.1:{port}"], "workers": 2}
+    daemon = activate(config, f"127.0.0.1:{port}", tcp=True)
+    for _ in range(2):
+        with socket.create_connection(("127.0.0.1", port), 15) as sock:
+            sock.sendall(b"hi")
+            sock.shutdown(socket.SHUT_WR)
+            assert [sock.recv(16), sock.recv(16)] == [b"hi", b""]
+    assert ask(port) == b"hi"
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("tcp", [False, True])
+def test_a_passed_dual_stack_socket_is_refused(activate: Activate, tcp: bool) -> None:  # noqa: FBT001
+    """A bare port makes a socket for both families; the message says which line of the .socket unit to change."""
+    if Path("/proc/sys/net/ipv6/bindv6only").read_text().strip() != "0":
+        pytest.skip("net.ipv6.bindv6only makes every socket one for IPv6 alone")
+    port = free_port()
+    daemon = activate(None, str(port), tcp=tcp)
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM) as sock:
+        sock.connect(("127.0.0.1", port))
+        sock.send(b"hi")
+        assert daemon.wait() != 0
+    last = daemon.stderr.splitlines()[-1]
+    assert last.startswith("echod: passed socket ")
+    assert "set BindIPv6Only=ipv6-only in the .socket unit" in last

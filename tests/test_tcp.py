@@ -1,0 +1,238 @@
+"""A TCP connection gets back every byte it sent, and a peer that does not read costs next to nothing."""
+
+import socket
+import struct
+from collections.abc import Iterator
+
+import pytest
+from loopback import TcpWorker, tcp_client
+
+from echod.core.counters import TcpField
+from echod.tcp import MAX_READS_PER_WAKEUP, READ_BYTES, Connection
+
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds
+RECEIVED, SENT = TcpField.RECEIVED_BYTES, TcpField.SENT_BYTES
+
+
+@pytest.fixture
+def worker() -> Iterator[TcpWorker]:
+    """Serve with generous limits."""
+    with TcpWorker() as worker:
+        yield worker
+
+
+def payload(length: int) -> bytes:
+    """Return bytes in which a byte lost, doubled or moved shows."""
+    return b"".join(i.to_bytes(4, "big") for i in range(length // 4 + 1))[:length]
+
+
+def exchange(worker: TcpWorker, client: socket.socket, data: bytes, *, half_close: bool = False) -> bytes:
+    """Send data and receive as much, with turns between; the client never waits."""
+    client.setblocking(False)
+    left, got = memoryview(data), bytearray()
+
+    def moved() -> bool:
+        nonlocal left
+        try:
+            while left:
+                left = left[client.send(left) :]
+                if half_close and not left:
+                    client.shutdown(socket.SHUT_WR)
+            got.extend(client.recv(1024**2))
+        except BlockingIOError:
+            pass
+        return len(got) >= len(data)
+
+    worker.turn_until(moved, f"{len(data)} bytes back")
+    client.settimeout(10)
+    return bytes(got)
+
+
+def reset(client: socket.socket) -> None:
+    """Break a connection."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+    client.close()
+
+
+def stuff(worker: TcpWorker, client: socket.socket) -> bytes:
+    """Send without reading until echod holds what the kernel will not take; return what was sent."""
+    client.setblocking(False)
+    sent = bytearray()
+
+    def stuck() -> bool:
+        data = payload(READ_BYTES)
+        try:
+            sent.extend(data[: client.send(data)])
+        except BlockingIOError:
+            return worker.echo.connections == len(worker.echo.writing) and not worker.turn()
+        return False
+
+    worker.turn_until(stuck, "a connection that holds bytes")
+    return bytes(sent)
+
+
+def take(client: socket.socket, got: bytearray) -> bool:
+    """Receive what there is, without waiting; return whether that was the end."""
+    try:
+        part = client.recv(1024**2)
+    except BlockingIOError:
+        return False
+    got.extend(part)
+    return not part
+
+
+@pytest.fixture
+def narrow() -> Iterator[TcpWorker]:
+    """Serve connections of which the kernel holds only little."""
+    with TcpWorker(send_buffer=16 * 1024) as worker:
+        yield worker
+
+
+def connect_narrow(worker: TcpWorker) -> socket.socket:
+    """Connect a client of which the kernel holds only little; it is accepted in the next turn."""
+    client = socket.socket(worker.server.family, socket.SOCK_STREAM)
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        client.setsockopt(socket.SOL_SOCKET, option, 16 * 1024)
+    client.connect(worker.server.getsockname())
+    return client
+
+
+# -- bytes
+
+
+@pytest.mark.parametrize("length", [1, 1000, READ_BYTES - 1, READ_BYTES, READ_BYTES + 1, 5_000_000])
+def test_what_is_sent_comes_back(worker: TcpWorker, length: int) -> None:
+    """Every byte is echoed once and in order, whatever lengths it came in, and counted in and out."""
+    with worker.connect() as client:
+        assert exchange(worker, client, payload(length)) == payload(length)
+        assert (worker.row[RECEIVED], worker.row[SENT]) == (length, length)
+        assert worker.closed() == {}
+
+
+def test_a_connection_over_ipv6_is_echoed() -> None:
+    """IPv6 is served like IPv4."""
+    with TcpWorker("::1") as worker, worker.connect() as client:
+        assert exchange(worker, client, b"six") == b"six"
+
+
+def test_connections_do_not_mix(worker: TcpWorker) -> None:
+    """Two that are ready in one turn each get their own bytes."""
+    with worker.connect() as one, worker.connect() as other:
+        one.send(b"one")
+        other.send(b"the other")
+        worker.turn_until(lambda: worker.row[SENT] == 12, "both echoed")
+        assert (one.recv(64), other.recv(64)) == (b"one", b"the other")
+
+
+def test_one_turn_reads_only_so_much_of_one_connection(worker: TcpWorker) -> None:
+    """A peer that sends without end leaves the loop to others after four receives."""
+    size = 16 * 1024**2
+    for option in (33, 32):  # SO_RCVBUFFORCE, SO_SNDBUFFORCE
+        try:
+            worker.server.setsockopt(socket.SOL_SOCKET, option, size)
+        except PermissionError:
+            pytest.skip("only root may have a receive buffer that holds this much")
+    with worker.connect() as client:
+        client.setsockopt(socket.SOL_SOCKET, 32, size)
+        client.sendall(bytes(2 * MAX_READS_PER_WAKEUP * READ_BYTES))
+        assert worker.turn() == 1
+        assert 0 < worker.row[RECEIVED] <= MAX_READS_PER_WAKEUP * READ_BYTES
+
+
+def test_accepted_sockets_do_not_delay(worker: TcpWorker) -> None:
+    """Nagle's algorithm is off on every connection, and none blocks."""
+    with worker.connect():
+        (connection,) = worker.echo.reading
+        assert connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+        assert not connection.sock.getblocking()
+
+
+# -- the end
+
+
+@pytest.mark.parametrize("length", [0, 1, 3_000_000])
+def test_a_half_close_is_answered_with_all_bytes_and_fin(worker: TcpWorker, length: int) -> None:
+    """Who shuts down its sending side still gets everything, then a clean end: no reset."""
+    with worker.connect() as client:
+        if length:
+            assert exchange(worker, client, payload(length), half_close=True) == payload(length)
+        else:
+            client.shutdown(socket.SHUT_WR)
+        worker.turn_until(lambda: not worker.echo.connections, "the end")
+        assert client.recv(1) == b""
+        assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+    assert worker.closed() == {"FINISHED": 1}
+
+
+def test_a_half_close_while_bytes_are_held_loses_none(narrow: TcpWorker) -> None:
+    """Who half-closes while echod holds bytes for it gets them, and what waits in the kernel, then FIN."""
+    with connect_narrow(narrow) as client:
+        sent = stuff(narrow, client)
+        client.shutdown(socket.SHUT_WR)
+        got = bytearray()
+        narrow.turn_until(lambda: take(client, got), "FIN")
+        assert bytes(got) == sent
+    assert narrow.closed() == {"FINISHED": 1}
+
+
+def test_a_reset_by_the_peer_is_counted(worker: TcpWorker) -> None:
+    """A broken connection ends as reset, and costs the others nothing."""
+    with worker.connect() as other:
+        reset(worker.connect())
+        worker.turn_until(lambda: worker.echo.connections == 1, "the end")
+        assert worker.closed() == {"RESET": 1}
+        assert exchange(worker, other, b"still here") == b"still here"
+
+
+def test_a_reset_while_bytes_are_held_is_counted(narrow: TcpWorker) -> None:
+    """A peer that breaks the connection while bytes are due to it ends as reset."""
+    client = connect_narrow(narrow)
+    stuff(narrow, client)
+    reset(client)
+    narrow.turn_until(lambda: not narrow.echo.connections, "the end")
+    assert narrow.closed() == {"RESET": 1}
+
+
+def test_a_reset_before_the_accept_is_counted(worker: TcpWorker) -> None:
+    """A connection that broke in the backlog is accepted, ends as reset, and the next one is served."""
+    reset(tcp_client(worker.server))
+    with worker.connect() as client:
+        assert exchange(worker, client, b"next") == b"next"
+        worker.turn_until(lambda: worker.echo.connections == 1, "the broken one's end")
+        assert worker.row[TcpField.ACCEPTED] == 1 + sum(worker.closed().values())
+
+
+# -- a peer that does not read
+
+
+def held(worker: TcpWorker) -> tuple[Connection, bytes]:
+    """Return the one connection that holds bytes, and them."""
+    (connection,) = worker.echo.writing
+    return connection, connection._held
+
+
+def test_a_peer_that_does_not_read_is_not_read_from(narrow: TcpWorker) -> None:
+    """What it sends stays in its own window; echod holds at most one receive's worth, and then loses none of it."""
+    with connect_narrow(narrow) as client:
+        sent = stuff(narrow, client)
+        _, due = held(narrow)
+        assert 0 < len(due) == narrow.row[RECEIVED] - narrow.row[SENT] <= READ_BYTES
+        received = narrow.row[RECEIVED]
+        assert received < len(sent)
+        for _ in range(10):
+            assert narrow.turn() == 0
+        assert narrow.row[RECEIVED] == received
+        got = bytearray()
+        narrow.turn_until(lambda: take(client, got) or len(got) == len(sent), "every byte")
+        assert bytes(got) == sent
+        assert not narrow.echo.writing
+        assert exchange(narrow, client, b"as ever") == b"as ever"
+
+
+def test_a_peer_that_does_not_read_costs_the_others_nothing(narrow: TcpWorker) -> None:
+    """While one connection is stuck, another is echoed."""
+    with connect_narrow(narrow) as stuck:
+        stuff(narrow, stuck)
+        with narrow.connect() as other:
+            assert exchange(narrow, other, payload(100_000)) == payload(100_000)
+        assert len(narrow.echo.writing) == 1
