@@ -17,7 +17,7 @@ from collections.abc import Hashable
 from contextlib import suppress
 from typing import Final
 
-from echod.core.trains import MAX_PAYLOAD, runs
+from echod.core.trains import MAX_PAYLOAD, find_runs
 from echod.vector import (
     CONTROL_BYTES,
     HEADER_BYTES,
@@ -37,6 +37,9 @@ UDP_GRO: Final = 104
 
 SEGMENT_CMSG_LENGTH: Final = 18
 """`CMSG_LEN(sizeof(u16))`: UDP_SEGMENT takes no other."""
+
+WORTH_JOINING: Final = 2
+"""Datagrams a message, on the average, below which joining costs more time here than it saves in the kernel."""
 
 _NOT_WHOLE: Final = socket.MSG_TRUNC | socket.MSG_CTRUNC
 _FATAL: Final = frozenset({errno.EBADF, errno.ENOTSOCK})
@@ -183,14 +186,15 @@ class Batch:
         span.iov_length[:] = span.length
         if self.failures:
             self.failures = {}
-        if not self._refused and not self._has_neighbours(port):
+        runs = self._runs(port) if self._refused or self._has_neighbours(port) else None
+        if runs is None or (len(runs) * WORTH_JOINING > span.count and not self._refused):
             sent = vector.send(port.fd, vector.received_at, span.count)
             if sent == span.count:
                 self.replied, self.replied_octets = self.datagrams, self.octets
                 return
             out = Outgoing(vector.received_at, span.length, self._weights)
         else:
-            out, sent = self._compose(self._runs(port)), 0
+            out, sent = self._compose(runs), 0
         self.replied = self.replied_octets = 0
         self._send(port, out, sent)
 
@@ -212,7 +216,7 @@ class Batch:
                 keys[slot] = slot  # a train already, equal to nothing else
         for slot in self._refused:
             keys[slot] = None
-        return runs(keys, lengths, port.longest_joined)
+        return find_runs(keys, lengths, port.longest_joined)
 
     def _compose(self, runs: list[range]) -> Outgoing:
         """Build the outgoing vector: one message for each run, over the received payload."""

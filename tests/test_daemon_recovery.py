@@ -47,8 +47,9 @@ def test_killing_each_worker_in_turn_loses_at_most_one_batch_each(
     assert (report.repeated, report.wrong, report.refused) == (0, 0, 0)
     assert report.rate > 18_000
     row = daemon.counters()[f"udp://127.0.0.1:{port}"]
-    assert row.get("interrupted", 0) == len(report.lost)
-    assert row["received"] == report.sent
+    # A batch may also be lost before it was counted, or be interrupted when it had been sent.
+    assert len(report.lost) <= row.get("interrupted", 0) + report.sent - row["received"]
+    assert row["kernel_drops"] == 0
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace, which holds a worker inside a batch, is missing")

@@ -180,7 +180,7 @@ def _cells(text: str) -> int:
 
 def _decode(data: bytes) -> str:
     if len(data) > MAX_BYTES:
-        raise _refusal("", f"the file has {len(data):,} bytes: at most {MAX_BYTES:,} are read")
+        raise _refusal("", f"the file is longer than {MAX_BYTES:,} bytes, the most that a config may have")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise _refusal("", "the file is UTF-16: save it as UTF-8")
     try:

@@ -14,7 +14,7 @@ MAX_PAYLOAD: Final = 65_507
 """Bytes of one send: 65,535 less an IPv4 and a UDP header. (IPv6 has room for a little more.)"""
 
 
-def runs(keys: Sequence[Hashable], lengths: Sequence[int], longest: int) -> list[range]:
+def find_runs(keys: Sequence[Hashable], lengths: Sequence[int], longest: int) -> list[range]:
     """Split slots into runs, each of which one message with UDP_SEGMENT can answer.
 
     `keys`, one for each slot: neighbours join where their keys are equal; a slot whose key is None is left out.

@@ -129,7 +129,7 @@ def test_a_file_that_is_too_long_is_not_read() -> None:
     """At 64 KiB reading ends: one mistake, whatever the rest holds."""
     assert read(b"a: 1\n".ljust(MAX_BYTES)).value == {"a": 1}
     assert mistakes(b"[" * 1_000_000) == [
-        (1, 1, "", "the file has 1,000,000 bytes: at most 65,536 are read"),
+        (1, 1, "", "the file is longer than 65,536 bytes, the most that a config may have"),
     ]
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from echod.core.trains import MAX_JOINED, MAX_PAYLOAD, runs
+from echod.core.trains import MAX_JOINED, MAX_PAYLOAD, find_runs
 
 LENGTHS = st.sampled_from((0, 1, 2, 8, 1000, 1023, 1024, 1472, 9000, 32_753, 32_754, MAX_PAYLOAD))
 
@@ -44,22 +44,22 @@ def test_the_limits_are_those_of_the_kernel() -> None:
 
 def test_a_batch_of_nothing_has_no_runs() -> None:
     """No slots, no messages."""
-    assert runs([], [], MAX_PAYLOAD) == []
+    assert find_runs([], [], MAX_PAYLOAD) == []
 
 
 def test_neighbours_with_one_key_are_one_run() -> None:
     """Equal neighbours join; the same peer further on begins a run of its own, for order must stay."""
-    assert runs(["a", "a", "b", "a", "a", "a"], [8] * 6, MAX_PAYLOAD) == [range(2), range(2, 3), range(3, 6)]
+    assert find_runs(["a", "a", "b", "a", "a", "a"], [8] * 6, MAX_PAYLOAD) == [range(2), range(2, 3), range(3, 6)]
 
 
 def test_a_refused_slot_is_left_out_and_parts_its_neighbours() -> None:
     """A slot without a key stands in no run, and no run reaches over it: a run is answered as it lies in memory."""
-    assert runs(["a", None, "a", "a", None, None], [8] * 6, MAX_PAYLOAD) == [range(1), range(2, 4)]
+    assert find_runs(["a", None, "a", "a", None, None], [8] * 6, MAX_PAYLOAD) == [range(1), range(2, 4)]
 
 
 def test_a_batch_of_refused_slots_has_no_runs() -> None:
     """Where nobody is answered nothing goes out, however many were refused."""
-    assert runs([None] * 200, [8] * 200, MAX_PAYLOAD) == []
+    assert find_runs([None] * 200, [8] * 200, MAX_PAYLOAD) == []
 
 
 @pytest.mark.parametrize(
@@ -77,19 +77,19 @@ def test_a_batch_of_refused_slots_has_no_runs() -> None:
 )
 def test_a_run_is_as_long_as_the_kernel_takes(length: int, count: int, sizes: list[int]) -> None:
     """At most 64 datagrams and 65,507 bytes; the rest goes on in the next run."""
-    assert [len(run) for run in runs(["a"] * count, [length] * count, MAX_PAYLOAD)] == sizes
+    assert [len(run) for run in find_runs(["a"] * count, [length] * count, MAX_PAYLOAD)] == sizes
 
 
 def test_what_is_longer_than_the_port_can_join_goes_alone() -> None:
     """A datagram of exactly `longest` bytes joins, one byte more does not, and with zero nothing does."""
     keys, lengths = ["a", "a", "b", "b"], [1000, 1000, 1001, 1001]
-    assert runs(keys, lengths, 1000) == [range(2), range(2, 3), range(3, 4)]
-    assert runs(keys, lengths, 0) == [range(slot, slot + 1) for slot in range(4)]
+    assert find_runs(keys, lengths, 1000) == [range(2), range(2, 3), range(3, 4)]
+    assert find_runs(keys, lengths, 0) == [range(slot, slot + 1) for slot in range(4)]
 
 
 def test_a_datagram_beyond_the_payload_of_ipv4_still_goes_out() -> None:
     """IPv6 carries 20 bytes more than MAX_PAYLOAD: such a datagram is a run of its own and not lost."""
-    assert runs(["a", "a"], [65_527, 65_527], 65_527) == [range(1), range(1, 2)]
+    assert find_runs(["a", "a"], [65_527, 65_527], 65_527) == [range(1), range(1, 2)]
 
 
 @settings(deadline=None)
@@ -98,7 +98,7 @@ def test_a_datagram_beyond_the_payload_of_ipv4_still_goes_out() -> None:
 def test_runs_cover_each_slot_to_answer_once_and_in_order(batch: tuple[list[Key], list[int]], longest: int) -> None:
     """Joining changes neither what is answered nor the order; every run of several is one that may be sent."""
     keys, lengths = batch
-    found = runs(keys, lengths, longest)
+    found = find_runs(keys, lengths, longest)
     assert [slot for run in found for slot in run] == [slot for slot, key in enumerate(keys) if key is not None]
     assert all(run.step == 1 and len(run) >= 1 for run in found)
     assert all(len(run) == 1 or joinable(run, keys, lengths, longest) for run in found)
@@ -109,6 +109,6 @@ def test_runs_cover_each_slot_to_answer_once_and_in_order(batch: tuple[list[Key]
 def test_no_run_could_have_been_longer(batch: tuple[list[Key], list[int]], longest: int) -> None:
     """Each run takes all it may: not even the first slot of the run right behind it would have had room."""
     keys, lengths = batch
-    for run, following in pairwise(runs(keys, lengths, longest)):
+    for run, following in pairwise(find_runs(keys, lengths, longest)):
         if run.stop == following.start:
             assert not joinable(range(run.start, run.stop + 1), keys, lengths, longest)
