@@ -6,15 +6,16 @@ wrong is said on the terminal and in the exit code. Invariant: the pidfile is lo
 
 import fcntl
 import os
+import select
+import stat
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import daemon
 
 from echod.core.errors import AddressUnavailableError, ExitCode, UsageError
-
-_SERVING = b"serving"
 
 
 def lock_pidfile(path: Path) -> int:
@@ -38,16 +39,24 @@ def lock_pidfile(path: Path) -> int:
 def detach(pidfile: Path | None, serve: Callable[[Callable[[], None]], int]) -> int:
     """Run `serve` in the background; return in the first process, once it serves or has failed, the exit code.
 
-    `serve` takes what it must call once it serves, and returns an exit code.
+    `serve` takes what it must call once it serves, and returns an exit code. Until then its stderr is relayed to the
+    terminal, or whatever else stderr is; a regular file it keeps, for the log.
     """
     lock = lock_pidfile(pidfile) if pidfile is not None else None
-    read, write = os.pipe()
+    outcome, tell_outcome = os.pipe()
+    words, tell_words = os.pipe()
     sys.stderr.flush()
     if os.fork():
-        os.close(write)
-        return _wait(read)
-    os.close(read)
-    keep = [write, 2] if lock is None else [write, 2, lock]
+        os.close(tell_outcome)
+        os.close(tell_words)
+        return _relay(outcome, words)
+    os.close(outcome)
+    os.close(words)
+    to_file = stat.S_ISREG(os.fstat(2).st_mode)
+    if not to_file:
+        # Not the terminal itself, which the workers would keep open for as long as they live.
+        os.dup2(tell_words, 2)
+    os.close(tell_words)
     with daemon.DaemonContext(
         chroot_directory=None,
         working_directory="/",
@@ -57,35 +66,38 @@ def detach(pidfile: Path | None, serve: Callable[[Callable[[], None]], int]) -> 
         initgroups=False,
         prevent_core=False,
         detach_process=True,
-        files_preserve=keep,
+        files_preserve=[tell_outcome] if lock is None else [tell_outcome, lock],
         pidfile=None,
         stdin=None,
         stdout=None,
-        stderr=sys.stderr,  # until it serves, the terminal's; then `_let_go` decides
+        stderr=sys.stderr,
         signal_map={},
     ):
         if lock is not None:
             os.ftruncate(lock, 0)
             os.write(lock, f"{os.getpid()}\n".encode())
-        code = serve(lambda: _let_go(write))
+        code = serve(lambda: _say_serving(tell_outcome))
         if pidfile is not None:
             pidfile.unlink(missing_ok=True)
-        os.write(write, bytes([code]))
+        with suppress(OSError):  # long after it served there is nobody to tell
+            os.write(tell_outcome, bytes([code]))
     os._exit(code)
 
 
-def _let_go(write: int) -> None:
-    """Tell the first process that the daemon serves, and leave the terminal: the log goes on only to a file."""
-    if os.isatty(2):
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 2)
-        os.close(null)
-    os.write(write, _SERVING)
+def _say_serving(tell_outcome: int) -> None:
+    """Let the first process go."""
+    os.write(tell_outcome, bytes([ExitCode.OK]))
 
 
-def _wait(read: int) -> int:
-    """Return 0 once the daemon serves, else the exit code that it left with."""
-    said = os.read(read, len(_SERVING))
-    if said == _SERVING:
-        return ExitCode.OK
-    return said[0] if said else ExitCode.SOFTWARE
+def _relay(outcome: int, words: int) -> int:
+    """Copy what the daemon writes to stderr until it serves or has failed; return the exit code for that."""
+    os.set_blocking(words, False)
+    while True:
+        ready, _, _ = select.select([outcome, words], [], [])
+        # The outcome was written after the words that explain it, so these are all here by now.
+        with suppress(BlockingIOError):
+            while text := os.read(words, 65_536):
+                os.write(2, text)
+        if outcome in ready:
+            said = os.read(outcome, 1)
+            return said[0] if said else ExitCode.SOFTWARE

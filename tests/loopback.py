@@ -15,17 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
 from echod.batch import UDP_GRO, UDP_SEGMENT, Batch, Port
-from echod.core.connections import ConnectionLedger
-from echod.core.counters import Close, CounterPage, TcpField
 from echod.core.listener import Listener, Protocol
-from echod.poll import Poll
 from echod.sockets import SO_MEMINFO, SO_RCVBUFFORCE, Buffers, open_socket
-from echod.tcp import READ_BYTES, TcpEcho, Timeouts
 
 DEADLINE_SECONDS = 10.0
 BUFFERS = Buffers(receive=16 * 1024**2, send=16 * 1024**2)
@@ -175,9 +171,10 @@ def answer(batch: Batch, port: Port, *, refuse: bool = True) -> int:
 # -- hosts and users
 
 
-def ip(*arguments: str) -> None:
-    """Configure the namespace that we are in."""
-    subprocess.run(["ip", *arguments], check=True, capture_output=True, timeout=DEADLINE_SECONDS)
+def ip(*arguments: str) -> str:
+    """Configure the namespace that we are in, or look at it."""
+    command = ["ip", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=DEADLINE_SECONDS).stdout
 
 
 def add_link(address: str, *, mtu: int = 1500) -> None:
@@ -188,6 +185,7 @@ def add_link(address: str, *, mtu: int = 1500) -> None:
         ip("link", "set", name, "up")
     Path("/proc/sys/net/ipv6/conf/far/disable_ipv6").write_text("1")
     ip("address", "add", address, *(("nodad",) if ":" in address else ("broadcast", "+")), "dev", "near")
+    wait_until(lambda: "state UP" in ip("link", "show", "near"), "the link up")
 
 
 @contextmanager
@@ -224,93 +222,3 @@ def as_nobody(function: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever JS
     os.waitpid(child, 0)
     assert not (isinstance(result, dict) and "raised" in result), result["raised"]
     return result
-
-
-# -- a TCP worker
-
-
-class TcpWorker:
-    """A TcpEcho with a real poll, turned by hand. The time is what the test says."""
-
-    def __init__(  # noqa: PLR0913 - each is one of the limits under test
-        self,
-        host: str = "127.0.0.1",
-        *,
-        limit: int = 1000,
-        limit_per_source: int = 1000,
-        idle: float = 300.0,
-        stall: float = 30.0,
-        send_buffer: int = 0,
-    ) -> None:
-        """Listen; a send buffer, where given, is that of every connection."""
-        self.server = open_socket(listener(host, protocol=Protocol.TCP), BUFFERS, sibling=False)
-        if send_buffer:
-            self.server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
-        where = listener(host, protocol=Protocol.TCP)
-        places = limit + 2
-        size = CounterPage.size(slots=1, listeners=1, places=places)
-        page = CounterPage(memoryview(bytearray(size)), slots=1, listeners=[where], places=places)
-        self.row = page.row(0, where)
-        self.now = 1000.0
-        self.poll = Poll()
-        self.echo = TcpEcho(
-            self.server,
-            poll=self.poll,
-            buffer=memoryview(bytearray(READ_BYTES)),
-            ledger=ConnectionLedger(page, 0, limit=limit, limit_per_source=limit_per_source, secret=b"secret"),
-            row=self.row,
-            timeouts=Timeouts(idle=idle, stall=stall),
-        )
-        self.echo.listen()
-
-    def __enter__(self) -> Self:
-        """Serve."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close everything that is open still."""
-        for connection in [*self.echo.reading, *self.echo.writing]:
-            connection.sock.close()
-        self.server.close()
-        self.poll.close()
-
-    def turn(self, seconds: float = 0.0) -> int:
-        """Do one turn of the loop; return how many were ready. Asserts what holds after every turn."""
-        ready = list(self.poll.wait(seconds))
-        for on_ready in ready:
-            on_ready(self.now)
-        self.check()
-        return len(ready)
-
-    def check(self) -> None:
-        """Assert that every connection is open or has ended once, and that little is held."""
-        assert self.row[TcpField.ACCEPTED] == self.echo.connections + sum(self.row[TcpField.CLOSED :])
-        most = READ_BYTES * len(self.echo.writing)
-        assert sum(len(connection._held) for connection in self.echo.writing) <= most
-
-    def turn_until(self, condition: Callable[[], bool], what: str) -> None:
-        """Do turns until a condition comes."""
-
-        def turned() -> bool:
-            self.turn(0.01)
-            return condition()
-
-        wait_until(turned, what)
-
-    def pass_time(self, seconds: float) -> None:
-        """Let so much time go by, and do what it brings."""
-        self.now += seconds
-        self.echo.on_deadline(self.now)
-        self.check()
-
-    def connect(self, source: str = "") -> socket.socket:
-        """Connect a client and accept it; it waits for data only so long."""
-        accepted = self.row[TcpField.ACCEPTED]
-        client = tcp_client(self.server, source)
-        self.turn_until(lambda: self.row[TcpField.ACCEPTED] > accepted, "the connection accepted")
-        return client
-
-    def closed(self) -> dict[str, int]:
-        """Return why connections ended, and how many of each."""
-        counts = {reason.name: self.row[TcpField.CLOSED + reason] for reason in Close}
-        return {name: count for name, count in counts.items() if count}

@@ -10,6 +10,9 @@ from loopback import (
     assert_nothing_more,
     at,
     deliver,
+    ip,
+    namespace,
+    needs_root,
     receive_train,
     send_train,
     udp_client,
@@ -80,15 +83,25 @@ def test_a_wildcard_socket_answers_from_the_address_that_was_asked(batch: Batch,
         assert client.recv(65_536) == b"who is there"
 
 
-def test_each_of_a_clients_datagrams_is_answered_from_the_address_it_asked(batch: Batch, client: socket.socket) -> None:
+@needs_root
+@pytest.mark.parametrize(
+    ("wildcard", "first", "second"), [(ANY, "127.0.0.2", "127.0.0.3"), ("::", "fd00:ec::2", "fd00:ec::3")]
+)
+def test_each_of_a_clients_datagrams_is_answered_from_the_address_it_asked(
+    batch: Batch, wildcard: str, first: str, second: str
+) -> None:
     """Neighbours of one peer and one length that asked different addresses are not joined into one reply."""
-    hosts = ["127.0.0.2", "127.0.0.3", "127.0.0.3", "127.0.0.2"]
-    with udp_server(ANY) as server:
-        for number, host in enumerate(hosts):
-            deliver(server, client.sendto, b"%d" % number, at(server, host))
-        answer(batch, Port(server))
-        replies = [client.recvfrom(16) for _ in hosts]
-        assert replies == [(b"%d" % number, at(server, host)) for number, host in enumerate(hosts)]
+    hosts = [first, first, second, second, first, first]
+    with namespace():
+        for host in ("fd00:ec::2", "fd00:ec::3"):
+            ip("address", "add", f"{host}/128", "dev", "lo", "nodad")
+        with udp_server(wildcard) as server, udp_client("::1" if ":" in first else "127.0.0.1") as client:
+            for number, host in enumerate(hosts):
+                deliver(server, client.sendto, b"%d" % number, at(server, host))
+            answer(batch, Port(server))
+            replies = [client.recvfrom(16) for _ in hosts]
+            expected = [(b"%d" % number, at(server, host)) for number, host in enumerate(hosts)]
+            assert [(data, source[:2]) for data, source in replies] == expected
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -146,10 +159,13 @@ def test_neighbours_of_different_peers_or_lengths_are_not_joined(batch: Batch, s
         for client in (one, other):
             client.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
         for client, length in ((one, 10), (other, 10), (one, 10), (one, 11)):
-            deliver(server, client.sendto, payload(length), at(server))
+            for _ in range(3):
+                deliver(server, client.sendto, payload(length), at(server))
         answer(batch, Port(server))
-        assert [receive_train(one) for _ in range(3)] == [(payload(10), 0), (payload(10), 0), (payload(11), 0)]
-        assert receive_train(other) == (payload(10), 0)
+        assert [receive_train(one) for _ in range(3)] == [(payload(length) * 3, length) for length in (10, 10, 11)]
+        assert receive_train(other) == (payload(10) * 3, 10)
+        for client in (one, other):
+            assert_nothing_more(client)
 
 
 def test_a_peers_datagrams_come_back_in_the_order_sent(batch: Batch, server: socket.socket) -> None:

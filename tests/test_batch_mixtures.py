@@ -37,7 +37,7 @@ class Sent:
 
 lengths = st.one_of(st.integers(0, 40), st.sampled_from([64, 1472, 1473, 9000, 65_507]))
 peers = st.integers(0, PEERS - 1)
-datagrams = st.builds(Sent, peer=peers, length=lengths, times=st.integers(1, 5))
+datagrams = st.builds(Sent, peer=peers, length=lengths, times=st.integers(1, 8))
 trains = st.integers(1, 1400).flatmap(
     lambda segment: st.builds(
         Sent,

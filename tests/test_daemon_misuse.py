@@ -98,7 +98,7 @@ def test_a_wrong_command_line_exits_2(arguments: tuple[str, ...]) -> None:
         ("workers: '2'", ":1:10: error: workers: is text because of the quotes: write 2 without quotes"),
         ("", ":1:1: error: "),
         ("# nothing but a comment\n", ": error: "),
-        ("[" * 1_000_000, ":1:1: error: the file has"),
+        ("[" * 1_000_000, ":1:1: error: the file is longer than 65,536 bytes"),
         ("[" * 60_000, ":1:"),
         ("listeners: [udp://127.0.0.1:0]", "the port 0 is out of bounds"),
     ],

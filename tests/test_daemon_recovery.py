@@ -45,7 +45,7 @@ def test_killing_each_worker_in_turn_loses_at_most_one_batch_each(
     ends = [*kills[1:], float("inf")]
     assert all(report.lost_between(kill - 0.02, end - 0.02) <= BATCH for kill, end in zip(kills, ends, strict=True))
     assert (report.repeated, report.wrong, report.refused) == (0, 0, 0)
-    assert report.rate > 18_000
+    assert report.rate > 15_000
     row = daemon.counters()[f"udp://127.0.0.1:{port}"]
     # A batch may also be lost before it was counted, or be interrupted when it had been sent.
     assert len(report.lost) <= row.get("interrupted", 0) + report.sent - row["received"]

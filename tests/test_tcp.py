@@ -5,10 +5,11 @@ import struct
 from collections.abc import Iterator
 
 import pytest
-from loopback import TcpWorker, tcp_client
+from loopback import tcp_client
+from tcp_worker import NARROW, TcpWorker
 
 from echod.core.counters import TcpField
-from echod.tcp import MAX_READS_PER_WAKEUP, READ_BYTES, Connection
+from echod.tcp import MAX_READS_PER_WAKEUP, READ_BYTES
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds
 RECEIVED, SENT = TcpField.RECEIVED_BYTES, TcpField.SENT_BYTES
@@ -54,23 +55,6 @@ def reset(client: socket.socket) -> None:
     client.close()
 
 
-def stuff(worker: TcpWorker, client: socket.socket) -> bytes:
-    """Send without reading until echod holds what the kernel will not take; return what was sent."""
-    client.setblocking(False)
-    sent = bytearray()
-
-    def stuck() -> bool:
-        data = payload(READ_BYTES)
-        try:
-            sent.extend(data[: client.send(data)])
-        except BlockingIOError:
-            return worker.echo.connections == len(worker.echo.writing) and not worker.turn()
-        return False
-
-    worker.turn_until(stuck, "a connection that holds bytes")
-    return bytes(sent)
-
-
 def take(client: socket.socket, got: bytearray) -> bool:
     """Receive what there is, without waiting; return whether that was the end."""
     try:
@@ -84,17 +68,8 @@ def take(client: socket.socket, got: bytearray) -> bool:
 @pytest.fixture
 def narrow() -> Iterator[TcpWorker]:
     """Serve connections of which the kernel holds only little."""
-    with TcpWorker(send_buffer=16 * 1024) as worker:
+    with TcpWorker(send_buffer=NARROW) as worker:
         yield worker
-
-
-def connect_narrow(worker: TcpWorker) -> socket.socket:
-    """Connect a client of which the kernel holds only little; it is accepted in the next turn."""
-    client = socket.socket(worker.server.family, socket.SOCK_STREAM)
-    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-        client.setsockopt(socket.SOL_SOCKET, option, 16 * 1024)
-    client.connect(worker.server.getsockname())
-    return client
 
 
 # -- bytes
@@ -166,8 +141,8 @@ def test_a_half_close_is_answered_with_all_bytes_and_fin(worker: TcpWorker, leng
 
 def test_a_half_close_while_bytes_are_held_loses_none(narrow: TcpWorker) -> None:
     """Who half-closes while echod holds bytes for it gets them, and what waits in the kernel, then FIN."""
-    with connect_narrow(narrow) as client:
-        sent = stuff(narrow, client)
+    client, sent = narrow.connect_stuck(payload(READ_BYTES))
+    with client:
         client.shutdown(socket.SHUT_WR)
         got = bytearray()
         narrow.turn_until(lambda: take(client, got), "FIN")
@@ -186,8 +161,7 @@ def test_a_reset_by_the_peer_is_counted(worker: TcpWorker) -> None:
 
 def test_a_reset_while_bytes_are_held_is_counted(narrow: TcpWorker) -> None:
     """A peer that breaks the connection while bytes are due to it ends as reset."""
-    client = connect_narrow(narrow)
-    stuff(narrow, client)
+    client, _ = narrow.connect_stuck()
     reset(client)
     narrow.turn_until(lambda: not narrow.echo.connections, "the end")
     assert narrow.closed() == {"RESET": 1}
@@ -205,34 +179,24 @@ def test_a_reset_before_the_accept_is_counted(worker: TcpWorker) -> None:
 # -- a peer that does not read
 
 
-def held(worker: TcpWorker) -> tuple[Connection, bytes]:
-    """Return the one connection that holds bytes, and them."""
-    (connection,) = worker.echo.writing
-    return connection, connection._held
-
-
 def test_a_peer_that_does_not_read_is_not_read_from(narrow: TcpWorker) -> None:
     """What it sends stays in its own window; echod holds at most one receive's worth, and then loses none of it."""
-    with connect_narrow(narrow) as client:
-        sent = stuff(narrow, client)
-        _, due = held(narrow)
-        assert 0 < len(due) == narrow.row[RECEIVED] - narrow.row[SENT] <= READ_BYTES
-        received = narrow.row[RECEIVED]
-        assert received < len(sent)
-        for _ in range(10):
-            assert narrow.turn() == 0
-        assert narrow.row[RECEIVED] == received
+    client, sent = narrow.connect_stuck(payload(READ_BYTES))
+    with client:
+        (connection,) = narrow.echo.writing
+        assert 0 < len(connection._held) == narrow.row[RECEIVED] - narrow.row[SENT] <= READ_BYTES
+        assert narrow.row[RECEIVED] < len(sent)
         got = bytearray()
         narrow.turn_until(lambda: take(client, got) or len(got) == len(sent), "every byte")
         assert bytes(got) == sent
         assert not narrow.echo.writing
         assert exchange(narrow, client, b"as ever") == b"as ever"
+        assert narrow.turn() == 0
 
 
 def test_a_peer_that_does_not_read_costs_the_others_nothing(narrow: TcpWorker) -> None:
     """While one connection is stuck, another is echoed."""
-    with connect_narrow(narrow) as stuck:
-        stuff(narrow, stuck)
-        with narrow.connect() as other:
-            assert exchange(narrow, other, payload(100_000)) == payload(100_000)
+    stuck, _ = narrow.connect_stuck()
+    with stuck, narrow.connect() as other:
+        assert exchange(narrow, other, payload(100_000)) == payload(100_000)
         assert len(narrow.echo.writing) == 1

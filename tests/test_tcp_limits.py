@@ -5,22 +5,22 @@ import resource
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
-from loopback import TcpWorker, tcp_client
+from loopback import tcp_client
+from tcp_worker import NARROW, TcpWorker
 
 from echod.core.counters import TcpField
 from echod.tcp import ACCEPT_PAUSE_SECONDS, MAX_ACCEPTS_PER_WAKEUP, QUIET_SECONDS
 
-SMALL = 16 * 1024
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds
 
 
 @pytest.fixture
 def worker() -> Iterator[TcpWorker]:
     """Serve with idle and stall timeouts of 300 and 30 seconds."""
-    with TcpWorker(send_buffer=SMALL) as worker:
+    with TcpWorker(send_buffer=NARROW) as worker:
         yield worker
 
 
@@ -37,26 +37,6 @@ def echo(worker: TcpWorker, client: socket.socket) -> None:
     sent = worker.row[TcpField.SENT_BYTES]
     worker.turn_until(lambda: worker.row[TcpField.SENT_BYTES] > sent, "an echo")
     assert client.recv(64) == b"ping"
-
-
-def connect_stuck(worker: TcpWorker) -> socket.socket:
-    """Connect a client that sends and does not read, until bytes are held for it."""
-    client = socket.socket(worker.server.family, socket.SOCK_STREAM)
-    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-        client.setsockopt(socket.SOL_SOCKET, option, SMALL)
-    client.connect(worker.server.getsockname())
-    client.setblocking(False)
-
-    def stuck() -> bool:
-        try:
-            client.send(bytes(SMALL))
-        except BlockingIOError:
-            return len(worker.echo.writing) == 1 and not worker.turn()
-        return False
-
-    worker.turn_until(stuck, "a connection that holds bytes")
-    client.settimeout(10)
-    return client
 
 
 def assert_ended(client: socket.socket) -> None:
@@ -149,7 +129,7 @@ def test_bytes_put_the_idle_end_off(worker: TcpWorker) -> None:
 
 def test_a_stalled_connection_ends_on_time(worker: TcpWorker) -> None:
     """A peer that takes no byte for 30 seconds while bytes are due to it is let go, long before it is idle."""
-    with connect_stuck(worker):
+    with worker.connect_stuck()[0]:
         assert worker.echo.next_deadline() == worker.now + 30
         worker.pass_time(29.9)
         assert worker.echo.connections == 1
@@ -159,12 +139,13 @@ def test_a_stalled_connection_ends_on_time(worker: TcpWorker) -> None:
 
 def test_a_byte_taken_puts_the_stalled_end_off(worker: TcpWorker) -> None:
     """A peer that reads slowly is not stalled."""
-    with connect_stuck(worker) as client:
+    with worker.connect_stuck()[0] as client:
         worker.pass_time(29)
         sent = worker.row[TcpField.SENT_BYTES]
 
         def taken() -> bool:
-            client.recv(1024)
+            with suppress(BlockingIOError):
+                client.recv(1024)
             return worker.row[TcpField.SENT_BYTES] > sent
 
         worker.turn_until(taken, "room for more")
@@ -172,6 +153,22 @@ def test_a_byte_taken_puts_the_stalled_end_off(worker: TcpWorker) -> None:
         assert worker.closed() == {}
         worker.pass_time(300)
         assert sum(worker.closed().values()) == 1
+
+
+def test_each_stalled_connection_has_its_own_clock(worker: TcpWorker) -> None:
+    """One that takes bytes now and then does not keep one alive that takes none."""
+    with worker.connect_stuck()[0] as slow, worker.connect_stuck()[0]:
+        worker.pass_time(20)
+        sent = worker.row[TcpField.SENT_BYTES]
+
+        def taken() -> bool:
+            with suppress(BlockingIOError):
+                slow.recv(1024)
+            return worker.row[TcpField.SENT_BYTES] > sent
+
+        worker.turn_until(taken, "room for more")
+        worker.pass_time(10)
+        assert worker.closed() == {"STALLED": 1}
 
 
 # -- descriptors
@@ -261,7 +258,7 @@ def test_draining_ends_quiet_connections_first(worker: TcpWorker) -> None:
 
 def test_draining_ends_a_stuck_connection_at_the_end(worker: TcpWorker) -> None:
     """Bytes that nobody takes hold up nothing beyond the drain's end."""
-    with connect_stuck(worker):
+    with worker.connect_stuck()[0]:
         worker.echo.drain(worker.now, worker.now + 5)
         worker.pass_time(4.9)
         assert worker.echo.connections == 1

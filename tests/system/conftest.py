@@ -1,10 +1,13 @@
-"""What the system tests ask for: a Debian, and a host that runs it."""
+"""What the system tests ask for: a Debian, a host that runs it, and one that has echod installed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
 
 import pytest
 from system.host import Host, obstacle
 from system.image import RELEASES, Debian, make_root
+from system.installation import Mode, Release, make_layer, make_release
 
 
 @pytest.fixture(scope="session", params=list(RELEASES))
@@ -19,4 +22,43 @@ def debian(request: pytest.FixtureRequest) -> Debian:
 def host(debian: Debian) -> Iterator[Host]:
     """Boot a clean host, with nothing installed."""
     with Host(debian.root) as booted:
+        yield booted
+
+
+@pytest.fixture(scope="session")
+def release(debian: Debian, tmp_path_factory: pytest.TempPathFactory) -> Release:
+    """Make what an operator brings to a host of this Debian: the source tree and all wheels."""
+    return make_release(debian, tmp_path_factory.mktemp(f"release-{debian.suite}"))
+
+
+@pytest.fixture(scope="session")
+def layers(debian: Debian, release: Release, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Mode], Path]:
+    """Install in a mode, once, and give the root of hosts that boot with that."""
+    return cache(lambda mode: make_layer(debian, release, mode, tmp_path_factory.mktemp(f"{debian.suite}-{mode}")))
+
+
+@pytest.fixture(params=list(Mode))
+def mode(request: pytest.FixtureRequest) -> Mode:
+    """Give each way in which echod can have its ports."""
+    return Mode(request.param)
+
+
+@pytest.fixture
+def installed(layers: Callable[[Mode], Path], mode: Mode) -> Iterator[Host]:
+    """Boot a host on which packaging/install has installed, enabled and started echod."""
+    with Host(layers(mode)) as booted:
+        yield booted
+
+
+@pytest.fixture
+def bound(layers: Callable[[Mode], Path]) -> Iterator[Host]:
+    """Boot a host whose echod binds its own ports."""
+    with Host(layers(Mode.BOUND)) as booted:
+        yield booted
+
+
+@pytest.fixture
+def activated(layers: Callable[[Mode], Path]) -> Iterator[Host]:
+    """Boot a host whose echod gets its ports from echod.socket."""
+    with Host(layers(Mode.ACTIVATED)) as booted:
         yield booted

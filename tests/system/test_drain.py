@@ -1,0 +1,161 @@
+"""A stop and a restart end busy TCP connections cleanly: nothing that was sent is lost, and the drain is kept."""
+
+import selectors
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import cycle
+from threading import Event, Thread
+
+from system.host import Host
+from system.installation import Mode
+from system.operating import CONFIG, UNIT, drop_in, serves_everything, show, supervisor, systemctl
+from system.waiting import until
+
+CONNECTIONS = 100
+DRAIN_SECONDS = 10  # the default
+ROOM = "tcp:\n  max_connections_per_source: 200\n"
+
+BLOCK = bytes(range(256)) * 16
+MORE = 50 * len(BLOCK)  # what each connection gets after the stop has begun
+
+
+class Talker:
+    """One connection whose client always has something to say until it is told to come to an end."""
+
+    def __init__(self, address: str) -> None:
+        """Connect."""
+        self.sock = socket.create_connection((address, 7), timeout=5)
+        self.sock.setblocking(False)
+        self.sent = self.received = 0
+        self.exact = True
+        self.end = ""
+        self.finishing = False
+
+    def talk(self) -> None:
+        """Take what has come; send a block if the last one is back, or finish."""
+        try:
+            while chunk := self.sock.recv(65_536):
+                at = self.received % len(BLOCK)
+                self.exact = self.exact and (BLOCK * 18)[at : at + len(chunk)] == chunk
+                self.received += len(chunk)
+            self.end = "clean"
+        except BlockingIOError:
+            if self.received == self.sent and not self.finishing:
+                self.sent += self.sock.send(BLOCK)
+        except OSError as error:
+            self.end = str(error)
+
+    def finish(self) -> None:
+        """Say that nothing more will be said."""
+        self.finishing = True
+        self.sock.shutdown(socket.SHUT_WR)
+
+
+def conversation(talkers: list[Talker], over: Event) -> None:
+    """Let all talk until they have ended, and say goodbye when it is over."""
+    with selectors.DefaultSelector() as selector:
+        for talker in talkers:
+            talker.talk()
+            selector.register(talker.sock, selectors.EVENT_READ, talker)
+        said = False
+        while selector.get_map():
+            for key, _ in selector.select(0.05):
+                key.data.talk()
+                if key.data.end:
+                    selector.unregister(key.data.sock)
+            if over.is_set() and not said:
+                said = True
+                for talker in talkers:
+                    if not talker.end:
+                        talker.finish()
+
+
+@contextmanager
+def busy(host: Host, config: str = ROOM) -> Iterator[tuple[list[Talker], Event]]:
+    """Keep 100 connections from outside busy; setting the event lets the clients finish."""
+    host.write(CONFIG, config)
+    systemctl(host, "restart")
+    with host.client():
+        addresses = cycle((host.address, host.address6))
+        talkers = [Talker(next(addresses)) for _ in range(CONNECTIONS)]
+    over = Event()
+    thread = Thread(target=conversation, args=(talkers, over), daemon=True)
+    thread.start()
+    until(lambda: all(talker.received for talker in talkers), 10, "every connection has its first echo")
+    try:
+        yield talkers, over
+        thread.join(5)
+        assert not thread.is_alive()
+    finally:
+        for talker in talkers:
+            talker.sock.close()
+
+
+def test_a_stop_lets_busy_connections_finish(installed: Host) -> None:
+    """100 clients that go on after the stop began get every byte and a clean end; then the unit ends."""
+    with busy(installed) as (talkers, over):
+        systemctl(installed, "stop", UNIT, "--no-block")
+        begin = time.monotonic()
+        until(lambda: show(installed, "ActiveState") == "deactivating", 5, "the drain")
+        goals = [talker.received + MORE for talker in talkers]
+        goes_on = lambda: all(talker.received >= goal for talker, goal in zip(talkers, goals, strict=True))  # noqa: E731
+        until(goes_on, DRAIN_SECONDS / 2, "each connection is served on")
+        over.set()
+        until(lambda: show(installed, "ActiveState") == "inactive", DRAIN_SECONDS, "the end of the drain")
+        took = time.monotonic() - begin
+    assert took < DRAIN_SECONDS
+    assert {talker.end for talker in talkers} == {"clean"}
+    assert all(talker.exact and talker.received == talker.sent for talker in talkers)
+    assert show(installed, "Result") == "success"
+
+
+def test_a_restart_lets_busy_connections_finish(activated: Host) -> None:
+    """In a restart the old connections end cleanly, and new ones wait in the socket unit's backlog until then."""
+    with busy(activated) as (talkers, over):
+        before = supervisor(activated)
+        systemctl(activated, "restart", UNIT, "--no-block")
+        until(lambda: show(activated, "ActiveState") == "deactivating", 5, "the drain")
+        with activated.client(), socket.create_connection((activated.address, 7), timeout=10) as patient:
+            patient.sendall(b"patient")
+            over.set()
+            assert patient.recv(64) == b"patient"
+    assert {talker.end for talker in talkers} == {"clean"}
+    assert all(talker.exact and talker.received == talker.sent for talker in talkers)
+    assert supervisor(activated) != before
+
+
+def test_a_long_drain_outlasts_the_stop_timeout_of_the_unit(bound: Host) -> None:
+    """A drain longer than TimeoutStopSec asks for the time it needs: the unit ends by itself, and is not killed."""
+    drop_in(bound, "[Service]\nTimeoutStopSec=1\n")
+    bound.write(CONFIG, "drain_timeout_seconds: 4\n")
+    systemctl(bound, "restart")
+    with bound.client(), socket.create_connection((bound.address, 7), timeout=10) as client:
+        systemctl(bound, "stop", UNIT, "--no-block")
+        begin = time.monotonic()
+
+        def served_for_so_long() -> bool:
+            client.sendall(b"still there?")
+            assert client.recv(64) == b"still there?"
+            return time.monotonic() - begin > 3
+
+        until(served_for_so_long, 5, "three times TimeoutStopSec")
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(64) == b""
+    until(lambda: show(bound, "ActiveState") in {"inactive", "failed"}, 5, "the end")
+    assert (show(bound, "Result"), show(bound, "ExecMainStatus")) == ("success", "0")
+
+
+def test_clients_that_never_finish_are_ended_at_the_drain_timeout(installed: Host) -> None:
+    """With a drain of 1 s a reload and a stop are over in little more, however busy the connections are."""
+    with busy(installed, f"{ROOM}drain_timeout_seconds: 1\n") as (talkers, _over):
+        systemctl(installed, "reload")
+        until(lambda: all(talker.end for talker in talkers), 5, "the old workers have ended their connections")
+    assert serves_everything(installed)
+    with busy(installed, f"{ROOM}drain_timeout_seconds: 1\n") as (talkers, _over):
+        begin = time.monotonic()
+        systemctl(installed, "stop")
+        assert time.monotonic() - begin < 4
+    assert all(talker.end and talker.exact for talker in talkers)
+    assert show(installed, "Result") == "success"

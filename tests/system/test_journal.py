@@ -1,0 +1,147 @@
+"""journald, as an operator reads it, and as it fails: echod's entries are whole, and echod never waits for it."""
+
+import re
+
+from system.host import Host
+from system.operating import (
+    CONFIG,
+    answers,
+    await_event,
+    events,
+    kill,
+    serves_everything,
+    show,
+    supervisor,
+    systemctl,
+    workers,
+)
+from system.waiting import until
+
+# Its sockets would start it again at once.
+JOURNALD = (
+    "systemd-journald-dev-log.socket",
+    "systemd-journald-audit.socket",
+    "systemd-journald.socket",
+    "systemd-journald.service",
+)
+MANY = 300  # calls for the counters, four entries each: more than any socket of journald's holds
+PRIORITIES = {"3", "4", "6"}
+
+
+def own(host: Host, *matches: str) -> list[dict[str, str]]:
+    """Return the entries that echod itself made, without those of systemd about it."""
+    return host.journal("SYSLOG_IDENTIFIER=echod", *matches)
+
+
+def log_much(host: Host, pid: int) -> None:
+    """Let echod log its counters again and again, each time when it has logged the last."""
+    host.run(["sh", "-c", f"for i in $(seq {MANY}); do kill -USR1 {pid}; sleep 0.005; done"])
+
+
+def test_every_entry_is_whole(installed: Host) -> None:
+    """Each entry has its unit, priority, identifier, event, and place in the code; of every process of echod."""
+    kill(installed, "KILL", min(workers(installed)))
+    await_event(installed, "worker_started", 3)
+    kill(installed, "USR1", supervisor(installed))
+    await_event(installed, "counters", 4)
+    installed.write(CONFIG, "workers: many\n")
+    systemctl(installed, "reload", check=False)
+    systemctl(installed, "stop")
+    entries = own(installed, "_TRANSPORT=journal")
+    assert {entry["ECHOD_EVENT"] for entry in entries} >= {
+        "starting",
+        "ready",
+        "worker_started",
+        "worker_exited",
+        "counters",
+        "reloading",
+        "reload_rejected",
+        "draining",
+        "stopped",
+    }
+    for entry in entries:
+        assert entry["_SYSTEMD_UNIT"] == "echod.service"
+        assert entry["PRIORITY"] in PRIORITIES
+        assert re.fullmatch(r"[a-z_]+", entry["ECHOD_EVENT"])
+        assert entry["CODE_FILE"].endswith(".py")
+        assert int(entry["CODE_LINE"]) > 0
+        assert entry["CODE_FUNC"]
+        assert entry["MESSAGE"].isprintable()
+    assert {entry["_PID"] for entry in entries} > set()
+
+
+def test_warnings_are_found_by_priority(installed: Host) -> None:
+    """`journalctl -t echod -p warning` is empty while all is well, then has the death of a worker and nothing else."""
+    assert installed.journal("-t", "echod", "-p", "warning") == []
+    pid = min(workers(installed))
+    kill(installed, "KILL", pid)
+    await_event(installed, "worker_exited")
+    (entry,) = installed.journal("-t", "echod", "-p", "warning")
+    assert (entry["ECHOD_EVENT"], entry["ECHOD_PID"], entry["PRIORITY"]) == ("worker_exited", str(pid), "4")
+    assert "killed by SIGKILL" in entry["MESSAGE"]
+
+
+def test_the_last_words_of_a_failed_start_are_the_units(installed: Host) -> None:
+    """Whatever keeps echod from starting is in `journalctl -u echod`, as an error, with place, line and caret."""
+    systemctl(installed, "stop", "echod.service", "echod.socket", check=False)
+    installed.write(CONFIG, "workers: many\n")
+    assert systemctl(installed, "start", check=False) != 0
+    words = [entry for entry in installed.journal("-u", "echod", "-p", "err") if entry["_TRANSPORT"] == "stdout"]
+    assert {entry["_SYSTEMD_UNIT"] for entry in words} == {"echod.service"}
+    assert {(entry["SYSLOG_IDENTIFIER"], entry["PRIORITY"]) for entry in words} == {("echod", "3")}
+    said = [entry["MESSAGE"] for entry in words]
+    assert said[0].startswith(f"{CONFIG}:1:10: error: workers: ")
+    assert said[1:3] == ["  workers: many", f"  {' ' * 9}^"]
+    assert said[3] == f"{CONFIG}: 1 mistake"
+
+
+def test_a_restarted_journald_is_found_again(installed: Host) -> None:
+    """After a restart of journald the same processes log on, through the journal's own protocol."""
+    pid = supervisor(installed)
+    systemctl(installed, "restart", "systemd-journald.service")
+    kill(installed, "USR1", pid)
+    assert {entry["_PID"] for entry in await_event(installed, "counters", 4)} == {str(pid)}
+    assert serves_everything(installed)
+
+
+def test_echod_serves_without_a_journald(installed: Host) -> None:
+    """While journald is stopped echod serves, replaces a worker, reloads; then it logs on, and says what is missing."""
+    pid, pids = supervisor(installed), workers(installed)
+    systemctl(installed, "stop", *JOURNALD)
+    log_much(installed, pid)
+    kill(installed, "KILL", min(pids))
+    until(lambda: len(workers(installed) - pids) == 1, 5, "a new worker")
+    systemctl(installed, "reload")
+    assert serves_everything(installed)
+    systemctl(installed, "start", *JOURNALD)
+    kill(installed, "USR1", pid)
+    entries = await_event(installed, "counters", 4)
+    assert int(entries[0]["ECHOD_LOST_ENTRIES"]) > 4
+    assert [entry for entry in entries[1:] if "ECHOD_LOST_ENTRIES" in entry] == []
+    assert (supervisor(installed), show(installed, "NRestarts")) == (pid, "0")
+
+
+def test_a_journald_that_hangs_blocks_nobody(installed: Host) -> None:
+    """While journald is stopped in its tracks and its queue is full, echod answers and minds its workers."""
+    pid, pids = supervisor(installed), workers(installed)
+    journald = int(show(installed, "MainPID", "systemd-journald.service"))
+    kill(installed, "STOP", journald)
+    log_much(installed, pid)
+    assert serves_everything(installed)
+    kill(installed, "KILL", min(pids))
+    until(lambda: len(workers(installed) - pids) == 1, 5, "a new worker")
+    kill(installed, "CONT", journald)
+    kill(installed, "USR1", pid)
+    until(lambda: any("ECHOD_LOST_ENTRIES" in entry for entry in events(installed, "counters")), 10, "the count")
+    assert answers(installed)
+    assert (supervisor(installed), show(installed, "NRestarts")) == (pid, "0")
+
+
+def test_it_starts_without_a_journald(installed: Host) -> None:
+    """A restart while journald is stopped serves all the same."""
+    systemctl(installed, "stop", *JOURNALD)
+    systemctl(installed, "restart")
+    assert serves_everything(installed)
+    systemctl(installed, "start", *JOURNALD)
+    systemctl(installed, "restart")
+    assert await_event(installed, "ready")

@@ -1,0 +1,135 @@
+"""An operator's day, with echod's own ports and with those of the socket unit: start, stop, restart, boot, kill."""
+
+import time
+
+from system.host import Host
+from system.installation import Mode
+from system.operating import (
+    BACK_SECONDS,
+    CONFIG,
+    answers,
+    await_answer,
+    await_event,
+    drop_in,
+    kill,
+    serves_everything,
+    show,
+    supervisor,
+    systemctl,
+    workers,
+)
+from system.waiting import until
+
+WATCHDOG_SECONDS = 2
+
+
+def restarts(host: Host) -> int:
+    """Return how often systemd has restarted echod by itself."""
+    return int(show(host, "NRestarts"))
+
+
+def test_it_starts_stops_and_restarts(installed: Host, mode: Mode) -> None:
+    """Each start serves everything at once, a stop is clean and final, and a restart makes a new process."""
+    assert serves_everything(installed)
+    before = supervisor(installed)
+    systemctl(installed, "restart")
+    assert serves_everything(installed)
+    assert supervisor(installed) != before
+    systemctl(installed, "stop")
+    assert (show(installed, "ActiveState"), show(installed, "Result")) == ("inactive", "success")
+    assert workers(installed) == set()
+    if mode is Mode.BOUND:
+        assert not answers(installed)
+    systemctl(installed, "start")
+    assert serves_everything(installed)
+    assert len(await_event(installed, "stopped", 2)) == 2
+    assert restarts(installed) == 0
+
+
+def test_it_is_back_after_a_reboot(installed: Host) -> None:
+    """The installation has enabled it: whoever boots the host needs to do nothing."""
+    installed.reboot()
+    assert show(installed, "ActiveState") == "active"
+    assert serves_everything(installed)
+
+
+def test_it_comes_up_with_the_network(installed: Host) -> None:
+    """At boot, the wildcard is served before any address is there, and an address that comes is answered."""
+    for address in (f"{installed.address}/24", f"{installed.address6}/64"):
+        installed.run(["ip", "address", "del", address, "dev", "eth0"])
+    systemctl(installed, "restart")
+    assert not answers(installed)
+    installed.run(["ip", "address", "add", f"{installed.address}/24", "dev", "eth0"])
+    installed.run(["ip", "address", "add", f"{installed.address6}/64", "dev", "eth0", "nodad"])
+    assert serves_everything(installed)
+
+
+def test_a_killed_worker_is_replaced(installed: Host) -> None:
+    """After a kill -9 of a worker everything is answered within 2 s, by a new worker of the same supervisor."""
+    before, pids = supervisor(installed), workers(installed)
+    kill(installed, "KILL", min(pids))
+    await_answer(installed, BACK_SECONDS)
+    until(lambda: len(workers(installed)) == len(pids), BACK_SECONDS, "a new worker")
+    assert serves_everything(installed)
+    assert (supervisor(installed), restarts(installed)) == (before, 0)
+
+
+def test_all_workers_killed_at_once_are_replaced(installed: Host) -> None:
+    """After a kill -9 of every worker it answers within 2 s, and systemd has not restarted anything."""
+    before = supervisor(installed)
+    kill(installed, "KILL", *workers(installed))
+    await_answer(installed, BACK_SECONDS)
+    assert serves_everything(installed)
+    assert (supervisor(installed), restarts(installed)) == (before, 0)
+
+
+def test_a_killed_supervisor_is_restarted(installed: Host) -> None:
+    """After a kill -9 of the supervisor it answers again within 2 s, and no worker of before is left."""
+    pids = workers(installed)
+    begin = time.monotonic()
+    kill(installed, "KILL", supervisor(installed))
+    # A worker may answer what is already queued for it; those of the new supervisor are the proof.
+    until(lambda: len(workers(installed) - pids) == len(pids), BACK_SECONDS, "new workers")
+    await_answer(installed, begin + BACK_SECONDS - time.monotonic())
+    assert serves_everything(installed)
+    assert not workers(installed) & pids
+    assert restarts(installed) == 1
+
+
+def test_the_watchdog_restarts_a_supervisor_that_hangs(installed: Host) -> None:
+    """A stopped supervisor gets SIGABRT after WatchdogSec; the journal has its stack, and the next one serves."""
+    drop_in(installed, f"[Service]\nWatchdogSec={WATCHDOG_SECONDS}\n")
+    systemctl(installed, "restart")
+    before = supervisor(installed)
+    kill(installed, "STOP", before)
+    until(lambda: restarts(installed) == 1 and supervisor(installed) not in {0, before}, 10, "a restart")
+    await_answer(installed)
+    assert serves_everything(installed)
+    stack = "\n".join(entry["MESSAGE"] for entry in installed.journal("--unit=echod", f"_PID={before}"))
+    assert "Fatal Python error: Aborted" in stack
+    assert 'supervisor.py", line' in stack
+    assert "in run" in stack
+
+
+def test_a_worker_that_hangs_is_replaced_before_the_watchdog_strikes(bound: Host) -> None:
+    """A stopped worker is found, killed and replaced by its supervisor, which systemd then has no need to restart."""
+    before, pids = supervisor(bound), workers(bound)
+    kill(bound, "STOP", min(pids))
+    await_event(bound, "worker_stuck")
+    until(lambda: len(workers(bound) - pids) == 1, BACK_SECONDS, "a new worker")
+    assert serves_everything(bound)
+    assert (supervisor(bound), restarts(bound)) == (before, 0)
+
+
+def test_a_bad_file_fails_the_start_and_says_why(bound: Host) -> None:
+    """The unit is failed with exit status 78, no restart is tried, and systemctl status shows each mistake."""
+    bound.write(CONFIG, "workers: many\nlisteners: [udp://0.0.0.0:99999]\n")
+    assert systemctl(bound, "restart", check=False) != 0
+    assert (show(bound, "ActiveState"), show(bound, "ExecMainStatus")) == ("failed", "78")
+    assert restarts(bound) == 0
+    status = bound.run(["systemctl", "status", "--no-pager", "--lines=20", "echod"], check=False).stdout
+    assert f"{CONFIG}:1:" in status
+    assert f"{CONFIG}:2:" in status
+    bound.write(CONFIG, "workers: 1\n")
+    systemctl(bound, "start")
+    assert serves_everything(bound)

@@ -1,0 +1,97 @@
+"""`systemctl reload echod` returns when the reload is done, fails loudly where the file is wrong, and loses nothing."""
+
+from system.host import Host
+from system.installation import Mode
+from system.operating import (
+    CONFIG,
+    answers,
+    events,
+    serves_everything,
+    show,
+    supervisor,
+    systemctl,
+    workers,
+)
+from system.waiting import until
+
+REFRESH_SECONDS = 8.0  # STATUS= is refreshed every 5 s at most
+
+TWO_MISTAKES = "workers: many\ntcp:\n  max_conections: 10\n"
+
+
+def test_a_good_file_serves_when_the_reload_returns(installed: Host, mode: Mode) -> None:
+    """As soon as systemctl reload has returned, with 0, the new workers serve, under the old supervisor."""
+    before, pids = supervisor(installed), workers(installed)
+    default = installed.read(CONFIG)
+    installed.write(CONFIG, default.replace("workers: auto", "workers: 3"))
+    systemctl(installed, "reload")
+    assert len(workers(installed) - pids) == 3
+    assert (show(installed, "ActiveState"), supervisor(installed)) == ("active", before)
+    (entry,) = events(installed, "reloaded")
+    assert "workers" in entry["ECHOD_CHANGED"]
+    assert serves_everything(installed)
+    if mode is Mode.BOUND:
+        installed.write(CONFIG, default.replace("listeners:", "listeners:\n  - udp://0.0.0.0:7007 #", 1))
+        systemctl(installed, "reload")
+        assert answers(installed, port=7007)
+        assert serves_everything(installed)
+        installed.write(CONFIG, "listeners: ['udp://0.0.0.0:7007']\n")
+        systemctl(installed, "reload")
+        assert answers(installed, port=7007)
+        assert not answers(installed)
+
+
+def test_a_bad_file_changes_nothing_and_is_told_everywhere(installed: Host) -> None:
+    """The old config goes on; systemctl fails, StatusText says why, and the journal has one entry per mistake."""
+    before, pids = supervisor(installed), workers(installed)
+    installed.write(CONFIG, TWO_MISTAKES)
+    assert systemctl(installed, "reload", check=False) != 0
+    assert "reload rejected, the old config goes on" in show(installed, "StatusText")
+    assert f"{CONFIG}:1:10" in show(installed, "StatusText")
+    entries = installed.journal("-u", "echod", "ECHOD_EVENT=reload_rejected")
+    assert [entry["ECHOD_KEY"] for entry in entries] == ["workers", "tcp.max_conections"]
+    assert [entry["PRIORITY"] for entry in entries] == ["3", "3"]
+    assert [entry["ECHOD_FILE_LINE"] for entry in entries] == ["1", "3"]
+    # Whoever only reads the unit's log sees what `echod reload` said, too.
+    said = [entry["MESSAGE"] for entry in installed.journal("-u", "echod", "_COMM=echod")]
+    assert any("max_conections" in line for line in said)
+    assert show(installed, "ActiveState") == "active"
+    assert (supervisor(installed), workers(installed)) == (before, pids)
+    assert serves_everything(installed)
+    until(lambda: "was rejected, see the journal" in show(installed, "StatusText"), REFRESH_SECONDS, "the status line")
+    installed.write(CONFIG, "workers: 1\n")
+    systemctl(installed, "reload")
+    assert "rejected" not in show(installed, "StatusText")
+    assert len(workers(installed)) == 1
+
+
+def test_a_port_that_cannot_be_had_rejects_the_reload(installed: Host, mode: Mode) -> None:
+    """What is no mistake in the file rejects it too: a port that another has, or that belongs into the socket unit."""
+    installed.write("/etc/systemd/system/other.socket", "[Socket]\nListenDatagram=0.0.0.0:7007\nService=x.service\n")
+    installed.write("/etc/systemd/system/x.service", "[Service]\nExecStart=/bin/sleep inf\n")
+    systemctl(installed, "start", "other.socket")
+    pids = workers(installed)
+    installed.write(CONFIG, "listeners: ['udp://0.0.0.0:7', 'udp://0.0.0.0:7007']\n")
+    assert systemctl(installed, "reload", check=False) != 0
+    (entry,) = events(installed, "reload_rejected")
+    hint = {Mode.BOUND: "is in use by another process", Mode.ACTIVATED: "belongs into the .socket unit"}
+    assert f"udp://0.0.0.0:7007 {'' if mode is Mode.BOUND else 'may not be opened'}" in entry["MESSAGE"]
+    assert hint[mode] in entry["MESSAGE"]
+    assert workers(installed) == pids
+    assert serves_everything(installed)
+
+
+def test_many_reloads_leave_nothing_behind(bound: Host) -> None:
+    """After five reloads there are as many processes and descriptors as after the first."""
+
+    def held() -> tuple[int, int]:
+        listing = bound.run(["ls", f"/proc/{supervisor(bound)}/fd"]).stdout
+        return len(workers(bound)), len(listing.split())
+
+    systemctl(bound, "reload")
+    until(lambda: len(workers(bound)) == 2, 5, "the old workers have gone")
+    before = held()
+    for _ in range(5):
+        systemctl(bound, "reload")
+    until(lambda: held() == before, 5, "nothing is left of the old workers")
+    assert serves_everything(bound)

@@ -1,0 +1,131 @@
+"""A TCP echo for tests: a real listener and a real poll, turned by hand, at a time that the test says."""
+
+import socket
+from collections.abc import Callable
+from typing import Self
+
+from loopback import BUFFERS, listener, tcp_client, wait_until
+
+from echod.core.connections import ConnectionLedger
+from echod.core.counters import Close, CounterPage, TcpField
+from echod.core.listener import Protocol
+from echod.poll import Poll
+from echod.sockets import open_socket
+from echod.tcp import READ_BYTES, TcpEcho, Timeouts
+
+NARROW = 16 * 1024
+"""A buffer of the kernel's that is soon full."""
+
+
+class TcpWorker:
+    """A TcpEcho with a real poll, turned by hand. The time is what the test says."""
+
+    def __init__(  # noqa: PLR0913 - each is one of the limits under test
+        self,
+        host: str = "127.0.0.1",
+        *,
+        limit: int = 1000,
+        limit_per_source: int = 1000,
+        idle: float = 300.0,
+        stall: float = 30.0,
+        send_buffer: int = 0,
+    ) -> None:
+        """Listen; a send buffer, where given, is that of every connection."""
+        self.server = open_socket(listener(host, protocol=Protocol.TCP), BUFFERS, sibling=False)
+        if send_buffer:
+            self.server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+        where = listener(host, protocol=Protocol.TCP)
+        places = limit + 2
+        size = CounterPage.size(slots=1, listeners=1, places=places)
+        page = CounterPage(memoryview(bytearray(size)), slots=1, listeners=[where], places=places)
+        self.row = page.row(0, where)
+        self.now = 1000.0
+        self.poll = Poll()
+        self.echo = TcpEcho(
+            self.server,
+            poll=self.poll,
+            buffer=memoryview(bytearray(READ_BYTES)),
+            ledger=ConnectionLedger(page, 0, limit=limit, limit_per_source=limit_per_source, secret=b"secret"),
+            row=self.row,
+            timeouts=Timeouts(idle=idle, stall=stall),
+        )
+        self.echo.listen()
+
+    def __enter__(self) -> Self:
+        """Serve."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close everything that is open still."""
+        for connection in [*self.echo.reading, *self.echo.writing]:
+            connection.sock.close()
+        self.server.close()
+        self.poll.close()
+
+    def turn(self, seconds: float = 0.0) -> int:
+        """Do one turn of the loop; return how many were ready. Asserts what holds after every turn."""
+        ready = list(self.poll.wait(seconds))
+        for on_ready in ready:
+            reading, received = len(self.echo.reading), self.row[TcpField.RECEIVED_BYTES]
+            on_ready(self.now)
+            assert reading or self.row[TcpField.RECEIVED_BYTES] == received, "read while bytes were held"
+        self.check()
+        return len(ready)
+
+    def check(self) -> None:
+        """Assert that every connection is open or has ended once, and that little is held."""
+        assert self.row[TcpField.ACCEPTED] == self.echo.connections + sum(self.row[TcpField.CLOSED :])
+        held = [len(connection._held) for connection in self.echo.writing]
+        assert max(held, default=0) <= READ_BYTES
+        if not self.closed():
+            assert self.row[TcpField.RECEIVED_BYTES] == self.row[TcpField.SENT_BYTES] + sum(held)
+
+    def turn_until(self, condition: Callable[[], bool], what: str) -> None:
+        """Do turns until a condition comes."""
+
+        def turned() -> bool:
+            self.turn(0.01)
+            return condition()
+
+        wait_until(turned, what)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let so much time go by, and do what it brings."""
+        self.now += seconds
+        self.echo.on_deadline(self.now)
+        self.check()
+
+    def connect(self, source: str = "") -> socket.socket:
+        """Connect a client and accept it; it waits for data only so long."""
+        accepted = self.row[TcpField.ACCEPTED]
+        client = tcp_client(self.server, source)
+        self.turn_until(lambda: self.row[TcpField.ACCEPTED] > accepted, "the connection accepted")
+        return client
+
+    def connect_stuck(self, payload: bytes = bytes(READ_BYTES)) -> tuple[socket.socket, bytes]:
+        """Connect a client that sends and does not read, until bytes are held for it and it can send no more.
+
+        It never waits. Returns it with what it sent: the payload, or a part of it, again and again.
+        """
+        already, sent = len(self.echo.writing), bytearray()
+        client = socket.socket(self.server.family, socket.SOCK_STREAM)
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            client.setsockopt(socket.SOL_SOCKET, option, NARROW)
+        client.connect(self.server.getsockname())
+        client.setblocking(False)
+
+        def stuck() -> bool:
+            quiet = not self.turn() and len(self.echo.writing) > already
+            try:
+                sent.extend(payload[: client.send(payload)])
+            except BlockingIOError:
+                return quiet
+            return False
+
+        self.turn_until(stuck, "a connection that holds bytes")
+        return client, bytes(sent)
+
+    def closed(self) -> dict[str, int]:
+        """Return why connections ended, and how many of each."""
+        counts = {reason.name: self.row[TcpField.CLOSED + reason] for reason in Close}
+        return {name: count for name, count in counts.items() if count}
