@@ -11,6 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -57,8 +58,10 @@ def _guarded(config: Path | None, command: Callable[[], int]) -> int:
     try:
         return command()
     except ConfigError as error:
-        path = config or configfile.DEFAULT_PATH
-        logs.last_words(_explain(path, configfile.read_text(path), error))
+        path, text = config or configfile.DEFAULT_PATH, b""
+        with suppress(EchodError):  # gone since; then without the lines
+            text = configfile.read_text(path)
+        logs.last_words(_explain(path, text, error))
         return error.exit_code
     except EchodError as error:
         logs.last_words(f"echod: {error}")

@@ -33,7 +33,12 @@ def lock_pidfile(path: Path) -> int:
         pid = os.read(fd, 32).decode("ascii", "replace").strip() or "unknown"
         os.close(fd)
         raise AddressUnavailableError(f"echod is running already: {path} is locked by process {pid}") from None
-    return fd
+    with suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(fd), path.stat()):
+            return fd
+    # A daemon that was stopping removed it between our open and our lock: what we locked has no name any more.
+    os.close(fd)
+    return lock_pidfile(path)
 
 
 def detach(pidfile: Path | None, serve: Callable[[Callable[[], None]], int]) -> int:
