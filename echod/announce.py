@@ -67,7 +67,7 @@ class Announcer:
     def ready(self) -> None:
         """Say that the daemon serves, for the first time."""
         self._tell(self._serving)
-        _log.info("ready", status=self._serving)
+        _log.info("ready", message=f"ready: {self._serving}")
         self._write()
 
     def reloading(self) -> None:

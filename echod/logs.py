@@ -37,7 +37,9 @@ def configure(*, level: str, destination: str) -> None:
         destination = "journal" if stderr_is_journal() else "console" if sys.stderr.isatty() else "json"
     render: list[Any]
     if destination == "journal":
-        render = [CallsiteParameterAdder({CallsiteParameter(name) for name in _CALLSITE}), _Journal()]
+        # The one there is goes on: it knows how many entries are lost.
+        journal = next(iter(_journals()), None) or _Journal()
+        render = [CallsiteParameterAdder({CallsiteParameter(name) for name in _CALLSITE}), journal]
     elif destination == "console":
         render = [_render_console]
     else:
@@ -158,5 +160,8 @@ class _Journal:
 
 def descriptors() -> list[int]:
     """Return the descriptors that a forked process must keep open to log."""
-    processors = structlog.get_config()["processors"]
-    return [2, *(each._transport.socket.fileno() for each in processors if isinstance(each, _Journal))]  # noqa: SLF001
+    return [2, *(each._transport.socket.fileno() for each in _journals())]  # noqa: SLF001
+
+
+def _journals() -> list[_Journal]:
+    return [each for each in structlog.get_config()["processors"] if isinstance(each, _Journal)]

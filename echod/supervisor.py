@@ -261,7 +261,7 @@ class Supervisor:
         """Log it, and see to it that the service goes on."""
         slot = death.slot
         log = _log.info if death.orderly or self._stopping else _log.warning
-        log("worker_exited", worker=slot.number + 1, pid=death.pid, how=death.how, generation=generation.number)
+        log("worker_exited", worker=slot.number + 1, pid=death.pid, reason=death.how, generation=generation.number)
         if self._transition is not None and self._transition.generation is generation:
             self._give_up(self._transition)
         elif generation is self._current:

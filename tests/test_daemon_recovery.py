@@ -91,7 +91,7 @@ def test_a_stopped_worker_is_replaced_and_service_goes_on(
     wait_until(replaced(daemon, worker), "the stopped worker was replaced")
     report = load.finish()
     assert len(report.lost) <= BATCH
-    assert daemon.log("worker_exited")[-1]["how"] == "killed by SIGKILL"
+    assert daemon.log("worker_exited")[-1]["reason"] == "killed by SIGKILL"
 
 
 def test_a_killed_supervisor_takes_its_workers_with_it(echod: Callable[..., Daemon]) -> None:

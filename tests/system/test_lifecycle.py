@@ -121,15 +121,15 @@ def test_a_worker_that_hangs_is_replaced_before_the_watchdog_strikes(bound: Host
     assert (supervisor(bound), restarts(bound)) == (before, 0)
 
 
-def test_a_bad_file_fails_the_start_and_says_why(bound: Host) -> None:
+def test_a_bad_file_fails_the_start_and_says_why(installed: Host) -> None:
     """The unit is failed with exit status 78, no restart is tried, and systemctl status shows each mistake."""
-    bound.write(CONFIG, "workers: many\nlisteners: [udp://0.0.0.0:99999]\n")
-    assert systemctl(bound, "restart", check=False) != 0
-    assert (show(bound, "ActiveState"), show(bound, "ExecMainStatus")) == ("failed", "78")
-    assert restarts(bound) == 0
-    status = bound.run(["systemctl", "status", "--no-pager", "--lines=20", "echod"], check=False).stdout
+    installed.write(CONFIG, "workers: many\nlisteners: [udp://0.0.0.0:99999]\n")
+    assert systemctl(installed, "restart", check=False) != 0
+    assert (show(installed, "ActiveState"), show(installed, "ExecMainStatus")) == ("failed", "78")
+    assert restarts(installed) == 0
+    status = installed.run(["systemctl", "status", "--no-pager", "--lines=20", "echod"], check=False).stdout
     assert f"{CONFIG}:1:" in status
     assert f"{CONFIG}:2:" in status
-    bound.write(CONFIG, "workers: 1\n")
-    systemctl(bound, "start")
-    assert serves_everything(bound)
+    installed.write(CONFIG, "workers: 1\n")
+    systemctl(installed, "start")
+    assert serves_everything(installed)

@@ -1,0 +1,153 @@
+"""echod.socket holds the ports: the first datagram is answered, and nothing that happens to echod takes them away."""
+
+import re
+import socket
+import time
+from contextlib import suppress
+
+import pytest
+from system.host import Host
+from system.operating import (
+    CONFIG,
+    PORT,
+    answers,
+    ask,
+    await_answer,
+    converse,
+    drop_in,
+    events,
+    family,
+    serves_everything,
+    show,
+    supervisor,
+    systemctl,
+    workers,
+)
+from system.waiting import until
+
+SECOND_ADDRESS, SECOND_ADDRESS6 = "192.0.2.77", "2001:db8::77"
+STATUS = re.compile(r"serving 2 udp and 2 tcp listeners with [1-9]\d* workers?; ([\d,]+) datagrams/s")
+
+# The default config as the socket unit's ports make it: whatever is passed is served.
+CRASH_SECONDS = 5.0
+
+
+def knock(host: Host) -> None:
+    """Send a datagram to each family and forget it."""
+    with host.client():
+        for address in (host.address, host.address6):
+            with socket.socket(family(address), socket.SOCK_DGRAM) as client, suppress(OSError):
+                client.sendto(b"knock", (address, PORT))
+
+
+def starts(host: Host) -> int:
+    """Return how often systemd has begun to start echod in this boot."""
+    return sum("Starting echod.service" in entry["MESSAGE"] for entry in host.journal("-b", "_PID=1", "-u", "echod"))
+
+
+@pytest.mark.parametrize("address", [SECOND_ADDRESS, SECOND_ADDRESS6])
+def test_the_very_first_datagram_is_answered(activated: Host, address: str) -> None:
+    """A datagram to a stopped echod starts it and is answered itself, from the address asked, of several."""
+    systemctl(activated, "stop")
+    assert show(activated, "ActiveState") == "inactive"
+    prefix = 64 if ":" in address else 24
+    activated.run(["ip", "address", "add", f"{address}/{prefix}", "dev", "eth0", *(["nodad"] if prefix == 64 else [])])
+    assert ask(activated, b"first", address=address) == b"first"
+    assert show(activated, "ActiveState") == "active"
+
+
+@pytest.mark.parametrize("address", [Host.address, Host.address6])
+def test_the_very_first_connection_is_answered(activated: Host, address: str) -> None:
+    """A connection to a stopped echod starts it and is served itself."""
+    systemctl(activated, "stop")
+    assert converse(activated, b"first", address=address) == b"first"
+    assert show(activated, "ActiveState") == "active"
+
+
+def test_the_ports_alone_are_enough_at_boot(activated: Host) -> None:
+    """With echod.service disabled, the socket unit is up after a boot and the first datagram starts echod."""
+    systemctl(activated, "disable")
+    activated.reboot()
+    assert (show(activated, "ActiveState"), show(activated, "ActiveState", "echod.socket")) == ("inactive", "active")
+    assert ask(activated) == b"hello"
+    assert serves_everything(activated)
+
+
+def test_a_crash_loop_never_takes_the_ports_away(activated: Host) -> None:
+    """While echod fails at once, again and again, with datagrams coming, the socket listens; repaired, it answers."""
+    systemctl(activated, "stop")
+    drop_in(activated, "[Service]\nExecStart=\nExecStart=/bin/false\nRestartSec=10ms\n")
+    begin = time.monotonic()
+
+    def crashed_for_long() -> bool:
+        knock(activated)
+        return time.monotonic() > begin + CRASH_SECONDS
+
+    until(crashed_for_long, 2 * CRASH_SECONDS, "a long crash loop")
+    assert starts(activated) > 20
+    assert show(activated, "ActiveState", "echod.socket") == "active"
+    activated.run(["rm", "/etc/systemd/system/echod.service.d/test.conf"])
+    systemctl(activated, "daemon-reload", check=False)
+    activated.run(["systemctl", "daemon-reload"])
+    await_answer(activated, 5)
+    assert serves_everything(activated)
+
+
+def test_a_bad_file_does_not_make_every_datagram_a_start(activated: Host) -> None:
+    """With mistakes in the file and datagrams coming, echod is tried at leisure; mended, it answers by itself."""
+    systemctl(activated, "stop")
+    activated.write(CONFIG, "workers: many\n")
+    before, begin = starts(activated), time.monotonic()
+
+    def tried_for_long() -> bool:
+        knock(activated)
+        return time.monotonic() > begin + CRASH_SECONDS
+
+    until(tried_for_long, 2 * CRASH_SECONDS, "many datagrams")
+    assert 1 < starts(activated) - before <= CRASH_SECONDS
+    assert show(activated, "ActiveState", "echod.socket") == "active"
+    activated.write(CONFIG, "workers: 2\n")
+    await_answer(activated, 5)
+    assert serves_everything(activated)
+
+
+def test_one_socket_is_served_by_all_workers(activated: Host) -> None:
+    """Workers wait on the very sockets that systemd passed, and no process of echod has another."""
+    assert len(events(activated, "listener_adopted")) == 4
+    assert events(activated, "listener_bound") == []
+    inodes = [
+        {
+            link
+            for link in activated.run(["find", f"/proc/{pid}/fd", "-lname", "socket:*", "-printf", "%l\n"]).stdout.split()
+            if link.removeprefix("socket:[").removesuffix("]") in activated.run(["cat", "/proc/net/udp"]).stdout
+        }
+        for pid in workers(activated)
+    ]
+    assert inodes[0] == inodes[1] != set()
+
+
+def test_a_socket_that_takes_both_families_is_refused(activated: Host) -> None:
+    """Without BindIPv6Only=ipv6-only forged v4-mapped sources would come in: echod says which line to change."""
+    systemctl(activated, "stop", "echod.service", "echod.socket")
+    lines = "[Socket]\nListenDatagram=\nListenStream=\nListenDatagram=[::]:7\nBindIPv6Only=both\n"
+    drop_in(activated, lines, unit="echod.socket")
+    systemctl(activated, "start", "echod.socket")
+    assert systemctl(activated, "start", check=False) != 0
+    said = [entry["MESSAGE"] for entry in activated.journal("-u", "echod", "-p", "err", "SYSLOG_IDENTIFIER=echod")]
+    assert any("set BindIPv6Only=ipv6-only in the .socket unit" in line for line in said)
+
+
+def test_the_status_is_one_line_that_an_operator_understands(installed: Host) -> None:
+    """`systemctl status` says what is served, by how many workers, and how fast; it counts what clients send."""
+    until(lambda: STATUS.fullmatch(show(installed, "StatusText")), 8, "the status line")
+    before = supervisor(installed)
+
+    def busy() -> bool:
+        for _ in range(20):
+            ask(installed)
+        found = STATUS.fullmatch(show(installed, "StatusText"))
+        return found is not None and int(found[1].replace(",", "")) > 10
+
+    until(busy, 12, "the rate in the status line")
+    assert supervisor(installed) == before
+    assert answers(installed)

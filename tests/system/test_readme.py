@@ -1,0 +1,41 @@
+"""What the README tells an operator to do, done on booted hosts as printed."""
+
+import re
+from pathlib import Path
+
+from system.host import Host
+from system.installation import SOURCE, WHEELS, Release
+from system.waiting import until
+
+README = Path(__file__).parents[2] / "README.md"
+INSTALL = "packaging/install"
+
+
+def dialogue() -> list[tuple[str, list[str]]]:
+    """Return each command of "Operate" with the lines that the README shows below it, in order."""
+    section = README.read_text().partition("\n## Operate\n")[2].partition("\n## ")[0]
+    steps: list[tuple[str, list[str]]] = []
+    for block in re.findall(r"^```console\n(.*?)^```", section, re.MULTILINE | re.DOTALL):
+        for line in block.splitlines():
+            if line.startswith("# "):
+                steps.append((line[2:], []))
+            else:
+                steps[-1][1].append(line.strip())
+    return steps
+
+
+def test_every_command_of_operate_does_what_the_readme_shows(host: Host, release: Release) -> None:
+    """Done one after the other on a fresh host, each command prints the lines shown; without network, from wheels."""
+    release.bring(host)
+    steps = dialogue()
+    assert len(steps) > 10
+    assert steps[0][0].startswith(INSTALL)
+    for command, lines in steps:
+        command = command.replace(INSTALL, f"{INSTALL} --wheels {WHEELS}")  # noqa: PLW2901 - there is no network here
+
+        def printed(command: str = command, lines: list[str] = lines) -> bool:
+            """Run it; what it shows may take a second to come true, and running it again does no harm."""
+            result = host.run(["sh", "-c", f"cd {SOURCE} && {command} 2>&1"], check=False)
+            return all(line in result.stdout for line in lines) if lines else result.returncode == 0
+
+        until(printed, 20, f"{command!r} shows {lines}")
