@@ -32,7 +32,7 @@ _CLONE_NEWNET = 0x4000_0000
 _IPV6_CHECKSUM = 7  # linux/in6.h
 _CHECKSUM_OFFSET = 6  # in a UDP header
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="raw sockets, users and namespaces need root")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="raw sockets, big buffers, users and namespaces need root")
 
 
 # -- waiting

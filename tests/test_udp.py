@@ -141,6 +141,7 @@ def test_a_datagram_from_port_zero_is_not_answered(host: str) -> None:
         assert (row["received"], row["dropped_source_port_zero"]) == (1, 1)
 
 
+@needs_root
 def test_one_turn_answers_at_most_so_many_batches(served: Served) -> None:
     """A flood on one socket leaves the loop after eight batches; the rest is answered in later turns."""
     most, more = MAX_BATCHES_PER_WAKEUP * SLOTS, 70

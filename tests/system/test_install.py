@@ -1,0 +1,132 @@
+"""packaging/install and packaging/uninstall: one command each, to be run again and again, without a network."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from system.host import Host
+from system.image import Debian
+from system.installation import SOURCE, WHEELS, Mode, Release, install_command
+from system.operating import CONFIG, answers, serves_everything, show, supervisor
+
+UNINSTALL = f"{SOURCE}/packaging/uninstall"
+CURRENT = "/opt/echod/current"
+PLACES = ["/opt", "/usr/local", "/etc", "/var/lib", "/run/systemd/system"]
+# What an installation on a running host changes besides: systemd's own memory.
+NOT_OURS = re.compile(r"/etc/(machine-id|\.pwd\.lock|\.updated|ld\.so\.cache)|/var/lib/(systemd|private|dbus).*|.*/journal/.*")
+
+
+def files(host: Host) -> set[str]:
+    """Return the names of all files in the places where an installation could leave some."""
+    listing = host.run(["find", *PLACES, "-not", "-type", "d"], check=False).stdout.splitlines()
+    return {name for name in listing if not NOT_OURS.fullmatch(name)}
+
+
+def state(host: Host) -> tuple[str, ...]:
+    """Return what a refused upgrade must not change."""
+    digest = "find /opt/echod /etc/systemd/system /usr/local/sbin -type f -exec md5sum {} + | sort | md5sum"
+    return (
+        host.run(["sh", "-c", digest]).stdout,
+        host.run(["ls", "-R", "/opt/echod", "/etc/systemd/system", "/usr/local/sbin"]).stdout,
+        host.run(["readlink", CURRENT]).stdout,
+        show(host, "MainPID"),
+        host.read(CONFIG),
+    )
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_one_command_makes_it_serve(host: Host, release: Release, mode: Mode) -> None:
+    """On a clean host without any route, from wheels alone, one command installs, enables and starts echod."""
+    host.run(["ip", "link", "set", "lo", "down"])
+    before = files(host)
+    release.bring(host)
+    said = host.run(install_command(mode))
+    assert re.fullmatch(r"echod \d+\.\d+\.\d+ is installed\n", said.stdout)
+    assert said.stderr == ""
+    assert serves_everything(host)
+    assert show(host, "UnitFileState") == "enabled"
+    wanted = "active" if mode is Mode.ACTIVATED else "inactive"
+    assert show(host, "ActiveState", "echod.socket") == wanted
+    assert host.run(["echod", "check"]).stdout == f"{CONFIG}: ok\n"
+    host.run([UNINSTALL, "--purge"])
+    assert files(host) == before
+    assert not answers(host)
+
+
+def test_installing_again_is_an_upgrade_in_place(installed: Host, release: Release, mode: Mode) -> None:
+    """A second run replaces the release and leaves one; the config and the way it has its ports stay as they are."""
+    release.bring(installed)
+    installed.write(CONFIG, "workers: 1  # mine\n")
+    before, first = supervisor(installed), installed.run(["readlink", CURRENT]).stdout
+    said = installed.run(install_command(mode)).stdout
+    assert "in place of" in said
+    assert serves_everything(installed)
+    assert supervisor(installed) != before
+    assert installed.run(["readlink", CURRENT]).stdout != first
+    assert len(installed.run(["ls", "/opt/echod"]).stdout.split()) == 2
+    assert installed.read(CONFIG) == "workers: 1  # mine\n"
+    # Without --socket: who has the ports was decided by the first installation.
+    installed.run([f"{SOURCE}/packaging/install", "--wheels", WHEELS])
+    assert serves_everything(installed)
+    wanted = "active" if mode is Mode.ACTIVATED else "inactive"
+    assert show(installed, "ActiveState", "echod.socket") == wanted
+
+
+def test_a_host_can_change_to_the_socket_unit(bound: Host, release: Release) -> None:
+    """An upgrade with --socket hands the ports over to systemd, and stays that way over a boot."""
+    release.bring(bound)
+    bound.run(install_command(Mode.ACTIVATED))
+    assert show(bound, "ActiveState", "echod.socket") == "active"
+    assert serves_everything(bound)
+    bound.reboot()
+    assert show(bound, "ActiveState", "echod.socket") == "active"
+    assert serves_everything(bound)
+
+
+def test_a_config_that_the_new_version_refuses_stops_the_upgrade(installed: Host, release: Release, mode: Mode) -> None:
+    """The installer says every mistake and fails; no file is changed, and what runs runs on."""
+    release.bring(installed)
+    installed.write(CONFIG, "workers: many\n")
+    before = state(installed)
+    said = installed.run(install_command(mode), check=False)
+    assert said.returncode != 0
+    assert f"{CONFIG}:1:10: error: workers" in said.stdout
+    assert "nothing was changed" in said.stderr
+    assert state(installed) == before
+    assert serves_everything(installed)
+
+
+def test_wheels_that_are_missing_stop_the_upgrade(installed: Host, release: Release, mode: Mode) -> None:
+    """A folder without what echod needs changes nothing either."""
+    release.bring(installed)
+    installed.run(["sh", "-c", f"rm {WHEELS}/pydantic-*"])
+    before = state(installed)
+    assert installed.run(install_command(mode), check=False).returncode != 0
+    assert state(installed) == before
+    assert serves_everything(installed)
+
+
+def test_uninstall_leaves_the_config_and_nothing_else(
+    installed: Host, release: Release, debian: Debian, layers: Callable[[Mode], Path], mode: Mode
+) -> None:
+    """Everything that serves is gone but /etc/echod.yaml; run again it does no harm; with --purge that goes, too."""
+    installed.copy(release.source, SOURCE)
+    installed.run([UNINSTALL])
+    with Host(debian.root) as clean:
+        assert files(installed) - files(clean) == {CONFIG}
+    assert not answers(installed)
+    for unit in ("echod.service", "echod.socket"):
+        assert show(installed, "LoadState", unit) == "not-found"
+    assert installed.run(["systemctl", "is-system-running"]).stdout == "running\n"
+    installed.run([UNINSTALL, "--purge"])
+    assert installed.run(["ls", CONFIG], check=False).returncode != 0
+
+
+def test_only_root_installs(bound: Host, release: Release) -> None:
+    """Another user is told so at once."""
+    bound.copy(release.source, "/opt/source")
+    for script in ("install", "uninstall"):
+        nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        said = bound.run([*nobody, f"/opt/source/packaging/{script}"], check=False)
+        assert (said.returncode, said.stderr) == (1, f"packaging/{script}: must be run as root\n")

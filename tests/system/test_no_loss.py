@@ -1,0 +1,59 @@
+"""Under 10,000 datagrams a second from outside, whatever an operator does loses none of them."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from load import Report, UdpLoad
+from system.host import Host
+from system.installation import Mode, Release, install_command
+from system.operating import CONFIG, PORT, supervisor, systemctl
+from system.waiting import until
+
+RATE = 10_000
+SECONDS = 30.0
+RELOADS, RESTARTS = 5, 3
+KEPT_RATE = 0.95  # of RATE: what the load must have sent for the figure to mean something
+
+
+@contextmanager
+def loaded(host: Host, seconds: float) -> Iterator[list[Report]]:
+    """Let clients send for at least so long, and for as long as the block takes; nothing may be lost."""
+    begin = time.monotonic()
+    with host.client():
+        load = UdpLoad(PORT, host=host.address, rate=RATE)
+    with load:
+        yield []
+        until(lambda: time.monotonic() > begin + seconds, seconds, "the time is over")
+        report = load.finish()
+    assert report.seconds >= seconds - 1
+    assert report.rate > KEPT_RATE * RATE
+    assert (len(report.lost), report.repeated, report.wrong, report.refused) == (0, 0, 0, 0), str(report)
+
+
+def test_nothing_is_lost_in_reloads_restarts_and_an_upgrade(activated: Host, release: Release) -> None:
+    """30 s of load during 5 reloads, 3 restarts with the socket unit and an upgrade: each datagram is answered once."""
+    release.bring(activated)
+    seen = {supervisor(activated)}
+    with loaded(activated, SECONDS):
+        for number in range(RELOADS):
+            activated.write(CONFIG, f"workers: {2 + number % 2}\n")
+            systemctl(activated, "reload")
+        for _ in range(RESTARTS):
+            systemctl(activated, "restart")
+            seen.add(supervisor(activated))
+        before = activated.run(["readlink", "/opt/echod/current"]).stdout
+        activated.run(install_command(Mode.ACTIVATED))
+        seen.add(supervisor(activated))
+        assert activated.run(["readlink", "/opt/echod/current"]).stdout != before
+    assert len(seen) == RESTARTS + 2
+
+
+def test_nothing_is_lost_in_reloads_with_ports_of_its_own(bound: Host) -> None:
+    """Where echod binds its own ports, 5 reloads that change the workers lose nothing."""
+    before = supervisor(bound)
+    with loaded(bound, 5):
+        for number in range(RELOADS):
+            bound.write(CONFIG, f"workers: {2 + number % 2}\n")
+            systemctl(bound, "reload")
+    assert supervisor(bound) == before
