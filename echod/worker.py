@@ -76,7 +76,6 @@ class Worker:
         self._udp: list[tuple[UdpEcho, bool]] = []
         self._tcp: list[TcpEcho] = []
         self._serving = False
-        self._told_to_drain = False
         self._draining = False
         self._next_deadline = monotonic()
         self._set_up_udp()
@@ -123,8 +122,6 @@ class Worker:
             self._header[SlotField.HEARTBEAT] += 1
             for on_ready in ready:
                 on_ready(now)
-            if self._told_to_drain and not self._draining:
-                self._drain(now)
             if now >= self._next_deadline:
                 self._next_deadline = self._on_deadline(now)
 
@@ -138,7 +135,7 @@ class Worker:
         deadlines = [echo.next_deadline() for echo in self._tcp]
         return min([now + HEARTBEAT_SECONDS, *(deadline for deadline in deadlines if deadline is not None)])
 
-    def _on_command(self, _now: float) -> None:
+    def _on_command(self, now: float) -> None:
         command = self._channel.recv(1)
         if command == SERVE:
             self._serving = True
@@ -147,9 +144,8 @@ class Worker:
             for listener in self._tcp:
                 listener.listen()
         else:
-            # Not here: what else was ready in this turn may be a socket that draining closes.
-            self._told_to_drain = True
             self._poll.unregister(self._channel.fileno())
+            self._drain(now)
 
     def _drain(self, now: float) -> None:
         """Answer what is queued, accept no more, and let the connections finish in time."""

@@ -39,14 +39,19 @@ def batch() -> Batch:
     return Batch()
 
 
+def let_trains_fail(server: socket.socket, *, fail: bool) -> None:
+    """Switch off the checksums of a server, or on again."""
+    if server.family == socket.AF_INET:
+        server.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, fail)
+    else:
+        server.setsockopt(socket.IPPROTO_UDP, UDP_NO_CHECK6_TX, fail)
+
+
 @pytest.fixture(params=["127.0.0.1", "::1"])
 def no_trains(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
     """Open a server on which every train fails."""
     with udp_server(request.param) as server:
-        if server.family == socket.AF_INET:
-            server.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
-        else:
-            server.setsockopt(socket.IPPROTO_UDP, UDP_NO_CHECK6_TX, 1)
+        let_trains_fail(server, fail=True)
         yield server
 
 
@@ -72,6 +77,21 @@ def test_joined_neighbours_go_out_one_by_one_where_a_train_fails(
     assert [receive_train(client) for _ in range(5)] == [(b"%8d" % number, 0) for number in range(5)]
     assert_nothing_more(client)
     assert port.longest_joined == 7
+
+
+def test_what_failed_as_a_train_is_not_joined_again(
+    batch: Batch, no_trains: socket.socket, client: socket.socket
+) -> None:
+    """Once a train failed, datagrams as long go out alone, also where a train would pass; shorter ones are joined."""
+    port = Port(no_trains)
+    client.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
+    for length, expected in ((8, [8] * 4), (8, [8] * 4), (7, [28])):
+        for _ in range(4):
+            deliver(no_trains, client.sendto, bytes(length), at(no_trains))
+        answer(batch, port)
+        assert [len(receive_train(client)[0]) for _ in expected] == expected
+        let_trains_fail(no_trains, fail=False)
+    assert_nothing_more(client)
 
 
 def test_a_kernel_train_goes_out_one_by_one_where_a_train_fails(

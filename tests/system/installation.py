@@ -8,8 +8,6 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -22,8 +20,8 @@ REPOSITORY = Path(__file__).parents[2]
 SOURCE = "/root/echod"  # where the operator has unpacked the release
 WHEELS = "/root/wheels"
 
-# All that an installation writes. The list is proved by the test that uninstalls.
-WRITTEN = ("opt/echod", "usr/local/sbin", "etc/systemd/system", "etc/echod.yaml")
+# Where an installation writes.
+WRITTEN = ("opt/echod", "usr/local/sbin", "usr/local/share/man", "etc/systemd/system", "etc/echod.yaml")
 
 
 class Mode(StrEnum):
@@ -84,12 +82,3 @@ def make_layer(debian: Debian, release: Release, mode: Mode, directory: Path) ->
             subprocess.run(["tar", "-x", "-p", "-C", str(layer)], check=True, stdin=packing.stdout)
         assert packing.returncode == 0
     return Path(f"{layer}:{debian.root}")
-
-
-@contextmanager
-def configured(host: Host, text: str) -> Iterator[None]:
-    """Give echod this config, and the old one back."""
-    old = host.read("/etc/echod.yaml")
-    host.write("/etc/echod.yaml", text)
-    yield
-    host.write("/etc/echod.yaml", old)

@@ -59,7 +59,9 @@ def await_event(host: Host, event: str, count: int = 1) -> list[dict[str, Any]]:
     return until(lambda: found if len(found := events(host, event)) >= count else [], 10, f"{count} times {event}")
 
 
-def ask(host: Host, payload: bytes = b"hello", *, address: str = "", port: int = PORT, timeout: float = TIMEOUT) -> bytes:
+def ask(
+    host: Host, payload: bytes = b"hello", *, address: str = "", port: int = PORT, timeout: float = TIMEOUT
+) -> bytes:
     """Return what the host answers to one datagram; the answer must come from the address asked, or TimeoutError."""
     address = address or host.address
     with host.client(), socket.socket(family(address), socket.SOCK_DGRAM) as client:

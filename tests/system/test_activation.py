@@ -116,7 +116,9 @@ def test_one_socket_is_served_by_all_workers(activated: Host) -> None:
     inodes = [
         {
             link
-            for link in activated.run(["find", f"/proc/{pid}/fd", "-lname", "socket:*", "-printf", "%l\n"]).stdout.split()
+            for link in activated.run(
+                ["find", f"/proc/{pid}/fd", "-lname", "socket:*", "-printf", "%l\n"]
+            ).stdout.split()
             if link.removeprefix("socket:[").removesuffix("]") in activated.run(["cat", "/proc/net/udp"]).stdout
         }
         for pid in workers(activated)

@@ -9,7 +9,6 @@ from itertools import cycle
 from threading import Event, Thread
 
 from system.host import Host
-from system.installation import Mode
 from system.operating import CONFIG, UNIT, drop_in, serves_everything, show, supervisor, systemctl
 from system.waiting import until
 
@@ -147,15 +146,15 @@ def test_a_long_drain_outlasts_the_stop_timeout_of_the_unit(bound: Host) -> None
     assert (show(bound, "Result"), show(bound, "ExecMainStatus")) == ("success", "0")
 
 
-def test_clients_that_never_finish_are_ended_at_the_drain_timeout(installed: Host) -> None:
+def test_clients_that_never_finish_are_ended_at_the_drain_timeout(bound: Host) -> None:
     """With a drain of 1 s a reload and a stop are over in little more, however busy the connections are."""
-    with busy(installed, f"{ROOM}drain_timeout_seconds: 1\n") as (talkers, _over):
-        systemctl(installed, "reload")
+    with busy(bound, f"{ROOM}drain_timeout_seconds: 1\n") as (talkers, _over):
+        systemctl(bound, "reload")
         until(lambda: all(talker.end for talker in talkers), 5, "the old workers have ended their connections")
-    assert serves_everything(installed)
-    with busy(installed, f"{ROOM}drain_timeout_seconds: 1\n") as (talkers, _over):
+    assert serves_everything(bound)
+    with busy(bound, f"{ROOM}drain_timeout_seconds: 1\n") as (talkers, _over):
         begin = time.monotonic()
-        systemctl(installed, "stop")
+        systemctl(bound, "stop")
         assert time.monotonic() - begin < 4
     assert all(talker.end and talker.exact for talker in talkers)
-    assert show(installed, "Result") == "success"
+    assert show(bound, "Result") == "success"

@@ -1,12 +1,9 @@
 """packaging/install and packaging/uninstall: one command each, to be run again and again, without a network."""
 
 import re
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from system.host import Host
-from system.image import Debian
 from system.installation import SOURCE, WHEELS, Mode, Release, install_command
 from system.operating import CONFIG, answers, serves_everything, show, supervisor
 
@@ -14,7 +11,9 @@ UNINSTALL = f"{SOURCE}/packaging/uninstall"
 CURRENT = "/opt/echod/current"
 PLACES = ["/opt", "/usr/local", "/etc", "/var/lib", "/run/systemd/system"]
 # What an installation on a running host changes besides: systemd's own memory.
-NOT_OURS = re.compile(r"/etc/(machine-id|\.pwd\.lock|\.updated|ld\.so\.cache)|/var/lib/(systemd|private|dbus).*|.*/journal/.*")
+NOT_OURS = re.compile(
+    r"/etc/(machine-id|\.pwd\.lock|\.updated|ld\.so\.cache)|/var/lib/(systemd|private|dbus).*|.*/journal/.*"
+)
 
 
 def files(host: Host) -> set[str]:
@@ -36,8 +35,8 @@ def state(host: Host) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("mode", list(Mode))
-def test_one_command_makes_it_serve(host: Host, release: Release, mode: Mode) -> None:
-    """On a clean host without any route, from wheels alone, one command installs, enables and starts echod."""
+def test_one_command_makes_it_serve_and_one_takes_it_away(host: Host, release: Release, mode: Mode) -> None:
+    """On a clean host without a network, from wheels alone; the config outlives it, and with --purge nothing does."""
     host.run(["ip", "link", "set", "lo", "down"])
     before = files(host)
     release.bring(host)
@@ -49,9 +48,14 @@ def test_one_command_makes_it_serve(host: Host, release: Release, mode: Mode) ->
     wanted = "active" if mode is Mode.ACTIVATED else "inactive"
     assert show(host, "ActiveState", "echod.socket") == wanted
     assert host.run(["echod", "check"]).stdout == f"{CONFIG}: ok\n"
+    host.run([UNINSTALL])
+    assert not answers(host)
+    assert files(host) == before | {CONFIG}
+    for unit in ("echod.service", "echod.socket"):
+        assert show(host, "LoadState", unit) == "not-found"
+    assert host.run(["systemctl", "is-system-running"]).stdout == "running\n"
     host.run([UNINSTALL, "--purge"])
     assert files(host) == before
-    assert not answers(host)
 
 
 def test_installing_again_is_an_upgrade_in_place(installed: Host, release: Release, mode: Mode) -> None:
@@ -66,11 +70,14 @@ def test_installing_again_is_an_upgrade_in_place(installed: Host, release: Relea
     assert installed.run(["readlink", CURRENT]).stdout != first
     assert len(installed.run(["ls", "/opt/echod"]).stdout.split()) == 2
     assert installed.read(CONFIG) == "workers: 1  # mine\n"
-    # Without --socket: who has the ports was decided by the first installation.
-    installed.run([f"{SOURCE}/packaging/install", "--wheels", WHEELS])
-    assert serves_everything(installed)
-    wanted = "active" if mode is Mode.ACTIVATED else "inactive"
-    assert show(installed, "ActiveState", "echod.socket") == wanted
+
+
+def test_an_upgrade_keeps_the_socket_unit(activated: Host, release: Release) -> None:
+    """Without --socket, too: who has the ports was decided by the first installation."""
+    release.bring(activated)
+    activated.run([f"{SOURCE}/packaging/install", "--wheels", WHEELS])
+    assert show(activated, "ActiveState", "echod.socket") == "active"
+    assert serves_everything(activated)
 
 
 def test_a_host_can_change_to_the_socket_unit(bound: Host, release: Release) -> None:
@@ -84,43 +91,27 @@ def test_a_host_can_change_to_the_socket_unit(bound: Host, release: Release) -> 
     assert serves_everything(bound)
 
 
-def test_a_config_that_the_new_version_refuses_stops_the_upgrade(installed: Host, release: Release, mode: Mode) -> None:
+def test_a_config_that_the_new_version_refuses_stops_the_upgrade(activated: Host, release: Release) -> None:
     """The installer says every mistake and fails; no file is changed, and what runs runs on."""
-    release.bring(installed)
-    installed.write(CONFIG, "workers: many\n")
-    before = state(installed)
-    said = installed.run(install_command(mode), check=False)
+    release.bring(activated)
+    activated.write(CONFIG, "workers: many\n")
+    before = state(activated)
+    said = activated.run(install_command(Mode.ACTIVATED), check=False)
     assert said.returncode != 0
     assert f"{CONFIG}:1:10: error: workers" in said.stdout
     assert "nothing was changed" in said.stderr
-    assert state(installed) == before
-    assert serves_everything(installed)
+    assert state(activated) == before
+    assert serves_everything(activated)
 
 
-def test_wheels_that_are_missing_stop_the_upgrade(installed: Host, release: Release, mode: Mode) -> None:
+def test_wheels_that_are_missing_stop_the_upgrade(bound: Host, release: Release) -> None:
     """A folder without what echod needs changes nothing either."""
-    release.bring(installed)
-    installed.run(["sh", "-c", f"rm {WHEELS}/pydantic-*"])
-    before = state(installed)
-    assert installed.run(install_command(mode), check=False).returncode != 0
-    assert state(installed) == before
-    assert serves_everything(installed)
-
-
-def test_uninstall_leaves_the_config_and_nothing_else(
-    installed: Host, release: Release, debian: Debian, layers: Callable[[Mode], Path], mode: Mode
-) -> None:
-    """Everything that serves is gone but /etc/echod.yaml; run again it does no harm; with --purge that goes, too."""
-    installed.copy(release.source, SOURCE)
-    installed.run([UNINSTALL])
-    with Host(debian.root) as clean:
-        assert files(installed) - files(clean) == {CONFIG}
-    assert not answers(installed)
-    for unit in ("echod.service", "echod.socket"):
-        assert show(installed, "LoadState", unit) == "not-found"
-    assert installed.run(["systemctl", "is-system-running"]).stdout == "running\n"
-    installed.run([UNINSTALL, "--purge"])
-    assert installed.run(["ls", CONFIG], check=False).returncode != 0
+    release.bring(bound)
+    bound.run(["sh", "-c", f"rm {WHEELS}/pydantic-*"])
+    before = state(bound)
+    assert bound.run(install_command(Mode.BOUND), check=False).returncode != 0
+    assert state(bound) == before
+    assert serves_everything(bound)
 
 
 def test_only_root_installs(bound: Host, release: Release) -> None:

@@ -69,15 +69,15 @@ def test_every_entry_is_whole(installed: Host) -> None:
         assert entry["MESSAGE"].isprintable()
 
 
-def test_warnings_are_found_by_priority(installed: Host) -> None:
+def test_warnings_are_found_by_priority(bound: Host) -> None:
     """`journalctl -t echod -p warning` has what an operator should look at, such as a worker's death, and no more."""
-    before = installed.journal("-t", "echod", "-p", "warning")
+    before = bound.journal("-t", "echod", "-p", "warning")
     # The default config asks for buffers that a service without CAP_NET_ADMIN does not get; with a socket unit it does.
     assert {entry["ECHOD_EVENT"] for entry in before} <= {"buffers_capped"}
-    pid = min(workers(installed))
-    kill(installed, "KILL", pid)
-    await_event(installed, "worker_exited")
-    entry, *more = installed.journal("-t", "echod", "-p", "warning")[len(before) :]
+    pid = min(workers(bound))
+    kill(bound, "KILL", pid)
+    await_event(bound, "worker_exited")
+    entry, *more = bound.journal("-t", "echod", "-p", "warning")[len(before) :]
     assert more == []
     assert (entry["ECHOD_EVENT"], entry["ECHOD_PID"], entry["PRIORITY"]) == ("worker_exited", str(pid), "4")
     assert "killed by SIGKILL" in entry["MESSAGE"]
@@ -97,53 +97,53 @@ def test_the_last_words_of_a_failed_start_are_the_units(installed: Host) -> None
     assert said[3] == f"{CONFIG}: 1 mistake"
 
 
-def test_a_restarted_journald_is_found_again(installed: Host) -> None:
+def test_a_restarted_journald_is_found_again(bound: Host) -> None:
     """After a restart of journald the same processes log on, through the journal's own protocol."""
-    pid = supervisor(installed)
-    systemctl(installed, "restart", "systemd-journald.service")
-    kill(installed, "USR1", pid)
-    assert {entry["_PID"] for entry in await_event(installed, "counters", 4)} == {str(pid)}
-    assert serves_everything(installed)
+    pid = supervisor(bound)
+    systemctl(bound, "restart", "systemd-journald.service")
+    kill(bound, "USR1", pid)
+    assert {entry["_PID"] for entry in await_event(bound, "counters", 4)} == {str(pid)}
+    assert serves_everything(bound)
 
 
-def test_echod_serves_without_a_journald(installed: Host) -> None:
+def test_echod_serves_without_a_journald(activated: Host) -> None:
     """While journald is stopped echod serves, replaces a worker, reloads; then it logs on, and says what is missing."""
-    pid, pids = supervisor(installed), workers(installed)
-    systemctl(installed, "stop", *JOURNALD)
-    log_much(installed, pid)
-    kill(installed, "KILL", min(pids))
-    until(lambda: len(workers(installed) - pids) == 1, 5, "a new worker")
-    systemctl(installed, "reload")
-    assert serves_everything(installed)
-    systemctl(installed, "start", *JOURNALD)
-    kill(installed, "USR1", pid)
-    entries = await_event(installed, "counters", 4)
+    pid, pids = supervisor(activated), workers(activated)
+    systemctl(activated, "stop", *JOURNALD)
+    log_much(activated, pid)
+    kill(activated, "KILL", min(pids))
+    until(lambda: len(workers(activated) - pids) == 1, 5, "a new worker")
+    systemctl(activated, "reload")
+    assert serves_everything(activated)
+    systemctl(activated, "start", *JOURNALD)
+    kill(activated, "USR1", pid)
+    entries = await_event(activated, "counters", 4)
     assert int(entries[0]["ECHOD_LOST_ENTRIES"]) >= MANY
     assert [entry for entry in entries[1:] if "ECHOD_LOST_ENTRIES" in entry] == []
-    assert (supervisor(installed), show(installed, "NRestarts")) == (pid, "0")
+    assert (supervisor(activated), show(activated, "NRestarts")) == (pid, "0")
 
 
-def test_a_journald_that_hangs_blocks_nobody(installed: Host) -> None:
+def test_a_journald_that_hangs_blocks_nobody(activated: Host) -> None:
     """While journald is stopped in its tracks and its queue is full, echod answers and minds its workers."""
-    pid, pids = supervisor(installed), workers(installed)
-    journald = int(show(installed, "MainPID", "systemd-journald.service"))
-    kill(installed, "STOP", journald)
-    log_much(installed, pid)
-    assert serves_everything(installed)
-    kill(installed, "KILL", min(pids))
-    until(lambda: len(workers(installed) - pids) == 1, 5, "a new worker")
-    kill(installed, "CONT", journald)
-    kill(installed, "USR1", pid)
-    until(lambda: any("ECHOD_LOST_ENTRIES" in entry for entry in events(installed, "counters")), 10, "the count")
-    assert answers(installed)
-    assert (supervisor(installed), show(installed, "NRestarts")) == (pid, "0")
+    pid, pids = supervisor(activated), workers(activated)
+    journald = int(show(activated, "MainPID", "systemd-journald.service"))
+    kill(activated, "STOP", journald)
+    log_much(activated, pid)
+    assert serves_everything(activated)
+    kill(activated, "KILL", min(pids))
+    until(lambda: len(workers(activated) - pids) == 1, 5, "a new worker")
+    kill(activated, "CONT", journald)
+    kill(activated, "USR1", pid)
+    until(lambda: any("ECHOD_LOST_ENTRIES" in entry for entry in events(activated, "counters")), 10, "the count")
+    assert answers(activated)
+    assert (supervisor(activated), show(activated, "NRestarts")) == (pid, "0")
 
 
-def test_it_starts_without_a_journald(installed: Host) -> None:
+def test_it_starts_without_a_journald(bound: Host) -> None:
     """A restart while journald is stopped serves all the same."""
-    systemctl(installed, "stop", *JOURNALD)
-    systemctl(installed, "restart")
-    assert serves_everything(installed)
-    systemctl(installed, "start", *JOURNALD)
-    systemctl(installed, "restart")
-    assert await_event(installed, "ready")
+    systemctl(bound, "stop", *JOURNALD)
+    systemctl(bound, "restart")
+    assert serves_everything(bound)
+    systemctl(bound, "start", *JOURNALD)
+    systemctl(bound, "restart")
+    assert await_event(bound, "ready")

@@ -53,15 +53,15 @@ def test_it_is_back_after_a_reboot(installed: Host) -> None:
     assert serves_everything(installed)
 
 
-def test_it_comes_up_with_the_network(installed: Host) -> None:
+def test_it_comes_up_with_the_network(bound: Host) -> None:
     """At boot, the wildcard is served before any address is there, and an address that comes is answered."""
-    for address in (f"{installed.address}/24", f"{installed.address6}/64"):
-        installed.run(["ip", "address", "del", address, "dev", "eth0"])
-    systemctl(installed, "restart")
-    assert not answers(installed)
-    installed.run(["ip", "address", "add", f"{installed.address}/24", "dev", "eth0"])
-    installed.run(["ip", "address", "add", f"{installed.address6}/64", "dev", "eth0", "nodad"])
-    assert serves_everything(installed)
+    for address in (f"{bound.address}/24", f"{bound.address6}/64"):
+        bound.run(["ip", "address", "del", address, "dev", "eth0"])
+    systemctl(bound, "restart")
+    assert not answers(bound)
+    bound.run(["ip", "address", "add", f"{bound.address}/24", "dev", "eth0"])
+    bound.run(["ip", "address", "add", f"{bound.address6}/64", "dev", "eth0", "nodad"])
+    assert serves_everything(bound)
 
 
 def test_a_killed_worker_is_replaced(installed: Host) -> None:
@@ -74,13 +74,13 @@ def test_a_killed_worker_is_replaced(installed: Host) -> None:
     assert (supervisor(installed), restarts(installed)) == (before, 0)
 
 
-def test_all_workers_killed_at_once_are_replaced(installed: Host) -> None:
+def test_all_workers_killed_at_once_are_replaced(activated: Host) -> None:
     """After a kill -9 of every worker it answers within 2 s, and systemd has not restarted anything."""
-    before = supervisor(installed)
-    kill(installed, "KILL", *workers(installed))
-    await_answer(installed, BACK_SECONDS)
-    assert serves_everything(installed)
-    assert (supervisor(installed), restarts(installed)) == (before, 0)
+    before = supervisor(activated)
+    kill(activated, "KILL", *workers(activated))
+    await_answer(activated, BACK_SECONDS)
+    assert serves_everything(activated)
+    assert (supervisor(activated), restarts(activated)) == (before, 0)
 
 
 def test_a_killed_supervisor_is_restarted(installed: Host) -> None:

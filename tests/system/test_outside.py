@@ -1,9 +1,11 @@
 """What a client on the network sees: exact answers, from the address asked, of every size that a datagram can have."""
 
 import socket
+import subprocess
 
 from system.host import Host
 from system.operating import PORT, ask, await_event, converse, family, kill, supervisor
+from system.waiting import until
 
 NEW_ADDRESSES = ("192.0.2.50", "192.0.2.51", "2001:db8::50", "2001:db8::51")
 SIZES = (0, 1, 1472, 1473, 9000, 65_507)  # 1472 fills an Ethernet frame over IPv4; what is more comes in fragments
@@ -50,8 +52,10 @@ def test_one_client_socket_gets_each_answer_from_the_address_asked(installed: Ho
 
 def test_link_local_addresses_are_answered(installed: Host) -> None:
     """A neighbour without any global address is answered from the link-local address asked, on its link."""
-    listing = installed.run(["ip", "-6", "-o", "address", "show", "dev", "eth0", "scope", "link"]).stdout
-    address = listing.split()[3].partition("/")[0]
+    show = ["ip", "-6", "-o", "address", "show", "dev", "eth0", "scope", "link"]
+    with installed.client():  # its own comes when the kernel has looked after its carrier
+        until(lambda: subprocess.run(show, check=True, capture_output=True).stdout, 5, "the client's address")
+    address = installed.run(show).stdout.split()[3].partition("/")[0]
     with installed.client(), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
         client.settimeout(5)
         client.connect((address, PORT, 0, socket.if_nametoindex("eth0")))
@@ -74,7 +78,7 @@ def test_every_size_comes_back_exact(installed: Host) -> None:
 
 
 def test_what_is_sent_to_everybody_is_not_answered(installed: Host) -> None:
-    """A broadcast or multicast is counted and gets no answer: echod is no amplifier. What comes after it is answered."""
+    """A broadcast or multicast is counted and gets no answer, for echod is no amplifier; what comes next is answered."""
     for destination, address in (("192.0.2.255", ""), ("255.255.255.255", ""), ("ff02::1", installed.address6)):
         with installed.client(), socket.socket(family(address), socket.SOCK_DGRAM) as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
