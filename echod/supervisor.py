@@ -317,8 +317,9 @@ def _allow_descriptors(wanted: int) -> None:
     """Raise the soft limit as far as it takes; the workers inherit it. Log where the hard limit is below."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = hard == resource.RLIM_INFINITY
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if unlimited else min(wanted, hard), hard))
+    target = wanted if unlimited else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < target:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
     if not unlimited and hard < wanted:
         _log.warning(
             "descriptors_capped",

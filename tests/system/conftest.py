@@ -1,6 +1,7 @@
 """What the system tests ask for: a Debian, a host that runs it, and one that has echod installed."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
@@ -37,6 +38,13 @@ def layers(debian: Debian, release: Release, tmp_path_factory: pytest.TempPathFa
     return cache(lambda mode: make_layer(debian, release, mode, tmp_path_factory.mktemp(f"{debian.suite}-{mode}")))
 
 
+@pytest.fixture(scope="session")
+def standing_hosts(layers: Callable[[Mode], Path]) -> Iterator[Callable[[Mode], Host]]:
+    """Boot a host with echod in a mode, once, and keep it for all who ask."""
+    with ExitStack() as stack:
+        yield cache(lambda mode: stack.enter_context(Host(layers(mode))))
+
+
 @pytest.fixture(params=list(Mode))
 def mode(request: pytest.FixtureRequest) -> Mode:
     """Give each way in which echod can have its ports."""
@@ -62,3 +70,9 @@ def activated(layers: Callable[[Mode], Path]) -> Iterator[Host]:
     """Boot a host whose echod gets its ports from echod.socket."""
     with Host(layers(Mode.ACTIVATED)) as booted:
         yield booted
+
+
+@pytest.fixture
+def standing(standing_hosts: Callable[[Mode], Host], mode: Mode) -> Host:
+    """Give a host with echod that other tests use too, for a test that leaves it as it was: to be quick."""
+    return standing_hosts(mode)

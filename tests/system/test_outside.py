@@ -14,11 +14,11 @@ NOT_UNICAST = "ECHOD_DROPPED_DESTINATION_NOT_UNICAST"
 
 
 def add_addresses(host: Host) -> None:
-    """Give the host more addresses, as a network may at any time."""
+    """Give the host more addresses, as a network may at any time, where it has not got them yet."""
     for address in NEW_ADDRESSES:
         options = ["nodad"] if ":" in address else []
         prefix = 64 if ":" in address else 24
-        host.run(["ip", "address", "add", f"{address}/{prefix}", "dev", "eth0", *options])
+        host.run(["ip", "address", "replace", f"{address}/{prefix}", "dev", "eth0", *options])
 
 
 def payload(size: int) -> bytes:
@@ -26,23 +26,23 @@ def payload(size: int) -> bytes:
     return bytes((at * 7 + at // 256) % 256 for at in range(size))
 
 
-def test_addresses_that_came_after_the_start_are_answered(installed: Host) -> None:
+def test_addresses_that_came_after_the_start_are_answered(standing: Host) -> None:
     """The wildcard is every address at every time, and each answer comes from the very address asked."""
-    before = supervisor(installed)
-    add_addresses(installed)
-    for address in (*NEW_ADDRESSES, installed.address, installed.address6):
-        assert ask(installed, address=address) == b"hello"
-        assert converse(installed, address=address) == b"hello"
-    assert supervisor(installed) == before
+    before = supervisor(standing)
+    add_addresses(standing)
+    for address in (*NEW_ADDRESSES, standing.address, standing.address6):
+        assert ask(standing, address=address) == b"hello"
+        assert converse(standing, address=address) == b"hello"
+    assert supervisor(standing) == before
 
 
-def test_one_client_socket_gets_each_answer_from_the_address_asked(installed: Host) -> None:
+def test_one_client_socket_gets_each_answer_from_the_address_asked(standing: Host) -> None:
     """One socket asks all addresses at once; nothing is mixed up, though all answers come from one server socket."""
-    add_addresses(installed)
+    add_addresses(standing)
     for kind in (socket.AF_INET, socket.AF_INET6):
         mine = [address for address in NEW_ADDRESSES if family(address) == kind]
         asked = {address: f"{address} {number}".encode() for address in mine for number in range(20)}
-        with installed.client(), socket.socket(kind, socket.SOCK_DGRAM) as client:
+        with standing.client(), socket.socket(kind, socket.SOCK_DGRAM) as client:
             client.settimeout(5)
             for address, text in asked.items():
                 client.sendto(text, (address, PORT))
@@ -50,51 +50,51 @@ def test_one_client_socket_gets_each_answer_from_the_address_asked(installed: Ho
         assert answers == {text: address for address, text in asked.items()}
 
 
-def test_link_local_addresses_are_answered(installed: Host) -> None:
+def test_link_local_addresses_are_answered(standing: Host) -> None:
     """A neighbour without any global address is answered from the link-local address asked, on its link."""
     show = ["ip", "-6", "-o", "address", "show", "dev", "eth0", "scope", "link"]
-    with installed.client():  # its own comes when the kernel has looked after its carrier
+    with standing.client():  # its own comes when the kernel has looked after its carrier
         until(lambda: subprocess.run(show, check=True, capture_output=True).stdout, 5, "the client's address")
-    address = installed.run(show).stdout.split()[3].partition("/")[0]
-    with installed.client(), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
+    address = standing.run(show).stdout.split()[3].partition("/")[0]
+    with standing.client(), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
         client.settimeout(5)
         client.connect((address, PORT, 0, socket.if_nametoindex("eth0")))
         client.send(b"neighbour")
         assert client.recv(64) == b"neighbour"
-    with installed.client(), socket.socket(socket.AF_INET6) as stream:
+    with standing.client(), socket.socket(socket.AF_INET6) as stream:
         stream.settimeout(5)
         stream.connect((address, PORT, 0, socket.if_nametoindex("eth0")))
         stream.sendall(b"neighbour")
         assert stream.recv(64) == b"neighbour"
 
 
-def test_every_size_comes_back_exact(installed: Host) -> None:
+def test_every_size_comes_back_exact(standing: Host) -> None:
     """From the empty datagram to the largest there is, over both families, also in fragments; and a long stream."""
-    for address, sizes in ((installed.address, SIZES), (installed.address6, (*SIZES, LARGEST6))):
+    for address, sizes in ((standing.address, SIZES), (standing.address6, (*SIZES, LARGEST6))):
         for size in sizes:
-            assert ask(installed, payload(size), address=address) == payload(size)
+            assert ask(standing, payload(size), address=address) == payload(size)
     stream = payload(100_000)
-    assert converse(installed, stream) == stream
+    assert converse(standing, stream) == stream
 
 
-def test_what_is_sent_to_everybody_is_not_answered(installed: Host) -> None:
-    """A broadcast or multicast is counted and gets no answer, for echod is no amplifier; what comes next is answered."""
-    for destination, address in (("192.0.2.255", ""), ("255.255.255.255", ""), ("ff02::1", installed.address6)):
-        with installed.client(), socket.socket(family(address), socket.SOCK_DGRAM) as client:
+def test_what_is_sent_to_everybody_is_not_answered(standing: Host) -> None:
+    """A broadcast or multicast is counted and gets no answer, for echod is no amplifier; what comes next gets one."""
+    for destination, address in (("192.0.2.255", ""), ("255.255.255.255", ""), ("ff02::1", standing.address6)):
+        with standing.client(), socket.socket(family(address), socket.SOCK_DGRAM) as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0\0")
             client.settimeout(5)
             client.sendto(b"all", (destination, PORT))  # out of the device that it is bound to
-            client.sendto(b"one", (address or installed.address, PORT))
+            client.sendto(b"one", (address or standing.address, PORT))
             assert client.recv(64) == b"one"
-    kill(installed, "USR1", supervisor(installed))
+    kill(standing, "USR1", supervisor(standing))
     # The kernel gives each of several sockets of a port a copy of its own.
-    drops = [int(entry.get(NOT_UNICAST, 0)) for entry in await_event(installed, "counters", 4)]
+    drops = [int(entry.get(NOT_UNICAST, 0)) for entry in await_event(standing, "counters", 4)]
     assert sum(drop > 0 for drop in drops) == 2
     assert sum(drops) >= 3
 
 
-def test_no_other_port_is_open(installed: Host) -> None:
+def test_no_other_port_is_open(standing: Host) -> None:
     """There is port 7 and nothing else: a listing of all listening sockets of the host shows no more."""
-    listing = installed.run(["ss", "--no-header", "-lntu"]).stdout
+    listing = standing.run(["ss", "--no-header", "-lntu"]).stdout
     assert {line.split()[4].rpartition(":")[2] for line in listing.splitlines()} == {"7"}

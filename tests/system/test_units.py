@@ -42,18 +42,18 @@ def test_a_wrong_line_would_be_seen(bound: Host) -> None:
     assert any("ProtectEverything" in complaint for complaint in complaints(bound))
 
 
-def test_the_exposure_is_as_low_as_promised(installed: Host, mode: Mode) -> None:
+def test_the_exposure_is_as_low_as_promised(standing: Host, mode: Mode) -> None:
     """systemd-analyze security finds at most 1.5, and 0.3 with socket activation, while the service serves."""
-    assert answers(installed)
-    report = installed.run(["systemd-analyze", "security", "--no-pager", "echod.service"]).stdout
+    assert answers(standing)
+    report = standing.run(["systemd-analyze", "security", "--no-pager", "echod.service"]).stdout
     (level,) = re.findall(r"Overall exposure level for echod\.service: ([\d.]+)", report)
     assert float(level) <= MOST_EXPOSED[mode], report
 
 
-def test_its_processes_have_no_capability_that_they_do_not_need(installed: Host, mode: Mode) -> None:
+def test_its_processes_have_no_capability_that_they_do_not_need(standing: Host, mode: Mode) -> None:
     """Bound, CAP_NET_BIND_SERVICE is all that any process could ever have; activated, nothing. None is root's."""
-    for pid in (supervisor(installed), *workers(installed)):
-        status = dict(line.split(":\t", 1) for line in installed.read(f"/proc/{pid}/status").splitlines())
+    for pid in (supervisor(standing), *workers(standing)):
+        status = dict(line.split(":\t", 1) for line in standing.read(f"/proc/{pid}/status").splitlines())
         most = NET_BIND_SERVICE if mode is Mode.BOUND else 0
         assert {int(status[name], 16) for name in ("CapEff", "CapPrm", "CapBnd")} == {most}
         assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
