@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -314,17 +315,20 @@ def _buffers(config: Config) -> Buffers:
 
 
 def _allow_descriptors(wanted: int) -> None:
-    """Raise the soft limit as far as it takes; the workers inherit it. Log where the hard limit is below."""
+    """Raise the soft limit as far as it takes; the workers inherit it. Log where that is not far enough."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    unlimited = hard == resource.RLIM_INFINITY
-    target = wanted if unlimited else min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < target:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
-    if not unlimited and hard < wanted:
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    target = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft < target:
+        with suppress(OSError):  # a sandbox may forbid it; the limit stays what it is
+            resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit < wanted:
         _log.warning(
             "descriptors_capped",
-            message=f"this config can need {wanted:,} file descriptors and the limit is {hard:,}: raise LimitNOFILE= "
+            message=f"this config can need {wanted:,} file descriptors and the limit is {limit:,}: raise LimitNOFILE= "
             "or lower tcp.max_connections; until then some connections wait to be accepted",
             wanted=wanted,
-            limit=hard,
+            limit=limit,
         )
