@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import Final
 
 from echod.core.trains import MAX_PAYLOAD, find_runs
+from echod.sockets import UDP_GRO
 from echod.vector import (
     CONTROL_BYTES,
     HEADER_BYTES,
@@ -33,7 +34,6 @@ from echod.vector import (
 )
 
 UDP_SEGMENT: Final = 103
-UDP_GRO: Final = 104
 
 SEGMENT_CMSG_LENGTH: Final = 18
 """`CMSG_LEN(sizeof(u16))`: UDP_SEGMENT takes no other."""

@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from echod.batch import UDP_GRO, UDP_SEGMENT, Batch, Port
+from echod.batch import UDP_SEGMENT, Batch, Port
 from echod.core.listener import Listener, Protocol
-from echod.sockets import SO_MEMINFO, SO_RCVBUFFORCE, Buffers, open_socket
+from echod.sockets import SO_MEMINFO, SO_RCVBUFFORCE, UDP_GRO, Buffers, open_socket
 
 DEADLINE_SECONDS = 10.0
 BUFFERS = Buffers(receive=16 * 1024**2, send=16 * 1024**2)

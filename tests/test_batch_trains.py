@@ -22,8 +22,8 @@ from loopback import (
     udp_server,
 )
 
-from echod.batch import UDP_GRO, Batch, Port
-from echod.sockets import set_up
+from echod.batch import Batch, Port
+from echod.sockets import UDP_GRO, set_up
 
 SO_NO_CHECK = 11
 """Without checksums the kernel makes no trains: UDP_SEGMENT is EINVAL (udp_send_skb in net/ipv4/udp.c)."""

@@ -220,3 +220,26 @@ def test_many_connections_are_echoed_at_once(echod: EchodFactory) -> None:
         for number, sock in enumerate(socks):
             sock.sendall(f"this is {number}".encode())
         assert [sock.recv(64) for sock in socks] == [f"this is {number}".encode() for number in range(50)]
+
+
+def test_the_default_limits_hold_as_many_connections_as_they_say(echod: EchodFactory) -> None:
+    """1,024 connections, 64 from each of 16 sources, are open and echoed at once; of a 17th source, none is."""
+    daemon, port = serve(echod)
+    with ExitStack() as stack:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if hard < 2048:
+            pytest.skip(f"this process may have {hard} descriptors only")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        target = ("127.0.0.1", port)
+        socks = [
+            stack.enter_context(socket.create_connection(target, SECONDS, (f"127.1.0.{source}", 0)))
+            for source in range(1, 17)
+            for _ in range(64)
+        ]
+        for number, sock in enumerate(socks):
+            sock.sendall(f"{number:04}".encode())
+        assert [sock.recv(4) for sock in socks] == [f"{number:04}".encode() for number in range(1024)]
+        with socket.create_connection(target, SECONDS, ("127.1.0.17", 0)) as one_more:
+            assert read_to_end(one_more) == b""
+    wait_until(lambda: closes(daemon, port) == {"finished": 1024, "over_limit": 1}, "all had ended")
