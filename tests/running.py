@@ -146,7 +146,10 @@ class Daemon:
     def write(self, config: Mapping[str, Any] | str) -> None:
         """Put this config in the place of the one in the file."""
         text = config if isinstance(config, str) else yaml.safe_dump(dict(config))
-        self.config_path.write_text(text, encoding="utf-8")
+        # As a whole, as editors do: a reload that is under way must not read half of it.
+        new = self.config_path.with_suffix(".new")
+        new.write_text(text, encoding="utf-8")
+        new.replace(self.config_path)
 
     # -- what it says
 
