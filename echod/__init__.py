@@ -10,26 +10,32 @@ The floors. Imports only go down; modules of one floor do not import each other 
     worker       4  one process: one epoll loop over its services
     udp, tcp     3  UdpEcho: receive, admit, reply; TcpEcho: accept, echo, half-close, limits
     books        3  totals, and the log entries made of them
+    ownership    2  the addresses of this host, asked for once a second
     announce     2  what the supervisor says of itself: status line, log entries
     batch        2  a vector of datagrams: what came in, what goes out, trains
     holdings     2  the listening sockets that the supervisor holds for life
     vector       1  the memory and the two calls under a batch; the only unsafe module
     sockets      1  open or adopt listening sockets; the only module that binds
+    netlink      1  the addresses that are this host's own, as the kernel has them
+    port         1  one UDP socket and what was learned about it
+    refusals     1  who was refused: a few log entries, however many they are
+    descriptors  1  how many file descriptors there may be
     poll         1  epoll with a callback for each descriptor
     signals      1  signals as bytes on a socket
     status       1  the status file: written by the supervisor, read by `echod reload`
     systemd      1  sd_notify, passed sockets, the watchdog's interval
     daemonize    1  python-daemon, for hosts without systemd
     configfile   1  where the config comes from
+    kernel       1  what this host makes of a config: the sysctls that `echod check` warns of
     logs         1  structlog to journal, console or JSON; the only module that configures it
-    core/        0  pure decisions: config, admission, trains, connections, counters, plan, errors
+    core/        0  pure decisions: config, admission, rates, loops, trains, connections, counters, plan, errors
 
 The life of a datagram:
 
 1. `Worker.run` wakes from epoll and reads the clock once.
 2. `UdpEcho.on_readable`, at most MAX_BATCHES_PER_WAKEUP batches, so that a flood on one socket starves no other.
 3. `Batch.receive`: one `recvmmsg` into the slots. A slot may hold a train: many datagrams, one header.
-4. `Admission.admits_all`, one look over the batch; only if that fails `Admission.admit` for each slot.
+4. `Admission.admit_all`, a few looks over the batch; for trains, and what is odd, `Admission.admit` for each slot.
 5. `Batch.reply`: one `sendmmsg` from the same bytes, to where they came from, from the address that was asked.
 
 The life of a config change:

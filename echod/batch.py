@@ -17,7 +17,8 @@ from collections.abc import Hashable
 from contextlib import suppress
 from typing import Final
 
-from echod.core.trains import MAX_PAYLOAD, find_runs
+from echod.core.trains import find_runs
+from echod.port import Port
 from echod.sockets import UDP_GRO
 from echod.vector import (
     CONTROL_BYTES,
@@ -41,31 +42,21 @@ SEGMENT_CMSG_LENGTH: Final = 18
 WORTH_JOINING: Final = 2
 """Datagrams a message, on the average, below which joining costs more time here than it saves in the kernel."""
 
+LOOPBACK_IFINDEX: Final = 1
+"""Of `lo`, in every network namespace (include/net/flow.h)."""
+
 _NOT_WHOLE: Final = socket.MSG_TRUNC | socket.MSG_CTRUNC
 _FATAL: Final = frozenset({errno.EBADF, errno.ENOTSOCK})
 _NO_TRAIN: Final = frozenset({errno.EIO, errno.EINVAL, errno.EMSGSIZE})
 """What the kernel says of a train that the route or the device cannot take, though each datagram may pass."""
 
 
-class Port:
-    """One bound UDP socket and what was learned about it."""
-
-    __slots__ = ("family", "fd", "longest_joined", "sock")
-
-    def __init__(self, sock: socket.socket) -> None:
-        """Take a socket set up by `sockets`."""
-        self.sock = sock
-        self.fd = sock.fileno()
-        self.family = socket.AddressFamily(sock.family)
-        self.longest_joined = MAX_PAYLOAD
-        """Neighbours longer than this are not joined: the kernel refused such a train here before."""
-
-
 class Batch:
     """Up to `SLOTS` received datagrams or trains. One for each worker, used by one socket after another.
 
-    After `receive`: `datagrams` and `octets` received, the slots that are `truncated` or `not_unicast`. After
-    `reply`: `replied` datagrams, `replied_octets`, and `failures`, errno to datagrams.
+    After `receive`: `datagrams` and `octets` received; the `peers` of the slots, as they lie in a `sockaddr`, and the
+    `distinct` ones among them; the slots that are `truncated` or `not_unicast`. After `reply`: `replied` datagrams,
+    `replied_octets`, and `failures`, errno to datagrams.
     """
 
     def __init__(self) -> None:
@@ -73,7 +64,11 @@ class Batch:
         self._vector = Vector()
         self._span: Span = self._vector.spans[0]
         self._weights: list[int] | None = None
+        self._segments: dict[int, int] = {}
         self._refused: set[int] = set()
+        self._arrivals: list[int] = []
+        self.peers: tuple[bytes, ...] = ()
+        self.distinct: set[bytes] = set()
         self.truncated: set[int] = set()
         self.not_unicast: set[int] = set()
         self.datagrams = self.octets = self.replied = self.replied_octets = 0
@@ -88,37 +83,62 @@ class Batch:
         """
         vector = self._vector
         vector.restore(self._span)
-        self._weights = None
+        if self._weights is not None:
+            self._weights, self._segments = None, {}
         if self._refused or self.truncated or self.not_unicast:
             self._refused, self.truncated, self.not_unicast = set(), set(), set()
         count = vector.receive(port.fd)
         if count < 0:
             self._span = vector.spans[0]
+            self.peers, self.distinct = (), set()
             self.datagrams = self.octets = 0
             self._look_at_receive_error(vector.error())
             return 0
         span = self._span = vector.spans[count]
         self.datagrams = count
         self.octets = sum(span.length.tolist())
+        self.peers = vector.peers(span, port.family)
+        self.distinct = set(self.peers)
+        ifindex = span.ifindex[port.family]
+        self._arrivals = ifindex.tolist()
         if self._all_plain(span, port.family):
-            span.ifindex[port.family][:] = span.zeros32
+            # Left as it came, the index would force the reply out of that interface, past the routing table.
+            ifindex[:] = span.zeros32
         else:
             self._inspect(span, port.family)
         return count
 
     @property
-    def suspect(self) -> bool:
-        """Whether any slot was not received whole, or was sent to no unicast address."""
-        return bool(self.truncated or self.not_unicast)
+    def uniform(self) -> bool:
+        """Whether all slots are single datagrams, whole, sent to a unicast address, and came in the same way."""
+        on_loopback = self._arrivals.count(LOOPBACK_IFINDEX)
+        return self._weights is None and on_loopback in (0, len(self._arrivals))
 
-    def source_ports(self) -> list[int]:
-        """Return the source port of each slot, as it lies in the `sockaddr`."""
-        return self._span.source_port.tolist()
+    def came_in_on_loopback(self, slot: int) -> bool:
+        """Tell whether this slot came in on the loopback interface; where that cannot be known, it did not."""
+        return self._arrivals[slot] == LOOPBACK_IFINDEX and slot not in self.truncated
 
-    def refuse(self, slot: int) -> int:
-        """Leave this slot unanswered; return how many datagrams that are."""
-        self._refused.add(slot)
+    def weight(self, slot: int) -> int:
+        """Return how many datagrams this slot holds."""
         return 1 if self._weights is None else self._weights[slot]
+
+    def last_datagram(self, slot: int) -> bytes:
+        """Return the payload of the last, or only, datagram of this slot."""
+        length = self._span.length[slot]
+        first = (self.weight(slot) - 1) * self._segments.get(slot, 0)
+        return self._vector.payload(slot, first, length)
+
+    def refuse(self, slot: int, datagrams: int) -> None:
+        """Leave the last so many datagrams of this slot unanswered."""
+        kept = self.weight(slot) - datagrams
+        if kept <= 0 or self._weights is None:
+            self._refused.add(slot)
+            return
+        cut = self._span.length[slot] - kept * self._segments[slot]
+        self._span.length[slot] -= cut
+        self._weights[slot] = kept
+        self.datagrams -= datagrams
+        self.octets -= cut
 
     @staticmethod
     def _look_at_receive_error(error: int) -> None:
@@ -154,9 +174,10 @@ class Batch:
             if train:
                 # In: UDP_GRO with an int. Out: UDP_SEGMENT with a u16, or EINVAL. Little-endian: same place.
                 words[at], words[at + 3] = SEGMENT_CMSG_LENGTH, UDP_SEGMENT
+                self._segments[slot] = words[at + 4]
                 weights[slot] = -(-lengths[slot] // words[at + 4])
                 at += SEGMENT_WORDS
-            # Left as it came, the index would force the reply out of that interface, past the routing table.
+                self._arrivals[slot] = words[at + layout.ifindex]
             words[at + layout.ifindex] = 0
             if not self._unicast(family, at):
                 self.not_unicast.add(slot)
@@ -201,19 +222,18 @@ class Batch:
     def _has_neighbours(self, port: Port) -> bool:
         """Tell whether two slots may be of one peer: joining costs, so look first if it can pay."""
         count = self._span.count
-        return count > 1 and port.longest_joined > 0 and len(set(self._span.name[0].tolist())) < count
+        return port.longest_joined > 0 and len(self.distinct) < count
 
     def _runs(self, port: Port) -> list[range]:
         """Split the slots that were not refused into runs that can each go out as one message."""
         span = self._span
         ipv6 = port.family == socket.AF_INET6
-        parts = (*span.name, *span.destination6) if ipv6 else (span.name[0], span.spec_dst)
+        local = span.destination6 if ipv6 else (span.spec_dst,)
         lengths = span.length.tolist()
         # Equal are those of one length, one peer and one local address.
-        keys: list[Hashable] = list(zip(lengths, *(part.tolist() for part in parts), strict=True))
-        for slot, weight in enumerate(self._weights or ()):
-            if weight > 1:
-                keys[slot] = slot  # a train already, equal to nothing else
+        keys: list[Hashable] = list(zip(lengths, self.peers, *(part.tolist() for part in local), strict=True))
+        for slot in self._segments:
+            keys[slot] = slot  # a train already, equal to nothing else
         for slot in self._refused:
             keys[slot] = None
         return find_runs(keys, lengths, port.longest_joined)
@@ -293,7 +313,7 @@ class Batch:
             )
             return
         slot = run.start
-        segment = vector.words[(vector.control_at + slot * CONTROL_BYTES) // 4 + 4] & 0xFFFF
+        segment = self._segments[slot]
         starts = range(0, span.length[slot], segment)
         for chunk in (starts[i : i + SLOTS] for i in range(0, len(starts), SLOTS)):
             self._split(slot, chunk)

@@ -17,9 +17,9 @@ from typing import Final, NoReturn
 
 from setproctitle import setproctitle
 
-from echod import __version__, configfile, logs, signals, status, systemd
+from echod import __version__, configfile, kernel, logs, signals, status, systemd
 from echod.announce import Announcer
-from echod.core.config import parse_config
+from echod.core.config import in_order, parse_config
 from echod.core.document import render
 from echod.core.errors import ConfigError, EchodError, ExitCode, UsageError
 from echod.daemonize import detach
@@ -129,11 +129,11 @@ def _check(arguments: argparse.Namespace) -> int:
     path: Path = arguments.config or configfile.DEFAULT_PATH
     text = configfile.read_text(path)
     try:
-        _, warnings = parse_config(text)
+        config, found = parse_config(text)
     except ConfigError as error:
         print(_explain(path, text, error))
         return error.exit_code
-    if warnings:
+    if warnings := in_order((*found, *kernel.warnings(config, text))):
         print(render(warnings, kind="warning", file=str(path), text=text.decode()))
     print(f"{path}: ok")
     return ExitCode.OK

@@ -11,19 +11,22 @@ import secrets
 import signal
 import socket
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
 from echod import logs
+from echod.core.addresses import Network, pack_networks
 from echod.core.config import Config
 from echod.core.counters import CounterPage, SlotField
 from echod.core.errors import ExitCode
 from echod.core.listener import Listener, Protocol
+from echod.core.ratelimit import RateLimit
+from echod.core.tally import Report
 from echod.poll import READ, Poll
-from echod.worker import DRAIN, READY, SERVE, Birth, ServedSocket, live
+from echod.worker import DRAIN, OWN, READY, SERVE, Birth, ServedSocket, live, open_channel
 
 STUCK_AFTER_CHECKS: Final = 5
 """A worker whose heartbeat stood still for so many checks in a row, a second apart, is stuck."""
@@ -32,6 +35,8 @@ MIN_BACKOFF_SECONDS: Final = 0.1
 MAX_BACKOFF_SECONDS: Final = 5.0
 STEADY_SECONDS: Final = 10.0
 """A worker that lived so long did not die of its birth: the next one comes without delay."""
+
+_MOST_OF_A_REPORT: Final = 1 << 16
 
 _log = structlog.get_logger()
 
@@ -65,7 +70,7 @@ class Death:
 class Generation:
     """Workers of one config."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what the supervisor decides, and where it hears of it
         self,
         number: int,
         config: Config,
@@ -73,12 +78,15 @@ class Generation:
         *,
         workers: int,
         poll: Poll,
+        on_report: Callable[[Listener, Report], None],
     ) -> None:
-        """Make the counters page; no worker is there yet."""
+        """Make what the workers share; none is there yet. What they report of refusals goes to `on_report`."""
         self.number = number
         self.config = config
         self._sockets = sockets
         self._poll = poll
+        self._own: Sequence[Network] = ()
+        self._on_report = on_report
         self._secret = secrets.token_bytes(16)
         self._serving = False
         self._draining = False
@@ -87,6 +95,9 @@ class Generation:
         places = config.tcp.max_connections + 2 if has_tcp else 0
         size = CounterPage.size(slots=workers, listeners=len(sockets), places=places)
         self.page = CounterPage(memoryview(mmap.mmap(-1, size)), slots=workers, listeners=tuple(sockets), places=places)
+        limits = config.limits
+        limited = limits.datagrams_per_second is not None or limits.total_datagrams_per_second is not None
+        self._rates = memoryview(mmap.mmap(-1, RateLimit.size(limits.sources))) if limited else None
         self.slots = tuple(Slot(number=number) for number in range(workers))
 
     # -- what it is doing
@@ -118,12 +129,14 @@ class Generation:
 
         Raises OSError where the host has no process or descriptor left.
         """
-        ours, theirs = socket.socketpair()
+        ours, theirs = open_channel()
         birth = Birth(
             slot=slot.number,
             config=self.config,
             sockets=self._share(slot.number),
             page=self.page,
+            rates=self._rates,
+            own=self._own,
             secret=self._secret,
             channel=theirs,
             supervisor=os.getpid(),
@@ -160,14 +173,17 @@ class Generation:
         if slot.channel is None:
             return
         try:
-            message = slot.channel.recv(1)
+            message = slot.channel.recv(_MOST_OF_A_REPORT)
         except OSError:
             message = b""
         if message == READY:
             slot.ready = True
             if self._serving:
                 self._tell(slot, SERVE)
-        elif not message:
+        elif message:
+            report = Report.unpack(message)
+            self._on_report(self.page.listeners[report.listener], report)
+        else:
             self._hang_up(slot)
 
     def _hang_up(self, slot: Slot) -> None:
@@ -183,6 +199,12 @@ class Generation:
         self._serving = True
         for slot in self.slots:
             self._tell(slot, SERVE)
+
+    def set_own_addresses(self, own: Sequence[Network]) -> None:
+        """Let the workers know what this host takes for its own addresses, also those that are yet to be born."""
+        self._own = own
+        for slot in self.slots:
+            self._tell(slot, OWN + pack_networks(own))
 
     def find_stuck(self) -> list[Slot]:
         """Look at every heartbeat; return the slots whose worker is stuck. To be called once a second."""

@@ -1,7 +1,8 @@
 """The listening sockets that the supervisor holds for life, by listener.
 
-Owns them: workers only inherit copies, so no worker's death, and no reload, loses a datagram that the kernel has
-queued. Never reads one. Invariant: `acquire` touches nothing that is held; only `commit` does, and it cannot fail.
+Owns them, and the netlink socket that may be passed with them: workers only inherit copies, so no worker's death, and
+no reload, loses a datagram that the kernel has queued. Never reads one. Invariant: `acquire` touches nothing that is
+held; only `commit` does, and it cannot fail.
 """
 
 import socket
@@ -40,6 +41,8 @@ class Holdings:
 
     def __init__(self) -> None:
         """Hold nothing."""
+        self.netlink: socket.socket | None = None
+        """What systemd passed for asking the host for its addresses, which a sandbox without its network cannot."""
         self._sockets: dict[Listener, list[socket.socket]] = {}
         self._adopted: dict[Listener, None] = {}
         self._dropped_before: dict[Listener, int] = {}
@@ -49,12 +52,30 @@ class Holdings:
         """Return the listeners that the service manager passed."""
         return tuple(self._adopted)
 
+    @property
+    def adopted_sockets(self) -> list[socket.socket]:
+        """Return the sockets of these listeners."""
+        return [sock for listener in self._adopted for sock in self._sockets[listener]]
+
     def adopt(self, descriptors: Iterable[int], buffers: Buffers) -> None:
         """Take over passed sockets. Raises EchodError where one cannot be served."""
         for fd in descriptors:
             listener, sock = adopt_socket(fd, buffers)
+            if listener is None:
+                self._adopt_netlink(sock)
+                continue
             self._sockets.setdefault(listener, []).append(sock)
             self._adopted[listener] = None
+
+    def _adopt_netlink(self, sock: socket.socket) -> None:
+        """Keep the one netlink socket. Raises EchodError where there is another."""
+        if self.netlink is not None:
+            number = sock.fileno()
+            sock.close()
+            raise EchodError(
+                f"passed socket {number} is a second ListenNetlink=route: the .socket unit may have one only"
+            )
+        self.netlink = sock
 
     def acquire(self, listeners: Sequence[Listener], *, workers: int, buffers: Buffers) -> Acquisition:
         """Open what these listeners and what was adopted need, for so many workers.

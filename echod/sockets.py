@@ -99,16 +99,20 @@ def bind_socket(sock: socket.socket, listener: Listener) -> None:
         raise _bind_error(listener, error) from None
 
 
-def adopt_socket(fd: int, buffers: Buffers) -> tuple[Listener, socket.socket]:
+def adopt_socket(fd: int, buffers: Buffers) -> tuple[Listener | None, socket.socket]:
     """Take over a socket that the service manager passed; return it with the listener that it is.
 
-    Raises EchodError where it is no socket that echod can serve, with what to change in the .socket unit.
+    None where it is no listener but ListenNetlink=route, by which a sandbox without a network asks for the host's
+    addresses. Raises EchodError where it is neither, with what to change in the .socket unit.
     """
     try:
         sock = socket.socket(fileno=fd)
     except OSError as error:
         raise EchodError(f"passed descriptor {fd} is no socket: {error.strerror}") from None
     try:
+        if sock.family == socket.AF_NETLINK:
+            _adopt_netlink(sock)
+            return None, sock
         listener = _identify(sock)
         set_up(sock, buffers)
     except BaseException:
@@ -211,13 +215,24 @@ def _zone(index: int) -> str:
         return str(index)
 
 
+def _adopt_netlink(sock: socket.socket) -> None:
+    """Set up a passed netlink socket, whose other options do no harm. Raises EchodError where it is not of routes."""
+    if sock.proto != socket.NETLINK_ROUTE:
+        raise EchodError(
+            f"passed socket {sock.fileno()} is netlink but not of routes: the .socket unit may have no ListenNetlink= "
+            "but ListenNetlink=route"
+        )
+    sock.setblocking(False)
+    sock.set_inheritable(False)
+
+
 def _identify(sock: socket.socket) -> Listener:
     """Return the listener that a passed socket is. Raises EchodError where echod cannot serve it."""
     protocol = {socket.SOCK_DGRAM: Protocol.UDP, socket.SOCK_STREAM: Protocol.TCP}.get(socket.SocketKind(sock.type))
     if protocol is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
         raise EchodError(
             f"passed socket {sock.fileno()} is neither UDP nor TCP: the .socket unit may only have "
-            "ListenDatagram= and ListenStream= with an address and port"
+            "ListenDatagram= and ListenStream= with an address and port, and ListenNetlink=route"
         )
     if protocol is Protocol.TCP and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         raise EchodError(f"passed socket {sock.fileno()} is a connection: the .socket unit needs Accept=no")

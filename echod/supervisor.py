@@ -6,10 +6,8 @@ commit. Invariant: until commit nothing that serves has been touched, so every e
 """
 
 import os
-import resource
 import signal
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -27,9 +25,12 @@ from echod.core.counters import CounterPage
 from echod.core.errors import EchodError, StartFailedError
 from echod.core.listener import Listener
 from echod.core.timers import Agenda
+from echod.descriptors import allow_descriptors
 from echod.generation import MAX_BACKOFF_SECONDS, Death, Generation
 from echod.holdings import Acquisition, Holdings
+from echod.ownership import Ownership
 from echod.poll import READ, Poll
+from echod.refusals import Refusals
 from echod.sockets import Buffers, has_address
 
 RAISE_SECONDS: Final = 10.0
@@ -85,6 +86,8 @@ class Supervisor:
         self._retiring: list[Generation] = []
         self._generations = 0
         self._books = Books(self._holdings)
+        self._refusals = Refusals()
+        self._ownership: Ownership | None = None
         self._traffic_due = False
         self._reload_wanted = False
         self._stopping = False
@@ -114,6 +117,8 @@ class Supervisor:
         self._holdings.adopt(self._passed, _buffers(reading.config))
         for listener in self._holdings.adopted:
             _log.info("listener_adopted", listener=str(listener))
+        self._ownership = Ownership(self._holdings.netlink, self._holdings.adopted_sockets)
+        self._ownership.look()
         self._begin(reading, now)
 
     def _begin(self, reading: Reading, now: float) -> None:
@@ -122,16 +127,25 @@ class Supervisor:
         self._announcer.reading(reading)
         workers = len(os.sched_getaffinity(0)) if config.workers == "auto" else config.workers
         listeners = config.listeners if reading.path else self._first_try(config)
-        _allow_descriptors(len(listeners) * workers + config.tcp.max_connections + SPARE_DESCRIPTORS)
+        allow_descriptors(len(listeners) * workers + config.tcp.max_connections + SPARE_DESCRIPTORS)
         acquisition = self._holdings.acquire(listeners, workers=workers, buffers=_buffers(config))
         self._generations += 1
         try:
-            generation = Generation(self._generations, config, acquisition.sockets, workers=workers, poll=self._poll)
+            generation = Generation(
+                self._generations,
+                config,
+                acquisition.sockets,
+                workers=workers,
+                poll=self._poll,
+                on_report=self._refusals.add,
+            )
         except (OSError, MemoryError) as error:
             self._holdings.abandon(acquisition)
             raise StartFailedError(f"there is no memory for the counters of {workers} workers: {error}") from None
         self._transition = transition = Transition(generation=generation, acquisition=acquisition)
         self._agenda.at(now + RAISE_SECONDS, lambda _now: self._give_up(transition))
+        if self._ownership is not None:
+            generation.set_own_addresses(self._ownership.networks)
         try:
             generation.raise_workers(now)
         except OSError as error:
@@ -292,6 +306,10 @@ class Supervisor:
                 generation.kill(slot)
         if fresh:
             self._announcer.alive(now)
+        if self._ownership is not None and self._ownership.look():
+            for generation in self._living():
+                generation.set_own_addresses(self._ownership.networks)
+        self._refusals.log_due(now)
         if self._current is not None:
             self._announcer.refresh(lambda: self._books.datagrams(self._pages()), now)
 
@@ -312,23 +330,3 @@ class Supervisor:
 
 def _buffers(config: Config) -> Buffers:
     return Buffers(receive=config.udp.receive_buffer, send=config.udp.send_buffer)
-
-
-def _allow_descriptors(wanted: int) -> None:
-    """Raise the soft limit as far as it takes; the workers inherit it. Log where that is not far enough."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return
-    target = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft < target:
-        with suppress(OSError):  # a sandbox may forbid it; the limit stays what it is
-            resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if limit < wanted:
-        _log.warning(
-            "descriptors_capped",
-            message=f"this config can need {wanted:,} file descriptors and the limit is {limit:,}: raise LimitNOFILE= "
-            "or lower tcp.max_connections; until then some connections wait to be accepted",
-            wanted=wanted,
-            limit=limit,
-        )

@@ -11,10 +11,13 @@ import socket
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Final
 
+from echod.core.admission import Access
 from echod.core.connections import ConnectionLedger
 from echod.core.counters import Close, TcpField
+from echod.core.tally import Tally
 from echod.poll import READ, SHARED, WRITE, Poll
 from echod.sockets import TCP_BACKLOG
 
@@ -68,11 +71,16 @@ class TcpEcho:
         *,
         poll: Poll,
         buffer: memoryview,
+        access: Access,
         ledger: ConnectionLedger,
         row: memoryview,
+        tally: Tally,
         timeouts: Timeouts,
     ) -> None:
-        """Share the worker's poll, ledger and buffer of READ_BYTES; count into this listener's row."""
+        """Share the worker's poll, access lists, ledger and buffer of READ_BYTES.
+
+        Count into this listener's row, and into its tally of the refused.
+        """
         self.poll = poll
         self.buffer = buffer
         self.row = row
@@ -80,7 +88,9 @@ class TcpEcho:
         self.reading: OrderedDict[Connection, float] = OrderedDict()
         self.writing: OrderedDict[Connection, float] = OrderedDict()
         self._listener: socket.socket | None = listener
+        self._access = access
         self._ledger = ledger
+        self._tally = tally
         self._timeouts = timeouts
         self._paused_until: float | None = None
         self._drain_until: float | None = None
@@ -118,19 +128,27 @@ class TcpEcho:
             self._paused_until = now + ACCEPT_PAUSE_SECONDS
 
     def _open(self, sock: socket.socket, host: str, now: float) -> None:
-        """Take a connection on, or close it at once where there are too many."""
+        """Take a connection on, or close it at once where its source may not be answered or there are too many."""
         self.row[TcpField.ACCEPTED] += 1
+        if not self._access.admits(host):
+            self._refuse(sock, host, Close.ACCESS)
+            return
         key = self._ledger.key(host)
         place = self._ledger.enter(key)
         refusal = self._ledger.over_limit(key)
         if refusal is not None:
             self._ledger.leave(place)
-            self.row[TcpField.CLOSED + refusal] += 1
-            sock.close()
+            self._refuse(sock, host, refusal)
             return
         connection = Connection(self, sock, place)
         self.reading[connection] = now
         self.poll.register(sock.fileno(), READ, connection.on_ready)
+
+    def _refuse(self, sock: socket.socket, host: str, refusal: Close) -> None:
+        """Close a connection that was not taken on."""
+        self.row[TcpField.CLOSED + refusal] += 1
+        self._tally.add(refusal, ip_address(host.partition("%")[0]).packed, 1)
+        sock.close()
 
     def end(self, connection: "Connection", reason: Close) -> None:
         """End a connection: what the kernel took still goes out, then FIN."""

@@ -6,9 +6,11 @@ Invariant: every datagram received ends in exactly one number: replied, one drop
 
 from typing import Final
 
-from echod.batch import Batch, Port
-from echod.core.admission import Admission
+from echod.batch import Batch
+from echod.core.admission import Admission, Drop, address_of
 from echod.core.counters import UdpField, send_failed_field
+from echod.core.tally import Tally
+from echod.port import Port
 from echod.vector import SLOTS
 
 MAX_BATCHES_PER_WAKEUP: Final = 8
@@ -18,14 +20,15 @@ MAX_BATCHES_PER_WAKEUP: Final = 8
 class UdpEcho:
     """One UDP socket of a worker."""
 
-    def __init__(self, port: Port, batch: Batch, admission: Admission, row: memoryview) -> None:
-        """Share the worker's batch; count into this listener's row of the counters page."""
+    def __init__(self, port: Port, batch: Batch, admission: Admission, row: memoryview, tally: Tally) -> None:
+        """Share the worker's batch and admission; count into this listener's row, and into its tally of the refused."""
         self.port = port
         self._batch = batch
         self._admission = admission
         self._row = row
+        self._tally = tally
 
-    def on_readable(self, _now: float) -> None:
+    def on_readable(self, now: float) -> None:
         """Answer what is queued, at most MAX_BATCHES_PER_WAKEUP batches of it."""
         batch, row, port = self._batch, self._row, self.port
         for _ in range(MAX_BATCHES_PER_WAKEUP):
@@ -34,8 +37,10 @@ class UdpEcho:
                 return
             row[UdpField.RECEIVED] += batch.datagrams
             row[UdpField.RECEIVED_BYTES] += batch.octets
-            if batch.suspect or not self._admission.admits_all(batch.source_ports()):
-                self._admit_each()
+            if batch.uniform:
+                self._admit_all(now)
+            else:
+                self._admit_each(now)
             batch.reply(port)
             row[UdpField.REPLIED] += batch.replied
             row[UdpField.REPLIED_BYTES] += batch.replied_octets
@@ -44,11 +49,44 @@ class UdpEcho:
             if slots < SLOTS:
                 return
 
-    def _admit_each(self) -> None:
-        """Decide slot by slot, where one look over the whole batch did not settle it."""
-        batch = self._batch
-        for slot, source_port in enumerate(batch.source_ports()):
+    def _admit_all(self, now: float) -> None:
+        """Decide on a batch of plain datagrams in one look."""
+        batch, admission = self._batch, self._admission
+        on_loopback = batch.came_in_on_loopback(0)
+        spared = admission.spared
+        refused, due = admission.admit_all(batch.peers, batch.distinct, on_loopback=on_loopback, now=now)
+        for slot, drop in refused.items():
+            self._refuse(slot, drop, 1)
+        for slot in due:
+            self._look_closer(slot)
+        self._row[UdpField.SPARED] += admission.spared - spared
+
+    def _admit_each(self, now: float) -> None:
+        """Decide slot by slot: on trains, and where one is not whole, not unicast, or came in another way."""
+        batch, admission = self._batch, self._admission
+        spared = admission.spared
+        for slot, peer in enumerate(batch.peers):
+            weight, on_loopback = batch.weight(slot), batch.came_in_on_loopback(slot)
             unicast, truncated = slot not in batch.not_unicast, slot in batch.truncated
-            drop = self._admission.admit(source_port, unicast=unicast, truncated=truncated)
+            drop = admission.admit(peer, on_loopback=on_loopback, unicast=unicast, truncated=truncated)
             if drop is not None:
-                self._row[UdpField.DROPPED + drop] += batch.refuse(slot)
+                self._refuse(slot, drop, weight)
+                continue
+            within = admission.take(peer, weight, now)
+            if within < weight:
+                self._refuse(slot, Drop.RATE, weight - within)
+            if within and admission.count(peer, within, on_loopback=on_loopback):
+                self._look_closer(slot)
+        self._row[UdpField.SPARED] += admission.spared - spared
+
+    def _look_closer(self, slot: int) -> None:
+        """Refuse the last datagram of a slot if it goes round."""
+        peer = self._batch.peers[slot]
+        if self._admission.repeats(peer, self._batch.last_datagram(slot)):
+            self._refuse(slot, Drop.LOOP, 1)
+
+    def _refuse(self, slot: int, drop: Drop, datagrams: int) -> None:
+        """Leave so many datagrams of a slot unanswered, and say why in numbers."""
+        self._batch.refuse(slot, datagrams)
+        self._row[UdpField.DROPPED + drop] += datagrams
+        self._tally.add(drop, address_of(self._batch.peers[slot]), datagrams)

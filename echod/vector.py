@@ -17,6 +17,7 @@ import socket
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
+from struct import Struct
 from typing import Final, Literal
 
 SLOTS: Final = 64
@@ -62,6 +63,8 @@ class Layout:
     """`msg_controllen` of a datagram: PKTINFO alone."""
     ifindex: int
     """Word of the interface index: `ipi_ifindex`, `ipi6_ifindex`."""
+    peer: str
+    """A name in the format of `struct`: what tells a peer from any other, and the room behind it."""
 
     @property
     def train(self) -> int:
@@ -70,8 +73,8 @@ class Layout:
 
 
 LAYOUTS: Final = {
-    socket.AF_INET: Layout(plain=32, ifindex=4),
-    socket.AF_INET6: Layout(plain=40, ifindex=8),
+    socket.AF_INET: Layout(plain=32, ifindex=4, peer="8s24x"),
+    socket.AF_INET6: Layout(plain=40, ifindex=8, peer="28s4x"),
 }
 
 
@@ -99,9 +102,8 @@ class Span:
     flags: memoryview
     length: memoryview
     iov_length: memoryview
-    name: tuple[memoryview, memoryview, memoryview, memoryview]
-    """The address in four 64-bit words; the first is family, port and (IPv4) the whole address."""
-    source_port: memoryview
+    peers: dict[socket.AddressFamily, Struct]
+    """Reads all names at once: family, port, address, and (IPv6) flow and scope of each, as bytes."""
     spec_dst: memoryview
     """IPv4: the local address that the kernel would answer from."""
     destination: memoryview
@@ -182,7 +184,7 @@ class Vector:
 
     def _span(self, count: int) -> Span:
         strided = partial(self._strided, count=count)
-        header, iovec, name, control = self.received_at, self.iovecs_at, self.names_at, self.control_at
+        header, iovec, control = self.received_at, self.iovecs_at, self.control_at
         longs, words = self.longs, self.words
         return Span(
             count=count,
@@ -191,13 +193,7 @@ class Vector:
             flags=strided(longs, header + 48, HEADER_BYTES),
             length=strided(longs, header + 56, HEADER_BYTES),
             iov_length=strided(longs, iovec + 8, IOVEC_BYTES),
-            name=(
-                strided(longs, name, NAME_BYTES),
-                strided(longs, name + 8, NAME_BYTES),
-                strided(longs, name + 16, NAME_BYTES),
-                strided(longs, name + 24, NAME_BYTES),
-            ),
-            source_port=strided(self.octets.cast("H"), name + 2, NAME_BYTES),
+            peers={family: Struct(layout.peer * count) for family, layout in LAYOUTS.items()},
             spec_dst=strided(words, control + 20, CONTROL_BYTES),
             destination=strided(words, control + 24, CONTROL_BYTES),
             ifindex={
@@ -214,6 +210,14 @@ class Vector:
             plain_control={family: view[:count] for family, view in _PLAIN_CONTROL.items()},
             room=(_NAME_ROOM[:count], _CONTROL_ROOM[:count], _PAYLOAD_ROOM[:count]),
         )
+
+    def peers(self, span: Span, family: socket.AddressFamily) -> tuple[bytes, ...]:
+        """Return the peer of each slot, as it lies in its `sockaddr`."""
+        return span.peers[family].unpack_from(self._headers, self.names_at)
+
+    def payload(self, slot: int, first: int, after: int) -> bytes:
+        """Return a copy of a part of the payload of a slot."""
+        return self._payload[slot * SLOT_BYTES + first : slot * SLOT_BYTES + after]
 
     @staticmethod
     def restore(span: Span) -> None:

@@ -10,20 +10,26 @@ import ctypes
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from random import Random
 from time import monotonic
 from typing import Final
 
 from setproctitle import setproctitle
 
-from echod.batch import Batch, Port
-from echod.core.admission import Admission
-from echod.core.config import Config
+from echod.batch import Batch
+from echod.core.addresses import Network, unpack_networks
+from echod.core.admission import Access, Admission, Rules
+from echod.core.config import Config, LimitsConfig
 from echod.core.connections import ConnectionLedger
 from echod.core.counters import CounterPage, SlotField
 from echod.core.listener import Listener, Protocol
+from echod.core.ratelimit import RateLimit
+from echod.core.tally import Tally
 from echod.poll import READ, SHARED, Poll
+from echod.port import Port
 from echod.tcp import READ_BYTES, TcpEcho, Timeouts
 from echod.udp import UdpEcho
 
@@ -31,13 +37,23 @@ READY: Final = b"r"
 """To the supervisor: everything is set up; `SERVE` may come."""
 SERVE: Final = b"s"
 """To the worker: begin to answer."""
+OWN: Final = b"o"
+"""To the worker: these networks, packed behind it, are this host's own from now on."""
 DRAIN: Final = b"d"
 """To the worker: finish what is under way, then exit. The end of the channel says it too."""
+
+_MOST_OF_A_COMMAND: Final = 1 << 19
+"""Bytes: room for more networks than `LocalAddresses` finds."""
 
 HEARTBEAT_SECONDS: Final = 1.0
 
 _IGNORED: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _PR_SET_PDEATHSIG: Final = 1
+
+
+def open_channel() -> tuple[socket.socket, socket.socket]:
+    """Return the two ends of a channel that keeps its messages apart: the supervisor's and a worker's."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +73,10 @@ class Birth:
     config: Config
     sockets: Sequence[ServedSocket]
     page: CounterPage
+    rates: memoryview | None
+    """What the workers of a generation know together of the rate of each source; None without limits."""
+    own: Sequence[Network]
+    """What this host takes for its own addresses."""
     secret: bytes
     channel: socket.socket
     supervisor: int
@@ -75,20 +95,51 @@ class Worker:
         self._poll.register(self._channel.fileno(), READ, self._on_command)
         self._udp: list[tuple[UdpEcho, bool]] = []
         self._tcp: list[TcpEcho] = []
+        self._tallies: list[Tally] = []
+        config = birth.config.access
+        self._access = Access(
+            allow=[network for entry in config.allow for network in entry.networks],
+            deny=[network for entry in config.deny for network in entry.networks],
+        )
+        self._admission = self._set_up_admission()
         self._serving = False
         self._draining = False
         self._next_deadline = monotonic()
         self._set_up_udp()
         self._set_up_tcp()
 
+    def _set_up_admission(self) -> Admission:
+        birth, guard, limits = self._birth, self._birth.config.guard, self._birth.config.limits
+        rules = Rules(
+            self._access,
+            own_ports=[listener.port for listener in birth.page.listeners if listener.protocol is Protocol.UDP],
+            min_source_port=guard.min_source_port,
+            refuse_source_ports=guard.refuse_source_ports,
+        )
+        admission = Admission(
+            rules,
+            sources=limits.sources,
+            limit=None if birth.rates is None else rate_limit(limits, birth.rates),
+            spare=_spare(limits),
+            loop_breaker=guard.loop_breaker,
+        )
+        admission.set_own_addresses(birth.own)
+        return admission
+
+    def _tally(self, listener: Listener) -> Tally:
+        """Make the tally of what is refused at one socket of a listener."""
+        tally = Tally(self._birth.page.listeners.index(listener))
+        self._tallies.append(tally)
+        return tally
+
     def _set_up_udp(self) -> None:
         birth = self._birth
-        served = [served for served in birth.sockets if served.listener.protocol is Protocol.UDP]
-        admission = Admission(listener.port for listener in birth.page.listeners if listener.protocol is Protocol.UDP)
         batch = Batch()
-        for each in served:
-            row = birth.page.row(birth.slot, each.listener)
-            self._udp.append((UdpEcho(Port(each.sock), batch, admission, row), each.shared))
+        for each in birth.sockets:
+            if each.listener.protocol is Protocol.UDP:
+                row = birth.page.row(birth.slot, each.listener)
+                echo = UdpEcho(Port(each.sock), batch, self._admission, row, self._tally(each.listener))
+                self._udp.append((echo, each.shared))
 
     def _set_up_tcp(self) -> None:
         birth, limits = self._birth, self._birth.config.tcp
@@ -106,8 +157,10 @@ class Worker:
                     each.sock,
                     poll=self._poll,
                     buffer=buffer,
+                    access=self._access,
                     ledger=ledger,
                     row=birth.page.row(birth.slot, each.listener),
+                    tally=self._tally(each.listener),
                     timeouts=Timeouts(idle=limits.idle_timeout_seconds, stall=limits.stall_timeout_seconds),
                 )
                 self._tcp.append(echo)
@@ -132,12 +185,17 @@ class Worker:
         """
         for echo in self._tcp:
             echo.on_deadline(now)
+        for report in [report for tally in self._tallies for report in tally.reports()]:
+            with suppress(BlockingIOError, BrokenPipeError):  # the supervisor is behind, or gone: the counters have it
+                self._channel.send(report.pack(), socket.MSG_DONTWAIT)
         deadlines = [echo.next_deadline() for echo in self._tcp]
         return min([now + HEARTBEAT_SECONDS, *(deadline for deadline in deadlines if deadline is not None)])
 
     def _on_command(self, now: float) -> None:
-        command = self._channel.recv(1)
-        if command == SERVE:
+        command = self._channel.recv(_MOST_OF_A_COMMAND)
+        if command.startswith(OWN):
+            self._admission.set_own_addresses(unpack_networks(command[len(OWN) :]))
+        elif command == SERVE:
             self._serving = True
             for echo, shared in self._udp:
                 self._poll.register(echo.port.fd, SHARED if shared else READ, echo.on_readable)
@@ -158,6 +216,26 @@ class Worker:
             echo.port.sock.close()
         for listener in self._tcp if self._serving else ():
             listener.drain(now, until)
+
+
+def rate_limit(limits: LimitsConfig, memory: memoryview) -> RateLimit:
+    """Lay the table of rates over the memory that all workers of a generation share."""
+    return RateLimit(
+        memory,
+        sources=limits.sources,
+        per_source=limits.datagrams_per_second,
+        burst=limits.burst,
+        total=limits.total_datagrams_per_second,
+    )
+
+
+def _spare(limits: LimitsConfig) -> Callable[[int], int]:
+    """Return how to choose how many of the refused are answered: by chance, so that a forger cannot foresee it."""
+    if limits.dry_run:
+        return lambda refused: refused
+    random = Random()  # noqa: S311 - it protects no secret; made here, so that no two workers have the same
+    chance = 1 / limits.leak if limits.leak else 0.0
+    return lambda refused: sum(random.random() < chance for _ in range(refused))
 
 
 def live(birth: Birth) -> None:

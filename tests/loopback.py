@@ -19,8 +19,9 @@ from typing import Any
 
 import pytest
 
-from echod.batch import UDP_SEGMENT, Batch, Port
+from echod.batch import UDP_SEGMENT, Batch
 from echod.core.listener import Listener, Protocol
+from echod.port import Port
 from echod.sockets import SO_MEMINFO, SO_RCVBUFFORCE, UDP_GRO, Buffers, open_socket
 
 DEADLINE_SECONDS = 10.0

@@ -20,7 +20,8 @@ from loopback import (
     udp_server,
 )
 
-from echod.batch import Batch, Port
+from echod.batch import Batch
+from echod.port import Port
 from echod.sockets import set_up
 
 SO_TIMESTAMPNS = 35

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loopback import answer, assert_nothing_more, at, deliver, needs_root, poison, send_train, udp_client, udp_server
 
-from echod.batch import Batch, Port
+from echod.batch import Batch
+from echod.port import Port
 
 HOSTS = ("127.0.0.1", "::1")
 PEERS = 6

@@ -20,7 +20,8 @@ from loopback import (
     udp_server,
 )
 
-from echod.batch import Batch, Port
+from echod.batch import Batch
+from echod.port import Port
 from echod.vector import SLOTS
 
 SO_NO_CHECK = 11

@@ -22,7 +22,8 @@ from loopback import (
     udp_server,
 )
 
-from echod.batch import Batch, Port
+from echod.batch import Batch
+from echod.port import Port
 from echod.sockets import UDP_GRO, set_up
 
 SO_NO_CHECK = 11

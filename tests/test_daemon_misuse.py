@@ -161,6 +161,41 @@ def test_check_says_that_a_good_file_is_ok(tmp_path: Path) -> None:
     assert lines[1:] == ["drain_timeout_seconds: 3600", "^", f"{path}: ok"]
 
 
+def test_check_says_warnings_of_file_and_host_by_line(tmp_path: Path) -> None:
+    """What this host makes of the config stands among the warnings of the file itself, in the order of the lines."""
+    try:
+        caps = [int(Path(f"/proc/sys/net/core/{name}mem_max").read_text()) for name in "rw"]
+    except FileNotFoundError:
+        pytest.skip("this network namespace hides net.core")
+    if max(caps) >= 1024**3:
+        pytest.skip("this host allows more than a config may ask for")
+    path = tmp_path / "echod.yaml"
+    path.write_text("guard: {loop_breaker: false}\nudp: {receive_buffer: 1 GiB}\ndrain_timeout_seconds: 3600\n")
+    code, stdout, _ = run("check", "--config", path)
+    places = [line.partition(" warning: ")[0] for line in stdout.splitlines()[:-1:3]]
+    assert (code, places) == (0, [f"{path}:{at}:" for at in ("1:9", "2:7", "3:1")])
+    assert stdout.endswith(f"{path}: ok\n")
+
+
+def test_the_file_that_is_installed_is_ok_and_nothing_else() -> None:
+    """On an ordinary host the shipped config is neither wrong nor unwise."""
+    path = REPOSITORY / "config" / "echod.yaml"
+    assert run("check", "--config", path) == (0, f"{path}: ok\n", "")
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_an_open_config_without_a_word_about_limits_exits_78(tmp_path: Path, command: str) -> None:
+    """Whoever lets the Internet in says how much, or that it does not matter; nothing starts before."""
+    path = tmp_path / "echod.yaml"
+    path.write_text("listeners: [udp://127.0.0.1:7]\naccess: {allow: [any]}\n")
+    code, *said = run(command, "--config", path)
+    lines = "".join(said).splitlines()
+    assert code == 78
+    assert lines[0].startswith(f"{path}:2:18: error: access.allow[0]: reaches into the Internet")
+    assert "write limits.datagrams_per_second too, such as 1000, or unlimited if that is meant" in lines[0]
+    assert lines[1:] == ["access: {allow: [any]}", " " * 17 + "^", f"{path}: 1 mistake"]
+
+
 @pytest.mark.parametrize("command", ["run", "check"])
 def test_an_unreadable_config_exits_66(folder: Path, command: str) -> None:
     """A file that is missing, a directory, a FIFO, or another's secret: one line says which."""

@@ -1,5 +1,6 @@
 """Holdings open before they close, and give nothing up before the commit."""
 
+import os
 import socket
 from collections.abc import Iterator
 
@@ -20,7 +21,7 @@ from loopback import (
     wait_until,
 )
 
-from echod.core.errors import AddressUnavailableError
+from echod.core.errors import AddressUnavailableError, EchodError
 from echod.core.listener import Listener, Protocol
 from echod.holdings import Acquisition, Holdings
 from echod.sockets import Buffers, got_buffers, kernel_drops
@@ -63,6 +64,11 @@ def held(holdings: Holdings) -> dict[Listener, list[tuple[int, object]]]:
         listener: [(sock.fileno(), sock.getsockname()) for sock in sockets]
         for listener, sockets in holdings._sockets.items()
     }
+
+
+def netlink_fd() -> int:
+    """Open a netlink socket as ListenNetlink=route does; return its descriptor."""
+    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE).detach()
 
 
 @pytest.mark.parametrize(("protocol", "count"), [(UDP, 3), (TCP, 1)])
@@ -246,6 +252,24 @@ def test_adopted_sockets_are_kept_as_they_came(holdings: Holdings) -> None:
     assert list(acquisition.sockets) == [wanted, *holdings.adopted]
     assert [len(sockets) for sockets in acquisition.sockets.values()] == [2, 1, 1]
     assert [sock.fileno() for found in holdings.adopted for sock in hold(holdings, ()).sockets[found]] == passed
+
+
+def test_one_netlink_socket_is_held_beside_the_listeners(holdings: Holdings) -> None:
+    """It is no listener, outlives every commit, and a second one is refused and closed."""
+    with udp_client() as one:
+        passed = [netlink_fd(), one.detach()]
+    holdings.adopt(passed, BUFFERS)
+    assert holdings.netlink is not None
+    with holdings.netlink:
+        assert (holdings.netlink.fileno(), len(holdings.adopted)) == (passed[0], 1)
+        hold(holdings, listeners())
+        assert set(held(holdings)) > set(holdings.adopted)
+        second = netlink_fd()
+        with pytest.raises(EchodError, match=r"is a second ListenNetlink=route: the \.socket unit may have one only"):
+            holdings.adopt([second], BUFFERS)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(second)
+        assert holdings.netlink.fileno() == passed[0]
 
 
 @needs_root

@@ -43,6 +43,7 @@ from echod.sockets import (
 )
 
 IP_RECVERR, IPV6_RECVERR = 11, 25
+NETLINK_KOBJECT_UEVENT = 15
 SO_TIMESTAMP, SO_TIMESTAMPNS, SO_RXQ_OVFL = 29, 35, 40
 RMEM_MAX = Path("/proc/sys/net/core/rmem_max")
 FIRST_FREE_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
@@ -239,6 +240,26 @@ def test_a_passed_unix_socket_is_refused(kind: socket.SocketKind) -> None:
     """Only addresses with a port can be served."""
     with socket.socket(socket.AF_UNIX, kind) as passed, pytest.raises(EchodError, match="neither UDP nor TCP"):
         adopt_socket(os.dup(passed.fileno()), BUFFERS)
+
+
+def test_a_passed_netlink_socket_of_routes_is_no_listener() -> None:
+    """ListenNetlink=route is taken over, to ask for the host's addresses: non-blocking and not inheritable."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as passed:
+        passed.set_inheritable(True)
+        fd = passed.detach()
+    found, sock = adopt_socket(fd, BUFFERS)
+    with sock:
+        assert (found, sock.fileno(), sock.getblocking(), sock.get_inheritable()) == (None, fd, False, False)
+
+
+def test_a_passed_netlink_socket_of_anything_else_is_refused() -> None:
+    """The refusal names the only one that the .socket unit may have."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_KOBJECT_UEVENT) as passed:
+        fd = os.dup(passed.fileno())
+    with pytest.raises(EchodError, match=r"not of routes: the \.socket unit may have no .* but ListenNetlink=route"):
+        adopt_socket(fd, BUFFERS)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
 
 
 def test_a_passed_file_is_refused() -> None:

@@ -22,10 +22,11 @@ from loopback import (
     udp_server,
 )
 
-from echod.batch import Batch, Port
+from echod.batch import Batch
 from echod.core.admission import Admission, Drop
 from echod.core.config import Config
 from echod.core.counters import SEND_ERRORS, CounterPage, SlotField, UdpField, describe
+from echod.port import Port
 from echod.udp import MAX_BATCHES_PER_WAKEUP, UdpEcho
 from echod.vector import SLOTS
 from echod.worker import DRAIN, READY, SERVE, Birth, ServedSocket, Worker

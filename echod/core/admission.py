@@ -1,16 +1,27 @@
 """May this datagram be answered?
 
-Owns the rules and their order, nothing else: no socket, no clock, no counter. Invariant: a decision is a value,
-`None` for yes or the `Drop` that says why not, and never an exception, whatever a peer sends.
+Owns the rules and their order, and what must be remembered to hold them: no socket, no clock, no counter. Invariant:
+a decision is a value, `None` for yes or the `Drop` that says why not, and never an exception, whatever a peer sends.
+
+A *peer* is an address and port as they lie in a `sockaddr`, a *source* its address (of IPv6 the /64): bytes, so that
+every table is keyed by Python's keyed hash, and nobody can aim at a bucket of it.
 """
 
-import sys
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from enum import IntEnum
+from ipaddress import IPv6Network, ip_address, ip_network
+from struct import Struct
+from typing import Final
+
+from echod.core.addresses import AddressMap, Network
+from echod.core.loops import PERIOD, Circulation, find_due
+from echod.core.ratelimit import RateLimit
 
 
 class Drop(IntEnum):
-    """Why a datagram is not answered. The numbers are fixed: counters and later readers index by them."""
+    """Why a datagram is not answered, in the order of the rules. The numbers are fixed: counters index by them."""
 
     DESTINATION_NOT_UNICAST = 1
     """Sent to a broadcast or multicast address: an answer would make this host an amplifier for its LAN."""
@@ -18,38 +29,246 @@ class Drop(IntEnum):
     """No answer can reach port 0 (RFC 768: zero stands for "not used")."""
     SOURCE_PORT_OWN = 3
     """From a port that echod itself answers on: two echo servers would talk for ever (CERT CA-1996-01)."""
+    SOURCE_PORT_LOW = 4
+    """From a port below `guard.min_source_port`, where services live, and no client (CVE-2024-2169)."""
+    SOURCE_PORT_REFUSED = 5
+    """From a port of `guard.refuse_source_ports`: services that answer, or amplify, above 1023."""
+    SOURCE_INVALID = 6
+    """From an address that no datagram can honestly come from where this one did (RFC 1122, 3.2.1.3; RFC 6890)."""
+    SOURCE_IS_SELF = 7
+    """From an address of this host, though it did not come in on loopback: forged, or turned back."""
+    ACCESS = 8
+    """`access.deny` names the source, or `access.allow` does not."""
     TRUNCATED = 9
     """The kernel could not deliver it whole, or not the address it was sent to: no exact answer exists."""
+    RATE = 10
+    """Its source, or all sources together, are over their limit."""
+    LOOP = 11
+    """The peer sent the very same before, 1,024 datagrams ago or a multiple of that: it goes round."""
 
 
-def network_port(port: int) -> int:
-    """Return a port number as it lies in a `sockaddr`, read by this machine's byte order."""
-    return int.from_bytes(port.to_bytes(2, "big"), sys.byteorder)
+_NOWHERE: Final = tuple(map(ip_network, ("0.0.0.0/8", "224.0.0.0/4", "240.0.0.0/4", "ff00::/8", "::ffff:0:0/96")))
+"""No host has these: "this network", multicast, reserved (255.255.255.255 too), and IPv4 in the dress of IPv6."""
+
+_LOOPBACK6: Final = IPv6Network("::1/128")
+_LOOPBACK: Final = (ip_network("127.0.0.0/8"), _LOOPBACK6)
+_COMPATIBLE: Final = IPv6Network("::/96")
+"""Once IPv4 in the dress of IPv6 too (RFC 4291, 2.5.5.1); `::` and `::1` are in it."""
+
+_ANY: Final = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+_IPV6: Final = 6
+
+_PEER4: Final = Struct(">2xHI")
+_PEER6: Final = Struct(">2xH4xQQ4x")
+
+Verdict = Drop | None
+
+
+class Access:
+    """The access lists: deny wins, then allow, else refused. TCP connections have no other rule."""
+
+    def __init__(self, *, allow: Iterable[Network], deny: Iterable[Network]) -> None:
+        """Take the networks of both families."""
+        self.levels = ((tuple(deny), Drop.ACCESS), (tuple(allow), None))
+        self._maps = {version: _compile(self.levels, version) for version in (4, _IPV6)}
+
+    def admits(self, host: str) -> bool:
+        """Tell whether the source of a connection may be answered, as accept(2) names it."""
+        address = ip_address(host.partition("%")[0])
+        return self._maps[address.version].verdict(int(address)) is None
+
+
+class Rules:
+    """What can be said of a datagram by its peer alone: rules 2 to 8, compiled."""
+
+    def __init__(
+        self,
+        access: Access,
+        *,
+        own_ports: Iterable[int],
+        min_source_port: int = 0,
+        refuse_source_ports: Iterable[int] = (),
+    ) -> None:
+        """Take the access lists, the ports of all UDP listeners of this daemon, and what the config says of ports."""
+        self._access = access
+        self._ports: dict[int, Drop] = dict.fromkeys(refuse_source_ports, Drop.SOURCE_PORT_REFUSED)
+        self._ports |= dict.fromkeys(range(min_source_port), Drop.SOURCE_PORT_LOW)
+        self._ports |= dict.fromkeys(own_ports, Drop.SOURCE_PORT_OWN)
+        self._ports[0] = Drop.SOURCE_PORT_ZERO
+        self.set_own_addresses(())
+
+    def set_own_addresses(self, own: Iterable[Network]) -> None:
+        """Take what this host takes for its own addresses."""
+        elsewhere = (
+            ((*_NOWHERE, *_LOOPBACK, _COMPATIBLE), Drop.SOURCE_INVALID),
+            (tuple(own), Drop.SOURCE_IS_SELF),
+            *self._access.levels,
+        )
+        compatible = _COMPATIBLE.address_exclude(_LOOPBACK6)
+        on_loopback = (((*_NOWHERE, *compatible), Drop.SOURCE_INVALID), *self._access.levels)
+        self._maps = {
+            (length, bool(arrival)): _compile(levels, version)
+            for length, version in ((_PEER4.size, 4), (_PEER6.size, _IPV6))
+            for arrival, levels in enumerate((elsewhere, on_loopback))
+        }
+
+    def judge(self, peer: bytes, *, on_loopback: bool) -> Verdict:
+        """Decide on a peer, whose datagram came in on the loopback interface or on another."""
+        if len(peer) == _PEER4.size:
+            port, address = _PEER4.unpack(peer)
+        else:
+            port, high, low = _PEER6.unpack(peer)
+            address = high << 64 | low
+        drop = self._ports.get(port)
+        if drop is not None:
+            return drop
+        return self._maps[len(peer), on_loopback].verdict(address)
+
+
+def _compile(levels: Iterable[tuple[Iterable[Network], Verdict]], version: int) -> AddressMap[Verdict]:
+    """Compile address rules for one family. What none of them names is not allowed."""
+    of_family = [([each for each in networks if each.version == version], verdict) for networks, verdict in levels]
+    return AddressMap(of_family, Drop.ACCESS)
+
+
+def source_of(peer: bytes) -> bytes:
+    """Return what counts as one source: the IPv4 address, or the /64 of the IPv6 address, which one host may have."""
+    return peer[4:8] if len(peer) == _PEER4.size else peer[8:16]
+
+
+def address_of(peer: bytes) -> bytes:
+    """Return the address of a peer, of 4 or 16 bytes."""
+    return peer[4:8] if len(peer) == _PEER4.size else peer[8:24]
 
 
 class Admission:
-    """The rules of one generation of workers. Ports here are as they lie in a `sockaddr`."""
+    """The rules of one worker, with what they remember: the peers admitted, and how often each was heard since."""
 
-    def __init__(self, own_ports: Iterable[int]) -> None:
-        """Take the ports, in ordinary numbers, of all UDP listeners of this daemon."""
-        self._own_ports = frozenset(network_port(port) for port in own_ports)
-        self._refused_ports = self._own_ports | {0}
+    def __init__(
+        self,
+        rules: Rules,
+        *,
+        sources: int,
+        limit: RateLimit | None = None,
+        spare: Callable[[int], int] = lambda _refused: 0,
+        loop_breaker: bool = True,
+    ) -> None:
+        """Remember at most so many peers. `spare` says how many of those over the limit are answered all the same."""
+        self._rules = rules
+        self._sources = sources
+        self._limit = limit
+        self._spare = spare
+        self._circulation = Circulation(sources=sources) if loop_breaker else None
+        self._tallies: dict[bool, Counter[bytes]] = {False: Counter(), True: Counter()}
+        self.spared = 0
+        """Datagrams over the limit that were answered all the same, ever."""
 
-    def admits_all(self, source_ports: Iterable[int]) -> bool:
-        """Tell in one look over a whole batch whether no source port of it is refused."""
-        return self._refused_ports.isdisjoint(source_ports)
+    def set_own_addresses(self, own: Iterable[Network]) -> None:
+        """Take what this host takes for its own addresses; what was decided before is decided anew."""
+        self._rules.set_own_addresses(own)
+        for tallies in self._tallies.values():
+            tallies.clear()
 
-    def admit(self, source_port: int, *, unicast: bool, truncated: bool) -> Drop | None:
-        """Decide on one datagram (or train, whose datagrams share everything that is looked at here).
+    # -- a whole batch
 
-        `unicast`: it was sent to a unicast address of this host. `truncated`: the kernel said so.
+    def admit_all(
+        self, peers: Sequence[bytes], distinct: AbstractSet[bytes], *, on_loopback: bool, now: float
+    ) -> tuple[dict[int, Drop], list[int]]:
+        """Decide on a batch of single, whole, unicast datagrams, by their peers; `distinct` is the set of these.
+
+        Returns the index of each that is not answered, with the reason, and the indices of those to be looked at by
+        `repeats`. What is known of a peer is one look-up in each of a few passes over all.
         """
+        tallies = self._tallies[on_loopback]
+        refused: dict[int, Drop] = {}
+        strangers = [peer for peer in distinct if peer not in tallies]
+        if strangers:
+            tallies = self._make_room(on_loopback, len(strangers))
+            unwanted = self._meet(strangers, tallies, on_loopback=on_loopback)
+            if unwanted:
+                refused = {index: unwanted[peer] for index, peer in enumerate(peers) if peer in unwanted}
+        if self._limit is not None:
+            refused |= self._find_over(self._limit, peers, refused, now)
+        if self._circulation is None:
+            return refused, []
+        if not refused:
+            return refused, self._count(tallies, peers, distinct)
+        slots = [index for index in range(len(peers)) if index not in refused]
+        admitted = [peers[index] for index in slots]
+        return refused, [slots[index] for index in self._count(tallies, admitted, set(admitted))]
+
+    def _meet(self, strangers: Iterable[bytes], tallies: Counter[bytes], *, on_loopback: bool) -> dict[bytes, Drop]:
+        """Remember the strangers that may be answered; return the others."""
+        unwanted = {}
+        judge = self._rules.judge
+        for peer in strangers:
+            drop = judge(peer, on_loopback=on_loopback)
+            if drop is None:
+                tallies[peer] = 0
+            else:
+                unwanted[peer] = drop
+        return unwanted
+
+    def _make_room(self, on_loopback: bool, strangers: int) -> Counter[bytes]:  # noqa: FBT001 - it is the key
+        """Return the tallies with room for so many more; where there is none, those heard least are forgotten.
+
+        Half of the room is made at once: looking at all peers for a few strangers would be a way to keep echod busy.
+        """
+        tallies = self._tallies[on_loopback]
+        if len(tallies) + strangers > self._sources:
+            loud = 1
+            while len(tallies) > self._sources // 2:
+                loud *= 2
+                tallies = Counter({peer: tally for peer, tally in tallies.items() if tally >= loud})
+            self._tallies[on_loopback] = tallies
+        return tallies
+
+    def _find_over(
+        self, limit: RateLimit, peers: Sequence[bytes], refused: dict[int, Drop], now: float
+    ) -> dict[int, Drop]:
+        """Charge all that are not refused yet; return those over the limit that are not spared."""
+        slots = [index for index in range(len(peers)) if index not in refused] if refused else range(len(peers))
+        over = limit.take_each([source_of(peers[index]) for index in slots], now)
+        return {slots[index]: Drop.RATE for index in over if not self._spares(1)}
+
+    @staticmethod
+    def _count(tallies: Counter[bytes], peers: Sequence[bytes], distinct: AbstractSet[bytes]) -> list[int]:
+        """Count each peer's datagrams; return the indices of those that are a peer's 1,024th."""
+        tallies.update(peers)
+        if max(map(tallies.__getitem__, distinct), default=0) < PERIOD:
+            return []
+        return find_due(tallies, peers)
+
+    # -- slot by slot: trains, and what is not whole or not unicast
+
+    def admit(self, peer: bytes, *, on_loopback: bool, unicast: bool, truncated: bool) -> Verdict:
+        """Decide on one datagram, or train, by all rules that need no memory."""
         if not unicast:
             return Drop.DESTINATION_NOT_UNICAST
-        if source_port == 0:
-            return Drop.SOURCE_PORT_ZERO
-        if source_port in self._own_ports:
-            return Drop.SOURCE_PORT_OWN
-        if truncated:
-            return Drop.TRUNCATED
-        return None
+        drop = self._rules.judge(peer, on_loopback=on_loopback)
+        return Drop.TRUNCATED if drop is None and truncated else drop
+
+    def take(self, peer: bytes, datagrams: int, now: float) -> int:
+        """Charge the source for so many datagrams; return how many may be answered."""
+        if self._limit is None:
+            return datagrams
+        within = self._limit.take(source_of(peer), datagrams, now)
+        return within + self._spares(datagrams - within)
+
+    def count(self, peer: bytes, datagrams: int, *, on_loopback: bool) -> bool:
+        """Count the datagrams of a slot; tell whether one of them is a 1,024th and to be looked at by `repeats`."""
+        if self._circulation is None:
+            return False
+        tallies = self._make_room(on_loopback, 1)
+        tally = tallies[peer] + datagrams
+        tallies[peer] = tally % PERIOD
+        return tally >= PERIOD
+
+    def repeats(self, peer: bytes, datagram: bytes) -> bool:
+        """Tell whether a datagram that is to be looked at goes round."""
+        return self._circulation is not None and self._circulation.repeats(peer, datagram)
+
+    def _spares(self, refused: int) -> int:
+        spared = self._spare(refused)
+        self.spared += spared
+        return spared

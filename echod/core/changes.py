@@ -1,6 +1,6 @@
 """What differs between two configs, in words for a log entry."""
 
-from typing import Any
+from pydantic import BaseModel
 
 from echod.core.config import Config
 from echod.core.plan import plan
@@ -10,12 +10,24 @@ def changes(old: Config, new: Config) -> list[str]:
     """Return one short text for each difference: `+` and `-` for listeners, `key: old -> new` for the rest."""
     listeners = plan(old.listeners, new.listeners)
     found = [f"+{listener}" for listener in listeners.open] + [f"-{listener}" for listener in listeners.close]
-    before, after = _flat(old.model_dump(exclude={"listeners"})), _flat(new.model_dump(exclude={"listeners"}))
-    return found + [f"{key}: {value} -> {after[key]}" for key, value in before.items() if value != after[key]]
+    before, after = _flat(old), _flat(new)
+    del before["listeners"]
+    return found + [
+        f"{key}: {_written(value)} -> {_written(after[key])}" for key, value in before.items() if value != after[key]
+    ]
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+def _flat(model: BaseModel, prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in model:
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, BaseModel) else {f"{prefix}{key}": value}
     return flat
+
+
+def _written(value: object) -> str:
+    """Write a value as the config file has it."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(str, value))}]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "unlimited" if value is None else str(value)

@@ -5,100 +5,67 @@ whether an address exists or a CPU is there is found out by those who open and s
 exists is within its bounds, and what `parse_config` raises is ConfigError with every mistake at its line.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
-from difflib import get_close_matches
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from echod.core.document import Document, Path, Place, dotted, kind_of, plain, read, shown
+from echod.core import values
+from echod.core.access import find_covered, is_public, parse_entry
+from echod.core.document import Document, Path, dotted, read
 from echod.core.errors import ConfigError, Mistake
-from echod.core.listener import MAX_LISTENERS, Listener, ListenerRange, Protocol, find_overlaps, parse_listener
+from echod.core.explain import explain
+from echod.core.listener import Protocol
 
-_SIZES = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
-_SIZE_WANTED = "a size from 4 KiB to 1 GiB, such as 8 MiB"
-_SIZE_DIGITS = 20  # beyond any bound, and below the 4,300 digits at which int() raises
+_Warning: TypeAlias = tuple[tuple[Path, ...], str]  # the keys that it is about, and what it says
+
 _SMALL_BUFFER = 128 * 1024
 _LONG_DRAIN_SECONDS = 60
-_OUT_OF_BOUNDS = frozenset({"greater_than_equal", "less_than_equal"})
+_FIRST_CLIENT_PORT = 1024  # those below are services' (RFC 6335)
+_MUCH_PER_SECOND = 10_000
+_OPEN = (
+    "reaches into the Internet, where the source of a datagram can be forged and replies so aimed at anybody: write "
+    "limits.datagrams_per_second too, such as 1000, or unlimited if that is meant"
+)
 _STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-def _parse_size(value: object) -> object:
-    """Turn text such as `8 MiB` into bytes, and leave all else to pydantic."""
-    if not isinstance(value, str):
-        return value
-    found = re.fullmatch(r"([0-9]+) *([A-Za-z]*)", value)
-    if found and found[2] in _SIZES:
-        return int(found[1][:_SIZE_DIGITS]) * _SIZES[found[2]]
-    if found and re.fullmatch(r"[kmg](i?b)?", found[2], re.IGNORECASE):
-        unit = f"{found[2][0].upper()}iB"
-        raise _sentence(f'"{shown(found[2])}" is no unit here: write {shown(found[1])} {unit}')
-    raise _sentence(f'"{shown(value)}" is no size: write {_SIZE_WANTED}')
-
-
-def _parse_listeners(value: object) -> object:
-    """Turn a list of texts into listeners, and leave all else to pydantic. Errors carry the index of the text."""
-    if not isinstance(value, list):
-        return value
-    if not value:
-        raise _sentence("the list is empty: write at least one listener, such as udp://0.0.0.0:7")
-    ranges: dict[int, ListenerRange] = {}
-    errors: dict[int, PydanticCustomError] = {}
-    total = 0
-    for index, text in enumerate(value):
-        try:
-            parsed = _parse_listener(text)
-        except ValueError as error:
-            errors[index] = _sentence(str(error))
-            continue
-        total += len(parsed)
-        if total <= MAX_LISTENERS:
-            ranges[index] = parsed
-        elif total - len(parsed) <= MAX_LISTENERS:
-            errors[index] = _sentence(f"brings the listeners to {total:,}: at most {MAX_LISTENERS:,} are allowed")
-    for index, overlap in find_overlaps(ranges).items():
-        errors[index] = _sentence(str(overlap), other_index=overlap.other_index)
-    if errors:
-        details = [InitErrorDetails(type=e, loc=(i,), input=value[i]) for i, e in errors.items()]
-        raise ValidationError.from_exception_data("listeners", details)
-    return tuple(listener for parsed in ranges.values() for listener in parsed)
-
-
-def _parse_listener(value: object) -> ListenerRange:
-    if value is None:
-        raise _sentence("is empty: write udp://ADDRESS:PORT or remove the dash")
-    if not isinstance(value, str):
-        raise _sentence(f"is {kind_of(value)}: write udp://ADDRESS:PORT, without a space after a colon")
-    return parse_listener(value)
-
-
-def _sentence(message: str, **context: object) -> PydanticCustomError:
-    """Build an error whose sentence goes to the operator as it is; braces in it mean nothing."""
-    return PydanticCustomError("sentence", "{message}", {"message": message, **context})
-
-
-def _listeners(*texts: str) -> tuple[Listener, ...]:
-    return tuple(listener for text in texts for listener in parse_listener(text))
-
-
-def _whole_number(low: int, high: int) -> FieldInfo:
-    """Bound a field. A description, here and below, is what stands after "write" in a mistake's sentence."""
-    field: FieldInfo = Field(ge=low, le=high, description=f"a whole number from {low} to {high}")
-    return field
-
-
-_Size = Annotated[
-    int,
-    BeforeValidator(_parse_size),
-    Field(ge=4 * 1024, le=1024**3, description=_SIZE_WANTED),
-]
-_Connections = Annotated[int, _whole_number(1, 65_536)]
-_Timeout = Annotated[int, _whole_number(1, 86_400)]
 _SECTION = Field(description="keys and values, indented below it")
+_TRUTH_VALUE = Field(description="true or false")
+
+
+class AccessConfig(BaseModel):
+    """Who may be answered, over UDP and TCP. What `deny` covers is refused whatever `allow` says."""
+
+    model_config = _STRICT
+
+    allow: values.Entries = values.entries("loopback", "link-local", "private")
+    deny: values.Entries = ()
+
+
+class GuardConfig(BaseModel):
+    """What keeps echod from talking to another server for ever. The ports are those of a datagram's source."""
+
+    model_config = _STRICT
+
+    min_source_port: Annotated[int, values.whole_number(1, 65_535)] = 1024
+    # SSDP, NFS, WS-Discovery, mDNS, LLMNR, memcached: servers above port 1023 that answer what they did not ask for.
+    refuse_source_ports: values.Ports = (1900, 2049, 3702, 5353, 5355, 11211)
+    loop_breaker: Annotated[bool, _TRUTH_VALUE] = True
+
+
+class LimitsConfig(BaseModel):
+    """How much is answered. A source is an IPv4 address or an IPv6 /64; a rate of None is unlimited.
+
+    One in `leak` of the refused is answered, so that a forger cannot mute a victim; none where it is 0.
+    """
+
+    model_config = _STRICT
+
+    datagrams_per_second: values.Rate = None
+    burst: Annotated[int, values.whole_number(1, 1_000_000)] = 256
+    total_datagrams_per_second: values.TotalRate = None
+    sources: Annotated[int, values.whole_number(1_024, 4_194_304)] = 65_536
+    leak: Annotated[int, values.whole_number(0, 1_000)] = 8
+    dry_run: Annotated[bool, _TRUTH_VALUE] = False
 
 
 class UdpConfig(BaseModel):
@@ -106,8 +73,8 @@ class UdpConfig(BaseModel):
 
     model_config = _STRICT
 
-    receive_buffer: _Size = 8 * 1024**2
-    send_buffer: _Size = 8 * 1024**2
+    receive_buffer: values.Size = 8 * 1024**2
+    send_buffer: values.Size = 8 * 1024**2
 
 
 class TcpConfig(BaseModel):
@@ -115,10 +82,10 @@ class TcpConfig(BaseModel):
 
     model_config = _STRICT
 
-    max_connections: _Connections = 1024
-    max_connections_per_source: _Connections = 64
-    idle_timeout_seconds: _Timeout = 300
-    stall_timeout_seconds: _Timeout = 30
+    max_connections: values.Connections = 1024
+    max_connections_per_source: values.Connections = 64
+    idle_timeout_seconds: values.Timeout = 300
+    stall_timeout_seconds: values.Timeout = 30
 
 
 class LogConfig(BaseModel):
@@ -141,27 +108,39 @@ class Config(BaseModel):
 
     model_config = _STRICT
 
-    listeners: Annotated[
-        tuple[Listener, ...],
-        BeforeValidator(_parse_listeners),
-        Field(min_length=1, max_length=MAX_LISTENERS, description="a list, one listener a line, each after a dash"),
-    ] = _listeners("udp://0.0.0.0:7", "udp://[::]:7", "tcp://0.0.0.0:7", "tcp://[::]:7")
+    listeners: values.Listeners = values.listeners(
+        "udp://0.0.0.0:7",
+        "udp://[::]:7",
+        "tcp://0.0.0.0:7",
+        "tcp://[::]:7",
+    )
+    access: Annotated[AccessConfig, _SECTION] = AccessConfig()
+    guard: Annotated[GuardConfig, _SECTION] = GuardConfig()
+    limits: Annotated[LimitsConfig, _SECTION] = LimitsConfig()
     workers: Annotated[
         Annotated[int, Field(ge=1, le=64)] | Literal["auto"],
         Field(description="auto or a whole number from 1 to 64"),
     ] = "auto"
     udp: Annotated[UdpConfig, _SECTION] = UdpConfig()
     tcp: Annotated[TcpConfig, _SECTION] = TcpConfig()
-    drain_timeout_seconds: Annotated[int, _whole_number(0, 3_600)] = 10
+    drain_timeout_seconds: Annotated[int, values.whole_number(0, 3_600)] = 10
     log: Annotated[LogConfig, _SECTION] = LogConfig()
 
 
 FIRST_TRY = Config(
-    listeners=_listeners("udp://127.0.0.1:7007", "udp://[::1]:7007", "tcp://127.0.0.1:7007", "tcp://[::1]:7007"),
+    listeners=values.listeners("udp://127.0.0.1:7007", "udp://[::1]:7007", "tcp://127.0.0.1:7007", "tcp://[::1]:7007"),
 )
 """What runs where there is no file: on this host alone, and on a port that needs no privilege."""
 
-_MODELS: Mapping[str, type[BaseModel]] = {"": Config, "udp": UdpConfig, "tcp": TcpConfig, "log": LogConfig}
+_MODELS: Mapping[str, type[BaseModel]] = {
+    "": Config,
+    "access": AccessConfig,
+    "guard": GuardConfig,
+    "limits": LimitsConfig,
+    "udp": UdpConfig,
+    "tcp": TcpConfig,
+    "log": LogConfig,
+}
 
 
 def parse_config(data: bytes) -> tuple[Config, tuple[Mistake, ...]]:
@@ -170,77 +149,40 @@ def parse_config(data: bytes) -> tuple[Config, tuple[Mistake, ...]]:
     Raises ConfigError, and nothing else, with every mistake ordered by line and column.
     """
     document = read(data)
+    mistakes = list(_find_open(document))
     try:
-        config = Config.model_validate(document.value)
+        config = Config.model_validate(document.value, context=values.FROM_FILE)
     except ValidationError as error:
-        raise ConfigError(_in_order(_mistakes(error, document))) from None
-    return config, _in_order(_warnings(config, document))
+        mistakes += explain(error, document, _MODELS)
+    if mistakes:
+        raise ConfigError(in_order(mistakes))
+    return config, in_order(_warnings(config, document))
 
 
-def _in_order(mistakes: Iterable[Mistake]) -> tuple[Mistake, ...]:
+def in_order(mistakes: Iterable[Mistake]) -> tuple[Mistake, ...]:
+    """Sort mistakes or warnings as an operator goes through a file."""
     return tuple(sorted(mistakes, key=lambda mistake: (mistake.line, mistake.column)))
 
 
-def _mistakes(error: ValidationError, document: Document) -> Iterator[Mistake]:
-    """Say in an operator's words what pydantic found. It names the place; the words come from the value there."""
-    found: dict[Path, dict[str, ErrorDetails]] = {}
-    for details in error.errors(include_url=False):
-        # Beyond the depth of the models a location names the branches of a union, which are one value's mistake.
-        depth = 2 if details["loc"][0] in (*_MODELS, "listeners") else 1
-        found.setdefault(details["loc"][:depth], {})[details["type"]] = details
-    for path, by_type in found.items():
-        place = document.places[path]
-        spot = place.spot
-        if "extra_forbidden" in by_type:
-            spot, message = place.key_spot, _explain_unknown(path)
-        elif "sentence" in by_type:
-            message = _complete(by_type["sentence"]["ctx"], document)
-        else:
-            message = _explain(path, place, by_type)
-        yield Mistake(line=spot[0], column=spot[1], path=dotted(path), message=message)
+def _find_open(document: Document) -> Iterator[Mistake]:
+    """Find what opens the service to the Internet without a word about limits, in a file that may have mistakes."""
+    access, limits = document.value.get("access"), document.value.get("limits")
+    allow = access.get("allow") if isinstance(access, dict) else None
+    if not isinstance(allow, list) or (isinstance(limits, dict) and "datagrams_per_second" in limits):
+        return
+    for index, text in enumerate(allow):
+        if isinstance(text, str) and _is_public(text):
+            path = ("access", "allow", index)
+            line, column = document.places[path].spot
+            yield Mistake(line=line, column=column, path=dotted(path), message=_OPEN)
+            return
 
 
-def _complete(context: Mapping[str, Any], document: Document) -> str:
-    """Add to a sentence about two listeners the line of the other one."""
-    message = str(context["message"])
-    if "other_index" not in context:
-        return message
-    line, _ = document.places["listeners", context["other_index"]].spot
-    return f"{message}, line {line}: remove one of them"
-
-
-def _explain_unknown(path: Path) -> str:
-    key, here = str(path[-1]), str(path[0]) if len(path) > 1 else ""
-    for section, model in _MODELS.items():
-        if key in model.model_fields:
-            return f"unknown key here; it belongs {'below ' + section if section else 'to the top level'}"
-    keys = list(_MODELS[here].model_fields)
-    if close := get_close_matches(key, keys, n=1):
-        return f'unknown key; did you mean "{close[0]}"?'
-    return f"unknown key; the keys here are {', '.join(keys)}"
-
-
-def _explain(path: Path, place: Place, by_type: Mapping[str, ErrorDetails]) -> str:
-    value = next(iter(by_type.values()))["input"]
-    text = shown(place.text)
-    if value is None:
-        return "has no value: write one or remove the key"
-    if _OUT_OF_BOUNDS & by_type.keys():
-        fault = f"{text} is out of bounds"
-    elif isinstance(value, list | dict):
-        fault = f"is {kind_of(value)}"
-    elif not isinstance(value, str):
-        fault = f"{text} is {kind_of(value)}"
-    elif "int_type" not in by_type:
-        fault = f'"{text}" is not known' if "literal_error" in by_type else f'"{text}" is text'
-    elif place.is_quoted and type(plain(value)) is int:
-        return f"is text because of the quotes: write {text} without quotes"
-    elif re.fullmatch(r"0+[1-9][0-9]*", value):
-        return f"{text} begins with a zero: write {shown(value.lstrip('0'))}"
-    else:
-        fault = f'"{text}" is no number'
-    here = str(path[0]) if len(path) > 1 else ""
-    return f"{fault}: write {_MODELS[here].model_fields[str(path[-1])].description}"
+def _is_public(text: str) -> bool:
+    try:
+        return is_public(parse_entry(text))
+    except ValueError:
+        return False  # a mistake of its own
 
 
 def _warnings(config: Config, document: Document) -> Iterator[Mistake]:
@@ -251,8 +193,65 @@ def _warnings(config: Config, document: Document) -> Iterator[Mistake]:
         yield Mistake(line=line, column=column, path=dotted(path), message=message)
 
 
-def _find_unreasonable(config: Config, document: Document) -> Iterator[tuple[tuple[Path, ...], str]]:
+def _find_unreasonable(config: Config, document: Document) -> Iterator[_Warning]:
     """Yield each warning with the keys that it is about, the one to point at first."""
+    yield from _find_unreasonable_access(config)
+    yield from _find_unreasonable_guard(config.guard)
+    yield from _find_unreasonable_limits(config.limits)
+    yield from _find_unreasonable_sockets(config, document)
+    if config.drain_timeout_seconds > _LONG_DRAIN_SECONDS:
+        seconds = config.drain_timeout_seconds
+        yield (("drain_timeout_seconds",),), f"systemctl stop can take as long as this, {seconds:,} seconds"
+
+
+def _find_unreasonable_access(config: Config) -> Iterator[_Warning]:
+    access, limits = config.access, config.limits
+    if not access.allow:
+        yield (("access", "allow"),), "the list is empty: nobody is answered"
+    for index in find_covered(access.allow, access.deny):
+        paths: tuple[Path, ...] = (("access", "allow", index), ("access", "deny"))
+        yield paths, f"access.deny covers all of {access.allow[index]} and wins: nothing of it is answered"
+    # Where the total is the smaller one, it is what a single source can have.
+    rates = [rate for rate in (limits.datagrams_per_second, limits.total_datagrams_per_second) if rate is not None]
+    if any(map(is_public, access.allow)) and min(rates, default=_MUCH_PER_SECOND + 1) > _MUCH_PER_SECOND:
+        yield (
+            (("limits", "datagrams_per_second"),),
+            (
+                "access.allow reaches into the Internet: above 10,000 a second, replies to a forged source are a "
+                "flood to whoever has that address"
+            ),
+        )
+
+
+def _find_unreasonable_guard(guard: GuardConfig) -> Iterator[_Warning]:
+    if guard.min_source_port < _FIRST_CLIENT_PORT:
+        yield (
+            (("guard", "min_source_port"),),
+            "below 1024 live services, such as DNS and NTP: one forged datagram, and echod and they talk for ever",
+        )
+    if not guard.loop_breaker:
+        yield (("guard", "loop_breaker"),), "without it a datagram that circulates between two servers never dies"
+
+
+def _find_unreasonable_limits(limits: LimitsConfig) -> Iterator[_Warning]:
+    one, total = limits.datagrams_per_second, limits.total_datagrams_per_second
+    if one is None and total is None:
+        for key in ("burst", "leak", "dry_run"):
+            if getattr(limits, key) != LimitsConfig.model_fields[key].default:
+                yield (("limits", key),), "no limit is set, so this has no effect"
+    elif limits.dry_run:
+        yield (("limits", "dry_run"),), "nothing is refused: what is above a limit is counted, and answered"
+    if one is not None and total is not None and total < one:
+        yield (
+            (("limits", "total_datagrams_per_second"),),
+            (
+                f"total_datagrams_per_second ({total:,}) is less than datagrams_per_second ({one:,}): "
+                "a single source can use all of it up"
+            ),
+        )
+
+
+def _find_unreasonable_sockets(config: Config, document: Document) -> Iterator[_Warning]:
     udp, tcp = config.udp, config.tcp
     for key, size in (("receive_buffer", udp.receive_buffer), ("send_buffer", udp.send_buffer)):
         if size < _SMALL_BUFFER:
@@ -277,6 +276,3 @@ def _find_unreasonable(config: Config, document: Document) -> Iterator[tuple[tup
                 f"idle_timeout_seconds ({tcp.idle_timeout_seconds:,}): a stalled connection is closed as idle first"
             ),
         )
-    if config.drain_timeout_seconds > _LONG_DRAIN_SECONDS:
-        seconds = config.drain_timeout_seconds
-        yield (("drain_timeout_seconds",),), f"systemctl stop can take as long as this, {seconds:,} seconds"

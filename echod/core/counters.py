@@ -55,6 +55,8 @@ class UdpField(IntEnum):
     REPLIED_BYTES = 3
     INTERRUPTED = 4
     """Received by a worker that died before it said what became of them."""
+    SPARED = 5
+    """Admitted though over a limit: one in `limits.leak` of those, or in a dry run all. Each has its end besides."""
     DROPPED = 8
     """The first of the drops: that of reason r stands at DROPPED + r."""
     SEND_FAILED = 28
@@ -92,6 +94,8 @@ class Close(IntEnum):
     """There were `max_connections_per_source` from its source already: closed at once."""
     INTERRUPTED = 8
     """The worker that held it died."""
+    ACCESS = 9
+    """Its source may not be answered (`access`): closed at once."""
 
 
 def send_failed_field(error: int) -> int:
@@ -176,7 +180,7 @@ def describe(listener: Listener, row: Sequence[int]) -> dict[str, int]:
         rest = {f"dropped_{drop.name.lower()}": UdpField.DROPPED + drop for drop in Drop}
         names = [*(errno.errorcode[error].lower() for error in SEND_ERRORS), "other"]
         rest |= {f"send_failed_{name}": UdpField.SEND_FAILED + index for index, name in enumerate(names)}
-        rest["interrupted"] = UdpField.INTERRUPTED
+        rest |= {"interrupted": UdpField.INTERRUPTED, "spared": UdpField.SPARED}
     else:
         main = (TcpField.ACCEPTED, TcpField.RECEIVED_BYTES, TcpField.SENT_BYTES)
         rest = {f"closed_{reason.name.lower()}": TcpField.CLOSED + reason for reason in Close}

@@ -75,6 +75,7 @@ _REWORDINGS: tuple[tuple[str, str, bool], ...] = (
     (r"block end>, but found '-'", "a list item does not fit here: indent it below its key", False),
     (r"block end>", "this line is indented like none of those above it", False),
     (r"document start>", "this line is indented like none of those above it", False),
+    (r"content, but found ':'", 'a value is missing before this ":"; one that begins so needs quotes here', False),
     (r"node content, but found ('.+')", "a value is missing before this {0}", False),
     (r"an (?:alias|anchor)", 'a value cannot begin with "*" or "&": put text that does in quotes', True),
     (r"directive|YAML document|duplicate tag", "lines that begin with % are not used here: remove it", True),

@@ -9,6 +9,17 @@ from echod.core.changes import changes
 from echod.core.config import Config
 
 OTHERS: dict[str, tuple[Any, str]] = {
+    "access.allow": (["10.0.0.0/8", "::1/128"], "access.allow: [loopback, link-local, private] -> [10.0.0.0/8, ::1]"),
+    "access.deny": (["any"], "access.deny: [] -> [any]"),
+    "guard.min_source_port": (1, "guard.min_source_port: 1024 -> 1"),
+    "guard.refuse_source_ports": ([], "guard.refuse_source_ports: [1900, 2049, 3702, 5353, 5355, 11211] -> []"),
+    "guard.loop_breaker": (False, "guard.loop_breaker: true -> false"),
+    "limits.datagrams_per_second": (5, "limits.datagrams_per_second: unlimited -> 5"),
+    "limits.burst": (1, "limits.burst: 256 -> 1"),
+    "limits.total_datagrams_per_second": (9, "limits.total_datagrams_per_second: unlimited -> 9"),
+    "limits.sources": (2048, "limits.sources: 65536 -> 2048"),
+    "limits.leak": (0, "limits.leak: 8 -> 0"),
+    "limits.dry_run": (True, "limits.dry_run: false -> true"),
     "workers": (3, "workers: auto -> 3"),
     "udp.receive_buffer": (4096, "udp.receive_buffer: 8388608 -> 4096"),
     "udp.send_buffer": (8192, "udp.send_buffer: 8388608 -> 8192"),

@@ -1,4 +1,4 @@
-"""echod.core.config: what each key may be, and what an operator is told who writes something else."""
+"""echod.core.config: what each key may be, what it is by default, and what is legal but unreasonable."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,36 +6,25 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from judging import errors, warnings
 from pydantic import BaseModel, ValidationError
 
-from echod.core.config import FIRST_TRY, Config, LogConfig, TcpConfig, UdpConfig, parse_config
+from echod.core import values
+from echod.core.config import (
+    FIRST_TRY,
+    AccessConfig,
+    Config,
+    GuardConfig,
+    LimitsConfig,
+    LogConfig,
+    TcpConfig,
+    UdpConfig,
+    parse_config,
+)
 from echod.core.document import read, render
 from echod.core.errors import ConfigError, Mistake
 
 DEFAULT_FILE = Path(__file__).parents[2] / "config" / "echod.yaml"
-Found = list[tuple[int, int, str, str]]
-
-
-def rows(mistakes: tuple[Mistake, ...]) -> Found:
-    """Write mistakes as line, column, path and message."""
-    return [(m.line, m.column, m.path, m.message) for m in mistakes]
-
-
-def errors(text: str) -> Found:
-    """Parse a config that must be refused."""
-    with pytest.raises(ConfigError) as caught:
-        parse_config(text.encode())
-    return rows(caught.value.mistakes)
-
-
-def warnings(text: str) -> Found:
-    """Parse a config that is accepted, and return what it is warned of."""
-    return rows(parse_config(text.encode())[1])
-
-
-def listeners(*texts: str) -> Found:
-    """Parse a list of listeners that must be refused; the first stands in line 2."""
-    return errors("listeners:\n" + "".join(f"  - {text}\n" for text in texts))
 
 
 def paths_of(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -65,7 +54,22 @@ def test_the_defaults_are_these() -> None:
         "tcp://0.0.0.0:7",
         "tcp://[::]:7",
     ]
-    assert Config().model_dump(exclude={"listeners"}) == {
+    assert [str(entry) for entry in Config().access.allow] == ["loopback", "link-local", "private"]
+    assert Config().model_dump(exclude={"listeners": True, "access": {"allow"}}) == {
+        "access": {"deny": ()},
+        "guard": {
+            "min_source_port": 1024,
+            "refuse_source_ports": (1900, 2049, 3702, 5353, 5355, 11211),
+            "loop_breaker": True,
+        },
+        "limits": {
+            "datagrams_per_second": None,
+            "burst": 256,
+            "total_datagrams_per_second": None,
+            "sources": 65_536,
+            "leak": 8,
+            "dry_run": False,
+        },
         "workers": "auto",
         "udp": {"receive_buffer": 8_388_608, "send_buffer": 8_388_608},
         "tcp": {
@@ -91,9 +95,18 @@ def test_without_a_file_only_this_host_is_answered() -> None:
 
 
 def test_every_key_can_be_set() -> None:
-    """A file that sets every key to something else than its default is taken at its word."""
+    """A file that sets every key is taken at its word."""
     text = """
         listeners: ["udp://[fe80::1%eth0]:7000-7001", tcp://127.0.0.1:7]
+        access: {allow: [any, 8.8.8.8], deny: [10.0.0.0/8]}
+        guard: {min_source_port: 65535, refuse_source_ports: [53], loop_breaker: true}
+        limits:
+            datagrams_per_second: 10000
+            burst: 1000000
+            total_datagrams_per_second: 100000000
+            sources: 4194304
+            leak: 1000
+            dry_run: false
         workers: 64
         udp: {receive_buffer: 128 KiB, send_buffer: 1 GiB}
         tcp:
@@ -112,6 +125,15 @@ def test_every_key_can_be_set() -> None:
     ]
     assert config == Config(
         listeners=config.listeners,
+        access=AccessConfig(allow=values.entries("any", "8.8.8.8"), deny=values.entries("10.0.0.0/8")),
+        guard=GuardConfig(min_source_port=65_535, refuse_source_ports=(53,)),
+        limits=LimitsConfig(
+            datagrams_per_second=10_000,
+            burst=1_000_000,
+            total_datagrams_per_second=100_000_000,
+            sources=4_194_304,
+            leak=1000,
+        ),
         workers=64,
         udp=UdpConfig(receive_buffer=131_072, send_buffer=1_073_741_824),
         tcp=TcpConfig(
@@ -139,84 +161,14 @@ def test_a_config_without_listeners_cannot_be_made() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "size"),
-    [
-        ("4096", 4096),
-        ("4096B", 4096),
-        ("4096 B", 4096),
-        ("512KiB", 524_288),
-        ("8 MiB", 8_388_608),
-        ("'8  MiB'", 8_388_608),
-        ("1 GiB", 1_073_741_824),
-        ("'65536'", 65_536),
-        ("0x10000", 65_536),
-    ],
-)
-def test_a_size_is_bytes_or_has_a_binary_unit(text: str, size: int) -> None:
-    """B, KiB, MiB and GiB are known, with a space before them or without."""
-    assert parse_config(f"udp: {{receive_buffer: {text}}}".encode())[0].udp.receive_buffer == size
-
-
-SIZE = "write a size from 4 KiB to 1 GiB, such as 8 MiB"
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("8 MB", '"MB" is no unit here: write 8 MiB'),
-        ("8M", '"M" is no unit here: write 8 MiB'),
-        ("64k", '"k" is no unit here: write 64 KiB'),
-        ("1 gib", '"gib" is no unit here: write 1 GiB'),
-        ("8 Mbit", f'"8 Mbit" is no size: {SIZE}'),
-        ("8.5 MiB", f'"8.5 MiB" is no size: {SIZE}'),
-        ("-8 MiB", f'"-8 MiB" is no size: {SIZE}'),
-        ("'{message} {x'", f'"{{message}} {{x" is no size: {SIZE}'),
-        ("4095", f"4095 is out of bounds: {SIZE}"),
-        ("3 KiB", f"3 KiB is out of bounds: {SIZE}"),
-        ("2 GiB", f"2 GiB is out of bounds: {SIZE}"),
-        ("9" * 5000 + " B", f"{'9' * 60}... is out of bounds: {SIZE}"),
-        ("8.5", f"8.5 is a decimal number: {SIZE}"),
-        ("true", f"true is a truth value: {SIZE}"),
-        ("[8 MiB]", f"is a list: {SIZE}"),
-    ],
-)
-def test_a_size_that_cannot_be_is_refused(text: str, message: str) -> None:
-    """Decimal units are ambiguous and refused with the unit to write; the rest with the bounds."""
-    assert errors(f"udp:\n  send_buffer: {text}\n") == [(2, 16, "udp.send_buffer", message)]
-
-
-WORKERS = "write auto or a whole number from 1 to 64"
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("0", f"0 is out of bounds: {WORKERS}"),
-        ("65", f"65 is out of bounds: {WORKERS}"),
-        ("-1", f"-1 is out of bounds: {WORKERS}"),
-        ("9" * 5000, f"{'9' * 60}... is out of bounds: {WORKERS}"),
-        ('"2"', "is text because of the quotes: write 2 without quotes"),
-        ('""', f'"" is no number: {WORKERS}'),
-        ("'true'", f'"true" is no number: {WORKERS}'),
-        ("017", "017 begins with a zero: write 17"),
-        ("many", f'"many" is no number: {WORKERS}'),
-        ("Auto", f'"Auto" is no number: {WORKERS}'),
-        ("true", f"true is a truth value: {WORKERS}"),
-        ("2.0", f"2.0 is a decimal number: {WORKERS}"),
-        (".nan", f".nan is a decimal number: {WORKERS}"),
-        ("[2]", f"is a list: {WORKERS}"),
-        ("{int: 2}", f"is a mapping: {WORKERS}"),
-        ("null", "has no value: write one or remove the key"),
-    ],
-)
-def test_a_number_that_cannot_be_is_explained(text: str, message: str) -> None:
-    """What was written is said beside what may be written, at the place of the value."""
-    assert errors(f"workers: {text}\n") == [(1, 10, "workers", message)]
-
-
-@pytest.mark.parametrize(
     ("section", "key", "low", "high"),
     [
+        ("guard", "min_source_port", 1, 65_535),
+        ("limits", "datagrams_per_second", 1, 10_000_000),
+        ("limits", "burst", 1, 1_000_000),
+        ("limits", "total_datagrams_per_second", 1, 100_000_000),
+        ("limits", "sources", 1_024, 4_194_304),
+        ("limits", "leak", 0, 1_000),
         ("tcp", "max_connections", 1, 65_536),
         ("tcp", "max_connections_per_source", 1, 65_536),
         ("tcp", "idle_timeout_seconds", 1, 86_400),
@@ -235,107 +187,8 @@ def test_the_bounds_are_these_and_are_told(section: str, key: str, low: int, hig
     for value in (low - 1, high + 1):
         ((_, _, path, message),) = errors(text(value))
         assert path == f"{section}.{key}".removeprefix(".")
-        assert message == f"{value} is out of bounds: write a whole number from {low} to {high}"
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("loud", '"loud" is not known: write debug, info, warning or error'),
-        ("INFO", '"INFO" is not known: write debug, info, warning or error'),
-        ("'5'", '"5" is not known: write debug, info, warning or error'),
-        ("5", "5 is a number: write debug, info, warning or error"),
-        ("false", "false is a truth value: write debug, info, warning or error"),
-        ("[info]", "is a list: write debug, info, warning or error"),
-    ],
-)
-def test_a_word_that_cannot_be_is_refused_with_those_that_can(text: str, message: str) -> None:
-    """A choice is told with all its words."""
-    assert errors(f"log: {{level: {text}}}") == [(1, 14, "log.level", message)]
-
-
-@pytest.mark.parametrize("key", ["listeners", "workers", "udp", "tcp", "drain_timeout_seconds", "log"])
-def test_a_key_with_nothing_behind_its_colon_is_pointed_at(key: str) -> None:
-    """It may be half an edit: whether the default was meant is not for echod to guess."""
-    assert errors(f"\n{key}:\n") == [(2, 1, key, "has no value: write one or remove the key")]
-
-
-@pytest.mark.parametrize(("text", "kind"), [("5", "5 is a number"), ("x", '"x" is text'), ("[]", "is a list")])
-def test_a_section_must_be_keys_and_values(text: str, kind: str) -> None:
-    """A value where a section belongs is told as what it is."""
-    assert errors(f"udp: {text}") == [(1, 6, "udp", f"{kind}: write keys and values, indented below it")]
-
-
-@pytest.mark.parametrize(
-    ("text", "place", "message"),
-    [
-        ("worker: 2", (1, 1, "worker"), 'unknown key; did you mean "workers"?'),
-        ("tcp:\n  max_connection: 5", (2, 3, "tcp.max_connection"), 'unknown key; did you mean "max_connections"?'),
-        ("level: info", (1, 1, "level"), "unknown key here; it belongs below log"),
-        ("udp: {workers: 2}", (1, 7, "udp.workers"), "unknown key here; it belongs to the top level"),
-        ("udp: {log: {level: 1}}", (1, 7, "udp.log"), "unknown key here; it belongs to the top level"),
-        ("log: {color: 1}", (1, 7, "log.color"), "unknown key; the keys here are level, format"),
-        (
-            "'': 1",
-            (1, 1, ""),
-            "unknown key; the keys here are listeners, workers, udp, tcp, drain_timeout_seconds, log",
-        ),
-    ],
-)
-def test_an_unknown_key_is_told_with_the_likely_one(text: str, place: tuple[int, int, str], message: str) -> None:
-    """The key is pointed at, not its value; a key that belongs elsewhere is sent there."""
-    assert errors(text) == [(*place, message)]
-
-
-def test_a_mistake_in_a_listener_is_told_with_its_index() -> None:
-    """Each text that is no listener is one mistake at its place."""
-    assert listeners("udp://localhost:7", "udp://0.0.0.0:7", "0.0.0.0:9", "7", "udp://0.0.0.0: 7", "") == [
-        (
-            2,
-            5,
-            "listeners[0]",
-            '"localhost" is no address: host names are not looked up, write the address itself',
-        ),
-        (4, 5, "listeners[2]", "names no protocol: write udp://0.0.0.0:9 or tcp://0.0.0.0:9"),
-        (5, 5, "listeners[3]", "is a number: write udp://ADDRESS:PORT, without a space after a colon"),
-        (6, 5, "listeners[4]", "is a mapping: write udp://ADDRESS:PORT, without a space after a colon"),
-        (7, 4, "listeners[5]", "is empty: write udp://ADDRESS:PORT or remove the dash"),
-    ]
-
-
-def test_listeners_in_each_others_way_are_told_with_the_line_of_the_other() -> None:
-    """Equal and covered listeners are mistakes, one a text, however large the ranges are."""
-    assert listeners("udp://127.0.0.1:5", "udp://0.0.0.0:1-300", "udp://0.0.0.0:1-300", "tcp://0.0.0.0:1") == [
-        (
-            2,
-            5,
-            "listeners[0]",
-            "udp://127.0.0.1:5 is already covered by udp://0.0.0.0:5 in listeners[1], line 3: remove one of them",
-        ),
-        (4, 5, "listeners[2]", "udp://0.0.0.0:1 is already listed in listeners[1], line 3: remove one of them"),
-    ]
-
-
-def test_a_thousand_and_twenty_four_listeners_are_the_most() -> None:
-    """The text that brings the total above the cap is told, and none of those after it."""
-    text = "listeners: [udp://0.0.0.0:1-1000, tcp://0.0.0.0:1-24]"
-    assert len(parse_config(text.encode())[0].listeners) == 1024
-    assert listeners("udp://0.0.0.0:1-1000", "tcp://0.0.0.0:1-25", "tcp://[::]:7", "udp://[::]:1-65535") == [
-        (3, 5, "listeners[1]", "brings the listeners to 1,025: at most 1,024 are allowed"),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("[]", "the list is empty: write at least one listener, such as udp://0.0.0.0:7"),
-        ("{}", "is a mapping: write a list, one listener a line, each after a dash"),
-        ("udp://0.0.0.0:7", '"udp://0.0.0.0:7" is text: write a list, one listener a line, each after a dash'),
-    ],
-)
-def test_listeners_must_be_a_list_that_is_not_empty(text: str, message: str) -> None:
-    """A daemon that listens nowhere, and a single listener without its dash, are mistakes."""
-    assert errors(f"listeners: {text}") == [(1, 12, "listeners", message)]
+        otherwise = "unlimited or " if key.endswith("datagrams_per_second") else ""
+        assert message == f"{value} is out of bounds: write {otherwise}a whole number from {low} to {high}"
 
 
 def test_every_mistake_is_told_at_once_by_line() -> None:
@@ -356,9 +209,112 @@ def test_a_mistake_of_yaml_is_told_before_any_value_is_judged() -> None:
     assert [mistake[:3] for mistake in errors("workers: 0\nworkers: 0\n")] == [(2, 1, "workers")]
 
 
+OPEN = (
+    "reaches into the Internet, where the source of a datagram can be forged and replies so aimed at anybody: write "
+    "limits.datagrams_per_second too, such as 1000, or unlimited if that is meant"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("access: {allow: [any]}", (1, 18, "access.allow[0]")),
+        ("access:\n  allow:\n    - loopback\n    - 8.0.0.0/8\n    - any\n", (4, 7, "access.allow[1]")),
+        ("limits: {total_datagrams_per_second: 9}\naccess: {allow: [any]}", (2, 18, "access.allow[0]")),
+    ],
+)
+def test_a_file_that_lets_the_internet_in_must_speak_of_the_limit(text: str, place: tuple[int, int, str]) -> None:
+    """It is one mistake, at the first such entry; the limit of all sources together does not hold a single one."""
+    assert errors(text) == [(*place, OPEN)]
+
+
+@pytest.mark.parametrize("limit", ["1000", "unlimited"])
+def test_the_limit_that_is_spoken_of_may_be_none(limit: str) -> None:
+    """`unlimited` is the default, but here somebody must have meant it."""
+    parse_config(f"access: {{allow: [any]}}\nlimits: {{datagrams_per_second: {limit}}}".encode())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "access: {allow: [loopback, 192.0.2.0/24]}",
+        "access: {deny: [any]}",
+        "access: {allow: []}",
+        "limits: {leak: 0}",
+    ],
+)
+def test_a_file_that_does_not_let_the_internet_in_need_not_speak_of_it(text: str) -> None:
+    """Where nobody can be a victim there is nothing to say."""
+    parse_config(text.encode())
+
+
+def test_an_open_file_is_told_so_beside_its_other_mistakes() -> None:
+    """An entry that is none, a list that is none and a section that is none hide it no more than they are hidden."""
+    assert [mistake[:3] for mistake in errors("access: {allow: [7, ayn, any], deny: 5}\nlimits: 5")] == [
+        (1, 18, "access.allow[0]"),
+        (1, 21, "access.allow[1]"),
+        (1, 26, "access.allow[2]"),
+        (1, 38, "access.deny"),
+        (2, 9, "limits"),
+    ]
+    assert [mistake[:3] for mistake in errors("access: {allow: any}")] == [(1, 17, "access.allow")]
+    assert [mistake[:3] for mistake in errors("access: any")] == [(1, 9, "access")]
+
+
+OPENED = "access: {allow: [any]}\n"
+TOO_MUCH = (
+    "access.allow reaches into the Internet: above 10,000 a second, replies to a forged source are a flood to whoever "
+    "has that address"
+)
+NO_EFFECT = "no limit is set, so this has no effect"
+
+
 @pytest.mark.parametrize(
     ("text", "warning"),
     [
+        ("access:\n  allow: []", (2, 3, "access.allow", "the list is empty: nobody is answered")),
+        (
+            "access:\n  allow: [private, '::1']\n  deny: [loopback]",
+            (2, 20, "access.allow[1]", "access.deny covers all of ::1 and wins: nothing of it is answered"),
+        ),
+        (
+            "access:\n  deny: [fe80::/9, 169.254.0.0/15]",
+            (2, 3, "access.deny", "access.deny covers all of link-local and wins: nothing of it is answered"),
+        ),
+        (OPENED + "limits: {datagrams_per_second: unlimited}", (2, 10, "limits.datagrams_per_second", TOO_MUCH)),
+        (OPENED + "limits: {datagrams_per_second: 10001}", (2, 10, "limits.datagrams_per_second", TOO_MUCH)),
+        (
+            "guard:\n  min_source_port: 1023",
+            (
+                2,
+                3,
+                "guard.min_source_port",
+                "below 1024 live services, such as DNS and NTP: one forged datagram, and echod and they talk for ever",
+            ),
+        ),
+        (
+            "guard: {loop_breaker: false}",
+            (1, 9, "guard.loop_breaker", "without it a datagram that circulates between two servers never dies"),
+        ),
+        ("limits: {burst: 255}", (1, 10, "limits.burst", NO_EFFECT)),
+        ("limits: {leak: 0}", (1, 10, "limits.leak", NO_EFFECT)),
+        ("limits: {dry_run: true}", (1, 10, "limits.dry_run", NO_EFFECT)),
+        (
+            "limits:\n  total_datagrams_per_second: 9\n  dry_run: true",
+            (3, 3, "limits.dry_run", "nothing is refused: what is above a limit is counted, and answered"),
+        ),
+        (
+            "limits:\n  datagrams_per_second: 1001\n  total_datagrams_per_second: 1000",
+            (
+                3,
+                3,
+                "limits.total_datagrams_per_second",
+                (
+                    "total_datagrams_per_second (1,000) is less than datagrams_per_second (1,001): "
+                    "a single source can use all of it up"
+                ),
+            ),
+        ),
         (
             "udp:\n  receive_buffer: 127 KiB",
             (
@@ -426,6 +382,12 @@ def test_what_is_legal_but_unreasonable_is_warned_of(text: str, warning: tuple[i
 @pytest.mark.parametrize(
     "text",
     [
+        "access: {allow: [any], deny: [10.0.0.0/8]}\nlimits: {datagrams_per_second: 10000}",
+        OPENED + "limits: {datagrams_per_second: unlimited, total_datagrams_per_second: 10000}",
+        "guard: {min_source_port: 1024, refuse_source_ports: []}",
+        "limits: {burst: 256, leak: 8, dry_run: false}",
+        "limits: {datagrams_per_second: 5, burst: 1, leak: 0}",
+        "limits: {datagrams_per_second: 1000, total_datagrams_per_second: 1000}",
         "udp: {receive_buffer: 128 KiB, send_buffer: 128 KiB}",
         "listeners: [udp://1.2.3.4:7]\ntcp: {}",
         "listeners: [tcp://1.2.3.4:7]\ntcp: {max_connections: 64}",
@@ -467,6 +429,8 @@ VALUES = [
     "[1]",
     "8 MB",
     "udp://[::]:7",
+    "10.0.0.0/8",
+    "[any, 1]",
     "1 GiB",
     "{a: 1}",
     "\t",

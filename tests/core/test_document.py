@@ -228,6 +228,7 @@ def test_directives_are_refused(directive: str) -> None:
         ("a:\n  b: 1\n c: 2", 3, 2, "this line is indented like none of those above it"),
         ("  a: 1\nb: 2", 2, 1, "this line is indented like none of those above it"),
         ("a: }", 1, 4, "a value is missing before this '}'"),
+        ("a: [::1]", 1, 5, 'a value is missing before this ":"; one that begins so needs quotes here'),
         ("a: *", 1, 4, 'a value cannot begin with "*" or "&": put text that does in quotes'),
         ("a: &", 1, 4, 'a value cannot begin with "*" or "&": put text that does in quotes'),
         ("a: !x!y z", 1, 4, 'a value cannot begin with "!": put text that does in quotes'),

@@ -15,9 +15,9 @@ from pathlib import Path
 
 NAMESPACES = Path("/run/netns")  # where ip-netns(8) keeps the names
 
-# The networks for documentation: RFC 5737 and RFC 3849. No machine that runs the tests has a route of its own there.
-HOST_ADDRESS, CLIENT_ADDRESS = "192.0.2.1", "192.0.2.2"
-HOST_ADDRESS6, CLIENT_ADDRESS6 = "2001:db8::1", "2001:db8::2"
+# Private networks (RFC 1918 and RFC 4193): a config that says nothing of access answers those.
+HOST_ADDRESS, CLIENT_ADDRESS = "10.77.0.1", "10.77.0.2"
+HOST_ADDRESS6, CLIENT_ADDRESS6 = "fd00:77::1", "fd00:77::2"
 
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
 _libc = ctypes.CDLL(None, use_errno=True)  # os.setns came with Python 3.12

@@ -25,7 +25,7 @@ from system.operating import (
 )
 from system.waiting import until
 
-SECOND_ADDRESS, SECOND_ADDRESS6 = "192.0.2.77", "2001:db8::77"
+SECOND_ADDRESS, SECOND_ADDRESS6 = "10.77.0.77", "fd00:77::77"
 STATUS = re.compile(r"serving 2 udp and 2 tcp listeners with [1-9]\d* workers?; ([\d,]+) datagrams/s")
 
 CRASH_SECONDS = 4.0

@@ -7,7 +7,7 @@ from system.host import Host
 from system.operating import PORT, ask, await_event, converse, family, kill, supervisor
 from system.waiting import until
 
-NEW_ADDRESSES = ("192.0.2.50", "192.0.2.51", "2001:db8::50", "2001:db8::51")
+NEW_ADDRESSES = ("10.77.0.50", "10.77.0.51", "fd00:77::50", "fd00:77::51")
 SIZES = (0, 1, 1472, 1473, 9000, 65_507)  # 1472 fills an Ethernet frame over IPv4; what is more comes in fragments
 LARGEST6 = 65_527
 NOT_UNICAST = "ECHOD_DROPPED_DESTINATION_NOT_UNICAST"
@@ -79,7 +79,7 @@ def test_every_size_comes_back_exact(standing: Host) -> None:
 
 def test_what_is_sent_to_everybody_is_not_answered(standing: Host) -> None:
     """A broadcast or multicast is counted and gets no answer, for echod is no amplifier; what comes next gets one."""
-    for destination, address in (("192.0.2.255", ""), ("255.255.255.255", ""), ("ff02::1", standing.address6)):
+    for destination, address in (("10.77.0.255", ""), ("255.255.255.255", ""), ("ff02::1", standing.address6)):
         with standing.client(), socket.socket(family(address), socket.SOCK_DGRAM) as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0\0")

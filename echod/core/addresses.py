@@ -1,0 +1,75 @@
+"""Addresses and networks as numbers: which verdict an address has, and networks as bytes.
+
+Owns the map from every address of a family to one verdict, compiled once so that a look-up is one bisection, however
+long the lists are. It never decides what a verdict means: `Rules` does. Invariant: of the levels that a map was made
+of, the first that holds an address gives its verdict.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Network, IPv6Network
+from typing import Final, Generic, TypeVar
+
+Network = IPv4Network | IPv6Network
+Verdict = TypeVar("Verdict")
+
+IPV4_BYTES: Final = 4
+IPV6_BYTES: Final = 16
+
+
+class AddressMap(Generic[Verdict]):
+    """One verdict for each address of a family. Look it up by number: `map.verdict(int(address))`."""
+
+    def __init__(self, levels: Sequence[tuple[Iterable[Network], Verdict]], otherwise: Verdict) -> None:
+        """Compile levels of networks, the first that holds an address decides; networks of one family alone."""
+        merged = [(_merge(networks), verdict) for networks, verdict in levels]
+        starts: list[int] = []
+        verdicts: list[Verdict] = []
+        for start in sorted({0, *(edge for edges, _ in merged for edge in edges)}):
+            verdict = next((verdict for edges, verdict in merged if bisect_right(edges, start) % 2), otherwise)
+            if not verdicts or verdicts[-1] != verdict:
+                starts.append(start)
+                verdicts.append(verdict)
+        self._starts = starts
+        self._verdicts = [verdicts[0], *verdicts]  # so that the place of bisect_right needs no "- 1"
+
+    def verdict(self, address: int) -> Verdict:
+        """Return the verdict of an address."""
+        return self._verdicts[bisect_right(self._starts, address)]
+
+
+def _merge(networks: Iterable[Network]) -> list[int]:
+    """Return the edges of the union: where it begins, ends (the first address beyond), begins again, ..."""
+    edges: list[int] = []
+    for first, last in sorted((int(each.network_address), int(each.broadcast_address)) for each in networks):
+        if edges and first <= edges[-1]:
+            edges[-1] = max(edges[-1], last + 1)
+        else:
+            edges += (first, last + 1)
+    return edges
+
+
+def pack_networks(networks: Iterable[Network]) -> bytes:
+    """Write networks as bytes: length of the prefix, then the address, of IPv6 with 128 added to the length's place.
+
+    A prefix length of IPv4 is at most 32; that of IPv6, 0 to 128, is written as 33 to 161.
+    """
+    return b"".join(
+        bytes([each.prefixlen + (33 if each.version == 6 else 0)]) + each.network_address.packed  # noqa: PLR2004
+        for each in networks
+    )
+
+
+def unpack_networks(packed: bytes) -> tuple[Network, ...]:
+    """Read what `pack_networks` wrote."""
+    networks: list[Network] = []
+    at = 0
+    while at < len(packed):
+        length, at = packed[at], at + 1
+        if length <= 8 * IPV4_BYTES:
+            networks.append(IPv4Network((packed[at : at + IPV4_BYTES], length)))
+            at += IPV4_BYTES
+        else:
+            networks.append(IPv6Network((packed[at : at + IPV6_BYTES], length - 33)))
+            at += IPV6_BYTES
+    return tuple(networks)

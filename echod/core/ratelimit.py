@@ -1,0 +1,127 @@
+"""How much each source may ask: a bounded table of rates, kept over all workers without a lock.
+
+The rate is held by GCRA, the virtual scheduling algorithm of ITU-T I.371: of each source one time is remembered, at
+which its account will be even again. Owns the layout of the table; the memory, and the time, are passed in. Invariant:
+a source is never answered more than its burst and its rate allow, but for two workers that write in one microsecond.
+
+The table is set-associative: a source has two places, told by a keyed hash (Python's, of bytes: SipHash, with a key of
+this process), so nobody can aim at the place of another. Where both are taken, the one whose account is nearer to even
+is forgotten: the loudest is never forgiven, a stranger never refused, and an account that is even loses nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+_PLACE_BYTES: Final = 16
+_HEADER_BYTES: Final = 64
+"""The account over all sources, on a cache line of its own."""
+
+_SECOND_PLACE: Final = 24
+"""Bits of the hash that the first place, of at most 22 bits, does not use."""
+
+_DUST: Final = 1e-9
+"""Of an interval: what adding up times in floating point may have lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Allowance:
+    """Seconds from one datagram to the next, and how many seconds ahead of the time an account may be."""
+
+    interval: float
+    ahead: float
+
+    def charge(self, even: "memoryview[float]", place: int, datagrams: int, now: float) -> int:
+        """Charge one account; return how many of the datagrams it could pay."""
+        time = max(even[place], now)
+        room = int((now + self.ahead - time) / self.interval + _DUST)
+        within = min(datagrams, max(room, 0))
+        even[place] = time + within * self.interval
+        return within
+
+
+class RateLimit:
+    """Datagrams a second, of each source and of all together, None for no limit; `burst` may come at once."""
+
+    def __init__(
+        self,
+        buffer: memoryview,
+        *,
+        sources: int,
+        per_source: int | None,
+        burst: int,
+        total: int | None,
+    ) -> None:
+        """Lay the table over a zeroed, writable buffer of `size(sources)` bytes, the same in all workers."""
+        places = _places(sources)
+        octets = buffer.cast("B")
+        tables = octets[_HEADER_BYTES : _HEADER_BYTES + _PLACE_BYTES * places]
+        self._mask = places - 1
+        self._names = tables[: 8 * places].cast("q")
+        self._even = tables[8 * places :].cast("d")
+        self._total_even = octets[:_HEADER_BYTES].cast("d")
+        self._each = _Allowance(1 / per_source, burst / per_source) if per_source is not None else None
+        # Over all sources, what a tenth of a second brings may come at once, but no less than from one of them.
+        self._total = _Allowance(1 / total, max(burst / total, 0.1)) if total is not None else None
+
+    @staticmethod
+    def size(sources: int) -> int:
+        """Return the bytes of a table for so many sources."""
+        return _HEADER_BYTES + _PLACE_BYTES * _places(sources)
+
+    def take(self, source: bytes, datagrams: int, now: float) -> int:
+        """Charge a source for datagrams; return how many of them are within the limits."""
+        if self._each is not None:
+            datagrams = self._each.charge(self._even, self._place(hash(source)), datagrams, now)
+        return self._take_total(datagrams, now)
+
+    def take_each(self, sources: Sequence[bytes], now: float) -> list[int]:
+        """Charge each of these for one datagram; return the indices of those that are over a limit."""
+        over = self._find_over(self._each, sources, now) if self._each is not None else []
+        within = len(sources) - len(over)
+        short = within - self._take_total(within, now)
+        if short:
+            over = sorted({*over, *sorted(set(range(len(sources))).difference(over))[-short:]})
+        return over
+
+    def _find_over(self, each: _Allowance, sources: Sequence[bytes], now: float) -> list[int]:
+        """Do what `charge` does, in one loop: all the traffic of a daemon with limits passes here."""
+        names, even, mask, interval = self._names, self._even, self._mask, each.interval
+        latest = now + each.ahead - interval * (1 - _DUST)
+        over = []
+        for index, source in enumerate(sources):
+            name = hash(source)
+            place = name & mask
+            if names[place] != name:
+                place = self._place(name)
+            time = even[place]
+            if time < now:  # noqa: PLR1730 - a call costs as much as all the rest
+                time = now
+            if time > latest:
+                over.append(index)
+            else:
+                even[place] = time + interval
+        return over
+
+    def _take_total(self, datagrams: int, now: float) -> int:
+        if self._total is None:
+            return datagrams
+        return self._total.charge(self._total_even, 0, datagrams, now)
+
+    def _place(self, name: int) -> int:
+        """Return the place of a source, made for it where it has none."""
+        names, even = self._names, self._even
+        first, second = name & self._mask, (name >> _SECOND_PLACE) & self._mask
+        if names[first] == name:
+            return first
+        if names[second] == name:
+            return second
+        # Forgetting one that still owes lets it start anew; so let it be the one that owes less.
+        place = first if even[first] <= even[second] else second
+        names[place], even[place] = name, 0.0
+        return place
+
+
+def _places(sources: int) -> int:
+    """Return the places of a table: the power of two that is not below the sources."""
+    return 1 << (sources - 1).bit_length()

@@ -1,0 +1,76 @@
+"""Who was refused, and why: what a worker tells its supervisor once a second, so that a summary can be logged.
+
+Owns the counts by reason and address, bounded, and their form as bytes. It never logs and knows no time. Invariant:
+what it says of how many were refused is exact; of the addresses it knows at most MOST_SOURCES, and says so.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final
+
+MOST_SOURCES: Final = 256
+"""Addresses remembered for one reason, between two reports. The loudest is, at that many a second, among them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What one listener refused for one reason, as the number of that reason."""
+
+    listener: int
+    """Its index on the counters page."""
+    reason: int
+    refused: int
+    sources: dict[str, int]
+    """Addresses with how often each was refused."""
+    more: bool
+    """Whether there were further addresses."""
+
+    def pack(self) -> bytes:
+        """Write it as bytes."""
+        fields = (self.listener, self.reason, self.refused, self.sources, self.more)
+        return json.dumps(fields, separators=(",", ":")).encode()
+
+    @staticmethod
+    def unpack(packed: bytes) -> "Report":
+        """Read what `pack` wrote."""
+        listener, reason, refused, sources, more = json.loads(packed)
+        return Report(listener=listener, reason=reason, refused=refused, sources=sources, more=more)
+
+
+class Tally:
+    """The refusals of one listener since the last report."""
+
+    def __init__(self, listener: int) -> None:
+        """Take the listener's index on the counters page."""
+        self._listener = listener
+        self._refused: Counter[IntEnum] = Counter()
+        self._sources: dict[IntEnum, Counter[bytes]] = {}
+
+    def add(self, reason: IntEnum, address: bytes, refused: int) -> None:
+        """Note that so much from an address, of 4 or 16 bytes, was refused."""
+        self._refused[reason] += refused
+        sources = self._sources.setdefault(reason, Counter())
+        if address in sources or len(sources) <= MOST_SOURCES:
+            sources[address] += refused
+
+    def reports(self) -> Iterator[Report]:
+        """Yield a report for each reason, and begin anew."""
+        refused, sources = self._refused, self._sources
+        self._refused, self._sources = Counter(), {}
+        for reason, count in refused.items():
+            known = sources[reason]
+            yield Report(
+                listener=self._listener,
+                reason=reason,
+                refused=count,
+                sources={_text(address): times for address, times in known.most_common(MOST_SOURCES)},
+                more=len(known) > MOST_SOURCES,
+            )
+
+
+def _text(address: bytes) -> str:
+    return str(IPv4Address(address) if len(address) == 4 else IPv6Address(address))  # noqa: PLR2004

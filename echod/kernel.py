@@ -1,0 +1,84 @@
+"""What this host's kernel makes of a config that is legal: the warnings of `echod check` beyond the file itself.
+
+Owns the reading of /proc/sys. It changes nothing there, and no service depends on it: the daemon sees for itself what
+it gets. Invariant: what cannot be read is not warned of.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from echod.core.access import is_public
+from echod.core.config import Config
+from echod.core.document import Document, dotted, read
+from echod.core.document import Path as KeyPath
+from echod.core.errors import Mistake
+
+_SYSCTLS: Final = Path("/proc/sys")
+
+_LONG_QUEUE: Final = 4096
+"""Bytes that may wait for a neighbour's address: beside a send buffer of megabytes, little for each one missing."""
+
+
+def warnings(config: Config, text: bytes) -> tuple[Mistake, ...]:
+    """Return what is unwise on this host about a config, and the text that it was parsed from. Reads anew each time."""
+    document = read(text)
+    return (*_find_capped(config, document), *_find_mute(config, document))
+
+
+def _find_capped(config: Config, document: Document) -> Iterator[Mistake]:
+    """Find the buffers that the kernel grants only in part (socket(7)); the default is nobody's wish, so not those."""
+    default = Config().udp
+    for key, wanted, usual, sysctl, directive in (
+        ("receive_buffer", config.udp.receive_buffer, default.receive_buffer, "rmem_max", "ReceiveBuffer="),
+        ("send_buffer", config.udp.send_buffer, default.send_buffer, "wmem_max", "SendBuffer="),
+    ):
+        cap = _number(_SYSCTLS / "net/core" / sysctl)
+        if wanted != usual and cap is not None and wanted > cap:
+            yield _warning(
+                document,
+                ("udp", key),
+                f"the kernel caps it at {cap:,} bytes, unless echod has CAP_NET_ADMIN or the .socket unit sets "
+                f"{directive}: write sysctl net.core.{sysctl}={wanted}",
+            )
+
+
+def _find_mute(config: Config, document: Document) -> Iterator[Mistake]:
+    """Find the queues in which replies to hosts that do not exist can hold the send buffer, for seconds each.
+
+    Who may forge a source can choose such hosts, of the networks that this one is in (neigh/default/unres_qlen_bytes in
+    ip-sysctl.rst of the kernel).
+    """
+    public = [index for index, entry in enumerate(config.access.allow) if is_public(entry)]
+    long = [name for name, size in _neighbour_queues() if size > _LONG_QUEUE]
+    if public and long:
+        others = f", and so for {len(long) - 1} more" if len(long) > 1 else ""
+        yield _warning(
+            document,
+            ("access", "allow", public[0]),
+            "replies to forged sources that do not exist, of the networks that this host is in, wait and can fill the "
+            f"send buffer for everybody: write sysctl {long[0]}={_LONG_QUEUE}{others}",
+        )
+
+
+def _neighbour_queues() -> Iterator[tuple[str, int]]:
+    """Yield the name and the value, in bytes, of each neighbour queue's sysctl but those of loopback."""
+    for family in ("ipv4", "ipv6"):
+        for path in sorted(_SYSCTLS.glob(f"net/{family}/neigh/*/unres_qlen_bytes")):
+            size = _number(path)
+            if size is not None and path.parent.name != "lo":
+                # A dot of an interface's name is a slash in sysctl(8)'s.
+                yield f"net.{family}.neigh.{path.parent.name.replace('.', '/')}.unres_qlen_bytes", size
+
+
+def _number(path: Path) -> int | None:
+    """Read a sysctl, or None where it is hidden, as in a namespace or a container."""
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+def _warning(document: Document, path: KeyPath, message: str) -> Mistake:
+    line, column = document.places[path].key_spot
+    return Mistake(line=line, column=column, path=dotted(path), message=message)

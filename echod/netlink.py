@@ -1,0 +1,268 @@
+"""The addresses that are this host's own, as the kernel's table of local routes has them (rtnetlink(7)).
+
+Owns one netlink socket, opened here or passed, and what was last heard on it. Never waits, never changes a route, and
+is told nothing by a peer. Invariant: what `look` returns comes from whole dumps of both families; a dump that was cut
+short or overtaken by a change is thrown away, and what was known before stays known.
+"""
+
+import errno
+import os
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from ipaddress import IPv4Network, IPv6Network
+from typing import Final
+
+Network = IPv4Network | IPv6Network
+
+MAX_OWN: Final = 16_384
+"""Networks that are told. Each worker holds them all, so a host with more must not be able to fill its memory."""
+
+ELSEWHERE: Final = (
+    "the addresses of this host are not known, so datagrams that forge them are not recognised: echod is in another "
+    "network namespace than its sockets; add ListenNetlink=route to the .socket unit"
+)
+"""What to tell the operator where `belongs_to` says no."""
+
+_UNKNOWN: Final = "the addresses of this host are not known, so datagrams that forge them are not recognised"
+_FORBIDDEN: Final = (
+    f"{_UNKNOWN}: add ListenNetlink=route to the .socket unit that has the ports or, where there is none, AF_NETLINK "
+    "to RestrictAddressFamilies= of the service unit"
+)
+
+# linux/netlink.h, rtnetlink.h, asm-generic/socket.h: none is in Python 3.11's socket module.
+_SOL_NETLINK: Final = 270
+_NETLINK_GET_STRICT_CHK: Final = 12
+_SO_NETNS_COOKIE: Final = 71
+_NLM_F_REQUEST: Final = 0x1
+_NLM_F_MULTI: Final = 0x2
+_NLM_F_DUMP_INTR: Final = 0x10
+_NLM_F_DUMP: Final = 0x300
+_NLMSG_ERROR: Final = 2
+_NLMSG_DONE: Final = 3
+_RTM_NEWROUTE: Final = 24
+_RTM_GETROUTE: Final = 26
+_RT_TABLE_LOCAL: Final = 255
+_RTN_UNSPEC: Final = 0
+_RTN_LOCAL: Final = 2
+_RTN_ANYCAST: Final = 4
+_RTA_DST: Final = 1
+
+_HEADER: Final = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
+_ROUTE: Final = struct.Struct("=BBBBBBBBI")  # rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags
+_ATTRIBUTE: Final = struct.Struct("=HH")  # rtattr: length, type
+
+_ASKED: Final = {socket.AF_INET: _RTN_LOCAL, socket.AF_INET6: _RTN_UNSPEC}
+"""The type of routes to ask for, by family. In IPv6 a router has an anycast address in each subnet (RFC 4291 2.6.1)
+which is delivered to its own sockets, too; one dump of all types is cheaper than one for each."""
+
+_OWN: Final = (_RTN_LOCAL, _RTN_ANYCAST)
+
+_NO_TABLE: Final = (errno.ENOENT, errno.EOPNOTSUPP, errno.EAFNOSUPPORT)
+"""How the kernel says that a family has no local routes: no address ever, or no such family at all."""
+
+_BUFFER_BYTES: Final = 65_536  # the kernel fills 32 KiB at most (netlink_recvmsg)
+
+_MAX_READS: Final = 2048
+"""Of one dump: 500,000 routes. A look must end, whatever the socket holds."""
+
+_REPEATS: Final = 4
+"""Of a dump that has news, until one says the same again. Where IPv6 routes come and go during a dump of several parts,
+the kernel resumes by counting and passes over others in silence (fib6_dump_table): seen with 300 addresses."""
+
+_PATIENCE: Final = 3
+"""Looks in a row that may fail before that is a problem: a change during a dump spoils that one alone."""
+
+_RESTLESS: Final = "the table of local routes changes too often to be read"
+
+
+class LocalAddresses:
+    """What this host takes for its own: addresses, and the prefixes that `ip route add local` makes its own."""
+
+    def __init__(self, passed: socket.socket | None = None) -> None:
+        """Use the netlink socket that the service manager passed, or open one. Never raises: `problem` tells."""
+        self.problem = ""
+        """Why own addresses are not known, or not all of them: a sentence for the operator, or nothing."""
+        self._beyond = ""
+        self._failures = 0
+        self._known: tuple[Network, ...] | None = None
+        self._dumps: dict[int, list[bytes]] = {}
+        self._buffer = bytearray(_BUFFER_BYTES)
+        self._sock = passed
+        try:
+            if self._sock is None:
+                self._sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+            self._sock.setblocking(False)
+        except OSError as error:
+            forbidden = error.errno in (errno.EAFNOSUPPORT, errno.EPERM, errno.EACCES)
+            self.problem = _FORBIDDEN if forbidden else f"{_UNKNOWN}: {error.strerror}"
+            return
+        with suppress(OSError):  # kernels before 4.20 do not filter; `_networks` does so in any case
+            self._sock.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
+
+    def look(self) -> tuple[Network, ...] | None:
+        """Return what is this host's own, sorted, single addresses as /32 and /128; None where that is unchanged.
+
+        None, too, where it cannot be known now. Then ask again later; `problem` has a word where that went on.
+        """
+        if self._sock is None:
+            return None
+        try:
+            self._drain(self._sock)
+            dumps = self._settled(self._sock)
+        except OSError as error:
+            self._failures += 1
+            if self._failures >= _PATIENCE:
+                self.problem = f"{_UNKNOWN}: {error.strerror}"
+            return None
+        self._failures = 0
+        own = self._known if dumps == self._dumps else self._read(dumps)
+        self.problem = self._beyond
+        if own == self._known:
+            return None
+        self._known = own
+        return own
+
+    def belongs_to(self, sock: socket.socket) -> bool:
+        """Tell whether a socket is in the network namespace that this looks at.
+
+        True where that cannot be told: kernels before 5.14 do not say (SO_NETNS_COOKIE), and without a netlink socket
+        nothing wrong is known either.
+        """
+        if self._sock is None:
+            return True
+        with suppress(OSError):
+            return _namespace(sock) == _namespace(self._sock)
+        return True
+
+    def _drain(self, sock: socket.socket) -> None:
+        """Throw away what is left of a look that was cut short, here or in a process that had the socket before."""
+        for _ in range(_MAX_READS):
+            try:
+                sock.recv_into(self._buffer)
+            except BlockingIOError:
+                return
+            except OSError:  # such as ENOBUFS: of what is thrown away some was lost
+                continue
+
+    def _settled(self, sock: socket.socket) -> dict[int, list[bytes]]:
+        """Return the dumps of both families: as they were, or else as two in a row have them. Raises OSError."""
+        last: dict[int, list[bytes]] = self._dumps
+        for _ in range(_REPEATS):
+            dumps: dict[int, list[bytes]] = {family: self._dump(sock, family) for family in _ASKED}
+            if _whole(dumps) == _whole(last):
+                return dumps
+            last = dumps
+        raise OSError(errno.EAGAIN, _RESTLESS)
+
+    def _dump(self, sock: socket.socket, family: int) -> list[bytes]:
+        """Return the local routes of a family as the kernel wrote them. Raises OSError where they are not whole.
+
+        The kernel writes each part while the one before is read, so there is always one until the last.
+        """
+        before = self._dumps.get(family, [])
+        sock.send(_request(family))
+        parts: list[bytes] = []
+        for _ in range(_MAX_READS):
+            length, _, flags, (sender, *_) = sock.recvmsg_into([self._buffer])
+            if flags & socket.MSG_TRUNC:
+                raise OSError(errno.EMSGSIZE, "the kernel's answer is larger than can be read")
+            if sender != 0:  # another process than the kernel
+                continue
+            part = bytes(memoryview(self._buffer)[:length])
+            number = len(parts)
+            # Where nothing has changed, a comparison of bytes is all that a look costs.
+            seen = number < len(before) and part == before[number]
+            parts.append(part)
+            if number == len(before) - 1 if seen else _ends(part, family):
+                return parts
+        raise OSError(errno.E2BIG, "the kernel's table of local routes is larger than can be read")
+
+    def _read(self, dumps: dict[int, list[bytes]]) -> tuple[Network, ...]:
+        """Return the networks of these dumps, and remember both."""
+        found = {network for family, parts in dumps.items() for part in parts for network in _networks(part, family)}
+        self._dumps = dumps
+        own = sorted(found, key=lambda network: (network.version, int(network.network_address), network.prefixlen))
+        self._beyond = (
+            f"this host has {len(own):,} local addresses and networks, of which echod knows the first {MAX_OWN:,}: "
+            "datagrams that forge the others are not recognised"
+            if len(own) > MAX_OWN
+            else ""
+        )
+        return tuple(own[:MAX_OWN])
+
+
+def _request(family: int) -> bytes:
+    """Return the question. Its number is the same each time, so that the same answer has the same bytes."""
+    route = _ROUTE.pack(family, 0, 0, 0, _RT_TABLE_LOCAL, 0, 0, _ASKED[socket.AddressFamily(family)], 0)
+    length = _HEADER.size + len(route)
+    return _HEADER.pack(length, _RTM_GETROUTE, _NLM_F_REQUEST | _NLM_F_DUMP, family, 0) + route
+
+
+def _whole(dumps: dict[int, list[bytes]]) -> list[bytes]:
+    """Return the dumps without regard to how the kernel parted them: smaller at first than later."""
+    return [b"".join(parts) for parts in dumps.values()]
+
+
+def _messages(part: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """Yield type, flags, sequence number and body of each message."""
+    at = 0
+    while at + _HEADER.size <= len(part):
+        length, kind, flags, sequence, _ = _HEADER.unpack_from(part, at)
+        if length < _HEADER.size:
+            return
+        yield kind, flags, sequence, part[at + _HEADER.size : at + length]
+        at += _aligned(length)
+
+
+def _ends(part: bytes, family: int) -> bool:
+    """Tell whether this part of a dump is the last. Raises OSError where the dump failed or is inconsistent."""
+    for kind, flags, sequence, body in _messages(part):
+        if sequence != family:
+            continue
+        if flags & _NLM_F_DUMP_INTR:
+            raise OSError(errno.EINTR, _RESTLESS)
+        if kind in (_NLMSG_ERROR, _NLMSG_DONE):
+            code = -int.from_bytes(body[:4], sys.byteorder, signed=True)
+            if code > 0 and code not in _NO_TABLE:
+                raise OSError(code, os.strerror(code))
+            return True
+    return False
+
+
+def _networks(part: bytes, family: int) -> Iterator[Network]:
+    """Yield the networks that are this host's own."""
+    for kind, flags, sequence, body in _messages(part):
+        if kind != _RTM_NEWROUTE or sequence != family or not flags & _NLM_F_MULTI or len(body) < _ROUTE.size:
+            continue
+        of, length, _, _, table, _, _, route_type, _ = _ROUTE.unpack_from(body)
+        # Without IPv6 the kernel answers a question for it with the routes of IPv4.
+        if of != family or table != _RT_TABLE_LOCAL or route_type not in _OWN:
+            continue
+        if family == socket.AF_INET:
+            yield IPv4Network((_destination(body, 4), length), strict=False)
+        else:
+            yield IPv6Network((_destination(body, 16), length), strict=False)
+
+
+def _destination(body: bytes, size: int) -> bytes:
+    """Return the address of a route's destination; a default route has none."""
+    at = _ROUTE.size
+    while at + _ATTRIBUTE.size <= len(body):
+        length, kind = _ATTRIBUTE.unpack_from(body, at)
+        if kind == _RTA_DST and length == _ATTRIBUTE.size + size:
+            return body[at + _ATTRIBUTE.size : at + length]
+        at += max(_aligned(length), _ATTRIBUTE.size)
+    return bytes(size)
+
+
+def _aligned(length: int) -> int:
+    """Round up to four bytes, as all of netlink does (NLMSG_ALIGN, RTA_ALIGN)."""
+    return (length + 3) & ~3
+
+
+def _namespace(sock: socket.socket) -> bytes:
+    """Return what tells a socket's network namespace from all others of this boot. Raises OSError before 5.14."""
+    return sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)

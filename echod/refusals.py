@@ -1,0 +1,85 @@
+"""What was refused, and from whom, as a few log entries: one for each listener and reason, at most every ten seconds.
+
+Owns the words and the pace, and what is waiting to be said. It never counts for anybody else: the exact numbers are in
+the counters page. Invariant: however much is refused, by however many sources, the log grows by at most MOST_LINES
+entries a second and the memory here is bounded.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from echod.core.admission import Drop
+from echod.core.counters import Close
+from echod.core.listener import Listener, Protocol
+from echod.core.tally import Report
+
+SUMMARY_SECONDS: Final = 10.0
+"""Between two entries for one listener and reason."""
+
+MOST_LINES: Final = 10
+"""Entries at one look; looks are a second apart. What is not said waits for the next."""
+
+MOST_SOURCES: Final = 1024
+"""Addresses remembered for one entry."""
+
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Summary:
+    """What is waiting to be said of one listener and reason."""
+
+    refused: int = 0
+    sources: Counter[str] = field(default_factory=Counter)
+    more: bool = False
+    due: float = 0.0
+
+
+class Refusals:
+    """Gathers the reports of all workers."""
+
+    def __init__(self) -> None:
+        """Begin with nothing to say."""
+        self._summaries: dict[tuple[Listener, int], _Summary] = {}
+
+    def add(self, listener: Listener, report: Report) -> None:
+        """Take in what a worker reports of a listener."""
+        summary = self._summaries.setdefault((listener, report.reason), _Summary())
+        summary.refused += report.refused
+        summary.more = summary.more or report.more
+        for source, refused in report.sources.items():
+            if source in summary.sources or len(summary.sources) < MOST_SOURCES:
+                summary.sources[source] += refused
+            else:
+                summary.more = True
+
+    def log_due(self, now: float) -> None:
+        """Log what has waited long enough; the longest first. To be called once a second."""
+        waiting = [(key, each) for key, each in self._summaries.items() if each.refused and each.due <= now]
+        for (listener, reason), summary in sorted(waiting, key=lambda item: item[1].due)[:MOST_LINES]:
+            _log_summary(listener, reason, summary)
+            self._summaries[listener, reason] = _Summary(due=now + SUMMARY_SECONDS)
+
+
+def _log_summary(listener: Listener, reason: int, summary: _Summary) -> None:
+    udp = listener.protocol is Protocol.UDP
+    name = (Drop if udp else Close)(reason).name.lower()
+    what = ("datagram" if udp else "connection") + "s" * (summary.refused != 1)
+    loudest, times = summary.sources.most_common(1)[0]
+    count = len(summary.sources)
+    sources = f"{'more than ' * summary.more}{count:,} source{'s' * (count != 1)}"
+    _log.warning(
+        "refused",
+        message=f"refused {summary.refused:,} {what} at {listener}: {name}, from {sources}, the loudest {loudest} "
+        f"({times:,})",
+        listener=str(listener),
+        reason=name,
+        refused=summary.refused,
+        sources=count,
+        more_sources=summary.more,
+        loudest=loudest,
+        loudest_refused=times,
+    )

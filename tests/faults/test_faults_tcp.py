@@ -1,0 +1,73 @@
+"""Whatever error accepting meets, the connection that waited is served in the end, and UDP all the while."""
+
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import pytest
+from faults.injection import Fault, needs_strace
+from faults.service import SERVED, Service
+from running import SECONDS
+
+pytestmark = needs_strace
+
+MakeFault = Callable[..., Fault]
+
+OF_ONE_CONNECTION = ["ECONNABORTED", "EPROTO", "EPERM", "ENETDOWN", "EINTR", "EAGAIN"]
+OF_THE_HOST = ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"]
+
+MORE_THAN_A_TURN = 20
+"""One turn of the loop accepts at most sixteen times."""
+
+
+def connect(service: Service, stack: ExitStack) -> list[socket.socket]:
+    """Make three connections, and write a word into each."""
+    target = ("127.0.0.1", service.port)
+    socks = [stack.enter_context(socket.create_connection(target, SECONDS)) for _ in range(3)]
+    for number, sock in enumerate(socks):
+        sock.sendall(b"%d" % number)
+    return socks
+
+
+def assert_echoed_to_the_end(socks: list[socket.socket]) -> None:
+    """Assert that each connection gets its word back, and then a clean end."""
+    for number, sock in enumerate(socks):
+        assert sock.recv(16) == b"%d" % number
+        sock.shutdown(socket.SHUT_WR)
+        assert sock.recv(16) == b""
+
+
+@pytest.mark.parametrize("error", OF_ONE_CONNECTION)
+@pytest.mark.parametrize("times", [1, MORE_THAN_A_TURN])
+def test_a_connection_that_broke_in_the_backlog_holds_up_none(
+    service: Service, fault: MakeFault, error: str, times: int
+) -> None:
+    """The next one is accepted at once: no pause, nothing counted as failed, and UDP is answered."""
+    with ExitStack() as stack:
+        failing = stack.enter_context(fault(service.worker, "accept4", error, times))
+        socks = connect(service, stack)
+        failing.wait(times)
+        service.assert_served()
+        assert_echoed_to_the_end(socks)
+        assert failing.count() == times
+    service.wait_for_gain("tcp", accepted=3, closed_finished=3)
+    service.assert_unharmed()
+    assert service.gained("udp") == {"received": 2 * SERVED, "replied": 2 * SERVED}
+
+
+@pytest.mark.parametrize("error", OF_THE_HOST)
+@pytest.mark.parametrize("times", [1, 2])
+def test_without_means_to_accept_connections_wait_and_udp_goes_on(
+    service: Service, fault: MakeFault, error: str, times: int
+) -> None:
+    """Each failure is one pause and one count; those who waited are served when it is over."""
+    with ExitStack() as stack:
+        failing = stack.enter_context(fault(service.worker, "accept4", error, times))
+        socks = connect(service, stack)
+        failing.wait(1)
+        service.assert_served()
+        assert_echoed_to_the_end(socks)
+        assert failing.count() == times
+    service.wait_for_gain("tcp", accepted=3, accept_failed=times, closed_finished=3)
+    service.assert_unharmed()
+    assert service.gained("udp") == {"received": 2 * SERVED, "replied": 2 * SERVED}

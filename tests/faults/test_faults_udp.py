@@ -1,0 +1,147 @@
+"""Whatever error a receive or a send meets, it costs at most what was in hand, is counted, and harms nobody after."""
+
+import errno
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import pytest
+from faults.injection import Fault, needs_strace, stopped
+from faults.service import SERVED, Service
+
+from echod.batch import UDP_SEGMENT
+from echod.core.counters import SEND_ERRORS
+
+pytestmark = needs_strace
+
+MakeFault = Callable[..., Fault]
+
+BATCH = 5
+"""Datagrams that the worker finds together, each of another client: nothing there is joined."""
+
+OF_TRAINS = ["EIO", "EINVAL", "EMSGSIZE"]
+OTHERS = ["EACCES", "EPERM", "ENETUNREACH", "EHOSTUNREACH", "ENOBUFS", "ENODEV", "ECONNREFUSED", "EINTR", "ENOMEM"]
+SEND = ["EAGAIN", *OF_TRAINS, *OTHERS]
+RECEIVE = ["EAGAIN", "EINTR", "ENOMEM", "ECONNREFUSED", "ENOBUFS", "EHOSTUNREACH", "ENETDOWN", "EMSGSIZE"]
+
+
+def failed(error: str, datagrams: int) -> dict[str, int]:
+    """Return the counter of sends that failed so."""
+    name = error.lower() if getattr(errno, error) in SEND_ERRORS else "other"
+    return {f"send_failed_{name}": datagrams} if datagrams else {}
+
+
+def has_answer(client: socket.socket, answer: bytes) -> bool:
+    """Tell whether the answer has come. (On loopback it has come as soon as it was sent.)"""
+    client.setblocking(False)
+    try:
+        return client.recv(65_536) == answer
+    except BlockingIOError:
+        return False
+
+
+def answered(service: Service, fault: MakeFault, call: str, error: str, times: int) -> list[int]:
+    """Have a batch meet a call that fails so often; return which of its datagrams were answered.
+
+    Asserts that all who ask once the fault is over are answered, before the tracer has left and after.
+    """
+    with ExitStack() as stack:
+        clients = service.clients(stack, BATCH)
+        with stopped(service.worker):
+            failing = stack.enter_context(fault(service.worker, call, error, times))
+            for number, client in enumerate(clients):
+                client.send(b"%d" % number)
+        failing.wait(times)
+        service.assert_served()
+        assert failing.count() == times
+        return [number for number, client in enumerate(clients) if has_answer(client, b"%d" % number)]
+
+
+# -- sending
+
+
+@pytest.mark.parametrize("error", SEND)
+def test_a_send_that_fails_once_costs_nothing(service: Service, fault: MakeFault, error: str) -> None:
+    """The first send of a batch that fails is made again, and each datagram is answered."""
+    assert answered(service, fault, "sendmmsg", error, 1) == list(range(BATCH))
+    service.assert_unharmed()
+    assert service.gained("udp") == {"received": BATCH + 2 * SERVED, "replied": BATCH + 2 * SERVED}
+
+
+@pytest.mark.parametrize("error", SEND)
+def test_a_datagram_that_cannot_be_sent_costs_itself_alone(service: Service, fault: MakeFault, error: str) -> None:
+    """Two failures in a row are one datagram lost, under its errno; with EAGAIN, the rest of the batch."""
+    lost = BATCH if error == "EAGAIN" else 1
+    assert answered(service, fault, "sendmmsg", error, 2) == list(range(lost, BATCH))
+    service.assert_unharmed()
+    received = BATCH + 2 * SERVED
+    assert service.gained("udp") == {"received": received, "replied": received - lost} | failed(error, lost)
+
+
+@pytest.mark.parametrize("error", [error for error in SEND if error != "EAGAIN"])
+def test_a_stretch_in_which_nothing_can_be_sent_is_counted(service: Service, fault: MakeFault, error: str) -> None:
+    """Each datagram of the stretch is counted once, and the one that comes behind it is answered."""
+    assert answered(service, fault, "sendmmsg", error, BATCH + 1) == []
+    service.assert_unharmed()
+    assert service.gained("udp") == {"received": BATCH + 2 * SERVED, "replied": 2 * SERVED} | failed(error, BATCH)
+
+
+def send_joinable(service: Service, fault: MakeFault, error: str, *, as_train: bool) -> tuple[int, int]:
+    """Have one client's 40 datagrams meet a fault, with one of another behind them; return how many each got back.
+
+    They come as one train, or one by one and are joined by the worker. (The first attempt of a batch in which nothing
+    is joined is made again: to fail, a train must do so twice.)
+    """
+    times = 2 if as_train else 1
+    with ExitStack() as stack:
+        many, one = service.clients(stack, 2)
+        payload = [b"%02d" % number for number in range(40)]
+        with stopped(service.worker):
+            failing = stack.enter_context(fault(service.worker, "sendmmsg", error, times))
+            if as_train:
+                many.sendmsg([b"".join(payload)], [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("H", 2))])
+            else:
+                for data in payload:
+                    many.send(data)
+            one.send(b"one")
+        failing.wait(times)
+        service.assert_served()
+        assert failing.count() == times
+        return sum(has_answer(many, data) for data in payload), int(has_answer(one, b"one"))
+
+
+@pytest.mark.parametrize("as_train", [False, True])
+@pytest.mark.parametrize("error", OF_TRAINS)
+def test_a_train_that_cannot_be_sent_is_sent_apart(
+    fresh: Service, fault: MakeFault, error: str, *, as_train: bool
+) -> None:
+    """EIO, EINVAL and EMSGSIZE may be of the train, not of its datagrams: each of them is answered, exactly once."""
+    assert send_joinable(fresh, fault, error, as_train=as_train) == (40, 1)
+    fresh.assert_unharmed()
+    assert fresh.gained("udp") == {"received": 41 + 2 * SERVED, "replied": 41 + 2 * SERVED}
+
+
+@pytest.mark.parametrize("as_train", [False, True])
+@pytest.mark.parametrize("error", ["EAGAIN", *OTHERS])
+def test_a_train_that_fails_is_counted_in_datagrams(
+    service: Service, fault: MakeFault, error: str, *, as_train: bool
+) -> None:
+    """All 40 datagrams of the message are counted; who stands behind them is answered, but for EAGAIN."""
+    lost = 41 if error == "EAGAIN" else 40
+    assert send_joinable(service, fault, error, as_train=as_train) == (0, 41 - lost)
+    service.assert_unharmed()
+    received = 41 + 2 * SERVED
+    assert service.gained("udp") == {"received": received, "replied": received - lost} | failed(error, lost)
+
+
+# -- receiving
+
+
+@pytest.mark.parametrize("error", RECEIVE)
+@pytest.mark.parametrize("times", [1, 20])
+def test_a_receive_that_fails_costs_nothing(service: Service, fault: MakeFault, error: str, times: int) -> None:
+    """What was queued is received in a later turn of the loop, and answered."""
+    assert answered(service, fault, "recvmmsg", error, times) == list(range(BATCH))
+    service.assert_unharmed()
+    assert service.gained("udp") == {"received": BATCH + 2 * SERVED, "replied": BATCH + 2 * SERVED}

@@ -1,0 +1,132 @@
+"""Datagrams as frames: what goes on the wire, and what was seen there.
+
+Owns the addresses of both ends, and the building and reading of frames, by scapy. Opens no socket. Invariant:
+`read(datagram.frame()) == datagram`.
+"""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+from typing import Any, Final
+
+from scapy.layers.inet import IP, UDP
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
+from scapy.utils import checksum
+
+# Private and unique local addresses (RFC 1918, RFC 4193): those that echod answers without being told to.
+SERVER, SERVER6 = "10.7.1.1", "fd00:7::1"
+CLIENT, CLIENT6 = "10.7.1.2", "fd00:7::2"
+STRANGER, STRANGER6 = "10.7.1.66", "fd00:7::66"
+"""In whose name frames are forged. The server knows its station, and nobody there listens."""
+SERVER_LINK, CLIENT_LINK = "fe80::1", "fe80::2"
+SUBNET_BROADCAST = "10.7.1.255"
+SERVER_MAC, CLIENT_MAC = "02:00:00:00:07:01", "02:00:00:00:07:02"  # locally administered
+
+PORT: Final = 7007
+"""Where echod listens."""
+OTHER_PORT: Final = 7008
+"""Where it listens too."""
+
+_UDP_HEADER_BYTES: Final = 8
+_UDP_CHECKSUM_OFFSET: Final = 6
+_NEEDS_CHECKSUM, _UDP_TRAIN = 1, 5  # linux/virtio_net.h: VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_UDP_L4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Datagram:
+    """A UDP datagram: from the stranger to echod over IPv4, where nothing else is said."""
+
+    source: str = STRANGER
+    source_port: int = 40_000
+    to: str = SERVER
+    to_port: int = PORT
+    payload: bytes = b"from a stranger"
+
+    @property
+    def answer(self) -> "Datagram":
+        """Return the only answer that there may be: the same bytes, back the same way."""
+        ends = {"source": self.to, "source_port": self.to_port, "to": self.source, "to_port": self.source_port}
+        return replace(self, **ends)  # type: ignore[arg-type]
+
+    @property
+    def is_ipv6(self) -> bool:
+        """Tell its family."""
+        return ":" in self.to
+
+    def frame(self) -> bytes:
+        """Return the Ethernet frame that carries it to the server, with right lengths and checksums."""
+        return bytes(self._packet())
+
+    def train(self, segment: int) -> tuple[bytes, bytes]:
+        """Return its frame as a train of datagrams of `segment` bytes, and the `virtio_net_hdr` that says so.
+
+        That is how a guest hands one to its host; the UDP checksum is left to the receiver (CHECKSUM_PARTIAL).
+        """
+        packet = self._packet()
+        length = _UDP_HEADER_BYTES + len(self.payload)
+        packet[UDP].chksum = 0
+        start = len(packet) - length
+        ends = ip_address(self.source).packed + ip_address(self.to).packed
+        packet[UDP].chksum = 0xFFFF ^ checksum(ends + struct.pack("!LL", length, 17))  # of the pseudo-header alone
+        header = (_NEEDS_CHECKSUM, _UDP_TRAIN, start + _UDP_HEADER_BYTES, segment, start, _UDP_CHECKSUM_OFFSET)
+        return bytes(packet), struct.pack("=BBHHHH", *header)
+
+    def _packet(self) -> Any:  # noqa: ANN401 - scapy's layers have no useful types
+        network = IPv6 if self.is_ipv6 else IP
+        return (
+            Ether(src=CLIENT_MAC, dst=_station(self.to))
+            / network(src=self.source, dst=self.to)
+            / UDP(sport=self.source_port, dport=self.to_port)
+            / Raw(self.payload)
+        )
+
+
+def over_ipv4(**fields: Any) -> Datagram:  # noqa: ANN401 - as the fields of Datagram are
+    """Return a datagram from the stranger to echod over IPv4, but for these fields."""
+    return Datagram(**fields)
+
+
+def over_ipv6(**fields: Any) -> Datagram:  # noqa: ANN401 - as the fields of Datagram are
+    """Return a datagram from the stranger to echod over IPv6, but for these fields."""
+    return Datagram(**({"source": STRANGER6, "to": SERVER6} | fields))
+
+
+def numbered(datagram: Datagram, count: int) -> list[Datagram]:
+    """Return so many of a datagram that differ in their payload, not in its length."""
+    return [replace(datagram, payload=b"%s %06d" % (datagram.payload, number)) for number in range(count)]
+
+
+def as_train(datagrams: Sequence[Datagram]) -> tuple[bytes, bytes]:
+    """Return datagrams of one length, between the same ends, as one train; see `Datagram.train`."""
+    whole = replace(datagrams[0], payload=b"".join(datagram.payload for datagram in datagrams))
+    return whole.train(len(datagrams[0].payload))
+
+
+def read(frame: bytes) -> Datagram | None:
+    """Return the datagram that a frame carries; None where it carries no UDP. Raises where it carries a part of one."""
+    packet = Ether(frame)
+    for network in (IP, IPv6):
+        if packet.haslayer(network) and packet.haslayer(UDP):
+            ends, udp = packet[network], packet[UDP]
+            payload = bytes(udp.payload)
+            assert len(payload) == udp.len - _UDP_HEADER_BYTES, f"not one whole datagram: {packet.summary()}"
+            return Datagram(source=ends.src, source_port=udp.sport, to=ends.dst, to_port=udp.dport, payload=payload)
+    return None
+
+
+def _station(address: str) -> str:
+    """Return the Ethernet address of those whom an IP address means (RFC 1112, 6.4; RFC 2464, 7)."""
+    if address in ("255.255.255.255", SUBNET_BROADCAST):
+        return "ff:ff:ff:ff:ff:ff"
+    ip = ip_address(address)
+    if not ip.is_multicast:
+        return SERVER_MAC
+    group = (
+        b"\x33\x33" + ip.packed[-4:]
+        if ip.version == 6
+        else b"\x01\0\x5e" + bytes([ip.packed[1] & 0x7F]) + ip.packed[2:]
+    )
+    return group.hex(":")

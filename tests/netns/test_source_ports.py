@@ -1,0 +1,60 @@
+"""No service that answers, or that echod itself is, is ever answered: source ports (CA-1996-01, CVE-2024-2169)."""
+
+from collections.abc import Callable
+
+import pytest
+from loopback import needs_root
+from netns.datagrams import OTHER_PORT, PORT, Datagram, numbered, over_ipv4, over_ipv6
+from netns.stage import Stage, answered, refused
+
+pytestmark = [needs_root, pytest.mark.parametrize("over", [over_ipv4, over_ipv6])]
+
+Over = Callable[..., Datagram]
+
+OLD_SERVICES = (7, 13, 17, 19, 37, 53, 69, 123)
+REFUSED = (1900, 2049, 3702, 5353, 5355, 11_211)
+
+
+def test_an_honest_datagram_is_answered(stage: Stage, over: Over) -> None:
+    """The wire works: without any fault of the datagram there is exactly its answer."""
+    datagrams = numbered(over(), 10)
+    assert stage.meet(datagrams) == answered(datagrams)
+
+
+def test_port_zero_is_not_answered(stage: Stage, over: Over) -> None:
+    """No answer can go there."""
+    assert stage.meet(numbered(over(source_port=0), 10)) == refused(10, "dropped_source_port_zero")
+
+
+@pytest.mark.parametrize("port", [PORT, OTHER_PORT])
+def test_a_port_of_our_own_is_not_answered(stage: Stage, over: Over, port: int) -> None:
+    """Another host's port that any of our listeners has is another echod's, in all likelihood."""
+    assert stage.meet(numbered(over(source_port=port), 10)) == refused(10, "dropped_source_port_own")
+
+
+@pytest.mark.parametrize("port", [1, *OLD_SERVICES, 1023])
+def test_ports_of_services_are_not_answered(stage: Stage, over: Over, port: int) -> None:
+    """Below 1024 there are services, which answer an answer."""
+    assert stage.meet(numbered(over(source_port=port), 3)) == refused(3, "dropped_source_port_low")
+
+
+@pytest.mark.parametrize("port", REFUSED)
+def test_ports_of_services_above_1023_are_not_answered(stage: Stage, over: Over, port: int) -> None:
+    """SSDP, NFS, WS-Discovery, mDNS, LLMNR and memcached answer, or amplify."""
+    assert stage.meet(numbered(over(source_port=port), 3)) == refused(3, "dropped_source_port_refused")
+
+
+@pytest.mark.parametrize("port", [1024, 1899, 65_535])
+def test_other_ports_above_1023_are_answered(stage: Stage, over: Over, port: int) -> None:
+    """A client may have any port that no rule names."""
+    datagrams = numbered(over(source_port=port), 3)
+    assert stage.meet(datagrams) == answered(datagrams)
+
+
+def test_guard_says_which_ports_are_answered(staged: Callable[..., Stage], over: Over) -> None:
+    """`min_source_port` and `refuse_source_ports` are what the config says; our own ports and zero stay refused."""
+    stage = staged(guard={"min_source_port": 100, "refuse_source_ports": [4444]})
+    for port, reason in ((99, "low"), (4444, "refused"), (PORT, "own"), (0, "zero")):
+        assert stage.meet([over(source_port=port)]) == refused(1, f"dropped_source_port_{reason}")
+    datagrams = [over(source_port=port) for port in (100, 123, *REFUSED)]
+    assert stage.meet(datagrams) == answered(datagrams)
