@@ -177,7 +177,8 @@ class Batch:
                 self._segments[slot] = words[at + 4]
                 weights[slot] = -(-lengths[slot] // words[at + 4])
                 at += SEGMENT_WORDS
-                self._arrivals[slot] = words[at + layout.ifindex]
+            # Of one queued before IP_PKTINFO was on nothing is known. From 127/8 it can only have come on loopback.
+            self._arrivals[slot] = words[at + layout.ifindex] or LOOPBACK_IFINDEX
             words[at + layout.ifindex] = 0
             if not self._unicast(family, at):
                 self.not_unicast.add(slot)

@@ -75,7 +75,7 @@ def _number(path: Path) -> int | None:
     """Read a sysctl, or None where it is hidden, as in a namespace or a container."""
     try:
         return int(path.read_text(encoding="ascii"))
-    except (OSError, ValueError):
+    except OSError:
         return None
 
 

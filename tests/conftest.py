@@ -1,4 +1,4 @@
-"""Fixtures for the tests that start a real echod."""
+"""Fixtures for the tests that start a real echod, and for those of its sockets and batches."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from load import BUFFER_BYTES, UdpLoad
+from loopback import namespace, udp_server
 from running import Daemon
 
+from echod.batch import Batch
 from echod.sockets import SO_RCVBUFFORCE
 
 
@@ -46,3 +48,23 @@ def udp_load() -> Iterator[Callable[..., UdpLoad]]:
             pytest.skip("only root may have receive buffers that hold this load while a process waits for a CPU")
     with ExitStack() as stack:
         yield lambda port, **options: stack.enter_context(UdpLoad(port, **options))
+
+
+@pytest.fixture(scope="module")
+def batch() -> Batch:
+    """Share one batch, as the sockets of a worker do."""
+    return Batch()
+
+
+@pytest.fixture
+def network() -> Iterator[None]:
+    """Be in a network of our own, where a forged datagram can reach nobody."""
+    with namespace():
+        yield
+
+
+@pytest.fixture
+def server() -> Iterator[socket.socket]:
+    """Open a server on 127.0.0.1."""
+    with udp_server() as sock:
+        yield sock

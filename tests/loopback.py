@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,6 @@ ANY = str(IPv4Address(0))
 NOBODY = 65_534
 
 _CLONE_NEWNET = 0x4000_0000
-_IPV6_CHECKSUM = 7  # linux/in6.h
-_CHECKSUM_OFFSET = 6  # in a UDP header
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="raw sockets, big buffers, users and namespaces need root")
 
@@ -141,12 +139,16 @@ def inject(
         raw.sendto(ip_header + udp_header + payload, (to[0], 0))
 
 
-def inject6(to: tuple[str, int], payload: bytes, *, source_port: int = 0) -> None:
-    """Send an IPv6 datagram whose source port is what we say."""
-    header = struct.pack("!HHHH", source_port, to[1], 8 + len(payload), 0)
-    with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_UDP) as raw:
-        raw.setsockopt(socket.IPPROTO_IPV6, _IPV6_CHECKSUM, _CHECKSUM_OFFSET)
-        raw.sendto(header + payload, (to[0], 0))
+def inject6(to: tuple[str, int], payload: bytes, *, source: str = "::1", source_port: int = 0) -> None:
+    """Send an IPv6 datagram whose source address and port are what we say."""
+    addresses = IPv6Address(source).packed + IPv6Address(to[0]).packed
+    length = 8 + len(payload)
+    ip_header = struct.pack("!LHBB", 6 << 28, length, socket.IPPROTO_UDP, 64) + addresses
+    summed = addresses + struct.pack("!LLHHH", length, socket.IPPROTO_UDP, source_port, to[1], length) + payload
+    checksum = -sum(memoryview(summed + bytes(-len(summed) % 4)).cast("I")) % 0xFFFF  # RFC 1071, in our byte order
+    udp_header = struct.pack("!HHH", source_port, to[1], length) + struct.pack("=H", checksum or 0xFFFF)
+    with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        raw.sendto(ip_header + udp_header + payload, (to[0], 0))
 
 
 def poison(to: tuple[str, int], payload: bytes) -> None:
@@ -163,7 +165,10 @@ def poison(to: tuple[str, int], payload: bytes) -> None:
 def answer(batch: Batch, port: Port, *, refuse: bool = True) -> int:
     """Receive once and reply to it, but to what cannot be answered; return the slots. Asserts the invariant."""
     slots = batch.receive(port)
-    refused = sum(batch.refuse(slot) for slot in batch.truncated | batch.not_unicast) if refuse else 0
+    refused = 0
+    for slot in batch.truncated | batch.not_unicast if refuse else ():
+        refused += batch.weight(slot)
+        batch.refuse(slot, batch.weight(slot))
     batch.reply(port)
     assert batch.datagrams == refused + batch.replied + sum(batch.failures.values())
     return slots

@@ -2,13 +2,16 @@
 
 import socket
 from collections.abc import Callable
+from ipaddress import ip_network
 from typing import Self
 
 from loopback import BUFFERS, listener, tcp_client, wait_until
 
+from echod.core.admission import Access
 from echod.core.connections import ConnectionLedger
 from echod.core.counters import Close, CounterPage, TcpField
 from echod.core.listener import Protocol
+from echod.core.tally import Tally
 from echod.poll import Poll
 from echod.sockets import open_socket
 from echod.tcp import READ_BYTES, TcpEcho, Timeouts
@@ -29,8 +32,9 @@ class TcpWorker:
         idle: float = 300.0,
         stall: float = 30.0,
         send_buffer: int = 0,
+        deny: str = "192.0.2.0/24",
     ) -> None:
-        """Listen; a send buffer, where given, is that of every connection."""
+        """Listen; a send buffer, where given, is that of every connection. All are allowed but those of one network."""
         self.server = open_socket(listener(host, protocol=Protocol.TCP), BUFFERS, sibling=False)
         if send_buffer:
             self.server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
@@ -41,12 +45,15 @@ class TcpWorker:
         self.row = page.row(0, where)
         self.now = 1000.0
         self.poll = Poll()
+        self.tally = Tally(0)
         self.echo = TcpEcho(
             self.server,
             poll=self.poll,
             buffer=memoryview(bytearray(READ_BYTES)),
+            access=Access(allow=map(ip_network, ("0.0.0.0/0", "::/0")), deny=[ip_network(deny)]),
             ledger=ConnectionLedger(page, 0, limit=limit, limit_per_source=limit_per_source, secret=b"secret"),
             row=self.row,
+            tally=self.tally,
             timeouts=Timeouts(idle=idle, stall=stall),
         )
         self.echo.listen()

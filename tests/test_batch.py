@@ -25,19 +25,6 @@ from echod.sockets import UDP_GRO
 from echod.vector import SLOTS
 
 
-@pytest.fixture(scope="module")
-def batch() -> Batch:
-    """Share one batch, as the sockets of a worker do: nothing of one test may be left for the next."""
-    return Batch()
-
-
-@pytest.fixture
-def server() -> Iterator[socket.socket]:
-    """Open a server on 127.0.0.1."""
-    with udp_server() as sock:
-        yield sock
-
-
 @pytest.fixture
 def client() -> Iterator[socket.socket]:
     """Open a client on 127.0.0.1."""
@@ -188,23 +175,27 @@ def test_a_peers_datagrams_come_back_in_the_order_sent(batch: Batch, server: soc
 
 
 def test_a_refused_slot_is_not_answered(batch: Batch, server: socket.socket, client: socket.socket) -> None:
-    """Refusing leaves out that slot alone, also between neighbours that are joined, and says what it weighed."""
+    """Refusing leaves out that slot alone, also between neighbours that are joined."""
     for number in range(6):
         deliver(server, client.sendto, b"%d" % number, at(server))
     assert batch.receive(Port(server)) == 6
-    assert [batch.refuse(slot) for slot in (0, 3)] == [1, 1]
+    for slot in (0, 3):
+        batch.refuse(slot, batch.weight(slot))
     batch.reply(Port(server))
     assert (batch.datagrams, batch.replied, batch.failures) == (6, 4, {})
     assert [client.recv(16) for _ in range(4)] == [b"1", b"2", b"4", b"5"]
     assert_nothing_more(client)
 
 
-def test_a_refused_train_weighs_all_its_datagrams(batch: Batch, server: socket.socket, client: socket.socket) -> None:
-    """Refusing a train of eleven refuses eleven datagrams, and its neighbour is answered."""
+def test_a_train_that_is_refused_whole_is_not_answered(
+    batch: Batch, server: socket.socket, client: socket.socket
+) -> None:
+    """Refusing eleven datagrams of a train of eleven leaves none, and its neighbour is answered."""
     deliver(server, send_train, client, payload(1050), 100, at(server))
     deliver(server, client.sendto, b"after", at(server))
     assert batch.receive(Port(server)) == 2
-    assert batch.refuse(0) == 11
+    assert batch.weight(0) == 11
+    batch.refuse(0, 11)
     batch.reply(Port(server))
     assert (batch.datagrams, batch.replied, batch.failures) == (12, 1, {})
     assert client.recv(16) == b"after"
@@ -217,7 +208,7 @@ def test_a_batch_with_everything_refused_sends_nothing(
     """Nobody gets a reply where every slot is refused, and the next batch is answered as ever."""
     deliver(server, client.sendto, b"no", at(server))
     batch.receive(Port(server))
-    batch.refuse(0)
+    batch.refuse(0, 1)
     batch.reply(Port(server))
     assert (batch.replied, batch.replied_octets, batch.failures) == (0, 0, {})
     deliver(server, client.sendto, b"yes", at(server))
@@ -227,9 +218,9 @@ def test_a_batch_with_everything_refused_sends_nothing(
 
 
 def test_an_empty_queue_is_an_empty_batch(batch: Batch, server: socket.socket) -> None:
-    """Where nothing is queued, nothing was received, nothing is suspect and nothing is sent."""
+    """Where nothing is queued, nothing was received, from nobody, and nothing is sent."""
     assert answer(batch, Port(server)) == 0
-    assert (batch.datagrams, batch.octets, batch.replied, batch.suspect) == (0, 0, 0, False)
+    assert (batch.datagrams, batch.octets, batch.replied, batch.peers, batch.distinct) == (0, 0, 0, (), set())
 
 
 def test_a_batch_takes_as_many_datagrams_as_it_has_slots(batch: Batch, server: socket.socket) -> None:

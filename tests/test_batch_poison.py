@@ -2,7 +2,9 @@
 
 import errno
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TypeAlias
 
 import pytest
 from loopback import (
@@ -12,7 +14,7 @@ from loopback import (
     at,
     deliver,
     inject,
-    namespace,
+    inject6,
     needs_root,
     poison,
     send_train,
@@ -26,28 +28,41 @@ from echod.vector import SLOTS
 
 SO_NO_CHECK = 11
 
+POISON = b"poison"
 
-@pytest.fixture(scope="module")
-def batch() -> Batch:
-    """Share one batch, as the sockets of a worker do."""
-    return Batch()
-
-
-@pytest.fixture
-def network() -> Iterator[None]:
-    """Be in a network of our own, where a forged datagram can reach nobody."""
-    with namespace():
-        yield
-
-
-@pytest.fixture
-def server() -> Iterator[socket.socket]:
-    """Open a server on 127.0.0.1."""
-    with udp_server() as sock:
-        yield sock
+Poison: TypeAlias = Callable[[tuple[str, int], bytes], object]
+"""Sends something to an address."""
 
 
 # -- poison
+
+
+def assert_costs_itself_alone(
+    batch: Batch, index: int, error: int | None, server: socket.socket, deadly: Poison
+) -> None:
+    """Fill a batch with the datagrams of two clients but for one, at the index, that `sendmmsg` refuses, or none.
+
+    No rule has looked at it: the batch itself decides on nothing. Assert that every other datagram is answered.
+    """
+    host, failures = server.getsockname()[0], {error: 1} if error else {}
+    with udp_client(host) as one, udp_client(host) as other:
+        sent: dict[socket.socket, list[bytes]] = {one: [], other: []}
+        for slot in range(SLOTS):
+            if slot == index:
+                deliver(server, deadly, at(server), POISON)
+                continue
+            client, data = (one, other)[slot % 2], b"%d" % slot
+            sent[client].append(data)
+            deliver(server, client.sendto, data, at(server))
+        assert batch.receive(Port(server)) == SLOTS
+        assert batch.peers.count(batch.peers[index]) == 1
+        batch.reply(Port(server))
+        assert (batch.datagrams, batch.replied, batch.failures) == (SLOTS, SLOTS - len(failures), failures)
+        octets = sum(len(data) for expected in sent.values() for data in expected)
+        assert batch.replied_octets == octets + (0 if failures else len(POISON))
+        for client, expected in sent.items():
+            assert [client.recv(16) for _ in expected] == expected
+            assert_nothing_more(client)
 
 
 @needs_root
@@ -55,23 +70,32 @@ def server() -> Iterator[socket.socket]:
 @pytest.mark.parametrize("index", range(SLOTS))
 def test_one_poisoned_datagram_costs_itself_alone(batch: Batch, host: str, index: int) -> None:
     """Wherever in a full batch it lies, all others get their reply and exactly one failure is recorded."""
-    with udp_server(host) as server, udp_client(host) as one, udp_client(host) as other:
-        sent: dict[socket.socket, list[bytes]] = {one: [], other: []}
-        for slot in range(SLOTS):
-            if slot == index:
-                deliver(server, poison, at(server), b"poison")
-                continue
-            client, data = (one, other)[slot % 2], b"%d" % slot
-            sent[client].append(data)
-            deliver(server, client.sendto, data, at(server))
-        assert batch.receive(Port(server)) == SLOTS
-        assert batch.source_ports()[index] == 0
-        batch.reply(Port(server))
-        assert (batch.datagrams, batch.replied, batch.failures) == (SLOTS, SLOTS - 1, {errno.EINVAL: 1})
-        assert batch.replied_octets == sum(len(data) for expected in sent.values() for data in expected)
-        for client, expected in sent.items():
-            assert [client.recv(16) for _ in expected] == expected
-            assert_nothing_more(client)
+    with udp_server(host) as server:
+        assert_costs_itself_alone(batch, index, errno.EINVAL, server, poison)
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [
+        ("255.255.255.255", errno.EACCES),
+        ("10.0.0.255", errno.EACCES),
+        ("198.51.100.1", errno.ENETUNREACH),
+        ("2001:db8::1", errno.ENETUNREACH),
+        ("::127.0.0.1", errno.ENETUNREACH),
+        ("::ffff:127.0.0.1", errno.ENETUNREACH),
+        ("::", None),  # no poison but worse: the reply goes to [::1]
+    ],
+)
+def test_one_forged_source_costs_itself_alone(batch: Batch, network: None, source: str, error: int | None) -> None:
+    """A broadcast address, one without a route, IPv4 in IPv6, none: each at every index of a full batch."""
+    ipv6 = ":" in source
+    own = "fd00:ec::1" if ipv6 else "10.0.0.1"
+    add_link(f"{own}/64" if ipv6 else f"{own}/24")
+    forged = partial(inject6 if ipv6 else inject, source=source, source_port=9)
+    with udp_server(own) as server:
+        for index in range(SLOTS):
+            assert_costs_itself_alone(batch, index, error, server, forged)
 
 
 @needs_root

@@ -34,12 +34,6 @@ IPPROTO_UDPLITE = 136
 """Takes UDP's options, and refuses each train with EIO (the same place)."""
 
 
-@pytest.fixture(scope="module")
-def batch() -> Batch:
-    """Share one batch, as the sockets of a worker do."""
-    return Batch()
-
-
 def let_trains_fail(server: socket.socket, *, fail: bool) -> None:
     """Switch off the checksums of a server, or on again."""
     if server.family == socket.AF_INET:
@@ -135,7 +129,7 @@ def test_a_train_between_joined_neighbours_goes_out_in_order(
     for data in (b"end", b"fin"):
         deliver(no_trains, client.sendto, data, at(no_trains))
     assert batch.receive(Port(no_trains)) == 6
-    batch.refuse(0)
+    batch.refuse(0, 1)
     batch.reply(Port(no_trains))
     assert (batch.datagrams, batch.replied, batch.failures) == (8, 7, {})
     expected = [b"one", b"two", b"aa", b"bb", b"c", b"end", b"fin"]

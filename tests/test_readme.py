@@ -56,9 +56,14 @@ def test_the_first_command_serves_what_the_examples_ask(tmp_path: Path) -> None:
     assert "Successful connections: 3" in answers[3]
 
 
+def key_rows() -> dict[str, str]:
+    """Return the keys in the table of keys with their defaults; that of `listeners` is told in words."""
+    return dict(re.findall(r"^\| `([a-z_.]+)` \| `([^`]+)` \|", README, re.MULTILINE))
+
+
 def test_the_table_of_keys_has_every_key_with_its_default() -> None:
     """Each key of the models stands in the table, and its default is the code's."""
-    rows = dict(re.findall(r"^\| `([a-z_.]+)` \| `([^`]+)` \|", README, re.MULTILINE))
+    rows = key_rows()
     flat: dict[str, str] = {}
     for key, value in rows.items():
         section, _, name = key.partition(".")
@@ -76,6 +81,15 @@ def test_the_table_of_keys_has_every_key_with_its_default() -> None:
     }
     assert rows.keys() | {"listeners"} == names
     assert "| `listeners` |" in README
+
+
+def test_the_man_page_has_the_same_keys_and_defaults() -> None:
+    """echod.yaml(5) has what the table has."""
+    page = (ROOT / "packaging/man/echod.yaml.5").read_text().replace("\\-", "-")
+    heads = re.findall(r'^\.BR ([a-z_.]+)(?: ", " ([a-z_.]+))? " \((.+)\)"$', page, re.MULTILINE)
+    told = {key: default for *keys, default in heads for key in keys if key}
+    assert told.pop("listeners") == "UDP and TCP on port 7 of 0.0.0.0 and [::]"
+    assert told == key_rows()
 
 
 def test_the_table_of_exit_codes_is_the_codes() -> None:

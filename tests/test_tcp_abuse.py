@@ -20,6 +20,8 @@ StartLoad = Callable[..., UdpLoad]
 NARROW = 4096
 """A receive window that a few datagrams fill."""
 
+FIN_WAIT1 = "04"  # include/net/tcp_states.h
+
 LOAD_RATE = 1000
 """Datagrams a second of the bystander: a pause of the loop would show, and a slow machine keeps up."""
 
@@ -149,6 +151,26 @@ def test_a_sender_of_a_byte_at_a_time_is_served_until_it_falls_silent(
     assert closes(daemon) == {"idle": 1}
     report = load.finish()
     assert (report.lost, report.repeated, report.wrong) == ([], 0, 0)
+
+
+def unsent(port: int) -> int:
+    """Return how many connections the kernel still keeps for a port that has closed them: bytes are unsent."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[1].endswith(f":{port:04X}") and row[3] == FIN_WAIT1 for row in rows)
+
+
+@pytest.mark.parametrize("octets", [60_000, 6_000_000])
+def test_a_peer_that_was_let_go_leaves_nothing_in_the_kernel(
+    echod: EchodFactory, stack: ExitStack, octets: int
+) -> None:
+    """What it did not take is given up too: else each such peer would hold memory of ours beyond every limit."""
+    daemon, port = serve(echod, tcp={"stall_timeout_seconds": 1, "idle_timeout_seconds": 1})
+    sock = stack.enter_context(connect(port, window=NARROW))
+    sock.settimeout(0.2)
+    with suppress(TimeoutError):
+        sock.sendall(bytes(octets))
+    wait_until(lambda: closes(daemon), "the peer was let go")
+    wait_until(lambda: not unsent(port), "the kernel had let go of it too")
 
 
 # -- those that take descriptors

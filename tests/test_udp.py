@@ -13,7 +13,6 @@ from loopback import (
     deliver,
     inject,
     inject6,
-    listener,
     namespace,
     needs_root,
     poison,
@@ -21,41 +20,16 @@ from loopback import (
     udp_client,
     udp_server,
 )
+from served import LISTENER, Served
 
-from echod.batch import Batch
-from echod.core.admission import Admission, Drop
+from echod.core.admission import Drop
 from echod.core.config import Config
-from echod.core.counters import SEND_ERRORS, CounterPage, SlotField, UdpField, describe
-from echod.port import Port
-from echod.udp import MAX_BATCHES_PER_WAKEUP, UdpEcho
+from echod.core.counters import SEND_ERRORS, CounterPage, SlotField, UdpField
+from echod.udp import MAX_BATCHES_PER_WAKEUP
 from echod.vector import SLOTS
-from echod.worker import DRAIN, READY, SERVE, Birth, ServedSocket, Worker
+from echod.worker import DRAIN, OWN, READY, SERVE, Birth, ServedSocket, Worker, open_channel
 
 IP_RECVTTL = 12
-LISTENER = listener()
-BATCH = Batch()
-
-
-class Served:
-    """A UDP socket served by hand, with its row of the counters."""
-
-    def __init__(self, sock: socket.socket, *own_ports: int) -> None:
-        """Serve on this socket, whose port is always one of our own."""
-        size = CounterPage.size(slots=1, listeners=1, places=0)
-        page = CounterPage(memoryview(bytearray(size)), slots=1, listeners=[LISTENER], places=0)
-        self.row = page.row(0, LISTENER)
-        self.sock = sock
-        port = sock.getsockname()[1]
-        self.echo = UdpEcho(Port(sock), BATCH, Admission((port, *own_ports)), self.row)
-
-    def turn(self) -> dict[str, int]:
-        """Answer what is queued; return the row by name. Asserts that received = replied + drops + failures."""
-        self.echo.on_readable(0.0)
-        row = self.row
-        drops = sum(row[UdpField.DROPPED : UdpField.SEND_FAILED])
-        failures = sum(row[UdpField.SEND_FAILED : UdpField.SEND_FAILED + len(SEND_ERRORS) + 1])
-        assert row[UdpField.RECEIVED] == row[UdpField.REPLIED] + drops + failures
-        return describe(LISTENER, row)
 
 
 @pytest.fixture
@@ -177,13 +151,15 @@ def test_a_worker_that_is_told_to_drain_amid_traffic_ends_in_order() -> None:
     """The order to drain and a datagram arrive in one turn: the datagram is answered, and the worker returns."""
     size = CounterPage.size(slots=1, listeners=1, places=0)
     page = CounterPage(memoryview(bytearray(size)), slots=1, listeners=[LISTENER], places=0)
-    ours, theirs = socket.socketpair()
+    ours, theirs = open_channel()
     server = udp_server()
     birth = Birth(
         slot=0,
         config=Config(),
         sockets=[ServedSocket(listener=LISTENER, sock=server, shared=False)],
         page=page,
+        rates=None,
+        own=(),
         secret=b"secret",
         channel=theirs,
         supervisor=os.getpid(),

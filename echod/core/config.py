@@ -1,8 +1,9 @@
-"""The config: pydantic models, defaults, bounds, and every mistake in a sentence.
+"""The config: pydantic models, defaults, bounds, and what is legal but unreasonable.
 
-Owns what each key of /etc/echod.yaml may be and what it is when it is not there. It reads no file and knows no host:
-whether an address exists or a CPU is there is found out by those who open and start. Invariant: a `Config` that
-exists is within its bounds, and what `parse_config` raises is ConfigError with every mistake at its line.
+Owns what each key of /etc/echod.yaml may be and what it is when it is not there. The form of a single value is for
+`values.py`, the words for most mistakes for `explain.py`. It reads no file and knows no host: whether an address
+exists or a CPU is there is found out by those who open and start. Invariant: a `Config` that exists is within its
+bounds, and what `parse_config` raises is ConfigError with every mistake at its line.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

@@ -36,14 +36,19 @@ class Circulation:
         """Tell whether this datagram of a peer is one of those remembered; remember it if not."""
         seen = self._seen.pop(peer, None)
         if seen is None:
-            seen = deque(maxlen=REMEMBERED)
+            seen = deque()
             if len(self._seen) >= self._most:
                 del self._seen[next(iter(self._seen))]
         self._seen[peer] = seen  # behind all others: the one that was not looked at for longest is forgotten first
         mark = hash(datagram)
         if mark in seen:
             return True
-        seen.append(mark)
+        if len(seen) < REMEMBERED:
+            seen.append(mark)
+        else:
+            # In the place of any, not of the oldest: else 65 in rotation would each be forgotten just before its turn.
+            seen.rotate()
+            seen[mark % REMEMBERED] = mark
         return False
 
 

@@ -1,4 +1,4 @@
-"""Arguments in, table out: measures echod and the C peers in alternation.
+"""Arguments in, tables out: measures echod and the C peers, then echod with and without its rules, in alternation.
 
 Exit code 0 when everything was measured, 1 when `--check` was asked for and a target was missed, 2 when something
 could not be measured, 130 when it was interrupted.
@@ -16,18 +16,35 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .figures import (
-    CANDIDATE,
+    RATIO_MAX,
+    RULES_CASES,
+    RULES_MICROSECONDS_MAX,
+    RULES_RATE_LOSS_MAX,
     YARDSTICK,
     Footprint,
     Row,
     Run,
     footprint_text,
+    missed_by_rules,
     missed_targets,
     rows_of,
     table,
 )
-from .load import CASES, Case, run_load
-from .servers import CannotMeasure, Server, build_peers, cpu_ns, echod, peer, process_tree, pss_bytes
+from .load import Case, run_load
+from .servers import (
+    BARE,
+    ECHOD,
+    LIMITED,
+    CannotMeasure,
+    Server,
+    Variant,
+    build_peers,
+    cpu_ns,
+    echod,
+    peer,
+    process_tree,
+    pss_bytes,
+)
 
 VECTOR_PEER = "udp_vector"
 
@@ -44,6 +61,7 @@ class Bench:
         cpus = sorted(os.sched_getaffinity(0))
         self._load_cpu, self._server_cpu = cpus[0], cpus[min(1, len(cpus) - 1)]
         self.runs: list[Run] = []
+        self.rules_runs: list[Run] = []
         self.footprints: list[Footprint] = []
 
     def measure_pair(self, pair: int) -> None:
@@ -52,7 +70,7 @@ class Bench:
         Afresh, because where a process lies in memory moves its figures by some percent from start to start.
         """
         with self._servers() as servers:
-            for case in CASES:
+            for case in RATIO_MAX:
                 self.runs += [self._measure(pair, case, server) for server in servers]
             self.footprints += [
                 Footprint(
@@ -61,8 +79,15 @@ class Bench:
                     ready_seconds=server.ready_seconds,
                 )
                 for server in servers
-                if server.name == CANDIDATE
+                if server.name == ECHOD.name
             ]
+
+    def measure_rules(self, pair: int) -> None:
+        """Start echod afresh without rules, with them, and with limits too; put the traffic on one after the other."""
+        with contextlib.ExitStack() as stack:
+            servers = [stack.enter_context(self._echod(variant)) for variant in (BARE, ECHOD, LIMITED)]
+            for case in RULES_CASES:
+                self.rules_runs += [self._measure(pair, case, server) for server in servers]
 
     @contextlib.contextmanager
     def _servers(self) -> Iterator[list[Server]]:
@@ -70,12 +95,15 @@ class Bench:
         with contextlib.ExitStack() as stack:
             started = [stack.enter_context(self._peer(YARDSTICK))]
             if self._with_echod:  # next to the yardstick: these two are the pair
-                started.append(stack.enter_context(echod(directory=self._directory, cpu=self._server_cpu)))
+                started.append(stack.enter_context(self._echod(ECHOD)))
             started.append(stack.enter_context(self._peer(VECTOR_PEER)))
             yield started
 
     def _peer(self, name: str) -> contextlib.AbstractContextManager[Server]:
         return peer(name, programs=self._directory, cpu=self._server_cpu)
+
+    def _echod(self, variant: Variant) -> contextlib.AbstractContextManager[Server]:
+        return echod(variant, directory=self._directory, cpu=self._server_cpu)
 
     def _measure(self, pair: int, case: Case, server: Server) -> Run:
         before = cpu_ns(server.pid)
@@ -111,22 +139,31 @@ def main() -> int:
             for pair in range(arguments.pairs):
                 _progress(f"pair {pair + 1} of {arguments.pairs}")
                 bench.measure_pair(pair)
+                if not arguments.peers_only:
+                    bench.measure_rules(pair)
             _progress("")
     except CannotMeasure as reason:
         print(reason, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-    rows = rows_of(bench.runs)
-    missed = missed_targets(rows, bench.footprints)
-    _print_figures(rows, bench.footprints, missed, pairs=arguments.pairs, seconds=arguments.seconds)
+    rows, rules = rows_of(bench.runs, YARDSTICK), rows_of(bench.rules_runs, BARE.name)
+    missed = missed_targets(rows, bench.footprints) + missed_by_rules(rules)
+    print(f"median (lowest to highest) of {arguments.pairs} pairs of {arguments.seconds:g} s a run", end="; ")
+    print("busy: CPU time of the server over time")
+    _print_figures(rows, bench.footprints)
+    if not arguments.peers_only:
+        _print_rules(rules)
+        print()
+        print(*[f"missed: {text}" for text in missed] or ["no target missed"], sep="\n")
     if arguments.json:
         record = {
             "pairs": arguments.pairs,
             "seconds": arguments.seconds,
             "rows": [dataclasses.asdict(row) for row in rows],
+            "rules": [dataclasses.asdict(row) for row in rules],
             "footprints": [dataclasses.asdict(one) for one in bench.footprints],
-            "targets": {case.name: case.target for case in CASES},
+            "targets": {case.name: target for case, target in RATIO_MAX.items()},
             "missed": missed,
         }
         arguments.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -163,19 +200,27 @@ def _progress(text: str) -> None:
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def _print_figures(
-    rows: list[Row], footprints: list[Footprint], missed: list[str], *, pairs: int, seconds: float
-) -> None:
-    for case in CASES:
-        print(f"{case.name}: {case.meaning}; target {case.target}")
-    print(f"median (lowest-highest) of {pairs} pairs of {seconds:g} s a run; busy: CPU time of the server over time")
+def _print_figures(rows: list[Row], footprints: list[Footprint]) -> None:
     print()
-    print(*table(rows), sep="\n")
+    for case, target in RATIO_MAX.items():
+        print(f"{case.name}: {case.meaning}; target {target}")
+    print()
+    print(*table(rows, YARDSTICK), sep="\n")
     if footprints:
         print()
         print(*footprint_text(footprints), sep="\n")
-        print()
-        print(*[f"missed: {text}" for text in missed] or ["no target missed"], sep="\n")
+
+
+def _print_rules(rows: list[Row]) -> None:
+    print()
+    print(
+        "the rules: echod, and with limits that nothing reaches, beside the same echod that admits everyone;", end=" "
+    )
+    print(f"target {RULES_MICROSECONDS_MAX} us a datagram and {RULES_RATE_LOSS_MAX:.0%} of the rate")
+    for case in RULES_CASES:
+        print(f"{case.name}: {case.meaning}")
+    print()
+    print(*table(rows, BARE.name), sep="\n")
 
 
 if __name__ == "__main__":

@@ -37,6 +37,28 @@ class CannotMeasure(Exception):  # noqa: N818  (a sentence for the reader, in th
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """One way to run echod: which module is the program, and what the config has beside listener and worker."""
+
+    name: str
+    module: str = "echod"
+    config: str = ""
+
+
+ECHOD = Variant(name="echod")
+"""As it is shipped: all rules, no limits."""
+
+BARE = Variant(name="bare", module="tests.bench.bare")
+"""Without the rules."""
+
+LIMITED = Variant(
+    name="limited",
+    config="limits: {datagrams_per_second: 10000000, burst: 1000000, total_datagrams_per_second: 100000000}\n",
+)
+"""With both limits, each as high as it goes: all is charged, nothing is refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
     """A server that has answered its first probe."""
 
@@ -85,13 +107,13 @@ def peer(name: str, *, programs: Path, cpu: int) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def echod(*, directory: Path, cpu: int) -> Iterator[Server]:
-    """Run echod from this tree with one worker and yield it once it answers."""
+def echod(variant: Variant, *, directory: Path, cpu: int) -> Iterator[Server]:
+    """Run echod from this tree, or a variant of it, with one worker and yield it once it answers."""
     port = _free_port()
-    config = directory / f"echod-{port}.yaml"
-    config.write_text(f"listeners: [udp://{HOST}:{port}]\nworkers: 1\n", encoding="utf-8")
-    command = [sys.executable, "-m", "echod", "run", "--config", str(config)]
-    with _running("echod", command, port=port, cpu=cpu, directory=directory) as server:
+    config = directory / f"{variant.name}-{port}.yaml"
+    config.write_text(f"listeners: [udp://{HOST}:{port}]\nworkers: 1\n{variant.config}", encoding="utf-8")
+    command = [sys.executable, "-m", variant.module, "run", "--config", str(config)]
+    with _running(variant.name, command, port=port, cpu=cpu, directory=directory) as server:
         yield server
 
 

@@ -1,17 +1,16 @@
-"""echod.core.admission: who is answered, who is not, and for which reason."""
+"""echod.core.admission: what is remembered of peers; a look over a batch says what a look at each datagram says."""
 
-import itertools
-import socket
+from ipaddress import ip_address, ip_network
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peers import CLIENT, access, admission, admit_all, limit, peer, rules
 
-from echod.core.admission import Admission, Drop, network_port
+from echod.core.admission import Admission, Drop, address_of, source_of
+from echod.core.loops import PERIOD
 
-OWN = (7, 7007)
-OTHER = 40_000
-PORTS = st.integers(0, 65_535)
+HOSTS = ("10.0.0.1", "10.0.0.2", "10.0.0.9", "192.0.2.1", "127.0.0.1", "224.0.0.1")
+HOSTS6 = ("fd00::1", "fd00::2", "fd00:0:0:1::1", "fd00::9", "2001:db8::1", "::1", "ff02::1")
 
 
 def test_the_numbers_of_the_drops_are_fixed() -> None:
@@ -20,76 +19,255 @@ def test_the_numbers_of_the_drops_are_fixed() -> None:
         "DESTINATION_NOT_UNICAST": 1,
         "SOURCE_PORT_ZERO": 2,
         "SOURCE_PORT_OWN": 3,
+        "SOURCE_PORT_LOW": 4,
+        "SOURCE_PORT_REFUSED": 5,
+        "SOURCE_INVALID": 6,
+        "SOURCE_IS_SELF": 7,
+        "ACCESS": 8,
         "TRUNCATED": 9,
+        "RATE": 10,
+        "LOOP": 11,
     }
 
 
-def test_every_port_lies_in_a_sockaddr_as_htons_puts_it() -> None:
-    """For all 65,536 ports `network_port` and the C library agree."""
-    assert [network_port(port) for port in range(65_536)] == [socket.htons(port) for port in range(65_536)]
+# -- sources
 
 
-@pytest.mark.parametrize(
-    ("port", "unicast", "truncated", "decision"),
-    [
-        (OTHER, True, False, None),
-        (OTHER, False, False, Drop.DESTINATION_NOT_UNICAST),
-        (0, True, False, Drop.SOURCE_PORT_ZERO),
-        (7, True, False, Drop.SOURCE_PORT_OWN),
-        (7007, True, False, Drop.SOURCE_PORT_OWN),
-        (OTHER, True, True, Drop.TRUNCATED),
-    ],
-)
-def test_each_rule_refuses_for_its_own_reason(
-    port: int,
-    *,
-    unicast: bool,
-    truncated: bool,
-    decision: Drop | None,
-) -> None:
-    """A datagram with one fault is dropped for that fault, and one without any is answered."""
-    assert Admission(OWN).admit(network_port(port), unicast=unicast, truncated=truncated) is decision
+def test_a_source_is_an_ipv4_address_or_an_ipv6_network_of_64_bits() -> None:
+    """Ports do not count, nor the half of an IPv6 address that a host chooses; the address itself is told whole."""
+    assert source_of(peer("10.0.0.1", 1)) == source_of(peer("10.0.0.1", 2)) == ip_address("10.0.0.1").packed
+    assert source_of(peer("fd00::1")) == source_of(peer("fd00::2", 9)) != source_of(peer("fd00:0:0:1::1"))
+    assert address_of(peer("10.0.0.1")) == ip_address("10.0.0.1").packed
+    assert address_of(peer("fd00::1")) == ip_address("fd00::1").packed
 
 
-def test_of_several_faults_the_first_rule_names_the_drop() -> None:
-    """In every combination of faults the reason is the first in the order of the numbers: one datagram, one reason."""
-    admission = Admission(OWN)
-    for port, unicast, truncated in itertools.product((0, 7, OTHER), (True, False), (True, False)):
-        faults = {
-            Drop.DESTINATION_NOT_UNICAST: not unicast,
-            Drop.SOURCE_PORT_ZERO: port == 0,
-            Drop.SOURCE_PORT_OWN: port in OWN,
-            Drop.TRUNCATED: truncated,
-        }
-        first = min((drop for drop, is_there in faults.items() if is_there), default=None)
-        assert admission.admit(network_port(port), unicast=unicast, truncated=truncated) is first
+def test_the_lists_say_the_same_of_a_connection_and_of_a_datagram() -> None:
+    """TCP obeys the lists that UDP obeys, of both families."""
+    lists = access(allow=["10.0.0.0/8", "fd00::/8", "2001:db8::1"], deny=["10.0.0.2", "fd00::2"])
+    for host in ("10.0.0.1", "10.0.0.2", "192.0.2.1", "fd00::1", "fd00::2", "2001:db8::1", "2001:db8::2"):
+        drop = rules(lists).judge(peer(host), on_loopback=False)
+        assert lists.admits(host) is (drop is None)
+        assert drop in (None, Drop.ACCESS)
 
 
-def test_a_port_is_refused_as_it_lies_in_the_sockaddr_and_not_in_ordinary_numbers() -> None:
-    """Own port 7 lies as 0x0700: a peer on port 0x0700 = 1792, which lies as 7, is a stranger and is answered."""
-    admission = Admission((7,))
-    assert admission.admit(network_port(1792), unicast=True, truncated=False) is None
-    assert admission.admit(0x0700, unicast=True, truncated=False) is Drop.SOURCE_PORT_OWN
+# -- what is remembered
 
 
-def test_a_daemon_without_udp_listeners_still_refuses_port_zero() -> None:
-    """Port 0 is refused whatever the own ports are, in both looks, and is not mistaken for an own port."""
-    admission = Admission(())
-    assert not admission.admits_all([0])
-    assert admission.admit(0, unicast=True, truncated=False) is Drop.SOURCE_PORT_ZERO
+def test_an_address_that_becomes_ours_is_decided_anew() -> None:
+    """A peer that was answered is refused as soon as its address is known to be our own, in batches and in trains."""
+    by, batch = admission(), [peer("192.0.2.1")]
+    assert admit_all(by, batch) == ({}, [])
+    by.set_own_addresses([ip_network("192.0.2.1")])
+    assert admit_all(by, batch) == ({0: Drop.SOURCE_IS_SELF}, [])
+    assert by.admit(batch[0], on_loopback=False, unicast=True, truncated=False) is Drop.SOURCE_IS_SELF
+    by.set_own_addresses([])
+    assert admit_all(by, batch) == ({}, [])
+
+
+def test_what_is_known_of_a_peer_on_loopback_is_not_believed_elsewhere() -> None:
+    """127.0.0.1 is answered where it came in on loopback, and right after that refused where it did not."""
+    by, batch = admission(), [peer("127.0.0.1")]
+    assert by.admit_all(batch, set(batch), on_loopback=True, now=100.0) == ({}, [])
+    assert by.admit_all(batch, set(batch), on_loopback=False, now=100.0) == ({0: Drop.SOURCE_INVALID}, [])
+    assert by.admit_all(batch, set(batch), on_loopback=True, now=100.0) == ({}, [])
+
+
+def remembered(by: Admission) -> int:
+    """Return how many peers are remembered."""
+    return sum(map(len, by._tallies.values()))
+
+
+def test_memory_is_bounded_whoever_comes() -> None:
+    """100,000 strangers, in batches and in trains, refused or answered, leave no more than `sources` of them."""
+    by = admission(sources=1024)
+    for number in range(0, 100_000, 50):
+        hosts = [ip_address(0x0A00_0000 + number + index) for index in range(50)]
+        batch = [peer(str(host)) for host in hosts]
+        assert admit_all(by, batch) == ({}, [])
+        assert remembered(by) <= 1024
+        by.count(peer(str(hosts[0]), 9999), 64, on_loopback=False)
+        assert remembered(by) <= 1024
+    assert remembered(by) > 500
+
+
+def test_the_loudest_are_remembered_and_half_the_room_is_made_at_once() -> None:
+    """Amid strangers that are heard once, a peer's tally goes on to the 1,024th; and room is not made for few."""
+    by, loud = admission(sources=1024), peer("192.0.2.1")
+    due, rooms, before = [], 0, 0
+    for number in range(PERIOD):
+        batch = [loud, *(peer(f"10.{number >> 8}.{number & 255}.{index}") for index in range(1, 60))]
+        due.append(admit_all(by, batch)[1])
+        rooms += remembered(by) < before
+        before = remembered(by)
+    assert [index for index, found in enumerate(due) if found] == [PERIOD - 1]
+    assert due[-1] == [0]
+    assert rooms <= PERIOD * 60 // 512
+
+
+def test_room_is_made_also_where_all_are_loud() -> None:
+    """With every peer as loud as the next, all are forgotten rather than one too many remembered."""
+    by = admission(sources=1024)
+    for number in range(1024):
+        by.count(peer("10.0.0.1", 2000 + number), 1000, on_loopback=False)
+    assert remembered(by) == 1024
+    assert admit_all(by, [peer("10.0.0.2")]) == ({}, [])
+    assert remembered(by) == 1
+
+
+# -- rate
+
+
+def test_who_is_refused_by_a_rule_pays_nothing() -> None:
+    """Rate and loop come last: a forger who is refused for his port cannot spend what his victim has."""
+    by = admission(burst=2)
+    forged, honest = peer("10.0.0.1", 53), peer("10.0.0.1")
+    assert admit_all(by, [forged] * 60)[0] == dict.fromkeys(range(60), Drop.SOURCE_PORT_LOW)
+    assert admit_all(by, [forged, honest, honest, honest])[0] == {0: Drop.SOURCE_PORT_LOW, 3: Drop.RATE}
+
+
+def test_a_batch_over_the_limit_loses_its_last() -> None:
+    """Of five from a source with a burst of three, the last two are refused; its neighbour is not touched."""
+    by = admission(burst=3)
+    one, other = peer("10.0.0.1"), peer("10.0.0.2")
+    assert admit_all(by, [one, one, other, one, one, other, one])[0] == {4: Drop.RATE, 6: Drop.RATE}
+    assert admit_all(by, [one, other], 101.0)[0] == {}
+
+
+def test_a_train_over_the_limit_loses_its_last() -> None:
+    """Ten datagrams with four left in the account: four may be answered. Without a limit, all."""
+    by = admission(burst=4)
+    assert [by.take(peer("10.0.0.1"), 10, 100.0) for _ in range(2)] == [4, 0]
+    assert admission().take(peer("10.0.0.1"), 10, 100.0) == 10
+
+
+def test_addresses_of_one_host_share_its_account() -> None:
+    """From another port, or of IPv6 another address of its /64, a source has no more than from one."""
+    by = admission(burst=2)
+    assert admit_all(by, [peer("10.0.0.1", 2000 + number) for number in range(4)])[0].keys() == {2, 3}
+    assert admit_all(by, [peer(f"fd00::{number}") for number in range(1, 5)])[0].keys() == {2, 3}
+
+
+def test_some_over_the_limit_are_spared_and_counted() -> None:
+    """What `spare` says is answered all the same, of single datagrams and of trains, and `spared` has the number."""
+    refused: list[int] = []
+
+    def spare(datagrams: int) -> int:
+        refused.append(datagrams)
+        return datagrams // 2 + len(refused) % 2
+
+    by = Admission(rules(), sources=1024, limit=limit(1), spare=spare)
+    over, _ = admit_all(by, [peer("10.0.0.1")] * 5)
+    assert over == {2: Drop.RATE, 4: Drop.RATE}
+    assert by.spared == 2
+    assert by.take(peer("10.0.0.2"), 10, 100.0) == 1 + 9 // 2 + 1
+    assert by.spared == 2 + 5
+    assert refused == [1, 1, 1, 1, 9]
+
+
+def test_in_a_dry_run_all_over_the_limit_are_spared() -> None:
+    """Nothing is refused, and everything that would have been is counted."""
+    by = Admission(rules(), sources=1024, limit=limit(1), spare=lambda refused: refused)
+    assert admit_all(by, [peer("10.0.0.1")] * 60)[0] == {}
+    assert by.take(peer("10.0.0.1"), 40, 100.0) == 40
+    assert by.spared == 59 + 40
+
+
+# -- loops
+
+
+def test_each_1024th_of_a_peer_is_looked_at() -> None:
+    """Over batches and trains, refused ones not counted, and the second look at the same bytes finds them."""
+    by, one = admission(), peer("10.0.0.1")
+    looks = [admit_all(by, [one] * 64)[1] for _ in range(32)]
+    assert looks == [*([[]] * 15), [63], *([[]] * 15), [63]]
+    assert [by.count(one, 100, on_loopback=False) for _ in range(11)] == [False] * 10 + [True]
+    assert admit_all(by, [one, peer("10.0.0.1", 53)] * 32) == (
+        dict.fromkeys(range(1, 64, 2), Drop.SOURCE_PORT_LOW),
+        [],
+    )
+    assert [by.repeats(one, b"x"), by.repeats(one, b"x"), by.repeats(one, b"y")] == [False, True, False]
+
+
+def test_the_1024th_is_told_by_its_slot_also_where_others_are_refused() -> None:
+    """The index of what is to be looked at is that in the batch, not that among those admitted."""
+    by, one, low = admission(), peer("10.0.0.1"), peer("10.0.0.1", 53)
+    by.count(one, PERIOD - 2, on_loopback=False)
+    assert admit_all(by, [low, one, low, one, one])[1] == [3]
+
+
+def test_without_the_loop_breaker_nothing_is_looked_at() -> None:
+    """Switched off, it counts nobody and finds nothing, and the other rules hold."""
+    by = Admission(rules(), sources=1024, loop_breaker=False)
+    batch = [peer("10.0.0.1")] * 63 + [peer("10.0.0.1", 53)]
+    assert {str(admit_all(by, batch)) for _ in range(40)} == {str(({63: Drop.SOURCE_PORT_LOW}, []))}
+    assert not by.count(batch[0], 5 * PERIOD, on_loopback=False)
+    assert not any(by.repeats(batch[0], b"x") for _ in range(3))
+
+
+# -- the look over a batch
+
+
+PEERS = st.builds(peer, st.sampled_from(HOSTS), st.sampled_from([0, 7, 53, 1900, CLIENT, CLIENT + 1]))
+PEERS6 = st.builds(peer, st.sampled_from(HOSTS6), st.sampled_from([0, 7, 53, 1900, CLIENT, CLIENT + 1]))
+CLIENTS = st.builds(peer, st.sampled_from(HOSTS), st.just(CLIENT))
+BATCHES = st.one_of(*(st.lists(each, min_size=1, max_size=64) for each in (PEERS, PEERS6, CLIENTS)))
+
+
+def one_by_one(
+    by: Admission, batch: list[bytes], now: float, *, on_loopback: bool
+) -> tuple[dict[int, Drop], list[int]]:
+    """Decide slot by slot, as is done of trains."""
+    refused, due = {}, []
+    for index, each in enumerate(batch):
+        drop = by.admit(each, on_loopback=on_loopback, unicast=True, truncated=False)
+        if drop is None and not by.take(each, 1, now):
+            drop = Drop.RATE
+        if drop is not None:
+            refused[index] = drop
+        elif by.count(each, 1, on_loopback=on_loopback):
+            due.append(index)
+    return refused, due
 
 
 @settings(deadline=None)
-@given(own=st.sets(PORTS.filter(bool), max_size=4), batch=st.lists(PORTS, max_size=16), chosen=st.data())
+@given(
+    batches=st.lists(st.tuples(BATCHES, st.integers(0, 8), st.booleans()), max_size=5),
+    burst=st.sampled_from([0, 1, 5, 40]),
+    total=st.sampled_from([None, 64]),
+    before=st.integers(PERIOD - 70, PERIOD - 1),
+)
 def test_the_look_over_a_batch_agrees_with_the_looks_at_each_datagram(
-    own: set[int],
-    batch: list[int],
-    chosen: st.DataObject,
+    batches: list[tuple[list[bytes], int, bool]], burst: int, total: int | None, before: int
 ) -> None:
-    """`admits_all` says yes exactly where `admit` would let every whole unicast datagram of the batch pass."""
-    if own:
-        batch += chosen.draw(st.lists(st.sampled_from(sorted(own)), max_size=2))
-    admission = Admission(own)
-    ports = [network_port(port) for port in batch]
-    each = [admission.admit(port, unicast=True, truncated=False) for port in ports]
-    assert admission.admits_all(ports) is all(drop is None for drop in each)
+    """`admit_all` refuses, charges and counts exactly as `admit`, `take` and `count` do one after the other."""
+    lists = access(allow=["10.0.0.0/8", "127.0.0.0/8", "fd00::/8", "::1"], deny=["10.0.0.2", "fd00::2"])
+    pair = [admission(rules(lists, own=["10.0.0.9", "fd00::9"]), burst=burst, total=total) for _ in range(2)]
+    for by in pair:
+        by.count(peer("10.0.0.1"), before, on_loopback=False)
+    now = 1000.0
+    for batch, eighths, on_loopback in batches:
+        now += eighths / 8
+        looks = pair[0].admit_all(batch, set(batch), on_loopback=on_loopback, now=now)
+        assert looks == one_by_one(pair[1], batch, now, on_loopback=on_loopback)
+    assert +pair[0]._tallies[False] == +pair[1]._tallies[False]
+
+
+@settings(deadline=None)
+@given(
+    peers=st.lists(st.one_of(st.binary(min_size=8, max_size=8), st.binary(min_size=28, max_size=28)), max_size=64),
+    datagrams=st.integers(1, 65_535),
+    now=st.floats(0, 1e9),
+    flags=st.tuples(st.booleans(), st.booleans(), st.booleans()),
+)
+def test_no_peer_is_too_odd(peers: list[bytes], datagrams: int, now: float, flags: tuple[bool, bool, bool]) -> None:
+    """Whatever bytes the kernel hands over as an address, in whatever order, the decision is a value."""
+    by = admission(sources=1024, burst=5, total=1000)
+    on_loopback, unicast, truncated = flags
+    refused, due = by.admit_all(peers, set(peers), on_loopback=on_loopback, now=now)
+    assert set(refused) | set(due) <= set(range(len(peers)))
+    for each in peers:
+        drop = by.admit(each, on_loopback=on_loopback, unicast=unicast, truncated=truncated)
+        assert drop is None or drop in Drop
+        assert 0 <= by.take(each, datagrams, now) <= datagrams
+        by.count(each, datagrams, on_loopback=on_loopback)
+        by.repeats(each, each)

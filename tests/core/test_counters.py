@@ -71,6 +71,7 @@ def closed(row: memoryview) -> int:
                 "REPLIED": 2,
                 "REPLIED_BYTES": 3,
                 "INTERRUPTED": 4,
+                "SPARED": 5,
                 "DROPPED": 8,
                 "SEND_FAILED": 28,
             },
@@ -87,6 +88,7 @@ def closed(row: memoryview) -> int:
                 "OVER_LIMIT": 6,
                 "OVER_SOURCE_LIMIT": 7,
                 "INTERRUPTED": 8,
+                "ACCESS": 9,
             },
         ),
     ],
@@ -323,7 +325,14 @@ def test_every_number_of_a_udp_row_has_its_name() -> None:
         ("dropped_destination_not_unicast", 109),
         ("dropped_source_port_zero", 110),
         ("dropped_source_port_own", 111),
+        ("dropped_source_port_low", 112),
+        ("dropped_source_port_refused", 113),
+        ("dropped_source_invalid", 114),
+        ("dropped_source_is_self", 115),
+        ("dropped_access", 116),
         ("dropped_truncated", 117),
+        ("dropped_rate", 118),
+        ("dropped_loop", 119),
         ("send_failed_eagain", 128),
         ("send_failed_einval", 129),
         ("send_failed_eacces", 130),
@@ -335,6 +344,7 @@ def test_every_number_of_a_udp_row_has_its_name() -> None:
         ("send_failed_enodev", 136),
         ("send_failed_other", 137),
         ("interrupted", 104),
+        ("spared", 105),
     ]
 
 
@@ -352,6 +362,7 @@ def test_every_number_of_a_tcp_row_has_its_name() -> None:
         ("closed_over_limit", 114),
         ("closed_over_source_limit", 115),
         ("closed_interrupted", 116),
+        ("closed_access", 117),
         ("accept_failed", 103),
     ]
 

@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 from faults.injection import Fault, needs_strace
@@ -20,10 +20,10 @@ MORE_THAN_A_TURN = 20
 """One turn of the loop accepts at most sixteen times."""
 
 
-def connect(service: Service, stack: ExitStack) -> list[socket.socket]:
-    """Make three connections, and write a word into each."""
+def connect(service: Service, stack: ExitStack, count: int = 3) -> list[socket.socket]:
+    """Make so many connections, and write a word into each."""
     target = ("127.0.0.1", service.port)
-    socks = [stack.enter_context(socket.create_connection(target, SECONDS)) for _ in range(3)]
+    socks = [stack.enter_context(socket.create_connection(target, SECONDS)) for _ in range(count)]
     for number, sock in enumerate(socks):
         sock.sendall(b"%d" % number)
     return socks
@@ -71,3 +71,21 @@ def test_without_means_to_accept_connections_wait_and_udp_goes_on(
     service.wait_for_gain("tcp", accepted=3, accept_failed=times, closed_finished=3)
     service.assert_unharmed()
     assert service.gained("udp") == {"received": 2 * SERVED, "replied": 2 * SERVED}
+
+
+@pytest.mark.parametrize("error", ["ENOMEM", "ENOSPC"])
+def test_a_connection_that_cannot_be_waited_on_costs_itself_alone(fresh: Service, fault: MakeFault, error: str) -> None:
+    """Where the kernel has no memory or no watch left (epoll_ctl(2)), that connection ends and the others go on."""
+    with ExitStack() as stack:
+        (there,) = connect(fresh, stack, 1)
+        assert there.recv(16) == b"0"
+        failing = stack.enter_context(fault(fresh.worker, "epoll_ctl", error, 1))
+        (refused,) = connect(fresh, stack, 1)
+        failing.wait(1)
+        with suppress(ConnectionResetError):
+            assert refused.recv(16) == b""
+        there.sendall(b"0")
+        assert_echoed_to_the_end([there])
+    fresh.assert_unharmed()
+    gained = fresh.gained("tcp")
+    assert gained["accepted"] == sum(number for name, number in gained.items() if name.startswith("closed_"))

@@ -7,7 +7,9 @@ Owns the addresses of both ends, and the building and reading of frames, by scap
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from ipaddress import ip_address
+from itertools import count
 from typing import Any, Final
 
 from scapy.layers.inet import IP, UDP
@@ -34,8 +36,10 @@ _UDP_HEADER_BYTES: Final = 8
 _UDP_CHECKSUM_OFFSET: Final = 6
 _NEEDS_CHECKSUM, _UDP_TRAIN = 1, 5  # linux/virtio_net.h: VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_UDP_L4
 
+_numbers: Final = count()
 
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Datagram:
     """A UDP datagram: from the stranger to echod over IPv4, where nothing else is said."""
 
@@ -58,14 +62,14 @@ class Datagram:
 
     def frame(self) -> bytes:
         """Return the Ethernet frame that carries it to the server, with right lengths and checksums."""
-        return bytes(self._packet())
+        return _frame(self)
 
     def train(self, segment: int) -> tuple[bytes, bytes]:
         """Return its frame as a train of datagrams of `segment` bytes, and the `virtio_net_hdr` that says so.
 
         That is how a guest hands one to its host; the UDP checksum is left to the receiver (CHECKSUM_PARTIAL).
         """
-        packet = self._packet()
+        packet = _packet(self)
         length = _UDP_HEADER_BYTES + len(self.payload)
         packet[UDP].chksum = 0
         start = len(packet) - length
@@ -73,15 +77,6 @@ class Datagram:
         packet[UDP].chksum = 0xFFFF ^ checksum(ends + struct.pack("!LL", length, 17))  # of the pseudo-header alone
         header = (_NEEDS_CHECKSUM, _UDP_TRAIN, start + _UDP_HEADER_BYTES, segment, start, _UDP_CHECKSUM_OFFSET)
         return bytes(packet), struct.pack("=BBHHHH", *header)
-
-    def _packet(self) -> Any:  # noqa: ANN401 - scapy's layers have no useful types
-        network = IPv6 if self.is_ipv6 else IP
-        return (
-            Ether(src=CLIENT_MAC, dst=_station(self.to))
-            / network(src=self.source, dst=self.to)
-            / UDP(sport=self.source_port, dport=self.to_port)
-            / Raw(self.payload)
-        )
 
 
 def over_ipv4(**fields: Any) -> Datagram:  # noqa: ANN401 - as the fields of Datagram are
@@ -94,9 +89,12 @@ def over_ipv6(**fields: Any) -> Datagram:  # noqa: ANN401 - as the fields of Dat
     return Datagram(**({"source": STRANGER6, "to": SERVER6} | fields))
 
 
-def numbered(datagram: Datagram, count: int) -> list[Datagram]:
-    """Return so many of a datagram that differ in their payload, not in its length."""
-    return [replace(datagram, payload=b"%s %06d" % (datagram.payload, number)) for number in range(count)]
+def numbered(datagram: Datagram, number: int) -> list[Datagram]:
+    """Return so many of a datagram, told apart by their payload, of one length, as no others ever are.
+
+    What is sent again and again echod may take for a loop, and rightly so.
+    """
+    return [replace(datagram, payload=b"%s %07d" % (datagram.payload, next(_numbers))) for _ in range(number)]
 
 
 def as_train(datagrams: Sequence[Datagram]) -> tuple[bytes, bytes]:
@@ -115,6 +113,22 @@ def read(frame: bytes) -> Datagram | None:
             assert len(payload) == udp.len - _UDP_HEADER_BYTES, f"not one whole datagram: {packet.summary()}"
             return Datagram(source=ends.src, source_port=udp.sport, to=ends.dst, to_port=udp.dport, payload=payload)
     return None
+
+
+@cache
+def _frame(datagram: Datagram) -> bytes:
+    """Build a frame once: scapy takes its time."""
+    return bytes(_packet(datagram))
+
+
+def _packet(datagram: Datagram) -> Any:  # noqa: ANN401 - scapy's layers have no useful types
+    network = IPv6 if datagram.is_ipv6 else IP
+    return (
+        Ether(src=CLIENT_MAC, dst=_station(datagram.to))
+        / network(src=datagram.source, dst=datagram.to)
+        / UDP(sport=datagram.source_port, dport=datagram.to_port)
+        / Raw(datagram.payload)
+    )
 
 
 def _station(address: str) -> str:

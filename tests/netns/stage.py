@@ -9,12 +9,12 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from netns.datagrams import OTHER_PORT, PORT, SERVER, SERVER6, Datagram
+from netns.datagrams import OTHER_PORT, PORT, SERVER, SERVER6, Datagram, as_train
 from netns.wire import Wire
 from running import Daemon, wait_until
 
@@ -67,10 +67,7 @@ class Stage:
         self.daemon = daemon
         self._bystanders = {False: wire.client_of(SERVER, PORT), True: wire.client_of(SERVER6, PORT)}
         self._questions: list[Datagram] = []
-        for is_ipv6 in self._bystanders:
-            # The worker's first batches map what it will use for good.
-            for _ in range(SLOTS):
-                self.ask(is_ipv6=is_ipv6)
+        self._settle()
 
     def close(self) -> None:
         """Send the bystander home. The daemon is whoever's started it."""
@@ -92,27 +89,32 @@ class Stage:
         datagrams: Sequence[Datagram],
         *,
         burst: int = 1,
-        as_trains: bool = False,
+        train: int = 1,
         arrive: int | None = None,
     ) -> Outcome:
         """Send datagrams of one family, with the bystander asking before, between and after; say what became of them.
 
-        So many as `burst` says reach echod at once, on their own or as one train. `arrive` is how many of them the
-        kernel lets through, where not all. What is not answered when the bystander's last question is, and all is
+        So many as `burst` says reach echod at once, in trains of so many as `train` says. `arrive` is how many of all
+        the kernel lets through, where not all. What is not answered when the bystander's last question is, and all is
         counted, will not be: echod answers in order.
         """
         is_ipv6 = datagrams[0].is_ipv6
         self._forget()
         before, resident = self._counters(), self.resident_bytes()
         self.ask(is_ipv6=is_ipv6)
-        for start in range(0, len(datagrams), burst):
-            self._send(datagrams[start : start + burst], as_train=as_trains)
+        for some in _in_pieces(datagrams, burst):
+            self._send(some, train)
             self.ask(is_ipv6=is_ipv6)
         expected = len(datagrams) if arrive is None else arrive
         counted = self._await(before, expected + len(self._questions))
-        answers, whispers = self.wire.replies(), self.wire.whispers()
-        assert self.resident_bytes() - resident < MAX_GROWTH_BYTES
-        return self._judge(datagrams, counted, answers, whispers)
+        outcome = self._judge(datagrams, counted)
+        assert self.resident_bytes() - resident < MAX_GROWTH_BYTES, "a worker's memory grew"
+        return outcome
+
+    def reload(self, **sections: Any) -> None:  # noqa: ANN401 - as YAML is
+        """Give echod another config, of these sections."""
+        assert self.daemon.reload(config(**sections))["event"] == "reloaded"
+        self._settle()
 
     def resident_bytes(self) -> int:
         """Return the memory that the workers have mapped, shared or not."""
@@ -132,22 +134,24 @@ class Stage:
             for pid in workers:
                 os.kill(pid, signal.SIGCONT)
 
+    def _settle(self) -> None:
+        """Let a new worker map what it will use for good: its first datagrams are no measure of its memory."""
+        for is_ipv6 in self._bystanders:
+            for _ in range(SLOTS):
+                self.ask(is_ipv6=is_ipv6)
+
     def _forget(self) -> None:
         """Begin anew: what was seen and asked before is another's."""
         self.wire.replies()
         self.wire.whispers()
         self._questions.clear()
 
-    def _send(self, datagrams: Sequence[Datagram], *, as_train: bool) -> None:
-        if as_train:
-            self.wire.inject_train(datagrams)
-        elif len(datagrams) == 1:
-            self.wire.inject(datagrams[0].frame())
-        else:
-            frames = [datagram.frame() for datagram in datagrams]
-            with self.halted():
-                for frame in frames:
-                    self.wire.inject(frame)
+    def _send(self, datagrams: Sequence[Datagram], train: int) -> None:
+        """Send what reaches echod at once."""
+        whole = [as_train(some) if train > 1 else (some[0].frame(),) for some in _in_pieces(datagrams, train)]
+        with self.halted() if len(whole) > 1 else nullcontext():
+            for each in whole:
+                self.wire.inject(*each)
 
     def _counters(self) -> Counter[str]:
         """Return the counters, summed over all listeners."""
@@ -169,19 +173,14 @@ class Stage:
         wait_until(all_there, f"{received} datagrams were received")
         return counted
 
-    def _judge(
-        self,
-        datagrams: Sequence[Datagram],
-        counted: Counter[str],
-        answers: list[Datagram],
-        whispers: list[Datagram],
-    ) -> Outcome:
+    def _judge(self, datagrams: Sequence[Datagram], counted: Counter[str]) -> Outcome:
         """Hold what was seen to the invariant, and take the bystander's part out of it."""
+        answers, whispers = self.wire.replies(), self.wire.whispers()
         sent = Counter(datagram.answer for datagram in (*datagrams, *self._questions))
         assert not Counter(answers) - sent, "on the wire is an answer to nothing, or a second one"
-        assert counted["replied"] == len(answers) + len(whispers)
+        assert counted["replied"] == len(answers) + len(whispers), "what is counted as replied is not what was seen"
         mine = {question.answer for question in self._questions}
-        assert mine <= set(answers)
+        assert mine <= set(answers), "the bystander has answers that were not seen"
         return Outcome(
             received=counted["received"] - len(mine),
             refused={name: number for name, number in counted.items() if number and name.startswith(_ENDS)},
@@ -193,3 +192,8 @@ class Stage:
 def _state(pid: int) -> str:
     """Return the state of a process as proc(5) names it."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+
+
+def _in_pieces(datagrams: Sequence[Datagram], length: int) -> Iterator[Sequence[Datagram]]:
+    """Cut a sequence in pieces of so many, the last of what is left."""
+    return (datagrams[start : start + length] for start in range(0, len(datagrams), length))

@@ -1,29 +1,38 @@
 """What is sent to everybody is answered by nobody: broadcast and multicast destinations."""
 
-from collections.abc import Callable
-from dataclasses import replace
-
 import pytest
 from loopback import needs_root
-from netns.datagrams import (
-    CLIENT_LINK,
-    SERVER_LINK,
-    SUBNET_BROADCAST,
-    Datagram,
-    numbered,
-    over_ipv4,
-    over_ipv6,
-)
-from netns.stage import Stage, answered, refused
+from netns.datagrams import CLIENT_LINK, SUBNET_BROADCAST, Datagram, numbered, over_ipv4, over_ipv6
+from netns.stage import Stage, refused
 
-pytestmark = needs_root
-
+REASON = "dropped_destination_not_unicast"
 EVERYBODY = (
     over_ipv4(to=SUBNET_BROADCAST),
     over_ipv4(to="255.255.255.255"),
+    over_ipv4(to="255.255.255.255", source="0.0.0.0"),  # noqa: S104 - a host that has no address yet
     over_ipv4(to="224.0.0.1"),
     over_ipv6(to="ff02::1"),
     over_ipv6(to="ff02::1", source=CLIENT_LINK),
 )
-REASON = "dropped_destination_not_unicast"
-TRAIN = 20
+
+pytestmark = [
+    needs_root,
+    pytest.mark.parametrize("datagram", EVERYBODY, ids=lambda each: f"{each.source} to {each.to}"),
+]
+
+
+def test_it_is_not_answered(stage: Stage, datagram: Datagram) -> None:
+    """An answer would make this host one of the many that a single frame sets talking."""
+    assert stage.meet(numbered(datagram, 10)) == refused(10, REASON)
+
+
+@pytest.mark.parametrize("train", [1, 64])
+def test_many_at_once_are_not_answered(stage: Stage, datagram: Datagram, train: int) -> None:
+    """64 in one batch, or as one train: each is refused, each is counted."""
+    assert stage.meet(numbered(datagram, 128), burst=64, train=train) == refused(128, REASON)
+
+
+def test_it_is_refused_for_its_destination_first(stage: Stage, datagram: Datagram) -> None:
+    """The first rule that refuses is the one that counts: here port 0 of the source is not looked at."""
+    zero = Datagram(source=datagram.source, source_port=0, to=datagram.to)
+    assert stage.meet([zero]) == refused(1, REASON)

@@ -6,7 +6,7 @@ network of the machine. Invariant: what the server sends over the wire or to its
 
 import secrets
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
@@ -24,7 +24,6 @@ from netns.datagrams import (
     STRANGER,
     STRANGER6,
     Datagram,
-    as_train,
     read,
 )
 from running import SECONDS, udp_client
@@ -35,8 +34,13 @@ from echod.sockets import SO_RCVBUFFORCE
 LINK: Final = "eth0"
 """The name of either end, in its namespace."""
 
+_STRICT: Final = ("ipv4/conf/{}/rp_filter", "ipv4/conf/{}/accept_local", "ipv4/conf/{}/route_localnet")
+"""Settings that a new namespace may inherit, as the kernel has them where nobody has changed them: all off."""
+
 _BUFFER_BYTES: Final = 64 << 20
 _FRAME_BYTES: Final = 1 << 17
+_MOST_FRAMES: Final = 20_000
+"""More than any test asks for."""
 
 # linux/if_packet.h and linux/if_ether.h
 _SOL_PACKET: Final = 263
@@ -76,7 +80,9 @@ class Wire:
         for name in (self.server, self.client):
             ip("netns", "add", name)
             ip("-n", name, "link", "set", "lo", "up")
-            self.set(name, "ipv6/conf/default/accept_ra", 0)
+            for setting in _STRICT:
+                for which in ("all", "default"):
+                    self.set(name, setting.format(which), 0)
         ends = (
             (self.server, SERVER_MAC, SERVER, SERVER6, SERVER_LINK),
             (self.client, CLIENT_MAC, CLIENT, CLIENT6, CLIENT_LINK),
@@ -149,10 +155,6 @@ class Wire:
         """Send a frame to the server as it is, behind its `virtio_net_hdr`."""
         self._injector.send(header + frame)
 
-    def inject_train(self, datagrams: Sequence[Datagram]) -> None:
-        """Send datagrams of one length, between the same ends, as one train that the server receives as one."""
-        self.inject(*as_train(datagrams))
-
     def replies(self) -> list[Datagram]:
         """Return what the server has sent over the wire since last asked."""
         return _read_all(self._seen)
@@ -174,11 +176,12 @@ class Wire:
 
 def _read_all(sock: socket.socket) -> list[Datagram]:
     """Read what a packet socket has in its queue."""
-    datagrams = []
-    while True:
+    datagrams: list[Datagram] = []
+    for _ in range(_MOST_FRAMES):
         try:
             frame = sock.recv(_FRAME_BYTES, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return datagrams
         if datagram := read(frame):
             datagrams.append(datagram)
+    raise AssertionError(f"more than {_MOST_FRAMES:,} frames, and no end: a loop")

@@ -5,7 +5,7 @@ import re
 import pytest
 from system.host import Host
 from system.installation import SOURCE, WHEELS, Mode, Release, install_command
-from system.operating import CONFIG, answers, serves_everything, show, supervisor
+from system.operating import CONFIG, answers, events, serves_everything, show, supervisor
 
 UNINSTALL = f"{SOURCE}/packaging/uninstall"
 CURRENT = "/opt/echod/current"
@@ -78,6 +78,25 @@ def test_an_upgrade_keeps_the_socket_unit(activated: Host, release: Release) -> 
     activated.run([f"{SOURCE}/packaging/install", "--wheels", WHEELS])
     assert show(activated, "ActiveState", "echod.socket") == "active"
     assert serves_everything(activated)
+
+
+def test_an_upgrade_that_changes_the_socket_unit_says_so(activated: Host, release: Release) -> None:
+    """The ports stay as they are, since to restart them would lose datagrams; one command later they are as shipped."""
+    path = "/etc/systemd/system/echod.socket"
+    shipped = activated.read(path)
+    activated.write(path, shipped.replace("ListenNetlink=route\n", ""))
+    activated.run(["systemctl", "daemon-reload"])
+    activated.run(["systemctl", "restart", "echod.socket", "echod.service"])
+    release.bring(activated)
+    said = activated.run(install_command(Mode.ACTIVATED)).stdout
+    assert activated.read(path) == shipped
+    assert events(activated, "own_addresses_unknown")
+    assert serves_everything(activated)
+    command = said.splitlines()[-1].partition("at the cost of a moment: ")[2]
+    activated.run(["sh", "-c", command])
+    assert len(events(activated, "own_addresses_unknown")) == 2  # of the starts before
+    assert serves_everything(activated)
+    assert "has changed" not in activated.run(install_command(Mode.ACTIVATED)).stdout
 
 
 def test_a_host_can_change_to_the_socket_unit(bound: Host, release: Release) -> None:

@@ -1,0 +1,33 @@
+"""echod without its rules: admits everyone without a look, and is otherwise echod to the last line.
+
+Takes the arguments of `echod`. Owns the exchange of one class, before any worker is forked; processes, sockets, batch
+and counters are echod's own. It is measured beside echod, under plain datagrams alone, and serves for nothing else.
+Invariant: a datagram costs here what it costs echod, less the decision.
+"""
+
+from collections.abc import Iterable
+
+from echod import cli, worker
+from echod.core.addresses import Network
+from echod.core.admission import Drop
+
+
+class Everyone:
+    """What `Admission` is to a worker whose traffic is plain datagrams, and no rule behind it."""
+
+    spared = 0
+
+    def __init__(self, *_arguments: object, **_settings: object) -> None:
+        """Take what `Admission` takes, and keep nothing of it."""
+
+    def set_own_addresses(self, own: Iterable[Network]) -> None:
+        """Forget them: nobody is refused for his address."""
+
+    def admit_all(self, *_batch: object, **_arrival: object) -> tuple[dict[int, Drop], list[int]]:
+        """Refuse nobody, look closer at nothing."""
+        return {}, []
+
+
+if __name__ == "__main__":
+    vars(worker)["Admission"] = Everyone  # not by assignment: to a type checker it is no Admission
+    cli.main()

@@ -1,0 +1,224 @@
+"""echod.core.ratelimit: a source gets its burst and its rate, all sources together theirs, in bounded memory."""
+
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from echod.core.ratelimit import RateLimit
+
+SOURCE, OTHER = b"\xc0\x00\x02\x01", b"\xc0\x00\x02\x02"
+UPTIMES = [0.0, 1e3, 1e5, 1e6, 1e7, 1e8]
+"""Seconds since the clock began; the last is three years."""
+
+RANDOM = Random(20_261_121)  # noqa: S311 - no secret: the same in each run
+
+
+def memory(sources: int = 1024) -> memoryview:
+    """Make the memory that workers share."""
+    return memoryview(bytearray(RateLimit.size(sources)))
+
+
+def limit(
+    per_source: int | None = None,
+    burst: int = 1,
+    total: int | None = None,
+    *,
+    sources: int = 1024,
+    over: memoryview | None = None,
+) -> RateLimit:
+    """Lay a table over memory of its own, or over that of another."""
+    buffer = memory(sources) if over is None else over
+    return RateLimit(buffer, sources=sources, per_source=per_source, burst=burst, total=total)
+
+
+# -- the rate of one source
+
+
+@pytest.mark.parametrize("uptime", UPTIMES)
+@pytest.mark.parametrize(("rate", "burst"), [(1, 1), (1, 5), (3, 1), (1000, 1), (1000, 10), (100_000, 256)])
+def test_a_source_gets_its_burst_and_then_its_rate(uptime: float, rate: int, burst: int) -> None:
+    """At once it gets its burst and no more; after each interval one more, not sooner; after a long rest, the burst.
+
+    It holds whenever the clock began: with a rounding at each step it would be one less, or none at a burst of one.
+    """
+    for _ in range(20):
+        bucket, now = limit(rate, burst), uptime + RANDOM.random() * 1000
+        assert sum(bucket.take(SOURCE, 1, now) for _ in range(burst + 5)) == burst
+        for interval in range(1, 6):
+            assert bucket.take(SOURCE, 1, now + (interval - 0.25) / rate) == 0
+            assert bucket.take(SOURCE, 1, now + interval / rate) == 1
+            assert bucket.take(SOURCE, 1, now + interval / rate) == 0
+        assert bucket.take(SOURCE, 2 * burst + 5, now + (burst + 6) / rate) == burst
+
+
+@pytest.mark.parametrize("uptime", UPTIMES)
+@pytest.mark.parametrize(("rate", "train", "pause"), [(1000, 1, 1 / 4000), (100_000, 64, 1 / 4000), (7, 1, 0.01)])
+def test_a_source_that_is_too_loud_is_held_to_its_rate(uptime: float, rate: int, train: int, pause: float) -> None:
+    """Over 20,000 tries at several times the rate it gets its rate to 0.1 %, also three years after the clock began."""
+    burst = 64
+    bucket = limit(rate, burst)
+    got = sum(bucket.take(SOURCE, train, uptime + step * pause) for step in range(20_000))
+    due = rate * 19_999 * pause
+    assert due * 0.999 <= got - burst <= due * 1.001 + 1
+
+
+def test_a_source_that_keeps_to_its_rate_is_never_refused() -> None:
+    """At exactly its rate, with a burst of one, each datagram of 100,000 is answered."""
+    bucket = limit(1000, 1)
+    assert all(bucket.take(SOURCE, 1, 5e6 + step / 1000) for step in range(100_000))
+
+
+def test_of_a_train_as_many_are_paid_as_there_is_room_for() -> None:
+    """Ten datagrams with four left in the account are four; the account is then empty, and refills with time."""
+    bucket = limit(10, 10)
+    assert bucket.take(SOURCE, 6, 100.0) == 6
+    assert bucket.take(SOURCE, 10, 100.0) == 4
+    assert bucket.take(SOURCE, 10, 100.0) == 0
+    assert bucket.take(SOURCE, 10, 100.35) == 3
+
+
+def test_sources_do_not_pay_for_one_another() -> None:
+    """One that has spent its burst leaves all of its own to another."""
+    bucket = limit(1, 3)
+    assert [bucket.take(source, 5, 100.0) for source in (SOURCE, SOURCE, OTHER, SOURCE, OTHER)] == [3, 0, 3, 0, 0]
+
+
+def test_without_a_limit_everything_passes() -> None:
+    """Neither rate set: nothing is refused, and nothing remembered."""
+    over = memory()
+    bucket = limit(None, over=over)
+    assert bucket.take(SOURCE, 10**6, 100.0) == 10**6
+    assert bucket.take_each([SOURCE] * 1000, 100.0) == []
+    assert not any(over)
+
+
+# -- the rate of all together
+
+
+def test_all_sources_together_are_held_to_the_total() -> None:
+    """A thousand strangers share one account, which a tenth of a second fills."""
+    bucket = limit(None, 1, 1000)
+    got = sum(bucket.take(source.to_bytes(4, "big"), 1, 100.0) for source in range(1000))
+    assert got == 100
+    assert sum(bucket.take(source.to_bytes(4, "big"), 1, 100.01) for source in range(1000)) == 10
+
+
+def test_the_total_lets_the_burst_of_one_source_pass() -> None:
+    """Where a tenth of a second would be less than a burst, a burst may come at once all the same."""
+    assert limit(None, 50, 10).take(SOURCE, 100, 100.0) == 50
+
+
+def test_the_total_is_paid_after_the_source() -> None:
+    """What the source cannot pay costs the others nothing."""
+    bucket = limit(1, 5, 100)
+    assert bucket.take(SOURCE, 1000, 100.0) == 5
+    assert bucket.take(OTHER, 1000, 100.0) == 5
+
+
+def test_where_the_total_is_short_the_last_of_a_batch_are_refused() -> None:
+    """Of eight, one is over its own limit; with room for five in all, the last two are refused with it."""
+    each = [SOURCE, SOURCE, SOURCE, OTHER, b"a", b"b", b"c", b"d"]
+    assert limit(1, 2, 1000).take_each(each, 100.0) == [2]
+    assert limit(1, 2, 50).take_each(each, 100.0) == [2, 6, 7]
+
+
+# -- one by one, in a batch, in several workers
+
+
+TURNS = st.lists(
+    st.tuples(st.integers(0, 8).map(lambda eighths: eighths / 8), st.lists(st.sampled_from([b"a", b"b", b"c"]))),
+    max_size=12,
+)
+
+
+@settings(deadline=None)
+@given(
+    per_source=st.sampled_from([None, 1, 2, 4]),
+    burst=st.integers(1, 5),
+    total=st.sampled_from([None, 8, 64]),
+    turns=TURNS,
+)
+def test_a_batch_is_charged_as_its_datagrams_one_by_one(
+    per_source: int | None, burst: int, total: int | None, turns: list[tuple[float, list[bytes]]]
+) -> None:
+    """Whatever came before, `take_each` refuses the very datagrams that `take` refuses one after the other."""
+    together, single, now = limit(per_source, burst, total), limit(per_source, burst, total), 1000.0
+    for pause, sources in turns:
+        now += pause
+        expected = [index for index, source in enumerate(sources) if not single.take(source, 1, now)]
+        assert together.take_each(sources, now) == expected
+
+
+@settings(deadline=None)
+@given(trains=st.lists(st.tuples(st.integers(0, 8), st.integers(0, 70)), max_size=12), burst=st.integers(1, 64))
+def test_a_train_is_charged_as_its_datagrams(trains: list[tuple[int, int]], burst: int) -> None:
+    """A train of n gets what n datagrams get that come at the same moment."""
+    together, single, now = limit(4, burst, 64), limit(4, burst, 64), 1000.0
+    for eighths, datagrams in trains:
+        now += eighths / 8
+        assert together.take(SOURCE, datagrams, now) == sum(single.take(SOURCE, 1, now) for _ in range(datagrams))
+
+
+def test_workers_hold_the_limits_together() -> None:
+    """Two tables over one memory, as two workers have them, answer a source, and all, no more than one would."""
+    over = memory()
+    workers = [limit(10, 20, 300, over=over) for _ in range(2)]
+    assert sum(workers[step % 2].take(SOURCE, 1, 100.0) for step in range(100)) == 20
+    assert workers[0].take_each([SOURCE] * 5, 100.0) == [0, 1, 2, 3, 4]
+    assert sum(workers[step % 2].take(SOURCE, 1, 101.0) for step in range(100)) == 10
+    got = sum(workers[step % 2].take(step.to_bytes(4, "big"), 1, 200.0) for step in range(100))
+    assert got == 30
+
+
+# -- the table
+
+
+def test_the_loud_is_never_forgiven_and_no_stranger_refused() -> None:
+    """Amid 100,000 strangers in a table of 1,024 a source stays held to its rate, and each stranger is answered."""
+    bucket = limit(10, 10)
+    got = bucket.take(SOURCE, 10, 100.0)
+    for number in range(100_000):
+        now = 100.0 + number * 1e-5
+        assert bucket.take(b"\x0a" + RANDOM.randbytes(3), 1, now) == 1
+        if number % 100 == 0:
+            got += len([SOURCE]) - len(bucket.take_each([SOURCE], now))
+    assert 19 <= got <= 20
+
+
+def test_a_stranger_takes_the_place_of_one_whose_account_is_even() -> None:
+    """In a table of one place the last to come is remembered, and one that was forgotten begins anew."""
+    bucket = limit(1, 2, sources=1)
+    assert bucket.take(SOURCE, 5, 100.0) == 2
+    assert bucket.take(SOURCE, 5, 100.0) == 0
+    assert bucket.take(OTHER, 5, 200.0) == 2
+    assert bucket.take(SOURCE, 5, 200.0) == 2
+
+
+@pytest.mark.parametrize(("sources", "places"), [(1, 1), (2, 2), (3, 4), (1024, 1024), (1025, 2048), (65_536, 65_536)])
+def test_the_table_has_a_size(sources: int, places: int) -> None:
+    """Sixteen bytes for each of the next power of two, and a cache line for all together: nothing lies beyond."""
+    size = RateLimit.size(sources)
+    assert size == 64 + 16 * places
+    memory = bytearray(size + 64)
+    bucket = RateLimit(memoryview(memory), sources=sources, per_source=1, burst=1, total=1)
+    bucket.take_each([RANDOM.randbytes(8) for _ in range(5000)], 100.0)
+    assert not any(memory[size:])
+
+
+@settings(deadline=None)
+@given(
+    sources=st.lists(st.binary(max_size=32), max_size=70),
+    datagrams=st.integers(0, 2**40),
+    now=st.floats(0, 1e9),
+    places=st.sampled_from([1, 2, 1024]),
+)
+def test_no_source_and_no_time_is_too_odd(sources: list[bytes], datagrams: int, now: float, places: int) -> None:
+    """Whatever bytes a source is of, whatever it asks at whatever time, it gets from nothing to what it asked."""
+    bucket = limit(1000, 256, 10_000, sources=places)
+    over = bucket.take_each(sources, now)
+    assert over == sorted(set(over))
+    assert not set(over) - set(range(len(sources)))
+    for source in sources:
+        assert 0 <= bucket.take(source, datagrams, now) <= min(datagrams, 256)

@@ -1,0 +1,139 @@
+"""echod never answers itself: sources that are addresses of this host, which nobody else has honestly."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+from loopback import needs_root
+from netns.datagrams import (
+    OTHER_PORT,
+    PORT,
+    SERVER,
+    SERVER6,
+    SERVER_LINK,
+    Datagram,
+    numbered,
+    over_ipv4,
+    over_ipv6,
+)
+from netns.stage import Outcome, Stage, answered, refused
+from running import wait_until
+
+pytestmark = needs_root
+
+REASON = "dropped_source_is_self"
+OWN = (over_ipv4(source=SERVER), over_ipv6(source=SERVER6), over_ipv6(source=SERVER_LINK))
+LATER = (over_ipv4(source="10.7.1.77"), over_ipv6(source="fd00:7::77"))
+ANY_IP = (("10.9.0.0/24", over_ipv4(source="10.9.0.7")), ("fd00:9::/64", over_ipv6(source="fd00:9::7")))
+
+each_own = pytest.mark.parametrize("datagram", OWN, ids=lambda each: each.source)
+each_later = pytest.mark.parametrize("datagram", LATER, ids=lambda each: each.source)
+each_any_ip = pytest.mark.parametrize(("prefix", "datagram"), ANY_IP, ids=["IPv4", "IPv6"])
+
+
+@pytest.fixture
+def lenient(stage: Stage) -> Iterator[Stage]:
+    """Give an echod whose kernel lets its own addresses in from the wire; for IPv6 every kernel does."""
+    with stage.wire.lenient():
+        yield stage
+
+
+def family_of(datagram: Datagram) -> tuple[str, ...]:
+    """Return how ip(8) is told the family."""
+    return ("-6",) if datagram.is_ipv6 else ("-4",)
+
+
+def await_refusal(stage: Stage, datagram: Datagram) -> None:
+    """Wait until echod takes the source for its own; what is answered until then goes to nobody."""
+
+    def is_refused() -> bool:
+        stage.wire.inject(datagram.frame())
+        stage.ask(is_ipv6=datagram.is_ipv6)
+        return any(REASON in row for row in stage.daemon.counters().values())
+
+    wait_until(is_refused, f"{datagram.source} was refused as our own")
+
+
+def await_answer(stage: Stage, datagram: Datagram) -> None:
+    """Wait until echod answers the source."""
+
+    def is_answered() -> bool:
+        (once,) = numbered(datagram, 1)
+        stage.wire.inject(once.frame())
+        stage.ask(is_ipv6=datagram.is_ipv6)
+        return once.answer in stage.wire.replies()
+
+    wait_until(is_answered, f"{datagram.source} was answered")
+
+
+def assert_answered(stage: Stage, datagram: Datagram) -> None:
+    """Prove that echod answers the source."""
+    datagrams = numbered(datagram, 10)
+    assert stage.meet(datagrams) == answered(datagrams)
+
+
+def test_ipv4_from_ourselves_never_arrives(stage: Stage) -> None:
+    """The kernel stops it, but where it is told to accept it."""
+    assert stage.meet(numbered(over_ipv4(source=SERVER), 10), arrive=0) == Outcome()
+
+
+@each_own
+@pytest.mark.parametrize("port", [PORT, OTHER_PORT])
+def test_our_own_address_and_port_start_no_loop(lenient: Stage, datagram: Datagram, port: int) -> None:
+    """One such frame makes a naive echo answer itself about 100,000 times a second, for ever."""
+    assert lenient.meet(numbered(replace(datagram, source_port=port), 10)) == refused(10, "dropped_source_port_own")
+
+
+@each_own
+def test_our_own_address_with_another_port_is_not_answered(lenient: Stage, datagram: Datagram) -> None:
+    """Whatever listens on this host does not hear from echod what a stranger wrote."""
+    assert lenient.meet(numbered(datagram, 10)) == refused(10, REASON)
+
+
+@each_own
+@pytest.mark.parametrize("train", [1, 64])
+def test_many_at_once_are_not_answered(lenient: Stage, datagram: Datagram, train: int) -> None:
+    """64 in one batch, or as one train: each is refused, each is counted."""
+    assert lenient.meet(numbered(datagram, 128), burst=64, train=train) == refused(128, REASON)
+
+
+@pytest.mark.parametrize("datagram", OWN[:2], ids=lambda each: each.source)
+def test_this_host_itself_is_answered_over_loopback(stage: Stage, datagram: Datagram) -> None:
+    """A client on this host that asks its own address goes over loopback, and is honest."""
+    with stage.wire.listen(datagram.source, 0) as client:
+        client.sendto(b"myself", (datagram.to, PORT))
+        assert client.recvfrom(64)[0] == b"myself"
+
+
+@each_later
+def test_an_address_added_after_the_start_is_our_own(staged: Callable[..., Stage], datagram: Datagram) -> None:
+    """A neighbour that was answered is refused once this host has its address, and answered once it has not."""
+    stage = staged()
+    address = f"{datagram.source}/{64 if datagram.is_ipv6 else 24}"
+    stage.wire.know(datagram.source)
+    assert_answered(stage, datagram)
+    with stage.wire.lenient():
+        stage.wire.configure("address", "add", address, "dev", "eth0", *(["nodad"] if datagram.is_ipv6 else []))
+        await_refusal(stage, datagram)
+        assert stage.meet(numbered(datagram, 10)) == refused(10, REASON)
+        stage.wire.configure("address", "delete", address, "dev", "eth0")
+        await_answer(stage, datagram)
+    assert_answered(stage, datagram)
+
+
+@each_any_ip
+def test_a_prefix_that_is_local_as_a_whole_is_our_own(
+    staged: Callable[..., Stage], prefix: str, datagram: Datagram
+) -> None:
+    """`ip route add local PREFIX dev lo` makes each address in it one of this host (AnyIP), at any time."""
+    stage = staged()
+    assert_answered(stage, datagram)
+    with stage.wire.lenient():
+        stage.wire.configure(*family_of(datagram), "route", "add", "local", prefix, "dev", "lo")
+        await_refusal(stage, datagram)
+        assert stage.meet(numbered(datagram, 10)) == refused(10, REASON)
+        stage.reload()
+        assert stage.meet(numbered(datagram, 10)) == refused(10, REASON)
+        stage.wire.configure(*family_of(datagram), "route", "delete", "local", prefix, "dev", "lo")
+        await_answer(stage, datagram)
+    assert_answered(stage, datagram)

@@ -1,0 +1,103 @@
+"""Sources that no honest datagram has: reserved, multicast, loopback from outside, IPv4 in the dress of IPv6."""
+
+import socket
+from contextlib import suppress
+
+import pytest
+from loopback import needs_root
+from netns.datagrams import CLIENT_LINK, PORT, SERVER_LINK, SUBNET_BROADCAST, Datagram, numbered, over_ipv4, over_ipv6
+from netns.stage import Outcome, Stage, answered, refused
+
+pytestmark = needs_root
+
+REASON = "dropped_source_invalid"
+
+DELIVERED = ("0.1.2.3", "240.0.0.1", "255.255.255.254")
+"""The kernel delivers them as it stands, and would carry an answer to the wire."""
+DELIVERED6 = ("::", "::2", "::127.0.0.1", "::10.7.1.66", "::ffff:127.0.0.1", "::ffff:10.7.1.66", "::ffff:203.0.113.7")
+STOPPED = ("0.0.0.0", "224.0.0.1", "239.255.255.250", "255.255.255.255")  # noqa: S104 - a source
+"""Martians to every kernel: they reach no socket."""
+STOPPED6 = ("::1", "ff02::1", "ff0e::1")
+LET_THROUGH = ("127.0.0.1", "127.9.9.9")
+"""Martians but where route_localnet and accept_local are set."""
+
+
+def over(source: str, **more: object) -> Datagram:
+    """Return a datagram from that source, of its family."""
+    return (over_ipv6 if ":" in source else over_ipv4)(source=source, **more)
+
+
+def hears_nothing(sock: socket.socket) -> bool:
+    """Tell whether nothing has come to a socket. Its interface was watched: nothing is on its way."""
+    sock.setblocking(False)
+    with suppress(BlockingIOError):
+        return not sock.recvfrom(64)
+    return True
+
+
+def test_a_link_local_neighbour_is_answered(stage: Stage) -> None:
+    """fe80::/10 is honest, and the answer comes from the link-local address that was asked."""
+    datagrams = numbered(over(CLIENT_LINK, to=SERVER_LINK), 10)
+    assert stage.meet(datagrams) == answered(datagrams)
+
+
+@pytest.mark.parametrize("source", [*DELIVERED, *DELIVERED6])
+def test_what_the_kernel_delivers_is_not_answered(stage: Stage, source: str) -> None:
+    """Neither on the wire nor to this host itself goes any answer."""
+    assert stage.meet(numbered(over(source), 10)) == refused(10, REASON)
+
+
+@pytest.mark.parametrize("train", [1, 64])
+@pytest.mark.parametrize("source", [*DELIVERED, *DELIVERED6])
+def test_many_at_once_are_not_answered(stage: Stage, source: str, train: int) -> None:
+    """64 in one batch, or as one train: each is refused, each is counted."""
+    assert stage.meet(numbered(over(source), 128), burst=64, train=train) == refused(128, REASON)
+
+
+@pytest.mark.parametrize("source", [*STOPPED, *STOPPED6, *LET_THROUGH])
+def test_what_the_kernel_stops_never_arrives(stage: Stage, source: str) -> None:
+    """What echod has received stays as it was."""
+    assert stage.meet(numbered(over(source), 10), arrive=0) == Outcome()
+
+
+@pytest.mark.parametrize("source", [*STOPPED, *STOPPED6])
+def test_what_every_kernel_stops_never_arrives(stage: Stage, source: str) -> None:
+    """Also where the kernel is told to let Martians through."""
+    with stage.wire.lenient():
+        assert stage.meet(numbered(over(source), 10), arrive=0) == Outcome()
+
+
+@pytest.mark.parametrize("source", LET_THROUGH)
+def test_loopback_from_outside_is_not_answered(stage: Stage, source: str) -> None:
+    """Where the kernel lets 127/8 in from the wire, echod does not."""
+    with stage.wire.lenient():
+        assert stage.meet(numbered(over(source), 10)) == refused(10, REASON)
+
+
+def test_the_subnet_broadcast_as_a_source_is_not_answered(stage: Stage) -> None:
+    """The kernel delivers it, and refuses to answer all the subnet, since SO_BROADCAST is not set."""
+    refusal = Outcome(received=10, refused={"send_failed_eacces": 10})
+    assert stage.meet(numbered(over(SUBNET_BROADCAST), 10)) == refusal
+
+
+def test_the_unspecified_source_does_not_reach_a_service_on_loopback(stage: Stage) -> None:
+    """A socket that sends to `::` sends to `::1`: a service there that trusts its host must hear nothing."""
+    with stage.wire.listen("::1", 40_000) as trusting:
+        assert stage.meet(numbered(over("::", source_port=40_000), 10)) == refused(10, REASON)
+        assert hears_nothing(trusting)
+
+
+@pytest.mark.parametrize("source", LET_THROUGH)
+def test_a_loopback_source_does_not_reach_a_service_there(stage: Stage, source: str) -> None:
+    """Nor does what the kernel lets in as 127/8 reach a service on 127/8 by way of an answer."""
+    with stage.wire.lenient(), stage.wire.listen(source, 40_000) as trusting:
+        assert stage.meet(numbered(over(source, source_port=40_000), 10)) == refused(10, REASON)
+        assert hears_nothing(trusting)
+
+
+@pytest.mark.parametrize(("host", "source"), [("127.0.0.1", "127.0.0.1"), ("127.0.0.9", "127.8.8.8"), ("::1", "::1")])
+def test_loopback_is_answered_on_loopback(stage: Stage, host: str, source: str) -> None:
+    """On this host itself loopback is an honest source."""
+    with stage.wire.listen(source, 0) as client:
+        client.sendto(b"at home", (host, PORT))
+        assert client.recvfrom(64)[0] == b"at home"

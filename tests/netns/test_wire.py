@@ -1,0 +1,115 @@
+"""The harness itself: what a server does that knows no rules is seen, all of it, and nothing is left behind."""
+
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+from loopback import needs_root
+from netns.datagrams import PORT, SERVER, SERVER6, Datagram, as_train, numbered, over_ipv4, over_ipv6, read
+from netns.wire import Wire
+
+from echod.sockets import UDP_GRO
+
+HOSTILE: Final = (
+    over_ipv4(source_port=19),
+    over_ipv4(source="240.0.0.1"),
+    over_ipv4(source="192.0.2.7"),
+    over_ipv6(source_port=19),
+    over_ipv6(source="::10.7.1.66"),
+    over_ipv6(source="2001:db8::7"),
+)
+TO_EVERYBODY: Final = (
+    over_ipv4(to="10.7.1.255"),
+    over_ipv4(to="255.255.255.255"),
+    over_ipv4(to="224.0.0.1"),
+    over_ipv6(to="ff02::1"),
+)
+TO_ITSELF: Final = (
+    over_ipv4(source=SERVER),
+    over_ipv4(source="127.0.0.1"),
+    over_ipv6(source=SERVER6),
+    over_ipv6(source="::"),
+)
+
+pytestmark = needs_root
+
+
+@pytest.fixture(scope="module")
+def wire() -> Iterator[Wire]:
+    """Lay a wire."""
+    with Wire() as laid:
+        yield laid
+
+
+def echo_naively(wire: Wire, datagram: Datagram) -> None:
+    """Answer one datagram as a server does that knows no rules."""
+    with wire.lenient(), wire.listen("::" if datagram.is_ipv6 else "0.0.0.0", PORT) as naive:  # noqa: S104
+        wire.inject(datagram.frame())
+        payload, peer = naive.recvfrom(2048)
+        wire.whispers()  # of one that came from ourselves
+        naive.sendto(payload, peer)
+
+
+@pytest.mark.parametrize(
+    "datagram", [*HOSTILE, *TO_EVERYBODY[:-1], *TO_ITSELF], ids=lambda it: f"{it.source} to {it.to}"
+)
+def test_a_frame_says_what_its_datagram_does(datagram: Datagram) -> None:
+    """What is built is what is read."""
+    assert read(datagram.frame()) == datagram
+
+
+@pytest.mark.parametrize("datagram", HOSTILE, ids=lambda it: f"{it.source} port {it.source_port}")
+def test_a_naive_answer_is_seen_on_the_wire(wire: Wire, datagram: Datagram) -> None:
+    """The server has a way to everybody, so no answer is missed for want of a route."""
+    echo_naively(wire, datagram)
+    assert wire.replies() == [datagram.answer]
+
+
+@pytest.mark.parametrize("datagram", TO_EVERYBODY, ids=lambda it: it.to)
+def test_a_naive_answer_to_what_everybody_got_is_seen(wire: Wire, datagram: Datagram) -> None:
+    """It comes from the server's own address."""
+    echo_naively(wire, datagram)
+    (answer,) = wire.replies()
+    assert (answer.source, answer.to) == (SERVER6 if datagram.is_ipv6 else SERVER, datagram.source)
+
+
+@pytest.mark.parametrize("datagram", TO_ITSELF, ids=lambda it: it.source)
+def test_a_naive_answer_to_itself_is_overheard(wire: Wire, datagram: Datagram) -> None:
+    """It never gets to the wire, but over the server's loopback, once."""
+    echo_naively(wire, datagram)
+    assert wire.replies() == []
+    (whisper,) = wire.whispers()
+    assert (whisper.to_port, whisper.payload) == (datagram.source_port, datagram.payload)
+
+
+@pytest.mark.parametrize("datagram", [over_ipv4(), over_ipv6()], ids=["IPv4", "IPv6"])
+def test_a_train_arrives_as_a_train(wire: Wire, datagram: Datagram) -> None:
+    """64 datagrams are received at once, with the length of each; and leave as 64 frames."""
+    datagrams = numbered(datagram, 64)
+    size = len(datagrams[0].payload)
+    with wire.listen(datagram.to, PORT) as server:
+        server.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
+        wire.inject(*as_train(datagrams))
+        data, messages, _, peer = server.recvmsg(65_536, 64)
+        assert data == b"".join(each.payload for each in datagrams)
+        assert [(kind, struct.unpack("i", value)) for _, kind, value in messages] == [(UDP_GRO, (size,))]
+        server.sendmsg([data], [(socket.IPPROTO_UDP, 103, struct.pack("H", size))], 0, peer)  # UDP_SEGMENT
+    assert wire.replies() == [each.answer for each in datagrams]
+
+
+def test_nothing_is_left_of_a_wire() -> None:
+    """Both namespaces are gone when a test is over, also one that failed."""
+    wire = Wire()
+    names = {wire.server, wire.client}
+    with pytest.raises(AssertionError, match="they are there"), wire:
+        assert not names <= namespaces(), "they are there"
+    assert not names & namespaces()
+
+
+def namespaces() -> set[str]:
+    """Return the names of all network namespaces."""
+    listed = subprocess.run(["ip", "netns", "list"], check=True, capture_output=True, text=True).stdout
+    return {line.split()[0] for line in listed.splitlines()}

@@ -1,0 +1,157 @@
+"""echod knows which addresses are the host's own, whatever its sandbox, and answers no datagram that forges one."""
+
+import socket
+import struct
+import subprocess
+from ipaddress import ip_address
+
+from system.host import Host
+from system.installation import Mode, Release
+from system.operating import (
+    CONFIG,
+    PORT,
+    answers,
+    ask,
+    await_event,
+    drop_in,
+    events,
+    family,
+    kill,
+    serves_everything,
+    show,
+    supervisor,
+    systemctl,
+)
+from system.waiting import until
+
+NEW_ADDRESSES = ("10.77.0.60/24", "fd00:77::60/64")
+FORGED = "ECHOD_DROPPED_SOURCE_IS_SELF"
+SOURCE_PORT = 5000  # that no other rule refuses
+COUNTED_SECONDS = 10
+
+ONLY_PORTS = """[Socket]
+ListenNetlink=
+ListenDatagram=0.0.0.0:7
+ListenDatagram=[::]:7
+ListenStream=0.0.0.0:7
+ListenStream=[::]:7
+"""
+NO_NETLINK = "[Service]\nRestrictAddressFamilies=\nRestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX\n"
+
+
+def checksum(data: bytes) -> int:
+    """Return the Internet checksum (RFC 1071) of an even number of bytes."""
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF or 0xFFFF
+
+
+def forge(host: Host, source: str) -> None:
+    """Send the host a datagram from the client's end that says that it comes from this address."""
+    kind, addresses = family(source), ip_address(source).packed * 2
+    payload = b"forged"
+    udp = struct.pack("!HHHH", SOURCE_PORT, PORT, 8 + len(payload), 0) + payload
+    if kind == socket.AF_INET:
+        pseudo = addresses + struct.pack("!xBH", socket.IPPROTO_UDP, len(udp))
+        header = struct.pack("!BBHHHBBH", 0x45, 0, 0, 0, 0, 64, socket.IPPROTO_UDP, 0) + addresses
+    else:
+        pseudo = addresses + struct.pack("!I3xB", len(udp), socket.IPPROTO_UDP)
+        header = struct.pack("!IHBB", 6 << 28, len(udp), socket.IPPROTO_UDP, 64) + addresses
+    udp = udp[:6] + struct.pack("!H", checksum(pseudo + udp)) + udp[8:]
+    with host.client(), socket.socket(kind, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        raw.sendto(header + udp, (source, 0))
+
+
+def forged(host: Host) -> int:
+    """Return how many datagrams echod has refused because they came from the host itself."""
+    before = len(events(host, "counters"))
+    kill(host, "USR1", supervisor(host))
+    return sum(int(entry.get(FORGED, 0)) for entry in await_event(host, "counters", before + 2)[before:])
+
+
+def own_counts(host: Host) -> list[int]:
+    """Return how many addresses echod has found to be the host's own, each time that this changed."""
+    return [int(entry["ECHOD_COUNT"]) for entry in events(host, "own_addresses")]
+
+
+def debug(host: Host) -> None:
+    """Have echod log what it knows, from a fresh start."""
+    host.write(CONFIG, "log: {level: debug}\n")
+    systemctl(host, "restart")
+
+
+def test_a_datagram_that_forges_an_address_of_the_host_is_not_answered(installed: Host) -> None:
+    """From outside, in both families, also an address that came later: counted as source_is_self, and no loop."""
+    debug(installed)
+    for setting in ("all/rp_filter=0", "eth0/rp_filter=0", "eth0/accept_local=1"):
+        name, _, value = setting.partition("=")
+        installed.run(["sh", "-c", f"echo {value} >/proc/sys/net/ipv4/conf/{name}"])
+    known = until(lambda: own_counts(installed), COUNTED_SECONDS, "own addresses are known")[-1]
+    for address in NEW_ADDRESSES:
+        installed.run(["ip", "address", "add", address, "dev", "eth0", *(["nodad"] if ":" in address else [])])
+    until(lambda: own_counts(installed)[-1] == known + 2, COUNTED_SECONDS, "the new addresses are known")
+    sources = (installed.address, installed.address6, *(address.partition("/")[0] for address in NEW_ADDRESSES))
+    for number, source in enumerate(sources, start=1):
+        forge(installed, source)
+        until(lambda number=number: forged(installed) == number, COUNTED_SECONDS, f"{source} is counted")  # type: ignore[misc]
+        assert ask(installed, address=source) == b"hello"
+    assert events(installed, "own_addresses_unknown") == []
+
+
+def test_an_address_that_left_the_host_is_a_clients_again(installed: Host) -> None:
+    """What is no longer the host's own is forgotten, and who has it now is answered."""
+    moved = NEW_ADDRESSES[0]
+    debug(installed)
+    known = until(lambda: own_counts(installed), COUNTED_SECONDS, "own addresses are known")[-1]
+    installed.run(["ip", "address", "add", moved, "dev", "eth0"])
+    until(lambda: own_counts(installed)[-1] == known + 1, COUNTED_SECONDS, "the new address is known")
+    installed.run(["ip", "address", "delete", moved, "dev", "eth0"])
+    until(lambda: own_counts(installed)[-1] == known, COUNTED_SECONDS, "the address is forgotten")
+    with installed.client(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        subprocess.run(["ip", "address", "add", moved, "dev", "eth0"], check=True)
+        client.bind((moved.partition("/")[0], 0))
+        client.settimeout(5)
+        client.sendto(b"moved", (installed.address, PORT))
+        assert client.recv(64) == b"moved"
+
+
+def test_where_they_cannot_be_known_the_operator_is_told_and_echod_serves(installed: Host, mode: Mode) -> None:
+    """Without the one line of the unit that this takes, a warning names that line."""
+    if mode is Mode.ACTIVATED:
+        systemctl(installed, "stop", "echod.service", "echod.socket")
+        drop_in(installed, ONLY_PORTS, unit="echod.socket")
+        systemctl(installed, "start", "echod.socket")
+    else:
+        drop_in(installed, NO_NETLINK)
+    systemctl(installed, "restart")
+    (entry,) = await_event(installed, "own_addresses_unknown")
+    assert entry["PRIORITY"] == "4"
+    line = "ListenNetlink=route to the .socket unit" if mode is Mode.ACTIVATED else "AF_NETLINK to RestrictAddressFamil"
+    assert line in entry["MESSAGE"]
+    assert serves_everything(installed)
+
+
+def test_they_are_known_without_any_capability(bound: Host, release: Release) -> None:
+    """In the user namespace of unprivileged-port.conf the kernel tells them, too."""
+    text = (release.source / "packaging/systemd/unprivileged-port.conf").read_text()
+    bound.write(CONFIG, "listeners: ['udp://0.0.0.0:7007']\nlog: {level: debug}\n")
+    drop_in(bound, text)
+    systemctl(bound, "restart")
+    assert answers(bound, port=7007)
+    assert own_counts(bound)
+    assert events(bound, "own_addresses_unknown") == []
+
+
+def test_changes_of_addresses_do_not_start_echod(activated: Host) -> None:
+    """ListenNetlink=route hears nothing by itself: only a datagram or a connection starts a stopped echod."""
+    systemctl(activated, "stop")
+    for _ in range(3):
+        for verb in ("add", "delete"):
+            for address in NEW_ADDRESSES:
+                activated.run(["ip", "address", verb, address, "dev", "eth0"])
+        activated.run(["ip", "link", "set", "lo", "down"])
+        activated.run(["ip", "link", "set", "lo", "up"])
+    assert (show(activated, "ActiveState"), show(activated, "SubState", "echod.socket")) == ("inactive", "listening")
+    assert ask(activated) == b"hello"
+    assert show(activated, "ActiveState") == "active"
