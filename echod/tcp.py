@@ -46,7 +46,6 @@ _OF_ONE_CONNECTION: Final = frozenset(
         errno.ENONET,
         errno.ENOPROTOOPT,
         errno.EOPNOTSUPP,
-        errno.EPERM,
         errno.EPROTO,
     }
 )
@@ -141,8 +140,13 @@ class TcpEcho:
             self._refuse(sock, host, refusal)
             return
         connection = Connection(self, sock, place)
+        try:
+            self.poll.register(sock.fileno(), READ, connection.on_ready)
+        except OSError:  # no memory, or no watch left (epoll_ctl(2))
+            self._ledger.leave(place)
+            self._refuse(sock, host, Close.NO_MEANS)
+            return
         self.reading[connection] = now
-        self.poll.register(sock.fileno(), READ, connection.on_ready)
 
     def _refuse(self, sock: socket.socket, host: str, refusal: Close) -> None:
         """Close a connection that was not taken on."""
@@ -158,6 +162,9 @@ class TcpEcho:
         self.writing.pop(connection, None)
         self.poll.unregister(connection.sock.fileno())
         with suppress(OSError):
+            # What a peer does not take must not stay in the kernel for as long as it says so (tcp(7)).
+            patience = int(self._timeouts.stall * 1000)
+            connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience)
             connection.sock.shutdown(socket.SHUT_WR)
         connection.sock.close()
         if self._paused_until is not None:

@@ -4,6 +4,7 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from loopback import (
@@ -27,9 +28,10 @@ from echod.core.config import Config
 from echod.core.counters import SEND_ERRORS, CounterPage, SlotField, UdpField
 from echod.udp import MAX_BATCHES_PER_WAKEUP
 from echod.vector import SLOTS
-from echod.worker import DRAIN, OWN, READY, SERVE, Birth, ServedSocket, Worker, open_channel
+from echod.worker import DRAIN, READY, SERVE, Birth, ServedSocket, Worker, open_channel
 
 IP_RECVTTL = 12
+CLIENT = 40_000
 
 
 @pytest.fixture
@@ -54,16 +56,22 @@ def test_mixed_traffic_is_counted_to_the_last_datagram() -> None:
             deliver(server, lambda: inject(to, b"own", source_port=own))
             deliver(server, client.sendto, b"all", at(server, "127.255.255.255"))
             deliver(server, send_train, client, b"ddeef", 2, at(server, "127.255.255.255"))
-            deliver(server, lambda: inject(to, b"limited", source="255.255.255.255", source_port=9))
-            deliver(server, lambda: inject(to, b"nowhere", source="198.51.100.1", source_port=9))
+            deliver(server, lambda: inject(to, b"low", source_port=9))
+            deliver(server, lambda: inject(to, b"listed", source_port=1900))
+            deliver(server, lambda: inject(to, b"limited", source="255.255.255.255", source_port=CLIENT))
+            deliver(server, lambda: inject(to, b"directed", source="127.255.255.255", source_port=CLIENT))
+            deliver(server, lambda: inject(to, b"nowhere", source="198.51.100.1", source_port=CLIENT))
         assert served.turn() == {
-            "received": 36,
-            "received_bytes": 3 * (4 + 5 + 4 + 3 + 3 + 5 + 7 + 7),
+            "received": 45,
+            "received_bytes": 3 * (4 + 5 + 4 + 3 + 3 + 5 + 3 + 6 + 7 + 8 + 7),
             "replied": 12,
             "replied_bytes": 3 * (4 + 5),
             "dropped_destination_not_unicast": 12,
             "dropped_source_port_zero": 3,
             "dropped_source_port_own": 3,
+            "dropped_source_port_low": 3,
+            "dropped_source_port_refused": 3,
+            "dropped_source_invalid": 3,
             "send_failed_eacces": 3,
             "send_failed_enetunreach": 3,
         }
@@ -71,11 +79,14 @@ def test_mixed_traffic_is_counted_to_the_last_datagram() -> None:
         assert_nothing_more(client)
 
 
-def test_what_is_truncated_is_dropped_as_such(served: Served) -> None:
+@needs_root
+def test_what_is_truncated_is_dropped_as_such(network: None) -> None:
     """A datagram that came without its addresses is dropped, not answered, and the next is answered."""
-    with udp_client() as client:
+    with udp_server(ANY) as sock, udp_client() as client:
+        served = Served(sock)
         served.sock.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)
-        deliver(served.sock, client.sendto, b"odd", at(served.sock, "127.0.0.1"))
+        forged = partial(inject, at(served.sock, "127.0.0.1"), source="198.51.100.1", source_port=CLIENT)
+        deliver(served.sock, forged, b"odd")
         assert served.turn()["dropped_truncated"] == 1
         served.sock.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 0)
         deliver(served.sock, client.sendto, b"even", at(served.sock, "127.0.0.1"))

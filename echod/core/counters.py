@@ -96,6 +96,8 @@ class Close(IntEnum):
     """The worker that held it died."""
     ACCESS = 9
     """Its source may not be answered (`access`): closed at once."""
+    NO_MEANS = 10
+    """The host had no memory or epoll watch left for it: closed at once."""
 
 
 def send_failed_field(error: int) -> int:

@@ -13,8 +13,8 @@ pytestmark = needs_strace
 
 MakeFault = Callable[..., Fault]
 
-OF_ONE_CONNECTION = ["ECONNABORTED", "EPROTO", "EPERM", "ENETDOWN", "EINTR", "EAGAIN"]
-OF_THE_HOST = ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"]
+OF_ONE_CONNECTION = ["ECONNABORTED", "EPROTO", "ENETDOWN", "EINTR", "EAGAIN"]
+OF_THE_HOST = ["EPERM", "EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"]
 
 MORE_THAN_A_TURN = 20
 """One turn of the loop accepts at most sixteen times."""

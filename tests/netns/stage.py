@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,9 +49,9 @@ class Outcome:
     """Seen on the server's own loopback interface."""
 
 
-def refused(count: int, reason: str) -> Outcome:
+def refused(number: int, reason: str) -> Outcome:
     """Return the outcome of datagrams that echod received and refused, all for one reason."""
-    return Outcome(received=count, refused={reason: count})
+    return Outcome(received=number, refused={reason: number})
 
 
 def answered(datagrams: Sequence[Datagram]) -> Outcome:
@@ -66,6 +67,7 @@ class Stage:
         self.wire = wire
         self.daemon = daemon
         self._bystanders = {False: wire.client_of(SERVER, PORT), True: wire.client_of(SERVER6, PORT)}
+        self._numbers = count()  # it never asks the same twice: echod may take that for a loop
         self._questions: list[Datagram] = []
         self._settle()
 
@@ -78,7 +80,7 @@ class Stage:
         """Have the bystander ask, and get its answer."""
         sock = self._bystanders[is_ipv6]
         (source, source_port), (to, to_port) = sock.getsockname()[:2], sock.getpeername()[:2]
-        payload = b"bystander %d" % len(self._questions)
+        payload = b"bystander %d" % next(self._numbers)
         question = Datagram(source=source, source_port=source_port, to=to, to_port=to_port, payload=payload)
         self._questions.append(question)
         sock.send(payload)

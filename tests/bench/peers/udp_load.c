@@ -276,8 +276,7 @@ int main(int argc, char **argv)
     for (int i = 0; i < mode->clients; i++)
         send_burst(&clients[i], now);
     do {
-        /* Strangers come unasked: no server pays for waking the next of them, so the load does not sleep. */
-        int count = epoll_wait(epoll, events, CLIENTS_MAX, mode->strangers ? 0 : TICK);
+        int count = epoll_wait(epoll, events, CLIENTS_MAX, TICK);
         now = now_ns();
         int refilling = now < until && sent < limit;
         for (int i = 0; i < count; i++) {
