@@ -85,8 +85,7 @@ class Batch:
         vector.restore(self._span)
         if self._weights is not None:
             self._weights, self._segments = None, {}
-        if self._refused or self.truncated or self.not_unicast:
-            self._refused, self.truncated, self.not_unicast = set(), set(), set()
+        self._refused, self.truncated, self.not_unicast = set(), set(), set()
         count = vector.receive(port.fd)
         if count < 0:
             self._span = vector.spans[0]
@@ -99,11 +98,10 @@ class Batch:
         self.octets = sum(span.length.tolist())
         self.peers = vector.peers(span, port.family)
         self.distinct = set(self.peers)
-        ifindex = span.ifindex[port.family]
-        self._arrivals = ifindex.tolist()
+        self._arrivals = span.ifindex[port.family].tolist()
         if self._all_plain(span, port.family):
             # Left as it came, the index would force the reply out of that interface, past the routing table.
-            ifindex[:] = span.zeros32
+            span.ifindex[port.family][:] = span.zeros32
         else:
             self._inspect(span, port.family)
         return count
@@ -115,8 +113,8 @@ class Batch:
         return self._weights is None and on_loopback in (0, len(self._arrivals))
 
     def came_in_on_loopback(self, slot: int) -> bool:
-        """Tell whether this slot came in on the loopback interface; where that cannot be known, it did not."""
-        return self._arrivals[slot] == LOOPBACK_IFINDEX and slot not in self.truncated
+        """Tell whether this slot came in on the loopback interface, or cannot be answered wherever it came in."""
+        return self._arrivals[slot] == LOOPBACK_IFINDEX or slot in self.truncated
 
     def weight(self, slot: int) -> int:
         """Return how many datagrams this slot holds."""
@@ -222,8 +220,7 @@ class Batch:
 
     def _has_neighbours(self, port: Port) -> bool:
         """Tell whether two slots may be of one peer: joining costs, so look first if it can pay."""
-        count = self._span.count
-        return port.longest_joined > 0 and len(self.distinct) < count
+        return port.longest_joined > 0 and len(self.distinct) < self._span.count
 
     def _runs(self, port: Port) -> list[range]:
         """Split the slots that were not refused into runs that can each go out as one message."""
@@ -289,11 +286,16 @@ class Batch:
                 # The send buffer is full. Waiting would make every other client wait too.
                 self._fail(error, out.weight(done, count))
                 return
-            if error in _NO_TRAIN and out.weight(done, done + 1) > 1:
+            if error in _NO_TRAIN and (out.weight(done, done + 1) > 1 or self._is_cut(out, done)):
                 self._send_apart(port, error, out.run(done))
             else:
                 self._fail(error, out.weight(done, done + 1))
             done += 1
+
+    def _is_cut(self, out: Outgoing, message: int) -> bool:
+        """Tell whether this is a train that was cut to one datagram: it still asks to be taken apart."""
+        whole = out.headers_at in (self._vector.received_at, self._vector.composed_at)
+        return whole and out.run(message).start in self._segments
 
     def _fail(self, error: int, datagrams: int) -> None:
         self.failures[error] = self.failures.get(error, 0) + datagrams

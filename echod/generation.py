@@ -55,6 +55,8 @@ class Slot:
     heartbeat: int = 0
     still: int = 0
     """Checks in a row that found the heartbeat where it was."""
+    behind: bool = False
+    """Whether its worker could not be told yet what this host's own addresses are now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +153,7 @@ class Generation:
             _live_and_exit(birth)
         theirs.close()
         ours.setblocking(False)
-        slot.pid, slot.channel, slot.ready, slot.born, slot.still = pid, ours, False, now, 0
+        slot.pid, slot.channel, slot.ready, slot.born, slot.still, slot.behind = pid, ours, False, now, 0, False
         self._poll.register(ours.fileno(), READ, lambda _now: self._on_message(slot))
         _log.info("worker_started", worker=slot.number + 1, pid=pid, generation=self.number)
 
@@ -204,7 +206,14 @@ class Generation:
         """Let the workers know what this host takes for its own addresses, also those that are yet to be born."""
         self._own = own
         for slot in self.slots:
-            self._tell(slot, OWN + pack_networks(own))
+            slot.behind = slot.channel is not None
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Tell those workers who could not be told before, for their channel was full. To be called once a second."""
+        for slot in self.slots:
+            if slot.behind:
+                slot.behind = not self._tell(slot, OWN + pack_networks(self._own))
 
     def find_stuck(self) -> list[Slot]:
         """Look at every heartbeat; return the slots whose worker is stuck. To be called once a second."""
@@ -227,12 +236,16 @@ class Generation:
                 os.kill(slot.pid, signal.SIGKILL)
 
     @staticmethod
-    def _tell(slot: Slot, command: bytes) -> None:
+    def _tell(slot: Slot, command: bytes) -> bool:
+        """Send a command; tell whether it need not be sent again."""
         if slot.channel is not None:
             try:
                 slot.channel.send(command)
+            except BlockingIOError:
+                return False
             except OSError:
-                return  # it is dying; its death will be reaped
+                return True  # it is dying; its death will be reaped
+        return True
 
     # -- death
 

@@ -7,6 +7,7 @@ entries a second and the memory here is bounded.
 
 from collections import Counter
 from dataclasses import dataclass, field
+from math import inf
 from typing import Final
 
 import structlog
@@ -58,10 +59,14 @@ class Refusals:
 
     def log_due(self, now: float) -> None:
         """Log what has waited long enough; the longest first. To be called once a second."""
-        waiting = [(key, each) for key, each in self._summaries.items() if each.refused and each.due <= now]
-        for (listener, reason), summary in sorted(waiting, key=lambda item: item[1].due)[:MOST_LINES]:
-            _log_summary(listener, reason, summary)
-            self._summaries[listener, reason] = _Summary(due=now + SUMMARY_SECONDS)
+        waiting = [key for key, each in self._summaries.items() if each.refused and each.due <= now]
+        for key in sorted(waiting, key=lambda key: self._summaries[key].due)[:MOST_LINES]:
+            _log_summary(*key, self._summaries[key])
+            self._summaries[key] = _Summary(due=now + SUMMARY_SECONDS)
+
+    def log_rest(self) -> None:
+        """Log what has not been said yet, at the end: no more than at any other look."""
+        self.log_due(inf)
 
 
 def _log_summary(listener: Listener, reason: int, summary: _Summary) -> None:

@@ -106,6 +106,7 @@ class Supervisor:
                 action(now)
             self._go_on(now)
         self._retire()
+        self._refusals.log_rest()
         self._books.log_stopped()
 
     # -- start and reload: acquire, raise, wait, commit
@@ -301,6 +302,7 @@ class Supervisor:
         for generation in self._living():
             stuck = generation.find_stuck()
             fresh = fresh and generation.fresh
+            generation.catch_up()
             for slot in stuck:
                 _log.error("worker_stuck", worker=slot.number + 1, pid=slot.pid, generation=generation.number)
                 generation.kill(slot)

@@ -53,7 +53,9 @@ _PR_SET_PDEATHSIG: Final = 1
 
 def open_channel() -> tuple[socket.socket, socket.socket]:
     """Return the two ends of a channel that keeps its messages apart: the supervisor's and a worker's."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MOST_OF_A_COMMAND)
+    return ours, theirs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -151,6 +151,19 @@ def inject6(to: tuple[str, int], payload: bytes, *, source: str = "::1", source_
         raw.sendto(ip_header + udp_header + payload, (to[0], 0))
 
 
+def send_by_link(to: tuple[str, int], payload: bytes, source: str) -> None:
+    """Put an Ethernet frame with an IPv4 datagram on the link of `add_link`, from its far end."""
+    addresses = socket.inet_aton(source) + socket.inet_aton(to[0])
+    udp = struct.pack("!HHHH", 40_000, to[1], 8 + len(payload), 0) + payload
+    header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, socket.IPPROTO_UDP, 0) + addresses
+    checksum = -sum(memoryview(header).cast("H")) % 0xFFFF  # RFC 1071, in our byte order
+    header = header[:10] + struct.pack("=H", checksum) + header[12:]
+    near = bytes.fromhex(json.loads(ip("-json", "link", "show", "near"))[0]["address"].replace(":", ""))
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as packet:
+        packet.bind(("far", 0))
+        packet.send(near + bytes(6) + struct.pack("!H", 0x0800) + header + udp)
+
+
 def poison(to: tuple[str, int], payload: bytes) -> None:
     """Send a datagram from port 0, to which no reply can be sent (EINVAL)."""
     if ":" in to[0]:

@@ -33,7 +33,7 @@ def rate_limit(per_source: int, burst: int, total: int | None = None) -> RateLim
 class Served:
     """A UDP socket served by hand."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is one of the rules under test
         self,
         sock: socket.socket,
         *own_ports: int,
@@ -41,6 +41,7 @@ class Served:
         limit: RateLimit | None = None,
         spare: Callable[[int], int] = lambda _refused: 0,
         loop_breaker: bool = True,
+        batch: Batch = BATCH,
     ) -> None:
         """Serve on this socket, whose port is always one of our own."""
         size = CounterPage.size(slots=1, listeners=1, places=0)
@@ -50,7 +51,7 @@ class Served:
         self.tally = Tally(0)
         own = rules(sock.getsockname()[1], *own_ports, allow=allow)
         self.admission = Admission(own, sources=1024, limit=limit, spare=spare, loop_breaker=loop_breaker)
-        self.echo = UdpEcho(Port(sock), BATCH, self.admission, self.row, self.tally)
+        self.echo = UdpEcho(Port(sock), batch, self.admission, self.row, self.tally)
 
     @property
     def address(self) -> tuple[str, int]:

@@ -1,8 +1,6 @@
 """What a batch says of its slots is so, and what is cut from a train is the last of it, and nothing else."""
 
-import json
 import socket
-import struct
 from collections.abc import Iterator
 
 import pytest
@@ -12,9 +10,9 @@ from loopback import (
     assert_nothing_more,
     at,
     deliver,
-    ip,
     needs_root,
     receive_train,
+    send_by_link,
     send_train,
     udp_client,
     udp_server,
@@ -86,19 +84,6 @@ def test_a_batch_with_a_broadcast_or_a_cut_datagram_is_not_uniform(batch: Batch)
             deliver(server, client.sendto, b"x", at(server, host))
             assert batch.receive(Port(server)) == 1
             assert not batch.uniform
-
-
-def send_by_link(to: tuple[str, int], payload: bytes, source: str) -> None:
-    """Put an Ethernet frame with an IPv4 datagram on the link of `add_link`, from its far end."""
-    addresses = socket.inet_aton(source) + socket.inet_aton(to[0])
-    udp = struct.pack("!HHHH", 40_000, to[1], 8 + len(payload), 0) + payload
-    header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, socket.IPPROTO_UDP, 0) + addresses
-    checksum = -sum(memoryview(header).cast("H")) % 0xFFFF  # RFC 1071, in our byte order
-    header = header[:10] + struct.pack("=H", checksum) + header[12:]
-    near = bytes.fromhex(json.loads(ip("-json", "link", "show", "near"))[0]["address"].replace(":", ""))
-    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as packet:
-        packet.bind(("far", 0))
-        packet.send(near + bytes(6) + struct.pack("!H", 0x0800) + header + udp)
 
 
 @needs_root

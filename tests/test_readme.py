@@ -104,6 +104,17 @@ def test_the_table_of_drops_has_every_drop() -> None:
     assert names == {drop.name.lower() for drop in Drop}
 
 
+def test_each_promise_is_held_by_a_test_that_is_there() -> None:
+    """The test named beside a promise is a function of the file named there, and no promise is without."""
+    section = README[README.index("## Promises") : README.index("## What it does not promise")]
+    rows = re.findall(r"^\| (?!echod \||---)(.*?) \| (.*?) \|$", section, re.MULTILINE)
+    assert rows
+    for promise, proof in rows:
+        found = re.fullmatch(r"`([a-z0-9_/]+\.py)`: `(test_[a-z0-9_]+)`", proof)
+        assert found, promise
+        assert f"\ndef {found[2]}(" in (ROOT / "tests" / found[1]).read_text(), promise
+
+
 def test_the_mistake_shown_is_what_check_says(tmp_path: Path) -> None:
     """The console block of "Configure" is the output of `echod check`, to the letter."""
     shown = re.search(r"^```console\n\$ (.*?)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)

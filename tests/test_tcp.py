@@ -3,12 +3,13 @@
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 from loopback import tcp_client
 from tcp_worker import NARROW, TcpWorker
 
-from echod.core.counters import TcpField
+from echod.core.counters import Close, TcpField
 from echod.tcp import MAX_READS_PER_WAKEUP, READ_BYTES
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds
@@ -200,3 +201,46 @@ def test_a_peer_that_does_not_read_costs_the_others_nothing(narrow: TcpWorker) -
     with stuck, narrow.connect() as other:
         assert exchange(narrow, other, payload(100_000)) == payload(100_000)
         assert len(narrow.echo.writing) == 1
+
+
+# -- access
+
+
+def refused(worker: TcpWorker) -> list[tuple[int, int, dict[str, int]]]:
+    """Return what would be reported of refused connections: reason, how many, from whom."""
+    return [(report.reason, report.refused, report.sources) for report in worker.tally.reports()]
+
+
+@pytest.mark.parametrize(("host", "source", "deny"), [("127.0.0.1", "127.0.0.2", "127.0.0.2/32"), ("::1", "", "::1")])
+def test_a_source_that_may_not_be_answered_is_closed_at_once(host: str, source: str, deny: str) -> None:
+    """It is counted, reported, and has the end of the connection instead of an echo; no place is taken by it."""
+    with TcpWorker(host, deny=deny, limit=1, limit_per_source=1) as worker:
+        for _ in range(3):
+            with worker.connect(source) as client:
+                assert client.recv(16) == b""
+        assert worker.closed() == {"ACCESS": 3}
+        assert refused(worker) == [(Close.ACCESS, 3, {source or host: 3})]
+
+
+def test_a_source_that_is_denied_does_not_touch_another() -> None:
+    """The other connects, is echoed and takes the one place there is, before and after one that was turned away."""
+    with TcpWorker(deny="127.0.0.2/32", limit=1) as worker:
+        for word in (b"before", b"after"):
+            with worker.connect() as client, worker.connect("127.0.0.2") as denied:
+                assert denied.recv(16) == b""
+                assert exchange(worker, client, word) == word
+            worker.turn_until(lambda: not worker.echo.connections, "the connection ended")
+        assert worker.closed() == {"ACCESS": 2, "FINISHED": 2}
+
+
+def test_connections_over_the_limit_are_reported() -> None:
+    """One too many in all, or of its source, is closed and said of whom; those that are served are not."""
+    with TcpWorker(limit=2, limit_per_source=1) as worker:
+        sources = ("127.0.0.1", "127.0.0.1", "127.0.0.2", "127.0.0.3")
+        with ExitStack() as stack:
+            clients = [stack.enter_context(worker.connect(source)) for source in sources]
+            assert [clients[index].recv(16) for index in (1, 3)] == [b"", b""]
+        assert refused(worker) == [
+            (Close.OVER_SOURCE_LIMIT, 1, {"127.0.0.1": 1}),
+            (Close.OVER_LIMIT, 1, {"127.0.0.3": 1}),
+        ]

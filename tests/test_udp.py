@@ -1,6 +1,5 @@
 """Every datagram that a UDP socket receives ends in exactly one counter."""
 
-import os
 import socket
 from collections import Counter
 from collections.abc import Iterator
@@ -21,14 +20,12 @@ from loopback import (
     udp_client,
     udp_server,
 )
-from served import LISTENER, Served
+from served import Served
 
 from echod.core.admission import Drop
-from echod.core.config import Config
-from echod.core.counters import SEND_ERRORS, CounterPage, SlotField, UdpField
+from echod.core.counters import SEND_ERRORS, UdpField
 from echod.udp import MAX_BATCHES_PER_WAKEUP
 from echod.vector import SLOTS
-from echod.worker import DRAIN, READY, SERVE, Birth, ServedSocket, Worker, open_channel
 
 IP_RECVTTL = 12
 CLIENT = 40_000
@@ -156,35 +153,6 @@ def test_a_full_batch_is_followed_by_another(served: Served, count: int) -> None
 def test_a_turn_with_nothing_queued_counts_nothing(served: Served) -> None:
     """Another worker may have been faster at a shared socket."""
     assert sum(served.turn().values()) == 0
-
-
-def test_a_worker_that_is_told_to_drain_amid_traffic_ends_in_order() -> None:
-    """The order to drain and a datagram arrive in one turn: the datagram is answered, and the worker returns."""
-    size = CounterPage.size(slots=1, listeners=1, places=0)
-    page = CounterPage(memoryview(bytearray(size)), slots=1, listeners=[LISTENER], places=0)
-    ours, theirs = open_channel()
-    server = udp_server()
-    birth = Birth(
-        slot=0,
-        config=Config(),
-        sockets=[ServedSocket(listener=LISTENER, sock=server, shared=False)],
-        page=page,
-        rates=None,
-        own=(),
-        secret=b"secret",
-        channel=theirs,
-        supervisor=os.getpid(),
-    )
-    with ours, theirs, server, udp_client() as client:
-        worker = Worker(birth)
-        ours.send(SERVE)
-        worker._on_command(0.0)
-        ours.send(DRAIN)
-        deliver(server, client.sendto, b"last words", at(server))
-        worker.run()
-        assert ours.recv(1) == READY
-        assert client.recv(16) == b"last words"
-        assert page.header(0)[SlotField.HEARTBEAT] == 1
 
 
 def test_each_drop_and_each_failure_has_a_number_of_its_own() -> None:

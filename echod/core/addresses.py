@@ -30,12 +30,14 @@ class AddressMap(Generic[Verdict]):
             if not verdicts or verdicts[-1] != verdict:
                 starts.append(start)
                 verdicts.append(verdict)
-        self._starts = starts
-        self._verdicts = [verdicts[0], *verdicts]  # so that the place of bisect_right needs no "- 1"
+        self.starts = starts
+        """Where another verdict begins, ascending."""
+        self.verdicts = [verdicts[0], *verdicts]
+        """The verdict at the place of `bisect_right(starts, address)`, which is never 0."""
 
     def verdict(self, address: int) -> Verdict:
         """Return the verdict of an address."""
-        return self._verdicts[bisect_right(self._starts, address)]
+        return self.verdicts[bisect_right(self.starts, address)]
 
 
 def _merge(networks: Iterable[Network]) -> list[int]:

@@ -7,6 +7,7 @@ A *peer* is an address and port as they lie in a `sockaddr`, a *source* its addr
 every table is keyed by Python's keyed hash, and nobody can aim at a bucket of it.
 """
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
@@ -55,7 +56,6 @@ _LOOPBACK: Final = (ip_network("127.0.0.0/8"), _LOOPBACK6)
 _COMPATIBLE: Final = IPv6Network("::/96")
 """Once IPv4 in the dress of IPv6 too (RFC 4291, 2.5.5.1); `::` and `::1` are in it."""
 
-_ANY: Final = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 _IPV6: Final = 6
 
 _PEER4: Final = Struct(">2xHI")
@@ -114,15 +114,30 @@ class Rules:
 
     def judge(self, peer: bytes, *, on_loopback: bool) -> Verdict:
         """Decide on a peer, whose datagram came in on the loopback interface or on another."""
-        if len(peer) == _PEER4.size:
-            port, address = _PEER4.unpack(peer)
-        else:
-            port, high, low = _PEER6.unpack(peer)
-            address = high << 64 | low
-        drop = self._ports.get(port)
-        if drop is not None:
-            return drop
-        return self._maps[len(peer), on_loopback].verdict(address)
+        return self.judge_each([peer], on_loopback=on_loopback).get(peer)
+
+    def judge_each(self, peers: Sequence[bytes], *, on_loopback: bool) -> dict[bytes, Drop]:
+        """Return those of these peers, at least one and all of one family, that are refused.
+
+        One loop without a call of our own: in a flood of new sources each datagram passes here.
+        """
+        length = len(peers[0])
+        read = _PEER4.unpack if length == _PEER4.size else _read_peer6
+        by_port, by_address = self._ports.get, self._maps[length, on_loopback]
+        starts, verdicts = by_address.starts, by_address.verdicts
+        refused = {}
+        for peer in peers:
+            port, address = read(peer)
+            drop = by_port(port) or verdicts[bisect_right(starts, address)]
+            if drop:
+                refused[peer] = drop
+        return refused
+
+
+def _read_peer6(peer: bytes) -> tuple[int, int]:
+    """Return port and address."""
+    port, high, low = _PEER6.unpack(peer)
+    return port, high << 64 | low
 
 
 def _compile(levels: Iterable[tuple[Iterable[Network], Verdict]], version: int) -> AddressMap[Verdict]:
@@ -131,9 +146,14 @@ def _compile(levels: Iterable[tuple[Iterable[Network], Verdict]], version: int) 
     return AddressMap(of_family, Drop.ACCESS)
 
 
-def source_of(peer: bytes) -> bytes:
-    """Return what counts as one source: the IPv4 address, or the /64 of the IPv6 address, which one host may have."""
-    return peer[4:8] if len(peer) == _PEER4.size else peer[8:16]
+def sources_of(peers: Sequence[bytes]) -> list[bytes]:
+    """Return what counts as one source: the IPv4 address, or the /64 of the IPv6 address, which one host may have.
+
+    The peers, at least one, are of one family.
+    """
+    if len(peers[0]) == _PEER4.size:
+        return [peer[4:8] for peer in peers]
+    return [peer[8:16] for peer in peers]
 
 
 def address_of(peer: bytes) -> bytes:
@@ -184,30 +204,23 @@ class Admission:
         strangers = [peer for peer in distinct if peer not in tallies]
         if strangers:
             tallies = self._make_room(on_loopback, len(strangers))
-            unwanted = self._meet(strangers, tallies, on_loopback=on_loopback)
+            unwanted = self._rules.judge_each(strangers, on_loopback=on_loopback)
             if unwanted:
                 refused = {index: unwanted[peer] for index, peer in enumerate(peers) if peer in unwanted}
-        if self._limit is not None:
+        if self._limit is not None and len(refused) < len(peers):
             refused |= self._find_over(self._limit, peers, refused, now)
-        if self._circulation is None:
+        slots: Sequence[int] = range(len(peers))
+        admitted = peers
+        if refused:
+            slots = [slot for slot in slots if slot not in refused]
+            admitted = [peers[slot] for slot in slots]
+        tallies.update(admitted)  # so that the admitted are no strangers any more
+        # A batch is shorter than the period, so a stranger is not due.
+        if self._circulation is None or len(strangers) == len(distinct):
             return refused, []
-        if not refused:
-            return refused, self._count(tallies, peers, distinct)
-        slots = [index for index in range(len(peers)) if index not in refused]
-        admitted = [peers[index] for index in slots]
-        return refused, [slots[index] for index in self._count(tallies, admitted, set(admitted))]
-
-    def _meet(self, strangers: Iterable[bytes], tallies: Counter[bytes], *, on_loopback: bool) -> dict[bytes, Drop]:
-        """Remember the strangers that may be answered; return the others."""
-        unwanted = {}
-        judge = self._rules.judge
-        for peer in strangers:
-            drop = judge(peer, on_loopback=on_loopback)
-            if drop is None:
-                tallies[peer] = 0
-            else:
-                unwanted[peer] = drop
-        return unwanted
+        if max(map(tallies.__getitem__, distinct)) < PERIOD:
+            return refused, []
+        return refused, [slots[index] for index in find_due(tallies, admitted)]
 
     def _make_room(self, on_loopback: bool, strangers: int) -> Counter[bytes]:  # noqa: FBT001 - it is the key
         """Return the tallies with room for so many more; where there is none, those heard least are forgotten.
@@ -216,7 +229,7 @@ class Admission:
         """
         tallies = self._tallies[on_loopback]
         if len(tallies) + strangers > self._sources:
-            loud = 1
+            loud = 1  # as all are
             while len(tallies) > self._sources // 2:
                 loud *= 2
                 tallies = Counter({peer: tally for peer, tally in tallies.items() if tally >= loud})
@@ -227,17 +240,9 @@ class Admission:
         self, limit: RateLimit, peers: Sequence[bytes], refused: dict[int, Drop], now: float
     ) -> dict[int, Drop]:
         """Charge all that are not refused yet; return those over the limit that are not spared."""
-        slots = [index for index in range(len(peers)) if index not in refused] if refused else range(len(peers))
-        over = limit.take_each([source_of(peers[index]) for index in slots], now)
+        slots = [slot for slot in range(len(peers)) if slot not in refused] if refused else range(len(peers))
+        over = limit.take_each(sources_of([peers[slot] for slot in slots] if refused else peers), now)
         return {slots[index]: Drop.RATE for index in over if not self._spares(1)}
-
-    @staticmethod
-    def _count(tallies: Counter[bytes], peers: Sequence[bytes], distinct: AbstractSet[bytes]) -> list[int]:
-        """Count each peer's datagrams; return the indices of those that are a peer's 1,024th."""
-        tallies.update(peers)
-        if max(map(tallies.__getitem__, distinct), default=0) < PERIOD:
-            return []
-        return find_due(tallies, peers)
 
     # -- slot by slot: trains, and what is not whole or not unicast
 
@@ -252,7 +257,7 @@ class Admission:
         """Charge the source for so many datagrams; return how many may be answered."""
         if self._limit is None:
             return datagrams
-        within = self._limit.take(source_of(peer), datagrams, now)
+        within = self._limit.take(sources_of([peer])[0], datagrams, now)
         return within + self._spares(datagrams - within)
 
     def count(self, peer: bytes, datagrams: int, *, on_loopback: bool) -> bool:

@@ -89,6 +89,7 @@ def closed(row: memoryview) -> int:
                 "OVER_SOURCE_LIMIT": 7,
                 "INTERRUPTED": 8,
                 "ACCESS": 9,
+                "NO_MEANS": 10,
             },
         ),
     ],
@@ -363,6 +364,7 @@ def test_every_number_of_a_tcp_row_has_its_name() -> None:
         ("closed_over_source_limit", 115),
         ("closed_interrupted", 116),
         ("closed_access", 117),
+        ("closed_no_means", 118),
         ("accept_failed", 103),
     ]
 

@@ -1,13 +1,12 @@
 """Answers to neighbours that do not exist: the kernel keeps them, and they fill the send buffer of everybody."""
 
-import socket
 from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
 from loopback import needs_root
 from netns.datagrams import PORT, SERVER, SERVER6, Datagram, over_ipv4, over_ipv6
-from netns.stage import Stage
+from netns.stage import WILDCARDS, Stage
 from netns.wire import LINK
 from running import wait_until
 
@@ -42,7 +41,7 @@ def flood(stage: Stage, *, is_ipv6: bool, kept_bytes: int) -> int:
 
 def row_of(stage: Stage, *, is_ipv6: bool) -> dict[str, int]:
     """Return the counters of the listener that was asked."""
-    return stage.daemon.counters()[f"udp://{'[::]' if is_ipv6 else '0.0.0.0'}:{PORT}"]
+    return stage.daemon.counters()[f"udp://{WILDCARDS[is_ipv6]}:{PORT}"]
 
 
 def test_with_short_queues_nobody_notices(staged: Callable[..., Stage], is_ipv6: bool) -> None:  # noqa: FBT001
@@ -70,7 +69,7 @@ def test_with_long_queues_service_comes_back_by_itself(staged: Callable[..., Sta
             nonlocal asked
             asked += 1
             client.send(b"still there? %d" % asked)
-            with suppress(socket.timeout):
+            with suppress(TimeoutError):
                 return bool(client.recv(64))
             return False
 

@@ -1,0 +1,144 @@
+"""Any sequence of peers, weights, times and flags: the decision is a value, sums hold, and memory is bounded.
+
+The seed of a sequence stands in the name of its test.
+"""
+
+from collections.abc import Iterator
+from ipaddress import ip_network
+from random import Random
+
+import pytest
+import structlog
+from loopback import listener
+from peers import access, peer
+
+from echod.core.admission import Admission, Drop, Rules, address_of
+from echod.core.ratelimit import RateLimit
+from echod.core.tally import MOST_SOURCES, Report, Tally
+from echod.refusals import MOST_LINES, Refusals
+from echod.refusals import MOST_SOURCES as MOST_LOGGED
+
+SEEDS = range(6)
+TURNS = 400
+SOURCES = 1024
+
+LISTS = ((), ("0.0.0.0/0", "::/0"), ("10.0.0.0/8", "fd00::/8", "127.0.0.0/8", "::1"))
+OWN = ((), ("10.0.0.1", "fd00::1"), ("0.0.0.0/0", "::/0"))
+
+
+class Sequence:
+    """One sequence of what may come, made of a seed."""
+
+    def __init__(self, seed: int) -> None:
+        """Choose a config, and some peers that come more often than others."""
+        self.random = random = Random(seed)  # noqa: S311 - the same in each run
+        self.now = random.choice([0.0, 1e3, 1e8])
+        self.regulars = {
+            8: [peer(f"10.0.0.{number}", 2000 + number) for number in range(1, 20)],
+            28: [peer(f"fd00::{number}", 2000 + number) for number in range(1, 20)],
+        }
+        rules = Rules(
+            access(allow=random.choice(LISTS[1:]), deny=random.choice(LISTS[::2])),
+            own_ports=[7, 7007],
+            min_source_port=random.choice([0, 1, 1024]),
+            refuse_source_ports=random.sample(range(65_536), 5),
+        )
+        limited = random.random() < 0.8
+        memory = memoryview(bytearray(RateLimit.size(SOURCES)))
+        limit = RateLimit(
+            memory,
+            sources=SOURCES,
+            per_source=random.choice([None, 1, 1000, 10_000_000]),
+            burst=random.choice([1, 256, 1_000_000]),
+            total=random.choice([None, 10, 100_000_000]),
+        )
+        self.admission = Admission(
+            rules,
+            sources=SOURCES,
+            limit=limit if limited else None,
+            spare=lambda refused: random.randint(0, refused),
+            loop_breaker=random.random() < 0.8,
+        )
+
+    def peers(self) -> list[bytes]:
+        """Make the peers of a batch, of one family: regulars, strangers, and bytes that no kernel would write."""
+        random = self.random
+        size = random.choice([8, 28])
+        kinds = [
+            lambda: random.choice(self.regulars[size]),
+            lambda: random.choice(self.regulars[size][:2]),
+            lambda: random.randbytes(size),
+            lambda: bytes(size - 4) + random.randbytes(4),
+            lambda: random.choice([b"\0", b"\xff"]) * size,
+        ]
+        kind = random.choice([*kinds, None])
+        return [(kind or random.choice(kinds))() for _ in range(random.randint(0, 64))]
+
+    def turn(self) -> None:
+        """Let some time pass, or none, or a little back, and decide on a batch in one way or the other."""
+        random, admission = self.random, self.admission
+        self.now = max(0.0, self.now + random.choice([0, 1e-6, 1e-3, 1, 3600, -1e-3]))
+        peers, on_loopback, spared = self.peers(), random.random() < 0.5, admission.spared
+        if random.random() < 0.02:
+            admission.set_own_addresses(map(ip_network, random.choice(OWN)))
+        if random.random() < 0.5:
+            refused, due = admission.admit_all(peers, set(peers), on_loopback=on_loopback, now=self.now)
+            assert set(refused) | set(due) <= set(range(len(peers)))
+            assert not set(refused) & set(due)
+            assert all(drop in Drop for drop in refused.values())
+        else:
+            due = list(self.slot_by_slot(peers, on_loopback=on_loopback))
+        for index in due:
+            assert admission.repeats(peers[index], random.randbytes(random.choice([0, 1, 1500]))) in (False, True)
+        assert admission.spared >= spared
+        for tallies in admission._tallies.values():
+            assert len(tallies) <= SOURCES
+        if admission._circulation is not None:
+            assert len(admission._circulation._seen) <= SOURCES // 64
+
+    def slot_by_slot(self, peers: list[bytes], *, on_loopback: bool) -> Iterator[int]:
+        """Decide as on trains; yield what is to be looked at."""
+        random, admission = self.random, self.admission
+        for index, each in enumerate(peers):
+            weight = random.choice([1, 2, 64, 65_535])
+            unicast, truncated = random.random() < 0.9, random.random() < 0.1
+            drop = admission.admit(each, on_loopback=on_loopback, unicast=unicast, truncated=truncated)
+            if drop is not None:
+                assert drop in Drop
+                continue
+            within = admission.take(each, weight, self.now)
+            assert 0 <= within <= weight
+            if within and admission.count(each, within, on_loopback=on_loopback):
+                yield index
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_sequence_raises_or_grows(seed: int) -> None:
+    """Whatever comes, each datagram has one decision and little is remembered."""
+    sequence = Sequence(seed)
+    for _ in range(TURNS):
+        sequence.turn()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_whatever_is_refused_is_reported_in_full(seed: int) -> None:
+    """Any addresses, reasons and counts: as bytes and as entries they add up, few are remembered and little is said."""
+    random, refusals = Random(seed), Refusals()  # noqa: S311 - the same in each run
+    listeners = [listener(port=1 + number) for number in range(5)]
+    tallies = [Tally(index) for index in range(5)]
+    refused = 0
+    with structlog.testing.capture_logs() as log:
+        for second in range(160):
+            for _ in range(random.choice([0, 1, 500]) if second < 100 else 0):
+                address = address_of(random.randbytes(random.choice([8, 28])))
+                count = random.choice([1, 64, 2**32])
+                random.choice(tallies).add(random.choice(list(Drop)), address, count)
+                refused += count
+            for report in [report for tally in tallies for report in tally.reports()]:
+                assert len(report.sources) <= MOST_SOURCES
+                refusals.add(listeners[report.listener], Report.unpack(report.pack()))
+            before = len(log)
+            refusals.log_due(float(second))
+            assert len(log) - before <= MOST_LINES
+            assert all(len(summary.sources) <= MOST_LOGGED for summary in refusals._summaries.values())
+    assert sum(entry["refused"] for entry in log) == refused

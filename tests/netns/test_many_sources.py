@@ -1,0 +1,139 @@
+"""A million sources, each heard once: memory is what the config says, the log is short, and a bystander is served."""
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address
+from pathlib import Path
+from random import Random
+from time import monotonic
+from typing import Any, Final
+
+import pytest
+from loopback import needs_root
+from netns.datagrams import OTHER_PORT, PORT
+from netns.flood import Flood
+from netns.stage import Stage
+from netns.traffic import totals
+from running import wait_until
+
+pytestmark = needs_root
+
+SOURCES: Final = 1_000_000
+PIECE: Final = 8 * 1024
+"""Sources between two questions of the bystander."""
+
+PEER_BYTES: Final = 256
+"""What a worker may keep for each of `limits.sources`."""
+RATE_BYTES: Final = 16
+"""What all workers keep together for each: of the rates. Each has it mapped."""
+
+QUEUED_BYTES: Final = 1 << 20
+"""In the sockets' queues, below which more is sent: a flood that the kernel drops would prove nothing."""
+
+PORTS: Final = (PORT, OTHER_PORT, 7009, 7010)
+DROPS: Final = 300_000
+ANYWHERE, NOWHERE = int(IPv4Address("11.0.0.0")), int(IPv4Address("240.0.0.0"))
+"""An address of the Internet, and one that nobody has; 16 million follow either."""
+REFUSED: Final = {
+    "source_port_zero": (ANYWHERE, 0),
+    "source_port_own": (ANYWHERE, PORT),
+    "source_port_low": (ANYWHERE, 19),
+    "source_port_refused": (ANYWHERE, 11_211),
+    "source_invalid": (NOWHERE, 40_000),
+    "access": (ANYWHERE, 40_000),
+}
+"""First address and source port of what is refused for each reason."""
+
+MOST_LINES: Final = 10
+SUMMARY_SECONDS: Final = 10.0
+CLOCK_SECONDS: Final = 0.1
+"""By which the times in the log may be nearer to each other than the looks at what there is to log."""
+
+
+@pytest.fixture
+def flooded(staged: Callable[..., Stage]) -> Iterator[Callable[..., tuple[Stage, Flood]]]:
+    """Start an echod of these sections, and prepare a flood of it."""
+    floods: list[Flood] = []
+
+    def start(**sections: Any) -> tuple[Stage, Flood]:  # noqa: ANN401 - as YAML is
+        stage = staged(**sections)
+        floods.append(Flood(stage.wire))
+        return stage, floods[-1]
+
+    yield start
+    for flood in floods:
+        flood.close()
+
+
+def strangers(count: int, first: int = ANYWHERE) -> "array[int]":
+    """Return so many different addresses, in no order, of the 16 million that follow one."""
+    return array("I", (first + each for each in Random(7).sample(range(1 << 24), count)))  # noqa: S311 - no secret
+
+
+def send(stage: Stage, flood: Flood, sources: "array[int]", source_port: int = 40_000, to_port: int = PORT) -> None:
+    """Send a datagram from each source, no faster than echod takes them, with the bystander asking."""
+    for start in range(0, len(sources), PIECE):
+        flood.send(sources[start : start + PIECE], source_port, to_port)
+        wait_until(lambda: queued_bytes(stage) < QUEUED_BYTES, "echod took most of it")
+        stage.ask(is_ipv6=False)
+
+
+def queued_bytes(stage: Stage) -> int:
+    """Return what waits in the IPv4 queues of echod (proc(5))."""
+    sockets = Path(f"/proc/{stage.daemon.pid}/net/udp").read_text().splitlines()[1:]
+    return sum(int(line.split()[4].partition(":")[2], 16) for line in sockets)
+
+
+def resident_bytes(stage: Stage) -> dict[int, int]:
+    """Return what each worker has mapped, by its process id."""
+    found = {}
+    for pid in stage.daemon.workers():
+        status = Path(f"/proc/{pid}/status").read_text()
+        (line,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
+        found[pid] = int(line.split()[1]) << 10
+    return found
+
+
+@pytest.mark.parametrize("sources", [65_536, 4_096])
+def test_a_million_sources_take_no_more_memory_than_configured(
+    flooded: Callable[..., tuple[Stage, Flood]], sources: int
+) -> None:
+    """Each is answered, and each worker grows by less than `limits.sources` say."""
+    limits = {"datagrams_per_second": 10_000, "burst": 10_000, "sources": sources}
+    stage, flood = flooded(workers=2, access={"allow": ["any"]}, limits=limits)
+    send(stage, flood, strangers(256) * 256)  # until each worker has mapped all of its batch
+    before, resident = totals(stage.daemon), resident_bytes(stage)
+    began = monotonic()
+    send(stage, flood, strangers(SOURCES))
+    seconds = monotonic() - began
+    stage.ask(is_ipv6=False)
+    counted = totals(stage.daemon)
+    counted.subtract(before)
+    growth = [now - resident[pid] for pid, now in resident_bytes(stage).items()]
+    print(f"{SOURCES / seconds:,.0f}/s; bytes a source:", *(f"{each / sources:.0f}" for each in growth))  # noqa: T201
+    assert counted["received"] == counted["replied"] >= SOURCES
+    assert counted["kernel_drops"] == 0
+    assert max(growth) < sources * (PEER_BYTES + RATE_BYTES)
+
+
+def test_a_flood_of_refused_datagrams_makes_few_log_entries(flooded: Callable[..., tuple[Stage, Flood]]) -> None:
+    """Of each listener and reason one in ten seconds, of all together ten in a second; they tell of each datagram."""
+    listeners = [*(f"udp://0.0.0.0:{port}" for port in PORTS), f"udp://[::]:{PORT}"]
+    stage, flood = flooded(workers=2, listeners=listeners)
+    kinds = [(port, reason) for port in PORTS for reason in REFUSED]
+    began = monotonic()
+    for port, reason in kinds:
+        first, source_port = REFUSED[reason]
+        send(stage, flood, strangers(DROPS // len(kinds), first), source_port, port)
+    print(f"{DROPS / (monotonic() - began):,.0f} refused a second")  # noqa: T201
+    logged: Counter[tuple[str, str]] = Counter()
+    due = Counter({(f"udp://0.0.0.0:{port}", reason): DROPS // len(kinds) for port, reason in kinds})
+
+    def is_all_logged() -> bool:
+        logged.clear()
+        for entry in stage.daemon.log("refused"):
+            logged[entry["listener"], entry["reason"]] += entry["refused"]
+        return logged == due
+
+    wait_until(is_all_logged, "each refused datagram was logged", seconds=30)
