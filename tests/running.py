@@ -205,8 +205,9 @@ class Daemon:
             names = [entry["listener"] for entry in self.log("counters")[before:]]
             return names.index(first, 1) if first in names[1:] else None
 
-        entries = self.log("counters")[before : before + (wait_until(end, "the counters were logged twice") or 0)]
-        wait_until(lambda: len(self.log("counters")) == before + 2 * len(entries), "the second answer was whole too")
+        rows = wait_until(end, "the counters were logged twice") or 0
+        wait_until(lambda: len(self.log("counters")) == before + 2 * rows, "the second answer was whole too")
+        entries = self.log("counters")[before : before + rows]
         return {
             entry["listener"]: {name: number for name, number in entry.items() if isinstance(number, int)}
             for entry in entries

@@ -56,6 +56,8 @@ class Client:
         self.sent_at: list[float] = []
         """By number; on the monotonic clock."""
         self.missing: set[int] = set()
+        self.heard = 0.0
+        """When that was sent which was answered last."""
 
     @property
     def answered(self) -> int:
@@ -84,6 +86,7 @@ class Client:
                 assert len(answer) == _NUMBER_BYTES
                 assert number in self.missing, "an answer to nothing, or a second one"
                 self.missing.remove(number)
+                self.heard = self.sent_at[number]
 
 
 class Traffic:

@@ -71,13 +71,11 @@ def test_a_host_is_clean_after_another_has_written(debian: Debian, host: Host) -
 
 @pytest.mark.parametrize("address", [Host.address, Host.address6])
 def test_a_client_reaches_the_host_from_outside(host: Host, address: str) -> None:
-    """A connection from the client's namespace is answered over IPv4 and IPv6; without that namespace it is not."""
+    """A connection from the client's namespace is answered over IPv4 and IPv6."""
     host.write("/etc/systemd/system/echo.socket", ECHO_SOCKET)
     host.write("/etc/systemd/system/echo@.service", ECHO_SERVICE)
     host.run(["systemctl", "start", "echo.socket"])
     assert echoed(host, address) == b"hello"
-    with pytest.raises(OSError, match=r"timed out|unreachable|refused"):
-        socket.create_connection((address, 7), timeout=0.5)
 
 
 def test_a_process_can_be_started_on_the_client_side(host: Host) -> None:
