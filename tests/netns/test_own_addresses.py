@@ -97,12 +97,28 @@ def test_many_at_once_are_not_answered(lenient: Stage, datagram: Datagram, train
     assert lenient.meet(numbered(datagram, 128), burst=64, train=train) == refused(128, REASON)
 
 
+@pytest.mark.parametrize(("own", "loopback"), [(SERVER, "127.0.0.1"), (SERVER6, "::1")])
+def test_this_host_itself_is_answered_over_loopback(stage: Stage, own: str, loopback: str) -> None:
+    """A client on this host that asks over loopback is honest, also from an outside address."""
+    with stage.wire.listen(own, 0) as client:
+        client.sendto(b"myself", (loopback, PORT))
+        assert client.recvfrom(64)[0] == b"myself"
+
+
 @pytest.mark.parametrize("datagram", OWN[:2], ids=lambda each: each.source)
-def test_this_host_itself_is_answered_over_loopback(stage: Stage, datagram: Datagram) -> None:
-    """A client on this host that asks its own address goes over loopback, and is honest."""
+def test_this_host_itself_is_not_answered_at_an_outside_address(stage: Stage, datagram: Datagram) -> None:
+    """It goes over `lo`, but the kernel says of it what it says of a forged one: that it came in on eth0."""
+
+    def refusals() -> int:
+        return sum(row.get(REASON, 0) for row in stage.daemon.counters().values())
+
+    before = refusals()
     with stage.wire.listen(datagram.source, 0) as client:
         client.sendto(b"myself", (datagram.to, PORT))
-        assert client.recvfrom(64)[0] == b"myself"
+        wait_until(lambda: refusals() == before + 1, "it was refused")
+        client.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            client.recv(64)
 
 
 @each_later
