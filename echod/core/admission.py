@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from enum import IntEnum
 from ipaddress import IPv6Network, ip_address, ip_network
+from itertools import repeat
 from struct import Struct
 from typing import Final
 
@@ -201,8 +202,10 @@ class Admission:
         """
         tallies = self._tallies[on_loopback]
         refused: dict[int, Drop] = {}
-        strangers = [peer for peer in distinct if peer not in tallies]
-        if strangers:
+        heard = list(map(tallies.get, distinct, repeat(0)))
+        if not all(heard):
+            # A peer that was looked at just now is judged again: it does no harm, and spares a second look-up.
+            strangers = [peer for peer, tally in zip(distinct, heard, strict=True) if not tally]
             tallies = self._make_room(on_loopback, len(strangers))
             unwanted = self._rules.judge_each(strangers, on_loopback=on_loopback)
             if unwanted:
@@ -215,10 +218,8 @@ class Admission:
             slots = [slot for slot in slots if slot not in refused]
             admitted = [peers[slot] for slot in slots]
         tallies.update(admitted)  # so that the admitted are no strangers any more
-        # A batch is shorter than the period, so a stranger is not due.
-        if self._circulation is None or len(strangers) == len(distinct):
-            return refused, []
-        if max(map(tallies.__getitem__, distinct)) < PERIOD:
+        most_of_one = len(peers) - len(distinct) + 1
+        if self._circulation is None or max(heard, default=0) + most_of_one < PERIOD:
             return refused, []
         return refused, [slots[index] for index in find_due(tallies, admitted)]
 
