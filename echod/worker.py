@@ -188,7 +188,7 @@ class Worker:
         for echo in self._tcp:
             echo.on_deadline(now)
         for report in [report for tally in self._tallies for report in tally.reports()]:
-            with suppress(BlockingIOError, BrokenPipeError):  # the supervisor is behind, or gone: the counters have it
+            with suppress(OSError):  # the supervisor is behind, or gone; the counters have it
                 self._channel.send(report.pack(), socket.MSG_DONTWAIT)
         deadlines = [echo.next_deadline() for echo in self._tcp]
         return min([now + HEARTBEAT_SECONDS, *(deadline for deadline in deadlines if deadline is not None)])
