@@ -4,29 +4,62 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
+UDP = {
+    *product(("clients", "bursts", "trains", "ports"), (64, 1400)),
+    ("large", 60000),
+}
 
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="the benchmark's C peers need gcc, and there is none")
-def test_a_short_benchmark_has_every_row_and_no_corrupt_reply(tmp_path: Path) -> None:
-    """Each kind of traffic is answered exactly by each server; the footprint and the cost of the rules are there."""
-    record = tmp_path / "bench.json"
-    command = [sys.executable, "-m", "tests.bench", "--pairs", "1", "--seconds", "0.2", "--json", str(record)]
+pytestmark = pytest.mark.skipif(
+    shutil.which("gcc") is None, reason="the benchmark's C peers need gcc, and there is none"
+)
+
+
+def measured(into: Path, *arguments: str) -> dict[str, Any]:
+    """Run the benchmark as briefly as it can; return what it recorded."""
+    record = into / "bench.json"
+    command = [sys.executable, "-m", "tests.bench", *arguments, "--quick", "--no-peers", "--json", str(record)]
     finished = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=120)
     assert finished.returncode == 0, finished.stderr
+    return dict(json.loads(record.read_text(encoding="utf-8")))
 
-    measured = json.loads(record.read_text(encoding="utf-8"))
-    beside_c = {(row["case"], row["server"]) for row in measured["rows"]}
-    assert beside_c == set(product(("clients", "bursts", "trains"), ("udp_loop", "echod", "udp_vector")))
-    beside_bare = {(row["case"], row["server"]) for row in measured["rules"]}
-    assert beside_bare == set(product(("clients", "strangers"), ("bare", "echod", "limited")))
-    for row in measured["rows"] + measured["rules"]:
-        assert row["received"] > 0
-        assert row["sent"] == row["received"] + row["lost"]
+
+def rows(record: dict[str, Any], group: str) -> set[tuple[str, str]]:
+    """Return work and server of each row of a group."""
+    return {(row["work"], row["server"]) for row in record["rows"] if row["group"] == group}
+
+
+def beside(works: Iterable[str], *servers: str) -> set[tuple[str, str]]:
+    """Return the rows that these servers have under these works."""
+    return set(product(works, servers))
+
+
+def test_a_short_benchmark_has_every_row_and_no_corrupt_reply(tmp_path: Path) -> None:
+    """Each kind of traffic is answered exactly by echod and the C loops; the cost of the rules is there."""
+    record = measured(tmp_path, "udp", "latency", "tcp", "rules")
+    works = {f"{name}-{size}" for name, size in UDP} | {"footprint"}
+    assert rows(record, "udp") == beside(works, "udp_loop", "echod", "udp_vector")
+    assert rows(record, "latency") == beside(("latency-idle", "latency-loaded"), "udp_loop", "echod", "udp_vector")
+    streams = ("streams-1", "streams-50", "streams-1000", "messages-1M")
+    assert rows(record, "tcp") == beside(streams, "tcp_epoll", "echod")
+    assert rows(record, "rules") == beside(("clients-64", "strangers"), "bare", "echod", "limited")
+    assert record["not_measured"] == []
+    for row in record["rows"]:
         assert row["corrupt"] == 0
-    assert [footprint["processes"] for footprint in measured["footprints"]] == [2]
+        assert row["refused"] == 0
+        assert row["sent"] == row["received"] + row["lost"]
+        assert row["received"] > 0 or row["work"] == "footprint"
+
+
+def test_servers_without_traffic_are_looked_at_too(tmp_path: Path) -> None:
+    """What wakes up without a client is a row for each server, and one for 64 listeners."""
+    record = measured(tmp_path, "idle")
+    assert rows(record, "idle") == beside(("idle",), "udp_loop", "echod", "echod-64", "udp_vector")

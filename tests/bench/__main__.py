@@ -1,131 +1,39 @@
-"""Arguments in, tables out: measures echod and the C peers, then echod with and without its rules, in alternation.
+"""Arguments in, tables out: measures echod and its peers in alternation, group by group.
 
-Exit code 0 when everything was measured, 1 when `--check` was asked for and a target was missed, 2 when something
-could not be measured, 130 when it was interrupted.
+Exit code 0 when all was measured that must be, 1 when `--check` was asked for and a target was missed, 2 when
+something could not be measured, 130 when it was interrupted.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import os
+import platform
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
-from .figures import (
-    RATIO_MAX,
-    RULES_CASES,
-    RULES_MICROSECONDS_MAX,
-    RULES_RATE_LOSS_MAX,
-    YARDSTICK,
-    Footprint,
-    Row,
-    Run,
-    footprint_text,
-    missed_by_rules,
-    missed_targets,
-    rows_of,
-    table,
-)
-from .load import Case, run_load
-from .servers import (
-    BARE,
-    ECHOD,
-    LIMITED,
-    CannotMeasure,
-    Server,
-    Variant,
-    build_peers,
-    cpu_ns,
-    echod,
-    peer,
-    process_tree,
-    pss_bytes,
-)
+from .bench import GROUPS, Bench
+from .chart import draw
+from .figures import rows_of
+from .process import CannotMeasure
+from .report import tables
+from .servers import build_peers
+from .targets import missed
+from .work import LATENCY_IDLE, LATENCY_LOADED, RULES, TCP, UDP
 
-VECTOR_PEER = "udp_vector"
+QUICK_PAIRS, QUICK_SECONDS, QUICK_IDLE_SECONDS = 1, 0.1, 1.0
 
-
-class Bench:
-    """One benchmark: its places, its lengths, and what it has measured so far."""
-
-    def __init__(self, *, directory: Path, seconds: float, with_echod: bool) -> None:
-        """Take a directory for programs, configs and logs, and the length of a single run."""
-        self._directory = directory
-        self._seconds = seconds
-        self._with_echod = with_echod
-        # The load and the server each have a CPU of their own where there are two.
-        cpus = sorted(os.sched_getaffinity(0))
-        self._load_cpu, self._server_cpu = cpus[0], cpus[min(1, len(cpus) - 1)]
-        self.runs: list[Run] = []
-        self.rules_runs: list[Run] = []
-        self.footprints: list[Footprint] = []
-
-    def measure_pair(self, pair: int) -> None:
-        """Start every server afresh and put each kind of traffic on one after the other.
-
-        Afresh, because where a process lies in memory moves its figures by some percent from start to start.
-        """
-        with self._servers() as servers:
-            for case in RATIO_MAX:
-                self.runs += [self._measure(pair, case, server) for server in servers]
-            self.footprints += [
-                Footprint(
-                    processes=len(process_tree(server.pid)),
-                    pss_bytes=pss_bytes(server.pid),
-                    ready_seconds=server.ready_seconds,
-                )
-                for server in servers
-                if server.name == ECHOD.name
-            ]
-
-    def measure_rules(self, pair: int) -> None:
-        """Start echod afresh without rules, with them, and with limits too; put the traffic on one after the other."""
-        with contextlib.ExitStack() as stack:
-            servers = [stack.enter_context(self._echod(variant)) for variant in (BARE, ECHOD, LIMITED)]
-            for case in RULES_CASES:
-                self.rules_runs += [self._measure(pair, case, server) for server in servers]
-
-    @contextlib.contextmanager
-    def _servers(self) -> Iterator[list[Server]]:
-        """Start all; those that have no traffic sleep in the kernel and cost nothing."""
-        with contextlib.ExitStack() as stack:
-            started = [stack.enter_context(self._peer(YARDSTICK))]
-            if self._with_echod:  # next to the yardstick: these two are the pair
-                started.append(stack.enter_context(self._echod(ECHOD)))
-            started.append(stack.enter_context(self._peer(VECTOR_PEER)))
-            yield started
-
-    def _peer(self, name: str) -> contextlib.AbstractContextManager[Server]:
-        return peer(name, programs=self._directory, cpu=self._server_cpu)
-
-    def _echod(self, variant: Variant) -> contextlib.AbstractContextManager[Server]:
-        return echod(variant, directory=self._directory, cpu=self._server_cpu)
-
-    def _measure(self, pair: int, case: Case, server: Server) -> Run:
-        before = cpu_ns(server.pid)
-        traffic = run_load(
-            self._directory / "udp_load",
-            case=case,
-            port=server.port,
-            seconds=self._seconds,
-            cpu=self._load_cpu,
-        )
-        after = cpu_ns(server.pid)
-        if before.keys() != after.keys():
-            raise CannotMeasure(f"{server.name} lost or gained a process under the case {case.name}.")
-        if traffic.received == 0:
-            raise CannotMeasure(f"{server.name} answered nothing under the case {case.name}.")
-        used = sum(after.values()) - sum(before.values())
-        return Run(pair=pair, case=case.name, server=server.name, cpu_ns=used, traffic=traffic)
+SLOW_PAIRS_MAX = {"scaling": 3, "idle": 1}
+"""Groups that need fewer pairs: many points of a curve, and a long look at nothing."""
 
 
 def main() -> int:
     """Measure, print, and return the exit code."""
     arguments = _parser().parse_args()
+    if arguments.quick:
+        arguments.pairs, arguments.seconds = QUICK_PAIRS, QUICK_SECONDS
     # Ended from outside it unwinds as with Ctrl-C: no server outlives it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -134,51 +42,82 @@ def main() -> int:
             bench = Bench(
                 directory=Path(directory),
                 seconds=arguments.seconds,
-                with_echod=not arguments.peers_only,
+                idle_seconds=QUICK_IDLE_SECONDS if arguments.quick else arguments.idle_seconds,
+                others=not arguments.no_peers,
+                progress=_progress,
             )
-            for pair in range(arguments.pairs):
-                _progress(f"pair {pair + 1} of {arguments.pairs}")
-                bench.measure_pair(pair)
-                if not arguments.peers_only:
-                    bench.measure_rules(pair)
+            for group in arguments.groups or GROUPS:
+                for pair in range(min(arguments.pairs, SLOW_PAIRS_MAX.get(group, arguments.pairs))):
+                    bench.measure(group, pair)
             _progress("")
+        return _report(bench, arguments)
     except CannotMeasure as reason:
         print(reason, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-    rows, rules = rows_of(bench.runs, YARDSTICK), rows_of(bench.rules_runs, BARE.name)
-    missed = missed_targets(rows, bench.footprints) + missed_by_rules(rules)
+
+
+def _report(bench: Bench, arguments: argparse.Namespace) -> int:
+    rows, missing = rows_of(bench.runs), list(bench.missing.values())
+    wrong = missed(rows)
     print(f"median (lowest to highest) of {arguments.pairs} pairs of {arguments.seconds:g} s a run", end="; ")
-    print("busy: CPU time of the server over time")
-    _print_figures(rows, bench.footprints)
-    if not arguments.peers_only:
-        _print_rules(rules)
-        print()
-        print(*[f"missed: {text}" for text in missed] or ["no target missed"], sep="\n")
+    print("CPU: of the whole process tree of the server; busy: that time over elapsed time; machine: of all CPUs")
+    measured = {row.work for row in rows}
+    for work in (*UDP, LATENCY_IDLE, LATENCY_LOADED, *TCP, *RULES):
+        if work.name in measured:
+            measured.discard(work.name)
+            print(f"{work.name}: {work.meaning}" + (f"; target {work.ratio_max:.2f}" if work.ratio_max else ""))
+    print(*tables(rows, missing), sep="\n")
+    print()
+    print(*[f"missed: {text}" for text in wrong] or ["no target missed"], sep="\n")
     if arguments.json:
         record = {
+            "machine": {
+                "cpus": os.cpu_count(),
+                "processor": _processor(),
+                "kernel": platform.release(),
+                "python": platform.python_version(),
+            },
             "pairs": arguments.pairs,
             "seconds": arguments.seconds,
             "rows": [dataclasses.asdict(row) for row in rows],
-            "rules": [dataclasses.asdict(row) for row in rules],
-            "footprints": [dataclasses.asdict(one) for one in bench.footprints],
-            "targets": {case.name: target for case, target in RATIO_MAX.items()},
-            "missed": missed,
+            "not_measured": [dataclasses.asdict(one) for one in missing],
+            "missed": wrong,
         }
         arguments.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    return 1 if arguments.check and missed else 0
+    if arguments.chart:
+        draw(rows, arguments.chart)
+    return 1 if arguments.check and wrong else 0
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="tests.bench", description="What an echoed datagram costs.")
+    parser = argparse.ArgumentParser(prog="tests.bench", description="What an echo costs, here and elsewhere.")
+    parser.add_argument(
+        "groups", nargs="*", type=_group, metavar="group", help=f"what to measure: {', '.join(GROUPS)} (all)"
+    )
     parser.add_argument("--pairs", type=_at_least_one, default=5, help="alternations of all servers (5)")
-    parser.add_argument("--seconds", type=_some_seconds, default=1.0, help="length of each single run (1.0)")
+    parser.add_argument("--seconds", type=_some_seconds, default=0.5, help="length of each single run (0.5)")
+    parser.add_argument(
+        "--idle-seconds", type=_some_seconds, default=10.0, help="length of the look at idle servers (10)"
+    )
+    parser.add_argument("--quick", action="store_true", help="one short pair: shows that it works, and no more")
+    parser.add_argument("--no-peers", action="store_true", help="echod and the C loops alone")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--check", action="store_true", help="exit 1 if echod misses a target")
-    what.add_argument("--peers-only", action="store_true", help="measure the C peers alone")
+    parser.add_argument("--chart", type=Path, metavar="FILE.svg", help="draw them there; needs the bench extra")
+    parser.add_argument("--check", action="store_true", help="exit 1 if echod misses a target")
     return parser
+
+
+def _group(text: str) -> str:
+    if text not in GROUPS:
+        raise argparse.ArgumentTypeError(f"none of {', '.join(GROUPS)}")
+    return text
 
 
 def _at_least_one(text: str) -> int:
@@ -198,29 +137,6 @@ def _progress(text: str) -> None:
     """Show on a terminal how far it is; say nothing to a file."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-
-
-def _print_figures(rows: list[Row], footprints: list[Footprint]) -> None:
-    print()
-    for case, target in RATIO_MAX.items():
-        print(f"{case.name}: {case.meaning}; target {target}")
-    print()
-    print(*table(rows, YARDSTICK), sep="\n")
-    if footprints:
-        print()
-        print(*footprint_text(footprints), sep="\n")
-
-
-def _print_rules(rows: list[Row]) -> None:
-    print()
-    print(
-        "the rules: echod, and with limits that nothing reaches, beside the same echod that admits everyone;", end=" "
-    )
-    print(f"target {RULES_MICROSECONDS_MAX} us a datagram and {RULES_RATE_LOSS_MAX:.0%} of the rate")
-    for case in RULES_CASES:
-        print(f"{case.name}: {case.meaning}")
-    print()
-    print(*table(rows, BARE.name), sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,60 +1,58 @@
-"""The traffic: what is measured, and one run of the C load generator against one server.
+"""The traffic: one run of a C load generator against one server, and what it counted.
 
-Owns the cases and the shape of a run's result; never starts a server. Invariant: every datagram sent is
-either received, exact, or lost.
+Owns the shape of a run's result; never starts a server. Invariant: every datagram or message sent is either received,
+exact, or lost.
 """
 
 import json
 import subprocess
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from .servers import HOST, CannotMeasure, on_cpu
-
-DATAGRAMS_PER_SECOND_MAX = 20_000_000
-"""Bounds a run by count too; no server on one core comes near it."""
+from .process import CannotMeasure, on_cpus
+from .work import Work
 
 GRACE_SECONDS = 20.0
 """The load stops by itself; one that does not in this time never will."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """One kind of traffic, by the load generator's name of it."""
-
-    name: str
-    meaning: str
-
-
-CLIENTS = Case(name="clients", meaning="64 clients, one 64-byte datagram in flight each")
-BURSTS = Case(name="bursts", meaning="4 clients, windows of 128 datagrams sent in bursts")
-TRAINS = Case(name="trains", meaning="1 client with UDP_SEGMENT and UDP_GRO, 16 trains of 64 datagrams")
-STRANGERS = Case(name="strangers", meaning="each datagram from a source address of its own, 256 in flight")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
-    """What the load generator counted in one run, in datagrams."""
+    """What the load generator counted in one run, in datagrams or messages."""
 
     sent: int
     received: int
     lost: int
-    late: int
     corrupt: int
-    refused: int
-    elapsed_ns: int
+    elapsed_ns: int = 0
+    late: int = 0
+    refused: int = 0
+    background_sent: int = 0
+    background_received: int = 0
+    p50_us: float = 0.0
+    p99_us: float = 0.0
+    p999_us: float = 0.0
 
 
-def run_load(program: Path, *, case: Case, port: int, seconds: float, cpu: int) -> Traffic:
-    """Send `case` to a server for `seconds`, with every reply verified, and return the counts."""
-    limit = int(seconds * DATAGRAMS_PER_SECOND_MAX)
-    with on_cpu(cpu):
-        finished = subprocess.run(
-            [program, HOST, str(port), case.name, str(seconds), str(limit)],
-            capture_output=True,
-            check=False,
-            timeout=seconds + GRACE_SECONDS,
-        )
-    if finished.returncode != 0:
-        raise CannotMeasure(f"The load generator ended with an error: {finished.stderr.decode().strip()}")
-    return Traffic(**json.loads(finished.stdout))
+def run_load(programs: Path, work: Work, *, port: int, seconds: float, cpus: Collection[int]) -> list[Traffic]:
+    """Send that work to a server for `seconds`, with every reply verified; return the counts of each load process."""
+    settings = {**work.settings, "seconds": seconds}
+    command = [str(programs / work.program), str(port), *(f"{name}={value}" for name, value in settings.items())]
+    with on_cpus(cpus):
+        loads = [
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            for _ in range(work.loads)
+        ]
+    try:
+        said = [load.communicate(timeout=seconds + GRACE_SECONDS) for load in loads]
+    except subprocess.TimeoutExpired as late:
+        raise CannotMeasure(f"the load did not come to its end under {work.name}") from late
+    finally:
+        for load in loads:
+            load.kill()
+            load.wait()
+    for load, (_, error) in zip(loads, said, strict=True):
+        if load.returncode != 0:
+            raise CannotMeasure(f"the load ended with an error under {work.name}: {error.strip()}")
+    return [Traffic(**json.loads(output)) for output, _ in said]

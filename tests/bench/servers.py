@@ -1,72 +1,41 @@
-"""The servers under load: build, start and stop them, and read what they use.
+"""The servers that are compared: how each is built and started, and in which order they stand.
 
-Owns every process that answers; never sends but one probe at a time. Invariant: a started server is stopped, by its
-own process id, whatever happens in between.
+Owns their commands and configs; never measures. Invariant: a server is started from here alone, on loopback, with as
+generous limits as it has; echod alone is as it is shipped.
 """
 
 import contextlib
-import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from .process import HOST, CannotMeasure, Place, Server, free_port, running
+
 PEERS = Path(__file__).resolve().parent / "peers"
 
-HOST = "127.0.0.1"
-"""All traffic stays on loopback."""
-
-READY_SECONDS_MAX = 15.0
-"""Far beyond the target of one second, so that a slow start is a figure and not an error."""
-
-STOP_SECONDS_MAX = 10.0
-
-PROBE_SECONDS = 0.002
-"""How long one probe waits for its answer: the resolution of the start-up time."""
-
-
-class CannotMeasure(Exception):  # noqa: N818  (a sentence for the reader, in the words of the reader)
-    """There is no figure to be had, and why."""
+RECEIVE_BUFFER = 8 << 20
+"""Bytes; the default holds 256 small datagrams, less than the bursts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Variant:
-    """One way to run echod: which module is the program, and what the config has beside listener and worker."""
+class Kind:
+    """One server of the comparison."""
 
     name: str
-    module: str = "echod"
-    config: str = ""
+    command: Callable[[Place], list[str]]
+    protocols: tuple[str, ...] = ("udp", "tcp")
+    ports: int = 1
 
-
-ECHOD = Variant(name="echod")
-"""As it is shipped: all rules, no limits."""
-
-BARE = Variant(name="bare", module="tests.bench.bare")
-"""Without the rules."""
-
-LIMITED = Variant(
-    name="limited",
-    config="limits: {datagrams_per_second: 10000000, burst: 1000000, total_datagrams_per_second: 100000000}\n",
-)
-"""With both limits, each as high as it goes: all is charged, nothing is refused."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
-    """A server that has answered its first probe."""
-
-    name: str
-    port: int
-    pid: int
-    ready_seconds: float
-    """From just before the program was executed to the first reply."""
+    def start(
+        self, protocol: str, *, directory: Path, cpus: Collection[int]
+    ) -> contextlib.AbstractContextManager[Server]:
+        """Run it on these CPUs; the context is entered once it answers."""
+        place = Place(directory=directory, protocol=protocol, port=free_port(protocol, self.ports))
+        command = self.command(place)
+        return running(self.name, command, place, cpus=cpus)
 
 
 def build_peers(into: Path) -> None:
@@ -87,128 +56,81 @@ def build_peers(into: Path) -> None:
             raise CannotMeasure(f"gcc could not build {source.name}:\n{built.stderr}")
 
 
-@contextlib.contextmanager
-def on_cpu(cpu: int) -> Iterator[None]:
-    """Start children on one CPU: they inherit the affinity that this process has meanwhile."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {cpu})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
+def echod(name: str = "echod", *, module: str = "echod", config: str = "", workers: int = 1, ports: int = 1) -> Kind:
+    """Return echod from this tree with what the config shall have beside listeners and workers."""
+
+    def command(place: Place) -> list[str]:
+        listeners = ", ".join(f"{place.protocol}://{HOST}:{place.port + offset}" for offset in range(ports))
+        path = place.directory / f"{name}-{place.port}.yaml"
+        path.write_text(f"listeners: [{listeners}]\nworkers: {workers}\n{config}", encoding="utf-8")
+        return [sys.executable, "-m", module, "run", "--config", str(path)]
+
+    return Kind(name=name, command=command, ports=ports)
 
 
-@contextlib.contextmanager
-def peer(name: str, *, programs: Path, cpu: int) -> Iterator[Server]:
-    """Run one of the C loops and yield it once it answers."""
-    port = _free_port()
-    with _running(name, [str(programs / name), str(port)], port=port, cpu=cpu, directory=programs) as server:
-        yield server
+def _c_peer(name: str, protocol: str) -> Kind:
+    return Kind(name=name, protocols=(protocol,), command=lambda at: [str(at.directory / name), str(at.port)])
 
 
-@contextlib.contextmanager
-def echod(variant: Variant, *, directory: Path, cpu: int) -> Iterator[Server]:
-    """Run echod from this tree, or a variant of it, with one worker and yield it once it answers."""
-    port = _free_port()
-    config = directory / f"{variant.name}-{port}.yaml"
-    config.write_text(f"listeners: [udp://{HOST}:{port}]\nworkers: 1\n{variant.config}", encoding="utf-8")
-    command = [sys.executable, "-m", variant.module, "run", "--config", str(config)]
-    with _running(variant.name, command, port=port, cpu=cpu, directory=directory) as server:
-        yield server
+def _event_loop(name: str) -> Kind:
+    program = str(PEERS / "event_echo.py")
+    return Kind(name=name, command=lambda at: [sys.executable, program, name, at.protocol, str(at.port)])
 
 
-@contextlib.contextmanager
-def _running(name: str, command: list[str], *, port: int, cpu: int, directory: Path) -> Iterator[Server]:
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    with (directory / f"{name}-{port}.log").open("w+b") as log:
-        started = time.monotonic()
-        with on_cpu(cpu):
-            process = subprocess.Popen(
-                command,
-                cwd=REPOSITORY,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        try:
-            _wait_for_reply(process, name=name, port=port, log=log)
-            ready = time.monotonic() - started
-            yield Server(name=name, port=port, pid=process.pid, ready_seconds=ready)
-        finally:
-            _stop(process)
+def _xinetd(place: Place) -> list[str]:
+    """Start its own echo: no limit on instances or connections a second, no log, no look at hosts.allow."""
+    path = place.directory / f"xinetd-{place.protocol}-{place.port}.conf"
+    udp = place.protocol == "udp"
+    lines = [
+        "defaults\n{\n\tinstances = UNLIMITED\n\tper_source = UNLIMITED\n\tcps = 1000000 1\n}",
+        f"service echo\n{{\n\ttype = INTERNAL UNLISTED\n\tid = echo-{place.protocol}\n\tport = {place.port}",
+        f"\tsocket_type = {'dgram' if udp else 'stream'}\n\tprotocol = {place.protocol}\n\tuser = root",
+        f"\tbind = {HOST}\n\tflags = NOLIBWRAP\n\twait = {'yes' if udp else 'no'}\n\tdisable = no\n}}\n",
+    ]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    program = shutil.which("xinetd") or "/usr/sbin/xinetd"
+    pidfile = place.directory / f"xinetd-{place.port}.pid"
+    return [program, "-dontfork", "-f", str(path), "-pidfile", str(pidfile)]
 
 
-def _wait_for_reply(process: subprocess.Popen[bytes], *, name: str, port: int, log: IO[bytes]) -> None:
-    """Probe until the server answers; one that ends or stays silent cannot be measured."""
-    deadline = time.monotonic() + READY_SECONDS_MAX
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((HOST, port))
-        probe.settimeout(PROBE_SECONDS)
-        while time.monotonic() < deadline and process.poll() is None:
-            # Until the socket is bound the kernel answers "refused", and at once: hence the sleep.
-            with contextlib.suppress(TimeoutError, ConnectionRefusedError):
-                probe.send(b"ready?")
-                probe.recv(64)
-                return
-            time.sleep(PROBE_SECONDS)
-    log.seek(0)
-    said = log.read().decode(errors="replace")
-    ended = process.poll()
-    how = f"within {READY_SECONDS_MAX:.0f} s" if ended is None else f"but ended with code {ended}"
-    raise CannotMeasure(f"{name} did not answer {how}. It said:\n{said}")
+def _socat(place: Place) -> list[str]:
+    """Start a process for each client, which is how socat listens, with buffers large enough for any datagram."""
+    if place.protocol == "tcp":
+        return ["socat", f"TCP4-LISTEN:{place.port},bind={HOST},fork,reuseaddr,backlog=4096,nodelay", "PIPE"]
+    address = f"UDP4-LISTEN:{place.port},bind={HOST},fork,reuseaddr,rcvbuf={RECEIVE_BUFFER},max-children=512"
+    return ["socat", "-b65536", "-T1", address, "PIPE"]
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Stop one server and its workers: politely, then by force, each by its own id."""
-    workers = [pid for pid in process_tree(process.pid) if pid != process.pid]
-    process.terminate()
-    try:
-        process.wait(STOP_SECONDS_MAX)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-        for pid in workers:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+def _ncat(place: Place) -> list[str]:
+    """Start a process for each client here too: ncat has no echo of its own."""
+    udp = ["-u"] if place.protocol == "udp" else []
+    return ["ncat", *udp, "-l", "-k", "-m", "2000", "-e", "/bin/cat", HOST, str(place.port)]
 
 
-def _free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_port:
-        any_port.bind((HOST, 0))
-        port: int = any_port.getsockname()[1]
-        return port
+YARDSTICKS = {"udp": _c_peer("udp_loop", "udp"), "tcp": _c_peer("tcp_epoll", "tcp")}
+"""Whose cost is 1: plain recvfrom and sendto; plain epoll. Both in C."""
 
+ECHOD = echod()
+"""As it is shipped: all rules, no limits."""
 
-def process_tree(root: int) -> list[int]:
-    """Return `root` and all its descendants that live now."""
-    tree = [root]
-    for pid in tree:  # grows as it is read
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            for task in Path(f"/proc/{pid}/task").iterdir():
-                tree += map(int, (task / "children").read_text().split())
-    return tree
+BARE = echod("bare", module="tests.bench.bare")
+"""Without the rules."""
 
+LIMITED = echod(
+    "limited",
+    config="limits: {datagrams_per_second: 10000000, burst: 1000000, total_datagrams_per_second: 100000000}\n",
+)
+"""With both limits, each as high as it goes: all is charged, nothing is refused."""
 
-def cpu_ns(root: int) -> dict[int, int]:
-    """Return the time on CPU of each process of a tree, in nanoseconds.
+VECTOR = _c_peer("udp_vector", "udp")
 
-    From /proc/PID/task/TID/schedstat: the fields of /proc/PID/stat count ticks of 10 ms.
-    """
-    return {
-        pid: sum(int((task / "schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir())
-        for pid in process_tree(root)
-    }
-
-
-def pss_bytes(root: int) -> int:
-    """Return the memory of a process tree, pages shared with others counted in proportion.
-
-    The benchmark is a Python process itself and bears a share of the interpreter's pages, as any other Python
-    process of a host does: the same tree alone on a host counts about 2 MiB more.
-    """
-    total = 0
-    for pid in process_tree(root):
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
-    return total
+OTHERS = (
+    VECTOR,
+    _event_loop("asyncio"),
+    _event_loop("uvloop"),
+    _event_loop("twisted"),
+    Kind(name="xinetd", command=_xinetd),
+    Kind(name="socat", command=_socat),
+    Kind(name="ncat", command=_ncat),
+)
+"""What a user would pick instead, and the C loop that takes a vector."""

@@ -1,0 +1,231 @@
+"""One benchmark: the servers under their work, in alternation, and what was measured so far.
+
+Owns the order of the runs and the CPUs they are on; never judges. Invariant: in each pair and under each work every
+server is measured once, the yardstick first and echod next to it.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from .figures import Missing, Run
+from .load import Traffic, run_load
+from .process import CannotMeasure, Server, cpu_ns, machine_ns, process_tree, pss_bytes, wakeups
+from .servers import BARE, ECHOD, LIMITED, OTHERS, VECTOR, YARDSTICKS, Kind, echod
+from .work import (
+    CLIENTS,
+    LATENCY_IDLE,
+    RULES,
+    SCALED_LISTENERS,
+    SCALED_SIZES,
+    SCALED_SOURCES,
+    SCALED_WORKERS,
+    TCP,
+    UDP,
+    Work,
+    for_workers,
+    from_sources,
+    latency_beside,
+    of_size,
+    to_listeners,
+)
+
+MEBIBYTE = 1 << 20
+
+GROUPS = ("udp", "latency", "tcp", "rules", "scaling", "idle")
+
+
+class Bench:
+    """What is measured, where, and for how long."""
+
+    def __init__(
+        self, *, directory: Path, seconds: float, idle_seconds: float, others: bool, progress: Callable[[str], None]
+    ) -> None:
+        """Take a directory for programs, configs and logs, the length of a single run, and whether peers take part."""
+        self._directory = directory
+        self._seconds = seconds
+        self._idle_seconds = idle_seconds
+        self._others: tuple[Kind, ...] = OTHERS if others else (VECTOR,)
+        self._progress = progress
+        # The load and the server each have a CPU of their own where there are two.
+        self._cpus = sorted(os.sched_getaffinity(0))
+        self._load_cpus = {self._cpus[0]}
+        self._server_cpus = {self._cpus[min(1, len(self._cpus) - 1)]}
+        self._group, self._pair = "", 0
+        self.runs: list[Run] = []
+        self.missing: dict[tuple[str, str, str], Missing] = {}
+
+    def measure(self, group: str, pair: int) -> None:
+        """Measure one pair of that group."""
+        self._group, self._pair = group, pair
+        {
+            "udp": self._udp,
+            "latency": self._latency,
+            "tcp": self._tcp,
+            "rules": self._rules,
+            "scaling": self._scaling,
+            "idle": self._idle,
+        }[group]()
+
+    def _udp(self) -> None:
+        kinds = (YARDSTICKS["udp"], ECHOD, *self._others)
+        with self._started("udp", kinds) as servers:
+            for work in UDP:
+                for server in servers:
+                    self._try(work, server, YARDSTICKS["udp"].name)
+            for server in servers:
+                self._note_footprint(server, YARDSTICKS["udp"].name)
+
+    def _tcp(self) -> None:
+        kinds = (YARDSTICKS["tcp"], ECHOD, *(kind for kind in self._others if "tcp" in kind.protocols))
+        with self._started("tcp", kinds) as servers:
+            for work in TCP:
+                for server in servers:
+                    self._try(work, server, YARDSTICKS["tcp"].name)
+
+    def _latency(self) -> None:
+        kinds = (YARDSTICKS["udp"], ECHOD, *self._others)
+        with self._started("udp", kinds) as servers:
+            [most] = run_load(
+                self._directory, CLIENTS, port=servers[0].port, seconds=self._seconds, cpus=self._load_cpus
+            )
+            half = most.received / most.elapsed_ns * 1e9 / 2
+            for work in (LATENCY_IDLE, latency_beside(half)):
+                for server in servers:
+                    self._try(work, server, YARDSTICKS["udp"].name)
+
+    def _rules(self) -> None:
+        with self._started("udp", (BARE, ECHOD, LIMITED)) as servers:
+            for work in RULES:
+                for server in servers:
+                    self._try(work, server, BARE.name)
+
+    def _scaling(self) -> None:
+        yardstick = YARDSTICKS["udp"]
+        with self._started("udp", (yardstick, ECHOD)) as servers:
+            for work in (*map(from_sources, SCALED_SOURCES), *map(of_size, SCALED_SIZES)):
+                for server in servers:
+                    self._try(work, server, yardstick.name)
+        for count in SCALED_LISTENERS:
+            work = to_listeners(count)
+            with self._started("udp", (yardstick, echod(ports=count))) as servers:
+                self._try(replace(work, settings={**work.settings, "ports": 1}), servers[0], yardstick.name)
+                self._try(work, servers[1], yardstick.name)
+        for count in SCALED_WORKERS:
+            if count > len(self._cpus):
+                reason = f"there are {len(self._cpus)} CPUs"
+                self._miss(f"workers-{count}", ECHOD.name, reason)
+                continue
+            with self._started("udp", (yardstick, echod(workers=count)), cpus=self._cpus) as servers:
+                for server in servers:
+                    self._try(for_workers(count), server, yardstick.name, cpus=self._cpus)
+
+    def _idle(self) -> None:
+        """Let all of them run without traffic, and see who wakes up and what that costs."""
+        kinds = (YARDSTICKS["udp"], ECHOD, echod("echod-64", ports=64), *self._others)
+        with self._started("udp", kinds) as servers:
+            time.sleep(1)  # what belongs to the start is over
+            before = [(wakeups(server.pid), cpu_ns(server.pid)) for server in servers]
+            time.sleep(self._idle_seconds)
+            for server, (woken, used) in zip(servers, before, strict=True):
+                after = wakeups(server.pid)
+                rates = [(after[pid] - woken[pid]) / self._idle_seconds for pid in after if pid in woken]
+                metrics = {
+                    "wakeups_per_second": max(rates),
+                    "cpu_ms_per_second": (cpu_ns(server.pid) - used) / 1e6 / self._idle_seconds,
+                }
+                self._note("idle", server.name, YARDSTICKS["udp"].name, metrics)
+
+    @contextlib.contextmanager
+    def _started(
+        self, protocol: str, kinds: Sequence[Kind], *, cpus: Collection[int] | None = None
+    ) -> Iterator[list[Server]]:
+        """Start all afresh, and leave out who cannot be started. Those that have no traffic sleep and cost nothing.
+
+        Afresh in each pair, because where a process lies in memory moves its figures by some percent from start to
+        start. Raises `CannotMeasure` if it is the yardstick or echod that cannot be started.
+        """
+        others = {kind.name for kind in self._others}
+        with contextlib.ExitStack() as stack:
+            started = []
+            for kind in kinds:
+                self._progress(f"{self._group} {self._pair + 1}: start {kind.name}")
+                if (self._group, "", kind.name) in self.missing:
+                    continue
+                try:
+                    server = kind.start(protocol, directory=self._directory, cpus=cpus or self._server_cpus)
+                    started.append(stack.enter_context(server))
+                except CannotMeasure as reason:
+                    if kind.name not in others:
+                        raise
+                    self._miss("", kind.name, str(reason))
+            yield started
+
+    def _try(self, work: Work, server: Server, yardstick: str, *, cpus: Collection[int] | None = None) -> None:
+        """Measure one run; what cannot be measured is a row with its reason, and is not tried again."""
+        if (self._group, work.name, server.name) in self.missing:
+            return
+        self._progress(f"{self._group} {self._pair + 1}: {work.name} {server.name}")
+        try:
+            cpu, machine = cpu_ns(server.pid), machine_ns()
+            loads = run_load(
+                self._directory,
+                work,
+                port=server.port,
+                seconds=self._seconds,
+                cpus=cpus or self._load_cpus,
+            )
+            cpu, machine = cpu_ns(server.pid) - cpu, machine_ns() - machine
+        except CannotMeasure as reason:
+            self._miss(work.name, server.name, str(reason))
+            return
+        if not sum(load.received for load in loads):
+            corrupt = sum(load.corrupt for load in loads)
+            said = f"{corrupt} replies, all corrupt" if corrupt else "no reply at all"
+            gone = "" if process_tree(server.pid)[1:] or Path(f"/proc/{server.pid}/task").exists() else "; it ended"
+            self._miss(work.name, server.name, said + gone)
+            return
+        self._note(work.name, server.name, yardstick, _metrics(loads, cpu, machine), loads)
+
+    def _note_footprint(self, server: Server, yardstick: str) -> None:
+        metrics = {"pss_mib": pss_bytes(server.pid) / MEBIBYTE, "ready_seconds": server.ready_seconds}
+        self._note("footprint", server.name, yardstick, metrics)
+
+    def _note(
+        self, work: str, server: str, yardstick: str, metrics: dict[str, float], loads: Sequence[Traffic] = ()
+    ) -> None:
+        self.runs.append(
+            Run(
+                group=self._group,
+                pair=self._pair,
+                work=work,
+                server=server,
+                yardstick=yardstick,
+                metrics=metrics,
+                sent=sum(load.sent + load.background_sent for load in loads),
+                received=sum(load.received + load.background_received for load in loads),
+                lost=sum(load.lost + load.background_sent - load.background_received for load in loads),
+                late=sum(load.late for load in loads),
+                corrupt=sum(load.corrupt for load in loads),
+                refused=sum(load.refused for load in loads),
+            )
+        )
+
+    def _miss(self, work: str, server: str, reason: str) -> None:
+        self.missing[self._group, work, server] = Missing(group=self._group, work=work, server=server, reason=reason)
+
+
+def _metrics(loads: Sequence[Traffic], cpu: int, machine: int) -> dict[str, float]:
+    """Return what one run tells; times of CPUs are per datagram or message that came back."""
+    if loads[0].p50_us:
+        return {"p50_us": loads[0].p50_us, "p99_us": loads[0].p99_us, "p999_us": loads[0].p999_us}
+    received, elapsed = sum(load.received for load in loads), max(load.elapsed_ns for load in loads)
+    return {
+        "cpu_us": cpu / received / 1000,
+        "machine_us": machine / received / 1000,
+        "replies_per_second": received / elapsed * 1e9,
+        "busy": cpu / elapsed,
+    }

@@ -1,0 +1,95 @@
+"""What echod is to reach, and what it missed.
+
+Pure: judges rows, by their medians. Invariant: a miss is a sentence with the figure and the bound; a row that echod
+has not is no miss of a target but a row without figures, and named as such.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from .figures import Row
+from .servers import BARE, ECHOD, YARDSTICKS
+from .work import LATENCY_IDLE, LATENCY_LOADED, LATENCY_MAX, TCP, UDP
+
+PSS_MIB_MAX = 40.0
+READY_SECONDS_MAX = 0.5
+"""Supervisor and one worker, and from start to first reply."""
+
+RULES_MICROSECONDS_MAX = 0.5
+RULES_RATE_LOSS_MAX = 0.15
+"""What the rules may cost a datagram, and take of the datagrams that a second of CPU time answers without them."""
+
+WAKEUPS_PER_SECOND_MAX = 1.0
+"""Of each process without traffic."""
+
+IDLE_CPU_MS_MAX = 1.0
+"""A second, of 64 idle listeners: a thousandth of a CPU is none."""
+
+LOSS_MAX = 0.01
+"""A peer that loses more than one in a hundred, or corrupts one, is ahead of nobody."""
+
+
+def missed(rows: Sequence[Row]) -> list[str]:
+    """Name every target that echod's median misses in these rows."""
+    found = [text for row in rows if row.server == ECHOD.name for text in _missed_by(row)]
+    found += [text for row in rows if row.group == "rules" for text in _missed_by_rules(row, rows)]
+    found += [text for row in rows if row.group == "idle" for text in _missed_idle(row)]
+    return found + list(_peers_ahead(rows))
+
+
+def _missed_by(row: Row) -> Iterator[str]:
+    bounds = {work.name: work.ratio_max for work in (*UDP, *TCP)}
+    bound = bounds.get(row.work) if row.group in ("udp", "tcp") else None
+    if bound is not None and "cpu_us" in row.ratios and row.ratios["cpu_us"].median > bound:
+        yield f"{row.work}: {row.ratios['cpu_us'].median:.3f} of {row.yardstick}'s CPU time > {bound:.2f}"
+    if row.work in (LATENCY_IDLE.name, LATENCY_LOADED.name):
+        for name, most in LATENCY_MAX.items():
+            if name in row.ratios and row.ratios[name].median > most:
+                yield f"{row.work}, {name[:-3]}: {row.ratios[name].median:.3f} of {row.yardstick}'s > {most:.2f}"
+    if row.corrupt:
+        yield f"{row.group}, {row.work}: {row.corrupt} corrupt replies"
+    if row.refused and row.group == "tcp":
+        yield f"{row.work}: {row.refused} connections were not taken"
+    if row.work == "footprint":
+        pss, ready = row.metrics["pss_mib"].median, row.metrics["ready_seconds"].median
+        if pss > PSS_MIB_MAX:
+            yield f"memory: {pss:.1f} MiB > {PSS_MIB_MAX:.0f} MiB"
+        if ready > READY_SECONDS_MAX:
+            yield f"start to first reply: {ready:.2f} s > {READY_SECONDS_MAX} s"
+
+
+def _missed_by_rules(row: Row, rows: Sequence[Row]) -> Iterator[str]:
+    """Of the config that is shipped.
+
+    With limits, a source that is new with every datagram costs a look at a table that no cache holds: that is shown.
+    """
+    bare = [one for one in rows if (one.group, one.work, one.server) == ("rules", row.work, BARE.name)]
+    if row.server != ECHOD.name or not bare or "cpu_us" not in row.ratios:
+        return
+    more = row.metrics["cpu_us"].median - bare[0].metrics["cpu_us"].median
+    loss = 1 - 1 / row.ratios["cpu_us"].median
+    if more > RULES_MICROSECONDS_MAX:
+        yield f"rules, {row.work}: {more:.3f} us a datagram > {RULES_MICROSECONDS_MAX} us"
+    if loss > RULES_RATE_LOSS_MAX:
+        yield f"rules, {row.work}: {loss:.1%} of the rate > {RULES_RATE_LOSS_MAX:.0%}"
+
+
+def _missed_idle(row: Row) -> Iterator[str]:
+    if not row.server.startswith(ECHOD.name):
+        return
+    woken, used = row.metrics["wakeups_per_second"].median, row.metrics["cpu_ms_per_second"].median
+    if woken > WAKEUPS_PER_SECOND_MAX:
+        yield f"idle, {row.server}: {woken:.1f} wake-ups a second of one process > {WAKEUPS_PER_SECOND_MAX:.0f}"
+    if used > IDLE_CPU_MS_MAX:
+        yield f"idle, {row.server}: {used:.2f} ms of CPU time a second > {IDLE_CPU_MS_MAX:.0f} ms"
+
+
+def _peers_ahead(rows: Sequence[Row]) -> Iterator[str]:
+    """Name who takes less CPU time than echod in a row of UDP; the yardstick has its own bounds."""
+    ours = {row.work: row for row in rows if row.group == "udp" and row.server == ECHOD.name and "cpu_us" in row.ratios}
+    for row in rows:
+        stands = row.group == "udp" and row.work in ours and row.server not in (ECHOD.name, YARDSTICKS["udp"].name)
+        if not stands or "cpu_us" not in row.ratios or row.corrupt or row.loss > LOSS_MAX:
+            continue
+        theirs, mine = row.ratios["cpu_us"].median, ours[row.work].ratios["cpu_us"].median
+        if theirs < mine:
+            yield f"{row.work}: {row.server} is ahead, {theirs:.3f} to {mine:.3f}"

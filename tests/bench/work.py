@@ -1,0 +1,148 @@
+"""What the servers are given to do: each kind of traffic, and what echod may cost under it.
+
+Pure values; never runs anything. Invariant: a name says kind and size, and is the name of one work only.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """One kind of traffic: which load sends it, and with which settings."""
+
+    name: str
+    meaning: str
+    program: str = "udp_load"
+    settings: Mapping[str, float] = field(default_factory=dict)
+    ratio_max: float | None = None
+    """What echod may cost beside the yardstick, in CPU time of the server; None: no target."""
+    loads: int = 1
+    """Load processes at once."""
+
+
+def _clients(size: int) -> Work:
+    meaning = f"64 clients, one datagram of {size} bytes in flight each"
+    return Work(name=f"clients-{size}", meaning=meaning, settings={"clients": 64, "size": size}, ratio_max=1.10)
+
+
+def _bursts(size: int) -> Work:
+    settings = {"clients": 4, "window": 128, "refill": 64, "size": size}
+    meaning = f"4 clients, windows of 128 datagrams of {size} bytes sent in bursts"
+    return Work(name=f"bursts-{size}", meaning=meaning, settings=settings, ratio_max=0.75)
+
+
+def _trains(size: int, train: int, *, ratio_max: float | None) -> Work:
+    settings = {"clients": 1, "window": 16 * train, "refill": train, "train": train, "size": size}
+    meaning = f"1 client with UDP_SEGMENT and UDP_GRO, 16 trains of {train} datagrams of {size} bytes"
+    return Work(name=f"trains-{size}", meaning=meaning, settings=settings, ratio_max=ratio_max)
+
+
+def _ports(size: int) -> Work:
+    settings = {"clients": 10_000, "active": 256, "size": size}
+    meaning = f"10,000 source ports in turn, 256 datagrams of {size} bytes in flight"
+    return Work(name=f"ports-{size}", meaning=meaning, settings=settings, ratio_max=1.10)
+
+
+CLIENTS = _clients(64)
+
+UDP = (
+    CLIENTS,
+    _clients(1400),
+    _bursts(64),
+    _bursts(1400),
+    _trains(64, 64, ratio_max=0.05),
+    _trains(1400, 46, ratio_max=None),  # more do not fit into 64 KiB
+    _ports(64),
+    _ports(1400),
+    Work(
+        name="large-60000",
+        meaning="16 clients, one datagram of 60,000 bytes in flight each",
+        settings={"clients": 16, "size": 60_000},
+        ratio_max=1.05,
+    ),
+)
+
+LATENCY_IDLE = Work(name="latency-idle", meaning="one datagram in flight, nothing else", program="udp_latency")
+
+
+def latency_beside(rate: float) -> Work:
+    """Return the timing of one in flight beside so many datagrams a second."""
+    return Work(
+        name="latency-loaded",
+        meaning="one in flight beside half of the datagrams a second that the C loop echoes at most",
+        program="udp_latency",
+        settings={"rate": rate},
+    )
+
+
+LATENCY_LOADED = latency_beside(0.0)
+"""As it is named; what half of them is, each pair finds out."""
+
+LATENCY_MAX = {"p50_us": 1.05, "p99_us": 1.10}
+"""What a round trip may take beside the yardstick."""
+
+
+def _streams(connections: int, *, ratio_max: float | None) -> Work:
+    meaning = f"{connections} connections, one message of 64 bytes in flight on each"
+    settings = {"connections": connections, "size": 64}
+    return Work(
+        name=f"streams-{connections}", meaning=meaning, program="tcp_load", settings=settings, ratio_max=ratio_max
+    )
+
+
+TCP = (
+    _streams(1, ratio_max=None),
+    _streams(50, ratio_max=1.10),
+    _streams(1000, ratio_max=1.10),
+    Work(
+        name="messages-1M",
+        meaning="4 connections, one message of 1 MiB in flight on each",
+        program="tcp_load",
+        settings={"connections": 4, "size": 1 << 20},
+        ratio_max=1.05,
+    ),
+)
+
+STRANGERS = Work(
+    name="strangers",
+    meaning="each datagram from a source address of its own, 256 in flight",
+    settings={"clients": 1, "window": 256, "refill": 64, "strangers": 16_777_214},
+)
+
+RULES = (CLIENTS, STRANGERS)
+"""Traffic that the rules are measured under: of peers that are known, and of peers that are not."""
+
+
+def from_sources(count: int) -> Work:
+    """Return traffic from so many source addresses."""
+    return Work(
+        name=f"sources-{count}",
+        meaning=f"{count} source addresses in turn, 256 datagrams of 64 bytes in flight",
+        settings={"clients": 1, "window": 256, "refill": 64, "strangers": count},
+    )
+
+
+def to_listeners(count: int) -> Work:
+    """Return traffic to so many ports at once; the yardstick has them all to its one."""
+    return Work(
+        name=f"listeners-{count}", meaning=f"64 clients, {count} listeners", settings={"clients": 64, "ports": count}
+    )
+
+
+def of_size(size: int) -> Work:
+    """Return traffic of datagrams of that size."""
+    return Work(name=f"payload-{size}", meaning=f"64 clients, {size} bytes", settings={"clients": 64, "size": size})
+
+
+def for_workers(count: int) -> Work:
+    """Return traffic for so many workers, by as many loads, no process bound to a CPU."""
+    return Work(
+        name=f"workers-{count}", meaning=f"{count} workers and as many loads", settings={"clients": 64}, loads=count
+    )
+
+
+SCALED_SOURCES = (1, 10, 100, 1_000, 10_000, 100_000)
+SCALED_LISTENERS = (1, 4, 16, 64)
+SCALED_SIZES = (16, 64, 256, 1_400, 8_192, 32_768)
+SCALED_WORKERS = (1, 2, 4)
