@@ -1,6 +1,6 @@
 """echod: an echo daemon for Linux hosts (RFC 862).
 
-The floors. Imports only go down; modules of one floor do not import each other (those of `core` may).
+The floors. Imports only go down; modules of one floor do not import each other (those of `core` may, and of `client`).
 
     __main__     8  where a process begins
     cli          7  argv to a command; the only module that prints or exits
@@ -10,6 +10,7 @@ The floors. Imports only go down; modules of one floor do not import each other 
     worker       4  one process: one epoll loop over its services
     udp, tcp     3  UdpEcho: receive, admit, reply; TcpEcho: accept, echo, half-close, limits
     books        3  totals, and the log entries made of them
+    client       3  `echod ping`: asks echo servers and says what became of the question; loaded for that alone
     ownership    2  the addresses of this host, asked for once a second
     announce     2  what the supervisor says of itself: status line, log entries
     batch        2  a vector of datagrams: what came in, what goes out, trains

@@ -49,7 +49,10 @@ _RELOAD_EXAMPLE: Final = """example (what `systemctl reload echod` does):
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit with its code."""
-    arguments = _parse(sys.argv[1:] if argv is None else argv)
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["ping"]:
+        sys.exit(_guarded(None, lambda: _ping(words[1:])))
+    arguments = _parse(words)
     sys.exit(_guarded(arguments.config, lambda: arguments.command(arguments)))
 
 
@@ -115,6 +118,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     again.set_defaults(command=_reload, config=None)
 
+    commands.add_parser("ping", help="ask an echo server and say what became of the question", add_help=False)
+
     # Bare `echod`, and `echod --config FILE`, mean `run`.
     bare = not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help", "--version"))
     return parser.parse_args(["run", *argv] if bare else argv)
@@ -144,6 +149,13 @@ def _reload(_arguments: argparse.Namespace) -> int:
     outcome = reload(status.directory(os.environ) or status.DEFAULT_DIRECTORY)
     print(outcome.text)
     return outcome.code
+
+
+def _ping(words: Sequence[str]) -> int:
+    """Measure. The client is imported here, so that the daemon never has it."""
+    from echod.client.command import ping  # noqa: PLC0415 - see above
+
+    return ping(words, sys.stdout, sys.stderr)
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -34,6 +34,29 @@ def serving(process: "subprocess.Popen[bytes]", deadline: float) -> bool:
     return False
 
 
+def shape(text: str) -> str:
+    """Put a sign in the place of what differs from run to run: times."""
+    text = re.sub(r"\d+(?:\.\d+)?(?:/\d+(?:\.\d+)?)+", "T/T", text)
+    return re.sub(r"(time[ =]|jitter |down |from )\d+(?:[.:]\d+)*(?= ?(?:ms|s|\(|\n))", r"\1T", text)
+
+
+def measure_as_printed(echod: Path, folder: Path) -> None:
+    """Run each console block of "Measure", and the command that made the picture; times are not compared."""
+    section = README[README.index("## Measure") : README.index("## Operate")]
+    blocks = re.findall(r"^```console\n\$ echod (.*?)\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
+    for words, shown in blocks:
+        command = [echod, *words.split()]
+        told = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30).stdout
+        assert shape(told) == shape(shown)
+    drawing = re.search(r"`echod (ping [^`]*--plot \.github/ping\.svg [^`]*)`", section)
+    assert drawing
+    (folder / ".github").mkdir(exist_ok=True)
+    command = [ROOT / ".venv-tests/bin/echod", *drawing[1].split()]  # this one has the plot extra
+    subprocess.run(command, cwd=folder, capture_output=True, check=True, timeout=60)
+    assert (folder / ".github/ping.svg").read_bytes().startswith(b"<?xml")
+
+
 def test_the_first_command_serves_what_the_examples_ask(tmp_path: Path) -> None:
     """In a fresh copy the first command installs and serves, and each line of "Try it" gets its answer."""
     if Path("/etc/echod.yaml").exists():
@@ -50,6 +73,7 @@ def test_the_first_command_serves_what_the_examples_ask(tmp_path: Path) -> None:
                 subprocess.run(["sh", "-ec", line], capture_output=True, text=True, check=True, timeout=30).stdout
                 for line in examples.strip().splitlines()
             ]
+            measure_as_printed(tmp_path / ".venv/bin/echod", tmp_path)
         finally:
             os.killpg(process.pid, signal.SIGTERM)
     assert answers[:3] == ["hi", "hello", "bonjour"]

@@ -1,0 +1,233 @@
+"""What `echod ping` does, from arguments to exit code.
+
+Owns the order of things. It writes to the streams that it is given and never exits by itself. Invariant: whatever
+ends a run, the statistics of what was measured are said before it does.
+"""
+
+import json
+import os
+import select
+import shutil
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from functools import partial
+from time import monotonic_ns
+from typing import Final, TextIO
+
+from echod.client.course import Course
+from echod.client.flood import Flood
+from echod.client.live import Live
+from echod.client.loop import Loop
+from echod.client.mtu import MtuProbe
+from echod.client.names import Names
+from echod.client.options import Options, help_text, parse_options
+from echod.client.outlet import open_outlet
+from echod.client.picture import Picture
+from echod.client.records import CsvRows, JsonLines
+from echod.client.report import Lines, statistics
+from echod.client.subject import Subject, Watcher
+from echod.client.target import Target, resolve
+from echod.client.tcp import TcpLine
+from echod.client.udp import UdpLine
+from echod.core import pathmtu, verdict
+from echod.core.errors import UsageError
+from echod.core.events import DAMAGED, Event
+from echod.core.listener import Protocol
+from echod.core.survey import Survey
+
+REPLIED: Final = 0
+NO_REPLY: Final = 1
+
+
+def ping(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
+    """Run `echod ping` with these arguments; return its exit code. Raises UsageError."""
+    run: Run | None = None
+    try:
+        if {"-h", "--help"} & set(argv):
+            out.write(help_text())
+            out.flush()
+            return REPLIED
+        options = parse_options(argv)
+        targets = [resolve(wish, options.family) for wish in options.wishes]
+        if options.mtu:
+            return _find_mtu(options, targets, out)
+        run = Run(options, targets, out, err)
+        run.measure()
+    except KeyboardInterrupt:  # before there is anything to say
+        return NO_REPLY
+    except BrokenPipeError:
+        # Who read our output has seen enough. What is still in its buffer must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+    return run.exit_code if run is not None else NO_REPLY
+
+
+class Run:
+    """One run over all targets."""
+
+    def __init__(self, options: Options, targets: Sequence[Target], out: TextIO, err: TextIO) -> None:
+        """Take what is asked, of whom, and where to say what came of it."""
+        self._options, self._targets = options, targets
+        self._out, self._err = out, err
+        self._watchers: list[Watcher] = []
+        self._subjects: list[Course | Flood] = []
+        self._names = Names(numeric=options.numeric)
+        self._live: Live | None = None
+        self._lines = Lines(out, stamps=options.stamps, quiet=options.quiet)
+
+    @property
+    def exit_code(self) -> int:
+        """Return 0 if a reply came, else 1."""
+        return REPLIED if any(subject.survey.received for subject in self._subjects) else NO_REPLY
+
+    def measure(self) -> None:
+        """Ask until it is enough, then say what it adds up to."""
+        options = self._options
+        with ExitStack() as stack:
+            picture = Picture(options.plot) if options.plot else None
+            rows = _open_rows(options, stack)
+            loop = Loop()
+            stack.callback(loop.close)
+            self._subjects += [self._prepare(target, loop, stack) for target in self._targets]
+            self._show_live(stack)
+            self._watchers.append(self._note)
+            objects = JsonLines(self._out, quiet=options.quiet)
+            self._watchers.append(objects.take if options.json else self._lines.take)
+            self._watchers += [watcher.take for watcher in (picture, rows, self._live) if watcher is not None]
+            self._begin()
+            loop.run(self._turn, partial(self._lines.progress, self._subjects))
+        for subject in self._subjects:
+            if isinstance(subject, Flood):
+                subject.finish()
+        if picture:
+            picture.draw(self._subjects)
+        self._end(objects)
+
+    def _prepare(self, target: Target, loop: Loop, stack: ExitStack) -> Course | Flood:
+        """Make the subject of a target, with its sockets."""
+        options = self._options
+        if options.flood:
+            sock = stack.enter_context(open_outlet(target, options))
+            flood = Flood(target, options, sock, self._watchers)
+            loop.register(sock.fileno(), flood.hear)
+            return flood
+        course = Course(target, options, watchers=self._watchers)
+        for source in range(options.sources):
+            line = _open_line(course, options, source, loop)
+            stack.callback(line.close)
+            course.lines.append(line)
+        return course
+
+    def _show_live(self, stack: ExitStack) -> None:
+        """Draw the live view where it is wanted and can be."""
+        options = self._options
+        if options.json or not self._err.isatty() or not (options.quiet or len(self._subjects) > 1):
+            return
+        try:
+            self._live = Live(self._err, self._subjects)
+        except ImportError:
+            return
+        stack.callback(self._live.close)
+        if self._out.isatty():
+            self._lines = Lines(self._out, stamps=options.stamps, quiet=True)  # both on one terminal are none
+
+    def _begin(self) -> None:
+        if not self._options.json:
+            for subject in self._subjects:
+                self._lines.begin(subject, self._options.sizes)
+        now = monotonic_ns()
+        for subject in self._subjects:
+            subject.start(now)
+
+    def _turn(self, now: int) -> int | None:
+        times = [time for subject in self._subjects if (time := subject.turn(now)) is not None]
+        self._out.flush()
+        if times and self._live:
+            times.append(self._live.turn(now))
+        return min(times, default=None)
+
+    def _note(self, _subject: Subject, event: Event) -> None:
+        if event.reason:
+            self._names.ask(event.address)
+
+    def _end(self, objects: JsonLines) -> None:
+        options = self._options
+        addresses = {address for each in self._subjects for _, address in each.survey.obstacles}
+        names = self._names.known(sorted(addresses))
+        verdicts = _verdicts(self._subjects) if options.compare else []
+        if options.json:
+            more = {"verdicts": verdicts} if verdicts else {}
+            objects.end(self._subjects, names, **more)
+        else:
+            width = shutil.get_terminal_size().columns
+            for subject in self._subjects:
+                self._out.write(statistics(subject, names, with_histogram=options.histogram, width=width))
+            if verdicts:
+                self._out.write("\n" + "".join(f"{line}\n" for line in verdicts))
+        self._out.flush()
+
+
+def _open_rows(options: Options, stack: ExitStack) -> CsvRows | None:
+    if options.csv is None:
+        return None
+    try:
+        return CsvRows(stack.enter_context(options.csv.open("w", encoding="utf-8", newline="")))
+    except OSError as error:
+        raise UsageError(f"ping: --csv {options.csv}: {error.strerror}") from None
+
+
+def _open_line(course: Course, options: Options, source: int, loop: Loop) -> UdpLine | TcpLine:
+    """Make a line of a course and let the loop hear it."""
+    make: Callable[[], socket.socket] = partial(open_outlet, course.target, options)
+    if course.target.protocol is Protocol.UDP:
+        sock = make()
+        line = UdpLine(sock, course.target, source)
+        loop.register(sock.fileno(), partial(course.hear, line))
+        return line
+    tcp = TcpLine(course.target, source, timeout=options.timeout, make=make)
+    hear = partial(course.hear, tcp)
+
+    def watch(sock: socket.socket, write: bool) -> None:  # noqa: FBT001 - as tcp.Watch
+        loop.watch(sock.fileno(), hear, select.EPOLLIN | (select.EPOLLOUT if write else 0))
+
+    tcp.watch = watch
+    tcp.forget = lambda sock: loop.unregister(sock.fileno())
+    return tcp
+
+
+def _verdicts(subjects: Sequence[Subject]) -> list[str]:
+    """Say what each pair of UDP and TCP means together."""
+    return [
+        f"{udp.target.endpoint}: {verdict.explain(_outcome(udp.survey), _outcome(tcp.survey))}"
+        for udp, tcp in zip(subjects[::2], subjects[1::2], strict=True)
+    ]
+
+
+def _outcome(survey: Survey) -> verdict.Outcome:
+    damaged = sum(survey.counts[kind] for kind in DAMAGED)
+    reasons = frozenset(reason for reason, _ in survey.obstacles)
+    return verdict.outcome(received=survey.received, damaged=damaged, reasons=reasons)
+
+
+def _find_mtu(options: Options, targets: Sequence[Target], out: TextIO) -> int:
+    """Search the path MTU of each target."""
+
+    def tell(text: str) -> None:
+        if not (options.quiet or options.json):
+            out.write(f"{text}\n")
+            out.flush()
+
+    found = False
+    for target in targets:
+        if not options.json:
+            out.write(f"MTU {target} ({target.ip})\n")
+        finding = MtuProbe(target, options, tell).run()
+        found = found or finding.passes is not None
+        sentences = pathmtu.explain(finding)
+        if options.json:
+            out.write(json.dumps({"event": "mtu", "target": str(target), **asdict(finding), "says": sentences}) + "\n")
+        else:
+            out.write("".join(f"{sentence}\n" for sentence in sentences))
+        out.flush()
+    return REPLIED if found else NO_REPLY

@@ -1,0 +1,126 @@
+"""One target on the way: when its probes go, which are in flight, what they added up to.
+
+Owns schedule, flight, survey and lines of a target, and tells every event to those who watch. Never waits and never
+prints. Invariant: an event is counted before anybody is told of it.
+"""
+
+from itertools import cycle
+from secrets import randbits
+from time import monotonic_ns, time_ns
+from typing import Final
+
+from echod.client.options import Options
+from echod.client.subject import Line, Watcher
+from echod.client.target import Target
+from echod.core.events import Event
+from echod.core.flight import Arrival, Flight, Obstacle
+from echod.core.icmp import THIS_HOST, Complaint
+from echod.core.probe import Payloads
+from echod.core.schedule import Pace, Schedule
+from echod.core.survey import Survey
+
+_BURST: Final = 64
+"""Probes that go at one go where many are due, before what came is looked at."""
+
+
+class Course:
+    """A target being asked."""
+
+    def __init__(self, target: Target, options: Options, *, watchers: list[Watcher]) -> None:
+        """Begin with no line: they are added."""
+        self.target = target
+        self.lines: list[Line] = []
+        self.flight = Flight(Payloads(randbits(32), options.pattern), timeout=options.timeout)
+        self.survey = Survey(sources=options.sources)
+        self.surveys = [Survey(sources=options.sources) for _ in range(options.sources)]
+        self.handshakes: list[int] = []
+        """Times that the connections took to stand, in ns."""
+        self.started = self.ended = 0
+        self._watchers = watchers
+        self._sizes = cycle(options.sizes)
+        self._pace = Pace(interval=options.interval, window=options.window, count=options.count)
+        self._deadline = options.deadline
+        self._schedule = Schedule(self._pace, 0)
+
+    def start(self, now: int) -> None:
+        """Begin; `now` is monotonic, in ns."""
+        self.started = self.ended = now
+        self._schedule = Schedule(self._pace, now)
+
+    @property
+    def ports(self) -> list[int]:
+        """Return the source ports."""
+        return [line.port for line in self.lines]
+
+    @property
+    def elapsed(self) -> int:
+        """Return how long it took, or has taken so far, in ns."""
+        return self.ended - self.started
+
+    def turn(self, now: int) -> int | None:
+        """Do what is due; return when to come again, or None when all is done."""
+        end = None if self._deadline is None else self.started + self._deadline
+        if end is not None and now >= end:
+            return None
+        for _ in range(_BURST):
+            due = self._schedule.next_due(self.flight.in_flight)
+            if due is None or due > now:
+                break
+            self._send(now)
+        if (expiry := self.flight.next_expiry()) is not None and expiry <= now:
+            for event in self.flight.expire(now, time_ns()):
+                self.tell(event)
+            expiry = self.flight.next_expiry()
+        if self._schedule.over and not self.flight.in_flight:
+            return None
+        limits = (self._schedule.next_due(self.flight.in_flight), expiry, end)
+        return min(limit for limit in limits if limit is not None)
+
+    def hear(self, line: Line) -> None:
+        """Take what has come on a line."""
+        for news in line.receive():
+            if isinstance(news, Arrival):
+                self.tell(self.flight.land(news))
+            elif isinstance(news, Obstacle):
+                self.tell(self.flight.refuse(news))
+            else:
+                self.handshakes.append(news.took)
+                self.flight.depart(news.wall, news.clock)
+        self.ended = monotonic_ns()
+
+    def tell(self, event: Event) -> None:
+        """Count an event and let everybody know."""
+        self.survey.take(event)
+        if len(self.surveys) > 1:
+            self.surveys[event.source].take(event)
+        for watcher in self._watchers:
+            watcher(self, event)
+
+    def _send(self, now: int) -> None:
+        """Send the next probe, and remember it."""
+        line = self.lines[(self.flight.next_sequence - 1) % len(self.lines)]
+        size = next(self._sizes)
+        stamp = time_ns()
+        payload = self.flight.payload(stamp, size)
+        clock, wall = monotonic_ns(), time_ns()
+        complaint = line.send(payload)
+        self.flight.launch(stamp, wall, clock, size, line.source)
+        self._schedule.sent(now)
+        self.ended = now
+        self.survey.sent += 1
+        if len(self.surveys) > 1:
+            self.surveys[line.source].sent += 1
+        if complaint is not None:
+            self._refuse(complaint, payload, line)
+
+    def _refuse(self, complaint: Complaint, payload: bytes, line: Line) -> None:
+        """Let the probe that could not go be one that was refused by this host."""
+        obstacle = Obstacle(
+            reason=complaint.reason,
+            address=complaint.address or THIS_HOST,
+            mtu=complaint.mtu,
+            wall=time_ns(),
+            source=line.source,
+            data=payload,
+        )
+        self.tell(self.flight.refuse(obstacle))

@@ -1,0 +1,238 @@
+"""As many datagrams as the path takes: trains out (UDP_SEGMENT), trains in (UDP_GRO, `Vector`), every byte verified.
+
+Owns the socket's part of a flood. What a reply means `Torrent` says. Invariant: no more than a window is in flight,
+but for one train after each `STALL`, without which a flood that lost a whole window would stand still.
+"""
+
+import errno
+import select
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from secrets import randbits
+from struct import Struct
+from time import monotonic_ns, time_ns
+from typing import Final
+
+from echod.batch import UDP_SEGMENT
+from echod.client.options import Options
+from echod.client.subject import Watcher
+from echod.client.target import Target, endpoint
+from echod.client.udp import UdpLine
+from echod.core.errors import UsageError
+from echod.core.events import Event, Kind
+from echod.core.flight import Arrival, Obstacle
+from echod.core.icmp import local_error
+from echod.core.probe import SEQUENCE_BYTES, Payloads
+from echod.core.survey import Survey
+from echod.core.torrent import Shape, Torrent
+from echod.core.trains import MAX_JOINED, MAX_PAYLOAD
+from echod.sockets import UDP_GRO
+from echod.vector import CONTROL_BYTES, SLOTS, Vector
+
+STALL: Final = 10_000_000
+"""Ns without a reply after which a train goes all the same: ping's flood sends a hundred times a second at least."""
+
+_BURST: Final = 16
+"""Trains that go at one go, so that what came is looked at in between."""
+
+_STAMPED: Final = 32
+"""`msg_controllen` of a datagram: SO_TIMESTAMPNS alone."""
+_STAMPED_TRAIN: Final = 56
+"""... of a train: UDP_GRO behind it."""
+
+_SEGMENT: Final = Struct("=H")
+_NO_TRAIN: Final = (errno.EIO, errno.EINVAL, errno.EMSGSIZE)
+
+
+class Flood:
+    """A target under a flood."""
+
+    def __init__(self, target: Target, options: Options, sock: socket.socket, watchers: list[Watcher]) -> None:
+        """Take a socket of `outlet`. Raises UsageError where sizes do not suit."""
+        size = options.sizes[0]
+        if len(options.sizes) > 1 or size < SEQUENCE_BYTES:
+            raise UsageError(f"ping: -f sends probes of one size, {SEQUENCE_BYTES} bytes or more")
+        self.target = target
+        self.survey = Survey()
+        self.surveys: Sequence[Survey] = [self.survey]
+        self.ports = [int(sock.getsockname()[1])]
+        self.handshakes: Sequence[int] = ()
+        self.sock = sock
+        self._options = options
+        self._watchers = watchers
+        self._train = max(1, min(MAX_JOINED, MAX_PAYLOAD // size, options.window))
+        shape = Shape(size=size, train=self._train, window=options.window, timeout=options.timeout)
+        self._torrent = Torrent(Payloads(randbits(32), options.pattern), self.survey, shape)
+        self._size = size
+        self._joined = self._train > 1
+        self._errors = UdpLine(sock, target, 0)
+        self._vector = Vector()
+        self._peer = _sockaddr(target)
+        self._started = self._ended = self._progress = 0
+        with suppress(OSError):  # kernels before 5.0 have no UDP_GRO: replies then come one by one
+            sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
+        _quieten(sock)
+
+    def start(self, now: int) -> None:
+        """Begin."""
+        self._started = self._ended = self._progress = now
+
+    @property
+    def elapsed(self) -> int:
+        """Return how long it took, or has taken so far, in ns."""
+        return self._ended - self._started
+
+    def turn(self, now: int) -> int | None:
+        """Send what may go; return when to come again, or None when all is done."""
+        torrent, options = self._torrent, self._options
+        if options.deadline is not None and now - self._started >= options.deadline:
+            return None
+        left = None if options.count is None else options.count - self.survey.sent
+        if left == 0:
+            settled = not torrent.in_flight or now - self._progress >= options.timeout
+            return None if settled else self._progress + options.timeout
+        if now - self._progress >= STALL:
+            self._progress = now
+            if not torrent.room:
+                torrent.give_up()
+        for _ in range(_BURST):
+            count = self._train if left is None else min(self._train, left)
+            if not torrent.room or (due := self._due()) > now or not self._send(count):
+                break
+            left = None if left is None else left - count
+            if left == 0:
+                break
+        self._ended = now
+        due = self._due()
+        return max(due, now) if torrent.room and due > now else now + (0 if torrent.room else STALL)
+
+    def finish(self) -> None:
+        """Count what never came."""
+        self._torrent.finish()
+
+    def hear(self) -> None:
+        """Take what has come, a vector full."""
+        vector = self._vector
+        vector.restore(vector.spans[SLOTS])
+        count = vector.receive(self.sock.fileno())
+        if count < 0:
+            self._hear_errors()
+            return
+        span = vector.spans[count]
+        peers = vector.peers(span, self.target.family)
+        controls, lengths = span.control_length.tolist(), span.length.tolist()
+        for slot in range(count):
+            self._take(slot, lengths[slot], controls[slot], peers[slot])
+        self._ended = self._progress = monotonic_ns()
+
+    def _take(self, slot: int, length: int, control: int, peer: bytes) -> None:
+        """Take the datagram or train of a slot."""
+        vector, asked = self._vector, peer == self._peer
+        at = vector.control_at + slot * CONTROL_BYTES
+        wall = time_ns()
+        if control in (_STAMPED, _STAMPED_TRAIN):
+            wall = vector.longs[at // 8 + 2] * 10**9 + vector.longs[at // 8 + 3]
+        segment = vector.words[(at + _STAMPED + 16) // 4] if control == _STAMPED_TRAIN else max(1, length)
+        data = vector.payload(slot, 0, length)
+        trains = -(-length // (segment * self._train)) if segment == self._size else 0
+        if asked and trains == 1 and self._torrent.land_all(data, segment, wall):
+            return
+        for start in range(0, max(1, length), segment):
+            part = data[start : start + segment]
+            if not (asked and self._torrent.land_all(part, len(part), wall)):
+                self._tell(part, wall, peer)
+
+    def _tell(self, data: bytes, wall: int, peer: bytes) -> None:
+        """Look at one reply by itself, and say what it is where it is nothing ordinary."""
+        asked = peer == self._peer
+        address = self.target.endpoint if asked else _endpoint(peer)
+        arrival = Arrival(data=data, wall=wall, clock=0, address=address, asked=asked)
+        event = self._torrent.land(arrival)
+        if event.kind is not Kind.REPLY:
+            self._watch(event)
+
+    def _watch(self, event: Event) -> None:
+        for watcher in self._watchers:
+            watcher(self, event)
+
+    def _due(self) -> int:
+        """Return when the next train is due: in the past where there is no rate."""
+        return self._started + self.survey.sent * self._options.interval
+
+    def _send(self, count: int) -> bool:
+        """Send a train; tell whether the next may follow at once."""
+        wall = time_ns()
+        data = self._torrent.load(wall, count)
+        try:
+            if self._joined:
+                control = [(socket.IPPROTO_UDP, UDP_SEGMENT, _SEGMENT.pack(self._size))]
+                self.sock.sendmsg([data], control, 0, self.target.address)
+            else:
+                self._send_apart(data)
+        except OSError as error:
+            return self._meet(error.errno or 0)
+        self._torrent.launch(wall, count)
+        return True
+
+    def _send_apart(self, data: memoryview) -> None:
+        """Send the probes of a train one by one; a full send queue is waited for, or a part of the train would be."""
+        for start in range(0, len(data), self._size):
+            with suppress(BlockingIOError):
+                self.sock.sendto(data[start : start + self._size], self.target.address)
+                continue
+            select.select([], [self.sock], [], STALL / 1e9)
+            self.sock.sendto(data[start : start + self._size], self.target.address)
+
+    def _meet(self, number: int) -> bool:
+        """Do what an errno of a send asks for; tell whether to go on."""
+        if number == errno.EAGAIN:
+            return False
+        if number in _NO_TRAIN and self._joined:
+            self._joined = False  # the route or the device takes no trains
+            return True
+        if not self._hear_errors():
+            self._refuse(Obstacle(reason=local_error(number).reason, address="", wall=time_ns()))
+        return False
+
+    def _hear_errors(self) -> bool:
+        """Take what is in the error queue; tell whether anything was."""
+        obstacles = self._errors.complaints()
+        for obstacle in obstacles:
+            self._refuse(obstacle)
+        return bool(obstacles)
+
+    def _refuse(self, obstacle: Obstacle) -> None:
+        event = Event(
+            kind=Kind.REFUSED,
+            time=obstacle.wall,
+            address=obstacle.address,
+            reason=obstacle.reason,
+            mtu=obstacle.mtu,
+        )
+        self.survey.take(event)
+        self._watch(event)
+
+
+def _quieten(sock: socket.socket) -> None:
+    """Leave out the control messages that nobody reads here: `Vector` has little room for them."""
+    ipv6 = sock.family == socket.AF_INET6
+    sock.setsockopt(*((socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 0) if ipv6 else (socket.IPPROTO_IP, 12, 0)))
+
+
+def _sockaddr(target: Target) -> bytes:
+    """Return a target's address as `Vector.peers` has it."""
+    port = target.address[1].to_bytes(2, "big")
+    family = int(target.family).to_bytes(2, "little")
+    packed = socket.inet_pton(target.family, target.ip.partition("%")[0])
+    if target.family == socket.AF_INET:
+        return family + port + packed
+    scope = target.address[3] if len(target.address) > 3 else 0  # noqa: PLR2004 - (address, port, flow, scope)
+    return family + port + bytes(4) + packed + scope.to_bytes(4, "little")
+
+
+def _endpoint(peer: bytes) -> str:
+    """Write an address as it lies in a `sockaddr`."""
+    family = socket.AddressFamily(int.from_bytes(peer[:2], "little"))
+    packed = peer[4:8] if family == socket.AF_INET else peer[8:24]
+    return endpoint((socket.inet_ntop(family, packed), int.from_bytes(peer[2:4], "big")))

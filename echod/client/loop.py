@@ -1,0 +1,102 @@
+"""One epoll loop for all targets: what is due, what came, what the operator wants.
+
+Owns waiting, to the microsecond and without timers, and the signals. Never sends or reads a probe (`Course` does).
+Invariant: nothing here blocks but the one wait, and that ends with whatever comes first.
+"""
+
+import ctypes
+import select
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic_ns
+from typing import Final
+
+_SPIN: Final = 60_000
+"""How long before a probe is due, in ns, the loop looks without sleeping: what the kernel takes to wake a process."""
+
+_PR_SET_TIMERSLACK: Final = 29
+_LONGEST: Final = 10**9
+_ENDING: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+_CAUGHT: Final = _ENDING | {signal.SIGQUIT}
+
+OnReady = Callable[[], None]
+Turn = Callable[[int], int | None]
+
+
+class Loop:
+    """The loop."""
+
+    def __init__(self) -> None:
+        """Catch the signals from here on."""
+        self._epoll = select.epoll()
+        self._on_ready: dict[int, OnReady] = {}
+        self._asked: list[int] = []
+        self._signals, write = socket.socketpair()
+        self._signals.setblocking(False)
+        write.setblocking(False)
+        self._write = write
+        self._previous = {number: signal.signal(number, lambda *_: None) for number in _CAUGHT}
+        signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _CAUGHT)
+        self.register(self._signals.fileno(), self._on_signal)
+        # By default a sleep may take 50 us longer than asked, to save power.
+        ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
+
+    def close(self) -> None:
+        """Give the signals back."""
+        signal.set_wakeup_fd(-1)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._signals.close()
+        self._write.close()
+        self._epoll.close()
+
+    def register(self, fd: int, on_ready: OnReady, events: int = select.EPOLLIN) -> None:
+        """Call `on_ready` when there is something to read on `fd`, or an error."""
+        self._epoll.register(fd, events)
+        self._on_ready[fd] = on_ready
+
+    def watch(self, fd: int, on_ready: OnReady, events: int) -> None:
+        """Register `fd`, or wait for other events on it."""
+        if fd in self._on_ready:
+            self._epoll.modify(fd, events)
+        else:
+            self.register(fd, on_ready, events)
+
+    def unregister(self, fd: int) -> None:
+        """Forget `fd`; to be called before it is closed."""
+        with suppress(OSError):
+            self._epoll.unregister(fd)
+        self._on_ready.pop(fd, None)
+
+    def run(self, turn: Turn, on_quit: Callable[[], None]) -> None:
+        r"""Call `turn` with the monotonic time in ns, again at the time that it returns, until it returns None.
+
+        Ctrl-C ends it too; Ctrl-\ calls `on_quit`.
+        """
+        while not self._asked:
+            until = turn(monotonic_ns())
+            if until is None:
+                return
+            for fd, _ in self._wait(until):
+                if fd in self._on_ready:
+                    self._on_ready[fd]()
+            if signal.SIGQUIT in self._asked:
+                self._asked.remove(signal.SIGQUIT)
+                on_quit()
+
+    def _on_signal(self) -> None:
+        self._asked += [number for number in self._signals.recv(64) if number in _CAUGHT]
+
+    def _wait(self, until: int) -> list[tuple[int, int]]:
+        """Wait until something is ready, or until that time."""
+        remaining = min(until - monotonic_ns(), _LONGEST)
+        if remaining > _SPIN:
+            # epoll counts in milliseconds, select in microseconds; and an epoll set is itself a descriptor.
+            select.select([self._epoll], [], [], (remaining - _SPIN) / 1e9)
+        while True:
+            ready = self._epoll.poll(0)
+            if ready or monotonic_ns() >= until or remaining == _LONGEST:
+                return ready

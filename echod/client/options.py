@@ -1,0 +1,268 @@
+"""The command line of `echod ping`.
+
+Owns the words and their meaning: letters are ping's where ping has them. Never resolves a name and never prints.
+Invariant: options that contradict each other are a UsageError here, so no module behind has to wonder.
+"""
+
+import argparse
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, NoReturn, TypeVar
+
+from echod.client.target import Wish, parse
+from echod.core.errors import UsageError
+from echod.core.listener import Protocol
+from echod.core.quantities import MAX_NUMBER, parse_duration, parse_number, parse_pattern, parse_sizes, parse_tos
+
+DEFAULT_SIZE: Final = 56
+"""Bytes, as ping's."""
+DEFAULT_INTERVAL: Final = 10**9
+DEFAULT_TIMEOUT: Final = 2 * 10**9
+MAX_WINDOW: Final = 65_536
+FLOOD_WINDOW: Final = 1024
+MAX_SOURCES: Final = 256
+PLOT_SUFFIXES: Final = (".svg", ".png")
+
+DISCOVERY: Final = {"dont": 0, "want": 1, "do": 2, "probe": 3}
+"""IP_PMTUDISC_* (linux/in.h); `probe` is `--mtu`'s own."""
+
+Value = TypeVar("Value")
+
+_DESCRIPTION: Final = """Ask an echo server (RFC 862) over UDP or TCP and say what became of the question.
+
+Each TARGET is [udp://|tcp://]HOST[:PORT]: UDP and port 7 unless it says otherwise. Several
+are asked at the same time. Every probe has a number, a send time and a checksum in it, so that loss,
+duplicates, reordering, damage, late replies and replies from elsewhere are told from each other. Round-trip
+times end with the kernel's own stamp of the arrival, not with the moment when this process got to it."""
+
+_EPILOG: Final = """durations are seconds (0.2) or have a unit: 50us, 200ms, 2m.
+
+Ctrl-C ends the run with the statistics; Ctrl-\\ prints a line of them and goes on.
+
+exit codes: 0 a reply came, from any TARGET; 1 none came; 2 usage, or a name has no address.
+
+below 24 bytes a probe has no send time in it, below 12 no checksum; below 4 its number repeats, so damage may be
+taken for another number; at 0 replies are counted in order, and neither order nor duplicates can be told.
+
+examples:
+  echod ping -c 5 192.0.2.1                    five probes to udp://192.0.2.1:7
+  echod ping tcp://[2001:db8::1]:7007          over TCP, to another port
+  echod ping -i 100us -c 100000 -q HOST        10,000 a second, statistics only
+  echod ping -q -i 0.2 A B C                   three hosts, one refreshing line for each
+  echod ping --sources 16 --json HOST          16 paths of an ECMP network, as JSON
+  echod ping --mtu HOST                        path MTU
+  echod ping --compare tcp HOST                is UDP filtered, or is the host down?
+  echod ping -f -w 10 HOST                     as fast as it goes, for ten seconds"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What is asked for. Times in ns, sizes in bytes of payload."""
+
+    wishes: tuple[Wish, ...]
+    family: socket.AddressFamily | None
+    count: int | None
+    interval: int
+    deadline: int | None
+    timeout: int
+    window: int
+    sizes: tuple[int, ...]
+    pattern: bytes
+    source: str
+    sources: int
+    tos: int | None
+    ttl: int | None
+    discovery: int | None
+    flood: bool
+    quiet: bool
+    stamps: bool
+    numeric: bool
+    json: bool
+    csv: Path | None
+    histogram: bool
+    plot: Path | None
+    mtu: bool
+    compare: bool
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises instead of printing and exiting."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"ping: {message}; see `echod ping --help`")
+
+
+def _value(read: Callable[[str], Value]) -> Callable[[str], Value]:
+    """Let argparse show the sentence of a ValueError as it is."""
+
+    def convert(text: str) -> Value:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert
+
+
+def _number(low: int, high: int) -> Callable[[str], int]:
+    return _value(lambda text: parse_number(text, low, high))
+
+
+def _add_probes(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how many, how fast, how long")
+    add = group.add_argument
+    duration = _value(parse_duration)
+    add("-c", dest="count", type=_number(1, MAX_NUMBER), metavar="N", help="stop after N probes to each TARGET")
+    add("-i", dest="interval", type=duration, metavar="TIME", help="between probes (1 s); 0: when the last is answered")
+    add("--rate", type=_number(1, 10**7), metavar="N", help="probes a second to each TARGET, instead of -i")
+    add("--window", type=_number(1, MAX_WINDOW), metavar="N", help="at most N in flight (-i 0: 1; -f: 1024)")
+    add("-f", dest="flood", action="store_true", help="flood: trains of UDP datagrams, each reply verified, no lines")
+    add("-w", dest="deadline", type=duration, metavar="TIME", help="end after TIME, whatever is in flight")
+    add("-W", dest="timeout", type=duration, metavar="TIME", help="give a probe up after TIME (2 s); later is late")
+
+
+def _add_packets(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what is sent, and from where")
+    add = group.add_argument
+    sizes = _value(parse_sizes)
+    add(
+        "-s",
+        dest="sizes",
+        type=sizes,
+        metavar="SIZES",
+        help="bytes of payload (56): 56, 64-1472 or 64,512,1472 in turn",
+    )
+    add("-p", dest="pattern", type=_value(parse_pattern), metavar="HEX", help="fill probes with these 1 to 16 bytes")
+    add("-I", dest="source", default="", metavar="SOURCE", help="source address, or interface")
+    sources = "N source ports in turn: paths of an ECMP network; loss and latency of each"
+    add("--sources", type=_number(1, MAX_SOURCES), default=1, metavar="N", help=sources)
+    add(
+        "-Q",
+        dest="tos",
+        type=_value(parse_tos),
+        metavar="TOS",
+        help="TOS or traffic class: 0 to 255, 0x.., or a DSCP name",
+    )
+    add("-t", dest="ttl", type=_number(1, 255), metavar="TTL", help="time to live, or hop limit")
+    discovery = "path MTU discovery: do never fragments, want fragments at this host, dont lets routers fragment"
+    add("-M", dest="discovery", choices=("do", "want", "dont"), help=discovery)
+    add("-4", dest="family", action="store_const", const=socket.AF_INET, help="IPv4 only")
+    add("-6", dest="family", action="store_const", const=socket.AF_INET6, help="IPv6 only")
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what is shown")
+    add = group.add_argument
+    quiet = "no line for each reply; on a terminal with the `client` extra, one refreshing line for each TARGET"
+    add("-q", dest="quiet", action="store_true", help=quiet)
+    add("-D", dest="stamps", action="store_true", help="the time, in seconds since 1970, before each line")
+    add("-n", dest="numeric", action="store_true", help="do not look up the names of routers")
+    add("--json", action="store_true", help="one JSON object a line instead of text, the summary last")
+    add("--csv", type=Path, metavar="FILE", help="write a row for each event besides")
+    add("--histogram", action="store_true", help="the distribution of round-trip times, below the statistics")
+    plot = "draw latency over time, losses and distribution: FILE.svg or FILE.png (needs the `plot` extra)"
+    add("--plot", type=Path, metavar="FILE", help=plot)
+
+
+def _add_modes(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("instead of pinging")
+    add = group.add_argument
+    add("--mtu", action="store_true", help="find the path MTU with probes that may not be fragmented")
+    add("--compare", choices=("tcp",), help="ask each TARGET over TCP too, and say what both mean together")
+    add("-h", "--help", action="help", help=argparse.SUPPRESS)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="echod ping",
+        usage="echod ping [OPTION]... TARGET...",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        add_help=False,
+        allow_abbrev=False,
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=26, width=110),
+    )
+    parser.add_argument("targets", nargs="+", metavar="TARGET", help=argparse.SUPPRESS)
+    for add in (_add_probes, _add_packets, _add_output, _add_modes):
+        add(parser)
+    return parser
+
+
+def help_text() -> str:
+    """Return what `echod ping --help` says."""
+    return _parser().format_help()
+
+
+def parse_options(argv: Sequence[str]) -> Options:
+    """Read the command line. Raises UsageError."""
+    found = _parser().parse_args(list(argv))
+    _refuse_contradictions(found)
+    interval = found.interval
+    if found.rate:
+        interval = 10**9 // found.rate
+    if interval is None:
+        interval = 0 if found.flood else DEFAULT_INTERVAL
+    options = Options(
+        wishes=tuple(parse(text) for text in found.targets),
+        interval=interval,
+        timeout=DEFAULT_TIMEOUT if found.timeout is None else found.timeout,
+        window=found.window or (FLOOD_WINDOW if found.flood else 1 if interval == 0 else MAX_WINDOW),
+        sizes=found.sizes or (DEFAULT_SIZE,),
+        pattern=found.pattern or b"",
+        discovery=DISCOVERY[found.discovery] if found.discovery else None,
+        compare=found.compare is not None,
+        **_same(found),
+    )
+    return _checked(options)
+
+
+def _same(found: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that are what they were read as."""
+    names = "family count deadline source sources tos ttl flood quiet stamps numeric json csv histogram plot mtu"
+    return {name: getattr(found, name) for name in names.split()}
+
+
+def _refuse_contradictions(found: argparse.Namespace) -> None:
+    """Refuse options that cannot be had together."""
+    pairs = [
+        ("rate", "interval", "--rate and -i say the same thing: write one of them"),
+        ("flood", "sources", "-f uses one source port: leave --sources out"),
+        ("flood", "csv", "-f has no event for each reply: leave --csv out"),
+        ("flood", "plot", "-f has no event for each reply: leave --plot out"),
+        ("flood", "interval", "-f goes as fast as it can: leave -i out, or write --rate"),
+        ("mtu", "flood", "--mtu chooses its own pace: leave -f out"),
+        ("mtu", "sizes", "--mtu chooses its own sizes: leave -s out"),
+        ("mtu", "discovery", "--mtu chooses its own discovery: leave -M out"),
+        ("mtu", "csv", "--mtu has no event for each reply: leave --csv out"),
+        ("mtu", "plot", "--mtu has no event for each reply: leave --plot out"),
+        ("mtu", "histogram", "--mtu measures no latency: leave --histogram out"),
+        ("mtu", "sources", "--mtu uses one source port: leave --sources out"),
+        ("mtu", "compare", "--mtu and --compare are two things: write one of them"),
+    ]
+    for one, other, sentence in pairs:
+        given = getattr(found, other)
+        if getattr(found, one) and given is not None and given is not False and (other != "sources" or given > 1):
+            raise UsageError(f"ping: {sentence}")
+    if found.plot and found.plot.suffix not in PLOT_SUFFIXES:
+        raise UsageError(f"ping: --plot {found.plot}: write a name that ends in .svg or .png")
+    if found.timeout == 0:
+        raise UsageError("ping: -W 0 gives every probe up at once: write a longer time")
+
+
+def _checked(options: Options) -> Options:
+    """Refuse what the protocols asked cannot do; add the TCP twins of `--compare`."""
+    tcp = [wish for wish in options.wishes if wish.protocol is Protocol.TCP]
+    if options.compare:
+        if tcp:
+            raise UsageError("ping: --compare tcp asks over TCP by itself: write each TARGET once, over UDP")
+        twins = (replace(wish, protocol=Protocol.TCP) for wish in options.wishes)
+        pairs = zip(options.wishes, twins, strict=True)
+        options = replace(options, wishes=tuple(wish for pair in pairs for wish in pair))
+    if (tcp or options.compare) and 0 in options.sizes:
+        raise UsageError("ping: nothing cannot be sent over TCP: leave size 0 out")
+    for word, given in (("-f", options.flood), ("--mtu", options.mtu)):
+        if given and (tcp or options.compare):
+            raise UsageError(f"ping: {word} is for UDP: leave {'--compare' if options.compare else 'tcp://'} out")
+    return options

@@ -1,0 +1,159 @@
+"""The sockets of `echod ping`: the only module of the client that binds.
+
+Owns every socket option. Never sends or receives. Invariant: what leaves here is non-blocking, hears of ICMP errors,
+and stamps what arrives, where the kernel can.
+"""
+
+import errno
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+from struct import Struct
+from typing import Final
+
+from echod.client.options import Options
+from echod.client.target import Target
+from echod.core.errors import UsageError
+from echod.core.listener import Protocol
+from echod.sockets import IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, Buffers, set_buffers
+
+# linux/in.h, in6.h, asm-generic/socket.h: not all are in Python 3.11's socket module.
+IP_RECVERR: Final = 11
+IP_RECVTTL: Final = 12
+IP_RECVFRAGSIZE: Final = 25
+IPV6_MTU: Final = 24
+IPV6_RECVERR: Final = 25
+IPV6_RECVFRAGSIZE: Final = 77
+SO_TIMESTAMPNS: Final = 35
+
+_TIMESPEC: Final = Struct("=qq")
+
+BUFFERS: Final = Buffers(receive=4 * 1024**2, send=4 * 1024**2)
+"""Room for a window of replies while this process waits for a CPU."""
+
+_REASONS: Final = {
+    errno.EADDRNOTAVAIL: "is no address of this host",
+    errno.ENODEV: "is no interface of this host",
+    errno.EPERM: "may not be chosen by this user",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Names:
+    """Options that have a name for each family."""
+
+    level: int
+    tos: int
+    ttl: int
+    receive_ttl: int
+    errors: int
+    discovery: int
+    fragments: int
+
+
+_NAMES: Final = {
+    socket.AF_INET: _Names(
+        level=socket.IPPROTO_IP,
+        tos=socket.IP_TOS,
+        ttl=socket.IP_TTL,
+        receive_ttl=IP_RECVTTL,
+        errors=IP_RECVERR,
+        discovery=IP_MTU_DISCOVER,
+        fragments=IP_RECVFRAGSIZE,
+    ),
+    socket.AF_INET6: _Names(
+        level=socket.IPPROTO_IPV6,
+        tos=socket.IPV6_TCLASS,
+        ttl=socket.IPV6_UNICAST_HOPS,
+        receive_ttl=socket.IPV6_RECVHOPLIMIT,
+        errors=IPV6_RECVERR,
+        discovery=IPV6_MTU_DISCOVER,
+        fragments=IPV6_RECVFRAGSIZE,
+    ),
+}
+
+
+def open_outlet(target: Target, options: Options) -> socket.socket:
+    """Make a socket for a target, on a source port of its own; neither connected nor connecting.
+
+    Raises UsageError where the source cannot be had.
+    """
+    kind = socket.SOCK_DGRAM if target.protocol is Protocol.UDP else socket.SOCK_STREAM
+    try:
+        sock = socket.socket(target.family, kind)
+    except OSError as error:
+        raise UsageError(f"{target}: {error.strerror}") from None
+    try:
+        sock.setblocking(False)
+        _set_up(sock, target, options)
+        _choose_source(sock, target, options.source)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def read_stamp(value: bytes) -> int:
+    """Read the value of an SO_TIMESTAMPNS control message: ns since 1970."""
+    seconds, nanoseconds = _TIMESPEC.unpack_from(value)
+    return int(seconds) * 10**9 + int(nanoseconds)
+
+
+def discover(sock: socket.socket, mode: int) -> None:
+    """Set how a socket goes about the path MTU, as `options.DISCOVERY` has it."""
+    names = _NAMES[socket.AddressFamily(sock.family)]
+    sock.setsockopt(names.level, names.discovery, mode)
+
+
+def tell_fragments(sock: socket.socket) -> None:
+    """Let each datagram that came in fragments tell the size of the greatest."""
+    names = _NAMES[socket.AddressFamily(sock.family)]
+    with suppress(OSError):  # kernels before 4.12 do not know it: then nothing is told
+        sock.setsockopt(names.level, names.fragments, 1)
+
+
+def _set_up(sock: socket.socket, target: Target, options: Options) -> None:
+    names = _NAMES[target.family]
+    sock.setsockopt(names.level, names.receive_ttl, 1)
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    if options.tos is not None:
+        sock.setsockopt(names.level, names.tos, options.tos)
+    if options.ttl is not None:
+        sock.setsockopt(names.level, names.ttl, options.ttl)
+    if options.discovery is not None:
+        sock.setsockopt(names.level, names.discovery, options.discovery)
+    sock.setsockopt(names.level, names.errors, 1)
+    if target.protocol is Protocol.TCP:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    else:
+        set_buffers(sock, BUFFERS)
+
+
+def _choose_source(sock: socket.socket, target: Target, source: str) -> None:
+    """Take the source address or interface that was asked for; without one, any port of any address."""
+    if not source:
+        if target.protocol is Protocol.UDP:
+            sock.bind(("::" if target.family == socket.AF_INET6 else "", 0))  # the port is known from here on
+        return
+    try:
+        if _is_address(source):
+            host, _, zone = source.partition("%")
+            scope = (socket.if_nametoindex(zone),) if zone else ()
+            sock.bind((host, 0, 0, *scope) if scope else (host, 0))
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, source.encode())
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0, f"cannot be the source: {error.strerror or error}")
+        raise UsageError(f"-I {source}: {reason}") from None
+    if not _is_address(source) and target.protocol is Protocol.UDP:
+        sock.bind(("::" if target.family == socket.AF_INET6 else "", 0))
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text.partition("%")[0])
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,80 @@
+"""What the parts of the client know of each other.
+
+Owns the shapes that reports and loop see: who is asked (`Subject`), over what (`Line`), what a line brings (`News`).
+Never does anything. Invariant: a report reads a subject and changes nothing in it.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from echod.client.target import Target
+from echod.core.events import Event
+from echod.core.flight import Arrival, Obstacle
+from echod.core.icmp import Complaint
+from echod.core.survey import Survey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connected:
+    """A connection stands, and what waited for it went at these times in ns; `took` is how long the handshake took."""
+
+    wall: int
+    clock: int
+    took: int
+
+
+News = Arrival | Obstacle | Connected
+
+
+class Line(Protocol):
+    """What carries probes to a target and brings back what comes."""
+
+    source: int
+    """Index of its source port among those of the target."""
+    port: int
+    """The source port; zero while there is none."""
+
+    def send(self, payload: bytes) -> Complaint | None:
+        """Send a probe; return what stands in the way if it could not go."""
+
+    def receive(self) -> Iterable[News]:
+        """Yield what has come."""
+
+
+class Subject(Protocol):
+    """A target that is being asked: by probes (`Course`), or by a flood of them (`Flood`)."""
+
+    @property
+    def target(self) -> Target:
+        """Return whom."""
+
+    @property
+    def survey(self) -> Survey:
+        """Return what it adds up to."""
+
+    @property
+    def surveys(self) -> Sequence[Survey]:
+        """Return what it adds up to for each source port."""
+
+    @property
+    def ports(self) -> Sequence[int]:
+        """Return the source ports."""
+
+    @property
+    def handshakes(self) -> Sequence[int]:
+        """Return the times that connections took to stand, in ns."""
+
+    @property
+    def elapsed(self) -> int:
+        """Return how long it took, or has taken so far, in ns."""
+
+    def start(self, now: int) -> None:
+        """Begin; `now` is monotonic, in ns."""
+
+    def turn(self, now: int) -> int | None:
+        """Do what is due; return when to come again, or None when all is done."""
+
+
+Watcher = Callable[[Subject, Event], None]
+"""Is told of every event, after it was counted."""

@@ -1,0 +1,130 @@
+"""Whom to ask: what the operator wrote, and the address that it stands for.
+
+Owns the text form and the look-up of names. Never opens a socket. Invariant: a `Target` has a numeric address, so
+nothing behind it waits for a name server.
+"""
+
+import re
+import socket
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Final
+
+from echod.core.errors import UsageError
+from echod.core.listener import MAX_PORT, Protocol
+
+ECHO_PORT: Final = 7
+"""RFC 862."""
+
+_SOCKET_KINDS: Final = {Protocol.UDP: socket.SOCK_DGRAM, Protocol.TCP: socket.SOCK_STREAM}
+
+_REASONS: Final = {
+    socket.EAI_NONAME: "no such name",
+    socket.EAI_AGAIN: "the name server does not answer",
+    socket.EAI_FAIL: "the name server refuses to answer",
+}
+
+Address = tuple[str, int] | tuple[str, int, int, int]
+"""As sendto(2) takes it, in Python's form."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What the operator wrote."""
+
+    protocol: Protocol
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A wish with its address."""
+
+    wish: Wish
+    family: socket.AddressFamily
+    address: Address
+
+    @property
+    def protocol(self) -> Protocol:
+        """Return the protocol that it is asked over."""
+        return self.wish.protocol
+
+    @property
+    def ip(self) -> str:
+        """Return the numeric address, with its zone where it has one."""
+        return self.address[0]
+
+    @property
+    def endpoint(self) -> str:
+        """Return numeric address and port."""
+        return endpoint(self.address)
+
+    def __str__(self) -> str:
+        """Write the target as the operator would."""
+        host = f"[{self.wish.host}]" if ":" in self.wish.host else self.wish.host
+        return f"{self.protocol.value}://{host}:{self.wish.port}"
+
+
+def endpoint(address: Address) -> str:
+    """Write an address and its port, as in 192.0.2.1:7 or [2001:db8::1]:7."""
+    return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+
+
+def parse(text: str) -> Wish:
+    """Read `[udp://|tcp://]HOST[:PORT]`; an IPv6 address with a port stands in brackets.
+
+    Raises UsageError.
+    """
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest = Protocol.UDP.value, text
+    if scheme not in [protocol.value for protocol in Protocol]:
+        raise UsageError(f'"{text}": the protocol "{scheme}" is not known, write udp:// or tcp://')
+    found = re.fullmatch(r"\[([^\[\]]+)\](?::([0-9]+))?|([^:\[\]/\s]+)(?::([0-9]+))?", rest)
+    if found:
+        host, port = found[1] or found[3], found[2] or found[4] or str(ECHO_PORT)
+    elif rest.count(":") > 1 and _is_address(rest):
+        host, port = rest, str(ECHO_PORT)
+    else:
+        raise UsageError(f'"{text}" is no target, write [udp://|tcp://]HOST[:PORT]')
+    if not 1 <= int(port[:6]) <= MAX_PORT:
+        raise UsageError(f'"{text}": the port {port} is out of bounds, write 1 to {MAX_PORT}')
+    return Wish(protocol=Protocol(scheme), host=host, port=int(port))
+
+
+def resolve(wish: Wish, family: socket.AddressFamily | None) -> Target:
+    """Look up the address of a wish; the first that the resolver names. None is any family.
+
+    Raises UsageError.
+    """
+    try:
+        found = socket.getaddrinfo(wish.host, wish.port, family or socket.AF_UNSPEC, _SOCKET_KINDS[wish.protocol])
+    except socket.gaierror as error:
+        raise UsageError(f"{wish.host}: {_reason(error, wish.host, family)}") from None
+    except (UnicodeError, OverflowError):
+        raise UsageError(f"{wish.host}: no such name") from None
+    found = [each for each in found if each[0] in (socket.AF_INET, socket.AF_INET6)]
+    if not found:
+        raise UsageError(f"{wish.host}: has no address that can be asked")
+    number, _, _, _, address = found[0]
+    if number == socket.AF_INET:
+        return Target(wish=wish, family=socket.AF_INET, address=(str(address[0]), int(address[1])))
+    numeric, port, flow, scope = str(address[0]), *(int(each) for each in address[1:4])
+    return Target(wish=wish, family=socket.AF_INET6, address=(numeric, port, flow, scope))
+
+
+def _reason(error: socket.gaierror, host: str, family: socket.AddressFamily | None) -> str:
+    wanted = {socket.AF_INET: "IPv4", socket.AF_INET6: "IPv6"}.get(family) if family else None
+    no_address = (socket.EAI_NODATA, socket.EAI_ADDRFAMILY)
+    if wanted and (error.errno in no_address or (error.errno == socket.EAI_NONAME and _is_address(host))):
+        return f"has no {wanted} address"
+    return _REASONS.get(error.errno or 0, str(error.strerror).lower())
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,125 @@
+"""A line over UDP: one socket, its replies and the errors in its error queue.
+
+Owns the reading of control messages. Never decides what a reply means (`Flight` does). Invariant: the socket is not
+connected, so a reply from another address than the one asked is seen, not dropped by the kernel.
+"""
+
+import socket
+from collections.abc import Iterator
+from time import monotonic_ns, time_ns
+from typing import Final
+
+from echod.client.outlet import IP_RECVERR, IPV6_RECVERR, SO_TIMESTAMPNS, read_stamp
+from echod.client.target import Target, endpoint
+from echod.core.flight import Arrival, Obstacle
+from echod.core.icmp import THIS_HOST, Complaint, local_error, read_error
+
+_CONTROL_BYTES: Final = 512
+_MOST: Final = 65_536
+_BURST: Final = 256
+"""Datagrams taken at one go, so that a flood of replies does not hold up the next probe."""
+
+_TRIES: Final = 3
+"""Of one send: the kernel also puts the error of an earlier probe into its way, once for each."""
+
+
+class UdpLine:
+    """One source port towards one target."""
+
+    def __init__(self, sock: socket.socket, target: Target, source: int) -> None:
+        """Take a socket of `outlet`; `source` is the index of its port among those of the target."""
+        self.sock = sock
+        self.source = source
+        self.port = int(sock.getsockname()[1])
+        self._target = target
+        self._address = target.address
+        self._peer = target.address[:2]
+        self._errors = IP_RECVERR if target.family == socket.AF_INET else IPV6_RECVERR
+        self._queued: list[Obstacle] = []
+
+    def send(self, payload: bytes) -> Complaint | None:
+        """Send a probe; return what stands in the way if it could not go."""
+        number = 0
+        for _ in range(_TRIES):
+            try:
+                self.sock.sendto(payload, self._address)
+            except OSError as error:
+                number = error.errno or 0
+                if complaint := self._read_errors():
+                    return complaint
+            else:
+                return None
+        return local_error(number)
+
+    def receive(self) -> Iterator[Arrival | Obstacle]:
+        """Yield what has come, errors first."""
+        yield from self.complaints()
+        for _ in range(_BURST):
+            try:
+                data, control, _, address = self.sock.recvmsg(_MOST, _CONTROL_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # an error of the queue, told here too
+            clock = monotonic_ns()
+            stamp, ttl = _read_control(control)
+            yield Arrival(
+                data=data,
+                wall=stamp or time_ns(),
+                clock=clock,
+                address=endpoint(address),
+                stamped=stamp is not None,
+                asked=address[:2] == self._peer,
+                source=self.source,
+                ttl=ttl,
+            )
+
+    def complaints(self) -> list[Obstacle]:
+        """Return what routers and the peer complained of since the last time."""
+        self._read_errors()
+        queued, self._queued = self._queued, []
+        return queued
+
+    def _read_errors(self) -> Complaint | None:
+        """Queue what routers and the peer complained of; return what this host did, about a probe that never went."""
+        local = None
+        while True:
+            try:
+                data, control, _, _ = self.sock.recvmsg(_MOST, _CONTROL_BYTES, socket.MSG_ERRQUEUE)
+            except OSError:
+                return local
+            for _, kind, value in control:
+                if kind == self._errors:
+                    complaint = read_error(value)
+                    if complaint.address == THIS_HOST:
+                        local = complaint
+                    else:
+                        self._queue(complaint, data)
+
+    def _queue(self, complaint: Complaint, data: bytes) -> None:
+        self._queued.append(
+            Obstacle(
+                reason=complaint.reason,
+                address=complaint.address,
+                mtu=complaint.mtu,
+                wall=time_ns(),
+                source=self.source,
+                data=data,
+            )
+        )
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.sock.close()
+
+
+def _read_control(control: list[tuple[int, int, bytes]]) -> tuple[int | None, int | None]:
+    """Return the kernel's stamp of a datagram, in ns since 1970, and its time to live."""
+    stamp = ttl = None
+    for level, kind, value in control:
+        if level == socket.SOL_SOCKET:
+            if kind == SO_TIMESTAMPNS:
+                stamp = read_stamp(value)
+        elif kind in (socket.IP_TTL, socket.IPV6_HOPLIMIT):
+            ttl = int.from_bytes(value[:4], "little")
+    return stamp, ttl

@@ -1,0 +1,55 @@
+"""Whether replies come in the order in which their probes went (RFC 4737).
+
+Owns the counts of reordering. Duplicates are none of its business: it is told of the first reply to each probe.
+Invariant: a stream without loss that comes in order has none reordered, and loss alone makes none.
+"""
+
+from bisect import bisect_right
+from typing import Final
+
+_KEPT: Final = 4096
+"""Arrivals in order that are remembered, to tell how far one that was overtaken fell behind."""
+
+
+class Order:
+    """Counts of the Type-P-Reordered singleton (RFC 4737, 3) and its sizes (4.2.2, 4.2.3)."""
+
+    def __init__(self) -> None:
+        """Begin with nothing arrived."""
+        self.arrived = 0
+        self.reordered = 0
+        self.max_extent = 0
+        """Places by which the worst fell behind: arrivals between the first that overtook it and itself."""
+        self.max_late = 0
+        """Time by which the worst fell behind the first that overtook it, in ns."""
+        self._next_expected = 0
+        self._peaks: list[int] = []
+        self._positions: list[tuple[int, int]] = []
+
+    def add(self, index: int, time: int, count: int = 1) -> None:
+        """Take the first reply to a probe, or to `count` in a row; `time` of arrival in ns."""
+        if index >= self._next_expected:
+            self._next_expected = index + count
+            self._peaks.append(index + count - 1)
+            self._positions.append((self.arrived, time))
+            if len(self._peaks) > 2 * _KEPT:
+                del self._peaks[:_KEPT], self._positions[:_KEPT]
+        else:
+            self.reordered += count
+            # The first arrival with a higher index is the oldest peak above it: peaks only rise.
+            position, then = self._positions[bisect_right(self._peaks, index)]
+            self.max_extent = max(self.max_extent, self.arrived + count - 1 - position)
+            self.max_late = max(self.max_late, time - then)
+        self.arrived += count
+
+    def merge(self, other: "Order") -> None:
+        """Take the counts of another stream."""
+        self.arrived += other.arrived
+        self.reordered += other.reordered
+        self.max_extent = max(self.max_extent, other.max_extent)
+        self.max_late = max(self.max_late, other.max_late)
+
+    @property
+    def ratio(self) -> float:
+        """Return the share of the reordered among all that arrived."""
+        return self.reordered / self.arrived if self.arrived else 0.0

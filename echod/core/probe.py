@@ -1,0 +1,129 @@
+"""The payload of a probe: what `echod ping` writes into a datagram so that it can tell what became of it.
+
+Owns the layout, and what it means where a reply differs from it. It never remembers what was sent (`flight.py` does).
+Invariant: a payload is a function of run, sequence number, send time, size and pattern alone, so it can be made again
+at any time and compared to what came back, byte by byte.
+
+The header, in network byte order, is 24 bytes: sequence number (4), run (4), CRC-32 over the whole payload with this
+field zero (4), magic (2), size of the payload (2), send time in ns since 1970 (8). The rest is a pattern. A payload
+with less room carries as much of the header as fits, below four bytes the low end of the sequence number:
+
+    12 to 23 bytes    the send time is not in it: of a reply older than the memory of the run nothing can be told
+     4 to 11 bytes    nor a checksum
+     1 to  3 bytes    numbers come again after 256, 65,536, ... probes, and damage may turn one number into another
+     0 bytes          replies are taken for those to the probes in flight in their order: neither order nor
+                      duplicates can be told
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from struct import Struct
+from typing import Final
+from zlib import crc32
+
+MAX_SIZE: Final = 65_535
+"""Bytes of payload that the header can name; no datagram has more."""
+
+SEQUENCE_BYTES: Final = 4
+MAX_SEQUENCE: Final = 2**32 - 1
+MAGIC: Final = 0xEC40
+
+_HEADER: Final = Struct(">IIIHHQ")
+HEADER_BYTES: Final = _HEADER.size
+_CHECKSUM_AT: Final = 8
+_CHECKSUM_END: Final = 12
+
+
+class Damage(Enum):
+    """What a reply is beside the payload that was sent."""
+
+    NONE = "none"
+    TRUNCATED = "truncated"
+    """It ends early; what there is, is right."""
+    EXTENDED = "extended"
+    """All that was sent is there, and more behind it."""
+    CORRUPT = "corrupt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """How a reply compares to what was sent.
+
+    `offset` is the first byte that is wrong, missing or too much, counted from zero; `count` how many bytes are.
+    """
+
+    damage: Damage
+    offset: int = 0
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What a whole payload says of itself: its number, and its send time in ns since 1970."""
+
+    sequence: int
+    sent: int
+
+
+WHOLE: Final = Verdict(damage=Damage.NONE)
+
+
+class Payloads:
+    """The payloads of one run of probes."""
+
+    def __init__(self, run: int, pattern: bytes = b"") -> None:
+        """Take the run, 32 bits that no other run has, and what fills the room behind the header.
+
+        Without a pattern each byte is its own offset modulo 256, as ping has it.
+        """
+        self.run = run
+        unit = pattern or bytes(range(256))
+        self._filler = (unit * (MAX_SIZE // len(unit) + 1))[:MAX_SIZE]
+
+    def encode(self, sequence: int, sent: int, size: int) -> bytes:
+        """Return the payload of a probe: number, send time in ns since 1970, size in bytes up to `MAX_SIZE`."""
+        if size >= HEADER_BYTES:
+            rest = self._filler[HEADER_BYTES:size]
+            checksum = crc32(rest, crc32(_HEADER.pack(sequence, self.run, 0, MAGIC, size, sent)))
+            return _HEADER.pack(sequence, self.run, checksum, MAGIC, size, sent) + rest
+        if size < SEQUENCE_BYTES:
+            return sequence.to_bytes(SEQUENCE_BYTES, "big")[SEQUENCE_BYTES - size :]
+        cut = _HEADER.pack(sequence, self.run, 0, MAGIC, size, sent)[:size]
+        if size < _CHECKSUM_END:
+            return cut
+        return cut[:_CHECKSUM_AT] + crc32(cut).to_bytes(4, "big") + cut[_CHECKSUM_END:]
+
+    def read(self, data: bytes) -> Header | None:
+        """Return what a payload says of itself if it is whole and of this run; it needs a full header for that."""
+        if len(data) < HEADER_BYTES:
+            return None
+        sequence, run, checksum, magic, size, sent = _HEADER.unpack_from(data)
+        if (run, magic, size) != (self.run, MAGIC, len(data)):
+            return None
+        head = _HEADER.pack(sequence, run, 0, magic, size, sent)
+        return Header(sequence=sequence, sent=sent) if crc32(data[HEADER_BYTES:], crc32(head)) == checksum else None
+
+
+def compare(data: bytes, expected: bytes) -> Verdict:
+    """Say how a reply differs from what was sent."""
+    if data == expected:
+        return WHOLE
+    common = min(len(data), len(expected))
+    wrong = [offset for offset in range(common) if data[offset] != expected[offset]]
+    if wrong:
+        return Verdict(damage=Damage.CORRUPT, offset=wrong[0], count=len(wrong))
+    damage = Damage.TRUNCATED if len(data) < len(expected) else Damage.EXTENDED
+    return Verdict(damage=damage, offset=common, count=abs(len(data) - len(expected)))
+
+
+def akin(data: bytes, expected: bytes) -> bool:
+    """Tell whether a damaged reply may be one to this probe: its run is right, or both its number and checksum.
+
+    Patterns are alike in all probes and prove nothing. With less than twelve bytes nothing speaks against it.
+    """
+    if min(len(data), len(expected)) < _CHECKSUM_END:
+        return True
+    if data[SEQUENCE_BYTES:_CHECKSUM_AT] == expected[SEQUENCE_BYTES:_CHECKSUM_AT]:
+        return True
+    number, checksum = slice(SEQUENCE_BYTES), slice(_CHECKSUM_AT, _CHECKSUM_END)
+    return data[number] == expected[number] and data[checksum] == expected[checksum]

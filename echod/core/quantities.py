@@ -1,0 +1,77 @@
+"""What an operator writes on the command line of `echod ping`: durations, sizes, patterns, service classes.
+
+Owns the text forms. Invariant: each parser returns a value within its bounds or raises ValueError with one sentence
+that says what to write.
+"""
+
+import re
+from typing import Final
+
+from echod.core.probe import MAX_SIZE
+
+NANOSECONDS: Final = {"": 10**9, "s": 10**9, "ms": 10**6, "us": 10**3, "m": 60 * 10**9, "h": 3600 * 10**9}
+MAX_SECONDS: Final = 10**7
+MAX_PATTERN: Final = 16
+MAX_NUMBER: Final = 10**9
+
+SERVICE_CLASSES: Final = {
+    "EF": 46,
+    "VA": 44,
+    "LE": 1,
+    **{f"CS{number}": 8 * number for number in range(8)},
+    **{f"AF{row}{drop}": 8 * row + 2 * drop for row in range(1, 5) for drop in range(1, 4)},
+}
+"""DSCP by name (RFC 2474, 2597, 3246, 5865, 8622)."""
+
+
+def parse_duration(text: str) -> int:
+    """Read seconds, or a number with us, ms, s, m or h behind it; return ns."""
+    found = re.fullmatch(r"([0-9]{0,9}(?:\.[0-9]{0,9})?)(us|ms|s|m|h|)", text)
+    if not found or not re.search("[0-9]", found[1]):
+        raise ValueError(f'"{text}" is no duration: write seconds, such as 0.2, or 50us, 200ms, 2m')
+    whole, _, fraction = found[1].partition(".")
+    nanoseconds = int(f"{whole or 0}{fraction:0<9}") * NANOSECONDS[found[2]] // 10**9
+    if nanoseconds > MAX_SECONDS * 10**9:
+        raise ValueError(f'"{text}" is too long: write at most {MAX_SECONDS} seconds')
+    return nanoseconds
+
+
+def parse_number(text: str, low: int, high: int) -> int:
+    """Read a whole number within bounds."""
+    if not re.fullmatch(r"[0-9]{1,12}", text) or not low <= int(text) <= high:
+        raise ValueError(f'"{text}" is out of bounds: write a whole number from {low} to {high}')
+    return int(text)
+
+
+def parse_sizes(text: str) -> tuple[int, ...]:
+    """Read one size, a range as 64-1472, or several of both with commas between; sizes in bytes of payload."""
+    sizes: list[int] = []
+    for part in text.split(","):
+        found = re.fullmatch(r"([0-9]{1,6})(?:-([0-9]{1,6}))?", part.strip())
+        if not found:
+            raise ValueError(f'"{part}" is no size: write bytes, such as 56, a range 64-1472 or a list 64,512,1472')
+        first, last = int(found[1]), int(found[2] or found[1])
+        if max(first, last) > MAX_SIZE:
+            raise ValueError(f"{max(first, last)} bytes do not fit into any datagram: write at most {MAX_SIZE}")
+        sizes += range(first, last + 1) if first <= last else range(first, last - 1, -1)
+    return tuple(sizes)
+
+
+def parse_pattern(text: str) -> bytes:
+    """Read up to 16 bytes as hexadecimal digits."""
+    digits = text.removeprefix("0x")
+    if not re.fullmatch(f"(?:[0-9a-fA-F]{{2}}){{1,{MAX_PATTERN}}}", digits):
+        raise ValueError(f'"{text}" is no pattern: write 1 to {MAX_PATTERN} bytes as hexadecimal digits, such as ff00')
+    return bytes.fromhex(digits)
+
+
+def parse_tos(text: str) -> int:
+    """Read the TOS byte as a number (0x10, 16), or a DSCP name, such as EF, for its upper six bits."""
+    if text.upper() in SERVICE_CLASSES:
+        return SERVICE_CLASSES[text.upper()] << 2
+    if re.fullmatch(r"0[xX][0-9a-fA-F]{1,2}", text):
+        return int(text, 16)
+    try:
+        return parse_number(text, 0, 255)
+    except ValueError:
+        raise ValueError(f'"{text}" is no TOS: write 0 to 255, 0x00 to 0xff, or a DSCP name such as EF') from None

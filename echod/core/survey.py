@@ -1,0 +1,111 @@
+"""What a stream of events adds up to: the statistics of one target, or of one source port of it.
+
+Owns the counts. It reads events and nothing else, so what is printed live, written to files and summed up at the end
+cannot disagree. Invariant: sent = received + damaged + refused + lost + in flight, at any time.
+"""
+
+from dataclasses import dataclass, field
+
+from echod.core.events import DAMAGED, Event, Kind
+from echod.core.latency import Latency, Variation
+from echod.core.order import Order
+from echod.core.outages import Outages
+
+
+@dataclass(slots=True, kw_only=True)
+class Obstacles:
+    """Errors of one kind from one address: how many, and the least MTU that they told."""
+
+    count: int = 0
+    mtu: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Stream:
+    """The probes of one source port: a network keeps the order of no more than that."""
+
+    order: Order = field(default_factory=Order)
+    variation: Variation = field(default_factory=Variation)
+
+
+@dataclass(slots=True, kw_only=True)
+class Survey:
+    """The statistics."""
+
+    sources: int = 1
+    """Source ports that the probes take turns in."""
+    sent: int = 0
+    received: int = 0
+    """Probes with a whole reply from the address asked, in time or late."""
+    counts: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
+    """Events of each kind."""
+    ends: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
+    """Probes without a whole reply, by why."""
+    obstacles: dict[tuple[str, str], Obstacles] = field(default_factory=dict)
+    """By reason and address."""
+    first_damage: dict[Kind, Event] = field(default_factory=dict)
+    elsewhere: set[str] = field(default_factory=set)
+    """Addresses that answered though others were asked."""
+    latency: Latency = field(default_factory=Latency)
+    streams: dict[int, Stream] = field(default_factory=dict)
+    """By source port; order and variation are judged within each."""
+    outages: Outages = field(default_factory=Outages)
+
+    @property
+    def in_flight(self) -> int:
+        """Return how many probes nothing is known of yet."""
+        return self.sent - self.received - sum(self.ends.values())
+
+    @property
+    def loss(self) -> float:
+        """Return the share of probes without a whole reply among those of which the end is known, as ping does."""
+        settled = self.received + sum(self.ends.values())
+        return sum(self.ends.values()) / settled if settled else 0.0
+
+    @property
+    def order(self) -> Order:
+        """Return the counts of reordering, summed over all streams."""
+        total = Order()
+        for stream in self.streams.values():
+            total.merge(stream.order)
+        return total
+
+    @property
+    def variation(self) -> Variation:
+        """Return the delay variation over all streams; jitter is their mean, weighted by replies."""
+        total = Variation()
+        for stream in self.streams.values():
+            total.merge(stream.variation)
+        return total
+
+    def take(self, event: Event) -> None:
+        """Count an event."""
+        kind = event.kind
+        self.counts[kind] += 1
+        if event.settles:
+            self._settle(event)
+        if kind in DAMAGED:
+            self.first_damage.setdefault(kind, event)
+        elif kind is Kind.REFUSED:
+            obstacles = self.obstacles.setdefault((event.reason, event.address), Obstacles())
+            obstacles.count += 1
+            obstacles.mtu = min(filter(None, (obstacles.mtu, event.mtu)), default=0)
+        elif kind is Kind.ELSEWHERE:
+            self.elsewhere.add(event.address)
+
+    def _settle(self, event: Event) -> None:
+        sequence = event.sequence or 0
+        if event.before is not None:
+            self.ends[event.before] -= 1
+            self.outages.answered(sequence, event.sent, event.until)
+        if event.kind in (Kind.REPLY, Kind.LATE):
+            index, rtt = sequence // self.sources, event.rtt or 0
+            self.received += 1
+            self.latency.add(rtt)
+            stream = self.streams.setdefault(event.source, Stream())
+            stream.variation.add(index, rtt)
+            stream.order.add(index, event.time)
+            return
+        self.ends[event.kind] += 1
+        if event.kind in (Kind.LOST, Kind.REFUSED):
+            self.outages.lost(sequence, event.sent, event.until)

@@ -1,0 +1,237 @@
+"""A flood of probes of one size: a ring of what was sent, checked in whole trains.
+
+Owns the ring; never touches a socket or a clock. It counts the same things as `flight.py` and `survey.py`, a train at
+a time, because at 300,000 replies a second nobody can look at each. Invariant: a reply counts as received only if
+every byte of it is the byte that was sent.
+"""
+
+from array import array
+from dataclasses import dataclass
+from typing import Final
+
+from echod.core.events import Event, Kind
+from echod.core.flight import Arrival
+from echod.core.probe import Damage, Payloads, Verdict, akin, compare
+from echod.core.survey import Stream, Survey
+
+RING_WINDOWS: Final = 8
+"""A reply is known while fewer than so many windows of probes went after its probe."""
+
+_NONE, _IN_FLIGHT, _ANSWERED, _REFUSED = range(4)
+_KINDS: Final = {
+    Damage.CORRUPT: Kind.CORRUPT,
+    Damage.TRUNCATED: Kind.TRUNCATED,
+    Damage.EXTENDED: Kind.EXTENDED,
+}
+_SUSPECTS: Final = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """Of a flood: bytes of each probe, at least four; probes of a train, and in flight; when a reply is late, in ns."""
+
+    size: int
+    train: int
+    window: int
+    timeout: int
+
+
+class Torrent:
+    """The ring of one flood. Sequence numbers begin with 0, and each train at a multiple of its length."""
+
+    def __init__(self, payloads: Payloads, survey: Survey, shape: Shape) -> None:
+        """Begin with nothing sent."""
+        size, train, window = shape.size, shape.train, shape.window
+        self._payloads = payloads
+        self._survey = survey
+        self._size, self._train = size, train
+        self._window = max(window, train)
+        self._timeout = shape.timeout
+        self._refused: dict[int, Kind] = {}
+        trains = -(-self._window * RING_WINDOWS // train)
+        self._slots = trains * train
+        self._bytes = bytearray(self._slots * size)
+        self._state = bytearray(self._slots)
+        self._stamps = array("Q", bytes(8 * trains))
+        self._stream = survey.streams.setdefault(0, Stream())
+        self._horizon = 0
+        """Probes below it do not count as in flight: a window of later ones went, and some of those came back."""
+        self.next_sequence = 0
+        self.in_flight = 0
+
+    @property
+    def room(self) -> int:
+        """Return how many probes may go now, a multiple of the train."""
+        return max(0, self._window - self.in_flight) // self._train * self._train
+
+    def load(self, wall: int, count: int) -> memoryview:
+        """Write the next train, of `count` probes, into the ring; return its bytes. `launch` makes it count."""
+        first = self.next_sequence % self._slots
+        if self.next_sequence >= self._slots:
+            self._retire(self.next_sequence - self._slots)
+        encode, size = self._payloads.encode, self._size
+        numbers = range(self.next_sequence, self.next_sequence + count)
+        train = b"".join([encode(number, wall, size) for number in numbers])
+        self._bytes[first * size : first * size + len(train)] = train
+        return memoryview(train)
+
+    def launch(self, wall: int, count: int) -> None:
+        """Note that the train went, at this time in ns since 1970."""
+        first = self.next_sequence % self._slots
+        self._stamps[first // self._train] = wall
+        self._state[first : first + count] = bytes([_IN_FLIGHT]) * count
+        self.next_sequence += count
+        self.in_flight += count
+        self._survey.sent += count
+
+    def give_up(self) -> None:
+        """Stop waiting for what is in flight; if it comes after all it is welcome."""
+        self._horizon = self.next_sequence
+        self.in_flight = 0
+
+    def finish(self) -> None:
+        """Count what never came."""
+        first = max(0, self.next_sequence - self._slots)
+        for sequence in range(first - first % self._train, self.next_sequence, self._train):
+            self._retire(sequence)
+
+    # -- what comes back
+
+    def land_all(self, data: bytes, segment: int, wall: int) -> bool:
+        """Take replies that came as one train and lie in one train of the ring; tell whether all were what was sent.
+
+        Where they are not, nothing is counted: `land` each.
+        """
+        if segment != self._size or len(data) % segment:
+            return False
+        sequence, count = int.from_bytes(data[:4], "big"), len(data) // segment
+        first = sequence % self._slots
+        if not (self._is_known(sequence) and sequence % self._train + count <= self._train):
+            return False
+        if self._state[first : first + count] != bytes([_IN_FLIGHT]) * count:
+            return False
+        if self._bytes[first * segment : (first + count) * segment] != data:
+            return False
+        self._answer(sequence, count, wall)
+        return True
+
+    def land(self, arrival: Arrival) -> Event:
+        """Say what a single reply is, and count it."""
+        data = arrival.data
+        sequence = int.from_bytes(data[:4], "big")
+        verdict = compare(data, self._expected(sequence)) if self._is_known(sequence) else None
+        if verdict is None or verdict.damage is Damage.CORRUPT:
+            found = None if self._payloads.read(data) else self._by_likeness(data)
+            if found is None:
+                return self._unknown(arrival)
+            sequence, verdict = found, compare(data, self._expected(found))
+        return self._settle(arrival, sequence, verdict)
+
+    # -- how it is told
+
+    def _is_known(self, sequence: int) -> bool:
+        return max(0, self.next_sequence - self._slots) <= sequence < self.next_sequence
+
+    def _expected(self, sequence: int) -> bytes:
+        at = sequence % self._slots * self._size
+        return bytes(self._bytes[at : at + self._size])
+
+    def _by_likeness(self, data: bytes) -> int | None:
+        """Find the probe without an answer that is most like what came: more than half of its bytes must be right."""
+        best, least = None, 0.5
+        oldest = max(0, self._horizon - self._window, self.next_sequence - self._slots)
+        for sequence in range(oldest, self.next_sequence)[:_SUSPECTS]:
+            if self._state[sequence % self._slots] == _IN_FLIGHT:
+                expected = self._expected(sequence)
+                found = compare(data, expected)
+                wrong = found.count / len(data) if found.damage is Damage.CORRUPT else 0.0
+                if wrong < least and akin(data, expected):
+                    best, least = sequence, wrong
+        return best
+
+    def _settle(self, arrival: Arrival, sequence: int, verdict: Verdict) -> Event:
+        """Count a reply to a known probe."""
+        slot = sequence % self._slots
+        state, sent = self._state[slot], self._stamps[slot // self._train]
+        rtt = max(0, arrival.wall - sent)
+        kind = _KINDS.get(verdict.damage, Kind.REPLY)
+        if kind is Kind.REPLY:
+            kind = Kind.DUPLICATE if state == _ANSWERED else kind if arrival.asked else Kind.ELSEWHERE
+        event = Event(
+            kind=kind,
+            time=arrival.wall,
+            sequence=sequence,
+            settles=state == _IN_FLIGHT and kind is not Kind.REPLY,
+            size=len(arrival.data),
+            expected=self._size,
+            sent=sent,
+            until=arrival.wall,
+            rtt=rtt,
+            address=arrival.address,
+            offset=verdict.offset,
+            count=verdict.count,
+        )
+        if kind is Kind.REPLY:
+            self._answer(sequence, 1, arrival.wall)
+            return event
+        if event.settles:
+            self._state[slot] = _REFUSED
+            self._refused[sequence] = kind
+            self.in_flight -= sequence >= self._horizon
+        self._survey.take(event)
+        return event
+
+    def _answer(self, sequence: int, count: int, wall: int) -> None:
+        """Count whole replies to probes in a row, all of one train and none of them answered before."""
+        first = sequence % self._slots
+        rtt = max(0, wall - self._stamps[first // self._train])
+        waiting = self._state[first : first + count].count(_IN_FLIGHT)
+        self._state[first : first + count] = bytes([_ANSWERED]) * count
+        if sequence >= self._horizon:
+            self.in_flight -= waiting
+        if waiting < count:
+            self._survey.ends[self._refused.pop(sequence)] -= 1
+        survey = self._survey
+        survey.received += count
+        survey.counts[Kind.LATE if rtt > self._timeout else Kind.REPLY] += count
+        survey.latency.add(rtt, count)
+        self._stream.variation.add(sequence // self._train, rtt)
+        self._stream.order.add(sequence, wall, count)
+        while self._horizon + self._window + self._train <= sequence:
+            self.in_flight -= self._waiting(self._horizon)
+            self._horizon += self._train
+
+    def _waiting(self, sequence: int) -> int:
+        """Return how many of the train that begins with that probe are in flight."""
+        first = sequence % self._slots
+        return self._state[first : first + self._train].count(_IN_FLIGHT)
+
+    def _retire(self, sequence: int) -> None:
+        """Count those of a train that never came, and forget it."""
+        first = sequence % self._slots
+        state = self._state[first : first + self._train]
+        lost = state.count(_IN_FLIGHT)
+        if sequence >= self._horizon:
+            self.in_flight -= lost
+            self._horizon = sequence + self._train
+        self._survey.ends[Kind.LOST] += lost
+        self._survey.counts[Kind.LOST] += lost
+        if lost and not state.count(_ANSWERED):
+            index = first // self._train
+            start = self._stamps[index]
+            until = max(start, self._stamps[(index + 1) % len(self._stamps)])
+            self._survey.outages.lost(sequence // self._train, start, until)
+        self._state[first : first + self._train] = bytes(self._train)
+
+    def _unknown(self, arrival: Arrival) -> Event:
+        """Count what no remembered probe explains."""
+        header = self._payloads.read(arrival.data)
+        event = Event(
+            kind=Kind.FOREIGN if header is None else Kind.STALE,
+            time=arrival.wall,
+            sequence=header.sequence if header else None,
+            size=len(arrival.data),
+            address=arrival.address,
+        )
+        self._survey.take(event)
+        return event

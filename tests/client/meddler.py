@@ -1,0 +1,134 @@
+"""A bridge that does harm by a plan, and keeps account of it: what `echod ping` must find out of a path.
+
+Run as `python meddler.py PLAN` in a namespace with the links `near` (to the client) and `far` (to the server). It
+writes the port of the service that it meddles with at once, and its account, deeds and how often, when stdin ends.
+Everything else passes as it is. Harm is done to the probe on its way out ("... out") or to its reply.
+"""
+
+import json
+import os
+import select
+import socket
+import sys
+import time
+from dataclasses import dataclass
+
+from deeds import Plan, corrupt  # its neighbour, for it runs as a script
+
+ECHO_PORT = 7
+FRAME_BYTES = 1 << 17
+
+HELD_SECONDS = {"overtaken": 0.0, "delay": 0.05, "late": 0.9}
+"""Deeds that hold a reply back: for so long, and until another one has passed."""
+
+# linux/if_packet.h and linux/if_ether.h
+SOL_PACKET = 263
+PACKET_VNET_HDR = 15
+PACKET_IGNORE_OUTGOING = 23
+ETH_P_ALL = 3
+
+SO_RCVBUFFORCE = 33  # asm-generic/socket.h
+BUFFER_BYTES = 16 << 20  # no frame is lost that is not in the account
+
+VNET = 10  # a virtio_net_hdr: with it, checksums that the kernel has left to the hardware pass as such
+HEADERS = {b"\x08\x00": (9, 20), b"\x86\xdd": (6, 40)}
+"""By EtherType: where the IP header says what it carries, and how long it is."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Held:
+    """A reply that is held back."""
+
+    frame: bytes
+    due: float
+    overtaken: bool = False
+
+
+class Meddler:
+    """The bridge."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Open both links."""
+        self._plan = plan
+        self._near, self._far = _link("near"), _link("far")
+        self._fates: dict[bytes, str] = {}
+        self._held: list[Held] = []
+
+    def run(self) -> None:
+        """Carry frames until stdin ends."""
+        while True:
+            ready, _, _ = select.select([sys.stdin, self._near, self._far], [], [], 0.01)
+            if self._near in ready:
+                self._carry_out(self._near.recv(FRAME_BYTES))
+            if self._far in ready:
+                self._carry_back(self._far.recv(FRAME_BYTES))
+            self._release()
+            if sys.stdin in ready:
+                return
+
+    def _carry_out(self, frame: bytes) -> None:
+        payload, ports = _read(frame)
+        if ports[1:] != (ECHO_PORT,):
+            self._far.send(frame)
+            return
+        deed = self._plan.next()
+        if not deed.endswith(" out"):
+            self._fates[payload] = deed
+        for copy in _copies(deed.removesuffix(" out") if deed.endswith(" out") else "answer", frame, payload):
+            self._far.send(copy)
+
+    def _carry_back(self, frame: bytes) -> None:
+        payload, ports = _read(frame)
+        deed = self._fates.pop(payload, "answer") if ports[:1] == (ECHO_PORT,) else ""
+        if deed in HELD_SECONDS:
+            self._held.append(Held(frame=frame, due=time.monotonic() + HELD_SECONDS[deed]))
+            return
+        for copy in _copies(deed, frame, payload):
+            self._near.send(copy)
+        if deed == "answer":
+            for held in self._held:
+                held.overtaken = True
+
+    def _release(self) -> None:
+        now = time.monotonic()
+        ripe = [held for held in self._held if held.overtaken and held.due <= now]
+        for held in ripe:
+            self._near.send(held.frame)
+            self._held.remove(held)
+
+
+def _copies(deed: str, frame: bytes, payload: bytes) -> list[bytes]:
+    """Return what becomes of a frame."""
+    if deed == "drop":
+        return []
+    if deed == "corrupt":
+        return [corrupt(frame, len(frame) - len(payload) // 2)]
+    return [frame] * (2 if deed == "duplicate" else 1)
+
+
+def _read(frame: bytes) -> tuple[bytes, tuple[int, ...]]:
+    """Return payload, source port and destination port of a UDP datagram; nothing of any other frame."""
+    packet = frame[VNET + 14 :]
+    protocol, length = HEADERS.get(frame[VNET + 12 : VNET + 14], (0, 0))
+    if not length or packet[protocol] != socket.IPPROTO_UDP:
+        return b"", ()
+    source, destination, size = (int.from_bytes(packet[at : at + 2]) for at in range(length, length + 6, 2))
+    return packet[length + 8 : length + size], (source, destination)
+
+
+def _link(name: str) -> socket.socket:
+    # Protocol 0 hears nothing, so that nothing of another link is in its queue when it is bound to one.
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
+    sock.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
+    sock.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+    sock.bind((name, ETH_P_ALL))
+    return sock
+
+
+if __name__ == "__main__":
+    plan = Plan(json.loads(sys.argv[1]))
+    meddler = Meddler(plan)
+    os.write(1, f"{ECHO_PORT}\n".encode())
+    meddler.run()
+    os.write(1, json.dumps(plan.account).encode())

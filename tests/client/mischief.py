@@ -1,0 +1,77 @@
+"""An echo server that does harm by a plan, and keeps account of it: what `echod ping` must find out.
+
+Run as `python mischief.py PLAN`, where PLAN is JSON, number of the datagram modulo its length to a deed. It writes its
+port at once, and its account, deeds and how often, when stdin ends.
+"""
+
+import json
+import os
+import select
+import socket
+import sys
+import time
+from collections.abc import Sequence
+
+from deeds import Plan, corrupt  # its neighbour, for it runs as a script
+
+LATE_SECONDS = 0.6
+
+
+class Mischief:
+    """The server."""
+
+    def __init__(self, deeds: Sequence[str]) -> None:
+        """Open the port, and another one for answers from elsewhere."""
+        self.plan = Plan(deeds)
+        self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._sock.bind(("127.0.0.1", 0))
+        self._other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._other.bind(("127.0.0.1", 0))
+        self.port = self._sock.getsockname()[1]
+        self._held: list[tuple[bytes, tuple[str, int]]] = []
+        self._later: list[tuple[float, bytes, tuple[str, int]]] = []
+
+    def run(self) -> None:
+        """Serve until stdin ends."""
+        while True:
+            ready, _, _ = select.select([sys.stdin, self._sock], [], [], 0.02)
+            if self._sock in ready:
+                self._serve()
+            while self._later and self._later[0][0] <= time.monotonic():
+                _, data, peer = self._later.pop(0)
+                self._sock.sendto(data, peer)
+            if sys.stdin in ready and not self._later:
+                return
+
+    def _serve(self) -> None:
+        data, peer = self._sock.recvfrom(65_536)
+        deed = self.plan.next()
+        middle = len(data) // 2
+        copies = {
+            "drop": [],
+            "duplicate": [data, data],
+            "corrupt": [corrupt(data, middle)],
+            "corrupt the number": [corrupt(data, 0)],
+            "truncate": [data[:middle]],
+            "extend": [data + b"more"],
+        }.get(deed, [data])
+        if deed == "overtaken":
+            self._held.append((data, peer))
+            return
+        if deed == "late":
+            self._later.append((time.monotonic() + LATE_SECONDS, data, peer))
+            return
+        if deed == "foreign":
+            self._sock.sendto(b"what is this, and who are you to ask for it?", peer)
+        sender = self._other if deed == "elsewhere" else self._sock
+        for copy in copies:
+            sender.sendto(copy, peer)
+        if self._held:
+            self._sock.sendto(*self._held.pop())
+
+
+if __name__ == "__main__":
+    mischief = Mischief(json.loads(sys.argv[1]))
+    os.write(1, f"{mischief.port}\n".encode())
+    mischief.run()
+    os.write(1, json.dumps(mischief.plan.account).encode())

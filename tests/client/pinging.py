@@ -1,0 +1,75 @@
+"""`echod ping` as a test runs it: a real process, its output, its exit code."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from running import ECHOD, REPOSITORY, environment
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Pinged:
+    """How a run ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def objects(self) -> list[dict[str, Any]]:
+        """Return what `--json` printed."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Return the statistics of the first target."""
+        target: dict[str, Any] = self.objects[-1]["targets"][0]
+        return target
+
+
+def start(*words: object, **options: Any) -> "subprocess.Popen[str]":  # noqa: ANN401 - as Popen says
+    """Start `echod ping`."""
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
+    command = [*ECHOD, "ping", *map(str, words)]
+    return subprocess.Popen(command, cwd=REPOSITORY, env=environment(COLUMNS="80", TZ="UTC"), **pipes)
+
+
+def ping(*words: object) -> Pinged:
+    """Run `echod ping` to its end; it never shows a traceback."""
+    with start(*words) as process:
+        out, err = process.communicate(timeout=60)
+    assert "Traceback" not in err
+    return Pinged(process.returncode, out, err)
+
+
+class Suspect:
+    """A process that does harm by a plan: `mischief` or `meddler`."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        """Take its process, which says its port first."""
+        assert process.stdout
+        self._process = process
+        self.port = int(process.stdout.readline())
+
+    def account(self) -> dict[str, int]:
+        """Let it end; return what it did, and how often."""
+        account: dict[str, int] = json.loads(self._process.communicate(timeout=30)[0])
+        return account
+
+
+@contextmanager
+def mischief(plan: Sequence[str], script: str = "mischief.py") -> Iterator[Suspect]:
+    """Start an echo server that does harm, or another script that does, in the network that we are in."""
+    command = [sys.executable, HERE / script, json.dumps(plan)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield Suspect(process)
+        finally:
+            process.kill()

@@ -1,0 +1,104 @@
+"""`echod ping` names exactly what was done to its probes, against a server that does harm and keeps account."""
+
+import pytest
+from client.deeds import shuffled
+from client.pinging import mischief, ping
+
+PLAN = [
+    *["answer"] * 24,
+    "drop",
+    "duplicate",
+    "corrupt",
+    "corrupt the number",
+    "truncate",
+    "extend",
+    "elsewhere",
+    "foreign",
+    "overtaken",
+    "answer",
+]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_report_is_the_account(seed: int) -> None:
+    """Of many hundred probes, shuffled by seed, each deed is counted as often as it was done, and nothing else."""
+    plan = shuffled(PLAN * 3, seed)
+    with mischief(plan) as server:
+        found = ping("--json", "-c", 5 * len(plan), "-i", "300us", "-W", "1", f"127.0.0.1:{server.port}").summary
+        did = server.account()
+    done = {name: did.get(name, 0) for name in {*PLAN}}
+    corrupt = done["corrupt"] + done["corrupt the number"]
+    bad = corrupt + done["truncate"] + done["extend"] + done["elsewhere"] + done["drop"]
+    assert found["sent"] == sum(did.values())
+    assert found["received"] == found["sent"] - bad
+    assert found["in_flight"] == 0
+    named = ("lost", "duplicates", "corrupt", "truncated", "extended", "elsewhere", "foreign", "late", "refused")
+    assert {name: found[name] for name in named} == {
+        "lost": done["drop"],
+        "duplicates": done["duplicate"],
+        "corrupt": corrupt,
+        "truncated": done["truncate"],
+        "extended": done["extend"],
+        "elsewhere": done["elsewhere"],
+        "foreign": done["foreign"],
+        "late": 0,
+        "refused": 0,
+    }
+
+
+def test_each_overtaken_reply_is_reordered() -> None:
+    """One in five is held back until the next went: so many are reordered, each by one place."""
+    with mischief(["answer", "answer", "overtaken", "answer", "answer"]) as server:
+        found = ping("--json", "-q", "-c", 200, "-i", "1ms", f"127.0.0.1:{server.port}").summary
+        assert server.account() == {"answer": 160, "overtaken": 40}
+    assert (found["reordered"], found["reordered_places"], found["received"]) == (40, 1, 200)
+
+
+def test_late_replies_are_received_and_named() -> None:
+    """What comes after it was given up is late; it is neither lost nor an outage."""
+    with mischief(["answer", "late", "answer", "answer"]) as server:
+        found = ping("--json", "-q", "-c", 40, "-i", "50ms", "-W", "200ms", f"127.0.0.1:{server.port}").summary
+    assert found["late"] >= 6
+    assert found["lost"] + found["late"] == 10  # the last may come when the run is over
+    assert found["received"] == 40 - found["lost"]
+
+
+@pytest.mark.parametrize(
+    ("deed", "line"),
+    [
+        ("corrupt", "(CORRUPT! 1 wrong byte, from byte 28)"),
+        ("corrupt the number", "(CORRUPT! 1 wrong byte, from byte 0)"),
+        ("truncate", "(TRUNCATED! 28 of 56 bytes)"),
+        ("extend", "(EXTENDED! 60 bytes instead of 56)"),
+        ("duplicate", "(DUP!)"),
+        ("foreign", "(no reply to any probe)"),
+        ("elsewhere", "(ANOTHER ADDRESS! asked was 127.0.0.1:{port})"),
+    ],
+)
+def test_each_kind_of_harm_has_its_line(deed: str, line: str) -> None:
+    """With the place where it is known."""
+    with mischief([deed]) as server:
+        found = ping("-c", 1, "-W", "300ms", f"127.0.0.1:{server.port}")
+    assert line.format(port=server.port) in found.out
+
+
+def test_an_outage_is_told_with_its_length() -> None:
+    """Thirty probes in a row, 10 ms apart, were not answered."""
+    plan = ["answer"] * 20 + ["drop"] * 30 + ["answer"] * 20
+    with mischief(plan) as server:
+        found = ping("--json", "-q", "-c", 70, "-i", "10ms", "-W", "500ms", f"127.0.0.1:{server.port}").summary
+    outage = found["longest_outage"]
+    assert (outage["probes"], outage["first"], outage["last"]) == (30, 21, 50)
+    assert 0.25 < outage["seconds"] < 0.6
+
+
+def test_a_flood_finds_harm_too() -> None:
+    """Trains or not, every reply is verified."""
+    plan = ["answer"] * 60 + ["drop", "duplicate", "corrupt", "truncate"]
+    with mischief(plan) as server:
+        words = ("--json", "-q", "-f", "--window", 64, "-c", 6400, "-W", "500ms")
+        found = ping(*words, f"127.0.0.1:{server.port}").summary
+        did = server.account()
+    assert found["sent"] == sum(did.values()) == 6400
+    assert [found[name] for name in ("lost", "duplicates", "corrupt", "truncated")] == [100, 100, 100, 100]
+    assert found["received"] == 6400 - 300

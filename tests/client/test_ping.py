@@ -1,0 +1,318 @@
+"""`echod ping` against a running echod: what it says, writes and returns."""
+
+import csv
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from client.pinging import ping, start
+from running import Daemon, free_port, wait_until
+
+TIME = r"\d+(?:\.\d+)?"
+
+
+@pytest.fixture
+def port(echod: Callable[..., Daemon]) -> int:
+    """Return a port that echod serves in UDP and TCP, on 127.0.0.1 and ::1."""
+    port = free_port()
+    hosts = ("127.0.0.1", "[::1]")
+    echod({"listeners": [f"{scheme}://{host}:{port}" for scheme in ("udp", "tcp") for host in hosts], "workers": 1})
+    return port
+
+
+def shape(text: str) -> str:
+    """Put a sign in the place of each number that differs from run to run."""
+    text = re.sub(rf"{TIME}(?:/{TIME})+", "T/T", text)
+    text = re.sub(rf"time={TIME} ms", "time=T ms", text)
+    return re.sub(rf"(time |jitter |handshake ){TIME}", r"\1T", text)
+
+
+def test_the_output_is_pings(port: int) -> None:
+    """A line for each reply and a closing block, to the letter but for the times."""
+    found = ping("-c", 2, "-i", "10ms", f"127.0.0.1:{port}")
+    assert (found.code, found.err) == (0, "")
+    assert shape(found.out) == (
+        f"PING udp://127.0.0.1:{port} (127.0.0.1) 56(84) bytes of data.\n"
+        f"56 bytes from 127.0.0.1:{port}: seq=1 ttl=64 time=T ms\n"
+        f"56 bytes from 127.0.0.1:{port}: seq=2 ttl=64 time=T ms\n"
+        "\n"
+        f"--- udp://127.0.0.1:{port} ping statistics ---\n"
+        "2 packets transmitted, 2 received, 0% packet loss, time Tms\n"
+        "rtt min/avg/max/mdev = T/T ms\n"
+        "rtt median/p90/p99/p99.9 = T/T ms\n"
+        "jitter T ms (RFC 3550), delay variation avg/max = T/T ms (RFC 3393)\n"
+    )
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
+@pytest.mark.parametrize("scheme", ["udp", "tcp"])
+def test_udp_and_tcp_over_both_families_are_answered(port: int, scheme: str, host: str) -> None:
+    """Addresses and names."""
+    found = ping("-c", 3, "-i", 0, f"{scheme}://{host}:{port}")
+    assert found.code == 0
+    assert "3 packets transmitted, 3 received, 0% packet loss" in found.out
+
+
+@pytest.mark.parametrize("scheme", ["udp", "tcp"])
+def test_every_size_comes_back(port: int, scheme: str) -> None:
+    """From one byte (UDP: from none) to 65,507, in turn."""
+    sizes = "1-30,1472,9000,65507" if scheme == "tcp" else "0-30,1472,9000,65507"
+    found = ping("--json", "-i", 0, "-c", 70, "-s", sizes, f"{scheme}://127.0.0.1:{port}")
+    assert (found.summary["sent"], found.summary["received"], found.summary["corrupt"]) == (70, 70, 0)
+    assert {each["size"] for each in found.objects[:-1]} >= {1, 24, 30, 1472, 9000, 65_507}
+
+
+def test_a_closed_port_is_named_with_who_said_so() -> None:
+    """ICMP over UDP, a reset over TCP; no reply is exit code 1."""
+    closed = free_port()
+    udp = ping("-n", "-c", 2, "-i", "10ms", f"127.0.0.1:{closed}")
+    assert udp.code == 1
+    assert "From 127.0.0.1: seq=1 port unreachable\n" in udp.out
+    assert "2 packets transmitted, 0 received, +2 errors, 100% packet loss" in udp.out
+    assert "port unreachable: 2 errors from 127.0.0.1\n" in udp.out
+    tcp = ping("-n", "-c", 1, f"tcp://[::1]:{closed}")
+    assert tcp.code == 1
+    assert "From ::1: seq=1 connection refused\n" in tcp.out
+
+
+def test_comparing_tells_a_closed_port_from_an_open_one(port: int, echod: Callable[..., Daemon]) -> None:
+    """Both answered; and only TCP where nothing listens over UDP."""
+    assert ping("-c", 1, "--compare", "tcp", f"127.0.0.1:{port}").out.endswith("UDP and TCP are both answered\n")
+    other = free_port()
+    echod({"listeners": [f"tcp://127.0.0.1:{other}"], "workers": 1})
+    found = ping("-n", "-c", 1, "--compare", "tcp", f"127.0.0.1:{other}")
+    assert found.out.endswith("the host is up and answers TCP: nothing listens on that UDP port\n")
+
+
+def test_several_hosts_are_asked_at_once(port: int) -> None:
+    """Each has its lines and its block; one that answers is enough for exit code 0."""
+    found = ping(
+        "-c", 2, "-i", "10ms", "-W", "200ms", f"127.0.0.1:{port}", f"tcp://[::1]:{port}", f"[::1]:{free_port()}"
+    )
+    assert found.code == 0
+    assert found.out.count("ping statistics ---") == 3
+    assert found.out.count("2 packets transmitted, 2 received") == 2
+
+
+def test_source_ports_take_turns(port: int) -> None:
+    """Four of them, and the statistics of each."""
+    found = ping("--json", "-i", 0, "-c", 40, "--sources", 4, f"127.0.0.1:{port}")
+    ports = {each["source_port"] for each in found.objects[:-1]}
+    assert len(ports) == 4
+    assert {each["source_port"]: each["received"] for each in found.summary["sources"]} == dict.fromkeys(ports, 10)
+    assert "source port" in ping("-q", "-i", 0, "-c", 4, "--sources", 2, f"127.0.0.1:{port}").out
+
+
+def test_json_is_an_object_a_line_and_csv_a_row_for_each_event(port: int, tmp_path: Path) -> None:
+    """The same fields in both."""
+    rows = tmp_path / "events.csv"
+    found = ping("--json", "--csv", rows, "-c", 3, "-i", 0, f"127.0.0.1:{port}")
+    replies, summary = found.objects[:-1], found.objects[-1]
+    assert [each["event"] for each in replies] == ["reply"] * 3
+    assert (summary["event"], summary["targets"][0]["rtt_ms"]["min"] > 0) == ("summary", True)
+    with rows.open(encoding="utf-8", newline="") as file:
+        written = list(csv.DictReader(file))
+    assert [int(row["sequence"]) for row in written] == [1, 2, 3]
+    assert [float(row["rtt_ms"]) for row in written] == [each["rtt_ms"] for each in replies]
+
+
+def test_a_pattern_a_source_and_a_service_class(port: int) -> None:
+    """-p, -I, -Q, -t and -M are taken by the kernel."""
+    words = ("-p", "ff00", "-I", "127.0.0.1", "-Q", "EF", "-t", 9, "-M", "do", "-c", 1)
+    assert ping(*words, f"127.0.0.1:{port}").code == 0
+    assert ping("-I", "lo", "-c", 1, f"127.0.0.1:{port}").code == 0
+
+
+def test_pace_is_kept_to_the_microsecond(port: int) -> None:
+    """2,000 probes, 250 us apart, take half a second and no less."""
+    found = ping("--json", "-q", "-i", "250us", "-c", 2000, f"127.0.0.1:{port}").summary
+    assert found["sent"] == 2000
+    assert 0.499 < found["seconds"] < 5
+
+
+def test_a_deadline_ends_the_run(port: int) -> None:
+    """However many were to go."""
+    found = ping("--json", "-q", "--rate", 100, "-w", "300ms", f"127.0.0.1:{port}").summary
+    assert 1 <= found["sent"] <= 31
+
+
+def test_a_flood_is_verified_to_the_last(port: int) -> None:
+    """100,000 datagrams in trains, every one back."""
+    found = ping("--json", "-f", "-c", 100_000, f"127.0.0.1:{port}")
+    assert len(found.objects) == 1
+    assert (found.summary["sent"], found.summary["received"], found.summary["lost"]) == (100_000, 100_000, 0)
+
+
+def test_a_flood_to_a_closed_port_says_so() -> None:
+    """And ends at its deadline."""
+    found = ping("-n", "-f", "-w", "300ms", f"127.0.0.1:{free_port()}")
+    assert found.code == 1
+    assert "port unreachable" in found.out
+
+
+def test_the_mtu_of_loopback(port: int) -> None:
+    """All of it, both ways; and unknown where nobody answers."""
+    found = ping("--mtu", f"127.0.0.1:{port}")
+    assert (found.code, found.out.splitlines()[-1]) == (
+        0,
+        "path MTU 65535 in both directions: as much as this host's interface takes",
+    )
+    silent = ping("--mtu", "--json", f"127.0.0.1:{free_port()}")
+    assert (silent.code, json.loads(silent.out)["passes"]) == (1, None)
+
+
+def test_ctrl_c_ends_with_the_statistics(port: int) -> None:
+    """Exit code 0 where a reply came; Ctrl-backslash says where it stands and goes on."""
+    with start("-i", "20ms", f"127.0.0.1:{port}") as process:
+        assert process.stdout
+        process.stdout.readline()
+        process.stdout.readline()
+        process.send_signal(signal.SIGQUIT)
+        for line in process.stdout:
+            if "packets, 0% loss, min/avg/max" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, "")
+    assert "ping statistics ---" in out
+
+
+def test_a_reader_that_leaves_is_no_error(port: int) -> None:
+    """`echod ping ... | head -2` ends quietly."""
+    command = f"{sys.executable} -m echod ping -i 1ms 127.0.0.1:{port} | head -2"
+    found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=30)
+    assert len(found.stdout.splitlines()) == 2
+    assert found.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["nowhere.invalid"], "nowhere.invalid: "),
+        (["-4", "::1"], "::1: has no IPv4 address"),
+        (["ftp://h"], '"ftp://h": the protocol "ftp" is not known, write udp:// or tcp://'),
+        (["h:0"], '"h:0": the port 0 is out of bounds, write 1 to 65535'),
+        (["[::1"], '"[::1" is no target, write [udp://|tcp://]HOST[:PORT]'),
+        ([], "the following arguments are required: TARGET"),
+        (["-i", "soon", "h"], '"soon" is no duration'),
+        (["-i", "1", "--rate", "5", "h"], "--rate and -i say the same thing"),
+        (["-s", "0", "tcp://h"], "nothing cannot be sent over TCP"),
+        (["-f", "tcp://h"], "-f is for UDP: leave tcp:// out"),
+        (["--mtu", "--histogram", "h"], "--mtu measures no latency: leave --histogram out"),
+        (["--plot", "x.gif", "h"], "--plot x.gif: write a name that ends in .svg or .png"),
+        (["--csv", "/nowhere/x", "127.0.0.1"], "--csv /nowhere/x: No such file or directory"),
+        (["-I", "192.0.2.77", "127.0.0.1"], "-I 192.0.2.77: is no address of this host"),
+        (["-I", "nosuch0", "127.0.0.1"], "-I nosuch0: is no interface of this host"),
+        (["-f", "-s", "1", "127.0.0.1"], "-f sends probes of one size, 4 bytes or more"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence_and_exit_code_2(words: list[str], sentence: str) -> None:
+    """On stderr, and nothing else anywhere."""
+    found = ping(*words)
+    assert (found.code, found.out) == (2, "")
+    assert sentence in found.err
+    assert len(found.err.splitlines()) == 1
+
+
+def test_the_help_says_every_option() -> None:
+    """On stdout, with exit code 0, and examples that are read without complaint."""
+    found = ping("--help")
+    assert (found.code, found.err) == (0, "")
+    names = "-c -i -f -w -W -s -I -p -q -D -n -Q -t -M --rate --window --sources --json --csv --histogram --plot --mtu"
+    for option in [*names.split(), "--compare"]:
+        assert re.search(rf"^  {option}[ ,]", found.out, re.MULTILINE), option
+    assert max(map(len, found.out.splitlines())) <= 120
+
+
+def test_a_histogram_and_a_picture(port: int, tmp_path: Path) -> None:
+    """Twenty bars at most, and an SVG or PNG file."""
+    for name, magic in (("x.svg", b"<?xml"), ("x.png", b"\x89PNG")):
+        found = ping("-q", "--histogram", "--plot", tmp_path / name, "-c", 50, "-i", 0, f"127.0.0.1:{port}")
+        assert found.code == 0
+        assert (tmp_path / name).read_bytes().startswith(magic)
+        assert "█" in found.out
+
+
+def test_on_a_terminal_there_is_a_refreshing_line_for_each_host(port: int) -> None:
+    """With -q, on stderr, while stdout has the statistics alone."""
+    ours, theirs = pty.openpty()
+    with start("-q", "-c", 5, "-i", "100ms", f"127.0.0.1:{port}", f"[::1]:{port}", stderr=theirs) as process:
+        os.close(theirs)
+        out = process.communicate(timeout=30)[0]
+    seen = b""
+    try:
+        while piece := os.read(ours, 65_536):
+            seen += piece
+    except OSError:  # the other end of a terminal that is gone
+        pass
+    os.close(ours)
+    assert b"worst" in seen
+    assert f"udp://[::1]:{port}".encode() in seen
+    assert out.startswith("PING ")
+    assert out.count("ping statistics ---") == 2
+
+
+XINETD = """
+service echo
+{{
+    cps = 100000 1
+    instances = UNLIMITED
+    per_source = UNLIMITED
+    type = INTERNAL UNLISTED
+    port = {port}
+    bind = 127.0.0.1
+    socket_type = {kind}
+    protocol = {scheme}
+    wait = {wait}
+    user = root
+}}
+"""
+
+
+@contextmanager
+def server(*command: str) -> Iterator[None]:
+    """Run somebody else's echo server."""
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        try:
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "command"),
+    [
+        ("udp", "socat UDP4-LISTEN:{port},fork PIPE"),
+        ("tcp", "socat TCP4-LISTEN:{port},fork,reuseaddr PIPE"),
+        ("tcp", "ncat -l -k 127.0.0.1 {port} -e /bin/cat"),
+        ("udp", "ncat -l -u -k 127.0.0.1 {port} -e /bin/cat"),
+        ("tcp", "xinetd -dontfork -stayalive -f {folder}/xinetd.conf -pidfile {folder}/pid -filelog {folder}/log"),
+    ],
+)
+def test_other_echo_servers_are_measured_too(tmp_path: Path, scheme: str, command: str) -> None:
+    """What is asked is RFC 862, not echod. (One at a time: pipes inside join what comes together.)"""
+    words = command.split()
+    if shutil.which(words[0]) is None:
+        pytest.skip(f"{words[0]} is not installed")
+    port = free_port()
+    kind = {"udp": "dgram", "tcp": "stream"}[scheme]
+    (tmp_path / "xinetd.conf").write_text(
+        XINETD.format(port=port, scheme=scheme, kind=kind, wait="yes" if kind == "dgram" else "no")
+    )
+    with server(*(word.format(port=port, folder=tmp_path) for word in words)):
+        wait_until(
+            lambda: ping("-c", 1, "-W", "300ms", f"{scheme}://127.0.0.1:{port}").code == 0, f"{words[0]} answers"
+        )
+        found = ping("--json", "-q", "-c", 20, "-i", 0, f"{scheme}://127.0.0.1:{port}").summary
+    assert (found["received"], found["corrupt"], found["duplicates"]) == (20, 0, 0)

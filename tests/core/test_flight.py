@@ -1,0 +1,259 @@
+"""echod.core.flight: what each thing that comes back makes of the probes in flight."""
+
+from dataclasses import replace
+
+import pytest
+
+from echod.core import flight as module
+from echod.core.events import Event, Kind
+from echod.core.flight import Arrival, Flight, Obstacle
+from echod.core.probe import Payloads
+
+SECOND = 10**9
+WALL = 1_700_000_000 * SECOND
+PEER = "192.0.2.1:7"
+
+
+class Bench:
+    """A flight whose probes go one each second, with the payloads that went."""
+
+    def __init__(self, *sizes: int, sources: int = 1) -> None:
+        """Launch a probe of each size."""
+        self.flight = Flight(Payloads(0xCAFE), timeout=10 * SECOND)
+        self.payloads = [b""]
+        for number, size in enumerate(sizes, start=1):
+            wall = WALL + number * SECOND
+            self.payloads.append(self.flight.payload(wall - 5, size))
+            assert self.flight.launch(wall - 5, wall, number * SECOND, size, number % sources) == number
+
+    def arrival(self, data: bytes, after: int = 1000, **more: object) -> Arrival:
+        """Return what arrives so many ns after the last probe went."""
+        last = (len(self.payloads) - 1) * SECOND
+        arrival = Arrival(data=data, wall=WALL + last + after, clock=last + after + 50, address=PEER, ttl=61)
+        return replace(arrival, **more)  # type: ignore[arg-type]
+
+    def land(self, data: bytes, after: int = 1000, **more: object) -> Event:
+        """Let something arrive."""
+        return self.flight.land(self.arrival(data, after, **more))
+
+
+def test_a_whole_reply_settles_its_probe() -> None:
+    """It has the probe's number and times, the kernel's round-trip time, and where it came from."""
+    bench = Bench(56, 56)
+    event = bench.land(bench.payloads[2])
+    assert event == Event(
+        kind=Kind.REPLY,
+        time=WALL + 2 * SECOND + 1000,
+        sequence=2,
+        settles=True,
+        size=56,
+        expected=56,
+        sent=WALL + 2 * SECOND,
+        until=WALL + 2 * SECOND + 1000,
+        rtt=1000,
+        address=PEER,
+        ttl=61,
+    )
+    assert bench.flight.in_flight == 1
+    assert bench.land(bench.payloads[1]).until == WALL + 2 * SECOND
+
+
+def test_a_second_reply_is_a_duplicate() -> None:
+    """It settles nothing."""
+    bench = Bench(56)
+    bench.land(bench.payloads[1])
+    event = bench.land(bench.payloads[1], 5000)
+    assert (event.kind, event.settles, event.before, event.rtt) == (Kind.DUPLICATE, False, Kind.REPLY, 5000)
+
+
+def test_a_probe_is_given_up_in_time_and_its_reply_is_late() -> None:
+    """Lost until it comes; then it is late, and no longer lost. A second late one is a duplicate."""
+    bench = Bench(56, 56)
+    assert bench.flight.next_expiry() == 11 * SECOND
+    assert bench.flight.expire(11 * SECOND - 1, WALL) == []
+    (lost,) = bench.flight.expire(11 * SECOND, WALL + 11 * SECOND)
+    assert (lost.kind, lost.sequence, lost.settles, lost.until) == (Kind.LOST, 1, True, WALL + 2 * SECOND)
+    (last,) = bench.flight.expire(12 * SECOND, WALL + 12 * SECOND)
+    assert last.until == WALL + 12 * SECOND
+    assert (bench.flight.in_flight, bench.flight.next_expiry()) == (0, None)
+    event = bench.land(bench.payloads[1])
+    assert (event.kind, event.settles, event.before) == (Kind.LATE, True, Kind.LOST)
+    assert bench.land(bench.payloads[1]).kind is Kind.DUPLICATE
+
+
+def test_settled_probes_do_not_expire() -> None:
+    """What was answered is passed over."""
+    bench = Bench(56, 56)
+    bench.land(bench.payloads[1])
+    assert bench.flight.expire(0, WALL) == []
+    assert bench.flight.next_expiry() == 12 * SECOND
+
+
+def corrupted(payload: bytes, *offsets: int) -> bytes:
+    """Flip bits in these bytes."""
+    return bytes(byte ^ 0x55 if offset in offsets else byte for offset, byte in enumerate(payload))
+
+
+@pytest.mark.parametrize("offsets", [(40, 41), (0,), (3,), (2, 3), (5,), (8, 9), (20,)])
+def test_corruption_is_found_wherever_it_is_also_in_the_number(offsets: tuple[int, ...]) -> None:
+    """The probe that it was is found by what is left of it, and the place is named."""
+    bench = Bench(56, 56, 56)
+    event = bench.land(corrupted(bench.payloads[2], *offsets))
+    assert (event.kind, event.sequence) == (Kind.CORRUPT, 2)
+    assert (event.offset, event.count) == (offsets[0], len(offsets))
+
+
+def test_a_number_that_became_that_of_another_probe_is_told_from_it() -> None:
+    """3 became 2 on the way: what follows the number is 3's."""
+    bench = Bench(56, 56, 56)
+    data = bench.payloads[2][:4] + bench.payloads[3][4:]
+    event = bench.land(data)
+    assert (event.kind, event.sequence, event.offset, event.count) == (Kind.CORRUPT, 3, 3, 1)
+
+
+@pytest.mark.parametrize("length", [55, 24, 5, 4, 1, 0])
+def test_a_reply_that_ends_early_is_truncated(length: int) -> None:
+    """Also where nothing is left of it; then it is taken for the oldest in flight."""
+    bench = Bench(56)
+    event = bench.land(bench.payloads[1][:length])
+    assert (event.kind, event.sequence, event.size, event.expected) == (Kind.TRUNCATED, 1, length, 56)
+    assert (event.offset, event.count) == (length, 56 - length)
+
+
+def test_a_reply_with_more_than_was_sent_is_extended() -> None:
+    """All that was sent is there."""
+    bench = Bench(56)
+    event = bench.land(bench.payloads[1] + b"!!")
+    assert (event.kind, event.sequence, event.offset, event.count) == (Kind.EXTENDED, 1, 56, 2)
+
+
+def test_a_whole_copy_after_a_damaged_one_is_the_reply() -> None:
+    """The damaged one settles the probe until then; a third is a duplicate, and damage after it settles nothing."""
+    bench = Bench(56)
+    assert bench.land(bench.payloads[1][:30]).settles
+    assert not bench.land(bench.payloads[1][:31]).settles
+    event = bench.land(bench.payloads[1])
+    assert (event.kind, event.settles, event.before) == (Kind.REPLY, True, Kind.TRUNCATED)
+    assert not bench.land(bench.payloads[1][:30]).settles
+    assert bench.land(bench.payloads[1]).kind is Kind.DUPLICATE
+
+
+def test_damage_after_it_was_given_up_takes_the_loss_back() -> None:
+    """It was not lost: it came, damaged."""
+    bench = Bench(56)
+    bench.flight.expire(100 * SECOND, WALL)
+    event = bench.land(bench.payloads[1][:30])
+    assert (event.kind, event.settles, event.before) == (Kind.TRUNCATED, True, Kind.LOST)
+
+
+def test_a_reply_from_elsewhere_is_no_answer() -> None:
+    """It is named, and the probe is settled as such; the true reply still counts."""
+    bench = Bench(56)
+    event = bench.land(bench.payloads[1], asked=False, address="192.0.2.2:7")
+    assert (event.kind, event.settles, event.address) == (Kind.ELSEWHERE, True, "192.0.2.2:7")
+    assert bench.land(bench.payloads[1]).kind is Kind.REPLY
+
+
+@pytest.mark.parametrize("data", [b"\xff" * 56, b"\xff" * 3, b"\xff" * 100, Payloads(0xF00).encode(1, WALL, 56)[:20]])
+def test_what_no_probe_explains_is_foreign(data: bytes) -> None:
+    """Random bytes, short ones too, and another run's probe are nobody's reply."""
+    event = Bench(56, 56).land(data)
+    assert (event.kind, event.sequence, event.rtt) == (Kind.FOREIGN, None, None)
+
+
+def test_without_anything_in_flight_nothing_is_explained() -> None:
+    """Not even an empty datagram."""
+    assert Bench().land(b"").kind is Kind.FOREIGN
+
+
+def test_small_probes_are_matched_by_the_low_end_of_their_number() -> None:
+    """One byte of number: the oldest in flight with it; and after it the latest that was answered."""
+    bench = Bench(*[1] * 258)
+    assert [bench.land(b"\x02").sequence for _ in range(2)] == [2, 258]
+    event = bench.land(b"\x02")
+    assert (event.kind, event.sequence) == (Kind.DUPLICATE, 258)
+
+
+def test_empty_probes_are_matched_in_their_order() -> None:
+    """Nothing tells them apart, so the oldest in flight is answered first."""
+    bench = Bench(0, 0)
+    assert [bench.land(b"").sequence for _ in range(2)] == [1, 2]
+    assert bench.land(b"").kind is Kind.DUPLICATE
+
+
+def test_each_source_port_has_probes_of_its_own() -> None:
+    """An empty reply to the second port is none to a probe of the first."""
+    bench = Bench(0, 0, sources=2)
+    assert bench.land(b"", source=0).sequence == 2
+
+
+def test_what_is_forgotten_is_stale_if_it_says_so_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is bounded: of an old probe's whole reply only the payload's own time is known."""
+    monkeypatch.setattr(module, "HISTORY", 2)
+    bench = Bench(56)
+    bench.land(bench.payloads[1])
+    later = Bench(56, 56, 56)
+    for number in (1, 2, 3):
+        later.land(later.payloads[number])
+    later.payloads.append(later.flight.payload(WALL, 56))
+    later.flight.launch(WALL, WALL, 4 * SECOND, 56)
+    event = later.land(later.payloads[1])
+    assert (event.kind, event.sequence, event.sent) == (Kind.STALE, 1, WALL + SECOND - 5)
+    assert event.rtt == 3 * SECOND + 1005
+    assert later.land(Payloads(0xCAFE).encode(9, WALL, 56)).kind is Kind.FOREIGN
+
+
+def test_what_is_in_flight_is_never_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are."""
+    monkeypatch.setattr(module, "HISTORY", 2)
+    bench = Bench(56, 56, 56, 56)
+    assert [bench.land(payload).kind for payload in bench.payloads[1:]] == [Kind.REPLY] * 4
+
+
+@pytest.mark.parametrize(
+    ("arrival", "rtt"),
+    [
+        ({"stamped": True}, 1000),
+        ({"stamped": False}, 1050),
+        ({"wall": WALL}, 1050),  # the wall clock was set back
+        ({"wall": WALL + 9 * SECOND}, 1050),  # or forward
+    ],
+)
+def test_a_clock_that_is_set_does_not_falsify_the_round_trip(arrival: dict[str, int], rtt: int) -> None:
+    """The kernel's stamp counts only within what the monotonic clock has seen."""
+    bench = Bench(56)
+    assert bench.land(bench.payloads[1], **arrival).rtt == rtt
+
+
+def refusal(data: bytes | None, source: int = 0) -> Obstacle:
+    """Return an error from a router."""
+    return Obstacle(reason="host unreachable", address="10.0.0.1", wall=WALL + 9 * SECOND, data=data, source=source)
+
+
+@pytest.mark.parametrize(("length", "sequence"), [(56, 2), (4, 2), (3, 1), (0, 1), (None, 1)])
+def test_an_error_is_about_the_probe_whose_number_came_with_it(length: int | None, sequence: int) -> None:
+    """Routers send back at least some bytes; without the number it is the oldest in flight."""
+    bench = Bench(56, 56, 56)
+    event = bench.flight.refuse(refusal(None if length is None else bench.payloads[2][:length]))
+    assert (event.kind, event.sequence, event.settles) == (Kind.REFUSED, sequence, True)
+    assert (event.reason, event.address, event.sent) == ("host unreachable", "10.0.0.1", WALL + sequence * SECOND)
+    assert (event.until, event.rtt) == (WALL + (sequence + 1) * SECOND, (9 - sequence) * SECOND)
+
+
+def test_an_error_about_nothing_in_flight_is_still_told() -> None:
+    """It has no number; and one about a probe that was answered settles nothing."""
+    bench = Bench(56)
+    bench.land(bench.payloads[1])
+    event = bench.flight.refuse(refusal(None))
+    assert (event.sequence, event.settles, event.reason) == (None, False, "host unreachable")
+    event = bench.flight.refuse(refusal(bench.payloads[1]))
+    assert (event.sequence, event.settles, event.before) == (1, False, Kind.REPLY)
+
+
+def test_probes_that_waited_for_a_connection_are_timed_from_there() -> None:
+    """Those in flight; what was answered before keeps its times."""
+    bench = Bench(56, 56)
+    bench.land(bench.payloads[1])
+    bench.flight.depart(WALL + 2 * SECOND + 400, 2 * SECOND + 400)
+    assert bench.land(bench.payloads[2]).rtt == 600
+    assert bench.land(bench.payloads[1]).sent == WALL + SECOND

@@ -1,0 +1,84 @@
+"""echod.core.outages: the longest time without an answer."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from echod.core import outages
+from echod.core.outages import Outage, Outages
+
+SECOND = 10**9
+
+
+def lost(*sequences: int) -> Outages:
+    """Lose these probes, one sent each second."""
+    found = Outages()
+    for sequence in sequences:
+        found.lost(sequence, sequence * SECOND, (sequence + 1) * SECOND)
+    return found
+
+
+def outage(first: int, last: int) -> Outage:
+    """Return the outage of these probes."""
+    return Outage(first=first, last=last, start=first * SECOND, end=(last + 1) * SECOND)
+
+
+def test_without_loss_there_is_none() -> None:
+    """Nothing was lost, and an answer to nothing lost changes nothing."""
+    found = Outages()
+    found.answered(3, 0, 1)
+    assert found.longest is None
+
+
+def test_the_longest_run_is_the_outage() -> None:
+    """Of 2, 5 6 7 and 9 it is the middle one: three probes, three seconds."""
+    longest = lost(2, 5, 6, 7, 9).longest
+    assert longest == outage(5, 7)
+    assert (longest.probes, longest.duration) == (3, 3 * SECOND)
+
+
+def test_probes_given_up_out_of_turn_make_the_same_runs() -> None:
+    """An error may settle a probe before an earlier one is given up."""
+    assert lost(7, 5, 6, 6).longest == outage(5, 7)
+
+
+def test_a_late_answer_parts_the_outage() -> None:
+    """4 to 9 with an answer to 6 is 4 5, and 7 8 9; answers at the ends shorten it."""
+    found = lost(4, 5, 6, 7, 8, 9)
+    found.answered(6, 6 * SECOND, 7 * SECOND)
+    assert found.longest == outage(7, 9)
+    found.answered(9, 9 * SECOND, 10 * SECOND)
+    found.answered(7, 7 * SECOND, 8 * SECOND)
+    assert found.longest == outage(4, 5)
+    found.answered(6, 6 * SECOND, 7 * SECOND)
+    for sequence in (4, 5, 8):
+        found.answered(sequence, sequence * SECOND, (sequence + 1) * SECOND)
+    assert found.longest is None
+
+
+@given(sequences=st.permutations(range(12)), back=st.sets(st.integers(0, 11)))
+def test_runs_are_those_of_a_plain_search(sequences: list[int], back: set[int]) -> None:
+    """Whatever the order of loss and late answers, the longest run in a row is found."""
+    missing = [sequence for sequence in sequences if sequence % 3]
+    found = lost(*missing)
+    for sequence in back:
+        found.answered(sequence, sequence * SECOND, (sequence + 1) * SECOND)
+    left = sorted(set(missing) - back)
+    longest = max((len(run) for run in _runs(left)), default=0)
+    assert (found.longest.probes if found.longest else 0) == longest
+
+
+def _runs(left: list[int]) -> list[list[int]]:
+    runs: list[list[int]] = []
+    for sequence in left:
+        if runs and runs[-1][-1] == sequence - 1:
+            runs[-1].append(sequence)
+        else:
+            runs.append([sequence])
+    return runs
+
+
+def test_of_what_is_forgotten_the_longest_is_remembered() -> None:
+    """Memory is bounded, and still the longest outage of the whole run is known."""
+    found = lost(1, 2, 3, *range(10, 10 + 4 * outages._KEPT, 2))
+    assert found.longest == outage(1, 3)
+    assert len(found._runs) == outages._KEPT

@@ -1,0 +1,79 @@
+"""echod.core.quantities: what an operator writes, and the sentence where it cannot be."""
+
+from collections.abc import Callable
+
+import pytest
+
+from echod.core.quantities import parse_duration, parse_number, parse_pattern, parse_sizes, parse_tos
+
+
+@pytest.mark.parametrize(
+    ("text", "nanoseconds"),
+    [
+        ("1", 10**9),
+        ("0.2", 2 * 10**8),
+        (".5", 5 * 10**8),
+        ("0", 0),
+        ("50us", 50000),
+        ("200ms", 2 * 10**8),
+        ("1.5s", 15 * 10**8),
+        ("2m", 120 * 10**9),
+        ("1h", 3600 * 10**9),
+        ("0.000001", 1000),
+        ("3.", 3 * 10**9),
+    ],
+)
+def test_durations(text: str, nanoseconds: int) -> None:
+    """Seconds, or a unit behind."""
+    assert parse_duration(text) == nanoseconds
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes"),
+    [("56", (56,)), ("64-67", (64, 65, 66, 67)), ("64,512,1472", (64, 512, 1472)), ("0,3-1", (0, 3, 2, 1))],
+)
+def test_sizes(text: str, sizes: tuple[int, ...]) -> None:
+    """One, a range either way, or several of both."""
+    assert parse_sizes(text) == sizes
+
+
+@pytest.mark.parametrize(
+    ("text", "tos"), [("EF", 184), ("af41", 136), ("CS1", 32), ("LE", 4), ("0x10", 16), ("16", 16), ("0XFF", 255)]
+)
+def test_service_classes(text: str, tos: int) -> None:
+    """A name stands for the upper six bits, a number for the byte."""
+    assert parse_tos(text) == tos
+
+
+def test_patterns_and_numbers() -> None:
+    """Hexadecimal with or without its sign."""
+    assert (parse_pattern("ff00"), parse_pattern("0xAb"), parse_number("12", 1, 12)) == (b"\xff\0", b"\xab", 12)
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "sentence"),
+    [
+        (parse_duration, "soon", '"soon" is no duration: write seconds, such as 0.2, or 50us, 200ms, 2m'),
+        (parse_duration, ".", '"." is no duration: write seconds, such as 0.2, or 50us, 200ms, 2m'),
+        (parse_duration, "-1", '"-1" is no duration: write seconds, such as 0.2, or 50us, 200ms, 2m'),
+        (parse_duration, "999999h", '"999999h" is too long: write at most 10000000 seconds'),
+        (parse_sizes, "big", '"big" is no size: write bytes, such as 56, a range 64-1472 or a list 64,512,1472'),
+        (parse_sizes, "1,", '"" is no size: write bytes, such as 56, a range 64-1472 or a list 64,512,1472'),
+        (parse_sizes, "1-65536", "65536 bytes do not fit into any datagram: write at most 65535"),
+        (parse_pattern, "fff", '"fff" is no pattern: write 1 to 16 bytes as hexadecimal digits, such as ff00'),
+        (
+            parse_pattern,
+            "00" * 17,
+            f'"{"00" * 17}" is no pattern: write 1 to 16 bytes as hexadecimal digits, such as ff00',
+        ),
+        (parse_tos, "256", '"256" is no TOS: write 0 to 255, 0x00 to 0xff, or a DSCP name such as EF'),
+        (parse_tos, "fast", '"fast" is no TOS: write 0 to 255, 0x00 to 0xff, or a DSCP name such as EF'),
+        (lambda text: parse_number(text, 1, 9), "10", '"10" is out of bounds: write a whole number from 1 to 9'),
+        (lambda text: parse_number(text, 1, 9), "x", '"x" is out of bounds: write a whole number from 1 to 9'),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(parse: Callable[[str], object], text: str, sentence: str) -> None:
+    """It says what was written and what to write."""
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the sentence is compared below
+        parse(text)
+    assert str(caught.value) == sentence
