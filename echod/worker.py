@@ -1,7 +1,7 @@
 """One worker process: one epoll loop over its services.
 
 Owns the loop, the batch and buffer that its services share, and the end of its life. It is born with its config and
-sockets and never gets others; it listens to its supervisor on a channel of single bytes. Signals of a terminal or a
+sockets and never gets others; it listens to its supervisor on a channel of short messages. Signals of a terminal or a
 service manager are the supervisor's business. Invariant: the heartbeat counts turns of this loop, at least one a
 second, so it stops when the loop does.
 """

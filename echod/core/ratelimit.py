@@ -2,7 +2,8 @@
 
 The rate is held by GCRA, the virtual scheduling algorithm of ITU-T I.371: of each source one time is remembered, at
 which its account will be even again. Owns the layout of the table; the memory, and the time, are passed in. Invariant:
-a source is never answered more than its burst and its rate allow, but for two workers that write in one microsecond.
+a source is never answered more than its burst and its rate allow, but for two workers that write in one microsecond,
+and for one that was forgotten.
 
 The table is set-associative: a source has two places, told by a keyed hash (Python's, of bytes: SipHash, with a key of
 this process), so nobody can aim at the place of another. Where both are taken, the one whose account is nearer to even

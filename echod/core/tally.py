@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 MOST_SOURCES: Final = 256
-"""Addresses remembered for one reason, between two reports. The loudest is, at that many a second, among them."""
+"""Addresses remembered for one reason, between two reports. The loudest is most likely among them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
