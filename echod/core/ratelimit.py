@@ -112,7 +112,8 @@ class RateLimit:
     def _place(self, name: int) -> int:
         """Return the place of a source, made for it where it has none."""
         names, even = self._names, self._even
-        first, second = name & self._mask, (name >> _SECOND_PLACE) & self._mask
+        first = name & self._mask
+        second = (first ^ (name >> _SECOND_PLACE | 1)) & self._mask  # never the first: a stranger must have a choice
         if names[first] == name:
             return first
         if names[second] == name:
