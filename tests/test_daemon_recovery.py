@@ -151,6 +151,7 @@ def test_a_crash_loop_backs_off_and_the_other_worker_serves(echod: Callable[...,
         os.kill(doomed, signal.SIGKILL)
         wait_until(replaced(daemon, doomed), "the killed worker was replaced")
         (doomed,) = set(daemon.workers()) - {steady}
+    daemon.wait_for("worker_started", 2 + 4)  # a worker lives a moment before its entry stands in the log
     exits = [datetime.fromisoformat(entry["timestamp"]) for entry in daemon.log("worker_exited")]
     starts = [datetime.fromisoformat(entry["timestamp"]) for entry in daemon.log("worker_started")[2:]]
     waited = [(start - end).total_seconds() for end, start in zip(exits, starts, strict=True)]

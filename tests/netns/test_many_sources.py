@@ -110,11 +110,12 @@ def test_a_million_sources_take_no_more_memory_than_configured(
     limits = {"datagrams_per_second": 10_000, "burst": 10_000, "sources": sources}
     stage, flood = flooded(workers=2, access={"allow": ["any"]}, limits=limits)
     send(stage, flood, strangers(256) * 256)  # until each worker has mapped all of its batch
+    wait_until(lambda: queued_bytes(stage) == 0, "echod took all of it")
     before, resident = totals(stage.daemon), resident_bytes(stage)
     began = monotonic()
     send(stage, flood, strangers(count))
+    wait_until(lambda: queued_bytes(stage) == 0, "echod took all of it")
     seconds = monotonic() - began
-    stage.ask(is_ipv6=False)
     counted = totals(stage.daemon)
     counted.subtract(before)
     growth = grown(stage, resident)
