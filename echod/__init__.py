@@ -2,18 +2,20 @@
 
 The floors. Imports only go down; modules of one floor do not import each other (those of `core` may, and of `client`).
 
-    __main__     8  where a process begins
-    cli          7  argv to a command; the only module that prints or exits
-    reload       6  ask a running echod to reload, and wait for the outcome
-    supervisor   6  owns the sockets and generations: start, reload, replace, drain, stop; signals; watchdog
-    generation   5  the worker processes of one config: fork, ready, heartbeat, death
-    worker       4  one process: one epoll loop over its services
-    udp, tcp     3  UdpEcho: receive, admit, reply; TcpEcho: accept, echo, half-close, limits
+    __main__     9  where a process begins
+    cli          8  argv to a command; the only module that prints or exits
+    reload       7  ask a running echod to reload, and wait for the outcome
+    supervisor   7  owns the sockets and generations: start, reload, replace, drain, stop; signals; watchdog
+    generation   6  the worker processes of one config: fork, ready, heartbeat, death
+    worker       5  one process: one epoll loop over its services
+    udp          4  UdpEcho: receive, admit, reply
+    client       4  `echod ping`: asks echo servers and says what became of the question; loaded for that alone
+    batch        3  a vector of datagrams: what came in, what goes out, trains
+    tcp          3  TcpEcho: accept, echo, half-close, limits
     books        3  totals, and the log entries made of them
-    client       3  `echod ping`: asks echo servers and says what became of the question; loaded for that alone
     ownership    2  the addresses of this host, asked for once a second
     announce     2  what the supervisor says of itself: status line, log entries
-    batch        2  a vector of datagrams: what came in, what goes out, trains
+    dispatch     2  messages on their way out, and what becomes of those that the kernel refuses
     holdings     2  the listening sockets that the supervisor holds for life
     vector       1  the memory and the two calls under a batch; the only unsafe module
     sockets      1  open or adopt listening sockets; the only module that binds
@@ -36,7 +38,7 @@ The life of a datagram:
 1. `Worker.run` wakes from epoll and reads the clock once.
 2. `UdpEcho.on_readable`, at most MAX_BATCHES_PER_WAKEUP batches, so that a flood on one socket starves no other.
 3. `Batch.receive`: one `recvmmsg` into the slots. A slot may hold a train: many datagrams, one header.
-4. `Admission.admit_all`, a few looks over the batch; for trains, and what is odd, `Admission.admit` for each slot.
+4. `Admission.admits_all`, one look whether all are known; where not, `admit_all`; for trains, and what is odd, `admit`.
 5. `Batch.reply`: one `sendmmsg` from the same bytes, to where they came from, from the address that was asked.
 
 The life of a config change:

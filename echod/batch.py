@@ -10,26 +10,23 @@ keeps together (UDP_GRO, UDP_SEGMENT in udp(7)). Trains go out as trains, and ne
 one are joined into one, because the walk of each packet through the kernel is what an echo costs.
 """
 
-import errno
-import os
 import socket
 from collections.abc import Hashable
-from contextlib import suppress
+from struct import Struct
 from typing import Final
 
 from echod.core.trains import find_runs
-from echod.port import Port
+from echod.dispatch import Dispatch, Outgoing, Slots, raise_fatal
+from echod.port import Pattern, Port
 from echod.sockets import UDP_GRO
 from echod.vector import (
     CONTROL_BYTES,
     HEADER_BYTES,
-    IOVEC_BYTES,
     LAYOUTS,
     MULTICAST_FIRST_BYTE,
     SEGMENT_CMSG_BYTES,
     SEGMENT_WORDS,
     SLOTS,
-    Outgoing,
     Span,
     Vector,
 )
@@ -39,6 +36,9 @@ UDP_SEGMENT: Final = 103
 SEGMENT_CMSG_LENGTH: Final = 18
 """`CMSG_LEN(sizeof(u16))`: UDP_SEGMENT takes no other."""
 
+_SEGMENT: Final = Struct("<QiiH6x")
+"""That control message: `struct cmsghdr`, and the length of a segment."""
+
 WORTH_JOINING: Final = 2
 """Datagrams a message, on the average, below which joining costs more time here than it saves in the kernel."""
 
@@ -46,16 +46,14 @@ LOOPBACK_IFINDEX: Final = 1
 """Of `lo`, in every network namespace (include/net/flow.h)."""
 
 _NOT_WHOLE: Final = socket.MSG_TRUNC | socket.MSG_CTRUNC
-_FATAL: Final = frozenset({errno.EBADF, errno.ENOTSOCK})
-_NO_TRAIN: Final = frozenset({errno.EIO, errno.EINVAL, errno.EMSGSIZE})
-"""What the kernel says of a train that the route or the device cannot take, though each datagram may pass."""
 
 
 class Batch:
     """Up to `SLOTS` received datagrams or trains. One for each worker, used by one socket after another.
 
-    After `receive`: `datagrams` and `octets` received; the `peers` of the slots, as they lie in a `sockaddr`, and the
-    `distinct` ones among them; the slots that are `truncated` or `not_unicast`. After `reply`: `replied` datagrams,
+    After `receive`: `datagrams` and `octets` received; the `peers` of the slots, as they lie in a `sockaddr`; the slots
+    that are `truncated` or `not_unicast`. It is `uniform` where all slots are single datagrams, whole, sent to a
+    unicast address, that came in the same way: `on_loopback`, or not. After `reply`: `replied` datagrams,
     `replied_octets`, and `failures`, errno to datagrams.
     """
 
@@ -67,10 +65,14 @@ class Batch:
         self._segments: dict[int, int] = {}
         self._refused: set[int] = set()
         self._arrivals: list[int] = []
+        self._alike = False
+        """Whether the slots look like those of the port's pattern; then the answers are ready."""
+        self._answers = b""
         self.peers: tuple[bytes, ...] = ()
-        self.distinct: set[bytes] = set()
         self.truncated: set[int] = set()
         self.not_unicast: set[int] = set()
+        self.uniform = True
+        self.on_loopback = False
         self.datagrams = self.octets = self.replied = self.replied_octets = 0
         self.failures: dict[int, int] = {}
 
@@ -81,39 +83,85 @@ class Batch:
 
         Raises OSError where the descriptor is no socket: that is a defect, not a peer's doing.
         """
-        vector = self._vector
+        vector, memory, pattern = self._vector, self._vector.memory, port.pattern
         vector.restore(self._span)
-        if self._weights is not None:
+        if self._refused:
+            self._refused = set()
+        if not self.uniform:
             self._weights, self._segments = None, {}
-        self._refused, self.truncated, self.not_unicast = set(), set(), set()
+            self.truncated, self.not_unicast = set(), set()
+            self.uniform = True
         count = vector.receive(port.fd)
         if count < 0:
-            self._span = vector.spans[0]
-            self.peers, self.distinct = (), set()
-            self.datagrams = self.octets = 0
-            self._look_at_receive_error(vector.error())
+            self._empty()
             return 0
         span = self._span = vector.spans[count]
         self.datagrams = count
-        self.octets = sum(span.length.tolist())
         self.peers = vector.peers(span, port.family)
-        self.distinct = set(self.peers)
-        self._arrivals = span.ifindex[port.family].tolist()
-        if self._all_plain(span, port.family):
-            # Left as it came, the index would force the reply out of that interface, past the routing table.
-            span.ifindex[port.family][:] = span.zeros32
+        self._alike = (
+            pattern is not None
+            and memory[span.headers] == pattern.headers[: count * HEADER_BYTES]
+            and memory[span.control] == pattern.control[: count * CONTROL_BYTES]
+        )
+        if pattern is not None and self._alike:
+            self.octets = count * pattern.length
+            self.on_loopback = pattern.on_loopback
+            if self._answers is not pattern.answers:
+                memory[vector.answers] = self._answers = pattern.answers
         else:
-            self._inspect(span, port.family)
+            self._look_at_each(span, port)
         return count
 
-    @property
-    def uniform(self) -> bool:
-        """Whether all slots are single datagrams, whole, sent to a unicast address, and came in the same way."""
-        on_loopback = self._arrivals.count(LOOPBACK_IFINDEX)
-        return self._weights is None and on_loopback in (0, len(self._arrivals))
+    def _empty(self) -> None:
+        """Hold nothing, after a receive that failed.
+
+        Passes over what a later receive may not meet; raises what every later one would.
+        """
+        self._span = self._vector.spans[0]
+        self.peers = ()
+        self.datagrams = self.octets = 0
+        raise_fatal(self._vector.error())
+
+    def _look_at_each(self, span: Span, port: Port) -> None:
+        """Find out what is in the slots, where that is not what was there before."""
+        lengths = span.length.tolist()
+        self.octets = sum(lengths)
+        self._arrivals = arrivals = span.ifindex[port.family].tolist()
+        if not self._all_plain(span, port.family):
+            self.uniform = False
+            self._inspect(span, port.family)
+            return
+        here = arrivals.count(LOOPBACK_IFINDEX)
+        self.uniform = here in (0, span.count)
+        self.on_loopback = here > 0
+        if lengths.count(lengths[0]) < span.count:
+            port.last_length = -1
+        elif lengths[0] == port.last_length:
+            self._learn(span, port, lengths[0])
+        else:
+            port.last_length = lengths[0]  # learning costs as much as a batch: not for one that may be the only one
+        # Left as it came, the index would force the reply out of that interface, past the routing table.
+        span.ifindex[port.family][:] = span.zeros32
+
+    def _learn(self, span: Span, port: Port, length: int) -> None:
+        """Take a batch whose slots are alike for the pattern of those to come, but for its peers and payload."""
+        memory, first = self._vector.memory, span.control.start
+        control = memory[first : first + CONTROL_BYTES]
+        if memory[span.control] != control * span.count:
+            return
+        without = bytearray(control)
+        at = 4 * LAYOUTS[port.family].ifindex
+        without[at : at + 4] = bytes(4)
+        headers, answers = self._vector.alike(port.family, length, bytes(without))
+        port.pattern = Pattern(
+            headers=headers, control=control * SLOTS, answers=answers, length=length, on_loopback=self.on_loopback
+        )
 
     def came_in_on_loopback(self, slot: int) -> bool:
-        """Tell whether this slot came in on the loopback interface, or cannot be answered wherever it came in."""
+        """Tell of a batch that is not uniform whether this slot came in on the loopback interface.
+
+        Said as well of one that cannot be answered wherever it came in.
+        """
         return self._arrivals[slot] == LOOPBACK_IFINDEX or slot in self.truncated
 
     def weight(self, slot: int) -> int:
@@ -137,12 +185,6 @@ class Batch:
         self._weights[slot] = kept
         self.datagrams -= datagrams
         self.octets -= cut
-
-    @staticmethod
-    def _look_at_receive_error(error: int) -> None:
-        """Pass over what a later receive may not meet; raise what every later one would."""
-        if error in _FATAL:
-            raise OSError(error, os.strerror(error))
 
     @staticmethod
     def _all_plain(span: Span, family: socket.AddressFamily) -> bool:
@@ -202,138 +244,74 @@ class Batch:
 
         Raises OSError where the descriptor is no socket.
         """
-        vector, span = self._vector, self._span
-        span.iov_length[:] = span.length
         if self.failures:
             self.failures = {}
-        runs = self._runs(port) if self._refused or self._has_neighbours(port) else None
-        if runs is None or (len(runs) * WORTH_JOINING > span.count and not self._refused):
-            sent = vector.send(port.fd, vector.received_at, span.count)
-            if sent == span.count:
-                self.replied, self.replied_octets = self.datagrams, self.octets
-                return
-            out = Outgoing(vector.received_at, span.length, self._weights)
+        sent, count = 0, self._span.count
+        if self._alike and not self._refused and not self._may_have_neighbours(port):
+            sent = self._vector.answer(port.fd, count)
+        if sent == count:
+            self.replied, self.replied_octets = self.datagrams, self.octets
         else:
-            out, sent = self._compose(runs), 0
-        self.replied = self.replied_octets = 0
-        self._send(port, out, sent)
+            self._reply_each(port, sent)
 
-    def _has_neighbours(self, port: Port) -> bool:
-        """Tell whether two slots may be of one peer: joining costs, so look first if it can pay."""
-        return port.longest_joined > 0 and len(self.distinct) < self._span.count
+    def _may_have_neighbours(self, port: Port) -> bool:
+        """Tell by two pairs whether many slots may be of the peer before: joining costs, so see if it can pay."""
+        peers, half = self.peers, len(self.peers) // 2
+        return half > 0 and (peers[0] == peers[1] or peers[half - 1] == peers[half]) and port.longest_joined > 0
+
+    def _reply_each(self, port: Port, sent: int) -> None:
+        """Send what is not sent yet, joined where that pays, and find out what became of each message."""
+        vector, span = self._vector, self._span
+        if self._alike:
+            slots = Slots(vector.answers_at, vector.answers_length[: span.count], self._segments)
+        else:
+            slots = Slots(vector.received_at, span.length, self._segments)
+            span.iov_length[:] = span.length
+        out = Outgoing(slots.at, slots.lengths, self._weights)
+        if self._refused or (sent == 0 and self._may_have_neighbours(port)):
+            runs = self._runs(port)
+            if self._refused or len(runs) * WORTH_JOINING <= span.count:
+                out = self._compose(port, runs, slots.at)
+        self.replied, self.replied_octets, self.failures = Dispatch(vector, port, slots).send(out, sent)
 
     def _runs(self, port: Port) -> list[range]:
         """Split the slots that were not refused into runs that can each go out as one message."""
         span = self._span
-        ipv6 = port.family == socket.AF_INET6
-        local = span.destination6 if ipv6 else (span.spec_dst,)
-        lengths = span.length.tolist()
-        # Equal are those of one length, one peer and one local address.
-        keys: list[Hashable] = list(zip(lengths, self.peers, *(part.tolist() for part in local), strict=True))
+        keys: list[Hashable]
+        if self._alike:
+            lengths = [span.length[0]] * span.count
+            keys = [self.peers[0]] * span.count if self._vector.is_of_one_peer(span) else [*self.peers]
+        else:
+            lengths = span.length.tolist()
+            local = span.destination6 if port.family == socket.AF_INET6 else (span.spec_dst,)
+            # Equal are those of one length, one peer and one local address.
+            keys = list(zip(lengths, self.peers, *(part.tolist() for part in local), strict=True))
         for slot in self._segments:
             keys[slot] = slot  # a train already, equal to nothing else
         for slot in self._refused:
             keys[slot] = None
         return find_runs(keys, lengths, port.longest_joined)
 
-    def _compose(self, runs: list[range]) -> Outgoing:
-        """Build the outgoing vector: one message for each run, over the received payload."""
-        vector = self._vector
-        octets, longs, words = vector.octets, vector.longs, vector.words
+    def _compose(self, port: Port, runs: list[range], headers_at: int) -> Outgoing:
+        """Build the outgoing vector: one message for each run, over the received payload, from those of the slots."""
+        vector, memory = self._vector, self._vector.memory
+        plain = LAYOUTS[port.family].plain
         weights = []
         for message, run in enumerate(runs):
             slot = run.start
-            source = vector.received_at + slot * HEADER_BYTES
+            source = headers_at + slot * HEADER_BYTES
             header = vector.composed_at + message * HEADER_BYTES
-            octets[header : header + HEADER_BYTES] = octets[source : source + HEADER_BYTES]
+            memory[header : header + HEADER_BYTES] = memory[source : source + HEADER_BYTES]
             if len(run) == 1:
                 weights.append(1 if self._weights is None else self._weights[slot])
                 continue
             weights.append(len(run))
             control = vector.composed_control_at + message * CONTROL_BYTES
-            longs[header // 8 + 3] = len(run)
-            longs[header // 8 + 4] = vector.base + control
-            longs[header // 8 + 5] += SEGMENT_CMSG_BYTES
-            longs[control // 8] = SEGMENT_CMSG_LENGTH
-            words[control // 4 + 2], words[control // 4 + 3] = socket.IPPROTO_UDP, UDP_SEGMENT
-            words[control // 4 + 4] = self._span.length[slot]
-            source = vector.control_at + slot * CONTROL_BYTES
-            control += SEGMENT_CMSG_BYTES
-            room = CONTROL_BYTES - SEGMENT_CMSG_BYTES
-            octets[control : control + room] = octets[source : source + room]
-        return Outgoing(vector.composed_at, vector.composed_length[: len(runs)], weights, runs)
-
-    def _send(self, port: Port, out: Outgoing, sent: int = 0) -> None:
-        """Send all messages; what the kernel refuses is passed over, alone, and recorded.
-
-        `sent` is what a first attempt returned; the error of one that failed comes again.
-        """
-        count, done = len(out.lengths), 0
-        while True:
-            if sent > 0:
-                self.replied += out.weight(done, done + sent)
-                self.replied_octets += sum(out.lengths[done : done + sent].tolist())
-                done += sent
-            if done == count:
-                return
-            sent = self._vector.send(port.fd, out.headers_at + done * HEADER_BYTES, count - done)
-            if sent > 0:
-                continue
-            error = self._vector.error()
-            if error in _FATAL:
-                raise OSError(error, os.strerror(error))
-            if error == errno.EAGAIN:
-                # The send buffer is full. Waiting would make every other client wait too.
-                self._fail(error, out.weight(done, count))
-                return
-            if error in _NO_TRAIN and (out.weight(done, done + 1) > 1 or self._is_cut(out, done)):
-                self._send_apart(port, error, out.run(done))
-            else:
-                self._fail(error, out.weight(done, done + 1))
-            done += 1
-
-    def _is_cut(self, out: Outgoing, message: int) -> bool:
-        """Tell whether this is a train that was cut to one datagram: it still asks to be taken apart."""
-        whole = out.headers_at in (self._vector.received_at, self._vector.composed_at)
-        return whole and out.run(message).start in self._segments
-
-    def _fail(self, error: int, datagrams: int) -> None:
-        self.failures[error] = self.failures.get(error, 0) + datagrams
-
-    def _send_apart(self, port: Port, error: int, run: range) -> None:
-        """Send the datagrams of a train that the kernel refused one by one, and learn from it."""
-        vector, span = self._vector, self._span
-        if error == errno.EIO:
-            # No checksum offload on the way out: no train will ever pass, so let the kernel make none for us.
-            port.longest_joined = 0
-            with suppress(OSError):
-                port.sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 0)
-        if len(run) > 1:
-            port.longest_joined = min(port.longest_joined, span.length[run.start] - 1)
-            self._send(
-                port,
-                Outgoing(vector.received_at + run.start * HEADER_BYTES, span.length[run.start : run.stop]),
+            vector.join(header, len(run), control, SEGMENT_CMSG_BYTES + plain)
+            _SEGMENT.pack_into(
+                memory, control, SEGMENT_CMSG_LENGTH, socket.IPPROTO_UDP, UDP_SEGMENT, self._span.length[slot]
             )
-            return
-        slot = run.start
-        segment = self._segments[slot]
-        starts = range(0, span.length[slot], segment)
-        for chunk in (starts[i : i + SLOTS] for i in range(0, len(starts), SLOTS)):
-            self._split(slot, chunk)
-            self._send(port, Outgoing(vector.apart_at, vector.apart_length[: len(chunk)]))
-
-    def _split(self, slot: int, starts: range) -> None:
-        """Build one message for each segment of a train that starts at one of these offsets of the slot."""
-        vector = self._vector
-        octets, longs = vector.octets, vector.longs
-        source = vector.received_at + slot * HEADER_BYTES
-        end = self._span.length[slot]
-        for message, start in enumerate(starts):
-            header = vector.apart_at + message * HEADER_BYTES
-            iovec = vector.apart_iovecs_at + message * IOVEC_BYTES
-            octets[header : header + HEADER_BYTES] = octets[source : source + HEADER_BYTES]
-            longs[header // 8 + 2] = vector.base + iovec
-            longs[header // 8 + 4] += SEGMENT_CMSG_BYTES
-            longs[header // 8 + 5] -= SEGMENT_CMSG_BYTES
-            longs[iovec // 8] = longs[(vector.iovecs_at + slot * IOVEC_BYTES) // 8] + start
-            longs[iovec // 8 + 1] = min(starts.step, end - start)
+            source = vector.answers_control_at if self._alike else vector.control_at + slot * CONTROL_BYTES
+            control += SEGMENT_CMSG_BYTES
+            memory[control : control + plain] = memory[source : source + plain]
+        return Outgoing(vector.composed_at, vector.composed_length[: len(runs)], weights, runs)

@@ -11,11 +11,14 @@ from echod.core.admission import Admission, Drop, address_of
 from echod.core.counters import UdpField, send_failed_field
 from echod.core.tally import Tally
 from echod.port import Port
-from echod.vector import SLOTS
 
 MAX_BATCHES_PER_WAKEUP: Final = 8
 """Batches of one socket in one turn of the loop, so that a flood on it starves no other."""
 
+
+WORTH_ANOTHER_LOOK: Final = 16
+"""Slots of a batch from which on more has most likely come while it was answered. Else the loop's poll is asked, which
+costs less than a receive in vain."""
 
 # As plain numbers: with the enum itself as the index, finding the place costs as much as counting.
 _RECEIVED: Final = int(UdpField.RECEIVED)
@@ -37,31 +40,32 @@ class UdpEcho:
 
     def on_readable(self, now: float) -> None:
         """Answer what is queued, at most MAX_BATCHES_PER_WAKEUP batches of it."""
-        batch, row, port = self._batch, self._row, self.port
+        batch, admission, row, port = self._batch, self._admission, self._row, self.port
         for _ in range(MAX_BATCHES_PER_WAKEUP):
             slots = batch.receive(port)
             if not slots:
                 return
             row[_RECEIVED] += batch.datagrams
             row[_RECEIVED_BYTES] += batch.octets
-            if batch.uniform:
-                self._admit_all(now)
-            else:
-                self._admit_each(now)
+            counts = admission.counts_this_batch()
+            if not batch.uniform:
+                self._admit_each(now, counts=counts)
+            elif counts or not admission.admits_all(batch.peers, on_loopback=batch.on_loopback):
+                self._admit_all(now, counts=counts)
             batch.reply(port)
             row[_REPLIED] += batch.replied
             row[_REPLIED_BYTES] += batch.replied_octets
-            for error, datagrams in batch.failures.items():
-                row[send_failed_field(error)] += datagrams
-            if slots < SLOTS:
+            if batch.failures:
+                for error, datagrams in batch.failures.items():
+                    row[send_failed_field(error)] += datagrams
+            if slots < WORTH_ANOTHER_LOOK:
                 return
 
-    def _admit_all(self, now: float) -> None:
-        """Decide on a batch of plain datagrams in one look."""
+    def _admit_all(self, now: float, *, counts: bool) -> None:
+        """Decide on a batch of plain datagrams by its peers."""
         batch, admission = self._batch, self._admission
-        on_loopback = batch.came_in_on_loopback(0)
         spared = admission.spared
-        refused, due = admission.admit_all(batch.peers, batch.distinct, on_loopback=on_loopback, now=now)
+        refused, due = admission.admit_all(batch.peers, on_loopback=batch.on_loopback, counts=counts, now=now)
         for slot, drop in refused.items():
             self._refuse(slot, drop, 1)
         for slot in due:
@@ -69,7 +73,7 @@ class UdpEcho:
         if admission.spared != spared:
             self._row[UdpField.SPARED] += admission.spared - spared
 
-    def _admit_each(self, now: float) -> None:
+    def _admit_each(self, now: float, *, counts: bool) -> None:
         """Decide slot by slot: on trains, and where one is not whole, not unicast, or came in another way."""
         batch, admission = self._batch, self._admission
         spared = admission.spared
@@ -83,7 +87,7 @@ class UdpEcho:
             within = admission.take(peer, weight, now)
             if within < weight:
                 self._refuse(slot, Drop.RATE, weight - within)
-            if within and admission.count(peer, within, on_loopback=on_loopback):
+            if counts and within and admission.count(peer, within):
                 self._look_closer(slot)
         if admission.spared != spared:
             self._row[UdpField.SPARED] += admission.spared - spared

@@ -4,9 +4,10 @@ Owns one anonymous mapping of headers, I/O vectors, addresses and control messag
 decides anything: `Batch` does. The contract:
 
 - The mapping never moves and lives as long as the `Vector`; every pointer in it was computed here, once.
-- `received` are the headers that `recvmmsg` fills; `composed` and `apart` are two more that `Batch` may build to
+- `received` are the headers that `recvmmsg` fills; `answers`, `composed` and `apart` are three more that `Batch` may
   send from. All point into the same names and payload: a reply is sent from the very bytes that came in.
-- Between two receives, the part that the kernel wrote is restored from templates: `restore`.
+- Before each receive all is as it was before the first but names and payload: `restore`. So two receives that differ
+  by no more than these are equal in every byte.
 - All numbers lie as the kernel of a 64-bit little-endian Linux has them (`struct mmsghdr`, recvmmsg(2); `struct
   cmsghdr`, cmsg(3)); `cli` refuses to run elsewhere.
 """
@@ -14,6 +15,7 @@ decides anything: `Batch` does. The contract:
 import ctypes
 import mmap
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -45,11 +47,14 @@ SEGMENT_CMSG_BYTES: Final = 24
 
 SEGMENT_WORDS: Final = SEGMENT_CMSG_BYTES // 4
 
+_JOINED: Final = Struct("<QQQ")
+"""Of `struct msghdr`: `msg_iovlen`, `msg_control`, `msg_controllen`."""
+
+_MSG_DONTWAIT: Final = int(socket.MSG_DONTWAIT)
+
+# Without `argtypes`, which cost as much again as the call: so each argument is an int of 32 bits, or a c_void_p.
 _libc = ctypes.CDLL(None, use_errno=True)
-_recvmmsg = _libc.recvmmsg
-_recvmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p)
-_sendmmsg = _libc.sendmmsg
-_sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
+_recvmmsg, _sendmmsg = _libc.recvmmsg, _libc.sendmmsg
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +64,8 @@ class Layout:
     Lengths are in bytes; offsets in 32-bit words from the start of the PKTINFO message.
     """
 
+    name: int
+    """`msg_namelen`: of a `sockaddr_in`, a `sockaddr_in6`."""
     plain: int
     """`msg_controllen` of a datagram: PKTINFO alone."""
     ifindex: int
@@ -73,8 +80,8 @@ class Layout:
 
 
 LAYOUTS: Final = {
-    socket.AF_INET: Layout(plain=32, ifindex=4, peer="8s24x"),
-    socket.AF_INET6: Layout(plain=40, ifindex=8, peer="28s4x"),
+    socket.AF_INET: Layout(name=16, plain=32, ifindex=4, peer="8s24x"),
+    socket.AF_INET6: Layout(name=28, plain=40, ifindex=8, peer="28s4x"),
 }
 
 
@@ -86,9 +93,6 @@ def _constant(code: Literal["I", "Q"], value: int) -> memoryview:
 
 _ZEROS: Final = _constant("Q", 0)
 _ZEROS32: Final = _constant("I", 0)
-_NAME_ROOM: Final = _constant("Q", NAME_LENGTH)
-_CONTROL_ROOM: Final = _constant("Q", CONTROL_BYTES)
-_PAYLOAD_ROOM: Final = _constant("Q", SLOT_BYTES)
 _PLAIN_CONTROL: Final = {family: _constant("Q", layout.plain) for family, layout in LAYOUTS.items()}
 
 
@@ -97,13 +101,22 @@ class Span:
     """Strided views of the first `count` slots, made once for each count: slicing costs more than the work."""
 
     count: int
-    name_length: memoryview
+    headers: slice
+    iovecs: slice
+    names: slice
+    control: slice
+    """Where these lie in the mapping ..."""
+    fresh: tuple[memoryview, memoryview, memoryview]
+    """... and what they are before a receive: the room that the kernel is told, and no control message."""
     control_length: memoryview
     flags: memoryview
     length: memoryview
     iov_length: memoryview
-    peers: dict[socket.AddressFamily, Struct]
-    """Reads all names at once: family, port, address, and (IPv6) flow and scope of each, as bytes."""
+    peers: dict[socket.AddressFamily, Callable[[mmap.mmap, int], tuple[bytes, ...]]]
+    """Reads all names at once: family, port, address, and (IPv6) flow and scope of each, as bytes.
+
+    See `Vector.peers`.
+    """
     spec_dst: memoryview
     """IPv4: the local address that the kernel would answer from."""
     destination: memoryview
@@ -116,30 +129,6 @@ class Span:
     """Constants of the same count, to compare with and to copy from: 64-bit zeros, 32-bit zeros, ..."""
     zeros32: memoryview
     plain_control: dict[socket.AddressFamily, memoryview]
-    room: tuple[memoryview, memoryview, memoryview]
-    """... and the room for name, control messages and payload that a receive must be told anew."""
-
-
-@dataclass(slots=True)
-class Outgoing:
-    """Messages to send: where their headers lie, and what each stands for.
-
-    `lengths` views the `msg_len` of each header, which the kernel sets to the bytes sent. `weights` are datagrams
-    of each message, one without; `runs` the slots of each, slot i for message i without.
-    """
-
-    headers_at: int
-    lengths: memoryview
-    weights: list[int] | None = None
-    runs: list[range] | None = None
-
-    def weight(self, first: int, after: int) -> int:
-        """Return the datagrams of the messages from `first` up to `after`."""
-        return after - first if self.weights is None else sum(self.weights[first:after])
-
-    def run(self, message: int) -> range:
-        """Return the slots that this message answers."""
-        return range(message, message + 1) if self.runs is None else self.runs[message]
 
 
 class Vector:
@@ -149,32 +138,49 @@ class Vector:
         """Map the memory and write every pointer and template."""
         received = (HEADER_BYTES, IOVEC_BYTES, NAME_BYTES, CONTROL_BYTES)
         composed, apart = (HEADER_BYTES, CONTROL_BYTES), (HEADER_BYTES, IOVEC_BYTES)
-        ends = list(accumulate(SLOTS * size for size in (*received, *composed, *apart)))
+        answers = (HEADER_BYTES, IOVEC_BYTES)
+        ends = list(accumulate(SLOTS * size for size in (*received, *composed, *apart, *answers)))
         self.received_at, self.iovecs_at, self.names_at, self.control_at = 0, *ends[:3]
         self.composed_at, self.composed_control_at, self.apart_at, self.apart_iovecs_at = ends[3:7]
+        self.answers_at, self.answers_iovecs_at, self.answers_control_at = ends[7:10]
+        self.answers = slice(self.answers_at, self.answers_control_at + CONTROL_BYTES)
+        """The answers to a batch whose slots are alike: headers, I/O vectors, one control message for all of them."""
 
-        self._headers = mmap.mmap(-1, ends[-1])
+        self.memory = mmap.mmap(-1, self.answers.stop)
         self._payload = mmap.mmap(-1, SLOTS * SLOT_BYTES)
-        self.base = ctypes.addressof(ctypes.c_char.from_buffer(self._headers))
+        self.base = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
         payload = ctypes.addressof(ctypes.c_char.from_buffer(self._payload))
+        self._received = ctypes.c_void_p(self.base)
+        self._answers = ctypes.c_void_p(self.base + self.answers_at)
 
-        self.octets = memoryview(self._headers)
+        self.octets = memoryview(self.memory)
         self.words = self.octets.cast("I")
         self.longs = self.octets.cast("Q")
         self.composed_length = self._strided(self.longs, self.composed_at + 56, HEADER_BYTES, SLOTS)
+        self.answers_length = self._strided(self.longs, self.answers_at + 56, HEADER_BYTES, SLOTS)
         self.apart_length = self._strided(self.longs, self.apart_at + 56, HEADER_BYTES, SLOTS)
 
         for slot in range(SLOTS):
             header = (self.received_at + slot * HEADER_BYTES) // 8
             iovec = self.iovecs_at + slot * IOVEC_BYTES
             self.longs[header] = self.base + self.names_at + slot * NAME_BYTES
+            self.longs[header + 1] = NAME_LENGTH
             self.longs[header + 2] = self.base + iovec
             self.longs[header + 3] = 1
             self.longs[header + 4] = self.base + self.control_at + slot * CONTROL_BYTES
+            self.longs[header + 5] = CONTROL_BYTES
             self.longs[iovec // 8] = payload + slot * SLOT_BYTES
+            self.longs[iovec // 8 + 1] = SLOT_BYTES
+            answer = (self.answers_at + slot * HEADER_BYTES) // 8
+            answer_iovec = self.answers_iovecs_at + slot * IOVEC_BYTES
+            self.longs[answer : answer + 8] = self.longs[header : header + 8]
+            self.longs[answer + 2] = self.base + answer_iovec
+            self.longs[answer + 4] = self.base + self.answers_control_at
+            self.longs[answer_iovec // 8] = self.longs[iovec // 8]
 
+        self._fresh_answers = self.memory[self.answers]
+        self._fresh = memoryview(self.memory[: self.composed_at])
         self.spans = tuple(self._span(count) for count in range(SLOTS + 1))
-        self.restore(self.spans[SLOTS])
 
     @staticmethod
     def _strided(view: memoryview, start: int, stride: int, count: int) -> memoryview:
@@ -186,14 +192,23 @@ class Vector:
         strided = partial(self._strided, count=count)
         header, iovec, control = self.received_at, self.iovecs_at, self.control_at
         longs, words = self.longs, self.words
+        fresh = self._fresh
         return Span(
             count=count,
-            name_length=strided(longs, header + 8, HEADER_BYTES),
+            headers=slice(header, header + count * HEADER_BYTES),
+            iovecs=slice(iovec, iovec + count * IOVEC_BYTES),
+            names=slice(self.names_at, self.names_at + count * NAME_BYTES),
+            control=slice(control, control + count * CONTROL_BYTES),
+            fresh=(
+                fresh[header : header + count * HEADER_BYTES],
+                fresh[iovec : iovec + count * IOVEC_BYTES],
+                fresh[control : control + count * CONTROL_BYTES],
+            ),
             control_length=strided(longs, header + 40, HEADER_BYTES),
             flags=strided(longs, header + 48, HEADER_BYTES),
             length=strided(longs, header + 56, HEADER_BYTES),
             iov_length=strided(longs, iovec + 8, IOVEC_BYTES),
-            peers={family: Struct(layout.peer * count) for family, layout in LAYOUTS.items()},
+            peers={family: Struct(layout.peer * count).unpack_from for family, layout in LAYOUTS.items()},
             spec_dst=strided(words, control + 20, CONTROL_BYTES),
             destination=strided(words, control + 24, CONTROL_BYTES),
             ifindex={
@@ -208,25 +223,51 @@ class Vector:
             zeros=_ZEROS[:count],
             zeros32=_ZEROS32[:count],
             plain_control={family: view[:count] for family, view in _PLAIN_CONTROL.items()},
-            room=(_NAME_ROOM[:count], _CONTROL_ROOM[:count], _PAYLOAD_ROOM[:count]),
         )
 
     def peers(self, span: Span, family: socket.AddressFamily) -> tuple[bytes, ...]:
         """Return the peer of each slot, as it lies in its `sockaddr`."""
-        return span.peers[family].unpack_from(self._headers, self.names_at)
+        return span.peers[family](self.memory, self.names_at)
+
+    def is_of_one_peer(self, span: Span) -> bool:
+        """Tell in one look whether all slots, at least one, have the same name."""
+        first, after = span.names.start, span.names.stop
+        return self.memory[first : after - NAME_BYTES] == self.memory[first + NAME_BYTES : after]
 
     def payload(self, slot: int, first: int, after: int) -> bytes:
         """Return a copy of a part of the payload of a slot."""
         return self._payload[slot * SLOT_BYTES + first : slot * SLOT_BYTES + after]
 
-    @staticmethod
-    def restore(span: Span) -> None:
-        """Undo what a receive into these slots wrote over: the lengths that tell the kernel its room."""
-        span.name_length[:], span.control_length[:], span.iov_length[:] = span.room
+    def restore(self, span: Span) -> None:
+        """Undo what a receive into these slots, and its reply, wrote over: what tells the kernel its room."""
+        self.memory[span.headers], self.memory[span.iovecs], self.memory[span.control] = span.fresh
+
+    def alike(self, family: socket.AddressFamily, length: int, control: bytes) -> tuple[bytes, bytes]:
+        """Return all headers as they are after a receive of plain datagrams of that length, and the answers to these.
+
+        `control` is the control message of each, as it is to go out.
+        """
+        headers, answers = bytearray(self._fresh[: SLOTS * HEADER_BYTES]), bytearray(self._fresh_answers)
+        layout, iovecs = LAYOUTS[family], self.answers_iovecs_at - self.answers_at
+        with memoryview(headers).cast("Q") as received, memoryview(answers).cast("Q") as sent:
+            for view in (received, sent):
+                for offset, value in ((8, layout.name), (40, layout.plain), (56, length)):
+                    self._strided(view, offset, HEADER_BYTES, SLOTS)[:] = _constant("Q", value)
+            self._strided(sent, iovecs + 8, IOVEC_BYTES, SLOTS)[:] = _constant("Q", length)
+        answers[self.answers_control_at - self.answers_at :] = control
+        return bytes(headers), bytes(answers)
+
+    def join(self, header: int, slots: int, control: int, control_length: int) -> None:
+        """Let a message, copied from that of a slot, take the payload of so many slots and its own control messages.
+
+        Header and control messages are given as offsets in the mapping, in bytes as lengths are.
+        """
+        _JOINED.pack_into(self.memory, header + 24, slots, self.base + control, control_length)
 
     def receive(self, fd: int) -> int:
         """Fill slots from the socket's queue without waiting; return how many, or -1 with `error()` set."""
-        return int(_recvmmsg(fd, self.base, SLOTS, socket.MSG_DONTWAIT, None))
+        filled: int = _recvmmsg(fd, self._received, SLOTS, _MSG_DONTWAIT, None)
+        return filled
 
     def send(self, fd: int, headers_at: int, count: int) -> int:
         """Send `count` messages from the headers at that offset without waiting; return how many went, or -1.
@@ -234,7 +275,13 @@ class Vector:
         The kernel stops at the first message it refuses, and tells its error only where that is the first of all
         (sendmmsg(2)).
         """
-        return int(_sendmmsg(fd, self.base + headers_at, count, socket.MSG_DONTWAIT))
+        sent: int = _sendmmsg(fd, ctypes.c_void_p(self.base + headers_at), count, _MSG_DONTWAIT)
+        return sent
+
+    def answer(self, fd: int, count: int) -> int:
+        """Send the first `count` of the answers that are ready, as `send` does."""
+        sent: int = _sendmmsg(fd, self._answers, count, _MSG_DONTWAIT)
+        return sent
 
     @staticmethod
     def error() -> int:

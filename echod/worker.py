@@ -26,6 +26,7 @@ from echod.core.config import Config, LimitsConfig
 from echod.core.connections import ConnectionLedger
 from echod.core.counters import CounterPage, SlotField
 from echod.core.listener import Listener, Protocol
+from echod.core.loops import BATCHES, Circulation
 from echod.core.ratelimit import RateLimit
 from echod.core.tally import Tally
 from echod.poll import READ, SHARED, Poll
@@ -123,7 +124,8 @@ class Worker:
             sources=limits.sources,
             limit=None if birth.rates is None else rate_limit(limits, birth.rates),
             spare=_spare(limits),
-            loop_breaker=guard.loop_breaker,
+            circulation=Circulation(sources=limits.sources) if guard.loop_breaker else None,
+            gap=_gap(),
         )
         admission.set_own_addresses(birth.own)
         return admission
@@ -238,6 +240,12 @@ def _spare(limits: LimitsConfig) -> Callable[[int], int]:
     random = Random()  # noqa: S311 - it protects no secret; made here, so that no two workers have the same
     chance = 1 / limits.leak if limits.leak else 0.0
     return lambda refused: sum(random.random() < chance for _ in range(refused))
+
+
+def _gap() -> Callable[[], int]:
+    """Return how to choose the batches that are counted: by chance too, 1 to 2 * BATCHES - 1 from one to the next."""
+    random, most = Random(), 2 * BATCHES - 1  # noqa: S311 - no secret either
+    return lambda: 1 + int(random.random() * most)
 
 
 def live(birth: Birth) -> None:

@@ -9,6 +9,7 @@ from loopback import at, listener
 from echod.batch import Batch
 from echod.core.admission import Access, Admission, Rules
 from echod.core.counters import SEND_ERRORS, CounterPage, UdpField, describe
+from echod.core.loops import Circulation
 from echod.core.ratelimit import RateLimit
 from echod.core.tally import Tally
 from echod.port import Port
@@ -43,14 +44,15 @@ class Served:
         loop_breaker: bool = True,
         batch: Batch = BATCH,
     ) -> None:
-        """Serve on this socket, whose port is always one of our own."""
+        """Serve on this socket, whose port is always one of our own. Each batch is counted, not one in eight."""
         size = CounterPage.size(slots=1, listeners=1, places=0)
         page = CounterPage(memoryview(bytearray(size)), slots=1, listeners=[LISTENER], places=0)
         self.row = page.row(0, LISTENER)
         self.sock = sock
         self.tally = Tally(0)
         own = rules(sock.getsockname()[1], *own_ports, allow=allow)
-        self.admission = Admission(own, sources=1024, limit=limit, spare=spare, loop_breaker=loop_breaker)
+        circulation = Circulation(sources=1024) if loop_breaker else None
+        self.admission = Admission(own, sources=1024, limit=limit, spare=spare, circulation=circulation)
         self.echo = UdpEcho(Port(sock), batch, self.admission, self.row, self.tally)
 
     @property

@@ -53,7 +53,6 @@ def test_peers_are_addresses_and_ports(batch: Batch, host: str) -> None:
             deliver(server, client.sendto, b"x", at(server))
         assert batch.receive(Port(server)) == 3
         assert batch.peers[0] == batch.peers[2] != batch.peers[1]
-        assert batch.distinct == set(batch.peers)
         assert [len(peer) for peer in batch.peers] == [28 if ":" in host else 8] * 3
         assert [int.from_bytes(peer[2:4], "big") for peer in batch.peers[:2]] == [
             client.getsockname()[1] for client in (one, other)

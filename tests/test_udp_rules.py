@@ -20,7 +20,7 @@ from loopback import (
 from served import Served, rate_limit
 
 from echod.core.admission import Drop
-from echod.core.loops import PERIOD
+from echod.core.loops import COUNTED
 from echod.sockets import UDP_GRO
 from echod.vector import SLOTS
 
@@ -181,15 +181,15 @@ def test_in_a_dry_run_all_are_answered_and_counted(
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_what_goes_round_dies_at_the_second_look(host: str) -> None:
-    """Of 3,000 equal datagrams of one port, the 2,048th alone gets no answer: a loop would have ended there."""
+    """Of 300 equal datagrams that are counted, the 256th alone gets no answer: a loop would have ended there."""
     with udp_server(host) as server, udp_client(host) as client:
         served = Served(server)
         replied = []
-        for _ in range(3000 // SLOTS):
+        for _ in range(300 // SLOTS):
             send(served, client, *[b"round"] * SLOTS)
             replied.append(served.turn()["replied"])
             assert {client.recv(16) for _ in range(replied[-1] - sum(replied[-2:-1]))} == {b"round"}
-        assert replied[31] == 2 * PERIOD - 1 == replied[30] + SLOTS - 1
+        assert replied[3] == 2 * COUNTED - 1 == replied[2] + SLOTS - 1
         assert served.turn()["dropped_loop"] == 1
         assert_nothing_more(client)
 
@@ -217,42 +217,42 @@ def test_equal_datagrams_of_many_ports_are_no_loop(server: socket.socket) -> Non
 
 
 def test_of_a_train_that_goes_round_one_datagram_is_cut(server: socket.socket, client: socket.socket) -> None:
-    """Where the 2,048th is in a train, its last datagram alone is left out; the next train is whole again."""
+    """Where the 256th that is counted is in a train, its last datagram alone is left out; the next is whole again."""
     served = Served(server)
     data, answers = b"xy" * 16, []
-    for _ in range(3 * PERIOD // 16 - 1):
+    for _ in range(3 * COUNTED // 16 - 1):
         send_as_train(served, client, data)
         before = served.row.tolist()
         row = served.turn()
         answers.append(row["replied"] - before[2])
         assert {client.recv(16) for _ in range(answers[-1])} == {b"xy"}
-    assert [index for index, replied in enumerate(answers) if replied != 16] == [2 * PERIOD // 16 - 1]
-    assert answers[2 * PERIOD // 16 - 1] == 15
+    assert [index for index, replied in enumerate(answers) if replied != 16] == [2 * COUNTED // 16 - 1]
+    assert answers[2 * COUNTED // 16 - 1] == 15
     assert row["dropped_loop"] == 1
     assert_nothing_more(client)
 
 
 def test_a_train_of_one_that_is_left_over_may_go_round_too(server: socket.socket, client: socket.socket) -> None:
     """Cut to one datagram by the rate, and that one being found: nothing of the train is answered, all is counted."""
-    served = Served(server, limit=rate_limit(1, 2 * PERIOD))
-    for number in range(2 * PERIOD - 1):
-        send(served, client, b"aa" if number == PERIOD - 1 else b"%d" % number)
+    served = Served(server, limit=rate_limit(1, 2 * COUNTED))
+    for number in range(2 * COUNTED - 1):
+        send(served, client, b"aa" if number == COUNTED - 1 else b"%d" % number)
         served.turn(100.0)
         client.recv(16)
     send_as_train(served, client)
     row = served.turn(100.0)
-    assert (row["dropped_rate"], row["dropped_loop"], row["replied"]) == (9, 1, 2 * PERIOD - 1)
+    assert (row["dropped_rate"], row["dropped_loop"], row["replied"]) == (9, 1, 2 * COUNTED - 1)
     assert_nothing_more(client)
 
 
 def test_without_the_loop_breaker_all_is_answered(server: socket.socket, client: socket.socket) -> None:
     """Switched off, the same bytes are answered for ever."""
     served = Served(server, loop_breaker=False)
-    for _ in range(3 * PERIOD // SLOTS):
+    for _ in range(3 * COUNTED // SLOTS):
         send(served, client, *[b"round"] * SLOTS)
         row = served.turn()
         assert len([client.recv(16) for _ in range(SLOTS)]) == SLOTS
-    assert (row["received"], row["replied"]) == (3 * PERIOD, 3 * PERIOD)
+    assert (row["received"], row["replied"]) == (3 * COUNTED, 3 * COUNTED)
 
 
 # -- all together

@@ -8,6 +8,7 @@ import struct
 import pytest
 from loopback import at, deliver, send_train, udp_client, udp_server
 
+from echod.dispatch import Outgoing
 from echod.vector import (
     CONTROL_BYTES,
     HEADER_BYTES,
@@ -18,7 +19,6 @@ from echod.vector import (
     SEGMENT_CMSG_BYTES,
     SLOT_BYTES,
     SLOTS,
-    Outgoing,
     Vector,
 )
 
@@ -85,7 +85,7 @@ def test_every_header_points_to_room_of_its_own(vector: Vector) -> None:
 
 
 def test_the_regions_of_the_mapping_do_not_overlap(vector: Vector) -> None:
-    """Received, composed and apart headers lie behind one another, each aligned for its views."""
+    """Received, composed, apart and ready headers lie behind one another, each aligned for its views."""
     starts = [
         vector.received_at,
         vector.iovecs_at,
@@ -95,12 +95,16 @@ def test_the_regions_of_the_mapping_do_not_overlap(vector: Vector) -> None:
         vector.composed_control_at,
         vector.apart_at,
         vector.apart_iovecs_at,
-        len(vector.octets),
+        vector.answers_at,
+        vector.answers_iovecs_at,
+        vector.answers_control_at,
     ]
     sizes = [HEADER_BYTES, IOVEC_BYTES, NAME_BYTES, CONTROL_BYTES, HEADER_BYTES, CONTROL_BYTES, HEADER_BYTES]
     assert [after - start for start, after in itertools.pairwise(starts)] == [
-        SLOTS * size for size in (*sizes, IOVEC_BYTES)
+        SLOTS * size for size in (*sizes, IOVEC_BYTES, HEADER_BYTES, IOVEC_BYTES)
     ]
+    assert vector.answers == slice(vector.answers_at, len(vector.octets))
+    assert len(vector.octets) == vector.answers_control_at + CONTROL_BYTES
     assert all(start % 8 == 0 for start in starts)
 
 
@@ -114,7 +118,8 @@ def test_the_views_show_what_the_kernel_wrote(vector: Vector, host: str) -> None
         deliver(server, send_train, client, b"aabbc", 2, at(server))
         assert vector.receive(server.fileno()) == 3
         span, seen = vector.spans[3], headers(vector)[:3]
-        assert span.name_length.tolist() == [header.hdr.namelen for header in seen]
+        layout = LAYOUTS[family]
+        assert {header.hdr.namelen for header in seen} == {layout.name}
         assert span.control_length.tolist() == [header.hdr.controllen for header in seen]
         assert span.flags.tolist() == [header.hdr.flags for header in seen]
         assert span.length.tolist() == [header.len for header in seen] == [3, 4, 5]
@@ -126,7 +131,6 @@ def test_the_views_show_what_the_kernel_wrote(vector: Vector, host: str) -> None
         assert list(peers) == [ctypes.string_at(header.hdr.name, size) for header in seen]
         assert {int.from_bytes(peer[2:4], "big") for peer in peers} == {client.getsockname()[1]}
         assert vector.payload(1, 1, 4) == b"our"
-        layout = LAYOUTS[family]
         assert span.control_length.tolist() == [layout.plain, layout.plain, layout.train]
         lo = socket.if_nametoindex("lo")
         assert span.ifindex[family].tolist()[:2] == [lo, lo]
@@ -146,20 +150,23 @@ def test_restore_gives_the_kernel_its_room_back(vector: Vector) -> None:
             deliver(server, client.sendto, data, at(server))
             assert vector.receive(server.fileno()) == 1
             span = vector.spans[1]
-            assert (span.length[0], span.flags[0], span.name_length[0]) == (len(data), 0, 16)
+            assert (span.length[0], span.flags[0], headers(vector)[0].hdr.namelen) == (len(data), 0, 16)
             span.iov_length[:] = span.length
             vector.restore(span)
             header = headers(vector)[0].hdr
             room = (header.namelen, header.controllen, header.iov[0].len)
             assert room == (NAME_LENGTH, CONTROL_BYTES, SLOT_BYTES)
+            assert not any(vector.memory[span.control])
 
 
 def test_a_span_covers_as_many_slots_as_asked(vector: Vector) -> None:
     """Each of the 65 spans is as long as its count, in every view."""
     for count, span in enumerate(vector.spans):
-        views = [span.length, span.flags, span.zeros, span.zeros32, *span.room]
+        views = [span.length, span.flags, span.zeros, span.zeros32, span.iov_length, span.control_length]
         views += [*span.ifindex.values(), *span.plain_control.values(), *span.destination6, span.destination6_first]
         assert {len(view) for view in views} == {count}
+        regions = (span.headers, span.iovecs, span.control)
+        assert [region.stop - region.start for region in regions] == [len(fresh) for fresh in span.fresh]
 
 
 def test_an_error_is_told_and_nothing_received(vector: Vector) -> None:

@@ -8,17 +8,14 @@ every table is keyed by Python's keyed hash, and nobody can aim at a bucket of i
 """
 
 from bisect import bisect_right
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import IntEnum
 from ipaddress import IPv6Network, ip_address, ip_network
-from itertools import repeat
 from struct import Struct
 from typing import Final
 
 from echod.core.addresses import AddressMap, Network
-from echod.core.loops import PERIOD, Circulation, find_due
+from echod.core.loops import Circulation
 from echod.core.ratelimit import RateLimit
 
 
@@ -117,12 +114,12 @@ class Rules:
         """Decide on a peer, whose datagram came in on the loopback interface or on another."""
         return self.judge_each([peer], on_loopback=on_loopback).get(peer)
 
-    def judge_each(self, peers: Sequence[bytes], *, on_loopback: bool) -> dict[bytes, Drop]:
+    def judge_each(self, peers: Collection[bytes], *, on_loopback: bool) -> dict[bytes, Drop]:
         """Return those of these peers, at least one and all of one family, that are refused.
 
         One loop without a call of our own: in a flood of new sources each datagram passes here.
         """
-        length = len(peers[0])
+        length = len(next(iter(peers)))
         read = _PEER4.unpack if length == _PEER4.size else _read_peer6
         by_port, by_address = self._ports.get, self._maps[length, on_loopback]
         starts, verdicts = by_address.starts, by_address.verdicts
@@ -163,79 +160,85 @@ def address_of(peer: bytes) -> bytes:
 
 
 class Admission:
-    """The rules of one worker, with what they remember: the peers admitted, and how often each was heard since."""
+    """The rules of one worker, with what they remember: the peers admitted, and what was heard of them."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a part of what the operator can set
         self,
         rules: Rules,
         *,
         sources: int,
         limit: RateLimit | None = None,
         spare: Callable[[int], int] = lambda _refused: 0,
-        loop_breaker: bool = True,
+        circulation: Circulation | None = None,
+        gap: Callable[[], int] = lambda: 1,
     ) -> None:
-        """Remember at most so many peers. `spare` says how many of those over the limit are answered all the same."""
+        """Remember at most so many peers. `spare` says how many of those over the limit are answered all the same.
+
+        Without `circulation` no loop is broken. `gap` says how many batches on from one that is counted for it the next
+        is: 1 or more, BATCHES on the average.
+        """
         self._rules = rules
         self._sources = sources
         self._limit = limit
         self._spare = spare
-        self._circulation = Circulation(sources=sources) if loop_breaker else None
-        self._tallies: dict[bool, Counter[bytes]] = {False: Counter(), True: Counter()}
+        self._circulation = circulation
+        self._gap = gap
+        self._batches_left = gap()
+        self._known: dict[bool, set[bytes]] = {False: set(), True: set()}
         self.spared = 0
         """Datagrams over the limit that were answered all the same, ever."""
 
     def set_own_addresses(self, own: Iterable[Network]) -> None:
         """Take what this host takes for its own addresses; what was decided before is decided anew."""
         self._rules.set_own_addresses(own)
-        for tallies in self._tallies.values():
-            tallies.clear()
+        for known in self._known.values():
+            known.clear()
 
     # -- a whole batch
 
-    def admit_all(
-        self, peers: Sequence[bytes], distinct: AbstractSet[bytes], *, on_loopback: bool, now: float
-    ) -> tuple[dict[int, Drop], list[int]]:
-        """Decide on a batch of single, whole, unicast datagrams, by their peers; `distinct` is the set of these.
+    def counts_this_batch(self) -> bool:
+        """Tell, asked once for each batch, whether its datagrams are to be counted, lest one goes round."""
+        self._batches_left -= 1
+        if self._batches_left:
+            return False
+        self._batches_left = self._gap()
+        return self._circulation is not None
 
-        Returns the index of each that is not answered, with the reason, and the indices of those to be looked at by
-        `repeats`. What is known of a peer is one look-up in each of a few passes over all.
+    def admits_all(self, peers: Iterable[bytes], *, on_loopback: bool) -> bool:
+        """Tell in one look whether all of a batch may be answered, if it is not to be counted: most are known."""
+        return self._limit is None and self._known[on_loopback].issuperset(peers)
+
+    def admit_all(
+        self, peers: Sequence[bytes], *, on_loopback: bool, counts: bool, now: float
+    ) -> tuple[dict[int, Drop], list[int]]:
+        """Decide on a batch of single, whole, unicast datagrams, by their peers.
+
+        Returns the index of each that is not answered, with the reason, and, where it counts, the indices of those to
+        be looked at by `repeats`.
         """
-        tallies = self._tallies[on_loopback]
         refused: dict[int, Drop] = {}
-        heard = list(map(tallies.get, distinct, repeat(0)))
-        if not all(heard):
-            # A peer that was looked at just now is judged again: it does no harm, and spares a second look-up.
-            strangers = [peer for peer, tally in zip(distinct, heard, strict=True) if not tally]
-            tallies = self._make_room(on_loopback, len(strangers))
-            unwanted = self._rules.judge_each(strangers, on_loopback=on_loopback)
-            if unwanted:
-                refused = {index: unwanted[peer] for index, peer in enumerate(peers) if peer in unwanted}
+        unwanted = self._meet(set(peers), on_loopback=on_loopback)
+        if unwanted:
+            refused = {index: unwanted[peer] for index, peer in enumerate(peers) if peer in unwanted}
         if self._limit is not None and len(refused) < len(peers):
             refused |= self._find_over(self._limit, peers, refused, now)
-        slots: Sequence[int] = range(len(peers))
-        admitted = peers
-        if refused:
-            slots = [slot for slot in slots if slot not in refused]
-            admitted = [peers[slot] for slot in slots]
-        tallies.update(admitted)  # so that the admitted are no strangers any more
-        most_of_one = len(peers) - len(distinct) + 1
-        if self._circulation is None or max(heard, default=0) + most_of_one < PERIOD:
+        if self._circulation is None or not counts:
             return refused, []
-        return refused, [slots[index] for index in find_due(tallies, admitted)]
+        slots = [slot for slot in range(len(peers)) if slot not in refused]
+        return refused, [slots[index] for index in self._circulation.count_all([peers[slot] for slot in slots])]
 
-    def _make_room(self, on_loopback: bool, strangers: int) -> Counter[bytes]:  # noqa: FBT001 - it is the key
-        """Return the tallies with room for so many more; where there is none, those heard least are forgotten.
-
-        Half of the room is made at once: looking at all peers for a few strangers would be a way to keep echod busy.
-        """
-        tallies = self._tallies[on_loopback]
-        if len(tallies) + strangers > self._sources:
-            loud = 1  # as all are
-            while len(tallies) > self._sources // 2:
-                loud *= 2
-                tallies = Counter({peer: tally for peer, tally in tallies.items() if tally >= loud})
-            self._tallies[on_loopback] = tallies
-        return tallies
+    def _meet(self, peers: set[bytes], *, on_loopback: bool) -> dict[bytes, Drop]:
+        """Judge those that are not known, and know those that may be answered; return those that may not."""
+        known = self._known[on_loopback]
+        strangers = peers - known
+        if not strangers:
+            return {}
+        unwanted = self._rules.judge_each(strangers, on_loopback=on_loopback)
+        if len(known) + len(strangers) > self._sources:
+            # All at once: whoever comes again is judged again, and that is all it costs.
+            known.clear()
+        known |= strangers.difference(unwanted) if unwanted else strangers
+        return unwanted
 
     def _find_over(
         self, limit: RateLimit, peers: Sequence[bytes], refused: dict[int, Drop], now: float
@@ -261,14 +264,9 @@ class Admission:
         within = self._limit.take(sources_of([peer])[0], datagrams, now)
         return within + self._spares(datagrams - within)
 
-    def count(self, peer: bytes, datagrams: int, *, on_loopback: bool) -> bool:
-        """Count the datagrams of a slot; tell whether one of them is a 1,024th and to be looked at by `repeats`."""
-        if self._circulation is None:
-            return False
-        tallies = self._make_room(on_loopback, 1)
-        tally = tallies[peer] + datagrams
-        tallies[peer] = tally % PERIOD
-        return tally >= PERIOD
+    def count(self, peer: bytes, datagrams: int) -> bool:
+        """Count the datagrams of a slot; tell whether one of them is to be looked at by `repeats`."""
+        return self._circulation is not None and self._circulation.count(peer, datagrams)
 
     def repeats(self, peer: bytes, datagram: bytes) -> bool:
         """Tell whether a datagram that is to be looked at goes round."""

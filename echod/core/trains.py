@@ -5,6 +5,8 @@ order, so joining can change neither what is answered nor the order in which one
 """
 
 from collections.abc import Hashable, Sequence
+from itertools import islice
+from operator import eq
 from typing import Final
 
 MAX_JOINED: Final = 64
@@ -20,20 +22,20 @@ def find_runs(keys: Sequence[Hashable], lengths: Sequence[int], longest: int) ->
     `keys`, one for each slot: neighbours join where their keys are equal; a slot whose key is None is left out.
     Equal keys imply equal `lengths`, in bytes. Nothing longer than `longest` joins.
     """
+    # Where a batch has one peer only, there is one object for it: then a count, which is quick, tells.
+    changes = []
+    if keys and (keys[0] is not keys[-1] or keys.count(keys[0]) < len(keys)):
+        changes = [slot for slot, same in enumerate(map(eq, keys, islice(keys, 1, None)), 1) if not same]
     found: list[range] = []
     first = 0
-    while first < len(keys):
-        key = keys[first]
-        after = first + 1
-        limit = first + _room(lengths[first], longest)
-        while after < len(keys) and after < limit and keys[after] == key:
-            after += 1
-        if key is not None:
-            found.append(range(first, after))
+    for after in (*changes, len(keys)):
+        if first < after and keys[first] is not None:
+            room = _room(lengths[first], longest)
+            found += [range(start, min(start + room, after)) for start in range(first, after, room)]
         first = after
     return found
 
 
 def _room(length: int, longest: int) -> int:
     """Return how many datagrams of that length one message may join; an empty one has no place in a train."""
-    return min(MAX_JOINED, MAX_PAYLOAD // length) if 0 < length <= longest else 1
+    return max(1, min(MAX_JOINED, MAX_PAYLOAD // length)) if 0 < length <= longest else 1

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from peers import CLIENT, access, admission, admit_all, limit, peer, rules
 
 from echod.core.admission import Admission, Drop, address_of, sources_of
-from echod.core.loops import PERIOD
+from echod.core.loops import COUNTED, Circulation
 
 HOSTS = ("10.0.0.1", "10.0.0.2", "10.0.0.9", "192.0.2.1", "127.0.0.1", "224.0.0.1")
 HOSTS6 = ("fd00::1", "fd00::2", "fd00:0:0:1::1", "fd00::9", "2001:db8::1", "::1", "ff02::1")
@@ -69,51 +69,41 @@ def test_an_address_that_becomes_ours_is_decided_anew() -> None:
 def test_what_is_known_of_a_peer_on_loopback_is_not_believed_elsewhere() -> None:
     """127.0.0.1 is answered where it came in on loopback, and right after that refused where it did not."""
     by, batch = admission(), [peer("127.0.0.1")]
-    assert by.admit_all(batch, set(batch), on_loopback=True, now=100.0) == ({}, [])
-    assert by.admit_all(batch, set(batch), on_loopback=False, now=100.0) == ({0: Drop.SOURCE_INVALID}, [])
-    assert by.admit_all(batch, set(batch), on_loopback=True, now=100.0) == ({}, [])
-
-
-def remembered(by: Admission) -> int:
-    """Return how many peers are remembered."""
-    return sum(map(len, by._tallies.values()))
+    assert admit_all(by, batch, on_loopback=True) == ({}, [])
+    assert admit_all(by, batch) == ({0: Drop.SOURCE_INVALID}, [])
+    assert admit_all(by, batch, on_loopback=True) == ({}, [])
 
 
 def test_memory_is_bounded_whoever_comes() -> None:
-    """100,000 strangers, in batches and in trains, refused or answered, leave no more than `sources` of them."""
+    """100,000 strangers leave no more than `sources` of them, and who was forgotten is not refused."""
     by = admission(sources=1024)
+    most = 0
     for number in range(0, 100_000, 50):
-        hosts = [ip_address(0x0A00_0000 + number + index) for index in range(50)]
-        batch = [peer(str(host)) for host in hosts]
+        batch = [peer(str(ip_address(0x0A00_0000 + number + index))) for index in range(50)]
         assert admit_all(by, batch) == ({}, [])
-        assert remembered(by) <= 1024
-        by.count(peer(str(hosts[0]), 9999), 64, on_loopback=False)
-        assert remembered(by) <= 1024
-    assert remembered(by) > 500
+        assert by.admits_all(batch, on_loopback=False)
+        most = max(most, len(by._known[False]))
+    assert 500 < most <= 1024
+    assert not by.admits_all([peer("10.0.0.0")], on_loopback=False)
+    assert admit_all(by, [peer("10.0.0.0")]) == ({}, [])
 
 
-def test_the_loudest_are_remembered_and_half_the_room_is_made_at_once() -> None:
-    """Amid strangers that are heard once, a peer's tally goes on to the 1,024th; and room is not made for few."""
-    by, loud = admission(sources=1024), peer("192.0.2.1")
-    due, rooms, before = [], 0, 0
-    for number in range(PERIOD):
-        batch = [loud, *(peer(f"10.{number >> 8}.{number & 255}.{index}") for index in range(1, 60))]
-        due.append(admit_all(by, batch)[1])
-        rooms += remembered(by) < before
-        before = remembered(by)
-    assert [index for index, found in enumerate(due) if found] == [PERIOD - 1]
-    assert due[-1] == [0]
-    assert rooms <= PERIOD * 60 // 512
+def test_who_is_known_is_admitted_in_one_look() -> None:
+    """Known are those that were admitted, where they came in; who was refused is judged each time."""
+    by, one, low = admission(), peer("10.0.0.1"), peer("10.0.0.1", 53)
+    assert not by.admits_all([one], on_loopback=False)
+    assert admit_all(by, [one, low]) == ({1: Drop.SOURCE_PORT_LOW}, [])
+    assert by.admits_all([one, one], on_loopback=False)
+    assert not by.admits_all([one], on_loopback=True)
+    assert not by.admits_all([one, low], on_loopback=False)
+    assert admit_all(by, [one, low]) == ({1: Drop.SOURCE_PORT_LOW}, [])
 
 
-def test_room_is_made_also_where_all_are_loud() -> None:
-    """With every peer as loud as the next, all are forgotten rather than one too many remembered."""
-    by = admission(sources=1024)
-    for number in range(1024):
-        by.count(peer("10.0.0.1", 2000 + number), 1000, on_loopback=False)
-    assert remembered(by) == 1024
-    assert admit_all(by, [peer("10.0.0.2")]) == ({}, [])
-    assert remembered(by) == 1
+def test_with_a_limit_nobody_is_admitted_in_one_look() -> None:
+    """Each datagram is charged, be its source known or not."""
+    by = admission(burst=5)
+    assert admit_all(by, [peer("10.0.0.1")]) == ({}, [])
+    assert not by.admits_all([peer("10.0.0.1")], on_loopback=False)
 
 
 # -- rate
@@ -177,12 +167,29 @@ def test_in_a_dry_run_all_over_the_limit_are_spared() -> None:
 # -- loops
 
 
-def test_each_1024th_of_a_peer_is_looked_at() -> None:
+def test_the_batches_that_are_counted_are_chosen_by_the_gap() -> None:
+    """Each is so many batches behind the one before as was drawn for it; without the loop breaker none is."""
+    for circulation in (Circulation(sources=1024), None):
+        gaps = iter([2, 1, 3, 9])
+        by = Admission(rules(), sources=1024, circulation=circulation, gap=lambda gaps=gaps: next(gaps))  # type: ignore[misc]
+        counted = [number for number in range(1, 8) if by.counts_this_batch()]
+        assert counted == ([2, 3, 6] if circulation else [])
+
+
+def test_of_a_batch_that_is_not_counted_nothing_is_looked_at() -> None:
+    """Nor is it remembered that it came."""
+    by, batch = admission(), [peer("10.0.0.1")] * 64
+    looks = [by.admit_all(batch, on_loopback=False, counts=False, now=100.0)[1] for _ in range(10)]
+    assert looks == [[]] * 10
+    assert [admit_all(by, batch)[1] for _ in range(2)] == [[], [63]]
+
+
+def test_each_128th_that_is_counted_is_looked_at() -> None:
     """Over batches and trains, refused ones not counted, and the second look at the same bytes finds them."""
     by, one = admission(), peer("10.0.0.1")
-    looks = [admit_all(by, [one] * 64)[1] for _ in range(32)]
-    assert looks == [*([[]] * 15), [63], *([[]] * 15), [63]]
-    assert [by.count(one, 100, on_loopback=False) for _ in range(11)] == [False] * 10 + [True]
+    looks = [admit_all(by, [one] * 64)[1] for _ in range(4)]
+    assert looks == [[], [63], [], [63]]
+    assert [by.count(one, 100) for _ in range(3)] == [False, True, True]
     assert admit_all(by, [one, peer("10.0.0.1", 53)] * 32) == (
         dict.fromkeys(range(1, 64, 2), Drop.SOURCE_PORT_LOW),
         [],
@@ -190,19 +197,19 @@ def test_each_1024th_of_a_peer_is_looked_at() -> None:
     assert [by.repeats(one, b"x"), by.repeats(one, b"x"), by.repeats(one, b"y")] == [False, True, False]
 
 
-def test_the_1024th_is_told_by_its_slot_also_where_others_are_refused() -> None:
+def test_the_128th_is_told_by_its_slot_also_where_others_are_refused() -> None:
     """The index of what is to be looked at is that in the batch, not that among those admitted."""
     by, one, low = admission(), peer("10.0.0.1"), peer("10.0.0.1", 53)
-    by.count(one, PERIOD - 2, on_loopback=False)
+    by.count(one, COUNTED - 2)
     assert admit_all(by, [low, one, low, one, one])[1] == [3]
 
 
 def test_without_the_loop_breaker_nothing_is_looked_at() -> None:
     """Switched off, it counts nobody and finds nothing, and the other rules hold."""
-    by = Admission(rules(), sources=1024, loop_breaker=False)
+    by = Admission(rules(), sources=1024)
     batch = [peer("10.0.0.1")] * 63 + [peer("10.0.0.1", 53)]
     assert {str(admit_all(by, batch)) for _ in range(40)} == {str(({63: Drop.SOURCE_PORT_LOW}, []))}
-    assert not by.count(batch[0], 5 * PERIOD, on_loopback=False)
+    assert not by.count(batch[0], 5 * COUNTED)
     assert not any(by.repeats(batch[0], b"x") for _ in range(3))
 
 
@@ -226,7 +233,7 @@ def one_by_one(
             drop = Drop.RATE
         if drop is not None:
             refused[index] = drop
-        elif by.count(each, 1, on_loopback=on_loopback):
+        elif by.count(each, 1):
             due.append(index)
     return refused, due
 
@@ -236,7 +243,7 @@ def one_by_one(
     batches=st.lists(st.tuples(BATCHES, st.integers(0, 8), st.booleans()), max_size=5),
     burst=st.sampled_from([0, 1, 5, 40]),
     total=st.sampled_from([None, 64]),
-    before=st.integers(PERIOD - 70, PERIOD - 1),
+    before=st.integers(COUNTED - 70, COUNTED - 1),
 )
 def test_the_look_over_a_batch_agrees_with_the_looks_at_each_datagram(
     batches: list[tuple[list[bytes], int, bool]], burst: int, total: int | None, before: int
@@ -245,13 +252,16 @@ def test_the_look_over_a_batch_agrees_with_the_looks_at_each_datagram(
     lists = access(allow=["10.0.0.0/8", "127.0.0.0/8", "fd00::/8", "::1"], deny=["10.0.0.2", "fd00::2"])
     pair = [admission(rules(lists, own=["10.0.0.9", "fd00::9"]), burst=burst, total=total) for _ in range(2)]
     for by in pair:
-        by.count(peer("10.0.0.1"), before, on_loopback=False)
+        by.count(peer("10.0.0.1"), before)
     now = 1000.0
     for batch, eighths, on_loopback in batches:
         now += eighths / 8
-        looks = pair[0].admit_all(batch, set(batch), on_loopback=on_loopback, now=now)
+        all_known = pair[0].admits_all(batch, on_loopback=on_loopback)
+        looks = admit_all(pair[0], batch, now, on_loopback=on_loopback)
+        assert not (all_known and looks[0])
         assert looks == one_by_one(pair[1], batch, now, on_loopback=on_loopback)
-    assert +pair[0]._tallies[False] == +pair[1]._tallies[False]
+    tallies = [by._circulation._tallies for by in pair if by._circulation]
+    assert +tallies[0] == +tallies[1]
 
 
 @settings(deadline=None)
@@ -268,11 +278,11 @@ def test_no_peer_is_too_odd(peers: list[bytes], datagrams: int, now: float, flag
     """Whatever bytes the kernel hands over as an address, in whatever order, the decision is a value."""
     by = admission(sources=1024, burst=5, total=1000)
     on_loopback, unicast, truncated = flags
-    refused, due = by.admit_all(peers, set(peers), on_loopback=on_loopback, now=now)
+    refused, due = admit_all(by, peers, now, on_loopback=on_loopback)
     assert set(refused) | set(due) <= set(range(len(peers)))
     for each in peers:
         drop = by.admit(each, on_loopback=on_loopback, unicast=unicast, truncated=truncated)
         assert drop is None or drop in Drop
         assert 0 <= by.take(each, datagrams, now) <= datagrams
-        by.count(each, datagrams, on_loopback=on_loopback)
+        by.count(each, datagrams)
         by.repeats(each, each)

@@ -13,6 +13,7 @@ from loopback import listener
 from peers import access, peer
 
 from echod.core.admission import Admission, Drop, Rules, address_of
+from echod.core.loops import Circulation
 from echod.core.ratelimit import RateLimit
 from echod.core.tally import MOST_SOURCES, Report, Tally
 from echod.refusals import MOST_LINES, Refusals
@@ -57,7 +58,8 @@ class Sequence:
             sources=SOURCES,
             limit=limit if limited else None,
             spare=lambda refused: random.randint(0, refused),
-            loop_breaker=random.random() < 0.8,
+            circulation=Circulation(sources=SOURCES) if random.random() < 0.8 else None,
+            gap=lambda: random.randint(1, 3),
         )
 
     def peers(self) -> list[bytes]:
@@ -81,8 +83,12 @@ class Sequence:
         peers, on_loopback, spared = self.peers(), random.random() < 0.5, admission.spared
         if random.random() < 0.02:
             admission.set_own_addresses(map(ip_network, random.choice(OWN)))
+        counts = admission.counts_this_batch()
         if random.random() < 0.5:
-            refused, due = admission.admit_all(peers, set(peers), on_loopback=on_loopback, now=self.now)
+            all_known = admission.admits_all(peers, on_loopback=on_loopback)
+            refused, due = admission.admit_all(peers, on_loopback=on_loopback, counts=counts, now=self.now)
+            assert not (all_known and refused)
+            assert counts or not due
             assert set(refused) | set(due) <= set(range(len(peers)))
             assert not set(refused) & set(due)
             assert all(drop in Drop for drop in refused.values())
@@ -91,9 +97,10 @@ class Sequence:
         for index in due:
             assert admission.repeats(peers[index], random.randbytes(random.choice([0, 1, 1500]))) in (False, True)
         assert admission.spared >= spared
-        for tallies in admission._tallies.values():
-            assert len(tallies) <= SOURCES
+        for known in admission._known.values():
+            assert len(known) <= SOURCES
         if admission._circulation is not None:
+            assert len(admission._circulation._tallies) <= SOURCES
             assert len(admission._circulation._seen) <= SOURCES // 64
 
     def slot_by_slot(self, peers: list[bytes], *, on_loopback: bool) -> Iterator[int]:
@@ -108,7 +115,7 @@ class Sequence:
                 continue
             within = admission.take(each, weight, self.now)
             assert 0 <= within <= weight
-            if within and admission.count(each, within, on_loopback=on_loopback):
+            if within and admission.count(each, within):
                 yield index
 
 

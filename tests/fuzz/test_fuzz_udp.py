@@ -116,11 +116,11 @@ class Forged(Batch):
         slots, random = super().receive(port), self.random
         some = [random.randbytes(8) for _ in range(random.choice([1, 3, 64]))]
         self.peers = tuple(random.choice(some) for _ in range(slots))
-        self.distinct = set(self.peers)
         self._arrivals = [random.choice([0, 1, 2, 2**32 - 1]) for _ in range(slots)]
-        if self._weights is None and random.random() < 0.5:
-            self._weights = [1] * slots
-        if self._weights is not None:
+        self.on_loopback = random.random() < 0.5
+        self.uniform = self.uniform and random.random() < 0.5
+        if not self.uniform:
+            self._weights = self._weights or [1] * slots
             self.truncated |= {slot for slot in range(slots) if random.random() < 0.1}
             self.not_unicast |= {slot for slot in range(slots) if random.random() < 0.1}
         return slots

@@ -12,7 +12,8 @@
  *   strangers=0   each datagram comes from the next of so many addresses of 127.0.0.0/8. For a single client
  *   ports=1       client i asks PORT + i % ports
  *
- * It is C because it must be at least as fast as the server, or the figures would be its own.
+ * It is C because it must be at least as fast as the server, or the figures would be its own. With one in flight on each
+ * socket it never sleeps and waits in no epoll, for waking it would be the server's work.
  * Every datagram sent ends in one of two numbers: received once and exact, or lost. `late` counts replies to what
  * was already written off or answered, `corrupt` what was never asked for in this form; they are neither.
  */
@@ -31,6 +32,7 @@ enum {
     SLOT = 65536,      /* a train that UDP_GRO delivers is up to 65,535 bytes */
     PATIENCE = 100,    /* ms of silence after which what is in flight is lost */
     TICK = 20,         /* ms between looks for silence */
+    LOOKS = 32,        /* in vain for the reply that should be next, before the one behind it is looked for */
     CROWD = 20000,     /* clients on one address of 127.0.0.0/8: a host has some 28,000 ports for them */
     HOSTS = 16777214,  /* of 127.0.0.0/8, without the network's own and the broadcast address */
     STRIDE = 10368889, /* coprime to HOSTS, so each comes once in HOSTS; its golden section, so they are spread */
@@ -55,7 +57,7 @@ static const struct mode *mode = &settings;
 static uint64_t sent, received, lost, late, corrupt, refused;
 static uint64_t ring; /* remembered numbers per client: a power of two, more than any window and its slack */
 static int64_t started, last_reply;
-static int turn, flying; /* where only some clients are active: whose turn it is, and how many have theirs in flight */
+static int flying; /* datagrams in flight, of all clients */
 
 static char *out, *in;
 static struct mmsghdr out_messages[VECTOR], in_messages[VECTOR];
@@ -179,15 +181,6 @@ static void send_burst(struct client *c, int64_t now)
     }
 }
 
-/* Let those whose turn it is send, until as many are active as shall be. */
-static void send_in_turn(int64_t now)
-{
-    for (int tried = 0; flying < mode->active && tried < mode->clients; tried++) {
-        send_burst(&clients[turn], now);
-        turn = (turn + 1) % mode->clients;
-    }
-}
-
 /* A stranger's socket is bound to no address, and gets every reply to its port; the device keeps others out. */
 static int open_socket(int client)
 {
@@ -231,6 +224,8 @@ static void prepare_vectors(void)
     }
 }
 
+static int is_single(void) { return mode->window == 1 && mode->train == 1 && !mode->strangers; }
+
 static void prepare_clients(int epoll)
 {
     int on = 1, receive_buffer = 8 << 20;
@@ -246,7 +241,7 @@ static void prepare_clients(int epoll)
             setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
         if (mode->train > 1 && setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on) != 0)
             die("UDP_GRO");
-        if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) != 0)
+        if (!is_single() && epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) != 0)
             die("epoll_ctl");
     }
 }
@@ -259,11 +254,72 @@ static int look_for_silence(int64_t now, int refilling)
         struct client *c = &clients[i];
         if (c->in_flight > 0 && now - c->progress > PATIENCE * 1000000LL)
             settle_lost(c, c->next);
-        if (refilling && !mode->active)
+        if (refilling)
             send_burst(c, now);
         in_flight += c->in_flight;
     }
     return in_flight;
+}
+
+static void send_single(struct client *c, int64_t now)
+{
+    if (c->in_flight)
+        return;
+    write_message(out, (uint64_t)(c - clients), c->next, (size_t)mode->size);
+    if (send(c->fd, out, (size_t)mode->size, MSG_DONTWAIT) < 0) {
+        refused++;
+        return;
+    }
+    c->pending[c->next++ & (ring - 1)] = 1;
+    c->in_flight++;
+    flying++;
+    sent++;
+    c->progress = now;
+}
+
+static void receive_single(struct client *c, int64_t now)
+{
+    ssize_t length = recv(c->fd, in, SLOT, MSG_DONTWAIT);
+    if (length < 0) {
+        refused += errno != EAGAIN;
+        return;
+    }
+    if (length == mode->size)
+        take_datagram(c, in, (struct in_addr){0});
+    else
+        corrupt++;
+    c->progress = last_reply = now;
+}
+
+/* One in flight on each of some clients: look for the replies in the order in which they were asked for. */
+static void run_singly(double seconds)
+{
+    int count = mode->active ? mode->active : mode->clients, turn = count % mode->clients, at = 0, looks = 0;
+    int64_t now = now_ns(), tick = now, until = now + (int64_t)(seconds * 1e9);
+    int *asked = calloc((size_t)count, sizeof *asked);
+
+    started = last_reply = now;
+    for (int i = 0; i < count; i++)
+        send_single(&clients[asked[i] = i], now);
+    for (; now < until || flying > 0; now = now_ns()) {
+        struct client *c = &clients[asked[at]];
+        receive_single(c, now);
+        if (!c->in_flight && now < until) {
+            if (mode->active) {
+                asked[at] = turn;
+                turn = (turn + 1) % mode->clients;
+            }
+            send_single(&clients[asked[at]], now);
+        } else if (c->in_flight && ++looks < LOOKS) {
+            continue;
+        }
+        looks = 0;
+        at = (at + 1) % count;
+        if (now - tick >= TICK * 1000000LL) {
+            tick = now;
+            look_for_silence(now, 0);
+        }
+    }
 }
 
 static void run(int epoll, double seconds)
@@ -276,14 +332,12 @@ static void run(int epoll, double seconds)
     look_for_silence(now, 1);
     do {
         int refilling = now < until;
-        if (mode->active && refilling)
-            send_in_turn(now);
         int count = epoll_wait(epoll, events, EVENTS, TICK);
         now = now_ns();
         for (int i = 0; i < count; i++) {
             struct client *c = &clients[events[i].data.u32];
             receive(c, now);
-            if (refilling && !mode->active)
+            if (refilling)
                 send_burst(c, now);
         }
         if (!refilling || now - tick >= TICK * 1000000LL) {
@@ -310,7 +364,10 @@ int main(int argc, char **argv)
     make_pattern();
     prepare_vectors();
     prepare_clients(epoll);
-    run(epoll, seconds);
+    if (is_single())
+        run_singly(seconds);
+    else
+        run(epoll, seconds);
     printf("{\"sent\": %llu, \"received\": %llu, \"lost\": %llu, \"late\": %llu, \"corrupt\": %llu, "
            "\"refused\": %llu, \"elapsed_ns\": %lld}\n",
            (unsigned long long)sent, (unsigned long long)received, (unsigned long long)lost,
