@@ -15,6 +15,7 @@ from collections.abc import Hashable
 from struct import Struct
 from typing import Final
 
+from echod.core.admission import NAME_BYTES
 from echod.core.trains import find_runs
 from echod.dispatch import Dispatch, Outgoing, Slots, raise_fatal
 from echod.port import Pattern, Port
@@ -51,10 +52,10 @@ _NOT_WHOLE: Final = socket.MSG_TRUNC | socket.MSG_CTRUNC
 class Batch:
     """Up to `SLOTS` received datagrams or trains. One for each worker, used by one socket after another.
 
-    After `receive`: `datagrams` and `octets` received; the `peers` of the slots, as they lie in a `sockaddr`; the slots
-    that are `truncated` or `not_unicast`. It is `uniform` where all slots are single datagrams, whole, sent to a
-    unicast address, that came in the same way: `on_loopback`, or not. After `reply`: `replied` datagrams,
-    `replied_octets`, and `failures`, errno to datagrams.
+    After `receive`: `datagrams` and `octets` received; the `names` of the slots, a `sockaddr` in each NAME_BYTES, and
+    the `peers`, the part of each that tells one from the other; the slots that are `truncated` or `not_unicast`. It is
+    `uniform` where all slots are single datagrams, whole, sent to a unicast address, that came in the same way:
+    `on_loopback`, or not. After `reply`: `replied` datagrams, `replied_octets`, and `failures`, errno to datagrams.
     """
 
     def __init__(self) -> None:
@@ -68,7 +69,9 @@ class Batch:
         self._alike = False
         """Whether the slots look like those of the port's pattern; then the answers are ready."""
         self._answers = b""
-        self.peers: tuple[bytes, ...] = ()
+        self.names = b""
+        self._peers: tuple[bytes, ...] | None = ()
+        self._family = socket.AF_INET
         self.truncated: set[int] = set()
         self.not_unicast: set[int] = set()
         self.uniform = True
@@ -97,7 +100,9 @@ class Batch:
             return 0
         span = self._span = vector.spans[count]
         self.datagrams = count
-        self.peers = vector.peers(span, port.family)
+        self._family = port.family
+        self.names = memory[span.names]
+        self._peers = None
         self._alike = (
             pattern is not None
             and memory[span.headers] == pattern.headers[: count * HEADER_BYTES]
@@ -118,7 +123,7 @@ class Batch:
         Passes over what a later receive may not meet; raises what every later one would.
         """
         self._span = self._vector.spans[0]
-        self.peers = ()
+        self.names, self._peers = b"", ()
         self.datagrams = self.octets = 0
         raise_fatal(self._vector.error())
 
@@ -156,6 +161,13 @@ class Batch:
         port.pattern = Pattern(
             headers=headers, control=control * SLOTS, answers=answers, length=length, on_loopback=self.on_loopback
         )
+
+    @property
+    def peers(self) -> tuple[bytes, ...]:
+        """Return the peer of each slot. Made when it is first asked for: of most batches nobody does."""
+        if self._peers is None:
+            self._peers = self._vector.peers(self._span, self._family)
+        return self._peers
 
     def came_in_on_loopback(self, slot: int) -> bool:
         """Tell of a batch that is not uniform whether this slot came in on the loopback interface.
@@ -256,8 +268,11 @@ class Batch:
 
     def _may_have_neighbours(self, port: Port) -> bool:
         """Tell by two pairs whether many slots may be of the peer before: joining costs, so see if it can pay."""
-        peers, half = self.peers, len(self.peers) // 2
-        return half > 0 and (peers[0] == peers[1] or peers[half - 1] == peers[half]) and port.longest_joined > 0
+        names, middle = self.names, len(self.names) // 2 // NAME_BYTES * NAME_BYTES
+        if not middle or not port.longest_joined:
+            return False
+        first, last = names[:NAME_BYTES], names[middle : middle + NAME_BYTES]
+        return first == names[NAME_BYTES : 2 * NAME_BYTES] or last == names[middle - NAME_BYTES : middle]
 
     def _reply_each(self, port: Port, sent: int) -> None:
         """Send what is not sent yet, joined where that pays, and find out what became of each message."""
@@ -280,7 +295,8 @@ class Batch:
         keys: list[Hashable]
         if self._alike:
             lengths = [span.length[0]] * span.count
-            keys = [self.peers[0]] * span.count if self._vector.is_of_one_peer(span) else [*self.peers]
+            one_peer = self.names[NAME_BYTES:] == self.names[:-NAME_BYTES]
+            keys = [b""] * span.count if one_peer else [*self.peers]
         else:
             lengths = span.length.tolist()
             local = span.destination6 if port.family == socket.AF_INET6 else (span.spec_dst,)

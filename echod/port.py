@@ -3,6 +3,7 @@
 import socket
 from dataclasses import dataclass
 
+from echod.core.admission import PEER4_BYTES, PEER6_BYTES
 from echod.core.trains import MAX_PAYLOAD
 
 
@@ -27,13 +28,14 @@ class Pattern:
 class Port:
     """A socket, with what a look at it would cost each time."""
 
-    __slots__ = ("family", "fd", "last_length", "longest_joined", "pattern", "sock")
+    __slots__ = ("family", "fd", "last_length", "longest_joined", "pattern", "peer_length", "sock")
 
     def __init__(self, sock: socket.socket) -> None:
         """Take a socket set up by `sockets`."""
         self.sock = sock
         self.fd = sock.fileno()
         self.family = socket.AddressFamily(sock.family)
+        self.peer_length = PEER6_BYTES if self.family == socket.AF_INET6 else PEER4_BYTES
         self.pattern: Pattern | None = None
         self.last_length = -1
         """Bytes of each slot of the last batch that the pattern did not know, where they were of one length."""

@@ -50,7 +50,7 @@ class UdpEcho:
             counts = admission.counts_this_batch()
             if not batch.uniform:
                 self._admit_each(now, counts=counts)
-            elif counts or not admission.admits_all(batch.peers, on_loopback=batch.on_loopback):
+            elif counts or not admission.admits_all(batch.names, port.peer_length, on_loopback=batch.on_loopback):
                 self._admit_all(now, counts=counts)
             batch.reply(port)
             row[_REPLIED] += batch.replied

@@ -22,6 +22,8 @@ from itertools import accumulate
 from struct import Struct
 from typing import Final, Literal
 
+from echod.core.admission import NAME_BYTES, PEER4_BYTES, PEER6_BYTES
+
 SLOTS: Final = 64
 """Slots in a vector. More than 64 gained nothing in any load measured; fewer cost calls."""
 
@@ -32,9 +34,6 @@ HEADER_BYTES: Final = 64
 """`sizeof(struct mmsghdr)`: name 0, namelen 8, iov 16, iovlen 24, control 32, controllen 40, flags 48, len 56."""
 
 IOVEC_BYTES: Final = 16
-NAME_BYTES: Final = 32
-"""Room for a `sockaddr_in6` (28 bytes), a multiple of eight."""
-
 NAME_LENGTH: Final = 28
 CONTROL_BYTES: Final = 128
 """Room for UDP_GRO and IPV6_PKTINFO (64 bytes) and as much again, for what an inherited socket may have on."""
@@ -70,8 +69,13 @@ class Layout:
     """`msg_controllen` of a datagram: PKTINFO alone."""
     ifindex: int
     """Word of the interface index: `ipi_ifindex`, `ipi6_ifindex`."""
-    peer: str
-    """A name in the format of `struct`: what tells a peer from any other, and the room behind it."""
+    peer_length: int
+    """Bytes of a name that tell a peer from any other."""
+
+    @property
+    def peer(self) -> str:
+        """A name in the format of `struct`: the peer, and the room behind it."""
+        return f"{self.peer_length}s{NAME_BYTES - self.peer_length}x"
 
     @property
     def train(self) -> int:
@@ -80,8 +84,8 @@ class Layout:
 
 
 LAYOUTS: Final = {
-    socket.AF_INET: Layout(name=16, plain=32, ifindex=4, peer="8s24x"),
-    socket.AF_INET6: Layout(name=28, plain=40, ifindex=8, peer="28s4x"),
+    socket.AF_INET: Layout(name=16, plain=32, ifindex=4, peer_length=PEER4_BYTES),
+    socket.AF_INET6: Layout(name=28, plain=40, ifindex=8, peer_length=PEER6_BYTES),
 }
 
 
@@ -228,11 +232,6 @@ class Vector:
     def peers(self, span: Span, family: socket.AddressFamily) -> tuple[bytes, ...]:
         """Return the peer of each slot, as it lies in its `sockaddr`."""
         return span.peers[family](self.memory, self.names_at)
-
-    def is_of_one_peer(self, span: Span) -> bool:
-        """Tell in one look whether all slots, at least one, have the same name."""
-        first, after = span.names.start, span.names.stop
-        return self.memory[first : after - NAME_BYTES] == self.memory[first + NAME_BYTES : after]
 
     def payload(self, slot: int, first: int, after: int) -> bytes:
         """Return a copy of a part of the payload of a slot."""

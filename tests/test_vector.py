@@ -8,13 +8,13 @@ import struct
 import pytest
 from loopback import at, deliver, send_train, udp_client, udp_server
 
+from echod.core.admission import NAME_BYTES
 from echod.dispatch import Outgoing
 from echod.vector import (
     CONTROL_BYTES,
     HEADER_BYTES,
     IOVEC_BYTES,
     LAYOUTS,
-    NAME_BYTES,
     NAME_LENGTH,
     SEGMENT_CMSG_BYTES,
     SLOT_BYTES,

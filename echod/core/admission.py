@@ -56,8 +56,18 @@ _COMPATIBLE: Final = IPv6Network("::/96")
 
 _IPV6: Final = 6
 
+NAME_BYTES: Final = 32
+"""From one name in a batch to the next: a `sockaddr_in6` has 28, a `sockaddr_in` 16."""
+
 _PEER4: Final = Struct(">2xHI")
 _PEER6: Final = Struct(">2xH4xQQ4x")
+PEER4_BYTES: Final = _PEER4.size
+PEER6_BYTES: Final = _PEER6.size
+"""Of a `sockaddr`, what tells a peer from any other: of IPv4 without the zeros behind it."""
+
+_PORT_AT: Final = 2
+_ADDRESS_AT: Final = {PEER4_BYTES: 4, PEER6_BYTES: 8}
+"""Where port and address begin in a name, by the length of a peer of that family."""
 
 Verdict = Drop | None
 
@@ -93,6 +103,7 @@ class Rules:
         self._ports |= dict.fromkeys(range(min_source_port), Drop.SOURCE_PORT_LOW)
         self._ports |= dict.fromkeys(own_ports, Drop.SOURCE_PORT_OWN)
         self._ports[0] = Drop.SOURCE_PORT_ZERO
+        self._doubtful_ports = bytes(any(port >> 8 == octet for port in self._ports) for octet in range(256))
         self.set_own_addresses(())
 
     def set_own_addresses(self, own: Iterable[Network]) -> None:
@@ -106,9 +117,23 @@ class Rules:
         on_loopback = (((*_NOWHERE, *compatible), Drop.SOURCE_INVALID), *self._access.levels)
         self._maps = {
             (length, bool(arrival)): _compile(levels, version)
-            for length, version in ((_PEER4.size, 4), (_PEER6.size, _IPV6))
+            for length, version in ((PEER4_BYTES, 4), (PEER6_BYTES, _IPV6))
             for arrival, levels in enumerate((elsewhere, on_loopback))
         }
+        self._doubtful_octets = {
+            (length, on_loopback): _doubtful_octets(compiled, 32 if length == PEER4_BYTES else 128)
+            for (length, on_loopback), compiled in self._maps.items()
+        }
+
+    def clear_all(self, names: bytes, peer_length: int, *, on_loopback: bool) -> bool:
+        """Tell in two looks whether all these peers are admitted: a name each NAME_BYTES, of a family by its length.
+
+        They are where each has a port among 256, and an address among those of one first octet, of which none is
+        refused. Others may be admitted too.
+        """
+        ports, octets = names[_PORT_AT::NAME_BYTES], names[_ADDRESS_AT[peer_length] :: NAME_BYTES]
+        doubtful = self._doubtful_octets[peer_length, on_loopback]
+        return 1 not in ports.translate(self._doubtful_ports) and 1 not in octets.translate(doubtful)
 
     def judge(self, peer: bytes, *, on_loopback: bool) -> Verdict:
         """Decide on a peer, whose datagram came in on the loopback interface or on another."""
@@ -120,7 +145,7 @@ class Rules:
         One loop without a call of our own: in a flood of new sources each datagram passes here.
         """
         length = len(next(iter(peers)))
-        read = _PEER4.unpack if length == _PEER4.size else _read_peer6
+        read = _PEER4.unpack if length == PEER4_BYTES else _read_peer6
         by_port, by_address = self._ports.get, self._maps[length, on_loopback]
         starts, verdicts = by_address.starts, by_address.verdicts
         refused = {}
@@ -144,19 +169,29 @@ def _compile(levels: Iterable[tuple[Iterable[Network], Verdict]], version: int) 
     return AddressMap(of_family, Drop.ACCESS)
 
 
+def _doubtful_octets(compiled: AddressMap[Verdict], bits: int) -> bytes:
+    """Return for each first octet of an address, of so many bits, 0 where it tells that it is admitted, else 1."""
+    doubtful = bytearray(256)
+    for octet in range(256):
+        first, last = octet << bits - 8, ((octet + 1) << bits - 8) - 1
+        one_verdict = bisect_right(compiled.starts, first) == bisect_right(compiled.starts, last)
+        doubtful[octet] = not one_verdict or compiled.verdict(first) is not None
+    return bytes(doubtful)
+
+
 def sources_of(peers: Sequence[bytes]) -> list[bytes]:
     """Return what counts as one source: the IPv4 address, or the /64 of the IPv6 address, which one host may have.
 
     The peers, at least one, are of one family.
     """
-    if len(peers[0]) == _PEER4.size:
+    if len(peers[0]) == PEER4_BYTES:
         return [peer[4:8] for peer in peers]
     return [peer[8:16] for peer in peers]
 
 
 def address_of(peer: bytes) -> bytes:
     """Return the address of a peer, of 4 or 16 bytes."""
-    return peer[4:8] if len(peer) == _PEER4.size else peer[8:24]
+    return peer[4:8] if len(peer) == PEER4_BYTES else peer[8:24]
 
 
 class Admission:
@@ -204,9 +239,12 @@ class Admission:
         self._batches_left = self._gap()
         return self._circulation is not None
 
-    def admits_all(self, peers: Iterable[bytes], *, on_loopback: bool) -> bool:
-        """Tell in one look whether all of a batch may be answered, if it is not to be counted: most are known."""
-        return self._limit is None and self._known[on_loopback].issuperset(peers)
+    def admits_all(self, names: bytes, peer_length: int, *, on_loopback: bool) -> bool:
+        """Tell in a look or two whether a batch may be answered as it is, if it is not to be counted: most may.
+
+        As of `Rules.clear_all`, others may be answered too.
+        """
+        return self._limit is None and self._rules.clear_all(names, peer_length, on_loopback=on_loopback)
 
     def admit_all(
         self, peers: Sequence[bytes], *, on_loopback: bool, counts: bool, now: float
@@ -217,7 +255,8 @@ class Admission:
         be looked at by `repeats`.
         """
         refused: dict[int, Drop] = {}
-        unwanted = self._meet(set(peers), on_loopback=on_loopback)
+        known = self._known[on_loopback]
+        unwanted = {} if known.issuperset(peers) else self._meet(set(peers), known, on_loopback=on_loopback)
         if unwanted:
             refused = {index: unwanted[peer] for index, peer in enumerate(peers) if peer in unwanted}
         if self._limit is not None and len(refused) < len(peers):
@@ -227,12 +266,9 @@ class Admission:
         slots = [slot for slot in range(len(peers)) if slot not in refused]
         return refused, [slots[index] for index in self._circulation.count_all([peers[slot] for slot in slots])]
 
-    def _meet(self, peers: set[bytes], *, on_loopback: bool) -> dict[bytes, Drop]:
+    def _meet(self, peers: set[bytes], known: set[bytes], *, on_loopback: bool) -> dict[bytes, Drop]:
         """Judge those that are not known, and know those that may be answered; return those that may not."""
-        known = self._known[on_loopback]
         strangers = peers - known
-        if not strangers:
-            return {}
         unwanted = self._rules.judge_each(strangers, on_loopback=on_loopback)
         if len(known) + len(strangers) > self._sources:
             # All at once: whoever comes again is judged again, and that is all it costs.

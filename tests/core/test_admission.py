@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peers import CLIENT, access, admission, admit_all, limit, peer, rules
 
-from echod.core.admission import Admission, Drop, address_of, sources_of
+from echod.core.admission import NAME_BYTES, PEER4_BYTES, Admission, Drop, Rules, address_of, sources_of
 from echod.core.loops import COUNTED, Circulation
 
 HOSTS = ("10.0.0.1", "10.0.0.2", "10.0.0.9", "192.0.2.1", "127.0.0.1", "224.0.0.1")
@@ -81,29 +81,80 @@ def test_memory_is_bounded_whoever_comes() -> None:
     for number in range(0, 100_000, 50):
         batch = [peer(str(ip_address(0x0A00_0000 + number + index))) for index in range(50)]
         assert admit_all(by, batch) == ({}, [])
-        assert by.admits_all(batch, on_loopback=False)
+        assert by._known[False].issuperset(batch)
         most = max(most, len(by._known[False]))
     assert 500 < most <= 1024
-    assert not by.admits_all([peer("10.0.0.0")], on_loopback=False)
+    assert peer("10.0.0.0") not in by._known[False]
     assert admit_all(by, [peer("10.0.0.0")]) == ({}, [])
 
 
-def test_who_is_known_is_admitted_in_one_look() -> None:
-    """Known are those that were admitted, where they came in; who was refused is judged each time."""
+def test_who_is_admitted_is_known_and_who_is_refused_is_judged_each_time() -> None:
+    """Known where they came in, and there alone."""
     by, one, low = admission(), peer("10.0.0.1"), peer("10.0.0.1", 53)
-    assert not by.admits_all([one], on_loopback=False)
-    assert admit_all(by, [one, low]) == ({1: Drop.SOURCE_PORT_LOW}, [])
-    assert by.admits_all([one, one], on_loopback=False)
-    assert not by.admits_all([one], on_loopback=True)
-    assert not by.admits_all([one, low], on_loopback=False)
-    assert admit_all(by, [one, low]) == ({1: Drop.SOURCE_PORT_LOW}, [])
+    for _ in range(2):
+        assert admit_all(by, [one, low]) == ({1: Drop.SOURCE_PORT_LOW}, [])
+        assert by._known == {False: {one}, True: set()}
 
 
-def test_with_a_limit_nobody_is_admitted_in_one_look() -> None:
-    """Each datagram is charged, be its source known or not."""
-    by = admission(burst=5)
-    assert admit_all(by, [peer("10.0.0.1")]) == ({}, [])
-    assert not by.admits_all([peer("10.0.0.1")], on_loopback=False)
+# -- most batches
+
+
+def names(batch: list[bytes]) -> bytes:
+    """Lay out peers as they lie in a batch."""
+    return b"".join(each.ljust(NAME_BYTES, b"\0") for each in batch)
+
+
+def clears(by: Rules, *batch: bytes, on_loopback: bool = False) -> bool:
+    """Take the look at a whole batch."""
+    return by.clear_all(names(list(batch)), len(batch[0]), on_loopback=on_loopback)
+
+
+def test_a_batch_of_ordinary_clients_is_cleared_in_two_looks() -> None:
+    """With high ports, and addresses of whole networks that may ask; one that may not, or may not be, is enough."""
+    by = rules(access(allow=["10.0.0.0/8", "fc00::/7"]))
+    one, other, one6, other6 = (
+        peer("10.0.0.1"),
+        peer("10.255.255.255", 65_535),
+        peer("fd00::1"),
+        peer("fc00::9", 50_000),
+    )
+    assert clears(by, one, other, one)
+    assert clears(by, one6, other6, one6)
+    for doubtful in (
+        peer("192.0.2.1"),
+        peer("0.0.0.1"),
+        peer("10.0.0.1", 53),
+        peer("10.0.0.1", 0),
+        peer("10.0.0.1", 1900),
+    ):
+        assert not clears(by, one, doubtful)
+    for doubtful in (peer("2001:db8::1"), peer("::"), peer("::ffff:10.0.0.1"), peer("fd00::1", 1023), peer("ff02::1")):
+        assert not clears(by, one6, doubtful)
+
+
+def test_a_network_of_which_a_part_is_refused_is_not_cleared() -> None:
+    """Nor one with an own address in it: there the look at each decides."""
+    by = rules(
+        access(allow=["10.0.0.0/8", "11.0.0.0/9", "12.0.0.0/8", "::/0"], deny=["10.1.2.3"]), own=["12.0.0.1", "fd00::1"]
+    )
+    assert not clears(by, peer("10.0.0.1"))
+    assert not clears(by, peer("11.0.0.1"))
+    assert not clears(by, peer("12.0.0.2"))
+    assert not clears(by, peer("fd00::2"))
+    assert clears(by, peer("2001:db8::1"))
+
+
+def test_loopback_addresses_are_cleared_where_they_are_at_home() -> None:
+    """127/8 on the loopback interface, and nowhere else."""
+    assert clears(rules(), peer("127.0.0.1"), peer("127.255.0.1"), on_loopback=True)
+    assert not clears(rules(), peer("127.0.0.1"))
+
+
+def test_with_a_limit_no_batch_is_answered_as_it_is() -> None:
+    """Each datagram is charged, whoever sent it."""
+    batch = names([peer("10.0.0.1")])
+    assert admission().admits_all(batch, PEER4_BYTES, on_loopback=False)
+    assert not admission(burst=5).admits_all(batch, PEER4_BYTES, on_loopback=False)
 
 
 # -- rate
@@ -256,9 +307,10 @@ def test_the_look_over_a_batch_agrees_with_the_looks_at_each_datagram(
     now = 1000.0
     for batch, eighths, on_loopback in batches:
         now += eighths / 8
-        all_known = pair[0].admits_all(batch, on_loopback=on_loopback)
+        if batch:
+            cleared = pair[0]._rules.clear_all(names(batch), len(batch[0]), on_loopback=on_loopback)
+            assert not cleared or not pair[0]._rules.judge_each(batch, on_loopback=on_loopback)
         looks = admit_all(pair[0], batch, now, on_loopback=on_loopback)
-        assert not (all_known and looks[0])
         assert looks == one_by_one(pair[1], batch, now, on_loopback=on_loopback)
     tallies = [by._circulation._tallies for by in pair if by._circulation]
     assert +tallies[0] == +tallies[1]

@@ -12,7 +12,7 @@ import structlog
 from loopback import listener
 from peers import access, peer
 
-from echod.core.admission import Admission, Drop, Rules, address_of
+from echod.core.admission import NAME_BYTES, Admission, Drop, Rules, address_of
 from echod.core.loops import Circulation
 from echod.core.ratelimit import RateLimit
 from echod.core.tally import MOST_SOURCES, Report, Tally
@@ -85,9 +85,10 @@ class Sequence:
             admission.set_own_addresses(map(ip_network, random.choice(OWN)))
         counts = admission.counts_this_batch()
         if random.random() < 0.5:
-            all_known = admission.admits_all(peers, on_loopback=on_loopback)
+            names = b"".join(each.ljust(NAME_BYTES, b"\0") for each in peers)
+            admitted = peers and admission.admits_all(names, len(peers[0]), on_loopback=on_loopback)
             refused, due = admission.admit_all(peers, on_loopback=on_loopback, counts=counts, now=self.now)
-            assert not (all_known and refused)
+            assert not (admitted and refused)
             assert counts or not due
             assert set(refused) | set(due) <= set(range(len(peers)))
             assert not set(refused) & set(due)

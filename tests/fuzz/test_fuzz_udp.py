@@ -16,6 +16,7 @@ from loopback import ANY, deliver, inject, needs_root, send_train, udp_client, u
 from served import Served, rate_limit
 
 from echod.batch import Batch
+from echod.core.admission import NAME_BYTES
 from echod.core.counters import UdpField
 from echod.port import Port
 
@@ -115,7 +116,8 @@ class Forged(Batch):
         """Receive, and put any addresses, ways and marks in the place of the true ones."""
         slots, random = super().receive(port), self.random
         some = [random.randbytes(8) for _ in range(random.choice([1, 3, 64]))]
-        self.peers = tuple(random.choice(some) for _ in range(slots))
+        self._peers = tuple(random.choice(some) for _ in range(slots))
+        self.names = b"".join(peer.ljust(NAME_BYTES, b"\0") for peer in self._peers)
         self._arrivals = [random.choice([0, 1, 2, 2**32 - 1]) for _ in range(slots)]
         self.on_loopback = random.random() < 0.5
         self.uniform = self.uniform and random.random() < 0.5
