@@ -277,17 +277,25 @@ class Batch:
     def _reply_each(self, port: Port, sent: int) -> None:
         """Send what is not sent yet, joined where that pays, and find out what became of each message."""
         vector, span = self._vector, self._span
+        slots_at, lengths = vector.received_at, span.length
         if self._alike:
-            slots = Slots(vector.answers_at, vector.answers_length[: span.count], self._segments)
+            slots_at, lengths = vector.answers_at, vector.answers_length[: span.count]
         else:
-            slots = Slots(vector.received_at, span.length, self._segments)
-            span.iov_length[:] = span.length
-        out = Outgoing(slots.at, slots.lengths, self._weights)
+            span.iov_length[:] = lengths
+        headers_at, count, weights, runs = slots_at, span.count, self._weights, None
         if self._refused or (sent == 0 and self._may_have_neighbours(port)):
-            runs = self._runs(port)
-            if self._refused or len(runs) * WORTH_JOINING <= span.count:
-                out = self._compose(port, runs, slots.at)
-        self.replied, self.replied_octets, self.failures = Dispatch(vector, port, slots).send(out, sent)
+            found = self._runs(port)
+            if self._refused or len(found) * WORTH_JOINING <= count:
+                runs, weights = found, self._compose(port, found, slots_at)
+                headers_at, count = vector.composed_at, len(found)
+        if sent == 0 and count:
+            sent = vector.send(port.fd, headers_at, count)
+        if sent == count and not self._refused:
+            self.replied, self.replied_octets = self.datagrams, self.octets
+            return
+        out = Outgoing(headers_at, lengths if runs is None else vector.composed_length[:count], weights, runs)
+        dispatch = Dispatch(vector, port, Slots(slots_at, lengths, self._segments))
+        self.replied, self.replied_octets, self.failures = dispatch.send(out, sent)
 
     def _runs(self, port: Port) -> list[range]:
         """Split the slots that were not refused into runs that can each go out as one message."""
@@ -308,14 +316,14 @@ class Batch:
             keys[slot] = None
         return find_runs(keys, lengths, port.longest_joined)
 
-    def _compose(self, port: Port, runs: list[range], headers_at: int) -> Outgoing:
-        """Build the outgoing vector: one message for each run, over the received payload, from those of the slots."""
+    def _compose(self, port: Port, runs: list[range], slots_at: int) -> list[int]:
+        """Build one message for each run from those of its slots, over the same payload; return their datagrams."""
         vector, memory = self._vector, self._vector.memory
         plain = LAYOUTS[port.family].plain
         weights = []
         for message, run in enumerate(runs):
             slot = run.start
-            source = headers_at + slot * HEADER_BYTES
+            source = slots_at + slot * HEADER_BYTES
             header = vector.composed_at + message * HEADER_BYTES
             memory[header : header + HEADER_BYTES] = memory[source : source + HEADER_BYTES]
             if len(run) == 1:
@@ -330,4 +338,4 @@ class Batch:
             source = vector.answers_control_at if self._alike else vector.control_at + slot * CONTROL_BYTES
             control += SEGMENT_CMSG_BYTES
             memory[control : control + plain] = memory[source : source + plain]
-        return Outgoing(vector.composed_at, vector.composed_length[: len(runs)], weights, runs)
+        return weights
