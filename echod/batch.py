@@ -11,7 +11,7 @@ one are joined into one, because the walk of each packet through the kernel is w
 """
 
 import socket
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from struct import Struct
 from typing import Final
 
@@ -154,10 +154,7 @@ class Batch:
         control = memory[first : first + CONTROL_BYTES]
         if memory[span.control] != control * span.count:
             return
-        without = bytearray(control)
-        at = 4 * LAYOUTS[port.family].ifindex
-        without[at : at + 4] = bytes(4)
-        headers, answers = self._vector.alike(port.family, length, bytes(without))
+        headers, answers = self._vector.alike(port.family, length, control)
         port.pattern = Pattern(
             headers=headers, control=control * SLOTS, answers=answers, length=length, on_loopback=self.on_loopback
         )
@@ -197,6 +194,10 @@ class Batch:
         self._weights[slot] = kept
         self.datagrams -= datagrams
         self.octets -= cut
+
+    def refuse_each(self, slots: Iterable[int]) -> None:
+        """Leave these slots, of one datagram each, unanswered."""
+        self._refused.update(slots)
 
     @staticmethod
     def _all_plain(span: Span, family: socket.AddressFamily) -> bool:
@@ -268,11 +269,11 @@ class Batch:
 
     def _may_have_neighbours(self, port: Port) -> bool:
         """Tell by two pairs whether many slots may be of the peer before: joining costs, so see if it can pay."""
-        names, middle = self.names, len(self.names) // 2 // NAME_BYTES * NAME_BYTES
-        if not middle or not port.longest_joined:
+        names, step = self.names, NAME_BYTES
+        at = len(names) // 2 // step * step
+        if not at or not port.longest_joined:
             return False
-        first, last = names[:NAME_BYTES], names[middle : middle + NAME_BYTES]
-        return first == names[NAME_BYTES : 2 * NAME_BYTES] or last == names[middle - NAME_BYTES : middle]
+        return names[:step] == names[step : 2 * step] or names[at - step : at] == names[at : at + step]
 
     def _reply_each(self, port: Port, sent: int) -> None:
         """Send what is not sent yet, joined where that pays, and find out what became of each message."""

@@ -175,7 +175,7 @@ class Generation:
         if slot.channel is None:
             return
         try:
-            message = slot.channel.recv(_MOST_OF_A_REPORT)
+            message = slot.channel.recv(_MOST_OF_A_REPORT, socket.MSG_DONTWAIT)
         except OSError:
             message = b""
         if message == READY:
@@ -261,7 +261,8 @@ class Generation:
             code = os.waitstatus_to_exitcode(status)
             how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
             deaths.append(Death(slot=slot, pid=pid, how=how, orderly=code == 0 and self._draining))
-            self._hang_up(slot)
+            while slot.channel is not None:  # its last words may still lie there; behind them it hung up
+                self._on_message(slot)
             slot.pid, slot.ready = None, False
             slot.deaths = 0 if now - slot.born >= STEADY_SECONDS else slot.deaths + 1
             self.page.settle(slot.number)

@@ -4,6 +4,7 @@ Owns the walk of a datagram and its accounting. Never waits, never logs, never r
 Invariant: every datagram received ends in exactly one number: replied, one drop, or one send failure.
 """
 
+from collections import Counter
 from typing import Final
 
 from echod.batch import Batch
@@ -66,8 +67,8 @@ class UdpEcho:
         batch, admission = self._batch, self._admission
         spared = admission.spared
         refused, due = admission.admit_all(batch.peers, on_loopback=batch.on_loopback, counts=counts, now=now)
-        for slot, drop in refused.items():
-            self._refuse(slot, drop, 1)
+        if refused:
+            self._refuse_each(refused)
         for slot in due:
             self._look_closer(slot)
         if admission.spared != spared:
@@ -97,6 +98,15 @@ class UdpEcho:
         peer = self._batch.peers[slot]
         if self._admission.repeats(peer, self._batch.last_datagram(slot)):
             self._refuse(slot, Drop.LOOP, 1)
+
+    def _refuse_each(self, refused: dict[int, Drop]) -> None:
+        """Leave these slots, of one datagram each, unanswered: what they have in common is counted at once."""
+        peers = self._batch.peers
+        self._batch.refuse_each(refused)
+        alike = Counter((drop, address_of(peers[slot])) for slot, drop in refused.items())
+        for (drop, address), datagrams in alike.items():
+            self._row[UdpField.DROPPED + drop] += datagrams
+            self._tally.add(drop, address, datagrams)
 
     def _refuse(self, slot: int, drop: Drop, datagrams: int) -> None:
         """Leave so many datagrams of a slot unanswered, and say why in numbers."""

@@ -244,7 +244,7 @@ class Vector:
     def alike(self, family: socket.AddressFamily, length: int, control: bytes) -> tuple[bytes, bytes]:
         """Return all headers as they are after a receive of plain datagrams of that length, and the answers to these.
 
-        `control` is the control message of each, as it is to go out.
+        `control` is the control message of each, as it came in; out it goes without the index of the interface.
         """
         headers, answers = bytearray(self._fresh[: SLOTS * HEADER_BYTES]), bytearray(self._fresh_answers)
         layout, iovecs = LAYOUTS[family], self.answers_iovecs_at - self.answers_at
@@ -253,7 +253,10 @@ class Vector:
                 for offset, value in ((8, layout.name), (40, layout.plain), (56, length)):
                     self._strided(view, offset, HEADER_BYTES, SLOTS)[:] = _constant("Q", value)
             self._strided(sent, iovecs + 8, IOVEC_BYTES, SLOTS)[:] = _constant("Q", length)
-        answers[self.answers_control_at - self.answers_at :] = control
+        at = self.answers_control_at - self.answers_at
+        answers[at:] = control
+        at += 4 * layout.ifindex
+        answers[at : at + 4] = bytes(4)
         return bytes(headers), bytes(answers)
 
     def join(self, header: int, slots: int, control: int, control_length: int) -> None:

@@ -5,7 +5,7 @@ what it says of how many were refused is exact; of the addresses it knows at mos
 """
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
@@ -48,19 +48,19 @@ class Tally:
         """Take the listener's index on the counters page."""
         self._listener = listener
         self._refused: Counter[IntEnum] = Counter()
-        self._sources: dict[IntEnum, Counter[bytes]] = {}
+        self._sources: defaultdict[IntEnum, Counter[bytes]] = defaultdict(Counter)
 
     def add(self, reason: IntEnum, address: bytes, refused: int) -> None:
         """Note that so much from an address, of 4 or 16 bytes, was refused."""
         self._refused[reason] += refused
-        sources = self._sources.setdefault(reason, Counter())
+        sources = self._sources[reason]
         if address in sources or len(sources) <= MOST_SOURCES:
             sources[address] += refused
 
     def reports(self) -> Iterator[Report]:
         """Yield a report for each reason, and begin anew."""
         refused, sources = self._refused, self._sources
-        self._refused, self._sources = Counter(), {}
+        self._refused, self._sources = Counter(), defaultdict(Counter)
         for reason, count in refused.items():
             known = sources[reason]
             yield Report(
