@@ -118,10 +118,7 @@ class Batch:
         return count
 
     def _empty(self) -> None:
-        """Hold nothing, after a receive that failed.
-
-        Passes over what a later receive may not meet; raises what every later one would.
-        """
+        """Hold nothing, after a receive that failed; raise what every later one would meet too."""
         self._span = self._vector.spans[0]
         self.names, self._peers = b"", ()
         self.datagrams = self.octets = 0
