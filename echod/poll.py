@@ -6,6 +6,7 @@ Invariant: a descriptor is in the epoll set exactly while it has a callback.
 
 import select
 from collections.abc import Callable, Iterator
+from operator import itemgetter
 from typing import Final
 
 READ: Final = select.EPOLLIN
@@ -14,6 +15,8 @@ SHARED: Final = select.EPOLLIN | select.EPOLLEXCLUSIVE
 """For a socket that several workers wait on: one arrival wakes one of them, not all (epoll_ctl(2))."""
 
 MAX_EVENTS: Final = 256
+
+_FD: Final = itemgetter(0)
 
 OnReady = Callable[[float], None]
 """Takes the monotonic time, in seconds, of the turn."""
@@ -46,9 +49,8 @@ class Poll:
 
         What a callback of this turn unregisters is not called after it.
         """
-        callbacks = self._callbacks
         ready = self._epoll.poll(seconds, MAX_EVENTS)
-        return (callbacks[fd] for fd, _ in ready if fd in callbacks)
+        return filter(None, map(self._callbacks.get, map(_FD, ready)))
 
     def close(self) -> None:
         """Close the epoll instance; the descriptors in it stay as they are."""

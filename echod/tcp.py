@@ -8,10 +8,10 @@ connection accepted is open or has ended in exactly one `Close`.
 
 import errno
 import socket
-from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
+from math import inf
 from typing import Final
 
 from echod.core.admission import Access
@@ -34,6 +34,10 @@ ACCEPT_PAUSE_SECONDS: Final = 1.0
 
 QUIET_SECONDS: Final = 1.0
 """While draining, a connection on which nothing moved for so long has nothing under way."""
+
+# As plain numbers: see udp.py.
+_RECEIVED_BYTES: Final = int(TcpField.RECEIVED_BYTES)
+_SENT_BYTES: Final = int(TcpField.SENT_BYTES)
 
 _OF_ONE_CONNECTION: Final = frozenset(
     {
@@ -83,14 +87,15 @@ class TcpEcho:
         self.poll = poll
         self.buffer = buffer
         self.row = row
-        # When each connection last moved, longest ago first: those that we wait for to send, and to read.
-        self.reading: OrderedDict[Connection, float] = OrderedDict()
-        self.writing: OrderedDict[Connection, float] = OrderedDict()
+        self._open: set[Connection] = set()
+        self._look_at = inf
+        """No connection's time is up before. To keep them in order would cost each message more than a few looks do."""
         self._listener: socket.socket | None = listener
         self._access = access
         self._ledger = ledger
         self._tally = tally
         self._timeouts = timeouts
+        self.stall_seconds = timeouts.stall
         self._paused_until: float | None = None
         self._drain_until: float | None = None
 
@@ -117,7 +122,7 @@ class TcpEcho:
                 self._pause(now)
                 return
             sock.setblocking(False)
-            self._open(sock, address[0], now)
+            self._take(sock, address[0], now)
 
     def _pause(self, now: float) -> None:
         """Stop accepting for a while: with the listener in the poll, the loop would spin."""
@@ -126,7 +131,7 @@ class TcpEcho:
             self.poll.unregister(self._listener.fileno())
             self._paused_until = now + ACCEPT_PAUSE_SECONDS
 
-    def _open(self, sock: socket.socket, host: str, now: float) -> None:
+    def _take(self, sock: socket.socket, host: str, now: float) -> None:
         """Take a connection on, or close it at once where its source may not be answered or there are too many."""
         self.row[TcpField.ACCEPTED] += 1
         if not self._access.admits(host):
@@ -139,14 +144,15 @@ class TcpEcho:
             self._ledger.leave(place)
             self._refuse(sock, host, refusal)
             return
-        connection = Connection(self, sock, place)
+        connection = Connection(self, sock, place, now)
         try:
             self.poll.register(sock.fileno(), READ, connection.on_ready)
         except OSError:  # no memory, or no watch left (epoll_ctl(2))
             self._ledger.leave(place)
             self._refuse(sock, host, Close.NO_MEANS)
             return
-        self.reading[connection] = now
+        self._open.add(connection)
+        self.look_at(now + self._idle_seconds)
 
     def _refuse(self, sock: socket.socket, host: str, refusal: Close) -> None:
         """Close a connection that was not taken on."""
@@ -158,8 +164,7 @@ class TcpEcho:
         """End a connection: what the kernel took still goes out, then FIN."""
         self.row[TcpField.CLOSED + reason] += 1
         self._ledger.leave(connection.place)
-        self.reading.pop(connection, None)
-        self.writing.pop(connection, None)
+        self._open.remove(connection)
         self.poll.unregister(connection.sock.fileno())
         with suppress(OSError):
             # What a peer does not take must not stay in the kernel for as long as it says so (tcp(7)).
@@ -183,17 +188,20 @@ class TcpEcho:
             self._listener = None
         self._paused_until = None
         self._drain_until = until
+        self._look_at = now
 
     @property
     def connections(self) -> int:
         """Return how many connections are open."""
-        return len(self.reading) + len(self.writing)
+        return len(self._open)
+
+    def look_at(self, time: float) -> None:
+        """See to it that `on_deadline` looks at the connections at that time or before."""
+        self._look_at = min(self._look_at, time)
 
     def next_deadline(self) -> float | None:
         """Return the monotonic time, in seconds, when `on_deadline` has something to do."""
-        times = [self._paused_until, self._drain_until if self.connections else None]
-        times += [next(iter(self.reading.values())) + self._idle_seconds] if self.reading else []
-        times += [next(iter(self.writing.values())) + self._timeouts.stall] if self.writing else []
+        times = [self._paused_until, *((self._look_at, self._drain_until) if self._open else ())]
         return min((time for time in times if time is not None), default=None)
 
     @property
@@ -204,92 +212,88 @@ class TcpEcho:
         """End the connections whose time is up; accept again where that was put off."""
         if self._paused_until is not None and now >= self._paused_until:
             self.listen()
-        if self._drain_until is None:
-            self._expire(self.reading, now - self._timeouts.idle, Close.IDLE)
-        else:
-            self._expire(self.reading, now - QUIET_SECONDS, Close.DRAINED)
-        self._expire(self.writing, now - self._timeouts.stall, Close.STALLED)
-        if self._drain_until is not None and now >= self._drain_until:
-            self._expire(self.reading, now, Close.DRAINED)
-            self._expire(self.writing, now, Close.DRAINED)
+        over = self._drain_until is not None and now >= self._drain_until
+        if over or now >= self._look_at:
+            self._end_late(now, all_of_them=over)
 
-    def _expire(self, moved: "OrderedDict[Connection, float]", before: float, reason: Close) -> None:
-        """End the connections that last moved at that time or earlier."""
-        while moved:
-            connection, time = next(iter(moved.items()))
-            if time > before:
-                return
-            self.end(connection, reason)
+    def _end_late(self, now: float, *, all_of_them: bool) -> None:
+        """Look at all connections; end those whose time is up."""
+        idle = Close.IDLE if self._drain_until is None else Close.DRAINED
+        self._look_at = inf
+        for connection in tuple(self._open):
+            seconds, reason = (self._timeouts.stall, Close.STALLED) if connection.holds else (self._idle_seconds, idle)
+            until = connection.moved + seconds
+            if all_of_them or now >= until:
+                self.end(connection, reason if now >= until else Close.DRAINED)
+            else:
+                self.look_at(until)
 
 
 class Connection:
-    """One accepted connection. `held` is what was received and the kernel has not yet taken to send."""
+    """One accepted connection. It `holds` what was received and the kernel has not yet taken to send."""
 
-    __slots__ = ("_echo", "_held", "place", "sock")
+    __slots__ = ("_echo", "_held", "_receive", "_send", "moved", "place", "sock")
 
-    def __init__(self, echo: TcpEcho, sock: socket.socket, place: int) -> None:
+    def __init__(self, echo: TcpEcho, sock: socket.socket, place: int, now: float) -> None:
         """Take a non-blocking socket and its place in the ledger."""
         self._echo = echo
         self._held = b""
+        self._receive = sock.recv_into
+        self._send = sock.send
         self.sock = sock
         self.place = place
+        self.moved = now
+        """When the peer last sent, or, of what it is due, took a byte."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether bytes are due to the peer; it is not read from meanwhile."""
+        return bool(self._held)
 
     def on_ready(self, now: float) -> None:
         """Move bytes, as far as the peer and the kernel take them."""
         try:
-            reason = self._flush(now) if self._held else self._receive_and_send(now)
+            if self._held:
+                self._flush(now)
+            else:
+                self._echo_back(now)
+        except BlockingIOError:
+            return
         except OSError:
-            reason = Close.RESET
-        if reason is not None:
-            self._echo.end(self, reason)
+            self._echo.end(self, Close.RESET)
 
-    def _receive_and_send(self, now: float) -> Close | None:
-        """Echo at most MAX_READS_PER_WAKEUP receives; return how the connection ended, if it did."""
-        echo, sock = self._echo, self.sock
-        buffer, row = echo.buffer, echo.row
-        echo.reading[self] = now
-        echo.reading.move_to_end(self)
+    def _echo_back(self, now: float) -> None:
+        """Echo at most MAX_READS_PER_WAKEUP receives."""
+        buffer, row = self._echo.buffer, self._echo.row
+        self.moved = now
         for _ in range(MAX_READS_PER_WAKEUP):
-            try:
-                received = sock.recv_into(buffer)
-            except BlockingIOError:
-                return None
+            received = self._receive(buffer)
             if not received:
-                return Close.FINISHED
-            row[TcpField.RECEIVED_BYTES] += received
+                self._echo.end(self, Close.FINISHED)
+                return
+            row[_RECEIVED_BYTES] += received
             try:
-                sent = sock.send(buffer[:received])
+                sent = self._send(buffer[:received])
             except BlockingIOError:
                 sent = 0
-            row[TcpField.SENT_BYTES] += sent
+            row[_SENT_BYTES] += sent
             if sent < received:
                 self._hold(bytes(buffer[sent:received]), now)
-                return None
+                return
             if received < READ_BYTES:
-                return None
-        return None
+                return
 
     def _hold(self, left: bytes, now: float) -> None:
         """Stop reading until the peer has taken what is due to it."""
         self._held = left
-        del self._echo.reading[self]
-        self._echo.writing[self] = now
+        self._echo.look_at(now + self._echo.stall_seconds)
         self._echo.poll.modify(self.sock.fileno(), WRITE)
 
-    def _flush(self, now: float) -> Close | None:
+    def _flush(self, now: float) -> None:
         """Send what is held; once it is gone, read again."""
-        echo = self._echo
-        try:
-            sent = self.sock.send(self._held)
-        except BlockingIOError:
-            return None
-        echo.row[TcpField.SENT_BYTES] += sent
+        sent = self._send(self._held)
+        self._echo.row[_SENT_BYTES] += sent
+        self.moved = now
         self._held = self._held[sent:]
-        if self._held:
-            echo.writing[self] = now
-            echo.writing.move_to_end(self)
-        else:
-            del echo.writing[self]
-            echo.reading[self] = now
-            echo.poll.modify(self.sock.fileno(), READ)
-        return None
+        if not self._held:
+            self._echo.poll.modify(self.sock.fileno(), READ)

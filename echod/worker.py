@@ -47,6 +47,7 @@ _MOST_OF_A_COMMAND: Final = 1 << 19
 """Bytes: room for more networks than `LocalAddresses` finds."""
 
 HEARTBEAT_SECONDS: Final = 1.0
+_HEARTBEAT: Final = int(SlotField.HEARTBEAT)
 
 _IGNORED: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _PR_SET_PDEATHSIG: Final = 1
@@ -172,11 +173,11 @@ class Worker:
     def run(self) -> None:
         """Say ready, serve when told to, until drained."""
         self._channel.send(READY)
-        now = self._next_deadline
+        header, wait, now = self._header, self._poll.wait, self._next_deadline
         while not self._draining or any(echo.connections for echo in self._tcp):
-            ready = self._poll.wait(max(0.0, self._next_deadline - now))
+            ready = wait(max(0.0, self._next_deadline - now))
             now = monotonic()
-            self._header[SlotField.HEARTBEAT] += 1
+            header[_HEARTBEAT] += 1
             for on_ready in ready:
                 on_ready(now)
             if now >= self._next_deadline:

@@ -14,7 +14,7 @@ from echod.core.listener import Protocol
 from echod.core.tally import Tally
 from echod.poll import Poll
 from echod.sockets import open_socket
-from echod.tcp import READ_BYTES, TcpEcho, Timeouts
+from echod.tcp import READ_BYTES, Connection, TcpEcho, Timeouts
 
 NARROW = 16 * 1024
 """A buffer of the kernel's that is soon full."""
@@ -64,16 +64,26 @@ class TcpWorker:
 
     def __exit__(self, *_: object) -> None:
         """Close everything that is open still."""
-        for connection in [*self.echo.reading, *self.echo.writing]:
+        for connection in self.echo._open:
             connection.sock.close()
         self.server.close()
         self.poll.close()
+
+    @property
+    def reading(self) -> list[Connection]:
+        """Return the connections that are read from."""
+        return [connection for connection in self.echo._open if not connection.holds]
+
+    @property
+    def writing(self) -> list[Connection]:
+        """Return the connections to which bytes are due."""
+        return [connection for connection in self.echo._open if connection.holds]
 
     def turn(self, seconds: float = 0.0) -> int:
         """Do one turn of the loop; return how many were ready. Asserts what holds after every turn."""
         ready = list(self.poll.wait(seconds))
         for on_ready in ready:
-            reading, received = len(self.echo.reading), self.row[TcpField.RECEIVED_BYTES]
+            reading, received = len(self.reading), self.row[TcpField.RECEIVED_BYTES]
             on_ready(self.now)
             assert reading or self.row[TcpField.RECEIVED_BYTES] == received, "read while bytes were held"
         self.check()
@@ -82,7 +92,7 @@ class TcpWorker:
     def check(self) -> None:
         """Assert that every connection is open or has ended once, and that little is held."""
         assert self.row[TcpField.ACCEPTED] == self.echo.connections + sum(self.row[TcpField.CLOSED :])
-        held = [len(connection._held) for connection in self.echo.writing]
+        held = [len(connection._held) for connection in self.writing]
         assert max(held, default=0) <= READ_BYTES
         if not self.closed():
             assert self.row[TcpField.RECEIVED_BYTES] == self.row[TcpField.SENT_BYTES] + sum(held)
@@ -114,7 +124,7 @@ class TcpWorker:
 
         It never waits. Returns it with what it sent: the payload, or a part of it, again and again.
         """
-        already, sent = len(self.echo.writing), bytearray()
+        already, sent = len(self.writing), bytearray()
         client = socket.socket(self.server.family, socket.SOCK_STREAM)
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             client.setsockopt(socket.SOL_SOCKET, option, NARROW)
@@ -122,7 +132,7 @@ class TcpWorker:
         client.setblocking(False)
 
         def stuck() -> bool:
-            quiet = not self.turn() and len(self.echo.writing) > already
+            quiet = not self.turn() and len(self.writing) > already
             try:
                 sent.extend(payload[: client.send(payload)])
             except BlockingIOError:

@@ -118,7 +118,7 @@ def test_one_turn_reads_only_so_much_of_one_connection(worker: TcpWorker) -> Non
 def test_accepted_sockets_do_not_delay(worker: TcpWorker) -> None:
     """Nagle's algorithm is off on every connection, and none blocks."""
     with worker.connect():
-        (connection,) = worker.echo.reading
+        (connection,) = worker.reading
         assert connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
         assert not connection.sock.getblocking()
 
@@ -184,13 +184,13 @@ def test_a_peer_that_does_not_read_is_not_read_from(narrow: TcpWorker) -> None:
     """What it sends stays in its own window; echod holds at most one receive's worth, and then loses none of it."""
     client, sent = narrow.connect_stuck(payload(READ_BYTES))
     with client:
-        (connection,) = narrow.echo.writing
+        (connection,) = narrow.writing
         assert 0 < len(connection._held) == narrow.row[RECEIVED] - narrow.row[SENT] <= READ_BYTES
         assert narrow.row[RECEIVED] < len(sent)
         got = bytearray()
         narrow.turn_until(lambda: take(client, got) or len(got) == len(sent), "every byte")
         assert bytes(got) == sent
-        assert not narrow.echo.writing
+        assert not narrow.writing
         assert exchange(narrow, client, b"as ever") == b"as ever"
         assert narrow.turn() == 0
 
@@ -200,7 +200,7 @@ def test_a_peer_that_does_not_read_costs_the_others_nothing(narrow: TcpWorker) -
     stuck, _ = narrow.connect_stuck()
     with stuck, narrow.connect() as other:
         assert exchange(narrow, other, payload(100_000)) == payload(100_000)
-        assert len(narrow.echo.writing) == 1
+        assert len(narrow.writing) == 1
 
 
 # -- access
