@@ -232,14 +232,12 @@ class TcpEcho:
 class Connection:
     """One accepted connection. It `holds` what was received and the kernel has not yet taken to send."""
 
-    __slots__ = ("_echo", "_held", "_receive", "_send", "moved", "place", "sock")
+    __slots__ = ("_echo", "_held", "moved", "place", "sock")
 
     def __init__(self, echo: TcpEcho, sock: socket.socket, place: int, now: float) -> None:
         """Take a non-blocking socket and its place in the ledger."""
         self._echo = echo
         self._held = b""
-        self._receive = sock.recv_into
-        self._send = sock.send
         self.sock = sock
         self.place = place
         self.moved = now
@@ -255,33 +253,33 @@ class Connection:
         try:
             if self._held:
                 self._flush(now)
-            else:
-                self._echo_back(now)
+            elif not self._echo_back(self._echo, now):
+                self._echo.end(self, Close.FINISHED)
         except BlockingIOError:
             return
         except OSError:
             self._echo.end(self, Close.RESET)
 
-    def _echo_back(self, now: float) -> None:
-        """Echo at most MAX_READS_PER_WAKEUP receives."""
-        buffer, row = self._echo.buffer, self._echo.row
+    def _echo_back(self, echo: TcpEcho, now: float) -> bool:
+        """Echo at most MAX_READS_PER_WAKEUP receives; tell whether the peer may have more to say."""
         self.moved = now
+        sock, buffer, row = self.sock, echo.buffer, echo.row
         for _ in range(MAX_READS_PER_WAKEUP):
-            received = self._receive(buffer)
+            received = sock.recv_into(buffer)
             if not received:
-                self._echo.end(self, Close.FINISHED)
-                return
+                return False
             row[_RECEIVED_BYTES] += received
             try:
-                sent = self._send(buffer[:received])
+                sent = sock.send(buffer[:received])
             except BlockingIOError:
                 sent = 0
             row[_SENT_BYTES] += sent
             if sent < received:
                 self._hold(bytes(buffer[sent:received]), now)
-                return
+                return True
             if received < READ_BYTES:
-                return
+                return True
+        return True
 
     def _hold(self, left: bytes, now: float) -> None:
         """Stop reading until the peer has taken what is due to it."""
@@ -291,7 +289,7 @@ class Connection:
 
     def _flush(self, now: float) -> None:
         """Send what is held; once it is gone, read again."""
-        sent = self._send(self._held)
+        sent = self.sock.send(self._held)
         self._echo.row[_SENT_BYTES] += sent
         self.moved = now
         self._held = self._held[sent:]
