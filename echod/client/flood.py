@@ -234,5 +234,7 @@ def _sockaddr(target: Target) -> bytes:
 def _endpoint(peer: bytes) -> str:
     """Write an address as it lies in a `sockaddr`."""
     family = socket.AddressFamily(int.from_bytes(peer[:2], "little"))
-    packed = peer[4:8] if family == socket.AF_INET else peer[8:24]
-    return endpoint((socket.inet_ntop(family, packed), int.from_bytes(peer[2:4], "big")))
+    port = int.from_bytes(peer[2:4], "big")
+    if family == socket.AF_INET:
+        return endpoint((socket.inet_ntop(family, peer[4:8]), port))
+    return endpoint((socket.inet_ntop(family, peer[8:24]), port, 0, int.from_bytes(peer[24:28], "little")))

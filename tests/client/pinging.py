@@ -1,6 +1,7 @@
 """`echod ping` as a test runs it: a real process, its output, its exit code."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,8 @@ from typing import Any
 from running import ECHOD, REPOSITORY, environment
 
 HERE = Path(__file__).parent
+
+NUMBER = r"\d+(?:\.\d+)?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,13 @@ def ping(*words: object) -> Pinged:
         out, err = process.communicate(timeout=60)
     assert "Traceback" not in err
     return Pinged(process.returncode, out, err)
+
+
+def shape(text: str) -> str:
+    """Put a sign in the place of what differs from run to run: times, and how much a flood got through."""
+    text = re.sub(rf"{NUMBER}(?:/{NUMBER})+", "T/T", text)
+    text = re.sub(rf"(time[ =]|jitter |handshake |within |and |down ){NUMBER}(?= ?m?s)", r"\1T", text)
+    return re.sub(r"from \d\d:\d\d:\d\d ", "from T ", text)
 
 
 class Suspect:
