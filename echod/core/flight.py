@@ -122,7 +122,9 @@ class Flight:
             return self._event(Kind.ELSEWHERE, sent, arrival)
         if sent.fate in _ANSWERED:
             return self._event(Kind.DUPLICATE, sent, arrival)
-        return self._event(Kind.LATE if sent.fate is Kind.LOST else Kind.REPLY, sent, arrival)
+        # The reader may have got to a late reply before it got to giving the probe up.
+        late = sent.fate is Kind.LOST or _round_trip(sent, arrival) >= self._timeout
+        return self._event(Kind.LATE if late else Kind.REPLY, sent, arrival)
 
     def refuse(self, obstacle: Obstacle) -> Event:
         """Say which probe an error is about: the one whose number came with it, or else the oldest in flight."""

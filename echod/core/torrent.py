@@ -11,7 +11,7 @@ from typing import Final
 
 from echod.core.events import Event, Kind
 from echod.core.flight import Arrival
-from echod.core.probe import Damage, Payloads, Verdict, akin, compare
+from echod.core.probe import Damage, Payloads, Verdict, akin, compare, sent_time
 from echod.core.survey import Stream, Survey
 
 RING_WINDOWS: Final = 8
@@ -23,7 +23,8 @@ _KINDS: Final = {
     Damage.TRUNCATED: Kind.TRUNCATED,
     Damage.EXTENDED: Kind.EXTENDED,
 }
-_SUSPECTS: Final = 256
+_SUSPECTS: Final = 1024
+"""Probes that something damaged is compared to where not even its send time says which it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +122,7 @@ class Torrent:
         sequence = int.from_bytes(data[:4], "big")
         verdict = compare(data, self._expected(sequence)) if self._is_known(sequence) else None
         if verdict is None or verdict.damage is Damage.CORRUPT:
-            found = None if self._payloads.read(data) else self._by_likeness(data)
+            found = None if self._payloads.read(data) else self._by_likeness(data, sequence if verdict else None)
             if found is None:
                 return self._unknown(arrival)
             sequence, verdict = found, compare(data, self._expected(found))
@@ -136,11 +137,13 @@ class Torrent:
         at = sequence % self._slots * self._size
         return bytes(self._bytes[at : at + self._size])
 
-    def _by_likeness(self, data: bytes) -> int | None:
-        """Find the probe without an answer that is most like what came: more than half of its bytes must be right."""
+    def _by_likeness(self, data: bytes, first: int | None) -> int | None:
+        """Find the probe without an answer that is most like what came: more than half of its bytes must be right.
+
+        `first` is the one whose number it has.
+        """
         best, least = None, 0.5
-        oldest = max(0, self._horizon - self._window, self.next_sequence - self._slots)
-        for sequence in range(oldest, self.next_sequence)[:_SUSPECTS]:
+        for sequence in (*([] if first is None else [first]), *self._suspects(data)):
             if self._state[sequence % self._slots] == _IN_FLIGHT:
                 expected = self._expected(sequence)
                 found = compare(data, expected)
@@ -148,6 +151,16 @@ class Torrent:
                 if wrong < least and akin(data, expected):
                     best, least = sequence, wrong
         return best
+
+    def _suspects(self, data: bytes) -> range:
+        """Return the probes that something damaged may be: the train whose send time it has, or else the oldest."""
+        sent, train = sent_time(data), self._train
+        oldest = max(0, self._horizon - self._window, self.next_sequence - self._slots)
+        firsts = range(-(-oldest // train) * train, self.next_sequence, train)
+        for first in firsts if sent is not None else ():
+            if self._stamps[first % self._slots // train] == sent:
+                return range(first, min(first + train, self.next_sequence))
+        return range(oldest, self.next_sequence)[:_SUSPECTS]
 
     def _settle(self, arrival: Arrival, sequence: int, verdict: Verdict) -> Event:
         """Count a reply to a known probe."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from client.pinging import ping, shape, start
-from running import ECHOD, REPOSITORY, Daemon, free_port, wait_until
+from running import ECHOD, REPOSITORY, SECONDS, Daemon, free_port, wait_until
 
 IP_RECVTTL = 12  # linux/in.h
 
@@ -287,6 +287,9 @@ service echo
 """
 
 
+XINETD_WORDS = "-dontfork -stayalive -f {folder}/xinetd.conf -pidfile {folder}/pid -filelog {folder}/log"
+
+
 @contextmanager
 def server(*command: str) -> Iterator[None]:
     """Run somebody else's echo server."""
@@ -297,19 +300,24 @@ def server(*command: str) -> Iterator[None]:
             yield
         finally:
             os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
-    ("scheme", "command"),
+    ("scheme", "command", "interval"),
     [
-        ("udp", "socat UDP4-LISTEN:{port},fork PIPE"),
-        ("tcp", "socat TCP4-LISTEN:{port},fork,reuseaddr PIPE"),
-        ("tcp", "ncat -l -k 127.0.0.1 {port} -e /bin/cat"),
-        ("udp", "ncat -l -u -k 127.0.0.1 {port} -e /bin/cat"),
-        ("tcp", "xinetd -dontfork -stayalive -f {folder}/xinetd.conf -pidfile {folder}/pid -filelog {folder}/log"),
+        ("udp", "socat UDP4-LISTEN:{port},fork PIPE", "0"),
+        ("tcp", "socat TCP4-LISTEN:{port},fork,reuseaddr PIPE", "0"),
+        ("tcp", "ncat -l -k 127.0.0.1 {port} -e /bin/cat", "0"),
+        ("udp", "ncat -l -u -k 127.0.0.1 {port} -e /bin/cat", "0"),
+        ("tcp", f"xinetd {XINETD_WORDS}", "0"),
+        ("udp", f"xinetd {XINETD_WORDS}", "100ms"),  # it throws away what came while it answered
     ],
 )
-def test_other_echo_servers_are_measured_too(tmp_path: Path, scheme: str, command: str) -> None:
+def test_other_echo_servers_are_measured_too(tmp_path: Path, scheme: str, command: str, interval: str) -> None:
     """What is asked is RFC 862, not echod. (One at a time: pipes inside join what comes together.)"""
     words = command.split()
     if shutil.which(words[0]) is None:
@@ -323,5 +331,5 @@ def test_other_echo_servers_are_measured_too(tmp_path: Path, scheme: str, comman
         wait_until(
             lambda: ping("-c", 1, "-W", "300ms", f"{scheme}://127.0.0.1:{port}").code == 0, f"{words[0]} answers"
         )
-        found = ping("--json", "-q", "-c", 20, "-i", 0, f"{scheme}://127.0.0.1:{port}").summary
+        found = ping("--json", "-q", "-c", 20, "-i", interval, "--window", 1, f"{scheme}://127.0.0.1:{port}").summary
     assert (found["received"], found["corrupt"], found["duplicates"]) == (20, 0, 0)

@@ -96,6 +96,34 @@ def test_each_single_reply_is_named() -> None:
     assert flow.balanced()
 
 
+def test_what_is_damaged_is_found_by_what_is_right_of_it() -> None:
+    """By its number where its send time is wrong, by its send time where its number is, by all else where both are."""
+    for places, sequence in (([20], 6), ([0], 7), ([3, 20], 5)):
+        flow = Flow()
+        flow.send(2)
+        data = bytearray(flow.probe(sequence))
+        for place in places:
+            data[place] ^= 0x40
+        event = flow.land(bytes(data))
+        assert (event.kind, event.sequence, event.offset, event.count) == (
+            Kind.CORRUPT,
+            sequence,
+            places[0],
+            len(places),
+        )
+
+
+def test_in_a_wide_window_the_send_time_leads_to_the_train() -> None:
+    """However many trains went before it."""
+    survey = Survey()
+    torrent = Torrent(Payloads(1), survey, Shape(size=SIZE, train=TRAIN, window=8192, timeout=MILLISECOND))
+    for wall in range(2000):
+        train = bytes(torrent.load(wall, TRAIN))
+        torrent.launch(wall, TRAIN)
+    event = torrent.land(Arrival(data=b"\x40" + train[1:SIZE], wall=3000, clock=0, address=PEER))
+    assert (event.kind, event.sequence) == (Kind.CORRUPT, 1999 * TRAIN)
+
+
 def test_a_whole_reply_after_a_damaged_one_counts() -> None:
     """The probe is answered, the damage stays counted."""
     flow = Flow()
