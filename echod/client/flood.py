@@ -109,7 +109,7 @@ class Flood:
 
     def finish(self) -> None:
         """Count what never came."""
-        self._torrent.finish()
+        self._torrent.finish(time_ns())
 
     def hear(self) -> None:
         """Take what has come, a vector full."""

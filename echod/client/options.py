@@ -54,7 +54,9 @@ examples:
   echod ping --sources 16 --json HOST          16 paths of an ECMP network, as JSON
   echod ping --mtu HOST                        path MTU
   echod ping --compare tcp HOST                is UDP filtered, or is the host down?
-  echod ping -f -w 10 HOST                     as fast as it goes, for ten seconds"""
+  echod ping -f -w 10 HOST                     as fast as it goes, for ten seconds
+
+echod-ping(1) says what each line of the output means."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

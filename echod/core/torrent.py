@@ -90,11 +90,12 @@ class Torrent:
         self._horizon = self.next_sequence
         self.in_flight = 0
 
-    def finish(self) -> None:
-        """Count what never came."""
+    def finish(self, wall: int) -> None:
+        """Count what never came by now, `wall` in ns since 1970; what went less than the timeout ago is in flight."""
         first = max(0, self.next_sequence - self._slots)
         for sequence in range(first - first % self._train, self.next_sequence, self._train):
-            self._retire(sequence)
+            if wall - self._stamps[sequence % self._slots // self._train] >= self._timeout:
+                self._retire(sequence)
 
     # -- what comes back
 

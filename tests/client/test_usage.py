@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from client.pinging import ping
+from running import REPOSITORY
 
 
 @pytest.mark.parametrize(
@@ -57,6 +58,16 @@ def test_the_help_says_every_option() -> None:
     for option in [*names.split(), "--compare"]:
         assert re.search(rf"^  {option}[ ,]", found.out, re.MULTILINE), option
     assert max(map(len, found.out.splitlines())) <= 120
+
+
+def test_the_man_page_has_the_same_options() -> None:
+    """Each option of the help has its paragraph in echod-ping(1), with the same word behind it, and no other has."""
+    said = re.findall(r"^  (-\S+)(?: \{?([A-Za-z,]+)\}?)?(?:  |$)", ping("--help").out, re.MULTILINE)
+    page = (REPOSITORY / "packaging/man/echod-ping.1").read_text().replace("\\-", "-")
+    heads = re.findall(r'^\.TP\n\.B[IR]? (-\S+)(?: " ([A-Za-z]+)"((?: \| [a-z]+)*))?$', page, re.MULTILINE)
+    told = [(option, (word + more).replace(" | ", ",")) for option, word, more in heads]
+    assert len(said) > 20
+    assert sorted(told) == sorted(said)
 
 
 def test_a_reader_that_leaves_is_no_error(port: int) -> None:

@@ -14,6 +14,8 @@ from echod.core.torrent import Shape, Torrent
 SIZE, TRAIN, WINDOW = 32, 4, 8
 MILLISECOND = 10**6
 PEER = "192.0.2.1:7"
+END = 10**6 * MILLISECOND
+"""When nothing can be in flight any more."""
 
 
 class Flow:
@@ -163,8 +165,16 @@ def test_what_never_came_is_lost_once_the_ring_comes_round_or_at_the_end() -> No
     stale = flow.land(flow.probe(5))
     assert (stale.kind, stale.sequence) == (Kind.STALE, 5)
     flow.send()
-    flow.torrent.finish()
+    flow.torrent.finish(END)
     assert (flow.survey.ends[Kind.LOST], flow.survey.in_flight, flow.torrent.in_flight) == (11, 0, 0)
+
+
+def test_what_went_a_moment_before_the_end_is_still_in_flight() -> None:
+    """It is neither received nor lost; what went a timeout before is lost."""
+    flow = Flow()
+    flow.send(2)
+    flow.torrent.finish(1000 * MILLISECOND)
+    assert (flow.survey.ends[Kind.LOST], flow.survey.in_flight) == (4, 4)
 
 
 def test_damage_to_what_was_given_up_leaves_the_window_alone() -> None:
@@ -190,7 +200,7 @@ def test_the_last_train_may_be_short() -> None:
     flow = Flow()
     flow.send(count=3)
     assert flow.returns(0, MILLISECOND)
-    flow.torrent.finish()
+    flow.torrent.finish(END)
     assert (flow.survey.sent, flow.survey.received, flow.survey.in_flight) == (3, 3, 0)
 
 
@@ -215,7 +225,7 @@ def test_every_probe_ends_in_one_number(fates: list[str]) -> None:
             flow.returns(number - 1, wall)
         assert flow.balanced()
         assert 0 <= flow.torrent.in_flight <= flow.survey.in_flight
-    flow.torrent.finish()
+    flow.torrent.finish(END)
     survey = flow.survey
     assert survey.in_flight == 0
     assert survey.sent == survey.received + sum(survey.ends.values())
