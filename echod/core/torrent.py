@@ -14,9 +14,6 @@ from echod.core.flight import Arrival
 from echod.core.probe import Damage, Payloads, Verdict, akin, compare, sent_time
 from echod.core.survey import Stream, Survey
 
-RING_WINDOWS: Final = 8
-"""A reply is known while fewer than so many windows of probes went after its probe."""
-
 _NONE, _IN_FLIGHT, _ANSWERED, _REFUSED = range(4)
 _KINDS: Final = {
     Damage.CORRUPT: Kind.CORRUPT,
@@ -29,12 +26,16 @@ _SUSPECTS: Final = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """Of a flood: bytes of each probe, at least four; probes of a train, and in flight; when a reply is late, in ns."""
+    """Of a flood: bytes of each probe, at least four; probes of a train, and in flight; when a reply is late, in ns.
+
+    `kept`: trains that are remembered. A reply is known while fewer than so many went after its probe.
+    """
 
     size: int
     train: int
     window: int
     timeout: int
+    kept: int
 
 
 class Torrent:
@@ -49,14 +50,15 @@ class Torrent:
         self._window = max(window, train)
         self._timeout = shape.timeout
         self._refused: dict[int, Kind] = {}
-        trains = -(-self._window * RING_WINDOWS // train)
-        self._slots = trains * train
+        self._slots = shape.kept * train
         self._bytes = bytearray(self._slots * size)
         self._state = bytearray(self._slots)
-        self._stamps = array("Q", bytes(8 * trains))
+        self._stamps = array("Q", bytes(8 * shape.kept))
         self._stream = survey.streams.setdefault(0, Stream())
         self._horizon = 0
-        """Probes below it do not count as in flight: a window of later ones went, and some of those came back."""
+        """Probes below it do not count as in flight: they were overtaken, and are lost or will be welcome."""
+        self._resumed = 0
+        """The first probe that went after the last stall."""
         self.next_sequence = 0
         self.in_flight = 0
 
@@ -85,10 +87,12 @@ class Torrent:
         self.in_flight += count
         self._survey.sent += count
 
-    def give_up(self) -> None:
-        """Stop waiting for what is in flight; if it comes after all it is welcome."""
-        self._horizon = self.next_sequence
-        self.in_flight = 0
+    def stall(self) -> None:
+        """Note that nothing comes, and that a train will go all the same.
+
+        Once one that went from here on is answered, what went before does not count as in flight.
+        """
+        self._resumed = self.next_sequence
 
     def finish(self, wall: int) -> None:
         """Count what never came by now, `wall` in ns since 1970; what went less than the timeout ago is in flight."""
@@ -211,7 +215,8 @@ class Torrent:
         survey.latency.add(rtt, count)
         self._stream.variation.add(sequence // self._train, rtt)
         self._stream.order.add(sequence, wall, count)
-        while self._horizon + self._window + self._train <= sequence:
+        overtaken = max(sequence - self._window - self._train + 1, self._resumed if sequence >= self._resumed else 0)
+        while self._horizon < overtaken:
             self.in_flight -= self._waiting(self._horizon)
             self._horizon += self._train
 

@@ -24,7 +24,7 @@ class Flow:
     def __init__(self) -> None:
         """Send nothing yet."""
         self.survey = Survey()
-        shape = Shape(size=SIZE, train=TRAIN, window=WINDOW, timeout=1000 * MILLISECOND)
+        shape = Shape(size=SIZE, train=TRAIN, window=WINDOW, timeout=1000 * MILLISECOND, kept=16)
         self.torrent = Torrent(Payloads(0xCAFE), self.survey, shape)
         self.trains: list[bytes] = []
 
@@ -118,7 +118,8 @@ def test_what_is_damaged_is_found_by_what_is_right_of_it() -> None:
 def test_in_a_wide_window_the_send_time_leads_to_the_train() -> None:
     """However many trains went before it."""
     survey = Survey()
-    torrent = Torrent(Payloads(1), survey, Shape(size=SIZE, train=TRAIN, window=8192, timeout=MILLISECOND))
+    shape = Shape(size=SIZE, train=TRAIN, window=8192, timeout=MILLISECOND, kept=2048)
+    torrent = Torrent(Payloads(1), survey, shape)
     for wall in range(2000):
         train = bytes(torrent.load(wall, TRAIN))
         torrent.launch(wall, TRAIN)
@@ -156,7 +157,7 @@ def test_what_never_came_is_lost_once_the_ring_comes_round_or_at_the_end() -> No
     flow.send(2)
     flow.land(flow.probe(1))
     for train in range(2, 40):
-        flow.torrent.give_up()
+        flow.torrent.stall()
         flow.send()
         flow.returns(train, (train + 1) * MILLISECOND)
     assert flow.survey.ends[Kind.LOST] == 7
@@ -177,12 +178,28 @@ def test_what_went_a_moment_before_the_end_is_still_in_flight() -> None:
     assert (flow.survey.ends[Kind.LOST], flow.survey.in_flight) == (4, 4)
 
 
-def test_damage_to_what_was_given_up_leaves_the_window_alone() -> None:
+def test_after_a_stall_one_answer_opens_the_window_again() -> None:
+    """What went before does not count as in flight any more, but is welcome; until then nothing is given up."""
+    flow = Flow()
+    flow.send(2)
+    flow.torrent.stall()
+    flow.send()
+    assert (flow.torrent.room, flow.torrent.in_flight) == (0, 12)
+    assert flow.returns(0, 5 * MILLISECOND)
+    assert flow.torrent.in_flight == 8
+    assert flow.returns(2, 5 * MILLISECOND)
+    assert (flow.torrent.room, flow.torrent.in_flight, flow.survey.in_flight) == (8, 0, 4)
+    assert flow.returns(1, 6 * MILLISECOND)
+    assert (flow.torrent.in_flight, flow.survey.received, flow.survey.in_flight) == (0, 12, 0)
+
+
+def test_damage_to_what_was_overtaken_leaves_the_window_alone() -> None:
     """It does not count as in flight any more."""
     flow = Flow()
     flow.send()
-    flow.torrent.give_up()
-    flow.send()
+    flow.torrent.stall()
+    flow.send(2)
+    flow.returns(1, 5 * MILLISECOND)
     assert flow.land(flow.probe(0)[:20]).settles
     assert flow.torrent.in_flight == 4
 
@@ -211,7 +228,7 @@ def test_every_probe_ends_in_one_number(fates: list[str]) -> None:
     flow = Flow()
     for number, fate in enumerate(fates):
         if not flow.torrent.room:
-            flow.torrent.give_up()
+            flow.torrent.stall()
         flow.send()
         wall = (number + 1) * MILLISECOND
         if fate in ("whole", "twice"):
