@@ -69,14 +69,14 @@ class Path:
                 f"{address} answers over {scheme}",
             )
 
-    def filter(self, rules: str) -> None:
-        """Put these rules of nft(8) on the node, in the place of those that are there: `HOOK: RULE` a line."""
+    def filter(self, rules: str, host: str = "") -> None:
+        """Put these rules of nft(8) on the node, or a host, in the place of those it has: `HOOK: RULE` a line."""
         chains = [line.partition(":") for line in rules.splitlines()]
         script = "flush ruleset\n" + "".join(
             f"table inet t{i} {{\nchain c {{\ntype filter hook {hook} priority 0\n{rule.strip()}\n}}\n}}\n"
             for i, (hook, _, rule) in enumerate(chains)
         )
-        command = ["ip", "netns", "exec", self.node, "nft", "-f", "-"]
+        command = ["ip", "netns", "exec", host or self.node, "nft", "-f", "-"]
         subprocess.run(command, input=script, text=True, check=True, timeout=15)
 
     def narrow(self, mtu: int) -> None:

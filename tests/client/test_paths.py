@@ -32,6 +32,7 @@ def path(routed: Path) -> Iterator[Path]:
     """Give the path as it was laid, and make it so again."""
     yield routed
     routed.filter("")
+    routed.filter("", routed.client)
     routed.narrow(1500)
 
 
@@ -94,6 +95,13 @@ def test_a_time_to_live_that_ends_names_the_hop(path: Path, family: int) -> None
     """As traceroute has it: -t 1 is as far as the router."""
     reason = {4: "time to live exceeded", 6: "hop limit exceeded"}[family]
     assert complaints(asked(path, SERVER[family], "-t", 1)) == [(reason, ROUTER[family], 2)]
+
+
+@FAMILIES
+def test_what_this_host_forbids_is_said_to_be_its_own(path: Path, family: int) -> None:
+    """A filter on the way out makes the send fail: no router said so."""
+    path.filter("output: udp dport 7 drop", path.client)
+    assert complaints(asked(path, SERVER[family])) == [("not permitted by this host", None, 2)]
 
 
 @FAMILIES

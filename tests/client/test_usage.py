@@ -9,6 +9,9 @@ import pytest
 from client.pinging import ping
 from running import REPOSITORY
 
+from echod.client.records import COLUMNS
+from echod.core.events import Kind
+
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
@@ -68,6 +71,15 @@ def test_the_man_page_has_the_same_options() -> None:
     told = [(option, (word + more).replace(" | ", ",")) for option, word, more in heads]
     assert len(said) > 20
     assert sorted(told) == sorted(said)
+
+
+def test_the_man_page_has_every_field() -> None:
+    """Each column of --csv, which --json has too, and each kind of event."""
+    page = (REPOSITORY / "packaging/man/echod-ping.1").read_text().replace("\\-", "-")
+    heads = re.findall(r"^\.TP\n\.BR? ([a-z_]+(?:[\", a-z_]+)?)$", page[page.index(".SH FIELDS") :], re.MULTILINE)
+    assert [name for head in heads for name in re.findall("[a-z_]+", head)] == list(COLUMNS)
+    for kind in Kind:
+        assert re.search(rf"^\.BR .*\b{kind.value}\b", page, re.MULTILINE), kind
 
 
 def test_a_reader_that_leaves_is_no_error(port: int) -> None:
