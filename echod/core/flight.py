@@ -103,11 +103,10 @@ class Flight:
                 del self._sent[oldest]
         return sequence
 
-    def depart(self, wall: int, clock: int) -> None:
-        """Note that the probes in flight went only now: they waited for a connection."""
-        for sent in self._queue:
-            if sent.fate is None:
-                sent.wall, sent.clock = wall, clock
+    def depart(self, wall: int, clock: int, source: int = 0) -> None:
+        """Note that the probes in flight of a source port went only now: they waited for a connection."""
+        for sent in self._in_flight(source):
+            sent.wall, sent.clock = wall, clock
 
     # -- what comes back
 

@@ -1,12 +1,14 @@
 """`echod ping` and the operator: its help, what it refuses, and where its words go."""
 
+import os
+import pty
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from client.pinging import ping
+from client.pinging import ping, start
 from running import REPOSITORY
 
 from echod.client.records import COLUMNS
@@ -88,6 +90,24 @@ def test_a_reader_that_leaves_is_no_error(port: int) -> None:
     found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=30)
     assert len(found.stdout.splitlines()) == 2
     assert found.stderr == ""
+
+
+def test_without_the_extras_it_does_without_or_says_what_to_install(
+    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without rich there are plain lines, on a terminal too; without matplotlib no picture, said before any probe."""
+    for name in ("rich", "matplotlib"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError(__name__)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    ours, theirs = pty.openpty()
+    with start("-c", 2, "-i", "10ms", f"127.0.0.1:{port}", f"[::1]:{port}", stderr=theirs) as process:
+        out = process.communicate(timeout=30)[0]
+    os.close(ours)
+    os.close(theirs)
+    assert (process.returncode, out.count(" bytes from ")) == (0, 4)
+    found = ping("--plot", tmp_path / "x.svg", f"127.0.0.1:{port}")
+    told = "echod: ping: --plot needs matplotlib: pip install 'echod[plot]'\n"
+    assert (found.code, found.out, found.err) == (2, "", told)
 
 
 def test_a_full_disk_is_said(port: int) -> None:

@@ -267,3 +267,11 @@ def test_probes_that_waited_for_a_connection_are_timed_from_there() -> None:
     bench.flight.depart(WALL + 2 * SECOND + 400, 2 * SECOND + 400)
     assert bench.land(bench.payloads[2]).rtt == 600
     assert bench.land(bench.payloads[1]).sent == WALL + SECOND
+
+
+def test_a_connection_that_stands_moves_no_probe_of_another() -> None:
+    """Each source port has a connection of its own."""
+    bench = Bench(56, 56, sources=2)
+    bench.flight.depart(WALL + 2 * SECOND + 400, 2 * SECOND + 400, source=0)
+    assert bench.land(bench.payloads[2]).rtt == 600
+    assert bench.land(bench.payloads[1], source=1).rtt == SECOND + 1000
