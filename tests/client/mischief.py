@@ -12,11 +12,14 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from deeds import Plan, corrupt  # its neighbour, for it runs as a script
 
 LATE_SECONDS = 0.6
 UDP_SEGMENT, UDP_GRO = 103, 104  # linux/udp.h
+SO_RCVBUFFORCE = 33  # asm-generic/socket.h
+BUFFER_BYTES = 16 << 20
 
 
 class Mischief:
@@ -75,6 +78,8 @@ class Mischief:
 def _open(host: str) -> socket.socket:
     family, kind, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM)[0]
     sock = socket.socket(family, kind)
+    with suppress(PermissionError):  # a flood goes on while this process waits for a CPU
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
     sock.bind(address)
     return sock
 

@@ -65,7 +65,7 @@ class Path:
         """Wait until both families reach the server: neighbours are known, and nothing waits for them any more."""
         for address in SERVER.values():
             wait_until(
-                lambda to=address: self.ping("-c", 1, "-W", "500ms", f"{scheme}://[{to}]").code == 0,
+                lambda to=address: self.ping("-c", 1, "-W", 3, f"{scheme}://[{to}]").code == 0,
                 f"{address} answers over {scheme}",
             )
 
