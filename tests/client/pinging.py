@@ -2,19 +2,22 @@
 
 import json
 import re
-import select
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from running import ECHOD, REPOSITORY, SECONDS, environment
+from running import ECHOD, REPOSITORY, environment
 
 HERE = Path(__file__).parent
+
+LIFETIME = 60.0
+"""Seconds that no run takes, on a busy machine either."""
 
 NUMBER = r"\d+(?:\.\d+)?"
 
@@ -39,12 +42,36 @@ class Pinged:
         return target
 
 
-def start(*words: object, **options: Any) -> "subprocess.Popen[str]":  # noqa: ANN401 - as Popen says
+@contextmanager
+def watched(command: Sequence[str | Path], **options: Any) -> Iterator["subprocess.Popen[str]"]:  # noqa: ANN401 - Popen's
+    """Start a Python process. One that outlives `LIFETIME` is told to abort: then it writes its stack to stderr.
+
+    So nothing that waits for it, be it for a line, waits for ever.
+    """
+    with subprocess.Popen(command, cwd=REPOSITORY, text=True, **options) as process:
+        watchdog = threading.Timer(LIFETIME, process.send_signal, [signal.SIGABRT])
+        watchdog.start()
+        try:
+            yield process
+        finally:
+            watchdog.cancel()
+            process.kill()
+
+
+def ended(process: "subprocess.Popen[str]") -> tuple[str, str]:
+    """Wait for the end of a watched process; return what it wrote."""
+    out, err = process.communicate()
+    assert process.returncode != -signal.SIGABRT, (
+        f"{process.args!r} did not end in {LIFETIME} s. It had written:\n{out}\nIts stack:\n{err}"
+    )
+    return out, err
+
+
+def start(*words: object, **options: Any) -> AbstractContextManager["subprocess.Popen[str]"]:  # noqa: ANN401 - Popen's
     """Start `echod ping`."""
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
-    command = [*ECHOD, "ping", *map(str, words)]
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     variables = environment(COLUMNS="80", TZ="UTC", PYTHONFAULTHANDLER="1")
-    return subprocess.Popen(command, cwd=REPOSITORY, env=variables, **pipes)
+    return watched([*ECHOD, "ping", *map(str, words)], env=variables, **pipes)
 
 
 def ping(*words: object) -> Pinged:
@@ -53,20 +80,6 @@ def ping(*words: object) -> Pinged:
         out, err = ended(process)
     assert "Traceback" not in err
     return Pinged(process.returncode, out, err)
-
-
-def ended(process: "subprocess.Popen[str]", seconds: float = 60.0) -> tuple[str, str]:
-    """Wait for the end of a Python process; return what it wrote. One that does not end says where it is, and dies."""
-    try:
-        return process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGABRT)  # faulthandler writes the stack
-        try:
-            out, err = process.communicate(timeout=5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            out = err = "(nothing, not even when it was told to abort)"
-    raise AssertionError(f"{process.args!r} did not end in {seconds} s. Its stack:\n{err}\nIt had written:\n{out}")
 
 
 def shape(text: str) -> str:
@@ -83,13 +96,13 @@ class Suspect:
         """Take its process, which says its port first."""
         assert process.stdout
         self._process = process
-        ready, _, _ = select.select([process.stdout], [], [], SECONDS)
-        assert ready, f"{process.args!r} said no port in {SECONDS} s"
-        self.port = int(process.stdout.readline())
+        said = process.stdout.readline()
+        assert said, f"{process.args!r} ended before it said its port"
+        self.port = int(said)
 
     def account(self) -> dict[str, int]:
         """Let it end; return what it did, and how often."""
-        account: dict[str, int] = json.loads(ended(self._process, SECONDS)[0])
+        account: dict[str, int] = json.loads(ended(self._process)[0])
         return account
 
 
@@ -98,8 +111,5 @@ def mischief(plan: Sequence[str], script: str = "mischief.py", *words: str) -> I
     """Start an echo server that does harm, or another script that does, in the network that we are in."""
     command = [sys.executable, HERE / script, json.dumps(plan), *words]
     variables = environment(PYTHONFAULTHANDLER="1")
-    with subprocess.Popen(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield Suspect(process)
-        finally:
-            process.kill()
+    with watched(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        yield Suspect(process)

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from client.pinging import ping, shape, start
-from running import ECHOD, REPOSITORY, SECONDS, Daemon, free_port, wait_until
+from client.pinging import ended, ping, shape, start, watched
+from running import ECHOD, SECONDS, Daemon, free_port, wait_until
 
 IP_RECVTTL = 12  # linux/in.h
 
@@ -214,7 +214,7 @@ def test_ctrl_c_ends_with_the_statistics(port: int) -> None:
             if "packets, 0% loss, min/avg/max" in line:
                 break
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = ended(process)
     assert (process.returncode, err) == (0, "")
     assert "ping statistics ---" in out
 
@@ -224,7 +224,7 @@ def test_ctrl_c_ends_the_search_for_the_mtu_with_what_is_known() -> None:
     with mute() as sock, start("--mtu", "-W", "30", f"127.0.0.1:{sock.getsockname()[1]}") as process:
         sock.recv(100)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = ended(process)
     assert (process.returncode, err) == (1, "")
     assert out.endswith("\ninterrupted: path MTU unknown, for nothing was answered yet\n")
 
@@ -233,13 +233,14 @@ def test_a_terminal_that_goes_away_ends_it_but_not_under_nohup(port: int) -> Non
     """SIGHUP ends it with the statistics; where it was ignored from the start it still is."""
     for command, sent in (([], 1), (["nohup"], 2)):
         words = [*command, *ECHOD, "ping", "-c", "2", "-i", "1", f"127.0.0.1:{port}"]
-        with subprocess.Popen(words, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        with watched(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
             assert process.stdout
-            lines = [process.stdout.readline(), process.stdout.readline()]
+            process.stdout.readline()
+            process.stdout.readline()
             process.send_signal(signal.SIGHUP)
-            out = b"".join([*lines, process.communicate(timeout=30)[0]])
+            out = ended(process)[0]
         assert process.returncode == 0
-        assert f"{sent} packets transmitted, {sent} received".encode() in out
+        assert f"{sent} packets transmitted, {sent} received" in out
 
 
 def test_a_histogram_and_a_picture(port: int, tmp_path: Path) -> None:
@@ -256,7 +257,7 @@ def test_on_a_terminal_there_is_a_refreshing_line_for_each_host(port: int) -> No
     ours, theirs = pty.openpty()
     with start("-q", "-c", 5, "-i", "100ms", f"127.0.0.1:{port}", f"[::1]:{port}", stderr=theirs) as process:
         os.close(theirs)
-        out = process.communicate(timeout=30)[0]
+        out = ended(process)[0]
     seen = b""
     try:
         while piece := os.read(ours, 65_536):

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from client.pinging import ping, start
+from client.pinging import ended, ping, start
 from running import REPOSITORY
 
 from echod.client.records import COLUMNS
@@ -101,7 +101,7 @@ def test_without_the_extras_it_does_without_or_says_what_to_install(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     ours, theirs = pty.openpty()
     with start("-c", 2, "-i", "10ms", f"127.0.0.1:{port}", f"[::1]:{port}", stderr=theirs) as process:
-        out = process.communicate(timeout=30)[0]
+        out = ended(process)[0]
     os.close(ours)
     os.close(theirs)
     assert (process.returncode, out.count(" bytes from ")) == (0, 4)
