@@ -138,7 +138,7 @@ class Bench:
             cpus, trips = self._load_cpus, round(self._seconds * 1e6 / PACE_MICROSECONDS)
             self._progress(f"{self._group} {self._pair + 1}")
             bare = run_load(self._directory, ROUND_TRIP, port=loop.port, seconds=self._seconds, cpus=cpus)
-            ours = [run_ping("-i", f"{PACE_MICROSECONDS}us", port=loop.port, count=trips, cpus=cpus)]
+            ours = [run_ping("--window", 1, "-i", f"{PACE_MICROSECONDS}us", port=loop.port, count=trips, cpus=cpus)]
             self._note(ROUND_TRIP.name, BARE_PING, BARE_PING, _metrics(bare, 0, 0), bare)
             self._note(ROUND_TRIP.name, ECHOD_PING, BARE_PING, _metrics(ours, 0, 0), ours)
             many = round(self._seconds * FLOODED_PER_SECOND)
