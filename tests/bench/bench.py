@@ -139,8 +139,11 @@ class Bench:
             self._progress(f"{self._group} {self._pair + 1}")
             bare = run_load(self._directory, ROUND_TRIP, port=loop.port, seconds=self._seconds, cpus=cpus)
             ours = [run_ping("--window", 1, "-i", f"{PACE_MICROSECONDS}us", port=loop.port, count=trips, cpus=cpus)]
-            self._note(ROUND_TRIP.name, BARE_PING, BARE_PING, _metrics(bare, 0, 0), bare)
-            self._note(ROUND_TRIP.name, ECHOD_PING, BARE_PING, _metrics(ours, 0, 0), ours)
+            for client, loads in ((BARE_PING, bare), (ECHOD_PING, ours)):
+                if loads[0].received:
+                    self._note(ROUND_TRIP.name, client, BARE_PING, _metrics(loads, 0, 0), loads)
+                else:
+                    self._miss(ROUND_TRIP.name, client, "no reply at all")
             many = round(self._seconds * FLOODED_PER_SECOND)
             flood = run_ping("-f", port=daemon.port, count=many, cpus=cpus)
             rate = {"replies_per_second": flood.received / flood.elapsed_ns * 1e9}

@@ -92,7 +92,7 @@ def _missed_idle(row: Row) -> Iterator[str]:
 
 def _missed_by_ping(rows: Sequence[Row]) -> Iterator[str]:
     medians = {row.server: row.metrics["p50_us"].median for row in rows if row.work == ROUND_TRIP.name}
-    if medians and (more := medians[ECHOD_PING] - medians[BARE_PING]) > PING_MICROSECONDS_MAX:
+    if len(medians) > 1 and (more := medians[ECHOD_PING] - medians[BARE_PING]) > PING_MICROSECONDS_MAX:
         yield f"{ROUND_TRIP.name}: {ECHOD_PING} says {more:.1f} us more than {BARE_PING} > {PING_MICROSECONDS_MAX} us"
     for row in rows:
         if row.work == FLOOD.name and (rate := row.metrics["replies_per_second"].median) < FLOOD_PER_SECOND_MIN:
