@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from client.pinging import shape
 
 from echod.core.admission import Drop
 from echod.core.config import Config, parse_config
@@ -34,17 +35,11 @@ def serving(process: "subprocess.Popen[bytes]", deadline: float) -> bool:
     return False
 
 
-def shape(text: str) -> str:
-    """Put a sign in the place of what differs from run to run: times."""
-    text = re.sub(r"\d+(?:\.\d+)?(?:/\d+(?:\.\d+)?)+", "T/T", text)
-    return re.sub(r"(time[ =]|jitter |down |from )\d+(?:[.:]\d+)*(?= ?(?:ms|s|\(|\n))", r"\1T", text)
-
-
 def measure_as_printed(echod: Path, folder: Path) -> None:
     """Run each console block of "Measure", and the command that made the picture; times are not compared."""
     section = README[README.index("## Measure") : README.index("## Operate")]
     blocks = re.findall(r"^```console\n\$ echod (.*?)\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for words, shown in blocks:
         command = [echod, *words.split()]
         told = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30).stdout

@@ -4,13 +4,14 @@ Owns the order of things. It writes to the streams that it is given and never ex
 ends a run, the statistics of what was measured are said before it does.
 """
 
+import errno
 import json
 import os
 import select
 import shutil
 import socket
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from functools import partial
 from time import monotonic_ns
@@ -40,6 +41,9 @@ from echod.core.survey import Survey
 REPLIED: Final = 0
 NO_REPLY: Final = 1
 
+_UNWRITABLE: Final = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""What a write to a pipe or a file can meet, and no socket of ours."""
+
 
 def ping(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
     """Run `echod ping` with these arguments; return its exit code. Raises UsageError."""
@@ -51,15 +55,20 @@ def ping(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
             return REPLIED
         options = parse_options(argv)
         targets = [resolve(wish, options.family) for wish in options.wishes]
+        _refuse_sizes(options, targets)
         if options.mtu:
             return _find_mtu(options, targets, out)
         run = Run(options, targets, out, err)
         run.measure()
     except KeyboardInterrupt:  # before there is anything to say
         return NO_REPLY
-    except BrokenPipeError:
-        # Who read our output has seen enough. What is still in its buffer must not raise again at exit.
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        # What is still in the buffer must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+        if error.errno != errno.EPIPE:  # else who read it has seen enough
+            raise UsageError(f"ping: the output cannot be written: {error.strerror}") from None
     return run.exit_code if run is not None else NO_REPLY
 
 
@@ -84,11 +93,22 @@ class Run:
     def measure(self) -> None:
         """Ask until it is enough, then say what it adds up to."""
         options = self._options
+        picture = Picture(options.plot) if options.plot else None
+        with closing(Loop()) as loop:
+            objects = self._measure(loop, picture)
+            # A second Ctrl-C does not take away what the first has asked for.
+            for subject in self._subjects:
+                if isinstance(subject, Flood):
+                    subject.finish()
+            if picture:
+                picture.draw(self._subjects)
+            self._end(objects)
+
+    def _measure(self, loop: Loop, picture: Picture | None) -> JsonLines:
+        """Ask until it is enough; return what has written the objects."""
+        options = self._options
         with ExitStack() as stack:
-            picture = Picture(options.plot) if options.plot else None
             rows = _open_rows(options, stack)
-            loop = Loop()
-            stack.callback(loop.close)
             self._subjects += [self._prepare(target, loop, stack) for target in self._targets]
             self._show_live(stack)
             self._watchers.append(self._note)
@@ -97,12 +117,7 @@ class Run:
             self._watchers += [watcher.take for watcher in (picture, rows, self._live) if watcher is not None]
             self._begin()
             loop.run(self._turn, partial(self._lines.progress, self._subjects))
-        for subject in self._subjects:
-            if isinstance(subject, Flood):
-                subject.finish()
-        if picture:
-            picture.draw(self._subjects)
-        self._end(objects)
+        return objects
 
     def _prepare(self, target: Target, loop: Loop, stack: ExitStack) -> Course | Flood:
         """Make the subject of a target, with its sockets."""
@@ -168,6 +183,13 @@ class Run:
         self._out.flush()
 
 
+def _refuse_sizes(options: Options, targets: Sequence[Target]) -> None:
+    """Refuse a probe that no datagram can carry."""
+    for target in targets:
+        if max(options.sizes) > target.most:
+            raise UsageError(f"ping: -s: {max(options.sizes)} bytes do not fit, {target} takes at most {target.most}")
+
+
 def _open_rows(options: Options, stack: ExitStack) -> CsvRows | None:
     if options.csv is None:
         return None
@@ -185,6 +207,7 @@ def _open_line(course: Course, options: Options, source: int, loop: Loop) -> Udp
         line = UdpLine(sock, course.target, source)
         loop.register(sock.fileno(), partial(course.hear, line))
         return line
+    make().close()  # a source that cannot be had is told before the first probe
     tcp = TcpLine(course.target, source, timeout=options.timeout, make=make)
     hear = partial(course.hear, tcp)
 
@@ -230,4 +253,6 @@ def _find_mtu(options: Options, targets: Sequence[Target], out: TextIO) -> int:
         else:
             out.write("".join(f"{sentence}\n" for sentence in sentences))
         out.flush()
+        if finding.interrupted:
+            break
     return REPLIED if found else NO_REPLY

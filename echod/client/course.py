@@ -85,7 +85,7 @@ class Course:
                 self.tell(self.flight.refuse(news))
             else:
                 self.handshakes.append(news.took)
-                self.flight.depart(news.wall, news.clock)
+                self.flight.depart(news.wall, news.clock, line.source)
         self.ended = monotonic_ns()
 
     def tell(self, event: Event) -> None:

@@ -33,6 +33,10 @@ from echod.vector import CONTROL_BYTES, SLOTS, Vector
 STALL: Final = 10_000_000
 """Ns without a reply after which a train goes all the same: ping's flood sends a hundred times a second at least."""
 
+_KEPT_WINDOWS: Final = 8
+_KEPT_TRAINS: Final = 256
+"""Trains that are remembered: those of so many windows, and what stalls send in two and a half seconds."""
+
 _BURST: Final = 16
 """Trains that go at one go, so that what came is looked at in between."""
 
@@ -62,7 +66,8 @@ class Flood:
         self._options = options
         self._watchers = watchers
         self._train = max(1, min(MAX_JOINED, MAX_PAYLOAD // size, options.window))
-        shape = Shape(size=size, train=self._train, window=options.window, timeout=options.timeout)
+        kept = -(-options.window * _KEPT_WINDOWS // self._train) + _KEPT_TRAINS
+        shape = Shape(size=size, train=self._train, window=options.window, timeout=options.timeout, kept=kept)
         self._torrent = Torrent(Payloads(randbits(32), options.pattern), self.survey, shape)
         self._size = size
         self._joined = self._train > 1
@@ -92,13 +97,14 @@ class Flood:
         if left == 0:
             settled = not torrent.in_flight or now - self._progress >= options.timeout
             return None if settled else self._progress + options.timeout
-        if now - self._progress >= STALL:
+        stalled = now - self._progress >= STALL and not torrent.room
+        if stalled:
             self._progress = now
-            if not torrent.room:
-                torrent.give_up()
-        for _ in range(_BURST):
+            torrent.stall()
+        for burst in range(_BURST):
             count = self._train if left is None else min(self._train, left)
-            if not torrent.room or (due := self._due()) > now or not self._send(count):
+            may = torrent.room or (stalled and not burst)
+            if not may or (due := self._due()) > now or not self._send(count):
                 break
             left = None if left is None else left - count
             if left == 0:
@@ -109,7 +115,7 @@ class Flood:
 
     def finish(self) -> None:
         """Count what never came."""
-        self._torrent.finish()
+        self._torrent.finish(time_ns())
 
     def hear(self) -> None:
         """Take what has come, a vector full."""
@@ -234,5 +240,7 @@ def _sockaddr(target: Target) -> bytes:
 def _endpoint(peer: bytes) -> str:
     """Write an address as it lies in a `sockaddr`."""
     family = socket.AddressFamily(int.from_bytes(peer[:2], "little"))
-    packed = peer[4:8] if family == socket.AF_INET else peer[8:24]
-    return endpoint((socket.inet_ntop(family, packed), int.from_bytes(peer[2:4], "big")))
+    port = int.from_bytes(peer[2:4], "big")
+    if family == socket.AF_INET:
+        return endpoint((socket.inet_ntop(family, peer[4:8]), port))
+    return endpoint((socket.inet_ntop(family, peer[8:24]), port, 0, int.from_bytes(peer[24:28], "little")))

@@ -37,7 +37,9 @@ class Loop:
         self._signals.setblocking(False)
         write.setblocking(False)
         self._write = write
-        self._previous = {number: signal.signal(number, lambda *_: None) for number in _CAUGHT}
+        # Under nohup(1) a terminal that is gone is no reason to end.
+        ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
+        self._previous = {number: signal.signal(number, lambda *_: None) for number in _CAUGHT - ignored}
         signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _CAUGHT)
         self.register(self._signals.fileno(), self._on_signal)

@@ -60,37 +60,47 @@ class MtuProbe:
         self._payloads = Payloads(randbits(32), options.pattern)
         self._sequence = 0
         self._patience = options.timeout
+        self._complained = _Answer()
+        self._fragments = 0
 
     def run(self) -> Finding:
-        """Search."""
-        complained, fragments = _Answer(), 0
-        with open_outlet(self._target, self._options) as sock:
-            outlet.discover(sock, DISCOVERY["probe"])
-            outlet.tell_fragments(sock)
-            highest = self._highest(sock)
-            search = Search(low=HEADER_BYTES + self._headers, high=highest)
-            while (size := search.next_size()) is not None:
-                answer = self._ask(sock, size)
-                if answer.replied:
-                    search.passed(size)
-                    fragments = max(fragments, answer.fragments)
-                    continue
-                search.failed(size, answer.told)
-                if answer.router or answer.local:
-                    complained = answer
-        back = Way()
-        if search.passes is not None and search.passes < highest:
-            back = self._look_back(highest)
+        """Search; Ctrl-C ends it with what is known by then."""
+        highest, interrupted, back = _MOST[self._target.family], False, Way()
+        search = Search(low=HEADER_BYTES + self._headers, high=highest)
+        try:
+            with open_outlet(self._target, self._options) as sock:
+                outlet.discover(sock, DISCOVERY["probe"])
+                outlet.tell_fragments(sock)
+                highest = self._highest(sock)
+                search = Search(low=HEADER_BYTES + self._headers, high=highest)
+                self._search(sock, search)
+            if search.passes is not None and search.passes < highest:
+                back = self._look_back(highest)
+        except KeyboardInterrupt:
+            interrupted = True
         return Finding(
             passes=search.passes,
             fails=search.fails,
             highest=highest,
-            router=complained.router,
-            told=complained.told,
-            local=complained.local,
-            fragments=fragments,
+            router=self._complained.router,
+            told=self._complained.told,
+            local=self._complained.local,
+            fragments=self._fragments,
             back=back,
+            interrupted=interrupted,
         )
+
+    def _search(self, sock: socket.socket, search: Search) -> None:
+        """Ask for one size after the other until the limit is found."""
+        while (size := search.next_size()) is not None:
+            answer = self._ask(sock, size)
+            if answer.replied:
+                search.passed(size)
+                self._fragments = max(self._fragments, answer.fragments)
+                continue
+            search.failed(size, answer.told)
+            if answer.router or answer.local:
+                self._complained = answer
 
     def _highest(self, sock: socket.socket) -> int:
         """Return the greatest packet that this host's interface takes, whatever is known of the path behind it."""

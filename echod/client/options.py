@@ -54,7 +54,9 @@ examples:
   echod ping --sources 16 --json HOST          16 paths of an ECMP network, as JSON
   echod ping --mtu HOST                        path MTU
   echod ping --compare tcp HOST                is UDP filtered, or is the host down?
-  echod ping -f -w 10 HOST                     as fast as it goes, for ten seconds"""
+  echod ping -f -w 10 HOST                     as fast as it goes, for ten seconds
+
+echod-ping(1) says what each line of the output means."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,8 +150,9 @@ def _add_packets(parser: argparse.ArgumentParser) -> None:
     add("-t", dest="ttl", type=_number(1, 255), metavar="TTL", help="time to live, or hop limit")
     discovery = "path MTU discovery: do never fragments, want fragments at this host, dont lets routers fragment"
     add("-M", dest="discovery", choices=("do", "want", "dont"), help=discovery)
-    add("-4", dest="family", action="store_const", const=socket.AF_INET, help="IPv4 only")
-    add("-6", dest="family", action="store_const", const=socket.AF_INET6, help="IPv6 only")
+    either = group.add_mutually_exclusive_group().add_argument
+    either("-4", dest="family", action="store_const", const=socket.AF_INET, help="IPv4 only")
+    either("-6", dest="family", action="store_const", const=socket.AF_INET6, help="IPv6 only")
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
@@ -224,24 +227,34 @@ def _same(found: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(found, name) for name in names.split()}
 
 
+_CONTRADICTIONS: Final = (
+    ("rate", "interval", "--rate and -i say the same thing: write one of them"),
+    ("json", "histogram", "--json draws no bars: leave --histogram out"),
+    ("flood", "sources", "-f uses one source port: leave --sources out"),
+    ("flood", "csv", "-f has no event for each reply: leave --csv out"),
+    ("flood", "plot", "-f has no event for each reply: leave --plot out"),
+    ("flood", "interval", "-f goes as fast as it can: leave -i out, or write --rate"),
+    ("mtu", "compare", "--mtu and --compare are two things: write one of them"),
+    ("mtu", "count", "--mtu sends as many probes as it needs: leave -c out"),
+    ("mtu", "deadline", "--mtu ends by itself: leave -w out"),
+    ("mtu", "interval", "--mtu chooses its own pace: leave -i out"),
+    ("mtu", "rate", "--mtu chooses its own pace: leave --rate out"),
+    ("mtu", "window", "--mtu chooses its own pace: leave --window out"),
+    ("mtu", "flood", "--mtu chooses its own pace: leave -f out"),
+    ("mtu", "sizes", "--mtu chooses its own sizes: leave -s out"),
+    ("mtu", "discovery", "--mtu chooses its own discovery: leave -M out"),
+    ("mtu", "sources", "--mtu uses one source port: leave --sources out"),
+    ("mtu", "csv", "--mtu has no event for each reply: leave --csv out"),
+    ("mtu", "plot", "--mtu has no event for each reply: leave --plot out"),
+    ("mtu", "stamps", "--mtu has no event for each reply: leave -D out"),
+    ("mtu", "histogram", "--mtu measures no latency: leave --histogram out"),
+)
+"""Options that cannot be had together, and what to write instead: none is ever passed over in silence."""
+
+
 def _refuse_contradictions(found: argparse.Namespace) -> None:
-    """Refuse options that cannot be had together."""
-    pairs = [
-        ("rate", "interval", "--rate and -i say the same thing: write one of them"),
-        ("flood", "sources", "-f uses one source port: leave --sources out"),
-        ("flood", "csv", "-f has no event for each reply: leave --csv out"),
-        ("flood", "plot", "-f has no event for each reply: leave --plot out"),
-        ("flood", "interval", "-f goes as fast as it can: leave -i out, or write --rate"),
-        ("mtu", "flood", "--mtu chooses its own pace: leave -f out"),
-        ("mtu", "sizes", "--mtu chooses its own sizes: leave -s out"),
-        ("mtu", "discovery", "--mtu chooses its own discovery: leave -M out"),
-        ("mtu", "csv", "--mtu has no event for each reply: leave --csv out"),
-        ("mtu", "plot", "--mtu has no event for each reply: leave --plot out"),
-        ("mtu", "histogram", "--mtu measures no latency: leave --histogram out"),
-        ("mtu", "sources", "--mtu uses one source port: leave --sources out"),
-        ("mtu", "compare", "--mtu and --compare are two things: write one of them"),
-    ]
-    for one, other, sentence in pairs:
+    """Refuse options that cannot be had together, and times that leave no room for a probe."""
+    for one, other, sentence in _CONTRADICTIONS:
         given = getattr(found, other)
         if getattr(found, one) and given is not None and given is not False and (other != "sources" or given > 1):
             raise UsageError(f"ping: {sentence}")
@@ -249,6 +262,8 @@ def _refuse_contradictions(found: argparse.Namespace) -> None:
         raise UsageError(f"ping: --plot {found.plot}: write a name that ends in .svg or .png")
     if found.timeout == 0:
         raise UsageError("ping: -W 0 gives every probe up at once: write a longer time")
+    if found.deadline == 0:
+        raise UsageError("ping: -w 0 ends before the first probe: write a longer time")
 
 
 def _checked(options: Options) -> Options:

@@ -134,12 +134,17 @@ def _set_up(sock: socket.socket, target: Target, options: Options) -> None:
 def _choose_source(sock: socket.socket, target: Target, source: str) -> None:
     """Take the source address or interface that was asked for; without one, any port of any address."""
     if not source:
+        if target.address[2:] == (0, 0) and ip_address(target.ip).is_link_local:
+            way = f"write {target.ip}%INTERFACE, or -I INTERFACE"
+            raise UsageError(f"{target.ip}: is link-local, and which link is not said: {way}")
         if target.protocol is Protocol.UDP:
             sock.bind(("::" if target.family == socket.AF_INET6 else "", 0))  # the port is known from here on
         return
     try:
         if _is_address(source):
             host, _, zone = source.partition("%")
+            if (":" in host) is not (target.family == socket.AF_INET6):
+                raise UsageError(f"-I {source}: is of another IP version than {target.ip}")
             scope = (socket.if_nametoindex(zone),) if zone else ()
             sock.bind((host, 0, 0, *scope) if scope else (host, 0))
         else:

@@ -93,7 +93,7 @@ def statistics(subject: Subject, names: dict[str, str], *, with_histogram: bool,
         subject.handshakes
     )
     lines += [*_times(survey), *_oddities(survey), *_complaints(survey, names)]
-    if survey.outages.longest is not None:
+    if survey.received and survey.outages.longest is not None:  # else the loss says it all
         lines.append(_outage(survey.outages.longest))
     if len(subject.surveys) > 1:
         lines += [_path(subject, index) for index in range(len(subject.surveys))]

@@ -6,15 +6,20 @@ nothing behind it waits for a name server.
 
 import re
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
 
 from echod.core.errors import UsageError
 from echod.core.listener import MAX_PORT, Protocol
+from echod.core.probe import MAX_SIZE
 
 ECHO_PORT: Final = 7
 """RFC 862."""
+
+_MOST: Final = {socket.AF_INET: 65_507, socket.AF_INET6: 65_527}
+"""Bytes of payload in a UDP datagram: its length field counts to 65,535, and over IPv4 so does that of the packet."""
 
 _SOCKET_KINDS: Final = {Protocol.UDP: socket.SOCK_DGRAM, Protocol.TCP: socket.SOCK_STREAM}
 
@@ -53,7 +58,12 @@ class Target:
     @property
     def ip(self) -> str:
         """Return the numeric address, with its zone where it has one."""
-        return self.address[0]
+        return _zoned(self.address)
+
+    @property
+    def most(self) -> int:
+        """Return how many bytes of payload a probe to it can have."""
+        return _MOST[self.family] if self.protocol is Protocol.UDP else MAX_SIZE
 
     @property
     def endpoint(self) -> str:
@@ -67,8 +77,19 @@ class Target:
 
 
 def endpoint(address: Address) -> str:
-    """Write an address and its port, as in 192.0.2.1:7 or [2001:db8::1]:7."""
-    return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+    """Write an address and its port, as in 192.0.2.1:7, [2001:db8::1]:7 or [fe80::1%eth0]:7."""
+    return f"[{_zoned(address)}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+
+
+def _zoned(address: Address) -> str:
+    """Write an address with its zone, by name; by number where the interface is gone."""
+    scope = address[3] if len(address) > 3 else 0  # noqa: PLR2004 - (address, port, flow, scope)
+    if not scope:
+        return address[0]
+    zone = str(scope)
+    with suppress(OSError):
+        zone = socket.if_indextoname(scope)
+    return f"{address[0]}%{zone}"
 
 
 def parse(text: str) -> Wish:
@@ -101,7 +122,7 @@ def resolve(wish: Wish, family: socket.AddressFamily | None) -> Target:
     try:
         found = socket.getaddrinfo(wish.host, wish.port, family or socket.AF_UNSPEC, _SOCKET_KINDS[wish.protocol])
     except socket.gaierror as error:
-        raise UsageError(f"{wish.host}: {_reason(error, wish.host, family)}") from None
+        raise UsageError(f"{wish.host}: {_reason(error, wish, family)}") from None
     except (UnicodeError, OverflowError):
         raise UsageError(f"{wish.host}: no such name") from None
     found = [each for each in found if each[0] in (socket.AF_INET, socket.AF_INET6)]
@@ -114,11 +135,12 @@ def resolve(wish: Wish, family: socket.AddressFamily | None) -> Target:
     return Target(wish=wish, family=socket.AF_INET6, address=(numeric, port, flow, scope))
 
 
-def _reason(error: socket.gaierror, host: str, family: socket.AddressFamily | None) -> str:
-    wanted = {socket.AF_INET: "IPv4", socket.AF_INET6: "IPv6"}.get(family) if family else None
-    no_address = (socket.EAI_NODATA, socket.EAI_ADDRFAMILY)
-    if wanted and (error.errno in no_address or (error.errno == socket.EAI_NONAME and _is_address(host))):
-        return f"has no {wanted} address"
+def _reason(error: socket.gaierror, wish: Wish, family: socket.AddressFamily | None) -> str:
+    """Say why a name has no address; a name that has one of the other family is told from one that is not there."""
+    if family and error.errno in (socket.EAI_NODATA, socket.EAI_ADDRFAMILY, socket.EAI_NONAME):
+        with suppress(UsageError):
+            resolve(wish, None)
+            return f"has no {'IPv4' if family == socket.AF_INET else 'IPv6'} address"
     return _REASONS.get(error.errno or 0, str(error.strerror).lower())
 
 

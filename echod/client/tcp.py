@@ -51,9 +51,11 @@ class TcpLine:
             self.close()
         if self._sock is None and (complaint := self._connect()):
             return complaint
-        self._sizes.append(len(payload))
         self._unsent += payload
-        return self._write()
+        if complaint := self._write():
+            return complaint
+        self._sizes.append(len(payload))
+        return None
 
     def receive(self) -> Iterator[News]:
         """Yield what has come: the connection, replies, or the end of it."""

@@ -103,11 +103,10 @@ class Flight:
                 del self._sent[oldest]
         return sequence
 
-    def depart(self, wall: int, clock: int) -> None:
-        """Note that the probes in flight went only now: they waited for a connection."""
-        for sent in self._queue:
-            if sent.fate is None:
-                sent.wall, sent.clock = wall, clock
+    def depart(self, wall: int, clock: int, source: int = 0) -> None:
+        """Note that the probes in flight of a source port went only now: they waited for a connection."""
+        for sent in self._in_flight(source):
+            sent.wall, sent.clock = wall, clock
 
     # -- what comes back
 
@@ -122,7 +121,9 @@ class Flight:
             return self._event(Kind.ELSEWHERE, sent, arrival)
         if sent.fate in _ANSWERED:
             return self._event(Kind.DUPLICATE, sent, arrival)
-        return self._event(Kind.LATE if sent.fate is Kind.LOST else Kind.REPLY, sent, arrival)
+        # The reader may have got to a late reply before it got to giving the probe up.
+        late = sent.fate is Kind.LOST or _round_trip(sent, arrival) >= self._timeout
+        return self._event(Kind.LATE if late else Kind.REPLY, sent, arrival)
 
     def refuse(self, obstacle: Obstacle) -> Event:
         """Say which probe an error is about: the one whose number came with it, or else the oldest in flight."""

@@ -81,10 +81,16 @@ class Finding:
     fragments: int = 0
     """The greatest fragment in which a reply to a whole probe came, zero where all came whole."""
     back: Way = Way()
+    interrupted: bool = False
+    """Whether the search was ended before it had found the limit."""
 
 
 def explain(finding: Finding) -> list[str]:
     """Say in sentences what was found."""
+    if finding.interrupted:
+        if finding.passes is None:
+            return ["interrupted: path MTU unknown, for nothing was answered yet"]
+        return [f"interrupted: path MTU at least {finding.passes}, at most {finding.fails - 1}"]
     if finding.passes is None:
         return ["path MTU unknown: not even the least probe was answered"]
     if finding.passes >= finding.highest:

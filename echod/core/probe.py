@@ -32,6 +32,7 @@ _HEADER: Final = Struct(">IIIHHQ")
 HEADER_BYTES: Final = _HEADER.size
 _CHECKSUM_AT: Final = 8
 _CHECKSUM_END: Final = 12
+_SENT_AT: Final = 16
 
 
 class Damage(Enum):
@@ -102,6 +103,11 @@ class Payloads:
             return None
         head = _HEADER.pack(sequence, run, 0, magic, size, sent)
         return Header(sequence=sequence, sent=sent) if crc32(data[HEADER_BYTES:], crc32(head)) == checksum else None
+
+
+def sent_time(data: bytes) -> int | None:
+    """Return the send time in a payload, in ns since 1970, be it damaged or not; None where there is no room for it."""
+    return int.from_bytes(data[_SENT_AT:HEADER_BYTES], "big") if len(data) >= HEADER_BYTES else None
 
 
 def compare(data: bytes, expected: bytes) -> Verdict:

@@ -11,11 +11,8 @@ from typing import Final
 
 from echod.core.events import Event, Kind
 from echod.core.flight import Arrival
-from echod.core.probe import Damage, Payloads, Verdict, akin, compare
+from echod.core.probe import Damage, Payloads, Verdict, akin, compare, sent_time
 from echod.core.survey import Stream, Survey
-
-RING_WINDOWS: Final = 8
-"""A reply is known while fewer than so many windows of probes went after its probe."""
 
 _NONE, _IN_FLIGHT, _ANSWERED, _REFUSED = range(4)
 _KINDS: Final = {
@@ -23,17 +20,22 @@ _KINDS: Final = {
     Damage.TRUNCATED: Kind.TRUNCATED,
     Damage.EXTENDED: Kind.EXTENDED,
 }
-_SUSPECTS: Final = 256
+_SUSPECTS: Final = 1024
+"""Probes that something damaged is compared to where not even its send time says which it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """Of a flood: bytes of each probe, at least four; probes of a train, and in flight; when a reply is late, in ns."""
+    """Of a flood: bytes of each probe, at least four; probes of a train, and in flight; when a reply is late, in ns.
+
+    `kept`: trains that are remembered. A reply is known while fewer than so many went after its probe.
+    """
 
     size: int
     train: int
     window: int
     timeout: int
+    kept: int
 
 
 class Torrent:
@@ -48,14 +50,15 @@ class Torrent:
         self._window = max(window, train)
         self._timeout = shape.timeout
         self._refused: dict[int, Kind] = {}
-        trains = -(-self._window * RING_WINDOWS // train)
-        self._slots = trains * train
+        self._slots = shape.kept * train
         self._bytes = bytearray(self._slots * size)
         self._state = bytearray(self._slots)
-        self._stamps = array("Q", bytes(8 * trains))
+        self._stamps = array("Q", bytes(8 * shape.kept))
         self._stream = survey.streams.setdefault(0, Stream())
         self._horizon = 0
-        """Probes below it do not count as in flight: a window of later ones went, and some of those came back."""
+        """Probes below it do not count as in flight: they were overtaken, and are lost or will be welcome."""
+        self._resumed = 0
+        """The first probe that went after the last stall."""
         self.next_sequence = 0
         self.in_flight = 0
 
@@ -84,16 +87,19 @@ class Torrent:
         self.in_flight += count
         self._survey.sent += count
 
-    def give_up(self) -> None:
-        """Stop waiting for what is in flight; if it comes after all it is welcome."""
-        self._horizon = self.next_sequence
-        self.in_flight = 0
+    def stall(self) -> None:
+        """Note that nothing comes, and that a train will go all the same.
 
-    def finish(self) -> None:
-        """Count what never came."""
+        Once one that went from here on is answered, what went before does not count as in flight.
+        """
+        self._resumed = self.next_sequence
+
+    def finish(self, wall: int) -> None:
+        """Count what never came by now, `wall` in ns since 1970; what went less than the timeout ago is in flight."""
         first = max(0, self.next_sequence - self._slots)
         for sequence in range(first - first % self._train, self.next_sequence, self._train):
-            self._retire(sequence)
+            if wall - self._stamps[sequence % self._slots // self._train] >= self._timeout:
+                self._retire(sequence)
 
     # -- what comes back
 
@@ -121,7 +127,7 @@ class Torrent:
         sequence = int.from_bytes(data[:4], "big")
         verdict = compare(data, self._expected(sequence)) if self._is_known(sequence) else None
         if verdict is None or verdict.damage is Damage.CORRUPT:
-            found = None if self._payloads.read(data) else self._by_likeness(data)
+            found = None if self._payloads.read(data) else self._by_likeness(data, sequence if verdict else None)
             if found is None:
                 return self._unknown(arrival)
             sequence, verdict = found, compare(data, self._expected(found))
@@ -136,11 +142,13 @@ class Torrent:
         at = sequence % self._slots * self._size
         return bytes(self._bytes[at : at + self._size])
 
-    def _by_likeness(self, data: bytes) -> int | None:
-        """Find the probe without an answer that is most like what came: more than half of its bytes must be right."""
+    def _by_likeness(self, data: bytes, first: int | None) -> int | None:
+        """Find the probe without an answer that is most like what came: more than half of its bytes must be right.
+
+        `first` is the one whose number it has.
+        """
         best, least = None, 0.5
-        oldest = max(0, self._horizon - self._window, self.next_sequence - self._slots)
-        for sequence in range(oldest, self.next_sequence)[:_SUSPECTS]:
+        for sequence in (*([] if first is None else [first]), *self._suspects(data)):
             if self._state[sequence % self._slots] == _IN_FLIGHT:
                 expected = self._expected(sequence)
                 found = compare(data, expected)
@@ -148,6 +156,16 @@ class Torrent:
                 if wrong < least and akin(data, expected):
                     best, least = sequence, wrong
         return best
+
+    def _suspects(self, data: bytes) -> range:
+        """Return the probes that something damaged may be: the train whose send time it has, or else the oldest."""
+        sent, train = sent_time(data), self._train
+        oldest = max(0, self._horizon - self._window, self.next_sequence - self._slots)
+        firsts = range(-(-oldest // train) * train, self.next_sequence, train)
+        for first in firsts if sent is not None else ():
+            if self._stamps[first % self._slots // train] == sent:
+                return range(first, min(first + train, self.next_sequence))
+        return range(oldest, self.next_sequence)[:_SUSPECTS]
 
     def _settle(self, arrival: Arrival, sequence: int, verdict: Verdict) -> Event:
         """Count a reply to a known probe."""
@@ -197,7 +215,8 @@ class Torrent:
         survey.latency.add(rtt, count)
         self._stream.variation.add(sequence // self._train, rtt)
         self._stream.order.add(sequence, wall, count)
-        while self._horizon + self._window + self._train <= sequence:
+        overtaken = max(sequence - self._window - self._train + 1, self._resumed if sequence >= self._resumed else 0)
+        while self._horizon < overtaken:
             self.in_flight -= self._waiting(self._horizon)
             self._horizon += self._train
 

@@ -21,7 +21,7 @@ from .process import CannotMeasure
 from .report import tables
 from .servers import build_peers
 from .targets import missed
-from .work import LATENCY_IDLE, LATENCY_LOADED, RULES, TCP, UDP
+from .work import LATENCY_IDLE, LATENCY_LOADED, PING, RULES, TCP, UDP
 
 QUICK_PAIRS, QUICK_SECONDS, QUICK_IDLE_SECONDS = 1, 0.1, 1.0
 
@@ -64,7 +64,7 @@ def _report(bench: Bench, arguments: argparse.Namespace) -> int:
     print(f"median (lowest to highest) of {arguments.pairs} pairs of {arguments.seconds:g} s a run", end="; ")
     print("CPU: of the whole process tree of the server; busy: that time over elapsed time; machine: of all CPUs")
     measured = {row.work for row in rows}
-    for work in (*UDP, LATENCY_IDLE, LATENCY_LOADED, *TCP, *RULES):
+    for work in (*UDP, LATENCY_IDLE, LATENCY_LOADED, *TCP, *RULES, *PING):
         if work.name in measured:
             measured.discard(work.name)
             print(f"{work.name}: {work.meaning}" + (f"; target {work.ratio_max:.2f}" if work.ratio_max else ""))

@@ -12,12 +12,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from .figures import Missing, Run
-from .load import Traffic, run_load
+from .load import Traffic, run_load, run_ping
 from .process import CannotMeasure, Server, cpu_ns, machine_ns, process_tree, pss_bytes, wakeups
 from .servers import BARE, ECHOD, LIMITED, OTHERS, VECTOR, YARDSTICKS, Kind, echod
 from .work import (
+    BARE_PING,
     CLIENTS,
+    ECHOD_PING,
+    FLOOD,
     LATENCY_IDLE,
+    PACE_MICROSECONDS,
+    ROUND_TRIP,
     RULES,
     SCALED_LISTENERS,
     SCALED_SIZES,
@@ -35,7 +40,10 @@ from .work import (
 
 MEBIBYTE = 1 << 20
 
-GROUPS = ("udp", "latency", "tcp", "rules", "scaling", "idle")
+GROUPS = ("udp", "latency", "tcp", "rules", "scaling", "idle", "ping")
+
+FLOODED_PER_SECOND = 500_000
+"""About as many as there are, so that a run is about as long as it was asked to be."""
 
 
 class Bench:
@@ -68,6 +76,7 @@ class Bench:
             "rules": self._rules,
             "scaling": self._scaling,
             "idle": self._idle,
+            "ping": self._ping,
         }[group]()
 
     def _udp(self) -> None:
@@ -122,6 +131,23 @@ class Bench:
             with self._started("udp", (yardstick, echod(workers=count)), cpus=self._cpus) as servers:
                 for server in servers:
                     self._try(for_workers(count), server, yardstick.name, cpus=self._cpus)
+
+    def _ping(self) -> None:
+        """Time one datagram in flight by C and by `echod ping`, to the C loop; then let the latter flood echod."""
+        with self._started("udp", (YARDSTICKS["udp"], ECHOD)) as (loop, daemon):
+            cpus, trips = self._load_cpus, round(self._seconds * 1e6 / PACE_MICROSECONDS)
+            self._progress(f"{self._group} {self._pair + 1}")
+            bare = run_load(self._directory, ROUND_TRIP, port=loop.port, seconds=self._seconds, cpus=cpus)
+            ours = [run_ping("--window", 1, "-i", f"{PACE_MICROSECONDS}us", port=loop.port, count=trips, cpus=cpus)]
+            for client, loads in ((BARE_PING, bare), (ECHOD_PING, ours)):
+                if loads[0].received:
+                    self._note(ROUND_TRIP.name, client, BARE_PING, _metrics(loads, 0, 0), loads)
+                else:
+                    self._miss(ROUND_TRIP.name, client, "no reply at all")
+            many = round(self._seconds * FLOODED_PER_SECOND)
+            flood = run_ping("-f", port=daemon.port, count=many, cpus=cpus)
+            rate = {"replies_per_second": flood.received / flood.elapsed_ns * 1e9}
+            self._note(FLOOD.name, ECHOD_PING, ECHOD_PING, rate, [flood])
 
     def _idle(self) -> None:
         """Let all of them run without traffic, and see who wakes up and what that costs."""

@@ -6,11 +6,12 @@ exact, or lost.
 
 import json
 import subprocess
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from .process import CannotMeasure, on_cpus
+from .process import HOST, REPOSITORY, CannotMeasure, on_cpus
 from .work import Work
 
 GRACE_SECONDS = 20.0
@@ -56,3 +57,31 @@ def run_load(programs: Path, work: Work, *, port: int, seconds: float, cpus: Col
         if load.returncode != 0:
             raise CannotMeasure(f"the load ended with an error under {work.name}: {error.strip()}")
     return [Traffic(**json.loads(output)) for output, _ in said]
+
+
+def run_ping(*words: object, port: int, count: int, cpus: Collection[int]) -> Traffic:
+    """Let `echod ping` send so many probes of 64 bytes, and return what it says of them."""
+    command = [sys.executable, "-m", "echod", "ping", "--json", "-q", "-s", "64", "-c", str(count), *map(str, words)]
+    with on_cpus(cpus):
+        ended = subprocess.run(
+            [*command, f"{HOST}:{port}"],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=GRACE_SECONDS + 60,
+        )
+    if ended.returncode != 0:
+        raise CannotMeasure(f"echod ping ended with code {ended.returncode}: {ended.stderr.strip()}")
+    found = json.loads(ended.stdout)["targets"][0]
+    times = found["rtt_ms"]
+    return Traffic(
+        sent=found["sent"],
+        received=found["received"],
+        lost=found["sent"] - found["received"],
+        corrupt=found["corrupt"],
+        elapsed_ns=round(found["seconds"] * 1e9),
+        p50_us=times["median"] * 1000,
+        p99_us=times["p99"] * 1000,
+        p999_us=times["p99_9"] * 1000,
+    )

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from .figures import Row
 from .servers import BARE, ECHOD, YARDSTICKS
-from .work import LATENCY_IDLE, LATENCY_LOADED, LATENCY_MAX, TCP, UDP
+from .work import BARE_PING, ECHOD_PING, FLOOD, LATENCY_IDLE, LATENCY_LOADED, LATENCY_MAX, ROUND_TRIP, TCP, UDP
 
 PSS_MIB_MAX = 40.0
 READY_SECONDS_MAX = 0.5
@@ -24,6 +24,12 @@ WAKEUPS_PER_SECOND_MAX = 1.0
 IDLE_CPU_MS_MAX = 1.0
 """A second, of 64 idle listeners: a thousandth of a CPU is none."""
 
+PING_MICROSECONDS_MAX = 3.0
+"""What `echod ping` may add to the median of a round trip, beside a bare ping-pong in C."""
+
+FLOOD_PER_SECOND_MIN = 300_000
+"""Replies that `echod ping -f` verifies."""
+
 LOSS_MAX = 0.01
 """A peer that loses more than one in a hundred, or corrupts one, is ahead of nobody."""
 
@@ -33,6 +39,7 @@ def missed(rows: Sequence[Row]) -> list[str]:
     found = [text for row in rows if row.server == ECHOD.name for text in _missed_by(row)]
     found += [text for row in rows if row.group == "rules" for text in _missed_by_rules(row, rows)]
     found += [text for row in rows if row.group == "idle" for text in _missed_idle(row)]
+    found += _missed_by_ping([row for row in rows if row.group == "ping"])
     return found + list(_peers_ahead(rows))
 
 
@@ -81,6 +88,17 @@ def _missed_idle(row: Row) -> Iterator[str]:
         yield f"idle, {row.server}: {woken:.1f} wake-ups a second of one process > {WAKEUPS_PER_SECOND_MAX:.0f}"
     if used > IDLE_CPU_MS_MAX:
         yield f"idle, {row.server}: {used:.2f} ms of CPU time a second > {IDLE_CPU_MS_MAX:.0f} ms"
+
+
+def _missed_by_ping(rows: Sequence[Row]) -> Iterator[str]:
+    medians = {row.server: row.metrics["p50_us"].median for row in rows if row.work == ROUND_TRIP.name}
+    if len(medians) > 1 and (more := medians[ECHOD_PING] - medians[BARE_PING]) > PING_MICROSECONDS_MAX:
+        yield f"{ROUND_TRIP.name}: {ECHOD_PING} says {more:.1f} us more than {BARE_PING} > {PING_MICROSECONDS_MAX} us"
+    for row in rows:
+        if row.work == FLOOD.name and (rate := row.metrics["replies_per_second"].median) < FLOOD_PER_SECOND_MIN:
+            yield f"{FLOOD.name}: {rate:,.0f} replies a second < {FLOOD_PER_SECOND_MIN:,}"
+        if row.corrupt:
+            yield f"{row.work}, {row.server}: {row.corrupt} corrupt replies"
 
 
 def _peers_ahead(rows: Sequence[Row]) -> Iterator[str]:

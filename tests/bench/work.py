@@ -114,6 +114,24 @@ RULES = (CLIENTS, STRANGERS)
 """Traffic that the rules are measured under: of peers that are known, and of peers that are not."""
 
 
+PACE_MICROSECONDS = 100
+
+ROUND_TRIP = Work(
+    name="round-trip",
+    meaning=f"64 bytes to the C loop and back, one each {PACE_MICROSECONDS} us, timed by C and by `echod ping`",
+    program="udp_latency",
+    settings={"size": 64, "pace": PACE_MICROSECONDS},
+)
+"""At one pace, for a server that has slept longer takes longer to wake: that is no doing of the client."""
+
+FLOOD = Work(name="flood", meaning="`echod ping -f` to echod: trains of 64-byte datagrams, every reply verified")
+
+PING = (ROUND_TRIP, FLOOD)
+
+ECHOD_PING, BARE_PING = "echod ping", "udp_latency"
+"""The two clients, which stand in the rows of PING where others have a server."""
+
+
 def from_sources(count: int) -> Work:
     """Return traffic from so many source addresses."""
     return Work(

@@ -1,8 +1,9 @@
 """A bridge that does harm by a plan, and keeps account of it: what `echod ping` must find out of a path.
 
-Run as `python meddler.py PLAN` in a namespace with the links `near` (to the client) and `far` (to the server). It
-writes the port of the service that it meddles with at once, and its account, deeds and how often, when stdin ends.
-Everything else passes as it is. Harm is done to the probe on its way out ("... out") or to its reply.
+Run as `python meddler.py PLAN [udp|tcp]` in a namespace with the links `near` (to the client) and `far` (to the
+server). It writes the port of the service that it meddles with at once, and its account, deeds and how often, when
+stdin ends. Everything else passes as it is, and so does what TCP sends again. Harm is done to the probe on its way out
+("... out") or to its reply.
 """
 
 import json
@@ -31,8 +32,11 @@ SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 BUFFER_BYTES = 16 << 20  # no frame is lost that is not in the account
 
 VNET = 10  # a virtio_net_hdr: with it, checksums that the kernel has left to the hardware pass as such
-HEADERS = {b"\x08\x00": (9, 20), b"\x86\xdd": (6, 40)}
-"""By EtherType: where the IP header says what it carries, and how long it is."""
+HEADERS = {b"\x08\x00": (9, 20, 2, 0), b"\x86\xdd": (6, 40, 4, 40)}
+"""By EtherType: where the IP header says what it carries, how long it is, where it says how long the packet is, and
+how many bytes that leaves out."""
+
+PROTOCOLS = {"udp": socket.IPPROTO_UDP, "tcp": socket.IPPROTO_TCP}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,9 +51,11 @@ class Held:
 class Meddler:
     """The bridge."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, protocol: str = "udp") -> None:
         """Open both links."""
         self._plan = plan
+        self._protocol = PROTOCOLS[protocol]
+        self._seen: set[bytes] = set()
         self._near, self._far = _link("near"), _link("far")
         self._fates: dict[bytes, str] = {}
         self._held: list[Held] = []
@@ -67,10 +73,11 @@ class Meddler:
                 return
 
     def _carry_out(self, frame: bytes) -> None:
-        payload, ports = _read(frame)
-        if ports[1:] != (ECHO_PORT,):
+        payload, ports = _read(frame, self._protocol)
+        if ports[1:] != (ECHO_PORT,) or not payload or payload in self._seen:
             self._far.send(frame)
             return
+        self._seen.add(payload)
         deed = self._plan.next()
         if not deed.endswith(" out"):
             self._fates[payload] = deed
@@ -78,7 +85,7 @@ class Meddler:
             self._far.send(copy)
 
     def _carry_back(self, frame: bytes) -> None:
-        payload, ports = _read(frame)
+        payload, ports = _read(frame, self._protocol)
         deed = self._fates.pop(payload, "answer") if ports[:1] == (ECHO_PORT,) else ""
         if deed in HELD_SECONDS:
             self._held.append(Held(frame=frame, due=time.monotonic() + HELD_SECONDS[deed]))
@@ -106,14 +113,15 @@ def _copies(deed: str, frame: bytes, payload: bytes) -> list[bytes]:
     return [frame] * (2 if deed == "duplicate" else 1)
 
 
-def _read(frame: bytes) -> tuple[bytes, tuple[int, ...]]:
-    """Return payload, source port and destination port of a UDP datagram; nothing of any other frame."""
+def _read(frame: bytes, protocol: int) -> tuple[bytes, tuple[int, ...]]:
+    """Return payload, source port and destination port of a packet of a protocol; nothing of any other frame."""
     packet = frame[VNET + 14 :]
-    protocol, length = HEADERS.get(frame[VNET + 12 : VNET + 14], (0, 0))
-    if not length or packet[protocol] != socket.IPPROTO_UDP:
+    carries, header, length, left_out = HEADERS.get(frame[VNET + 12 : VNET + 14], (0, 0, 0, 0))
+    if not header or packet[carries] != protocol:
         return b"", ()
-    source, destination, size = (int.from_bytes(packet[at : at + 2]) for at in range(length, length + 6, 2))
-    return packet[length + 8 : length + size], (source, destination)
+    ports = tuple(int.from_bytes(packet[at : at + 2]) for at in (header, header + 2))
+    begin = header + (8 if protocol == socket.IPPROTO_UDP else 4 * (packet[header + 12] >> 4))
+    return packet[begin : int.from_bytes(packet[length : length + 2]) + left_out], ports
 
 
 def _link(name: str) -> socket.socket:
@@ -128,7 +136,7 @@ def _link(name: str) -> socket.socket:
 
 if __name__ == "__main__":
     plan = Plan(json.loads(sys.argv[1]))
-    meddler = Meddler(plan)
+    meddler = Meddler(plan, *sys.argv[2:])
     os.write(1, f"{ECHO_PORT}\n".encode())
     meddler.run()
     os.write(1, json.dumps(plan.account).encode())

@@ -1,7 +1,8 @@
 """An echo server that does harm by a plan, and keeps account of it: what `echod ping` must find out.
 
-Run as `python mischief.py PLAN`, where PLAN is JSON, number of the datagram modulo its length to a deed. It writes its
-port at once, and its account, deeds and how often, when stdin ends.
+Run as `python mischief.py PLAN [HOST [trains]]`, where PLAN is JSON, number of the datagram modulo its length to a
+deed. It writes its port at once, and its account, deeds and how often, when stdin ends. With `trains` it takes trains
+of datagrams as the kernel hands them over and answers with trains; a deed is done to a train, or to a byte of it.
 """
 
 import json
@@ -11,22 +12,25 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from deeds import Plan, corrupt  # its neighbour, for it runs as a script
 
 LATE_SECONDS = 0.6
+UDP_SEGMENT, UDP_GRO = 103, 104  # linux/udp.h
+SO_RCVBUFFORCE = 33  # asm-generic/socket.h
+BUFFER_BYTES = 16 << 20
 
 
 class Mischief:
     """The server."""
 
-    def __init__(self, deeds: Sequence[str]) -> None:
+    def __init__(self, deeds: Sequence[str], host: str = "127.0.0.1", trains: str = "") -> None:
         """Open the port, and another one for answers from elsewhere."""
         self.plan = Plan(deeds)
-        self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._sock.bind(("127.0.0.1", 0))
-        self._other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._other.bind(("127.0.0.1", 0))
+        self._sock, self._other = _open(host), _open(host)
+        if trains:
+            self._sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
         self.port = self._sock.getsockname()[1]
         self._held: list[tuple[bytes, tuple[str, int]]] = []
         self._later: list[tuple[float, bytes, tuple[str, int]]] = []
@@ -44,7 +48,8 @@ class Mischief:
                 return
 
     def _serve(self) -> None:
-        data, peer = self._sock.recvfrom(65_536)
+        data, control, _, peer = self._sock.recvmsg(65_536, 64)
+        cut = [(level, UDP_SEGMENT, value[:2]) for level, kind, value in control if kind == UDP_GRO]
         deed = self.plan.next()
         middle = len(data) // 2
         copies = {
@@ -65,13 +70,22 @@ class Mischief:
             self._sock.sendto(b"what is this, and who are you to ask for it?", peer)
         sender = self._other if deed == "elsewhere" else self._sock
         for copy in copies:
-            sender.sendto(copy, peer)
+            sender.sendmsg([copy], cut, 0, peer)
         if self._held:
             self._sock.sendto(*self._held.pop())
 
 
+def _open(host: str) -> socket.socket:
+    family, kind, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM)[0]
+    sock = socket.socket(family, kind)
+    with suppress(PermissionError):  # a flood goes on while this process waits for a CPU
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
+    sock.bind(address)
+    return sock
+
+
 if __name__ == "__main__":
-    mischief = Mischief(json.loads(sys.argv[1]))
+    mischief = Mischief(json.loads(sys.argv[1]), *sys.argv[2:])
     os.write(1, f"{mischief.port}\n".encode())
     mischief.run()
     os.write(1, json.dumps(mischief.plan.account).encode())

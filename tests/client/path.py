@@ -6,12 +6,14 @@ a network of the machine. Invariant: the client reaches the server through the n
 
 import secrets
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path as File
 from typing import Final, Self
 
 from client.pinging import Pinged, ping
 from loopback import ip
-from running import wait_until
+from running import Daemon, wait_until
 from system.network import entered, remove_namespace
 
 SERVER: Final = {4: "10.6.2.2", 6: "fd06:0:0:2::2"}
@@ -59,19 +61,22 @@ class Path:
         with entered(self.client):
             return ping(*words)
 
-    def wait(self) -> None:
+    def wait(self, scheme: str = "tcp") -> None:
         """Wait until both families reach the server: neighbours are known, and nothing waits for them any more."""
         for address in SERVER.values():
-            wait_until(lambda to=address: self.ping("-c", 1, "-W", "500ms", f"tcp://[{to}]").code == 0, address)
+            wait_until(
+                lambda to=address: self.ping("-c", 1, "-W", 3, f"{scheme}://[{to}]").code == 0,
+                f"{address} answers over {scheme}",
+            )
 
-    def filter(self, rules: str) -> None:
-        """Put these rules of nft(8) on the node, in the place of those that are there: `HOOK: RULE` a line."""
+    def filter(self, rules: str, host: str = "") -> None:
+        """Put these rules of nft(8) on the node, or a host, in the place of those it has: `HOOK: RULE` a line."""
         chains = [line.partition(":") for line in rules.splitlines()]
         script = "flush ruleset\n" + "".join(
             f"table inet t{i} {{\nchain c {{\ntype filter hook {hook} priority 0\n{rule.strip()}\n}}\n}}\n"
             for i, (hook, _, rule) in enumerate(chains)
         )
-        command = ["ip", "netns", "exec", self.node, "nft", "-f", "-"]
+        command = ["ip", "netns", "exec", host or self.node, "nft", "-f", "-"]
         subprocess.run(command, input=script, text=True, check=True, timeout=15)
 
     def narrow(self, mtu: int) -> None:
@@ -106,8 +111,15 @@ class Path:
         self._set(self.server, "ipv4/icmp_ratelimit", 0)
         self._set(self.server, "ipv6/icmp/ratelimit", 0)
         if self._routed:
-            for setting, value in _ROUTER_SETTINGS.items():
-                self._set(self.node, setting, value)
+            self._make_router()
+
+    def _make_router(self) -> None:
+        for setting, value in _ROUTER_SETTINGS.items():
+            self._set(self.node, setting, value)
+        # A neighbour that is not there is known to be missing after three tries: in less than a second.
+        for name, link in ((self.client, "eth0"), (self.node, "far")):
+            for version in ("ipv4", "ipv6"):
+                self._set(name, f"{version}/neigh/{link}/retrans_time_ms", 200)
 
     def _set(self, name: str, setting: str, value: int) -> None:
         with entered(name):
@@ -116,6 +128,19 @@ class Path:
     def _cut(self) -> None:
         for name in (self.client, self.node, self.server):
             remove_namespace(name)
+
+
+@contextmanager
+def laid(folder: File, *, routed: bool) -> Iterator[Path]:
+    """Lay a path with echod at its end, on port 7 of UDP and TCP."""
+    config = {"listeners": [f"{scheme}://{host}:7" for scheme in ("udp", "tcp") for host in ("0.0.0.0", "[::]")]}  # noqa: S104
+    with Path(routed=routed) as path:
+        daemon = Daemon(folder, config | {"workers": 1}, prefix=("ip", "netns", "exec", path.server))
+        try:
+            daemon.wait_for("ready")
+            yield path
+        finally:
+            daemon.end()
 
 
 def _address(name: str, link: str, addresses: dict[int, str], prefixes: dict[int, int]) -> None:

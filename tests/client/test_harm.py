@@ -92,6 +92,26 @@ def test_an_outage_is_told_with_its_length() -> None:
     assert 0.25 < outage["seconds"] < 0.6
 
 
+def test_a_flood_over_a_long_way_loses_nothing() -> None:
+    """Replies that take 600 ms: a window goes, then a train each 10 ms, and every reply is known when it comes."""
+    with mischief(["late"]) as server:
+        words = ("--json", "-q", "-f", "--window", 128, "-c", 3008, "-W", 10)
+        found = ping(*words, f"127.0.0.1:{server.port}").summary
+    assert [found[name] for name in ("sent", "received", "lost", "stale", "late")] == [3008, 3008, 0, 0, 0]
+
+
+def test_a_flood_looks_at_every_byte_of_a_train() -> None:
+    """One bit of one datagram in every tenth train is wrong: so many replies are corrupt, and the rest of it counts."""
+    with mischief(["answer"] * 9 + ["corrupt"], "mischief.py", "127.0.0.1", "trains") as server:
+        found = ping("--json", "-f", "-c", 64_000, "-W", "1", f"127.0.0.1:{server.port}")
+        did = server.account()
+    assert sum(did.values()) <= 64_000 / 8  # they did come as trains
+    summary = found.summary
+    assert (summary["sent"], summary["lost"], summary["duplicates"]) == (64_000, 0, 0)
+    assert (summary["corrupt"], summary["received"]) == (did["corrupt"], 64_000 - did["corrupt"])
+    assert {(each["event"], each["wrong_bytes"]) for each in found.objects[:-1]} == {("corrupt", 1)}
+
+
 def test_a_flood_finds_harm_too() -> None:
     """Trains or not, every reply is verified."""
     plan = ["answer"] * 60 + ["drop", "duplicate", "corrupt", "truncate"]

@@ -1,15 +1,12 @@
 """`echod ping` over paths that fail: what is in the way is named, with who said so."""
 
+import json
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path as File
 
 import pytest
-from client.deeds import shuffled
-from client.path import ROUTER, SERVER, Path
+from client.path import CLIENT, ROUTER, SERVER, Path, laid
 from client.pinging import Pinged, mischief, ping
-from loopback import needs_root
-from running import Daemon
+from loopback import ip, needs_root
 from system.network import entered
 
 pytestmark = needs_root
@@ -20,24 +17,6 @@ NOWHERE = {4: "192.0.2.1", 6: "2001:db8::1"}
 CLOSED = 9
 MUTE = """output: icmp type destination-unreachable drop
 output: icmpv6 type packet-too-big drop"""
-HARM = ["drop", "duplicate", "corrupt", "drop out", "duplicate out", "corrupt out", "overtaken", "delay", "late"]
-NAMED = [
-    *("sent", "received", "in_flight", "lost", "duplicates", "corrupt", "late", "reordered"),
-    *("truncated", "extended", "elsewhere", "foreign", "refused", "errors"),
-]
-
-
-@contextmanager
-def laid(folder: File, *, routed: bool) -> Iterator[Path]:
-    """Lay a path with echod at its end, on port 7 of UDP and TCP."""
-    config = {"listeners": [f"{scheme}://{host}:7" for scheme in ("udp", "tcp") for host in ("0.0.0.0", "[::]")]}  # noqa: S104
-    with Path(routed=routed) as path:
-        daemon = Daemon(folder, config | {"workers": 1}, prefix=("ip", "netns", "exec", path.server))
-        try:
-            daemon.wait_for("ready")
-            yield path
-        finally:
-            daemon.end()
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +32,7 @@ def path(routed: Path) -> Iterator[Path]:
     """Give the path as it was laid, and make it so again."""
     yield routed
     routed.filter("")
+    routed.filter("", routed.client)
     routed.narrow(1500)
 
 
@@ -90,6 +70,38 @@ def test_no_route_of_this_host_is_said_to_be_its_own(path: Path, family: int) ->
     with entered(path.node):
         found = ping("--json", "-c", 2, "-i", "50ms", NOWHERE[family])
     assert (found.code, complaints(found)) == (1, [("network unreachable", None, 2)])
+
+
+@FAMILIES
+def test_a_host_that_is_not_there_is_named_by_its_router(path: Path, family: int) -> None:
+    """It looks for its neighbour in vain, and says so."""
+    missing = {4: "10.6.2.77", 6: "fd06:0:0:2::77"}[family]  # beside the server
+    assert complaints(asked(path, missing, "-W", 10)) == [("host unreachable", ROUTER[family], 2)]
+
+
+@FAMILIES
+@pytest.mark.parametrize("scheme", ["udp", "tcp"])
+def test_a_neighbour_that_is_not_there_is_missed_by_this_host(path: Path, family: int, scheme: str) -> None:
+    """Over UDP the kernel writes to itself what a router would; over TCP it is the connection's error."""
+    missing = {4: "10.6.1.77", 6: "fd06:0:0:1::77"}[family]  # beside the router
+    found = asked(path, f"{scheme}://[{missing}]", "-W", 10)
+    says = CLIENT[family] if scheme == "udp" else None
+    assert {complaint[:2] for complaint in complaints(found)} == {("host unreachable", says)}
+    assert found.summary["refused"] == 2
+
+
+@FAMILIES
+def test_a_time_to_live_that_ends_names_the_hop(path: Path, family: int) -> None:
+    """As traceroute has it: -t 1 is as far as the router."""
+    reason = {4: "time to live exceeded", 6: "hop limit exceeded"}[family]
+    assert complaints(asked(path, SERVER[family], "-t", 1)) == [(reason, ROUTER[family], 2)]
+
+
+@FAMILIES
+def test_what_this_host_forbids_is_said_to_be_its_own(path: Path, family: int) -> None:
+    """A filter on the way out makes the send fail: no router said so."""
+    path.filter("output: udp dport 7 drop", path.client)
+    assert complaints(asked(path, SERVER[family])) == [("not permitted by this host", None, 2)]
 
 
 @FAMILIES
@@ -131,6 +143,25 @@ def test_a_narrow_hop_is_named_by_the_router_and_then_known(path: Path, family: 
     assert told == [("needs fragmentation", ROUTER[family], 1280, 1), ("needs fragmentation", None, 1280, 1)]
 
 
+@pytest.mark.parametrize(("family", "mode", "received"), [(4, "dont", 2), (4, "want", 1), (6, "want", 1)])
+def test_what_is_too_long_may_be_cut(path: Path, family: int, mode: str, received: int) -> None:
+    """By the router (-M dont); or by this host, once the router has told it the size (-M want)."""
+    path.narrow(1280)
+    words = ("--json", "-c", 2, "-i", "300ms", "-M", mode, "-s", 1500 - HEADERS[family])
+    assert path.ping(*words, SERVER[family]).summary["received"] == received
+
+
+def test_a_link_local_address_has_its_link_with_it(path: Path) -> None:
+    """As %eth0 behind it, or as -I eth0; it is shown in full, and replies come from it."""
+    found = json.loads(ip("-n", path.node, "-json", "address", "show", "dev", "near", "scope", "link"))
+    router = next(each["local"] for each in found[0]["addr_info"] if each.get("local"))
+    with entered(path.node), mischief(["answer"], "mischief.py", f"{router}%near") as server:
+        zoned = path.ping("-c", 1, f"[{router}%eth0]:{server.port}")
+        assert zoned.out.startswith(f"PING udp://[{router}%eth0]:{server.port} ({router}%eth0) ")
+        assert f"\n56 bytes from [{router}%eth0]:{server.port}: seq=1 " in zoned.out
+        assert path.ping("-c", 1, "-I", "eth0", f"[{router}]:{server.port}").code == 0
+
+
 @FAMILIES
 def test_a_narrow_hop_that_may_not_speak_is_silence(path: Path, family: int) -> None:
     """What is too long is lost; what fits is answered."""
@@ -157,33 +188,3 @@ def test_the_path_mtu_is_found(path: Path, family: int, mute: bool) -> None:  # 
     else:
         assert (told["router"], told["told"]) == (ROUTER[family], 1280)
     assert told["back"]["answered"] is True
-
-
-@pytest.mark.parametrize(("family", "seed"), [(4, 0), (6, 1)])
-def test_the_report_of_a_path_is_its_account(tmp_path: File, family: int, seed: int) -> None:
-    """Probes and replies dropped, doubled, damaged, delayed and overtaken by seed: each is counted as often as done."""
-    calm = ["answer"] * 1200  # at its end everything late has come
-    plan = shuffled([*["answer"] * 200, *HARM * 12], seed) + calm
-    with laid(tmp_path, routed=False) as path, entered(path.node), mischief(plan, "meddler.py") as meddler:
-        path.wait()
-        words = ("--json", "-q", "-c", len(plan), "-i", "1ms", "-W", "400ms")
-        found = path.ping(*words, SERVER[family]).summary
-        done = meddler.account()
-    assert done == {"answer": len(plan) - len(HARM) * 12, **dict.fromkeys(HARM, 12)}
-    assert {name: found[name] for name in NAMED} == {
-        "sent": len(plan),
-        "received": len(plan) - done["drop"] - done["drop out"] - done["corrupt"] - done["corrupt out"],
-        "in_flight": 0,
-        "lost": done["drop"] + done["drop out"],
-        "duplicates": done["duplicate"] + done["duplicate out"],
-        "corrupt": done["corrupt"] + done["corrupt out"],
-        "late": done["late"],
-        "reordered": done["overtaken"] + done["delay"] + done["late"],
-        "truncated": 0,
-        "extended": 0,
-        "elsewhere": 0,
-        "foreign": 0,
-        "refused": 0,
-        "errors": [],
-    }
-    assert 50 <= found["rtt_ms"]["max"] < 5000

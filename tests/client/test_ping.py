@@ -7,33 +7,18 @@ import pty
 import re
 import shutil
 import signal
+import socket
 import subprocess
-import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from client.pinging import ping, start
-from running import Daemon, free_port, wait_until
+from client.pinging import ended, ping, shape, start, watched
+from running import ECHOD, SECONDS, Daemon, free_port, wait_until
 
-TIME = r"\d+(?:\.\d+)?"
-
-
-@pytest.fixture
-def port(echod: Callable[..., Daemon]) -> int:
-    """Return a port that echod serves in UDP and TCP, on 127.0.0.1 and ::1."""
-    port = free_port()
-    hosts = ("127.0.0.1", "[::1]")
-    echod({"listeners": [f"{scheme}://{host}:{port}" for scheme in ("udp", "tcp") for host in hosts], "workers": 1})
-    return port
-
-
-def shape(text: str) -> str:
-    """Put a sign in the place of each number that differs from run to run."""
-    text = re.sub(rf"{TIME}(?:/{TIME})+", "T/T", text)
-    text = re.sub(rf"time={TIME} ms", "time=T ms", text)
-    return re.sub(rf"(time |jitter |handshake ){TIME}", r"\1T", text)
+IP_RECVTTL = 12  # linux/in.h
 
 
 def test_the_output_is_pings(port: int) -> None:
@@ -125,11 +110,59 @@ def test_json_is_an_object_a_line_and_csv_a_row_for_each_event(port: int, tmp_pa
     assert [float(row["rtt_ms"]) for row in written] == [each["rtt_ms"] for each in replies]
 
 
-def test_a_pattern_a_source_and_a_service_class(port: int) -> None:
-    """-p, -I, -Q, -t and -M are taken by the kernel."""
-    words = ("-p", "ff00", "-I", "127.0.0.1", "-Q", "EF", "-t", 9, "-M", "do", "-c", 1)
-    assert ping(*words, f"127.0.0.1:{port}").code == 0
-    assert ping("-I", "lo", "-c", 1, f"127.0.0.1:{port}").code == 0
+@contextmanager
+def mute(host: str = "127.0.0.1") -> Iterator[socket.socket]:
+    """Open a socket that hears what is asked, with all that the header says, and never answers."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(30)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
+            sock.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)
+        sock.bind((host, 0))
+        yield sock
+
+
+@pytest.mark.parametrize(("host", "source"), [("127.0.0.1", "127.0.0.2"), ("::1", "::1"), ("127.0.0.1", "lo")])
+def test_pattern_source_service_class_and_ttl_are_on_the_wire(host: str, source: str) -> None:
+    """-p, -I, -Q and -t, in the datagram that arrives; -Q takes the name of a DSCP."""
+    with mute(host) as sock:
+        port = sock.getsockname()[1]
+        ping("-p", "ff01", "-s", 30, "-I", source, "-Q", "EF", "-t", 9, "-c", 1, "-W", "50ms", f"[{host}]:{port}")
+        data, control, _, peer = sock.recvmsg(100, 200)
+    assert data[24:] == b"\xff\x01" * 3  # behind the header, in step with the first byte of all
+    assert sorted(value[0] for _, _, value in control) == [9, 0xB8]
+    assert peer[0] == (host if source == "lo" else source)
+
+
+def test_no_more_than_a_window_is_in_flight() -> None:
+    """--window 3: without an answer the fourth probe never goes, however often one is due."""
+    with mute() as sock:
+        words = ("--json", "-q", "-i", "1ms", "--window", 3, "-W", 20, "-w", "300ms")
+        found = ping(*words, f"127.0.0.1:{sock.getsockname()[1]}").summary
+    assert (found["sent"], found["in_flight"]) == (3, 3)
+
+
+def test_each_line_has_its_time(port: int) -> None:
+    """-D: seconds since 1970, to the microsecond, as ping has it."""
+    before = time.time()
+    found = re.search(r"^\[(\d+\.\d{6})\] 56 bytes from ", ping("-D", "-c", 1, f"127.0.0.1:{port}").out, re.MULTILINE)
+    assert found
+    assert before - 0.001 <= float(found[1]) <= time.time()
+
+
+def test_a_name_is_asked_over_the_family_that_is_wanted(port: int) -> None:
+    """-4 and -6; where the name has no address of that family, that is said."""
+    has_ipv6 = any(each[0] == socket.AF_INET6 for each in socket.getaddrinfo("localhost", port))
+    assert ping("-4", "-c", 1, f"localhost:{port}").out.startswith(f"PING udp://localhost:{port} (127.0.0.1) ")
+    found = ping("-6", "-c", 1, f"localhost:{port}")
+    if has_ipv6:
+        assert found.out.startswith(f"PING udp://localhost:{port} (::1) ")
+    else:
+        assert (found.code, found.err) == (2, "echod: localhost: has no IPv6 address\n")
 
 
 def test_pace_is_kept_to_the_microsecond(port: int) -> None:
@@ -181,56 +214,33 @@ def test_ctrl_c_ends_with_the_statistics(port: int) -> None:
             if "packets, 0% loss, min/avg/max" in line:
                 break
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = ended(process)
     assert (process.returncode, err) == (0, "")
     assert "ping statistics ---" in out
 
 
-def test_a_reader_that_leaves_is_no_error(port: int) -> None:
-    """`echod ping ... | head -2` ends quietly."""
-    command = f"{sys.executable} -m echod ping -i 1ms 127.0.0.1:{port} | head -2"
-    found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=30)
-    assert len(found.stdout.splitlines()) == 2
-    assert found.stderr == ""
+def test_ctrl_c_ends_the_search_for_the_mtu_with_what_is_known() -> None:
+    """Here nothing, for nobody has answered; exit code 1."""
+    with mute() as sock, start("--mtu", "-W", "30", f"127.0.0.1:{sock.getsockname()[1]}") as process:
+        sock.recv(100)
+        process.send_signal(signal.SIGINT)
+        out, err = ended(process)
+    assert (process.returncode, err) == (1, "")
+    assert out.endswith("\ninterrupted: path MTU unknown, for nothing was answered yet\n")
 
 
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        (["nowhere.invalid"], "nowhere.invalid: "),
-        (["-4", "::1"], "::1: has no IPv4 address"),
-        (["ftp://h"], '"ftp://h": the protocol "ftp" is not known, write udp:// or tcp://'),
-        (["h:0"], '"h:0": the port 0 is out of bounds, write 1 to 65535'),
-        (["[::1"], '"[::1" is no target, write [udp://|tcp://]HOST[:PORT]'),
-        ([], "the following arguments are required: TARGET"),
-        (["-i", "soon", "h"], '"soon" is no duration'),
-        (["-i", "1", "--rate", "5", "h"], "--rate and -i say the same thing"),
-        (["-s", "0", "tcp://h"], "nothing cannot be sent over TCP"),
-        (["-f", "tcp://h"], "-f is for UDP: leave tcp:// out"),
-        (["--mtu", "--histogram", "h"], "--mtu measures no latency: leave --histogram out"),
-        (["--plot", "x.gif", "h"], "--plot x.gif: write a name that ends in .svg or .png"),
-        (["--csv", "/nowhere/x", "127.0.0.1"], "--csv /nowhere/x: No such file or directory"),
-        (["-I", "192.0.2.77", "127.0.0.1"], "-I 192.0.2.77: is no address of this host"),
-        (["-I", "nosuch0", "127.0.0.1"], "-I nosuch0: is no interface of this host"),
-        (["-f", "-s", "1", "127.0.0.1"], "-f sends probes of one size, 4 bytes or more"),
-    ],
-)
-def test_what_cannot_be_is_one_sentence_and_exit_code_2(words: list[str], sentence: str) -> None:
-    """On stderr, and nothing else anywhere."""
-    found = ping(*words)
-    assert (found.code, found.out) == (2, "")
-    assert sentence in found.err
-    assert len(found.err.splitlines()) == 1
-
-
-def test_the_help_says_every_option() -> None:
-    """On stdout, with exit code 0, and examples that are read without complaint."""
-    found = ping("--help")
-    assert (found.code, found.err) == (0, "")
-    names = "-c -i -f -w -W -s -I -p -q -D -n -Q -t -M --rate --window --sources --json --csv --histogram --plot --mtu"
-    for option in [*names.split(), "--compare"]:
-        assert re.search(rf"^  {option}[ ,]", found.out, re.MULTILINE), option
-    assert max(map(len, found.out.splitlines())) <= 120
+def test_a_terminal_that_goes_away_ends_it_but_not_under_nohup(port: int) -> None:
+    """SIGHUP ends it with the statistics; where it was ignored from the start it still is."""
+    for command, sent in (([], 1), (["nohup"], 2)):
+        words = [*command, *ECHOD, "ping", "-c", "2", "-i", "1", f"127.0.0.1:{port}"]
+        with watched(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+            assert process.stdout
+            process.stdout.readline()
+            process.stdout.readline()
+            process.send_signal(signal.SIGHUP)
+            out = ended(process)[0]
+        assert process.returncode == 0
+        assert f"{sent} packets transmitted, {sent} received" in out
 
 
 def test_a_histogram_and_a_picture(port: int, tmp_path: Path) -> None:
@@ -247,7 +257,7 @@ def test_on_a_terminal_there_is_a_refreshing_line_for_each_host(port: int) -> No
     ours, theirs = pty.openpty()
     with start("-q", "-c", 5, "-i", "100ms", f"127.0.0.1:{port}", f"[::1]:{port}", stderr=theirs) as process:
         os.close(theirs)
-        out = process.communicate(timeout=30)[0]
+        out = ended(process)[0]
     seen = b""
     try:
         while piece := os.read(ours, 65_536):
@@ -278,6 +288,9 @@ service echo
 """
 
 
+XINETD_WORDS = "-dontfork -stayalive -f {folder}/xinetd.conf -pidfile {folder}/pid -filelog {folder}/log"
+
+
 @contextmanager
 def server(*command: str) -> Iterator[None]:
     """Run somebody else's echo server."""
@@ -288,19 +301,24 @@ def server(*command: str) -> Iterator[None]:
             yield
         finally:
             os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
-    ("scheme", "command"),
+    ("scheme", "command", "interval"),
     [
-        ("udp", "socat UDP4-LISTEN:{port},fork PIPE"),
-        ("tcp", "socat TCP4-LISTEN:{port},fork,reuseaddr PIPE"),
-        ("tcp", "ncat -l -k 127.0.0.1 {port} -e /bin/cat"),
-        ("udp", "ncat -l -u -k 127.0.0.1 {port} -e /bin/cat"),
-        ("tcp", "xinetd -dontfork -stayalive -f {folder}/xinetd.conf -pidfile {folder}/pid -filelog {folder}/log"),
+        ("udp", "socat UDP4-LISTEN:{port},fork PIPE", "0"),
+        ("tcp", "socat TCP4-LISTEN:{port},fork,reuseaddr PIPE", "0"),
+        ("tcp", "ncat -l -k 127.0.0.1 {port} -e /bin/cat", "0"),
+        ("udp", "ncat -l -u -k 127.0.0.1 {port} -e /bin/cat", "0"),
+        ("tcp", f"xinetd {XINETD_WORDS}", "0"),
+        ("udp", f"xinetd {XINETD_WORDS}", "100ms"),  # it throws away what came while it answered
     ],
 )
-def test_other_echo_servers_are_measured_too(tmp_path: Path, scheme: str, command: str) -> None:
+def test_other_echo_servers_are_measured_too(tmp_path: Path, scheme: str, command: str, interval: str) -> None:
     """What is asked is RFC 862, not echod. (One at a time: pipes inside join what comes together.)"""
     words = command.split()
     if shutil.which(words[0]) is None:
@@ -314,5 +332,5 @@ def test_other_echo_servers_are_measured_too(tmp_path: Path, scheme: str, comman
         wait_until(
             lambda: ping("-c", 1, "-W", "300ms", f"{scheme}://127.0.0.1:{port}").code == 0, f"{words[0]} answers"
         )
-        found = ping("--json", "-q", "-c", 20, "-i", 0, f"{scheme}://127.0.0.1:{port}").summary
+        found = ping("--json", "-q", "-c", 20, "-i", interval, "--window", 1, f"{scheme}://127.0.0.1:{port}").summary
     assert (found["received"], found["corrupt"], found["duplicates"]) == (20, 0, 0)

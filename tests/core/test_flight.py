@@ -66,6 +66,16 @@ def test_a_second_reply_is_a_duplicate() -> None:
     assert (event.kind, event.settles, event.before, event.rtt) == (Kind.DUPLICATE, False, Kind.REPLY, 5000)
 
 
+def test_a_reply_is_late_by_its_own_time_not_by_the_readers() -> None:
+    """Whoever reads it before he had given the probe up reads a late reply all the same."""
+    bench = Bench(56)
+    in_time = replace(bench.arrival(bench.payloads[1], 10 * SECOND - 1), clock=99 * SECOND)
+    assert bench.flight.land(in_time).kind is Kind.REPLY
+    bench = Bench(56)
+    event = bench.land(bench.payloads[1], 10 * SECOND)
+    assert (event.kind, event.settles, event.before) == (Kind.LATE, True, None)
+
+
 def test_a_probe_is_given_up_in_time_and_its_reply_is_late() -> None:
     """Lost until it comes; then it is late, and no longer lost. A second late one is a duplicate."""
     bench = Bench(56, 56)
@@ -257,3 +267,11 @@ def test_probes_that_waited_for_a_connection_are_timed_from_there() -> None:
     bench.flight.depart(WALL + 2 * SECOND + 400, 2 * SECOND + 400)
     assert bench.land(bench.payloads[2]).rtt == 600
     assert bench.land(bench.payloads[1]).sent == WALL + SECOND
+
+
+def test_a_connection_that_stands_moves_no_probe_of_another() -> None:
+    """Each source port has a connection of its own."""
+    bench = Bench(56, 56, sources=2)
+    bench.flight.depart(WALL + 2 * SECOND + 400, 2 * SECOND + 400, source=0)
+    assert bench.land(bench.payloads[2]).rtt == 600
+    assert bench.land(bench.payloads[1], source=1).rtt == SECOND + 1000

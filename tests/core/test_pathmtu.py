@@ -97,6 +97,8 @@ WHOLE = Way(size=1500, answered=True)
                 VANISH,
             ],
         ),
+        (finding(passes=None, interrupted=True), ["interrupted: path MTU unknown, for nothing was answered yet"]),
+        (finding(fails=1391, interrupted=True), ["interrupted: path MTU at least 1280, at most 1390"]),
     ],
 )
 def test_each_finding_has_its_sentences(found: Finding, lines: list[str]) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echod.core.probe import HEADER_BYTES, MAX_SIZE, WHOLE, Damage, Header, Payloads, Verdict, akin, compare
+from echod.core.probe import HEADER_BYTES, MAX_SIZE, WHOLE, Damage, Header, Payloads, Verdict, akin, compare, sent_time
 
 RUN = 0xDEAD_BEEF
 SENT = 1_700_000_000_123_456_789
@@ -55,6 +55,13 @@ def test_a_payload_with_one_wrong_byte_says_nothing(size: int, offset: int, flip
     payload = bytearray(Payloads(RUN).encode(7, SENT, size))
     payload[offset % size] ^= flip
     assert Payloads(RUN).read(bytes(payload)) is None
+
+
+@given(size=st.integers(0, 60), sent=st.integers(0, 2**64 - 1))
+def test_the_send_time_is_read_from_what_is_damaged_too(size: int, sent: int) -> None:
+    """Wherever there is room for it, whatever else is wrong."""
+    payload = bytes(16) + Payloads(7).encode(1, sent, max(24, size))[16:]
+    assert sent_time(payload[:size]) == (sent if size >= 24 else None)
 
 
 def test_what_is_short_or_of_another_run_says_nothing() -> None:

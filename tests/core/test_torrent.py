@@ -14,6 +14,8 @@ from echod.core.torrent import Shape, Torrent
 SIZE, TRAIN, WINDOW = 32, 4, 8
 MILLISECOND = 10**6
 PEER = "192.0.2.1:7"
+END = 10**6 * MILLISECOND
+"""When nothing can be in flight any more."""
 
 
 class Flow:
@@ -22,7 +24,7 @@ class Flow:
     def __init__(self) -> None:
         """Send nothing yet."""
         self.survey = Survey()
-        shape = Shape(size=SIZE, train=TRAIN, window=WINDOW, timeout=1000 * MILLISECOND)
+        shape = Shape(size=SIZE, train=TRAIN, window=WINDOW, timeout=1000 * MILLISECOND, kept=16)
         self.torrent = Torrent(Payloads(0xCAFE), self.survey, shape)
         self.trains: list[bytes] = []
 
@@ -96,6 +98,35 @@ def test_each_single_reply_is_named() -> None:
     assert flow.balanced()
 
 
+def test_what_is_damaged_is_found_by_what_is_right_of_it() -> None:
+    """By its number where its send time is wrong, by its send time where its number is, by all else where both are."""
+    for places, sequence in (([20], 6), ([0], 7), ([3, 20], 5)):
+        flow = Flow()
+        flow.send(2)
+        data = bytearray(flow.probe(sequence))
+        for place in places:
+            data[place] ^= 0x40
+        event = flow.land(bytes(data))
+        assert (event.kind, event.sequence, event.offset, event.count) == (
+            Kind.CORRUPT,
+            sequence,
+            places[0],
+            len(places),
+        )
+
+
+def test_in_a_wide_window_the_send_time_leads_to_the_train() -> None:
+    """However many trains went before it."""
+    survey = Survey()
+    shape = Shape(size=SIZE, train=TRAIN, window=8192, timeout=MILLISECOND, kept=2048)
+    torrent = Torrent(Payloads(1), survey, shape)
+    for wall in range(2000):
+        train = bytes(torrent.load(wall, TRAIN))
+        torrent.launch(wall, TRAIN)
+    event = torrent.land(Arrival(data=b"\x40" + train[1:SIZE], wall=3000, clock=0, address=PEER))
+    assert (event.kind, event.sequence) == (Kind.CORRUPT, 1999 * TRAIN)
+
+
 def test_a_whole_reply_after_a_damaged_one_counts() -> None:
     """The probe is answered, the damage stays counted."""
     flow = Flow()
@@ -126,7 +157,7 @@ def test_what_never_came_is_lost_once_the_ring_comes_round_or_at_the_end() -> No
     flow.send(2)
     flow.land(flow.probe(1))
     for train in range(2, 40):
-        flow.torrent.give_up()
+        flow.torrent.stall()
         flow.send()
         flow.returns(train, (train + 1) * MILLISECOND)
     assert flow.survey.ends[Kind.LOST] == 7
@@ -135,16 +166,40 @@ def test_what_never_came_is_lost_once_the_ring_comes_round_or_at_the_end() -> No
     stale = flow.land(flow.probe(5))
     assert (stale.kind, stale.sequence) == (Kind.STALE, 5)
     flow.send()
-    flow.torrent.finish()
+    flow.torrent.finish(END)
     assert (flow.survey.ends[Kind.LOST], flow.survey.in_flight, flow.torrent.in_flight) == (11, 0, 0)
 
 
-def test_damage_to_what_was_given_up_leaves_the_window_alone() -> None:
+def test_what_went_a_moment_before_the_end_is_still_in_flight() -> None:
+    """It is neither received nor lost; what went a timeout before is lost."""
+    flow = Flow()
+    flow.send(2)
+    flow.torrent.finish(1000 * MILLISECOND)
+    assert (flow.survey.ends[Kind.LOST], flow.survey.in_flight) == (4, 4)
+
+
+def test_after_a_stall_one_answer_opens_the_window_again() -> None:
+    """What went before does not count as in flight any more, but is welcome; until then nothing is given up."""
+    flow = Flow()
+    flow.send(2)
+    flow.torrent.stall()
+    flow.send()
+    assert (flow.torrent.room, flow.torrent.in_flight) == (0, 12)
+    assert flow.returns(0, 5 * MILLISECOND)
+    assert flow.torrent.in_flight == 8
+    assert flow.returns(2, 5 * MILLISECOND)
+    assert (flow.torrent.room, flow.torrent.in_flight, flow.survey.in_flight) == (8, 0, 4)
+    assert flow.returns(1, 6 * MILLISECOND)
+    assert (flow.torrent.in_flight, flow.survey.received, flow.survey.in_flight) == (0, 12, 0)
+
+
+def test_damage_to_what_was_overtaken_leaves_the_window_alone() -> None:
     """It does not count as in flight any more."""
     flow = Flow()
     flow.send()
-    flow.torrent.give_up()
-    flow.send()
+    flow.torrent.stall()
+    flow.send(2)
+    flow.returns(1, 5 * MILLISECOND)
     assert flow.land(flow.probe(0)[:20]).settles
     assert flow.torrent.in_flight == 4
 
@@ -162,7 +217,7 @@ def test_the_last_train_may_be_short() -> None:
     flow = Flow()
     flow.send(count=3)
     assert flow.returns(0, MILLISECOND)
-    flow.torrent.finish()
+    flow.torrent.finish(END)
     assert (flow.survey.sent, flow.survey.received, flow.survey.in_flight) == (3, 3, 0)
 
 
@@ -173,7 +228,7 @@ def test_every_probe_ends_in_one_number(fates: list[str]) -> None:
     flow = Flow()
     for number, fate in enumerate(fates):
         if not flow.torrent.room:
-            flow.torrent.give_up()
+            flow.torrent.stall()
         flow.send()
         wall = (number + 1) * MILLISECOND
         if fate in ("whole", "twice"):
@@ -187,7 +242,7 @@ def test_every_probe_ends_in_one_number(fates: list[str]) -> None:
             flow.returns(number - 1, wall)
         assert flow.balanced()
         assert 0 <= flow.torrent.in_flight <= flow.survey.in_flight
-    flow.torrent.finish()
+    flow.torrent.finish(END)
     survey = flow.survey
     assert survey.in_flight == 0
     assert survey.sent == survey.received + sum(survey.ends.values())

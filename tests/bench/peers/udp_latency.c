@@ -5,6 +5,7 @@
  *   seconds=1    how long it sends
  *   size=64      bytes in a datagram, from 16
  *   rate=0       datagrams a second from 16 other sockets; 0: none
+ *   pace=0       microseconds from one round trip to the next, at least; 0: as soon as the last is over
  *
  * It never sleeps: a client that had to be woken would add its own waking to the server's. The background is paced by
  * the clock and does not wait for replies, so a server that is slower than the rate falls behind, and shows it.
@@ -85,22 +86,26 @@ static double percentile(double part)
     return count ? samples[(uint64_t)(part * (double)(count - 1))] / 1000.0 : 0;
 }
 
-static void run(double seconds, double rate)
+static void run(double seconds, double rate, int64_t pace)
 {
     int64_t now = now_ns(), until = now + (int64_t)(seconds * 1e9), gap = rate > 0 ? (int64_t)(1e9 / rate) : 0;
     int64_t due = now, asked = now;
     uint64_t number = 0;
-    int other = 0;
+    int other = 0, waiting = 1;
 
     send_one(0, number);
     for (; now < until; now = now_ns()) {
-        int answered = take_one(number);
+        int answered = waiting && take_one(number);
         if (answered && count < SAMPLES_MAX)
             samples[count++] = (uint32_t)(now_ns() - asked);
-        lost += !answered && now - asked > PATIENCE;
-        if (answered || now - asked > PATIENCE) {
+        if (waiting && (answered || now - asked > PATIENCE)) {
+            lost += !answered;
+            waiting = 0;
+        }
+        if (!waiting && (pace == 0 || now - asked >= pace)) {
             asked = now_ns();
             send_one(0, ++number);
+            waiting = 1;
         }
         if (!gap || now < due)
             continue;
@@ -128,7 +133,8 @@ int main(int argc, char **argv)
         if (connect(fds[i], (struct sockaddr *)&server, sizeof server) != 0)
             die("connect");
     }
-    run(setting(argc, argv, "seconds", 1), setting(argc, argv, "rate", 0));
+    run(setting(argc, argv, "seconds", 1), setting(argc, argv, "rate", 0),
+        (int64_t)(setting(argc, argv, "pace", 0) * 1000));
     for (int64_t until = now_ns() + PATIENCE; now_ns() < until && background_received < background_sent;)
         for (int i = 1; i <= OTHERS; i++)
             take_background(i);

@@ -1,0 +1,122 @@
+"""`echod ping` and the operator: its help, what it refuses, and where its words go."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from client.pinging import ended, ping, start
+from running import REPOSITORY
+
+from echod.client.records import COLUMNS
+from echod.core.events import Kind
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["nowhere.invalid"], "nowhere.invalid: "),
+        (["-4", "::1"], "::1: has no IPv4 address"),
+        (["ftp://h"], '"ftp://h": the protocol "ftp" is not known, write udp:// or tcp://'),
+        (["h:0"], '"h:0": the port 0 is out of bounds, write 1 to 65535'),
+        (["[::1"], '"[::1" is no target, write [udp://|tcp://]HOST[:PORT]'),
+        ([], "the following arguments are required: TARGET"),
+        (["-i", "soon", "h"], '"soon" is no duration'),
+        (["-i", "1", "--rate", "5", "h"], "--rate and -i say the same thing"),
+        (["-s", "0", "tcp://h"], "nothing cannot be sent over TCP"),
+        (["-f", "tcp://h"], "-f is for UDP: leave tcp:// out"),
+        (["--mtu", "--histogram", "h"], "--mtu measures no latency: leave --histogram out"),
+        (["--plot", "x.gif", "h"], "--plot x.gif: write a name that ends in .svg or .png"),
+        (["--csv", "/nowhere/x", "127.0.0.1"], "--csv /nowhere/x: No such file or directory"),
+        (["-I", "192.0.2.77", "127.0.0.1"], "-I 192.0.2.77: is no address of this host"),
+        (["-I", "nosuch0", "127.0.0.1"], "-I nosuch0: is no interface of this host"),
+        (["-I", "nosuch0", "tcp://127.0.0.1"], "-I nosuch0: is no interface of this host"),
+        (["-I", "::1", "127.0.0.1"], "-I ::1: is of another IP version than 127.0.0.1"),
+        (["-f", "-s", "1", "127.0.0.1"], "-f sends probes of one size, 4 bytes or more"),
+        (["-s", "64,65508", "127.0.0.1"], "65508 bytes do not fit, udp://127.0.0.1:7 takes at most 65507"),
+        (["-s", "65528", "::1"], "65528 bytes do not fit, udp://[::1]:7 takes at most 65527"),
+        (["-4", "-6", "h"], "argument -6: not allowed with argument -4"),
+        (["fe80::1"], "fe80::1: is link-local, and which link is not said: write fe80::1%INTERFACE, or -I INTERFACE"),
+        (["fe80::1%nosuch0"], "fe80::1%nosuch0: "),
+        (["--mtu", "-c", "1", "h"], "--mtu sends as many probes as it needs: leave -c out"),
+        (["--json", "--histogram", "h"], "--json draws no bars: leave --histogram out"),
+        (["-W", "0", "h"], "-W 0 gives every probe up at once: write a longer time"),
+        (["-w", "0", "h"], "-w 0 ends before the first probe: write a longer time"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence_and_exit_code_2(words: list[str], sentence: str) -> None:
+    """On stderr, and nothing else anywhere."""
+    found = ping(*words)
+    assert (found.code, found.out) == (2, "")
+    assert sentence in found.err
+    assert len(found.err.splitlines()) == 1
+
+
+def test_the_help_says_every_option() -> None:
+    """On stdout, with exit code 0, and examples that are read without complaint."""
+    found = ping("--help")
+    assert (found.code, found.err) == (0, "")
+    names = "-c -i -f -w -W -s -I -p -q -D -n -Q -t -M --rate --window --sources --json --csv --histogram --plot --mtu"
+    for option in [*names.split(), "--compare"]:
+        assert re.search(rf"^  {option}[ ,]", found.out, re.MULTILINE), option
+    assert max(map(len, found.out.splitlines())) <= 120
+
+
+def test_the_man_page_has_the_same_options() -> None:
+    """Each option of the help has its paragraph in echod-ping(1), with the same word behind it, and no other has."""
+    said = re.findall(r"^  (-\S+)(?: \{?([A-Za-z,]+)\}?)?(?:  |$)", ping("--help").out, re.MULTILINE)
+    page = (REPOSITORY / "packaging/man/echod-ping.1").read_text().replace("\\-", "-")
+    heads = re.findall(r'^\.TP\n\.B[IR]? (-\S+)(?: " ([A-Za-z]+)"((?: \| [a-z]+)*))?$', page, re.MULTILINE)
+    told = [(option, (word + more).replace(" | ", ",")) for option, word, more in heads]
+    assert len(said) > 20
+    assert sorted(told) == sorted(said)
+
+
+def test_the_man_page_has_every_field() -> None:
+    """Each column of --csv, which --json has too, and each kind of event."""
+    page = (REPOSITORY / "packaging/man/echod-ping.1").read_text().replace("\\-", "-")
+    heads = re.findall(r"^\.TP\n\.BR? ([a-z_]+(?:[\", a-z_]+)?)$", page[page.index(".SH FIELDS") :], re.MULTILINE)
+    assert [name for head in heads for name in re.findall("[a-z_]+", head)] == list(COLUMNS)
+    for kind in Kind:
+        assert re.search(rf"^\.BR .*\b{kind.value}\b", page, re.MULTILINE), kind
+
+
+def test_a_reader_that_leaves_is_no_error(port: int) -> None:
+    """`echod ping ... | head -2` ends quietly."""
+    command = f"{sys.executable} -m echod ping -i 1ms 127.0.0.1:{port} | head -2"
+    found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=30)
+    assert len(found.stdout.splitlines()) == 2
+    assert found.stderr == ""
+
+
+def test_without_the_extras_it_does_without_or_says_what_to_install(
+    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without rich there are plain lines, on a terminal too; without matplotlib no picture, said before any probe."""
+    for name in ("rich", "matplotlib"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError(__name__)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    ours, theirs = pty.openpty()
+    with start("-c", 2, "-i", "10ms", f"127.0.0.1:{port}", f"[::1]:{port}", stderr=theirs) as process:
+        out = ended(process)[0]
+    os.close(ours)
+    os.close(theirs)
+    assert (process.returncode, out.count(" bytes from ")) == (0, 4)
+    found = ping("--plot", tmp_path / "x.svg", f"127.0.0.1:{port}")
+    told = "echod: ping: --plot needs matplotlib: pip install 'echod[plot]'\n"
+    assert (found.code, found.out, found.err) == (2, "", told)
+
+
+def test_a_full_disk_is_said(port: int) -> None:
+    """One sentence and exit code 2: of stdout, and of --csv."""
+    words = ["-c", "3", "-i", "0", f"127.0.0.1:{port}"]
+    command = [sys.executable, "-m", "echod", "ping", *words]
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        found = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=30)
+    sentence = "echod: ping: the output cannot be written: No space left on device\n"
+    assert (found.returncode, found.stderr) == (2, sentence)
+    told = ping("--csv", "/dev/full", *words)
+    assert (told.code, told.err) == (2, sentence)
