@@ -9,12 +9,14 @@ def main() -> None:
     # First of all, before the imports take their time: SIGHUP without a handler would end the process, and look like
     # a clean exit (signal(7)). The supervisor unblocks it once it can act on it.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGUSR1})
-    # structlog loads rich where it finds it, for tracebacks that echod never shows: not into a daemon. `echod ping`
-    # may have it, so the bolt is off again once the imports are through.
-    sys.modules["rich"] = None  # type: ignore[assignment]
+    # structlog loads these where it finds them, for tracebacks and loops that echod has not: not into a daemon. `echod
+    # ping` may have rich, so the bolts are off again once the imports are through.
+    bolted = ("rich", "twisted")
+    sys.modules.update(dict.fromkeys(bolted))  # type: ignore[arg-type]
     from echod import cli  # noqa: PLC0415 - after the lines above, and for no other reason
 
-    del sys.modules["rich"]
+    for name in bolted:
+        del sys.modules[name]
     cli.main()
 
 
