@@ -8,7 +8,8 @@ from typing import Final
 
 from echod.batch import Batch
 from echod.core.admission import Admission, Drop, address_of
-from echod.core.counters import UdpField, send_failed_field
+from echod.core.counters import UdpField, send_failed_field, train_place
+from echod.core.loudest import Loudness
 from echod.core.tally import Tally
 from echod.port import Port
 from echod.vector import SLOTS
@@ -22,14 +23,29 @@ _RECEIVED: Final = int(UdpField.RECEIVED)
 _RECEIVED_BYTES: Final = int(UdpField.RECEIVED_BYTES)
 _REPLIED: Final = int(UdpField.REPLIED)
 _REPLIED_BYTES: Final = int(UdpField.REPLIED_BYTES)
+_BATCH: Final = [UdpField.BATCHES + max(slots - 1, 0).bit_length() for slots in range(SLOTS + 1)]
+"""The place of a batch by the slots that it filled."""
 
 
 class UdpEcho:
     """One UDP socket of a worker."""
 
-    def __init__(self, port: Port, batch: Batch, admission: Admission, row: memoryview, tally: Tally) -> None:
-        """Share the worker's batch and admission; count into this listener's row, and into its tally of the refused."""
+    def __init__(  # noqa: PLR0913 - each is a part that the worker owns and shares out
+        self,
+        port: Port,
+        batch: Batch,
+        admission: Admission,
+        row: memoryview,
+        *,
+        tally: Tally,
+        loudness: Loudness,
+    ) -> None:
+        """Share the worker's batch, admission and what it knows of loud sources.
+
+        Count into this listener's row, and into its tally of the refused.
+        """
         self.port = port
+        self._loudness = loudness
         self._batch = batch
         self._admission = admission
         self._row = row
@@ -44,6 +60,8 @@ class UdpEcho:
                 return
             row[_RECEIVED] += batch.datagrams
             row[_RECEIVED_BYTES] += batch.octets
+            row[_BATCH[slots]] += 1
+            self._loudness.hear(batch.peers, batch.datagrams, batch.weight)
             if batch.uniform:
                 self._admit_all(now)
             else:
@@ -63,9 +81,12 @@ class UdpEcho:
         spared = admission.spared
         refused, due = admission.admit_all(batch.peers, batch.distinct, on_loopback=on_loopback, now=now)
         for slot, drop in refused.items():
-            self._refuse(slot, drop, 1)
+            if drop is Drop.SOURCE_PORT_OWN and admission.may_be_test(batch.peers[slot]):
+                self._look_for_test(slot, now)
+            else:
+                self._refuse(slot, drop, 1)
         for slot in due:
-            self._look_closer(slot)
+            self._look_closer(slot, batch.peers[slot])
         if admission.spared != spared:
             self._row[UdpField.SPARED] += admission.spared - spared
 
@@ -76,22 +97,48 @@ class UdpEcho:
         for slot, peer in enumerate(batch.peers):
             weight, on_loopback = batch.weight(slot), batch.came_in_on_loopback(slot)
             unicast, truncated = slot not in batch.not_unicast, slot in batch.truncated
+            if weight > 1:
+                self._row[UdpField.TRAIN_DATAGRAMS] += weight
+                self._row[train_place(weight)] += 1
             drop = admission.admit(peer, on_loopback=on_loopback, unicast=unicast, truncated=truncated)
-            if drop is not None:
+            if drop is Drop.SOURCE_PORT_OWN and admission.may_be_test(peer):
+                self._look_for_test(slot, now)
+            elif drop is not None:
                 self._refuse(slot, drop, weight)
-                continue
-            within = admission.take(peer, weight, now)
-            if within < weight:
-                self._refuse(slot, Drop.RATE, weight - within)
-            if within and admission.count(peer, within, on_loopback=on_loopback):
-                self._look_closer(slot)
+            else:
+                self._admit(slot, peer, now)
         if admission.spared != spared:
             self._row[UdpField.SPARED] += admission.spared - spared
 
-    def _look_closer(self, slot: int) -> None:
+    def _admit(self, slot: int, name: bytes, now: float) -> None:
+        """Answer as much of a slot as the limits allow, but what goes round; remember its peer by that name."""
+        batch, admission = self._batch, self._admission
+        weight = batch.weight(slot)
+        within = admission.take(batch.peers[slot], weight, now)
+        if within < weight:
+            self._refuse(slot, Drop.RATE, weight - within)
+        if within and admission.count(name, within, on_loopback=batch.came_in_on_loopback(slot)):
+            self._look_closer(slot, name)
+
+    def _look_for_test(self, slot: int, now: float) -> None:
+        """Answer a self test; judge all else from the port of these as what comes from any other port."""
+        batch, admission = self._batch, self._admission
+        peer, weight = batch.peers[slot], batch.weight(slot)
+        if weight == 1 and admission.is_test(peer, batch.last_datagram(slot)):
+            self._row[UdpField.SELF_TEST] += 1
+            return
+        drop = admission.judge_address(peer, on_loopback=batch.came_in_on_loopback(slot))
+        if drop is None and slot in batch.truncated:
+            drop = Drop.TRUNCATED
+        if drop is not None:
+            self._refuse(slot, drop, weight)
+        else:
+            # By another name than its own: who is remembered by that is admitted without a look at what it says.
+            self._admit(slot, peer + b"?", now)
+
+    def _look_closer(self, slot: int, name: bytes) -> None:
         """Refuse the last datagram of a slot if it goes round."""
-        peer = self._batch.peers[slot]
-        if self._admission.repeats(peer, self._batch.last_datagram(slot)):
+        if self._admission.repeats(name, self._batch.last_datagram(slot)):
             self._refuse(slot, Drop.LOOP, 1)
 
     def _refuse(self, slot: int, drop: Drop, datagrams: int) -> None:

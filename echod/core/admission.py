@@ -20,6 +20,7 @@ from typing import Final
 from echod.core.addresses import AddressMap, Network
 from echod.core.loops import PERIOD, Circulation, find_due
 from echod.core.ratelimit import RateLimit
+from echod.core.selftest import SelfTest
 
 
 class Drop(IntEnum):
@@ -113,6 +114,17 @@ class Rules:
             for arrival, levels in enumerate((elsewhere, on_loopback))
         }
 
+    def judge_address(self, peer: bytes, *, on_loopback: bool) -> Verdict:
+        """Decide on a peer by its address alone."""
+        length = len(peer)
+        _, address = _PEER4.unpack(peer) if length == _PEER4.size else _read_peer6(peer)
+        return self._maps[length, on_loopback].verdict(address)
+
+    def is_own(self, peer: bytes) -> bool:
+        """Tell whether the address of a peer is one of this host's own, loopback included."""
+        address = ip_address(address_of(peer))
+        return address.is_loopback or self.judge_address(peer, on_loopback=False) is Drop.SOURCE_IS_SELF
+
     def judge(self, peer: bytes, *, on_loopback: bool) -> Verdict:
         """Decide on a peer, whose datagram came in on the loopback interface or on another."""
         return self.judge_each([peer], on_loopback=on_loopback).get(peer)
@@ -165,7 +177,7 @@ def address_of(peer: bytes) -> bytes:
 class Admission:
     """The rules of one worker, with what they remember: the peers admitted, and how often each was heard since."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what the config says, and what a worker was born with
         self,
         rules: Rules,
         *,
@@ -173,9 +185,15 @@ class Admission:
         limit: RateLimit | None = None,
         spare: Callable[[int], int] = lambda _refused: 0,
         loop_breaker: bool = True,
+        self_test: SelfTest | None = None,
     ) -> None:
-        """Remember at most so many peers. `spare` says how many of those over the limit are answered all the same."""
+        """Remember at most so many peers. `spare` says how many of those over the limit are answered all the same.
+
+        The port of `self_test` must be one of the own ports of the rules.
+        """
         self._rules = rules
+        self._self_test = self_test
+        self._test_port = self_test.port.to_bytes(2, "big") if self_test is not None else None
         self._sources = sources
         self._limit = limit
         self._spare = spare
@@ -253,6 +271,23 @@ class Admission:
             return Drop.DESTINATION_NOT_UNICAST
         drop = self._rules.judge(peer, on_loopback=on_loopback)
         return Drop.TRUNCATED if drop is None and truncated else drop
+
+    # -- what came from the port of self tests, and was refused for it
+
+    def may_be_test(self, peer: bytes) -> bool:
+        """Tell whether a peer has the port of self tests: then it is to be judged by the two below instead."""
+        return peer[2:4] == self._test_port
+
+    def is_test(self, peer: bytes, datagram: bytes) -> bool:
+        """Tell whether a datagram from that port is a self test: from this host, and with the secret."""
+        test = self._self_test
+        return test is not None and datagram == test.secret and self._rules.is_own(peer)
+
+    def judge_address(self, peer: bytes, *, on_loopback: bool) -> Verdict:
+        """Decide on a peer with that port as if it had any other."""
+        return self._rules.judge_address(peer, on_loopback=on_loopback)
+
+    # -- rate and loops
 
     def take(self, peer: bytes, datagrams: int, now: float) -> int:
         """Charge the source for so many datagrams; return how many may be answered."""

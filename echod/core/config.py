@@ -89,6 +89,14 @@ class TcpConfig(BaseModel):
     stall_timeout_seconds: values.Timeout = 30
 
 
+class StatusConfig(BaseModel):
+    """What `echod status` reads. `auto` is the directory that the service manager made, or /run/echod for root."""
+
+    model_config = _STRICT
+
+    directory: values.Directory = "auto"
+
+
 class LogConfig(BaseModel):
     """The log: from which level on, and in which form; `auto` is the journal where there is one."""
 
@@ -125,6 +133,7 @@ class Config(BaseModel):
     udp: Annotated[UdpConfig, _SECTION] = UdpConfig()
     tcp: Annotated[TcpConfig, _SECTION] = TcpConfig()
     drain_timeout_seconds: Annotated[int, values.whole_number(0, 3_600)] = 10
+    status: Annotated[StatusConfig, _SECTION] = StatusConfig()
     log: Annotated[LogConfig, _SECTION] = LogConfig()
 
 
@@ -140,6 +149,7 @@ _MODELS: Mapping[str, type[BaseModel]] = {
     "limits": LimitsConfig,
     "udp": UdpConfig,
     "tcp": TcpConfig,
+    "status": StatusConfig,
     "log": LogConfig,
 }
 
@@ -158,6 +168,18 @@ def parse_config(data: bytes) -> tuple[Config, tuple[Mistake, ...]]:
     if mistakes:
         raise ConfigError(in_order(mistakes))
     return config, in_order(_warnings(config, document))
+
+
+def find_status_directory(data: bytes) -> str:
+    """Return `status.directory` of a config file, as far as it can be made out, whatever mistakes there are beside it.
+
+    Who asks after an echod that runs must find it also while its config is being edited.
+    """
+    try:
+        section = read(data).value.get("status")
+        return StatusConfig.model_validate(section).directory if section else StatusConfig().directory
+    except (ConfigError, ValidationError):
+        return StatusConfig().directory
 
 
 def in_order(mistakes: Iterable[Mistake]) -> tuple[Mistake, ...]:

@@ -25,7 +25,7 @@ TRAIN_LENGTHS: Final = (1, 2, 4, 8, 16, 32, 64, None)
 Family = Literal["ipv4", "ipv6"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Rates:
     """How much a second, over the last 1, 10 and 60 seconds."""
 
@@ -112,10 +112,10 @@ class WorkerState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loud:
-    """One source, and about how many datagrams and connections it sent in the last minute."""
+    """One source, and about how many datagrams it sent in the last minute."""
 
     source: str
-    """Address, without port and zone."""
+    """An IPv4 address, an IPv6 /64, or the IPv6 address where its /64 is no host's: of loopback, of a link."""
     count: int
 
 
@@ -124,6 +124,7 @@ class Refused:
     """One source and one reason, and how often that was refused in the last minute."""
 
     source: str
+    """An address, without zone."""
     protocol: Literal["udp", "tcp"]
     reason: str
     """Of UDP a key of `UdpTraffic.dropped`, of TCP one of `TcpTraffic.closed`."""
