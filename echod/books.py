@@ -3,7 +3,7 @@
 Owns the numbers of generations that are gone; reads those of the living from their pages. Never changes a number.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import structlog
@@ -13,6 +13,8 @@ from echod.core.listener import Listener, Protocol
 from echod.holdings import Holdings
 
 TRAFFIC_SECONDS: Final = 60.0
+
+_NOTHING: Final = [0] * ROW_FIELDS
 
 _log = structlog.get_logger()
 
@@ -40,9 +42,9 @@ class Books:
 
     def total(self, listener: Listener, living: Iterable[CounterPage]) -> list[int]:
         """Return the row of one listener, the living pages included."""
-        rows = [self._gone.get(listener, [0] * ROW_FIELDS)]
-        rows += [page.total(listener) for page in living]
-        return [sum(numbers) for numbers in zip(*rows, strict=True)]
+        rows: list[Sequence[int]] = [self._gone.get(listener, _NOTHING)]
+        rows += [row for page in living for row in page.shares(listener)]
+        return list(map(sum, zip(*rows, strict=True)))
 
     def datagrams(self, living: Iterable[CounterPage]) -> int:
         """Return how many datagrams have been received."""

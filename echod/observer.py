@@ -7,8 +7,8 @@ through the numbers of its listeners.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from typing import Final
 
 from echod.books import Books
 from echod.core.admission import Drop
@@ -23,6 +23,10 @@ from echod.core.watch import PageWatch
 from echod.holdings import Holdings
 from echod.refusals import Refusals
 
+KERNEL_SECONDS: Final = 10.0
+"""Between two looks at the kernel's drops of listeners at rest. Where datagrams come these are looked at each time, and
+where a worker is stuck, so this is for what alone is wrong with every datagram, such as its checksum."""
+
 
 @dataclass(slots=True)
 class _Sight:
@@ -31,8 +35,8 @@ class _Sight:
     listener: Listener
     traffic: UdpTraffic | TcpTraffic | None = None
     histories: tuple[History, ...] = ()
-    moving: bool = False
-    """Whether a rate is still above zero."""
+    moving: bool = True
+    """Whether it was never seen, or a rate is still above zero."""
 
 
 class Observer:
@@ -51,7 +55,7 @@ class Observer:
         self._listeners: Sequence[Listener] = ()
         self._sights: list[_Sight] = []
         self._due: set[Listener] = set()
-        self._before = now
+        self._before = self._kernel_due = now
         self._workers: list[WorkerState] = []
 
     # -- what it is told
@@ -80,8 +84,11 @@ class Observer:
         """Return what there is to be seen of these listeners, or None where it is what was seen at the last look."""
         due, self._due = self._due | self._changed(pages), set()
         moved = self._turn_to(listeners)
+        ask_kernel = now >= self._kernel_due or any(worker.heartbeat_age_seconds for worker in workers)
+        if ask_kernel:
+            self._kernel_due = now + KERNEL_SECONDS
         for sight in self._sights:
-            if self._is_due(sight, due):
+            if sight.moving or (due and sight.listener in due) or (ask_kernel and self._lost_more(sight)):
                 before = sight.traffic
                 self._see(sight, pages, now)
                 moved = moved or sight.traffic != before
@@ -106,11 +113,9 @@ class Observer:
         self._listeners = listeners
         return True
 
-    def _is_due(self, sight: _Sight, due: AbstractSet[Listener]) -> bool:
-        """Tell whether what was seen of a listener may be different now."""
+    def _lost_more(self, sight: _Sight) -> bool:
+        """Tell whether the kernel has dropped anything for a listener for which no worker counts."""
         seen = sight.traffic
-        if seen is None or sight.moving or (due and sight.listener in due):
-            return True
         return isinstance(seen, UdpTraffic) and self._holdings.kernel_drops(sight.listener) != seen.kernel_drops
 
     def _workers_moved(self, workers: Sequence[WorkerState]) -> bool:

@@ -10,7 +10,7 @@ import secrets
 import socket
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -71,6 +71,14 @@ class _Probe:
         self.problem = _PROBLEMS.get(error.errno or 0) or f"cannot be asked: {error.strerror}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """How to ask some listeners from one socket. It raises OSError where that cannot be had."""
+
+    ask: Callable[[Sequence[_Probe]], None]
+    probes: Sequence[_Probe]
+
+
 def listeners_of(snapshot: Snapshot) -> list[Listener]:
     """Return the listeners that an echod tells of, UDP first."""
     names = [*(each.name for each in snapshot.activity.udp), *(each.name for each in snapshot.activity.tcp)]
@@ -95,30 +103,41 @@ class _Round:
         self._mark = mark
         self._payload = mark.secret if mark is not None else secrets.token_bytes(SECRET_BYTES)
         self._probes = [_Probe(listener) for listener in listeners]
+        self._waiting: list[_Attempt] = []
         self._asked: list[tuple[socket.socket, _Probe]] = []
         self._poll = Poll()
         self._sockets: list[socket.socket] = []
 
     def run(self, seconds: float) -> tuple[Result, ...]:
         """Ask each, and wait."""
-        deadline = time.monotonic() + seconds
         try:
-            self._ask_udp(deadline)
-            self._ask_tcp(deadline)
-            self._wait(deadline)
+            for attempt in [*self._udp_attempts(), *self._tcp_attempts()]:
+                self._make(attempt)
+            self._wait(time.monotonic() + seconds)
         finally:
             self._poll.close()
             for sock in self._sockets:
                 sock.close()
         for probe in self._probes:
             if not probe.over:
-                probe.problem = f"no answer within {seconds:g} s"
+                probe.problem = f"no answer within {seconds:g} s" if probe.sent else _PROBLEMS[errno.EADDRINUSE]
         return tuple(
             Result(listener=each.listener, seconds=each.seconds, problem=each.problem) for each in self._probes
         )
 
+    def _make(self, attempt: _Attempt) -> None:
+        """Ask some listeners; where another test has the port, that waits."""
+        try:
+            attempt.ask(attempt.probes)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                self._waiting.append(attempt)
+                return
+            for probe in attempt.probes:
+                probe.fail(error)
+
     def _wait(self, deadline: float) -> None:
-        """Take answers; send what is without one again."""
+        """Take answers; ask those that could not be asked yet, and again over UDP where none came."""
         again = time.monotonic() + _AGAIN_SECONDS
         while not all(probe.over for probe in self._probes):
             now = time.monotonic()
@@ -129,49 +148,42 @@ class _Round:
                 for sock, probe in self._asked:
                     if not probe.over:
                         self._send(sock, probe)
-            for on_ready in self._poll.wait(max(0.0, min(again, deadline) - now)):
+            attempts, self._waiting = self._waiting, []
+            for attempt in attempts:
+                self._make(attempt)
+            next_turn = min(again, deadline, now + _RETRY_SECONDS if self._waiting else deadline)
+            for on_ready in self._poll.wait(max(0.0, next_turn - now)):
                 on_ready(time.monotonic())
 
-    def _open(self, listener: Listener, deadline: float) -> socket.socket:
-        """Have the port, as soon as another test leaves it. Raises OSError."""
-        while True:
-            try:
-                sock = open_probe(listener, self._mark.port if self._mark is not None else 0)
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE or time.monotonic() >= deadline:
-                    raise
-                time.sleep(_RETRY_SECONDS)
-            else:
-                self._sockets.append(sock)
-                return sock
+    def _open(self, listener: Listener) -> socket.socket:
+        """Open a socket on the port that probes come from. Raises OSError."""
+        sock = open_probe(listener, self._mark.port if self._mark is not None else 0)
+        self._sockets.append(sock)
+        return sock
 
     # -- UDP: one socket for each address
 
-    def _ask_udp(self, deadline: float) -> None:
-        groups: dict[object, dict[int, _Probe]] = {}
+    def _udp_attempts(self) -> Iterable[_Attempt]:
+        groups: dict[object, list[_Probe]] = {}
         for probe in self._probes:
             if probe.listener.protocol is Protocol.UDP:
                 try:
-                    host, port, *zone = target(probe.listener)
+                    host, _, *zone = target(probe.listener)
                 except OSError as error:
                     probe.fail(error)
                 else:
-                    groups.setdefault((host, *zone), {})[port] = probe
-        for by_port in groups.values():
-            probes = list(by_port.values())
-            try:
-                sock = self._open(probes[0].listener, deadline)
-            except OSError as error:
-                for probe in probes:
-                    probe.fail(error)
-                continue
-            on_answer = partial(self._on_answers, sock, by_port)
-            self._poll.register(sock.fileno(), READ, on_answer)
-            for probe in probes:
-                probe.sent = time.monotonic()
-                self._asked.append((sock, probe))
-                self._send(sock, probe)
-                on_answer(time.monotonic())  # so that however many listeners there are, the answers find room
+                    groups.setdefault((host, *zone), []).append(probe)
+        return [_Attempt(self._ask_udp, probes) for probes in groups.values()]
+
+    def _ask_udp(self, probes: Sequence[_Probe]) -> None:
+        sock = self._open(probes[0].listener)
+        on_answer = partial(self._on_answers, sock, {probe.listener.port: probe for probe in probes})
+        self._poll.register(sock.fileno(), READ, on_answer)
+        for probe in probes:
+            probe.sent = time.monotonic()
+            self._asked.append((sock, probe))
+            self._send(sock, probe)
+            on_answer(time.monotonic())  # so that however many listeners there are, the answers find room
 
     def _send(self, sock: socket.socket, probe: _Probe) -> None:
         try:
@@ -193,20 +205,18 @@ class _Round:
 
     # -- TCP: one connection for each listener
 
-    def _ask_tcp(self, deadline: float) -> None:
-        for probe in self._probes:
-            if probe.listener.protocol is Protocol.TCP:
-                try:
-                    sock = self._open(probe.listener, deadline)
-                    if self._mark is not None:
-                        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LEAVE_NOTHING)
-                    probe.sent = time.monotonic()
-                    with suppress(BlockingIOError):
-                        sock.connect(target(probe.listener))
-                except OSError as error:
-                    probe.fail(error)
-                else:
-                    self._poll.register(sock.fileno(), WRITE, partial(self._on_connected, sock, probe))
+    def _tcp_attempts(self) -> Iterable[_Attempt]:
+        return [_Attempt(self._ask_tcp, [probe]) for probe in self._probes if probe.listener.protocol is Protocol.TCP]
+
+    def _ask_tcp(self, probes: Sequence[_Probe]) -> None:
+        (probe,) = probes
+        sock = self._open(probe.listener)
+        if self._mark is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LEAVE_NOTHING)
+        probe.sent = time.monotonic()
+        with suppress(BlockingIOError):
+            sock.connect(target(probe.listener))
+        self._poll.register(sock.fileno(), WRITE, partial(self._on_connected, sock, probe))
 
     def _on_connected(self, sock: socket.socket, probe: _Probe, _now: float) -> None:
         self._poll.unregister(sock.fileno())

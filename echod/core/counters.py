@@ -198,12 +198,9 @@ class CounterPage:
         udp = [listener for listener in self.listeners if listener.protocol is Protocol.UDP]
         return sum(self.row(slot, listener)[UdpField.RECEIVED] for slot in range(self.slots) for listener in udp)
 
-    def total(self, listener: Listener) -> list[int]:
-        """Return the row of one listener, summed over the worker slots; all zero where it is not on this page."""
-        if listener not in self._rows:
-            return [0] * ROW_FIELDS
-        rows = [self.row(slot, listener) for slot in range(self.slots)]
-        return [sum(numbers) for numbers in zip(*rows, strict=True)]
+    def shares(self, listener: Listener) -> list[memoryview]:
+        """Return the rows of one listener in all worker slots; none where it is not on this page."""
+        return [self.row(slot, listener) for slot in range(self.slots)] if listener in self._rows else []
 
     def totals(self) -> dict[Listener, list[int]]:
         """Return the row of each listener, summed over the worker slots."""

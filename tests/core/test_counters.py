@@ -314,13 +314,14 @@ def test_totals_are_the_sums_over_the_slots(slots: int, numbers: st.DataObject) 
     }
 
 
-def test_the_total_of_one_listener_is_that_of_all() -> None:
-    """One listener's sum is the same alone; one that is not on the page has nothing there."""
+def test_the_shares_of_a_listener_are_its_rows_in_all_slots() -> None:
+    """They sum up to its total; a listener that is not on the page has none."""
     laid = page(2, [UDP, TCP])
     for slot in range(2):
         laid.row(slot, UDP)[3] = laid.row(slot, TCP)[4] = slot + 1
-    assert {listener: laid.total(listener) for listener in (UDP, TCP)} == laid.totals()
-    assert laid.total(listeners(3)[2]) == [0] * ROW_FIELDS
+    for listener in (UDP, TCP):
+        assert list(map(sum, zip(*laid.shares(listener), strict=True))) == laid.totals()[listener]
+    assert laid.shares(listeners(3)[2]) == []
 
 
 def test_the_rows_of_a_slot_are_copied_as_they_are() -> None:
