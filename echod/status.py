@@ -111,8 +111,7 @@ def load(place: Path) -> Snapshot:
         text = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise NoStatusError(
-            f"no echod is running with its status in {place}; where status.directory says another place, "
-            "echod status --config FILE finds that"
+            f"no echod is running: there is no status in {place}; for another status.directory give --config FILE"
         ) from None
     except OSError as error:
         raise StatusUnknownError(f"{path} cannot be read: {error.strerror}") from None

@@ -106,7 +106,7 @@ def test_a_daemon_that_stopped_leaves_no_status(served: tuple[Daemon, int]) -> N
     assert list(daemon.status_path.iterdir()) == []
     stopped = tell(daemon.status_path)
     assert stopped.returncode == ExitCode.NOT_RUNNING
-    assert f"no echod is running with its status in {daemon.status_path}" in stopped.stderr
+    assert f"there is no status in {daemon.status_path};" in stopped.stderr
 
 
 def test_a_status_that_cannot_be_read_is_neither(tmp_path: Path) -> None:

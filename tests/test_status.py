@@ -142,7 +142,7 @@ def test_the_status_of_a_process_that_lives_is_loaded(tmp_path: Path) -> None:
 def test_where_there_is_no_status_nothing_runs(tmp_path: Path, place: str) -> None:
     """No directory, or something else in its place; the sentence says where another may be looked for."""
     (tmp_path / "file").touch()
-    with pytest.raises(NoStatusError, match=r"no echod is running with its status in .*echod status --config FILE"):
+    with pytest.raises(NoStatusError, match=r"no echod is running: there is no status in .*--config FILE"):
         load(tmp_path / place)
 
 

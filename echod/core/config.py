@@ -89,14 +89,6 @@ class TcpConfig(BaseModel):
     stall_timeout_seconds: values.Timeout = 30
 
 
-class StatusConfig(BaseModel):
-    """What `echod status` reads. `auto` is the directory that the service manager made, or /run/echod for root."""
-
-    model_config = _STRICT
-
-    directory: values.Directory = "auto"
-
-
 class LogConfig(BaseModel):
     """The log: from which level on, and in which form; `auto` is the journal where there is one."""
 
@@ -110,6 +102,14 @@ class LogConfig(BaseModel):
         Literal["auto", "journal", "console", "json"],
         Field(description="auto, journal, console or json"),
     ] = "auto"
+
+
+class StatusConfig(BaseModel):
+    """What `echod status` reads. `auto` is the directory that the service manager made, or /run/echod for root."""
+
+    model_config = _STRICT
+
+    directory: values.Directory = "auto"
 
 
 class Config(BaseModel):
@@ -133,8 +133,8 @@ class Config(BaseModel):
     udp: Annotated[UdpConfig, _SECTION] = UdpConfig()
     tcp: Annotated[TcpConfig, _SECTION] = TcpConfig()
     drain_timeout_seconds: Annotated[int, values.whole_number(0, 3_600)] = 10
-    status: Annotated[StatusConfig, _SECTION] = StatusConfig()
     log: Annotated[LogConfig, _SECTION] = LogConfig()
+    status: Annotated[StatusConfig, _SECTION] = StatusConfig()
 
 
 FIRST_TRY = Config(
@@ -149,8 +149,8 @@ _MODELS: Mapping[str, type[BaseModel]] = {
     "limits": LimitsConfig,
     "udp": UdpConfig,
     "tcp": TcpConfig,
-    "status": StatusConfig,
     "log": LogConfig,
+    "status": StatusConfig,
 }
 
 

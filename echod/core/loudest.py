@@ -20,7 +20,7 @@ from typing import Final, Generic, TypeVar
 PLACES: Final = 256
 """Of a table. Of a million sources, no one of which is loud, each place then holds four thousandths of the traffic."""
 
-EACH: Final = 32
+EACH: Final = 256
 """Batches after each report that are all drawn from: where there is little traffic, nobody is passed over."""
 
 STRIDE: Final = 64
