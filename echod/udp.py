@@ -53,7 +53,7 @@ class UdpEcho:
 
     def on_readable(self, now: float) -> None:
         """Answer what is queued, at most MAX_BATCHES_PER_WAKEUP batches of it."""
-        batch, row, port = self._batch, self._row, self.port
+        batch, row, port, loudness = self._batch, self._row, self.port, self._loudness
         for _ in range(MAX_BATCHES_PER_WAKEUP):
             slots = batch.receive(port)
             if not slots:
@@ -61,7 +61,9 @@ class UdpEcho:
             row[_RECEIVED] += batch.datagrams
             row[_RECEIVED_BYTES] += batch.octets
             row[_BATCH[slots]] += 1
-            self._loudness.hear(batch.peers, batch.datagrams, batch.weight)
+            loudness.unheard += batch.datagrams
+            if loudness.unheard >= loudness.wanted:
+                loudness.draw(batch.peers, batch.datagrams, batch.weight)
             if batch.uniform:
                 self._admit_all(now)
             else:

