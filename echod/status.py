@@ -58,8 +58,9 @@ class StatusFiles:
         try:
             place.mkdir(mode=0o755, exist_ok=True)
             (place / f"{NAME}.new").touch(_PUBLIC)
+            (place / f"{NAME}.new").unlink()
         except OSError as error:
-            self._give_up(f"{place} cannot be written: {error.strerror}; let it be, or choose another")
+            self._give_up(f"{place} cannot be written: {error.strerror}; give echod's user a directory that can")
 
     def _give_up(self, why: str) -> None:
         self.problem = f"there will be nothing for echod status to read: {why} (status.directory)"

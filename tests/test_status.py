@@ -80,7 +80,6 @@ def test_a_directory_that_goes_disturbs_nobody(tmp_path: Path) -> None:
     """Neither writing nor removing raises."""
     place = tmp_path / "run"
     files = StatusFiles(place)
-    (place / f"{NAME}.new").unlink()
     place.rmdir()
     files.write(b"{}")
     files.remove()
@@ -93,9 +92,8 @@ def test_a_directory_that_cannot_be_had_is_told_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     files = StatusFiles(tmp_path / "file" / "run")
     files.write(b"{}")
-    assert files.problem.endswith(
-        f"{tmp_path}/file/run cannot be written: Not a directory; let it be, or choose another (status.directory)"
-    )
+    reason = f"{tmp_path}/file/run cannot be written: Not a directory; give echod's user a directory that can"
+    assert files.problem.endswith(f"{reason} (status.directory)")
 
 
 def test_the_status_of_another_that_lives_is_left_alone(tmp_path: Path) -> None:
