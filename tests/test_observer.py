@@ -97,6 +97,7 @@ def test_a_generation_that_is_gone_keeps_its_numbers(watched: Watched) -> None:
     """Also those of its last moment, after which nobody looked at its page."""
     watched.page.row(0, UDP)[UdpField.RECEIVED] = 5
     watched.see()
+    watched.see(100.0)  # at rest: no rate has it looked at again
     watched.page.row(0, UDP)[UdpField.RECEIVED] = 6
     watched.observer.take_over(watched.page)
     watched.pages = [page(*BOTH)]
