@@ -8,6 +8,7 @@ The floors. Imports only go down; modules of one floor do not import each other 
     supervisor   7  owns the sockets and generations: start, reload, replace, drain, stop; signals; watchdog
     generation   6  the worker processes of one config: fork, ready, heartbeat, death
     worker       5  one process: one epoll loop over its services
+    observer     4  what the daemon sees of its own work: the snapshot, when something has changed
     udp          4  UdpEcho: receive, admit, reply
     client       4  `echod ping`: asks echo servers and says what became of the question; loaded for that alone
     batch        3  a vector of datagrams: what came in, what goes out, trains
@@ -17,6 +18,7 @@ The floors. Imports only go down; modules of one floor do not import each other 
     announce     2  what the supervisor says of itself: status line, log entries
     dispatch     2  messages on their way out, and what becomes of those that the kernel refuses
     holdings     2  the listening sockets that the supervisor holds for life
+    selftest     2  a probe through each listener, for whoever asks whether echod serves
     vector       1  the memory and the two calls under a batch; the only unsafe module
     sockets      1  open or adopt listening sockets; the only module that binds
     netlink      1  the addresses that are this host's own, as the kernel has them
@@ -25,7 +27,8 @@ The floors. Imports only go down; modules of one floor do not import each other 
     descriptors  1  how many file descriptors there may be
     poll         1  epoll with a callback for each descriptor
     signals      1  signals as bytes on a socket
-    status       1  the status file: written by the supervisor, read by `echod reload`
+    status       1  the status directory: written by the supervisor, read by `echod status` and `echod reload`
+    display      1  what `echod status` shows, drawn on a terminal or as plain text
     systemd      1  sd_notify, passed sockets, the watchdog's interval
     daemonize    1  python-daemon, for hosts without systemd
     configfile   1  where the config comes from

@@ -5,20 +5,23 @@ Owns the words and the last thing said, never a decision. Invariant: every reloa
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from echod import __version__
+from echod import __version__, status
 from echod.configfile import DEFAULT_PATH, Reading
 from echod.core.errors import ConfigError, EchodError, ExitCode
 from echod.core.listener import Listener, Protocol
 from echod.core.plan import Plan
 from echod.core.rate import Rate
+from echod.core.selftest import SelfTest
+from echod.core.snapshot import Activity, LastReload, Snapshot
 from echod.sockets import Buffers
-from echod.status import StatusFile
+from echod.status import StatusFiles
 from echod.systemd import Notifier
 
 MAX_LOGGED_MISTAKES: Final = 20
@@ -33,42 +36,60 @@ _log = structlog.get_logger()
 class Announcer:
     """Speaks for one daemon."""
 
-    def __init__(self, *, path: Path | None, notifier: Notifier, status_file: StatusFile) -> None:
+    def __init__(self, *, path: Path | None, notifier: Notifier, environment: Mapping[str, str]) -> None:
         """Take the config's path, None for the default, and whom to tell."""
         self._path = path or DEFAULT_PATH
         self._notifier = notifier
-        self._status_file = status_file
+        self._environment = environment
+        self._files = StatusFiles(None)
+        self._born = status.birth(os.getpid())
+        self._started, self._started_monotonic = time.time(), time.monotonic()
+        self._config_read: float | None = None
+        self._config_reading: float | None = None
+        self._activity = Activity()
         self._serving = "not serving"
         self._said = ""
         self._refresh_due = 0.0
         self._watchdog_due = 0.0
         self._rate = Rate()
         self._begun = self._finished = self._generation = 0
-        self._code: int = ExitCode.OK
-        self._text = ""
+        self._reload = LastReload()
 
     def starting(self, reading: Reading) -> None:
         """Log the start, and where the config comes from."""
         _log.info("starting", version=__version__, config=str(reading.path or "built-in defaults"))
         if reading.path is None:
             _log.info("defaults_used", message=f"there is no {DEFAULT_PATH}: serving the built-in defaults")
+        self._files = StatusFiles(status.directory(self._environment, reading.config.status.directory))
+        if self._files.problem:
+            _log.warning("status_not_written", message=self._files.problem)
 
     def reading(self, reading: Reading) -> None:
         """Log what is legal but unreasonable in a config that is put to use."""
+        self._config_reading = reading.at
         for warning in reading.warnings:
             place = f"{reading.path}:{warning.line}:{warning.column}"
             _log.warning("config_unreasonable", message=f"{place}: {warning}", key=warning.path)
 
-    def serving(self, listeners: Iterable[Listener], *, workers: int, generation: int) -> None:
+    def serving(
+        self, listeners: Iterable[Listener], *, workers: int, generation: int, self_test: SelfTest | None
+    ) -> None:
         """Take in what is served from now on."""
         self._serving = _count(tuple(listeners), workers)
         self._generation = generation
+        self._config_read = self._config_reading
+        if self_test is not None:
+            self._files.write_self_test(self_test.pack())
+
+    def show(self, activity: Activity) -> None:
+        """Put what the daemon does into the status file."""
+        self._activity = activity
+        self._write()
 
     def ready(self) -> None:
         """Say that the daemon serves, for the first time."""
         self._tell(self._serving)
         _log.info("ready", message=f"ready: {self._serving}")
-        self._write()
 
     def reloading(self) -> None:
         """Say that a reload begins."""
@@ -102,7 +123,7 @@ class Announcer:
     def stopping(self, seconds: float) -> None:
         """Say that the drain begins, and how long it may take."""
         self._notifier.stopping("draining", seconds)
-        self._status_file.remove()
+        self._files.remove()
 
     def refresh(self, datagrams: Callable[[], int], now: float) -> None:
         """Tell the rate where the line has changed; `datagrams` counts those ever received, if it is time to ask."""
@@ -110,7 +131,7 @@ class Announcer:
             return
         self._refresh_due = now + STATUS_SECONDS
         line = f"{self._serving}; {self._rate.per_second(datagrams(), now):,} datagrams/s"
-        if self._code != ExitCode.OK:
+        if self._reload.code != ExitCode.OK:
             line += "; the last reload was rejected, see the journal"
         if line != self._said:
             self._said = line
@@ -131,21 +152,26 @@ class Announcer:
     def _finish(self, code: int, text: str) -> None:
         """Let `echod reload` know how the reload ended."""
         self._finished += 1
-        self._code, self._text = code, text
+        self._reload = LastReload(at=time.time(), code=code, text=text)
         self._write()
 
     def _write(self) -> None:
-        self._status_file.write(
-            {
-                "version": __version__,
-                "pid": os.getpid(),
-                "generation": self._generation,
-                "config": str(self._path),
-                "reloads_begun": self._begun,
-                "reloads_finished": self._finished,
-                "reload": {"code": self._code, "text": self._text},
-            }
+        snapshot = Snapshot(
+            version=__version__,
+            pid=os.getpid(),
+            born=self._born,
+            at=time.time(),
+            started=self._started,
+            started_monotonic=self._started_monotonic,
+            generation=self._generation,
+            config=str(self._path),
+            config_read=self._config_read,
+            reloads_begun=self._begun,
+            reloads_finished=self._finished,
+            reload=self._reload,
+            activity=self._activity,
         )
+        self._files.write(snapshot.pack())
 
 
 def _count(listeners: Sequence[Listener], workers: int) -> str:

@@ -164,10 +164,9 @@ class Batch:
         return self._peers
 
     def came_in_on_loopback(self, slot: int) -> bool:
-        """Tell of a batch that is not uniform whether this slot came in on the loopback interface.
-
-        Said as well of one that cannot be answered wherever it came in.
-        """
+        """Tell whether this slot came in on the loopback interface; said as well of one that has no answer anyway."""
+        if self.uniform:
+            return self.on_loopback
         return self._arrivals[slot] == LOOPBACK_IFINDEX or slot in self.truncated
 
     def weight(self, slot: int) -> int:

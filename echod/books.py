@@ -3,13 +3,18 @@
 Owns the numbers of generations that are gone; reads those of the living from their pages. Never changes a number.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 import structlog
 
-from echod.core.counters import CounterPage, TcpField, UdpField, add, describe
+from echod.core.counters import ROW_FIELDS, UDP_DROPS, UDP_SEND_FAILURES, CounterPage, TcpField, UdpField, add, describe
 from echod.core.listener import Listener, Protocol
 from echod.holdings import Holdings
+
+TRAFFIC_SECONDS: Final = 60.0
+
+_NOTHING: Final = [0] * ROW_FIELDS
 
 _log = structlog.get_logger()
 
@@ -22,6 +27,7 @@ class Books:
         self._holdings = holdings
         self._gone: dict[Listener, list[int]] = {}
         self._reported: dict[str, int] = {}
+        self._traffic_due: float | None = None
 
     def take_over(self, page: CounterPage) -> None:
         """Keep the numbers of a generation whose last worker has exited."""
@@ -33,6 +39,12 @@ class Books:
         for page in living:
             add(totals, page.totals())
         return totals
+
+    def total(self, listener: Listener, living: Iterable[CounterPage]) -> list[int]:
+        """Return the row of one listener, the living pages included."""
+        rows: list[Sequence[int]] = [self._gone.get(listener, _NOTHING)]
+        rows += [row for page in living for row in page.shares(listener)]
+        return list(map(sum, zip(*rows, strict=True)))
 
     def datagrams(self, living: Iterable[CounterPage]) -> int:
         """Return how many datagrams have been received."""
@@ -46,8 +58,12 @@ class Books:
             kernel = {"kernel_drops": drops} if listener.protocol is Protocol.UDP else {}
             _log.info("counters", listener=str(listener), **describe(listener, row), **kernel)
 
-    def log_traffic(self, living: Iterable[CounterPage]) -> None:
-        """Log the sums, if any has changed since they were logged last."""
+    def log_traffic(self, living: Iterable[CounterPage], now: float) -> None:
+        """Log the sums, at most once a minute, if any has changed since they were logged last."""
+        if self._traffic_due is None or now < self._traffic_due:
+            self._traffic_due = self._traffic_due or now + TRAFFIC_SECONDS
+            return
+        self._traffic_due = now + TRAFFIC_SECONDS
         sums = self._sums(living)
         if sums != self._reported:
             self._reported = sums
@@ -64,8 +80,8 @@ class Books:
         sums = {
             "datagrams_received": sum(row[UdpField.RECEIVED] for row in udp),
             "datagrams_replied": sum(row[UdpField.REPLIED] for row in udp),
-            "datagrams_dropped": sum(sum(row[UdpField.DROPPED : UdpField.SEND_FAILED]) for row in udp),
-            "send_failures": sum(sum(row[UdpField.SEND_FAILED :]) for row in udp),
+            "datagrams_dropped": sum(sum(row[UDP_DROPS]) for row in udp),
+            "send_failures": sum(sum(row[UDP_SEND_FAILURES]) for row in udp),
             "kernel_drops": sum(map(self._holdings.kernel_drops, totals)),
         }
         if tcp:

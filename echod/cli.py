@@ -7,8 +7,10 @@ operator can mend is one sentence on stderr, never a traceback.
 import argparse
 import faulthandler
 import gc
+import json
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,14 +19,15 @@ from typing import Final, NoReturn
 
 from setproctitle import setproctitle
 
-from echod import __version__, configfile, kernel, logs, signals, status, systemd
+from echod import __version__, configfile, display, kernel, logs, signals, status, systemd
 from echod.announce import Announcer
-from echod.core.config import in_order, parse_config
+from echod.core.config import find_status_directory, in_order, parse_config
 from echod.core.document import render
 from echod.core.errors import ConfigError, EchodError, ExitCode, UsageError
+from echod.core.overview import Overview, check_text, overview
 from echod.daemonize import detach
 from echod.reload import reload
-from echod.status import StatusFile
+from echod.selftest import listeners_of, run_self_test
 from echod.supervisor import Supervisor
 
 _MAXSIZE_64: Final = 2**63 - 1
@@ -45,6 +48,14 @@ _CHECK_EXAMPLE: Final = """example:
 
 _RELOAD_EXAMPLE: Final = """example (what `systemctl reload echod` does):
   echod reload && echo new config serves"""
+
+
+_STATUS_EXAMPLE: Final = """example:
+  echod status --watch
+  echod status --check && echo it answers
+
+Exit code 0: it runs; 3: it does not; 4: its status cannot be read. With --check 0: each listener answered; 1: one did
+not. Only root and echod's own user can ask in a way that no rule of the config refuses, and that is counted apart."""
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -70,6 +81,10 @@ def _guarded(config: Path | None, command: Callable[[], int]) -> int:
         logs.last_words(f"echod: {error}")
         return error.exit_code
     except KeyboardInterrupt:
+        return ExitCode.OK
+    except BrokenPipeError:
+        # Who read our output has seen enough. What is still in its buffer must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK
     except Exception:  # noqa: BLE001 - whatever it is, the exit code must say so
         logs.last_words(f"echod: this is a defect in echod {__version__}\n{traceback.format_exc()}")
@@ -118,11 +133,30 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     again.set_defaults(command=_reload, config=None)
 
+    _add_status(
+        commands.add_parser(
+            "status",
+            help="tell what the running echod does",
+            description="Tell what the running echod does: traffic, losses and who lost it, workers, loud sources.",
+            epilog=_STATUS_EXAMPLE,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
+
     commands.add_parser("ping", help="ask an echo server and say what became of the question", add_help=False)
 
     # Bare `echod`, and `echod --config FILE`, mean `run`.
     bare = not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help", "--version"))
     return parser.parse_args(["run", *argv] if bare else argv)
+
+
+def _add_status(parser: argparse.ArgumentParser) -> None:
+    _add_config(parser, otherwise=f"{configfile.DEFAULT_PATH}; it says where the status stands")
+    parser.add_argument("--json", action="store_true", help="as JSON, in one line")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--watch", action="store_true", help="again every second")
+    how.add_argument("--check", action="store_true", help="ask each listener, and tell whether it answers")
+    parser.set_defaults(command=_status)
 
 
 def _add_config(parser: argparse.ArgumentParser, *, otherwise: str) -> None:
@@ -146,9 +180,69 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _reload(_arguments: argparse.Namespace) -> int:
     """Ask for a reload and say how it ended."""
-    outcome = reload(status.directory(os.environ) or status.DEFAULT_DIRECTORY)
+    outcome = reload(_status_directory(None))
     print(outcome.text)
     return outcome.code
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    """Tell what the running echod does, or whether it answers."""
+    place = _status_directory(arguments.config)
+    if arguments.check:
+        return _check_listeners(place, as_json=arguments.json)
+    if not arguments.json:
+        if arguments.watch:
+            display.watch(lambda: _overview(place), sys.stdout)
+        display.show(_overview(place), sys.stdout)
+        return ExitCode.OK
+    told = b""
+    while arguments.watch or not told:
+        told, before = status.load(place).pack(), told
+        if told != before:
+            print(told.decode(), end="", flush=True)
+        if arguments.watch:
+            time.sleep(display.WATCH_SECONDS)
+    return ExitCode.OK
+
+
+def _overview(place: Path) -> Overview:
+    snapshot = status.load(place)
+    return overview(
+        snapshot,
+        uptime_seconds=time.monotonic() - snapshot.started_monotonic,
+        when=lambda seconds: time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)),
+    )
+
+
+def _check_listeners(place: Path, *, as_json: bool) -> int:
+    """Send a probe through each listener and tell what came of it."""
+    snapshot = status.load(place)
+    mark = status.read_self_test(place)
+    results = run_self_test(listeners_of(snapshot), mark)
+    passed = all(result.passed for result in results)
+    if not passed and mark != (newer := status.read_self_test(place)):
+        # Reloaded in between: the workers that answer now know another mark.
+        results = run_self_test(listeners_of(status.load(place)), newer)
+        passed = all(result.passed for result in results)
+    if as_json:
+        told = [{"name": str(one.listener), "seconds": one.seconds, "problem": one.problem} for one in results]
+        print(json.dumps(told))
+    else:
+        print(check_text(results))
+    if mark is None:
+        logs.last_words(
+            f"echod: {place / status.SELF_TEST_NAME} cannot be read by this user, so the listeners were asked as any "
+            "client asks, and the config may refuse that; root asks without"
+        )
+    return ExitCode.OK if passed else ExitCode.NO_ANSWER
+
+
+def _status_directory(path: Path | None) -> Path:
+    """Return where an echod with this config, or the default one, has its status."""
+    text = b""
+    with suppress(EchodError):  # a config that may not be read, or has gone, is no reason not to look
+        text = configfile.read_text(path or configfile.DEFAULT_PATH)
+    return status.directory(os.environ, find_status_directory(text)) or status.DEFAULT_DIRECTORY
 
 
 def _ping(words: Sequence[str]) -> int:
@@ -181,7 +275,7 @@ def _serve(path: Path | None, on_serving: Callable[[], None]) -> int:
     supervisor = Supervisor(
         path=path,
         passed=systemd.passed_sockets(os.environ),
-        announcer=Announcer(path=path, notifier=notifier, status_file=StatusFile(status.directory(os.environ))),
+        announcer=Announcer(path=path, notifier=notifier, environment=os.environ),
         on_serving=on_serving,
     )
     # What was imported stays for good: the collector need not walk it, nor un-share its pages from the workers'.

@@ -6,6 +6,7 @@ Owns the reading of that file. Never keeps it: each reload reads anew.
 import errno
 import os
 import stat
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -31,6 +32,8 @@ class Reading:
     text: bytes | None
     config: Config
     warnings: tuple[Mistake, ...] = ()
+    at: float | None = None
+    """When the file was read, in seconds since 1970."""
 
 
 def read(path: Path | None) -> Reading:
@@ -41,9 +44,10 @@ def read(path: Path | None) -> Reading:
     if path is None and not os.path.lexists(DEFAULT_PATH):
         return Reading(path=None, text=None, config=FIRST_TRY)
     path = path or DEFAULT_PATH
+    at = time.time()
     text = read_text(path)
     config, warnings = parse_config(text)
-    return Reading(path=path, text=text, config=config, warnings=warnings)
+    return Reading(path=path, text=text, config=config, warnings=warnings, at=at)
 
 
 def read_text(path: Path) -> bytes:

@@ -10,8 +10,9 @@ import os
 import secrets
 import signal
 import socket
+import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,10 +24,14 @@ from echod.core.config import Config
 from echod.core.counters import CounterPage, SlotField
 from echod.core.errors import ExitCode
 from echod.core.listener import Listener, Protocol
+from echod.core.loudest import unpack_report
 from echod.core.ratelimit import RateLimit
+from echod.core.selftest import SelfTest
+from echod.core.snapshot import WorkerState
 from echod.core.tally import Report
+from echod.observer import Observer
 from echod.poll import READ, Poll
-from echod.worker import DRAIN, OWN, READY, SERVE, Birth, ServedSocket, live, open_channel
+from echod.worker import DRAIN, LOUD, OWN, READY, SERVE, Birth, ServedSocket, live, open_channel
 
 STUCK_AFTER_CHECKS: Final = 5
 """A worker whose heartbeat stood still for so many checks in a row, a second apart, is stuck."""
@@ -37,6 +42,7 @@ STEADY_SECONDS: Final = 10.0
 """A worker that lived so long did not die of its birth: the next one comes without delay."""
 
 _MOST_OF_A_REPORT: Final = 1 << 16
+_CPUCLOCK_SCHED: Final = 2
 
 _log = structlog.get_logger()
 
@@ -80,15 +86,17 @@ class Generation:
         *,
         workers: int,
         poll: Poll,
-        on_report: Callable[[Listener, Report], None],
+        observer: Observer,
+        self_test: SelfTest | None,
     ) -> None:
-        """Make what the workers share; none is there yet. What they report of refusals goes to `on_report`."""
+        """Make what the workers share; none is there yet. What they report goes to the observer."""
         self.number = number
         self.config = config
         self._sockets = sockets
         self._poll = poll
         self._own: Sequence[Network] = ()
-        self._on_report = on_report
+        self._observer = observer
+        self.self_test = self_test
         self._secret = secrets.token_bytes(16)
         self._serving = False
         self._draining = False
@@ -119,6 +127,20 @@ class Generation:
         """Whether every worker's heartbeat moved between the last two checks, or has just begun to."""
         return all(slot.still <= 1 for slot in self.slots)
 
+    def states(self) -> tuple[WorkerState, ...]:
+        """Return how each worker is. To be called after `find_stuck`."""
+        return tuple(
+            WorkerState(
+                worker=slot.number + 1,
+                pid=slot.pid,
+                cpu_seconds=_cpu_seconds(slot.pid),
+                heartbeat_age_seconds=slot.still if slot.still > 1 else 0,
+                restarts=self._observer.restarts[slot.number],
+                connections=self.page.header(slot.number)[SlotField.CONNECTIONS],
+            )
+            for slot in self.slots
+        )
+
     # -- birth
 
     def raise_workers(self, now: float) -> None:
@@ -140,6 +162,7 @@ class Generation:
             rates=self._rates,
             own=self._own,
             secret=self._secret,
+            self_test=self.self_test,
             channel=theirs,
             supervisor=os.getpid(),
         )
@@ -182,9 +205,11 @@ class Generation:
             slot.ready = True
             if self._serving:
                 self._tell(slot, SERVE)
+        elif message.startswith(LOUD):
+            self._observer.heard(unpack_report(message[len(LOUD) :]))
         elif message:
             report = Report.unpack(message)
-            self._on_report(self.page.listeners[report.listener], report)
+            self._observer.refused(self.page.listeners[report.listener], report)
         else:
             self._hang_up(slot)
 
@@ -274,6 +299,16 @@ class Generation:
         if slot.deaths == 0:
             return 0.0
         return float(min(MAX_BACKOFF_SECONDS, MIN_BACKOFF_SECONDS * 2 ** min(slot.deaths - 1, 10)))
+
+
+def _cpu_seconds(pid: int | None) -> float:
+    """Return what a process has used, by its clock (clock_getcpuclockid(3)): one call, without a file of /proc."""
+    if pid is None:
+        return 0.0
+    try:
+        return round(time.clock_gettime(~pid << 3 | _CPUCLOCK_SCHED), 2)
+    except OSError:
+        return 0.0  # it has just exited
 
 
 def _live_and_exit(birth: Birth) -> None:

@@ -7,7 +7,7 @@ Invariant: what leaves here is bound, non-blocking, not inheritable over exec, a
 import errno
 import socket
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
@@ -86,6 +86,37 @@ def open_socket(listener: Listener, buffers: Buffers, *, sibling: bool, bind: bo
         sock.close()
         raise
     return sock
+
+
+def open_probe(listener: Listener, port: int) -> socket.socket:
+    """Make a socket from which to ask this listener, bound to its own address and to a port, 0 for any.
+
+    Bound so, nothing leaves this host where the address has left it. Raises OSError.
+    """
+    tcp = listener.protocol is Protocol.TCP
+    sock = socket.socket(_family(listener), socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        if tcp:
+            # Several connections from one port, to several listeners. Over UDP somebody else could listen in so.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(_bind_address(replace(listener, port=port, address=_reachable(listener))))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def target(listener: Listener) -> tuple[str, int] | tuple[str, int, int, int]:
+    """Return where to ask a listener from this host, as sendto(2) takes it. Raises OSError without its interface."""
+    return _bind_address(replace(listener, address=_reachable(listener)))
+
+
+def _reachable(listener: Listener) -> IPv4Address | IPv6Address:
+    """Return the address itself, or loopback for all addresses of the family."""
+    if not listener.address.is_unspecified:
+        return listener.address
+    return IPv4Address("127.0.0.1") if isinstance(listener.address, IPv4Address) else IPv6Address("::1")
 
 
 def bind_socket(sock: socket.socket, listener: Listener) -> None:
@@ -190,6 +221,8 @@ def _bind_address(listener: Listener) -> tuple[str, int] | tuple[str, int, int, 
     """Return the listener as bind(2) takes it. Raises OSError where there is no interface of that name."""
     if isinstance(listener.address, IPv4Address):
         return str(listener.address), listener.port
+    if listener.zone.isdigit():  # where the interface was hidden from who named the listener
+        return str(listener.address), listener.port, 0, int(listener.zone)
     try:
         scope = socket.if_nametoindex(listener.zone) if listener.zone else 0
     except OSError as error:  # Python 3.11 raises it without an errno

@@ -17,7 +17,6 @@ import structlog
 
 from echod import configfile, logs, signals
 from echod.announce import Announcer, log_buffers, log_listeners
-from echod.books import Books
 from echod.configfile import Reading
 from echod.core.changes import changes
 from echod.core.config import Config
@@ -28,9 +27,10 @@ from echod.core.timers import Agenda
 from echod.descriptors import allow_descriptors
 from echod.generation import MAX_BACKOFF_SECONDS, Death, Generation
 from echod.holdings import Acquisition, Holdings
+from echod.observer import Observer
 from echod.ownership import Ownership
 from echod.poll import READ, Poll
-from echod.refusals import Refusals
+from echod.selftest import choose_mark
 from echod.sockets import Buffers, has_address
 
 RAISE_SECONDS: Final = 10.0
@@ -43,8 +43,6 @@ KILL_GRACE_SECONDS: Final = 2.0
 """Beyond the drain timeout, before workers that are still there are killed."""
 
 NOT_READY: Final = "the workers did not become ready; the entries before this one may say why"
-
-TRAFFIC_SECONDS: Final = 60.0
 
 SPARE_DESCRIPTORS: Final = 256
 """For channels, logs and what is opened for a moment."""
@@ -85,10 +83,8 @@ class Supervisor:
         self._transition: Transition | None = None
         self._retiring: list[Generation] = []
         self._generations = 0
-        self._books = Books(self._holdings)
-        self._refusals = Refusals()
+        self._observer = Observer(self._holdings, monotonic())
         self._ownership: Ownership | None = None
-        self._traffic_due = False
         self._reload_wanted = False
         self._stopping = False
 
@@ -106,8 +102,8 @@ class Supervisor:
                 action(now)
             self._go_on(now)
         self._retire()
-        self._refusals.log_rest()
-        self._books.log_stopped()
+        self._observer.refusals.log_rest()
+        self._observer.books.log_stopped()
 
     # -- start and reload: acquire, raise, wait, commit
 
@@ -138,7 +134,8 @@ class Supervisor:
                 acquisition.sockets,
                 workers=workers,
                 poll=self._poll,
-                on_report=self._refusals.add,
+                observer=self._observer,
+                self_test=choose_mark(config, acquisition.sockets),
             )
         except (OSError, MemoryError) as error:
             self._holdings.abandon(acquisition)
@@ -182,15 +179,15 @@ class Supervisor:
         log_listeners(transition.acquisition.plan)
         log_buffers(transition.acquisition.buffers, self._holdings.smallest_buffers())
         new = self._current
-        self._announcer.serving(new.page.listeners, workers=len(new.slots), generation=new.number)
+        self._announcer.serving(
+            new.page.listeners, workers=len(new.slots), generation=new.number, self_test=new.self_test
+        )
+        self._observe(new, now)
         if old is None:
             self._announcer.ready()
             self._on_serving()
         else:
             self._announcer.reloaded(changes(old.config, config))
-        if not self._traffic_due:
-            self._traffic_due = True
-            self._agenda.at(now + TRAFFIC_SECONDS, self._log_traffic)
 
     def _reload(self, now: float) -> None:
         self._reload_wanted = False
@@ -219,7 +216,7 @@ class Supervisor:
         if signal.SIGCHLD in numbers:
             self._reap(now)
         if signal.SIGUSR1 in numbers:
-            self._books.log_counters(self._pages())
+            self._observer.books.log_counters(self._pages())
         if signal.SIGHUP in numbers:
             self._reload_wanted = True
         if numbers & {signal.SIGTERM, signal.SIGINT}:
@@ -255,7 +252,7 @@ class Supervisor:
     def _retire(self) -> None:
         """Take over the numbers of generations whose last worker has exited."""
         for generation in [each for each in self._retiring if each.gone]:
-            self._books.take_over(generation.page)
+            self._observer.take_over(generation.page)
             self._retiring.remove(generation)
 
     # -- watch
@@ -293,6 +290,8 @@ class Supervisor:
         except OSError as error:
             _log.warning("worker_not_started", worker=number + 1, reason=error.strerror)
             self._agenda.at(now + MAX_BACKOFF_SECONDS, lambda now: self._replace(generation, number, now))
+        else:
+            self._observer.restarts[number] += 1
 
     def _check(self, now: float) -> None:
         """Look after the workers, once a second, and tell the watchdog that all is well only where it is."""
@@ -311,23 +310,24 @@ class Supervisor:
         if self._ownership is not None and self._ownership.look():
             for generation in self._living():
                 generation.set_own_addresses(self._ownership.networks)
-        self._refusals.log_due(now)
+        self._observer.refusals.log_due(now)
         if self._current is not None:
-            self._announcer.refresh(lambda: self._books.datagrams(self._pages()), now)
+            self._announcer.refresh(lambda: self._observer.books.datagrams(self._pages()), now)
+            self._observe(self._current, now)
 
     # -- what it tells
 
     def _pages(self) -> list[CounterPage]:
         return [generation.page for generation in self._living()]
 
-    def _log_traffic(self, now: float) -> None:
-        """Log the traffic, at most once a minute, while the level asks for it."""
-        current = self._current
-        if current is None or current.config.log.level != "debug":
-            self._traffic_due = False
-            return
-        self._books.log_traffic(self._pages())
-        self._agenda.at(now + TRAFFIC_SECONDS, self._log_traffic)
+    def _observe(self, current: Generation, now: float) -> None:
+        """Tell what is different since the last look."""
+        pages = self._pages()
+        activity = self._observer.look(current.page.listeners, pages, current.states(), now)
+        if activity is not None:
+            self._announcer.show(activity)
+        if current.config.log.level == "debug":
+            self._observer.books.log_traffic(pages, now)
 
 
 def _buffers(config: Config) -> Buffers:

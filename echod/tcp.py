@@ -79,10 +79,11 @@ class TcpEcho:
         row: memoryview,
         tally: Tally,
         timeouts: Timeouts,
+        test_port: int | None = None,
     ) -> None:
         """Share the worker's poll, access lists, ledger and buffer of READ_BYTES.
 
-        Count into this listener's row, and into its tally of the refused.
+        Count into this listener's row, and into its tally of the refused. Self tests come from `test_port`.
         """
         self.poll = poll
         self.buffer = buffer
@@ -96,6 +97,7 @@ class TcpEcho:
         self._tally = tally
         self._timeouts = timeouts
         self.stall_seconds = timeouts.stall
+        self._test_port = test_port
         self._paused_until: float | None = None
         self._drain_until: float | None = None
 
@@ -122,7 +124,7 @@ class TcpEcho:
                 self._pause(now)
                 return
             sock.setblocking(False)
-            self._take(sock, address[0], now)
+            self._take(sock, address[0], address[1], now)
 
     def _pause(self, now: float) -> None:
         """Stop accepting for a while: with the listener in the poll, the loop would spin."""
@@ -131,10 +133,12 @@ class TcpEcho:
             self.poll.unregister(self._listener.fileno())
             self._paused_until = now + ACCEPT_PAUSE_SECONDS
 
-    def _take(self, sock: socket.socket, host: str, now: float) -> None:
+    def _take(self, sock: socket.socket, host: str, port: int, now: float) -> None:
         """Take a connection on, or close it at once where its source may not be answered or there are too many."""
         self.row[TcpField.ACCEPTED] += 1
-        if not self._access.admits(host):
+        # Nobody but this host itself can have a handshake with the address that it asks as its own.
+        self_test = port == self._test_port and sock.getsockname()[0] == host
+        if not (self_test or self._access.admits(host)):
             self._refuse(sock, host, Close.ACCESS)
             return
         key = self._ledger.key(host)
@@ -144,7 +148,7 @@ class TcpEcho:
             self._ledger.leave(place)
             self._refuse(sock, host, refusal)
             return
-        connection = Connection(self, sock, place, now)
+        connection = Connection(self, sock, place, now, self_test=self_test)
         try:
             self.poll.register(sock.fileno(), READ, connection.on_ready)
         except OSError:  # no memory, or no watch left (epoll_ctl(2))
@@ -162,7 +166,7 @@ class TcpEcho:
 
     def end(self, connection: "Connection", reason: Close) -> None:
         """End a connection: what the kernel took still goes out, then FIN."""
-        self.row[TcpField.CLOSED + reason] += 1
+        self.row[TcpField.CLOSED + (Close.SELF_TEST if connection.self_test else reason)] += 1
         self._ledger.leave(connection.place)
         self._open.remove(connection)
         self.poll.unregister(connection.sock.fileno())
@@ -232,11 +236,12 @@ class TcpEcho:
 class Connection:
     """One accepted connection. It `holds` what was received and the kernel has not yet taken to send."""
 
-    __slots__ = ("_echo", "_held", "moved", "place", "sock")
+    __slots__ = ("_echo", "_held", "moved", "place", "self_test", "sock")
 
-    def __init__(self, echo: TcpEcho, sock: socket.socket, place: int, now: float) -> None:
-        """Take a non-blocking socket and its place in the ledger."""
+    def __init__(self, echo: TcpEcho, sock: socket.socket, place: int, now: float, *, self_test: bool) -> None:
+        """Take a non-blocking socket, its place in the ledger, and whether it is echod's own probe."""
         self._echo = echo
+        self.self_test = self_test
         self._held = b""
         self.sock = sock
         self.place = place

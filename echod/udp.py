@@ -9,9 +9,11 @@ from typing import Final
 
 from echod.batch import Batch
 from echod.core.admission import Admission, Drop, address_of
-from echod.core.counters import UdpField, send_failed_field
+from echod.core.counters import UdpField, send_failed_field, train_place
+from echod.core.loudest import Loudness
 from echod.core.tally import Tally
 from echod.port import Port
+from echod.vector import SLOTS
 
 MAX_BATCHES_PER_WAKEUP: Final = 8
 """Batches of one socket in one turn of the loop, so that a flood on it starves no other."""
@@ -26,14 +28,29 @@ _RECEIVED: Final = int(UdpField.RECEIVED)
 _RECEIVED_BYTES: Final = int(UdpField.RECEIVED_BYTES)
 _REPLIED: Final = int(UdpField.REPLIED)
 _REPLIED_BYTES: Final = int(UdpField.REPLIED_BYTES)
+_BATCH: Final = [UdpField.BATCHES + max(slots - 1, 0).bit_length() for slots in range(SLOTS + 1)]
+"""The place of a batch by the slots that it filled."""
 
 
 class UdpEcho:
     """One UDP socket of a worker."""
 
-    def __init__(self, port: Port, batch: Batch, admission: Admission, row: memoryview, tally: Tally) -> None:
-        """Share the worker's batch and admission; count into this listener's row, and into its tally of the refused."""
+    def __init__(  # noqa: PLR0913 - each is a part that the worker owns and shares out
+        self,
+        port: Port,
+        batch: Batch,
+        admission: Admission,
+        row: memoryview,
+        *,
+        tally: Tally,
+        loudness: Loudness,
+    ) -> None:
+        """Share the worker's batch, admission and what it knows of loud sources.
+
+        Count into this listener's row, and into its tally of the refused.
+        """
         self.port = port
+        self._loudness = loudness
         self._batch = batch
         self._admission = admission
         self._row = row
@@ -42,12 +59,17 @@ class UdpEcho:
     def on_readable(self, now: float) -> None:
         """Answer what is queued, at most MAX_BATCHES_PER_WAKEUP batches of it."""
         batch, admission, row, port = self._batch, self._admission, self._row, self.port
+        loudness = self._loudness
         for _ in range(MAX_BATCHES_PER_WAKEUP):
             slots = batch.receive(port)
             if not slots:
                 return
             row[_RECEIVED] += batch.datagrams
             row[_RECEIVED_BYTES] += batch.octets
+            row[_BATCH[slots]] += 1
+            loudness.unheard += batch.datagrams
+            if loudness.unheard >= loudness.wanted:
+                loudness.draw(batch.peers, batch.datagrams, batch.weight)
             counts = admission.counts_this_batch()
             if not batch.uniform:
                 self._admit_each(now, counts=counts)
@@ -68,9 +90,9 @@ class UdpEcho:
         spared = admission.spared
         refused, due = admission.admit_all(batch.peers, on_loopback=batch.on_loopback, counts=counts, now=now)
         if refused:
-            self._refuse_each(refused)
+            self._refuse_each(refused, now, counts=counts)
         for slot in due:
-            self._look_closer(slot)
+            self._look_closer(slot, batch.peers[slot])
         if admission.spared != spared:
             self._row[UdpField.SPARED] += admission.spared - spared
 
@@ -81,27 +103,57 @@ class UdpEcho:
         for slot, peer in enumerate(batch.peers):
             weight, on_loopback = batch.weight(slot), batch.came_in_on_loopback(slot)
             unicast, truncated = slot not in batch.not_unicast, slot in batch.truncated
+            if weight > 1:
+                self._row[UdpField.TRAIN_DATAGRAMS] += weight
+                self._row[train_place(weight)] += 1
             drop = admission.admit(peer, on_loopback=on_loopback, unicast=unicast, truncated=truncated)
-            if drop is not None:
+            if drop is Drop.SOURCE_PORT_OWN and admission.may_be_test(peer):
+                self._look_for_test(slot, now, counts=counts)
+            elif drop is not None:
                 self._refuse(slot, drop, weight)
-                continue
-            within = admission.take(peer, weight, now)
-            if within < weight:
-                self._refuse(slot, Drop.RATE, weight - within)
-            if counts and within and admission.count(peer, within):
-                self._look_closer(slot)
+            else:
+                self._admit(slot, peer, now, counts=counts)
         if admission.spared != spared:
             self._row[UdpField.SPARED] += admission.spared - spared
 
-    def _look_closer(self, slot: int) -> None:
+    def _admit(self, slot: int, peer: bytes, now: float, *, counts: bool) -> None:
+        """Answer as much of a slot as the limits allow, but what goes round."""
+        admission, weight = self._admission, self._batch.weight(slot)
+        within = admission.take(peer, weight, now)
+        if within < weight:
+            self._refuse(slot, Drop.RATE, weight - within)
+        if counts and within and admission.count(peer, within):
+            self._look_closer(slot, peer)
+
+    def _look_for_test(self, slot: int, now: float, *, counts: bool) -> None:
+        """Answer a self test; judge all else from the port of these as what comes from any other port."""
+        batch, admission = self._batch, self._admission
+        peer, weight = batch.peers[slot], batch.weight(slot)
+        if weight == 1 and admission.is_test(peer, batch.last_datagram(slot)):
+            self._row[UdpField.SELF_TEST] += 1
+            return
+        drop = admission.judge_address(peer, on_loopback=batch.came_in_on_loopback(slot))
+        if drop is None and slot in batch.truncated:
+            drop = Drop.TRUNCATED
+        if drop is not None:
+            self._refuse(slot, drop, weight)
+        else:
+            self._admit(slot, peer, now, counts=counts)
+
+    def _look_closer(self, slot: int, peer: bytes) -> None:
         """Refuse the last datagram of a slot if it goes round."""
-        peer = self._batch.peers[slot]
         if self._admission.repeats(peer, self._batch.last_datagram(slot)):
             self._refuse(slot, Drop.LOOP, 1)
 
-    def _refuse_each(self, refused: dict[int, Drop]) -> None:
+    def _refuse_each(self, refused: dict[int, Drop], now: float, *, counts: bool) -> None:
         """Leave these slots, of one datagram each, unanswered: what they have in common is counted at once."""
-        peers = self._batch.peers
+        peers, may_be_test = self._batch.peers, self._admission.may_be_test
+        if Drop.SOURCE_PORT_OWN in refused.values():
+            for slot in [
+                slot for slot, drop in refused.items() if drop is Drop.SOURCE_PORT_OWN and may_be_test(peers[slot])
+            ]:
+                del refused[slot]
+                self._look_for_test(slot, now, counts=counts)
         self._batch.refuse_each(refused)
         alike = Counter((drop, address_of(peers[slot])) for slot, drop in refused.items())
         for (drop, address), datagrams in alike.items():

@@ -27,7 +27,9 @@ from echod.core.connections import ConnectionLedger
 from echod.core.counters import CounterPage, SlotField
 from echod.core.listener import Listener, Protocol
 from echod.core.loops import BATCHES, Circulation
+from echod.core.loudest import Loudness
 from echod.core.ratelimit import RateLimit
+from echod.core.selftest import SelfTest
 from echod.core.tally import Tally
 from echod.poll import READ, SHARED, Poll
 from echod.port import Port
@@ -40,6 +42,8 @@ SERVE: Final = b"s"
 """To the worker: begin to answer."""
 OWN: Final = b"o"
 """To the worker: these networks, packed behind it, are this host's own from now on."""
+LOUD: Final = b"l"
+"""To the supervisor: the report of `Loudness`, packed behind it. (A report of the refused begins with a bracket.)"""
 DRAIN: Final = b"d"
 """To the worker: finish what is under way, then exit. The end of the channel says it too."""
 
@@ -82,6 +86,8 @@ class Birth:
     own: Sequence[Network]
     """What this host takes for its own addresses."""
     secret: bytes
+    self_test: SelfTest | None
+    """The mark of this daemon's own probes, where it has one."""
     channel: socket.socket
     supervisor: int
     """Its process id."""
@@ -100,6 +106,7 @@ class Worker:
         self._udp: list[tuple[UdpEcho, bool]] = []
         self._tcp: list[TcpEcho] = []
         self._tallies: list[Tally] = []
+        self._loudness = Loudness(Random().random)  # noqa: S311 - it protects no secret
         config = birth.config.access
         self._access = Access(
             allow=[network for entry in config.allow for network in entry.networks],
@@ -114,9 +121,10 @@ class Worker:
 
     def _set_up_admission(self) -> Admission:
         birth, guard, limits = self._birth, self._birth.config.guard, self._birth.config.limits
+        own_ports = [listener.port for listener in birth.page.listeners if listener.protocol is Protocol.UDP]
         rules = Rules(
             self._access,
-            own_ports=[listener.port for listener in birth.page.listeners if listener.protocol is Protocol.UDP],
+            own_ports=own_ports if birth.self_test is None else [*own_ports, birth.self_test.port],
             min_source_port=guard.min_source_port,
             refuse_source_ports=guard.refuse_source_ports,
         )
@@ -127,6 +135,7 @@ class Worker:
             spare=_spare(limits),
             circulation=Circulation(sources=limits.sources) if guard.loop_breaker else None,
             gap=_gap(),
+            self_test=birth.self_test,
         )
         admission.set_own_addresses(birth.own)
         return admission
@@ -143,7 +152,8 @@ class Worker:
         for each in birth.sockets:
             if each.listener.protocol is Protocol.UDP:
                 row = birth.page.row(birth.slot, each.listener)
-                echo = UdpEcho(Port(each.sock), batch, self._admission, row, self._tally(each.listener))
+                tally = self._tally(each.listener)
+                echo = UdpEcho(Port(each.sock), batch, self._admission, row, tally=tally, loudness=self._loudness)
                 self._udp.append((echo, each.shared))
 
     def _set_up_tcp(self) -> None:
@@ -167,6 +177,7 @@ class Worker:
                     row=birth.page.row(birth.slot, each.listener),
                     tally=self._tally(each.listener),
                     timeouts=Timeouts(idle=limits.idle_timeout_seconds, stall=limits.stall_timeout_seconds),
+                    test_port=birth.self_test.port if birth.self_test is not None else None,
                 )
                 self._tcp.append(echo)
 
@@ -190,9 +201,11 @@ class Worker:
         """
         for echo in self._tcp:
             echo.on_deadline(now)
-        for report in [report for tally in self._tallies for report in tally.reports()]:
+        reports = [report.pack() for tally in self._tallies for report in tally.reports()]
+        loud = self._loudness.report()
+        for report in reports if loud is None else [*reports, LOUD + loud]:
             with suppress(OSError):  # the supervisor is behind, or gone; the counters have it
-                self._channel.send(report.pack(), socket.MSG_DONTWAIT)
+                self._channel.send(report, socket.MSG_DONTWAIT)
         deadlines = [echo.next_deadline() for echo in self._tcp]
         return min([now + HEARTBEAT_SECONDS, *(deadline for deadline in deadlines if deadline is not None)])
 

@@ -26,7 +26,15 @@ ECHOD: Final = (sys.executable, "-m", "echod")
 SECONDS: Final = 15.0
 """How long a condition may take that is met at once on a machine with nothing else to do."""
 
-_MANAGED: Final = ("NOTIFY_SOCKET", "INVOCATION_ID", "JOURNAL_STREAM", "LISTEN_", "WATCHDOG_", "NO_COLOR")
+_MANAGED: Final = (
+    "NOTIFY_SOCKET",
+    "INVOCATION_ID",
+    "JOURNAL_STREAM",
+    "LISTEN_",
+    "WATCHDOG_",
+    "NO_COLOR",
+    "RUNTIME_DIRECTORY",
+)
 _FIRST_PORT, _LAST_PORT = 15_000, 32_000  # below what the kernel gives to outgoing sockets
 
 Found = TypeVar("Found")
@@ -122,6 +130,7 @@ class Daemon:
         """Start it behind the `prefix` of another command; without a config, none is named."""
         self.config_path = folder / "echod.yaml"
         self.stderr_path = folder / "stderr"
+        self.status_path = folder / "run"
         self._entries: list[dict[str, Any]] = []
         self._read = 0
         named: tuple[str, ...] = ()
@@ -132,7 +141,7 @@ class Daemon:
             self.process = subprocess.Popen(
                 [*prefix, *ECHOD, *command, *named],
                 cwd=REPOSITORY,
-                env=environment(**(variables or {})),
+                env=environment(**({"RUNTIME_DIRECTORY": str(self.status_path)} | dict(variables or {}))),
                 stdin=subprocess.DEVNULL,
                 stdout=stderr,
                 stderr=stderr,
@@ -214,6 +223,11 @@ class Daemon:
         }
 
     # -- what it is
+
+    def status(self) -> dict[str, Any]:
+        """Return what it says of itself in its status file."""
+        told: dict[str, Any] = json.loads((self.status_path / "status.json").read_bytes())
+        return told
 
     def workers(self) -> list[int]:
         """Return the process ids of the workers that live."""

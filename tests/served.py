@@ -8,14 +8,25 @@ from loopback import at, listener
 
 from echod.batch import Batch
 from echod.core.admission import Access, Admission, Rules
-from echod.core.counters import SEND_ERRORS, CounterPage, UdpField, describe
+from echod.core.counters import (
+    UDP_BATCHES,
+    UDP_DROPS,
+    UDP_SEND_FAILURES,
+    UDP_TRAINS,
+    CounterPage,
+    UdpField,
+    describe,
+)
 from echod.core.loops import Circulation
+from echod.core.loudest import Loudness
 from echod.core.ratelimit import RateLimit
+from echod.core.selftest import SelfTest
 from echod.core.tally import Tally
 from echod.port import Port
 from echod.udp import UdpEcho
 
 LISTENER = listener()
+FEWEST, MOST = (1, 2, 3, 5, 9, 17, 33), (1, 2, 4, 8, 16, 32, 64)
 BATCH = Batch()
 
 
@@ -43,6 +54,7 @@ class Served:
         spare: Callable[[int], int] = lambda _refused: 0,
         loop_breaker: bool = True,
         batch: Batch = BATCH,
+        self_test: SelfTest | None = None,
     ) -> None:
         """Serve on this socket, whose port is always one of our own. Each batch is counted, not one in eight."""
         size = CounterPage.size(slots=1, listeners=1, places=0)
@@ -50,10 +62,17 @@ class Served:
         self.row = page.row(0, LISTENER)
         self.sock = sock
         self.tally = Tally(0)
-        own = rules(sock.getsockname()[1], *own_ports, allow=allow)
-        circulation = Circulation(sources=1024) if loop_breaker else None
-        self.admission = Admission(own, sources=1024, limit=limit, spare=spare, circulation=circulation)
-        self.echo = UdpEcho(Port(sock), batch, self.admission, self.row, self.tally)
+        test_ports = [] if self_test is None else [self_test.port]
+        self.admission = Admission(
+            rules(sock.getsockname()[1], *own_ports, *test_ports, allow=allow),
+            sources=1024,
+            limit=limit,
+            spare=spare,
+            circulation=Circulation(sources=1024) if loop_breaker else None,
+            self_test=self_test,
+        )
+        self.loudness = Loudness(lambda: 0.5)
+        self.echo = UdpEcho(Port(sock), batch, self.admission, self.row, tally=self.tally, loudness=self.loudness)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -64,8 +83,12 @@ class Served:
         """Answer what is queued; return the row by name. Asserts that received = replied + drops + failures."""
         self.echo.on_readable(now)
         row = self.row
-        drops = sum(row[UdpField.DROPPED : UdpField.SEND_FAILED])
-        failures = sum(row[UdpField.SEND_FAILED : UdpField.SEND_FAILED + len(SEND_ERRORS) + 1])
+        drops, failures = sum(row[UDP_DROPS]), sum(row[UDP_SEND_FAILURES])
         assert row[UdpField.RECEIVED] == row[UdpField.REPLIED] + drops + failures
+        in_slots = row[UdpField.RECEIVED] - row[UdpField.TRAIN_DATAGRAMS] + sum(row[UDP_TRAINS])
+        batches = row[UDP_BATCHES]
+        # Of n slots, a batch stands in the place of the powers of two that n lies between.
+        least, most = (sum(n * count for n, count in zip(sizes, batches, strict=True)) for sizes in (FEWEST, MOST))
+        assert least <= in_slots <= most
         assert row[UdpField.REPLIED_BYTES] <= row[UdpField.RECEIVED_BYTES]
         return describe(LISTENER, row)

@@ -33,6 +33,7 @@ class TcpWorker:
         stall: float = 30.0,
         send_buffer: int = 0,
         deny: str = "192.0.2.0/24",
+        test_port: int | None = None,
     ) -> None:
         """Listen; a send buffer, where given, is that of every connection. All are allowed but those of one network."""
         self.server = open_socket(listener(host, protocol=Protocol.TCP), BUFFERS, sibling=False)
@@ -55,6 +56,7 @@ class TcpWorker:
             row=self.row,
             tally=self.tally,
             timeouts=Timeouts(idle=idle, stall=stall),
+            test_port=test_port,
         )
         self.echo.listen()
 

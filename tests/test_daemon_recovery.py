@@ -161,14 +161,16 @@ def test_a_crash_loop_backs_off_and_the_other_worker_serves(echod: Callable[...,
 
 
 def test_an_idle_echod_wakes_at_most_once_a_second(echod: Callable[..., Daemon]) -> None:
-    """Over five seconds without traffic no process wakes more than seven times."""
+    """Over five seconds without traffic no process wakes more than seven times, and the status is not written."""
     daemon, port = serve(echod)
-    assert ask(port) == b"hi"
+    written = daemon.status()["at"]
     pids = [daemon.pid, *daemon.workers()]
     before = [switches(pid) for pid in pids]
     time.sleep(5)  # the measured interval itself
     woken = [switches(pid) - count for pid, count in zip(pids, before, strict=True)]
     assert all(count <= 7 for count in woken), woken
+    assert daemon.status()["at"] == written
+    assert ask(port) == b"hi"
 
 
 def switches(pid: int) -> int:

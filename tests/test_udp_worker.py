@@ -17,11 +17,12 @@ from echod.core.addresses import pack_networks
 from echod.core.admission import Drop
 from echod.core.config import Config, LimitsConfig
 from echod.core.counters import CounterPage, SlotField, describe
+from echod.core.loudest import unpack_report
 from echod.core.ratelimit import RateLimit
 from echod.core.tally import Report
 from echod.netlink import MAX_OWN
 from echod.udp import UdpEcho
-from echod.worker import DRAIN, OWN, READY, SERVE, Birth, ServedSocket, Worker, open_channel
+from echod.worker import DRAIN, LOUD, OWN, READY, SERVE, Birth, ServedSocket, Worker, open_channel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +69,7 @@ def worker(config: Config | None = None, host: str = "127.0.0.1") -> Iterator[Ha
             rates=rates if born.limits.datagrams_per_second else None,
             own=(),
             secret=b"secret",
+            self_test=None,
             channel=theirs,
             supervisor=os.getpid(),
         )
@@ -127,8 +129,8 @@ def test_a_worker_hears_of_as_many_addresses_as_can_be_known() -> None:
         assert judge(peer("::1:0:7"), on_loopback=False, unicast=True, truncated=False) is Drop.SOURCE_IS_SELF
 
 
-def test_a_worker_reports_who_was_refused() -> None:
-    """At its deadline it tells the supervisor, once, by listener, reason and address."""
+def test_a_worker_reports_who_was_refused_and_who_was_loud() -> None:
+    """At its deadline it tells the supervisor, once, by listener, reason and address, and by source."""
     with worker(Config.model_validate({"access": {"deny": ["127.0.0.0/8"]}})) as hands, udp_client() as client:
         for _ in range(3):
             deliver(hands.server, client.sendto, b"x", at(hands.server))
@@ -137,6 +139,8 @@ def test_a_worker_reports_who_was_refused() -> None:
         hands.worker._on_deadline(0.0)
         report = Report(listener=0, reason=Drop.ACCESS, refused=3, sources={"127.0.0.1": 3}, more=False)
         assert Report.unpack(hands.channel.recv(65_536)) == report
+        loud = hands.channel.recv(65_536)
+        assert (loud[:1], unpack_report(loud[1:])) == (LOUD, [("127.0.0.1", 3)])
         hands.worker._on_deadline(1.0)
         with pytest.raises(BlockingIOError):
             hands.channel.recv(65_536)

@@ -10,6 +10,7 @@ every table is keyed by Python's keyed hash, and nobody can aim at a bucket of i
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import IntEnum
+from functools import partial
 from ipaddress import IPv6Network, ip_address, ip_network
 from struct import Struct
 from typing import Final
@@ -17,6 +18,7 @@ from typing import Final
 from echod.core.addresses import AddressMap, Network
 from echod.core.loops import Circulation
 from echod.core.ratelimit import RateLimit
+from echod.core.selftest import SelfTest
 
 
 class Drop(IntEnum):
@@ -135,6 +137,17 @@ class Rules:
         doubtful = self._doubtful_octets[peer_length, on_loopback]
         return 1 not in ports.translate(self._doubtful_ports) and 1 not in octets.translate(doubtful)
 
+    def judge_address(self, peer: bytes, *, on_loopback: bool) -> Verdict:
+        """Decide on a peer by its address alone."""
+        length = len(peer)
+        _, address = _PEER4.unpack(peer) if length == _PEER4.size else _read_peer6(peer)
+        return self._maps[length, on_loopback].verdict(address)
+
+    def is_own(self, peer: bytes) -> bool:
+        """Tell whether the address of a peer is one of this host's own, loopback included."""
+        address = ip_address(address_of(peer))
+        return address.is_loopback or self.judge_address(peer, on_loopback=False) is Drop.SOURCE_IS_SELF
+
     def judge(self, peer: bytes, *, on_loopback: bool) -> Verdict:
         """Decide on a peer, whose datagram came in on the loopback interface or on another."""
         return self.judge_each([peer], on_loopback=on_loopback).get(peer)
@@ -171,12 +184,9 @@ def _compile(levels: Iterable[tuple[Iterable[Network], Verdict]], version: int) 
 
 def _doubtful_octets(compiled: AddressMap[Verdict], bits: int) -> bytes:
     """Return for each first octet of an address, of so many bits, 0 where it tells that it is admitted, else 1."""
-    doubtful = bytearray(256)
-    for octet in range(256):
-        first, last = octet << bits - 8, ((octet + 1) << bits - 8) - 1
-        one_verdict = bisect_right(compiled.starts, first) == bisect_right(compiled.starts, last)
-        doubtful[octet] = not one_verdict or compiled.verdict(first) is not None
-    return bytes(doubtful)
+    place, step = partial(bisect_right, compiled.starts), 1 << bits - 8
+    firsts = range(0, 256 * step, step)
+    return bytes(place(first) != place(first + step - 1) or compiled.verdict(first) is not None for first in firsts)
 
 
 def sources_of(peers: Sequence[bytes]) -> list[bytes]:
@@ -206,13 +216,16 @@ class Admission:
         spare: Callable[[int], int] = lambda _refused: 0,
         circulation: Circulation | None = None,
         gap: Callable[[], int] = lambda: 1,
+        self_test: SelfTest | None = None,
     ) -> None:
         """Remember at most so many peers. `spare` says how many of those over the limit are answered all the same.
 
         Without `circulation` no loop is broken. `gap` says how many batches on from one that is counted for it the next
-        is: 1 or more, BATCHES on the average.
+        is: 1 or more, BATCHES on the average. The port of `self_test` must be one of the own ports of the rules.
         """
         self._rules = rules
+        self._self_test = self_test
+        self._test_port = self_test.port.to_bytes(2, "big") if self_test is not None else None
         self._sources = sources
         self._limit = limit
         self._spare = spare
@@ -240,10 +253,7 @@ class Admission:
         return self._circulation is not None
 
     def admits_all(self, names: bytes, peer_length: int, *, on_loopback: bool) -> bool:
-        """Tell in a look or two whether a batch may be answered as it is, if it is not to be counted: most may.
-
-        As of `Rules.clear_all`, others may be answered too.
-        """
+        """Tell by `Rules.clear_all` whether a batch may be answered as it is: most may, if they are not to be counted."""
         return self._limit is None and self._rules.clear_all(names, peer_length, on_loopback=on_loopback)
 
     def admit_all(
@@ -292,6 +302,23 @@ class Admission:
             return Drop.DESTINATION_NOT_UNICAST
         drop = self._rules.judge(peer, on_loopback=on_loopback)
         return Drop.TRUNCATED if drop is None and truncated else drop
+
+    # -- what came from the port of self tests, and was refused for it
+
+    def may_be_test(self, peer: bytes) -> bool:
+        """Tell whether a peer has the port of self tests: then it is to be judged by the two below instead."""
+        return peer[2:4] == self._test_port
+
+    def is_test(self, peer: bytes, datagram: bytes) -> bool:
+        """Tell whether a datagram from that port is a self test: from this host, and with the secret."""
+        test = self._self_test
+        return test is not None and datagram == test.secret and self._rules.is_own(peer)
+
+    def judge_address(self, peer: bytes, *, on_loopback: bool) -> Verdict:
+        """Decide on a peer with that port as if it had any other."""
+        return self._rules.judge_address(peer, on_loopback=on_loopback)
+
+    # -- rate and loops
 
     def take(self, peer: bytes, datagrams: int, now: float) -> int:
         """Charge the source for so many datagrams; return how many may be answered."""

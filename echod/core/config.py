@@ -104,6 +104,14 @@ class LogConfig(BaseModel):
     ] = "auto"
 
 
+class StatusConfig(BaseModel):
+    """What `echod status` reads. `auto` is the directory that the service manager made, or /run/echod for root."""
+
+    model_config = _STRICT
+
+    directory: values.Directory = "auto"
+
+
 class Config(BaseModel):
     """Everything that an operator can set. `workers: auto` is one for each CPU that the process may use."""
 
@@ -126,6 +134,7 @@ class Config(BaseModel):
     tcp: Annotated[TcpConfig, _SECTION] = TcpConfig()
     drain_timeout_seconds: Annotated[int, values.whole_number(0, 3_600)] = 10
     log: Annotated[LogConfig, _SECTION] = LogConfig()
+    status: Annotated[StatusConfig, _SECTION] = StatusConfig()
 
 
 FIRST_TRY = Config(
@@ -141,6 +150,7 @@ _MODELS: Mapping[str, type[BaseModel]] = {
     "udp": UdpConfig,
     "tcp": TcpConfig,
     "log": LogConfig,
+    "status": StatusConfig,
 }
 
 
@@ -158,6 +168,18 @@ def parse_config(data: bytes) -> tuple[Config, tuple[Mistake, ...]]:
     if mistakes:
         raise ConfigError(in_order(mistakes))
     return config, in_order(_warnings(config, document))
+
+
+def find_status_directory(data: bytes) -> str:
+    """Return `status.directory` of a config file, as far as it can be made out, whatever mistakes there are beside it.
+
+    Who asks after an echod that runs must find it also while its config is being edited.
+    """
+    try:
+        section = read(data).value.get("status")
+        return StatusConfig.model_validate(section).directory if section else StatusConfig().directory
+    except (ConfigError, ValidationError):
+        return StatusConfig().directory
 
 
 def in_order(mistakes: Iterable[Mistake]) -> tuple[Mistake, ...]:

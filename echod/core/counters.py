@@ -15,9 +15,12 @@ from typing import Final
 
 from echod.core.admission import Drop
 from echod.core.listener import Listener, Protocol
+from echod.core.snapshot import BATCH_SIZES, TRAIN_LENGTHS
 
-ROW_FIELDS: Final = 40
-"""Numbers in a row: 320 bytes, whole cache lines, so that two workers never write to one."""
+ROW_FIELDS: Final = 56
+"""Numbers in a row: 448 bytes, whole cache lines, so that two workers never write to one."""
+
+ROW_BYTES: Final = 8 * ROW_FIELDS
 
 HEADER_FIELDS: Final = 8
 
@@ -57,10 +60,25 @@ class UdpField(IntEnum):
     """Received by a worker that died before it said what became of them."""
     SPARED = 5
     """Admitted though over a limit: one in `limits.leak` of those, or in a dry run all. Each has its end besides."""
+    SELF_TEST = 6
+    """Self tests that were admitted. Each has its end besides: it is received and, if all is well, replied."""
+    TRAIN_DATAGRAMS = 7
+    """Received in trains."""
     DROPPED = 8
     """The first of the drops: that of reason r stands at DROPPED + r."""
     SEND_FAILED = 28
     """The first of the send failures, in the order of SEND_ERRORS, then all others."""
+    BATCHES = 40
+    """The first of the receives, by how many slots they filled, in powers of two: that of n slots stands at
+    BATCHES + (n - 1).bit_length(), in the places of BATCH_SIZES."""
+    TRAINS = 48
+    """The first of the trains received, by their length: see `train_place`."""
+
+
+UDP_DROPS: Final = slice(UdpField.DROPPED, UdpField.SEND_FAILED)
+UDP_SEND_FAILURES: Final = slice(UdpField.SEND_FAILED, UdpField.SEND_FAILED + len(SEND_ERRORS) + 1)
+UDP_BATCHES: Final = slice(UdpField.BATCHES, UdpField.BATCHES + len(BATCH_SIZES))
+UDP_TRAINS: Final = slice(UdpField.TRAINS, UdpField.TRAINS + len(TRAIN_LENGTHS))
 
 
 class TcpField(IntEnum):
@@ -98,12 +116,31 @@ class Close(IntEnum):
     """Its source may not be answered (`access`): closed at once."""
     NO_MEANS = 10
     """The host had no memory or epoll watch left for it: closed at once."""
+    SELF_TEST = 11
+    """It was a self test, however it ended; where one was refused, the reason of that counts."""
+
+
+TCP_CLOSED: Final = slice(TcpField.CLOSED + 1, TcpField.CLOSED + max(Close) + 1)
+
+
+DROP_PLACES: Final = {drop.name.lower(): UdpField.DROPPED + drop for drop in Drop}
+SEND_FAILED_PLACES: Final = {
+    name: UdpField.SEND_FAILED + index
+    for index, name in enumerate([*(errno.errorcode[error] for error in SEND_ERRORS), "other"])
+}
+CLOSED_PLACES: Final = {reason.name.lower(): TcpField.CLOSED + reason for reason in Close}
+"""Where in a row the drops, send failures and ends are, by their names."""
 
 
 def send_failed_field(error: int) -> int:
     """Return where in a UDP row the failures with that errno are counted."""
     index = SEND_ERRORS.index(error) if error in SEND_ERRORS else len(SEND_ERRORS)
     return UdpField.SEND_FAILED + index
+
+
+def train_place(datagrams: int) -> int:
+    """Return where in a UDP row a train of so many datagrams is counted: in powers of two, as TRAIN_LENGTHS has it."""
+    return UdpField.TRAINS + min((datagrams - 1).bit_length(), len(TRAIN_LENGTHS) - 1)
 
 
 class CounterPage:
@@ -133,6 +170,11 @@ class CounterPage:
         start = slot * self._stride + HEADER_FIELDS + self._rows[listener] * ROW_FIELDS
         return self._page[start : start + ROW_FIELDS]
 
+    def rows(self, slot: int) -> bytes:
+        """Return a copy of all rows of a worker slot, in the order of `listeners`: ROW_BYTES each."""
+        start = slot * self._stride + HEADER_FIELDS
+        return self._page[start : start + len(self.listeners) * ROW_FIELDS].tobytes()
+
     def ledger(self, slot: int) -> memoryview:
         """Return the part of the connection ledger that belongs to a worker slot: 64-bit source keys."""
         start = slot * self._stride
@@ -145,15 +187,20 @@ class CounterPage:
         for listener in self.listeners:
             row = self.row(slot, listener)
             if listener.protocol is Protocol.UDP:
-                said = row[UdpField.REPLIED] + row[UdpField.INTERRUPTED] + sum(row[UdpField.DROPPED :])
+                said = row[UdpField.REPLIED] + row[UdpField.INTERRUPTED]
+                said += sum(row[UDP_DROPS]) + sum(row[UDP_SEND_FAILURES])
                 row[UdpField.INTERRUPTED] += row[UdpField.RECEIVED] - said
             else:
-                row[TcpField.CLOSED + Close.INTERRUPTED] += row[TcpField.ACCEPTED] - sum(row[TcpField.CLOSED :])
+                row[TcpField.CLOSED + Close.INTERRUPTED] += row[TcpField.ACCEPTED] - sum(row[TCP_CLOSED])
 
     def datagrams(self) -> int:
         """Return how many datagrams were received, over all: one look, cheap enough to take often."""
         udp = [listener for listener in self.listeners if listener.protocol is Protocol.UDP]
         return sum(self.row(slot, listener)[UdpField.RECEIVED] for slot in range(self.slots) for listener in udp)
+
+    def shares(self, listener: Listener) -> list[memoryview]:
+        """Return the rows of one listener in all worker slots; none where it is not on this page."""
+        return [self.row(slot, listener) for slot in range(self.slots)] if listener in self._rows else []
 
     def totals(self) -> dict[Listener, list[int]]:
         """Return the row of each listener, summed over the worker slots."""
@@ -179,13 +226,16 @@ def describe(listener: Listener, row: Sequence[int]) -> dict[str, int]:
             UdpField.REPLIED,
             UdpField.REPLIED_BYTES,
         )
-        rest = {f"dropped_{drop.name.lower()}": UdpField.DROPPED + drop for drop in Drop}
-        names = [*(errno.errorcode[error].lower() for error in SEND_ERRORS), "other"]
-        rest |= {f"send_failed_{name}": UdpField.SEND_FAILED + index for index, name in enumerate(names)}
-        rest |= {"interrupted": UdpField.INTERRUPTED, "spared": UdpField.SPARED}
+        rest = {f"dropped_{name}": place for name, place in DROP_PLACES.items()}
+        rest |= {f"send_failed_{name.lower()}": place for name, place in SEND_FAILED_PLACES.items()}
+        rest |= {
+            "interrupted": UdpField.INTERRUPTED,
+            "spared": UdpField.SPARED,
+            "self_test": UdpField.SELF_TEST,
+        }
     else:
         main = (TcpField.ACCEPTED, TcpField.RECEIVED_BYTES, TcpField.SENT_BYTES)
-        rest = {f"closed_{reason.name.lower()}": TcpField.CLOSED + reason for reason in Close}
+        rest = {f"closed_{name}": place for name, place in CLOSED_PLACES.items()}
         rest["accept_failed"] = TcpField.ACCEPT_FAILED
     numbers = {field.name.lower(): row[field] for field in main}
     return numbers | {name: row[index] for name, index in rest.items() if row[index]}

@@ -9,10 +9,16 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """Exit codes, after sysexits.h, but 2 for usage as getopt programs and argparse have it."""
+    """Exit codes, after sysexits.h, but 2 for usage as getopt programs and argparse have it.
+
+    Those of `echod status` below it are the LSB's, "Init Script Actions".
+    """
 
     OK = 0
+    NO_ANSWER = 1
     USAGE = 2
+    NOT_RUNNING = 3
+    STATUS_UNKNOWN = 4
     NO_INPUT = 66
     UNAVAILABLE = 69
     SOFTWARE = 70
@@ -83,6 +89,18 @@ class NotRunningError(EchodError):
     """There is no echod to talk to."""
 
     exit_code = ExitCode.UNAVAILABLE
+
+
+class NoStatusError(EchodError):
+    """There is no echod whose status could be told."""
+
+    exit_code = ExitCode.NOT_RUNNING
+
+
+class StatusUnknownError(EchodError):
+    """There is a status, but it cannot be read."""
+
+    exit_code = ExitCode.STATUS_UNKNOWN
 
 
 class NotPermittedError(EchodError):

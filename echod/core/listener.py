@@ -38,6 +38,10 @@ class Listener:
     port: int
     zone: str = ""
 
+    def __hash__(self) -> int:
+        """Hash what tells most of them apart: they are looked up often, and an address hashes slowly."""
+        return hash((self.port, int(self.address)))
+
     def __str__(self) -> str:
         """Write the listener as the config file has it, such as `udp://[fe80::1%eth0]:7`."""
         zone = f"%{self.zone}" if self.zone else ""

@@ -136,6 +136,13 @@ def _parse_port(value: object) -> int:
     return value
 
 
+def _parse_directory(value: object) -> object:
+    """Hold text to a path that means the same wherever echod was started, and leave all else to pydantic."""
+    if isinstance(value, str) and value != "auto" and not value.startswith("/"):
+        raise _sentence(f'"{shown(value)}" is no absolute path: write one that begins with a slash, or auto')
+    return value
+
+
 def _each(
     values: Iterable[object],
     parse: Callable[[object], _Item],
@@ -174,6 +181,11 @@ TotalRate = Annotated[
     Annotated[int, Field(ge=1, le=100_000_000)] | None,
     BeforeValidator(_parse_rate),
     Field(description="unlimited or a whole number from 1 to 100000000"),
+]
+Directory = Annotated[
+    str,
+    BeforeValidator(_parse_directory),
+    Field(max_length=4096, description="auto or an absolute path"),
 ]
 Listeners = Annotated[
     tuple[Listener, ...],

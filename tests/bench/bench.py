@@ -153,7 +153,7 @@ class Bench:
         """Let all of them run without traffic, and see who wakes up and what that costs."""
         kinds = (YARDSTICKS["udp"], ECHOD, echod("echod-64", ports=64), *self._others)
         with self._started("udp", kinds) as servers:
-            time.sleep(1)  # what belongs to the start is over
+            time.sleep(12)  # what belongs to the start is over: also that echod tells of rates, the last over 10 s
             before = [(wakeups(server.pid), cpu_ns(server.pid)) for server in servers]
             time.sleep(self._idle_seconds)
             for server, (woken, used) in zip(servers, before, strict=True):

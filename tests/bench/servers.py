@@ -62,7 +62,9 @@ def echod(name: str = "echod", *, module: str = "echod", config: str = "", worke
     def command(place: Place) -> list[str]:
         listeners = ", ".join(f"{place.protocol}://{HOST}:{place.port + offset}" for offset in range(ports))
         path = place.directory / f"{name}-{place.port}.yaml"
-        path.write_text(f"listeners: [{listeners}]\nworkers: {workers}\n{config}", encoding="utf-8")
+        # A status of its own: beside each other, and beside an echod that serves this host.
+        status = f"status: {{directory: {path.with_suffix('.run')}}}\n"
+        path.write_text(f"listeners: [{listeners}]\nworkers: {workers}\n{status}{config}", encoding="utf-8")
         return [sys.executable, "-m", module, "run", "--config", str(path)]
 
     return Kind(name=name, command=command, ports=ports)

@@ -2,12 +2,14 @@
 
 from ipaddress import ip_address, ip_network
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peers import CLIENT, access, admission, admit_all, limit, peer, rules
 
 from echod.core.admission import NAME_BYTES, PEER4_BYTES, Admission, Drop, Rules, address_of, sources_of
 from echod.core.loops import COUNTED, Circulation
+from echod.core.selftest import SelfTest
 
 HOSTS = ("10.0.0.1", "10.0.0.2", "10.0.0.9", "192.0.2.1", "127.0.0.1", "224.0.0.1")
 HOSTS6 = ("fd00::1", "fd00::2", "fd00:0:0:1::1", "fd00::9", "2001:db8::1", "::1", "ff02::1")
@@ -338,3 +340,67 @@ def test_no_peer_is_too_odd(peers: list[bytes], datagrams: int, now: float, flag
         assert 0 <= by.take(each, datagrams, now) <= datagrams
         by.count(each, datagrams)
         by.repeats(each, each)
+
+
+# -- self tests
+
+
+TEST = SelfTest(port=61_000, secret=b"secret")
+
+
+def admission_with_test() -> Admission:
+    """Make an admission that knows a self test, on a host that is 192.0.2.1 and 2001:db8::1."""
+    compiled = Rules(access(deny=["198.51.100.0/24"]), own_ports=[7, TEST.port])
+    by = Admission(compiled, sources=1024, self_test=TEST)
+    by.set_own_addresses(map(ip_network, ("192.0.2.1", "2001:db8::1")))
+    return by
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "127.0.0.1", "127.9.9.9", "::1"])
+def test_a_probe_of_this_host_with_the_secret_is_a_self_test(host: str) -> None:
+    """From each of its own addresses, and with nothing but the secret."""
+    by, probe = admission_with_test(), peer(host, TEST.port)
+    assert by.may_be_test(probe)
+    assert by.is_test(probe, TEST.secret)
+    assert not by.is_test(probe, TEST.secret + b"!")
+
+
+@pytest.mark.parametrize("host", ["192.0.2.2", "2001:db8::2", "203.0.113.1"])
+def test_the_secret_from_elsewhere_is_worth_nothing(host: str) -> None:
+    """Whoever has overheard it cannot use it from outside."""
+    assert not admission_with_test().is_test(peer(host, TEST.port), TEST.secret)
+
+
+def test_only_the_port_of_self_tests_is_looked_at_again() -> None:
+    """What comes from the ports of listeners is refused as ever, and without a self test nothing is one."""
+    assert not admission_with_test().may_be_test(peer("127.0.0.1", 7))
+    assert not admission().may_be_test(peer("127.0.0.1", TEST.port))
+    assert not admission().is_test(peer("127.0.0.1", TEST.port), TEST.secret)
+
+
+@pytest.mark.parametrize(
+    ("host", "on_loopback", "verdict"),
+    [
+        ("192.0.2.2", False, None),
+        ("2001:db8::2", False, None),
+        ("198.51.100.1", False, Drop.ACCESS),
+        ("192.0.2.1", False, Drop.SOURCE_IS_SELF),
+        ("127.0.0.1", False, Drop.SOURCE_INVALID),
+        ("127.0.0.1", True, None),
+        ("::1", True, None),
+    ],
+)
+def test_anybody_else_with_that_port_is_judged_by_his_address(
+    host: str, *, on_loopback: bool, verdict: Drop | None
+) -> None:
+    """As if he had any other port, which on another host may well be his by chance."""
+    by = admission_with_test()
+    assert by.judge_address(peer(host, TEST.port), on_loopback=on_loopback) is verdict
+    assert by.admit(peer(host, 40_000), on_loopback=on_loopback, unicast=True, truncated=False) is verdict
+
+
+def test_to_the_rules_the_port_is_one_of_our_own() -> None:
+    """So ordinary traffic pays no look for self tests, and none of these is ever remembered as admitted."""
+    by, batch = admission_with_test(), [peer("203.0.113.1", TEST.port)]
+    for _ in range(2):
+        assert admit_all(by, batch) == ({0: Drop.SOURCE_PORT_OWN}, [])

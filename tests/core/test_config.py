@@ -19,6 +19,7 @@ from echod.core.config import (
     LogConfig,
     TcpConfig,
     UdpConfig,
+    find_status_directory,
     parse_config,
 )
 from echod.core.document import read, render
@@ -79,6 +80,7 @@ def test_the_defaults_are_these() -> None:
             "stall_timeout_seconds": 30,
         },
         "drain_timeout_seconds": 10,
+        "status": {"directory": "auto"},
         "log": {"level": "info", "format": "auto"},
     }
 
@@ -458,3 +460,24 @@ def test_any_bytes_are_a_config_or_mistakes_within_the_text(data: bytes) -> None
         assert not any(jargon in mistake.message for jargon in ("Input", "Value error", "int_", "pydantic"))
     assert list(found) == sorted(found, key=lambda m: (m.line, m.column))
     assert render(found, kind="error", file="f", text=text).replace("\n", "").isprintable()
+
+
+# -- where the status stands
+
+
+@pytest.mark.parametrize(
+    ("text", "directory"),
+    [
+        ("", "auto"),
+        ("workers: 1", "auto"),
+        ("status: {directory: /srv/echod}", "/srv/echod"),
+        ("status: {directory: /srv/echod}\nworkers: 0\nlistenrs: []", "/srv/echod"),
+        ("status: {directory: run}", "auto"),
+        ("status: {directry: /srv}", "auto"),
+        ("status: no", "auto"),
+        ("status: [", "auto"),
+    ],
+)
+def test_the_place_of_the_status_is_found_whatever_else_is_wrong(text: str, directory: str) -> None:
+    """Who asks after an echod that runs finds it also while its config is being edited."""
+    assert find_status_directory(text.encode()) == directory

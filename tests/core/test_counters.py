@@ -12,8 +12,13 @@ from hypothesis import strategies as st
 from echod.core.admission import Drop
 from echod.core.counters import (
     HEADER_FIELDS,
+    ROW_BYTES,
     ROW_FIELDS,
     SEND_ERRORS,
+    UDP_BATCHES,
+    UDP_DROPS,
+    UDP_SEND_FAILURES,
+    UDP_TRAINS,
     Close,
     CounterPage,
     SlotField,
@@ -22,6 +27,7 @@ from echod.core.counters import (
     add,
     describe,
     send_failed_field,
+    train_place,
 )
 from echod.core.listener import Listener, Protocol
 
@@ -72,8 +78,12 @@ def closed(row: memoryview) -> int:
                 "REPLIED_BYTES": 3,
                 "INTERRUPTED": 4,
                 "SPARED": 5,
+                "SELF_TEST": 6,
+                "TRAIN_DATAGRAMS": 7,
                 "DROPPED": 8,
                 "SEND_FAILED": 28,
+                "BATCHES": 40,
+                "TRAINS": 48,
             },
         ),
         (TcpField, {"ACCEPTED": 0, "RECEIVED_BYTES": 1, "SENT_BYTES": 2, "ACCEPT_FAILED": 3, "CLOSED": 8}),
@@ -90,6 +100,7 @@ def closed(row: memoryview) -> int:
                 "INTERRUPTED": 8,
                 "ACCESS": 9,
                 "NO_MEANS": 10,
+                "SELF_TEST": 11,
             },
         ),
     ],
@@ -107,9 +118,11 @@ def test_the_errors_of_a_send_have_fixed_places() -> None:
 
 def test_no_two_numbers_of_a_row_share_a_place() -> None:
     """Fields, drops, send failures and ends each have a place of their own within the row."""
-    plain = [UdpField.RECEIVED, UdpField.RECEIVED_BYTES, UdpField.REPLIED, UdpField.REPLIED_BYTES, UdpField.INTERRUPTED]
+    plain = [field for field in UdpField if field < UdpField.DROPPED]
     failures = [send_failed_field(error) for error in (*SEND_ERRORS, errno.EIO)]
-    udp = [*plain, *(UdpField.DROPPED + drop for drop in Drop), *failures]
+    places = list(range(ROW_FIELDS))
+    histograms = [*places[UDP_BATCHES], *places[UDP_TRAINS]]
+    udp = [*plain, *(UdpField.DROPPED + drop for drop in Drop), *failures, *histograms]
     tcp = [*(field for field in TcpField if field is not TcpField.CLOSED), *(TcpField.CLOSED + end for end in Close)]
     for places in (udp, tcp):
         assert len(set(places)) == len(places)
@@ -122,6 +135,22 @@ def test_every_errno_of_a_send_has_a_number() -> None:
     assert [send_failed_field(error) for error in SEND_ERRORS] == list(range(28, 37))
     others = errno.errorcode.keys() - set(SEND_ERRORS)
     assert {send_failed_field(error) for error in others} == {37}
+
+
+def test_the_parts_of_a_row_are_all_of_their_kind() -> None:
+    """Who sums up a part has every number of that kind in it, and no other."""
+    places = list(range(ROW_FIELDS))
+    assert set(places[UDP_DROPS]) >= {UdpField.DROPPED + drop for drop in Drop}
+    assert places[UDP_SEND_FAILURES] == [send_failed_field(error) for error in (*SEND_ERRORS, errno.EIO)]
+    assert (len(places[UDP_BATCHES]), len(places[UDP_TRAINS])) == (7, 8)
+
+
+@pytest.mark.parametrize(
+    ("datagrams", "place"), [(1, 0), (2, 1), (3, 2), (4, 2), (5, 3), (8, 3), (33, 6), (64, 6), (65, 7), (10**6, 7)]
+)
+def test_a_train_has_the_place_of_its_length(datagrams: int, place: int) -> None:
+    """Up to 1, 2, 4, ... 64 datagrams, and all that is longer."""
+    assert train_place(datagrams) == UdpField.TRAINS + place
 
 
 # -- layout
@@ -151,13 +180,13 @@ def test_parts_of_the_page_never_overlap_nor_share_a_cache_line(shape: tuple[int
 @settings(deadline=None)
 @given(shape=PAGES)
 def test_the_parts_have_the_room_that_was_asked_for(shape: tuple[int, int, int]) -> None:
-    """A header has its 8 numbers, a row its 40, and a ledger at least its places and less than a cache line more."""
+    """A header has its 8 numbers, a row its 56, and a ledger at least its places and less than a cache line more."""
     slots, count, places = shape
     served = listeners(count)
     laid = page(slots, served, places)
     for slot in range(slots):
         assert len(laid.header(slot)) == HEADER_FIELDS == 8
-        assert {len(laid.row(slot, listener)) for listener in served} == {ROW_FIELDS} == {40}
+        assert {len(laid.row(slot, listener)) for listener in served} == {ROW_FIELDS} == {56}
         assert places <= len(laid.ledger(slot)) < places + CACHE_LINE // 8
 
 
@@ -209,6 +238,8 @@ def test_after_settling_every_datagram_received_stands_in_one_number(
         row[send_failed_field(error)] = number
     row[UdpField.RECEIVED] = said(row) + unsaid
     row[UdpField.RECEIVED_BYTES] = row[UdpField.REPLIED_BYTES] = 1
+    # None of these is an end.
+    row[UdpField.SPARED] = row[UdpField.SELF_TEST] = row[UdpField.BATCHES] = row[UdpField.TRAINS] = 7
     before = row.tolist()
     laid.settle(0)
     assert row[UdpField.RECEIVED] == said(row)
@@ -283,6 +314,27 @@ def test_totals_are_the_sums_over_the_slots(slots: int, numbers: st.DataObject) 
     }
 
 
+def test_the_shares_of_a_listener_are_its_rows_in_all_slots() -> None:
+    """They sum up to its total; a listener that is not on the page has none."""
+    laid = page(2, [UDP, TCP])
+    for slot in range(2):
+        laid.row(slot, UDP)[3] = laid.row(slot, TCP)[4] = slot + 1
+    for listener in (UDP, TCP):
+        assert list(map(sum, zip(*laid.shares(listener), strict=True))) == laid.totals()[listener]
+    assert laid.shares(listeners(3)[2]) == []
+
+
+def test_the_rows_of_a_slot_are_copied_as_they_are() -> None:
+    """All listeners' numbers of one worker, in order, and nobody else's; later changes are not in the copy."""
+    laid = page(2, [UDP, TCP], places=3)
+    laid.row(1, UDP)[0], laid.row(1, TCP)[1], laid.row(0, UDP)[0], laid.ledger(1)[0] = 5, 6, 7, 8
+    copy = laid.rows(1)
+    laid.row(1, UDP)[0] = 9
+    numbers = memoryview(copy).cast("Q").tolist()
+    assert len(copy) == 2 * ROW_BYTES
+    assert (numbers[0], numbers[ROW_FIELDS + 1], sum(numbers)) == (5, 6, 11)
+
+
 def test_adding_rows_makes_new_lists_and_takes_new_listeners_in() -> None:
     """Totals never are a live row of a page, and a listener seen for the first time begins with what came."""
     row = page(1, [UDP]).row(0, UDP)
@@ -346,6 +398,7 @@ def test_every_number_of_a_udp_row_has_its_name() -> None:
         ("send_failed_other", 137),
         ("interrupted", 104),
         ("spared", 105),
+        ("self_test", 106),
     ]
 
 
@@ -365,6 +418,7 @@ def test_every_number_of_a_tcp_row_has_its_name() -> None:
         ("closed_interrupted", 116),
         ("closed_access", 117),
         ("closed_no_means", 118),
+        ("closed_self_test", 119),
         ("accept_failed", 103),
     ]
 

@@ -10,7 +10,9 @@ from echod.core.errors import (
     EchodError,
     ExitCode,
     Mistake,
+    NoStatusError,
     StartFailedError,
+    StatusUnknownError,
     UsageError,
 )
 
@@ -25,10 +27,12 @@ from echod.core.errors import (
         (AddressUnavailableError, 69),
         (BindNotPermittedError, 77),
         (StartFailedError, 70),
+        (NoStatusError, 3),
+        (StatusUnknownError, 4),
     ],
 )
 def test_each_error_has_the_exit_code_that_scripts_expect(error: type[EchodError], code: int) -> None:
-    """The codes are those of sysexits.h, but 2 for usage: scripts branch on the numbers."""
+    """The codes are those of sysexits.h, or of the LSB for a status, but 2 for usage: scripts branch on the numbers."""
     assert error.exit_code == code
     assert isinstance(error.exit_code, ExitCode)
     assert issubclass(error, EchodError)

@@ -209,3 +209,23 @@ def test_the_bounds_hold_for_code_too() -> None:
         GuardConfig(refuse_source_ports=(65_536,))
     with pytest.raises(ValidationError, match="greater than or equal"):
         LimitsConfig(datagrams_per_second=0)
+
+
+@pytest.mark.parametrize("text", ["auto", "/", "/run/echod", "'/srv/with space'"])
+def test_a_directory_is_absolute_or_left_to_echod(text: str) -> None:
+    """It means the same wherever echod was started."""
+    assert parse_config(f"status: {{directory: {text}}}".encode())[0].status.directory == text.strip("'")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("run/echod", '"run/echod" is no absolute path: write one that begins with a slash, or auto'),
+        ("''", '"" is no absolute path: write one that begins with a slash, or auto'),
+        ("7", "7 is a number: write auto or an absolute path"),
+        ("", "has no value: write one or remove the key"),
+    ],
+)
+def test_no_directory_is_told_what_to_write(text: str, message: str) -> None:
+    """Relative, with what no path can have, or no text at all."""
+    assert errors(f"status: {{directory: {text}}}") == [(1, 21 if text else 10, "status.directory", message)]

@@ -21,6 +21,7 @@ from system.operating import (
 from system.waiting import until
 
 WATCHDOG_SECONDS = 2
+NOT_RUNNING = 3  # as the LSB has it
 
 
 def restarts(host: Host) -> int:
@@ -38,6 +39,8 @@ def test_it_starts_stops_and_restarts(installed: Host, mode: Mode) -> None:
     systemctl(installed, "stop")
     assert (show(installed, "ActiveState"), show(installed, "Result")) == ("inactive", "success")
     assert workers(installed) == set()
+    for how in ([], ["--check"], ["--json"]):
+        assert installed.run(["echod", "status", *how], check=False).returncode == NOT_RUNNING
     if mode is Mode.BOUND:
         assert not answers(installed)
     systemctl(installed, "start")

@@ -24,6 +24,16 @@ def dialogue() -> list[tuple[str, list[str]]]:
     return steps
 
 
+def shape(text: str) -> str:
+    """Put a sign in the place of numbers and of the room that they take: they differ from run to run."""
+    return re.sub(r"[ \d.,:-]*\d[ \d.,:-]*| +", " ", text)
+
+
+def is_shown(line: str, command: str, printed: str) -> bool:
+    """Tell whether a line was printed: to the letter, but for the numbers of what is measured or counted."""
+    return shape(line) in shape(printed) if re.search("echod (status|ping)", command) else line in printed
+
+
 def test_every_command_of_operate_does_what_the_readme_shows(host: Host, release: Release) -> None:
     """Done one after the other on a fresh host, each command prints the lines shown; without network, from wheels."""
     release.bring(host)
@@ -36,6 +46,7 @@ def test_every_command_of_operate_does_what_the_readme_shows(host: Host, release
         def printed(command: str = command, lines: list[str] = lines) -> bool:
             """Run it; what it shows may take a second to come true, and running it again does no harm."""
             result = host.run(["sh", "-c", f"cd {SOURCE} && {command} 2>&1"], check=False)
-            return all(line in result.stdout for line in lines) if lines else result.returncode == 0
+            shown = all(is_shown(line, command, result.stdout) for line in lines)
+            return shown if lines else result.returncode == 0
 
         until(printed, 20, f"{command!r} shows {lines}")

@@ -1,0 +1,198 @@
+"""Who is loud: the sources that send most, found in bounded memory at a cost for each batch, not for each datagram.
+
+Of each batch one datagram is drawn by chance, and its source is charged with the whole batch: in the long run that is
+what each source sent, and nobody can foresee which one is drawn. Where there are many batches, some are passed over,
+and the next one is charged for them too.
+
+The table is that of the space-saving algorithm (Metwally, Agrawal, El Abbadi: "Efficient Computation of Frequent and
+Top-k Elements in Data Streams", 2005): a stranger takes the place of one that was heard little and inherits its count,
+which is told apart. Invariant: a source that was charged with more than 4/3 of all, divided by the places, has a place;
+and what is told of a source is never more than what it was charged with.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from heapq import nlargest
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final, Generic, TypeVar
+
+PLACES: Final = 256
+"""Of a table. Of a million sources, no one of which is loud, each place then holds four thousandths of the traffic."""
+
+EACH: Final = 256
+"""Batches after each report that are all drawn from: where there is little traffic, nobody is passed over."""
+
+STRIDE: Final = 512
+"""Datagrams, on the average, from one draw to the next where there is more."""
+
+MOST_TOLD: Final = 32
+"""Sources that a worker tells of, once a second."""
+
+SHOWN: Final = 10
+
+_SPAN_SECONDS: Final = 10
+_SPANS: Final = 6
+"""The last minute, in spans that are forgotten one by one."""
+
+_PEER4_BYTES: Final = 8
+_PREFIX_BYTES: Final = 8
+_NO_HOSTS: Final = frozenset({0x00, 0xFE})
+"""First bytes of IPv6 addresses whose /64 is not that of one host: `::1`, and link-local ones."""
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class SpaceSaving(Generic[Key]):
+    """Counts of the keys that have most, in PLACES places."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self.counts: dict[Key, int] = {}
+        self._inherited: dict[Key, int] = {}
+        self._low: list[tuple[int, Key]] = []
+
+    def add(self, key: Key, count: int) -> None:
+        """Charge a key."""
+        counts = self.counts
+        if key in counts:
+            counts[key] += count
+        elif len(counts) < PLACES:
+            counts[key] = count
+        else:
+            inherited = self._forget_one()
+            counts[key] = inherited + count
+            self._inherited[key] = inherited
+
+    def _forget_one(self) -> int:
+        """Make room: forget one that is low; return its count.
+
+        Of the lower quarter, found in one sort and then taken one by one, so that strangers cost little. One of it that
+        was heard again in the meantime stays.
+        """
+        counts = self.counts
+        while True:
+            if not self._low:
+                lowest = sorted(counts.items(), key=_count_of)[: PLACES // 4]
+                self._low = [(count, key) for key, count in reversed(lowest)]
+            count, key = self._low.pop()
+            if counts.get(key) == count:
+                del counts[key]
+                self._inherited.pop(key, None)
+                return count
+
+    def told(self) -> list[tuple[Key, int]]:
+        """Return each key with what it was charged with itself."""
+        inherited = self._inherited
+        return [(key, count - inherited.get(key, 0)) for key, count in self.counts.items()]
+
+
+def _count_of(item: tuple[Hashable, int]) -> int:
+    return item[1]
+
+
+class Loudness:
+    """The sources of one worker since its last report."""
+
+    def __init__(self, chance: Callable[[], float]) -> None:
+        """Take what draws: a number from 0 to 1, below 1, that nobody outside can foresee."""
+        self._chance = chance
+        self.unheard = 0
+        """Datagrams since the last draw, counted up by who receives them."""
+        self.wanted = 0
+        """From how many on `draw` wants to be called."""
+        self._begin()
+
+    def _begin(self) -> None:
+        self._table: SpaceSaving[bytes] = SpaceSaving()
+        self._counts = self._table.counts
+        self._charges = 0
+        self.wanted = 0
+
+    def draw(self, peers: Sequence[bytes], datagrams: int, weight: Callable[[int], int]) -> None:
+        """Draw one of the datagrams of a batch. `weight` tells how many of them a slot holds."""
+        slots = len(peers)
+        if slots == 1:
+            peer = peers[0]
+        elif slots == datagrams:
+            peer = peers[int(self._chance() * slots)]
+        else:
+            peer = peers[_find(int(self._chance() * datagrams), weight)]
+        source = peer[4:8] if len(peer) == _PEER4_BYTES else _source6(peer)
+        counts = self._counts
+        if source in counts:  # as `add` has it: most often a call would cost as much as all the rest
+            counts[source] += self.unheard
+        else:
+            self._table.add(source, self.unheard)
+        self.unheard = 0
+        self._charges += 1
+        if self._charges >= EACH:
+            self.wanted = int(self._chance() * 2 * STRIDE)
+
+    def report(self) -> bytes | None:
+        """Return who was loudest, or None where nobody was heard, and begin anew."""
+        if not self._charges:
+            return None
+        told = nlargest(MOST_TOLD, self._table.told(), key=_count_of)
+        self._begin()
+        return json.dumps([(_text(source), count) for source, count in told], separators=(",", ":")).encode()
+
+
+def _find(datagram: int, weight: Callable[[int], int]) -> int:
+    """Return the slot that holds the datagram of this number."""
+    slot = 0
+    while datagram >= weight(slot):
+        datagram -= weight(slot)
+        slot += 1
+    return slot
+
+
+def _source6(peer: bytes) -> bytes:
+    """Return the /64 of a peer, or its address where that /64 is many hosts."""
+    return peer[8:24] if peer[8] in _NO_HOSTS else peer[8:16]
+
+
+def _text(source: bytes) -> str:
+    if len(source) == _PREFIX_BYTES:
+        return f"{IPv6Address(source + bytes(_PREFIX_BYTES))}/64"
+    return str(IPv4Address(source) if len(source) < _PREFIX_BYTES else IPv6Address(source))
+
+
+def unpack_report(report: bytes) -> list[tuple[str, int]]:
+    """Read what `Loudness.report` wrote."""
+    return [(source, count) for source, count in json.loads(report)]
+
+
+class LastMinute(Generic[Key]):
+    """What was reported of each key in the last minute, of those that had most."""
+
+    def __init__(self, now: float) -> None:
+        """Begin empty, at a monotonic time in seconds."""
+        self._spans: list[SpaceSaving[Key]] = [SpaceSaving() for _ in range(_SPANS)]
+        self._number = int(now // _SPAN_SECONDS)
+        self._moved = False
+
+    def add(self, reported: Iterable[tuple[Key, int]]) -> None:
+        """Take in a report."""
+        for key, count in reported:
+            self._spans[-1].add(key, count)
+            self._moved = True
+
+    def moved(self, now: float) -> bool:
+        """Forget what is older; tell whether anything is different since this was asked last."""
+        number = int(now // _SPAN_SECONDS)
+        for _ in range(min(number - self._number, _SPANS)):
+            forgotten = self._spans.pop(0)
+            self._moved = self._moved or bool(forgotten.counts)
+            self._spans.append(SpaceSaving())
+        self._number = number
+        moved, self._moved = self._moved, False
+        return moved
+
+    def top(self) -> list[tuple[Key, int]]:
+        """Return the ten that have most, most first."""
+        sums: Counter[Key] = Counter()
+        for span in self._spans:
+            for key, count in span.told():
+                sums[key] += count
+        return sums.most_common(SHOWN)

@@ -1,0 +1,79 @@
+"""What `echod status` shows, drawn: tables by rich on a terminal, else aligned plain text.
+
+Owns the form on the screen; the words are `overview`'s. Invariant: where the stream is no terminal, or rich is not
+there, what is written is plain text without a control sequence, so that it can be piped.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, Final, TextIO
+
+from echod.core.overview import Overview, Table, text
+
+WATCH_SECONDS: Final = 1.0
+"""Between two drawings: the file is written no more often."""
+
+
+def show(shown: Overview, out: TextIO) -> None:
+    """Write it once."""
+    console = _console(out)
+    if console is None:
+        out.write(text(shown) + "\n")
+    else:
+        console.print(_drawn(shown), crop=False)
+
+
+def watch(look: Callable[[], Overview], out: TextIO) -> None:
+    """Write it again and again, in the same place on a terminal, until `look` raises or the operator interrupts."""
+    console = _console(out)
+    if console is None:
+        while True:
+            out.write(text(look()) + "\n\n")
+            out.flush()
+            time.sleep(WATCH_SECONDS)
+    from rich.live import Live  # noqa: PLC0415 - as below
+
+    with Live(_drawn(look()), console=console, auto_refresh=False, screen=True) as live:
+        while True:
+            time.sleep(WATCH_SECONDS)
+            live.update(_drawn(look()), refresh=True)
+
+
+def _console(out: TextIO) -> Any:  # noqa: ANN401 - rich's
+    """Return where rich draws, or None where it should not or is not there."""
+    if not out.isatty():
+        return None
+    try:
+        from rich.console import Console  # noqa: PLC0415 - slow to load, not always there, and never in the daemon
+    except ImportError:
+        return None
+    return Console(file=out, highlight=False)
+
+
+def _drawn(shown: Overview) -> Any:  # noqa: ANN401 - rich's
+    from rich.console import Group  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415
+
+    parts: list[Any] = [Text(line, style="bold red" if "REJECTED" in line else "") for line in shown.lines]
+    for table in shown.tables:
+        parts += [Text(), _table(table), *(Text(line, style="dim") for line in table.legend)]
+    return Group(*parts)
+
+
+def _table(table: Table) -> Any:  # noqa: ANN401 - rich's
+    from rich.table import Table as Grid  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415
+
+    grid = Grid(box=None, pad_edge=False, header_style="bold")
+    for index, (title, *column) in enumerate(zip(table.head, *table.rows, strict=True)):
+        # Half a number is worse than a line that the terminal breaks.
+        width = max(map(len, (title, *column)))
+        justify: Any = "left" if index < table.left else "right"
+        grid.add_column(Text(title), justify=justify, no_wrap=True, min_width=width)
+    for row in table.rows:
+        cells = []
+        for index, cell in enumerate(row):
+            bad = index in table.alarming and cell != "0"
+            cells.append(Text(cell, style="red" if bad else ""))
+        grid.add_row(*cells)
+    return grid

@@ -1,0 +1,159 @@
+"""What the daemon sees of its own work: the snapshot of its traffic, made when something has changed.
+
+Owns the books, what workers reported of loud and refused sources, and the rates. It reads the counters and changes
+none; where the snapshot goes is the announcer's business. Invariant: a look at a daemon at rest finds so, without going
+through the numbers of its listeners.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from echod.books import Books
+from echod.core.admission import Drop
+from echod.core.counters import Close, CounterPage, TcpField, UdpField
+from echod.core.history import History
+from echod.core.listener import Listener, Protocol
+from echod.core.loudest import LastMinute
+from echod.core.snapshot import Activity, Loud, Rates, Refused, TcpTraffic, UdpTraffic, WorkerState
+from echod.core.tally import Report
+from echod.core.traffic import tell_tcp, tell_udp
+from echod.core.watch import PageWatch
+from echod.holdings import Holdings
+from echod.refusals import Refusals
+
+KERNEL_SECONDS: Final = 10.0
+"""Between two looks at the kernel's drops of listeners at rest. Where datagrams come these are looked at each time, and
+where a worker is stuck, so this is for what alone is wrong with every datagram, such as its checksum."""
+
+
+@dataclass(slots=True)
+class _Sight:
+    """One listener, as it was seen last."""
+
+    listener: Listener
+    traffic: UdpTraffic | TcpTraffic | None = None
+    histories: tuple[History, ...] = ()
+    moving: bool = True
+    """Whether it was never seen, or a rate is still above zero."""
+
+
+class Observer:
+    """The eyes of one supervisor."""
+
+    def __init__(self, holdings: Holdings, now: float) -> None:
+        """Begin at zero, at a monotonic time in seconds."""
+        self.books = Books(holdings)
+        self.refusals = Refusals()
+        self.restarts: Counter[int] = Counter()
+        """Workers that took the place of a dead one, by slot."""
+        self._holdings = holdings
+        self._loudest: LastMinute[str] = LastMinute(now)
+        self._refused: LastMinute[tuple[str, Protocol, str]] = LastMinute(now)
+        self._watches: dict[CounterPage, PageWatch] = {}
+        self._listeners: Sequence[Listener] = ()
+        self._sights: list[_Sight] = []
+        self._due: set[Listener] = set()
+        self._before = self._kernel_due = now
+        self._workers: list[WorkerState] = []
+
+    # -- what it is told
+
+    def heard(self, sources: Iterable[tuple[str, int]]) -> None:
+        """Take in which sources a worker heard most since its last report."""
+        self._loudest.add(sources)
+
+    def refused(self, listener: Listener, report: Report) -> None:
+        """Take in whom a worker refused at a listener since its last report, and why."""
+        self.refusals.add(listener, report)
+        reason = (Drop if listener.protocol is Protocol.UDP else Close)(report.reason).name.lower()
+        self._refused.add(((source, listener.protocol, reason), count) for source, count in report.sources.items())
+
+    def take_over(self, page: CounterPage) -> None:
+        """Keep the numbers of a generation whose last worker has exited."""
+        self.books.take_over(page)
+        self._watches.pop(page, None)
+        self._due.update(page.listeners)  # for what came in since the last look
+
+    # -- what it sees
+
+    def look(
+        self, listeners: Sequence[Listener], pages: Sequence[CounterPage], workers: tuple[WorkerState, ...], now: float
+    ) -> Activity | None:
+        """Return what there is to be seen of these listeners, or None where it is what was seen at the last look."""
+        due, self._due = self._due | self._changed(pages), set()
+        moved = self._turn_to(listeners)
+        ask_kernel = now >= self._kernel_due or any(worker.heartbeat_age_seconds for worker in workers)
+        if ask_kernel:
+            self._kernel_due = now + KERNEL_SECONDS
+        for sight in self._sights:
+            if sight.moving or (due and sight.listener in due) or (ask_kernel and self._lost_more(sight)):
+                before = sight.traffic
+                self._see(sight, pages, now)
+                moved = moved or sight.traffic != before
+        # All are asked, in any case: they forget what is old.
+        others = [self._loudest.moved(now), self._refused.moved(now), self._workers_moved(workers)]
+        self._before = now
+        return self._tell(workers) if moved or any(others) else None
+
+    def _changed(self, pages: Sequence[CounterPage]) -> set[Listener]:
+        """Return the listeners that any worker has counted for since the last look."""
+        for page in pages:
+            if page not in self._watches:
+                self._watches[page] = PageWatch(page)
+        return {listener for page in pages for listener in self._watches[page].changed()}
+
+    def _turn_to(self, listeners: Sequence[Listener]) -> bool:
+        """See to these listeners and no others; tell whether that is a change."""
+        if listeners is self._listeners:
+            return False
+        known = {sight.listener: sight for sight in self._sights}
+        self._sights = [known.get(listener) or _Sight(listener) for listener in listeners]
+        self._listeners = listeners
+        return True
+
+    def _lost_more(self, sight: _Sight) -> bool:
+        """Tell whether the kernel has dropped anything for a listener for which no worker counts."""
+        seen = sight.traffic
+        return isinstance(seen, UdpTraffic) and self._holdings.kernel_drops(sight.listener) != seen.kernel_drops
+
+    def _workers_moved(self, workers: Sequence[WorkerState]) -> bool:
+        """Tell whether anything but the CPU time is different, which each look alone makes so."""
+        before, self._workers = self._workers, [replace(worker, cpu_seconds=0.0) for worker in workers]
+        return before != self._workers
+
+    def _see(self, sight: _Sight, pages: Sequence[CounterPage], now: float) -> None:
+        """Read the numbers of a listener."""
+        listener = sight.listener
+        row = self.books.total(listener, pages)
+        adopted = listener in self._holdings.adopted
+        if listener.protocol is Protocol.UDP:
+            (rate,) = rates = self._rates(sight, [row[UdpField.RECEIVED]], now)
+            drops = self._holdings.kernel_drops(listener)
+            sight.traffic = tell_udp(listener, row, adopted=adopted, kernel_drops=drops, rate=rate)
+        else:
+            rates = self._rates(sight, [row[TcpField.ACCEPTED], row[TcpField.RECEIVED_BYTES]], now)
+            sight.traffic = tell_tcp(listener, row, adopted=adopted, accepted=rates[0], octets=rates[1])
+        sight.moving = any(rate != Rates() for rate in rates)
+
+    def _rates(self, sight: _Sight, counts: Sequence[int], now: float) -> list[Rates]:
+        if not sight.histories:
+            sight.histories = tuple(History(count, now) for count in counts)
+        for history, count in zip(sight.histories, counts, strict=True):
+            history.note(count, now, self._before)
+        return [history.rates(now) for history in sight.histories]
+
+    def _tell(self, workers: tuple[WorkerState, ...]) -> Activity:
+        traffic = [sight.traffic for sight in self._sights]
+        return Activity(
+            udp=tuple(each for each in traffic if isinstance(each, UdpTraffic)),
+            tcp=tuple(each for each in traffic if isinstance(each, TcpTraffic)),
+            workers=workers,
+            worker_restarts=self.restarts.total(),
+            loudest=tuple(Loud(source=source, count=count) for source, count in self._loudest.top()),
+            refused=tuple(
+                Refused(source=source, protocol=protocol.value, reason=reason, count=count)
+                for (source, protocol, reason), count in self._refused.top()
+            ),
+        )

@@ -1,0 +1,240 @@
+"""The self test: a datagram through each UDP listener and a byte through each TCP listener, and whether they came back.
+
+Owns the probes and their sockets, for the second that a test takes; nothing is left of it. The supervisor chooses the
+mark and never tests itself. Invariant: a listener that passed has answered within the time, from the very address that
+was asked; and the probe came from that same address of this host, so that nobody else's echo passes for its own.
+"""
+
+import errno
+import secrets
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from echod.core.config import Config
+from echod.core.listener import Listener, Protocol, parse_listener
+from echod.core.selftest import SECRET_BYTES, Result, SelfTest, choose_port
+from echod.core.snapshot import Snapshot
+from echod.poll import READ, WRITE, Poll
+from echod.sockets import open_probe, target
+
+TEST_SECONDS: Final = 1.0
+"""Within which every answer must be there."""
+
+_AGAIN_SECONDS: Final = 0.25
+"""After which a datagram that has no answer yet is sent again: one that a full queue lost is not a fault of echod."""
+
+_RETRY_SECONDS: Final = 0.02
+"""Between two attempts to have the port, while another test has it."""
+
+_LEAVE_NOTHING: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER of 0 seconds: the connection ends with a reset, so that no TIME_WAIT keeps the port from the next test."""
+_BYTE: Final = b"\x07"
+
+_PROBLEMS: Final = {
+    errno.EADDRNOTAVAIL: "this host does not have its address",
+    errno.ENODEV: "this host does not have its interface",
+    errno.EADDRINUSE: "the port that self tests come from is in use by another process",
+    errno.ECONNREFUSED: "nothing listens there",
+    errno.ECONNRESET: "closed the connection at once",
+}
+
+
+def choose_mark(config: Config, listeners: Iterable[Listener]) -> SelfTest | None:
+    """Choose how the probes to these listeners are told from other traffic, if a port is left for them."""
+    taken = {*config.guard.refuse_source_ports, *(listener.port for listener in listeners)}
+    port = choose_port(secrets.choice, taken=taken, lowest=config.guard.min_source_port)
+    return SelfTest(port=port, secret=secrets.token_bytes(SECRET_BYTES)) if port is not None else None
+
+
+@dataclass(slots=True, eq=False)
+class _Probe:
+    """One listener under test."""
+
+    listener: Listener
+    sent: float = 0.0
+    seconds: float | None = None
+    problem: str = ""
+
+    @property
+    def over(self) -> bool:
+        """Tell whether there is nothing more to wait for."""
+        return self.seconds is not None or bool(self.problem)
+
+    def fail(self, error: OSError) -> None:
+        """Say why there will be no answer."""
+        self.problem = _PROBLEMS.get(error.errno or 0) or f"cannot be asked: {error.strerror}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """How to ask some listeners from one socket. It raises OSError where that cannot be had."""
+
+    ask: Callable[[Sequence[_Probe]], None]
+    probes: Sequence[_Probe]
+
+
+def listeners_of(snapshot: Snapshot) -> list[Listener]:
+    """Return the listeners that an echod tells of, UDP first."""
+    names = [*(each.name for each in snapshot.activity.udp), *(each.name for each in snapshot.activity.tcp)]
+    return [listener for name in names for listener in parse_listener(name)]
+
+
+def run_self_test(
+    listeners: Iterable[Listener], mark: SelfTest | None, seconds: float = TEST_SECONDS
+) -> tuple[Result, ...]:
+    """Ask each listener; return what came of it as soon as all have answered, or when the time is over.
+
+    `mark` is what echod told of itself (`status.read_self_test`), or None to ask as an ordinary client does.
+    """
+    return _Round(listeners, mark).run(seconds)
+
+
+class _Round:
+    """One test."""
+
+    def __init__(self, listeners: Iterable[Listener], mark: SelfTest | None) -> None:
+        """Ask nobody yet."""
+        self._mark = mark
+        self._payload = mark.secret if mark is not None else secrets.token_bytes(SECRET_BYTES)
+        self._probes = [_Probe(listener) for listener in listeners]
+        self._waiting: list[_Attempt] = []
+        self._asked: list[tuple[socket.socket, _Probe]] = []
+        self._poll = Poll()
+        self._sockets: list[socket.socket] = []
+
+    def run(self, seconds: float) -> tuple[Result, ...]:
+        """Ask each, and wait."""
+        try:
+            for attempt in [*self._udp_attempts(), *self._tcp_attempts()]:
+                self._make(attempt)
+            self._wait(time.monotonic() + seconds)
+        finally:
+            self._poll.close()
+            for sock in self._sockets:
+                sock.close()
+        for probe in self._probes:
+            if not probe.over:
+                probe.problem = f"no answer within {seconds:g} s" if probe.sent else _PROBLEMS[errno.EADDRINUSE]
+        return tuple(
+            Result(listener=each.listener, seconds=each.seconds, problem=each.problem) for each in self._probes
+        )
+
+    def _make(self, attempt: _Attempt) -> None:
+        """Ask some listeners; where another test has the port, that waits."""
+        try:
+            attempt.ask(attempt.probes)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                self._waiting.append(attempt)
+                return
+            for probe in attempt.probes:
+                probe.fail(error)
+
+    def _wait(self, deadline: float) -> None:
+        """Take answers; ask those that could not be asked yet, and again over UDP where none came."""
+        again = time.monotonic() + _AGAIN_SECONDS
+        while not all(probe.over for probe in self._probes):
+            now = time.monotonic()
+            if now >= deadline:
+                return
+            if now >= again:
+                again = now + _AGAIN_SECONDS
+                for sock, probe in self._asked:
+                    if not probe.over:
+                        self._send(sock, probe)
+            attempts, self._waiting = self._waiting, []
+            for attempt in attempts:
+                self._make(attempt)
+            next_turn = min(again, deadline, now + _RETRY_SECONDS if self._waiting else deadline)
+            for on_ready in self._poll.wait(max(0.0, next_turn - now)):
+                on_ready(time.monotonic())
+
+    def _open(self, listener: Listener) -> socket.socket:
+        """Open a socket on the port that probes come from. Raises OSError."""
+        sock = open_probe(listener, self._mark.port if self._mark is not None else 0)
+        self._sockets.append(sock)
+        return sock
+
+    # -- UDP: one socket for each address
+
+    def _udp_attempts(self) -> Iterable[_Attempt]:
+        groups: dict[object, list[_Probe]] = {}
+        for probe in self._probes:
+            if probe.listener.protocol is Protocol.UDP:
+                try:
+                    host, _, *zone = target(probe.listener)
+                except OSError as error:
+                    probe.fail(error)
+                else:
+                    groups.setdefault((host, *zone), []).append(probe)
+        return [_Attempt(self._ask_udp, probes) for probes in groups.values()]
+
+    def _ask_udp(self, probes: Sequence[_Probe]) -> None:
+        sock = self._open(probes[0].listener)
+        on_answer = partial(self._on_answers, sock, {probe.listener.port: probe for probe in probes})
+        self._poll.register(sock.fileno(), READ, on_answer)
+        for probe in probes:
+            probe.sent = time.monotonic()
+            self._asked.append((sock, probe))
+            self._send(sock, probe)
+            on_answer(time.monotonic())  # so that however many listeners there are, the answers find room
+
+    def _send(self, sock: socket.socket, probe: _Probe) -> None:
+        try:
+            sock.sendto(self._payload, target(probe.listener))
+        except BlockingIOError:
+            pass  # it is sent again
+        except OSError as error:
+            probe.fail(error)
+
+    def _on_answers(self, sock: socket.socket, by_port: dict[int, _Probe], now: float) -> None:
+        with suppress(BlockingIOError):
+            while True:
+                answer, peer = sock.recvfrom(65_536)
+                probe = by_port.get(peer[1])
+                host = peer[0].partition("%")[0]
+                if probe is None or probe.over or answer != self._payload or host != target(probe.listener)[0]:
+                    continue
+                probe.seconds = now - probe.sent
+
+    # -- TCP: one connection for each listener
+
+    def _tcp_attempts(self) -> Iterable[_Attempt]:
+        return [_Attempt(self._ask_tcp, [probe]) for probe in self._probes if probe.listener.protocol is Protocol.TCP]
+
+    def _ask_tcp(self, probes: Sequence[_Probe]) -> None:
+        (probe,) = probes
+        sock = self._open(probe.listener)
+        if self._mark is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LEAVE_NOTHING)
+        probe.sent = time.monotonic()
+        with suppress(BlockingIOError):
+            sock.connect(target(probe.listener))
+        self._poll.register(sock.fileno(), WRITE, partial(self._on_connected, sock, probe))
+
+    def _on_connected(self, sock: socket.socket, probe: _Probe, _now: float) -> None:
+        self._poll.unregister(sock.fileno())
+        try:
+            sock.send(_BYTE)
+        except OSError as error:
+            probe.fail(error)
+        else:
+            self._poll.register(sock.fileno(), READ, partial(self._on_echoed, sock, probe))
+
+    def _on_echoed(self, sock: socket.socket, probe: _Probe, now: float) -> None:
+        self._poll.unregister(sock.fileno())
+        try:
+            answer = sock.recv(64)
+        except OSError as error:
+            probe.fail(error)
+            return
+        if answer == _BYTE:
+            probe.seconds = now - probe.sent
+        else:
+            probe.problem = "closed the connection at once" if not answer else "answered something else"
