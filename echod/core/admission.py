@@ -10,7 +10,6 @@ every table is keyed by Python's keyed hash, and nobody can aim at a bucket of i
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import IntEnum
-from functools import partial
 from ipaddress import IPv6Network, ip_address, ip_network
 from struct import Struct
 from typing import Final
@@ -184,9 +183,11 @@ def _compile(levels: Iterable[tuple[Iterable[Network], Verdict]], version: int) 
 
 def _doubtful_octets(compiled: AddressMap[Verdict], bits: int) -> bytes:
     """Return for each first octet of an address, of so many bits, 0 where it tells that it is admitted, else 1."""
-    place, step = partial(bisect_right, compiled.starts), 1 << bits - 8
-    firsts = range(0, 256 * step, step)
-    return bytes(place(first) != place(first + step - 1) or compiled.verdict(first) is not None for first in firsts)
+    starts, step = compiled.starts, 1 << bits - 8
+    return bytes(
+        bisect_right(starts, first) != bisect_right(starts, first + step - 1) or compiled.verdict(first) is not None
+        for first in range(0, 256 * step, step)
+    )
 
 
 def sources_of(peers: Sequence[bytes]) -> list[bytes]:
@@ -253,7 +254,7 @@ class Admission:
         return self._circulation is not None
 
     def admits_all(self, names: bytes, peer_length: int, *, on_loopback: bool) -> bool:
-        """Tell by `Rules.clear_all` whether a batch may be answered as it is: most may, if they are not to be counted."""
+        """Tell by `Rules.clear_all` whether a batch that is not counted may be answered as it is: most may."""
         return self._limit is None and self._rules.clear_all(names, peer_length, on_loopback=on_loopback)
 
     def admit_all(
