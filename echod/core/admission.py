@@ -243,8 +243,6 @@ class Admission:
         for known in self._known.values():
             known.clear()
 
-    # -- a whole batch
-
     def counts_this_batch(self) -> bool:
         """Tell, asked once for each batch, whether its datagrams are to be counted, lest one goes round."""
         self._batches_left -= 1
