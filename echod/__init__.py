@@ -17,6 +17,7 @@ The floors. Imports only go down; modules of one floor do not import each other 
     batch        2  a vector of datagrams: what came in, what goes out, trains
     holdings     2  the listening sockets that the supervisor holds for life
     selftest     2  a probe through each listener, for whoever asks whether echod serves
+    forking      2  a process forked by the supervisor: what it keeps, how it ends
     vector       1  the memory and the two calls under a batch; the only unsafe module
     sockets      1  open or adopt listening sockets; the only module that binds
     netlink      1  the addresses that are this host's own, as the kernel has them
@@ -32,7 +33,7 @@ The floors. Imports only go down; modules of one floor do not import each other 
     configfile   1  where the config comes from
     kernel       1  what this host makes of a config: the sysctls that `echod check` warns of
     logs         1  structlog to journal, console or JSON; the only module that configures it
-    core/        0  pure decisions: config, admission, rates, loops, trains, connections, counters, plan, errors
+    core/        0  pure decisions: config, admission, rates, loops, trains, counters, plan, errors
 
 The life of a datagram:
 

@@ -23,9 +23,9 @@ from echod.core.config import Config
 from echod.core.counters import CounterPage
 from echod.core.errors import EchodError, StartFailedError
 from echod.core.listener import Listener
-from echod.core.timers import Agenda
+from echod.core.timers import MAX_BACKOFF_SECONDS, Agenda, backoff_seconds
 from echod.descriptors import allow_descriptors
-from echod.generation import MAX_BACKOFF_SECONDS, Death, Generation
+from echod.generation import Death, Generation
 from echod.holdings import Acquisition, Holdings
 from echod.observer import Observer
 from echod.ownership import Ownership
@@ -278,8 +278,7 @@ class Supervisor:
         if self._transition is not None and self._transition.generation is generation:
             self._give_up(self._transition)
         elif generation is self._current:
-            delay = generation.backoff_seconds(slot)
-            self._agenda.at(now + delay, lambda now: self._replace(generation, slot.number, now))
+            self._agenda.at(now + backoff_seconds(slot.deaths), lambda now: self._replace(generation, slot.number, now))
 
     def _replace(self, generation: Generation, number: int, now: float) -> None:
         slot = generation.slots[number]

@@ -40,6 +40,7 @@ FLOORS = {
     "client": 3,
     "worker": 4,
     "generation": 5,
+    "forking": 2,
     "supervisor": 6,
     "cli": 7,
     "__main__": 8,
@@ -87,7 +88,7 @@ ONLY = {
     "exit": {"echod.cli"},
     "quit": {"echod.cli"},
     "SystemExit": {"echod.cli"},
-    "os._exit": {"echod.generation", "echod.daemonize"},
+    "os._exit": {"echod.forking", "echod.daemonize"},
     "structlog.configure": {"echod.logs"},
     "structlog.configure_once": {"echod.logs"},
 }
