@@ -18,6 +18,7 @@ The floors. Imports only go down; modules of one floor do not import each other 
     holdings     2  the listening sockets that the supervisor holds for life
     selftest     2  a probe through each listener, for whoever asks whether echod serves
     forking      2  a process forked by the supervisor: what it keeps, how it ends
+    http         2  a small HTTP server: GET and HEAD, bounded in connections and time
     vector       1  the memory and the two calls under a batch; the only unsafe module
     sockets      1  open or adopt listening sockets; the only module that binds
     netlink      1  the addresses that are this host's own, as the kernel has them

@@ -41,6 +41,7 @@ FLOORS = {
     "worker": 4,
     "generation": 5,
     "forking": 2,
+    "http": 2,
     "supervisor": 6,
     "cli": 7,
     "__main__": 8,
