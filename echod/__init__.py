@@ -34,7 +34,7 @@ The floors. Imports only go down; modules of one floor do not import each other 
     configfile   1  where the config comes from
     kernel       1  what this host makes of a config: the sysctls that `echod check` warns of
     logs         1  structlog to journal, console or JSON; the only module that configures it
-    core/        0  pure decisions: config, admission, rates, loops, trains, counters, plan, errors
+    core/        0  pure decisions: config, admission, rates, loops, trains, counters, metrics, plan, errors
 
 The life of a datagram:
 
