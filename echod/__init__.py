@@ -7,10 +7,14 @@ The floors. Imports only go down; modules of one floor do not import each other 
     reload       6  ask a running echod to reload, and wait for the outcome
     supervisor   6  owns the sockets and generations: start, reload, replace, drain, stop; signals; watchdog
     generation   5  the worker processes of one config: fork, ready, heartbeat, death
+    export       5  the exporter as the supervisor has it: raised, told, raised again, let go
     worker       4  one process: one epoll loop over its services
     observer     4  what the daemon sees of its own work: the snapshot, when something has changed
+    exporter     4  one process: serves metrics, health and the status page over HTTP; loaded by that process alone
     udp, tcp     3  UdpEcho: receive, admit, reply; TcpEcho: accept, echo, half-close, limits
     books        3  totals, and the log entries made of them
+    health       3  whether every listener answers, tested by a process of its own
+    page         3  the status page and its policy
     client       3  `echod ping`: asks echo servers and says what became of the question; loaded for that alone
     ownership    2  the addresses of this host, asked for once a second
     announce     2  what the supervisor says of itself: status line, log entries
@@ -31,6 +35,9 @@ The floors. Imports only go down; modules of one floor do not import each other 
     display      1  what `echod status` shows, drawn on a terminal or as plain text
     systemd      1  sd_notify, passed sockets, the watchdog's interval
     daemonize    1  python-daemon, for hosts without systemd
+    outfit       1  what an exporter is born with, and what it is told
+    exposition   1  metrics as bytes; the only module that imports prometheus_client
+    processes    1  what a process takes, as /proc has it
     configfile   1  where the config comes from
     kernel       1  what this host makes of a config: the sysctls that `echod check` warns of
     logs         1  structlog to journal, console or JSON; the only module that configures it
@@ -50,7 +57,7 @@ The life of a config change:
 2. `configfile.read` makes a fresh Config, or every mistake is logged and the old config goes on.
 3. `Holdings.acquire` opens what is new; a failure closes it again and rejects the reload.
 4. `Generation.raise_workers` forks; a death or a timeout before all are ready rejects the reload.
-5. `Supervisor._commit`: the new workers serve, the old ones drain, closed listeners close.
+5. `Supervisor._commit`: the new workers serve, the old ones drain, closed listeners close, a new exporter begins.
 """
 
 __version__ = "0.1.0"

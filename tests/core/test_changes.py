@@ -31,6 +31,7 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "log.level": ("debug", "log.level: info -> debug"),
     "log.format": ("json", "log.format: auto -> json"),
     "status.directory": ("/run/other", "status.directory: auto -> /run/other"),
+    "metrics.listen": ("http://[::1]:9", "metrics.listen: off -> http://[::1]:9"),
 }
 """For each key another value than its default, and what the log says of the change."""
 
