@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import signal
 import socket
 from collections.abc import Callable
@@ -9,8 +10,17 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from loopback import as_nobody, needs_root
 from running import Daemon, ask, free_port, wait_until
 from scraping import answers, exporters, fetch, metered, scrape, value, wait_for_a_new_one
+
+from echod.books import Books
+from echod.core.counters import CounterPage
+from echod.core.endpoint import parse_endpoint
+from echod.core.timers import Agenda
+from echod.export import Export
+from echod.holdings import Holdings
+from echod.sockets import Buffers
 
 EchodFactory = Callable[..., Daemon]
 
@@ -181,3 +191,26 @@ def test_it_is_not_ready_while_echod_stops(echod: EchodFactory) -> None:
         assert value(scrape(http), "echod_tcp_connections") == 1
         daemon.signal(signal.SIGTERM)
         assert daemon.wait() == 0
+
+
+@needs_root
+def test_a_host_without_a_process_to_spare_is_asked_again_later() -> None:
+    """Where fork(2) fails the supervisor goes on, and tries after 0.1 s, then 0.2 s, until there is an exporter."""
+
+    def hopeless() -> list[float | None]:
+        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+        holdings, agenda = Holdings(), Agenda()
+        metrics = parse_endpoint(f"http://127.0.0.1:{free_port()}")
+        buffers = Buffers(receive=65_536, send=65_536)
+        holdings.commit(holdings.acquire((), workers=1, buffers=buffers, metrics=metrics))
+        page = CounterPage(memoryview(bytearray(64)), slots=1, listeners=(), places=0)
+        export = Export(agenda, holdings, Books(holdings), lambda: [page])
+        export.renew(page, None, 0.0)
+        export.tell(b"{}")
+        waits = [agenda.seconds_left(0.0)]
+        for action in agenda.due(0.1):
+            action(0.1)
+        export.end()
+        return [*waits, agenda.seconds_left(0.1)]
+
+    assert as_nobody(hopeless) == pytest.approx([0.1, 0.2])
