@@ -7,18 +7,24 @@ The floors. Imports only go down; modules of one floor do not import each other 
     reload       7  ask a running echod to reload, and wait for the outcome
     supervisor   7  owns the sockets and generations: start, reload, replace, drain, stop; signals; watchdog
     generation   6  the worker processes of one config: fork, ready, heartbeat, death
+    export       6  the exporter as the supervisor has it: raised, told, raised again, let go
     worker       5  one process: one epoll loop over its services
     observer     4  what the daemon sees of its own work: the snapshot, when something has changed
+    exporter     4  one process: serves metrics, health and the status page over HTTP; loaded by that process alone
     udp          4  UdpEcho: receive, admit, reply
     client       4  `echod ping`: asks echo servers and says what became of the question; loaded for that alone
     batch        3  a vector of datagrams: what came in, what goes out, trains
     tcp          3  TcpEcho: accept, echo, half-close, limits
+    health       3  whether every listener answers, tested by a process of its own
+    page         3  the status page and its policy
     books        3  totals, and the log entries made of them
     ownership    2  the addresses of this host, asked for once a second
     announce     2  what the supervisor says of itself: status line, log entries
     dispatch     2  messages on their way out, and what becomes of those that the kernel refuses
     holdings     2  the listening sockets that the supervisor holds for life
     selftest     2  a probe through each listener, for whoever asks whether echod serves
+    forking      2  a process forked by the supervisor: what it keeps, how it ends
+    http         2  a small HTTP server: GET and HEAD, bounded in connections and time
     vector       1  the memory and the two calls under a batch; the only unsafe module
     sockets      1  open or adopt listening sockets; the only module that binds
     netlink      1  the addresses that are this host's own, as the kernel has them
@@ -31,10 +37,13 @@ The floors. Imports only go down; modules of one floor do not import each other 
     display      1  what `echod status` shows, drawn on a terminal or as plain text
     systemd      1  sd_notify, passed sockets, the watchdog's interval
     daemonize    1  python-daemon, for hosts without systemd
+    outfit       1  what an exporter is born with, and what it is told
+    exposition   1  metrics as bytes; the only module that imports prometheus_client
+    processes    1  what a process takes, as /proc has it
     configfile   1  where the config comes from
     kernel       1  what this host makes of a config: the sysctls that `echod check` warns of
     logs         1  structlog to journal, console or JSON; the only module that configures it
-    core/        0  pure decisions: config, admission, rates, loops, trains, connections, counters, plan, errors
+    core/        0  pure decisions: config, admission, rates, loops, trains, counters, metrics, plan, errors
 
 The life of a datagram:
 
@@ -50,7 +59,7 @@ The life of a config change:
 2. `configfile.read` makes a fresh Config, or every mistake is logged and the old config goes on.
 3. `Holdings.acquire` opens what is new; a failure closes it again and rejects the reload.
 4. `Generation.raise_workers` forks; a death or a timeout before all are ready rejects the reload.
-5. `Supervisor._commit`: the new workers serve, the old ones drain, closed listeners close.
+5. `Supervisor._commit`: the new workers serve, the old ones drain, closed listeners close, a new exporter begins.
 """
 
 __version__ = "0.1.0"

@@ -54,6 +54,8 @@ class Announcer:
         self._rate = Rate()
         self._begun = self._finished = self._generation = 0
         self._reload = LastReload()
+        self.tell: Callable[[bytes], None] = lambda _snapshot: None
+        """Who, beside the readers of the status file, is told every snapshot."""
 
     def starting(self, reading: Reading) -> None:
         """Log the start, and where the config comes from."""
@@ -171,7 +173,9 @@ class Announcer:
             reload=self._reload,
             activity=self._activity,
         )
-        self._files.write(snapshot.pack())
+        packed = snapshot.pack()
+        self._files.write(packed)
+        self.tell(packed)
 
 
 def _count(listeners: Sequence[Listener], workers: int) -> str:

@@ -11,35 +11,29 @@ import secrets
 import signal
 import socket
 import time
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
-from echod import logs
 from echod.core.addresses import Network, pack_networks
 from echod.core.config import Config
 from echod.core.counters import CounterPage, SlotField
-from echod.core.errors import ExitCode
 from echod.core.listener import Listener, Protocol
 from echod.core.loudest import unpack_report
 from echod.core.ratelimit import RateLimit
 from echod.core.selftest import SelfTest
 from echod.core.snapshot import WorkerState
 from echod.core.tally import Report
+from echod.core.timers import STEADY_SECONDS
+from echod.forking import fork
 from echod.observer import Observer
 from echod.poll import READ, Poll
 from echod.worker import DRAIN, LOUD, OWN, READY, SERVE, Birth, ServedSocket, live, open_channel
 
 STUCK_AFTER_CHECKS: Final = 5
 """A worker whose heartbeat stood still for so many checks in a row, a second apart, is stuck."""
-
-MIN_BACKOFF_SECONDS: Final = 0.1
-MAX_BACKOFF_SECONDS: Final = 5.0
-STEADY_SECONDS: Final = 10.0
-"""A worker that lived so long did not die of its birth: the next one comes without delay."""
 
 _MOST_OF_A_REPORT: Final = 1 << 16
 _CPUCLOCK_SCHED: Final = 2
@@ -166,15 +160,14 @@ class Generation:
             channel=theirs,
             supervisor=os.getpid(),
         )
+        keep = [theirs.fileno(), *(each.sock.fileno() for each in birth.sockets)]
         try:
-            pid = os.fork()
+            pid = fork(f"worker {slot.number + 1}", keep, lambda: live(birth))
         except OSError:
             ours.close()
-            theirs.close()
             raise
-        if pid == 0:
-            _live_and_exit(birth)
-        theirs.close()
+        finally:
+            theirs.close()
         ours.setblocking(False)
         slot.pid, slot.channel, slot.ready, slot.born, slot.still, slot.behind = pid, ours, False, now, 0, False
         self._poll.register(ours.fileno(), READ, lambda _now: self._on_message(slot))
@@ -293,13 +286,6 @@ class Generation:
             self.page.settle(slot.number)
         return deaths
 
-    @staticmethod
-    def backoff_seconds(slot: Slot) -> float:
-        """Return how long to wait before the next worker of a slot whose worker has just died."""
-        if slot.deaths == 0:
-            return 0.0
-        return float(min(MAX_BACKOFF_SECONDS, MIN_BACKOFF_SECONDS * 2 ** min(slot.deaths - 1, 10)))
-
 
 def _cpu_seconds(pid: int | None) -> float:
     """Return what a process has used, by its clock (clock_getcpuclockid(3)): one call, without a file of /proc."""
@@ -309,31 +295,3 @@ def _cpu_seconds(pid: int | None) -> float:
         return round(time.clock_gettime(~pid << 3 | _CPUCLOCK_SCHED), 2)
     except OSError:
         return 0.0  # it has just exited
-
-
-def _live_and_exit(birth: Birth) -> None:
-    """Be the worker, in the forked process, and never return."""
-    code: int = ExitCode.SOFTWARE
-    try:
-        # A copy of anything else would keep a port bound, or a channel open, that the supervisor has closed.
-        signal.set_wakeup_fd(-1)
-        served = (each.sock.fileno() for each in birth.sockets)
-        _close_all_but({0, 1, *logs.descriptors(), birth.channel.fileno(), *served})
-        live(birth)
-        code = ExitCode.OK
-    except BaseException:  # noqa: BLE001 - nothing may return from a forked copy of the supervisor
-        # On stderr, not as an entry of its own: the journal may not find the unit of a process that is gone.
-        logs.last_words(f"echod: worker {birth.slot + 1} crashed\n{traceback.format_exc()}")
-    finally:
-        # Not sys.exit: nothing of the supervisor's may run in here.
-        os._exit(code)
-
-
-def _close_all_but(keep: set[int]) -> None:
-    """Close every other descriptor. The objects that had them live on in this copy, but never run again."""
-    first = 0
-    for fd in sorted(keep):
-        if first < fd:  # closerange(0, 0) closes everything: to close_range(2) its end, -1, is the last there is
-            os.closerange(first, fd)
-        first = fd + 1
-    os.closerange(first, os.sysconf("SC_OPEN_MAX"))

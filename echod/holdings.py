@@ -1,19 +1,23 @@
 """The listening sockets that the supervisor holds for life, by listener.
 
-Owns them, and the netlink socket that may be passed with them: workers only inherit copies, so no worker's death, and
-no reload, loses a datagram that the kernel has queued. Never reads one. Invariant: `acquire` touches nothing that is
+Owns them, and those beside them: the netlink socket that may be passed, and the doors, at which metrics are asked for.
+Workers and the exporter only inherit copies, so no death of theirs, and no reload, loses a datagram that the kernel
+has queued. Never reads one. Invariant: `acquire` touches nothing that is
 held; only `commit` does, and it cannot fail.
 """
 
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from echod.core.errors import EchodError
-from echod.core.listener import Listener, Protocol
+from echod.core.endpoint import Endpoint
+from echod.core.errors import AddressUnavailableError, BindNotPermittedError, EchodError
+from echod.core.listener import Listener, Protocol, overlap
 from echod.core.plan import Plan, plan
 from echod.sockets import (
+    METRICS,
     Buffers,
+    adopt_door,
     adopt_socket,
     bind_socket,
     got_buffers,
@@ -34,6 +38,8 @@ class Acquisition:
     unbound: list[tuple[Listener, socket.socket]] = field(default_factory=list)
     """Further sockets for listeners that are kept. Bound at commit: from then on they get datagrams, and before it
     there is nobody to read them."""
+    doors: dict[Endpoint, socket.socket] = field(default_factory=dict)
+    """Where the config wants metrics, if anywhere."""
 
 
 class Holdings:
@@ -46,6 +52,18 @@ class Holdings:
         self._sockets: dict[Listener, list[socket.socket]] = {}
         self._adopted: dict[Listener, None] = {}
         self._dropped_before: dict[Listener, int] = {}
+        self._doors: dict[Endpoint, socket.socket] = {}
+        self._adopted_doors: list[socket.socket] = []
+
+    @property
+    def doors(self) -> list[socket.socket]:
+        """Return the sockets at which metrics are asked for: what was passed, else what the config says."""
+        return self._adopted_doors or list(self._doors.values())
+
+    @property
+    def sockets(self) -> Mapping[Listener, Sequence[socket.socket]]:
+        """Return the sockets of all listeners."""
+        return self._sockets
 
     @property
     def adopted(self) -> tuple[Listener, ...]:
@@ -57,9 +75,12 @@ class Holdings:
         """Return the sockets of these listeners."""
         return [sock for listener in self._adopted for sock in self._sockets[listener]]
 
-    def adopt(self, descriptors: Iterable[int], buffers: Buffers) -> None:
-        """Take over passed sockets. Raises EchodError where one cannot be served."""
-        for fd in descriptors:
+    def adopt(self, passed: Mapping[int, str], buffers: Buffers) -> None:
+        """Take over passed sockets, descriptors with their names. Raises EchodError where one cannot be served."""
+        for fd, name in passed.items():
+            if name == METRICS:
+                self._adopted_doors.append(adopt_door(fd))
+                continue
             listener, sock = adopt_socket(fd, buffers)
             if listener is None:
                 self._adopt_netlink(sock)
@@ -77,8 +98,10 @@ class Holdings:
             )
         self.netlink = sock
 
-    def acquire(self, listeners: Sequence[Listener], *, workers: int, buffers: Buffers) -> Acquisition:
-        """Open what these listeners and what was adopted need, for so many workers.
+    def acquire(
+        self, listeners: Sequence[Listener], *, workers: int, buffers: Buffers, metrics: Endpoint | None = None
+    ) -> Acquisition:
+        """Open what these listeners, metrics and what was adopted need, for so many workers.
 
         Raises EchodError; then all that was opened here is closed again.
         """
@@ -87,6 +110,8 @@ class Holdings:
         try:
             for listener in wanted:
                 found.sockets[listener] = self._open(listener, workers, found)
+            if metrics is not None and not self._adopted_doors:
+                found.doors[metrics] = self._doors.get(metrics) or self._open_door(metrics, found)
         except Exception:
             self.abandon(found)
             raise
@@ -106,13 +131,23 @@ class Holdings:
         wanted = workers if listener.protocol is Protocol.UDP else 1
         for number in range(len(held), wanted):
             # Beside a listener of our own that is wider or narrower, only a sibling of it can be bound.
-            sibling = number > 0 or any(_overlap(listener, other) for other in self._sockets)
+            sibling = number > 0 or any(overlap(listener, other) and listener != other for other in self._sockets)
             sock = open_socket(listener, found.buffers, sibling=sibling, bind=not held)
             found.opened.append(sock)
             more.append(sock)
             if held:
                 found.unbound.append((listener, sock))
         return held + more
+
+    def _open_door(self, metrics: Endpoint, found: Acquisition) -> socket.socket:
+        """Open the socket of an endpoint. Raises EchodError."""
+        sibling = any(overlap(metrics.listener, other.listener) for other in self._doors)
+        try:
+            sock = open_socket(metrics.listener, found.buffers, sibling=sibling)
+        except (AddressUnavailableError, BindNotPermittedError) as error:
+            raise type(error)(f"metrics.listen: {error}") from None
+        found.opened.append(sock)
+        return sock
 
     def abandon(self, acquisition: Acquisition) -> None:
         """Close what was opened; what was held before is as it was."""
@@ -136,6 +171,9 @@ class Holdings:
             for sock in self._sockets.pop(listener):
                 sock.close()
         self._sockets = acquisition.sockets
+        for endpoint in self._doors.keys() - acquisition.doors.keys():
+            self._doors[endpoint].close()
+        self._doors = acquisition.doors
 
     def kernel_drops(self, listener: Listener) -> int:
         """Return the datagrams that the kernel dropped at this listener's sockets, also at earlier ones."""
@@ -154,9 +192,3 @@ class Holdings:
         if not granted:
             return None
         return Buffers(receive=min(got.receive for got in granted), send=min(got.send for got in granted))
-
-
-def _overlap(one: Listener, other: Listener) -> bool:
-    """Tell whether two listeners are on one port, one of them on all addresses of the family."""
-    same_port = (one.protocol, one.port, type(one.address)) == (other.protocol, other.port, type(other.address))
-    return same_port and (one.address.is_unspecified or other.address.is_unspecified)

@@ -28,6 +28,9 @@ SK_MEMINFO_DROPS: Final = 8
 
 TCP_BACKLOG: Final = 1024
 
+METRICS: Final = "metrics"
+"""The name by which a passed socket is for metrics and no listener (FileDescriptorName=)."""
+
 # What a .socket unit or a parent may have switched on and would add control messages that `Batch` does not expect.
 _UNWANTED: Final = (
     (socket.SOL_SOCKET, 29),  # SO_TIMESTAMP
@@ -150,6 +153,24 @@ def adopt_socket(fd: int, buffers: Buffers) -> tuple[Listener | None, socket.soc
         sock.close()
         raise
     return listener, sock
+
+
+def adopt_door(fd: int) -> socket.socket:
+    """Take over the socket that the service manager passed for metrics. Raises EchodError where it is of no use."""
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError as error:
+        raise EchodError(f"passed descriptor {fd} is no socket: {error.strerror}") from None
+    stream = sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM
+    if not stream or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        sock.close()
+        raise EchodError(
+            f"passed socket {fd} is named {METRICS} but takes no TCP connections: its .socket unit may only have "
+            "ListenStream= with an address and port, and Accept=no"
+        )
+    sock.setblocking(False)
+    sock.set_inheritable(False)
+    return sock
 
 
 def set_up(sock: socket.socket, buffers: Buffers) -> None:

@@ -7,7 +7,7 @@ commit. Invariant: until commit nothing that serves has been touched, so every e
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -23,9 +23,10 @@ from echod.core.config import Config
 from echod.core.counters import CounterPage
 from echod.core.errors import EchodError, StartFailedError
 from echod.core.listener import Listener
-from echod.core.timers import Agenda
+from echod.core.timers import MAX_BACKOFF_SECONDS, Agenda, backoff_seconds
 from echod.descriptors import allow_descriptors
-from echod.generation import MAX_BACKOFF_SECONDS, Death, Generation
+from echod.export import Export
+from echod.generation import Death, Generation
 from echod.holdings import Acquisition, Holdings
 from echod.observer import Observer
 from echod.ownership import Ownership
@@ -65,11 +66,11 @@ class Supervisor:
         self,
         *,
         path: Path | None,
-        passed: list[int],
+        passed: Mapping[int, str],
         announcer: Announcer,
         on_serving: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take the config's path (None for the default), passed descriptors, and what to do once all serve."""
+        """Take the config's path (None for the default), what was passed, and what to do once all serve."""
         self._path = path
         self._passed = passed
         self._announcer = announcer
@@ -84,6 +85,8 @@ class Supervisor:
         self._retiring: list[Generation] = []
         self._generations = 0
         self._observer = Observer(self._holdings, monotonic())
+        self._export = Export(self._agenda, self._holdings, self._observer.books, self._pages)
+        self._announcer.tell = self._export.tell
         self._ownership: Ownership | None = None
         self._reload_wanted = False
         self._stopping = False
@@ -102,6 +105,7 @@ class Supervisor:
                 action(now)
             self._go_on(now)
         self._retire()
+        self._export.end()
         self._observer.refusals.log_rest()
         self._observer.books.log_stopped()
 
@@ -125,7 +129,8 @@ class Supervisor:
         workers = len(os.sched_getaffinity(0)) if config.workers == "auto" else config.workers
         listeners = config.listeners if reading.path else self._first_try(config)
         allow_descriptors(len(listeners) * workers + config.tcp.max_connections + SPARE_DESCRIPTORS)
-        acquisition = self._holdings.acquire(listeners, workers=workers, buffers=_buffers(config))
+        buffers, metrics = _buffers(config), config.metrics.listen
+        acquisition = self._holdings.acquire(listeners, workers=workers, buffers=buffers, metrics=metrics)
         self._generations += 1
         try:
             generation = Generation(
@@ -171,17 +176,17 @@ class Supervisor:
         self._transition = None
         self._holdings.commit(transition.acquisition)
         transition.generation.serve()
-        self._current = transition.generation
-        config = transition.generation.config
+        self._current = new = transition.generation
+        config = new.config
         if old is not None:
             self._retire_later(old, now)
             logs.configure(level=config.log.level, destination=config.log.format)
         log_listeners(transition.acquisition.plan)
         log_buffers(transition.acquisition.buffers, self._holdings.smallest_buffers())
-        new = self._current
         self._announcer.serving(
             new.page.listeners, workers=len(new.slots), generation=new.number, self_test=new.self_test
         )
+        self._export.renew(new.page, new.self_test, now)
         self._observe(new, now)
         if old is None:
             self._announcer.ready()
@@ -230,6 +235,7 @@ class Supervisor:
                 generation.kill()
             return
         self._stopping = True
+        self._export.drain()
         longest = max((each.config.drain_timeout_seconds for each in generations), default=0)
         self._announcer.stopping(longest + 2 * KILL_GRACE_SECONDS)
         if self._transition is not None:
@@ -268,6 +274,7 @@ class Supervisor:
         for generation in self._living():
             for death in generation.reap(now):
                 self._on_death(generation, death, now)
+        self._export.reap(now)
         self._retire()
 
     def _on_death(self, generation: Generation, death: Death, now: float) -> None:
@@ -278,8 +285,7 @@ class Supervisor:
         if self._transition is not None and self._transition.generation is generation:
             self._give_up(self._transition)
         elif generation is self._current:
-            delay = generation.backoff_seconds(slot)
-            self._agenda.at(now + delay, lambda now: self._replace(generation, slot.number, now))
+            self._agenda.at(now + backoff_seconds(slot.deaths), lambda now: self._replace(generation, slot.number, now))
 
     def _replace(self, generation: Generation, number: int, now: float) -> None:
         slot = generation.slots[number]

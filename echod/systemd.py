@@ -7,6 +7,7 @@ reads a listening socket. Invariant: without a service manager every call does n
 import os
 import time
 from collections.abc import MutableMapping
+from itertools import chain, repeat
 from typing import Final
 
 from sdnotify import SystemdNotifier
@@ -62,13 +63,18 @@ class Notifier:
             return
 
 
-def passed_sockets(environment: MutableMapping[str, str]) -> list[int]:
-    """Return the descriptors that were passed to this process, and take the variables out of the environment."""
+def passed_sockets(environment: MutableMapping[str, str]) -> dict[int, str]:
+    """Return the descriptors that were passed to this process, each with its name (FileDescriptorName=).
+
+    Takes the variables out of the environment.
+    """
     ours = environment.get("LISTEN_PID") == str(os.getpid())
     count = environment.get("LISTEN_FDS", "")
+    names = environment.get("LISTEN_FDNAMES", "").split(":")
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID"):
         environment.pop(name, None)
-    return list(range(FIRST_PASSED, FIRST_PASSED + int(count))) if ours and count.isdigit() else []
+    passed = range(FIRST_PASSED, FIRST_PASSED + int(count)) if ours and count.isdigit() else ()
+    return dict(zip(passed, chain(names, repeat("")), strict=False))
 
 
 def watchdog_seconds(environment: MutableMapping[str, str]) -> float | None:

@@ -41,6 +41,15 @@ FLOORS = {
     "client": 4,
     "worker": 5,
     "generation": 6,
+    "export": 6,
+    "exporter": 4,
+    "health": 3,
+    "page": 3,
+    "forking": 2,
+    "http": 2,
+    "outfit": 1,
+    "exposition": 1,
+    "processes": 1,
     "supervisor": 7,
     "cli": 8,
     "__main__": 9,
@@ -89,11 +98,18 @@ ONLY = {
     "exit": {"echod.cli"},
     "quit": {"echod.cli"},
     "SystemExit": {"echod.cli"},
-    "os._exit": {"echod.generation", "echod.daemonize"},
+    "os._exit": {"echod.forking", "echod.daemonize"},
     "structlog.configure": {"echod.logs"},
     "structlog.configure_once": {"echod.logs"},
 }
 """Names that only these modules may use."""
+
+ONLY_IMPORT = {
+    "prometheus_client": {"echod.exposition"},
+    "http": {"echod.exporter", "echod.http"},
+    "echod.exporter": {"echod.export"},
+}
+"""Modules that cost memory or time, and who alone imports them: none of these is loaded where no metrics are wanted."""
 
 ONLY_BINDS = "echod.sockets"
 
@@ -229,6 +245,17 @@ def find_forbidden(modules: Sources) -> list[str]:
     ]
 
 
+def find_greedy(modules: Sources) -> list[str]:
+    """Find imports of what only certain modules may import, submodules included."""
+    return [
+        f"{module} imports {target}"
+        for module, source in modules.items()
+        for target in imports(source, modules)
+        for name, homes in ONLY_IMPORT.items()
+        if f"{target}.".startswith(f"{name}.") and module not in homes
+    ]
+
+
 def find_trespasses(modules: Sources) -> list[str]:
     """Find uses of what only certain modules may use, and calls of a `bind` outside the one that binds."""
     breaches = []
@@ -285,6 +312,13 @@ def test_every_module_that_core_may_import_is_imported() -> None:
 def test_there_is_no_thread_and_no_event_loop_but_our_own() -> None:
     """The supervisor may fork at any time because no process ever has a second thread."""
     assert find_forbidden(SOURCES) == []
+
+
+def test_what_only_the_exporter_needs_only_the_exporter_loads() -> None:
+    """prometheus_client and http.server are imported behind `echod.exporter`, and that by its own process alone."""
+    assert find_greedy(SOURCES) == []
+    (line,) = [line for line in SOURCES["echod.export"].splitlines() if "import" in line and "echod.exporter" in line]
+    assert line.startswith("    ")  # in the function that is the process
 
 
 def test_printing_exiting_binding_and_configuring_have_one_home_each() -> None:
@@ -389,6 +423,13 @@ def test_what_core_must_not_have_is_found(source: str, breach: str) -> None:
 def test_a_thread_or_another_loop_is_found(source: str) -> None:
     """Each form of such an import is named, in any module."""
     assert len(find_forbidden({**CLEAN, "echod.cli": source})) == 1
+
+
+@pytest.mark.parametrize("source", ["import prometheus_client", "from http.server import HTTPServer"])
+def test_a_greedy_import_is_found(source: str) -> None:
+    """In any module but its home, also that of a submodule."""
+    assert len(find_greedy({**CLEAN, "echod.worker": source})) == 1
+    assert find_greedy({**CLEAN, "echod.worker": "import httpx"}) == []
 
 
 @pytest.mark.parametrize(

@@ -245,7 +245,7 @@ def test_adopted_sockets_are_kept_as_they_came(holdings: Holdings) -> None:
     with udp_client() as one, udp_client("::1") as two:
         two_name = two.getsockname()
         passed = [one.detach(), two.detach()]
-    holdings.adopt(passed, BUFFERS)
+    holdings.adopt(dict.fromkeys(passed, ""), BUFFERS)
     assert [found.port for found in holdings.adopted][1] == two_name[1]
     (wanted,) = listeners()
     acquisition = hold(holdings, (wanted, holdings.adopted[0]), workers=2)
@@ -258,7 +258,7 @@ def test_one_netlink_socket_is_held_beside_the_listeners(holdings: Holdings) -> 
     """It is no listener, outlives every commit, and a second one is refused and closed."""
     with udp_client() as one:
         passed = [netlink_fd(), one.detach()]
-    holdings.adopt(passed, BUFFERS)
+    holdings.adopt(dict.fromkeys(passed, ""), BUFFERS)
     assert holdings.netlink is not None
     with holdings.netlink:
         assert (holdings.netlink.fileno(), len(holdings.adopted)) == (passed[0], 1)
@@ -266,7 +266,7 @@ def test_one_netlink_socket_is_held_beside_the_listeners(holdings: Holdings) -> 
         assert set(held(holdings)) > set(holdings.adopted)
         second = netlink_fd()
         with pytest.raises(EchodError, match=r"is a second ListenNetlink=route: the \.socket unit may have one only"):
-            holdings.adopt([second], BUFFERS)
+            holdings.adopt({second: ""}, BUFFERS)
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(second)
         assert holdings.netlink.fileno() == passed[0]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from running import Daemon, ask, free_port, udp_client, wait_until
+from scraping import answers
 
 from echod import systemd
 
@@ -147,10 +148,11 @@ def test_what_was_meant_for_another_process_is_left_alone() -> None:
     """LISTEN_FDS and WATCHDOG_USEC count only with our own process id; the LISTEN_ variables go either way."""
     ours, other = str(os.getpid()), "1"
     variables = {"LISTEN_FDS": "2", "LISTEN_PID": ours, "LISTEN_FDNAMES": "a:b", "HOME": "/"}
-    assert systemd.passed_sockets(variables) == [3, 4]
+    assert systemd.passed_sockets(variables) == {3: "a", 4: "b"}
     assert variables == {"HOME": "/"}
-    assert systemd.passed_sockets({"LISTEN_FDS": "2", "LISTEN_PID": other}) == []
-    assert systemd.passed_sockets({"LISTEN_FDS": "many", "LISTEN_PID": ours}) == []
+    assert systemd.passed_sockets({"LISTEN_FDS": "2", "LISTEN_PID": ours}) == {3: "", 4: ""}
+    assert systemd.passed_sockets({"LISTEN_FDS": "2", "LISTEN_PID": other, "LISTEN_FDNAMES": "a:b"}) == {}
+    assert systemd.passed_sockets({"LISTEN_FDS": "many", "LISTEN_PID": ours}) == {}
     assert systemd.watchdog_seconds({"WATCHDOG_USEC": "2500000", "WATCHDOG_PID": ours}) == 2.5
     assert systemd.watchdog_seconds({"WATCHDOG_USEC": "2500000"}) == 2.5
     assert systemd.watchdog_seconds({"WATCHDOG_USEC": "2500000", "WATCHDOG_PID": other}) is None
@@ -163,8 +165,9 @@ def activate(echod: EchodFactory) -> Activate:
     if shutil.which("systemd-socket-activate") is None:
         pytest.skip("systemd-socket-activate is not installed")
 
-    def start(config: object, *addresses: str, tcp: bool = False) -> Daemon:
+    def start(config: object, *addresses: str, tcp: bool = False, name: str = "") -> Daemon:
         options = [part for address in addresses for part in ("-l", address)]
+        options += ["--fdname", name] if name else []
         prefix = ["systemd-socket-activate", *([] if tcp else ["-d"]), *options]
         daemon = echod(config, ready=False, prefix=prefix)
         wait_until(lambda: daemon.stderr.count("Listening on") == len(addresses), "the sockets were listening")
@@ -250,3 +253,20 @@ def test_a_passed_dual_stack_socket_is_refused(activate: Activate, tcp: bool) ->
     last = daemon.stderr.splitlines()[-1]
     assert last.startswith("echod: passed socket ")
     assert "set BindIPv6Only=ipv6-only in the .socket unit" in last
+
+
+def test_a_passed_socket_named_metrics_is_for_metrics(activate: Activate) -> None:
+    """By FileDescriptorName=metrics it is no listener; served through reloads, whatever the config says of metrics."""
+    port, http, other = free_port(), free_port(), free_port()
+    config = {
+        "listeners": [f"udp://127.0.0.1:{port}"],
+        "workers": 1,
+        "metrics": {"listen": f"http://127.0.0.1:{other}"},
+    }
+    daemon = activate(config, f"127.0.0.1:{http}", tcp=True, name="metrics")
+    wait_until(lambda: answers(http, "/healthz"), "the first who asked was answered")
+    assert daemon.reload({**config, "metrics": {"listen": "off"}})["event"] == "reloaded"
+    assert answers(http, "/healthz")
+    assert not answers(other)
+    assert not daemon.log("listener_adopted")
+    assert ask(port) == b"hi"

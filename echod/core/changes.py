@@ -13,7 +13,9 @@ def changes(old: Config, new: Config) -> list[str]:
     before, after = _flat(old), _flat(new)
     del before["listeners"]
     return found + [
-        f"{key}: {_written(value)} -> {_written(after[key])}" for key, value in before.items() if value != after[key]
+        f"{key}: {_written(key, value)} -> {_written(key, after[key])}"
+        for key, value in before.items()
+        if value != after[key]
     ]
 
 
@@ -24,10 +26,12 @@ def _flat(model: BaseModel, prefix: str = "") -> dict[str, object]:
     return flat
 
 
-def _written(value: object) -> str:
+def _written(key: str, value: object) -> str:
     """Write a value as the config file has it."""
     if isinstance(value, tuple):
         return f"[{', '.join(map(str, value))}]"
     if isinstance(value, bool):
         return str(value).lower()
-    return "unlimited" if value is None else str(value)
+    if value is None:
+        return "off" if key == "metrics.listen" else "unlimited"
+    return str(value)

@@ -16,7 +16,7 @@ from echod.core.access import find_covered, is_public, parse_entry
 from echod.core.document import Document, Path, dotted, read
 from echod.core.errors import ConfigError, Mistake
 from echod.core.explain import explain
-from echod.core.listener import Protocol
+from echod.core.listener import Protocol, overlap
 
 _Warning: TypeAlias = tuple[tuple[Path, ...], str]  # the keys that it is about, and what it says
 
@@ -112,6 +112,14 @@ class StatusConfig(BaseModel):
     directory: values.Directory = "auto"
 
 
+class MetricsConfig(BaseModel):
+    """Where metrics, health and the status page are served over HTTP; None is nowhere."""
+
+    model_config = _STRICT
+
+    listen: values.HttpEndpoint = None
+
+
 class Config(BaseModel):
     """Everything that an operator can set. `workers: auto` is one for each CPU that the process may use."""
 
@@ -135,6 +143,7 @@ class Config(BaseModel):
     drain_timeout_seconds: Annotated[int, values.whole_number(0, 3_600)] = 10
     log: Annotated[LogConfig, _SECTION] = LogConfig()
     status: Annotated[StatusConfig, _SECTION] = StatusConfig()
+    metrics: Annotated[MetricsConfig, _SECTION] = MetricsConfig()
 
 
 FIRST_TRY = Config(
@@ -151,6 +160,7 @@ _MODELS: Mapping[str, type[BaseModel]] = {
     "tcp": TcpConfig,
     "log": LogConfig,
     "status": StatusConfig,
+    "metrics": MetricsConfig,
 }
 
 
@@ -165,6 +175,8 @@ def parse_config(data: bytes) -> tuple[Config, tuple[Mistake, ...]]:
         config = Config.model_validate(document.value, context=values.FROM_FILE)
     except ValidationError as error:
         mistakes += explain(error, document, _MODELS)
+    else:
+        mistakes += _find_clash(config, document)
     if mistakes:
         raise ConfigError(in_order(mistakes))
     return config, in_order(_warnings(config, document))
@@ -201,6 +213,19 @@ def _find_open(document: Document) -> Iterator[Mistake]:
             return
 
 
+def _find_clash(config: Config, document: Document) -> Iterator[Mistake]:
+    """Find the echo listener that has the port of the metrics: it would be told as another process's."""
+    if config.metrics.listen is None:
+        return
+    metrics = config.metrics.listen.listener
+    for listener in config.listeners:
+        if overlap(listener, metrics):
+            path = ("metrics", "listen")
+            line, column = document.places[path].spot
+            message = f"{listener} has that port: write another"
+            yield Mistake(line=line, column=column, path=dotted(path), message=message)
+
+
 def _is_public(text: str) -> bool:
     try:
         return is_public(parse_entry(text))
@@ -225,6 +250,14 @@ def _find_unreasonable(config: Config, document: Document) -> Iterator[_Warning]
     if config.drain_timeout_seconds > _LONG_DRAIN_SECONDS:
         seconds = config.drain_timeout_seconds
         yield (("drain_timeout_seconds",),), f"systemctl stop can take as long as this, {seconds:,} seconds"
+    if config.metrics.listen is not None and not config.metrics.listen.address.is_loopback:
+        yield (
+            (("metrics", "listen"),),
+            (
+                "whoever reaches this port reads the metrics and who asked most, for it knows no password: write "
+                "http://127.0.0.1:9007, or let a firewall or a proxy stand before it"
+            ),
+        )
 
 
 def _find_unreasonable_access(config: Config) -> Iterator[_Warning]:

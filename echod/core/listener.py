@@ -85,14 +85,7 @@ def parse_listener(text: str) -> ListenerRange:
 
     Raises ValueError with one sentence, fit to print, that says what is wrong and what to write.
     """
-    if len(text) > _MAX_CHARACTERS:
-        raise ValueError(f"has {len(text):,} characters: write udp://ADDRESS:PORT")
-    if any(character.isspace() for character in text):
-        raise ValueError("holds white space: write it without")
-    if not text.isprintable():
-        raise ValueError("holds a character that does not print: remove it")
-    if '"' in text or "'" in text:
-        raise ValueError("holds a quote: put quotes around the whole listener, or none at all")
+    refuse_strange(text, wanted="udp://ADDRESS:PORT")
     scheme, separator, rest = text.partition("://")
     if not separator:
         bare = re.sub(r"^((udp|tcp):)?/*", "", text) or "ADDRESS:PORT"
@@ -100,9 +93,9 @@ def parse_listener(text: str) -> ListenerRange:
     protocol = _parse_protocol(scheme)
     if found := re.search(r"[/?#@]", rest):
         raise ValueError(f'holds "{found[0]}": write {scheme}://ADDRESS:PORT and nothing else')
-    host, port = _split(rest)
+    host, port = split_host(rest, usual_port=7)
     first, last = _parse_ports(port)
-    address, zone = _parse_ipv6(host[1:-1]) if host.startswith("[") else (_parse_ipv4(host), "")
+    address, zone = parse_host(host)
     return ListenerRange(
         first=Listener(protocol=protocol, address=address, port=first, zone=zone),
         last_port=last,
@@ -130,6 +123,26 @@ def find_overlaps(ranges: Mapping[int, ListenerRange]) -> dict[int, Overlap]:
     return overlaps
 
 
+def overlap(one: Listener, other: Listener) -> bool:
+    """Tell whether the kernel would bind but one of two listeners, without SO_REUSEPORT."""
+    if (one.protocol, one.port, type(one.address)) != (other.protocol, other.port, type(other.address)):
+        return False
+    wildcard = one.address.is_unspecified or other.address.is_unspecified
+    return wildcard or (one.address, one.zone) == (other.address, other.zone)
+
+
+def refuse_strange(text: str, *, wanted: str) -> None:
+    """Refuse what no address and port can hold. Raises ValueError as `parse_listener` does."""
+    if len(text) > _MAX_CHARACTERS:
+        raise ValueError(f"has {len(text):,} characters: write {wanted}")
+    if any(character.isspace() for character in text):
+        raise ValueError("holds white space: write it without")
+    if not text.isprintable():
+        raise ValueError("holds a character that does not print: remove it")
+    if '"' in text or "'" in text:
+        raise ValueError("holds a quote: put quotes around the whole of it, or none at all")
+
+
 def _parse_protocol(scheme: str) -> Protocol:
     names = [protocol.value for protocol in Protocol]
     if scheme in names:
@@ -139,8 +152,8 @@ def _parse_protocol(scheme: str) -> Protocol:
     raise ValueError(f'the protocol "{scheme}" is not known: write udp or tcp')
 
 
-def _split(rest: str) -> tuple[str, str]:
-    """Part host, with its brackets if it has any, from port."""
+def split_host(rest: str, *, usual_port: int) -> tuple[str, str]:
+    """Part host, with its brackets if it has any, from port. Raises ValueError as `parse_listener` does."""
     if rest.startswith("["):
         host, bracket, after = rest.partition("]")
         if not bracket or (after and not after.startswith(":")):
@@ -153,21 +166,27 @@ def _split(rest: str) -> tuple[str, str]:
     if host in ("", "*"):
         raise ValueError("names no address: write 0.0.0.0 for all of IPv4, [::] for all of IPv6")
     if not port:
-        raise ValueError(f"names no port: write {host}:7, or another port")
+        raise ValueError(f"names no port: write {host}:{usual_port}, or another port")
     return host, port
+
+
+def parse_host(host: str) -> tuple[IPv4Address | IPv6Address, str]:
+    """Read an address, of IPv6 in its brackets, and its interface. Raises ValueError as `parse_listener` does."""
+    return _parse_ipv6(host[1:-1]) if host.startswith("[") else (_parse_ipv4(host), "")
 
 
 def _parse_ports(text: str) -> tuple[int, int]:
     found = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", text)
     if not found:
         raise ValueError(f'"{text}" is no port: write a number from 1 to {MAX_PORT}, or a range as 7000-7015')
-    first, last = _parse_port(found[1]), _parse_port(found[2] or found[1])
+    first, last = parse_port(found[1]), parse_port(found[2] or found[1])
     if first > last:
         raise ValueError(f"the port range runs backwards: write {last}-{first}")
     return first, last
 
 
-def _parse_port(digits: str) -> int:
+def parse_port(digits: str) -> int:
+    """Read one port. Raises ValueError as `parse_listener` does."""
     port = int(digits)
     if not 1 <= port <= MAX_PORT:
         raise ValueError(f"the port {digits} is out of bounds: write a number from 1 to {MAX_PORT}")

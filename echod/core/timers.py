@@ -1,4 +1,4 @@
-"""What is to be done when: an agenda that is told the time.
+"""What is to be done when: an agenda that is told the time, and how long to wait for the next try of what died.
 
 Owns the order, never a clock. Invariant: what was put on the agenda is handed out once, at its time or later, in
 the order of the times.
@@ -7,6 +7,12 @@ the order of the times.
 import heapq
 from collections.abc import Callable
 from itertools import count
+from typing import Final
+
+MIN_BACKOFF_SECONDS: Final = 0.1
+MAX_BACKOFF_SECONDS: Final = 5.0
+STEADY_SECONDS: Final = 10.0
+"""A process that lived so long did not die of its birth: the next one comes without delay."""
 
 Action = Callable[[float], None]
 """Takes the monotonic time, in seconds, at which it is done."""
@@ -34,3 +40,10 @@ class Agenda:
     def seconds_left(self, now: float) -> float | None:
         """Return how long nothing is due, zero if something is, or None for ever."""
         return max(0.0, self._entries[0][0] - now) if self._entries else None
+
+
+def backoff_seconds(deaths: int) -> float:
+    """Return how long to wait before the next birth, after so many deaths in a row, each soon after birth."""
+    if deaths == 0:
+        return 0.0
+    return float(min(MAX_BACKOFF_SECONDS, MIN_BACKOFF_SECONDS * 2 ** min(deaths - 1, 10)))

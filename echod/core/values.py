@@ -8,12 +8,13 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Annotated, TypeVar
 
-from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo
+from pydantic import BeforeValidator, Field, InstanceOf, ValidationError, ValidationInfo
 from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from echod.core.access import AccessEntry, parse_entry
 from echod.core.document import kind_of, shown
+from echod.core.endpoint import WANTED, Endpoint, parse_endpoint
 from echod.core.listener import MAX_LISTENERS, MAX_PORT, Listener, ListenerRange, find_overlaps, parse_listener
 
 FROM_FILE = {"from_file": True}
@@ -23,6 +24,7 @@ _SIZES = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _SIZE_WANTED = "a size from 4 KiB to 1 GiB, such as 8 MiB"
 _SIZE_DIGITS = 20  # beyond any bound, and below the 4,300 digits at which int() raises
 _UNLIMITED = "unlimited"
+_OFF = "off"
 
 _Item = TypeVar("_Item")
 
@@ -54,6 +56,20 @@ def _parse_size(value: object) -> object:
         unit = f"{found[2][0].upper()}iB"
         raise _sentence(f'"{shown(found[2])}" is no unit here: write {shown(found[1])} {unit}')
     raise _sentence(f'"{shown(value)}" is no size: write {_SIZE_WANTED}')
+
+
+def _parse_endpoint(value: object, info: ValidationInfo) -> object:
+    """Turn `off` into None and a URL into an endpoint."""
+    if value is None and info.context == FROM_FILE:
+        raise _sentence("has no value: write one or remove the key")
+    if value is None or value == _OFF or isinstance(value, Endpoint):
+        return value if isinstance(value, Endpoint) else None
+    if not isinstance(value, str):
+        raise _sentence(f"is {kind_of(value)}: write off or {WANTED}")
+    try:
+        return parse_endpoint(value)
+    except ValueError as error:
+        raise _sentence(str(error)) from None
 
 
 def _parse_rate(value: object, info: ValidationInfo) -> object:
@@ -186,6 +202,9 @@ Directory = Annotated[
     str,
     BeforeValidator(_parse_directory),
     Field(max_length=4096, description="auto or an absolute path"),
+]
+HttpEndpoint = Annotated[
+    InstanceOf[Endpoint] | None, BeforeValidator(_parse_endpoint), Field(description=f"off or {WANTED}")
 ]
 Listeners = Annotated[
     tuple[Listener, ...],

@@ -30,6 +30,8 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "drain_timeout_seconds": (0, "drain_timeout_seconds: 10 -> 0"),
     "log.level": ("debug", "log.level: info -> debug"),
     "log.format": ("json", "log.format: auto -> json"),
+    "status.directory": ("/run/other", "status.directory: auto -> /run/other"),
+    "metrics.listen": ("http://[::1]:9", "metrics.listen: off -> http://[::1]:9"),
 }
 """For each key another value than its default, and what the log says of the change."""
 

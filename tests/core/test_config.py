@@ -17,12 +17,14 @@ from echod.core.config import (
     GuardConfig,
     LimitsConfig,
     LogConfig,
+    MetricsConfig,
     TcpConfig,
     UdpConfig,
     find_status_directory,
     parse_config,
 )
 from echod.core.document import read, render
+from echod.core.endpoint import parse_endpoint
 from echod.core.errors import ConfigError, Mistake
 
 DEFAULT_FILE = Path(__file__).parents[2] / "config" / "echod.yaml"
@@ -81,6 +83,7 @@ def test_the_defaults_are_these() -> None:
         },
         "drain_timeout_seconds": 10,
         "status": {"directory": "auto"},
+        "metrics": {"listen": None},
         "log": {"level": "info", "format": "auto"},
     }
 
@@ -117,6 +120,7 @@ def test_every_key_can_be_set() -> None:
             idle_timeout_seconds: 86400
             stall_timeout_seconds: 86400
         drain_timeout_seconds: 0
+        metrics: {listen: "http://[::1]:9007"}
         log: {level: debug, format: json}
     """
     config, found = parse_config(text.encode())
@@ -145,6 +149,7 @@ def test_every_key_can_be_set() -> None:
             stall_timeout_seconds=86_400,
         ),
         drain_timeout_seconds=0,
+        metrics=MetricsConfig(listen=parse_endpoint("http://[::1]:9007")),
         log=LogConfig(level="debug", format="json"),
     )
     assert found == ()
@@ -263,6 +268,16 @@ def test_an_open_file_is_told_so_beside_its_other_mistakes() -> None:
     assert [mistake[:3] for mistake in errors("access: any")] == [(1, 9, "access")]
 
 
+@pytest.mark.parametrize("listener", ["tcp://127.0.0.1:9007", "tcp://0.0.0.0:9000-9010"])
+def test_metrics_and_an_echo_cannot_have_one_port(listener: str) -> None:
+    """The listener in the way is named, at the endpoint; a UDP listener is in nobody's way."""
+    text = f"listeners: [{listener}]\nmetrics: {{listen: http://127.0.0.1:9007}}"
+    ((line, column, path, message),) = errors(text)
+    assert (line, column, path) == (2, 19, "metrics.listen")
+    assert message == f"{listener.replace('9000-9010', '9007')} has that port: write another"
+    parse_config(text.replace("tcp:", "udp:").encode())
+
+
 OPENED = "access: {allow: [any]}\n"
 TOO_MUCH = (
     "access.allow reaches into the Internet: above 10,000 a second, replies to a forged source are a flood to whoever "
@@ -374,6 +389,18 @@ NO_EFFECT = "no limit is set, so this has no effect"
             "drain_timeout_seconds: 61",
             (1, 1, "drain_timeout_seconds", "systemctl stop can take as long as this, 61 seconds"),
         ),
+        (
+            "metrics:\n  listen: http://0.0.0.0:9007",
+            (
+                2,
+                3,
+                "metrics.listen",
+                (
+                    "whoever reaches this port reads the metrics and who asked most, for it knows no password: write "
+                    "http://127.0.0.1:9007, or let a firewall or a proxy stand before it"
+                ),
+            ),
+        ),
     ],
 )
 def test_what_is_legal_but_unreasonable_is_warned_of(text: str, warning: tuple[int, int, str, str]) -> None:
@@ -395,6 +422,9 @@ def test_what_is_legal_but_unreasonable_is_warned_of(text: str, warning: tuple[i
         "listeners: [tcp://1.2.3.4:7]\ntcp: {max_connections: 64}",
         "tcp: {stall_timeout_seconds: 300}",
         "drain_timeout_seconds: 60",
+        "metrics: {listen: 'http://[::1]:9007'}",
+        "metrics: {listen: http://127.9.9.9:9007}",
+        "metrics: {listen: off}",
         "log: {level: debug}",
     ],
 )

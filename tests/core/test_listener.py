@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from echod.core.listener import MAX_PORT, Listener, ListenerRange, Overlap, Protocol, find_overlaps, parse_listener
+from echod.core.listener import (
+    MAX_PORT,
+    Listener,
+    ListenerRange,
+    Overlap,
+    Protocol,
+    find_overlaps,
+    overlap,
+    parse_listener,
+)
 
 
 def one(text: str) -> Listener:
@@ -75,8 +84,8 @@ def test_a_range_of_all_ports_is_counted_without_being_written_out() -> None:
         ("udp://0.0.0.0: 7", "holds white space: write it without"),
         ("udp://0.0.0.0:7\n", "holds white space: write it without"),
         ("udp://0.0.0.0:7\x7f", "holds a character that does not print: remove it"),
-        ('udp://0.0.0.0:"7"', "holds a quote: put quotes around the whole listener, or none at all"),
-        ("udp://'0.0.0.0':7", "holds a quote: put quotes around the whole listener, or none at all"),
+        ('udp://0.0.0.0:"7"', "holds a quote: put quotes around the whole of it, or none at all"),
+        ("udp://'0.0.0.0':7", "holds a quote: put quotes around the whole of it, or none at all"),
         ("0.0.0.0:7", "names no protocol: write udp://0.0.0.0:7 or tcp://0.0.0.0:7"),
         ("udp:0.0.0.0:7", "names no protocol: write udp://0.0.0.0:7 or tcp://0.0.0.0:7"),
         ("tcp:/[::]:7", "names no protocol: write udp://[::]:7 or tcp://[::]:7"),
@@ -236,3 +245,22 @@ def test_any_text_is_a_listener_or_a_sentence(text: str) -> None:
         assert found.isprintable()
     else:
         assert one(str(found.first)) == found.first
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "answer"),
+    [
+        ("tcp://127.0.0.1:7", "tcp://127.0.0.1:7", True),
+        ("tcp://127.0.0.1:7", "tcp://0.0.0.0:7", True),
+        ("udp://[::]:7", "udp://[fe80::1%eth0]:7", True),
+        ("tcp://127.0.0.1:7", "tcp://127.0.0.2:7", False),
+        ("udp://[fe80::1%eth0]:7", "udp://[fe80::1%eth1]:7", False),
+        ("tcp://127.0.0.1:7", "tcp://127.0.0.1:8", False),
+        ("tcp://127.0.0.1:7", "udp://127.0.0.1:7", False),
+        ("tcp://0.0.0.0:7", "tcp://[::]:7", False),
+    ],
+)
+def test_two_overlap_where_the_kernel_would_bind_but_one(first: str, second: str, answer: bool) -> None:  # noqa: FBT001
+    """The same address, or a wildcard beside any address of its family, on one port of one protocol."""
+    assert overlap(one(first), one(second)) is answer
+    assert overlap(one(second), one(first)) is answer

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from echod.core.timers import Action, Agenda
+from echod.core.timers import Action, Agenda, backoff_seconds
 
 TIMES = st.integers(0, 20).map(float)
 
@@ -102,3 +102,9 @@ def test_any_sequence_of_turns_agrees_with_a_sorted_list(turns: list[tuple[float
         assert agenda.seconds_left(now) == (max(0.0, waiting[0][0] - now) if waiting else None)
         assert agenda.due(now) == [action for time, action in waiting if time <= now]
         waiting = [entry for entry in waiting if entry[0] > now]
+
+
+def test_each_early_death_doubles_the_wait_up_to_five_seconds() -> None:
+    """None after a long life, then 0.1 s and twice that each time, and never more than 5 s however often it dies."""
+    assert [backoff_seconds(deaths) for deaths in range(8)] == [0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0]
+    assert backoff_seconds(10**6) == 5.0

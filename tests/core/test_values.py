@@ -5,7 +5,7 @@ from judging import errors, listeners
 from pydantic import ValidationError
 
 from echod.core import values
-from echod.core.config import GuardConfig, LimitsConfig, parse_config
+from echod.core.config import GuardConfig, LimitsConfig, MetricsConfig, parse_config
 
 
 @pytest.mark.parametrize(
@@ -229,3 +229,27 @@ def test_a_directory_is_absolute_or_left_to_echod(text: str) -> None:
 def test_no_directory_is_told_what_to_write(text: str, message: str) -> None:
     """Relative, with what no path can have, or no text at all."""
     assert errors(f"status: {{directory: {text}}}") == [(1, 21 if text else 10, "status.directory", message)]
+
+
+def test_an_endpoint_is_a_url_or_off() -> None:
+    """`off` is None for the code, which may say so itself; a URL is an endpoint."""
+    assert parse_config(b"metrics: {listen: off}")[0].metrics.listen is None
+    endpoint = parse_config(b"metrics: {listen: http://127.0.0.1:9}")[0].metrics.listen
+    assert str(endpoint) == "http://127.0.0.1:9"
+    assert MetricsConfig(listen=endpoint).listen is endpoint
+    assert MetricsConfig(listen=None).listen is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has no value: write one or remove the key"),
+        ("9007", "is a number: write off or http://127.0.0.1:9007"),
+        ("[off]", "is a list: write off or http://127.0.0.1:9007"),
+        ("http://localhost:9007", '"localhost" is no address: host names are not looked up, write the address itself'),
+    ],
+)
+def test_an_endpoint_that_cannot_be_is_refused(text: str, message: str) -> None:
+    """What is no text is named by its kind; the sentence about a URL is the URL's own."""
+    column = 11 if text else 3
+    assert errors(f"metrics:\n  listen: {text}\n") == [(2, column, "metrics.listen", message)]

@@ -48,10 +48,11 @@ def test_one_command_makes_it_serve_and_one_takes_it_away(host: Host, release: R
     wanted = "active" if mode is Mode.ACTIVATED else "inactive"
     assert show(host, "ActiveState", "echod.socket") == wanted
     assert host.run(["echod", "check"]).stdout == f"{CONFIG}: ok\n"
+    host.run(["systemctl", "enable", "--quiet", "echod-metrics.socket"])
     host.run([UNINSTALL])
     assert not answers(host)
     assert files(host) == before | {CONFIG}
-    for unit in ("echod.service", "echod.socket"):
+    for unit in ("echod.service", "echod.socket", "echod-metrics.socket"):
         assert show(host, "LoadState", unit) == "not-found"
     assert host.run(["systemctl", "is-system-running"]).stdout == "running\n"
     host.run([UNINSTALL, "--purge"])

@@ -9,7 +9,7 @@ from system.operating import answers, drop_in, supervisor, workers
 # The least that systemd-analyze can say of a service that binds port 7 for the world is not 0.
 MOST_EXPOSED = {Mode.BOUND: 1.5, Mode.ACTIVATED: 0.3}
 NET_BIND_SERVICE = 1 << 10  # linux/capability.h
-UNITS = ("echod.service", "echod.socket")
+UNITS = ("echod.service", "echod.socket", "echod-metrics.socket")
 DROP_INS = (("socket-activated",), ("unprivileged-port",), ("socket-activated", "unprivileged-port"))
 
 

@@ -1,0 +1,57 @@
+"""Where metrics are served: an address and port, as the operator writes it.
+
+Owns the text form `http://ADDRESS:PORT`. It never looks up a name and never opens a socket. Invariant: the text of an
+endpoint, parsed, is that endpoint.
+"""
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final
+
+from echod.core.listener import Listener, Protocol, parse_host, parse_port, refuse_strange, split_host
+
+USUAL_PORT: Final = 9007
+"""Beside the echo's own 7, where exporters live (9000 and up)."""
+
+WANTED: Final = f"http://127.0.0.1:{USUAL_PORT}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """An HTTP port. `zone` is an interface name and stands only with a link-local IPv6 address."""
+
+    address: IPv4Address | IPv6Address
+    port: int
+    zone: str = ""
+
+    def __str__(self) -> str:
+        """Write the endpoint as the config file has it, such as `http://[::1]:9007`."""
+        return "http" + str(self.listener).removeprefix("tcp")
+
+    @property
+    def listener(self) -> Listener:
+        """The TCP port that it is to the kernel."""
+        return Listener(protocol=Protocol.TCP, address=self.address, port=self.port, zone=self.zone)
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """Read `http://ADDRESS:PORT`; an IPv6 address stands in brackets (RFC 3986).
+
+    Raises ValueError with one sentence, fit to print, that says what is wrong and what to write.
+    """
+    refuse_strange(text, wanted=WANTED)
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        raise ValueError(f'"{text}" is no URL: write {WANTED}, or off')
+    if scheme == "https":
+        raise ValueError(f"https is not spoken here: write http://{rest} and let a proxy stand before it")
+    if scheme != "http":
+        raise ValueError(f'the protocol "{scheme}" is not known here: write http://{rest}')
+    if found := re.search(r"[/?#@]", rest):
+        raise ValueError(f'holds "{found[0]}": write http://ADDRESS:PORT and nothing else')
+    host, port = split_host(rest, usual_port=USUAL_PORT)
+    if not re.fullmatch(r"[0-9]+", port):
+        raise ValueError(f'"{port}" is no port: write a number from 1 to 65535')
+    address, zone = parse_host(host)
+    return Endpoint(address=address, port=parse_port(port), zone=zone)

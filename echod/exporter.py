@@ -1,0 +1,165 @@
+"""The exporter process: serves metrics, health and a status page over HTTP.
+
+Owns one loop, its HTTP server and what it was told last. It is born with its generation's sockets and counters and
+never gets others; what the supervisor alone knows comes later, as snapshots, on a channel whose end ends it. It answers
+no echo, and none waits for it. Invariant: the loop waits for nothing but its poll, so nobody who asks holds up another.
+"""
+
+import ctypes
+import os
+import platform
+import struct
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
+from itertools import chain
+from time import monotonic
+from typing import Final
+
+from echod import __version__, exposition, forking, processes
+from echod.core import metrics
+from echod.core.metrics import Outcome
+from echod.core.snapshot import Snapshot
+from echod.health import Health
+from echod.http import HttpServer, Request, Respond, Response, failure
+from echod.outfit import DRAIN, SNAPSHOT, Outfit
+from echod.page import PAGE
+from echod.poll import READ, Poll
+
+_MOST_OF_A_MESSAGE: Final = 1 << 20
+
+_PR_SET_NO_NEW_PRIVS: Final = 38
+_CAPABILITY_VERSION_3: Final = 0x20080522
+_NET_BIND_SERVICE: Final = 1 << 10
+
+
+class Exporter:
+    """The loop."""
+
+    def __init__(self, outfit: Outfit) -> None:
+        """Begin to accept."""
+        self._outfit = outfit
+        self._poll = Poll()
+        self._said = outfit.snapshot
+        self._traffic = outfit.traffic
+        self._draining = False
+        self._leaving = False
+        self._health = Health(outfit.sockets, outfit.page, mark=outfit.self_test, poll=self._poll)
+        self._paths: Mapping[str, Callable[[Request, Respond], None]] = {
+            "/": lambda _request, respond: respond(PAGE),
+            "/status.json": self._on_status,
+            "/metrics": self._on_metrics,
+            "/healthz": self._on_health,
+            "/readyz": self._on_ready,
+        }
+        self._poll.register(outfit.channel.fileno(), READ, self._on_message)
+        self._server = HttpServer(outfit.doors, poll=self._poll, answer=self._answer)
+
+    def run(self) -> None:
+        """Serve until the channel ends and nobody waits for an answer any more."""
+        while not (self._leaving and not self._server.busy):
+            now = monotonic()
+            deadlines = (self._server.next_deadline(), self._health.next_deadline())
+            nearest = min((each for each in deadlines if each is not None), default=None)
+            ready = self._poll.wait(None if nearest is None else max(0.0, nearest - now))
+            now = monotonic()
+            for on_ready in ready:
+                on_ready(now)
+            self._server.on_deadline(now)
+            self._health.on_deadline(now)
+
+    # -- what it is told
+
+    def _on_message(self, _now: float) -> None:
+        message = self._outfit.channel.recv(_MOST_OF_A_MESSAGE)
+        if message:
+            self._hear(message)
+            return
+        self._poll.unregister(self._outfit.channel.fileno())
+        self._leave()
+
+    def _leave(self) -> None:
+        """Let go of every port at once, for another may want it; who is in is still answered."""
+        self._leaving = True
+        self._server.close_doors()
+        counted = self._outfit.traffic()
+        self._traffic = lambda: counted
+        for sock in chain.from_iterable(self._outfit.sockets.values()):
+            sock.close()
+
+    def _hear(self, message: bytes) -> None:
+        if message.startswith(SNAPSHOT):
+            self._said = zlib.decompress(message[len(SNAPSHOT) :])
+        elif message == DRAIN:
+            self._draining = True
+
+    # -- what it is asked
+
+    def _answer(self, request: Request, respond: Respond) -> None:
+        path = self._paths.get(request.path)
+        if path is None:
+            respond(failure(HTTPStatus.NOT_FOUND))
+        else:
+            path(request, respond)
+
+    def _on_metrics(self, request: Request, respond: Respond) -> None:
+        """Test first, then count: so that what the test itself did is counted."""
+        if self._health.reachable:
+            self._health.ask(monotonic(), lambda report: respond(self._metrics(request.accept, report.tests)))
+        else:
+            respond(self._metrics(request.accept, ()))
+
+    def _metrics(self, accept: str, tests: Sequence[Outcome]) -> Response:
+        udp, tcp = self._traffic()
+        found = [metrics.of_build(__version__, platform.python_version()), *metrics.of_udp(udp), *metrics.of_tcp(tcp)]
+        pids = {"supervisor": self._outfit.supervisor, "exporter": os.getpid()}
+        if self._said:
+            snapshot = Snapshot.unpack(self._said)
+            found += metrics.of_daemon(snapshot)
+            workers = snapshot.activity.workers
+            pids |= {f"worker {one.worker}": one.pid for one in workers if one.pid is not None}
+        found += metrics.of_self_tests(tests)
+        looks = [processes.look(pid, name) for name, pid in pids.items()]
+        found += metrics.of_processes([one for one in looks if one is not None])
+        body, content_type = exposition.write(found, accept)
+        return Response(content_type=content_type, body=body)
+
+    def _on_health(self, _request: Request, respond: Respond) -> None:
+        self._health.ask(monotonic(), lambda report: respond(_plain(report.lines, well=report.well)))
+
+    def _on_ready(self, _request: Request, respond: Respond) -> None:
+        respond(_plain(["stopping" if self._draining else "serving"], well=not self._draining))
+
+    def _on_status(self, _request: Request, respond: Respond) -> None:
+        if self._said:
+            respond(Response(content_type="application/json", body=self._said))
+        else:
+            respond(_plain(["not known yet"], well=False))
+
+
+def _plain(lines: Sequence[str], *, well: bool) -> Response:
+    status = HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE
+    return Response(status=status, body="".join(f"{line}\n" for line in lines).encode())
+
+
+def live(outfit: Outfit) -> None:
+    """Be the exporter, in a process just forked."""
+    if forking.belong_to(outfit.supervisor, "echod: exporter"):
+        _drop_privileges()
+        Exporter(outfit).run()
+
+
+def _drop_privileges() -> None:
+    """Give up what root may do, for ever.
+
+    CAP_NET_BIND_SERVICE stays where it is: a process with less than another may not look at it (ptrace(2)), and with
+    ProtectProc=invisible would not see its own supervisor and workers. It is all that echod.service has, and
+    there capset(2) is forbidden besides.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    sets = ctypes.create_string_buffer(24)
+    libc.capget(header, sets)
+    low = struct.unpack("=IIIIII", sets.raw)[:3]
+    libc.capset(header, struct.pack("=IIIIII", *(each & _NET_BIND_SERVICE for each in low), 0, 0, 0))

@@ -1,0 +1,46 @@
+"""Metrics as Prometheus reads them, in its text format or in OpenMetrics: what prometheus_client writes of ours.
+
+Owns the way from `core/metrics.py` to bytes. The only module that imports prometheus_client, which is why only the
+exporter loads it. Invariant: what goes in comes out, under its own name, in either format.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import Metric as Family
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from echod.core.metrics import Histogram, Metric
+
+
+def write(found: Iterable[Metric | Histogram], accept: str) -> tuple[bytes, str]:
+    """Return the bytes in the format that an Accept header prefers, and their content type."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Once(found))
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type
+
+
+class _Once(Collector):
+    """Hands over what was found, for one scrape."""
+
+    def __init__(self, found: Iterable[Metric | Histogram]) -> None:
+        self._found = found
+
+    def collect(self) -> Iterator[Family]:
+        return map(_family, self._found)
+
+
+def _family(one: Metric | Histogram) -> Family:
+    """Turn one of ours into one of prometheus_client's."""
+    if isinstance(one, Histogram):
+        histogram = HistogramMetricFamily(one.name, one.help, labels=one.labels)
+        for labels, buckets, total in one.samples:
+            histogram.add_metric(labels, buckets, total)
+        return histogram
+    make = CounterMetricFamily if one.kind == "counter" else GaugeMetricFamily
+    family = make(one.name, one.help, labels=one.labels)
+    for labels, value in one.samples:
+        family.add_metric(labels, value)
+    return family

@@ -1,0 +1,218 @@
+"""Whether echod really answers: asked at each of its listeners, at most once a second however often that is wanted.
+
+Owns the questioner, a process of its own for the time of one test, so that nothing else waits for an echo that does
+not come. Where this process is in another network than the sockets (PrivateNetwork=), it cannot ask, and looks whether
+every worker's loop turns. Invariant: whoever asks is told of a test that ended a second ago at the most.
+"""
+
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
+from typing import Final
+
+from echod import forking
+from echod.core.counters import CounterPage, SlotField
+from echod.core.listener import Listener
+from echod.core.metrics import Outcome
+from echod.core.selftest import Result, SelfTest
+from echod.poll import READ, Poll
+from echod.selftest import TEST_SECONDS, run_self_test
+
+FRESH_SECONDS: Final = 1.0
+"""For so long the last outcome serves."""
+
+TURN_SECONDS: Final = 3.0
+"""Within which every worker's loop must turn; it does once a second."""
+
+PATIENCE_SECONDS: Final = 10.0
+"""After which a questioner is given up, whatever holds it."""
+
+NOT_ASKED: Final = (
+    "no listener was asked, for this process has a network of its own (PrivateNetwork=): on the host, "
+    "`echod status --check` asks"
+)
+
+_LOOK_SECONDS: Final = 0.02
+_READ_BYTES: Final = 1 << 16
+
+SO_NETNS_COOKIE: Final = 71  # asm-generic/socket.h, since Linux 5.14
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The outcome of one test."""
+
+    well: bool
+    lines: Sequence[str]
+    """To be shown: `ok` or `failing`, then one for each listener or worker."""
+    tests: Sequence[Outcome] = ()
+    """Of each listener; none where it could not be asked."""
+
+
+Tell = Callable[[Report], None]
+
+
+class Health:
+    """Tests, one at a time, for all who ask meanwhile."""
+
+    def __init__(
+        self,
+        sockets: Mapping[Listener, Sequence[socket.socket]],
+        page: CounterPage,
+        *,
+        mark: SelfTest | None,
+        poll: Poll,
+    ) -> None:
+        """Take the listeners with their sockets, the page of the workers that serve them, and the mark they know."""
+        self._listeners = tuple(sockets)
+        self.reachable = _in_our_network(chain.from_iterable(sockets.values()))
+        """Whether the listeners can be asked from here at all."""
+        self._page = page
+        self._poll = poll
+        self._mark = mark
+        self._waiting: list[Tell] = []
+        self._last: tuple[float, Report] | None = None
+        self._questioner: _Questioner | None = None
+
+    def ask(self, now: float, tell: Tell) -> None:
+        """Have the outcome told, at once where there is one that is fresh, else when the test is over."""
+        if self._last is not None and now - self._last[0] < FRESH_SECONDS:
+            tell(self._last[1])
+            return
+        self._waiting.append(tell)
+        if self._questioner is None:
+            try:
+                self._questioner = _Questioner(self._test, now)
+            except OSError as error:
+                self._finish(Report(well=False, lines=("failing", f"no test could be started: {error.strerror}")), now)
+                return
+            self._poll.register(self._questioner.fd, READ, self._on_report)
+
+    def next_deadline(self) -> float | None:
+        """Return when `on_deadline` is to be called next, or None."""
+        return self._questioner.deadline if self._questioner is not None else None
+
+    def on_deadline(self, now: float) -> None:
+        """Give a questioner up that has not come back."""
+        if self._questioner is not None and now >= self._questioner.deadline:
+            self._on_report(now)
+
+    def _on_report(self, now: float) -> None:
+        questioner = self._questioner
+        if questioner is not None and (questioner.hear() or now >= questioner.deadline):
+            self._poll.unregister(questioner.fd)
+            self._questioner = None
+            self._finish(questioner.end(), now)
+
+    def _finish(self, report: Report, now: float) -> None:
+        self._last = (now, report)
+        waiting, self._waiting = self._waiting, []
+        for tell in waiting:
+            tell(report)
+
+    def _test(self) -> Report:
+        """Be the questioner."""
+        if not self.reachable:
+            return self._watch()
+        tests = [_tested(result) for result in run_self_test(self._listeners, self._mark)]
+        well = all(one.passed for one in tests)
+        return Report(
+            well=well, lines=(_verdict(well=well), *(f"{one.listener}: {one.said}" for one in tests)), tests=tests
+        )
+
+    def _watch(self) -> Report:
+        """Wait until every worker's loop has turned."""
+        beats = [self._page.header(slot) for slot in range(self._page.slots)]
+        before = [beat[SlotField.HEARTBEAT] for beat in beats]
+        deadline = time.monotonic() + TURN_SECONDS
+        still = set(range(self._page.slots))
+        while still and time.monotonic() < deadline:
+            time.sleep(_LOOK_SECONDS)
+            still = {slot for slot in still if beats[slot][SlotField.HEARTBEAT] == before[slot]}
+        lines = [
+            f"worker {slot + 1}: {'stands still' if slot in still else 'turns'}" for slot in range(self._page.slots)
+        ]
+        return Report(well=not still, lines=(_verdict(well=not still), NOT_ASKED, *lines))
+
+
+class _Questioner:
+    """A process that makes one report and ends."""
+
+    def __init__(self, test: Callable[[], Report], now: float) -> None:
+        """Fork it. Raises OSError where the host has no process or descriptor left."""
+        self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        exporter = os.getpid()
+
+        def life() -> None:
+            if forking.belong_to(exporter, "echod: self test"):
+                theirs.sendall(json.dumps(asdict(test())).encode())
+
+        try:
+            self._pid = forking.fork("self test", [theirs.fileno()], life)
+        except OSError:
+            self._ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._ours.setblocking(False)
+        self._heard = b""
+        self.deadline = now + PATIENCE_SECONDS
+
+    @property
+    def fd(self) -> int:
+        """Readable when there is something to hear."""
+        return self._ours.fileno()
+
+    def hear(self) -> bool:
+        """Take in what it has said; tell whether that was all."""
+        try:
+            data = self._ours.recv(_READ_BYTES)
+        except BlockingIOError:
+            return False
+        self._heard += data
+        return not data
+
+    def end(self) -> Report:
+        """Return its report; it is gone afterwards."""
+        os.kill(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
+        self._ours.close()
+        try:
+            told = json.loads(self._heard)
+        except ValueError:
+            return Report(well=False, lines=("failing", "the test did not come to its end"))
+        return Report(well=told["well"], lines=told["lines"], tests=[Outcome(**test) for test in told["tests"]])
+
+
+def _tested(result: Result) -> Outcome:
+    if result.seconds is None:
+        seconds, said = TEST_SECONDS, result.problem
+    else:
+        seconds, said = result.seconds, f"answered in {1000 * result.seconds:.2f} ms"
+    listener = result.listener
+    return Outcome(
+        listener=str(listener),
+        family=f"ipv{listener.address.version}",
+        passed=result.passed,
+        seconds=seconds,
+        said=said,
+    )
+
+
+def _verdict(*, well: bool) -> str:
+    return "ok" if well else "failing"
+
+
+def _in_our_network(sockets: Iterable[socket.socket]) -> bool:
+    """Tell whether all are in the network namespace that this process is in, as far as the kernel can tell."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as own:
+        try:
+            networks = {sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8) for sock in (own, *sockets)}
+        except OSError:
+            return True  # a kernel before 5.14: then the test itself will say that it has no way
+    return len(networks) == 1

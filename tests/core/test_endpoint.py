@@ -1,0 +1,47 @@
+"""echod.core.endpoint: where metrics are served, as an operator writes it."""
+
+from ipaddress import IPv4Address, IPv6Address
+
+import pytest
+
+from echod.core.endpoint import Endpoint, parse_endpoint
+from echod.core.listener import Protocol
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoint"),
+    [
+        ("http://127.0.0.1:9007", Endpoint(address=IPv4Address("127.0.0.1"), port=9007)),
+        ("http://[::]:1", Endpoint(address=IPv6Address(0), port=1)),
+        ("http://[fe80::1%eth0]:65535", Endpoint(address=IPv6Address("fe80::1"), port=65535, zone="eth0")),
+    ],
+)
+def test_an_endpoint_is_an_address_and_a_port(text: str, endpoint: Endpoint) -> None:
+    """Both families are known, the text comes back, and to the kernel it is a TCP port."""
+    assert parse_endpoint(text) == endpoint
+    assert str(endpoint) == text
+    assert (endpoint.listener.protocol, str(endpoint.listener)) == (Protocol.TCP, text.replace("http", "tcp"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("127.0.0.1:9007", '"127.0.0.1:9007" is no URL: write http://127.0.0.1:9007, or off'),
+        ("on", '"on" is no URL: write http://127.0.0.1:9007, or off'),
+        ("https://127.0.0.1:1", "https is not spoken here: write http://127.0.0.1:1 and let a proxy stand before it"),
+        ("tcp://127.0.0.1:1", 'the protocol "tcp" is not known here: write http://127.0.0.1:1'),
+        ("http://127.0.0.1:1/metrics", 'holds "/": write http://ADDRESS:PORT and nothing else'),
+        ("http://127.0.0.1", "names no port: write 127.0.0.1:9007, or another port"),
+        ("http://127.0.0.1:1-2", '"1-2" is no port: write a number from 1 to 65535'),
+        ("http://127.0.0.1:70000", "the port 70000 is out of bounds: write a number from 1 to 65535"),
+        ("http://:9007", "names no address: write 0.0.0.0 for all of IPv4, [::] for all of IPv6"),
+        ("http://::1:9007", "an IPv6 address stands in brackets, and one port follows: write [ADDRESS]:PORT"),
+        ("http://127.0.0.1:9007 ", "holds white space: write it without"),
+        ("http://" + "1" * 100, "has 107 characters: write http://127.0.0.1:9007"),
+    ],
+)
+def test_what_is_no_endpoint_is_refused_with_what_to_write(text: str, message: str) -> None:
+    """One sentence, which an operator can act on."""
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the sentence is what the test asserts
+        parse_endpoint(text)
+    assert str(caught.value) == message

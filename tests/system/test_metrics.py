@@ -1,0 +1,99 @@
+"""Metrics and health of a host, asked over the wire as a Prometheus elsewhere asks, in both ways to have the port."""
+
+from collections.abc import Iterator
+
+import pytest
+from scraping import Series, fetch, parse, total, value
+from system.host import Host
+from system.installation import Mode
+from system.operating import CONFIG, ask, drop_in, supervisor, systemctl, workers
+from system.waiting import until
+
+from echod.health import NOT_ASKED
+
+PORT = 9007
+SOCKET = "echod-metrics.socket"
+LISTEN = f"[Socket]\nListenStream=\nListenStream=0.0.0.0:{PORT}\n"
+NET_BIND_SERVICE = 1 << 10  # linux/capability.h
+
+
+@pytest.fixture
+def metered(standing: Host, mode: Mode) -> Iterator[Host]:
+    """Have metrics served to the outside: by the config, or by systemd's socket; afterwards they are not."""
+    before = standing.read(CONFIG)
+    if mode is Mode.BOUND:
+        standing.write(CONFIG, before.replace("listen: off", f"listen: http://0.0.0.0:{PORT}"))
+        systemctl(standing, "reload")
+    else:
+        drop_in(standing, LISTEN, unit=SOCKET)
+        systemctl(standing, "enable", SOCKET)
+        systemctl(standing, "restart")
+    yield standing
+    standing.write(CONFIG, before)
+    if mode is Mode.BOUND:
+        systemctl(standing, "reload")
+    else:
+        systemctl(standing, "disable", "--now", SOCKET)
+        systemctl(standing, "restart")
+        standing.run(["rm", "-r", f"/etc/systemd/system/{SOCKET}.d"])
+        standing.run(["systemctl", "daemon-reload"])
+
+
+def scrape(host: Host) -> Series:
+    """Ask for metrics from the other end of the wire."""
+    return parse(page(host, "/metrics"))
+
+
+def page(host: Host, path: str) -> str:
+    """Ask for a page from the other end of the wire; it must be there."""
+    with host.client():
+        status, _, body = fetch(PORT, path, host=host.address)
+    assert status == 200, body
+    return body
+
+
+def test_a_host_is_scraped_from_outside(metered: Host, mode: Mode) -> None:
+    """What a client was answered is told, kernel drops and every process too; and systemd's walls hold no fact back."""
+
+    def received() -> float:
+        series = scrape(metered)
+        told = value(series, "echod_udp_datagrams_received_total", listener="udp://0.0.0.0:7")
+        return told - total(series, "echod_udp_self_tests_total", listener="udp://0.0.0.0:7")
+
+    before = received()
+    for _ in range(10):
+        assert ask(metered) == b"hello"
+    until(lambda: received() == before + 10, 5, "the datagrams were told")
+    series = scrape(metered)
+    assert value(series, "echod_udp_kernel_drops_total", listener="udp://0.0.0.0:7") == 0
+    processes = {dict(labels)["process"] for name, labels in series if name == "process_open_fds"}
+    assert processes == {"supervisor", "exporter", *(f"worker {number + 1}" for number in range(len(workers(metered))))}
+    if mode is Mode.BOUND:
+        assert total(series, "echod_self_test_successful") == 4
+    assert page(metered, "/readyz") == "serving\n"
+    assert page(metered, "/").startswith("<!doctype html>")
+
+
+def test_health_is_tested_or_says_what_it_rests_on(metered: Host, mode: Mode) -> None:
+    """With the host's network every listener is asked; without it echod says so, and looks whether its loops turn."""
+    first, *lines = page(metered, "/healthz").splitlines()
+    assert first == "ok"
+    if mode is Mode.BOUND:
+        assert [line.partition(": answered in ")[0] for line in lines] == [
+            "udp://0.0.0.0:7",
+            "udp://[::]:7",
+            "tcp://0.0.0.0:7",
+            "tcp://[::]:7",
+        ]
+    else:
+        assert lines == [NOT_ASKED, *(f"worker {number + 1}: turns" for number in range(len(workers(metered))))]
+
+
+def test_the_exporter_has_no_more_privileges_than_a_worker(metered: Host, mode: Mode) -> None:
+    """Bound, CAP_NET_BIND_SERVICE is all that it could ever have; activated, nothing."""
+    until(lambda: page(metered, "/readyz"), 5, "the exporter served")
+    (pid,) = metered.run(["pgrep", "--full", "--parent", str(supervisor(metered)), "^echod: exporter"]).stdout.split()
+    status = dict(line.split(":\t", 1) for line in metered.read(f"/proc/{pid}/status").splitlines())
+    most = NET_BIND_SERVICE if mode is Mode.BOUND else 0
+    assert {int(status[name], 16) for name in ("CapEff", "CapPrm", "CapBnd")} == {most}
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")

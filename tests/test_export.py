@@ -1,0 +1,216 @@
+"""The life of an exporter: raised, replaced, moved and let go, and what happens to it never reaches the echo."""
+
+import os
+import re
+import resource
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from loopback import as_nobody, needs_root
+from running import Daemon, ask, free_port, wait_until
+from scraping import answers, exporters, fetch, metered, scrape, value, wait_for_a_new_one
+
+from echod.books import Books
+from echod.core.counters import CounterPage
+from echod.core.endpoint import parse_endpoint
+from echod.core.timers import Agenda
+from echod.export import Export
+from echod.holdings import Holdings
+from echod.sockets import Buffers
+
+EchodFactory = Callable[..., Daemon]
+
+NET_BIND_SERVICE = 1 << 10
+
+
+def both(port: int) -> tuple[str, str]:
+    """Return a UDP and a TCP listener on one port of 127.0.0.1."""
+    return f"udp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port}"
+
+
+def test_no_scrape_fails_over_twenty_reloads(echod: EchodFactory) -> None:
+    """Who asks while exporters are replaced is answered, by the old one or the new."""
+    config, http = metered(*both(free_port()))
+    daemon = echod(config)
+    for number in range(1, 21):
+        daemon.signal(signal.SIGHUP)
+        assert fetch(http, "/status.json")[0] == 200
+        daemon.wait_for("reloaded", number)
+    wait_until(lambda: len(exporters(daemon)) == 1, "one exporter was left")
+
+
+def test_a_listener_that_goes_is_free_at_once(echod: EchodFactory) -> None:
+    """The exporter, which looks at the sockets of the echo, keeps none of them open that a reload has closed."""
+    port, other = free_port(), free_port()
+    config, http = metered(*both(port))
+    daemon = echod(config)
+    wait_until(lambda: answers(http), "the exporter served")
+    with socket.create_connection(("127.0.0.1", http)):  # says nothing: so the old one is in no haste to go
+        (old,) = exporters(daemon)
+        wait_until(lambda: fetch(http, "/readyz")[0] == 200, "the silent one was accepted")
+        assert daemon.reload({**config, "listeners": list(both(other))})["event"] == "reloaded"
+        wait_until(lambda: is_free(port), "another process could have the port")
+        assert old in exporters(daemon)
+    wait_for_a_new_one(daemon, [old])
+    assert answers(http)
+
+
+def is_free(port: int) -> bool:
+    """Tell whether nobody has a UDP port of 127.0.0.1."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, suppress(OSError):
+        sock.bind(("127.0.0.1", port))
+        return True
+    return False
+
+
+def test_a_killed_exporter_comes_back_and_the_echo_never_notices(echod: EchodFactory) -> None:
+    """After SIGKILL there is another, with all that was counted before; no worker is a new one."""
+    port = free_port()
+    config, http = metered(*both(port))
+    daemon = echod(config)
+    workers = daemon.workers()
+    for number in range(1, 4):
+        assert ask(port) == b"hi"
+        (exporter,) = exporters(daemon)
+        os.kill(exporter, signal.SIGKILL)
+        assert daemon.wait_for("exporter_exited", number)["reason"] == "killed by SIGKILL"
+        wait_for_a_new_one(daemon, [exporter])
+        series = scrape(http)
+        tests = value(series, "echod_udp_self_tests_total")
+        assert value(series, "echod_udp_datagrams_received_total") == number + tests
+    assert daemon.workers() == workers
+
+
+def test_a_stuck_exporter_is_replaced(echod: EchodFactory) -> None:
+    """One that takes no snapshot any more is killed; meanwhile the supervisor reloads and the echo answers."""
+    port = free_port()
+    config, http = metered(*both(port))
+    daemon = echod(config)
+    (stuck,) = exporters(daemon)
+    os.kill(stuck, signal.SIGSTOP)
+    daemon.write("nonsense")
+
+    def killed() -> bool:
+        daemon.reload()
+        return ask(port) == b"hi" and bool(daemon.log("exporter_stuck"))
+
+    wait_until(killed, "the stuck exporter was killed")
+    wait_for_a_new_one(daemon, [stuck])
+    assert answers(http)
+
+
+def test_nobody_else_has_prometheus_client_in_memory(echod: EchodFactory) -> None:
+    """It is imported once for each exporter: so no process that they were forked from has it."""
+    config, http = metered(*both(free_port()))
+    daemon = echod(config, variables={"PYTHONPROFILEIMPORTTIME": "1"})
+    wait_until(lambda: answers(http), "the exporter served")
+    os.kill(exporters(daemon)[0], signal.SIGKILL)
+    daemon.wait_for("exporter_started", 2)
+    wait_until(lambda: answers(http), "the second exporter served")
+    for module in ("prometheus_client", "http.server", "echod.exporter"):
+        assert len(re.findall(rf"^import time:.*\| +{module}$", daemon.stderr, re.MULTILINE)) == 2
+
+
+def test_it_has_no_privilege_that_it_does_not_need(echod: EchodFactory) -> None:
+    """Started by root, the exporter has none of root's capabilities but one that harms nobody, and can get none."""
+    config, http = metered(*both(free_port()))
+    daemon = echod(config)
+    wait_until(lambda: answers(http), "the exporter served")
+    lines = Path(f"/proc/{exporters(daemon)[0]}/status").read_text().splitlines()
+    fields = dict(line.split(":\t", 1) for line in lines)
+    assert all(int(fields[name], 16) & ~NET_BIND_SERVICE == 0 for name in ("CapEff", "CapPrm", "CapInh"))
+    assert fields["NoNewPrivs"] == "1"
+
+
+def test_it_goes_with_its_supervisor(echod: EchodFactory) -> None:
+    """Killed or stopped, echod leaves no exporter, and the port is free at once."""
+    config, http = metered(*both(free_port()))
+    daemon = echod(config)
+    (exporter,) = exporters(daemon)
+    daemon.signal(signal.SIGKILL)
+    daemon.wait()
+    wait_until(lambda: not Path(f"/proc/{exporter}/stat").exists() or not exporters(daemon), "the exporter was gone")
+    again = echod(config)
+    assert answers(http)
+    assert again.stop() == 0
+    with pytest.raises(ConnectionRefusedError):
+        fetch(http)
+
+
+def test_a_metrics_port_that_is_taken_stops_the_start(echod: EchodFactory) -> None:
+    """The message names the key and how to find who has it."""
+    config, http = metered(*both(free_port()))
+    with socket.create_server(("127.0.0.1", http)):
+        daemon = echod(config, ready=False)
+        assert daemon.wait() == 69
+    said = daemon.stderr.splitlines()[-1]
+    assert said.startswith(f"echod: metrics.listen: tcp://127.0.0.1:{http} is in use by another process; `ss -lnpt")
+
+
+def test_the_metrics_port_moves_and_goes_with_a_reload(echod: EchodFactory) -> None:
+    """Taken by another, it rejects the whole reload; free, it is served there and no more here; off is nowhere."""
+    port, other = free_port(), free_port()
+    config, http = metered(*both(port))
+    daemon = echod(config)
+    moved = {**config, "metrics": {"listen": f"http://127.0.0.1:{other}"}}
+    with socket.create_server(("127.0.0.1", other)):
+        assert "metrics.listen" in daemon.reload(moved)["message"]
+        assert answers(http)
+    for listen, there, gone in (
+        (f"http://127.0.0.1:{other}", other, http),
+        (f"http://0.0.0.0:{other}", other, http),
+        (f"http://127.0.0.1:{other}", other, http),
+    ):
+        assert daemon.reload({**config, "metrics": {"listen": listen}})["event"] == "reloaded"
+        wait_until(lambda there=there: answers(there), "metrics at the new place")  # type: ignore[misc]
+        wait_until(lambda gone=gone: not answers(gone), "none at the old one")  # type: ignore[misc]
+    assert daemon.reload({**config, "metrics": {"listen": "off"}})["event"] == "reloaded"
+    wait_until(lambda: exporters(daemon) == [], "the exporter had gone")
+    with pytest.raises(ConnectionRefusedError):
+        fetch(other)
+    assert ask(port) == b"hi"
+
+
+def test_it_is_not_ready_while_echod_stops(echod: EchodFactory) -> None:
+    """While connections finish, /readyz says 503 and metrics go on; then the exporter goes too."""
+    port = free_port()
+    config, http = metered(*both(port), drain_timeout_seconds=60)
+    daemon = echod(config)
+    wait_until(lambda: answers(http), "the exporter served")
+    with socket.create_connection(("127.0.0.1", port)) as stream:
+        stream.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            stream.sendall(bytes(64 << 20))  # never read, so that it holds up the drain
+        daemon.signal(signal.SIGTERM)
+        wait_until(lambda: answers(http, status=503), "it was not ready any more")
+        assert fetch(http, "/readyz")[2] == "stopping\n"
+        assert value(scrape(http), "echod_tcp_connections") == 1
+        daemon.signal(signal.SIGTERM)
+        assert daemon.wait() == 0
+
+
+@needs_root
+def test_a_host_without_a_process_to_spare_is_asked_again_later() -> None:
+    """Where fork(2) fails the supervisor goes on, and tries after 0.1 s, then 0.2 s, until there is an exporter."""
+
+    def hopeless() -> list[float | None]:
+        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+        holdings, agenda = Holdings(), Agenda()
+        metrics = parse_endpoint(f"http://127.0.0.1:{free_port()}")
+        buffers = Buffers(receive=65_536, send=65_536)
+        holdings.commit(holdings.acquire((), workers=1, buffers=buffers, metrics=metrics))
+        page = CounterPage(memoryview(bytearray(64)), slots=1, listeners=(), places=0)
+        export = Export(agenda, holdings, Books(holdings), lambda: [page])
+        export.renew(page, None, 0.0)
+        export.tell(b"{}")
+        waits = [agenda.seconds_left(0.0)]
+        for action in agenda.due(0.1):
+            action(0.1)
+        export.end()
+        return [*waits, agenda.seconds_left(0.1)]
+
+    assert as_nobody(hopeless) == pytest.approx([0.1, 0.2])

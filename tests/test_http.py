@@ -1,0 +1,237 @@
+"""The exporter's HTTP server: real connections to a real server, whose loop the test turns and whose time it says."""
+
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+from loopback import wait_until
+
+from echod import http
+from echod.http import MAX_CONNECTIONS, MAX_HEAD_BYTES, SECONDS, HttpServer, Request, Respond, Response
+from echod.poll import Poll
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+class Served:
+    """A server of one page, turned by hand."""
+
+    def __init__(self) -> None:
+        """Listen on a free port."""
+        self.door = socket.create_server(("127.0.0.1", 0))
+        self.door.setblocking(False)
+        self.address = self.door.getsockname()
+        self.poll = Poll()
+        self.requests: list[Request] = []
+        self.held: list[Respond] = []
+        self.page = b"hello"
+        self.server = HttpServer([self.door], poll=self.poll, answer=self.answer)
+
+    def answer(self, request: Request, respond: Respond) -> None:
+        """Answer `/later` when the test says so, and all else at once."""
+        self.requests.append(request)
+        if request.path == "/later":
+            self.held.append(respond)
+        else:
+            respond(Response(body=self.page, headers=(("X-Test", "yes"),)))
+
+    def turn(self, now: float = 0.0) -> None:
+        """Turn the loop once."""
+        for on_ready in self.poll.wait(0.0):
+            on_ready(now)
+
+    def turn_until(self, condition: Callable[[], bool], what: str) -> None:
+        """Turn the loop until a condition is true."""
+
+        def true() -> bool:
+            self.turn()
+            return condition()
+
+        wait_until(true, what)
+
+    def connect(self) -> socket.socket:
+        """Connect a client and have it accepted."""
+        client = socket.create_connection(self.address)
+        client.setblocking(False)
+        self.turn()
+        return client
+
+    def ask(self, request: bytes = GET) -> tuple[str, dict[str, str], bytes]:
+        """Return status line, headers and body of the answer to one request."""
+        with self.connect() as client:
+            client.send(request)
+            return self.read(client)
+
+    def read(self, client: socket.socket) -> tuple[str, dict[str, str], bytes]:
+        """Return what a client is sent until the end."""
+        whole = b""
+
+        def ended() -> bool:
+            nonlocal whole
+            self.turn()
+            try:
+                data = client.recv(1 << 20)
+            except BlockingIOError:
+                return False
+            whole += data
+            return not data
+
+        wait_until(ended, "the end of the response")
+        head, _, body = whole.partition(b"\r\n\r\n")
+        first, *lines = head.decode().split("\r\n")
+        return first, dict(line.split(": ", 1) for line in lines), body
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    """Serve, and close all at the end."""
+    served = Served()
+    yield served
+    served.server.on_deadline(float("inf"))
+    served.door.close()
+    served.poll.close()
+
+
+def test_a_page_is_served_with_its_length_and_not_kept(served: Served) -> None:
+    """The body comes whole, its length and type are told, and the connection ends."""
+    status, headers, body = served.ask(b"GET /page?x=1 HTTP/1.1\r\nHost: x\r\nAccept: text/html\r\n\r\n")
+    assert (status, body) == ("HTTP/1.1 200 OK", b"hello")
+    assert headers == {
+        "Content-Type": "text/plain; charset=utf-8",
+        "Content-Length": "5",
+        "Connection": "close",
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+        "X-Test": "yes",
+    }
+    assert served.requests == [Request(path="/page", accept="text/html")]
+    served.turn_until(lambda: not served.server.busy, "the connection was forgotten")
+
+
+def test_head_has_no_body(served: Served) -> None:
+    """HEAD is told what GET would be, with no body behind it."""
+    status, headers, body = served.ask(b"HEAD / HTTP/1.1\r\n\r\n")
+    assert (status, headers["Content-Length"], body) == ("HTTP/1.1 200 OK", "5", b"")
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT", "x"])
+def test_other_methods_are_not_allowed(served: Served, method: str) -> None:
+    """405 names the two that are."""
+    status, headers, body = served.ask(f"{method} / HTTP/1.1\r\n\r\n".encode())
+    assert (status, headers["Allow"], body) == (
+        "HTTP/1.1 405 Method Not Allowed",
+        "GET, HEAD",
+        b"405 Method Not Allowed\n",
+    )
+    assert served.requests == []
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"\r\n\r\n", "400 Bad Request"),
+        (b"nonsense\r\n\r\n", "400 Bad Request"),
+        (b"GET / HTTP/x\r\n\r\n", "400 Bad Request"),
+        (b"\x16\x03\x01\x00\xee\n\n", "400 Bad Request"),
+        (b"GET / HTTP/2.0\r\n\r\n", "505 HTTP Version Not Supported"),
+        (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 200 + b"\r\n", "431 Request Header Fields Too Large"),
+        (b"GET /" + b"x" * MAX_HEAD_BYTES, "431 Request Header Fields Too Large"),
+    ],
+)
+def test_what_is_no_request_is_told_so(served: Served, request_: bytes, status: str) -> None:
+    """With the status that HTTP has for it, and nothing of what was sent."""
+    first, _, body = served.ask(request_)
+    assert (first, body) == (f"HTTP/1.1 {status}", f"{status}\n".encode())
+    assert served.requests == []
+
+
+def test_a_request_may_come_in_pieces(served: Served) -> None:
+    """Byte by byte it is the same request."""
+    with served.connect() as client:
+        for number in range(len(GET)):
+            client.send(GET[number : number + 1])
+            served.turn()
+        assert served.read(client)[2] == b"hello"
+
+
+def test_an_answer_may_come_later_and_holds_up_nobody(served: Served) -> None:
+    """While one waits for its answer, another is served; then the first one gets its own."""
+    with served.connect() as patient:
+        patient.send(b"GET /later HTTP/1.1\r\n\r\n")
+        served.turn_until(lambda: bool(served.held), "the request was there")
+        assert served.ask()[2] == b"hello"
+        served.held[0](Response(body=b"at last"))
+        assert served.read(patient)[2] == b"at last"
+
+
+def test_an_answer_to_a_client_that_has_left_is_nothing(served: Served) -> None:
+    """Who left while it waited, or was cut off, harms nobody, and costs no turn of the loop meanwhile."""
+    client = served.connect()
+    client.send(b"GET /later HTTP/1.1\r\n\r\n")
+    served.turn_until(lambda: bool(served.held), "the request was there")
+    client.close()
+    assert list(served.poll.wait(0.05)) == []
+    served.server.on_deadline(SECONDS)
+    assert not served.server.busy
+    served.held[0](Response(body=b"too late"))
+    assert served.ask()[2] == b"hello"
+
+
+def test_a_large_answer_is_taken_at_the_client_s_pace(served: Served) -> None:
+    """A page of 8 MiB comes whole to who reads slowly, and another is served meanwhile."""
+    with served.connect() as slow:
+        served.page = bytes(8 << 20)
+        slow.send(GET)
+        served.turn_until(lambda: bool(served.requests), "the request was there")
+        served.page = b"hello"
+        assert served.ask()[2] == b"hello"
+        assert len(served.read(slow)[2]) == 8 << 20
+
+
+def test_a_silent_client_is_gone_when_its_time_is_over(served: Served) -> None:
+    """Said nothing, or read nothing, it is cut off after 10 seconds and not before."""
+    with served.connect() as client:
+        assert served.server.next_deadline() == SECONDS
+        served.server.on_deadline(SECONDS - 0.001)
+        assert served.server.busy
+        served.server.on_deadline(SECONDS)
+        assert not served.server.busy
+        assert served.server.next_deadline() is None
+        wait_until(lambda: client.recv(1) == b"", "the end of the connection")
+
+
+def test_more_clients_than_there_is_room_for_cost_the_oldest(served: Served) -> None:
+    """With 32 that say nothing, the next is served all the same; the one that was there longest is cut off."""
+    clients = [served.connect() for _ in range(MAX_CONNECTIONS)]
+    assert served.ask()[2] == b"hello"
+    assert clients[0].recv(1) == b""
+    for client in clients[1:]:
+        with pytest.raises(BlockingIOError):
+            client.recv(1)
+    for client in clients:
+        client.close()
+
+
+def test_closed_doors_let_those_in_finish(served: Served) -> None:
+    """After the doors are closed nobody comes in; who is in gets the answer."""
+    with served.connect() as client:
+        served.server.close_doors()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(served.address)
+        client.send(GET)
+        assert served.read(client)[2] == b"hello"
+
+
+def test_a_client_that_resets_is_forgotten(served: Served) -> None:
+    """A reset in the middle of anything is the end of that connection alone."""
+    for request in (b"", b"GET /", GET):
+        client = served.connect()
+        client.send(request)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.close()
+        served.turn_until(lambda: not served.server.busy, "the connection was forgotten")
+
+
+def test_a_failure_has_its_words() -> None:
+    """The body of a failure is its status, for people."""
+    assert http.failure(http.HTTPStatus.NOT_FOUND).body == b"404 Not Found\n"
