@@ -55,7 +55,7 @@ def test_a_short_benchmark_has_every_row_and_no_corrupt_reply(tmp_path: Path) ->
     for row in record["rows"]:
         assert row["corrupt"] == 0
         assert row["refused"] == 0
-        assert row["sent"] == row["received"] + row["lost"]
+        assert row["sent"] == row["received"] + row["lost"], row
         assert row["received"] > 0 or row["work"] == "footprint"
 
 

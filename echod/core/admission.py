@@ -44,7 +44,7 @@ class Drop(IntEnum):
     RATE = 10
     """Its source, or all sources together, are over their limit."""
     LOOP = 11
-    """The peer sent the very same before, 1,024 datagrams ago or a multiple of that: it goes round."""
+    """The peer sent the very same before, as one of those that were looked at: it goes round."""
 
 
 _NOWHERE: Final = tuple(map(ip_network, ("0.0.0.0/8", "224.0.0.0/4", "240.0.0.0/4", "ff00::/8", "::ffff:0:0/96")))

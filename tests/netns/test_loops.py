@@ -26,7 +26,7 @@ NEAR, FAR = 7777, 8888
 
 TRIGGERS: Final = 100
 ROUNDS: Final = 2_000
-"""How often a datagram goes round before we believe that it would for ever: the breaker looks at each 1,024th."""
+"""How often a datagram goes round before we believe that it would for ever: the breaker looks at about each 1,024th."""
 
 DEATH_SECONDS: Final = 30
 LINES: Final = 200

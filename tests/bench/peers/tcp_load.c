@@ -53,7 +53,7 @@ static void give_up(struct connection *c)
     close(c->fd);
     c->fd = -1;
     open_count--;
-    if (c->written > 0 && c->read < size)
+    if (c->number > 0 && c->read < size) /* asked, be it that not a byte of it went out */
         lost++;
 }
 
