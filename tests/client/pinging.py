@@ -46,9 +46,12 @@ class Pinged:
 def watched(command: Sequence[str | Path], **options: Any) -> Iterator["subprocess.Popen[str]"]:  # noqa: ANN401 - Popen's
     """Start a Python process. One that outlives `LIFETIME` is told to abort: then it writes its stack to stderr.
 
-    So nothing that waits for it, be it for a line, waits for ever.
+    So nothing that waits for it, be it for a line, waits for ever. It hears the signals of a terminal, also where the
+    tests are run in the background, or by nohup, and do not.
     """
-    with subprocess.Popen(command, cwd=REPOSITORY, text=True, **options) as process:
+    with subprocess.Popen(
+        ["env", "--default-signal=HUP,INT,QUIT", *command], cwd=REPOSITORY, text=True, **options
+    ) as process:
         watchdog = threading.Timer(LIFETIME, process.send_signal, [signal.SIGABRT])
         watchdog.start()
         try:
