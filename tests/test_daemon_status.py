@@ -243,7 +243,7 @@ def test_watching_tells_again(served: tuple[Daemon, int]) -> None:
 def test_watching_json_tells_what_changed(served: tuple[Daemon, int]) -> None:
     """A line for each change and none without."""
     daemon, port = served
-    command = [*ECHOD, "status", "--watch", "--json"]
+    command = ["env", "--default-signal=INT", *ECHOD, "status", "--watch", "--json"]
     variables = environment(RUNTIME_DIRECTORY=str(daemon.status_path))
     with subprocess.Popen(command, cwd=REPOSITORY, env=variables, stdout=subprocess.PIPE) as watching:
         assert watching.stdout is not None
@@ -274,7 +274,8 @@ def on_a_terminal(place: Path, *words: str, blocked: bool = False) -> str:
     shield = "import sys; sys.modules['rich'] = None; " if blocked else ""
     program = f"{shield}import sys; from echod.cli import main; main(['status', *sys.argv[1:]])"
     process = subprocess.Popen(
-        [sys.executable, "-c", program, *words],
+        # It hears Ctrl-C also where the tests are run in the background and do not.
+        ["env", "--default-signal=INT", sys.executable, "-c", program, *words],
         cwd=REPOSITORY,
         env=environment(RUNTIME_DIRECTORY=str(place), TERM="xterm", COLUMNS="80", LINES="50"),
         stdin=follower,
