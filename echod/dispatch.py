@@ -1,8 +1,8 @@
 """Messages on their way out: one `sendmmsg` where all is well, and what becomes of each where it is not.
 
-Owns what a reply does that the kernel refuses. Never waits, queues or tries again what was refused, but for the
-datagrams of a train that only together were too much. Invariant: each datagram that was to be sent is counted once,
-as replied or as failed, and none that cannot be sent costs another its reply.
+Owns what a reply does that the kernel refuses. Never waits or queues, nor tries again what was refused, but for the
+first call of a reply, and for the datagrams of a train that only together were too much. Invariant: each datagram
+that was to be sent is counted once, as replied or as failed, and none that cannot be sent costs another its reply.
 """
 
 import errno

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from loopback import listener, namespace, needs_root, udp_server, wait_until
-from running import Daemon, free_port
+from running import Daemon, children, free_port
 from running import wait_until as wait_for
 from scraping import answers, fetch, metered, scrape, value
 
@@ -154,10 +154,12 @@ def test_a_questioner_that_does_not_come_back_is_given_up(monkeypatch: pytest.Mo
     with udp_server() as sock:
         asked = Asked(sock, make_page(1))
         told: list[Report] = []
+        before = set(children(os.getpid()))
         asked.health.ask(0.0, told.append)
+        (questioner,) = set(children(os.getpid())) - before
         asked.health.on_deadline(health.PATIENCE_SECONDS - 0.001)
         assert told == []
         asked.health.on_deadline(health.PATIENCE_SECONDS)
     assert [(one.well, one.lines) for one in told] == [(False, ("failing", "the test did not come to its end"))]
     with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+        os.waitpid(questioner, os.WNOHANG)

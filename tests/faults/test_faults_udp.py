@@ -90,10 +90,10 @@ def test_a_stretch_in_which_nothing_can_be_sent_is_counted(service: Service, fau
 def send_joinable(service: Service, fault: MakeFault, error: str, *, as_train: bool) -> tuple[int, int]:
     """Have one client's 40 datagrams meet a fault, with one of another behind them; return how many each got back.
 
-    They come as one train, or one by one and are joined by the worker. (The first attempt of a batch in which nothing
-    is joined is made again: to fail, a train must do so twice.)
+    They come as one train, or one by one and are joined by the worker. (The first attempt of a batch is made again: to
+    fail, a message must do so twice.)
     """
-    times = 2 if as_train else 1
+    times = 2
     with ExitStack() as stack:
         many, one = service.clients(stack, 2)
         payload = [b"%02d" % number for number in range(40)]
