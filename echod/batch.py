@@ -53,16 +53,17 @@ class Batch:
     """Up to `SLOTS` received datagrams or trains. One for each worker, used by one socket after another.
 
     After `receive`: `datagrams` and `octets` received; the `names` of the slots, a `sockaddr` in each NAME_BYTES, and
-    the `peers`, the part of each that tells one from the other; the slots that are `truncated` or `not_unicast`. It is
-    `uniform` where all slots are single datagrams, whole, sent to a unicast address, that came in the same way:
-    `on_loopback`, or not. After `reply`: `replied` datagrams, `replied_octets`, and `failures`, errno to datagrams.
+    the `peers`, the part of each that tells one from the other; the slots that are `truncated` or `not_unicast`;
+    `trains`, the datagrams of each slot, None where all are single ones. It is `whole` where all slots may be answered
+    and came in the same way: `on_loopback`, or not. After `reply`:
+    `replied` datagrams, `replied_octets`, and `failures`, errno to datagrams.
     """
 
     def __init__(self) -> None:
         """Map the vector; it is empty."""
         self._vector = Vector()
         self._span: Span = self._vector.spans[0]
-        self._weights: list[int] | None = None
+        self.trains: list[int] | None = None
         self._segments: dict[int, int] = {}
         self._refused: set[int] = set()
         self._arrivals: list[int] = []
@@ -74,7 +75,7 @@ class Batch:
         self._family = socket.AF_INET
         self.truncated: set[int] = set()
         self.not_unicast: set[int] = set()
-        self.uniform = True
+        self.whole = True
         self.on_loopback = False
         self.datagrams = self.octets = self.replied = self.replied_octets = 0
         self.failures: dict[int, int] = {}
@@ -90,10 +91,10 @@ class Batch:
         vector.restore(self._span)
         if self._refused:
             self._refused = set()
-        if not self.uniform:
-            self._weights, self._segments = None, {}
+        self.whole = True
+        if self.trains is not None:
+            self.trains, self._segments = None, {}
             self.truncated, self.not_unicast = set(), set()
-            self.uniform = True
         count = vector.receive(port.fd)
         if count < 0:
             self._empty()
@@ -129,13 +130,14 @@ class Batch:
         lengths = span.length.tolist()
         self.octets = sum(lengths)
         self._arrivals = arrivals = span.ifindex[port.family].tolist()
-        if not self._all_plain(span, port.family):
-            self.uniform = False
+        plain = self._all_plain(span, port.family)
+        if not plain:
             self._inspect(span, port.family)
-            return
         here = arrivals.count(LOOPBACK_IFINDEX)
-        self.uniform = here in (0, span.count)
+        self.whole = here in (0, span.count) and not self.truncated and not self.not_unicast
         self.on_loopback = here > 0
+        if not plain:
+            return
         if lengths.count(lengths[0]) < span.count:
             port.last_length = -1
         elif lengths[0] == port.last_length:
@@ -165,13 +167,13 @@ class Batch:
 
     def came_in_on_loopback(self, slot: int) -> bool:
         """Tell whether this slot came in on the loopback interface; said as well of one that has no answer anyway."""
-        if self.uniform:
+        if self.whole:
             return self.on_loopback
         return self._arrivals[slot] == LOOPBACK_IFINDEX or slot in self.truncated
 
     def weight(self, slot: int) -> int:
         """Return how many datagrams this slot holds."""
-        return 1 if self._weights is None else self._weights[slot]
+        return 1 if self.trains is None else self.trains[slot]
 
     def last_datagram(self, slot: int) -> bytes:
         """Return the payload of the last, or only, datagram of this slot."""
@@ -182,12 +184,12 @@ class Batch:
     def refuse(self, slot: int, datagrams: int) -> None:
         """Leave the last so many datagrams of this slot unanswered."""
         kept = self.weight(slot) - datagrams
-        if kept <= 0 or self._weights is None:
+        if kept <= 0 or self.trains is None:
             self._refused.add(slot)
             return
         cut = self._span.length[slot] - kept * self._segments[slot]
         self._span.length[slot] -= cut
-        self._weights[slot] = kept
+        self.trains[slot] = kept
         self.datagrams -= datagrams
         self.octets -= cut
 
@@ -231,7 +233,7 @@ class Batch:
             words[at + layout.ifindex] = 0
             if not self._unicast(family, at):
                 self.not_unicast.add(slot)
-        self._weights = weights
+        self.trains = weights
         self.datagrams = sum(weights)
 
     def _unicast(self, family: socket.AddressFamily, at: int) -> bool:
@@ -267,7 +269,7 @@ class Batch:
         """Tell by two pairs whether many slots may be of the peer before: joining costs, so see if it can pay."""
         names, step = self.names, NAME_BYTES
         at = len(names) // 2 // step * step
-        if not at or not port.longest_joined:
+        if not at or not port.longest_joined or len(self._segments) * WORTH_JOINING > self._span.count:
             return False
         return names[:step] == names[step : 2 * step] or names[at - step : at] == names[at : at + step]
 
@@ -279,7 +281,7 @@ class Batch:
             slots_at, lengths = vector.answers_at, vector.answers_length[: span.count]
         else:
             span.iov_length[:] = lengths
-        headers_at, count, weights, runs = slots_at, span.count, self._weights, None
+        headers_at, count, weights, runs = slots_at, span.count, self.trains, None
         if self._refused or (sent == 0 and self._may_have_neighbours(port)):
             found = self._runs(port)
             if self._refused or len(found) * WORTH_JOINING <= count:
@@ -324,7 +326,7 @@ class Batch:
             header = vector.composed_at + message * HEADER_BYTES
             memory[header : header + HEADER_BYTES] = memory[source : source + HEADER_BYTES]
             if len(run) == 1:
-                weights.append(1 if self._weights is None else self._weights[slot])
+                weights.append(1 if self.trains is None else self.trains[slot])
                 continue
             weights.append(len(run))
             control = vector.composed_control_at + message * CONTROL_BYTES

@@ -70,11 +70,13 @@ class UdpEcho:
             loudness.unheard += batch.datagrams
             if loudness.unheard >= loudness.wanted:
                 loudness.draw(batch.peers, batch.datagrams, batch.weight)
+            if batch.trains is not None:
+                self._count_trains(batch.trains)
             counts = admission.counts_this_batch()
-            if not batch.uniform:
-                self._admit_each(now, counts=counts)
-            elif counts or not admission.admits_all(batch.names, port.peer_length, on_loopback=batch.on_loopback):
-                self._admit_all(now, counts=counts)
+            clear = batch.whole and admission.admits_all(batch.names, port.peer_length, on_loopback=batch.on_loopback)
+            if counts or not clear:
+                admit = self._admit_all if batch.whole and batch.trains is None else self._admit_each
+                admit(now, counts=counts)
             batch.reply(port)
             row[_REPLIED] += batch.replied
             row[_REPLIED_BYTES] += batch.replied_octets
@@ -83,6 +85,14 @@ class UdpEcho:
                     row[send_failed_field(error)] += datagrams
             if slots < WORTH_ANOTHER_LOOK:
                 return
+
+    def _count_trains(self, weights: list[int]) -> None:
+        """Count the trains of a batch by their length."""
+        row = self._row
+        for weight, trains in Counter(weights).items():
+            if weight > 1:
+                row[UdpField.TRAIN_DATAGRAMS] += weight * trains
+                row[train_place(weight)] += trains
 
     def _admit_all(self, now: float, *, counts: bool) -> None:
         """Decide on a batch of plain datagrams by its peers."""
@@ -103,9 +113,6 @@ class UdpEcho:
         for slot, peer in enumerate(batch.peers):
             weight, on_loopback = batch.weight(slot), batch.came_in_on_loopback(slot)
             unicast, truncated = slot not in batch.not_unicast, slot in batch.truncated
-            if weight > 1:
-                self._row[UdpField.TRAIN_DATAGRAMS] += weight
-                self._row[train_place(weight)] += 1
             drop = admission.admit(peer, on_loopback=on_loopback, unicast=unicast, truncated=truncated)
             if drop is Drop.SOURCE_PORT_OWN and admission.may_be_test(peer):
                 self._look_for_test(slot, now, counts=counts)

@@ -60,7 +60,8 @@ def test_a_batch_like_the_one_before_is_known_by_its_pattern(
             pattern = port.pattern
             assert pattern is not None
             assert (pattern.length, pattern.on_loopback) == (64, True)
-            assert batch.uniform
+            assert batch.whole
+            assert batch.trains is None
             assert batch.on_loopback
         assert port.pattern is pattern
 
@@ -120,7 +121,7 @@ def test_a_train_leaves_nothing_behind_in_the_slots(
             for client in some:
                 deliver(server, send_train, client, b"ab" * 32, 2, at(server))
             assert answer(batch, port) == 3
-            assert not batch.uniform
+            assert batch.trains == [32] * 3
             assert batch.replied == 3 * 32
             for client in some:
                 assert [client.recv(100) for _ in range(32)] == [b"ab"] * 32

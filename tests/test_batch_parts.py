@@ -61,20 +61,19 @@ def test_peers_are_addresses_and_ports(batch: Batch, host: str) -> None:
         finish(batch, server)
 
 
-def test_a_batch_of_single_datagrams_from_one_interface_is_uniform(
-    batch: Batch, server: socket.socket, client: socket.socket
-) -> None:
-    """Plain datagrams are uniform; with a train among them they are not; the next plain batch is again."""
+def test_a_batch_from_one_interface_is_whole(batch: Batch, server: socket.socket, client: socket.socket) -> None:
+    """Plain datagrams are, and with a train among them too; the next plain batch has none any more."""
     for train in (False, True, False):
         deliver(server, client.sendto, b"one", at(server))
         if train:
             deliver(server, send_train, client, TRAIN, 2, at(server))
         batch.receive(Port(server))
-        assert batch.uniform is not train
+        assert batch.whole
+        assert batch.trains == ([1, 10] if train else None)
         finish(batch, server)
 
 
-def test_a_batch_with_a_broadcast_or_a_cut_datagram_is_not_uniform(batch: Batch) -> None:
+def test_a_batch_with_a_broadcast_or_a_cut_datagram_is_not_whole(batch: Batch) -> None:
     """What is not unicast, or not whole, has to be looked at slot by slot."""
     with udp_server(ANY) as server, udp_client() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
@@ -82,7 +81,7 @@ def test_a_batch_with_a_broadcast_or_a_cut_datagram_is_not_uniform(batch: Batch)
             server.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, option)
             deliver(server, client.sendto, b"x", at(server, host))
             assert batch.receive(Port(server)) == 1
-            assert not batch.uniform
+            assert not batch.whole
 
 
 @needs_root
@@ -96,11 +95,11 @@ def test_it_is_known_what_came_in_on_loopback(batch: Batch, network: None) -> No
         for data in (b"one", b"two"):
             deliver(server, client.sendto, data, at(server, "127.0.0.1"))
         batch.receive(Port(server))
-        assert (batch.uniform, batch.came_in_on_loopback(0)) == (True, True)
+        assert (batch.whole, batch.came_in_on_loopback(0)) == (True, True)
         for _ in range(2):
             deliver(server, send_by_link, at(server, "10.0.0.1"), b"by the link", "10.0.0.9")
         batch.receive(Port(server))
-        assert (batch.uniform, batch.came_in_on_loopback(0)) == (True, False)
+        assert (batch.whole, batch.came_in_on_loopback(0)) == (True, False)
         deliver(server, client.sendto, b"one", at(server, "127.0.0.1"))
         deliver(server, send_train, client, TRAIN, 2, at(server, "127.0.0.1"))
         deliver(server, client.sendto, b"our own", at(server, "10.0.0.1"))
@@ -111,7 +110,7 @@ def test_it_is_known_what_came_in_on_loopback(batch: Batch, network: None) -> No
         deliver(server, send_by_link, at(server, "10.0.0.1"), b"by the link", "10.0.0.9")
         batch.receive(Port(server))
         assert [batch.came_in_on_loopback(slot) for slot in range(2)] == [True, False]
-        assert not batch.uniform
+        assert not batch.whole
 
 
 def test_weights_are_datagrams(batch: Batch, server: socket.socket, client: socket.socket) -> None:

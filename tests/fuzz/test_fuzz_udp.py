@@ -120,9 +120,9 @@ class Forged(Batch):
         self.names = b"".join(peer.ljust(NAME_BYTES, b"\0") for peer in self._peers)
         self._arrivals = [random.choice([0, 1, 2, 2**32 - 1]) for _ in range(slots)]
         self.on_loopback = random.random() < 0.5
-        self.uniform = self.uniform and random.random() < 0.5
-        if not self.uniform:
-            self._weights = self._weights or [1] * slots
+        self.whole = self.whole and random.random() < 0.5
+        if not self.whole:
+            self.trains = self.trains or [1] * slots
             self.truncated |= {slot for slot in range(slots) if random.random() < 0.1}
             self.not_unicast |= {slot for slot in range(slots) if random.random() < 0.1}
         return slots
