@@ -7,7 +7,7 @@ from pathlib import Path
 
 from running import Daemon, ask, free_port, wait_until
 
-NEVER_LOADED = ("rich", "matplotlib", "numpy", "prometheus_client", "echod.client")
+NEVER_LOADED = ("rich", "matplotlib", "numpy", "prometheus_client", "twisted", "ssl", "_hashlib", "echod.client")
 
 SPY = """
 import os, signal, sys
