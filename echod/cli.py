@@ -249,7 +249,8 @@ def _ping(words: Sequence[str]) -> int:
     """Measure. The client is imported here, so that the daemon never has it."""
     from echod.client.command import ping  # noqa: PLC0415 - see above
 
-    return ping(words, sys.stdout, sys.stderr)
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:  # for who closed them: `echod ping HOST >&-`
+        return ping(words, sys.stdout or nowhere, sys.stderr or nowhere)
 
 
 def _run(arguments: argparse.Namespace) -> int:

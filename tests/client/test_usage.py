@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from client.pinging import ended, ping, start
-from running import REPOSITORY
+from running import REPOSITORY, free_port
 
 from echod.client.records import COLUMNS
 from echod.core.events import Kind
@@ -108,6 +108,16 @@ def test_without_the_extras_it_does_without_or_says_what_to_install(
     found = ping("--plot", tmp_path / "x.svg", f"127.0.0.1:{port}")
     told = "echod: ping: --plot needs matplotlib: pip install 'echod[plot]'\n"
     assert (found.code, found.out, found.err) == (2, "", told)
+
+
+def test_where_nobody_listens_the_exit_code_tells(port: int) -> None:
+    """With stdout closed, and stderr too, nothing is written, and nothing goes wrong."""
+    words = [sys.executable, "-m", "echod", "ping", "-c", "1", "-W", "0.2"]
+    for closed in (">&-", ">&- 2>&-"):
+        for target, code in ((f"127.0.0.1:{port}", 0), (f"127.0.0.1:{free_port()}", 1)):
+            command = ["sh", "-c", f'exec "$@" {closed}', "sh", *words, target]
+            found = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False, timeout=30)
+            assert (found.returncode, found.stderr) == (code, "")
 
 
 def test_a_full_disk_is_said(port: int) -> None:
