@@ -18,7 +18,6 @@ from echod.vector import SLOTS
 MAX_BATCHES_PER_WAKEUP: Final = 8
 """Batches of one socket in one turn of the loop, so that a flood on it starves no other."""
 
-
 WORTH_ANOTHER_LOOK: Final = 16
 """Slots of a batch from which on more has most likely come while it was answered. Else the loop's poll is asked, which
 costs less than a receive in vain."""
