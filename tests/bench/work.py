@@ -156,7 +156,10 @@ def of_size(size: int) -> Work:
 def for_workers(count: int) -> Work:
     """Return traffic for so many workers, by as many loads, no process bound to a CPU."""
     return Work(
-        name=f"workers-{count}", meaning=f"{count} workers and as many loads", settings={"clients": 64}, loads=count
+        name=f"workers-{count}",
+        meaning=f"{count} workers and as many loads",
+        settings={"clients": 64, "sleeps": 1},
+        loads=count,
     )
 
 

@@ -11,6 +11,7 @@
  *   active=0      clients that have theirs in flight, each in its turn; 0: all of them. For a window of 1
  *   strangers=0   each datagram comes from the next of so many addresses of 127.0.0.0/8. For a single client
  *   ports=1       client i asks PORT + i % ports
+ *   sleeps=0      1: it waits in an epoll in any case, as where it shares its CPU with the server
  *
  * It is C because it must be at least as fast as the server, or the figures would be its own. With one in flight on each
  * socket it never sleeps and waits in no epoll, for waking it would be the server's work.
@@ -40,7 +41,7 @@ enum {
 
 struct mode {
     int clients, window, refill, train; /* in datagrams; a train of 1 is a plain datagram */
-    int size, active, strangers, ports;
+    int size, active, strangers, ports, sleeps;
 };
 
 struct client {
@@ -224,7 +225,10 @@ static void prepare_vectors(void)
     }
 }
 
-static int is_single(void) { return mode->window == 1 && mode->train == 1 && !mode->strangers; }
+static int is_single(void)
+{
+    return mode->window == 1 && mode->train == 1 && !mode->strangers && !mode->sleeps;
+}
 
 static void prepare_clients(int epoll)
 {
@@ -358,7 +362,8 @@ int main(int argc, char **argv)
         .clients = (int)setting(argc, argv, "clients", 64), .window = (int)setting(argc, argv, "window", 1),
         .refill = (int)setting(argc, argv, "refill", 1), .train = (int)setting(argc, argv, "train", 1),
         .size = (int)setting(argc, argv, "size", 64), .active = (int)setting(argc, argv, "active", 0),
-        .strangers = (int)setting(argc, argv, "strangers", 0), .ports = (int)setting(argc, argv, "ports", 1)};
+        .strangers = (int)setting(argc, argv, "strangers", 0), .ports = (int)setting(argc, argv, "ports", 1),
+        .sleeps = (int)setting(argc, argv, "sleeps", 0)};
     server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     server.sin_port = htons((unsigned short)atoi(argv[1]));
     make_pattern();
