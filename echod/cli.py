@@ -39,7 +39,7 @@ example:
 
 _RUN_EXAMPLE: Final = """example:
   echod run --config /etc/echod.yaml
-  (printf hi; sleep 0.2) | ncat -u 127.0.0.1 7
+  (printf hi; sleep 1) | ncat -u 127.0.0.1 7
 
 Signals: HUP reloads the config, TERM and INT drain and stop, USR1 logs the counters."""
 
