@@ -55,8 +55,8 @@ class Batch:
     After `receive`: `datagrams` and `octets` received; the `names` of the slots, a `sockaddr` in each NAME_BYTES, and
     the `peers`, the part of each that tells one from the other; the slots that are `truncated` or `not_unicast`;
     `trains`, the datagrams of each slot, None where all are single ones. It is `whole` where all slots may be answered
-    and came in the same way: `on_loopback`, or not. After `reply`:
-    `replied` datagrams, `replied_octets`, and `failures`, errno to datagrams.
+    and came in the same way: `on_loopback`, or not. After `reply`: `replied` datagrams, `replied_octets`, and
+    `failures`, errno to datagrams.
     """
 
     def __init__(self) -> None:

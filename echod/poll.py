@@ -57,7 +57,11 @@ class Poll:
         What a callback of this turn unregisters is not called after it.
         """
         began = monotonic()
-        ready = self._spin(began + self._spin_seconds) if self._spins else []
+        ready = []
+        if self._spins:
+            spin = self._spin_seconds if seconds is None else min(self._spin_seconds, seconds)
+            ready = self._spin(began + spin)
+            seconds = None if seconds is None else seconds - spin
         if not ready:
             ready = self._epoll.poll(seconds, MAX_EVENTS)
         self._spins = monotonic() - began < self._spin_seconds

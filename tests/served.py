@@ -53,10 +53,11 @@ class Served:
         limit: RateLimit | None = None,
         spare: Callable[[int], int] = lambda _refused: 0,
         loop_breaker: bool = True,
+        gap: int = 2,
         batch: Batch = BATCH,
         self_test: SelfTest | None = None,
     ) -> None:
-        """Serve on this socket, whose port is always one of our own. Each batch is counted, not one in eight."""
+        """Serve on this socket, whose port is always one of our own. One batch in `gap` is counted."""
         size = CounterPage.size(slots=1, listeners=1, places=0)
         page = CounterPage(memoryview(bytearray(size)), slots=1, listeners=[LISTENER], places=0)
         self.row = page.row(0, LISTENER)
@@ -69,6 +70,7 @@ class Served:
             limit=limit,
             spare=spare,
             circulation=Circulation(sources=1024) if loop_breaker else None,
+            gap=lambda: gap,
             self_test=self_test,
         )
         self.loudness = Loudness(lambda: 0.5)

@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from loopback import DEADLINE_SECONDS, listener, tcp_client
@@ -140,3 +141,39 @@ def test_closing_a_poll_leaves_its_descriptors_open(pair: Pair) -> None:
     poll.close()
     pair[1].send(b"x")
     assert pair[0].recv(1) == b"x"
+
+
+def sleeps() -> int:
+    """Return how often this thread has gone to sleep of itself (proc(5))."""
+    lines = Path("/proc/thread-self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches:"))
+
+
+def test_a_wait_that_follows_a_short_one_looks_without_sleeping(pair: Pair) -> None:
+    """Where something was ready at once the next wait does not sleep, within its time; behind a long one it does."""
+    poll = Poll(spin_seconds=0.03)
+    poll.register(pair[0].fileno(), READ, lambda _: None)
+    slept = []
+    for ready in (True, False, False):
+        if ready:
+            pair[1].send(b"x")
+        before = sleeps()
+        assert len(list(poll.wait(0.03))) == int(ready)
+        slept.append(sleeps() > before)
+        if ready:
+            pair[0].recv(1)
+    assert slept == [False, False, True]
+    poll.close()
+
+
+def test_a_poll_that_is_not_to_spin_sleeps(pair: Pair) -> None:
+    """As that of the supervisor: also behind a wait that was short."""
+    poll = Poll()
+    poll.register(pair[0].fileno(), READ, lambda _: None)
+    pair[1].send(b"x")
+    assert len(list(poll.wait(1))) == 1
+    pair[0].recv(1)
+    before = sleeps()
+    assert list(poll.wait(0.01)) == []
+    assert sleeps() > before
+    poll.close()

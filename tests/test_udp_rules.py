@@ -183,7 +183,7 @@ def test_in_a_dry_run_all_are_answered_and_counted(
 def test_what_goes_round_dies_at_the_second_look(host: str) -> None:
     """Of 300 equal datagrams that are counted, the 256th alone gets no answer: a loop would have ended there."""
     with udp_server(host) as server, udp_client(host) as client:
-        served = Served(server)
+        served = Served(server, gap=1)
         replied = []
         for _ in range(300 // SLOTS):
             send(served, client, *[b"round"] * SLOTS)
@@ -196,7 +196,7 @@ def test_what_goes_round_dies_at_the_second_look(host: str) -> None:
 
 def test_a_prober_that_numbers_its_datagrams_never_notices(server: socket.socket, client: socket.socket) -> None:
     """Of 5,000 numbered datagrams each is answered."""
-    served = Served(server)
+    served = Served(server, gap=1)
     payloads = numbered(5000)
     for start in range(0, 5000, 500):
         send(served, client, *payloads[start : start + 500])
@@ -207,7 +207,7 @@ def test_a_prober_that_numbers_its_datagrams_never_notices(server: socket.socket
 
 def test_equal_datagrams_of_many_ports_are_no_loop(server: socket.socket) -> None:
     """A hundred clients that send the same bytes are no peer that sends them a thousand times."""
-    served = Served(server)
+    served = Served(server, gap=1)
     for _ in range(100):
         with udp_client() as client:
             send(served, client, *[b"hello"] * 30)
@@ -218,7 +218,7 @@ def test_equal_datagrams_of_many_ports_are_no_loop(server: socket.socket) -> Non
 
 def test_of_a_train_that_goes_round_one_datagram_is_cut(server: socket.socket, client: socket.socket) -> None:
     """Where the 256th that is counted is in a train, its last datagram alone is left out; the next is whole again."""
-    served = Served(server)
+    served = Served(server, gap=1)
     data, answers = b"xy" * 16, []
     for _ in range(3 * COUNTED // 16 - 1):
         send_as_train(served, client, data)
@@ -234,7 +234,7 @@ def test_of_a_train_that_goes_round_one_datagram_is_cut(server: socket.socket, c
 
 def test_a_train_of_one_that_is_left_over_may_go_round_too(server: socket.socket, client: socket.socket) -> None:
     """Cut to one datagram by the rate, and that one being found: nothing of the train is answered, all is counted."""
-    served = Served(server, limit=rate_limit(1, 2 * COUNTED))
+    served = Served(server, gap=1, limit=rate_limit(1, 2 * COUNTED))
     for number in range(2 * COUNTED - 1):
         send(served, client, b"aa" if number == COUNTED - 1 else b"%d" % number)
         served.turn(100.0)
@@ -247,7 +247,7 @@ def test_a_train_of_one_that_is_left_over_may_go_round_too(server: socket.socket
 
 def test_without_the_loop_breaker_all_is_answered(server: socket.socket, client: socket.socket) -> None:
     """Switched off, the same bytes are answered for ever."""
-    served = Served(server, loop_breaker=False)
+    served = Served(server, gap=1, loop_breaker=False)
     for _ in range(3 * COUNTED // SLOTS):
         send(served, client, *[b"round"] * SLOTS)
         row = served.turn()

@@ -26,10 +26,11 @@ TURNS = 60
 
 def limits(random: Random) -> dict[str, object]:
     """Choose what a source may ask."""
+    gap = random.choice([1, 3])
     if random.random() < 0.3:
-        return {}
+        return {"gap": gap}
     limit = rate_limit(random.choice([1, 100]), random.choice([1, 7, 256]), random.choice([None, 200]))
-    return {"limit": limit, "spare": lambda refused: random.randint(0, refused)}
+    return {"gap": gap, "limit": limit, "spare": lambda refused: random.randint(0, refused)}
 
 
 def payloads(random: Random, numbers: "count[int]") -> tuple[bytes, int]:
