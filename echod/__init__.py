@@ -20,6 +20,7 @@ The floors. Imports only go down; modules of one floor do not import each other 
     books        3  totals, and the log entries made of them
     ownership    2  the addresses of this host, asked for once a second
     announce     2  what the supervisor says of itself: status line, log entries
+    arrival      2  what came in with a batch: trains, ways, and what cannot be answered
     dispatch     2  messages on their way out, and what becomes of those that the kernel refuses
     holdings     2  the listening sockets that the supervisor holds for life
     selftest     2  a probe through each listener, for whoever asks whether echod serves

@@ -9,7 +9,7 @@ from echod.core.trains import MAX_PAYLOAD
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pattern:
-    """What a batch looks like whose slots are alike: plain datagrams of one length, for one address, by one way.
+    """What a batch looks like whose slots are alike: datagrams of one length, or trains, for one address, by one way.
 
     Most traffic is: so that a batch need not be looked at again slot by slot, it is compared to the last of that kind.
     """
@@ -17,11 +17,17 @@ class Pattern:
     headers: bytes
     """All headers of a vector after a receive, ..."""
     control: bytes
-    """... and all control messages."""
+    """... all control messages, ..."""
     answers: bytes
-    """All that an answer needs: there is nothing in it that differs from one such batch to the next."""
+    """... and all that an answer needs: there is nothing in it that differs from one such batch to the next."""
+    form: int
+    """Bytes of control messages in each slot, ..."""
     length: int
-    """Bytes of payload in each slot."""
+    """... of payload, ..."""
+    segment: int
+    """... and, of a train, in a segment; else 0."""
+    weight: int
+    """Datagrams in each slot."""
     on_loopback: bool
 
 

@@ -10,6 +10,7 @@ from typing import Final
 from echod.batch import Batch
 from echod.core.admission import Admission, Drop, address_of
 from echod.core.counters import UdpField, send_failed_field, train_place
+from echod.core.loops import Circulation
 from echod.core.loudest import Loudness
 from echod.core.tally import Tally
 from echod.port import Port
@@ -58,32 +59,38 @@ class UdpEcho:
     def on_readable(self, now: float) -> None:
         """Answer what is queued, at most MAX_BATCHES_PER_WAKEUP batches of it."""
         batch, admission, row, port = self._batch, self._admission, self._row, self.port
-        loudness = self._loudness
+        loudness, circulation = self._loudness, admission.circulation
         for _ in range(MAX_BATCHES_PER_WAKEUP):
             slots = batch.receive(port)
             if not slots:
                 return
-            row[_RECEIVED] += batch.datagrams
+            datagrams = batch.datagrams
+            row[_RECEIVED] += datagrams
             row[_RECEIVED_BYTES] += batch.octets
             row[_BATCH[slots]] += 1
-            loudness.unheard += batch.datagrams
+            loudness.unheard += datagrams
             if loudness.unheard >= loudness.wanted:
-                loudness.draw(batch.peers, batch.datagrams, batch.weight)
+                loudness.draw(batch.slot_of, batch.peer, datagrams)
             if batch.trains is not None:
                 self._count_trains(batch.trains)
-            counts = admission.counts_this_batch()
-            clear = batch.whole and admission.admits_all(batch.names, port.peer_length, on_loopback=batch.on_loopback)
-            if counts or not clear:
+            if not (batch.whole and admission.admits_all(batch.names, port.peer_length, on_loopback=batch.on_loopback)):
                 admit = self._admit_all if batch.whole and batch.trains is None else self._admit_each
-                admit(now, counts=counts)
+                admit(now)
+            if circulation is not None:
+                circulation.left -= batch.datagrams
+                if circulation.left <= 0:
+                    self._look_closer(circulation)
             batch.reply(port)
             row[_REPLIED] += batch.replied
             row[_REPLIED_BYTES] += batch.replied_octets
             if batch.failures:
-                for error, datagrams in batch.failures.items():
-                    row[send_failed_field(error)] += datagrams
+                self._count_failures(batch.failures)
             if slots < WORTH_ANOTHER_LOOK:
                 return
+
+    def _count_failures(self, failures: dict[int, int]) -> None:
+        for error, datagrams in failures.items():
+            self._row[send_failed_field(error)] += datagrams
 
     def _count_trains(self, weights: list[int]) -> None:
         """Count the trains of a batch by their length."""
@@ -93,19 +100,17 @@ class UdpEcho:
                 row[UdpField.TRAIN_DATAGRAMS] += weight * trains
                 row[train_place(weight)] += trains
 
-    def _admit_all(self, now: float, *, counts: bool) -> None:
+    def _admit_all(self, now: float) -> None:
         """Decide on a batch of plain datagrams by its peers."""
         batch, admission = self._batch, self._admission
         spared = admission.spared
-        refused, due = admission.admit_all(batch.peers, on_loopback=batch.on_loopback, counts=counts, now=now)
+        refused = admission.admit_all(batch.peers, on_loopback=batch.on_loopback, now=now)
         if refused:
-            self._refuse_each(refused, now, counts=counts)
-        for slot in due:
-            self._look_closer(slot, batch.peers[slot])
+            self._refuse_each(refused, now)
         if admission.spared != spared:
             self._row[UdpField.SPARED] += admission.spared - spared
 
-    def _admit_each(self, now: float, *, counts: bool) -> None:
+    def _admit_each(self, now: float) -> None:
         """Decide slot by slot: on trains, and where one is not whole, not unicast, or came in another way."""
         batch, admission = self._batch, self._admission
         spared = admission.spared
@@ -114,24 +119,22 @@ class UdpEcho:
             unicast, truncated = slot not in batch.not_unicast, slot in batch.truncated
             drop = admission.admit(peer, on_loopback=on_loopback, unicast=unicast, truncated=truncated)
             if drop is Drop.SOURCE_PORT_OWN and admission.may_be_test(peer):
-                self._look_for_test(slot, now, counts=counts)
+                self._look_for_test(slot, now)
             elif drop is not None:
                 self._refuse(slot, drop, weight)
             else:
-                self._admit(slot, peer, now, counts=counts)
+                self._charge(slot, peer, now)
         if admission.spared != spared:
             self._row[UdpField.SPARED] += admission.spared - spared
 
-    def _admit(self, slot: int, peer: bytes, now: float, *, counts: bool) -> None:
-        """Answer as much of a slot as the limits allow, but what goes round."""
-        admission, weight = self._admission, self._batch.weight(slot)
-        within = admission.take(peer, weight, now)
+    def _charge(self, slot: int, peer: bytes, now: float) -> None:
+        """Answer as much of a slot as the limits allow."""
+        weight = self._batch.weight(slot)
+        within = self._admission.take(peer, weight, now)
         if within < weight:
             self._refuse(slot, Drop.RATE, weight - within)
-        if counts and within and admission.count(peer, within):
-            self._look_closer(slot, peer)
 
-    def _look_for_test(self, slot: int, now: float, *, counts: bool) -> None:
+    def _look_for_test(self, slot: int, now: float) -> None:
         """Answer a self test; judge all else from the port of these as what comes from any other port."""
         batch, admission = self._batch, self._admission
         peer, weight = batch.peers[slot], batch.weight(slot)
@@ -144,14 +147,16 @@ class UdpEcho:
         if drop is not None:
             self._refuse(slot, drop, weight)
         else:
-            self._admit(slot, peer, now, counts=counts)
+            self._charge(slot, peer, now)
 
-    def _look_closer(self, slot: int, peer: bytes) -> None:
-        """Refuse the last datagram of a slot if it goes round."""
-        if self._admission.repeats(peer, self._batch.last_datagram(slot)):
-            self._refuse(slot, Drop.LOOP, 1)
+    def _look_closer(self, circulation: Circulation) -> None:
+        """Look at those that were chosen, of a train at its last, and refuse what goes round."""
+        batch = self._batch
+        for slot in {batch.slot_of(datagram) for datagram in circulation.choose(batch.datagrams)}:
+            if not batch.refuses(slot) and circulation.repeats(batch.peer(slot), batch.last_datagram(slot)):
+                self._refuse(slot, Drop.LOOP, 1)
 
-    def _refuse_each(self, refused: dict[int, Drop], now: float, *, counts: bool) -> None:
+    def _refuse_each(self, refused: dict[int, Drop], now: float) -> None:
         """Leave these slots, of one datagram each, unanswered: what they have in common is counted at once."""
         peers, may_be_test = self._batch.peers, self._admission.may_be_test
         if Drop.SOURCE_PORT_OWN in refused.values():
@@ -159,7 +164,7 @@ class UdpEcho:
                 slot for slot, drop in refused.items() if drop is Drop.SOURCE_PORT_OWN and may_be_test(peers[slot])
             ]:
                 del refused[slot]
-                self._look_for_test(slot, now, counts=counts)
+                self._look_for_test(slot, now)
         self._batch.refuse_each(refused)
         alike = Counter((drop, address_of(peers[slot])) for slot, drop in refused.items())
         for (drop, address), datagrams in alike.items():

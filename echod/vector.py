@@ -6,8 +6,8 @@ decides anything: `Batch` does. The contract:
 - The mapping never moves and lives as long as the `Vector`; every pointer in it was computed here, once.
 - `received` are the headers that `recvmmsg` fills; `answers`, `composed` and `apart` are three more that `Batch` may
   send from. All point into the same names and payload: a reply is sent from the very bytes that came in.
-- Before each receive all is as it was before the first but names and payload: `restore`. So two receives that differ
-  by no more than these are equal in every byte.
+- Before a receive all is as it was before the first but names and payload: `restore`. So two receives that differ
+  by no more than these are equal in every byte. After two that were equal, `reopen` is enough.
 - All numbers lie as the kernel of a 64-bit little-endian Linux has them (`struct mmsghdr`, recvmmsg(2); `struct
   cmsghdr`, cmsg(3)); `cli` refuses to run elsewhere.
 """
@@ -35,8 +35,8 @@ HEADER_BYTES: Final = 64
 
 IOVEC_BYTES: Final = 16
 NAME_LENGTH: Final = 28
-CONTROL_BYTES: Final = 128
-"""Room for UDP_GRO and IPV6_PKTINFO (64 bytes) and as much again, for what an inherited socket may have on."""
+CONTROL_BYTES: Final = 64
+"""Room for UDP_GRO and IPV6_PKTINFO; `sockets` has all else turned off."""
 
 MULTICAST_FIRST_BYTE: Final = 0xFF
 """Of an IPv6 address (RFC 4291, 2.7)."""
@@ -46,8 +46,15 @@ SEGMENT_CMSG_BYTES: Final = 24
 
 SEGMENT_WORDS: Final = SEGMENT_CMSG_BYTES // 4
 
-_JOINED: Final = Struct("<QQQ")
-"""Of `struct msghdr`: `msg_iovlen`, `msg_control`, `msg_controllen`."""
+UDP_SEGMENT: Final = 103
+
+_SEGMENT: Final = Struct("<QiiH6x")
+"""That message on its way out: `struct cmsghdr`, and the length of a segment. UDP_SEGMENT takes no other length."""
+SEGMENT_CMSG_LENGTH: Final = 18
+"""`CMSG_LEN(sizeof(u16))`."""
+
+_MESSAGE: Final = Struct("<QQQQQQ")
+"""`struct msghdr` but for `msg_flags`, of no meaning to a send."""
 
 _MSG_DONTWAIT: Final = int(socket.MSG_DONTWAIT)
 
@@ -69,6 +76,10 @@ class Layout:
     """`msg_controllen` of a datagram: PKTINFO alone."""
     ifindex: int
     """Word of the interface index: `ipi_ifindex`, `ipi6_ifindex`."""
+    spec_dst: int
+    """Word of the address that the kernel would answer from, the first of it: of IPv6 the destination."""
+    destination: int
+    """Word of the destination in the header, the first of it; not `spec_dst` where it is no unicast address."""
     peer_length: int
     """Bytes of a name that tell a peer from any other."""
 
@@ -84,8 +95,8 @@ class Layout:
 
 
 LAYOUTS: Final = {
-    socket.AF_INET: Layout(name=16, plain=32, ifindex=4, peer_length=PEER4_BYTES),
-    socket.AF_INET6: Layout(name=28, plain=40, ifindex=8, peer_length=PEER6_BYTES),
+    socket.AF_INET: Layout(name=16, plain=32, ifindex=4, spec_dst=5, destination=6, peer_length=PEER4_BYTES),
+    socket.AF_INET6: Layout(name=28, plain=40, ifindex=8, spec_dst=4, destination=4, peer_length=PEER6_BYTES),
 }
 
 
@@ -97,7 +108,8 @@ def _constant(code: Literal["I", "Q"], value: int) -> memoryview:
 
 _ZEROS: Final = _constant("Q", 0)
 _ZEROS32: Final = _constant("I", 0)
-_PLAIN_CONTROL: Final = {family: _constant("Q", layout.plain) for family, layout in LAYOUTS.items()}
+_SEGMENT_LENGTHS: Final = _constant("I", SEGMENT_CMSG_LENGTH)
+_SEGMENT_TYPES: Final = _constant("I", UDP_SEGMENT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +144,11 @@ class Span:
     zeros: memoryview
     """Constants of the same count, to compare with and to copy from: 64-bit zeros, 32-bit zeros, ..."""
     zeros32: memoryview
-    plain_control: dict[socket.AddressFamily, memoryview]
+
+
+def segment(length: int) -> bytes:
+    """Return the control message that has a payload sent as datagrams of that length."""
+    return _SEGMENT.pack(SEGMENT_CMSG_LENGTH, socket.IPPROTO_UDP, UDP_SEGMENT, length)
 
 
 class Vector:
@@ -147,15 +163,18 @@ class Vector:
         self.received_at, self.iovecs_at, self.names_at, self.control_at = 0, *ends[:3]
         self.composed_at, self.composed_control_at, self.apart_at, self.apart_iovecs_at = ends[3:7]
         self.answers_at, self.answers_iovecs_at, self.answers_control_at = ends[7:10]
-        self.answers = slice(self.answers_at, self.answers_control_at + CONTROL_BYTES)
-        """The answers to a batch whose slots are alike: headers, I/O vectors, one control message for all of them."""
+        self.answers_joined_at = self.answers_control_at + CONTROL_BYTES
+        self.answers = slice(self.answers_at, self.answers_joined_at + CONTROL_BYTES)
+        """The answers to a batch whose slots are alike: headers, I/O vectors, and for all of them two sets of control
+        messages: that of each, and that of any that are joined."""
 
         self.memory = mmap.mmap(-1, self.answers.stop)
         self._payload = mmap.mmap(-1, SLOTS * SLOT_BYTES)
         self.base = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
         payload = ctypes.addressof(ctypes.c_char.from_buffer(self._payload))
-        self._received = ctypes.c_void_p(self.base)
-        self._answers = ctypes.c_void_p(self.base + self.answers_at)
+        ready = (self.received_at, self.composed_at, self.answers_at)
+        self._pointers = {headers_at: ctypes.c_void_p(self.base + headers_at) for headers_at in ready}
+        self._received = self._pointers[self.received_at]
 
         self.octets = memoryview(self.memory)
         self.words = self.octets.cast("I")
@@ -226,7 +245,6 @@ class Vector:
             destination6_first=strided(self.octets, control + 16, CONTROL_BYTES),
             zeros=_ZEROS[:count],
             zeros32=_ZEROS32[:count],
-            plain_control={family: view[:count] for family, view in _PLAIN_CONTROL.items()},
         )
 
     def peers(self, span: Span, family: socket.AddressFamily) -> tuple[bytes, ...]:
@@ -241,30 +259,63 @@ class Vector:
         """Undo what a receive into these slots, and its reply, wrote over: what tells the kernel its room."""
         self.memory[span.headers], self.memory[span.iovecs], self.memory[span.control] = span.fresh
 
-    def alike(self, family: socket.AddressFamily, length: int, control: bytes) -> tuple[bytes, bytes]:
-        """Return all headers as they are after a receive of plain datagrams of that length, and the answers to these.
+    def reopen(self, span: Span) -> None:
+        """Do so after a receive that was alike, answered from `answers`, where the next may be alike to it.
 
-        `control` is the control message of each, as it came in; out it goes without the index of the interface.
+        Control messages stay: of what is told to be there by a header, every byte will have been written anew.
+        """
+        self.memory[span.headers] = span.fresh[0]
+
+    def control_words(self, count: int, word: int) -> memoryview:
+        """View a 32-bit word of the control messages of each of the first so many slots."""
+        return self._strided(self.words, self.control_at + 4 * word, CONTROL_BYTES, count)
+
+    def turn_round(self, span: Span, family: socket.AddressFamily, form: int) -> None:
+        """Make the control messages of all these slots, which are `form` bytes each, those of their answers.
+
+        Without the index of the interface, which would force the reply out of it, past the routing table. In: UDP_GRO
+        with an int. Out: UDP_SEGMENT with a u16, or EINVAL. Little-endian: the same place.
+        """
+        layout, count = LAYOUTS[family], span.count
+        if form == layout.plain:
+            span.ifindex[family][:] = span.zeros32
+            return
+        self.control_words(count, 0)[:] = _SEGMENT_LENGTHS[:count]
+        self.control_words(count, 3)[:] = _SEGMENT_TYPES[:count]
+        self.control_words(count, SEGMENT_WORDS + layout.ifindex)[:] = span.zeros32
+
+    def alike(self, family: socket.AddressFamily, form: int, length: int, control: bytes) -> tuple[bytes, bytes]:
+        """Return all headers as they are after a receive of so many bytes in each slot, and the answers to these.
+
+        `control` are the control messages of any slot, `form` bytes, turned round.
         """
         headers, answers = bytearray(self._fresh[: SLOTS * HEADER_BYTES]), bytearray(self._fresh_answers)
         layout, iovecs = LAYOUTS[family], self.answers_iovecs_at - self.answers_at
         with memoryview(headers).cast("Q") as received, memoryview(answers).cast("Q") as sent:
             for view in (received, sent):
-                for offset, value in ((8, layout.name), (40, layout.plain), (56, length)):
+                for offset, value in ((8, layout.name), (40, form), (56, length)):
                     self._strided(view, offset, HEADER_BYTES, SLOTS)[:] = _constant("Q", value)
             self._strided(sent, iovecs + 8, IOVEC_BYTES, SLOTS)[:] = _constant("Q", length)
-        at = self.answers_control_at - self.answers_at
-        answers[at:] = control
-        at += 4 * layout.ifindex
-        answers[at : at + 4] = bytes(4)
+        joined = segment(length if form == layout.plain else 0) + control[: layout.plain]
+        answers[self.answers_control_at - self.answers_at :] = control + joined.ljust(CONTROL_BYTES, b"\0")
         return bytes(headers), bytes(answers)
 
-    def join(self, header: int, slots: int, control: int, control_length: int) -> None:
-        """Let a message, copied from that of a slot, take the payload of so many slots and its own control messages.
+    def compose(self, message: int, slots: range, name_length: int, iovecs_at: int, control: range) -> None:
+        """Make a message to the peer of the first of these slots that carries the payload of all of them.
 
-        Header and control messages are given as offsets in the mapping, in bytes as lengths are.
+        All I/O vectors, and its control messages, are given by their place in the mapping.
         """
-        _JOINED.pack_into(self.memory, header + 24, slots, self.base + control, control_length)
+        base, slot = self.base, slots.start
+        _MESSAGE.pack_into(
+            self.memory,
+            self.composed_at + message * HEADER_BYTES,
+            base + self.names_at + slot * NAME_BYTES,
+            name_length,
+            base + iovecs_at + slot * IOVEC_BYTES,
+            len(slots),
+            base + control.start,
+            len(control),
+        )
 
     def receive(self, fd: int) -> int:
         """Fill slots from the socket's queue without waiting; return how many, or -1 with `error()` set."""
@@ -277,12 +328,8 @@ class Vector:
         The kernel stops at the first message it refuses, and tells its error only where that is the first of all
         (sendmmsg(2)).
         """
-        sent: int = _sendmmsg(fd, ctypes.c_void_p(self.base + headers_at), count, _MSG_DONTWAIT)
-        return sent
-
-    def answer(self, fd: int, count: int) -> int:
-        """Send the first `count` of the answers that are ready, as `send` does."""
-        sent: int = _sendmmsg(fd, self._answers, count, _MSG_DONTWAIT)
+        pointer = self._pointers.get(headers_at) or ctypes.c_void_p(self.base + headers_at)
+        sent: int = _sendmmsg(fd, pointer, count, _MSG_DONTWAIT)
         return sent
 
     @staticmethod

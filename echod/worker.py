@@ -26,7 +26,7 @@ from echod.core.config import Config, LimitsConfig
 from echod.core.connections import ConnectionLedger
 from echod.core.counters import CounterPage, SlotField
 from echod.core.listener import Listener, Protocol
-from echod.core.loops import BATCHES, Circulation
+from echod.core.loops import PERIOD, Circulation
 from echod.core.loudest import Loudness
 from echod.core.ratelimit import RateLimit
 from echod.core.selftest import SelfTest
@@ -137,8 +137,7 @@ class Worker:
             sources=limits.sources,
             limit=None if birth.rates is None else rate_limit(limits, birth.rates),
             spare=_spare(limits),
-            circulation=Circulation(sources=limits.sources) if guard.loop_breaker else None,
-            gap=_gap(),
+            circulation=Circulation(sources=limits.sources, gap=_gap()) if guard.loop_breaker else None,
             self_test=birth.self_test,
         )
         admission.set_own_addresses(birth.own)
@@ -220,7 +219,7 @@ class Worker:
         elif command == SERVE:
             self._serving = True
             for echo, shared in self._udp:
-                self._poll.register(echo.port.fd, SHARED if shared else READ, echo.on_readable)
+                self._poll.register(echo.port.fd, SHARED if shared else READ, echo.on_readable, busy=not shared)
             for listener in self._tcp:
                 listener.listen()
         else:
@@ -261,8 +260,8 @@ def _spare(limits: LimitsConfig) -> Callable[[int], int]:
 
 
 def _gap() -> Callable[[], int]:
-    """Return how to choose the batches that are counted: by chance too, 1 to 2 * BATCHES - 1 from one to the next."""
-    random, most = Random(), 2 * BATCHES - 1  # noqa: S311 - no secret either
+    """Return how to choose the datagrams that are looked at: by chance too, 1 to 2 * PERIOD - 1 on from one another."""
+    random, most = Random(), 2 * PERIOD - 1  # noqa: S311 - no secret either
     return lambda: 1 + int(random.random() * most)
 
 

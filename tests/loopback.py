@@ -19,10 +19,11 @@ from typing import Any
 
 import pytest
 
-from echod.batch import UDP_SEGMENT, Batch
+from echod.batch import Batch
 from echod.core.listener import Listener, Protocol
 from echod.port import Port
 from echod.sockets import SO_MEMINFO, SO_RCVBUFFORCE, UDP_GRO, Buffers, open_socket
+from echod.vector import UDP_SEGMENT
 
 DEADLINE_SECONDS = 10.0
 BUFFERS = Buffers(receive=16 * 1024**2, send=16 * 1024**2)

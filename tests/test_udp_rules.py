@@ -20,7 +20,7 @@ from loopback import (
 from served import Served, rate_limit
 
 from echod.core.admission import Drop
-from echod.core.loops import COUNTED
+from echod.core.loops import PERIOD
 from echod.sockets import UDP_GRO
 from echod.vector import SLOTS
 

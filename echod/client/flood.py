@@ -14,7 +14,6 @@ from struct import Struct
 from time import monotonic_ns, time_ns
 from typing import Final
 
-from echod.batch import UDP_SEGMENT
 from echod.client.options import Options
 from echod.client.subject import Watcher
 from echod.client.target import Target, endpoint
@@ -28,7 +27,7 @@ from echod.core.survey import Survey
 from echod.core.torrent import Shape, Torrent
 from echod.core.trains import MAX_JOINED, MAX_PAYLOAD
 from echod.sockets import UDP_GRO
-from echod.vector import CONTROL_BYTES, SLOTS, Vector
+from echod.vector import CONTROL_BYTES, SLOTS, UDP_SEGMENT, Vector
 
 STALL: Final = 10_000_000
 """Ns without a reply after which a train goes all the same: ping's flood sends a hundred times a second at least."""

@@ -216,13 +216,11 @@ class Admission:
         limit: RateLimit | None = None,
         spare: Callable[[int], int] = lambda _refused: 0,
         circulation: Circulation | None = None,
-        gap: Callable[[], int] = lambda: 1,
         self_test: SelfTest | None = None,
     ) -> None:
         """Remember at most so many peers. `spare` says how many of those over the limit are answered all the same.
 
-        Without `circulation` no loop is broken. `gap` says how many batches on from one that is counted for it the next
-        is: 1 or more, BATCHES on the average. The port of `self_test` must be one of the own ports of the rules.
+        Without `circulation` no loop is broken. The port of `self_test` must be one of the own ports of the rules.
         """
         self._rules = rules
         self._self_test = self_test
@@ -230,9 +228,8 @@ class Admission:
         self._sources = sources
         self._limit = limit
         self._spare = spare
-        self._circulation = circulation
-        self._gap = gap
-        self._batches_left = gap()
+        self.circulation = circulation
+        """What is looked at, lest it goes round."""
         self._known: dict[bool, set[bytes]] = {False: set(), True: set()}
         self.spared = 0
         """Datagrams over the limit that were answered all the same, ever."""
@@ -243,25 +240,14 @@ class Admission:
         for known in self._known.values():
             known.clear()
 
-    def counts_this_batch(self) -> bool:
-        """Tell, asked once for each batch, whether its datagrams are to be counted, lest one goes round."""
-        self._batches_left -= 1
-        if self._batches_left:
-            return False
-        self._batches_left = self._gap()
-        return self._circulation is not None
-
     def admits_all(self, names: bytes, peer_length: int, *, on_loopback: bool) -> bool:
-        """Tell by `Rules.clear_all` whether a batch that is not counted may be answered as it is: most may."""
+        """Tell by `Rules.clear_all` whether a batch may be answered as it is: most may."""
         return self._limit is None and self._rules.clear_all(names, peer_length, on_loopback=on_loopback)
 
-    def admit_all(
-        self, peers: Sequence[bytes], *, on_loopback: bool, counts: bool, now: float
-    ) -> tuple[dict[int, Drop], list[int]]:
+    def admit_all(self, peers: Sequence[bytes], *, on_loopback: bool, now: float) -> dict[int, Drop]:
         """Decide on a batch of single, whole, unicast datagrams, by their peers.
 
-        Returns the index of each that is not answered, with the reason, and, where it counts, the indices of those to
-        be looked at by `repeats`.
+        Returns the index of each that is not answered, with the reason.
         """
         refused: dict[int, Drop] = {}
         known = self._known[on_loopback]
@@ -270,10 +256,7 @@ class Admission:
             refused = {index: unwanted[peer] for index, peer in enumerate(peers) if peer in unwanted}
         if self._limit is not None and len(refused) < len(peers):
             refused |= self._find_over(self._limit, peers, refused, now)
-        if self._circulation is None or not counts:
-            return refused, []
-        slots = [slot for slot in range(len(peers)) if slot not in refused]
-        return refused, [slots[index] for index in self._circulation.count_all([peers[slot] for slot in slots])]
+        return refused
 
     def _meet(self, peers: set[bytes], known: set[bytes], *, on_loopback: bool) -> dict[bytes, Drop]:
         """Judge those that are not known, and know those that may be answered; return those that may not."""
@@ -317,7 +300,7 @@ class Admission:
         """Decide on a peer with that port as if it had any other."""
         return self._rules.judge_address(peer, on_loopback=on_loopback)
 
-    # -- rate and loops
+    # -- rate
 
     def take(self, peer: bytes, datagrams: int, now: float) -> int:
         """Charge the source for so many datagrams; return how many may be answered."""
@@ -325,14 +308,6 @@ class Admission:
             return datagrams
         within = self._limit.take(sources_of([peer])[0], datagrams, now)
         return within + self._spares(datagrams - within)
-
-    def count(self, peer: bytes, datagrams: int) -> bool:
-        """Count the datagrams of a slot; tell whether one of them is to be looked at by `repeats`."""
-        return self._circulation is not None and self._circulation.count(peer, datagrams)
-
-    def repeats(self, peer: bytes, datagram: bytes) -> bool:
-        """Tell whether a datagram that is to be looked at goes round."""
-        return self._circulation is not None and self._circulation.repeats(peer, datagram)
 
     def _spares(self, refused: int) -> int:
         spared = self._spare(refused)

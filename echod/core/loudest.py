@@ -12,7 +12,7 @@ and what is told of a source is never more than what it was charged with.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from heapq import nlargest
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, Generic, TypeVar
@@ -109,15 +109,9 @@ class Loudness:
         self._charges = 0
         self.wanted = 0
 
-    def draw(self, peers: Sequence[bytes], datagrams: int, weight: Callable[[int], int]) -> None:
-        """Draw one of the datagrams of a batch. `weight` tells how many of them a slot holds."""
-        slots = len(peers)
-        if slots == 1:
-            peer = peers[0]
-        elif slots == datagrams:
-            peer = peers[int(self._chance() * slots)]
-        else:
-            peer = peers[_find(int(self._chance() * datagrams), weight)]
+    def draw(self, slot_of: Callable[[int], int], peer_of: Callable[[int], bytes], datagrams: int) -> None:
+        """Draw one of so many datagrams of a batch: `slot_of` tells the slot that holds one, `peer_of` its peer."""
+        peer = peer_of(slot_of(int(self._chance() * datagrams)))
         source = peer[4:8] if len(peer) == _PEER4_BYTES else _source6(peer)
         counts = self._counts
         if source in counts:  # as `add` has it: most often a call would cost as much as all the rest
@@ -136,15 +130,6 @@ class Loudness:
         told = nlargest(MOST_TOLD, self._table.told(), key=_count_of)
         self._begin()
         return json.dumps([(_text(source), count) for source, count in told], separators=(",", ":")).encode()
-
-
-def _find(datagram: int, weight: Callable[[int], int]) -> int:
-    """Return the slot that holds the datagram of this number."""
-    slot = 0
-    while datagram >= weight(slot):
-        datagram -= weight(slot)
-        slot += 1
-    return slot
 
 
 def _source6(peer: bytes) -> bytes:

@@ -9,11 +9,17 @@ from itertools import islice
 from operator import eq
 from typing import Final
 
+from echod.core.admission import NAME_BYTES
+
 MAX_JOINED: Final = 64
 """Segments of one send: UDP_MAX_SEGMENTS of the oldest kernels that know UDP_SEGMENT (udp(7))."""
 
 MAX_PAYLOAD: Final = 65_507
 """Bytes of one send: 65,535 less an IPv4 and a UDP header. (IPv6 has room for a little more.)"""
+
+
+WORTH_JOINING: Final = 2
+"""Datagrams a message, on the average, below which joining costs more time here than it saves in the kernel."""
 
 
 def find_runs(keys: Sequence[Hashable], lengths: Sequence[int], longest: int) -> list[range]:
@@ -34,6 +40,40 @@ def find_runs(keys: Sequence[Hashable], lengths: Sequence[int], longest: int) ->
             found += [range(start, min(start + room, after)) for start in range(first, after, room)]
         first = after
     return found
+
+
+def find_alike(names: bytes, length: int, longest: int) -> list[range]:
+    """Do so for slots of `length` bytes each, by their names alone, NAME_BYTES of each.
+
+    In a few looks, where there are few peers. Gives up, with no runs, where joining is not worth it.
+    """
+    found: list[range] = []
+    first, slots, room = 0, len(names) // NAME_BYTES, _room(length, longest)
+    while first < slots:
+        after = first + _count_equal(names, first, slots - first)
+        found += [range(start, min(start + room, after)) for start in range(first, after, room)]
+        if len(found) * WORTH_JOINING > slots:
+            return []
+        first = after
+    return found
+
+
+def _count_equal(names: bytes, first: int, most: int) -> int:
+    """Return how many names from the first one on are equal to it, of at most so many."""
+    at = first * NAME_BYTES
+    name = names[at : at + NAME_BYTES]
+    if most == 1 or not names.startswith(name, at + NAME_BYTES):
+        return 1
+    if names.startswith(name * most, at):
+        return most
+    equal = 2
+    while most - equal > 1:
+        middle = (equal + most) // 2
+        if names.startswith(name * middle, at):
+            equal = middle
+        else:
+            most = middle
+    return equal
 
 
 def _room(length: int, longest: int) -> int:

@@ -10,7 +10,7 @@ import pytest
 from faults.injection import Fault, needs_strace, stopped
 from faults.service import SERVED, Service
 
-from echod.batch import UDP_SEGMENT
+from echod.vector import UDP_SEGMENT
 from echod.core.counters import SEND_ERRORS
 
 pytestmark = needs_strace
