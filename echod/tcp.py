@@ -24,7 +24,7 @@ from echod.sockets import TCP_BACKLOG
 MAX_ACCEPTS_PER_WAKEUP: Final = 16
 
 READ_BYTES: Final = 65_536
-"""Bytes of one receive. The buffer is the worker's, so it stays in the CPU's cache from receive to send."""
+"""Bytes of one receive, at most. The buffer is the worker's, so it stays in the CPU's cache from receive to send."""
 
 MAX_READS_PER_WAKEUP: Final = 4
 """Receives of one connection in one turn of the loop: 256 KiB."""
@@ -233,16 +233,27 @@ class TcpEcho:
                 self.look_at(until)
 
 
+def whole_segments(sock: socket.socket) -> int:
+    """Return the bytes of a receive whose echo goes out in full segments, of the size that the connection has now.
+
+    What is left over would be a segment of its own, for without Nagle's algorithm it does not wait for more.
+    """
+    segment = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+    return READ_BYTES - READ_BYTES % segment if 0 < segment < READ_BYTES else READ_BYTES
+
+
 class Connection:
     """One accepted connection. It `holds` what was received and the kernel has not yet taken to send."""
 
-    __slots__ = ("_echo", "_held", "moved", "place", "self_test", "sock")
+    __slots__ = ("_echo", "_held", "_most", "moved", "place", "self_test", "sock")
 
     def __init__(self, echo: TcpEcho, sock: socket.socket, place: int, now: float, *, self_test: bool) -> None:
         """Take a non-blocking socket, its place in the ledger, and whether it is echod's own probe."""
         self._echo = echo
         self.self_test = self_test
         self._held = b""
+        self._most = READ_BYTES
+        """Bytes of a receive."""
         self.sock = sock
         self.place = place
         self.moved = now
@@ -268,9 +279,9 @@ class Connection:
     def _echo_back(self, echo: TcpEcho, now: float) -> bool:
         """Echo at most MAX_READS_PER_WAKEUP receives; tell whether the peer may have more to say."""
         self.moved = now
-        sock, buffer, row = self.sock, echo.buffer, echo.row
+        sock, buffer, most, row = self.sock, echo.buffer, self._most, echo.row
         for _ in range(MAX_READS_PER_WAKEUP):
-            received = sock.recv_into(buffer)
+            received = sock.recv_into(buffer, most)
             if not received:
                 return False
             row[_RECEIVED_BYTES] += received
@@ -282,8 +293,9 @@ class Connection:
             if sent < received:
                 self._hold(bytes(buffer[sent:received]), now)
                 return True
-            if received < READ_BYTES:
+            if received < most:
                 return True
+        self._most = whole_segments(sock)  # the kernel lets them grow while the stream goes on
         return True
 
     def _hold(self, left: bytes, now: float) -> None:

@@ -20,8 +20,11 @@ MAX_BATCHES_PER_WAKEUP: Final = 8
 """Batches of one socket in one turn of the loop, so that a flood on it starves no other."""
 
 WORTH_ANOTHER_LOOK: Final = 16
-"""Slots of a batch from which on more has most likely come while it was answered. Else the loop's poll is asked, which
-costs less than a receive in vain."""
+"""Slots of a batch from which on more has most likely come while it was answered."""
+
+PASSED_OVER: Final = 8
+"""Smaller batches, after a look in vain, with no other look behind them. The loop's poll is asked instead: it costs
+more than a look that finds something, and less than one in vain."""
 
 # As plain numbers: with the enum itself as the index, finding the place costs as much as counting.
 _RECEIVED: Final = int(UdpField.RECEIVED)
@@ -55,6 +58,8 @@ class UdpEcho:
         self._admission = admission
         self._row = row
         self._tally = tally
+        self._in_vain = 0
+        """Batches still to be passed over."""
 
     def on_readable(self, now: float) -> None:
         """Answer what is queued, at most MAX_BATCHES_PER_WAKEUP batches of it."""
@@ -63,6 +68,7 @@ class UdpEcho:
         for _ in range(MAX_BATCHES_PER_WAKEUP):
             slots = batch.receive(port)
             if not slots:
+                self._in_vain = PASSED_OVER
                 return
             datagrams = batch.datagrams
             row[_RECEIVED] += datagrams
@@ -85,7 +91,8 @@ class UdpEcho:
             row[_REPLIED_BYTES] += batch.replied_octets
             if batch.failures:
                 self._count_failures(batch.failures)
-            if slots < WORTH_ANOTHER_LOOK:
+            if slots < WORTH_ANOTHER_LOOK and self._in_vain:
+                self._in_vain -= 1
                 return
 
     def _count_failures(self, failures: dict[int, int]) -> None:

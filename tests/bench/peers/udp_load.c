@@ -8,6 +8,7 @@
  *   window=1      datagrams in flight on each
  *   refill=1      sent together by one sendmmsg when so many of the window have come back
  *   train=1       datagrams in a train: UDP_SEGMENT out, UDP_GRO in
+ *   gro=0         1: UDP_GRO in also where the train is one datagram
  *   active=0      clients that have theirs in flight, each in its turn; 0: all of them. For a window of 1
  *   strangers=0   each datagram comes from the next of so many addresses of 127.0.0.0/8. For a single client
  *   ports=1       client i asks PORT + i % ports
@@ -34,6 +35,7 @@ enum {
     PATIENCE = 100,    /* ms of silence after which what is in flight is lost */
     TICK = 20,         /* ms between looks for silence */
     LOOKS = 32,        /* in vain for the reply that should be next, before the one behind it is looked for */
+    LARGE = 8192,      /* bytes from which the content is sent from where it lies, not from a copy */
     CROWD = 20000,     /* clients on one address of 127.0.0.0/8: a host has some 28,000 ports for them */
     HOSTS = 16777214,  /* of 127.0.0.0/8, without the network's own and the broadcast address */
     STRIDE = 10368889, /* coprime to HOSTS, so each comes once in HOSTS; its golden section, so they are spread */
@@ -41,7 +43,7 @@ enum {
 
 struct mode {
     int clients, window, refill, train; /* in datagrams; a train of 1 is a plain datagram */
-    int size, active, strangers, ports, sleeps;
+    int size, active, strangers, ports, sleeps, gro;
 };
 
 struct client {
@@ -243,7 +245,7 @@ static void prepare_clients(int epoll)
         clients[i].pending = calloc(ring, 1);
         if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &receive_buffer, sizeof receive_buffer) != 0)
             setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
-        if (mode->train > 1 && setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on) != 0)
+        if ((mode->train > 1 || mode->gro) && setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on) != 0)
             die("UDP_GRO");
         if (!is_single() && epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) != 0)
             die("epoll_ctl");
@@ -265,12 +267,26 @@ static int look_for_silence(int64_t now, int refilling)
     return in_flight;
 }
 
+static ssize_t send_large(struct client *c)
+{
+    uint64_t client = (uint64_t)(c - clients);
+    struct iovec parts[] = {{out, HEAD}, {(char *)content(client, c->next), (size_t)mode->size - HEAD}};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
+    write_head(out, client, c->next);
+    return sendmsg(c->fd, &message, MSG_DONTWAIT);
+}
+
+static ssize_t send_small(struct client *c)
+{
+    write_message(out, (uint64_t)(c - clients), c->next, (size_t)mode->size);
+    return send(c->fd, out, (size_t)mode->size, MSG_DONTWAIT);
+}
+
 static void send_single(struct client *c, int64_t now)
 {
     if (c->in_flight)
         return;
-    write_message(out, (uint64_t)(c - clients), c->next, (size_t)mode->size);
-    if (send(c->fd, out, (size_t)mode->size, MSG_DONTWAIT) < 0) {
+    if ((mode->size < LARGE ? send_small(c) : send_large(c)) < 0) {
         refused++;
         return;
     }
@@ -363,7 +379,7 @@ int main(int argc, char **argv)
         .refill = (int)setting(argc, argv, "refill", 1), .train = (int)setting(argc, argv, "train", 1),
         .size = (int)setting(argc, argv, "size", 64), .active = (int)setting(argc, argv, "active", 0),
         .strangers = (int)setting(argc, argv, "strangers", 0), .ports = (int)setting(argc, argv, "ports", 1),
-        .sleeps = (int)setting(argc, argv, "sleeps", 0)};
+        .sleeps = (int)setting(argc, argv, "sleeps", 0), .gro = (int)setting(argc, argv, "gro", 0)};
     server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     server.sin_port = htons((unsigned short)atoi(argv[1]));
     make_pattern();
