@@ -20,7 +20,7 @@ SHARED: Final = select.EPOLLIN | select.EPOLLEXCLUSIVE
 
 MAX_EVENTS: Final = 256
 
-MOST_BUSY: Final = 8
+MOST_BUSY: Final = 16
 """Descriptors for poll(2), which looks at each of them in each call: more are better off in the epoll."""
 
 _FD: Final = itemgetter(0)
