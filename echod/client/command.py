@@ -23,7 +23,7 @@ from echod.client.live import Live
 from echod.client.loop import Loop
 from echod.client.mtu import MtuProbe
 from echod.client.names import Names
-from echod.client.options import Options, help_text, parse_options
+from echod.client.options import STAMPED_INTERVAL, Options, help_text, parse_options
 from echod.client.outlet import open_outlet
 from echod.client.picture import Picture
 from echod.client.records import CsvRows, JsonLines
@@ -204,7 +204,7 @@ def _open_line(course: Course, options: Options, source: int, loop: Loop) -> Udp
     make: Callable[[], socket.socket] = partial(open_outlet, course.target, options)
     if course.target.protocol is Protocol.UDP:
         sock = make()
-        line = UdpLine(sock, course.target, source)
+        line = UdpLine(sock, course.target, source, stamps=options.interval >= STAMPED_INTERVAL)
         loop.register(sock.fileno(), partial(course.hear, line))
         return line
     make().close()  # a source that cannot be had is told before the first probe

@@ -104,7 +104,8 @@ class Course:
         payload = self.flight.payload(stamp, size)
         clock, wall = monotonic_ns(), time_ns()
         complaint = line.send(payload)
-        self.flight.launch(stamp, wall, clock, size, line.source)
+        # What the stamp says of an earlier probe, that went late, is before this one began.
+        self.flight.launch(stamp, max(wall, line.left), clock, size, line.source)
         self._schedule.sent(now)
         self.ended = now
         self.survey.sent += 1

@@ -34,8 +34,11 @@ _DESCRIPTION: Final = """Ask an echo server (RFC 862) over UDP or TCP and say wh
 
 Each TARGET is [udp://|tcp://]HOST[:PORT]: UDP and port 7 unless it says otherwise. Several
 are asked at the same time. Every probe has a number, a send time and a checksum in it, so that loss,
-duplicates, reordering, damage, late replies and replies from elsewhere are told from each other. Round-trip
-times end with the kernel's own stamp of the arrival, not with the moment when this process got to it."""
+duplicates, reordering, damage, late replies and replies from elsewhere are told from each other. A round-trip
+time is that between the kernel's own stamps of probe and reply, without the time that this process took."""
+
+STAMPED_INTERVAL: Final = 100_000
+"""Ns from one probe to the next from which on the kernel is asked when each went: that takes as long as the sending."""
 
 _EPILOG: Final = """durations are seconds (0.2) or have a unit: 50us, 200ms, 2m.
 

@@ -26,6 +26,11 @@ IPV6_MTU: Final = 24
 IPV6_RECVERR: Final = 25
 IPV6_RECVFRAGSIZE: Final = 77
 SO_TIMESTAMPNS: Final = 35
+SO_TIMESTAMPING: Final = 37
+
+_STAMPS: Final = 1 << 8 | 1 << 4 | 1 << 11
+"""SOF_TIMESTAMPING_TX_SCHED, _SOFTWARE, _OPT_TSONLY (linux/net_tstamp.h): a stamp, and not the datagram with it, for
+each that is handed to a device, before it waits there."""
 
 _TIMESPEC: Final = Struct("=qq")
 
@@ -95,9 +100,18 @@ def open_outlet(target: Target, options: Options) -> socket.socket:
 
 
 def read_stamp(value: bytes) -> int:
-    """Read the value of an SO_TIMESTAMPNS control message: ns since 1970."""
+    """Read the value of a control message of SO_TIMESTAMPNS, or SO_TIMESTAMPING by software: ns since 1970."""
     seconds, nanoseconds = _TIMESPEC.unpack_from(value)
     return int(seconds) * 10**9 + int(nanoseconds)
+
+
+def stamp_sends(sock: socket.socket) -> bool:
+    """Let the error queue tell when each datagram went; return whether the kernel can."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, _STAMPS)
+    except OSError:
+        return False
+    return True
 
 
 def discover(sock: socket.socket, mode: int) -> None:

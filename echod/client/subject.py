@@ -34,6 +34,8 @@ class Line(Protocol):
     """Index of its source port among those of the target."""
     port: int
     """The source port; zero while there is none."""
+    left: int
+    """When the kernel passed the last probe on to a device, in ns since 1970; zero where that is not known."""
 
     def send(self, payload: bytes) -> Complaint | None:
         """Send a probe; return what stands in the way if it could not go."""

@@ -32,7 +32,7 @@ class TcpLine:
     def __init__(self, target: Target, source: int, *, timeout: int, make: Callable[[], socket.socket]) -> None:
         """Take what makes a socket. A handshake that takes longer than `timeout`, in ns, is begun anew."""
         self.source = source
-        self.port = 0
+        self.port = self.left = 0
         self.watch: Watch = lambda _sock, _write: None
         self.forget: Callable[[socket.socket], None] = lambda _sock: None
         self._target = target

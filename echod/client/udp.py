@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from time import monotonic_ns, time_ns
 from typing import Final
 
-from echod.client.outlet import IP_RECVERR, IPV6_RECVERR, SO_TIMESTAMPNS, read_stamp
+from echod.client.outlet import IP_RECVERR, IPV6_RECVERR, SO_TIMESTAMPING, SO_TIMESTAMPNS, read_stamp, stamp_sends
 from echod.client.target import Target, endpoint
 from echod.core.flight import Arrival, Obstacle
 from echod.core.icmp import THIS_HOST, Complaint, local_error, read_error
@@ -19,6 +19,8 @@ _MOST: Final = 65_536
 _BURST: Final = 256
 """Datagrams taken at one go, so that a flood of replies does not hold up the next probe."""
 
+_STAMP: Final = (socket.SOL_SOCKET, SO_TIMESTAMPING)
+
 _TRIES: Final = 3
 """Of one send: the kernel also puts the error of an earlier probe into its way, once for each."""
 
@@ -26,8 +28,11 @@ _TRIES: Final = 3
 class UdpLine:
     """One source port towards one target."""
 
-    def __init__(self, sock: socket.socket, target: Target, source: int) -> None:
-        """Take a socket of `outlet`; `source` is the index of its port among those of the target."""
+    def __init__(self, sock: socket.socket, target: Target, source: int, *, stamps: bool = False) -> None:
+        """Take a socket of `outlet`; `source` is the index of its port among those of the target.
+
+        With `stamps` the kernel is asked of each probe when it went.
+        """
         self.sock = sock
         self.source = source
         self.port = int(sock.getsockname()[1])
@@ -36,6 +41,8 @@ class UdpLine:
         self._peer = target.address[:2]
         self._errors = IP_RECVERR if target.family == socket.AF_INET else IPV6_RECVERR
         self._queued: list[Obstacle] = []
+        self._stamps = stamps and stamp_sends(sock)
+        self.left = 0
 
     def send(self, payload: bytes) -> Complaint | None:
         """Send a probe; return what stands in the way if it could not go."""
@@ -48,6 +55,8 @@ class UdpLine:
                 if complaint := self._read_errors():
                     return complaint
             else:
+                if self._stamps:
+                    self._read_errors()  # where the stamp is, too
                 return None
         return local_error(number)
 
@@ -81,13 +90,20 @@ class UdpLine:
         return queued
 
     def _read_errors(self) -> Complaint | None:
-        """Queue what routers and the peer complained of; return what this host did, about a probe that never went."""
+        """Queue what routers and the peer complained of; return what this host did, about a probe that never went.
+
+        In the same queue is when a probe went.
+        """
         local = None
         while True:
             try:
                 data, control, _, _ = self.sock.recvmsg(_MOST, _CONTROL_BYTES, socket.MSG_ERRQUEUE)
             except OSError:
                 return local
+            stamp = next((value for level, kind, value in control if (level, kind) == _STAMP), None)
+            if stamp is not None:
+                self.left = read_stamp(stamp)
+                continue
             for _, kind, value in control:
                 if kind == self._errors:
                     complaint = read_error(value)
