@@ -14,7 +14,7 @@ from pathlib import Path
 from .figures import Missing, Run
 from .load import Traffic, run_load, run_ping
 from .process import CannotMeasure, Server, cpu_ns, machine_ns, process_tree, pss_bytes, wakeups
-from .servers import BARE, ECHOD, LIMITED, OTHERS, VECTOR, YARDSTICKS, Kind, echod
+from .servers import AWAKE, BARE, ECHOD, LIMITED, OTHERS, VECTOR, YARDSTICKS, Kind, echod
 from .work import (
     BARE_PING,
     CLIENTS,
@@ -133,9 +133,10 @@ class Bench:
                     self._try(for_workers(count), server, yardstick.name, cpus=self._cpus)
 
     def _ping(self) -> None:
-        """Time one datagram in flight by C and by `echod ping`, to the C loop; then let the latter flood echod."""
-        with self._started("udp", (YARDSTICKS["udp"], ECHOD)) as (loop, daemon):
-            cpus, trips = self._load_cpus, round(self._seconds * 1e6 / PACE_MICROSECONDS)
+        """Time one datagram in flight by C and by `echod ping`, to a C loop; then let the latter flood echod."""
+        cpus = self._load_cpus
+        with self._started("udp", (AWAKE,)) as [loop]:
+            trips = round(self._seconds * 1e6 / PACE_MICROSECONDS)
             self._progress(f"{self._group} {self._pair + 1}")
             bare = run_load(self._directory, ROUND_TRIP, port=loop.port, seconds=self._seconds, cpus=cpus)
             ours = [run_ping("--window", 1, "-i", f"{PACE_MICROSECONDS}us", port=loop.port, count=trips, cpus=cpus)]
@@ -144,6 +145,7 @@ class Bench:
                     self._note(ROUND_TRIP.name, client, BARE_PING, _metrics(loads, 0, 0), loads)
                 else:
                     self._miss(ROUND_TRIP.name, client, "no reply at all")
+        with self._started("udp", (ECHOD,)) as [daemon]:
             many = round(self._seconds * FLOODED_PER_SECOND)
             flood = run_ping("-f", port=daemon.port, count=many, cpus=cpus)
             rate = {"replies_per_second": flood.received / flood.elapsed_ns * 1e9}

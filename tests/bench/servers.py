@@ -70,13 +70,20 @@ def echod(name: str = "echod", *, module: str = "echod", config: str = "", worke
     return Kind(name=name, command=command, ports=ports)
 
 
-def _c_peer(name: str, protocol: str) -> Kind:
-    return Kind(name=name, protocols=(protocol,), command=lambda at: [str(at.directory / name), str(at.port)])
+def _c_peer(program: str, protocol: str, *words: str) -> Kind:
+    name = "-".join((program, *words))
+    return Kind(
+        name=name, protocols=(protocol,), command=lambda at: [str(at.directory / program), str(at.port), *words]
+    )
 
 
-def _event_loop(name: str) -> Kind:
+def _event_loop(name: str, protocols: tuple[str, ...] = ("udp", "tcp")) -> Kind:
     program = str(PEERS / "event_echo.py")
-    return Kind(name=name, command=lambda at: [sys.executable, program, name, at.protocol, str(at.port)])
+
+    def command(place: Place) -> list[str]:
+        return [sys.executable, program, name, place.protocol, str(place.port)]
+
+    return Kind(name=name, protocols=protocols, command=command)
 
 
 def _xinetd(place: Place) -> list[str]:
@@ -112,6 +119,9 @@ def _ncat(place: Place) -> list[str]:
 YARDSTICKS = {"udp": _c_peer("udp_loop", "udp"), "tcp": _c_peer("tcp_epoll", "tcp")}
 """Whose cost is 1: plain recvfrom and sendto; plain epoll. Both in C."""
 
+AWAKE = _c_peer("udp_loop", "udp", "awake")
+"""The first of them without sleep, for the timing of clients."""
+
 ECHOD = echod()
 """As it is shipped: all rules, no limits."""
 
@@ -131,6 +141,7 @@ OTHERS = (
     _event_loop("asyncio"),
     _event_loop("uvloop"),
     _event_loop("twisted"),
+    _event_loop("epoll", ("tcp",)),
     Kind(name="xinetd", command=_xinetd),
     Kind(name="socat", command=_socat),
     Kind(name="ncat", command=_ncat),

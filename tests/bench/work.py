@@ -27,9 +27,16 @@ def _clients(size: int) -> Work:
 
 
 def _bursts(size: int) -> Work:
-    settings = {"clients": 4, "window": 128, "refill": 64, "size": size}
-    meaning = f"4 clients, windows of 128 datagrams of {size} bytes sent in bursts"
+    settings = {"clients": 4, "window": 128, "refill": 64, "size": size, "gro": 1}
+    meaning = f"4 clients with UDP_GRO, windows of 128 datagrams of {size} bytes sent one by one in bursts"
     return Work(name=f"bursts-{size}", meaning=meaning, settings=settings, ratio_max=0.75)
+
+
+def _apart(size: int) -> Work:
+    """Return the same of clients that take each reply by itself: they are then the slower end, and set the pace."""
+    settings = {"clients": 4, "window": 128, "refill": 64, "size": size}
+    meaning = f"4 clients without UDP_GRO, windows of 128 datagrams of {size} bytes sent one by one in bursts"
+    return Work(name=f"apart-{size}", meaning=meaning, settings=settings)
 
 
 def _trains(size: int, train: int, *, ratio_max: float | None) -> Work:
@@ -51,6 +58,8 @@ UDP = (
     _clients(1400),
     _bursts(64),
     _bursts(1400),
+    _apart(64),
+    _apart(1400),
     _trains(64, 64, ratio_max=0.05),
     _trains(1400, 46, ratio_max=None),  # more do not fit into 64 KiB
     _ports(64),
@@ -118,11 +127,11 @@ PACE_MICROSECONDS = 100
 
 ROUND_TRIP = Work(
     name="round-trip",
-    meaning=f"64 bytes to the C loop and back, one each {PACE_MICROSECONDS} us, timed by C and by `echod ping`",
+    meaning=f"64 bytes to a C loop that never sleeps, one each {PACE_MICROSECONDS} us, by C and by `echod ping`",
     program="udp_latency",
     settings={"size": 64, "pace": PACE_MICROSECONDS},
 )
-"""At one pace, for a server that has slept longer takes longer to wake: that is no doing of the client."""
+"""What a server takes to wake, which is longer than all the rest, is no doing of the client: so it does not sleep."""
 
 FLOOD = Work(name="flood", meaning="`echod ping -f` to echod: trains of 64-byte datagrams, every reply verified")
 

@@ -1,12 +1,15 @@
-"""The echo that a Python programmer writes first, on three event loops.
+"""The echo that a Python programmer writes first, on three event loops, and the least that Python can do over TCP.
 
-Usage: event_echo.py asyncio|uvloop|twisted udp|tcp PORT. Owns one server on 127.0.0.1; never looks at what it echoes.
+Usage: event_echo.py asyncio|uvloop|twisted|epoll udp|tcp PORT. Owns one server on 127.0.0.1; never looks at what it
+echoes. `epoll` has nothing but an epoll, a receive and a send: no limit, no count, no time, and whoever does not read
+holds up all others.
 Its socket has the receive buffer that the C peers have.
 """
 
 import asyncio
 import ctypes
 import importlib
+import select
 import signal
 import socket
 import sys
@@ -90,12 +93,40 @@ def twisted(protocol: str, port: int) -> None:
     reactor.run()
 
 
+def bare_epoll(port: int) -> None:
+    """Serve streams for ever."""
+    listener = socket.create_server((HOST, port), backlog=4096)
+    poll = select.epoll()
+    poll.register(listener.fileno(), select.EPOLLIN)
+    calls: dict[int, tuple[socket.socket, Any, Any]] = {}
+    buffer = memoryview(bytearray(65_536))
+    while True:
+        for fd, _ in poll.poll(-1, 256):
+            if fd == listener.fileno():
+                sock, _ = listener.accept()
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                calls[sock.fileno()] = sock, sock.recv_into, sock.sendall
+                poll.register(sock.fileno(), select.EPOLLIN)
+                continue
+            sock, receive, send = calls[fd]
+            try:
+                received = receive(buffer)
+                send(buffer[:received])
+            except OSError:
+                received = 0
+            if not received:
+                del calls[fd]
+                sock.close()
+
+
 def main() -> None:
     """Serve until ended."""
     flavour, protocol, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # nobody stops it when the benchmark is killed
     if flavour == "twisted":
         twisted(protocol, port)
+    elif flavour == "epoll":
+        bare_epoll(port)
     elif flavour == "uvloop":
         importlib.import_module("uvloop").run(serve(protocol, port))
     else:

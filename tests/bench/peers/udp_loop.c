@@ -1,10 +1,14 @@
-/* The yardstick: one blocking socket, one datagram per turn, nothing checked. Usage: udp_loop PORT */
+/* The yardstick: one blocking socket, one datagram per turn, nothing checked. Usage: udp_loop PORT [awake]
+ *
+ * `awake`: it never sleeps, so that what a client measures is not how long a server takes to wake. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 
@@ -14,7 +18,7 @@ int main(int argc, char **argv)
     struct sockaddr_in here = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int receive_buffer = 8 << 20; /* the default holds 256 small datagrams: less than the bursts */
 
-    if (argc != 2)
+    if (argc < 2)
         return 2;
     prctl(PR_SET_PDEATHSIG, SIGTERM); /* nobody stops it when the benchmark is killed */
     int fd = socket(AF_INET, SOCK_DGRAM, 0);
@@ -25,11 +29,14 @@ int main(int argc, char **argv)
         perror("bind");
         return 1;
     }
+    int flags = argc > 2 && strcmp(argv[2], "awake") == 0 ? MSG_DONTWAIT : 0;
     for (;;) {
         struct sockaddr_in peer;
         socklen_t peer_length = sizeof peer;
-        ssize_t length = recvfrom(fd, buffer, sizeof buffer, 0, (struct sockaddr *)&peer, &peer_length);
+        ssize_t length = recvfrom(fd, buffer, sizeof buffer, flags, (struct sockaddr *)&peer, &peer_length);
         if (length >= 0)
             sendto(fd, buffer, (size_t)length, 0, (struct sockaddr *)&peer, peer_length);
+        else if (flags)
+            sched_yield(); /* whoever started it may want this CPU */
     }
 }
