@@ -14,6 +14,7 @@ import socket
 from bisect import bisect_right
 from collections.abc import Hashable, Iterable
 from itertools import accumulate
+from typing import Final
 
 from echod.arrival import LOOPBACK_IFINDEX, Arrival, form_of, look_at_all, look_at_each
 from echod.core.admission import NAME_BYTES
@@ -29,6 +30,9 @@ from echod.vector import (
     Vector,
     segment,
 )
+
+FEWEST_JOINED: Final = 4
+"""Slots below which it is not worth to look whether they can be joined."""
 
 
 class Batch:
@@ -89,7 +93,11 @@ class Batch:
             and pattern.headers.startswith(memory[span.headers])
             and pattern.control.startswith(memory[span.control])
         ):
-            self._take_alike(pattern, count)
+            # So the pattern says all that is to be known of the slots.
+            self.datagrams, self.octets = count * pattern.weight, count * pattern.length
+            self.whole, self.on_loopback = True, pattern.on_loopback
+            if pattern is not self._pattern or pattern.segment:
+                self._take_on(pattern, count)
         else:
             self._take_each(span, port)
         return count
@@ -101,14 +109,11 @@ class Batch:
         self.datagrams = self.octets = 0
         raise_fatal(self._vector.error())
 
-    def _take_alike(self, pattern: Pattern, count: int) -> None:
-        """Know of the slots what the pattern says."""
-        self.datagrams, self.octets = count * pattern.weight, count * pattern.length
-        self.whole, self.on_loopback = True, pattern.on_loopback
-        if pattern is not self._pattern:
-            self._pattern = pattern
-            self.trains, self._segments = None, {}
-            self.truncated, self.not_unicast = set(), set()
+    def _take_on(self, pattern: Pattern, count: int) -> None:
+        """Take a pattern for that of the slots, and its answers for theirs."""
+        self._pattern = pattern
+        self.truncated, self.not_unicast = set(), set()
+        self.trains, self._segments = None, {}
         if pattern.segment:
             self.trains, self._segments = [pattern.weight] * count, dict.fromkeys(range(count), pattern.segment)
         if self._answers is not pattern.answers:
@@ -237,7 +242,7 @@ class Batch:
         else:
             headers_at = vector.received_at
             self._span.iov_length[:] = self._span.length
-        if self._refused or self._may_have_neighbours(port):
+        if self._refused or (count >= FEWEST_JOINED and self._may_have_neighbours(port)):
             found = self._runs(port)
             if self._refused or 0 < len(found) * WORTH_JOINING <= count:
                 runs, count, headers_at = found, len(found), vector.composed_at
@@ -250,11 +255,11 @@ class Batch:
 
     def _may_have_neighbours(self, port: Port) -> bool:
         """Tell by two pairs whether many slots may be of the peer before: joining costs, so see if it can pay."""
-        names, step = self.names, NAME_BYTES
-        at = len(names) // 2 // step * step
-        if not at or not port.longest_joined or len(self._segments) * WORTH_JOINING > self._span.count:
+        names, step, count = self.names, NAME_BYTES, self._span.count
+        if not port.longest_joined or len(self._segments) * WORTH_JOINING > count:
             return False
-        return names[:step] == names[step : 2 * step] or names[at - step : at] == names[at : at + step]
+        middle = count // 2 * step
+        return names.startswith(names[:step], step) or names.startswith(names[middle - step : middle], middle)
 
     def _find_out(self, port: Port, headers_at: int, runs: list[range] | None, sent: int) -> None:
         """Find out what becomes of each message, of which so many are sent."""

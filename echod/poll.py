@@ -76,6 +76,13 @@ class Poll:
 
         What a callback of this turn unregisters is not called after it.
         """
+        ready = self._look(0.0) if self._spins else []
+        if not ready:
+            ready = self._wait(seconds)
+        return filter(None, map(self._callbacks.get, map(_FD, ready)))
+
+    def _wait(self, seconds: float | None) -> list[tuple[int, int]]:
+        """Wait, at first without sleeping where the last wait was short; see whether this one was."""
         began = monotonic()
         ready = []
         if self._spins:
@@ -85,7 +92,7 @@ class Poll:
         if not ready:
             ready = self._look(seconds)
         self._spins = monotonic() - began < self._spin_seconds
-        return filter(None, map(self._callbacks.get, map(_FD, ready)))
+        return ready
 
     def _spin(self, until: float) -> list[tuple[int, int]]:
         """Look again and again, without sleeping, until something is ready or the time has come."""

@@ -79,7 +79,7 @@ class UdpEcho:
                 loudness.draw(batch.slot_of, batch.peer, datagrams)
             if batch.trains is not None:
                 self._count_trains(batch.trains)
-            if not (batch.whole and admission.admits_all(batch.names, port.peer_length, on_loopback=batch.on_loopback)):
+            if not (batch.whole and admission.admits_all(batch.names, port.peer_length, batch.on_loopback)):
                 admit = self._admit_all if batch.whole and batch.trains is None else self._admit_each
                 admit(now)
             if circulation is not None:

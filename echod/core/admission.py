@@ -121,20 +121,26 @@ class Rules:
             for length, version in ((PEER4_BYTES, 4), (PEER6_BYTES, _IPV6))
             for arrival, levels in enumerate((elsewhere, on_loopback))
         }
-        self._doubtful_octets = {
-            (length, on_loopback): _doubtful_octets(compiled, 32 if length == PEER4_BYTES else 128)
+        self._looks = {
+            (length, on_loopback): (
+                _ADDRESS_AT[length],
+                self._doubtful_ports,
+                _doubtful_octets(compiled, 32 if length == PEER4_BYTES else 128),
+            )
             for (length, on_loopback), compiled in self._maps.items()
         }
+        """By length of a peer, and way: where its address begins, and two tables with 1 for each octet of which some
+        are refused, the higher of a port and the first of an address."""
 
-    def clear_all(self, names: bytes, peer_length: int, *, on_loopback: bool) -> bool:
+    def clear_all(self, names: bytes, peer_length: int, on_loopback: bool) -> bool:  # noqa: FBT001 - so it is quicker
         """Tell in two looks whether all these peers are admitted: a name each NAME_BYTES, of a family by its length.
 
         They are where each has a port among 256, and an address among those of one first octet, of which none is
         refused. Others may be admitted too.
         """
-        ports, octets = names[_PORT_AT::NAME_BYTES], names[_ADDRESS_AT[peer_length] :: NAME_BYTES]
-        doubtful = self._doubtful_octets[peer_length, on_loopback]
-        return 1 not in ports.translate(self._doubtful_ports) and 1 not in octets.translate(doubtful)
+        at, doubtful_ports, doubtful_octets = self._looks[peer_length, on_loopback]
+        ports, octets = names[_PORT_AT::NAME_BYTES], names[at::NAME_BYTES]
+        return 1 not in ports.translate(doubtful_ports) and 1 not in octets.translate(doubtful_octets)
 
     def judge_address(self, peer: bytes, *, on_loopback: bool) -> Verdict:
         """Decide on a peer by its address alone."""
@@ -190,6 +196,11 @@ def _doubtful_octets(compiled: AddressMap[Verdict], bits: int) -> bytes:
     )
 
 
+def _never(_names: bytes, _peer_length: int, _on_loopback: bool) -> bool:  # noqa: FBT001 - as `Rules.clear_all`
+    """Tell so of every batch where each datagram has to be charged."""
+    return False
+
+
 def sources_of(peers: Sequence[bytes]) -> list[bytes]:
     """Return what counts as one source: the IPv4 address, or the /64 of the IPv6 address, which one host may have.
 
@@ -228,6 +239,8 @@ class Admission:
         self._sources = sources
         self._limit = limit
         self._spare = spare
+        self.admits_all = rules.clear_all if limit is None else _never
+        """Tells of the names of a batch whether it may be answered as it is: most may."""
         self.circulation = circulation
         """What is looked at, lest it goes round."""
         self._known: dict[bool, set[bytes]] = {False: set(), True: set()}
@@ -239,10 +252,6 @@ class Admission:
         self._rules.set_own_addresses(own)
         for known in self._known.values():
             known.clear()
-
-    def admits_all(self, names: bytes, peer_length: int, *, on_loopback: bool) -> bool:
-        """Tell by `Rules.clear_all` whether a batch may be answered as it is: most may."""
-        return self._limit is None and self._rules.clear_all(names, peer_length, on_loopback=on_loopback)
 
     def admit_all(self, peers: Sequence[bytes], *, on_loopback: bool, now: float) -> dict[int, Drop]:
         """Decide on a batch of single, whole, unicast datagrams, by their peers.
