@@ -49,6 +49,8 @@ class Batch:
         """Map the vector; it is empty."""
         self._vector = Vector()
         self._span: Span = self._vector.spans[0]
+        self._touched = self._span
+        """Slots that were received into since the vector was restored."""
         self._pattern: Pattern | None = None
         """That of the port, where the slots look like it; then the answers are ready."""
         self._answers = b""
@@ -77,7 +79,8 @@ class Batch:
         if pattern is not None and pattern is self._pattern:
             vector.reopen(self._span)
         else:
-            vector.restore(self._span)
+            vector.restore(self._touched)
+            self._touched = vector.spans[0]
         if self._refused:
             self._refused = set()
         count = vector.receive(port.fd)
@@ -85,6 +88,8 @@ class Batch:
             self._empty()
             return 0
         span = self._span = vector.spans[count]
+        if count > self._touched.count:
+            self._touched = span
         self._family = port.family
         self.names = memory[span.names]
         self._peers = None
