@@ -218,15 +218,18 @@ class Batch:
         if kept <= 0 or self.trains is None:
             self._refused.add(slot)
             return
-        if self._pattern is not None:
-            # The ready answers are whole trains.
-            self._vector.turn_round(self._span, self._family, self._pattern.form)
-            self._pattern = None
+        self._turn_round()
         cut = self._span.length[slot] - kept * self._segments[slot]
         self._span.length[slot] -= cut
         self.trains[slot] = kept
         self.datagrams -= datagrams
         self.octets -= cut
+
+    def _turn_round(self) -> None:
+        """Make ready to answer each slot by itself: the ready answers are of whole trains."""
+        if self._pattern is not None:
+            self._vector.turn_round(self._span, self._family, self._pattern.form)
+            self._pattern = None
 
     def refuse_each(self, slots: Iterable[int]) -> None:
         """Leave these slots, of one datagram each, unanswered."""
@@ -277,6 +280,8 @@ class Batch:
         else:
             weights = [self.weight(run.start) if len(run) == 1 else len(run) for run in runs]
             out = Outgoing(headers_at, vector.composed_length[: len(runs)], weights, runs)
+        if self._segments:
+            self._turn_round()
         dispatch = Dispatch(vector, port, Slots(slots_at, lengths, self._segments))
         self.replied, self.replied_octets, self.failures = dispatch.send(out, sent)
 
