@@ -74,6 +74,9 @@ class Batch:
             vector.reopen(self._span)
         else:
             vector.restore(self._span)
+        if port.family is not self._family:
+            # What a long name left behind would make two of the short ones of IPv4, in its place, look different.
+            memory[vector.spans[SLOTS].names] = bytes(SLOTS * NAME_BYTES)
         if self._refused:
             self._refused = set()
         count = vector.receive(port.fd)

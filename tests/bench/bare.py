@@ -15,16 +15,14 @@ class Everyone:
     """What `Admission` is to a worker whose traffic is plain datagrams, and no rule behind it."""
 
     spared = 0
+    circulation = None
+    """Nothing is looked at."""
 
     def __init__(self, *_arguments: object, **_settings: object) -> None:
         """Take what `Admission` takes, and keep nothing of it."""
 
     def set_own_addresses(self, own: Iterable[Network]) -> None:
         """Forget them: nobody is refused for his address."""
-
-    def counts_this_batch(self) -> bool:
-        """Count nobody."""
-        return False
 
     def admits_all(self, *_batch: object, **_arrival: object) -> bool:
         """Let all pass."""
