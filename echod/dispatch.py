@@ -133,7 +133,7 @@ class Dispatch:
         """Build one message for each segment of a train that starts at one of these offsets of the slot."""
         vector = self._vector
         octets, longs = vector.octets, vector.longs
-        source = vector.received_at + slot * HEADER_BYTES
+        source = self._slots.at + slot * HEADER_BYTES
         end = vector.spans[slot + 1].length[slot]
         for message, start in enumerate(starts):
             header = vector.apart_at + message * HEADER_BYTES

@@ -145,7 +145,7 @@ class UdpEcho:
         """Answer a self test; judge all else from the port of these as what comes from any other port."""
         batch, admission = self._batch, self._admission
         peer, weight = batch.peers[slot], batch.weight(slot)
-        if weight == 1 and admission.is_test(peer, batch.last_datagram(slot)):
+        if self._is_test(slot, peer):
             self._row[UdpField.SELF_TEST] += 1
             return
         drop = admission.judge_address(peer, on_loopback=batch.came_in_on_loopback(slot))
@@ -156,11 +156,20 @@ class UdpEcho:
         else:
             self._charge(slot, peer, now)
 
+    def _is_test(self, slot: int, peer: bytes) -> bool:
+        """Tell whether a slot holds a self test, and nothing beside."""
+        batch, admission = self._batch, self._admission
+        alone = admission.may_be_test(peer) and batch.weight(slot) == 1
+        return alone and admission.is_test(peer, batch.last_datagram(slot))
+
     def _look_closer(self, circulation: Circulation) -> None:
-        """Look at those that were chosen, of a train at its last, and refuse what goes round."""
+        """Look at those that were chosen, of a train at its last, and refuse what goes round, but for self tests."""
         batch = self._batch
-        for slot in {batch.slot_of(datagram) for datagram in circulation.choose(batch.datagrams)}:
-            if not batch.refuses(slot) and circulation.repeats(batch.peer(slot), batch.last_datagram(slot)):
+        for slot in dict.fromkeys(map(batch.slot_of, circulation.choose(batch.datagrams))):
+            peer = batch.peer(slot)
+            if batch.refuses(slot) or self._is_test(slot, peer):
+                continue
+            if circulation.repeats(peer, batch.last_datagram(slot)):
                 self._refuse(slot, Drop.LOOP, 1)
 
     def _refuse_each(self, refused: dict[int, Drop], now: float) -> None:

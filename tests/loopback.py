@@ -46,6 +46,12 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0)
 
 
+def sleeps() -> int:
+    """Return how often this thread has gone to sleep of itself (proc(5))."""
+    lines = Path("/proc/thread-self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches:"))
+
+
 def queued_bytes(sock: socket.socket) -> int:
     """Return the memory that the receive queue of a socket holds."""
     return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 4), "little")

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 
 from echod.core.admission import Access, Admission, Drop, Rules
-from echod.core.loops import Circulation
 from echod.core.ratelimit import RateLimit
 
 OWN_PORTS = (7, 7007)
@@ -52,12 +51,9 @@ def admission(
         rules() if compiled is None else compiled,
         sources=sources,
         limit=limit(burst, total) if burst else None,
-        circulation=Circulation(sources=sources),
     )
 
 
-def admit_all(
-    by: Admission, peers: list[bytes], now: float = 100.0, *, on_loopback: bool = False
-) -> tuple[dict[int, Drop], list[int]]:
-    """Decide on a batch that is counted, as `UdpEcho` does; by default it did not come in on loopback."""
-    return by.admit_all(peers, on_loopback=on_loopback, counts=by.counts_this_batch(), now=now)
+def admit_all(by: Admission, peers: list[bytes], now: float = 100.0, *, on_loopback: bool = False) -> dict[int, Drop]:
+    """Decide on a batch; by default it did not come in on loopback."""
+    return by.admit_all(peers, on_loopback=on_loopback, now=now)

@@ -28,6 +28,8 @@ from echod.udp import UdpEcho
 LISTENER = listener()
 FEWEST, MOST = (1, 2, 3, 5, 9, 17, 33), (1, 2, 4, 8, 16, 32, 64)
 BATCH = Batch()
+GAP = 5
+"""Datagrams from one look to the next: of most batches some are looked at, and of small ones none."""
 
 
 def rules(*own_ports: int, allow: str = "127.0.0.0/8") -> Rules:
@@ -53,11 +55,11 @@ class Served:
         limit: RateLimit | None = None,
         spare: Callable[[int], int] = lambda _refused: 0,
         loop_breaker: bool = True,
-        gap: int = 2,
+        gap: int = GAP,
         batch: Batch = BATCH,
         self_test: SelfTest | None = None,
     ) -> None:
-        """Serve on this socket, whose port is always one of our own. One batch in `gap` is counted."""
+        """Serve on this socket, whose port is always one of our own. Each `gap`th datagram is looked at."""
         size = CounterPage.size(slots=1, listeners=1, places=0)
         page = CounterPage(memoryview(bytearray(size)), slots=1, listeners=[LISTENER], places=0)
         self.row = page.row(0, LISTENER)
@@ -69,8 +71,7 @@ class Served:
             sources=1024,
             limit=limit,
             spare=spare,
-            circulation=Circulation(sources=1024) if loop_breaker else None,
-            gap=lambda: gap,
+            circulation=Circulation(sources=1024, gap=lambda: gap) if loop_breaker else None,
             self_test=self_test,
         )
         self.loudness = Loudness(lambda: 0.5)

@@ -54,7 +54,7 @@ def test_a_batch_like_the_one_before_is_known_by_its_pattern(
     with udp_server(host) as server:
         port = Port(server)
         round_trip(batch, port, clients(host, 2), 64)
-        assert port.pattern is None
+        assert not port.pattern
         for count in (1, 3, SLOTS, 2, SLOTS - 1):
             round_trip(batch, port, clients(host, count), 64)
             pattern = port.pattern
@@ -117,16 +117,19 @@ def test_a_train_leaves_nothing_behind_in_the_slots(
             round_trip(batch, port, some, 64)
         pattern = port.pattern
         assert pattern is not None
-        for _ in range(2):
-            for client in some:
-                deliver(server, send_train, client, b"ab" * 32, 2, at(server))
-            assert answer(batch, port) == 3
-            assert batch.trains == [32] * 3
-            assert batch.replied == 3 * 32
-            for client in some:
-                assert [client.recv(100) for _ in range(32)] == [b"ab"] * 32
-            round_trip(batch, port, some, 64)
-            assert port.pattern is pattern
+        for trains in (1, 2, 3):
+            for _ in range(trains):
+                for client in some:
+                    deliver(server, send_train, client, b"ab" * 32, 2, at(server))
+                assert answer(batch, port) == 3
+                assert batch.trains == [32] * 3
+                assert batch.replied == 3 * 32
+                for client in some:
+                    assert [client.recv(100) for _ in range(32)] == [b"ab"] * 32
+            for _ in range(3):
+                round_trip(batch, port, some, 64)
+            assert batch._pattern is port.pattern
+            assert port.pattern == pattern
 
 
 def test_sockets_of_both_families_share_one_batch(batch: Batch, clients: Callable[..., list[socket.socket]]) -> None:

@@ -46,18 +46,18 @@ def test_mixed_traffic_is_counted_to_the_last_datagram() -> None:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         own = server.getsockname()[1]
         to = at(server, "127.0.0.1")
-        for _ in range(3):
-            deliver(server, client.sendto, b"good", to)
-            deliver(server, send_train, client, b"aabbc", 2, to)
+        for number in range(3):
+            deliver(server, client.sendto, b"goo%d" % number, to)
+            deliver(server, send_train, client, b"aabb%d" % number, 2, to)
             deliver(server, poison, to, b"zero")
             deliver(server, lambda: inject(to, b"own", source_port=own))
             deliver(server, client.sendto, b"all", at(server, "127.255.255.255"))
             deliver(server, send_train, client, b"ddeef", 2, at(server, "127.255.255.255"))
             deliver(server, lambda: inject(to, b"low", source_port=9))
             deliver(server, lambda: inject(to, b"listed", source_port=1900))
-            deliver(server, lambda: inject(to, b"limited", source="255.255.255.255", source_port=CLIENT))
-            deliver(server, lambda: inject(to, b"directed", source="127.255.255.255", source_port=CLIENT))
-            deliver(server, lambda: inject(to, b"nowhere", source="198.51.100.1", source_port=CLIENT))
+            deliver(server, partial(inject, to, b"limite%d" % number, source="255.255.255.255", source_port=CLIENT))
+            deliver(server, partial(inject, to, b"directe%d" % number, source="127.255.255.255", source_port=CLIENT))
+            deliver(server, partial(inject, to, b"nowher%d" % number, source="198.51.100.1", source_port=CLIENT))
         assert served.turn() == {
             "received": 45,
             "received_bytes": 3 * (4 + 5 + 4 + 3 + 3 + 5 + 3 + 6 + 7 + 8 + 7),
@@ -72,7 +72,8 @@ def test_mixed_traffic_is_counted_to_the_last_datagram() -> None:
             "send_failed_eacces": 3,
             "send_failed_enetunreach": 3,
         }
-        assert [client.recv(16) for _ in range(12)] == [b"good", b"aa", b"bb", b"c"] * 3
+        answers = [[b"goo%d" % number, b"aa", b"bb", b"%d" % number] for number in range(3)]
+        assert [client.recv(16) for _ in range(12)] == [data for each in answers for data in each]
         assert_nothing_more(client)
 
 
@@ -140,13 +141,13 @@ def test_one_turn_answers_at_most_so_many_batches(served: Served) -> None:
 def test_a_full_batch_is_followed_by_another(served: Served, count: int) -> None:
     """One turn answers all that is queued, also where it fills batches exactly."""
     with udp_client() as client:
-        for _ in range(count):
-            deliver(served.sock, client.sendto, b"x", at(served.sock, "127.0.0.1"))
+        for number in range(count):
+            deliver(served.sock, client.sendto, b"%3d" % number, at(served.sock, "127.0.0.1"))
         assert served.turn() == {
             "received": count,
-            "received_bytes": count,
+            "received_bytes": 3 * count,
             "replied": count,
-            "replied_bytes": count,
+            "replied_bytes": 3 * count,
         }
 
 

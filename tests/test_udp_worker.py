@@ -17,12 +17,13 @@ from echod.core.addresses import pack_networks
 from echod.core.admission import Drop
 from echod.core.config import Config, LimitsConfig
 from echod.core.counters import CounterPage, SlotField, describe
+from echod.core.loops import PERIOD
 from echod.core.loudest import unpack_report
 from echod.core.ratelimit import RateLimit
 from echod.core.tally import Report
 from echod.netlink import MAX_OWN
 from echod.udp import UdpEcho
-from echod.worker import DRAIN, LOUD, OWN, READY, SERVE, Birth, ServedSocket, Worker, open_channel
+from echod.worker import DRAIN, LOUD, OWN, READY, SERVE, Birth, ServedSocket, Worker, _gap, open_channel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,7 @@ class Hands:
 
 
 @contextmanager
-def worker(config: Config | None = None, host: str = "127.0.0.1") -> Iterator[Hands]:
+def worker(config: Config | None = None, host: str = "127.0.0.1", *, shared: bool = False) -> Iterator[Hands]:
     """Make a worker; it has not been told to serve."""
     born = Config() if config is None else config
     size = CounterPage.size(slots=1, listeners=1, places=0)
@@ -64,7 +65,7 @@ def worker(config: Config | None = None, host: str = "127.0.0.1") -> Iterator[Ha
         birth = Birth(
             slot=0,
             config=born,
-            sockets=[ServedSocket(listener=LISTENER, sock=server, shared=False)],
+            sockets=[ServedSocket(listener=LISTENER, sock=server, shared=shared)],
             page=page,
             rates=rates if born.limits.datagrams_per_second else None,
             own=(),
@@ -174,3 +175,33 @@ def test_the_leak_is_what_the_config_says(limits: dict[str, int], least: int, mo
         assert (row["replied"], row.get("dropped_rate", 0)) == (1 + spared, 800 - spared)
         assert len([client.recv(16) for _ in range(1 + spared)]) == 1 + spared
         assert_nothing_more(client)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_socket_of_its_own_is_waited_for_as_a_busy_one(*, shared: bool) -> None:
+    """One that is shared is not: of all who wait for it in an epoll the kernel wakes one alone."""
+    with worker(shared=shared) as hands, udp_client() as client:
+        hands.tell(SERVE)
+        assert hands.worker._poll._busy == (set() if shared else {hands.server.fileno()})
+        deliver(hands.server, client.sendto, b"hello", at(hands.server))
+        for on_ready in hands.worker._poll.wait(0.0):
+            on_ready(0.0)
+        assert client.recv(16) == b"hello"
+
+
+def test_the_looks_at_what_goes_round_are_by_chance() -> None:
+    """From 1 to 2,047 datagrams on from one another, 1,024 on the average, and not the same in each worker."""
+    gaps = [[gap() for _ in range(20_000)] for gap in (_gap(), _gap())]
+    assert gaps[0] != gaps[1]
+    for each in gaps:
+        assert min(each) >= 1
+        assert max(each) <= 2 * PERIOD - 1
+        assert sum(each) / len(each) == pytest.approx(PERIOD, rel=0.05)
+        assert len(set(each)) > PERIOD
+
+
+@pytest.mark.parametrize("loop_breaker", [False, True])
+def test_a_worker_breaks_loops_where_it_is_told_to(*, loop_breaker: bool) -> None:
+    """With the guard switched off, nothing is looked at."""
+    with worker(Config.model_validate({"guard": {"loop_breaker": loop_breaker}})) as hands:
+        assert (hands.echo._admission.circulation is not None) == loop_breaker

@@ -16,6 +16,7 @@ class Everyone:
 
     spared = 0
     circulation = None
+    """Nothing is looked at."""
 
     def __init__(self, *_arguments: object, **_settings: object) -> None:
         """Take what `Admission` takes, and keep nothing of it."""

@@ -8,28 +8,10 @@ from hypothesis import strategies as st
 from peers import CLIENT, access, admission, admit_all, limit, peer, rules
 
 from echod.core.admission import NAME_BYTES, PEER4_BYTES, Admission, Drop, Rules, address_of, sources_of
-from echod.core.loops import COUNTED, Circulation
 from echod.core.selftest import SelfTest
 
 HOSTS = ("10.0.0.1", "10.0.0.2", "10.0.0.9", "192.0.2.1", "127.0.0.1", "224.0.0.1")
 HOSTS6 = ("fd00::1", "fd00::2", "fd00:0:0:1::1", "fd00::9", "2001:db8::1", "::1", "ff02::1")
-
-
-def test_the_numbers_of_the_drops_are_fixed() -> None:
-    """Counters are indexed by these numbers and read by programs of other versions, so none may ever move."""
-    assert {drop.name: drop.value for drop in Drop} == {
-        "DESTINATION_NOT_UNICAST": 1,
-        "SOURCE_PORT_ZERO": 2,
-        "SOURCE_PORT_OWN": 3,
-        "SOURCE_PORT_LOW": 4,
-        "SOURCE_PORT_REFUSED": 5,
-        "SOURCE_INVALID": 6,
-        "SOURCE_IS_SELF": 7,
-        "ACCESS": 8,
-        "TRUNCATED": 9,
-        "RATE": 10,
-        "LOOP": 11,
-    }
 
 
 # -- sources
@@ -60,20 +42,20 @@ def test_the_lists_say_the_same_of_a_connection_and_of_a_datagram() -> None:
 def test_an_address_that_becomes_ours_is_decided_anew() -> None:
     """A peer that was answered is refused as soon as its address is known to be our own, in batches and in trains."""
     by, batch = admission(), [peer("192.0.2.1")]
-    assert admit_all(by, batch) == ({}, [])
+    assert admit_all(by, batch) == {}
     by.set_own_addresses([ip_network("192.0.2.1")])
-    assert admit_all(by, batch) == ({0: Drop.SOURCE_IS_SELF}, [])
+    assert admit_all(by, batch) == {0: Drop.SOURCE_IS_SELF}
     assert by.admit(batch[0], on_loopback=False, unicast=True, truncated=False) is Drop.SOURCE_IS_SELF
     by.set_own_addresses([])
-    assert admit_all(by, batch) == ({}, [])
+    assert admit_all(by, batch) == {}
 
 
 def test_what_is_known_of_a_peer_on_loopback_is_not_believed_elsewhere() -> None:
     """127.0.0.1 is answered where it came in on loopback, and right after that refused where it did not."""
     by, batch = admission(), [peer("127.0.0.1")]
-    assert admit_all(by, batch, on_loopback=True) == ({}, [])
-    assert admit_all(by, batch) == ({0: Drop.SOURCE_INVALID}, [])
-    assert admit_all(by, batch, on_loopback=True) == ({}, [])
+    assert admit_all(by, batch, on_loopback=True) == {}
+    assert admit_all(by, batch) == {0: Drop.SOURCE_INVALID}
+    assert admit_all(by, batch, on_loopback=True) == {}
 
 
 def test_memory_is_bounded_whoever_comes() -> None:
@@ -82,19 +64,19 @@ def test_memory_is_bounded_whoever_comes() -> None:
     most = 0
     for number in range(0, 100_000, 50):
         batch = [peer(str(ip_address(0x0A00_0000 + number + index))) for index in range(50)]
-        assert admit_all(by, batch) == ({}, [])
+        assert admit_all(by, batch) == {}
         assert by._known[False].issuperset(batch)
         most = max(most, len(by._known[False]))
     assert 500 < most <= 1024
     assert peer("10.0.0.0") not in by._known[False]
-    assert admit_all(by, [peer("10.0.0.0")]) == ({}, [])
+    assert admit_all(by, [peer("10.0.0.0")]) == {}
 
 
 def test_who_is_admitted_is_known_and_who_is_refused_is_judged_each_time() -> None:
     """Known where they came in, and there alone."""
     by, one, low = admission(), peer("10.0.0.1"), peer("10.0.0.1", 53)
     for _ in range(2):
-        assert admit_all(by, [one, low]) == ({1: Drop.SOURCE_PORT_LOW}, [])
+        assert admit_all(by, [one, low]) == {1: Drop.SOURCE_PORT_LOW}
         assert by._known == {False: {one}, True: set()}
 
 
@@ -163,19 +145,19 @@ def test_with_a_limit_no_batch_is_answered_as_it_is() -> None:
 
 
 def test_who_is_refused_by_a_rule_pays_nothing() -> None:
-    """Rate and loop come last: a forger who is refused for his port cannot spend what his victim has."""
+    """Rate comes last: a forger who is refused for his port cannot spend what his victim has."""
     by = admission(burst=2)
     forged, honest = peer("10.0.0.1", 53), peer("10.0.0.1")
-    assert admit_all(by, [forged] * 60)[0] == dict.fromkeys(range(60), Drop.SOURCE_PORT_LOW)
-    assert admit_all(by, [forged, honest, honest, honest])[0] == {0: Drop.SOURCE_PORT_LOW, 3: Drop.RATE}
+    assert admit_all(by, [forged] * 60) == dict.fromkeys(range(60), Drop.SOURCE_PORT_LOW)
+    assert admit_all(by, [forged, honest, honest, honest]) == {0: Drop.SOURCE_PORT_LOW, 3: Drop.RATE}
 
 
 def test_a_batch_over_the_limit_loses_its_last() -> None:
     """Of five from a source with a burst of three, the last two are refused; its neighbour is not touched."""
     by = admission(burst=3)
     one, other = peer("10.0.0.1"), peer("10.0.0.2")
-    assert admit_all(by, [one, one, other, one, one, other, one])[0] == {4: Drop.RATE, 6: Drop.RATE}
-    assert admit_all(by, [one, other], 101.0)[0] == {}
+    assert admit_all(by, [one, one, other, one, one, other, one]) == {4: Drop.RATE, 6: Drop.RATE}
+    assert admit_all(by, [one, other], 101.0) == {}
 
 
 def test_a_train_over_the_limit_loses_its_last() -> None:
@@ -188,8 +170,8 @@ def test_a_train_over_the_limit_loses_its_last() -> None:
 def test_addresses_of_one_host_share_its_account() -> None:
     """From another port, or of IPv6 another address of its /64, a source has no more than from one."""
     by = admission(burst=2)
-    assert admit_all(by, [peer("10.0.0.1", 2000 + number) for number in range(4)])[0].keys() == {2, 3}
-    assert admit_all(by, [peer(f"fd00::{number}") for number in range(1, 5)])[0].keys() == {2, 3}
+    assert admit_all(by, [peer("10.0.0.1", 2000 + number) for number in range(4)]).keys() == {2, 3}
+    assert admit_all(by, [peer(f"fd00::{number}") for number in range(1, 5)]).keys() == {2, 3}
 
 
 def test_some_over_the_limit_are_spared_and_counted() -> None:
@@ -201,7 +183,7 @@ def test_some_over_the_limit_are_spared_and_counted() -> None:
         return datagrams // 2 + len(refused) % 2
 
     by = Admission(rules(), sources=1024, limit=limit(1), spare=spare)
-    over, _ = admit_all(by, [peer("10.0.0.1")] * 5)
+    over = admit_all(by, [peer("10.0.0.1")] * 5)
     assert over == {2: Drop.RATE, 4: Drop.RATE}
     assert by.spared == 2
     assert by.take(peer("10.0.0.2"), 10, 100.0) == 1 + 9 // 2 + 1
@@ -212,58 +194,9 @@ def test_some_over_the_limit_are_spared_and_counted() -> None:
 def test_in_a_dry_run_all_over_the_limit_are_spared() -> None:
     """Nothing is refused, and everything that would have been is counted."""
     by = Admission(rules(), sources=1024, limit=limit(1), spare=lambda refused: refused)
-    assert admit_all(by, [peer("10.0.0.1")] * 60)[0] == {}
+    assert admit_all(by, [peer("10.0.0.1")] * 60) == {}
     assert by.take(peer("10.0.0.1"), 40, 100.0) == 40
     assert by.spared == 59 + 40
-
-
-# -- loops
-
-
-def test_the_batches_that_are_counted_are_chosen_by_the_gap() -> None:
-    """Each is so many batches behind the one before as was drawn for it; without the loop breaker none is."""
-    for circulation in (Circulation(sources=1024), None):
-        gaps = iter([2, 1, 3, 9])
-        by = Admission(rules(), sources=1024, circulation=circulation, gap=lambda gaps=gaps: next(gaps))  # type: ignore[misc]
-        counted = [number for number in range(1, 8) if by.counts_this_batch()]
-        assert counted == ([2, 3, 6] if circulation else [])
-
-
-def test_of_a_batch_that_is_not_counted_nothing_is_looked_at() -> None:
-    """Nor is it remembered that it came."""
-    by, batch = admission(), [peer("10.0.0.1")] * 64
-    looks = [by.admit_all(batch, on_loopback=False, counts=False, now=100.0)[1] for _ in range(10)]
-    assert looks == [[]] * 10
-    assert [admit_all(by, batch)[1] for _ in range(2)] == [[], [63]]
-
-
-def test_each_128th_that_is_counted_is_looked_at() -> None:
-    """Over batches and trains, refused ones not counted, and the second look at the same bytes finds them."""
-    by, one = admission(), peer("10.0.0.1")
-    looks = [admit_all(by, [one] * 64)[1] for _ in range(4)]
-    assert looks == [[], [63], [], [63]]
-    assert [by.count(one, 100) for _ in range(3)] == [False, True, True]
-    assert admit_all(by, [one, peer("10.0.0.1", 53)] * 32) == (
-        dict.fromkeys(range(1, 64, 2), Drop.SOURCE_PORT_LOW),
-        [],
-    )
-    assert [by.repeats(one, b"x"), by.repeats(one, b"x"), by.repeats(one, b"y")] == [False, True, False]
-
-
-def test_the_128th_is_told_by_its_slot_also_where_others_are_refused() -> None:
-    """The index of what is to be looked at is that in the batch, not that among those admitted."""
-    by, one, low = admission(), peer("10.0.0.1"), peer("10.0.0.1", 53)
-    by.count(one, COUNTED - 2)
-    assert admit_all(by, [low, one, low, one, one])[1] == [3]
-
-
-def test_without_the_loop_breaker_nothing_is_looked_at() -> None:
-    """Switched off, it counts nobody and finds nothing, and the other rules hold."""
-    by = Admission(rules(), sources=1024)
-    batch = [peer("10.0.0.1")] * 63 + [peer("10.0.0.1", 53)]
-    assert {str(admit_all(by, batch)) for _ in range(40)} == {str(({63: Drop.SOURCE_PORT_LOW}, []))}
-    assert not by.count(batch[0], 5 * COUNTED)
-    assert not any(by.repeats(batch[0], b"x") for _ in range(3))
 
 
 # -- the look over a batch
@@ -275,20 +208,16 @@ CLIENTS = st.builds(peer, st.sampled_from(HOSTS), st.just(CLIENT))
 BATCHES = st.one_of(*(st.lists(each, min_size=1, max_size=64) for each in (PEERS, PEERS6, CLIENTS)))
 
 
-def one_by_one(
-    by: Admission, batch: list[bytes], now: float, *, on_loopback: bool
-) -> tuple[dict[int, Drop], list[int]]:
+def one_by_one(by: Admission, batch: list[bytes], now: float, *, on_loopback: bool) -> dict[int, Drop]:
     """Decide slot by slot, as is done of trains."""
-    refused, due = {}, []
+    refused = {}
     for index, each in enumerate(batch):
         drop = by.admit(each, on_loopback=on_loopback, unicast=True, truncated=False)
         if drop is None and not by.take(each, 1, now):
             drop = Drop.RATE
         if drop is not None:
             refused[index] = drop
-        elif by.count(each, 1):
-            due.append(index)
-    return refused, due
+    return refused
 
 
 @settings(deadline=None)
@@ -296,26 +225,21 @@ def one_by_one(
     batches=st.lists(st.tuples(BATCHES, st.integers(0, 8), st.booleans()), max_size=5),
     burst=st.sampled_from([0, 1, 5, 40]),
     total=st.sampled_from([None, 64]),
-    before=st.integers(COUNTED - 70, COUNTED - 1),
 )
 def test_the_look_over_a_batch_agrees_with_the_looks_at_each_datagram(
-    batches: list[tuple[list[bytes], int, bool]], burst: int, total: int | None, before: int
+    batches: list[tuple[list[bytes], int, bool]], burst: int, total: int | None
 ) -> None:
-    """`admit_all` refuses, charges and counts exactly as `admit`, `take` and `count` do one after the other."""
+    """`admit_all` refuses and charges exactly as `admit` and `take` do one after the other."""
     lists = access(allow=["10.0.0.0/8", "127.0.0.0/8", "fd00::/8", "::1"], deny=["10.0.0.2", "fd00::2"])
     pair = [admission(rules(lists, own=["10.0.0.9", "fd00::9"]), burst=burst, total=total) for _ in range(2)]
-    for by in pair:
-        by.count(peer("10.0.0.1"), before)
     now = 1000.0
     for batch, eighths, on_loopback in batches:
         now += eighths / 8
         if batch:
             cleared = pair[0]._rules.clear_all(names(batch), len(batch[0]), on_loopback=on_loopback)
             assert not cleared or not pair[0]._rules.judge_each(batch, on_loopback=on_loopback)
-        looks = admit_all(pair[0], batch, now, on_loopback=on_loopback)
-        assert looks == one_by_one(pair[1], batch, now, on_loopback=on_loopback)
-    tallies = [by._circulation._tallies for by in pair if by._circulation]
-    assert +tallies[0] == +tallies[1]
+        refused = admit_all(pair[0], batch, now, on_loopback=on_loopback)
+        assert refused == one_by_one(pair[1], batch, now, on_loopback=on_loopback)
 
 
 @settings(deadline=None)
@@ -332,14 +256,11 @@ def test_no_peer_is_too_odd(peers: list[bytes], datagrams: int, now: float, flag
     """Whatever bytes the kernel hands over as an address, in whatever order, the decision is a value."""
     by = admission(sources=1024, burst=5, total=1000)
     on_loopback, unicast, truncated = flags
-    refused, due = admit_all(by, peers, now, on_loopback=on_loopback)
-    assert set(refused) | set(due) <= set(range(len(peers)))
+    assert admit_all(by, peers, now, on_loopback=on_loopback).keys() <= set(range(len(peers)))
     for each in peers:
         drop = by.admit(each, on_loopback=on_loopback, unicast=unicast, truncated=truncated)
         assert drop is None or drop in Drop
         assert 0 <= by.take(each, datagrams, now) <= datagrams
-        by.count(each, datagrams)
-        by.repeats(each, each)
 
 
 # -- self tests
@@ -403,4 +324,4 @@ def test_to_the_rules_the_port_is_one_of_our_own() -> None:
     """So ordinary traffic pays no look for self tests, and none of these is ever remembered as admitted."""
     by, batch = admission_with_test(), [peer("203.0.113.1", TEST.port)]
     for _ in range(2):
-        assert admit_all(by, batch) == ({0: Drop.SOURCE_PORT_OWN}, [])
+        assert admit_all(by, batch) == {0: Drop.SOURCE_PORT_OWN}

@@ -20,9 +20,14 @@ def peer(host: str, port: int = 40_000) -> bytes:
     return head + address if len(address) == 4 else head + bytes(4) + address + bytes(4)
 
 
-def one(_slot: int) -> int:
-    """Tell that each slot holds one datagram."""
-    return 1
+def one(datagram: int) -> int:
+    """Tell the slot of a datagram where each slot holds one."""
+    return datagram
+
+
+def train(_datagram: int) -> int:
+    """Tell it where all are in one train."""
+    return 0
 
 
 def dice(seed: int) -> Callable[[], float]:
@@ -30,11 +35,11 @@ def dice(seed: int) -> Callable[[], float]:
     return random.Random(seed).random  # noqa: S311 - it protects nothing
 
 
-def hear(loudness: Loudness, peers: list[bytes], datagrams: int, weight: Callable[[int], int]) -> None:
+def hear(loudness: Loudness, peers: list[bytes], datagrams: int, slot_of: Callable[[int], int]) -> None:
     """Receive a batch, as a worker does."""
     loudness.unheard += datagrams
     if loudness.unheard >= loudness.wanted:
-        loudness.draw(peers, datagrams, weight)
+        loudness.draw(slot_of, peers.__getitem__, datagrams)
 
 
 # -- the table
@@ -89,8 +94,18 @@ def test_with_little_traffic_nobody_is_passed_over() -> None:
     for port in range(10):
         hear(loudness, [peer("192.0.2.1", port)], 1, one)
         hear(loudness, [peer("2001:db8:1:2:3::4", port)], 1, one)
-    hear(loudness, [peer("192.0.2.2")], 3, lambda _slot: 3)
+    hear(loudness, [peer("192.0.2.2")], 3, train)
     assert unpack_report(loudness.report() or b"") == [("192.0.2.1", 10), ("2001:db8:1:2::/64", 10), ("192.0.2.2", 3)]
+
+
+@pytest.mark.parametrize(
+    ("chance", "drawn"), [(0.0, "192.0.2.1"), (0.24, "192.0.2.1"), (0.25, "192.0.2.2"), (0.999, "192.0.2.2")]
+)
+def test_the_slot_that_holds_the_datagram_drawn_is_charged_with_the_batch(chance: float, drawn: str) -> None:
+    """Of four datagrams the first is one sender's, the others are a train of another."""
+    loudness = Loudness(lambda: chance)
+    hear(loudness, [peer("192.0.2.1"), peer("192.0.2.2")], 4, (0, 1, 1, 1).__getitem__)
+    assert unpack_report(loudness.report() or b"") == [(drawn, 4)]
 
 
 @pytest.mark.parametrize("host", ["::1", "fe80::1"])
@@ -114,8 +129,8 @@ def test_a_report_tells_so_many_and_no_more() -> None:
     """It must fit into a message."""
     loudness = Loudness(dice(1))
     for number in range(EACH - 1):
-        hear(loudness, [peer(f"192.0.2.{number}")], 1 + number, one)
-    hear(loudness, [peer("198.51.100.1")], 1000, one)
+        hear(loudness, [peer(f"192.0.2.{number}")], 1 + number, train)
+    hear(loudness, [peer("198.51.100.1")], 1000, train)
     told = unpack_report(loudness.report() or b"")
     assert len(told) == MOST_TOLD
     assert told[0][0] == "198.51.100.1"
@@ -129,7 +144,7 @@ def traffic(kind: str) -> Iterator[tuple[list[bytes], int, Callable[[int], int]]
     elif kind == "mixed":
         yield from cycle([([few, many, many, many], 4, one)])
     else:  # a train of three and a single one, in turn the first
-        yield from cycle([([few, many], 4, lambda slot: (1, 3)[slot]), ([many, few], 4, lambda slot: (3, 1)[slot])])
+        yield from cycle([([few, many], 4, (0, 1, 1, 1).__getitem__), ([many, few], 4, (0, 0, 0, 1).__getitem__)])
 
 
 @pytest.mark.parametrize("kind", ["single", "mixed", "trains"])
@@ -137,8 +152,8 @@ def traffic(kind: str) -> Iterator[tuple[list[bytes], int, Callable[[int], int]]
 def test_in_the_long_run_each_has_what_he_sent(kind: str, seed: int) -> None:
     """Whether alone in a batch, among others, or as a train: by chance, and so that nobody can hide."""
     loudness, datagrams = Loudness(dice(seed)), 0
-    for (peers, count, weight), _ in zip(traffic(kind), range(200_000), strict=False):
-        hear(loudness, peers, count, weight)
+    for (peers, count, slot_of), _ in zip(traffic(kind), range(200_000), strict=False):
+        hear(loudness, peers, count, slot_of)
         datagrams += count
     told = dict(unpack_report(loudness.report() or b""))
     assert sum(told.values()) == pytest.approx(datagrams, rel=0.01)

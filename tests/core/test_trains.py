@@ -7,7 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from echod.core.trains import MAX_JOINED, MAX_PAYLOAD, find_runs
+from echod.core.admission import NAME_BYTES
+from echod.core.trains import MAX_JOINED, MAX_PAYLOAD, WORTH_JOINING, find_alike, find_runs
 
 LENGTHS = st.sampled_from((0, 1, 2, 8, 1000, 1023, 1024, 1472, 9000, 32_753, 32_754, MAX_PAYLOAD))
 
@@ -112,3 +113,50 @@ def test_no_run_could_have_been_longer(batch: tuple[list[Key], list[int]], longe
     for run, following in pairwise(find_runs(keys, lengths, longest)):
         if run.stop == following.start:
             assert not joinable(range(run.start, run.stop + 1), keys, lengths, longest)
+
+
+# -- slots of one length, by their names alone
+
+
+def named(order: str) -> bytes:
+    """Lay out names as they lie in a batch, one for each letter."""
+    return b"".join(letter.encode() * NAME_BYTES for letter in order)
+
+
+def test_where_all_slots_are_of_one_peer_there_is_one_run() -> None:
+    """Or as many as the kernel's limits ask for."""
+    assert find_alike(named("a" * 64), 64, MAX_PAYLOAD) == [range(64)]
+    assert find_alike(named("a" * 64), 1472, MAX_PAYLOAD) == [range(44), range(44, 64)]
+
+
+@pytest.mark.parametrize("order", ["", "a", "ab", "abc", "aab", "abbaab"])
+def test_where_joining_is_not_worth_it_there_are_no_runs(order: str) -> None:
+    """More than one message for each two slots: then all of them go out as they are."""
+    assert find_alike(named(order), 64, MAX_PAYLOAD) == []
+
+
+def test_two_slots_a_message_are_worth_it() -> None:
+    """On the average, whoever has them."""
+    assert find_alike(named("aabb"), 64, MAX_PAYLOAD) == [range(2), range(2, 4)]
+    assert find_alike(named("abbbcc"), 64, MAX_PAYLOAD) == [range(1), range(1, 4), range(4, 6)]
+
+
+@st.composite
+def orders(draw: st.DrawFn) -> list[bytes]:
+    """Draw the names of a batch: stretches of few peers, whose names differ little."""
+    names = [b"\0" * NAME_BYTES, b"\0" * (NAME_BYTES - 1) + b"\1", b"\1" + b"\0" * (NAME_BYTES - 1)]
+    stretches = draw(st.lists(st.tuples(st.sampled_from(names), st.integers(1, 70)), max_size=8))
+    return [name for name, count in stretches for _ in range(count)]
+
+
+@settings(deadline=None)
+@given(order=orders(), length=LENGTHS, longest=st.sampled_from((0, 1, 1000, 1472, MAX_PAYLOAD)))
+@example(order=[bytes(NAME_BYTES)] * 64, length=0, longest=MAX_PAYLOAD)
+@example(order=[bytes(NAME_BYTES)] * 64, length=8, longest=0)
+@example(order=[bytes(NAME_BYTES)] * 4, length=32_753, longest=MAX_PAYLOAD)
+@example(order=[bytes(NAME_BYTES)] * 5, length=32_753, longest=MAX_PAYLOAD)
+def test_by_names_alone_the_runs_are_those_by_keys(order: list[bytes], length: int, longest: int) -> None:
+    """The same runs, or, exactly where they come to more than one for two slots, none."""
+    runs = find_runs(order, [length] * len(order), longest)
+    worth_it = len(runs) * WORTH_JOINING <= len(order)
+    assert find_alike(b"".join(order), length, longest) == (runs if worth_it else [])

@@ -10,8 +10,8 @@ import pytest
 from faults.injection import Fault, needs_strace, stopped
 from faults.service import SERVED, Service
 
-from echod.vector import UDP_SEGMENT
 from echod.core.counters import SEND_ERRORS
+from echod.vector import UDP_SEGMENT
 
 pytestmark = needs_strace
 

@@ -53,13 +53,13 @@ class Sequence:
             burst=random.choice([1, 256, 1_000_000]),
             total=random.choice([None, 10, 100_000_000]),
         )
+        circulation = Circulation(sources=SOURCES, gap=lambda: random.choice([1, 2, 3, 100, 1000]))
         self.admission = Admission(
             rules,
             sources=SOURCES,
             limit=limit if limited else None,
             spare=lambda refused: random.randint(0, refused),
-            circulation=Circulation(sources=SOURCES) if random.random() < 0.8 else None,
-            gap=lambda: random.randint(1, 3),
+            circulation=circulation if random.random() < 0.8 else None,
         )
 
     def peers(self) -> list[bytes]:
@@ -83,32 +83,41 @@ class Sequence:
         peers, on_loopback, spared = self.peers(), random.random() < 0.5, admission.spared
         if random.random() < 0.02:
             admission.set_own_addresses(map(ip_network, random.choice(OWN)))
-        counts = admission.counts_this_batch()
         if random.random() < 0.5:
             names = b"".join(each.ljust(NAME_BYTES, b"\0") for each in peers)
             admitted = peers and admission.admits_all(names, len(peers[0]), on_loopback=on_loopback)
-            refused, due = admission.admit_all(peers, on_loopback=on_loopback, counts=counts, now=self.now)
+            refused = admission.admit_all(peers, on_loopback=on_loopback, now=self.now)
             assert not (admitted and refused)
-            assert counts or not due
-            assert set(refused) | set(due) <= set(range(len(peers)))
-            assert not set(refused) & set(due)
+            assert set(refused) <= set(range(len(peers)))
             assert all(drop in Drop for drop in refused.values())
+            weights = [1] * len(peers)
         else:
-            due = list(self.slot_by_slot(peers, on_loopback=on_loopback))
-        for index in due:
-            assert admission.repeats(peers[index], random.randbytes(random.choice([0, 1, 1500]))) in (False, True)
+            weights = list(self.slot_by_slot(peers, on_loopback=on_loopback))
         assert admission.spared >= spared
         for known in admission._known.values():
             assert len(known) <= SOURCES
-        if admission._circulation is not None:
-            assert len(admission._circulation._tallies) <= SOURCES
-            assert len(admission._circulation._seen) <= SOURCES // 64
+        if admission.circulation is not None and peers:
+            self.look(admission.circulation, peers, weights)
+
+    def look(self, circulation: Circulation, peers: list[bytes], weights: list[int]) -> None:
+        """Look at those that are due: few, each once, all in the batch."""
+        random, datagrams = self.random, sum(weights)
+        circulation.left -= datagrams
+        due = circulation.choose(datagrams)
+        assert due == sorted(set(due))
+        assert set(due) <= set(range(datagrams))
+        assert circulation.left > 0
+        for index in due[:100]:
+            datagram = random.randbytes(random.choice([0, 1, 1500]))
+            assert circulation.repeats(peers[index % len(peers)], datagram) in (False, True)
+        assert len(circulation._seen) <= SOURCES // 64
 
     def slot_by_slot(self, peers: list[bytes], *, on_loopback: bool) -> Iterator[int]:
-        """Decide as on trains; yield what is to be looked at."""
+        """Decide as on trains; yield the datagrams of each."""
         random, admission = self.random, self.admission
-        for index, each in enumerate(peers):
+        for each in peers:
             weight = random.choice([1, 2, 64, 65_535])
+            yield weight
             unicast, truncated = random.random() < 0.9, random.random() < 0.1
             drop = admission.admit(each, on_loopback=on_loopback, unicast=unicast, truncated=truncated)
             if drop is not None:
@@ -116,8 +125,6 @@ class Sequence:
                 continue
             within = admission.take(each, weight, self.now)
             assert 0 <= within <= weight
-            if within and admission.count(each, within):
-                yield index
 
 
 @pytest.mark.parametrize("seed", SEEDS)

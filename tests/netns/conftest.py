@@ -1,14 +1,11 @@
 """What the tests with hostile frames ask for: echod behind a wire."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
-from netns.stage import Stage, config
-from netns.wire import Wire
-from running import Daemon
+from netns.stage import Stage, raised
 
 
 @pytest.fixture(scope="module")
@@ -23,20 +20,3 @@ def staged(tmp_path: Path) -> Iterator[Callable[..., Stage]]:
     """Start echod on a wire of its own, with these sections in its config; end it with the test."""
     with ExitStack() as stack:
         yield lambda **sections: stack.enter_context(raised(tmp_path, **sections))
-
-
-@contextmanager
-def raised(folder: Path, **sections: Any) -> Iterator[Stage]:  # noqa: ANN401 - as YAML is
-    """Lay a wire and start echod behind it, ready; end it, and remove the wire."""
-    with Wire() as wire:
-        daemon = Daemon(folder, config(**sections), prefix=("ip", "netns", "exec", wire.server))
-        try:
-            daemon.wait_for("ready")
-            stage = Stage(wire, daemon)
-            try:
-                yield stage
-            finally:
-                stage.close()
-        finally:
-            daemon.end()
-        assert "Traceback" not in daemon.stderr

@@ -199,3 +199,20 @@ def _state(pid: int) -> str:
 def _in_pieces(datagrams: Sequence[Datagram], length: int) -> Iterator[Sequence[Datagram]]:
     """Cut a sequence in pieces of so many, the last of what is left."""
     return (datagrams[start : start + length] for start in range(0, len(datagrams), length))
+
+
+@contextmanager
+def raised(folder: Path, **sections: Any) -> Iterator[Stage]:  # noqa: ANN401 - as YAML is
+    """Lay a wire and start echod behind it, ready; end it, and remove the wire."""
+    with Wire() as wire:
+        daemon = Daemon(folder, config(**sections), prefix=("ip", "netns", "exec", wire.server))
+        try:
+            daemon.wait_for("ready")
+            stage = Stage(wire, daemon)
+            try:
+                yield stage
+            finally:
+                stage.close()
+        finally:
+            daemon.end()
+        assert "Traceback" not in daemon.stderr

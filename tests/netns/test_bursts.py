@@ -15,7 +15,7 @@ from netns.datagrams import (
     over_ipv4,
     over_ipv6,
 )
-from netns.stage import Outcome, Stage
+from netns.stage import Outcome, Stage, raised
 
 from echod.vector import SLOTS
 
@@ -48,6 +48,13 @@ pytestmark = [
         ids=[f"{each.source} port {each.source_port} to {each.to}" for each, _ in HOSTILE],
     ),
 ]
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """Give an echod that breaks no loops: here the same good datagrams come again and again."""
+    with raised(tmp_path_factory.mktemp("stage"), guard={"loop_breaker": False}) as stage:
+        yield stage
 
 
 @pytest.fixture(autouse=True)

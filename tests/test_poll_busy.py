@@ -1,0 +1,198 @@
+"""A poll calls back the busy, which poll(2) waits for, and those beside them in the epoll, as one."""
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from time import monotonic
+
+import pytest
+from loopback import DEADLINE_SECONDS, sleeps, wait_until
+
+from echod.poll import MAX_EVENTS, MOST_BUSY, READ, Poll
+
+
+@pytest.fixture
+def poll() -> Iterator[Poll]:
+    """Make an empty poll."""
+    poll = Poll()
+    yield poll
+    poll.close()
+
+
+def turn(poll: Poll, seconds: float | None) -> None:
+    """Call back for what is ready."""
+    for on_ready in poll.wait(seconds):
+        on_ready(0.0)
+
+
+class Ends:
+    """Connected sockets in a poll, each known by its letter: small ones are in the epoll, capitals are busy."""
+
+    def __init__(self, poll: Poll, stack: ExitStack, letters: str) -> None:
+        """Connect and register them, in this order."""
+        self._poll = poll
+        self._pairs = {letter: tuple(map(stack.enter_context, socket.socketpair())) for letter in letters}
+        self._called: list[str] = []
+        for letter in letters:
+            self.register(letter)
+
+    def register(self, letter: str) -> None:
+        """Have it called back."""
+        called: Callable[[float], None] = lambda _: self._called.append(letter)  # noqa: E731 - of this letter
+        self._poll.register(self._pairs[letter][0].fileno(), READ, called, busy=letter.isupper())
+
+    def unregister(self, letter: str) -> None:
+        """Have it called back no more."""
+        self._poll.unregister(self._pairs[letter][0].fileno())
+
+    def make_ready(self, letters: str) -> None:
+        """Have something to be read at each of these."""
+        for letter in letters:
+            self._pairs[letter][1].send(b"x")
+
+    def called(self, seconds: float | None = 0.0) -> str:
+        """Return who is called in one turn, and have nothing left to be read at them."""
+        self._called.clear()
+        turn(self._poll, seconds)
+        for letter in self._called:
+            self._pairs[letter][0].recv(1)
+        return "".join(sorted(self._called))
+
+
+@pytest.fixture
+def ends(poll: Poll) -> Iterator[Callable[[str], Ends]]:
+    """Connect sockets; all are closed at the end."""
+    with ExitStack() as stack:
+        yield lambda letters: Ends(poll, stack, letters)
+
+
+@pytest.mark.parametrize("letters", ["A", "Ab", "aB", "AbC", "abAB", "aAbBcC", "cbaCBA"])
+@pytest.mark.parametrize("seconds", [0.0, DEADLINE_SECONDS, None])
+def test_whoever_is_ready_is_called_in_the_same_turn(
+    ends: Callable[[str], Ends], letters: str, seconds: float | None
+) -> None:
+    """The busy and the others, each alone and all together, once."""
+    some = ends(letters)
+    assert some.called() == ""
+    for letter in letters:
+        some.make_ready(letter)
+        assert some.called(seconds) == letter
+        assert some.called() == ""
+    some.make_ready(letters)
+    assert some.called(seconds) == "".join(sorted(letters))
+    assert some.called() == ""
+
+
+BUSY = "ABCDEFGHIJKL"
+
+
+def test_more_busy_ones_than_are_worth_it_are_called_too(poll: Poll, ends: Callable[[str], Ends]) -> None:
+    """The first eight are asked in each wait, the others are in the epoll; where one goes, another has room."""
+    some = ends(BUSY)
+    assert len(BUSY) > MOST_BUSY == len(poll._busy) == 8
+    some.make_ready(BUSY)
+    assert some.called() == BUSY
+    for letter in "BL":  # one of the eight, and one of the others
+        some.unregister(letter)
+    assert len(poll._busy) == MOST_BUSY - 1
+    some.make_ready(BUSY)
+    assert some.called() == "ACDEFGHIJK"
+    for letter in "LB":
+        some.register(letter)
+    assert len(poll._busy) == MOST_BUSY
+    assert some.called() == "BL"
+    some.make_ready(BUSY)
+    assert some.called() == BUSY
+
+
+def test_after_the_last_busy_one_the_others_are_waited_for(poll: Poll, ends: Callable[[str], Ends]) -> None:
+    """And when there are busy ones again, they are."""
+    some = ends("aA")
+    for _ in range(2):
+        some.unregister("A")
+        assert not poll._busy
+        some.make_ready("a")
+        assert some.called(None) == "a"
+        some.register("A")
+        some.make_ready("aA")
+        assert some.called(None) == "Aa"
+
+
+def test_one_turn_calls_so_many_of_the_epoll_and_the_busy(poll: Poll) -> None:
+    """Of more than can be told at once the rest is called in the next turn, and the busy one in each."""
+    called: list[int] = []
+    with ExitStack() as stack:
+        read, write = os.pipe()
+        stack.callback(os.close, read)
+        os.write(write, b"x")
+        os.close(write)
+        poll.register(read, READ, lambda _: called.append(-1), busy=True)
+        for number in range(MAX_EVENTS + 1):
+            copy = os.dup(read)
+            stack.callback(os.close, copy)
+            poll.register(copy, READ, lambda _, number=number: called.append(number))  # type: ignore[misc]
+        for _ in range(2):
+            called.clear()
+            turn(poll, 0.0)
+            assert called.count(-1) == 1
+            assert len(called) == len(set(called)) == MAX_EVENTS + 1
+
+
+def test_a_wait_in_which_nothing_comes_ends(ends: Callable[[str], Ends]) -> None:
+    """Not before its time, also where there are busy ones, and where that is no whole number of milliseconds."""
+    some = ends("aA")
+    for seconds in (0.0, 0.0001, 0.0123):
+        before, began = sleeps(), monotonic()
+        assert some.called(seconds) == ""
+        assert (sleeps() > before) == (seconds > 0)
+        assert monotonic() - began >= seconds
+
+
+def test_who_is_unregistered_wakes_nobody(ends: Callable[[str], Ends]) -> None:
+    """Ready or not, no wait ends for him, also where there are others, and it sleeps."""
+    some = ends("aAbB")
+    for letter in "aA":
+        some.unregister(letter)
+    some.make_ready("aA")
+    before = sleeps()
+    assert some.called(0.001) == ""
+    assert sleeps() > before
+    some.make_ready("bB")
+    assert some.called(None) == "Bb"
+
+
+@pytest.mark.parametrize("letter", ["a", "A"])
+@pytest.mark.parametrize("seconds", [DEADLINE_SECONDS, None])
+def test_a_sleeping_wait_ends_for_either(ends: Callable[[str], Ends], letter: str, seconds: float | None) -> None:
+    """Who is asleep, with busy ones and others, is woken by the first that is ready, whichever it is."""
+    some = ends("aA")
+    stat = Path(f"/proc/{os.getpid()}/stat")
+    before = sleeps()
+    child = os.fork()
+    if child == 0:
+        try:
+            wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "S", "the parent slept")
+            some.make_ready(letter)
+        finally:
+            os._exit(0)
+    assert some.called(seconds) == letter
+    assert sleeps() > before
+    os.waitpid(child, 0)
+
+
+def test_a_wait_that_spins_hears_both() -> None:
+    """The busy and the others, without sleeping."""
+    with ExitStack() as stack:
+        poll = Poll(spin_seconds=DEADLINE_SECONDS)
+        stack.callback(poll.close)
+        some = Ends(poll, stack, "aA")
+        some.make_ready("A")
+        assert some.called(None) == "A"
+        before = sleeps()
+        for letters in ("a", "A", "Aa"):
+            some.make_ready(letters)
+            assert poll._spins
+            assert some.called(None) == letters
+        assert sleeps() == before
