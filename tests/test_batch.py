@@ -19,7 +19,7 @@ from loopback import (
     udp_server,
 )
 
-from echod.batch import Batch
+from echod.batch import FEWEST_JOINED, Batch
 from echod.port import Port
 from echod.sockets import UDP_GRO
 from echod.vector import SLOTS
@@ -132,13 +132,18 @@ def test_a_reply_to_a_train_is_a_train(batch: Batch, server: socket.socket, clie
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_neighbours_of_one_peer_are_joined_into_one_train(batch: Batch, host: str) -> None:
-    """Three datagrams of one length, sent one by one, come back to a client that takes trains as one."""
+    """Datagrams of one length, sent one by one, come back to a client that takes trains as one, if they are not few."""
     with udp_server(host) as server, udp_client(host) as client:
         client.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
-        for number in range(3):
-            deliver(server, client.sendto, payload(200, number), at(server))
-        assert answer(batch, Port(server)) == 3
-        assert receive_train(client) == (b"".join(payload(200, number) for number in range(3)), 200)
+        sent = [payload(200, number) for number in range(FEWEST_JOINED)]
+        for data in sent:
+            deliver(server, client.sendto, data, at(server))
+        assert answer(batch, Port(server)) == FEWEST_JOINED
+        assert receive_train(client) == (b"".join(sent), 200)
+        for data in sent[1:]:
+            deliver(server, client.sendto, data, at(server))
+        assert answer(batch, Port(server)) == FEWEST_JOINED - 1
+        assert [receive_train(client)[0] for _ in sent[1:]] == sent[1:]
         assert_nothing_more(client)
 
 

@@ -14,7 +14,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 UDP = {
-    *product(("clients", "bursts", "trains", "ports"), (64, 1400)),
+    *product(("clients", "bursts", "apart", "trains", "ports"), (64, 1400)),
     ("large", 60000),
 }
 

@@ -90,7 +90,7 @@ def names(batch: list[bytes]) -> bytes:
 
 def clears(by: Rules, *batch: bytes, on_loopback: bool = False) -> bool:
     """Take the look at a whole batch."""
-    return by.clear_all(names(list(batch)), len(batch[0]), on_loopback=on_loopback)
+    return by.clear_all(names(list(batch)), len(batch[0]), on_loopback)
 
 
 def test_a_batch_of_ordinary_clients_is_cleared_in_two_looks() -> None:
@@ -137,8 +137,8 @@ def test_loopback_addresses_are_cleared_where_they_are_at_home() -> None:
 def test_with_a_limit_no_batch_is_answered_as_it_is() -> None:
     """Each datagram is charged, whoever sent it."""
     batch = names([peer("10.0.0.1")])
-    assert admission().admits_all(batch, PEER4_BYTES, on_loopback=False)
-    assert not admission(burst=5).admits_all(batch, PEER4_BYTES, on_loopback=False)
+    assert admission().admits_all(batch, PEER4_BYTES, False)
+    assert not admission(burst=5).admits_all(batch, PEER4_BYTES, False)
 
 
 # -- rate
@@ -236,7 +236,7 @@ def test_the_look_over_a_batch_agrees_with_the_looks_at_each_datagram(
     for batch, eighths, on_loopback in batches:
         now += eighths / 8
         if batch:
-            cleared = pair[0]._rules.clear_all(names(batch), len(batch[0]), on_loopback=on_loopback)
+            cleared = pair[0]._rules.clear_all(names(batch), len(batch[0]), on_loopback)
             assert not cleared or not pair[0]._rules.judge_each(batch, on_loopback=on_loopback)
         refused = admit_all(pair[0], batch, now, on_loopback=on_loopback)
         assert refused == one_by_one(pair[1], batch, now, on_loopback=on_loopback)

@@ -85,7 +85,7 @@ class Sequence:
             admission.set_own_addresses(map(ip_network, random.choice(OWN)))
         if random.random() < 0.5:
             names = b"".join(each.ljust(NAME_BYTES, b"\0") for each in peers)
-            admitted = peers and admission.admits_all(names, len(peers[0]), on_loopback=on_loopback)
+            admitted = peers and admission.admits_all(names, len(peers[0]), on_loopback)
             refused = admission.admit_all(peers, on_loopback=on_loopback, now=self.now)
             assert not (admitted and refused)
             assert set(refused) <= set(range(len(peers)))
