@@ -8,7 +8,7 @@ The floors. Imports only go down; modules of one floor do not import each other 
     supervisor   7  owns the sockets and generations: start, reload, replace, drain, stop; signals; watchdog
     generation   6  the worker processes of one config: fork, ready, heartbeat, death
     export       6  the exporter as the supervisor has it: raised, told, raised again, let go
-    worker       5  one process: one epoll loop over its services
+    worker       5  one process: one loop over its services
     observer     4  what the daemon sees of its own work: the snapshot, when something has changed
     exporter     4  one process: serves metrics, health and the status page over HTTP; loaded by that process alone
     udp          4  UdpEcho: receive, admit, reply
@@ -32,7 +32,7 @@ The floors. Imports only go down; modules of one floor do not import each other 
     port         1  one UDP socket and what was learned about it
     refusals     1  who was refused: a few log entries, however many they are
     descriptors  1  how many file descriptors there may be
-    poll         1  epoll with a callback for each descriptor
+    poll         1  who is ready, by epoll and poll(2), with a callback for each descriptor
     signals      1  signals as bytes on a socket
     status       1  the status directory: written by the supervisor, read by `echod status` and `echod reload`
     display      1  what `echod status` shows, drawn on a terminal or as plain text
@@ -48,10 +48,11 @@ The floors. Imports only go down; modules of one floor do not import each other 
 
 The life of a datagram:
 
-1. `Worker.run` wakes from epoll and reads the clock once.
+1. `Worker.run` wakes and reads the clock once.
 2. `UdpEcho.on_readable`, at most MAX_BATCHES_PER_WAKEUP batches, so that a flood on one socket starves no other.
 3. `Batch.receive`: one `recvmmsg` into the slots. A slot may hold a train: many datagrams, one header.
 4. `Admission.admits_all`, two looks at all ports and addresses; where they do not tell, `admit_all`, or `admit` each.
+   About every 1,024th is compared with those before, lest it goes round: `Circulation`.
 5. `Batch.reply`: one `sendmmsg` from the same bytes, to where they came from, from the address that was asked.
 
 The life of a config change:

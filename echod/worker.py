@@ -1,4 +1,4 @@
-"""One worker process: one epoll loop over its services.
+"""One worker process: one loop over its services.
 
 Owns the loop, the batch and buffer that its services share, and the end of its life. It is born with its config and
 sockets and never gets others; it listens to its supervisor on a channel of short messages. Signals of a terminal or a

@@ -10,9 +10,11 @@ from loopback import tcp_client
 from tcp_worker import NARROW, TcpWorker
 
 from echod.core.counters import Close, TcpField
-from echod.tcp import MAX_READS_PER_WAKEUP, READ_BYTES
+from echod.tcp import MAX_READS_PER_WAKEUP, READ_BYTES, whole_segments
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds
+TIMESTAMPS = 12
+"""Bytes of the option in each segment (RFC 7323)."""
 RECEIVED, SENT = TcpField.RECEIVED_BYTES, TcpField.SENT_BYTES
 
 
@@ -113,6 +115,29 @@ def test_one_turn_reads_only_so_much_of_one_connection(worker: TcpWorker) -> Non
         client.sendall(bytes(2 * MAX_READS_PER_WAKEUP * READ_BYTES))
         assert worker.turn() == 1
         assert 0 < worker.row[RECEIVED] <= MAX_READS_PER_WAKEUP * READ_BYTES
+
+
+def test_a_stream_goes_out_in_full_segments(worker: TcpWorker) -> None:
+    """Receives are as many bytes as go into full segments, of the size that the kernel has come to."""
+    length = 5_000_000
+    with worker.connect() as client:
+        (connection,) = worker.reading
+        assert exchange(worker, client, payload(length)) == payload(length)
+        segment = connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+        assert connection._most == whole_segments(connection.sock) == READ_BYTES // segment * segment
+        sent = struct.unpack_from("I", connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 232), 156)[0]
+        assert length / segment <= sent < 1.5 * length / segment
+
+
+@pytest.mark.parametrize(("segment", "most"), [(1448, 45 * 1448), (536, 122 * 536), (88, 744 * 88)])
+def test_segments_may_be_small(segment: int, most: int) -> None:
+    """As those of Ethernet are: the most of them that one receive has room for."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as client:
+        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, segment + TIMESTAMPS)
+        client.connect(server.getsockname())
+        with server.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG) == segment
+            assert whole_segments(accepted) == most
 
 
 def test_accepted_sockets_do_not_delay(worker: TcpWorker) -> None:

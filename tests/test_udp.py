@@ -2,8 +2,9 @@
 
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import count
 
 import pytest
 from loopback import (
@@ -22,9 +23,11 @@ from loopback import (
 )
 from served import Served
 
+from echod.batch import Batch
 from echod.core.admission import Drop
 from echod.core.counters import SEND_ERRORS, UdpField
-from echod.udp import MAX_BATCHES_PER_WAKEUP
+from echod.port import Port
+from echod.udp import MAX_BATCHES_PER_WAKEUP, PASSED_OVER, WORTH_ANOTHER_LOOK
 from echod.vector import SLOTS
 
 IP_RECVTTL = 12
@@ -149,6 +152,52 @@ def test_a_full_batch_is_followed_by_another(served: Served, count: int) -> None
             "replied": count,
             "replied_bytes": 3 * count,
         }
+
+
+class Counted(Batch):
+    """A batch that counts the receives, and has the client ask again behind so many answers."""
+
+    looks = 0
+    again: list[Callable[[], object]]
+
+    def receive(self, port: Port) -> int:
+        """Count it."""
+        self.looks += 1
+        return super().receive(port)
+
+    def reply(self, port: Port) -> None:
+        """Let the next question come while this one is answered."""
+        super().reply(port)
+        if self.again:
+            self.again.pop()()
+
+
+def test_behind_few_there_is_another_look_where_the_last_one_paid() -> None:
+    """One look in vain, and the next small batches have none; one that finds something is followed by another."""
+    batch = Counted()
+    batch.again = []
+    with udp_server() as server, udp_client() as client:
+        served = Served(server, batch=batch)
+
+        numbers = count()
+
+        def ask() -> None:
+            deliver(server, client.sendto, b"%d" % next(numbers), at(server))
+
+        def looks(*, again: int = 0, first: int = 1) -> int:
+            before = batch.looks
+            batch.again = [ask] * again
+            for _ in range(first):
+                ask()
+            assert served.turn()["replied"] == served.row[UdpField.RECEIVED]
+            assert len([client.recv(16) for _ in range(first + again)]) == first + again
+            return batch.looks - before
+
+        assert [looks() for _ in range(PASSED_OVER + 2)] == [2, *[1] * PASSED_OVER, 2]
+        assert looks(first=WORTH_ANOTHER_LOOK) == 2
+        for _ in range(PASSED_OVER):
+            looks()
+        assert looks(again=3) == 5
 
 
 def test_a_turn_with_nothing_queued_counts_nothing(served: Served) -> None:

@@ -113,6 +113,8 @@ class Course:
             self.surveys[line.source].sent += 1
         if complaint is not None:
             self._refuse(complaint, payload, line)
+        if line.told:
+            self.hear(line)
 
     def _refuse(self, complaint: Complaint, payload: bytes, line: Line) -> None:
         """Let the probe that could not go be one that was refused by this host."""

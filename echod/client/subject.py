@@ -37,6 +37,10 @@ class Line(Protocol):
     left: int
     """When the kernel passed the last probe on to a device, in ns since 1970; zero where that is not known."""
 
+    @property
+    def told(self) -> bool:
+        """Whether there is something to receive of which no wait will tell."""
+
     def send(self, payload: bytes) -> Complaint | None:
         """Send a probe; return what stands in the way if it could not go."""
 

@@ -33,6 +33,7 @@ class TcpLine:
         """Take what makes a socket. A handshake that takes longer than `timeout`, in ns, is begun anew."""
         self.source = source
         self.port = self.left = 0
+        self.told = False
         self.watch: Watch = lambda _sock, _write: None
         self.forget: Callable[[socket.socket], None] = lambda _sock: None
         self._target = target

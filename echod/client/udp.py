@@ -12,14 +12,12 @@ from typing import Final
 from echod.client.outlet import IP_RECVERR, IPV6_RECVERR, SO_TIMESTAMPING, SO_TIMESTAMPNS, read_stamp, stamp_sends
 from echod.client.target import Target, endpoint
 from echod.core.flight import Arrival, Obstacle
-from echod.core.icmp import THIS_HOST, Complaint, local_error, read_error
+from echod.core.icmp import THIS_HOST, Complaint, is_stamp, local_error, read_error
 
 _CONTROL_BYTES: Final = 512
 _MOST: Final = 65_536
 _BURST: Final = 256
 """Datagrams taken at one go, so that a flood of replies does not hold up the next probe."""
-
-_STAMP: Final = (socket.SOL_SOCKET, SO_TIMESTAMPING)
 
 _TRIES: Final = 3
 """Of one send: the kernel also puts the error of an earlier probe into its way, once for each."""
@@ -56,9 +54,14 @@ class UdpLine:
                     return complaint
             else:
                 if self._stamps:
-                    self._read_errors()  # where the stamp is, too
+                    self._read_errors()  # in the same queue
                 return None
         return local_error(number)
+
+    @property
+    def told(self) -> bool:
+        """Whether a complaint was read along with a stamp, that no wait will tell of."""
+        return bool(self._queued)
 
     def receive(self) -> Iterator[Arrival | Obstacle]:
         """Yield what has come, errors first."""
@@ -100,17 +103,16 @@ class UdpLine:
                 data, control, _, _ = self.sock.recvmsg(_MOST, _CONTROL_BYTES, socket.MSG_ERRQUEUE)
             except OSError:
                 return local
-            stamp = next((value for level, kind, value in control if (level, kind) == _STAMP), None)
-            if stamp is not None:
-                self.left = read_stamp(stamp)
-                continue
-            for _, kind, value in control:
-                if kind == self._errors:
-                    complaint = read_error(value)
-                    if complaint.address == THIS_HOST:
-                        local = complaint
-                    else:
-                        self._queue(complaint, data)
+            told = {(level == socket.SOL_SOCKET, kind): value for level, kind, value in control}
+            error, stamp = told.get((False, self._errors)), told.get((True, SO_TIMESTAMPING))
+            if error is not None and is_stamp(error):
+                self.left = read_stamp(stamp) if stamp is not None else 0
+            elif error is not None:
+                complaint = read_error(error)
+                if complaint.address == THIS_HOST:
+                    local = complaint
+                else:
+                    self._queue(complaint, data)
 
     def _queue(self, complaint: Complaint, data: bytes) -> None:
         self._queued.append(

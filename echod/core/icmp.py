@@ -13,6 +13,8 @@ from typing import Final
 ORIGIN_LOCAL: Final = 1
 ORIGIN_ICMP: Final = 2
 ORIGIN_ICMP6: Final = 3
+ORIGIN_STAMP: Final = 4
+"""SO_EE_ORIGIN_TIMESTAMPING: no error, but when a datagram went."""
 
 _EXTENDED: Final = Struct("=IBBBBII")
 _OFFENDER4: Final = Struct("=HH4s")
@@ -81,6 +83,11 @@ class Complaint:
     reason: str
     address: str = THIS_HOST
     mtu: int = 0
+
+
+def is_stamp(data: bytes) -> bool:
+    """Tell whether the value of such a control message, as `read_error` takes it, is of no error but of a stamp."""
+    return int(_EXTENDED.unpack_from(data)[1]) == ORIGIN_STAMP
 
 
 def read_error(data: bytes) -> Complaint:
