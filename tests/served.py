@@ -71,7 +71,7 @@ class Served:
             sources=1024,
             limit=limit,
             spare=spare,
-            circulation=Circulation(sources=1024, gap=lambda: gap) if loop_breaker else None,
+            circulation=Circulation(sources=1024, gap=lambda: gap, patience=0) if loop_breaker else None,
             self_test=self_test,
         )
         self.loudness = Loudness(lambda: 0.5)

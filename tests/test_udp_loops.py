@@ -41,7 +41,7 @@ def assert_got(client: socket.socket, *payloads: bytes) -> None:
 def seen(served: Served) -> set[int]:
     """Return the marks of all that is remembered."""
     assert served.admission.circulation is not None
-    return {mark for marks in served.admission.circulation._seen.values() for mark in marks}
+    return {mark for peer in served.admission.circulation._seen.values() for mark in peer.marks}
 
 
 def marks(*payloads: bytes) -> set[int]:

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from echod.core.icmp import Complaint, local_error, read_error
+from echod.core.icmp import Complaint, is_stamp, local_error, read_error
 
 
 def extended(origin: int, kind: int, code: int, *, info: int = 0, number: int = 0) -> bytes:
@@ -58,3 +58,10 @@ def test_each_error_has_its_name_and_its_sender(data: bytes, complaint: Complain
 def test_an_errno_of_this_host_has_a_name_too(number: int, reason: str) -> None:
     """Be it only the kernel's own."""
     assert local_error(number) == Complaint(reason=reason)
+
+
+def test_a_stamp_is_no_error() -> None:
+    """What the queue says of when a datagram went is told from what it says of errors, local ones too."""
+    assert is_stamp(extended(4, 1, 0, number=errno.ENOMSG) + NOBODY)
+    for origin in (1, 2, 3):
+        assert not is_stamp(extended(origin, 3, 3) + V4)

@@ -8,16 +8,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from echod.core.loops import PERIOD, REMEMBERED, Circulation
+from echod.core.loops import PATIENCE, PERIOD, REMEMBERED, Circulation
 
 PEER, OTHER = b"peer", b"other"
 SOURCES = 65_536
 
 
-def circulation(*gaps: int, sources: int = SOURCES) -> Circulation:
+def circulation(*gaps: int, sources: int = SOURCES, patience: int = 0) -> Circulation:
     """Make one that looks so many datagrams on from one look to the next, the last of these for ever."""
     each = chain(gaps, repeat(gaps[-1] if gaps else 1))
-    return Circulation(sources=sources, gap=lambda: next(each))
+    return Circulation(sources=sources, gap=lambda: next(each), patience=patience)
 
 
 def by_chance(seed: int) -> Callable[[], int]:
@@ -99,6 +99,30 @@ def test_what_was_seen_before_goes_round() -> None:
     assert [seen.repeats(PEER, b"again") for _ in range(4)] == [False, True, True, True]
 
 
+def test_the_first_looks_at_a_peer_cost_it_nothing() -> None:
+    """Found again it is answered all the same, eight times; from the ninth look on it is not, whatever came between."""
+    seen = Circulation(sources=SOURCES, gap=lambda: 1)
+    assert [seen.repeats(PEER, b"again") for _ in range(12)] == [False] * PATIENCE + [True] * 4
+    assert [seen.repeats(OTHER, b"again") for _ in range(PATIENCE)] == [False] * PATIENCE
+    assert not seen.repeats(OTHER, b"new")
+    assert seen.repeats(OTHER, b"again")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_thousand_equal_datagrams_are_a_test_and_no_loop(seed: int) -> None:
+    """Of two hundred peers that send the same a thousand times none loses one; of 20,000 each loses some."""
+    seen = Circulation(sources=SOURCES, gap=by_chance(seed))
+    lost = {times: [lost_of(seen, b"%d %d" % (times, peer), times) for peer in range(200)] for times in (1000, 20_000)}
+    assert not any(lost[1000])
+    assert all(lost[20_000])
+    assert sum(lost[20_000]) / 200 == pytest.approx(20_000 / PERIOD - PATIENCE, rel=0.1)
+
+
+def lost_of(seen: Circulation, peer: bytes, times: int) -> int:
+    """Let a peer send the same so many times; return how many are not answered."""
+    return sum(seen.repeats(peer, b"same") for _ in hear(seen, times))
+
+
 def test_numbered_datagrams_never_go_round() -> None:
     """A prober that numbers what it sends is never taken for a loop, however long it sends."""
     seen = circulation()
@@ -126,7 +150,7 @@ def looks_until_all_are_dead(circulating: int, gap: Callable[[], int], most: int
 
     Return how often was looked when the last died.
     """
-    seen = Circulation(sources=SOURCES, gap=gap)
+    seen = Circulation(sources=SOURCES, gap=gap, patience=0)
     alive = [b"%d" % number for number in range(circulating)]
     place = 0
     for looks in range(1, most + 1):
@@ -171,7 +195,7 @@ def test_memory_is_bounded() -> None:
         seen.repeats(b"%d" % number, b"x")
         seen.repeats(PEER, b"%d" % number)
     assert len(seen._seen) == 1024 // 64
-    assert max(map(len, seen._seen.values())) == REMEMBERED
+    assert max(len(peer.marks) for peer in seen._seen.values()) == REMEMBERED
 
 
 def test_the_peer_that_was_not_looked_at_for_longest_is_forgotten_first() -> None:
