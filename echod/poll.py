@@ -1,10 +1,11 @@
 """Which descriptors are ready, and whom that concerns.
 
-Owns one epoll instance, a set for poll(2), and a callback for each descriptor in either. Never reads, writes or closes
-a descriptor. Invariant: a descriptor is in one of the two exactly while it has a callback.
+Owns one epoll instance, two sets for poll(2), and a callback for each descriptor. Never reads, writes or closes a
+descriptor. Invariant: a descriptor is waited for exactly while it has a callback.
 
-Who waits in an epoll waits all the time, also while he works: the kernel then tries to wake him for each datagram that
-has left the socket, which costs a twelfth of all that an echo does. Who waits in poll(2) does so while it lasts.
+Who is in an epoll set waits all the time, also while he works: the kernel then tries to wake him for each datagram that
+has left the socket, which costs a twelfth of all that an echo does. Who waits in poll(2) does so while it lasts. So the
+busy are polled; those that others wait on too are in the epoll as well, but only while this process sleeps.
 """
 
 import select
@@ -28,9 +29,12 @@ _FD: Final = itemgetter(0)
 OnReady = Callable[[float], None]
 """Takes the monotonic time, in seconds, of the turn."""
 
+Ready = list[tuple[int, int]]
+"""Descriptors, each with its events."""
+
 
 class Poll:
-    """An epoll instance with callbacks.
+    """Descriptors with callbacks.
 
     With `spin_seconds` a wait that follows one that was shorter than these looks for so long before it sleeps: what
     asks again as soon as it is answered is then heard at once, and nobody pays for a sleep that hardly began.
@@ -39,21 +43,31 @@ class Poll:
     def __init__(self, *, spin_seconds: float = 0.0) -> None:
         """Make an empty one."""
         self._epoll = select.epoll()
-        self._poll = select.poll()
-        self._poll.register(self._epoll.fileno(), READ)
+        self._awake, self._asleep = select.poll(), select.poll()
+        for each in (self._awake, self._asleep):
+            each.register(self._epoll.fileno(), READ)
         self._callbacks: dict[int, OnReady] = {}
         self._busy: set[int] = set()
+        self._shared: list[int] = []
+        """Those of the busy that others wait on too, ..."""
+        self._lent = False
+        """... and whether they are in the epoll, because this process slept."""
         self._spin_seconds = spin_seconds
         self._spins = False
 
     def register(self, fd: int, events: int, on_ready: OnReady, *, busy: bool = False) -> None:
         """Call `on_ready` in each turn that finds `fd` ready for one of these events, or broken.
 
-        `busy` is one, not SHARED, that may send datagrams as fast as they can be sent.
+        `busy` is one, to be read from, that may send datagrams as fast as they can be sent.
         """
         if busy and len(self._busy) < MOST_BUSY:
-            self._poll.register(fd, events)
+            self._take_back()
+            self._awake.register(fd, READ)
             self._busy.add(fd)
+            if events == SHARED:
+                self._shared.append(fd)
+            else:
+                self._asleep.register(fd, READ)
         else:
             self._epoll.register(fd, events)
         self._callbacks[fd] = on_ready
@@ -65,8 +79,13 @@ class Poll:
     def unregister(self, fd: int) -> None:
         """Forget `fd`; to be called before it is closed."""
         if fd in self._busy:
+            self._take_back()
+            self._awake.unregister(fd)
             self._busy.remove(fd)
-            self._poll.unregister(fd)
+            if fd in self._shared:
+                self._shared.remove(fd)
+            else:
+                self._asleep.unregister(fd)
         else:
             self._epoll.unregister(fd)
         del self._callbacks[fd]
@@ -76,36 +95,51 @@ class Poll:
 
         What a callback of this turn unregisters is not called after it.
         """
-        ready = self._look(0.0) if self._spins else []
+        ready = self._look() if self._spins else []
         if not ready:
             ready = self._wait(seconds)
         return filter(None, map(self._callbacks.get, map(_FD, ready)))
 
-    def _wait(self, seconds: float | None) -> list[tuple[int, int]]:
+    def _wait(self, seconds: float | None) -> Ready:
         """Wait, at first without sleeping where the last wait was short; see whether this one was."""
         began = monotonic()
-        ready = []
+        ready: Ready = []
         if self._spins:
             spin = self._spin_seconds if seconds is None else min(self._spin_seconds, seconds)
-            ready = self._spin(began + spin)
+            while not ready and monotonic() < began + spin:
+                ready = self._look()
             seconds = None if seconds is None else seconds - spin
         if not ready:
-            ready = self._look(seconds)
+            ready = self._sleep(seconds)
         self._spins = monotonic() - began < self._spin_seconds
         return ready
 
-    def _spin(self, until: float) -> list[tuple[int, int]]:
-        """Look again and again, without sleeping, until something is ready or the time has come."""
-        while True:
-            ready = self._look(0.0)
-            if ready or monotonic() >= until:
-                return ready
+    def _look(self) -> Ready:
+        """Return what is ready now."""
+        if not self._busy:
+            return self._epoll.poll(0, MAX_EVENTS)
+        self._take_back()
+        return self._with_epoll(self._awake.poll(0))
 
-    def _look(self, seconds: float | None) -> list[tuple[int, int]]:
+    def _sleep(self, seconds: float | None) -> Ready:
         """Return what is ready, at the latest after so many seconds, and up to a millisecond if there are busy ones."""
         if not self._busy:
             return self._epoll.poll(seconds, MAX_EVENTS)
-        ready = self._poll.poll(None if seconds is None else seconds * 1000)
+        if self._shared and not self._lent:
+            self._lent = True
+            for fd in self._shared:
+                self._epoll.register(fd, SHARED)
+        return self._with_epoll(self._asleep.poll(None if seconds is None else seconds * 1000))
+
+    def _take_back(self) -> None:
+        """Be woken for none of the shared: this process is awake."""
+        if self._lent:
+            self._lent = False
+            for fd in self._shared:
+                self._epoll.unregister(fd)
+
+    def _with_epoll(self, ready: Ready) -> Ready:
+        """Put what is ready in the epoll in the place of the epoll itself, which comes first."""
         if ready and ready[0][0] == self._epoll.fileno():
             ready[:1] = self._epoll.poll(0, MAX_EVENTS)
         return ready

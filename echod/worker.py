@@ -219,7 +219,7 @@ class Worker:
         elif command == SERVE:
             self._serving = True
             for echo, shared in self._udp:
-                self._poll.register(echo.port.fd, SHARED if shared else READ, echo.on_readable, busy=not shared)
+                self._poll.register(echo.port.fd, SHARED if shared else READ, echo.on_readable, busy=True)
             for listener in self._tcp:
                 listener.listen()
         else:

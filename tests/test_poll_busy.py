@@ -1,6 +1,7 @@
 """A poll calls back the busy, which poll(2) waits for, and those beside them in the epoll, as one."""
 
 import os
+import select
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -10,7 +11,7 @@ from time import monotonic
 import pytest
 from loopback import DEADLINE_SECONDS, sleeps, wait_until
 
-from echod.poll import MAX_EVENTS, MOST_BUSY, READ, Poll
+from echod.poll import MAX_EVENTS, MOST_BUSY, READ, SHARED, Poll
 
 
 @pytest.fixture
@@ -28,20 +29,34 @@ def turn(poll: Poll, seconds: float | None) -> None:
 
 
 class Ends:
-    """Connected sockets in a poll, each known by its letter: small ones are in the epoll, capitals are busy."""
+    """Connected sockets in a poll, each known by its letter.
+
+    Small ones are in the epoll, capitals are busy, and digits are busy and shared.
+    """
 
     def __init__(self, poll: Poll, stack: ExitStack, letters: str) -> None:
         """Connect and register them, in this order."""
         self._poll = poll
-        self._pairs = {letter: tuple(map(stack.enter_context, socket.socketpair())) for letter in letters}
+        self._stack = stack
+        self._pairs: dict[str, tuple[socket.socket, ...]] = {}
         self._called: list[str] = []
         for letter in letters:
-            self.register(letter)
+            self.more(letter)
 
     def register(self, letter: str) -> None:
         """Have it called back."""
         called: Callable[[float], None] = lambda _: self._called.append(letter)  # noqa: E731 - of this letter
-        self._poll.register(self._pairs[letter][0].fileno(), READ, called, busy=letter.isupper())
+        events = SHARED if letter.isdigit() else READ
+        self._poll.register(self._pairs[letter][0].fileno(), events, called, busy=not letter.islower())
+
+    def more(self, letter: str) -> None:
+        """Connect and register another."""
+        self._pairs[letter] = tuple(map(self._stack.enter_context, socket.socketpair()))
+        self.register(letter)
+
+    def fileno(self, letter: str) -> int:
+        """Return the descriptor of one."""
+        return self._pairs[letter][0].fileno()
 
     def unregister(self, letter: str) -> None:
         """Have it called back no more."""
@@ -68,7 +83,7 @@ def ends(poll: Poll) -> Iterator[Callable[[str], Ends]]:
         yield lambda letters: Ends(poll, stack, letters)
 
 
-@pytest.mark.parametrize("letters", ["A", "Ab", "aB", "AbC", "abAB", "aAbBcC", "cbaCBA"])
+@pytest.mark.parametrize("letters", ["A", "Ab", "aB", "AbC", "abAB", "aAbBcC", "cbaCBA", "1", "1a", "A1", "21", "1aA2"])
 @pytest.mark.parametrize("seconds", [0.0, DEADLINE_SECONDS, None])
 def test_whoever_is_ready_is_called_in_the_same_turn(
     ends: Callable[[str], Ends], letters: str, seconds: float | None
@@ -152,22 +167,23 @@ def test_a_wait_in_which_nothing_comes_ends(ends: Callable[[str], Ends]) -> None
 
 def test_who_is_unregistered_wakes_nobody(ends: Callable[[str], Ends]) -> None:
     """Ready or not, no wait ends for him, also where there are others, and it sleeps."""
-    some = ends("aAbB")
-    for letter in "aA":
+    some = ends("aA1bB2")
+    assert some.called(0.001) == ""
+    for letter in "aA1":
         some.unregister(letter)
-    some.make_ready("aA")
+    some.make_ready("aA1")
     before = sleeps()
     assert some.called(0.001) == ""
     assert sleeps() > before
-    some.make_ready("bB")
-    assert some.called(None) == "Bb"
+    some.make_ready("bB2")
+    assert some.called(None) == "2Bb"
 
 
-@pytest.mark.parametrize("letter", ["a", "A"])
+@pytest.mark.parametrize("letter", ["a", "A", "1"])
 @pytest.mark.parametrize("seconds", [DEADLINE_SECONDS, None])
 def test_a_sleeping_wait_ends_for_either(ends: Callable[[str], Ends], letter: str, seconds: float | None) -> None:
     """Who is asleep, with busy ones and others, is woken by the first that is ready, whichever it is."""
-    some = ends("aA")
+    some = ends("aA1")
     stat = Path(f"/proc/{os.getpid()}/stat")
     before = sleeps()
     child = os.fork()
@@ -187,12 +203,49 @@ def test_a_wait_that_spins_hears_both() -> None:
     with ExitStack() as stack:
         poll = Poll(spin_seconds=DEADLINE_SECONDS)
         stack.callback(poll.close)
-        some = Ends(poll, stack, "aA")
+        some = Ends(poll, stack, "aA1")
         some.make_ready("A")
         assert some.called(None) == "A"
         before = sleeps()
-        for letters in ("a", "A", "Aa"):
+        for letters in ("a", "A", "1", "1Aa"):
             some.make_ready(letters)
             assert poll._spins
             assert some.called(None) == letters
         assert sleeps() == before
+
+
+def in_epoll(poll: Poll) -> set[int]:
+    """Return the descriptors in its epoll set (proc(5)), all of which are there as shared ones."""
+    found = set()
+    for line in Path(f"/proc/self/fdinfo/{poll._epoll.fileno()}").read_text().splitlines():
+        if line.startswith("tfd:"):
+            _, fd, _, events, *_ = line.split()
+            assert int(events, 16) & select.EPOLLEXCLUSIVE
+            found.add(int(fd))
+    return found
+
+
+def test_the_shared_are_in_the_epoll_while_we_sleep_alone() -> None:
+    """So that one arrival wakes one of those who sleep, and nobody is to be woken who is awake."""
+    with ExitStack() as stack:
+        poll = Poll(spin_seconds=0.01)
+        stack.callback(poll.close)
+        some = Ends(poll, stack, "1A")
+        first = some.fileno("1")
+        assert some.called(0.02) == ""
+        assert in_epoll(poll) == {first}
+        some.make_ready("1")
+        assert some.called(None) == "1"  # found at once: so the next wait spins
+        assert in_epoll(poll) == {first}
+        some.make_ready("1")
+        assert some.called(None) == "1"
+        assert in_epoll(poll) == set()
+        assert some.called(0.03) == ""  # spins, then sleeps
+        assert in_epoll(poll) == {first}
+        some.more("2")
+        assert in_epoll(poll) == set()
+        some.make_ready("2")
+        assert some.called(None) == "2"
+        assert in_epoll(poll) == {first, some.fileno("2")}
+        some.unregister("1")
+        assert in_epoll(poll) == set()

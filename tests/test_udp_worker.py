@@ -178,11 +178,12 @@ def test_the_leak_is_what_the_config_says(limits: dict[str, int], least: int, mo
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_socket_of_its_own_is_waited_for_as_a_busy_one(*, shared: bool) -> None:
-    """One that is shared is not: of all who wait for it in an epoll the kernel wakes one alone."""
+def test_a_socket_is_waited_for_as_a_busy_one(*, shared: bool) -> None:
+    """One that is shared is known as such: of all who sleep until it is ready the kernel wakes one alone."""
     with worker(shared=shared) as hands, udp_client() as client:
         hands.tell(SERVE)
-        assert hands.worker._poll._busy == (set() if shared else {hands.server.fileno()})
+        assert hands.worker._poll._busy == {hands.server.fileno()}
+        assert hands.worker._poll._shared == ([hands.server.fileno()] if shared else [])
         deliver(hands.server, client.sendto, b"hello", at(hands.server))
         for on_ready in hands.worker._poll.wait(0.0):
             on_ready(0.0)
