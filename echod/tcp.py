@@ -28,6 +28,7 @@ READ_BYTES: Final = 65_536
 
 MAX_READS_PER_WAKEUP: Final = 4
 """Receives of one connection in one turn of the loop: 256 KiB."""
+_READS: Final = range(MAX_READS_PER_WAKEUP)
 
 ACCEPT_PAUSE_SECONDS: Final = 1.0
 """With no descriptor or memory left to accept with, the backlog waits so long, or until a connection ends."""
@@ -269,21 +270,23 @@ class Connection:
         try:
             if self._held:
                 self._flush(now)
-            elif not self._echo_back(self._echo, now):
-                self._echo.end(self, Close.FINISHED)
+            else:
+                self._echo_back(now)
         except BlockingIOError:
             return
         except OSError:
             self._echo.end(self, Close.RESET)
 
-    def _echo_back(self, echo: TcpEcho, now: float) -> bool:
-        """Echo at most MAX_READS_PER_WAKEUP receives; tell whether the peer may have more to say."""
+    def _echo_back(self, now: float) -> None:
+        """Echo at most MAX_READS_PER_WAKEUP receives; end where the peer has no more to say."""
         self.moved = now
-        sock, buffer, most, row = self.sock, echo.buffer, self._most, echo.row
-        for _ in range(MAX_READS_PER_WAKEUP):
+        sock, most, echo = self.sock, self._most, self._echo
+        buffer, row = echo.buffer, echo.row
+        for _ in _READS:
             received = sock.recv_into(buffer, most)
             if not received:
-                return False
+                echo.end(self, Close.FINISHED)
+                return
             row[_RECEIVED_BYTES] += received
             try:
                 sent = sock.send(buffer[:received])
@@ -292,11 +295,10 @@ class Connection:
             row[_SENT_BYTES] += sent
             if sent < received:
                 self._hold(bytes(buffer[sent:received]), now)
-                return True
+                return
             if received < most:
-                return True
+                return
         self._most = whole_segments(sock)  # the kernel lets them grow while the stream goes on
-        return True
 
     def _hold(self, left: bytes, now: float) -> None:
         """Stop reading until the peer has taken what is due to it."""

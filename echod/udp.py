@@ -18,6 +18,7 @@ from echod.vector import SLOTS
 
 MAX_BATCHES_PER_WAKEUP: Final = 8
 """Batches of one socket in one turn of the loop, so that a flood on it starves no other."""
+_BATCHES: Final = range(MAX_BATCHES_PER_WAKEUP)
 
 WORTH_ANOTHER_LOOK: Final = 16
 """Slots of a batch from which on more has most likely come while it was answered."""
@@ -65,7 +66,7 @@ class UdpEcho:
         """Answer what is queued, at most MAX_BATCHES_PER_WAKEUP batches of it."""
         batch, admission, row, port = self._batch, self._admission, self._row, self.port
         loudness, circulation = self._loudness, admission.circulation
-        for _ in range(MAX_BATCHES_PER_WAKEUP):
+        for _ in _BATCHES:
             slots = batch.receive(port)
             if not slots:
                 self._in_vain = PASSED_OVER
