@@ -43,9 +43,10 @@ class Poll:
     def __init__(self, *, spin_seconds: float = 0.0) -> None:
         """Make an empty one."""
         self._epoll = select.epoll()
+        self._epoll_fd = self._epoll.fileno()
         self._awake, self._asleep = select.poll(), select.poll()
         for each in (self._awake, self._asleep):
-            each.register(self._epoll.fileno(), READ)
+            each.register(self._epoll_fd, READ)
         self._callbacks: dict[int, OnReady] = {}
         self._busy: set[int] = set()
         self._shared: list[int] = []
@@ -140,7 +141,7 @@ class Poll:
 
     def _with_epoll(self, ready: Ready) -> Ready:
         """Put what is ready in the epoll in the place of the epoll itself, which comes first."""
-        if ready and ready[0][0] == self._epoll.fileno():
+        if ready and ready[0][0] == self._epoll_fd:
             ready[:1] = self._epoll.poll(0, MAX_EVENTS)
         return ready
 
