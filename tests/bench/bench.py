@@ -80,7 +80,7 @@ class Bench:
         }[group]()
 
     def _udp(self) -> None:
-        kinds = (YARDSTICKS["udp"], ECHOD, *self._others)
+        kinds = (YARDSTICKS["udp"], ECHOD, *self._others_over("udp"))
         with self._started("udp", kinds) as servers:
             for work in UDP:
                 for server in servers:
@@ -88,15 +88,18 @@ class Bench:
             for server in servers:
                 self._note_footprint(server, YARDSTICKS["udp"].name)
 
+    def _others_over(self, protocol: str) -> list[Kind]:
+        return [kind for kind in self._others if protocol in kind.protocols]
+
     def _tcp(self) -> None:
-        kinds = (YARDSTICKS["tcp"], ECHOD, *(kind for kind in self._others if "tcp" in kind.protocols))
+        kinds = (YARDSTICKS["tcp"], ECHOD, *self._others_over("tcp"))
         with self._started("tcp", kinds) as servers:
             for work in TCP:
                 for server in servers:
                     self._try(work, server, YARDSTICKS["tcp"].name)
 
     def _latency(self) -> None:
-        kinds = (YARDSTICKS["udp"], ECHOD, *self._others)
+        kinds = (YARDSTICKS["udp"], ECHOD, *self._others_over("udp"))
         with self._started("udp", kinds) as servers:
             [most] = run_load(
                 self._directory, CLIENTS, port=servers[0].port, seconds=self._seconds, cpus=self._load_cpus
@@ -153,7 +156,7 @@ class Bench:
 
     def _idle(self) -> None:
         """Let all of them run without traffic, and see who wakes up and what that costs."""
-        kinds = (YARDSTICKS["udp"], ECHOD, echod("echod-64", ports=64), *self._others)
+        kinds = (YARDSTICKS["udp"], ECHOD, echod("echod-64", ports=64), *self._others_over("udp"))
         with self._started("udp", kinds) as servers:
             time.sleep(12)  # what belongs to the start is over: also that echod tells of rates, the last over 10 s
             before = [(wakeups(server.pid), cpu_ns(server.pid)) for server in servers]
