@@ -104,8 +104,7 @@ class Dispatch:
 
     def _is_cut(self, out: Outgoing, message: int) -> bool:
         """Tell whether this is a train that was cut to one datagram: it still asks to be taken apart."""
-        vector = self._vector
-        whole = out.headers_at in (vector.received_at, vector.composed_at, vector.answers_at)
+        whole = out.headers_at in (self._vector.received_at, self._vector.composed_at)
         return whole and out.run(message).start in self._slots.segments
 
     def _fail(self, error: int, datagrams: int) -> None:

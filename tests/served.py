@@ -4,7 +4,7 @@ import socket
 from collections.abc import Callable
 from ipaddress import ip_network
 
-from loopback import at, listener
+from loopback import at, deliver, listener, send_train
 
 from echod.batch import Batch
 from echod.core.admission import Access, Admission, Rules
@@ -28,6 +28,8 @@ from echod.udp import UdpEcho
 LISTENER = listener()
 FEWEST, MOST = (1, 2, 3, 5, 9, 17, 33), (1, 2, 4, 8, 16, 32, 64)
 BATCH = Batch()
+TRAIN = b"aabbccddeeffgghhiij"
+"""Ten datagrams, the last of them short."""
 GAP = 5
 """Datagrams from one look to the next: of most batches some are looked at, and of small ones none."""
 
@@ -95,3 +97,14 @@ class Served:
         assert least <= in_slots <= most
         assert row[UdpField.REPLIED_BYTES] <= row[UdpField.RECEIVED_BYTES]
         return describe(LISTENER, row)
+
+
+def send(served: Served, client: socket.socket, *payloads: bytes) -> None:
+    """Send datagrams, so that all are queued in this order."""
+    for data in payloads:
+        deliver(served.sock, client.sendto, data, served.address)
+
+
+def send_as_train(served: Served, client: socket.socket, data: bytes = TRAIN, segment: int = 2) -> None:
+    """Send datagrams as one train."""
+    deliver(served.sock, send_train, client, data, segment, served.address)

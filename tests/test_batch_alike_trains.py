@@ -198,6 +198,22 @@ def test_sockets_of_both_families_share_one_batch_of_trains(batch: Batch, client
             assert [port.pattern and port.pattern.segment for port, _ in ports] == list(segments)
 
 
+def test_what_trains_leave_behind_in_their_slots_hides_no_pattern(batch: Batch, clients: Clients) -> None:
+    """Of another socket, whose batch is of more slots than the last of trains: it is known at once."""
+    some = clients["127.0.0.1"]
+    with udp_server() as one, udp_server() as other:
+        port, plain = Port(one), Port(other)
+        for _ in range(2):
+            round_trip(batch, plain, some[:3], segment=0)
+        learned(batch, port, some[:5])
+        for _ in range(2):
+            for count in (5, 1):
+                round_trip(batch, port, some[:count])
+            assert batch.receive(port) == 0
+            round_trip(batch, plain, some[:5], segment=0)
+            assert batch._pattern is plain.pattern is not None
+
+
 # -- what must not be answered
 
 

@@ -4,14 +4,11 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from loopback import ANY, assert_nothing_more, at, deliver, send_train, udp_client, udp_server
-from served import GAP, Served, rate_limit
+from loopback import ANY, assert_nothing_more, at, deliver, udp_client, udp_server
+from served import GAP, Served, rate_limit, send, send_as_train
 
 from echod.core.loops import PERIOD
 from echod.vector import SLOTS
-
-TRAIN = b"aabbccddeeffgghhiij"
-"""Ten datagrams, the last of them short."""
 
 
 @pytest.fixture
@@ -19,17 +16,6 @@ def client() -> Iterator[socket.socket]:
     """Open a client on 127.0.0.1."""
     with udp_client() as sock:
         yield sock
-
-
-def send(served: Served, client: socket.socket, *payloads: bytes) -> None:
-    """Send datagrams, so that all are queued in this order."""
-    for data in payloads:
-        deliver(served.sock, client.sendto, data, served.address)
-
-
-def send_as_train(served: Served, client: socket.socket, data: bytes = TRAIN, segment: int = 2) -> None:
-    """Send datagrams as one train."""
-    deliver(served.sock, send_train, client, data, segment, served.address)
 
 
 def assert_got(client: socket.socket, *payloads: bytes) -> None:

@@ -13,17 +13,13 @@ from loopback import (
     inject6,
     needs_root,
     receive_train,
-    send_train,
     udp_client,
     udp_server,
 )
-from served import Served, rate_limit
+from served import TRAIN, Served, rate_limit, send, send_as_train
 
 from echod.core.admission import Drop
 from echod.sockets import UDP_GRO
-
-TRAIN = b"aabbccddeeffgghhiij"
-"""Ten datagrams, the last of them short."""
 
 
 @pytest.fixture
@@ -31,17 +27,6 @@ def client() -> Iterator[socket.socket]:
     """Open a client on 127.0.0.1."""
     with udp_client() as sock:
         yield sock
-
-
-def send(served: Served, client: socket.socket, *payloads: bytes) -> None:
-    """Send datagrams, so that all are queued in this order."""
-    for data in payloads:
-        deliver(served.sock, client.sendto, data, served.address)
-
-
-def send_as_train(served: Served, client: socket.socket, data: bytes = TRAIN, segment: int = 2) -> None:
-    """Send datagrams as one train."""
-    deliver(served.sock, send_train, client, data, segment, served.address)
 
 
 def inject_from(served: Served, source: str, port: int) -> Callable[[], None]:

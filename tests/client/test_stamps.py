@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from time import time_ns
+from time import monotonic_ns, time_ns
 
 import pytest
 from loopback import add_link, at, namespace, needs_root, udp_client, udp_server, wait_until
@@ -88,6 +88,23 @@ def test_what_waits_for_a_neighbour_has_not_gone() -> None:
                 before = time_ns()
                 assert line.send(b"x") is None
                 assert line.left < before
+
+
+def test_a_round_trip_begins_with_the_stamp_and_an_error_is_told_at_once() -> None:
+    """Of the probe that has one; and where the error came along with it, nobody waits for more."""
+    with udp_client() as closed:
+        port = closed.getsockname()[1]
+    options = parse_options([f"127.0.0.1:{port}"])
+    course = Course(resolve(options.wishes[0], None), options, watchers=[])
+    with open_outlet(course.target, options) as sock:
+        line = UdpLine(sock, course.target, 0, stamps=True)
+        course.lines = [line]
+        course.start(monotonic_ns())
+        before = time_ns()
+        course.turn(monotonic_ns())
+        assert course.survey.obstacles["port unreachable", "127.0.0.1"].count == 1
+        (sent,) = course.flight._sent.values()
+        assert before <= sent.stamp < sent.wall == line.left
 
 
 @pytest.mark.parametrize(("words", "asks"), [(["-i", "100us"], True), (["-i", "99us"], False), (["-f"], False)])
