@@ -211,7 +211,8 @@ def add_link(address: str, *, mtu: int = 1500) -> None:
         ip("link", "set", name, "up")
     Path("/proc/sys/net/ipv6/conf/far/disable_ipv6").write_text("1")
     ip("address", "add", address, *(("nodad",) if ":" in address else ("broadcast", "+")), "dev", "near")
-    wait_until(lambda: "state UP" in ip("link", "show", "near"), "the link up")
+    # Both ends: as each comes up the kernel looks at its routes anew, and may lose what is under way.
+    wait_until(lambda: all("state UP" in ip("link", "show", name) for name in ("near", "far")), "the link up")
 
 
 @contextmanager
