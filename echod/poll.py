@@ -1,11 +1,11 @@
 """Which descriptors are ready, and whom that concerns.
 
-Owns one epoll instance, two sets for poll(2), and a callback for each descriptor. Never reads, writes or closes a
+Owns one epoll instance, a set for poll(2), and a callback for each descriptor. Never reads, writes or closes a
 descriptor. Invariant: a descriptor is waited for exactly while it has a callback.
 
 Who is in an epoll set waits all the time, also while he works: the kernel then tries to wake him for each datagram that
-has left the socket, which costs a twelfth of all that an echo does. Who waits in poll(2) does so while it lasts. So the
-busy are polled; those that others wait on too are in the epoll as well, but only while this process sleeps.
+has left the socket, which costs a twelfth of all that an echo does. So the busy are in the epoll while this process
+sleeps; while it is awake it asks poll(2) for them, which waits for nobody.
 """
 
 import select
@@ -22,7 +22,7 @@ SHARED: Final = select.EPOLLIN | select.EPOLLEXCLUSIVE
 MAX_EVENTS: Final = 256
 
 MOST_BUSY: Final = 16
-"""Descriptors for poll(2), which looks at each of them in each call: more are better off in the epoll."""
+"""Descriptors for poll(2), which looks at each of them in each call: more are better off in the epoll for good."""
 
 _FD: Final = itemgetter(0)
 
@@ -44,15 +44,13 @@ class Poll:
         """Make an empty one."""
         self._epoll = select.epoll()
         self._epoll_fd = self._epoll.fileno()
-        self._awake, self._asleep = select.poll(), select.poll()
-        for each in (self._awake, self._asleep):
-            each.register(self._epoll_fd, READ)
+        self._awake = select.poll()
+        self._awake.register(self._epoll_fd, READ)
         self._callbacks: dict[int, OnReady] = {}
-        self._busy: set[int] = set()
-        self._shared: list[int] = []
-        """Those of the busy that others wait on too, ..."""
+        self._busy: dict[int, int] = {}
+        """Descriptors in `_awake`, with the events for the epoll, ..."""
         self._lent = False
-        """... and whether they are in the epoll, because this process slept."""
+        """... and whether they are there now, because this process slept."""
         self._spin_seconds = spin_seconds
         self._spins = False
 
@@ -64,11 +62,7 @@ class Poll:
         if busy and len(self._busy) < MOST_BUSY:
             self._take_back()
             self._awake.register(fd, READ)
-            self._busy.add(fd)
-            if events == SHARED:
-                self._shared.append(fd)
-            else:
-                self._asleep.register(fd, READ)
+            self._busy[fd] = events
         else:
             self._epoll.register(fd, events)
         self._callbacks[fd] = on_ready
@@ -82,11 +76,7 @@ class Poll:
         if fd in self._busy:
             self._take_back()
             self._awake.unregister(fd)
-            self._busy.remove(fd)
-            if fd in self._shared:
-                self._shared.remove(fd)
-            else:
-                self._asleep.unregister(fd)
+            del self._busy[fd]
         else:
             self._epoll.unregister(fd)
         del self._callbacks[fd]
@@ -116,34 +106,32 @@ class Poll:
         return ready
 
     def _look(self) -> Ready:
-        """Return what is ready now."""
+        """Return what is ready now, without being woken for it."""
         if not self._busy:
             return self._epoll.poll(0, MAX_EVENTS)
         self._take_back()
-        return self._with_epoll(self._awake.poll(0))
-
-    def _sleep(self, seconds: float | None) -> Ready:
-        """Return what is ready, at the latest after so many seconds, and up to a millisecond if there are busy ones."""
-        if not self._busy:
-            return self._epoll.poll(seconds, MAX_EVENTS)
-        if self._shared and not self._lent:
-            self._lent = True
-            for fd in self._shared:
-                self._epoll.register(fd, SHARED)
-        return self._with_epoll(self._asleep.poll(None if seconds is None else seconds * 1000))
-
-    def _take_back(self) -> None:
-        """Be woken for none of the shared: this process is awake."""
-        if self._lent:
-            self._lent = False
-            for fd in self._shared:
-                self._epoll.unregister(fd)
-
-    def _with_epoll(self, ready: Ready) -> Ready:
-        """Put what is ready in the epoll in the place of the epoll itself, which comes first."""
-        if ready and ready[0][0] == self._epoll_fd:
+        ready = self._awake.poll(0)
+        if ready and ready[0][0] == self._epoll_fd:  # it comes first
             ready[:1] = self._epoll.poll(0, MAX_EVENTS)
         return ready
+
+    def _sleep(self, seconds: float | None) -> Ready:
+        """Return what is ready, at the latest after so many seconds.
+
+        By epoll_wait(2): of those who wait in poll(2) for an epoll with a SHARED one each is woken.
+        """
+        if self._busy and not self._lent:
+            self._lent = True
+            for fd, events in self._busy.items():
+                self._epoll.register(fd, events)
+        return self._epoll.poll(seconds, MAX_EVENTS)
+
+    def _take_back(self) -> None:
+        """Be woken for none of the busy: this process is awake."""
+        if self._lent:
+            self._lent = False
+            for fd in self._busy:
+                self._epoll.unregister(fd)
 
     def close(self) -> None:
         """Close the epoll instance; the descriptors in it stay as they are."""

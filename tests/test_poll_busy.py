@@ -2,6 +2,7 @@
 
 import os
 import select
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -9,7 +10,7 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
-from loopback import DEADLINE_SECONDS, sleeps, wait_until
+from loopback import DEADLINE_SECONDS, sleeps, udp_client, udp_server, wait_until
 
 from echod.poll import MAX_EVENTS, MOST_BUSY, READ, SHARED, Poll
 
@@ -135,10 +136,12 @@ def test_after_the_last_busy_one_the_others_are_waited_for(poll: Poll, ends: Cal
         assert some.called(None) == "Aa"
 
 
-def test_one_turn_calls_so_many_of_the_epoll_and_the_busy(poll: Poll) -> None:
-    """Of more than can be told at once the rest is called in the next turn, and the busy one in each."""
+def test_one_turn_calls_so_many_of_the_epoll_and_the_busy() -> None:
+    """Of more than can be told at once the rest is called in the next turn; a busy one in each, once we are awake."""
     called: list[int] = []
     with ExitStack() as stack:
+        poll = Poll(spin_seconds=DEADLINE_SECONDS)
+        stack.callback(poll.close)
         read, write = os.pipe()
         stack.callback(os.close, read)
         os.write(write, b"x")
@@ -148,6 +151,8 @@ def test_one_turn_calls_so_many_of_the_epoll_and_the_busy(poll: Poll) -> None:
             copy = os.dup(read)
             stack.callback(os.close, copy)
             poll.register(copy, READ, lambda _, number=number: called.append(number))  # type: ignore[misc]
+        turn(poll, 0.0)
+        assert len(called) == len(set(called)) == MAX_EVENTS
         for _ in range(2):
             called.clear()
             turn(poll, 0.0)
@@ -189,7 +194,7 @@ def test_a_sleeping_wait_ends_for_either(ends: Callable[[str], Ends], letter: st
     child = os.fork()
     if child == 0:
         try:
-            wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "S", "the parent slept")
+            wait_until(lambda: sleeps_now(stat), "the parent slept")
             some.make_ready(letter)
         finally:
             os._exit(0)
@@ -214,38 +219,91 @@ def test_a_wait_that_spins_hears_both() -> None:
         assert sleeps() == before
 
 
-def in_epoll(poll: Poll) -> set[int]:
-    """Return the descriptors in its epoll set (proc(5)), all of which are there as shared ones."""
-    found = set()
+def in_epoll(poll: Poll) -> dict[int, bool]:
+    """Return the descriptors in its epoll set, and whether each is there as a shared one (proc(5))."""
+    found = {}
     for line in Path(f"/proc/self/fdinfo/{poll._epoll.fileno()}").read_text().splitlines():
         if line.startswith("tfd:"):
             _, fd, _, events, *_ = line.split()
-            assert int(events, 16) & select.EPOLLEXCLUSIVE
-            found.add(int(fd))
+            found[int(fd)] = bool(int(events, 16) & select.EPOLLEXCLUSIVE)
     return found
 
 
-def test_the_shared_are_in_the_epoll_while_we_sleep_alone() -> None:
-    """So that one arrival wakes one of those who sleep, and nobody is to be woken who is awake."""
+def test_the_busy_are_in_the_epoll_only_while_we_sleep() -> None:
+    """So nobody is to be woken who is awake, and one arrival at a shared one wakes one of those who sleep."""
     with ExitStack() as stack:
         poll = Poll(spin_seconds=0.01)
         stack.callback(poll.close)
         some = Ends(poll, stack, "1A")
-        first = some.fileno("1")
+        asleep = {some.fileno("1"): True, some.fileno("A"): False}
         assert some.called(0.02) == ""
-        assert in_epoll(poll) == {first}
+        assert in_epoll(poll) == asleep
         some.make_ready("1")
         assert some.called(None) == "1"  # found at once: so the next wait spins
-        assert in_epoll(poll) == {first}
-        some.make_ready("1")
-        assert some.called(None) == "1"
-        assert in_epoll(poll) == set()
+        assert in_epoll(poll) == asleep
+        some.make_ready("1A")
+        assert some.called(None) == "1A"
+        assert in_epoll(poll) == {}
         assert some.called(0.03) == ""  # spins, then sleeps
-        assert in_epoll(poll) == {first}
+        assert in_epoll(poll) == asleep
         some.more("2")
-        assert in_epoll(poll) == set()
+        assert in_epoll(poll) == {}
         some.make_ready("2")
         assert some.called(None) == "2"
-        assert in_epoll(poll) == {first, some.fileno("2")}
+        assert in_epoll(poll) == asleep | {some.fileno("2"): True}
         some.unregister("1")
-        assert in_epoll(poll) == set()
+        assert in_epoll(poll) == {}
+
+
+ARRIVALS = 50
+
+
+def sleeps_now(stat: Path) -> bool:
+    """Tell whether a process sleeps, by its stat (proc(5))."""
+    return stat.read_text().rpartition(")")[2].split()[0] == "S"
+
+
+def serve(sock: socket.socket, tell: int) -> None:
+    """Wait for a shared socket for ever, and tell of each wake-up whether it was in vain."""
+    poll = Poll()
+
+    def on_ready(_now: float) -> None:
+        try:
+            sock.recv(16)
+        except BlockingIOError:
+            os.write(tell, b"v")
+        else:
+            os.write(tell, b"w")
+
+    poll.register(sock.fileno(), SHARED, on_ready, busy=True)
+    while True:
+        turn(poll, None)
+
+
+def test_one_arrival_at_a_shared_socket_wakes_one_of_those_who_sleep() -> None:
+    """Of three who sleep two go on sleeping, but for the few times that two were awake already."""
+    with ExitStack() as stack:
+        server, client = stack.enter_context(udp_server()), stack.enter_context(udp_client())
+        told, tell = os.pipe()
+        stack.callback(os.close, told)
+        children = []
+        for _ in range(3):
+            child = os.fork()
+            if child == 0:
+                try:
+                    serve(server, tell)
+                finally:
+                    os._exit(1)
+            children.append(child)
+            stack.callback(os.waitpid, child, 0)
+            stack.callback(os.kill, child, signal.SIGKILL)
+        os.close(tell)
+        stats = [Path(f"/proc/{child}/stat") for child in children]
+        wakeups = b""
+        for number in range(1, ARRIVALS + 1):
+            wait_until(lambda: all(map(sleeps_now, stats)), "all slept")
+            client.sendto(b"x", server.getsockname())
+            while wakeups.count(b"w") < number:
+                wakeups += os.read(told, 64)
+        assert wakeups.count(b"w") == ARRIVALS
+        assert wakeups.count(b"v") < ARRIVALS // 5

@@ -22,6 +22,7 @@ from echod.core.loudest import unpack_report
 from echod.core.ratelimit import RateLimit
 from echod.core.tally import Report
 from echod.netlink import MAX_OWN
+from echod.poll import READ, SHARED
 from echod.udp import UdpEcho
 from echod.worker import DRAIN, LOUD, OWN, READY, SERVE, Birth, ServedSocket, Worker, _gap, open_channel
 
@@ -182,8 +183,7 @@ def test_a_socket_is_waited_for_as_a_busy_one(*, shared: bool) -> None:
     """One that is shared is known as such: of all who sleep until it is ready the kernel wakes one alone."""
     with worker(shared=shared) as hands, udp_client() as client:
         hands.tell(SERVE)
-        assert hands.worker._poll._busy == {hands.server.fileno()}
-        assert hands.worker._poll._shared == ([hands.server.fileno()] if shared else [])
+        assert hands.worker._poll._busy == {hands.server.fileno(): SHARED if shared else READ}
         deliver(hands.server, client.sendto, b"hello", at(hands.server))
         for on_ready in hands.worker._poll.wait(0.0):
             on_ready(0.0)
