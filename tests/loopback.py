@@ -46,9 +46,9 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0)
 
 
-def sleeps() -> int:
-    """Return how often this thread has gone to sleep of itself (proc(5))."""
-    lines = Path("/proc/thread-self/status").read_text().splitlines()
+def sleeps(process: int | None = None) -> int:
+    """Return how often a process, or this thread, has gone to sleep of itself (proc(5))."""
+    lines = Path(f"/proc/{process or 'thread-self'}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches:"))
 
 
