@@ -89,7 +89,8 @@ class Flight:
     def launch(self, stamp: int, wall: int, clock: int, size: int, source: int = 0) -> int:
         """Remember that the next probe was sent; return its number.
 
-        `stamp` is the time in its payload, `wall` and `clock` the times in ns right before it was handed to the kernel.
+        `stamp` is the time in its payload, `wall` and `clock` the times in ns right before it was handed to the kernel;
+        `wall` is the kernel's own of when it went, where that is known.
         """
         sequence = self.next_sequence
         sent = _Sent(sequence=sequence, size=size, source=source, stamp=stamp, wall=wall, clock=clock)
