@@ -29,7 +29,7 @@ class Fault:
     def __init__(self, pid: int, folder: Path, call: str, error: str, times: int) -> None:
         """Trace the process, and wait until the tracer has it. The trace goes into the folder."""
         self._trace = folder / "trace"
-        # A call that this machine does not have is passed over (?): poll is ppoll on arm64, epoll_wait epoll_pwait.
+        # A call that this machine does not have is passed over (?): epoll_wait is epoll_pwait on arm64.
         names = ",".join(f"?{name}" for name in call.split("/"))
         command = ["strace", "-o", str(self._trace), "-e", f"trace={names}"]
         inject = f"inject={names}:error={error}:when=1..{times}"

@@ -27,7 +27,9 @@ def assert_replaced(service: Service) -> None:
     assert len(daemon.workers()) == len(daemon.log("worker_exited")) == 1
 
 
-@pytest.mark.parametrize(("call", "error"), [*(("recvmmsg", error) for error in FATAL), ("poll/ppoll", "EBADF")])
+@pytest.mark.parametrize(
+    ("call", "error"), [*(("recvmmsg", error) for error in FATAL), ("epoll_wait/epoll_pwait", "EBADF")]
+)
 def test_a_worker_that_can_receive_no_more_is_replaced_and_nothing_is_lost(
     mortal: Service, fault: MakeFault, call: str, error: str
 ) -> None:
@@ -62,7 +64,7 @@ def test_a_worker_that_can_send_no_more_loses_its_batch_alone(mortal: Service, f
 @pytest.mark.parametrize("times", [1, 20])
 def test_an_interrupted_wait_of_the_worker_costs_nothing(service: Service, fault: MakeFault, times: int) -> None:
     """EINTR is no event and no error: the wait goes on for what is left of its time."""
-    with fault(service.worker, "poll/ppoll", "EINTR", times) as interrupted:
+    with fault(service.worker, "epoll_wait/epoll_pwait", "EINTR", times) as interrupted:
         service.assert_served()
         interrupted.wait(times)
     service.assert_unharmed()
