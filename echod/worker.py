@@ -33,7 +33,9 @@ from echod.core.selftest import SelfTest
 from echod.core.tally import Tally
 from echod.poll import READ, SHARED, Poll
 from echod.port import Port
-from echod.tcp import READ_BYTES, TcpEcho, Timeouts
+from echod.ring import Ring
+from echod.streams import READ_BYTES, Means, Timeouts
+from echod.tcp import TcpEcho
 from echod.udp import UdpEcho
 
 READY: Final = b"r"
@@ -168,21 +170,23 @@ class Worker:
             limit_per_source=limits.max_connections_per_source,
             secret=birth.secret,
         )
-        buffer = memoryview(bytearray(READ_BYTES))
-        for each in birth.sockets:
-            if each.listener.protocol is Protocol.TCP:
-                echo = TcpEcho(
+        timeouts = Timeouts(idle=limits.idle_timeout_seconds, stall=limits.stall_timeout_seconds)
+        served = [each for each in birth.sockets if each.listener.protocol is Protocol.TCP]
+        means = Means(buffer=memoryview(bytearray(READ_BYTES)), ring=_ring() if served else None)
+        for each in served:
+            self._tcp.append(
+                TcpEcho(
                     each.sock,
                     poll=self._poll,
-                    buffer=buffer,
+                    means=means,
                     access=self._access,
                     ledger=ledger,
                     row=birth.page.row(birth.slot, each.listener),
                     tally=self._tally(each.listener),
-                    timeouts=Timeouts(idle=limits.idle_timeout_seconds, stall=limits.stall_timeout_seconds),
+                    timeouts=timeouts,
                     test_port=birth.self_test.port if birth.self_test is not None else None,
                 )
-                self._tcp.append(echo)
+            )
 
     def run(self) -> None:
         """Say ready, serve when told to, until drained."""
@@ -237,6 +241,14 @@ class Worker:
             echo.port.sock.close()
         for listener in self._tcp if self._serving else ():
             listener.drain(now, until)
+
+
+def _ring() -> Ring | None:
+    """Return a ring, or None where this host has none to give; connections are then served one by one."""
+    try:
+        return Ring()
+    except OSError:
+        return None
 
 
 def rate_limit(limits: LimitsConfig, memory: memoryview) -> RateLimit:

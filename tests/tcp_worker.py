@@ -13,8 +13,10 @@ from echod.core.counters import Close, CounterPage, TcpField
 from echod.core.listener import Protocol
 from echod.core.tally import Tally
 from echod.poll import Poll
+from echod.ring import Ring
 from echod.sockets import open_socket
-from echod.tcp import READ_BYTES, Connection, TcpEcho, Timeouts
+from echod.streams import READ_BYTES, Connection, Means, Timeouts
+from echod.tcp import TcpEcho
 
 NARROW = 16 * 1024
 """A buffer of the kernel's that is soon full."""
@@ -34,6 +36,7 @@ class TcpWorker:
         send_buffer: int = 0,
         deny: str = "192.0.2.0/24",
         test_port: int | None = None,
+        ring: bool = True,
     ) -> None:
         """Listen; a send buffer, where given, is that of every connection. All are allowed but those of one network."""
         self.server = open_socket(listener(host, protocol=Protocol.TCP), BUFFERS, sibling=False)
@@ -47,17 +50,19 @@ class TcpWorker:
         self.now = 1000.0
         self.poll = Poll()
         self.tally = Tally(0)
+        ledger = ConnectionLedger(page, 0, limit=limit, limit_per_source=limit_per_source, secret=b"secret")
         self.echo = TcpEcho(
             self.server,
             poll=self.poll,
-            buffer=memoryview(bytearray(READ_BYTES)),
+            means=Means(buffer=memoryview(bytearray(READ_BYTES)), ring=Ring() if ring else None),
             access=Access(allow=map(ip_network, ("0.0.0.0/0", "::/0")), deny=[ip_network(deny)]),
-            ledger=ConnectionLedger(page, 0, limit=limit, limit_per_source=limit_per_source, secret=b"secret"),
+            ledger=ledger,
             row=self.row,
             tally=self.tally,
             timeouts=Timeouts(idle=idle, stall=stall),
             test_port=test_port,
         )
+        self.streams = self.echo.streams
         self.echo.listen()
 
     def __enter__(self) -> Self:
@@ -66,7 +71,7 @@ class TcpWorker:
 
     def __exit__(self, *_: object) -> None:
         """Close everything that is open still."""
-        for connection in self.echo._open:
+        for connection in self.streams.open.values():
             connection.sock.close()
         self.server.close()
         self.poll.close()
@@ -74,12 +79,12 @@ class TcpWorker:
     @property
     def reading(self) -> list[Connection]:
         """Return the connections that are read from."""
-        return [connection for connection in self.echo._open if not connection.holds]
+        return [connection for connection in self.streams.open.values() if not connection.held]
 
     @property
     def writing(self) -> list[Connection]:
         """Return the connections to which bytes are due."""
-        return [connection for connection in self.echo._open if connection.holds]
+        return [connection for connection in self.streams.open.values() if connection.held]
 
     def turn(self, seconds: float = 0.0) -> int:
         """Do one turn of the loop; return how many were ready. Asserts what holds after every turn."""
@@ -94,7 +99,7 @@ class TcpWorker:
     def check(self) -> None:
         """Assert that every connection is open or has ended once, and that little is held."""
         assert self.row[TcpField.ACCEPTED] == self.echo.connections + sum(self.row[TcpField.CLOSED :])
-        held = [len(connection._held) for connection in self.writing]
+        held = [len(connection.held) for connection in self.writing]
         assert max(held, default=0) <= READ_BYTES
         if not self.closed():
             assert self.row[TcpField.RECEIVED_BYTES] == self.row[TcpField.SENT_BYTES] + sum(held)

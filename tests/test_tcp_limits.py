@@ -12,7 +12,8 @@ from loopback import tcp_client
 from tcp_worker import NARROW, TcpWorker
 
 from echod.core.counters import TcpField
-from echod.tcp import ACCEPT_PAUSE_SECONDS, MAX_ACCEPTS_PER_WAKEUP, QUIET_SECONDS
+from echod.streams import QUIET_SECONDS
+from echod.tcp import ACCEPT_PAUSE_SECONDS, MAX_ACCEPTS_PER_WAKEUP
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds
 
