@@ -14,19 +14,22 @@ The floors. Imports only go down; modules of one floor do not import each other 
     udp          4  UdpEcho: receive, admit, reply
     client       4  `echod ping`: asks echo servers and says what became of the question; loaded for that alone
     batch        3  a vector of datagrams: what came in, what goes out, trains
-    tcp          3  TcpEcho: accept, echo, half-close, limits
+    tcp          3  TcpEcho: accept, within the limits; drain
     health       3  whether every listener answers, tested by a process of its own
     page         3  the status page and its policy
     books        3  totals, and the log entries made of them
     ownership    2  the addresses of this host, asked for once a second
     announce     2  what the supervisor says of itself: status line, log entries
     arrival      2  what came in with a batch: trains, ways, and what cannot be answered
+    streams      2  the connections of a TCP listener: every byte back, half-close, time
     dispatch     2  messages on their way out, and what becomes of those that the kernel refuses
     holdings     2  the listening sockets that the supervisor holds for life
     selftest     2  a probe through each listener, for whoever asks whether echod serves
     forking      2  a process forked by the supervisor: what it keeps, how it ends
     http         2  a small HTTP server: GET and HEAD, bounded in connections and time
-    vector       1  the memory and the two calls under a batch; the only unsafe module
+    vector       1  the memory and the two calls under a batch of datagrams; unsafe, as no other but the next two is
+    ring         1  one receive from many streams, and one send to them, by io_uring
+    crowd        1  many descriptors looked at together
     sockets      1  open or adopt listening sockets; the only module that binds
     netlink      1  the addresses that are this host's own, as the kernel has them
     port         1  one UDP socket and what was learned about it

@@ -69,12 +69,19 @@ class Ring:
         self._fd = _checked(setup)
         self._enter = ctypes.c_long(self._fd)
         told = _PARAMS.unpack(params)
-        if told[_FEATURES] & _NEEDED != _NEEDED:
-            os.close(self._fd)
-            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-        self._map(told)
-        self._fill()
-        self._try()
+        try:
+            if told[_FEATURES] & _NEEDED != _NEEDED:
+                raise _missing()
+            self._map(told)
+            self._fill()
+            self._try()
+        except OSError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give it back to the kernel, as far as its memory is in use no more."""
+        os.close(self._fd)
 
     def _map(self, told: tuple[int, ...]) -> None:
         """Map what is shared with the kernel, and find its parts (io_uring_setup(2))."""
@@ -117,7 +124,7 @@ class Ring:
         with ours, theirs:
             (result,) = self.receive(memoryview(array("i", [ours.fileno()])))
         if result != -errno.EAGAIN:
-            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+            raise _missing()
 
     def slot(self, index: int) -> memoryview:
         """Return the room of one stream: what it sent lies there until the next receive."""
@@ -159,6 +166,11 @@ class Ring:
         _take(self._completed, first, results[: last - first & 0xFFFFFFFF])
         self._cq_head[0] = last
         return int(done)
+
+
+def _missing() -> OSError:
+    """Return the error of a kernel that has not what is needed."""
+    return OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
 
 def _checked(result: int) -> int:

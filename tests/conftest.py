@@ -43,6 +43,13 @@ def echod(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
         assert "Traceback" not in daemon.stderr
 
 
+@pytest.fixture(params=["alone", "together"])
+def together(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Serve TCP connections one by one, as few are, or together, as many are, however few they be."""
+    if request.param == "together":
+        monkeypatch.setattr("echod.streams.FEWEST_TOGETHER", 1)
+
+
 @pytest.fixture
 def udp_load() -> Iterator[Callable[..., UdpLoad]]:
     """Start a paced load on a port; end it with the test."""

@@ -12,6 +12,8 @@ from tcp_worker import NARROW, TcpWorker
 from echod.core.counters import Close, TcpField
 from echod.streams import MAX_LOOKS_PER_WAKEUP, MAX_READS_PER_LOOK, READ_BYTES, whole_segments
 
+pytestmark = pytest.mark.usefixtures("together")
+
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds
 TIMESTAMPS = 12
 """Bytes of the option in each segment (RFC 7323)."""

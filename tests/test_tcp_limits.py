@@ -15,6 +15,8 @@ from echod.core.counters import TcpField
 from echod.streams import QUIET_SECONDS
 from echod.tcp import ACCEPT_PAUSE_SECONDS, MAX_ACCEPTS_PER_WAKEUP
 
+pytestmark = pytest.mark.usefixtures("together")
+
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds
 
 

@@ -9,6 +9,8 @@ from tcp_worker import TcpWorker
 
 from echod.core.counters import TcpField
 
+pytestmark = pytest.mark.usefixtures("together")
+
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds
 EVERYBODY = {"127.0.0.1": "0.0.0.0/0", "::1": "::/0"}
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 import pytest
-from faults.injection import Fault, needs_strace
+from faults.injection import Fault, needs_strace, stopped
 from faults.service import SERVED, Service
 from running import SECONDS
 
@@ -89,3 +89,34 @@ def test_a_connection_that_cannot_be_waited_on_costs_itself_alone(fresh: Service
     fresh.assert_unharmed()
     gained = fresh.gained("tcp")
     assert gained["accepted"] == sum(number for name, number in gained.items() if name.startswith("closed_"))
+
+
+# -- many at once
+
+MANY = 40
+
+
+@pytest.mark.parametrize("error", ["ENOMEM", "EAGAIN", "EBUSY", "EPERM"])
+@pytest.mark.parametrize("times", [1, 2, 1000])
+def test_connections_that_cannot_be_served_together_are_served_alone(
+    service: Service, fault: MakeFault, error: str, times: int
+) -> None:
+    """Whatever io_uring_enter(2) says, and however often, each gets its bytes back, once."""
+    with ExitStack() as stack:
+        socks = connect(service, stack, MANY)
+        for number, sock in enumerate(socks):
+            assert sock.recv(16) == b"%d" % number
+        with stopped(service.worker):
+            failing = stack.enter_context(fault(service.worker, "io_uring_enter", error, times))
+            for sock in socks:
+                sock.sendall(b"word")
+        for sock in socks:
+            assert sock.recv(16) == b"word"
+        for sock in socks:
+            sock.sendall(b"again")
+            assert sock.recv(16) == b"again"
+            sock.shutdown(socket.SHUT_WR)
+            assert sock.recv(16) == b""
+        assert failing.count() >= 1
+    service.wait_for_gain("tcp", accepted=MANY, closed_finished=MANY)
+    service.assert_unharmed()

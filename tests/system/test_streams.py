@@ -1,0 +1,41 @@
+"""Many TCP connections are served on a real host, whether or not its policy lets echod serve them together."""
+
+import socket
+from contextlib import ExitStack
+
+from system.host import Host
+from system.operating import PORT, TIMEOUT, await_answer, drop_in, systemctl, workers
+
+MANY = 40
+
+
+def rings(host: Host) -> list[str]:
+    """Return what the workers have of io_uring."""
+    links = [host.run(["find", f"/proc/{pid}/fd", "-printf", "%l\n"]).stdout.split() for pid in workers(host)]
+    return [link for each in links for link in each if "io_uring" in link]
+
+
+def serves_many(host: Host) -> bool:
+    """Let many connections say something at once; each must get back its own."""
+    with host.client(), ExitStack() as stack:
+        clients = [
+            stack.enter_context(socket.create_connection((host.address, PORT), timeout=TIMEOUT)) for _ in range(MANY)
+        ]
+        for number, client in enumerate(clients):
+            client.sendall(b"%d" % number)
+        return [client.recv(64) for client in clients] == [b"%d" % number for number in range(MANY)]
+
+
+def test_the_sandbox_lets_them_be_served_together(standing: Host) -> None:
+    """With the units as they are, each worker has what it takes."""
+    assert len(set(workers(standing))) <= len(rings(standing))
+    assert serves_many(standing)
+
+
+def test_a_host_that_forbids_it_serves_them_too(bound: Host) -> None:
+    """Where io_uring is filtered, as in many a container, nothing is amiss."""
+    drop_in(bound, "[Service]\nSystemCallFilter=~io_uring_setup io_uring_enter io_uring_register\n")
+    systemctl(bound, "restart", "echod")
+    await_answer(bound)
+    assert rings(bound) == []
+    assert serves_many(bound)
