@@ -28,7 +28,7 @@ MAX_READS_PER_LOOK: Final = 4
 """Receives of one connection each time that it is looked at: 256 KiB."""
 _READS: Final = range(MAX_READS_PER_LOOK)
 
-FEWEST_TOGETHER: Final = 16
+FEWEST_TOGETHER: Final = 12
 """To serve fewer together costs more than it saves."""
 
 MAX_LOOKS_PER_WAKEUP: Final = 4
