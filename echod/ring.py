@@ -8,6 +8,8 @@ nothing: `Streams` does. The contract:
   there is no thread of the kernel's, and since all is done by this one there is nothing to order (no barriers).
 - The memory never moves and lives as long as the `Ring`; every pointer in it was computed here, once.
 - The first half of the entries receive into the slots, the second half send from the same.
+- The kernel may tell of them in another order than they were given (before Linux 6.3 first of those that failed), so
+  each has the number of its slot.
 """
 
 import ctypes
@@ -94,8 +96,8 @@ class Ring:
             (words[told[part] // 4 :][:1], words[told[part + 1] // 4 :][:1]) for part in (_SQ, _CQ)
         )
         self._order = words[array_at // 4 :][:entries]
-        results = memoryview(self._rings).cast("i")[completions_at // 4 :][: _COMPLETION_WORDS * completions]
-        self._completed = results[2::_COMPLETION_WORDS]
+        told_of = memoryview(self._rings).cast("i")[completions_at // 4 :][: _COMPLETION_WORDS * completions]
+        self._told_slots, self._told_results = told_of[0::_COMPLETION_WORDS], told_of[2::_COMPLETION_WORDS]
 
     def _fill(self) -> None:
         """Write all that stays the same of every entry."""
@@ -107,13 +109,15 @@ class Ring:
             at = index * _ENTRY_WORDS
             octets[4 * at] = _OP_RECV if index < STREAMS else _OP_SEND
             pointers[at // 2 + 2] = payload + index % STREAMS * SLOT_BYTES
-            words[at + 6], words[at + 7] = SLOT_BYTES, _FLAGS
+            words[at + 6], words[at + 7], words[at + 8] = SLOT_BYTES, _FLAGS, index % STREAMS
         half = STREAMS * _ENTRY_WORDS
         self._sources = words[1:half:_ENTRY_WORDS]
         self._targets = words[half + 1 :: _ENTRY_WORDS]
         self._lengths = words[half + 6 :: _ENTRY_WORDS]
         self._receives = memoryview(array("I", range(STREAMS)))
         self._sends = memoryview(array("I", range(STREAMS, 2 * STREAMS)))
+        self._in_order = memoryview(array("i", range(STREAMS)))
+        self._slots = memoryview(array("i", bytes(4 * STREAMS)))
         self._results = memoryview(array("i", bytes(4 * STREAMS)))
         self._again = memoryview(array("i", [-errno.EAGAIN] * STREAMS))
         self._counts = [ctypes.c_long(count) for count in range(STREAMS + 1)]
@@ -157,15 +161,25 @@ class Ring:
         _lay(self._order, begin, entries[:count])
         self._sq_tail[0] = begin + count & 0xFFFFFFFF
         done = _syscall(_ENTER, self._enter, self._counts[count], self._counts[count], _GETEVENTS, _NOTHING, _NOTHING)
-        results = self._results[:count]
         first, last = self._cq_head[0], self._cq_tail[0]
-        if done != count:
+        told = last - first & 0xFFFFFFFF
+        if told != count:
             # Out of memory. What was not begun must not be begun with the next, when nobody means it any more.
             self._sq_tail[0] = self._sq_head[0]
-            results[:] = self._again[:count]
-        _take(self._completed, first, results[: last - first & 0xFFFFFFFF])
+            self._results[:count] = self._again[:count]
+        slots, results = self._slots[:told], self._results[:told]
+        _take(self._told_slots, first, slots)
+        _take(self._told_results, first, results)
         self._cq_head[0] = last
+        if slots != self._in_order[:told]:
+            self._put_in_order(slots.tolist(), results.tolist(), count)
         return int(done)
+
+    def _put_in_order(self, slots: list[int], results: list[int], count: int) -> None:
+        """Give each of so many slots its own result, and those that nothing was told of EAGAIN."""
+        self._results[:count] = self._again[:count]
+        for slot, result in zip(slots, results, strict=True):
+            self._results[slot] = result
 
 
 def _missing() -> OSError:

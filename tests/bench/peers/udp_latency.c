@@ -8,7 +8,8 @@
  *   pace=0       microseconds from one round trip to the next, at least; 0: as soon as the last is over
  *
  * It never sleeps: a client that had to be woken would add its own waking to the server's. The background is paced by
- * the clock and does not wait for replies, so a server that is slower than the rate falls behind, and shows it.
+ * the clock and does not wait for replies, so a server that is slower than the rate falls behind, and shows it. Between
+ * any two of its sends the timed reply is looked for: else, when it is late itself, its own sends would be in the time.
  */
 #define _GNU_SOURCE
 #include "load.h"
@@ -20,7 +21,6 @@ enum {
     OTHERS = 16,
     SLOT = 65536,
     VECTOR = 16,
-    BEHIND = 32,                 /* background datagrams sent at once, at most, when their time has passed */
     PATIENCE = 200 * 1000000,    /* ns after which a datagram is lost */
     SAMPLES_MAX = 1 << 22,
 };
@@ -109,9 +109,10 @@ static void run(double seconds, double rate, int64_t pace)
         }
         if (!gap || now < due)
             continue;
-        for (int i = 0; i < BEHIND && due <= now; i++, due += gap, other++)
-            send_one(1 + other % OTHERS, background_sent++);
+        send_one(1 + other % OTHERS, background_sent++);
         take_background(1 + (other + OTHERS / 2) % OTHERS);
+        due += gap;
+        other++;
     }
 }
 
