@@ -96,8 +96,7 @@ class Ring:
             (words[told[part] // 4 :][:1], words[told[part + 1] // 4 :][:1]) for part in (_SQ, _CQ)
         )
         self._order = words[array_at // 4 :][:entries]
-        told_of = memoryview(self._rings).cast("i")[completions_at // 4 :][: _COMPLETION_WORDS * completions]
-        self._told_slots, self._told_results = told_of[0::_COMPLETION_WORDS], told_of[2::_COMPLETION_WORDS]
+        self._told = memoryview(self._rings).cast("i")[completions_at // 4 :][: _COMPLETION_WORDS * completions]
 
     def _fill(self) -> None:
         """Write all that stays the same of every entry."""
@@ -117,8 +116,9 @@ class Ring:
         self._receives = memoryview(array("I", range(STREAMS)))
         self._sends = memoryview(array("I", range(STREAMS, 2 * STREAMS)))
         self._in_order = memoryview(array("i", range(STREAMS)))
-        self._slots = memoryview(array("i", bytes(4 * STREAMS)))
-        self._results = memoryview(array("i", bytes(4 * STREAMS)))
+        self._completions = memoryview(array("i", bytes(4 * _COMPLETION_WORDS * STREAMS)))
+        self._slots = self._completions[0::_COMPLETION_WORDS]
+        self._results = self._completions[2::_COMPLETION_WORDS]
         self._again = memoryview(array("i", [-errno.EAGAIN] * STREAMS))
         self._counts = [ctypes.c_long(count) for count in range(STREAMS + 1)]
 
@@ -163,22 +163,21 @@ class Ring:
         done = _syscall(_ENTER, self._enter, self._counts[count], self._counts[count], _GETEVENTS, _NOTHING, _NOTHING)
         first, last = self._cq_head[0], self._cq_tail[0]
         told = last - first & 0xFFFFFFFF
+        _take(self._told, first * _COMPLETION_WORDS, self._completions[: told * _COMPLETION_WORDS])
+        self._cq_head[0] = last
         if told != count:
             # Out of memory. What was not begun must not be begun with the next, when nobody means it any more.
             self._sq_tail[0] = self._sq_head[0]
-            self._results[:count] = self._again[:count]
-        slots, results = self._slots[:told], self._results[:told]
-        _take(self._told_slots, first, slots)
-        _take(self._told_results, first, results)
-        self._cq_head[0] = last
-        if slots != self._in_order[:told]:
-            self._put_in_order(slots.tolist(), results.tolist(), count)
+            self._put_in_order(told, count)
+        elif self._slots[:count] != self._in_order[:count]:
+            self._put_in_order(told, count)
         return int(done)
 
-    def _put_in_order(self, slots: list[int], results: list[int], count: int) -> None:
-        """Give each of so many slots its own result, and those that nothing was told of EAGAIN."""
+    def _put_in_order(self, told: int, count: int) -> None:
+        """Give each of so many slots its own result, and EAGAIN to those of which nothing was told."""
+        pairs = list(zip(self._slots[:told].tolist(), self._results[:told].tolist(), strict=True))
         self._results[:count] = self._again[:count]
-        for slot, result in zip(slots, results, strict=True):
+        for slot, result in pairs:
             self._results[slot] = result
 
 

@@ -131,6 +131,23 @@ def test_who_sends_streams_is_served_by_itself(connect: Connect) -> None:
         assert sizes(worker) == [SEVERAL - 1]
 
 
+def test_what_is_behind_urgent_data_comes_back(worker: TcpWorker, connect: Connect) -> None:
+    """A receive stops before urgent data, which is not part of the stream; all that is part of it is echoed."""
+    for count in (1, SEVERAL):
+        clients = connect(worker, count)
+        for client in clients:
+            client.send(b"before")
+            client.send(b"!", socket.MSG_OOB)
+            client.send(b"behind")
+        expected = worker.row[SENT] + count * len(b"beforebehind")
+
+        def complete(expected: int = expected) -> bool:
+            return worker.row[SENT] == expected
+
+        worker.turn_until(complete, "all but the urgent byte")
+        assert {client.recv(64) for client in clients} == {b"beforebehind"}
+
+
 # -- the end
 
 
@@ -153,6 +170,19 @@ def test_some_end_while_others_go_on(worker: TcpWorker, connect: Connect) -> Non
     worker.turn_until(lambda: worker.closed() == {"FINISHED": SEVERAL, "RESET": SEVERAL}, "all of them gone")
     assert {client.recv(16) for client in others} == {b"wordagain"}
     assert worker.echo.connections == SEVERAL
+
+
+def test_an_end_right_behind_the_bytes_is_seen(worker: TcpWorker, connect: Connect) -> None:
+    """Bytes and the end that are there together are told of once: both are taken, whoever else is ready."""
+    for count in (1, SEVERAL):
+        clients = connect(worker, count)
+        for client in clients:
+            client.sendall(b"last words")
+            client.shutdown(socket.SHUT_WR)
+        worker.turn()
+        assert worker.echo.connections == 0
+        assert {client.recv(64) for client in clients} == {b"last words"}
+        assert {client.recv(64) for client in clients} == {b""}
 
 
 def test_many_that_end_at_once_are_each_counted(worker: TcpWorker, connect: Connect) -> None:
