@@ -206,7 +206,7 @@ class Bench:
                 self._directory,
                 work,
                 port=server.port,
-                seconds=self._seconds,
+                seconds=self._seconds * work.length,
                 cpus=cpus or self._load_cpus,
             )
             cpu, machine = cpu_ns(server.pid) - cpu, machine_ns() - machine

@@ -19,6 +19,8 @@ class Work:
     """What echod may cost beside the yardstick, in CPU time of the server; None: no target."""
     loads: int = 1
     """Load processes at once."""
+    length: float = 1.0
+    """Of a run, in those of others."""
 
 
 def _clients(size: int) -> Work:
@@ -94,9 +96,13 @@ LATENCY_MAX = {"p50_us": 1.05, "p99_us": 1.10}
 
 def _streams(connections: int, *, ratio_max: float | None) -> Work:
     meaning = f"{connections} connections, one message of 64 bytes in flight on each"
-    settings = {"connections": connections, "size": 64}
     return Work(
-        name=f"streams-{connections}", meaning=meaning, program="tcp_load", settings=settings, ratio_max=ratio_max
+        name=f"streams-{connections}",
+        meaning=meaning,
+        program="tcp_load",
+        settings={"connections": connections, "size": 64},
+        ratio_max=ratio_max,
+        length=max(1.0, connections / 250),  # to make and end them is not what is measured
     )
 
 
