@@ -54,7 +54,7 @@ The life of a datagram:
 1. `Worker.run` wakes and reads the clock once.
 2. `UdpEcho.on_readable`, at most MAX_BATCHES_PER_WAKEUP batches, so that a flood on one socket starves no other.
 3. `Batch.receive`: one `recvmmsg` into the slots. A slot may hold a train: many datagrams, one header.
-4. `Admission.admits_all`, two looks at all ports and addresses; where they do not tell, `admit_all`, or `admit` each.
+4. `Admission.clears_all`, two looks at all ports and addresses; where they do not tell, `admit_all`, or `admit` each.
    About every 1,024th is compared with those before, lest it goes round: `Circulation`.
 5. `Batch.reply`: one `sendmmsg` from the same bytes, to where they came from, from the address that was asked.
 

@@ -65,7 +65,7 @@ class UdpEcho:
     def on_readable(self, now: float) -> None:
         """Answer what is queued, at most MAX_BATCHES_PER_WAKEUP batches of it."""
         batch, admission, row, port = self._batch, self._admission, self._row, self.port
-        loudness, circulation = self._loudness, admission.circulation
+        loudness, circulation, limited = self._loudness, admission.circulation, admission.limited
         for _ in _BATCHES:
             slots = batch.receive(port)
             if not slots:
@@ -80,9 +80,9 @@ class UdpEcho:
                 loudness.draw(batch.slot_of, batch.peer, datagrams)
             if batch.trains is not None:
                 self._count_trains(batch.trains)
-            if not (batch.whole and admission.admits_all(batch.names, port.peer_length, batch.on_loopback)):
-                admit = self._admit_all if batch.whole and batch.trains is None else self._admit_each
-                admit(now)
+            cleared = batch.whole and admission.clears_all(batch.names, port.peer_length, batch.on_loopback)
+            if limited or not cleared:
+                self._decide(now, cleared=cleared)
             if circulation is not None:
                 circulation.left -= batch.datagrams
                 if circulation.left <= 0:
@@ -108,20 +108,22 @@ class UdpEcho:
                 row[UdpField.TRAIN_DATAGRAMS] += weight * trains
                 row[train_place(weight)] += trains
 
-    def _admit_all(self, now: float) -> None:
-        """Decide on a batch of plain datagrams by its peers."""
+    def _decide(self, now: float, *, cleared: bool) -> None:
+        """Decide what of a batch is answered; with limits also of one that the rules let pass."""
         batch, admission = self._batch, self._admission
         spared = admission.spared
-        refused = admission.admit_all(batch.peers, on_loopback=batch.on_loopback, now=now)
-        if refused:
-            self._refuse_each(refused, now)
+        if not batch.whole or batch.trains is not None:
+            self._admit_each(now)
+        elif cleared:
+            self._refuse_each(admission.charge_all(batch.names, self.port.peer_length, now), now)
+        else:
+            self._refuse_each(admission.admit_all(batch.peers, on_loopback=batch.on_loopback, now=now), now)
         if admission.spared != spared:
             self._row[UdpField.SPARED] += admission.spared - spared
 
     def _admit_each(self, now: float) -> None:
         """Decide slot by slot: on trains, and where one is not whole, not unicast, or came in another way."""
         batch, admission = self._batch, self._admission
-        spared = admission.spared
         for slot, peer in enumerate(batch.peers):
             weight, on_loopback = batch.weight(slot), batch.came_in_on_loopback(slot)
             unicast, truncated = slot not in batch.not_unicast, slot in batch.truncated
@@ -132,8 +134,6 @@ class UdpEcho:
                 self._refuse(slot, drop, weight)
             else:
                 self._charge(slot, peer, now)
-        if admission.spared != spared:
-            self._row[UdpField.SPARED] += admission.spared - spared
 
     def _charge(self, slot: int, peer: bytes, now: float) -> None:
         """Answer as much of a slot as the limits allow."""
@@ -175,6 +175,8 @@ class UdpEcho:
 
     def _refuse_each(self, refused: dict[int, Drop], now: float) -> None:
         """Leave these slots, of one datagram each, unanswered: what they have in common is counted at once."""
+        if not refused:
+            return
         peers, may_be_test = self._batch.peers, self._admission.may_be_test
         if Drop.SOURCE_PORT_OWN in refused.values():
             for slot in [

@@ -66,6 +66,9 @@ PEER4_BYTES: Final = _PEER4.size
 PEER6_BYTES: Final = _PEER6.size
 """Of a `sockaddr`, what tells a peer from any other: of IPv4 without the zeros behind it."""
 
+_SOURCE: Final = {PEER4_BYTES: Struct("4x4s24x"), PEER6_BYTES: Struct("8x8s16x")}
+"""What counts as one source, within a name."""
+
 _PORT_AT: Final = 2
 _ADDRESS_AT: Final = {PEER4_BYTES: 4, PEER6_BYTES: 8}
 """Where port and address begin in a name, by the length of a peer of that family."""
@@ -196,11 +199,6 @@ def _doubtful_octets(compiled: AddressMap[Verdict], bits: int) -> bytes:
     )
 
 
-def _never(_names: bytes, _peer_length: int, _on_loopback: bool) -> bool:  # noqa: FBT001 - as `Rules.clear_all`
-    """Tell so of every batch where each datagram has to be charged."""
-    return False
-
-
 def sources_of(peers: Sequence[bytes]) -> list[bytes]:
     """Return what counts as one source: the IPv4 address, or the /64 of the IPv6 address, which one host may have.
 
@@ -209,6 +207,11 @@ def sources_of(peers: Sequence[bytes]) -> list[bytes]:
     if len(peers[0]) == PEER4_BYTES:
         return [peer[4:8] for peer in peers]
     return [peer[8:16] for peer in peers]
+
+
+def sources_in(names: bytes, peer_length: int) -> list[bytes]:
+    """Return the same of the names of a batch, one each NAME_BYTES, of a family by the length of its peers."""
+    return [source for (source,) in _SOURCE[peer_length].iter_unpack(names)]
 
 
 def address_of(peer: bytes) -> bytes:
@@ -239,8 +242,10 @@ class Admission:
         self._sources = sources
         self._limit = limit
         self._spare = spare
-        self.admits_all = rules.clear_all if limit is None else _never
-        """Tells of the names of a batch whether it may be answered as it is: most may."""
+        self.clears_all = rules.clear_all
+        """Tells of the names of a batch whether the rules let it be answered as it is: most they do."""
+        self.limited = limit is not None
+        """Whether each datagram has to be charged."""
         self.circulation = circulation
         """What is looked at, lest it goes round."""
         self._known: dict[bool, set[bytes]] = {False: set(), True: set()}
@@ -284,6 +289,13 @@ class Admission:
         slots = [slot for slot in range(len(peers)) if slot not in refused] if refused else range(len(peers))
         over = limit.take_each(sources_of([peers[slot] for slot in slots] if refused else peers), now)
         return {slots[index]: Drop.RATE for index in over if not self._spares(1)}
+
+    def charge_all(self, names: bytes, peer_length: int, now: float) -> dict[int, Drop]:
+        """Charge a batch of single datagrams that the rules let pass; return as `admit_all` does."""
+        if self._limit is None:
+            return {}
+        over = self._limit.take_each(sources_in(names, peer_length), now)
+        return {index: Drop.RATE for index in over if not self._spares(1)}
 
     # -- slot by slot: trains, and what is not whole or not unicast
 

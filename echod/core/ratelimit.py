@@ -10,6 +10,7 @@ this process), so nobody can aim at the place of another. Where both are taken, 
 is forgotten: the loudest is never forgiven, a stranger never refused, and an account that is even loses nothing.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -87,6 +88,8 @@ class RateLimit:
 
     def _find_over(self, each: _Allowance, sources: Sequence[bytes], now: float) -> list[int]:
         """Do what `charge` does, in one loop: all the traffic of a daemon with limits passes here."""
+        if 2 * len(set(sources)) <= len(sources):
+            return self._find_over_few(each, sources, now)
         names, even, mask, interval = self._names, self._even, self._mask, each.interval
         latest = now + each.ahead - interval * (1 - _DUST)
         over = []
@@ -103,6 +106,15 @@ class RateLimit:
             else:
                 even[place] = time + interval
         return over
+
+    def _find_over_few(self, each: _Allowance, sources: Sequence[bytes], now: float) -> list[int]:
+        """Do it source by source: fewer than there are datagrams."""
+        over: list[int] = []
+        for source, datagrams in Counter(sources).items():
+            within = each.charge(self._even, self._place(hash(source)), datagrams, now)
+            if within < datagrams:
+                over += [index for index, one in enumerate(sources) if one == source][within:]
+        return sorted(over)
 
     def _take_total(self, datagrams: int, now: float) -> int:
         if self._total is None:

@@ -15,6 +15,7 @@ class Everyone:
     """What `Admission` is to a worker whose traffic is plain datagrams, and no rule behind it."""
 
     spared = 0
+    limited = False
     circulation = None
     """Nothing is looked at."""
 
@@ -24,7 +25,7 @@ class Everyone:
     def set_own_addresses(self, own: Iterable[Network]) -> None:
         """Forget them: nobody is refused for his address."""
 
-    def admits_all(self, *_batch: object, **_arrival: object) -> bool:
+    def clears_all(self, *_batch: object, **_arrival: object) -> bool:
         """Let all pass."""
         return True
 

@@ -1,6 +1,8 @@
 """echod.core.admission: what is remembered of peers; a look over a batch says what a look at each datagram says."""
 
+from collections.abc import Callable
 from ipaddress import ip_address, ip_network
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -134,11 +136,39 @@ def test_loopback_addresses_are_cleared_where_they_are_at_home() -> None:
     assert not clears(rules(), peer("127.0.0.1"))
 
 
-def test_with_a_limit_no_batch_is_answered_as_it_is() -> None:
-    """Each datagram is charged, whoever sent it."""
-    batch = names([peer("10.0.0.1")])
-    assert admission().admits_all(batch, PEER4_BYTES, False)
-    assert not admission(burst=5).admits_all(batch, PEER4_BYTES, False)
+# -- a batch that the rules let pass
+
+
+@pytest.mark.parametrize("make", [lambda host: peer(f"10.0.0.{host}"), lambda host: peer(f"fd00:0:0:{host}::1")])
+def test_with_a_limit_each_datagram_of_a_batch_is_charged(make: Callable[[int], bytes]) -> None:
+    """Whether few sources sent them or each another one, those over the limit are told, the last of each source."""
+    by, now = admission(burst=2), 100.0
+    assert by.limited
+    length = len(make(1))
+    few = [make(1), make(2), make(1), make(1), make(2), make(1)]
+    assert by.clears_all(names(few), length, False)
+    assert by.charge_all(names(few), length, now) == {3: Drop.RATE, 5: Drop.RATE}
+    many = [make(1), make(2), make(3), make(4)]
+    assert by.charge_all(names(many), length, now) == {0: Drop.RATE, 1: Drop.RATE}
+    assert by.charge_all(names(few), length, now) == {0: Drop.RATE, 1: Drop.RATE} | dict.fromkeys(
+        range(2, 6), Drop.RATE
+    )
+
+
+def test_charged_alike_by_name_and_by_peer() -> None:
+    """A batch is charged the same whether the rules cleared it at once or looked at each peer."""
+    random = Random(1)  # noqa: S311 - no secret: the same batches each time
+    one, other = admission(burst=3), admission(burst=3)
+    for now in range(100, 120):
+        batch = [peer(f"10.0.{random.randrange(2)}.{random.randrange(8)}") for _ in range(random.randrange(1, 40))]
+        assert one.charge_all(names(batch), PEER4_BYTES, now) == admit_all(other, batch, now)
+
+
+def test_without_a_limit_nobody_is_charged() -> None:
+    """There is nothing that a datagram could be over."""
+    by = admission()
+    assert not by.limited
+    assert by.charge_all(names([peer("10.0.0.1")] * 64), PEER4_BYTES, 100.0) == {}
 
 
 # -- rate

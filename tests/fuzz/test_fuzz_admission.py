@@ -85,9 +85,12 @@ class Sequence:
             admission.set_own_addresses(map(ip_network, random.choice(OWN)))
         if random.random() < 0.5:
             names = b"".join(each.ljust(NAME_BYTES, b"\0") for each in peers)
-            admitted = peers and admission.admits_all(names, len(peers[0]), on_loopback)
-            refused = admission.admit_all(peers, on_loopback=on_loopback, now=self.now)
-            assert not (admitted and refused)
+            cleared = bool(peers) and admission.clears_all(names, len(peers[0]), on_loopback)
+            if cleared and random.random() < 0.5:
+                refused = admission.charge_all(names, len(peers[0]), self.now)
+            else:
+                refused = admission.admit_all(peers, on_loopback=on_loopback, now=self.now)
+            assert not (cleared and set(refused.values()) - {Drop.RATE})
             assert set(refused) <= set(range(len(peers)))
             assert all(drop in Drop for drop in refused.values())
             weights = [1] * len(peers)
