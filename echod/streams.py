@@ -117,13 +117,12 @@ class Streams:
         """End a connection: what the kernel took still goes out, then FIN."""
         self.row[TcpField.CLOSED + (Close.SELF_TEST if connection.self_test else reason)] += 1
         del self.open[connection.fd], self.moved[connection.fd]
-        self.epoll.unregister(connection.fd)
         with suppress(OSError):
             # What a peer does not take must not stay in the kernel for as long as it says so (tcp(7)).
             patience = int(self._timeouts.stall * 1000)
             connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience)
             connection.sock.shutdown(socket.SHUT_WR)
-        connection.sock.close()
+        connection.sock.close()  # and nothing waits for it any more (epoll(7))
         self._on_end(connection.place)
 
     # -- bytes

@@ -1,6 +1,8 @@
 """A TCP echo for tests: a real listener and a real poll, turned by hand, at a time that the test says."""
 
+import errno
 import socket
+from array import array
 from collections.abc import Callable
 from ipaddress import ip_network
 from typing import Self
@@ -13,7 +15,7 @@ from echod.core.counters import Close, CounterPage, TcpField
 from echod.core.listener import Protocol
 from echod.core.tally import Tally
 from echod.poll import Poll
-from echod.ring import Ring
+from echod.ring import STREAMS, Ring
 from echod.sockets import open_socket
 from echod.streams import READ_BYTES, Connection, Means, Timeouts
 from echod.tcp import TcpEcho
@@ -23,17 +25,29 @@ NARROW = 16 * 1024
 
 
 class WatchedRing(Ring):
-    """A ring that tells how many streams it was asked to receive from, each time."""
+    """A ring that tells what it was asked for, and to which a test can do what may come between."""
 
     def __init__(self) -> None:
         """Nothing was asked yet."""
         self.asked: list[int] = []
+        """How many streams there were to receive from, each time."""
+        self.before_receive: Callable[[], object] = lambda: None
+        self.before_send: Callable[[], object] = lambda: None
+        self.means = STREAMS
+        """For how many it has memory."""
         super().__init__()
 
     def receive(self, descriptors: memoryview) -> memoryview:
         """Receive as ever."""
         self.asked.append(len(descriptors))
-        return super().receive(descriptors)
+        self.before_receive()
+        results = super().receive(descriptors[: self.means])
+        return memoryview(array("i", [*results, *([-errno.EAGAIN] * max(0, len(descriptors) - self.means))]))
+
+    def send(self, lengths: memoryview) -> memoryview:
+        """Send as ever."""
+        self.before_send()
+        return super().send(lengths)
 
 
 class TcpWorker:

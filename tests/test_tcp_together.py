@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from tcp_worker import NARROW, TcpWorker
+from tcp_worker import NARROW, TcpWorker, WatchedRing
 
 from echod.core.counters import TcpField
 from echod.ring import SLOT_BYTES, STREAMS
@@ -193,6 +193,62 @@ def test_many_that_end_at_once_are_each_counted(worker: TcpWorker, connect: Conn
     worker.turn()
     assert worker.closed() == {"FINISHED": SEVERAL}
     assert {client.recv(1) for client in clients} == {b""}
+
+
+# -- what comes between the look and the receive, or between that and the send
+
+
+@pytest.fixture
+def ring() -> Iterator[tuple[TcpWorker, WatchedRing]]:
+    """Serve with a ring that a test can hold."""
+    with TcpWorker() as worker:
+        assert worker.ring is not None
+        worker.ring.asked.clear()
+        yield worker, worker.ring
+
+
+@pytest.mark.parametrize("moment", ["before_receive", "before_send"])
+@pytest.mark.parametrize("end", ["half-close", "reset"])
+def test_an_end_in_between_is_its_own_alone(
+    ring: tuple[TcpWorker, WatchedRing], connect: Connect, moment: str, end: str
+) -> None:
+    """Who ends at that very moment ends as ever, and those beside him lose nothing and are counted right."""
+    worker, held = ring
+    clients = connect(worker, SEVERAL)
+    gone, others = clients[5], clients[:5] + clients[6:]
+    (served,) = [each for each in worker.reading if each.sock.getpeername() == gone.getsockname()]
+
+    def leave() -> None:
+        setattr(held, moment, lambda: None)
+        if moment == "before_receive":
+            served.sock.recv(16)  # so that nothing is left to receive but the end
+        if end == "reset":
+            gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            gone.close()
+        else:
+            gone.shutdown(socket.SHUT_WR)
+
+    setattr(held, moment, leave)
+    for client in clients:
+        client.send(b"word")
+    worker.turn_until(lambda: worker.echo.connections == SEVERAL - 1, "the end of that one")
+    assert held.asked == [SEVERAL]
+    assert worker.closed() == {"RESET" if end == "reset" else "FINISHED": 1}
+    assert {client.recv(16) for client in others} == {b"word"}
+    received = SEVERAL if moment == "before_send" else SEVERAL - 1
+    sent = SEVERAL if (moment, end) == ("before_send", "half-close") else SEVERAL - 1
+    assert (worker.row[RECEIVED], worker.row[SENT]) == (4 * received, 4 * sent)
+
+
+def test_who_could_not_be_received_from_is_asked_again(ring: tuple[TcpWorker, WatchedRing], connect: Connect) -> None:
+    """Where the kernel has not the memory for all, the others are served in the next look."""
+    worker, held = ring
+    clients = connect(worker, SEVERAL)
+    held.means = 3
+    words = [word(number, 64) for number in range(SEVERAL)]
+    exchange(worker, clients, words)
+    assert worker.row[RECEIVED] == worker.row[SENT] == 64 * SEVERAL
+    assert len(held.asked) > 1
 
 
 # -- peers that do not read
