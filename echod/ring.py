@@ -8,7 +8,7 @@ nothing: `Streams` does. The contract:
   there is no thread of the kernel's, and since all is done by this one there is nothing to order (no barriers).
 - The memory never moves and lives as long as the `Ring`; every pointer in it was computed here, once.
 - The first half of the entries receive into the slots, the second half send from the same.
-- The kernel may tell of them in another order than they were given (before Linux 6.3 first of those that failed), so
+- The kernel may tell of them in another order than they were given (of those that failed first, say), so
   each has the number of its slot.
 """
 
