@@ -1,12 +1,12 @@
 """Those that are ready are looked at together, as an epoll has them."""
 
-import os
 import select
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
+from loopback import sleeps
 
 from echod.crowd import Crowd
 
@@ -59,6 +59,33 @@ def test_those_that_are_ready_come_with_their_events(crowd: Crowd, pairs: MakePa
     assert look(crowd) == sorted(expected.items())
     made[4][1].close()
     assert look(crowd) == sorted({**expected, made[4][0].fileno(): select.EPOLLIN | select.EPOLLHUP}.items())
+
+
+def test_what_is_broken_is_told_unasked(crowd: Crowd, pairs: MakePairs) -> None:
+    """An end, and an error, come also to who is registered for nothing, and nothing else does."""
+    made = pairs(3)
+    for ours, theirs in made:
+        crowd.epoll.register(ours.fileno(), 0)
+        theirs.send(b"x")
+    made[1][0].send(b"never read")
+    assert look(crowd) == []
+    for _, theirs in made[:2]:
+        theirs.close()
+    ended, failed = made[0][0].fileno(), made[1][0].fileno()
+    assert look(crowd) == sorted([(ended, select.EPOLLHUP), (failed, select.EPOLLHUP | select.EPOLLERR)])
+
+
+def test_a_look_never_waits(crowd: Crowd, pairs: MakePairs) -> None:
+    """Where nobody is ready the views are empty, at once, whatever the look before found."""
+    ((ours, theirs),) = pairs(1)
+    crowd.epoll.register(ours.fileno(), select.EPOLLIN)
+    theirs.send(b"x")
+    assert look(crowd) == [(ours.fileno(), select.EPOLLIN)]
+    ours.recv(1)
+    before = sleeps()
+    descriptors, events = crowd.look()
+    assert sleeps() == before
+    assert (descriptors.tolist(), events.tolist()) == ([], [])
 
 
 def test_who_is_not_read_comes_again(crowd: Crowd, pairs: MakePairs) -> None:
@@ -115,6 +142,6 @@ def test_another_epoll_sees_whether_one_is_ready(crowd: Crowd, pairs: MakePairs)
 def test_a_look_that_fails_is_an_error() -> None:
     """EBADF, where the epoll is gone, is not taken for nobody being ready."""
     crowd = Crowd(MOST)
-    os.close(crowd.epoll.fileno())
+    crowd.epoll.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
         crowd.look()

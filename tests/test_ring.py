@@ -1,29 +1,39 @@
 """One call receives from many streams, and one sends to them, as recv(2) and send(2) of each would."""
 
 import errno
-import gc
-import json
+import fcntl
 import os
+import select
 import signal
 import socket
 import struct
-import subprocess
 import sys
+import termios
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
-from faults.injection import needs_strace
+from loopback import wait_until
 
 from echod.ring import SLOT_BYTES, STREAMS, Ring
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds
 DECLINED = -errno.EAGAIN
+DEADLINE = 10
 
 Pair = tuple[socket.socket, socket.socket]
 MakePairs = Callable[[int], list[Pair]]
+
+
+@pytest.fixture(autouse=True)
+def deadline() -> Iterator[None]:
+    """Fail a test that waits for ever, as each would where a call of the ring waited for a peer."""
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits for ever"))
+    signal.alarm(DEADLINE)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture
@@ -66,8 +76,27 @@ def word(number: int, length: int) -> bytes:
     return (b"%06d." % number * (length // 7 + 1))[:length]
 
 
+def say(pair: Pair, words: bytes) -> None:
+    """Send to us, and wait until it is there."""
+    ours, theirs = pair
+
+    def pending() -> int:
+        return int.from_bytes(fcntl.ioctl(ours, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+    expected = pending() + len(words)
+    theirs.sendall(words)
+    wait_until(lambda: pending() == expected, "what was sent had come")
+
+
+def has_ended(sock: socket.socket) -> None:
+    """Wait until the kernel knows that a peer is gone."""
+    poll = select.poll()
+    poll.register(sock, select.POLLRDHUP)
+    assert poll.poll(1000 * DEADLINE)
+
+
 def read(sock: socket.socket, length: int) -> bytes:
-    """Read so many bytes, which are there."""
+    """Read so many bytes, which come."""
     return sock.recv(length, socket.MSG_WAITALL)
 
 
@@ -77,8 +106,8 @@ def read(sock: socket.socket, length: int) -> bytes:
 def test_what_each_sent_lies_in_its_own_slot(ring: Ring, pairs: MakePairs) -> None:
     """In the order that was asked for, with its length; who sent nothing holds up nobody."""
     made = pairs(5)
-    for number, (_, theirs) in enumerate(made):
-        theirs.sendall(word(number, 100 * number))
+    for number, pair in enumerate(made):
+        say(pair, word(number, 100 * number))
     asked = [made[index] for index in (3, 0, 4, 1)]
     assert ring.receive(of(asked)).tolist() == [300, DECLINED, 400, 100]
     assert [bytes(ring.slot(place)[:length]) for place, length in ((0, 300), (2, 400), (3, 100))] == [
@@ -93,8 +122,8 @@ def test_what_each_sent_lies_in_its_own_slot(ring: Ring, pairs: MakePairs) -> No
 def test_what_has_no_room_stays_in_the_socket(ring: Ring, pairs: MakePairs, length: int) -> None:
     """A receive takes what a slot holds, and no byte is lost or doubled."""
     made = pairs(3)
-    for number, (_, theirs) in enumerate(made):
-        theirs.sendall(word(number, length))
+    for number, pair in enumerate(made):
+        say(pair, word(number, length))
     got = [b""] * 3
     while any(len(part) < length for part in got):
         received = ring.receive(of(made)).tolist()
@@ -109,11 +138,13 @@ def test_ends_and_errors_are_their_own(ring: Ring, pairs: MakePairs) -> None:
     made[0][1].shutdown(socket.SHUT_WR)
     made[1][1].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
     made[1][1].close()
-    descriptors = of(made)
+    for ours, _ in made[:2]:
+        has_ended(ours)
+    asked = of(made)
     made[2][0].close()
-    for index in (3, 4):
-        made[index][1].sendall(b"here")
-    assert ring.receive(descriptors).tolist() == [0, -errno.ECONNRESET, -errno.EBADF, 4, 4]
+    for pair in made[3:]:
+        say(pair, b"here")
+    assert ring.receive(asked).tolist() == [0, -errno.ECONNRESET, -errno.EBADF, 4, 4]
     assert bytes(ring.slot(3)[:4]) == bytes(ring.slot(4)[:4]) == b"here"
 
 
@@ -122,11 +153,41 @@ def test_nothing_outlives_the_call(ring: Ring, pairs: MakePairs) -> None:
     made = pairs(2)
     ring.slot(0)[:4] = b"????"
     assert ring.receive(of(made)).tolist() == [DECLINED, DECLINED]
-    for _, theirs in made:
-        theirs.sendall(b"late")
+    for pair in made:
+        say(pair, b"late")
     assert made[0][0].recv(16) == b"late"
     assert bytes(ring.slot(0)[:4]) == b"????"
     assert ring.receive(of(made[1:])).tolist() == [4]
+
+
+def test_a_descriptor_is_nobodys_after_the_call(ring: Ring, pairs: MakePairs) -> None:
+    """Closed, it ends for the peer at once, and its number may be that of another connection."""
+    (ours, theirs), other = made = pairs(2)
+    assert ring.receive(of(made)).tolist() == [DECLINED, DECLINED]
+    number = ours.detach()
+    os.close(number)
+    assert theirs.recv(1) == b""
+    with socket.socket(fileno=os.dup2(other[0].fileno(), number)) as again:
+        say(other, b"other")
+        assert ring.receive(of([(again, other[1])])).tolist() == [5]
+    assert bytes(ring.slot(0)[:5]) == b"other"
+
+
+def test_what_came_stays_until_the_next_receive(ring: Ring, pairs: MakePairs) -> None:
+    """However much is sent of it, and whatever comes meanwhile; the results stay until the next call."""
+    made = pairs(2)
+    slots = [ring.slot(place) for place in range(2)]
+    for pair, words in zip(made, (b"first", b"second"), strict=True):
+        say(pair, words)
+    received = ring.receive(of(made))
+    say(made[0], b"third")
+    for _ in range(2):
+        assert received.tolist() == [5, 6]
+        assert ring.send(received).tolist() == [5, 6]
+    assert [read(made[0][1], 10), read(made[1][1], 12)] == [b"firstfirst", b"secondsecond"]
+    assert [bytes(slot[:6]) for slot in slots] == [b"first\0", b"second"]
+    assert ring.receive(of(made)).tolist() == [5, DECLINED]
+    assert [bytes(slot[:6]) for slot in slots] == [b"third\0", b"second"]
 
 
 # -- sending
@@ -135,8 +196,8 @@ def test_nothing_outlives_the_call(ring: Ring, pairs: MakePairs) -> None:
 def test_each_gets_so_many_bytes_of_its_own_slot(ring: Ring, pairs: MakePairs) -> None:
     """To whom nothing is to be sent nothing comes."""
     made = pairs(4)
-    for number, (_, theirs) in enumerate(made):
-        theirs.sendall(word(number, SLOT_BYTES))
+    for number, pair in enumerate(made):
+        say(pair, word(number, SLOT_BYTES))
     assert ring.receive(of(made)).tolist() == [SLOT_BYTES] * 4
     assert ring.send(lengths(1, 0, 4096, SLOT_BYTES)).tolist() == [1, 0, 4096, SLOT_BYTES]
     for number, length in ((0, 1), (2, 4096), (3, SLOT_BYTES)):
@@ -151,8 +212,8 @@ def test_a_peer_that_does_not_read_gets_what_the_kernel_takes(ring: Ring, pairs:
     """A send may be short, and is declined where nothing goes any more; nobody else waits."""
     (stuck, silent), (_, theirs) = made = pairs(2)
     stuck.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    silent.sendall(b"s" * SLOT_BYTES)
-    theirs.sendall(b"t")
+    say(made[0], b"s" * SLOT_BYTES)
+    say(made[1], b"t")
     assert ring.receive(of(made)).tolist() == [SLOT_BYTES, 1]
     said = [0, 0]
     taken = []
@@ -171,7 +232,7 @@ def test_a_peer_that_is_gone_is_an_error_and_no_signal(ring: Ring, pairs: MakePa
     before = signal.signal(signal.SIGPIPE, lambda number, _: raised.append(number))
     try:
         made = pairs(1)
-        made[0][1].sendall(b"word")
+        say(made[0], b"word")
         assert ring.receive(of(made)).tolist() == [4]
         made[0][0].shutdown(socket.SHUT_WR)
         assert ring.send(lengths(4)).tolist() == [-errno.EPIPE]
@@ -189,113 +250,34 @@ def test_rounds_of_any_size_never_mix(ring: Ring, pairs: MakePairs) -> None:
     for number in range(40):
         count = (1, 7, 100, STREAMS - 1, STREAMS)[number % 5]
         asked = made[-count:]
+        for place, pair in enumerate(asked):
+            say(pair, word(1000 * number + place, 1 + (place + number) % 50))
+        received = ring.receive(of(asked))
+        due = [1 + (place + number) % 50 for place in range(count)]
+        assert received.tolist() == due
+        assert ring.send(received).tolist() == due
         for place, (_, theirs) in enumerate(asked):
-            theirs.sendall(word(1000 * number + place, 1 + (place + number) % 50))
-        received = ring.receive(of(asked)).tolist()
-        assert received == [1 + (place + number) % 50 for place in range(count)]
-        assert ring.send(lengths(*received)).tolist() == received
-        for place, (_, theirs) in enumerate(asked):
-            assert theirs.recv(64) == word(1000 * number + place, received[place])
+            assert theirs.recv(64) == word(1000 * number + place, due[place])
 
 
 def test_the_order_in_which_the_kernel_tells_is_of_no_matter(ring: Ring, pairs: MakePairs) -> None:
     """Some tell first of those that failed; here the last is done first, and told of first."""
     made = pairs(STREAMS)
     ring._receives = memoryview(array("I", reversed(range(STREAMS))))
-    for number, (_, theirs) in enumerate(made[:-1]):
-        theirs.sendall(word(number, 1 + number))
+    for number, pair in enumerate(made[:-1]):
+        say(pair, word(number, 1 + number))
     assert ring.receive(of(made)).tolist() == [*range(1, STREAMS), DECLINED]
     assert all(bytes(ring.slot(number)[: 1 + number]) == word(number, 1 + number) for number in range(STREAMS - 1))
 
 
-# -- means
-
-
-def descriptors() -> int:
-    """Return how many this process has."""
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
-def test_it_gives_its_descriptors_back() -> None:
-    """Those of its memory go with the memory."""
-    gc.collect()
-    before = descriptors()
-    made = Ring()
-    assert descriptors() > before
-    made.close()
-    del made
-    gc.collect()
-    assert descriptors() == before
-
-
-SETS_UP = """
-import gc, os
-from echod.ring import Ring
-gc.collect()
-before = len(os.listdir("/proc/self/fd"))
-try:
-    Ring()
-except OSError as error:
-    said = error.errno
-gc.collect()
-assert len(os.listdir("/proc/self/fd")) == before, "a descriptor was left behind"
-print(said)
-"""
-
-GOES_ON = """
-import json, socket
-from array import array
-from echod.ring import Ring
-ring = Ring()
-ours, theirs = socket.socketpair()
-ours.setblocking(False)
-mine, length = memoryview(array("i", [ours.fileno()])), memoryview(array("i", [4]))
-
-def receive():
-    try:
-        return ring.receive(mine)[0]
-    except OSError as error:
-        return -error.errno
-
-theirs.sendall(b"word")
-said = [receive()]
-theirs.sendall(b"more")
-said += [receive(), ring.send(length)[0], receive(), ring.send(length)[0]]
-print(json.dumps(said), theirs.recv(64).decode())
-"""
-
-
-def run_with(inject: str, program: str, folder: Path) -> str:
-    """Run a program with calls that fail as strace(1) is told; return what it printed."""
-    command = ["strace", "-f", "-o", str(folder / "trace"), "-e", f"inject={inject}", sys.executable, "-c", program]
-    repository = Path(__file__).parents[1]
-    surroundings = {**os.environ, "PYTHONPATH": str(repository)}
-    done = subprocess.run(command, cwd=repository, env=surroundings, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-@needs_strace
-@pytest.mark.parametrize("call", ["io_uring_setup", "io_uring_enter"])
-@pytest.mark.parametrize("error", ["ENOSYS", "EPERM", "ENOMEM"])
-def test_a_host_without_it_says_so_and_keeps_nothing(tmp_path: Path, call: str, error: str) -> None:
-    """An old kernel, a policy or a lack of memory is an OSError, and leaves no descriptor behind."""
-    assert run_with(f"{call}:error={error}", SETS_UP, tmp_path) == str(getattr(errno, error))
-
-
-@needs_strace
-@pytest.mark.parametrize(
-    ("failing", "said", "echoed"),
-    [
-        ("99", [4, 4, 4, DECLINED, 4], "moremore"),
-        ("2", [-errno.ENOMEM, 8, 4, DECLINED, 4], "wordword"),
-        ("4", [4, 4, DECLINED, DECLINED, 4], "more"),
-    ],
-    ids=["none", "the first receive", "the first send"],
-)
-def test_what_the_kernel_did_not_begin_is_never_begun(
-    tmp_path: Path, failing: str, said: list[int], echoed: str
-) -> None:
-    """A receive without means is an error and a send is declined; no later call does what they were to do."""
-    told = run_with(f"io_uring_enter:error=ENOMEM:when={failing}", GOES_ON, tmp_path)
-    assert told == f"{json.dumps(said)} {echoed}"
+def test_what_the_kernel_stopped_at_is_left_for_the_next(ring: Ring, pairs: MakePairs) -> None:
+    """It begins none behind an entry that it has no sense for: those are declined, and not begun later."""
+    made = pairs(5)
+    for pair in made:
+        say(pair, b"one")
+    third = 2 * 64  # bytes of an entry, of which the opcode is the first
+    opcode, ring._entries[third] = ring._entries[third], 255
+    assert ring.receive(of(made)).tolist() == [3, 3, -errno.EINVAL, DECLINED, DECLINED]
+    ring._entries[third] = opcode
+    assert ring.receive(of(made[:1])).tolist() == [DECLINED]
+    assert ring.receive(of(made)).tolist() == [DECLINED, DECLINED, 3, 3, 3]
