@@ -1,5 +1,6 @@
 """Fixtures for the tests that start a real echod, and for those of its sockets and batches."""
 
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,6 +15,9 @@ from running import Daemon
 
 from echod.batch import Batch
 from echod.sockets import SO_RCVBUFFORCE
+
+DEADLINE = 10
+"""Seconds."""
 
 # How fast examples are found says how busy the machine is, not whether the code is right.
 settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -41,6 +45,16 @@ def echod(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
         daemon.end()
     for daemon in daemons:
         assert "Traceback" not in daemon.stderr
+
+
+@pytest.fixture
+def deadline() -> Iterator[None]:
+    """Fail a test that waits for ever, as it would where a call that must not wait does."""
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits for ever"))
+    signal.alarm(DEADLINE)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(params=["alone", "together"])

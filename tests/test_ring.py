@@ -19,21 +19,13 @@ from loopback import wait_until
 from echod.ring import SLOT_BYTES, STREAMS, Ring
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds
+pytestmark = pytest.mark.usefixtures("deadline")
+
 DECLINED = -errno.EAGAIN
 DEADLINE = 10
 
 Pair = tuple[socket.socket, socket.socket]
 MakePairs = Callable[[int], list[Pair]]
-
-
-@pytest.fixture(autouse=True)
-def deadline() -> Iterator[None]:
-    """Fail a test that waits for ever, as each would where a call of the ring waited for a peer."""
-    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits for ever"))
-    signal.alarm(DEADLINE)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture

@@ -4,10 +4,8 @@ import errno
 import gc
 import json
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,18 +13,9 @@ from faults.injection import needs_strace
 
 from echod.ring import Ring
 
+pytestmark = pytest.mark.usefixtures("deadline")
+
 DECLINED = -errno.EAGAIN
-DEADLINE = 10
-
-
-@pytest.fixture(autouse=True)
-def deadline() -> Iterator[None]:
-    """Fail a test that waits for ever, as each would where a call of the ring waited for a peer."""
-    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits for ever"))
-    signal.alarm(DEADLINE)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
 
 
 def descriptors() -> int:
