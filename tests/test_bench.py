@@ -46,10 +46,11 @@ def test_a_short_benchmark_has_every_row_and_no_corrupt_reply(tmp_path: Path) ->
     """Each kind of traffic is answered exactly by echod and the C loops; the cost of the rules is there."""
     record = measured(tmp_path, "udp", "latency", "tcp", "rules")
     works = {f"{name}-{size}" for name, size in UDP} | {"footprint"}
-    assert rows(record, "udp") == beside(works, "udp_loop", "echod", "udp_vector")
-    assert rows(record, "latency") == beside(("latency-idle", "latency-loaded"), "udp_loop", "echod", "udp_vector")
+    servers = "udp_loop", "echod", "udp_vector", "least"
+    assert rows(record, "udp") == beside(works, *servers)
+    assert rows(record, "latency") == beside(("latency-idle", "latency-loaded"), *servers)
     streams = ("streams-1", "streams-50", "streams-1000", "messages-1M")
-    assert rows(record, "tcp") == beside(streams, "tcp_epoll", "echod")
+    assert rows(record, "tcp") == beside(streams, "tcp_epoll", "echod", "epoll")
     assert rows(record, "rules") == beside(("clients-64", "strangers"), "bare", "echod", "limited")
     assert record["not_measured"] == []
     for row in record["rows"]:
@@ -72,4 +73,4 @@ def test_the_clients_are_compared(tmp_path: Path) -> None:
 def test_servers_without_traffic_are_looked_at_too(tmp_path: Path) -> None:
     """What wakes up without a client is a row for each server, and one for 64 listeners."""
     record = measured(tmp_path, "idle")
-    assert rows(record, "idle") == beside(("idle",), "udp_loop", "echod", "echod-64", "udp_vector")
+    assert rows(record, "idle") == beside(("idle",), "udp_loop", "echod", "echod-64", "udp_vector", "least")

@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         "--idle-seconds", type=_some_seconds, default=10.0, help="length of the look at idle servers (10)"
     )
     parser.add_argument("--quick", action="store_true", help="one short pair: shows that it works, and no more")
-    parser.add_argument("--no-peers", action="store_true", help="echod and the C loops alone")
+    parser.add_argument("--no-peers", action="store_true", help="echod, the C loops and the least in Python alone")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     parser.add_argument("--chart", type=Path, metavar="FILE.svg", help="draw them there; needs the bench extra")
     parser.add_argument("--check", action="store_true", help="exit 1 if echod misses a target")

@@ -14,7 +14,7 @@ from pathlib import Path
 from .figures import Missing, Run
 from .load import Traffic, run_load, run_ping
 from .process import CannotMeasure, Server, cpu_ns, machine_ns, process_tree, pss_bytes, wakeups
-from .servers import AWAKE, BARE, ECHOD, LIMITED, OTHERS, VECTOR, YARDSTICKS, Kind, echod
+from .servers import AWAKE, BARE, ECHOD, LEAST, LIMITED, OTHERS, VECTOR, YARDSTICKS, Kind, echod
 from .work import (
     BARE_PING,
     CLIENTS,
@@ -52,11 +52,11 @@ class Bench:
     def __init__(
         self, *, directory: Path, seconds: float, idle_seconds: float, others: bool, progress: Callable[[str], None]
     ) -> None:
-        """Take a directory for programs, configs and logs, the length of a single run, and whether peers take part."""
+        """Take a directory for programs, configs and logs, the length of a run, and whether all peers take part."""
         self._directory = directory
         self._seconds = seconds
         self._idle_seconds = idle_seconds
-        self._others: tuple[Kind, ...] = OTHERS if others else (VECTOR,)
+        self._others: tuple[Kind, ...] = (VECTOR, *LEAST.values(), *(OTHERS if others else ()))
         self._progress = progress
         # The load and the server each have a CPU of their own where there are two.
         self._cpus = sorted(os.sched_getaffinity(0))

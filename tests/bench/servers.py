@@ -135,15 +135,24 @@ LIMITED = echod(
 """With both limits, each as high as it goes: all is charged, nothing is refused."""
 
 VECTOR = _c_peer("udp_vector", "udp")
+"""The same two calls as echod's, in C."""
+
+LEAST = {
+    "udp": Kind(
+        name="least",
+        command=lambda at: [sys.executable, str(PEERS / "least_udp.py"), str(at.port)],
+        protocols=("udp",),
+    ),
+    "tcp": _event_loop("epoll", ("tcp",)),
+}
+"""The least that Python can do, without a rule or a count: where a target is missed they show what is in reach."""
 
 OTHERS = (
-    VECTOR,
     _event_loop("asyncio"),
     _event_loop("uvloop"),
     _event_loop("twisted"),
-    _event_loop("epoll", ("tcp",)),
     Kind(name="xinetd", command=_xinetd),
     Kind(name="socat", command=_socat),
     Kind(name="ncat", command=_ncat),
 )
-"""What a user would pick instead, and the C loop that takes a vector."""
+"""What a user would pick instead."""

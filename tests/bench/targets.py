@@ -7,7 +7,7 @@ has not is no miss of a target but a row without figures, and named as such.
 from collections.abc import Iterator, Sequence
 
 from .figures import Row
-from .servers import BARE, ECHOD, YARDSTICKS
+from .servers import BARE, ECHOD, LEAST, YARDSTICKS
 from .work import BARE_PING, ECHOD_PING, FLOOD, LATENCY_IDLE, LATENCY_LOADED, LATENCY_MAX, ROUND_TRIP, TCP, UDP
 
 PSS_MIB_MAX = 40.0
@@ -36,22 +36,24 @@ LOSS_MAX = 0.01
 
 def missed(rows: Sequence[Row]) -> list[str]:
     """Name every target that echod's median misses in these rows."""
-    found = [text for row in rows if row.server == ECHOD.name for text in _missed_by(row)]
+    found = [text for row in rows if row.server == ECHOD.name for text in _missed_by(row, rows)]
     found += [text for row in rows if row.group == "rules" for text in _missed_by_rules(row, rows)]
     found += [text for row in rows if row.group == "idle" for text in _missed_idle(row)]
     found += _missed_by_ping([row for row in rows if row.group == "ping"])
     return found + list(_peers_ahead(rows))
 
 
-def _missed_by(row: Row) -> Iterator[str]:
+def _missed_by(row: Row, rows: Sequence[Row]) -> Iterator[str]:
     bounds = {work.name: work.ratio_max for work in (*UDP, *TCP)}
     bound = bounds.get(row.work) if row.group in ("udp", "tcp") else None
     if bound is not None and "cpu_us" in row.ratios and row.ratios["cpu_us"].median > bound:
-        yield f"{row.work}: {row.ratios['cpu_us'].median:.3f} of {row.yardstick}'s CPU time > {bound:.2f}"
+        reached = f"{row.ratios['cpu_us'].median:.3f} of {row.yardstick}'s CPU time > {bound:.2f}"
+        yield f"{row.work}: {reached}{_in_reach(row, 'cpu_us', rows)}"
     if row.work in (LATENCY_IDLE.name, LATENCY_LOADED.name):
         for name, most in LATENCY_MAX.items():
             if name in row.ratios and row.ratios[name].median > most:
-                yield f"{row.work}, {name[:-3]}: {row.ratios[name].median:.3f} of {row.yardstick}'s > {most:.2f}"
+                reached = f"{row.ratios[name].median:.3f} of {row.yardstick}'s > {most:.2f}"
+                yield f"{row.work}, {name[:-3]}: {reached}{_in_reach(row, name, rows)}"
     if row.corrupt:
         yield f"{row.group}, {row.work}: {row.corrupt} corrupt replies"
     if row.refused and row.group == "tcp":
@@ -62,6 +64,13 @@ def _missed_by(row: Row) -> Iterator[str]:
             yield f"memory: {pss:.1f} MiB > {PSS_MIB_MAX:.0f} MiB"
         if ready > READY_SECONDS_MAX:
             yield f"start to first reply: {ready:.2f} s > {READY_SECONDS_MAX} s"
+
+
+def _in_reach(row: Row, metric: str, rows: Sequence[Row]) -> str:
+    """Say what the least that Python can do reaches where this row misses its target."""
+    least = {kind.name for kind in LEAST.values()}
+    found = [one for one in rows if (one.group, one.work) == (row.group, row.work) and one.server in least]
+    return "".join(f"; the least in Python: {one.ratios[metric].median:.3f}" for one in found if metric in one.ratios)
 
 
 def _missed_by_rules(row: Row, rows: Sequence[Row]) -> Iterator[str]:
@@ -102,10 +111,14 @@ def _missed_by_ping(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _peers_ahead(rows: Sequence[Row]) -> Iterator[str]:
-    """Name who takes less CPU time than echod in a row of UDP; the yardstick has its own bounds."""
+    """Name who takes less CPU time than echod in a row of UDP; the yardstick has its own bounds.
+
+    The least in Python is no peer: nobody would serve with it.
+    """
     ours = {row.work: row for row in rows if row.group == "udp" and row.server == ECHOD.name and "cpu_us" in row.ratios}
+    no_peers = {ECHOD.name, YARDSTICKS["udp"].name, LEAST["udp"].name}
     for row in rows:
-        stands = row.group == "udp" and row.work in ours and row.server not in (ECHOD.name, YARDSTICKS["udp"].name)
+        stands = row.group == "udp" and row.work in ours and row.server not in no_peers
         if not stands or "cpu_us" not in row.ratios or row.corrupt or row.loss > LOSS_MAX:
             continue
         theirs, mine = row.ratios["cpu_us"].median, ours[row.work].ratios["cpu_us"].median
