@@ -21,7 +21,7 @@ The floors. Imports only go down; modules of one floor do not import each other 
     ownership    2  the addresses of this host, asked for once a second
     announce     2  what the supervisor says of itself: status line, log entries
     arrival      2  what came in with a batch: trains, ways, and what cannot be answered
-    streams      2  the connections of a TCP listener: every byte back, half-close, time
+    streams      2  the connections of a TCP listener: who is ready, who goes first, time
     dispatch     2  messages on their way out, and what becomes of those that the kernel refuses
     holdings     2  the listening sockets that the supervisor holds for life
     selftest     2  a probe through each listener, for whoever asks whether echod serves
@@ -30,6 +30,7 @@ The floors. Imports only go down; modules of one floor do not import each other 
     vector       1  the memory and the two calls under a batch of datagrams; unsafe, as no other but the next two is
     ring         1  one receive from many streams, and one send to them, by io_uring
     crowd        1  many descriptors looked at together
+    connection   1  one TCP connection: every byte back, half-close
     sockets      1  open or adopt listening sockets; the only module that binds
     netlink      1  the addresses that are this host's own, as the kernel has them
     port         1  one UDP socket and what was learned about it

@@ -20,6 +20,7 @@ from typing import Final
 from setproctitle import setproctitle
 
 from echod.batch import Batch
+from echod.connection import READ_BYTES
 from echod.core.addresses import Network, unpack_networks
 from echod.core.admission import Access, Admission, Rules
 from echod.core.config import Config, LimitsConfig
@@ -34,7 +35,7 @@ from echod.core.tally import Tally
 from echod.poll import READ, SHARED, Poll
 from echod.port import Port
 from echod.ring import Ring
-from echod.streams import READ_BYTES, Means, Timeouts
+from echod.streams import Means, Timeouts
 from echod.tcp import TcpEcho
 from echod.udp import UdpEcho
 

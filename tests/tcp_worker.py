@@ -9,6 +9,7 @@ from typing import Self
 
 from loopback import BUFFERS, listener, tcp_client, wait_until
 
+from echod.connection import READ_BYTES, Connection
 from echod.core.admission import Access
 from echod.core.connections import ConnectionLedger
 from echod.core.counters import Close, CounterPage, TcpField
@@ -17,7 +18,7 @@ from echod.core.tally import Tally
 from echod.poll import Poll
 from echod.ring import STREAMS, Ring
 from echod.sockets import open_socket
-from echod.streams import READ_BYTES, Connection, Means, Timeouts
+from echod.streams import Means, Timeouts
 from echod.tcp import TcpEcho
 
 NARROW = 16 * 1024

@@ -40,6 +40,7 @@ FLOORS = {
     "streams": 2,
     "ring": 1,
     "crowd": 1,
+    "connection": 1,
     "books": 3,
     "observer": 4,
     "client": 4,

@@ -9,8 +9,9 @@ import pytest
 from loopback import tcp_client
 from tcp_worker import NARROW, TcpWorker
 
+from echod.connection import MAX_READS_PER_LOOK, READ_BYTES, whole_segments
 from echod.core.counters import Close, TcpField
-from echod.streams import MAX_LOOKS_PER_WAKEUP, MAX_READS_PER_LOOK, READ_BYTES, whole_segments
+from echod.streams import MAX_LOOKS_PER_WAKEUP
 
 pytestmark = pytest.mark.usefixtures("together")
 

@@ -8,9 +8,10 @@ from contextlib import ExitStack
 import pytest
 from tcp_worker import NARROW, TcpWorker, WatchedRing
 
+from echod.connection import READ_BYTES
 from echod.core.counters import TcpField
 from echod.ring import SLOT_BYTES, STREAMS
-from echod.streams import FEWEST_TOGETHER, READ_BYTES
+from echod.streams import FEWEST_TOGETHER
 
 RECEIVED, SENT = TcpField.RECEIVED_BYTES, TcpField.SENT_BYTES
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds
