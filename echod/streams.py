@@ -29,7 +29,7 @@ _LOOKS: Final = range(MAX_LOOKS_PER_WAKEUP)
 
 ENOUGH_BYTES: Final = 1 << 20
 """Received in one turn of the loop: from then on who is ready waits for the next, behind all else that this worker
-serves. A millisecond's work or less."""
+serves. A millisecond's work or less. (The kernel would tell first of those that were served and have more already.)"""
 
 PASSED_OVER: Final = 8
 """Few that are ready, after a look in vain, with no other look behind them: see udp.py."""
@@ -93,9 +93,8 @@ class Streams:
         self._in_vain = 0
         self._enough = 0
         """What the row says received when this turn has brought enough."""
-        self._put_off: list[Connection] = []
-        self._served: list[Connection] = []
-        """Who is to be asked for again: who was not served for want of time, and who may have more."""
+        self._put_off: dict[int, int] = {}
+        """Who was told of then, with the events of each: the next turn begins with these, by descriptor."""
         self._timeouts = timeouts
         self._on_end = on_end
         self._look_at = inf
@@ -114,6 +113,7 @@ class Streams:
         """End a connection: what the kernel took still goes out, then FIN."""
         self._row[TcpField.CLOSED + (Close.SELF_TEST if connection.self_test else reason)] += 1
         del self.open[connection.fd], self.moved[connection.fd]
+        self._put_off.pop(connection.fd, None)
         if not connection.finished:
             with suppress(OSError):
                 connection.finish(self._timeouts.stall)
@@ -124,8 +124,18 @@ class Streams:
 
     def on_readable(self, now: float) -> None:
         """Serve those that are ready, until that is enough."""
-        row = self._row
-        self._enough = row[_RECEIVED_BYTES] + ENOUGH_BYTES
+        self._enough = self._row[_RECEIVED_BYTES] + ENOUGH_BYTES
+        if self._put_off:
+            waiting, self._put_off = self._put_off, {}
+            self._serve_each(waiting.items(), now)
+        if not self._put_off:
+            self._serve_ready(now)
+        if self._put_off:
+            # So that the next turn comes at once.
+            self._wait(self.open[next(iter(self._put_off))])
+
+    def _serve_ready(self, now: float) -> None:
+        """Serve those of whom the kernel tells."""
         for _ in _LOOKS:
             descriptors, events = self._crowd.look()
             ready = len(events)
@@ -134,9 +144,7 @@ class Streams:
                 return
             if ready < FEWEST_TOGETHER or not self._serve_together(descriptors, events, now):
                 self._serve_each(zip(descriptors.tolist(), events.tolist(), strict=True), now)
-            if self._put_off or self._served:
-                self._ask_again()
-            if row[_RECEIVED_BYTES] >= self._enough:
+            if self._row[_RECEIVED_BYTES] >= self._enough:
                 return
             if ready < FEWEST_TOGETHER and self._in_vain:
                 self._in_vain -= 1
@@ -148,7 +156,7 @@ class Streams:
         for fd, event in pairs:
             connection = connections[fd]
             if row[_RECEIVED_BYTES] >= enough and not connection.held:
-                self._put_off.append(connection)
+                self._put_off[fd] = self._put_off.get(fd, 0) | event
                 continue
             after = connection.on_ready(event, buffer, row)
             if after is not None:
@@ -172,7 +180,7 @@ class Streams:
         elif after is After.SENT_ALL:
             self._finish(connection)
         else:
-            self._served.append(connection)
+            self._wait(connection)
 
     def _finish(self, connection: Connection) -> None:
         """End a connection whose peer has no more to say; as long as it has to take what is due, it stays."""
@@ -187,13 +195,6 @@ class Streams:
     def _wait(self, connection: Connection) -> None:
         """Wait for what is to be read, also where it was told of before."""
         self.epoll.modify(connection.fd, (_ALONE if connection.streaming else _TOGETHER) | _ONCE)
-
-    def _ask_again(self) -> None:
-        """Ask for those that have to be asked for, first for who was put off: the kernel will tell in this order."""
-        for connection in self._put_off + self._served:
-            self._wait(connection)
-        self._put_off.clear()
-        self._served.clear()
 
     def _serve_together(self, descriptors: memoryview, events: memoryview, now: float) -> bool:
         """Serve all of these; return whether it was done."""

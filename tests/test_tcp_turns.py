@@ -1,0 +1,102 @@
+"""Streams have their turns: none takes the worker's time from the others, and all get the same."""
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+from tcp_worker import TcpWorker
+
+from echod.connection import MAX_READS_PER_LOOK, READ_BYTES
+from echod.core.counters import TcpField
+from echod.ring import SLOT_BYTES
+from echod.streams import ENOUGH_BYTES, FEWEST_TOGETHER
+
+RECEIVED = TcpField.RECEIVED_BYTES
+OF_ONE = MAX_READS_PER_LOOK * READ_BYTES
+
+Connect = Callable[[TcpWorker, int], list[socket.socket]]
+
+
+@pytest.fixture(params=["with a ring", "without"])
+def worker(request: pytest.FixtureRequest) -> Iterator[TcpWorker]:
+    """Serve with generous limits, on a host that has a ring and on one that has none."""
+    with TcpWorker(without_ring=request.param == "without") as worker:
+        yield worker
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """Make clients that do not wait: `connect(worker, count)`; they are closed at the end."""
+    with ExitStack() as stack:
+
+        def connect(worker: TcpWorker, count: int) -> list[socket.socket]:
+            clients = [stack.enter_context(worker.connect()) for _ in range(count)]
+            for client in clients:
+                client.setblocking(False)
+            return clients
+
+        yield connect
+
+
+def push(client: socket.socket) -> None:
+    """Send as much as the kernel takes."""
+    try:
+        while client.send(bytes(READ_BYTES)):
+            pass
+    except BlockingIOError:
+        return
+
+
+def pull(client: socket.socket) -> int:
+    """Take what there is; return how many bytes."""
+    taken = 0
+    try:
+        while got := len(client.recv(OF_ONE)):
+            taken += got
+    except BlockingIOError:
+        pass
+    return taken
+
+
+@pytest.mark.parametrize("count", [FEWEST_TOGETHER - 2, 4 * FEWEST_TOGETHER])
+def test_a_turn_ends_when_it_has_brought_enough(worker: TcpWorker, connect: Connect, count: int) -> None:
+    """However many send however much: the rest waits, so that a datagram has to wait no longer than that takes."""
+    clients = connect(worker, count)
+    for _ in range(8):
+        for client in clients:
+            push(client)
+        before = worker.row[RECEIVED]
+        assert worker.turn() == 1
+        moved = worker.row[RECEIVED] - before
+        assert 0 < moved < ENOUGH_BYTES + OF_ONE + count * SLOT_BYTES
+        for client in clients:
+            pull(client)
+
+
+def test_the_rest_comes_in_the_next_turn(worker: TcpWorker, connect: Connect) -> None:
+    """Nobody has to send again to be served."""
+    clients = connect(worker, 4 * FEWEST_TOGETHER)
+    for client in clients:
+        client.send(bytes(READ_BYTES))
+    taken = [0] * len(clients)
+
+    def all_came_back() -> bool:
+        taken[:] = [before + pull(client) for before, client in zip(taken, clients, strict=True)]
+        return sum(taken) == worker.row[RECEIVED] == len(clients) * READ_BYTES
+
+    worker.turn_until(all_came_back, "all that was sent")
+    assert set(taken) == {READ_BYTES}
+
+
+@pytest.mark.parametrize("count", [FEWEST_TOGETHER - 2, 4 * FEWEST_TOGETHER])
+def test_who_was_put_off_comes_first(worker: TcpWorker, connect: Connect, count: int) -> None:
+    """Where all send without end each is served as often as any other: the first no more than the last."""
+    clients, turns = connect(worker, count), 20 * count
+    served = [0] * count
+    for _ in range(turns):
+        for client in clients:
+            push(client)
+        worker.turn()
+        served = [before + (pull(client) > 0) for before, client in zip(served, clients, strict=True)]
+    assert min(served) > max(served) / 4, served
