@@ -19,10 +19,18 @@ from echod.vector import (
     Layout,
     Span,
     Vector,
+    constant,
 )
 
 LOOPBACK_IFINDEX: Final = 1
 """Of `lo`, in every network namespace (include/net/flow.h)."""
+
+_SEGMENT_LENGTHS: Final = constant("I", SEGMENT_CMSG_LENGTH)
+_SEGMENT_TYPES: Final = constant("I", UDP_SEGMENT)
+
+_LINK_LOCAL: Final = 0x80FE
+_LINK_LOCAL_MASK: Final = 0xC0FF
+"""Of an IPv6 address, fe80::/10 (RFC 4291, 2.5.6): in the first word as it lies in memory."""
 
 _NOT_WHOLE: Final = socket.MSG_TRUNC | socket.MSG_CTRUNC
 
@@ -77,8 +85,35 @@ def look_at_all(vector: Vector, span: Span, family: socket.AddressFamily, form: 
         segments = vector.control_words(count, 4).tolist()
         arrival.segments = dict(enumerate(segments))
         arrival.weights = [-(-length // segment) for length, segment in zip(lengths, segments, strict=True)]
-    vector.turn_round(span, family, form)
+    turn_round(vector, span, family, form)
     return arrival
+
+
+def turn_round(vector: Vector, span: Span, family: socket.AddressFamily, form: int) -> None:
+    """Make the control messages of all these slots, which are `form` bytes each, those of their answers.
+
+    Without the index of the interface, which would force the reply out of it, past the routing table; but from a
+    link-local address there is no other way. In: UDP_GRO with an int. Out: UDP_SEGMENT with a u16, or EINVAL.
+    Little-endian: the same place.
+    """
+    layout, count, pktinfo = LAYOUTS[family], span.count, 0
+    if form == layout.train:
+        pktinfo = SEGMENT_WORDS
+        vector.control_words(count, 0)[:] = _SEGMENT_LENGTHS[:count]
+        vector.control_words(count, 3)[:] = _SEGMENT_TYPES[:count]
+    interfaces, kept = vector.control_words(count, pktinfo + layout.ifindex), {}
+    if family == socket.AF_INET6:
+        local = vector.control_words(count, pktinfo + layout.destination).tolist()
+        if any(map(_is_link_local, set(local))):  # most often they are all one
+            kept = {slot: interfaces[slot] for slot, first in enumerate(local) if _is_link_local(first)}
+    interfaces[:] = span.zeros32
+    for slot, index in kept.items():
+        interfaces[slot] = index
+
+
+def _is_link_local(first_word: int) -> bool:
+    """Tell whether an IPv6 address that begins so is one that means something on its link alone."""
+    return first_word & _LINK_LOCAL_MASK == _LINK_LOCAL
 
 
 def look_at_each(vector: Vector, span: Span, family: socket.AddressFamily, lengths: list[int]) -> Arrival:
@@ -93,14 +128,15 @@ def look_at_each(vector: Vector, span: Span, family: socket.AddressFamily, lengt
             arrival.truncated.add(slot)
             continue
         if train:
-            # As `Vector.turn_round` does it.
+            # As `turn_round` does it.
             words[at], words[at + 3] = SEGMENT_CMSG_LENGTH, UDP_SEGMENT
             arrival.segments[slot] = words[at + 4]
             weights[slot] = -(-lengths[slot] // words[at + 4])
             at += SEGMENT_WORDS
         # Of one queued before IP_PKTINFO was on nothing is known. From 127/8 it can only have come on loopback.
         arrival.interfaces[slot] = words[at + layout.ifindex] or LOOPBACK_IFINDEX
-        words[at + layout.ifindex] = 0
+        if family == socket.AF_INET or not _is_link_local(words[at + layout.destination]):
+            words[at + layout.ifindex] = 0
         if not _is_unicast(words, at, layout):
             arrival.not_unicast.add(slot)
     return arrival

@@ -16,8 +16,8 @@ from collections.abc import Hashable, Iterable
 from itertools import accumulate
 from typing import Final
 
-from echod.arrival import LOOPBACK_IFINDEX, Arrival, form_of, look_at_all, look_at_each
-from echod.core.admission import NAME_BYTES
+from echod.arrival import LOOPBACK_IFINDEX, Arrival, form_of, look_at_all, look_at_each, turn_round
+from echod.core.peers import NAME_BYTES
 from echod.core.trains import WORTH_JOINING, find_alike, find_runs
 from echod.dispatch import Dispatch, Outgoing, Slots, raise_fatal
 from echod.port import Pattern, Port
@@ -231,7 +231,7 @@ class Batch:
     def _turn_round(self) -> None:
         """Make ready to answer each slot by itself: the ready answers are of whole trains."""
         if self._pattern is not None:
-            self._vector.turn_round(self._span, self._family, self._pattern.form)
+            turn_round(self._vector, self._span, self._family, self._pattern.form)
             self._pattern = None
 
     def refuse_each(self, slots: Iterable[int]) -> None:

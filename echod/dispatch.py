@@ -111,22 +111,32 @@ class Dispatch:
         self._failures[error] = self._failures.get(error, 0) + datagrams
 
     def _send_apart(self, error: int, run: range) -> None:
-        """Send the datagrams of a train that the kernel refused one by one, and learn from it."""
-        vector, port, slots = self._vector, self._port, self._slots
+        """Send the datagrams of a train that the kernel refused one by one; learn from it where it takes those.
+
+        Where it does not, that they were joined was not what was wrong.
+        """
+        vector, slots, first, replied = self._vector, self._slots, run.start, self._replied
+        length = vector.spans[first + 1].length[first]
+        if len(run) > 1:
+            self._send(Outgoing(slots.at + first * HEADER_BYTES, slots.lengths[first : run.stop]))
+        else:
+            starts = range(0, length, slots.segments[first])
+            for chunk in (starts[i : i + SLOTS] for i in range(0, len(starts), SLOTS)):
+                self._split(first, chunk)
+                self._send(Outgoing(vector.apart_at, vector.apart_length[: len(chunk)]))
+        if self._replied > replied:
+            self._learn(error, length if len(run) > 1 else None)
+
+    def _learn(self, error: int, joined: int | None) -> None:
+        """Make no more such trains as the kernel refused, if we made it: of datagrams of `joined` bytes each."""
+        port = self._port
         if error == errno.EIO:
             # No checksum offload on the way out: no train will ever pass, so let the kernel make none for us.
             port.longest_joined = 0
             with suppress(OSError):
                 port.sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 0)
-        first = run.start
-        if len(run) > 1:
-            port.longest_joined = min(port.longest_joined, vector.spans[first + 1].length[first] - 1)
-            self._send(Outgoing(slots.at + first * HEADER_BYTES, slots.lengths[first : run.stop]))
-            return
-        starts = range(0, vector.spans[first + 1].length[first], slots.segments[first])
-        for chunk in (starts[i : i + SLOTS] for i in range(0, len(starts), SLOTS)):
-            self._split(first, chunk)
-            self._send(Outgoing(vector.apart_at, vector.apart_length[: len(chunk)]))
+        elif joined is not None:
+            port.longest_joined = min(port.longest_joined, joined - 1)
 
     def _split(self, slot: int, starts: range) -> None:
         """Build one message for each segment of a train that starts at one of these offsets of the slot."""

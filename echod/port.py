@@ -3,7 +3,7 @@
 import socket
 from dataclasses import dataclass
 
-from echod.core.admission import PEER4_BYTES, PEER6_BYTES
+from echod.core.peers import PEER4_BYTES, PEER6_BYTES
 from echod.core.trains import MAX_PAYLOAD
 
 

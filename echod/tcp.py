@@ -7,7 +7,7 @@ every connection accepted is taken on by `Streams`, or has ended in exactly one 
 import errno
 import socket
 from ipaddress import ip_address
-from typing import Final
+from typing import Any, Final
 
 from echod.core.admission import Access
 from echod.core.connections import ConnectionLedger
@@ -94,7 +94,7 @@ class TcpEcho:
                 self._pause(now)
                 return
             sock.setblocking(False)
-            self._take(sock, address[0], address[1], now)
+            self._take(sock, address, now)
 
     def _pause(self, now: float) -> None:
         """Stop accepting for a while: with the listener in the poll, the loop would spin."""
@@ -103,15 +103,16 @@ class TcpEcho:
             self._poll.unregister(self._listener.fileno())
             self._paused_until = now + ACCEPT_PAUSE_SECONDS
 
-    def _take(self, sock: socket.socket, host: str, port: int, now: float) -> None:
+    def _take(self, sock: socket.socket, address: tuple[Any, ...], now: float) -> None:
         """Take a connection on, or close it at once where its source may not be answered or there are too many."""
+        host, port = address[:2]
         self._row[TcpField.ACCEPTED] += 1
         # Nobody but this host itself can have a handshake with the address that it asks as its own.
         self_test = port == self._test_port and sock.getsockname()[0] == host
         if not (self_test or self._access.admits(host)):
             self._refuse(sock, host, Close.ACCESS)
             return
-        key = self._ledger.key(host)
+        key = self._ledger.key(host, *address[3:])
         place = self._ledger.enter(key)
         refusal = self._ledger.over_limit(key)
         if refusal is not None:

@@ -8,10 +8,11 @@ from collections import Counter
 from typing import Final
 
 from echod.batch import Batch
-from echod.core.admission import Admission, Drop, address_of
+from echod.core.admission import Admission, Drop
 from echod.core.counters import UdpField, send_failed_field, train_place
 from echod.core.loops import Circulation
 from echod.core.loudest import Loudness
+from echod.core.peers import address_of
 from echod.core.tally import Tally
 from echod.port import Port
 from echod.vector import SLOTS

@@ -22,7 +22,7 @@ from itertools import accumulate
 from struct import Struct
 from typing import Final, Literal
 
-from echod.core.admission import NAME_BYTES, PEER4_BYTES, PEER6_BYTES
+from echod.core.peers import NAME_BYTES, PEER4_BYTES, PEER6_BYTES
 
 SLOTS: Final = 64
 """Slots in a vector. More than 64 gained nothing in any load measured; fewer cost calls."""
@@ -100,16 +100,14 @@ LAYOUTS: Final = {
 }
 
 
-def _constant(code: Literal["I", "Q"], value: int) -> memoryview:
+def constant(code: Literal["I", "Q"], value: int) -> memoryview:
     """Return a read-only view of `SLOTS` equal numbers."""
     size = 8 if code == "Q" else 4
     return memoryview(value.to_bytes(size, "little") * SLOTS).cast(code)
 
 
-_ZEROS: Final = _constant("Q", 0)
-_ZEROS32: Final = _constant("I", 0)
-_SEGMENT_LENGTHS: Final = _constant("I", SEGMENT_CMSG_LENGTH)
-_SEGMENT_TYPES: Final = _constant("I", UDP_SEGMENT)
+_ZEROS: Final = constant("Q", 0)
+_ZEROS32: Final = constant("I", 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,20 +268,6 @@ class Vector:
         """View a 32-bit word of the control messages of each of the first so many slots."""
         return self._strided(self.words, self.control_at + 4 * word, CONTROL_BYTES, count)
 
-    def turn_round(self, span: Span, family: socket.AddressFamily, form: int) -> None:
-        """Make the control messages of all these slots, which are `form` bytes each, those of their answers.
-
-        Without the index of the interface, which would force the reply out of it, past the routing table. In: UDP_GRO
-        with an int. Out: UDP_SEGMENT with a u16, or EINVAL. Little-endian: the same place.
-        """
-        layout, count = LAYOUTS[family], span.count
-        if form == layout.plain:
-            span.ifindex[family][:] = span.zeros32
-            return
-        self.control_words(count, 0)[:] = _SEGMENT_LENGTHS[:count]
-        self.control_words(count, 3)[:] = _SEGMENT_TYPES[:count]
-        self.control_words(count, SEGMENT_WORDS + layout.ifindex)[:] = span.zeros32
-
     def alike(self, family: socket.AddressFamily, form: int, length: int, control: bytes) -> tuple[bytes, bytes]:
         """Return all headers as they are after a receive of so many bytes in each slot, and the answers to these.
 
@@ -294,8 +278,8 @@ class Vector:
         with memoryview(headers).cast("Q") as received, memoryview(answers).cast("Q") as sent:
             for view in (received, sent):
                 for offset, value in ((8, layout.name), (40, form), (56, length)):
-                    self._strided(view, offset, HEADER_BYTES, SLOTS)[:] = _constant("Q", value)
-            self._strided(sent, iovecs + 8, IOVEC_BYTES, SLOTS)[:] = _constant("Q", length)
+                    self._strided(view, offset, HEADER_BYTES, SLOTS)[:] = constant("Q", value)
+            self._strided(sent, iovecs + 8, IOVEC_BYTES, SLOTS)[:] = constant("Q", length)
         joined = segment(length if form == layout.plain else 0) + control[: layout.plain]
         answers[self.answers_control_at - self.answers_at :] = control + joined.ljust(CONTROL_BYTES, b"\0")
         return bytes(headers), bytes(answers)

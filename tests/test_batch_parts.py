@@ -19,7 +19,7 @@ from loopback import (
 )
 
 from echod.batch import Batch
-from echod.core.admission import address_of
+from echod.core.peers import address_of
 from echod.port import Port
 from echod.sockets import UDP_GRO
 

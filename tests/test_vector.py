@@ -8,7 +8,8 @@ import struct
 import pytest
 from loopback import at, deliver, send_train, udp_client, udp_server
 
-from echod.core.admission import NAME_BYTES
+from echod.arrival import turn_round
+from echod.core.peers import NAME_BYTES
 from echod.dispatch import Outgoing
 from echod.vector import (
     CONTROL_BYTES,
@@ -244,7 +245,7 @@ def test_control_messages_are_turned_round(vector: Vector, host: str, *, train: 
         came_in = pktinfo(host, socket.if_nametoindex("lo"))
         came = [(socket.IPPROTO_UDP, 104, struct.pack("i", 2)), came_in] if train else [came_in]
         assert [control_of(vector, header.hdr) for header in headers(vector)[:3]] == [came] * 3
-        vector.turn_round(vector.spans[2], family_of(host), form_of(host, train=train))
+        turn_round(vector, vector.spans[2], family_of(host), form_of(host, train=train))
         goes_out = pktinfo(host, 0)
         goes = [(socket.IPPROTO_UDP, 103, struct.pack("H", 2)), goes_out] if train else [goes_out]
         assert [control_of(vector, header.hdr) for header in headers(vector)[:3]] == [goes, goes, came]
@@ -268,7 +269,7 @@ def test_the_answers_to_what_is_alike_are_ready(vector: Vector, host: str, *, tr
     family, form = family_of(host), form_of(host, train=train)
     with udp_server(host) as server, udp_client(host) as one, udp_client(host) as other:
         receive_alike(vector, server, [one, other, one], train=train)
-        vector.turn_round(vector.spans[1], family, form)
+        turn_round(vector, vector.spans[1], family, form)
         control = vector.memory[vector.control_at : vector.control_at + CONTROL_BYTES]
         _, vector.memory[vector.answers] = vector.alike(family, form, 5, control)
         assert vector.answers_length.tolist() == [5] * SLOTS
@@ -286,7 +287,7 @@ def test_messages_are_composed_of_the_payload_of_slots(vector: Vector, host: str
     layout = LAYOUTS[family]
     with udp_server(host) as server, udp_client(host) as one, udp_client(host) as other:
         receive_alike(vector, server, [other, one, one, one], train=False)
-        vector.turn_round(vector.spans[4], family, layout.plain)
+        turn_round(vector, vector.spans[4], family, layout.plain)
         control = vector.memory[vector.control_at : vector.control_at + CONTROL_BYTES]
         _, vector.memory[vector.answers] = vector.alike(family, layout.plain, 5, control)
         joined = range(vector.answers_joined_at, vector.answers_joined_at + layout.train)

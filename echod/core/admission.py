@@ -2,9 +2,6 @@
 
 Owns the rules and their order, and what must be remembered to hold them: no socket, no clock, no counter. Invariant:
 a decision is a value, `None` for yes or the `Drop` that says why not, and never an exception, whatever a peer sends.
-
-A *peer* is an address and port as they lie in a `sockaddr`, a *source* its address (of IPv6 the /64): bytes, so that
-every table is keyed by Python's keyed hash, and nobody can aim at a bucket of it.
 """
 
 from bisect import bisect_right
@@ -16,6 +13,17 @@ from typing import Final
 
 from echod.core.addresses import AddressMap, Network
 from echod.core.loops import Circulation
+from echod.core.peers import (
+    ADDRESS_AT,
+    NAME_BYTES,
+    PEER4_BYTES,
+    PEER6_BYTES,
+    PORT_AT,
+    address_of,
+    source_of,
+    sources_in,
+    sources_of,
+)
 from echod.core.ratelimit import RateLimit
 from echod.core.selftest import SelfTest
 
@@ -57,21 +65,8 @@ _COMPATIBLE: Final = IPv6Network("::/96")
 
 _IPV6: Final = 6
 
-NAME_BYTES: Final = 32
-"""From one name in a batch to the next: a `sockaddr_in6` has 28, a `sockaddr_in` 16."""
-
 _PEER4: Final = Struct(">2xHI")
 _PEER6: Final = Struct(">2xH4xQQ4x")
-PEER4_BYTES: Final = _PEER4.size
-PEER6_BYTES: Final = _PEER6.size
-"""Of a `sockaddr`, what tells a peer from any other: of IPv4 without the zeros behind it."""
-
-_SOURCE: Final = {PEER4_BYTES: Struct("4x4s24x"), PEER6_BYTES: Struct("8x8s16x")}
-"""What counts as one source, within a name."""
-
-_PORT_AT: Final = 2
-_ADDRESS_AT: Final = {PEER4_BYTES: 4, PEER6_BYTES: 8}
-"""Where port and address begin in a name, by the length of a peer of that family."""
 
 Verdict = Drop | None
 
@@ -126,7 +121,7 @@ class Rules:
         }
         self._looks = {
             (length, on_loopback): (
-                _ADDRESS_AT[length],
+                ADDRESS_AT[length],
                 self._doubtful_ports,
                 _doubtful_octets(compiled, 32 if length == PEER4_BYTES else 128),
             )
@@ -142,13 +137,13 @@ class Rules:
         refused. Others may be admitted too.
         """
         at, doubtful_ports, doubtful_octets = self._looks[peer_length, on_loopback]
-        ports, octets = names[_PORT_AT::NAME_BYTES], names[at::NAME_BYTES]
+        ports, octets = names[PORT_AT::NAME_BYTES], names[at::NAME_BYTES]
         return 1 not in ports.translate(doubtful_ports) and 1 not in octets.translate(doubtful_octets)
 
     def judge_address(self, peer: bytes, *, on_loopback: bool) -> Verdict:
         """Decide on a peer by its address alone."""
         length = len(peer)
-        _, address = _PEER4.unpack(peer) if length == _PEER4.size else _read_peer6(peer)
+        _, address = _PEER4.unpack(peer) if length == PEER4_BYTES else _read_peer6(peer)
         return self._maps[length, on_loopback].verdict(address)
 
     def is_own(self, peer: bytes) -> bool:
@@ -197,26 +192,6 @@ def _doubtful_octets(compiled: AddressMap[Verdict], bits: int) -> bytes:
         bisect_right(starts, first) != bisect_right(starts, first + step - 1) or compiled.verdict(first) is not None
         for first in range(0, 256 * step, step)
     )
-
-
-def sources_of(peers: Sequence[bytes]) -> list[bytes]:
-    """Return what counts as one source: the IPv4 address, or the /64 of the IPv6 address, which one host may have.
-
-    The peers, at least one, are of one family.
-    """
-    if len(peers[0]) == PEER4_BYTES:
-        return [peer[4:8] for peer in peers]
-    return [peer[8:16] for peer in peers]
-
-
-def sources_in(names: bytes, peer_length: int) -> list[bytes]:
-    """Return the same of the names of a batch, one each NAME_BYTES, of a family by the length of its peers."""
-    return [source for (source,) in _SOURCE[peer_length].iter_unpack(names)]
-
-
-def address_of(peer: bytes) -> bytes:
-    """Return the address of a peer, of 4 or 16 bytes."""
-    return peer[4:8] if len(peer) == PEER4_BYTES else peer[8:24]
 
 
 class Admission:
@@ -327,7 +302,7 @@ class Admission:
         """Charge the source for so many datagrams; return how many may be answered."""
         if self._limit is None:
             return datagrams
-        within = self._limit.take(sources_of([peer])[0], datagrams, now)
+        within = self._limit.take(source_of(peer), datagrams, now)
         return within + self._spares(datagrams - within)
 
     def _spares(self, refused: int) -> int:

@@ -6,14 +6,13 @@ last place, and can never both take it. Owns the ledger; never closes anything.
 """
 
 from hashlib import blake2b
-from ipaddress import IPv6Address
+from ipaddress import ip_address
 from typing import Final
 
 from echod.core.counters import Close, CounterPage, SlotField
+from echod.core.peers import source_at
 
 _EMPTY: Final = 0
-_PREFIX_BYTES: Final = 8
-"""Of an IPv6 source, the /64 counts: one host has all of it (RFC 7721, RFC 8981)."""
 
 
 class ConnectionLedger:
@@ -30,9 +29,9 @@ class ConnectionLedger:
         self._ledger = self._ledgers[slot]
         self._free: list[int] = []
 
-    def key(self, host: str) -> int:
-        """Return the key of a source: of the IPv4 address or the IPv6 /64, as accept(2) names it."""
-        source = IPv6Address(host.partition("%")[0]).packed[:_PREFIX_BYTES] if ":" in host else host.encode()
+    def key(self, host: str, scope: int = 0) -> int:
+        """Return the key of the source at an address, of IPv6 with its scope id, as accept(2) names it."""
+        source = source_at(ip_address(host.partition("%")[0]).packed, scope)
         return int.from_bytes(blake2b(source, digest_size=8, key=self._secret).digest(), "little") or 1
 
     def enter(self, key: int) -> int:

@@ -17,6 +17,8 @@ from heapq import nlargest
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, Generic, TypeVar
 
+from echod.core.peers import source_of
+
 PLACES: Final = 256
 """Of a table. Of a million sources, no one of which is loud, each place then holds four thousandths of the traffic."""
 
@@ -35,10 +37,8 @@ _SPAN_SECONDS: Final = 10
 _SPANS: Final = 6
 """The last minute, in spans that are forgotten one by one."""
 
-_PEER4_BYTES: Final = 8
 _PREFIX_BYTES: Final = 8
-_NO_HOSTS: Final = frozenset({0x00, 0xFE})
-"""First bytes of IPv6 addresses whose /64 is not that of one host: `::1`, and link-local ones."""
+_ADDRESS_BYTES: Final = 16
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -112,7 +112,7 @@ class Loudness:
     def draw(self, slot_of: Callable[[int], int], peer_of: Callable[[int], bytes], datagrams: int) -> None:
         """Draw one of so many datagrams of a batch: `slot_of` tells the slot that holds one, `peer_of` its peer."""
         peer = peer_of(slot_of(int(self._chance() * datagrams)))
-        source = peer[4:8] if len(peer) == _PEER4_BYTES else _source6(peer)
+        source = source_of(peer)
         counts = self._counts
         if source in counts:  # as `add` has it: most often a call would cost as much as all the rest
             counts[source] += self.unheard
@@ -132,15 +132,10 @@ class Loudness:
         return json.dumps([(_text(source), count) for source, count in told], separators=(",", ":")).encode()
 
 
-def _source6(peer: bytes) -> bytes:
-    """Return the /64 of a peer, or its address where that /64 is many hosts."""
-    return peer[8:24] if peer[8] in _NO_HOSTS else peer[8:16]
-
-
 def _text(source: bytes) -> str:
     if len(source) == _PREFIX_BYTES:
         return f"{IPv6Address(source + bytes(_PREFIX_BYTES))}/64"
-    return str(IPv4Address(source) if len(source) < _PREFIX_BYTES else IPv6Address(source))
+    return str(IPv4Address(source) if len(source) < _PREFIX_BYTES else IPv6Address(source[:_ADDRESS_BYTES]))
 
 
 def unpack_report(report: bytes) -> list[tuple[str, int]]:

@@ -9,7 +9,7 @@ from itertools import islice
 from operator import eq
 from typing import Final
 
-from echod.core.admission import NAME_BYTES
+from echod.core.peers import NAME_BYTES
 
 MAX_JOINED: Final = 64
 """Segments of one send: UDP_MAX_SEGMENTS of the oldest kernels that know UDP_SEGMENT (udp(7))."""

@@ -9,24 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peers import CLIENT, access, admission, admit_all, limit, peer, rules
 
-from echod.core.admission import NAME_BYTES, PEER4_BYTES, Admission, Drop, Rules, address_of, sources_of
+from echod.core.admission import Admission, Drop, Rules
+from echod.core.peers import NAME_BYTES, PEER4_BYTES
 from echod.core.selftest import SelfTest
 
 HOSTS = ("10.0.0.1", "10.0.0.2", "10.0.0.9", "192.0.2.1", "127.0.0.1", "224.0.0.1")
 HOSTS6 = ("fd00::1", "fd00::2", "fd00:0:0:1::1", "fd00::9", "2001:db8::1", "::1", "ff02::1")
-
-
-# -- sources
-
-
-def test_a_source_is_an_ipv4_address_or_an_ipv6_network_of_64_bits() -> None:
-    """Ports do not count, nor the half of an IPv6 address that a host chooses; the address itself is told whole."""
-    one, other = sources_of([peer("10.0.0.1", 1), peer("10.0.0.1", 2)])
-    assert one == other == ip_address("10.0.0.1").packed
-    one, other, stranger = sources_of([peer("fd00::1"), peer("fd00::2", 9), peer("fd00:0:0:1::1")])
-    assert one == other != stranger
-    assert address_of(peer("10.0.0.1")) == ip_address("10.0.0.1").packed
-    assert address_of(peer("fd00::1")) == ip_address("fd00::1").packed
 
 
 def test_the_lists_say_the_same_of_a_connection_and_of_a_datagram() -> None:

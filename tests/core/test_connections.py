@@ -69,7 +69,6 @@ def accept(ledger: ConnectionLedger, host: str) -> int | Close:
         ("2001:db8::1", "2001:db8::2"),
         ("2001:db8:0:7::1", "2001:db8:0:7:ffff:ffff:ffff:ffff"),
         ("2001:db8::1", "2001:0db8:0000::0001"),
-        ("fe80::1%eth0", "fe80::2%eth0"),
         ("fe80::1%eth0", "fe80::1%3"),
         ("fe80::1%eth0", "fe80::1"),
         ("fe80::1%a%b", "fe80::1"),  # what stands for the zone is not looked at
@@ -77,7 +76,7 @@ def accept(ledger: ConnectionLedger, host: str) -> int | Close:
     ],
 )
 def test_one_host_has_one_key(host: str, other: str) -> None:
-    """All addresses of an IPv6 /64 are one source, however written and whatever zone accept(2) names."""
+    """All addresses of an IPv6 /64 are one source, however written and whatever zone stands behind it."""
     ledger = workers(1, limit=1, limit_per_source=1).ledgers[0]
     assert ledger.key(host) == ledger.key(other)
 
@@ -89,12 +88,21 @@ def test_one_host_has_one_key(host: str, other: str) -> None:
         ("2001:db8:0:1::1", "2001:db8:0:2::1"),
         ("::", "0.0.0.0"),  # noqa: S104 - a source here, bound by nobody
         ("::1", "1.0.0.0"),
+        ("fe80::1", "fe80::2"),
+        ("64:ff9b::192.0.2.1", "64:ff9b::192.0.2.2"),
     ],
 )
 def test_different_hosts_have_different_keys(host: str, other: str) -> None:
     """IPv4 counts by address, IPv6 by its first 64 bits, and the families have nothing in common."""
     ledger = workers(1, limit=1, limit_per_source=1).ledgers[0]
     assert ledger.key(host) != ledger.key(other)
+
+
+def test_a_link_local_address_is_another_on_another_link() -> None:
+    """fe80::1 is the router of many a link; accept(2) names the link as the scope id."""
+    ledger = workers(1, limit=1, limit_per_source=1).ledgers[0]
+    assert ledger.key("fe80::1", 2) == ledger.key("fe80::1", 2) != ledger.key("fe80::1", 3)
+    assert ledger.key("2001:db8::1", 2) == ledger.key("2001:db8::2", 3)
 
 
 def test_a_key_fits_a_place_and_is_never_that_of_an_empty_one() -> None:

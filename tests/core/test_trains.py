@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from echod.core.admission import NAME_BYTES
+from echod.core.peers import NAME_BYTES
 from echod.core.trains import MAX_JOINED, MAX_PAYLOAD, WORTH_JOINING, find_alike, find_runs
 
 LENGTHS = st.sampled_from((0, 1, 2, 8, 1000, 1023, 1024, 1472, 9000, 32_753, 32_754, MAX_PAYLOAD))

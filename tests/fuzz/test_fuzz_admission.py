@@ -12,8 +12,9 @@ import structlog
 from loopback import listener
 from peers import access, peer
 
-from echod.core.admission import NAME_BYTES, Admission, Drop, Rules, address_of
+from echod.core.admission import Admission, Drop, Rules
 from echod.core.loops import Circulation
+from echod.core.peers import NAME_BYTES, address_of
 from echod.core.ratelimit import RateLimit
 from echod.core.tally import MOST_SOURCES, Report, Tally
 from echod.refusals import MOST_LINES, Refusals

@@ -16,8 +16,8 @@ from loopback import ANY, deliver, inject, needs_root, send_train, udp_client, u
 from served import Served, rate_limit
 
 from echod.batch import Batch
-from echod.core.admission import NAME_BYTES
 from echod.core.counters import UdpField
+from echod.core.peers import NAME_BYTES
 from echod.port import Port
 
 SEEDS = range(6)

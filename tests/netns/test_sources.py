@@ -5,7 +5,17 @@ from contextlib import suppress
 
 import pytest
 from loopback import needs_root
-from netns.datagrams import CLIENT_LINK, PORT, SERVER_LINK, SUBNET_BROADCAST, Datagram, numbered, over_ipv4, over_ipv6
+from netns.datagrams import (
+    CLIENT6,
+    CLIENT_LINK,
+    PORT,
+    SERVER_LINK,
+    SUBNET_BROADCAST,
+    Datagram,
+    numbered,
+    over_ipv4,
+    over_ipv6,
+)
 from netns.stage import Outcome, Stage, answered, refused
 
 pytestmark = needs_root
@@ -39,6 +49,17 @@ def test_a_link_local_neighbour_is_answered(stage: Stage) -> None:
     """fe80::/10 is honest, and the answer comes from the link-local address that was asked."""
     datagrams = numbered(over(CLIENT_LINK, to=SERVER_LINK), 10)
     assert stage.meet(datagrams) == answered(datagrams)
+
+
+@pytest.mark.parametrize("train", [1, 64])
+@pytest.mark.parametrize("source", [CLIENT6, CLIENT_LINK])
+def test_a_link_local_address_of_ours_answers_whoever_asks(stage: Stage, source: str, train: int) -> None:
+    """One by one, many at once, as trains; also beside what was sent to another address."""
+    for number in (1, 128):
+        datagrams = numbered(over(source, to=SERVER_LINK), number)
+        assert stage.meet(datagrams, burst=64, train=train) == answered(datagrams)
+    mixed = [*numbered(over(CLIENT6), 4), *numbered(over(source, to=SERVER_LINK), 4), *numbered(over(CLIENT6), 4)]
+    assert stage.meet(mixed, burst=12) == answered(mixed)
 
 
 @pytest.mark.parametrize("source", [*DELIVERED, *DELIVERED6])

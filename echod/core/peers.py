@@ -1,0 +1,64 @@
+"""Who sent a datagram, as it lies in a `sockaddr`, and what counts as one source.
+
+A *peer* is an address and port, a *source* what one host can send from: bytes, so that every table is keyed by Python's
+keyed hash, and nobody can aim at a bucket of it. Of IPv4 that is an address, of IPv6 a /64, all of which one host may
+have (RFC 7721, RFC 8981); but in fe80::/10 all hosts of a link have the same /64, and in ::/8 those behind a translator
+(64:ff9b::/96, RFC 6052) do: there it is the address, with the link that it is of.
+"""
+
+from collections.abc import Sequence
+from struct import Struct
+from typing import Final
+
+NAME_BYTES: Final = 32
+"""From one name in a batch to the next: a `sockaddr_in6` has 28, a `sockaddr_in` 16."""
+
+PEER4_BYTES: Final = 8
+PEER6_BYTES: Final = 28
+"""Of a `sockaddr`, what tells a peer from any other: of IPv4 without the zeros behind it."""
+
+PORT_AT: Final = 2
+ADDRESS_AT: Final = {PEER4_BYTES: 4, PEER6_BYTES: 8}
+"""Where port and address begin in a name, by the length of a peer of that family."""
+
+_SOURCE: Final = {PEER4_BYTES: Struct("4x4s24x"), PEER6_BYTES: Struct("8x8s16x")}
+"""What most often counts as one source, within a name."""
+
+_NO_HOSTS: Final = frozenset({0x00, 0xFE})
+"""First octets of the IPv6 addresses whose /64 is not that of one host."""
+
+_IPV4_BYTES: Final = 4
+_PREFIX_BYTES: Final = 8
+
+
+def address_of(peer: bytes) -> bytes:
+    """Return the address of a peer, of 4 or 16 bytes."""
+    return peer[4:8] if len(peer) == PEER4_BYTES else peer[8:24]
+
+
+def source_of(peer: bytes) -> bytes:
+    """Return the source that a peer is: of IPv4 4 bytes; of IPv6 8 of a /64, or 20, an address and its scope."""
+    if len(peer) == PEER4_BYTES:
+        return peer[4:8]
+    return peer[8:28] if peer[8] in _NO_HOSTS else peer[8:16]
+
+
+def sources_of(peers: Sequence[bytes]) -> list[bytes]:
+    """Return the source of each of these peers, at least one, of one family."""
+    if len(peers[0]) == PEER4_BYTES:
+        return [peer[4:8] for peer in peers]
+    return [peer[8:28] if peer[8] in _NO_HOSTS else peer[8:16] for peer in peers]
+
+
+def sources_in(names: bytes, peer_length: int) -> list[bytes]:
+    """Return the same of the names of a batch, one each NAME_BYTES, of a family by the length of its peers."""
+    if peer_length == PEER6_BYTES and not _NO_HOSTS.isdisjoint(names[ADDRESS_AT[PEER6_BYTES] :: NAME_BYTES]):
+        return [source_of(names[at : at + PEER6_BYTES]) for at in range(0, len(names), NAME_BYTES)]
+    return [source for (source,) in _SOURCE[peer_length].iter_unpack(names)]
+
+
+def source_at(address: bytes, scope: int) -> bytes:
+    """Return the source that is at an address of 4 or 16 bytes, with the scope id of IPv6 (RFC 4007)."""
+    if len(address) == _IPV4_BYTES:
+        return address
+    return address + scope.to_bytes(4, "little") if address[0] in _NO_HOSTS else address[:_PREFIX_BYTES]
