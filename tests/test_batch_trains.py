@@ -23,6 +23,7 @@ from loopback import (
 )
 
 from echod.batch import Batch
+from echod.core.trains import MAX_PAYLOAD
 from echod.port import Port
 from echod.sockets import UDP_GRO, set_up
 
@@ -139,7 +140,7 @@ def test_a_train_between_joined_neighbours_goes_out_in_order(
 
 @needs_root
 def test_joined_neighbours_that_nobody_can_answer_fail_each(batch: Batch) -> None:
-    """Six datagrams from port 0, joined, are six failures, and the datagrams around them are answered."""
+    """Six datagrams from port 0, joined, are six failures; those around them are answered, and joined as before."""
     with udp_server() as server, udp_client() as client:
         port = Port(server)
         deliver(server, client.sendto, b"before", at(server))
@@ -147,7 +148,7 @@ def test_joined_neighbours_that_nobody_can_answer_fail_each(batch: Batch) -> Non
             deliver(server, poison, at(server), b"%d" % number)
         deliver(server, client.sendto, b"after", at(server))
         answer(batch, port)
-        assert (batch.replied, sum(batch.failures.values())) == (2, 6)
+        assert (batch.replied, sum(batch.failures.values()), port.longest_joined) == (2, 6, MAX_PAYLOAD)
         assert [client.recv(16) for _ in range(2)] == [b"before", b"after"]
         assert_nothing_more(client)
 
