@@ -156,7 +156,7 @@ class Streams:
         for fd, event in pairs:
             connection = connections[fd]
             if row[_RECEIVED_BYTES] >= enough and not connection.held:
-                self._put_off[fd] = self._put_off.get(fd, 0) | event
+                self._put_off[fd] = event
                 continue
             after = connection.on_ready(event, buffer, row)
             if after is not None:

@@ -114,6 +114,16 @@ def test_a_drain_leaves_the_rest_to_the_kernel(stack: ExitStack) -> None:
         assert take_all(client, worker) == DUE
 
 
+def test_the_end_of_a_drain_is_no_loss_to_who_has_all_to_come(stack: ExitStack) -> None:
+    """However short it is: the kernel goes on to send."""
+    with TcpWorker() as worker:
+        client = finish(worker, stack)
+        worker.echo.drain(worker.now, worker.now + QUIET_SECONDS / 2)
+        worker.pass_time(QUIET_SECONDS / 2)
+        assert worker.closed() == {"FINISHED": 1}
+        assert take_all(client, worker) == DUE
+
+
 def test_who_is_idle_after_his_fin_leaves_his_place(stack: ExitStack) -> None:
     """He may take his time, as long as he takes something; but not longer with a place than any other."""
     with TcpWorker(idle=60.0) as worker:

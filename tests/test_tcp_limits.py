@@ -164,6 +164,25 @@ def test_a_byte_taken_puts_the_stalled_end_off(worker: TcpWorker) -> None:
         assert sum(worker.closed().values()) == 1
 
 
+def test_who_was_held_up_and_is_served_again_ends_on_his_idle_time(stack: ExitStack) -> None:
+    """The idle timeout is the shorter one here, and a look at who was held up must not put it off."""
+    with TcpWorker(send_buffer=NARROW, idle=1.0, stall=30.0) as worker:
+        client, sent = worker.connect_stuck()
+        stack.enter_context(client)
+        worker.pass_time(2.0)  # the look that finds bytes held for it
+        got = bytearray()
+
+        def all_came_back() -> bool:
+            with suppress(BlockingIOError):
+                got.extend(client.recv(1 << 20))
+            return len(got) == len(sent)
+
+        worker.turn_until(all_came_back, "every byte back")
+        assert (worker.writing, worker.closed()) == ([], {})
+        worker.pass_time(1.0)
+        assert worker.closed() == {"IDLE": 1}
+
+
 def test_each_stalled_connection_has_its_own_clock(worker: TcpWorker) -> None:
     """One that takes bytes now and then does not keep one alive that takes none."""
     with worker.connect_stuck()[0] as slow, worker.connect_stuck()[0]:

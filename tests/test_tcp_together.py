@@ -241,6 +241,30 @@ def test_an_end_in_between_is_its_own_alone(
     assert (worker.row[RECEIVED], worker.row[SENT]) == (4 * received, 4 * sent)
 
 
+def test_who_breaks_off_right_behind_his_fin_is_a_reset(ring: tuple[TcpWorker, WatchedRing], connect: Connect) -> None:
+    """His FIN was received; when it is to be answered there is no connection any more."""
+    worker, held = ring
+    clients = connect(worker, SEVERAL)
+    gone = clients[5]
+    (served,) = [each for each in worker.reading if each.sock.getpeername() == gone.getsockname()]
+
+    def leave() -> None:
+        held.before_receive = held.before_send = lambda: None
+        gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        gone.close()
+
+    def say_no_more() -> None:
+        served.sock.recv(16)  # so that nothing is left to receive but the end
+        gone.shutdown(socket.SHUT_WR)
+
+    held.before_receive, held.before_send = say_no_more, leave
+    for client in clients:
+        client.send(b"word")
+    worker.turn_until(lambda: worker.echo.connections == SEVERAL - 1, "the end of that one")
+    assert held.asked == [SEVERAL]
+    assert worker.closed() == {"RESET": 1}
+
+
 def test_who_could_not_be_received_from_is_asked_again(ring: tuple[TcpWorker, WatchedRing], connect: Connect) -> None:
     """Where the kernel has not the memory for all, the others are served in the next look."""
     worker, held = ring

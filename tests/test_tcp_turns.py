@@ -89,6 +89,19 @@ def test_the_rest_comes_in_the_next_turn(worker: TcpWorker, connect: Connect) ->
     assert set(taken) == {READ_BYTES}
 
 
+def test_who_ends_while_he_waits_for_his_turn_is_not_served(worker: TcpWorker, connect: Connect) -> None:
+    """The time of some is up between two turns; the others are served on."""
+    clients = connect(worker, 4 * FEWEST_TOGETHER)
+    for client in clients:
+        push(client)
+    worker.turn()
+    worker.echo.drain(worker.now, worker.now)
+    worker.pass_time(0)
+    assert worker.closed() == {"DRAINED": len(clients)}
+    worker.echo.streams.on_readable(worker.now)
+    worker.check()
+
+
 @pytest.mark.parametrize("count", [FEWEST_TOGETHER - 2, 4 * FEWEST_TOGETHER])
 def test_who_was_put_off_comes_first(worker: TcpWorker, connect: Connect, count: int) -> None:
     """Where all send without end each is served as often as any other: the first no more than the last."""
