@@ -8,7 +8,7 @@ import struct
 import pytest
 from loopback import at, deliver, send_train, udp_client, udp_server
 
-from echod.arrival import turn_round
+from echod.arrival import look_at_each, turn_round
 from echod.core.peers import NAME_BYTES
 from echod.dispatch import Outgoing
 from echod.vector import (
@@ -249,6 +249,27 @@ def test_control_messages_are_turned_round(vector: Vector, host: str, *, train: 
         goes_out = pktinfo(host, 0)
         goes = [(socket.IPPROTO_UDP, 103, struct.pack("H", 2)), goes_out] if train else [goes_out]
         assert [control_of(vector, header.hdr) for header in headers(vector)[:3]] == [goes, goes, came]
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("look", ["at all", "at each"])
+def test_from_a_link_local_address_the_way_back_is_the_way_it_came(vector: Vector, look: str, *, train: bool) -> None:
+    """fe80::/10 and no other address keeps the interface: any other is routed."""
+    family, form = socket.AF_INET6, form_of("::1", train=train)
+    locals_ = ["fe80::1", "::1", "febf::1", "fec0::1"]
+    with udp_server("::1") as server, udp_client("::1") as client:
+        receive_alike(vector, server, [client] * len(locals_), train=train)
+        span = vector.spans[len(locals_)]
+        for slot, local in enumerate(locals_):
+            at = vector.control_at + slot * CONTROL_BYTES + form - LAYOUTS[family].plain + 16
+            vector.memory[at : at + 16] = socket.inet_pton(family, local)
+        if look == "at all":
+            turn_round(vector, span, family, form)
+        else:
+            look_at_each(vector, span, family, span.length.tolist())
+        lo = socket.if_nametoindex("lo")
+        ways = [control_of(vector, header.hdr)[-1] for header in headers(vector)[: len(locals_)]]
+        assert ways == [pktinfo(local, index) for local, index in zip(locals_, (lo, 0, lo, 0), strict=True)]
 
 
 @each_form
