@@ -1,9 +1,9 @@
 """The listening sockets that the supervisor holds for life, by listener.
 
 Owns them, and those beside them: the netlink socket that may be passed, and the doors, at which metrics are asked for.
-Workers and the exporter only inherit copies, so no death of theirs, and no reload, loses a datagram that the kernel
-has queued. Never reads one. Invariant: `acquire` touches nothing that is
-held; only `commit` does, and it cannot fail.
+Workers only inherit copies, and the exporter of the doors alone, so no death of theirs, and no reload, loses a datagram
+that the kernel has queued. Never reads one. Invariant: `acquire` touches nothing that is held; only `commit` does, and
+it cannot fail.
 """
 
 import socket

@@ -180,8 +180,14 @@ def test_kernel_drops_are_told(echod: EchodFactory) -> None:
         for _ in range(200):
             client.send(bytes(500))
     os.kill(worker, signal.SIGCONT)
-    found = wait_until(lambda: value(scrape(http), "echod_udp_kernel_drops_total"), "drops were told")
-    assert found == daemon.counters()[f"udp://127.0.0.1:{port}"]["kernel_drops"]
+    drops = daemon.counters()[f"udp://127.0.0.1:{port}"]["kernel_drops"]
+    assert drops > 0
+    wait_until(lambda: value(scrape(http), "echod_udp_kernel_drops_total") == drops, "all drops were told")
+    before = exporters(daemon)
+    daemon.reload({**config, "listeners": [f"udp://127.0.0.1:{free_port()}"]})
+    wait_for_a_new_one(daemon, before)
+    gone = f"udp://127.0.0.1:{port}"
+    assert value(scrape(http), "echod_udp_kernel_drops_total", listener=gone) == drops
 
 
 def test_paths_that_are_not_there_are_told_so(echod: EchodFactory) -> None:
