@@ -8,6 +8,7 @@ it cannot fail.
 
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from echod.core.endpoint import Endpoint
@@ -172,7 +173,10 @@ class Holdings:
                 sock.close()
         self._sockets = acquisition.sockets
         for endpoint in self._doors.keys() - acquisition.doors.keys():
-            self._doors[endpoint].close()
+            door = self._doors[endpoint]
+            with suppress(OSError):  # which is so where it does not listen any more
+                door.shutdown(socket.SHUT_RDWR)  # in the exporter's copy too, so that the port is free at once
+            door.close()
         self._doors = acquisition.doors
 
     def kernel_drops(self, listener: Listener) -> int:

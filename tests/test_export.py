@@ -180,6 +180,18 @@ def test_the_metrics_port_moves_and_goes_with_a_reload(echod: EchodFactory) -> N
     assert ask(port) == b"hi"
 
 
+def test_a_metrics_port_that_goes_is_free_at_once(echod: EchodFactory) -> None:
+    """Though an exporter that is slow or stuck has not closed it yet, a reload may have it back, and it is served."""
+    config, http = metered(*both(free_port()))
+    daemon = echod(config)
+    wait_until(lambda: answers(http), "the exporter served")
+    os.kill(exporters(daemon)[0], signal.SIGSTOP)
+    for port in (free_port(), http):
+        there = {**config, "metrics": {"listen": f"http://127.0.0.1:{port}"}}
+        assert daemon.reload(there)["event"] == "reloaded"
+    wait_until(lambda: answers(http), "the new exporter served")
+
+
 def test_it_is_not_ready_while_echod_stops(echod: EchodFactory) -> None:
     """While connections finish, /readyz says 503 and metrics go on; then the exporter goes too."""
     port = free_port()

@@ -117,6 +117,16 @@ def test_both_formats_tell_the_same(echod: EchodFactory) -> None:
     assert re.findall(steady, text, re.MULTILINE) == re.findall(steady, other.removesuffix("# EOF\n"), re.MULTILINE)
 
 
+def test_a_header_that_nobody_understands_ends_nobody(echod: EchodFactory) -> None:
+    """Who asks for a version that is none gets Prometheus' own text, and the exporter lives."""
+    config, http = metered(*both(free_port()))
+    daemon = echod(config)
+    for accept in ("text/plain; version=x", "application/openmetrics-text; version=1.x.1"):
+        status, content_type, _ = fetch(http, Accept=accept)
+        assert (status, content_type) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    assert daemon.log("exporter_exited") == []
+
+
 def test_no_label_names_a_peer(echod: EchodFactory) -> None:
     """However many ask, the series are the same."""
     port = free_port()
