@@ -8,26 +8,31 @@ import os
 import signal
 import socket
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Final
 
 import structlog
 
 from echod.books import Books
 from echod.core.counters import CounterPage
-from echod.core.listener import Protocol
+from echod.core.listener import Listener, Protocol
 from echod.core.selftest import SelfTest
 from echod.core.snapshot import Rates
 from echod.core.timers import STEADY_SECONDS, Agenda, backoff_seconds
 from echod.core.traffic import tell_tcp, tell_udp
-from echod.forking import fork
+from echod.forking import fork, how_it_ended
+from echod.health import in_our_network
 from echod.holdings import Holdings
-from echod.outfit import DRAIN, SNAPSHOT, Outfit, Traffic
+from echod.outfit import CHANNEL_BYTES, DRAIN, SNAPSHOT, Outfit, Traffic
 
 LEAVE_SECONDS: Final = 3.0
 """How long an exporter that was let go may take to finish its responses."""
+
+AGAIN_SECONDS: Final = 1.0
+"""After which an exporter that had no room in its channel is told again that echod is stopping."""
 
 DEAF_AFTER: Final = 10
 """An exporter that left so many snapshots in a row in its channel is stuck."""
@@ -45,15 +50,17 @@ class _Process:
     refused: int = 0
     """Messages in a row that found the channel full."""
 
-    def tell(self, message: bytes) -> None:
-        """Send, if there is room: the next one says all that this one would."""
+    def tell(self, message: bytes) -> bool:
+        """Send, if there is room; tell whether it need not be sent again."""
         try:
             self.channel.send(message)
-            self.refused = 0
         except BlockingIOError:
             self.refused += 1
+            return False
         except OSError:
-            return  # it is dying; its death will be reaped
+            return True  # it is dying; its death will be reaped
+        self.refused = 0
+        return True
 
     def kill(self) -> None:
         """End it at once."""
@@ -74,6 +81,7 @@ class Export:
         self._own: CounterPage | None = None
         self._self_test: SelfTest | None = None
         self._said = b""
+        self._draining = False
         self._current: _Process | None = None
         self._leaving: list[_Process] = []
         self._deaths = 0
@@ -89,19 +97,21 @@ class Export:
         """Let the exporter know what the supervisor alone does; also those that are yet to be born."""
         self._said = snapshot
         if self._current is not None:
-            self._current.tell(SNAPSHOT + zlib.compress(snapshot, 1))
+            self._current.tell(SNAPSHOT + zlib.compress(snapshot, 1))  # the next one says all that this one does
             if self._current.refused >= DEAF_AFTER:
                 _log.warning("exporter_stuck", pid=self._current.pid)
                 self._current.kill()
 
-    def drain(self) -> None:
-        """Let it say that echod is stopping."""
-        if self._current is not None:
-            self._current.tell(DRAIN)
+    def drain(self, now: float) -> None:
+        """Let it say that echod is stopping; also those that are yet to be born."""
+        self._draining = True
+        if self._current is not None and not self._current.tell(DRAIN):
+            self._agenda.at(now + AGAIN_SECONDS, self.drain)
 
     def end(self) -> None:
         """End what there is of them, and return when they are gone."""
         for process in (*self._leaving, *([self._current] if self._current is not None else [])):
+            process.channel.close()
             process.kill()
             os.waitpid(process.pid, 0)
         self._current, self._leaving = None, []
@@ -119,35 +129,48 @@ class Export:
 
     def _raise(self, now: float) -> None:
         """Fork an exporter, unless there is one or none is wanted."""
-        doors = self._holdings.doors
-        if self._current is not None or self._own is None or not doors:
+        if self._current is not None or self._own is None or not self._holdings.doors:
             return
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        sockets = self._holdings.sockets
-        outfit = Outfit(
-            page=self._own,
-            doors=doors,
-            sockets=sockets,
-            self_test=self._self_test,
-            traffic=partial(_count, self._books, self._holdings, tuple(self._pages())),
-            snapshot=self._said,
-            channel=theirs,
-            supervisor=os.getpid(),
-        )
-        keep = [sock.fileno() for each in (doors, [theirs], *sockets.values()) for sock in each]
         try:
-            pid = fork("exporter", keep, lambda: _live(outfit))
+            self._current = self._fork(self._own, now)
         except OSError as error:
-            ours.close()
             self._deaths += 1
             _log.warning("exporter_not_started", reason=error.strerror)
             self._agenda.at(now + backoff_seconds(self._deaths), self._raise)
-            return
+        else:
+            _log.info("exporter_started", pid=self._current.pid)
+
+    def _fork(self, page: CounterPage, now: float) -> _Process:
+        """Fork an exporter for the generation with that page.
+
+        Of the sockets it keeps the doors alone: a listener that a reload closes must be free at once. Raises OSError
+        where the host has no process or descriptor left.
+        """
+        doors, pages = self._holdings.doors, tuple(self._pages())
+        drops = {one: self._holdings.kernel_drops(one) for one in self._books.totals(pages)}
+        reachable = in_our_network(chain.from_iterable(self._holdings.sockets.values()))
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CHANNEL_BYTES)
+        ours.setblocking(False)
+        outfit = Outfit(
+            page=page,
+            doors=doors,
+            reachable=reachable,
+            self_test=self._self_test,
+            traffic=partial(_count, self._books, pages, frozenset(self._holdings.adopted), drops),
+            snapshot=self._said,
+            draining=self._draining,
+            channel=theirs,
+            supervisor=os.getpid(),
+        )
+        try:
+            pid = fork("exporter", [sock.fileno() for sock in (theirs, *doors)], lambda: _live(outfit))
+        except OSError:
+            ours.close()
+            raise
         finally:
             theirs.close()
-        ours.setblocking(False)
-        self._current = _Process(pid=pid, channel=ours, born=now)
-        _log.info("exporter_started", pid=pid)
+        return _Process(pid=pid, channel=ours, born=now)
 
     def _let_go(self, process: _Process, now: float) -> None:
         """Let an exporter finish: the end of its channel tells it."""
@@ -157,13 +180,14 @@ class Export:
         self._agenda.at(now + LEAVE_SECONDS, lambda _now: process.kill() if process in self._leaving else None)
 
 
-def _count(books: Books, holdings: Holdings, pages: Sequence[CounterPage]) -> Traffic:
+def _count(
+    books: Books, pages: Sequence[CounterPage], adopted: frozenset[Listener], drops: Mapping[Listener, int]
+) -> Traffic:
     """Count anew, in a copy of the supervisor's books that takes no page over any more."""
     totals = books.totals(pages)
-    adopted = set(holdings.adopted)
     nothing = Rates()  # Prometheus makes its own
     udp = [
-        tell_udp(one, row, adopted=one in adopted, kernel_drops=holdings.kernel_drops(one), rate=nothing)
+        tell_udp(one, row, adopted=one in adopted, kernel_drops=drops[one], rate=nothing)
         for one, row in totals.items()
         if one.protocol is Protocol.UDP
     ]
@@ -185,7 +209,4 @@ def _live(outfit: Outfit) -> None:
 def _exit_of(process: _Process) -> str | None:
     """Collect a process that has exited; return how, or None while it lives."""
     pid, status = os.waitpid(process.pid, os.WNOHANG)
-    if pid == 0:
-        return None
-    code = os.waitstatus_to_exitcode(status)
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    return how_it_ended(status) if pid else None

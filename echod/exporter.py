@@ -1,8 +1,9 @@
 """The exporter process: serves metrics, health and a status page over HTTP.
 
-Owns one loop, its HTTP server and what it was told last. It is born with its generation's sockets and counters and
-never gets others; what the supervisor alone knows comes later, as snapshots, on a channel whose end ends it. It answers
-no echo, and none waits for it. Invariant: the loop waits for nothing but its poll, so nobody who asks holds up another.
+Owns one loop, its HTTP server and what it was told last. It is born with its generation's counters and never gets
+others, and holds no socket of a listener; what the supervisor alone knows comes later, as snapshots, on a channel whose
+end ends it. It answers no echo, and none waits for it. Invariant: the loop waits for nothing but its poll, so nobody
+who asks holds up another.
 """
 
 import ctypes
@@ -11,8 +12,8 @@ import platform
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from http import HTTPStatus
-from itertools import chain
 from time import monotonic
 from typing import Final
 
@@ -41,10 +42,9 @@ class Exporter:
         self._outfit = outfit
         self._poll = Poll()
         self._said = outfit.snapshot
-        self._traffic = outfit.traffic
-        self._draining = False
+        self._draining = outfit.draining
         self._leaving = False
-        self._health = Health(outfit.sockets, outfit.page, mark=outfit.self_test, poll=self._poll)
+        self._health = Health(outfit.page, mark=outfit.self_test, reachable=outfit.reachable, poll=self._poll)
         self._paths: Mapping[str, Callable[[Request, Respond], None]] = {
             "/": lambda _request, respond: respond(PAGE),
             "/status.json": self._on_status,
@@ -76,16 +76,8 @@ class Exporter:
             self._hear(message)
             return
         self._poll.unregister(self._outfit.channel.fileno())
-        self._leave()
-
-    def _leave(self) -> None:
-        """Let go of every port at once, for another may want it; who is in is still answered."""
         self._leaving = True
-        self._server.close_doors()
-        counted = self._outfit.traffic()
-        self._traffic = lambda: counted
-        for sock in chain.from_iterable(self._outfit.sockets.values()):
-            sock.close()
+        self._server.close_doors()  # at once, for another may want the port; who is in is still answered
 
     def _hear(self, message: bytes) -> None:
         if message.startswith(SNAPSHOT):
@@ -110,15 +102,17 @@ class Exporter:
             respond(self._metrics(request.accept, ()))
 
     def _metrics(self, accept: str, tests: Sequence[Outcome]) -> Response:
-        udp, tcp = self._traffic()
-        found = [metrics.of_build(__version__, platform.python_version()), *metrics.of_udp(udp), *metrics.of_tcp(tcp)]
+        udp, tcp = self._outfit.traffic()
+        found: list[metrics.Metric | metrics.Histogram] = [metrics.of_build(__version__, platform.python_version())]
         pids = {"supervisor": self._outfit.supervisor, "exporter": os.getpid()}
         if self._said:
             snapshot = Snapshot.unpack(self._said)
             found += metrics.of_daemon(snapshot)
+            drops = {one.name: one.kernel_drops for one in snapshot.activity.udp}
+            udp = [replace(one, kernel_drops=max(one.kernel_drops, drops.get(one.name, 0))) for one in udp]
             workers = snapshot.activity.workers
             pids |= {f"worker {one.worker}": one.pid for one in workers if one.pid is not None}
-        found += metrics.of_self_tests(tests)
+        found += [*metrics.of_udp(udp), *metrics.of_tcp(tcp), *metrics.of_self_tests(tests)]
         looks = [processes.look(pid, name) for name, pid in pids.items()]
         found += metrics.of_processes([one for one in looks if one is not None])
         body, content_type = exposition.write(found, accept)

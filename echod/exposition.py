@@ -4,7 +4,7 @@ Owns the way from `core/metrics.py` to bytes. The only module that imports prome
 exporter loads it. Invariant: what goes in comes out, under its own name, in either format.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.core import Metric as Family
@@ -14,10 +14,20 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from echod.core.metrics import Histogram, Metric
 
 
-def write(found: Iterable[Metric | Histogram], accept: str) -> tuple[bytes, str]:
-    """Return the bytes in the format that an Accept header prefers, and their content type."""
+def write(found: Sequence[Metric | Histogram], accept: str) -> tuple[bytes, str]:
+    """Return the bytes in the format that an Accept header prefers, and their content type.
+
+    Where it cannot be understood, in Prometheus' own format.
+    """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Once(found))
+    try:
+        return _encode(registry, accept)
+    except Exception:  # noqa: BLE001 - a peer wrote it, and prometheus_client raises TypeError for some versions
+        return _encode(registry, "")
+
+
+def _encode(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
     encode, content_type = choose_encoder(accept)
     return encode(registry), content_type
 
@@ -25,7 +35,7 @@ def write(found: Iterable[Metric | Histogram], accept: str) -> tuple[bytes, str]
 class _Once(Collector):
     """Hands over what was found, for one scrape."""
 
-    def __init__(self, found: Iterable[Metric | Histogram]) -> None:
+    def __init__(self, found: Sequence[Metric | Histogram]) -> None:
         self._found = found
 
     def collect(self) -> Iterator[Family]:

@@ -43,6 +43,17 @@ def belong_to(supervisor: int, title: str) -> bool:
     return os.getppid() == supervisor
 
 
+def how_it_ended(status: int) -> str:
+    """Say in words how a process ended, by its wait status (waitpid(2))."""
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"  # of the real-time signals only the first and the last have names
+
+
 def _live_and_exit(name: str, keep: Iterable[int], life: Callable[[], None]) -> None:
     """Be the new process, and never return."""
     code: int = ExitCode.SOFTWARE

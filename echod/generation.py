@@ -27,7 +27,7 @@ from echod.core.selftest import SelfTest
 from echod.core.snapshot import WorkerState
 from echod.core.tally import Report
 from echod.core.timers import STEADY_SECONDS
-from echod.forking import fork
+from echod.forking import fork, how_it_ended
 from echod.observer import Observer
 from echod.poll import READ, Poll
 from echod.worker import DRAIN, LOUD, OWN, READY, SERVE, Birth, ServedSocket, live, open_channel
@@ -276,9 +276,7 @@ class Generation:
             pid, status = os.waitpid(slot.pid, os.WNOHANG)
             if pid == 0:
                 continue
-            code = os.waitstatus_to_exitcode(status)
-            how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            deaths.append(Death(slot=slot, pid=pid, how=how, orderly=code == 0 and self._draining))
+            deaths.append(Death(slot=slot, pid=pid, how=how_it_ended(status), orderly=status == 0 and self._draining))
             while slot.channel is not None:  # its last words may still lie there; behind them it hung up
                 self._on_message(slot)
             slot.pid, slot.ready = None, False

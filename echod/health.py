@@ -10,14 +10,12 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain
 from typing import Final
 
 from echod import forking
 from echod.core.counters import CounterPage, SlotField
-from echod.core.listener import Listener
 from echod.core.metrics import Outcome
 from echod.core.selftest import Result, SelfTest
 from echod.poll import READ, Poll
@@ -60,18 +58,9 @@ Tell = Callable[[Report], None]
 class Health:
     """Tests, one at a time, for all who ask meanwhile."""
 
-    def __init__(
-        self,
-        sockets: Mapping[Listener, Sequence[socket.socket]],
-        page: CounterPage,
-        *,
-        mark: SelfTest | None,
-        poll: Poll,
-    ) -> None:
-        """Take the listeners with their sockets, the page of the workers that serve them, and the mark they know."""
-        self._listeners = tuple(sockets)
-        self.reachable = _in_our_network(chain.from_iterable(sockets.values()))
-        """Whether the listeners can be asked from here at all."""
+    def __init__(self, page: CounterPage, *, mark: SelfTest | None, reachable: bool, poll: Poll) -> None:
+        """Take the page of the workers with its listeners, the mark they know, and whether these can be asked."""
+        self.reachable = reachable
         self._page = page
         self._poll = poll
         self._mark = mark
@@ -119,7 +108,7 @@ class Health:
         """Be the questioner."""
         if not self.reachable:
             return self._watch()
-        tests = [_tested(result) for result in run_self_test(self._listeners, self._mark)]
+        tests = [_tested(result) for result in run_self_test(self._page.listeners, self._mark)]
         well = all(one.passed for one in tests)
         return Report(
             well=well, lines=(_verdict(well=well), *(f"{one.listener}: {one.said}" for one in tests)), tests=tests
@@ -208,8 +197,11 @@ def _verdict(*, well: bool) -> str:
     return "ok" if well else "failing"
 
 
-def _in_our_network(sockets: Iterable[socket.socket]) -> bool:
-    """Tell whether all are in the network namespace that this process is in, as far as the kernel can tell."""
+def in_our_network(sockets: Iterable[socket.socket]) -> bool:
+    """Tell whether all are in the network namespace that this process is in, as far as the kernel can tell.
+
+    Only then can their listeners be asked from here. Raises OSError where there is no descriptor left.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as own:
         try:
             networks = {sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8) for sock in (own, *sockets)}

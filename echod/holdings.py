@@ -1,13 +1,14 @@
 """The listening sockets that the supervisor holds for life, by listener.
 
 Owns them, and those beside them: the netlink socket that may be passed, and the doors, at which metrics are asked for.
-Workers and the exporter only inherit copies, so no death of theirs, and no reload, loses a datagram that the kernel
-has queued. Never reads one. Invariant: `acquire` touches nothing that is
-held; only `commit` does, and it cannot fail.
+Workers only inherit copies, and the exporter of the doors alone, so no death of theirs, and no reload, loses a datagram
+that the kernel has queued. Never reads one. Invariant: `acquire` touches nothing that is held; only `commit` does, and
+it cannot fail.
 """
 
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from echod.core.endpoint import Endpoint
@@ -172,7 +173,10 @@ class Holdings:
                 sock.close()
         self._sockets = acquisition.sockets
         for endpoint in self._doors.keys() - acquisition.doors.keys():
-            self._doors[endpoint].close()
+            door = self._doors[endpoint]
+            with suppress(OSError):  # which is so where it does not listen any more
+                door.shutdown(socket.SHUT_RDWR)  # in the exporter's copy too, so that the port is free at once
+            door.close()
         self._doors = acquisition.doors
 
     def kernel_drops(self, listener: Listener) -> int:

@@ -1,8 +1,9 @@
 """A small HTTP server for the exporter: GET and HEAD, one request for each connection.
 
 Owns the connections, their number and their time; the grammar of a request is the standard library's. Never decides
-what is answered. Invariant: no client, slow or silent, keeps another from being served: there are at most
-MAX_CONNECTIONS, the oldest goes where one more comes, and none is there for longer than SECONDS.
+what is answered, but that on loopback echod goes by no name of the DNS. Invariant: no client, slow or silent, keeps
+another from being served: there are at most MAX_CONNECTIONS, and none is there for longer than SECONDS. Where one more
+comes, the oldest that has not asked goes, and only where all have asked the oldest of them.
 """
 
 import socket
@@ -12,9 +13,12 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from io import BytesIO
+from ipaddress import ip_address
 from typing import Final
+from urllib.parse import urlsplit
 
 from echod.poll import READ, WRITE, OnReady, Poll
+from echod.sockets import ACCEPT_PAUSE_SECONDS, OF_ONE_CONNECTION
 
 MAX_CONNECTIONS: Final = 32
 """A Prometheus or two, some browsers, and room for those that say nothing."""
@@ -61,8 +65,8 @@ class HttpServer:
         self._poll = poll
         self._answer = answer
         self._connections: dict[int, _Connection] = {}
-        for door in self._doors:
-            poll.register(door.fileno(), READ, lambda now, door=door: self._on_door(door, now))  # type: ignore[misc]
+        self._paused_until: float | None = None
+        self._watch_doors()
 
     @property
     def busy(self) -> bool:
@@ -71,48 +75,86 @@ class HttpServer:
 
     def next_deadline(self) -> float | None:
         """Return when `on_deadline` is to be called next, or None."""
-        return next((each.deadline for each in self._connections.values()), None)  # they are in the order of coming
+        oldest = next((each.deadline for each in self._connections.values()), None)  # they are in the order of coming
+        return min((each for each in (oldest, self._paused_until) if each is not None), default=None)
 
     def on_deadline(self, now: float) -> None:
-        """Let those go whose time is over."""
+        """Let those go whose time is over; accept again where that was put off."""
         for each in [each for each in self._connections.values() if each.deadline <= now]:
             each.close()
+        if self._paused_until is not None and now >= self._paused_until:
+            self._watch_doors()
 
     def close_doors(self) -> None:
         """Accept no more."""
+        self._ignore_doors()
         for door in self._doors:
-            self._poll.unregister(door.fileno())
             door.close()
         self._doors = []
+
+    def _watch_doors(self) -> None:
+        self._paused_until = None
+        for door in self._doors:
+            self._poll.register(door.fileno(), READ, lambda now, door=door: self._on_door(door, now))  # type: ignore[misc]
+
+    def _ignore_doors(self) -> None:
+        if self._paused_until is None:
+            for door in self._doors:
+                self._poll.unregister(door.fileno())
+        self._paused_until = None
 
     def _on_door(self, door: socket.socket, now: float) -> None:
         try:
             sock, _ = door.accept()
-        except OSError:
-            return  # another exporter was faster, the client has left, or there is no descriptor just now
+        except BlockingIOError:
+            return  # another exporter was faster
+        except OSError as error:
+            if error.errno not in OF_ONE_CONNECTION:
+                self._ignore_doors()  # with a door in the poll, the loop would spin
+                self._paused_until = now + ACCEPT_PAUSE_SECONDS
+            return
         if len(self._connections) >= MAX_CONNECTIONS:
-            next(iter(self._connections.values())).close()
+            each = self._connections.values()
+            next((one for one in each if not one.asked), next(iter(each))).close()
         sock.setblocking(False)
         fd = sock.fileno()
         self._connections[fd] = _Connection(
-            sock, poll=self._poll, answer=self._answer, deadline=now + SECONDS, on_close=lambda: self._forget(fd)
+            sock,
+            poll=self._poll,
+            answer=self._answer,
+            local=ip_address(door.getsockname()[0]).is_loopback,
+            deadline=now + SECONDS,
+            on_close=lambda: self._forget(fd),
         )
 
     def _forget(self, fd: int) -> None:
+        """Let a connection go; with its descriptor, another may be accepted."""
         del self._connections[fd]
+        if self._paused_until is not None:
+            self._watch_doors()
 
 
 class _Connection:
     """One request, one response, then nothing but waiting for the client to have read it."""
 
-    def __init__(
-        self, sock: socket.socket, *, poll: Poll, answer: Answer, deadline: float, on_close: Callable[[], None]
+    def __init__(  # noqa: PLR0913 - what the server shares out, and what it knows of the one connection
+        self,
+        sock: socket.socket,
+        *,
+        poll: Poll,
+        answer: Answer,
+        local: bool,
+        deadline: float,
+        on_close: Callable[[], None],
     ) -> None:
-        """Wait for the request."""
+        """Wait for the request; a `local` one is for a listener on loopback."""
         self._sock = sock
         self._poll = poll
         self._answer = answer
+        self._local = local
         self.deadline = deadline
+        self.asked = False
+        """Whether a request has come, as a whole."""
         self._on_close = on_close
         self._head = b""
         self._rest = memoryview(b"")
@@ -149,9 +191,10 @@ class _Connection:
         data = self._receive()
         if data is None:
             return
-        self._head += data
-        if b"\r\n\r\n" in self._head or b"\n\n" in self._head or len(self._head) > MAX_HEAD_BYTES:
+        self._head = (self._head + data).lstrip(b"\r\n")  # empty lines before a request are nothing (RFC 9112, 2.2)
+        if b"\n\r\n" in self._head or b"\n\n" in self._head or len(self._head) > MAX_HEAD_BYTES:
             self._unwatch()  # what a client says next, or that it leaves, is not looked at before it is answered
+            self.asked = True
             self._decide()
         elif not data:
             self.close()
@@ -161,13 +204,16 @@ class _Connection:
             self._respond(failure(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE), with_body=True)
             return
         parsed = _Parsed(self._head)
+        with_body = parsed.command != "HEAD"
         if parsed.status is not HTTPStatus.OK:
-            self._respond(failure(parsed.status), with_body=True)
+            self._respond(failure(parsed.status), with_body=with_body)
         elif parsed.command not in ALLOWED:
-            self._respond(failure(HTTPStatus.METHOD_NOT_ALLOWED, ("Allow", ", ".join(ALLOWED))), with_body=True)
+            self._respond(failure(HTTPStatus.METHOD_NOT_ALLOWED, ("Allow", ", ".join(ALLOWED))), with_body=with_body)
+        elif self._local and not _is_ours(parsed.host):
+            self._respond(_MISDIRECTED, with_body=with_body)
         else:
             request = Request(path=parsed.path.partition("?")[0], accept=parsed.headers.get("Accept", ""))
-            self._answer(request, lambda response: self._respond(response, with_body=parsed.command == "GET"))
+            self._answer(request, lambda response: self._respond(response, with_body=with_body))
 
     def _respond(self, response: Response, *, with_body: bool) -> None:
         if self._sock.fileno() < 0:
@@ -210,16 +256,56 @@ class _Parsed(BaseHTTPRequestHandler):
     def __init__(self, head: bytes) -> None:
         """Parse it; `status` says whether it is one."""
         self.status = HTTPStatus.OK
+        self.host: str | None = None
+        """Whom the request is for, by name or address, where it says so."""
         self.rfile = BytesIO(head)
         self.raw_requestline = self.rfile.readline()
-        if not self.parse_request() and self.status is HTTPStatus.OK:
+        if not (self.parse_request() and self._find_target()) and self.status is HTTPStatus.OK:
             self.status = HTTPStatus.BAD_REQUEST
+
+    def _find_target(self) -> bool:
+        """Find host and path, of which a whole URL tells both (RFC 9112, 3.2); tell whether they are there."""
+        hosts = self.headers.get_all("Host", [])
+        folded = any("\n" in value for value in self.headers.values())  # to be refused (RFC 9112, 5.2)
+        if folded or len(hosts) > 1 or (not hosts and self.request_version >= "HTTP/1.1"):
+            return False
+        self.host = hosts[0] if hosts else None
+        if self.path.lower().startswith("http://"):
+            try:
+                target = urlsplit(self.path)
+            except ValueError:
+                return False
+            self.host, self.path = target.netloc, target.path or "/"
+        return True
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002
         """Take note of what is wrong; the words are not for the client."""
         self.status = HTTPStatus(code)
 
 
-def failure(status: HTTPStatus, *headers: tuple[str, str]) -> Response:
-    """Make a response that says what its status says."""
-    return Response(status=status, headers=headers, body=f"{status.value} {status.phrase}\n".encode())
+def _is_ours(host: str | None) -> bool:
+    """Tell whether no stranger can have a browser here take us for his own host, by a name that he lets lead to us.
+
+    Such a name stands in the request (DNS rebinding); an IP address or `localhost` is nobody's to give.
+    """
+    if host is None:
+        return True  # HTTP/1.0, which no browser speaks
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    try:
+        ip_address(name)
+    except ValueError:
+        return name == "localhost"
+    return True
+
+
+def failure(status: HTTPStatus, *headers: tuple[str, str], why: str = "") -> Response:
+    """Make a response that says what its status says, and why."""
+    return Response(status=status, headers=headers, body=f"{status.value} {status.phrase}{why}\n".encode())
+
+
+_MISDIRECTED: Final = failure(
+    HTTPStatus.MISDIRECTED_REQUEST, why=": on a loopback address echod is asked by IP address or as localhost"
+)

@@ -4,12 +4,11 @@ Owns the words between the two. It imports nothing that only one of them needs.
 """
 
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from echod.core.counters import CounterPage
-from echod.core.listener import Listener
 from echod.core.selftest import SelfTest
 from echod.core.snapshot import TcpTraffic, UdpTraffic
 
@@ -17,6 +16,10 @@ SNAPSHOT: Final = b"s"
 """To the exporter: a snapshot, packed and compressed, is behind it."""
 DRAIN: Final = b"d"
 """To the exporter: echod is stopping. The end of the channel says: leave."""
+
+CHANNEL_BYTES: Final = 1 << 18
+"""Asked of the kernel for what waits in the channel; it grants twice as much, up to net.core.wmem_max (socket(7)): room
+for the snapshot of 1,024 busy listeners. What is longer cannot be sent."""
 
 Traffic: TypeAlias = tuple[Sequence[UdpTraffic], Sequence[TcpTraffic]]
 
@@ -29,14 +32,16 @@ class Outfit:
     """Of the generation that serves."""
     doors: Sequence[socket.socket]
     """Where it is asked."""
-    sockets: Mapping[Listener, Sequence[socket.socket]]
-    """Of the listeners. Nothing is ever read from them here."""
+    reachable: bool
+    """Whether the listeners can be asked from here (`Health`)."""
     self_test: SelfTest | None
     """The mark by which the workers know a self test."""
     traffic: Callable[[], Traffic]
-    """Counts anew, over all generations there were when it was born."""
+    """Counts anew, over all generations there were when it was born; the kernel's drops are those of that time."""
     snapshot: bytes
     """The last one, packed, or nothing."""
+    draining: bool
+    """Whether echod is stopping already."""
     channel: socket.socket
     supervisor: int
     """Its process id."""

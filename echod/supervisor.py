@@ -235,7 +235,7 @@ class Supervisor:
                 generation.kill()
             return
         self._stopping = True
-        self._export.drain()
+        self._export.drain(now)
         longest = max((each.config.drain_timeout_seconds for each in generations), default=0)
         self._announcer.stopping(longest + 2 * KILL_GRACE_SECONDS)
         if self._transition is not None:

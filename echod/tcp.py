@@ -4,7 +4,6 @@ Owns the listener, as far as it accepts from it. Never blocks, never logs, never
 every connection accepted is taken on by `Streams`, or has ended in exactly one `Close`.
 """
 
-import errno
 import socket
 from ipaddress import ip_address
 from typing import Any, Final
@@ -14,30 +13,10 @@ from echod.core.connections import ConnectionLedger
 from echod.core.counters import Close, TcpField
 from echod.core.tally import Tally
 from echod.poll import READ, SHARED, Poll
-from echod.sockets import TCP_BACKLOG
+from echod.sockets import ACCEPT_PAUSE_SECONDS, OF_ONE_CONNECTION, TCP_BACKLOG
 from echod.streams import Means, Streams, Timeouts
 
 MAX_ACCEPTS_PER_WAKEUP: Final = 16
-
-ACCEPT_PAUSE_SECONDS: Final = 1.0
-"""With no descriptor or memory left to accept with, the backlog waits so long, or until a connection ends."""
-
-_OF_ONE_CONNECTION: Final = frozenset(
-    {
-        errno.ECONNABORTED,
-        errno.EHOSTDOWN,
-        errno.EHOSTUNREACH,
-        errno.EINTR,
-        errno.ENETDOWN,
-        errno.ENETUNREACH,
-        errno.ENONET,
-        errno.ENOPROTOOPT,
-        errno.EOPNOTSUPP,
-        errno.EPROTO,
-    }
-)
-"""What accept(2) says of a connection that broke while it waited; the next may be whole. All else is of the process
-or the host, as EMFILE is, and needs time."""
 
 
 class TcpEcho:
@@ -89,7 +68,7 @@ class TcpEcho:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in _OF_ONE_CONNECTION:
+                if error.errno in OF_ONE_CONNECTION:
                     continue
                 self._pause(now)
                 return

@@ -6,6 +6,7 @@ All traffic stays on loopback or in a network namespace that the test made.
 import ctypes
 import json
 import os
+import resource
 import socket
 import struct
 import subprocess
@@ -249,3 +250,16 @@ def as_nobody(function: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever JS
     os.waitpid(child, 0)
     assert not (isinstance(result, dict) and "raised" in result), result["raised"]
     return result
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """Let this process open no further descriptor."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

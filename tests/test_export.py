@@ -5,21 +5,22 @@ import re
 import resource
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from loopback import as_nobody, needs_root
-from running import Daemon, ask, free_port, wait_until
+from running import Daemon, ask, children, free_port, title, wait_until
 from scraping import answers, exporters, fetch, metered, scrape, value, wait_for_a_new_one
 
 from echod.books import Books
 from echod.core.counters import CounterPage
 from echod.core.endpoint import parse_endpoint
 from echod.core.timers import Agenda
-from echod.export import Export
+from echod.export import AGAIN_SECONDS, DEAF_AFTER, Export
 from echod.holdings import Holdings
+from echod.outfit import CHANNEL_BYTES
 from echod.sockets import Buffers
 
 EchodFactory = Callable[..., Daemon]
@@ -44,7 +45,7 @@ def test_no_scrape_fails_over_twenty_reloads(echod: EchodFactory) -> None:
 
 
 def test_a_listener_that_goes_is_free_at_once(echod: EchodFactory) -> None:
-    """The exporter, which looks at the sockets of the echo, keeps none of them open that a reload has closed."""
+    """The exporter keeps no socket open that a reload has closed, however slow or stuck it is."""
     port, other = free_port(), free_port()
     config, http = metered(*both(port))
     daemon = echod(config)
@@ -56,7 +57,10 @@ def test_a_listener_that_goes_is_free_at_once(echod: EchodFactory) -> None:
         wait_until(lambda: is_free(port), "another process could have the port")
         assert old in exporters(daemon)
     wait_for_a_new_one(daemon, [old])
-    assert answers(http)
+    os.kill(exporters(daemon)[0], signal.SIGSTOP)
+    for listeners in (both(port), both(other)):
+        assert daemon.reload({**config, "listeners": list(listeners)})["event"] == "reloaded"
+    wait_until(lambda: answers(http), "the exporter served")
 
 
 def is_free(port: int) -> bool:
@@ -68,16 +72,17 @@ def is_free(port: int) -> bool:
 
 
 def test_a_killed_exporter_comes_back_and_the_echo_never_notices(echod: EchodFactory) -> None:
-    """After SIGKILL there is another, with all that was counted before; no worker is a new one."""
+    """After any signal there is another, with all that was counted before; no worker is a new one."""
     port = free_port()
     config, http = metered(*both(port))
     daemon = echod(config)
     workers = daemon.workers()
-    for number in range(1, 4):
+    ends = ((signal.SIGKILL, "killed by SIGKILL"), (40, "killed by signal 40"), (signal.SIGSEGV, "killed by SIGSEGV"))
+    for number, (deadly, how) in enumerate(ends, 1):
         assert ask(port) == b"hi"
         (exporter,) = exporters(daemon)
-        os.kill(exporter, signal.SIGKILL)
-        assert daemon.wait_for("exporter_exited", number)["reason"] == "killed by SIGKILL"
+        os.kill(exporter, deadly)
+        assert daemon.wait_for("exporter_exited", number)["reason"] == how
         wait_for_a_new_one(daemon, [exporter])
         series = scrape(http)
         tests = value(series, "echod_udp_self_tests_total")
@@ -175,6 +180,18 @@ def test_the_metrics_port_moves_and_goes_with_a_reload(echod: EchodFactory) -> N
     assert ask(port) == b"hi"
 
 
+def test_a_metrics_port_that_goes_is_free_at_once(echod: EchodFactory) -> None:
+    """Though an exporter that is slow or stuck has not closed it yet, a reload may have it back, and it is served."""
+    config, http = metered(*both(free_port()))
+    daemon = echod(config)
+    wait_until(lambda: answers(http), "the exporter served")
+    os.kill(exporters(daemon)[0], signal.SIGSTOP)
+    for port in (free_port(), http):
+        there = {**config, "metrics": {"listen": f"http://127.0.0.1:{port}"}}
+        assert daemon.reload(there)["event"] == "reloaded"
+    wait_until(lambda: answers(http), "the new exporter served")
+
+
 def test_it_is_not_ready_while_echod_stops(echod: EchodFactory) -> None:
     """While connections finish, /readyz says 503 and metrics go on; then the exporter goes too."""
     port = free_port()
@@ -188,29 +205,84 @@ def test_it_is_not_ready_while_echod_stops(echod: EchodFactory) -> None:
         daemon.signal(signal.SIGTERM)
         wait_until(lambda: answers(http, status=503), "it was not ready any more")
         assert fetch(http, "/readyz")[2] == "stopping\n"
+        before = exporters(daemon)
+        os.kill(before[0], signal.SIGKILL)
+        wait_for_a_new_one(daemon, before)
+        wait_until(lambda: answers(http, status=503), "the next one was not ready either")
         assert value(scrape(http), "echod_tcp_connections") == 1
         daemon.signal(signal.SIGTERM)
         assert daemon.wait() == 0
 
 
+class Raised:
+    """An exporter of this process, with an agenda whose time the test says."""
+
+    def __init__(self) -> None:
+        """Hold a door, and have no exporter yet."""
+        self.port = free_port()
+        self.agenda, self.holdings = Agenda(), Holdings()
+        buffers, metrics = Buffers(receive=65_536, send=65_536), parse_endpoint(f"http://127.0.0.1:{self.port}")
+        self.holdings.commit(self.holdings.acquire((), workers=1, buffers=buffers, metrics=metrics))
+        self.page = CounterPage(memoryview(bytearray(64)), slots=1, listeners=(), places=0)
+        self.export = Export(self.agenda, self.holdings, Books(self.holdings), lambda: [self.page])
+
+    def pass_time(self, now: float) -> None:
+        """Do what is due."""
+        for action in self.agenda.due(now):
+            action(now)
+
+
 @needs_root
-def test_a_host_without_a_process_to_spare_is_asked_again_later() -> None:
-    """Where fork(2) fails the supervisor goes on, and tries after 0.1 s, then 0.2 s, until there is an exporter."""
+@pytest.mark.parametrize("missing", [resource.RLIMIT_NPROC, resource.RLIMIT_NOFILE])
+def test_a_host_without_a_process_to_spare_is_asked_again_later(missing: int) -> None:
+    """Where none can be forked the supervisor goes on, and tries after 0.1 s, then 0.2 s, until there is one."""
 
     def hopeless() -> list[float | None]:
-        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-        holdings, agenda = Holdings(), Agenda()
-        metrics = parse_endpoint(f"http://127.0.0.1:{free_port()}")
-        buffers = Buffers(receive=65_536, send=65_536)
-        holdings.commit(holdings.acquire((), workers=1, buffers=buffers, metrics=metrics))
-        page = CounterPage(memoryview(bytearray(64)), slots=1, listeners=(), places=0)
-        export = Export(agenda, holdings, Books(holdings), lambda: [page])
-        export.renew(page, None, 0.0)
-        export.tell(b"{}")
-        waits = [agenda.seconds_left(0.0)]
-        for action in agenda.due(0.1):
-            action(0.1)
-        export.end()
-        return [*waits, agenda.seconds_left(0.1)]
+        raised = Raised()
+        resource.setrlimit(missing, (0, 0))
+        raised.export.renew(raised.page, None, 0.0)
+        raised.export.tell(b"{}")
+        waits = [raised.agenda.seconds_left(0.0)]
+        raised.pass_time(0.1)
+        raised.export.end()
+        return [*waits, raised.agenda.seconds_left(0.1)]
 
     assert as_nobody(hopeless) == pytest.approx([0.1, 0.2])
+
+
+@pytest.fixture
+def raised() -> Iterator[Raised]:
+    """Have an exporter that serves, and end it."""
+    raised = Raised()
+    raised.export.renew(raised.page, None, 0.0)
+    try:
+        wait_until(lambda: answers(raised.port), "the exporter served")
+        yield raised
+    finally:
+        raised.export.end()
+        for door in raised.holdings.doors:
+            door.close()
+
+
+def test_an_exporter_that_has_no_room_for_the_news_hears_of_the_stop_later(raised: Raised) -> None:
+    """With its channel full when echod begins to stop, it is told each second until it has heard."""
+    (exporter,) = [child for child in children(os.getpid()) if title(child) == "echod: exporter"]
+    os.kill(exporter, signal.SIGSTOP)
+    for _ in range(DEAF_AFTER):
+        raised.export.tell(os.urandom(CHANNEL_BYTES // 2))
+    raised.export.drain(0.0)
+    assert raised.agenda.seconds_left(0.0) == AGAIN_SECONDS
+    raised.pass_time(AGAIN_SECONDS)
+    assert raised.agenda.seconds_left(AGAIN_SECONDS) == AGAIN_SECONDS
+    os.kill(exporter, signal.SIGCONT)
+    wait_until(lambda: answers(raised.port), "it had read what there was")
+    raised.pass_time(2 * AGAIN_SECONDS)
+    wait_until(lambda: answers(raised.port, status=503), "it was not ready any more")
+    assert raised.agenda.seconds_left(2 * AGAIN_SECONDS) is None
+
+
+def test_a_snapshot_longer_than_a_channel_of_the_kernel_s_own_measure_is_heard(raised: Raised) -> None:
+    """That of very many busy listeners is compressed some 300 kB long; net.core.wmem_default is 208 KiB."""
+    snapshot = os.urandom(250_000).hex()
+    raised.export.tell(snapshot.encode())
+    wait_until(lambda: fetch(raised.port, "/status.json")[2] == snapshot, "it was told")

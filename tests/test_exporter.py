@@ -117,6 +117,16 @@ def test_both_formats_tell_the_same(echod: EchodFactory) -> None:
     assert re.findall(steady, text, re.MULTILINE) == re.findall(steady, other.removesuffix("# EOF\n"), re.MULTILINE)
 
 
+def test_a_header_that_nobody_understands_ends_nobody(echod: EchodFactory) -> None:
+    """Who asks for a version that is none gets Prometheus' own text, and the exporter lives."""
+    config, http = metered(*both(free_port()))
+    daemon = echod(config)
+    for accept in ("text/plain; version=x", "application/openmetrics-text; version=1.x.1"):
+        status, content_type, _ = fetch(http, Accept=accept)
+        assert (status, content_type) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    assert daemon.log("exporter_exited") == []
+
+
 def test_no_label_names_a_peer(echod: EchodFactory) -> None:
     """However many ask, the series are the same."""
     port = free_port()
@@ -180,8 +190,14 @@ def test_kernel_drops_are_told(echod: EchodFactory) -> None:
         for _ in range(200):
             client.send(bytes(500))
     os.kill(worker, signal.SIGCONT)
-    found = wait_until(lambda: value(scrape(http), "echod_udp_kernel_drops_total"), "drops were told")
-    assert found == daemon.counters()[f"udp://127.0.0.1:{port}"]["kernel_drops"]
+    drops = daemon.counters()[f"udp://127.0.0.1:{port}"]["kernel_drops"]
+    assert drops > 0
+    wait_until(lambda: value(scrape(http), "echod_udp_kernel_drops_total") == drops, "all drops were told")
+    before = exporters(daemon)
+    daemon.reload({**config, "listeners": [f"udp://127.0.0.1:{free_port()}"]})
+    wait_for_a_new_one(daemon, before)
+    gone = f"udp://127.0.0.1:{port}"
+    assert value(scrape(http), "echod_udp_kernel_drops_total", listener=gone) == drops
 
 
 def test_paths_that_are_not_there_are_told_so(echod: EchodFactory) -> None:

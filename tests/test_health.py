@@ -15,7 +15,7 @@ from scraping import answers, fetch, metered, scrape, value
 
 from echod import health
 from echod.core.counters import CounterPage, SlotField
-from echod.health import NOT_ASKED, Health, Report
+from echod.health import NOT_ASKED, Health, Report, in_our_network
 from echod.poll import Poll
 
 EchodFactory = Callable[..., Daemon]
@@ -87,20 +87,21 @@ def test_a_hundred_who_ask_cost_one_test(echod: EchodFactory) -> None:
     assert value(scrape(http), "echod_udp_self_tests_total") <= 3
 
 
-def make_page(slots: int) -> CounterPage:
-    """Make a page that a forked process shares, without listeners."""
-    size = CounterPage.size(slots=slots, listeners=0, places=0)
-    return CounterPage(memoryview(mmap.mmap(-1, size)), slots=slots, listeners=(), places=0)
+def make_page(slots: int, sock: socket.socket) -> CounterPage:
+    """Make a page that a forked process shares, with a listener on that socket."""
+    size = CounterPage.size(slots=slots, listeners=1, places=0)
+    listeners = [listener(*sock.getsockname()[:2])]
+    return CounterPage(memoryview(mmap.mmap(-1, size)), slots=slots, listeners=listeners, places=0)
 
 
 class Asked:
     """Health as the exporter has it, with a loop that the test turns."""
 
-    def __init__(self, sock: socket.socket, page: CounterPage) -> None:
-        """Have one listener, on that socket."""
+    def __init__(self, sock: socket.socket, workers: int) -> None:
+        """Have one listener, on that socket, and so many workers."""
         self.poll = Poll()
-        self.page = page
-        self.health = Health({listener(*sock.getsockname()[:2]): [sock]}, page, mark=None, poll=self.poll)
+        self.page = make_page(workers, sock)
+        self.health = Health(self.page, mark=None, reachable=in_our_network([sock]), poll=self.poll)
 
     def ask(self, now: float, *, turning: int) -> Report:
         """Return the report, while the loops of the first so many workers turn."""
@@ -125,7 +126,7 @@ def test_from_another_network_it_looks_at_the_workers(monkeypatch: pytest.Monkey
     with namespace():
         sock = udp_server()
     with sock:
-        asked = Asked(sock, make_page(2))
+        asked = Asked(sock, 2)
         report = asked.ask(0.0, turning=2)
         assert (report.well, report.lines) == (True, ["ok", NOT_ASKED, "worker 1: turns", "worker 2: turns"])
         report = asked.ask(5.0, turning=1)
@@ -135,7 +136,7 @@ def test_from_another_network_it_looks_at_the_workers(monkeypatch: pytest.Monkey
 def test_an_outcome_serves_for_a_second() -> None:
     """Asked again within a second, what was found is told, and no process is forked; after it, it is tested anew."""
     with udp_server() as sock:
-        asked = Asked(sock, make_page(1))
+        asked = Asked(sock, 1)
         first = asked.ask(0.0, turning=0)
         assert first.lines[1].endswith("no answer within 1 s")
         told: list[Report] = []
@@ -152,7 +153,7 @@ def test_a_questioner_that_does_not_come_back_is_given_up(monkeypatch: pytest.Mo
     """Killed by its deadline or by anybody, it leaves a report that says so, and no process."""
     monkeypatch.setattr(health, "run_self_test", lambda _listeners, _mark: signal.pause())
     with udp_server() as sock:
-        asked = Asked(sock, make_page(1))
+        asked = Asked(sock, 1)
         told: list[Report] = []
         before = set(children(os.getpid()))
         asked.health.ask(0.0, told.append)

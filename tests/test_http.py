@@ -2,25 +2,35 @@
 
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
+import hypothesis.strategies as st
 import pytest
-from loopback import wait_until
+from hypothesis import HealthCheck, given, settings
+from loopback import no_descriptor_left, wait_until
 
 from echod import http
 from echod.http import MAX_CONNECTIONS, MAX_HEAD_BYTES, SECONDS, HttpServer, Request, Respond, Response
 from echod.poll import Poll
+from echod.sockets import ACCEPT_PAUSE_SECONDS
 
-GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+PIECES = [
+    *(b"GET ", b"HEAD ", b"/", b"//", b"?", b" HTTP/1.1", b" HTTP/1.0", b" HTTP/0.9", b" HTTP/", b"\xb2.1"),
+    *(b"http://", b"[", b"]", b"@", b":", b"%", b";", b",", b"=", b"\r\n", b"\n", b"\r", b"\r\n\r\n", b" ", b"\t"),
+    *(b"Host: ", b"Host: localhost\r\n", b"Accept: ", b"Expect: 100-continue\r\n", b"Connection: close\r\n"),
+    *(b"Content-Type: multipart/x; boundary=y\r\n", b"Content-Transfer-Encoding: base64\r\n"),
+]
+GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 class Served:
     """A server of one page, turned by hand."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str) -> None:
         """Listen on a free port."""
-        self.door = socket.create_server(("127.0.0.1", 0))
+        self.door = socket.create_server((host, 0))
         self.door.setblocking(False)
-        self.address = self.door.getsockname()
+        self.address = ("127.0.0.1", self.door.getsockname()[1])
         self.poll = Poll()
         self.requests: list[Request] = []
         self.held: list[Respond] = []
@@ -82,19 +92,26 @@ class Served:
         return first, dict(line.split(": ", 1) for line in lines), body
 
 
-@pytest.fixture
-def served() -> Iterator[Served]:
-    """Serve, and close all at the end."""
-    served = Served()
+@contextmanager
+def serve(host: str) -> Iterator[Served]:
+    """Serve there, and close all at the end."""
+    served = Served(host)
     yield served
     served.server.on_deadline(float("inf"))
     served.door.close()
     served.poll.close()
 
 
+@pytest.fixture
+def served() -> Iterator[Served]:
+    """Serve on loopback."""
+    with serve("127.0.0.1") as served:
+        yield served
+
+
 def test_a_page_is_served_with_its_length_and_not_kept(served: Served) -> None:
     """The body comes whole, its length and type are told, and the connection ends."""
-    status, headers, body = served.ask(b"GET /page?x=1 HTTP/1.1\r\nHost: x\r\nAccept: text/html\r\n\r\n")
+    status, headers, body = served.ask(b"GET /page?x=1 HTTP/1.1\r\nHost: localhost\r\nAccept: text/html\r\n\r\n")
     assert (status, body) == ("HTTP/1.1 200 OK", b"hello")
     assert headers == {
         "Content-Type": "text/plain; charset=utf-8",
@@ -110,14 +127,14 @@ def test_a_page_is_served_with_its_length_and_not_kept(served: Served) -> None:
 
 def test_head_has_no_body(served: Served) -> None:
     """HEAD is told what GET would be, with no body behind it."""
-    status, headers, body = served.ask(b"HEAD / HTTP/1.1\r\n\r\n")
+    status, headers, body = served.ask(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert (status, headers["Content-Length"], body) == ("HTTP/1.1 200 OK", "5", b"")
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT", "x"])
 def test_other_methods_are_not_allowed(served: Served, method: str) -> None:
     """405 names the two that are."""
-    status, headers, body = served.ask(f"{method} / HTTP/1.1\r\n\r\n".encode())
+    status, headers, body = served.ask(f"{method} / HTTP/1.0\r\n\r\n".encode())
     assert (status, headers["Allow"], body) == (
         "HTTP/1.1 405 Method Not Allowed",
         "GET, HEAD",
@@ -129,7 +146,11 @@ def test_other_methods_are_not_allowed(served: Served, method: str) -> None:
 @pytest.mark.parametrize(
     ("request_", "status"),
     [
-        (b"\r\n\r\n", "400 Bad Request"),
+        (b"GET / HTTP/1.1\r\n\r\n", "400 Bad Request"),
+        (b"GET / HTTP/1.1\r\nno colon\r\nHost: localhost\r\n\r\n", "400 Bad Request"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n", "400 Bad Request"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nAccept: a;\r\n b\r\n\r\n", "400 Bad Request"),
+        (b"GET http://[/ HTTP/1.1\r\nHost: localhost\r\n\r\n", "400 Bad Request"),
         (b"nonsense\r\n\r\n", "400 Bad Request"),
         (b"GET / HTTP/x\r\n\r\n", "400 Bad Request"),
         (b"\x16\x03\x01\x00\xee\n\n", "400 Bad Request"),
@@ -154,10 +175,62 @@ def test_a_request_may_come_in_pieces(served: Served) -> None:
         assert served.read(client)[2] == b"hello"
 
 
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET http://127.0.0.1:9007/page HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+        b"GET HTTP://LOCALHOST/page?x=1 HTTP/1.1\r\nHost:\r\n\r\n",
+        b"\r\nGET /page HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"\n\r\n\nGET /page HTTP/1.0\r\n\r\n",
+        b"GET /page HTTP/1.0\n\n",
+        b"GET /page HTTP/1.0\n\r\n",
+        b"GET /page HTTP/1.0\r\n\n",
+        b"GET /page HTTP/1.0\r\nA: b\n\r\n",
+    ],
+)
+def test_what_is_a_request_is_understood(served: Served, request_: bytes) -> None:
+    """A whole URL as its target, empty lines before it, and lines that end without CR (RFC 9112, 2.2 and 3.2.2)."""
+    assert served.ask(request_)[2] == b"hello"
+    assert served.requests == [Request(path="/page", accept="")]
+
+
+OURS = ["127.0.0.1:9007", "127.0.0.1", "localhost:1", "LOCALHOST", "[::1]:9007", "192.0.2.1"]
+OTHERS = ["evil.example", "evil.example:9007", "localhost.evil.example", "", "127.0.0.1@evil.example", "[", "1.evil"]
+
+
+@pytest.mark.parametrize(("host", "ours"), [*((host, True) for host in OURS), *((host, False) for host in OTHERS)])
+def test_on_loopback_a_name_that_may_be_anybody_s_is_refused(served: Served, host: str, *, ours: bool) -> None:
+    """So no page can have a browser of this host read what is here, by a name that leads to 127.0.0.1: 421."""
+    for target, named in (("/", host), (f"http://{host}/", "localhost")):
+        status, _, body = served.ask(f"GET {target} HTTP/1.1\r\nHost: {named}\r\n\r\n".encode())
+        assert (status == "HTTP/1.1 200 OK", body == b"hello") == (ours, ours)
+    if not ours and host != "[":
+        assert status == "HTTP/1.1 421 Misdirected Request"
+        assert body.startswith(b"421 Misdirected Request: on a loopback address echod is asked by IP address")
+    assert len(served.requests) == (2 if ours else 0)
+
+
+def test_elsewhere_every_name_is_served() -> None:
+    """Who may be asked from other hosts is asked by name."""
+    with serve("0.0.0.0") as served:  # noqa: S104 - asked on 127.0.0.1
+        assert served.ask(b"GET / HTTP/1.1\r\nHost: echo.example\r\n\r\n")[2] == b"hello"
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.one_of(st.binary(max_size=20), st.sampled_from(PIECES)), max_size=12).map(b"".join))
+def test_no_request_ends_the_server(served: Served, request_: bytes) -> None:
+    """Whatever comes is answered, or its connection ends where the client has no more to say."""
+    with served.connect() as client:
+        client.send(request_)
+        client.shutdown(socket.SHUT_WR)
+        first, _, _ = served.read(client)
+        assert first == "" or first.startswith("HTTP/1.1 ")
+
+
 def test_an_answer_may_come_later_and_holds_up_nobody(served: Served) -> None:
     """While one waits for its answer, another is served; then the first one gets its own."""
     with served.connect() as patient:
-        patient.send(b"GET /later HTTP/1.1\r\n\r\n")
+        patient.send(b"GET /later HTTP/1.0\r\n\r\n")
         served.turn_until(lambda: bool(served.held), "the request was there")
         assert served.ask()[2] == b"hello"
         served.held[0](Response(body=b"at last"))
@@ -167,7 +240,7 @@ def test_an_answer_may_come_later_and_holds_up_nobody(served: Served) -> None:
 def test_an_answer_to_a_client_that_has_left_is_nothing(served: Served) -> None:
     """Who left while it waited, or was cut off, harms nobody, and costs no turn of the loop meanwhile."""
     client = served.connect()
-    client.send(b"GET /later HTTP/1.1\r\n\r\n")
+    client.send(b"GET /later HTTP/1.0\r\n\r\n")
     served.turn_until(lambda: bool(served.held), "the request was there")
     client.close()
     assert list(served.poll.wait(0.05)) == []
@@ -210,6 +283,63 @@ def test_more_clients_than_there_is_room_for_cost_the_oldest(served: Served) -> 
             client.recv(1)
     for client in clients:
         client.close()
+
+
+def test_who_has_asked_is_not_the_one_to_go(served: Served) -> None:
+    """Beside 32 that say nothing, a client that waits for its answer gets it; where all wait, the oldest goes."""
+    with served.connect() as patient, ExitStack() as stack:
+        patient.send(b"GET /later HTTP/1.0\r\n\r\n")
+        served.turn_until(lambda: bool(served.held), "the request was there")
+        silent = [stack.enter_context(served.connect()) for _ in range(MAX_CONNECTIONS)]
+        wait_until(lambda: silent[0].recv(1) == b"", "the oldest of the silent ones was cut off")
+        served.held[0](Response(body=b"at last"))
+        assert served.read(patient)[2] == b"at last"
+    served.turn_until(lambda: not served.server.busy, "all had gone")
+    with ExitStack() as stack:
+        waiting = [stack.enter_context(served.connect()) for _ in range(MAX_CONNECTIONS)]
+        for client in waiting:
+            client.send(b"GET /later HTTP/1.0\r\n\r\n")
+        served.turn_until(lambda: len(served.held) == 1 + MAX_CONNECTIONS, "all had asked")
+        assert served.ask()[2] == b"hello"
+        assert waiting[0].recv(1) == b""
+
+
+def test_without_descriptors_accepting_pauses_and_does_not_spin(served: Served) -> None:
+    """Until a second is over the poll reports the door no more; then who waited is served."""
+    with socket.create_connection(served.address) as client:
+        client.setblocking(False)
+        with no_descriptor_left():
+            served.turn()
+            assert served.server.next_deadline() == ACCEPT_PAUSE_SECONDS
+            assert list(served.poll.wait(0.0)) == []
+            served.server.on_deadline(ACCEPT_PAUSE_SECONDS)
+            served.turn(ACCEPT_PAUSE_SECONDS)
+            assert served.server.next_deadline() == 2 * ACCEPT_PAUSE_SECONDS
+        served.server.on_deadline(2 * ACCEPT_PAUSE_SECONDS)
+        client.send(GET)
+        assert served.read(client)[2] == b"hello"
+
+
+def test_an_ended_connection_ends_the_pause(served: Served) -> None:
+    """Its descriptor is what the next one needs: nobody waits for the pause to pass."""
+    first = served.connect()
+    with socket.create_connection(served.address) as second:
+        second.setblocking(False)
+        with no_descriptor_left():
+            served.turn()
+            first.close()
+            served.turn_until(lambda: served.server.next_deadline() == SECONDS, "the second one was accepted")
+        second.send(GET)
+        assert served.read(second)[2] == b"hello"
+
+
+def test_doors_close_in_a_pause_too(served: Served) -> None:
+    """And are not opened again."""
+    with socket.create_connection(served.address):
+        with no_descriptor_left():
+            served.turn()
+        served.server.close_doors()
+        assert served.server.next_deadline() is None
 
 
 def test_closed_doors_let_those_in_finish(served: Served) -> None:

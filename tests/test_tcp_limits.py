@@ -1,19 +1,18 @@
 """A TCP listener keeps its limits: of connections, of time, of descriptors; and drains when it is told to."""
 
-import os
-import resource
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 
 import pytest
-from loopback import tcp_client
+from loopback import no_descriptor_left, tcp_client
 from tcp_worker import NARROW, TcpWorker
 
 from echod.core.counters import TcpField
+from echod.sockets import ACCEPT_PAUSE_SECONDS
 from echod.streams import QUIET_SECONDS
-from echod.tcp import ACCEPT_PAUSE_SECONDS, MAX_ACCEPTS_PER_WAKEUP
+from echod.tcp import MAX_ACCEPTS_PER_WAKEUP
 
 pytestmark = pytest.mark.usefixtures("together")
 
@@ -200,19 +199,6 @@ def test_each_stalled_connection_has_its_own_clock(worker: TcpWorker) -> None:
 
 
 # -- descriptors
-
-
-@contextmanager
-def no_descriptor_left() -> Iterator[None]:
-    """Let this process open no further descriptor."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest = os.dup(0)
-    os.close(lowest)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_without_descriptors_accepting_pauses_and_does_not_spin(worker: TcpWorker, stack: ExitStack) -> None:

@@ -1,0 +1,37 @@
+"""A process that the supervisor forked, and the words for its end."""
+
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+from running import Daemon, ask, free_port
+
+from echod.forking import fork, how_it_ended
+
+EchodFactory = Callable[..., Daemon]
+
+
+@pytest.mark.parametrize(
+    ("number", "how"),
+    [
+        (0, "exit code 0"),
+        (signal.SIGKILL, "killed by SIGKILL"),
+        (signal.SIGRTMIN, "killed by SIGRTMIN"),
+        (40, "killed by signal 40"),
+    ],
+)
+def test_an_end_has_its_words(number: int, how: str) -> None:
+    """By exit code or signal, also one that has no name."""
+    pid = fork("test", [], lambda: os.kill(os.getpid(), number))
+    assert how_it_ended(os.waitpid(pid, 0)[1]) == how
+
+
+def test_a_worker_may_end_by_any_signal(echod: EchodFactory) -> None:
+    """Killed by a real-time signal, it is replaced, and the supervisor goes on."""
+    port = free_port()
+    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1})
+    os.kill(daemon.workers()[0], 40)
+    assert daemon.wait_for("worker_exited")["reason"] == "killed by signal 40"
+    daemon.wait_for("worker_started", 2)
+    assert ask(port) == b"hi"
