@@ -7,10 +7,13 @@ not known is not there (JSON) or empty (CSV); times end in `_ns`, durations in `
 import csv
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Final, TextIO
 
 from echod.client.subject import Subject
+from echod.client.target import Target
 from echod.core.events import DAMAGED, Event, Kind
+from echod.core.pathmtu import Finding, explain
 from echod.core.survey import Survey
 
 COLUMNS: Final = (
@@ -54,6 +57,24 @@ def record(subject: Subject, event: Event) -> dict[str, Any]:
         "reason": event.reason or None,
         "mtu": event.mtu or None,
     }
+    return _known(fields)
+
+
+def mtu_record(target: Target, finding: Finding) -> dict[str, Any]:
+    """Return what the search for the path MTU of a target found, as fields, with the sentences that say so."""
+    fields = {
+        "event": "mtu",
+        "target": str(target),
+        **asdict(finding),
+        "router": finding.router or None,
+        "told": finding.told or None,
+        "back": None if finding.back.answered is None else asdict(finding.back),
+        "says": explain(finding),
+    }
+    return _known(fields)
+
+
+def _known(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -99,13 +120,15 @@ def summary(subject: Subject, names: Mapping[str, str]) -> dict[str, Any]:
         "seconds": round(subject.elapsed / 1e9, 6),
         **_figures(subject.survey),
         "errors": [
-            {
-                "reason": reason,
-                "address": address or None,
-                "name": names.get(address),
-                "count": obstacles.count,
-                "mtu": obstacles.mtu or None,
-            }
+            _known(
+                {
+                    "reason": reason,
+                    "address": address or None,
+                    "name": names.get(address),
+                    "count": obstacles.count,
+                    "mtu": obstacles.mtu or None,
+                }
+            )
             for (reason, address), obstacles in subject.survey.obstacles.items()
         ],
     }
@@ -152,6 +175,7 @@ def _figures(survey: Survey) -> dict[str, Any]:
             "probes": longest.probes,
             "first": longest.first,
             "last": longest.last,
+            "open": longest.open,
         }
     return fields
 
