@@ -132,6 +132,15 @@ def summary(subject: Subject, names: Mapping[str, str]) -> dict[str, Any]:
             for (reason, address), obstacles in subject.survey.obstacles.items()
         ],
     }
+    if longest := subject.survey.outages.longest:  # of all probes: those of a source port are not in a row
+        fields["longest_outage"] = {
+            "start_ns": longest.start,
+            "seconds": round(longest.duration / 1e9, 6),
+            "probes": longest.probes,
+            "first": longest.first,
+            "last": longest.last,
+            "open": longest.open,
+        }
     if subject.survey.elsewhere:
         fields["answered_from"] = sorted(subject.survey.elsewhere)
     if subject.handshakes:
@@ -145,7 +154,7 @@ def summary(subject: Subject, names: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _figures(survey: Survey) -> dict[str, Any]:
-    latency, variation, order, longest = survey.latency, survey.variation, survey.order, survey.outages.longest
+    latency, variation, order = survey.latency, survey.variation, survey.order
     fields: dict[str, Any] = {
         "sent": survey.sent,
         "received": survey.received,
@@ -168,15 +177,6 @@ def _figures(survey: Survey) -> dict[str, Any]:
         fields |= {"jitter_ms": _ms(variation.jitter)}
     if variation.pairs:
         fields["ipdv_ms"] = {"avg": _ms(variation.mean), "max": _ms(variation.max)}
-    if longest:
-        fields["longest_outage"] = {
-            "start_ns": longest.start,
-            "seconds": round(longest.duration / 1e9, 6),
-            "probes": longest.probes,
-            "first": longest.first,
-            "last": longest.last,
-            "open": longest.open,
-        }
     return fields
 
 
