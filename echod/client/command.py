@@ -12,7 +12,6 @@ import shutil
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict
 from functools import partial
 from time import monotonic_ns
 from typing import Final, TextIO
@@ -24,18 +23,19 @@ from echod.client.loop import Loop
 from echod.client.mtu import MtuProbe
 from echod.client.names import Names
 from echod.client.options import STAMPED_INTERVAL, Options, help_text, parse_options
-from echod.client.outlet import open_outlet
+from echod.client.outlet import is_broadcast, open_outlet
 from echod.client.picture import Picture
-from echod.client.records import CsvRows, JsonLines
+from echod.client.records import CsvRows, JsonLines, mtu_record
 from echod.client.report import Lines, statistics
 from echod.client.subject import Subject, Watcher
 from echod.client.target import Target, resolve
 from echod.client.tcp import TcpLine
 from echod.client.udp import UdpLine
-from echod.core import pathmtu, verdict
+from echod.core import verdict
 from echod.core.errors import UsageError
 from echod.core.events import DAMAGED, Event
 from echod.core.listener import Protocol
+from echod.core.pathmtu import explain
 from echod.core.survey import Survey
 
 REPLIED: Final = 0
@@ -55,7 +55,7 @@ def ping(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
             return REPLIED
         options = parse_options(argv)
         targets = [resolve(wish, options.family) for wish in options.wishes]
-        _refuse_sizes(options, targets)
+        _refuse_targets(options, targets)
         if options.mtu:
             return _find_mtu(options, targets, out)
         run = Run(options, targets, out, err)
@@ -183,9 +183,11 @@ class Run:
         self._out.flush()
 
 
-def _refuse_sizes(options: Options, targets: Sequence[Target]) -> None:
-    """Refuse a probe that no datagram can carry."""
+def _refuse_targets(options: Options, targets: Sequence[Target]) -> None:
+    """Refuse an address that nobody answers at, and a probe that no datagram can carry."""
     for target in targets:
+        if is_broadcast(target):
+            raise UsageError(f"{target.ip}: is a broadcast address, and echod answers none: write that of a host")
         if max(options.sizes) > target.most:
             raise UsageError(f"ping: -s: {max(options.sizes)} bytes do not fit, {target} takes at most {target.most}")
 
@@ -247,11 +249,10 @@ def _find_mtu(options: Options, targets: Sequence[Target], out: TextIO) -> int:
             out.write(f"MTU {target} ({target.ip})\n")
         finding = MtuProbe(target, options, tell).run()
         found = found or finding.passes is not None
-        sentences = pathmtu.explain(finding)
         if options.json:
-            out.write(json.dumps({"event": "mtu", "target": str(target), **asdict(finding), "says": sentences}) + "\n")
+            out.write(json.dumps(mtu_record(target, finding)) + "\n")
         else:
-            out.write("".join(f"{sentence}\n" for sentence in sentences))
+            out.write("".join(f"{sentence}\n" for sentence in explain(finding)))
         out.flush()
         if finding.interrupted:
             break

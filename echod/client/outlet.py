@@ -99,6 +99,24 @@ def open_outlet(target: Target, options: Options) -> socket.socket:
     return sock
 
 
+def is_broadcast(target: Target) -> bool:
+    """Tell whether an address stands for all hosts of a network: that depends on the routes of this host.
+
+    The kernel lets no socket connect to one that has not asked for it (SO_BROADCAST, socket(7)); and none at all where
+    a route prohibits it.
+    """
+    if target.family != socket.AF_INET:
+        return False
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, suppress(OSError):
+        try:
+            sock.connect(target.address)
+        except PermissionError:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            sock.connect(target.address)
+            return True
+    return False
+
+
 def read_stamp(value: bytes) -> int:
     """Read the value of a control message of SO_TIMESTAMPNS, or SO_TIMESTAMPING by software: ns since 1970."""
     seconds, nanoseconds = _TIMESPEC.unpack_from(value)

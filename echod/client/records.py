@@ -7,10 +7,13 @@ not known is not there (JSON) or empty (CSV); times end in `_ns`, durations in `
 import csv
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Final, TextIO
 
 from echod.client.subject import Subject
+from echod.client.target import Target
 from echod.core.events import DAMAGED, Event, Kind
+from echod.core.pathmtu import Finding, explain
 from echod.core.survey import Survey
 
 COLUMNS: Final = (
@@ -54,6 +57,24 @@ def record(subject: Subject, event: Event) -> dict[str, Any]:
         "reason": event.reason or None,
         "mtu": event.mtu or None,
     }
+    return _known(fields)
+
+
+def mtu_record(target: Target, finding: Finding) -> dict[str, Any]:
+    """Return what the search for the path MTU of a target found, as fields, with the sentences that say so."""
+    fields = {
+        "event": "mtu",
+        "target": str(target),
+        **asdict(finding),
+        "router": finding.router or None,
+        "told": finding.told or None,
+        "back": None if finding.back.answered is None else asdict(finding.back),
+        "says": explain(finding),
+    }
+    return _known(fields)
+
+
+def _known(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -99,16 +120,27 @@ def summary(subject: Subject, names: Mapping[str, str]) -> dict[str, Any]:
         "seconds": round(subject.elapsed / 1e9, 6),
         **_figures(subject.survey),
         "errors": [
-            {
-                "reason": reason,
-                "address": address or None,
-                "name": names.get(address),
-                "count": obstacles.count,
-                "mtu": obstacles.mtu or None,
-            }
+            _known(
+                {
+                    "reason": reason,
+                    "address": address or None,
+                    "name": names.get(address),
+                    "count": obstacles.count,
+                    "mtu": obstacles.mtu or None,
+                }
+            )
             for (reason, address), obstacles in subject.survey.obstacles.items()
         ],
     }
+    if longest := subject.survey.outages.longest:  # of all probes: those of a source port are not in a row
+        fields["longest_outage"] = {
+            "start_ns": longest.start,
+            "seconds": round(longest.duration / 1e9, 6),
+            "probes": longest.probes,
+            "first": longest.first,
+            "last": longest.last,
+            "open": longest.open,
+        }
     if subject.survey.elsewhere:
         fields["answered_from"] = sorted(subject.survey.elsewhere)
     if subject.handshakes:
@@ -122,7 +154,7 @@ def summary(subject: Subject, names: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _figures(survey: Survey) -> dict[str, Any]:
-    latency, variation, order, longest = survey.latency, survey.variation, survey.order, survey.outages.longest
+    latency, variation, order = survey.latency, survey.variation, survey.order
     fields: dict[str, Any] = {
         "sent": survey.sent,
         "received": survey.received,
@@ -145,14 +177,6 @@ def _figures(survey: Survey) -> dict[str, Any]:
         fields |= {"jitter_ms": _ms(variation.jitter)}
     if variation.pairs:
         fields["ipdv_ms"] = {"avg": _ms(variation.mean), "max": _ms(variation.max)}
-    if longest:
-        fields["longest_outage"] = {
-            "start_ns": longest.start,
-            "seconds": round(longest.duration / 1e9, 6),
-            "probes": longest.probes,
-            "first": longest.first,
-            "last": longest.last,
-        }
     return fields
 
 

@@ -40,8 +40,8 @@ DAMAGED: Final = frozenset({Kind.CORRUPT, Kind.TRUNCATED, Kind.EXTENDED})
 class Event:
     """One event.
 
-    Times are ns since 1970: `time` when it happened, `sent` when its probe was sent, `until` (of one lost or refused)
-    when the next probe was sent, or this one given up. `rtt` is in ns. What is not known is None or empty.
+    Times are ns since 1970: `time` when it happened, `sent` when its probe was sent, `until` when the next one was, 0
+    where none was yet. `rtt` is in ns. What is not known is None or empty.
     """
 
     kind: Kind

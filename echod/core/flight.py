@@ -153,7 +153,7 @@ class Flight:
             size=sent.size,
             expected=sent.size,
             sent=sent.wall,
-            until=self._next_sent(sent, obstacle.wall),
+            until=self._next_sent(sent),
             rtt=max(0, obstacle.wall - sent.wall),
             address=obstacle.address,
             reason=obstacle.reason,
@@ -176,7 +176,7 @@ class Flight:
                         size=sent.size,
                         expected=sent.size,
                         sent=sent.wall,
-                        until=self._next_sent(sent, wall),
+                        until=self._next_sent(sent),
                     )
                 )
         return lost
@@ -197,9 +197,9 @@ class Flight:
         sent.fate = kind
         return True
 
-    def _next_sent(self, sent: _Sent, otherwise: int) -> int:
+    def _next_sent(self, sent: _Sent) -> int:
         following = self._sent.get(sent.sequence + 1)
-        return following.wall if following else otherwise
+        return following.wall if following else 0
 
     def _expected(self, sent: _Sent) -> bytes:
         return self._payloads.encode(sent.sequence, sent.stamp, sent.size)
@@ -279,7 +279,7 @@ class Flight:
             size=len(arrival.data),
             expected=sent.size,
             sent=sent.wall,
-            until=self._next_sent(sent, arrival.wall),
+            until=self._next_sent(sent),
             rtt=_round_trip(sent, arrival),
             address=arrival.address,
             ttl=arrival.ttl,

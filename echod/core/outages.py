@@ -5,7 +5,7 @@ answered after all is in none, as long as its run is remembered.
 """
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 _KEPT: Final = 4096
@@ -16,14 +16,15 @@ _KEPT: Final = 4096
 class Outage:
     """Probes in a row without an answer, `first` to `last`.
 
-    From the sending of the first of them to that of the next probe, or to the giving up of the last of all; ns since
-    1970.
+    From the sending of the first of them to that of the next probe, in ns since 1970. Where none is known to have gone
+    it is `open`, and `end` the sending of the last: for how long an answer was waited for says nothing of the path.
     """
 
     first: int
     last: int
     start: int
     end: int
+    open: bool = False
 
     @property
     def probes(self) -> int:
@@ -32,7 +33,7 @@ class Outage:
 
     @property
     def duration(self) -> int:
-        """Return how long it was, in ns."""
+        """Return how long it was, or at least was where it is open, in ns."""
         return self.end - self.start
 
 
@@ -45,23 +46,29 @@ class Outages:
         self._longest: Outage | None = None
 
     def lost(self, sequence: int, start: int, end: int) -> None:
-        """Take a probe that was not answered: when it was sent, and when the next one was (or it was given up).
+        """Take a probe that was not answered: when it was sent, and when the next one was, 0 where none was yet.
 
         Probes are given up in the order of their numbers, or nearly so.
         """
         at = bisect_right(self._runs, sequence, key=lambda run: run.first)
-        first, last = sequence, sequence
+        if at and self._runs[at - 1].last >= sequence:
+            return
+        run = Outage(first=sequence, last=sequence, start=start, end=end or start, open=not end)
         if at < len(self._runs) and self._runs[at].first == sequence + 1:
-            last, end = self._runs[at].last, self._runs[at].end
-            del self._runs[at]
-        if at and self._runs[at - 1].last >= sequence - 1:
+            run = replace(self._runs.pop(at), first=sequence, start=start)
+        if at and self._runs[at - 1].last == sequence - 1:
             at -= 1
-            first, start = self._runs[at].first, self._runs[at].start
-            last, end = max(last, self._runs[at].last), max(end, self._runs[at].end)
-            del self._runs[at]
-        self._runs.insert(at, Outage(first=first, last=last, start=start, end=end))
+            before = self._runs.pop(at)
+            run = replace(run, first=before.first, start=before.start)
+        self._runs.insert(at, run)
         if len(self._runs) > _KEPT:
             self._forget(self._runs.pop(0))
+
+    def settled(self, sequence: int, sent: int) -> None:
+        """Take when a probe was sent of which something is known now: an outage right before it ended with that."""
+        at = bisect_right(self._runs, sequence - 1, key=lambda run: run.first) - 1
+        if at >= 0 and self._runs[at].open and self._runs[at].last == sequence - 1:
+            self._runs[at] = replace(self._runs[at], end=sent, open=False)
 
     def answered(self, sequence: int, start: int, end: int) -> None:
         """Take it back: that probe was answered after all. Times as in `lost`."""
@@ -70,9 +77,9 @@ class Outages:
             return
         run = self._runs.pop(at)
         if run.last > sequence:
-            self._runs.insert(at, Outage(first=sequence + 1, last=run.last, start=end, end=run.end))
+            self._runs.insert(at, replace(run, first=sequence + 1, start=end))
         if run.first < sequence:
-            self._runs.insert(at, Outage(first=run.first, last=sequence - 1, start=run.start, end=start))
+            self._runs.insert(at, replace(run, last=sequence - 1, end=start, open=False))
 
     def _forget(self, run: Outage) -> None:
         if self._longest is None or run.duration > self._longest.duration:

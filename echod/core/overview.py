@@ -213,6 +213,7 @@ def check_text(results: Sequence[Result]) -> str:
     rows = tuple((str(each.listener), _outcome(each)) for each in results)
     failed = sum(not each.passed for each in results)
     summary = f"{failed} of {len(rows)} listeners failed" if failed else f"all {len(rows)} listeners answered"
+    summary = summary if len(rows) > 1 else f"the listener {'failed' if failed else 'answered'}"
     return _table_text(Table(head=rows[0], left=2, rows=rows[1:], legend=(summary,)))
 
 

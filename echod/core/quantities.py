@@ -39,7 +39,8 @@ def parse_duration(text: str) -> int:
 def parse_number(text: str, low: int, high: int) -> int:
     """Read a whole number within bounds."""
     if not re.fullmatch(r"[0-9]{1,12}", text) or not low <= int(text) <= high:
-        raise ValueError(f'"{text}" is out of bounds: write a whole number from {low} to {high}')
+        fault = "is out of bounds" if re.fullmatch("[0-9]+", text) else "is no number"
+        raise ValueError(f'"{text}" {fault}: write a whole number from {low} to {high}')
     return int(text)
 
 

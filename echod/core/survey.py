@@ -95,6 +95,7 @@ class Survey:
 
     def _settle(self, event: Event) -> None:
         sequence = event.sequence or 0
+        self.outages.settled(sequence, event.sent)
         if event.before is not None:
             self.ends[event.before] -= 1
             self.outages.answered(sequence, event.sent, event.until)

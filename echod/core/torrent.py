@@ -183,7 +183,6 @@ class Torrent:
             size=len(arrival.data),
             expected=self._size,
             sent=sent,
-            until=arrival.wall,
             rtt=rtt,
             address=arrival.address,
             offset=verdict.offset,
@@ -238,8 +237,8 @@ class Torrent:
         if lost and not state.count(_ANSWERED):
             index = first // self._train
             start = self._stamps[index]
-            until = max(start, self._stamps[(index + 1) % len(self._stamps)])
-            self._survey.outages.lost(sequence // self._train, start, until)
+            until = self._stamps[(index + 1) % len(self._stamps)]  # of the last train it is an older one's, or none
+            self._survey.outages.lost(sequence // self._train, start, until if until >= start else 0)
         self._state[first : first + self._train] = bytes(self._train)
 
     def _unknown(self, arrival: Arrival) -> Event:

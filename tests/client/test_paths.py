@@ -38,7 +38,7 @@ def path(routed: Path) -> Iterator[Path]:
 
 def complaints(found: Pinged) -> list[tuple[str, str | None, int]]:
     """Return the errors of a summary."""
-    return [(each["reason"], each["address"], each["count"]) for each in found.summary["errors"]]
+    return [(each["reason"], each.get("address"), each["count"]) for each in found.summary["errors"]]
 
 
 def asked(path: Path, target: str, *words: object) -> Pinged:
@@ -139,7 +139,7 @@ def test_a_narrow_hop_is_named_by_the_router_and_then_known(path: Path, family: 
     """The first probe that is too long tells the MTU; the second does not leave this host."""
     path.narrow(1280)
     found = asked(path, SERVER[family], "-M", "do", "-s", 1500 - HEADERS[family])
-    told = [(each["reason"], each["address"], each["mtu"], each["count"]) for each in found.summary["errors"]]
+    told = [(each["reason"], each.get("address"), each["mtu"], each["count"]) for each in found.summary["errors"]]
     assert told == [("needs fragmentation", ROUTER[family], 1280, 1), ("needs fragmentation", None, 1280, 1)]
 
 
@@ -183,7 +183,7 @@ def test_the_path_mtu_is_found(path: Path, family: int, mute: bool) -> None:  # 
     told = found.objects[-1]
     assert (found.code, told["passes"], told["fails"], told["highest"]) == (0, 1280, 1281, 1500)
     if mute:
-        assert (told["router"], told["told"]) == ("", 0)
+        assert not {"router", "told"} & told.keys()
         assert "probes above 1280 vanish without a word" in told["says"][1]
     else:
         assert (told["router"], told["told"]) == (ROUTER[family], 1280)

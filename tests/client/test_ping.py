@@ -200,7 +200,7 @@ def test_the_mtu_of_loopback(port: int) -> None:
         "path MTU 65535 in both directions: as much as this host's interface takes",
     )
     silent = ping("--mtu", "--json", f"127.0.0.1:{free_port()}")
-    assert (silent.code, json.loads(silent.out)["passes"]) == (1, None)
+    assert (silent.code, "passes" in json.loads(silent.out)) == (1, False)
 
 
 def test_ctrl_c_ends_with_the_statistics(port: int) -> None:

@@ -5,10 +5,11 @@ import pty
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from client.pinging import ended, ping, start
+from client.pinging import ended, mischief, ping, start
 from running import REPOSITORY, free_port
 
 from echod.client.records import COLUMNS
@@ -21,6 +22,11 @@ from echod.core.events import Kind
         (["nowhere.invalid"], "nowhere.invalid: "),
         (["-4", "::1"], "::1: has no IPv4 address"),
         (["ftp://h"], '"ftp://h": the protocol "ftp" is not known, write udp:// or tcp://'),
+        (
+            ["-c", "1", "127.255.255.255"],
+            "127.255.255.255: is a broadcast address, and echod answers none: write that of a host",
+        ),
+        (["-c", "abc", "h"], '"abc" is no number: write a whole number from 1 to 1000000000'),
         (["h:0"], '"h:0": the port 0 is out of bounds, write 1 to 65535'),
         (["[::1"], '"[::1" is no target, write [udp://|tcp://]HOST[:PORT]'),
         ([], "the following arguments are required: TARGET"),
@@ -82,6 +88,28 @@ def test_the_man_page_has_every_field() -> None:
     assert [name for head in heads for name in re.findall("[a-z_]+", head)] == list(COLUMNS)
     for kind in Kind:
         assert re.search(rf"^\.BR .*\b{kind.value}\b", page, re.MULTILINE), kind
+
+
+def names_in(written: object) -> Iterator[str]:
+    """Yield the name of each field, however deep."""
+    if isinstance(written, dict):
+        yield from written
+        written = list(written.values())
+    for each in written if isinstance(written, list) else ():
+        yield from names_in(each)
+
+
+def test_the_man_page_has_every_field_of_a_summary_and_of_a_search(port: int) -> None:
+    """Whatever name stands anywhere in what --json writes stands under "FIELDS"."""
+    with mischief(["answer", "elsewhere", "drop", "answer"]) as server:
+        target = f"127.0.0.1:{server.port}"
+        found = ping("--json", "-c", 4, "-i", "10ms", "-W", "300ms", "--sources", 2, "--compare", "tcp", target)
+    served = [ping("--json", f"tcp://127.0.0.1:{port}", "-c", 1), ping("--json", "--mtu", f"127.0.0.1:{port}")]
+    lost = ping("--json", "--mtu", f"127.0.0.1:{free_port()}")
+    names = {name for each in (found, *served, lost) for written in each.objects for name in names_in(written)}
+    assert {"verdicts", "handshakes_ms", "answered_from", "open", "highest", "source_port"} <= names
+    page = (REPOSITORY / "packaging/man/echod-ping.1").read_text().partition(".SH FIELDS")[2].partition(".SH ")[0]
+    assert names - set(re.findall("[a-z_0-9]+", page)) == set()
 
 
 def test_a_reader_that_leaves_is_no_error(port: int) -> None:

@@ -55,6 +55,26 @@ def test_a_late_answer_parts_the_outage() -> None:
     assert found.longest is None
 
 
+def test_an_outage_at_the_end_is_open() -> None:
+    """It lasts from the sending of its first probe to that of its last, at least: nothing is known of what follows."""
+    found = lost(4, 5)
+    found.lost(6, 6 * SECOND, 0)
+    assert found.longest == Outage(first=4, last=6, start=4 * SECOND, end=6 * SECOND, open=True)
+    found.settled(6, 6 * SECOND)
+    assert found.longest.open
+
+
+def test_the_next_probe_ends_an_outage_however_late_it_goes() -> None:
+    """Also where the one before had been given up by then; and whether that one is answered or not."""
+    found = Outages()
+    found.lost(4, 4 * SECOND, 0)
+    found.settled(5, 9 * SECOND)
+    assert found.longest == Outage(first=4, last=4, start=4 * SECOND, end=9 * SECOND)
+    found.lost(5, 9 * SECOND, 0)
+    found.answered(5, 9 * SECOND, 0)
+    assert found.longest == Outage(first=4, last=4, start=4 * SECOND, end=9 * SECOND)
+
+
 @given(sequences=st.permutations(range(12)), back=st.sets(st.integers(0, 11)))
 def test_runs_are_those_of_a_plain_search(sequences: list[int], back: set[int]) -> None:
     """Whatever the order of loss and late answers, the longest run in a row is found."""

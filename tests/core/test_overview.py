@@ -185,7 +185,8 @@ def test_a_check_tells_each_listener_and_the_sum() -> None:
     assert check_text([passed, failed]) == (
         "udp://127.0.0.1:7  ok, 1.2 ms\ntcp://[::1]:7      FAILED: gone\n1 of 2 listeners failed"
     )
-    assert check_text([passed]) == "udp://127.0.0.1:7  ok, 1.2 ms\nall 1 listeners answered"
+    assert check_text([passed]) == "udp://127.0.0.1:7  ok, 1.2 ms\nthe listener answered"
+    assert check_text([failed]) == "tcp://[::1]:7  FAILED: gone\nthe listener failed"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import pytest
 
 from echod.core.quantities import parse_duration, parse_number, parse_pattern, parse_sizes, parse_tos
 
+NUMBER = "write a whole number from 1 to 9"
+
 
 @pytest.mark.parametrize(
     ("text", "nanoseconds"),
@@ -68,8 +70,13 @@ def test_patterns_and_numbers() -> None:
         ),
         (parse_tos, "256", '"256" is no TOS: write 0 to 255, 0x00 to 0xff, or a DSCP name such as EF'),
         (parse_tos, "fast", '"fast" is no TOS: write 0 to 255, 0x00 to 0xff, or a DSCP name such as EF'),
-        (lambda text: parse_number(text, 1, 9), "10", '"10" is out of bounds: write a whole number from 1 to 9'),
-        (lambda text: parse_number(text, 1, 9), "x", '"x" is out of bounds: write a whole number from 1 to 9'),
+        (lambda text: parse_number(text, 1, 9), "10", f'"10" is out of bounds: {NUMBER}'),
+        (
+            lambda text: parse_number(text, 1, 9),
+            "7" * 13,
+            f'"{"7" * 13}" is out of bounds: write a whole number from 1 to 9',
+        ),
+        (lambda text: parse_number(text, 1, 9), "x", f'"x" is no number: {NUMBER}'),
     ],
 )
 def test_what_cannot_be_is_one_sentence(parse: Callable[[str], object], text: str, sentence: str) -> None:

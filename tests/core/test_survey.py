@@ -56,6 +56,15 @@ def test_loss_and_errors_make_the_outage() -> None:
     assert (found.outages.longest.first, found.outages.longest.last) == (2, 3)
 
 
+def test_an_outage_ends_when_the_next_probe_goes() -> None:
+    """Not when the last one was given up: after that it is open, whatever had been waited for."""
+    found = survey(event(Kind.LOST, 1, until=0), sent=2)
+    assert found.outages.longest
+    assert (found.outages.longest.open, found.outages.longest.duration) == (True, 0)
+    found.take(event(Kind.REPLY, 2, sent=7 * SECOND))
+    assert (found.outages.longest.open, found.outages.longest.duration) == (False, 6 * SECOND)
+
+
 def test_errors_are_counted_by_reason_and_address_with_the_least_mtu() -> None:
     """Each router that complains has a line."""
     long = {"reason": "needs fragmentation", "address": "10.0.0.1"}

@@ -168,6 +168,20 @@ def test_what_never_came_is_lost_once_the_ring_comes_round_or_at_the_end() -> No
     flow.send()
     flow.torrent.finish(END)
     assert (flow.survey.ends[Kind.LOST], flow.survey.in_flight, flow.torrent.in_flight) == (11, 0, 0)
+    assert not flow.survey.outages.longest.open
+
+
+def test_a_flood_that_ends_without_an_answer_says_how_long_that_was_at_least() -> None:
+    """From the sending of the first train that was lost to that of the last: for how long was waited does not count."""
+    flow = Flow()
+    flow.send()
+    flow.returns(0, MILLISECOND)
+    for _ in range(4):
+        flow.torrent.stall()
+        flow.send()
+    flow.torrent.finish(END)
+    assert flow.survey.outages.longest
+    assert (flow.survey.outages.longest.open, flow.survey.outages.longest.duration) == (True, 3 * MILLISECOND)
 
 
 def test_what_went_a_moment_before_the_end_is_still_in_flight() -> None:

@@ -21,7 +21,7 @@ SOURCE = "/root/echod"  # where the operator has unpacked the release
 WHEELS = "/root/wheels"
 
 # Where an installation writes.
-WRITTEN = ("opt/echod", "usr/local/sbin", "usr/local/share/man", "etc/systemd/system", "etc/echod.yaml")
+WRITTEN = ("opt/echod", "usr/local/bin", "usr/local/share/man", "etc/systemd/system", "etc/echod.yaml")
 
 
 class Mode(StrEnum):

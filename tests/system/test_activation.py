@@ -137,6 +137,21 @@ def test_a_socket_that_takes_both_families_is_refused(activated: Host) -> None:
     assert any("set BindIPv6Only=ipv6-only in the .socket unit" in line for line in said)
 
 
+def test_other_ports_are_named_in_the_socket_unit_and_in_the_config(activated: Host) -> None:
+    """In the unit alone they are not enough: echod then wants to open those of the config, may not, and says so."""
+    lines = "[Socket]\nListenStream=\nListenDatagram=[::]:7007\nListenStream=[::]:7007\nListenNetlink=route\n"
+    drop_in(activated, lines, unit="echod.socket")
+    assert systemctl(activated, "restart", "echod.socket", "echod.service", check=False) != 0
+    (refusal, *_) = [entry["MESSAGE"] for entry in activated.journal("-u", "echod", "-p", "err", "-t", "echod")]
+    assert re.search("udp://0.0.0.0:7 may not be opened: .* it belongs into the .socket unit", refusal)
+    activated.write(CONFIG, "listeners: ['udp://[::]:7007', 'tcp://[::]:7007']\n")
+    systemctl(activated, "restart", "echod.socket", "echod.service")
+    assert ask(activated, address=activated.address6, port=7007) == b"hello"
+    assert converse(activated, address=activated.address6, port=7007) == b"hello"
+    assert not answers(activated)
+    assert events(activated, "own_addresses_unknown") == []
+
+
 def test_the_status_is_one_line_that_an_operator_understands(standing: Host) -> None:
     """`systemctl status` says what is served, by how many workers, and how fast; it counts what clients send."""
     until(lambda: STATUS.fullmatch(show(standing, "StatusText")), 8, "the status line")

@@ -5,7 +5,8 @@ import re
 import pytest
 from system.host import Host
 from system.installation import SOURCE, WHEELS, Mode, Release, install_command
-from system.operating import CONFIG, answers, events, serves_everything, show, supervisor
+from system.operating import CONFIG, answers, drop_in, events, serves_everything, show, supervisor, systemctl
+from system.waiting import until
 
 UNINSTALL = f"{SOURCE}/packaging/uninstall"
 CURRENT = "/opt/echod/current"
@@ -24,10 +25,10 @@ def files(host: Host) -> set[str]:
 
 def state(host: Host) -> tuple[str, ...]:
     """Return what a refused upgrade must not change."""
-    digest = "find /opt/echod /etc/systemd/system /usr/local/sbin -type f -exec md5sum {} + | sort | md5sum"
+    digest = "find /opt/echod /etc/systemd/system /usr/local/bin -type f -exec md5sum {} + | sort | md5sum"
     return (
         host.run(["sh", "-c", digest]).stdout,
-        host.run(["ls", "-R", "/opt/echod", "/etc/systemd/system", "/usr/local/sbin"]).stdout,
+        host.run(["ls", "-R", "/opt/echod", "/etc/systemd/system", "/usr/local/bin"]).stdout,
         host.run(["readlink", CURRENT]).stdout,
         show(host, "MainPID"),
         host.read(CONFIG),
@@ -71,6 +72,66 @@ def test_installing_again_is_an_upgrade_in_place(installed: Host, release: Relea
     assert installed.run(["readlink", CURRENT]).stdout != first
     assert len(installed.run(["ls", "/opt/echod"]).stdout.split()) == 2
     assert installed.read(CONFIG) == "workers: 1  # mine\n"
+
+
+def test_an_upgrade_without_a_start_leaves_what_runs_its_release(bound: Host, release: Release) -> None:
+    """What runs can load more of itself, as an exporter; of the other releases the newest alone stays."""
+    release.bring(bound)
+    running = bound.run(["readlink", CURRENT]).stdout.strip()
+    for _ in range(2):
+        bound.run([*install_command(Mode.BOUND), "--no-start"])
+        newest = bound.run(["readlink", CURRENT]).stdout.strip()
+        assert {f"/opt/echod/{name}" for name in bound.run(["ls", "/opt/echod"]).stdout.split()} == {
+            CURRENT,
+            running,
+            newest,
+        }
+    bound.write(CONFIG, "metrics:\n  listen: http://127.0.0.1:9007\n")
+    systemctl(bound, "reload")
+    look = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9007/readyz')"
+    until(lambda: bound.run(["python3", "-c", look], check=False).returncode == 0, 10, "an exporter of that release")
+    systemctl(bound, "restart")
+    bound.run(install_command(Mode.BOUND))
+    assert len(bound.run(["ls", "/opt/echod"]).stdout.split()) == 2
+
+
+def test_every_user_can_run_it(bound: Host, release: Release) -> None:
+    """By its name, in a shell as they log in to; whatever root's umask was, and with nothing left of an older place."""
+    old = "/usr/local/sbin/echod"
+    bound.run(["ln", "-s", "/opt/echod/current/bin/echod", old])
+    release.bring(bound)
+    bound.run(["sh", "-c", f"umask 077; {' '.join(install_command(Mode.BOUND))}"])
+    somebody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "env", "-i"]
+    assert bound.run([*somebody, "sh", "-lc", "echod ping -c 1 127.0.0.1"]).stdout
+    assert old not in files(bound)
+    assert serves_everything(bound)
+
+
+def test_a_python_that_will_not_do_is_told_with_what_to_write(host: Host, release: Release) -> None:
+    """One that is too old, and one that has no venv; PYTHON names another."""
+    release.bring(host)
+    for script, sentence in (
+        ("exit 1", "Python 3.11 or later is needed, and python3 is none: PYTHON=python3.11 packaging/install"),
+        ("test $1 = -c", "/usr/local/bin/python3 makes no virtual environment; Debian: apt-get install python3-venv"),
+    ):
+        host.write("/usr/local/bin/python3", f"#!/bin/sh\n{script}\n", mode=0o755)
+        said = host.run(install_command(Mode.BOUND), check=False)
+        assert (said.returncode, said.stderr) == (1, f"packaging/install: {sentence}\n")
+    host.run(install_command(Mode.BOUND), environment={"PYTHON": "/usr/bin/python3"})
+    assert serves_everything(host)
+
+
+def test_drop_ins_of_the_operator_outlive_it_unless_they_are_purged(activated: Host, release: Release) -> None:
+    """They are configuration, as the config file is."""
+    release.bring(activated)
+    mine = {f"/etc/systemd/system/{unit}.d/mine.conf" for unit in ("echod.service", "echod.socket")}
+    drop_in(activated, "[Service]\nNice=1\n", "mine.conf")
+    drop_in(activated, "[Socket]\nMark=1\n", "mine.conf", "echod.socket")
+    activated.run([UNINSTALL])
+    ours = re.compile("/echod(?!-test-root)")
+    assert set(filter(ours.search, files(activated))) == mine | {CONFIG}
+    activated.run([UNINSTALL, "--purge"])
+    assert not any(map(ours.search, files(activated)))
 
 
 def test_an_upgrade_keeps_the_socket_unit(activated: Host, release: Release) -> None:
