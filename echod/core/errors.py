@@ -110,6 +110,6 @@ class NotPermittedError(EchodError):
 
 
 class StartFailedError(EchodError):
-    """The workers did not become ready."""
+    """The workers could not be started or did not become ready, or there is no memory for what they share."""
 
     exit_code = ExitCode.SOFTWARE
