@@ -302,16 +302,14 @@ class Supervisor:
     def _check(self, now: float) -> None:
         """Look after the workers, once a second, and tell the watchdog that all is well only where it is."""
         self._agenda.at(now + CHECK_SECONDS, self._check)
+        self._announcer.catch_up()
         self._reap(now)
-        fresh = True
         for generation in self._living():
-            stuck = generation.find_stuck()
-            fresh = fresh and generation.fresh
             generation.catch_up()
-            for slot in stuck:
+            for slot in generation.find_stuck():
                 _log.error("worker_stuck", worker=slot.number + 1, pid=slot.pid, generation=generation.number)
                 generation.kill(slot)
-        if fresh:
+        if all(generation.fresh for generation in self._living()):
             self._announcer.alive(now)
         if self._ownership is not None and self._ownership.look():
             for generation in self._living():
