@@ -24,6 +24,8 @@ class ExitCode(IntEnum):
     SOFTWARE = 70
     NO_PERMISSION = 77
     CONFIG = 78
+    INTERRUPTED = 130
+    """128 and SIGINT, as shells have it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +85,12 @@ class BindNotPermittedError(EchodError):
     """A listener's port needs a privilege that this process does not have."""
 
     exit_code = ExitCode.NO_PERMISSION
+
+
+class InterruptedStartError(EchodError):
+    """Whoever waited for the daemon to serve pressed Ctrl-C."""
+
+    exit_code = ExitCode.INTERRUPTED
 
 
 class NotRunningError(EchodError):
