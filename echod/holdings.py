@@ -152,7 +152,7 @@ class Holdings:
     def _is_beside_ours(self, listener: Listener) -> bool:
         """Tell whether we have the port, for a wider or narrower listener or a door: then only a sibling can be bound.
 
-        It is on its way out, for no config has both, and the port of metrics that were passed cannot be shared.
+        What has it then is on its way out, for no config gives a port twice, and what was passed lets no sibling in.
         """
         ours = (*self._sockets, *(door.listener for door in self._doors))
         return any(overlap(listener, other) for other in ours)

@@ -38,6 +38,11 @@ _UNWANTED: Final = (
     (socket.SOL_SOCKET, 40),  # SO_RXQ_OVFL
 )
 
+_SERVED: Final = {
+    (socket.SOCK_DGRAM, socket.IPPROTO_UDP): Protocol.UDP,
+    (socket.SOCK_STREAM, socket.IPPROTO_TCP): Protocol.TCP,
+}
+
 _IN_USE: Final = "is in use by another process; `ss -lnp{protocol} 'sport = :{port}'` shows which"
 _NOT_PERMITTED: Final = (
     "may not be bound by this user: grant AmbientCapabilities=CAP_NET_BIND_SERVICE in the service unit, let systemd "
@@ -298,7 +303,7 @@ def _adopt_netlink(sock: socket.socket) -> None:
 
 def _identify(sock: socket.socket) -> Listener:
     """Return the listener that a passed socket is. Raises EchodError where echod cannot serve it."""
-    protocol = {socket.IPPROTO_UDP: Protocol.UDP, socket.IPPROTO_TCP: Protocol.TCP}.get(sock.proto)
+    protocol = _SERVED.get((sock.type, sock.proto))
     if protocol is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
         raise EchodError(
             f"passed socket {sock.fileno()} is neither UDP nor TCP: the .socket unit may only have "
