@@ -2,8 +2,8 @@
 
 Owns them, and those beside them: the netlink socket that may be passed, and the doors, at which metrics are asked for.
 Workers and the exporter only inherit copies, so no death of theirs, and no reload, loses a datagram that the kernel
-has queued. Never reads one. Invariant: `acquire` touches nothing that is held; only `commit` does, and it cannot fail:
-it opens nothing.
+has queued. Never reads one. Invariant: `acquire` touches nothing that is
+held; only `commit` does, and it cannot fail.
 """
 
 import socket
@@ -173,7 +173,7 @@ class Holdings:
             sock.close()
 
     def commit(self, acquisition: Acquisition) -> None:
-        """Hold these sockets from now on, and let go of the listeners that are no more."""
+        """Hold these sockets from now on, and let go of the listeners that are no more. It opens nothing."""
         for listener in acquisition.plan.keep:
             for sock in self._sockets[listener]:
                 set_buffers(sock, acquisition.granted)
