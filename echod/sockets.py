@@ -148,9 +148,6 @@ def adopt_socket(fd: int, buffers: Buffers) -> tuple[Listener | None, socket.soc
     except OSError as error:
         raise EchodError(f"passed descriptor {fd} is no socket: {error.strerror}") from None
     try:
-        if sock.family == socket.AF_NETLINK:
-            _adopt_netlink(sock)
-            return None, sock
         listener = _identify(sock)
         set_up(sock, buffers)
     except BaseException:
@@ -181,6 +178,8 @@ def set_up(sock: socket.socket, buffers: Buffers) -> None:
     """Set every option that echod relies on; idempotent."""
     sock.setblocking(False)
     sock.set_inheritable(False)
+    if sock.family == socket.AF_NETLINK:
+        return  # whatever else it has been set to does no harm
     if sock.type == socket.SOCK_STREAM:
         # Accepted sockets inherit it. An echo answers at once; Nagle's algorithm would hold the last bytes back.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -290,19 +289,15 @@ def _zone(index: int) -> str:
         return str(index)
 
 
-def _adopt_netlink(sock: socket.socket) -> None:
-    """Set up a passed netlink socket, whose other options do no harm. Raises EchodError where it is not of routes."""
-    if sock.proto != socket.NETLINK_ROUTE:
+def _identify(sock: socket.socket) -> Listener | None:
+    """Return the listener that a passed socket is, None if it is netlink of routes. Raises EchodError for any other."""
+    if sock.family == socket.AF_NETLINK:
+        if sock.proto == socket.NETLINK_ROUTE:
+            return None
         raise EchodError(
             f"passed socket {sock.fileno()} is netlink but not of routes: the .socket unit may have no ListenNetlink= "
             "but ListenNetlink=route"
         )
-    sock.setblocking(False)
-    sock.set_inheritable(False)
-
-
-def _identify(sock: socket.socket) -> Listener:
-    """Return the listener that a passed socket is. Raises EchodError where echod cannot serve it."""
     protocol = _SERVED.get((sock.type, sock.proto))
     if protocol is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
         raise EchodError(
@@ -313,12 +308,8 @@ def _identify(sock: socket.socket) -> Listener:
         raise EchodError(f"passed socket {sock.fileno()} is a connection: the .socket unit needs Accept=no")
     host, port, *rest = sock.getsockname()
     address = ip_address(host.partition("%")[0])
-    listener = Listener(
-        protocol=protocol,
-        address=address,
-        port=port,
-        zone=_zone(rest[1]) if rest and rest[1] else "",
-    )
+    zone = _zone(rest[1]) if rest and rest[1] else ""
+    listener = Listener(protocol=protocol, address=address, port=port, zone=zone)
     both = isinstance(address, IPv6Address) and (address.is_unspecified or address.ipv4_mapped is not None)
     if both and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
         raise EchodError(
