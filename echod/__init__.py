@@ -37,7 +37,7 @@ The floors. Imports only go down; modules of one floor do not import each other 
     refusals     1  who was refused: a few log entries, however many they are
     descriptors  1  how many file descriptors there may be
     poll         1  who is ready, by epoll and poll(2), with a callback for each descriptor
-    signals      1  signals as bytes on a socket
+    signals      1  signals as a set of those that came, and a wake-up
     status       1  the status directory: written by the supervisor, read by `echod status` and `echod reload`
     display      1  what `echod status` shows, drawn on a terminal or as plain text
     systemd      1  sd_notify, passed sockets, the watchdog's interval
@@ -61,7 +61,7 @@ The life of a datagram:
 
 The life of a config change:
 
-1. SIGHUP writes a byte; the loop calls `Supervisor._reload`.
+1. SIGHUP wakes the loop, which calls `Supervisor._reload`.
 2. `configfile.read` makes a fresh Config, or every mistake is logged and the old config goes on.
 3. `Holdings.acquire` opens what is new; a failure closes it again and rejects the reload.
 4. `Generation.raise_workers` forks; a death or a timeout before all are ready rejects the reload.

@@ -127,12 +127,19 @@ class Announcer:
         self._notifier.stopping("draining", seconds)
         self._files.remove()
 
+    def catch_up(self) -> None:
+        """Say to the service manager what it could not be told yet. To be called once a second."""
+        self._notifier.catch_up()
+
     def refresh(self, datagrams: Callable[[], int], now: float) -> None:
         """Tell the rate where the line has changed; `datagrams` counts those ever received, if it is time to ask."""
         if now < self._refresh_due:
             return
         self._refresh_due = now + STATUS_SECONDS
         line = f"{self._serving}; {self._rate.per_second(datagrams(), now):,} datagrams/s"
+        workers = self._activity.workers
+        if missing := sum(worker.pid is None for worker in workers):
+            line += f"; {missing} of {len(workers)} workers missing"
         if self._reload.code != ExitCode.OK:
             line += "; the last reload was rejected, see the journal"
         if line != self._said:

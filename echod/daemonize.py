@@ -1,7 +1,8 @@
 """Detaching from the terminal, by python-daemon, for hosts without systemd.
 
 Owns the way into the background and the pidfile. The first process stays until the daemon serves, so what goes
-wrong is said on the terminal and in the exit code. Invariant: the pidfile is locked exactly while a daemon runs.
+wrong is said on the terminal and in the exit code. The daemon does not need it: it goes on where that was ended.
+Invariant: the pidfile is locked exactly while a daemon runs.
 """
 
 import fcntl
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import daemon
 
-from echod.core.errors import AddressUnavailableError, ExitCode, UsageError
+from echod.core.errors import AddressUnavailableError, ExitCode, InterruptedStartError, UsageError
 
 
 def lock_pidfile(path: Path) -> int:
@@ -45,7 +46,8 @@ def detach(pidfile: Path | None, serve: Callable[[Callable[[], None]], int]) -> 
     """Run `serve` in the background; return in the first process, once it serves or has failed, the exit code.
 
     `serve` takes what it must call once it serves, and returns an exit code. Until then its stderr is relayed to the
-    terminal, or whatever else stderr is; a regular file it keeps, for the log.
+    terminal, or whatever else stderr is; a regular file it keeps, for the log. Raises InterruptedStartError on Ctrl-C
+    meanwhile.
     """
     lock = lock_pidfile(pidfile) if pidfile is not None else None
     outcome, tell_outcome = os.pipe()
@@ -54,7 +56,11 @@ def detach(pidfile: Path | None, serve: Callable[[Callable[[], None]], int]) -> 
     if os.fork():
         os.close(tell_outcome)
         os.close(tell_words)
-        return _relay(outcome, words)
+        try:
+            return _relay(outcome, words)
+        except KeyboardInterrupt:
+            stop = f"kill $(cat {pidfile})" if pidfile is not None else "SIGTERM"
+            raise InterruptedStartError(f"the daemon goes on to start in the background; {stop} stops it") from None
     os.close(outcome)
     os.close(words)
     to_file = stat.S_ISREG(os.fstat(2).st_mode)
@@ -81,17 +87,17 @@ def detach(pidfile: Path | None, serve: Callable[[Callable[[], None]], int]) -> 
         if lock is not None:
             os.ftruncate(lock, 0)
             os.write(lock, f"{os.getpid()}\n".encode())
-        code = serve(lambda: _say_serving(tell_outcome))
+        code = serve(lambda: _tell(tell_outcome, ExitCode.OK))
         if pidfile is not None:
             pidfile.unlink(missing_ok=True)
-        with suppress(OSError):  # long after it served there is nobody to tell
-            os.write(tell_outcome, bytes([code]))
+        _tell(tell_outcome, code)
     os._exit(code)
 
 
-def _say_serving(tell_outcome: int) -> None:
-    """Let the first process go."""
-    os.write(tell_outcome, bytes([ExitCode.OK]))
+def _tell(outcome: int, code: int) -> None:
+    """Let the first process go; long after it served, or where it was ended, there is nobody to tell."""
+    with suppress(OSError):
+        os.write(outcome, bytes([code]))
 
 
 def _relay(outcome: int, words: int) -> int:

@@ -1,7 +1,8 @@
 """A process forked by the supervisor: what it keeps of it, and how it ends.
 
 Owns the moment of the fork and the last one. What is done in between is the business of who asks. Invariant: nothing
-of the supervisor's code runs on in the copy, and the copy holds none of the supervisor's descriptors but those named.
+of the supervisor's code runs on in the copy, and the copy holds none of the supervisor's descriptors but those named,
+stdin, stdout and those of the log.
 """
 
 import ctypes

@@ -1,8 +1,8 @@
 """One generation of workers: one config, one set of sockets, one counters page, from birth to the last exit.
 
 Owns the worker processes: forks them, hears that they are ready, notices death and stillness, replaces, drains,
-kills. Never decides why: the supervisor does. Invariant: a generation never changes its config, and its numbers
-outlive each of its workers.
+kills. Never decides why: the supervisor does. Invariant: a generation never changes its config, its numbers outlive
+each of its workers, and nothing that a worker says does more harm than to end that worker.
 """
 
 import mmap
@@ -12,7 +12,7 @@ import signal
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -55,8 +55,8 @@ class Slot:
     heartbeat: int = 0
     still: int = 0
     """Checks in a row that found the heartbeat where it was."""
-    behind: bool = False
-    """Whether its worker could not be told yet what this host's own addresses are now."""
+    due: dict[bytes, bytes] = field(default_factory=dict)
+    """Commands that its worker could not be told yet, in order, each with what is packed behind it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,8 +118,12 @@ class Generation:
 
     @property
     def fresh(self) -> bool:
-        """Whether every worker's heartbeat moved between the last two checks, or has just begun to."""
-        return all(slot.still <= 1 for slot in self.slots)
+        """Whether no worker's heartbeat stood still between the last two checks, and, while it serves, one is there.
+
+        (Others may have died and wait for their successors.)
+        """
+        served = any(slot.ready for slot in self.slots) or not self._serving or self._draining
+        return served and all(slot.still <= 1 for slot in self.slots)
 
     def states(self) -> tuple[WorkerState, ...]:
         """Return how each worker is. To be called after `find_stuck`."""
@@ -162,16 +166,25 @@ class Generation:
         )
         keep = [theirs.fileno(), *(each.sock.fileno() for each in birth.sockets)]
         try:
+            self._listen_to(slot, ours)
             pid = fork(f"worker {slot.number + 1}", keep, lambda: live(birth))
         except OSError:
-            ours.close()
+            self._hang_up(slot)
             raise
         finally:
             theirs.close()
-        ours.setblocking(False)
-        slot.pid, slot.channel, slot.ready, slot.born, slot.still, slot.behind = pid, ours, False, now, 0, False
-        self._poll.register(ours.fileno(), READ, lambda _now: self._on_message(slot))
+        slot.pid, slot.ready, slot.born, slot.still = pid, False, now, 0
         _log.info("worker_started", worker=slot.number + 1, pid=pid, generation=self.number)
+
+    def _listen_to(self, slot: Slot, channel: socket.socket) -> None:
+        """Take the channel to a worker that is about to be born. Raises OSError where the host watches no more."""
+        channel.setblocking(False)
+        try:
+            self._poll.register(channel.fileno(), READ, lambda _now: self._on_message(slot))
+        except OSError:
+            channel.close()
+            raise
+        slot.channel, slot.due = channel, {}
 
     def _share(self, number: int) -> tuple[ServedSocket, ...]:
         """Return the sockets that the worker of this slot serves.
@@ -187,24 +200,34 @@ class Generation:
         return tuple(share)
 
     def _on_message(self, slot: Slot) -> None:
-        """Hear from a worker; a channel that ends says that the worker did."""
+        """Hear from a worker; a channel that ends says that the worker did. One that says nonsense is ended."""
         if slot.channel is None:
             return
         try:
             message = slot.channel.recv(_MOST_OF_A_REPORT, socket.MSG_DONTWAIT)
         except OSError:
             message = b""
+        if not message:
+            self._hang_up(slot)
+            return
+        try:
+            self._hear(slot, message)
+        except (ValueError, IndexError):
+            _log.error("worker_misspoke", worker=slot.number + 1, pid=slot.pid, generation=self.number)
+            self._hang_up(slot)
+            self.kill(slot)
+
+    def _hear(self, slot: Slot, message: bytes) -> None:
+        """Do what a message asks. Raises ValueError or IndexError where no worker can have meant it."""
         if message == READY:
             slot.ready = True
             if self._serving:
                 self._tell(slot, SERVE)
         elif message.startswith(LOUD):
             self._observer.heard(unpack_report(message[len(LOUD) :]))
-        elif message:
+        else:
             report = Report.unpack(message)
             self._observer.refused(self.page.listeners[report.listener], report)
-        else:
-            self._hang_up(slot)
 
     def _hang_up(self, slot: Slot) -> None:
         if slot.channel is not None:
@@ -223,15 +246,14 @@ class Generation:
     def set_own_addresses(self, own: Sequence[Network]) -> None:
         """Let the workers know what this host takes for its own addresses, also those that are yet to be born."""
         self._own = own
+        packed = pack_networks(own)
         for slot in self.slots:
-            slot.behind = slot.channel is not None
-        self.catch_up()
+            self._tell(slot, OWN, packed)
 
     def catch_up(self) -> None:
-        """Tell those workers who could not be told before, for their channel was full. To be called once a second."""
+        """Tell workers what they could not be told, for their channel was full. To be called once a second."""
         for slot in self.slots:
-            if slot.behind:
-                slot.behind = not self._tell(slot, OWN + pack_networks(self._own))
+            self._tell_due(slot)
 
     def find_stuck(self) -> list[Slot]:
         """Look at every heartbeat; return the slots whose worker is stuck. To be called once a second."""
@@ -253,17 +275,24 @@ class Generation:
             if slot.pid is not None:
                 os.kill(slot.pid, signal.SIGKILL)
 
+    def _tell(self, slot: Slot, command: bytes, packed: bytes = b"") -> None:
+        """Send a command behind those that are due; of a kind the last one counts."""
+        slot.due.pop(command, None)
+        slot.due[command] = packed
+        self._tell_due(slot)
+
     @staticmethod
-    def _tell(slot: Slot, command: bytes) -> bool:
-        """Send a command; tell whether it need not be sent again."""
-        if slot.channel is not None:
+    def _tell_due(slot: Slot) -> None:
+        """Send what is due, as far as there is room."""
+        while slot.channel is not None and slot.due:
+            command = next(iter(slot.due))
             try:
-                slot.channel.send(command)
+                slot.channel.send(command + slot.due[command])
             except BlockingIOError:
-                return False
+                return
             except OSError:
-                return True  # it is dying; its death will be reaped
-        return True
+                pass  # it is dying; its death will be reaped
+            del slot.due[command]
 
     # -- death
 
@@ -277,9 +306,10 @@ class Generation:
             if pid == 0:
                 continue
             deaths.append(Death(slot=slot, pid=pid, how=how_it_ended(status), orderly=status == 0 and self._draining))
+            slot.pid = None  # first: its number may be another's from now on
             while slot.channel is not None:  # its last words may still lie there; behind them it hung up
                 self._on_message(slot)
-            slot.pid, slot.ready = None, False
+            slot.ready = False
             slot.deaths = 0 if now - slot.born >= STEADY_SECONDS else slot.deaths + 1
             self.page.settle(slot.number)
         return deaths

@@ -18,6 +18,7 @@ from echod import forking
 from echod.core.counters import CounterPage, SlotField
 from echod.core.metrics import Outcome
 from echod.core.selftest import Result, SelfTest
+from echod.netlink import in_one_network
 from echod.poll import READ, Poll
 from echod.selftest import TEST_SECONDS, run_self_test
 
@@ -37,8 +38,6 @@ NOT_ASKED: Final = (
 
 _LOOK_SECONDS: Final = 0.02
 _READ_BYTES: Final = 1 << 16
-
-SO_NETNS_COOKIE: Final = 71  # asm-generic/socket.h, since Linux 5.14
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,8 +202,4 @@ def in_our_network(sockets: Iterable[socket.socket]) -> bool:
     Only then can their listeners be asked from here. Raises OSError where there is no descriptor left.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as own:
-        try:
-            networks = {sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8) for sock in (own, *sockets)}
-        except OSError:
-            return True  # a kernel before 5.14: then the test itself will say that it has no way
-    return len(networks) == 1
+        return in_one_network((own, *sockets))  # where it cannot tell, the test itself will say that it has no way

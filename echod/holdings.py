@@ -22,6 +22,7 @@ from echod.sockets import (
     adopt_socket,
     bind_socket,
     got_buffers,
+    grant,
     kernel_drops,
     open_socket,
     set_buffers,
@@ -35,6 +36,9 @@ class Acquisition:
     plan: Plan
     sockets: dict[Listener, list[socket.socket]]
     buffers: Buffers
+    """What the config asks for."""
+    granted: Buffers
+    """What of that this process can have."""
     opened: list[socket.socket] = field(default_factory=list)
     unbound: list[tuple[Listener, socket.socket]] = field(default_factory=list)
     """Further sockets for listeners that are kept. Bound at commit: from then on they get datagrams, and before it
@@ -78,6 +82,7 @@ class Holdings:
 
     def adopt(self, passed: Mapping[int, str], buffers: Buffers) -> None:
         """Take over passed sockets, descriptors with their names. Raises EchodError where one cannot be served."""
+        buffers = grant(buffers)
         for fd, name in passed.items():
             if name == METRICS:
                 self._adopted_doors.append(adopt_door(fd))
@@ -107,12 +112,13 @@ class Holdings:
         Raises EchodError; then all that was opened here is closed again.
         """
         wanted = (*listeners, *(adopted for adopted in self._adopted if adopted not in set(listeners)))
-        found = Acquisition(plan=plan(tuple(self._sockets), wanted), sockets={}, buffers=buffers)
+        changes = plan(tuple(self._sockets), wanted)
+        found = Acquisition(plan=changes, sockets={}, buffers=buffers, granted=grant(buffers))
         try:
             for listener in wanted:
                 found.sockets[listener] = self._open(listener, workers, found)
             if metrics is not None and not self._adopted_doors:
-                found.doors[metrics] = self._doors.get(metrics) or self._open_door(metrics, found)
+                found.doors[metrics] = self._doors.get(metrics) or self._open_door(metrics, wanted, found)
         except Exception:
             self.abandon(found)
             raise
@@ -130,21 +136,33 @@ class Holdings:
             return held
         more: list[socket.socket] = []
         wanted = workers if listener.protocol is Protocol.UDP else 1
+        beside = self._is_beside_ours(listener)
         for number in range(len(held), wanted):
-            # Beside a listener of our own that is wider or narrower, only a sibling of it can be bound.
-            sibling = number > 0 or any(overlap(listener, other) and listener != other for other in self._sockets)
-            sock = open_socket(listener, found.buffers, sibling=sibling, bind=not held)
+            try:
+                sock = open_socket(listener, found.granted, sibling=number > 0 or beside, bind=not held)
+            except (AddressUnavailableError, BindNotPermittedError) as error:
+                if not self._adopted:
+                    raise
+                raise type(error)(f"{error}; `listeners` asks for it, but the .socket unit does not pass it") from None
             found.opened.append(sock)
             more.append(sock)
             if held:
                 found.unbound.append((listener, sock))
         return held + more
 
-    def _open_door(self, metrics: Endpoint, found: Acquisition) -> socket.socket:
-        """Open the socket of an endpoint. Raises EchodError."""
-        sibling = any(overlap(metrics.listener, other.listener) for other in self._doors)
+    def _is_beside_ours(self, listener: Listener) -> bool:
+        """Tell whether we have the port, for a wider or narrower listener or a door: then only a sibling can be bound.
+
+        What has it then is on its way out, for no config gives a port twice, and what was passed lets no sibling in.
+        """
+        ours = (*self._sockets, *(door.listener for door in self._doors))
+        return any(overlap(listener, other) for other in ours)
+
+    def _open_door(self, metrics: Endpoint, wanted: Sequence[Listener], found: Acquisition) -> socket.socket:
+        """Open the socket of an endpoint. Raises EchodError, also where one of the wanted listeners has the port."""
+        beside = not any(overlap(metrics.listener, each) for each in wanted) and self._is_beside_ours(metrics.listener)
         try:
-            sock = open_socket(metrics.listener, found.buffers, sibling=sibling)
+            sock = open_socket(metrics.listener, found.granted, sibling=beside)
         except (AddressUnavailableError, BindNotPermittedError) as error:
             raise type(error)(f"metrics.listen: {error}") from None
         found.opened.append(sock)
@@ -156,10 +174,10 @@ class Holdings:
             sock.close()
 
     def commit(self, acquisition: Acquisition) -> None:
-        """Hold these sockets from now on, and let go of the listeners that are no more."""
+        """Hold these sockets from now on, and let go of the listeners that are no more. It opens nothing."""
         for listener in acquisition.plan.keep:
             for sock in self._sockets[listener]:
-                set_buffers(sock, acquisition.buffers)
+                set_buffers(sock, acquisition.granted)
         for listener, sock in acquisition.unbound:
             try:
                 bind_socket(sock, listener)

@@ -31,14 +31,13 @@ _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 def configure(*, level: str, destination: str) -> None:
     """Send entries of this level and above to `journal`, `console`, `json`, or with `auto` to what stderr is.
 
-    May be called again: a reload changes both.
+    May be called again: a reload changes both. It never raises: without a descriptor for the journal it is JSON.
     """
     if destination == "auto":
         destination = "journal" if stderr_is_journal() else "console" if sys.stderr.isatty() else "json"
+    journal = _journal() if destination == "journal" else None
     render: list[Any]
-    if destination == "journal":
-        # The one there is goes on: it knows how many entries are lost.
-        journal = next(iter(_journals()), None) or _Journal()
+    if journal is not None:
         render = [CallsiteParameterAdder({CallsiteParameter(name) for name in _CALLSITE}), journal]
     elif destination == "console":
         render = [_render_console]
@@ -161,6 +160,14 @@ class _Journal:
 def descriptors() -> list[int]:
     """Return the descriptors that a forked process must keep open to log."""
     return [2, *(each._transport.socket.fileno() for each in _journals())]  # noqa: SLF001
+
+
+def _journal() -> _Journal | None:
+    """Return the one there is, which knows how many entries are lost, or a new one; None where none can be opened."""
+    try:
+        return next(iter(_journals()), None) or _Journal()
+    except OSError:
+        return None
 
 
 def _journals() -> list[_Journal]:

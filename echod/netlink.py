@@ -10,12 +10,12 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
-Network = IPv4Network | IPv6Network
+from echod.core.addresses import Network
 
 MAX_OWN: Final = 16_384
 """Networks that are told. Each worker holds them all, so a host with more must not be able to fill its memory."""
@@ -126,16 +126,8 @@ class LocalAddresses:
         return own
 
     def belongs_to(self, sock: socket.socket) -> bool:
-        """Tell whether a socket is in the network namespace that this looks at.
-
-        True where that cannot be told: kernels before 5.14 do not say (SO_NETNS_COOKIE), and without a netlink socket
-        nothing wrong is known either.
-        """
-        if self._sock is None:
-            return True
-        with suppress(OSError):
-            return _namespace(sock) == _namespace(self._sock)
-        return True
+        """Tell whether a socket is in the network namespace that this looks at. Without one nothing wrong is known."""
+        return self._sock is None or in_one_network((sock, self._sock))
 
     def _drain(self, sock: socket.socket) -> None:
         """Throw away what is left of a look that was cut short, here or in a process that had the socket before."""
@@ -263,6 +255,9 @@ def _aligned(length: int) -> int:
     return (length + 3) & ~3
 
 
-def _namespace(sock: socket.socket) -> bytes:
-    """Return what tells a socket's network namespace from all others of this boot. Raises OSError before 5.14."""
-    return sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+def in_one_network(sockets: Iterable[socket.socket]) -> bool:
+    """Tell whether all are in one network namespace. True where that cannot be told: kernels before 5.14 do not say."""
+    try:
+        return len({sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8) for sock in sockets}) <= 1
+    except OSError:
+        return True

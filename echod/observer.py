@@ -65,9 +65,12 @@ class Observer:
         self._loudest.add(sources)
 
     def refused(self, listener: Listener, report: Report) -> None:
-        """Take in whom a worker refused at a listener since its last report, and why."""
-        self.refusals.add(listener, report)
+        """Take in whom a worker refused at a listener since its last report, and why.
+
+        Raises ValueError where there is no such reason.
+        """
         reason = (Drop if listener.protocol is Protocol.UDP else Close)(report.reason).name.lower()
+        self.refusals.add(listener, report)
         self._refused.add(((source, listener.protocol, reason), count) for source, count in report.sources.items())
 
     def take_over(self, page: CounterPage) -> None:

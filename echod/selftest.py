@@ -57,6 +57,8 @@ class _Probe:
     """One listener under test."""
 
     listener: Listener
+    host: str = ""
+    """The address from which an answer over UDP must come."""
     sent: float = 0.0
     seconds: float | None = None
     problem: str = ""
@@ -168,11 +170,11 @@ class _Round:
         for probe in self._probes:
             if probe.listener.protocol is Protocol.UDP:
                 try:
-                    host, _, *zone = target(probe.listener)
+                    probe.host, _, *zone = target(probe.listener)
                 except OSError as error:
                     probe.fail(error)
                 else:
-                    groups.setdefault((host, *zone), []).append(probe)
+                    groups.setdefault((probe.host, *zone), []).append(probe)
         return [_Attempt(self._ask_udp, probes) for probes in groups.values()]
 
     def _ask_udp(self, probes: Sequence[_Probe]) -> None:
@@ -198,10 +200,10 @@ class _Round:
             while True:
                 answer, peer = sock.recvfrom(65_536)
                 probe = by_port.get(peer[1])
-                host = peer[0].partition("%")[0]
-                if probe is None or probe.over or answer != self._payload or host != target(probe.listener)[0]:
+                if probe is None or probe.over or answer != self._payload:
                     continue
-                probe.seconds = now - probe.sent
+                if peer[0].partition("%")[0] == probe.host:
+                    probe.seconds = now - probe.sent
 
     # -- TCP: one connection for each listener
 

@@ -1,30 +1,49 @@
-"""Signals as bytes on a socket.
+"""Signals as something to wait for, and a set of those that came.
 
-Owns the handlers, which do nothing: the interpreter writes the signal's number to the socket, and the loop acts on
-it when it gets there. Invariant: no code of echod runs inside a signal handler.
+Owns the handlers, which note the signal's number and do nothing else; the loop acts on it when it gets there.
+Invariant: however many signals come at once, each that came is taken.
 """
 
 import signal
 import socket
+from contextlib import suppress
 from typing import Final
 
 CAUGHT: Final = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD})
-"""The signals that the loop acts on; to be blocked until `catch`."""
+"""The signals that the loop acts on; to be blocked until `Signals`."""
 
 
 def block() -> None:
-    """Put the signals off until `catch`, but for SIGINT: Ctrl-C ends a start that hangs."""
+    """Put the signals off until `Signals`, but for SIGINT: Ctrl-C ends a start that hangs."""
     signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT - {signal.SIGINT})
 
 
-def catch() -> socket.socket:
-    """Let each signal write its number to a socket; return the other, non-blocking end."""
-    read, write = socket.socketpair()
-    read.setblocking(False)
-    write.setblocking(False)
-    # A full buffer loses numbers, but not the wake-up; SIGCHLD is looked for once a second besides.
-    signal.set_wakeup_fd(write.detach(), warn_on_full_buffer=False)
-    for number in CAUGHT:
-        signal.signal(number, lambda _number, _frame: None)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, CAUGHT)
-    return read
+class Signals:
+    """The signals that came and were not taken yet. There may be one in a process."""
+
+    def __init__(self) -> None:
+        """Catch from now on."""
+        self._came: set[int] = set()
+        self._wake, write = socket.socketpair()
+        self._wake.setblocking(False)
+        write.setblocking(False)
+        # The interpreter writes a byte for each signal. A full buffer loses bytes, but neither the wake-up nor the set.
+        signal.set_wakeup_fd(write.detach(), warn_on_full_buffer=False)
+        for number in CAUGHT:
+            signal.signal(number, lambda number, _frame: self._came.add(number))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, CAUGHT)
+
+    def fileno(self) -> int:
+        """Return a descriptor that is ready to be read where there is something to take."""
+        return self._wake.fileno()
+
+    def take(self) -> set[int]:
+        """Return the numbers of those that came since the last call, each once."""
+        with suppress(BlockingIOError):
+            while self._wake.recv(4096):
+                pass
+        # The handlers of all whose bytes were read have run: the interpreter runs them before it goes on after a call.
+        taken = set()
+        while self._came:  # one by one, for more may come meanwhile
+            taken.add(self._came.pop())
+        return taken

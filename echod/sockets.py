@@ -58,6 +58,11 @@ _UNWANTED: Final = (
     (socket.SOL_SOCKET, 40),  # SO_RXQ_OVFL
 )
 
+_SERVED: Final = {
+    (socket.SOCK_DGRAM, socket.IPPROTO_UDP): Protocol.UDP,
+    (socket.SOCK_STREAM, socket.IPPROTO_TCP): Protocol.TCP,
+}
+
 _IN_USE: Final = "is in use by another process; `ss -lnp{protocol} 'sport = :{port}'` shows which"
 _NOT_PERMITTED: Final = (
     "may not be bound by this user: grant AmbientCapabilities=CAP_NET_BIND_SERVICE in the service unit, let systemd "
@@ -65,11 +70,10 @@ _NOT_PERMITTED: Final = (
 )
 _REASONS: Final = {
     errno.EADDRNOTAVAIL: "is no address of this host; `ip address` lists them",
-    errno.EAFNOSUPPORT: "may not be opened: IPv6 is switched off on this host, or RestrictAddressFamilies= of the "
-    "service unit forbids it and it belongs into the .socket unit",
     errno.ENODEV: "names an interface that this host does not have; `ip link` lists them",
     errno.EMFILE: "needs one more file descriptor than the process may have: raise LimitNOFILE=",
 }
+_FORBIDDEN: Final = "RestrictAddressFamilies= of the service unit forbids it, so it belongs into the .socket unit"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,28 +90,28 @@ def open_socket(listener: Listener, buffers: Buffers, *, sibling: bool, bind: bo
     A `sibling` joins the sockets that this process has on the same port already (SO_REUSEPORT). The first is bound
     without, so that it fails where anybody else has the port, another echod of the same user included.
 
-    Raises AddressUnavailableError and BindNotPermittedError, each with a way out.
+    Raises AddressUnavailableError and BindNotPermittedError, each with a way out, and nothing else.
     """
     family = _family(listener)
     kind = socket.SOCK_DGRAM if listener.protocol is Protocol.UDP else socket.SOCK_STREAM
     try:
         sock = socket.socket(family, kind)
+        try:
+            if family == socket.AF_INET6:
+                # An IPv4 source must not reach an IPv6 socket: forged v4-mapped sources would pass every IPv6 rule.
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if kind == socket.SOCK_STREAM:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # bind beside TIME_WAIT after a restart
+            if sibling:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            set_up(sock, buffers)
+            if bind:
+                bind_socket(sock, listener)
+        except BaseException:
+            sock.close()
+            raise
     except OSError as error:
         raise _bind_error(listener, error) from None
-    try:
-        if family == socket.AF_INET6:
-            # An IPv4 source must not reach an IPv6 socket: forged v4-mapped sources would pass every IPv6 rule.
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if kind == socket.SOCK_STREAM:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # bind beside TIME_WAIT after a restart
-        if sibling:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        set_up(sock, buffers)
-        if bind:
-            bind_socket(sock, listener)
-    except BaseException:
-        sock.close()
-        raise
     return sock
 
 
@@ -164,9 +168,6 @@ def adopt_socket(fd: int, buffers: Buffers) -> tuple[Listener | None, socket.soc
     except OSError as error:
         raise EchodError(f"passed descriptor {fd} is no socket: {error.strerror}") from None
     try:
-        if sock.family == socket.AF_NETLINK:
-            _adopt_netlink(sock)
-            return None, sock
         listener = _identify(sock)
         set_up(sock, buffers)
     except BaseException:
@@ -197,6 +198,8 @@ def set_up(sock: socket.socket, buffers: Buffers) -> None:
     """Set every option that echod relies on; idempotent."""
     sock.setblocking(False)
     sock.set_inheritable(False)
+    if sock.family == socket.AF_NETLINK:
+        return  # whatever else it has been set to does no harm
     if sock.type == socket.SOCK_STREAM:
         # Accepted sockets inherit it. An echo answers at once; Nagle's algorithm would hold the last bytes back.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -214,8 +217,27 @@ def set_up(sock: socket.socket, buffers: Buffers) -> None:
     set_buffers(sock, buffers)
 
 
-def set_buffers(sock: socket.socket, buffers: Buffers) -> None:
-    """Ask for buffers: past the sysctl limits with CAP_NET_ADMIN, else as far as they go."""
+def grant(buffers: Buffers) -> Buffers:
+    """Return what this process gets where it asks for these: all with CAP_NET_ADMIN, else as far as the sysctls go.
+
+    Raises AddressUnavailableError where not one more socket can be opened.
+    """
+    try:
+        # The limits are the same for all families; /proc/sys, where they stand, may be hidden.
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as scratch:
+            set_buffers(scratch, buffers, shrink=True)
+            return got_buffers(scratch)
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0, f"cannot be had: {error.strerror}")
+        raise AddressUnavailableError(f"a socket of this config {reason}") from None
+
+
+def set_buffers(sock: socket.socket, buffers: Buffers, *, shrink: bool = False) -> None:
+    """Ask for buffers that can be had, as `grant` tells. It cannot fail.
+
+    Without CAP_NET_ADMIN none is made smaller unless asked to: what was inherited, by ReceiveBuffer= of the .socket
+    unit, may be more than we could ask for.
+    """
     for size, force, plain in (
         (buffers.receive, SO_RCVBUFFORCE, socket.SO_RCVBUF),
         (buffers.send, SO_SNDBUFFORCE, socket.SO_SNDBUF),
@@ -223,12 +245,7 @@ def set_buffers(sock: socket.socket, buffers: Buffers) -> None:
         try:
             sock.setsockopt(socket.SOL_SOCKET, force, size)
         except PermissionError:
-            # The unit's ReceiveBuffer= is not capped, so what was inherited may be more than we can ask for. The
-            # cap is one for all families; a scratch socket shows it where /proc/sys is hidden.
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as scratch:
-                scratch.setsockopt(socket.SOL_SOCKET, plain, size)
-                grant = scratch.getsockopt(socket.SOL_SOCKET, plain)
-            if not sock.getsockopt(socket.SOL_SOCKET, plain) > grant:
+            if shrink or sock.getsockopt(socket.SOL_SOCKET, plain) <= 2 * size:
                 sock.setsockopt(socket.SOL_SOCKET, plain, size)
 
 
@@ -278,6 +295,9 @@ def _bind_error(listener: Listener, error: OSError) -> EchodError:
     if error.errno == errno.EADDRINUSE:
         reason = _IN_USE.format(protocol=listener.protocol.value[0], port=listener.port)
         return AddressUnavailableError(f"{listener} {reason}")
+    if error.errno == errno.EAFNOSUPPORT:
+        off = "IPv6 is switched off on this host, or " if isinstance(listener.address, IPv6Address) else ""
+        return AddressUnavailableError(f"{listener} may not be opened: {off}{_FORBIDDEN}")
     return AddressUnavailableError(f"{listener} {_REASONS.get(error.errno or 0, f'cannot be bound: {error.strerror}')}")
 
 
@@ -289,35 +309,27 @@ def _zone(index: int) -> str:
         return str(index)
 
 
-def _adopt_netlink(sock: socket.socket) -> None:
-    """Set up a passed netlink socket, whose other options do no harm. Raises EchodError where it is not of routes."""
-    if sock.proto != socket.NETLINK_ROUTE:
+def _identify(sock: socket.socket) -> Listener | None:
+    """Return the listener that a passed socket is, None if it is netlink of routes. Raises EchodError for any other."""
+    if sock.family == socket.AF_NETLINK:
+        if sock.proto == socket.NETLINK_ROUTE:
+            return None
         raise EchodError(
             f"passed socket {sock.fileno()} is netlink but not of routes: the .socket unit may have no ListenNetlink= "
             "but ListenNetlink=route"
         )
-    sock.setblocking(False)
-    sock.set_inheritable(False)
-
-
-def _identify(sock: socket.socket) -> Listener:
-    """Return the listener that a passed socket is. Raises EchodError where echod cannot serve it."""
-    protocol = {socket.SOCK_DGRAM: Protocol.UDP, socket.SOCK_STREAM: Protocol.TCP}.get(socket.SocketKind(sock.type))
+    protocol = _SERVED.get((sock.type, sock.proto))
     if protocol is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
         raise EchodError(
             f"passed socket {sock.fileno()} is neither UDP nor TCP: the .socket unit may only have "
-            "ListenDatagram= and ListenStream= with an address and port, and ListenNetlink=route"
+            "ListenDatagram= and ListenStream= with an address and port, ListenNetlink=route, but no SocketProtocol="
         )
     if protocol is Protocol.TCP and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         raise EchodError(f"passed socket {sock.fileno()} is a connection: the .socket unit needs Accept=no")
     host, port, *rest = sock.getsockname()
     address = ip_address(host.partition("%")[0])
-    listener = Listener(
-        protocol=protocol,
-        address=address,
-        port=port,
-        zone=_zone(rest[1]) if rest and rest[1] else "",
-    )
+    zone = _zone(rest[1]) if rest and rest[1] else ""
+    listener = Listener(protocol=protocol, address=address, port=port, zone=zone)
     both = isinstance(address, IPv6Address) and (address.is_unspecified or address.ipv4_mapped is not None)
     if both and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
         raise EchodError(

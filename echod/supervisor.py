@@ -15,7 +15,7 @@ from typing import Final
 
 import structlog
 
-from echod import configfile, logs, signals
+from echod import configfile, logs
 from echod.announce import Announcer, log_buffers, log_listeners
 from echod.configfile import Reading
 from echod.core.changes import changes
@@ -32,6 +32,7 @@ from echod.observer import Observer
 from echod.ownership import Ownership
 from echod.poll import READ, Poll
 from echod.selftest import choose_mark
+from echod.signals import Signals
 from echod.sockets import Buffers, has_address
 
 RAISE_SECONDS: Final = 10.0
@@ -78,7 +79,7 @@ class Supervisor:
         self._poll = Poll()
         self._agenda = Agenda()
         self._holdings = Holdings()
-        self._signals = signals.catch()
+        self._signals = Signals()
         self._poll.register(self._signals.fileno(), READ, self._on_signals)
         self._current: Generation | None = None
         self._transition: Transition | None = None
@@ -217,7 +218,7 @@ class Supervisor:
     # -- stop
 
     def _on_signals(self, now: float) -> None:
-        numbers = set(self._signals.recv(4096))
+        numbers = self._signals.take()
         if signal.SIGCHLD in numbers:
             self._reap(now)
         if signal.SIGUSR1 in numbers:
@@ -302,16 +303,14 @@ class Supervisor:
     def _check(self, now: float) -> None:
         """Look after the workers, once a second, and tell the watchdog that all is well only where it is."""
         self._agenda.at(now + CHECK_SECONDS, self._check)
+        self._announcer.catch_up()
         self._reap(now)
-        fresh = True
         for generation in self._living():
-            stuck = generation.find_stuck()
-            fresh = fresh and generation.fresh
             generation.catch_up()
-            for slot in stuck:
+            for slot in generation.find_stuck():
                 _log.error("worker_stuck", worker=slot.number + 1, pid=slot.pid, generation=generation.number)
                 generation.kill(slot)
-        if fresh:
+        if all(generation.fresh for generation in self._living()):
             self._announcer.alive(now)
         if self._ownership is not None and self._ownership.look():
             for generation in self._living():

@@ -22,6 +22,8 @@ class Notifier:
     def __init__(self, environment: MutableMapping[str, str]) -> None:
         """Connect to NOTIFY_SOCKET, if there is one; `watchdog_seconds` is within which WATCHDOG=1 is due, or None."""
         self.watchdog_seconds = watchdog_seconds(environment)
+        self._due: dict[str, str] = {}
+        """What the manager's queue had no room for, by the name of the first line, in order; of each the last."""
         self._notifier: SystemdNotifier | None = None
         if environment.get("NOTIFY_SOCKET"):
             try:
@@ -50,17 +52,26 @@ class Notifier:
     def watchdog(self) -> None:
         """Say that everything is alive."""
         self._send("WATCHDOG=1")
+        self._due.pop("WATCHDOG", None)  # it must not be said later, when it may be so no more
+
+    def catch_up(self) -> None:
+        """Say what could not be said yet, in order. To be called once a second: a READY=1 that is lost ends a start."""
+        for name in tuple(self._due):
+            try:
+                if self._notifier is not None:
+                    self._notifier.notify(self._due[name])
+            except BlockingIOError:
+                return
+            except OSError:
+                pass  # there is no manager any more, or it is a new one, which knows what it needs
+            del self._due[name]
 
     def _send(self, *lines: str) -> None:
-        if self._notifier is None:
-            return
+        name = lines[0].partition("=")[0]
+        self._due.pop(name, None)
         # sdnotify encodes latin-1; through this it sends the UTF-8 that sd_notify(3) asks for.
-        text = "\n".join(lines).encode("utf-8", "replace").decode("latin-1")
-        try:
-            self._notifier.notify(text)
-        except OSError:
-            # The manager's queue is full or it is restarting: it asks for nothing more than the next message.
-            return
+        self._due[name] = "\n".join(lines).encode("utf-8", "replace").decode("latin-1")
+        self.catch_up()
 
 
 def passed_sockets(environment: MutableMapping[str, str]) -> dict[int, str]:

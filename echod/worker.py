@@ -6,9 +6,6 @@ service manager are the supervisor's business. Invariant: the heartbeat counts t
 second, so it stops when the loop does.
 """
 
-import ctypes
-import os
-import signal
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -16,8 +13,6 @@ from dataclasses import dataclass
 from random import Random
 from time import monotonic
 from typing import Final
-
-from setproctitle import setproctitle
 
 from echod.batch import Batch
 from echod.connection import READ_BYTES
@@ -32,6 +27,7 @@ from echod.core.loudest import Loudness
 from echod.core.ratelimit import RateLimit
 from echod.core.selftest import SelfTest
 from echod.core.tally import Tally
+from echod.forking import belong_to
 from echod.poll import READ, SHARED, Poll
 from echod.port import Port
 from echod.ring import Ring
@@ -59,9 +55,6 @@ was as short."""
 
 HEARTBEAT_SECONDS: Final = 1.0
 _HEARTBEAT: Final = int(SlotField.HEARTBEAT)
-
-_IGNORED: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-_PR_SET_PDEATHSIG: Final = 1
 
 
 def open_channel() -> tuple[socket.socket, socket.socket]:
@@ -218,7 +211,10 @@ class Worker:
         return min([now + HEARTBEAT_SECONDS, *(deadline for deadline in deadlines if deadline is not None)])
 
     def _on_command(self, now: float) -> None:
-        command = self._channel.recv(_MOST_OF_A_COMMAND)
+        try:
+            command = self._channel.recv(_MOST_OF_A_COMMAND)
+        except ConnectionResetError:
+            command = b""  # it ended with a report unread
         if command.startswith(OWN):
             self._admission.set_own_addresses(unpack_networks(command[len(OWN) :]))
         elif command == SERVE:
@@ -280,11 +276,5 @@ def _gap() -> Callable[[], int]:
 
 def live(birth: Birth) -> None:
     """Be a worker, in a process just forked: set up what is a process's own, then run."""
-    for number in _IGNORED:
-        signal.signal(number, signal.SIG_IGN)
-    # Should the supervisor die without a word, so must we: a new one must find the ports free.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != birth.supervisor:
-        return
-    setproctitle(f"echod: worker {birth.slot + 1}")
-    Worker(birth).run()
+    if belong_to(birth.supervisor, f"echod: worker {birth.slot + 1}"):
+        Worker(birth).run()

@@ -1,10 +1,13 @@
 """A reload takes effect whole or not at all, and the traffic never notices."""
 
 import os
+import resource
+import shutil
 import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from load import UdpLoad
@@ -104,6 +107,24 @@ def test_a_listener_that_cannot_be_bound_rejects_the_whole_reload(echod: EchodFa
     assert ask(port) == b"hi"
     assert daemon.reload()["event"] == "reloaded"
     assert [ask(each) for each in (port, fresh, taken)] == [b"hi"] * 3
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None or os.geteuid() != 0, reason="needs root, and setpriv to be less")
+def test_a_reload_without_descriptors_is_rejected_wherever_they_end(echod: EchodFactory) -> None:
+    """As a user without CAP_NET_ADMIN, with one descriptor less each time: until there is none, the service goes on."""
+    port, others = free_port(), free_port(2)
+    config: dict[str, Any] = {"listeners": udp(port), "workers": 1, "log": {"format": "json"}}
+    daemon = echod(config, prefix=["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"])
+    used = max(int(entry.name) for entry in Path(f"/proc/{daemon.pid}/fd").iterdir())
+    outcomes = []
+    for limit in range(used + 10, used - 3, -1):
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (limit, limit))
+        outcomes.append(daemon.reload({**config, "listeners": udp(port, others, others + 1)})["event"])
+        if outcomes[-1] == "reloaded":
+            daemon.reload(config)
+        assert ask(port) == b"hi"
+    assert (outcomes[0], outcomes[-1]) == ("reloaded", "reload_rejected")
+    assert daemon.stop() == 0
 
 
 def test_a_new_log_level_and_format_take_effect(echod: EchodFactory) -> None:

@@ -171,6 +171,25 @@ def test_a_pidfile_that_cannot_be_written_is_refused(host: Host, tmp_path: Path)
     assert host.start().code == 2
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_the_daemon_goes_on_where_nobody_waits_for_it_any_more(host: Host, number: signal.Signals, code: int) -> None:
+    """The first process is ended while the daemon starts: it serves all the same, and Ctrl-C is told so."""
+    listeners = [f"udp://127.77.0.1:{port}" for port in range(15_000, 15_400)]
+    host.configure(listeners=[f"udp://127.0.0.1:{host.port}", *listeners], workers=2)
+    with host.stderr.open("wb") as stderr:
+        process = subprocess.Popen(host.command, cwd=REPOSITORY, env=environment(), stderr=stderr)
+    wait_until(lambda: '"starting"' in host.stderr.read_text(), "it was starting")
+    process.send_signal(number)
+    assert process.wait(30) == code
+    wait_until(lambda: '"ready"' in host.stderr.read_text(), "it served")
+    assert ask(host.port) == b"hi"
+    sentence = f"echod: the daemon goes on to start in the background; kill $(cat {host.pidfile}) stops it\n"
+    assert (sentence in host.stderr.read_text()) == (number == signal.SIGINT)
+    os.kill(host.pid, signal.SIGTERM)
+    wait_until(lambda: not host.pidfile.exists(), "it had stopped")
+    assert '"stopped"' in host.stderr.read_text()
+
+
 def test_no_process_holds_the_terminal(host: Host) -> None:
     """Once it serves, neither supervisor nor workers have the terminal open: closing it waits for nobody."""
     ours, theirs = pty.openpty()

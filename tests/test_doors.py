@@ -73,6 +73,32 @@ def test_a_door_that_cannot_be_had_closes_all_that_was_opened(holdings: Holdings
         holdings.acquire((echo,), workers=1, buffers=BUFFERS, metrics=endpoint(port=echo.port))
 
 
+def test_a_door_and_a_listener_can_exchange_their_ports(holdings: Holdings) -> None:
+    """By one reload, and back: each is bound beside the other, which closes at the commit."""
+    ports = [free_port(socket.SOCK_STREAM) for _ in range(2)]
+    for here, there in (ports, ports[::-1], ports):
+        wanted, metrics = listener("127.0.0.1", here, Protocol.TCP), endpoint(port=there)
+        holdings.commit(holdings.acquire((wanted,), workers=1, buffers=BUFFERS, metrics=metrics))
+        (door,) = holdings.doors
+        ((echo,),) = holdings.sockets.values()
+        assert (echo.getsockname()[1], door.getsockname()[1]) == (here, there)
+        for server in (echo, door):
+            with tcp_client(server) as client, server.accept()[0] as accepted:
+                assert accepted.getpeername() == client.getsockname()
+    holdings.commit(holdings.acquire((), workers=1, buffers=BUFFERS, metrics=metrics))
+
+
+def test_a_door_is_never_bound_beside_a_listener_that_stays(holdings: Holdings) -> None:
+    """Nor beside a new one that takes the place of a wider one on that port: it is in use."""
+    echo = listener("127.0.0.1", free_port(socket.SOCK_STREAM), Protocol.TCP)
+    wide = listener(ANY, echo.port, Protocol.TCP)
+    for wanted in (wide, wide, echo):
+        with pytest.raises(AddressUnavailableError, match=r"metrics\.listen: .*in use"):
+            holdings.acquire((wanted,), workers=1, buffers=BUFFERS, metrics=endpoint(port=echo.port))
+        holdings.commit(holdings.acquire((wide,), workers=1, buffers=BUFFERS))
+    holdings.commit(holdings.acquire((), workers=1, buffers=BUFFERS))
+
+
 def test_a_passed_door_takes_the_place_of_the_configured_one(holdings: Holdings) -> None:
     """By its name it is no listener; whatever the config says of metrics, it is the only door, and stays."""
     passed = socket.create_server(("127.0.0.1", 0))

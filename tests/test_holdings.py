@@ -141,6 +141,21 @@ def test_two_daemons_cannot_hold_one_port(holdings: Holdings) -> None:
         Holdings().acquire(wanted, workers=2, buffers=BUFFERS)
 
 
+def test_a_listener_that_no_unit_passes_is_said_to_be_so(holdings: Holdings) -> None:
+    """Where sockets were passed, the sentence says that the .socket unit does not pass what `listeners` asks for."""
+    with udp_client() as one:
+        holdings.adopt({os.dup(one.fileno()): ""}, BUFFERS)
+    (wanted,) = listeners()
+    with (
+        udp_client(port=wanted.port),
+        pytest.raises(
+            AddressUnavailableError,
+            match=f"{wanted.port} is in use .*; `listeners` asks for it, but the .socket unit does not",
+        ),
+    ):
+        holdings.acquire((wanted,), workers=1, buffers=BUFFERS)
+
+
 def test_growing_binds_siblings_only_at_commit(holdings: Holdings) -> None:
     """Before commit no datagram can go to a socket that nobody reads; after it, both get their share."""
     (wanted,) = listeners()

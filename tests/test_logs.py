@@ -1,8 +1,10 @@
 """Where log entries go, as far as it shows without a journal: JSON, the console, last words, and no harm done."""
 
+import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -70,6 +72,19 @@ def test_a_missing_journal_neither_blocks_nor_raises(echod: EchodFactory) -> Non
     assert entry["changed"] == ["log.format: journal -> json"]
     assert ask(port) == b"hi"
     assert daemon.stop() == 0
+
+
+def test_a_journal_for_which_there_is_no_descriptor_is_done_without() -> None:
+    """A reload to `journal` that finds none left raises nothing: entries are JSON on stderr."""
+    script = (
+        "import os, resource; from echod import logs; import structlog\n"
+        "own = os.dup(2); resource.setrlimit(resource.RLIMIT_NOFILE, (own + 1, own + 1))\n"
+        "logs.configure(level='info', destination='journal'); structlog.get_logger().info('still_here')"
+    )
+    command = [sys.executable, "-c", script]
+    finished = subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False)
+    assert json.loads(finished.stderr)["event"] == "still_here"
+    assert finished.returncode == 0
 
 
 @pytest.mark.parametrize("ours", [True, False])

@@ -15,7 +15,8 @@ import pytest
 from loopback import add_link, as_nobody, ip, namespace, needs_root, udp_client, wait_until
 
 from echod import netlink
-from echod.netlink import MAX_OWN, LocalAddresses, Network
+from echod.core.addresses import Network
+from echod.netlink import MAX_OWN, LocalAddresses
 
 LOOPBACK = {ip_network(text) for text in ("127.0.0.0/8", "127.0.0.1/32", "::1/128")}
 MANY = 5000

@@ -5,16 +5,18 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from ipaddress import IPv6Address
 
 import pytest
-from loopback import add_link, namespace, needs_root
+from loopback import BUFFERS, add_link, ip, namespace, needs_root, queued_bytes
 from running import Daemon, free_port, wait_until
 
 from echod import status
-from echod.core.listener import Listener, parse_listener
+from echod.core.listener import Listener, Protocol, parse_listener
 from echod.core.selftest import Result, SelfTest
 from echod.core.snapshot import Snapshot
-from echod.selftest import listeners_of, run_self_test
+from echod.selftest import _Round, listeners_of, run_self_test
+from echod.sockets import open_socket
 
 EchodFactory = Callable[..., Daemon]
 
@@ -210,6 +212,26 @@ def test_the_hosts_own_addresses_pass_though_they_are_refused(echod: EchodFactor
         assert set(problems(run_self_test(listeners, mark)).values()) == {""}
         assert set(problems(run_self_test(listeners, None, 0.3)).values()) > {"no answer within 0.3 s"}
         assert set(self_tests(daemon).values()) == {1}
+
+
+@needs_root
+def test_an_interface_may_go_while_the_answer_comes(network: None) -> None:
+    """What was answered has passed, also where its listener can be asked no more."""
+    add_link("fe80::5/64")
+    listeners = [Listener(protocol=Protocol.UDP, address=IPv6Address("fe80::5"), port=9999, zone="near")]
+    with open_socket(listeners[0], BUFFERS, sibling=False) as server:
+        asked = _Round(listeners, None)
+        asked._make(*asked._udp_attempts())
+        wait_until(lambda: queued_bytes(server), "the question")
+        server.sendto(*server.recvfrom(100))
+        (sock,) = asked._sockets
+        wait_until(lambda: queued_bytes(sock), "the answer")
+        ip("link", "delete", "near")
+        asked._wait(time.monotonic() + 5)
+        sock.close()
+        asked._poll.close()
+    assert [probe.problem for probe in asked._probes] == [""]
+    assert asked._probes[0].over
 
 
 def test_a_reload_has_a_mark_of_its_own(everything: Daemon) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -33,8 +34,10 @@ from echod.sockets import (
     SO_RCVBUFFORCE,
     UDP_GRO,
     Buffers,
+    _bind_error,
     adopt_socket,
     got_buffers,
+    grant,
     has_address,
     kernel_drops,
     open_socket,
@@ -242,6 +245,24 @@ def test_a_passed_unix_socket_is_refused(kind: socket.SocketKind) -> None:
         adopt_socket(os.dup(passed.fileno()), BUFFERS)
 
 
+@pytest.mark.parametrize(
+    ("kind", "protocol"),
+    [(socket.SOCK_DGRAM, 136), (socket.SOCK_STREAM, 132), (socket.SOCK_RAW, socket.IPPROTO_UDP)],
+)
+def test_a_passed_socket_of_another_protocol_is_refused(kind: socket.SocketKind, protocol: int) -> None:
+    """UDP-Lite and SCTP have ports and the types of UDP and TCP; the refusal names SocketProtocol=."""
+    try:
+        passed = socket.socket(socket.AF_INET, kind, protocol)
+    except OSError as error:
+        pytest.skip(f"no socket of this protocol: {error.strerror}")
+    with passed:
+        passed.bind(("127.0.0.1", 0))
+        if kind == socket.SOCK_STREAM:
+            passed.listen()
+        with pytest.raises(EchodError, match=r"neither UDP nor TCP: .* but no SocketProtocol="):
+            adopt_socket(os.dup(passed.fileno()), BUFFERS)
+
+
 def test_a_passed_netlink_socket_of_routes_is_no_listener() -> None:
     """ListenNetlink=route is taken over, to ask for the host's addresses: non-blocking and not inheritable."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as passed:
@@ -313,10 +334,59 @@ def test_a_bigger_inherited_buffer_is_not_shrunk() -> None:
         sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, big)
 
         def ask() -> int:
-            set_buffers(sock, Buffers(receive=2 * big, send=64 * 1024))
+            set_buffers(sock, grant(Buffers(receive=2 * big, send=64 * 1024)))
             return got_buffers(sock).receive
 
         assert as_nobody(ask) == big
+
+
+@needs_root
+def test_what_can_be_had_is_known_before(stack: ExitStack) -> None:
+    """`grant` tells an ordinary user what a new socket gets, more and less than the host's limits."""
+    limits = [int(Path(f"/proc/sys/net/core/{name}").read_text()) for name in ("rmem_max", "wmem_max")]
+
+    def ask(receive: int, send: int) -> list[int]:
+        got = grant(Buffers(receive=receive, send=send))
+        return [got.receive, got.send]
+
+    assert as_nobody(lambda: ask(4 * limits[0], 4 * limits[1])) == limits
+    assert as_nobody(lambda: ask(65_536, 32_768)) == [65_536, 32_768]
+
+
+@needs_root
+@pytest.mark.parametrize("protocol", Protocol)
+def test_without_a_descriptor_the_limit_is_named_and_buffers_are_set_all_the_same(protocol: Protocol) -> None:
+    """EMFILE is a sentence that names LimitNOFILE=; what is open already gets its buffers without one more."""
+    with udp_server() as sock:
+
+        def starve() -> list[str]:
+            own = os.open(os.devnull, os.O_RDONLY)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (own + 1, own + 1))
+            set_buffers(sock, Buffers(receive=65_536, send=32_768))
+            said = []
+            for ask in (
+                lambda: open_socket(listener(protocol=protocol), BUFFERS, sibling=False),
+                lambda: grant(BUFFERS),
+            ):
+                try:
+                    ask()
+                except AddressUnavailableError as error:
+                    said.append(str(error))
+            return said
+
+        said = as_nobody(starve)
+    assert len(said) == 2
+    assert all("needs one more file descriptor than the process may have: raise LimitNOFILE=" in each for each in said)
+
+
+@pytest.mark.parametrize(
+    ("host", "begins"), [("127.0.0.1", "Restrict"), ("::1", "IPv6 is switched off on this host, or")]
+)
+def test_a_family_that_is_forbidden_belongs_into_the_socket_unit(host: str, begins: str) -> None:
+    """What RestrictAddressFamilies= makes of socket(2); only of IPv6 it may be that the host does not have it."""
+    said = str(_bind_error(listener(host, 7), OSError(errno.EAFNOSUPPORT, "")))
+    assert f":7 may not be opened: {begins}" in said
+    assert said.endswith("so it belongs into the .socket unit")
 
 
 def test_kernel_drops_are_counted_exactly() -> None:

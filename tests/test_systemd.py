@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from running import Daemon, ask, free_port, udp_client, wait_until
 from scraping import answers
 
 from echod import systemd
+from echod.announce import Announcer
+from echod.core.snapshot import Activity, WorkerState
 
 EchodFactory = Callable[..., Daemon]
 Activate = Callable[..., Daemon]
@@ -44,6 +47,14 @@ class Manager:
         """Wait for the message that holds this line, the count-th of them."""
         found = wait_until(lambda: self.heard(line)[count - 1 :], f"{line} came {count} times", seconds=seconds)
         return found[0]
+
+    def fill(self) -> None:
+        """Let others say so much that there is no room for more."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other, suppress(BlockingIOError):
+            other.setblocking(False)
+            other.connect(self._sock.getsockname())
+            while True:
+                other.send(b"X=1")
 
     def close(self) -> None:
         """Go away."""
@@ -142,6 +153,61 @@ def test_a_manager_that_does_not_read_blocks_nothing(echod: EchodFactory, manage
     assert ask(port) == b"hi"
     assert daemon.stop() == 0
     assert len(manager.heard("RELOADING=1")) < 30  # the queue was full indeed
+
+
+def test_what_found_the_queue_full_is_said_when_there_is_room(echod: EchodFactory, manager: Manager) -> None:
+    """READY=1 of a start, or of a reload, then RELOADING=1 and STOPPING=1: none is lost, and they keep their order."""
+    manager.fill()
+    daemon = echod({"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}, variables=manager.variables)
+    assert manager.wait_for("READY=1")["STATUS"] == "serving 1 udp listener with 1 worker"
+    manager.messages.clear()
+    manager.fill()
+    assert daemon.reload()["event"] == "reloaded"
+    manager.wait_for("READY=1")
+    names = [next(iter(message)) for message in manager.messages]
+    assert names.index("RELOADING") < names.index("READY")
+
+
+@pytest.fixture
+def notifier(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> Iterator[systemd.Notifier]:
+    """Connect to the manager from this process."""
+    monkeypatch.setenv("NOTIFY_SOCKET", manager.variables["NOTIFY_SOCKET"])
+    notifier = systemd.Notifier(os.environ)
+    yield notifier
+    assert notifier._notifier is not None
+    notifier._notifier.socket.close()
+
+
+def test_the_last_of_each_kind_is_due_and_the_watchdog_never_is(manager: Manager, notifier: systemd.Notifier) -> None:
+    """What is said later is what holds then; that all is alive is said now or not at all."""
+    manager.fill()
+    for number in range(20):
+        notifier.reloading()
+        notifier.watchdog()
+        notifier.ready(str(number))
+    notifier.status("20")
+    notifier.stopping("21", 1.0)
+    manager.heard("READY=1")
+    manager.messages.clear()
+    notifier.catch_up()
+    assert manager.heard("READY=1") == [{"READY": "1", "STATUS": "19"}]
+    assert [next(iter(message)) for message in manager.messages] == ["RELOADING", "READY", "STATUS", "STOPPING"]
+    notifier.watchdog()
+    assert len(manager.heard("WATCHDOG=1")) == 1
+
+
+def test_a_worker_that_is_missing_is_told(manager: Manager, notifier: systemd.Notifier) -> None:
+    """STATUS= says how many, as long as that is so."""
+    announcer = Announcer(path=None, notifier=notifier, environment={})
+    for seconds, pids in ((10.0, (1, None, None)), (20.0, (1, 2, 3))):
+        workers = tuple(
+            WorkerState(worker=index, pid=pid, cpu_seconds=0.0, heartbeat_age_seconds=0, restarts=0, connections=0)
+            for index, pid in enumerate(pids, start=1)
+        )
+        announcer.show(Activity(workers=workers))
+        announcer.refresh(lambda: 0, seconds)
+    assert manager.heard("STATUS=not serving; 0 datagrams/s; 2 of 3 workers missing")
+    assert manager.messages[-1] == {"STATUS": "not serving; 0 datagrams/s"}
 
 
 def test_what_was_meant_for_another_process_is_left_alone() -> None:

@@ -107,6 +107,17 @@ def test_a_worker_whose_supervisor_is_gone_drains() -> None:
         assert client.recv(16) == b"last words"
 
 
+def test_a_worker_whose_supervisor_left_a_report_unread_drains_too() -> None:
+    """Then the end of the channel comes as a reset (unix(7)); it says the same."""
+    with worker() as hands, udp_client() as client:
+        hands.tell(SERVE)
+        hands.worker._channel.send(READY)
+        deliver(hands.server, client.sendto, b"last words", at(hands.server))
+        hands.channel.close()
+        hands.worker._on_command(0.0)
+        assert client.recv(16) == b"last words"
+
+
 @needs_root
 def test_a_worker_takes_new_addresses_for_its_own(network: None) -> None:
     """Told that an address is this host's, and that it is no more, it refuses and answers from the next datagram on."""

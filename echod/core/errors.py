@@ -24,6 +24,8 @@ class ExitCode(IntEnum):
     SOFTWARE = 70
     NO_PERMISSION = 77
     CONFIG = 78
+    INTERRUPTED = 130
+    """128 and SIGINT, as shells have it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +87,12 @@ class BindNotPermittedError(EchodError):
     exit_code = ExitCode.NO_PERMISSION
 
 
+class InterruptedStartError(EchodError):
+    """Whoever waited for the daemon to serve pressed Ctrl-C."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
 class NotRunningError(EchodError):
     """There is no echod to talk to."""
 
@@ -110,6 +118,6 @@ class NotPermittedError(EchodError):
 
 
 class StartFailedError(EchodError):
-    """The workers did not become ready."""
+    """The workers could not be started or did not become ready, or there is no memory for what they share."""
 
     exit_code = ExitCode.SOFTWARE

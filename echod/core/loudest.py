@@ -17,7 +17,10 @@ from heapq import nlargest
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, Generic, TypeVar
 
+from pydantic import TypeAdapter
+
 from echod.core.peers import source_of
+from echod.core.tally import Count, Source
 
 PLACES: Final = 256
 """Of a table. Of a million sources, no one of which is loud, each place then holds four thousandths of the traffic."""
@@ -138,9 +141,12 @@ def _text(source: bytes) -> str:
     return str(IPv4Address(source) if len(source) < _PREFIX_BYTES else IPv6Address(source[:_ADDRESS_BYTES]))
 
 
+_FORM: Final = TypeAdapter(list[tuple[Source, Count]])
+
+
 def unpack_report(report: bytes) -> list[tuple[str, int]]:
-    """Read what `Loudness.report` wrote."""
-    return [(source, count) for source, count in json.loads(report)]
+    """Read what `Loudness.report` wrote. Raises ValueError where it is something else."""
+    return _FORM.validate_json(report)
 
 
 class LastMinute(Generic[Key]):

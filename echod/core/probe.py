@@ -25,7 +25,6 @@ MAX_SIZE: Final = 65_535
 """Bytes of payload that the header can name; no datagram has more."""
 
 SEQUENCE_BYTES: Final = 4
-MAX_SEQUENCE: Final = 2**32 - 1
 MAGIC: Final = 0xEC40
 
 _HEADER: Final = Struct(">IIIHHQ")

@@ -10,7 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final
+from typing import Annotated, Final
+
+from pydantic import Field, StringConstraints, TypeAdapter
+
+Source = Annotated[str, StringConstraints(pattern=r"^[0-9a-f:.]{2,45}(/64)?$")]
+"""An address or a /64, as a worker writes it."""
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 MOST_SOURCES: Final = 256
 """Addresses remembered for one reason, between two reports. The loudest is most likely among them."""
@@ -36,9 +43,13 @@ class Report:
 
     @staticmethod
     def unpack(packed: bytes) -> "Report":
-        """Read what `pack` wrote."""
-        listener, reason, refused, sources, more = json.loads(packed)
+        """Read what `pack` wrote. Raises ValueError where it is something else."""
+        listener, reason, refused, sources, more = _FORM.validate_json(packed)
         return Report(listener=listener, reason=reason, refused=refused, sources=sources, more=more)
+
+
+_Sources = Annotated[dict[Source, Count], Field(min_length=1)]
+_FORM: Final = TypeAdapter(tuple[Count, Count, Count, _Sources, bool])
 
 
 class Tally:

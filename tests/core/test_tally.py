@@ -93,7 +93,7 @@ def test_a_flood_of_sources_is_counted_and_not_remembered() -> None:
         listener=st.integers(0, 1023),
         reason=st.sampled_from([int(reason) for reason in (*Drop, *Close)]),
         refused=COUNTS,
-        sources=st.dictionaries(st.ip_addresses().map(str), COUNTS, max_size=8),
+        sources=st.dictionaries(st.ip_addresses().map(str), COUNTS, min_size=1, max_size=8),
         more=st.booleans(),
     )
 )
@@ -104,11 +104,21 @@ def test_a_report_survives_as_bytes(report: Report) -> None:
     assert list(again.sources) == list(report.sources)
 
 
+@pytest.mark.parametrize(
+    "packed", [b"", b"[", b"[0,1,1,{}]", b"[0,1,1,{},false]", b'[-1,1,1,{"::1":1},false]', b'[0,1,1,{"x":1},false]']
+)
+def test_what_is_no_report_is_no_report(packed: bytes) -> None:
+    """ValueError, whatever else it is: also where it has no source, or one that is no address."""
+    with pytest.raises(ValueError, match="validation error"):
+        Report.unpack(packed)
+
+
 def test_the_longest_report_is_one_message() -> None:
     """The most addresses of the greatest length, and great counts, fit into what the supervisor receives at once."""
-    longest = {f"2001:db8:1111:2222:3333:4444:5555:{0x1000 + index:x}": 2**63 for index in range(MOST_SOURCES)}
-    report = Report(listener=1023, reason=11, refused=2**63, sources=longest, more=True)
+    longest = {f"2001:db8:1111:2222:3333:4444:5555:{0x1000 + index:x}": 2**63 - 1 for index in range(MOST_SOURCES)}
+    report = Report(listener=1023, reason=11, refused=2**63 - 1, sources=longest, more=True)
     assert len(report.pack()) < ONE_DATAGRAM
+    assert Report.unpack(report.pack()) == report
 
 
 def test_a_report_is_never_a_word_of_the_channel() -> None:

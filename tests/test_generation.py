@@ -1,0 +1,189 @@
+"""A generation hears what its real workers say, tells them what they must know, and outlives them."""
+
+import errno
+import os
+import signal
+import socket
+from collections.abc import Iterator, MutableMapping
+from ipaddress import IPv6Network
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from loopback import BUFFERS, free_port, listener
+from running import children, wait_until
+
+from echod.core.config import Config
+from echod.core.listener import Protocol
+from echod.generation import Generation
+from echod.holdings import Holdings
+from echod.netlink import MAX_OWN
+from echod.observer import Observer
+from echod.poll import OnReady, Poll
+from echod.worker import Worker
+
+Entries = list[MutableMapping[str, Any]]
+
+
+class ScarcePoll(Poll):
+    """A poll on a host that soon watches no more (`fs.epoll.max_user_watches`)."""
+
+    left = 1 << 20
+    """How many it still watches."""
+
+    def register(self, fd: int, events: int, on_ready: OnReady, *, busy: bool = False) -> None:
+        """Watch one more, if there is one left."""
+        if self.left == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.left -= 1
+        super().register(fd, events, on_ready, busy=busy)
+
+
+class Hands:
+    """A generation whose loop is turned by hand."""
+
+    def __init__(self) -> None:
+        """Give it two workers and a listener of each protocol; none is born."""
+        self.poll = ScarcePoll()
+        self.holdings = Holdings()
+        wanted = (
+            listener(port=free_port()),
+            listener(port=free_port(socket.SOCK_STREAM), protocol=Protocol.TCP),
+        )
+        self.holdings.commit(self.holdings.acquire(wanted, workers=2, buffers=BUFFERS))
+        self.generation = Generation(
+            1,
+            Config(),
+            self.holdings.sockets,
+            workers=2,
+            poll=self.poll,
+            observer=Observer(self.holdings, 0.0),
+            self_test=None,
+        )
+
+    def turn(self) -> None:
+        """Do one turn of the supervisor's loop."""
+        for on_ready in self.poll.wait(0.01):
+            on_ready(0.0)
+
+    def serve(self) -> None:
+        """Have both workers serve."""
+        self.generation.raise_workers(0.0)
+        self.turn_until_ready()
+        self.generation.serve()
+
+    def turn_until_ready(self) -> None:
+        """Wait until both workers have said so."""
+        wait_until(lambda: (self.turn(), self.generation.ready)[1], "the workers ready")
+
+    def reap(self) -> str:
+        """Wait for one death; return how it came."""
+        return wait_until(lambda: (self.turn(), self.generation.reap(0.0))[1], "a death")[0].how
+
+
+@pytest.fixture
+def hands() -> Iterator[Hands]:
+    """Make a generation; end what is left of it."""
+    hands = Hands()
+    yield hands
+    hands.generation.kill()
+    wait_until(lambda: (hands.generation.reap(0.0), hands.generation.gone)[1], "its workers gone")
+    hands.holdings.commit(hands.holdings.acquire((), workers=1, buffers=BUFFERS))
+    hands.poll.close()
+
+
+@pytest.fixture
+def log() -> Iterator[Entries]:
+    """Catch what is logged."""
+    with structlog.testing.capture_logs() as entries:
+        yield entries
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        b"nonsense",
+        b"\xff",
+        b"{}",
+        b'[99,1,1,{"192.0.2.1":1},false]',
+        b'[-1,1,1,{"192.0.2.1":1},false]',
+        b'[0,250,1,{"192.0.2.1":1},false]',
+        b"[0,1,1,{},false]",
+        b'[0,1,1,{"a\\nb":1},false]',
+        b'[0,1,1,{"192.0.2.1":"x"},false]',
+        b"l[1]",
+        b"l",
+    ],
+)
+def test_a_worker_that_talks_nonsense_is_ended_and_nothing_else(
+    hands: Hands, log: Entries, monkeypatch: pytest.MonkeyPatch, words: bytes
+) -> None:
+    """Whatever it says: it is killed, one entry says so, and another can take its place."""
+
+    def babble(self: Worker, now: float) -> float:
+        for _ in range(3):
+            self._channel.send(words)
+        return now + 100.0
+
+    monkeypatch.setattr(Worker, "_on_deadline", babble)
+    slot, *_ = hands.generation.slots
+    hands.generation.raise_worker(slot, 0.0)
+    assert hands.reap() == "killed by SIGKILL"
+    assert [entry["event"] for entry in log] == ["worker_started", "worker_misspoke"]
+    monkeypatch.undo()
+    hands.serve()
+
+
+def test_a_worker_that_cannot_be_watched_is_not_born(hands: Hands) -> None:
+    """Where the host watches no more descriptors nothing is left of the attempt, and the next one is as good as any."""
+    slot, *_ = hands.generation.slots
+    before = children(os.getpid()), len(list(Path("/proc/self/fd").iterdir()))
+    hands.poll.left = 0
+    with pytest.raises(OSError, match="No space left"):
+        hands.generation.raise_worker(slot, 0.0)
+    assert (children(os.getpid()), len(list(Path("/proc/self/fd").iterdir()))) == before
+    assert hands.generation.gone
+    hands.poll.left = 2
+    hands.serve()
+
+
+def test_what_a_full_channel_does_not_take_is_told_again(hands: Hands) -> None:
+    """A worker that did not listen for a while hears of the addresses that count, and then to drain."""
+    hands.serve()
+    slot, other = hands.generation.slots
+    assert slot.pid is not None
+    os.kill(slot.pid, signal.SIGSTOP)
+    most = [IPv6Network((number, 128)) for number in range(2**32, 2**32 + MAX_OWN)]
+    while not slot.due:
+        hands.generation.set_own_addresses(most)
+    hands.generation.set_own_addresses(most[:1])
+    hands.generation.drain()
+    assert [len(packed) for packed in slot.due.values()] == [17, 0]
+    wait_until(lambda: (hands.generation.catch_up(), hands.generation.reap(0.0))[1], "the other one gone")
+    assert other.pid is None
+    os.kill(slot.pid, signal.SIGCONT)
+    wait_until(lambda: (hands.generation.catch_up(), hands.generation.reap(0.0))[1], "a death of its own")
+    assert hands.generation.gone
+
+
+def test_a_service_without_any_worker_is_not_fresh(hands: Hands) -> None:
+    """While it serves, one worker at least must be there; one that waits for its successor is no harm."""
+    generation = hands.generation
+    generation.raise_workers(0.0)
+    hands.turn_until_ready()
+    assert generation.fresh
+    generation.serve()
+    first, second = generation.slots
+    generation.kill(first)
+    assert hands.reap() == "killed by SIGKILL"
+    assert generation.fresh
+    generation.kill(second)
+    assert hands.reap() == "killed by SIGKILL"
+    assert not generation.fresh
+    generation.raise_worker(second, 0.0)
+    assert not generation.fresh
+    wait_until(lambda: (hands.turn(), generation.fresh)[1], "it served again")
+    generation.drain()
+    assert hands.reap() == "exit code 0"
+    assert generation.fresh
