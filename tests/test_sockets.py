@@ -247,10 +247,10 @@ def test_a_passed_unix_socket_is_refused(kind: socket.SocketKind) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "protocol"),
-    [(socket.SOCK_DGRAM, 136), (socket.SOCK_STREAM, 132), (socket.SOCK_RAW, socket.IPPROTO_UDP)],
+    [(socket.SOCK_DGRAM, 136), (socket.SOCK_STREAM, 262), (socket.SOCK_RAW, socket.IPPROTO_UDP)],
 )
 def test_a_passed_socket_of_another_protocol_is_refused(kind: socket.SocketKind, protocol: int) -> None:
-    """UDP-Lite and SCTP have ports and the types of UDP and TCP; the refusal names SocketProtocol=."""
+    """UDP-Lite, MPTCP and SCTP have ports and the types of UDP and TCP; the refusal names SocketProtocol=."""
     try:
         passed = socket.socket(socket.AF_INET, kind, protocol)
     except OSError as error:
