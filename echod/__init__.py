@@ -26,6 +26,7 @@ The floors. Imports only go down; modules of one floor do not import each other 
     holdings     2  the listening sockets that the supervisor holds for life
     selftest     2  a probe through each listener, for whoever asks whether echod serves
     forking      2  a process forked by the supervisor: what it keeps, how it ends
+    kernel       2  what this host makes of a config: what `echod check` warns of beyond the file
     http         2  a small HTTP server: GET and HEAD, bounded in connections and time
     vector       1  the memory and the two calls under a batch of datagrams; unsafe, as no other but the next two is
     ring         1  one receive from many streams, and one send to them, by io_uring
@@ -46,7 +47,6 @@ The floors. Imports only go down; modules of one floor do not import each other 
     exposition   1  metrics as bytes; the only module that imports prometheus_client
     processes    1  what a process takes, as /proc has it
     configfile   1  where the config comes from
-    kernel       1  what this host makes of a config: the sysctls that `echod check` warns of
     logs         1  structlog to journal, console or JSON; the only module that configures it
     core/        0  pure decisions: config, admission, rates, loops, trains, counters, metrics, plan, errors
 

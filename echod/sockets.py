@@ -43,11 +43,13 @@ _NOT_PERMITTED: Final = (
     "may not be bound by this user: grant AmbientCapabilities=CAP_NET_BIND_SERVICE in the service unit, let systemd "
     "bind it with the .socket unit, or use a port above 1023"
 )
-_REASONS: Final = {
+_ABSENT: Final = {
     errno.EADDRNOTAVAIL: "is no address of this host; `ip address` lists them",
     errno.EAFNOSUPPORT: "may not be opened: IPv6 is switched off on this host, or RestrictAddressFamilies= of the "
     "service unit forbids it and it belongs into the .socket unit",
     errno.ENODEV: "names an interface that this host does not have; `ip link` lists them",
+}
+_REASONS: Final = _ABSENT | {
     errno.EMFILE: "needs one more file descriptor than the process may have: raise LimitNOFILE=",
 }
 
@@ -224,14 +226,14 @@ def kernel_drops(sock: socket.socket) -> int:
     return int.from_bytes(info[4 * SK_MEMINFO_DROPS :], "little")
 
 
-def has_address(listener: Listener) -> bool:
-    """Tell whether this host has the listener's address at all, whoever has its port."""
+def find_absence(listener: Listener) -> str:
+    """Say why this host does not have the listener's address at all, whoever has its port; nothing where it does."""
     try:
         with socket.socket(_family(listener), socket.SOCK_DGRAM) as scratch:
-            scratch.bind((str(listener.address), 0))
-    except OSError:
-        return False
-    return True
+            scratch.bind(_bind_address(replace(listener, port=0)))
+    except OSError as error:
+        return _ABSENT.get(error.errno or 0, "")
+    return ""
 
 
 def _family(listener: Listener) -> socket.AddressFamily:

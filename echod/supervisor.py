@@ -32,7 +32,7 @@ from echod.observer import Observer
 from echod.ownership import Ownership
 from echod.poll import READ, Poll
 from echod.selftest import choose_mark
-from echod.sockets import Buffers, has_address
+from echod.sockets import Buffers, find_absence
 
 RAISE_SECONDS: Final = 10.0
 """Within which every worker of a new generation must be ready."""
@@ -158,7 +158,7 @@ class Supervisor:
         """Return those default listeners that this host can have; none where sockets were passed instead."""
         if self._holdings.adopted:
             return ()
-        possible = tuple(listener for listener in config.listeners if has_address(listener))
+        possible = tuple(listener for listener in config.listeners if not find_absence(listener))
         for listener in sorted(set(config.listeners) - set(possible), key=str):
             _log.warning("listener_skipped", listener=str(listener), reason="this host does not have the address")
         return possible

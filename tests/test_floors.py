@@ -20,7 +20,7 @@ FLOORS = {
     "signals": 1,
     "systemd": 1,
     "configfile": 1,
-    "kernel": 1,
+    "kernel": 2,
     "logs": 1,
     "daemonize": 1,
     "announce": 2,
