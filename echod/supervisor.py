@@ -124,8 +124,8 @@ class Supervisor:
 
     def _begin(self, reading: Reading, now: float) -> None:
         """Acquire and raise; commit comes when all are ready. Raises EchodError with nothing touched."""
-        config = reading.config
-        self._announcer.reading(reading)
+        self._path, config = reading.path, reading.config  # a file that was in force once may not be gone later
+        self._announcer.reading(reading, self._holdings.adopted)
         workers = len(os.sched_getaffinity(0)) if config.workers == "auto" else config.workers
         listeners = config.listeners if reading.path else self._first_try(config)
         allow_descriptors(len(listeners) * workers + config.tcp.max_connections + SPARE_DESCRIPTORS)
@@ -192,7 +192,7 @@ class Supervisor:
             self._announcer.ready()
             self._on_serving()
         else:
-            self._announcer.reloaded(changes(old.config, config))
+            self._announcer.reloaded(changes(old.config, config, transition.acquisition.plan))
 
     def _reload(self, now: float) -> None:
         self._reload_wanted = False

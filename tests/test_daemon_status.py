@@ -227,6 +227,26 @@ def test_a_worker_that_is_stuck_is_told(served: tuple[Daemon, int]) -> None:
     wait_until(old, "the status tells of its age")
 
 
+def test_what_is_no_longer_so_is_not_told_as_what_is(served: tuple[Daemon, int]) -> None:
+    """A supervisor that hangs: the status says since when, and so does a check, though every listener answers."""
+    daemon, _ = served
+    before = daemon.status()["at"]
+    wait_until(lambda: daemon.status()["at"] > before, "one with nothing to do tells that it lives", seconds=30)
+    assert tell(daemon.status_path).returncode == ExitCode.OK
+    daemon.signal(signal.SIGSTOP)
+    wait_until(lambda: told(daemon).stale, "the status was old", seconds=30)
+    shown, packed = tell(daemon.status_path), tell(daemon.status_path, "--json")
+    checked = tell(daemon.status_path, "--check")
+    daemon.signal(signal.SIGCONT)
+    codes = [each.returncode for each in (shown, packed, checked)]
+    assert codes == [ExitCode.STATUS_UNKNOWN] * 3
+    assert shown.stdout.startswith("OLD, as it was at ")
+    assert f"process {daemon.pid} has told nothing since" in shown.stdout
+    assert checked.stdout.endswith("all 2 listeners answered\n")
+    assert checked.stderr.startswith("echod: these are the listeners as it was at ")
+    wait_until(lambda: tell(daemon.status_path).returncode == ExitCode.OK, "it is what is again")
+
+
 def test_watching_tells_again(served: tuple[Daemon, int]) -> None:
     """In a pipe one text after the other, until the reader has gone."""
     daemon, _ = served
