@@ -51,6 +51,7 @@ class Announcer:
         self._serving = "not serving"
         self._said = ""
         self._refresh_due = 0.0
+        self._write_due = 0.0
         self._watchdog_due = 0.0
         self._rate = Rate()
         self._begun = self._finished = self._generation = 0
@@ -145,7 +146,12 @@ class Announcer:
         self._files.remove()
 
     def refresh(self, datagrams: Callable[[], int], now: float) -> None:
-        """Tell the rate where the line has changed; `datagrams` counts those ever received, if it is time to ask."""
+        """Tell that we live, and the rate where the line has changed.
+
+        `datagrams` counts those ever received, if it is time to ask.
+        """
+        if now >= self._write_due:
+            self._write()  # though nothing has changed: who reads it sees that we live
         if now < self._refresh_due:
             return
         self._refresh_due = now + STATUS_SECONDS
@@ -155,7 +161,6 @@ class Announcer:
         if line != self._said:
             self._said = line
             self._notifier.status(line)
-        self._write()  # also where nothing has changed: who reads it sees that we live
 
     def alive(self, now: float) -> None:
         """Tell the watchdog, where there is one and it is time, that everything is."""
@@ -191,6 +196,7 @@ class Announcer:
             reload=self._reload,
             activity=self._activity,
         )
+        self._write_due = time.monotonic() + STATUS_SECONDS
         packed = snapshot.pack()
         self._files.write(packed)
         self.tell(packed)

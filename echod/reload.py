@@ -7,6 +7,7 @@ that read the file after it was asked, and no process but the echod that wrote t
 import os
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -42,15 +43,20 @@ def reload(place: Path) -> Outcome:
     _hang_up(before, place / status.NAME)
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
-        try:
-            now = status.load(place)
-        except NoStatusError:
-            raise EchodError("echod stopped before the reload was done; its log says why") from None
+        now = _load(place)
+        if now is None or now.pid != before.pid:
+            raise EchodError("echod stopped before the reload was done; its log says why")
         # Numbered, because one that was under way when we asked may have read the file before it was changed.
         if now.reloads_finished > before.reloads_begun:
             return Outcome(code=now.reload.code, text=now.reload.text)
         time.sleep(LOOK_SECONDS)
     raise EchodError(f"echod did not tell within {WAIT_SECONDS:.0f} seconds how the reload ended; its log says more")
+
+
+def _load(place: Path) -> Snapshot | None:
+    with suppress(NoStatusError):
+        return status.load(place)
+    return None
 
 
 def _hang_up(echod: Snapshot, path: Path) -> None:

@@ -34,6 +34,10 @@ _PRIVATE: Final = 0o600
 _FIELD_OF_BIRTH: Final = 22 - 3
 """Of the start time in /proc/PID/stat, behind the name in parentheses (proc_pid_stat(5))."""
 
+_ROOM: Final = "make room there"
+_GONE: Final = "make it again, or restart the unit whose RuntimeDirectory= it was"
+_WAYS_OUT: Final = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.ENOENT: _GONE, errno.EROFS: _GONE}
+
 _log = structlog.get_logger()
 
 
@@ -121,8 +125,7 @@ def _replace(place: Path, name: str, content: bytes, mode: int) -> str:
         new.replace(place / name)
     except OSError as error:
         _remove(new)
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        way_out = "make room there" if full else "give echod's user a directory that can"
+        way_out = _WAYS_OUT.get(error.errno or 0, "give echod's user a directory that can")
         return f"{place} cannot be written: {error.strerror}; {way_out}"
     return ""
 
@@ -151,7 +154,8 @@ def load(place: Path) -> Snapshot:
         text = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise NoStatusError(
-            f"no echod is running: there is no status in {place}; for another status.directory give --config FILE"
+            f"no echod is running: there is no status in {place}; for another status.directory give --config FILE, "
+            "and where that was changed, restart echod"
         ) from None
     except OSError as error:
         raise StatusUnknownError(f"{path} cannot be read: {error.strerror}") from None

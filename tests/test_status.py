@@ -163,6 +163,12 @@ def test_a_directory_that_cannot_be_had_is_told_once(tmp_path: Path) -> None:
         for _ in range(2):
             files.write(b"{}")
         files.remove()
+    (tmp_path / "file").unlink()
+    with logged(
+        f"{place} cannot be written: No such file or directory; make it again, or restart the unit whose "
+        "RuntimeDirectory= it was"
+    ):
+        StatusFiles(place).write(b"{}")
 
 
 @needs_root
