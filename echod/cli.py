@@ -254,8 +254,8 @@ def _check_listeners(place: Path, *, as_json: bool) -> int:
         print(check_text(results))
     if mark is None:
         logs.last_words(
-            f"echod: {place / status.SELF_TEST_NAME} cannot be read by this user, so the listeners were asked as any "
-            "client asks, and the config may refuse that; root asks without"
+            f"echod: {place / status.SELF_TEST_NAME} is not there or cannot be read by this user, so the listeners "
+            "were asked as any client asks, and the config may refuse that"
         )
     if snapshot.stale:
         logs.last_words(f"echod: these are the listeners {old(snapshot, _when)}")

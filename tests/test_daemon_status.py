@@ -165,6 +165,17 @@ def test_any_user_may_ask_and_only_root_past_the_rules(echod: EchodFactory, tmp_
     assert tell(daemon.status_path, "--check").returncode == ExitCode.OK
 
 
+def test_a_generation_that_no_self_test_can_reach_has_no_mark(served: tuple[Daemon, int]) -> None:
+    """Where every source port is refused, the mark of the workers before is not asked with; and that is said."""
+    daemon, port = served
+    guard = {"min_source_port": 65_535, "refuse_source_ports": [65_535]}
+    assert daemon.reload({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1, "guard": guard})["level"] == "info"
+    assert status.read_self_test(daemon.status_path) is None
+    checked = tell(daemon.status_path, "--check")
+    assert checked.returncode == ExitCode.NO_ANSWER
+    assert "self-test.json is not there or cannot be read by this user" in checked.stderr
+
+
 def test_it_is_found_where_the_config_says(echod: EchodFactory, tmp_path: Path) -> None:
     """`status.directory` is where the daemon writes and where the command looks, mistakes beside it or not."""
     place, port = tmp_path / "elsewhere", free_port()
