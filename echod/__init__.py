@@ -26,11 +26,13 @@ The floors. Imports only go down; modules of one floor do not import each other 
     holdings     2  the listening sockets that the supervisor holds for life
     selftest     2  a probe through each listener, for whoever asks whether echod serves
     forking      2  a process forked by the supervisor: what it keeps, how it ends
+    kernel       2  what this host makes of a config: what `echod check` warns of beyond the file
     http         2  a small HTTP server: GET and HEAD, bounded in connections and time
     vector       1  the memory and the two calls under a batch of datagrams; unsafe, as no other but the next two is
     ring         1  one receive from many streams, and one send to them, by io_uring
     crowd        1  many descriptors looked at together
     connection   1  one TCP connection: every byte back, half-close
+    accepting    1  what accept(2) may end in, and the pause where there are no means
     sockets      1  open or adopt listening sockets; the only module that binds
     netlink      1  the addresses that are this host's own, as the kernel has them
     port         1  one UDP socket and what was learned about it
@@ -46,7 +48,6 @@ The floors. Imports only go down; modules of one floor do not import each other 
     exposition   1  metrics as bytes; the only module that imports prometheus_client
     processes    1  what a process takes, as /proc has it
     configfile   1  where the config comes from
-    kernel       1  what this host makes of a config: the sysctls that `echod check` warns of
     logs         1  structlog to journal, console or JSON; the only module that configures it
     core/        0  pure decisions: config, admission, rates, loops, trains, counters, metrics, plan, errors
 

@@ -1,7 +1,7 @@
 """What the supervisor says of itself: to the service manager, in the status file, and in log entries.
 
 Owns the words and the last thing said, never a decision. Invariant: every reload that `reloading` began is ended by
-`reloaded` or `rejected`, so neither the service manager nor `echod reload` waits for ever.
+`reloaded`, `rejected` or `stopping`, so neither the service manager nor `echod reload` waits for ever.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 
 from echod import __version__, status
-from echod.configfile import DEFAULT_PATH, Reading
+from echod.configfile import DEFAULT_PATH, Reading, shown
 from echod.core.errors import ConfigError, EchodError, ExitCode
 from echod.core.listener import Listener, Protocol
 from echod.core.plan import Plan
@@ -28,7 +28,7 @@ MAX_LOGGED_MISTAKES: Final = 20
 """Of one rejected reload; `echod check` shows all."""
 
 STATUS_SECONDS: Final = 5.0
-"""Between two refreshes of STATUS=, at the least."""
+"""Between two refreshes of STATUS=, at the least; and between two of the status file, at the most."""
 
 _log = structlog.get_logger()
 
@@ -38,10 +38,11 @@ class Announcer:
 
     def __init__(self, *, path: Path | None, notifier: Notifier, environment: Mapping[str, str]) -> None:
         """Take the config's path, None for the default, and whom to tell."""
-        self._path = path or DEFAULT_PATH
+        self._path = shown(path or DEFAULT_PATH)
         self._notifier = notifier
         self._environment = environment
         self._files = StatusFiles(None)
+        self._place: Path | None = None
         self._born = status.birth(os.getpid())
         self._started, self._started_monotonic = time.time(), time.monotonic()
         self._config_read: float | None = None
@@ -50,6 +51,7 @@ class Announcer:
         self._serving = "not serving"
         self._said = ""
         self._refresh_due = 0.0
+        self._write_due = 0.0
         self._watchdog_due = 0.0
         self._rate = Rate()
         self._begun = self._finished = self._generation = 0
@@ -59,19 +61,36 @@ class Announcer:
 
     def starting(self, reading: Reading) -> None:
         """Log the start, and where the config comes from."""
-        _log.info("starting", version=__version__, config=str(reading.path or "built-in defaults"))
+        _log.info("starting", version=__version__, config=self._path if reading.path else "built-in defaults")
         if reading.path is None:
             _log.info("defaults_used", message=f"there is no {DEFAULT_PATH}: serving the built-in defaults")
-        self._files = StatusFiles(status.directory(self._environment, reading.config.status.directory))
-        if self._files.problem:
-            _log.warning("status_not_written", message=self._files.problem)
+        self._place = status.directory(self._environment, reading.config.status.directory)
+        self._files = StatusFiles(self._place)
 
-    def reading(self, reading: Reading) -> None:
-        """Log what is legal but unreasonable in a config that is put to use."""
+    def reading(self, reading: Reading, adopted: Sequence[Listener]) -> None:
+        """Log what is legal but unreasonable in a config that is put to use, and what of it cannot be done."""
         self._config_reading = reading.at
         for warning in reading.warnings:
-            place = f"{reading.path}:{warning.line}:{warning.column}"
+            place = f"{self._path}:{warning.line}:{warning.column}"
             _log.warning("config_unreasonable", message=f"{place}: {warning}", key=warning.path)
+        directory = reading.config.status.directory
+        if status.directory(self._environment, directory) != self._place:
+            _log.warning(
+                "status_not_moved",
+                message=f"{self._path}: status.directory: {directory} is read at start alone: restart echod, or write "
+                f"what was there; until then the status stands in {self._place or 'no directory'}",
+                key="status.directory",
+            )
+        for listener in adopted if reading.path else ():
+            if listener not in reading.config.listeners:
+                kind = "Datagram" if listener.protocol is Protocol.UDP else "Stream"
+                _log.warning(
+                    "listener_not_configured",
+                    message=f"{listener} is served, though {self._path} does not have it, for systemd holds it: to end "
+                    f"that, remove Listen{kind}={str(listener).partition('://')[2]} from the .socket unit and restart "
+                    "that and echod",
+                    listener=str(listener),
+                )
 
     def serving(
         self, listeners: Iterable[Listener], *, workers: int, generation: int, self_test: SelfTest | None
@@ -80,8 +99,7 @@ class Announcer:
         self._serving = _count(tuple(listeners), workers)
         self._generation = generation
         self._config_read = self._config_reading
-        if self_test is not None:
-            self._files.write_self_test(self_test.pack())
+        self._files.write_self_test(self_test.pack() if self_test is not None else None)
 
     def show(self, activity: Activity) -> None:
         """Put what the daemon does into the status file."""
@@ -98,7 +116,7 @@ class Announcer:
         self._begun += 1
         self._write()
         self._notifier.reloading()
-        _log.info("reloading", config=str(self._path))
+        _log.info("reloading", config=self._path)
 
     def reloaded(self, changed: Sequence[str]) -> None:
         """Say that the new config serves, and what is different."""
@@ -132,7 +150,12 @@ class Announcer:
         self._notifier.catch_up()
 
     def refresh(self, datagrams: Callable[[], int], now: float) -> None:
-        """Tell the rate where the line has changed; `datagrams` counts those ever received, if it is time to ask."""
+        """Tell that we live, and the rate where the line has changed.
+
+        `datagrams` counts those ever received, if it is time to ask.
+        """
+        if now >= self._write_due:
+            self._write()  # though nothing has changed: who reads it sees that we live
         if now < self._refresh_due:
             return
         self._refresh_due = now + STATUS_SECONDS
@@ -173,13 +196,14 @@ class Announcer:
             started=self._started,
             started_monotonic=self._started_monotonic,
             generation=self._generation,
-            config=str(self._path),
+            config=self._path,
             config_read=self._config_read,
             reloads_begun=self._begun,
             reloads_finished=self._finished,
             reload=self._reload,
             activity=self._activity,
         )
+        self._write_due = time.monotonic() + STATUS_SECONDS
         packed = snapshot.pack()
         self._files.write(packed)
         self.tell(packed)

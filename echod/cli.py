@@ -5,6 +5,7 @@ operator can mend is one sentence on stderr, never a traceback.
 """
 
 import argparse
+import errno
 import faulthandler
 import gc
 import json
@@ -14,6 +15,8 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -24,13 +27,17 @@ from echod.announce import Announcer
 from echod.core.config import find_status_directory, in_order, parse_config
 from echod.core.document import render
 from echod.core.errors import ConfigError, EchodError, ExitCode, UsageError
-from echod.core.overview import Overview, check_text, overview
+from echod.core.overview import Overview, check_text, old, overview
+from echod.core.snapshot import Snapshot
 from echod.daemonize import detach
 from echod.reload import reload
 from echod.selftest import listeners_of, run_self_test
 from echod.supervisor import Supervisor
 
 _MAXSIZE_64: Final = 2**63 - 1
+
+_UNWRITABLE: Final = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""What writing to stdout can end in. All else that echod writes bears it."""
 
 _EXAMPLE: Final = """Without a command: run. `echod COMMAND --help` tells more.
 
@@ -54,13 +61,16 @@ _STATUS_EXAMPLE: Final = """example:
   echod status --watch
   echod status --check && echo it answers
 
-Exit code 0: it runs; 3: it does not; 4: its status cannot be read. With --check 0: each listener answered; 1: one did
-not. Only root and echod's own user can ask in a way that no rule of the config refuses, and that is counted apart."""
+Exit code 0: it runs; 3: it does not; 4: its status cannot be read, or is old. With --check 0: each listener answered;
+1: one did not. Only root and echod's own user can ask in a way that no rule of the config refuses, and that is counted
+apart."""
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit with its code."""
     words = sys.argv[1:] if argv is None else argv
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: a path may be no UTF-8
     if words[:1] == ["ping"]:
         sys.exit(_guarded(None, lambda: _ping(words[1:])))
     arguments = _parse(words)
@@ -70,7 +80,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 def _guarded(config: Path | None, command: Callable[[], int]) -> int:
     """Run a command; turn what it raises into words on stderr and an exit code."""
     try:
-        return command()
+        code = command()
+        print(end="", flush=True)  # here, where it is told if it cannot be written
     except ConfigError as error:
         path, text = config or configfile.DEFAULT_PATH, b""
         with suppress(EchodError):  # gone since; then without the lines
@@ -82,13 +93,17 @@ def _guarded(config: Path | None, command: Callable[[], int]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return ExitCode.OK
-    except BrokenPipeError:
-        # Who read our output has seen enough. What is still in its buffer must not raise again at exit.
+    except Exception as error:  # noqa: BLE001 - whatever it is, the exit code must say so
+        if not isinstance(error, OSError) or error.errno not in _UNWRITABLE:
+            logs.last_words(f"echod: this is a defect in echod {__version__}\n{traceback.format_exc()}")
+            return ExitCode.SOFTWARE
+        # What is still in the buffer of our output must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.OK
-    except Exception:  # noqa: BLE001 - whatever it is, the exit code must say so
-        logs.last_words(f"echod: this is a defect in echod {__version__}\n{traceback.format_exc()}")
-        return ExitCode.SOFTWARE
+        code = ExitCode.OK  # who read it has seen enough
+        if not isinstance(error, BrokenPipeError):
+            logs.last_words(f"echod: the output cannot be written: {error.strerror}")
+            code = ExitCode.IO_ERROR
+    return code
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -131,7 +146,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         epilog=_RELOAD_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    again.set_defaults(command=_reload, config=None)
+    _add_config(again, otherwise=f"{configfile.DEFAULT_PATH}; it says where the status of that echod stands")
+    again.set_defaults(command=_reload)
 
     _add_status(
         commands.add_parser(
@@ -178,9 +194,9 @@ def _check(arguments: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-def _reload(_arguments: argparse.Namespace) -> int:
+def _reload(arguments: argparse.Namespace) -> int:
     """Ask for a reload and say how it ended."""
-    outcome = reload(_status_directory(None))
+    outcome = reload(_status_directory(arguments.config))
     print(outcome.text)
     return outcome.code
 
@@ -192,26 +208,32 @@ def _status(arguments: argparse.Namespace) -> int:
         return _check_listeners(place, as_json=arguments.json)
     if not arguments.json:
         if arguments.watch:
-            display.watch(lambda: _overview(place), sys.stdout)
-        display.show(_overview(place), sys.stdout)
-        return ExitCode.OK
-    told = b""
-    while arguments.watch or not told:
-        told, before = status.load(place).pack(), told
-        if told != before:
-            print(told.decode(), end="", flush=True)
-        if arguments.watch:
-            time.sleep(display.WATCH_SECONDS)
-    return ExitCode.OK
+            display.watch(lambda: _overview(status.load(place)), sys.stdout)
+        snapshot = status.load(place)
+        display.show(_overview(snapshot), sys.stdout)
+        return _running(snapshot)
+    told = None
+    while True:
+        snapshot = status.load(place)
+        if told is None or replace(snapshot, at=told.at) != told:
+            print((told := snapshot).pack().decode(), end="", flush=True)
+        if not arguments.watch:
+            return _running(snapshot)
+        time.sleep(display.WATCH_SECONDS)
 
 
-def _overview(place: Path) -> Overview:
-    snapshot = status.load(place)
-    return overview(
-        snapshot,
-        uptime_seconds=time.monotonic() - snapshot.started_monotonic,
-        when=lambda seconds: time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)),
-    )
+def _running(snapshot: Snapshot) -> ExitCode:
+    """Return the exit code of an echod that is there: whether it can be told what it does."""
+    return ExitCode.STATUS_UNKNOWN if snapshot.stale else ExitCode.OK
+
+
+def _overview(snapshot: Snapshot) -> Overview:
+    uptime = time.monotonic() - snapshot.started_monotonic
+    return overview(snapshot, uptime_seconds=uptime, when=_when)
+
+
+def _when(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def _check_listeners(place: Path, *, as_json: bool) -> int:
@@ -222,7 +244,8 @@ def _check_listeners(place: Path, *, as_json: bool) -> int:
     passed = all(result.passed for result in results)
     if not passed and mark != (newer := status.read_self_test(place)):
         # Reloaded in between: the workers that answer now know another mark.
-        results = run_self_test(listeners_of(status.load(place)), newer)
+        snapshot = status.load(place)
+        results = run_self_test(listeners_of(snapshot), newer)
         passed = all(result.passed for result in results)
     if as_json:
         told = [{"name": str(one.listener), "seconds": one.seconds, "problem": one.problem} for one in results]
@@ -231,18 +254,20 @@ def _check_listeners(place: Path, *, as_json: bool) -> int:
         print(check_text(results))
     if mark is None:
         logs.last_words(
-            f"echod: {place / status.SELF_TEST_NAME} cannot be read by this user, so the listeners were asked as any "
-            "client asks, and the config may refuse that; root asks without"
+            f"echod: {place / status.SELF_TEST_NAME} is not there or cannot be read by this user, so the listeners "
+            "were asked as any client asks, and the config may refuse that"
         )
-    return ExitCode.OK if passed else ExitCode.NO_ANSWER
+    if snapshot.stale:
+        logs.last_words(f"echod: these are the listeners {old(snapshot, _when)}")
+    return _running(snapshot) if passed else ExitCode.NO_ANSWER
 
 
 def _status_directory(path: Path | None) -> Path:
     """Return where an echod with this config, or the default one, has its status."""
-    text = b""
+    path, text = (path or configfile.DEFAULT_PATH).absolute(), b""
     with suppress(EchodError):  # a config that may not be read, or has gone, is no reason not to look
-        text = configfile.read_text(path or configfile.DEFAULT_PATH)
-    return status.directory(os.environ, find_status_directory(text)) or status.DEFAULT_DIRECTORY
+        text = configfile.read_text(path)
+    return status.find(os.environ, find_status_directory(text), configfile.shown(path))
 
 
 def _ping(words: Sequence[str]) -> int:

@@ -36,6 +36,11 @@ class Reading:
     """When the file was read, in seconds since 1970."""
 
 
+def shown(path: Path) -> str:
+    """Write a path for a person or a file, also one whose bytes are no UTF-8."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
 def read(path: Path | None) -> Reading:
     """Read the named file, or without a name /etc/echod.yaml if it exists, else take the defaults for a first try.
 
@@ -61,8 +66,8 @@ def read_text(path: Path) -> bytes:
         with os.fdopen(fd, "rb") as file:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 kind = "a directory" if stat.S_ISDIR(os.fstat(fd).st_mode) else "no regular file"
-                raise ConfigUnreadableError(f"cannot read {path}: it is {kind}")
+                raise ConfigUnreadableError(f"cannot read {shown(path)}: it is {kind}")
             return file.read(MAX_BYTES + 1)
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, error.strerror)
-        raise ConfigUnreadableError(f"cannot read {path}: {reason}") from None
+        raise ConfigUnreadableError(f"cannot read {shown(path)}: {reason}") from None

@@ -54,7 +54,9 @@ def _drawn(shown: Overview) -> Any:  # noqa: ANN401 - rich's
     from rich.console import Group  # noqa: PLC0415 - as above
     from rich.text import Text  # noqa: PLC0415
 
-    parts: list[Any] = [Text(line, style="bold red" if "REJECTED" in line else "") for line in shown.lines]
+    parts: list[Any] = [
+        Text(line, style="bold red" if "REJECTED" in line or line.startswith("OLD, ") else "") for line in shown.lines
+    ]
     for table in shown.tables:
         parts += [Text(), _table(table), *(Text(line, style="dim") for line in table.legend)]
     return Group(*parts)

@@ -17,8 +17,8 @@ from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
+from echod.accepting import ACCEPT_PAUSE_SECONDS, OF_ONE_CONNECTION
 from echod.poll import READ, WRITE, OnReady, Poll
-from echod.sockets import ACCEPT_PAUSE_SECONDS, OF_ONE_CONNECTION
 
 MAX_CONNECTIONS: Final = 32
 """A Prometheus or two, some browsers, and room for those that say nothing."""

@@ -1,7 +1,7 @@
 """What this host's kernel makes of a config that is legal: the warnings of `echod check` beyond the file itself.
 
-Owns the reading of /proc/sys. It changes nothing there, and no service depends on it: the daemon sees for itself what
-it gets. Invariant: what cannot be read is not warned of.
+Owns the reading of /proc/sys, and the question whether an address is here. It changes nothing, and no service depends
+on it: the daemon sees for itself what it gets. Invariant: what cannot be found out is not warned of.
 """
 
 from collections.abc import Iterator
@@ -13,6 +13,8 @@ from echod.core.config import Config
 from echod.core.document import Document, dotted, read
 from echod.core.document import Path as KeyPath
 from echod.core.errors import Mistake
+from echod.core.listener import Listener, parse_listener
+from echod.sockets import find_absence
 
 _SYSCTLS: Final = Path("/proc/sys")
 
@@ -23,7 +25,21 @@ _LONG_QUEUE: Final = 4096
 def warnings(config: Config, text: bytes) -> tuple[Mistake, ...]:
     """Return what is unwise on this host about a config, and the text that it was parsed from. Reads anew each time."""
     document = read(text)
-    return (*_find_capped(config, document), *_find_mute(config, document))
+    return (*_find_absent(config, document), *_find_capped(config, document), *_find_mute(config, document))
+
+
+def _find_absent(config: Config, document: Document) -> Iterator[Mistake]:
+    """Find what could not be bound here; on the host that the file is for, it may be otherwise."""
+    wanted: dict[KeyPath, Listener] = {
+        path: parse_listener(place.text).first
+        for path, place in document.places.items()
+        if path[:1] == ("listeners",) and path[1:]
+    }
+    if config.metrics.listen is not None:
+        wanted["metrics", "listen"] = config.metrics.listen.listener
+    for path, listener in wanted.items():
+        if reason := find_absence(listener):
+            yield _warning(document, path, f"{reason}: here echod would not start")
 
 
 def _find_capped(config: Config, document: Document) -> Iterator[Mistake]:

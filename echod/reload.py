@@ -1,18 +1,20 @@
 """`echod reload`: ask the running echod to read its config again, and wait for how that ends.
 
 Owns the asking side; the reload itself is the supervisor's. Invariant: what it returns is the outcome of a reload
-that read the file after it was asked.
+that read the file after it was asked, and no process but the echod that wrote the status is ever signalled.
 """
 
 import os
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from echod import status
-from echod.core.errors import EchodError, NotPermittedError, NotRunningError
+from echod.core.errors import EchodError, NoStatusError, NotPermittedError, NotRunningError
+from echod.core.snapshot import Snapshot
 
 WAIT_SECONDS: Final = 30.0
 """Longer than the supervisor gives a new generation to become ready."""
@@ -34,22 +36,45 @@ def reload(place: Path) -> Outcome:
 
     Raises EchodError where there is none, it may not be signalled, or it does not finish in WAIT_SECONDS.
     """
-    before = status.read(place)
-    if before is None:
-        raise NotRunningError(f"no echod is running with its status in {place}: is the unit active?")
     try:
-        os.kill(before["pid"], signal.SIGHUP)
-    except ProcessLookupError:
-        raise NotRunningError(f"the echod of {place} is gone: process {before['pid']} does not exist") from None
-    except PermissionError:
-        raise NotPermittedError("echod may only be reloaded by its own user or root") from None
+        before = status.load(place)
+    except NoStatusError as error:
+        raise NotRunningError(str(error)) from None
+    _hang_up(before, place / status.NAME)
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
-        now = status.read(place)
-        if now is None or now["pid"] != before["pid"]:
+        now = _load(place)
+        if now is None or now.pid != before.pid:
             raise EchodError("echod stopped before the reload was done; its log says why")
         # Numbered, because one that was under way when we asked may have read the file before it was changed.
-        if now["reloads_finished"] > before["reloads_begun"]:
-            return Outcome(code=now["reload"]["code"], text=now["reload"]["text"])
+        if now.reloads_finished > before.reloads_begun:
+            return Outcome(code=now.reload.code, text=now.reload.text)
         time.sleep(LOOK_SECONDS)
-    raise EchodError(f"the reload was not done within {WAIT_SECONDS:.0f} seconds; the log says how far it came")
+    raise EchodError(f"echod did not tell within {WAIT_SECONDS:.0f} seconds how the reload ended; its log says more")
+
+
+def _load(place: Path) -> Snapshot | None:
+    with suppress(NoStatusError):
+        return status.load(place)
+    return None
+
+
+def _hang_up(echod: Snapshot, path: Path) -> None:
+    """Send SIGHUP to the echod that wrote this status file, and to nobody else.
+
+    Held by a pidfd, the process that is looked at is the one that is signalled, whoever gets its number meanwhile. The
+    file is any user's who may write there: for root it may only name a process of that user.
+    """
+    try:
+        process = os.pidfd_open(echod.pid)
+        try:
+            foreign = os.geteuid() == 0 and path.stat().st_uid != Path(f"/proc/{echod.pid}").stat().st_uid
+            if foreign or not status.is_alive({"pid": echod.pid, "born": echod.born}):
+                raise ProcessLookupError
+            signal.pidfd_send_signal(process, signal.SIGHUP)
+        finally:
+            os.close(process)
+    except PermissionError:
+        raise NotPermittedError("echod may only be reloaded by its own user or root") from None
+    except (ProcessLookupError, FileNotFoundError):
+        raise NotRunningError(f"no echod is running: process {echod.pid} is not the one that wrote {path}") from None

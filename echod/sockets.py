@@ -28,26 +28,6 @@ SK_MEMINFO_DROPS: Final = 8
 
 TCP_BACKLOG: Final = 1024
 
-ACCEPT_PAUSE_SECONDS: Final = 1.0
-"""With no descriptor or memory left to accept with, the backlog waits so long, or until a connection ends."""
-
-OF_ONE_CONNECTION: Final = frozenset(
-    {
-        errno.ECONNABORTED,
-        errno.EHOSTDOWN,
-        errno.EHOSTUNREACH,
-        errno.EINTR,
-        errno.ENETDOWN,
-        errno.ENETUNREACH,
-        errno.ENONET,
-        errno.ENOPROTOOPT,
-        errno.EOPNOTSUPP,
-        errno.EPROTO,
-    }
-)
-"""What accept(2) says of a connection that broke while it waited; the next may be whole. All else is of the process
-or the host, as EMFILE is, and needs time."""
-
 METRICS: Final = "metrics"
 """The name by which a passed socket is for metrics and no listener (FileDescriptorName=)."""
 
@@ -68,9 +48,11 @@ _NOT_PERMITTED: Final = (
     "may not be bound by this user: grant AmbientCapabilities=CAP_NET_BIND_SERVICE in the service unit, let systemd "
     "bind it with the .socket unit, or use a port above 1023"
 )
-_REASONS: Final = {
+_ABSENT: Final = {
     errno.EADDRNOTAVAIL: "is no address of this host; `ip address` lists them",
     errno.ENODEV: "names an interface that this host does not have; `ip link` lists them",
+}
+_REASONS: Final = {
     errno.EMFILE: "needs one more file descriptor than the process may have: raise LimitNOFILE=",
 }
 _FORBIDDEN: Final = "RestrictAddressFamilies= of the service unit forbids it, so it belongs into the .socket unit"
@@ -261,14 +243,22 @@ def kernel_drops(sock: socket.socket) -> int:
     return int.from_bytes(info[4 * SK_MEMINFO_DROPS :], "little")
 
 
-def has_address(listener: Listener) -> bool:
-    """Tell whether this host has the listener's address at all, whoever has its port."""
+def find_absence(listener: Listener) -> str:
+    """Say why this host does not have the listener's address at all, whoever has its port; nothing where it does."""
     try:
         with socket.socket(_family(listener), socket.SOCK_DGRAM) as scratch:
-            scratch.bind((str(listener.address), 0))
-    except OSError:
-        return False
-    return True
+            scratch.bind(_bind_address(replace(listener, port=0)))
+    except OSError as error:
+        return _absence(listener, error)
+    return ""
+
+
+def _absence(listener: Listener, error: OSError) -> str:
+    """Say why what went wrong means that this host does not have the listener's address; nothing where it does not."""
+    if error.errno == errno.EAFNOSUPPORT:
+        off = "IPv6 is switched off on this host, or " if isinstance(listener.address, IPv6Address) else ""
+        return f"may not be opened: {off}{_FORBIDDEN}"
+    return _ABSENT.get(error.errno or 0, "")
 
 
 def _family(listener: Listener) -> socket.AddressFamily:
@@ -295,10 +285,8 @@ def _bind_error(listener: Listener, error: OSError) -> EchodError:
     if error.errno == errno.EADDRINUSE:
         reason = _IN_USE.format(protocol=listener.protocol.value[0], port=listener.port)
         return AddressUnavailableError(f"{listener} {reason}")
-    if error.errno == errno.EAFNOSUPPORT:
-        off = "IPv6 is switched off on this host, or " if isinstance(listener.address, IPv6Address) else ""
-        return AddressUnavailableError(f"{listener} may not be opened: {off}{_FORBIDDEN}")
-    return AddressUnavailableError(f"{listener} {_REASONS.get(error.errno or 0, f'cannot be bound: {error.strerror}')}")
+    reason = _absence(listener, error) or _REASONS.get(error.errno or 0, f"cannot be bound: {error.strerror}")
+    return AddressUnavailableError(f"{listener} {reason}")
 
 
 def _zone(index: int) -> str:

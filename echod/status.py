@@ -5,12 +5,17 @@ self test is a secret, so it is for echod's own user and root. Each is replaced 
 of one, and there is no socket to attack. Invariant: a file that cannot be written never disturbs the service.
 """
 
+import errno
 import json
 import os
+import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
+
+import structlog
 
 from echod.core.errors import NoStatusError, StatusUnknownError
 from echod.core.selftest import SelfTest
@@ -21,10 +26,19 @@ SELF_TEST_NAME: Final = "self-test.json"
 DEFAULT_DIRECTORY: Final = Path("/run/echod")
 AUTO: Final = "auto"
 
+STALE_SECONDS: Final = 10.0
+"""After which a status is no longer what is: the supervisor writes it every five seconds, whatever happens."""
+
 _PUBLIC: Final = 0o644
 _PRIVATE: Final = 0o600
 _FIELD_OF_BIRTH: Final = 22 - 3
 """Of the start time in /proc/PID/stat, behind the name in parentheses (proc_pid_stat(5))."""
+
+_ROOM: Final = "make room there"
+_GONE: Final = "make it again, or restart the unit whose RuntimeDirectory= it was"
+_WAYS_OUT: Final = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.ENOENT: _GONE, errno.EROFS: _GONE}
+
+_log = structlog.get_logger()
 
 
 def directory(environment: Mapping[str, str], configured: str) -> Path | None:
@@ -41,56 +55,84 @@ def directory(environment: Mapping[str, str], configured: str) -> Path | None:
     return DEFAULT_DIRECTORY if os.geteuid() == 0 else None
 
 
+def find(environment: Mapping[str, str], configured: str, config: str) -> Path:
+    """Return where the echod that runs with this config, a path as `Snapshot.config` has it, has its status.
+
+    That is where the config says, if an echod is there. But the config may say so only since that echod was started,
+    so it is also looked for where the status stands if the config says nothing.
+    """
+    first = directory(environment, configured) or DEFAULT_DIRECTORY
+    for place in (first, directory(environment, AUTO) or first, DEFAULT_DIRECTORY):
+        told = read(place)
+        if told is not None and is_alive(told) and (place == first or told.get("config") == config):
+            return place
+    return first
+
+
 class StatusFiles:
     """The files as the supervisor has them; without a directory, nothing is written."""
 
     def __init__(self, place: Path | None) -> None:
-        """Take the directory they stand in, which is made if it is not there. `problem` tells what is in the way."""
-        self.problem = ""
-        """Why nothing is written: a sentence for the operator, or nothing."""
+        """Take the directory they stand in, which is made where it is not there."""
         self._place = place
-        if place is None:
-            return
-        other = read(place)
+        self._mark: bytes | None = None
+        self._failing = False
+        other = read(place) if place is not None else None
         if other is not None and other.get("pid") != os.getpid() and is_alive(other):
-            self._give_up(f"another echod, process {other['pid']}, has its status in {place}: give this one another")
-            return
-        try:
-            place.mkdir(mode=0o755, exist_ok=True)
-            (place / f"{NAME}.new").touch(_PUBLIC)
-            (place / f"{NAME}.new").unlink()
-        except OSError as error:
-            self._give_up(f"{place} cannot be written: {error.strerror}; give echod's user a directory that can")
-
-    def _give_up(self, why: str) -> None:
-        self.problem = f"there will be nothing for echod status to read: {why} (status.directory)"
-        self._place = None
+            self._place = None
+            self._note(f"another echod, process {other['pid']}, has its status in {place}: give this one another")
 
     def write(self, status: bytes) -> None:
-        """Replace what the status file says."""
-        self._replace(NAME, status, _PUBLIC)
-
-    def write_self_test(self, mark: bytes) -> None:
-        """Replace what the file of the self test says."""
-        self._replace(SELF_TEST_NAME, mark, _PRIVATE)
-
-    def _replace(self, name: str, content: bytes, mode: int) -> None:
+        """Replace what the status file says; and write the other one again, where it has gone."""
         if self._place is None:
             return
-        new = self._place / f"{name}.new"
-        with suppress(OSError):
-            fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, _PRIVATE)
-            with os.fdopen(fd, "wb") as file:
-                os.fchmod(fd, mode)  # whatever the umask is
-                file.write(content)
-            new.replace(self._place / name)
+        problem = _replace(self._place, NAME, status, _PUBLIC)
+        if self._mark is not None and not os.path.lexists(self._place / SELF_TEST_NAME):
+            problem = _replace(self._place, SELF_TEST_NAME, self._mark, _PRIVATE) or problem
+        self._note(problem)
+
+    def write_self_test(self, mark: bytes | None) -> None:
+        """Replace what the file of the self test says; rather than an old mark there is none."""
+        self._mark = mark
+        if self._place is not None and (mark is None or _replace(self._place, SELF_TEST_NAME, mark, _PRIVATE)):
+            _remove(self._place / SELF_TEST_NAME)
+
+    def _note(self, problem: str) -> None:
+        """Log what is in the way: once, until all is well again."""
+        if problem and not self._failing:
+            what = "there is nothing new for echod status to read"
+            _log.warning("status_not_written", message=f"{what}: {problem} (status.directory)")
+        self._failing = bool(problem)
 
     def remove(self) -> None:
         """Say no more: echod is stopping."""
         if self._place is not None:
             for name in (NAME, SELF_TEST_NAME):
-                with suppress(OSError):
-                    (self._place / name).unlink()
+                _remove(self._place / name)
+
+
+def _replace(place: Path, name: str, content: bytes, mode: int) -> str:
+    """Write a file anew, and its directory where there is none. Returns what is in the way, or nothing."""
+    new = place / f"{name}.new"
+    try:
+        with suppress(FileExistsError):
+            place.mkdir()
+            place.chmod(0o755)  # whatever the umask is
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, _PRIVATE)
+        with os.fdopen(fd, "wb") as file:
+            os.fchmod(fd, mode)
+            file.write(content)
+        new.replace(place / name)
+    except OSError as error:
+        _remove(new)
+        way_out = _WAYS_OUT.get(error.errno or 0, "give echod's user a directory that can")
+        return f"{place} cannot be written: {error.strerror}; {way_out}"
+    return ""
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
 
 
 def read(place: Path) -> dict[str, Any] | None:
@@ -112,7 +154,8 @@ def load(place: Path) -> Snapshot:
         text = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise NoStatusError(
-            f"no echod is running: there is no status in {place}; for another status.directory give --config FILE"
+            f"no echod is running: there is no status in {place}; for another status.directory give --config FILE, "
+            "and where that was changed, restart echod"
         ) from None
     except OSError as error:
         raise StatusUnknownError(f"{path} cannot be read: {error.strerror}") from None
@@ -122,7 +165,7 @@ def load(place: Path) -> Snapshot:
         raise StatusUnknownError(f"{path} cannot be understood: {error}") from None
     if not is_alive({"pid": snapshot.pid, "born": snapshot.born}):
         raise NoStatusError(f"no echod is running: process {snapshot.pid}, which wrote {path}, is gone")
-    return snapshot
+    return replace(snapshot, stale=time.time() - snapshot.at > STALE_SECONDS)
 
 
 def read_self_test(place: Path) -> SelfTest | None:
@@ -144,11 +187,14 @@ def birth(pid: int) -> int | None:
 
 def is_alive(status: Mapping[str, Any]) -> bool:
     """Tell whether the process that wrote this status lives, and is not another that has its number now."""
+    pid = status.get("pid")
+    if not isinstance(pid, int) or pid <= 0:  # to kill(2) these are groups of processes
+        return False
     try:
-        os.kill(status["pid"], 0)
+        os.kill(pid, 0)
     except PermissionError:
         pass  # it is there, and another user's
-    except (OSError, KeyError, TypeError, OverflowError):
+    except (OSError, OverflowError):
         return False
-    born = birth(status["pid"])
+    born = birth(pid)
     return born is None or born == status.get("born", born)

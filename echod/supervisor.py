@@ -33,7 +33,7 @@ from echod.ownership import Ownership
 from echod.poll import READ, Poll
 from echod.selftest import choose_mark
 from echod.signals import Signals
-from echod.sockets import Buffers, has_address
+from echod.sockets import Buffers, find_absence
 
 RAISE_SECONDS: Final = 10.0
 """Within which every worker of a new generation must be ready."""
@@ -125,8 +125,8 @@ class Supervisor:
 
     def _begin(self, reading: Reading, now: float) -> None:
         """Acquire and raise; commit comes when all are ready. Raises EchodError with nothing touched."""
-        config = reading.config
-        self._announcer.reading(reading)
+        self._path, config = reading.path, reading.config  # a file that was in force once may not be gone later
+        self._announcer.reading(reading, self._holdings.adopted)
         workers = len(os.sched_getaffinity(0)) if config.workers == "auto" else config.workers
         listeners = config.listeners if reading.path else self._first_try(config)
         allow_descriptors(len(listeners) * workers + config.tcp.max_connections + SPARE_DESCRIPTORS)
@@ -159,7 +159,7 @@ class Supervisor:
         """Return those default listeners that this host can have; none where sockets were passed instead."""
         if self._holdings.adopted:
             return ()
-        possible = tuple(listener for listener in config.listeners if has_address(listener))
+        possible = tuple(listener for listener in config.listeners if not find_absence(listener))
         for listener in sorted(set(config.listeners) - set(possible), key=str):
             _log.warning("listener_skipped", listener=str(listener), reason="this host does not have the address")
         return possible
@@ -193,7 +193,7 @@ class Supervisor:
             self._announcer.ready()
             self._on_serving()
         else:
-            self._announcer.reloaded(changes(old.config, config))
+            self._announcer.reloaded(changes(old.config, config, transition.acquisition.plan))
 
     def _reload(self, now: float) -> None:
         self._reload_wanted = False

@@ -8,12 +8,13 @@ import socket
 from ipaddress import ip_address
 from typing import Any, Final
 
+from echod.accepting import ACCEPT_PAUSE_SECONDS, OF_ONE_CONNECTION
 from echod.core.admission import Access
 from echod.core.connections import ConnectionLedger
 from echod.core.counters import Close, TcpField
 from echod.core.tally import Tally
 from echod.poll import READ, SHARED, Poll
-from echod.sockets import ACCEPT_PAUSE_SECONDS, OF_ONE_CONNECTION, TCP_BACKLOG
+from echod.sockets import TCP_BACKLOG
 from echod.streams import Means, Streams, Timeouts
 
 MAX_ACCEPTS_PER_WAKEUP: Final = 16

@@ -282,3 +282,54 @@ def test_bare_echod_runs_with_defaults_and_says_so(echod: Callable[..., Daemon],
     (entry,) = daemon.log("defaults_used")
     assert "there is no /etc/echod.yaml" in entry["message"]
     assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("variables", [{}, {"PYTHONUNBUFFERED": "1"}])
+def test_output_that_cannot_be_written_exits_74(echod: Callable[..., Daemon], variables: dict[str, str]) -> None:
+    """A full disk is no defect of ours: one sentence, whichever command it is; a reader who has gone is none at all."""
+    config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}
+    daemon = echod(config)
+    commands = (["check"], ["status"], ["status", "--json"], ["status", "--check"], ["status", "--watch"], ["reload"])
+    for command in commands:
+        with Path("/dev/full").open("w") as full:
+            finished = subprocess.run(
+                [*ECHOD, *command, "--config", daemon.config_path],
+                cwd=REPOSITORY,
+                env=environment(RUNTIME_DIRECTORY=str(daemon.status_path), **variables),
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+                timeout=30,
+            )
+        said = "echod: the output cannot be written: No space left on device\n"
+        assert (command, finished.returncode, finished.stderr) == (command, 74, said)
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8", "en_US.ISO-8859-1"])
+def test_a_config_whose_path_is_no_utf_8_is_a_config(echod: Callable[..., Daemon], tmp_path: Path, locale: str) -> None:
+    """It is checked, serves, and is told with the strange byte written out; so is what is wrong in it."""
+    path = Path(os.fsdecode(bytes(tmp_path) + b"/\xff.yaml"))
+    path.write_text(f"listeners: [udp://127.0.0.1:{free_port()}]\nworkers: 1\n")
+    daemon = echod(command=("run", "--config", str(path)), variables={"LC_ALL": locale})
+    variables = environment(RUNTIME_DIRECTORY=str(daemon.status_path), LC_ALL=locale)
+
+    def tell(*words: str) -> tuple[int, bytes]:
+        command = [*ECHOD, *words, "--config", str(path)]
+        told = subprocess.run(command, cwd=REPOSITORY, env=variables, capture_output=True, check=False, timeout=40)
+        assert told.stderr == b""
+        return told.returncode, told.stdout
+
+    shown = f"{tmp_path}/\\udcff.yaml"
+    assert daemon.status()["config"] == shown
+    assert tell("check")[0] == 0
+    assert f"config: {shown}, read " in tell("status")[1].decode()
+    assert tell("reload") == (0, b"reloaded; changed: nothing\n")
+    path.write_text("workers: 0\n")
+    assert tell("check")[0] == 78
+    code, told = tell("reload")
+    assert (code, told.decode().partition(" error: ")[0]) == (78, f"{shown}:1:10:")
+    path.unlink()
+    code, told = tell("reload")
+    assert (code, told.decode()) == (66, f"the old config goes on: cannot read {shown}: there is no such file\n")
+    assert daemon.stop() == 0

@@ -161,7 +161,7 @@ def test_a_crash_loop_backs_off_and_the_other_worker_serves(echod: Callable[...,
 
 
 def test_an_idle_echod_wakes_at_most_once_a_second(echod: Callable[..., Daemon]) -> None:
-    """Over five seconds without traffic no process wakes more than seven times, and the status is not written."""
+    """Over five seconds without traffic no process wakes more than seven times, nor is the status written in these."""
     daemon, port = serve(echod)
     written = daemon.status()["at"]
     pids = [daemon.pid, *daemon.workers()]
@@ -169,7 +169,8 @@ def test_an_idle_echod_wakes_at_most_once_a_second(echod: Callable[..., Daemon])
     time.sleep(5)  # the measured interval itself
     woken = [switches(pid) - count for pid, count in zip(pids, before, strict=True)]
     assert all(count <= 7 for count in woken), woken
-    assert daemon.status()["at"] == written
+    again = daemon.status()["at"]
+    assert again == written or again - written > 4.9
     assert ask(port) == b"hi"
 
 

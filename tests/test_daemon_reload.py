@@ -214,3 +214,26 @@ def test_a_new_worker_that_dies_rejects_the_reload(echod: EchodFactory) -> None:
 def outcomes(daemon: Daemon) -> tuple[list[object], list[object]]:
     """Return the entries that end a reload."""
     return [*daemon.log("reloaded")], [*daemon.log("reload_rejected")]
+
+
+def test_a_file_that_was_in_force_may_not_be_gone(echod: EchodFactory, tmp_path: Path) -> None:
+    """Unnamed or named, it is not replaced by the defaults, which serve others elsewhere: the old config goes on."""
+    etc, port = tmp_path / "etc", free_port()
+    etc.mkdir()
+    # A copy of /etc that this echod alone sees.
+    script = f'cp -a /etc/. {etc} 2>/dev/null; cp "$0" {etc}/echod.yaml; mount --bind {etc} /etc && exec "$@"'
+    served = tmp_path / "served.yaml"
+    served.write_text(f"listeners: [udp://127.0.0.1:{port}]\nworkers: 1\nlog: {{format: json}}\n")
+    daemon = echod(prefix=["unshare", "--mount", "sh", "-c", script, str(served)], ready=False)
+    wait_until(lambda: daemon.process.poll() is not None or daemon.log("ready"), "it served or could not have an /etc")
+    if not daemon.log("ready"):
+        pytest.skip(f"no mount namespace: {daemon.stderr}")
+    (etc / "echod.yaml").unlink()
+    entry = daemon.reload()
+    assert (entry["event"], entry["message"]) == (
+        "reload_rejected",
+        "reload rejected: the old config goes on: cannot read /etc/echod.yaml: there is no such file",
+    )
+    assert ask(port) == b"hi"
+    (etc / "echod.yaml").write_bytes(served.read_bytes())
+    assert daemon.reload()["event"] == "reloaded"

@@ -165,6 +165,17 @@ def test_any_user_may_ask_and_only_root_past_the_rules(echod: EchodFactory, tmp_
     assert tell(daemon.status_path, "--check").returncode == ExitCode.OK
 
 
+def test_a_generation_that_no_self_test_can_reach_has_no_mark(served: tuple[Daemon, int]) -> None:
+    """Where every source port is refused, the mark of the workers before is not asked with; and that is said."""
+    daemon, port = served
+    guard = {"min_source_port": 65_535, "refuse_source_ports": [65_535]}
+    assert daemon.reload({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1, "guard": guard})["level"] == "info"
+    assert status.read_self_test(daemon.status_path) is None
+    checked = tell(daemon.status_path, "--check")
+    assert checked.returncode == ExitCode.NO_ANSWER
+    assert "self-test.json is not there or cannot be read by this user" in checked.stderr
+
+
 def test_it_is_found_where_the_config_says(echod: EchodFactory, tmp_path: Path) -> None:
     """`status.directory` is where the daemon writes and where the command looks, mistakes beside it or not."""
     place, port = tmp_path / "elsewhere", free_port()
@@ -225,6 +236,26 @@ def test_a_worker_that_is_stuck_is_told(served: tuple[Daemon, int]) -> None:
         return ages.get(victim, 0) >= 2
 
     wait_until(old, "the status tells of its age")
+
+
+def test_what_is_no_longer_so_is_not_told_as_what_is(served: tuple[Daemon, int]) -> None:
+    """A supervisor that hangs: the status says since when, and so does a check, though every listener answers."""
+    daemon, _ = served
+    before = daemon.status()["at"]
+    wait_until(lambda: daemon.status()["at"] > before, "one with nothing to do tells that it lives", seconds=30)
+    assert tell(daemon.status_path).returncode == ExitCode.OK
+    daemon.signal(signal.SIGSTOP)
+    wait_until(lambda: told(daemon).stale, "the status was old", seconds=30)
+    shown, packed = tell(daemon.status_path), tell(daemon.status_path, "--json")
+    checked = tell(daemon.status_path, "--check")
+    daemon.signal(signal.SIGCONT)
+    codes = [each.returncode for each in (shown, packed, checked)]
+    assert codes == [ExitCode.STATUS_UNKNOWN] * 3
+    assert shown.stdout.startswith("OLD, as it was at ")
+    assert f"process {daemon.pid} has told nothing since" in shown.stdout
+    assert checked.stdout.endswith("all 2 listeners answered\n")
+    assert checked.stderr.startswith("echod: these are the listeners as it was at ")
+    wait_until(lambda: tell(daemon.status_path).returncode == ExitCode.OK, "it is what is again")
 
 
 def test_watching_tells_again(served: tuple[Daemon, int]) -> None:

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from loopback import no_descriptor_left, wait_until
 
 from echod import http
+from echod.accepting import ACCEPT_PAUSE_SECONDS
 from echod.http import MAX_CONNECTIONS, MAX_HEAD_BYTES, SECONDS, HttpServer, Request, Respond, Response
 from echod.poll import Poll
-from echod.sockets import ACCEPT_PAUSE_SECONDS
 
 PIECES = [
     *(b"GET ", b"HEAD ", b"/", b"//", b"?", b" HTTP/1.1", b" HTTP/1.0", b" HTTP/0.9", b" HTTP/", b"\xb2.1"),

@@ -1,5 +1,6 @@
 """echod.kernel: `echod check` says what this host makes of a config that is legal."""
 
+import socket
 import subprocess
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from echod.kernel import warnings
 
 CORE = Path("/proc/sys/net/core")
 MOST = 1024**3
+NO_START = "here echod would not start"
 CLOSED = "access: {allow: [private]}\n"
 OPEN = "access:\n  allow: [loopback, any, 8.8.8.8]\nlimits: {datagrams_per_second: 1000}\n"
 
@@ -63,6 +65,45 @@ def test_the_default_buffers_are_not_warned_of() -> None:
     default = Config().udp
     assert warned(f"udp: {{receive_buffer: {default.receive_buffer}, send_buffer: {default.send_buffer}}}") == []
     assert warned("workers: 1") == []
+
+
+@needs_root
+def test_what_this_host_does_not_have_is_warned_of_where_it_stands() -> None:
+    """An address and an interface, once for a range; what is here, in use or not, and what a key left out is, not."""
+    with namespace(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 9007))
+        assert warned("workers: 1") == []
+        assert warned(
+            "listeners:\n"
+            "  - udp://127.0.0.1:9007\n"
+            "  - tcp://198.51.100.7:9008-9010\n"
+            "  - udp://[fe80::1%nope0]:7\n"
+            "  - udp://[::1]:7\n"
+            "metrics: {listen: 'http://192.0.2.1:9'}\n"
+        ) == [
+            (3, 5, "listeners[1]", f"is no address of this host; `ip address` lists them: {NO_START}"),
+            (
+                4,
+                5,
+                "listeners[2]",
+                f"names an interface that this host does not have; `ip link` lists them: {NO_START}",
+            ),
+            (6, 11, "metrics.listen", f"is no address of this host; `ip address` lists them: {NO_START}"),
+        ]
+
+
+@needs_root
+def test_a_link_local_address_is_looked_for_on_its_interface() -> None:
+    """That of another interface, or of another host, is none."""
+    with namespace():
+        ip("link", "add", "near", "type", "veth", "peer", "name", "far")
+        ip("addr", "add", "fe80::7/64", "dev", "near", "nodad")
+        ip("link", "set", "near", "up")
+        assert warned("listeners: ['udp://[fe80::7%near]:7']") == []
+        assert [path for *_, path, _ in warned("listeners: ['udp://[fe80::7%far]:7', 'udp://[fe80::8%near]:7']")] == [
+            "listeners[0]",
+            "listeners[1]",
+        ]
 
 
 @needs_root

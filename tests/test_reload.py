@@ -1,5 +1,7 @@
 """`echod reload` returns the outcome of a reload that read the file after it was asked."""
 
+import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -7,18 +9,33 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from running import ECHOD, REPOSITORY, Daemon, ask, environment, free_port
+from loopback import NOBODY, needs_root
+from running import ECHOD, REPOSITORY, Daemon, ask, environment, free_port, wait_until
 
 from echod import status
 from echod.core.errors import ExitCode
+from echod.core.snapshot import Snapshot
 
 EchodFactory = Callable[..., Daemon]
 
 
-def ask_for_reload(directory: Path) -> "subprocess.CompletedProcess[str]":
+SNAPSHOT = Snapshot(
+    version="1.0",
+    pid=1,
+    born=1,
+    at=1.0,
+    started=1.0,
+    started_monotonic=1.0,
+    generation=1,
+    config="/etc/echod.yaml",
+    config_read=None,
+)
+
+
+def ask_for_reload(directory: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     """Run `echod reload` as the service manager does."""
     return subprocess.run(
-        [*ECHOD, "reload"],
+        [*ECHOD, "reload", *words],
         cwd=REPOSITORY,
         env=environment(RUNTIME_DIRECTORY=str(directory)),
         capture_output=True,
@@ -89,7 +106,7 @@ def test_without_a_running_echod_it_says_so(tmp_path: Path) -> None:
     """No status file: nobody to signal."""
     result = ask_for_reload(tmp_path)
     assert result.returncode == ExitCode.UNAVAILABLE
-    assert result.stderr == f"echod: no echod is running with its status in {tmp_path}: is the unit active?\n"
+    assert result.stderr.startswith(f"echod: no echod is running: there is no status in {tmp_path}; for another ")
 
 
 def test_a_status_file_that_outlived_its_echod_is_no_echod(served: tuple[Daemon, Path, int]) -> None:
@@ -99,7 +116,83 @@ def test_a_status_file_that_outlived_its_echod_is_no_echod(served: tuple[Daemon,
     daemon.wait()
     result = ask_for_reload(directory)
     assert result.returncode == ExitCode.UNAVAILABLE
-    assert "does not exist" in result.stderr
+    assert f"process {daemon.pid}, which wrote {directory}/status.json, is gone" in result.stderr
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "nonsense", "", '{"pid": "all"}'])
+def test_a_status_file_of_something_else_is_one_sentence(tmp_path: Path, text: str) -> None:
+    """Whatever stands there, it names nobody to signal."""
+    (tmp_path / status.NAME).write_text(text)
+    result = ask_for_reload(tmp_path)
+    assert result.returncode == ExitCode.STATUS_UNKNOWN
+    assert result.stderr == (
+        f"echod: {tmp_path}/status.json cannot be understood: it was written by another version of echod\n"
+    )
+
+
+def test_nobody_but_the_echod_that_wrote_it_is_signalled(served: tuple[Daemon, Path, int]) -> None:
+    """After kill -9 its number may be another's, and what stands for all processes of a kind is no number at all."""
+    daemon, directory, _ = served
+    os.kill(daemon.pid, signal.SIGKILL)
+    daemon.wait()
+    path = directory / status.NAME
+    told = json.loads(path.read_text())
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as stranger:
+        for pid in (stranger.pid, -stranger.pid, 2**40):
+            path.write_text(json.dumps({**told, "pid": pid}))
+            result = ask_for_reload(directory)
+            assert (result.returncode, result.stdout) == (ExitCode.UNAVAILABLE, "")
+            assert result.stderr.startswith(f"echod: no echod is running: process {pid}")
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+@needs_root
+def test_root_signals_no_process_of_another_user_than_who_wrote_the_file(tmp_path: Path) -> None:
+    """The user of echod may name any process with the time of its birth, which everybody can see."""
+    path = tmp_path / status.NAME
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        path.write_bytes(dataclasses.replace(SNAPSHOT, pid=stranger.pid, born=status.birth(stranger.pid)).pack())
+        os.chown(path, NOBODY, NOBODY)
+        result = ask_for_reload(tmp_path)
+        assert result.returncode == ExitCode.UNAVAILABLE
+        assert f"process {stranger.pid} is not the one that wrote {path}" in result.stderr
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_a_stop_ends_the_wait(served: tuple[Daemon, Path, int]) -> None:
+    """Whoever asked for a reload that will never be done hears so at once, and not after 30 seconds."""
+    daemon, directory, _ = served
+    os.kill(daemon.pid, signal.SIGSTOP)  # so that the stop comes before the reload has any end
+    variables = environment(RUNTIME_DIRECTORY=str(directory))
+    command = [*ECHOD, "reload"]
+    with subprocess.Popen(command, cwd=REPOSITORY, env=variables, stderr=subprocess.PIPE, text=True) as asking:
+        pending = Path(f"/proc/{daemon.pid}/status")
+        wait_until(lambda: "ShdPnd:\t0000000000000001\n" in pending.read_text(), "SIGHUP was sent")
+        os.kill(daemon.pid, signal.SIGTERM)
+        os.kill(daemon.pid, signal.SIGCONT)
+        _, said = asking.communicate(timeout=25)
+    assert asking.returncode == ExitCode.SOFTWARE
+    assert said == "echod: echod stopped before the reload was done; its log says why\n"
+    assert daemon.wait() == ExitCode.OK
+
+
+def test_it_is_found_where_its_config_says_or_said(served: tuple[Daemon, Path, int], tmp_path: Path) -> None:
+    """Another `status.directory` comes with the next start, as the outcome and the log say; until then all goes on."""
+    daemon, directory, port = served
+    config = {"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1}
+    daemon.write({**config, "status": {"directory": str(tmp_path / "other")}})
+    for changed in (f"status.directory: auto -> {tmp_path}/other at the next start", "nothing"):
+        result = ask_for_reload(directory, "--config", str(daemon.config_path))
+        assert (result.returncode, result.stdout) == (ExitCode.OK, f"reloaded; changed: {changed}\n")
+    for entry in daemon.log("status_not_moved"):
+        assert entry["message"].startswith(f"{daemon.config_path}: status.directory: {tmp_path}/other is read at start")
+        assert entry["message"].endswith(f"until then the status stands in {directory}")
+    assert len(daemon.log("status_not_moved")) == 2
+    daemon.write({**config, "status": {"directory": str(directory)}})
+    assert ask_for_reload(tmp_path / "nowhere", "--config", str(daemon.config_path)).returncode == ExitCode.OK
+    assert len(daemon.log("status_not_moved")) == 2
 
 
 def test_the_status_file_goes_with_its_echod(served: tuple[Daemon, Path, int]) -> None:

@@ -36,9 +36,9 @@ from echod.sockets import (
     Buffers,
     _bind_error,
     adopt_socket,
+    find_absence,
     got_buffers,
     grant,
-    has_address,
     kernel_drops,
     open_socket,
     set_buffers,
@@ -168,8 +168,8 @@ def test_an_address_of_another_host_is_said_to_be_none_of_this_one() -> None:
     """EADDRNOTAVAIL becomes a sentence that names the command which lists the addresses."""
     with pytest.raises(AddressUnavailableError, match=r"198\.51\.100\.1:9999 is no address of this host; `ip address`"):
         open_socket(listener(NOT_OURS, 9999), BUFFERS, sibling=False)
-    assert not has_address(listener(NOT_OURS))
-    assert has_address(listener("127.0.0.1"))
+    assert find_absence(listener(NOT_OURS)) == "is no address of this host; `ip address` lists them"
+    assert find_absence(listener("127.0.0.1")) == ""
 
 
 def test_an_unknown_interface_is_named() -> None:

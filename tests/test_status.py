@@ -2,15 +2,34 @@
 
 import json
 import os
+import shutil
 import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import structlog
+from loopback import needs_root
 
 from echod.core.errors import NoStatusError, StatusUnknownError
 from echod.core.selftest import SelfTest
 from echod.core.snapshot import Snapshot
-from echod.status import NAME, SELF_TEST_NAME, StatusFiles, birth, directory, is_alive, load, read, read_self_test
+from echod.status import (
+    NAME,
+    SELF_TEST_NAME,
+    STALE_SECONDS,
+    StatusFiles,
+    birth,
+    directory,
+    find,
+    is_alive,
+    load,
+    read,
+    read_self_test,
+)
 
 MARK = SelfTest(port=61_000, secret=b"secret")
 SNAPSHOT = Snapshot(
@@ -68,32 +87,118 @@ def test_when_it_stops_nothing_is_left(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@contextmanager
+def logged(*words: str) -> Iterator[None]:
+    """Hold what is logged meanwhile to an entry for each of these, which are its reason and the way out."""
+    with structlog.testing.capture_logs() as entries:
+        yield
+    assert [entry["event"] for entry in entries] == ["status_not_written"] * len(words)
+    for entry, reason in zip(entries, words, strict=True):
+        assert entry["message"].startswith("there is nothing new for echod status to read: ")
+        assert entry["message"].endswith(f"{reason} (status.directory)")
+
+
 def test_without_a_directory_nothing_is_written() -> None:
     """A daemon in the foreground of a user's shell has none."""
-    files = StatusFiles(None)
-    files.write(b"{}")
-    files.remove()
-    assert not files.problem
+    with logged():
+        files = StatusFiles(None)
+        files.write(b"{}")
+        files.write_self_test(b"{}")
+        files.remove()
 
 
-def test_a_directory_that_goes_disturbs_nobody(tmp_path: Path) -> None:
-    """Neither writing nor removing raises."""
+def test_a_directory_that_goes_comes_again(tmp_path: Path) -> None:
+    """Whoever cleaned it away, with both files; those who read it need not be root, whatever our umask is."""
     place = tmp_path / "run"
     files = StatusFiles(place)
-    place.rmdir()
+    files.write_self_test(MARK.pack())
     files.write(b"{}")
-    files.remove()
+    shutil.rmtree(place)
     assert read(place) is None
     assert read_self_test(place) is None
+    before = os.umask(0o077)
+    try:
+        with logged():
+            files.write(b'{"pid": 1}')
+    finally:
+        os.umask(before)
+    assert read(place) == {"pid": 1}
+    assert read_self_test(place) == MARK
+    assert place.stat().st_mode & 0o777 == 0o755
+    files.remove()
+    assert list(place.iterdir()) == []
+
+
+def test_an_old_mark_is_worse_than_none(tmp_path: Path) -> None:
+    """Where a new generation has none, or its mark cannot be written, no worker knows the one before."""
+    files = StatusFiles(tmp_path)
+    files.write_self_test(MARK.pack())
+    files.write_self_test(None)
+    files.write(b"{}")
+    assert read_self_test(tmp_path) is None
+    files.write_self_test(MARK.pack())
+    (tmp_path / f"{SELF_TEST_NAME}.new").mkdir()  # in its way
+    files.write_self_test(b"{}")
+    assert read_self_test(tmp_path) is None
+    (tmp_path / f"{SELF_TEST_NAME}.new").rmdir()
+    files.write_self_test(MARK.pack())
+    assert read_self_test(tmp_path) == MARK
 
 
 def test_a_directory_that_cannot_be_had_is_told_once(tmp_path: Path) -> None:
-    """The operator learns why there is no status; the daemon goes on without."""
+    """The operator learns why there is no status, and again after it was well; the daemon goes on without."""
     (tmp_path / "file").touch()
-    files = StatusFiles(tmp_path / "file" / "run")
-    files.write(b"{}")
-    reason = f"{tmp_path}/file/run cannot be written: Not a directory; give echod's user a directory that can"
-    assert files.problem.endswith(f"{reason} (status.directory)")
+    place = tmp_path / "file" / "run"
+    with logged(*[f"{place} cannot be written: Not a directory; give echod's user a directory that can"] * 2):
+        files = StatusFiles(place)
+        for _ in range(2):
+            files.write_self_test(b"{}")
+            files.write(b"{}")
+        (tmp_path / "file").unlink()
+        (tmp_path / "file").mkdir()
+        files.write(b"{}")
+        assert read(place) == {}
+        shutil.rmtree(tmp_path / "file")
+        (tmp_path / "file").touch()
+        for _ in range(2):
+            files.write(b"{}")
+        files.remove()
+    (tmp_path / "file").unlink()
+    with logged(
+        f"{place} cannot be written: No such file or directory; make it again, or restart the unit whose "
+        "RuntimeDirectory= it was"
+    ):
+        StatusFiles(place).write(b"{}")
+
+
+@needs_root
+def test_a_full_file_system_is_told_and_nothing_half_is_left(tmp_path: Path) -> None:
+    """The status that is there stays whole; as soon as there is room it is written again."""
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", tmp_path], check=False, capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"no file system of our own: {mounted.stderr.strip()}")
+    try:
+        files = StatusFiles(tmp_path)
+        files.write_self_test(MARK.pack())
+        files.write(b'{"pid": 1}')
+        with suppress(OSError), (tmp_path / "fill").open("wb", buffering=0) as fill:
+            while True:
+                fill.write(bytes(4096))
+        with logged(f"{tmp_path} cannot be written: No space left on device; make room there"):
+            for _ in range(2):
+                files.write(b'{"pid": 2}')
+        assert read(tmp_path) == {"pid": 1}
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["fill", SELF_TEST_NAME, NAME]
+        files.write_self_test(MARK.pack())
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["fill", NAME]
+        (tmp_path / "fill").unlink()
+        files.write(b'{"pid": 3}')
+        assert read(tmp_path) == {"pid": 3}
+        assert read_self_test(tmp_path) == MARK
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
 
 
 def test_the_status_of_another_that_lives_is_left_alone(tmp_path: Path) -> None:
@@ -101,11 +206,12 @@ def test_the_status_of_another_that_lives_is_left_alone(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "60"]) as other:
         told = {"pid": other.pid, "born": birth(other.pid)}
         (tmp_path / NAME).write_text(json.dumps(told))
-        files = StatusFiles(tmp_path)
-        files.write(b"{}")
-        files.remove()
+        with logged(f"another echod, process {other.pid}, has its status in {tmp_path}: give this one another"):
+            files = StatusFiles(tmp_path)
+            files.write(b"{}")
+            files.write_self_test(None)
+            files.remove()
         assert read(tmp_path) == told
-        assert f"another echod, process {other.pid}, has its status in {tmp_path}" in files.problem
         other.kill()
     again = StatusFiles(tmp_path)
     again.write(b'{"pid": 1}')
@@ -131,9 +237,28 @@ def test_where_it_stands_is_what_the_config_says_or_the_service_manager_made() -
 
 
 def test_the_status_of_a_process_that_lives_is_loaded(tmp_path: Path) -> None:
-    """What its daemon wrote."""
-    (tmp_path / NAME).write_bytes(SNAPSHOT.pack())
-    assert load(tmp_path) == SNAPSHOT
+    """What its daemon wrote; where that was too long ago, it is no longer what is."""
+    fresh = replace(SNAPSHOT, at=time.time())
+    (tmp_path / NAME).write_bytes(fresh.pack())
+    assert load(tmp_path) == fresh
+    old = replace(SNAPSHOT, at=time.time() - STALE_SECONDS - 1)
+    (tmp_path / NAME).write_bytes(old.pack())
+    assert load(tmp_path) == replace(old, stale=True)
+
+
+def test_an_echod_is_found_where_its_config_said_when_it_was_started(tmp_path: Path) -> None:
+    """A directory that is configured since is not where it is; another config's echod is not the one that is meant."""
+    was, is_now = tmp_path / "was", tmp_path / "is"
+    for place in (was, is_now):
+        place.mkdir()
+    runtime = {"RUNTIME_DIRECTORY": str(was)}
+    assert find(runtime, str(is_now), SNAPSHOT.config) == is_now
+    (was / NAME).write_bytes(SNAPSHOT.pack())
+    assert find(runtime, str(is_now), SNAPSHOT.config) == was
+    assert find(runtime, str(is_now), "/etc/other.yaml") == is_now
+    assert find(runtime, "auto", "/etc/other.yaml") == was
+    (is_now / NAME).write_bytes(SNAPSHOT.pack())
+    assert find(runtime, str(is_now), SNAPSHOT.config) == is_now
 
 
 @pytest.mark.parametrize("place", ["gone", "file"])
@@ -164,7 +289,7 @@ def test_another_process_with_the_number_is_not_the_daemon(tmp_path: Path) -> No
 def test_a_process_of_another_user_lives() -> None:
     """PID 1 may not be signalled by everybody, and is there; nonsense is nobody."""
     assert is_alive({"pid": 1})
-    for pid in (None, "1", 2**40):
+    for pid in (None, "1", 2**40, 0, -1, -(2**40), 1.0, [1]):
         assert not is_alive({"pid": pid})
     assert not is_alive({})
 

@@ -277,6 +277,23 @@ def test_a_passed_socket_that_is_not_configured_is_served_too(activate: Activate
     assert set(daemon.counters()) == {f"udp://127.0.0.1:{each}" for each in (port, passed, also)}
 
 
+def test_what_a_reload_takes_from_the_config_alone_is_not_told_as_closed(activate: Activate) -> None:
+    """The log says what is served on, and the line of the .socket unit that would have to go too."""
+    port, other = free_port(), free_port()
+    both = [f"udp://127.0.0.1:{port}", f"udp://127.0.0.1:{other}"]
+    daemon = activate({"listeners": both, "workers": 1}, f"127.0.0.1:{port}")
+    assert ask(port) == b"hi"
+    daemon.wait_for("ready")
+    assert not daemon.log("listener_not_configured")
+    assert daemon.reload({"listeners": both[1:], "workers": 1})["changed"] == ["nothing"]
+    (entry,) = daemon.log("listener_not_configured")
+    assert entry["listener"] == both[0]
+    assert f"remove ListenDatagram=127.0.0.1:{port} from the .socket unit" in entry["message"]
+    assert not daemon.log("listener_closed")
+    assert ask(port) == b"hi"
+    assert daemon.reload({"listeners": both[:1], "workers": 1})["changed"] == [f"-{both[1]}"]
+
+
 def test_workers_share_a_passed_socket(activate: Activate) -> None:
     """One socket, three workers, 500 datagrams from 20 clients at once: each client gets its own back, once."""
     port = free_port()

@@ -9,8 +9,8 @@ import pytest
 from loopback import no_descriptor_left, tcp_client
 from tcp_worker import NARROW, TcpWorker
 
+from echod.accepting import ACCEPT_PAUSE_SECONDS
 from echod.core.counters import TcpField
-from echod.sockets import ACCEPT_PAUSE_SECONDS
 from echod.streams import QUIET_SECONDS
 from echod.tcp import MAX_ACCEPTS_PER_WAKEUP
 

@@ -3,17 +3,22 @@
 from pydantic import BaseModel
 
 from echod.core.config import Config
-from echod.core.plan import plan
+from echod.core.plan import Plan
+
+_AT_START = frozenset({"status.directory"})
+"""Keys that are read at start alone."""
 
 
-def changes(old: Config, new: Config) -> list[str]:
-    """Return one short text for each difference: `+` and `-` for listeners, `key: old -> new` for the rest."""
-    listeners = plan(old.listeners, new.listeners)
+def changes(old: Config, new: Config, listeners: Plan) -> list[str]:
+    """Return one short text for each difference: `+` and `-` for listeners, `key: old -> new` for the rest.
+
+    What became of the listeners is told by the plan, for those that were passed are served whatever a config says.
+    """
     found = [f"+{listener}" for listener in listeners.open] + [f"-{listener}" for listener in listeners.close]
     before, after = _flat(old), _flat(new)
     del before["listeners"]
     return found + [
-        f"{key}: {_written(key, value)} -> {_written(key, after[key])}"
+        f"{key}: {_written(key, value)} -> {_written(key, after[key])}{' at the next start' * (key in _AT_START)}"
         for key, value in before.items()
         if value != after[key]
     ]

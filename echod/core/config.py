@@ -313,7 +313,7 @@ def _find_unreasonable_sockets(config: Config, document: Document) -> Iterator[_
         if size < _SMALL_BUFFER:
             yield (("udp", key),), "below 128 KiB it cannot hold two datagrams of full length: bursts will be lost"
     if document.value.get("tcp") and not any(one.protocol is Protocol.TCP for one in config.listeners):
-        yield (("tcp",),), "no tcp:// listener is configured, so these settings have no effect"
+        yield (("tcp",),), "no tcp:// listener is configured, so these settings are for those of a .socket unit alone"
     if tcp.max_connections_per_source > tcp.max_connections:
         paths: tuple[Path, ...] = (("tcp", "max_connections_per_source"), ("tcp", "max_connections"))
         yield (

@@ -22,6 +22,7 @@ class ExitCode(IntEnum):
     NO_INPUT = 66
     UNAVAILABLE = 69
     SOFTWARE = 70
+    IO_ERROR = 74
     NO_PERMISSION = 77
     CONFIG = 78
     INTERRUPTED = 130

@@ -61,6 +61,8 @@ def overview(snapshot: Snapshot, *, uptime_seconds: float, when: Callable[[float
 
 
 def _lines(snapshot: Snapshot, uptime_seconds: float, when: Callable[[float], str]) -> Iterable[str]:
+    if snapshot.stale:
+        yield f"OLD, {old(snapshot, when)}"
     restarts = snapshot.activity.worker_restarts
     yield (
         f"echod {snapshot.version}, process {snapshot.pid}, up {duration(uptime_seconds)}, "
@@ -78,6 +80,14 @@ def _lines(snapshot: Snapshot, uptime_seconds: float, when: Callable[[float], st
     else:
         yield f"last reload: {when(reload.at)}, REJECTED, the config read before goes on"
         yield from (f"  {line}" for line in reload.text.splitlines())
+
+
+def old(snapshot: Snapshot, when: Callable[[float], str]) -> str:
+    """Say of a stale snapshot what there is to know."""
+    return (
+        f"as it was at {when(snapshot.at)}: process {snapshot.pid} has told nothing since; it hangs, or its log says "
+        "why it cannot"
+    )
 
 
 def _udp(listeners: Sequence[UdpTraffic]) -> Table:

@@ -166,7 +166,7 @@ class Snapshot:
     born: int | None
     """When that process began, in clock ticks since boot, as proc_pid_stat(5) has it: whether it is still the same."""
     at: float
-    """When this was written. It is written when something changed, at most once a second."""
+    """When this was written. It is written when something changed, at most once a second, else every five seconds."""
     started: float
     started_monotonic: float
     """The same moment by CLOCK_MONOTONIC, which no change of the date moves."""
@@ -179,6 +179,8 @@ class Snapshot:
     reloads_finished: int = 0
     reload: LastReload = LastReload()
     activity: Activity = Activity()
+    stale: bool = False
+    """Whether `at` was too long ago when this was read: who wrote it hangs, or cannot write. Not so in the file."""
     form: int = FORM
 
     def pack(self) -> bytes:

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from echod.core.changes import changes
+import echod.core.changes as told
 from echod.core.config import Config
+from echod.core.plan import plan
 
 OTHERS: dict[str, tuple[Any, str]] = {
     "access.allow": (["10.0.0.0/8", "::1/128"], "access.allow: [loopback, link-local, private] -> [10.0.0.0/8, ::1]"),
@@ -30,7 +31,7 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "drain_timeout_seconds": (0, "drain_timeout_seconds: 10 -> 0"),
     "log.level": ("debug", "log.level: info -> debug"),
     "log.format": ("json", "log.format: auto -> json"),
-    "status.directory": ("/run/other", "status.directory: auto -> /run/other"),
+    "status.directory": ("/run/other", "status.directory: auto -> /run/other at the next start"),
     "metrics.listen": ("http://[::1]:9", "metrics.listen: off -> http://[::1]:9"),
 }
 """For each key another value than its default, and what the log says of the change."""
@@ -43,6 +44,11 @@ def config(*listeners: str, **values: object) -> Config:
         section, _, name = key.rpartition(".")
         (tree.setdefault(section, {}) if section else tree)[name] = value
     return Config.model_validate(tree)
+
+
+def changes(old: Config, new: Config) -> list[str]:
+    """Tell the changes where the sockets are what the configs say."""
+    return told.changes(old, new, plan(old.listeners, new.listeners))
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> set[str]:
@@ -95,3 +101,10 @@ def test_listeners_come_before_keys() -> None:
     """What is open to the world is told first."""
     old, new = config("udp://127.0.0.1:1"), config("udp://127.0.0.1:2", workers=1)
     assert changes(old, new) == ["+udp://127.0.0.1:2", "-udp://127.0.0.1:1", "workers: auto -> 1"]
+
+
+def test_listeners_are_told_as_they_are_served() -> None:
+    """One that was passed stays open though the config has it no more, and was open before the config had it."""
+    old, new = config("udp://127.0.0.1:1"), config("udp://127.0.0.1:2")
+    held = (*old.listeners, *new.listeners)
+    assert told.changes(old, new, plan(held, held)) == []

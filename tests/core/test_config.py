@@ -347,7 +347,7 @@ NO_EFFECT = "no limit is set, so this has no effect"
         ),
         (
             "listeners: [udp://1.2.3.4:7]\ntcp: {max_connections: 100}",
-            (2, 1, "tcp", "no tcp:// listener is configured, so these settings have no effect"),
+            (2, 1, "tcp", "no tcp:// listener is configured, so these settings are for those of a .socket unit alone"),
         ),
         (
             "tcp:\n  max_connections_per_source: 1025",
