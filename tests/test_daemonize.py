@@ -178,9 +178,12 @@ def test_the_daemon_goes_on_where_nobody_waits_for_it_any_more(host: Host, numbe
     host.configure(listeners=[f"udp://127.0.0.1:{host.port}", *listeners], workers=2)
     with host.stderr.open("wb") as stderr:
         process = subprocess.Popen(host.command, cwd=REPOSITORY, env=environment(), stderr=stderr)
-    wait_until(lambda: '"starting"' in host.stderr.read_text(), "it was starting")
+    wait_until(lambda: bool(host.pidfile.exists() and host.pidfile.read_text()), "it was starting")
+    os.kill(host.pid, signal.SIGSTOP)  # so that it takes as long as this test does
+    assert '"ready"' not in host.stderr.read_text()
     process.send_signal(number)
     assert process.wait(30) == code
+    os.kill(host.pid, signal.SIGCONT)
     wait_until(lambda: '"ready"' in host.stderr.read_text(), "it served")
     assert ask(host.port) == b"hi"
     sentence = f"echod: the daemon goes on to start in the background; kill $(cat {host.pidfile}) stops it\n"
