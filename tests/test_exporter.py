@@ -112,8 +112,9 @@ def test_both_formats_tell_the_same(echod: EchodFactory) -> None:
     assert plain.startswith("text/plain; version=0.0.4")
     assert open_.startswith("application/openmetrics-text; version=1.0.0")
     assert other.endswith("# EOF\n")
-    # A connection that a test reset is counted as closed a moment later.
-    steady = r"^(?!process_|echod_self_test_duration|echod_tcp_connections|echod_worker_connections|#).*$"
+    # What a test was sent back is counted a moment later, and that a connection is closed.
+    moving = "process_|echod_self_test_duration|echod_udp_replied|echod_tcp_sent|echod_tcp_conn|echod_worker_conn|#"
+    steady = rf"^(?!{moving}).*$"
     assert re.findall(steady, text, re.MULTILINE) == re.findall(steady, other.removesuffix("# EOF\n"), re.MULTILINE)
 
 
