@@ -19,7 +19,7 @@ from .chart import draw
 from .figures import rows_of
 from .process import CannotMeasure
 from .report import tables
-from .servers import build_peers
+from .servers import VOLATILE, build_peers
 from .targets import missed
 from .work import LATENCY_IDLE, LATENCY_LOADED, PING, RULES, TCP, UDP
 
@@ -37,7 +37,11 @@ def main() -> int:
     # Ended from outside it unwinds as with Ctrl-C: no server outlives it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with tempfile.TemporaryDirectory(prefix="echod-bench-") as directory:
+        with (
+            tempfile.TemporaryDirectory(prefix="echod-bench-") as directory,
+            tempfile.TemporaryDirectory(prefix="echod-bench-", dir=_memory()) as volatile,
+        ):
+            (Path(directory) / VOLATILE).symlink_to(volatile)
             build_peers(Path(directory))
             bench = Bench(
                 directory=Path(directory),
@@ -89,6 +93,12 @@ def _report(bench: Bench, arguments: argparse.Namespace) -> int:
     if arguments.chart:
         draw(rows, arguments.chart)
     return 1 if arguments.check and wrong else 0
+
+
+def _memory() -> Path | None:
+    """Return a directory whose files are in memory, or None where there is none to write to."""
+    shared = Path("/dev/shm")
+    return shared if os.access(shared, os.W_OK) else None
 
 
 def _processor() -> str:

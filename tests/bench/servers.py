@@ -16,6 +16,9 @@ from .process import HOST, CannotMeasure, Place, Server, free_port, running
 
 PEERS = Path(__file__).resolve().parent / "peers"
 
+VOLATILE = "run"
+"""In the directory of the benchmark, that of what has to be in memory, as /run is: who writes to a disk waits for it."""
+
 RECEIVE_BUFFER = 8 << 20
 """Bytes; the default holds 256 small datagrams, less than the bursts."""
 
@@ -63,7 +66,7 @@ def echod(name: str = "echod", *, module: str = "echod", config: str = "", worke
         listeners = ", ".join(f"{place.protocol}://{HOST}:{place.port + offset}" for offset in range(ports))
         path = place.directory / f"{name}-{place.port}.yaml"
         # A status of its own: beside each other, and beside an echod that serves this host.
-        status = f"status: {{directory: {path.with_suffix('.run')}}}\n"
+        status = f"status: {{directory: {place.directory / VOLATILE / path.stem}}}\n"
         path.write_text(f"listeners: [{listeners}]\nworkers: {workers}\n{status}{config}", encoding="utf-8")
         return [sys.executable, "-m", module, "run", "--config", str(path)]
 
