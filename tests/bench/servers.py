@@ -17,7 +17,7 @@ from .process import HOST, CannotMeasure, Place, Server, free_port, running
 PEERS = Path(__file__).resolve().parent / "peers"
 
 VOLATILE = "run"
-"""In the directory of the benchmark, that of what has to be in memory, as /run is: who writes to a disk waits for it."""
+"""In the directory of the benchmark, that of what is in memory, as /run is: who writes to a disk waits for it."""
 
 RECEIVE_BUFFER = 8 << 20
 """Bytes; the default holds 256 small datagrams, less than the bursts."""
