@@ -24,8 +24,8 @@ from echod.core.snapshot import Rates
 from echod.core.timers import STEADY_SECONDS, Agenda, backoff_seconds
 from echod.core.traffic import tell_tcp, tell_udp
 from echod.forking import fork, how_it_ended
-from echod.health import in_our_network
 from echod.holdings import Holdings
+from echod.netlink import in_our_network
 from echod.outfit import CHANNEL_BYTES, DRAIN, SNAPSHOT, Outfit, Traffic
 
 LEAVE_SECONDS: Final = 3.0

@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -18,7 +18,6 @@ from echod import forking
 from echod.core.counters import CounterPage, SlotField
 from echod.core.metrics import Outcome
 from echod.core.selftest import Result, SelfTest
-from echod.netlink import in_one_network
 from echod.poll import READ, Poll
 from echod.selftest import TEST_SECONDS, run_self_test
 
@@ -194,12 +193,3 @@ def _tested(result: Result) -> Outcome:
 
 def _verdict(*, well: bool) -> str:
     return "ok" if well else "failing"
-
-
-def in_our_network(sockets: Iterable[socket.socket]) -> bool:
-    """Tell whether all are in the network namespace that this process is in, as far as the kernel can tell.
-
-    Only then can their listeners be asked from here. Raises OSError where there is no descriptor left.
-    """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as own:
-        return in_one_network((own, *sockets))  # where it cannot tell, the test itself will say that it has no way

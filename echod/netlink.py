@@ -261,3 +261,12 @@ def in_one_network(sockets: Iterable[socket.socket]) -> bool:
         return len({sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8) for sock in sockets}) <= 1
     except OSError:
         return True
+
+
+def in_our_network(sockets: Iterable[socket.socket]) -> bool:
+    """Tell whether all are in the network namespace that this process is in, as far as the kernel can tell.
+
+    Only then can their listeners be asked from here. Raises OSError where there is no descriptor left.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as own:
+        return in_one_network((own, *sockets))  # where it cannot tell, the test itself will say that it has no way

@@ -15,7 +15,8 @@ from scraping import answers, fetch, metered, scrape, value
 
 from echod import health
 from echod.core.counters import CounterPage, SlotField
-from echod.health import NOT_ASKED, Health, Report, in_our_network
+from echod.health import NOT_ASKED, Health, Report
+from echod.netlink import in_our_network
 from echod.poll import Poll
 
 EchodFactory = Callable[..., Daemon]
