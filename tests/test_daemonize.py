@@ -177,7 +177,9 @@ def test_the_daemon_goes_on_where_nobody_waits_for_it_any_more(host: Host, numbe
     listeners = [f"udp://127.77.0.1:{port}" for port in range(15_000, 15_400)]
     host.configure(listeners=[f"udp://127.0.0.1:{host.port}", *listeners], workers=2)
     with host.stderr.open("wb") as stderr:
-        process = subprocess.Popen(host.command, cwd=REPOSITORY, env=environment(), stderr=stderr)
+        # Who runs the tests in the background ignores SIGINT, and so would it.
+        command = ["env", "--default-signal=INT", *host.command]
+        process = subprocess.Popen(command, cwd=REPOSITORY, env=environment(), stderr=stderr)
     wait_until(lambda: bool(host.pidfile.exists() and host.pidfile.read_text()), "it was starting")
     os.kill(host.pid, signal.SIGSTOP)  # so that it takes as long as this test does
     assert '"ready"' not in host.stderr.read_text()
