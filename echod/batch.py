@@ -79,47 +79,51 @@ class Batch:
         if pattern is not None and pattern is self._pattern:
             vector.reopen(self._span)
         else:
-            vector.restore(self._touched)
-            self._touched = vector.spans[0]
-        if port.family is not self._family:
-            # What a long name left behind would make two of the short ones of IPv4, in its place, look different.
-            memory[vector.spans[SLOTS].names] = bytes(SLOTS * NAME_BYTES)
+            self._start_over(port)
         if self._refused:
             self._refused = set()
         count = vector.receive(port.fd)
         if count < 0:
-            self._empty()
+            self._empty(-count)
             return 0
         span = self._span = vector.spans[count]
         if count > self._touched.count:
             self._touched = span
-        self._family = port.family
-        self.names = memory[span.names]
-        self._peers = None
+        self.names, self._peers = memory[span.names], None
         if (
             pattern is not None
-            and pattern.headers.startswith(memory[span.headers])
-            and pattern.control.startswith(memory[span.control])
+            and memory[span.headers] == pattern.headers[span.first]
+            and memory[span.control] == pattern.control[span.first]
         ):
             # So the pattern says all that is to be known of the slots.
             self.datagrams, self.octets = count * pattern.weight, count * pattern.length
-            self.whole, self.on_loopback = True, pattern.on_loopback
             if pattern is not self._pattern or pattern.segment:
                 self._take_on(pattern, count)
         else:
             self._take_each(span, port)
         return count
 
-    def _empty(self) -> None:
+    def _start_over(self, port: Port) -> None:
+        """Make ready for a receive that may be like none before."""
+        vector = self._vector
+        vector.restore(self._touched)
+        self._touched = vector.spans[0]
+        if port.family is not self._family:
+            # What a long name left behind would make two of the short ones of IPv4, in its place, look different.
+            vector.memory[vector.spans[SLOTS].names] = bytes(SLOTS * NAME_BYTES)
+        self._family = port.family
+
+    def _empty(self, error: int) -> None:
         """Hold nothing, after a receive that failed; raise what every later one would meet too."""
         self._span = self._vector.spans[0]
         self.names, self._peers = b"", ()
         self.datagrams = self.octets = 0
-        raise_fatal(self._vector.error())
+        raise_fatal(error)
 
     def _take_on(self, pattern: Pattern, count: int) -> None:
         """Take a pattern for that of the slots, and its answers for theirs."""
         self._pattern = pattern
+        self.whole, self.on_loopback = True, pattern.on_loopback
         self.truncated, self.not_unicast = set(), set()
         self.trains, self._segments = None, {}
         if pattern.segment:
@@ -266,11 +270,10 @@ class Batch:
 
     def _may_have_neighbours(self, port: Port) -> bool:
         """Tell by two pairs whether many slots may be of the peer before: joining costs, so see if it can pay."""
-        names, step, count = self.names, NAME_BYTES, self._span.count
-        if not port.longest_joined or len(self._segments) * WORTH_JOINING > count:
+        names, (first, second, before, middle) = self.names, self._span.pairs
+        if names[first] != names[second] and names[before] != names[middle]:
             return False
-        middle = count // 2 * step
-        return names.startswith(names[:step], step) or names.startswith(names[middle - step : middle], middle)
+        return port.longest_joined > 0 and len(self._segments) * WORTH_JOINING <= self._span.count
 
     def _find_out(self, port: Port, headers_at: int, runs: list[range] | None, sent: int) -> None:
         """Find out what becomes of each message, of which so many are sent."""

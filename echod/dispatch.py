@@ -70,7 +70,7 @@ class Dispatch:
         self._failures: dict[int, int] = {}
 
     def send(self, out: Outgoing, sent: int) -> tuple[int, int, dict[int, int]]:
-        """Send all messages, of which a first attempt sent so many, or, at -1, failed: its error comes again.
+        """Send all messages, of which a first attempt sent so many, or, below 0, failed: its error comes again.
 
         Returns the datagrams and bytes sent, and errno to datagrams of what the kernel refused: that is passed over,
         alone. Raises OSError where the descriptor is no socket.
@@ -90,7 +90,7 @@ class Dispatch:
             sent = self._vector.send(self._port.fd, out.headers_at + done * HEADER_BYTES, count - done)
             if sent > 0:
                 continue
-            error = self._vector.error()
+            error = -sent
             raise_fatal(error)
             if error == errno.EAGAIN:
                 # The send buffer is full. Waiting would make every other client wait too.

@@ -58,8 +58,9 @@ _MESSAGE: Final = Struct("<QQQQQQ")
 
 _MSG_DONTWAIT: Final = int(socket.MSG_DONTWAIT)
 
-# Without `argtypes`, which cost as much again as the call: so each argument is an int of 32 bits, or a c_void_p.
-_libc = ctypes.CDLL(None, use_errno=True)
+# Without `argtypes`, which cost as much again as the call: so each argument is an int of 32 bits, or made by `byref`.
+# PyDLL: the calls never wait, so there is no need to let go of the GIL.
+_libc = ctypes.PyDLL(None, use_errno=True)
 _recvmmsg, _sendmmsg = _libc.recvmmsg, _libc.sendmmsg
 
 
@@ -119,9 +120,13 @@ class Span:
     iovecs: slice
     names: slice
     control: slice
-    """Where these lie in the mapping ..."""
+    """Where these lie in the mapping, ..."""
     fresh: tuple[memoryview, memoryview, memoryview]
     """... and what they are before a receive: the room that the kernel is told, and no control message."""
+    first: slice
+    """The first so many of any 64 bytes each: headers, control messages."""
+    pairs: tuple[slice, slice, slice, slice]
+    """Among names, two pairs of neighbours: at the beginning, and in the middle."""
     control_length: memoryview
     flags: memoryview
     length: memoryview
@@ -168,10 +173,11 @@ class Vector:
 
         self.memory = mmap.mmap(-1, self.answers.stop)
         self._payload = mmap.mmap(-1, SLOTS * SLOT_BYTES)
-        self.base = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
+        self._first = ctypes.c_char.from_buffer(self.memory)
+        self.base = ctypes.addressof(self._first)
         payload = ctypes.addressof(ctypes.c_char.from_buffer(self._payload))
         ready = (self.received_at, self.composed_at, self.answers_at)
-        self._pointers = {headers_at: ctypes.c_void_p(self.base + headers_at) for headers_at in ready}
+        self._pointers = {headers_at: ctypes.byref(self._first, headers_at) for headers_at in ready}
         self._received = self._pointers[self.received_at]
 
         self.octets = memoryview(self.memory)
@@ -214,6 +220,10 @@ class Vector:
         header, iovec, control = self.received_at, self.iovecs_at, self.control_at
         longs, words = self.longs, self.words
         fresh = self._fresh
+
+        def name(slot: int) -> slice:
+            return slice(slot * NAME_BYTES, (slot + 1) * NAME_BYTES)
+
         return Span(
             count=count,
             headers=slice(header, header + count * HEADER_BYTES),
@@ -225,6 +235,8 @@ class Vector:
                 fresh[iovec : iovec + count * IOVEC_BYTES],
                 fresh[control : control + count * CONTROL_BYTES],
             ),
+            first=slice(count * HEADER_BYTES),
+            pairs=(name(0), name(1), name(count // 2 - 1), name(count // 2)),
             control_length=strided(longs, header + 40, HEADER_BYTES),
             flags=strided(longs, header + 48, HEADER_BYTES),
             length=strided(longs, header + 56, HEADER_BYTES),
@@ -302,21 +314,16 @@ class Vector:
         )
 
     def receive(self, fd: int) -> int:
-        """Fill slots from the socket's queue without waiting; return how many, or -1 with `error()` set."""
+        """Fill slots from the socket's queue without waiting; return how many, or the negative of an errno."""
         filled: int = _recvmmsg(fd, self._received, SLOTS, _MSG_DONTWAIT, None)
-        return filled
+        return filled if filled >= 0 else -ctypes.get_errno()
 
     def send(self, fd: int, headers_at: int, count: int) -> int:
-        """Send `count` messages from the headers at that offset without waiting; return how many went, or -1.
+        """Send `count` messages from the headers at that offset without waiting.
 
-        The kernel stops at the first message it refuses, and tells its error only where that is the first of all
-        (sendmmsg(2)).
+        Return how many went, or the negative of an errno. The kernel stops at the first message it refuses, and tells
+        its error only where that is the first of all (sendmmsg(2)).
         """
-        pointer = self._pointers.get(headers_at) or ctypes.c_void_p(self.base + headers_at)
+        pointer = self._pointers.get(headers_at) or ctypes.byref(self._first, headers_at)
         sent: int = _sendmmsg(fd, pointer, count, _MSG_DONTWAIT)
-        return sent
-
-    @staticmethod
-    def error() -> int:
-        """Return the errno of the last call that returned -1."""
-        return ctypes.get_errno()
+        return sent if sent >= 0 else -ctypes.get_errno()

@@ -14,11 +14,10 @@ from typing import Final
 from echod.core.addresses import AddressMap, Network
 from echod.core.loops import Circulation
 from echod.core.peers import (
-    ADDRESS_AT,
-    NAME_BYTES,
+    ADDRESSES,
     PEER4_BYTES,
     PEER6_BYTES,
-    PORT_AT,
+    PORTS,
     address_of,
     source_of,
     sources_in,
@@ -119,16 +118,19 @@ class Rules:
             for length, version in ((PEER4_BYTES, 4), (PEER6_BYTES, _IPV6))
             for arrival, levels in enumerate((elsewhere, on_loopback))
         }
-        self._looks = {
-            (length, on_loopback): (
-                ADDRESS_AT[length],
-                self._doubtful_ports,
-                _doubtful_octets(compiled, 32 if length == PEER4_BYTES else 128),
-            )
-            for (length, on_loopback), compiled in self._maps.items()
-        }
-        """By length of a peer, and way: where its address begins, and two tables with 1 for each octet of which some
-        are refused, the higher of a port and the first of an address."""
+        self._looks = tuple(
+            {
+                length: (
+                    octets,
+                    self._doubtful_ports,
+                    _doubtful_octets(self._maps[length, on_loopback], 32 if length == PEER4_BYTES else 128),
+                )
+                for length, octets in ADDRESSES.items()
+            }
+            for on_loopback in (False, True)
+        )
+        """By way, and length of a peer: where in names the first octets of addresses are, and two tables with 1 for
+        each octet of which some are refused, the higher of a port and the first of an address."""
 
     def clear_all(self, names: bytes, peer_length: int, on_loopback: bool) -> bool:  # noqa: FBT001 - so it is quicker
         """Tell in two looks whether all these peers are admitted: a name each NAME_BYTES, of a family by its length.
@@ -136,9 +138,8 @@ class Rules:
         They are where each has a port among 256, and an address among those of one first octet, of which none is
         refused. Others may be admitted too.
         """
-        at, doubtful_ports, doubtful_octets = self._looks[peer_length, on_loopback]
-        ports, octets = names[PORT_AT::NAME_BYTES], names[at::NAME_BYTES]
-        return 1 not in ports.translate(doubtful_ports) and 1 not in octets.translate(doubtful_octets)
+        octets, doubtful_ports, doubtful_octets = self._looks[on_loopback][peer_length]
+        return 1 not in names[PORTS].translate(doubtful_ports) and 1 not in names[octets].translate(doubtful_octets)
 
     def judge_address(self, peer: bytes, *, on_loopback: bool) -> Verdict:
         """Decide on a peer by its address alone."""

@@ -17,9 +17,9 @@ PEER4_BYTES: Final = 8
 PEER6_BYTES: Final = 28
 """Of a `sockaddr`, what tells a peer from any other: of IPv4 without the zeros behind it."""
 
-PORT_AT: Final = 2
-ADDRESS_AT: Final = {PEER4_BYTES: 4, PEER6_BYTES: 8}
-"""Where port and address begin in a name, by the length of a peer of that family."""
+PORTS: Final = slice(2, None, NAME_BYTES)
+ADDRESSES: Final = {PEER4_BYTES: slice(4, None, NAME_BYTES), PEER6_BYTES: slice(8, None, NAME_BYTES)}
+"""The first octet of each port and address in the names of a batch, of a family by the length of its peers."""
 
 _SOURCE: Final = {PEER4_BYTES: Struct("4x4s24x"), PEER6_BYTES: Struct("8x8s16x")}
 """What most often counts as one source, within a name."""
@@ -52,7 +52,7 @@ def sources_of(peers: Sequence[bytes]) -> list[bytes]:
 
 def sources_in(names: bytes, peer_length: int) -> list[bytes]:
     """Return the same of the names of a batch, one each NAME_BYTES, of a family by the length of its peers."""
-    if peer_length == PEER6_BYTES and not _NO_HOSTS.isdisjoint(names[ADDRESS_AT[PEER6_BYTES] :: NAME_BYTES]):
+    if peer_length == PEER6_BYTES and not _NO_HOSTS.isdisjoint(names[ADDRESSES[PEER6_BYTES]]):
         return [source_of(names[at : at + PEER6_BYTES]) for at in range(0, len(names), NAME_BYTES)]
     return [source for (source,) in _SOURCE[peer_length].iter_unpack(names)]
 
