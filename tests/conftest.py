@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from load import BUFFER_BYTES, UdpLoad
 from loopback import namespace, udp_server
 from running import Daemon
+from tcp_worker import Connect, TcpWorker
 
 from echod.batch import Batch
 from echod.sockets import SO_RCVBUFFORCE
@@ -62,6 +63,20 @@ def together(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     """Serve TCP connections one by one, as few are, or together, as many are, however few they be."""
     if request.param == "together":
         monkeypatch.setattr("echod.streams.FEWEST_TOGETHER", 1)
+
+
+@pytest.fixture(params=["with a ring", "without"])
+def worker(request: pytest.FixtureRequest) -> Iterator[TcpWorker]:
+    """Serve TCP with generous limits, on a host that has a ring and on one that has none."""
+    with TcpWorker(without_ring=request.param == "without") as worker:
+        yield worker
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """Make clients of a worker; they are closed at the end."""
+    with ExitStack() as stack:
+        yield lambda worker, count: [stack.enter_context(worker.connect()) for _ in range(count)]
 
 
 @pytest.fixture

@@ -186,3 +186,7 @@ class TcpWorker:
         """Return why connections ended, and how many of each."""
         counts = {reason.name: self.row[TcpField.CLOSED + reason] for reason in Close}
         return {name: count for name, count in counts.items() if count}
+
+
+Connect = Callable[[TcpWorker, int], list[socket.socket]]
+"""Makes so many clients of a worker."""

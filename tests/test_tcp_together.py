@@ -2,11 +2,11 @@
 
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from tcp_worker import NARROW, TcpWorker, WatchedRing
+from tcp_worker import NARROW, Connect, TcpWorker, WatchedRing
 
 from echod.connection import READ_BYTES
 from echod.core.counters import TcpField
@@ -17,22 +17,6 @@ RECEIVED, SENT = TcpField.RECEIVED_BYTES, TcpField.SENT_BYTES
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds
 SEVERAL = 2 * FEWEST_TOGETHER
 LENGTHS = [1, SLOT_BYTES - 1, SLOT_BYTES, SLOT_BYTES + 1, 2 * SLOT_BYTES, READ_BYTES, READ_BYTES + 1, 300_000]
-
-Connect = Callable[..., list[socket.socket]]
-
-
-@pytest.fixture(params=["with a ring", "without"])
-def worker(request: pytest.FixtureRequest) -> Iterator[TcpWorker]:
-    """Serve with generous limits, on a host that has a ring and on one that has none."""
-    with TcpWorker(without_ring=request.param == "without") as worker:
-        yield worker
-
-
-@pytest.fixture
-def connect() -> Iterator[Connect]:
-    """Make clients: `connect(worker, count)`; they are closed at the end."""
-    with ExitStack() as stack:
-        yield lambda worker, count: [stack.enter_context(worker.connect()) for _ in range(count)]
 
 
 def word(number: int, length: int) -> bytes:

@@ -1,11 +1,9 @@
 """Streams have their turns: none takes the worker's time from the others, and all get the same."""
 
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 
 import pytest
-from tcp_worker import TcpWorker
+from tcp_worker import Connect, TcpWorker
 
 from echod.connection import MAX_READS_PER_LOOK, READ_BYTES
 from echod.core.counters import TcpField
@@ -17,32 +15,10 @@ OF_ONE = MAX_READS_PER_LOOK * READ_BYTES
 MOST = 2 << 20
 """Bytes: more than a turn may bring, and far less than all have to send."""
 
-Connect = Callable[[TcpWorker, int], list[socket.socket]]
-
-
-@pytest.fixture(params=["with a ring", "without"])
-def worker(request: pytest.FixtureRequest) -> Iterator[TcpWorker]:
-    """Serve with generous limits, on a host that has a ring and on one that has none."""
-    with TcpWorker(without_ring=request.param == "without") as worker:
-        yield worker
-
-
-@pytest.fixture
-def connect() -> Iterator[Connect]:
-    """Make clients that do not wait: `connect(worker, count)`; they are closed at the end."""
-    with ExitStack() as stack:
-
-        def connect(worker: TcpWorker, count: int) -> list[socket.socket]:
-            clients = [stack.enter_context(worker.connect()) for _ in range(count)]
-            for client in clients:
-                client.setblocking(False)
-            return clients
-
-        yield connect
-
 
 def push(client: socket.socket) -> None:
     """Send as much as the kernel takes."""
+    client.setblocking(False)
     try:
         while client.send(bytes(READ_BYTES)):
             pass
@@ -52,6 +28,7 @@ def push(client: socket.socket) -> None:
 
 def pull(client: socket.socket) -> int:
     """Take what there is; return how many bytes."""
+    client.setblocking(False)
     taken = 0
     try:
         while got := len(client.recv(OF_ONE)):
