@@ -10,6 +10,7 @@ import fcntl
 import socket
 from enum import Enum, auto
 from select import EPOLLERR, EPOLLHUP, EPOLLPRI, EPOLLRDHUP
+from termios import FIONREAD, TIOCOUTQ
 from typing import Final
 
 from echod.core.counters import Close, TcpField
@@ -30,8 +31,10 @@ _SENT_BYTES: Final = int(TcpField.SENT_BYTES)
 
 _NOT_NOW: Final = (-errno.EAGAIN, -errno.EINTR)
 
-_SIOCOUTQ: Final = 0x5411
-"""Asks for the bytes that the peer has not acknowledged (tcp(7))."""
+_SIOCINQ: Final = FIONREAD
+_SIOCOUTQ: Final = TIOCOUTQ
+"""Ask for the bytes that were not read, and for those that the peer has not acknowledged (tcp(7)). By the names that
+they have of terminals, for the numbers are not the same on every architecture."""
 _TCP_CLOSE: Final = 7
 """The state in which a connection is no more (`enum tcp_state`, netinet/tcp.h)."""
 
@@ -148,11 +151,19 @@ class Connection:
 
         It has so many seconds for each byte that it takes, then the kernel gives up. OSError: there is no connection.
         """
-        due = int.from_bytes(fcntl.ioctl(self.fd, _SIOCOUTQ, bytes(4)), "little")
+        due = self._ask(_SIOCOUTQ)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(patience * 1000))
         self.sock.shutdown(socket.SHUT_WR)
         self.finished = True
         return due > 0
+
+    def has_unread(self) -> bool:
+        """Tell whether bytes have come that were not read yet."""
+        return self._ask(_SIOCINQ) > 0
+
+    def _ask(self, question: int) -> int:
+        """Return the answer of ioctl(2), a C int."""
+        return int.from_bytes(fcntl.ioctl(self.fd, question, bytes(4)), "little")
 
     def _see_off(self) -> Close | None:
         """Return how it ended, once it has: the peer has taken all, the FIN included, or will not."""

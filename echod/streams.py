@@ -37,6 +37,9 @@ PASSED_OVER: Final = 8
 QUIET_SECONDS: Final = 1.0
 """While draining, a connection on which nothing moved for so long has nothing under way."""
 
+LOOKS_APART: Final = 0.25
+"""Seconds from one look at the time of all to the next, at the least: where each has its own, as many would come."""
+
 _TOGETHER: Final = EPOLLIN
 _ALONE: Final = EPOLLRDNORM
 """The same to the kernel (poll(2)); by it, those that send streams are told from the others."""
@@ -271,10 +274,15 @@ class Streams:
         for connection in tuple(self.open.values()):
             seconds, reason = self._patience_with(connection)
             until = self.moved[connection.fd] + seconds
-            if all_of_them or now >= until:
-                self.end(connection, reason if now >= until or connection.finished else Close.DRAINED)
+            late = now >= until
+            if late and not connection.held and connection.has_unread():
+                # It is this worker that is late: the peer waits for its turn.
+                self.moved[connection.fd], until, late = now, now + seconds, False
+            if all_of_them or late:
+                self.end(connection, reason if late or connection.finished else Close.DRAINED)
             else:
                 self._look(until)
+        self._look_at = max(self._look_at, now + LOOKS_APART)
 
     def _patience_with(self, connection: Connection) -> tuple[float, Close]:
         """Return how long nothing may move on a connection, and how it ends then.

@@ -11,7 +11,7 @@ from tcp_worker import NARROW, TcpWorker
 
 from echod.accepting import ACCEPT_PAUSE_SECONDS
 from echod.core.counters import TcpField
-from echod.streams import QUIET_SECONDS
+from echod.streams import LOOKS_APART, QUIET_SECONDS
 from echod.tcp import MAX_ACCEPTS_PER_WAKEUP
 
 pytestmark = pytest.mark.usefixtures("together")
@@ -196,6 +196,21 @@ def test_each_stalled_connection_has_its_own_clock(worker: TcpWorker) -> None:
         worker.turn_until(taken, "room for more")
         worker.pass_time(10)
         assert worker.closed() == {"STALLED": 1}
+
+
+def test_looks_at_the_time_are_few_however_many_have_their_own(stack: ExitStack) -> None:
+    """Who ends a hundredth of a second after another shares a look with him: each look is at all connections."""
+    with TcpWorker(idle=10.0) as worker:
+        began, looks = worker.now, 0
+        for _ in range(50):
+            stack.enter_context(worker.connect())
+            worker.now += 0.01
+        while (deadline := worker.echo.next_deadline()) is not None:
+            worker.pass_time(deadline - worker.now)
+            looks += 1
+        assert worker.closed() == {"IDLE": 50}
+        assert looks <= 1 + 0.5 / LOOKS_APART
+        assert worker.now <= began + 10.5 + LOOKS_APART
 
 
 # -- descriptors

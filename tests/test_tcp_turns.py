@@ -7,7 +7,7 @@ from tcp_worker import Connect, TcpWorker
 
 from echod.connection import MAX_READS_PER_LOOK, READ_BYTES
 from echod.core.counters import TcpField
-from echod.streams import FEWEST_TOGETHER
+from echod.streams import FEWEST_TOGETHER, QUIET_SECONDS
 
 RECEIVED = TcpField.RECEIVED_BYTES
 OF_ONE = MAX_READS_PER_LOOK * READ_BYTES
@@ -92,3 +92,19 @@ def test_who_was_put_off_comes_first(worker: TcpWorker, connect: Connect, count:
         worker.turn()
         served = [before + (pull(client) > 0) for before, client in zip(served, clients, strict=True)]
     assert min(served) > max(served) / 4, served
+
+
+def test_who_waits_for_his_turn_is_not_idle(worker: TcpWorker, connect: Connect) -> None:
+    """However long the others take: what he sent lies there, so it is the worker that is late."""
+    clients = connect(worker, 8)
+    for client in clients:
+        push(client)
+    worker.turn()
+    brought = worker.row[RECEIVED]
+    worker.echo.drain(worker.now, worker.now + 10 * QUIET_SECONDS)
+    for _ in range(3):
+        worker.pass_time(QUIET_SECONDS)
+        assert worker.closed() == {}
+    worker.turn_until(lambda: worker.row[RECEIVED] > brought + MOST, "all who waited")
+    worker.pass_time(20 * QUIET_SECONDS)
+    assert worker.closed() == {"DRAINED": len(clients)}
