@@ -5,6 +5,7 @@ Invariant: every datagram received ends in exactly one number: replied, one drop
 """
 
 from collections import Counter
+from socket import SO_RCVBUF, SOL_SOCKET
 from typing import Final
 
 from echod.batch import Batch
@@ -23,6 +24,9 @@ _BATCHES: Final = range(MAX_BATCHES_PER_WAKEUP)
 
 WORTH_ANOTHER_LOOK: Final = 16
 """Slots of a batch from which on more has most likely come while it was answered."""
+
+_LEAST_OF_A_TURN: Final = MAX_BATCHES_PER_WAKEUP * SLOTS * 512
+"""Bytes that so many datagrams take of a receive buffer at the least: the kernel counts its own headers (socket(7))."""
 
 PASSED_OVER: Final = 8
 """Smaller batches, after a look in vain, with no other look behind them. The loop's poll is asked instead: it costs
@@ -95,6 +99,15 @@ class UdpEcho:
                 self._count_failures(batch.failures)
             if slots < WORTH_ANOTHER_LOOK and self._in_vain:
                 self._in_vain -= 1
+                return
+
+    def drain(self, now: float) -> None:
+        """Answer all that is queued; of what comes meanwhile no more than the queue can hold: a flood never ends."""
+        row, turns = self._row, 1 + self.port.sock.getsockopt(SOL_SOCKET, SO_RCVBUF) // _LEAST_OF_A_TURN
+        for _ in range(turns):
+            received = row[_RECEIVED]
+            self.on_readable(now)
+            if row[_RECEIVED] == received:
                 return
 
     def _count_failures(self, failures: dict[int, int]) -> None:

@@ -233,7 +233,7 @@ class Worker:
         self._next_deadline = now
         until = now + self._birth.config.drain_timeout_seconds
         for echo, _ in self._udp if self._serving else ():
-            echo.on_readable(now)
+            echo.drain(now)
             self._poll.unregister(echo.port.fd)
             echo.port.sock.close()
         for listener in self._tcp if self._serving else ():

@@ -23,7 +23,9 @@ from echod.core.ratelimit import RateLimit
 from echod.core.tally import Report
 from echod.netlink import MAX_OWN
 from echod.poll import READ, SHARED
-from echod.udp import UdpEcho
+from echod.sockets import SO_RCVBUFFORCE
+from echod.udp import MAX_BATCHES_PER_WAKEUP, UdpEcho
+from echod.vector import SLOTS
 from echod.worker import DRAIN, LOUD, OWN, READY, SERVE, Birth, ServedSocket, Worker, _gap, open_channel
 
 
@@ -92,6 +94,19 @@ def test_a_worker_that_is_told_to_drain_amid_traffic_ends_in_order() -> None:
         assert hands.channel.recv(64) == READY
         assert client.recv(16) == b"last words"
         assert hands.page.header(0)[SlotField.HEARTBEAT] == 1
+
+
+@needs_root
+def test_a_worker_that_drains_answers_all_that_is_queued() -> None:
+    """Also where that is more than it answers in a turn."""
+    count = 3 * MAX_BATCHES_PER_WAKEUP * SLOTS
+    with worker() as hands, udp_client() as client:
+        hands.tell(SERVE)
+        hands.server.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 4 << 20)
+        for number in range(count):
+            client.sendto(b"%d" % number, at(hands.server))
+        hands.tell(DRAIN)
+        assert hands.row()["received"] == hands.row()["replied"] == count
 
 
 def test_a_worker_whose_supervisor_is_gone_drains() -> None:
