@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from loopback import tcp_client
+from loopback import add_link, ip, needs_root, tcp_client
 from tcp_worker import NARROW, TcpWorker
 
 from echod.connection import MAX_READS_PER_LOOK, READ_BYTES, whole_segments
@@ -260,6 +260,21 @@ def test_a_source_that_is_denied_does_not_touch_another() -> None:
                 assert exchange(worker, client, word) == word
             worker.turn_until(lambda: not worker.echo.connections, "the connection ended")
         assert worker.closed() == {"ACCESS": 2, "FINISHED": 2}
+
+
+@needs_root
+def test_a_link_local_address_is_another_source_on_another_link(network: None) -> None:
+    """So one host does not take the place of another that has the same address there."""
+    add_link("fe80::7/64")
+    ip("address", "add", "fe80::7/64", "nodad", "dev", "lo")
+    with TcpWorker("::", limit_per_source=1) as worker, ExitStack() as stack:
+        port = worker.server.getsockname()[1]
+        for number, link in enumerate(("near", "lo", "near"), 1):
+            client = stack.enter_context(socket.socket(socket.AF_INET6))
+            client.bind(("fe80::7", 0, 0, socket.if_nametoindex(link)))
+            client.connect(("fe80::7", port, 0, socket.if_nametoindex(link)))
+            worker.turn_until(lambda number=number: worker.row[TcpField.ACCEPTED] == number, "the connection accepted")
+            assert worker.closed() == ({"OVER_SOURCE_LIMIT": 1} if number == 3 else {})
 
 
 def test_connections_over_the_limit_are_reported() -> None:
