@@ -133,9 +133,11 @@ class Streams:
             self._serve_each(waiting.items(), now)
         if not self._put_off:
             self._serve_ready(now)
-        if self._put_off:
-            # So that the next turn comes at once.
-            self._wait(self.open[next(iter(self._put_off))])
+        for fd in self._put_off:
+            # So that the next turn comes at once, which it does for one that has something to be read: some only may.
+            self._wait(self.open[fd])
+            if self.open[fd].has_unread():
+                return
 
     def _serve_ready(self, now: float) -> None:
         """Serve those of whom the kernel tells."""

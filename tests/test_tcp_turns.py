@@ -7,7 +7,8 @@ from tcp_worker import Connect, TcpWorker
 
 from echod.connection import MAX_READS_PER_LOOK, READ_BYTES
 from echod.core.counters import TcpField
-from echod.streams import FEWEST_TOGETHER, QUIET_SECONDS
+from echod.ring import SLOT_BYTES, STREAMS
+from echod.streams import ENOUGH_BYTES, FEWEST_TOGETHER, QUIET_SECONDS
 
 RECEIVED = TcpField.RECEIVED_BYTES
 OF_ONE = MAX_READS_PER_LOOK * READ_BYTES
@@ -108,3 +109,31 @@ def test_who_waits_for_his_turn_is_not_idle(worker: TcpWorker, connect: Connect)
     worker.turn_until(lambda: worker.row[RECEIVED] > brought + MOST, "all who waited")
     worker.pass_time(20 * QUIET_SECONDS)
     assert worker.closed() == {"DRAINED": len(clients)}
+
+
+def test_who_has_no_more_does_not_keep_the_others_waiting(worker: TcpWorker, connect: Connect) -> None:
+    """Of the first of those that wait nothing may be left to be read, after as much as is received together."""
+    clients = connect(worker, STREAMS)
+    lengths = [SLOT_BYTES, *([2 * SLOT_BYTES] * (STREAMS - 1))]
+    for client, length in zip(clients, lengths, strict=True):
+        client.send(bytes(length))
+    worker.turn_until(lambda: worker.row[RECEIVED] == sum(lengths), "all that was sent")
+
+
+def test_who_leaves_does_not_keep_the_others_waiting(connect: Connect) -> None:
+    """The first of those that wait may be gone before their turn comes."""
+    with TcpWorker(without_ring=True) as worker:
+        (first,) = connect(worker, 1)
+        worker.pass_time(299)
+        *others, last = connect(worker, 18)
+        length = ENOUGH_BYTES // 17 + 1
+        for client in others:
+            client.send(bytes(length))
+        first.shutdown(socket.SHUT_WR)
+        last.send(b"last")
+        worker.turn()
+        assert worker.row[RECEIVED] == 17 * length
+        worker.pass_time(1)
+        assert worker.closed() == {"IDLE": 1}
+        worker.turn_until(lambda: worker.row[RECEIVED] > 17 * length, "the last one's turn")
+        assert last.recv(16) == b"last"
