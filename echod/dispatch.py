@@ -7,18 +7,18 @@ that was to be sent is counted once, as replied or as failed, and none that cann
 
 import errno
 import os
-import socket
-from contextlib import suppress
+from array import array
 from dataclasses import dataclass
 from typing import Final
 
 from echod.port import Port
-from echod.sockets import UDP_GRO
 from echod.vector import HEADER_BYTES, IOVEC_BYTES, SEGMENT_CMSG_BYTES, SLOTS, Vector
 
 _FATAL: Final = frozenset({errno.EBADF, errno.ENOTSOCK})
 _NO_TRAIN: Final = frozenset({errno.EIO, errno.EINVAL, errno.EMSGSIZE})
 """What the kernel says of a train that the route or the device cannot take, though each datagram may pass."""
+
+_HEADER_LONGS: Final = HEADER_BYTES // 8
 
 
 def raise_fatal(error: int) -> None:
@@ -113,43 +113,39 @@ class Dispatch:
     def _send_apart(self, error: int, run: range) -> None:
         """Send the datagrams of a train that the kernel refused one by one; learn from it where it takes those.
 
-        Where it does not, that they were joined was not what was wrong.
+        Where it does not, that they were joined was not what was wrong. A train that came as one is taken apart each
+        time: that costs no more than if the kernel gave us its datagrams one by one, as it then would those of all.
         """
         vector, slots, first, replied = self._vector, self._slots, run.start, self._replied
         length = vector.spans[first + 1].length[first]
         if len(run) > 1:
             self._send(Outgoing(slots.at + first * HEADER_BYTES, slots.lengths[first : run.stop]))
-        else:
-            starts = range(0, length, slots.segments[first])
-            for chunk in (starts[i : i + SLOTS] for i in range(0, len(starts), SLOTS)):
-                self._split(first, chunk)
-                self._send(Outgoing(vector.apart_at, vector.apart_length[: len(chunk)]))
-        if self._replied > replied:
-            self._learn(error, length if len(run) > 1 else None)
-
-    def _learn(self, error: int, joined: int | None) -> None:
-        """Make no more such trains as the kernel refused, if we made it: of datagrams of `joined` bytes each."""
-        port = self._port
-        if error == errno.EIO:
-            # No checksum offload on the way out: no train will ever pass, so let the kernel make none for us.
-            port.longest_joined = 0
-            with suppress(OSError):
-                port.sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 0)
-        elif joined is not None:
-            port.longest_joined = min(port.longest_joined, joined - 1)
+            if self._replied > replied:
+                # EIO: by this route none passes, for it has no checksum offload, or has IPsec.
+                longest = 0 if error == errno.EIO else length - 1
+                self._port.longest_joined = min(self._port.longest_joined, longest)
+            return
+        starts = range(0, length, slots.segments[first])
+        for chunk in (starts[i : i + SLOTS] for i in range(0, len(starts), SLOTS)):
+            self._split(first, chunk)
+            self._send(Outgoing(vector.apart_at, vector.apart_length[: len(chunk)]))
 
     def _split(self, slot: int, starts: range) -> None:
         """Build one message for each segment of a train that starts at one of these offsets of the slot."""
-        vector = self._vector
-        octets, longs = vector.octets, vector.longs
-        source = self._slots.at + slot * HEADER_BYTES
-        end = vector.spans[slot + 1].length[slot]
-        for message, start in enumerate(starts):
-            header = vector.apart_at + message * HEADER_BYTES
-            iovec = vector.apart_iovecs_at + message * IOVEC_BYTES
-            octets[header : header + HEADER_BYTES] = octets[source : source + HEADER_BYTES]
-            longs[header // 8 + 2] = vector.base + iovec
-            longs[header // 8 + 4] += SEGMENT_CMSG_BYTES
-            longs[header // 8 + 5] -= SEGMENT_CMSG_BYTES
-            longs[iovec // 8] = longs[(vector.iovecs_at + slot * IOVEC_BYTES) // 8] + start
-            longs[iovec // 8 + 1] = min(starts.step, end - start)
+        vector, count, step = self._vector, len(starts), starts.step
+        longs = vector.longs
+        header = array("Q", longs[(self._slots.at + slot * HEADER_BYTES) // 8 :][:_HEADER_LONGS])
+        header[4] += SEGMENT_CMSG_BYTES
+        header[5] -= SEGMENT_CMSG_BYTES
+        headers = longs[vector.apart_at // 8 :][: count * _HEADER_LONGS]
+        headers[:] = header * count
+        headers[2::_HEADER_LONGS] = _steps(vector.base + vector.apart_iovecs_at, IOVEC_BYTES, count)
+        iovecs = longs[vector.apart_iovecs_at // 8 :][: 2 * count]
+        iovecs[0::2] = _steps(longs[(vector.iovecs_at + slot * IOVEC_BYTES) // 8] + starts[0], step, count)
+        iovecs[1::2] = array("Q", [step]) * count
+        iovecs[-1] = min(step, vector.spans[slot + 1].length[slot] - starts[-1])
+
+
+def _steps(first: int, step: int, count: int) -> "array[int]":
+    """Return so many addresses, each a step behind the one before."""
+    return array("Q", range(first, first + count * step, step))
