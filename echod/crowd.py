@@ -6,12 +6,13 @@ Owns one epoll instance, and the memory that epoll_wait(2) writes to. Never read
 import ctypes
 import mmap
 import os
-import platform
 import select
+import sysconfig
 from typing import Final
 
-_EVENT_WORDS: Final = 3 if platform.machine() == "x86_64" else 4
-"""`struct epoll_event`: the events, and 64 bits of data that are aligned everywhere but here (epoll_event(3type))."""
+_EVENT_WORDS: Final = 3 if sysconfig.get_config_var("HOST_GNU_TYPE").startswith("x86_64") else 4
+"""`struct epoll_event`: the events, and 64 bits of data that are aligned everywhere but here (epoll_event(3type)). As
+Python was built: uname(2) tells a process with the personality of 32 bits (setarch(8)) of another machine."""
 
 _epoll_wait = ctypes.CDLL(None, use_errno=True).epoll_wait
 

@@ -1,7 +1,10 @@
 """Those that are ready are looked at together, as an epoll has them."""
 
 import select
+import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -145,3 +148,18 @@ def test_a_look_that_fails_is_an_error() -> None:
     crowd.epoll.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
         crowd.look()
+
+
+def test_a_process_that_is_told_of_another_machine_looks_the_same() -> None:
+    """uname(2) says i686 to a process with that personality, and the kernel writes its events as ever."""
+    code = """if True:
+        import os, select
+        from echod.crowd import Crowd
+        (_, ready), crowd = os.pipe(), Crowd(1)
+        crowd.epoll.register(ready, select.EPOLLOUT)
+        assert crowd.look()[0].tolist() == [ready]
+    """
+    setarch = shutil.which("setarch")
+    if setarch is None:
+        pytest.skip("no setarch(8)")
+    subprocess.run([setarch, "linux32", sys.executable, "-c", code], check=True)
