@@ -23,7 +23,7 @@ The floors. Imports only go down; modules of one floor do not import each other 
     arrival      2  what came in with a batch: trains, ways, and what cannot be answered
     streams      2  the connections of a TCP listener: who is ready, who goes first, time
     dispatch     2  messages on their way out, and what becomes of those that the kernel refuses
-    holdings     2  the listening sockets that the supervisor holds for life
+    holdings     2  the listening sockets that the supervisor holds until it stops
     selftest     2  a probe through each listener, for whoever asks whether echod serves
     forking      2  a process forked by the supervisor: what it keeps, how it ends
     kernel       2  what this host makes of a config: what `echod check` warns of beyond the file

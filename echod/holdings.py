@@ -1,4 +1,4 @@
-"""The listening sockets that the supervisor holds for life, by listener.
+"""The listening sockets that the supervisor holds until it stops, by listener.
 
 Owns them, and those beside them: the netlink socket that may be passed, and the doors, at which metrics are asked for.
 Workers only inherit copies, and the exporter of the doors alone, so no death of theirs, and no reload, loses a datagram
@@ -186,9 +186,7 @@ class Holdings:
                 acquisition.sockets[listener].remove(sock)
                 sock.close()
         for listener in acquisition.plan.close:
-            self._dropped_before[listener] = self.kernel_drops(listener)
-            for sock in self._sockets.pop(listener):
-                sock.close()
+            self._let_go(listener)
         self._sockets = acquisition.sockets
         for endpoint in self._doors.keys() - acquisition.doors.keys():
             door = self._doors[endpoint]
@@ -196,6 +194,16 @@ class Holdings:
                 door.shutdown(socket.SHUT_RDWR)  # in the exporter's copy too, so that the port is free at once
             door.close()
         self._doors = acquisition.doors
+
+    def retire(self) -> None:
+        """Let go of all listeners that were not passed: who asks once the workers have, too, is refused at once."""
+        for listener in self._sockets.keys() - self._adopted.keys():
+            self._let_go(listener)
+
+    def _let_go(self, listener: Listener) -> None:
+        self._dropped_before[listener] = self.kernel_drops(listener)
+        for sock in self._sockets.pop(listener):
+            sock.close()
 
     def kernel_drops(self, listener: Listener) -> int:
         """Return the datagrams that the kernel dropped at this listener's sockets, also at earlier ones."""

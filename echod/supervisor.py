@@ -89,8 +89,7 @@ class Supervisor:
         self._export = Export(self._agenda, self._holdings, self._observer.books, self._pages)
         self._announcer.tell = self._export.tell
         self._ownership: Ownership | None = None
-        self._reload_wanted = False
-        self._stopping = False
+        self._reload_wanted = self._stopping = False
 
     def run(self) -> None:
         """Serve until told to stop. Raises EchodError where it cannot start."""
@@ -207,13 +206,17 @@ class Supervisor:
         """Reject a generation that did not become ready in time, or part of which died."""
         if self._transition is not transition:
             return
+        self._drop(transition)
+        if self._current is None:
+            raise StartFailedError(why)
+        self._announcer.rejected(StartFailedError(why))
+
+    def _drop(self, transition: Transition) -> None:
+        """Be rid of a generation that will not serve."""
         self._transition = None
         transition.generation.kill()
         self._retiring.append(transition.generation)
         self._holdings.abandon(transition.acquisition)
-        if self._current is None:
-            raise StartFailedError(why)
-        self._announcer.rejected(StartFailedError(why))
 
     # -- stop
 
@@ -239,15 +242,13 @@ class Supervisor:
         self._export.drain(now)
         longest = max((each.config.drain_timeout_seconds for each in generations), default=0)
         self._announcer.stopping(longest + 2 * KILL_GRACE_SECONDS)
-        if self._transition is not None:
-            # A start or reload that nobody will need.
-            self._transition.generation.kill()
-            self._retiring.append(self._transition.generation)
-            self._transition = None
+        if self._transition is not None:  # a start or reload that nobody will need
+            self._drop(self._transition)
         if self._current is not None:
             _log.info("draining", seconds=self._current.config.drain_timeout_seconds)
             self._retire_later(self._current, now)
             self._current = None
+        self._holdings.retire()
 
     def _retire_later(self, generation: Generation, now: float) -> None:
         """Let a generation drain; kill what is left of it after the drain timeout."""

@@ -211,6 +211,60 @@ def test_a_quiet_connection_does_not_hold_up_a_stop(echod: EchodFactory) -> None
     assert daemon.wait() == 0
 
 
+def refuses(port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> bool:
+    """Tell whether nobody has the port any more."""
+    with socket.socket(socket.AF_INET, kind) as sock:
+        sock.settimeout(SECONDS)
+        try:
+            sock.connect(("127.0.0.1", port))
+            sock.send(b"hi")  # over UDP the next call is told
+            sock.send(b"hi")
+        except ConnectionRefusedError:
+            return True
+    return False
+
+
+def test_who_comes_while_it_drains_is_refused_and_not_kept_waiting(echod: EchodFactory) -> None:
+    """While old connections finish nobody gets into a queue that is never served."""
+    daemon, port = serve(echod, workers=2, drain_timeout_seconds=60)
+    with connect(port) as sock:
+        left = fill(sock)
+        sock.settimeout(SECONDS)
+        sock.shutdown(socket.SHUT_WR)
+        daemon.signal(signal.SIGTERM)
+        daemon.wait_for("draining")
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            while not refuses(port, kind):
+                left -= len(sock.recv(4096))  # what moves is not closed
+        assert len(read_to_end(sock)) == left
+    assert daemon.wait() == 0
+
+
+def test_a_port_of_a_reload_that_a_stop_overtook_is_closed(echod: EchodFactory) -> None:
+    """What was opened for a generation that never served goes with it, long before the old one has drained."""
+    daemon, port = serve(echod, workers=1, drain_timeout_seconds=60)
+    other = free_port()
+    listeners = [f"udp://0.0.0.0:{port}", f"tcp://0.0.0.0:{port}"]
+    while len(daemon.log("reloading")) == len(daemon.log("reloaded")):  # until one was caught, which takes milliseconds
+        daemon.signal(signal.SIGCONT)
+        assert daemon.reload({"listeners": listeners, "workers": 1})["event"] == "reloaded"
+        wait_until(lambda: len(daemon.workers()) == 1, "the old worker had gone")
+        (worker,) = daemon.workers()
+        daemon.write({"listeners": [*listeners, f"tcp://127.0.0.1:{other}"], "workers": 1})
+        born = len(daemon.log("worker_started"))
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for("worker_started", born + 1)
+        daemon.signal(signal.SIGSTOP)
+    os.kill(worker, signal.SIGSTOP)
+    daemon.signal(signal.SIGTERM)
+    daemon.signal(signal.SIGCONT)
+    daemon.wait_for("draining")
+    wait_until(lambda: refuses(other), "the new port was closed")
+    assert not daemon.log("stopped")
+    os.kill(worker, signal.SIGCONT)
+    assert daemon.wait() == 0
+
+
 def test_many_connections_are_echoed_at_once(echod: EchodFactory) -> None:
     """Fifty connections over two workers, IPv6 among them, each get their own bytes back."""
     port = free_port()
