@@ -36,10 +36,21 @@ def lock_pidfile(path: Path) -> int:
         raise AddressUnavailableError(f"echod is running already: {path} is locked by process {pid}") from None
     with suppress(FileNotFoundError):
         if os.path.samestat(os.fstat(fd), path.stat()):
+            _make_room(fd, path)
             return fd
     # A daemon that was stopping removed it between our open and our lock: what we locked has no name any more.
     os.close(fd)
     return lock_pidfile(path)
+
+
+def _make_room(fd: int, path: Path) -> None:
+    """Empty a locked pidfile, but for a byte: where that finds room, so will the number. Raises UsageError."""
+    try:
+        os.ftruncate(fd, 0)
+        os.write(fd, b"\n")
+    except OSError as error:
+        path.unlink()
+        raise UsageError(f"cannot write the pidfile {path}: {error.strerror}") from None
 
 
 def detach(pidfile: Path | None, serve: Callable[[Callable[[], None]], int]) -> int:
@@ -85,8 +96,7 @@ def detach(pidfile: Path | None, serve: Callable[[Callable[[], None]], int]) -> 
         signal_map={},
     ):
         if lock is not None:
-            os.ftruncate(lock, 0)
-            os.write(lock, f"{os.getpid()}\n".encode())
+            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         code = serve(lambda: _tell(tell_outcome, ExitCode.OK))
         if pidfile is not None:
             pidfile.unlink(missing_ok=True)

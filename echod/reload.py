@@ -19,6 +19,9 @@ from echod.core.snapshot import Snapshot
 WAIT_SECONDS: Final = 30.0
 """Longer than the supervisor gives a new generation to become ready."""
 
+OLD_SECONDS: Final = 2.0
+"""For so long a status that is old may become new: a reload that begins writes it."""
+
 LOOK_SECONDS: Final = 0.02
 """Between two looks at the status file."""
 
@@ -34,21 +37,23 @@ class Outcome:
 def reload(place: Path) -> Outcome:
     """Signal the echod whose status file stands in that directory, and return the outcome.
 
-    Raises EchodError where there is none, it may not be signalled, or it does not finish in WAIT_SECONDS.
+    Raises EchodError where there is none, it may not be signalled, or it does not tell of an end in WAIT_SECONDS.
     """
     try:
         before = status.load(place)
     except NoStatusError as error:
         raise NotRunningError(str(error)) from None
     _hang_up(before, place / status.NAME)
-    deadline = time.monotonic() + WAIT_SECONDS
-    while time.monotonic() < deadline:
+    asked = time.monotonic()
+    while (waited := time.monotonic() - asked) < WAIT_SECONDS:
         now = _load(place)
         if now is None or now.pid != before.pid:
             raise EchodError("echod stopped before the reload was done; its log says why")
         # Numbered, because one that was under way when we asked may have read the file before it was changed.
         if now.reloads_finished > before.reloads_begun:
             return Outcome(code=now.reload.code, text=now.reload.text)
+        if now.stale and waited >= OLD_SECONDS:
+            raise EchodError(f"how the reload ended is not told: echod's status in {place} is old; its log says more")
         time.sleep(LOOK_SECONDS)
     raise EchodError(f"echod did not tell within {WAIT_SECONDS:.0f} seconds how the reload ended; its log says more")
 

@@ -93,6 +93,13 @@ def ask(port: int, payload: bytes = b"hi", *, host: str = "127.0.0.1") -> bytes:
         return sock.recv(65_536)
 
 
+def fill(place: Path) -> None:
+    """Leave no room in a file system, by one file."""
+    with suppress(OSError), (place / "fill").open("ab", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
 def children(pid: int) -> list[int]:
     """Return the direct children of a process."""
     try:

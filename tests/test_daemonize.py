@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from running import ECHOD, REPOSITORY, ask, children, end_processes, environment, free_port, title, wait_until
+from running import ECHOD, REPOSITORY, ask, children, end_processes, environment, fill, free_port, title, wait_until
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +171,18 @@ def test_a_pidfile_that_cannot_be_written_is_refused(host: Host, tmp_path: Path)
     assert host.start().code == 2
 
 
+def test_a_pidfile_for_which_there_is_no_room_is_refused(host: Host, small: Path) -> None:
+    """Exit code 2 and one sentence, before anything is started; and no empty pidfile is left."""
+    fill(small)
+    host.pidfile = small / "echod.pid"
+    finished = host.start()
+    assert (finished.code, finished.said) == (
+        2,
+        f"echod: cannot write the pidfile {host.pidfile}: No space left on device\n",
+    )
+    assert not host.pidfile.exists()
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
 def test_the_daemon_goes_on_where_nobody_waits_for_it_any_more(host: Host, number: signal.Signals, code: int) -> None:
     """The first process is ended while the daemon starts: it serves all the same, and Ctrl-C is told so."""
@@ -180,7 +192,7 @@ def test_the_daemon_goes_on_where_nobody_waits_for_it_any_more(host: Host, numbe
         # Who runs the tests in the background ignores SIGINT, and so would it.
         command = ["env", "--default-signal=INT", *host.command]
         process = subprocess.Popen(command, cwd=REPOSITORY, env=environment(), stderr=stderr)
-    wait_until(lambda: bool(host.pidfile.exists() and host.pidfile.read_text()), "it was starting")
+    wait_until(lambda: bool(host.pidfile.exists() and host.pidfile.read_text().strip()), "it was starting")
     os.kill(host.pid, signal.SIGSTOP)  # so that it takes as long as this test does
     assert '"ready"' not in host.stderr.read_text()
     process.send_signal(number)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from loopback import NOBODY, needs_root
-from running import ECHOD, REPOSITORY, Daemon, ask, environment, free_port, wait_until
+from running import ECHOD, REPOSITORY, Daemon, ask, environment, fill, free_port, wait_until
 
 from echod import status
 from echod.core.errors import ExitCode
@@ -176,6 +176,26 @@ def test_a_stop_ends_the_wait(served: tuple[Daemon, Path, int]) -> None:
     assert asking.returncode == ExitCode.SOFTWARE
     assert said == "echod: echod stopped before the reload was done; its log says why\n"
     assert daemon.wait() == ExitCode.OK
+
+
+def test_a_reload_that_echod_cannot_tell_of_is_not_waited_for(echod: EchodFactory, small: Path) -> None:
+    """Where the status is old, for its file system is full, it is the log that says how the reload ended."""
+    config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}
+    daemon = echod(config, variables={"RUNTIME_DIRECTORY": str(small)})
+    fill(small)
+    with (small / status.NAME).open("r+b") as file:  # in place, where there is room
+        told = dataclasses.replace(Snapshot.unpack(file.read()), at=1.0).pack()
+        file.seek(0)
+        file.write(told)
+        file.truncate()
+    finished = ask_for_reload(small)
+    assert (finished.returncode, finished.stderr) == (
+        ExitCode.SOFTWARE,
+        f"echod: how the reload ended is not told: echod's status in {small} is old; its log says more\n",
+    )
+    daemon.wait_for("reloaded")
+    (small / "fill").unlink()
+    assert ask_for_reload(small).returncode == ExitCode.OK
 
 
 def test_it_is_found_where_its_config_says_or_said(served: tuple[Daemon, Path, int], tmp_path: Path) -> None:

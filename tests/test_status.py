@@ -6,13 +6,13 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import structlog
-from loopback import needs_root
+from running import fill
 
 from echod.core.errors import NoStatusError, StatusUnknownError
 from echod.core.selftest import SelfTest
@@ -171,34 +171,23 @@ def test_a_directory_that_cannot_be_had_is_told_once(tmp_path: Path) -> None:
         StatusFiles(place).write(b"{}")
 
 
-@needs_root
-def test_a_full_file_system_is_told_and_nothing_half_is_left(tmp_path: Path) -> None:
+def test_a_full_file_system_is_told_and_nothing_half_is_left(small: Path) -> None:
     """The status that is there stays whole; as soon as there is room it is written again."""
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", tmp_path], check=False, capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"no file system of our own: {mounted.stderr.strip()}")
-    try:
-        files = StatusFiles(tmp_path)
-        files.write_self_test(MARK.pack())
-        files.write(b'{"pid": 1}')
-        with suppress(OSError), (tmp_path / "fill").open("wb", buffering=0) as fill:
-            while True:
-                fill.write(bytes(4096))
-        with logged(f"{tmp_path} cannot be written: No space left on device; make room there"):
-            for _ in range(2):
-                files.write(b'{"pid": 2}')
-        assert read(tmp_path) == {"pid": 1}
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["fill", SELF_TEST_NAME, NAME]
-        files.write_self_test(MARK.pack())
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["fill", NAME]
-        (tmp_path / "fill").unlink()
-        files.write(b'{"pid": 3}')
-        assert read(tmp_path) == {"pid": 3}
-        assert read_self_test(tmp_path) == MARK
-    finally:
-        subprocess.run(["umount", tmp_path], check=True)
+    files = StatusFiles(small)
+    files.write_self_test(MARK.pack())
+    files.write(b'{"pid": 1}')
+    fill(small)
+    with logged(f"{small} cannot be written: No space left on device; make room there"):
+        for _ in range(2):
+            files.write(b'{"pid": 2}')
+    assert read(small) == {"pid": 1}
+    assert sorted(path.name for path in small.iterdir()) == ["fill", SELF_TEST_NAME, NAME]
+    files.write_self_test(MARK.pack())
+    assert sorted(path.name for path in small.iterdir()) == ["fill", NAME]
+    (small / "fill").unlink()
+    files.write(b'{"pid": 3}')
+    assert read(small) == {"pid": 3}
+    assert read_self_test(small) == MARK
 
 
 def test_the_status_of_another_that_lives_is_left_alone(tmp_path: Path) -> None:
