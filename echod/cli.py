@@ -68,13 +68,31 @@ apart."""
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit with its code."""
+    _open_standard_streams()
     words = sys.argv[1:] if argv is None else argv
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: a path may be no UTF-8
-    if words[:1] == ["ping"]:
-        sys.exit(_guarded(None, lambda: _ping(words[1:])))
-    arguments = _parse(words)
-    sys.exit(_guarded(arguments.config, lambda: arguments.command(arguments)))
+    sys.exit(_guarded(None, lambda: _obey(words)))
+
+
+def _obey(words: Sequence[str]) -> int:
+    """Do what the words ask for; return the exit code."""
+    try:
+        if words[:1] == ["ping"]:
+            return _ping(words[1:])
+        arguments = _parse(words)
+    except SystemExit as end:  # of argparse, which has said help, version or what is wrong
+        return int(end.code or 0)
+    return _guarded(arguments.config, lambda: arguments.command(arguments))
+
+
+def _open_standard_streams() -> None:
+    """Open on /dev/null what the caller closed of stdin, stdout and stderr: no socket must get such a number."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004 - stderr
+        pass
+    os.close(fd)
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8")  # noqa: SIM115 - for good
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def _guarded(config: Path | None, command: Callable[[], int]) -> int:
@@ -274,8 +292,7 @@ def _ping(words: Sequence[str]) -> int:
     """Measure. The client is imported here, so that the daemon never has it."""
     from echod.client.command import ping  # noqa: PLC0415 - see above
 
-    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:  # for who closed them: `echod ping HOST >&-`
-        return ping(words, sys.stdout or nowhere, sys.stderr or nowhere)
+    return ping(words, sys.stdout, sys.stderr)
 
 
 def _run(arguments: argparse.Namespace) -> int:

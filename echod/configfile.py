@@ -7,13 +7,14 @@ import errno
 import os
 import stat
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from echod.core.config import FIRST_TRY, Config, parse_config
 from echod.core.document import MAX_BYTES
-from echod.core.errors import ConfigUnreadableError, Mistake
+from echod.core.errors import ConfigUnreadableError, Mistake, StartFailedError
 
 DEFAULT_PATH: Final = Path("/etc/echod.yaml")
 
@@ -44,15 +45,17 @@ def shown(path: Path) -> str:
 def read(path: Path | None) -> Reading:
     """Read the named file, or without a name /etc/echod.yaml if it exists, else take the defaults for a first try.
 
-    Raises ConfigUnreadableError, and ConfigError with every mistake.
+    Raises ConfigUnreadableError, ConfigError with every mistake, and StartFailedError where there is no memory for it.
     """
     if path is None and not os.path.lexists(DEFAULT_PATH):
         return Reading(path=None, text=None, config=FIRST_TRY)
     path = path or DEFAULT_PATH
     at = time.time()
     text = read_text(path)
-    config, warnings = parse_config(text)
-    return Reading(path=path, text=text, config=config, warnings=warnings, at=at)
+    with suppress(MemoryError):  # what took it is given back behind this block, so that there is some to say so
+        config, warnings = parse_config(text)
+        return Reading(path=path, text=text, config=config, warnings=warnings, at=at)
+    raise StartFailedError(f"there is not enough memory to read {shown(path)}: raise LimitAS=")
 
 
 def read_text(path: Path) -> bytes:

@@ -119,6 +119,6 @@ class NotPermittedError(EchodError):
 
 
 class StartFailedError(EchodError):
-    """The workers could not be started or did not become ready, or there is no memory for what they share."""
+    """The workers could not be started or did not become ready, or there is no memory for them or the config."""
 
     exit_code = ExitCode.SOFTWARE
