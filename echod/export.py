@@ -7,11 +7,12 @@ birth included, reaches a worker or keeps the supervisor waiting.
 import os
 import signal
 import socket
-import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from time import monotonic
 from typing import Final
 
 import structlog
@@ -26,7 +27,7 @@ from echod.core.traffic import tell_tcp, tell_udp
 from echod.forking import fork, how_it_ended
 from echod.holdings import Holdings
 from echod.netlink import in_our_network
-from echod.outfit import CHANNEL_BYTES, DRAIN, SNAPSHOT, Outfit, Traffic
+from echod.outfit import DRAIN, SNAPSHOT, Outfit, Traffic
 
 LEAVE_SECONDS: Final = 3.0
 """How long an exporter that was let go may take to finish its responses."""
@@ -34,8 +35,11 @@ LEAVE_SECONDS: Final = 3.0
 AGAIN_SECONDS: Final = 1.0
 """After which an exporter that had no room in its channel is told again that echod is stopping."""
 
-DEAF_AFTER: Final = 10
-"""An exporter that left so many snapshots in a row in its channel is stuck."""
+CHANNEL_BYTES: Final = 4096
+"""Asked of the kernel for what waits in the channel: room for some ten messages, so that a stuck exporter shows."""
+
+DEAF_SECONDS: Final = 10.0
+"""An exporter in whose channel there was no room for so long is stuck."""
 
 _log = structlog.get_logger()
 
@@ -47,19 +51,19 @@ class _Process:
     pid: int
     channel: socket.socket
     born: float
-    refused: int = 0
-    """Messages in a row that found the channel full."""
+    deaf_since: float | None = None
+    """The monotonic time, in seconds, of the first of the messages in a row that found the channel full."""
 
-    def tell(self, message: bytes) -> bool:
-        """Send, if there is room; tell whether it need not be sent again."""
+    def tell(self, message: bytes, *files: int) -> bool:
+        """Send, with copies of these descriptors, if there is room; tell whether it need not be sent again."""
         try:
-            self.channel.send(message)
+            socket.send_fds(self.channel, [message], files)
         except BlockingIOError:
-            self.refused += 1
+            self.deaf_since = self.deaf_since or monotonic()
             return False
         except OSError:
             return True  # it is dying; its death will be reaped
-        self.refused = 0
+        self.deaf_since = None
         return True
 
     def kill(self) -> None:
@@ -96,11 +100,14 @@ class Export:
     def tell(self, snapshot: bytes) -> None:
         """Let the exporter know what the supervisor alone does; also those that are yet to be born."""
         self._said = snapshot
-        if self._current is not None:
-            self._current.tell(SNAPSHOT + zlib.compress(snapshot, 1))  # the next one says all that this one does
-            if self._current.refused >= DEAF_AFTER:
-                _log.warning("exporter_stuck", pid=self._current.pid)
-                self._current.kill()
+        if self._current is None:
+            return
+        with suppress(OSError), os.fdopen(os.memfd_create("snapshot"), "wb", buffering=0) as file:
+            file.write(snapshot)
+            self._current.tell(SNAPSHOT, file.fileno())  # else the next one says all that this one does
+        if self._current.deaf_since is not None and monotonic() >= self._current.deaf_since + DEAF_SECONDS:
+            _log.warning("exporter_stuck", pid=self._current.pid)
+            self._current.kill()
 
     def drain(self, now: float) -> None:
         """Let it say that echod is stopping; also those that are yet to be born."""

@@ -9,8 +9,8 @@ who asks holds up another.
 import ctypes
 import os
 import platform
+import socket
 import struct
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
@@ -26,8 +26,6 @@ from echod.http import HttpServer, Request, Respond, Response, failure
 from echod.outfit import DRAIN, SNAPSHOT, Outfit
 from echod.page import PAGE
 from echod.poll import READ, Poll
-
-_MOST_OF_A_MESSAGE: Final = 1 << 20
 
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _CAPABILITY_VERSION_3: Final = 0x20080522
@@ -71,19 +69,20 @@ class Exporter:
     # -- what it is told
 
     def _on_message(self, _now: float) -> None:
-        message = self._outfit.channel.recv(_MOST_OF_A_MESSAGE)
+        message, files, *_ = socket.recv_fds(self._outfit.channel, len(SNAPSHOT), 1)
         if message:
-            self._hear(message)
+            self._hear(message, files)
             return
         self._poll.unregister(self._outfit.channel.fileno())
         self._leaving = True
         self._server.close_doors()  # at once, for another may want the port; who is in is still answered
 
-    def _hear(self, message: bytes) -> None:
-        if message.startswith(SNAPSHOT):
-            self._said = zlib.decompress(message[len(SNAPSHOT) :])
-        elif message == DRAIN:
-            self._draining = True
+    def _hear(self, message: bytes, files: Sequence[int]) -> None:
+        self._draining = self._draining or message == DRAIN
+        for fd in files:  # none came where this process may open no more; the next one will say as much
+            with os.fdopen(fd, "rb") as file:
+                file.seek(0)
+                self._said = file.read()
 
     # -- what it is asked
 

@@ -13,13 +13,9 @@ from echod.core.selftest import SelfTest
 from echod.core.snapshot import TcpTraffic, UdpTraffic
 
 SNAPSHOT: Final = b"s"
-"""To the exporter: a snapshot, packed and compressed, is behind it."""
+"""To the exporter: with it comes a file in memory that holds a snapshot, packed, however long that is."""
 DRAIN: Final = b"d"
 """To the exporter: echod is stopping. The end of the channel says: leave."""
-
-CHANNEL_BYTES: Final = 1 << 18
-"""Asked of the kernel for what waits in the channel; it grants twice as much, up to net.core.wmem_max (socket(7)): room
-for the snapshot of 1,024 busy listeners. What is longer cannot be sent."""
 
 Traffic: TypeAlias = tuple[Sequence[UdpTraffic], Sequence[TcpTraffic]]
 

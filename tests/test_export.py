@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from loopback import as_nobody, needs_root
+from loopback import as_nobody, needs_root, no_descriptor_left, sleeps
 from running import Daemon, ask, children, free_port, title, wait_until
 from scraping import answers, exporters, fetch, metered, scrape, value, wait_for_a_new_one
 
@@ -18,9 +18,8 @@ from echod.books import Books
 from echod.core.counters import CounterPage
 from echod.core.endpoint import parse_endpoint
 from echod.core.timers import Agenda
-from echod.export import AGAIN_SECONDS, DEAF_AFTER, Export
+from echod.export import AGAIN_SECONDS, CHANNEL_BYTES, Export
 from echod.holdings import Holdings
-from echod.outfit import CHANNEL_BYTES
 from echod.sockets import Buffers
 
 EchodFactory = Callable[..., Daemon]
@@ -268,8 +267,8 @@ def test_an_exporter_that_has_no_room_for_the_news_hears_of_the_stop_later(raise
     """With its channel full when echod begins to stop, it is told each second until it has heard."""
     (exporter,) = [child for child in children(os.getpid()) if title(child) == "echod: exporter"]
     os.kill(exporter, signal.SIGSTOP)
-    for _ in range(DEAF_AFTER):
-        raised.export.tell(os.urandom(CHANNEL_BYTES // 2))
+    for _ in range(CHANNEL_BYTES):
+        raised.export.tell(b"{}")
     raised.export.drain(0.0)
     assert raised.agenda.seconds_left(0.0) == AGAIN_SECONDS
     raised.pass_time(AGAIN_SECONDS)
@@ -281,8 +280,34 @@ def test_an_exporter_that_has_no_room_for_the_news_hears_of_the_stop_later(raise
     assert raised.agenda.seconds_left(2 * AGAIN_SECONDS) is None
 
 
-def test_a_snapshot_longer_than_a_channel_of_the_kernel_s_own_measure_is_heard(raised: Raised) -> None:
-    """That of very many busy listeners is compressed some 300 kB long; net.core.wmem_default is 208 KiB."""
-    snapshot = os.urandom(250_000).hex()
+def test_a_stuck_exporter_is_found_by_few_snapshots(raised: Raised, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An echod at rest writes one in five seconds: a channel that holds hundreds would hide it for half an hour."""
+    monkeypatch.setattr("echod.export.DEAF_SECONDS", 0.0)
+    (exporter,) = [child for child in children(os.getpid()) if title(child) == "echod: exporter"]
+    os.kill(exporter, signal.SIGSTOP)
+    for _ in range(12):
+        raised.export.tell(b"{}")
+    wait_until(lambda: not title(exporter), "it was killed")
+
+
+def test_a_snapshot_of_any_length_is_heard(raised: Raised) -> None:
+    """That of very many busy listeners is longer than any message that net.core.wmem_max lets through."""
+    snapshot = os.urandom(8 << 20).hex()
     raised.export.tell(snapshot.encode())
     wait_until(lambda: fetch(raised.port, "/status.json")[2] == snapshot, "it was told")
+
+
+@needs_root
+def test_without_a_descriptor_for_a_snapshot_the_next_one_is_heard(raised: Raised) -> None:
+    """Neither the supervisor nor the exporter falls where one of them may open no more."""
+    (exporter,) = [child for child in children(os.getpid()) if title(child) == "echod: exporter"]
+    with no_descriptor_left():
+        raised.export.tell(b"[1]")
+    soft, hard = resource.prlimit(exporter, resource.RLIMIT_NOFILE)
+    resource.prlimit(exporter, resource.RLIMIT_NOFILE, (0, hard))
+    slept = sleeps(exporter)
+    raised.export.tell(b"[2]")
+    wait_until(lambda: sleeps(exporter) > slept, "it had heard that there is something to hear")
+    resource.prlimit(exporter, resource.RLIMIT_NOFILE, (soft, hard))
+    raised.export.tell(b"[3]")
+    wait_until(lambda: fetch(raised.port, "/status.json")[2] == "[3]", "it was told")
