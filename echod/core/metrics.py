@@ -230,9 +230,12 @@ def _by(
 
 
 def _buckets(bounds: Sequence[int | None], counts: Sequence[int]) -> list[tuple[str, int]]:
-    """Return Prometheus' form of counts by upper bound: cumulative, the last one without a bound."""
+    """Return Prometheus' form of counts by upper bound: cumulative, the last one without a bound.
+
+    Bounds are written as floats ("Canonical Numbers" of OpenMetrics), as Prometheus 3 stores them, however they came.
+    """
     reached = list(accumulate(counts))
-    named = [(str(bound), total) for bound, total in zip(bounds, reached, strict=True) if bound is not None]
+    named = [(f"{bound:.1f}", total) for bound, total in zip(bounds, reached, strict=True) if bound is not None]
     return [*named, ("+Inf", reached[-1])]
 
 
