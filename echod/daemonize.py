@@ -100,7 +100,7 @@ def detach(pidfile: Path | None, serve: Callable[[Callable[[], None]], int]) -> 
         code = serve(lambda: _tell(tell_outcome, ExitCode.OK))
         if pidfile is not None:
             pidfile.unlink(missing_ok=True)
-        _tell(tell_outcome, code)
+        _tell(tell_outcome, code or ExitCode.SOFTWARE)  # heard only where it never served: also if told to stop
     os._exit(code)
 
 

@@ -207,6 +207,29 @@ def test_the_daemon_goes_on_where_nobody_waits_for_it_any_more(host: Host, numbe
     assert '"stopped"' in host.stderr.read_text()
 
 
+def test_a_daemon_that_is_stopped_before_it_serves_has_not_been_started(host: Host) -> None:
+    """Who waits for it learns so by the exit code, though the daemon itself has only done as it was told."""
+    host.configure(listeners=[f"udp://127.77.0.1:{port}" for port in range(15_000, 15_400)], workers=2)
+    with host.stderr.open("wb") as stderr:
+        process = subprocess.Popen(host.command, cwd=REPOSITORY, env=environment(), stderr=stderr)
+    wait_until(lambda: bool(host.pidfile.exists() and host.pidfile.read_text().strip()), "it was starting")
+    os.kill(host.pid, signal.SIGSTOP)
+    assert '"ready"' not in host.stderr.read_text()
+    os.kill(host.pid, signal.SIGTERM)
+    os.kill(host.pid, signal.SIGCONT)
+    assert process.wait(30) == 70
+    assert ('"stopped"' in host.stderr.read_text(), host.pidfile.exists()) == (True, False)
+
+
+def test_a_daemon_can_be_started_without_standard_streams(host: Host) -> None:
+    """Boot scripts may have closed them; the exit code is all that is told."""
+    command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *host.command]
+    assert subprocess.run(command, cwd=REPOSITORY, env=environment(), check=False, timeout=30).returncode == 0
+    assert ask(host.port) == b"hi"
+    os.kill(host.pid, signal.SIGTERM)
+    wait_until(lambda: not host.pidfile.exists(), "it had stopped")
+
+
 def test_no_process_holds_the_terminal(host: Host) -> None:
     """Once it serves, neither supervisor nor workers have the terminal open: closing it waits for nobody."""
     ours, theirs = pty.openpty()
