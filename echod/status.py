@@ -118,7 +118,8 @@ def _replace(place: Path, name: str, content: bytes, mode: int) -> str:
         with suppress(FileExistsError):
             place.mkdir()
             place.chmod(0o755)  # whatever the umask is
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, _PRIVATE)
+        _remove(new)  # a FIFO would hold us here, and what another has opened he may read
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE)
         with os.fdopen(fd, "wb") as file:
             os.fchmod(fd, mode)
             file.write(content)

@@ -129,6 +129,19 @@ def test_a_directory_that_goes_comes_again(tmp_path: Path) -> None:
     assert list(place.iterdir()) == []
 
 
+def test_whatever_another_has_put_in_the_way_is_not_written_to(tmp_path: Path, deadline: None) -> None:
+    """Neither waits the service for the reader of a FIFO, nor is the secret told to who has the file open already."""
+    os.mkfifo(tmp_path / f"{NAME}.new")
+    waiting = tmp_path / f"{SELF_TEST_NAME}.new"
+    waiting.touch()
+    with waiting.open() as theirs:
+        files = StatusFiles(tmp_path)
+        files.write_self_test(MARK.pack())
+        files.write(b"{}")
+        assert theirs.read() == ""
+    assert (read(tmp_path), read_self_test(tmp_path)) == ({}, MARK)
+
+
 def test_an_old_mark_is_worse_than_none(tmp_path: Path) -> None:
     """Where a new generation has none, or its mark cannot be written, no worker knows the one before."""
     files = StatusFiles(tmp_path)
