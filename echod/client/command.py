@@ -26,7 +26,7 @@ from echod.client.options import STAMPED_INTERVAL, Options, help_text, parse_opt
 from echod.client.outlet import is_broadcast, open_outlet
 from echod.client.picture import Picture
 from echod.client.records import CsvRows, JsonLines, mtu_record
-from echod.client.report import Lines, statistics
+from echod.client.report import Lines, progress, statistics
 from echod.client.subject import Subject, Watcher
 from echod.client.target import Target, resolve
 from echod.client.tcp import TcpLine
@@ -84,6 +84,8 @@ class Run:
         self._names = Names(numeric=options.numeric)
         self._live: Live | None = None
         self._lines = Lines(out, stamps=options.stamps, quiet=options.quiet)
+        self._objects = JsonLines(out, quiet=options.quiet)
+        self._begun = False
 
     @property
     def exit_code(self) -> int:
@@ -94,30 +96,29 @@ class Run:
         """Ask until it is enough, then say what it adds up to."""
         options = self._options
         picture = Picture(options.plot) if options.plot else None
-        with closing(Loop()) as loop:
-            objects = self._measure(loop, picture)
-            # A second Ctrl-C does not take away what the first has asked for.
-            for subject in self._subjects:
-                if isinstance(subject, Flood):
-                    subject.finish()
+        with closing(Loop()) as loop:  # so a second Ctrl-C does not take away what the first has asked for
+            try:
+                self._measure(loop, picture)
+            finally:
+                if self._begun:
+                    self._end()
             if picture:
                 picture.draw(self._subjects)
-            self._end(objects)
 
-    def _measure(self, loop: Loop, picture: Picture | None) -> JsonLines:
-        """Ask until it is enough; return what has written the objects."""
+    def _measure(self, loop: Loop, picture: Picture | None) -> None:
+        """Ask until it is enough."""
         options = self._options
         with ExitStack() as stack:
             rows = _open_rows(options, stack)
             self._subjects += [self._prepare(target, loop, stack) for target in self._targets]
             self._show_live(stack)
             self._watchers.append(self._note)
-            objects = JsonLines(self._out, quiet=options.quiet)
-            self._watchers.append(objects.take if options.json else self._lines.take)
+            self._watchers.append(self._objects.take if options.json else self._lines.take)
             self._watchers += [watcher.take for watcher in (picture, rows, self._live) if watcher is not None]
             self._begin()
-            loop.run(self._turn, partial(self._lines.progress, self._subjects))
-        return objects
+            loop.run(self._turn, self._tell_progress)
+            for subject in self._subjects:
+                subject.finish()
 
     def _prepare(self, target: Target, loop: Loop, stack: ExitStack) -> Course | Flood:
         """Make the subject of a target, with its sockets."""
@@ -148,6 +149,7 @@ class Run:
             self._lines = Lines(self._out, stamps=options.stamps, quiet=True)  # both on one terminal are none
 
     def _begin(self) -> None:
+        self._begun = True
         if not self._options.json:
             for subject in self._subjects:
                 self._lines.begin(subject, self._options.sizes)
@@ -162,18 +164,22 @@ class Run:
             times.append(self._live.turn(now))
         return min(times, default=None)
 
+    def _tell_progress(self) -> None:
+        self._err.write(progress(self._subjects))
+        self._err.flush()
+
     def _note(self, _subject: Subject, event: Event) -> None:
         if event.reason:
             self._names.ask(event.address)
 
-    def _end(self, objects: JsonLines) -> None:
+    def _end(self) -> None:
         options = self._options
         addresses = {address for each in self._subjects for _, address in each.survey.obstacles}
         names = self._names.known(sorted(addresses))
         verdicts = _verdicts(self._subjects) if options.compare else []
         if options.json:
             more = {"verdicts": verdicts} if verdicts else {}
-            objects.end(self._subjects, names, **more)
+            self._objects.end(self._subjects, names, **more)
         else:
             width = shutil.get_terminal_size().columns
             for subject in self._subjects:

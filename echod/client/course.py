@@ -22,6 +22,9 @@ from echod.core.survey import Survey
 _BURST: Final = 64
 """Probes that go at one go where many are due, before what came is looked at."""
 
+_PATIENCE_TRIPS: Final = 3
+"""What is in flight for so many times the longest round trip when a run is ended is lost: irtt waits as long."""
+
 
 class Course:
     """A target being asked."""
@@ -75,6 +78,15 @@ class Course:
             return None
         limits = (self._schedule.next_due(self.flight.in_flight), expiry, end)
         return min(limit for limit in limits if limit is not None)
+
+    def finish(self) -> None:
+        """Give up what has been in flight for much longer than any reply took; of the rest nothing is known.
+
+        Without that, the end of a run would count the replies to the last probes and none of their losses.
+        """
+        if self.survey.latency.count:
+            for event in self.flight.expire(monotonic_ns(), time_ns(), _PATIENCE_TRIPS * self.survey.latency.max):
+                self.tell(event)
 
     def hear(self, line: Line) -> None:
         """Take what has come on a line."""

@@ -68,5 +68,6 @@ class Live:
         last = next((f"{rtt / 1e6:.3f}" for rtt in reversed(recent) if rtt is not None), "-")
         times = (latency.mean, latency.min, latency.max, survey.variation.jitter)
         shown = [f"{time / 1e6:.3f}" if latency.count else "-" for time in times]
+        loss = "-" if survey.loss is None else f"{100 * survey.loss:.1f}%"
         name = str(subject.target).replace("[", r"\[")
-        return [name, str(survey.sent), f"{100 * survey.loss:.1f}%", last, *shown, sparkline(list(recent))]
+        return [name, str(survey.sent), loss, last, *shown, sparkline(list(recent))]

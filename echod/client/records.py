@@ -159,7 +159,7 @@ def _figures(survey: Survey) -> dict[str, Any]:
         "sent": survey.sent,
         "received": survey.received,
         "in_flight": survey.in_flight,
-        "loss": round(survey.loss, 9),
+        **({} if survey.loss is None else {"loss": round(survey.loss, 9)}),
         **{_plural(kind): number for kind, number in survey.counts.items() if kind not in (Kind.REPLY, Kind.LOST)},
         "lost": survey.ends[Kind.LOST],
         "reordered": order.reordered,

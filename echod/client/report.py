@@ -41,17 +41,6 @@ class Lines:
             stamp = f"[{event.time // 10**9}.{event.time // 1000 % 10**6:06}] " if self._stamps else ""
             self._out.write(f"{stamp}{line(subject, event)}\n")
 
-    def progress(self, subjects: Sequence[Subject]) -> None:
-        """Say in a line where each target stands."""
-        for subject in subjects:
-            survey = subject.survey
-            latency = survey.latency
-            self._out.write(
-                f"{subject.target}: {survey.received}/{survey.sent} packets, {_percent(survey.loss)} loss, "
-                f"min/avg/max = {_ms(latency.min)}/{_ms(latency.mean)}/{_ms(latency.max)} ms\n"
-            )
-        self._out.flush()
-
 
 def line(subject: Subject, event: Event) -> str:
     """Return the line of an event."""
@@ -82,7 +71,20 @@ def _remark(subject: Subject, event: Event) -> str:
     }.get(event.kind, "")
 
 
-# -- the end
+# -- on the way, and at the end
+
+
+def progress(subjects: Sequence[Subject]) -> str:
+    """Return a line for each target that says where it stands."""
+    lines = []
+    for subject in subjects:
+        survey = subject.survey
+        latency = survey.latency
+        lines.append(
+            f"{subject.target}: {survey.received}/{survey.sent} packets, {_percent(survey.loss)} loss, "
+            f"min/avg/max = {_ms(latency.min)}/{_ms(latency.mean)}/{_ms(latency.max)} ms\n"
+        )
+    return "".join(lines)
 
 
 def statistics(subject: Subject, names: dict[str, str], *, with_histogram: bool, width: int) -> str:
@@ -225,8 +227,8 @@ def _span(nanoseconds: int) -> str:
     return duration(nanoseconds) if nanoseconds < 10**9 else f"{nanoseconds / 1e9:.1f} s"
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.6g}%"
+def _percent(share: float | None) -> str:
+    return "unknown" if share is None else f"{100 * share:.6g}%"
 
 
 def _data(subject: Subject, sizes: tuple[int, ...]) -> str:

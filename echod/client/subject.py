@@ -81,6 +81,9 @@ class Subject(Protocol):
     def turn(self, now: int) -> int | None:
         """Do what is due; return when to come again, or None when all is done."""
 
+    def finish(self) -> None:
+        """Count what will not come any more."""
+
 
 Watcher = Callable[[Subject, Event], None]
 """Is told of every event, after it was counted."""

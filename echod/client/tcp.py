@@ -14,6 +14,7 @@ from typing import Final
 from echod.client.outlet import SO_TIMESTAMPNS, read_stamp
 from echod.client.subject import Connected, News
 from echod.client.target import Target
+from echod.core.errors import UsageError
 from echod.core.flight import Arrival, Obstacle
 from echod.core.icmp import Complaint, local_error
 
@@ -86,7 +87,10 @@ class TcpLine:
         self._came.clear()
 
     def _connect(self) -> Complaint | None:
-        self._sock = self._make()
+        try:
+            self._sock = self._make()
+        except UsageError as error:  # what was there at the start of the run is gone: an address, descriptors
+            return Complaint(reason=str(error))
         self._begun = monotonic_ns()
         number = self._sock.connect_ex(self._target.address)
         if number and number not in _UNDER_WAY:

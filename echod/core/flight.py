@@ -160,10 +160,13 @@ class Flight:
             mtu=obstacle.mtu,
         )
 
-    def expire(self, clock: int, wall: int) -> list[Event]:
-        """Give up the probes that have been in flight too long; return an event for each, by number."""
-        lost = []
-        while self._queue and (self._queue[0].fate or clock - self._queue[0].clock >= self._timeout):
+    def expire(self, clock: int, wall: int, patience: int | None = None) -> list[Event]:
+        """Give up the probes that have been in flight too long; return an event for each, by number.
+
+        With `patience`, in ns, at the end of a run, that is too long already where it is less than the timeout.
+        """
+        lost, most = [], self._timeout if patience is None else min(self._timeout, patience)
+        while self._queue and (self._queue[0].fate or clock - self._queue[0].clock >= most):
             sent = self._queue.popleft()
             if self._settle(sent, Kind.LOST):
                 lost.append(

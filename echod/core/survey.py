@@ -57,10 +57,10 @@ class Survey:
         return self.sent - self.received - sum(self.ends.values())
 
     @property
-    def loss(self) -> float:
-        """Return the share of probes without a whole reply among those of which the end is known, as ping does."""
+    def loss(self) -> float | None:
+        """Return the share of probes without a whole reply among those of which the end is known; None without any."""
         settled = self.received + sum(self.ends.values())
-        return sum(self.ends.values()) / settled if settled else 0.0
+        return sum(self.ends.values()) / settled if settled else None
 
     @property
     def order(self) -> Order:

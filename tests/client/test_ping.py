@@ -210,9 +210,8 @@ def test_ctrl_c_ends_with_the_statistics(port: int) -> None:
         process.stdout.readline()
         process.stdout.readline()
         process.send_signal(signal.SIGQUIT)
-        for line in process.stdout:
-            if "packets, 0% loss, min/avg/max" in line:
-                break
+        assert process.stderr
+        assert "packets, 0% loss, min/avg/max" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
         out, err = ended(process)
     assert (process.returncode, err) == (0, "")

@@ -90,6 +90,14 @@ def test_a_probe_is_given_up_in_time_and_its_reply_is_late() -> None:
     assert bench.land(bench.payloads[1]).kind is Kind.DUPLICATE
 
 
+def test_at_the_end_less_patience_is_enough() -> None:
+    """But never more than the timeout."""
+    bench = Bench(56, 56)
+    assert bench.flight.expire(2 * SECOND, WALL, SECOND + 1) == []
+    assert [lost.sequence for lost in bench.flight.expire(2 * SECOND, WALL, SECOND)] == [1]
+    assert [lost.sequence for lost in bench.flight.expire(12 * SECOND, WALL, 99 * SECOND)] == [2]
+
+
 def test_settled_probes_do_not_expire() -> None:
     """What was answered is passed over."""
     bench = Bench(56, 56)

@@ -37,7 +37,7 @@ def test_every_probe_ends_in_one_number() -> None:
     assert [found.ends[kind] for kind in (Kind.LOST, Kind.CORRUPT, Kind.REFUSED, Kind.ELSEWHERE)] == [1, 1, 1, 1]
     assert found.counts[Kind.DUPLICATE] == found.counts[Kind.FOREIGN] == 1
     assert (found.first_damage[Kind.CORRUPT].offset, found.elsewhere) == (7, {"192.0.2.2:7"})
-    assert Survey().loss == 0.0
+    assert Survey().loss is None
 
 
 def test_what_comes_late_is_received_and_not_lost() -> None:

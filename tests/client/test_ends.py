@@ -1,0 +1,76 @@
+"""`echod ping` at the end of a run, however it comes: what was measured is said, and said truly."""
+
+import json
+import resource
+import signal
+from pathlib import Path
+
+from client.pinging import ended, mischief, ping, start
+
+
+def test_a_disk_that_is_full_does_not_take_the_statistics(port: int) -> None:
+    """Rows that cannot be written end the run with what was measured, one sentence, and exit code 2."""
+    found = ping("-q", "--csv", "/dev/full", "-c", 3, "-i", "1ms", f"127.0.0.1:{port}")
+    assert found.code == 2
+    assert "3 packets transmitted, 3 received, 0% packet loss" in found.out
+    assert found.err == "echod: ping: the output cannot be written: No space left on device\n"
+
+
+def test_a_picture_that_cannot_be_written_does_not_take_the_statistics(port: int, tmp_path: Path) -> None:
+    """It is drawn after they are printed."""
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    with start("--plot", folder / "x.svg", "-i", "1ms", f"127.0.0.1:{port}") as process:
+        assert process.stdout
+        for _ in range(2):
+            process.stdout.readline()
+        (folder / "x.svg").unlink()
+        folder.rmdir()
+        process.send_signal(signal.SIGINT)
+        out, err = ended(process)
+    assert (process.returncode, "0% packet loss" in out) == (2, True)
+    assert err == f"echod: ping: --plot {folder / 'x.svg'}: No such file or directory\n"
+
+
+def test_a_connection_that_cannot_be_made_is_an_error_of_its_probe(port: int) -> None:
+    """Where there are no descriptors for more, the run goes on with those there are, and the reason is told."""
+    words = ("--json", "-q", "-c", 40, "-i", "1ms", "--sources", 40, f"tcp://127.0.0.1:{port}")
+    with start(*words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))) as process:
+        out, err = ended(process)
+    summary = json.loads(out)["targets"][0]
+    assert (process.returncode, err) == (0, "")
+    assert [error["reason"] for error in summary["errors"]] == [f"tcp://127.0.0.1:{port}: Too many open files"]
+    assert summary["sent"] == summary["received"] + summary["refused"] == 40
+
+
+def test_a_line_on_the_way_leaves_the_objects_whole(port: int) -> None:
+    """As ping, it says where it stands on stderr: what reads --json reads JSON alone."""
+    with start("--json", "-i", "20ms", f"127.0.0.1:{port}") as process:
+        assert process.stdout
+        assert process.stderr
+        first = process.stdout.readline()
+        process.send_signal(signal.SIGQUIT)
+        assert "packets, 0% loss, min/avg/max" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        out, err = ended(process)
+    events = [json.loads(line)["event"] for line in [first, *out.splitlines()]]
+    assert (events[0], events[-1], err) == ("reply", "summary", "")
+
+
+def test_where_nothing_is_known_there_is_no_loss_to_tell() -> None:
+    """Probes that may still be answered are none that were: not 0 % of them were lost."""
+    with mischief(["drop"]) as server:
+        target = f"127.0.0.1:{server.port}"
+        found = ping("-w", "0.3", "-i", "50ms", "-W", 10, target)
+        summary = ping("--json", "-w", "0.3", "-i", "50ms", "-W", 10, target).summary
+    assert "0 received, unknown packet loss" in found.out
+    assert (found.code, "loss" in summary, summary["in_flight"]) == (1, False, summary["sent"])
+
+
+def test_a_run_that_is_cut_short_counts_its_last_losses_too() -> None:
+    """Every other probe is dropped. At the end those that had no chance are few, and all others are counted."""
+    with mischief(["answer", "drop"]) as server:
+        found = ping("--json", "-w", 1, "-i", "10ms", "-W", 30, f"127.0.0.1:{server.port}")
+    summary, lost = found.summary, sum(each["event"] == "lost" for each in found.objects)
+    assert summary["lost"] == lost > 0
+    assert summary["sent"] == summary["received"] + summary["lost"] + summary["in_flight"]
