@@ -14,6 +14,8 @@ class Outcome(Enum):
     """Nothing came, no error either."""
     REFUSED = "refused"
     """The host itself said that nothing listens on that port."""
+    CLOSED = "closed"
+    """The host took the connection, and ended it before it had answered."""
     UNREACHABLE = "unreachable"
     """A router, or this host, said that there is no way, or that it is prohibited."""
     DAMAGED = "damaged"
@@ -24,12 +26,13 @@ _ANSWERS = {
     Outcome.ANSWERED: "UDP and TCP are both answered",
     Outcome.SILENT: "the host is up and answers {answered}: {other} is filtered, or nothing answers it there",
     Outcome.REFUSED: "the host is up and answers {answered}: nothing listens on that {other} port",
+    Outcome.CLOSED: "the host is up and answers {answered}: who listens on that {other} port closes the connection",
     Outcome.UNREACHABLE: "the host is up and answers {answered}: {other} is refused on the way",
     Outcome.DAMAGED: "the host is up and answers {answered}: what comes back over {other} is not what was sent",
 }
 """By the outcome of the other protocol."""
 
-_ALIVE = (Outcome.REFUSED, Outcome.DAMAGED)
+_ALIVE = (Outcome.REFUSED, Outcome.CLOSED, Outcome.DAMAGED)
 
 
 def outcome(*, received: int, damaged: int, reasons: frozenset[str]) -> Outcome:
@@ -38,8 +41,10 @@ def outcome(*, received: int, damaged: int, reasons: frozenset[str]) -> Outcome:
         return Outcome.ANSWERED
     if damaged:
         return Outcome.DAMAGED
-    if reasons & {"port unreachable", "connection refused", "connection reset"}:
+    if reasons & {"port unreachable", "connection refused"}:
         return Outcome.REFUSED
+    if reasons & {"connection reset", "connection closed"}:  # a connection that never stood is refused, or times out
+        return Outcome.CLOSED
     return Outcome.UNREACHABLE if reasons else Outcome.SILENT
 
 
