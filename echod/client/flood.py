@@ -36,6 +36,9 @@ _KEPT_WINDOWS: Final = 8
 _KEPT_TRAINS: Final = 256
 """Trains that are remembered: those of so many windows, and what stalls send in two and a half seconds."""
 
+_KEPT_BYTES: Final = 256 << 20
+"""Less where these are many: but two windows are remembered in any case."""
+
 _BURST: Final = 16
 """Trains that go at one go, so that what came is looked at in between."""
 
@@ -56,6 +59,9 @@ class Flood:
         size = options.sizes[0]
         if len(options.sizes) > 1 or size < SEQUENCE_BYTES:
             raise UsageError(f"ping: -f sends probes of one size, {SEQUENCE_BYTES} bytes or more")
+        if 2 * size * options.window > _KEPT_BYTES:
+            most = _KEPT_BYTES // (2 * size)
+            raise UsageError(f"ping: -f remembers what is in flight: with -s {size} write --window {most} or less")
         self.target = target
         self.survey = Survey()
         self.surveys: Sequence[Survey] = [self.survey]
@@ -66,6 +72,7 @@ class Flood:
         self._watchers = watchers
         self._train = max(1, min(MAX_JOINED, MAX_PAYLOAD // size, options.window))
         kept = -(-options.window * _KEPT_WINDOWS // self._train) + _KEPT_TRAINS
+        kept = min(kept, _KEPT_BYTES // (size * self._train))
         shape = Shape(size=size, train=self._train, window=options.window, timeout=options.timeout, kept=kept)
         self._torrent = Torrent(Payloads(randbits(32), options.pattern), self.survey, shape)
         self._size = size
@@ -92,23 +99,24 @@ class Flood:
         torrent, options = self._torrent, self._options
         if options.deadline is not None and now - self._started >= options.deadline:
             return None
-        left = None if options.count is None else options.count - self.survey.sent
-        if left == 0:
-            settled = not torrent.in_flight or now - self._progress >= options.timeout
-            return None if settled else self._progress + options.timeout
+        left = options.count - self.survey.sent
+        if not left:
+            # Nothing is in flight once the last to go has been for the timeout, and nothing has come for so long.
+            over = max(self._progress, self._ended) + options.timeout
+            return over if torrent.in_flight and now < over else None
         stalled = now - self._progress >= STALL and not torrent.room
         if stalled:
             self._progress = now
             torrent.stall()
         for burst in range(_BURST):
-            count = self._train if left is None else min(self._train, left)
+            count = min(self._train, left)
             may = torrent.room or (stalled and not burst)
             if not may or (due := self._due()) > now or not self._send(count):
                 break
-            left = None if left is None else left - count
-            if left == 0:
+            left -= count
+            if not left:
                 break
-        self._ended = now
+        self._ended = monotonic_ns()
         due = self._due()
         return max(due, now) if torrent.room and due > now else now + (0 if torrent.room else STALL)
 

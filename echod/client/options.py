@@ -14,7 +14,8 @@ from typing import Any, Final, NoReturn, TypeVar
 from echod.client.target import Wish, parse
 from echod.core.errors import UsageError
 from echod.core.listener import Protocol
-from echod.core.quantities import MAX_NUMBER, parse_duration, parse_number, parse_pattern, parse_sizes, parse_tos
+from echod.core.probe import MAX_PROBES
+from echod.core.quantities import parse_duration, parse_number, parse_pattern, parse_sizes, parse_tos
 
 DEFAULT_SIZE: Final = 56
 """Bytes, as ping's."""
@@ -68,7 +69,7 @@ class Options:
 
     wishes: tuple[Wish, ...]
     family: socket.AddressFamily | None
-    count: int | None
+    count: int
     interval: int
     deadline: int | None
     timeout: int
@@ -119,7 +120,7 @@ def _add_probes(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how many, how fast, how long")
     add = group.add_argument
     duration = _value(parse_duration)
-    add("-c", dest="count", type=_number(1, MAX_NUMBER), metavar="N", help="stop after N probes to each TARGET")
+    add("-c", dest="count", type=_number(1, MAX_PROBES), metavar="N", help="stop after N probes to each TARGET")
     add("-i", dest="interval", type=duration, metavar="TIME", help="between probes (1 s); 0: when the last is answered")
     add("--rate", type=_number(1, 10**7), metavar="N", help="probes a second to each TARGET, instead of -i")
     add("--window", type=_number(1, MAX_WINDOW), metavar="N", help="at most N in flight (-i 0: 1; -f: 1024)")
@@ -213,6 +214,7 @@ def parse_options(argv: Sequence[str]) -> Options:
     options = Options(
         wishes=tuple(parse(text) for text in found.targets),
         interval=interval,
+        count=MAX_PROBES if found.count is None else found.count,
         timeout=DEFAULT_TIMEOUT if found.timeout is None else found.timeout,
         window=found.window or (FLOOD_WINDOW if found.flood else 1 if interval == 0 else MAX_WINDOW),
         sizes=found.sizes or (DEFAULT_SIZE,),
@@ -226,7 +228,7 @@ def parse_options(argv: Sequence[str]) -> Options:
 
 def _same(found: argparse.Namespace) -> dict[str, Any]:
     """Return the options that are what they were read as."""
-    names = "family count deadline source sources tos ttl flood quiet stamps numeric json csv histogram plot mtu"
+    names = "family deadline source sources tos ttl flood quiet stamps numeric json csv histogram plot mtu"
     return {name: getattr(found, name) for name in names.split()}
 
 

@@ -81,6 +81,8 @@ class Flight:
         self._queue: deque[_Sent] = deque()
         self.in_flight = 0
         self.next_sequence = 1
+        self._oldest = 1
+        """The first that is remembered. A dict of which the first was taken away finds its new first slowly."""
 
     def payload(self, wall: int, size: int) -> bytes:
         """Return the next probe's payload: `wall` in ns since 1970, size in bytes."""
@@ -98,10 +100,9 @@ class Flight:
         self._queue.append(sent)
         self.in_flight += 1
         self.next_sequence += 1
-        if len(self._sent) > HISTORY:
-            oldest = next(iter(self._sent))
-            if self._sent[oldest].fate:
-                del self._sent[oldest]
+        while sequence - self._oldest >= HISTORY and self._sent[self._oldest].fate:
+            del self._sent[self._oldest]
+            self._oldest += 1
         return sequence
 
     def depart(self, wall: int, clock: int, source: int = 0) -> None:

@@ -25,6 +25,8 @@ MAX_SIZE: Final = 65_535
 """Bytes of payload that the header can name; no datagram has more."""
 
 SEQUENCE_BYTES: Final = 4
+MAX_PROBES: Final = 2**32 - 1
+"""Of one run: more have no number."""
 MAGIC: Final = 0xEC40
 
 _HEADER: Final = Struct(">IIIHHQ")

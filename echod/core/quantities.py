@@ -12,7 +12,6 @@ from echod.core.probe import MAX_SIZE
 NANOSECONDS: Final = {"": 10**9, "s": 10**9, "ms": 10**6, "us": 10**3, "m": 60 * 10**9, "h": 3600 * 10**9}
 MAX_SECONDS: Final = 10**7
 MAX_PATTERN: Final = 16
-MAX_NUMBER: Final = 10**9
 
 SERVICE_CLASSES: Final = {
     "EF": 46,

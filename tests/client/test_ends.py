@@ -1,11 +1,15 @@
 """`echod ping` at the end of a run, however it comes: what was measured is said, and said truly."""
 
 import json
+import re
 import resource
 import signal
 from pathlib import Path
 
 from client.pinging import ended, mischief, ping, start
+
+from echod.client.options import parse_options
+from echod.core.probe import MAX_PROBES, Payloads
 
 
 def test_a_disk_that_is_full_does_not_take_the_statistics(port: int) -> None:
@@ -41,6 +45,33 @@ def test_a_connection_that_cannot_be_made_is_an_error_of_its_probe(port: int) ->
     assert (process.returncode, err) == (0, "")
     assert [error["reason"] for error in summary["errors"]] == [f"tcp://127.0.0.1:{port}: Too many open files"]
     assert summary["sent"] == summary["received"] + summary["refused"] == 40
+
+
+def test_a_run_ends_with_the_last_number() -> None:
+    """A flood for hours has sent as many; each of them has a number of its own."""
+    assert parse_options(["-f", "h"]).count == MAX_PROBES
+    last = Payloads(1).encode(MAX_PROBES, 0, 56)
+    header = Payloads(1).read(last)
+    assert header is not None
+    assert header.sequence == MAX_PROBES
+
+
+def test_a_flood_waits_for_its_last_train_as_long_as_for_the_others() -> None:
+    """At the end of a run that was not cut short nothing is in flight."""
+    with mischief(["drop"]) as server:
+        found = ping("-q", "-f", "-c", 1000, "-W", "0.3", f"127.0.0.1:{server.port}")
+    assert re.search(r"1000 packets transmitted, 0 received, 100% packet loss, time \d+ms\n", found.out)
+    assert "lost: 1000 probes\n" in found.out
+
+
+def test_a_flood_of_long_datagrams_is_remembered_within_bounds(port: int) -> None:
+    """256 MiB, where eight windows of them would be twice as much."""
+    words = ("-q", "-f", "-c", 9000, "-s", 65507, f"127.0.0.1:{port}")
+    most = 640 << 20
+    with start(*words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (most, most))) as process:
+        out, err = ended(process)
+    assert (process.returncode, err) == (0, "")
+    assert "9000 packets transmitted" in out
 
 
 def test_a_line_on_the_way_leaves_the_objects_whole(port: int) -> None:

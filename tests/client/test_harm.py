@@ -80,7 +80,7 @@ def test_late_replies_are_received_and_named() -> None:
 def test_each_kind_of_harm_has_its_line(deed: str, line: str) -> None:
     """With the place where it is known."""
     with mischief([deed]) as server:
-        found = ping("-c", 1, "-W", "300ms", f"127.0.0.1:{server.port}")
+        found = ping("-c", 2, "-i", "50ms", "-W", "300ms", f"127.0.0.1:{server.port}")  # the first one's copy too
     assert line.format(port=server.port) in found.out
 
 

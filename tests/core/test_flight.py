@@ -220,6 +220,16 @@ def test_what_is_forgotten_is_stale_if_it_says_so_itself(monkeypatch: pytest.Mon
     assert later.land(Payloads(0xCAFE).encode(9, WALL, 56)).kind is Kind.FOREIGN
 
 
+def test_what_waited_for_an_older_probe_is_forgotten_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is long in flight does not let the memory grow for good."""
+    monkeypatch.setattr(module, "HISTORY", 2)
+    bench = Bench(56, 56, 56, 56)
+    for number in (2, 3, 4, 1):
+        bench.land(bench.payloads[number])
+    bench.flight.launch(WALL, WALL, 5 * SECOND, 56)
+    assert [bench.land(bench.payloads[number]).kind for number in (3, 4)] == [Kind.STALE, Kind.DUPLICATE]
+
+
 def test_what_is_in_flight_is_never_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many there are."""
     monkeypatch.setattr(module, "HISTORY", 2)
