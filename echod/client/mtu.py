@@ -83,6 +83,7 @@ class MtuProbe:
             fails=search.fails,
             highest=highest,
             router=self._complained.router,
+            reason=self._complained.reason if self._complained.router else "",
             told=self._complained.told,
             local=self._complained.local,
             fragments=self._fragments,

@@ -67,6 +67,7 @@ def mtu_record(target: Target, finding: Finding) -> dict[str, Any]:
         "target": str(target),
         **asdict(finding),
         "router": finding.router or None,
+        "reason": finding.reason or None,
         "told": finding.told or None,
         "back": None if finding.back.answered is None else asdict(finding.back),
         "says": explain(finding),

@@ -74,8 +74,11 @@ class Finding:
     highest: int
     """The greatest size that this host could send."""
     router: str = ""
-    """Who said that a probe was too long, if anybody did; the empty text is nobody."""
+    """Who said why a probe did not go on, if anybody did; the empty text is nobody."""
+    reason: str = ""
+    """What the router said, by its name in `icmp`."""
     told: int = 0
+    """The MTU that the router or this host named; zero is none."""
     local: bool = False
     """Whether it was this host that knew."""
     fragments: int = 0
@@ -108,7 +111,8 @@ def explain(finding: Finding) -> list[str]:
 
 def _way_out(finding: Finding) -> str:
     if finding.router:
-        return f"{finding.router} says that probes need fragmentation, MTU {finding.told}"
+        mtu = f", MTU {finding.told}" if finding.told else ""
+        return f"{finding.router} says of probes above {finding.passes}: {finding.reason}{mtu}"
     if finding.local:
         return f"this host knows of MTU {finding.told}"
     if finding.back.answered:

@@ -70,10 +70,18 @@ WHOLE = Way(size=1500, answered=True)
             ],
         ),
         (
-            finding(router="10.0.0.1", told=1280, back=WHOLE),
+            finding(router="10.0.0.1", reason="needs fragmentation", told=1280, back=WHOLE),
             [
                 "path MTU 1280: replies stop at 1281",
-                "way out: 10.0.0.1 says that probes need fragmentation, MTU 1280",
+                "way out: 10.0.0.1 says of probes above 1280: needs fragmentation, MTU 1280",
+                "way back: replies of 1500 come whole",
+            ],
+        ),
+        (
+            finding(router="10.0.0.1", reason="administratively prohibited", back=WHOLE),
+            [
+                "path MTU 1280: replies stop at 1281",
+                "way out: 10.0.0.1 says of probes above 1280: administratively prohibited",
                 "way back: replies of 1500 come whole",
             ],
         ),
