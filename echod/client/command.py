@@ -54,7 +54,7 @@ def ping(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
             out.flush()
             return REPLIED
         options = parse_options(argv)
-        targets = [resolve(wish, options.family) for wish in options.wishes]
+        targets = [resolve(wish, options.family, options.source) for wish in options.wishes]
         _refuse_targets(options, targets)
         if options.mtu:
             return _find_mtu(options, targets, out)

@@ -39,6 +39,7 @@ BUFFERS: Final = Buffers(receive=4 * 1024**2, send=4 * 1024**2)
 
 _REASONS: Final = {
     errno.EADDRNOTAVAIL: "is no address of this host",
+    errno.EINVAL: "is link-local, and which link is not said: write it with %INTERFACE behind",
     errno.ENODEV: "is no interface of this host",
     errno.EPERM: "may not be chosen by this user",
 }
@@ -177,8 +178,8 @@ def _choose_source(sock: socket.socket, target: Target, source: str) -> None:
             host, _, zone = source.partition("%")
             if (":" in host) is not (target.family == socket.AF_INET6):
                 raise UsageError(f"-I {source}: is of another IP version than {target.ip}")
-            scope = (socket.if_nametoindex(zone),) if zone else ()
-            sock.bind((host, 0, 0, *scope) if scope else (host, 0))
+            link = socket.if_nametoindex(zone) if zone else sum(target.address[3:])  # that of the target, or none
+            sock.bind((host, 0, 0, link) if ":" in host else (host, 0))
         else:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, source.encode())
     except OSError as error:
@@ -190,7 +191,7 @@ def _choose_source(sock: socket.socket, target: Target, source: str) -> None:
 
 def _is_address(text: str) -> bool:
     try:
-        ip_address(text.partition("%")[0])
+        ip_address(text)
     except ValueError:
         return False
     return True

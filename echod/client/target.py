@@ -114,10 +114,11 @@ def parse(text: str) -> Wish:
     return Wish(protocol=Protocol(scheme), host=host, port=int(port))
 
 
-def resolve(wish: Wish, family: socket.AddressFamily | None) -> Target:
+def resolve(wish: Wish, family: socket.AddressFamily | None, source: str = "") -> Target:
     """Look up the address of a wish; the first that the resolver names. None is any family.
 
-    Raises UsageError.
+    A link-local address without a zone is on the link of the source, where that is an interface or has a zone. Raises
+    UsageError.
     """
     try:
         found = socket.getaddrinfo(wish.host, wish.port, family or socket.AF_UNSPEC, _SOCKET_KINDS[wish.protocol])
@@ -132,6 +133,9 @@ def resolve(wish: Wish, family: socket.AddressFamily | None) -> Target:
     if number == socket.AF_INET:
         return Target(wish=wish, family=socket.AF_INET, address=(str(address[0]), int(address[1])))
     numeric, port, flow, scope = str(address[0]), *(int(each) for each in address[1:4])
+    if not scope and ip_address(numeric).is_link_local:
+        with suppress(OSError):
+            scope = socket.if_nametoindex(source.rpartition("%")[2])
     return Target(wish=wish, family=socket.AF_INET6, address=(numeric, port, flow, scope))
 
 
@@ -141,6 +145,8 @@ def _reason(error: socket.gaierror, wish: Wish, family: socket.AddressFamily | N
         with suppress(UsageError):
             resolve(wish, None)
             return f"has no {'IPv4' if family == socket.AF_INET else 'IPv6'} address"
+    if "%" in wish.host and _is_address(wish.host):
+        return f"this host has no interface {wish.host.partition('%')[2]}"
     return _REASONS.get(error.errno or 0, str(error.strerror).lower())
 
 

@@ -159,7 +159,20 @@ def test_a_link_local_address_has_its_link_with_it(path: Path) -> None:
         zoned = path.ping("-c", 1, f"[{router}%eth0]:{server.port}")
         assert zoned.out.startswith(f"PING udp://[{router}%eth0]:{server.port} ({router}%eth0) ")
         assert f"\n56 bytes from [{router}%eth0]:{server.port}: seq=1 " in zoned.out
-        assert path.ping("-c", 1, "-I", "eth0", f"[{router}]:{server.port}").code == 0
+        own = json.loads(ip("-n", path.client, "-json", "address", "show", "dev", "eth0", "scope", "link"))
+        ours = next(each["local"] for each in own[0]["addr_info"] if each.get("local"))
+        for words in (("-I", "eth0"), ("-I", f"{ours}%eth0"), ("-f", "-I", "eth0")):
+            assert path.ping("-c", 1, *words, f"[{router}]:{server.port}").code == 0
+        assert path.ping("-c", 1, "-I", ours, f"[{router}%eth0]:{server.port}").code == 0
+
+
+@FAMILIES
+def test_a_router_that_forbids_long_probes_is_not_said_to_want_them_cut(path: Path, family: int) -> None:
+    """What it says is told, in its own words."""
+    path.filter("forward: meta length > 1000 reject with icmpx type admin-prohibited")
+    found = path.ping("--mtu", "--json", "-W", "300ms", SERVER[family]).objects[-1]
+    sentence = f"way out: {ROUTER[family]} says of probes above {found['passes']}: administratively prohibited"
+    assert (found["passes"] in (960, 1000), found["says"][1], "told" in found) == (True, sentence, False)
 
 
 @FAMILIES
