@@ -14,8 +14,13 @@ def main() -> None:
     # `echod ping` may have what it wants of them: the bolts are off again once the imports are through.
     bolted = ("rich", "twisted", "ssl", "_hashlib")
     sys.modules.update(dict.fromkeys(bolted))  # type: ignore[arg-type]
+    # Ctrl-C before there is anybody to take it ends the process, as it ends others: without a traceback.
+    interrupt = signal.getsignal(signal.SIGINT)
+    if interrupt is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     from echod import cli  # noqa: PLC0415 - after the lines above, and for no other reason
 
+    signal.signal(signal.SIGINT, interrupt)
     for name in bolted:
         del sys.modules[name]
     cli.main()

@@ -19,7 +19,7 @@ from typing import Final, TextIO
 from echod.client.course import Course
 from echod.client.flood import Flood
 from echod.client.live import Live
-from echod.client.loop import Loop
+from echod.client.loop import Loop, interrupt_at_signals
 from echod.client.mtu import MtuProbe
 from echod.client.names import Names
 from echod.client.options import STAMPED_INTERVAL, Options, help_text, parse_options
@@ -250,6 +250,7 @@ def _find_mtu(options: Options, targets: Sequence[Target], out: TextIO) -> int:
             out.flush()
 
     found = False
+    interrupt_at_signals()
     for target in targets:
         if not options.json:
             out.write(f"MTU {target} ({target.ip})\n")

@@ -25,6 +25,15 @@ OnReady = Callable[[], None]
 Turn = Callable[[int], int | None]
 
 
+def interrupt_at_signals() -> None:
+    r"""Let each signal that ends a run raise KeyboardInterrupt, for what has no loop; Ctrl-\ does nothing to it."""
+    for number in _ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+
+
 class Loop:
     """The loop."""
 

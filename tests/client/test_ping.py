@@ -218,11 +218,13 @@ def test_ctrl_c_ends_with_the_statistics(port: int) -> None:
     assert "ping statistics ---" in out
 
 
-def test_ctrl_c_ends_the_search_for_the_mtu_with_what_is_known() -> None:
-    """Here nothing, for nobody has answered; exit code 1."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_ends_the_search_for_the_mtu_with_what_is_known(number: signal.Signals) -> None:
+    """Here nothing, for nobody has answered; exit code 1. SIGTERM and SIGHUP do too, and Ctrl-backslash does not."""
     with mute() as sock, start("--mtu", "-W", "30", f"127.0.0.1:{sock.getsockname()[1]}") as process:
         sock.recv(100)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGQUIT)
+        process.send_signal(number)
         out, err = ended(process)
     assert (process.returncode, err) == (1, "")
     assert out.endswith("\ninterrupted: path MTU unknown, for nothing was answered yet\n")
