@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
+from ipaddress import ip_address
 from time import monotonic_ns
 from typing import Final, TextIO
 
@@ -192,6 +193,8 @@ class Run:
 def _refuse_targets(options: Options, targets: Sequence[Target]) -> None:
     """Refuse an address that nobody answers at, and a probe that no datagram can carry."""
     for target in targets:
+        if ip_address(target.address[0]).is_unspecified:
+            raise UsageError(f"{target.ip}: is no host's address: write that of a host, such as that of this one")
         if is_broadcast(target):
             raise UsageError(f"{target.ip}: is a broadcast address, and echod answers none: write that of a host")
         if max(options.sizes) > target.most:

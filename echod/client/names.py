@@ -12,6 +12,9 @@ from typing import Final
 PATIENCE: Final = 1.0
 """Seconds, counted from the end of the run."""
 
+MOST: Final = 32
+"""Addresses that are looked up, each by a process: what comes from forged ones starts no more."""
+
 
 class Names:
     """Names by address."""
@@ -23,7 +26,7 @@ class Names:
 
     def ask(self, address: str) -> None:
         """Begin to look a name up."""
-        if self._numeric or not address or address in self._asked:
+        if self._numeric or not address or address in self._asked or len(self._asked) >= MOST:
             return
         try:
             self._asked[address] = subprocess.Popen(  # noqa: S603 - an address that the kernel wrote

@@ -46,7 +46,7 @@ def record(subject: Subject, event: Event) -> dict[str, Any]:
         "sequence": event.sequence,
         "time_ns": event.time,
         "sent_ns": event.sent or None,
-        "rtt_ms": None if event.rtt is None or event.kind is Kind.REFUSED else _ms(event.rtt),
+        "rtt_ms": None if event.rtt is None or event.kind in (Kind.LOST, Kind.REFUSED) else _ms(event.rtt),
         "size": event.size,
         "expected_size": event.expected if damaged else None,
         "source_port": subject.ports[event.source] or None,

@@ -48,7 +48,7 @@ def line(subject: Subject, event: Event) -> str:
     port = f" sport={subject.ports[event.source]}" if len(subject.ports) > 1 else ""
     ttl = "" if event.ttl is None else f" ttl={event.ttl}"
     if event.kind is Kind.LOST:
-        return f"no reply from {subject.target.endpoint}:{number}{port} within {_span(event.time - event.sent)}"
+        return f"no reply from {subject.target.endpoint}:{number}{port} within {_span(event.rtt or 0)}"
     if event.kind is Kind.REFUSED:
         mtu = f" (mtu={event.mtu})" if event.mtu else ""
         return f"From {event.address or 'this host'}:{number}{port} {event.reason}{mtu}"

@@ -41,7 +41,8 @@ class Event:
     """One event.
 
     Times are ns since 1970: `time` when it happened, `sent` when its probe was sent, `until` when the next one was, 0
-    where none was yet. `rtt` is in ns. What is not known is None or empty.
+    where none was yet. `rtt` is in ns; of a lost probe it is how long it was waited for. What is not known is None or
+    empty.
     """
 
     kind: Kind

@@ -181,6 +181,7 @@ class Flight:
                         expected=sent.size,
                         sent=sent.wall,
                         until=self._next_sent(sent),
+                        rtt=clock - sent.clock,
                     )
                 )
         return lost

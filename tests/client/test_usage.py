@@ -26,6 +26,8 @@ from echod.core.events import Kind
             ["-c", "1", "127.255.255.255"],
             "127.255.255.255: is a broadcast address, and echod answers none: write that of a host",
         ),
+        (["0"], "0.0.0.0: is no host's address: write that of a host"),
+        (["::"], "::: is no host's address: write that of a host"),
         (["-c", "abc", "h"], '"abc" is no number: write a whole number from 1 to 4294967295'),
         (["h:0"], '"h:0": the port 0 is out of bounds, write 1 to 65535'),
         (["[::1"], '"[::1" is no target, write [udp://|tcp://]HOST[:PORT]'),

@@ -90,6 +90,12 @@ def test_a_probe_is_given_up_in_time_and_its_reply_is_late() -> None:
     assert bench.land(bench.payloads[1]).kind is Kind.DUPLICATE
 
 
+def test_a_clock_that_is_set_does_not_falsify_how_long_a_probe_was_waited_for() -> None:
+    """The monotonic clock says it."""
+    (lost,) = Bench(56).flight.expire(11 * SECOND, WALL - 3600 * SECOND)
+    assert lost.rtt == 10 * SECOND
+
+
 def test_at_the_end_less_patience_is_enough() -> None:
     """But never more than the timeout."""
     bench = Bench(56, 56)
