@@ -32,6 +32,7 @@ _ICMP: Final = {
     (3, 5): "source route failed",
     (3, 6): "network unknown",
     (3, 7): "host unknown",
+    (3, 8): "source host isolated",
     (3, 9): "network administratively prohibited",
     (3, 10): "host administratively prohibited",
     (3, 11): "network unreachable for this TOS",
@@ -41,6 +42,9 @@ _ICMP: Final = {
     (3, 15): "precedence cutoff",
     (11, 0): "time to live exceeded",
     (11, 1): "fragment reassembly time exceeded",
+    (12, 0): "parameter problem",
+    (12, 1): "option missing",
+    (12, 2): "bad length",
 }
 """By type and code (RFC 792, 1122, 1812)."""
 
@@ -55,6 +59,9 @@ _ICMP6: Final = {
     (2, 0): FRAGMENTATION_NEEDED,
     (3, 0): "hop limit exceeded",
     (3, 1): "fragment reassembly time exceeded",
+    (4, 0): "erroneous header field",
+    (4, 1): "unrecognized next header",
+    (4, 2): "unrecognized option",
 }
 """By type and code (RFC 4443)."""
 
