@@ -291,9 +291,12 @@ def _status_directory(path: Path | None) -> Path:
 
 def _ping(words: Sequence[str]) -> int:
     """Measure. The client is imported here, so that the daemon never has it."""
-    from echod.client.command import ping  # noqa: PLC0415 - see above
+    try:
+        from echod.client.command import ping  # noqa: PLC0415 - see above
 
-    return ping(words, sys.stdout, sys.stderr)
+        return ping(words, sys.stdout, sys.stderr)
+    except KeyboardInterrupt:
+        return ExitCode.NO_ANSWER
 
 
 def _run(arguments: argparse.Namespace) -> int:

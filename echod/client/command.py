@@ -47,7 +47,10 @@ _UNWRITABLE: Final = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.E
 
 
 def ping(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
-    """Run `echod ping` with these arguments; return its exit code. Raises UsageError."""
+    """Run `echod ping` with these arguments; return its exit code.
+
+    Raises UsageError, and KeyboardInterrupt before there is anything to say.
+    """
     run: Run | None = None
     try:
         if {"-h", "--help"} & set(argv):
@@ -61,8 +64,6 @@ def ping(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
             return _find_mtu(options, targets, out)
         run = Run(options, targets, out, err)
         run.measure()
-    except KeyboardInterrupt:  # before there is anything to say
-        return NO_REPLY
     except OSError as error:
         if error.errno not in _UNWRITABLE:
             raise

@@ -7,20 +7,31 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pytest
 from client.pinging import ended, mischief, ping, start
 from running import ECHOD, REPOSITORY, environment
 
 from echod.client.options import parse_options
 from echod.core.probe import MAX_PROBES, Payloads
 
+INTERRUPT = """
+import os, signal, sys
+class Interrupt:
+    def find_spec(name, *_):
+        if name == "{module}":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt)
+"""
 
-def test_ctrl_c_before_it_has_begun_leaves_no_traceback(tmp_path: Path) -> None:
-    """While modules are loaded it ends the process, as it would a program in C."""
-    (tmp_path / "setproctitle.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+
+@pytest.mark.parametrize(("module", "code"), [("echod.supervisor", -signal.SIGINT), ("echod.client.command", 1)])
+def test_ctrl_c_before_it_has_begun_leaves_no_traceback(tmp_path: Path, module: str, code: int) -> None:
+    """While modules are loaded it ends the process, as it would a program in C; and no exit code says success."""
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPT.format(module=module))
     command = ["env", "--default-signal=INT", *ECHOD, "ping", "h"]
     variables = environment(PYTHONPATH=str(tmp_path))
     found = subprocess.run(command, env=variables, cwd=REPOSITORY, capture_output=True, check=False, timeout=30)
-    assert (found.returncode, found.stdout, found.stderr) == (-signal.SIGINT, b"", b"")
+    assert (found.returncode, found.stdout, found.stderr) == (code, b"", b"")
 
 
 def test_a_disk_that_is_full_does_not_take_the_statistics(port: int) -> None:
