@@ -14,7 +14,7 @@ import structlog
 
 from echod import __version__, status
 from echod.configfile import DEFAULT_PATH, Reading, shown
-from echod.core.errors import ConfigError, EchodError, ExitCode
+from echod.core.errors import ConfigError, EchodError, ExitCode, Mistake
 from echod.core.listener import Listener, Protocol
 from echod.core.plan import Plan
 from echod.core.rate import Rate
@@ -128,7 +128,7 @@ class Announcer:
     def rejected(self, error: EchodError) -> None:
         """Say why the old config goes on, a mistake an entry. READY=1 all the same: the reload is over."""
         mistakes = error.mistakes if isinstance(error, ConfigError) else ()
-        lines = [f"{self._path}:{each.line}:{each.column}: error: {each}" for each in mistakes[:MAX_LOGGED_MISTAKES]]
+        lines = [self._placed(each) for each in mistakes[:MAX_LOGGED_MISTAKES]]
         for line, mistake in zip(lines, mistakes, strict=False):
             _log.error("reload_rejected", message=f"reload rejected: {line}", file_line=mistake.line, key=mistake.path)
         if len(mistakes) > MAX_LOGGED_MISTAKES:
@@ -144,6 +144,15 @@ class Announcer:
         """Say that the drain begins, and how long it may take."""
         self._notifier.stopping("draining", seconds)
         self._files.remove()
+
+    def stopped(self) -> None:
+        """Say that it is over; what was said last stands in `systemctl status` until the next start."""
+        self._notifier.status("stopped")
+
+    def failed(self, error: EchodError) -> None:
+        """Say why there is no service: between two attempts to start, `systemctl status` has no line of the journal."""
+        reason = self._placed(error.mistakes[0]) if isinstance(error, ConfigError) else str(error)
+        self._notifier.status(_plain(f"does not start: {reason}"))
 
     def catch_up(self) -> None:
         """Say to the service manager what it could not be told yet. To be called once a second."""
@@ -179,7 +188,10 @@ class Announcer:
     def _tell(self, line: str) -> None:
         """Say READY=1, and let this line stand until the next refresh but one."""
         self._said = line
-        self._notifier.ready(line.encode("ascii", "replace").decode())
+        self._notifier.ready(_plain(line))
+
+    def _placed(self, mistake: Mistake) -> str:
+        return f"{self._path}:{mistake.line}:{mistake.column}: error: {mistake}"
 
     def _finish(self, code: int, text: str) -> None:
         """Let `echod reload` know how the reload ended."""
@@ -207,6 +219,10 @@ class Announcer:
         packed = snapshot.pack()
         self._files.write(packed)
         self.tell(packed)
+
+
+def _plain(line: str) -> str:
+    return line.encode("ascii", "replace").decode()
 
 
 def _count(listeners: Sequence[Listener], workers: int) -> str:

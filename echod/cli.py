@@ -318,16 +318,21 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _serve(path: Path | None, on_serving: Callable[[], None]) -> int:
     setproctitle("echod: supervisor")
-    notifier = systemd.Notifier(os.environ)
+    announcer = Announcer(path=path, notifier=systemd.Notifier(os.environ), environment=os.environ)
     supervisor = Supervisor(
         path=path,
         passed=systemd.passed_sockets(os.environ),
-        announcer=Announcer(path=path, notifier=notifier, environment=os.environ),
+        announcer=announcer,
         on_serving=on_serving,
     )
     # What was imported stays for good: the collector need not walk it, nor un-share its pages from the workers'.
     gc.freeze()
-    supervisor.run()
+    try:
+        supervisor.run()
+    except EchodError as error:
+        announcer.failed(error)
+        raise
+    announcer.stopped()
     return ExitCode.OK
 
 

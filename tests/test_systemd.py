@@ -88,13 +88,26 @@ def test_ready_comes_only_once_every_worker_serves(echod: EchodFactory, manager:
 
 
 def test_a_start_that_fails_never_says_ready(echod: EchodFactory, manager: Manager) -> None:
-    """Where a port is taken, the manager hears nothing but the exit code."""
+    """Where a port is taken, the manager hears why, and READY=1 it does not hear."""
     port = free_port()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as owner:
         owner.bind(("127.0.0.1", port))
         daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"]}, ready=False, variables=manager.variables)
         assert daemon.wait() == 69
     assert not manager.heard("READY=1")
+    assert len(manager.messages) == 1
+    why = f"udp://127.0.0.1:{port} is in use by another process; `ss -lnpu 'sport = :{port}'` shows which"
+    assert manager.messages[0] == {"STATUS": f"does not start: {why}"}
+
+
+def test_a_start_with_mistakes_tells_the_first(echod: EchodFactory, manager: Manager) -> None:
+    """With its place; a line of the service manager has no room for all of them."""
+    daemon = echod("workers: many\nlog: {levle: info}\n", ready=False, variables=manager.variables)
+    assert daemon.wait() == 78
+    manager.heard("")
+    assert len(manager.messages) == 1
+    assert manager.messages[0]["STATUS"].startswith("does not start: ")
+    assert "echod.yaml:1:10: error: workers: " in manager.messages[0]["STATUS"]
 
 
 def test_a_reload_is_announced_and_ends_with_ready_whatever_came_of_it(echod: EchodFactory, manager: Manager) -> None:
@@ -113,11 +126,12 @@ def test_a_reload_is_announced_and_ends_with_ready_whatever_came_of_it(echod: Ec
 
 
 def test_a_stop_is_announced(echod: EchodFactory, manager: Manager) -> None:
-    """STOPPING=1 comes when the drain begins."""
+    """STOPPING=1 comes when the drain begins; what stands in the end is that it is over."""
     daemon = echod({"listeners": [f"udp://127.0.0.1:{free_port()}"]}, variables=manager.variables)
     assert not manager.heard("STOPPING=1")
     assert daemon.stop() == 0
     assert "drain" in manager.wait_for("STOPPING=1")["STATUS"]
+    assert manager.messages[-1] == {"STATUS": "stopped"}
 
 
 def test_the_watchdog_is_fed_only_while_every_worker_lives(echod: EchodFactory, manager: Manager) -> None:
