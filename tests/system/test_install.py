@@ -121,6 +121,32 @@ def test_a_python_that_will_not_do_is_told_with_what_to_write(host: Host, releas
     assert serves_everything(host)
 
 
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_port_that_another_has_is_told_and_nothing_stays_failed(host: Host, release: Release, mode: Mode) -> None:
+    """The installer names the journal, `systemctl status` the reason; uninstalled, the host is well."""
+    release.bring(host)
+    # Over TCP too: systemd lets two of its units share a UDP port.
+    other = "[Socket]\nListenDatagram=0.0.0.0:7\nListenStream=0.0.0.0:7\nService=x.service\n"
+    host.write("/run/systemd/system/other.socket", other)
+    host.write("/run/systemd/system/x.service", "[Service]\nExecStart=/bin/sleep inf\n")
+    host.run(["systemctl", "start", "other.socket"])
+    said = host.run(install_command(mode), check=False)
+    assert said.returncode == 1
+    assert said.stderr.endswith(
+        "packaging/install: echod is installed, but does not start: journalctl -n 30 says why\n"
+    )
+    if mode is Mode.ACTIVATED:
+        assert "0.0.0.0:7): Address already in use" in host.run(["journalctl", "-n", "30"]).stdout
+    else:
+        why = "does not start: udp://0.0.0.0:7 is in use by another process"
+        until(lambda: why in show(host, "StatusText"), 5, "the reason, between two attempts")
+    host.run([UNINSTALL])
+    assert host.run(["systemctl", "is-system-running"]).stdout == "running\n"
+    host.run(["systemctl", "stop", "other.socket"])
+    host.run(install_command(mode))
+    assert serves_everything(host)
+
+
 def test_drop_ins_of_the_operator_outlive_it_unless_they_are_purged(activated: Host, release: Release) -> None:
     """They are configuration, as the config file is."""
     release.bring(activated)
