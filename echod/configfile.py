@@ -20,7 +20,7 @@ DEFAULT_PATH: Final = Path("/etc/echod.yaml")
 
 _REASONS: Final = {
     errno.ENOENT: "there is no such file",
-    errno.EACCES: "it may not be read by this user",
+    errno.EACCES: "it may not be read by this user: chmod a+r it, and a+x the directories that lead to it",
     errno.EISDIR: "it is a directory",
 }
 

@@ -164,7 +164,8 @@ class Holdings:
         try:
             sock = open_socket(metrics.listener, found.granted, sibling=beside)
         except (AddressUnavailableError, BindNotPermittedError) as error:
-            raise type(error)(f"metrics.listen: {error}") from None
+            hint = "; where systemd holds the ports, enable echod-metrics.socket and restart echod"
+            raise type(error)(f"metrics.listen: {error}{hint if self._adopted else ''}") from None
         found.opened.append(sock)
         return sock
 

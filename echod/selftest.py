@@ -21,7 +21,7 @@ from echod.core.listener import Listener, Protocol, parse_listener
 from echod.core.selftest import SECRET_BYTES, Result, SelfTest, choose_port
 from echod.core.snapshot import Snapshot
 from echod.poll import READ, WRITE, Poll
-from echod.sockets import open_probe, target
+from echod.sockets import open_probe, reachable, target
 
 TEST_SECONDS: Final = 1.0
 """Within which every answer must be there."""
@@ -37,7 +37,7 @@ _LEAVE_NOTHING: Final = struct.pack("ii", 1, 0)
 _BYTE: Final = b"\x07"
 
 _PROBLEMS: Final = {
-    errno.EADDRNOTAVAIL: "this host does not have its address",
+    errno.EADDRNOTAVAIL: "this host does not have the address {address}",
     errno.ENODEV: "this host does not have its interface",
     errno.EADDRINUSE: "the port that self tests come from is in use by another process",
     errno.ECONNREFUSED: "nothing listens there",
@@ -70,7 +70,8 @@ class _Probe:
 
     def fail(self, error: OSError) -> None:
         """Say why there will be no answer."""
-        self.problem = _PROBLEMS.get(error.errno or 0) or f"cannot be asked: {error.strerror}"
+        problem = _PROBLEMS.get(error.errno or 0) or f"cannot be asked: {error.strerror}"
+        self.problem = problem.format(address=reachable(self.listener))
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,7 @@ _ABSENT: Final = {
 _REASONS: Final = {
     errno.EMFILE: "needs one more file descriptor than the process may have: raise LimitNOFILE=",
 }
+_SWITCHED_OFF: Final = "IPv6 is switched off on this host, so take it out of the config; or "
 _FORBIDDEN: Final = "RestrictAddressFamilies= of the service unit forbids it, so it belongs into the .socket unit"
 
 
@@ -109,7 +110,7 @@ def open_probe(listener: Listener, port: int) -> socket.socket:
         if tcp:
             # Several connections from one port, to several listeners. Over UDP somebody else could listen in so.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(_bind_address(replace(listener, port=port, address=_reachable(listener))))
+        sock.bind(_bind_address(replace(listener, port=port, address=reachable(listener))))
     except BaseException:
         sock.close()
         raise
@@ -118,10 +119,10 @@ def open_probe(listener: Listener, port: int) -> socket.socket:
 
 def target(listener: Listener) -> tuple[str, int] | tuple[str, int, int, int]:
     """Return where to ask a listener from this host, as sendto(2) takes it. Raises OSError without its interface."""
-    return _bind_address(replace(listener, address=_reachable(listener)))
+    return _bind_address(replace(listener, address=reachable(listener)))
 
 
-def _reachable(listener: Listener) -> IPv4Address | IPv6Address:
+def reachable(listener: Listener) -> IPv4Address | IPv6Address:
     """Return the address itself, or loopback for all addresses of the family."""
     if not listener.address.is_unspecified:
         return listener.address
@@ -256,7 +257,7 @@ def find_absence(listener: Listener) -> str:
 def _absence(listener: Listener, error: OSError) -> str:
     """Say why what went wrong means that this host does not have the listener's address; nothing where it does not."""
     if error.errno == errno.EAFNOSUPPORT:
-        off = "IPv6 is switched off on this host, or " if isinstance(listener.address, IPv6Address) else ""
+        off = _SWITCHED_OFF if isinstance(listener.address, IPv6Address) else ""
         return f"may not be opened: {off}{_FORBIDDEN}"
     return _ABSENT.get(error.errno or 0, "")
 

@@ -210,7 +210,7 @@ def test_an_unreadable_config_exits_66(folder: Path, command: str) -> None:
         missing: "there is no such file",
         folder: "it is a directory",
         fifo: "it is no regular file",
-        secret: "it may not be read by this user",
+        secret: "it may not be read by this user: chmod a+r it, and a+x the directories that lead to it",
     }
     for path, reason in reasons.items():
         assert said[path] == (66, "", f"echod: cannot read {path}: {reason}\n")

@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Callable, Iterator
+from itertools import chain
 
 import pytest
 from loopback import ANY, BUFFERS, free_port, listener, tcp_client, udp_client
@@ -19,8 +20,8 @@ def holdings() -> Iterator[Holdings]:
     """Hold nothing; close at the end what is held then."""
     holdings = Holdings()
     yield holdings
-    for door in holdings.doors:
-        door.close()
+    for sock in chain(holdings.doors, *holdings.sockets.values()):
+        sock.close()
 
 
 def endpoint(host: str = "127.0.0.1", port: int = 0) -> Endpoint:
@@ -97,6 +98,14 @@ def test_a_door_is_never_bound_beside_a_listener_that_stays(holdings: Holdings) 
             holdings.acquire((wanted,), workers=1, buffers=BUFFERS, metrics=endpoint(port=echo.port))
         holdings.commit(holdings.acquire((wide,), workers=1, buffers=BUFFERS))
     holdings.commit(holdings.acquire((), workers=1, buffers=BUFFERS))
+
+
+def test_where_systemd_holds_the_ports_it_is_said_how_to_have_a_door(holdings: Holdings) -> None:
+    """In echod.socket the port would be an echo port."""
+    with udp_socket() as one, socket.create_server(("127.0.0.1", 0)) as other:
+        holdings.adopt({os.dup(one.fileno()): ""}, BUFFERS)
+        with pytest.raises(AddressUnavailableError, match=r"metrics\.listen: .*; .* enable echod-metrics\.socket and"):
+            holdings.acquire((), workers=1, buffers=BUFFERS, metrics=endpoint(port=other.getsockname()[1]))
 
 
 def test_a_passed_door_takes_the_place_of_the_configured_one(holdings: Holdings) -> None:

@@ -152,8 +152,8 @@ def test_where_nothing_listens_that_is_told() -> None:
     assert list(found.values()) == [
         "nothing listens there",
         "no answer within 0.3 s",
-        "this host does not have its address",
-        "this host does not have its address",
+        "this host does not have the address 192.0.2.123",
+        "this host does not have the address 192.0.2.123",
         "this host does not have its interface",
         "this host does not have its interface",
     ]

@@ -380,7 +380,7 @@ def test_without_a_descriptor_the_limit_is_named_and_buffers_are_set_all_the_sam
 
 
 @pytest.mark.parametrize(
-    ("host", "begins"), [("127.0.0.1", "Restrict"), ("::1", "IPv6 is switched off on this host, or")]
+    ("host", "begins"), [("127.0.0.1", "Restrict"), ("::1", "IPv6 is switched off on this host, so take it out")]
 )
 def test_a_family_that_is_forbidden_belongs_into_the_socket_unit(host: str, begins: str) -> None:
     """What RestrictAddressFamilies= makes of socket(2); only of IPv6 it may be that the host does not have it."""
