@@ -4,6 +4,7 @@ Owns the samples and the drawing; matplotlib is asked for before the first probe
 at the end. Invariant: every event with a time has its mark, and no target more than `MAX_SAMPLES`.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,7 +38,7 @@ class Picture:
         try:
             from matplotlib.figure import Figure  # noqa: PLC0415 - slow to load, and not always there
         except ImportError:
-            raise UsageError("ping: --plot needs matplotlib: pip install 'echod[plot]'") from None
+            raise UsageError(f"ping: --plot needs matplotlib: {sys.executable} -m pip install matplotlib") from None
         try:
             path.open("ab").close()
         except OSError as error:

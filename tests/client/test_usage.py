@@ -139,7 +139,7 @@ def test_without_the_extras_it_does_without_or_says_what_to_install(
     os.close(theirs)
     assert (process.returncode, out.count(" bytes from ")) == (0, 4)
     found = ping("--plot", tmp_path / "x.svg", f"127.0.0.1:{port}")
-    told = "echod: ping: --plot needs matplotlib: pip install 'echod[plot]'\n"
+    told = f"echod: ping: --plot needs matplotlib: {sys.executable} -m pip install matplotlib\n"
     assert (found.code, found.out, found.err) == (2, "", told)
 
 
