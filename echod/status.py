@@ -36,7 +36,8 @@ _FIELD_OF_BIRTH: Final = 22 - 3
 
 _ROOM: Final = "make room there"
 _GONE: Final = "make it again, or restart the unit whose RuntimeDirectory= it was"
-_WAYS_OUT: Final = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.ENOENT: _GONE, errno.EROFS: _GONE}
+_FORBIDDEN: Final = "write auto and restart: a unit with ProtectSystem=strict may write to its RuntimeDirectory= alone"
+_WAYS_OUT: Final = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.ENOENT: _GONE, errno.EROFS: _FORBIDDEN}
 
 _log = structlog.get_logger()
 

@@ -203,6 +203,22 @@ def test_a_full_file_system_is_told_and_nothing_half_is_left(small: Path) -> Non
     assert read_self_test(small) == MARK
 
 
+@needs_root
+def test_what_a_sandbox_forbids_is_told_with_the_directory_that_it_allows(tmp_path: Path) -> None:
+    """To make a directory on a read-only file system is no way out."""
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", tmp_path], check=False)
+    if mounted.returncode:
+        pytest.skip("no file system of our own")
+    try:
+        with logged(
+            f"{tmp_path} cannot be written: Read-only file system; write auto and restart: a unit with "
+            "ProtectSystem=strict may write to its RuntimeDirectory= alone"
+        ):
+            StatusFiles(tmp_path).write(b"{}")
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
 def test_the_status_of_another_that_lives_is_left_alone(tmp_path: Path) -> None:
     """Two daemons with one place: the second says so, and writes nothing."""
     with subprocess.Popen(["sleep", "60"]) as other:
