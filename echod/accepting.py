@@ -1,10 +1,10 @@
-"""What accept(2) may end in, and how long to wait where this host has no means for another connection."""
+"""The errors of accept(2), and how long to pause if this host lacks the resources for another connection."""
 
 import errno
 from typing import Final
 
 ACCEPT_PAUSE_SECONDS: Final = 1.0
-"""With no descriptor or memory left to accept with, the backlog waits so long, or until a connection ends."""
+"""Without a descriptor or memory for accept(2), the backlog waits so long, or until a connection ends."""
 
 OF_ONE_CONNECTION: Final = frozenset(
     {
@@ -20,5 +20,5 @@ OF_ONE_CONNECTION: Final = frozenset(
         errno.EPROTO,
     }
 )
-"""What accept(2) says of a connection that broke while it waited; the next may be whole. All else is of the process
-or the host, as EMFILE is, and needs time."""
+"""Errors of a connection that broke while it waited; the next one may be intact. All other errors, such as EMFILE,
+concern the process or the host, and need time."""

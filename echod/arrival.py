@@ -1,7 +1,8 @@
-"""What came in with a batch: which slots hold trains, which cannot be answered, and which way they came.
+"""What a receive brought: which slots hold trains, which cannot be answered, and the interface of each.
 
-Owns the look at the control messages of a receive, and leaves them as those of the answers. Most batches need no look
-at each slot: they are of one form, all single datagrams or all trains, whole and sent to a unicast address.
+Owns the parsing of the control messages of a receive, and rewrites them in place into those of the answers. Most
+batches need no look at each slot: they are of one form, all single datagrams or all trains, whole and sent to a unicast
+address.
 """
 
 import socket
@@ -23,28 +24,28 @@ from echod.vector import (
 )
 
 LOOPBACK_IFINDEX: Final = 1
-"""Of `lo`, in every network namespace (include/net/flow.h)."""
+"""The index of `lo`, in every network namespace (include/net/flow.h)."""
 
 _SEGMENT_LENGTHS: Final = constant("I", SEGMENT_CMSG_LENGTH)
 _SEGMENT_TYPES: Final = constant("I", UDP_SEGMENT)
 
 _LINK_LOCAL: Final = 0x80FE
 _LINK_LOCAL_MASK: Final = 0xC0FF
-"""Of an IPv6 address, fe80::/10 (RFC 4291, 2.5.6): in the first word as it lies in memory."""
+"""fe80::/10 (RFC 4291, 2.5.6), in the first 32-bit word of an IPv6 address as it lies in memory."""
 
 _NOT_WHOLE: Final = socket.MSG_TRUNC | socket.MSG_CTRUNC
 
 
 @dataclass(slots=True)
 class Arrival:
-    """What is to be known of the slots of a batch, beside their peers and lengths."""
+    """What is known of the slots of a batch, besides their peers and lengths."""
 
     interfaces: list[int]
-    """Of each slot, the index of that by which it came in."""
+    """The index of the interface on which each slot came in."""
     segments: dict[int, int] = field(default_factory=dict)
-    """Of each slot that holds a train, the bytes in a segment."""
+    """The bytes in a segment, for each slot that holds a train."""
     weights: list[int] | None = None
-    """Datagrams in each slot; None where all are single ones."""
+    """Datagrams in each slot; None if all are single."""
     truncated: set[int] = field(default_factory=set)
     not_unicast: set[int] = field(default_factory=set)
 
@@ -52,8 +53,8 @@ class Arrival:
 def form_of(vector: Vector, span: Span, family: socket.AddressFamily) -> int:
     """Return the bytes of control messages in each slot if all are of one form, whole and unicast, else 0.
 
-    IPv4: the kernel names the header's destination and the address it would answer from; only for a unicast
-    destination are they one. (They also differ for what was queued before IP_PKTINFO was on.)
+    IPv4: the kernel reports the destination of the header and the address it would answer from, which are equal only
+    for a unicast destination. (They also differ for a datagram that was queued before IP_PKTINFO was on.)
     """
     layout, controls = LAYOUTS[family], span.control_length.tolist()
     form = controls[0]
@@ -76,7 +77,7 @@ def form_of(vector: Vector, span: Span, family: socket.AddressFamily) -> int:
 
 
 def look_at_all(vector: Vector, span: Span, family: socket.AddressFamily, form: int, lengths: list[int]) -> Arrival:
-    """Look at slots of one form, of so many bytes each, and turn their control messages round."""
+    """Parse slots of one form, `form` bytes each, and turn their control messages into those of the answers."""
     layout, count = LAYOUTS[family], span.count
     if form == layout.plain:
         arrival = Arrival(span.ifindex[family].tolist())
@@ -90,11 +91,11 @@ def look_at_all(vector: Vector, span: Span, family: socket.AddressFamily, form: 
 
 
 def turn_round(vector: Vector, span: Span, family: socket.AddressFamily, form: int) -> None:
-    """Make the control messages of all these slots, which are `form` bytes each, those of their answers.
+    """Turn the control messages of all these slots, `form` bytes each, into those of their answers.
 
-    Without the index of the interface, which would force the reply out of it, past the routing table; but from a
-    link-local address there is no other way. In: UDP_GRO with an int. Out: UDP_SEGMENT with a u16, or EINVAL.
-    Little-endian: the same place.
+    The index of the interface is cleared, because it would send the reply through that interface whatever the routing
+    table says; an answer from a link-local address needs it. UDP_GRO carries an int, and UDP_SEGMENT takes only a u16
+    (else EINVAL): on a little-endian machine both are at the same place.
     """
     layout, count, pktinfo = LAYOUTS[family], span.count, 0
     if form == layout.train:
@@ -104,7 +105,7 @@ def turn_round(vector: Vector, span: Span, family: socket.AddressFamily, form: i
     interfaces, kept = vector.control_words(count, pktinfo + layout.ifindex), {}
     if family == socket.AF_INET6:
         local = vector.control_words(count, pktinfo + layout.destination).tolist()
-        if any(map(_is_link_local, set(local))):  # most often they are all one
+        if any(map(_is_link_local, set(local))):  # most often all are equal
             kept = {slot: interfaces[slot] for slot, first in enumerate(local) if _is_link_local(first)}
     interfaces[:] = span.zeros32
     for slot, index in kept.items():
@@ -112,12 +113,12 @@ def turn_round(vector: Vector, span: Span, family: socket.AddressFamily, form: i
 
 
 def _is_link_local(first_word: int) -> bool:
-    """Tell whether an IPv6 address that begins so is one that means something on its link alone."""
+    """Tell whether an IPv6 address that begins with this word is link-local."""
     return first_word & _LINK_LOCAL_MASK == _LINK_LOCAL
 
 
 def look_at_each(vector: Vector, span: Span, family: socket.AddressFamily, lengths: list[int]) -> Arrival:
-    """Look at slots of any form, one by one, and turn those round that can be answered."""
+    """Parse slots of any form, one by one, and turn the control messages of those that can be answered."""
     words, layout = vector.words, LAYOUTS[family]
     weights = [1] * span.count
     arrival = Arrival(span.ifindex[family].tolist(), weights=weights)
@@ -128,12 +129,12 @@ def look_at_each(vector: Vector, span: Span, family: socket.AddressFamily, lengt
             arrival.truncated.add(slot)
             continue
         if train:
-            # As `turn_round` does it.
+            # As in `turn_round`.
             words[at], words[at + 3] = SEGMENT_CMSG_LENGTH, UDP_SEGMENT
             arrival.segments[slot] = words[at + 4]
             weights[slot] = -(-lengths[slot] // words[at + 4])
             at += SEGMENT_WORDS
-        # Of one queued before IP_PKTINFO was on nothing is known. From 127/8 it can only have come on loopback.
+        # Nothing is known of a datagram queued before IP_PKTINFO was on. From 127/8 it can only have come on loopback.
         arrival.interfaces[slot] = words[at + layout.ifindex] or LOOPBACK_IFINDEX
         if family == socket.AF_INET or not _is_link_local(words[at + layout.destination]):
             words[at + layout.ifindex] = 0
@@ -143,13 +144,12 @@ def look_at_each(vector: Vector, span: Span, family: socket.AddressFamily, lengt
 
 
 def _is_unicast(words: memoryview, at: int, layout: Layout) -> bool:
-    """Tell whether the PKTINFO message at that word names a unicast destination."""
+    """Tell whether the PKTINFO message at this word names a unicast destination."""
     destination, spec_dst = at + layout.destination, at + layout.spec_dst
     if spec_dst == destination:
         return words[destination] & 0xFF != MULTICAST_FIRST_BYTE
     if words[spec_dst] == 0:
-        # Queued before IP_PKTINFO was on, as the datagram that starts a socket-activated service is. Answer
-        # from the destination; the kernel refuses that, with EINVAL or (newer) ENETUNREACH, where it is no unicast
-        # address of ours.
+        # Queued before IP_PKTINFO was on, as the datagram that starts a socket-activated service is. Answer from the
+        # destination; if that is no unicast address of ours, the kernel refuses with EINVAL or (newer) ENETUNREACH.
         words[spec_dst] = words[destination]
     return words[spec_dst] == words[destination]

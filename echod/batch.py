@@ -1,13 +1,13 @@
 """A batch of datagrams: one `recvmmsg` in, one `sendmmsg` out, from the same bytes.
 
-Owns what is in the vector between a receive and its reply, and nothing longer: no queue, no retry, no waiting. It
-never decides who is answered (`Admission` does) and never counts (`UdpEcho` does); it says what happened.
+Owns the contents of the vector from a receive to its reply, and no longer: no queue, no retry, no waiting. It never
+decides which datagrams are answered (`Admission` does) and never counts (`UdpEcho` does); it reports what happened.
 Invariant: after `reply`, datagrams = refused + replied + failed, and one datagram that cannot be answered has
 never cost another its reply.
 
-A slot holds one datagram, or a *train*: many of one peer, all of the same length but the last, that the kernel
-keeps together (UDP_GRO, UDP_SEGMENT in udp(7)). Trains go out as trains, and neighbours in the batch that could be
-one are joined into one, because the walk of each packet through the kernel is what an echo costs.
+A slot holds one datagram, or a *train*: many datagrams of one peer, all of the same length but the last, that the
+kernel keeps together (UDP_GRO, UDP_SEGMENT in udp(7)). Trains go out as trains, and adjacent slots that could form a
+train are joined into one, because most of the cost of an echo is the path of each packet through the kernel.
 """
 
 import socket
@@ -32,17 +32,17 @@ from echod.vector import (
 )
 
 FEWEST_JOINED: Final = 4
-"""Slots below which it is not worth to look whether they can be joined."""
+"""In a batch of fewer slots, the search for slots to join does not pay."""
 
 
 class Batch:
-    """Up to `SLOTS` received datagrams or trains. One for each worker, used by one socket after another.
+    """Up to `SLOTS` received datagrams or trains. Each worker has one, used by its sockets in turn.
 
     After `receive`: `datagrams` and `octets` received; the `names` of the slots, a `sockaddr` in each NAME_BYTES, and
-    the `peers`, the part of each that tells one from the other; the slots that are `truncated` or `not_unicast`;
-    `trains`, the datagrams of each slot, None where all are single ones. It is `whole` where all slots may be answered
-    and came in the same way: `on_loopback`, or not. After `reply`: `replied` datagrams, `replied_octets`, and
-    `failures`, errno to datagrams.
+    the `peers`, the part of each name that identifies the peer; the slots that are `truncated` or `not_unicast`;
+    `trains`, the number of datagrams in each slot, None if all are single. The batch is `whole` if every slot can be
+    answered, and all or none came in on the loopback interface (`on_loopback`). After `reply`: `replied` datagrams,
+    `replied_octets`, and `failures`, errno to datagrams.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Batch:
         self._touched = self._span
         """Slots that were received into since the vector was restored."""
         self._pattern: Pattern | None = None
-        """That of the port, where the slots look like it; then the answers are ready."""
+        """The port's pattern if the slots match it; the answers are then ready."""
         self._answers = b""
         self._arrival = Arrival([])
         self.trains: list[int] | None = None
@@ -71,9 +71,9 @@ class Batch:
     # -- in
 
     def receive(self, port: Port) -> int:
-        """Fill the slots from the port's queue, without waiting; return how many.
+        """Fill the slots from the port's queue, without waiting; return the number filled.
 
-        Raises OSError where the descriptor is no socket: that is a defect, not a peer's doing.
+        Raises OSError if the descriptor is not a socket: a defect, which no peer can cause.
         """
         vector, memory, pattern = self._vector, self._vector.memory, port.pattern
         if pattern is not None and pattern is self._pattern:
@@ -95,7 +95,7 @@ class Batch:
             and memory[span.headers] == pattern.headers[span.first]
             and memory[span.control] == pattern.control[span.first]
         ):
-            # So the pattern says all that is to be known of the slots.
+            # The pattern then describes the slots completely.
             self.datagrams, self.octets = count * pattern.weight, count * pattern.length
             if pattern is not self._pattern or pattern.segment:
                 self._take_on(pattern, count)
@@ -104,24 +104,24 @@ class Batch:
         return count
 
     def _start_over(self, port: Port) -> None:
-        """Make ready for a receive that may be like none before."""
+        """Prepare for a receive that may differ from those before."""
         vector = self._vector
         vector.restore(self._touched)
         self._touched = vector.spans[0]
         if port.family is not self._family:
-            # What a long name left behind would make two of the short ones of IPv4, in its place, look different.
+            # An IPv4 name is shorter: what an IPv6 name left behind it would make equal names compare as different.
             vector.memory[vector.spans[SLOTS].names] = bytes(SLOTS * NAME_BYTES)
         self._family = port.family
 
     def _empty(self, error: int) -> None:
-        """Hold nothing, after a receive that failed; raise what every later one would meet too."""
+        """Hold nothing, after a failed receive; raise the error if every later receive would fail with it too."""
         self._span = self._vector.spans[0]
         self.names, self._peers = b"", ()
         self.datagrams = self.octets = 0
         raise_fatal(error)
 
     def _take_on(self, pattern: Pattern, count: int) -> None:
-        """Take a pattern for that of the slots, and its answers for theirs."""
+        """Adopt a pattern that the slots match, and its answers."""
         self._pattern = pattern
         self.whole, self.on_loopback = True, pattern.on_loopback
         self.truncated, self.not_unicast = set(), set()
@@ -132,7 +132,7 @@ class Batch:
             self._vector.memory[self._vector.answers] = self._answers = pattern.answers
 
     def _take_each(self, span: Span, port: Port) -> None:
-        """Find out what is in the slots, where that is not what was there before."""
+        """Parse the slots, if they do not match the port's pattern."""
         vector, family = self._vector, port.family
         self._pattern = None
         lengths = span.length.tolist()
@@ -156,7 +156,7 @@ class Batch:
 
     @staticmethod
     def _may_be_alike(lengths: list[int], port: Port) -> bool:
-        """Tell whether all are of one length, the second time: learning costs as much as a batch."""
+        """Tell whether all are of one length, for the second batch in a row: learning costs as much as a batch."""
         if lengths.count(lengths[0]) < len(lengths):
             port.last_length = -1
             return False
@@ -164,7 +164,7 @@ class Batch:
         return last == lengths[0]
 
     def _learn(self, port: Port, form: int, length: int, control: bytes) -> None:
-        """Take a batch whose slots are alike for the pattern of those to come, but for its peers and payload."""
+        """Make a pattern for later batches of a batch whose slots are alike except for peers and payload."""
         first = self._span.control.start
         turned = self._vector.memory[first : first + CONTROL_BYTES]
         headers, answers = self._vector.alike(port.family, form, length, turned)
@@ -181,7 +181,7 @@ class Batch:
 
     @property
     def peers(self) -> tuple[bytes, ...]:
-        """Return the peer of each slot. Made when it is first asked for: of most batches nobody does."""
+        """Return the peer of each slot. Computed on first use, because most batches do not need it."""
         if self._peers is None:
             self._peers = self._vector.peers(self._span, self._family)
         return self._peers
@@ -192,7 +192,7 @@ class Batch:
         return self.names[at : at + LAYOUTS[self._family].peer_length]
 
     def slot_of(self, datagram: int) -> int:
-        """Return the slot that holds the datagram of this number, of those received."""
+        """Return the slot that holds the datagram of this number, counted from 0 over the batch."""
         if self.trains is None:
             return datagram
         if self._pattern is not None:
@@ -200,7 +200,7 @@ class Batch:
         return bisect_right(list(accumulate(self.trains)), datagram)
 
     def came_in_on_loopback(self, slot: int) -> bool:
-        """Tell whether this slot came in on the loopback interface; said as well of one that has no answer anyway."""
+        """Tell whether this slot came in on the loopback interface; True for a truncated one, which has no answer."""
         if self.whole:
             return self.on_loopback
         return self._arrival.interfaces[slot] == LOOPBACK_IFINDEX or slot in self.truncated
@@ -216,7 +216,7 @@ class Batch:
         return self._vector.payload(slot, first, length)
 
     def refuses(self, slot: int) -> bool:
-        """Tell whether nothing of this slot is to be answered."""
+        """Tell whether no datagram of this slot is to be answered."""
         return slot in self._refused
 
     def refuse(self, slot: int, datagrams: int) -> None:
@@ -233,7 +233,7 @@ class Batch:
         self.octets -= cut
 
     def _turn_round(self) -> None:
-        """Make ready to answer each slot by itself: the ready answers are of whole trains."""
+        """Prepare to answer from the slots themselves: the pattern's answers are for whole trains."""
         if self._pattern is not None:
             turn_round(self._vector, self._span, self._family, self._pattern.form)
             self._pattern = None
@@ -245,9 +245,9 @@ class Batch:
     # -- out
 
     def reply(self, port: Port) -> None:
-        """Send every slot that was not refused back where it came from, from the address it was sent to.
+        """Send every slot that was not refused back to its peer, from the address it was sent to.
 
-        Raises OSError where the descriptor is no socket.
+        Raises OSError if the descriptor is not a socket.
         """
         vector, count, runs = self._vector, self._span.count, None
         if self.failures:
@@ -269,14 +269,14 @@ class Batch:
             self._find_out(port, headers_at, runs, sent)
 
     def _may_have_neighbours(self, port: Port) -> bool:
-        """Tell by two pairs whether many slots may be of the peer before: joining costs, so see if it can pay."""
+        """Tell from two pairs of slots whether adjacent slots often share a peer, so that the search may pay."""
         names, (first, second, before, middle) = self.names, self._span.pairs
         if names[first] != names[second] and names[before] != names[middle]:
             return False
         return port.longest_joined > 0 and len(self._segments) * WORTH_JOINING <= self._span.count
 
     def _find_out(self, port: Port, headers_at: int, runs: list[range] | None, sent: int) -> None:
-        """Find out what becomes of each message, of which so many are sent."""
+        """Send the messages after the first `sent`, and record the outcome of each."""
         vector, span = self._vector, self._span
         slots_at, lengths = vector.received_at, span.length
         if self._pattern is not None:
@@ -290,7 +290,7 @@ class Batch:
         self.replied, self.replied_octets, self.failures = dispatch.send(out, sent)
 
     def _runs(self, port: Port) -> list[range]:
-        """Split the slots that were not refused into runs that can each go out as one message; none: not worth it."""
+        """Split the slots that were not refused into runs that can each be one message; empty if that does not pay."""
         span, pattern = self._span, self._pattern
         keys: list[Hashable]
         if pattern is not None:
@@ -300,16 +300,16 @@ class Batch:
         else:
             lengths = span.length.tolist()
             local = span.destination6 if port.family == socket.AF_INET6 else (span.spec_dst,)
-            # Equal are those of one length, one peer and one local address.
+            # Slots with the same length, peer and local address have equal keys.
             keys = list(zip(lengths, self.peers, *(part.tolist() for part in local), strict=True))
         for slot in self._segments:
-            keys[slot] = slot  # a train already, equal to nothing else
+            keys[slot] = slot  # already a train, equal to no other slot
         for slot in self._refused:
             keys[slot] = None
         return find_runs(keys, lengths, port.longest_joined)
 
     def _compose(self, port: Port, runs: list[range]) -> None:
-        """Build one message for each run from those of its slots, over the same payload."""
+        """Build one message for each run, over the payload of its slots."""
         vector, pattern, layout = self._vector, self._pattern, LAYOUTS[port.family]
         if pattern is not None:
             alone = range(vector.answers_control_at, vector.answers_control_at + pattern.form)
@@ -327,7 +327,7 @@ class Batch:
             vector.compose(message, run, layout.name, vector.iovecs_at, control)
 
     def _join_control(self, message: int, slot: int, layout: Layout) -> range:
-        """Write the control messages that join what follows to this slot; return where."""
+        """Write the control messages of a run that begins with this slot; return their place in the mapping."""
         vector = self._vector
         source = vector.control_at + slot * CONTROL_BYTES
         at = vector.composed_control_at + message * CONTROL_BYTES

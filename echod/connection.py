@@ -1,8 +1,8 @@
-"""One TCP connection: every byte back, in order, and a FIN behind the last.
+"""One TCP connection: every byte back, in order, and a FIN after the last.
 
-Owns the socket, and what one receive read and the kernel would not take, never more; while it holds that, it is not
-read from, so a peer that does not read can fill nothing but its own window. It knows no time and waits for nothing:
-`Streams` does. Never blocks, never logs, never raises for what a peer does.
+Owns the socket, and the part of one receive that the kernel would not take to send, never more. While it holds that,
+it does not read, so a peer that does not read can fill only its own window. Timeouts and readiness are handled by
+`Streams`. Never blocks, never logs, never raises for what a peer does.
 """
 
 import errno
@@ -16,16 +16,17 @@ from typing import Final
 from echod.core.counters import Close, TcpField
 
 READ_BYTES: Final = 65_536
-"""Bytes of one receive, at most. The buffer is the worker's, so it stays in the CPU's cache from receive to send."""
+"""Most bytes of one receive. All connections of a worker share the buffer, so it stays in the CPU's cache."""
 
 MAX_READS_PER_LOOK: Final = 4
-"""Receives of one connection each time that it is looked at: 256 KiB."""
+"""Most receives from one connection each time that it is ready: 256 KiB."""
 _READS: Final = range(MAX_READS_PER_LOOK)
 
 _MORE_BEHIND: Final = EPOLLRDHUP | EPOLLPRI | EPOLLHUP | EPOLLERR
-"""A receive that leaves room has read all (epoll(7)), but for what is behind urgent data, and for the end."""
+"""A receive that does not fill its buffer has read everything (epoll(7)), except data after urgent data, and the end
+of the stream."""
 
-# As plain numbers: see udp.py.
+# As plain integers: see udp.py.
 _RECEIVED_BYTES: Final = int(TcpField.RECEIVED_BYTES)
 _SENT_BYTES: Final = int(TcpField.SENT_BYTES)
 
@@ -33,31 +34,31 @@ _NOT_NOW: Final = (-errno.EAGAIN, -errno.EINTR)
 
 _SIOCINQ: Final = FIONREAD
 _SIOCOUTQ: Final = TIOCOUTQ
-"""Ask for the bytes that were not read, and for those that the peer has not acknowledged (tcp(7)). By the names that
-they have of terminals, for the numbers are not the same on every architecture."""
+"""Return the number of bytes that were not read, and of those that the peer has not acknowledged (tcp(7)). These are
+the names of the same requests for terminals: the numbers differ between architectures."""
 _TCP_CLOSE: Final = 7
-"""The state in which a connection is no more (`enum tcp_state`, netinet/tcp.h)."""
+"""The state of a connection that no longer exists (`enum tcp_state`, netinet/tcp.h)."""
 
 
 class After(Enum):
-    """How a connection goes on, other than by its end."""
+    """What a connection waits for next, if it does not end."""
 
     TOLD = auto()
-    """As before: the kernel tells of what it waits for."""
+    """As before: the kernel will report the next event."""
     AGAIN = auto()
-    """There may be more, of which nothing will be told: it has to be asked for."""
+    """There may be more data, which the kernel will not report unless the descriptor is armed again."""
     FULL = auto()
-    """The same, and it would have been more than there was room for."""
+    """Like AGAIN, and the last receive filled its buffer."""
     HELD = auto()
-    """It holds something, and is to be told when that can be sent."""
+    """It holds data, and waits until that can be sent."""
     RELEASED = auto()
-    """It holds nothing any more."""
+    """It holds no data any more."""
     SENT_ALL = auto()
-    """The peer has no more to say, and the kernel has taken all that is due to it."""
+    """The peer has sent FIN, and the kernel has taken all data due to the peer."""
 
 
 TOLD: Final = After.TOLD
-"""By a name that takes no look at the class: so most ends."""
+"""A name without the attribute lookup on the class, because this is the most frequent outcome."""
 
 
 class Connection:
@@ -72,16 +73,16 @@ class Connection:
         self.place = place
         self.self_test = self_test
         self.held = b""
-        """What was received and the kernel has not yet taken to send."""
+        """Data that was received and that the kernel has not yet taken to send."""
         self.streaming = False
-        """Whether it has sent as much at once as it may; then it is served by itself."""
+        """Whether it once used up MAX_READS_PER_LOOK; it is then served alone."""
         self.finished = False
-        """Whether FIN has gone out, and what is before it is still due."""
+        """Whether FIN was sent, with data before it still due."""
         self._most = READ_BYTES
-        """Bytes of a receive."""
+        """Most bytes of a receive."""
 
     def on_ready(self, event: int, buffer: memoryview, row: memoryview) -> After | Close | None:
-        """Move bytes, as far as the peer and the kernel take them; return what comes of it, None if none moved.
+        """Move as many bytes as the peer and the kernel take; return the outcome, None if none moved.
 
         Count them into the row of the listener. `buffer` has READ_BYTES.
         """
@@ -99,7 +100,7 @@ class Connection:
     def _echo_back(self, buffer: memoryview, row: memoryview, *, more: bool) -> After:
         """Echo at most MAX_READS_PER_LOOK receives.
 
-        Until a receive leaves room; where there is `more` behind what that reads, until nothing is left.
+        Stop at a receive that does not fill the buffer or, with `more` (see `_MORE_BEHIND`), when nothing is left.
         """
         sock, most = self.sock, self._most
         for _ in _READS:
@@ -120,12 +121,12 @@ class Connection:
                 return After.HELD
             if received < most and not more:
                 return TOLD
-        self._most = whole_segments(sock)  # the kernel lets them grow while the stream goes on
+        self._most = whole_segments(sock)  # segments may grow while the stream continues
         self.streaming = True
         return After.AGAIN
 
     def judge(self, received: int, sent: int, slot: memoryview) -> After | Close:
-        """Say what comes of a receive into a slot, and of the send from it: bytes, or the negative of an errno."""
+        """Return the outcome of a receive into a slot and the send from it: bytes each, or a negative errno."""
         if not received:
             return After.SENT_ALL
         if received in _NOT_NOW:
@@ -138,7 +139,7 @@ class Connection:
         return After.FULL
 
     def _flush(self, row: memoryview) -> After:
-        """Send what is held."""
+        """Send the held data."""
         sent = self.sock.send(self.held)
         row[_SENT_BYTES] += sent
         self.held = self.held[sent:]
@@ -147,9 +148,9 @@ class Connection:
     # -- the end
 
     def finish(self, patience: float) -> bool:
-        """Send FIN behind all that the kernel has taken; return whether the peer has yet to take something of that.
+        """Send FIN after all data that the kernel has taken; return whether the peer has yet to take some of it.
 
-        It has so many seconds for each byte that it takes, then the kernel gives up. OSError: there is no connection.
+        The kernel gives up when the peer has taken nothing for `patience` seconds. OSError: not connected any more.
         """
         due = self._ask(_SIOCOUTQ)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(patience * 1000))
@@ -166,7 +167,7 @@ class Connection:
         return int.from_bytes(fcntl.ioctl(self.fd, question, bytes(4)), "little")
 
     def _see_off(self) -> Close | None:
-        """Return how it ended, once it has: the peer has taken all, the FIN included, or will not."""
+        """Return how it ended, None before that: the peer has taken all data and the FIN, or never will."""
         if self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _TCP_CLOSE:
             return None
         error = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -176,9 +177,9 @@ class Connection:
 
 
 def whole_segments(sock: socket.socket) -> int:
-    """Return the bytes of a receive whose echo goes out in full segments, of the size that the connection has now.
+    """Return the bytes of a receive whose echo fills whole segments, of the connection's present segment size.
 
-    What is left over would be a segment of its own, for without Nagle's algorithm it does not wait for more.
+    A remainder would go out as a short segment, because without Nagle's algorithm it does not wait for more.
     """
     segment = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
     return READ_BYTES - READ_BYTES % segment if 0 < segment < READ_BYTES else READ_BYTES

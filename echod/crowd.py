@@ -1,4 +1,4 @@
-"""Many descriptors waited for together, and looked at together: those that are ready as C's ints, not as objects.
+"""The readiness of many descriptors, read in one call: as C ints, not as Python objects.
 
 Owns one epoll instance, and the memory that epoll_wait(2) writes to. Never reads, writes or closes a descriptor.
 """
@@ -11,17 +11,17 @@ import sysconfig
 from typing import Final
 
 _EVENT_WORDS: Final = 3 if sysconfig.get_config_var("HOST_GNU_TYPE").startswith("x86_64") else 4
-"""`struct epoll_event`: the events, and 64 bits of data that are aligned everywhere but here (epoll_event(3type)). As
-Python was built: uname(2) tells a process with the personality of 32 bits (setarch(8)) of another machine."""
+"""`struct epoll_event`: the events, and 64 bits of data, which are aligned except on x86-64 (epoll_event(3type)). By the
+architecture that Python was built for: uname(2) names another under a 32-bit personality (setarch(8))."""
 
 _epoll_wait = ctypes.CDLL(None, use_errno=True).epoll_wait
 
 
 class Crowd:
-    """An epoll set. In the set of another one its own descriptor is ready while one of these is."""
+    """An epoll set. Its own descriptor, in another epoll set, is ready while one of its members is."""
 
     def __init__(self, most: int) -> None:
-        """Make an empty one, of which at most so many are looked at in one call."""
+        """Make an empty set, of which one call reports at most `most` ready members."""
         self.epoll = select.epoll()
         memory = mmap.mmap(-1, most * _EVENT_WORDS * 4)
         words = memoryview(memory).cast("i")
@@ -32,7 +32,7 @@ class Crowd:
         self._most = most
 
     def look(self) -> tuple[memoryview, memoryview]:
-        """Return the descriptors of those that are ready now, and the events of each, until the next look."""
+        """Return the descriptors that are ready now, and the events of each. Both are valid until the next look."""
         count = _epoll_wait(self._fd, self._where, self._most, 0)
         if count < 0:
             number = ctypes.get_errno()

@@ -1,8 +1,9 @@
-"""Messages on their way out: one `sendmmsg` where all is well, and what becomes of each where it is not.
+"""Outgoing messages: one `sendmmsg` if all goes well, and what becomes of each message otherwise.
 
-Owns what a reply does that the kernel refuses. Never waits or queues, nor tries again what was refused, but for the
-first call of a reply, and for the datagrams of a train that only together were too much. Invariant: each datagram
-that was to be sent is counted once, as replied or as failed, and none that cannot be sent costs another its reply.
+Owns the handling of messages that the kernel refuses. Never waits or queues. Never retries a refused message, except
+for the first call of a reply, and for a train that was refused as a whole: its datagrams are sent one by one.
+Invariant: each datagram to be sent is counted once, as replied or as failed, and none that cannot be sent costs another
+its reply.
 """
 
 import errno
@@ -16,20 +17,20 @@ from echod.vector import HEADER_BYTES, IOVEC_BYTES, SEGMENT_CMSG_BYTES, SLOTS, V
 
 _FATAL: Final = frozenset({errno.EBADF, errno.ENOTSOCK})
 _NO_TRAIN: Final = frozenset({errno.EIO, errno.EINVAL, errno.EMSGSIZE})
-"""What the kernel says of a train that the route or the device cannot take, though each datagram may pass."""
+"""Errors for a train that the route or the device cannot take, although each of its datagrams may pass."""
 
 _HEADER_LONGS: Final = HEADER_BYTES // 8
 
 
 def raise_fatal(error: int) -> None:
-    """Raise OSError where every later call would meet this error too: the descriptor is no socket."""
+    """Raise OSError if every later call would fail with this error too: the descriptor is not a socket."""
     if error in _FATAL:
         raise OSError(error, os.strerror(error))
 
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """The slots of a batch as messages of their own: where their headers lie, their bytes, the segments of trains."""
+    """The slots of a batch as separate messages: where their headers lie, their bytes, the segments of trains."""
 
     at: int
     lengths: memoryview
@@ -40,8 +41,8 @@ class Slots:
 class Outgoing:
     """Messages to send: where their headers lie, and what each stands for.
 
-    `lengths` views the `msg_len` of each header, which the kernel sets to the bytes sent. `weights` are datagrams
-    of each message, one without; `runs` the slots of each, slot i for message i without.
+    `lengths` views the `msg_len` of each header, which the kernel sets to the bytes sent. `weights` are the datagrams
+    of each message (None: one each), `runs` the slots of each (None: slot i for message i).
     """
 
     headers_at: int
@@ -59,10 +60,10 @@ class Outgoing:
 
 
 class Dispatch:
-    """The reply to one batch, and what became of it."""
+    """The reply to one batch, and its outcome."""
 
     def __init__(self, vector: Vector, port: Port, slots: Slots) -> None:
-        """Send from this vector through this port what answers these slots."""
+        """Send the answers to these slots from this vector through this port."""
         self._vector = vector
         self._port = port
         self._slots = slots
@@ -70,10 +71,10 @@ class Dispatch:
         self._failures: dict[int, int] = {}
 
     def send(self, out: Outgoing, sent: int) -> tuple[int, int, dict[int, int]]:
-        """Send all messages, of which a first attempt sent so many, or, below 0, failed: its error comes again.
+        """Send all messages, of which a first call sent `sent`, or failed (below 0): the next call then fails likewise.
 
-        Returns the datagrams and bytes sent, and errno to datagrams of what the kernel refused: that is passed over,
-        alone. Raises OSError where the descriptor is no socket.
+        Returns the datagrams and bytes sent, and errno to the datagrams that the kernel refused: these alone are
+        skipped. Raises OSError if the descriptor is not a socket.
         """
         self._send(out, sent)
         return self._replied, self._octets, self._failures
@@ -93,7 +94,7 @@ class Dispatch:
             error = -sent
             raise_fatal(error)
             if error == errno.EAGAIN:
-                # The send buffer is full. Waiting would make every other client wait too.
+                # The send buffer is full. Waiting would delay every other client too.
                 self._fail(error, out.weight(done, count))
                 return
             if error in _NO_TRAIN and (out.weight(done, done + 1) > 1 or self._is_cut(out, done)):
@@ -103,7 +104,7 @@ class Dispatch:
             done += 1
 
     def _is_cut(self, out: Outgoing, message: int) -> bool:
-        """Tell whether this is a train that was cut to one datagram: it still asks to be taken apart."""
+        """Tell whether this is a train that was cut to one datagram: its header still has UDP_SEGMENT."""
         whole = out.headers_at in (self._vector.received_at, self._vector.composed_at)
         return whole and out.run(message).start in self._slots.segments
 
@@ -111,17 +112,17 @@ class Dispatch:
         self._failures[error] = self._failures.get(error, 0) + datagrams
 
     def _send_apart(self, error: int, run: range) -> None:
-        """Send the datagrams of a train that the kernel refused one by one; learn from it where it takes those.
+        """Send the datagrams of a train that the kernel refused one by one; learn from it if the kernel takes those.
 
-        Where it does not, that they were joined was not what was wrong. A train that came as one is taken apart each
-        time: that costs no more than if the kernel gave us its datagrams one by one, as it then would those of all.
+        If it takes none of them, the joining was not the cause. A train that arrived as one is taken apart each time:
+        that costs no more than receiving its datagrams one by one, which without UDP_GRO all trains would be.
         """
         vector, slots, first, replied = self._vector, self._slots, run.start, self._replied
         length = vector.spans[first + 1].length[first]
         if len(run) > 1:
             self._send(Outgoing(slots.at + first * HEADER_BYTES, slots.lengths[first : run.stop]))
             if self._replied > replied:
-                # EIO: by this route none passes, for it has no checksum offload, or has IPsec.
+                # EIO: no train passes on this route: no checksum offload, or IPsec.
                 longest = 0 if error == errno.EIO else length - 1
                 self._port.longest_joined = min(self._port.longest_joined, longest)
             return
@@ -131,7 +132,7 @@ class Dispatch:
             self._send(Outgoing(vector.apart_at, vector.apart_length[: len(chunk)]))
 
     def _split(self, slot: int, starts: range) -> None:
-        """Build one message for each segment of a train that starts at one of these offsets of the slot."""
+        """Build one message for each segment of a train, which start at these offsets of the slot."""
         vector, count, step = self._vector, len(starts), starts.step
         longs = vector.longs
         header = array("Q", longs[(self._slots.at + slot * HEADER_BYTES) // 8 :][:_HEADER_LONGS])
@@ -147,5 +148,5 @@ class Dispatch:
 
 
 def _steps(first: int, step: int, count: int) -> "array[int]":
-    """Return so many addresses, each a step behind the one before."""
+    """Return `count` addresses, `step` apart."""
     return array("Q", range(first, first + count * step, step))

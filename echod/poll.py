@@ -1,11 +1,11 @@
-"""Which descriptors are ready, and whom that concerns.
+"""Which descriptors are ready, and the callback of each.
 
 Owns one epoll instance, a set for poll(2), and a callback for each descriptor. Never reads, writes or closes a
 descriptor. Invariant: a descriptor is waited for exactly while it has a callback.
 
-Who is in an epoll set waits all the time, also while he works: the kernel then tries to wake him for each datagram that
-has left the socket, which costs a twelfth of all that an echo does. So the busy are in the epoll while this process
-sleeps; while it is awake it asks poll(2) for them, which waits for nobody.
+A descriptor in an epoll set has a waiter all the time, also while the process is awake. The kernel then attempts a
+wake-up for each datagram that has left the socket, which costs a twelfth of an echo. So busy descriptors are in the
+epoll set only while this process sleeps. While it is awake it uses poll(2) for them, which leaves no waiter behind.
 """
 
 import select
@@ -22,7 +22,7 @@ SHARED: Final = select.EPOLLIN | select.EPOLLEXCLUSIVE
 MAX_EVENTS: Final = 256
 
 MOST_BUSY: Final = 16
-"""Descriptors for poll(2), which looks at each of them in each call: more are better off in the epoll for good."""
+"""Most descriptors for poll(2), which checks each of them in each call: any more stay in the epoll set."""
 
 _FD: Final = itemgetter(0)
 
@@ -36,28 +36,28 @@ Ready = list[tuple[int, int]]
 class Poll:
     """Descriptors with callbacks.
 
-    With `spin_seconds` a wait that follows one that was shorter than these looks for so long before it sleeps: what
-    asks again as soon as it is answered is then heard at once, and nobody pays for a sleep that hardly began.
+    If the last wait was shorter than `spin_seconds`, the next one polls for that long before it sleeps. A peer that
+    sends again as soon as it is answered is then served at once, without the cost of a sleep and a wake-up.
     """
 
     def __init__(self, *, spin_seconds: float = 0.0) -> None:
-        """Make an empty one."""
+        """Make an empty set."""
         self._epoll = select.epoll()
         self._epoll_fd = self._epoll.fileno()
         self._awake = select.poll()
         self._awake.register(self._epoll_fd, READ)
         self._callbacks: dict[int, OnReady] = {}
         self._busy: dict[int, int] = {}
-        """Descriptors in `_awake`, with the events for the epoll, ..."""
+        """Busy descriptors, all in `_awake`, with their events for the epoll set."""
         self._lent = False
-        """... and whether they are there now, because this process slept."""
+        """Whether they are in the epoll set too, since this process last slept."""
         self._spin_seconds = spin_seconds
         self._spins = False
 
     def register(self, fd: int, events: int, on_ready: OnReady, *, busy: bool = False) -> None:
-        """Call `on_ready` in each turn that finds `fd` ready for one of these events, or broken.
+        """Call `on_ready` in each turn that finds `fd` ready for one of these events, or in error.
 
-        `busy` is one, to be read from, that may send datagrams as fast as they can be sent.
+        `busy` is for a descriptor to read from that may send datagrams as fast as they can be sent.
         """
         if busy and len(self._busy) < MOST_BUSY:
             self._take_back()
@@ -68,11 +68,11 @@ class Poll:
         self._callbacks[fd] = on_ready
 
     def modify(self, fd: int, events: int) -> None:
-        """Wait for other events on `fd`, which is none of the busy."""
+        """Wait for other events on `fd`, which must not be busy."""
         self._epoll.modify(fd, events)
 
     def unregister(self, fd: int) -> None:
-        """Forget `fd`; to be called before it is closed."""
+        """Forget `fd`; call this before it is closed."""
         if fd in self._busy:
             self._take_back()
             self._awake.unregister(fd)
@@ -82,9 +82,9 @@ class Poll:
         del self._callbacks[fd]
 
     def wait(self, seconds: float | None) -> Iterator[OnReady]:
-        """Wait for readiness, at most so long (None: for ever); return the callbacks of what is ready.
+        """Wait for readiness, at most `seconds` (None: for ever); return the callbacks of ready descriptors.
 
-        What a callback of this turn unregisters is not called after it.
+        A descriptor that a callback of this turn unregisters is not called any more.
         """
         ready = self._look() if self._spins else []
         if not ready:
@@ -92,7 +92,7 @@ class Poll:
         return filter(None, map(self._callbacks.get, map(_FD, ready)))
 
     def _wait(self, seconds: float | None) -> Ready:
-        """Wait, at first without sleeping where the last wait was short; see whether this one was."""
+        """Wait, at first without sleeping if the last wait was short; note whether this one was."""
         began = monotonic()
         ready: Ready = []
         if self._spins:
@@ -106,19 +106,19 @@ class Poll:
         return ready
 
     def _look(self) -> Ready:
-        """Return what is ready now, without being woken for it."""
+        """Return what is ready now, without sleeping."""
         if not self._busy:
             return self._epoll.poll(0, MAX_EVENTS)
         self._take_back()
         ready = self._awake.poll(0)
-        if ready and ready[0][0] == self._epoll_fd:  # it comes first
+        if ready and ready[0][0] == self._epoll_fd:  # registered first, so returned first
             ready[:1] = self._epoll.poll(0, MAX_EVENTS)
         return ready
 
     def _sleep(self, seconds: float | None) -> Ready:
-        """Return what is ready, at the latest after so many seconds.
+        """Return what is ready, after at most `seconds`.
 
-        By epoll_wait(2): of those who wait in poll(2) for an epoll with a SHARED one each is woken.
+        With epoll_wait(2): a SHARED descriptor would wake every process that waits in poll(2) for its epoll instance.
         """
         if self._busy and not self._lent:
             self._lent = True
@@ -127,7 +127,7 @@ class Poll:
         return self._epoll.poll(seconds, MAX_EVENTS)
 
     def _take_back(self) -> None:
-        """Be woken for none of the busy: this process is awake."""
+        """Remove the busy descriptors from the epoll set: this process is awake."""
         if self._lent:
             self._lent = False
             for fd in self._busy:

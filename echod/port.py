@@ -9,30 +9,30 @@ from echod.core.trains import MAX_PAYLOAD
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pattern:
-    """What a batch looks like whose slots are alike: datagrams of one length, or trains, for one address, by one way.
+    """A batch whose slots are alike: datagrams of one length, or trains, sent to one address through one interface.
 
-    Most traffic is: so that a batch need not be looked at again slot by slot, it is compared to the last of that kind.
+    Most traffic is like that. A batch that matches the last such one is not parsed slot by slot.
     """
 
     headers: bytes
-    """All headers of a vector after a receive, ..."""
+    """All headers of a vector after a receive."""
     control: bytes
-    """... all control messages, ..."""
+    """All control messages after a receive."""
     answers: bytes
-    """... and all that an answer needs: there is nothing in it that differs from one such batch to the next."""
+    """The headers, I/O vectors and control messages of the answers, the same for every such batch."""
     form: int
-    """Bytes of control messages in each slot, ..."""
+    """Bytes of control messages in each slot."""
     length: int
-    """... of payload, ..."""
+    """Bytes of payload in each slot."""
     segment: int
-    """... and, of a train, in a segment; else 0."""
+    """Bytes in a segment of a train, else 0."""
     weight: int
     """Datagrams in each slot."""
     on_loopback: bool
 
 
 class Port:
-    """A socket, with what a look at it would cost each time."""
+    """A socket, with properties of it that are too expensive to look up each time."""
 
     __slots__ = ("family", "fd", "last_length", "longest_joined", "pattern", "peer_length", "sock")
 
@@ -44,6 +44,6 @@ class Port:
         self.peer_length = PEER6_BYTES if self.family == socket.AF_INET6 else PEER4_BYTES
         self.pattern: Pattern | None = None
         self.last_length = -1
-        """Bytes of each slot of the last batch that the pattern did not know, where they were of one length."""
+        """Bytes in each slot of the last batch that did not match the pattern, -1 if they were not of one length."""
         self.longest_joined = MAX_PAYLOAD
-        """Neighbours longer than this are not joined: the kernel refused such a train here before."""
+        """Longer datagrams are not joined: the kernel has refused such a train here."""

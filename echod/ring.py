@@ -1,15 +1,15 @@
 """One call that receives from many streams, and one that sends to them: what recvmmsg(2) and sendmmsg(2) are to UDP.
 
-Owns an io_uring (io_uring(7)) and one slot of memory for each of the streams that it serves at once. It decides
-nothing: `Streams` does. The contract:
+Owns an io_uring (io_uring(7)) and one slot of memory for each of the streams that it serves at once. It makes no
+decisions: `Streams` does. The contract:
 
-- The kernel is given no work that outlives the call: every receive and send has MSG_DONTWAIT, so it is done, or has
-  failed, when io_uring_enter(2) returns. No descriptor and no byte of memory is in the kernel's hands between calls,
-  there is no thread of the kernel's, and since all is done by this one there is nothing to order (no barriers).
+- The kernel gets no work that outlives the call: every receive and send has MSG_DONTWAIT, so it is done, or has failed,
+  when io_uring_enter(2) returns. Between calls the kernel uses no descriptor and no memory of the ring. There is no
+  kernel thread: everything runs in this thread, so no memory barriers are needed.
 - The memory never moves and lives as long as the `Ring`; every pointer in it was computed here, once.
-- The first half of the entries receive into the slots, the second half send from the same.
-- The kernel may tell of them in another order than they were given (of those that failed first, say), so
-  each has the number of its slot.
+- The first half of the entries receive into the slots, the second half send from the same slots.
+- The kernel may complete entries in another order than submitted (failed ones first, say), so each carries the number
+  of its slot.
 """
 
 import ctypes
@@ -22,11 +22,11 @@ from struct import Struct
 from typing import Final
 
 STREAMS: Final = 256
-"""Streams that are served at once."""
+"""Most streams served at once."""
 
 SLOT_BYTES: Final = 4096 + 64
-"""Room for what one stream sent: a page, and more than that, so that a message of 4,096 bytes is seen to be all there
-was. And no power of two: the beginnings of all slots would be kept in the same few places of the CPU's cache."""
+"""Room for the data of one stream. More than a page, so that a message of 4,096 bytes does not fill it and is known to
+be complete. Not a power of two, which would map the beginnings of all slots to the same few cache lines."""
 
 # The numbers are the same on every architecture that echod runs on (asm-generic/unistd.h).
 _SETUP, _ENTER = ctypes.c_long(425), ctypes.c_long(426)
@@ -37,15 +37,15 @@ _PARAMS: Final = Struct("<7I3I10I10I")
 """`struct io_uring_params`: 7 words and 3 reserved, then `struct io_sqring_offsets` and `struct io_cqring_offsets`."""
 _FEATURES: Final = 5
 _SQ: Final = 10
-"""Where the first begin: head, tail, mask, entries, flags, dropped, array."""
+"""Index of the submission ring's offsets: head, tail, mask, entries, flags, dropped, array."""
 _CQ: Final = 20
-"""Where the second begin: head, tail, mask, entries, overflow, cqes."""
+"""Index of the completion ring's offsets: head, tail, mask, entries, overflow, cqes."""
 
 _NEEDED: Final = 1 << 0 | 1 << 1 | 1 << 5
-"""Features: one mapping for both rings, nothing dropped, and Linux 5.7, of which MSG_DONTWAIT means what it says."""
+"""Features: one mapping for both rings, no dropped completions, and Linux 5.7, which honours MSG_DONTWAIT."""
 
 _ENTRIES_AT: Final = 0x10000000
-"""Where the mapping of the submission entries begins."""
+"""The offset at which to map the submission entries."""
 
 _ENTRY_WORDS: Final = 16
 """`struct io_uring_sqe`, 64 bytes: opcode 0, fd 4, address 16, length 24, flags of the message 28, user data 32."""
@@ -65,7 +65,7 @@ class Ring:
     """Slots for STREAMS streams, and the two calls."""
 
     def __init__(self) -> None:
-        """Set up, and see that it works. OSError: this kernel has it not, or this host's policy forbids it."""
+        """Set up, and check that it works. OSError: the kernel lacks it, or this host's policy forbids it."""
         params = bytearray(_PARAMS.size)
         setup = _syscall(_SETUP, ctypes.c_long(2 * STREAMS), (ctypes.c_char * len(params)).from_buffer(params))
         self._fd = _checked(setup)
@@ -82,11 +82,11 @@ class Ring:
             raise
 
     def close(self) -> None:
-        """Give it back to the kernel, as far as its memory is in use no more."""
+        """Close the descriptor; the kernel frees the ring when its memory is no longer mapped."""
         os.close(self._fd)
 
     def _map(self, told: tuple[int, ...]) -> None:
-        """Map what is shared with the kernel, and find its parts (io_uring_setup(2))."""
+        """Map the memory shared with the kernel, and find its parts (io_uring_setup(2))."""
         entries, completions, array_at, completions_at = told[0], told[1], told[_SQ + 6], told[_CQ + 5]
         size = max(array_at + 4 * entries, completions_at + 4 * _COMPLETION_WORDS * completions)
         self._rings = mmap.mmap(self._fd, size)
@@ -99,7 +99,7 @@ class Ring:
         self._told = memoryview(self._rings).cast("i")[completions_at // 4 :][: _COMPLETION_WORDS * completions]
 
     def _fill(self) -> None:
-        """Write all that stays the same of every entry."""
+        """Write the constant fields of every entry."""
         self._payload = mmap.mmap(-1, STREAMS * SLOT_BYTES)
         payload = ctypes.addressof(ctypes.c_char.from_buffer(self._payload))
         octets, words = memoryview(self._entries), memoryview(self._entries).cast("i")
@@ -123,7 +123,7 @@ class Ring:
         self._counts = [ctypes.c_long(count) for count in range(STREAMS + 1)]
 
     def _try(self) -> None:
-        """Receive where nothing is: a policy may allow the set-up and forbid the rest. OSError."""
+        """Receive from an empty socket: a policy may allow the setup and forbid the rest. Raises OSError."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
             (result,) = self.receive(memoryview(array("i", [ours.fileno()])))
@@ -131,14 +131,14 @@ class Ring:
             raise _missing()
 
     def slot(self, index: int) -> memoryview:
-        """Return the room of one stream: what it sent lies there until the next receive."""
+        """Return the slot of one stream: its data stays there until the next receive."""
         return memoryview(self._payload)[index * SLOT_BYTES :][:SLOT_BYTES]
 
     def receive(self, descriptors: memoryview) -> memoryview:
-        """Receive once from each of these, at most STREAMS, into the slots.
+        """Receive once from each of these descriptors, at most STREAMS, into the slots.
 
-        Return for each how many bytes came, none at its end, or the negative of an error number (recv(2)). They stay
-        until the next call. Both are of C's int. OSError: the kernel has no means now, and nothing was received.
+        Return for each the bytes received, 0 at the end of the stream, or a negative errno (recv(2)). The results are
+        valid until the next call. Both views are of C's int. OSError: the kernel lacks resources, nothing was received.
         """
         count = len(descriptors)
         self._sources[:count] = self._targets[:count] = descriptors
@@ -146,9 +146,9 @@ class Ring:
         return self._results[:count]
 
     def send(self, lengths: memoryview) -> memoryview:
-        """Send so many bytes of each slot to where they came from. Return what became of it (send(2)), likewise.
+        """Send this many bytes of each slot back to its stream. Return the results (send(2)) as `receive` does.
 
-        Without means that is EAGAIN for all.
+        If the kernel lacks resources, that is EAGAIN for all that it did not begin.
         """
         count = len(lengths)
         self._lengths[:count] = lengths
@@ -156,7 +156,7 @@ class Ring:
         return self._results[:count]
 
     def _run(self, entries: memoryview, count: int) -> int:
-        """Let the kernel do the first so many entries; return how many it began, or -1 (io_uring_enter(2))."""
+        """Submit the first `count` entries; return how many the kernel began, or -1 (io_uring_enter(2))."""
         begin = self._sq_tail[0]
         _lay(self._order, begin, entries[:count])
         self._sq_tail[0] = begin + count & 0xFFFFFFFF
@@ -166,7 +166,7 @@ class Ring:
         _take(self._told, first * _COMPLETION_WORDS, self._completions[: told * _COMPLETION_WORDS])
         self._cq_head[0] = last
         if told != count:
-            # Out of memory. What was not begun must not be begun with the next, when nobody means it any more.
+            # Out of memory. Entries that were not begun must not run with the next call.
             self._sq_tail[0] = self._sq_head[0]
             self._put_in_order(told, count)
         elif self._slots[:count] != self._in_order[:count]:
@@ -174,7 +174,7 @@ class Ring:
         return int(done)
 
     def _put_in_order(self, told: int, count: int) -> None:
-        """Give each of so many slots its own result, and EAGAIN to those of which nothing was told."""
+        """Put each result at its slot, of `count`, and EAGAIN at slots without a completion."""
         pairs = list(zip(self._slots[:told].tolist(), self._results[:told].tolist(), strict=True))
         self._results[:count] = self._again[:count]
         for slot, result in pairs:
@@ -182,12 +182,12 @@ class Ring:
 
 
 def _missing() -> OSError:
-    """Return the error of a kernel that has not what is needed."""
+    """Return the error for a kernel that lacks a feature."""
     return OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
 
 def _checked(result: int) -> int:
-    """Return what a call returned, or raise its OSError."""
+    """Return the result of a call, or raise its OSError."""
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
@@ -195,7 +195,7 @@ def _checked(result: int) -> int:
 
 
 def _lay(ring: memoryview, at: int, values: memoryview) -> None:
-    """Write into a ring, from a place that is counted on for ever."""
+    """Write into a ring, from an index that is never wrapped."""
     begin = at % len(ring)
     until_the_end = len(ring) - begin
     ring[begin : begin + len(values)] = values[:until_the_end]
@@ -204,7 +204,7 @@ def _lay(ring: memoryview, at: int, values: memoryview) -> None:
 
 
 def _take(ring: memoryview, at: int, values: memoryview) -> None:
-    """Read from it, likewise."""
+    """Read from a ring, likewise."""
     begin = at % len(ring)
     until_the_end = len(ring) - begin
     values[:until_the_end] = ring[begin : begin + len(values)]

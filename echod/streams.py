@@ -1,9 +1,10 @@
-"""The connections of one TCP listener in one worker: who is ready, who goes first, and when each has to end.
+"""The connections of one TCP listener in one worker: which are ready, which go first, and when each has to end.
 
-Owns the connections and their time. Those that send little are served together, with two calls for all; whoever sends
-a stream, or holds something, by itself. In one turn so many bytes are received and no more, so that they starve no
-datagram. A connection counts until its peer has taken all, also what the kernel still has. Never blocks, never logs,
-never raises for what a peer does. Invariant: every connection taken is open or has ended in exactly one `Close`.
+Owns the connections and their timeouts. Those that send little are served together, with two calls for all; one that
+sends a stream, or holds unsent data, is served alone. The bytes received in one turn are bounded, so that connections
+starve no datagram. A connection counts until its peer has taken all data, also what is still in the kernel. Never
+blocks, never logs, never raises for what a peer does. Invariant: every connection taken is open or has ended in exactly
+one `Close`.
 """
 
 import socket
@@ -21,44 +22,45 @@ from echod.crowd import Crowd
 from echod.ring import SLOT_BYTES, STREAMS, Ring
 
 FEWEST_TOGETHER: Final = 12
-"""To serve fewer together costs more than it saves."""
+"""Serving fewer connections together costs more than it saves."""
 
 MAX_LOOKS_PER_WAKEUP: Final = 4
-"""Looks at who is ready in one turn of the loop, each at STREAMS connections at most."""
+"""Looks at readiness in one turn of the loop, each at no more than STREAMS connections."""
 _LOOKS: Final = range(MAX_LOOKS_PER_WAKEUP)
 
 ENOUGH_BYTES: Final = 1 << 20
-"""Received in one turn of the loop: from then on who is ready waits for the next, behind all else that this worker
-serves. A millisecond's work or less. (The kernel would tell first of those that were served and have more already.)"""
+"""Bytes received in one turn of the loop. Beyond that, ready connections wait for the next turn, after everything else
+that this worker serves. At most about a millisecond of work. (The kernel alone would report first the connections that
+were just served and already have more.)"""
 
 PASSED_OVER: Final = 8
-"""Few that are ready, after a look in vain, with no other look behind them: see udp.py."""
+"""After an empty look, so many small sets of ready connections are not followed by another look: see udp.py."""
 
 QUIET_SECONDS: Final = 1.0
-"""While draining, a connection on which nothing moved for so long has nothing under way."""
+"""While draining, a connection without traffic for so long has nothing under way."""
 
 LOOKS_APART: Final = 0.25
 """Seconds from one look at the time of all to the next, at the least: where each has its own, as many would come."""
 
 _TOGETHER: Final = EPOLLIN
 _ALONE: Final = EPOLLRDNORM
-"""The same to the kernel (poll(2)); by it, those that send streams are told from the others."""
+"""Equivalent to EPOLLIN in the kernel (poll(2)); it marks the connections that send streams."""
 _HELD_UP: Final = EPOLLOUT
 
 _ONCE: Final = EPOLLET | EPOLLRDHUP | EPOLLPRI
-"""What has come is told of once: to look again at all that were served costs 3% of a small message. So who is not read
-until there is no more has to be asked for again."""
+"""Edge-triggered: checking every served connection again costs 3% of a small message. So a connection that was not read
+until it was empty must be armed again."""
 
 _ALL_TOGETHER: Final = memoryview(array("i", [_TOGETHER] * STREAMS))
 
-# As plain numbers: see udp.py.
+# As plain integers: see udp.py.
 _RECEIVED_BYTES: Final = int(TcpField.RECEIVED_BYTES)
 _SENT_BYTES: Final = int(TcpField.SENT_BYTES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """Seconds after which a connection ends: with nothing coming, and with nothing taken that is due."""
+    """Seconds until a connection ends: `idle` without received data, `stall` if the peer takes none of the data due."""
 
     idle: float
     stall: float
@@ -66,14 +68,14 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Means:
-    """What a worker has to move bytes with: a buffer of READ_BYTES, and a ring, where this host has one."""
+    """What a worker moves bytes with: a buffer of READ_BYTES, and a ring, if this host offers one."""
 
     buffer: memoryview
     ring: Ring | None
 
 
 class Streams:
-    """Connections, with all that moves their bytes."""
+    """The connections, and what moves their bytes."""
 
     def __init__(
         self,
@@ -83,29 +85,29 @@ class Streams:
         timeouts: Timeouts,
         on_end: Callable[[int], None],
     ) -> None:
-        """Share the worker's means. Count into the listener's row; tell of each end the place of who has left."""
+        """Share the worker's means. Count into the listener's row; call `on_end` with the place of each that ended."""
         self._buffer = means.buffer
         self._ring = means.ring
         self._row = row
         self.open: dict[int, Connection] = {}
         """By descriptor."""
         self.moved: dict[int, float] = {}
-        """When the peer last sent, or, of what it is due, took a byte; by descriptor."""
+        """When the peer last sent a byte, or took one that was held for it; by descriptor."""
         self._crowd = Crowd(STREAMS)
         self.epoll = self._crowd.epoll
         self._in_vain = 0
         self._enough = 0
-        """What the row says received when this turn has brought enough."""
+        """The value of the row's RECEIVED_BYTES at which this turn has received enough."""
         self._put_off: dict[int, int] = {}
-        """Who was told of then, with the events of each: the next turn begins with these, by descriptor."""
+        """Ready connections deferred to the start of the next turn: their events, by descriptor."""
         self._timeouts = timeouts
         self._on_end = on_end
         self._look_at = inf
-        """No connection's time is up before. To keep them in order would cost each message more than a few looks do."""
+        """No connection times out before. Keeping them sorted would cost each message more than a few scans do."""
         self._drain_until: float | None = None
 
     def take(self, sock: socket.socket, place: int, now: float, *, self_test: bool) -> None:
-        """Take on a non-blocking socket, with its place in the ledger. OSError: no memory, or no watch left."""
+        """Take on a non-blocking socket, with its place in the ledger. OSError: no memory, or no epoll watch left."""
         fd = sock.fileno()
         self.epoll.register(fd, _TOGETHER | _ONCE)
         self.open[fd] = Connection(sock, place, self_test=self_test)
@@ -113,20 +115,20 @@ class Streams:
         self._look(now + self._idle_seconds)
 
     def end(self, connection: Connection, reason: Close) -> None:
-        """End a connection: what the kernel took still goes out, then FIN."""
+        """End a connection: the kernel still sends what it has taken, then FIN."""
         self._row[TcpField.CLOSED + (Close.SELF_TEST if connection.self_test else reason)] += 1
         del self.open[connection.fd], self.moved[connection.fd]
         self._put_off.pop(connection.fd, None)
         if not connection.finished:
             with suppress(OSError):
                 connection.finish(self._timeouts.stall)
-        connection.sock.close()  # and nothing waits for it any more (epoll(7))
+        connection.sock.close()  # which also removes it from the epoll set (epoll(7))
         self._on_end(connection.place)
 
     # -- bytes
 
     def on_readable(self, now: float) -> None:
-        """Serve those that are ready, until that is enough."""
+        """Serve ready connections, until this turn has received enough."""
         self._enough = self._row[_RECEIVED_BYTES] + ENOUGH_BYTES
         if self._put_off:
             waiting, self._put_off = self._put_off, {}
@@ -134,13 +136,13 @@ class Streams:
         if not self._put_off:
             self._serve_ready(now)
         for fd in self._put_off:
-            # So that the next turn comes at once, which it does for one that has something to be read: some only may.
+            # Re-arm until one certainly has unread bytes, so that the next turn comes at once.
             self._wait(self.open[fd])
             if self.open[fd].has_unread():
                 return
 
     def _serve_ready(self, now: float) -> None:
-        """Serve those of whom the kernel tells."""
+        """Serve those that the kernel reports as ready."""
         for _ in _LOOKS:
             descriptors, events = self._crowd.look()
             ready = len(events)
@@ -156,7 +158,7 @@ class Streams:
                 return
 
     def _serve_each(self, pairs: Iterable[tuple[int, int]], now: float) -> None:
-        """Let these descriptors, each with its events, move bytes, until this turn has brought enough."""
+        """Move bytes on these descriptors, each with its events, until this turn has received enough."""
         connections, moved, buffer, row, enough = self.open, self.moved, self._buffer, self._row, self._enough
         for fd, event in pairs:
             connection = connections[fd]
@@ -170,11 +172,11 @@ class Streams:
                     self._go_on(connection, after, now)
 
     def _go_on(self, connection: Connection, after: After | Close, now: float) -> None:
-        """See to what a connection waits for from now on."""
+        """Set what a connection waits for from now on."""
         if isinstance(after, Close):
             self.end(connection, after)
         elif after is After.HELD:
-            # Read no more until it holds nothing; look whether it has stalled.
+            # Do not read until it holds nothing; watch for a stall.
             self.epoll.modify(connection.fd, _HELD_UP)
             self._look(now + self._timeouts.stall)
         elif after is After.RELEASED:
@@ -188,7 +190,7 @@ class Streams:
             self._wait(connection)
 
     def _finish(self, connection: Connection) -> None:
-        """End a connection whose peer has no more to say; as long as it has to take what is due, it stays."""
+        """Finish a connection whose peer has sent FIN; it stays until the peer has taken all data due to it."""
         try:
             due = connection.finish(self._timeouts.stall)
         except OSError:
@@ -198,11 +200,11 @@ class Streams:
                 self.end(connection, Close.FINISHED)
 
     def _wait(self, connection: Connection) -> None:
-        """Wait for what is to be read, also where it was told of before."""
+        """Wait for data to read; arm again, so that data reported before is reported once more."""
         self.epoll.modify(connection.fd, (_ALONE if connection.streaming else _TOGETHER) | _ONCE)
 
     def _serve_together(self, descriptors: memoryview, events: memoryview, now: float) -> bool:
-        """Serve all of these; return whether it was done."""
+        """Serve all of these, or return False if it cannot be done."""
         if self._ring is None:
             return False
         if events == _ALL_TOGETHER[: len(events)]:
@@ -215,7 +217,7 @@ class Streams:
         return True
 
     def _serve_all(self, descriptors: memoryview, now: float, ring: Ring) -> bool:
-        """Receive from all, send to all. Return whether the kernel had the means for it."""
+        """Receive from all, send to all. Return whether the kernel had the resources."""
         try:
             lengths = ring.receive(descriptors)
         except OSError:
@@ -246,12 +248,12 @@ class Streams:
     # -- time
 
     def drain(self, now: float, until: float) -> None:
-        """End all, each when nothing moves any more, the last at `until`."""
+        """End all connections, each when its traffic has stopped, the last at `until`."""
         self._drain_until = until
         self._look_at = now
 
     def _look(self, time: float) -> None:
-        """See to it that `on_deadline` looks at the connections at that time or before."""
+        """Make `on_deadline` look at the connections at this time or before."""
         self._look_at = min(self._look_at, time)
 
     def next_deadline(self) -> float | None:
@@ -265,13 +267,13 @@ class Streams:
         return self._timeouts.idle if self._drain_until is None else QUIET_SECONDS
 
     def on_deadline(self, now: float) -> None:
-        """End the connections whose time is up."""
+        """End the connections that have timed out."""
         over = self._drain_until is not None and now >= self._drain_until
         if over or now >= self._look_at:
             self._end_late(now, all_of_them=over)
 
     def _end_late(self, now: float, *, all_of_them: bool) -> None:
-        """Look at all connections; end those whose time is up."""
+        """Look at all connections; end those that have timed out."""
         self._look_at = inf
         for connection in tuple(self.open.values()):
             seconds, reason = self._patience_with(connection)
@@ -287,9 +289,9 @@ class Streams:
         self._look_at = max(self._look_at, now + LOOKS_APART)
 
     def _patience_with(self, connection: Connection) -> tuple[float, Close]:
-        """Return how long nothing may move on a connection, and how it ends then.
+        """Return how long a connection may be without traffic, and how it ends then.
 
-        Of one that is finished the kernel has all, and goes on to send it.
+        Of a finished one the kernel has all data, and continues to send it.
         """
         if connection.held:
             return self._timeouts.stall, Close.STALLED

@@ -1,7 +1,7 @@
-"""Echo on one TCP listener: accept, within the limits; drain. The bytes are the business of `Streams`.
+"""Echo on one TCP listener: accept, within the limits; drain. `Streams` moves the bytes.
 
-Owns the listener, as far as it accepts from it. Never blocks, never logs, never raises for what a peer does. Invariant:
-every connection accepted is taken on by `Streams`, or has ended in exactly one `Close`.
+Owns accepting from the listener. Never blocks, never logs, never raises for what a peer does. Invariant: every accepted
+connection is passed to `Streams`, or was closed and counted as exactly one `Close`.
 """
 
 import socket
@@ -38,7 +38,7 @@ class TcpEcho:
     ) -> None:
         """Share the worker's poll, means, access lists and ledger.
 
-        Count into this listener's row, and into its tally of the refused. Self tests come from `test_port`.
+        Count into this listener's row, and count refusals into its tally. Self tests come from `test_port`.
         """
         self._poll = poll
         self.streams = Streams(means=means, row=row, timeouts=timeouts, on_end=self._on_end)
@@ -54,13 +54,13 @@ class TcpEcho:
     # -- accepting
 
     def listen(self) -> None:
-        """Begin, or begin again, to wait for connections."""
+        """Start, or resume, waiting for connections."""
         if self._listener is not None:
             self._poll.register(self._listener.fileno(), SHARED, self.on_acceptable)
         self._paused_until = None
 
     def on_acceptable(self, now: float, most: int = MAX_ACCEPTS_PER_WAKEUP) -> None:
-        """Accept what waits in the backlog, at most so many connections."""
+        """Accept from the backlog, at most `most` connections."""
         for _ in range(most):
             if self._listener is None:
                 return
@@ -77,17 +77,17 @@ class TcpEcho:
             self._take(sock, address, now)
 
     def _pause(self, now: float) -> None:
-        """Stop accepting for a while: with the listener in the poll, the loop would spin."""
+        """Stop accepting for a while: while the listener stays ready in the poll, the loop would spin."""
         if self._listener is not None and self._paused_until is None:
             self._row[TcpField.ACCEPT_FAILED] += 1
             self._poll.unregister(self._listener.fileno())
             self._paused_until = now + ACCEPT_PAUSE_SECONDS
 
     def _take(self, sock: socket.socket, address: tuple[Any, ...], now: float) -> None:
-        """Take a connection on, or close it at once where its source may not be answered or there are too many."""
+        """Take a connection on, or close it at once if its source is refused or a limit is reached."""
         host, port = address[:2]
         self._row[TcpField.ACCEPTED] += 1
-        # Nobody but this host itself can have a handshake with the address that it asks as its own.
+        # Only this host itself can complete a handshake whose two addresses are the same.
         self_test = port == self._test_port and sock.getsockname()[0] == host
         if not (self_test or self._access.admits(host)):
             self._refuse(sock, host, Close.ACCESS)
@@ -112,7 +112,7 @@ class TcpEcho:
         sock.close()
 
     def _on_end(self, place: int) -> None:
-        """Give a place back; with what a connection leaves behind, another may be accepted."""
+        """Give a place back; the resources that this frees may be enough to accept again."""
         self._ledger.leave(place)
         if self._paused_until is not None:
             self.listen()
@@ -125,7 +125,7 @@ class TcpEcho:
     # -- time
 
     def drain(self, now: float, until: float) -> None:
-        """Take what waits in the backlog, accept no more, and end all connections, the last at `until`."""
+        """Accept what is in the backlog, then no more, and end all connections, the last at `until`."""
         if self._listener is not None:
             if self._paused_until is None:
                 self.on_acceptable(now, TCP_BACKLOG)
@@ -142,7 +142,7 @@ class TcpEcho:
         return min((time for time in times if time is not None), default=None)
 
     def on_deadline(self, now: float) -> None:
-        """End the connections whose time is up; accept again where that was put off."""
+        """End the connections that have timed out; resume accepting after a pause."""
         if self._paused_until is not None and now >= self._paused_until:
             self.listen()
         self.streams.on_deadline(now)

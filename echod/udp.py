@@ -1,7 +1,7 @@
 """Echo on one UDP socket: receive, admit, reply.
 
-Owns the walk of a datagram and its accounting. Never waits, never logs, never raises for what a peer sent.
-Invariant: every datagram received ends in exactly one number: replied, one drop, or one send failure.
+Owns the path of a datagram and its accounting. Never waits, never logs, never raises for what a peer sent.
+Invariant: every received datagram is counted exactly once: as replied, as one drop, or as one send failure.
 """
 
 from collections import Counter
@@ -19,26 +19,26 @@ from echod.port import Port
 from echod.vector import SLOTS
 
 MAX_BATCHES_PER_WAKEUP: Final = 8
-"""Batches of one socket in one turn of the loop, so that a flood on it starves no other."""
+"""Most batches of one socket in one turn of the loop, so that a flood on it starves no other."""
 _BATCHES: Final = range(MAX_BATCHES_PER_WAKEUP)
 
 WORTH_ANOTHER_LOOK: Final = 16
-"""Slots of a batch from which on more has most likely come while it was answered."""
+"""Slots. While a batch of at least this size was answered, more datagrams have most likely arrived."""
 
 _LEAST_OF_A_TURN: Final = MAX_BATCHES_PER_WAKEUP * SLOTS * 512
 """Bytes that so many datagrams take of a receive buffer at the least: the kernel counts its own headers (socket(7))."""
 
 PASSED_OVER: Final = 8
-"""Smaller batches, after a look in vain, with no other look behind them. The loop's poll is asked instead: it costs
-more than a look that finds something, and less than one in vain."""
+"""After an empty receive, so many smaller batches are not followed by another receive. The loop polls instead, which
+costs more than a receive that finds something, and less than an empty one."""
 
-# As plain numbers: with the enum itself as the index, finding the place costs as much as counting.
+# As plain integers: indexing with the enum itself costs as much as the counting.
 _RECEIVED: Final = int(UdpField.RECEIVED)
 _RECEIVED_BYTES: Final = int(UdpField.RECEIVED_BYTES)
 _REPLIED: Final = int(UdpField.REPLIED)
 _REPLIED_BYTES: Final = int(UdpField.REPLIED_BYTES)
 _BATCH: Final = [UdpField.BATCHES + max(slots - 1, 0).bit_length() for slots in range(SLOTS + 1)]
-"""The place of a batch by the slots that it filled."""
+"""The counter of a batch, by the number of slots that it filled."""
 
 
 class UdpEcho:
@@ -54,9 +54,9 @@ class UdpEcho:
         tally: Tally,
         loudness: Loudness,
     ) -> None:
-        """Share the worker's batch, admission and what it knows of loud sources.
+        """Share the worker's batch, admission and loudness.
 
-        Count into this listener's row, and into its tally of the refused.
+        Count into this listener's row, and count refusals into its tally.
         """
         self.port = port
         self._loudness = loudness
@@ -65,10 +65,10 @@ class UdpEcho:
         self._row = row
         self._tally = tally
         self._in_vain = 0
-        """Batches still to be passed over."""
+        """Small batches still to go without another receive."""
 
     def on_readable(self, now: float) -> None:
-        """Answer what is queued, at most MAX_BATCHES_PER_WAKEUP batches of it."""
+        """Answer queued datagrams, at most MAX_BATCHES_PER_WAKEUP batches."""
         batch, admission, row, port = self._batch, self._admission, self._row, self.port
         loudness, circulation, limited = self._loudness, admission.circulation, admission.limited
         for _ in _BATCHES:
@@ -123,7 +123,7 @@ class UdpEcho:
                 row[train_place(weight)] += trains
 
     def _decide(self, now: float, *, cleared: bool) -> None:
-        """Decide what of a batch is answered; with limits also of one that the rules let pass."""
+        """Decide which slots are answered; with limits, also in a batch that the rules let pass."""
         batch, admission = self._batch, self._admission
         spared = admission.spared
         if not batch.whole or batch.trains is not None:
@@ -136,7 +136,7 @@ class UdpEcho:
             self._row[UdpField.SPARED] += admission.spared - spared
 
     def _admit_each(self, now: float) -> None:
-        """Decide slot by slot: on trains, and where one is not whole, not unicast, or came in another way."""
+        """Decide slot by slot: for trains, and for a batch that is not `whole`."""
         batch, admission = self._batch, self._admission
         for slot, peer in enumerate(batch.peers):
             weight, on_loopback = batch.weight(slot), batch.came_in_on_loopback(slot)
@@ -157,7 +157,7 @@ class UdpEcho:
             self._refuse(slot, Drop.RATE, weight - within)
 
     def _look_for_test(self, slot: int, now: float) -> None:
-        """Answer a self test; judge all else from the port of these as what comes from any other port."""
+        """Answer a self test; judge any other datagram from the self-test port like one from any port."""
         batch, admission = self._batch, self._admission
         peer, weight = batch.peers[slot], batch.weight(slot)
         if self._is_test(slot, peer):
@@ -172,13 +172,13 @@ class UdpEcho:
             self._charge(slot, peer, now)
 
     def _is_test(self, slot: int, peer: bytes) -> bool:
-        """Tell whether a slot holds a self test, and nothing beside."""
+        """Tell whether a slot holds a self test and nothing else."""
         batch, admission = self._batch, self._admission
         alone = admission.may_be_test(peer) and batch.weight(slot) == 1
         return alone and admission.is_test(peer, batch.last_datagram(slot))
 
     def _look_closer(self, circulation: Circulation) -> None:
-        """Look at those that were chosen, of a train at its last, and refuse what goes round, but for self tests."""
+        """Check the sampled datagrams (of a train, its last), and refuse those that circulate; exempt self tests."""
         batch = self._batch
         for slot in dict.fromkeys(map(batch.slot_of, circulation.choose(batch.datagrams))):
             peer = batch.peer(slot)
@@ -188,7 +188,7 @@ class UdpEcho:
                 self._refuse(slot, Drop.LOOP, 1)
 
     def _refuse_each(self, refused: dict[int, Drop], now: float) -> None:
-        """Leave these slots, of one datagram each, unanswered: what they have in common is counted at once."""
+        """Leave these slots, of one datagram each, unanswered; those of one reason and address are counted at once."""
         if not refused:
             return
         peers, may_be_test = self._batch.peers, self._admission.may_be_test
@@ -205,7 +205,7 @@ class UdpEcho:
             self._tally.add(drop, address, datagrams)
 
     def _refuse(self, slot: int, drop: Drop, datagrams: int) -> None:
-        """Leave so many datagrams of a slot unanswered, and say why in numbers."""
+        """Leave the last so many datagrams of a slot unanswered, and count why."""
         self._batch.refuse(slot, datagrams)
         self._row[UdpField.DROPPED + drop] += datagrams
         self._tally.add(drop, address_of(self._batch.peers[slot]), datagrams)

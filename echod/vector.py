@@ -1,15 +1,15 @@
-"""The memory that `recvmmsg` and `sendmmsg` work on, and the two calls: the one unsafe corner of echod.
+"""The memory that `recvmmsg` and `sendmmsg` work on, and the two calls: an unsafe module, like `ring` and `crowd`.
 
-Owns one anonymous mapping of headers, I/O vectors, addresses and control messages, and one of payload. It never
-decides anything: `Batch` does. The contract:
+Owns one anonymous mapping of headers, I/O vectors, addresses and control messages, and one of payload. It makes no
+decisions: `Batch` does. The contract:
 
 - The mapping never moves and lives as long as the `Vector`; every pointer in it was computed here, once.
 - `received` are the headers that `recvmmsg` fills; `answers`, `composed` and `apart` are three more that `Batch` may
   send from. All point into the same names and payload: a reply is sent from the very bytes that came in.
-- Before a receive all is as it was before the first but names and payload: `restore`. So two receives that differ
-  by no more than these are equal in every byte. After two that were equal, `reopen` is enough.
-- All numbers lie as the kernel of a 64-bit little-endian Linux has them (`struct mmsghdr`, recvmmsg(2); `struct
-  cmsghdr`, cmsg(3)); `cli` refuses to run elsewhere.
+- Before a receive, `restore` resets everything but names and payload to its initial state. So two receives that differ
+  only in names and payload are equal in every other byte. After two that were equal, `reopen` is enough.
+- The layout is that of a 64-bit little-endian Linux kernel (`struct mmsghdr`, recvmmsg(2); `struct cmsghdr`, cmsg(3));
+  `cli` refuses to run elsewhere.
 """
 
 import ctypes
@@ -36,57 +36,57 @@ HEADER_BYTES: Final = 64
 IOVEC_BYTES: Final = 16
 NAME_LENGTH: Final = 28
 CONTROL_BYTES: Final = 64
-"""Room for UDP_GRO and IPV6_PKTINFO; `sockets` has all else turned off."""
+"""Room for UDP_GRO and IPV6_PKTINFO; `sockets` turns all other control messages off."""
 
 MULTICAST_FIRST_BYTE: Final = 0xFF
-"""Of an IPv6 address (RFC 4291, 2.7)."""
+"""The first byte of an IPv6 multicast address (RFC 4291, 2.7)."""
 
 SEGMENT_CMSG_BYTES: Final = 24
-"""`CMSG_SPACE(sizeof(int))`: the room that UDP_GRO takes as it comes and UDP_SEGMENT as it goes."""
+"""`CMSG_SPACE(sizeof(int))`: the size of a received UDP_GRO and of a sent UDP_SEGMENT."""
 
 SEGMENT_WORDS: Final = SEGMENT_CMSG_BYTES // 4
 
 UDP_SEGMENT: Final = 103
 
 _SEGMENT: Final = Struct("<QiiH6x")
-"""That message on its way out: `struct cmsghdr`, and the length of a segment. UDP_SEGMENT takes no other length."""
+"""The UDP_SEGMENT message: `struct cmsghdr` and the length of a segment, a u16."""
 SEGMENT_CMSG_LENGTH: Final = 18
-"""`CMSG_LEN(sizeof(u16))`."""
+"""`CMSG_LEN(sizeof(u16))`, the only length that UDP_SEGMENT takes."""
 
 _MESSAGE: Final = Struct("<QQQQQQ")
-"""`struct msghdr` but for `msg_flags`, of no meaning to a send."""
+"""`struct msghdr` without `msg_flags`, which a send ignores."""
 
 _MSG_DONTWAIT: Final = int(socket.MSG_DONTWAIT)
 
-# Without `argtypes`, which cost as much again as the call: so each argument is an int of 32 bits, or made by `byref`.
-# PyDLL: the calls never wait, so there is no need to let go of the GIL.
+# No `argtypes`: they would double the cost of the call. So each argument is an int of 32 bits, or made by `byref`.
+# PyDLL: the calls never wait, so there is no need to release the GIL.
 _libc = ctypes.PyDLL(None, use_errno=True)
 _recvmmsg, _sendmmsg = _libc.recvmmsg, _libc.sendmmsg
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Where one address family keeps what `Batch` looks at, within a slot's control messages.
+    """The layout of a slot's control messages in one address family.
 
     Lengths are in bytes; offsets in 32-bit words from the start of the PKTINFO message.
     """
 
     name: int
-    """`msg_namelen`: of a `sockaddr_in`, a `sockaddr_in6`."""
+    """`msg_namelen`: the size of a `sockaddr_in` or `sockaddr_in6`."""
     plain: int
     """`msg_controllen` of a datagram: PKTINFO alone."""
     ifindex: int
     """Word of the interface index: `ipi_ifindex`, `ipi6_ifindex`."""
     spec_dst: int
-    """Word of the address that the kernel would answer from, the first of it: of IPv6 the destination."""
+    """First word of the address that the kernel would answer from; in IPv6, of the destination."""
     destination: int
-    """Word of the destination in the header, the first of it; not `spec_dst` where it is no unicast address."""
+    """First word of the destination in the header; it differs from `spec_dst` if that is not a unicast address."""
     peer_length: int
-    """Bytes of a name that tell a peer from any other."""
+    """Bytes of a name that identify the peer."""
 
     @property
     def peer(self) -> str:
-        """A name in the format of `struct`: the peer, and the room behind it."""
+        """A name in the format of `struct`: the peer, then padding."""
         return f"{self.peer_length}s{NAME_BYTES - self.peer_length}x"
 
     @property
@@ -113,44 +113,45 @@ _ZEROS32: Final = constant("I", 0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """Strided views of the first `count` slots, made once for each count: slicing costs more than the work."""
+    """Strided views of the first `count` slots, made once for each count: slicing would cost more than the work."""
 
     count: int
     headers: slice
     iovecs: slice
     names: slice
     control: slice
-    """Where these lie in the mapping, ..."""
+    """Where these four lie in the mapping."""
     fresh: tuple[memoryview, memoryview, memoryview]
-    """... and what they are before a receive: the room that the kernel is told, and no control message."""
+    """Headers, I/O vectors and control messages before a receive: buffer sizes for the kernel, no control message."""
     first: slice
-    """The first so many of any 64 bytes each: headers, control messages."""
+    """Within a copy of 64 headers or control messages: those of these slots."""
     pairs: tuple[slice, slice, slice, slice]
-    """Among names, two pairs of neighbours: at the beginning, and in the middle."""
+    """Within names, two pairs of adjacent slots: the first two, and two in the middle."""
     control_length: memoryview
     flags: memoryview
     length: memoryview
     iov_length: memoryview
     peers: dict[socket.AddressFamily, Callable[[mmap.mmap, int], tuple[bytes, ...]]]
-    """Reads all names at once: family, port, address, and (IPv6) flow and scope of each, as bytes.
+    """Reads the peers of all names at once: family, port, address, and (IPv6) flow and scope of each, as bytes.
 
     See `Vector.peers`.
     """
     spec_dst: memoryview
     """IPv4: the local address that the kernel would answer from."""
     destination: memoryview
-    """IPv4: the destination in the header; not `spec_dst` where it is a broadcast or multicast address."""
+    """IPv4: the destination in the header; it differs from `spec_dst` if it is a broadcast or multicast address."""
     ifindex: dict[socket.AddressFamily, memoryview]
     destination6: tuple[memoryview, memoryview]
     destination6_first: memoryview
     """IPv6: the first byte of the destination."""
     zeros: memoryview
-    """Constants of the same count, to compare with and to copy from: 64-bit zeros, 32-bit zeros, ..."""
+    """`count` 64-bit zeros, to compare with."""
     zeros32: memoryview
+    """`count` 32-bit zeros, to copy from."""
 
 
 def segment(length: int) -> bytes:
-    """Return the control message that has a payload sent as datagrams of that length."""
+    """Return the control message that makes the kernel send a payload as datagrams of this length."""
     return _SEGMENT.pack(SEGMENT_CMSG_LENGTH, socket.IPPROTO_UDP, UDP_SEGMENT, length)
 
 
@@ -168,8 +169,8 @@ class Vector:
         self.answers_at, self.answers_iovecs_at, self.answers_control_at = ends[7:10]
         self.answers_joined_at = self.answers_control_at + CONTROL_BYTES
         self.answers = slice(self.answers_at, self.answers_joined_at + CONTROL_BYTES)
-        """The answers to a batch whose slots are alike: headers, I/O vectors, and for all of them two sets of control
-        messages: that of each, and that of any that are joined."""
+        """The answers to a batch whose slots are alike: headers, I/O vectors, and two sets of control messages: one for
+        single slots, one for joined slots."""
 
         self.memory = mmap.mmap(-1, self.answers.stop)
         self._payload = mmap.mmap(-1, SLOTS * SLOT_BYTES)
@@ -211,7 +212,7 @@ class Vector:
 
     @staticmethod
     def _strided(view: memoryview, start: int, stride: int, count: int) -> memoryview:
-        """View one field of `count` structs that lie `stride` bytes apart, the first at byte `start`."""
+        """View one field of `count` structs, `stride` bytes apart, the first at byte `start`."""
         size = view.itemsize
         return view[start // size : (start + count * stride) // size : stride // size]
 
@@ -266,24 +267,24 @@ class Vector:
         return self._payload[slot * SLOT_BYTES + first : slot * SLOT_BYTES + after]
 
     def restore(self, span: Span) -> None:
-        """Undo what a receive into these slots, and its reply, wrote over: what tells the kernel its room."""
+        """Undo what a receive into these slots, and its reply, overwrote: the buffer sizes for the kernel."""
         self.memory[span.headers], self.memory[span.iovecs], self.memory[span.control] = span.fresh
 
     def reopen(self, span: Span) -> None:
-        """Do so after a receive that was alike, answered from `answers`, where the next may be alike to it.
+        """Do the same after a receive that matched a pattern and was answered from `answers`: reset the headers alone.
 
-        Control messages stay: of what is told to be there by a header, every byte will have been written anew.
+        Old control messages may stay: the kernel rewrites every byte that it reports in a header.
         """
         self.memory[span.headers] = span.fresh[0]
 
     def control_words(self, count: int, word: int) -> memoryview:
-        """View a 32-bit word of the control messages of each of the first so many slots."""
+        """View one 32-bit word of the control messages of each of the first `count` slots."""
         return self._strided(self.words, self.control_at + 4 * word, CONTROL_BYTES, count)
 
     def alike(self, family: socket.AddressFamily, form: int, length: int, control: bytes) -> tuple[bytes, bytes]:
-        """Return all headers as they are after a receive of so many bytes in each slot, and the answers to these.
+        """Return all headers as they are after a receive of `length` bytes in each slot, and the answers to these.
 
-        `control` are the control messages of any slot, `form` bytes, turned round.
+        `control` is the CONTROL_BYTES of any slot, of which `form` are used, already turned into those of an answer.
         """
         headers, answers = bytearray(self._fresh[: SLOTS * HEADER_BYTES]), bytearray(self._fresh_answers)
         layout, iovecs = LAYOUTS[family], self.answers_iovecs_at - self.answers_at
@@ -297,9 +298,9 @@ class Vector:
         return bytes(headers), bytes(answers)
 
     def compose(self, message: int, slots: range, name_length: int, iovecs_at: int, control: range) -> None:
-        """Make a message to the peer of the first of these slots that carries the payload of all of them.
+        """Make a message to the peer of the first of these slots, with the payload of all of them.
 
-        All I/O vectors, and its control messages, are given by their place in the mapping.
+        `iovecs_at` (of slot 0) and `control` are offsets in the mapping.
         """
         base, slot = self.base, slots.start
         _MESSAGE.pack_into(
@@ -314,15 +315,15 @@ class Vector:
         )
 
     def receive(self, fd: int) -> int:
-        """Fill slots from the socket's queue without waiting; return how many, or the negative of an errno."""
+        """Fill slots from the socket's queue without waiting; return the number filled, or the negative of an errno."""
         filled: int = _recvmmsg(fd, self._received, SLOTS, _MSG_DONTWAIT, None)
         return filled if filled >= 0 else -ctypes.get_errno()
 
     def send(self, fd: int, headers_at: int, count: int) -> int:
-        """Send `count` messages from the headers at that offset without waiting.
+        """Send `count` messages from the headers at this offset without waiting.
 
-        Return how many went, or the negative of an errno. The kernel stops at the first message it refuses, and tells
-        its error only where that is the first of all (sendmmsg(2)).
+        Return the number sent, or the negative of an errno. The kernel stops at the first message it refuses, and
+        returns the error only if no message was sent before (sendmmsg(2)).
         """
         pointer = self._pointers.get(headers_at) or ctypes.byref(self._first, headers_at)
         sent: int = _sendmmsg(fd, pointer, count, _MSG_DONTWAIT)

@@ -1,9 +1,9 @@
 """One worker process: one loop over its services.
 
-Owns the loop, the batch and buffer that its services share, and the end of its life. It is born with its config and
-sockets and never gets others; it listens to its supervisor on a channel of short messages. Signals of a terminal or a
-service manager are the supervisor's business. Invariant: the heartbeat counts turns of this loop, at least one a
-second, so it stops when the loop does.
+Owns the loop, the batch and buffer that its services share, and its own shutdown. It starts with its config and sockets
+and never gets others. Its supervisor controls it over a channel of short messages; signals of a terminal or a service
+manager are handled by the supervisor. Invariant: the heartbeat counts turns of this loop, at least one a second, so it
+stops when the loop does.
 """
 
 import socket
@@ -36,29 +36,29 @@ from echod.tcp import TcpEcho
 from echod.udp import UdpEcho
 
 READY: Final = b"r"
-"""To the supervisor: everything is set up; `SERVE` may come."""
+"""To the supervisor: setup is complete; `SERVE` may be sent."""
 SERVE: Final = b"s"
 """To the worker: begin to answer."""
 OWN: Final = b"o"
-"""To the worker: these networks, packed behind it, are this host's own from now on."""
+"""To the worker: from now on, the networks packed behind it are this host's own."""
 LOUD: Final = b"l"
-"""To the supervisor: the report of `Loudness`, packed behind it. (A report of the refused begins with a bracket.)"""
+"""To the supervisor: the report of `Loudness`, packed behind it. (A report of refusals begins with a bracket.)"""
 DRAIN: Final = b"d"
-"""To the worker: finish what is under way, then exit. The end of the channel says it too."""
+"""To the worker: finish what is under way, then exit. The end of the channel means the same."""
 
 _MOST_OF_A_COMMAND: Final = 1 << 19
-"""Bytes: room for more networks than `LocalAddresses` finds."""
+"""Bytes: enough for more networks than `LocalAddresses` finds."""
 
 SPIN_SECONDS: Final = 20e-6
-"""What it costs on a virtual machine to sleep and be woken; on others it is less. Spent at most once for each wait that
-was as short."""
+"""The cost of a sleep and a wake-up on a virtual machine; elsewhere it is lower. Spent at most once for each wait that
+was shorter."""
 
 HEARTBEAT_SECONDS: Final = 1.0
 _HEARTBEAT: Final = int(SlotField.HEARTBEAT)
 
 
 def open_channel() -> tuple[socket.socket, socket.socket]:
-    """Return the two ends of a channel that keeps its messages apart: the supervisor's and a worker's."""
+    """Return the two ends of a channel that preserves message boundaries: the supervisor's and a worker's."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MOST_OF_A_COMMAND)
     return ours, theirs
@@ -66,7 +66,7 @@ def open_channel() -> tuple[socket.socket, socket.socket]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedSocket:
-    """A socket that a worker serves; `shared` where other workers wait on the very same one."""
+    """A socket that a worker serves; `shared` if other workers wait on the same socket."""
 
     listener: Listener
     sock: socket.socket
@@ -75,19 +75,19 @@ class ServedSocket:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Birth:
-    """All that a worker is born with."""
+    """All that a worker starts with."""
 
     slot: int
     config: Config
     sockets: Sequence[ServedSocket]
     page: CounterPage
     rates: memoryview | None
-    """What the workers of a generation know together of the rate of each source; None without limits."""
+    """The table of rates that the workers of a generation share; None without limits."""
     own: Sequence[Network]
-    """What this host takes for its own addresses."""
+    """This host's own addresses."""
     secret: bytes
     self_test: SelfTest | None
-    """The mark of this daemon's own probes, where it has one."""
+    """The mark of this daemon's own probes, if it has one."""
     channel: socket.socket
     supervisor: int
     """Its process id."""
@@ -97,7 +97,7 @@ class Worker:
     """The loop."""
 
     def __init__(self, birth: Birth) -> None:
-        """Set everything up; nothing is answered yet."""
+        """Set everything up, but answer nothing yet."""
         self._birth = birth
         self._channel = birth.channel
         self._header = birth.page.header(birth.slot)
@@ -140,7 +140,7 @@ class Worker:
         return admission
 
     def _tally(self, listener: Listener) -> Tally:
-        """Make the tally of what is refused at one socket of a listener."""
+        """Make the tally of refusals at one socket of a listener."""
         tally = Tally(self._birth.page.listeners.index(listener))
         self._tallies.append(tally)
         return tally
@@ -183,7 +183,7 @@ class Worker:
             )
 
     def run(self) -> None:
-        """Say ready, serve when told to, until drained."""
+        """Report READY, serve when told to, return when drained."""
         self._channel.send(READY)
         header, wait, now = self._header, self._poll.wait, self._next_deadline
         while not self._draining or any(echo.connections for echo in self._tcp):
@@ -196,7 +196,7 @@ class Worker:
                 self._next_deadline = self._on_deadline(now)
 
     def _on_deadline(self, now: float) -> float:
-        """Let the services do what time brings; return when to do it next.
+        """Let the services handle their deadlines, and send the reports; return the time of the next call.
 
         Every deadline that a service sets lies at least HEARTBEAT_SECONDS ahead, so none can be missed until then.
         """
@@ -205,7 +205,7 @@ class Worker:
         reports = [report.pack() for tally in self._tallies for report in tally.reports()]
         loud = self._loudness.report()
         for report in reports if loud is None else [*reports, LOUD + loud]:
-            with suppress(OSError):  # the supervisor is behind, or gone; the counters have it
+            with suppress(OSError):  # the supervisor is slow, or gone; the counters are complete without it
                 self._channel.send(report, socket.MSG_DONTWAIT)
         deadlines = [echo.next_deadline() for echo in self._tcp]
         return min([now + HEARTBEAT_SECONDS, *(deadline for deadline in deadlines if deadline is not None)])
@@ -214,7 +214,7 @@ class Worker:
         try:
             command = self._channel.recv(_MOST_OF_A_COMMAND)
         except ConnectionResetError:
-            command = b""  # it ended with a report unread
+            command = b""  # the supervisor's end closed with a report unread
         if command.startswith(OWN):
             self._admission.set_own_addresses(unpack_networks(command[len(OWN) :]))
         elif command == SERVE:
@@ -228,7 +228,7 @@ class Worker:
             self._drain(now)
 
     def _drain(self, now: float) -> None:
-        """Answer what is queued, accept no more, and let the connections finish in time."""
+        """Answer queued datagrams, stop accepting, and let the connections finish in time."""
         self._draining = True
         self._next_deadline = now
         until = now + self._birth.config.drain_timeout_seconds
@@ -241,7 +241,7 @@ class Worker:
 
 
 def _ring() -> Ring | None:
-    """Return a ring, or None where this host has none to give; connections are then served one by one."""
+    """Return a ring, or None if this host does not offer it; connections are then served one by one."""
     try:
         return Ring()
     except OSError:
@@ -260,21 +260,21 @@ def rate_limit(limits: LimitsConfig, memory: memoryview) -> RateLimit:
 
 
 def _spare(limits: LimitsConfig) -> Callable[[int], int]:
-    """Return how to choose how many of the refused are answered: by chance, so that a forger cannot foresee it."""
+    """Return a function from datagrams over the limit to those still answered: random, so no forger can predict it."""
     if limits.dry_run:
         return lambda refused: refused
-    random = Random()  # noqa: S311 - it protects no secret; made here, so that no two workers have the same
+    random = Random()  # noqa: S311 - it protects no secret; made here, so that workers have different ones
     chance = 1 / limits.leak if limits.leak else 0.0
     return lambda refused: sum(random.random() < chance for _ in range(refused))
 
 
 def _gap() -> Callable[[], int]:
-    """Return how to choose the datagrams that are looked at: by chance too, 1 to 2 * PERIOD - 1 on from one another."""
+    """Return a function that gives the distance to the next datagram to sample: random too, 1 to 2 * PERIOD - 1."""
     random, most = Random(), 2 * PERIOD - 1  # noqa: S311 - no secret either
     return lambda: 1 + int(random.random() * most)
 
 
 def live(birth: Birth) -> None:
-    """Be a worker, in a process just forked: set up what is a process's own, then run."""
+    """Be a worker in a newly forked process: set up the process, then run."""
     if belong_to(birth.supervisor, f"echod: worker {birth.slot + 1}"):
         Worker(birth).run()
