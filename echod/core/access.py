@@ -1,8 +1,7 @@
-"""Who may be answered, as the operator writes it: a network, an address, or one of four names.
+"""An entry of an access list, as the operator writes it: a network, an address, or one of four names.
 
-Owns the text form of an entry of `access.allow` and `access.deny`, and whether an entry reaches beyond the networks
-that are somebody's own. It never looks up a host name and never judges a datagram. Invariant: the text of an entry,
-parsed, is that entry.
+Owns the text form of an entry of `access.allow` and `access.deny`, and whether an entry includes public addresses. It
+never looks up a host name and never judges a datagram. Invariant: the text of an entry, parsed, is that entry.
 """
 
 import re
@@ -14,7 +13,7 @@ from typing import Final, TypeAlias
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
-_MAX_CHARACTERS: Final = 60  # the longest entry that can be has 49
+_MAX_CHARACTERS: Final = 60  # the longest possible entry has 49
 _WANTED: Final = "write a network such as 192.0.2.0/24, or loopback, link-local, private or any"
 _IPV6_OF_IPV4_BITS: Final = 96  # of ::ffff:0:0/96, RFC 4291 section 2.5.5.2
 
@@ -43,9 +42,9 @@ _NOT_PUBLIC: Final = (
 
 @dataclass(frozen=True, slots=True)
 class AccessEntry:
-    """One entry of an access list. Entries are equal where they mean the same and would be written the same.
+    """One entry of an access list. Entries are equal if they mean the same and are written the same.
 
-    `name` is what the operator wrote, in its shortest form; `networks` is what that covers, at least one.
+    `name` is what the operator wrote, in its shortest form; `networks` are the networks it covers, at least one.
     """
 
     name: str
@@ -80,15 +79,15 @@ def parse_entry(text: str) -> AccessEntry:
 
 
 def is_public(entry: AccessEntry) -> bool:
-    """Tell whether an entry reaches any address that hosts of the Internet have.
+    """Tell whether an entry includes public addresses.
 
-    Each network is judged alone: one that is not inside a single special-purpose block (RFC 6890) is public.
+    Each network is judged alone: it is public unless it lies inside a single special-purpose block (RFC 6890).
     """
     return any(not any(_is_inside(network, block) for block in _NOT_PUBLIC) for network in entry.networks)
 
 
 def find_covered(entries: Iterable[AccessEntry], others: Iterable[AccessEntry]) -> list[int]:
-    """Find the entries, by index, that others cover: each network of theirs lies in a single one of the others."""
+    """Return the indices of entries that `others` cover: each of their networks lies within one network of `others`."""
     wide = {network for entry in others for network in entry.networks}
     lengths = {network.prefixlen for network in wide}
 
@@ -134,7 +133,7 @@ def _parse_prefix(digits: str, address: IPv4Address | IPv6Address) -> int:
 
 
 def _refuse_useless(network: Network, address: IPv4Address | IPv6Address) -> None:
-    """Refuse what no source of a datagram can have; an operator who writes it means something else."""
+    """Refuse what no datagram can have as its source; an operator who writes it means something else."""
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     if mapped and network.prefixlen >= _IPV6_OF_IPV4_BITS:
         plain = IPv4Network((mapped, network.prefixlen - _IPV6_OF_IPV4_BITS), strict=False)

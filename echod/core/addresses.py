@@ -1,8 +1,8 @@
-"""Addresses and networks as numbers: which verdict an address has, and networks as bytes.
+"""Addresses and networks as numbers: the verdict of an address, and networks as bytes.
 
-Owns the map from every address of a family to one verdict, compiled once so that a look-up is one bisection, however
-long the lists are. It never decides what a verdict means: `Rules` does. Invariant: of the levels that a map was made
-of, the first that holds an address gives its verdict.
+Owns the map from every address of a family to one verdict, compiled once so that a lookup is one bisection, however
+long the lists are. `Rules` decides what a verdict means. Invariant: of the levels from which a map was made, the first
+that contains an address gives its verdict.
 """
 
 from bisect import bisect_right
@@ -21,7 +21,7 @@ class AddressMap(Generic[Verdict]):
     """One verdict for each address of a family. Look it up by number: `map.verdict(int(address))`."""
 
     def __init__(self, levels: Sequence[tuple[Iterable[Network], Verdict]], otherwise: Verdict) -> None:
-        """Compile levels of networks, the first that holds an address decides; networks of one family alone."""
+        """Compile levels of networks of one family. The first level that contains an address decides."""
         merged = [(_merge(networks), verdict) for networks, verdict in levels]
         starts: list[int] = []
         verdicts: list[Verdict] = []
@@ -31,9 +31,9 @@ class AddressMap(Generic[Verdict]):
                 starts.append(start)
                 verdicts.append(verdict)
         self.starts = starts
-        """Where another verdict begins, ascending."""
+        """First addresses of the ranges, ascending. Adjacent ranges have different verdicts."""
         self.verdicts = [verdicts[0], *verdicts]
-        """The verdict at the place of `bisect_right(starts, address)`, which is never 0."""
+        """The verdicts, indexed by `bisect_right(starts, address)`, which is never 0."""
 
     def verdict(self, address: int) -> Verdict:
         """Return the verdict of an address."""
@@ -41,7 +41,7 @@ class AddressMap(Generic[Verdict]):
 
 
 def _merge(networks: Iterable[Network]) -> list[int]:
-    """Return the edges of the union: where it begins, ends (the first address beyond), begins again, ..."""
+    """Return the edges of the union: the first address of a range, the first one after it, and so on."""
     edges: list[int] = []
     for first, last in sorted((int(each.network_address), int(each.broadcast_address)) for each in networks):
         if edges and first <= edges[-1]:
@@ -52,7 +52,7 @@ def _merge(networks: Iterable[Network]) -> list[int]:
 
 
 def pack_networks(networks: Iterable[Network]) -> bytes:
-    """Write networks as bytes: length of the prefix, then the address, of IPv6 with 128 added to the length's place.
+    """Write networks as bytes: for each the prefix length in one byte, then the address.
 
     A prefix length of IPv4 is at most 32; that of IPv6, 0 to 128, is written as 33 to 161.
     """

@@ -1,7 +1,7 @@
 """May this datagram be answered?
 
-Owns the rules and their order, and what must be remembered to hold them: no socket, no clock, no counter. Invariant:
-a decision is a value, `None` for yes or the `Drop` that says why not, and never an exception, whatever a peer sends.
+Owns the rules, their order, and the state that they need: no socket, no clock, no counter. Invariant: a decision is a
+value, `None` for yes or the `Drop` that says why not, and never an exception, whatever a peer sends.
 """
 
 from bisect import bisect_right
@@ -35,32 +35,32 @@ class Drop(IntEnum):
     SOURCE_PORT_ZERO = 2
     """No answer can reach port 0 (RFC 768: zero stands for "not used")."""
     SOURCE_PORT_OWN = 3
-    """From a port that echod itself answers on: two echo servers would talk for ever (CERT CA-1996-01)."""
+    """From a port that echod itself answers on: two echo servers would answer each other for ever (CERT CA-1996-01)."""
     SOURCE_PORT_LOW = 4
-    """From a port below `guard.min_source_port`, where services live, and no client (CVE-2024-2169)."""
+    """From a port below `guard.min_source_port`, which services use and clients do not (CVE-2024-2169)."""
     SOURCE_PORT_REFUSED = 5
-    """From a port of `guard.refuse_source_ports`: services that answer, or amplify, above 1023."""
+    """From a port in `guard.refuse_source_ports`: services above port 1023 that answer or amplify."""
     SOURCE_INVALID = 6
-    """From an address that no datagram can honestly come from where this one did (RFC 1122, 3.2.1.3; RFC 6890)."""
+    """From an address that is not a valid source on the interface it came in on (RFC 1122, 3.2.1.3; RFC 6890)."""
     SOURCE_IS_SELF = 7
-    """From an address of this host, though it did not come in on loopback: forged, or turned back."""
+    """From an address of this host, but not received on loopback: forged, or reflected."""
     ACCESS = 8
     """`access.deny` names the source, or `access.allow` does not."""
     TRUNCATED = 9
-    """The kernel could not deliver it whole, or not the address it was sent to: no exact answer exists."""
+    """The kernel could not deliver the datagram, or its destination address, whole: no exact answer exists."""
     RATE = 10
-    """Its source, or all sources together, are over their limit."""
+    """Its source, or all sources together, exceed their limit."""
     LOOP = 11
-    """The peer sent the very same before, as one of those that were looked at: it goes round."""
+    """It equals an earlier sample from the same peer: it circulates."""
 
 
 _NOWHERE: Final = tuple(map(ip_network, ("0.0.0.0/8", "224.0.0.0/4", "240.0.0.0/4", "ff00::/8", "::ffff:0:0/96")))
-"""No host has these: "this network", multicast, reserved (255.255.255.255 too), and IPv4 in the dress of IPv6."""
+"""No host has these: "this network", multicast, reserved (255.255.255.255 too), and IPv4-mapped IPv6 addresses."""
 
 _LOOPBACK6: Final = IPv6Network("::1/128")
 _LOOPBACK: Final = (ip_network("127.0.0.0/8"), _LOOPBACK6)
 _COMPATIBLE: Final = IPv6Network("::/96")
-"""Once IPv4 in the dress of IPv6 too (RFC 4291, 2.5.5.1); `::` and `::1` are in it."""
+"""The deprecated IPv4-compatible IPv6 addresses (RFC 4291, 2.5.5.1); `::` and `::1` are among them."""
 
 _IPV6: Final = 6
 
@@ -85,7 +85,7 @@ class Access:
 
 
 class Rules:
-    """What can be said of a datagram by its peer alone: rules 2 to 8, compiled."""
+    """The rules that depend on the peer alone: rules 2 to 8, compiled."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Rules:
         min_source_port: int = 0,
         refuse_source_ports: Iterable[int] = (),
     ) -> None:
-        """Take the access lists, the ports of all UDP listeners of this daemon, and what the config says of ports."""
+        """Take the access lists, the ports of all UDP listeners of this daemon, and the config's rules on ports."""
         self._access = access
         self._ports: dict[int, Drop] = dict.fromkeys(refuse_source_ports, Drop.SOURCE_PORT_REFUSED)
         self._ports |= dict.fromkeys(range(min_source_port), Drop.SOURCE_PORT_LOW)
@@ -105,7 +105,7 @@ class Rules:
         self.set_own_addresses(())
 
     def set_own_addresses(self, own: Iterable[Network]) -> None:
-        """Take what this host takes for its own addresses."""
+        """Set this host's own addresses."""
         elsewhere = (
             ((*_NOWHERE, *_LOOPBACK, _COMPATIBLE), Drop.SOURCE_INVALID),
             (tuple(own), Drop.SOURCE_IS_SELF),
@@ -129,14 +129,15 @@ class Rules:
             }
             for on_loopback in (False, True)
         )
-        """By way, and length of a peer: where in names the first octets of addresses are, and two tables with 1 for
-        each octet of which some are refused, the higher of a port and the first of an address."""
+        """By whether on loopback, and length of a peer: where in names the first octets of addresses are, and two tables,
+        with 1 for each octet under which something is refused: for the high octet of a port, and for the first octet of
+        an address."""
 
     def clear_all(self, names: bytes, peer_length: int, on_loopback: bool) -> bool:  # noqa: FBT001 - so it is quicker
-        """Tell in two looks whether all these peers are admitted: a name each NAME_BYTES, of a family by its length.
+        """Tell in two scans whether all these peers are admitted; `names` has one peer in each NAME_BYTES.
 
-        They are where each has a port among 256, and an address among those of one first octet, of which none is
-        refused. Others may be admitted too.
+        True if nothing is refused under the high octet of any port and the first octet of any address. If False, the
+        peers may still be admitted. `peer_length` tells the family.
         """
         octets, doubtful_ports, doubtful_octets = self._looks[on_loopback][peer_length]
         return 1 not in names[PORTS].translate(doubtful_ports) and 1 not in names[octets].translate(doubtful_octets)
@@ -153,13 +154,13 @@ class Rules:
         return address.is_loopback or self.judge_address(peer, on_loopback=False) is Drop.SOURCE_IS_SELF
 
     def judge(self, peer: bytes, *, on_loopback: bool) -> Verdict:
-        """Decide on a peer, whose datagram came in on the loopback interface or on another."""
+        """Decide on a peer whose datagram came in on the loopback interface, or on another."""
         return self.judge_each([peer], on_loopback=on_loopback).get(peer)
 
     def judge_each(self, peers: Collection[bytes], *, on_loopback: bool) -> dict[bytes, Drop]:
-        """Return those of these peers, at least one and all of one family, that are refused.
+        """Return which of these peers, at least one and all of one family, are refused.
 
-        One loop without a call of our own: in a flood of new sources each datagram passes here.
+        One loop without calls to our own functions: in a flood of new sources each datagram passes here.
         """
         length = len(next(iter(peers)))
         read = _PEER4.unpack if length == PEER4_BYTES else _read_peer6
@@ -181,13 +182,13 @@ def _read_peer6(peer: bytes) -> tuple[int, int]:
 
 
 def _compile(levels: Iterable[tuple[Iterable[Network], Verdict]], version: int) -> AddressMap[Verdict]:
-    """Compile address rules for one family. What none of them names is not allowed."""
+    """Compile address rules for one family. An address that no level contains is not allowed."""
     of_family = [([each for each in networks if each.version == version], verdict) for networks, verdict in levels]
     return AddressMap(of_family, Drop.ACCESS)
 
 
 def _doubtful_octets(compiled: AddressMap[Verdict], bits: int) -> bytes:
-    """Return for each first octet of an address, of so many bits, 0 where it tells that it is admitted, else 1."""
+    """Return, for each first octet of an address of `bits` bits, 0 if all its addresses are admitted, else 1."""
     starts, step = compiled.starts, 1 << bits - 8
     return bytes(
         bisect_right(starts, first) != bisect_right(starts, first + step - 1) or compiled.verdict(first) is not None
@@ -196,7 +197,7 @@ def _doubtful_octets(compiled: AddressMap[Verdict], bits: int) -> bytes:
 
 
 class Admission:
-    """The rules of one worker, with what they remember: the peers admitted, and what was heard of them."""
+    """The rules of one worker, with their state: the peers admitted so far, rates and samples."""
 
     def __init__(  # noqa: PLR0913 - each is a part of what the operator can set
         self,
@@ -208,7 +209,7 @@ class Admission:
         circulation: Circulation | None = None,
         self_test: SelfTest | None = None,
     ) -> None:
-        """Remember at most so many peers. `spare` says how many of those over the limit are answered all the same.
+        """Remember at most `sources` peers. `spare` returns how many datagrams over the limit are still answered.
 
         Without `circulation` no loop is broken. The port of `self_test` must be one of the own ports of the rules.
         """
@@ -219,17 +220,17 @@ class Admission:
         self._limit = limit
         self._spare = spare
         self.clears_all = rules.clear_all
-        """Tells of the names of a batch whether the rules let it be answered as it is: most they do."""
+        """Tells from the names of a batch whether the rules admit it as a whole, as they do with most batches."""
         self.limited = limit is not None
         """Whether each datagram has to be charged."""
         self.circulation = circulation
-        """What is looked at, lest it goes round."""
+        """The sampling that finds datagrams in a loop."""
         self._known: dict[bool, set[bytes]] = {False: set(), True: set()}
         self.spared = 0
-        """Datagrams over the limit that were answered all the same, ever."""
+        """Datagrams over the limit that were answered, since the start."""
 
     def set_own_addresses(self, own: Iterable[Network]) -> None:
-        """Take what this host takes for its own addresses; what was decided before is decided anew."""
+        """Set this host's own addresses, and forget earlier decisions."""
         self._rules.set_own_addresses(own)
         for known in self._known.values():
             known.clear()
@@ -249,11 +250,11 @@ class Admission:
         return refused
 
     def _meet(self, peers: set[bytes], known: set[bytes], *, on_loopback: bool) -> dict[bytes, Drop]:
-        """Judge those that are not known, and know those that may be answered; return those that may not."""
+        """Judge the unknown peers, and remember those that may be answered; return the others."""
         strangers = peers - known
         unwanted = self._rules.judge_each(strangers, on_loopback=on_loopback)
         if len(known) + len(strangers) > self._sources:
-            # All at once: whoever comes again is judged again, and that is all it costs.
+            # Forget all at once. The only cost is that returning peers are judged again.
             known.clear()
         known |= strangers.difference(unwanted) if unwanted else strangers
         return unwanted
@@ -261,31 +262,31 @@ class Admission:
     def _find_over(
         self, limit: RateLimit, peers: Sequence[bytes], refused: dict[int, Drop], now: float
     ) -> dict[int, Drop]:
-        """Charge all that are not refused yet; return those over the limit that are not spared."""
+        """Charge all slots that are not refused yet; return those over the limit that are not spared."""
         slots = [slot for slot in range(len(peers)) if slot not in refused] if refused else range(len(peers))
         over = limit.take_each(sources_of([peers[slot] for slot in slots] if refused else peers), now)
         return {slots[index]: Drop.RATE for index in over if not self._spares(1)}
 
     def charge_all(self, names: bytes, peer_length: int, now: float) -> dict[int, Drop]:
-        """Charge a batch of single datagrams that the rules let pass; return as `admit_all` does."""
+        """Charge a batch of single datagrams that the rules admit; return what `admit_all` does."""
         if self._limit is None:
             return {}
         over = self._limit.take_each(sources_in(names, peer_length), now)
         return {index: Drop.RATE for index in over if not self._spares(1)}
 
-    # -- slot by slot: trains, and what is not whole or not unicast
+    # -- slot by slot: trains, and slots that are truncated or not unicast
 
     def admit(self, peer: bytes, *, on_loopback: bool, unicast: bool, truncated: bool) -> Verdict:
-        """Decide on one datagram, or train, by all rules that need no memory."""
+        """Decide on one datagram, or train, by all rules that need no state."""
         if not unicast:
             return Drop.DESTINATION_NOT_UNICAST
         drop = self._rules.judge(peer, on_loopback=on_loopback)
         return Drop.TRUNCATED if drop is None and truncated else drop
 
-    # -- what came from the port of self tests, and was refused for it
+    # -- datagrams refused because they came from the port of self tests
 
     def may_be_test(self, peer: bytes) -> bool:
-        """Tell whether a peer has the port of self tests: then it is to be judged by the two below instead."""
+        """Tell whether a peer has the port of self tests: it must then be judged by the next two methods."""
         return peer[2:4] == self._test_port
 
     def is_test(self, peer: bytes, datagram: bytes) -> bool:
@@ -300,7 +301,7 @@ class Admission:
     # -- rate
 
     def take(self, peer: bytes, datagrams: int, now: float) -> int:
-        """Charge the source for so many datagrams; return how many may be answered."""
+        """Charge the source for these datagrams; return how many may be answered."""
         if self._limit is None:
             return datagrams
         within = self._limit.take(source_of(peer), datagrams, now)

@@ -1,6 +1,6 @@
-"""Pictures of numbers in text: a histogram, a sparkline.
+"""Charts in text: a histogram, a sparkline.
 
-Owns their layout. Invariant: each count is in exactly one bar, and no line is wider than it was allowed to be.
+Owns their layout. Invariant: each count is in exactly one bar, and no line exceeds the given width.
 """
 
 from collections.abc import Sequence
@@ -11,17 +11,17 @@ from typing import Final
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉"
 _LEVELS: Final = "▁▂▃▄▅▆▇█"
 GAP: Final = "!"
-"""What a sparkline has in the place of a number that is missing."""
+"""The character for a missing value in a sparkline."""
 
 _WIDE: Final = 8.0
-"""Beyond this ratio of largest to smallest the bars stand for equal ratios, not for equal differences."""
+"""Above this ratio of largest to smallest value, the bars have a logarithmic scale."""
 
 _LABEL: Final = 31
 """Characters before the bars."""
 
 
 def edges(weights: Sequence[tuple[int, int]], bins: int) -> list[int]:
-    """Return the bounds of up to so many bars, from the least value to above the greatest; values in ns, sorted."""
+    """Return the bounds of at most `bins` bars, from the least value to above the greatest; values in ns, sorted."""
     low, high = max(1, weights[0][0]), weights[-1][0] + 1
     if high / low > _WIDE:
         step = log10(high / low) / bins
@@ -50,7 +50,7 @@ def _bar(length: float) -> str:
 
 
 def sparkline(values: Sequence[int | None]) -> str:
-    """Return one character for each value: a bar between the least and the greatest, or `GAP` where it is None."""
+    """Return one character for each value: a bar scaled between the least and the greatest, `GAP` for None."""
     known = [value for value in values if value is not None]
     low = min(known, default=0)
     span = max(known, default=0) - low

@@ -1,4 +1,4 @@
-"""What differs between two configs, in words for a log entry."""
+"""The differences between two configs, as text for a log entry."""
 
 from pydantic import BaseModel
 
@@ -6,13 +6,13 @@ from echod.core.config import Config
 from echod.core.plan import Plan
 
 _AT_START = frozenset({"status.directory"})
-"""Keys that are read at start alone."""
+"""Keys that are read only at start."""
 
 
 def changes(old: Config, new: Config, listeners: Plan) -> list[str]:
     """Return one short text for each difference: `+` and `-` for listeners, `key: old -> new` for the rest.
 
-    What became of the listeners is told by the plan, for those that were passed are served whatever a config says.
+    The changes of listeners come from the plan, because passed sockets are served whatever a config says.
     """
     found = [f"+{listener}" for listener in listeners.open] + [f"-{listener}" for listener in listeners.close]
     before, after = _flat(old), _flat(new)

@@ -1,9 +1,9 @@
-"""The config: pydantic models, defaults, bounds, and what is legal but unreasonable.
+"""The config: pydantic models, defaults, bounds, and warnings of what is legal but unreasonable.
 
-Owns what each key of /etc/echod.yaml may be and what it is when it is not there. The form of a single value is for
-`values.py`, the words for most mistakes for `explain.py`. It reads no file and knows no host: whether an address
-exists or a CPU is there is found out by those who open and start. Invariant: a `Config` that exists is within its
-bounds, and what `parse_config` raises is ConfigError with every mistake at its line.
+Owns the bounds and the default of each key of /etc/echod.yaml. `values.py` parses single values, `explain.py` words
+most mistakes. It reads no file and knows no host: whether an address or a CPU exists is found out when a socket is
+opened or a worker started. Invariant: every `Config` is within its bounds, and `parse_config` raises only ConfigError,
+with every mistake at its line.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,11 +18,11 @@ from echod.core.errors import ConfigError, Mistake
 from echod.core.explain import explain
 from echod.core.listener import Protocol, overlap
 
-_Warning: TypeAlias = tuple[tuple[Path, ...], str]  # the keys that it is about, and what it says
+_Warning: TypeAlias = tuple[tuple[Path, ...], str]  # the keys concerned, and the text
 
 _SMALL_BUFFER = 128 * 1024
 _LONG_DRAIN_SECONDS = 60
-_FIRST_CLIENT_PORT = 1024  # those below are services' (RFC 6335)
+_FIRST_CLIENT_PORT = 1024  # lower ports belong to services (RFC 6335)
 _MUCH_PER_SECOND = 10_000
 _OPEN = (
     "reaches into the Internet, where the source of a datagram can be forged and replies so aimed at anybody: write "
@@ -34,7 +34,7 @@ _TRUTH_VALUE = Field(description="true or false")
 
 
 class AccessConfig(BaseModel):
-    """Who may be answered, over UDP and TCP. What `deny` covers is refused whatever `allow` says."""
+    """The sources that may be answered, over UDP and TCP. `deny` wins over `allow`."""
 
     model_config = _STRICT
 
@@ -43,20 +43,20 @@ class AccessConfig(BaseModel):
 
 
 class GuardConfig(BaseModel):
-    """What keeps echod from talking to another server for ever. The ports are those of a datagram's source."""
+    """The protection against endless exchanges with another server. The ports are source ports of datagrams."""
 
     model_config = _STRICT
 
     min_source_port: Annotated[int, values.whole_number(1, 65_535)] = 1024
-    # SSDP, NFS, WS-Discovery, mDNS, LLMNR, memcached: servers above port 1023 that answer what they did not ask for.
+    # SSDP, NFS, WS-Discovery, mDNS, LLMNR, memcached: servers above port 1023 that answer unsolicited datagrams.
     refuse_source_ports: values.Ports = (1900, 2049, 3702, 5353, 5355, 11211)
     loop_breaker: Annotated[bool, _TRUTH_VALUE] = True
 
 
 class LimitsConfig(BaseModel):
-    """How much is answered. A source is an IPv4 address or an IPv6 /64; a rate of None is unlimited.
+    """Rate limits. A source is an IPv4 address or an IPv6 /64; a rate of None is unlimited.
 
-    One in `leak` of the refused is answered, so that a forger cannot mute a victim; none where it is 0.
+    One in `leak` datagrams over a limit is answered, so that a forger cannot silence its victim; none if it is 0.
     """
 
     model_config = _STRICT
@@ -70,7 +70,7 @@ class LimitsConfig(BaseModel):
 
 
 class UdpConfig(BaseModel):
-    """The UDP sockets: what the kernel may hold for each of them, in bytes."""
+    """The kernel's buffers for each UDP socket, in bytes."""
 
     model_config = _STRICT
 
@@ -90,7 +90,7 @@ class TcpConfig(BaseModel):
 
 
 class LogConfig(BaseModel):
-    """The log: from which level on, and in which form; `auto` is the journal where there is one."""
+    """The log: its lowest level, and its format; `auto` is the journal if there is one."""
 
     model_config = _STRICT
 
@@ -105,7 +105,7 @@ class LogConfig(BaseModel):
 
 
 class StatusConfig(BaseModel):
-    """What `echod status` reads. `auto` is the directory that the service manager made, or /run/echod for root."""
+    """The files for `echod status`. `auto` is the directory that the service manager made, or /run/echod for root."""
 
     model_config = _STRICT
 
@@ -113,7 +113,7 @@ class StatusConfig(BaseModel):
 
 
 class MetricsConfig(BaseModel):
-    """Where metrics, health and the status page are served over HTTP; None is nowhere."""
+    """Where metrics, health and the status page are served over HTTP; None: not at all."""
 
     model_config = _STRICT
 
@@ -149,7 +149,7 @@ class Config(BaseModel):
 FIRST_TRY = Config(
     listeners=values.listeners("udp://127.0.0.1:7007", "udp://[::1]:7007", "tcp://127.0.0.1:7007", "tcp://[::1]:7007"),
 )
-"""What runs where there is no file: on this host alone, and on a port that needs no privilege."""
+"""The config without a file: reachable from this host only, on a port that needs no privilege."""
 
 _MODELS: Mapping[str, type[BaseModel]] = {
     "": Config,
@@ -183,9 +183,9 @@ def parse_config(data: bytes) -> tuple[Config, tuple[Mistake, ...]]:
 
 
 def find_status_directory(data: bytes) -> str:
-    """Return `status.directory` of a config file, as far as it can be made out, whatever mistakes there are beside it.
+    """Return `status.directory` of a config file, if it can be read, despite mistakes elsewhere in the file.
 
-    Who asks after an echod that runs must find it also while its config is being edited.
+    `echod status` must find a running echod also while its config is being edited.
     """
     try:
         section = read(data).value.get("status")
@@ -195,12 +195,12 @@ def find_status_directory(data: bytes) -> str:
 
 
 def in_order(mistakes: Iterable[Mistake]) -> tuple[Mistake, ...]:
-    """Sort mistakes or warnings as an operator goes through a file."""
+    """Sort mistakes or warnings by their place in the file."""
     return tuple(sorted(mistakes, key=lambda mistake: (mistake.line, mistake.column)))
 
 
 def _find_open(document: Document) -> Iterator[Mistake]:
-    """Find what opens the service to the Internet without a word about limits, in a file that may have mistakes."""
+    """Find an entry that allows public addresses without a rate limit, in a file that may have mistakes."""
     access, limits = document.value.get("access"), document.value.get("limits")
     allow = access.get("allow") if isinstance(access, dict) else None
     if not isinstance(allow, list) or (isinstance(limits, dict) and "datagrams_per_second" in limits):
@@ -214,7 +214,7 @@ def _find_open(document: Document) -> Iterator[Mistake]:
 
 
 def _find_clash(config: Config, document: Document) -> Iterator[Mistake]:
-    """Find the echo listener that has the port of the metrics: it would be told as another process's."""
+    """Find echo listeners on the metrics port: binding it would fail with a report of another process there."""
     if config.metrics.listen is None:
         return
     metrics = config.metrics.listen.listener
@@ -242,7 +242,7 @@ def _warnings(config: Config, document: Document) -> Iterator[Mistake]:
 
 
 def _find_unreasonable(config: Config, document: Document) -> Iterator[_Warning]:
-    """Yield each warning with the keys that it is about, the one to point at first."""
+    """Yield each warning with the keys concerned, first the one to point at."""
     yield from _find_unreasonable_access(config)
     yield from _find_unreasonable_guard(config.guard)
     yield from _find_unreasonable_limits(config.limits)
@@ -267,7 +267,7 @@ def _find_unreasonable_access(config: Config) -> Iterator[_Warning]:
     for index in find_covered(access.allow, access.deny):
         paths: tuple[Path, ...] = (("access", "allow", index), ("access", "deny"))
         yield paths, f"access.deny covers all of {access.allow[index]} and wins: nothing of it is answered"
-    # Where the total is the smaller one, it is what a single source can have.
+    # If the total is the smaller one, it is the limit of a single source.
     rates = [rate for rate in (limits.datagrams_per_second, limits.total_datagrams_per_second) if rate is not None]
     if any(map(is_public, access.allow)) and min(rates, default=_MUCH_PER_SECOND + 1) > _MUCH_PER_SECOND:
         yield (

@@ -1,8 +1,8 @@
-"""Who is connected: the two limits on TCP connections, kept exactly over all workers without a lock.
+"""The two limits on TCP connections, exact over all workers without a lock.
 
-Each worker notes its connections in its own part of a shared ledger, as a keyed 64-bit hash of the source, and
-counts over all parts. It notes first and counts then, so two workers that accept at one moment may both refuse the
-last place, and can never both take it. Owns the ledger; never closes anything.
+Each worker records its connections in its own part of a shared ledger, as a keyed 64-bit hash of the source, and
+counts over all parts. It records first and counts second, so two workers that accept at the same moment may both
+refuse the last place, but can never both take it. Owns the ledger; never closes anything.
 """
 
 from hashlib import blake2b
@@ -19,7 +19,7 @@ class ConnectionLedger:
     """The ledger as the worker of one slot sees it."""
 
     def __init__(self, page: CounterPage, slot: int, *, limit: int, limit_per_source: int, secret: bytes) -> None:
-        """Take an empty slot of the page. `secret`, the same in all workers, keeps sources from aiming at a key."""
+        """Take an empty slot of the page. `secret`, the same in all workers, prevents chosen hash collisions."""
         self._limit = limit
         self._limit_per_source = limit_per_source
         self._secret = secret
@@ -30,28 +30,28 @@ class ConnectionLedger:
         self._free: list[int] = []
 
     def key(self, host: str, scope: int = 0) -> int:
-        """Return the key of the source at an address, of IPv6 with its scope id, as accept(2) names it."""
+        """Return the key of the source at an address (IPv6: with its scope id), as accept(2) returns it."""
         source = source_at(ip_address(host.partition("%")[0]).packed, scope)
         return int.from_bytes(blake2b(source, digest_size=8, key=self._secret).digest(), "little") or 1
 
     def enter(self, key: int) -> int:
-        """Note a connection; return its place. To be followed by `over_limit`."""
+        """Record a connection; return its place. Call `over_limit` next."""
         place = self._free.pop() if self._free else self._header[SlotField.PLACES]
         self._ledger[place] = key
-        # Only now does the place count: until then the key of a connection of a dead worker may stand in it.
+        # Count the place only now: before, it may hold a stale key of a worker that died.
         if place == self._header[SlotField.PLACES]:
             self._header[SlotField.PLACES] = place + 1
         self._header[SlotField.CONNECTIONS] += 1
         return place
 
     def leave(self, place: int) -> None:
-        """Strike a connection out."""
+        """Remove a connection."""
         self._ledger[place] = _EMPTY
         self._header[SlotField.CONNECTIONS] -= 1
         self._free.append(place)
 
     def over_limit(self, key: int) -> Close | None:
-        """Tell whether the connection that was just entered is one too many."""
+        """Return the limit that the connection just entered exceeds, if any."""
         if sum(header[SlotField.CONNECTIONS] for header in self._headers) > self._limit:
             return Close.OVER_LIMIT
         wanted = key.to_bytes(8, "little")

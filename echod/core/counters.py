@@ -1,10 +1,10 @@
 """The layout of the counters that workers write and the supervisor reads.
 
 One generation of workers shares one page. In it each worker slot has a header (its heartbeat), a row of numbers for
-each listener, and its part of the connection ledger. Only the worker of a slot writes there, so there is no lock;
-a number is eight bytes, aligned, so no reader sees half of one.
+each listener, and its part of the connection ledger. Only the worker of a slot writes there, so there is no lock.
+A number is eight bytes, aligned, so no reader sees a half-written one.
 
-This module never makes the page: it lays one over a buffer. Invariant, asserted by tests: in a UDP row,
+This module does not allocate the page: it lays one over a buffer. Invariant, asserted by tests: in a UDP row,
 received = replied + drops + send failures + interrupted.
 """
 
@@ -18,7 +18,7 @@ from echod.core.listener import Listener, Protocol
 from echod.core.snapshot import BATCH_SIZES, TRAIN_LENGTHS
 
 ROW_FIELDS: Final = 56
-"""Numbers in a row: 448 bytes, whole cache lines, so that two workers never write to one."""
+"""Numbers in a row: 448 bytes, whole cache lines, so that two workers never write to the same line."""
 
 ROW_BYTES: Final = 8 * ROW_FIELDS
 
@@ -35,7 +35,7 @@ SEND_ERRORS: Final = (
     errno.ENOBUFS,
     errno.ENODEV,
 )
-"""The errors of a send that have a number of their own; all others share the one behind them."""
+"""The errors of a send with their own counters; all others share the counter after these."""
 
 
 class SlotField(IntEnum):
@@ -57,22 +57,22 @@ class UdpField(IntEnum):
     REPLIED = 2
     REPLIED_BYTES = 3
     INTERRUPTED = 4
-    """Received by a worker that died before it said what became of them."""
+    """Received by a worker that died before it counted their outcome."""
     SPARED = 5
-    """Admitted though over a limit: one in `limits.leak` of those, or in a dry run all. Each has its end besides."""
+    """Admitted although over a limit: one in `limits.leak`, or all in a dry run. Their outcome is counted as well."""
     SELF_TEST = 6
-    """Self tests that were admitted. Each has its end besides: it is received and, if all is well, replied."""
+    """Self tests that were admitted. They also count as received and, if all goes well, as replied."""
     TRAIN_DATAGRAMS = 7
     """Received in trains."""
     DROPPED = 8
-    """The first of the drops: that of reason r stands at DROPPED + r."""
+    """The first drop counter: reason r is at DROPPED + r."""
     SEND_FAILED = 28
-    """The first of the send failures, in the order of SEND_ERRORS, then all others."""
+    """The first send failure counter, in the order of SEND_ERRORS, then one for all others."""
     BATCHES = 40
-    """The first of the receives, by how many slots they filled, in powers of two: that of n slots stands at
-    BATCHES + (n - 1).bit_length(), in the places of BATCH_SIZES."""
+    """The first counter of receives by slots filled, in powers of two: n slots are at BATCHES + (n - 1).bit_length(),
+    in the order of BATCH_SIZES."""
     TRAINS = 48
-    """The first of the trains received, by their length: see `train_place`."""
+    """The first counter of received trains by length: see `train_place`."""
 
 
 UDP_DROPS: Final = slice(UdpField.DROPPED, UdpField.SEND_FAILED)
@@ -88,22 +88,22 @@ class TcpField(IntEnum):
     RECEIVED_BYTES = 1
     SENT_BYTES = 2
     ACCEPT_FAILED = 3
-    """Times that accepting stood still because the process or the host had no descriptor or memory left."""
+    """Pauses in accepting because the process or the host had no descriptor or memory left."""
     CLOSED = 8
-    """The first of the ends: that of reason r stands at CLOSED + r."""
+    """The first counter of closed connections: reason r is at CLOSED + r."""
 
 
 class Close(IntEnum):
     """Why a TCP connection ended. The numbers are fixed."""
 
     FINISHED = 1
-    """The peer half-closed and was sent all that it had sent."""
+    """The peer half-closed and was sent the echo of all its data."""
     RESET = 2
     """The peer or the network broke it."""
     IDLE = 3
-    """Nothing came for `idle_timeout_seconds`."""
+    """Nothing arrived for `idle_timeout_seconds`."""
     STALLED = 4
-    """The peer took no byte for `stall_timeout_seconds` while bytes were due to it."""
+    """The peer took no byte for `stall_timeout_seconds` while data was due to it."""
     DRAINED = 5
     """echod stopped or reloaded."""
     OVER_LIMIT = 6
@@ -117,7 +117,7 @@ class Close(IntEnum):
     NO_MEANS = 10
     """The host had no memory or epoll watch left for it: closed at once."""
     SELF_TEST = 11
-    """It was a self test, however it ended; where one was refused, the reason of that counts."""
+    """It was a self test, however it ended; a refused self test counts under the reason of the refusal."""
 
 
 TCP_CLOSED: Final = slice(TcpField.CLOSED + 1, TcpField.CLOSED + max(Close) + 1)
@@ -129,17 +129,17 @@ SEND_FAILED_PLACES: Final = {
     for index, name in enumerate([*(errno.errorcode[error] for error in SEND_ERRORS), "other"])
 }
 CLOSED_PLACES: Final = {reason.name.lower(): TcpField.CLOSED + reason for reason in Close}
-"""Where in a row the drops, send failures and ends are, by their names."""
+"""Indices in a row of the drops, send failures and closed connections, by name."""
 
 
 def send_failed_field(error: int) -> int:
-    """Return where in a UDP row the failures with that errno are counted."""
+    """Return the index in a UDP row of the failures with this errno."""
     index = SEND_ERRORS.index(error) if error in SEND_ERRORS else len(SEND_ERRORS)
     return UdpField.SEND_FAILED + index
 
 
 def train_place(datagrams: int) -> int:
-    """Return where in a UDP row a train of so many datagrams is counted: in powers of two, as TRAIN_LENGTHS has it."""
+    """Return the index in a UDP row for a train of this length: by powers of two, in the order of TRAIN_LENGTHS."""
     return UdpField.TRAINS + min((datagrams - 1).bit_length(), len(TRAIN_LENGTHS) - 1)
 
 
@@ -181,7 +181,7 @@ class CounterPage:
         return self._page[start + self._ledger : start + self._stride]
 
     def settle(self, slot: int) -> None:
-        """Close the books of a worker that died: what it held and left unsaid is counted as interrupted."""
+        """Balance the counters of a worker that died: what it held and had not counted becomes interrupted."""
         header = self.header(slot)
         header[SlotField.CONNECTIONS] = header[SlotField.PLACES] = 0
         for listener in self.listeners:
@@ -194,12 +194,12 @@ class CounterPage:
                 row[TcpField.CLOSED + Close.INTERRUPTED] += row[TcpField.ACCEPTED] - sum(row[TCP_CLOSED])
 
     def datagrams(self) -> int:
-        """Return how many datagrams were received, over all: one look, cheap enough to take often."""
+        """Return how many datagrams were received in all: cheap enough to call often."""
         udp = [listener for listener in self.listeners if listener.protocol is Protocol.UDP]
         return sum(self.row(slot, listener)[UdpField.RECEIVED] for slot in range(self.slots) for listener in udp)
 
     def shares(self, listener: Listener) -> list[memoryview]:
-        """Return the rows of one listener in all worker slots; none where it is not on this page."""
+        """Return the rows of one listener in all worker slots; none if it is not on this page."""
         return [self.row(slot, listener) for slot in range(self.slots)] if listener in self._rows else []
 
     def totals(self) -> dict[Listener, list[int]]:
@@ -218,7 +218,7 @@ def add(totals: dict[Listener, list[int]], more: Mapping[Listener, Sequence[int]
 
 
 def describe(listener: Listener, row: Sequence[int]) -> dict[str, int]:
-    """Name the numbers of a row: the main ones always, drops, failures and ends where they are not zero."""
+    """Name the numbers of a row: always the main ones, and all others that are not zero."""
     if listener.protocol is Protocol.UDP:
         main: tuple[IntEnum, ...] = (
             UdpField.RECEIVED,

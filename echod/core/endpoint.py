@@ -12,14 +12,14 @@ from typing import Final
 from echod.core.listener import Listener, Protocol, parse_host, parse_port, refuse_strange, split_host
 
 USUAL_PORT: Final = 9007
-"""Beside the echo's own 7, where exporters live (9000 and up)."""
+"""The echo's own 7, in the range of Prometheus exporters (9000 and up)."""
 
 WANTED: Final = f"http://127.0.0.1:{USUAL_PORT}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """An HTTP port. `zone` is an interface name and stands only with a link-local IPv6 address."""
+    """An HTTP port. `zone` is an interface name, only for a link-local IPv6 address."""
 
     address: IPv4Address | IPv6Address
     port: int
@@ -31,12 +31,12 @@ class Endpoint:
 
     @property
     def listener(self) -> Listener:
-        """The TCP port that it is to the kernel."""
+        """The same address and port as a TCP listener."""
         return Listener(protocol=Protocol.TCP, address=self.address, port=self.port, zone=self.zone)
 
 
 def parse_endpoint(text: str) -> Endpoint:
-    """Read `http://ADDRESS:PORT`; an IPv6 address stands in brackets (RFC 3986).
+    """Read `http://ADDRESS:PORT`; an IPv6 address is in brackets (RFC 3986).
 
     Raises ValueError with one sentence, fit to print, that says what is wrong and what to write.
     """

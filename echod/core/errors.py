@@ -1,4 +1,4 @@
-"""What can go wrong by an operator's hand, and the exit code that tells a script so.
+"""Errors that an operator can cause, and their exit codes.
 
 Owns every exception that echod raises on purpose. What a *peer* can cause is never an exception: it is a
 value, and it is counted. Invariant: the text of each exception is one sentence that an operator can act on.
@@ -9,9 +9,9 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """Exit codes, after sysexits.h, but 2 for usage as getopt programs and argparse have it.
+    """Exit codes of sysexits.h, but 2 for usage, as in getopt programs and argparse.
 
-    Those of `echod status` below it are the LSB's, "Init Script Actions".
+    The low ones of `echod status` follow the LSB, "Init Script Actions".
     """
 
     OK = 0
@@ -26,7 +26,7 @@ class ExitCode(IntEnum):
     NO_PERMISSION = 77
     CONFIG = 78
     INTERRUPTED = 130
-    """128 and SIGINT, as shells have it."""
+    """128 + SIGINT, as in shells."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class Mistake:
     """One thing that is wrong, or unwise, in a config file.
 
     `line` and `column` count from 1; `path` is dotted, as in `tcp.max_connections` or `listeners[2]`, and
-    empty where the mistake is the file's as a whole.
+    empty if the mistake concerns the file as a whole.
     """
 
     line: int
@@ -54,19 +54,19 @@ class EchodError(Exception):
 
 
 class UsageError(EchodError):
-    """The command line asks for what cannot be, such as `--daemonize` under systemd."""
+    """The command line asks for something impossible, such as `--daemonize` under systemd."""
 
     exit_code = ExitCode.USAGE
 
 
 class ConfigUnreadableError(EchodError):
-    """The config file is missing, not readable, or no regular file."""
+    """The config file is missing, not readable, or not a regular file."""
 
     exit_code = ExitCode.NO_INPUT
 
 
 class ConfigError(EchodError):
-    """The config file says what cannot be; carries every mistake, ordered by line."""
+    """The config file has mistakes; carries every one, ordered by line."""
 
     exit_code = ExitCode.CONFIG
 
@@ -89,7 +89,7 @@ class BindNotPermittedError(EchodError):
 
 
 class InterruptedStartError(EchodError):
-    """Whoever waited for the daemon to serve pressed Ctrl-C."""
+    """The user pressed Ctrl-C before the daemon served."""
 
     exit_code = ExitCode.INTERRUPTED
 
@@ -101,7 +101,7 @@ class NotRunningError(EchodError):
 
 
 class NoStatusError(EchodError):
-    """There is no echod whose status could be told."""
+    """There is no echod to show the status of."""
 
     exit_code = ExitCode.NOT_RUNNING
 
@@ -113,7 +113,7 @@ class StatusUnknownError(EchodError):
 
 
 class NotPermittedError(EchodError):
-    """This user may not talk to the echod that runs."""
+    """This user may not talk to the running echod."""
 
     exit_code = ExitCode.NO_PERMISSION
 

@@ -1,13 +1,13 @@
-"""Who is loud: the sources that send most, found in bounded memory at a cost for each batch, not for each datagram.
+"""The loudest sources, those that send most, found in bounded memory at a cost per batch, not per datagram.
 
-Of each batch one datagram is drawn by chance, and its source is charged with the whole batch: in the long run that is
-what each source sent, and nobody can foresee which one is drawn. Where there are many batches, some are passed over,
-and the next one is charged for them too.
+Of each batch one datagram is drawn at random, and its source is charged with the whole batch. In the long run this
+equals what each source sent, and nobody can predict which datagram is drawn. If there are many batches, some are
+skipped, and the next draw is charged with them too.
 
 The table is that of the space-saving algorithm (Metwally, Agrawal, El Abbadi: "Efficient Computation of Frequent and
-Top-k Elements in Data Streams", 2005): a stranger takes the place of one that was heard little and inherits its count,
-which is told apart. Invariant: a source that was charged with more than 4/3 of all, divided by the places, has a place;
-and what is told of a source is never more than what it was charged with.
+Top-k Elements in Data Streams", 2005): a new source takes the place of one with a low count and inherits that count,
+which is kept separately. Invariant: a source charged with more than 4/3 of the total, divided by the places, has a
+place; and no source is reported with more than it was charged with.
 """
 
 import json
@@ -23,16 +23,16 @@ from echod.core.peers import source_of
 from echod.core.tally import Count, Source
 
 PLACES: Final = 256
-"""Of a table. Of a million sources, no one of which is loud, each place then holds four thousandths of the traffic."""
+"""Places in a table. With a million sources, none of them loud, each place holds four thousandths of the traffic."""
 
 EACH: Final = 256
-"""Batches after each report that are all drawn from: where there is little traffic, nobody is passed over."""
+"""After each report, a datagram is drawn from each of so many batches: with little traffic, no batch is skipped."""
 
 STRIDE: Final = 512
-"""Datagrams, on the average, from one draw to the next where there is more."""
+"""After those, datagrams from one draw to the next, on average."""
 
 MOST_TOLD: Final = 32
-"""Sources that a worker tells of, once a second."""
+"""Most sources in a worker's report, once a second."""
 
 SHOWN: Final = 10
 
@@ -47,7 +47,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class SpaceSaving(Generic[Key]):
-    """Counts of the keys that have most, in PLACES places."""
+    """The keys with the highest counts, in PLACES places."""
 
     def __init__(self) -> None:
         """Begin empty."""
@@ -68,10 +68,10 @@ class SpaceSaving(Generic[Key]):
             self._inherited[key] = inherited
 
     def _forget_one(self) -> int:
-        """Make room: forget one that is low; return its count.
+        """Make room: forget a key with a low count; return that count.
 
-        Of the lower quarter, found in one sort and then taken one by one, so that strangers cost little. One of it that
-        was heard again in the meantime stays.
+        Keys are taken one by one from the lowest quarter, found in one sort, so that new keys cost little. A key that
+        was charged again since the sort stays.
         """
         counts = self.counts
         while True:
@@ -85,7 +85,7 @@ class SpaceSaving(Generic[Key]):
                 return count
 
     def told(self) -> list[tuple[Key, int]]:
-        """Return each key with what it was charged with itself."""
+        """Return each key with its own charges, without the inherited count."""
         inherited = self._inherited
         return [(key, count - inherited.get(key, 0)) for key, count in self.counts.items()]
 
@@ -98,12 +98,12 @@ class Loudness:
     """The sources of one worker since its last report."""
 
     def __init__(self, chance: Callable[[], float]) -> None:
-        """Take what draws: a number from 0 to 1, below 1, that nobody outside can foresee."""
+        """Take a source of random numbers from 0 to 1, below 1, that no peer can predict."""
         self._chance = chance
         self.unheard = 0
-        """Datagrams since the last draw, counted up by who receives them."""
+        """Datagrams since the last draw; the receiver of datagrams counts it up."""
         self.wanted = 0
-        """From how many on `draw` wants to be called."""
+        """The value of `unheard` from which on `draw` must be called."""
         self._begin()
 
     def _begin(self) -> None:
@@ -113,11 +113,11 @@ class Loudness:
         self.wanted = 0
 
     def draw(self, slot_of: Callable[[int], int], peer_of: Callable[[int], bytes], datagrams: int) -> None:
-        """Draw one of so many datagrams of a batch: `slot_of` tells the slot that holds one, `peer_of` its peer."""
+        """Draw one datagram of a batch: `slot_of` returns the slot of a datagram, `peer_of` the peer of a slot."""
         peer = peer_of(slot_of(int(self._chance() * datagrams)))
         source = source_of(peer)
         counts = self._counts
-        if source in counts:  # as `add` has it: most often a call would cost as much as all the rest
+        if source in counts:  # the usual case of `add`, inline: the call would cost as much as all the rest
             counts[source] += self.unheard
         else:
             self._table.add(source, self.unheard)
@@ -127,7 +127,7 @@ class Loudness:
             self.wanted = int(self._chance() * 2 * STRIDE)
 
     def report(self) -> bytes | None:
-        """Return who was loudest, or None where nobody was heard, and begin anew."""
+        """Return the loudest sources, or None if there were none, and start afresh."""
         if not self._charges:
             return None
         told = nlargest(MOST_TOLD, self._table.told(), key=_count_of)
@@ -145,27 +145,27 @@ _FORM: Final = TypeAdapter(list[tuple[Source, Count]])
 
 
 def unpack_report(report: bytes) -> list[tuple[str, int]]:
-    """Read what `Loudness.report` wrote. Raises ValueError where it is something else."""
+    """Read what `Loudness.report` wrote. Raises ValueError for anything else."""
     return _FORM.validate_json(report)
 
 
 class LastMinute(Generic[Key]):
-    """What was reported of each key in the last minute, of those that had most."""
+    """The reports of the last minute, summed for the keys with the highest counts."""
 
     def __init__(self, now: float) -> None:
-        """Begin empty, at a monotonic time in seconds."""
+        """Start empty, at a monotonic time in seconds."""
         self._spans: list[SpaceSaving[Key]] = [SpaceSaving() for _ in range(_SPANS)]
         self._number = int(now // _SPAN_SECONDS)
         self._moved = False
 
     def add(self, reported: Iterable[tuple[Key, int]]) -> None:
-        """Take in a report."""
+        """Add a report."""
         for key, count in reported:
             self._spans[-1].add(key, count)
             self._moved = True
 
     def moved(self, now: float) -> bool:
-        """Forget what is older; tell whether anything is different since this was asked last."""
+        """Forget what is older; tell whether anything has changed since the last call."""
         number = int(now // _SPAN_SECONDS)
         for _ in range(min(number - self._number, _SPANS)):
             forgotten = self._spans.pop(0)
@@ -176,7 +176,7 @@ class LastMinute(Generic[Key]):
         return moved
 
     def top(self) -> list[tuple[Key, int]]:
-        """Return the ten that have most, most first."""
+        """Return the ten highest, in descending order."""
         sums: Counter[Key] = Counter()
         for span in self._spans:
             for key, count in span.told():

@@ -1,9 +1,9 @@
-"""Who sent a datagram, as it lies in a `sockaddr`, and what counts as one source.
+"""The sender of a datagram, as it lies in a `sockaddr`, and what counts as one source.
 
-A *peer* is an address and port, a *source* what one host can send from: bytes, so that every table is keyed by Python's
-keyed hash, and nobody can aim at a bucket of it. Of IPv4 that is an address, of IPv6 a /64, all of which one host may
-have (RFC 7721, RFC 8981); but in fe80::/10 all hosts of a link have the same /64, and in ::/8 those behind a translator
-(64:ff9b::/96, RFC 6052) do: there it is the address, with the link that it is of.
+A *peer* is an address and port; a *source* is the range of addresses that one host can send from. Both are bytes, so
+every table is keyed by Python's keyed hash, and nobody can aim at a bucket. In IPv4 a source is an address; in IPv6 a
+/64, all of which one host may use (RFC 7721, RFC 8981). But in fe80::/10 all hosts of a link share a /64, and in ::/8
+those behind a translator (64:ff9b::/96, RFC 6052) do: there a source is an address with its scope id.
 """
 
 from collections.abc import Sequence
@@ -11,21 +11,21 @@ from struct import Struct
 from typing import Final
 
 NAME_BYTES: Final = 32
-"""From one name in a batch to the next: a `sockaddr_in6` has 28, a `sockaddr_in` 16."""
+"""The distance from one name in a batch to the next: a `sockaddr_in6` has 28 bytes, a `sockaddr_in` 16."""
 
 PEER4_BYTES: Final = 8
 PEER6_BYTES: Final = 28
-"""Of a `sockaddr`, what tells a peer from any other: of IPv4 without the zeros behind it."""
+"""The bytes of a `sockaddr` that identify the peer: in IPv4 without the trailing zeros."""
 
 PORTS: Final = slice(2, None, NAME_BYTES)
 ADDRESSES: Final = {PEER4_BYTES: slice(4, None, NAME_BYTES), PEER6_BYTES: slice(8, None, NAME_BYTES)}
-"""The first octet of each port and address in the names of a batch, of a family by the length of its peers."""
+"""The first octets of the ports, and of the addresses by the length of a peer, in the names of a batch."""
 
 _SOURCE: Final = {PEER4_BYTES: Struct("4x4s24x"), PEER6_BYTES: Struct("8x8s16x")}
-"""What most often counts as one source, within a name."""
+"""The usual source within a name."""
 
 _NO_HOSTS: Final = frozenset({0x00, 0xFE})
-"""First octets of the IPv6 addresses whose /64 is not that of one host."""
+"""First octets of IPv6 addresses whose /64 is shared by several hosts."""
 
 _IPV4_BYTES: Final = 4
 _PREFIX_BYTES: Final = 8
@@ -37,7 +37,7 @@ def address_of(peer: bytes) -> bytes:
 
 
 def source_of(peer: bytes) -> bytes:
-    """Return the source that a peer is: of IPv4 4 bytes; of IPv6 8 of a /64, or 20, an address and its scope."""
+    """Return the source of a peer: 4 bytes in IPv4; in IPv6 the 8 bytes of a /64, or 20, an address and its scope."""
     if len(peer) == PEER4_BYTES:
         return peer[4:8]
     return peer[8:28] if peer[8] in _NO_HOSTS else peer[8:16]
@@ -51,14 +51,14 @@ def sources_of(peers: Sequence[bytes]) -> list[bytes]:
 
 
 def sources_in(names: bytes, peer_length: int) -> list[bytes]:
-    """Return the same of the names of a batch, one each NAME_BYTES, of a family by the length of its peers."""
+    """Return the source of each name of a batch, one in each NAME_BYTES; `peer_length` tells the family."""
     if peer_length == PEER6_BYTES and not _NO_HOSTS.isdisjoint(names[ADDRESSES[PEER6_BYTES]]):
         return [source_of(names[at : at + PEER6_BYTES]) for at in range(0, len(names), NAME_BYTES)]
     return [source for (source,) in _SOURCE[peer_length].iter_unpack(names)]
 
 
 def source_at(address: bytes, scope: int) -> bytes:
-    """Return the source that is at an address of 4 or 16 bytes, with the scope id of IPv6 (RFC 4007)."""
+    """Return the source of an address of 4 or 16 bytes, in IPv6 with its scope id (RFC 4007)."""
     if len(address) == _IPV4_BYTES:
         return address
     return address + scope.to_bytes(4, "little") if address[0] in _NO_HOSTS else address[:_PREFIX_BYTES]

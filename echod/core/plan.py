@@ -1,6 +1,6 @@
-"""What a change of listeners asks for: which to keep, which to open, which to close.
+"""A change of listeners: which to keep, which to open, which to close.
 
-Owns the comparison and nothing else: it opens and closes no socket. Invariant: every listener, old or new, stands in
+Owns the comparison and nothing else: it opens and closes no socket. Invariant: every listener, old or new, is in
 exactly one of the three.
 """
 
@@ -12,7 +12,7 @@ from echod.core.listener import Listener
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The way from the old listeners to the new: `keep` and `open` in the order of the new, `close` of the old."""
+    """The steps from the old listeners to the new: `keep` and `open` in the order of the new, `close` of the old."""
 
     keep: tuple[Listener, ...]
     open: tuple[Listener, ...]
@@ -20,7 +20,7 @@ class Plan:
 
 
 def plan(old: Iterable[Listener], new: Iterable[Listener]) -> Plan:
-    """Compare the listeners that are open with those that are wanted. Neither may hold one twice."""
+    """Compare the open listeners with the wanted ones. Neither may contain duplicates."""
     old, new = tuple(old), tuple(new)
     was, wanted = frozenset(old), frozenset(new)
     return Plan(

@@ -1,13 +1,13 @@
-"""How much each source may ask: a bounded table of rates, kept over all workers without a lock.
+"""The rate limit of each source: a bounded table, shared by all workers without a lock.
 
-The rate is held by GCRA, the virtual scheduling algorithm of ITU-T I.371: of each source one time is remembered, at
-which its account will be even again. Owns the layout of the table; the memory, and the time, are passed in. Invariant:
-a source is never answered more than its burst and its rate allow, but for two workers that write in one microsecond,
-and for one that was forgotten.
+The algorithm is GCRA, the virtual scheduling algorithm of ITU-T I.371: for each source one time is stored, at which its
+account will be balanced again. Owns the layout of the table; the memory, and the time, are passed in. Invariant: a
+source is never answered beyond its burst and its rate, except if two workers write in the same microsecond, or if the
+source was forgotten.
 
-The table is set-associative: a source has two places, told by a keyed hash (Python's, of bytes: SipHash, with a key of
-this process), so nobody can aim at the place of another. Where both are taken, the one whose account is nearer to even
-is forgotten: the loudest is never forgiven, a stranger never refused, and an account that is even loses nothing.
+The table is set-associative: a source has two places, chosen by a keyed hash (Python's, of bytes: SipHash, with a key
+of this process), so nobody can aim at the place of another. If both are taken, the source whose account is nearer to
+balance is forgotten: the loudest is never forgotten, a new source never refused, and a balanced account loses nothing.
 """
 
 from collections import Counter
@@ -17,24 +17,24 @@ from typing import Final
 
 _PLACE_BYTES: Final = 16
 _HEADER_BYTES: Final = 64
-"""The account over all sources, on a cache line of its own."""
+"""The account of all sources together, on its own cache line."""
 
 _SECOND_PLACE: Final = 24
 """Bits of the hash that the first place, of at most 22 bits, does not use."""
 
 _DUST: Final = 1 / 16
-"""Of an interval: what rounding may have lost; the times of a clock that began a year ago lie 4 ns apart."""
+"""Tolerance for rounding, as a part of an interval: a year after its start, a clock has a resolution of 4 ns."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Allowance:
-    """Seconds from one datagram to the next, and how many seconds ahead of the time an account may be."""
+    """Seconds from one datagram to the next, and how many seconds an account may be ahead of the clock."""
 
     interval: float
     ahead: float
 
     def charge(self, even: "memoryview[float]", place: int, datagrams: int, now: float) -> int:
-        """Charge one account; return how many of the datagrams it could pay."""
+        """Charge one account; return how many of the datagrams it allows."""
         time = max(even[place], now)
         room = int((now + self.ahead - time) / self.interval + _DUST)
         within = min(datagrams, max(room, 0))
@@ -43,7 +43,7 @@ class _Allowance:
 
 
 class RateLimit:
-    """Datagrams a second, of each source and of all together, None for no limit; `burst` may come at once."""
+    """Datagrams a second, for each source and for all together, None for no limit; `burst` may come at once."""
 
     def __init__(
         self,
@@ -63,12 +63,12 @@ class RateLimit:
         self._even = tables[8 * places :].cast("d")
         self._total_even = octets[:_HEADER_BYTES].cast("d")
         self._each = _Allowance(1 / per_source, burst / per_source) if per_source is not None else None
-        # Over all sources, what a tenth of a second brings may come at once, but no less than from one of them.
+        # The burst of all sources is a tenth of a second's datagrams, but not less than that of a single source.
         self._total = _Allowance(1 / total, max(burst / total, 0.1)) if total is not None else None
 
     @staticmethod
     def size(sources: int) -> int:
-        """Return the bytes of a table for so many sources."""
+        """Return the bytes of a table for this number of sources."""
         return _HEADER_BYTES + _PLACE_BYTES * _places(sources)
 
     def take(self, source: bytes, datagrams: int, now: float) -> int:
@@ -78,7 +78,7 @@ class RateLimit:
         return self._take_total(datagrams, now)
 
     def take_each(self, sources: Sequence[bytes], now: float) -> list[int]:
-        """Charge each of these for one datagram; return the indices of those that are over a limit."""
+        """Charge each source for one datagram; return the indices of those over a limit."""
         over = self._find_over(self._each, sources, now) if self._each is not None else []
         within = len(sources) - len(over)
         short = within - self._take_total(within, now)
@@ -87,7 +87,7 @@ class RateLimit:
         return over
 
     def _find_over(self, each: _Allowance, sources: Sequence[bytes], now: float) -> list[int]:
-        """Do what `charge` does, in one loop: all the traffic of a daemon with limits passes here."""
+        """Do what `charge` does, in one loop: with limits, all traffic passes here."""
         if 2 * len(set(sources)) <= len(sources):
             return self._find_over_few(each, sources, now)
         names, even, mask, interval = self._names, self._even, self._mask, each.interval
@@ -108,7 +108,7 @@ class RateLimit:
         return over
 
     def _find_over_few(self, each: _Allowance, sources: Sequence[bytes], now: float) -> list[int]:
-        """Do it source by source: fewer than there are datagrams."""
+        """Do the same source by source, if there are fewer sources than datagrams."""
         over: list[int] = []
         for source, datagrams in Counter(sources).items():
             within = each.charge(self._even, self._place(hash(source)), datagrams, now)
@@ -122,20 +122,20 @@ class RateLimit:
         return self._total.charge(self._total_even, 0, datagrams, now)
 
     def _place(self, name: int) -> int:
-        """Return the place of a source, made for it where it has none."""
+        """Return the place of a source, allocated if it has none."""
         names, even = self._names, self._even
         first = name & self._mask
-        second = (first ^ (name >> _SECOND_PLACE | 1)) & self._mask  # never the first: a stranger must have a choice
+        second = (first ^ (name >> _SECOND_PLACE | 1)) & self._mask  # never the first: a new source needs two choices
         if names[first] == name:
             return first
         if names[second] == name:
             return second
-        # Forgetting one that still owes lets it start anew; so let it be the one that owes less.
+        # A source that is forgotten starts with a balanced account, so forget the one that owes less.
         place = first if even[first] <= even[second] else second
         names[place], even[place] = name, 0.0
         return place
 
 
 def _places(sources: int) -> int:
-    """Return the places of a table: the power of two that is not below the sources."""
+    """Return the places of a table: the least power of two that is not below `sources`."""
     return 1 << (sources - 1).bit_length()

@@ -1,10 +1,10 @@
-"""The mark of a self test: by what echod tells its own probes from all other traffic.
+"""The mark of a self test, by which echod distinguishes its own probes from all other traffic.
 
-A probe comes from a port that echod chose, from an address of this host, and over UDP it says a secret. So it can be
-answered whatever the rules say of the host's own addresses, and be counted apart, while ordinary traffic pays no look
-for it: the port is one of echod's own to the rules, and only what they refuse for that is looked at again. Owns the
-choice of the port and the form of the mark as a file. Invariant: the port is one from which the rules, but for the
-mark, would let anybody ask.
+A probe comes from a port that echod chose, from an address of this host, and over UDP it carries a secret. So it can be
+answered whatever the rules say about the host's own addresses, and be counted separately, at no cost for ordinary
+traffic: the rules treat the port as one of echod's own, and only what they refuse for that is checked for the secret.
+Owns the choice of the port and the form of the mark as a file. Invariant: without the mark, the rules would admit
+datagrams from this port.
 """
 
 import json
@@ -18,8 +18,8 @@ SECRET_BYTES: Final = 32
 
 _FIRST_PORT: Final = 16_384
 _LAST_PORT: Final = 32_767
-"""Below those that hosts give to outgoing connections: Linux from 32,768 on (ip(7), `ip_local_port_range`), others from
-49,152 (RFC 6335). So no client has one of them but on purpose, and the look over a batch need not doubt many."""
+"""Below the ephemeral ports: those of Linux begin at 32,768 (ip(7), `ip_local_port_range`), others at 49,152 (RFC
+6335). So no client has such a port by accident, and the quick check of a batch rarely has to fall back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +27,9 @@ class SelfTest:
     """The mark of one generation of workers."""
 
     port: int
-    """Where probes come from."""
+    """The source port of probes."""
     secret: bytes
-    """What a probe over UDP says."""
+    """The payload of a probe over UDP."""
 
     def pack(self) -> bytes:
         """Write it as JSON."""
@@ -37,7 +37,7 @@ class SelfTest:
 
     @staticmethod
     def unpack(text: bytes) -> "SelfTest":
-        """Read what `pack` wrote. Raises ValueError where it is something else."""
+        """Read what `pack` wrote. Raises ValueError for anything else."""
         try:
             told = json.loads(text)
             return SelfTest(port=int(told["port"]), secret=bytes.fromhex(told["secret"]))
@@ -47,13 +47,13 @@ class SelfTest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What became of the probe through one listener."""
+    """The outcome of the probe through one listener."""
 
     listener: Listener
     seconds: float | None
-    """From the probe to its answer; None where there was none."""
+    """From the probe to its answer; None if there was none."""
     problem: str = ""
-    """Why there was none."""
+    """Why there was no answer."""
 
     @property
     def passed(self) -> bool:
@@ -62,10 +62,10 @@ class Result:
 
 
 def choose_port(choose: Callable[[list[int]], int], *, taken: Collection[int], lowest: int) -> int | None:
-    """Return a port for self tests, or None where there is none left.
+    """Return a port for self tests, or None if none is left.
 
     `taken` are the ports of listeners and those that the config refuses, `lowest` is `guard.min_source_port`; `choose`
-    takes one of the others by chance.
+    picks one of the others at random.
     """
     last = _LAST_PORT if lowest <= _LAST_PORT else MAX_PORT
     free = [port for port in range(max(_FIRST_PORT, lowest), last + 1) if port not in taken]

@@ -1,7 +1,7 @@
-"""Who was refused, and why: what a worker tells its supervisor once a second, so that a summary can be logged.
+"""Refusals by reason and address: a worker's report to its supervisor once a second, from which a summary is logged.
 
 Owns the counts by reason and address, bounded, and their form as bytes. It never logs and knows no time. Invariant:
-what it says of how many were refused is exact; of the addresses it knows at most MOST_SOURCES, and says so.
+the number of refusals is exact; at most MOST_SOURCES addresses are known, and the report says if there were more.
 """
 
 import json
@@ -20,12 +20,12 @@ Source = Annotated[str, StringConstraints(pattern=r"^[0-9a-f:.]{2,45}(/64)?$")]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 MOST_SOURCES: Final = 256
-"""Addresses remembered for one reason, between two reports. The loudest is most likely among them."""
+"""Most addresses remembered for one reason between two reports. The loudest is most likely among them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What one listener refused for one reason, as the number of that reason."""
+    """The refusals of one listener for one reason."""
 
     listener: int
     """Its index on the counters page."""
@@ -43,7 +43,7 @@ class Report:
 
     @staticmethod
     def unpack(packed: bytes) -> "Report":
-        """Read what `pack` wrote. Raises ValueError where it is something else."""
+        """Read what `pack` wrote. Raises ValueError for anything else."""
         listener, reason, refused, sources, more = _FORM.validate_json(packed)
         return Report(listener=listener, reason=reason, refused=refused, sources=sources, more=more)
 
@@ -62,14 +62,14 @@ class Tally:
         self._sources: defaultdict[IntEnum, Counter[bytes]] = defaultdict(Counter)
 
     def add(self, reason: IntEnum, address: bytes, refused: int) -> None:
-        """Note that so much from an address, of 4 or 16 bytes, was refused."""
+        """Count refusals of an address, of 4 or 16 bytes."""
         self._refused[reason] += refused
         sources = self._sources[reason]
         if address in sources or len(sources) <= MOST_SOURCES:
             sources[address] += refused
 
     def reports(self) -> Iterator[Report]:
-        """Yield a report for each reason, and begin anew."""
+        """Yield a report for each reason, and start afresh."""
         refused, sources = self._refused, self._sources
         self._refused, self._sources = Counter(), defaultdict(Counter)
         for reason, count in refused.items():

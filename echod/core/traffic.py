@@ -1,7 +1,7 @@
-"""A row of counters as what is told of its listener.
+"""The row of counters of a listener, as its part of the snapshot.
 
-Owns the way from places in a row to names; never a number. Invariant: what a row holds is told whole: of each sum the
-parts that are not zero.
+Owns the mapping from places in a row to names. Invariant: nothing in a row is left out; of each sum, the parts that are
+not zero are listed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from echod.core.snapshot import Family, Rates, TcpTraffic, UdpTraffic
 
 
 def tell_udp(listener: Listener, row: Sequence[int], *, adopted: bool, kernel_drops: int, rate: Rates) -> UdpTraffic:
-    """Tell the row of a UDP listener, and what others know of it."""
+    """Describe a UDP listener: its row, and what was measured elsewhere."""
     return UdpTraffic(
         name=str(listener),
         family=_family(listener),
@@ -44,7 +44,7 @@ def tell_udp(listener: Listener, row: Sequence[int], *, adopted: bool, kernel_dr
 
 
 def tell_tcp(listener: Listener, row: Sequence[int], *, adopted: bool, accepted: Rates, octets: Rates) -> TcpTraffic:
-    """Tell the row of a TCP listener, with the rates of connections accepted and of bytes received."""
+    """Describe a TCP listener: its row, and the rates of accepted connections and received bytes."""
     return TcpTraffic(
         name=str(listener),
         family=_family(listener),

@@ -1,7 +1,7 @@
-"""Which neighbours in a batch may go out as one message.
+"""Which adjacent slots of a batch may go out as one message.
 
-Owns the joining rule and nothing else. Invariant: the runs cover every slot that is to be answered, once and in
-order, so joining can change neither what is answered nor the order in which one peer is.
+Owns the joining rule and nothing else. Invariant: the runs cover every slot to be answered, once and in order, so
+joining changes neither what is answered nor the order of the answers to a peer.
 """
 
 from collections.abc import Hashable, Sequence
@@ -12,23 +12,23 @@ from typing import Final
 from echod.core.peers import NAME_BYTES
 
 MAX_JOINED: Final = 64
-"""Segments of one send: UDP_MAX_SEGMENTS of the oldest kernels that know UDP_SEGMENT (udp(7))."""
+"""Most segments of one send: UDP_MAX_SEGMENTS of the oldest kernels that know UDP_SEGMENT (udp(7))."""
 
 MAX_PAYLOAD: Final = 65_507
-"""Bytes of one send: 65,535 less an IPv4 and a UDP header. (IPv6 has room for a little more.)"""
+"""Most bytes of one send: 65,535 less an IPv4 and a UDP header. (IPv6 has room for a little more.)"""
 
 
 WORTH_JOINING: Final = 2
-"""Datagrams a message, on the average, below which joining costs more time here than it saves in the kernel."""
+"""Datagrams per message, on average. With fewer, joining costs more time here than it saves in the kernel."""
 
 
 def find_runs(keys: Sequence[Hashable], lengths: Sequence[int], longest: int) -> list[range]:
     """Split slots into runs, each of which one message with UDP_SEGMENT can answer.
 
-    `keys`, one for each slot: neighbours join where their keys are equal; a slot whose key is None is left out.
-    Equal keys imply equal `lengths`, in bytes. Nothing longer than `longest` joins.
+    Adjacent slots with equal `keys` are joined; a slot whose key is None is left out. Equal keys imply equal `lengths`,
+    in bytes. Slots longer than `longest` are not joined.
     """
-    # Where a batch has one peer only, there is one object for it: then a count, which is quick, tells.
+    # If the batch has only one peer, its keys are one object, and a quick count shows that all are equal.
     changes = []
     if keys and (keys[0] is not keys[-1] or keys.count(keys[0]) < len(keys)):
         changes = [slot for slot, same in enumerate(map(eq, keys, islice(keys, 1, None)), 1) if not same]
@@ -43,9 +43,9 @@ def find_runs(keys: Sequence[Hashable], lengths: Sequence[int], longest: int) ->
 
 
 def find_alike(names: bytes, length: int, longest: int) -> list[range]:
-    """Do so for slots of `length` bytes each, by their names alone, NAME_BYTES of each.
+    """Do the same for slots of `length` bytes each, by their names alone, NAME_BYTES of each.
 
-    In a few looks, where there are few peers. Gives up, with no runs, where joining is not worth it.
+    With few peers, a few comparisons are enough. Returns no runs if joining does not pay.
     """
     found: list[range] = []
     first, slots, room = 0, len(names) // NAME_BYTES, _room(length, longest)
@@ -59,7 +59,7 @@ def find_alike(names: bytes, length: int, longest: int) -> list[range]:
 
 
 def _count_equal(names: bytes, first: int, most: int) -> int:
-    """Return how many names from the first one on are equal to it, of at most so many."""
+    """Return how many of at most `most` names, from the first one on, are equal to it."""
     at = first * NAME_BYTES
     name = names[at : at + NAME_BYTES]
     if most == 1 or not names.startswith(name, at + NAME_BYTES):
@@ -77,5 +77,5 @@ def _count_equal(names: bytes, first: int, most: int) -> int:
 
 
 def _room(length: int, longest: int) -> int:
-    """Return how many datagrams of that length one message may join; an empty one has no place in a train."""
+    """Return how many datagrams of this length one message may join; empty datagrams cannot be in a train."""
     return max(1, min(MAX_JOINED, MAX_PAYLOAD // length)) if 0 < length <= longest else 1
