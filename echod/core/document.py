@@ -1,9 +1,9 @@
-"""YAML text to values, each with its line and column; every mistake at once.
+"""YAML text to values, each with its line and column; all mistakes are reported at once.
 
-Owns the little YAML that echod reads: UTF-8, one document, one mapping of text keys, the scalars of the YAML 1.2
+Owns the subset of YAML that echod reads: UTF-8, one document, one mapping of text keys, the scalars of the YAML 1.2
 core schema (https://yaml.org/spec/1.2.2/#103-core-schema), no anchors, aliases, tags or merge keys. Also owns how a
-mistake is shown beneath its line. It never opens a file and knows no key of the config. Invariant: whatever
-bytes come in, `read` returns a document without mistakes or raises ConfigError, and nothing else.
+mistake is shown beneath its line. It never opens a file and knows no key of the config. Invariant: for any input,
+`read` returns a document without mistakes or raises ConfigError, and nothing else.
 """
 
 import re
@@ -23,12 +23,12 @@ Value: TypeAlias = "bool | int | float | str | list[Value] | dict[str, Value] | 
 MAX_BYTES = 64 * 1024  # 1,024 listeners with a comment each need less; PyYAML takes a second for this much
 MAX_DEPTH = 16  # the config needs three; deeper nesting is garbage, or an attack on the stack
 
-_SHOWN_CHARACTERS = 60  # of a quoted value: a sentence must stay a sentence
+_SHOWN_CHARACTERS = 60  # of a quoted value, to keep the sentence short
 _EXCERPT_CHARACTERS = 60  # on either side of the caret: one mistake, one line of a terminal
 _INTEGER_CHARACTERS = 40  # beyond any bound, and below the 4,300 digits at which int() raises
 
-# What the YAML specification calls not printable, and the line breaks that only YAML 1.1 knows: with those gone, a
-# line here is a line in every editor. A carriage return is one half of a line end or nothing.
+# What the YAML specification calls not printable, and the line breaks that only YAML 1.1 knows: without those, a line
+# here is a line in every editor. A carriage return is allowed only before a line feed.
 _FORBIDDEN = re.compile(
     r"[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]|\r(?!\n)"
 )
@@ -37,13 +37,13 @@ _CORE_SCHEMA: tuple[tuple[str, Callable[[str], Value]], ...] = (
     (r"null|Null|NULL|~|", lambda _: None),
     (r"true|True|TRUE", lambda _: True),
     (r"false|False|FALSE", lambda _: False),
-    # Stricter than the schema: 017 is 15 in YAML 1.1 and 17 in 1.2, so here it is text and somebody must decide.
+    # Stricter than the schema: 017 is 15 in YAML 1.1 and 17 in 1.2, so here it is text, and then refused.
     (r"[-+]?(0|[1-9][0-9]*)|0o[0-7]+|0x[0-9a-fA-F]+", lambda text: int(text[:_INTEGER_CHARACTERS], 0)),
     (r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+", float),
     (r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", lambda text: float(text.replace(".", ""))),
 )
 
-# What PyYAML says, as "context: problem"; what an operator is told; whether to point where the construct opens.
+# PyYAML's message, as "context: problem"; the message for the operator; whether to point to where the construct opens.
 _REWORDINGS: tuple[tuple[str, str, bool], ...] = (
     (r"found character '\\t'", "a tab stands here: YAML wants spaces", False),
     (r"found character ('.+') that", "{0} cannot begin a value: put the value in quotes", False),
@@ -85,7 +85,7 @@ _REWORDINGS: tuple[tuple[str, str, bool], ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a value stands, where its key does (a list item is its own key), and how a scalar is written."""
+    """The place of a value, the place of its key (a list item is its own key), and how a scalar is written."""
 
     spot: Spot
     key_spot: Spot
@@ -102,9 +102,9 @@ class Document:
 
 
 def read(data: bytes) -> Document:
-    """Read the bytes of a config file. Raises ConfigError with every mistake that YAML itself can tell."""
+    """Read the bytes of a config file. Raises ConfigError with every mistake that is visible in the YAML alone."""
     text = _decode(data)
-    # The pure Python parser: libyaml's is faster, but recurses on the C stack before any depth can be counted.
+    # The pure Python parser: libyaml's is faster, but recurses on the C stack before the depth can be checked.
     loader = yaml.SafeLoader(text)
     composer = _Composer()
     try:
@@ -115,7 +115,7 @@ def read(data: bytes) -> Document:
     except yaml.MarkedYAMLError as error:
         composer.mistakes.append(_reword(error))
     except (ValueError, OverflowError):
-        # PyYAML hands what it scans to chr() and int() unchecked: "\UFFFFFFFF", or a version of 5,000 digits.
+        # PyYAML passes its input to chr() and int() unchecked: "\UFFFFFFFF", or a version of 5,000 digits.
         spot = _spot(loader.get_mark())
         composer.mistakes.append(_mistake(spot, (), "the number here is too large: correct or remove it"))
     return composer.finish()
@@ -128,12 +128,12 @@ def kind_of(value: object) -> str:
 
 
 def plain(text: str) -> Value:
-    """Tell what a scalar without quotes stands for in the YAML 1.2 core schema."""
+    """Return the value of a scalar without quotes in the YAML 1.2 core schema."""
     return next((convert(text) for pattern, convert in _CORE_SCHEMA if re.fullmatch(pattern, text)), text)
 
 
 def shown(text: str) -> str:
-    """Make text from a file fit to print in a sentence: on one line, escaped, and not long."""
+    """Make text from a file printable in a sentence: on one line, escaped, and shortened."""
     if len(text) > _SHOWN_CHARACTERS:
         text = text[:_SHOWN_CHARACTERS] + "..."
     return _escape(text)
@@ -148,8 +148,8 @@ def dotted(path: Path) -> str:
 def render(mistakes: Iterable[Mistake], *, kind: Literal["error", "warning"], file: str, text: str) -> str:
     """Show mistakes as compilers do: `FILE:LINE:COLUMN: KIND: PATH: MESSAGE`, the line, a caret below the place.
 
-    `text` is the whole file, decoded however it goes. The answer ends without a newline, and is safe to print:
-    what does not print is escaped, a long line is cut to a window around the caret. A blank line is not shown.
+    `text` is the whole file, decoded in whatever way. The result ends without a newline and is safe to print:
+    unprintable characters are escaped, a long line is cut to a window around the caret. A blank line is omitted.
     """
     lines = text.split("\n")
     output = []
@@ -175,7 +175,7 @@ def _escape(text: str) -> str:
 
 
 def _cells(text: str) -> int:
-    """Count the columns that a terminal gives to text: none to an accent, two to a wide character."""
+    """Count the columns of text on a terminal: none for a combining character, two for a wide one."""
     return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
 
 
@@ -198,13 +198,13 @@ def _decode(data: bytes) -> str:
 
 
 def _refusal(before: str, message: str) -> ConfigError:
-    """Build the error for a text that cannot be read on after `before`."""
+    """Build the error for a text that cannot be read beyond `before`."""
     line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
     return ConfigError((Mistake(line=line, column=column, path="", message=message),))
 
 
 def _reword(error: yaml.MarkedYAMLError) -> Mistake:
-    """Say in an operator's words what PyYAML says in its own; keep its own where the case is rare."""
+    """Translate a message of PyYAML into an operator's terms; keep its own in rare cases."""
     said = f"{error.context}: {error.problem}"
     for pattern, sentence, at_opening in _REWORDINGS:
         if found := re.search(pattern, said):
@@ -219,7 +219,7 @@ class _Mark(Protocol):
 
 
 def _spot(mark: _Mark | None) -> Spot:
-    """Count from 1 where PyYAML counts from 0. Its parser leaves no mark out; its types only say that it may."""
+    """Return line and column from 1; PyYAML counts from 0. Its parser always sets a mark; its types allow None."""
     return (mark.line + 1, mark.column + 1) if mark else (1, 1)
 
 
@@ -229,7 +229,7 @@ def _mistake(spot: Spot, path: Path, message: str) -> Mistake:
 
 @dataclass(slots=True, kw_only=True)
 class _Collection:
-    """A list or mapping that is being filled; `key` is the key of a mapping whose value comes next."""
+    """A list or mapping being filled; `key` is the key of a mapping whose value comes next."""
 
     path: Path
     value: list[Value] | dict[str, Value]
@@ -238,7 +238,7 @@ class _Collection:
 
 
 class _Composer:
-    """Builds values from PyYAML's events, one by one and without recursion; collects mistakes, so as to tell all."""
+    """Builds values from PyYAML's events, one by one and without recursion; collects all mistakes."""
 
     def __init__(self) -> None:
         self.mistakes: list[Mistake] = []
@@ -249,7 +249,7 @@ class _Composer:
         self._open: list[_Collection] = []
 
     def take(self, event: yaml.Event) -> None:
-        """Take the next event; there is no use in more once `has_given_up` is true."""
+        """Process the next event; stop once `has_given_up` is true."""
         if isinstance(event, yaml.DocumentStartEvent):
             self._take_document(event)
         elif isinstance(event, yaml.CollectionEndEvent):
@@ -284,7 +284,7 @@ class _Composer:
         key = self._begin(event, parent.path)
         if not isinstance(key, str):
             self._refuse(event, parent.path, f"a key must be text, not {kind_of(key)}")
-            key = "?"  # what follows as its value is still looked through, and never used
+            key = "?"  # its value is still checked, but never used
         elif key == "<<":
             self._refuse(event, parent.path, "merge keys (<<) are not used here: write the settings out")
         elif key in parent.value:
@@ -306,14 +306,14 @@ class _Composer:
             parent.value[key] = self._begin(event, path)
         text, style = (event.value, event.style) if isinstance(event, yaml.ScalarEvent) else ("", "")
         if style is None and not text:
-            spot = key_spot  # nothing is written: point at what it is missing from
+            spot = key_spot  # there is no value: point at its key
         place = Place(spot=spot, key_spot=key_spot, text=text, is_quoted=style in ("'", '"'))
-        self._places.setdefault(path, place)  # of keys that stand twice, the first
+        self._places.setdefault(path, place)  # the first of duplicate keys
 
     def _begin(self, event: yaml.NodeEvent, path: Path) -> Value:
-        """Return the value that an event begins; the events after it fill a list or mapping.
+        """Return the value that an event begins; later events fill a list or mapping.
 
-        Raises ConfigError at once where the nesting is too deep: that is no config, so nothing else in it matters.
+        Raises ConfigError at once if the nesting is too deep: such a file is not a config, so no other mistake matters.
         """
         if isinstance(event, yaml.AliasEvent):
             self._refuse(event, path, "aliases (*name) are not used here: write the value out")

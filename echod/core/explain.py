@@ -1,7 +1,7 @@
-"""What pydantic found wrong, in an operator's words and at its place in the file.
+"""The errors of pydantic in an operator's terms, each with its place in the file.
 
-Owns the sentences about keys, kinds and bounds; those about a value's own form come from where it is parsed. It
-judges nothing itself. Invariant: every error of pydantic becomes one mistake for each value that it is about.
+Owns the sentences about keys, kinds and bounds; those about the form of a value come from its parser. It judges nothing
+itself. Invariant: every error of pydantic becomes one mistake for each value concerned.
 """
 
 import re
@@ -22,7 +22,7 @@ Models = Mapping[str, type[BaseModel]]
 
 
 def explain(error: ValidationError, document: Document, models: Models) -> Iterator[Mistake]:
-    """Say what pydantic found. It names the place; the words come from the value there.
+    """Turn the errors of pydantic into mistakes, worded after the values at their places.
 
     `models` has the model of each section by its key, and that of the file as a whole at "".
     """
@@ -42,14 +42,14 @@ def explain(error: ValidationError, document: Document, models: Models) -> Itera
 
 
 def _path(location: Path, models: Models) -> Path:
-    """Cut a location to the value that it is about: beyond, it names the branches of a union."""
+    """Cut a location to the value concerned: the rest names the branches of a union."""
     depth = 2 if location[0] in models else 1
     is_item = len(location) > depth and isinstance(location[depth], int)
     return location[: depth + is_item]
 
 
 def _complete(path: Path, context: Mapping[str, Any], document: Document) -> str:
-    """Add to a sentence about two items of a list the place of the other one."""
+    """Add the place of the other item to a sentence about two items of a list."""
     message = str(context["message"])
     if "other_index" not in context:
         return message

@@ -1,6 +1,6 @@
-"""The probes in flight to one target, and what each thing that comes back makes of them.
+"""The probes in flight to one target, and their outcomes by what comes back.
 
-Owns the memory of what was sent; never touches a socket or a clock: bytes and times are told. Invariant: a probe
+Owns the memory of what was sent; never touches a socket or a clock: bytes and times are passed in. Invariant: a probe
 leaves the state "in flight" exactly once, and everything that comes back is exactly one event.
 """
 
@@ -14,10 +14,10 @@ from echod.core.events import Event, Kind
 from echod.core.probe import SEQUENCE_BYTES, Damage, Payloads, Verdict, akin, compare
 
 HISTORY: Final = 65_536
-"""Probes that are remembered after they were settled, to know a duplicate or a late reply."""
+"""Probes remembered after their outcome is known, to recognize a duplicate or a late reply."""
 
 _SUSPECTS: Final = 1024
-"""Probes in flight that a reply with a broken number is compared to."""
+"""Most probes in flight that a reply with a damaged number is compared to."""
 
 _ANSWERED: Final = (Kind.REPLY, Kind.LATE)
 
@@ -38,12 +38,12 @@ class _Sent:
     wall: int
     clock: int
     fate: Kind | None = None
-    """What became of it; None while it is in flight."""
+    """The outcome; None while it is in flight."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
-    """Something that came back, from `address`; `asked` tells whether that is the address asked.
+    """A datagram that came back from `address`; `asked` tells whether that is the address probed.
 
     `wall` is ns since 1970, the kernel's if `stamped`, else the reader's; `clock` is the reader's monotonic time in ns.
     """
@@ -60,7 +60,7 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Obstacle:
-    """An error that came instead of a reply; `data` is as much of the probe as came with it, None if nothing."""
+    """An error that came instead of a reply; `data` is the part of the probe that it quotes, None if there is none."""
 
     reason: str
     address: str
@@ -74,7 +74,7 @@ class Flight:
     """The probes of one target. Sequence numbers begin with 1, as ping's do."""
 
     def __init__(self, payloads: Payloads, *, timeout: int) -> None:
-        """Take how long a probe may be in flight, in ns, before it is given up."""
+        """Give up a probe after `timeout` ns in flight."""
         self._payloads = payloads
         self._timeout = timeout
         self._sent: dict[int, _Sent] = {}
@@ -91,8 +91,8 @@ class Flight:
     def launch(self, stamp: int, wall: int, clock: int, size: int, source: int = 0) -> int:
         """Remember that the next probe was sent; return its number.
 
-        `stamp` is the time in its payload, `wall` and `clock` the times in ns right before it was handed to the kernel;
-        `wall` is the kernel's own of when it went, where that is known.
+        `stamp` is the time in its payload, `wall` and `clock` the times in ns just before it was passed to the kernel;
+        `wall` is the kernel's own send timestamp, if known.
         """
         sequence = self.next_sequence
         sent = _Sent(sequence=sequence, size=size, source=source, stamp=stamp, wall=wall, clock=clock)
@@ -106,14 +106,14 @@ class Flight:
         return sequence
 
     def depart(self, wall: int, clock: int, source: int = 0) -> None:
-        """Note that the probes in flight of a source port went only now: they waited for a connection."""
+        """Note that the probes in flight of a source port were sent only now: they waited for a connection."""
         for sent in self._in_flight(source):
             sent.wall, sent.clock = wall, clock
 
     # -- what comes back
 
     def land(self, arrival: Arrival) -> Event:
-        """Say what it is that came back."""
+        """Return the event of an arrival."""
         sent, verdict = self._find(arrival)
         if sent is None or verdict is None:
             return self._unknown(arrival)
@@ -123,12 +123,12 @@ class Flight:
             return self._event(Kind.ELSEWHERE, sent, arrival)
         if sent.fate in _ANSWERED:
             return self._event(Kind.DUPLICATE, sent, arrival)
-        # The reader may have got to a late reply before it got to giving the probe up.
+        # The reader may have read a late reply before it gave the probe up.
         late = sent.fate is Kind.LOST or _round_trip(sent, arrival) >= self._timeout
         return self._event(Kind.LATE if late else Kind.REPLY, sent, arrival)
 
     def refuse(self, obstacle: Obstacle) -> Event:
-        """Say which probe an error is about: the one whose number came with it, or else the oldest in flight."""
+        """Return the event of an error. Its probe is the one whose number it quotes, or else the oldest in flight."""
         sent = None
         if obstacle.data is not None and len(obstacle.data) >= SEQUENCE_BYTES:
             sent = self._sent.get(int.from_bytes(obstacle.data[:SEQUENCE_BYTES], "big"))
@@ -187,13 +187,13 @@ class Flight:
         return lost
 
     def next_expiry(self) -> int | None:
-        """Return the monotonic time in ns when the oldest probe in flight is to be given up, or a moment before."""
+        """Return the monotonic time in ns when the oldest probe in flight is to be given up, or an earlier one."""
         return self._queue[0].clock + self._timeout if self._queue else None
 
     # -- how it is told
 
     def _settle(self, sent: _Sent, kind: Kind) -> bool:
-        """Let this be what became of a probe, unless something better has; tell whether it is now."""
+        """Make this the outcome of a probe, unless it has a better one; tell whether it did."""
         before = sent.fate
         if before is None:
             self.in_flight -= 1
@@ -210,7 +210,7 @@ class Flight:
         return self._payloads.encode(sent.sequence, sent.stamp, sent.size)
 
     def _find(self, arrival: Arrival) -> tuple[_Sent | None, Verdict | None]:
-        """Find the probe that something is a reply to, and how it differs from it."""
+        """Find the probe that an arrival replies to, and how it differs from that."""
         data = arrival.data
         sent = self._by_number(arrival)
         if sent is not None:
@@ -218,15 +218,15 @@ class Flight:
             if verdict.damage is not Damage.CORRUPT:
                 return sent, verdict
         if self._payloads.read(data) is not None:
-            return None, None  # whole and ours, but long forgotten
+            return None, None  # whole and ours, but no longer remembered
         return self._by_likeness(arrival, sent)
 
     def _in_flight(self, source: int) -> Iterator[_Sent]:
-        """Yield the probes in flight of a source port, the oldest first."""
+        """Yield the probes in flight of a source port, oldest first."""
         return (sent for sent in self._queue if sent.fate is None and sent.source == source)
 
     def _by_number(self, arrival: Arrival) -> _Sent | None:
-        """Find a probe by its number, or by as much of it as fits into the size that came."""
+        """Find a probe by its number, or by the part of it that fits into the size that came."""
         data = arrival.data
         if len(data) >= SEQUENCE_BYTES:
             return self._sent.get(int.from_bytes(data[:SEQUENCE_BYTES], "big"))
@@ -240,9 +240,9 @@ class Flight:
         return found
 
     def _by_likeness(self, arrival: Arrival, first: _Sent | None) -> tuple[_Sent | None, Verdict | None]:
-        """Find the probe in flight that is most like what came: more than half of its bytes must be right.
+        """Find the probe in flight that is most similar to the arrival: more than half of its bytes must be right.
 
-        An empty reply is taken for the oldest probe's: nothing in it says otherwise.
+        An empty reply is attributed to the oldest probe: nothing in it contradicts that.
         """
         suspects = (*([first] if first else []), *islice(self._in_flight(arrival.source), _SUSPECTS))
         data = arrival.data
@@ -256,7 +256,7 @@ class Flight:
         return best, verdict
 
     def _unknown(self, arrival: Arrival) -> Event:
-        """Say what something is that no remembered probe explains."""
+        """Return the event of an arrival that no remembered probe explains."""
         header = self._payloads.read(arrival.data)
         stale = header is not None and header.sequence < self.next_sequence
         return Event(
@@ -272,7 +272,7 @@ class Flight:
         )
 
     def _event(self, kind: Kind, sent: _Sent, arrival: Arrival, verdict: Verdict | None = None) -> Event:
-        """Settle a probe as `kind` and say so."""
+        """Settle a probe as `kind` and return the event."""
         before, settles = sent.fate, self._settle(sent, kind)
         return Event(
             kind=kind,
@@ -296,8 +296,8 @@ class Flight:
 def _round_trip(sent: _Sent, arrival: Arrival) -> int:
     """Return the round-trip time in ns.
 
-    The kernel stamps what arrives by the wall clock. No reply can have taken longer than the monotonic clock has seen;
-    one that seems to, or seems to have come before its probe, came while the wall clock was set.
+    The kernel timestamps arrivals with the wall clock. No reply can have taken longer than the monotonic clock shows. If
+    it seems to have, or to have come before its probe, the wall clock was set meanwhile.
     """
     most = arrival.clock - sent.clock
     measured = arrival.wall - sent.wall

@@ -1,7 +1,7 @@
-"""How much a second, over the last 1, 10 and 60 seconds, from a count that only grows.
+"""Rates per second over the last 1, 10 and 60 seconds, from a count that only grows.
 
-Owns the counts of the last minute and when they were read; the time is passed in. Invariant: between two looks that
-found the same count nothing came, so a rate falls to exactly zero once its span is over.
+Owns the counts of the last minute and the times they were read; the time is passed in. Invariant: between two readings
+of the same count nothing came, so a rate falls to exactly zero when its span is over.
 """
 
 from bisect import bisect_right
@@ -12,32 +12,32 @@ _SPANS = (1.0, 10.0, 60.0)
 
 
 class History:
-    """One count, as it was read about once a second. All times are monotonic, in seconds."""
+    """One count, read about once a second. All times are monotonic, in seconds."""
 
     def __init__(self, count: int, now: float) -> None:
-        """Begin with what the count is now."""
+        """Start with the present count."""
         self._times = [now]
         self._counts = [count]
 
     def note(self, count: int, now: float, before: float) -> None:
-        """Take in what the count is now, and was not at the look before this one."""
+        """Add a reading that differs from the last one; `before` is when the count was last read unchanged."""
         if before > self._times[-1]:
-            # It stood still up to then, and has moved only since.
+            # The count was constant up to then, and has grown only since.
             self._times.append(before)
             self._counts.append(self._counts[-1])
         self._times.append(now)
         self._counts.append(count)
-        # One that is older than the longest span is kept: in it that span begins.
+        # One reading older than the longest span is kept, because that span begins after it.
         stale = bisect_right(self._times, now - _SPANS[-1]) - 1
         if stale > 0:
             del self._times[:stale], self._counts[:stale]
 
     def rates(self, now: float) -> Rates:
-        """Return what came a second. Before the first reading nothing came."""
+        """Return the rates. Before the first reading they are taken as zero."""
         return Rates(*(round((self._counts[-1] - self._count(now - span)) / span, 1) for span in _SPANS))
 
     def _count(self, time: float) -> float:
-        """Return the count at a time, between two readings as if it had grown evenly."""
+        """Return the count at a time, interpolated between two readings."""
         after = bisect_right(self._times, time)
         if after == len(self._times):
             return self._counts[-1]

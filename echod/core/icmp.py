@@ -1,7 +1,7 @@
-"""The names of what a router or host says when it does not deliver.
+"""The names of the errors that routers and hosts report.
 
-Owns the reading of `struct sock_extended_err` (linux/errqueue.h; IP_RECVERR in ip(7)) and the names. Never reads a
-socket. Invariant: every error has a name, be it only its type and code.
+Owns the parsing of `struct sock_extended_err` (linux/errqueue.h; IP_RECVERR in ip(7)) and the names. Never reads a
+socket. Invariant: every error has a name, at least its type and code.
 """
 
 import errno
@@ -13,7 +13,7 @@ from typing import Final
 ORIGIN_ICMP: Final = 2
 ORIGIN_ICMP6: Final = 3
 ORIGIN_STAMP: Final = 4
-"""SO_EE_ORIGIN_TIMESTAMPING: no error, but when a datagram went."""
+"""SO_EE_ORIGIN_TIMESTAMPING: not an error, but the send timestamp of a datagram."""
 
 _EXTENDED: Final = Struct("=IBBBBII")
 _OFFENDER4: Final = Struct("=HH4s")
@@ -84,7 +84,7 @@ THIS_HOST: Final = ""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Complaint:
-    """An error by its name, the address of who sent it, and, where a probe was too long, the MTU in bytes."""
+    """An error by its name, the address of its sender, and, if a probe was too long, the MTU in bytes."""
 
     reason: str
     address: str = THIS_HOST
@@ -92,7 +92,7 @@ class Complaint:
 
 
 def is_stamp(data: bytes) -> bool:
-    """Tell whether the value of such a control message, as `read_error` takes it, is of no error but of a stamp."""
+    """Tell whether the value of a control message, as `read_error` takes it, is a timestamp, not an error."""
     return int(_EXTENDED.unpack_from(data)[1]) == ORIGIN_STAMP
 
 
@@ -118,7 +118,7 @@ def local_error(number: int, mtu: int = 0) -> Complaint:
 
 
 def _offender(data: bytes) -> str:
-    """Return the address of who sent the error: the sockaddr behind it."""
+    """Return the address of the sender of an error: the sockaddr after it."""
     family = int.from_bytes(data[:2], "little")
     if family == _AF_INET:
         return str(IPv4Address(_OFFENDER4.unpack_from(data)[2]))

@@ -1,8 +1,7 @@
 """Round-trip times in numbers: moments, quantiles, jitter.
 
-Owns the arithmetic and a bounded memory of what was measured. Whose times they are it does not know. Invariant: the
-result does not depend on how the weights were split up: n times the same value is the value once with weight n (but
-for jitter, which is about neighbours).
+Owns the arithmetic and a bounded memory of the measurements. Invariant: the result does not depend on how the weights
+are split: n times the same value equals the value once with weight n (except for jitter, which compares neighbours).
 """
 
 from collections import OrderedDict
@@ -10,13 +9,13 @@ from math import ceil, isqrt
 from typing import Final
 
 MAX_EXACT: Final = 65_536
-"""Distinct values that are kept as they are: about 5 MiB. Beyond it, values are rounded to `PRECISION_BITS`."""
+"""Distinct values that are kept exactly: about 5 MiB. With more, values are rounded to `PRECISION_BITS`."""
 
 PRECISION_BITS: Final = 11
 """Leading bits of a value that rounding keeps: an error below 0.05 %."""
 
 _PAIRS_KEPT: Final = 1024
-"""Round-trip times that wait for their neighbour in sequence."""
+"""Round-trip times kept until their neighbour in sequence arrives."""
 
 _JITTER_GAIN: Final = 16
 """RFC 3550, 6.4.1."""
@@ -26,7 +25,7 @@ class Latency:
     """Moments and quantiles of times in ns."""
 
     def __init__(self) -> None:
-        """Begin without any."""
+        """Start empty."""
         self.count = 0
         self.min = self.max = 0
         self._sum = self._squares = 0
@@ -34,7 +33,7 @@ class Latency:
         self._exact = True
 
     def add(self, value: int, weight: int = 1) -> None:
-        """Take a time, as often as `weight` says."""
+        """Add a time, `weight` times."""
         self.min = min(self.min, value) if self.count else value
         self.max = max(self.max, value)
         self.count += weight
@@ -48,20 +47,20 @@ class Latency:
 
     @property
     def mean(self) -> float:
-        """Return the mean; zero without any."""
+        """Return the mean; zero if empty."""
         return self._sum / self.count if self.count else 0.0
 
     @property
     def deviation(self) -> float:
-        """Return the standard deviation of the whole, which ping calls mdev; zero without any."""
+        """Return the standard deviation of the population, which ping calls mdev; zero if empty."""
         if not self.count:
             return 0.0
         return isqrt(self.count * self._squares - self._sum * self._sum) / self.count
 
     def quantile(self, fraction: float) -> int:
-        """Return the least time that this fraction of all does not exceed; zero without any.
+        """Return the least time that this fraction of all times does not exceed; zero if empty.
 
-        So it is a time that occurred (numpy's method "inverted_cdf"); after more than `MAX_EXACT` distinct ones, one
+        It is a time that occurred (numpy's method "inverted_cdf"); after more than `MAX_EXACT` distinct times, one
         within 0.05 % of it.
         """
         rank = max(1, ceil(round(fraction * self.count, 6)))
@@ -73,19 +72,19 @@ class Latency:
         return 0
 
     def weights(self) -> list[tuple[int, int]]:
-        """Return each distinct time and how often it occurred, by ascending time."""
+        """Return each distinct time and how often it occurred, in ascending order of time."""
         return sorted(self._weights.items())
 
     def _round_all(self) -> None:
         self._exact = False
         weights, self._weights = self._weights, {}
         for value, weight in weights.items():
-            value = _rounded(value)  # noqa: PLW2901 - the rounded one is what counts from here on
+            value = _rounded(value)  # noqa: PLW2901 - only the rounded value is used from here on
             self._weights[value] = self._weights.get(value, 0) + weight
 
 
 def _rounded(value: int) -> int:
-    """Keep the leading bits, in the middle of what they stand for."""
+    """Keep the leading bits, and return the middle of the range that shares them."""
     shift = value.bit_length() - PRECISION_BITS
     return value if shift <= 0 else (value >> shift << shift) + (1 << (shift - 1))
 
@@ -94,12 +93,12 @@ class Variation:
     """How round-trip times differ from one probe to the next, in ns.
 
     `jitter` is RFC 3550's running estimate over replies in the order of their arrival. Delay variation is RFC 3393's
-    IPDV between probes that follow each other in sequence and were both answered, whichever reply came first: `pairs`
-    of them, `sum` and `max` of its size with the sign left out.
+    IPDV between consecutive probes that were both answered, whichever reply came first: the number of `pairs`, and the
+    `sum` and `max` of its absolute value.
     """
 
     def __init__(self) -> None:
-        """Begin without any."""
+        """Start empty."""
         self.jitter = 0.0
         self.count = 0
         self.pairs = 0
@@ -109,7 +108,7 @@ class Variation:
         self._recent: OrderedDict[int, int] = OrderedDict()
 
     def add(self, index: int, rtt: int) -> None:
-        """Take the round-trip time of the first reply to the probe of that index; indices count without gaps."""
+        """Add the round-trip time of the first reply to the probe with this index; indices have no gaps."""
         if self._previous is not None:
             self.jitter += (abs(rtt - self._previous) - self.jitter) / _JITTER_GAIN
         self._previous = rtt
@@ -126,11 +125,11 @@ class Variation:
 
     @property
     def mean(self) -> float:
-        """Return the mean size of the delay variation, its sign left out; zero without pairs."""
+        """Return the mean absolute delay variation; zero without pairs."""
         return self.sum / self.pairs if self.pairs else 0.0
 
     def merge(self, other: "Variation") -> None:
-        """Take the numbers of another stream; jitter becomes the mean, weighted by replies."""
+        """Add the numbers of another stream; jitter becomes the mean, weighted by replies."""
         self.count += other.count
         self.jitter += (other.jitter - self.jitter) * other.count / max(1, self.count)
         self.pairs += other.pairs

@@ -1,7 +1,7 @@
 """A listener: one protocol, address and port, as the operator writes it and as the kernel takes it.
 
-Owns the text form `udp://ADDRESS:PORT`, what may stand in it, and when two listeners are in each other's way. It
-never looks up a name and never opens a socket. Invariant: the text of a listener, parsed, is that listener.
+Owns the text form `udp://ADDRESS:PORT`, its syntax, and when two listeners conflict. It never looks up a name and never
+opens a socket. Invariant: the text of a listener, parsed, is that listener.
 """
 
 import re
@@ -11,11 +11,11 @@ from difflib import get_close_matches
 from enum import Enum
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
-MAX_LISTENERS = 1024  # a range that was mistyped must not take all descriptors of the host
+MAX_LISTENERS = 1024  # a mistyped range must not use up all descriptors of the host
 MAX_PORT = 65535
 
 _BROADCAST = IPv4Address("255.255.255.255")
-_MAX_CHARACTERS = 100  # the longest listener that can be has 81
+_MAX_CHARACTERS = 100  # the longest possible listener has 81
 _ZONE = re.compile(r"[^\s/:%]{1,15}")  # dev_valid_name() in net/core/dev.c; "%" makes a pattern of a name there
 
 
@@ -28,9 +28,9 @@ class Protocol(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
-    """One UDP or TCP echo port. Hashable: two listeners are equal where they would bind the same socket.
+    """One UDP or TCP echo port. Hashable: two listeners are equal if they would bind the same socket.
 
-    `zone` is an interface name and stands only with a link-local IPv6 address.
+    `zone` is an interface name, only for a link-local IPv6 address.
     """
 
     protocol: Protocol
@@ -39,7 +39,7 @@ class Listener:
     zone: str = ""
 
     def __hash__(self) -> int:
-        """Hash what tells most of them apart: they are looked up often, and an address hashes slowly."""
+        """Hash what distinguishes most listeners: they are looked up often, and hashing an address object is slow."""
         return hash((self.port, int(self.address)))
 
     def __str__(self) -> str:
@@ -51,7 +51,7 @@ class Listener:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerRange:
-    """What one text of the config opens: a listener on each port from `first.port` to `last_port`."""
+    """The listeners of one entry of the config: one on each port from `first.port` to `last_port`."""
 
     first: Listener
     last_port: int
@@ -67,21 +67,21 @@ class ListenerRange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overlap:
-    """A listener that another one, of the text at `other_index`, makes impossible or useless."""
+    """A listener that another one, of the entry at `other_index`, makes impossible or useless."""
 
     listener: Listener
     other: Listener
     other_index: int
 
     def __str__(self) -> str:
-        """Say which is in the way of which."""
+        """Describe the conflict."""
         if self.listener == self.other:
             return f"{self.listener} is already listed in listeners[{self.other_index}]"
         return f"{self.listener} is already covered by {self.other} in listeners[{self.other_index}]"
 
 
 def parse_listener(text: str) -> ListenerRange:
-    """Read `udp://ADDRESS:PORT` or `tcp://ADDRESS:FIRST-LAST`; an IPv6 address stands in brackets (RFC 3986).
+    """Read `udp://ADDRESS:PORT` or `tcp://ADDRESS:FIRST-LAST`; an IPv6 address is in brackets (RFC 3986).
 
     Raises ValueError with one sentence, fit to print, that says what is wrong and what to write.
     """
@@ -103,9 +103,9 @@ def parse_listener(text: str) -> ListenerRange:
 
 
 def find_overlaps(ranges: Mapping[int, ListenerRange]) -> dict[int, Overlap]:
-    """Find the texts, by index, that open what another text opens already; of each only the first such listener.
+    """Find the entries, by index, that open what another entry already opens; of each only the first such listener.
 
-    A second socket on the very same address would steal from the first, and one on a single address beside the
+    A second socket on the same address would take datagrams from the first, and one on a single address next to the
     wildcard of its family answers nothing that the wildcard would not.
     """
     owners: dict[Listener, int] = {}
@@ -124,7 +124,7 @@ def find_overlaps(ranges: Mapping[int, ListenerRange]) -> dict[int, Overlap]:
 
 
 def overlap(one: Listener, other: Listener) -> bool:
-    """Tell whether the kernel would bind but one of two listeners, without SO_REUSEPORT."""
+    """Tell whether the kernel would bind only one of two listeners, without SO_REUSEPORT."""
     if (one.protocol, one.port, type(one.address)) != (other.protocol, other.port, type(other.address)):
         return False
     wildcard = one.address.is_unspecified or other.address.is_unspecified
@@ -132,7 +132,7 @@ def overlap(one: Listener, other: Listener) -> bool:
 
 
 def refuse_strange(text: str, *, wanted: str) -> None:
-    """Refuse what no address and port can hold. Raises ValueError as `parse_listener` does."""
+    """Refuse characters that no address and port can contain. Raises ValueError as `parse_listener` does."""
     if len(text) > _MAX_CHARACTERS:
         raise ValueError(f"has {len(text):,} characters: write {wanted}")
     if any(character.isspace() for character in text):
@@ -153,7 +153,7 @@ def _parse_protocol(scheme: str) -> Protocol:
 
 
 def split_host(rest: str, *, usual_port: int) -> tuple[str, str]:
-    """Part host, with its brackets if it has any, from port. Raises ValueError as `parse_listener` does."""
+    """Split host, with its brackets if it has any, from port. Raises ValueError as `parse_listener` does."""
     if rest.startswith("["):
         host, bracket, after = rest.partition("]")
         if not bracket or (after and not after.startswith(":")):
@@ -171,7 +171,7 @@ def split_host(rest: str, *, usual_port: int) -> tuple[str, str]:
 
 
 def parse_host(host: str) -> tuple[IPv4Address | IPv6Address, str]:
-    """Read an address, of IPv6 in its brackets, and its interface. Raises ValueError as `parse_listener` does."""
+    """Read an address (IPv6: in brackets) and its interface. Raises ValueError as `parse_listener` does."""
     return _parse_ipv6(host[1:-1]) if host.startswith("[") else (_parse_ipv4(host), "")
 
 

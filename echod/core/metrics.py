@@ -1,8 +1,8 @@
-"""What Prometheus is told: the name, help and labels of each metric, and its samples, made of what echod counted.
+"""The metrics for Prometheus: name, help and labels of each, and its samples, made from echod's counters.
 
-Owns the names, which are a promise to every dashboard. It knows no exposition format. Every reason and errno that can
-be is there from the start, at 0, so that `rate()` sees the first one. A label names a listener, a reason, an errno or
-a process, never a peer. Invariant: for each UDP listener received = replied + all dropped + all send failures.
+Owns the names, on which dashboards depend. It knows no exposition format. Every possible reason and errno is present
+from the start, at 0, so that `rate()` sees the first increment. A label names a listener, a reason, an errno or a
+process, never a peer. Invariant: for each UDP listener received = replied + all dropped + all send failures.
 """
 
 import errno
@@ -18,7 +18,7 @@ from echod.core.snapshot import BATCH_SIZES, TRAIN_LENGTHS, Snapshot, TcpTraffic
 Labels: TypeAlias = tuple[str, ...]
 
 DROP_REASONS: Final = (*(drop.name.lower() for drop in Drop), "interrupted")
-"""`interrupted` too: so the sums hold without a further metric."""
+"""With `interrupted`, so that the sums hold without another metric."""
 ERRNOS: Final = (*(errno.errorcode[error] for error in SEND_ERRORS), "other")
 CLOSE_REASONS: Final = tuple(reason.name.lower() for reason in Close)
 
@@ -42,12 +42,12 @@ class Histogram:
     help: str
     labels: Labels
     samples: Sequence[tuple[Labels, Sequence[tuple[str, int]], int]]
-    """For each labels: how many observations were at most so much, by that bound in words, and the sum of them all."""
+    """For each set of labels: cumulative counts by upper bound, as text, and the sum of all observations."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """What one process of echod takes of the host."""
+    """The resources that one process of echod uses."""
 
     name: str
     """`supervisor`, `exporter` or `worker N`."""
@@ -57,24 +57,24 @@ class Process:
     started: float
     """Seconds since 1970."""
     open_descriptors: int | None
-    """None where they may not be counted."""
+    """None if this process may not count them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of the last question to one listener."""
+    """The outcome of the last self test of one listener."""
 
     listener: str
     family: str
     passed: bool
     seconds: float
-    """From the question to its answer; to the end of the patience where there was none."""
+    """From the probe to its answer, or to the timeout."""
     said: str
-    """What became of it, in words."""
+    """The outcome as text."""
 
 
 def of_udp(traffic: Sequence[UdpTraffic]) -> Iterator[Metric | Histogram]:
-    """Tell of the UDP listeners."""
+    """Yield the metrics of the UDP listeners."""
 
     def plain(name: str, text: str, value: Callable[[UdpTraffic], int]) -> Metric:
         return _counter(f"echod_udp_{name}_total", text, (((one.name, one.family), value(one)) for one in traffic))
@@ -122,7 +122,7 @@ def of_udp(traffic: Sequence[UdpTraffic]) -> Iterator[Metric | Histogram]:
 
 
 def of_tcp(traffic: Sequence[TcpTraffic]) -> Iterator[Metric]:
-    """Tell of the TCP listeners."""
+    """Yield the metrics of the TCP listeners."""
 
     def plain(name: str, text: str, value: Callable[[TcpTraffic], int]) -> Metric:
         return _counter(f"echod_tcp_{name}_total", text, (((one.name, one.family), value(one)) for one in traffic))
@@ -147,7 +147,7 @@ def of_tcp(traffic: Sequence[TcpTraffic]) -> Iterator[Metric]:
 
 
 def of_daemon(snapshot: Snapshot) -> Iterator[Metric]:
-    """Tell of the workers, the config and the daemon itself."""
+    """Yield the metrics of the workers, the config and the daemon itself."""
     workers = snapshot.activity.workers
     yield _gauge("echod_generation", "Generation of workers that serves.", [((), snapshot.generation)])
     yield _gauge("echod_workers", "Worker processes that live.", [((), sum(one.pid is not None for one in workers))])
@@ -173,12 +173,12 @@ def of_daemon(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def of_build(version: str, python: str) -> Metric:
-    """Tell which echod this is."""
+    """Return the metric of the version."""
     return _gauge("echod_build_info", "Always 1.", [((version, python), 1)], "version", "python")
 
 
 def of_self_tests(tests: Sequence[Outcome]) -> Iterator[Metric]:
-    """Tell what became of the last self test."""
+    """Yield the metrics of the last self test."""
     labelled = [((one.listener, one.family), one) for one in tests]
     yield _gauge(
         "echod_self_test_successful",
@@ -197,7 +197,7 @@ def of_self_tests(tests: Sequence[Outcome]) -> Iterator[Metric]:
 
 
 def of_processes(processes: Sequence[Process]) -> Iterator[Metric]:
-    """Tell what each process takes, by the names that every exporter has."""
+    """Yield the resources of each process, under the names that all exporters use."""
     for name, text, value in _PROCESS_METRICS:
         make = _counter_of if name.endswith("_total") else _gauge
         values = [((one.name,), value(one)) for one in processes]
@@ -223,16 +223,16 @@ def _by(
     keys: Sequence[str],
     counts: Callable[..., Mapping[str, int]],
 ) -> Iterator[tuple[Labels, float]]:
-    """Yield a sample for each listener and each key there is, also where nothing was counted yet."""
+    """Yield a sample for each listener and each key, also if nothing was counted yet."""
     for one in traffic:
         found = counts(one)
         yield from (((one.name, one.family, key), found.get(key, 0)) for key in keys)
 
 
 def _buckets(bounds: Sequence[int | None], counts: Sequence[int]) -> list[tuple[str, int]]:
-    """Return Prometheus' form of counts by upper bound: cumulative, the last one without a bound.
+    """Return counts by upper bound in Prometheus' form: cumulative, the last one without a bound.
 
-    Bounds are written as floats ("Canonical Numbers" of OpenMetrics), as Prometheus 3 stores them, however they came.
+    Bounds are written as floats ("Canonical Numbers" of OpenMetrics), which is how Prometheus 3 stores them.
     """
     reached = list(accumulate(counts))
     named = [(f"{bound:.1f}", total) for bound, total in zip(bounds, reached, strict=True) if bound is not None]

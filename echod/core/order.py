@@ -1,33 +1,33 @@
-"""Whether replies come in the order in which their probes went (RFC 4737).
+"""Whether replies arrive in the order in which their probes were sent (RFC 4737).
 
-Owns the counts of reordering. Duplicates are none of its business: it is told of the first reply to each probe.
-Invariant: a stream without loss that comes in order has none reordered, and loss alone makes none.
+Owns the counts of reordering. It takes only the first reply to each probe, so duplicates do not count. Invariant: a
+stream that arrives in order has no reordering, with or without loss.
 """
 
 from bisect import bisect_right
 from typing import Final
 
 _KEPT: Final = 4096
-"""Arrivals in order that are remembered, to tell how far one that was overtaken fell behind."""
+"""Arrivals in order that are remembered, to find how far an overtaken one fell behind."""
 
 
 class Order:
     """Counts of the Type-P-Reordered singleton (RFC 4737, 3) and its sizes (4.2.2, 4.2.3)."""
 
     def __init__(self) -> None:
-        """Begin with nothing arrived."""
+        """Start empty."""
         self.arrived = 0
         self.reordered = 0
         self.max_extent = 0
-        """Places by which the worst fell behind: arrivals between the first that overtook it and itself."""
+        """The greatest extent: arrivals between a reply and the first that overtook it."""
         self.max_late = 0
-        """Time by which the worst fell behind the first that overtook it, in ns."""
+        """The greatest time in ns between a reply and the first that overtook it."""
         self._next_expected = 0
         self._peaks: list[int] = []
         self._positions: list[tuple[int, int]] = []
 
     def add(self, index: int, time: int, count: int = 1) -> None:
-        """Take the first reply to a probe, or to `count` in a row; `time` of arrival in ns."""
+        """Add the first reply to a probe, or to `count` probes in a row; `time` of arrival in ns."""
         if index >= self._next_expected:
             self._next_expected = index + count
             self._peaks.append(index + count - 1)
@@ -36,14 +36,14 @@ class Order:
                 del self._peaks[:_KEPT], self._positions[:_KEPT]
         else:
             self.reordered += count
-            # The first arrival with a higher index is the oldest peak above it: peaks only rise.
+            # The first arrival with a higher index is the oldest higher peak, because peaks ascend.
             position, then = self._positions[bisect_right(self._peaks, index)]
             self.max_extent = max(self.max_extent, self.arrived + count - 1 - position)
             self.max_late = max(self.max_late, time - then)
         self.arrived += count
 
     def merge(self, other: "Order") -> None:
-        """Take the counts of another stream."""
+        """Add the counts of another stream."""
         self.arrived += other.arrived
         self.reordered += other.reordered
         self.max_extent = max(self.max_extent, other.max_extent)
@@ -51,5 +51,5 @@ class Order:
 
     @property
     def ratio(self) -> float:
-        """Return the share of the reordered among all that arrived."""
+        """Return the share of reordered replies among all."""
         return self.reordered / self.arrived if self.arrived else 0.0

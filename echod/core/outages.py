@@ -1,7 +1,7 @@
-"""When the path was down: the longest time in which no probe was answered.
+"""Outages of the path: the longest time in which no probe was answered.
 
-Owns the runs of probes in a row that were not answered. Invariant: a probe is in at most one run, and one that was
-answered after all is in none, as long as its run is remembered.
+Owns the runs of consecutive unanswered probes. Invariant: a probe is in at most one run, and one that was answered late
+is in none, as long as its run is remembered.
 """
 
 from bisect import bisect_right
@@ -9,15 +9,16 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 _KEPT: Final = 4096
-"""Runs that a late reply can still part. Of older ones only the longest is remembered."""
+"""Runs that a late reply can still split. Of older ones only the longest is remembered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outage:
-    """Probes in a row without an answer, `first` to `last`.
+    """Consecutive probes without an answer, `first` to `last`.
 
-    From the sending of the first of them to that of the next probe, in ns since 1970. Where none is known to have gone
-    it is `open`, and `end` the sending of the last: for how long an answer was waited for says nothing of the path.
+    `start` is when the first was sent, `end` when the next probe after the last was, in ns since 1970. If no such probe
+    is known, the outage is `open` and `end` is when the last was sent: the wait for its answer says nothing about the
+    path.
     """
 
     first: int
@@ -33,20 +34,20 @@ class Outage:
 
     @property
     def duration(self) -> int:
-        """Return how long it was, or at least was where it is open, in ns."""
+        """Return the duration in ns, a lower bound if the outage is open."""
         return self.end - self.start
 
 
 class Outages:
-    """The runs."""
+    """The runs of unanswered probes."""
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Start empty."""
         self._runs: list[Outage] = []
         self._longest: Outage | None = None
 
     def lost(self, sequence: int, start: int, end: int) -> None:
-        """Take a probe that was not answered: when it was sent, and when the next one was, 0 where none was yet.
+        """Add an unanswered probe: when it was sent, and when the next one was, 0 if none was sent yet.
 
         Probes are given up in the order of their numbers, or nearly so.
         """
@@ -65,13 +66,13 @@ class Outages:
             self._forget(self._runs.pop(0))
 
     def settled(self, sequence: int, sent: int) -> None:
-        """Take when a probe was sent of which something is known now: an outage right before it ended with that."""
+        """Note when a probe with a known outcome was sent: an open outage right before it ended then."""
         at = bisect_right(self._runs, sequence - 1, key=lambda run: run.first) - 1
         if at >= 0 and self._runs[at].open and self._runs[at].last == sequence - 1:
             self._runs[at] = replace(self._runs[at], end=sent, open=False)
 
     def answered(self, sequence: int, start: int, end: int) -> None:
-        """Take it back: that probe was answered after all. Times as in `lost`."""
+        """Remove a probe that was answered late. Times as in `lost`."""
         at = bisect_right(self._runs, sequence, key=lambda run: run.first) - 1
         if at < 0 or self._runs[at].last < sequence:
             return
@@ -87,6 +88,6 @@ class Outages:
 
     @property
     def longest(self) -> Outage | None:
-        """Return the longest outage, the first of several equal ones, or None where every probe was answered."""
+        """Return the longest outage, the first of several equal ones, or None if every probe was answered."""
         candidates = [*([self._longest] if self._longest else []), *self._runs]
         return max(candidates, key=lambda run: run.duration, default=None)

@@ -1,7 +1,7 @@
-"""A snapshot as a person reads it: lines and tables, and these as plain text.
+"""A snapshot for people: lines and tables, and these as plain text.
 
-Owns the words and the columns of `echod status`; never reads a file or a clock. Invariant: a datagram that came as far
-as this host stands in exactly one of the columns from `replied` to `queue full`, so what stands in none never came.
+Owns the words and the columns of `echod status`; never reads a file or a clock. Invariant: a datagram that reached this
+host is in exactly one of the columns from `replied` to `queue full`, so what is in none never arrived.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +14,7 @@ from echod.core.snapshot import Activity, Rates, Refused, Snapshot, TcpTraffic, 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _KIBI: Final = 1024
 _MANY: Final = 100
-"""From here on a rate, or an amount of some unit, needs no decimal."""
+"""A rate or an amount of this size or more is written without decimals."""
 
 _LEGEND: Final = (
     "dropped: by echod, why see below. send failed: the kernel refused the reply.",
@@ -25,13 +25,13 @@ _LEGEND: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Rows of one kind. The first `left` columns are words, the others numbers."""
+    """Rows of one kind. The first `left` columns are text, the others numbers."""
 
     head: tuple[str, ...]
     left: int
     rows: tuple[tuple[str, ...], ...]
     alarming: frozenset[int] = frozenset()
-    """Columns in which anything but 0 is bad news."""
+    """Columns in which anything but 0 indicates a problem."""
     legend: tuple[str, ...] = ()
 
 
@@ -44,7 +44,7 @@ class Overview:
 
 
 def overview(snapshot: Snapshot, *, uptime_seconds: float, when: Callable[[float], str]) -> Overview:
-    """Tell a snapshot. `when` writes a time, in seconds since 1970, as the reader's clock has it."""
+    """Describe a snapshot. `when` formats a time, in seconds since 1970, in the reader's time zone."""
     activity = snapshot.activity
     tables = (
         _udp(activity.udp),
@@ -83,7 +83,7 @@ def _lines(snapshot: Snapshot, uptime_seconds: float, when: Callable[[float], st
 
 
 def old(snapshot: Snapshot, when: Callable[[float], str]) -> str:
-    """Say of a stale snapshot what there is to know."""
+    """Describe why a snapshot is stale."""
     return (
         f"as it was at {when(snapshot.at)}: process {snapshot.pid} has told nothing since; it hangs, or its log says "
         "why it cannot"
@@ -116,7 +116,7 @@ def _tcp(listeners: Sequence[TcpTraffic]) -> Table:
 
 
 def _pace(activity: Activity) -> Table:
-    """Say how much a second: of UDP datagrams, of TCP connections; and the bytes of both."""
+    """Tabulate the rates of UDP datagrams and TCP connections, and the bytes of both."""
     rows = [
         (
             each.name,
@@ -141,7 +141,7 @@ def _pace(activity: Activity) -> Table:
 
 
 def _parts(activity: Activity) -> Table:
-    """Say of each number that is not replied what it is made of, and of those replied which were not ordinary."""
+    """Break down each number of the tables before, and the replied datagrams that are special."""
     rows = []
     for each in activity.udp:
         rows += [(each.name, f"dropped: {reason}", f"{count:,}") for reason, count in each.dropped.items()]
@@ -208,7 +208,7 @@ def duration(seconds: float) -> str:
 
 
 def size(octets: float) -> str:
-    """Write an amount of bytes."""
+    """Write a number of bytes with its unit."""
     unit = 0
     while octets >= _KIBI and unit < len(_UNITS) - 1:
         octets, unit = octets / _KIBI, unit + 1
@@ -219,7 +219,7 @@ def size(octets: float) -> str:
 
 
 def check_text(results: Sequence[Result]) -> str:
-    """Write what became of the probes, a listener a line."""
+    """Write the outcome of the probes, one line for each listener."""
     rows = tuple((str(each.listener), _outcome(each)) for each in results)
     failed = sum(not each.passed for each in results)
     summary = f"{failed} of {len(rows)} listeners failed" if failed else f"all {len(rows)} listeners answered"
@@ -232,7 +232,7 @@ def _outcome(result: Result) -> str:
 
 
 def text(shown: Overview) -> str:
-    """Write it in aligned columns, with no sign that is not ASCII."""
+    """Write an overview in aligned columns, in ASCII only."""
     parts = ["\n".join(shown.lines), *map(_table_text, shown.tables)]
     return "\n\n".join(parts)
 

@@ -1,25 +1,25 @@
 """The search for the path MTU: which size to probe next, and what the answers mean.
 
-Owns the search and its words; never sends anything. Sizes are of whole IP packets, in bytes. Invariant: between
-`passes` and `fails` lies the answer, and each round moves one of them.
+Owns the search and its output; never sends anything. Sizes are of whole IP packets, in bytes. Invariant: the answer
+lies between `passes` and `fails`, and each round moves one of them.
 """
 
 from dataclasses import dataclass
 from typing import Final
 
 ROUND: Final = 3
-"""Probes of one size before silence counts as "too long": one in eight of such rounds is wrong at 50 % loss."""
+"""Probes of one size before silence counts as "too long": at 50 % loss, one round in eight is wrong."""
 
 
 class Search:
     """A binary search between a size that passes and one that does not."""
 
     def __init__(self, *, low: int, high: int) -> None:
-        """Take the least size worth probing and the greatest that this host could send."""
+        """Search from the least size worth probing to the greatest that this host can send."""
         self.passes: int | None = None
         """The greatest size with a reply."""
         self.fails = high + 1
-        """The least size without."""
+        """The least size without a reply."""
         self._low, self._high = low, high
         self._hint: int | None = None
         self._asked = False
@@ -29,7 +29,7 @@ class Search:
         if self.passes is None:
             return None if self.fails <= self._low else self._low
         if not self._asked:
-            return self._high  # most paths have no narrow place: ask for that first
+            return self._high  # most paths have no narrow link: try the greatest size first
         if self.fails - self.passes <= 1:
             return None
         if self._hint is not None and self.passes < self._hint < self.fails:
@@ -37,15 +37,15 @@ class Search:
         return (self.passes + self.fails) // 2
 
     def passed(self, size: int) -> None:
-        """Note that a probe of that size was answered."""
+        """Note that a probe of this size was answered."""
         if self.passes is not None:
             self._asked = True
         self.passes = max(size, self.passes or 0)
         if self._hint == size:
-            self._hint = size + 1  # what the router said is so; one more must fail
+            self._hint = size + 1  # the router's MTU passes; one byte more must fail
 
     def failed(self, size: int, told: int = 0) -> None:
-        """Note that no probe of that size was answered; `told` is the MTU that a router or this host named."""
+        """Note that no probe of this size was answered; `told` is the MTU that a router or this host reported."""
         self._asked = True
         self.fails = min(size, self.fails)
         if told:
@@ -54,10 +54,10 @@ class Search:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """What the probes beyond the limit, sent in fragments, showed of the way back.
+    """What fragmented probes above the limit showed about the return path.
 
-    `size` is that of the probes; `answered` tells whether they were answered at all, None where none was sent;
-    `fragments` is the greatest fragment in which a reply came, zero where it came whole.
+    `size` is the size of the probes; `answered` tells whether any was answered, None if none was sent; `fragments` is
+    the size of the greatest fragment of a reply, zero if the reply came whole.
     """
 
     size: int = 0
@@ -67,29 +67,29 @@ class Way:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What is known at the end of the search."""
+    """The result of the search."""
 
     passes: int | None
     fails: int
     highest: int
-    """The greatest size that this host could send."""
+    """The greatest size that this host can send."""
     router: str = ""
-    """Who said why a probe did not go on, if anybody did; the empty text is nobody."""
+    """The router that reported why a probe was not forwarded; empty if none did."""
     reason: str = ""
-    """What the router said, by its name in `icmp`."""
+    """What the router reported, by its name in `icmp`."""
     told: int = 0
     """The MTU that the router or this host named; zero is none."""
     local: bool = False
-    """Whether it was this host that knew."""
+    """Whether this host itself reported it."""
     fragments: int = 0
-    """The greatest fragment in which a reply to a whole probe came, zero where all came whole."""
+    """The size of the greatest fragment of a reply to a whole probe, zero if all came whole."""
     back: Way = Way()
     interrupted: bool = False
-    """Whether the search was ended before it had found the limit."""
+    """Whether the search was stopped before it found the limit."""
 
 
 def explain(finding: Finding) -> list[str]:
-    """Say in sentences what was found."""
+    """Describe the result in sentences."""
     if finding.interrupted:
         if finding.passes is None:
             return ["interrupted: path MTU unknown, for nothing was answered yet"]

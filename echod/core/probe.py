@@ -1,18 +1,18 @@
-"""The payload of a probe: what `echod ping` writes into a datagram so that it can tell what became of it.
+"""The payload of a probe: what `echod ping` writes into a datagram in order to recognize the reply.
 
-Owns the layout, and what it means where a reply differs from it. It never remembers what was sent (`flight.py` does).
-Invariant: a payload is a function of run, sequence number, send time, size and pattern alone, so it can be made again
-at any time and compared to what came back, byte by byte.
+Owns the layout, and the meaning of a difference between a reply and its probe. `flight.py` remembers what was sent.
+Invariant: a payload is a function of run, sequence number, send time, size and pattern alone, so it can be generated
+again at any time and compared to what came back, byte by byte.
 
 The header, in network byte order, is 24 bytes: sequence number (4), run (4), CRC-32 over the whole payload with this
 field zero (4), magic (2), size of the payload (2), send time in ns since 1970 (8). The rest is a pattern. A payload
 with less room carries as much of the header as fits, below four bytes the low end of the sequence number:
 
-    12 to 23 bytes    the send time is not in it: of a reply older than the memory of the run nothing can be told
-     4 to 11 bytes    nor a checksum
-     1 to  3 bytes    numbers come again after 256, 65,536, ... probes, and damage may turn one number into another
-     0 bytes          replies are taken for those to the probes in flight in their order: neither order nor
-                      duplicates can be told
+    12 to 23 bytes    no send time: a reply to a probe that is no longer remembered cannot be recognized
+     4 to 11 bytes    no checksum either
+     1 to  3 bytes    numbers repeat after 256, 65,536, ... probes, and damage may turn one number into another
+     0 bytes          replies are attributed to the probes in flight in their order: neither reordering nor
+                      duplicates can be detected
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from typing import Final
 from zlib import crc32
 
 MAX_SIZE: Final = 65_535
-"""Bytes of payload that the header can name; no datagram has more."""
+"""Most bytes of payload that the header can express; no datagram has more."""
 
 SEQUENCE_BYTES: Final = 4
 MAX_PROBES: Final = 2**32 - 1
@@ -37,21 +37,21 @@ _SENT_AT: Final = 16
 
 
 class Damage(Enum):
-    """What a reply is beside the payload that was sent."""
+    """How a reply differs from the payload that was sent."""
 
     NONE = "none"
     TRUNCATED = "truncated"
-    """It ends early; what there is, is right."""
+    """It ends early; the bytes that came are right."""
     EXTENDED = "extended"
-    """All that was sent is there, and more behind it."""
+    """It has all that was sent, and more after it."""
     CORRUPT = "corrupt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """How a reply compares to what was sent.
+    """The comparison of a reply to what was sent.
 
-    `offset` is the first byte that is wrong, missing or too much, counted from zero; `count` how many bytes are.
+    `offset` is the first wrong, missing or extra byte, counted from zero; `count` is the number of such bytes.
     """
 
     damage: Damage
@@ -61,7 +61,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What a whole payload says of itself: its number, and its send time in ns since 1970."""
+    """The header of a whole payload: its number, and its send time in ns since 1970."""
 
     sequence: int
     sent: int
@@ -74,9 +74,9 @@ class Payloads:
     """The payloads of one run of probes."""
 
     def __init__(self, run: int, pattern: bytes = b"") -> None:
-        """Take the run, 32 bits that no other run has, and what fills the room behind the header.
+        """Take the run, 32 bits unique to it, and the pattern that fills the space after the header.
 
-        Without a pattern each byte is its own offset modulo 256, as ping has it.
+        Without a pattern each byte is its own offset modulo 256, as in ping.
         """
         self.run = run
         unit = pattern or bytes(range(256))
@@ -96,7 +96,7 @@ class Payloads:
         return cut[:_CHECKSUM_AT] + crc32(cut).to_bytes(4, "big") + cut[_CHECKSUM_END:]
 
     def read(self, data: bytes) -> Header | None:
-        """Return what a payload says of itself if it is whole and of this run; it needs a full header for that."""
+        """Return the header of a payload if that is whole and of this run; a payload without a full header has none."""
         if len(data) < HEADER_BYTES:
             return None
         sequence, run, checksum, magic, size, sent = _HEADER.unpack_from(data)
@@ -107,12 +107,12 @@ class Payloads:
 
 
 def sent_time(data: bytes) -> int | None:
-    """Return the send time in a payload, in ns since 1970, be it damaged or not; None where there is no room for it."""
+    """Return the send time in a payload, damaged or not, in ns since 1970; None if the payload is too short."""
     return int.from_bytes(data[_SENT_AT:HEADER_BYTES], "big") if len(data) >= HEADER_BYTES else None
 
 
 def compare(data: bytes, expected: bytes) -> Verdict:
-    """Say how a reply differs from what was sent."""
+    """Return how a reply differs from what was sent."""
     if data == expected:
         return WHOLE
     common = min(len(data), len(expected))
@@ -124,9 +124,9 @@ def compare(data: bytes, expected: bytes) -> Verdict:
 
 
 def akin(data: bytes, expected: bytes) -> bool:
-    """Tell whether a damaged reply may be one to this probe: its run is right, or both its number and checksum.
+    """Tell whether a damaged reply may belong to this probe: its run matches, or both its number and its checksum.
 
-    Patterns are alike in all probes and prove nothing. With less than twelve bytes nothing speaks against it.
+    The pattern is the same in all probes and proves nothing. Under twelve bytes, there is nothing to exclude it.
     """
     if min(len(data), len(expected)) < _CHECKSUM_END:
         return True

@@ -1,4 +1,4 @@
-"""What an operator writes on the command line of `echod ping`: durations, sizes, patterns, service classes.
+"""Values on the command line of `echod ping`: durations, sizes, patterns, service classes.
 
 Owns the text forms. Invariant: each parser returns a value within its bounds or raises ValueError with one sentence
 that says what to write.
@@ -24,7 +24,7 @@ SERVICE_CLASSES: Final = {
 
 
 def parse_duration(text: str) -> int:
-    """Read seconds, or a number with us, ms, s, m or h behind it; return ns."""
+    """Read seconds, or a number followed by us, ms, s, m or h; return ns."""
     found = re.fullmatch(r"([0-9]{0,9}(?:\.[0-9]{0,9})?)(us|ms|s|m|h|)", text)
     if not found or not re.search("[0-9]", found[1]):
         raise ValueError(f'"{text}" is no duration: write seconds, such as 0.2, or 50us, 200ms, 2m')
@@ -44,7 +44,7 @@ def parse_number(text: str, low: int, high: int) -> int:
 
 
 def parse_sizes(text: str) -> tuple[int, ...]:
-    """Read one size, a range as 64-1472, or several of both with commas between; sizes in bytes of payload."""
+    """Read a size, a range such as 64-1472, or a comma-separated list of both; sizes in bytes of payload."""
     sizes: list[int] = []
     for part in text.split(","):
         found = re.fullmatch(r"([0-9]{1,6})(?:-([0-9]{1,6}))?", part.strip())

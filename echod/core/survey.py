@@ -1,7 +1,7 @@
-"""What a stream of events adds up to: the statistics of one target, or of one source port of it.
+"""The statistics of a stream of events: of one target, or of one source port of it.
 
-Owns the counts. It reads events and nothing else, so what is printed live, written to files and summed up at the end
-cannot disagree. Invariant: sent = received + damaged + refused + lost + in flight, at any time.
+Owns the counts. It reads only events, so live output, files and the final summary cannot disagree. Invariant: sent =
+received + damaged + refused + lost + in flight, at any time.
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from echod.core.outages import Outages
 
 @dataclass(slots=True, kw_only=True)
 class Obstacles:
-    """Errors of one kind from one address: how many, and the least MTU that they told."""
+    """Errors of one kind from one address: how many, and the least MTU that they reported."""
 
     count: int = 0
     mtu: int = 0
@@ -22,7 +22,7 @@ class Obstacles:
 
 @dataclass(slots=True, kw_only=True)
 class Stream:
-    """The probes of one source port: a network keeps the order of no more than that."""
+    """The probes of one source port: a network preserves order only within one."""
 
     order: Order = field(default_factory=Order)
     variation: Variation = field(default_factory=Variation)
@@ -33,19 +33,19 @@ class Survey:
     """The statistics."""
 
     sources: int = 1
-    """Source ports that the probes take turns in."""
+    """Source ports that the probes use in turn."""
     sent: int = 0
     received: int = 0
-    """Probes with a whole reply from the address asked, in time or late."""
+    """Probes with a whole reply from the address probed, in time or late."""
     counts: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
     """Events of each kind."""
     ends: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
-    """Probes without a whole reply, by why."""
+    """Probes without a whole reply, by outcome."""
     obstacles: dict[tuple[str, str], Obstacles] = field(default_factory=dict)
     """By reason and address."""
     first_damage: dict[Kind, Event] = field(default_factory=dict)
     elsewhere: set[str] = field(default_factory=set)
-    """Addresses that answered though others were asked."""
+    """Addresses that answered although others were probed."""
     latency: Latency = field(default_factory=Latency)
     streams: dict[int, Stream] = field(default_factory=dict)
     """By source port; order and variation are judged within each."""
@@ -53,12 +53,12 @@ class Survey:
 
     @property
     def in_flight(self) -> int:
-        """Return how many probes nothing is known of yet."""
+        """Return the number of probes without an outcome yet."""
         return self.sent - self.received - sum(self.ends.values())
 
     @property
     def loss(self) -> float | None:
-        """Return the share of probes without a whole reply among those of which the end is known; None without any."""
+        """Return the share of probes without a whole reply among those with a known outcome; None if there are none."""
         settled = self.received + sum(self.ends.values())
         return sum(self.ends.values()) / settled if settled else None
 

@@ -1,7 +1,7 @@
-"""What is to be done when: an agenda that is told the time, and how long to wait for the next try of what died.
+"""An agenda of actions by time, and the backoff before a dead process is restarted.
 
-Owns the order, never a clock. Invariant: what was put on the agenda is handed out once, at its time or later, in
-the order of the times.
+Owns the order, never a clock: the time is passed in. Invariant: an action on the agenda is returned once, at its time
+or later, in the order of the times.
 """
 
 import heapq
@@ -12,17 +12,17 @@ from typing import Final
 MIN_BACKOFF_SECONDS: Final = 0.1
 MAX_BACKOFF_SECONDS: Final = 5.0
 STEADY_SECONDS: Final = 10.0
-"""A process that lived so long did not die of its birth: the next one comes without delay."""
+"""A process that lived this long did not fail at its start: the next one starts without delay."""
 
 Action = Callable[[float], None]
-"""Takes the monotonic time, in seconds, at which it is done."""
+"""Takes the monotonic time, in seconds, at which it is called."""
 
 
 class Agenda:
     """Actions by the monotonic time, in seconds, when they are due."""
 
     def __init__(self) -> None:
-        """Begin empty."""
+        """Start empty."""
         self._entries: list[tuple[float, int, Action]] = []
         self._order = count()
 
@@ -31,19 +31,19 @@ class Agenda:
         heapq.heappush(self._entries, (time, next(self._order), action))
 
     def due(self, now: float) -> list[Action]:
-        """Take off and return what is due by now."""
+        """Remove and return the actions that are due."""
         actions = []
         while self._entries and self._entries[0][0] <= now:
             actions.append(heapq.heappop(self._entries)[2])
         return actions
 
     def seconds_left(self, now: float) -> float | None:
-        """Return how long nothing is due, zero if something is, or None for ever."""
+        """Return the time until an action is due, zero if one is, None if there is none."""
         return max(0.0, self._entries[0][0] - now) if self._entries else None
 
 
 def backoff_seconds(deaths: int) -> float:
-    """Return how long to wait before the next birth, after so many deaths in a row, each soon after birth."""
+    """Return how long to wait before the next start, after this number of consecutive early deaths."""
     if deaths == 0:
         return 0.0
     return float(min(MAX_BACKOFF_SECONDS, MIN_BACKOFF_SECONDS * 2 ** min(deaths - 1, 10)))

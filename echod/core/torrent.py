@@ -1,7 +1,7 @@
-"""A flood of probes of one size: a ring of what was sent, checked in whole trains.
+"""A flood of probes of one size: a ring of what was sent, compared in whole trains.
 
-Owns the ring; never touches a socket or a clock. It counts the same things as `flight.py` and `survey.py`, a train at
-a time, because at 300,000 replies a second nobody can look at each. Invariant: a reply counts as received only if
+Owns the ring; never touches a socket or a clock. It counts the same things as `flight.py` and `survey.py`, a train at a
+time, because at 300,000 replies a second there is no time to handle each. Invariant: a reply counts as received only if
 every byte of it is the byte that was sent.
 """
 
@@ -21,14 +21,14 @@ _KINDS: Final = {
     Damage.EXTENDED: Kind.EXTENDED,
 }
 _SUSPECTS: Final = 1024
-"""Probes that something damaged is compared to where not even its send time says which it is."""
+"""Most probes that a damaged reply is compared to, if not even its send time identifies its probe."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """Of a flood: bytes of each probe, at least four; probes of a train, and in flight; when a reply is late, in ns.
+    """The shape of a flood: bytes of each probe, at least four; probes in a train, and in flight; the timeout in ns.
 
-    `kept`: trains that are remembered. A reply is known while fewer than so many went after its probe.
+    `kept` is the number of trains that are remembered: a reply is recognized until `kept` more trains have been sent.
     """
 
     size: int
@@ -42,7 +42,7 @@ class Torrent:
     """The ring of one flood. Sequence numbers begin with 0, and each train at a multiple of its length."""
 
     def __init__(self, payloads: Payloads, survey: Survey, shape: Shape) -> None:
-        """Begin with nothing sent."""
+        """Start with nothing sent."""
         size, train, window = shape.size, shape.train, shape.window
         self._payloads = payloads
         self._survey = survey
@@ -56,19 +56,19 @@ class Torrent:
         self._stamps = array("Q", bytes(8 * shape.kept))
         self._stream = survey.streams.setdefault(0, Stream())
         self._horizon = 0
-        """Probes below it do not count as in flight: they were overtaken, and are lost or will be welcome."""
+        """Probes below it do not count as in flight: they were overtaken. They are lost, or their replies come late."""
         self._resumed = 0
-        """The first probe that went after the last stall."""
+        """The first probe sent after the last stall."""
         self.next_sequence = 0
         self.in_flight = 0
 
     @property
     def room(self) -> int:
-        """Return how many probes may go now, a multiple of the train."""
+        """Return how many probes may be sent now, a multiple of the train."""
         return max(0, self._window - self.in_flight) // self._train * self._train
 
     def load(self, wall: int, count: int) -> memoryview:
-        """Write the next train, of `count` probes, into the ring; return its bytes. `launch` makes it count."""
+        """Write the next train, of `count` probes, into the ring; return its bytes. `launch` then counts it as sent."""
         first = self.next_sequence % self._slots
         if self.next_sequence >= self._slots:
             self._retire(self.next_sequence - self._slots)
@@ -79,7 +79,7 @@ class Torrent:
         return memoryview(train)
 
     def launch(self, wall: int, count: int) -> None:
-        """Note that the train went, at this time in ns since 1970."""
+        """Note that the train was sent, at this time in ns since 1970."""
         first = self.next_sequence % self._slots
         self._stamps[first // self._train] = wall
         self._state[first : first + count] = bytes([_IN_FLIGHT]) * count
@@ -88,14 +88,14 @@ class Torrent:
         self._survey.sent += count
 
     def stall(self) -> None:
-        """Note that nothing comes, and that a train will go all the same.
+        """Note that no replies come, and that a train will be sent nevertheless.
 
-        Once one that went from here on is answered, what went before does not count as in flight.
+        When a probe sent from now on is answered, those sent before no longer count as in flight.
         """
         self._resumed = self.next_sequence
 
     def finish(self, wall: int) -> None:
-        """Count what never came by now, `wall` in ns since 1970; what went less than the timeout ago is in flight."""
+        """Count lost probes at time `wall`, in ns since 1970; those sent less than the timeout ago are in flight."""
         first = max(0, self.next_sequence - self._slots)
         for sequence in range(first - first % self._train, self.next_sequence, self._train):
             if wall - self._stamps[sequence % self._slots // self._train] >= self._timeout:
@@ -104,9 +104,9 @@ class Torrent:
     # -- what comes back
 
     def land_all(self, data: bytes, segment: int, wall: int) -> bool:
-        """Take replies that came as one train and lie in one train of the ring; tell whether all were what was sent.
+        """Count replies that came as one train and lie in one train of the ring; tell whether all were intact.
 
-        Where they are not, nothing is counted: `land` each.
+        If not, nothing is counted: call `land` for each.
         """
         if segment != self._size or len(data) % segment:
             return False
@@ -122,7 +122,7 @@ class Torrent:
         return True
 
     def land(self, arrival: Arrival) -> Event:
-        """Say what a single reply is, and count it."""
+        """Return the event of a single reply, and count it."""
         data = arrival.data
         sequence = int.from_bytes(data[:4], "big")
         verdict = compare(data, self._expected(sequence)) if self._is_known(sequence) else None
@@ -143,9 +143,9 @@ class Torrent:
         return bytes(self._bytes[at : at + self._size])
 
     def _by_likeness(self, data: bytes, first: int | None) -> int | None:
-        """Find the probe without an answer that is most like what came: more than half of its bytes must be right.
+        """Find the unanswered probe that is most similar to the data: more than half of the bytes must be right.
 
-        `first` is the one whose number it has.
+        `first` is the probe whose number the data has.
         """
         best, least = None, 0.5
         for sequence in (*([] if first is None else [first]), *self._suspects(data)):
@@ -158,7 +158,7 @@ class Torrent:
         return best
 
     def _suspects(self, data: bytes) -> range:
-        """Return the probes that something damaged may be: the train whose send time it has, or else the oldest."""
+        """Return the probes to compare a damaged reply to: the train with its send time, or else the oldest."""
         sent, train = sent_time(data), self._train
         oldest = max(0, self._horizon - self._window, self.next_sequence - self._slots)
         firsts = range(-(-oldest // train) * train, self.next_sequence, train)
@@ -199,7 +199,7 @@ class Torrent:
         return event
 
     def _answer(self, sequence: int, count: int, wall: int) -> None:
-        """Count whole replies to probes in a row, all of one train and none of them answered before."""
+        """Count whole replies to consecutive probes, all of one train and none answered before."""
         first = sequence % self._slots
         rtt = max(0, wall - self._stamps[first // self._train])
         waiting = self._state[first : first + count].count(_IN_FLIGHT)
@@ -220,12 +220,12 @@ class Torrent:
             self._horizon += self._train
 
     def _waiting(self, sequence: int) -> int:
-        """Return how many of the train that begins with that probe are in flight."""
+        """Return how many of the train that begins with this probe are in flight."""
         first = sequence % self._slots
         return self._state[first : first + self._train].count(_IN_FLIGHT)
 
     def _retire(self, sequence: int) -> None:
-        """Count those of a train that never came, and forget it."""
+        """Count the lost probes of a train, and forget it."""
         first = sequence % self._slots
         state = self._state[first : first + self._train]
         lost = state.count(_IN_FLIGHT)
@@ -237,12 +237,12 @@ class Torrent:
         if lost and not state.count(_ANSWERED):
             index = first // self._train
             start = self._stamps[index]
-            until = self._stamps[(index + 1) % len(self._stamps)]  # of the last train it is an older one's, or none
+            until = self._stamps[(index + 1) % len(self._stamps)]  # after the last train: that of an older one, or 0
             self._survey.outages.lost(sequence // self._train, start, until if until >= start else 0)
         self._state[first : first + self._train] = bytes(self._train)
 
     def _unknown(self, arrival: Arrival) -> Event:
-        """Count what no remembered probe explains."""
+        """Count a reply that no remembered probe explains."""
         header = self._payloads.read(arrival.data)
         event = Event(
             kind=Kind.FOREIGN if header is None else Kind.STALE,

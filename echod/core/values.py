@@ -1,7 +1,7 @@
-"""Single values of the config: how an operator writes them, what they become, and the sentence where they cannot be.
+"""Single values of the config: how an operator writes them, what they become, and the sentence if they are invalid.
 
-Owns the types of the fields of `config.py`, each with its bounds. It knows no key and no default. Invariant: what
-leaves here is within its bounds, and what is refused is a sentence that says what to write.
+Owns the types of the fields of `config.py`, each with its bounds. It knows no key and no default. Invariant: a value is
+within its bounds, or it is refused with a sentence that says what to write.
 """
 
 import re
@@ -18,7 +18,7 @@ from echod.core.endpoint import WANTED, Endpoint, parse_endpoint
 from echod.core.listener import MAX_LISTENERS, MAX_PORT, Listener, ListenerRange, find_overlaps, parse_listener
 
 FROM_FILE = {"from_file": True}
-"""The validation context of what a file says: an empty value is a mistake there, and None in a config of code."""
+"""The validation context of a file: an empty value is a mistake in a file, but None is valid in a config from code."""
 
 _SIZES = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _SIZE_WANTED = "a size from 4 KiB to 1 GiB, such as 8 MiB"
@@ -30,18 +30,18 @@ _Item = TypeVar("_Item")
 
 
 def whole_number(low: int, high: int) -> FieldInfo:
-    """Bound a field. A description, here and below, is what stands after "write" in a mistake's sentence."""
+    """Bound a field. A description, here and below, is what follows "write" in the sentence of a mistake."""
     field: FieldInfo = Field(ge=low, le=high, description=f"a whole number from {low} to {high}")
     return field
 
 
 def listeners(*texts: str) -> tuple[Listener, ...]:
-    """Write a default as the file would. Raises ValueError."""
+    """Parse a default written as in the file. Raises ValueError."""
     return tuple(listener for text in texts for listener in parse_listener(text))
 
 
 def entries(*texts: str) -> tuple[AccessEntry, ...]:
-    """Write a default as the file would. Raises ValueError."""
+    """Parse a default written as in the file. Raises ValueError."""
     return tuple(map(parse_entry, texts))
 
 
@@ -90,7 +90,7 @@ def _parse_listeners(value: object) -> object:
     for index, parsed in list(ranges.items()):
         total += len(parsed)
         if total > MAX_LISTENERS:
-            del ranges[index]  # a range that was mistyped is not written out to compare it
+            del ranges[index]  # do not expand a mistyped range to compare it
             if total - len(parsed) <= MAX_LISTENERS:
                 errors[index] = _sentence(f"brings the listeners to {total:,}: at most {MAX_LISTENERS:,} are allowed")
     for index, overlap in find_overlaps(ranges).items():
@@ -153,7 +153,7 @@ def _parse_port(value: object) -> int:
 
 
 def _parse_directory(value: object) -> object:
-    """Hold text to a path that means the same wherever echod was started, and leave all else to pydantic."""
+    """Require an absolute path, or auto, and leave all else to pydantic."""
     if isinstance(value, str) and value != "auto" and not value.startswith("/"):
         raise _sentence(f'"{shown(value)}" is no absolute path: write one that begins with a slash, or auto')
     return value
@@ -163,7 +163,7 @@ def _each(
     values: Iterable[object],
     parse: Callable[[object], _Item],
 ) -> tuple[dict[int, _Item], dict[int, PydanticCustomError]]:
-    """Parse each item of a list; return by index what it is, or why it is nothing."""
+    """Parse each item of a list; return, by index, the values and the errors."""
     parsed: dict[int, _Item] = {}
     errors: dict[int, PydanticCustomError] = {}
     for index, value in enumerate(values):
@@ -181,7 +181,7 @@ def _raise_any(errors: dict[int, PydanticCustomError], value: list[object]) -> N
 
 
 def _sentence(message: str, **context: object) -> PydanticCustomError:
-    """Build an error whose sentence goes to the operator as it is; braces in it mean nothing."""
+    """Build an error whose sentence is shown to the operator as it is; braces in it have no meaning."""
     return PydanticCustomError("sentence", "{message}", {"message": message, **context})
 
 

@@ -1,4 +1,4 @@
-"""What UDP and TCP, measured side by side, say together.
+"""The conclusion from UDP and TCP measured side by side.
 
 Owns the sentence, nothing else. Invariant: every pair of outcomes has one.
 """
@@ -7,19 +7,19 @@ from enum import Enum
 
 
 class Outcome(Enum):
-    """What became of the probes over one protocol."""
+    """The outcome of the probes over one protocol."""
 
     ANSWERED = "answered"
     SILENT = "silent"
-    """Nothing came, no error either."""
+    """Neither a reply nor an error came."""
     REFUSED = "refused"
-    """The host itself said that nothing listens on that port."""
+    """The target host reported that nothing listens on the port."""
     CLOSED = "closed"
-    """The host took the connection, and ended it before it had answered."""
+    """The host accepted the connection, and closed it before it had answered."""
     UNREACHABLE = "unreachable"
-    """A router, or this host, said that there is no way, or that it is prohibited."""
+    """A router, or this host, reported that there is no route, or that it is prohibited."""
     DAMAGED = "damaged"
-    """What came was not what was sent."""
+    """The replies differ from what was sent."""
 
 
 _ANSWERS = {
@@ -36,7 +36,7 @@ _ALIVE = (Outcome.REFUSED, Outcome.CLOSED, Outcome.DAMAGED)
 
 
 def outcome(*, received: int, damaged: int, reasons: frozenset[str]) -> Outcome:
-    """Name an outcome: probes answered whole, replies that were not, and the reasons of the errors that came."""
+    """Return the outcome, from the number of whole replies, of damaged ones, and the reasons of errors."""
     if received:
         return Outcome.ANSWERED
     if damaged:
@@ -49,7 +49,7 @@ def outcome(*, received: int, damaged: int, reasons: frozenset[str]) -> Outcome:
 
 
 def explain(udp: Outcome, tcp: Outcome) -> str:
-    """Say what two outcomes mean together."""
+    """Return the sentence for two outcomes."""
     if udp is Outcome.ANSWERED:
         return _ANSWERS[tcp].format(answered="UDP", other="TCP")
     if tcp is Outcome.ANSWERED:

@@ -1,7 +1,7 @@
-"""Which listeners saw anything since the last look at a page of counters.
+"""Which listeners had traffic since the last look at a page of counters.
 
-Owns a copy of the rows as they were, and no number. Invariant: a look at rows that have not changed costs a copy and a
-comparison of bytes, however many listeners there are, so that an idle daemon may look once a second.
+Owns a copy of the rows at the last look. Invariant: a look at unchanged rows costs one copy and one comparison of bytes
+for each worker slot, however many listeners there are, so that an idle daemon can look once a second.
 """
 
 from echod.core.counters import ROW_BYTES, CounterPage
@@ -12,12 +12,12 @@ class PageWatch:
     """The rows of one page, as they were at the last look."""
 
     def __init__(self, page: CounterPage) -> None:
-        """Begin where nothing was counted yet."""
+        """Start with rows of zeros."""
         self._page = page
         self._rows = [bytes(ROW_BYTES * len(page.listeners))] * page.slots
 
     def changed(self) -> set[Listener]:
-        """Return the listeners with another row than at the last look, in any worker slot."""
+        """Return the listeners whose row has changed since the last look, in any worker slot."""
         found: set[Listener] = set()
         for slot, before in enumerate(self._rows):
             now = self._page.rows(slot)
