@@ -1,6 +1,6 @@
-"""What the supervisor says of itself: to the service manager, in the status file, and in log entries.
+"""What the supervisor reports about itself: to the service manager, in the status file, and in log entries.
 
-Owns the words and the last thing said, never a decision. Invariant: every reload that `reloading` began is ended by
+Owns the texts and the last report, never a decision. Invariant: every reload that `reloading` announces is ended by
 `reloaded`, `rejected` or `stopping`, so neither the service manager nor `echod reload` waits for ever.
 """
 
@@ -25,19 +25,19 @@ from echod.status import StatusFiles
 from echod.systemd import Notifier
 
 MAX_LOGGED_MISTAKES: Final = 20
-"""Of one rejected reload; `echod check` shows all."""
+"""For one rejected reload; `echod check` shows all."""
 
 STATUS_SECONDS: Final = 5.0
-"""Between two refreshes of STATUS=, at the least; and between two of the status file, at the most."""
+"""The least interval between updates of STATUS=, and the greatest between updates of the status file."""
 
 _log = structlog.get_logger()
 
 
 class Announcer:
-    """Speaks for one daemon."""
+    """The reports of one daemon."""
 
     def __init__(self, *, path: Path | None, notifier: Notifier, environment: Mapping[str, str]) -> None:
-        """Take the config's path, None for the default, and whom to tell."""
+        """Take the config's path, None for the default, and the service manager's notifier."""
         self._path = shown(path or DEFAULT_PATH)
         self._notifier = notifier
         self._environment = environment
@@ -57,7 +57,7 @@ class Announcer:
         self._begun = self._finished = self._generation = 0
         self._reload = LastReload()
         self.tell: Callable[[bytes], None] = lambda _snapshot: None
-        """Who, beside the readers of the status file, is told every snapshot."""
+        """Called with every snapshot, in addition to the status file."""
 
     def starting(self, reading: Reading) -> None:
         """Log the start, and where the config comes from."""
@@ -68,7 +68,7 @@ class Announcer:
         self._files = StatusFiles(self._place)
 
     def reading(self, reading: Reading, adopted: Sequence[Listener]) -> None:
-        """Log what is legal but unreasonable in a config that is put to use, and what of it cannot be done."""
+        """Log what is unreasonable in a config that is about to be used, and what of it cannot take effect."""
         self._config_reading = reading.at
         for warning in reading.warnings:
             place = f"{self._path}:{warning.line}:{warning.column}"
@@ -95,38 +95,38 @@ class Announcer:
     def serving(
         self, listeners: Iterable[Listener], *, workers: int, generation: int, self_test: SelfTest | None
     ) -> None:
-        """Take in what is served from now on."""
+        """Note what is served from now on."""
         self._serving = _count(tuple(listeners), workers)
         self._generation = generation
         self._config_read = self._config_reading
         self._files.write_self_test(self_test.pack() if self_test is not None else None)
 
     def show(self, activity: Activity) -> None:
-        """Put what the daemon does into the status file."""
+        """Write the daemon's activity to the status file."""
         self._activity = activity
         self._write()
 
     def ready(self) -> None:
-        """Say that the daemon serves, for the first time."""
+        """Report that the daemon serves, for the first time."""
         self._tell(self._serving)
         _log.info("ready", message=f"ready: {self._serving}")
 
     def reloading(self) -> None:
-        """Say that a reload begins."""
+        """Report that a reload begins."""
         self._begun += 1
         self._write()
         self._notifier.reloading()
         _log.info("reloading", config=self._path)
 
     def reloaded(self, changed: Sequence[str]) -> None:
-        """Say that the new config serves, and what is different."""
+        """Report that the new config serves, and what has changed."""
         changed = changed or ["nothing"]
         _log.info("reloaded", changed=changed, generation=self._generation)
         self._tell(self._serving)
         self._finish(ExitCode.OK, f"reloaded; changed: {', '.join(changed)}")
 
     def rejected(self, error: EchodError) -> None:
-        """Say why the old config goes on, a mistake an entry. READY=1 all the same: the reload is over."""
+        """Report why the old config stays in force, one entry per mistake. READY=1 is sent: the reload is over."""
         mistakes = error.mistakes if isinstance(error, ConfigError) else ()
         lines = [self._placed(each) for each in mistakes[:MAX_LOGGED_MISTAKES]]
         for line, mistake in zip(lines, mistakes, strict=False):
@@ -141,7 +141,7 @@ class Announcer:
         self._finish(error.exit_code, "\n".join(lines))
 
     def stopping(self, seconds: float) -> None:
-        """Say that the drain begins, and how long it may take."""
+        """Report that the drain begins, and how long it may take."""
         self._notifier.stopping("draining", seconds)
         self._files.remove()
 
@@ -155,16 +155,16 @@ class Announcer:
         self._notifier.status(_plain(f"does not start: {reason}"))
 
     def catch_up(self) -> None:
-        """Say to the service manager what it could not be told yet. To be called once a second."""
+        """Resend to the service manager what its queue had no room for. Call it once a second."""
         self._notifier.catch_up()
 
     def refresh(self, datagrams: Callable[[], int], now: float) -> None:
-        """Tell that we live, and the rate where the line has changed.
+        """Update the status file and STATUS=, when they are due; STATUS= only if the line has changed.
 
-        `datagrams` counts those ever received, if it is time to ask.
+        `datagrams` returns the datagrams received since the start; it is called only when STATUS= is due.
         """
         if now >= self._write_due:
-            self._write()  # though nothing has changed: who reads it sees that we live
+            self._write()  # although nothing has changed, to show readers that the daemon is alive
         if now < self._refresh_due:
             return
         self._refresh_due = now + STATUS_SECONDS
@@ -179,14 +179,14 @@ class Announcer:
             self._notifier.status(line)
 
     def alive(self, now: float) -> None:
-        """Tell the watchdog, where there is one and it is time, that everything is."""
+        """Notify the watchdog, if there is one and it is due."""
         seconds = self._notifier.watchdog_seconds
         if seconds is not None and now >= self._watchdog_due:
             self._watchdog_due = now + seconds / 3
             self._notifier.watchdog()
 
     def _tell(self, line: str) -> None:
-        """Say READY=1, and let this line stand until the next refresh but one."""
+        """Send READY=1 with this status line."""
         self._said = line
         self._notifier.ready(_plain(line))
 
@@ -194,7 +194,7 @@ class Announcer:
         return f"{self._path}:{mistake.line}:{mistake.column}: error: {mistake}"
 
     def _finish(self, code: int, text: str) -> None:
-        """Let `echod reload` know how the reload ended."""
+        """Publish the outcome of a reload for `echod reload`."""
         self._finished += 1
         self._reload = LastReload(at=time.time(), code=code, text=text)
         self._write()
@@ -226,14 +226,14 @@ def _plain(line: str) -> str:
 
 
 def _count(listeners: Sequence[Listener], workers: int) -> str:
-    """Return in one line what is served."""
+    """Describe what is served in one line."""
     counts = {protocol.value: sum(each.protocol is protocol for each in listeners) for protocol in Protocol}
     parts = " and ".join(f"{number} {protocol}" for protocol, number in counts.items() if number)
     return f"serving {parts} listener{'s' * (len(listeners) > 1)} with {workers} worker{'s' * (workers > 1)}"
 
 
 def log_listeners(plan: Plan) -> None:
-    """Log what is served that was not before, and what is served no more."""
+    """Log the listeners that were added, and those that were removed."""
     for listener in plan.open:
         _log.info("listener_bound", listener=str(listener))
     for listener in plan.close:
@@ -241,7 +241,7 @@ def log_listeners(plan: Plan) -> None:
 
 
 def log_buffers(asked: Buffers, got: Buffers | None) -> None:
-    """Log once, not for each socket, that the kernel granted less than the config asks for."""
+    """Log once, not for each socket, that the kernel granted less than the config requests."""
     if got is not None and (got.receive < asked.receive or got.send < asked.send):
         _log.warning(
             "buffers_capped",

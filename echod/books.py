@@ -1,6 +1,6 @@
-"""What the workers did, summed up: the totals of the daemon's life, and the log entries made of them.
+"""The totals of all workers over the daemon's life, and the log entries made of them.
 
-Owns the numbers of generations that are gone; reads those of the living from their pages. Never changes a number.
+Owns the numbers of past generations; reads those of living ones from their pages. Never changes a number.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ class Books:
     """Totals by listener."""
 
     def __init__(self, holdings: Holdings) -> None:
-        """Begin at zero. The kernel's own drops are asked of the sockets held."""
+        """Start at zero. The kernel's drops are read from the sockets held."""
         self._holdings = holdings
         self._gone: dict[Listener, list[int]] = {}
         self._reported: dict[str, int] = {}
@@ -34,14 +34,14 @@ class Books:
         add(self._gone, page.totals())
 
     def totals(self, living: Iterable[CounterPage]) -> dict[Listener, list[int]]:
-        """Return the rows of all listeners there ever were, the living pages included."""
+        """Return the rows of all listeners since the start, including the living pages."""
         totals = {listener: list(row) for listener, row in self._gone.items()}
         for page in living:
             add(totals, page.totals())
         return totals
 
     def total(self, listener: Listener, living: Iterable[CounterPage]) -> list[int]:
-        """Return the row of one listener, the living pages included."""
+        """Return the row of one listener, including the living pages."""
         rows: list[Sequence[int]] = [self._gone.get(listener, _NOTHING)]
         rows += [row for page in living for row in page.shares(listener)]
         return list(map(sum, zip(*rows, strict=True)))
@@ -59,7 +59,7 @@ class Books:
             _log.info("counters", listener=str(listener), **describe(listener, row), **kernel)
 
     def log_traffic(self, living: Iterable[CounterPage], now: float) -> None:
-        """Log the sums, at most once a minute, if any has changed since they were logged last."""
+        """Log the sums, at most once a minute, if any has changed since the last entry."""
         if self._traffic_due is None or now < self._traffic_due:
             self._traffic_due = self._traffic_due or now + TRAFFIC_SECONDS
             return

@@ -199,7 +199,7 @@ def _add_config(parser: argparse.ArgumentParser, *, otherwise: str) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    """Say what is wrong with the file, or that nothing is."""
+    """Report the mistakes in the file, or that there are none."""
     path: Path = arguments.config or configfile.DEFAULT_PATH
     text = configfile.read_text(path)
     try:
@@ -214,14 +214,14 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _reload(arguments: argparse.Namespace) -> int:
-    """Ask for a reload and say how it ended."""
+    """Request a reload and report its outcome."""
     outcome = reload(_status_directory(arguments.config))
     print(outcome.text)
     return outcome.code
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    """Tell what the running echod does, or whether it answers."""
+    """Show what the running echod does, or whether it answers."""
     place = _status_directory(arguments.config)
     if arguments.check:
         return _check_listeners(place, as_json=arguments.json)
@@ -242,7 +242,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _running(snapshot: Snapshot) -> ExitCode:
-    """Return the exit code of an echod that is there: whether it can be told what it does."""
+    """Return the exit code for a running echod: whether its status is up to date."""
     return ExitCode.STATUS_UNKNOWN if snapshot.stale else ExitCode.OK
 
 
@@ -256,13 +256,13 @@ def _when(seconds: float) -> str:
 
 
 def _check_listeners(place: Path, *, as_json: bool) -> int:
-    """Send a probe through each listener and tell what came of it."""
+    """Send a probe through each listener and report the outcome."""
     snapshot = status.load(place)
     mark = status.read_self_test(place)
     results = run_self_test(listeners_of(snapshot), mark)
     passed = all(result.passed for result in results)
     if not passed and mark != (newer := status.read_self_test(place)):
-        # Reloaded in between: the workers that answer now know another mark.
+        # Reloaded meanwhile: the workers that answer now have another mark.
         snapshot = status.load(place)
         results = run_self_test(listeners_of(snapshot), newer)
         passed = all(result.passed for result in results)
@@ -282,15 +282,15 @@ def _check_listeners(place: Path, *, as_json: bool) -> int:
 
 
 def _status_directory(path: Path | None) -> Path:
-    """Return where an echod with this config, or the default one, has its status."""
+    """Return the status directory of an echod with this config, or with the default one."""
     path, text = (path or configfile.DEFAULT_PATH).absolute(), b""
-    with suppress(EchodError):  # a config that may not be read, or has gone, is no reason not to look
+    with suppress(EchodError):  # an unreadable or missing config is no reason to give up
         text = configfile.read_text(path)
     return status.find(os.environ, find_status_directory(text), configfile.shown(path))
 
 
 def _ping(words: Sequence[str]) -> int:
-    """Measure. The client is imported here, so that the daemon never has it."""
+    """Measure. The client is imported here, so that the daemon never loads it."""
     try:
         from echod.client.command import ping  # noqa: PLC0415 - see above
 
@@ -325,7 +325,7 @@ def _serve(path: Path | None, on_serving: Callable[[], None]) -> int:
         announcer=announcer,
         on_serving=on_serving,
     )
-    # What was imported stays for good: the collector need not walk it, nor un-share its pages from the workers'.
+    # Imported objects are permanent: the garbage collector must not traverse them, and so unshare the workers' pages.
     gc.freeze()
     try:
         supervisor.run()
@@ -337,7 +337,7 @@ def _serve(path: Path | None, on_serving: Callable[[], None]) -> int:
 
 
 def _explain(path: Path, text: bytes, error: ConfigError) -> str:
-    """Return every mistake with its place, its source line and a caret, and their count."""
+    """Describe every mistake with its place, its source line and a caret, and their count."""
     count = len(error.mistakes)
     shown = render(error.mistakes, kind="error", file=str(path), text=text.decode("utf-8", "replace"))
     return f"{shown}\n{path}: {count} mistake{'s' * (count > 1)}"

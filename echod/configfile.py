@@ -1,6 +1,6 @@
-"""Where the config comes from: a file the operator names, /etc/echod.yaml, or the defaults for a first try.
+"""Where the config comes from: a file that the operator names, /etc/echod.yaml, or the defaults for a first try.
 
-Owns the reading of that file. Never keeps it: each reload reads anew.
+Owns the reading of that file. Never keeps it: each reload reads it again.
 """
 
 import errno
@@ -27,7 +27,7 @@ _REASONS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What was read: `path` and `text` are None where no file was named and none exists."""
+    """What was read: `path` and `text` are None if no file was named and none exists."""
 
     path: Path | None
     text: bytes | None
@@ -38,12 +38,12 @@ class Reading:
 
 
 def shown(path: Path) -> str:
-    """Write a path for a person or a file, also one whose bytes are no UTF-8."""
+    """Return a path as text for people or a file, even if its bytes are not UTF-8."""
     return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def read(path: Path | None) -> Reading:
-    """Read the named file, or without a name /etc/echod.yaml if it exists, else take the defaults for a first try.
+    """Read the named file, without a name /etc/echod.yaml if it exists, else take the defaults for a first try.
 
     Raises ConfigUnreadableError, ConfigError with every mistake, and StartFailedError where there is no memory for it.
     """
@@ -59,12 +59,12 @@ def read(path: Path | None) -> Reading:
 
 
 def read_text(path: Path) -> bytes:
-    """Return what the file holds, up to one byte more than a config may have.
+    """Return the content of the file, at most one byte more than a config may have.
 
     Raises ConfigUnreadableError.
     """
     try:
-        # Without O_NONBLOCK a FIFO of that name would hold echod here for ever.
+        # Without O_NONBLOCK a FIFO of that name would block echod here for ever.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with os.fdopen(fd, "rb") as file:
             if not stat.S_ISREG(os.fstat(fd).st_mode):

@@ -1,7 +1,7 @@
-"""Detaching from the terminal, by python-daemon, for hosts without systemd.
+"""Detaching from the terminal with python-daemon, for hosts without systemd.
 
-Owns the way into the background and the pidfile. The first process stays until the daemon serves, so what goes
-wrong is said on the terminal and in the exit code. The daemon does not need it: it goes on where that was ended.
+Owns the move into the background and the pidfile. The first process stays until the daemon serves, so errors are
+reported on the terminal and in the exit code. The daemon does not depend on it: it continues if that process is ended.
 Invariant: the pidfile is locked exactly while a daemon runs.
 """
 
@@ -22,7 +22,7 @@ from echod.core.errors import AddressUnavailableError, ExitCode, InterruptedStar
 def lock_pidfile(path: Path) -> int:
     """Open the pidfile and lock it (flock(2): the lock ends with the process, however that ends).
 
-    Raises AddressUnavailableError where another daemon holds it and UsageError where it cannot be written.
+    Raises AddressUnavailableError if another daemon holds the lock, UsageError if the file cannot be written.
     """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
@@ -38,7 +38,7 @@ def lock_pidfile(path: Path) -> int:
         if os.path.samestat(os.fstat(fd), path.stat()):
             _make_room(fd, path)
             return fd
-    # A daemon that was stopping removed it between our open and our lock: what we locked has no name any more.
+    # A stopping daemon removed it between our open and our lock: the file that we locked has no name any more.
     os.close(fd)
     return lock_pidfile(path)
 
@@ -54,10 +54,10 @@ def _make_room(fd: int, path: Path) -> None:
 
 
 def detach(pidfile: Path | None, serve: Callable[[Callable[[], None]], int]) -> int:
-    """Run `serve` in the background; return in the first process, once it serves or has failed, the exit code.
+    """Run `serve` in the background; return the exit code in the first process, once it serves or has failed.
 
-    `serve` takes what it must call once it serves, and returns an exit code. Until then its stderr is relayed to the
-    terminal, or whatever else stderr is; a regular file it keeps, for the log. Raises InterruptedStartError on Ctrl-C
+    `serve` takes a function to call once it serves, and returns an exit code. Until then its stderr is relayed to the
+    original stderr; if that is a regular file, the daemon keeps it, for the log. Raises InterruptedStartError on Ctrl-C
     meanwhile.
     """
     lock = lock_pidfile(pidfile) if pidfile is not None else None
@@ -76,7 +76,7 @@ def detach(pidfile: Path | None, serve: Callable[[Callable[[], None]], int]) -> 
     os.close(words)
     to_file = stat.S_ISREG(os.fstat(2).st_mode)
     if not to_file:
-        # Not the terminal itself, which the workers would keep open for as long as they live.
+        # Not the terminal itself, which the workers would keep open as long as they live.
         os.dup2(tell_words, 2)
     os.close(tell_words)
     with daemon.DaemonContext(
@@ -105,7 +105,7 @@ def detach(pidfile: Path | None, serve: Callable[[Callable[[], None]], int]) -> 
 
 
 def _tell(outcome: int, code: int) -> None:
-    """Let the first process go; long after it served, or where it was ended, there is nobody to tell."""
+    """Report to the first process and let it exit; it may be gone, as at the daemon's end."""
     with suppress(OSError):
         os.write(outcome, bytes([code]))
 
@@ -115,7 +115,7 @@ def _relay(outcome: int, words: int) -> int:
     os.set_blocking(words, False)
     while True:
         ready, _, _ = select.select([outcome, words], [], [])
-        # The outcome was written after the words that explain it, so these are all here by now.
+        # The outcome is written after the text that explains it, so all of that text is here by now.
         with suppress(BlockingIOError):
             while text := os.read(words, 65_536):
                 os.write(2, text)

@@ -1,6 +1,6 @@
-"""How many file descriptors this process and its children may have.
+"""The number of file descriptors that this process and its children may have.
 
-Owns the soft limit, which it raises as far as the hard one, and the words where that is not far enough.
+Owns the soft limit, which it raises up to the hard limit, and the warning if that is not enough.
 """
 
 import resource
@@ -12,13 +12,13 @@ _log = structlog.get_logger()
 
 
 def allow_descriptors(wanted: int) -> None:
-    """Raise the soft limit as far as it takes; the workers inherit it. Log where that is not far enough."""
+    """Raise the soft limit to `wanted`, if possible; the workers inherit it. Log if it is not enough."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return
     target = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft < target:
-        with suppress(OSError):  # a sandbox may forbid it; the limit stays what it is
+        with suppress(OSError):  # a sandbox may forbid it; the limit is then unchanged
             resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit < wanted:

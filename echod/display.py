@@ -1,7 +1,7 @@
-"""What `echod status` shows, drawn: tables by rich on a terminal, else aligned plain text.
+"""The output of `echod status`: tables drawn with rich on a terminal, else aligned plain text.
 
-Owns the form on the screen; the words are `overview`'s. Invariant: where the stream is no terminal, or rich is not
-there, what is written is plain text without a control sequence, so that it can be piped.
+Owns the form on the screen; `overview` has the text. Invariant: if the stream is not a terminal, or rich is not
+installed, the output is plain text without control sequences, so that it can be piped.
 """
 
 import time
@@ -11,7 +11,7 @@ from typing import Any, Final, TextIO
 from echod.core.overview import Overview, Table, text
 
 WATCH_SECONDS: Final = 1.0
-"""Between two drawings: the file is written no more often."""
+"""Interval between refreshes: the file is not written more often."""
 
 
 def show(shown: Overview, out: TextIO) -> None:
@@ -40,11 +40,11 @@ def watch(look: Callable[[], Overview], out: TextIO) -> None:
 
 
 def _console(out: TextIO) -> Any:  # noqa: ANN401 - rich's
-    """Return where rich draws, or None where it should not or is not there."""
+    """Return a console of rich, or None if the stream is not a terminal or rich is not installed."""
     if not out.isatty():
         return None
     try:
-        from rich.console import Console  # noqa: PLC0415 - slow to load, not always there, and never in the daemon
+        from rich.console import Console  # noqa: PLC0415 - slow to load, optional, and never in the daemon
     except ImportError:
         return None
     return Console(file=out, highlight=False)
@@ -68,7 +68,7 @@ def _table(table: Table) -> Any:  # noqa: ANN401 - rich's
 
     grid = Grid(box=None, pad_edge=False, header_style="bold")
     for index, (title, *column) in enumerate(zip(table.head, *table.rows, strict=True)):
-        # Half a number is worse than a line that the terminal breaks.
+        # A truncated number is worse than a line that the terminal wraps.
         width = max(map(len, (title, *column)))
         justify: Any = "left" if index < table.left else "right"
         grid.add_column(Text(title), justify=justify, no_wrap=True, min_width=width)

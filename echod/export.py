@@ -1,7 +1,7 @@
-"""The exporter as the supervisor has it: raised at each commit, raised again where it died, let go.
+"""The supervisor's side of the exporter: started at each commit, restarted after a death, stopped.
 
-Owns that process and the channel to it. Never serves a request. Invariant: nothing that happens to an exporter, its
-birth included, reaches a worker or keeps the supervisor waiting.
+Owns that process and the channel to it. Never serves a request. Invariant: nothing that happens to an exporter,
+including its start, affects a worker or blocks the supervisor.
 """
 
 import os
@@ -30,23 +30,23 @@ from echod.netlink import in_our_network
 from echod.outfit import DRAIN, SNAPSHOT, Outfit, Traffic
 
 LEAVE_SECONDS: Final = 3.0
-"""How long an exporter that was let go may take to finish its responses."""
+"""How long an exporter that is stopped may take to finish its responses."""
 
 AGAIN_SECONDS: Final = 1.0
-"""After which an exporter that had no room in its channel is told again that echod is stopping."""
+"""Delay before the message that echod is stopping is sent again to an exporter whose channel was full."""
 
 CHANNEL_BYTES: Final = 4096
-"""Asked of the kernel for what waits in the channel: room for some ten messages, so that a stuck exporter shows."""
+"""Requested size of the channel's buffer: room for about ten messages, so that a stuck exporter is noticed soon."""
 
 DEAF_SECONDS: Final = 10.0
-"""An exporter in whose channel there was no room for so long is stuck."""
+"""An exporter whose channel has been full for this long is stuck."""
 
 _log = structlog.get_logger()
 
 
 @dataclass(slots=True, kw_only=True)
 class _Process:
-    """An exporter that lives."""
+    """A living exporter."""
 
     pid: int
     channel: socket.socket
@@ -55,7 +55,7 @@ class _Process:
     """The monotonic time, in seconds, of the first of the messages in a row that found the channel full."""
 
     def tell(self, message: bytes, *files: int) -> bool:
-        """Send, with copies of these descriptors, if there is room; tell whether it need not be sent again."""
+        """Send, with copies of these descriptors, if there is room; return False if it must be sent again."""
         try:
             socket.send_fds(self.channel, [message], files)
         except BlockingIOError:
@@ -72,12 +72,12 @@ class _Process:
 
 
 class Export:
-    """At most one exporter, and those that are on their way out."""
+    """At most one current exporter, and those that are finishing."""
 
     def __init__(
         self, agenda: Agenda, holdings: Holdings, books: Books, pages: Callable[[], Sequence[CounterPage]]
     ) -> None:
-        """Take what exporters are made of; there is none before `renew`."""
+        """Take what exporters need; none is started before `renew`."""
         self._agenda = agenda
         self._holdings = holdings
         self._books = books
@@ -91,32 +91,32 @@ class Export:
         self._deaths = 0
 
     def renew(self, page: CounterPage, self_test: SelfTest | None, now: float) -> None:
-        """Raise an exporter for the generation with that page, where one is wanted, and let the one before go."""
+        """Start an exporter for the generation with this page, if one is wanted, and stop the previous one."""
         self._own, self._self_test, self._deaths = page, self_test, 0
         if self._current is not None:
             self._let_go(self._current, now)
         self._raise(now)
 
     def tell(self, snapshot: bytes) -> None:
-        """Let the exporter know what the supervisor alone does; also those that are yet to be born."""
+        """Send a snapshot to the exporter, and keep it for exporters started later."""
         self._said = snapshot
         if self._current is None:
             return
         with suppress(OSError), os.fdopen(os.memfd_create("snapshot"), "wb", buffering=0) as file:
             file.write(snapshot)
-            self._current.tell(SNAPSHOT, file.fileno())  # else the next one says all that this one does
+            self._current.tell(SNAPSHOT, file.fileno())  # a lost one is made up for by the next
         if self._current.deaf_since is not None and monotonic() >= self._current.deaf_since + DEAF_SECONDS:
             _log.warning("exporter_stuck", pid=self._current.pid)
             self._current.kill()
 
     def drain(self, now: float) -> None:
-        """Let it say that echod is stopping; also those that are yet to be born."""
+        """Tell the exporter, and any started later, that echod is stopping."""
         self._draining = True
         if self._current is not None and not self._current.tell(DRAIN):
             self._agenda.at(now + AGAIN_SECONDS, self.drain)
 
     def end(self) -> None:
-        """End what there is of them, and return when they are gone."""
+        """Kill all exporters, and return when they are gone."""
         for process in (*self._leaving, *([self._current] if self._current is not None else [])):
             process.channel.close()
             process.kill()
@@ -124,7 +124,7 @@ class Export:
         self._current, self._leaving = None, []
 
     def reap(self, now: float) -> None:
-        """Collect the exporters that have exited, and see to it that there is one again."""
+        """Reap the exporters that have exited, and schedule a replacement."""
         self._leaving = [process for process in self._leaving if _exit_of(process) is None]
         if self._current is None or (how := _exit_of(self._current)) is None:
             return
@@ -148,10 +148,10 @@ class Export:
             _log.info("exporter_started", pid=self._current.pid)
 
     def _fork(self, page: CounterPage, now: float) -> _Process:
-        """Fork an exporter for the generation with that page.
+        """Fork an exporter for the generation with this page.
 
-        Of the sockets it keeps the doors alone: a listener that a reload closes must be free at once. Raises OSError
-        where the host has no process or descriptor left.
+        It keeps only the doors of all sockets: a port whose listener a reload closes must be free at once. Raises
+        OSError if the host has no process or descriptor left.
         """
         doors, pages = self._holdings.doors, tuple(self._pages())
         drops = {one: self._holdings.kernel_drops(one) for one in self._books.totals(pages)}
@@ -180,7 +180,7 @@ class Export:
         return _Process(pid=pid, channel=ours, born=now)
 
     def _let_go(self, process: _Process, now: float) -> None:
-        """Let an exporter finish: the end of its channel tells it."""
+        """Let an exporter finish: it exits when its channel is closed."""
         process.channel.close()
         self._current = None
         self._leaving.append(process)
@@ -190,9 +190,9 @@ class Export:
 def _count(
     books: Books, pages: Sequence[CounterPage], adopted: frozenset[Listener], drops: Mapping[Listener, int]
 ) -> Traffic:
-    """Count anew, in a copy of the supervisor's books that takes no page over any more."""
+    """Read the counters again, with a copy of the supervisor's books that takes no further page over."""
     totals = books.totals(pages)
-    nothing = Rates()  # Prometheus makes its own
+    nothing = Rates()  # Prometheus computes its own
     udp = [
         tell_udp(one, row, adopted=one in adopted, kernel_drops=drops[one], rate=nothing)
         for one, row in totals.items()
@@ -207,13 +207,13 @@ def _count(
 
 
 def _live(outfit: Outfit) -> None:
-    """Be the exporter. What it serves with is imported here, so that no other process has it in memory."""
+    """Be the exporter. Its modules are imported here, so that no other process has them in memory."""
     from echod.exporter import live  # noqa: PLC0415 - see above
 
     live(outfit)
 
 
 def _exit_of(process: _Process) -> str | None:
-    """Collect a process that has exited; return how, or None while it lives."""
+    """Reap a process if it has exited; return how it ended, or None while it lives."""
     pid, status = os.waitpid(process.pid, os.WNOHANG)
     return how_it_ended(status) if pid else None

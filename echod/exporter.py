@@ -1,9 +1,9 @@
 """The exporter process: serves metrics, health and a status page over HTTP.
 
-Owns one loop, its HTTP server and what it was told last. It is born with its generation's counters and never gets
-others, and holds no socket of a listener; what the supervisor alone knows comes later, as snapshots, on a channel whose
-end ends it. It answers no echo, and none waits for it. Invariant: the loop waits for nothing but its poll, so nobody
-who asks holds up another.
+Owns one loop, its HTTP server and the last snapshot. It starts with its generation's counters and never gets others,
+and holds no socket of a listener. What only the supervisor knows arrives as snapshots on a channel; when that closes,
+the exporter ends. It echoes nothing, and no echo waits for it. Invariant: the loop blocks only in its poll, so no
+client delays another.
 """
 
 import ctypes
@@ -36,7 +36,7 @@ class Exporter:
     """The loop."""
 
     def __init__(self, outfit: Outfit) -> None:
-        """Begin to accept."""
+        """Start to accept."""
         self._outfit = outfit
         self._poll = Poll()
         self._said = outfit.snapshot
@@ -54,7 +54,7 @@ class Exporter:
         self._server = HttpServer(outfit.doors, poll=self._poll, answer=self._answer)
 
     def run(self) -> None:
-        """Serve until the channel ends and nobody waits for an answer any more."""
+        """Serve until the channel is closed and no connection is left."""
         while not (self._leaving and not self._server.busy):
             now = monotonic()
             deadlines = (self._server.next_deadline(), self._health.next_deadline())
@@ -66,7 +66,7 @@ class Exporter:
             self._server.on_deadline(now)
             self._health.on_deadline(now)
 
-    # -- what it is told
+    # -- messages of the supervisor
 
     def _on_message(self, _now: float) -> None:
         message, files, *_ = socket.recv_fds(self._outfit.channel, len(SNAPSHOT), 1)
@@ -75,7 +75,7 @@ class Exporter:
             return
         self._poll.unregister(self._outfit.channel.fileno())
         self._leaving = True
-        self._server.close_doors()  # at once, for another may want the port; who is in is still answered
+        self._server.close_doors()  # at once, for the port may be needed; open connections are still answered
 
     def _hear(self, message: bytes, files: Sequence[int]) -> None:
         self._draining = self._draining or message == DRAIN
@@ -84,7 +84,7 @@ class Exporter:
                 file.seek(0)
                 self._said = file.read()
 
-    # -- what it is asked
+    # -- requests
 
     def _answer(self, request: Request, respond: Respond) -> None:
         path = self._paths.get(request.path)
@@ -94,7 +94,7 @@ class Exporter:
             path(request, respond)
 
     def _on_metrics(self, request: Request, respond: Respond) -> None:
-        """Test first, then count: so that what the test itself did is counted."""
+        """Test first, then count, so that the test's own traffic is included."""
         if self._health.reachable:
             self._health.ask(monotonic(), lambda report: respond(self._metrics(request.accept, report.tests)))
         else:
@@ -136,18 +136,18 @@ def _plain(lines: Sequence[str], *, well: bool) -> Response:
 
 
 def live(outfit: Outfit) -> None:
-    """Be the exporter, in a process just forked."""
+    """Be the exporter in a newly forked process."""
     if forking.belong_to(outfit.supervisor, "echod: exporter"):
         _drop_privileges()
         Exporter(outfit).run()
 
 
 def _drop_privileges() -> None:
-    """Give up what root may do, for ever.
+    """Give up root's privileges for good.
 
-    CAP_NET_BIND_SERVICE stays where it is: a process with less than another may not look at it (ptrace(2)), and with
-    ProtectProc=invisible would not see its own supervisor and workers. It is all that echod.service has, and
-    there capset(2) is forbidden besides.
+    CAP_NET_BIND_SERVICE is kept if present: a process may not inspect one with more capabilities (ptrace(2)), and with
+    ProtectProc=invisible would not see its own supervisor and workers. It is the only capability of echod.service,
+    where capset(2) is forbidden anyway.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)

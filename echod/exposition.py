@@ -1,7 +1,7 @@
-"""Metrics as Prometheus reads them, in its text format or in OpenMetrics: what prometheus_client writes of ours.
+"""Metrics in the text format of Prometheus or in OpenMetrics, written with prometheus_client.
 
-Owns the way from `core/metrics.py` to bytes. The only module that imports prometheus_client, which is why only the
-exporter loads it. Invariant: what goes in comes out, under its own name, in either format.
+Owns the conversion from `core/metrics.py` to bytes. The only module that imports prometheus_client, so only the
+exporter loads it. Invariant: every metric is written, under its own name, in either format.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,13 +17,13 @@ from echod.core.metrics import Histogram, Metric
 def write(found: Sequence[Metric | Histogram], accept: str) -> tuple[bytes, str]:
     """Return the bytes in the format that an Accept header prefers, and their content type.
 
-    Where it cannot be understood, in Prometheus' own format.
+    If the header cannot be parsed, the format is Prometheus' own.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Once(found))
     try:
         return _encode(registry, accept)
-    except Exception:  # noqa: BLE001 - a peer wrote it, and prometheus_client raises TypeError for some versions
+    except Exception:  # noqa: BLE001 - the header is a peer's, and prometheus_client raises TypeError for some versions
         return _encode(registry, "")
 
 
@@ -33,7 +33,7 @@ def _encode(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
 
 
 class _Once(Collector):
-    """Hands over what was found, for one scrape."""
+    """Returns the given metrics, for one scrape."""
 
     def __init__(self, found: Sequence[Metric | Histogram]) -> None:
         self._found = found
@@ -43,7 +43,7 @@ class _Once(Collector):
 
 
 def _family(one: Metric | Histogram) -> Family:
-    """Turn one of ours into one of prometheus_client's."""
+    """Turn one of our metrics into one of prometheus_client's."""
     if isinstance(one, Histogram):
         histogram = HistogramMetricFamily(one.name, one.help, labels=one.labels)
         for labels, buckets, total in one.samples:

@@ -1,8 +1,8 @@
 """One generation of workers: one config, one set of sockets, one counters page, from birth to the last exit.
 
-Owns the worker processes: forks them, hears that they are ready, notices death and stillness, replaces, drains,
-kills. Never decides why: the supervisor does. Invariant: a generation never changes its config, its numbers outlive
-each of its workers, and nothing that a worker says does more harm than to end that worker.
+Owns the worker processes: forks them, learns that they are ready, detects dead and stuck ones, replaces, drains and
+kills them. The supervisor decides when. Invariant: a generation never changes its config, its numbers outlive each of
+its workers, and no message of a worker can do more harm than end that worker.
 """
 
 import mmap
@@ -33,7 +33,7 @@ from echod.poll import READ, Poll
 from echod.worker import DRAIN, LOUD, OWN, READY, SERVE, Birth, ServedSocket, live, open_channel
 
 STUCK_AFTER_CHECKS: Final = 5
-"""A worker whose heartbeat stood still for so many checks in a row, a second apart, is stuck."""
+"""A worker whose heartbeat did not change in so many consecutive checks, a second apart, is stuck."""
 
 _MOST_OF_A_REPORT: Final = 1 << 16
 _CPUCLOCK_SCHED: Final = 2
@@ -51,17 +51,17 @@ class Slot:
     ready: bool = False
     born: float = 0.0
     deaths: int = 0
-    """In a row, each soon after birth."""
+    """Consecutive early deaths."""
     heartbeat: int = 0
     still: int = 0
-    """Checks in a row that found the heartbeat where it was."""
+    """Consecutive checks that found the heartbeat unchanged."""
     due: dict[bytes, bytes] = field(default_factory=dict)
-    """Commands that its worker could not be told yet, in order, each with what is packed behind it."""
+    """Commands that could not be sent to the worker yet, in order, each with its packed argument."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Death:
-    """A worker that exited, and whether that was its own, orderly end."""
+    """A worker that exited, and whether it did so in order, at the end of a drain."""
 
     slot: Slot
     pid: int
@@ -83,7 +83,7 @@ class Generation:
         observer: Observer,
         self_test: SelfTest | None,
     ) -> None:
-        """Make what the workers share; none is there yet. What they report goes to the observer."""
+        """Make what the workers share, but start none. Their reports go to the observer."""
         self.number = number
         self.config = config
         self._sockets = sockets
@@ -94,7 +94,7 @@ class Generation:
         self._secret = secrets.token_bytes(16)
         self._serving = False
         self._draining = False
-        # Two more than the limit: a connection is entered before it is found to be one too many.
+        # Two more than the limit: a connection is entered before it is found to be above the limit.
         has_tcp = any(listener.protocol is Protocol.TCP for listener in sockets)
         places = config.tcp.max_connections + 2 if has_tcp else 0
         size = CounterPage.size(slots=workers, listeners=len(sockets), places=places)
@@ -104,11 +104,11 @@ class Generation:
         self._rates = memoryview(mmap.mmap(-1, RateLimit.size(limits.sources))) if limited else None
         self.slots = tuple(Slot(number=number) for number in range(workers))
 
-    # -- what it is doing
+    # -- state
 
     @property
     def ready(self) -> bool:
-        """Whether every worker has said so."""
+        """Whether every worker has reported ready."""
         return all(slot.ready for slot in self.slots)
 
     @property
@@ -118,15 +118,15 @@ class Generation:
 
     @property
     def fresh(self) -> bool:
-        """Whether no worker's heartbeat stood still between the last two checks, and, while it serves, one is there.
+        """Whether no heartbeat stood still between the last two checks, and, while it serves, a worker is alive.
 
-        (Others may have died and wait for their successors.)
+        (Others may have died and not been replaced yet.)
         """
         served = any(slot.ready for slot in self.slots) or not self._serving or self._draining
         return served and all(slot.still <= 1 for slot in self.slots)
 
     def states(self) -> tuple[WorkerState, ...]:
-        """Return how each worker is. To be called after `find_stuck`."""
+        """Return the state of each worker. Call it after `find_stuck`."""
         return tuple(
             WorkerState(
                 worker=slot.number + 1,
@@ -139,7 +139,7 @@ class Generation:
             for slot in self.slots
         )
 
-    # -- birth
+    # -- start
 
     def raise_workers(self, now: float) -> None:
         """Fork a worker for each slot."""
@@ -147,9 +147,9 @@ class Generation:
             self.raise_worker(slot, now)
 
     def raise_worker(self, slot: Slot, now: float) -> None:
-        """Fork a worker for this slot, with all that it needs and nothing else.
+        """Fork a worker for this slot, with what it needs and nothing else.
 
-        Raises OSError where the host has no process or descriptor left.
+        Raises OSError if the host has no process or descriptor left.
         """
         ours, theirs = open_channel()
         birth = Birth(
@@ -177,7 +177,7 @@ class Generation:
         _log.info("worker_started", worker=slot.number + 1, pid=pid, generation=self.number)
 
     def _listen_to(self, slot: Slot, channel: socket.socket) -> None:
-        """Take the channel to a worker that is about to be born. Raises OSError where the host watches no more."""
+        """Take the channel to a worker about to be forked. Raises OSError if the host has no epoll watch left."""
         channel.setblocking(False)
         try:
             self._poll.register(channel.fileno(), READ, lambda _now: self._on_message(slot))
@@ -189,7 +189,7 @@ class Generation:
     def _share(self, number: int) -> tuple[ServedSocket, ...]:
         """Return the sockets that the worker of this slot serves.
 
-        Sockets are dealt out; where there are fewer than workers, several workers wait on one.
+        Sockets are distributed over the workers; if there are fewer sockets than workers, several workers share one.
         """
         workers = len(self.slots)
         share = []
@@ -200,7 +200,7 @@ class Generation:
         return tuple(share)
 
     def _on_message(self, slot: Slot) -> None:
-        """Hear from a worker; a channel that ends says that the worker did. One that says nonsense is ended."""
+        """Read a message of a worker, whose end closes its channel. A worker that sends nonsense is killed."""
         if slot.channel is None:
             return
         try:
@@ -218,7 +218,7 @@ class Generation:
             self.kill(slot)
 
     def _hear(self, slot: Slot, message: bytes) -> None:
-        """Do what a message asks. Raises ValueError or IndexError where no worker can have meant it."""
+        """Act on a message. Raises ValueError or IndexError if it is invalid."""
         if message == READY:
             slot.ready = True
             if self._serving:
@@ -244,19 +244,19 @@ class Generation:
             self._tell(slot, SERVE)
 
     def set_own_addresses(self, own: Sequence[Network]) -> None:
-        """Let the workers know what this host takes for its own addresses, also those that are yet to be born."""
+        """Send this host's own addresses to the workers, and keep them for workers started later."""
         self._own = own
         packed = pack_networks(own)
         for slot in self.slots:
             self._tell(slot, OWN, packed)
 
     def catch_up(self) -> None:
-        """Tell workers what they could not be told, for their channel was full. To be called once a second."""
+        """Send commands for which a channel had no room. Call it once a second."""
         for slot in self.slots:
             self._tell_due(slot)
 
     def find_stuck(self) -> list[Slot]:
-        """Look at every heartbeat; return the slots whose worker is stuck. To be called once a second."""
+        """Check every heartbeat; return the slots whose worker is stuck. Call it once a second."""
         for slot in self.slots:
             heartbeat = self.page.header(slot.number)[SlotField.HEARTBEAT]
             still = heartbeat == slot.heartbeat and slot.pid is not None
@@ -270,20 +270,20 @@ class Generation:
             self._tell(slot, DRAIN)
 
     def kill(self, *slots: Slot) -> None:
-        """End these workers, or all, at once. (A stopped process ends of no other signal.)"""
+        """Kill these workers, or all, at once. (A stopped process reacts to no signal but SIGKILL.)"""
         for slot in slots or self.slots:
             if slot.pid is not None:
                 os.kill(slot.pid, signal.SIGKILL)
 
     def _tell(self, slot: Slot, command: bytes, packed: bytes = b"") -> None:
-        """Send a command behind those that are due; of a kind the last one counts."""
+        """Send a command after those that are due; it replaces a due one of the same kind."""
         slot.due.pop(command, None)
         slot.due[command] = packed
         self._tell_due(slot)
 
     @staticmethod
     def _tell_due(slot: Slot) -> None:
-        """Send what is due, as far as there is room."""
+        """Send the commands that are due, while there is room."""
         while slot.channel is not None and slot.due:
             command = next(iter(slot.due))
             try:
@@ -297,7 +297,7 @@ class Generation:
     # -- death
 
     def reap(self, now: float) -> list[Death]:
-        """Collect the workers that have exited, and close their books."""
+        """Reap the workers that have exited, and settle their counters."""
         deaths = []
         for slot in self.slots:
             if slot.pid is None:
@@ -306,8 +306,8 @@ class Generation:
             if pid == 0:
                 continue
             deaths.append(Death(slot=slot, pid=pid, how=how_it_ended(status), orderly=status == 0 and self._draining))
-            slot.pid = None  # first: its number may be another's from now on
-            while slot.channel is not None:  # its last words may still lie there; behind them it hung up
+            slot.pid = None  # first: the PID may be reused from now on
+            while slot.channel is not None:  # its last messages may still be unread; the end of the channel follows
                 self._on_message(slot)
             slot.ready = False
             slot.deaths = 0 if now - slot.born >= STEADY_SECONDS else slot.deaths + 1
@@ -316,7 +316,7 @@ class Generation:
 
 
 def _cpu_seconds(pid: int | None) -> float:
-    """Return what a process has used, by its clock (clock_getcpuclockid(3)): one call, without a file of /proc."""
+    """Return the CPU time of a process from its clock (clock_getcpuclockid(3)): one call, without reading /proc."""
     if pid is None:
         return 0.0
     try:

@@ -1,8 +1,8 @@
-"""Whether echod really answers: asked at each of its listeners, at most once a second however often that is wanted.
+"""Whether echod really answers: a test of each listener, at most once a second however often it is requested.
 
-Owns the questioner, a process of its own for the time of one test, so that nothing else waits for an echo that does
-not come. Where this process is in another network than the sockets (PrivateNetwork=), it cannot ask, and looks whether
-every worker's loop turns. Invariant: whoever asks is told of a test that ended a second ago at the most.
+Owns the questioner, a separate process for each test, so that nothing else waits for an echo that does not come. If
+this process is in another network namespace than the sockets (PrivateNetwork=), it cannot test them, and checks instead
+that every worker's loop turns. Invariant: every request gets the result of a test that ended at most a second ago.
 """
 
 import json
@@ -22,13 +22,13 @@ from echod.poll import READ, Poll
 from echod.selftest import TEST_SECONDS, run_self_test
 
 FRESH_SECONDS: Final = 1.0
-"""For so long the last outcome serves."""
+"""How long an outcome may be used again."""
 
 TURN_SECONDS: Final = 3.0
-"""Within which every worker's loop must turn; it does once a second."""
+"""Time in which every worker's loop must turn; normally it does so every second."""
 
 PATIENCE_SECONDS: Final = 10.0
-"""After which a questioner is given up, whatever holds it."""
+"""Time after which a questioner is given up."""
 
 NOT_ASKED: Final = (
     "no listener was asked, for this process has a network of its own (PrivateNetwork=): on the host, "
@@ -45,19 +45,19 @@ class Report:
 
     well: bool
     lines: Sequence[str]
-    """To be shown: `ok` or `failing`, then one for each listener or worker."""
+    """The text to show: `ok` or `failing`, then one line for each listener or worker."""
     tests: Sequence[Outcome] = ()
-    """Of each listener; none where it could not be asked."""
+    """The outcome of each listener; none if they could not be tested."""
 
 
 Tell = Callable[[Report], None]
 
 
 class Health:
-    """Tests, one at a time, for all who ask meanwhile."""
+    """Tests, one at a time, shared by all requests meanwhile."""
 
     def __init__(self, page: CounterPage, *, mark: SelfTest | None, reachable: bool, poll: Poll) -> None:
-        """Take the page of the workers with its listeners, the mark they know, and whether these can be asked."""
+        """Take the page of the workers, their self-test mark, and whether the listeners are reachable from here."""
         self.reachable = reachable
         self._page = page
         self._poll = poll
@@ -67,7 +67,7 @@ class Health:
         self._questioner: _Questioner | None = None
 
     def ask(self, now: float, tell: Tell) -> None:
-        """Have the outcome told, at once where there is one that is fresh, else when the test is over."""
+        """Call `tell` with the outcome, at once if there is a fresh one, else when the test is over."""
         if self._last is not None and now - self._last[0] < FRESH_SECONDS:
             tell(self._last[1])
             return
@@ -81,11 +81,11 @@ class Health:
             self._poll.register(self._questioner.fd, READ, self._on_report)
 
     def next_deadline(self) -> float | None:
-        """Return when `on_deadline` is to be called next, or None."""
+        """Return when to call `on_deadline` next, or None."""
         return self._questioner.deadline if self._questioner is not None else None
 
     def on_deadline(self, now: float) -> None:
-        """Give a questioner up that has not come back."""
+        """Give up a questioner that has not finished."""
         if self._questioner is not None and now >= self._questioner.deadline:
             self._on_report(now)
 
@@ -131,7 +131,7 @@ class _Questioner:
     """A process that makes one report and ends."""
 
     def __init__(self, test: Callable[[], Report], now: float) -> None:
-        """Fork it. Raises OSError where the host has no process or descriptor left."""
+        """Fork it. Raises OSError if the host has no process or descriptor left."""
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         exporter = os.getpid()
 
@@ -152,11 +152,11 @@ class _Questioner:
 
     @property
     def fd(self) -> int:
-        """Readable when there is something to hear."""
+        """Readable when there is something to read from the process."""
         return self._ours.fileno()
 
     def hear(self) -> bool:
-        """Take in what it has said; tell whether that was all."""
+        """Read what it has written; tell whether that was all."""
         try:
             data = self._ours.recv(_READ_BYTES)
         except BlockingIOError:
@@ -165,7 +165,7 @@ class _Questioner:
         return not data
 
     def end(self) -> Report:
-        """Return its report; it is gone afterwards."""
+        """Kill and reap the process; return its report."""
         os.kill(self._pid, signal.SIGKILL)
         os.waitpid(self._pid, 0)
         self._ours.close()

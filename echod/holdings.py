@@ -1,9 +1,9 @@
 """The listening sockets that the supervisor holds until it stops, by listener.
 
-Owns them, and those beside them: the netlink socket that may be passed, and the doors, at which metrics are asked for.
-Workers only inherit copies, and the exporter of the doors alone, so no death of theirs, and no reload, loses a datagram
-that the kernel has queued. Never reads one. Invariant: `acquire` touches nothing that is held; only `commit` does, and
-it cannot fail.
+Owns these sockets, the netlink socket that may be passed, and the doors: the listening sockets for metrics. Workers
+inherit only copies, and the exporter only copies of the doors, so neither their death nor a reload loses a datagram
+that the kernel has queued. Never reads a socket. Invariant: `acquire` changes nothing that is held; only `commit` does,
+and it cannot fail.
 """
 
 import socket
@@ -31,29 +31,29 @@ from echod.sockets import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acquisition:
-    """Sockets for a generation to come, and what `commit` or `abandon` must know of them."""
+    """Sockets for a new generation, and what `commit` or `abandon` needs to know about them."""
 
     plan: Plan
     sockets: dict[Listener, list[socket.socket]]
     buffers: Buffers
-    """What the config asks for."""
+    """What the config requests."""
     granted: Buffers
-    """What of that this process can have."""
+    """What this process can get of that."""
     opened: list[socket.socket] = field(default_factory=list)
     unbound: list[tuple[Listener, socket.socket]] = field(default_factory=list)
-    """Further sockets for listeners that are kept. Bound at commit: from then on they get datagrams, and before it
-    there is nobody to read them."""
+    """Further sockets for listeners that are kept. They are bound at commit: once bound they get datagrams, which
+    nobody would read before."""
     doors: dict[Endpoint, socket.socket] = field(default_factory=dict)
-    """Where the config wants metrics, if anywhere."""
+    """The socket for metrics, if the config wants them."""
 
 
 class Holdings:
-    """Sockets by listener: one each for TCP, one for each worker for UDP, and what was passed as it was passed."""
+    """Sockets by listener: one for TCP, one for each worker for UDP, and passed sockets as they were passed."""
 
     def __init__(self) -> None:
         """Hold nothing."""
         self.netlink: socket.socket | None = None
-        """What systemd passed for asking the host for its addresses, which a sandbox without its network cannot."""
+        """The socket that systemd passed to read the host's addresses, which a sandbox without its network cannot."""
         self._sockets: dict[Listener, list[socket.socket]] = {}
         self._adopted: dict[Listener, None] = {}
         self._dropped_before: dict[Listener, int] = {}
@@ -62,7 +62,7 @@ class Holdings:
 
     @property
     def doors(self) -> list[socket.socket]:
-        """Return the sockets at which metrics are asked for: what was passed, else what the config says."""
+        """Return the listening sockets for metrics: those passed, else that of the config."""
         return self._adopted_doors or list(self._doors.values())
 
     @property
@@ -81,7 +81,7 @@ class Holdings:
         return [sock for listener in self._adopted for sock in self._sockets[listener]]
 
     def adopt(self, passed: Mapping[int, str], buffers: Buffers) -> None:
-        """Take over passed sockets, descriptors with their names. Raises EchodError where one cannot be served."""
+        """Take over passed sockets, descriptors with their names. Raises EchodError if one cannot be served."""
         buffers = grant(buffers)
         for fd, name in passed.items():
             if name == METRICS:
@@ -95,7 +95,7 @@ class Holdings:
             self._adopted[listener] = None
 
     def _adopt_netlink(self, sock: socket.socket) -> None:
-        """Keep the one netlink socket. Raises EchodError where there is another."""
+        """Keep the netlink socket. Raises EchodError if there is one already."""
         if self.netlink is not None:
             number = sock.fileno()
             sock.close()
@@ -107,9 +107,9 @@ class Holdings:
     def acquire(
         self, listeners: Sequence[Listener], *, workers: int, buffers: Buffers, metrics: Endpoint | None = None
     ) -> Acquisition:
-        """Open what these listeners, metrics and what was adopted need, for so many workers.
+        """Open the sockets that these listeners, metrics and adopted listeners need, for this number of workers.
 
-        Raises EchodError; then all that was opened here is closed again.
+        Raises EchodError, after closing all that was opened here.
         """
         wanted = (*listeners, *(adopted for adopted in self._adopted if adopted not in set(listeners)))
         changes = plan(tuple(self._sockets), wanted)
@@ -127,9 +127,9 @@ class Holdings:
     def _open(self, listener: Listener, workers: int, found: Acquisition) -> list[socket.socket]:
         """Return all sockets of a listener, opening those that are missing.
 
-        UDP has one for each worker, among which the kernel spreads the peers. More than there are workers now stay
-        open and are shared out: closing one would lose what is queued on it. Passed sockets cannot have siblings,
-        for those would have to be bound by the user that bound them.
+        UDP has one for each worker, among which the kernel distributes the peers. If there are more sockets than
+        workers now, all stay open and are shared out: closing one would lose the datagrams queued on it. Passed sockets
+        cannot have siblings, because the same user would have to bind those.
         """
         held = list(self._sockets.get(listener, ()))
         if listener in self._adopted:
@@ -151,15 +151,16 @@ class Holdings:
         return held + more
 
     def _is_beside_ours(self, listener: Listener) -> bool:
-        """Tell whether we have the port, for a wider or narrower listener or a door: then only a sibling can be bound.
+        """Tell whether we hold the port, for a wider or narrower listener or a door: only a sibling can then be bound.
 
-        What has it then is on its way out, for no config gives a port twice, and what was passed lets no sibling in.
+        That listener or door is about to be closed, because no config uses a port twice, and passed sockets allow no
+        sibling.
         """
         ours = (*self._sockets, *(door.listener for door in self._doors))
         return any(overlap(listener, other) for other in ours)
 
     def _open_door(self, metrics: Endpoint, wanted: Sequence[Listener], found: Acquisition) -> socket.socket:
-        """Open the socket of an endpoint. Raises EchodError, also where one of the wanted listeners has the port."""
+        """Open the socket of an endpoint. Raises EchodError, also if one of the wanted listeners has the port."""
         beside = not any(overlap(metrics.listener, each) for each in wanted) and self._is_beside_ours(metrics.listener)
         try:
             sock = open_socket(metrics.listener, found.granted, sibling=beside)
@@ -170,12 +171,12 @@ class Holdings:
         return sock
 
     def abandon(self, acquisition: Acquisition) -> None:
-        """Close what was opened; what was held before is as it was."""
+        """Close what was opened; what was held before is unchanged."""
         for sock in acquisition.opened:
             sock.close()
 
     def commit(self, acquisition: Acquisition) -> None:
-        """Hold these sockets from now on, and let go of the listeners that are no more. It opens nothing."""
+        """Hold these sockets from now on, and close the listeners that were removed. It opens nothing."""
         for listener in acquisition.plan.keep:
             for sock in self._sockets[listener]:
                 set_buffers(sock, acquisition.granted)
@@ -183,7 +184,7 @@ class Holdings:
             try:
                 bind_socket(sock, listener)
             except EchodError:
-                # The address has left the host. What is bound there serves on; the next reload tries anew.
+                # The address has left the host. Sockets bound there continue to serve; the next reload tries again.
                 acquisition.sockets[listener].remove(sock)
                 sock.close()
         for listener in acquisition.plan.close:
@@ -191,7 +192,7 @@ class Holdings:
         self._sockets = acquisition.sockets
         for endpoint in self._doors.keys() - acquisition.doors.keys():
             door = self._doors[endpoint]
-            with suppress(OSError):  # which is so where it does not listen any more
+            with suppress(OSError):  # it may not listen any more
                 door.shutdown(socket.SHUT_RDWR)  # in the exporter's copy too, so that the port is free at once
             door.close()
         self._doors = acquisition.doors
@@ -207,13 +208,13 @@ class Holdings:
             sock.close()
 
     def kernel_drops(self, listener: Listener) -> int:
-        """Return the datagrams that the kernel dropped at this listener's sockets, also at earlier ones."""
+        """Return the datagrams that the kernel dropped at this listener's sockets, including earlier ones."""
         if listener.protocol is Protocol.TCP:
             return 0
         return self._dropped_before.get(listener, 0) + sum(map(kernel_drops, self._sockets.get(listener, ())))
 
     def smallest_buffers(self) -> Buffers | None:
-        """Return what the kernel granted the UDP socket that got least, or None without one."""
+        """Return the smallest buffers that the kernel granted a UDP socket, or None without one."""
         granted = [
             got_buffers(sock)
             for listener, sockets in self._sockets.items()

@@ -296,8 +296,8 @@ class Flight:
 def _round_trip(sent: _Sent, arrival: Arrival) -> int:
     """Return the round-trip time in ns.
 
-    The kernel timestamps arrivals with the wall clock. No reply can have taken longer than the monotonic clock shows. If
-    it seems to have, or to have come before its probe, the wall clock was set meanwhile.
+    The kernel timestamps arrivals with the wall clock. No reply can have taken longer than the monotonic clock shows.
+    If it seems to have, or to have come before its probe, the wall clock was set meanwhile.
     """
     most = arrival.clock - sent.clock
     measured = arrival.wall - sent.wall
