@@ -1,4 +1,4 @@
-"""Where `echod` and `python -m echod` begin."""
+"""The entry point of `echod` and `python -m echod`."""
 
 import signal
 import sys
@@ -6,12 +6,12 @@ import sys
 
 def main() -> None:
     """Run the command line."""
-    # First of all, before the imports take their time: SIGHUP without a handler would end the process, and look like
-    # a clean exit (signal(7)). The supervisor unblocks it once it can act on it.
+    # First of all, before the slow imports: SIGHUP without a handler would end the process, and look like a clean exit
+    # (signal(7)). The supervisor unblocks it once it can act on it.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGUSR1})
-    # What others load where they find it: structlog for tracebacks and loops that echod has not, asyncio and hashlib
-    # for TLS and hashes by OpenSSL, of which none is wanted here either. Together they are 8 MiB, so not into a daemon.
-    # `echod ping` may have what it wants of them: the bolts are off again once the imports are through.
+    # Modules that others load if they find them: structlog for tracebacks and event loops that echod does not use,
+    # asyncio and hashlib for TLS and hashes by OpenSSL, which echod does not need either. Together they take 8 MiB, too
+    # much for a daemon. They are blocked only during the imports, so that `echod ping` can load what it needs.
     bolted = ("rich", "twisted", "ssl", "_hashlib")
     sys.modules.update(dict.fromkeys(bolted))  # type: ignore[arg-type]
     # Ctrl-C before there is anybody to take it ends the process, as it ends others: without a traceback.

@@ -1,9 +1,9 @@
 """A small HTTP server for the exporter: GET and HEAD, one request for each connection.
 
-Owns the connections, their number and their time; the grammar of a request is the standard library's. Never decides
-what is answered, but that on loopback echod goes by no name of the DNS. Invariant: no client, slow or silent, keeps
-another from being served: there are at most MAX_CONNECTIONS, and none is there for longer than SECONDS. Where one more
-comes, the oldest that has not asked goes, and only where all have asked the oldest of them.
+Owns the connections, their number and their timeouts; the standard library parses requests. Never decides what is
+answered, except that on loopback a DNS name is refused as the host. Invariant: no slow or silent client keeps another
+from being served: there are at most MAX_CONNECTIONS, none for longer than SECONDS. If one more comes, the oldest
+connection without a request is closed, or, if all have sent one, the oldest of all.
 """
 
 import socket
@@ -21,7 +21,7 @@ from echod.accepting import ACCEPT_PAUSE_SECONDS, OF_ONE_CONNECTION
 from echod.poll import READ, WRITE, OnReady, Poll
 
 MAX_CONNECTIONS: Final = 32
-"""A Prometheus or two, some browsers, and room for those that say nothing."""
+"""One or two Prometheus servers, some browsers, and room for idle connections."""
 
 SECONDS: Final = 10.0
 """From accept to the last byte; the usual scrape timeout of Prometheus."""
@@ -34,7 +34,7 @@ ALLOWED: Final = ("GET", "HEAD")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What is asked for: a path without its query, and what the client takes."""
+    """A request: the path without its query, and the Accept header."""
 
     path: str
     accept: str
@@ -42,7 +42,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """What is answered."""
+    """A response."""
 
     status: HTTPStatus = HTTPStatus.OK
     content_type: str = "text/plain; charset=utf-8"
@@ -51,7 +51,7 @@ class Response:
 
 
 Respond = Callable[[Response], None]
-"""To be called once, now or later; where the client is gone by then, it does nothing."""
+"""To be called once, now or later; it does nothing if the client is gone by then."""
 
 Answer = Callable[[Request, Respond], None]
 
@@ -60,7 +60,7 @@ class HttpServer:
     """Serves the doors, which are listening sockets, until they are closed."""
 
     def __init__(self, doors: Sequence[socket.socket], *, poll: Poll, answer: Answer) -> None:
-        """Begin to accept."""
+        """Start to accept."""
         self._doors = list(doors)
         self._poll = poll
         self._answer = answer
@@ -74,19 +74,19 @@ class HttpServer:
         return bool(self._connections)
 
     def next_deadline(self) -> float | None:
-        """Return when `on_deadline` is to be called next, or None."""
-        oldest = next((each.deadline for each in self._connections.values()), None)  # they are in the order of coming
+        """Return when to call `on_deadline` next, or None."""
+        oldest = next((each.deadline for each in self._connections.values()), None)  # in order of arrival
         return min((each for each in (oldest, self._paused_until) if each is not None), default=None)
 
     def on_deadline(self, now: float) -> None:
-        """Let those go whose time is over; accept again where that was put off."""
+        """Close the connections that have timed out; resume accepting after a pause."""
         for each in [each for each in self._connections.values() if each.deadline <= now]:
             each.close()
         if self._paused_until is not None and now >= self._paused_until:
             self._watch_doors()
 
     def close_doors(self) -> None:
-        """Accept no more."""
+        """Stop accepting."""
         self._ignore_doors()
         for door in self._doors:
             door.close()
@@ -110,7 +110,7 @@ class HttpServer:
             return  # another exporter was faster
         except OSError as error:
             if error.errno not in OF_ONE_CONNECTION:
-                self._ignore_doors()  # with a door in the poll, the loop would spin
+                self._ignore_doors()  # while a door stays ready in the poll, the loop would spin
                 self._paused_until = now + ACCEPT_PAUSE_SECONDS
             return
         if len(self._connections) >= MAX_CONNECTIONS:
@@ -128,14 +128,14 @@ class HttpServer:
         )
 
     def _forget(self, fd: int) -> None:
-        """Let a connection go; with its descriptor, another may be accepted."""
+        """Forget a connection; its descriptor may be enough to accept another."""
         del self._connections[fd]
         if self._paused_until is not None:
             self._watch_doors()
 
 
 class _Connection:
-    """One request, one response, then nothing but waiting for the client to have read it."""
+    """One request, one response, then a wait until the client has read it."""
 
     def __init__(  # noqa: PLR0913 - what the server shares out, and what it knows of the one connection
         self,
@@ -154,7 +154,7 @@ class _Connection:
         self._local = local
         self.deadline = deadline
         self.asked = False
-        """Whether a request has come, as a whole."""
+        """Whether a complete request has arrived."""
         self._on_close = on_close
         self._head = b""
         self._rest = memoryview(b"")
@@ -162,7 +162,7 @@ class _Connection:
         self._watch(READ, self._on_request)
 
     def close(self) -> None:
-        """Be gone; once."""
+        """Close the connection; idempotent."""
         if self._sock.fileno() >= 0:
             self._unwatch()
             self._on_close()
@@ -179,7 +179,7 @@ class _Connection:
             self._watched = False
 
     def _receive(self) -> bytes | None:
-        """Return what has come, nothing at the end, or None where there was nothing to read after all."""
+        """Return what was received, nothing at the end, or None if there was nothing to read after all."""
         try:
             return self._sock.recv(_READ_BYTES)
         except BlockingIOError:
@@ -191,9 +191,9 @@ class _Connection:
         data = self._receive()
         if data is None:
             return
-        self._head = (self._head + data).lstrip(b"\r\n")  # empty lines before a request are nothing (RFC 9112, 2.2)
+        self._head = (self._head + data).lstrip(b"\r\n")  # empty lines before a request are ignored (RFC 9112, 2.2)
         if b"\n\r\n" in self._head or b"\n\n" in self._head or len(self._head) > MAX_HEAD_BYTES:
-            self._unwatch()  # what a client says next, or that it leaves, is not looked at before it is answered
+            self._unwatch()  # further data, or the end, is not read before the answer
             self.asked = True
             self._decide()
         elif not data:
@@ -240,7 +240,7 @@ class _Connection:
             self.close()
             return
         if not self._rest:
-            # Closed with bytes unread, it would be reset, and the response be lost on its way (RFC 9112, 9.6).
+            # Closing with unread bytes would send a reset, and the response could be lost (RFC 9112, 9.6).
             with suppress(OSError):
                 self._sock.shutdown(socket.SHUT_WR)
             self._watch(READ, self._on_rest)
@@ -251,20 +251,20 @@ class _Connection:
 
 
 class _Parsed(BaseHTTPRequestHandler):
-    """The standard library's reading of a request that is there as a whole."""
+    """A complete request, parsed by the standard library."""
 
     def __init__(self, head: bytes) -> None:
-        """Parse it; `status` says whether it is one."""
+        """Parse it; `status` tells whether it is valid."""
         self.status = HTTPStatus.OK
         self.host: str | None = None
-        """Whom the request is for, by name or address, where it says so."""
+        """The host that the request is for, by name or address, if it names one."""
         self.rfile = BytesIO(head)
         self.raw_requestline = self.rfile.readline()
         if not (self.parse_request() and self._find_target()) and self.status is HTTPStatus.OK:
             self.status = HTTPStatus.BAD_REQUEST
 
     def _find_target(self) -> bool:
-        """Find host and path, of which a whole URL tells both (RFC 9112, 3.2); tell whether they are there."""
+        """Find host and path, both of which an absolute URL has (RFC 9112, 3.2); tell whether they are valid."""
         hosts = self.headers.get_all("Host", [])
         folded = any("\n" in value for value in self.headers.values())  # to be refused (RFC 9112, 5.2)
         if folded or len(hosts) > 1 or (not hosts and self.request_version >= "HTTP/1.1"):
@@ -279,14 +279,14 @@ class _Parsed(BaseHTTPRequestHandler):
         return True
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002
-        """Take note of what is wrong; the words are not for the client."""
+        """Note the status; the text is not sent to the client."""
         self.status = HTTPStatus(code)
 
 
 def _is_ours(host: str | None) -> bool:
-    """Tell whether no stranger can have a browser here take us for his own host, by a name that he lets lead to us.
+    """Tell whether a host is safe from DNS rebinding: an attacker's name that resolves to this host's loopback address.
 
-    Such a name stands in the request (DNS rebinding); an IP address or `localhost` is nobody's to give.
+    A browser sends that name in its request. Nobody can make an IP address or `localhost` point elsewhere.
     """
     if host is None:
         return True  # HTTP/1.0, which no browser speaks
@@ -302,7 +302,7 @@ def _is_ours(host: str | None) -> bool:
 
 
 def failure(status: HTTPStatus, *headers: tuple[str, str], why: str = "") -> Response:
-    """Make a response that says what its status says, and why."""
+    """Make a response with the text of its status, and why."""
     return Response(status=status, headers=headers, body=f"{status.value} {status.phrase}{why}\n".encode())
 
 

@@ -1,7 +1,7 @@
-"""What this host's kernel makes of a config that is legal: the warnings of `echod check` beyond the file itself.
+"""Whether this host's kernel can do what a valid config asks: the warnings of `echod check` beyond the file itself.
 
-Owns the reading of /proc/sys, and the question whether an address is here. It changes nothing, and no service depends
-on it: the daemon sees for itself what it gets. Invariant: what cannot be found out is not warned of.
+Owns the reading of /proc/sys, and the check whether this host has an address. It changes nothing, and the daemon does
+not depend on it: the daemon checks what it gets. Invariant: nothing is warned of that could not be determined.
 """
 
 from collections.abc import Iterator
@@ -19,17 +19,17 @@ from echod.sockets import find_absence
 _SYSCTLS: Final = Path("/proc/sys")
 
 _LONG_QUEUE: Final = 4096
-"""Bytes that may wait for a neighbour's address: beside a send buffer of megabytes, little for each one missing."""
+"""Bytes that may wait for a neighbour's address: little for each absent one, beside megabytes of send buffer."""
 
 
 def warnings(config: Config, text: bytes) -> tuple[Mistake, ...]:
-    """Return what is unwise on this host about a config, and the text that it was parsed from. Reads anew each time."""
+    """Return the warnings for a config on this host; `text` is what it was parsed from. Reads /proc/sys each time."""
     document = read(text)
     return (*_find_absent(config, document), *_find_capped(config, document), *_find_mute(config, document))
 
 
 def _find_absent(config: Config, document: Document) -> Iterator[Mistake]:
-    """Find what could not be bound here; on the host that the file is for, it may be otherwise."""
+    """Find what could not be bound here; the file may be meant for another host."""
     wanted: dict[KeyPath, Listener] = {
         path: parse_listener(place.text).first
         for path, place in document.places.items()
@@ -43,7 +43,7 @@ def _find_absent(config: Config, document: Document) -> Iterator[Mistake]:
 
 
 def _find_capped(config: Config, document: Document) -> Iterator[Mistake]:
-    """Find the buffers that the kernel grants only in part (socket(7)); the default is nobody's wish, so not those."""
+    """Find the buffers that the kernel grants only in part (socket(7)), except defaults, which nobody asked for."""
     default = Config().udp
     for key, wanted, usual, sysctl, directive in (
         ("receive_buffer", config.udp.receive_buffer, default.receive_buffer, "rmem_max", "ReceiveBuffer="),
@@ -60,10 +60,10 @@ def _find_capped(config: Config, document: Document) -> Iterator[Mistake]:
 
 
 def _find_mute(config: Config, document: Document) -> Iterator[Mistake]:
-    """Find the queues in which replies to hosts that do not exist can hold the send buffer, for seconds each.
+    """Find the queues in which replies to absent hosts can occupy the send buffer, for seconds each.
 
-    Who may forge a source can choose such hosts, of the networks that this one is in (neigh/default/unres_qlen_bytes in
-    ip-sysctl.rst of the kernel).
+    A sender that forges its source can choose absent hosts in the networks of this host (neigh/default/unres_qlen_bytes
+    in ip-sysctl.rst of the kernel).
     """
     public = [index for index, entry in enumerate(config.access.allow) if is_public(entry)]
     long = [name for name, size in _neighbour_queues() if size > _LONG_QUEUE]
@@ -78,17 +78,17 @@ def _find_mute(config: Config, document: Document) -> Iterator[Mistake]:
 
 
 def _neighbour_queues() -> Iterator[tuple[str, int]]:
-    """Yield the name and the value, in bytes, of each neighbour queue's sysctl but those of loopback."""
+    """Yield the name and the value, in bytes, of the sysctl of each neighbour queue, except those of loopback."""
     for family in ("ipv4", "ipv6"):
         for path in sorted(_SYSCTLS.glob(f"net/{family}/neigh/*/unres_qlen_bytes")):
             size = _number(path)
             if size is not None and path.parent.name != "lo":
-                # A dot of an interface's name is a slash in sysctl(8)'s.
+                # sysctl(8) writes a dot in the name of an interface as a slash.
                 yield f"net.{family}.neigh.{path.parent.name.replace('.', '/')}.unres_qlen_bytes", size
 
 
 def _number(path: Path) -> int | None:
-    """Read a sysctl, or None where it is hidden, as in a namespace or a container."""
+    """Read a sysctl; None if it is hidden, as in a namespace or a container."""
     try:
         return int(path.read_text(encoding="ascii"))
     except OSError:

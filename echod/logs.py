@@ -1,8 +1,8 @@
 """Where log entries go and how they look: the only module that configures structlog.
 
 Owns the destination: the journal's native protocol, a terminal, or JSON lines on stderr. Never decides what is
-logged. Invariant: logging never blocks on the journal and never raises; what it could not take is counted, and the
-next entry says so.
+logged. Invariant: logging never blocks on the journal and never raises; entries that it did not accept are counted, and
+the next entry has their number.
 """
 
 import logging
@@ -21,7 +21,7 @@ from structlog.typing import EventDict, WrappedLogger
 IDENTIFIER: Final = "echod"
 
 _PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
-"""Of syslog(3)."""
+"""Priorities of syslog(3)."""
 _COLOURS: Final = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical": "31;1"}
 
 _CALLSITE: Final = {"pathname": "CODE_FILE", "lineno": "CODE_LINE", "func_name": "CODE_FUNC"}
@@ -31,7 +31,7 @@ _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 def configure(*, level: str, destination: str) -> None:
     """Send entries of this level and above to `journal`, `console`, `json`, or with `auto` to what stderr is.
 
-    May be called again: a reload changes both. It never raises: without a descriptor for the journal it is JSON.
+    May be called again: a reload can change both. It never raises: without a descriptor for the journal it uses JSON.
     """
     if destination == "auto":
         destination = "journal" if stderr_is_journal() else "console" if sys.stderr.isatty() else "json"
@@ -47,13 +47,13 @@ def configure(*, level: str, destination: str) -> None:
         processors=[structlog.processors.add_log_level, *render],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=_StderrLogger,
-        # A cached logger would keep the level of before the reload.
+        # A cached logger would keep the level from before a reload.
         cache_logger_on_first_use=False,
     )
 
 
 def stderr_is_journal() -> bool:
-    """Tell whether stderr is the journal's stream: the variable alone is inherited by anybody (systemd.exec(5))."""
+    """Tell whether stderr is connected to the journal: any child process inherits the variable (systemd.exec(5))."""
     try:
         status = os.fstat(2)
     except OSError:
@@ -62,9 +62,9 @@ def stderr_is_journal() -> bool:
 
 
 def last_words(text: str) -> None:
-    """Write lines to stderr itself, so that they are the unit's even where the process ends at once.
+    """Write lines to stderr itself, so that they are attributed to the unit even if the process exits at once.
 
-    Under the journal each line has the `<3>` of sd-daemon(3).
+    Under the journal each line gets the prefix `<3>` of sd-daemon(3).
     """
     prefix = "<3>" if stderr_is_journal() else ""
     for line in text.splitlines():
@@ -72,7 +72,7 @@ def last_words(text: str) -> None:
 
 
 def sentence(event: Mapping[str, Any]) -> str:
-    """Return an entry as one line that is readable on its own: `message` if it has one, else event and facts."""
+    """Return an entry as one self-contained line: `message` if it has one, else event and facts."""
     if "message" in event:
         return str(event["message"])
     hidden = {"event", "level", "exception", "exc_info", *_CALLSITE}
@@ -91,13 +91,13 @@ def _stamp(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
 
 
 def _render_console(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
-    """Return `12:34:56.789 warning  sentence`, the level coloured where stderr is a terminal."""
+    """Return `12:34:56.789 warning  sentence`, with the level coloured if stderr is a terminal."""
     level = event["level"]
     shown = f"{level:<7}"
     if sys.stderr.isatty() and "NO_COLOR" not in os.environ:
         shown = f"\x1b[{_COLOURS[level]}m{shown}\x1b[0m"
     time = datetime.now().astimezone().strftime("%H:%M:%S.%f")[:-3]
-    # What is quoted from a config file must not drive the terminal.
+    # Text quoted from a config file must not control the terminal.
     text = _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", sentence(event))
     event = structlog.processors.format_exc_info(_logger, _method, event)
     trace = f"\n{event['exception']}" if "exception" in event else ""
@@ -121,15 +121,15 @@ def _write(line: str) -> None:
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
     except (OSError, ValueError):
-        # stderr is closed or its reader gone. A daemon serves on.
+        # stderr is closed or its reader is gone. The daemon continues.
         return
 
 
 class _Journal:
-    """Delivers entries by the journal's native protocol, each fact a field of its own."""
+    """Delivers entries by the journal's native protocol, each fact in a separate field."""
 
     def __init__(self) -> None:
-        # Not connected: each send looks the path up anew, so a restarted journald is found again.
+        # Not connected: each send looks the path up again, so a restarted journald is found.
         self._transport = JournaldTransport(connected=False)
         self._transport.socket.setblocking(False)
         self._lost = 0
@@ -163,7 +163,7 @@ def descriptors() -> list[int]:
 
 
 def _journal() -> _Journal | None:
-    """Return the one there is, which knows how many entries are lost, or a new one; None where none can be opened."""
+    """Return the existing one, which counts lost entries, or a new one; None if none can be opened."""
     try:
         return next(iter(_journals()), None) or _Journal()
     except OSError:

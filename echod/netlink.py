@@ -1,8 +1,8 @@
-"""The addresses that are this host's own, as the kernel's table of local routes has them (rtnetlink(7)).
+"""The addresses of this host, from the kernel's table of local routes (rtnetlink(7)).
 
-Owns one netlink socket, opened here or passed, and what was last heard on it. Never waits, never changes a route, and
-is told nothing by a peer. Invariant: what `look` returns comes from whole dumps of both families; a dump that was cut
-short or overtaken by a change is thrown away, and what was known before stays known.
+Owns one netlink socket, opened here or passed, and the last dump read from it. Never waits, never changes a route, and
+takes no input from peers. Invariant: what `look` returns comes from complete dumps of both families; a dump that was
+truncated or interrupted by a change is discarded, and the previous result remains.
 """
 
 import errno
@@ -18,13 +18,13 @@ from typing import Final
 from echod.core.addresses import Network
 
 MAX_OWN: Final = 16_384
-"""Networks that are told. Each worker holds them all, so a host with more must not be able to fill its memory."""
+"""Most networks returned. Each worker holds them all, so a host with more must not fill its memory."""
 
 ELSEWHERE: Final = (
     "the addresses of this host are not known, so datagrams that forge them are not recognised: echod is in another "
     "network namespace than its sockets; add ListenNetlink=route to the .socket unit"
 )
-"""What to tell the operator where `belongs_to` says no."""
+"""The message for the operator if `belongs_to` returns False."""
 
 _UNKNOWN: Final = "the addresses of this host are not known, so datagrams that forge them are not recognised"
 _FORBIDDEN: Final = (
@@ -55,36 +55,36 @@ _ROUTE: Final = struct.Struct("=BBBBBBBBI")  # rtmsg: family, dst_len, src_len, 
 _ATTRIBUTE: Final = struct.Struct("=HH")  # rtattr: length, type
 
 _ASKED: Final = {socket.AF_INET: _RTN_LOCAL, socket.AF_INET6: _RTN_UNSPEC}
-"""The type of routes to ask for, by family. In IPv6 a router has an anycast address in each subnet (RFC 4291 2.6.1)
-which is delivered to its own sockets, too; one dump of all types is cheaper than one for each."""
+"""The type of routes to request, by family. In IPv6 a router has an anycast address in each subnet (RFC 4291 2.6.1),
+which is also delivered to its own sockets; one dump of all types is cheaper than one for each."""
 
 _OWN: Final = (_RTN_LOCAL, _RTN_ANYCAST)
 
 _NO_TABLE: Final = (errno.ENOENT, errno.EOPNOTSUPP, errno.EAFNOSUPPORT)
-"""How the kernel says that a family has no local routes: no address ever, or no such family at all."""
+"""The kernel's errors for a family without local routes: it never had an address, or does not exist."""
 
 _BUFFER_BYTES: Final = 65_536  # the kernel fills 32 KiB at most (netlink_recvmsg)
 
 _MAX_READS: Final = 2048
-"""Of one dump: 500,000 routes. A look must end, whatever the socket holds."""
+"""Most reads for one dump: 500,000 routes. A look must end, whatever the socket holds."""
 
 _REPEATS: Final = 4
-"""Of a dump that has news, until one says the same again. Where IPv6 routes come and go during a dump of several parts,
-the kernel resumes by counting and passes over others in silence (fib6_dump_table): seen with 300 addresses."""
+"""Most dumps until a changed one is confirmed by an equal one. If IPv6 routes change during a dump of several parts,
+the kernel resumes by counting and silently skips others (fib6_dump_table): seen with 300 addresses."""
 
 _PATIENCE: Final = 3
-"""Looks in a row that may fail before that is a problem: a change during a dump spoils that one alone."""
+"""Consecutive looks that may fail before that is a problem: a change during a dump spoils only that one."""
 
 _RESTLESS: Final = "the table of local routes changes too often to be read"
 
 
 class LocalAddresses:
-    """What this host takes for its own: addresses, and the prefixes that `ip route add local` makes its own."""
+    """This host's own addresses, and the prefixes that `ip route add local` makes local."""
 
     def __init__(self, passed: socket.socket | None = None) -> None:
-        """Use the netlink socket that the service manager passed, or open one. Never raises: `problem` tells."""
+        """Use the netlink socket that the service manager passed, or open one. Never raises: it sets `problem`."""
         self.problem = ""
-        """Why own addresses are not known, or not all of them: a sentence for the operator, or nothing."""
+        """Why own addresses are not known, or not all of them: a sentence for the operator, or empty."""
         self._beyond = ""
         self._failures = 0
         self._known: tuple[Network, ...] | None = None
@@ -103,9 +103,9 @@ class LocalAddresses:
             self._sock.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
 
     def look(self) -> tuple[Network, ...] | None:
-        """Return what is this host's own, sorted, single addresses as /32 and /128; None where that is unchanged.
+        """Return this host's own networks, sorted, single addresses as /32 and /128; None if they are unchanged.
 
-        None, too, where it cannot be known now. Then ask again later; `problem` has a word where that went on.
+        Also None if they cannot be read now. Then call it again later; `problem` is set if that persists.
         """
         if self._sock is None:
             return None
@@ -126,21 +126,21 @@ class LocalAddresses:
         return own
 
     def belongs_to(self, sock: socket.socket) -> bool:
-        """Tell whether a socket is in the network namespace that this looks at. Without one nothing wrong is known."""
+        """Tell whether a socket is in the network namespace of our netlink socket. True without a netlink socket."""
         return self._sock is None or in_one_network((sock, self._sock))
 
     def _drain(self, sock: socket.socket) -> None:
-        """Throw away what is left of a look that was cut short, here or in a process that had the socket before."""
+        """Discard what is left of an interrupted look, here or in a process that had the socket before."""
         for _ in range(_MAX_READS):
             try:
                 sock.recv_into(self._buffer)
             except BlockingIOError:
                 return
-            except OSError:  # such as ENOBUFS: of what is thrown away some was lost
+            except OSError:  # such as ENOBUFS: some of what is discarded was lost
                 continue
 
     def _settled(self, sock: socket.socket) -> dict[int, list[bytes]]:
-        """Return the dumps of both families: as they were, or else as two in a row have them. Raises OSError."""
+        """Return the dumps of both families: unchanged, or confirmed by two equal ones in a row. Raises OSError."""
         last: dict[int, list[bytes]] = self._dumps
         for _ in range(_REPEATS):
             dumps: dict[int, list[bytes]] = {family: self._dump(sock, family) for family in _ASKED}
@@ -150,9 +150,9 @@ class LocalAddresses:
         raise OSError(errno.EAGAIN, _RESTLESS)
 
     def _dump(self, sock: socket.socket, family: int) -> list[bytes]:
-        """Return the local routes of a family as the kernel wrote them. Raises OSError where they are not whole.
+        """Return the local routes of a family as the kernel wrote them. Raises OSError if the dump is incomplete.
 
-        The kernel writes each part while the one before is read, so there is always one until the last.
+        The kernel writes each part while the previous one is read, so a part is always ready until the last.
         """
         before = self._dumps.get(family, [])
         sock.send(_request(family))
@@ -165,7 +165,7 @@ class LocalAddresses:
                 continue
             part = bytes(memoryview(self._buffer)[:length])
             number = len(parts)
-            # Where nothing has changed, a comparison of bytes is all that a look costs.
+            # If nothing has changed, a look costs no more than a comparison of bytes.
             seen = number < len(before) and part == before[number]
             parts.append(part)
             if number == len(before) - 1 if seen else _ends(part, family):
@@ -187,14 +187,14 @@ class LocalAddresses:
 
 
 def _request(family: int) -> bytes:
-    """Return the question. Its number is the same each time, so that the same answer has the same bytes."""
+    """Return the request. Its sequence number is always the same, so that equal answers have equal bytes."""
     route = _ROUTE.pack(family, 0, 0, 0, _RT_TABLE_LOCAL, 0, 0, _ASKED[socket.AddressFamily(family)], 0)
     length = _HEADER.size + len(route)
     return _HEADER.pack(length, _RTM_GETROUTE, _NLM_F_REQUEST | _NLM_F_DUMP, family, 0) + route
 
 
 def _whole(dumps: dict[int, list[bytes]]) -> list[bytes]:
-    """Return the dumps without regard to how the kernel parted them: smaller at first than later."""
+    """Return the dumps without regard to how the kernel split them: the first parts are smaller than later ones."""
     return [b"".join(parts) for parts in dumps.values()]
 
 
@@ -210,7 +210,7 @@ def _messages(part: bytes) -> Iterator[tuple[int, int, int, bytes]]:
 
 
 def _ends(part: bytes, family: int) -> bool:
-    """Tell whether this part of a dump is the last. Raises OSError where the dump failed or is inconsistent."""
+    """Tell whether this part of a dump is the last. Raises OSError if the dump failed or is inconsistent."""
     for kind, flags, sequence, body in _messages(part):
         if sequence != family:
             continue
@@ -230,7 +230,7 @@ def _networks(part: bytes, family: int) -> Iterator[Network]:
         if kind != _RTM_NEWROUTE or sequence != family or not flags & _NLM_F_MULTI or len(body) < _ROUTE.size:
             continue
         of, length, _, _, table, _, _, route_type, _ = _ROUTE.unpack_from(body)
-        # Without IPv6 the kernel answers a question for it with the routes of IPv4.
+        # Without IPv6 the kernel answers a request for it with the routes of IPv4.
         if of != family or table != _RT_TABLE_LOCAL or route_type not in _OWN:
             continue
         if family == socket.AF_INET:
@@ -251,12 +251,12 @@ def _destination(body: bytes, size: int) -> bytes:
 
 
 def _aligned(length: int) -> int:
-    """Round up to four bytes, as all of netlink does (NLMSG_ALIGN, RTA_ALIGN)."""
+    """Round up to four bytes (NLMSG_ALIGN, RTA_ALIGN)."""
     return (length + 3) & ~3
 
 
 def in_one_network(sockets: Iterable[socket.socket]) -> bool:
-    """Tell whether all are in one network namespace. True where that cannot be told: kernels before 5.14 do not say."""
+    """Tell whether all are in one network namespace. True if that is unknown: kernels before 5.14 do not report it."""
     try:
         return len({sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8) for sock in sockets}) <= 1
     except OSError:
@@ -264,9 +264,9 @@ def in_one_network(sockets: Iterable[socket.socket]) -> bool:
 
 
 def in_our_network(sockets: Iterable[socket.socket]) -> bool:
-    """Tell whether all are in the network namespace that this process is in, as far as the kernel can tell.
+    """Tell whether all are in the network namespace of this process, as far as the kernel can tell.
 
-    Only then can their listeners be asked from here. Raises OSError where there is no descriptor left.
+    Only then can their listeners be tested from here. Raises OSError if there is no descriptor left.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as own:
-        return in_one_network((own, *sockets))  # where it cannot tell, the test itself will say that it has no way
+        return in_one_network((own, *sockets))  # if unknown, the test itself will report that it has no route

@@ -1,8 +1,8 @@
-"""What the daemon sees of its own work: the snapshot of its traffic, made when something has changed.
+"""The daemon's snapshot of its own traffic, made when something has changed.
 
-Owns the books, what workers reported of loud and refused sources, and the rates. It reads the counters and changes
-none; where the snapshot goes is the announcer's business. Invariant: a look at a daemon at rest finds so, without going
-through the numbers of its listeners.
+Owns the books, the workers' reports of loud and refused sources, and the rates. It reads the counters and changes none;
+the announcer distributes the snapshot. Invariant: a look at an idle daemon finds that it is idle without reading the
+numbers of each listener.
 """
 
 from collections import Counter
@@ -24,30 +24,30 @@ from echod.holdings import Holdings
 from echod.refusals import Refusals
 
 KERNEL_SECONDS: Final = 10.0
-"""Between two looks at the kernel's drops of listeners at rest. Where datagrams come these are looked at each time, and
-where a worker is stuck, so this is for what alone is wrong with every datagram, such as its checksum."""
+"""Interval between reads of the kernel's drops for idle listeners. With traffic, or with a stuck worker, they are read
+at each look, so this is only for listeners whose every datagram is dropped, for example for its checksum."""
 
 
 @dataclass(slots=True)
 class _Sight:
-    """One listener, as it was seen last."""
+    """One listener, as last seen."""
 
     listener: Listener
     traffic: UdpTraffic | TcpTraffic | None = None
     histories: tuple[History, ...] = ()
     moving: bool = True
-    """Whether it was never seen, or a rate is still above zero."""
+    """Whether it has not been seen yet, or a rate is still above zero."""
 
 
 class Observer:
-    """The eyes of one supervisor."""
+    """The observer of one supervisor."""
 
     def __init__(self, holdings: Holdings, now: float) -> None:
-        """Begin at zero, at a monotonic time in seconds."""
+        """Start at zero, at a monotonic time in seconds."""
         self.books = Books(holdings)
         self.refusals = Refusals()
         self.restarts: Counter[int] = Counter()
-        """Workers that took the place of a dead one, by slot."""
+        """Workers that replaced a dead one, by slot."""
         self._holdings = holdings
         self._loudest: LastMinute[str] = LastMinute(now)
         self._refused: LastMinute[tuple[str, Protocol, str]] = LastMinute(now)
@@ -65,9 +65,9 @@ class Observer:
         self._loudest.add(sources)
 
     def refused(self, listener: Listener, report: Report) -> None:
-        """Take in whom a worker refused at a listener since its last report, and why.
+        """Add a worker's report of the sources that it refused at a listener, and why.
 
-        Raises ValueError where there is no such reason.
+        Raises ValueError if there is no such reason.
         """
         reason = (Drop if listener.protocol is Protocol.UDP else Close)(report.reason).name.lower()
         self.refusals.add(listener, report)
@@ -79,12 +79,12 @@ class Observer:
         self._watches.pop(page, None)
         self._due.update(page.listeners)  # for what came in since the last look
 
-    # -- what it sees
+    # -- the snapshot
 
     def look(
         self, listeners: Sequence[Listener], pages: Sequence[CounterPage], workers: tuple[WorkerState, ...], now: float
     ) -> Activity | None:
-        """Return what there is to be seen of these listeners, or None where it is what was seen at the last look."""
+        """Return the activity of these listeners, or None if nothing has changed since the last look."""
         due, self._due = self._due | self._changed(pages), set()
         moved = self._turn_to(listeners)
         ask_kernel = now >= self._kernel_due or any(worker.heartbeat_age_seconds for worker in workers)
@@ -95,7 +95,7 @@ class Observer:
                 before = sight.traffic
                 self._see(sight, pages, now)
                 moved = moved or sight.traffic != before
-        # All are asked, in any case: they forget what is old.
+        # Call all in any case: they forget what is old.
         others = [self._loudest.moved(now), self._refused.moved(now), self._workers_moved(workers)]
         self._before = now
         return self._tell(workers) if moved or any(others) else None
@@ -108,7 +108,7 @@ class Observer:
         return {listener for page in pages for listener in self._watches[page].changed()}
 
     def _turn_to(self, listeners: Sequence[Listener]) -> bool:
-        """See to these listeners and no others; tell whether that is a change."""
+        """Observe these listeners and no others; tell whether that is a change."""
         if listeners is self._listeners:
             return False
         known = {sight.listener: sight for sight in self._sights}
@@ -117,12 +117,12 @@ class Observer:
         return True
 
     def _lost_more(self, sight: _Sight) -> bool:
-        """Tell whether the kernel has dropped anything for a listener for which no worker counts."""
+        """Tell whether the kernel has dropped more for a listener on which no worker counted anything."""
         seen = sight.traffic
         return isinstance(seen, UdpTraffic) and self._holdings.kernel_drops(sight.listener) != seen.kernel_drops
 
     def _workers_moved(self, workers: Sequence[WorkerState]) -> bool:
-        """Tell whether anything but the CPU time is different, which each look alone makes so."""
+        """Tell whether anything but the CPU time has changed, which each look itself increases."""
         before, self._workers = self._workers, [replace(worker, cpu_seconds=0.0) for worker in workers]
         return before != self._workers
 

@@ -1,6 +1,6 @@
-"""What an exporter is born with, and what it is told later: all that its process and the supervisor's share.
+"""What an exporter starts with, and what it is sent later: all that its process and the supervisor share.
 
-Owns the words between the two. It imports nothing that only one of them needs.
+Owns the messages between the two. It imports nothing that only one of them needs.
 """
 
 import socket
@@ -13,31 +13,31 @@ from echod.core.selftest import SelfTest
 from echod.core.snapshot import TcpTraffic, UdpTraffic
 
 SNAPSHOT: Final = b"s"
-"""To the exporter: with it comes a file in memory that holds a snapshot, packed, however long that is."""
+"""To the exporter, with a descriptor of a file in memory: it holds a packed snapshot, of any length."""
 DRAIN: Final = b"d"
-"""To the exporter: echod is stopping. The end of the channel says: leave."""
+"""To the exporter: echod is stopping. The end of the channel means: exit."""
 
 Traffic: TypeAlias = tuple[Sequence[UdpTraffic], Sequence[TcpTraffic]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outfit:
-    """All that an exporter is born with."""
+    """All that an exporter starts with."""
 
     page: CounterPage
-    """Of the generation that serves."""
+    """The page of the generation that serves."""
     doors: Sequence[socket.socket]
-    """Where it is asked."""
+    """Its listening sockets."""
     reachable: bool
-    """Whether the listeners can be asked from here (`Health`)."""
+    """Whether the listeners can be tested from here (`Health`)."""
     self_test: SelfTest | None
-    """The mark by which the workers know a self test."""
+    """The mark by which the workers recognize a self test."""
     traffic: Callable[[], Traffic]
-    """Counts anew, over all generations there were when it was born; the kernel's drops are those of that time."""
+    """Reads the counters of all generations up to the exporter's start; the kernel's drops are those of that time."""
     snapshot: bytes
-    """The last one, packed, or nothing."""
+    """The last one, packed, or empty."""
     draining: bool
-    """Whether echod is stopping already."""
+    """Whether echod is already stopping."""
     channel: socket.socket
     supervisor: int
     """Its process id."""

@@ -1,7 +1,7 @@
-"""What this host takes for its own addresses, as the supervisor knows it: asked for once a second, told to workers.
+"""This host's own addresses, as the supervisor knows them: read once a second, sent to workers.
 
-Owns the last answer and the one log entry where there is none. It decides nothing: rule 7 of `Admission` does.
-Invariant: a host whose addresses cannot be asked for is served all the same, and its operator has been told.
+Owns the last result and the one log entry if there is none. It decides nothing: rule 7 of `Admission` does. Invariant:
+a host whose addresses cannot be read is still served, and its operator has been warned.
 """
 
 import socket
@@ -19,7 +19,7 @@ class Ownership:
     """The addresses and prefixes of this host."""
 
     def __init__(self, passed: socket.socket | None, adopted: Iterable[socket.socket]) -> None:
-        """Ask through the netlink socket that was passed, or one of our own; `adopted` are the listening sockets."""
+        """Read through the passed netlink socket, or one opened here; `adopted` are the passed listening sockets."""
         self.networks: tuple[Network, ...] = ()
         self._addresses: LocalAddresses | None = LocalAddresses(passed)
         self._told = ""
@@ -28,7 +28,7 @@ class Ownership:
             self._addresses = None
 
     def look(self) -> bool:
-        """Ask the kernel; tell whether `networks` has changed."""
+        """Read the addresses from the kernel; tell whether `networks` has changed."""
         if self._addresses is None:
             return False
         found = self._addresses.look()
@@ -40,7 +40,7 @@ class Ownership:
         return True
 
     def _tell(self, problem: str) -> None:
-        """Log a problem when it comes, not as long as it lasts."""
+        """Log a problem once, when it appears."""
         if problem and problem != self._told:
             _log.warning("own_addresses_unknown", message=problem)
         self._told = problem

@@ -1,7 +1,7 @@
-"""The status page: one file that asks for /status.json and shows it.
+"""The status page: one file that fetches /status.json and shows it.
 
-Owns the file as it is sent, with the policy that lets a browser run nothing but what stands in it. Invariant: it is
-the same for everybody; all that is told comes later, as data.
+Owns the file as it is sent, with the policy that lets a browser run only the script in it. Invariant: it is the same
+for everybody; all information is fetched later, as data.
 """
 
 import base64
@@ -16,7 +16,7 @@ _TEXT: Final = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
 
 
 def _allowed(tag: str) -> str:
-    """Return the sources that a policy allows for the one element of that name: itself, by its hash (CSP level 2)."""
+    """Return the source that the policy allows for the one element of this name: itself, by its hash (CSP level 2)."""
     (content,) = re.findall(f"<{tag}>(.*?)</{tag}>", _TEXT, re.DOTALL)
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 

@@ -1,6 +1,6 @@
-"""What a process takes of the host, as /proc has it (proc_pid_stat(5)).
+"""The resources that a process uses, from /proc (proc_pid_stat(5)).
 
-Owns the reading of /proc/PID. It keeps nothing. Invariant: a process that is gone, or hidden, is None and no error.
+Owns the reading of /proc/PID. It keeps nothing. Invariant: a process that is gone, or hidden, is None, not an error.
 """
 
 import os
@@ -14,11 +14,11 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 _UTIME, _STIME, _STARTTIME, _VSIZE, _RSS = (14 - 3, 15 - 3, 22 - 3, 23 - 3, 24 - 3)
-"""The fields by their numbers in proc_pid_stat(5), counted from the state, which is the third."""
+"""Field numbers of proc_pid_stat(5), counted from the state, which is the third."""
 
 
 def look(pid: int, name: str) -> Process | None:
-    """Read a process, to be told by that name."""
+    """Read a process, to be reported under this name."""
     place = Path("/proc", str(pid))
     try:
         fields = (place / "stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
@@ -27,8 +27,8 @@ def look(pid: int, name: str) -> Process | None:
     try:
         descriptors = sum(1 for _ in (place / "fd").iterdir())
     except OSError:
-        descriptors = None  # of a process with more privileges than this one
-    # By the clocks, not by the boot time of /proc/stat, which ProcSubset=pid hides.
+        descriptors = None  # the process has more privileges than this one
+    # From the clocks, not from the boot time in /proc/stat, which ProcSubset=pid hides.
     age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[_STARTTIME]) / _TICKS
     return Process(
         name=name,

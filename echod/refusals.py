@@ -1,8 +1,8 @@
-"""What was refused, and from whom, as a few log entries: one for each listener and reason, at most every ten seconds.
+"""Refused sources as a few log entries: one for each listener and reason, at most every ten seconds.
 
-Owns the words and the pace, and what is waiting to be said. It never counts for anybody else: the exact numbers are in
-the counters page. Invariant: however much is refused, by however many sources, the log grows by at most MOST_LINES
-entries a second and the memory here is bounded.
+Owns the text and the rate of the entries, and the pending summaries. The exact numbers are in the counters page.
+Invariant: however much is refused, from however many sources, the log grows by at most MOST_LINES entries a second and
+the memory here is bounded.
 """
 
 from collections import Counter
@@ -18,10 +18,10 @@ from echod.core.listener import Listener, Protocol
 from echod.core.tally import Report
 
 SUMMARY_SECONDS: Final = 10.0
-"""Between two entries for one listener and reason."""
+"""Interval between entries for one listener and reason."""
 
 MOST_LINES: Final = 10
-"""Entries at one look; looks are a second apart. What is not said waits for the next."""
+"""Most entries at one call; calls are a second apart. The rest wait for the next."""
 
 MOST_SOURCES: Final = 1024
 """Addresses remembered for one entry."""
@@ -31,7 +31,7 @@ _log = structlog.get_logger()
 
 @dataclass(slots=True)
 class _Summary:
-    """What is waiting to be said of one listener and reason."""
+    """The pending entry for one listener and reason."""
 
     refused: int = 0
     sources: Counter[str] = field(default_factory=Counter)
@@ -43,11 +43,11 @@ class Refusals:
     """Gathers the reports of all workers."""
 
     def __init__(self) -> None:
-        """Begin with nothing to say."""
+        """Start empty."""
         self._summaries: dict[tuple[Listener, int], _Summary] = {}
 
     def add(self, listener: Listener, report: Report) -> None:
-        """Take in what a worker reports of a listener."""
+        """Add a worker's report for a listener."""
         summary = self._summaries.setdefault((listener, report.reason), _Summary())
         summary.refused += report.refused
         summary.more = summary.more or report.more
@@ -58,14 +58,14 @@ class Refusals:
                 summary.more = True
 
     def log_due(self, now: float) -> None:
-        """Log what has waited long enough; the longest first. To be called once a second."""
+        """Log the summaries that are due, the longest due first. Call it once a second."""
         waiting = [key for key, each in self._summaries.items() if each.refused and each.due <= now]
         for key in sorted(waiting, key=lambda key: self._summaries[key].due)[:MOST_LINES]:
             _log_summary(*key, self._summaries[key])
             self._summaries[key] = _Summary(due=now + SUMMARY_SECONDS)
 
     def log_rest(self) -> None:
-        """Log what has not been said yet, at the end: no more than at any other look."""
+        """Log pending summaries at the end, no more than at any other call."""
         self.log_due(inf)
 
 

@@ -1,7 +1,7 @@
-"""`echod reload`: ask the running echod to read its config again, and wait for how that ends.
+"""`echod reload`: ask the running echod to read its config again, and wait for the outcome.
 
-Owns the asking side; the reload itself is the supervisor's. Invariant: what it returns is the outcome of a reload
-that read the file after it was asked, and no process but the echod that wrote the status is ever signalled.
+Owns the requesting side; the supervisor does the reload. Invariant: it returns the outcome of a reload that read the
+file after the request, and no process but the echod that wrote the status is ever signalled.
 """
 
 import os
@@ -17,27 +17,27 @@ from echod.core.errors import EchodError, NoStatusError, NotPermittedError, NotR
 from echod.core.snapshot import Snapshot
 
 WAIT_SECONDS: Final = 30.0
-"""Longer than the supervisor gives a new generation to become ready."""
+"""Longer than the supervisor allows a new generation to become ready."""
 
 OLD_SECONDS: Final = 2.0
 """For so long a status that is old may become new: a reload that begins writes it."""
 
 LOOK_SECONDS: Final = 0.02
-"""Between two looks at the status file."""
+"""Interval between reads of the status file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a reload ended: the exit code that tells it, and what there is to say."""
+    """The outcome of a reload: the exit code, and the text for the operator."""
 
     code: int
     text: str
 
 
 def reload(place: Path) -> Outcome:
-    """Signal the echod whose status file stands in that directory, and return the outcome.
+    """Signal the echod whose status file is in this directory, and return the outcome.
 
-    Raises EchodError where there is none, it may not be signalled, or it does not tell of an end in WAIT_SECONDS.
+    Raises EchodError if there is none, it may not be signalled, or it does not finish in WAIT_SECONDS.
     """
     try:
         before = status.load(place)
@@ -49,7 +49,7 @@ def reload(place: Path) -> Outcome:
         now = _load(place)
         if now is None or now.pid != before.pid:
             raise EchodError("echod stopped before the reload was done; its log says why")
-        # Numbered, because one that was under way when we asked may have read the file before it was changed.
+        # Reloads are numbered, because one already under way may have read the file before it was changed.
         if now.reloads_finished > before.reloads_begun:
             return Outcome(code=now.reload.code, text=now.reload.text)
         if now.stale and waited >= OLD_SECONDS:
@@ -65,10 +65,10 @@ def _load(place: Path) -> Snapshot | None:
 
 
 def _hang_up(echod: Snapshot, path: Path) -> None:
-    """Send SIGHUP to the echod that wrote this status file, and to nobody else.
+    """Send SIGHUP to the echod that wrote this status file, and to no other process.
 
-    Held by a pidfd, the process that is looked at is the one that is signalled, whoever gets its number meanwhile. The
-    file is any user's who may write there: for root it may only name a process of that user.
+    With a pidfd, the process that is checked is the one that is signalled, even if its PID is reused meanwhile. Any
+    user who may write to the directory can write the file, so for root it may only name a process of the file's owner.
     """
     try:
         process = os.pidfd_open(echod.pid)

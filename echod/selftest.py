@@ -1,8 +1,8 @@
-"""The self test: a datagram through each UDP listener and a byte through each TCP listener, and whether they came back.
+"""The self test: whether a datagram through each UDP listener and a byte through each TCP listener come back.
 
-Owns the probes and their sockets, for the second that a test takes; nothing is left of it. The supervisor chooses the
-mark and never tests itself. Invariant: a listener that passed has answered within the time, from the very address that
-was asked; and the probe came from that same address of this host, so that nobody else's echo passes for its own.
+Owns the probes and their sockets, for the second that a test takes; nothing of it remains. The supervisor chooses the
+mark and never tests itself. Invariant: a listener passes only if it answered in time, from the address probed; and the
+probe came from that same address of this host, so that no other echo server can be mistaken for it.
 """
 
 import errno
@@ -24,13 +24,13 @@ from echod.poll import READ, WRITE, Poll
 from echod.sockets import open_probe, reachable, target
 
 TEST_SECONDS: Final = 1.0
-"""Within which every answer must be there."""
+"""Time in which every answer must arrive."""
 
 _AGAIN_SECONDS: Final = 0.25
-"""After which a datagram that has no answer yet is sent again: one that a full queue lost is not a fault of echod."""
+"""Time after which an unanswered datagram is sent again: a loss in a full queue is not a fault of echod."""
 
 _RETRY_SECONDS: Final = 0.02
-"""Between two attempts to have the port, while another test has it."""
+"""Interval between attempts to bind the port while another test has it."""
 
 _LEAVE_NOTHING: Final = struct.pack("ii", 1, 0)
 """SO_LINGER of 0 seconds: the connection ends with a reset, so that no TIME_WAIT keeps the port from the next test."""
@@ -46,7 +46,7 @@ _PROBLEMS: Final = {
 
 
 def choose_mark(config: Config, listeners: Iterable[Listener]) -> SelfTest | None:
-    """Choose how the probes to these listeners are told from other traffic, if a port is left for them."""
+    """Choose the mark of the probes to these listeners, or None if no port is left for them."""
     taken = {*config.guard.refuse_source_ports, *(listener.port for listener in listeners)}
     port = choose_port(secrets.choice, taken=taken, lowest=config.guard.min_source_port)
     return SelfTest(port=port, secret=secrets.token_bytes(SECRET_BYTES)) if port is not None else None
@@ -58,7 +58,7 @@ class _Probe:
 
     listener: Listener
     host: str = ""
-    """The address from which an answer over UDP must come."""
+    """The address that an answer over UDP must come from."""
     sent: float = 0.0
     seconds: float | None = None
     problem: str = ""
@@ -69,21 +69,21 @@ class _Probe:
         return self.seconds is not None or bool(self.problem)
 
     def fail(self, error: OSError) -> None:
-        """Say why there will be no answer."""
+        """Set why there will be no answer."""
         problem = _PROBLEMS.get(error.errno or 0) or f"cannot be asked: {error.strerror}"
         self.problem = problem.format(address=reachable(self.listener))
 
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """How to ask some listeners from one socket. It raises OSError where that cannot be had."""
+    """The probing of some listeners from one socket. `ask` raises OSError if there is no such socket."""
 
     ask: Callable[[Sequence[_Probe]], None]
     probes: Sequence[_Probe]
 
 
 def listeners_of(snapshot: Snapshot) -> list[Listener]:
-    """Return the listeners that an echod tells of, UDP first."""
+    """Return the listeners in a snapshot, UDP first."""
     names = [*(each.name for each in snapshot.activity.udp), *(each.name for each in snapshot.activity.tcp)]
     return [listener for name in names for listener in parse_listener(name)]
 
@@ -91,9 +91,9 @@ def listeners_of(snapshot: Snapshot) -> list[Listener]:
 def run_self_test(
     listeners: Iterable[Listener], mark: SelfTest | None, seconds: float = TEST_SECONDS
 ) -> tuple[Result, ...]:
-    """Ask each listener; return what came of it as soon as all have answered, or when the time is over.
+    """Probe each listener; return the results as soon as all have answered, or when the time is over.
 
-    `mark` is what echod told of itself (`status.read_self_test`), or None to ask as an ordinary client does.
+    `mark` is the mark that echod published (`status.read_self_test`), or None to probe as an ordinary client.
     """
     return _Round(listeners, mark).run(seconds)
 
@@ -102,7 +102,7 @@ class _Round:
     """One test."""
 
     def __init__(self, listeners: Iterable[Listener], mark: SelfTest | None) -> None:
-        """Ask nobody yet."""
+        """Prepare the test; probe nothing yet."""
         self._mark = mark
         self._payload = mark.secret if mark is not None else secrets.token_bytes(SECRET_BYTES)
         self._probes = [_Probe(listener) for listener in listeners]
@@ -112,7 +112,7 @@ class _Round:
         self._sockets: list[socket.socket] = []
 
     def run(self, seconds: float) -> tuple[Result, ...]:
-        """Ask each, and wait."""
+        """Probe each listener, and wait."""
         try:
             for attempt in [*self._udp_attempts(), *self._tcp_attempts()]:
                 self._make(attempt)
@@ -129,7 +129,7 @@ class _Round:
         )
 
     def _make(self, attempt: _Attempt) -> None:
-        """Ask some listeners; where another test has the port, that waits."""
+        """Probe some listeners; if another test has the port, try again later."""
         try:
             attempt.ask(attempt.probes)
         except OSError as error:
@@ -140,7 +140,7 @@ class _Round:
                 probe.fail(error)
 
     def _wait(self, deadline: float) -> None:
-        """Take answers; ask those that could not be asked yet, and again over UDP where none came."""
+        """Receive answers; make waiting attempts again, and resend unanswered datagrams."""
         again = time.monotonic() + _AGAIN_SECONDS
         while not all(probe.over for probe in self._probes):
             now = time.monotonic()
@@ -186,7 +186,7 @@ class _Round:
             probe.sent = time.monotonic()
             self._asked.append((sock, probe))
             self._send(sock, probe)
-            on_answer(time.monotonic())  # so that however many listeners there are, the answers find room
+            on_answer(time.monotonic())  # so that the answers of many listeners do not overflow the queue
 
     def _send(self, sock: socket.socket, probe: _Probe) -> None:
         try:

@@ -1,7 +1,7 @@
-"""Signals as something to wait for, and a set of those that came.
+"""Signals as a descriptor to wait for, and the set of those that arrived.
 
-Owns the handlers, which note the signal's number and do nothing else; the loop acts on it when it gets there.
-Invariant: however many signals come at once, each that came is taken.
+Owns the handlers, which record the signal's number and do nothing else; the loop acts on it in its next turn.
+Invariant: however many signals arrive at once, none is missed.
 """
 
 import signal
@@ -10,16 +10,16 @@ from contextlib import suppress
 from typing import Final
 
 CAUGHT: Final = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD})
-"""The signals that the loop acts on; to be blocked until `Signals`."""
+"""The signals that the loop acts on; block them until `Signals` exists."""
 
 
 def block() -> None:
-    """Put the signals off until `Signals`, but for SIGINT: Ctrl-C ends a start that hangs."""
+    """Block the signals until `Signals` exists, except SIGINT: Ctrl-C ends a start that hangs."""
     signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT - {signal.SIGINT})
 
 
 class Signals:
-    """The signals that came and were not taken yet. There may be one in a process."""
+    """The signals that arrived and were not taken yet. A process may have only one."""
 
     def __init__(self) -> None:
         """Catch from now on."""
@@ -34,16 +34,16 @@ class Signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, CAUGHT)
 
     def fileno(self) -> int:
-        """Return a descriptor that is ready to be read where there is something to take."""
+        """Return a descriptor that is readable when there is something to take."""
         return self._wake.fileno()
 
     def take(self) -> set[int]:
-        """Return the numbers of those that came since the last call, each once."""
+        """Return the numbers of the signals since the last call, each once."""
         with suppress(BlockingIOError):
             while self._wake.recv(4096):
                 pass
-        # The handlers of all whose bytes were read have run: the interpreter runs them before it goes on after a call.
+        # The handlers of all signals whose bytes were read have run: the interpreter runs them before a call returns.
         taken = set()
-        while self._came:  # one by one, for more may come meanwhile
+        while self._came:  # one by one, because more may arrive meanwhile
             taken.add(self._came.pop())
         return taken

@@ -1,7 +1,7 @@
 """Listening sockets, opened or adopted: the only module that binds.
 
-Owns the socket options, which are the same whichever way a socket came. Never reads or writes a socket.
-Invariant: what leaves here is bound, non-blocking, not inheritable over exec, and set up as this page says.
+Owns the socket options, which are the same for opened and adopted sockets. Never reads or writes a socket.
+Invariant: every returned socket is bound, non-blocking, not inherited over exec, and set up by `set_up`.
 """
 
 import errno
@@ -19,7 +19,7 @@ IP_PKTINFO: Final = 8
 IP_MTU_DISCOVER: Final = 10
 IPV6_MTU_DISCOVER: Final = 23
 PMTUDISC_OMIT: Final = 5
-"""Ignore the path MTU that ICMP told: a forged "fragmentation needed" cannot shrink or fragment replies."""
+"""Ignore the path MTU reported by ICMP: a forged "fragmentation needed" cannot shrink or fragment replies."""
 UDP_GRO: Final = 104
 SO_SNDBUFFORCE: Final = 32
 SO_RCVBUFFORCE: Final = 33
@@ -29,9 +29,9 @@ SK_MEMINFO_DROPS: Final = 8
 TCP_BACKLOG: Final = 1024
 
 METRICS: Final = "metrics"
-"""The name by which a passed socket is for metrics and no listener (FileDescriptorName=)."""
+"""The name of a passed socket that is for metrics and not a listener (FileDescriptorName=)."""
 
-# What a .socket unit or a parent may have switched on and would add control messages that `Batch` does not expect.
+# Options that a .socket unit or a parent may have set, and that add control messages which `Batch` does not expect.
 _UNWANTED: Final = (
     (socket.SOL_SOCKET, 29),  # SO_TIMESTAMP
     (socket.SOL_SOCKET, 35),  # SO_TIMESTAMPNS
@@ -61,7 +61,7 @@ _FORBIDDEN: Final = "RestrictAddressFamilies= of the service unit forbids it, so
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Buffers:
-    """Bytes asked of the kernel for the queues of a UDP socket."""
+    """Bytes requested from the kernel for the queues of a UDP socket."""
 
     receive: int
     send: int
@@ -70,10 +70,10 @@ class Buffers:
 def open_socket(listener: Listener, buffers: Buffers, *, sibling: bool, bind: bool = True) -> socket.socket:
     """Make a socket for this listener and bind it, or leave that to `bind_socket`.
 
-    A `sibling` joins the sockets that this process has on the same port already (SO_REUSEPORT). The first is bound
-    without, so that it fails where anybody else has the port, another echod of the same user included.
+    A `sibling` joins the sockets that this process already has on the same port (SO_REUSEPORT). The first socket is
+    bound without that option, so that it fails if any other process has the port, even an echod of the same user.
 
-    Raises AddressUnavailableError and BindNotPermittedError, each with a way out, and nothing else.
+    Raises AddressUnavailableError and BindNotPermittedError, each with a solution, and nothing else.
     """
     family = _family(listener)
     kind = socket.SOCK_DGRAM if listener.protocol is Protocol.UDP else socket.SOCK_STREAM
@@ -84,7 +84,7 @@ def open_socket(listener: Listener, buffers: Buffers, *, sibling: bool, bind: bo
                 # An IPv4 source must not reach an IPv6 socket: forged v4-mapped sources would pass every IPv6 rule.
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             if kind == socket.SOCK_STREAM:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # bind beside TIME_WAIT after a restart
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # bind despite TIME_WAIT after a restart
             if sibling:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             set_up(sock, buffers)
@@ -99,16 +99,16 @@ def open_socket(listener: Listener, buffers: Buffers, *, sibling: bool, bind: bo
 
 
 def open_probe(listener: Listener, port: int) -> socket.socket:
-    """Make a socket from which to ask this listener, bound to its own address and to a port, 0 for any.
+    """Make a socket to probe this listener, bound to the listener's own address and to a port, 0 for any.
 
-    Bound so, nothing leaves this host where the address has left it. Raises OSError.
+    If the address has left this host, the bind fails and nothing is sent to another host. Raises OSError.
     """
     tcp = listener.protocol is Protocol.TCP
     sock = socket.socket(_family(listener), socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM)
     try:
         sock.setblocking(False)
         if tcp:
-            # Several connections from one port, to several listeners. Over UDP somebody else could listen in so.
+            # Allow connections from one port to several listeners. Not for UDP: others could then bind the port too.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(_bind_address(replace(listener, port=port, address=reachable(listener))))
     except BaseException:
@@ -118,7 +118,7 @@ def open_probe(listener: Listener, port: int) -> socket.socket:
 
 
 def target(listener: Listener) -> tuple[str, int] | tuple[str, int, int, int]:
-    """Return where to ask a listener from this host, as sendto(2) takes it. Raises OSError without its interface."""
+    """Return the address to probe a listener at, in the form of sendto(2). Raises OSError without its interface."""
     return _bind_address(replace(listener, address=reachable(listener)))
 
 
@@ -130,7 +130,7 @@ def reachable(listener: Listener) -> IPv4Address | IPv6Address:
 
 
 def bind_socket(sock: socket.socket, listener: Listener) -> None:
-    """Bind a socket, and listen where it is TCP. Raises as `open_socket` does."""
+    """Bind a socket, and listen if it is TCP. Raises as `open_socket` does."""
     try:
         sock.bind(_bind_address(listener))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # only now may siblings come
@@ -141,10 +141,10 @@ def bind_socket(sock: socket.socket, listener: Listener) -> None:
 
 
 def adopt_socket(fd: int, buffers: Buffers) -> tuple[Listener | None, socket.socket]:
-    """Take over a socket that the service manager passed; return it with the listener that it is.
+    """Take over a socket that the service manager passed; return it with its listener.
 
-    None where it is no listener but ListenNetlink=route, by which a sandbox without a network asks for the host's
-    addresses. Raises EchodError where it is neither, with what to change in the .socket unit.
+    The listener is None for ListenNetlink=route, through which a sandbox without a network reads the host's addresses.
+    Raises EchodError for any other socket, with what to change in the .socket unit.
     """
     try:
         sock = socket.socket(fileno=fd)
@@ -160,7 +160,7 @@ def adopt_socket(fd: int, buffers: Buffers) -> tuple[Listener | None, socket.soc
 
 
 def adopt_door(fd: int) -> socket.socket:
-    """Take over the socket that the service manager passed for metrics. Raises EchodError where it is of no use."""
+    """Take over the socket that the service manager passed for metrics. Raises EchodError if it is unsuitable."""
     try:
         sock = socket.socket(fileno=fd)
     except OSError as error:
@@ -182,9 +182,9 @@ def set_up(sock: socket.socket, buffers: Buffers) -> None:
     sock.setblocking(False)
     sock.set_inheritable(False)
     if sock.family == socket.AF_NETLINK:
-        return  # whatever else it has been set to does no harm
+        return  # its other options do no harm
     if sock.type == socket.SOCK_STREAM:
-        # Accepted sockets inherit it. An echo answers at once; Nagle's algorithm would hold the last bytes back.
+        # Accepted sockets inherit it. An echo answers at once; Nagle's algorithm would delay the last bytes.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return
     if sock.family == socket.AF_INET:
@@ -201,12 +201,12 @@ def set_up(sock: socket.socket, buffers: Buffers) -> None:
 
 
 def grant(buffers: Buffers) -> Buffers:
-    """Return what this process gets where it asks for these: all with CAP_NET_ADMIN, else as far as the sysctls go.
+    """Return the buffers that this process gets if it requests these: all with CAP_NET_ADMIN, else up to the sysctls.
 
-    Raises AddressUnavailableError where not one more socket can be opened.
+    Raises AddressUnavailableError if no further socket can be opened.
     """
     try:
-        # The limits are the same for all families; /proc/sys, where they stand, may be hidden.
+        # The limits are the same for all families; /proc/sys, which has them, may be hidden.
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as scratch:
             set_buffers(scratch, buffers, shrink=True)
             return got_buffers(scratch)
@@ -216,10 +216,10 @@ def grant(buffers: Buffers) -> Buffers:
 
 
 def set_buffers(sock: socket.socket, buffers: Buffers, *, shrink: bool = False) -> None:
-    """Ask for buffers that can be had, as `grant` tells. It cannot fail.
+    """Request buffers that are available according to `grant`. It cannot fail.
 
-    Without CAP_NET_ADMIN none is made smaller unless asked to: what was inherited, by ReceiveBuffer= of the .socket
-    unit, may be more than we could ask for.
+    Without CAP_NET_ADMIN, a buffer is made smaller only with `shrink`: an inherited one, set by ReceiveBuffer= of the
+    .socket unit, may be larger than this process could request.
     """
     for size, force, plain in (
         (buffers.receive, SO_RCVBUFFORCE, socket.SO_RCVBUF),
@@ -233,19 +233,19 @@ def set_buffers(sock: socket.socket, buffers: Buffers, *, shrink: bool = False) 
 
 
 def got_buffers(sock: socket.socket) -> Buffers:
-    """Return what the kernel granted. It doubles what it was asked, for its own book-keeping (socket(7))."""
+    """Return what the kernel granted. It doubles the requested size, for its own bookkeeping (socket(7))."""
     receive = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
     return Buffers(receive=receive, send=sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2)
 
 
 def kernel_drops(sock: socket.socket) -> int:
-    """Return how many datagrams the kernel dropped at this socket, most of them for a full queue (SO_MEMINFO)."""
+    """Return how many datagrams the kernel dropped at this socket, most because its queue was full (SO_MEMINFO)."""
     info = sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 4 * (SK_MEMINFO_DROPS + 1))
     return int.from_bytes(info[4 * SK_MEMINFO_DROPS :], "little")
 
 
 def find_absence(listener: Listener) -> str:
-    """Say why this host does not have the listener's address at all, whoever has its port; nothing where it does."""
+    """Return why this host does not have the listener's address, whoever has its port; empty if it does."""
     try:
         with socket.socket(_family(listener), socket.SOCK_DGRAM) as scratch:
             scratch.bind(_bind_address(replace(listener, port=0)))
@@ -255,7 +255,7 @@ def find_absence(listener: Listener) -> str:
 
 
 def _absence(listener: Listener, error: OSError) -> str:
-    """Say why what went wrong means that this host does not have the listener's address; nothing where it does not."""
+    """Return the reason if an error means that this host does not have the listener's address; else empty."""
     if error.errno == errno.EAFNOSUPPORT:
         off = _SWITCHED_OFF if isinstance(listener.address, IPv6Address) else ""
         return f"may not be opened: {off}{_FORBIDDEN}"
@@ -267,10 +267,10 @@ def _family(listener: Listener) -> socket.AddressFamily:
 
 
 def _bind_address(listener: Listener) -> tuple[str, int] | tuple[str, int, int, int]:
-    """Return the listener as bind(2) takes it. Raises OSError where there is no interface of that name."""
+    """Return the listener in the form of bind(2). Raises OSError if there is no interface of that name."""
     if isinstance(listener.address, IPv4Address):
         return str(listener.address), listener.port
-    if listener.zone.isdigit():  # where the interface was hidden from who named the listener
+    if listener.zone.isdigit():  # the interface was hidden when the listener was named: see `_zone`
         return str(listener.address), listener.port, 0, int(listener.zone)
     try:
         scope = socket.if_nametoindex(listener.zone) if listener.zone else 0
@@ -280,7 +280,7 @@ def _bind_address(listener: Listener) -> tuple[str, int] | tuple[str, int, int, 
 
 
 def _bind_error(listener: Listener, error: OSError) -> EchodError:
-    """Say what stands in the way of this listener, and the way out."""
+    """Return the error for this listener, with a solution."""
     if error.errno in (errno.EACCES, errno.EPERM):
         return BindNotPermittedError(f"{listener} {_NOT_PERMITTED}")
     if error.errno == errno.EADDRINUSE:
@@ -291,7 +291,7 @@ def _bind_error(listener: Listener, error: OSError) -> EchodError:
 
 
 def _zone(index: int) -> str:
-    """Return the name of an interface, or its number where PrivateNetwork= hides the host's interfaces."""
+    """Return the name of an interface, or its number if PrivateNetwork= hides the host's interfaces."""
     try:
         return socket.if_indextoname(index)
     except OSError:
@@ -299,7 +299,7 @@ def _zone(index: int) -> str:
 
 
 def _identify(sock: socket.socket) -> Listener | None:
-    """Return the listener that a passed socket is, None if it is netlink of routes. Raises EchodError for any other."""
+    """Return the listener of a passed socket, None for a netlink route socket. Raises EchodError for any other."""
     if sock.family == socket.AF_NETLINK:
         if sock.proto == socket.NETLINK_ROUTE:
             return None

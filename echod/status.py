@@ -1,8 +1,8 @@
-"""The status directory: what the supervisor tells of itself in files, and who reads them.
+"""The status directory: the files in which the supervisor publishes its state, and how they are read.
 
 Owns its place and the form of its two files. The status file, for everybody, is a `Snapshot` in JSON; the mark of the
-self test is a secret, so it is for echod's own user and root. Each is replaced as a whole, so a reader never sees half
-of one, and there is no socket to attack. Invariant: a file that cannot be written never disturbs the service.
+self test is a secret, so it is for echod's own user and root. Each is replaced atomically, so a reader never sees a
+partial file, and there is no socket to attack. Invariant: a file that cannot be written never disturbs the service.
 """
 
 import errno
@@ -27,12 +27,12 @@ DEFAULT_DIRECTORY: Final = Path("/run/echod")
 AUTO: Final = "auto"
 
 STALE_SECONDS: Final = 10.0
-"""After which a status is no longer what is: the supervisor writes it every five seconds, whatever happens."""
+"""Age at which a status is stale: the supervisor writes it at least every five seconds."""
 
 _PUBLIC: Final = 0o644
 _PRIVATE: Final = 0o600
 _FIELD_OF_BIRTH: Final = 22 - 3
-"""Of the start time in /proc/PID/stat, behind the name in parentheses (proc_pid_stat(5))."""
+"""Index of the start time in /proc/PID/stat, after the name in parentheses (proc_pid_stat(5))."""
 
 _ROOM: Final = "make room there"
 _GONE: Final = "make it again, or restart the unit whose RuntimeDirectory= it was"
@@ -43,10 +43,10 @@ _log = structlog.get_logger()
 
 
 def directory(environment: Mapping[str, str], configured: str) -> Path | None:
-    """Return where the status of an echod with this config stands, or None where it has none.
+    """Return the status directory of an echod with this config, or None if it has none.
 
-    Where the config says `auto`: the RUNTIME_DIRECTORY that the service manager made for us (systemd.exec(5)), else
-    /run/echod if we are root.
+    For `auto` it is the RUNTIME_DIRECTORY that the service manager made (systemd.exec(5)), else /run/echod if the user
+    is root.
     """
     if configured != AUTO:
         return Path(configured)
@@ -57,10 +57,10 @@ def directory(environment: Mapping[str, str], configured: str) -> Path | None:
 
 
 def find(environment: Mapping[str, str], configured: str, config: str) -> Path:
-    """Return where the echod that runs with this config, a path as `Snapshot.config` has it, has its status.
+    """Return the status directory of the echod that runs with this config, a path as in `Snapshot.config`.
 
-    That is where the config says, if an echod is there. But the config may say so only since that echod was started,
-    so it is also looked for where the status stands if the config says nothing.
+    It is the configured one, if an echod is there. But the config may have changed since that echod was started, so the
+    default directories are searched too.
     """
     first = directory(environment, configured) or DEFAULT_DIRECTORY
     for place in (first, directory(environment, AUTO) or first, DEFAULT_DIRECTORY):
@@ -71,10 +71,10 @@ def find(environment: Mapping[str, str], configured: str, config: str) -> Path:
 
 
 class StatusFiles:
-    """The files as the supervisor has them; without a directory, nothing is written."""
+    """The supervisor's side of the files; without a directory, nothing is written."""
 
     def __init__(self, place: Path | None) -> None:
-        """Take the directory they stand in, which is made where it is not there."""
+        """Take the directory of the files, which is created when needed."""
         self._place = place
         self._mark: bytes | None = None
         self._failing = False
@@ -84,7 +84,7 @@ class StatusFiles:
             self._note(f"another echod, process {other['pid']}, has its status in {place}: give this one another")
 
     def write(self, status: bytes) -> None:
-        """Replace what the status file says; and write the other one again, where it has gone."""
+        """Replace the status file; write the other file again if it has disappeared."""
         if self._place is None:
             return
         problem = _replace(self._place, NAME, status, _PUBLIC)
@@ -93,27 +93,27 @@ class StatusFiles:
         self._note(problem)
 
     def write_self_test(self, mark: bytes | None) -> None:
-        """Replace what the file of the self test says; rather than an old mark there is none."""
+        """Replace the file of the self test; if that fails, remove it, so that no old mark remains."""
         self._mark = mark
         if self._place is not None and (mark is None or _replace(self._place, SELF_TEST_NAME, mark, _PRIVATE)):
             _remove(self._place / SELF_TEST_NAME)
 
     def _note(self, problem: str) -> None:
-        """Log what is in the way: once, until all is well again."""
+        """Log a problem once, until it is solved."""
         if problem and not self._failing:
             what = "there is nothing new for echod status to read"
             _log.warning("status_not_written", message=f"{what}: {problem} (status.directory)")
         self._failing = bool(problem)
 
     def remove(self) -> None:
-        """Say no more: echod is stopping."""
+        """Remove the files: echod is stopping."""
         if self._place is not None:
             for name in (NAME, SELF_TEST_NAME):
                 _remove(self._place / name)
 
 
 def _replace(place: Path, name: str, content: bytes, mode: int) -> str:
-    """Write a file anew, and its directory where there is none. Returns what is in the way, or nothing."""
+    """Replace a file, and create its directory if there is none. Returns the problem, or empty text."""
     new = place / f"{name}.new"
     try:
         with suppress(FileExistsError):
@@ -138,7 +138,7 @@ def _remove(path: Path) -> None:
 
 
 def read(place: Path) -> dict[str, Any] | None:
-    """Return what the status file in that directory says, as it stands there, or None where there is none."""
+    """Return the content of the status file in this directory, unchecked, or None if there is none."""
     try:
         status = json.loads((place / NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -147,9 +147,9 @@ def read(place: Path) -> dict[str, Any] | None:
 
 
 def load(place: Path) -> Snapshot:
-    """Return what the echod of that directory tells.
+    """Return the snapshot of the echod of this directory.
 
-    Raises NoStatusError where none runs, and StatusUnknownError where it cannot be read.
+    Raises NoStatusError if none runs, and StatusUnknownError if the snapshot cannot be read.
     """
     path = place / NAME
     try:
@@ -171,7 +171,7 @@ def load(place: Path) -> Snapshot:
 
 
 def read_self_test(place: Path) -> SelfTest | None:
-    """Return the mark of the self test of the echod of that directory, or None where it may not be read."""
+    """Return the self-test mark of the echod of this directory, or None if it cannot be read."""
     try:
         return SelfTest.unpack((place / SELF_TEST_NAME).read_bytes())
     except (OSError, ValueError):
@@ -179,7 +179,7 @@ def read_self_test(place: Path) -> SelfTest | None:
 
 
 def birth(pid: int) -> int | None:
-    """Return when a process began, in clock ticks since boot; None where it is not there, or not to be seen."""
+    """Return when a process started, in clock ticks since boot; None if it does not exist or is hidden."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
@@ -188,14 +188,14 @@ def birth(pid: int) -> int | None:
 
 
 def is_alive(status: Mapping[str, Any]) -> bool:
-    """Tell whether the process that wrote this status lives, and is not another that has its number now."""
+    """Tell whether the process that wrote this status still runs, and its PID was not reused."""
     pid = status.get("pid")
     if not isinstance(pid, int) or pid <= 0:  # to kill(2) these are groups of processes
         return False
     try:
         os.kill(pid, 0)
     except PermissionError:
-        pass  # it is there, and another user's
+        pass  # it exists, and belongs to another user
     except (OSError, OverflowError):
         return False
     born = birth(pid)

@@ -1,8 +1,8 @@
-"""The one process that lasts: it holds the sockets and raises, watches, replaces and drains the workers.
+"""The one permanent process: it holds the sockets, and starts, watches, replaces and drains the workers.
 
 Owns the life of the daemon, single-threaded and synchronous, so that it can fork at any time. It answers no
-datagram. Start, reload, recovery and stop are one path: acquire sockets, raise workers, wait until each is ready,
-commit. Invariant: until commit nothing that serves has been touched, so every earlier failure leaves it as it was.
+datagram. Start, reload, recovery and stop are one path: acquire sockets, start workers, wait until each is ready,
+commit. Invariant: nothing that serves is touched before commit, so every earlier failure leaves it unchanged.
 """
 
 import os
@@ -36,32 +36,32 @@ from echod.signals import Signals
 from echod.sockets import Buffers, find_absence
 
 RAISE_SECONDS: Final = 10.0
-"""Within which every worker of a new generation must be ready."""
+"""Time in which every worker of a new generation must become ready."""
 
 CHECK_SECONDS: Final = 1.0
-"""Between two looks at the heartbeats: the one wake-up a second of an idle supervisor."""
+"""Interval between checks of the heartbeats: the only wake-up of an idle supervisor."""
 
 KILL_GRACE_SECONDS: Final = 2.0
-"""Beyond the drain timeout, before workers that are still there are killed."""
+"""Time after the drain timeout until the remaining workers are killed."""
 
 NOT_READY: Final = "the workers did not become ready; the entries before this one may say why"
 
 SPARE_DESCRIPTORS: Final = 256
-"""For channels, logs and what is opened for a moment."""
+"""For channels, logs and short-lived descriptors."""
 
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transition:
-    """A generation that is raised and not yet committed."""
+    """A generation that was started and is not yet committed."""
 
     generation: Generation
     acquisition: Acquisition
 
 
 class Supervisor:
-    """The daemon. `run` returns when it was told to stop and has."""
+    """The daemon. `run` returns when it has stopped, after being told to."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Supervisor:
         announcer: Announcer,
         on_serving: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take the config's path (None for the default), what was passed, and what to do once all serve."""
+        """Take the config's path (None for the default), passed descriptors, and a function to call once it serves."""
         self._path = path
         self._passed = passed
         self._announcer = announcer
@@ -92,7 +92,7 @@ class Supervisor:
         self._reload_wanted = self._stopping = False
 
     def run(self) -> None:
-        """Serve until told to stop. Raises EchodError where it cannot start."""
+        """Serve until told to stop. Raises EchodError if it cannot start."""
         now = monotonic()
         self._start(now)
         self._agenda.at(now + CHECK_SECONDS, self._check)
@@ -109,7 +109,7 @@ class Supervisor:
         self._observer.refusals.log_rest()
         self._observer.books.log_stopped()
 
-    # -- start and reload: acquire, raise, wait, commit
+    # -- start and reload: acquire sockets, start workers, wait, commit
 
     def _start(self, now: float) -> None:
         reading = configfile.read(self._path)
@@ -123,8 +123,8 @@ class Supervisor:
         self._begin(reading, now)
 
     def _begin(self, reading: Reading, now: float) -> None:
-        """Acquire and raise; commit comes when all are ready. Raises EchodError with nothing touched."""
-        self._path, config = reading.path, reading.config  # a file that was in force once may not be gone later
+        """Acquire sockets and start workers; commit follows when all are ready. Raises EchodError, changing nothing."""
+        self._path, config = reading.path, reading.config  # once a file was in force, later reloads require it
         self._announcer.reading(reading, self._holdings.adopted)
         workers = len(os.sched_getaffinity(0)) if config.workers == "auto" else config.workers
         listeners = config.listeners if reading.path else self._first_try(config)
@@ -155,7 +155,7 @@ class Supervisor:
             self._give_up(transition, f"a worker could not be started: {error.strerror}")
 
     def _first_try(self, config: Config) -> tuple[Listener, ...]:
-        """Return those default listeners that this host can have; none where sockets were passed instead."""
+        """Return the default listeners that this host can bind; none if sockets were passed instead."""
         if self._holdings.adopted:
             return ()
         possible = tuple(listener for listener in config.listeners if not find_absence(listener))
@@ -164,14 +164,14 @@ class Supervisor:
         return possible
 
     def _go_on(self, now: float) -> None:
-        """Take the next step that has become possible."""
+        """Take the next step of a start or reload that is possible now."""
         if self._transition is not None and self._transition.generation.ready:
             self._commit(self._transition, now)
         if self._reload_wanted and self._transition is None and not self._stopping:
             self._reload(now)
 
     def _commit(self, transition: Transition, now: float) -> None:
-        """Put the new generation in the place of the old one."""
+        """Replace the old generation with the new one."""
         old = self._current
         self._transition = None
         self._holdings.commit(transition.acquisition)
@@ -203,7 +203,7 @@ class Supervisor:
             self._announcer.rejected(error)
 
     def _give_up(self, transition: Transition, why: str = NOT_READY) -> None:
-        """Reject a generation that did not become ready in time, or part of which died."""
+        """Reject a generation that did not become ready in time, or of which a worker died."""
         if self._transition is not transition:
             return
         self._drop(transition)
@@ -232,7 +232,7 @@ class Supervisor:
             self._stop(now)
 
     def _stop(self, now: float) -> None:
-        """Drain; told a second time, end at once."""
+        """Drain; on the second call, kill all workers at once."""
         generations = self._living()
         if self._stopping:
             for generation in generations:
@@ -242,7 +242,7 @@ class Supervisor:
         self._export.drain(now)
         longest = max((each.config.drain_timeout_seconds for each in generations), default=0)
         self._announcer.stopping(longest + 2 * KILL_GRACE_SECONDS)
-        if self._transition is not None:  # a start or reload that nobody will need
+        if self._transition is not None:  # a start or reload that is no longer needed
             self._drop(self._transition)
         if self._current is not None:
             _log.info("draining", seconds=self._current.config.drain_timeout_seconds)
@@ -280,7 +280,7 @@ class Supervisor:
         self._retire()
 
     def _on_death(self, generation: Generation, death: Death, now: float) -> None:
-        """Log it, and see to it that the service goes on."""
+        """Log a death; reject the transition or schedule a replacement."""
         slot = death.slot
         log = _log.info if death.orderly or self._stopping else _log.warning
         log("worker_exited", worker=slot.number + 1, pid=death.pid, reason=death.how, generation=generation.number)
@@ -302,7 +302,7 @@ class Supervisor:
             self._observer.restarts[number] += 1
 
     def _check(self, now: float) -> None:
-        """Look after the workers, once a second, and tell the watchdog that all is well only where it is."""
+        """Check the workers, once a second, and notify the watchdog only if all of them are well."""
         self._agenda.at(now + CHECK_SECONDS, self._check)
         self._announcer.catch_up()
         self._reap(now)
@@ -321,13 +321,13 @@ class Supervisor:
             self._announcer.refresh(lambda: self._observer.books.datagrams(self._pages()), now)
             self._observe(self._current, now)
 
-    # -- what it tells
+    # -- reports
 
     def _pages(self) -> list[CounterPage]:
         return [generation.page for generation in self._living()]
 
     def _observe(self, current: Generation, now: float) -> None:
-        """Tell what is different since the last look."""
+        """Publish what has changed since the last look."""
         pages = self._pages()
         activity = self._observer.look(current.page.listeners, pages, current.states(), now)
         if activity is not None:

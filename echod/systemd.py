@@ -1,7 +1,7 @@
 """The service manager's side: sd_notify, passed sockets, the watchdog's interval.
 
-Owns the protocol of sd_notify(3) and sd_listen_fds(3) and the environment variables it travels in. Never opens or
-reads a listening socket. Invariant: without a service manager every call does nothing.
+Owns the protocols of sd_notify(3) and sd_listen_fds(3) and their environment variables. Never opens or reads a
+listening socket. Invariant: without a service manager every call does nothing.
 """
 
 import os
@@ -20,42 +20,42 @@ class Notifier:
     """Tells the service manager what echod is doing. Never blocks and never raises."""
 
     def __init__(self, environment: MutableMapping[str, str]) -> None:
-        """Connect to NOTIFY_SOCKET, if there is one; `watchdog_seconds` is within which WATCHDOG=1 is due, or None."""
+        """Connect to NOTIFY_SOCKET, if there is one; `watchdog_seconds` is the interval for WATCHDOG=1, or None."""
         self.watchdog_seconds = watchdog_seconds(environment)
         self._due: dict[str, str] = {}
-        """What the manager's queue had no room for, by the name of the first line, in order; of each the last."""
+        """Messages for which the manager's queue had no room, in order: the last for each name of a first line."""
         self._notifier: SystemdNotifier | None = None
         if environment.get("NOTIFY_SOCKET"):
             try:
-                # debug: an error must be seen here, not lose READY=1 in silence.
+                # debug: an error must be raised here, not silently lose READY=1.
                 self._notifier = SystemdNotifier(debug=True)
             except OSError:
                 return
             self._notifier.socket.setblocking(False)
 
     def ready(self, status: str) -> None:
-        """Say that every worker serves; also the end of a reload, however it ended."""
+        """Report that every worker serves; also the end of a reload, whatever its outcome."""
         self._send("READY=1", f"STATUS={status}")
 
     def reloading(self) -> None:
-        """Say that a reload begins. MONOTONIC_USEC is what systemd 253 and later match READY=1 with."""
+        """Report that a reload begins. systemd 253 and later match READY=1 with MONOTONIC_USEC."""
         self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self, status: str, seconds: float) -> None:
-        """Say that the drain begins, and how long it may take, whatever TimeoutStopSec= says."""
+        """Report that the drain begins, and how long it may take, whatever TimeoutStopSec= says."""
         self._send("STOPPING=1", f"STATUS={status}", f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
     def status(self, status: str) -> None:
-        """Say in one line what echod is doing."""
+        """Report in one line what echod is doing."""
         self._send(f"STATUS={status}")
 
     def watchdog(self) -> None:
-        """Say that everything is alive."""
+        """Report that everything is alive."""
         self._send("WATCHDOG=1")
-        self._due.pop("WATCHDOG", None)  # it must not be said later, when it may be so no more
+        self._due.pop("WATCHDOG", None)  # it must not be sent later, when it may no longer be true
 
     def catch_up(self) -> None:
-        """Say what could not be said yet, in order. To be called once a second: a READY=1 that is lost ends a start."""
+        """Send pending messages, in order. Call it once a second: a lost READY=1 makes a start fail."""
         for name in tuple(self._due):
             try:
                 if self._notifier is not None:
@@ -63,7 +63,7 @@ class Notifier:
             except BlockingIOError:
                 return
             except OSError:
-                pass  # there is no manager any more, or it is a new one, which knows what it needs
+                pass  # the manager is gone, or is a new one, which knows what it needs
             del self._due[name]
 
     def _send(self, *lines: str) -> None:
@@ -77,7 +77,7 @@ class Notifier:
 def passed_sockets(environment: MutableMapping[str, str]) -> dict[int, str]:
     """Return the descriptors that were passed to this process, each with its name (FileDescriptorName=).
 
-    Takes the variables out of the environment.
+    Removes the variables from the environment.
     """
     ours = environment.get("LISTEN_PID") == str(os.getpid())
     count = environment.get("LISTEN_FDS", "")
@@ -89,7 +89,7 @@ def passed_sockets(environment: MutableMapping[str, str]) -> dict[int, str]:
 
 
 def watchdog_seconds(environment: MutableMapping[str, str]) -> float | None:
-    """Return within how many seconds WATCHDOG=1 is due again, or None (sd_watchdog_enabled(3))."""
+    """Return the interval in seconds in which WATCHDOG=1 must be sent, or None (sd_watchdog_enabled(3))."""
     microseconds = environment.get("WATCHDOG_USEC", "")
     if environment.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()) or not microseconds.isdigit():
         return None
@@ -97,6 +97,6 @@ def watchdog_seconds(environment: MutableMapping[str, str]) -> float | None:
 
 
 def managed(environment: MutableMapping[str, str]) -> str | None:
-    """Return the variable by which this process is seen to run under systemd, or None."""
+    """Return the variable that shows that this process runs under systemd, or None."""
     names = ("NOTIFY_SOCKET", "LISTEN_FDS", "INVOCATION_ID")
     return next((name for name in names if environment.get(name)), None)
