@@ -109,7 +109,7 @@ class Batch:
         vector.restore(self._touched)
         self._touched = vector.spans[0]
         if port.family is not self._family:
-            # An IPv4 name is shorter: what an IPv6 name left behind it would make equal names compare as different.
+            # An IPv4 name is shorter: leftover bytes of an IPv6 name after it would make equal names look different.
             vector.memory[vector.spans[SLOTS].names] = bytes(SLOTS * NAME_BYTES)
         self._family = port.family
 

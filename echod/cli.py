@@ -1,7 +1,7 @@
 """The command line: argv to a command. The only module that prints or exits.
 
-Owns the words that an operator meets first. Invariant: every command ends in a code of `ExitCode`, and what the
-operator can mend is one sentence on stderr, never a traceback.
+Owns the options, the help texts and the output of the commands. Invariant: every command ends with a code of
+`ExitCode`, and an error that the operator can correct is one sentence on stderr, never a traceback.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from echod.supervisor import Supervisor
 _MAXSIZE_64: Final = 2**63 - 1
 
 _UNWRITABLE: Final = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
-"""What writing to stdout can end in. All else that echod writes bears it."""
+"""Errors of writing to stdout. Everything else that echod writes to tolerates them."""
 
 _EXAMPLE: Final = """Without a command: run. `echod COMMAND --help` tells more.
 
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     _open_standard_streams()
     words = sys.argv[1:] if argv is None else argv
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: a path may be no UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")  # like stderr: a path may not be UTF-8
     sys.exit(_guarded(None, lambda: _obey(words)))
 
 
@@ -97,13 +97,13 @@ def _open_standard_streams() -> None:
 
 
 def _guarded(config: Path | None, command: Callable[[], int]) -> int:
-    """Run a command; turn what it raises into words on stderr and an exit code."""
+    """Run a command; turn what it raises into a message on stderr and an exit code."""
     try:
         code = command()
-        print(end="", flush=True)  # here, where it is told if it cannot be written
+        print(end="", flush=True)  # here, where a write error is still reported
     except ConfigError as error:
         path, text = config or configfile.DEFAULT_PATH, b""
-        with suppress(EchodError):  # gone since; then without the lines
+        with suppress(EchodError):  # the file is gone; then without its lines
             text = configfile.read_text(path)
         logs.last_words(_explain(path, text, error))
         return error.exit_code
@@ -112,13 +112,13 @@ def _guarded(config: Path | None, command: Callable[[], int]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return ExitCode.OK
-    except Exception as error:  # noqa: BLE001 - whatever it is, the exit code must say so
+    except Exception as error:  # noqa: BLE001 - any exception must be reflected in the exit code
         if not isinstance(error, OSError) or error.errno not in _UNWRITABLE:
             logs.last_words(f"echod: this is a defect in echod {__version__}\n{traceback.format_exc()}")
             return ExitCode.SOFTWARE
-        # What is still in the buffer of our output must not raise again at exit.
+        # Output that is still buffered must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = ExitCode.OK  # who read it has seen enough
+        code = ExitCode.OK  # the reader closed the pipe
         if not isinstance(error, BrokenPipeError):
             logs.last_words(f"echod: the output cannot be written: {error.strerror}")
             code = ExitCode.IO_ERROR

@@ -41,7 +41,7 @@ _TCP_CLOSE: Final = 7
 
 
 class After(Enum):
-    """What a connection waits for next, if it does not end."""
+    """How a connection continues, if it does not end."""
 
     TOLD = auto()
     """As before: the kernel will report the next event."""

@@ -58,10 +58,10 @@ class Observer:
         self._before = self._kernel_due = now
         self._workers: list[WorkerState] = []
 
-    # -- what it is told
+    # -- reports of workers
 
     def heard(self, sources: Iterable[tuple[str, int]]) -> None:
-        """Take in which sources a worker heard most since its last report."""
+        """Add a worker's report of its loudest sources."""
         self._loudest.add(sources)
 
     def refused(self, listener: Listener, report: Report) -> None:

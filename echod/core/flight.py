@@ -190,7 +190,7 @@ class Flight:
         """Return the monotonic time in ns when the oldest probe in flight is to be given up, or an earlier one."""
         return self._queue[0].clock + self._timeout if self._queue else None
 
-    # -- how it is told
+    # -- finding and settling probes
 
     def _settle(self, sent: _Sent, kind: Kind) -> bool:
         """Make this the outcome of a probe, unless it has a better one; tell whether it did."""

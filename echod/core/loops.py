@@ -22,7 +22,7 @@ PERIOD: Final = 1024
 """Datagrams from one sample to the next, on average: a loop of 100,000 a second meets 100 samples, a prober few."""
 
 PATIENCE: Final = 8
-"""First samples of a peer that are never dropped: in a million tests of 1,000 equal datagrams, one datagram is lost."""
+"""First samples of a peer that are never dropped: in a million tests of 1,000 equal datagrams, hardly one dies."""
 
 REMEMBERED: Final = 64
 """Samples remembered of a peer. If no more different datagrams circulate, each is found at its next sample."""

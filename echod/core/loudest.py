@@ -50,7 +50,7 @@ class SpaceSaving(Generic[Key]):
     """The keys with the highest counts, in PLACES places."""
 
     def __init__(self) -> None:
-        """Begin empty."""
+        """Start empty."""
         self.counts: dict[Key, int] = {}
         self._inherited: dict[Key, int] = {}
         self._low: list[tuple[int, Key]] = []

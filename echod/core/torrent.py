@@ -133,7 +133,7 @@ class Torrent:
             sequence, verdict = found, compare(data, self._expected(found))
         return self._settle(arrival, sequence, verdict)
 
-    # -- how it is told
+    # -- finding and settling probes
 
     def _is_known(self, sequence: int) -> bool:
         return max(0, self.next_sequence - self._slots) <= sequence < self.next_sequence
