@@ -37,7 +37,7 @@ The floors. A module imports only from lower floors (within `core`, and within `
     netlink      1  the addresses of this host, as the kernel reports them
     port         1  one UDP socket and what was learned about it
     refusals     1  refused sources in the log: few entries, however many sources
-    descriptors  1  the limit on file descriptors
+    descriptors  1  the first three file descriptors, and how many there may be
     poll         1  readiness by epoll and poll(2), with a callback for each descriptor
     signals      1  the set of signals that arrived, and a wake-up
     status       1  the status directory: written by the supervisor, read by `echod status` and `echod reload`

@@ -30,6 +30,7 @@ from echod.core.errors import ConfigError, EchodError, ExitCode, UsageError
 from echod.core.overview import Overview, check_text, old, overview
 from echod.core.snapshot import Snapshot
 from echod.daemonize import detach
+from echod.descriptors import fill_first_three
 from echod.reload import reload
 from echod.selftest import listeners_of, run_self_test
 from echod.supervisor import Supervisor
@@ -68,7 +69,10 @@ apart."""
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit with its code."""
-    _open_standard_streams()
+    fill_first_three()
+    sys.stdin = sys.stdin or open(0, encoding="utf-8")  # noqa: SIM115 - for good
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8")  # noqa: SIM115
     words = sys.argv[1:] if argv is None else argv
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # like stderr: a path may not be UTF-8
@@ -84,16 +88,6 @@ def _obey(words: Sequence[str]) -> int:
     except SystemExit as end:  # of argparse, which has said help, version or what is wrong
         return int(end.code or 0)
     return _guarded(arguments.config, lambda: arguments.command(arguments))
-
-
-def _open_standard_streams() -> None:
-    """Open on /dev/null what the caller closed of stdin, stdout and stderr: no socket must get such a number."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004 - stderr
-        pass
-    os.close(fd)
-    sys.stdin = sys.stdin or open(0, encoding="utf-8")  # noqa: SIM115 - for good
-    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8")  # noqa: SIM115
-    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def _guarded(config: Path | None, command: Callable[[], int]) -> int:

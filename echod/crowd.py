@@ -11,8 +11,8 @@ import sysconfig
 from typing import Final
 
 _EVENT_WORDS: Final = 3 if sysconfig.get_config_var("HOST_GNU_TYPE").startswith("x86_64") else 4
-"""`struct epoll_event`: the events, and 64 bits of data, which are aligned except on x86-64 (epoll_event(3type)). By the
-architecture that Python was built for: uname(2) names another under a 32-bit personality (setarch(8))."""
+"""`struct epoll_event`: the events, and 64 bits of data, which are aligned except on x86-64 (epoll_event(3type)). The
+architecture is that which Python was built for: under a 32-bit personality (setarch(8)) uname(2) names another."""
 
 _epoll_wait = ctypes.CDLL(None, use_errno=True).epoll_wait
 

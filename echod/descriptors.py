@@ -1,14 +1,22 @@
-"""The number of file descriptors that this process and its children may have.
+"""The file descriptors of this process and its children: the first three, and how many there may be.
 
 Owns the soft limit, which it raises up to the hard limit, and the warning if that is not enough.
 """
 
+import os
 import resource
 from contextlib import suppress
 
 import structlog
 
 _log = structlog.get_logger()
+
+
+def fill_first_three() -> None:
+    """Open on /dev/null those of descriptors 0 to 2 that the caller closed: no socket must get their numbers."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004 - stderr
+        pass
+    os.close(fd)
 
 
 def allow_descriptors(wanted: int) -> None:

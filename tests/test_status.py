@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from loopback import needs_root
 from running import fill
 
 from echod.core.errors import NoStatusError, StatusUnknownError

@@ -129,9 +129,9 @@ class Rules:
             }
             for on_loopback in (False, True)
         )
-        """By whether on loopback, and length of a peer: where in names the first octets of addresses are, and two tables,
-        with 1 for each octet under which something is refused: for the high octet of a port, and for the first octet of
-        an address."""
+        """By whether on loopback, and length of a peer: where in names the first octets of addresses are, and two
+        tables, with 1 for each octet under which something is refused: for the high octet of a port, and for the first
+        octet of an address."""
 
     def clear_all(self, names: bytes, peer_length: int, on_loopback: bool) -> bool:  # noqa: FBT001 - so it is quicker
         """Tell in two scans whether all these peers are admitted; `names` has one peer in each NAME_BYTES.
