@@ -6,13 +6,13 @@ Owns one epoll instance, and the memory that epoll_wait(2) writes to. Never read
 import ctypes
 import mmap
 import os
+import platform
 import select
-import sysconfig
 from typing import Final
 
-_EVENT_WORDS: Final = 3 if sysconfig.get_config_var("HOST_GNU_TYPE").startswith("x86_64") else 4
-"""`struct epoll_event`: the events, and 64 bits of data, which are aligned except on x86-64 (epoll_event(3type)). The
-architecture is that which Python was built for: under a 32-bit personality (setarch(8)) uname(2) names another."""
+_EVENT_WORDS: Final = 3 if platform.machine() in {"x86_64", "i686"} else 4
+"""`struct epoll_event`: the events, and 64 bits of data, which are aligned except on x86-64 (epoll_event(3type)). A
+process of 64 bits that is told i686 has a 32-bit personality (setarch(8)) on that architecture."""
 
 _epoll_wait = ctypes.CDLL(None, use_errno=True).epoll_wait
 

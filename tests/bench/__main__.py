@@ -67,6 +67,7 @@ def _report(bench: Bench, arguments: argparse.Namespace) -> int:
     wrong = missed(rows)
     print(f"median (lowest to highest) of {arguments.pairs} pairs of {arguments.seconds:g} s a run", end="; ")
     print("CPU: of the whole process tree of the server; busy: that time over elapsed time; machine: of all CPUs")
+    print(f"{os.cpu_count()} CPUs, {_processor()}; Linux {platform.release()}; Python {_python()}")
     measured = {row.work for row in rows}
     for work in (*UDP, LATENCY_IDLE, LATENCY_LOADED, *TCP, *RULES, *PING):
         if work.name in measured:
@@ -81,7 +82,7 @@ def _report(bench: Bench, arguments: argparse.Namespace) -> int:
                 "cpus": os.cpu_count(),
                 "processor": _processor(),
                 "kernel": platform.release(),
-                "python": platform.python_version(),
+                "python": _python(),
             },
             "pairs": arguments.pairs,
             "seconds": arguments.seconds,
@@ -99,6 +100,11 @@ def _memory() -> Path | None:
     """Return a directory whose files are in memory, or None where there is none to write to."""
     shared = Path("/dev/shm")  # noqa: S108 - what is made there has a name that nobody foresees
     return shared if os.access(shared, os.W_OK) else None
+
+
+def _python() -> str:
+    """Return the version of this interpreter, and where it is installed: how it was built matters."""
+    return f"{platform.python_version()} of {sys.base_prefix}"
 
 
 def _processor() -> str:
