@@ -4,7 +4,18 @@ import socket
 from collections.abc import Callable, Iterator
 
 import pytest
-from loopback import ANY, answer, assert_nothing_more, at, deliver, send_train, udp_client, udp_server
+from loopback import (
+    ANY,
+    add_link,
+    answer,
+    assert_nothing_more,
+    at,
+    deliver,
+    needs_root,
+    send_train,
+    udp_client,
+    udp_server,
+)
 
 from echod.batch import Batch
 from echod.port import Port
@@ -64,6 +75,40 @@ def test_a_batch_like_the_one_before_is_known_by_its_pattern(
             assert batch.trains is None
             assert batch.on_loopback
         assert port.pattern is pattern
+
+
+def test_after_a_broadcast_a_batch_of_the_known_pattern_is_whole_again(
+    batch: Batch, clients: Callable[..., list[socket.socket]]
+) -> None:
+    """What was said of the slots of a batch that had to be looked at one by one is not said of the next."""
+    with udp_server(ANY) as server:
+        port, some = Port(server), clients("127.0.0.1", 3)
+        some[0].setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        for _ in range(3):
+            round_trip(batch, port, some, 64, to="127.0.0.1")
+            assert (batch.whole, batch.not_unicast) == (True, set())
+            deliver(server, some[0].sendto, b"all", at(server, "127.255.255.255"))
+            assert answer(batch, port) == 1
+            assert (batch.whole, batch.not_unicast) == (False, {0})
+
+
+@needs_root
+def test_by_which_way_a_batch_came_is_known_also_by_its_pattern(batch: Batch, network: None) -> None:
+    """Of two sockets in turn, one asked on loopback and one by an address of a link, each is told right each time."""
+    add_link("10.0.0.1/24")
+    with (
+        udp_server("127.0.0.1") as inner,
+        udp_server("10.0.0.1") as outer,
+        udp_client() as near,
+        udp_client(ANY) as far,
+    ):
+        ports = [(Port(inner), near, True), (Port(outer), far, False)]
+        for _ in range(4):
+            for port, client, on_loopback in ports:
+                deliver(port.sock, client.sendto, b"which way", at(port.sock))
+                assert answer(batch, port) == 1
+                assert batch.on_loopback is on_loopback
+        assert all(port.pattern is not None for port, *_ in ports)
 
 
 @pytest.mark.parametrize("host", HOSTS)
