@@ -213,9 +213,11 @@ class Bench:
         except CannotMeasure as reason:
             self._miss(work.name, server.name, str(reason))
             return
-        if not sum(load.received for load in loads):
-            corrupt = sum(load.corrupt for load in loads)
+        if not (sum(load.received for load in loads) and any(load.p50_us or load.elapsed_ns for load in loads)):
+            received, corrupt = (sum(getattr(load, name) for load in loads) for name in ("received", "corrupt"))
             said = f"{corrupt} replies, all corrupt" if corrupt else "no reply at all"
+            if received:
+                said = f"{received} replies in the first instant, and none after it"  # as of those that lose the rest
             gone = "" if process_tree(server.pid)[1:] or Path(f"/proc/{server.pid}/task").exists() else "; it ended"
             self._miss(work.name, server.name, said + gone)
             return
