@@ -51,8 +51,10 @@ class Batch:
         self._span: Span = self._vector.spans[0]
         self._touched = self._span
         """Slots that were received into since the vector was restored."""
+        self._port: Port
+        """The port of the last receive, unset before the first. All that is known of the slots was learned from it."""
         self._pattern: Pattern | None = None
-        """The port's pattern if the slots match it; the answers are then ready."""
+        """The pattern of this port if the slots match it; the answers are then ready."""
         self._answers = b""
         self._arrival = Arrival([])
         self.trains: list[int] | None = None
@@ -60,7 +62,8 @@ class Batch:
         self._refused: set[int] = set()
         self.names = b""
         self._peers: tuple[bytes, ...] | None = ()
-        self._family = socket.AF_INET
+        self._named = socket.AF_INET
+        """The family of the names that lie in the vector."""
         self.truncated: set[int] = set()
         self.not_unicast: set[int] = set()
         self.whole = True
@@ -76,7 +79,7 @@ class Batch:
         Raises OSError if the descriptor is not a socket: a defect, which no peer can cause.
         """
         vector, memory, pattern = self._vector, self._vector.memory, port.pattern
-        if pattern is not None and pattern is self._pattern:
+        if self._pattern is not None and port is self._port:
             vector.reopen(self._span)
         else:
             self._start_over(port)
@@ -104,14 +107,15 @@ class Batch:
         return count
 
     def _start_over(self, port: Port) -> None:
-        """Prepare for a receive that may differ from those before."""
+        """Prepare for a receive that may differ from those before, and forget all that was learned from those."""
         vector = self._vector
+        self._port, self._pattern = port, None
         vector.restore(self._touched)
         self._touched = vector.spans[0]
-        if port.family is not self._family:
+        if port.family is not self._named:
             # An IPv4 name is shorter: leftover bytes of an IPv6 name after it would make equal names look different.
             vector.memory[vector.spans[SLOTS].names] = bytes(SLOTS * NAME_BYTES)
-        self._family = port.family
+            self._named = port.family
 
     def _empty(self, error: int) -> None:
         """Hold nothing, after a failed receive; raise the error if every later receive would fail with it too."""
@@ -183,13 +187,13 @@ class Batch:
     def peers(self) -> tuple[bytes, ...]:
         """Return the peer of each slot. Computed on first use, because most batches do not need it."""
         if self._peers is None:
-            self._peers = self._vector.peers(self._span, self._family)
+            self._peers = self._vector.peers(self._span, self._port.family)
         return self._peers
 
     def peer(self, slot: int) -> bytes:
         """Return the peer of one slot."""
         at = slot * NAME_BYTES
-        return self.names[at : at + LAYOUTS[self._family].peer_length]
+        return self.names[at : at + self._port.peer_length]
 
     def slot_of(self, datagram: int) -> int:
         """Return the slot that holds the datagram of this number, counted from 0 over the batch."""
@@ -235,7 +239,7 @@ class Batch:
     def _turn_round(self) -> None:
         """Prepare to answer from the slots themselves: the pattern's answers are for whole trains."""
         if self._pattern is not None:
-            turn_round(self._vector, self._span, self._family, self._pattern.form)
+            turn_round(self._vector, self._span, self._port.family, self._pattern.form)
             self._pattern = None
 
     def refuse_each(self, slots: Iterable[int]) -> None:
