@@ -63,7 +63,7 @@ The life of a datagram:
 The life of a config change:
 
 1. SIGHUP wakes the loop, which calls `Supervisor._reload`.
-2. `configfile.read` makes a new Config, or every mistake is logged and the old config stays in force.
+2. `configfile.read` makes a new Config, or every mistake is logged and the previous config stays in force.
 3. `Holdings.acquire` opens what is new; a failure closes it again and rejects the reload.
 4. `Generation.raise_workers` forks the workers; a death or a timeout before all are ready rejects the reload.
 5. `Supervisor._commit`: the new workers serve, the old ones drain, removed listeners close, a new exporter starts.

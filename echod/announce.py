@@ -19,7 +19,7 @@ from echod.core.listener import Listener, Protocol
 from echod.core.plan import Plan
 from echod.core.rate import Rate
 from echod.core.selftest import SelfTest
-from echod.core.snapshot import Activity, LastReload, Snapshot
+from echod.core.snapshot import REJECTED, Activity, LastReload, Snapshot
 from echod.sockets import Buffers
 from echod.status import StatusFiles
 from echod.systemd import Notifier
@@ -126,7 +126,7 @@ class Announcer:
         self._finish(ExitCode.OK, f"reloaded; changed: {', '.join(changed)}")
 
     def rejected(self, error: EchodError) -> None:
-        """Report why the old config stays in force, one entry per mistake. READY=1 is sent: the reload is over."""
+        """Report why the previous config stays in force, one entry per mistake. READY=1 is sent: the reload is over."""
         mistakes = error.mistakes if isinstance(error, ConfigError) else ()
         lines = [self._placed(each) for each in mistakes[:MAX_LOGGED_MISTAKES]]
         for line, mistake in zip(lines, mistakes, strict=False):
@@ -135,9 +135,9 @@ class Announcer:
             lines.append(f"{len(mistakes) - MAX_LOGGED_MISTAKES:,} more mistakes; see echod check")
             _log.error("reload_rejected", message=f"reload rejected: {lines[-1]}")
         if not mistakes:
-            lines.append(f"the old config goes on: {error}")
-            _log.error("reload_rejected", message=f"reload rejected: {lines[-1]}")
-        self._tell(f"reload rejected, the old config goes on: {lines[0]}")
+            lines.append(str(error))
+            _log.error("reload_rejected", message=f"reload {REJECTED}: {lines[-1]}")
+        self._tell(f"reload {REJECTED}: {lines[0]}")
         self._finish(error.exit_code, "\n".join(lines))
 
     def stopping(self, seconds: float) -> None:

@@ -155,7 +155,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "reload",
         help="let the running echod read its config again, and wait for the outcome",
         description="Let the running echod read its config again. Returns when that is done: 0 if the new config "
-        "serves, else every mistake and 78, and the old config goes on.",
+        "serves, else every mistake and 78, and the previous config stays in force.",
         epilog=_RELOAD_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -14,7 +14,7 @@ from typing import Final
 
 from echod import status
 from echod.core.errors import EchodError, NoStatusError, NotPermittedError, NotRunningError
-from echod.core.snapshot import Snapshot
+from echod.core.snapshot import REJECTED, Snapshot
 
 WAIT_SECONDS: Final = 30.0
 """Longer than the supervisor allows a new generation to become ready."""
@@ -51,7 +51,8 @@ def reload(place: Path) -> Outcome:
             raise EchodError("echod stopped before the reload was done; its log says why")
         # Reloads are numbered, because one already under way may have read the file before it was changed.
         if now.reloads_finished > before.reloads_begun:
-            return Outcome(code=now.reload.code, text=now.reload.text)
+            text = now.reload.text if now.reload.code == 0 else f"{REJECTED}\n{now.reload.text}"
+            return Outcome(code=now.reload.code, text=text)
         if now.stale and waited >= OLD_SECONDS:
             raise EchodError(f"how the reload ended is not told: echod's status in {place} is old; its log says more")
         time.sleep(LOOK_SECONDS)

@@ -66,7 +66,7 @@ def test_a_config_for_which_there_is_no_memory_rejects_the_reload(echod: EchodFa
     _, hard = resource.prlimit(daemon.pid, resource.RLIMIT_AS, (int(size[1]) << 10, resource.RLIM_INFINITY))
     entry = daemon.reload({**config, "access": {"allow": ["127.0.0.0/8"], "deny": deny}})
     said = f"there is not enough memory to read {daemon.config_path}: raise LimitAS="
-    assert entry["message"] == f"reload rejected: the old config goes on: {said}"
+    assert entry["message"] == f"reload REJECTED; the previous config stays in force: {said}"
     assert ask(port) == b"hi"
     resource.prlimit(daemon.pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, hard))
     assert daemon.reload()["event"] == "reloaded"

@@ -328,8 +328,14 @@ def test_a_config_whose_path_is_no_utf_8_is_a_config(echod: Callable[..., Daemon
     path.write_text("workers: 0\n")
     assert tell("check")[0] == 78
     code, told = tell("reload")
-    assert (code, told.decode().partition(" error: ")[0]) == (78, f"{shown}:1:10:")
+    assert (code, told.decode().partition(" error: ")[0]) == (
+        78,
+        f"REJECTED; the previous config stays in force\n{shown}:1:10:",
+    )
     path.unlink()
     code, told = tell("reload")
-    assert (code, told.decode()) == (66, f"the old config goes on: cannot read {shown}: there is no such file\n")
+    assert (code, told.decode()) == (
+        66,
+        f"REJECTED; the previous config stays in force\ncannot read {shown}: there is no such file\n",
+    )
     assert daemon.stop() == 0

@@ -217,7 +217,7 @@ def outcomes(daemon: Daemon) -> tuple[list[object], list[object]]:
 
 
 def test_a_file_that_was_in_force_may_not_be_gone(echod: EchodFactory, tmp_path: Path) -> None:
-    """Unnamed or named, it is not replaced by the defaults, which serve others elsewhere: the old config goes on."""
+    """Unnamed or named, it is not replaced by the defaults, which serve others elsewhere: the reload is rejected."""
     etc, port = tmp_path / "etc", free_port()
     etc.mkdir()
     # A copy of /etc that this echod alone sees.
@@ -232,7 +232,7 @@ def test_a_file_that_was_in_force_may_not_be_gone(echod: EchodFactory, tmp_path:
     entry = daemon.reload()
     assert (entry["event"], entry["message"]) == (
         "reload_rejected",
-        "reload rejected: the old config goes on: cannot read /etc/echod.yaml: there is no such file",
+        "reload REJECTED; the previous config stays in force: cannot read /etc/echod.yaml: there is no such file",
     )
     assert ask(port) == b"hi"
     (etc / "echod.yaml").write_bytes(served.read_bytes())

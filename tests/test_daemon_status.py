@@ -205,7 +205,7 @@ def test_a_rejected_reload_is_told(served: tuple[Daemon, int]) -> None:
     daemon, port = served
     daemon.reload("workers: 0\n")
     shown = tell(daemon.status_path).stdout
-    assert ", REJECTED, the config read before goes on\n" in shown
+    assert ", REJECTED; the previous config stays in force\n" in shown
     assert f"  {daemon.config_path}:1:10: error: workers: 0 is out of bounds" in shown
     daemon.reload({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1})
     shown = tell(daemon.status_path).stdout

@@ -67,12 +67,13 @@ def test_a_good_config_serves_when_the_command_returns(served: tuple[Daemon, Pat
 
 
 def test_a_bad_config_fails_with_every_mistake(served: tuple[Daemon, Path, int]) -> None:
-    """The exit code is that of a config with mistakes, each is a line, and the old config goes on."""
+    """The exit code is that of a config with mistakes, each is a line, and the previous config stays in force."""
     daemon, directory, port = served
     daemon.write("workers: 0\nlistenrs: []\n")
     result = ask_for_reload(directory)
     assert result.returncode == ExitCode.CONFIG
     assert result.stdout.splitlines() == [
+        "REJECTED; the previous config stays in force",
         f"{daemon.config_path}:1:10: error: workers: 0 is out of bounds: write auto or a whole number from 1 to 64",
         f'{daemon.config_path}:2:1: error: listenrs: unknown key; did you mean "listeners"?',
     ]

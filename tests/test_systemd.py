@@ -122,7 +122,23 @@ def test_a_reload_is_announced_and_ends_with_ready_whatever_came_of_it(echod: Ec
         assert begin <= int(reloading["MONOTONIC_USEC"]) <= time.monotonic_ns() // 1000
         ready = manager.wait_for("READY=1", number + 1)
     assert [next(iter(message)) for message in manager.messages] == ["READY", *["RELOADING", "READY"] * 2]
-    assert "reload rejected" in ready["STATUS"]
+    assert ready["STATUS"].startswith(
+        f"reload REJECTED; the previous config stays in force: {daemon.config_path}:1:1: "
+    )
+
+
+def test_what_rejects_a_reload_and_is_no_mistake_of_the_file_is_told_once(
+    echod: EchodFactory, manager: Manager
+) -> None:
+    """A file that is gone: the log and STATUS= say once that the previous config stays in force, and why."""
+    daemon = echod({"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}, variables=manager.variables)
+    manager.wait_for("READY=1")
+    daemon.config_path.unlink()
+    reason = f"cannot read {daemon.config_path}: there is no such file"
+    said = f"reload REJECTED; the previous config stays in force: {reason}"
+    assert daemon.reload()["message"] == said
+    assert manager.wait_for("READY=1", 2)["STATUS"] == said
+    assert daemon.status()["reload"]["text"] == reason
 
 
 def test_a_stop_is_announced(echod: EchodFactory, manager: Manager) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from echod.core.selftest import Result
-from echod.core.snapshot import Activity, Rates, Refused, Snapshot, TcpTraffic, UdpTraffic, WorkerState
+from echod.core.snapshot import REJECTED, Activity, Rates, Refused, Snapshot, TcpTraffic, UdpTraffic, WorkerState
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _KIBI: Final = 1024
@@ -78,7 +78,7 @@ def _lines(snapshot: Snapshot, uptime_seconds: float, when: Callable[[float], st
     elif reload.code == 0:
         yield f"last reload: {when(reload.at)}, {reload.text}"
     else:
-        yield f"last reload: {when(reload.at)}, REJECTED, the config read before goes on"
+        yield f"last reload: {when(reload.at)}, {REJECTED}"
         yield from (f"  {line}" for line in reload.text.splitlines())
 
 

@@ -132,9 +132,13 @@ class Refused:
     count: int
 
 
+REJECTED: Final = "REJECTED; the previous config stays in force"
+"""What stands before the reason, once, wherever a rejected reload is reported."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastReload:
-    """The outcome of the last reload: 0 and what changed, or an exit code and why the old config stays in force."""
+    """The outcome of the last reload: 0 and what changed, or an exit code and why it was rejected."""
 
     at: float | None = None
     """None if there was none yet."""

@@ -165,7 +165,7 @@ def test_a_reload_that_was_rejected_is_told_with_every_mistake() -> None:
     """Which config goes on, and why."""
     rejected = dataclasses.replace(SNAPSHOT, reload=LastReload(at=300.0, code=78, text="x:1:1: a\nx:2:1: b"))
     assert shown(rejected).splitlines()[2:5] == [
-        "last reload: [300], REJECTED, the config read before goes on",
+        "last reload: [300], REJECTED; the previous config stays in force",
         "  x:1:1: a",
         "  x:2:1: b",
     ]

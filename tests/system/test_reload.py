@@ -46,7 +46,7 @@ def test_a_bad_file_changes_nothing_and_is_told_everywhere(installed: Host) -> N
     before, pids = supervisor(installed), workers(installed)
     installed.write(CONFIG, TWO_MISTAKES)
     assert systemctl(installed, "reload", check=False) != 0
-    assert "reload rejected, the old config goes on" in show(installed, "StatusText")
+    assert "reload REJECTED; the previous config stays in force: " in show(installed, "StatusText")
     assert f"{CONFIG}:1:10" in show(installed, "StatusText")
     entries = installed.journal("-u", "echod", "ECHOD_EVENT=reload_rejected")
     assert [entry["ECHOD_KEY"] for entry in entries] == ["workers", "tcp.max_conections"]
