@@ -58,6 +58,8 @@ def ping(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
             out.flush()
             return REPLIED
         options = parse_options(argv)
+        if options.remark:
+            err.write(f"echod: ping: {options.remark}\n")
         targets = [resolve(wish, options.family, options.source) for wish in options.wishes]
         _refuse_targets(options, targets)
         if options.mtu:

@@ -5,17 +5,19 @@ Invariant: options that contradict each other are a UsageError here, so no modul
 """
 
 import argparse
+import re
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
-from echod.client.target import Wish, parse
+from echod.client.target import Wish, parse, with_port
 from echod.core.errors import UsageError
 from echod.core.listener import Protocol
 from echod.core.probe import MAX_PROBES
-from echod.core.quantities import parse_duration, parse_number, parse_pattern, parse_sizes, parse_tos
+from echod.core.quantities import looks_like_port, parse_duration, parse_number, parse_pattern, parse_sizes, parse_tos
 
 DEFAULT_SIZE: Final = 56
 """Bytes, as ping's."""
@@ -25,6 +27,9 @@ MAX_WINDOW: Final = 65_536
 FLOOD_WINDOW: Final = 1024
 MAX_SOURCES: Final = 256
 PLOT_SUFFIXES: Final = (".svg", ".png")
+
+_PORT_DIGITS: Final = 4
+"""Of the ports that are patterns too: fewer are hardly a port that was chosen, five are half a byte too much."""
 
 DISCOVERY: Final = {"dont": 0, "want": 1, "do": 2, "probe": 3}
 """IP_PMTUDISC_* (linux/in.h); `probe` is `--mtu`'s own."""
@@ -68,6 +73,8 @@ class Options:
     """What is asked for. Times in ns, sizes in bytes of payload."""
 
     wishes: tuple[Wish, ...]
+    remark: str
+    """What may surprise whoever wrote this, or nothing."""
     family: socket.AddressFamily | None
     count: int
     interval: int
@@ -140,7 +147,13 @@ def _add_packets(parser: argparse.ArgumentParser) -> None:
         metavar="SIZES",
         help="bytes of payload (56): 56, 64-1472 or 64,512,1472 in turn",
     )
-    add("-p", dest="pattern", type=_value(parse_pattern), metavar="HEX", help="fill probes with these 1 to 16 bytes")
+    add(
+        "-p",
+        dest="pattern",
+        type=_value(lambda text: (text, parse_pattern(text))),
+        metavar="HEX",
+        help="fill probes with these 1 to 16 bytes",
+    )
     add("-I", dest="source", default="", metavar="SOURCE", help="source address, or interface")
     sources = "N source ports in turn: paths of an ECMP network; loss and latency of each"
     add("--sources", type=_number(1, MAX_SOURCES), default=1, metavar="N", help=sources)
@@ -204,7 +217,7 @@ def help_text() -> str:
 
 def parse_options(argv: Sequence[str]) -> Options:
     """Read the command line. Raises UsageError."""
-    found = _parser().parse_args(list(argv))
+    found = _parser().parse_args(_with_values(argv))
     _refuse_contradictions(found)
     interval = found.interval
     if found.rate:
@@ -212,18 +225,48 @@ def parse_options(argv: Sequence[str]) -> Options:
     if interval is None:
         interval = 0 if found.flood else DEFAULT_INTERVAL
     options = Options(
-        wishes=tuple(parse(text) for text in found.targets),
+        wishes=_wishes(found.targets),
+        remark=_remark(found.targets, found.pattern[0] if found.pattern else ""),
         interval=interval,
         count=MAX_PROBES if found.count is None else found.count,
         timeout=DEFAULT_TIMEOUT if found.timeout is None else found.timeout,
         window=found.window or (FLOOD_WINDOW if found.flood else 1 if interval == 0 else MAX_WINDOW),
         sizes=found.sizes or (DEFAULT_SIZE,),
-        pattern=found.pattern or b"",
+        pattern=found.pattern[1] if found.pattern else b"",
         discovery=DISCOVERY[found.discovery] if found.discovery else None,
         compare=found.compare is not None,
         **_same(found),
     )
     return _checked(options)
+
+
+def _with_values(argv: Sequence[str]) -> list[str]:
+    """Join each negative number to the option before it: argparse takes one for an option, as -4 is."""
+    words: list[str] = []
+    for word in argv:
+        before = words[-1] if words else ""
+        if re.match(r"-[.0-9]", word) and re.fullmatch(r"-[46a-zA-Z]*[ciwWstQ]|--(?:rate|window|sources)", before):
+            words[-1] += f"={word}" if before.startswith("--") else word
+        else:
+            words.append(word)
+    return words
+
+
+def _wishes(texts: Sequence[str]) -> tuple[Wish, ...]:
+    """Read the targets; say how the port of one is written."""
+    for text, number in pairwise(texts):
+        if looks_like_port(number) and (better := with_port(text, number)):
+            raise UsageError(f'"{number}" is a number, no host: for this port write {better}')
+    return tuple(parse(text) for text in texts)
+
+
+def _remark(texts: Sequence[str], pattern: str) -> str:
+    """Return what may surprise: to other programs -p is the port."""
+    if len(pattern) == _PORT_DIGITS and looks_like_port(pattern) and (better := with_port(texts[0], pattern)):
+        return (
+            f"-p {pattern} fills probes with the bytes {pattern[:2]} {pattern[2:]}; for port {pattern} write {better}"
+        )
+    return ""
 
 
 def _same(found: argparse.Namespace) -> dict[str, Any]:

@@ -109,9 +109,20 @@ def parse(text: str) -> Wish:
         host, port = rest, str(ECHO_PORT)
     else:
         raise UsageError(f'"{text}" is no target, write [udp://|tcp://]HOST[:PORT]')
+    if re.fullmatch("[0-9]+|0[xX][0-9a-fA-F]+", host):  # to inet_aton(3) it is an address: 7007 is 0.0.27.95
+        raise UsageError(f'"{text}" is a number, no host: write HOST or HOST:PORT')
+    if re.fullmatch(r"[0-9.]+", host) and re.search(r"(?:^|\.)0[0-9]", host):  # to inet_aton(3) 010 is 8
+        raise UsageError(f'"{text}": a part with a leading zero is octal to some programs: write it without')
     if not 1 <= int(port[:6]) <= MAX_PORT:
         raise UsageError(f'"{text}": the port {port} is out of bounds, write 1 to {MAX_PORT}')
     return Wish(protocol=Protocol(scheme), host=host, port=int(port))
+
+
+def with_port(text: str, port: str) -> str:
+    """Return a target as it is written with a port, or nothing where it has one."""
+    scheme, separator, rest = text.rpartition("://")
+    host = f"[{rest}]" if ":" in rest and _is_address(rest) else rest
+    return "" if re.search(":[0-9]+$", host) else f"{scheme}{separator}{host}:{port}"
 
 
 def resolve(wish: Wish, family: socket.AddressFamily | None, source: str = "") -> Target:

@@ -7,6 +7,7 @@ that says what to write.
 import re
 from typing import Final
 
+from echod.core.listener import MAX_PORT
 from echod.core.probe import MAX_SIZE
 
 NANOSECONDS: Final = {"": 10**9, "s": 10**9, "ms": 10**6, "us": 10**3, "m": 60 * 10**9, "h": 3600 * 10**9}
@@ -27,7 +28,7 @@ def parse_duration(text: str) -> int:
     """Read seconds, or a number followed by us, ms, s, m or h; return ns."""
     found = re.fullmatch(r"([0-9]{0,9}(?:\.[0-9]{0,9})?)(us|ms|s|m|h|)", text)
     if not found or not re.search("[0-9]", found[1]):
-        raise ValueError(f'"{text}" is no duration: write seconds, such as 0.2, or 50us, 200ms, 2m')
+        raise ValueError(f"{_fault(text, 'duration')}: write seconds, such as 0.2, or 50us, 200ms, 2m")
     whole, _, fraction = found[1].partition(".")
     nanoseconds = int(f"{whole or 0}{fraction:0<9}") * NANOSECONDS[found[2]] // 10**9
     if nanoseconds > MAX_SECONDS * 10**9:
@@ -38,8 +39,8 @@ def parse_duration(text: str) -> int:
 def parse_number(text: str, low: int, high: int) -> int:
     """Read a whole number within bounds."""
     if not re.fullmatch(r"[0-9]{1,12}", text) or not low <= int(text) <= high:
-        fault = "is out of bounds" if re.fullmatch("[0-9]+", text) else "is no number"
-        raise ValueError(f'"{text}" {fault}: write a whole number from {low} to {high}')
+        fault = f'"{text}" is out of bounds' if re.fullmatch("[0-9]+", text) else _fault(text, "number")
+        raise ValueError(f"{fault}: write a whole number from {low} to {high}")
     return int(text)
 
 
@@ -49,7 +50,8 @@ def parse_sizes(text: str) -> tuple[int, ...]:
     for part in text.split(","):
         found = re.fullmatch(r"([0-9]{1,6})(?:-([0-9]{1,6}))?", part.strip())
         if not found:
-            raise ValueError(f'"{part}" is no size: write bytes, such as 56, a range 64-1472 or a list 64,512,1472')
+            way = "write bytes, such as 56, a range 64-1472 or a list 64,512,1472"
+            raise ValueError(f"{_fault(part, 'size')}: {way}")
         first, last = int(found[1]), int(found[2] or found[1])
         if max(first, last) > MAX_SIZE:
             raise ValueError(f"{max(first, last)} bytes do not fit into any datagram: write at most {MAX_SIZE}")
@@ -61,7 +63,9 @@ def parse_pattern(text: str) -> bytes:
     """Read up to 16 bytes as hexadecimal digits."""
     digits = text.removeprefix("0x")
     if not re.fullmatch(f"(?:[0-9a-fA-F]{{2}}){{1,{MAX_PATTERN}}}", digits):
-        raise ValueError(f'"{text}" is no pattern: write 1 to {MAX_PATTERN} bytes as hexadecimal digits, such as ff00')
+        port = f"; a port stands behind the target, HOST:{text}" if looks_like_port(text) else ""
+        way = f"write 1 to {MAX_PATTERN} bytes as hexadecimal digits, such as ff00"
+        raise ValueError(f'"{text}" is no pattern: {way}{port}')
     return bytes.fromhex(digits)
 
 
@@ -74,4 +78,14 @@ def parse_tos(text: str) -> int:
     try:
         return parse_number(text, 0, 255)
     except ValueError:
-        raise ValueError(f'"{text}" is no TOS: write 0 to 255, 0x00 to 0xff, or a DSCP name such as EF') from None
+        raise ValueError(f"{_fault(text, 'TOS')}: write 0 to 255, 0x00 to 0xff, or a DSCP name such as EF") from None
+
+
+def looks_like_port(text: str) -> bool:
+    """Tell whether a text is, by its digits, the number of a port."""
+    return re.fullmatch("[1-9][0-9]{0,4}", text) is not None and int(text) <= MAX_PORT
+
+
+def _fault(text: str, noun: str) -> str:
+    """Say what is wrong with a text that does not have the form of a value."""
+    return f'"{text}" is {"negative" if re.match(r"-[.0-9]", text) else f"no {noun}"}'

@@ -12,7 +12,9 @@ import pytest
 from client.pinging import ended, mischief, ping, start
 from running import REPOSITORY, free_port
 
+from echod.client.options import help_text, parse_options
 from echod.client.records import COLUMNS
+from echod.core.errors import UsageError
 from echod.core.events import Kind
 
 
@@ -26,10 +28,11 @@ from echod.core.events import Kind
             ["-c", "1", "127.255.255.255"],
             "127.255.255.255: is a broadcast address, and echod answers none: write that of a host",
         ),
-        (["0"], "0.0.0.0: is no host's address: write that of a host"),
+        (["0.0.0.0"], "0.0.0.0: is no host's address: write that of a host"),  # noqa: S104 - nothing binds
         (["::"], "::: is no host's address: write that of a host"),
         (["-c", "abc", "h"], '"abc" is no number: write a whole number from 1 to 4294967295'),
         (["h:0"], '"h:0": the port 0 is out of bounds, write 1 to 65535'),
+        (["127.0.0.1", "7007"], '"7007" is a number, no host: for this port write 127.0.0.1:7007'),
         (["[::1"], '"[::1" is no target, write [udp://|tcp://]HOST[:PORT]'),
         ([], "the following arguments are required: TARGET"),
         (["-i", "soon", "h"], '"soon" is no duration'),
@@ -64,6 +67,48 @@ def test_what_cannot_be_is_one_sentence_and_exit_code_2(words: list[str], senten
     assert (found.code, found.out) == (2, "")
     assert sentence in found.err
     assert len(found.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["::1", "7007"], '"7007" is a number, no host: for this port write [::1]:7007'),
+        (["tcp://[::1]", "7007"], '"7007" is a number, no host: for this port write tcp://[::1]:7007'),
+        (["h:7", "7007"], '"7007" is a number, no host: write HOST or HOST:PORT'),
+        (["7007"], '"7007" is a number, no host: write HOST or HOST:PORT'),
+        (["h", "70000"], '"70000" is a number, no host: write HOST or HOST:PORT'),
+        (["udp://0x7f000001:7"], '"udp://0x7f000001:7" is a number, no host: write HOST or HOST:PORT'),
+        (["127.0.0.010"], '"127.0.0.010": a part with a leading zero is octal to some programs: write it without'),
+        (["-p", "707", "h"], '"707" is no pattern: write 1 to 16 bytes as hexadecimal digits, such as ff00; a port'),
+        (["-i", "-0.5", "h"], 'argument -i: "-0.5" is negative: write seconds, such as 0.2, or 50us, 200ms, 2m'),
+        (["-qi", "-.5", "h"], 'argument -i: "-.5" is negative: write seconds'),
+        (["--rate=-5", "h"], 'argument --rate: "-5" is negative: write a whole number from 1 to 10000000'),
+    ],
+)
+def test_a_port_apart_and_a_number_that_cannot_be_are_told_what_they_are(words: list[str], sentence: str) -> None:
+    """A number is an address to inet_aton(3), so it would be asked, and a negative one an option to argparse."""
+    with pytest.raises(UsageError) as caught:
+        parse_options(words)
+    assert str(caught.value).startswith((sentence, f"ping: {sentence}", f"ping: argument -p: {sentence}"))
+
+
+def test_a_negative_value_of_any_option_is_called_that() -> None:
+    """Each option of the help that takes a number says so of -4 and -0.5, and does not take them for options."""
+    options = re.findall(r"^  (-\S+) (?:N|TIME|SIZES|TOS|TTL)(?:  |$)", help_text(), re.MULTILINE)
+    assert len(options) >= 10
+    for option in options:
+        for value in ("-4", "-0.5"):
+            with pytest.raises(UsageError, match=f'^ping: argument {option}: "{value}" is negative: write '):
+                parse_options([option, value, "h"])
+
+
+def test_a_pattern_that_looks_like_a_port_is_remarked_upon() -> None:
+    """-p is the pattern, as in ping; a target that says its port, or a pattern with 0x, is no such case."""
+    remark = "echod: ping: -p 7007 fills probes with the bytes 70 07; for port 7007 write 127.0.0.1:7007\n"
+    found = ping("-p", "7007", "-c", 1, "-W", "50ms", "127.0.0.1")
+    assert (found.err, "PING udp://127.0.0.1:7 " in found.out) == (remark, True)
+    for words in (("-p", "7007", "127.0.0.1:7"), ("-p", "0x7007", "127.0.0.1"), ("-p", "70", "127.0.0.1")):
+        assert parse_options(words).remark == ""
 
 
 def test_the_help_says_every_option() -> None:

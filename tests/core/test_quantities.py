@@ -6,6 +6,7 @@ import pytest
 
 from echod.core.quantities import parse_duration, parse_number, parse_pattern, parse_sizes, parse_tos
 
+PATTERN = "write 1 to 16 bytes as hexadecimal digits, such as ff00"
 NUMBER = "write a whole number from 1 to 9"
 
 
@@ -57,12 +58,22 @@ def test_patterns_and_numbers() -> None:
     [
         (parse_duration, "soon", '"soon" is no duration: write seconds, such as 0.2, or 50us, 200ms, 2m'),
         (parse_duration, ".", '"." is no duration: write seconds, such as 0.2, or 50us, 200ms, 2m'),
-        (parse_duration, "-1", '"-1" is no duration: write seconds, such as 0.2, or 50us, 200ms, 2m'),
+        (parse_duration, "-1", '"-1" is negative: write seconds, such as 0.2, or 50us, 200ms, 2m'),
+        (parse_duration, "-.5ms", '"-.5ms" is negative: write seconds, such as 0.2, or 50us, 200ms, 2m'),
+        (parse_duration, "-x", '"-x" is no duration: write seconds, such as 0.2, or 50us, 200ms, 2m'),
+        (parse_sizes, "-5", '"-5" is negative: write bytes, such as 56, a range 64-1472 or a list 64,512,1472'),
+        (parse_tos, "-1", '"-1" is negative: write 0 to 255, 0x00 to 0xff, or a DSCP name such as EF'),
+        (lambda text: parse_number(text, 1, 9), "-1", f'"-1" is negative: {NUMBER}'),
         (parse_duration, "999999h", '"999999h" is too long: write at most 10000000 seconds'),
         (parse_sizes, "big", '"big" is no size: write bytes, such as 56, a range 64-1472 or a list 64,512,1472'),
         (parse_sizes, "1,", '"" is no size: write bytes, such as 56, a range 64-1472 or a list 64,512,1472'),
         (parse_sizes, "1-65536", "65536 bytes do not fit into any datagram: write at most 65535"),
         (parse_pattern, "fff", '"fff" is no pattern: write 1 to 16 bytes as hexadecimal digits, such as ff00'),
+        (
+            parse_pattern,
+            "707",
+            f'"707" is no pattern: {PATTERN}; a port stands behind the target, HOST:707',
+        ),
         (
             parse_pattern,
             "00" * 17,
