@@ -9,7 +9,7 @@ The floors. A module imports only from lower floors (within `core`, and within `
     generation   6  the worker processes of one config: fork, ready, heartbeat, death
     export       6  the supervisor's side of the exporter: start, update, restart, stop
     worker       5  one process: one loop over its services
-    observer     4  the daemon's snapshot of its own work, made when something has changed
+    observer     5  the daemon's snapshot of its own work, made when something has changed
     exporter     4  one process: serves metrics, health and the status page over HTTP; loaded by that process alone
     udp          4  UdpEcho: receive, admit, reply
     client       4  `echod ping`: probes echo servers and reports the outcome; loaded for that alone
@@ -17,13 +17,14 @@ The floors. A module imports only from lower floors (within `core`, and within `
     tcp          3  TcpEcho: accept, within the limits; drain
     health       3  whether every listener answers, tested by a separate process
     page         3  the status page and its policy
-    books        3  totals, and the log entries made of them
+    books        4  totals, and the log entries made of them
     ownership    2  the addresses of this host, read once a second
     announce     2  what the supervisor reports about itself: status line, log entries
     arrival      2  what a receive brought: trains, interfaces, and what cannot be answered
     streams      2  the connections of a TCP listener: readiness, order of service, timeouts
     dispatch     2  outgoing messages, and what becomes of those that the kernel refuses
-    holdings     2  the listening sockets that the supervisor holds until it stops
+    holdings     3  the listening sockets that the supervisor holds until it stops
+    adoption     2  the sockets that the service manager passed: what they are, and made as echod's own
     selftest     2  a probe through each listener, to test whether echod serves
     forking      2  a process forked by the supervisor: what it keeps, how it ends
     kernel       2  whether this host can do what a config asks: the warnings of `echod check` beyond the file
@@ -33,7 +34,7 @@ The floors. A module imports only from lower floors (within `core`, and within `
     crowd        1  the readiness of many descriptors, read at once
     connection   1  one TCP connection: every byte back, half-close
     accepting    1  the errors of accept(2), and the pause when resources are exhausted
-    sockets      1  open or adopt listening sockets; the only module that binds
+    sockets      1  open listening sockets and set them up; the only module that binds
     netlink      1  the addresses of this host, as the kernel reports them
     port         1  one UDP socket and what was learned about it
     refusals     1  refused sources in the log: few entries, however many sources

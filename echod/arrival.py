@@ -9,7 +9,7 @@ import socket
 from dataclasses import dataclass, field
 from typing import Final
 
-from echod.sockets import UDP_GRO
+from echod.core.sockopt import UDP_GRO
 from echod.vector import (
     CONTROL_BYTES,
     LAYOUTS,

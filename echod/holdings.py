@@ -11,15 +11,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from echod.adoption import METRICS, adopt_door, adopt_socket
 from echod.core.endpoint import Endpoint
-from echod.core.errors import AddressUnavailableError, BindNotPermittedError, EchodError
+from echod.core.errors import AddressUnavailableError, BindNotPermittedError, EchodError, PassedSocketError
 from echod.core.listener import Listener, Protocol, overlap
 from echod.core.plan import Plan, plan
 from echod.sockets import (
-    METRICS,
     Buffers,
-    adopt_door,
-    adopt_socket,
     bind_socket,
     got_buffers,
     grant,
@@ -81,11 +79,11 @@ class Holdings:
         return [sock for listener in self._adopted for sock in self._sockets[listener]]
 
     def adopt(self, passed: Mapping[int, str], buffers: Buffers) -> None:
-        """Take over passed sockets, descriptors with their names. Raises EchodError if one cannot be served."""
+        """Take over passed sockets, descriptors with their names. Raises PassedSocketError if one cannot be served."""
         buffers = grant(buffers)
         for fd, name in passed.items():
             if name == METRICS:
-                self._adopted_doors.append(adopt_door(fd))
+                self._adopted_doors.append(adopt_door(fd, buffers))
                 continue
             listener, sock = adopt_socket(fd, buffers)
             if listener is None:
@@ -95,11 +93,11 @@ class Holdings:
             self._adopted[listener] = None
 
     def _adopt_netlink(self, sock: socket.socket) -> None:
-        """Keep the netlink socket. Raises EchodError if there is one already."""
+        """Keep the netlink socket. Raises PassedSocketError if there is one already."""
         if self.netlink is not None:
             number = sock.fileno()
             sock.close()
-            raise EchodError(
+            raise PassedSocketError(
                 f"passed socket {number} is a second ListenNetlink=route: the .socket unit may have one only"
             )
         self.netlink = sock

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from io import BytesIO
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -122,7 +122,7 @@ class HttpServer:
             sock,
             poll=self._poll,
             answer=self._answer,
-            local=ip_address(door.getsockname()[0]).is_loopback,
+            local=_is_loopback(door.getsockname()[0]),
             deadline=now + SECONDS,
             on_close=lambda: self._forget(fd),
         )
@@ -281,6 +281,13 @@ class _Parsed(BaseHTTPRequestHandler):
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002
         """Note the status; the text is not sent to the client."""
         self.status = HTTPStatus(code)
+
+
+def _is_loopback(host: str) -> bool:
+    """Tell whether an address is of loopback, also in the form ::ffff:127.0.0.1 that a passed socket may have."""
+    address = ip_address(host.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def _is_ours(host: str | None) -> bool:

@@ -1,47 +1,20 @@
-"""Listening sockets, opened or adopted: the only module that binds.
+"""Listening sockets: the only module that binds.
 
-Owns the socket options, which are the same for opened and adopted sockets. Never reads or writes a socket.
-Invariant: every returned socket is bound, non-blocking, not inherited over exec, and set up by `set_up`.
+Sets the options, which are the same for opened and adopted sockets (`adoption`). Never reads or writes a socket.
+Invariant: every opened socket is non-blocking, not inherited over exec, and set up by `set_up`.
 """
 
 import errno
 import socket
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
-from echod.core.errors import AddressUnavailableError, BindNotPermittedError, EchodError
+from echod.core.errors import AddressUnavailableError, BindNotPermittedError, EchodError, FamilyUnavailableError
 from echod.core.listener import Listener, Protocol
-
-# linux/in.h, in6.h, udp.h, asm-generic/socket.h: not all are in Python 3.11's socket module.
-IP_PKTINFO: Final = 8
-IP_MTU_DISCOVER: Final = 10
-IPV6_MTU_DISCOVER: Final = 23
-PMTUDISC_OMIT: Final = 5
-"""Ignore the path MTU reported by ICMP: a forged "fragmentation needed" cannot shrink or fragment replies."""
-UDP_GRO: Final = 104
-SO_SNDBUFFORCE: Final = 32
-SO_RCVBUFFORCE: Final = 33
-SO_MEMINFO: Final = 55
-SK_MEMINFO_DROPS: Final = 8
+from echod.core.sockopt import SK_MEMINFO_DROPS, SO_MEMINFO, SO_RCVBUFFORCE, SO_SNDBUFFORCE, Option, options
 
 TCP_BACKLOG: Final = 1024
-
-METRICS: Final = "metrics"
-"""The name of a passed socket that is for metrics and not a listener (FileDescriptorName=)."""
-
-# Options that a .socket unit or a parent may have set, and that add control messages which `Batch` does not expect.
-_UNWANTED: Final = (
-    (socket.SOL_SOCKET, 29),  # SO_TIMESTAMP
-    (socket.SOL_SOCKET, 35),  # SO_TIMESTAMPNS
-    (socket.SOL_SOCKET, 40),  # SO_RXQ_OVFL
-)
-
-_SERVED: Final = {
-    (socket.SOCK_DGRAM, socket.IPPROTO_UDP): Protocol.UDP,
-    (socket.SOCK_STREAM, socket.IPPROTO_TCP): Protocol.TCP,
-}
 
 _IN_USE: Final = "is in use by another process; `ss -lnp{protocol} 'sport = :{port}'` shows which"
 _NOT_PERMITTED: Final = (
@@ -55,6 +28,8 @@ _ABSENT: Final = {
 _REASONS: Final = {
     errno.EMFILE: "needs one more file descriptor than the process may have: raise LimitNOFILE=",
 }
+_UNKNOWN_OPTION: Final = (errno.ENOPROTOOPT, errno.EOPNOTSUPP)
+
 _SWITCHED_OFF: Final = "IPv6 is switched off on this host, so take it out of the config; or "
 _FORBIDDEN: Final = "RestrictAddressFamilies= of the service unit forbids it, so it belongs into the .socket unit"
 
@@ -87,7 +62,7 @@ def open_socket(listener: Listener, buffers: Buffers, *, sibling: bool, bind: bo
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # bind despite TIME_WAIT after a restart
             if sibling:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            set_up(sock, buffers)
+            _require_none(listener, set_up(sock, buffers))
             if bind:
                 bind_socket(sock, listener)
         except BaseException:
@@ -140,64 +115,39 @@ def bind_socket(sock: socket.socket, listener: Listener) -> None:
         raise _bind_error(listener, error) from None
 
 
-def adopt_socket(fd: int, buffers: Buffers) -> tuple[Listener | None, socket.socket]:
-    """Take over a socket that the service manager passed; return it with its listener.
+def set_up(sock: socket.socket, buffers: Buffers) -> tuple[Option, ...]:
+    """Set every option that echod relies on, and read it back; idempotent.
 
-    The listener is None for ListenNetlink=route, through which a sandbox without a network reads the host's addresses.
-    Raises EchodError for any other socket, with what to change in the .socket unit.
+    Return the options that the kernel leaves as they are, although they have to be different.
     """
-    try:
-        sock = socket.socket(fileno=fd)
-    except OSError as error:
-        raise EchodError(f"passed descriptor {fd} is no socket: {error.strerror}") from None
-    try:
-        listener = _identify(sock)
-        set_up(sock, buffers)
-    except BaseException:
-        sock.close()
-        raise
-    return listener, sock
-
-
-def adopt_door(fd: int) -> socket.socket:
-    """Take over the socket that the service manager passed for metrics. Raises EchodError if it is unsuitable."""
-    try:
-        sock = socket.socket(fileno=fd)
-    except OSError as error:
-        raise EchodError(f"passed descriptor {fd} is no socket: {error.strerror}") from None
-    stream = sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM
-    if not stream or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        sock.close()
-        raise EchodError(
-            f"passed socket {fd} is named {METRICS} but takes no TCP connections: its .socket unit may only have "
-            "ListenStream= with an address and port, and Accept=no"
-        )
-    sock.setblocking(False)
-    sock.set_inheritable(False)
-    return sock
-
-
-def set_up(sock: socket.socket, buffers: Buffers) -> None:
-    """Set every option that echod relies on; idempotent."""
     sock.setblocking(False)
     sock.set_inheritable(False)
     if sock.family == socket.AF_NETLINK:
-        return  # its other options do no harm
-    if sock.type == socket.SOCK_STREAM:
-        # Accepted sockets inherit it. An echo answers at once; Nagle's algorithm would delay the last bytes.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return
-    if sock.family == socket.AF_INET:
-        sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
-        sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_OMIT)
-    else:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_OMIT)
-    for level, option in _UNWANTED:
-        sock.setsockopt(level, option, 0)
-    with suppress(OSError):  # kernels before 5.0 have no UDP_GRO; datagrams then come one by one
-        sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
-    set_buffers(sock, buffers)
+        return ()  # its other options do no harm
+    protocol = Protocol.TCP if sock.type == socket.SOCK_STREAM else Protocol.UDP
+    kept = tuple(each for each in options(protocol, ipv6=sock.family == socket.AF_INET6) if not has_option(sock, each))
+    if protocol is Protocol.UDP:
+        set_buffers(sock, buffers)
+    return kept
+
+
+def _require_none(listener: Listener, kept: tuple[Option, ...]) -> None:
+    """Raise AddressUnavailableError if there are options that could not be set."""
+    if kept:
+        names = ", ".join(option.name for option in kept)
+        raise AddressUnavailableError(f"{listener} cannot be served: this kernel does not set {names}")
+
+
+def has_option(sock: socket.socket, option: Option) -> bool:
+    """Make a socket option what it has to be; tell whether it is."""
+    level, number = option.level, option.number
+    try:
+        # Only what is not so is set: some may not be set at all without a privilege, even to what they are.
+        if sock.getsockopt(level, number, 4) != option.value:
+            sock.setsockopt(level, number, option.value if option.written is None else option.written)
+        return sock.getsockopt(level, number, 4) == option.value
+    except OSError as error:
+        return error.errno in _UNKNOWN_OPTION and (option.off or option.optional)
 
 
 def grant(buffers: Buffers) -> Buffers:
@@ -286,43 +236,7 @@ def _bind_error(listener: Listener, error: OSError) -> EchodError:
     if error.errno == errno.EADDRINUSE:
         reason = _IN_USE.format(protocol=listener.protocol.value[0], port=listener.port)
         return AddressUnavailableError(f"{listener} {reason}")
+    if error.errno == errno.EAFNOSUPPORT:
+        return FamilyUnavailableError(f"{listener} {_absence(listener, error)}")
     reason = _absence(listener, error) or _REASONS.get(error.errno or 0, f"cannot be bound: {error.strerror}")
     return AddressUnavailableError(f"{listener} {reason}")
-
-
-def _zone(index: int) -> str:
-    """Return the name of an interface, or its number if PrivateNetwork= hides the host's interfaces."""
-    try:
-        return socket.if_indextoname(index)
-    except OSError:
-        return str(index)
-
-
-def _identify(sock: socket.socket) -> Listener | None:
-    """Return the listener of a passed socket, None for a netlink route socket. Raises EchodError for any other."""
-    if sock.family == socket.AF_NETLINK:
-        if sock.proto == socket.NETLINK_ROUTE:
-            return None
-        raise EchodError(
-            f"passed socket {sock.fileno()} is netlink but not of routes: the .socket unit may have no ListenNetlink= "
-            "but ListenNetlink=route"
-        )
-    protocol = _SERVED.get((sock.type, sock.proto))
-    if protocol is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
-        raise EchodError(
-            f"passed socket {sock.fileno()} is neither UDP nor TCP: the .socket unit may only have "
-            "ListenDatagram= and ListenStream= with an address and port, ListenNetlink=route, but no SocketProtocol="
-        )
-    if protocol is Protocol.TCP and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        raise EchodError(f"passed socket {sock.fileno()} is a connection: the .socket unit needs Accept=no")
-    host, port, *rest = sock.getsockname()
-    address = ip_address(host.partition("%")[0])
-    zone = _zone(rest[1]) if rest and rest[1] else ""
-    listener = Listener(protocol=protocol, address=address, port=port, zone=zone)
-    both = isinstance(address, IPv6Address) and (address.is_unspecified or address.ipv4_mapped is not None)
-    if both and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
-        raise EchodError(
-            f"passed socket {listener} takes IPv4 too, with forgeable sources: set BindIPv6Only=ipv6-only in the "
-            ".socket unit and give IPv4 a line of its own"
-        )
-    return listener

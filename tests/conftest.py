@@ -16,7 +16,7 @@ from running import Daemon
 from tcp_worker import Connect, TcpWorker
 
 from echod.batch import Batch
-from echod.sockets import SO_RCVBUFFORCE
+from echod.core.sockopt import SO_RCVBUFFORCE
 
 DEADLINE = 10
 """Seconds."""

@@ -22,8 +22,9 @@ import pytest
 
 from echod.batch import Batch
 from echod.core.listener import Listener, Protocol
+from echod.core.sockopt import SO_MEMINFO, SO_RCVBUFFORCE, UDP_GRO
 from echod.port import Port
-from echod.sockets import SO_MEMINFO, SO_RCVBUFFORCE, UDP_GRO, Buffers, open_socket
+from echod.sockets import Buffers, open_socket
 from echod.vector import UDP_SEGMENT
 
 DEADLINE_SECONDS = 10.0

@@ -20,8 +20,8 @@ from loopback import (
 )
 
 from echod.batch import FEWEST_JOINED, Batch
+from echod.core.sockopt import UDP_GRO
 from echod.port import Port
-from echod.sockets import UDP_GRO
 from echod.vector import SLOTS
 
 

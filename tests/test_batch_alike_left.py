@@ -22,8 +22,8 @@ from loopback import (
 )
 
 from echod.batch import Batch
+from echod.core.sockopt import UDP_GRO
 from echod.port import Port
-from echod.sockets import UDP_GRO
 
 SO_NO_CHECK = 11
 """Without checksums the kernel makes no trains, of IPv4."""

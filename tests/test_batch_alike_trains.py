@@ -21,8 +21,8 @@ from loopback import (
 )
 
 from echod.batch import Batch
+from echod.core.sockopt import UDP_GRO
 from echod.port import Port
-from echod.sockets import UDP_GRO
 from echod.vector import SLOTS
 
 each_family = pytest.mark.parametrize("host", HOSTS)

@@ -20,8 +20,8 @@ from loopback import (
 
 from echod.batch import Batch
 from echod.core.peers import address_of
+from echod.core.sockopt import UDP_GRO
 from echod.port import Port
-from echod.sockets import UDP_GRO
 
 IP_RECVTTL = 12
 SO_NO_CHECK = 11

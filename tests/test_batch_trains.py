@@ -23,9 +23,10 @@ from loopback import (
 )
 
 from echod.batch import Batch
+from echod.core.sockopt import UDP_GRO
 from echod.core.trains import MAX_PAYLOAD
 from echod.port import Port
-from echod.sockets import UDP_GRO, set_up
+from echod.sockets import set_up
 
 SO_NO_CHECK = 11
 """Without checksums the kernel makes no trains: UDP_SEGMENT is EINVAL (udp_send_skb in net/ipv4/udp.c)."""

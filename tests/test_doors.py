@@ -8,11 +8,11 @@ from itertools import chain
 import pytest
 from loopback import ANY, BUFFERS, free_port, listener, tcp_client, udp_client
 
+from echod.adoption import adopt_door
 from echod.core.endpoint import Endpoint, parse_endpoint
 from echod.core.errors import AddressUnavailableError, EchodError
 from echod.core.listener import Protocol
 from echod.holdings import Holdings
-from echod.sockets import adopt_door
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_a_door_is_never_bound_beside_a_listener_that_stays(holdings: Holdings) 
 
 def test_where_systemd_holds_the_ports_it_is_said_how_to_have_a_door(holdings: Holdings) -> None:
     """In echod.socket the port would be an echo port."""
-    with udp_socket() as one, socket.create_server(("127.0.0.1", 0)) as other:
+    with udp_client() as one, socket.create_server(("127.0.0.1", 0)) as other:
         holdings.adopt({os.dup(one.fileno()): ""}, BUFFERS)
         with pytest.raises(AddressUnavailableError, match=r"metrics\.listen: .*; .* enable echod-metrics\.socket and"):
             holdings.acquire((), workers=1, buffers=BUFFERS, metrics=endpoint(port=other.getsockname()[1]))
@@ -139,7 +139,7 @@ def test_what_takes_no_connections_is_no_door(make: Callable[[], socket.socket])
     """The refusal says what its .socket unit may have, and leaves no descriptor open."""
     number = make().detach()
     with pytest.raises(EchodError, match=r"is named metrics but takes no TCP connections: its \.socket unit may only"):
-        adopt_door(number)
+        adopt_door(number, BUFFERS)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(number)
 
@@ -147,4 +147,4 @@ def test_what_takes_no_connections_is_no_door(make: Callable[[], socket.socket])
 def test_a_file_is_no_door() -> None:
     """What is no socket at all is said to be none."""
     with open(os.devnull, "rb") as file, pytest.raises(EchodError, match="is no socket"):  # noqa: PTH123 - a descriptor
-        adopt_door(os.dup(file.fileno()))
+        adopt_door(os.dup(file.fileno()), BUFFERS)

@@ -28,7 +28,9 @@ class Served:
 
     def __init__(self, host: str) -> None:
         """Listen on a free port."""
-        self.door = socket.create_server((host, 0))
+        six = ":" in host
+        family = socket.AF_INET6 if six else socket.AF_INET
+        self.door = socket.create_server((host, 0), family=family, dualstack_ipv6=six)
         self.door.setblocking(False)
         self.address = ("127.0.0.1", self.door.getsockname()[1])
         self.poll = Poll()
@@ -208,6 +210,13 @@ def test_on_loopback_a_name_that_may_be_anybody_s_is_refused(served: Served, hos
         assert status == "HTTP/1.1 421 Misdirected Request"
         assert body.startswith(b"421 Misdirected Request: on a loopback address echod is asked by IP address")
     assert len(served.requests) == (2 if ours else 0)
+
+
+def test_loopback_in_the_form_of_ipv6_is_loopback() -> None:
+    """A passed socket may be bound to ::ffff:127.0.0.1; no name that may be anybody's is served there either."""
+    with serve("::ffff:127.0.0.1") as served:
+        status, _, _ = served.ask(b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n")
+        assert status == "HTTP/1.1 421 Misdirected Request"
 
 
 def test_elsewhere_every_name_is_served() -> None:

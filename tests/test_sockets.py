@@ -24,18 +24,13 @@ from loopback import (
     wait_until,
 )
 
-from echod.core.errors import AddressUnavailableError, BindNotPermittedError, EchodError, ExitCode
+from echod.adoption import adopt_socket
+from echod.core.errors import AddressUnavailableError, BindNotPermittedError, ExitCode
 from echod.core.listener import Protocol
+from echod.core.sockopt import IP_MTU_DISCOVER, IP_PKTINFO, IPV6_MTU_DISCOVER, PMTUDISC_OMIT, SO_RCVBUFFORCE, UDP_GRO
 from echod.sockets import (
-    IP_MTU_DISCOVER,
-    IP_PKTINFO,
-    IPV6_MTU_DISCOVER,
-    PMTUDISC_OMIT,
-    SO_RCVBUFFORCE,
-    UDP_GRO,
     Buffers,
     _bind_error,
-    adopt_socket,
     find_absence,
     got_buffers,
     grant,
@@ -192,114 +187,6 @@ def test_a_link_local_address_is_bound_and_adopted_with_its_interface(stack: Exi
         assert found == wanted
 
 
-# -- passed sockets
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", ANY, "::1", "::"])
-@pytest.mark.parametrize("protocol", Protocol)
-def test_a_passed_socket_is_identified_and_set_up(host: str, protocol: Protocol) -> None:
-    """Blocking and inheritable as the service manager leaves it, it becomes as if we had opened it."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM if protocol is Protocol.UDP else socket.SOCK_STREAM) as passed:
-        if family == socket.AF_INET6:
-            passed.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        passed.bind((host, 0))
-        passed.set_inheritable(True)
-        for option in (SO_TIMESTAMP, SO_RXQ_OVFL) if protocol is Protocol.UDP else ():
-            passed.setsockopt(socket.SOL_SOCKET, option, 1)
-        if protocol is Protocol.TCP:
-            passed.listen()
-        name, fd = passed.getsockname(), passed.detach()
-    found, sock = adopt_socket(fd, BUFFERS)
-    with sock:
-        assert found == listener(host, name[1], protocol)
-        assert (sock.fileno(), sock.getsockname()) == (fd, name)
-        assert_set_up(sock)
-
-
-@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
-@pytest.mark.parametrize("host", ["::", "::ffff:127.0.0.1"])
-def test_a_passed_dual_stack_socket_is_refused(host: str, kind: socket.SocketKind) -> None:
-    """The refusal names the line of the .socket unit to change."""
-    with socket.socket(socket.AF_INET6, kind) as passed:
-        passed.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        passed.bind((host, 0))
-        if kind == socket.SOCK_STREAM:
-            passed.listen()
-        with pytest.raises(EchodError, match="BindIPv6Only=ipv6-only"):
-            adopt_socket(os.dup(passed.fileno()), BUFFERS)
-
-
-def test_a_passed_connection_is_refused(stack: ExitStack) -> None:
-    """A .socket unit with Accept=yes passes a connection; the refusal names the setting."""
-    server = stack.enter_context(open_socket(listener(protocol=Protocol.TCP), BUFFERS, sibling=False))
-    connection = stack.enter_context(socket.create_connection(at(server)))
-    with pytest.raises(EchodError, match=r"is a connection: the \.socket unit needs Accept=no"):
-        adopt_socket(os.dup(connection.fileno()), BUFFERS)
-
-
-@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM, socket.SOCK_SEQPACKET])
-def test_a_passed_unix_socket_is_refused(kind: socket.SocketKind) -> None:
-    """Only addresses with a port can be served."""
-    with socket.socket(socket.AF_UNIX, kind) as passed, pytest.raises(EchodError, match="neither UDP nor TCP"):
-        adopt_socket(os.dup(passed.fileno()), BUFFERS)
-
-
-@pytest.mark.parametrize(
-    ("kind", "protocol"),
-    [(socket.SOCK_DGRAM, 136), (socket.SOCK_STREAM, 262), (socket.SOCK_RAW, socket.IPPROTO_UDP)],
-)
-def test_a_passed_socket_of_another_protocol_is_refused(kind: socket.SocketKind, protocol: int) -> None:
-    """UDP-Lite, MPTCP and SCTP have ports and the types of UDP and TCP; the refusal names SocketProtocol=."""
-    try:
-        passed = socket.socket(socket.AF_INET, kind, protocol)
-    except OSError as error:
-        pytest.skip(f"no socket of this protocol: {error.strerror}")
-    with passed:
-        passed.bind(("127.0.0.1", 0))
-        if kind == socket.SOCK_STREAM:
-            passed.listen()
-        with pytest.raises(EchodError, match=r"neither UDP nor TCP: .* but no SocketProtocol="):
-            adopt_socket(os.dup(passed.fileno()), BUFFERS)
-
-
-def test_a_passed_netlink_socket_of_routes_is_no_listener() -> None:
-    """ListenNetlink=route is taken over, to ask for the host's addresses: non-blocking and not inheritable."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as passed:
-        passed.set_inheritable(True)
-        fd = passed.detach()
-    found, sock = adopt_socket(fd, BUFFERS)
-    with sock:
-        assert (found, sock.fileno(), sock.getblocking(), sock.get_inheritable()) == (None, fd, False, False)
-
-
-def test_a_passed_netlink_socket_of_anything_else_is_refused() -> None:
-    """The refusal names the only one that the .socket unit may have."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_KOBJECT_UEVENT) as passed:
-        fd = os.dup(passed.fileno())
-    with pytest.raises(EchodError, match=r"not of routes: the \.socket unit may have no .* but ListenNetlink=route"):
-        adopt_socket(fd, BUFFERS)
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(fd)
-
-
-def test_a_passed_file_is_refused() -> None:
-    """A descriptor that is no socket is said to be none."""
-    with Path(os.devnull).open("rb") as file, pytest.raises(EchodError, match="is no socket"):
-        adopt_socket(file.fileno(), BUFFERS)
-
-
-def test_a_refused_socket_is_closed() -> None:
-    """Nothing that cannot be served stays open."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as passed:
-        fd = os.dup(passed.fileno())
-    with pytest.raises(EchodError):
-        adopt_socket(fd, BUFFERS)
-    with pytest.raises(OSError, match="Bad file descriptor") as error:
-        os.fstat(fd)
-    assert error.value.errno == errno.EBADF
-
-
 # -- buffers
 
 
@@ -384,7 +271,9 @@ def test_without_a_descriptor_the_limit_is_named_and_buffers_are_set_all_the_sam
 )
 def test_a_family_that_is_forbidden_belongs_into_the_socket_unit(host: str, begins: str) -> None:
     """What RestrictAddressFamilies= makes of socket(2); only of IPv6 it may be that the host does not have it."""
-    said = str(_bind_error(listener(host, 7), OSError(errno.EAFNOSUPPORT, "")))
+    error = _bind_error(listener(host, 7), OSError(errno.EAFNOSUPPORT, ""))
+    assert error.exit_code == ExitCode.CONFIG  # no restart mends it
+    said = str(error)
     assert f":7 may not be opened: {begins}" in said
     assert said.endswith("so it belongs into the .socket unit")
 

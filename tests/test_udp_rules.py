@@ -19,7 +19,7 @@ from loopback import (
 from served import TRAIN, Served, rate_limit, send, send_as_train
 
 from echod.core.admission import Drop
-from echod.sockets import UDP_GRO
+from echod.core.sockopt import UDP_GRO
 
 
 @pytest.fixture

@@ -20,10 +20,10 @@ from echod.core.counters import CounterPage, SlotField, describe
 from echod.core.loops import PERIOD
 from echod.core.loudest import unpack_report
 from echod.core.ratelimit import RateLimit
+from echod.core.sockopt import SO_RCVBUFFORCE
 from echod.core.tally import Report
 from echod.netlink import MAX_OWN
 from echod.poll import READ, SHARED
-from echod.sockets import SO_RCVBUFFORCE
 from echod.udp import MAX_BATCHES_PER_WAKEUP, UdpEcho
 from echod.vector import SLOTS
 from echod.worker import DRAIN, LOUD, OWN, READY, SERVE, Birth, ServedSocket, Worker, _gap, open_channel

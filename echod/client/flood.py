@@ -23,10 +23,10 @@ from echod.core.events import Event, Kind
 from echod.core.flight import Arrival, Obstacle
 from echod.core.icmp import local_error
 from echod.core.probe import SEQUENCE_BYTES, Payloads
+from echod.core.sockopt import UDP_GRO
 from echod.core.survey import Survey
 from echod.core.torrent import Shape, Torrent
 from echod.core.trains import MAX_JOINED, MAX_PAYLOAD
-from echod.sockets import UDP_GRO
 from echod.vector import CONTROL_BYTES, SLOTS, UDP_SEGMENT, Vector
 
 STALL: Final = 10_000_000

@@ -16,7 +16,8 @@ from echod.client.options import Options
 from echod.client.target import Target
 from echod.core.errors import UsageError
 from echod.core.listener import Protocol
-from echod.sockets import IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, Buffers, set_buffers
+from echod.core.sockopt import IP_MTU_DISCOVER, IPV6_MTU_DISCOVER
+from echod.sockets import Buffers, set_buffers
 
 # linux/in.h, in6.h, asm-generic/socket.h: not all are in Python 3.11's socket module.
 IP_RECVERR: Final = 11

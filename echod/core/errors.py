@@ -82,10 +82,22 @@ class AddressUnavailableError(EchodError):
     exit_code = ExitCode.UNAVAILABLE
 
 
+class FamilyUnavailableError(AddressUnavailableError):
+    """A listener's address family is switched off or forbidden here: no restart mends that."""
+
+    exit_code = ExitCode.CONFIG
+
+
 class BindNotPermittedError(EchodError):
     """A listener's port needs a privilege that this process does not have."""
 
     exit_code = ExitCode.NO_PERMISSION
+
+
+class PassedSocketError(EchodError):
+    """A socket that was passed cannot be served: the .socket unit has to be changed, and no restart mends that."""
+
+    exit_code = ExitCode.CONFIG
 
 
 class InterruptedStartError(EchodError):

@@ -11,7 +11,7 @@ from loopback import needs_root
 from netns.datagrams import PORT, SERVER, SERVER6, Datagram, as_train, numbered, over_ipv4, over_ipv6, read
 from netns.wire import Wire
 
-from echod.sockets import UDP_GRO
+from echod.core.sockopt import UDP_GRO
 
 HOSTILE: Final = (
     over_ipv4(source_port=19),

@@ -19,7 +19,7 @@ from netns.wire import LINK, Wire
 from running import Daemon, wait_until
 from system.network import entered
 
-from echod.sockets import SO_RCVBUFFORCE
+from echod.core.sockopt import SO_RCVBUFFORCE
 
 _BUFFER_BYTES: Final = 8 << 20
 _NUMBER_BYTES: Final = 8

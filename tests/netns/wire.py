@@ -29,7 +29,7 @@ from netns.datagrams import (
 from running import SECONDS, udp_client
 from system.network import entered, remove_namespace
 
-from echod.sockets import SO_RCVBUFFORCE
+from echod.core.sockopt import SO_RCVBUFFORCE
 
 LINK: Final = "eth0"
 """The name of either end, in its namespace."""
