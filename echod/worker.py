@@ -132,7 +132,6 @@ class Worker:
             rules,
             sources=limits.sources,
             limit=None if birth.rates is None else rate_limit(limits, birth.rates),
-            spare=_spare(limits),
             circulation=Circulation(sources=limits.sources, gap=_gap()) if guard.loop_breaker else None,
             self_test=birth.self_test,
         )
@@ -256,16 +255,15 @@ def rate_limit(limits: LimitsConfig, memory: memoryview) -> RateLimit:
         per_source=limits.datagrams_per_second,
         burst=limits.burst,
         total=limits.total_datagrams_per_second,
+        leak=_leak(limits.leak) if limits.leak else None,
+        dry_run=limits.dry_run,
     )
 
 
-def _spare(limits: LimitsConfig) -> Callable[[int], int]:
-    """Return a function from datagrams over the limit to those still answered: random, so no forger can predict it."""
-    if limits.dry_run:
-        return lambda refused: refused
-    random = Random()  # noqa: S311 - it protects no secret; made here, so that workers have different ones
-    chance = 1 / limits.leak if limits.leak else 0.0
-    return lambda refused: sum(random.random() < chance for _ in range(refused))
+def _leak(one_in: int) -> Callable[[], bool]:
+    """Return a function that says yes once in so many calls: at random, so that no forger can predict it."""
+    random, chance = Random().random, 1 / one_in  # noqa: S311 - no secret; made here, so that workers have different ones
+    return lambda: random() < chance
 
 
 def _gap() -> Callable[[], int]:

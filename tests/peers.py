@@ -2,7 +2,7 @@
 
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from ipaddress import ip_address, ip_network
 
 from echod.core.admission import Access, Admission, Drop, Rules
@@ -37,10 +37,12 @@ def rules(lists: Access | None = None, own: Iterable[str] = ()) -> Rules:
     return compiled
 
 
-def limit(burst: int, total: int | None = None) -> RateLimit:
+def limit(
+    burst: int, total: int | None = None, *, leak: Callable[[], bool] | None = None, dry_run: bool = False
+) -> RateLimit:
     """Make a limit of one datagram a second."""
     memory = memoryview(bytearray(RateLimit.size(1024)))
-    return RateLimit(memory, sources=1024, per_source=1, burst=burst, total=total)
+    return RateLimit(memory, sources=1024, per_source=1, burst=burst, total=total, leak=leak, dry_run=dry_run)
 
 
 def admission(

@@ -40,10 +40,17 @@ def rules(*own_ports: int, allow: str = "127.0.0.0/8") -> Rules:
     return Rules(access, own_ports=own_ports, min_source_port=1024, refuse_source_ports=[1900])
 
 
-def rate_limit(per_source: int, burst: int, total: int | None = None) -> RateLimit:
+def rate_limit(
+    per_source: int,
+    burst: int,
+    total: int | None = None,
+    *,
+    leak: Callable[[], bool] | None = None,
+    dry_run: bool = False,
+) -> RateLimit:
     """Make a limit of so many datagrams a second."""
     memory = memoryview(bytearray(RateLimit.size(1024)))
-    return RateLimit(memory, sources=1024, per_source=per_source, burst=burst, total=total)
+    return RateLimit(memory, sources=1024, per_source=per_source, burst=burst, total=total, leak=leak, dry_run=dry_run)
 
 
 class Served:
@@ -55,7 +62,6 @@ class Served:
         *own_ports: int,
         allow: str = "0.0.0.0/0",
         limit: RateLimit | None = None,
-        spare: Callable[[int], int] = lambda _refused: 0,
         loop_breaker: bool = True,
         gap: int = GAP,
         batch: Batch = BATCH,
@@ -72,7 +78,6 @@ class Served:
             rules(sock.getsockname()[1], *own_ports, *test_ports, allow=allow),
             sources=1024,
             limit=limit,
-            spare=spare,
             circulation=Circulation(sources=1024, gap=lambda: gap, patience=0) if loop_breaker else None,
             self_test=self_test,
         )

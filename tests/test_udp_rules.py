@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable, Iterator
+from itertools import cycle
 
 import pytest
 from loopback import (
@@ -133,13 +134,14 @@ def test_addresses_of_one_ipv6_network_are_one_source(network: None) -> None:
 
 
 def test_some_of_the_refused_are_spared(server: socket.socket, client: socket.socket) -> None:
-    """What `spare` lets pass is answered, counted as replied and as spared; of a train the first."""
-    served = Served(server, limit=rate_limit(1, 2), spare=lambda refused: refused // 4)
-    send(served, client, b"one", b"two", b"over")
+    """What the leak lets pass is answered, counted as replied and as spared; of a train the first."""
+    chances = cycle([True, False, False, False])
+    served = Served(server, limit=rate_limit(1, 4, leak=lambda: next(chances)))
+    send(served, client, b"one", b"two", b"three", b"four", b"lent", b"over")
     send_as_train(served, client)
     row = served.turn(100.0)
-    assert (row["replied"], row["dropped_rate"], row["spared"]) == (2 + 2, 1 + 8, 2)
-    assert_got(client, b"one", b"two", b"aa", b"bb")
+    assert (row["replied"], row["dropped_rate"], row["spared"]) == (4 + 1 + 2, 1 + 8, 1 + 2)
+    assert_got(client, b"one", b"two", b"three", b"four", b"lent", b"aa", b"bb")
 
 
 @pytest.mark.parametrize("as_train", [False, True])
@@ -147,7 +149,7 @@ def test_in_a_dry_run_all_are_answered_and_counted(
     server: socket.socket, client: socket.socket, *, as_train: bool
 ) -> None:
     """Over the limit, every datagram gets its answer, and the operator sees how many would have been refused."""
-    served = Served(server, limit=rate_limit(1, 3), spare=lambda refused: refused, loop_breaker=False)
+    served = Served(server, limit=rate_limit(1, 3, dry_run=True), loop_breaker=False)
     for _ in range(2):
         if as_train:
             send_as_train(served, client)

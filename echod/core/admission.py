@@ -5,7 +5,7 @@ value, `None` for yes or the `Drop` that says why not, and never an exception, w
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from enum import IntEnum
 from ipaddress import IPv6Network, ip_address, ip_network
 from struct import Struct
@@ -199,17 +199,16 @@ def _doubtful_octets(compiled: AddressMap[Verdict], bits: int) -> bytes:
 class Admission:
     """The rules of one worker, with their state: the peers admitted so far, rates and samples."""
 
-    def __init__(  # noqa: PLR0913 - each is a part of what the operator can set
+    def __init__(
         self,
         rules: Rules,
         *,
         sources: int,
         limit: RateLimit | None = None,
-        spare: Callable[[int], int] = lambda _refused: 0,
         circulation: Circulation | None = None,
         self_test: SelfTest | None = None,
     ) -> None:
-        """Remember at most `sources` peers. `spare` returns how many datagrams over the limit are still answered.
+        """Remember at most `sources` peers.
 
         Without `circulation` no loop is broken. The port of `self_test` must be one of the own ports of the rules.
         """
@@ -218,7 +217,6 @@ class Admission:
         self._test_port = self_test.port.to_bytes(2, "big") if self_test is not None else None
         self._sources = sources
         self._limit = limit
-        self._spare = spare
         self.clears_all = rules.clear_all
         """Tells from the names of a batch whether the rules admit it as a whole, as they do with most batches."""
         self.limited = limit is not None
@@ -226,8 +224,11 @@ class Admission:
         self.circulation = circulation
         """The sampling that finds datagrams in a loop."""
         self._known: dict[bool, set[bytes]] = {False: set(), True: set()}
-        self.spared = 0
+
+    @property
+    def spared(self) -> int:
         """Datagrams over the limit that were answered, since the start."""
+        return self._limit.spared if self._limit is not None else 0
 
     def set_own_addresses(self, own: Iterable[Network]) -> None:
         """Set this host's own addresses, and forget earlier decisions."""
@@ -262,17 +263,17 @@ class Admission:
     def _find_over(
         self, limit: RateLimit, peers: Sequence[bytes], refused: dict[int, Drop], now: float
     ) -> dict[int, Drop]:
-        """Charge all slots that are not refused yet; return those over the limit that are not spared."""
+        """Charge all slots that are not refused yet; return those that the limit refuses."""
         slots = [slot for slot in range(len(peers)) if slot not in refused] if refused else range(len(peers))
         over = limit.take_each(sources_of([peers[slot] for slot in slots] if refused else peers), now)
-        return {slots[index]: Drop.RATE for index in over if not self._spares(1)}
+        return {slots[index]: Drop.RATE for index in over}
 
     def charge_all(self, names: bytes, peer_length: int, now: float) -> dict[int, Drop]:
         """Charge a batch of single datagrams that the rules admit; return what `admit_all` does."""
         if self._limit is None:
             return {}
         over = self._limit.take_each(sources_in(names, peer_length), now)
-        return {index: Drop.RATE for index in over if not self._spares(1)}
+        return dict.fromkeys(over, Drop.RATE)
 
     # -- slot by slot: trains, and slots that are truncated or not unicast
 
@@ -304,10 +305,4 @@ class Admission:
         """Charge the source for these datagrams; return how many may be answered."""
         if self._limit is None:
             return datagrams
-        within = self._limit.take(source_of(peer), datagrams, now)
-        return within + self._spares(datagrams - within)
-
-    def _spares(self, refused: int) -> int:
-        spared = self._spare(refused)
-        self.spared += spared
-        return spared
+        return self._limit.take(source_of(peer), datagrams, now)

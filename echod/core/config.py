@@ -56,7 +56,8 @@ class GuardConfig(BaseModel):
 class LimitsConfig(BaseModel):
     """Rate limits. A source is an IPv4 address or an IPv6 /64; a rate of None is unlimited.
 
-    One in `leak` datagrams over a limit is answered, so that a forger cannot silence its victim; none if it is 0.
+    One in `leak` datagrams over the limit of its source is answered, on credit (`ratelimit`), so that a forger cannot
+    silence its victim; none if it is 0.
     """
 
     model_config = _STRICT
@@ -295,7 +296,12 @@ def _find_unreasonable_limits(limits: LimitsConfig) -> Iterator[_Warning]:
         for key in ("burst", "leak", "dry_run"):
             if getattr(limits, key) != LimitsConfig.model_fields[key].default:
                 yield (("limits", key),), "no limit is set, so this has no effect"
-    elif limits.dry_run:
+    elif one is None and limits.leak != LimitsConfig.model_fields["leak"].default:
+        yield (
+            (("limits", "leak"),),
+            "limits.datagrams_per_second is not set, so this has no effect: the total never leaks",
+        )
+    if (one is not None or total is not None) and limits.dry_run:
         yield (("limits", "dry_run"),), "nothing is refused: what is above a limit is counted, and answered"
     if one is not None and total is not None and total < one:
         yield (

@@ -1,9 +1,17 @@
 """The rate limit of each source: a bounded table, shared by all workers without a lock.
 
 The algorithm is GCRA, the virtual scheduling algorithm of ITU-T I.371: for each source one time is stored, at which its
-account will be balanced again. Owns the layout of the table; the memory, and the time, are passed in. Invariant: a
-source is never answered beyond its burst and its rate, except if two workers write in the same microsecond, or if the
-source was forgotten.
+account will be balanced again. Owns the layout of the table; the memory, the time and the chance are passed in.
+
+The leak: a forger who spends the account of a source must not silence it. So a datagram over the limit is still
+answered if chance says so, on credit: it is charged like any other, to an account that may be overdrawn by one more
+burst. What is answered so is missing later, so a source gets its rate and no more. While a forger sends less than the
+rate divided by that chance, there is always credit. One that sends more spends it too, and then each datagram has the
+same chance, whoever sent it. The total has no leak: it protects this host and its network from all sources together.
+
+Invariant: in any period a source is answered at most twice its burst and its rate, without leak once its burst, and all
+together at most the total and its burst; except if two workers write in the same microsecond, or if the source was
+forgotten.
 
 The table is set-associative: a source has two places, chosen by a keyed hash (Python's, of bytes: SipHash, with a key
 of this process), so nobody can aim at the place of another. If both are taken, the source whose account is nearer to
@@ -11,7 +19,7 @@ balance is forgotten: the loudest is never forgotten, a new source never refused
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,7 +53,7 @@ class _Allowance:
 class RateLimit:
     """Datagrams a second, for each source and for all together, None for no limit; `burst` may come at once."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a part of what the operator can set
         self,
         buffer: memoryview,
         *,
@@ -53,8 +61,14 @@ class RateLimit:
         per_source: int | None,
         burst: int,
         total: int | None,
+        leak: Callable[[], bool] | None = None,
+        dry_run: bool = False,
     ) -> None:
-        """Lay the table over a zeroed, writable buffer of `size(sources)` bytes, the same in all workers."""
+        """Lay the table over a zeroed, writable buffer of `size(sources)` bytes, the same in all workers.
+
+        `leak` tells by chance whether a datagram over the limit of its source may be answered on credit; None: none
+        may. In a dry run nothing is refused, and there is no credit.
+        """
         places = _places(sources)
         octets = buffer.cast("B")
         tables = octets[_HEADER_BYTES : _HEADER_BYTES + _PLACE_BYTES * places]
@@ -63,6 +77,11 @@ class RateLimit:
         self._even = tables[8 * places :].cast("d")
         self._total_even = octets[:_HEADER_BYTES].cast("d")
         self._each = _Allowance(1 / per_source, burst / per_source) if per_source is not None else None
+        self._credit = _Allowance(1 / per_source, 2 * burst / per_source) if per_source is not None else None
+        self._leak = None if dry_run else leak
+        self._dry_run = dry_run
+        self.spared = 0
+        """Datagrams over a limit that were answered, since the start."""
         # The burst of all sources is a tenth of a second's datagrams, but not less than that of a single source.
         self._total = _Allowance(1 / total, max(burst / total, 0.1)) if total is not None else None
 
@@ -72,19 +91,42 @@ class RateLimit:
         return _HEADER_BYTES + _PLACE_BYTES * _places(sources)
 
     def take(self, source: bytes, datagrams: int, now: float) -> int:
-        """Charge a source for datagrams; return how many of them are within the limits."""
+        """Charge a source for datagrams; return how many of them may be answered."""
+        within = offered = datagrams
         if self._each is not None:
-            datagrams = self._each.charge(self._even, self._place(hash(source)), datagrams, now)
-        return self._take_total(datagrams, now)
+            within = self._each.charge(self._even, self._place(hash(source)), datagrams, now)
+            offered = within + self._lend(source, datagrams - within, now)
+        answered = self._take_total(offered, now)
+        if self._dry_run:
+            self.spared += datagrams - answered
+            return datagrams
+        self.spared += max(answered - within, 0)  # the total refuses the last ones
+        return answered
 
     def take_each(self, sources: Sequence[bytes], now: float) -> list[int]:
-        """Charge each source for one datagram; return the indices of those over a limit."""
+        """Charge each source for one datagram; return the indices of those that may not be answered."""
         over = self._find_over(self._each, sources, now) if self._each is not None else []
-        within = len(sources) - len(over)
-        short = within - self._take_total(within, now)
+        refused = over
+        if over and self._leak is not None:
+            refused = [index for index in over if not self._lend(sources[index], 1, now)]
+        offered = len(sources) - len(refused)
+        short = offered - self._take_total(offered, now)
         if short:
-            over = sorted({*over, *sorted(set(range(len(sources))).difference(over))[-short:]})
-        return over
+            refused = sorted({*refused, *sorted(set(range(len(sources))).difference(refused))[-short:]})
+        if self._dry_run:
+            self.spared += len(refused)
+            return []
+        if self._leak is not None and over:
+            self.spared += len(set(over).difference(refused))
+        return refused
+
+    def _lend(self, source: bytes, over: int, now: float) -> int:
+        """Charge a source, on credit, for what chance chooses of datagrams over its limit; return how many."""
+        leak = self._leak
+        chosen = sum(leak() for _ in range(over)) if leak is not None else 0
+        if not chosen or self._credit is None:
+            return 0
+        return self._credit.charge(self._even, self._place(hash(source)), chosen, now)
 
     def _find_over(self, each: _Allowance, sources: Sequence[bytes], now: float) -> list[int]:
         """Do what `charge` does, in one loop: with limits, all traffic passes here."""

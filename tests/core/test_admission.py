@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from ipaddress import ip_address, ip_network
+from itertools import cycle
 from random import Random
 
 import pytest
@@ -193,25 +194,20 @@ def test_addresses_of_one_host_share_its_account() -> None:
 
 
 def test_some_over_the_limit_are_spared_and_counted() -> None:
-    """What `spare` says is answered all the same, of single datagrams and of trains, and `spared` has the number."""
-    refused: list[int] = []
-
-    def spare(datagrams: int) -> int:
-        refused.append(datagrams)
-        return datagrams // 2 + len(refused) % 2
-
-    by = Admission(rules(), sources=1024, limit=limit(1), spare=spare)
-    over = admit_all(by, [peer("10.0.0.1")] * 5)
-    assert over == {2: Drop.RATE, 4: Drop.RATE}
+    """What the leak says is answered all the same, of single datagrams and of trains, and `spared` has the number."""
+    chances = cycle([True, False])
+    by = Admission(rules(), sources=1024, limit=limit(2, leak=lambda: next(chances)))
+    over = admit_all(by, [peer("10.0.0.1")] * 8)
+    assert over == {3: Drop.RATE, 5: Drop.RATE, 6: Drop.RATE, 7: Drop.RATE}
     assert by.spared == 2
-    assert by.take(peer("10.0.0.2"), 10, 100.0) == 1 + 9 // 2 + 1
-    assert by.spared == 2 + 5
-    assert refused == [1, 1, 1, 1, 9]
+    assert by.take(peer("10.0.0.2"), 5, 100.0) == 2 + 2
+    assert by.spared == 2 + 2
+    assert admission().spared == 0
 
 
 def test_in_a_dry_run_all_over_the_limit_are_spared() -> None:
     """Nothing is refused, and everything that would have been is counted."""
-    by = Admission(rules(), sources=1024, limit=limit(1), spare=lambda refused: refused)
+    by = Admission(rules(), sources=1024, limit=limit(1, dry_run=True))
     assert admit_all(by, [peer("10.0.0.1")] * 60) == {}
     assert by.take(peer("10.0.0.1"), 40, 100.0) == 40
     assert by.spared == 59 + 40

@@ -317,6 +317,15 @@ NO_EFFECT = "no limit is set, so this has no effect"
         ("limits: {leak: 0}", (1, 10, "limits.leak", NO_EFFECT)),
         ("limits: {dry_run: true}", (1, 10, "limits.dry_run", NO_EFFECT)),
         (
+            "limits:\n  total_datagrams_per_second: 9\n  leak: 4",
+            (
+                3,
+                3,
+                "limits.leak",
+                "limits.datagrams_per_second is not set, so this has no effect: the total never leaks",
+            ),
+        ),
+        (
             "limits:\n  total_datagrams_per_second: 9\n  dry_run: true",
             (3, 3, "limits.dry_run", "nothing is refused: what is above a limit is counted, and answered"),
         ),

@@ -1,5 +1,6 @@
 """echod.core.ratelimit: a source gets its burst and its rate, all sources together theirs, in bounded memory."""
 
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -20,17 +21,21 @@ def memory(sources: int = 1024) -> memoryview:
     return memoryview(bytearray(RateLimit.size(sources)))
 
 
-def limit(
+def limit(  # noqa: PLR0913 - each is a part of the config
     per_source: int | None = None,
     burst: int = 1,
     total: int | None = None,
     *,
     sources: int = 1024,
     over: memoryview | None = None,
+    leak: Callable[[], bool] | None = None,
+    dry_run: bool = False,
 ) -> RateLimit:
     """Lay a table over memory of its own, or over that of another."""
     buffer = memory(sources) if over is None else over
-    return RateLimit(buffer, sources=sources, per_source=per_source, burst=burst, total=total)
+    return RateLimit(
+        buffer, sources=sources, per_source=per_source, burst=burst, total=total, leak=leak, dry_run=dry_run
+    )
 
 
 # -- the rate of one source
@@ -124,6 +129,82 @@ def test_where_the_total_is_short_the_last_of_a_batch_are_refused() -> None:
     assert limit(1, 2, 50).take_each(each, 100.0) == [2, 6, 7]
 
 
+# -- the leak: on credit, so that the rate stays the rate
+
+
+def by_chance(one_in: int) -> Callable[[], bool]:
+    """Return what says yes once in so many calls, at random."""
+    random = Random(one_in).random  # noqa: S311 - the same in each run
+    return lambda: random() < 1 / one_in
+
+
+@pytest.mark.parametrize("train", [1, 41])
+@pytest.mark.parametrize("total", [None, 1000])
+@pytest.mark.parametrize("leak", [None, 1, 8, 1000])
+def test_a_forged_source_gets_its_rate_and_no_more(leak: int | None, total: int | None, train: int) -> None:
+    """At 41 times its rate for two seconds: what is due, its burst, and on credit at most its burst again."""
+    bucket = limit(1000, 256, total, leak=by_chance(leak) if leak else None)
+    got = sum(bucket.take(SOURCE, train, 100.0 + step * train / 41_000) for step in range(82_000 // train))
+    assert 2000 <= got <= 2000 + (512 if leak else 256)
+    assert (bucket.spared > 0) == (leak is not None)
+
+
+@pytest.mark.parametrize("leak", [None, 8])
+def test_the_total_has_no_leak(leak: int | None) -> None:
+    """Of 40,000 sources a second, each within its own limit or one over it, all together get the total."""
+    bucket = limit(1, 1, 1000, leak=by_chance(leak) if leak else None)
+    got = refused = 0
+    for step in range(2000):
+        sources = [(step * 10 + number // 4).to_bytes(4, "big") for number in range(40)]
+        over = bucket.take_each(sources, 100.0 + step / 1000)
+        got, refused = got + 40 - len(over), refused + len(over)
+    assert got + refused == 80_000
+    assert 2000 <= got <= 2000 + 100
+
+
+@pytest.mark.parametrize(
+    ("times", "leak", "least", "most"),
+    [(1, 8, 0.1, 0.3), (4, 8, 0.1, 0.3), (40, 8, 0.015, 0.04), (1, None, 0.0, 0.01)],
+)
+def test_a_forger_cannot_silence_the_source_that_it_forges(
+    times: int, leak: int | None, least: float, most: float
+) -> None:
+    """One in eight is heard of who shares an account with a forger; with one who sends 40 times the rate, one in 40.
+
+    Without leak none is, but for the burst, where a forged one comes just before each honest datagram.
+    """
+    bucket, forged, honest, heard = limit(1000, 16, leak=by_chance(leak) if leak else None), 10 * times, 2000, 0
+    for step in range(honest):
+        behind = RANDOM.randrange(forged)
+        for number in range(forged):
+            at = 100.0 + step / 100 + number / (100 * forged)
+            bucket.take(SOURCE, 1, at)
+            heard += bucket.take(SOURCE, 1, at) if number == behind else 0
+    assert least <= heard / honest <= most
+
+
+def test_what_was_answered_on_credit_is_missing_later() -> None:
+    """An account overdrawn by its burst is even again after two bursts' time, and as if nothing had been."""
+    bucket = limit(10, 20, leak=lambda: True)
+    assert bucket.take(SOURCE, 100, 100.0) == 40
+    assert bucket.spared == 20
+    assert bucket.take_each([SOURCE] * 3, 100.2) == [2]
+    assert bucket.spared == 22
+    assert bucket.take(SOURCE, 100, 104.2) == 40
+    assert limit(10, 20, leak=lambda: True).take_each([SOURCE] * 50, 100.0) == list(range(40, 50))
+
+
+def test_in_a_dry_run_nothing_is_refused_and_what_would_have_been_is_counted() -> None:
+    """Without leak: neither of a source nor of the total, one by one, in trains and in batches."""
+    bucket = limit(10, 20, 300, leak=lambda: True, dry_run=True)
+    assert bucket.take(SOURCE, 50, 100.0) == 50
+    assert bucket.spared == 30
+    assert bucket.take_each([SOURCE] * 5 + [OTHER], 100.0) == []
+    assert bucket.spared == 35
+    assert bucket.take_each([number.to_bytes(4, "big") for number in range(100)], 100.0) == []
+    assert bucket.spared == 35 + 100 - (30 - 21)
+
+
 # -- one by one, in a batch, in several workers
 
 
@@ -138,17 +219,20 @@ TURNS = st.lists(
     per_source=st.sampled_from([None, 1, 2, 4]),
     burst=st.integers(1, 5),
     total=st.sampled_from([None, 8, 64]),
+    leak=st.sampled_from([0, 1, 2]),
     turns=TURNS,
 )
 def test_a_batch_is_charged_as_its_datagrams_one_by_one(
-    per_source: int | None, burst: int, total: int | None, turns: list[tuple[float, list[bytes]]]
+    per_source: int | None, burst: int, total: int | None, leak: int, turns: list[tuple[float, list[bytes]]]
 ) -> None:
     """Whatever came before, `take_each` refuses the very datagrams that `take` refuses one after the other."""
-    together, single, now = limit(per_source, burst, total), limit(per_source, burst, total), 1000.0
+    together, single = (limit(per_source, burst, total, leak=by_chance(leak) if leak else None) for _ in range(2))
+    now = 1000.0
     for pause, sources in turns:
         now += pause
         expected = [index for index, source in enumerate(sources) if not single.take(source, 1, now)]
         assert together.take_each(sources, now) == expected
+        assert together.spared == single.spared
 
 
 @settings(deadline=None)

@@ -53,13 +53,14 @@ class Sequence:
             per_source=random.choice([None, 1, 1000, 10_000_000]),
             burst=random.choice([1, 256, 1_000_000]),
             total=random.choice([None, 10, 100_000_000]),
+            leak=random.choice([None, lambda: random.random() < 0.5]),
+            dry_run=random.random() < 0.2,
         )
         circulation = Circulation(sources=SOURCES, gap=lambda: random.choice([1, 2, 3, 100, 1000]))
         self.admission = Admission(
             rules,
             sources=SOURCES,
             limit=limit if limited else None,
-            spare=lambda refused: random.randint(0, refused),
             circulation=circulation if random.random() < 0.8 else None,
         )
 

@@ -29,8 +29,14 @@ def limits(random: Random) -> dict[str, object]:
     gap = random.choice([1, 3, 40])
     if random.random() < 0.3:
         return {"gap": gap}
-    limit = rate_limit(random.choice([1, 100]), random.choice([1, 7, 256]), random.choice([None, 200]))
-    return {"gap": gap, "limit": limit, "spare": lambda refused: random.randint(0, refused)}
+    limit = rate_limit(
+        random.choice([1, 100]),
+        random.choice([1, 7, 256]),
+        random.choice([None, 200]),
+        leak=random.choice([None, lambda: random.random() < 0.5]),
+        dry_run=random.random() < 0.2,
+    )
+    return {"gap": gap, "limit": limit}
 
 
 def payloads(random: Random, numbers: "count[int]") -> tuple[bytes, int]:

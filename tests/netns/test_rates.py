@@ -1,9 +1,8 @@
-"""How much a source is answered: its burst and its rate, the leak, the total of all; and its neighbours unharmed."""
+"""How much a source is answered: its burst and its rate, the total of all, whatever leaks; its neighbours unharmed."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from math import sqrt
 from time import monotonic
 from typing import Final
 
@@ -25,8 +24,6 @@ NOISY: Final = "10.7.1.10"
 NEIGHBOURS: Final = ("10.7.1.11", "10.7.1.12", "10.7.1.13")
 MANY: Final = tuple(f"10.7.1.{host}" for host in range(20, 28))
 NEIGHBOUR_RATE: Final = 100
-
-SIGMAS: Final = 5
 
 AT_ONCE: Final = 200
 """Of those who are held strictly: at a rate so low that no other is answered in the same wake-up."""
@@ -66,16 +63,16 @@ def count(stage: Stage, traffic: Traffic, before: Counter[str]) -> Counter[str]:
     return counted
 
 
-def assert_held(answered: int, rate: int, seconds: tuple[float, float]) -> None:
+def assert_held(answered: int, rate: int, seconds: tuple[float, float], overdrawn: int = 0) -> None:
     """Hold a number to a rate within 5 %: of the time until all was sent at least, until all was counted at most."""
-    assert 0.95 * rate * seconds[0] <= answered <= 1.05 * rate * seconds[1]
+    assert 0.95 * rate * seconds[0] <= answered <= 1.05 * rate * seconds[1] + overdrawn
 
 
 @pytest.mark.parametrize(("workers", "leak"), [(1, 0), (2, 0), (2, 8)])
 def test_a_noisy_source_is_held_to_its_rate(staged: Callable[..., Stage], workers: int, leak: int) -> None:
-    """From 32 ports, over all workers: its burst and its rate within 5 %, and of the rest one in `leak`.
+    """From 32 ports, over all workers: its burst and its rate within 5 %, and on credit at most its burst again.
 
-    Its neighbours, who stay below the rate, lose nothing.
+    What leaks is a part of the rate. Its neighbours, who stay below the rate, lose nothing.
     """
     stage = staged(workers=workers, limits={"datagrams_per_second": RATE, "burst": BURST, "leak": leak})
     quiet = list(neighbours(stage))
@@ -86,16 +83,18 @@ def test_a_noisy_source_is_held_to_its_rate(staged: Callable[..., Stage], worker
         seconds = (sent_after, monotonic() - began)
         of_the_quiet = Traffic(quiet)
         assert of_the_quiet.answered == of_the_quiet.sent
-        within = traffic.answered - of_the_quiet.answered - counted["spared"]
-    over = counted["spared"] + counted[REASON]
-    chance = 1 / leak if leak else 0
-    assert abs(counted["spared"] - over * chance) <= SIGMAS * sqrt(over * chance * (1 - chance))
-    assert_held(within - BURST, RATE, seconds)
+        answered = traffic.answered - of_the_quiet.answered
+    assert (counted["spared"] > 0) == (leak > 0)
+    assert_held(answered - BURST, RATE, seconds, overdrawn=BURST if leak else 0)
 
 
 def test_all_sources_together_are_held_to_the_total(staged: Callable[..., Stage]) -> None:
-    """Eight sources over two workers: the burst once, and the total within 5 %."""
-    stage = staged(workers=2, limits={"total_datagrams_per_second": RATE, "burst": BURST, "leak": 0})
+    """Eight sources over two workers, each far over its own limit: the burst once, and the total within 5 %.
+
+    Nothing leaks through the total.
+    """
+    limits = {"datagrams_per_second": RATE, "total_datagrams_per_second": RATE, "burst": BURST, "leak": 2}
+    stage = staged(workers=2, limits=limits)
     with Traffic(list(noise(stage, MANY, ports=4))) as traffic:
         before, began = totals(stage.daemon), monotonic()
         sent_after = traffic.run(NOISE_SECONDS)
