@@ -22,6 +22,7 @@ The floors. A module imports only from lower floors (within `core`, and within `
     announce     2  what the supervisor reports about itself: status line, log entries
     arrival      2  what a receive brought: trains, interfaces, and what cannot be answered
     streams      2  the connections of a TCP listener: readiness, order of service, timeouts
+    unfinished   2  what a worker had received, and not counted, when it died
     dispatch     2  outgoing messages, and what becomes of those that the kernel refuses
     holdings     3  the listening sockets that the supervisor holds until it stops
     adoption     2  the sockets that the service manager passed: what they are, and made as echod's own

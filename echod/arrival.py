@@ -9,19 +9,9 @@ import socket
 from dataclasses import dataclass, field
 from typing import Final
 
+from echod.core.layout import CONTROL_BYTES, MULTICAST_FIRST_BYTE, SEGMENT_CMSG_LENGTH, SEGMENT_WORDS, UDP_SEGMENT
 from echod.core.sockopt import UDP_GRO
-from echod.vector import (
-    CONTROL_BYTES,
-    LAYOUTS,
-    MULTICAST_FIRST_BYTE,
-    SEGMENT_CMSG_LENGTH,
-    SEGMENT_WORDS,
-    UDP_SEGMENT,
-    Layout,
-    Span,
-    Vector,
-    constant,
-)
+from echod.vector import LAYOUTS, Layout, Span, Vector, constant
 
 LOOPBACK_IFINDEX: Final = 1
 """The index of `lo`, in every network namespace (include/net/flow.h)."""

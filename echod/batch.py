@@ -14,22 +14,16 @@ import socket
 from bisect import bisect_right
 from collections.abc import Hashable, Iterable
 from itertools import accumulate
+from mmap import mmap
 from typing import Final
 
 from echod.arrival import LOOPBACK_IFINDEX, Arrival, form_of, look_at_all, look_at_each, turn_round
+from echod.core.layout import CONTROL_BYTES, NOTED_RECEIVED, NOTED_ROW, SLOTS
 from echod.core.peers import NAME_BYTES
 from echod.core.trains import WORTH_JOINING, find_alike, find_runs
 from echod.dispatch import Dispatch, Outgoing, Slots, raise_fatal
 from echod.port import Pattern, Port
-from echod.vector import (
-    CONTROL_BYTES,
-    LAYOUTS,
-    SLOTS,
-    Layout,
-    Span,
-    Vector,
-    segment,
-)
+from echod.vector import LAYOUTS, Layout, Span, Vector, segment
 
 FEWEST_JOINED: Final = 4
 """In a batch of fewer slots, the search for slots to join does not pay."""
@@ -45,9 +39,9 @@ class Batch:
     `replied_octets`, and `failures`, errno to datagrams.
     """
 
-    def __init__(self) -> None:
-        """Map the vector; it is empty."""
-        self._vector = Vector()
+    def __init__(self, memory: mmap | None = None) -> None:
+        """Lay the vector over a mapping of `vector.MEMORY_BYTES`, by default a new one; it is empty."""
+        self._vector = Vector(memory)
         self._span: Span = self._vector.spans[0]
         self._touched = self._span
         """Slots that were received into since the vector was restored."""
@@ -73,10 +67,12 @@ class Batch:
 
     # -- in
 
-    def receive(self, port: Port) -> int:
+    def receive(self, port: Port, counted: int = 0) -> int:
         """Fill the slots from the port's queue, without waiting; return the number filled.
 
-        Raises OSError if the descriptor is not a socket: a defect, which no peer can cause.
+        `counted` is what the port's row of the counters says was received. It is noted beside the slots, so that the
+        supervisor can count what this process has received and not counted, should it die. Raises OSError if the
+        descriptor is not a socket: a defect, which no peer can cause.
         """
         vector, memory, pattern = self._vector, self._vector.memory, port.pattern
         if self._pattern is not None and port is self._port:
@@ -85,6 +81,7 @@ class Batch:
             self._start_over(port)
         if self._refused:
             self._refused = set()
+        vector.longs[NOTED_RECEIVED] = counted  # after the headers are reset, and before they are filled
         count = vector.receive(port.fd)
         if count < 0:
             self._empty(-count)
@@ -109,8 +106,9 @@ class Batch:
     def _start_over(self, port: Port) -> None:
         """Prepare for a receive that may differ from those before, and forget all that was learned from those."""
         vector = self._vector
-        self._port, self._pattern = port, None
         vector.restore(self._touched)
+        vector.longs[NOTED_ROW] = port.row
+        self._port, self._pattern = port, None
         self._touched = vector.spans[0]
         if port.family is not self._named:
             # An IPv4 name is shorter: leftover bytes of an IPv6 name after it would make equal names look different.
@@ -141,7 +139,7 @@ class Batch:
         self._pattern = None
         lengths = span.length.tolist()
         form = form_of(vector, span, family)
-        control = vector.memory[span.control] if form and self._may_be_alike(lengths, port) else b""
+        control = vector.memory[span.control] if form and port.may_be_alike(lengths) else b""
         if form:
             arrival = look_at_all(vector, span, family, form, lengths)
         else:
@@ -157,15 +155,6 @@ class Batch:
         one = control[:CONTROL_BYTES]
         if one and control == one * span.count:
             self._learn(port, form, lengths[0], one)
-
-    @staticmethod
-    def _may_be_alike(lengths: list[int], port: Port) -> bool:
-        """Tell whether all are of one length, for the second batch in a row: learning costs as much as a batch."""
-        if lengths.count(lengths[0]) < len(lengths):
-            port.last_length = -1
-            return False
-        last, port.last_length = port.last_length, lengths[0]
-        return last == lengths[0]
 
     def _learn(self, port: Port, form: int, length: int, control: bytes) -> None:
         """Make a pattern for later batches of a batch whose slots are alike except for peers and payload."""

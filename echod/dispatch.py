@@ -12,8 +12,9 @@ from array import array
 from dataclasses import dataclass
 from typing import Final
 
+from echod.core.layout import HEADER_BYTES, IOVEC_BYTES, SEGMENT_CMSG_BYTES, SLOTS
 from echod.port import Port
-from echod.vector import HEADER_BYTES, IOVEC_BYTES, SEGMENT_CMSG_BYTES, SLOTS, Vector
+from echod.vector import Vector
 
 _FATAL: Final = frozenset({errno.EBADF, errno.ENOTSOCK})
 _NO_TRAIN: Final = frozenset({errno.EIO, errno.EINVAL, errno.EMSGSIZE})

@@ -1,4 +1,4 @@
-"""A process forked by the supervisor: what it keeps, and how it ends.
+"""A process forked by the supervisor: what it keeps, what it uses, and how it ends.
 
 Owns the fork and the exit; the caller provides what runs in between. Invariant: the supervisor's code never continues
 in the child, and the child keeps no descriptors but those named, stdin, stdout and those of the log.
@@ -7,6 +7,7 @@ in the child, and the child keeps no descriptors but those named, stdin, stdout 
 import ctypes
 import os
 import signal
+import time
 import traceback
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -20,6 +21,7 @@ _IGNORED: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Signals of a terminal or a service manager are handled by the supervisor."""
 
 _PR_SET_PDEATHSIG: Final = 1
+_CPUCLOCK_SCHED: Final = 2
 
 
 def fork(name: str, keep: Iterable[int], life: Callable[[], None]) -> int:
@@ -52,6 +54,16 @@ def how_it_ended(status: int) -> str:
         return f"killed by {signal.Signals(-code).name}"
     except ValueError:
         return f"killed by signal {-code}"  # only the first and the last real-time signal have names
+
+
+def cpu_seconds(pid: int | None) -> float:
+    """Return the CPU time of a process from its clock (clock_getcpuclockid(3)): one call, without reading /proc."""
+    if pid is None:
+        return 0.0
+    try:
+        return round(time.clock_gettime(~pid << 3 | _CPUCLOCK_SCHED), 2)
+    except OSError:
+        return 0.0  # it has just exited
 
 
 def _live_and_exit(name: str, keep: Iterable[int], life: Callable[[], None]) -> None:

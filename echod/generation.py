@@ -10,7 +10,6 @@ import os
 import secrets
 import signal
 import socket
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -20,6 +19,7 @@ import structlog
 from echod.core.addresses import Network, pack_networks
 from echod.core.config import Config
 from echod.core.counters import CounterPage, SlotField
+from echod.core.layout import MEMORY_BYTES
 from echod.core.listener import Listener, Protocol
 from echod.core.loudest import unpack_report
 from echod.core.ratelimit import RateLimit
@@ -27,16 +27,16 @@ from echod.core.selftest import SelfTest
 from echod.core.snapshot import WorkerState
 from echod.core.tally import Report
 from echod.core.timers import STEADY_SECONDS
-from echod.forking import fork, how_it_ended
+from echod.forking import cpu_seconds, fork, how_it_ended
 from echod.observer import Observer
 from echod.poll import READ, Poll
+from echod.unfinished import read_unfinished
 from echod.worker import DRAIN, LOUD, OWN, READY, SERVE, Birth, ServedSocket, live, open_channel
 
 STUCK_AFTER_CHECKS: Final = 5
 """A worker whose heartbeat did not change in so many consecutive checks, a second apart, is stuck."""
 
 _MOST_OF_A_REPORT: Final = 1 << 16
-_CPUCLOCK_SCHED: Final = 2
 
 _log = structlog.get_logger()
 
@@ -102,6 +102,9 @@ class Generation:
         limits = config.limits
         limited = limits.datagrams_per_second is not None or limits.total_datagrams_per_second is not None
         self._rates = memoryview(mmap.mmap(-1, RateLimit.size(limits.sources))) if limited else None
+        self._vectors = tuple(mmap.mmap(-1, MEMORY_BYTES) for _ in range(workers))
+        for vector in self._vectors:
+            vector.madvise(mmap.MADV_DONTFORK)  # a worker has its own, and no other
         self.slots = tuple(Slot(number=number) for number in range(workers))
 
     # -- state
@@ -131,7 +134,7 @@ class Generation:
             WorkerState(
                 worker=slot.number + 1,
                 pid=slot.pid,
-                cpu_seconds=_cpu_seconds(slot.pid),
+                cpu_seconds=cpu_seconds(slot.pid),
                 heartbeat_age_seconds=slot.still if slot.still > 1 else 0,
                 restarts=self._observer.restarts[slot.number],
                 connections=self.page.header(slot.number)[SlotField.CONNECTIONS],
@@ -157,6 +160,7 @@ class Generation:
             config=self.config,
             sockets=self._share(slot.number),
             page=self.page,
+            vector=self._vectors[slot.number],
             rates=self._rates,
             own=self._own,
             secret=self._secret,
@@ -167,12 +171,14 @@ class Generation:
         keep = [theirs.fileno(), *(each.sock.fileno() for each in birth.sockets)]
         try:
             self._listen_to(slot, ours)
+            birth.vector.madvise(mmap.MADV_DOFORK)
             pid = fork(f"worker {slot.number + 1}", keep, lambda: live(birth))
         except OSError:
             self._hang_up(slot)
             raise
         finally:
             theirs.close()
+            birth.vector.madvise(mmap.MADV_DONTFORK)
         slot.pid, slot.ready, slot.born, slot.still = pid, False, now, 0
         _log.info("worker_started", worker=slot.number + 1, pid=pid, generation=self.number)
 
@@ -251,9 +257,11 @@ class Generation:
             self._tell(slot, OWN, packed)
 
     def catch_up(self) -> None:
-        """Send commands for which a channel had no room. Call it once a second."""
+        """Send commands for which a channel had no room; kill who counts what cannot be. Call it once a second."""
         for slot in self.slots:
             self._tell_due(slot)
+        for number in self.page.distrusted:
+            self.kill(self.slots[number])
 
     def find_stuck(self) -> list[Slot]:
         """Check every heartbeat; return the slots whose worker is stuck. Call it once a second."""
@@ -311,15 +319,12 @@ class Generation:
                 self._on_message(slot)
             slot.ready = False
             slot.deaths = 0 if now - slot.born >= STEADY_SECONDS else slot.deaths + 1
-            self.page.settle(slot.number)
+            self._settle(slot, pid)
         return deaths
 
-
-def _cpu_seconds(pid: int | None) -> float:
-    """Return the CPU time of a process from its clock (clock_getcpuclockid(3)): one call, without reading /proc."""
-    if pid is None:
-        return 0.0
-    try:
-        return round(time.clock_gettime(~pid << 3 | _CPUCLOCK_SCHED), 2)
-    except OSError:
-        return 0.0  # it has just exited
+    def _settle(self, slot: Slot, pid: int) -> None:
+        """Balance the counters of a worker that has died."""
+        self._observer.watch(self.page).check(slot.number)
+        if slot.number in self.page.distrusted:
+            _log.error("worker_miscounted", worker=slot.number + 1, pid=pid, generation=self.number)
+        self.page.settle(slot.number, read_unfinished(self._vectors[slot.number]))

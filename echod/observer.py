@@ -81,6 +81,10 @@ class Observer:
 
     # -- the snapshot
 
+    def watch(self, page: CounterPage) -> PageWatch:
+        """Return the watch over a page."""
+        return self._watches.setdefault(page, PageWatch(page))
+
     def look(
         self, listeners: Sequence[Listener], pages: Sequence[CounterPage], workers: tuple[WorkerState, ...], now: float
     ) -> Activity | None:
@@ -102,10 +106,7 @@ class Observer:
 
     def _changed(self, pages: Sequence[CounterPage]) -> set[Listener]:
         """Return the listeners that any worker has counted for since the last look."""
-        for page in pages:
-            if page not in self._watches:
-                self._watches[page] = PageWatch(page)
-        return {listener for page in pages for listener in self._watches[page].changed()}
+        return {listener for page in pages for listener in self.watch(page).changed()}
 
     def _turn_to(self, listeners: Sequence[Listener]) -> bool:
         """Observe these listeners and no others; tell whether that is a change."""

@@ -34,11 +34,12 @@ class Pattern:
 class Port:
     """A socket, with properties of it that are too expensive to look up each time."""
 
-    __slots__ = ("family", "fd", "last_length", "longest_joined", "pattern", "peer_length", "sock")
+    __slots__ = ("family", "fd", "last_length", "longest_joined", "pattern", "peer_length", "row", "sock")
 
-    def __init__(self, sock: socket.socket) -> None:
-        """Take a socket set up by `sockets`."""
+    def __init__(self, sock: socket.socket, row: int = 0) -> None:
+        """Take a socket set up by `sockets`, and the index of its listener on the page of counters."""
         self.sock = sock
+        self.row = row
         self.fd = sock.fileno()
         self.family = socket.AddressFamily(sock.family)
         self.peer_length = PEER6_BYTES if self.family == socket.AF_INET6 else PEER4_BYTES
@@ -47,3 +48,11 @@ class Port:
         """Bytes in each slot of the last batch that did not match the pattern, -1 if they were not of one length."""
         self.longest_joined = MAX_PAYLOAD
         """Longer datagrams are not joined: the kernel has refused such a train here."""
+
+    def may_be_alike(self, lengths: list[int]) -> bool:
+        """Tell whether all are of one length, for the second batch in a row: learning costs as much as a batch."""
+        if lengths.count(lengths[0]) < len(lengths):
+            self.last_length = -1
+            return False
+        last, self.last_length = self.last_length, lengths[0]
+        return last == lengths[0]

@@ -11,12 +11,12 @@ from typing import Final
 from echod.batch import Batch
 from echod.core.admission import Admission, Drop
 from echod.core.counters import UdpField, send_failed_field, train_place
+from echod.core.layout import SLOTS
 from echod.core.loops import Circulation
 from echod.core.loudest import Loudness
 from echod.core.peers import address_of
 from echod.core.tally import Tally
 from echod.port import Port
-from echod.vector import SLOTS
 
 MAX_BATCHES_PER_WAKEUP: Final = 8
 """Most batches of one socket in one turn of the loop, so that a flood on it starves no other."""
@@ -72,12 +72,13 @@ class UdpEcho:
         batch, admission, row, port = self._batch, self._admission, self._row, self.port
         loudness, circulation, limited = self._loudness, admission.circulation, admission.limited
         for _ in _BATCHES:
-            slots = batch.receive(port)
+            counted = row[_RECEIVED]
+            slots = batch.receive(port, counted)
             if not slots:
                 self._in_vain = PASSED_OVER
                 return
             datagrams = batch.datagrams
-            row[_RECEIVED] += datagrams
+            row[_RECEIVED] = counted + datagrams
             row[_RECEIVED_BYTES] += batch.octets
             row[_BATCH[slots]] += 1
             loudness.unheard += datagrams

@@ -8,6 +8,7 @@ decisions: `Batch` does. The contract:
   send from. All point into the same names and payload: a reply is sent from the very bytes that came in.
 - Before a receive, `restore` resets everything but names and payload to its initial state. So two receives that differ
   only in names and payload are equal in every other byte. After two that were equal, `reopen` is enough.
+- The mapping may be shared with the supervisor, which reads it when this process has died: see `unfinished`.
 - The layout is that of a 64-bit little-endian Linux kernel (`struct mmsghdr`, recvmmsg(2); `struct cmsghdr`, cmsg(3));
   `cli` refuses to run elsewhere.
 """
@@ -18,40 +19,27 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
 from struct import Struct
 from typing import Final, Literal
 
+from echod.core.layout import (
+    CONTROL_AT,
+    CONTROL_BYTES,
+    ENDS,
+    HEADER_BYTES,
+    IOVEC_BYTES,
+    MEMORY_BYTES,
+    NAME_LENGTH,
+    SEGMENT_CMSG_BYTES,
+    SEGMENT_CMSG_LENGTH,
+    SLOT_BYTES,
+    SLOTS,
+    UDP_SEGMENT,
+)
 from echod.core.peers import NAME_BYTES, PEER4_BYTES, PEER6_BYTES
-
-SLOTS: Final = 64
-"""Slots in a vector. More than 64 gained nothing in any load measured; fewer cost calls."""
-
-SLOT_BYTES: Final = 65536
-"""Payload room of a slot: a GRO train may carry up to 65,535 bytes. Mappings are touched lazily."""
-
-HEADER_BYTES: Final = 64
-"""`sizeof(struct mmsghdr)`: name 0, namelen 8, iov 16, iovlen 24, control 32, controllen 40, flags 48, len 56."""
-
-IOVEC_BYTES: Final = 16
-NAME_LENGTH: Final = 28
-CONTROL_BYTES: Final = 64
-"""Room for UDP_GRO and IPV6_PKTINFO; `sockets` turns all other control messages off."""
-
-MULTICAST_FIRST_BYTE: Final = 0xFF
-"""The first byte of an IPv6 multicast address (RFC 4291, 2.7)."""
-
-SEGMENT_CMSG_BYTES: Final = 24
-"""`CMSG_SPACE(sizeof(int))`: the size of a received UDP_GRO and of a sent UDP_SEGMENT."""
-
-SEGMENT_WORDS: Final = SEGMENT_CMSG_BYTES // 4
-
-UDP_SEGMENT: Final = 103
 
 _SEGMENT: Final = Struct("<QiiH6x")
 """The UDP_SEGMENT message: `struct cmsghdr` and the length of a segment, a u16."""
-SEGMENT_CMSG_LENGTH: Final = 18
-"""`CMSG_LEN(sizeof(u16))`, the only length that UDP_SEGMENT takes."""
 
 _MESSAGE: Final = Struct("<QQQQQQ")
 """`struct msghdr` without `msg_flags`, which a send ignores."""
@@ -158,21 +146,18 @@ def segment(length: int) -> bytes:
 class Vector:
     """`SLOTS` slots: headers, I/O vectors, names, control messages, payload."""
 
-    def __init__(self) -> None:
-        """Map the memory and write every pointer and template."""
-        received = (HEADER_BYTES, IOVEC_BYTES, NAME_BYTES, CONTROL_BYTES)
-        composed, apart = (HEADER_BYTES, CONTROL_BYTES), (HEADER_BYTES, IOVEC_BYTES)
-        answers = (HEADER_BYTES, IOVEC_BYTES)
-        ends = list(accumulate(SLOTS * size for size in (*received, *composed, *apart, *answers)))
-        self.received_at, self.iovecs_at, self.names_at, self.control_at = 0, *ends[:3]
-        self.composed_at, self.composed_control_at, self.apart_at, self.apart_iovecs_at = ends[3:7]
-        self.answers_at, self.answers_iovecs_at, self.answers_control_at = ends[7:10]
+    def __init__(self, memory: mmap.mmap | None = None) -> None:
+        """Write every pointer and template into a mapping of MEMORY_BYTES, by default a new one."""
+        self.received_at, self.iovecs_at, self.names_at, self.control_at = 0, *ENDS[:2], CONTROL_AT
+        self.composed_at, self.composed_control_at, self.apart_at, self.apart_iovecs_at = ENDS[3:7]
+        self.answers_at, self.answers_iovecs_at, self.answers_control_at = ENDS[7:10]
         self.answers_joined_at = self.answers_control_at + CONTROL_BYTES
         self.answers = slice(self.answers_at, self.answers_joined_at + CONTROL_BYTES)
         """The answers to a batch whose slots are alike: headers, I/O vectors, and two sets of control messages: one for
         single slots, one for joined slots."""
 
-        self.memory = mmap.mmap(-1, self.answers.stop)
+        self.memory = mmap.mmap(-1, MEMORY_BYTES) if memory is None else memory
+        self.memory[:] = bytes(MEMORY_BYTES)
         self._payload = mmap.mmap(-1, SLOTS * SLOT_BYTES)
         self._first = ctypes.c_char.from_buffer(self.memory)
         self.base = ctypes.addressof(self._first)

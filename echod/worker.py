@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from mmap import mmap
 from random import Random
 from time import monotonic
 from typing import Final
@@ -81,6 +82,8 @@ class Birth:
     config: Config
     sockets: Sequence[ServedSocket]
     page: CounterPage
+    vector: mmap
+    """Memory for a `Batch`, in which the supervisor finds what this worker had received and not counted."""
     rates: memoryview | None
     """The table of rates that the workers of a generation share; None without limits."""
     own: Sequence[Network]
@@ -146,12 +149,13 @@ class Worker:
 
     def _set_up_udp(self) -> None:
         birth = self._birth
-        batch = Batch()
+        batch = Batch(birth.vector)
         for each in birth.sockets:
             if each.listener.protocol is Protocol.UDP:
                 row = birth.page.row(birth.slot, each.listener)
                 tally = self._tally(each.listener)
-                echo = UdpEcho(Port(each.sock), batch, self._admission, row, tally=tally, loudness=self._loudness)
+                port = Port(each.sock, birth.page.listeners.index(each.listener))
+                echo = UdpEcho(port, batch, self._admission, row, tally=tally, loudness=self._loudness)
                 self._udp.append((echo, each.shared))
 
     def _set_up_tcp(self) -> None:

@@ -7,8 +7,8 @@ from contextlib import ExitStack, contextmanager
 from loopback import answer, assert_nothing_more, at, deliver, send_train, udp_client
 
 from echod.batch import Batch
+from echod.core.layout import SLOTS
 from echod.port import Port
-from echod.vector import SLOTS
 
 HOSTS = ["127.0.0.1", "::1"]
 

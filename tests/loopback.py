@@ -21,11 +21,11 @@ from typing import Any
 import pytest
 
 from echod.batch import Batch
+from echod.core.layout import UDP_SEGMENT
 from echod.core.listener import Listener, Protocol
 from echod.core.sockopt import SO_MEMINFO, SO_RCVBUFFORCE, UDP_GRO
 from echod.port import Port
 from echod.sockets import Buffers, open_socket
-from echod.vector import UDP_SEGMENT
 
 DEADLINE_SECONDS = 10.0
 BUFFERS = Buffers(receive=16 * 1024**2, send=16 * 1024**2)

@@ -20,9 +20,9 @@ from loopback import (
 )
 
 from echod.batch import FEWEST_JOINED, Batch
+from echod.core.layout import SLOTS
 from echod.core.sockopt import UDP_GRO
 from echod.port import Port
-from echod.vector import SLOTS
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from loopback import (
 )
 
 from echod.batch import Batch
+from echod.core.layout import SLOTS
 from echod.port import Port
-from echod.vector import SLOTS
 
 HOSTS = ["127.0.0.1", "::1"]
 

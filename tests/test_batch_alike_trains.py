@@ -21,9 +21,9 @@ from loopback import (
 )
 
 from echod.batch import Batch
+from echod.core.layout import SLOTS
 from echod.core.sockopt import UDP_GRO
 from echod.port import Port
-from echod.vector import SLOTS
 
 each_family = pytest.mark.parametrize("host", HOSTS)
 

@@ -23,8 +23,8 @@ from loopback import (
 )
 
 from echod.batch import Batch
+from echod.core.layout import SLOTS
 from echod.port import Port
-from echod.vector import SLOTS
 
 SO_NO_CHECK = 11
 

@@ -30,6 +30,7 @@ FLOORS = {
     "status": 1,
     "reload": 7,
     "dispatch": 2,
+    "unfinished": 2,
     "arrival": 2,
     "batch": 3,
     "display": 1,

@@ -1,5 +1,6 @@
 """A generation hears what its real workers say, tells them what they must know, and outlives them."""
 
+import ctypes
 import errno
 import os
 import signal
@@ -15,6 +16,7 @@ from loopback import BUFFERS, free_port, listener
 from running import children, wait_until
 
 from echod.core.config import Config
+from echod.core.counters import TcpField, UdpField
 from echod.core.listener import Protocol
 from echod.generation import Generation
 from echod.holdings import Holdings
@@ -52,13 +54,14 @@ class Hands:
             listener(port=free_port(socket.SOCK_STREAM), protocol=Protocol.TCP),
         )
         self.holdings.commit(self.holdings.acquire(wanted, workers=2, buffers=BUFFERS))
+        self.observer = Observer(self.holdings, 0.0)
         self.generation = Generation(
             1,
             Config(),
             self.holdings.sockets,
             workers=2,
             poll=self.poll,
-            observer=Observer(self.holdings, 0.0),
+            observer=self.observer,
             self_test=None,
         )
 
@@ -133,6 +136,50 @@ def test_a_worker_that_talks_nonsense_is_ended_and_nothing_else(
     assert [entry["event"] for entry in log] == ["worker_started", "worker_misspoke"]
     monkeypatch.undo()
     hands.serve()
+
+
+@pytest.mark.parametrize("place", [UdpField.REPLIED, UdpField.INTERRUPTED, UdpField.RECEIVED_BYTES])
+def test_a_worker_that_scribbles_on_its_counters_is_ended_and_nothing_else(
+    hands: Hands, log: Entries, place: UdpField
+) -> None:
+    """The supervisor goes on: it believes the last good numbers, says so in one entry, and another takes the place."""
+    hands.serve()
+    page, observer, number = hands.generation.page, hands.observer, 1
+    (udp,) = (each for each in page.listeners if each.protocol is Protocol.UDP)
+    page.row(number, udp)[UdpField.RECEIVED] = page.row(number, udp)[UdpField.REPLIED] = 9
+    observer.look(page.listeners, [page], (), 1.0)
+    page.row(number, udp)[place] = 2**64 - 1
+    observer.look(page.listeners, [page], (), 2.0)
+    assert page.totals()[udp][UdpField.REPLIED] == 9
+    hands.generation.catch_up()
+    assert hands.reap() == "killed by SIGKILL"
+    (entry,) = [entry for entry in log if entry["event"] == "worker_miscounted"]
+    assert entry["worker"] == number + 1
+    assert page.totals()[udp][:5] == [9, 0, 9, 0, 0]
+    hands.generation.raise_worker(hands.generation.slots[number], 3.0)
+    hands.turn_until_ready()
+
+
+def test_a_worker_that_scribbled_just_before_its_death_is_settled(hands: Hands, log: Entries) -> None:
+    """Nobody had looked in between; its numbers are those of the last look all the same."""
+    hands.serve()
+    page, slot = hands.generation.page, hands.generation.slots[0]
+    for each in page.listeners:
+        page.row(0, each)[UdpField.SEND_FAILED] = page.row(0, each)[TcpField.CLOSED + 1] = 5
+    hands.generation.kill(slot)
+    assert hands.reap() == "killed by SIGKILL"
+    assert [entry["event"] for entry in log].count("worker_miscounted") == 1
+    assert not any(map(sum, page.totals().values()))
+
+
+def test_a_worker_has_the_vector_of_no_other(hands: Hands) -> None:
+    """The mappings of others are not in its address space: it can break its own batches alone."""
+    hands.serve()
+    starts = [ctypes.addressof(ctypes.c_char.from_buffer(vector)) for vector in hands.generation._vectors]
+    for slot in hands.generation.slots:
+        lines = Path(f"/proc/{slot.pid}/maps").read_text().splitlines()  # proc_pid_maps(5)
+        mapped = {int(line.partition("-")[0], 16) for line in lines if " rw-s " in line}
+        assert [start in mapped for start in starts] == [number == slot.number for number in range(2)]
 
 
 def test_a_worker_that_cannot_be_watched_is_not_born(hands: Hands) -> None:

@@ -26,9 +26,9 @@ from served import Served
 from echod.batch import Batch
 from echod.core.admission import Drop
 from echod.core.counters import SEND_ERRORS, UdpField
+from echod.core.layout import SLOTS
 from echod.port import Port
 from echod.udp import MAX_BATCHES_PER_WAKEUP, PASSED_OVER, WORTH_ANOTHER_LOOK
-from echod.vector import SLOTS
 
 IP_RECVTTL = 12
 CLIENT = 40_000
@@ -160,10 +160,10 @@ class Counted(Batch):
     looks = 0
     again: list[Callable[[], object]]
 
-    def receive(self, port: Port) -> int:
+    def receive(self, port: Port, counted: int = 0) -> int:
         """Count it."""
         self.looks += 1
-        return super().receive(port)
+        return super().receive(port, counted)
 
     def reply(self, port: Port) -> None:
         """Let the next question come while this one is answered."""

@@ -7,8 +7,8 @@ import pytest
 from loopback import ANY, assert_nothing_more, at, deliver, udp_client, udp_server
 from served import GAP, Served, rate_limit, send, send_as_train
 
+from echod.core.layout import SLOTS
 from echod.core.loops import PERIOD
-from echod.vector import SLOTS
 
 
 @pytest.fixture

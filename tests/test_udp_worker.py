@@ -17,6 +17,7 @@ from echod.core.addresses import pack_networks
 from echod.core.admission import Drop
 from echod.core.config import Config, LimitsConfig
 from echod.core.counters import CounterPage, SlotField, describe
+from echod.core.layout import MEMORY_BYTES, SLOTS
 from echod.core.loops import PERIOD
 from echod.core.loudest import unpack_report
 from echod.core.ratelimit import RateLimit
@@ -25,7 +26,6 @@ from echod.core.tally import Report
 from echod.netlink import MAX_OWN
 from echod.poll import READ, SHARED
 from echod.udp import MAX_BATCHES_PER_WAKEUP, UdpEcho
-from echod.vector import SLOTS
 from echod.worker import DRAIN, LOUD, OWN, READY, SERVE, Birth, ServedSocket, Worker, _gap, open_channel
 
 
@@ -69,6 +69,7 @@ def worker(config: Config | None = None, host: str = "127.0.0.1", *, shared: boo
             slot=0,
             config=born,
             sockets=[ServedSocket(listener=LISTENER, sock=server, shared=shared)],
+            vector=mmap.mmap(-1, MEMORY_BYTES),
             page=page,
             rates=rates if born.limits.datagrams_per_second else None,
             own=(),

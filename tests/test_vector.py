@@ -10,20 +10,20 @@ import pytest
 from loopback import at, deliver, send_train, udp_client, udp_server
 
 from echod.arrival import look_at_each, turn_round
-from echod.core.peers import NAME_BYTES
-from echod.dispatch import Outgoing
-from echod.vector import (
+from echod.core.layout import (
     CONTROL_BYTES,
     HEADER_BYTES,
     IOVEC_BYTES,
-    LAYOUTS,
     NAME_LENGTH,
+    NOTED_RECEIVED,
+    NOTED_ROW,
     SEGMENT_CMSG_BYTES,
     SLOT_BYTES,
     SLOTS,
-    Vector,
-    segment,
 )
+from echod.core.peers import NAME_BYTES
+from echod.dispatch import Outgoing
+from echod.vector import LAYOUTS, Vector, segment
 
 
 class Iovec(ctypes.Structure):
@@ -106,9 +106,10 @@ def test_the_regions_of_the_mapping_do_not_overlap(vector: Vector) -> None:
     assert [after - start for start, after in itertools.pairwise(starts)] == [
         SLOTS * size for size in (*sizes, IOVEC_BYTES, HEADER_BYTES, IOVEC_BYTES)
     ]
-    assert vector.answers == slice(vector.answers_at, len(vector.octets))
+    assert vector.answers == slice(vector.answers_at, 8 * NOTED_ROW)
     assert vector.answers_joined_at == vector.answers_control_at + CONTROL_BYTES
-    assert len(vector.octets) == vector.answers_joined_at + CONTROL_BYTES
+    assert vector.answers_joined_at + CONTROL_BYTES == 8 * NOTED_ROW
+    assert len(vector.octets) == 8 * (NOTED_RECEIVED + 1)
     assert all(start % 8 == 0 for start in starts)
 
 

@@ -22,12 +22,13 @@ from echod.core.errors import UsageError
 from echod.core.events import Event, Kind
 from echod.core.flight import Arrival, Obstacle
 from echod.core.icmp import local_error
+from echod.core.layout import CONTROL_BYTES, SLOTS, UDP_SEGMENT
 from echod.core.probe import SEQUENCE_BYTES, Payloads
 from echod.core.sockopt import UDP_GRO
 from echod.core.survey import Survey
 from echod.core.torrent import Shape, Torrent
 from echod.core.trains import MAX_JOINED, MAX_PAYLOAD
-from echod.vector import CONTROL_BYTES, SLOTS, UDP_SEGMENT, Vector
+from echod.vector import Vector
 
 STALL: Final = 10_000_000
 """Ns without a reply after which a train goes all the same: ping's flood sends a hundred times a second at least."""

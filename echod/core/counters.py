@@ -9,7 +9,8 @@ received = replied + drops + send failures + interrupted.
 """
 
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
@@ -23,6 +24,9 @@ ROW_FIELDS: Final = 56
 ROW_BYTES: Final = 8 * ROW_FIELDS
 
 HEADER_FIELDS: Final = 8
+
+MOST: Final = 2**62
+"""No count grows so large: a worker that writes a larger one is broken."""
 
 SEND_ERRORS: Final = (
     errno.EAGAIN,
@@ -143,6 +147,16 @@ def train_place(datagrams: int) -> int:
     return UdpField.TRAINS + min((datagrams - 1).bit_length(), len(TRAIN_LENGTHS) - 1)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unfinished:
+    """The last receive of a worker: if the UDP row of this index still says `counted`, it has not counted these."""
+
+    row: int
+    counted: int
+    datagrams: int
+    octets: int
+
+
 class CounterPage:
     """The numbers of one generation: `slots` workers, each with a row for each of `listeners`."""
 
@@ -154,6 +168,8 @@ class CounterPage:
         self._stride = _slot_fields(len(self.listeners), places)
         self._ledger = HEADER_FIELDS + len(self.listeners) * ROW_FIELDS
         self._page = buffer.cast("B").cast("Q")
+        self._last_good: dict[int, memoryview] = {}
+        """For each slot whose worker was found to be broken: its rows before that."""
 
     @staticmethod
     def size(*, slots: int, listeners: int, places: int) -> int:
@@ -180,34 +196,90 @@ class CounterPage:
         start = slot * self._stride
         return self._page[start + self._ledger : start + self._stride]
 
-    def settle(self, slot: int) -> None:
-        """Balance the counters of a worker that died: what it held and had not counted becomes interrupted."""
+    # -- what can be believed
+
+    def is_plausible(self, slot: int, listeners: Iterable[Listener]) -> bool:
+        """Tell whether these numbers of a worker slot can be true, also while its worker is counting."""
         header = self.header(slot)
-        header[SlotField.CONNECTIONS] = header[SlotField.PLACES] = 0
-        for listener in self.listeners:
+        connections = header[SlotField.CONNECTIONS]  # read first: whoever enters a connection has its place by then
+        if not connections <= header[SlotField.PLACES] <= self._stride - self._ledger:
+            return False
+        for listener in listeners:
             row = self.row(slot, listener)
-            if listener.protocol is Protocol.UDP:
-                said = row[UdpField.REPLIED] + row[UdpField.INTERRUPTED]
-                said += sum(row[UDP_DROPS]) + sum(row[UDP_SEND_FAILURES])
-                row[UdpField.INTERRUPTED] += row[UdpField.RECEIVED] - said
-            else:
-                row[TcpField.CLOSED + Close.INTERRUPTED] += row[TcpField.ACCEPTED] - sum(row[TCP_CLOSED])
+            ended = _ended(row, listener.protocol)  # read first: what has ended had come before
+            if ended > row[_come(listener.protocol)] or max(row) > MOST:
+                return False
+        return True
+
+    def distrust(self, slot: int, rows: bytes) -> None:
+        """Read these rows in place of what the worker of this slot writes, until its numbers are settled."""
+        self._last_good[slot] = memoryview(rows).cast("Q")
+
+    @property
+    def distrusted(self) -> Collection[int]:
+        """Return the slots whose worker writes what cannot be true."""
+        return self._last_good.keys()
+
+    def settle(self, slot: int, unfinished: Unfinished | None = None) -> None:
+        """Balance the counters of a worker that died: what it had received and not counted becomes interrupted.
+
+        The numbers of one that is distrusted are those of the last time that it was not.
+        """
+        header, good = self.header(slot), self._last_good.pop(slot, None)
+        header[SlotField.CONNECTIONS] = header[SlotField.PLACES] = 0
+        if good is not None:
+            start = slot * self._stride + HEADER_FIELDS
+            self._page[start : start + len(good)] = good
+        elif unfinished is not None:
+            self._finish(slot, unfinished)
+        for listener in self.listeners:
+            row, protocol = self.row(slot, listener), listener.protocol
+            rest = UdpField.INTERRUPTED if protocol is Protocol.UDP else TcpField.CLOSED + Close.INTERRUPTED
+            row[rest] += row[_come(protocol)] - _ended(row, protocol)
+
+    def _finish(self, slot: int, unfinished: Unfinished) -> None:
+        """Count as received what a worker had not counted. What it noted may be nonsense."""
+        listener = self.listeners[unfinished.row] if unfinished.row < len(self.listeners) else None
+        if listener is not None and listener.protocol is Protocol.UDP:
+            row = self.row(slot, listener)
+            if row[UdpField.RECEIVED] == unfinished.counted:
+                row[UdpField.RECEIVED] += unfinished.datagrams
+                row[UdpField.RECEIVED_BYTES] += unfinished.octets
+
+    def _believed(self, slot: int, listener: Listener) -> memoryview:
+        """Return the row of a listener in a worker slot, to be read."""
+        good = self._last_good.get(slot)
+        if good is None:
+            return self.row(slot, listener)
+        return good[self._rows[listener] * ROW_FIELDS :][:ROW_FIELDS]
 
     def datagrams(self) -> int:
         """Return how many datagrams were received in all: cheap enough to call often."""
         udp = [listener for listener in self.listeners if listener.protocol is Protocol.UDP]
-        return sum(self.row(slot, listener)[UdpField.RECEIVED] for slot in range(self.slots) for listener in udp)
+        return sum(self._believed(slot, listener)[UdpField.RECEIVED] for slot in range(self.slots) for listener in udp)
 
     def shares(self, listener: Listener) -> list[memoryview]:
-        """Return the rows of one listener in all worker slots; none if it is not on this page."""
-        return [self.row(slot, listener) for slot in range(self.slots)] if listener in self._rows else []
+        """Return the rows of one listener in all worker slots, to be read; none if it is not on this page."""
+        return [self._believed(slot, listener) for slot in range(self.slots)] if listener in self._rows else []
 
     def totals(self) -> dict[Listener, list[int]]:
         """Return the row of each listener, summed over the worker slots."""
         totals: dict[Listener, list[int]] = {}
         for slot in range(self.slots):
-            add(totals, {listener: self.row(slot, listener) for listener in self.listeners})
+            add(totals, {listener: self._believed(slot, listener) for listener in self.listeners})
         return totals
+
+
+def _come(protocol: Protocol) -> int:
+    """Return the index in a row of the datagrams or connections that have come."""
+    return UdpField.RECEIVED if protocol is Protocol.UDP else TcpField.ACCEPTED
+
+
+def _ended(row: memoryview, protocol: Protocol) -> int:
+    """Return how many datagrams or connections of a row have ended, in one way or another."""
+    if protocol is Protocol.TCP:
+        return sum(row[TCP_CLOSED])
+    return row[UdpField.REPLIED] + row[UdpField.INTERRUPTED] + sum(row[UDP_DROPS]) + sum(row[UDP_SEND_FAILURES])
 
 
 def add(totals: dict[Listener, list[int]], more: Mapping[Listener, Sequence[int]]) -> None:

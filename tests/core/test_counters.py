@@ -24,6 +24,7 @@ from echod.core.counters import (
     SlotField,
     TcpField,
     UdpField,
+    Unfinished,
     add,
     describe,
     send_failed_field,
@@ -294,6 +295,100 @@ def test_settling_twice_is_settling_once() -> None:
     once = laid.totals()
     laid.settle(0)
     assert laid.totals() == once
+
+
+# -- a worker that died with a batch in hand
+
+
+@pytest.mark.parametrize(("counted", "found"), [(100, 9), (91, 0), (109, 0)])
+def test_what_was_received_and_not_counted_becomes_interrupted(counted: int, found: int) -> None:
+    """Once: only if the row still says what it said before that receive."""
+    laid = page(2, [TCP, UDP])
+    row = laid.row(1, UDP)
+    row[UdpField.RECEIVED], row[UdpField.RECEIVED_BYTES], row[UdpField.REPLIED] = 100, 1000, 98
+    laid.settle(1, Unfinished(row=1, counted=counted, datagrams=9, octets=90))
+    assert row[UdpField.RECEIVED] == 100 + found
+    assert row[UdpField.RECEIVED_BYTES] == 1000 + 10 * found
+    assert row[UdpField.INTERRUPTED] == 2 + found
+    laid.settle(1, Unfinished(row=1, counted=counted, datagrams=9, octets=90))
+    assert row[UdpField.RECEIVED] == 100 + found
+
+
+@pytest.mark.parametrize("row", [0, 2, 2**64 - 1])
+def test_a_note_of_no_udp_listener_is_not_believed(row: int) -> None:
+    """A broken worker may have noted anything."""
+    laid = page(1, [TCP, UDP])
+    laid.settle(0, Unfinished(row=row, counted=0, datagrams=9, octets=90))
+    assert not any(map(sum, laid.totals().values()))
+
+
+# -- what can be believed
+
+
+def test_numbers_that_add_up_are_plausible() -> None:
+    """Also while a worker has received what it has not answered yet, and holds connections."""
+    laid = page(2, [UDP, TCP], places=4)
+    laid.row(1, UDP)[UdpField.RECEIVED], laid.row(1, UDP)[UdpField.REPLIED] = 9, 4
+    laid.row(1, TCP)[TcpField.ACCEPTED], laid.row(1, TCP)[TcpField.CLOSED + Close.IDLE] = 3, 3
+    laid.header(1)[SlotField.CONNECTIONS], laid.header(1)[SlotField.PLACES] = 2, 4
+    assert all(laid.is_plausible(slot, laid.listeners) for slot in range(2))
+
+
+@pytest.mark.parametrize(
+    ("listener", "place", "number"),
+    [
+        (UDP, UdpField.REPLIED, 10),
+        (UDP, UdpField.INTERRUPTED, 10),
+        (UDP, UdpField.DROPPED + Drop.RATE, 10),
+        (UDP, UdpField.SEND_FAILED, 10),
+        (UDP, UdpField.RECEIVED, 2**63),
+        (UDP, UdpField.RECEIVED_BYTES, 2**64 - 1),
+        (UDP, UdpField.TRAINS, 2**64 - 1),
+        (TCP, TcpField.CLOSED + Close.RESET, 10),
+        (TCP, TcpField.SENT_BYTES, 2**64 - 1),
+    ],
+)
+def test_numbers_that_cannot_be_true_are_found(listener: Listener, place: int, number: int) -> None:
+    """More ends than there were beginnings, and counts that nobody lives to count; in one slot and one row."""
+    laid = page(2, [UDP, TCP])
+    for slot in range(2):
+        laid.row(slot, UDP)[UdpField.RECEIVED] = laid.row(slot, TCP)[TcpField.ACCEPTED] = 9
+    laid.row(1, listener)[place] = number
+    other = TCP if listener is UDP else UDP
+    assert not laid.is_plausible(1, laid.listeners)
+    assert laid.is_plausible(1, [other])
+    assert laid.is_plausible(0, laid.listeners)
+
+
+@pytest.mark.parametrize(("connections", "places"), [(1, 0), (3, 2), (0, 2**64 - 1), (2**64 - 1, 2**64 - 1)])
+def test_a_ledger_that_cannot_be_is_found(connections: int, places: int) -> None:
+    """More connections than places, or more places than there are."""
+    laid = page(1, [TCP], places=4)
+    laid.header(0)[SlotField.CONNECTIONS], laid.header(0)[SlotField.PLACES] = connections, places
+    assert not laid.is_plausible(0, ())
+
+
+def test_of_a_distrusted_worker_the_last_good_rows_are_read() -> None:
+    """Until it is settled: then they are in the page, and what was under way is interrupted."""
+    laid = page(2, [UDP, TCP])
+    for slot in range(2):
+        laid.row(slot, UDP)[UdpField.RECEIVED], laid.row(slot, UDP)[UdpField.REPLIED] = 9, 4
+        laid.row(slot, TCP)[TcpField.ACCEPTED] = 2
+    good, totals = laid.rows(1), laid.totals()
+    for listener in (UDP, TCP):
+        for place in range(ROW_FIELDS):
+            laid.row(1, listener)[place] = 2**64 - 1 - place
+    assert list(laid.distrusted) == []
+    laid.distrust(1, good)
+    assert list(laid.distrusted) == [1]
+    assert laid.totals() == totals
+    assert laid.datagrams() == 18
+    assert [share[UdpField.RECEIVED] for share in laid.shares(UDP)] == [9, 9]
+    laid.settle(1, Unfinished(row=0, counted=9, datagrams=5, octets=5))
+    assert list(laid.distrusted) == []
+    assert laid.totals()[UDP][UdpField.RECEIVED] == 18
+    assert laid.row(1, UDP)[UdpField.INTERRUPTED] == 5
+    assert laid.row(1, TCP)[TcpField.CLOSED + Close.INTERRUPTED] == 2
 
 
 @settings(deadline=None)

@@ -2,10 +2,11 @@
 
 from ipaddress import IPv4Address
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echod.core.counters import ROW_FIELDS, CounterPage
+from echod.core.counters import ROW_FIELDS, CounterPage, SlotField, UdpField
 from echod.core.listener import Listener, Protocol
 from echod.core.watch import PageWatch
 
@@ -26,7 +27,55 @@ def test_each_look_finds_the_listeners_that_counted_since_the_one_before(
     for counted in looks:
         for slot, listener, place in counted:
             page.row(slot, listener)[place] += 1
+            page.row(slot, listener)[UdpField.RECEIVED] += 1
             page.header(slot)[0] += 1
             page.ledger(slot)[0] += 1
         assert watch.changed() == {listener for _, listener, _ in counted}
         assert watch.changed() == set()
+
+
+def watched() -> tuple[CounterPage, PageWatch]:
+    """Make a page on which each worker has replied to seven of nine datagrams, and look at it."""
+    size = CounterPage.size(slots=SLOTS, listeners=len(LISTENERS), places=4)
+    page = CounterPage(memoryview(bytearray(size)), slots=SLOTS, listeners=LISTENERS, places=4)
+    for slot in range(SLOTS):
+        page.row(slot, LISTENERS[0])[UdpField.RECEIVED], page.row(slot, LISTENERS[0])[UdpField.REPLIED] = 9, 7
+    watch = PageWatch(page)
+    watch.changed()
+    return page, watch
+
+
+@pytest.mark.parametrize("number", [0, 6, 10, 2**63, 2**64 - 1])
+def test_a_worker_that_writes_what_cannot_be_true_is_distrusted(number: int) -> None:
+    """A count that shrinks, more replies than datagrams, or more than anybody counts: the last good rows hold."""
+    page, watch = watched()
+    page.row(1, LISTENERS[0])[UdpField.REPLIED] = number
+    page.row(2, LISTENERS[0])[UdpField.RECEIVED] += 1
+    assert watch.changed() == {LISTENERS[0]}
+    assert list(page.distrusted) == [1]
+    assert page.totals()[LISTENERS[0]][UdpField.REPLIED] == 21
+    assert page.datagrams() == 28
+    assert watch.changed() == set()
+
+
+def test_a_ledger_that_cannot_be_is_seen_without_any_traffic() -> None:
+    """Other workers read it for the limits on connections."""
+    page, watch = watched()
+    page.header(2)[SlotField.PLACES] = 2**40
+    assert watch.changed() == set()
+    assert list(page.distrusted) == [2]
+
+
+def test_a_check_before_settling_takes_no_news_away() -> None:
+    """The next look still finds what changed; and a slot that was settled is believed again."""
+    page, watch = watched()
+    page.row(0, LISTENERS[0])[UdpField.RECEIVED] += 1
+    watch.check(0)
+    assert list(page.distrusted) == []
+    page.row(1, LISTENERS[0])[UdpField.REPLIED] = 99
+    watch.check(1)
+    assert list(page.distrusted) == [1]
+    page.settle(1)
+    assert watch.changed() == {LISTENERS[0]}
+    assert page.row(1, LISTENERS[0])[UdpField.INTERRUPTED] == 2
+    assert list(page.distrusted) == []

@@ -11,7 +11,7 @@ from faults.injection import Fault, needs_strace, stopped
 from faults.service import SERVED, Service
 
 from echod.core.counters import SEND_ERRORS
-from echod.vector import UDP_SEGMENT
+from echod.core.layout import UDP_SEGMENT
 
 pytestmark = needs_strace
 

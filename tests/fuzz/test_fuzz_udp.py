@@ -119,11 +119,11 @@ class Forged(Batch):
         super().__init__()
         self.random = random
 
-    def receive(self, port: Port) -> int:
+    def receive(self, port: Port, counted: int = 0) -> int:
         """Receive, and put any addresses, ways and marks in the place of the true ones."""
         # What was made up of the batch before is not to be believed again, where this one is like it.
         self.trains, self.truncated, self.not_unicast = None, set(), set()
-        slots, random = super().receive(port), self.random
+        slots, random = super().receive(port, counted), self.random
         some = [random.randbytes(8) for _ in range(random.choice([1, 3, 64]))]
         self._peers = tuple(random.choice(some) for _ in range(slots))
         self.names = b"".join(peer.ljust(NAME_BYTES, b"\0") for peer in self._peers)

@@ -19,7 +19,7 @@ from netns.datagrams import OTHER_PORT, PORT, SERVER, SERVER6, Datagram, as_trai
 from netns.wire import Wire
 from running import Daemon, wait_until
 
-from echod.vector import SLOTS
+from echod.core.layout import SLOTS
 
 WILDCARDS: Final = ("0.0.0.0", "[::]")  # noqa: S104 - in a namespace of the test's own
 LISTENERS: Final = tuple(f"udp://{host}:{port}" for port in (PORT, OTHER_PORT) for host in WILDCARDS)

@@ -17,7 +17,7 @@ from netns.datagrams import (
 )
 from netns.stage import Outcome, Stage, raised
 
-from echod.vector import SLOTS
+from echod.core.layout import SLOTS
 
 TRAIN = 40
 
