@@ -2,8 +2,10 @@
 
 import re
 import socket
+import subprocess
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from system.host import Host
@@ -29,6 +31,8 @@ SECOND_ADDRESS, SECOND_ADDRESS6 = "10.77.0.77", "fd00:77::77"
 STATUS = re.compile(r"serving 2 udp and 2 tcp listeners with [1-9]\d* workers?; ([\d,]+) datagrams/s")
 
 CRASH_SECONDS = 4.0
+RESTARTS = 40
+LATE = "delay_enter=200000"  # microseconds; the ports are bound again after 20 milliseconds
 
 
 def knock(host: Host) -> None:
@@ -88,6 +92,28 @@ def test_a_crash_loop_never_takes_the_ports_away(activated: Host) -> None:
     activated.run(["rm", "/etc/systemd/system/echod.service.d/test.conf"])
     activated.run(["systemctl", "daemon-reload"])
     await_answer(activated, 5)
+    assert serves_everything(activated)
+
+
+def test_the_ports_can_be_restarted_as_often_as_wanted(activated: Host) -> None:
+    """As README and the installer say it, again and again: no limit takes the ports away, nor those of the metrics."""
+    systemctl(activated, "enable", "--quiet", "echod-metrics.socket")
+    restart = "systemctl restart echod.socket echod-metrics.socket echod.service"
+    activated.run(["sh", "-c", f"for turn in $(seq {RESTARTS}); do {restart} || exit 1; done"])
+    assert serves_everything(activated)
+    assert activated.journal("-b", "_PID=1", "--priority=warning", "--unit=echod*.socket") == []
+
+
+def test_nothing_that_systemd_forks_holds_the_ports_that_it_closes(activated: Host) -> None:
+    """Its children have its descriptors until they close them. However late they do, the ports can be bound again."""
+    late = ["strace", "-f", "-qq", "--output=/dev/null", "--trace=close_range", f"--inject=close_range:{LATE}"]
+    with subprocess.Popen([*late, f"--attach={activated.leader}"], stderr=subprocess.DEVNULL) as tracer:
+        try:
+            status = Path(f"/proc/{activated.leader}/status")
+            until(lambda: "TracerPid:\t0\n" not in status.read_text(), 10, "strace traces PID 1")
+            systemctl(activated, "restart", "echod.socket", "echod.service")
+        finally:
+            tracer.terminate()
     assert serves_everything(activated)
 
 

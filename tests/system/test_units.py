@@ -60,6 +60,14 @@ def test_its_processes_have_no_capability_that_they_do_not_need(standing: Host, 
         assert "0" not in status["Uid"].split()
 
 
+def test_its_temporary_files_are_its_own(standing: Host, mode: Mode) -> None:
+    """Implied by DynamicUser=: of what others leave in /tmp and /var/tmp echod sees nothing."""
+    for place in ("/tmp", "/var/tmp"):  # noqa: S108 - the host's, and it must be that one
+        standing.write(f"{place}/of-another", "")
+        inside = ["nsenter", f"--target={supervisor(standing)}", "--mount", "ls", "-A", place]
+        assert "of-another" not in standing.run(inside).stdout
+
+
 def test_the_limits_hold_a_full_house(bound: Host) -> None:
     """64 workers and 1,024 connections fit the task and descriptor limits of the unit."""
     bound.write("/etc/echod.yaml", "workers: 64\n")
