@@ -13,10 +13,14 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 import daemon
 
 from echod.core.errors import AddressUnavailableError, ExitCode, InterruptedStartError, UsageError
+
+_ATTEMPTS: Final = 100
+"""To lock a pidfile that stopping daemons remove; each does so once."""
 
 
 def lock_pidfile(path: Path) -> int:
@@ -24,23 +28,39 @@ def lock_pidfile(path: Path) -> int:
 
     Raises AddressUnavailableError if another daemon holds the lock, UsageError if the file cannot be written.
     """
+    for _ in range(_ATTEMPTS):
+        fd = _open(path)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            said = os.read(fd, 32).strip()
+            pid = said.decode() if said.isdigit() else "unknown"  # whatever else is there could control the terminal
+            os.close(fd)
+            raise AddressUnavailableError(f"echod is running already: {path} is locked by process {pid}") from None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(fd), path.lstat()):
+                _make_room(fd, path)
+                return fd
+        # A stopping daemon removed it between our open and our lock: the file that we locked has no name any more.
+        os.close(fd)
+    raise UsageError(f"cannot write the pidfile {path}: something replaces it all the time")
+
+
+def _open(path: Path) -> int:
+    """Open the pidfile, and make it if there is none: a regular file with this name alone. Raises UsageError.
+
+    Its directory may be another user's, who could have us empty a file that we may write and he may not.
+    """
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise UsageError(f"cannot write the pidfile {path}: {error.strerror}") from None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        pid = os.read(fd, 32).decode("ascii", "replace").strip() or "unknown"
-        os.close(fd)
-        raise AddressUnavailableError(f"echod is running already: {path} is locked by process {pid}") from None
-    with suppress(FileNotFoundError):
-        if os.path.samestat(os.fstat(fd), path.stat()):
-            _make_room(fd, path)
-            return fd
-    # A stopping daemon removed it between our open and our lock: the file that we locked has no name any more.
+    about = os.fstat(fd)
+    if stat.S_ISREG(about.st_mode) and about.st_nlink <= 1:
+        return fd
     os.close(fd)
-    return lock_pidfile(path)
+    kind = "it has another name too (a hard link)" if stat.S_ISREG(about.st_mode) else "it is no regular file"
+    raise UsageError(f"cannot write the pidfile {path}: {kind}")
 
 
 def _make_room(fd: int, path: Path) -> None:

@@ -40,10 +40,10 @@ def reload(place: Path) -> Outcome:
     Raises EchodError if there is none, it may not be signalled, or it does not finish in WAIT_SECONDS.
     """
     try:
-        before = status.load(place)
+        before, owner = status.load_owned(place)
     except NoStatusError as error:
         raise NotRunningError(str(error)) from None
-    _hang_up(before, place / status.NAME)
+    _hang_up(before, owner, place / status.NAME)
     asked = time.monotonic()
     while (waited := time.monotonic() - asked) < WAIT_SECONDS:
         now = _load(place)
@@ -65,8 +65,8 @@ def _load(place: Path) -> Snapshot | None:
     return None
 
 
-def _hang_up(echod: Snapshot, path: Path) -> None:
-    """Send SIGHUP to the echod that wrote this status file, and to no other process.
+def _hang_up(echod: Snapshot, owner: int, path: Path) -> None:
+    """Send SIGHUP to the echod that wrote this status file, which this user owns, and to no other process.
 
     With a pidfd, the process that is checked is the one that is signalled, even if its PID is reused meanwhile. Any
     user who may write to the directory can write the file, so for root it may only name a process of the file's owner.
@@ -74,7 +74,7 @@ def _hang_up(echod: Snapshot, path: Path) -> None:
     try:
         process = os.pidfd_open(echod.pid)
         try:
-            foreign = os.geteuid() == 0 and path.stat().st_uid != Path(f"/proc/{echod.pid}").stat().st_uid
+            foreign = os.geteuid() == 0 and owner != Path(f"/proc/{echod.pid}").stat().st_uid
             if foreign or not status.is_alive({"pid": echod.pid, "born": echod.born}):
                 raise ProcessLookupError
             signal.pidfd_send_signal(process, signal.SIGHUP)

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Final
 
 from echod.core.config import Config
+from echod.core.errors import StatusUnknownError
 from echod.core.listener import Listener, Protocol, parse_listener
 from echod.core.selftest import SECRET_BYTES, Result, SelfTest, choose_port
 from echod.core.snapshot import Snapshot
@@ -83,9 +84,13 @@ class _Attempt:
 
 
 def listeners_of(snapshot: Snapshot) -> list[Listener]:
-    """Return the listeners in a snapshot, UDP first."""
+    """Return the listeners in a snapshot, UDP first. Raises StatusUnknownError if it names what is no listener."""
     names = [*(each.name for each in snapshot.activity.udp), *(each.name for each in snapshot.activity.tcp)]
-    return [listener for name in names for listener in parse_listener(name)]
+    try:
+        found = [parse_listener(name) for name in names]
+    except ValueError as error:
+        raise StatusUnknownError(f"the status names a listener that cannot be asked: {error}") from None
+    return [each.first for each in found]  # a status has no ranges
 
 
 def run_self_test(

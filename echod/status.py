@@ -2,12 +2,15 @@
 
 Owns its place and the form of its two files. The status file, for everybody, is a `Snapshot` in JSON; the mark of the
 self test is a secret, so it is for echod's own user and root. Each is replaced atomically, so a reader never sees a
-partial file, and there is no socket to attack. Invariant: a file that cannot be written never disturbs the service.
+partial file, and there is no socket to attack. The directory may belong to a user with fewer privileges than the reader
+or writer: neither follows a link there, waits there, or takes the owner from another look than the content.
+Invariant: a file that cannot be written never disturbs the service.
 """
 
 import errno
 import json
 import os
+import stat
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -26,6 +29,9 @@ SELF_TEST_NAME: Final = "self-test.json"
 DEFAULT_DIRECTORY: Final = Path("/run/echod")
 AUTO: Final = "auto"
 
+MAX_BYTES: Final = 16 * 1024**2
+"""Nothing longer is read. With 1,024 listeners and every counter in use a status has about 2 MiB."""
+
 STALE_SECONDS: Final = 10.0
 """Age at which a status is stale: the supervisor writes it at least every five seconds."""
 
@@ -33,6 +39,9 @@ _PUBLIC: Final = 0o644
 _PRIVATE: Final = 0o600
 _FIELD_OF_BIRTH: Final = 22 - 3
 """Index of the start time in /proc/PID/stat, after the name in parentheses (proc_pid_stat(5))."""
+
+_NOT_REGULAR: Final = "it is no regular file"
+_REASONS: Final = {errno.ELOOP: "it is a symbolic link", errno.ENXIO: _NOT_REGULAR}
 
 _ROOM: Final = "make room there"
 _GONE: Final = "make it again, or restart the unit whose RuntimeDirectory= it was"
@@ -117,8 +126,7 @@ def _replace(place: Path, name: str, content: bytes, mode: int) -> str:
     new = place / f"{name}.new"
     try:
         with suppress(FileExistsError):
-            place.mkdir()
-            place.chmod(0o755)  # whatever the umask is
+            _make(place)
         _remove(new)  # a FIFO would hold us here, and what another has opened he may read
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE)
         with os.fdopen(fd, "wb") as file:
@@ -132,16 +140,47 @@ def _replace(place: Path, name: str, content: bytes, mode: int) -> str:
     return ""
 
 
+def _make(place: Path) -> None:
+    """Make a directory that everybody may read, whatever the umask is."""
+    place.mkdir()
+    fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fchmod(fd, 0o755)  # that one, and not what another has put in its place meanwhile
+    finally:
+        os.close(fd)
+
+
 def _remove(path: Path) -> None:
     with suppress(OSError):
         path.unlink()
 
 
+def _read(path: Path) -> tuple[bytes, int]:
+    """Return the content of a file and the user who owns it, both of one and the same regular file. Raises OSError."""
+    try:
+        # O_NONBLOCK: else a FIFO of that name would block here for ever.
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0, error.strerror)
+        raise OSError(error.errno, reason) from None
+    try:
+        about = os.fstat(fd)
+        if not stat.S_ISREG(about.st_mode):
+            raise OSError(errno.EINVAL, _NOT_REGULAR)
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            content = file.read(MAX_BYTES + 1)
+    finally:
+        os.close(fd)
+    if len(content) > MAX_BYTES:
+        raise OSError(errno.EFBIG, f"it is longer than {MAX_BYTES:,} bytes")
+    return content, about.st_uid
+
+
 def read(place: Path) -> dict[str, Any] | None:
     """Return the content of the status file in this directory, unchecked, or None if there is none."""
     try:
-        status = json.loads((place / NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        status = json.loads(_read(place / NAME)[0])
+    except (OSError, ValueError, RecursionError):
         return None
     return status if isinstance(status, dict) else None
 
@@ -151,9 +190,14 @@ def load(place: Path) -> Snapshot:
 
     Raises NoStatusError if none runs, and StatusUnknownError if the snapshot cannot be read.
     """
+    return load_owned(place)[0]
+
+
+def load_owned(place: Path) -> tuple[Snapshot, int]:
+    """Return the snapshot of the echod of this directory, and the user who owns the file. Raises as `load` does."""
     path = place / NAME
     try:
-        text = path.read_bytes()
+        text, owner = _read(path)
     except (FileNotFoundError, NotADirectoryError):
         raise NoStatusError(
             f"no echod is running: there is no status in {place}; for another status.directory give --config FILE, "
@@ -167,13 +211,13 @@ def load(place: Path) -> Snapshot:
         raise StatusUnknownError(f"{path} cannot be understood: {error}") from None
     if not is_alive({"pid": snapshot.pid, "born": snapshot.born}):
         raise NoStatusError(f"no echod is running: process {snapshot.pid}, which wrote {path}, is gone")
-    return replace(snapshot, stale=time.time() - snapshot.at > STALE_SECONDS)
+    return replace(snapshot, stale=time.time() - snapshot.at > STALE_SECONDS), owner
 
 
 def read_self_test(place: Path) -> SelfTest | None:
     """Return the self-test mark of the echod of this directory, or None if it cannot be read."""
     try:
-        return SelfTest.unpack((place / SELF_TEST_NAME).read_bytes())
+        return SelfTest.unpack(_read(place / SELF_TEST_NAME)[0])
     except (OSError, ValueError):
         return None
 

@@ -1,5 +1,6 @@
 """`--daemonize`: into the background only once all is well, with a pidfile that never lies."""
 
+import fcntl
 import os
 import pty
 import signal
@@ -169,6 +170,37 @@ def test_a_pidfile_that_cannot_be_written_is_refused(host: Host, tmp_path: Path)
     assert f"cannot write the pidfile {host.pidfile}" in finished.said
     host.pidfile = tmp_path / "none" / "echod.pid"
     assert host.start().code == 2
+
+
+def test_what_another_user_has_put_in_the_place_of_the_pidfile_is_left_alone(host: Host, tmp_path: Path) -> None:
+    """Its directory may be his: a FIFO, and a file that has its own name elsewhere, which would be emptied."""
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    host.pidfile.hardlink_to(precious)
+    finished = host.start()
+    assert (finished.code, finished.said) == (
+        2,
+        f"echod: cannot write the pidfile {host.pidfile}: it has another name too (a hard link)\n",
+    )
+    assert precious.read_text() == "precious"
+    host.pidfile.unlink()
+    os.mkfifo(host.pidfile)
+    finished = host.start()
+    assert (finished.code, finished.said) == (
+        2,
+        f"echod: cannot write the pidfile {host.pidfile}: it is no regular file\n",
+    )
+    assert host.pidfile.is_fifo()
+
+
+def test_the_text_of_a_pidfile_cannot_control_the_terminal(host: Host) -> None:
+    """Who holds its lock has written it, and it is shown only if it is a number."""
+    host.pidfile.write_text("\x1b[2J1\n")
+    with host.pidfile.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        finished = host.start()
+    said = f"echod: echod is running already: {host.pidfile} is locked by process unknown\n"
+    assert (finished.code, finished.said) == (69, said)
 
 
 def test_a_pidfile_for_which_there_is_no_room_is_refused(host: Host, small: Path) -> None:

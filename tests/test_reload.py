@@ -142,8 +142,11 @@ def test_nobody_but_the_echod_that_wrote_it_is_signalled(served: tuple[Daemon, P
         for pid in (stranger.pid, -stranger.pid, 2**40):
             path.write_text(json.dumps({**told, "pid": pid}))
             result = ask_for_reload(directory)
-            assert (result.returncode, result.stdout) == (ExitCode.UNAVAILABLE, "")
-            assert result.stderr.startswith(f"echod: no echod is running: process {pid}")
+            if pid == stranger.pid:
+                assert (result.returncode, result.stdout) == (ExitCode.UNAVAILABLE, "")
+                assert result.stderr.startswith(f"echod: no echod is running: process {pid}")
+            else:
+                assert (result.returncode, result.stdout) == (ExitCode.STATUS_UNKNOWN, "")
         assert stranger.poll() is None
         stranger.kill()
 
@@ -158,6 +161,22 @@ def test_root_signals_no_process_of_another_user_than_who_wrote_the_file(tmp_pat
         result = ask_for_reload(tmp_path)
         assert result.returncode == ExitCode.UNAVAILABLE
         assert f"process {stranger.pid} is not the one that wrote {path}" in result.stderr
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+@needs_root
+def test_root_follows_no_link_in_the_place_of_the_file(tmp_path: Path) -> None:
+    """Who owns the directory could point it at a file of root between two looks: there is one look, at one file."""
+    place = tmp_path / "run"
+    place.mkdir()
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        named = dataclasses.replace(SNAPSHOT, pid=stranger.pid, born=status.birth(stranger.pid))
+        (tmp_path / "roots").write_bytes(named.pack())
+        (place / status.NAME).symlink_to(tmp_path / "roots")
+        result = ask_for_reload(place)
+        assert (result.returncode, result.stdout) == (ExitCode.STATUS_UNKNOWN, "")
+        assert result.stderr == f"echod: {place}/status.json cannot be read: it is a symbolic link\n"
         assert stranger.poll() is None
         stranger.kill()
 

@@ -12,9 +12,10 @@ from loopback import BUFFERS, add_link, ip, namespace, needs_root, queued_bytes
 from running import Daemon, free_port, wait_until
 
 from echod import status
+from echod.core.errors import StatusUnknownError
 from echod.core.listener import Listener, Protocol, parse_listener
 from echod.core.selftest import Result, SelfTest
-from echod.core.snapshot import Snapshot
+from echod.core.snapshot import Activity, Snapshot, UdpTraffic
 from echod.selftest import _Round, listeners_of, run_self_test
 from echod.sockets import open_socket
 
@@ -242,3 +243,27 @@ def test_a_reload_has_a_mark_of_its_own(everything: Daemon) -> None:
     assert new != old
     assert set(problems(run_self_test(listeners, new)).values()) == {""}
     assert "" not in problems(run_self_test(listeners, old, 0.3)).values()
+
+
+@pytest.mark.parametrize("name", ["", "udp://example.com:7", "\x1b[2J", "tcp://127.0.0.1:70000"])
+def test_a_status_that_names_no_listener_is_one_sentence(name: str) -> None:
+    """Whoever may write to the directory chooses the names; a range is asked at its first port alone."""
+    with pytest.raises(StatusUnknownError, match=r"^the status names a listener that cannot be asked: "):
+        listeners_of(snapshot_of(name))
+    assert [str(one) for one in listeners_of(snapshot_of("udp://127.0.0.1:1-65535"))] == ["udp://127.0.0.1:1"]
+
+
+def snapshot_of(name: str) -> Snapshot:
+    """Make the snapshot of an echod with one listener."""
+    return Snapshot(
+        version="1.0",
+        pid=1,
+        born=1,
+        at=1.0,
+        started=1.0,
+        started_monotonic=1.0,
+        generation=1,
+        config="/etc/echod.yaml",
+        config_read=None,
+        activity=Activity(udp=(UdpTraffic(name=name, family="ipv4", adopted=False),)),
+    )

@@ -3,9 +3,10 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from echod.core.errors import NoStatusError, StatusUnknownError
 from echod.core.selftest import SelfTest
 from echod.core.snapshot import Snapshot
 from echod.status import (
+    MAX_BYTES,
     NAME,
     SELF_TEST_NAME,
     STALE_SECONDS,
@@ -32,7 +34,7 @@ from echod.status import (
     read_self_test,
 )
 
-MARK = SelfTest(port=61_000, secret=b"secret")
+MARK = SelfTest(port=61_000, secret=b"a secret of thirty-two bytes ...")
 SNAPSHOT = Snapshot(
     version="1.0",
     pid=os.getpid(),
@@ -320,5 +322,57 @@ def test_a_status_that_cannot_be_understood_is_unknown(tmp_path: Path) -> None:
         load(tmp_path)
     (tmp_path / NAME).unlink()
     (tmp_path / NAME).mkdir()
-    with pytest.raises(StatusUnknownError, match="cannot be read: Is a directory"):
+    with pytest.raises(StatusUnknownError, match="cannot be read: it is no regular file"):
         load(tmp_path)
+
+
+# -- what another user may have put there
+
+
+@pytest.mark.parametrize("name", [NAME, SELF_TEST_NAME])
+def test_what_is_no_regular_file_is_neither_waited_for_nor_read(tmp_path: Path, name: str, deadline: None) -> None:
+    """A FIFO, whose writer never comes, a link, a socket, and a file without end: each is told for what it is."""
+    path = tmp_path / name
+    (tmp_path / "elsewhere").write_bytes(SNAPSHOT.pack() if name == NAME else MARK.pack())
+
+    def kind(make: Callable[[], object]) -> str:
+        make()
+        told = why(path) if name == NAME else ""
+        assert (read(tmp_path), read_self_test(tmp_path)) == (None, None)
+        StatusFiles(tmp_path)
+        path.unlink()
+        return told
+
+    def endless() -> None:
+        with path.open("wb") as file:
+            file.truncate(MAX_BYTES + 1)
+
+    told = [
+        kind(lambda: os.mkfifo(path)),
+        kind(lambda: path.symlink_to("elsewhere")),
+        kind(lambda: path.symlink_to("/dev/zero")),
+        kind(endless),
+    ]
+    with socket.socket(socket.AF_UNIX) as sock:
+        told.append(kind(lambda: sock.bind(str(path))))
+    link = "it is a symbolic link"
+    reasons = ["it is no regular file", link, link, f"it is longer than {MAX_BYTES:,} bytes", "it is no regular file"]
+    assert told == (reasons if name == NAME else [""] * 5)
+
+
+def why(path: Path) -> str:
+    """Return why the status cannot be read."""
+    with pytest.raises(StatusUnknownError) as caught:
+        load(path.parent)
+    return str(caught.value).removeprefix(f"{path} cannot be read: ")
+
+
+def test_text_without_end_of_nesting_is_none(tmp_path: Path) -> None:
+    """A parser that calls itself would raise what nobody expects."""
+    for name in (NAME, SELF_TEST_NAME):
+        (tmp_path / name).write_bytes(b"[" * 200_000)
+    assert (read(tmp_path), read_self_test(tmp_path)) == (None, None)
+    with pytest.raises(StatusUnknownError, match="cannot be understood"):
+        load(tmp_path)
+    StatusFiles(tmp_path).write(b"{}")
+    assert read(tmp_path) == {}

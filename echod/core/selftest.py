@@ -37,12 +37,18 @@ class SelfTest:
 
     @staticmethod
     def unpack(text: bytes) -> "SelfTest":
-        """Read what `pack` wrote. Raises ValueError for anything else."""
+        """Read what `pack` wrote. Raises ValueError for anything else.
+
+        Root probes from this port with this payload, so neither may be any: who may write to the directory wrote them.
+        """
         try:
             told = json.loads(text)
-            return SelfTest(port=int(told["port"]), secret=bytes.fromhex(told["secret"]))
-        except (ValueError, KeyError, TypeError):
-            raise ValueError("it was written by another version of echod") from None
+            port, secret = told["port"], bytes.fromhex(told["secret"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            port, secret = 0, b""
+        if not isinstance(port, int) or not _FIRST_PORT <= port <= MAX_PORT or len(secret) != SECRET_BYTES:
+            raise ValueError("it was written by another version of echod")
+        return SelfTest(port=port, secret=secret)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

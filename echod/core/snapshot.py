@@ -3,16 +3,17 @@
 Owns the names and types of what the supervisor reports and `echod status`, `echod reload` and the exporter read, and
 its form as JSON. It knows no clock and no file. Counts cover the life of the daemon, over all generations of workers,
 so they only grow; times are seconds since 1970 unless the name says otherwise. It contains no secret: anybody may read
-it.
+it. And whoever may write to the status directory may have written the file: what `unpack` returns has bounded numbers,
+and text without control characters.
 
 Invariant: `unpack` reads what `pack` wrote as an equal Snapshot; and for every UDP listener received = replied + all
 dropped + all send_failed + interrupted, except for the batch that each worker is processing at that moment.
 """
 
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Annotated, Final, Literal, TypeAlias
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 FORM: Final = 1
 """The version of the document. It is raised if a reader of the old form would misread the new one."""
@@ -26,44 +27,62 @@ TRAIN_LENGTHS: Final = (1, 2, 4, 8, 16, 32, 64, None)
 Family = Literal["ipv4", "ipv6"]
 
 
+def _printable(text: str) -> str:
+    """Replace what does not print, such as control characters, which could control the reader's terminal."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def _printable_lines(text: str) -> str:
+    return "\n".join(map(_printable, text.split("\n")))
+
+
+Line: TypeAlias = Annotated[str, AfterValidator(_printable)]
+Lines: TypeAlias = Annotated[str, AfterValidator(_printable_lines)]
+# Wide enough for any sum over the counters, even those that a broken worker has overwritten, and for all to be printed.
+Count: TypeAlias = Annotated[int, Field(ge=-(10**30), le=10**30)]
+Number: TypeAlias = Annotated[float, Field(ge=-1e30, le=1e30)]
+Moment: TypeAlias = Annotated[float, Field(ge=0, le=1e10)]
+"""Seconds since 1970, or since the boot; until the year 2286."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rates:
     """Rates per second, over the last 1, 10 and 60 seconds."""
 
-    last_1s: float = 0.0
-    last_10s: float = 0.0
-    last_60s: float = 0.0
+    last_1s: Number = 0.0
+    last_10s: Number = 0.0
+    last_60s: Number = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UdpTraffic:
     """One UDP listener. Numbers are datagrams, unless the name says otherwise."""
 
-    name: str
+    name: Line
     """As in the config: `udp://[::]:7`."""
     family: Family
     adopted: bool
     """Whether the service manager passed it; else echod bound it."""
-    received: int = 0
-    received_bytes: int = 0
-    replied: int = 0
-    replied_bytes: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)
+    received: Count = 0
+    received_bytes: Count = 0
+    replied: Count = 0
+    replied_bytes: Count = 0
+    dropped: dict[Line, Count] = field(default_factory=dict)
     """By the name of the `Drop`, in lower case; without zeros."""
-    send_failed: dict[str, int] = field(default_factory=dict)
+    send_failed: dict[Line, Count] = field(default_factory=dict)
     """By the name of the errno, such as `EAGAIN`, or `other`; without zeros."""
-    interrupted: int = 0
-    kernel_drops: int = 0
+    interrupted: Count = 0
+    kernel_drops: Count = 0
     """Dropped by the kernel at the socket's queue: never received, and in no other number here."""
-    spared: int = 0
+    spared: Count = 0
     """Over a limit but let through; their outcome is counted as well."""
-    self_test: int = 0
+    self_test: Count = 0
     """Self tests among those replied."""
-    batches: tuple[int, ...] = (0,) * len(BATCH_SIZES)
+    batches: tuple[Count, ...] = (0,) * len(BATCH_SIZES)
     """Receives by the slots that they filled, in the buckets of BATCH_SIZES."""
-    trains: tuple[int, ...] = (0,) * len(TRAIN_LENGTHS)
+    trains: tuple[Count, ...] = (0,) * len(TRAIN_LENGTHS)
     """Received trains by length, in the buckets of TRAIN_LENGTHS."""
-    train_datagrams: int = 0
+    train_datagrams: Count = 0
     """Received in trains. Slots filled = received - train_datagrams + trains."""
     received_per_second: Rates = Rates()
 
@@ -77,17 +96,17 @@ class UdpTraffic:
 class TcpTraffic:
     """One TCP listener. Numbers are connections, unless the name says otherwise."""
 
-    name: str
+    name: Line
     family: Family
     adopted: bool
-    accepted: int = 0
-    open: int = 0
-    closed: dict[str, int] = field(default_factory=dict)
+    accepted: Count = 0
+    open: Count = 0
+    closed: dict[Line, Count] = field(default_factory=dict)
     """By the name of the `Close`, in lower case; without zeros. Self tests are `self_test`."""
-    accept_failed: int = 0
+    accept_failed: Count = 0
     """Pauses in accepting for lack of descriptors or memory."""
-    received_bytes: int = 0
-    sent_bytes: int = 0
+    received_bytes: Count = 0
+    sent_bytes: Count = 0
     accepted_per_second: Rates = Rates()
     bytes_per_second: Rates = Rates()
     """Received."""
@@ -97,17 +116,17 @@ class TcpTraffic:
 class WorkerState:
     """One worker slot and the process in it."""
 
-    worker: int
+    worker: Count
     """Its number, from 1, as in the log and in the title of its process."""
-    pid: int | None
+    pid: Count | None
     """None until a dead worker is replaced."""
-    cpu_seconds: float
+    cpu_seconds: Number
     """CPU time of the process, user and system, at the time of the snapshot."""
-    heartbeat_age_seconds: float
+    heartbeat_age_seconds: Number
     """Time since its loop last turned, as observed once a second; 0 if less than two seconds."""
-    restarts: int
+    restarts: Count
     """Workers that replaced a dead one in this slot, since the start."""
-    connections: int
+    connections: Count
     """Open TCP connections."""
 
 
@@ -115,21 +134,21 @@ class WorkerState:
 class Loud:
     """One source, and about how many datagrams it sent in the last minute."""
 
-    source: str
+    source: Line
     """An IPv4 address, an IPv6 /64, or an IPv6 address if its /64 is not that of one host: loopback, link-local."""
-    count: int
+    count: Count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
     """One source and one reason, and the number of refusals in the last minute."""
 
-    source: str
+    source: Line
     """An address, without zone."""
     protocol: Literal["udp", "tcp"]
-    reason: str
+    reason: Line
     """For UDP a key of `UdpTraffic.dropped`, for TCP one of `TcpTraffic.closed`."""
-    count: int
+    count: Count
 
 
 REJECTED: Final = "REJECTED; the previous config stays in force"
@@ -140,10 +159,10 @@ REJECTED: Final = "REJECTED; the previous config stays in force"
 class LastReload:
     """The outcome of the last reload: 0 and what changed, or an exit code and why it was rejected."""
 
-    at: float | None = None
+    at: Moment | None = None
     """None if there was none yet."""
-    code: int = 0
-    text: str = ""
+    code: Annotated[int, Field(ge=0, le=255)] = 0
+    text: Lines = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +172,7 @@ class Activity:
     udp: tuple[UdpTraffic, ...] = ()
     tcp: tuple[TcpTraffic, ...] = ()
     workers: tuple[WorkerState, ...] = ()
-    worker_restarts: int = 0
+    worker_restarts: Count = 0
     """In all slots since the start."""
     loudest: tuple[Loud, ...] = ()
     """At most ten, the loudest first."""
@@ -165,28 +184,28 @@ class Activity:
 class Snapshot:
     """The state of the daemon."""
 
-    version: str
-    pid: int
+    version: Line
+    pid: Annotated[int, Field(ge=1, le=2**31 - 1)]
     """Of the supervisor."""
-    born: int | None
+    born: Count | None
     """When that process started, in clock ticks since boot (proc_pid_stat(5)), to detect a reused PID."""
-    at: float
+    at: Moment
     """When this was written: when something has changed, at most once a second, else every five seconds."""
-    started: float
-    started_monotonic: float
+    started: Moment
+    started_monotonic: Moment
     """The same moment by CLOCK_MONOTONIC, which setting the clock does not affect."""
-    generation: int
-    config: str
+    generation: Count
+    config: Line
     """Path of the config file, also if there is none and the built-in defaults are used."""
-    config_read: float | None
+    config_read: Moment | None
     """When the config in force was read; None for the built-in defaults."""
-    reloads_begun: int = 0
-    reloads_finished: int = 0
+    reloads_begun: Count = 0
+    reloads_finished: Count = 0
     reload: LastReload = LastReload()
     activity: Activity = Activity()
     stale: bool = False
     """Whether `at` was too long ago when this was read: the daemon hangs, or cannot write. Never True in the file."""
-    form: int = FORM
+    form: Count = FORM
 
     def pack(self) -> bytes:
         """Write it as JSON, with a final line feed."""
@@ -194,7 +213,7 @@ class Snapshot:
 
     @staticmethod
     def unpack(text: bytes) -> "Snapshot":
-        """Read what `pack` wrote. Raises ValueError, with one sentence, for anything else."""
+        """Read what `pack` wrote, or anybody else. Raises ValueError, with one sentence, if no echod has written it."""
         try:
             snapshot = _JSON.validate_json(text)
         except ValidationError:

@@ -5,20 +5,37 @@ from ipaddress import IPv4Address
 import pytest
 
 from echod.core.listener import Listener, Protocol
-from echod.core.selftest import Result, SelfTest, choose_port
+from echod.core.selftest import SECRET_BYTES, Result, SelfTest, choose_port
 
 LISTENER = Listener(protocol=Protocol.UDP, address=IPv4Address("127.0.0.1"), port=7)
+SECRET = bytes(range(SECRET_BYTES)).hex().encode()
 
 
 def test_what_is_packed_is_unpacked() -> None:
     """Port and secret, to the byte."""
-    mark = SelfTest(port=61_000, secret=bytes(range(256)))
+    mark = SelfTest(port=61_000, secret=bytes(range(SECRET_BYTES)))
     assert SelfTest.unpack(mark.pack()) == mark
 
 
-@pytest.mark.parametrize("text", [b"", b"[]", b"{}", b'{"port": 1}', b'{"port": 1, "secret": 2}', b'{"port": "x"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b"[" * 200_000,
+        b'{"port": 20000}',
+        b'{"port": 20000, "secret": 2}',
+        b'{"port": "x", "secret": "%s"}' % SECRET,
+        b'{"port": Infinity, "secret": "%s"}' % SECRET,
+        b'{"port": 53, "secret": "%s"}' % SECRET,
+        b'{"port": 65536, "secret": "%s"}' % SECRET,
+        b'{"port": 20000, "secret": "%s00"}' % SECRET,
+        b'{"port": 20000, "secret": ""}',
+    ],
+)
 def test_what_is_no_mark_is_refused(text: bytes) -> None:
-    """Half a file, or one of another form, in one sentence."""
+    """Half a file, or one of another form, in one sentence; also what no echod writes: others may own the directory."""
     with pytest.raises(ValueError, match=r"^it was written by another version of echod"):
         SelfTest.unpack(text)
 

@@ -19,10 +19,11 @@ from echod.core.snapshot import (
     WorkerState,
 )
 
+TEXT = st.text(st.characters(exclude_categories=("C", "Zl", "Zp", "Zs")) | st.just(" "))
 COUNTS = st.integers(0, 2**63)
 SECONDS = st.floats(0, 1e10)
 RATES = st.builds(Rates, last_1s=SECONDS, last_10s=SECONDS, last_60s=SECONDS)
-BY_NAME = st.dictionaries(st.text(max_size=10), COUNTS, max_size=3)
+BY_NAME = st.dictionaries(TEXT.map(lambda text: text[:10]), COUNTS, max_size=3)
 
 
 def places(count: int) -> st.SearchStrategy[tuple[int, ...]]:
@@ -32,7 +33,7 @@ def places(count: int) -> st.SearchStrategy[tuple[int, ...]]:
 
 UDP = st.builds(
     UdpTraffic,
-    name=st.text(),
+    name=TEXT,
     family=st.sampled_from(["ipv4", "ipv6"]),
     adopted=st.booleans(),
     received=COUNTS,
@@ -44,7 +45,7 @@ UDP = st.builds(
     trains=places(8),
     received_per_second=RATES,
 )
-TCP = st.builds(TcpTraffic, name=st.text(), family=st.just("ipv6"), adopted=st.booleans(), closed=BY_NAME, open=COUNTS)
+TCP = st.builds(TcpTraffic, name=TEXT, family=st.just("ipv6"), adopted=st.booleans(), closed=BY_NAME, open=COUNTS)
 WORKER = st.builds(
     WorkerState,
     worker=COUNTS,
@@ -60,23 +61,23 @@ ACTIVITY = st.builds(
     tcp=st.lists(TCP, max_size=2).map(tuple),
     workers=st.lists(WORKER, max_size=2).map(tuple),
     worker_restarts=COUNTS,
-    loudest=st.lists(st.builds(Loud, source=st.text(), count=COUNTS), max_size=2).map(tuple),
+    loudest=st.lists(st.builds(Loud, source=TEXT, count=COUNTS), max_size=2).map(tuple),
     refused=st.lists(
-        st.builds(Refused, source=st.text(), protocol=st.just("tcp"), reason=st.text(), count=COUNTS), max_size=2
+        st.builds(Refused, source=TEXT, protocol=st.just("tcp"), reason=TEXT, count=COUNTS), max_size=2
     ).map(tuple),
 )
 SNAPSHOT = st.builds(
     Snapshot,
-    version=st.text(),
-    pid=COUNTS,
+    version=TEXT,
+    pid=st.integers(1, 2**31 - 1),
     born=st.none() | COUNTS,
     at=SECONDS,
     started=SECONDS,
     started_monotonic=SECONDS,
     generation=COUNTS,
-    config=st.text(),
+    config=TEXT,
     config_read=st.none() | SECONDS,
-    reload=st.builds(LastReload, at=st.none() | SECONDS, code=st.integers(0, 255), text=st.text()),
+    reload=st.builds(LastReload, at=st.none() | SECONDS, code=st.integers(0, 255), text=TEXT),
     activity=ACTIVITY,
     form=st.just(1),
 )
@@ -139,3 +140,46 @@ def test_what_was_lost_is_the_sum_of_all_that_was_not_answered() -> None:
         self_test=64,
     )
     assert traffic.lost == 31
+
+
+UNSAFE = "red \x1b[31m, bell \x07, 8-bit \x9b31m, return \r, tab \t, line \u2028, backwards \u202e, zero \x00"
+
+
+def test_text_from_the_file_cannot_control_the_terminal() -> None:
+    """Who may write to the directory chooses it, and root reads it; only the outcome of a reload has lines."""
+    told = json.loads(PLAIN.pack())
+    told |= {"version": UNSAFE, "config": "/a\nb", "reload": {"at": 1.0, "code": 78, "text": f"one\n{UNSAFE}"}}
+    udp = {"name": "udp://\x1bc", "family": "ipv4", "adopted": False, "dropped": {"\x1b]0;": 1}}
+    told["activity"] = {"udp": [udp], "loudest": [{"source": "\x1b", "count": 1}]}
+    read = Snapshot.unpack(json.dumps(told).encode())
+    mark = "\N{REPLACEMENT CHARACTER}"
+    shown = (
+        f"red {mark}[31m, bell {mark}, 8-bit {mark}31m, return {mark}, tab {mark}, line {mark}, backwards {mark}, "
+        f"zero {mark}"
+    )
+    assert (read.version, read.config, read.reload.text) == (shown, f"/a{mark}b", f"one\n{shown}")
+    (one,) = read.activity.udp
+    assert (one.name, one.dropped, read.activity.loudest[0].source) == (f"udp://{mark}c", {f"{mark}]0;": 1}, mark)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("pid", -1),
+        ("pid", 2**31),
+        ("at", 1e300),
+        ("started", float("inf")),
+        ("started_monotonic", float("nan")),
+        ("generation", 10**31),
+        ("config_read", -1e300),
+        ("reload", {"code": 10**10}),
+        ("reload", {"at": 1e300}),
+        ("activity", {"worker_restarts": 10**31}),
+        ("activity", {"loudest": [{"source": "x", "count": 10**31}]}),
+    ],
+)
+def test_numbers_that_no_echod_has_are_refused(name: str, value: object) -> None:
+    """A reader computes with them, and a time beyond the calendar would be an error that nobody expects."""
+    text = json.dumps(json.loads(PLAIN.pack()) | {name: value}).encode()
+    with pytest.raises(ValueError, match=r"^it was written by another version of echod$"):
+        Snapshot.unpack(text)
