@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import replace
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TextIO
 
 from setproctitle import setproctitle
 
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     fill_first_three()
     sys.stdin = sys.stdin or open(0, encoding="utf-8")  # noqa: SIM115 - for good
     sys.stdout = sys.stdout or open(1, "w", encoding="utf-8")  # noqa: SIM115
-    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
     words = sys.argv[1:] if argv is None else argv
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # like stderr: a path may not be UTF-8
@@ -99,7 +99,7 @@ def _guarded(config: Path | None, command: Callable[[], int]) -> int:
         path, text = config or configfile.DEFAULT_PATH, b""
         with suppress(EchodError):  # the file is gone; then without its lines
             text = configfile.read_text(path)
-        logs.last_words(_explain(path, text, error))
+        logs.last_words(_explain(path, text, error, sys.stderr))
         return error.exit_code
     except EchodError as error:
         logs.last_words(f"echod: {error}")
@@ -199,10 +199,11 @@ def _check(arguments: argparse.Namespace) -> int:
     try:
         config, found = parse_config(text)
     except ConfigError as error:
-        print(_explain(path, text, error))
+        print(_explain(path, text, error, sys.stdout))
         return error.exit_code
     if warnings := in_order((*found, *kernel.warnings(config, text))):
-        print(render(warnings, kind="warning", file=str(path), text=text.decode()))
+        encoding = sys.stdout.encoding
+        print(render(warnings, kind="warning", file=str(path), text=text.decode(), encoding=encoding))
     print(f"{path}: ok")
     return ExitCode.OK
 
@@ -229,7 +230,8 @@ def _status(arguments: argparse.Namespace) -> int:
     while True:
         snapshot = status.load(place)
         if told is None or replace(snapshot, at=told.at) != told:
-            print((told := snapshot).pack().decode(), end="", flush=True)
+            told = snapshot
+            print(json.dumps(json.loads(told.pack())), flush=True)  # in ASCII: valid in any encoding
         if not arguments.watch:
             return _running(snapshot)
         time.sleep(display.WATCH_SECONDS)
@@ -330,8 +332,9 @@ def _serve(path: Path | None, on_serving: Callable[[], None]) -> int:
     return ExitCode.OK
 
 
-def _explain(path: Path, text: bytes, error: ConfigError) -> str:
+def _explain(path: Path, text: bytes, error: ConfigError, out: TextIO) -> str:
     """Describe every mistake with its place, its source line and a caret, and their count."""
     count = len(error.mistakes)
-    shown = render(error.mistakes, kind="error", file=str(path), text=text.decode("utf-8", "replace"))
+    content = text.decode("utf-8", "replace")
+    shown = render(error.mistakes, kind="error", file=str(path), text=content, encoding=out.encoding)
     return f"{shown}\n{path}: {count} mistake{'s' * (count > 1)}"

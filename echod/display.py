@@ -5,7 +5,8 @@ installed, the output is plain text without control sequences, so that it can be
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final, TextIO
 
 from echod.core.overview import Overview, Table, text
@@ -16,6 +17,7 @@ WATCH_SECONDS: Final = 1.0
 
 def show(shown: Overview, out: TextIO) -> None:
     """Write it once."""
+    shown = _encodable(shown, out.encoding)
     console = _console(out)
     if console is None:
         out.write(text(shown) + "\n")
@@ -28,15 +30,25 @@ def watch(look: Callable[[], Overview], out: TextIO) -> None:
     console = _console(out)
     if console is None:
         while True:
-            out.write(text(look()) + "\n\n")
+            out.write(text(_encodable(look(), out.encoding)) + "\n\n")
             out.flush()
             time.sleep(WATCH_SECONDS)
     from rich.live import Live  # noqa: PLC0415 - as below
 
-    with Live(_drawn(look()), console=console, auto_refresh=False, screen=True) as live:
+    with Live(_drawn(_encodable(look(), out.encoding)), console=console, auto_refresh=False, screen=True) as live:
         while True:
             time.sleep(WATCH_SECONDS)
-            live.update(_drawn(look()), refresh=True)
+            live.update(_drawn(_encodable(look(), out.encoding)), refresh=True)
+
+
+def _encodable(shown: Overview, encoding: str) -> Overview:
+    """Escape what the encoding does not have, before it is put into columns."""
+
+    def escape(texts: Sequence[str]) -> tuple[str, ...]:
+        return tuple(text.encode(encoding, "backslashreplace").decode(encoding) for text in texts)
+
+    tables = (replace(table, rows=tuple(map(escape, table.rows))) for table in shown.tables)
+    return replace(shown, lines=escape(shown.lines), tables=tuple(tables))
 
 
 def _console(out: TextIO) -> Any:  # noqa: ANN401 - rich's

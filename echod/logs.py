@@ -85,6 +85,11 @@ def _plain(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
+def _unicode(text: str) -> str:
+    """Return text that can be encoded: a file name may hold bytes that are no character."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _stamp(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return {"timestamp": now, "level": event.pop("level"), "event": event.pop("event"), **event}
@@ -140,12 +145,12 @@ class _Journal:
         if "exception" in event:
             text += f"\n{event.pop('exception')}"
         fields: dict[str, Any] = {
-            "MESSAGE": text,
+            "MESSAGE": _unicode(text),
             "PRIORITY": _PRIORITIES[event.pop("level")],
             "SYSLOG_IDENTIFIER": IDENTIFIER,
         }
         fields |= {field: event.pop(name) for name, field in _CALLSITE.items()}
-        fields |= {f"ECHOD_{key.upper()}": _plain(value) for key, value in event.items() if key != "message"}
+        fields |= {f"ECHOD_{key.upper()}": _unicode(_plain(value)) for key, value in event.items() if key != "message"}
         if self._lost:
             fields["ECHOD_LOST_ENTRIES"] = self._lost
         try:

@@ -27,7 +27,7 @@ from echod.client.options import STAMPED_INTERVAL, Options, help_text, parse_opt
 from echod.client.outlet import is_broadcast, open_outlet
 from echod.client.picture import Picture
 from echod.client.records import CsvRows, JsonLines, mtu_record
-from echod.client.report import Lines, progress, statistics
+from echod.client.report import Lines, bars, progress, statistics
 from echod.client.subject import Subject, Watcher
 from echod.client.target import Target, resolve
 from echod.client.tcp import TcpLine
@@ -185,9 +185,10 @@ class Run:
             more = {"verdicts": verdicts} if verdicts else {}
             self._objects.end(self._subjects, names, **more)
         else:
-            width = shutil.get_terminal_size().columns
             for subject in self._subjects:
-                self._out.write(statistics(subject, names, with_histogram=options.histogram, width=width))
+                self._out.write(statistics(subject, names))
+                if options.histogram:
+                    self._out.write(bars(subject, shutil.get_terminal_size().columns, self._out.encoding))
             if verdicts:
                 self._out.write("\n" + "".join(f"{line}\n" for line in verdicts))
         self._out.flush()
@@ -208,7 +209,9 @@ def _open_rows(options: Options, stack: ExitStack) -> CsvRows | None:
     if options.csv is None:
         return None
     try:
-        return CsvRows(stack.enter_context(options.csv.open("w", encoding="utf-8", newline="")))
+        return CsvRows(
+            stack.enter_context(options.csv.open("w", encoding="utf-8", errors="backslashreplace", newline=""))
+        )
     except OSError as error:
         raise UsageError(f"ping: --csv {options.csv}: {error.strerror}") from None
 

@@ -10,7 +10,7 @@ from time import monotonic_ns
 from typing import Any, Final, TextIO
 
 from echod.client.subject import Subject
-from echod.core.bars import sparkline
+from echod.core.bars import has_blocks, sparkline
 from echod.core.events import Event, Kind
 
 PERIOD: Final = 200_000_000
@@ -28,6 +28,7 @@ class Live:
         from rich.live import Live as Display  # noqa: PLC0415
 
         self._subjects = subjects
+        self._plain = not has_blocks(err.encoding)
         self._recent: dict[int, deque[int | None]] = {id(each): deque(maxlen=SPARKS) for each in subjects}
         self._next = 0
         self._display: Any = Display(console=Console(file=err), auto_refresh=False, transient=True)
@@ -70,4 +71,4 @@ class Live:
         shown = [f"{time / 1e6:.3f}" if latency.count else "-" for time in times]
         loss = "-" if survey.loss is None else f"{100 * survey.loss:.1f}%"
         name = str(subject.target).replace("[", r"\[")
-        return [name, str(survey.sent), loss, last, *shown, sparkline(list(recent))]
+        return [name, str(survey.sent), loss, last, *shown, sparkline(list(recent), plain=self._plain)]

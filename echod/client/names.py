@@ -35,6 +35,7 @@ class Names:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
+                errors="backslashreplace",  # /etc/hosts may have any bytes
                 start_new_session=True,  # Ctrl-C is for us
             )
         except OSError:

@@ -5,6 +5,7 @@ and stamps what arrives, where the kernel can.
 """
 
 import errno
+import os
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
@@ -182,7 +183,7 @@ def _choose_source(sock: socket.socket, target: Target, source: str) -> None:
             link = socket.if_nametoindex(zone) if zone else sum(target.address[3:])  # that of the target, or none
             sock.bind((host, 0, 0, link) if ":" in host else (host, 0))
         else:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, source.encode())
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, os.fsencode(source))
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, f"cannot be the source: {error.strerror or error}")
         raise UsageError(f"-I {source}: {reason}") from None

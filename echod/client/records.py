@@ -97,7 +97,7 @@ class JsonLines:
         self._write({"event": "summary", "targets": [summary(each, names) for each in subjects], **more})
 
     def _write(self, fields: Mapping[str, Any]) -> None:
-        self._out.write(json.dumps(fields, ensure_ascii=False) + "\n")
+        self._out.write(json.dumps(fields) + "\n")  # in ASCII: valid in whatever encoding `out` has
 
 
 class CsvRows:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final, TextIO
 
 from echod.client.subject import Subject
-from echod.core.bars import histogram
+from echod.core.bars import has_blocks, histogram
 from echod.core.events import Event, Kind
 from echod.core.listener import Protocol
 from echod.core.outages import Outage
@@ -87,7 +87,7 @@ def progress(subjects: Sequence[Subject]) -> str:
     return "".join(lines)
 
 
-def statistics(subject: Subject, names: dict[str, str], *, with_histogram: bool, width: int) -> str:
+def statistics(subject: Subject, names: dict[str, str]) -> str:
     """Return the closing block of a target; `names` are those of routers, by address."""
     survey = subject.survey
     lines = ["", f"--- {subject.target} ping statistics ---", _totals(survey, subject.elapsed)]
@@ -99,9 +99,14 @@ def statistics(subject: Subject, names: dict[str, str], *, with_histogram: bool,
         lines.append(_outage(survey.outages.longest))
     if len(subject.surveys) > 1:
         lines += [_path(subject, index) for index in range(len(subject.surveys))]
-    if with_histogram and survey.latency.count:
-        lines += ["rtt from .. to (ms)       replies", *histogram(survey.latency.weights(), bins=_BINS, width=width)]
     return "\n".join(lines) + "\n"
+
+
+def bars(subject: Subject, width: int, encoding: str) -> str:
+    """Return the distribution of the round-trip times of a target, with characters that the encoding has."""
+    weights = subject.survey.latency.weights()
+    lines = histogram(weights, bins=_BINS, width=width, plain=not has_blocks(encoding))
+    return "".join(f"{line}\n" for line in ["rtt from .. to (ms)       replies", *lines] if lines)
 
 
 def _totals(survey: Survey, elapsed: int) -> str:

@@ -4,6 +4,7 @@ Owns the text form and the look-up of names. Never opens a socket. Invariant: a 
 nothing behind it waits for a name server.
 """
 
+import os
 import re
 import socket
 from contextlib import suppress
@@ -73,7 +74,7 @@ class Target:
     def __str__(self) -> str:
         """Write the target as the operator would."""
         host = f"[{self.wish.host}]" if ":" in self.wish.host else self.wish.host
-        return f"{self.protocol.value}://{host}:{self.wish.port}"
+        return f"{self.protocol.value}://{_printable(host)}:{self.wish.port}"
 
 
 def endpoint(address: Address) -> str:
@@ -89,7 +90,12 @@ def _zoned(address: Address) -> str:
     zone = str(scope)
     with suppress(OSError):
         zone = socket.if_indextoname(scope)
-    return f"{address[0]}%{zone}"
+    return f"{address[0]}%{_printable(zone)}"
+
+
+def _printable(text: str) -> str:
+    """Return text that any UTF-8 file takes, though a byte of it be none."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def parse(text: str) -> Wish:
@@ -131,8 +137,10 @@ def resolve(wish: Wish, family: socket.AddressFamily | None, source: str = "") -
     A link-local address without a zone is on the link of the source, where that is an interface or has a zone. Raises
     UsageError.
     """
+    # As bytes an interface may have any name; as text it would have to be one of DNS.
+    host = os.fsencode(wish.host) if "%" in wish.host else wish.host
     try:
-        found = socket.getaddrinfo(wish.host, wish.port, family or socket.AF_UNSPEC, _SOCKET_KINDS[wish.protocol])
+        found = socket.getaddrinfo(host, wish.port, family or socket.AF_UNSPEC, _SOCKET_KINDS[wish.protocol])
     except socket.gaierror as error:
         raise UsageError(f"{wish.host}: {_reason(error, wish, family)}") from None
     except (UnicodeError, OverflowError):

@@ -145,11 +145,13 @@ def dotted(path: Path) -> str:
     return "".join(parts).removeprefix(".")
 
 
-def render(mistakes: Iterable[Mistake], *, kind: Literal["error", "warning"], file: str, text: str) -> str:
+def render(
+    mistakes: Iterable[Mistake], *, kind: Literal["error", "warning"], file: str, text: str, encoding: str = "utf-8"
+) -> str:
     """Show mistakes as compilers do: `FILE:LINE:COLUMN: KIND: PATH: MESSAGE`, the line, a caret below the place.
 
     `text` is the whole file, decoded in whatever way. The result ends without a newline and is safe to print:
-    unprintable characters are escaped, a long line is cut to a window around the caret. A blank line is omitted.
+    what is unprintable, or missing in the encoding, is escaped, a long line is cut around the caret, a blank one omitted.
     """
     lines = text.split("\n")
     output = []
@@ -158,13 +160,13 @@ def render(mistakes: Iterable[Mistake], *, kind: Literal["error", "warning"], fi
         output.append(f"{_escape(file)}:{mistake.line}:{mistake.column}: {kind}: {path}{mistake.message}")
         line = lines[mistake.line - 1].removesuffix("\r") if mistake.line <= len(lines) else ""
         if line.strip():
-            output += _excerpt(line, mistake.column - 1)
+            output += _excerpt(line, mistake.column - 1, encoding)
     return "\n".join(output)
 
 
-def _excerpt(line: str, at: int) -> tuple[str, str]:
-    before = _escape(line[max(0, at - _EXCERPT_CHARACTERS) : at])
-    after = _escape(line[at : at + _EXCERPT_CHARACTERS])
+def _excerpt(line: str, at: int, encoding: str) -> tuple[str, str]:
+    parts = line[max(0, at - _EXCERPT_CHARACTERS) : at], line[at : at + _EXCERPT_CHARACTERS]
+    before, after = (_escape(part).encode(encoding, "backslashreplace").decode(encoding) for part in parts)
     head = "..." if at > _EXCERPT_CHARACTERS else ""
     tail = "..." if len(line) > at + _EXCERPT_CHARACTERS else ""
     return head + before + after + tail, " " * _cells(head + before) + "^"

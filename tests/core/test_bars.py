@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echod.core.bars import edges, histogram, sparkline
+from echod.core.bars import edges, has_blocks, histogram, sparkline
 
 
 def test_equal_steps_for_times_of_one_size_and_equal_ratios_for_others() -> None:
@@ -21,6 +21,16 @@ def test_a_histogram_of_two_heights() -> None:
         "    1.667 ..     2.000       1 █",
     ]
     assert histogram([], bins=3, width=80) == []
+
+
+def test_bars_are_ascii_where_an_encoding_has_no_blocks() -> None:
+    """As long as the others."""
+    assert [has_blocks(encoding) for encoding in ("utf-8", "latin-1", "ascii")] == [True, False, False]
+    blocks = histogram([(1_000_000, 4), (1_999_999, 1)], bins=3, width=35)
+    assert histogram([(1_000_000, 4), (1_999_999, 1)], bins=3, width=35, plain=True) == [
+        line.replace("█", "#") for line in blocks
+    ]
+    assert sparkline([1, 8, None, 4], plain=True) == "_#!-"
 
 
 @given(times=st.dictionaries(st.integers(0, 10**10), st.integers(1, 1000), min_size=1), width=st.integers(20, 200))

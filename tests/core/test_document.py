@@ -294,6 +294,12 @@ def test_a_mistake_is_shown_above_its_line_and_a_caret() -> None:
     )
 
 
+def test_the_caret_counts_what_an_encoding_has_not_as_it_is_written() -> None:
+    """Where a terminal has no such character it is written out, and the caret moves with it."""
+    found = render([at(1, 4)], kind="error", file="f", text="\u00fc: x", encoding="ascii")
+    assert found == "f:1:4: error: wrong\n\\xfc: x\n      ^"
+
+
 def test_a_warning_says_that_it_is_one() -> None:
     """Errors and warnings differ in one word only."""
     assert render([at(1, 1)], kind="warning", file="f", text="a") == "f:1:1: warning: wrong\na\n^"
