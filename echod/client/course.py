@@ -6,24 +6,23 @@ prints. Invariant: an event is counted before anybody is told of it.
 
 from itertools import cycle
 from secrets import randbits
-from time import monotonic_ns, time_ns
+from time import monotonic_ns
 from typing import Final
 
+from echod.client.clock import read_clocks
 from echod.client.options import Options
 from echod.client.subject import Line, Watcher
 from echod.client.target import Target
 from echod.core.events import Event
-from echod.core.flight import Arrival, Flight, Obstacle
+from echod.core.flight import Flight, Obstacle
 from echod.core.icmp import THIS_HOST, Complaint
 from echod.core.probe import Payloads
+from echod.core.roundtrip import Arrival
 from echod.core.schedule import Pace, Schedule
 from echod.core.survey import Survey
 
 _BURST: Final = 64
 """Probes that go at one go where many are due, before what came is looked at."""
-
-_PATIENCE_TRIPS: Final = 3
-"""What is in flight for so many times the longest round trip when a run is ended is lost: irtt waits as long."""
 
 
 class Course:
@@ -33,7 +32,9 @@ class Course:
         """Begin with no line: they are added."""
         self.target = target
         self.lines: list[Line] = []
-        self.flight = Flight(Payloads(randbits(32), options.pattern), timeout=options.timeout)
+        begun = read_clocks()
+        payloads = Payloads(randbits(32), options.pattern)
+        self.flight = Flight(payloads, timeout=options.timeout, offset=begun.wall - begun.clock)
         self.survey = Survey(sources=options.sources)
         self.surveys = [Survey(sources=options.sources) for _ in range(options.sources)]
         self.handshakes: list[int] = []
@@ -71,7 +72,7 @@ class Course:
                 break
             self._send(now)
         if (expiry := self.flight.next_expiry()) is not None and expiry <= now:
-            for event in self.flight.expire(now, time_ns()):
+            for event in self.flight.expire(read_clocks()):
                 self.tell(event)
             expiry = self.flight.next_expiry()
         if self._schedule.over and not self.flight.in_flight:
@@ -84,8 +85,8 @@ class Course:
 
         Without that, the end of a run would count the replies to the last probes and none of their losses.
         """
-        if self.survey.latency.count:
-            for event in self.flight.expire(monotonic_ns(), time_ns(), _PATIENCE_TRIPS * self.survey.latency.max):
+        if (patience := self.survey.patience) is not None:
+            for event in self.flight.expire(read_clocks(), patience):
                 self.tell(event)
 
     def hear(self, line: Line) -> None:
@@ -97,7 +98,7 @@ class Course:
                 self.tell(self.flight.refuse(news))
             else:
                 self.handshakes.append(news.took)
-                self.flight.depart(news.wall, news.clock, line.source)
+                self.flight.depart(news.moment, line.source)
         self.ended = monotonic_ns()
 
     def tell(self, event: Event) -> None:
@@ -112,12 +113,11 @@ class Course:
         """Send the next probe, and remember it."""
         line = self.lines[(self.flight.next_sequence - 1) % len(self.lines)]
         size = next(self._sizes)
-        stamp = time_ns()
-        payload = self.flight.payload(stamp, size)
-        clock, wall = monotonic_ns(), time_ns()
+        clock = monotonic_ns()
+        payload = self.flight.payload(clock, size)
+        moment = read_clocks()
         complaint = line.send(payload)
-        # What the stamp says of an earlier probe, that went late, is before this one began.
-        self.flight.launch(stamp, max(wall, line.left), clock, size, line.source)
+        self.flight.launch(payload, clock, moment, left=line.left, source=line.source)
         self._schedule.sent(now)
         self.ended = now
         self.survey.sent += 1
@@ -134,7 +134,7 @@ class Course:
             reason=complaint.reason,
             address=complaint.address or THIS_HOST,
             mtu=complaint.mtu,
-            wall=time_ns(),
+            moment=read_clocks(),
             source=line.source,
             data=payload,
         )

@@ -14,16 +14,18 @@ from struct import Struct
 from time import monotonic_ns, time_ns
 from typing import Final
 
+from echod.client.clock import read_clocks
 from echod.client.options import Options
 from echod.client.subject import Watcher
 from echod.client.target import Target, endpoint
-from echod.client.udp import UdpLine
+from echod.client.udp import TRIES, UdpLine
 from echod.core.errors import UsageError
-from echod.core.events import Event, Kind
-from echod.core.flight import Arrival, Obstacle
-from echod.core.icmp import local_error
+from echod.core.events import Event, Kind, Moment
+from echod.core.flight import Obstacle
+from echod.core.icmp import THIS_HOST, Complaint, local_error
 from echod.core.layout import CONTROL_BYTES, SLOTS, UDP_SEGMENT
 from echod.core.probe import SEQUENCE_BYTES, Payloads
+from echod.core.roundtrip import Arrival
 from echod.core.sockopt import UDP_GRO
 from echod.core.survey import Survey
 from echod.core.torrent import Shape, Torrent
@@ -34,8 +36,8 @@ STALL: Final = 10_000_000
 """Ns without a reply after which a train goes all the same: ping's flood sends a hundred times a second at least."""
 
 _KEPT_WINDOWS: Final = 8
-_KEPT_TRAINS: Final = 256
-"""Trains that are remembered: those of so many windows, and what stalls send in two and a half seconds."""
+_KEPT_TRAINS: Final = 64
+"""Trains that are remembered: those of so many windows, and beside these what stalls send until a probe is given up."""
 
 _KEPT_BYTES: Final = 256 << 20
 """Less where these are many: but two windows are remembered in any case."""
@@ -50,6 +52,7 @@ _STAMPED_TRAIN: Final = 56
 
 _SEGMENT: Final = Struct("=H")
 _NO_TRAIN: Final = (errno.EIO, errno.EINVAL, errno.EMSGSIZE)
+_FULL: Final = local_error(errno.EAGAIN)
 
 
 class Flood:
@@ -72,7 +75,7 @@ class Flood:
         self._options = options
         self._watchers = watchers
         self._train = max(1, min(MAX_JOINED, MAX_PAYLOAD // size, options.window))
-        kept = -(-options.window * _KEPT_WINDOWS // self._train) + _KEPT_TRAINS
+        kept = -(-options.window * _KEPT_WINDOWS // self._train) + _KEPT_TRAINS + options.timeout // STALL
         kept = min(kept, _KEPT_BYTES // (size * self._train))
         shape = Shape(size=size, train=self._train, window=options.window, timeout=options.timeout, kept=kept)
         self._torrent = Torrent(Payloads(randbits(32), options.pattern), self.survey, shape)
@@ -82,6 +85,7 @@ class Flood:
         self._vector = Vector()
         self._peer = _sockaddr(target)
         self._started = self._ended = self._progress = 0
+        self._read = read_clocks()
         with suppress(OSError):  # kernels before 5.0 have no UDP_GRO: replies then come one by one
             sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
         _quieten(sock)
@@ -100,11 +104,10 @@ class Flood:
         torrent, options = self._torrent, self._options
         if options.deadline is not None and now - self._started >= options.deadline:
             return None
+        torrent.expire(now)
         left = options.count - self.survey.sent
         if not left:
-            # Nothing is in flight once the last to go has been for the timeout, and nothing has come for so long.
-            over = max(self._progress, self._ended) + options.timeout
-            return over if torrent.in_flight and now < over else None
+            return torrent.next_expiry()
         stalled = now - self._progress >= STALL and not torrent.room
         if stalled:
             self._progress = now
@@ -118,12 +121,13 @@ class Flood:
             if not left:
                 break
         self._ended = monotonic_ns()
-        due = self._due()
-        return max(due, now) if torrent.room and due > now else now + (0 if torrent.room else STALL)
+        due = max(self._due(), now) if torrent.room else now + STALL
+        return min(due, torrent.next_expiry() or due)
 
     def finish(self) -> None:
-        """Count what never came."""
-        self._torrent.finish(time_ns())
+        """Give up what is in flight, as `Course` does."""
+        if (patience := self.survey.patience) is not None:
+            self._torrent.expire(monotonic_ns(), patience)
 
     def hear(self) -> None:
         """Take what has come, a vector full."""
@@ -136,32 +140,32 @@ class Flood:
         span = vector.spans[count]
         peers = vector.peers(span, self.target.family)
         controls, lengths = span.control_length.tolist(), span.length.tolist()
+        self._read = read_clocks()
         for slot in range(count):
             self._take(slot, lengths[slot], controls[slot], peers[slot])
-        self._ended = self._progress = monotonic_ns()
+        self._ended = self._progress = self._read.clock
 
     def _take(self, slot: int, length: int, control: int, peer: bytes) -> None:
         """Take the datagram or train of a slot."""
-        vector, asked = self._vector, peer == self._peer
+        vector, asked, stamp = self._vector, peer == self._peer, None
         at = vector.control_at + slot * CONTROL_BYTES
-        wall = time_ns()
         if control in (_STAMPED, _STAMPED_TRAIN):
-            wall = vector.longs[at // 8 + 2] * 10**9 + vector.longs[at // 8 + 3]
+            stamp = vector.longs[at // 8 + 2] * 10**9 + vector.longs[at // 8 + 3]
         segment = vector.words[(at + _STAMPED + 16) // 4] if control == _STAMPED_TRAIN else max(1, length)
         data = vector.payload(slot, 0, length)
         trains = -(-length // (segment * self._train)) if segment == self._size else 0
-        if asked and trains == 1 and self._torrent.land_all(data, segment, wall):
+        if asked and trains == 1 and self._torrent.land_all(data, segment, stamp, self._read):
             return
         for start in range(0, max(1, length), segment):
             part = data[start : start + segment]
-            if not (asked and self._torrent.land_all(part, len(part), wall)):
-                self._tell(part, wall, peer)
+            if not (asked and self._torrent.land_all(part, len(part), stamp, self._read)):
+                self._tell(part, stamp, peer)
 
-    def _tell(self, data: bytes, wall: int, peer: bytes) -> None:
+    def _tell(self, data: bytes, stamp: int | None, peer: bytes) -> None:
         """Look at one reply by itself, and say what it is where it is nothing ordinary."""
         asked = peer == self._peer
         address = self.target.endpoint if asked else _endpoint(peer)
-        arrival = Arrival(data=data, wall=wall, clock=0, address=address, asked=asked)
+        arrival = Arrival(data=data, stamp=stamp, read=self._read, address=address, asked=asked)
         event = self._torrent.land(arrival)
         if event.kind is not Kind.REPLY:
             self._watch(event)
@@ -176,50 +180,66 @@ class Flood:
 
     def _send(self, count: int) -> bool:
         """Send a train; tell whether the next may follow at once."""
-        wall = time_ns()
-        data = self._torrent.load(wall, count)
-        try:
-            if self._joined:
-                control = [(socket.IPPROTO_UDP, UDP_SEGMENT, _SEGMENT.pack(self._size))]
+        data = self._torrent.load(time_ns(), count)
+        sent = read_clocks()
+        if not self._joined:
+            return self._send_apart(data, sent, count)
+        control = [(socket.IPPROTO_UDP, UDP_SEGMENT, _SEGMENT.pack(self._size))]
+        for _ in range(TRIES):
+            try:
                 self.sock.sendmsg([data], control, 0, self.target.address)
+            except OSError as error:
+                number = error.errno or 0
+                if number in _NO_TRAIN:
+                    self._joined = False  # the route or the device takes no trains
+                    return True
+                if number == errno.EAGAIN:
+                    return False
+                self._hear_errors()  # that of an earlier probe was in the way of this train
             else:
-                self._send_apart(data)
-        except OSError as error:
-            return self._meet(error.errno or 0)
-        self._torrent.launch(wall, count)
-        return True
-
-    def _send_apart(self, data: memoryview) -> None:
-        """Send the probes of a train one by one; a full send queue is waited for, or a part of the train would be."""
+                self._torrent.launch(sent, count)
+                return True
+        self._torrent.launch(sent, count)
         for start in range(0, len(data), self._size):
-            with suppress(BlockingIOError):
-                self.sock.sendto(data[start : start + self._size], self.target.address)
-                continue
-            select.select([], [self.sock], [], STALL / 1e9)
-            self.sock.sendto(data[start : start + self._size], self.target.address)
-
-    def _meet(self, number: int) -> bool:
-        """Do what an errno of a send asks for; tell whether to go on."""
-        if number == errno.EAGAIN:
-            return False
-        if number in _NO_TRAIN and self._joined:
-            self._joined = False  # the route or the device takes no trains
-            return True
-        if not self._hear_errors():
-            self._refuse(Obstacle(reason=local_error(number).reason, address="", wall=time_ns()))
+            self._refuse_here(local_error(number), data[start : start + self._size])
         return False
 
-    def _hear_errors(self) -> bool:
-        """Take what is in the error queue; tell whether anything was."""
-        obstacles = self._errors.complaints()
-        for obstacle in obstacles:
+    def _send_apart(self, data: memoryview, sent: Moment, count: int) -> bool:
+        """Send the probes of a train one by one; tell whether the next train may follow at once."""
+        for start in range(0, len(data), self._size):
+            probe = bytes(data[start : start + self._size])
+            complaint = self._errors.send(probe)
+            if complaint == _FULL:  # if that were not waited for, a part of the train would be lost
+                select.select([], [self.sock], [], STALL / 1e9)
+                complaint = self._errors.send(probe)
+            if not start:
+                if complaint == _FULL:
+                    return False
+                self._torrent.launch(sent, count)
+            if complaint is not None:
+                self._refuse_here(complaint, probe)
+        return True
+
+    def _hear_errors(self) -> None:
+        """Take what is in the error queue."""
+        for obstacle in self._errors.complaints():
             self._refuse(obstacle)
-        return bool(obstacles)
+
+    def _refuse_here(self, complaint: Complaint, probe: bytes | memoryview) -> None:
+        """Let a probe that could not go be one that was refused by this host."""
+        moment = read_clocks()
+        obstacle = Obstacle(
+            reason=complaint.reason, address=THIS_HOST, mtu=complaint.mtu, moment=moment, data=bytes(probe)
+        )
+        self._refuse(obstacle)
 
     def _refuse(self, obstacle: Obstacle) -> None:
         event = Event(
             kind=Kind.REFUSED,
-            time=obstacle.wall,
+            time=obstacle.moment.wall,
+            clock=obstacle.moment.clock,
+            sequence=self._torrent.refuse(obstacle.data),
+            size=self._size,
             address=obstacle.address,
             reason=obstacle.reason,
             mtu=obstacle.mtu,

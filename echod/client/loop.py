@@ -16,6 +16,9 @@ from typing import Final
 _SPIN: Final = 60_000
 """How long before a probe is due, in ns, the loop looks without sleeping: what the kernel takes to wake a process."""
 
+_LAST_LOOKS: Final = 64
+"""How often the loop reads at the end what had come by then: the buffer of a socket is empty after fewer."""
+
 _PR_SET_TIMERSLACK: Final = 29
 _LONGEST: Final = 10**9
 _ENDING: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
@@ -87,16 +90,18 @@ class Loop:
 
         Ctrl-C ends it too; Ctrl-\ calls `on_quit`.
         """
-        while not self._asked:
-            until = turn(monotonic_ns())
-            if until is None:
-                return
-            for fd, _ in self._wait(until):
-                if fd in self._on_ready:
-                    self._on_ready[fd]()
+        while not self._asked and (until := turn(monotonic_ns())) is not None:
+            self._call(self._wait(until))
             if signal.SIGQUIT in self._asked:
                 self._asked.remove(signal.SIGQUIT)
                 on_quit()
+        for _ in range(_LAST_LOOKS):  # what had come by then came in time
+            self._call(self._epoll.poll(0))
+
+    def _call(self, ready: list[tuple[int, int]]) -> None:
+        for fd, _ in ready:
+            if fd in self._on_ready:
+                self._on_ready[fd]()
 
     def _on_signal(self) -> None:
         self._asked += [number for number in self._signals.recv(64) if number in _CAUGHT]

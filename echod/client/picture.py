@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from echod.client.subject import Subject
 from echod.core.errors import UsageError
-from echod.core.events import DAMAGED, Event, Kind
+from echod.core.events import DAMAGED, Event, Kind, Moment
 
 MAX_SAMPLES: Final = 200_000
 """Of one target; beyond it every second one goes, again and again, so that what is left covers the whole run."""
@@ -27,7 +27,7 @@ _MARKS: Final = {Kind.LOST: ("x", "lost"), Kind.REFUSED: ("v", "refused")}
 class _Style:
     colour: str
     start: int
-    """The time, in ns since 1970, that is zero in the picture."""
+    """The monotonic time, in ns, that is zero in the picture."""
 
 
 class Picture:
@@ -45,6 +45,8 @@ class Picture:
             raise UsageError(f"ping: --plot {path}: {error.strerror}") from None
         self._path = path
         self._figure: Any = Figure(figsize=(11, 4.5), layout="constrained")
+        self._began: Moment | None = None
+        """By its difference a monotonic time is shown as that of the day."""
         self._answers: dict[int, list[tuple[int, int]]] = {}
         self._marks: dict[tuple[int, Kind], list[int]] = {}
         self._every: dict[int, int] = {}
@@ -53,11 +55,13 @@ class Picture:
     def take(self, subject: Subject, event: Event) -> None:
         """Keep what is drawn of an event."""
         key = id(subject)
+        if self._began is None:
+            self._began = Moment(wall=event.time, clock=event.clock)
         if event.kind in _ANSWERS and event.rtt is not None:
             answers = self._answers.setdefault(key, [])
             self._seen[key] = self._seen.get(key, 0) + 1
             if self._seen[key] % self._every.setdefault(key, 1) == 0:
-                answers.append((event.sent, event.rtt))
+                answers.append((event.sent.clock, event.rtt))
             if len(answers) > MAX_SAMPLES:
                 del answers[::2]
                 self._every[key] *= 2
@@ -65,7 +69,7 @@ class Picture:
             kind = event.kind if event.kind in _MARKS else Kind.CORRUPT
             marks = self._marks.setdefault((key, kind), [])
             if len(marks) < MAX_SAMPLES:
-                marks.append(event.sent or event.time)
+                marks.append(event.sent.clock or event.clock)
 
     def draw(self, subjects: Sequence[Subject]) -> None:
         """Draw and write the file. Raises UsageError where that fails."""
@@ -73,10 +77,11 @@ class Picture:
         times = [sent for answers in self._answers.values() for sent, _ in answers]
         times += [time for marks in self._marks.values() for time in marks]
         start = min(times, default=0)
+        began = self._began.wall - self._began.clock + start if self._began else 0
         for number, subject in enumerate(subjects):
             self._draw_one(over_time, beside, subject, _Style(colour=f"C{number}", start=start))
         over_time.set_ylim(bottom=0)
-        over_time.set_xlabel(f"time of sending (seconds since {datetime.fromtimestamp(start / 1e9, UTC):%F %T} UTC)")
+        over_time.set_xlabel(f"time of sending (seconds since {datetime.fromtimestamp(began / 1e9, UTC):%F %T} UTC)")
         over_time.set_ylabel("round-trip time (ms)")
         over_time.grid(alpha=0.3)
         self._figure.legend(loc="outside upper left", fontsize="small", ncols=3, frameon=False)

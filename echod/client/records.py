@@ -45,7 +45,7 @@ def record(subject: Subject, event: Event) -> dict[str, Any]:
         "target": str(subject.target),
         "sequence": event.sequence,
         "time_ns": event.time,
-        "sent_ns": event.sent or None,
+        "sent_ns": event.sent.wall or None,
         "rtt_ms": None if event.rtt is None or event.kind in (Kind.LOST, Kind.REFUSED) else _ms(event.rtt),
         "size": event.size,
         "expected_size": event.expected if damaged else None,
@@ -135,7 +135,7 @@ def summary(subject: Subject, names: Mapping[str, str]) -> dict[str, Any]:
     }
     if longest := subject.survey.outages.longest:  # of all probes: those of a source port are not in a row
         fields["longest_outage"] = {
-            "start_ns": longest.start,
+            "start_ns": longest.start.wall,
             "seconds": round(longest.duration / 1e9, 6),
             "probes": longest.probes,
             "first": longest.first,

@@ -183,7 +183,7 @@ def _complaints(survey: Survey, names: dict[str, str]) -> list[str]:
 
 
 def _outage(outage: Outage) -> str:
-    start = datetime.fromtimestamp(outage.start / 1e9).astimezone()
+    start = datetime.fromtimestamp(outage.start.wall / 1e9).astimezone()
     which = f"seq {outage.first}" if outage.probes == 1 else f"seq {outage.first} to {outage.last}"
     long = f"{'at least ' * outage.open}{_span(outage.duration)} " if outage.duration else ""  # one probe has no length
     return (

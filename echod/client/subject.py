@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from echod.client.target import Target
-from echod.core.events import Event
-from echod.core.flight import Arrival, Obstacle
+from echod.core.events import Event, Moment
+from echod.core.flight import Obstacle
 from echod.core.icmp import Complaint
+from echod.core.roundtrip import Arrival
 from echod.core.survey import Survey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connected:
-    """A connection stands, and what waited for it went at these times in ns; `took` is how long the handshake took."""
+    """A connection stands, and what waited for it went at this moment; `took` is the length of the handshake in ns."""
 
-    wall: int
-    clock: int
+    moment: Moment
     took: int
 
 
@@ -35,7 +35,7 @@ class Line(Protocol):
     port: int
     """The source port; zero while there is none."""
     left: int
-    """When the kernel passed the last probe on to a device, in ns since 1970; zero where that is not known."""
+    """When the kernel passed the last probe to a device, in ns since 1970; zero, or earlier, if that is not known."""
 
     @property
     def told(self) -> bool:

@@ -8,15 +8,18 @@ import errno
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator
-from time import monotonic_ns, time_ns
+from time import monotonic_ns
 from typing import Final
 
+from echod.client.clock import read_clocks
 from echod.client.outlet import SO_TIMESTAMPNS, read_stamp
 from echod.client.subject import Connected, News
 from echod.client.target import Target
 from echod.core.errors import UsageError
-from echod.core.flight import Arrival, Obstacle
+from echod.core.events import Moment
+from echod.core.flight import Obstacle
 from echod.core.icmp import Complaint, local_error
+from echod.core.roundtrip import Arrival
 
 _MOST: Final = 1 << 18
 _CONTROL_BYTES: Final = 128
@@ -68,9 +71,9 @@ class TcpLine:
             if number:
                 yield from self._break(local_error(number), number)
                 return
-            clock = monotonic_ns()
+            moment = read_clocks()
             self._connected = True
-            yield Connected(wall=time_ns(), clock=clock, took=clock - self._begun)
+            yield Connected(moment=moment, took=moment.clock - self._begun)
         if complaint := self._write():
             yield from self._break(complaint, errno.ECONNRESET)
             return
@@ -129,10 +132,10 @@ class TcpLine:
         except OSError as error:
             yield from self._break(local_error(error.errno or 0), error.errno or 0)
             return
-        clock = monotonic_ns()
+        read = read_clocks()
         if not data:
             if self._came:
-                yield self._arrival(bytes(self._came), None, clock)
+                yield self._arrival(bytes(self._came), None, read)
                 self._sizes.popleft()
             yield from self._break(Complaint(reason="connection closed"), errno.ECONNRESET)
             return
@@ -141,21 +144,14 @@ class TcpLine:
         stamp = read_stamp(stamps[0]) if stamps else None
         while self._sizes and len(self._came) >= self._sizes[0]:
             size = self._sizes.popleft()
-            yield self._arrival(bytes(self._came[:size]), stamp, clock)
+            yield self._arrival(bytes(self._came[:size]), stamp, read)
             del self._came[:size]
         if self._came and not self._sizes:
-            yield self._arrival(bytes(self._came), stamp, clock)
+            yield self._arrival(bytes(self._came), stamp, read)
             self._came.clear()
 
-    def _arrival(self, data: bytes, stamp: int | None, clock: int) -> Arrival:
-        return Arrival(
-            data=data,
-            wall=stamp or time_ns(),
-            clock=clock,
-            address=self._target.endpoint,
-            stamped=stamp is not None,
-            source=self.source,
-        )
+    def _arrival(self, data: bytes, stamp: int | None, read: Moment) -> Arrival:
+        return Arrival(data=data, stamp=stamp, read=read, address=self._target.endpoint, source=self.source)
 
     def _break(self, complaint: Complaint, number: int) -> Iterator[Obstacle]:
         """Say of each probe that it will have no reply, and give the connection up."""
@@ -167,7 +163,7 @@ class TcpLine:
                 reason=complaint.reason,
                 address=complaint.address,
                 mtu=complaint.mtu,
-                wall=time_ns(),
+                moment=read_clocks(),
                 source=self.source,
             )
 

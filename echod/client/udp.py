@@ -6,20 +6,21 @@ connected, so a reply from another address than the one asked is seen, not dropp
 
 import socket
 from collections.abc import Iterator
-from time import monotonic_ns, time_ns
 from typing import Final
 
+from echod.client.clock import read_clocks
 from echod.client.outlet import IP_RECVERR, IPV6_RECVERR, SO_TIMESTAMPING, SO_TIMESTAMPNS, read_stamp, stamp_sends
 from echod.client.target import Target, endpoint
-from echod.core.flight import Arrival, Obstacle
+from echod.core.flight import Obstacle
 from echod.core.icmp import THIS_HOST, Complaint, is_stamp, local_error, read_error
+from echod.core.roundtrip import Arrival
 
 _CONTROL_BYTES: Final = 512
 _MOST: Final = 65_536
 _BURST: Final = 256
 """Datagrams taken at one go, so that a flood of replies does not hold up the next probe."""
 
-_TRIES: Final = 3
+TRIES: Final = 3
 """Of one send: the kernel also puts the error of an earlier probe into its way, once for each."""
 
 
@@ -44,8 +45,8 @@ class UdpLine:
 
     def send(self, payload: bytes) -> Complaint | None:
         """Send a probe; return what stands in the way if it could not go."""
-        number = 0
-        for _ in range(_TRIES):
+        number = self.left = 0
+        for _ in range(TRIES):
             try:
                 self.sock.sendto(payload, self._address)
             except OSError as error:
@@ -73,14 +74,13 @@ class UdpLine:
                 return
             except OSError:
                 continue  # an error of the queue, told here too
-            clock = monotonic_ns()
+            read = read_clocks()
             stamp, ttl = _read_control(control)
             yield Arrival(
                 data=data,
-                wall=stamp or time_ns(),
-                clock=clock,
+                stamp=stamp,
+                read=read,
                 address=endpoint(address),
-                stamped=stamp is not None,
                 asked=address[:2] == self._peer,
                 source=self.source,
                 ttl=ttl,
@@ -98,11 +98,11 @@ class UdpLine:
         In the same queue is when a probe went.
         """
         local = None
-        while True:
+        for _ in range(_BURST):
             try:
                 data, control, _, _ = self.sock.recvmsg(_MOST, _CONTROL_BYTES, socket.MSG_ERRQUEUE)
             except OSError:
-                return local
+                break
             told = {(level == socket.SOL_SOCKET, kind): value for level, kind, value in control}
             error, stamp = told.get((False, self._errors)), told.get((True, SO_TIMESTAMPING))
             if error is not None and is_stamp(error):
@@ -113,6 +113,7 @@ class UdpLine:
                     local = complaint
                 else:
                     self._queue(complaint, data)
+        return local
 
     def _queue(self, complaint: Complaint, data: bytes) -> None:
         self._queued.append(
@@ -120,7 +121,7 @@ class UdpLine:
                 reason=complaint.reason,
                 address=complaint.address,
                 mtu=complaint.mtu,
-                wall=time_ns(),
+                moment=read_clocks(),
                 source=self.source,
                 data=data,
             )

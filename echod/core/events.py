@@ -37,15 +37,31 @@ DAMAGED: Final = frozenset({Kind.CORRUPT, Kind.TRUNCATED, Kind.EXTENDED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """A time by both clocks: `wall`, ns since 1970, is shown; durations are differences of `clock`, monotonic, in ns.
+
+    The wall clock may be set while a run lasts.
+    """
+
+    wall: int
+    clock: int
+
+
+NEVER: Final = Moment(wall=0, clock=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """One event.
 
-    Times are ns since 1970: `time` of the event, `sent` of its probe, `until` of the next probe, 0 if none was sent.
-    `rtt` is in ns; for a lost probe it is how long a reply was awaited. What is not known is None or empty.
+    `time` is when it happened, in ns since 1970, and `clock` the same by the monotonic clock, 0 if it is not known. Its
+    probe was sent at `sent`, the next one at `until`: `NEVER` if there is none. `rtt` is in ns; for a lost probe it is
+    how long a reply was awaited. What is not known is None or empty.
     """
 
     kind: Kind
     time: int
+    clock: int = 0
     sequence: int | None = None
     settles: bool = False
     """Whether this is the outcome of the probe from now on."""
@@ -57,8 +73,8 @@ class Event:
     """Bytes of payload that came, or of the probe if nothing came."""
     expected: int = 0
     """Bytes of payload that were sent."""
-    sent: int = 0
-    until: int = 0
+    sent: Moment = NEVER
+    until: Moment = NEVER
     rtt: int | None = None
     address: str = ""
     """The sender: the peer, or the router that sent the error."""

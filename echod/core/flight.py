@@ -4,20 +4,24 @@ Owns the memory of what was sent; never touches a socket or a clock: bytes and t
 leaves the state "in flight" exactly once, and everything that comes back is exactly one event.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-from echod.core.events import Event, Kind
-from echod.core.probe import SEQUENCE_BYTES, Damage, Payloads, Verdict, akin, compare
+from echod.core.events import NEVER, Event, Kind, Moment
+from echod.core.probe import HEADER_BYTES, SEQUENCE_BYTES, Damage, Payloads, Verdict, closest, compare, sent_time
+from echod.core.roundtrip import Arrival, round_trip
 
 HISTORY: Final = 65_536
 """Probes remembered after their outcome is known, to recognize a duplicate or a late reply."""
 
-_SUSPECTS: Final = 1024
-"""Most probes in flight that a reply with a damaged number is compared to."""
+_SUSPECTS: Final = 64
+"""Most probes in flight, the oldest, that a reply with a damaged number is compared to."""
+
+_SEARCHED: Final = 1024
+"""Most probes that are searched for a send time, or for a number of less than four bytes: that takes 50 us."""
 
 _ANSWERED: Final = (Kind.REPLY, Kind.LATE)
 
@@ -35,27 +39,13 @@ class _Sent:
     source: int
     stamp: int
     """The time in the payload."""
-    wall: int
-    clock: int
+    head: bytes
+    """What a damaged reply is compared to first: the header, for the rest is the same in all probes."""
+    moment: Moment
+    offset: int
+    """How far the wall clock was ahead of the monotonic clock, in ns."""
     fate: Kind | None = None
     """The outcome; None while it is in flight."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arrival:
-    """A datagram that came back from `address`; `asked` tells whether that is the address probed.
-
-    `wall` is ns since 1970, the kernel's if `stamped`, else the reader's; `clock` is the reader's monotonic time in ns.
-    """
-
-    data: bytes
-    wall: int
-    clock: int
-    address: str
-    stamped: bool = True
-    asked: bool = True
-    source: int = 0
-    ttl: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +54,7 @@ class Obstacle:
 
     reason: str
     address: str
-    wall: int
+    moment: Moment
     source: int = 0
     data: bytes | None = None
     mtu: int = 0
@@ -73,31 +63,47 @@ class Obstacle:
 class Flight:
     """The probes of one target. Sequence numbers begin with 1, as ping's do."""
 
-    def __init__(self, payloads: Payloads, *, timeout: int) -> None:
-        """Give up a probe after `timeout` ns in flight."""
+    def __init__(self, payloads: Payloads, *, timeout: int, offset: int) -> None:
+        """Give up a probe after `timeout` ns in flight.
+
+        `offset` is how far the wall clock was ahead of the monotonic clock, in ns, when the run began. The send times
+        in the payloads keep it, so they can be told from each other also where the wall clock is set meanwhile.
+        """
         self._payloads = payloads
         self._timeout = timeout
+        self._offset = offset
         self._sent: dict[int, _Sent] = {}
         self._queue: deque[_Sent] = deque()
+        self._flying: dict[int, OrderedDict[int, _Sent]] = {}
+        """Those in flight, by source port, oldest first."""
         self.in_flight = 0
         self.next_sequence = 1
         self._oldest = 1
         """The first that is remembered. A dict of which the first was taken away finds its new first slowly."""
 
-    def payload(self, wall: int, size: int) -> bytes:
-        """Return the next probe's payload: `wall` in ns since 1970, size in bytes."""
-        return self._payloads.encode(self.next_sequence, wall, size)
+    def payload(self, clock: int, size: int) -> bytes:
+        """Return the next probe's payload: `clock` is monotonic, in ns; size in bytes."""
+        return self._payloads.encode(self.next_sequence, clock + self._offset, size)
 
-    def launch(self, stamp: int, wall: int, clock: int, size: int, source: int = 0) -> int:
+    def launch(self, payload: bytes, clock: int, moment: Moment, *, left: int = 0, source: int = 0) -> int:
         """Remember that the next probe was sent; return its number.
 
-        `stamp` is the time in its payload, `wall` and `clock` the times in ns just before it was passed to the kernel;
-        `wall` is the kernel's own send timestamp, if known.
+        `payload` was made at `clock`, and passed to the kernel right after `moment`; `left` is the kernel's own send
+        timestamp in ns since 1970, or an earlier one where that is not known.
         """
         sequence = self.next_sequence
-        sent = _Sent(sequence=sequence, size=size, source=source, stamp=stamp, wall=wall, clock=clock)
+        sent = _Sent(
+            sequence=sequence,
+            size=len(payload),
+            source=source,
+            stamp=clock + self._offset,
+            head=payload[:HEADER_BYTES],
+            moment=Moment(wall=left, clock=moment.clock) if left > moment.wall else moment,
+            offset=moment.wall - moment.clock,
+        )
         self._sent[sequence] = sent
         self._queue.append(sent)
+        self._flying.setdefault(source, OrderedDict())[sequence] = sent
         self.in_flight += 1
         self.next_sequence += 1
         while sequence - self._oldest >= HISTORY and self._sent[self._oldest].fate:
@@ -105,10 +111,10 @@ class Flight:
             self._oldest += 1
         return sequence
 
-    def depart(self, wall: int, clock: int, source: int = 0) -> None:
+    def depart(self, moment: Moment, source: int = 0) -> None:
         """Note that the probes in flight of a source port were sent only now: they waited for a connection."""
         for sent in self._in_flight(source):
-            sent.wall, sent.clock = wall, clock
+            sent.moment, sent.offset = moment, moment.wall - moment.clock
 
     # -- what comes back
 
@@ -123,8 +129,8 @@ class Flight:
             return self._event(Kind.ELSEWHERE, sent, arrival)
         if sent.fate in _ANSWERED:
             return self._event(Kind.DUPLICATE, sent, arrival)
-        # The reader may have read a late reply before it gave the probe up.
-        late = sent.fate is Kind.LOST or _round_trip(sent, arrival) >= self._timeout
+        # The reader may have read a late reply before it gave the probe up, and one in time after it.
+        late = _round_trip(sent, arrival) >= self._timeout
         return self._event(Kind.LATE if late else Kind.REPLY, sent, arrival)
 
     def refuse(self, obstacle: Obstacle) -> Event:
@@ -137,7 +143,8 @@ class Flight:
         if sent is None:
             return Event(
                 kind=Kind.REFUSED,
-                time=obstacle.wall,
+                time=obstacle.moment.wall,
+                clock=obstacle.moment.clock,
                 source=obstacle.source,
                 address=obstacle.address,
                 reason=obstacle.reason,
@@ -146,49 +153,51 @@ class Flight:
         before, settles = sent.fate, self._settle(sent, Kind.REFUSED)
         return Event(
             kind=Kind.REFUSED,
-            time=obstacle.wall,
+            time=obstacle.moment.wall,
+            clock=obstacle.moment.clock,
             sequence=sent.sequence,
             settles=settles,
             before=before,
             source=sent.source,
             size=sent.size,
             expected=sent.size,
-            sent=sent.wall,
+            sent=sent.moment,
             until=self._next_sent(sent),
-            rtt=max(0, obstacle.wall - sent.wall),
+            rtt=max(0, obstacle.moment.clock - sent.moment.clock),
             address=obstacle.address,
             reason=obstacle.reason,
             mtu=obstacle.mtu,
         )
 
-    def expire(self, clock: int, wall: int, patience: int | None = None) -> list[Event]:
+    def expire(self, now: Moment, patience: int | None = None) -> list[Event]:
         """Give up the probes that have been in flight too long; return an event for each, by number.
 
         With `patience`, in ns, at the end of a run, that is too long already where it is less than the timeout.
         """
         lost, most = [], self._timeout if patience is None else min(self._timeout, patience)
-        while self._queue and (self._queue[0].fate or clock - self._queue[0].clock >= most):
+        while self._queue and (self._queue[0].fate or now.clock - self._queue[0].moment.clock >= most):
             sent = self._queue.popleft()
             if self._settle(sent, Kind.LOST):
                 lost.append(
                     Event(
                         kind=Kind.LOST,
-                        time=wall,
+                        time=now.wall,
+                        clock=now.clock,
                         sequence=sent.sequence,
                         settles=True,
                         source=sent.source,
                         size=sent.size,
                         expected=sent.size,
-                        sent=sent.wall,
+                        sent=sent.moment,
                         until=self._next_sent(sent),
-                        rtt=clock - sent.clock,
+                        rtt=now.clock - sent.moment.clock,
                     )
                 )
         return lost
 
     def next_expiry(self) -> int | None:
         """Return the monotonic time in ns when the oldest probe in flight is to be given up, or an earlier one."""
-        return self._queue[0].clock + self._timeout if self._queue else None
+        return self._queue[0].moment.clock + self._timeout if self._queue else None
 
     # -- finding and settling probes
 
@@ -197,14 +206,15 @@ class Flight:
         before = sent.fate
         if before is None:
             self.in_flight -= 1
+            del self._flying[sent.source][sent.sequence]
         elif before in _ANSWERED or kind is Kind.LOST or (kind not in _ANSWERED and before is not Kind.LOST):
             return False
         sent.fate = kind
         return True
 
-    def _next_sent(self, sent: _Sent) -> int:
+    def _next_sent(self, sent: _Sent) -> Moment:
         following = self._sent.get(sent.sequence + 1)
-        return following.wall if following else 0
+        return following.moment if following else NEVER
 
     def _expected(self, sent: _Sent) -> bytes:
         return self._payloads.encode(sent.sequence, sent.stamp, sent.size)
@@ -223,7 +233,7 @@ class Flight:
 
     def _in_flight(self, source: int) -> Iterator[_Sent]:
         """Yield the probes in flight of a source port, oldest first."""
-        return (sent for sent in self._queue if sent.fate is None and sent.source == source)
+        return iter(self._flying.get(source, {}).values())
 
     def _by_number(self, arrival: Arrival) -> _Sent | None:
         """Find a probe by its number, or by the part of it that fits into the size that came."""
@@ -231,61 +241,73 @@ class Flight:
         if len(data) >= SEQUENCE_BYTES:
             return self._sent.get(int.from_bytes(data[:SEQUENCE_BYTES], "big"))
         low, period = int.from_bytes(data, "big"), 1 << 8 * len(data)
-        found = None
-        for sent in self._queue:
-            if (sent.size, sent.source) == (len(data), arrival.source) and sent.sequence % period == low:
-                if sent.fate is None:
-                    return sent
-                found = sent
-        return found
+        key = len(data), arrival.source
+        for sent in islice(self._in_flight(arrival.source), _SEARCHED):
+            if (sent.size, sent.source) == key and sent.sequence % period == low:
+                return sent
+        last = self.next_sequence - 1
+        numbers = range(last - (last - low) % period, self._oldest - 1, -period)[:_SEARCHED]
+        known = filter(None, map(self._sent.get, numbers))
+        return next((found for found in known if (found.size, found.source) == key), None)
 
     def _by_likeness(self, arrival: Arrival, first: _Sent | None) -> tuple[_Sent | None, Verdict | None]:
         """Find the probe in flight that is most similar to the arrival: more than half of its bytes must be right.
 
         An empty reply is attributed to the oldest probe: nothing in it contradicts that.
         """
-        suspects = (*([first] if first else []), *islice(self._in_flight(arrival.source), _SUSPECTS))
-        data = arrival.data
-        best, least, verdict = None, 0.5, None
-        for sent in suspects:
-            expected = self._expected(sent)
-            found = compare(data, expected)
-            wrong = found.count / len(data) if found.damage is Damage.CORRUPT else 0.0
-            if wrong < least and akin(data, expected):
-                best, least, verdict = sent, wrong, found
-        return best, verdict
+        suspects = [*([first] if first else []), *self._suspects(arrival)]
+        at = closest(arrival.data, [sent.head for sent in suspects])
+        if at is None:
+            return None, None
+        verdict = compare(arrival.data, self._expected(suspects[at]))
+        alike = verdict.damage is not Damage.CORRUPT or 2 * verdict.count < len(arrival.data)
+        return (suspects[at], verdict) if alike else (None, None)
+
+    def _suspects(self, arrival: Arrival) -> Iterator[_Sent]:
+        """Yield the probes in flight that an arrival may be a reply to: that with its send time, and the oldest."""
+        if not self._payloads.may_be_ours(arrival.data):
+            return
+        stamp = sent_time(arrival.data)
+        if stamp is not None:
+            searched = islice(self._in_flight(arrival.source), _SEARCHED)
+            yield from (sent for sent in searched if sent.stamp == stamp)
+        yield from islice(self._in_flight(arrival.source), _SUSPECTS)
 
     def _unknown(self, arrival: Arrival) -> Event:
         """Return the event of an arrival that no remembered probe explains."""
         header = self._payloads.read(arrival.data)
-        stale = header is not None and header.sequence < self.next_sequence
+        if header is not None and header.sequence >= self.next_sequence:
+            header = None
+        sent = NEVER if header is None else Moment(wall=header.sent, clock=header.sent - self._offset)
         return Event(
-            kind=Kind.STALE if stale else Kind.FOREIGN,
+            kind=Kind.FOREIGN if header is None else Kind.STALE,
             time=arrival.wall,
-            sequence=header.sequence if header and stale else None,
+            clock=arrival.read.clock,
+            sequence=None if header is None else header.sequence,
             source=arrival.source,
             size=len(arrival.data),
-            sent=header.sent if header and stale else 0,
-            rtt=max(0, arrival.wall - header.sent) if header and stale else None,
+            sent=sent,
+            rtt=None if header is None else round_trip(sent, self._offset, arrival.stamp, arrival.read),
             address=arrival.address,
             ttl=arrival.ttl,
         )
 
     def _event(self, kind: Kind, sent: _Sent, arrival: Arrival, verdict: Verdict | None = None) -> Event:
         """Settle a probe as `kind` and return the event."""
-        before, settles = sent.fate, self._settle(sent, kind)
+        before, settles, rtt = sent.fate, self._settle(sent, kind), _round_trip(sent, arrival)
         return Event(
             kind=kind,
             time=arrival.wall,
+            clock=sent.moment.clock + rtt,
             sequence=sent.sequence,
             settles=settles,
             before=before,
             source=sent.source,
             size=len(arrival.data),
             expected=sent.size,
-            sent=sent.wall,
+            sent=sent.moment,
             until=self._next_sent(sent),
-            rtt=_round_trip(sent, arrival),
+            rtt=rtt,
             address=arrival.address,
             ttl=arrival.ttl,
             offset=verdict.offset if verdict else 0,
@@ -294,11 +316,4 @@ class Flight:
 
 
 def _round_trip(sent: _Sent, arrival: Arrival) -> int:
-    """Return the round-trip time in ns.
-
-    The kernel timestamps arrivals with the wall clock. No reply can have taken longer than the monotonic clock shows.
-    If it seems to have, or to have come before its probe, the wall clock was set meanwhile.
-    """
-    most = arrival.clock - sent.clock
-    measured = arrival.wall - sent.wall
-    return measured if arrival.stamped and 0 <= measured <= most else most
+    return round_trip(sent.moment, sent.offset, arrival.stamp, arrival.read)

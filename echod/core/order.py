@@ -21,13 +21,13 @@ class Order:
         self.max_extent = 0
         """The greatest extent: arrivals between a reply and the first that overtook it."""
         self.max_late = 0
-        """The greatest time in ns between a reply and the first that overtook it."""
+        """The greatest time in ns between a reply and the first that overtook it, by the monotonic clock."""
         self._next_expected = 0
         self._peaks: list[int] = []
         self._positions: list[tuple[int, int]] = []
 
     def add(self, index: int, time: int, count: int = 1) -> None:
-        """Add the first reply to a probe, or to `count` probes in a row; `time` of arrival in ns."""
+        """Add the first reply to a probe, or to `count` probes in a row; `time` of arrival, monotonic, in ns."""
         if index >= self._next_expected:
             self._next_expected = index + count
             self._peaks.append(index + count - 1)

@@ -8,6 +8,8 @@ from bisect import bisect_right
 from dataclasses import dataclass, replace
 from typing import Final
 
+from echod.core.events import NEVER, Moment
+
 _KEPT: Final = 4096
 """Runs that a late reply can still split. Of older ones only the longest is remembered."""
 
@@ -16,15 +18,14 @@ _KEPT: Final = 4096
 class Outage:
     """Consecutive probes without an answer, `first` to `last`.
 
-    `start` is when the first was sent, `end` when the next probe after the last was, in ns since 1970. If no such probe
-    is known, the outage is `open` and `end` is when the last was sent: the wait for its answer says nothing about the
-    path.
+    `start` is when the first was sent, `end` when the next probe after the last was. If no such probe is known, the
+    outage is `open` and `end` is when the last was sent: the wait for its answer says nothing about the path.
     """
 
     first: int
     last: int
-    start: int
-    end: int
+    start: Moment
+    end: Moment
     open: bool = False
 
     @property
@@ -34,8 +35,8 @@ class Outage:
 
     @property
     def duration(self) -> int:
-        """Return the duration in ns, a lower bound if the outage is open."""
-        return self.end - self.start
+        """Return the duration in ns, by the monotonic clock; a lower bound if the outage is open."""
+        return self.end.clock - self.start.clock
 
 
 class Outages:
@@ -46,16 +47,17 @@ class Outages:
         self._runs: list[Outage] = []
         self._longest: Outage | None = None
 
-    def lost(self, sequence: int, start: int, end: int) -> None:
-        """Add an unanswered probe: when it was sent, and when the next one was, 0 if none was sent yet.
+    def lost(self, sequence: int, start: Moment, end: Moment, count: int = 1) -> None:
+        """Add unanswered probes, `count` in a row: when they were sent, and when the next one was, `NEVER` if not yet.
 
         Probes are given up in the order of their numbers, or nearly so.
         """
         at = bisect_right(self._runs, sequence, key=lambda run: run.first)
         if at and self._runs[at - 1].last >= sequence:
             return
-        run = Outage(first=sequence, last=sequence, start=start, end=end or start, open=not end)
-        if at < len(self._runs) and self._runs[at].first == sequence + 1:
+        after, known = sequence + count, end != NEVER
+        run = Outage(first=sequence, last=after - 1, start=start, end=end if known else start, open=not known)
+        if at < len(self._runs) and self._runs[at].first == after:
             run = replace(self._runs.pop(at), first=sequence, start=start)
         if at and self._runs[at - 1].last == sequence - 1:
             at -= 1
@@ -65,20 +67,20 @@ class Outages:
         if len(self._runs) > _KEPT:
             self._forget(self._runs.pop(0))
 
-    def settled(self, sequence: int, sent: int) -> None:
-        """Note when a probe with a known outcome was sent: an open outage right before it ended then."""
+    def settled(self, sequence: int, sent: Moment) -> None:
+        """Note when a probe was sent: an open outage right before it ended then."""
         at = bisect_right(self._runs, sequence - 1, key=lambda run: run.first) - 1
         if at >= 0 and self._runs[at].open and self._runs[at].last == sequence - 1:
             self._runs[at] = replace(self._runs[at], end=sent, open=False)
 
-    def answered(self, sequence: int, start: int, end: int) -> None:
-        """Remove a probe that was answered late. Times as in `lost`."""
+    def answered(self, sequence: int, start: Moment, end: Moment, count: int = 1) -> None:
+        """Remove probes that were answered late, `count` of one run. Times as in `lost`."""
         at = bisect_right(self._runs, sequence, key=lambda run: run.first) - 1
         if at < 0 or self._runs[at].last < sequence:
             return
-        run = self._runs.pop(at)
-        if run.last > sequence:
-            self._runs.insert(at, replace(run, first=sequence + 1, start=end))
+        run, after = self._runs.pop(at), sequence + count
+        if run.last >= after:
+            self._runs.insert(at, replace(run, first=after, start=end))
         if run.first < sequence:
             self._runs.insert(at, replace(run, last=sequence - 1, end=start, open=False))
 

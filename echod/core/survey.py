@@ -5,11 +5,15 @@ received + damaged + refused + lost + in flight, at any time.
 """
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from echod.core.events import DAMAGED, Event, Kind
 from echod.core.latency import Latency, Variation
 from echod.core.order import Order
 from echod.core.outages import Outages
+
+_PATIENCE_TRIPS: Final = 3
+"""What is in flight for so many times the longest round trip when a run is ended is lost: irtt waits as long."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -78,6 +82,14 @@ class Survey:
             total.merge(stream.variation)
         return total
 
+    @property
+    def patience(self) -> int | None:
+        """Return for how many ns a probe must be in flight at the end of a run to be lost; None where that is unknown.
+
+        Without that, the end of a run would count the replies to the last probes and none of their losses.
+        """
+        return _PATIENCE_TRIPS * self.latency.max if self.latency.count else None
+
     def take(self, event: Event) -> None:
         """Count an event."""
         kind = event.kind
@@ -105,7 +117,7 @@ class Survey:
             self.latency.add(rtt)
             stream = self.streams.setdefault(event.source, Stream())
             stream.variation.add(index, rtt)
-            stream.order.add(index, event.time)
+            stream.order.add(index, event.clock)
             return
         self.ends[event.kind] += 1
         if event.kind in (Kind.LOST, Kind.REFUSED):

@@ -53,7 +53,7 @@ def test_a_probe_went_while_it_was_sent(host: str) -> None:
             server.sendto(data, address)
             arrival = heard(line)
             assert isinstance(arrival, Arrival)
-            assert arrival.stamped
+            assert arrival.stamp is not None
             assert line.left < arrival.wall
 
 
@@ -104,7 +104,7 @@ def test_a_round_trip_begins_with_the_stamp_and_an_error_is_told_at_once() -> No
         course.turn(monotonic_ns())
         assert course.survey.obstacles["port unreachable", "127.0.0.1"].count == 1
         (sent,) = course.flight._sent.values()
-        assert before <= sent.stamp < sent.wall == line.left
+        assert before <= sent.stamp < sent.moment.wall == line.left
 
 
 @pytest.mark.parametrize(("words", "asks"), [(["-i", "100us"], True), (["-i", "99us"], False), (["-f"], False)])

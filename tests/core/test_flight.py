@@ -5,13 +5,20 @@ from dataclasses import replace
 import pytest
 
 from echod.core import flight as module
-from echod.core.events import Event, Kind
-from echod.core.flight import Arrival, Flight, Obstacle
+from echod.core.events import NEVER, Event, Kind, Moment
+from echod.core.flight import Flight, Obstacle
 from echod.core.probe import Payloads
+from echod.core.roundtrip import Arrival
+from echod.core.survey import Survey
 
 SECOND = 10**9
 WALL = 1_700_000_000 * SECOND
 PEER = "192.0.2.1:7"
+
+
+def at(clock: int, step: int = 0) -> Moment:
+    """Return the moment of a monotonic time; the wall clock was set forward by `step`."""
+    return Moment(wall=WALL + clock + step, clock=clock)
 
 
 class Bench:
@@ -19,17 +26,19 @@ class Bench:
 
     def __init__(self, *sizes: int, sources: int = 1) -> None:
         """Launch a probe of each size."""
-        self.flight = Flight(Payloads(0xCAFE), timeout=10 * SECOND)
+        self.flight = Flight(Payloads(0xCAFE), timeout=10 * SECOND, offset=WALL)
         self.payloads = [b""]
         for number, size in enumerate(sizes, start=1):
-            wall = WALL + number * SECOND
-            self.payloads.append(self.flight.payload(wall - 5, size))
-            assert self.flight.launch(wall - 5, wall, number * SECOND, size, number % sources) == number
+            clock = number * SECOND
+            payload = self.flight.payload(clock - 5, size)
+            self.payloads.append(payload)
+            assert self.flight.launch(payload, clock - 5, at(clock), source=number % sources) == number
 
     def arrival(self, data: bytes, after: int = 1000, **more: object) -> Arrival:
         """Return what arrives so many ns after the last probe went."""
         last = (len(self.payloads) - 1) * SECOND
-        arrival = Arrival(data=data, wall=WALL + last + after, clock=last + after + 50, address=PEER, ttl=61)
+        stamp, read = WALL + last + after, at(last + after + 50)
+        arrival = Arrival(data=data, stamp=stamp, read=read, address=PEER, ttl=61)
         return replace(arrival, **more)  # type: ignore[arg-type]
 
     def land(self, data: bytes, after: int = 1000, **more: object) -> Event:
@@ -44,17 +53,18 @@ def test_a_whole_reply_settles_its_probe() -> None:
     assert event == Event(
         kind=Kind.REPLY,
         time=WALL + 2 * SECOND + 1000,
+        clock=2 * SECOND + 1000,
         sequence=2,
         settles=True,
         size=56,
         expected=56,
-        sent=WALL + 2 * SECOND,
+        sent=at(2 * SECOND),
         rtt=1000,
         address=PEER,
         ttl=61,
     )
     assert bench.flight.in_flight == 1
-    assert bench.land(bench.payloads[1]).until == WALL + 2 * SECOND
+    assert bench.land(bench.payloads[1]).until == at(2 * SECOND)
 
 
 def test_a_second_reply_is_a_duplicate() -> None:
@@ -68,7 +78,7 @@ def test_a_second_reply_is_a_duplicate() -> None:
 def test_a_reply_is_late_by_its_own_time_not_by_the_readers() -> None:
     """Whoever reads it before he had given the probe up reads a late reply all the same."""
     bench = Bench(56)
-    in_time = replace(bench.arrival(bench.payloads[1], 10 * SECOND - 1), clock=99 * SECOND)
+    in_time = replace(bench.arrival(bench.payloads[1], 10 * SECOND - 1), read=at(99 * SECOND))
     assert bench.flight.land(in_time).kind is Kind.REPLY
     bench = Bench(56)
     event = bench.land(bench.payloads[1], 10 * SECOND)
@@ -79,36 +89,36 @@ def test_a_probe_is_given_up_in_time_and_its_reply_is_late() -> None:
     """Lost until it comes; then it is late, and no longer lost. A second late one is a duplicate."""
     bench = Bench(56, 56)
     assert bench.flight.next_expiry() == 11 * SECOND
-    assert bench.flight.expire(11 * SECOND - 1, WALL) == []
-    (lost,) = bench.flight.expire(11 * SECOND, WALL + 11 * SECOND)
-    assert (lost.kind, lost.sequence, lost.settles, lost.until) == (Kind.LOST, 1, True, WALL + 2 * SECOND)
-    (last,) = bench.flight.expire(12 * SECOND, WALL + 12 * SECOND)
-    assert last.until == 0
+    assert bench.flight.expire(at(11 * SECOND - 1)) == []
+    (lost,) = bench.flight.expire(at(11 * SECOND))
+    assert (lost.kind, lost.sequence, lost.settles, lost.until) == (Kind.LOST, 1, True, at(2 * SECOND))
+    (last,) = bench.flight.expire(at(12 * SECOND))
+    assert last.until == NEVER
     assert (bench.flight.in_flight, bench.flight.next_expiry()) == (0, None)
-    event = bench.land(bench.payloads[1])
+    event = bench.land(bench.payloads[1], 20 * SECOND)
     assert (event.kind, event.settles, event.before) == (Kind.LATE, True, Kind.LOST)
     assert bench.land(bench.payloads[1]).kind is Kind.DUPLICATE
 
 
 def test_a_clock_that_is_set_does_not_falsify_how_long_a_probe_was_waited_for() -> None:
     """The monotonic clock says it."""
-    (lost,) = Bench(56).flight.expire(11 * SECOND, WALL - 3600 * SECOND)
+    (lost,) = Bench(56).flight.expire(at(11 * SECOND, -3600 * SECOND))
     assert lost.rtt == 10 * SECOND
 
 
 def test_at_the_end_less_patience_is_enough() -> None:
     """But never more than the timeout."""
     bench = Bench(56, 56)
-    assert bench.flight.expire(2 * SECOND, WALL, SECOND + 1) == []
-    assert [lost.sequence for lost in bench.flight.expire(2 * SECOND, WALL, SECOND)] == [1]
-    assert [lost.sequence for lost in bench.flight.expire(12 * SECOND, WALL, 99 * SECOND)] == [2]
+    assert bench.flight.expire(at(2 * SECOND), SECOND + 1) == []
+    assert [lost.sequence for lost in bench.flight.expire(at(2 * SECOND), SECOND)] == [1]
+    assert [lost.sequence for lost in bench.flight.expire(at(12 * SECOND), 99 * SECOND)] == [2]
 
 
 def test_settled_probes_do_not_expire() -> None:
     """What was answered is passed over."""
     bench = Bench(56, 56)
     bench.land(bench.payloads[1])
-    assert bench.flight.expire(0, WALL) == []
+    assert bench.flight.expire(at(0)) == []
     assert bench.flight.next_expiry() == 12 * SECOND
 
 
@@ -164,7 +174,7 @@ def test_a_whole_copy_after_a_damaged_one_is_the_reply() -> None:
 def test_damage_after_it_was_given_up_takes_the_loss_back() -> None:
     """It was not lost: it came, damaged."""
     bench = Bench(56)
-    bench.flight.expire(100 * SECOND, WALL)
+    bench.flight.expire(at(100 * SECOND))
     event = bench.land(bench.payloads[1][:30])
     assert (event.kind, event.settles, event.before) == (Kind.TRUNCATED, True, Kind.LOST)
 
@@ -218,10 +228,10 @@ def test_what_is_forgotten_is_stale_if_it_says_so_itself(monkeypatch: pytest.Mon
     later = Bench(56, 56, 56)
     for number in (1, 2, 3):
         later.land(later.payloads[number])
-    later.payloads.append(later.flight.payload(WALL, 56))
-    later.flight.launch(WALL, WALL, 4 * SECOND, 56)
+    later.payloads.append(later.flight.payload(4 * SECOND, 56))
+    later.flight.launch(later.payloads[4], 4 * SECOND, at(4 * SECOND))
     event = later.land(later.payloads[1])
-    assert (event.kind, event.sequence, event.sent) == (Kind.STALE, 1, WALL + SECOND - 5)
+    assert (event.kind, event.sequence, event.sent) == (Kind.STALE, 1, at(SECOND - 5))
     assert event.rtt == 3 * SECOND + 1005
     assert later.land(Payloads(0xCAFE).encode(9, WALL, 56)).kind is Kind.FOREIGN
 
@@ -232,7 +242,7 @@ def test_what_waited_for_an_older_probe_is_forgotten_with_it(monkeypatch: pytest
     bench = Bench(56, 56, 56, 56)
     for number in (2, 3, 4, 1):
         bench.land(bench.payloads[number])
-    bench.flight.launch(WALL, WALL, 5 * SECOND, 56)
+    bench.flight.launch(bench.flight.payload(0, 56), 0, at(5 * SECOND))
     assert [bench.land(bench.payloads[number]).kind for number in (3, 4)] == [Kind.STALE, Kind.DUPLICATE]
 
 
@@ -246,21 +256,71 @@ def test_what_is_in_flight_is_never_forgotten(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("arrival", "rtt"),
     [
-        ({"stamped": True}, 1000),
-        ({"stamped": False}, 1050),
-        ({"wall": WALL}, 1050),  # the wall clock was set back
-        ({"wall": WALL + 9 * SECOND}, 1050),  # or forward
+        ({}, 1000),
+        ({"stamp": None}, 1050),
+        ({"read": at(SECOND + 1050, SECOND)}, 1050),
+        ({"read": at(SECOND + 1050, -SECOND)}, 1050),
     ],
 )
-def test_a_clock_that_is_set_does_not_falsify_the_round_trip(arrival: dict[str, int], rtt: int) -> None:
-    """The kernel's stamp counts only within what the monotonic clock has seen."""
+def test_a_clock_that_is_set_does_not_falsify_the_round_trip(arrival: dict[str, object], rtt: int) -> None:
+    """The kernel's stamp counts where there is one, and no step of the wall clock since the probe was sent."""
     bench = Bench(56)
-    assert bench.land(bench.payloads[1], **arrival).rtt == rtt
+    event = bench.land(bench.payloads[1], **arrival)
+    assert (event.rtt, event.clock) == (rtt, SECOND + rtt)
+
+
+def test_a_clock_that_is_set_does_not_falsify_what_is_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The send times in all payloads are those of the clock as it was when the run began."""
+    monkeypatch.setattr(module, "HISTORY", 1)
+    bench = Bench(56, 56)
+    bench.land(bench.payloads[1])
+    bench.flight.launch(bench.flight.payload(3 * SECOND, 56), 3 * SECOND, at(3 * SECOND, -3600 * SECOND))
+    event = bench.land(bench.payloads[1], stamp=WALL - 3600 * SECOND, read=at(4 * SECOND, -3600 * SECOND))
+    assert (event.kind, event.rtt) == (Kind.STALE, 3 * SECOND + 5)
+
+
+def test_an_outage_and_what_was_overtaken_last_as_long_as_the_monotonic_clock_says() -> None:
+    """Probes went each second, and the wall clock was set back by an hour before each of them."""
+    flight, survey = Flight(Payloads(0xCAFE), timeout=10 * SECOND, offset=WALL), Survey()
+    payloads = [b""]
+    for number in range(1, 6):
+        payloads.append(flight.payload(number * SECOND, 56))
+        flight.launch(payloads[number], number * SECOND, at(number * SECOND, -3600 * SECOND * number))
+        survey.sent += 1
+    for number, clock in ((1, 6), (5, 7), (4, 8)):
+        read = at(clock * SECOND, -3600 * SECOND * clock)
+        survey.take(flight.land(Arrival(data=payloads[number], stamp=read.wall, read=read, address=PEER)))
+    for event in flight.expire(at(20 * SECOND, -36_000 * SECOND)):
+        survey.take(event)
+    assert survey.outages.longest
+    assert (survey.outages.longest.first, survey.outages.longest.duration) == (2, 2 * SECOND)
+    assert (survey.order.reordered, survey.order.max_late) == (1, SECOND)
+    assert survey.latency.max == 5 * SECOND
+    refused = flight.refuse(Obstacle(reason="x", address="", moment=at(21 * SECOND, 3600 * SECOND), data=payloads[3]))
+    assert refused.rtt == 18 * SECOND
+
+
+def test_a_reply_that_came_in_time_is_not_late_however_late_it_is_read() -> None:
+    """The reader was stopped, and gave the probe up before he saw what had come."""
+    bench = Bench(56)
+    bench.flight.expire(at(30 * SECOND))
+    event = bench.land(bench.payloads[1], 5000, read=at(30 * SECOND))
+    assert (event.kind, event.rtt, event.settles, event.before) == (Kind.REPLY, 5000, True, Kind.LOST)
+
+
+def test_when_a_probe_went_the_kernel_knows_better() -> None:
+    """Its stamp counts; one from before the probe was passed to it is that of another."""
+    for left, rtt in ((WALL + SECOND + 300, 700), (WALL + SECOND - 1, 1000), (0, 1000)):
+        bench = Bench()
+        payload = bench.flight.payload(SECOND, 56)
+        bench.payloads.append(payload)
+        bench.flight.launch(payload, SECOND, at(SECOND), left=left)
+        assert bench.land(payload).rtt == rtt
 
 
 def refusal(data: bytes | None, source: int = 0) -> Obstacle:
     """Return an error from a router."""
-    return Obstacle(reason="host unreachable", address="10.0.0.1", wall=WALL + 9 * SECOND, data=data, source=source)
+    return Obstacle(reason="host unreachable", address="10.0.0.1", moment=at(9 * SECOND), data=data, source=source)
 
 
 @pytest.mark.parametrize(("length", "sequence"), [(56, 2), (4, 2), (3, 1), (0, 1), (None, 1)])
@@ -269,8 +329,8 @@ def test_an_error_is_about_the_probe_whose_number_came_with_it(length: int | Non
     bench = Bench(56, 56, 56)
     event = bench.flight.refuse(refusal(None if length is None else bench.payloads[2][:length]))
     assert (event.kind, event.sequence, event.settles) == (Kind.REFUSED, sequence, True)
-    assert (event.reason, event.address, event.sent) == ("host unreachable", "10.0.0.1", WALL + sequence * SECOND)
-    assert (event.until, event.rtt) == (WALL + (sequence + 1) * SECOND, (9 - sequence) * SECOND)
+    assert (event.reason, event.address, event.sent) == ("host unreachable", "10.0.0.1", at(sequence * SECOND))
+    assert (event.until, event.rtt) == (at((sequence + 1) * SECOND), (9 - sequence) * SECOND)
 
 
 def test_an_error_about_nothing_in_flight_is_still_told() -> None:
@@ -287,14 +347,14 @@ def test_probes_that_waited_for_a_connection_are_timed_from_there() -> None:
     """Those in flight; what was answered before keeps its times."""
     bench = Bench(56, 56)
     bench.land(bench.payloads[1])
-    bench.flight.depart(WALL + 2 * SECOND + 400, 2 * SECOND + 400)
+    bench.flight.depart(at(2 * SECOND + 400))
     assert bench.land(bench.payloads[2]).rtt == 600
-    assert bench.land(bench.payloads[1]).sent == WALL + SECOND
+    assert bench.land(bench.payloads[1]).sent == at(SECOND)
 
 
 def test_a_connection_that_stands_moves_no_probe_of_another() -> None:
     """Each source port has a connection of its own."""
     bench = Bench(56, 56, sources=2)
-    bench.flight.depart(WALL + 2 * SECOND + 400, 2 * SECOND + 400, source=0)
+    bench.flight.depart(at(2 * SECOND + 400), source=0)
     assert bench.land(bench.payloads[2]).rtt == 600
     assert bench.land(bench.payloads[1], source=1).rtt == SECOND + 1000

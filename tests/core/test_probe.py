@@ -6,7 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echod.core.probe import HEADER_BYTES, MAX_SIZE, WHOLE, Damage, Header, Payloads, Verdict, akin, compare, sent_time
+from echod.core.probe import (
+    HEADER_BYTES,
+    MAX_SIZE,
+    WHOLE,
+    Damage,
+    Header,
+    Payloads,
+    Verdict,
+    akin,
+    closest,
+    compare,
+    sent_time,
+)
 
 RUN = 0xDEAD_BEEF
 SENT = 1_700_000_000_123_456_789
@@ -95,3 +107,29 @@ def test_damage_leaves_either_the_run_or_number_and_checksum(offsets: tuple[int,
     damaged = bytes(byte ^ (offset in offsets) for offset, byte in enumerate(payload))
     assert akin(damaged, payload) is expected
     assert akin(damaged[:11], payload)
+
+
+@given(data=st.binary(max_size=80), expected=st.binary(max_size=80))
+def test_the_comparison_is_that_of_each_byte(data: bytes, expected: bytes) -> None:
+    """Which is first, and how many there are, is what a plain look at one byte after the other finds."""
+    wrong = [at for at, (one, other) in enumerate(zip(data, expected, strict=False)) if one != other]
+    found = compare(data, expected)
+    assert (found.damage is Damage.CORRUPT) is bool(wrong)
+    assert not wrong or (found.offset, found.count) == (wrong[0], len(wrong))
+
+
+def test_the_closest_is_the_first_that_differs_least() -> None:
+    """Judged by the header, and only where the rest of it says that it may be ours."""
+    heads = [Payloads(RUN).encode(number, SENT + number, 56)[:24] for number in (1, 2, 3)]
+    damaged = b"\xff" + heads[1][1:] + bytes(30)
+    assert closest(damaged, heads) == 1
+    assert closest(b"\xff" * 56, heads) is None
+    assert closest(b"", [heads[2], heads[0]]) == 0
+    assert closest(damaged, []) is None
+
+
+def test_a_payload_may_be_ours_unless_it_names_another_run() -> None:
+    """What is too short to carry a checksum may be anybody's."""
+    payload = Payloads(RUN).encode(7, SENT, 56)
+    assert [Payloads(RUN).may_be_ours(data) for data in (payload, payload[:11], b"\xff" * 11)] == [True] * 3
+    assert not Payloads(RUN + 1).may_be_ours(payload)

@@ -1,16 +1,22 @@
 """echod.core.survey: what events add up to."""
 
-from echod.core.events import Event, Kind
+from echod.core.events import NEVER, Event, Kind, Moment
 from echod.core.survey import Survey
 
 SECOND = 10**9
 
 
+def at(seconds: int) -> Moment:
+    """Return a moment; the wall clock shows another time."""
+    return Moment(wall=10**18 - seconds, clock=seconds * SECOND)
+
+
 def event(kind: Kind, sequence: int | None, **more: object) -> Event:
     """Return an event of a probe sent at its number of seconds."""
     number = sequence or 0
-    fields = {"settles": sequence is not None, "sent": number * SECOND, "until": (number + 1) * SECOND, "rtt": 1000}
-    return Event(kind=kind, time=number * SECOND + 1000, sequence=sequence, **{**fields, **more})  # type: ignore[arg-type]
+    fields = {"settles": sequence is not None, "sent": at(number), "until": at(number + 1), "rtt": 1000}
+    fields |= {"kind": kind, "time": 10**18 - number, "clock": number * SECOND + 1000, "sequence": sequence}
+    return Event(**{**fields, **more})  # type: ignore[arg-type]
 
 
 def survey(*events: Event, sent: int, sources: int = 1) -> Survey:
@@ -58,10 +64,10 @@ def test_loss_and_errors_make_the_outage() -> None:
 
 def test_an_outage_ends_when_the_next_probe_goes() -> None:
     """Not when the last one was given up: after that it is open, whatever had been waited for."""
-    found = survey(event(Kind.LOST, 1, until=0), sent=2)
+    found = survey(event(Kind.LOST, 1, until=NEVER), sent=2)
     assert found.outages.longest
     assert (found.outages.longest.open, found.outages.longest.duration) == (True, 0)
-    found.take(event(Kind.REPLY, 2, sent=7 * SECOND))
+    found.take(event(Kind.REPLY, 2, sent=at(7)))
     assert (found.outages.longest.open, found.outages.longest.duration) == (False, 6 * SECOND)
 
 
@@ -96,3 +102,9 @@ def test_latency_is_of_what_was_received() -> None:
     """Duplicates and damage do not count."""
     found = survey(event(Kind.REPLY, 1, rtt=5), event(Kind.DUPLICATE, 1, settles=False, rtt=500), sent=1)
     assert (found.latency.count, found.latency.max) == (1, 5)
+
+
+def test_at_the_end_of_a_run_silence_for_three_of_the_longest_round_trips_is_loss() -> None:
+    """Where no round trip is known, nothing is."""
+    assert survey(event(Kind.REPLY, 1, rtt=5), event(Kind.REPLY, 2, rtt=9), sent=2).patience == 27
+    assert Survey().patience is None
