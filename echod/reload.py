@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from echod import status
-from echod.core.errors import EchodError, NoStatusError, NotPermittedError, NotRunningError
+from echod.core.errors import EchodError, NoStatusError, NotPermittedError, NotRunningError, ReloadOvertakenError
 from echod.core.snapshot import REJECTED, Snapshot
 
 WAIT_SECONDS: Final = 30.0
@@ -48,7 +48,7 @@ def reload(place: Path) -> Outcome:
     while (waited := time.monotonic() - asked) < WAIT_SECONDS:
         now = _load(place)
         if now is None or now.pid != before.pid:
-            raise EchodError("echod stopped before the reload was done; its log says why")
+            raise ReloadOvertakenError("echod stopped before the reload was done; its log says why")
         # Reloads are numbered, because one already under way may have read the file before it was changed.
         if now.reloads_finished > before.reloads_begun:
             text = now.reload.text if now.reload.code == 0 else f"{REJECTED}\n{now.reload.text}"

@@ -182,7 +182,7 @@ def test_root_follows_no_link_in_the_place_of_the_file(tmp_path: Path) -> None:
 
 
 def test_a_stop_ends_the_wait(served: tuple[Daemon, Path, int]) -> None:
-    """Whoever asked for a reload that will never be done hears so at once, and not after 30 seconds."""
+    """Whoever asked for a reload that will never be done hears so at once, with a code of its own."""
     daemon, directory, _ = served
     os.kill(daemon.pid, signal.SIGSTOP)  # so that the stop comes before the reload has any end
     variables = environment(RUNTIME_DIRECTORY=str(directory))
@@ -193,7 +193,7 @@ def test_a_stop_ends_the_wait(served: tuple[Daemon, Path, int]) -> None:
         os.kill(daemon.pid, signal.SIGTERM)
         os.kill(daemon.pid, signal.SIGCONT)
         _, said = asking.communicate(timeout=25)
-    assert asking.returncode == ExitCode.SOFTWARE
+    assert asking.returncode == ExitCode.STOPPED
     assert said == "echod: echod stopped before the reload was done; its log says why\n"
     assert daemon.wait() == ExitCode.OK
 

@@ -23,6 +23,8 @@ class ExitCode(IntEnum):
     UNAVAILABLE = 69
     SOFTWARE = 70
     IO_ERROR = 74
+    STOPPED = 75
+    """EX_TEMPFAIL: `echod reload` was overtaken by a stop."""
     NO_PERMISSION = 77
     CONFIG = 78
     INTERRUPTED = 130
@@ -110,6 +112,12 @@ class NotRunningError(EchodError):
     """There is no echod to talk to."""
 
     exit_code = ExitCode.UNAVAILABLE
+
+
+class ReloadOvertakenError(EchodError):
+    """The echod that was to reload has stopped meanwhile."""
+
+    exit_code = ExitCode.STOPPED
 
 
 class NoStatusError(EchodError):

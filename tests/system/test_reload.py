@@ -95,3 +95,28 @@ def test_many_reloads_leave_nothing_behind(bound: Host) -> None:
         systemctl(bound, "reload")
     until(lambda: held() == before, 5, "nothing is left of the old workers")
     assert serves_everything(bound)
+
+
+def test_a_stop_while_a_reload_is_under_way_is_a_clean_stop(bound: Host) -> None:
+    """Wherever in the reload it comes, the unit is inactive afterwards, not failed, and starts again."""
+    for moment in range(20, 200, 20):
+        script = f"systemctl reload echod & sleep {moment / 1000}; systemctl stop echod; wait"
+        bound.run(["sh", "-c", script])
+        assert (show(bound, "ActiveState"), show(bound, "Result")) == ("inactive", "success"), f"after {moment} ms"
+        systemctl(bound, "start")
+    assert serves_everything(bound)
+
+
+def test_a_hangup_in_the_first_instant_of_a_start_does_not_end_it(bound: Host) -> None:
+    """Sent as soon as the process is echod's, before any of its code has run, SIGHUP and SIGUSR1 leave it starting."""
+    script = (
+        "systemctl start --no-block echod; "
+        'until pid=$(systemctl show -P MainPID echod) && [ "$(cat /proc/$pid/comm)" = echod ]; do :; done; '
+        "kill -HUP $pid; kill -USR1 $pid; echo $pid"
+    )
+    for _ in range(5):
+        systemctl(bound, "stop")
+        pid = int(bound.run(["sh", "-c", script]).stdout)
+        systemctl(bound, "start")  # returns when the start under way is done
+        assert (show(bound, "NRestarts"), supervisor(bound)) == ("0", pid)
+    assert serves_everything(bound)
