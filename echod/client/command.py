@@ -23,7 +23,7 @@ from echod.client.live import Live
 from echod.client.loop import Loop, interrupt_at_signals
 from echod.client.mtu import MtuProbe
 from echod.client.names import Names
-from echod.client.options import STAMPED_INTERVAL, Options, help_text, parse_options
+from echod.client.options import STAMPED_INTERVAL, STDOUT, Options, help_text, parse_options
 from echod.client.outlet import is_broadcast, open_outlet
 from echod.client.picture import Picture
 from echod.client.records import CsvRows, JsonLines, mtu_record
@@ -83,11 +83,14 @@ class Run:
         """Take what is asked, of whom, and where to say what came of it."""
         self._options, self._targets = options, targets
         self._out, self._err = out, err
+        self._text = err if options.csv == STDOUT else out
+        """Where lines and statistics go: not among the rows."""
+        self._rows: CsvRows | None = None
         self._watchers: list[Watcher] = []
         self._subjects: list[Course | Flood] = []
         self._names = Names(numeric=options.numeric)
         self._live: Live | None = None
-        self._lines = Lines(out, stamps=options.stamps, quiet=options.quiet)
+        self._lines = Lines(self._text, stamps=options.stamps, quiet=options.quiet or options.csv == STDOUT)
         self._objects = JsonLines(out, quiet=options.quiet)
         self._begun = False
 
@@ -113,12 +116,12 @@ class Run:
         """Ask until it is enough."""
         options = self._options
         with ExitStack() as stack:
-            rows = _open_rows(options, stack)
+            self._rows = _open_rows(options, out=self._out, stack=stack)
             self._subjects += [self._prepare(target, loop, stack) for target in self._targets]
             self._show_live(stack)
             self._watchers.append(self._note)
             self._watchers.append(self._objects.take if options.json else self._lines.take)
-            self._watchers += [watcher.take for watcher in (picture, rows, self._live) if watcher is not None]
+            self._watchers += [watcher.take for watcher in (picture, self._rows, self._live) if watcher is not None]
             self._begin()
             loop.run(self._turn, self._tell_progress)
             for subject in self._subjects:
@@ -149,8 +152,8 @@ class Run:
         except ImportError:
             return
         stack.callback(self._live.close)
-        if self._out.isatty():
-            self._lines = Lines(self._out, stamps=options.stamps, quiet=True)  # both on one terminal are none
+        if self._text.isatty():
+            self._lines = Lines(self._text, stamps=options.stamps, quiet=True)  # both on one terminal are none
 
     def _begin(self) -> None:
         self._begun = True
@@ -164,6 +167,8 @@ class Run:
     def _turn(self, now: int) -> int | None:
         times = [time for subject in self._subjects if (time := subject.turn(now)) is not None]
         self._out.flush()
+        if self._rows:
+            self._rows.flush()
         if times and self._live:
             times.append(self._live.turn(now))
         return min(times, default=None)
@@ -186,12 +191,13 @@ class Run:
             self._objects.end(self._subjects, names, **more)
         else:
             for subject in self._subjects:
-                self._out.write(statistics(subject, names))
+                self._text.write(statistics(subject, names))
                 if options.histogram:
-                    self._out.write(bars(subject, shutil.get_terminal_size().columns, self._out.encoding))
+                    self._text.write(bars(subject, shutil.get_terminal_size().columns, self._text.encoding))
             if verdicts:
-                self._out.write("\n" + "".join(f"{line}\n" for line in verdicts))
+                self._text.write("\n" + "".join(f"{line}\n" for line in verdicts))
         self._out.flush()
+        self._text.flush()
 
 
 def _refuse_targets(options: Options, targets: Sequence[Target]) -> None:
@@ -205,9 +211,12 @@ def _refuse_targets(options: Options, targets: Sequence[Target]) -> None:
             raise UsageError(f"ping: -s: {max(options.sizes)} bytes do not fit, {target} takes at most {target.most}")
 
 
-def _open_rows(options: Options, stack: ExitStack) -> CsvRows | None:
+def _open_rows(options: Options, *, out: TextIO, stack: ExitStack) -> CsvRows | None:
+    """Begin the rows. Raises UsageError where the file takes none."""
     if options.csv is None:
         return None
+    if options.csv == STDOUT:
+        return CsvRows(out)
     try:
         return CsvRows(
             stack.enter_context(options.csv.open("w", encoding="utf-8", errors="backslashreplace", newline=""))

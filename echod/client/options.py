@@ -26,6 +26,8 @@ DEFAULT_TIMEOUT: Final = 2 * 10**9
 MAX_WINDOW: Final = 65_536
 FLOOD_WINDOW: Final = 1024
 MAX_SOURCES: Final = 256
+STDOUT: Final = Path("-")
+"""Of --csv."""
 PLOT_SUFFIXES: Final = (".svg", ".png")
 
 _PORT_DIGITS: Final = 4
@@ -180,7 +182,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     add("-D", dest="stamps", action="store_true", help="the time, in seconds since 1970, before each line")
     add("-n", dest="numeric", action="store_true", help="do not look up the names of routers")
     add("--json", action="store_true", help="one JSON object a line instead of text, the summary last")
-    add("--csv", type=Path, metavar="FILE", help="write a row for each event besides")
+    add("--csv", type=Path, metavar="FILE", help="write a row for each event besides; to stdout alone: -")
     add("--histogram", action="store_true", help="the distribution of round-trip times, below the statistics")
     plot = "draw latency over time, losses and distribution: FILE.svg or FILE.png (needs the `plot` extra)"
     add("--plot", type=Path, metavar="FILE", help=plot)
@@ -306,6 +308,8 @@ def _refuse_contradictions(found: argparse.Namespace) -> None:
         given = getattr(found, other)
         if getattr(found, one) and given is not None and given is not False and (other != "sources" or given > 1):
             raise UsageError(f"ping: {sentence}")
+    if found.json and found.csv == STDOUT:
+        raise UsageError("ping: --json and --csv - both write to stdout: write --csv FILE")
     if found.plot and found.plot.suffix not in PLOT_SUFFIXES:
         raise UsageError(f"ping: --plot {found.plot}: write a name that ends in .svg or .png")
     if found.timeout == 0:

@@ -105,12 +105,18 @@ class CsvRows:
 
     def __init__(self, out: TextIO) -> None:
         """Write to `out`."""
+        self._out = out
         self._writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
         self._writer.writeheader()
+        self.flush()
 
     def take(self, subject: Subject, event: Event) -> None:
         """Write an event."""
         self._writer.writerow(record(subject, event))
+
+    def flush(self) -> None:
+        """Let everybody see the rows so far."""
+        self._out.flush()
 
 
 def summary(subject: Subject, names: Mapping[str, str]) -> dict[str, Any]:

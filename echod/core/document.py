@@ -151,7 +151,7 @@ def render(
     """Show mistakes as compilers do: `FILE:LINE:COLUMN: KIND: PATH: MESSAGE`, the line, a caret below the place.
 
     `text` is the whole file, decoded in whatever way. The result ends without a newline and is safe to print:
-    what is unprintable, or missing in the encoding, is escaped, a long line is cut around the caret, a blank one omitted.
+    what is unprintable, or not in the encoding, is escaped, a long line is cut around the caret, a blank one omitted.
     """
     lines = text.split("\n")
     output = []

@@ -1,5 +1,6 @@
 """`echod ping` at the end of a run, however it comes: what was measured is said, and said truly."""
 
+import csv
 import json
 import re
 import resource
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import pytest
 from client.pinging import ended, mischief, ping, start
-from running import ECHOD, REPOSITORY, environment
+from running import ECHOD, REPOSITORY, environment, wait_until
 
 from echod.client.options import parse_options
+from echod.client.records import COLUMNS
 from echod.core.probe import MAX_PROBES, Payloads
 
 INTERRUPT = """
@@ -34,12 +36,38 @@ def test_ctrl_c_before_it_has_begun_leaves_no_traceback(tmp_path: Path, module: 
     assert (found.returncode, found.stdout, found.stderr) == (code, b"", b"")
 
 
-def test_a_disk_that_is_full_does_not_take_the_statistics(port: int) -> None:
+def test_a_disk_that_is_full_does_not_take_the_statistics(port: int, tmp_path: Path) -> None:
     """Rows that cannot be written end the run with what was measured, one sentence, and exit code 2."""
-    found = ping("-q", "--csv", "/dev/full", "-c", 3, "-i", "1ms", f"127.0.0.1:{port}")
-    assert found.code == 2
-    assert "3 packets transmitted, 3 received, 0% packet loss" in found.out
-    assert found.err == "echod: ping: the output cannot be written: No space left on device\n"
+    words = ("-q", "--csv", tmp_path / "rows", "-c", 100, "-i", "10ms", f"127.0.0.1:{port}")
+    with start(*words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))) as process:
+        out, err = ended(process)
+    assert process.returncode == 2
+    assert re.search(r"\n[1-9] packets transmitted, [1-9] received, 0% packet loss", out)
+    assert err == "echod: ping: the output cannot be written: File too large\n"
+
+
+def test_rows_are_there_when_their_event_has_been(port: int, tmp_path: Path) -> None:
+    """Not only when the next probe goes, or the run ends; so a kill takes none of them."""
+    rows = tmp_path / "rows.csv"
+    with start("-q", "--csv", rows, "-i", 3600, f"127.0.0.1:{port}") as process:
+        wait_until(lambda: rows.exists() and rows.read_text(encoding="utf-8").count("\n") == 2, "the row was there")
+        process.kill()
+    with rows.open(encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["event"], row["sequence"], row["mtu"]) == ("reply", "1", "")
+
+
+def test_rows_go_to_stdout_alone_where_that_is_asked_for(port: int) -> None:
+    """--csv -: what is said besides is on stderr, so that a program can read the rows as they come."""
+    with start("--csv", "-", "-i", 3600, f"127.0.0.1:{port}") as process:
+        assert process.stdout
+        heads, first = process.stdout.readline(), process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        out, err = ended(process)
+    assert (process.returncode, heads, out) == (0, ",".join(COLUMNS) + "\n", "")
+    assert first.startswith(f"reply,udp://127.0.0.1:{port},1,")
+    assert err.startswith("PING ")
+    assert "1 packets transmitted, 1 received, 0% packet loss" in err
 
 
 def test_a_picture_that_cannot_be_written_does_not_take_the_statistics(port: int, tmp_path: Path) -> None:

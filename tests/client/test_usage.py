@@ -57,6 +57,7 @@ from echod.core.events import Kind
         (["-I", "127.0.0.1%lo", "127.0.0.1"], "-I 127.0.0.1%lo: is no interface of this host"),
         (["--mtu", "-c", "1", "h"], "--mtu sends as many probes as it needs: leave -c out"),
         (["--json", "--histogram", "h"], "--json draws no bars: leave --histogram out"),
+        (["--json", "--csv", "-", "h"], "--json and --csv - both write to stdout: write --csv FILE"),
         (["-W", "0", "h"], "-W 0 gives every probe up at once: write a longer time"),
         (["-w", "0", "h"], "-w 0 ends before the first probe: write a longer time"),
     ],
@@ -207,4 +208,4 @@ def test_a_full_disk_is_said(port: int) -> None:
     sentence = "echod: ping: the output cannot be written: No space left on device\n"
     assert (found.returncode, found.stderr) == (2, sentence)
     told = ping("--csv", "/dev/full", *words)
-    assert (told.code, told.err) == (2, sentence)
+    assert (told.code, told.out, told.err) == (2, "", sentence)  # before the first probe
