@@ -11,7 +11,7 @@ import os
 import platform
 import socket
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from time import monotonic
@@ -21,8 +21,8 @@ from echod import __version__, exposition, forking, processes
 from echod.core import metrics
 from echod.core.metrics import Outcome
 from echod.core.snapshot import Snapshot
-from echod.health import Health
-from echod.http import HttpServer, Request, Respond, Response, failure
+from echod.health import Health, Report
+from echod.http import Answer, HttpServer, Request, Respond, Response, Withdraw, failure
 from echod.outfit import DRAIN, SNAPSHOT, Outfit
 from echod.page import PAGE
 from echod.poll import READ, Poll
@@ -42,8 +42,11 @@ class Exporter:
         self._said = outfit.snapshot
         self._draining = outfit.draining
         self._leaving = False
+        self._scrapes: list[tuple[str, Respond]] = []
+        """The Accept header of each request for metrics that is to be answered in this turn of the loop."""
+        self._tests: Sequence[Outcome] = ()
         self._health = Health(outfit.page, mark=outfit.self_test, reachable=outfit.reachable, poll=self._poll)
-        self._paths: Mapping[str, Callable[[Request, Respond], None]] = {
+        self._paths: Mapping[str, Answer] = {
             "/": lambda _request, respond: respond(PAGE),
             "/status.json": self._on_status,
             "/metrics": self._on_metrics,
@@ -65,6 +68,7 @@ class Exporter:
                 on_ready(now)
             self._server.on_deadline(now)
             self._health.on_deadline(now)
+            self._serve_metrics()
 
     # -- messages of the supervisor
 
@@ -86,21 +90,39 @@ class Exporter:
 
     # -- requests
 
-    def _answer(self, request: Request, respond: Respond) -> None:
+    def _answer(self, request: Request, respond: Respond) -> Withdraw | None:
         path = self._paths.get(request.path)
         if path is None:
             respond(failure(HTTPStatus.NOT_FOUND))
-        else:
-            path(request, respond)
+            return None
+        return path(request, respond)
 
-    def _on_metrics(self, request: Request, respond: Respond) -> None:
+    def _on_metrics(self, request: Request, respond: Respond) -> Withdraw | None:
         """Test first, then count, so that the test's own traffic is included."""
-        if self._health.reachable:
-            self._health.ask(monotonic(), lambda report: respond(self._metrics(request.accept, report.tests)))
-        else:
-            respond(self._metrics(request.accept, ()))
 
-    def _metrics(self, accept: str, tests: Sequence[Outcome]) -> Response:
+        def tested(report: Report) -> None:
+            self._tests = report.tests
+            self._scrapes.append((request.accept, respond))
+
+        if self._health.reachable:
+            return self._health.ask(monotonic(), tested)
+        self._scrapes.append((request.accept, respond))
+        return None
+
+    def _serve_metrics(self) -> None:
+        """Count once for all who wait, however many they are: with many listeners that takes a while."""
+        scrapes, self._scrapes = self._scrapes, []
+        if not scrapes:
+            return
+        found = self._count()
+        written: dict[str, Response] = {}
+        for accept, respond in scrapes:
+            if accept not in written:
+                body, content_type = exposition.write(found, accept)
+                written[accept] = Response(content_type=content_type, body=body)
+            respond(written[accept])
+
+    def _count(self) -> list[metrics.Metric | metrics.Histogram]:
         udp, tcp = self._outfit.traffic()
         found: list[metrics.Metric | metrics.Histogram] = [metrics.of_build(__version__, platform.python_version())]
         pids = {"supervisor": self._outfit.supervisor, "exporter": os.getpid()}
@@ -111,14 +133,13 @@ class Exporter:
             udp = [replace(one, kernel_drops=max(one.kernel_drops, drops.get(one.name, 0))) for one in udp]
             workers = snapshot.activity.workers
             pids |= {f"worker {one.worker}": one.pid for one in workers if one.pid is not None}
-        found += [*metrics.of_udp(udp), *metrics.of_tcp(tcp), *metrics.of_self_tests(tests)]
+        found += [*metrics.of_udp(udp), *metrics.of_tcp(tcp), *metrics.of_self_tests(self._tests)]
         looks = [processes.look(pid, name) for name, pid in pids.items()]
         found += metrics.of_processes([one for one in looks if one is not None])
-        body, content_type = exposition.write(found, accept)
-        return Response(content_type=content_type, body=body)
+        return found
 
-    def _on_health(self, _request: Request, respond: Respond) -> None:
-        self._health.ask(monotonic(), lambda report: respond(_plain(report.lines, well=report.well)))
+    def _on_health(self, _request: Request, respond: Respond) -> Withdraw:
+        return self._health.ask(monotonic(), lambda report: respond(_plain(report.lines, well=report.well)))
 
     def _on_ready(self, _request: Request, respond: Respond) -> None:
         respond(_plain(["stopping" if self._draining else "serving"], well=not self._draining))

@@ -62,16 +62,29 @@ class Health:
         self._page = page
         self._poll = poll
         self._mark = mark
-        self._waiting: list[Tell] = []
+        self._waiting: dict[object, Tell] = {}
         self._last: tuple[float, Report] | None = None
         self._questioner: _Questioner | None = None
 
-    def ask(self, now: float, tell: Tell) -> None:
-        """Call `tell` with the outcome, at once if there is a fresh one, else when the test is over."""
+    def ask(self, now: float, tell: Tell) -> Callable[[], None]:
+        """Call `tell` with the outcome, at once if there is a fresh one, else when the test is over.
+
+        Returns a function that withdraws the request.
+        """
+        request = object()
         if self._last is not None and now - self._last[0] < FRESH_SECONDS:
             tell(self._last[1])
-            return
-        self._waiting.append(tell)
+        else:
+            self._waiting[request] = tell
+            self._begin(now)
+
+        def withdraw() -> None:
+            self._waiting.pop(request, None)
+
+        return withdraw
+
+    def _begin(self, now: float) -> None:
+        """Start a test, unless there is one."""
         if self._questioner is None:
             try:
                 self._questioner = _Questioner(self._test, now)
@@ -98,8 +111,8 @@ class Health:
 
     def _finish(self, report: Report, now: float) -> None:
         self._last = (now, report)
-        waiting, self._waiting = self._waiting, []
-        for tell in waiting:
+        waiting, self._waiting = self._waiting, {}
+        for tell in waiting.values():
             tell(report)
 
     def _test(self) -> Report:

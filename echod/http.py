@@ -53,7 +53,11 @@ class Response:
 Respond = Callable[[Response], None]
 """To be called once, now or later; it does nothing if the client is gone by then."""
 
-Answer = Callable[[Request, Respond], None]
+Withdraw = Callable[[], None]
+"""Called where the client is gone before the response: nobody waits for that any more."""
+
+Answer = Callable[[Request, Respond], Withdraw | None]
+"""Responds to a request now, or later and then returns how to withdraw it."""
 
 
 class HttpServer:
@@ -156,6 +160,7 @@ class _Connection:
         self.asked = False
         """Whether a complete request has arrived."""
         self._on_close = on_close
+        self._withdraw: Withdraw | None = None
         self._head = b""
         self._rest = memoryview(b"")
         self._watched = False
@@ -167,6 +172,8 @@ class _Connection:
             self._unwatch()
             self._on_close()
             self._sock.close()
+            if self._withdraw is not None:
+                self._withdraw()
 
     def _watch(self, events: int, on_ready: OnReady) -> None:
         self._unwatch()
@@ -213,7 +220,7 @@ class _Connection:
             self._respond(_MISDIRECTED, with_body=with_body)
         else:
             request = Request(path=parsed.path.partition("?")[0], accept=parsed.headers.get("Accept", ""))
-            self._answer(request, lambda response: self._respond(response, with_body=with_body))
+            self._withdraw = self._answer(request, lambda response: self._respond(response, with_body=with_body))
 
     def _respond(self, response: Response, *, with_body: bool) -> None:
         if self._sock.fileno() < 0:

@@ -7,6 +7,10 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -24,7 +28,12 @@ from scraping import (
     wait_for_a_new_one,
 )
 
+from echod.core.counters import CounterPage
+from echod.core.listener import Listener, Protocol
 from echod.core.metrics import CLOSE_REASONS, DROP_REASONS, ERRNOS
+from echod.exporter import Exporter
+from echod.http import MAX_CONNECTIONS
+from echod.outfit import Outfit, Traffic
 
 EchodFactory = Callable[..., Daemon]
 
@@ -220,3 +229,54 @@ def test_the_readme_names_every_metric(echod: EchodFactory) -> None:
     section = README[README.index("### Metrics, health") : README.index("### Signals")]
     rows = re.findall(r"^\| (`(?:echod|process)_[^|]*) \|", section, re.MULTILINE)
     assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(told)
+
+
+def read_all(client: socket.socket) -> bytes:
+    """Return all that comes until the end, and close the connection."""
+    with client:
+        return b"".join(iter(partial(client.recv, 65_536), b""))
+
+
+def test_whoever_waits_is_answered_by_one_count(tmp_path: Path) -> None:
+    """Many ask while a test runs, and some go; those who have stayed get the same numbers, counted once for all."""
+    with ExitStack() as stack:
+        silent = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        silent.bind(("127.0.0.1", 0))  # no answer: the test takes its whole second
+        door = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=200))
+        door.setblocking(False)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener = Listener(protocol=Protocol.UDP, address=IPv4Address("127.0.0.1"), port=silent.getsockname()[1])
+        size = CounterPage.size(slots=1, listeners=1, places=0)
+        counted: list[None] = []
+
+        def traffic() -> Traffic:
+            counted.append(None)
+            return [], []
+
+        outfit = Outfit(
+            page=CounterPage(memoryview(bytearray(size)), slots=1, listeners=[listener], places=0),
+            doors=[door],
+            reachable=True,
+            self_test=None,
+            traffic=traffic,
+            snapshot=b"",
+            draining=False,
+            channel=stack.enter_context(theirs),
+            supervisor=os.getpid(),
+        )
+        clients = [stack.enter_context(socket.create_connection(door.getsockname())) for _ in range(MAX_CONNECTIONS)]
+        for client in clients:
+            client.settimeout(15)
+            client.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        for client in clients[:12]:
+            client.close()
+        with ThreadPoolExecutor(1) as pool:
+
+            def read() -> list[bytes]:
+                with ours:  # its end is that of the loop
+                    return [read_all(client) for client in clients[12:]]
+
+            answers = pool.submit(read)
+            Exporter(outfit).run()
+        assert all(answer.startswith(b"HTTP/1.1 200 OK") for answer in answers.result())
+        assert len(set(answers.result())) == len(counted) <= 3

@@ -11,7 +11,7 @@ from loopback import no_descriptor_left, wait_until
 
 from echod import http
 from echod.accepting import ACCEPT_PAUSE_SECONDS
-from echod.http import MAX_CONNECTIONS, MAX_HEAD_BYTES, SECONDS, HttpServer, Request, Respond, Response
+from echod.http import MAX_CONNECTIONS, MAX_HEAD_BYTES, SECONDS, HttpServer, Request, Respond, Response, Withdraw
 from echod.poll import Poll
 
 PIECES = [
@@ -39,13 +39,14 @@ class Served:
         self.page = b"hello"
         self.server = HttpServer([self.door], poll=self.poll, answer=self.answer)
 
-    def answer(self, request: Request, respond: Respond) -> None:
+    def answer(self, request: Request, respond: Respond) -> Withdraw | None:
         """Answer `/later` when the test says so, and all else at once."""
         self.requests.append(request)
         if request.path == "/later":
             self.held.append(respond)
-        else:
-            respond(Response(body=self.page, headers=(("X-Test", "yes"),)))
+            return lambda: self.held.remove(respond)
+        respond(Response(body=self.page, headers=(("X-Test", "yes"),)))
+        return None
 
     def turn(self, now: float = 0.0) -> None:
         """Turn the loop once."""
@@ -374,3 +375,20 @@ def test_a_client_that_resets_is_forgotten(served: Served) -> None:
 def test_a_failure_has_its_words() -> None:
     """The body of a failure is its status, for people."""
     assert http.failure(http.HTTPStatus.NOT_FOUND).body == b"404 Not Found\n"
+
+
+def test_a_request_dies_with_its_connection(served: Served) -> None:
+    """However many come and go, no more wait for an answer than may be connected."""
+    clients = [served.connect() for _ in range(3 * MAX_CONNECTIONS)]
+    for client in clients:
+        client.send(GET.replace(b"/", b"/later", 1))
+    served.turn_until(lambda: len(served.held) == MAX_CONNECTIONS, "those that are connected have asked")
+    for client in (served.connect() for _ in range(MAX_CONNECTIONS)):
+        clients.append(client)
+        client.send(GET.replace(b"/", b"/later", 1))
+        served.turn_until(lambda: len(served.requests) == len(clients) - 2 * MAX_CONNECTIONS, "it was asked")
+        assert len(served.held) == MAX_CONNECTIONS
+    served.server.on_deadline(SECONDS + 1)
+    assert served.held == []
+    for client in clients:
+        client.close()
