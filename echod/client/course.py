@@ -24,6 +24,9 @@ from echod.core.survey import Survey
 _BURST: Final = 64
 """Probes that go at one go where many are due, before what came is looked at."""
 
+MOST_HANDSHAKES: Final = 1024
+"""Of one target, whose times are kept: the first of each source port, and some more."""
+
 
 class Course:
     """A target being asked."""
@@ -97,7 +100,8 @@ class Course:
             elif isinstance(news, Obstacle):
                 self.tell(self.flight.refuse(news))
             else:
-                self.handshakes.append(news.took)
+                if len(self.handshakes) < MOST_HANDSHAKES:  # a peer may end one after the other
+                    self.handshakes.append(news.took)
                 self.flight.depart(news.moment, line.source)
         self.ended = monotonic_ns()
 

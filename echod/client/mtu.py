@@ -32,6 +32,9 @@ _LEAST_PATIENCE: Final = 200_000_000
 _PATIENCE_TRIPS: Final = 10
 """Once a round-trip time is known, silence of so many of them (and `_LEAST_PATIENCE` at least) is no reply."""
 
+_BURST: Final = 256
+"""Datagrams that are looked at before the clock is."""
+
 _IPV6_LEAST: Final = 1280
 """Every IPv6 link carries this (RFC 8200, 5)."""
 
@@ -162,14 +165,15 @@ class MtuProbe:
 
 def _receive(sock: socket.socket, payload: bytes) -> int | None:
     """Return the size of the greatest fragment of the reply, zero where it came whole, None where it has not come."""
-    while True:
+    for _ in range(_BURST):  # who sends without end is not waited for without end
         try:
             data, control, _, _ = sock.recvmsg(1 << 16, 256)
         except OSError:
-            return None
+            break
         if data == payload:
             sizes = [int.from_bytes(value[:4], "little") for _, kind, value in control if kind in _FRAGMENTS]
             return max(sizes, default=0)
+    return None
 
 
 _FRAGMENTS: Final = (IP_RECVFRAGSIZE, IPV6_RECVFRAGSIZE)

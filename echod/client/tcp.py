@@ -23,6 +23,13 @@ from echod.core.roundtrip import Arrival
 
 _MOST: Final = 1 << 18
 _CONTROL_BYTES: Final = 128
+
+MOST_UNSENT: Final = 1 << 20
+"""Bytes that are kept for a peer that takes nothing, beside those that the kernel keeps for it."""
+
+MOST_UNANSWERED: Final = 65_536
+"""Probes on one connection whose replies have not come: as many as may be in flight."""
+
 _UNDER_WAY: Final = (errno.EINPROGRESS, errno.EALREADY)
 _FROM_PEER: Final = (errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE)
 
@@ -56,6 +63,8 @@ class TcpLine:
             self.close()
         if self._sock is None and (complaint := self._connect()):
             return complaint
+        if (self._unsent and len(self._unsent) + len(payload) > MOST_UNSENT) or len(self._sizes) >= MOST_UNANSWERED:
+            return local_error(errno.EAGAIN)
         self._unsent += payload
         if complaint := self._write():
             return complaint

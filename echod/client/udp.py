@@ -6,6 +6,7 @@ connected, so a reply from another address than the one asked is seen, not dropp
 
 import socket
 from collections.abc import Iterator
+from time import monotonic_ns
 from typing import Final
 
 from echod.client.clock import read_clocks
@@ -18,7 +19,8 @@ from echod.core.roundtrip import Arrival
 _CONTROL_BYTES: Final = 512
 _MOST: Final = 65_536
 _BURST: Final = 256
-"""Datagrams taken at one go, so that a flood of replies does not hold up the next probe."""
+_BURST_NS: Final = 5_000_000
+"""Datagrams taken at one go, and for how long, so that a flood of whatever comes does not hold up the next probe."""
 
 TRIES: Final = 3
 """Of one send: the kernel also puts the error of an earlier probe into its way, once for each."""
@@ -67,6 +69,7 @@ class UdpLine:
     def receive(self) -> Iterator[Arrival | Obstacle]:
         """Yield what has come, errors first."""
         yield from self.complaints()
+        end = monotonic_ns() + _BURST_NS
         for _ in range(_BURST):
             try:
                 data, control, _, address = self.sock.recvmsg(_MOST, _CONTROL_BYTES)
@@ -85,6 +88,8 @@ class UdpLine:
                 source=self.source,
                 ttl=ttl,
             )
+            if read.clock >= end:
+                return
 
     def complaints(self) -> list[Obstacle]:
         """Return what routers and the peer complained of since the last time."""

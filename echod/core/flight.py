@@ -294,7 +294,9 @@ class Flight:
 
     def _event(self, kind: Kind, sent: _Sent, arrival: Arrival, verdict: Verdict | None = None) -> Event:
         """Settle a probe as `kind` and return the event."""
-        before, settles, rtt = sent.fate, self._settle(sent, kind), _round_trip(sent, arrival)
+        before, rtt = sent.fate, _round_trip(sent, arrival)
+        # What somebody else has damaged says nothing of the reply, which may still come.
+        settles = (arrival.asked or kind is Kind.ELSEWHERE) and self._settle(sent, kind)
         return Event(
             kind=kind,
             time=arrival.wall,

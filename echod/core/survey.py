@@ -15,6 +15,12 @@ from echod.core.outages import Outages
 _PATIENCE_TRIPS: Final = 3
 """What is in flight for so many times the longest round trip when a run is ended is lost: irtt waits as long."""
 
+MOST_ADDRESSES: Final = 256
+"""Addresses that sent errors, or replies that others were asked for, of which each is known. Anybody may forge more."""
+
+OTHERS: Final = "others"
+"""The address under which all further ones are counted."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Obstacles:
@@ -99,11 +105,14 @@ class Survey:
         if kind in DAMAGED:
             self.first_damage.setdefault(kind, event)
         elif kind is Kind.REFUSED:
-            obstacles = self.obstacles.setdefault((event.reason, event.address), Obstacles())
+            known = (event.reason, event.address) in self.obstacles or len(self.obstacles) < MOST_ADDRESSES
+            key = (event.reason, event.address if known or not event.address else OTHERS)
+            obstacles = self.obstacles.setdefault(key, Obstacles())
             obstacles.count += 1
             obstacles.mtu = min(filter(None, (obstacles.mtu, event.mtu)), default=0)
         elif kind is Kind.ELSEWHERE:
-            self.elsewhere.add(event.address)
+            known = event.address in self.elsewhere or len(self.elsewhere) < MOST_ADDRESSES
+            self.elsewhere.add(event.address if known else OTHERS)
 
     def _settle(self, event: Event) -> None:
         sequence = event.sequence or 0

@@ -236,7 +236,8 @@ class Torrent:
         if kind is Kind.REPLY:
             self._answer(sequence, 1, arrival.stamp, arrival.read)
             return event
-        if kind is not Kind.DUPLICATE:
+        # What somebody else has damaged says nothing of the reply, which may still come.
+        if kind is not Kind.DUPLICATE and (arrival.asked or kind is Kind.ELSEWHERE):
             self._end(sequence, kind)
         self._survey.take(event)
         return event

@@ -358,3 +358,33 @@ def test_a_connection_that_stands_moves_no_probe_of_another() -> None:
     bench.flight.depart(at(2 * SECOND + 400), source=0)
     assert bench.land(bench.payloads[2]).rtt == 600
     assert bench.land(bench.payloads[1], source=1).rtt == SECOND + 1000
+
+
+def test_what_a_third_address_has_damaged_is_told_and_the_probe_is_still_waited_for() -> None:
+    """Anybody may send such a thing: it ends no probe."""
+    bench = Bench(56)
+    event = bench.land(bench.payloads[1][:30], asked=False, address="192.0.2.2:7")
+    assert (event.kind, event.settles, event.sequence, bench.flight.in_flight) == (Kind.TRUNCATED, False, 1, 1)
+    assert bench.land(bench.payloads[1]).before is None
+
+
+def test_whatever_comes_back_what_is_kept_does_not_grow() -> None:
+    """Duplicates, damage, what nobody asked for, errors: all that is remembered are the probes."""
+    bench = Bench(*[56] * 8)
+    things = [*bench.payloads[1:4], bench.payloads[4][:20], corrupted(bench.payloads[5], 0), b"\xff" * 56, b"", b"x"]
+
+    def kept() -> list[int]:
+        flight = bench.flight
+        return [len(flight._sent), len(flight._queue), sum(map(len, flight._flying.values())), len(flight._flying)]
+
+    for number in range(2000):
+        bench.land(things[number % len(things)], asked=bool(number % 3), address=f"192.0.2.1:{number}", source=number)
+        bench.flight.refuse(refusal(bench.payloads[6 + number % 2], source=number))
+    assert kept() == [8, 8, bench.flight.in_flight, 1]
+
+
+def test_a_reply_among_many_in_flight_is_found_by_its_send_time() -> None:
+    """Where its number is damaged, and far more are in flight than are compared one by one."""
+    bench = Bench(*[56] * 500)
+    event = bench.land(corrupted(bench.payloads[400], 0))
+    assert (event.kind, event.sequence) == (Kind.CORRUPT, 400)

@@ -1,7 +1,7 @@
 """echod.core.survey: what events add up to."""
 
 from echod.core.events import NEVER, Event, Kind, Moment
-from echod.core.survey import Survey
+from echod.core.survey import MOST_ADDRESSES, OTHERS, Obstacles, Survey
 
 SECOND = 10**9
 
@@ -108,3 +108,29 @@ def test_at_the_end_of_a_run_silence_for_three_of_the_longest_round_trips_is_los
     """Where no round trip is known, nothing is."""
     assert survey(event(Kind.REPLY, 1, rtt=5), event(Kind.REPLY, 2, rtt=9), sent=2).patience == 27
     assert Survey().patience is None
+
+
+def test_addresses_that_anybody_may_forge_are_kept_up_to_a_bound() -> None:
+    """Of errors and of replies from elsewhere: all are counted, and those behind the first 256 under one name."""
+    found = Survey()
+    for number in range(2 * MOST_ADDRESSES):
+        found.take(event(Kind.REFUSED, None, reason="host unreachable", address=f"r{number}"))
+        found.take(event(Kind.ELSEWHERE, None, address=f"e{number}"))
+    for address in ("", "r0"):
+        found.take(event(Kind.REFUSED, None, reason="host unreachable", address=address))
+    found.take(event(Kind.ELSEWHERE, None, address="e0"))
+    assert len(found.obstacles) == MOST_ADDRESSES + 2
+    assert found.obstacles["host unreachable", OTHERS] == Obstacles(count=MOST_ADDRESSES)
+    assert [found.obstacles["host unreachable", address].count for address in ("", "r0")] == [1, 2]
+    assert found.elsewhere == {OTHERS, *(f"e{number}" for number in range(MOST_ADDRESSES))}
+    assert found.counts[Kind.ELSEWHERE] == 2 * MOST_ADDRESSES + 1
+
+
+def test_what_is_kept_of_a_long_run_is_bounded() -> None:
+    """Outages, round trips, orders and neighbours: a hundred thousand probes of which every other is lost."""
+    found = Survey()
+    for number in range(100_000):
+        found.take(event(Kind.LOST if number % 2 else Kind.REPLY, number, rtt=number * 7))
+    stream = found.streams[0]
+    kept = (found.outages._runs, found.latency._weights, stream.order._peaks, stream.variation._recent)
+    assert [len(each) <= most for each, most in zip(kept, (4096, 65_536, 8192, 1024), strict=True)] == [True] * 4

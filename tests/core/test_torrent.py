@@ -139,6 +139,14 @@ def test_in_a_wide_window_the_send_time_leads_to_the_train() -> None:
     assert (event.kind, event.sequence) == (Kind.CORRUPT, 1999 * TRAIN)
 
 
+def test_what_a_third_address_has_damaged_ends_no_probe() -> None:
+    """It is counted, and the probe is still waited for."""
+    flow = Flow()
+    flow.send()
+    assert flow.land(flow.probe(1)[:20], asked=False).kind is Kind.TRUNCATED
+    assert (flow.survey.counts[Kind.TRUNCATED], flow.survey.ends[Kind.TRUNCATED], flow.filled) == (1, 0, 4)
+
+
 def test_a_whole_reply_after_a_damaged_one_counts() -> None:
     """The probe is answered, the damage stays counted."""
     flow = Flow()
