@@ -139,25 +139,33 @@ def inject(
     *,
     source: str = "127.0.0.1",
     source_port: int = 0,
+    wrong: int = 0,
 ) -> None:
-    """Send an IPv4 datagram whose source address and port are what we say, without a checksum."""
+    """Send an IPv4 datagram whose source address and port are what we say, without a checksum, or with a wrong one."""
     addresses = IPv4Address(source).packed + IPv4Address(to[0]).packed
     ip_header = struct.pack("!BBHHHBBH", 0x45, 0, 0, 0, 0, 64, socket.IPPROTO_UDP, 0) + addresses
-    udp_header = struct.pack("!HHHH", source_port, to[1], 8 + len(payload), 0)
+    checksum = ((_checksum(addresses, source_port, to[1], payload) + wrong) % 0xFFFF or 0xFFFF) if wrong else 0
+    udp_header = struct.pack("!HHH", source_port, to[1], 8 + len(payload)) + struct.pack("=H", checksum)
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
         raw.sendto(ip_header + udp_header + payload, (to[0], 0))
 
 
-def inject6(to: tuple[str, int], payload: bytes, *, source: str = "::1", source_port: int = 0) -> None:
-    """Send an IPv6 datagram whose source address and port are what we say."""
+def inject6(to: tuple[str, int], payload: bytes, *, source: str = "::1", source_port: int = 0, wrong: int = 0) -> None:
+    """Send an IPv6 datagram whose source address and port are what we say; add `wrong` to its checksum."""
     addresses = IPv6Address(source).packed + IPv6Address(to[0]).packed
     length = 8 + len(payload)
     ip_header = struct.pack("!LHBB", 6 << 28, length, socket.IPPROTO_UDP, 64) + addresses
-    summed = addresses + struct.pack("!LLHHH", length, socket.IPPROTO_UDP, source_port, to[1], length) + payload
-    checksum = -sum(memoryview(summed + bytes(-len(summed) % 4)).cast("I")) % 0xFFFF  # RFC 1071, in our byte order
+    checksum = (_checksum(addresses, source_port, to[1], payload) + wrong) % 0xFFFF
     udp_header = struct.pack("!HHH", source_port, to[1], length) + struct.pack("=H", checksum or 0xFFFF)
     with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
         raw.sendto(ip_header + udp_header + payload, (to[0], 0))
+
+
+def _checksum(addresses: bytes, source_port: int, port: int, payload: bytes) -> int:
+    """Return the checksum of a UDP datagram (RFC 768, RFC 8200 8.1) in our byte order, computed as in RFC 1071."""
+    length = 8 + len(payload)
+    summed = addresses + struct.pack("!LLHHH", length, socket.IPPROTO_UDP, source_port, port, length) + payload
+    return -sum(memoryview(summed + bytes(-len(summed) % 4)).cast("I")) % 0xFFFF
 
 
 def send_by_link(to: tuple[str, int], payload: bytes, source: str) -> None:
