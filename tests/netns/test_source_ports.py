@@ -7,6 +7,9 @@ from loopback import needs_root
 from netns.datagrams import OTHER_PORT, PORT, Datagram, numbered, over_ipv4, over_ipv6
 from netns.stage import Stage, answered, refused
 
+from echod.core.selftest import SelfTest
+from echod.status import SELF_TEST_NAME
+
 pytestmark = [needs_root, pytest.mark.parametrize("over", [over_ipv4, over_ipv6])]
 
 Over = Callable[..., Datagram]
@@ -58,3 +61,15 @@ def test_guard_says_which_ports_are_answered(staged: Callable[..., Stage], over:
         assert stage.meet([over(source_port=port)]) == refused(1, f"dropped_source_port_{reason}")
     datagrams = [over(source_port=port) for port in (100, 123, *REFUSED)]
     assert stage.meet(datagrams) == answered(datagrams)
+
+
+def self_test_port(stage: Stage) -> int:
+    """Return the port that echod's own probes come from."""
+    return SelfTest.unpack((stage.daemon.status_path / SELF_TEST_NAME).read_bytes()).port
+
+
+@pytest.mark.parametrize(("burst", "train"), [(1, 1), (32, 1), (64, 32)])
+def test_another_host_may_have_the_port_of_self_tests(stage: Stage, over: Over, burst: int, train: int) -> None:
+    """Only this host's own probes come from it: a client elsewhere has it by chance, and is answered like any other."""
+    datagrams = numbered(over(source_port=self_test_port(stage)), 64)
+    assert stage.meet(datagrams, burst=burst, train=train) == answered(datagrams)
