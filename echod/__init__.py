@@ -18,7 +18,7 @@ The floors. A module imports only from lower floors (within `core`, and within `
     health       3  whether every listener answers, tested by a separate process
     page         3  the status page and its policy
     books        4  totals, and the log entries made of them
-    ownership    2  the addresses of this host, read once a second
+    ownership    2  the addresses of this host, read when the kernel says that they may have changed
     announce     2  what the supervisor reports about itself: status line, log entries
     arrival      2  what a receive brought: trains, interfaces, and what cannot be answered
     streams      2  the connections of a TCP listener: readiness, order of service, timeouts

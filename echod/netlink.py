@@ -1,8 +1,10 @@
 """The addresses of this host, from the kernel's table of local routes (rtnetlink(7)).
 
-Owns one netlink socket, opened here or passed, and the last dump read from it. Never waits, never changes a route, and
-takes no input from peers. Invariant: what `look` returns comes from complete dumps of both families; a dump that was
-truncated or interrupted by a change is discarded, and the previous result remains.
+Owns one netlink socket, opened here or passed, its membership in the groups that tell of changes, and the last dump
+read from it. Never waits, never changes a route, and takes no input from peers. A notification only says that it is
+time to look: many at once cost one look, and one that was lost (ENOBUFS) counts as one that came. Invariant: what
+`look` returns comes from complete dumps of both families; a dump that was truncated or interrupted by a change is
+discarded, and the previous result remains.
 """
 
 import errno
@@ -34,6 +36,8 @@ _FORBIDDEN: Final = (
 
 # linux/netlink.h, rtnetlink.h, asm-generic/socket.h: none is in Python 3.11's socket module.
 _SOL_NETLINK: Final = 270
+_NETLINK_ADD_MEMBERSHIP: Final = 1
+_NETLINK_DROP_MEMBERSHIP: Final = 2
 _NETLINK_GET_STRICT_CHK: Final = 12
 _SO_NETNS_COOKIE: Final = 71
 _NLM_F_REQUEST: Final = 0x1
@@ -43,6 +47,7 @@ _NLM_F_DUMP: Final = 0x300
 _NLMSG_ERROR: Final = 2
 _NLMSG_DONE: Final = 3
 _RTM_NEWROUTE: Final = 24
+_RTM_DELROUTE: Final = 25
 _RTM_GETROUTE: Final = 26
 _RT_TABLE_LOCAL: Final = 255
 _RTN_UNSPEC: Final = 0
@@ -60,6 +65,10 @@ which is also delivered to its own sockets; one dump of all types is cheaper tha
 
 _OWN: Final = (_RTN_LOCAL, _RTN_ANYCAST)
 
+_GROUPS: Final = (1, 5, 7, 9, 11)
+"""RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR and _IPV6_ROUTE. Links too: with an interface, the kernel
+removes its IPv4 routes without telling the group of routes."""
+
 _NO_TABLE: Final = (errno.ENOENT, errno.EOPNOTSUPP, errno.EAFNOSUPPORT)
 """The kernel's errors for a family without local routes: it never had an address, or does not exist."""
 
@@ -72,7 +81,7 @@ _REPEATS: Final = 4
 """Most dumps until a changed one is confirmed by an equal one. If IPv6 routes change during a dump of several parts,
 the kernel resumes by counting and silently skips others (fib6_dump_table): seen with 300 addresses."""
 
-_PATIENCE: Final = 3
+_PATIENCE: Final = 8
 """Consecutive looks that may fail before that is a problem: a change during a dump spoils only that one."""
 
 _RESTLESS: Final = "the table of local routes changes too often to be read"
@@ -85,8 +94,10 @@ class LocalAddresses:
         """Use the netlink socket that the service manager passed, or open one. Never raises: it sets `problem`."""
         self.problem = ""
         """Why own addresses are not known, or not all of them: a sentence for the operator, or empty."""
+        self.failures = 0
+        """Consecutive looks that failed, until now."""
         self._beyond = ""
-        self._failures = 0
+        self._stirred = False
         self._known: tuple[Network, ...] | None = None
         self._dumps: dict[int, list[bytes]] = {}
         self._buffer = bytearray(_BUFFER_BYTES)
@@ -95,17 +106,43 @@ class LocalAddresses:
             if self._sock is None:
                 self._sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
             self._sock.setblocking(False)
+            for group in _GROUPS:  # any user may (NL_CFG_F_NONROOT_RECV)
+                self._sock.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
         except OSError as error:
             forbidden = error.errno in (errno.EAFNOSUPPORT, errno.EPERM, errno.EACCES)
             self.problem = _FORBIDDEN if forbidden else f"{_UNKNOWN}: {error.strerror}"
+            self._sock = None
             return
         with suppress(OSError):  # kernels before 4.20 do not filter; `_networks` does so in any case
             self._sock.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
 
+    def fileno(self) -> int:
+        """Return the descriptor that is ready to be read when there are notifications; -1 without a socket."""
+        return self._sock.fileno() if self._sock is not None else -1
+
+    @property
+    def is_due(self) -> bool:
+        """Tell whether another look is due, without another notification: the last one failed, or came amid changes."""
+        return self.failures > 0 or self._stirred
+
+    def hear(self) -> bool:
+        """Read the notifications that are queued; tell whether one of them is a reason to look."""
+        if self._sock is not None:
+            self._drain(self._sock)
+        return self._stirred
+
+    def leave(self) -> None:
+        """Hear no more, and leave the queue empty: else a change would start a stopped echod, by its passed socket."""
+        if self._sock is not None:
+            for group in _GROUPS:
+                with suppress(OSError):
+                    self._sock.setsockopt(_SOL_NETLINK, _NETLINK_DROP_MEMBERSHIP, group)
+            self._drain(self._sock)
+
     def look(self) -> tuple[Network, ...] | None:
         """Return this host's own networks, sorted, single addresses as /32 and /128; None if they are unchanged.
 
-        Also None if they cannot be read now. Then call it again later; `problem` is set if that persists.
+        Also None if they cannot be read now; `problem` is set if that persists. Call it again later while `is_due`.
         """
         if self._sock is None:
             return None
@@ -113,11 +150,11 @@ class LocalAddresses:
             self._drain(self._sock)
             dumps = self._settled(self._sock)
         except OSError as error:
-            self._failures += 1
-            if self._failures >= _PATIENCE:
+            self.failures += 1
+            if self.failures >= _PATIENCE:
                 self.problem = f"{_UNKNOWN}: {error.strerror}"
             return None
-        self._failures = 0
+        self.failures = 0
         own = self._known if dumps == self._dumps else self._read(dumps)
         self.problem = self._beyond
         if own == self._known:
@@ -130,19 +167,31 @@ class LocalAddresses:
         return self._sock is None or in_one_network((sock, self._sock))
 
     def _drain(self, sock: socket.socket) -> None:
-        """Discard what is left of an interrupted look, here or in a process that had the socket before."""
+        """Discard what is queued, and note whether something may have changed.
+
+        That is notifications, and the rest of a look that was interrupted, here or in a process that had the socket
+        before.
+        """
         for _ in range(_MAX_READS):
             try:
-                sock.recv_into(self._buffer)
+                length, _, flags, _ = sock.recvmsg_into([self._buffer])
             except BlockingIOError:
                 return
-            except OSError:  # such as ENOBUFS: some of what is discarded was lost
+            except OSError:  # such as ENOBUFS: there were more notifications than the queue holds
+                self._stirred = True
                 continue
+            self._note(length, flags)
+
+    def _note(self, length: int, flags: int) -> None:
+        """Note whether a message in the buffer tells of a change of own addresses."""
+        if flags & socket.MSG_TRUNC or _stirs(bytes(memoryview(self._buffer)[:length])):
+            self._stirred = True
 
     def _settled(self, sock: socket.socket) -> dict[int, list[bytes]]:
         """Return the dumps of both families: unchanged, or confirmed by two equal ones in a row. Raises OSError."""
         last: dict[int, list[bytes]] = self._dumps
         for _ in range(_REPEATS):
+            self._stirred = False
             dumps: dict[int, list[bytes]] = {family: self._dump(sock, family) for family in _ASKED}
             if _whole(dumps) == _whole(last):
                 return dumps
@@ -158,11 +207,20 @@ class LocalAddresses:
         sock.send(_request(family))
         parts: list[bytes] = []
         for _ in range(_MAX_READS):
-            length, _, flags, (sender, *_) = sock.recvmsg_into([self._buffer])
-            if flags & socket.MSG_TRUNC:
-                raise OSError(errno.EMSGSIZE, "the kernel's answer is larger than can be read")
+            try:
+                length, _, flags, (sender, groups) = sock.recvmsg_into([self._buffer])
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                self._stirred = True  # notifications were lost; the kernel waits with the dump for room
+                continue
             if sender != 0:  # another process than the kernel
                 continue
+            if groups:
+                self._note(length, flags)
+                continue
+            if flags & socket.MSG_TRUNC:
+                raise OSError(errno.EMSGSIZE, "the kernel's answer is larger than can be read")
             part = bytes(memoryview(self._buffer)[:length])
             number = len(parts)
             # If nothing has changed, a look costs no more than a comparison of bytes.
@@ -207,6 +265,16 @@ def _messages(part: bytes) -> Iterator[tuple[int, int, int, bytes]]:
             return
         yield kind, flags, sequence, part[at + _HEADER.size : at + length]
         at += _aligned(length)
+
+
+def _stirs(part: bytes) -> bool:
+    """Tell whether notifications may mean that own addresses have changed: all do, but those of other routes."""
+    for kind, _, _, body in _messages(part):
+        if kind not in (_RTM_NEWROUTE, _RTM_DELROUTE):
+            return True
+        if len(body) >= _ROUTE.size and _ROUTE.unpack_from(body)[7] in _OWN:
+            return True
+    return False
 
 
 def _ends(part: bytes, family: int) -> bool:

@@ -8,6 +8,7 @@ commit. Invariant: nothing that serves is touched before commit, so every earlie
 import os
 import signal
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -88,22 +89,21 @@ class Supervisor:
         self._observer = Observer(self._holdings, monotonic())
         self._export = Export(self._agenda, self._holdings, self._observer.books, self._pages)
         self._announcer.tell = self._export.tell
-        self._ownership: Ownership | None = None
+        self._ownership = Ownership(self._poll, self._agenda, self._set_own_addresses)
         self._reload_wanted = self._stopping = False
 
     def run(self) -> None:
         """Serve until told to stop. Raises EchodError if it cannot start."""
-        now = monotonic()
-        self._start(now)
-        self._agenda.at(now + CHECK_SECONDS, self._check)
-        while not (self._stopping and self._all_gone()):
-            ready = self._poll.wait(self._agenda.seconds_left(monotonic()))
-            now = monotonic()
-            for on_ready in ready:
-                on_ready(now)
-            for action in self._agenda.due(now):
-                action(now)
-            self._go_on(now)
+        with closing(self._ownership):
+            self._start(monotonic())
+            while not (self._stopping and self._all_gone()):
+                ready = self._poll.wait(self._agenda.seconds_left(monotonic()))
+                now = monotonic()
+                for on_ready in ready:
+                    on_ready(now)
+                for action in self._agenda.due(now):
+                    action(now)
+                self._go_on(now)
         self._retire()
         self._export.end()
         self._observer.refusals.log_rest()
@@ -118,9 +118,9 @@ class Supervisor:
         self._holdings.adopt(self._passed, _buffers(reading.config))
         for listener in self._holdings.adopted:
             _log.info("listener_adopted", listener=str(listener))
-        self._ownership = Ownership(self._holdings.netlink, self._holdings.adopted_sockets)
-        self._ownership.look()
+        self._ownership.start(self._holdings.netlink, self._holdings.adopted_sockets, now)
         self._begin(reading, now)
+        self._agenda.at(now + CHECK_SECONDS, self._check)
 
     def _begin(self, reading: Reading, now: float) -> None:
         """Acquire sockets and start workers; commit follows when all are ready. Raises EchodError, changing nothing."""
@@ -147,12 +147,15 @@ class Supervisor:
             raise StartFailedError(f"there is no memory for the counters of {workers} workers: {error}") from None
         self._transition = transition = Transition(generation=generation, acquisition=acquisition)
         self._agenda.at(now + RAISE_SECONDS, lambda _now: self._give_up(transition))
-        if self._ownership is not None:
-            generation.set_own_addresses(self._ownership.networks)
+        generation.set_own_addresses(self._ownership.networks)
         try:
             generation.raise_workers(now)
         except OSError as error:
             self._give_up(transition, f"a worker could not be started: {error.strerror}")
+
+    def _set_own_addresses(self) -> None:
+        for generation in self._living():
+            generation.set_own_addresses(self._ownership.networks)
 
     def _first_try(self, config: Config) -> tuple[Listener, ...]:
         """Return the default listeners that this host can bind; none if sockets were passed instead."""
@@ -313,9 +316,6 @@ class Supervisor:
                 generation.kill(slot)
         if all(generation.fresh for generation in self._living()):
             self._announcer.alive(now)
-        if self._ownership is not None and self._ownership.look():
-            for generation in self._living():
-                generation.set_own_addresses(self._ownership.networks)
         self._observer.refusals.log_due(now)
         if self._current is not None:
             self._announcer.refresh(lambda: self._observer.books.datagrams(self._pages()), now)

@@ -239,6 +239,11 @@ def namespace() -> Iterator[None]:
             assert libc.setns(home.fileno(), _CLONE_NEWNET) == 0
 
 
+def ip_batch(*lines: str) -> None:
+    """Have ip(8) do many things at once."""
+    subprocess.run(["ip", "-batch", "-"], input="\n".join(lines), check=True, capture_output=True, text=True)
+
+
 def as_nobody(function: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever JSON can carry
     """Return what a function returns in a child process without privileges."""
     read, write = os.pipe()

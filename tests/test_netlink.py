@@ -12,7 +12,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
 import pytest
-from loopback import add_link, as_nobody, ip, namespace, needs_root, udp_client, wait_until
+from loopback import add_link, as_nobody, ip, ip_batch, namespace, needs_root, udp_client, wait_until
 
 from echod import netlink
 from echod.core.addresses import Network
@@ -71,11 +71,6 @@ def await_own(local: LocalAddresses, wanted: set[Network]) -> None:
 def networks(*texts: str) -> set[Network]:
     """Return the networks that these texts are."""
     return {ip_network(text) for text in texts}
-
-
-def batch(*lines: str) -> None:
-    """Have ip(8) do many things at once."""
-    subprocess.run(["ip", "-batch", "-"], input="\n".join(lines), check=True, capture_output=True, text=True)
 
 
 def on_lo(verb: str, each: object) -> str:
@@ -203,7 +198,7 @@ def test_thousands_of_addresses_are_known(local: Open) -> None:
     """5,000 of each family are all told, then nothing until one goes; then all the others are told."""
     four = [address(number) for number in range(MANY)]
     six = [f"fd00::{number:x}/128" for number in range(MANY)]
-    batch(*(on_lo("add", each) for each in four + six))
+    ip_batch(*(on_lo("add", each) for each in four + six))
     known = local()
     await_own(known, LOOPBACK | networks(*four, *six))
     assert (known.look(), known.look(), known.problem) == (None, None, "")
@@ -216,14 +211,14 @@ def test_thousands_of_addresses_are_known(local: Open) -> None:
 def test_more_than_can_be_known_is_a_problem(local: Open) -> None:
     """Of a host with more networks the first are told, in order, and the operator how many there are."""
     mine = [address(number) for number in range(MAX_OWN)]
-    batch(*(f"route add local {each} dev lo" for each in mine))
+    ip_batch(*(f"route add local {each} dev lo" for each in mine))
     known = local()
     assert own(known) == networks(*mine)  # 10/8 is before 127/8 and ::1
     assert known.problem == (
         f"this host has 16,387 local addresses and networks, of which echod knows the first {MAX_OWN:,}: datagrams "
         "that forge the others are not recognised"
     )
-    batch(*(f"route delete local {each} dev lo" for each in mine[:3]))
+    ip_batch(*(f"route delete local {each} dev lo" for each in mine[:3]))
     assert own(known) == LOOPBACK | networks(*mine[3:])
     assert known.problem == ""
 
@@ -236,7 +231,7 @@ def test_a_table_that_changes_while_it_is_read_misleads_nobody(local: Open, tmp_
     for number in range(300):
         stay |= networks(address(2 * number), f"fd00::{2 * number:x}")
         come |= networks(address(2 * number + 1), f"fd00::{2 * number + 1:x}")
-    batch(*(on_lo("add", each) for each in stay))
+    ip_batch(*(on_lo("add", each) for each in stay))
     known = local()
     await_own(known, LOOPBACK | stay)
     file = tmp_path / "churn"
@@ -290,7 +285,7 @@ def test_what_a_look_left_behind_does_not_disturb_the_next(local: Open) -> None:
     The kernel refuses a second question while it answers the first (EBUSY).
     """
     mine = [address(number) for number in range(MANY)]
-    batch(*(on_lo("add", each) for each in mine))
+    ip_batch(*(on_lo("add", each) for each in mine))
     known = local()
     assert known._sock is not None
     known._sock.send(netlink._request(socket.AF_INET))
@@ -307,11 +302,62 @@ def test_notifications_are_no_answers(local: Open) -> None:
     passed.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
     known = local(passed)
     mine = [address(number) for number in range(100)]
-    batch(*(on_lo("add", each) for each in mine))
+    ip_batch(*(on_lo("add", each) for each in mine))
     assert own(known) == LOOPBACK | networks(*mine)
-    batch(*(on_lo("delete", each) for each in mine))
+    ip_batch(*(on_lo("delete", each) for each in mine))
     assert own(known) == LOOPBACK
     assert known.problem == ""
+
+
+@needs_root
+@pytest.mark.usefixtures("inside")
+def test_only_what_may_concern_own_addresses_is_news(local: Open) -> None:
+    """A router changes its other routes all the time; each notification is heard once, and holds until the look."""
+    known = local()
+    assert own(known) == LOOPBACK
+    assert not known.hear()
+    for line in ("route add 203.0.113.0/24 dev lo", "-6 route add fd09::/64 dev lo", "route del 203.0.113.0/24"):
+        ip(*line.split())
+        assert not known.hear()
+    for line in (
+        "route add local 203.0.113.0/24 dev lo",
+        "-6 route add local fd09:1::/64 dev lo",
+        "address add 192.0.2.7/32 dev lo",
+        "-6 address add fd09:2::1/128 dev lo nodad",
+        "link set lo down",
+    ):
+        ip(*line.split())
+        assert known.hear()
+        known.look()
+        assert not known.hear()
+
+
+@needs_root
+@pytest.mark.usefixtures("inside")
+@pytest.mark.parametrize("room", [1 << 17, 1])
+def test_after_a_change_amid_a_look_another_one_is_due(local: Open, room: int) -> None:
+    """Its notification is gone with the dump that it came in, or lost (ENOBUFS) where the queue has no room for it."""
+    asked: list[bytes] = []
+
+    class Interrupted(socket.socket):
+        """A socket on whose fourth question an address is added: the last of a look, and of the other family."""
+
+        def send(self, question: bytes, /) -> int:  # type: ignore[override]
+            sent = super().send(question)
+            asked.append(question)
+            if len(asked) == 4:
+                ip("address", "add", "192.0.2.7/32", "dev", "lo")
+            return sent
+
+    passed = Interrupted(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    passed.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+    known = local(passed)
+    assert own(known) == LOOPBACK
+    assert len(asked) == 4
+    assert known.is_due
+    assert own(known) == LOOPBACK | networks("192.0.2.7/32")
+    assert not known.is_due
+    assert not known.hear()
 
 
 @needs_root
@@ -337,8 +383,9 @@ def test_an_answer_that_cannot_be_read_whole_changes_nothing(local: Open) -> Non
     before = own(known)
     whole, known._buffer = known._buffer, bytearray(64)
     assert (known.look(), known.problem) == (None, "")
-    for _ in range(3):
+    for _ in range(7):
         assert known.look() is None
+    assert known.failures == 8
     assert known.problem == f"{UNKNOWN}: the kernel's answer is larger than can be read"
     known._buffer = whole
     assert (known.look(), known.problem) == (None, "")
