@@ -49,7 +49,7 @@ _RUN_EXAMPLE: Final = """example:
   echod run --config /etc/echod.yaml
   (printf hi; sleep 1) | ncat -u 127.0.0.1 7
 
-Signals: HUP reloads the config, TERM and INT drain and stop, USR1 logs the counters."""
+Signals: HUP reloads the config, TERM and INT drain and stop, USR1 logs counts."""
 
 _CHECK_EXAMPLE: Final = """example:
   echod check --config /etc/echod.yaml && systemctl reload echod"""
@@ -62,8 +62,9 @@ _STATUS_EXAMPLE: Final = """example:
   echod status --watch
   echod status --check && echo it answers
 
-Exit code 0: it runs; 3: it does not; 4: its status cannot be read, or is old. With --check 0: each listener answered;
-1: one did not. Only root and echod's own user can ask in a way that no rule of the config refuses, and that is counted
+Exit code 0: it runs; 3: it does not; 4: its status cannot be read, or is old.
+With --check 0: each listener replied; 1: one did not. Only root and echod's own
+user can ask in a way that no rule of the config refuses, and that is counted
 apart."""
 
 
@@ -122,7 +123,7 @@ def _guarded(config: Path | None, command: Callable[[], int]) -> int:
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="echod",
-        description="Echo daemon: answers UDP datagrams and TCP streams with what they said (RFC 862).",
+        description="Echo daemon: sends UDP datagrams and TCP streams back as they came (RFC 862).",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -154,8 +155,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     again = commands.add_parser(
         "reload",
         help="let the running echod read its config again, and wait for the outcome",
-        description="Let the running echod read its config again. Returns when that is done: 0 if the new config "
-        "serves, else every mistake and 78, and the previous config stays in force.",
+        description="Let the running echod read its config again. Returns when that is done:\n0 if the new "
+        "config serves, else every mistake and 78, and the previous config\nstays in force.",
         epilog=_RELOAD_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -166,13 +167,13 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         commands.add_parser(
             "status",
             help="tell what the running echod does",
-            description="Tell what the running echod does: traffic, losses and who lost it, workers, loud sources.",
+            description="Tell what the running echod does: traffic, losses and who lost it, workers, loud\nsources.",
             epilog=_STATUS_EXAMPLE,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )
 
-    commands.add_parser("ping", help="ask an echo server and say what became of the question", add_help=False)
+    commands.add_parser("ping", help="measure loss, latency and path to an echo server", add_help=False)
 
     # Bare `echod`, and `echod --config FILE`, mean `run`.
     bare = not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help", "--version"))
@@ -181,10 +182,10 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def _add_status(parser: argparse.ArgumentParser) -> None:
     _add_config(parser, otherwise=f"{configfile.DEFAULT_PATH}; it says where the status stands")
-    parser.add_argument("--json", action="store_true", help="as JSON, in one line")
+    parser.add_argument("--json", action="store_true", help="as one line of JSON, for programs")
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--watch", action="store_true", help="again every second")
-    how.add_argument("--check", action="store_true", help="ask each listener, and tell whether it answers")
+    how.add_argument("--watch", action="store_true", help="show it again every second, until Ctrl-C")
+    how.add_argument("--check", action="store_true", help="send a probe to each listener, and tell whether it replies")
     parser.set_defaults(command=_status)
 
 
@@ -202,8 +203,7 @@ def _check(arguments: argparse.Namespace) -> int:
         print(_explain(path, text, error, sys.stdout))
         return error.exit_code
     if warnings := in_order((*found, *kernel.warnings(config, text))):
-        encoding = sys.stdout.encoding
-        print(render(warnings, kind="warning", file=str(path), text=text.decode(), encoding=encoding))
+        print(render(warnings, kind="warning", file=str(path), text=text.decode(), encoding=sys.stdout.encoding))
     print(f"{path}: ok")
     return ExitCode.OK
 
@@ -334,7 +334,6 @@ def _serve(path: Path | None, on_serving: Callable[[], None]) -> int:
 
 def _explain(path: Path, text: bytes, error: ConfigError, out: TextIO) -> str:
     """Describe every mistake with its place, its source line and a caret, and their count."""
-    count = len(error.mistakes)
-    content = text.decode("utf-8", "replace")
+    count, content = len(error.mistakes), text.decode("utf-8", "replace")
     shown = render(error.mistakes, kind="error", file=str(path), text=content, encoding=out.encoding)
     return f"{shown}\n{path}: {count} mistake{'s' * (count > 1)}"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from time import monotonic_ns
 from typing import Any, Final, TextIO
 
+from echod.client.report import duration
 from echod.client.subject import Subject
 from echod.core.bars import has_blocks, sparkline
 from echod.core.events import Event, Kind
@@ -17,6 +18,12 @@ PERIOD: Final = 200_000_000
 """Ns between two drawings: quick enough to follow, slow enough not to be in the way of the probes."""
 
 SPARKS: Final = 30
+
+_TITLES: Final = ("sent", "loss", "last", "avg", "best", "worst", "jitter")
+_LEAST: Final = (5, 6, 5, 5, 5, 5, 6)
+"""Characters of each column, so that none moves while times below ten seconds change."""
+_LEAST_NAME: Final = 20
+"""Characters of the longest name that are shown rather than a further column."""
 
 
 class Live:
@@ -53,22 +60,54 @@ class Live:
         self._display.stop()
 
     def _table(self) -> Any:  # noqa: ANN401 - rich's
-        from rich.table import Table  # noqa: PLC0415 - as above
+        from rich.text import Text  # noqa: PLC0415 - as above
 
-        table = Table(box=None, pad_edge=False)
-        for title in ("target", "sent", "loss", "last", "avg", "best", "worst", "jitter"):
-            table.add_column(title, justify="left" if title == "target" else "right", no_wrap=True)
-        table.add_column("", no_wrap=True)
-        for subject in self._subjects:
-            table.add_row(*self._row(subject))
-        return table
+        names = ["target", *(str(subject.target) for subject in self._subjects)]
+        rows = [_TITLES, *(_figures(subject, self._recent[id(subject)]) for subject in self._subjects)]
+        lines, left = lay_out(names, rows, self._display.console.width)
+        for number, subject in enumerate(self._subjects, start=1):
+            recent = list(self._recent[id(subject)])[-left:] if left else []
+            lines[number] += sparkline(recent, plain=self._plain)
+        return Text("\n".join(lines), no_wrap=True, overflow="crop")
 
-    def _row(self, subject: Subject) -> list[str]:
-        survey, recent = subject.survey, self._recent[id(subject)]
-        latency = survey.latency
-        last = next((f"{rtt / 1e6:.3f}" for rtt in reversed(recent) if rtt is not None), "-")
-        times = (latency.mean, latency.min, latency.max, survey.variation.jitter)
-        shown = [f"{time / 1e6:.3f}" if latency.count else "-" for time in times]
-        loss = "-" if survey.loss is None else f"{100 * survey.loss:.1f}%"
-        name = str(subject.target).replace("[", r"\[")
-        return [name, str(survey.sent), loss, last, *shown, sparkline(list(recent), plain=self._plain)]
+
+def lay_out(names: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> tuple[list[str], int]:
+    """Return a line for each name and its figures, and how many characters are left on each for a chart.
+
+    A figure is never cut. Where there is no room, names lose their middle, and then the last columns go.
+    """
+    longest = max(map(len, names))
+    least = min(longest, _LEAST_NAME)
+    gap = used = 0
+    shown: list[int] = []
+    for gap, count in ((2, len(_TITLES)), *((1, count) for count in range(len(_TITLES), 0, -1))):
+        shown = [max(_LEAST[at], *(len(row[at]) for row in rows)) for at in range(count)]
+        used = sum(shown) + gap * count
+        if used + least <= width:
+            break
+    room = min(longest, max(least, width - used))
+    between = " " * gap
+    lines = []
+    for name, row in zip(names, rows, strict=True):
+        figures = (figure.rjust(size) for figure, size in zip(row, shown, strict=False))
+        lines.append(between.join((_cut(name, room).ljust(room), *figures, "")))
+    return lines, max(0, width - used - room - gap)
+
+
+def _cut(name: str, room: int) -> str:
+    half = (room - 2) // 2
+    return name if len(name) <= room else f"{name[: room - 2 - half]}..{name[-half:]}"
+
+
+def _figures(subject: Subject, recent: Sequence[int | None]) -> list[str]:
+    """Return the text of each column."""
+    survey, latency = subject.survey, subject.survey.latency
+    last = next((_time(rtt) for rtt in reversed(recent) if rtt is not None), "-")
+    times = (latency.mean, latency.min, latency.max, survey.variation.jitter)
+    loss = "-" if survey.loss is None else f"{100 * survey.loss:.1f}%"
+    return [str(survey.sent), loss, last, *(_time(time) if latency.count else "-" for time in times)]
+
+
+def _time(nanoseconds: float) -> str:
+    """Write a time in ms, with as many digits as the lines have."""
+    return duration(round(nanoseconds)).removesuffix(" ms")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
 from echod.client.target import Wish, parse, with_port
+from echod.client.usage import DESCRIPTION, EPILOG
 from echod.core.errors import UsageError
 from echod.core.listener import Protocol
 from echod.core.probe import MAX_PROBES
@@ -38,36 +39,8 @@ DISCOVERY: Final = {"dont": 0, "want": 1, "do": 2, "probe": 3}
 
 Value = TypeVar("Value")
 
-_DESCRIPTION: Final = """Ask an echo server (RFC 862) over UDP or TCP and say what became of the question.
-
-Each TARGET is [udp://|tcp://]HOST[:PORT]: UDP and port 7 unless it says otherwise. Several
-are asked at the same time. Every probe has a number, a send time and a checksum in it, so that loss,
-duplicates, reordering, damage, late replies and replies from elsewhere are told from each other. A round-trip
-time is that between the kernel's own stamps of probe and reply, without the time that this process took."""
-
 STAMPED_INTERVAL: Final = 100_000
 """Ns from one probe to the next from which on the kernel is asked when each went: that takes as long as the sending."""
-
-_EPILOG: Final = """durations are seconds (0.2) or have a unit: 50us, 200ms, 2m.
-
-Ctrl-C ends the run with the statistics; Ctrl-\\ prints a line of them and goes on.
-
-exit codes: 0 a reply came, from any TARGET; 1 none came; 2 usage, or a name has no address.
-
-below 24 bytes a probe has no send time in it, below 12 no checksum; below 4 its number repeats, so damage may be
-taken for another number; at 0 replies are counted in order, and neither order nor duplicates can be told.
-
-examples:
-  echod ping -c 5 192.0.2.1                    five probes to udp://192.0.2.1:7
-  echod ping tcp://[2001:db8::1]:7007          over TCP, to another port
-  echod ping -i 100us -c 100000 -q HOST        10,000 a second, statistics only
-  echod ping -q -i 0.2 A B C                   three hosts, one refreshing line for each
-  echod ping --sources 16 --json HOST          16 paths of an ECMP network, as JSON
-  echod ping --mtu HOST                        path MTU
-  echod ping --compare tcp HOST                is UDP filtered, or is the host down?
-  echod ping -f -w 10 HOST                     as fast as it goes, for ten seconds
-
-echod-ping(1) says what each line of the output means."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,13 +102,29 @@ def _add_probes(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how many, how fast, how long")
     add = group.add_argument
     duration = _value(parse_duration)
-    add("-c", dest="count", type=_number(1, MAX_PROBES), metavar="N", help="stop after N probes to each TARGET")
-    add("-i", dest="interval", type=duration, metavar="TIME", help="between probes (1 s); 0: when the last is answered")
+    add(
+        "-c",
+        dest="count",
+        type=_number(1, MAX_PROBES),
+        metavar="N",
+        help="send N probes to each TARGET, then end (until Ctrl-C)",
+    )
+    interval = "time from one probe to the next (1 s); 0: the next goes when the reply to the last is there"
+    add("-i", dest="interval", type=duration, metavar="TIME", help=interval)
     add("--rate", type=_number(1, 10**7), metavar="N", help="probes a second to each TARGET, instead of -i")
-    add("--window", type=_number(1, MAX_WINDOW), metavar="N", help="at most N in flight (-i 0: 1; -f: 1024)")
-    add("-f", dest="flood", action="store_true", help="flood: trains of UDP datagrams, each reply verified, no lines")
-    add("-w", dest="deadline", type=duration, metavar="TIME", help="end after TIME, whatever is in flight")
-    add("-W", dest="timeout", type=duration, metavar="TIME", help="give a probe up after TIME (2 s); later is late")
+    window = "send none while N probes wait for their reply (65536; 1 with -i 0, 1024 with -f)"
+    add("--window", type=_number(1, MAX_WINDOW), metavar="N", help=window)
+    add(
+        "-f", dest="flood", action="store_true", help="flood: as fast as UDP replies come, each verified, without lines"
+    )
+    add("-w", dest="deadline", type=duration, metavar="TIME", help="end after TIME, though replies may be on their way")
+    add(
+        "-W",
+        dest="timeout",
+        type=duration,
+        metavar="TIME",
+        help="wait TIME for each reply (2 s); a later one is late, not lost",
+    )
 
 
 def _add_packets(parser: argparse.ArgumentParser) -> None:
@@ -147,17 +136,17 @@ def _add_packets(parser: argparse.ArgumentParser) -> None:
         dest="sizes",
         type=sizes,
         metavar="SIZES",
-        help="bytes of payload (56): 56, 64-1472 or 64,512,1472 in turn",
+        help="bytes of payload (56); in turn where several: 64-1472 or 64,512,1472",
     )
     add(
         "-p",
         dest="pattern",
         type=_value(lambda text: (text, parse_pattern(text))),
         metavar="HEX",
-        help="fill probes with these 1 to 16 bytes",
+        help="pattern: fill probes with these 1 to 16 bytes",
     )
-    add("-I", dest="source", default="", metavar="SOURCE", help="source address, or interface")
-    sources = "N source ports in turn: paths of an ECMP network; loss and latency of each"
+    add("-I", dest="source", default="", metavar="SOURCE", help="send from this address, or interface")
+    sources = "send from N source ports in turn (paths of an ECMP network), and report each"
     add("--sources", type=_number(1, MAX_SOURCES), default=1, metavar="N", help=sources)
     add(
         "-Q",
@@ -166,8 +155,8 @@ def _add_packets(parser: argparse.ArgumentParser) -> None:
         metavar="TOS",
         help="TOS or traffic class: 0 to 255, 0x.., or a DSCP name",
     )
-    add("-t", dest="ttl", type=_number(1, 255), metavar="TTL", help="time to live, or hop limit")
-    discovery = "path MTU discovery: do never fragments, want fragments at this host, dont lets routers fragment"
+    add("-t", dest="ttl", type=_number(1, 255), metavar="TTL", help="time to live, or hop limit, of probes: 1 to 255")
+    discovery = "do: never fragment; want: fragment at this host; dont: let routers fragment"
     add("-M", dest="discovery", choices=("do", "want", "dont"), help=discovery)
     either = group.add_mutually_exclusive_group().add_argument
     either("-4", dest="family", action="store_const", const=socket.AF_INET, help="IPv4 only")
@@ -177,14 +166,16 @@ def _add_packets(parser: argparse.ArgumentParser) -> None:
 def _add_output(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what is shown")
     add = group.add_argument
-    quiet = "no line for each reply; on a terminal with the `client` extra, one refreshing line for each TARGET"
+    quiet = "no line for each reply; on a terminal one refreshing line for each TARGET (needs the `client` extra)"
     add("-q", dest="quiet", action="store_true", help=quiet)
-    add("-D", dest="stamps", action="store_true", help="the time, in seconds since 1970, before each line")
+    add("-D", dest="stamps", action="store_true", help="begin each line with the time, in seconds since 1970")
     add("-n", dest="numeric", action="store_true", help="do not look up the names of routers")
     add("--json", action="store_true", help="one JSON object a line instead of text, the summary last")
-    add("--csv", type=Path, metavar="FILE", help="write a row for each event besides; to stdout alone: -")
-    add("--histogram", action="store_true", help="the distribution of round-trip times, below the statistics")
-    plot = "draw latency over time, losses and distribution: FILE.svg or FILE.png (needs the `plot` extra)"
+    add(
+        "--csv", type=Path, metavar="FILE", help="write a row for each event, besides the text; - is stdout, without it"
+    )
+    add("--histogram", action="store_true", help="show the distribution of round-trip times, below the statistics")
+    plot = "draw latency, losses and distribution into FILE.svg or FILE.png (needs the `plot` extra)"
     add("--plot", type=Path, metavar="FILE", help=plot)
 
 
@@ -192,7 +183,7 @@ def _add_modes(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("instead of pinging")
     add = group.add_argument
     add("--mtu", action="store_true", help="find the path MTU with probes that may not be fragmented")
-    add("--compare", choices=("tcp",), help="ask each TARGET over TCP too, and say what both mean together")
+    add("--compare", choices=("tcp",), help="probe each TARGET over TCP too, and say what both mean together")
     add("-h", "--help", action="help", help=argparse.SUPPRESS)
 
 
@@ -200,11 +191,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="echod ping",
         usage="echod ping [OPTION]... TARGET...",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
+        description=DESCRIPTION,
+        epilog=EPILOG,
         add_help=False,
         allow_abbrev=False,
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=26, width=110),
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=20, width=80),
     )
     parser.add_argument("targets", nargs="+", metavar="TARGET", help=argparse.SUPPRESS)
     for add in (_add_probes, _add_packets, _add_output, _add_modes):

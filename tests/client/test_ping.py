@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import pty
 import re
 import shutil
 import signal
@@ -251,25 +250,6 @@ def test_a_histogram_and_a_picture(port: int, tmp_path: Path) -> None:
         assert found.code == 0
         assert (tmp_path / name).read_bytes().startswith(magic)
         assert "█" in found.out
-
-
-def test_on_a_terminal_there_is_a_refreshing_line_for_each_host(port: int) -> None:
-    """With -q, on stderr, while stdout has the statistics alone."""
-    ours, theirs = pty.openpty()
-    with start("-q", "-c", 5, "-i", "100ms", f"127.0.0.1:{port}", f"[::1]:{port}", stderr=theirs) as process:
-        os.close(theirs)
-        out = ended(process)[0]
-    seen = b""
-    try:
-        while piece := os.read(ours, 65_536):
-            seen += piece
-    except OSError:  # the other end of a terminal that is gone
-        pass
-    os.close(ours)
-    assert b"worst" in seen
-    assert f"udp://[::1]:{port}".encode() in seen
-    assert out.startswith("PING ")
-    assert out.count("ping statistics ---") == 2
 
 
 XINETD = """

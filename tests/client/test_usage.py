@@ -119,7 +119,7 @@ def test_the_help_says_every_option() -> None:
     names = "-c -i -f -w -W -s -I -p -q -D -n -Q -t -M --rate --window --sources --json --csv --histogram --plot --mtu"
     for option in [*names.split(), "--compare"]:
         assert re.search(rf"^  {option}[ ,]", found.out, re.MULTILINE), option
-    assert max(map(len, found.out.splitlines())) <= 120
+    assert max(map(len, found.out.splitlines())) <= 80
 
 
 def test_the_man_page_has_the_same_options() -> None:
