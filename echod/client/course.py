@@ -84,10 +84,11 @@ class Course:
         return min(limit for limit in limits if limit is not None)
 
     def finish(self) -> None:
-        """Give up what has been in flight for much longer than any reply took; of the rest nothing is known.
-
-        Without that, the end of a run would count the replies to the last probes and none of their losses.
-        """
+        """Give up what has been in flight for much longer than any reply took; of the rest nothing is known."""
+        for line in self.lines:
+            self.survey.dropped += line.dropped
+            if len(self.surveys) > 1:
+                self.surveys[line.source].dropped = line.dropped
         if (patience := self.survey.patience) is not None:
             for event in self.flight.expire(read_clocks(), patience):
                 self.tell(event)

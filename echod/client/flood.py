@@ -126,6 +126,7 @@ class Flood:
 
     def finish(self) -> None:
         """Give up what is in flight, as `Course` does."""
+        self.survey.dropped = self._errors.dropped
         if (patience := self.survey.patience) is not None:
             self._torrent.expire(monotonic_ns(), patience)
 

@@ -169,6 +169,7 @@ def _figures(survey: Survey) -> dict[str, Any]:
         **({} if survey.loss is None else {"loss": round(survey.loss, 9)}),
         **{_plural(kind): number for kind, number in survey.counts.items() if kind not in (Kind.REPLY, Kind.LOST)},
         "lost": survey.ends[Kind.LOST],
+        "dropped_here": survey.dropped,
         "reordered": order.reordered,
         "reordered_places": order.max_extent,
         "reordered_late_ms": _ms(order.max_late),

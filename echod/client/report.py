@@ -145,6 +145,9 @@ def _oddities(survey: Survey) -> list[str]:
     lines = []
     if survey.ends[Kind.LOST]:
         lines.append(f"lost: {count(survey.ends[Kind.LOST], 'probe')}")
+    if survey.dropped:
+        found = f"{count(survey.dropped, 'datagram')} that found its receive buffer full"
+        lines.append(f"dropped by this host: {found}, which is no loss of the path")
     if counts[Kind.DUPLICATE]:
         lines.append(f"duplicated: {counts[Kind.DUPLICATE]} extra {plural(counts[Kind.DUPLICATE], 'reply')}")
     if order.reordered:

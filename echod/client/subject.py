@@ -38,6 +38,10 @@ class Line(Protocol):
     """When the kernel passed the last probe to a device, in ns since 1970; zero, or earlier, if that is not known."""
 
     @property
+    def dropped(self) -> int:
+        """How many datagrams found no room in the receive buffer of this host."""
+
+    @property
     def told(self) -> bool:
         """Whether there is something to receive of which no wait will tell."""
 

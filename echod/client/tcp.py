@@ -45,6 +45,7 @@ class TcpLine:
         self.source = source
         self.port = self.left = 0
         self.told = False
+        self.dropped = 0  # TCP sends again what found no room
         self.watch: Watch = lambda _sock, _write: None
         self.forget: Callable[[socket.socket], None] = lambda _sock: None
         self._target = target

@@ -15,6 +15,7 @@ from echod.client.target import Target, endpoint
 from echod.core.flight import Obstacle
 from echod.core.icmp import THIS_HOST, Complaint, is_stamp, local_error, read_error
 from echod.core.roundtrip import Arrival
+from echod.sockets import kernel_drops
 
 _CONTROL_BYTES: Final = 512
 _MOST: Final = 65_536
@@ -60,6 +61,11 @@ class UdpLine:
                     self._read_errors()  # in the same queue
                 return None
         return local_error(number)
+
+    @property
+    def dropped(self) -> int:
+        """How many datagrams the kernel dropped here: its receive buffer was full, or a checksum was wrong."""
+        return kernel_drops(self.sock)
 
     @property
     def told(self) -> bool:

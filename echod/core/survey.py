@@ -49,6 +49,8 @@ class Survey:
     """Probes with a whole reply from the address probed, in time or late."""
     counts: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
     """Events of each kind."""
+    dropped: int = 0
+    """Datagrams that reached this host and found no room in its receive buffer: known when the run ends."""
     ends: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
     """Probes without a whole reply, by outcome."""
     obstacles: dict[tuple[str, str], Obstacles] = field(default_factory=dict)
