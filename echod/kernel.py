@@ -13,7 +13,7 @@ from echod.core.config import Config
 from echod.core.document import Document, dotted, read
 from echod.core.document import Path as KeyPath
 from echod.core.errors import Mistake
-from echod.core.listener import Listener, parse_listener
+from echod.core.listener import ListenerRange, Protocol, parse_listener
 from echod.sockets import find_absence
 
 _SYSCTLS: Final = Path("/proc/sys")
@@ -25,21 +25,52 @@ _LONG_QUEUE: Final = 4096
 def warnings(config: Config, text: bytes) -> tuple[Mistake, ...]:
     """Return the warnings for a config on this host; `text` is what it was parsed from. Reads /proc/sys each time."""
     document = read(text)
-    return (*_find_absent(config, document), *_find_capped(config, document), *_find_mute(config, document))
+    return (
+        *_find_absent(config, document),
+        *_find_ephemeral(document),
+        *_find_capped(config, document),
+        *_find_mute(config, document),
+    )
+
+
+def _listeners(document: Document) -> dict[KeyPath, ListenerRange]:
+    """Return the listeners by their place in the file."""
+    return {
+        path: parse_listener(place.text)
+        for path, place in document.places.items()
+        if path[:1] == ("listeners",) and path[1:]
+    }
 
 
 def _find_absent(config: Config, document: Document) -> Iterator[Mistake]:
     """Find what could not be bound here; the file may be meant for another host."""
-    wanted: dict[KeyPath, Listener] = {
-        path: parse_listener(place.text).first
-        for path, place in document.places.items()
-        if path[:1] == ("listeners",) and path[1:]
-    }
+    wanted = {path: listeners.first for path, listeners in _listeners(document).items()}
     if config.metrics.listen is not None:
         wanted["metrics", "listen"] = config.metrics.listen.listener
     for path, listener in wanted.items():
         if reason := find_absence(listener):
             yield _warning(document, path, f"{reason}: here echod would not start")
+
+
+def _find_ephemeral(document: Document) -> Iterator[Mistake]:
+    """Find the UDP listeners on ports that clients are given as source ports (ip_local_port_range, ip(7)).
+
+    What comes from the port of a listener is refused, whoever sends it: it may be another echod with the same config.
+    The range is this host's; those of its clients are most likely the same.
+    """
+    low, high = _numbers(_SYSCTLS / "net/ipv4/ip_local_port_range") or (0, -1)
+    for path, listeners in _listeners(document).items():
+        first, last = max(low, listeners.first.port), min(high, listeners.last_port)
+        if listeners.first.protocol is Protocol.UDP and first <= last:
+            share = 100 * (last - first + 1) / (high - low + 1)
+            ports = f"port {first} is" if first == last else f"ports {first} to {last} are"
+            yield _warning(
+                document,
+                path,
+                f"{ports} among those that hosts give their clients (net.ipv4.ip_local_port_range, {low} to {high}), "
+                "and what comes from a port of echod is refused, because another echod may be there: "
+                f"{share:.2g}% of the clients' ports get no answer; write ports below {low}",
+            )
 
 
 def _find_capped(config: Config, document: Document) -> Iterator[Mistake]:
@@ -89,10 +120,15 @@ def _neighbour_queues() -> Iterator[tuple[str, int]]:
 
 def _number(path: Path) -> int | None:
     """Read a sysctl; None if it is hidden, as in a namespace or a container."""
+    return next(iter(_numbers(path)), None)
+
+
+def _numbers(path: Path) -> list[int]:
+    """Read a sysctl of one number or several; none if it is hidden."""
     try:
-        return int(path.read_text(encoding="ascii"))
+        return [int(word) for word in path.read_text(encoding="ascii").split()]
     except OSError:
-        return None
+        return []
 
 
 def _warning(document: Document, path: KeyPath, message: str) -> Mistake:

@@ -107,6 +107,24 @@ def test_a_link_local_address_is_looked_for_on_its_interface() -> None:
 
 
 @needs_root
+def test_listeners_on_ports_of_clients_are_warned_of() -> None:
+    """Those of UDP: a client that has such a port is refused. As many as of the range are counted, by its sysctl."""
+    with namespace():
+        Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("40000 49999")
+        assert warned("listeners: ['udp://0.0.0.0:39999', 'udp://0.0.0.0:50000-50099', 'tcp://0.0.0.0:40000']") == []
+        some, one = warned("listeners:\n  - udp://0.0.0.0:39901-40512\n  - tcp://0.0.0.0:7\n  - udp://[::]:49999\n")
+        assert some[:3] == (2, 5, "listeners[0]")
+        assert one[:3] == (4, 5, "listeners[2]")
+        assert some[3] == (
+            "ports 40000 to 40512 are among those that hosts give their clients (net.ipv4.ip_local_port_range, 40000 "
+            "to 49999), and what comes from a port of echod is refused, because another echod may be there: 5.1% of "
+            "the clients' ports get no answer; write ports below 40000"
+        )
+        assert one[3].startswith("port 49999 is among")
+        assert "0.01% of the clients' ports" in one[3]
+
+
+@needs_root
 def test_long_neighbour_queues_are_warned_of_where_the_internet_may_ask() -> None:
     """One warning at the first public entry names one queue and counts the others; loopback has no neighbours."""
     with namespace():
