@@ -29,6 +29,11 @@ _NAMES: Final[Mapping[str, tuple[Network, ...]]] = {
     "any": _networks("0.0.0.0/0", "::/0"),
 }
 
+_SUGGESTED: Final = [name for name in _NAMES if name != "any"]
+"""Names that a misspelt one may be corrected to. Who means the whole Internet writes it himself."""
+_CLOSE: Final = 0.75
+"""How alike they must be (difflib): "lopback" is meant to be loopback, and nobody knows what "local" is."""
+
 _NOT_PUBLIC: Final = (
     *_NAMES["loopback"],
     *_NAMES["link-local"],
@@ -73,6 +78,8 @@ def parse_entry(text: str) -> AccessEntry:
     prefix = _parse_prefix(length, address) if slash else address.max_prefixlen
     network = ip_network((address, prefix), strict=False)
     _refuse_useless(network, address)
+    if network.network_address != address and not prefix:
+        raise ValueError(f"{address}/0 is every address of IPv{address.version}: write {address} alone, or its network")
     if network.network_address != address:
         raise ValueError(f"{address} is one address of a network: write {network} for all of it, or {address} alone")
     return AccessEntry(str(address if prefix == address.max_prefixlen else network), (network,))
@@ -115,7 +122,7 @@ def _parse_address(text: str) -> IPv4Address | IPv6Address:
         raise ValueError(f'"{text}" is no IPv6 address: {_WANTED}')
     if re.fullmatch(r"[0-9.]+", text):
         raise ValueError(f'"{text}" is no IPv4 address: write four numbers from 0 to 255, without leading zeros')
-    if close := get_close_matches(text.lower(), _NAMES, n=1):
+    if close := get_close_matches(text.lower(), _SUGGESTED, n=1, cutoff=_CLOSE):
         raise ValueError(f'"{text}" is not known: did you mean {close[0]}?')
     raise ValueError(f'"{text}" is no network: {_WANTED}')
 
@@ -127,6 +134,8 @@ def _parse_prefix(digits: str, address: IPv4Address | IPv6Address) -> int:
     prefix = int(digits)
     if prefix > address.max_prefixlen:
         raise ValueError(f"the prefix length {digits} is out of bounds: {wanted} after the slash")
+    if digits != str(prefix) and not prefix:
+        raise ValueError(f'"{digits}" is no prefix length: {wanted} after the slash')
     if digits != str(prefix):
         raise ValueError(f"the prefix length {digits} begins with a zero: write {address}/{prefix}")
     return prefix
@@ -137,8 +146,8 @@ def _refuse_useless(network: Network, address: IPv4Address | IPv6Address) -> Non
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     if mapped and network.prefixlen >= _IPV6_OF_IPV4_BITS:
         plain = IPv4Network((mapped, network.prefixlen - _IPV6_OF_IPV4_BITS), strict=False)
-        raise ValueError(f"is IPv4 in the dress of IPv6: write {plain}")
+        raise ValueError(f"is IPv4 in the dress of IPv6: {f'write {plain}' if plain.prefixlen else _WANTED}")
     if network.is_multicast:
         raise ValueError(f"{network} is multicast, which no datagram comes from: remove it")
     if address.is_unspecified and network.prefixlen == address.max_prefixlen:
-        raise ValueError(f"{address} is no source of a datagram: write {address}/0 for all of IPv{address.version}")
+        raise ValueError(f"{address} is no source of a datagram: {_WANTED}")

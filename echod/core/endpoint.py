@@ -50,6 +50,8 @@ def parse_endpoint(text: str) -> Endpoint:
         raise ValueError(f'the protocol "{scheme}" is not known here: write http://{rest}')
     if found := re.search(r"[/?#@]", rest):
         raise ValueError(f'holds "{found[0]}": write http://ADDRESS:PORT and nothing else')
+    if re.fullmatch(r"\*?(:[^:]*)?", rest):
+        raise ValueError(f"names no address: write {WANTED}")
     host, port = split_host(rest, usual_port=USUAL_PORT)
     if not re.fullmatch(r"[0-9]+", port):
         raise ValueError(f'"{port}" is no port: write a number from 1 to 65535')

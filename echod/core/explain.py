@@ -63,7 +63,8 @@ def _explain_unknown(path: Path, models: Models) -> str:
         if key in model.model_fields:
             return f"unknown key here; it belongs {'below ' + section if section else 'to the top level'}"
     keys = list(models[here].model_fields)
-    if close := get_close_matches(key, keys, n=1):
+    # Not of access: "disallow" is close to allow.
+    if here != "access" and (close := get_close_matches(key, keys, n=1)):
         return f'unknown key; did you mean "{close[0]}"?'
     return f"unknown key; the keys here are {', '.join(keys)}"
 

@@ -84,7 +84,7 @@ def _parse_listeners(value: object) -> object:
     if not isinstance(value, list):
         return value
     if not value:
-        raise _sentence("the list is empty: write at least one listener, such as udp://0.0.0.0:7")
+        raise _sentence("the list is empty: write at least one listener, such as udp://192.0.2.1:7")
     ranges, errors = _each(value, _parse_listener)
     total = 0
     for index, parsed in list(ranges.items()):

@@ -1,5 +1,6 @@
 """echod.core.access: what may stand in an access list, and what of it reaches into the Internet."""
 
+from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network
 
 import pytest
@@ -66,6 +67,14 @@ def test_two_spellings_of_a_network_are_one_entry() -> None:
 WANTED = "write a network such as 192.0.2.0/24, or loopback, link-local, private or any"
 
 
+@pytest.mark.parametrize("name", ["any", "all", "lan", "wan", "net", "every", "internet", "anyone", "many", "world"])
+@pytest.mark.parametrize("spell", [str.upper, str.title, "{}y".format, "-{}".format])
+def test_the_whole_internet_is_never_proposed(name: str, spell: Callable[[str], str]) -> None:
+    """Who misspells something may mean much less than any; what the names are is said, and `any` is the last."""
+    with pytest.raises(ValueError, match=r"loopback, link-local, private or any$"):
+        parse_entry(spell(name))
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -92,7 +101,9 @@ WANTED = "write a network such as 192.0.2.0/24, or loopback, link-local, private
         ("10.0.0/24", '"10.0.0" is no IPv4 address: write four numbers from 0 to 255, without leading zeros'),
         ("256.0.0.1", '"256.0.0.1" is no IPv4 address: write four numbers from 0 to 255, without leading zeros'),
         ("10.0.0.01", '"10.0.0.01" is no IPv4 address: write four numbers from 0 to 255, without leading zeros'),
-        ("Any", '"Any" is not known: did you mean any?'),
+        ("Any", f'"Any" is no network: {WANTED}'),
+        ("lan", f'"lan" is no network: {WANTED}'),
+        ("local", f'"local" is no network: {WANTED}'),
         ("LOOPBACK", '"LOOPBACK" is not known: did you mean loopback?'),
         ("linklocal", '"linklocal" is not known: did you mean link-local?'),
         ("privat", '"privat" is not known: did you mean private?'),
@@ -101,12 +112,15 @@ WANTED = "write a network such as 192.0.2.0/24, or loopback, link-local, private
         ("", f'"" is no network: {WANTED}'),
         ("::ffff:10.1.2.3", "is IPv4 in the dress of IPv6: write 10.1.2.3/32"),
         ("::ffff:10.1.2.3/104", "is IPv4 in the dress of IPv6: write 10.0.0.0/8"),
-        ("::ffff:0:0/96", "is IPv4 in the dress of IPv6: write 0.0.0.0/0"),
+        ("::ffff:0:0/96", f"is IPv4 in the dress of IPv6: {WANTED}"),
+        ("10.1.2.3/0", "10.1.2.3/0 is every address of IPv4: write 10.1.2.3 alone, or its network"),
+        ("2001:db8::7/0", "2001:db8::7/0 is every address of IPv6: write 2001:db8::7 alone, or its network"),
+        ("0.0.0.0/00", '"00" is no prefix length: write a number from 0 to 32 after the slash'),
         ("224.0.0.0/4", "224.0.0.0/4 is multicast, which no datagram comes from: remove it"),
         ("239.1.2.3", "239.1.2.3/32 is multicast, which no datagram comes from: remove it"),
         ("ff02::1", "ff02::1/128 is multicast, which no datagram comes from: remove it"),
-        ("0.0.0.0/32", "0.0.0.0 is no source of a datagram: write 0.0.0.0/0 for all of IPv4"),
-        ("::/128", ":: is no source of a datagram: write ::/0 for all of IPv6"),
+        ("0.0.0.0/32", f"0.0.0.0 is no source of a datagram: {WANTED}"),
+        ("::/128", f":: is no source of a datagram: {WANTED}"),
     ],
 )
 def test_a_text_that_is_no_entry_is_refused_with_what_to_write(text: str, sentence: str) -> None:

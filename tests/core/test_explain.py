@@ -95,6 +95,8 @@ def test_a_section_must_be_keys_and_values(text: str, kind: str) -> None:
         ("level: info", (1, 1, "level"), "unknown key here; it belongs below log"),
         ("udp: {workers: 2}", (1, 7, "udp.workers"), "unknown key here; it belongs to the top level"),
         ("udp: {log: {level: 1}}", (1, 7, "udp.log"), "unknown key here; it belongs to the top level"),
+        ("access: {disallow: [any]}", (1, 10, "access.disallow"), "unknown key; the keys here are allow, deny"),
+        ("access: {alow: [any]}", (1, 10, "access.alow"), "unknown key; the keys here are allow, deny"),
         ("guard: {leak: 1}", (1, 9, "guard.leak"), "unknown key here; it belongs below limits"),
         ("log: {color: 1}", (1, 7, "log.color"), "unknown key; the keys here are level, format"),
         (

@@ -129,7 +129,7 @@ def test_a_thousand_and_twenty_four_listeners_are_the_most() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[]", "the list is empty: write at least one listener, such as udp://0.0.0.0:7"),
+        ("[]", "the list is empty: write at least one listener, such as udp://192.0.2.1:7"),
         ("{}", "is a mapping: write a list, one listener a line, each after a dash"),
         ("udp://0.0.0.0:7", '"udp://0.0.0.0:7" is text: write a list, one listener a line, each after a dash'),
     ],
