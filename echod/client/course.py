@@ -142,5 +142,6 @@ class Course:
             moment=read_clocks(),
             source=line.source,
             data=payload,
+            unsent=not complaint.address,  # else it was sent, and refused at once by a peer on this host
         )
         self.tell(self.flight.refuse(obstacle))

@@ -230,7 +230,7 @@ class Flood:
         """Let a probe that could not go be one that was refused by this host."""
         moment = read_clocks()
         obstacle = Obstacle(
-            reason=complaint.reason, address=THIS_HOST, mtu=complaint.mtu, moment=moment, data=bytes(probe)
+            reason=complaint.reason, address=THIS_HOST, mtu=complaint.mtu, moment=moment, data=bytes(probe), unsent=True
         )
         self._refuse(obstacle)
 
@@ -239,7 +239,7 @@ class Flood:
             kind=Kind.REFUSED,
             time=obstacle.moment.wall,
             clock=obstacle.moment.clock,
-            sequence=self._torrent.refuse(obstacle.data),
+            sequence=self._torrent.refuse(obstacle.data, unsent=obstacle.unsent),
             size=self._size,
             address=obstacle.address,
             reason=obstacle.reason,

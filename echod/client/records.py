@@ -140,7 +140,7 @@ def summary(subject: Subject, names: Mapping[str, str]) -> dict[str, Any]:
         ],
     }
     if longest := subject.survey.outages.longest:  # of all probes: those of a source port are not in a row
-        fields["longest_outage"] = {
+        fields["longest_gap"] = {
             "start_ns": longest.start.wall,
             "seconds": round(longest.duration / 1e9, 6),
             "probes": longest.probes,

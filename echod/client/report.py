@@ -96,7 +96,7 @@ def statistics(subject: Subject, names: dict[str, str]) -> str:
     )
     lines += [*_times(survey), *_oddities(survey), *_complaints(survey, names)]
     if survey.received and survey.outages.longest is not None:  # else the loss says it all
-        lines.append(_outage(survey.outages.longest))
+        lines.append(_gap(survey.outages.longest))
     if len(subject.surveys) > 1:
         lines += [_path(subject, index) for index in range(len(subject.surveys))]
     return "\n".join(lines) + "\n"
@@ -185,12 +185,12 @@ def _complaints(survey: Survey, names: dict[str, str]) -> list[str]:
     return lines
 
 
-def _outage(outage: Outage) -> str:
+def _gap(outage: Outage) -> str:
     start = datetime.fromtimestamp(outage.start.wall / 1e9).astimezone()
     which = f"seq {outage.first}" if outage.probes == 1 else f"seq {outage.first} to {outage.last}"
     long = f"{'at least ' * outage.open}{_span(outage.duration)} " if outage.duration else ""  # one probe has no length
     return (
-        f"longest outage: path was down {long}from {start:%H:%M:%S}{' on' * outage.open} "
+        f"longest gap without replies: {long}from {start:%H:%M:%S}{' on' * outage.open} "
         f"({count(outage.probes, 'probe')}, {which})"
     )
 

@@ -85,5 +85,7 @@ class Event:
     """For damage: how many bytes are wrong."""
     reason: str = ""
     """For a refusal: the name of the error."""
+    unsent: bool = False
+    """For a refusal: whether this host did not send the probe, so that it says nothing of the path."""
     mtu: int = 0
     """For a refusal because of size: the size that fits, in bytes, with all headers but those of the link."""

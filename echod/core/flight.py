@@ -58,6 +58,8 @@ class Obstacle:
     source: int = 0
     data: bytes | None = None
     mtu: int = 0
+    unsent: bool = False
+    """Whether this host did not send the probe."""
 
 
 class Flight:
@@ -167,6 +169,7 @@ class Flight:
             address=obstacle.address,
             reason=obstacle.reason,
             mtu=obstacle.mtu,
+            unsent=obstacle.unsent,
         )
 
     def expire(self, now: Moment, patience: int | None = None) -> list[Event]:

@@ -131,5 +131,5 @@ class Survey:
             stream.order.add(index, event.clock)
             return
         self.ends[event.kind] += 1
-        if event.kind in (Kind.LOST, Kind.REFUSED):
+        if event.kind is Kind.LOST or (event.kind is Kind.REFUSED and not event.unsent):
             self.outages.lost(sequence, event.sent, event.until)

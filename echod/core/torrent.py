@@ -20,11 +20,9 @@ _ENDS: Final = (Kind.LOST, Kind.REFUSED, Kind.CORRUPT, Kind.TRUNCATED, Kind.EXTE
 _STATES: Final = {kind: 3 + place for place, kind in enumerate(_ENDS)}
 _LOST: Final = _STATES[Kind.LOST]
 _REFUSED: Final = _STATES[Kind.REFUSED]
-_KINDS: Final = {
-    Damage.CORRUPT: Kind.CORRUPT,
-    Damage.TRUNCATED: Kind.TRUNCATED,
-    Damage.EXTENDED: Kind.EXTENDED,
-}
+_UNSENT: Final = 3 + len(_ENDS)
+"""Refused as well, but by this host: that is no gap of the path."""
+_KINDS: Final = {Damage.CORRUPT: Kind.CORRUPT, Damage.TRUNCATED: Kind.TRUNCATED, Damage.EXTENDED: Kind.EXTENDED}
 _SUSPECTS: Final = 64
 """Most probes, the oldest, that a damaged reply is compared to, if not even its send time identifies its probe."""
 
@@ -157,16 +155,18 @@ class Torrent:
             sequence, verdict = found, compare(data, self._expected(found))
         return self._settle(arrival, sequence, verdict)
 
-    def refuse(self, data: bytes | None) -> int | None:
+    def refuse(self, data: bytes | None, *, unsent: bool = False) -> int | None:
         """Settle the probe that an error quotes; return its number if it was in flight, or given up.
 
-        Of a probe that is not quoted nothing is known: it is given up in its time.
+        Of a probe that is not quoted nothing is known: it is given up in its time. One that is `unsent` never left.
         """
         if data is None or len(data) < SEQUENCE_BYTES:
             return None
         sequence = int.from_bytes(data[:SEQUENCE_BYTES], "big")
         if not self._is_known(sequence) or not self._end(sequence, Kind.REFUSED):
             return None
+        if unsent:
+            self._state[sequence % self._slots] = _UNSENT
         return sequence
 
     # -- finding and settling probes
@@ -268,7 +268,7 @@ class Torrent:
         if sequence >= self._horizon:
             self._filled -= waiting
         if waiting < count:  # then they are of one state
-            survey.ends[_ENDS[states[0] - _LOST]] -= count
+            survey.ends[(*_ENDS, Kind.REFUSED)[states[0] - _LOST]] -= count
             survey.outages.answered(sequence, self._sent(sequence), self._after(sequence, count), count)
         survey.received += count
         survey.counts[Kind.LATE if rtt >= self._timeout else Kind.REPLY] += count

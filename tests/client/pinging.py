@@ -88,7 +88,7 @@ def ping(*words: object) -> Pinged:
 def shape(text: str) -> str:
     """Put a sign in the place of what differs from run to run: times, and how much a flood got through."""
     text = re.sub(rf"{NUMBER}(?:/{NUMBER})+", "T/T", text)
-    text = re.sub(rf"(time[ =]|jitter |handshake |within |and |down ){NUMBER}(?= ?m?s)", r"\1T", text)
+    text = re.sub(rf"(time[ =]|jitter |handshake |within |and |replies: ){NUMBER}(?= ?m?s)", r"\1T", text)
     return re.sub(r"from \d\d:\d\d:\d\d ", "from T ", text)
 
 

@@ -89,7 +89,7 @@ def test_an_outage_is_told_with_its_length() -> None:
     plan = ["answer"] * 20 + ["drop"] * 30 + ["answer"] * 20
     with mischief(plan) as server:
         found = ping("--json", "-q", "-c", 70, "-i", "10ms", "-W", "500ms", f"127.0.0.1:{server.port}").summary
-    outage = found["longest_outage"]
+    outage = found["longest_gap"]
     assert (outage["probes"], outage["first"], outage["last"]) == (30, 21, 50)
     assert 0.25 < outage["seconds"] < 0.6
     assert not outage["open"]
@@ -99,7 +99,7 @@ def test_an_outage_up_to_the_end_does_not_last_as_long_as_an_answer_was_waited_f
     """The last five of ten probes span some 40 ms, far from the 2 s; it has no end, and is told as that."""
     with mischief(["answer"] * 5 + ["drop"] * 5) as server:
         found = ping("-c", 10, "-i", "10ms", "-W", 2, f"127.0.0.1:{server.port}")
-    assert re.search(r"path was down at least [\d.]+ ms from \S+ on \(5 probes, seq 6 to 10\)\n", found.out)
+    assert re.search(r"gap without replies: at least [\d.]+ ms from \S+ on \(5 probes, seq 6 to 10\)\n", found.out)
 
 
 def test_an_outage_is_one_of_all_source_ports() -> None:
@@ -107,15 +107,15 @@ def test_an_outage_is_one_of_all_source_ports() -> None:
     with mischief(["answer"] * 4 + ["drop"] * 4 + ["answer"] * 4) as server:
         words = ("--json", "-q", "-c", 12, "-i", "10ms", "-W", "500ms", "--sources", 2)
         found = ping(*words, f"127.0.0.1:{server.port}").summary
-    assert (found["longest_outage"]["first"], found["longest_outage"]["last"]) == (5, 8)
-    assert [(each["lost"], "longest_outage" in each) for each in found["sources"]] == [(2, False)] * 2
+    assert (found["longest_gap"]["first"], found["longest_gap"]["last"]) == (5, 8)
+    assert [(each["lost"], "longest_gap" in each) for each in found["sources"]] == [(2, False)] * 2
 
 
 def test_one_probe_that_is_lost_at_the_end_is_no_length_of_time() -> None:
     """Of a path that was found down once, and last, nothing more is known."""
     with mischief(["answer", "drop"]) as server:
         found = ping("-c", 2, "-i", "10ms", "-W", "300ms", f"127.0.0.1:{server.port}")
-    assert re.search(r"path was down from \S+ on \(1 probe, seq 2\)\n", found.out)
+    assert re.search(r"longest gap without replies: from \S+ on \(1 probe, seq 2\)\n", found.out)
 
 
 def test_a_flood_over_a_long_way_loses_nothing() -> None:

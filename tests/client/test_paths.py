@@ -201,3 +201,12 @@ def test_the_path_mtu_is_found(path: Path, family: int, mute: bool) -> None:  # 
     else:
         assert (told["router"], told["told"]) == (ROUTER[family], 1280)
     assert told["back"]["answered"] is True
+
+
+def test_what_this_host_did_not_send_is_no_gap(path: Path) -> None:
+    """Its own filter refuses each probe of an odd number: errors from this host, whatever the path is like."""
+    path.filter("output: udp dport 7 @th,95,1 1 drop", path.client)
+    found = path.ping("-n", "-c", 10, "-i", "10ms", "-W", 1, SERVER[4])
+    assert "10 packets transmitted, 5 received, +5 errors, 50% packet loss" in found.out
+    assert "not permitted by this host: 5 errors from this host\n" in found.out
+    assert "gap" not in found.out

@@ -62,6 +62,17 @@ def test_loss_and_errors_make_the_outage() -> None:
     assert (found.outages.longest.first, found.outages.longest.last) == (2, 3)
 
 
+def test_what_this_host_did_not_send_is_no_outage() -> None:
+    """It is an error, counted by its reason; and a gap before it ends with it."""
+    refused = [event(Kind.REFUSED, number, reason="not permitted by this host", unsent=True) for number in (3, 4, 5)]
+    found = survey(event(Kind.REPLY, 1), event(Kind.LOST, 2, until=NEVER), *refused, event(Kind.REPLY, 6), sent=6)
+    longest = found.outages.longest
+    assert longest
+    assert (longest.first, longest.last, longest.open, longest.duration) == (2, 2, False, SECOND)
+    assert found.obstacles["not permitted by this host", ""].count == 3
+    assert survey(event(Kind.REPLY, 1), *refused, sent=4).outages.longest is None
+
+
 def test_an_outage_ends_when_the_next_probe_goes() -> None:
     """Not when the last one was given up: after that it is open, whatever had been waited for."""
     found = survey(event(Kind.LOST, 1, until=NEVER), sent=2)

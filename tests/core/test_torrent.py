@@ -329,6 +329,20 @@ def test_an_error_is_the_end_of_the_probe_that_it_quotes() -> None:
     assert flow.balanced()
 
 
+def test_what_this_host_did_not_send_is_no_outage() -> None:
+    """It is an error, and no part of the gap beside it; should a reply come all the same, it is one."""
+    flow = Flow()
+    flow.send(2)
+    for number in range(6):
+        flow.torrent.refuse(flow.probe(number), unsent=True)
+    flow.torrent.expire(END)
+    assert (flow.survey.ends[Kind.REFUSED], flow.survey.ends[Kind.LOST]) == (6, 2)
+    assert flow.survey.outages.longest
+    assert (flow.survey.outages.longest.first, flow.survey.outages.longest.last) == (6, 7)
+    assert flow.land(flow.probe(1)).kind is Kind.REPLY
+    assert (flow.survey.ends[Kind.REFUSED], flow.balanced()) == (5, True)
+
+
 def test_between_two_answers_to_one_train_no_time_passes() -> None:
     """What is lost there is no outage; at both ends of a train it is a part of one."""
     flow = Flow()
