@@ -46,8 +46,9 @@ The floors. A module imports only from lower floors (within `core`, and within `
     display      1  the output of `echod status`, for a terminal or as plain text
     systemd      1  sd_notify, passed sockets, the watchdog's interval
     daemonize    1  python-daemon, for hosts without systemd
-    outfit       1  what an exporter starts with, and what it is sent later
+    outfit       2  what an exporter starts with, and what it is sent later
     exposition   1  metrics as bytes; the only module that imports prometheus_client
+    privileges   1  what a process may do, and giving that up; unsafe, like `vector`
     processes    1  the resources that a process uses, from /proc
     configfile   1  where the config comes from
     logs         1  structlog to journal, console or JSON; the only module that configures it

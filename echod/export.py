@@ -28,6 +28,7 @@ from echod.forking import fork, how_it_ended
 from echod.holdings import Holdings
 from echod.netlink import in_our_network
 from echod.outfit import DRAIN, SNAPSHOT, Outfit, Traffic
+from echod.privileges import Account
 
 LEAVE_SECONDS: Final = 3.0
 """How long an exporter that is stopped may take to finish its responses."""
@@ -84,15 +85,16 @@ class Export:
         self._pages = pages
         self._own: CounterPage | None = None
         self._self_test: SelfTest | None = None
+        self._account: Account | None = None
         self._said = b""
         self._draining = False
         self._current: _Process | None = None
         self._leaving: list[_Process] = []
         self._deaths = 0
 
-    def renew(self, page: CounterPage, self_test: SelfTest | None, now: float) -> None:
+    def renew(self, page: CounterPage, self_test: SelfTest | None, account: Account | None, now: float) -> None:
         """Start an exporter for the generation with this page, if one is wanted, and stop the previous one."""
-        self._own, self._self_test, self._deaths = page, self_test, 0
+        self._own, self._self_test, self._account, self._deaths = page, self_test, account, 0
         if self._current is not None:
             self._let_go(self._current, now)
         self._raise(now)
@@ -169,6 +171,7 @@ class Export:
             draining=self._draining,
             channel=theirs,
             supervisor=os.getpid(),
+            account=self._account,
         )
         try:
             pid = fork("exporter", [sock.fileno() for sock in (theirs, *doors)], lambda: _live(outfit))

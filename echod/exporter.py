@@ -6,16 +6,13 @@ the exporter ends. It echoes nothing, and no echo waits for it. Invariant: the l
 client delays another.
 """
 
-import ctypes
 import os
 import platform
 import socket
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from time import monotonic
-from typing import Final
 
 from echod import __version__, exposition, forking, processes
 from echod.core import metrics
@@ -26,10 +23,7 @@ from echod.http import Answer, HttpServer, Request, Respond, Response, Withdraw,
 from echod.outfit import DRAIN, SNAPSHOT, Outfit
 from echod.page import PAGE
 from echod.poll import READ, Poll
-
-_PR_SET_NO_NEW_PRIVS: Final = 38
-_CAPABILITY_VERSION_3: Final = 0x20080522
-_NET_BIND_SERVICE: Final = 1 << 10
+from echod.privileges import shed
 
 
 class Exporter:
@@ -158,22 +152,7 @@ def _plain(lines: Sequence[str], *, well: bool) -> Response:
 
 def live(outfit: Outfit) -> None:
     """Be the exporter in a newly forked process."""
-    if forking.belong_to(outfit.supervisor, "echod: exporter"):
-        _drop_privileges()
+    if forking.belong_to(outfit.supervisor, "echod: exporter", outfit.account):
+        if outfit.account is None:
+            shed()
         Exporter(outfit).run()
-
-
-def _drop_privileges() -> None:
-    """Give up root's privileges for good.
-
-    CAP_NET_BIND_SERVICE is kept if present: a process may not inspect one with more capabilities (ptrace(2)), and with
-    ProtectProc=invisible would not see its own supervisor and workers. It is the only capability of echod.service,
-    where capset(2) is forbidden anyway.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
-    sets = ctypes.create_string_buffer(24)
-    libc.capget(header, sets)
-    low = struct.unpack("=IIIIII", sets.raw)[:3]
-    libc.capset(header, struct.pack("=IIIIII", *(each & _NET_BIND_SERVICE for each in low), 0, 0, 0))

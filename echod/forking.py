@@ -4,7 +4,6 @@ Owns the fork and the exit; the caller provides what runs in between. Invariant:
 in the child, and the child keeps no descriptors but those named, stdin, stdout and those of the log.
 """
 
-import ctypes
 import os
 import signal
 import time
@@ -15,12 +14,11 @@ from typing import Final
 from setproctitle import setproctitle
 
 from echod import logs
-from echod.core.errors import ExitCode
+from echod.core.errors import EchodError, ExitCode
+from echod.privileges import Account, become, die_with_parent
 
 _IGNORED: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Signals of a terminal or a service manager are handled by the supervisor."""
-
-_PR_SET_PDEATHSIG: Final = 1
 _CPUCLOCK_SCHED: Final = 2
 
 
@@ -35,12 +33,17 @@ def fork(name: str, keep: Iterable[int], life: Callable[[], None]) -> int:
     return pid
 
 
-def belong_to(supervisor: int, title: str) -> bool:
-    """Become a process of this supervisor, given by its id; tell whether it still runs. Call this first."""
+def belong_to(supervisor: int, title: str, account: Account | None) -> bool:
+    """Become a process of this supervisor, given by its id; tell whether it still runs. Call this first.
+
+    With an account, it becomes that user, without any capability. Raises EchodError if it cannot.
+    """
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
+    if account is not None:
+        become(account)
     # If the supervisor is killed, this process must die too: a new supervisor must find the ports free.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     setproctitle(title)
     return os.getppid() == supervisor
 
@@ -75,6 +78,9 @@ def _live_and_exit(name: str, keep: Iterable[int], life: Callable[[], None]) -> 
         _close_all_but({0, 1, *logs.descriptors(), *keep})
         life()
         code = ExitCode.OK
+    except EchodError as error:
+        code = error.exit_code
+        logs.last_words(f"echod: {name}: {error}")
     except BaseException:  # noqa: BLE001 - nothing may return from a forked copy of the supervisor
         # On stderr, not as a native entry: the journal may not find the unit of a process that is gone.
         logs.last_words(f"echod: {name} crashed\n{traceback.format_exc()}")

@@ -30,6 +30,7 @@ from echod.core.timers import STEADY_SECONDS
 from echod.forking import cpu_seconds, fork, how_it_ended
 from echod.observer import Observer
 from echod.poll import READ, Poll
+from echod.privileges import Account
 from echod.unfinished import read_unfinished
 from echod.worker import DRAIN, LOUD, OWN, READY, SERVE, Birth, ServedSocket, live, open_channel
 
@@ -82,6 +83,7 @@ class Generation:
         poll: Poll,
         observer: Observer,
         self_test: SelfTest | None,
+        account: Account | None,
     ) -> None:
         """Make what the workers share, but start none. Their reports go to the observer."""
         self.number = number
@@ -91,6 +93,7 @@ class Generation:
         self._own: Sequence[Network] = ()
         self._observer = observer
         self.self_test = self_test
+        self.account = account
         self._secret = secrets.token_bytes(16)
         self._serving = False
         self._draining = False
@@ -167,6 +170,7 @@ class Generation:
             self_test=self.self_test,
             channel=theirs,
             supervisor=os.getpid(),
+            account=self.account,
         )
         keep = [theirs.fileno(), *(each.sock.fileno() for each in birth.sockets)]
         try:

@@ -149,7 +149,7 @@ class _Questioner:
         exporter = os.getpid()
 
         def life() -> None:
-            if forking.belong_to(exporter, "echod: self test"):
+            if forking.belong_to(exporter, "echod: self test", None):  # it is who the exporter is
                 theirs.sendall(json.dumps(asdict(test())).encode())
 
         try:

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+import structlog
+
 from echod.adoption import METRICS, adopt_door, adopt_socket
 from echod.core.endpoint import Endpoint
 from echod.core.errors import AddressUnavailableError, BindNotPermittedError, EchodError, PassedSocketError
@@ -19,12 +21,15 @@ from echod.core.plan import Plan, plan
 from echod.sockets import (
     Buffers,
     bind_socket,
+    find_absence,
     got_buffers,
     grant,
     kernel_drops,
     open_socket,
     set_buffers,
 )
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +106,15 @@ class Holdings:
                 f"passed socket {number} is a second ListenNetlink=route: the .socket unit may have one only"
             )
         self.netlink = sock
+
+    def first_try(self, listeners: Sequence[Listener]) -> tuple[Listener, ...]:
+        """Return those of the default listeners that this host can bind; none if sockets were passed instead."""
+        if self._adopted:
+            return ()
+        possible = tuple(listener for listener in listeners if not find_absence(listener))
+        for listener in sorted(set(listeners) - set(possible), key=str):
+            _log.warning("listener_skipped", listener=str(listener), reason="this host does not have the address")
+        return possible
 
     def acquire(
         self, listeners: Sequence[Listener], *, workers: int, buffers: Buffers, metrics: Endpoint | None = None

@@ -4,6 +4,7 @@ Owns the reading of /proc/sys, and the check whether this host has an address. I
 not depend on it: the daemon checks what it gets. Invariant: nothing is warned of that could not be determined.
 """
 
+import pwd
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,7 @@ from echod.core.document import Document, dotted, read
 from echod.core.document import Path as KeyPath
 from echod.core.errors import Mistake
 from echod.core.listener import ListenerRange, Protocol, parse_listener
+from echod.privileges import AUTO
 from echod.sockets import find_absence
 
 _SYSCTLS: Final = Path("/proc/sys")
@@ -27,6 +29,7 @@ def warnings(config: Config, text: bytes) -> tuple[Mistake, ...]:
     document = read(text)
     return (
         *_find_absent(config, document),
+        *_find_user(config, document),
         *_find_ephemeral(document),
         *_find_capped(config, document),
         *_find_mute(config, document),
@@ -71,6 +74,21 @@ def _find_ephemeral(document: Document) -> Iterator[Mistake]:
                 "and what comes from a port of echod is refused, because another echod may be there: "
                 f"{share:.2g}% of the clients' ports get no answer; write ports below {low}",
             )
+
+
+def _find_user(config: Config, document: Document) -> Iterator[Mistake]:
+    """Find a user that this host does not have, or that is root."""
+    if config.user == AUTO:
+        return
+    try:
+        entry = pwd.getpwnam(config.user)
+    except KeyError:
+        yield _warning(document, ("user",), f"this host has no user {config.user}: here echod would not start")
+        return
+    if entry.pw_uid == 0:
+        yield _warning(
+            document, ("user",), "a worker that is taken over could write what root may write: write another, or auto"
+        )
 
 
 def _find_capped(config: Config, document: Document) -> Iterator[Mistake]:

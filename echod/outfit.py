@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 from echod.core.counters import CounterPage
 from echod.core.selftest import SelfTest
 from echod.core.snapshot import TcpTraffic, UdpTraffic
+from echod.privileges import Account
 
 SNAPSHOT: Final = b"s"
 """To the exporter, with a descriptor of a file in memory: it holds a packed snapshot, of any length."""
@@ -41,3 +42,5 @@ class Outfit:
     channel: socket.socket
     supervisor: int
     """Its process id."""
+    account: Account | None
+    """The user that the exporter becomes; None if it stays who it is."""

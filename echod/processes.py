@@ -20,8 +20,9 @@ _UTIME, _STIME, _STARTTIME, _VSIZE, _RSS = (14 - 3, 15 - 3, 22 - 3, 23 - 3, 24 -
 def look(pid: int, name: str) -> Process | None:
     """Read a process, to be reported under this name."""
     place = Path("/proc", str(pid))
+    # UTF-8, which Python has loaded: the user that this process is may not be able to read Python's own files.
     try:
-        fields = (place / "stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+        fields = (place / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
         return None
     try:

@@ -23,7 +23,6 @@ from echod.core.changes import changes
 from echod.core.config import Config
 from echod.core.counters import CounterPage
 from echod.core.errors import EchodError, StartFailedError
-from echod.core.listener import Listener
 from echod.core.timers import MAX_BACKOFF_SECONDS, Agenda, backoff_seconds
 from echod.descriptors import allow_descriptors
 from echod.export import Export
@@ -32,9 +31,10 @@ from echod.holdings import Acquisition, Holdings
 from echod.observer import Observer
 from echod.ownership import Ownership
 from echod.poll import READ, Poll
+from echod.privileges import find_account
 from echod.selftest import choose_mark
 from echod.signals import Signals
-from echod.sockets import Buffers, find_absence
+from echod.sockets import Buffers
 
 RAISE_SECONDS: Final = 10.0
 """Time in which every worker of a new generation must become ready."""
@@ -127,9 +127,9 @@ class Supervisor:
         self._path, config = reading.path, reading.config  # once a file was in force, later reloads require it
         self._announcer.reading(reading, self._holdings.adopted)
         workers = len(os.sched_getaffinity(0)) if config.workers == "auto" else config.workers
-        listeners = config.listeners if reading.path else self._first_try(config)
+        listeners = config.listeners if reading.path else self._holdings.first_try(config.listeners)
         allow_descriptors(len(listeners) * workers + config.tcp.max_connections + SPARE_DESCRIPTORS)
-        buffers, metrics = _buffers(config), config.metrics.listen
+        buffers, metrics, account = _buffers(config), config.metrics.listen, find_account(config.user)
         acquisition = self._holdings.acquire(listeners, workers=workers, buffers=buffers, metrics=metrics)
         self._generations += 1
         try:
@@ -141,6 +141,7 @@ class Supervisor:
                 poll=self._poll,
                 observer=self._observer,
                 self_test=choose_mark(config, acquisition.sockets),
+                account=account,
             )
         except (OSError, MemoryError) as error:
             self._holdings.abandon(acquisition)
@@ -156,15 +157,6 @@ class Supervisor:
     def _set_own_addresses(self) -> None:
         for generation in self._living():
             generation.set_own_addresses(self._ownership.networks)
-
-    def _first_try(self, config: Config) -> tuple[Listener, ...]:
-        """Return the default listeners that this host can bind; none if sockets were passed instead."""
-        if self._holdings.adopted:
-            return ()
-        possible = tuple(listener for listener in config.listeners if not find_absence(listener))
-        for listener in sorted(set(config.listeners) - set(possible), key=str):
-            _log.warning("listener_skipped", listener=str(listener), reason="this host does not have the address")
-        return possible
 
     def _go_on(self, now: float) -> None:
         """Take the next step of a start or reload that is possible now."""
@@ -189,7 +181,7 @@ class Supervisor:
         self._announcer.serving(
             new.page.listeners, workers=len(new.slots), generation=new.number, self_test=new.self_test
         )
-        self._export.renew(new.page, new.self_test, now)
+        self._export.renew(new.page, new.self_test, new.account, now)
         self._observe(new, now)
         if old is None:
             self._announcer.ready()

@@ -31,6 +31,7 @@ from echod.core.tally import Tally
 from echod.forking import belong_to
 from echod.poll import READ, SHARED, Poll
 from echod.port import Port
+from echod.privileges import Account
 from echod.ring import Ring
 from echod.streams import Means, Timeouts
 from echod.tcp import TcpEcho
@@ -94,6 +95,8 @@ class Birth:
     channel: socket.socket
     supervisor: int
     """Its process id."""
+    account: Account | None
+    """The user that the worker becomes; None if it stays who it is."""
 
 
 class Worker:
@@ -278,5 +281,5 @@ def _gap() -> Callable[[], int]:
 
 def live(birth: Birth) -> None:
     """Be a worker in a newly forked process: set up the process, then run."""
-    if belong_to(birth.supervisor, f"echod: worker {birth.slot + 1}"):
+    if belong_to(birth.supervisor, f"echod: worker {birth.slot + 1}", birth.account):
         Worker(birth).run()

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import pwd
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from loopback import needs_root
 from running import ECHOD, REPOSITORY, ask, children, end_processes, environment, fill, free_port, title, wait_until
 
 
@@ -86,6 +88,17 @@ def test_the_command_returns_once_the_daemon_serves(host: Host) -> None:
     assert len(host.processes()) == 3
     assert os.getsid(host.pid) != os.getsid(0)
     assert Path(f"/proc/{host.pid}/stat").read_text().rpartition(")")[2].split()[4] == "0"  # no controlling terminal
+
+
+@needs_root
+def test_the_workers_of_a_daemon_of_root_are_nobody(host: Host) -> None:
+    """Only the supervisor is root: python-daemon keeps its user, and no process that hears a peer has it."""
+    assert host.start().code == 0
+    supervisor, *workers = host.processes()
+    users = [Path(f"/proc/{pid}/status").read_text().partition("Uid:\t")[2].split("\t")[0] for pid in workers]
+    assert users == [str(pwd.getpwnam("nobody").pw_uid)] * 2
+    assert Path(f"/proc/{supervisor}").stat().st_uid == 0
+    assert ask(host.port) == b"hi"
 
 
 def test_it_keeps_no_folder_busy_and_files_unwritable_by_others(host: Host) -> None:
@@ -191,6 +204,7 @@ def test_what_another_user_has_put_in_the_place_of_the_pidfile_is_left_alone(hos
         f"echod: cannot write the pidfile {host.pidfile}: it is no regular file\n",
     )
     assert host.pidfile.is_fifo()
+    host.pidfile.unlink()  # the fixture reads it
 
 
 def test_the_text_of_a_pidfile_cannot_control_the_terminal(host: Host) -> None:

@@ -239,7 +239,7 @@ def test_a_host_without_a_process_to_spare_is_asked_again_later(missing: int) ->
     def hopeless() -> list[float | None]:
         raised = Raised()
         resource.setrlimit(missing, (0, 0))
-        raised.export.renew(raised.page, None, 0.0)
+        raised.export.renew(raised.page, None, None, 0.0)
         raised.export.tell(b"{}")
         waits = [raised.agenda.seconds_left(0.0)]
         raised.pass_time(0.1)
@@ -253,7 +253,7 @@ def test_a_host_without_a_process_to_spare_is_asked_again_later(missing: int) ->
 def raised() -> Iterator[Raised]:
     """Have an exporter that serves, and end it."""
     raised = Raised()
-    raised.export.renew(raised.page, None, 0.0)
+    raised.export.renew(raised.page, None, None, 0.0)
     try:
         wait_until(lambda: answers(raised.port), "the exporter served")
         yield raised

@@ -63,6 +63,7 @@ class Hands:
             poll=self.poll,
             observer=self.observer,
             self_test=None,
+            account=None,
         )
 
     def turn(self) -> None:

@@ -171,3 +171,14 @@ def test_what_this_host_hides_is_not_warned_of(tmp_path: Path) -> None:
     if "unshare failed" in result.stderr or "mount:" in result.stderr:
         pytest.skip(f"no mount namespace: {result.stderr.strip()}")
     assert (result.returncode, result.stdout, result.stderr) == (0, f"{path}: ok\n", "")
+
+
+def test_a_user_that_this_host_lacks_is_warned_of_and_root_too() -> None:
+    """At the key; any other user, and auto, are taken without a word."""
+    assert warned("user: echod-nowhere\n") == [
+        (1, 1, "user", f"this host has no user echod-nowhere: {NO_START}"),
+    ]
+    (found,) = warned("workers: 1\nuser: root\n")
+    assert found[:3] == (2, 1, "user")
+    assert "write another, or auto" in found[3]
+    assert warned("user: nobody\n") == warned("user: auto\n") == []

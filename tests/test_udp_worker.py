@@ -77,6 +77,7 @@ def worker(config: Config | None = None, host: str = "127.0.0.1", *, shared: boo
             self_test=None,
             channel=theirs,
             supervisor=os.getpid(),
+            account=None,
         )
         made = Worker(birth)
         try:

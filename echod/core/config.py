@@ -139,6 +139,7 @@ class Config(BaseModel):
         Annotated[int, Field(ge=1, le=64)] | Literal["auto"],
         Field(description="auto or a whole number from 1 to 64"),
     ] = "auto"
+    user: values.User = "auto"
     udp: Annotated[UdpConfig, _SECTION] = UdpConfig()
     tcp: Annotated[TcpConfig, _SECTION] = TcpConfig()
     drain_timeout_seconds: Annotated[int, values.whole_number(0, 3_600)] = 10
@@ -248,8 +249,7 @@ def _find_unreasonable(config: Config, document: Document) -> Iterator[_Warning]
     yield from _find_unreasonable_guard(config.guard)
     yield from _find_unreasonable_limits(config.limits)
     yield from _find_unreasonable_sockets(config, document)
-    if config.drain_timeout_seconds > _LONG_DRAIN_SECONDS:
-        seconds = config.drain_timeout_seconds
+    if (seconds := config.drain_timeout_seconds) > _LONG_DRAIN_SECONDS:
         yield (("drain_timeout_seconds",),), f"systemctl stop can take as long as this, {seconds:,} seconds"
     if config.metrics.listen is not None and not config.metrics.listen.address.is_loopback:
         yield (

@@ -102,6 +102,12 @@ class PassedSocketError(EchodError):
     exit_code = ExitCode.CONFIG
 
 
+class UnknownUserError(EchodError):
+    """This host has no user of the name that the config gives."""
+
+    exit_code = ExitCode.CONFIG
+
+
 class InterruptedStartError(EchodError):
     """The user pressed Ctrl-C before the daemon served."""
 
@@ -133,7 +139,7 @@ class StatusUnknownError(EchodError):
 
 
 class NotPermittedError(EchodError):
-    """This user may not talk to the running echod."""
+    """This user may not talk to the running echod, or become another user."""
 
     exit_code = ExitCode.NO_PERMISSION
 

@@ -185,6 +185,7 @@ def _sentence(message: str, **context: object) -> PydanticCustomError:
     return PydanticCustomError("sentence", "{message}", {"message": message, **context})
 
 
+User = Annotated[str, Field(min_length=1, max_length=256, description="auto or the name of a user")]
 Size = Annotated[int, BeforeValidator(_parse_size), Field(ge=4 * 1024, le=1024**3, description=_SIZE_WANTED)]
 Connections = Annotated[int, whole_number(1, 65_536)]
 Timeout = Annotated[int, whole_number(1, 86_400)]

@@ -74,6 +74,7 @@ def test_the_defaults_are_these() -> None:
             "dry_run": False,
         },
         "workers": "auto",
+        "user": "auto",
         "udp": {"receive_buffer": 8_388_608, "send_buffer": 8_388_608},
         "tcp": {
             "max_connections": 1024,
