@@ -227,7 +227,7 @@ def _open_rows(options: Options, *, out: TextIO, stack: ExitStack) -> CsvRows | 
 
 def _open_line(course: Course, options: Options, source: int, loop: Loop) -> UdpLine | TcpLine:
     """Make a line of a course and let the loop hear it."""
-    make: Callable[[], socket.socket] = partial(open_outlet, course.target, options)
+    make: Callable[[], socket.socket] = partial(open_outlet, course.target, options, source)
     if course.target.protocol is Protocol.UDP:
         sock = make()
         line = UdpLine(sock, course.target, source, stamps=options.interval >= STAMPED_INTERVAL)

@@ -16,7 +16,7 @@ from typing import Any, Final, NoReturn, TypeVar
 from echod.client.target import Wish, parse, with_port
 from echod.client.usage import DESCRIPTION, EPILOG
 from echod.core.errors import UsageError
-from echod.core.listener import Protocol
+from echod.core.listener import MAX_PORT, Protocol
 from echod.core.probe import MAX_PROBES
 from echod.core.quantities import looks_like_port, parse_duration, parse_number, parse_pattern, parse_sizes, parse_tos
 
@@ -59,6 +59,8 @@ class Options:
     sizes: tuple[int, ...]
     pattern: bytes
     source: str
+    source_port: int
+    """Zero is any."""
     sources: int
     tos: int | None
     ttl: int | None
@@ -146,6 +148,8 @@ def _add_packets(parser: argparse.ArgumentParser) -> None:
         help="pattern: fill probes with these 1 to 16 bytes",
     )
     add("-I", dest="source", default="", metavar="SOURCE", help="send from this address, or interface")
+    port = "send from this port; with --sources also from those that follow it"
+    add("--source-port", type=_number(1, MAX_PORT), default=0, metavar="N", help=port)
     sources = "send from N source ports in turn (paths of an ECMP network), and report each"
     add("--sources", type=_number(1, MAX_SOURCES), default=1, metavar="N", help=sources)
     add(
@@ -233,12 +237,15 @@ def parse_options(argv: Sequence[str]) -> Options:
     return _checked(options)
 
 
+_TAKES_NUMBER: Final = re.compile("-[46a-zA-Z]*[ciwWstQ]|--(?:rate|window|source-port|sources)")
+
+
 def _with_values(argv: Sequence[str]) -> list[str]:
     """Join each negative number to the option before it: argparse takes one for an option, as -4 is."""
     words: list[str] = []
     for word in argv:
         before = words[-1] if words else ""
-        if re.match(r"-[.0-9]", word) and re.fullmatch(r"-[46a-zA-Z]*[ciwWstQ]|--(?:rate|window|sources)", before):
+        if re.match(r"-[.0-9]", word) and _TAKES_NUMBER.fullmatch(before):
             words[-1] += f"={word}" if before.startswith("--") else word
         else:
             words.append(word)
@@ -264,7 +271,7 @@ def _remark(texts: Sequence[str], pattern: str) -> str:
 
 def _same(found: argparse.Namespace) -> dict[str, Any]:
     """Return the options that are what they were read as."""
-    names = "family deadline source sources tos ttl flood quiet stamps numeric json csv histogram plot mtu"
+    names = "family deadline source source_port sources tos ttl flood quiet stamps numeric json csv histogram plot mtu"
     return {name: getattr(found, name) for name in names.split()}
 
 
@@ -303,6 +310,11 @@ def _refuse_contradictions(found: argparse.Namespace) -> None:
         raise UsageError("ping: --json and --csv - both write to stdout: write --csv FILE")
     if found.plot and found.plot.suffix not in PLOT_SUFFIXES:
         raise UsageError(f"ping: --plot {found.plot}: write a name that ends in .svg or .png")
+    if found.source_port and len(found.targets) > 1:
+        raise UsageError("ping: --source-port is for one TARGET: leave the others out")
+    if found.source_port + found.sources - 1 > MAX_PORT:
+        given = f"--source-port {found.source_port} --sources {found.sources}"
+        raise UsageError(f"ping: {given}: ports end at {MAX_PORT}: write less")
     if found.timeout == 0:
         raise UsageError("ping: -W 0 gives every probe up at once: write a longer time")
     if found.deadline == 0:

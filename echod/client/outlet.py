@@ -34,6 +34,9 @@ _STAMPS: Final = 1 << 8 | 1 << 4 | 1 << 11
 """SOF_TIMESTAMPING_TX_SCHED, _SOFTWARE, _OPT_TSONLY (linux/net_tstamp.h): a stamp, and not the datagram with it, for
 each that is handed to a device, before it waits there."""
 
+_AT_ONCE: Final = Struct("=ii").pack(1, 0)
+"""`struct linger`: no time. The connection is reset when it is closed (socket(7))."""
+
 _TIMESPEC: Final = Struct("=qq")
 
 BUFFERS: Final = Buffers(receive=4 * 1024**2, send=4 * 1024**2)
@@ -82,8 +85,10 @@ _NAMES: Final = {
 }
 
 
-def open_outlet(target: Target, options: Options) -> socket.socket:
+def open_outlet(target: Target, options: Options, index: int = 0) -> socket.socket:
     """Make a socket for a target, on a source port of its own; neither connected nor connecting.
+
+    `index` is that of the port among those of the target.
 
     Raises UsageError where the source cannot be had.
     """
@@ -95,7 +100,7 @@ def open_outlet(target: Target, options: Options) -> socket.socket:
     try:
         sock.setblocking(False)
         _set_up(sock, target, options)
-        _choose_source(sock, target, options.source)
+        _choose_source(sock, target, options.source, options.source_port and options.source_port + index)
     except BaseException:
         sock.close()
         raise
@@ -166,29 +171,40 @@ def _set_up(sock: socket.socket, target: Target, options: Options) -> None:
         set_buffers(sock, BUFFERS)
 
 
-def _choose_source(sock: socket.socket, target: Target, source: str) -> None:
-    """Take the source address or interface that was asked for; without one, any port of any address."""
-    if not source:
-        if target.address[2:] == (0, 0) and ip_address(target.ip).is_link_local:
-            way = f"write {target.ip}%INTERFACE, or -I INTERFACE"
-            raise UsageError(f"{target.ip}: is link-local, and which link is not said: {way}")
-        if target.protocol is Protocol.UDP:
-            sock.bind(("::" if target.family == socket.AF_INET6 else "", 0))  # the port is known from here on
-        return
+def _choose_source(sock: socket.socket, target: Target, source: str, port: int) -> None:
+    """Take the source address or interface that was asked for, and the port; without them, any port of any address."""
+    ipv6 = target.family == socket.AF_INET6
+    host, link = ("::" if ipv6 else ""), 0
     try:
         if _is_address(source):
             host, _, zone = source.partition("%")
-            if (":" in host) is not (target.family == socket.AF_INET6):
+            if (":" in host) is not ipv6:
                 raise UsageError(f"-I {source}: is of another IP version than {target.ip}")
             link = socket.if_nametoindex(zone) if zone else sum(target.address[3:])  # that of the target, or none
-            sock.bind((host, 0, 0, link) if ":" in host else (host, 0))
-        else:
+        elif source:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, os.fsencode(source))
+        elif target.address[2:] == (0, 0) and ip_address(target.ip).is_link_local:
+            way = f"write {target.ip}%INTERFACE, or -I INTERFACE"
+            raise UsageError(f"{target.ip}: is link-local, and which link is not said: {way}")
+        if port and target.protocol is Protocol.TCP:
+            # A connection that was closed would keep its port for a minute, and the path could not be probed again.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        if port or _is_address(source) or target.protocol is Protocol.UDP:  # the port is known from here on
+            sock.bind((host, port, 0, link) if ipv6 else (host, port))
     except OSError as error:
-        reason = _REASONS.get(error.errno or 0, f"cannot be the source: {error.strerror or error}")
-        raise UsageError(f"-I {source}: {reason}") from None
-    if not _is_address(source) and target.protocol is Protocol.UDP:
-        sock.bind(("::" if target.family == socket.AF_INET6 else "", 0))
+        raise _refusal(error, target, source, port) from None
+
+
+def _refusal(error: OSError, target: Target, source: str, port: int) -> UsageError:
+    """Say why a source cannot be had."""
+    if port and error.errno == errno.EADDRINUSE:
+        who = f"`ss -a{target.protocol.value[0]}p 'sport = {port}'` shows who has it"
+        return UsageError(f"--source-port {port}: another socket of this host has this port: choose another one; {who}")
+    if port and error.errno == errno.EACCES:
+        return UsageError(f"--source-port {port}: may not be chosen by this user: choose one from 1024 on")
+    reason = _REASONS.get(error.errno or 0, f"cannot be the source: {error.strerror or error}")
+    return UsageError(f"-I {source}: {reason}")
 
 
 def _is_address(text: str) -> bool:

@@ -75,6 +75,7 @@ _LOCAL: Final = {
     errno.EACCES: "not permitted by this host",
     errno.EPERM: "not permitted by this host",
     errno.ENOBUFS: "no buffer space on this host",
+    errno.EADDRNOTAVAIL: "source port not available on this host",
     errno.EAGAIN: "send queue full on this host",
 }
 

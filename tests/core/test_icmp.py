@@ -54,6 +54,7 @@ def test_each_error_has_its_name_and_its_sender(data: bytes, complaint: Complain
     [
         (errno.ENETUNREACH, "network unreachable"),
         (errno.ECONNREFUSED, "connection refused"),
+        (errno.EADDRNOTAVAIL, "source port not available on this host"),
         (errno.EXDEV, "EXDEV"),
         (99999, "error 99999"),
     ],
