@@ -7,10 +7,6 @@ import os
 import resource
 from contextlib import suppress
 
-import structlog
-
-_log = structlog.get_logger()
-
 
 def fill_first_three() -> None:
     """Open on /dev/null those of descriptors 0 to 2 that the caller closed: no socket must get their numbers."""
@@ -19,18 +15,25 @@ def fill_first_three() -> None:
     os.close(fd)
 
 
-def allow_descriptors(wanted: int) -> None:
-    """Raise the soft limit to `wanted`, if possible; the workers inherit it. Log if it is not enough."""
+def raise_limit(wanted: int) -> int:
+    """Raise the soft limit to `wanted`, if possible, for this process and its children; return the limit then."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return
+        return max(soft, wanted)
     target = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft < target:
         with suppress(OSError):  # a sandbox may forbid it; the limit is then unchanged
             resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def allow_descriptors(wanted: int) -> None:
+    """Raise the soft limit to `wanted`, if possible; the workers inherit it. Log if it is not enough."""
+    limit = raise_limit(wanted)
     if limit < wanted:
-        _log.warning(
+        import structlog  # noqa: PLC0415 - `echod ping`, which raises the limit too, does not log
+
+        structlog.get_logger().warning(
             "descriptors_capped",
             message=f"this config can need {wanted:,} file descriptors and the limit is {limit:,}: raise LimitNOFILE= "
             "or lower tcp.max_connections; until then some connections wait to be accepted",

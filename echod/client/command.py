@@ -38,9 +38,13 @@ from echod.core.events import DAMAGED, Event
 from echod.core.listener import Protocol
 from echod.core.pathmtu import explain
 from echod.core.survey import Survey
+from echod.descriptors import raise_limit
 
 REPLIED: Final = 0
 NO_REPLY: Final = 1
+
+_OTHER_DESCRIPTORS: Final = 96
+"""Those that are no sockets of probes: standard streams, epoll, files, and the look-ups of `names.MOST` names."""
 
 _UNWRITABLE: Final = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 """What a write to a pipe or a file can meet, and no socket of ours."""
@@ -64,6 +68,7 @@ def ping(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
         _refuse_targets(options, targets)
         if options.mtu:
             return _find_mtu(options, targets, out)
+        raise_limit(len(targets) * options.sources + _OTHER_DESCRIPTORS)
         run = Run(options, targets, out, err)
         run.measure()
     except OSError as error:

@@ -83,6 +83,8 @@ class Flood:
         self._joined = self._train > 1
         self._errors = UdpLine(sock, target, 0)
         self._vector = Vector()
+        self._writable = select.poll()  # with many targets the number of a socket is too great for select(2)
+        self._writable.register(sock, select.POLLOUT)
         self._peer = _sockaddr(target)
         self._started = self._ended = self._progress = 0
         self._read = read_clocks()
@@ -211,7 +213,7 @@ class Flood:
             probe = bytes(data[start : start + self._size])
             complaint = self._errors.send(probe)
             if complaint == _FULL:  # if that were not waited for, a part of the train would be lost
-                select.select([], [self.sock], [], STALL / 1e9)
+                self._writable.poll(STALL // 10**6)
                 complaint = self._errors.send(probe)
             if not start:
                 if complaint == _FULL:

@@ -34,6 +34,8 @@ _STAMPS: Final = 1 << 8 | 1 << 4 | 1 << 11
 """SOF_TIMESTAMPING_TX_SCHED, _SOFTWARE, _OPT_TSONLY (linux/net_tstamp.h): a stamp, and not the datagram with it, for
 each that is handed to a device, before it waits there."""
 
+_MORE_DESCRIPTORS: Final = ": raise the hard limit (`ulimit -n`, as root), or write fewer TARGETs or --sources"
+
 _AT_ONCE: Final = Struct("=ii").pack(1, 0)
 """`struct linger`: no time. The connection is reset when it is closed (socket(7))."""
 
@@ -96,7 +98,7 @@ def open_outlet(target: Target, options: Options, index: int = 0) -> socket.sock
     try:
         sock = socket.socket(target.family, kind)
     except OSError as error:
-        raise UsageError(f"{target}: {error.strerror}") from None
+        raise UsageError(f"{target}: {error.strerror}{_MORE_DESCRIPTORS * (error.errno == errno.EMFILE)}") from None
     try:
         sock.setblocking(False)
         _set_up(sock, target, options)

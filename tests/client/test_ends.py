@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from client.pinging import ended, mischief, ping, start
+from loopback import at, udp_server
 from running import ECHOD, REPOSITORY, environment, wait_until
 
 from echod.client.options import parse_options
@@ -93,8 +94,23 @@ def test_a_connection_that_cannot_be_made_is_an_error_of_its_probe(port: int) ->
         out, err = ended(process)
     summary = json.loads(out)["targets"][0]
     assert (process.returncode, err) == (0, "")
-    assert [error["reason"] for error in summary["errors"]] == [f"tcp://127.0.0.1:{port}: Too many open files"]
+    (error,) = summary["errors"]
+    assert error["reason"].startswith(f"tcp://127.0.0.1:{port}: Too many open files: raise the hard limit")
     assert summary["sent"] == summary["received"] + summary["refused"] == 40
+
+
+def test_more_targets_than_a_shell_allows_files_are_asked_all_the_same() -> None:
+    """The soft limit is raised as far as it takes; where the hard limit is too low a sentence says what to do."""
+    with udp_server() as server:
+        targets = [f"127.0.0.1:{at(server)[1]}"] * 150
+        words = ("--json", "-q", "-c", 1, "-w", "0.2", *targets)
+        with start(*words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (100, 400))) as process:
+            out, err = ended(process)
+        assert ([each["sent"] for each in json.loads(out)["targets"]], err) == ([1] * 150, "")
+        with start(*words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))) as process:
+            out, err = ended(process)
+    assert (process.returncode, out) == (2, "")
+    assert re.fullmatch(r"echod: udp://127\.0\.0\.1:\d+: Too many open files: raise the hard limit .*TARGETs.*\n", err)
 
 
 def test_a_run_ends_with_the_last_number() -> None:
