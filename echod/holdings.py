@@ -18,6 +18,7 @@ from echod.core.endpoint import Endpoint
 from echod.core.errors import AddressUnavailableError, BindNotPermittedError, EchodError, PassedSocketError
 from echod.core.listener import Listener, Protocol, overlap
 from echod.core.plan import Plan, plan
+from echod.core.wrapping import WrappingCounter
 from echod.sockets import (
     Buffers,
     bind_socket,
@@ -59,6 +60,8 @@ class Holdings:
         """The socket that systemd passed to read the host's addresses, which a sandbox without its network cannot."""
         self._sockets: dict[Listener, list[socket.socket]] = {}
         self._adopted: dict[Listener, None] = {}
+        self._dropped: dict[socket.socket, WrappingCounter] = {}
+        """What the kernel dropped at each UDP socket held."""
         self._dropped_before: dict[Listener, int] = {}
         self._doors: dict[Endpoint, socket.socket] = {}
         self._adopted_doors: list[socket.socket] = []
@@ -217,13 +220,20 @@ class Holdings:
     def _let_go(self, listener: Listener) -> None:
         self._dropped_before[listener] = self.kernel_drops(listener)
         for sock in self._sockets.pop(listener):
+            self._dropped.pop(sock, None)
             sock.close()
 
     def kernel_drops(self, listener: Listener) -> int:
-        """Return the datagrams that the kernel dropped at this listener's sockets, including earlier ones."""
+        """Return the datagrams that the kernel dropped at this listener's sockets, including earlier ones.
+
+        To be called before a socket drops another 2**32: the kernel then counts from 0 again.
+        """
         if listener.protocol is Protocol.TCP:
             return 0
-        return self._dropped_before.get(listener, 0) + sum(map(kernel_drops, self._sockets.get(listener, ())))
+        total = self._dropped_before.get(listener, 0)
+        for sock in self._sockets.get(listener, ()):
+            total += self._dropped.setdefault(sock, WrappingCounter()).note(kernel_drops(sock))
+        return total
 
     def smallest_buffers(self) -> Buffers | None:
         """Return the smallest buffers that the kernel granted a UDP socket, or None without one."""

@@ -189,7 +189,10 @@ def got_buffers(sock: socket.socket) -> Buffers:
 
 
 def kernel_drops(sock: socket.socket) -> int:
-    """Return how many datagrams the kernel dropped at this socket, most because its queue was full (SO_MEMINFO)."""
+    """Return how many datagrams the kernel dropped at this socket, most because its queue was full (SO_MEMINFO).
+
+    Modulo 2**32: see `WrappingCounter`.
+    """
     info = sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 4 * (SK_MEMINFO_DROPS + 1))
     return int.from_bytes(info[4 * SK_MEMINFO_DROPS :], "little")
 

@@ -23,6 +23,7 @@ from loopback import (
 
 from echod.core.errors import AddressUnavailableError, EchodError
 from echod.core.listener import Listener, Protocol
+from echod.core.wrapping import WrappingCounter
 from echod.holdings import Acquisition, Holdings
 from echod.sockets import Buffers, got_buffers, kernel_drops
 
@@ -235,6 +236,23 @@ def test_kept_sockets_get_the_new_buffers_at_commit(holdings: Holdings) -> None:
     assert holdings.smallest_buffers() == grown
     sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, smaller.receive)
     assert holdings.smallest_buffers() == Buffers(receive=smaller.receive, send=grown.send)
+
+
+def test_kernel_drops_only_grow_where_the_kernel_begins_again(holdings: Holdings) -> None:
+    """After 2**32 drops the kernel counts from 0 again; with 2**32 - 1 seen before, few drops make the total larger."""
+    (wanted,) = listeners()
+    server = hold(holdings, (wanted,)).sockets[wanted][0]
+    assert holdings.kernel_drops(wanted) == 0
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    with udp_client() as client:
+        for _ in range(50):
+            client.sendto(bytes(1000), at(server))
+    wait_until(lambda: kernel_drops(server) > 0, "a drop")
+    holdings._dropped[server] = WrappingCounter(total=2**32 - 1)
+    assert holdings.kernel_drops(wanted) == 2**32 + kernel_drops(server)
+    hold(holdings, ())
+    assert holdings.kernel_drops(wanted) > 2**32
+    assert holdings._dropped == {}
 
 
 def test_kernel_drops_outlive_a_listener(holdings: Holdings) -> None:
