@@ -14,6 +14,7 @@ import structlog
 
 from echod import __version__, status
 from echod.configfile import DEFAULT_PATH, Reading, shown
+from echod.core.config import Config
 from echod.core.errors import ConfigError, EchodError, ExitCode, Mistake
 from echod.core.listener import Listener, Protocol
 from echod.core.plan import Plan
@@ -241,15 +242,23 @@ def log_listeners(plan: Plan) -> None:
 
 
 def log_buffers(asked: Buffers, got: Buffers | None) -> None:
-    """Log once, not for each socket, that the kernel granted less than the config requests."""
-    if got is not None and (got.receive < asked.receive or got.send < asked.send):
-        _log.warning(
-            "buffers_capped",
-            message=f"the kernel grants {got.receive:,} bytes of receive buffer and {got.send:,} of send buffer where "
-            f"{asked.receive:,} and {asked.send:,} are configured: raise net.core.rmem_max and net.core.wmem_max, "
-            "or set ReceiveBuffer= and SendBuffer= in the .socket unit",
-            asked_receive=asked.receive,
-            got_receive=got.receive,
-            asked_send=asked.send,
-            got_send=got.send,
-        )
+    """Log for each buffer, not for each socket, that the kernel granted less than the config asks for.
+
+    Not for the defaults, which nobody asked for.
+    """
+    if got is None:
+        return
+    usual = Config().udp
+    for name, wanted, default, granted, limit, directive in (
+        ("receive_buffer", asked.receive, usual.receive_buffer, got.receive, "rmem_max", "ReceiveBuffer="),
+        ("send_buffer", asked.send, usual.send_buffer, got.send, "wmem_max", "SendBuffer="),
+    ):
+        if granted < wanted != default:
+            _log.warning(
+                "buffer_capped",
+                message=f"udp.{name} asks for {wanted:,} bytes and the kernel grants {granted:,}: write sysctl "
+                f"net.core.{limit}={wanted}, or {directive}{wanted} into the .socket unit",
+                key=f"udp.{name}",
+                asked=wanted,
+                granted=granted,
+            )
