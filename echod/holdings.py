@@ -193,7 +193,7 @@ class Holdings:
     def commit(self, acquisition: Acquisition) -> None:
         """Hold these sockets from now on, and close the listeners that were removed. It opens nothing."""
         for listener in acquisition.plan.keep:
-            for sock in self._sockets[listener]:
+            for sock in self._sockets[listener] if listener.protocol is Protocol.UDP else ():
                 set_buffers(sock, acquisition.granted)
         for listener, sock in acquisition.unbound:
             try:

@@ -14,10 +14,14 @@ from echod.core.connections import ConnectionLedger
 from echod.core.counters import Close, TcpField
 from echod.core.tally import Tally
 from echod.poll import READ, SHARED, Poll
-from echod.sockets import TCP_BACKLOG
+from echod.sockets import CROWDED, TCP_BACKLOG, set_buffers
 from echod.streams import Means, Streams, Timeouts
 
 MAX_ACCEPTS_PER_WAKEUP: Final = 16
+
+
+ROOMY_CONNECTIONS: Final = 64
+"""As many, of all workers together, have the buffers of fast streams; each further one has those of a crowd."""
 
 
 class TcpEcho:
@@ -99,6 +103,8 @@ class TcpEcho:
             self._ledger.leave(place)
             self._refuse(sock, host, refusal)
             return
+        if self._ledger.connections > ROOMY_CONNECTIONS:
+            set_buffers(sock, CROWDED, shrink=True)
         try:
             self.streams.take(sock, place, now, self_test=self_test)
         except OSError:

@@ -72,6 +72,8 @@ class TcpWorker:
         self.server = open_socket(listener(host, protocol=Protocol.TCP), BUFFERS, sibling=False)
         if send_buffer:
             self.server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+            # What is received waits in a buffer as the kernel makes it at first: it is soon full, too.
+            self.server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
         where = listener(host, protocol=Protocol.TCP)
         places = limit + 2
         size = CounterPage.size(slots=1, listeners=1, places=places)

@@ -50,9 +50,14 @@ class ConnectionLedger:
         self._header[SlotField.CONNECTIONS] -= 1
         self._free.append(place)
 
+    @property
+    def connections(self) -> int:
+        """Return how many connections are open in all workers."""
+        return sum(header[SlotField.CONNECTIONS] for header in self._headers)
+
     def over_limit(self, key: int) -> Close | None:
         """Return the limit that the connection just entered exceeds, if any."""
-        if sum(header[SlotField.CONNECTIONS] for header in self._headers) > self._limit:
+        if self.connections > self._limit:
             return Close.OVER_LIMIT
         wanted = key.to_bytes(8, "little")
         same = sum(

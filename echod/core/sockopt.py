@@ -28,6 +28,7 @@ UDP_GRO: Final = 104
 SO_SNDBUFFORCE: Final = 32
 SO_RCVBUFFORCE: Final = 33
 SO_MEMINFO: Final = 55
+SO_BUF_LOCK: Final = 72
 SK_MEMINFO_DROPS: Final = 8
 
 
