@@ -95,7 +95,7 @@ class Run:
         self._subjects: list[Course | Flood] = []
         self._names = Names(numeric=options.numeric)
         self._live: Live | None = None
-        self._lines = Lines(self._text, stamps=options.stamps, quiet=options.quiet or options.csv == STDOUT)
+        self._lines = self._make_lines(quiet=options.quiet or options.csv == STDOUT)
         self._objects = JsonLines(out, quiet=options.quiet)
         self._begun = False
 
@@ -147,6 +147,10 @@ class Run:
             course.lines.append(line)
         return course
 
+    def _make_lines(self, *, quiet: bool) -> Lines:
+        protocols = len({target.protocol for target in self._targets}) > 1
+        return Lines(self._text, stamps=self._options.stamps, quiet=quiet, protocols=protocols)
+
     def _show_live(self, stack: ExitStack) -> None:
         """Draw the live view where it is wanted and can be."""
         options = self._options
@@ -158,7 +162,7 @@ class Run:
             return
         stack.callback(self._live.close)
         if self._text.isatty():
-            self._lines = Lines(self._text, stamps=options.stamps, quiet=True)  # both on one terminal are none
+            self._lines = self._make_lines(quiet=True)  # both on one terminal are none
 
     def _begin(self) -> None:
         self._begun = True

@@ -25,9 +25,13 @@ _FRACTIONS: Final = (("median", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.9
 class Lines:
     """A line for each event."""
 
-    def __init__(self, out: TextIO, *, stamps: bool, quiet: bool) -> None:
-        """Write to `out`; `stamps` puts the time before each line, `quiet` leaves the lines of events out."""
+    def __init__(self, out: TextIO, *, stamps: bool, quiet: bool, protocols: bool) -> None:
+        """Write to `out`; `stamps` puts the time before each line, `quiet` leaves the lines of events out.
+
+        `protocols` names UDP or TCP in each line, for runs over both.
+        """
         self._out = out
+        self._protocols = protocols
         self._stamps = stamps
         self._quiet = quiet
 
@@ -39,12 +43,13 @@ class Lines:
         """Say what happened."""
         if not self._quiet:
             stamp = f"[{event.time // 10**9}.{event.time // 1000 % 10**6:06}] " if self._stamps else ""
-            self._out.write(f"{stamp}{line(subject, event)}\n")
+            self._out.write(f"{stamp}{line(subject, event, protocol=self._protocols)}\n")
 
 
-def line(subject: Subject, event: Event) -> str:
-    """Return the line of an event."""
-    number = "" if event.sequence is None else f" seq={event.sequence}"
+def line(subject: Subject, event: Event, *, protocol: bool) -> str:
+    """Return the line of an event, with or without its protocol."""
+    number = f" {subject.target.protocol.value}" * protocol
+    number += "" if event.sequence is None else f" seq={event.sequence}"
     port = f" sport={subject.ports[event.source]}" if len(subject.ports) > 1 else ""
     ttl = "" if event.ttl is None else f" ttl={event.ttl}"
     if event.kind is Kind.LOST:

@@ -15,22 +15,21 @@ class Outcome(Enum):
     REFUSED = "refused"
     """The target host reported that nothing listens on the port."""
     CLOSED = "closed"
-    """The host accepted the connection, and closed it before it had answered."""
+    """The host accepted the connection, and closed it before a reply: so does echod where a rule refuses the source."""
     UNREACHABLE = "unreachable"
     """A router, or this host, reported that there is no route, or that it is prohibited."""
     DAMAGED = "damaged"
     """The replies differ from what was sent."""
 
 
-_ANSWERS = {
-    Outcome.ANSWERED: "UDP and TCP are both answered",
-    Outcome.SILENT: "the host is up and answers {answered}: {other} is filtered, or nothing answers it there",
-    Outcome.REFUSED: "the host is up and answers {answered}: nothing listens on that {other} port",
-    Outcome.CLOSED: "the host is up and answers {answered}: who listens on that {other} port closes the connection",
-    Outcome.UNREACHABLE: "the host is up and answers {answered}: {other} is refused on the way",
-    Outcome.DAMAGED: "the host is up and answers {answered}: what comes back over {other} is not what was sent",
+_PHRASES = {
+    Outcome.SILENT: "over {other} nothing came: it is filtered, or the server's rules drop it",
+    Outcome.REFUSED: "nothing listens on that {other} port",
+    Outcome.CLOSED: "{other} connections are accepted and closed: the server may refuse this source",
+    Outcome.UNREACHABLE: "{other} is refused on the way",
+    Outcome.DAMAGED: "what comes back over {other} is not what was sent",
 }
-"""By the outcome of the other protocol."""
+"""What is said of a protocol without a whole reply."""
 
 _ALIVE = (Outcome.REFUSED, Outcome.CLOSED, Outcome.DAMAGED)
 
@@ -50,12 +49,18 @@ def outcome(*, received: int, damaged: int, reasons: frozenset[str]) -> Outcome:
 
 def explain(udp: Outcome, tcp: Outcome) -> str:
     """Return the sentence for two outcomes."""
+    if udp is tcp is Outcome.ANSWERED:
+        return "the host replies over UDP and TCP"
     if udp is Outcome.ANSWERED:
-        return _ANSWERS[tcp].format(answered="UDP", other="TCP")
+        return f"the host replies over UDP; {_phrase(tcp, 'TCP')}"
     if tcp is Outcome.ANSWERED:
-        return _ANSWERS[udp].format(answered="TCP", other="UDP")
+        return f"the host replies over TCP; {_phrase(udp, 'UDP')}"
     if udp in _ALIVE or tcp in _ALIVE:
-        return f"the host is up, but gives no echo: UDP is {udp.value}, TCP is {tcp.value}"
+        return f"the host is up, but gives no echo: {_phrase(udp, 'UDP')}; {_phrase(tcp, 'TCP')}"
     if Outcome.UNREACHABLE in (udp, tcp):
         return "the host cannot be reached: an error says so"
     return "the host is down, or everything to it is filtered: nothing came over UDP or TCP"
+
+
+def _phrase(found: Outcome, protocol: str) -> str:
+    return _PHRASES[found].format(other=protocol)

@@ -54,7 +54,7 @@ def test_a_path_without_harm_is_found_without_harm(path: Path, family: int) -> N
     found = path.ping("-c", 3, "-i", "10ms", "--compare", "tcp", SERVER[family])
     assert (found.code, found.out.count("3 packets transmitted, 3 received, 0% packet loss")) == (0, 2)
     assert " ttl=63 " in found.out
-    assert found.out.endswith("UDP and TCP are both answered\n")
+    assert found.out.endswith("the host replies over UDP and TCP\n")
 
 
 @FAMILIES
@@ -110,7 +110,7 @@ def test_a_closed_port_is_named_with_the_host(path: Path, family: int) -> None:
     assert complaints(asked(path, f"[{SERVER[family]}]:{CLOSED}")) == [("port unreachable", SERVER[family], 2)]
     found = path.ping("-n", "-c", 1, "--compare", "tcp", f"[{SERVER[family]}]:{CLOSED}")
     assert f"From {SERVER[family]}: seq=1 connection refused\n" in found.out
-    assert found.out.endswith("the host is up, but gives no echo: UDP is refused, TCP is refused\n")
+    assert found.out.endswith("nothing listens on that UDP port; nothing listens on that TCP port\n")
 
 
 @FAMILIES
@@ -120,7 +120,9 @@ def test_what_a_filter_drops_is_lost_and_no_more_is_said(path: Path, family: int
     found = asked(path, SERVER[family])
     assert (found.summary["lost"], found.summary["errors"]) == (2, [])
     found = path.ping("-c", 2, "-i", "50ms", "-W", "500ms", "--compare", "tcp", SERVER[family])
-    assert found.out.endswith("the host is up and answers TCP: UDP is filtered, or nothing answers it there\n")
+    assert found.out.endswith(
+        "replies over TCP; over UDP nothing came: it is filtered, or the server's rules drop it\n"
+    )
 
 
 @FAMILIES
@@ -131,7 +133,7 @@ def test_what_a_filter_rejects_is_prohibited_by_the_router(path: Path, family: i
     assert complaints(asked(path, SERVER[family])) == [(reason, ROUTER[family], 2)]
     found = path.ping("-n", "-c", 1, "--compare", "tcp", SERVER[family])
     assert f"From {ROUTER[family]}: seq=1 {reason}\n" in found.out
-    assert found.out.endswith("the host is up and answers TCP: UDP is refused on the way\n")
+    assert found.out.endswith("the host replies over TCP; UDP is refused on the way\n")
 
 
 @FAMILIES

@@ -70,11 +70,26 @@ def test_a_closed_port_is_named_with_who_said_so() -> None:
 
 def test_comparing_tells_a_closed_port_from_an_open_one(port: int, echod: Callable[..., Daemon]) -> None:
     """Both answered; and only TCP where nothing listens over UDP."""
-    assert ping("-c", 1, "--compare", "tcp", f"127.0.0.1:{port}").out.endswith("UDP and TCP are both answered\n")
+    assert ping("-c", 1, "--compare", "tcp", f"127.0.0.1:{port}").out.endswith("the host replies over UDP and TCP\n")
     other = free_port()
     echod({"listeners": [f"tcp://127.0.0.1:{other}"], "workers": 1})
     found = ping("-n", "-c", 1, "--compare", "tcp", f"127.0.0.1:{other}")
-    assert found.out.endswith("the host is up and answers TCP: nothing listens on that UDP port\n")
+    assert found.out.endswith("the host replies over TCP; nothing listens on that UDP port\n")
+    lines = found.out.splitlines()[2:4]
+    assert {line.partition(":")[2].partition("=")[0] for line in lines} == {" udp seq", f"{other}: tcp seq"}
+
+
+def test_comparing_tells_a_server_that_refuses_this_source(echod: Callable[..., Daemon]) -> None:
+    """Echod drops its datagrams, and accepts its connections and resets them: neither is closed or filtered."""
+    port = free_port()
+    listeners = [f"{scheme}://127.0.0.1:{port}" for scheme in ("udp", "tcp")]
+    echod({"listeners": listeners, "workers": 1, "access": {"allow": ["192.0.2.0/24"]}})
+    found = ping("-n", "-c", 1, "-W", "300ms", "--compare", "tcp", f"127.0.0.1:{port}")
+    assert found.code == 1
+    assert found.out.endswith(
+        "the host is up, but gives no echo: over UDP nothing came: it is filtered, or the server's rules drop it; "
+        "TCP connections are accepted and closed: the server may refuse this source\n"
+    )
 
 
 def test_several_hosts_are_asked_at_once(port: int) -> None:
