@@ -109,7 +109,7 @@ def test_a_closed_port_is_named_with_the_host(path: Path, family: int) -> None:
     """ICMP port unreachable over UDP, a reset over TCP, and what both say together."""
     assert complaints(asked(path, f"[{SERVER[family]}]:{CLOSED}")) == [("port unreachable", SERVER[family], 2)]
     found = path.ping("-n", "-c", 1, "--compare", "tcp", f"[{SERVER[family]}]:{CLOSED}")
-    assert f"From {SERVER[family]}: seq=1 connection refused\n" in found.out
+    assert f"From {SERVER[family]}: tcp seq=1 connection refused\n" in found.out
     assert found.out.endswith("nothing listens on that UDP port; nothing listens on that TCP port\n")
 
 
@@ -132,7 +132,7 @@ def test_what_a_filter_rejects_is_prohibited_by_the_router(path: Path, family: i
     reason = "administratively prohibited"
     assert complaints(asked(path, SERVER[family])) == [(reason, ROUTER[family], 2)]
     found = path.ping("-n", "-c", 1, "--compare", "tcp", SERVER[family])
-    assert f"From {ROUTER[family]}: seq=1 {reason}\n" in found.out
+    assert f"From {ROUTER[family]}: udp seq=1 {reason}\n" in found.out
     assert found.out.endswith("the host replies over TCP; UDP is refused on the way\n")
 
 
