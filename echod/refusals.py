@@ -26,6 +26,15 @@ MOST_LINES: Final = 10
 MOST_SOURCES: Final = 1024
 """Addresses remembered for one entry."""
 
+_WAYS: Final = {
+    Drop.SOURCE_PORT_OWN: "echod listens on the port that they came from: let honest clients send from another",
+    Drop.SOURCE_PORT_LOW: "they came from a port below guard.min_source_port: let honest clients send from a higher "
+    "one (nping, which takes 53: -g 40000)",
+    Drop.SOURCE_PORT_REFUSED: "guard.refuse_source_ports has the port that they came from: let honest clients send "
+    "from another",
+}
+"""How an honest client goes on, where that is in its hands."""
+
 _log = structlog.get_logger()
 
 
@@ -76,10 +85,11 @@ def _log_summary(listener: Listener, reason: int, summary: _Summary) -> None:
     loudest, times = summary.sources.most_common(1)[0]
     count = len(summary.sources)
     sources = f"{'more than ' * summary.more}{count:,} source{'s' * (count != 1)}"
+    way = f"; {_WAYS[Drop(reason)]}" if udp and reason in _WAYS else ""
     _log.warning(
         "refused",
         message=f"refused {summary.refused:,} {what} at {listener}: {name}, from {sources}, the loudest {loudest} "
-        f"({times:,})",
+        f"({times:,}){way}",
         listener=str(listener),
         reason=name,
         refused=summary.refused,

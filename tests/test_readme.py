@@ -73,6 +73,7 @@ def test_the_first_command_serves_what_the_examples_ask(tmp_path: Path) -> None:
             os.killpg(process.pid, signal.SIGTERM)
     assert answers[:3] == ["hi", "hello", "bonjour"]
     assert "Successful connections: 3" in answers[3]
+    assert "Lost: 0 (0.00%)" in answers[4]
 
 
 def key_rows() -> dict[str, str]:

@@ -76,6 +76,27 @@ def test_one_is_said_as_one(log: Entries) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("reason", "way"),
+    [
+        (
+            Drop.SOURCE_PORT_LOW,
+            "they came from a port below guard.min_source_port: let honest clients send from a high",
+        ),
+        (Drop.SOURCE_PORT_REFUSED, "guard.refuse_source_ports has the port that they came from: let honest clients"),
+        (Drop.SOURCE_PORT_OWN, "echod listens on the port that they came from: let honest clients send from another"),
+    ],
+)
+def test_who_is_refused_for_its_port_is_told_how_to_go_on(log: Entries, reason: Drop, way: str) -> None:
+    """It is in the hands of the client; a closed connection of the same number has no such reason."""
+    refusals = Refusals()
+    refusals.add(UDP, report(reason, a=1))
+    refusals.add(TCP, report(Close(reason), a=1))
+    refusals.log_due(1000.0)
+    assert f", the loudest 192.0.2.97 (1); {way}" in log[0]["message"]
+    assert log[1]["message"].endswith(", the loudest 192.0.2.97 (1)")
+
+
 def test_refused_connections_are_said_as_such(log: Entries) -> None:
     """At a TCP listener the reason is that of a closed connection, though its number is a drop's too."""
     refusals = Refusals()
