@@ -20,7 +20,7 @@ from typing import Final, TextIO
 from echod.client.course import Course
 from echod.client.flood import Flood
 from echod.client.live import Live
-from echod.client.loop import Loop, interrupt_at_signals
+from echod.client.loop import Loop, ended_by_interrupt, interrupt_at_signals
 from echod.client.mtu import MtuProbe
 from echod.client.names import Names
 from echod.client.options import STAMPED_INTERVAL, STDOUT, Options, help_text, parse_options
@@ -64,7 +64,8 @@ def ping(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
         options = parse_options(argv)
         if options.remark:
             err.write(f"echod: ping: {options.remark}\n")
-        targets = [resolve(wish, options.family, options.source) for wish in options.wishes]
+        with ended_by_interrupt():
+            targets = [resolve(wish, options.family, options.source) for wish in options.wishes]
         _refuse_targets(options, targets)
         if options.mtu:
             return _find_mtu(options, targets, out)
@@ -113,7 +114,7 @@ class Run:
                 self._measure(loop, picture)
             finally:
                 if self._begun:
-                    self._end()
+                    self._end(loop.interrupts)
             if picture:
                 picture.draw(self._subjects)
 
@@ -190,10 +191,10 @@ class Run:
         if event.reason:
             self._names.ask(event.address)
 
-    def _end(self) -> None:
+    def _end(self, interrupts: int) -> None:
         options = self._options
         addresses = {address for each in self._subjects for _, address in each.survey.obstacles}
-        names = self._names.known(sorted(addresses))
+        names = self._names.known(sorted(addresses), until=interrupts)
         verdicts = _verdicts(self._subjects) if options.compare else []
         if options.json:
             more = {"verdicts": verdicts} if verdicts else {}

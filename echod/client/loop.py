@@ -5,11 +5,12 @@ Invariant: nothing here blocks but the one wait, and that ends with whatever com
 """
 
 import ctypes
+import os
 import select
 import signal
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from time import monotonic_ns
 from typing import Final
 
@@ -26,6 +27,21 @@ _CAUGHT: Final = _ENDING | {signal.SIGQUIT}
 
 OnReady = Callable[[], None]
 Turn = Callable[[int], int | None]
+
+
+@contextmanager
+def ended_by_interrupt() -> Iterator[None]:
+    """Let Ctrl-C end the process at once, as it would a program in C, while there is nothing yet to say.
+
+    Python's own handler waits until the C library comes back: from a name server that does not answer that takes long.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler and os.getpid() != 1:  # the first process of a container would not die
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def interrupt_at_signals() -> None:
@@ -67,6 +83,11 @@ class Loop:
         self._write.close()
         self._epoll.close()
 
+    @property
+    def interrupts(self) -> int:
+        """Return a descriptor that has something to read after the signal that ended the run, or the next one."""
+        return self._signals.fileno()
+
     def register(self, fd: int, on_ready: OnReady, events: int = select.EPOLLIN) -> None:
         """Call `on_ready` when there is something to read on `fd`, or an error."""
         self._epoll.register(fd, events)
@@ -105,6 +126,8 @@ class Loop:
 
     def _on_signal(self) -> None:
         self._asked += [number for number in self._signals.recv(64) if number in _CAUGHT]
+        if not _ENDING.isdisjoint(self._asked):
+            self._write.send(b"\0")  # who waits for `interrupts` later sees it too
 
     def _wait(self, until: int) -> list[tuple[int, int]]:
         """Wait until something is ready, or until that time."""

@@ -4,6 +4,7 @@ Owns the look-up, in a process of its own, so that a name server that does not a
 the end of a run on a network that is broken. Invariant: nobody waits longer than `PATIENCE` for all names together.
 """
 
+import select
 import subprocess
 from collections.abc import Iterable
 from time import monotonic
@@ -41,24 +42,35 @@ class Names:
         except OSError:
             self._numeric = True
 
-    def known(self, addresses: Iterable[str]) -> dict[str, str]:
-        """Return the names that are found in time, and stop looking for the others."""
-        deadline = monotonic() + PATIENCE
-        found = {}
-        for address in addresses:
-            if process := self._asked.pop(address, None):
-                name = _finish(process, max(0.0, deadline - monotonic()))
-                if name:
-                    found[address] = name
-        return found
+    def known(self, addresses: Iterable[str], *, until: int | None = None) -> dict[str, str]:
+        """Return the names that are found in time, and stop looking for the others.
+
+        Nobody waits for them any more once there is something to read from the descriptor `until`.
+        """
+        asked = {address: process for address in addresses if (process := self._asked.pop(address, None))}
+        _wait([process.stdout.fileno() for process in asked.values() if process.stdout], until)
+        found = {address: _finish(process) for address, process in asked.items()}
+        return {address: name for address, name in found.items() if name}
 
 
-def _finish(process: "subprocess.Popen[str]", seconds: float) -> str:
-    """Return the name that `getent` printed behind the address, if it did in time."""
+def _wait(outputs: list[int], until: int | None) -> None:
+    """Wait until there is something to read from each of these, from `until`, or too long."""
+    deadline = monotonic() + PATIENCE
+    poll = select.poll()
+    for fd in outputs if until is None else [*outputs, until]:
+        poll.register(fd, select.POLLIN)
+    left = len(outputs)
+    while left and (seconds := deadline - monotonic()) > 0:
+        for fd, _ in poll.poll(1000 * seconds):
+            if fd == until:
+                return
+            poll.unregister(fd)
+            left -= 1
+
+
+def _finish(process: "subprocess.Popen[str]") -> str:
+    """Return the name that `getent` printed behind the address, if it has; it has written all at once."""
     with process:
-        try:
-            words = process.communicate(timeout=seconds)[0].split()
-        except subprocess.TimeoutExpired:
-            process.kill()
-            return ""
+        process.kill()
+        words = process.communicate()[0].split()
     return words[1] if len(words) > 1 else ""
