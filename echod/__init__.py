@@ -18,8 +18,9 @@ The floors. A module imports only from lower floors (within `core`, and within `
     health       3  whether every listener answers, tested by a separate process
     page         3  the status page and its policy
     books        4  totals, and the log entries made of them
+    announce     3  what the supervisor reports about itself: status line, log entries
     ownership    2  the addresses of this host, read when the kernel says that they may have changed
-    announce     2  what the supervisor reports about itself: status line, log entries
+    status       2  the status directory: written by the supervisor, read by `echod status` and `echod reload`
     arrival      2  what a receive brought: trains, interfaces, and what cannot be answered
     streams      2  the connections of a TCP listener: readiness, order of service, timeouts
     unfinished   2  what a worker had received, and not counted, when it died
@@ -42,13 +43,13 @@ The floors. A module imports only from lower floors (within `core`, and within `
     descriptors  1  the first three file descriptors, and how many there may be
     poll         1  readiness by epoll and poll(2), with a callback for each descriptor
     signals      1  the set of signals that arrived, and a wake-up
-    status       1  the status directory: written by the supervisor, read by `echod status` and `echod reload`
     display      1  the output of `echod status`, for a terminal or as plain text
     systemd      1  sd_notify, passed sockets, the watchdog's interval
     daemonize    1  python-daemon, for hosts without systemd
     outfit       2  what an exporter starts with, and what it is sent later
     exposition   1  metrics as bytes; the only module that imports prometheus_client
     privileges   1  what a process may do, and giving that up; unsafe, like `vector`
+    instances    1  the echods of this host as processes: title, birth
     processes    1  the resources that a process uses, from /proc
     configfile   1  where the config comes from
     logs         1  structlog to journal, console or JSON; the only module that configures it

@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from echod import __version__, status
+from echod import __version__, instances, status
 from echod.configfile import DEFAULT_PATH, Reading, shown
 from echod.core.config import Config
 from echod.core.errors import ConfigError, EchodError, ExitCode, Mistake
@@ -31,6 +31,11 @@ MAX_LOGGED_MISTAKES: Final = 20
 STATUS_SECONDS: Final = 5.0
 """The least interval between updates of STATUS=, and the greatest between updates of the status file."""
 
+_NO_PLACE: Final = (
+    "no status is written, so `echod status` and `echod reload` do not find this echod: it is not root, and has "
+    "neither RUNTIME_DIRECTORY nor XDG_RUNTIME_DIR; write a status.directory, or RuntimeDirectory=echod in its unit"
+)
+
 _log = structlog.get_logger()
 
 
@@ -44,8 +49,8 @@ class Announcer:
         self._environment = environment
         self._files = StatusFiles(None)
         self._place: Path | None = None
-        self._born = status.birth(os.getpid())
-        self._started, self._started_monotonic = time.time(), time.monotonic()
+        self._born = instances.birth(os.getpid())
+        self._started, self._started_monotonic = time.time(), instances.monotonic()
         self._config_read: float | None = None
         self._config_reading: float | None = None
         self._activity = Activity()
@@ -67,6 +72,8 @@ class Announcer:
             _log.info("defaults_used", message=f"there is no {DEFAULT_PATH}: serving the built-in defaults")
         self._place = status.directory(self._environment, reading.config.status.directory)
         self._files = StatusFiles(self._place)
+        if self._place is None:
+            _log.info("status_not_written", message=_NO_PLACE)
 
     def reading(self, reading: Reading, adopted: Sequence[Listener]) -> None:
         """Log what is unreasonable in a config that is about to be used, and what of it cannot take effect."""

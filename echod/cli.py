@@ -22,7 +22,7 @@ from typing import Final, NoReturn, TextIO
 
 from setproctitle import setproctitle
 
-from echod import __version__, configfile, display, kernel, logs, signals, status, systemd
+from echod import __version__, configfile, display, instances, kernel, logs, signals, status, systemd
 from echod.announce import Announcer
 from echod.core.config import find_status_directory, in_order, parse_config
 from echod.core.document import render
@@ -210,7 +210,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _reload(arguments: argparse.Namespace) -> int:
     """Request a reload and report its outcome."""
-    outcome = reload(_status_directory(arguments.config))
+    outcome = reload(lambda: _status_directory(arguments.config), os.environ)
     print(outcome.text)
     return outcome.code
 
@@ -243,7 +243,7 @@ def _running(snapshot: Snapshot) -> ExitCode:
 
 
 def _overview(snapshot: Snapshot) -> Overview:
-    uptime = time.monotonic() - snapshot.started_monotonic
+    uptime = instances.monotonic() - snapshot.started_monotonic
     return overview(snapshot, uptime_seconds=uptime, when=_when)
 
 
@@ -279,10 +279,10 @@ def _check_listeners(place: Path, *, as_json: bool) -> int:
 
 def _status_directory(path: Path | None) -> Path:
     """Return the status directory of an echod with this config, or with the default one."""
-    path, text = (path or configfile.DEFAULT_PATH).absolute(), b""
+    named, text = (path or configfile.DEFAULT_PATH).absolute(), b""
     with suppress(EchodError):  # an unreadable or missing config is no reason to give up
-        text = configfile.read_text(path)
-    return status.find(os.environ, find_status_directory(text), configfile.shown(path))
+        text = configfile.read_text(named)
+    return status.find(os.environ, find_status_directory(text), configfile.shown(named), named=path is not None)
 
 
 def _ping(words: Sequence[str]) -> int:
@@ -313,7 +313,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _serve(path: Path | None, on_serving: Callable[[], None]) -> int:
-    setproctitle("echod: supervisor")
+    setproctitle(instances.title(configfile.shown(path or configfile.DEFAULT_PATH)))
     announcer = Announcer(path=path, notifier=systemd.Notifier(os.environ), environment=os.environ)
     supervisor = Supervisor(
         path=path,

@@ -7,13 +7,21 @@ file after the request, and no process but the echod that wrote the status is ev
 import os
 import signal
 import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from echod import status
-from echod.core.errors import EchodError, NoStatusError, NotPermittedError, NotRunningError, ReloadOvertakenError
+from echod import instances, status
+from echod.core.errors import (
+    EchodError,
+    NoStatusError,
+    NotPermittedError,
+    NotRunningError,
+    ReloadOvertakenError,
+    StatusUnknownError,
+)
 from echod.core.snapshot import REJECTED, Snapshot
 
 WAIT_SECONDS: Final = 30.0
@@ -21,6 +29,9 @@ WAIT_SECONDS: Final = 30.0
 
 OLD_SECONDS: Final = 2.0
 """For so long a status that is old may become new: a reload that begins writes it."""
+
+REWRITTEN_SECONDS: Final = 7.0
+"""Time in which a status that was removed is there again: it is written at least every five seconds."""
 
 LOOK_SECONDS: Final = 0.02
 """Interval between reads of the status file."""
@@ -34,13 +45,15 @@ class Outcome:
     text: str
 
 
-def reload(place: Path) -> Outcome:
-    """Signal the echod whose status file is in this directory, and return the outcome.
+def reload(find: Callable[[], Path], environment: Mapping[str, str]) -> Outcome:
+    """Signal the echod whose status file is in the directory that `find` returns, and return the outcome.
 
-    Raises EchodError if there is none, it may not be signalled, or it does not finish in WAIT_SECONDS.
+    If the service manager says which process that is (MAINPID, systemd.exec(5)), it is that one. Raises EchodError if
+    there is none, it may not be signalled, or it does not finish in WAIT_SECONDS.
     """
+    main = _main_process(environment)
     try:
-        before, owner = status.load_owned(place)
+        place, before, owner = _look(find) if main is None else _look_for(main, find)
     except NoStatusError as error:
         raise NotRunningError(str(error)) from None
     _hang_up(before, owner, place / status.NAME)
@@ -57,6 +70,39 @@ def reload(place: Path) -> Outcome:
             raise EchodError(f"how the reload ended is not told: echod's status in {place} is old; its log says more")
         time.sleep(LOOK_SECONDS)
     raise EchodError(f"echod did not tell within {WAIT_SECONDS:.0f} seconds how the reload ended; its log says more")
+
+
+def _main_process(environment: Mapping[str, str]) -> int | None:
+    """Return the process of the unit whose ExecReload= this is; None if it is no echod, but what started one."""
+    told = environment.get("MAINPID", "")
+    return int(told) if told.isascii() and told.isdigit() and instances.is_supervisor(int(told)) else None
+
+
+def _look(find: Callable[[], Path]) -> tuple[Path, Snapshot, int]:
+    place = find()
+    return place, *status.load_owned(place)
+
+
+def _look_for(main: int, find: Callable[[], Path]) -> tuple[Path, Snapshot, int]:
+    """Return the status of this process: if somebody has removed it, echod soon writes it again.
+
+    If it does not, it reads its config all the same. Raises StatusUnknownError then.
+    """
+    deadline = time.monotonic() + REWRITTEN_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(NoStatusError, StatusUnknownError):
+            found = _look(find)
+            if found[1].pid == main:
+                return found
+        time.sleep(LOOK_SECONDS)
+    try:
+        os.kill(main, signal.SIGHUP)
+    except OSError as error:
+        raise NotRunningError(f"process {main} of the unit cannot be told to reload: {error.strerror}") from None
+    raise StatusUnknownError(
+        f"process {main} was told to reload, but how that ends is not told, for it writes no status that is found: its "
+        "log says why, and how it ended"
+    )
 
 
 def _load(place: Path) -> Snapshot | None:

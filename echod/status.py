@@ -12,7 +12,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +20,10 @@ from typing import Any, Final
 
 import structlog
 
+from echod import instances
 from echod.core.errors import NoStatusError, StatusUnknownError
 from echod.core.selftest import SelfTest
-from echod.core.snapshot import Snapshot
+from echod.core.snapshot import Snapshot, printable
 
 NAME: Final = "status.json"
 SELF_TEST_NAME: Final = "self-test.json"
@@ -37,15 +38,16 @@ STALE_SECONDS: Final = 10.0
 
 _PUBLIC: Final = 0o644
 _PRIVATE: Final = 0o600
-_FIELD_OF_BIRTH: Final = 22 - 3
-"""Index of the start time in /proc/PID/stat, after the name in parentheses (proc_pid_stat(5))."""
-
 _NOT_REGULAR: Final = "it is no regular file"
 _REASONS: Final = {errno.ELOOP: "it is a symbolic link", errno.ENXIO: _NOT_REGULAR}
 
+_ELSEWHERE: Final = "let echod's user write there, or write another status.directory and restart echod"
 _ROOM: Final = "make room there"
 _GONE: Final = "make it again, or restart the unit whose RuntimeDirectory= it was"
-_FORBIDDEN: Final = "write auto and restart: a unit with ProtectSystem=strict may write to its RuntimeDirectory= alone"
+_FORBIDDEN: Final = (
+    "give echod a directory that is not read-only: RuntimeDirectory=echod in the unit with status.directory: auto, or "
+    "in a container a tmpfs there"
+)
 _WAYS_OUT: Final = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.ENOENT: _GONE, errno.EROFS: _FORBIDDEN}
 
 _log = structlog.get_logger()
@@ -55,28 +57,63 @@ def directory(environment: Mapping[str, str], configured: str) -> Path | None:
     """Return the status directory of an echod with this config, or None if it has none.
 
     For `auto` it is the RUNTIME_DIRECTORY that the service manager made (systemd.exec(5)), else /run/echod if the user
-    is root.
+    is root, else echod in the user's XDG_RUNTIME_DIR.
     """
     if configured != AUTO:
         return Path(configured)
     first = environment.get("RUNTIME_DIRECTORY", "").partition(":")[0]
     if first:
         return Path(first)
-    return DEFAULT_DIRECTORY if os.geteuid() == 0 else None
+    if os.geteuid() == 0:
+        return DEFAULT_DIRECTORY
+    own = environment.get("XDG_RUNTIME_DIR", "")
+    return Path(own, "echod") if own.startswith("/") else None
 
 
-def find(environment: Mapping[str, str], configured: str, config: str) -> Path:
+def find(environment: Mapping[str, str], configured: str, config: str, *, named: bool) -> Path:
     """Return the status directory of the echod that runs with this config, a path as in `Snapshot.config`.
 
-    It is the configured one, if an echod is there. But the config may have changed since that echod was started, so the
-    default directories are searched too.
+    It is the configured one, if that echod is there. But the config may have changed since it was started, so the
+    default directories are searched too. If the operator has not `named` the config, an echod in the directory that it
+    configures will do that runs with another one. If there is none, the configured directory is returned, where `load`
+    says so. Raises NoStatusError if only another echod is found, and StatusUnknownError if the echod runs and has no
+    status.
     """
     first = directory(environment, configured) or DEFAULT_DIRECTORY
-    for place in (first, directory(environment, AUTO) or first, DEFAULT_DIRECTORY):
-        told = read(place)
-        if told is not None and is_alive(told) and (place == first or told.get("config") == config):
+    places = dict.fromkeys((first, directory(environment, AUTO) or first, DEFAULT_DIRECTORY))
+    alive = {place: told for place in places if (told := read(place)) is not None and is_alive(told)}
+    for place, told in alive.items():
+        if _is_same(told.get("config"), config):
             return place
+    # A user who runs none sees that of the host.
+    usual = places if configured == AUTO and not environment.get("RUNTIME_DIRECTORY") else (first,)
+    for place in alive:
+        if not named and place in usual:
+            return place
+    for pid, its in instances.supervisors().items():
+        if its == config:
+            raise StatusUnknownError(
+                f"an echod runs with {config}, process {pid}, but its status is not in {_listed(places)}: its log says "
+                'why, and where it is; look for "status" there'
+            )
+    for place, told in alive.items() if named else ():
+        its = printable(str(told.get("config")))
+        raise NoStatusError(
+            f"no echod is running with {config}: the one that has its status in {place}, process {told['pid']}, runs "
+            f"with {its}; name that with --config {its}"
+        )
     return first
+
+
+def _is_same(one: object, other: str) -> bool:
+    """Tell whether two paths lead to one file, as far as this process can see."""
+    with suppress(OSError, ValueError):
+        return one == other or (isinstance(one, str) and Path(one).samefile(other))
+    return False
+
+
+def _listed(places: Iterable[Path]) -> str:
+    return " or ".join(map(str, places))
 
 
 class StatusFiles:
@@ -90,7 +127,11 @@ class StatusFiles:
         other = read(place) if place is not None else None
         if other is not None and other.get("pid") != os.getpid() and is_alive(other):
             self._place = None
-            self._note(f"another echod, process {other['pid']}, has its status in {place}: give this one another")
+            self._note(
+                f"{place} has that of another echod, process {other['pid']}, which runs with "
+                f"{printable(str(other.get('config')))}: write another status.directory in the config of this one, "
+                "and restart it"
+            )
 
     def write(self, status: bytes) -> None:
         """Replace the status file; write the other file again if it has disappeared."""
@@ -110,8 +151,8 @@ class StatusFiles:
     def _note(self, problem: str) -> None:
         """Log a problem once, until it is solved."""
         if problem and not self._failing:
-            what = "there is nothing new for echod status to read"
-            _log.warning("status_not_written", message=f"{what}: {problem} (status.directory)")
+            what = "no status is written for `echod status` and `echod reload`"
+            _log.warning("status_not_written", message=f"{what}: {problem}")
         self._failing = bool(problem)
 
     def remove(self) -> None:
@@ -135,7 +176,7 @@ def _replace(place: Path, name: str, content: bytes, mode: int) -> str:
         new.replace(place / name)
     except OSError as error:
         _remove(new)
-        way_out = _WAYS_OUT.get(error.errno or 0, "give echod's user a directory that can")
+        way_out = _WAYS_OUT.get(error.errno or 0, _ELSEWHERE)
         return f"{place} cannot be written: {error.strerror}; {way_out}"
     return ""
 
@@ -199,10 +240,7 @@ def load_owned(place: Path) -> tuple[Snapshot, int]:
     try:
         text, owner = _read(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise NoStatusError(
-            f"no echod is running: there is no status in {place}; for another status.directory give --config FILE, "
-            "and where that was changed, restart echod"
-        ) from None
+        raise NoStatusError(f"no echod is running: there is no {path}{_others()}") from None
     except OSError as error:
         raise StatusUnknownError(f"{path} cannot be read: {error.strerror}") from None
     try:
@@ -222,13 +260,11 @@ def read_self_test(place: Path) -> SelfTest | None:
         return None
 
 
-def birth(pid: int) -> int | None:
-    """Return when a process started, in clock ticks since boot; None if it does not exist or is hidden."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return None
-    return int(stat.rpartition(b")")[2].split()[_FIELD_OF_BIRTH])
+def _others() -> str:
+    """Name an echod that runs, and is not the one that was looked for."""
+    for pid, config in instances.supervisors().items():
+        return f"; an echod with another config runs, process {pid}: name it with --config {printable(config)}"
+    return "; for one that was started with another config, give --config FILE"
 
 
 def is_alive(status: Mapping[str, Any]) -> bool:
@@ -242,5 +278,4 @@ def is_alive(status: Mapping[str, Any]) -> bool:
         pass  # it exists, and belongs to another user
     except (OSError, OverflowError):
         return False
-    born = birth(pid)
-    return born is None or born == status.get("born", born)
+    return "born" not in status or instances.was_born(pid, status["born"])

@@ -106,7 +106,7 @@ def test_a_daemon_that_stopped_leaves_no_status(served: tuple[Daemon, int]) -> N
     assert list(daemon.status_path.iterdir()) == []
     stopped = tell(daemon.status_path)
     assert stopped.returncode == ExitCode.NOT_RUNNING
-    assert f"there is no status in {daemon.status_path};" in stopped.stderr
+    assert f"there is no {daemon.status_path}/status.json;" in stopped.stderr
 
 
 def test_a_status_that_cannot_be_read_is_neither(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_place_that_cannot_be_had_does_no_harm(echod: EchodFactory, tmp_path: 
     assert ask(port) == b"hi"
     (entry,) = daemon.log("status_not_written")
     assert entry["level"] == "warning"
-    assert entry["message"].endswith("(status.directory)")
+    assert "status.directory" in entry["message"]
 
 
 def test_a_rejected_reload_is_told(served: tuple[Daemon, int]) -> None:
@@ -361,3 +361,64 @@ def test_on_a_terminal_watching_draws_in_one_place(served: tuple[Daemon, int]) -
     shown = on_a_terminal(daemon.status_path, "--watch")
     assert "\x1b[?1049h" in shown
     assert "\x1b[?1049l" in shown
+
+
+def test_another_time_namespace_sees_the_same_echod(served: tuple[Daemon, int]) -> None:
+    """Its clocks since boot are others, and so would be the times of birth; a container may have one of its own."""
+    daemon, _ = served
+    elsewhere = ("unshare", "--time", "--boottime", "100000", "--monotonic", "100000", "--fork")
+    shown = tell(daemon.status_path, prefix=elsewhere)
+    assert (shown.returncode, shown.stderr) == (ExitCode.OK, "")
+    assert f"process {daemon.pid}, up 00:0" in shown.stdout
+
+
+def test_an_echod_in_another_time_namespace_is_seen(echod: EchodFactory) -> None:
+    """It tells its birth and its start by the clocks that all namespaces share."""
+    elsewhere = ("unshare", "--time", "--boottime", "100000", "--monotonic", "100000", "--fork", "--kill-child")
+    config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}
+    daemon = echod(config, prefix=elsewhere)
+    shown = tell(daemon.status_path)
+    assert (shown.returncode, shown.stderr) == (ExitCode.OK, "")
+    assert ", up 00:0" in shown.stdout
+
+
+@needs_root
+def test_an_echod_that_cannot_write_its_status_is_not_called_none(echod: EchodFactory, tmp_path: Path) -> None:
+    """In a read-only world it serves: the command says so, and the log says what to do there."""
+    place, port = tmp_path / "ro", free_port()
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", place], check=True)
+    try:
+        config = {"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1}
+        daemon = echod(config, variables={"RUNTIME_DIRECTORY": str(place)})
+        (entry,) = daemon.log("status_not_written")
+        result = tell(place, "--config", str(daemon.config_path))
+    finally:
+        subprocess.run(["umount", place], check=True)
+    assert "Read-only file system; give echod a directory that is not read-only" in entry["message"]
+    assert (result.returncode, result.stdout) == (ExitCode.STATUS_UNKNOWN, "")
+    assert f"an echod runs with {daemon.config_path}, process {daemon.pid}, but its status is not in" in result.stderr
+
+
+@needs_root
+def test_a_user_finds_the_echod_of_his_session(echod: EchodFactory, tmp_path: Path) -> None:
+    """`echod run`, and `echod status` beside it, as in a first try; without a session it says that it has none."""
+    user = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+    session = tmp_path / "session"
+    session.mkdir()
+    os.chown(session, NOBODY, NOBODY)
+    for folder in session.parents[:-1]:  # pytest's own are root's alone
+        folder.chmod(folder.stat().st_mode | 0o011)
+    config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}
+    variables = {"RUNTIME_DIRECTORY": "", "XDG_RUNTIME_DIR": str(session)}
+    daemon = echod(config, prefix=user, variables=variables)
+    shown = tell(None, prefix=user, **variables)
+    assert (shown.returncode, shown.stderr) == (ExitCode.OK, "")
+    assert f"process {daemon.pid}" in shown.stdout
+    config["listeners"] = [f"udp://127.0.0.1:{free_port()}"]
+    without = echod(config, prefix=user, variables=variables | {"XDG_RUNTIME_DIR": ""})
+    (entry,) = without.log("status_not_written")
+    assert "no status is written, so `echod status` and `echod reload` do not find this echod" in entry["message"]
+    shown = tell(None, "--config", str(without.config_path), prefix=user)
+    assert shown.returncode == ExitCode.STATUS_UNKNOWN
+    assert f"an echod runs with {without.config_path}, process {without.pid}, but its status is not in" in shown.stderr

@@ -84,7 +84,7 @@ def test_the_command_returns_once_the_daemon_serves(host: Host) -> None:
     """Exit code 0 means that it answers; the pidfile names the supervisor, which is in a session of its own."""
     assert host.start().code == 0
     assert ask(host.port) == b"hi"
-    assert title(host.pid) == "echod: supervisor"
+    assert title(host.pid) == f"echod: supervisor {host.config}"
     assert len(host.processes()) == 3
     assert os.getsid(host.pid) != os.getsid(0)
     assert Path(f"/proc/{host.pid}/stat").read_text().rpartition(")")[2].split()[4] == "0"  # no controlling terminal
@@ -140,7 +140,7 @@ def test_a_pidfile_left_by_a_killed_daemon_is_no_obstacle(host: Host) -> None:
     wait_until(lambda: not any(map(title, processes)), "its processes were gone")
     assert host.pidfile.exists()
     assert host.start().code == 0
-    assert title(host.pid) == "echod: supervisor"
+    assert title(host.pid) == f"echod: supervisor {host.config}"
     assert ask(host.port) == b"hi"
 
 

@@ -12,7 +12,7 @@ import pytest
 from loopback import NOBODY, needs_root
 from running import ECHOD, REPOSITORY, Daemon, ask, environment, fill, free_port, wait_until
 
-from echod import status
+from echod import instances, status
 from echod.core.errors import ExitCode
 from echod.core.snapshot import Snapshot
 
@@ -32,12 +32,12 @@ SNAPSHOT = Snapshot(
 )
 
 
-def ask_for_reload(directory: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+def ask_for_reload(directory: Path, *words: str, **variables: str) -> "subprocess.CompletedProcess[str]":
     """Run `echod reload` as the service manager does."""
     return subprocess.run(
         [*ECHOD, "reload", *words],
         cwd=REPOSITORY,
-        env=environment(RUNTIME_DIRECTORY=str(directory)),
+        env=environment(RUNTIME_DIRECTORY=str(directory), **variables),
         capture_output=True,
         text=True,
         check=False,
@@ -107,7 +107,7 @@ def test_without_a_running_echod_it_says_so(tmp_path: Path) -> None:
     """No status file: nobody to signal."""
     result = ask_for_reload(tmp_path)
     assert result.returncode == ExitCode.UNAVAILABLE
-    assert result.stderr.startswith(f"echod: no echod is running: there is no status in {tmp_path}; for another ")
+    assert result.stderr.startswith(f"echod: no echod is running: there is no {tmp_path}/status.json; ")
 
 
 def test_a_status_file_that_outlived_its_echod_is_no_echod(served: tuple[Daemon, Path, int]) -> None:
@@ -156,7 +156,7 @@ def test_root_signals_no_process_of_another_user_than_who_wrote_the_file(tmp_pat
     """The user of echod may name any process with the time of its birth, which everybody can see."""
     path = tmp_path / status.NAME
     with subprocess.Popen(["sleep", "60"]) as stranger:
-        path.write_bytes(dataclasses.replace(SNAPSHOT, pid=stranger.pid, born=status.birth(stranger.pid)).pack())
+        path.write_bytes(dataclasses.replace(SNAPSHOT, pid=stranger.pid, born=instances.birth(stranger.pid)).pack())
         os.chown(path, NOBODY, NOBODY)
         result = ask_for_reload(tmp_path)
         assert result.returncode == ExitCode.UNAVAILABLE
@@ -171,7 +171,7 @@ def test_root_follows_no_link_in_the_place_of_the_file(tmp_path: Path) -> None:
     place = tmp_path / "run"
     place.mkdir()
     with subprocess.Popen(["sleep", "60"]) as stranger:
-        named = dataclasses.replace(SNAPSHOT, pid=stranger.pid, born=status.birth(stranger.pid))
+        named = dataclasses.replace(SNAPSHOT, pid=stranger.pid, born=instances.birth(stranger.pid))
         (tmp_path / "roots").write_bytes(named.pack())
         (place / status.NAME).symlink_to(tmp_path / "roots")
         result = ask_for_reload(place)
@@ -233,6 +233,52 @@ def test_it_is_found_where_its_config_says_or_said(served: tuple[Daemon, Path, i
     daemon.write({**config, "status": {"directory": str(directory)}})
     assert ask_for_reload(tmp_path / "nowhere", "--config", str(daemon.config_path)).returncode == ExitCode.OK
     assert len(daemon.log("status_not_moved")) == 2
+
+
+def test_of_two_echods_the_one_is_reloaded_whose_config_was_named(
+    served: tuple[Daemon, Path, int], echod: EchodFactory
+) -> None:
+    """The second has no place for its status, for the first is there: an error, and the first does not reload."""
+    first, directory, _ = served
+    config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}
+    second = echod(config, variables={"RUNTIME_DIRECTORY": str(directory)})
+    result = ask_for_reload(directory, "--config", str(second.config_path))
+    assert (result.returncode, result.stdout) == (ExitCode.STATUS_UNKNOWN, "")
+    assert f"an echod runs with {second.config_path}, process {second.pid}, but its status is not in" in result.stderr
+    second.stop()
+    result = ask_for_reload(directory, "--config", str(second.config_path))
+    assert (result.returncode, result.stdout) == (ExitCode.UNAVAILABLE, "")
+    assert (
+        f"process {first.pid}, runs with {first.config_path}; name that with --config {first.config_path}"
+        in result.stderr
+    )
+    assert (first.log("reloading"), second.log("reloading")) == ([], [])
+    assert ask_for_reload(directory, "--config", str(first.config_path)).returncode == ExitCode.OK
+
+
+def test_the_service_manager_s_word_is_enough(served: tuple[Daemon, Path, int]) -> None:
+    """It names the process to ExecReload=: where somebody has removed the status, that is soon there again."""
+    daemon, directory, _ = served
+    (directory / status.NAME).unlink()
+    result = ask_for_reload(directory, MAINPID=str(daemon.pid))
+    assert (result.returncode, result.stdout) == (ExitCode.OK, "reloaded; changed: nothing\n")
+
+
+def test_the_process_of_the_unit_is_reloaded_and_no_other(
+    served: tuple[Daemon, Path, int], echod: EchodFactory
+) -> None:
+    """Also where it has no status; how that ends it cannot tell. What is no echod is not asked."""
+    first, directory, _ = served
+    config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}
+    second = echod(config, variables={"RUNTIME_DIRECTORY": str(directory)})
+    result = ask_for_reload(directory, MAINPID=str(second.pid))
+    assert (result.returncode, result.stdout) == (ExitCode.STATUS_UNKNOWN, "")
+    assert result.stderr.startswith(f"echod: process {second.pid} was told to reload, but how that ends is not told")
+    second.wait_for("reloaded")
+    assert first.log("reloading") == []
+    for other in (str(os.getpid()), "0", "", "-1", "\u0663", "9" * 30):
+        assert ask_for_reload(directory, MAINPID=other).returncode == ExitCode.OK
+    assert len(first.log("reloaded")) == 6
 
 
 def test_the_status_file_goes_with_its_echod(served: tuple[Daemon, Path, int]) -> None:

@@ -13,19 +13,19 @@ from pathlib import Path
 
 import pytest
 import structlog
-from loopback import needs_root
+from loopback import NOBODY, needs_root
 from running import fill
 
 from echod.core.errors import NoStatusError, StatusUnknownError
 from echod.core.selftest import SelfTest
 from echod.core.snapshot import Snapshot
+from echod.instances import birth
 from echod.status import (
     MAX_BYTES,
     NAME,
     SELF_TEST_NAME,
     STALE_SECONDS,
     StatusFiles,
-    birth,
     directory,
     find,
     is_alive,
@@ -97,8 +97,8 @@ def logged(*words: str) -> Iterator[None]:
         yield
     assert [entry["event"] for entry in entries] == ["status_not_written"] * len(words)
     for entry, reason in zip(entries, words, strict=True):
-        assert entry["message"].startswith("there is nothing new for echod status to read: ")
-        assert entry["message"].endswith(f"{reason} (status.directory)")
+        assert entry["message"].startswith("no status is written for `echod status` and `echod reload`: ")
+        assert entry["message"].endswith(f": {reason}")
 
 
 def test_without_a_directory_nothing_is_written() -> None:
@@ -165,7 +165,8 @@ def test_a_directory_that_cannot_be_had_is_told_once(tmp_path: Path) -> None:
     """The operator learns why there is no status, and again after it was well; the daemon goes on without."""
     (tmp_path / "file").touch()
     place = tmp_path / "file" / "run"
-    with logged(*[f"{place} cannot be written: Not a directory; give echod's user a directory that can"] * 2):
+    elsewhere = "let echod's user write there, or write another status.directory and restart echod"
+    with logged(*[f"{place} cannot be written: Not a directory; {elsewhere}"] * 2):
         files = StatusFiles(place)
         for _ in range(2):
             files.write_self_test(b"{}")
@@ -214,8 +215,8 @@ def test_what_a_sandbox_forbids_is_told_with_the_directory_that_it_allows(tmp_pa
         pytest.skip("no file system of our own")
     try:
         with logged(
-            f"{tmp_path} cannot be written: Read-only file system; write auto and restart: a unit with "
-            "ProtectSystem=strict may write to its RuntimeDirectory= alone"
+            f"{tmp_path} cannot be written: Read-only file system; give echod a directory that is not read-only: "
+            "RuntimeDirectory=echod in the unit with status.directory: auto, or in a container a tmpfs there"
         ):
             StatusFiles(tmp_path).write(b"{}")
     finally:
@@ -225,9 +226,13 @@ def test_what_a_sandbox_forbids_is_told_with_the_directory_that_it_allows(tmp_pa
 def test_the_status_of_another_that_lives_is_left_alone(tmp_path: Path) -> None:
     """Two daemons with one place: the second says so, and writes nothing."""
     with subprocess.Popen(["sleep", "60"]) as other:
-        told = {"pid": other.pid, "born": birth(other.pid)}
+        told = {"pid": other.pid, "born": birth(other.pid), "config": "/etc/a\x1b.yaml"}
         (tmp_path / NAME).write_text(json.dumps(told))
-        with logged(f"another echod, process {other.pid}, has its status in {tmp_path}: give this one another"):
+        with logged(
+            f"{tmp_path} has that of another echod, process {other.pid}, which runs with "
+            "/etc/a\N{REPLACEMENT CHARACTER}.yaml: write another status.directory in the config of this one, "
+            "and restart it"
+        ):
             files = StatusFiles(tmp_path)
             files.write(b"{}")
             files.write_self_test(None)
@@ -254,6 +259,20 @@ def test_where_it_stands_is_what_the_config_says_or_the_service_manager_made() -
     assert directory({}, "auto") == (Path("/run/echod") if os.geteuid() == 0 else None)
 
 
+@needs_root
+def test_who_is_not_root_has_it_in_the_directory_of_the_session() -> None:
+    """XDG_RUNTIME_DIR, if it is a path; root's is where everybody looks, whatever a session left in its variables."""
+    session = {"XDG_RUNTIME_DIR": "/run/user/1000"}
+    assert directory(session, "auto") == Path("/run/echod")
+    os.seteuid(NOBODY)
+    try:
+        assert directory(session, "auto") == Path("/run/user/1000/echod")
+        assert directory(session | {"RUNTIME_DIRECTORY": "/run/a"}, "auto") == Path("/run/a")
+        assert directory({"XDG_RUNTIME_DIR": "run"}, "auto") is directory({}, "auto") is None
+    finally:
+        os.seteuid(0)
+
+
 # -- who is told
 
 
@@ -273,20 +292,45 @@ def test_an_echod_is_found_where_its_config_said_when_it_was_started(tmp_path: P
     for place in (was, is_now):
         place.mkdir()
     runtime = {"RUNTIME_DIRECTORY": str(was)}
-    assert find(runtime, str(is_now), SNAPSHOT.config) == is_now
+    for named in (False, True):
+        assert find(runtime, str(is_now), SNAPSHOT.config, named=named) == is_now
     (was / NAME).write_bytes(SNAPSHOT.pack())
-    assert find(runtime, str(is_now), SNAPSHOT.config) == was
-    assert find(runtime, str(is_now), "/etc/other.yaml") == is_now
-    assert find(runtime, "auto", "/etc/other.yaml") == was
+    for named in (False, True):
+        assert find(runtime, str(is_now), SNAPSHOT.config, named=named) == was
+    assert find(runtime, str(is_now), "/etc/other.yaml", named=False) == is_now
+    assert find(runtime, "auto", "/etc/other.yaml", named=False) == was
     (is_now / NAME).write_bytes(SNAPSHOT.pack())
-    assert find(runtime, str(is_now), SNAPSHOT.config) == is_now
+    for named in (False, True):
+        assert find(runtime, str(is_now), SNAPSHOT.config, named=named) == is_now
+
+
+def test_a_config_that_is_named_decides(tmp_path: Path) -> None:
+    """An echod with another one is not meant, wherever its status is; one with the same file by another path is."""
+    mine, its = tmp_path / "mine.yaml", tmp_path / "its.yaml"
+    for path in (mine, its):
+        path.touch()
+    (tmp_path / "link.yaml").symlink_to(its)
+    (tmp_path / NAME).write_bytes(replace(SNAPSHOT, config=str(its)).pack())
+    runtime = {"RUNTIME_DIRECTORY": str(tmp_path)}
+    with pytest.raises(NoStatusError) as caught:
+        find(runtime, "auto", str(mine), named=True)
+    assert str(caught.value) == (
+        f"no echod is running with {mine}: the one that has its status in {tmp_path}, process {os.getpid()}, runs with "
+        f"{its}; name that with --config {its}"
+    )
+    assert find(runtime, "auto", str(mine), named=False) == tmp_path
+    assert find(runtime, "auto", str(tmp_path / "link.yaml"), named=True) == tmp_path
+    for other in (1, "a\x00b"):
+        (tmp_path / NAME).write_text(json.dumps({"pid": os.getpid(), "config": other}))
+        with pytest.raises(NoStatusError):
+            find(runtime, "auto", str(mine), named=True)
 
 
 @pytest.mark.parametrize("place", ["gone", "file"])
 def test_where_there_is_no_status_nothing_runs(tmp_path: Path, place: str) -> None:
-    """No directory, or something else in its place; the sentence says where another may be looked for."""
+    """No directory, or something else in its place; the sentence says how another is looked for."""
     (tmp_path / "file").touch()
-    with pytest.raises(NoStatusError, match=r"no echod is running: there is no status in .*--config FILE"):
+    with pytest.raises(NoStatusError, match=r"no echod is running: there is no .*/status.json; .*--config "):
         load(tmp_path / place)
 
 

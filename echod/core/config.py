@@ -106,7 +106,7 @@ class LogConfig(BaseModel):
 
 
 class StatusConfig(BaseModel):
-    """The files for `echod status`. `auto` is the directory that the service manager made, or /run/echod for root."""
+    """The files for `echod status`. `auto` is the directory that the service manager or the user's session has made."""
 
     model_config = _STRICT
 

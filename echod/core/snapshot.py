@@ -27,17 +27,17 @@ TRAIN_LENGTHS: Final = (1, 2, 4, 8, 16, 32, 64, None)
 Family = Literal["ipv4", "ipv6"]
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Replace what does not print, such as control characters, which could control the reader's terminal."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
-def _printable_lines(text: str) -> str:
-    return "\n".join(map(_printable, text.split("\n")))
+def _lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
 
 
-Line: TypeAlias = Annotated[str, AfterValidator(_printable)]
-Lines: TypeAlias = Annotated[str, AfterValidator(_printable_lines)]
+Line: TypeAlias = Annotated[str, AfterValidator(printable)]
+Lines: TypeAlias = Annotated[str, AfterValidator(_lines)]
 # Wide enough for any sum over the counters, even those that a broken worker has overwritten, and for all to be printed.
 Count: TypeAlias = Annotated[int, Field(ge=-(10**30), le=10**30)]
 Number: TypeAlias = Annotated[float, Field(ge=-1e30, le=1e30)]

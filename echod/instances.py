@@ -1,0 +1,79 @@
+"""The echods of this host as processes: their titles, and when a process was born (proc_pid_stat(5)).
+
+Owns what is read of /proc to tell which process is meant. Times are those of the initial time namespace
+(time_namespaces(7)), so that processes in different ones agree. Invariant: a process that is gone, or hidden, is absent
+or None, never an error.
+"""
+
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+_TITLE: Final = "echod: supervisor"
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+_FIELD_OF_BIRTH: Final = 22 - 3
+"""Index of the start time in /proc/PID/stat, after the name in parentheses."""
+
+
+def title(config: str) -> str:
+    """Return the title of the supervisor that serves this config, a path as in `Snapshot.config`."""
+    return f"{_TITLE} {config}"
+
+
+def supervisors() -> dict[int, str]:
+    """Return the config of each echod that this process can see, but those in containers, by process id."""
+    found = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (place / "cmdline").read_bytes().rstrip(b"\0").decode("utf-8", "replace")
+            if words.startswith(title("")) and _is_of_our_host(place):
+                found[int(place.name)] = words.removeprefix(title(""))
+        except OSError:
+            continue
+    return dict(sorted(found.items()))
+
+
+def _is_of_our_host(place: Path) -> bool:
+    """Tell whether a process has no other number in a PID namespace of its own."""
+    lines = (place / "status").read_text(encoding="utf-8", errors="replace").splitlines()
+    return all(len(line.split()) <= len(("NSpid:", "number")) for line in lines if line.startswith("NSpid:"))
+
+
+def is_supervisor(pid: int) -> bool:
+    """Tell whether this process is an echod's."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(_TITLE.encode())
+    except OSError:
+        return False
+
+
+def birth(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since boot; None if it does not exist or is hidden."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    return int(stat.rpartition(b")")[2].split()[_FIELD_OF_BIRTH]) - round(_offset("boottime") * _TICKS)
+
+
+def was_born(pid: int, born: object) -> bool:
+    """Tell whether a process was born at that time; if that is hidden, it may have been."""
+    found = birth(pid)
+    # Between time namespaces a tick may be rounded up or down.
+    return found is None or (isinstance(born, int) and abs(found - born) <= 1)
+
+
+def monotonic() -> float:
+    """Return CLOCK_MONOTONIC, in seconds."""
+    return time.monotonic() - _offset("monotonic")
+
+
+def _offset(clock: str) -> float:
+    """Return how many seconds a clock of this time namespace is ahead of the initial one."""
+    try:
+        lines = Path("/proc/self/timens_offsets").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0.0  # without time namespaces (before Linux 5.6)
+    found = {name: int(seconds) + int(nanoseconds) / 1e9 for name, seconds, nanoseconds in map(str.split, lines)}
+    return found[clock]
