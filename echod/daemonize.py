@@ -95,7 +95,10 @@ def detach(pidfile: Path | None, serve: Callable[[Callable[[], None]], int]) -> 
     os.close(outcome)
     os.close(words)
     to_file = stat.S_ISREG(os.fstat(2).st_mode)
-    if not to_file:
+    if to_file:
+        # Whoever opened it: where the file is cut short (copytruncate of logrotate), the log goes on at its new end.
+        fcntl.fcntl(2, fcntl.F_SETFL, fcntl.fcntl(2, fcntl.F_GETFL) | os.O_APPEND)
+    else:
         # Not the terminal itself, which the workers would keep open as long as they live.
         os.dup2(tell_words, 2)
     os.close(tell_words)

@@ -121,6 +121,21 @@ def test_sigterm_by_the_pidfile_stops_it_and_removes_the_pidfile(host: Host) -> 
     assert '"stopped"' in host.stderr.read_text()
 
 
+def test_its_log_can_be_rotated(host: Host, tmp_path: Path) -> None:
+    """By what is shipped for logrotate: what is said later is the beginning of the file, whoever opened it and how."""
+    assert host.start().code == 0
+    rules = (REPOSITORY / "packaging/logrotate/echod").read_text()
+    (tmp_path / "rules").write_text(rules.replace("/var/log/echod.log", str(host.stderr)))
+    (tmp_path / "rules").chmod(0o644)
+    rotate = ["logrotate", "--force", "--state", str(tmp_path / "state"), str(tmp_path / "rules")]
+    subprocess.run(rotate, check=True, capture_output=True)
+    assert '"ready"' in (tmp_path / "stderr.1").read_text()
+    assert host.stderr.read_text() == ""
+    os.kill(host.pid, signal.SIGHUP)
+    wait_until(lambda: '"reloaded"' in host.stderr.read_text(), "it had reloaded")
+    assert host.stderr.read_text().startswith("{")
+
+
 def test_a_second_daemon_on_the_pidfile_is_refused(host: Host) -> None:
     """Exit code 69 and one line that names the process which holds it; the first one serves on."""
     assert host.start().code == 0

@@ -112,7 +112,10 @@ def test_a_python_that_will_not_do_is_told_with_what_to_write(host: Host, releas
     release.bring(host)
     for script, sentence in (
         ("exit 1", "Python 3.11 or later is needed, and python3 is none: PYTHON=python3.11 packaging/install"),
-        ("test $1 = -c", "/usr/local/bin/python3 makes no virtual environment; Debian: apt-get install python3-venv"),
+        (
+            'case "$2" in *venv*) exit 1 ;; esac',
+            "/usr/local/bin/python3 makes no virtual environment; Debian: apt-get install python3-venv",
+        ),
     ):
         host.write("/usr/local/bin/python3", f"#!/bin/sh\n{script}\n", mode=0o755)
         said = host.run(install_command(Mode.BOUND), check=False)

@@ -1,0 +1,183 @@
+"""packaging/install where things are against it: it says what to do, and what ran before runs on."""
+
+import subprocess
+
+import pytest
+from system.host import ENVIRONMENT, Host
+from system.installation import SOURCE, Mode, Release, install_command
+from system.operating import answers, serves_everything, show, supervisor, systemctl
+
+INSTALL = f"{SOURCE}/packaging/install"
+UNCHANGED = "; nothing was changed\n"
+
+# The lines of the installer before which it is killed, in their order: one in each part of what it does.
+STEPS = (
+    '"$release/bin/python" -m compileall',
+    'install -m 0644 "$units/echod.service"',
+    'said=$("$release/bin/echod" check',
+    "ln -sfn /opt/echod/current/bin/echod",
+    "mv -T /opt/echod/current.new",
+    "running=$(systemctl",
+    "rm $unfinished",
+)
+
+
+def current(host: Host) -> str:
+    """Return the release that is to run, which must be there."""
+    return host.run(["readlink", "--canonicalize-existing", "/opt/echod/current"]).stdout.strip()
+
+
+def test_two_at_once_take_turns(bound: Host, release: Release) -> None:
+    """The second waits, and says so; so does uninstall. What is left is whole: one release, which runs, or nothing."""
+    release.bring(bound)
+    with (
+        subprocess.Popen(bound.command(install_command(Mode.BOUND)), env=ENVIRONMENT, stderr=subprocess.PIPE) as one,
+        subprocess.Popen(bound.command(install_command(Mode.BOUND)), env=ENVIRONMENT, stderr=subprocess.PIPE) as two,
+    ):
+        complaints = {one.communicate()[1], two.communicate()[1]}
+    assert (one.returncode, two.returncode) == (0, 0)
+    assert complaints == {b"", b"packaging/install: waits for another install or uninstall to end\n"}
+    assert current(bound) in bound.run(["cat", f"/proc/{supervisor(bound)}/maps"]).stdout
+    assert serves_everything(bound)
+    with subprocess.Popen(bound.command(["flock", "/run/echod-install.lock", "cat"]), stdin=subprocess.PIPE) as holder:
+        bound.run(["sh", "-c", "until ! flock --nonblock /run/echod-install.lock true; do sleep 0.01; done"])
+        with subprocess.Popen(
+            bound.command([f"{SOURCE}/packaging/uninstall"]), env=ENVIRONMENT, stderr=subprocess.PIPE
+        ) as uninstall:
+            assert uninstall.stderr is not None
+            said = uninstall.stderr.readline()
+            assert said == b"packaging/uninstall: waits for another install or uninstall to end\n"
+            assert serves_everything(bound)
+            assert holder.stdin is not None
+            holder.stdin.close()
+    assert uninstall.returncode == 0
+    assert not answers(bound)
+
+
+@pytest.mark.parametrize("size", ["4M", "24M"])
+def test_a_full_disk_is_called_that(host: Host, release: Release, size: str) -> None:
+    """Whether it is full before pip is there or after; and it is empty again."""
+    release.bring(host)
+    host.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", "/opt"])
+    said = host.run(install_command(Mode.BOUND), check=False)
+    assert said.returncode == 1
+    assert said.stderr.endswith(
+        f"packaging/install: no room is left; this shows where: df -h /opt/echod /tmp{UNCHANGED}"
+    )
+    assert host.run(["find", "/opt", "/etc/systemd/system", "-name", "*echod?*"]).stdout == ""
+    assert host.run(["ls", "-A", "/opt/echod"]).stdout == ""
+
+
+def test_without_a_network_it_asks_for_wheels(host: Host, release: Release) -> None:
+    """Pip's own words come first; the last line says what to type. Wheels that do not suffice are named."""
+    release.bring(host)
+    said = host.run([INSTALL], check=False, environment={"PIP_RETRIES": "0"})
+    assert said.returncode == 1
+    assert len(said.stderr.splitlines()) > 1
+    assert said.stderr.endswith(
+        "packaging/install: pip could not get all that it needs; without a network, bring wheels: "
+        f"packaging/install --wheels DIR{UNCHANGED}"
+    )
+    host.run(["mkdir", "/root/none"])
+    said = host.run([INSTALL, "--wheels", "/root/none"], check=False)
+    assert said.stderr.endswith(
+        "packaging/install: pip could not install from /root/none: it must hold wheels of echod and of all its "
+        f"dependencies for this Python{UNCHANGED}"
+    )
+    assert host.run(["ls", "-A", "/opt/echod"]).stdout == ""
+
+
+def test_the_environment_and_the_pip_of_root_do_not_matter(host: Host, release: Release) -> None:
+    """Neither where root's pip puts things, nor what other Pythons are told, nor where `cd` looks."""
+    release.bring(host)
+    host.write("/root/lib/yaml.py", "raise SystemError\n")
+    host.write("/etc/pip.conf", "[install]\nuser = true\ntarget = /root/target\n")
+    host.run(["mkdir", "-p", "/root/other/packaging"])
+    said = host.run(
+        ["sh", "-c", "cd /root/echod && packaging/install --wheels /root/wheels"],
+        environment={
+            "CDPATH": "/root/other",
+            "PIP_USER": "1",
+            "PIP_TARGET": "/root/target",
+            "PIP_PREFIX": "/root/target",
+            "PIP_DRY_RUN": "1",
+            "PIP_REQUIRE_HASHES": "1",
+            "PYTHONHOME": "/root/lib",
+            "PYTHONPATH": "/root/lib",
+            "PYTHONWARNINGS": "error",
+            "VIRTUAL_ENV": "/root/lib",
+        },
+    )
+    assert said.stderr == ""
+    assert serves_everything(host)
+    assert host.run(["find", "/root", "-name", "*pydantic*", "-not", "-name", "*.whl"]).stdout == ""
+
+
+def test_a_python_that_the_service_may_not_run_is_refused(bound: Host, release: Release) -> None:
+    """One in root's home would do for root alone: that is told before anything is stopped."""
+    release.bring(bound)
+    before = supervisor(bound)
+    bound.run(["ln", "-s", "/usr/bin/python3", "/root/python3"])
+    said = bound.run(install_command(Mode.BOUND), check=False, environment={"PYTHON": "/root/python3"})
+    assert said.returncode == 1
+    assert "packaging/install: the service may not run /opt/echod/" in said.stderr
+    assert said.stderr.endswith(UNCHANGED)
+    assert supervisor(bound) == before
+    assert serves_everything(bound)
+
+
+def test_an_upgrade_leaves_off_what_was_off(installed: Host, release: Release, mode: Mode) -> None:
+    """Stopped and disabled, it stays both, and the installer says so; stopped alone, it is there after a boot."""
+    release.bring(installed)
+    ports = ["echod.socket"] if mode is Mode.ACTIVATED else []
+    systemctl(installed, "disable", "--now", "--quiet", "echod.service", *ports)
+    said = installed.run(install_command(mode)).stdout
+    assert said.endswith(
+        "It was stopped, and still is; to have it run, now and after a boot: systemctl enable --now echod.service\n"
+    )
+    for unit in ("echod.service", *ports):
+        assert (show(installed, "ActiveState", unit), show(installed, "UnitFileState", unit)) == (
+            "inactive",
+            "disabled",
+        )
+    systemctl(installed, "enable", "--now", "--quiet", "echod.service", *ports)
+    assert serves_everything(installed)
+    assert "stopped" not in installed.run(install_command(mode)).stdout
+    systemctl(installed, "stop", "echod.service", *ports)
+    assert "It was stopped" in installed.run(install_command(mode)).stdout
+    assert show(installed, "ActiveState") == "inactive"
+    assert show(installed, "UnitFileState") == "enabled"
+
+
+def test_ports_change_hands_only_with_a_start(bound: Host, release: Release) -> None:
+    """With --no-start what runs keeps its ports, and serves; the installer says what hands them over."""
+    release.bring(bound)
+    before = supervisor(bound)
+    said = bound.run([*install_command(Mode.ACTIVATED), "--no-start"]).stdout
+    assert said.endswith("echod.socket gets the ports, for which echod must stop: packaging/install --socket\n")
+    assert supervisor(bound) == before
+    assert serves_everything(bound)
+    systemctl(bound, "restart")
+    assert serves_everything(bound)
+    bound.run(install_command(Mode.ACTIVATED))
+    assert show(bound, "ActiveState", "echod.socket") == "active"
+    assert serves_everything(bound)
+
+
+def test_killed_at_any_step_it_can_be_run_again(bound: Host, release: Release) -> None:
+    """What ran runs on, and can be restarted at any time; the next run does what is left, a change of mode too."""
+    release.bring(bound)
+    script = (release.source / "packaging/install").read_text()
+    for step in STEPS:
+        before, after = script.split(f"\n{step}")
+        bound.write(f"{SOURCE}/packaging/cut", f"{before}\nkill -KILL $$\n{step}{after}", mode=0o755)
+        cut = install_command(Mode.ACTIVATED)
+        assert bound.run([f"{SOURCE}/packaging/cut", *cut[1:]], check=False).returncode == -9
+        assert serves_everything(bound)
+        systemctl(bound, "restart")
+        assert serves_everything(bound)
+    bound.run(install_command(Mode.ACTIVATED))
+    for unit in ("echod.service", "echod.socket"):
+        assert (show(bound, "ActiveState", unit), show(bound, "UnitFileState", unit)) == ("active", "enabled")
+    assert serves_everything(bound)
+    assert len(bound.run(["ls", "/opt/echod"]).stdout.split()) == 2
