@@ -48,6 +48,7 @@ The floors. A module imports only from lower floors (within `core`, and within `
     daemonize    1  python-daemon, for hosts without systemd
     outfit       2  what an exporter starts with, and what it is sent later
     exposition   1  metrics as bytes; the only module that imports prometheus_client
+    capacity     1  CPUs and processes that the host lets echod have, and which limit is reached
     privileges   1  what a process may do, and giving that up; unsafe, like `vector`
     instances    1  the echods of this host as processes: title, birth
     processes    1  the resources that a process uses, from /proc

@@ -4,6 +4,7 @@ Owns the fork and the exit; the caller provides what runs in between. Invariant:
 in the child, and the child keeps no descriptors but those named, stdin, stdout and those of the log.
 """
 
+import errno
 import os
 import signal
 import time
@@ -14,6 +15,7 @@ from typing import Final
 from setproctitle import setproctitle
 
 from echod import logs
+from echod.capacity import full
 from echod.core.errors import EchodError, ExitCode
 from echod.privileges import Account, become, die_with_parent
 
@@ -25,9 +27,14 @@ _CPUCLOCK_SCHED: Final = 2
 def fork(name: str, keep: Iterable[int], life: Callable[[], None]) -> int:
     """Fork a process that runs `life` and exits; return its id. It keeps these descriptors and those of the log.
 
-    Raises OSError if the host has no process left.
+    Raises OSError if the host has no process left; its text names the limit.
     """
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        if error.errno == errno.EAGAIN:
+            raise OSError(error.errno, f"{error.strerror}: {full()}") from None
+        raise
     if pid == 0:
         _live_and_exit(name, keep, life)
     return pid

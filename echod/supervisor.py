@@ -5,7 +5,6 @@ datagram. Start, reload, recovery and stop are one path: acquire sockets, start 
 commit. Invariant: nothing that serves is touched before commit, so every earlier failure leaves it unchanged.
 """
 
-import os
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -18,6 +17,7 @@ import structlog
 
 from echod import configfile, logs
 from echod.announce import Announcer, log_buffers, log_listeners
+from echod.capacity import auto_workers
 from echod.configfile import Reading
 from echod.core.changes import changes
 from echod.core.config import Config
@@ -126,7 +126,7 @@ class Supervisor:
         """Acquire sockets and start workers; commit follows when all are ready. Raises EchodError, changing nothing."""
         self._path, config = reading.path, reading.config  # once a file was in force, later reloads require it
         self._announcer.reading(reading, self._holdings.adopted)
-        workers = len(os.sched_getaffinity(0)) if config.workers == "auto" else config.workers
+        workers = auto_workers() if config.workers == "auto" else config.workers
         listeners = config.listeners if reading.path else self._holdings.first_try(config.listeners)
         allow_descriptors(len(listeners) * workers + config.tcp.max_connections + SPARE_DESCRIPTORS)
         buffers, metrics, account = _buffers(config), config.metrics.listen, find_account(config.user)

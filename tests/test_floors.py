@@ -14,6 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 FLOORS = {
     "vector": 1,
     "poll": 1,
+    "capacity": 1,
     "port": 1,
     "netlink": 1,
     "sockets": 1,

@@ -4,7 +4,9 @@ import re
 
 from system.host import Host
 from system.installation import SOURCE, Mode, Release
-from system.operating import answers, drop_in, supervisor, workers
+from system.operating import answers, drop_in, show, supervisor, workers
+
+from echod.core.capacity import MAX_WORKERS, SPARE_PROCESSES
 
 # The least that systemd-analyze can say of a service that binds port 7 for the world is not 0.
 MOST_EXPOSED = {Mode.BOUND: 1.5, Mode.ACTIVATED: 0.3}
@@ -73,6 +75,7 @@ def test_the_limits_hold_a_full_house(bound: Host) -> None:
     bound.write("/etc/echod.yaml", "workers: 64\n")
     bound.run(["systemctl", "restart", "echod"])
     assert len(workers(bound)) == 64
+    assert int(show(bound, "TasksMax")) >= 2 * MAX_WORKERS + SPARE_PROCESSES  # a reload has twice the workers
     assert bound.journal("--unit=echod", "ECHOD_EVENT=descriptors_capped") == []
     assert answers(bound)
 
