@@ -21,7 +21,7 @@ from echod.core.plan import Plan
 from echod.core.rate import Rate
 from echod.core.selftest import SelfTest
 from echod.core.snapshot import REJECTED, Activity, LastReload, Snapshot
-from echod.sockets import Buffers
+from echod.sockets import Buffers, find_absence
 from echod.status import StatusFiles
 from echod.systemd import Notifier
 
@@ -244,6 +244,12 @@ def log_listeners(plan: Plan) -> None:
     """Log the listeners that were added, and those that were removed."""
     for listener in plan.open:
         _log.info("listener_bound", listener=str(listener))
+        if reason := find_absence(listener):
+            _log.warning(
+                "address_absent",
+                message=f"{listener} {reason}: it is bound all the same, and served when this host has it",
+                listener=str(listener),
+            )
     for listener in plan.close:
         _log.info("listener_closed", listener=str(listener))
 

@@ -18,6 +18,8 @@ from echod.core.listener import ListenerRange, Protocol, parse_listener
 from echod.privileges import AUTO
 from echod.sockets import find_absence
 
+_EARLY: Final = "echod binds it all the same, and serves it when this host has it"
+
 _SYSCTLS: Final = Path("/proc/sys")
 
 _LONG_QUEUE: Final = 4096
@@ -52,7 +54,8 @@ def _find_absent(config: Config, document: Document) -> Iterator[Mistake]:
         wanted["metrics", "listen"] = config.metrics.listen.listener
     for path, listener in wanted.items():
         if reason := find_absence(listener):
-            yield _warning(document, path, f"{reason}: here echod would not start")
+            start = "here echod would not start" if find_absence(listener, early=True) else _EARLY
+            yield _warning(document, path, f"{reason}: {start}")
 
 
 def _find_ephemeral(document: Document) -> Iterator[Mistake]:

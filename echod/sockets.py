@@ -14,6 +14,8 @@ from typing import Final
 from echod.core.errors import AddressUnavailableError, BindNotPermittedError, EchodError, FamilyUnavailableError
 from echod.core.listener import Listener, Protocol
 from echod.core.sockopt import (
+    IP_FREEBIND,
+    IPV6_FREEBIND,
     SK_MEMINFO_DROPS,
     SO_BUF_LOCK,
     SO_MEMINFO,
@@ -126,12 +128,31 @@ def reachable(listener: Listener) -> IPv4Address | IPv6Address:
 def bind_socket(sock: socket.socket, listener: Listener) -> None:
     """Bind a socket, and listen if it is TCP. Raises as `open_socket` does."""
     try:
-        sock.bind(_bind_address(listener))
+        _bind(sock, listener)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # only now may siblings come
         if listener.protocol is Protocol.TCP:
             sock.listen(TCP_BACKLOG)
     except OSError as error:
         raise _bind_error(listener, error) from None
+
+
+def _bind(sock: socket.socket, listener: Listener) -> None:
+    """Bind a socket, also to an address that this host does not have yet: it serves once it has it. Raises OSError."""
+    where, early = _bind_address(listener), not listener.address.is_unspecified
+    if early:
+        _set_freebind(sock, 1)
+    sock.bind(where)
+    if early:
+        _set_freebind(sock, 0)  # it would let replies leave from addresses that are not this host's
+
+
+def _set_freebind(sock: socket.socket, value: int) -> None:
+    """Switch IP_FREEBIND (ip(7)); it needs no privilege. Kernels before 4.15 have none for IPv6."""
+    with suppress(OSError):
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, value)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, value)
 
 
 def set_up(sock: socket.socket, buffers: Buffers) -> tuple[Option, ...]:
@@ -231,11 +252,18 @@ def kernel_drops(sock: socket.socket) -> int:
     return int.from_bytes(info[4 * SK_MEMINFO_DROPS :], "little")
 
 
-def find_absence(listener: Listener) -> str:
-    """Return why this host does not have the listener's address, whoever has its port; empty if it does."""
+def find_absence(listener: Listener, *, early: bool = False) -> str:
+    """Return why this host does not have the listener's address, whoever has its port; empty if it does.
+
+    With `early`, why it cannot be bound even before this host has it.
+    """
+    wanted = replace(listener, port=0)
     try:
         with socket.socket(_family(listener), socket.SOCK_DGRAM) as scratch:
-            scratch.bind(_bind_address(replace(listener, port=0)))
+            if early:
+                _bind(scratch, wanted)
+            else:
+                scratch.bind(_bind_address(wanted))
     except OSError as error:
         return _absence(listener, error)
     return ""

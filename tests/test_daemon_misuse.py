@@ -245,13 +245,13 @@ def test_a_second_echod_of_the_same_user_exits_69(echod: Callable[..., Daemon]) 
     assert ask(port) == b"hi"
 
 
-def test_an_address_of_another_host_exits_69(folder: Path) -> None:
-    """192.0.2.1 (RFC 5737) is nobody's, and the message says how to list one's own."""
+def test_an_interface_that_is_not_there_exits_69(folder: Path) -> None:
+    """The message says how to list those that are."""
     path = folder / "echod.yaml"
-    path.write_text(f"listeners: [udp://192.0.2.1:{free_port()}]")
+    path.write_text(f"listeners: ['udp://[fe80::1%nope0]:{free_port()}']")
     code, _, stderr = run("run", "--config", path)
     assert code == 69
-    assert "is no address of this host; `ip address` lists them" in words(stderr)
+    assert "names an interface that this host does not have; `ip link` lists them" in words(stderr)
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root and a network namespace")

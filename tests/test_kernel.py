@@ -15,6 +15,7 @@ from echod.kernel import warnings
 CORE = Path("/proc/sys/net/core")
 MOST = 1024**3
 NO_START = "here echod would not start"
+EARLY = "echod binds it all the same, and serves it when this host has it"
 CLOSED = "access: {allow: [private]}\n"
 OPEN = "access:\n  allow: [loopback, any, 8.8.8.8]\nlimits: {datagrams_per_second: 1000}\n"
 
@@ -81,14 +82,14 @@ def test_what_this_host_does_not_have_is_warned_of_where_it_stands() -> None:
             "  - udp://[::1]:7\n"
             "metrics: {listen: 'http://192.0.2.1:9'}\n"
         ) == [
-            (3, 5, "listeners[1]", f"is no address of this host; `ip address` lists them: {NO_START}"),
+            (3, 5, "listeners[1]", f"is no address of this host; `ip address` lists them: {EARLY}"),
             (
                 4,
                 5,
                 "listeners[2]",
                 f"names an interface that this host does not have; `ip link` lists them: {NO_START}",
             ),
-            (6, 11, "metrics.listen", f"is no address of this host; `ip address` lists them: {NO_START}"),
+            (6, 11, "metrics.listen", f"is no address of this host; `ip address` lists them: {EARLY}"),
         ]
 
 

@@ -27,7 +27,16 @@ from loopback import (
 from echod.adoption import adopt_socket
 from echod.core.errors import AddressUnavailableError, BindNotPermittedError, ExitCode
 from echod.core.listener import Protocol
-from echod.core.sockopt import IP_MTU_DISCOVER, IP_PKTINFO, IPV6_MTU_DISCOVER, PMTUDISC_OMIT, SO_RCVBUFFORCE, UDP_GRO
+from echod.core.sockopt import (
+    IP_FREEBIND,
+    IP_MTU_DISCOVER,
+    IP_PKTINFO,
+    IPV6_FREEBIND,
+    IPV6_MTU_DISCOVER,
+    PMTUDISC_OMIT,
+    SO_RCVBUFFORCE,
+    UDP_GRO,
+)
 from echod.sockets import (
     Buffers,
     _bind_error,
@@ -159,12 +168,29 @@ def test_a_privileged_port_names_the_three_ways_out(protocol: Protocol) -> None:
     assert code == ExitCode.NO_PERMISSION
 
 
-def test_an_address_of_another_host_is_said_to_be_none_of_this_one() -> None:
-    """EADDRNOTAVAIL becomes a sentence that names the command which lists the addresses."""
-    with pytest.raises(AddressUnavailableError, match=r"198\.51\.100\.1:9999 is no address of this host; `ip address`"):
-        open_socket(listener(NOT_OURS, 9999), BUFFERS, sibling=False)
-    assert find_absence(listener(NOT_OURS)) == "is no address of this host; `ip address` lists them"
+@pytest.mark.parametrize("host", [NOT_OURS, "2001:db8::77"])
+@pytest.mark.parametrize("protocol", Protocol)
+def test_an_address_that_comes_later_is_bound_all_the_same(host: str, protocol: Protocol) -> None:
+    """IP_FREEBIND is on for the bind alone; that the address is absent is told by a bind without it."""
+    with open_socket(listener(host, protocol=protocol), BUFFERS, sibling=False) as sock:
+        assert sock.getsockname()[0] == host
+        level, option = (socket.IPPROTO_IPV6, IPV6_FREEBIND) if ":" in host else (socket.IPPROTO_IP, IP_FREEBIND)
+        assert is_set(sock, level, option) == [0]
+    assert find_absence(listener(host)) == "is no address of this host; `ip address` lists them"
+    assert find_absence(listener(host), early=True) == ""
     assert find_absence(listener("127.0.0.1")) == ""
+
+
+@needs_root
+def test_a_link_local_address_that_comes_later_is_bound_where_its_interface_is_there() -> None:
+    """Its zone names the interface, which has to be there."""
+    with namespace():
+        add_link("fe80::5/64")
+        later = listener("fe80::6", 9999, zone="near")
+        open_socket(later, BUFFERS, sibling=False).close()
+        assert find_absence(later) == "is no address of this host; `ip address` lists them"
+        nowhere = listener("fe80::6", 9999, zone="nosuch0")
+        assert find_absence(nowhere, early=True).startswith("names an interface that this host does not have")
 
 
 def test_an_unknown_interface_is_named() -> None:

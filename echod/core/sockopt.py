@@ -95,6 +95,7 @@ _IPV4_UDP: Final = (
     _is(IPPROTO_IP, "IP_PKTINFO", IP_PKTINFO, 1, "PassPacketInfo="),
     _is(IPPROTO_IP, "IP_MTU_DISCOVER", IP_MTU_DISCOVER, PMTUDISC_OMIT),
     *_off(IPPROTO_IP, "Transparent=", IP_TRANSPARENT=19),  # a reply could come from an address that is not ours
+    *_off(IPPROTO_IP, "FreeBind=", IP_FREEBIND=IP_FREEBIND),  # likewise; it is bound already
     *_off(IPPROTO_IP, "PassSecurity=", IP_PASSSEC=18),
     # Control messages, for which a receive has no room.
     *_off(IPPROTO_IP, IP_RECVOPTS=6, IP_RETOPTS=7, IP_RECVTTL=12, IP_RECVTOS=13, IP_RECVORIGDSTADDR=20),
@@ -111,6 +112,7 @@ _IPV6_UDP: Final = (
     _is(IPPROTO_IPV6, "IPV6_RECVPKTINFO", 49, 1, "PassPacketInfo="),
     _is(IPPROTO_IPV6, "IPV6_MTU_DISCOVER", IPV6_MTU_DISCOVER, PMTUDISC_OMIT),
     *_off(IPPROTO_IPV6, "Transparent=", IPV6_TRANSPARENT=75),
+    *_off(IPPROTO_IPV6, "FreeBind=", IPV6_FREEBIND=IPV6_FREEBIND),
     *_off(IPPROTO_IPV6, IPV6_DONTFRAG=62),  # long replies would be refused
     *_off(IPPROTO_IPV6, IPV6_FLOWINFO_SEND=33),  # a reply would need a lease on the flow label of its peer
     *_off(IPPROTO_IPV6, IPV6_RECVHOPLIMIT=51, IPV6_RECVHOPOPTS=53, IPV6_RECVRTHDR=56, IPV6_RECVDSTOPTS=58),
