@@ -8,9 +8,11 @@ the next entry has their number.
 import logging
 import os
 import re
+import socket
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -34,7 +36,8 @@ def configure(*, level: str, destination: str) -> None:
     May be called again: a reload can change both. It never raises: without a descriptor for the journal it uses JSON.
     """
     if destination == "auto":
-        destination = "journal" if stderr_is_journal() else "console" if sys.stderr.isatty() else "json"
+        to_journal = stderr_is_journal() or _missed_journal()
+        destination = "journal" if to_journal else "console" if sys.stderr.isatty() else "json"
     journal = _journal() if destination == "journal" else None
     render: list[Any]
     if journal is not None:
@@ -61,14 +64,41 @@ def stderr_is_journal() -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
+def _missed_journal() -> bool:
+    """Tell whether stderr would be the journal's if that had run: systemd starts a service then with /dev/null.
+
+    Also with StandardError=null, which is obeyed: while the journal can be reached, nothing has been missed. What has
+    been decided once holds for later reloads.
+    """
+    if "INVOCATION_ID" not in os.environ or not _stderr_is_null():
+        return False
+    if _journals():
+        return True
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.connect(str(JournaldTransport.SOCKET_PATH))
+    except OSError:
+        return True
+    return False
+
+
+def _stderr_is_null() -> bool:
+    try:
+        return os.fstat(2).st_rdev == Path(os.devnull).stat().st_rdev
+    except OSError:
+        return False
+
+
 def last_words(text: str) -> None:
     """Write lines to stderr itself, so that they are attributed to the unit even if the process exits at once.
 
-    Under the journal each line gets the prefix `<3>` of sd-daemon(3).
+    Under the journal each line gets the prefix `<3>` of sd-daemon(3). If stderr leads nowhere, because the journal did
+    not run at the start or was stopped since, they are log entries.
     """
     prefix = "<3>" if stderr_is_journal() else ""
     for line in text.splitlines():
-        _write(f"{prefix}{line}")
+        if (_stderr_is_null() or not _write(f"{prefix}{line}")) and _journals():
+            structlog.get_logger().error("last_words", message=line)
 
 
 def sentence(event: Mapping[str, Any]) -> str:
@@ -121,13 +151,14 @@ class _StderrLogger:
     debug = info = warning = error = critical = msg
 
 
-def _write(line: str) -> None:
+def _write(line: str) -> bool:
     try:
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
     except (OSError, ValueError):
         # stderr is closed or its reader is gone. The daemon continues.
-        return
+        return False
+    return True
 
 
 class _Journal:

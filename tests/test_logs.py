@@ -3,9 +3,10 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -72,6 +73,94 @@ def test_a_missing_journal_neither_blocks_nor_raises(echod: EchodFactory) -> Non
     assert entry["changed"] == ["log.format: journal -> json"]
     assert ask(port) == b"hi"
     assert daemon.stop() == 0
+
+
+@pytest.fixture
+def place() -> Iterator[tuple[str, Path]]:
+    """Make a world with a /run of its own; return its mount namespace, and the place of the journal's socket in it."""
+    script = "mount -t tmpfs none /run && mkdir -p /run/systemd/journal && echo made && exec sleep 600"
+    command = ["unshare", "--mount", "sh", "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as holder:
+        assert holder.stdout is not None
+        if holder.stdout.readline() != b"made\n":
+            pytest.skip("no file system of our own")
+        yield f"/proc/{holder.pid}/ns/mnt", Path(f"/proc/{holder.pid}/root/run/systemd/journal/socket")
+        holder.kill()
+
+
+def journal(path: Path) -> socket.socket:
+    """Be the journal that listens there."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    sock.bind(str(path))
+    sock.settimeout(15)
+    return sock
+
+
+def to_nowhere(namespace: str) -> list[str]:
+    """Return the prefix of a command that runs there with /dev/null as stderr, as systemd has it without a journal."""
+    return ["nsenter", f"--mount={namespace}", f"--wd={REPOSITORY}", "sh", "-c", 'exec "$@" 2>/dev/null', "sh"]
+
+
+def hear(sock: socket.socket, event: str) -> bytes:
+    """Return the next entry of this event."""
+    while f"ECHOD_EVENT={event}\n".encode() not in (entry := sock.recv(65_536)):
+        pass
+    return entry
+
+
+def test_a_journal_that_comes_after_the_start_is_found(echod: EchodFactory, place: tuple[str, Path]) -> None:
+    """Entries go there as soon as it is there, and the first says how many are missing; a reload changes nothing."""
+    namespace, path = place
+    port = free_port()
+    config = {"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1}
+    daemon = echod(config, ready=False, prefix=to_nowhere(namespace), variables={"INVOCATION_ID": "1"})
+    wait_until(lambda: is_answered(port), "it was ready")
+    with journal(path) as sock:
+        daemon.signal(signal.SIGUSR1)
+        while b"\nECHOD_LOST_ENTRIES=" not in sock.recv(65_536):
+            pass
+        daemon.signal(signal.SIGHUP)
+        hear(sock, "reloaded")
+        daemon.signal(signal.SIGUSR1)
+        assert b"\nECHOD_LOST_ENTRIES=" not in hear(sock, "counters")
+    path.unlink()
+    daemon.signal(signal.SIGUSR1)
+    wait_until(lambda: is_answered(port), "it serves without")
+    with journal(path) as sock:
+        assert daemon.stop() == 0
+        hear(sock, "stopped")
+
+
+def test_last_words_go_to_the_journal_where_stderr_leads_nowhere(place: tuple[str, Path]) -> None:
+    """What ends a daemon that was started without a journal would be told to nobody."""
+    namespace, path = place
+    script = (
+        "from echod import logs\n"
+        "logs.configure(level='info', destination='auto')\n"
+        "print('configured', flush=True); input(); logs.last_words('the end')"
+    )
+    command = [*to_nowhere(namespace), sys.executable, "-c", script]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment(INVOCATION_ID="1"), stdin=pipe, stdout=pipe) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"configured\n"
+        with journal(path) as sock:
+            process.communicate(b"\n", timeout=15)
+            assert b"MESSAGE=the end\nPRIORITY=3\n" in hear(sock, "last_words")
+
+
+def test_a_stderr_that_is_null_by_intent_is_obeyed(echod: EchodFactory, place: tuple[str, Path]) -> None:
+    """StandardError=null, and a command of a service with 2>/dev/null: the journal is there, and hears nothing."""
+    namespace, path = place
+    port = free_port()
+    config = {"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1}
+    with journal(path) as sock:
+        daemon = echod(config, ready=False, prefix=to_nowhere(namespace), variables={"INVOCATION_ID": "1"})
+        wait_until(lambda: is_answered(port), "it was ready")
+        assert daemon.stop() == 0
+        sock.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            sock.recv(1)
 
 
 def test_a_journal_for_which_there_is_no_descriptor_is_done_without() -> None:
