@@ -108,7 +108,13 @@ class Export:
             file.write(snapshot)
             self._current.tell(SNAPSHOT, file.fileno())  # a lost one is made up for by the next
         if self._current.deaf_since is not None and monotonic() >= self._current.deaf_since + DEAF_SECONDS:
-            _log.warning("exporter_stuck", pid=self._current.pid)
+            seconds = round(monotonic() - self._current.deaf_since)
+            message = (
+                f"the exporter (process {self._current.pid}) is stuck: it has not read its messages for {seconds} "
+                "seconds; it is killed and replaced"
+            )
+            _log.warning("exporter_stuck", message=message, pid=self._current.pid, seconds=seconds)
+            self._current.deaf_since = None  # said once, also where the kill takes a moment
             self._current.kill()
 
     def drain(self, now: float) -> None:

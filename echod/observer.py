@@ -55,6 +55,8 @@ class Observer:
         self._listeners: Sequence[Listener] = ()
         self._sights: list[_Sight] = []
         self._due: set[Listener] = set()
+        self._lost: dict[Listener, int] = {}
+        """The datagrams that the kernel had dropped at the last look, by listener."""
         self._before = self._kernel_due = now
         self._workers: list[WorkerState] = []
 
@@ -135,6 +137,10 @@ class Observer:
         if listener.protocol is Protocol.UDP:
             (rate,) = rates = self._rates(sight, [row[UdpField.RECEIVED]], now)
             drops = self._holdings.kernel_drops(listener)
+            # A passed socket may have lost datagrams before this echod was started, which is no news.
+            before = self._lost.get(listener, drops if adopted else 0)
+            self._lost[listener] = drops
+            self.refusals.add_lost(listener, drops - before)
             sight.traffic = tell_udp(listener, row, adopted=adopted, kernel_drops=drops, rate=rate)
         else:
             rates = self._rates(sight, [row[TcpField.ACCEPTED], row[TcpField.RECEIVED_BYTES]], now)

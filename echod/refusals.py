@@ -1,4 +1,4 @@
-"""Refused sources as a few log entries: one for each listener and reason, at most every ten seconds.
+"""Refused sources, and full queues, as a few log entries: one for each listener and reason, at most every ten seconds.
 
 Owns the text and the rate of the entries, and the pending summaries. The exact numbers are in the counters page.
 Invariant: however much is refused, from however many sources, the log grows by at most MOST_LINES entries a second and
@@ -35,6 +35,9 @@ _WAYS: Final = {
 }
 """How an honest client goes on, where that is in its hands."""
 
+_QUEUE_FULL: Final = None
+"""Stands for the reason where it is not a rule that dropped datagrams."""
+
 _log = structlog.get_logger()
 
 
@@ -53,7 +56,7 @@ class Refusals:
 
     def __init__(self) -> None:
         """Start empty."""
-        self._summaries: dict[tuple[Listener, int], _Summary] = {}
+        self._summaries: dict[tuple[Listener, int | None], _Summary] = {}
 
     def add(self, listener: Listener, report: Report) -> None:
         """Add a worker's report for a listener."""
@@ -66,16 +69,36 @@ class Refusals:
             else:
                 summary.more = True
 
+    def add_lost(self, listener: Listener, count: int) -> None:
+        """Add datagrams that the kernel has dropped before they were received."""
+        if count > 0:
+            self._summaries.setdefault((listener, _QUEUE_FULL), _Summary()).refused += count
+
     def log_due(self, now: float) -> None:
         """Log the summaries that are due, the longest due first. Call it once a second."""
         waiting = [key for key, each in self._summaries.items() if each.refused and each.due <= now]
         for key in sorted(waiting, key=lambda key: self._summaries[key].due)[:MOST_LINES]:
-            _log_summary(*key, self._summaries[key])
+            listener, reason = key
+            if reason is _QUEUE_FULL:
+                _log_lost(listener, self._summaries[key].refused)
+            else:
+                _log_summary(listener, reason, self._summaries[key])
             self._summaries[key] = _Summary(due=now + SUMMARY_SECONDS)
 
     def log_rest(self) -> None:
         """Log pending summaries at the end, no more than at any other call."""
         self.log_due(inf)
+
+
+def _log_lost(listener: Listener, count: int) -> None:
+    _log.warning(
+        "queue_full",
+        message=f"the kernel dropped {count:,} datagram{'s' * (count != 1)} at {listener} before echod received "
+        f"{'them' if count != 1 else 'it'}, most likely because the queue was full: raise udp.receive_buffer, or "
+        "workers where they are busy",
+        listener=str(listener),
+        dropped=count,
+    )
 
 
 def _log_summary(listener: Listener, reason: int, summary: _Summary) -> None:

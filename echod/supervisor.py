@@ -304,7 +304,11 @@ class Supervisor:
         for generation in self._living():
             generation.catch_up()
             for slot in generation.find_stuck():
-                _log.error("worker_stuck", worker=slot.number + 1, pid=slot.pid, generation=generation.number)
+                name, number = f"worker {slot.number + 1} (process {slot.pid})", generation.number
+                then = "killed and replaced" if generation is self._current else "killed"
+                said = f"{name} is stuck: its heartbeat has not changed for {slot.still} seconds; it is {then}"
+                facts = {"worker": slot.number + 1, "pid": slot.pid, "seconds": slot.still, "generation": number}
+                _log.error("worker_stuck", message=said, **facts)
                 generation.kill(slot)
         if all(generation.fresh for generation in self._living()):
             self._announcer.alive(now)

@@ -105,7 +105,11 @@ def test_a_stopped_worker_is_replaced_and_service_goes_on(
     worker = daemon.workers()[0]
     os.kill(worker, signal.SIGSTOP)
     stuck = daemon.wait_for("worker_stuck")
-    assert stuck["pid"] == worker
+    assert (stuck["pid"], stuck["seconds"]) == (worker, 5)
+    assert stuck["message"] == (
+        f"worker {stuck['worker']} (process {worker}) is stuck: its heartbeat has not changed for 5 seconds; it is "
+        "killed and replaced"
+    )
     wait_until(replaced(daemon, worker), "the stopped worker was replaced")
     report = load.finish()
     assert len(report.lost) <= BATCH
@@ -196,3 +200,19 @@ def switches(pid: int) -> int:
     """Return how often a process has gone to sleep so far."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
+
+
+def test_a_queue_that_overflows_is_told_in_the_log(echod: Callable[..., Daemon]) -> None:
+    """While its worker stands still, the kernel drops what the queue does not hold: one entry has their number."""
+    port = free_port()
+    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1, "udp": {"receive_buffer": "4 KiB"}})
+    (worker,) = daemon.workers()
+    os.kill(worker, signal.SIGSTOP)
+    with udp_client("127.0.0.1", port) as sock:
+        for _ in range(1000):
+            sock.send(b"x" * 1000)
+    os.kill(worker, signal.SIGCONT)
+    entry = daemon.wait_for("queue_full")
+    row = daemon.counters()[f"udp://127.0.0.1:{port}"]
+    assert entry["dropped"] == row["kernel_drops"] == 1000 - row["received"] > 0
+    assert entry["level"] == "warning"

@@ -18,7 +18,7 @@ from echod.books import Books
 from echod.core.counters import CounterPage
 from echod.core.endpoint import parse_endpoint
 from echod.core.timers import Agenda
-from echod.export import AGAIN_SECONDS, CHANNEL_BYTES, Export
+from echod.export import AGAIN_SECONDS, CHANNEL_BYTES, DEAF_SECONDS, Export
 from echod.holdings import Holdings
 from echod.sockets import Buffers
 
@@ -103,6 +103,12 @@ def test_a_stuck_exporter_is_replaced(echod: EchodFactory) -> None:
         return ask(port) == b"hi" and bool(daemon.log("exporter_stuck"))
 
     wait_until(killed, "the stuck exporter was killed")
+    (entry,) = daemon.log("exporter_stuck")
+    assert entry["message"] == (
+        f"the exporter (process {stuck}) is stuck: it has not read its messages for {entry['seconds']} seconds; it is "
+        "killed and replaced"
+    )
+    assert entry["seconds"] >= DEAF_SECONDS
     wait_for_a_new_one(daemon, [stuck])
     assert answers(http)
 

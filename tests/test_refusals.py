@@ -212,3 +212,20 @@ def test_once_all_is_said_nothing_was_lost(looks: list[list[tuple[Any, Drop, dic
     for entry in log:
         said[entry["listener"], entry["reason"]] += entry["refused"]
     assert said == reported
+
+
+def test_full_queues_are_said_like_refusals(log: Entries) -> None:
+    """Once in ten seconds for each listener, with the sum; one that lost nothing is not mentioned."""
+    refusals = Refusals()
+    refusals.add_lost(UDP, 4777)
+    refusals.add_lost(OTHER, 0)
+    for second in range(10):
+        refusals.log_due(1000.0 + second)
+        refusals.add_lost(UDP, 1)
+    refusals.log_due(1000.0 + SUMMARY_SECONDS)
+    assert [(entry["event"], entry["dropped"]) for entry in log] == [("queue_full", 4777), ("queue_full", 10)]
+    assert log[0]["message"] == (
+        "the kernel dropped 4,777 datagrams at udp://127.0.0.1:7 before echod received them, most likely because the "
+        "queue was full: raise udp.receive_buffer, or workers where they are busy"
+    )
+    assert log[0]["log_level"] == "warning"
