@@ -15,6 +15,7 @@ The floors. A module imports only from lower floors (within `core`, and within `
     client       4  `echod ping`: probes echo servers and reports the outcome; loaded for that alone
     batch        3  a vector of datagrams: what came in, what goes out, trains
     tcp          3  TcpEcho: accept, within the limits; drain
+    check        3  what `echod check` says
     health       3  whether every listener answers, tested by a separate process
     page         3  the status page and its policy
     books        4  totals, and the log entries made of them

@@ -18,14 +18,14 @@ from contextlib import suppress
 from dataclasses import replace
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Final, NoReturn, TextIO
+from typing import Final, NoReturn
 
 from setproctitle import setproctitle
 
-from echod import __version__, configfile, display, instances, kernel, logs, signals, status, systemd
+from echod import __version__, configfile, display, instances, logs, signals, status, systemd
 from echod.announce import Announcer
-from echod.core.config import find_status_directory, in_order, parse_config
-from echod.core.document import render
+from echod.check import check, explain
+from echod.core.config import find_status_directory
 from echod.core.errors import ConfigError, EchodError, ExitCode, UsageError
 from echod.core.overview import Overview, check_text, old, overview
 from echod.core.snapshot import Snapshot
@@ -52,7 +52,11 @@ _RUN_EXAMPLE: Final = """example:
 Signals: HUP reloads the config, TERM and INT drain and stop, USR1 logs counts."""
 
 _CHECK_EXAMPLE: Final = """example:
-  echod check --config /etc/echod.yaml && systemctl reload echod"""
+  echod check --config /etc/echod.yaml && systemctl reload echod
+  echod check --source 192.0.2.7:40000
+
+Exit code 0: no mistake; 78: mistakes; 66: the file cannot be read.
+With --source 0: it gets replies; 1: it is refused, or reaches no listener."""
 
 _RELOAD_EXAMPLE: Final = """example (what `systemctl reload echod` does):
   echod reload && echo new config serves"""
@@ -100,7 +104,7 @@ def _guarded(config: Path | None, command: Callable[[], int]) -> int:
         path, text = config or configfile.DEFAULT_PATH, b""
         with suppress(EchodError):  # the file is gone; then without its lines
             text = configfile.read_text(path)
-        logs.last_words(_explain(path, text, error, sys.stderr))
+        logs.last_words(explain(path, text, error, sys.stderr.encoding))
         return error.exit_code
     except EchodError as error:
         logs.last_words(f"echod: {error}")
@@ -142,15 +146,20 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     run.add_argument("--pidfile", type=Path, metavar="FILE", help="with --daemonize: hold this file while running")
     run.set_defaults(command=_run)
 
-    check = commands.add_parser(
+    checking = commands.add_parser(
         "check",
         help="say what is wrong with a config file",
         description="Say every mistake in a config file with its line, and what is legal but unwise.",
         epilog=_CHECK_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_config(check, otherwise=str(configfile.DEFAULT_PATH))
-    check.set_defaults(command=_check)
+    _add_config(checking, otherwise=str(configfile.DEFAULT_PATH))
+    what = checking.add_mutually_exclusive_group()
+    what.add_argument(
+        "--source", metavar="ADDRESS:PORT", help="say whether this source gets replies, and by which rule"
+    )
+    what.add_argument("--print", action="store_true", help="print the config as a whole, with every key")
+    checking.set_defaults(command=_check)
 
     again = commands.add_parser(
         "reload",
@@ -194,18 +203,11 @@ def _add_config(parser: argparse.ArgumentParser, *, otherwise: str) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    """Report the mistakes in the file, or that there are none."""
+    """Report the mistakes in the file, or that there are none, or what was asked about it."""
     path: Path = arguments.config or configfile.DEFAULT_PATH
-    text = configfile.read_text(path)
-    try:
-        config, found = parse_config(text)
-    except ConfigError as error:
-        print(_explain(path, text, error, sys.stdout))
-        return error.exit_code
-    if warnings := in_order((*found, *kernel.warnings(config, text))):
-        print(render(warnings, kind="warning", file=str(path), text=text.decode(), encoding=sys.stdout.encoding))
-    print(f"{path}: ok")
-    return ExitCode.OK
+    text, code = check(path, source=arguments.source, whole=arguments.print, encoding=sys.stdout.encoding)
+    print(text)
+    return code
 
 
 def _reload(arguments: argparse.Namespace) -> int:
@@ -330,10 +332,3 @@ def _serve(path: Path | None, on_serving: Callable[[], None]) -> int:
         raise
     announcer.stopped()
     return ExitCode.OK
-
-
-def _explain(path: Path, text: bytes, error: ConfigError, out: TextIO) -> str:
-    """Describe every mistake with its place, its source line and a caret, and their count."""
-    count, content = len(error.mistakes), text.decode("utf-8", "replace")
-    shown = render(error.mistakes, kind="error", file=str(path), text=content, encoding=out.encoding)
-    return f"{shown}\n{path}: {count} mistake{'s' * (count > 1)}"

@@ -18,7 +18,7 @@ from typing import Final
 from echod.batch import Batch
 from echod.connection import READ_BYTES
 from echod.core.addresses import Network, unpack_networks
-from echod.core.admission import Access, Admission, Rules
+from echod.core.admission import Admission
 from echod.core.config import Config, LimitsConfig
 from echod.core.connections import ConnectionLedger
 from echod.core.counters import CounterPage, SlotField
@@ -26,6 +26,7 @@ from echod.core.listener import Listener, Protocol
 from echod.core.loops import PERIOD, Circulation
 from echod.core.loudest import Loudness
 from echod.core.ratelimit import RateLimit
+from echod.core.ruleset import compile_access, compile_rules
 from echod.core.selftest import SelfTest
 from echod.core.tally import Tally
 from echod.forking import belong_to
@@ -113,11 +114,7 @@ class Worker:
         self._tcp: list[TcpEcho] = []
         self._tallies: list[Tally] = []
         self._loudness = Loudness(Random().random)  # noqa: S311 - it protects no secret
-        config = birth.config.access
-        self._access = Access(
-            allow=[network for entry in config.allow for network in entry.networks],
-            deny=[network for entry in config.deny for network in entry.networks],
-        )
+        self._access = compile_access(birth.config.access)
         self._admission = self._set_up_admission()
         self._serving = False
         self._draining = False
@@ -128,14 +125,10 @@ class Worker:
     def _set_up_admission(self) -> Admission:
         birth, guard, limits = self._birth, self._birth.config.guard, self._birth.config.limits
         own_ports = [listener.port for listener in birth.page.listeners if listener.protocol is Protocol.UDP]
-        rules = Rules(
-            self._access,
-            own_ports=own_ports if birth.self_test is None else [*own_ports, birth.self_test.port],
-            min_source_port=guard.min_source_port,
-            refuse_source_ports=guard.refuse_source_ports,
-        )
+        if birth.self_test is not None:
+            own_ports.append(birth.self_test.port)
         admission = Admission(
-            rules,
+            compile_rules(birth.config, self._access, own_ports),
             sources=limits.sources,
             limit=None if birth.rates is None else rate_limit(limits, birth.rates),
             circulation=Circulation(sources=limits.sources, gap=_gap()) if guard.loop_breaker else None,

@@ -22,6 +22,7 @@ FLOORS = {
     "systemd": 1,
     "configfile": 1,
     "kernel": 2,
+    "check": 3,
     "logs": 1,
     "daemonize": 1,
     "announce": 3,

@@ -7,7 +7,7 @@ value, `None` for yes or the `Drop` that says why not, and never an exception, w
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Sequence
 from enum import IntEnum
-from ipaddress import IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from struct import Struct
 from typing import Final
 
@@ -66,6 +66,8 @@ _IPV6: Final = 6
 
 _PEER4: Final = Struct(">2xHI")
 _PEER6: Final = Struct(">2xH4xQQ4x")
+_LOW: Final = 2**64 - 1
+"""The low half of an IPv6 address."""
 
 Verdict = Drop | None
 
@@ -156,6 +158,13 @@ class Rules:
     def judge(self, peer: bytes, *, on_loopback: bool) -> Verdict:
         """Decide on a peer whose datagram came in on the loopback interface, or on another."""
         return self.judge_each([peer], on_loopback=on_loopback).get(peer)
+
+    def judge_host(self, address: IPv4Address | IPv6Address, port: int, *, on_loopback: bool) -> Verdict:
+        """Decide on a peer by its address and port."""
+        number = int(address)
+        if isinstance(address, IPv4Address):
+            return self.judge(_PEER4.pack(port, number), on_loopback=on_loopback)
+        return self.judge(_PEER6.pack(port, number >> 64, number & _LOW), on_loopback=on_loopback)
 
     def judge_each(self, peers: Collection[bytes], *, on_loopback: bool) -> dict[bytes, Drop]:
         """Return which of these peers, at least one and all of one family, are refused.

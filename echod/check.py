@@ -1,0 +1,48 @@
+"""What `echod check` says: the mistakes of a config file, warnings, the config as a whole, or what becomes of a source.
+
+Owns the order of what is said, as text. It starts nothing and changes nothing. Invariant: a file with a mistake is
+never judged further.
+"""
+
+from pathlib import Path
+
+from echod import configfile, kernel
+from echod.core.config import in_order, parse_config
+from echod.core.document import render
+from echod.core.errors import ConfigError, ExitCode, UsageError
+from echod.core.inquiry import inquire, parse_source
+from echod.core.written import write_config
+from echod.netlink import LocalAddresses
+
+
+def check(path: Path, *, source: str | None, whole: bool, encoding: str) -> tuple[str, ExitCode]:
+    """Return what to print, and the exit code.
+
+    That is the outcome for a `source` if one is given, the `whole` config if that is wanted, else what is wrong or
+    unwise. Raises UsageError if the source is none, and ConfigUnreadableError.
+    """
+    text = configfile.read_text(path)
+    try:
+        config, found = parse_config(text)
+    except ConfigError as error:
+        return explain(path, text, error, encoding), error.exit_code
+    if whole:
+        return write_config(config), ExitCode.OK
+    if source is None:
+        warnings = in_order((*found, *kernel.warnings(config, text)))
+        shown = render(warnings, kind="warning", file=str(path), text=text.decode(), encoding=encoding)
+        return f"{shown}\n{path}: ok".lstrip("\n"), ExitCode.OK
+    try:
+        asked = parse_source(source)
+    except ValueError as error:
+        raise UsageError(f"--source {error}") from None
+    answers = inquire(config, asked, LocalAddresses().look() or ())
+    replied = all(answer.replied for answer in answers)
+    return "\n".join(answer.text for answer in answers), ExitCode.OK if replied else ExitCode.NO_ANSWER
+
+
+def explain(path: Path, text: bytes, error: ConfigError, encoding: str) -> str:
+    """Describe every mistake with its place, its source line and a caret, and their count."""
+    count, content = len(error.mistakes), text.decode("utf-8", "replace")
+    shown = render(error.mistakes, kind="error", file=str(path), text=content, encoding=encoding)
+    return f"{shown}\n{path}: {count} mistake{'s' * (count > 1)}"

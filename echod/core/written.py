@@ -1,0 +1,46 @@
+"""A config written as the file has it: single values for the log, and the whole for `echod check --print`.
+
+Owns that text. Invariant: `parse_config(write_config(config).encode())` gives the same config.
+"""
+
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from echod.core.config import Config
+
+
+def flatten(model: BaseModel, prefix: str = "") -> dict[str, object]:
+    """Return the values by their dotted keys."""
+    flat: dict[str, object] = {}
+    for key, value in model:
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, BaseModel) else {f"{prefix}{key}": value}
+    return flat
+
+
+def write_value(key: str, value: object) -> str:
+    """Write the value of a dotted key on one line."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(str, value))}]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value is None:
+        return "off" if key == "metrics.listen" else "unlimited"
+    return str(value)
+
+
+def write_config(config: Config) -> str:
+    """Write every key as a config file, without a newline at the end."""
+    tree: dict[str, Any] = {}
+    for key, value in flatten(config).items():
+        section, _, name = key.rpartition(".")
+        (tree.setdefault(section, {}) if section else tree)[name] = _plain(key, value)
+    return yaml.safe_dump(tree, sort_keys=False, default_flow_style=False, allow_unicode=True).rstrip("\n")
+
+
+def _plain(key: str, value: object) -> object:
+    """Return a value as YAML has it."""
+    if isinstance(value, tuple):
+        return [_plain(key, each) for each in value]
+    return value if isinstance(value, bool | int) else write_value(key, value)
