@@ -22,6 +22,7 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "limits.leak": (0, "limits.leak: 8 -> 0"),
     "limits.dry_run": (True, "limits.dry_run: false -> true"),
     "workers": (3, "workers: auto -> 3"),
+    "user": ("nobody", "user: auto -> nobody"),
     "udp.receive_buffer": (4096, "udp.receive_buffer: 8388608 -> 4096"),
     "udp.send_buffer": (8192, "udp.send_buffer: 8388608 -> 8192"),
     "tcp.max_connections": (9, "tcp.max_connections: 1024 -> 9"),
