@@ -134,7 +134,7 @@ def _refuse_partial(listener: Listener, sock: socket.socket) -> None:
     except OSError:
         return
     raise PassedSocketError(
-        f"passed socket {listener} is connected to {peer[0]}, and nobody else would be answered: who passes it must "
+        f"passed socket {listener} is connected to {peer[0]}, and nobody else would have replies: who passes it must "
         "leave it unconnected"
     )
 

@@ -64,7 +64,7 @@ _RELOAD_EXAMPLE: Final = """example (what `systemctl reload echod` does):
 
 _STATUS_EXAMPLE: Final = """example:
   echod status --watch
-  echod status --check && echo it answers
+  echod status --check && echo it replies
 
 Exit code 0: it runs; 3: it does not; 4: its status cannot be read, or is old.
 With --check 0: each listener replied; 1: one did not. Only root and echod's own

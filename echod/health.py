@@ -135,7 +135,8 @@ class Health:
             time.sleep(_LOOK_SECONDS)
             still = {slot for slot in still if beats[slot][SlotField.HEARTBEAT] == before[slot]}
         lines = [
-            f"worker {slot + 1}: {'stands still' if slot in still else 'turns'}" for slot in range(self._page.slots)
+            f"worker {slot + 1}: {'heartbeat old' if slot in still else 'heartbeat fresh'}"
+            for slot in range(self._page.slots)
         ]
         return Report(well=not still, lines=(_verdict(well=not still), NOT_ASKED, *lines))
 
@@ -193,7 +194,7 @@ def _tested(result: Result) -> Outcome:
     if result.seconds is None:
         seconds, said = TEST_SECONDS, result.problem
     else:
-        seconds, said = result.seconds, f"answered in {1000 * result.seconds:.2f} ms"
+        seconds, said = result.seconds, f"replied in {1000 * result.seconds:.2f} ms"
     listener = result.listener
     return Outcome(
         listener=str(listener),

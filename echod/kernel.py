@@ -75,7 +75,7 @@ def _find_ephemeral(document: Document) -> Iterator[Mistake]:
                 path,
                 f"{ports} among those that hosts give their clients (net.ipv4.ip_local_port_range, {low} to {high}), "
                 "and what comes from a port of echod is refused, because another echod may be there: "
-                f"{share:.2g}% of the clients' ports get no answer; write ports below {low}",
+                f"{share:.2g}% of the clients' ports get no reply; write ports below {low}",
             )
 
 

@@ -128,7 +128,7 @@ class _Round:
                 sock.close()
         for probe in self._probes:
             if not probe.over:
-                probe.problem = f"no answer within {seconds:g} s" if probe.sent else _PROBLEMS[errno.EADDRINUSE]
+                probe.problem = f"no reply within {seconds:g} s" if probe.sent else _PROBLEMS[errno.EADDRINUSE]
         return tuple(
             Result(listener=each.listener, seconds=each.seconds, problem=each.problem) for each in self._probes
         )
@@ -245,4 +245,4 @@ class _Round:
         if answer == _BYTE:
             probe.seconds = now - probe.sent
         else:
-            probe.problem = "closed the connection at once" if not answer else "answered something else"
+            probe.problem = "closed the connection at once" if not answer else "replied with something else"

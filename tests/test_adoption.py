@@ -217,7 +217,7 @@ def test_a_passed_socket_that_hears_one_peer_alone_is_refused(host: str) -> None
     """A UDP socket that is connected would answer nobody else."""
     with passed_socket(host, Protocol.UDP) as passed:
         passed.connect((host, 9))
-        with pytest.raises(PassedSocketError, match=f"is connected to {host}, and nobody else would be answered"):
+        with pytest.raises(PassedSocketError, match=f"is connected to {host}, and nobody else would have replies"):
             adopt_socket(os.dup(passed.fileno()), BUFFERS)
 
 

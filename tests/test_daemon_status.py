@@ -124,7 +124,7 @@ def test_a_check_asks_each_listener(served: tuple[Daemon, int]) -> None:
     assert (result.returncode, result.stderr) == (ExitCode.OK, "")
     *lines, summary = result.stdout.splitlines()
     assert [line.split()[:2] for line in lines] == [[name, "ok,"] for name in names]
-    assert summary == "all 2 listeners answered"
+    assert summary == "all 2 listeners replied"
     listed = json.loads(tell(daemon.status_path, "--check", "--json").stdout)
     assert [(each["name"], each["problem"]) for each in listed] == [(name, "") for name in names]
     rows = daemon.counters()
@@ -141,8 +141,8 @@ def test_a_check_fails_where_one_does_not_answer(served: tuple[Daemon, int]) -> 
         os.kill(worker, signal.SIGCONT)
     assert result.returncode == ExitCode.NO_ANSWER
     assert result.stdout.splitlines() == [
-        f"udp://127.0.0.1:{port}  FAILED: no answer within 1 s",
-        f"tcp://127.0.0.1:{port}  FAILED: no answer within 1 s",
+        f"udp://127.0.0.1:{port}  FAILED: no reply within 1 s",
+        f"tcp://127.0.0.1:{port}  FAILED: no reply within 1 s",
         "2 of 2 listeners failed",
     ]
 
@@ -253,7 +253,7 @@ def test_what_is_no_longer_so_is_not_told_as_what_is(served: tuple[Daemon, int])
     assert codes == [ExitCode.STATUS_UNKNOWN] * 3
     assert shown.stdout.startswith("OLD, as it was at ")
     assert f"process {daemon.pid} has told nothing since" in shown.stdout
-    assert checked.stdout.endswith("all 2 listeners answered\n")
+    assert checked.stdout.endswith("all 2 listeners replied\n")
     assert checked.stderr.startswith("echod: these are the listeners as it was at ")
     wait_until(lambda: tell(daemon.status_path).returncode == ExitCode.OK, "it is what is again")
 

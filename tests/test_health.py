@@ -40,7 +40,7 @@ def test_all_is_well_where_every_listener_answers(echod: EchodFactory) -> None:
     status, _, body = fetch(http, "/healthz")
     first, *lines = body.splitlines()
     assert (status, first) == (200, "ok")
-    assert [line.partition(": answered in ")[0] for line in lines] == names
+    assert [line.partition(": replied in ")[0] for line in lines] == names
     assert all(line.endswith(" ms") for line in lines)
     successful = [number for (name, _), number in scrape(http).items() if name == "echod_self_test_successful"]
     assert successful == [1.0] * 4
@@ -55,7 +55,7 @@ def test_the_listener_that_does_not_answer_is_named(echod: EchodFactory) -> None
         status, _, body = fetch(http, "/healthz")
         assert status == 503
         assert f"\ntcp://127.0.0.1:{port}: closed the connection at once\n" in body
-        assert f"\nudp://127.0.0.1:{port}: answered in " in body
+        assert f"\nudp://127.0.0.1:{port}: replied in " in body
         series = scrape(http)
         assert value(series, "echod_self_test_successful", listener=f"tcp://127.0.0.1:{port}") == 0
         assert value(series, "echod_self_test_successful", listener=f"udp://127.0.0.1:{port}") == 1
@@ -73,7 +73,7 @@ def test_workers_that_hang_are_found_within_a_second_and_hold_up_nobody(echod: E
         assert fetch(http, "/readyz")[0] == 200
         status, _, body = asked.result()
     assert (status, body.splitlines()[0]) == (503, "failing")
-    assert f"udp://127.0.0.1:{port}: no answer within 1 s" in body
+    assert f"udp://127.0.0.1:{port}: no reply within 1 s" in body
     for worker in workers:
         os.kill(worker, signal.SIGCONT)
     wait_for(lambda: answers(http, "/healthz"), "all was well again")
@@ -129,9 +129,12 @@ def test_from_another_network_it_looks_at_the_workers(monkeypatch: pytest.Monkey
     with sock:
         asked = Asked(sock, 2)
         report = asked.ask(0.0, turning=2)
-        assert (report.well, report.lines) == (True, ["ok", NOT_ASKED, "worker 1: turns", "worker 2: turns"])
+        assert (report.well, report.lines) == (
+            True,
+            ["ok", NOT_ASKED, "worker 1: heartbeat fresh", "worker 2: heartbeat fresh"],
+        )
         report = asked.ask(5.0, turning=1)
-        assert (report.well, report.lines[0], report.lines[-1]) == (False, "failing", "worker 2: stands still")
+        assert (report.well, report.lines[0], report.lines[-1]) == (False, "failing", "worker 2: heartbeat old")
 
 
 def test_an_outcome_serves_for_a_second() -> None:
@@ -139,7 +142,7 @@ def test_an_outcome_serves_for_a_second() -> None:
     with udp_server() as sock:
         asked = Asked(sock, 1)
         first = asked.ask(0.0, turning=0)
-        assert first.lines[1].endswith("no answer within 1 s")
+        assert first.lines[1].endswith("no reply within 1 s")
         told: list[Report] = []
         asked.health.ask(0.999, told.append)
         assert told == [first]

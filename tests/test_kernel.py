@@ -119,7 +119,7 @@ def test_listeners_on_ports_of_clients_are_warned_of() -> None:
         assert some[3] == (
             "ports 40000 to 40512 are among those that hosts give their clients (net.ipv4.ip_local_port_range, 40000 "
             "to 49999), and what comes from a port of echod is refused, because another echod may be there: 5.1% of "
-            "the clients' ports get no answer; write ports below 40000"
+            "the clients' ports get no reply; write ports below 40000"
         )
         assert one[3].startswith("port 49999 is among")
         assert "0.01% of the clients' ports" in one[3]

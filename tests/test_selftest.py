@@ -84,7 +84,7 @@ def test_without_the_mark_it_asks_as_anybody(everything: Daemon) -> None:
     listeners, _ = told(everything)
     found = problems(run_self_test(listeners, None, 0.3))
     assert found == {
-        str(each): "closed the connection at once" if str(each).startswith("tcp") else "no answer within 0.3 s"
+        str(each): "closed the connection at once" if str(each).startswith("tcp") else "no reply within 0.3 s"
         for each in listeners
     }
     assert set(self_tests(everything).values()) == {0}
@@ -130,7 +130,7 @@ def test_a_daemon_that_hangs_answers_nothing_in_time(everything: Daemon) -> None
     finally:
         for pid in halted:
             os.kill(pid, signal.SIGCONT)
-    assert set(found.values()) == {"no answer within 0.5 s"}
+    assert set(found.values()) == {"no reply within 0.5 s"}
 
 
 def test_where_nothing_listens_that_is_told() -> None:
@@ -152,7 +152,7 @@ def test_where_nothing_listens_that_is_told() -> None:
     )
     assert list(found.values()) == [
         "nothing listens there",
-        "no answer within 0.3 s",
+        "no reply within 0.3 s",
         "this host does not have the address 192.0.2.123",
         "this host does not have the address 192.0.2.123",
         "this host does not have its interface",
@@ -197,8 +197,8 @@ def test_what_is_no_echo_does_not_pass(liar: Liar) -> None:
     """An answer must be the very bytes."""
     listeners = parsed(f"udp://127.0.0.1:{liar.port}", f"tcp://127.0.0.1:{liar.port}")
     assert list(problems(run_self_test(listeners, None, 0.3)).values()) == [
-        "no answer within 0.3 s",
-        "answered something else",
+        "no reply within 0.3 s",
+        "replied with something else",
     ]
 
 
@@ -211,7 +211,7 @@ def test_the_hosts_own_addresses_pass_though_they_are_refused(echod: EchodFactor
         daemon = echod({"listeners": list(map(str, listeners)), "workers": 1, "access": {"allow": ["192.0.2.0/24"]}})
         _, mark = told(daemon)
         assert set(problems(run_self_test(listeners, mark)).values()) == {""}
-        assert set(problems(run_self_test(listeners, None, 0.3)).values()) > {"no answer within 0.3 s"}
+        assert set(problems(run_self_test(listeners, None, 0.3)).values()) > {"no reply within 0.3 s"}
         assert set(self_tests(daemon).values()) == {1}
 
 

@@ -204,6 +204,8 @@ class Run:
                 self._text.write(statistics(subject, names))
                 if options.histogram:
                     self._text.write(bars(subject, shutil.get_terminal_size().columns, self._text.encoding))
+            if len(self._subjects) > 1:
+                self._text.write(f"\n{progress(self._subjects)}")
             if verdicts:
                 self._text.write("\n" + "".join(f"{line}\n" for line in verdicts))
         self._out.flush()
@@ -216,7 +218,7 @@ def _refuse_targets(options: Options, targets: Sequence[Target]) -> None:
         if ip_address(target.address[0]).is_unspecified:
             raise UsageError(f"{target.ip}: is no host's address: write that of a host, such as that of this one")
         if is_broadcast(target):
-            raise UsageError(f"{target.ip}: is a broadcast address, and echod answers none: write that of a host")
+            raise UsageError(f"{target.ip}: is a broadcast address, and echod replies to none: write that of a host")
         if max(options.sizes) > target.most:
             raise UsageError(f"ping: -s: {max(options.sizes)} bytes do not fit, {target} takes at most {target.most}")
 

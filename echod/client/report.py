@@ -85,10 +85,9 @@ def progress(subjects: Sequence[Subject]) -> str:
     for subject in subjects:
         survey = subject.survey
         latency = survey.latency
-        lines.append(
-            f"{subject.target}: {survey.received}/{survey.sent} packets, {_percent(survey.loss)} loss, "
-            f"min/avg/max = {_ms(latency.min)}/{_ms(latency.mean)}/{_ms(latency.max)} ms\n"
-        )
+        times = "/".join(_ms(time) for time in (latency.min, latency.mean, latency.max))
+        rtt = f", min/avg/max = {times} ms" if latency.count else ""
+        lines.append(f"{subject.target}: {survey.received}/{survey.sent} packets, {_percent(survey.loss)} loss{rtt}\n")
     return "".join(lines)
 
 

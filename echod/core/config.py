@@ -264,10 +264,10 @@ def _find_unreasonable(config: Config, document: Document) -> Iterator[_Warning]
 def _find_unreasonable_access(config: Config) -> Iterator[_Warning]:
     access, limits = config.access, config.limits
     if not access.allow:
-        yield (("access", "allow"),), "the list is empty: nobody is answered"
+        yield (("access", "allow"),), "the list is empty: nobody gets a reply"
     for index in find_covered(access.allow, access.deny):
         paths: tuple[Path, ...] = (("access", "allow", index), ("access", "deny"))
-        yield paths, f"access.deny covers all of {access.allow[index]} and wins: nothing of it is answered"
+        yield paths, f"access.deny covers all of {access.allow[index]} and wins: nothing of it gets a reply"
     # If the total is the smaller one, it is the limit of a single source.
     rates = [rate for rate in (limits.datagrams_per_second, limits.total_datagrams_per_second) if rate is not None]
     if any(map(is_public, access.allow)) and min(rates, default=_MUCH_PER_SECOND + 1) > _MUCH_PER_SECOND:
@@ -302,7 +302,7 @@ def _find_unreasonable_limits(limits: LimitsConfig) -> Iterator[_Warning]:
             "limits.datagrams_per_second is not set, so this has no effect: the total never leaks",
         )
     if (one is not None or total is not None) and limits.dry_run:
-        yield (("limits", "dry_run"),), "nothing is refused: what is above a limit is counted, and answered"
+        yield (("limits", "dry_run"),), "nothing is refused: what is above a limit is counted, and replied to"
     if one is not None and total is not None and total < one:
         yield (
             (("limits", "total_datagrams_per_second"),),

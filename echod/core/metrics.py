@@ -68,7 +68,7 @@ class Outcome:
     family: str
     passed: bool
     seconds: float
-    """From the probe to its answer, or to the timeout."""
+    """From the probe to its reply, or to the timeout."""
     said: str
     """The outcome as text."""
 
@@ -80,26 +80,32 @@ def of_udp(traffic: Sequence[UdpTraffic]) -> Iterator[Metric | Histogram]:
         return _counter(f"echod_udp_{name}_total", text, (((one.name, one.family), value(one)) for one in traffic))
 
     yield plain("datagrams_received", "Datagrams received.", lambda one: one.received)
-    yield plain("datagrams_replied", "Datagrams answered, self tests included.", lambda one: one.replied)
+    yield plain("datagrams_replied", "Datagrams replied to, self tests included.", lambda one: one.replied)
     yield _counter(
         "echod_udp_datagrams_dropped_total",
-        "Datagrams received and not answered, by the rule that says so.",
+        "Datagrams received and dropped, by the rule that says so.",
         _by(traffic, DROP_REASONS, lambda one: {**one.dropped, "interrupted": one.interrupted}),
         "reason",
     )
     yield _counter(
         "echod_udp_datagrams_send_failures_total",
-        "Datagrams whose answer the kernel refused, by errno.",
+        "Datagrams whose reply the kernel refused to send, by errno.",
         _by(traffic, ERRNOS, lambda one: one.send_failed),
         "errno",
     )
     yield plain(
-        "datagrams_spared", "Datagrams over a limit and let through by limits.leak or dry_run.", lambda one: one.spared
+        "datagrams_spared",
+        "Datagrams over a limit and replied to all the same, by limits.leak or dry_run.",
+        lambda one: one.spared,
     )
     yield plain("received_bytes", "Payload of the datagrams received.", lambda one: one.received_bytes)
-    yield plain("sent_bytes", "Payload of the answers.", lambda one: one.replied_bytes)
-    yield plain("kernel_drops", "Datagrams dropped by the kernel, unseen by echod.", lambda one: one.kernel_drops)
-    yield plain("self_tests", "Datagrams answered that were self tests.", lambda one: one.self_test)
+    yield plain("sent_bytes", "Payload of the replies.", lambda one: one.replied_bytes)
+    yield plain(
+        "kernel_drops",
+        "Datagrams that found the receive queue full (or had a wrong checksum), unseen by echod.",
+        lambda one: one.kernel_drops,
+    )
+    yield plain("self_tests", "Datagrams replied to that were self tests.", lambda one: one.self_test)
     yield Histogram(
         name="echod_udp_batch_size",
         help="Slots that one receive filled, each a datagram or a train.",
@@ -141,7 +147,11 @@ def of_tcp(traffic: Sequence[TcpTraffic]) -> Iterator[Metric]:
         "listener",
         "family",
     )
-    yield plain("accept_failures", "Times that accepting stood still for want of means.", lambda one: one.accept_failed)
+    yield plain(
+        "accept_failures",
+        "Times that accept failed for want of descriptors or memory, and was paused.",
+        lambda one: one.accept_failed,
+    )
     yield plain("received_bytes", "Bytes received.", lambda one: one.received_bytes)
     yield plain("sent_bytes", "Bytes sent back.", lambda one: one.sent_bytes)
 
@@ -154,7 +164,7 @@ def of_daemon(snapshot: Snapshot) -> Iterator[Metric]:
     yield _of_workers("restarts_total", "Workers that took the place of a dead one.", workers, lambda one: one.restarts)
     yield _of_workers(
         "heartbeat_age_seconds",
-        "How long the worker's loop has not turned; 0 for less than two seconds.",
+        "Age of the worker's heartbeat; 0 for less than two seconds.",
         workers,
         lambda one: one.heartbeat_age_seconds,
     )
@@ -182,7 +192,7 @@ def of_self_tests(tests: Sequence[Outcome]) -> Iterator[Metric]:
     labelled = [((one.listener, one.family), one) for one in tests]
     yield _gauge(
         "echod_self_test_successful",
-        "Whether the exporter's own question to the listener was answered.",
+        "Whether the listener replied to the exporter's own probe.",
         ((labels, float(one.passed)) for labels, one in labelled),
         "listener",
         "family",

@@ -18,8 +18,8 @@ _MANY: Final = 100
 
 _LEGEND: Final = (
     "dropped: by echod, why see below. send failed: the kernel refused the reply.",
-    "queue full: the kernel dropped it before echod had it. What was sent and is in",
-    "none of these numbers never reached this host: the network lost it.",
+    "queue full: no room in the receive queue, so echod never had it. What was sent",
+    "and is in none of these numbers never reached this host: the network lost it.",
 )
 
 
@@ -92,7 +92,7 @@ def old(snapshot: Snapshot, when: Callable[[float], str]) -> str:
 
 def _udp(listeners: Sequence[UdpTraffic]) -> Table:
     return Table(
-        head=("UDP listener", "received", "replied", "dropped", "send failed", "queue full"),
+        head=("UDP listener (totals)", "received", "replied", "dropped", "send failed", "queue full"),
         left=1,
         rows=tuple(
             (
@@ -112,7 +112,7 @@ def _udp(listeners: Sequence[UdpTraffic]) -> Table:
 
 def _tcp(listeners: Sequence[TcpTraffic]) -> Table:
     rows = tuple((each.name, f"{each.accepted:,}", f"{each.open:,}") for each in listeners)
-    return Table(head=("TCP listener", "accepted", "open"), left=1, rows=rows)
+    return Table(head=("TCP listener (totals)", "accepted", "open now"), left=1, rows=rows)
 
 
 def _pace(activity: Activity) -> Table:
@@ -137,7 +137,11 @@ def _pace(activity: Activity) -> Table:
         )
         for each in activity.tcp
     ]
-    return Table(head=("a second, over", "socket", "1 s", "10 s", "60 s", "in", "out"), left=2, rows=tuple(rows))
+    return Table(
+        head=("rates and totals", "socket", "/s, 1 s", "/s, 10 s", "/s, 60 s", "total in", "total out"),
+        left=2,
+        rows=tuple(rows),
+    )
 
 
 def _parts(activity: Activity) -> Table:
@@ -151,13 +155,13 @@ def _parts(activity: Activity) -> Table:
         rows += [(each.name, "replied: over its rate, spared", f"{each.spared:,}")] * (each.spared > 0)
     for tcp in activity.tcp:
         rows += [(tcp.name, f"closed: {reason}", f"{count:,}") for reason, count in tcp.closed.items()]
-        rows += [(tcp.name, "accepting stood still", f"{tcp.accept_failed:,}")] * (tcp.accept_failed > 0)
+        rows += [(tcp.name, "accept failed", f"{tcp.accept_failed:,}")] * (tcp.accept_failed > 0)
     return Table(head=("of these", "", ""), left=2, rows=tuple(rows))
 
 
 def _workers(workers: Sequence[WorkerState]) -> Table:
     return Table(
-        head=("worker", "process", "CPU", "heartbeat", "restarts", "connections"),
+        head=("worker", "process", "CPU total", "heartbeat age", "restarts", "connections"),
         left=0,
         rows=tuple(
             (
@@ -175,7 +179,7 @@ def _workers(workers: Sequence[WorkerState]) -> Table:
 
 
 def _heartbeat(age: float) -> str:
-    return f"{age:.0f} s ago" if age else "fresh"
+    return f"{age:.0f} s" if age else "< 2 s"
 
 
 def _loudest(activity: Activity) -> Table:
@@ -222,8 +226,8 @@ def check_text(results: Sequence[Result]) -> str:
     """Write the outcome of the probes, one line for each listener."""
     rows = tuple((str(each.listener), _outcome(each)) for each in results)
     failed = sum(not each.passed for each in results)
-    summary = f"{failed} of {len(rows)} listeners failed" if failed else f"all {len(rows)} listeners answered"
-    summary = summary if len(rows) > 1 else f"the listener {'failed' if failed else 'answered'}"
+    summary = f"{failed} of {len(rows)} listeners failed" if failed else f"all {len(rows)} listeners replied"
+    summary = summary if len(rows) > 1 else f"the listener {'failed' if failed else 'replied'}"
     return _table_text(Table(head=rows[0], left=2, rows=rows[1:], legend=(summary,)))
 
 

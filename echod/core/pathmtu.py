@@ -92,10 +92,10 @@ def explain(finding: Finding) -> list[str]:
     """Describe the result in sentences."""
     if finding.interrupted:
         if finding.passes is None:
-            return ["interrupted: path MTU unknown, for nothing was answered yet"]
+            return ["interrupted: path MTU unknown, for there was no reply yet"]
         return [f"interrupted: path MTU at least {finding.passes}, at most {finding.fails - 1}"]
     if finding.passes is None:
-        return ["path MTU unknown: not even the least probe was answered"]
+        return ["path MTU unknown: not even the least probe had a reply"]
     if finding.passes >= finding.highest:
         if finding.fragments:
             return [
@@ -116,7 +116,7 @@ def _way_out(finding: Finding) -> str:
     if finding.local:
         return f"this host knows of MTU {finding.told}"
     if finding.back.answered:
-        return f"probes above {finding.passes} vanish without a word, but in fragments they are answered: a black hole"
+        return f"probes above {finding.passes} vanish without a word, but in fragments they have replies: a black hole"
     return f"no router says that probes above {finding.passes} are too long"
 
 
@@ -125,7 +125,7 @@ def _way_back(finding: Finding) -> str:
     if back.answered is None:
         return ""
     if not back.answered:
-        return f"cannot be told: probes of {back.size} in fragments are not answered, so fragments or replies vanish"
+        return f"cannot be told: probes of {back.size} in fragments have no replies, so fragments or replies vanish"
     if back.fragments:
         return f"replies of {back.size} come in fragments of up to {back.fragments}"
     return f"replies of {back.size} come whole"

@@ -93,13 +93,19 @@ def test_comparing_tells_a_server_that_refuses_this_source(echod: Callable[..., 
 
 
 def test_several_hosts_are_asked_at_once(port: int) -> None:
-    """Each has its lines and its block; one that answers is enough for exit code 0."""
+    """Each has its lines, its block and a line at the end; one that replies is enough for exit code 0."""
     found = ping(
         "-c", 2, "-i", "10ms", "-W", "200ms", f"127.0.0.1:{port}", f"tcp://[::1]:{port}", f"[::1]:{free_port()}"
     )
     assert found.code == 0
     assert found.out.count("ping statistics ---") == 3
     assert found.out.count("2 packets transmitted, 2 received") == 2
+    one, two, three = found.out.rpartition("\n\n")[2].splitlines()
+    assert [shape(one), shape(two)] == [
+        f"{target}: T/T packets, 0% loss, min/avg/max = T/T ms"
+        for target in (f"udp://127.0.0.1:{port}", f"tcp://[::1]:{port}")
+    ]
+    assert three.endswith(": 0/2 packets, 100% loss")
 
 
 def test_source_ports_take_turns(port: int) -> None:
@@ -241,7 +247,7 @@ def test_ctrl_c_ends_the_search_for_the_mtu_with_what_is_known(number: signal.Si
         process.send_signal(number)
         out, err = ended(process)
     assert (process.returncode, err) == (1, "")
-    assert out.endswith("\ninterrupted: path MTU unknown, for nothing was answered yet\n")
+    assert out.endswith("\ninterrupted: path MTU unknown, for there was no reply yet\n")
 
 
 def test_a_terminal_that_goes_away_ends_it_but_not_under_nohup(port: int) -> None:

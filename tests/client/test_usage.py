@@ -26,7 +26,7 @@ from echod.core.events import Kind
         (["ftp://h"], '"ftp://h": the protocol "ftp" is not known, write udp:// or tcp://'),
         (
             ["-c", "1", "127.255.255.255"],
-            "127.255.255.255: is a broadcast address, and echod answers none: write that of a host",
+            "127.255.255.255: is a broadcast address, and echod replies to none: write that of a host",
         ),
         (["0.0.0.0"], "0.0.0.0: is no host's address: write that of a host"),  # noqa: S104 - nothing binds
         (["::"], "::: is no host's address: write that of a host"),

@@ -290,14 +290,14 @@ NO_EFFECT = "no limit is set, so this has no effect"
 @pytest.mark.parametrize(
     ("text", "warning"),
     [
-        ("access:\n  allow: []", (2, 3, "access.allow", "the list is empty: nobody is answered")),
+        ("access:\n  allow: []", (2, 3, "access.allow", "the list is empty: nobody gets a reply")),
         (
             "access:\n  allow: [private, '::1']\n  deny: [loopback]",
-            (2, 20, "access.allow[1]", "access.deny covers all of ::1 and wins: nothing of it is answered"),
+            (2, 20, "access.allow[1]", "access.deny covers all of ::1 and wins: nothing of it gets a reply"),
         ),
         (
             "access:\n  deny: [fe80::/9, 169.254.0.0/15]",
-            (2, 3, "access.deny", "access.deny covers all of link-local and wins: nothing of it is answered"),
+            (2, 3, "access.deny", "access.deny covers all of link-local and wins: nothing of it gets a reply"),
         ),
         (OPENED + "limits: {datagrams_per_second: unlimited}", (2, 10, "limits.datagrams_per_second", TOO_MUCH)),
         (OPENED + "limits: {datagrams_per_second: 10001}", (2, 10, "limits.datagrams_per_second", TOO_MUCH)),
@@ -328,7 +328,7 @@ NO_EFFECT = "no limit is set, so this has no effect"
         ),
         (
             "limits:\n  total_datagrams_per_second: 9\n  dry_run: true",
-            (3, 3, "limits.dry_run", "nothing is refused: what is above a limit is counted, and answered"),
+            (3, 3, "limits.dry_run", "nothing is refused: what is above a limit is counted, and replied to"),
         ),
         (
             "limits:\n  datagrams_per_second: 1001\n  total_datagrams_per_second: 1000",

@@ -169,8 +169,8 @@ def test_the_last_reload_is_told_with_its_outcome_and_time() -> None:
 def test_a_self_test_is_told_with_its_time() -> None:
     """Each listener, whether it answered and how long that took."""
     tests = [
-        Outcome(listener="udp://[::]:7", family="ipv6", passed=True, seconds=0.0004, said="answered in 0.40 ms"),
-        Outcome(listener="tcp://[::]:7", family="ipv6", passed=False, seconds=1.0, said="no answer within 1 s"),
+        Outcome(listener="udp://[::]:7", family="ipv6", passed=True, seconds=0.0004, said="replied in 0.40 ms"),
+        Outcome(listener="tcp://[::]:7", family="ipv6", passed=False, seconds=1.0, said="no reply within 1 s"),
     ]
     told = numbers(of_self_tests(tests))
     assert told["echod_self_test_successful"] == {("udp://[::]:7", "ipv6"): 1.0, ("tcp://[::]:7", "ipv6"): 0.0}

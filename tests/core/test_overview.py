@@ -83,15 +83,15 @@ echod 1.2.3, process 4241, up 1 d 01:01:01, generation 4, 3 worker restarts
 config: /etc/echod.yaml, read [100]
 last reload: [200], reloaded; changed: workers
 
-UDP listener      received  replied  dropped  send failed  queue full
-udp://0.0.0.0:7  1,000,000  998,765    1,217           18          77
-udp://[::]:7             0        0        0            0           0
+UDP listener (totals)   received  replied  dropped  send failed  queue full
+udp://0.0.0.0:7        1,000,000  998,765    1,217           18          77
+udp://[::]:7                   0        0        0            0           0
 dropped: by echod, why see below. send failed: the kernel refused the reply.
-queue full: the kernel dropped it before echod had it. What was sent and is in
-none of these numbers never reached this host: the network lost it.
+queue full: no room in the receive queue, so echod never had it. What was sent
+and is in none of these numbers never reached this host: the network lost it.
 
-TCP listener     accepted  open
-tcp://0.0.0.0:7        12     2
+TCP listener (totals)  accepted  open now
+tcp://0.0.0.0:7              12         2
 
 of these
 udp://0.0.0.0:7  dropped: source_port_low        1,200
@@ -102,17 +102,17 @@ udp://0.0.0.0:7  replied: self tests                 4
 udp://0.0.0.0:7  replied: over its rate, spared      3
 tcp://0.0.0.0:7  closed: finished                    9
 tcp://0.0.0.0:7  closed: access                      1
-tcp://0.0.0.0:7  accepting stood still               1
+tcp://0.0.0.0:7  accept failed                       1
 
-a second, over   socket     1 s  10 s  60 s        in       out
-udp://0.0.0.0:7  bound    1,234  12.3   0.2  61.0 MiB  60.9 MiB
-udp://[::]:7     adopted      0     0     0       0 B       0 B
-tcp://0.0.0.0:7  bound      1.0   0.5   0.2   2.0 KiB      10 B
+rates and totals  socket   /s, 1 s  /s, 10 s  /s, 60 s  total in  total out
+udp://0.0.0.0:7   bound      1,234      12.3       0.2  61.0 MiB   60.9 MiB
+udp://[::]:7      adopted        0         0         0       0 B        0 B
+tcp://0.0.0.0:7   bound        1.0       0.5       0.2   2.0 KiB       10 B
 
-worker  process         CPU  heartbeat  restarts  connections
-     1     4242  1,234.50 s      fresh         0            2
-     2     4243      0.01 s    4 s ago         1            0
-     3     none      0.00 s       none         2            0
+worker  process   CPU total  heartbeat age  restarts  connections
+     1     4242  1,234.50 s          < 2 s         0            2
+     2     4243      0.01 s            4 s         1            0
+     3     none      0.00 s           none         2            0
 
 loudest, last minute  datagrams
 192.0.2.1                60,000
@@ -152,12 +152,12 @@ def test_what_is_not_there_has_no_table() -> None:
         "config: built-in defaults; there was no /etc/echod.yaml",
         "last reload: none",
         "",
-        "UDP listener  received  replied  dropped  send failed  queue full",
-        "udp://[::]:7         0        0        0            0           0",
+        "UDP listener (totals)  received  replied  dropped  send failed  queue full",
+        "udp://[::]:7                  0        0        0            0           0",
         *SHOWN.splitlines()[7:10],
         "",
-        "a second, over  socket   1 s  10 s  60 s   in  out",
-        "udp://[::]:7    adopted    0     0     0  0 B  0 B",
+        "rates and totals  socket   /s, 1 s  /s, 10 s  /s, 60 s  total in  total out",
+        "udp://[::]:7      adopted        0         0         0       0 B        0 B",
     ]
 
 
@@ -194,7 +194,7 @@ def test_a_check_tells_each_listener_and_the_sum() -> None:
     assert check_text([passed, failed]) == (
         "udp://127.0.0.1:7  ok, 1.2 ms\ntcp://[::1]:7      FAILED: gone\n1 of 2 listeners failed"
     )
-    assert check_text([passed]) == "udp://127.0.0.1:7  ok, 1.2 ms\nthe listener answered"
+    assert check_text([passed]) == "udp://127.0.0.1:7  ok, 1.2 ms\nthe listener replied"
     assert check_text([failed]) == "tcp://[::1]:7  FAILED: gone\nthe listener failed"
 
 

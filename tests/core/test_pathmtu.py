@@ -53,14 +53,14 @@ def finding(**more: object) -> Finding:
     return Finding(**{"passes": 1280, "fails": 1281, "highest": 1500, **more})  # type: ignore[arg-type]
 
 
-VANISH = "way back: cannot be told: probes of 1500 in fragments are not answered, so fragments or replies vanish"
+VANISH = "way back: cannot be told: probes of 1500 in fragments have no replies, so fragments or replies vanish"
 WHOLE = Way(size=1500, answered=True)
 
 
 @pytest.mark.parametrize(
     ("found", "lines"),
     [
-        (finding(passes=None), ["path MTU unknown: not even the least probe was answered"]),
+        (finding(passes=None), ["path MTU unknown: not even the least probe had a reply"]),
         (finding(passes=1500), ["path MTU 1500 in both directions: as much as this host's interface takes"]),
         (
             finding(passes=1500, fragments=1276),
@@ -93,7 +93,7 @@ WHOLE = Way(size=1500, answered=True)
             finding(back=Way(size=1500, answered=True, fragments=1276)),
             [
                 "path MTU 1280: replies stop at 1281",
-                "way out: probes above 1280 vanish without a word, but in fragments they are answered: a black hole",
+                "way out: probes above 1280 vanish without a word, but in fragments they have replies: a black hole",
                 "way back: replies of 1500 come in fragments of up to 1276",
             ],
         ),
@@ -105,7 +105,7 @@ WHOLE = Way(size=1500, answered=True)
                 VANISH,
             ],
         ),
-        (finding(passes=None, interrupted=True), ["interrupted: path MTU unknown, for nothing was answered yet"]),
+        (finding(passes=None, interrupted=True), ["interrupted: path MTU unknown, for there was no reply yet"]),
         (finding(fails=1391, interrupted=True), ["interrupted: path MTU at least 1280, at most 1390"]),
     ],
 )

@@ -79,14 +79,17 @@ def test_health_is_tested_or_says_what_it_rests_on(metered: Host, mode: Mode) ->
     first, *lines = page(metered, "/healthz").splitlines()
     assert first == "ok"
     if mode is Mode.BOUND:
-        assert [line.partition(": answered in ")[0] for line in lines] == [
+        assert [line.partition(": replied in ")[0] for line in lines] == [
             "udp://0.0.0.0:7",
             "udp://[::]:7",
             "tcp://0.0.0.0:7",
             "tcp://[::]:7",
         ]
     else:
-        assert lines == [NOT_ASKED, *(f"worker {number + 1}: turns" for number in range(len(workers(metered))))]
+        assert lines == [
+            NOT_ASKED,
+            *(f"worker {number + 1}: heartbeat fresh" for number in range(len(workers(metered)))),
+        ]
 
 
 def test_the_exporter_has_no_more_privileges_than_a_worker(metered: Host, mode: Mode) -> None:

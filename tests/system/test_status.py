@@ -62,7 +62,7 @@ def test_a_check_passes_and_is_counted_apart(standing: Host) -> None:
     before = listeners(standing)
     for _ in range(3):
         result = standing.run([*STATUS, "--check"])
-        assert result.stdout.endswith("all 4 listeners answered\n")
+        assert result.stdout.endswith("all 4 listeners replied\n")
 
     def self_tests(now: dict[str, dict[str, Any]], name: str) -> int:
         return int(now[name]["self_test"] if name.startswith("udp") else now[name]["closed"].get("self_test", 0))
@@ -81,5 +81,5 @@ def test_a_check_of_an_ordinary_user_asks_as_a_client(standing: Host) -> None:
         assert (result.returncode == 0) is readable
     result = standing.run([*AS_NOBODY, *STATUS, "--check"], check=False)
     assert result.returncode == 0
-    assert result.stdout.endswith("all 4 listeners answered\n")
+    assert result.stdout.endswith("all 4 listeners replied\n")
     assert "asked as any client asks" in result.stderr

@@ -1,0 +1,109 @@
+"""One word for one thing, wherever a person reads: replied, dropped, send failed, queue full, heartbeat age, "/s"."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from echod.core.metrics import Outcome, of_daemon, of_self_tests, of_tcp, of_udp
+from echod.core.overview import overview, text
+from echod.core.snapshot import Activity, LastReload, Rates, Snapshot, TcpTraffic, UdpTraffic, WorkerState
+
+ROOT = Path(__file__).parent.parent
+
+OTHER_WORDS = re.compile(
+    r"\banswer|kernel drop|drop\w* by the kernel|st(?:oo|an)ds? still|datagrams a second|loop has not turned",
+    re.IGNORECASE,
+)
+"""What replied, queue full, heartbeat age and "/s" were called in one place or another."""
+
+UDP = UdpTraffic(
+    name="udp://[::]:7", family="ipv6", adopted=False, kernel_drops=1, spared=1, self_test=1, interrupted=1
+)
+TCP = TcpTraffic(name="tcp://[::]:7", family="ipv6", adopted=False, accept_failed=1, accepted_per_second=Rates())
+WORKERS = (WorkerState(worker=1, pid=7, cpu_seconds=0, heartbeat_age_seconds=3, restarts=0, connections=0),)
+ACTIVITY = Activity(udp=(UDP,), tcp=(TCP,), workers=WORKERS, worker_restarts=0)
+SNAPSHOT = Snapshot(
+    version="1",
+    pid=1,
+    born=1,
+    at=0.0,
+    started=0.0,
+    started_monotonic=0.0,
+    generation=1,
+    config="/etc/echod.yaml",
+    config_read=None,
+    reload=LastReload(),
+    activity=ACTIVITY,
+)
+
+
+def status() -> str:
+    """Return what `echod status` shows."""
+    return text(overview(SNAPSHOT, uptime_seconds=1, when=str))
+
+
+def page() -> str:
+    """Return the labels of the status page: what stands between tags, and the strings of its script."""
+    source = (ROOT / "echod/page.html").read_text(encoding="utf-8")
+    shown, _, script = source.partition("<script>")
+    return "\n".join([*re.findall(r">([^<>]+)<", shown), *re.findall(r'"([^"\n]*)"', script)])
+
+
+def dashboard() -> str:
+    """Return titles, descriptions and legends of the dashboard."""
+
+    def walk(value: Any) -> Iterator[str]:  # noqa: ANN401 - JSON
+        if isinstance(value, dict):
+            for name, each in value.items():
+                if name in ("title", "description", "legendFormat"):
+                    yield str(each)
+                yield from walk(each)
+        for each in value if isinstance(value, list) else ():
+            yield from walk(each)
+
+    return "\n".join(walk(json.loads((ROOT / "packaging/grafana/echod.json").read_text())))
+
+
+def alerts() -> str:
+    """Return what the alerts say."""
+    rules = (ROOT / "packaging/prometheus/echod.rules.yaml").read_text()
+    return "\n".join(re.findall(r"(?:summary|description): (.*)", rules))
+
+
+def helps() -> str:
+    """Return the HELP line of each metric."""
+    outcome = Outcome(listener=UDP.name, family="ipv6", passed=True, seconds=1.0, said="")
+    metrics = [*of_udp([UDP]), *of_tcp([TCP]), *of_daemon(SNAPSHOT), *of_self_tests([outcome])]
+    return "\n".join(metric.help for metric in metrics)
+
+
+def config() -> str:
+    """Return the config that is installed."""
+    return (ROOT / "config/echod.yaml").read_text()
+
+
+def readme() -> str:
+    """Return README without names, of keys, metrics and tests, and the log entry that has the name of a counter."""
+    return re.sub(r"`[^`]*`|^counters: .*$", "", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("view", [status, page, dashboard, alerts, helps, config, readme])
+def test_each_view_has_the_words_of_the_others(view: Any) -> None:  # noqa: ANN401 - a function
+    """No view has a word of its own for what all show."""
+    told = view()
+    assert OTHER_WORDS.findall(told) == []
+    assert re.search("repl(?:y|ie)", told)
+
+
+def test_rates_and_totals_are_called_that() -> None:
+    """Where one view has both, a column of either says which it is."""
+    columns = "rates and totals|socket|/s, 1 s|/s, 10 s|/s, 60 s|total in|total out".replace("|", " +")
+    assert re.search(f"^{columns}$", status(), re.MULTILINE)
+    assert re.search(r"^UDP listener \(totals\) ", status(), re.MULTILINE)
+    labels = {"datagrams/s", "received, total", "queue full, total", "received/s over 1 / 10 / 60 s", "heartbeat age"}
+    assert labels <= set(page().splitlines())
+    assert {"Received/s and replied/s", "Queue full/s", "Heartbeat age"} <= set(dashboard().splitlines())
