@@ -15,7 +15,8 @@ replies and replies from elsewhere are told from each other. A round-trip time
 is that between the kernel's own stamps of probe and reply, without the time
 that this process took."""
 
-EPILOG: Final = """durations are seconds (0.2) or have a unit: 50us, 200ms, 2m.
+EPILOG: Final = """a default stands in parentheses. durations are seconds (0.2) or have a unit:
+50us, 200ms, 2m.
 
 Ctrl-C ends the run with the statistics; Ctrl-\\ prints a line of them and goes
 on.

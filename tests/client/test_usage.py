@@ -16,6 +16,7 @@ from echod.client.options import help_text, parse_options
 from echod.client.records import COLUMNS
 from echod.core.errors import UsageError
 from echod.core.events import Kind
+from echod.core.probe import MAX_PROBES
 
 
 @pytest.mark.parametrize(
@@ -120,6 +121,17 @@ def test_the_help_says_every_option() -> None:
     for option in [*names.split(), "--compare"]:
         assert re.search(rf"^  {option}[ ,]", found.out, re.MULTILINE), option
     assert max(map(len, found.out.splitlines())) <= 80
+
+
+def test_the_help_says_the_defaults_that_there_are() -> None:
+    """Each in parentheses behind its option, and the run goes on until it is ended."""
+    options = parse_options(["h"])
+    told = dict(re.findall(r"^  (-\S+) [A-Z]+ .*?\(([^)]*)\)", re.sub(r"\n {10,}", " ", help_text()), re.MULTILINE))
+    assert (options.count, told["-c"]) == (MAX_PROBES, "until Ctrl-C")
+    assert (options.interval, told["-i"], options.timeout, told["-W"]) == (10**9, "1 s", 2 * 10**9, "2 s")
+    windows = [parse_options([*words, "h"]).window for words in ((), ("-i", "0"), ("-f",))]
+    assert told["--window"] == "{}; {} with -i 0, {} with -f".format(*windows)
+    assert (told["-s"],) == tuple(map(str, options.sizes))
 
 
 def test_the_man_page_has_the_same_options() -> None:
