@@ -31,12 +31,12 @@ def write_value(key: str, value: object) -> str:
 
 
 def write_config(config: Config) -> str:
-    """Write every key as a config file, without a newline at the end."""
+    """Write every key as a config file, in ASCII, which any stream can take, and without a newline at the end."""
     tree: dict[str, Any] = {}
     for key, value in flatten(config).items():
         section, _, name = key.rpartition(".")
         (tree.setdefault(section, {}) if section else tree)[name] = _plain(key, value)
-    return yaml.safe_dump(tree, sort_keys=False, default_flow_style=False, allow_unicode=True).rstrip("\n")
+    return yaml.safe_dump(tree, sort_keys=False, default_flow_style=False).rstrip("\n")
 
 
 def _plain(key: str, value: object) -> object:

@@ -9,13 +9,13 @@ from echod.core.config import FIRST_TRY, Config, parse_config
 from echod.core.written import flatten, write_config, write_value
 
 ODD: dict[str, Any] = {
-    "listeners": ["udp://0.0.0.0:7000-7003", "udp://[fe80::1%eth0]:7", "tcp://[::]:8"],
+    "listeners": ["udp://0.0.0.0:7000-7003", "udp://[fe80::1%über0]:7", "tcp://[::]:8"],
     "access": {"allow": ["::1", "2001:db8::", "fe80::/10", "any"], "deny": []},
     "guard": {"refuse_source_ports": [], "loop_breaker": False},
     "limits": {"datagrams_per_second": 5, "total_datagrams_per_second": 7, "dry_run": True},
     "workers": 3,
     "udp": {"receive_buffer": 4096},
-    "status": {"directory": "/run/a b: 'c'"},
+    "status": {"directory": "/run/ä b: 'c'"},
     "metrics": {"listen": "http://[::1]:9"},
 }
 
@@ -32,7 +32,8 @@ def keys(model: type[BaseModel], prefix: str = "") -> set[str]:
 
 @pytest.mark.parametrize("config", [Config(), FIRST_TRY, Config.model_validate(ODD)])
 def test_what_is_written_is_the_same_config(config: Config) -> None:
-    """Also what needs quotes in YAML, what is off or unlimited, and lists that are empty."""
+    """Also what needs quotes in YAML, is off or unlimited, and lists that are empty; in any locale, for it is ASCII."""
+    assert write_config(config).isascii()
     assert parse_config(write_config(config).encode())[0] == config
 
 
