@@ -13,6 +13,7 @@ from echod.client.report import duration
 from echod.client.subject import Subject
 from echod.core.bars import has_blocks, sparkline
 from echod.core.events import Event, Kind
+from echod.core.quantities import short_percentage
 
 PERIOD: Final = 200_000_000
 """Ns between two drawings: quick enough to follow, slow enough not to be in the way of the probes."""
@@ -104,7 +105,7 @@ def _figures(subject: Subject, recent: Sequence[int | None]) -> list[str]:
     survey, latency = subject.survey, subject.survey.latency
     last = next((_time(rtt) for rtt in reversed(recent) if rtt is not None), "-")
     times = (latency.mean, latency.min, latency.max, survey.variation.jitter)
-    loss = "-" if survey.loss is None else f"{100 * survey.loss:.1f}%"
+    loss = "-" if survey.loss is None else short_percentage(survey.loss)
     return [str(survey.sent), loss, last, *(_time(time) if latency.count else "-" for time in times)]
 
 

@@ -17,8 +17,8 @@ from typing import Final
 _SPIN: Final = 60_000
 """How long before a probe is due, in ns, the loop looks without sleeping: what the kernel takes to wake a process."""
 
-_LAST_LOOKS: Final = 64
-"""How often the loop reads at the end what had come by then: the buffer of a socket is empty after fewer."""
+_LAST_LOOK: Final = 200_000_000
+"""For how many ns the loop may read at the end what had come by then, where somebody sends without end."""
 
 _PR_SET_TIMERSLACK: Final = 29
 _LONGEST: Final = 10**9
@@ -116,8 +116,14 @@ class Loop:
             if signal.SIGQUIT in self._asked:
                 self._asked.remove(signal.SIGQUIT)
                 on_quit()
-        for _ in range(_LAST_LOOKS):  # what had come by then came in time
-            self._call(self._epoll.poll(0))
+        end = monotonic_ns() + _LAST_LOOK
+        while monotonic_ns() < end and (ready := self._ready()):  # what had come by then came in time
+            self._call(ready)
+
+    def _ready(self) -> list[tuple[int, int]]:
+        """Return what there is to read now, but for signals."""
+        signals = self._signals.fileno()
+        return [each for each in self._epoll.poll(0) if each[0] != signals]
 
     def _call(self, ready: list[tuple[int, int]]) -> None:
         for fd, _ in ready:

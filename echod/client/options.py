@@ -218,7 +218,7 @@ def parse_options(argv: Sequence[str]) -> Options:
     _refuse_contradictions(found)
     interval = found.interval
     if found.rate:
-        interval = 10**9 // found.rate
+        interval = -(-(10**9) // found.rate)  # rounded up: no faster than that
     if interval is None:
         interval = 0 if found.flood else DEFAULT_INTERVAL
     options = Options(

@@ -166,7 +166,7 @@ def _figures(survey: Survey) -> dict[str, Any]:
         "sent": survey.sent,
         "received": survey.received,
         "in_flight": survey.in_flight,
-        **({} if survey.loss is None else {"loss": round(survey.loss, 9)}),
+        **({} if survey.loss is None else {"loss": round(survey.loss, 12)}),
         **{_plural(kind): number for kind, number in survey.counts.items() if kind not in (Kind.REPLY, Kind.LOST)},
         "lost": survey.ends[Kind.LOST],
         "dropped_here": survey.dropped,

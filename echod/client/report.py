@@ -13,6 +13,7 @@ from echod.core.bars import has_blocks, histogram
 from echod.core.events import Event, Kind
 from echod.core.listener import Protocol
 from echod.core.outages import Outage
+from echod.core.quantities import percentage
 from echod.core.survey import Survey
 
 _HEADERS: Final = {2: 28, 10: 48}
@@ -156,7 +157,7 @@ def _oddities(survey: Survey) -> list[str]:
         lines.append(f"duplicated: {counts[Kind.DUPLICATE]} extra {plural(counts[Kind.DUPLICATE], 'reply')}")
     if order.reordered:
         lines.append(
-            f"reordered: {count(order.reordered, 'reply')} ({100 * order.ratio:.3g}%, RFC 4737), up to "
+            f"reordered: {count(order.reordered, 'reply')} ({percentage(order.ratio, 3)}, RFC 4737), up to "
             f"{count(order.max_extent, 'place')} and {_ms(order.max_late)} ms behind"
         )
     if counts[Kind.LATE]:
@@ -240,7 +241,7 @@ def _span(nanoseconds: int) -> str:
 
 
 def _percent(share: float | None) -> str:
-    return "unknown" if share is None else f"{100 * share:.6g}%"
+    return "unknown" if share is None else percentage(share, 6)
 
 
 def _data(subject: Subject, sizes: tuple[int, ...]) -> str:

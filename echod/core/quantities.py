@@ -1,4 +1,4 @@
-"""Values on the command line of `echod ping`: durations, sizes, patterns, service classes.
+"""Values as `echod ping` reads and writes them: durations, sizes, patterns, service classes, percentages.
 
 Owns the text forms. Invariant: each parser returns a value within its bounds or raises ValueError with one sentence
 that says what to write.
@@ -89,3 +89,25 @@ def looks_like_port(text: str) -> bool:
 def _fault(text: str, noun: str) -> str:
     """Say what is wrong with a text that does not have the form of a value."""
     return f'"{text}" is {"negative" if re.match(r"-[.0-9]", text) else f"no {noun}"}'
+
+
+def percentage(share: float, digits: int) -> str:
+    """Write a share of 1 as a percentage with so many significant digits.
+
+    It is 0% or 100% only if that is exact, and has no exponent: one of a thousand million is 0.0000001%.
+    """
+    text = f"{100 * share:.{digits}g}"
+    if share < 1 and float(text) >= 100:  # noqa: PLR2004 - per cent
+        text = f"99.{'9' * (digits - 2)}"
+    if "e" in text:
+        text = f"{100 * share:.12f}".rstrip("0").rstrip(".")
+    return f"{text}%"
+
+
+def short_percentage(share: float) -> str:
+    """Write a share of 1 as a percentage with one decimal place, in six characters: a trace of loss is not 0.0%."""
+    if 0 < share < 0.0005:  # noqa: PLR2004 - what would be rounded to nothing
+        return "<0.1%"
+    if 0.9995 <= share < 1:  # noqa: PLR2004 - ... or to all
+        return ">99.9%"
+    return f"{100 * share:.1f}%"

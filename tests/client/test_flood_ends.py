@@ -12,7 +12,7 @@ def balanced(found: Pinged) -> bool:
     names = ("corrupt", "truncated", "extended", "elsewhere", "refused")
     assert not any(figures[name] for name in names)
     settled = figures["received"] + figures["lost"]
-    share = round(figures["lost"] / settled, 9) if settled else None
+    share = round(figures["lost"] / settled, 12) if settled else None
     return bool(figures["sent"] == settled + figures["in_flight"] and figures.get("loss") == share)
 
 

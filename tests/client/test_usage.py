@@ -19,6 +19,12 @@ from echod.core.events import Kind
 from echod.core.probe import MAX_PROBES
 
 
+@pytest.mark.parametrize(("rate", "interval"), [(1000, 1_000_000), (3, 333_333_334), (7_000_000, 143)])
+def test_a_rate_is_never_exceeded(rate: int, interval: int) -> None:
+    """The time between two probes is a whole number of ns, rounded up."""
+    assert parse_options(["--rate", f"{rate}", "h"]).interval == interval
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -4,7 +4,15 @@ from collections.abc import Callable
 
 import pytest
 
-from echod.core.quantities import parse_duration, parse_number, parse_pattern, parse_sizes, parse_tos
+from echod.core.quantities import (
+    parse_duration,
+    parse_number,
+    parse_pattern,
+    parse_sizes,
+    parse_tos,
+    percentage,
+    short_percentage,
+)
 
 PATTERN = "write 1 to 16 bytes as hexadecimal digits, such as ff00"
 NUMBER = "write a whole number from 1 to 9"
@@ -95,3 +103,39 @@ def test_what_cannot_be_is_one_sentence(parse: Callable[[str], object], text: st
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the sentence is compared below
         parse(text)
     assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("share", "digits", "text"),
+    [
+        (0.0, 6, "0%"),
+        (1.0, 6, "100%"),
+        (0.5, 6, "50%"),
+        (1 / 3, 6, "33.3333%"),
+        (1 - 1e-9, 6, "99.9999%"),
+        (0.9999, 3, "99.9%"),
+        (1 / (2**32 - 1), 6, "0.000000023283%"),
+        (1e-9, 3, "0.0000001%"),
+    ],
+)
+def test_a_percentage_is_none_or_all_only_if_that_is_exact(share: float, digits: int, text: str) -> None:
+    """One probe lost among all that a run can send is a loss, and one answered is no loss of all."""
+    assert percentage(share, digits) == text
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0.0, "0.0%"),
+        (0.0001, "<0.1%"),
+        (0.0005, "0.1%"),
+        (0.5, "50.0%"),
+        (0.9994, "99.9%"),
+        (0.9999, ">99.9%"),
+        (1.0, "100.0%"),
+    ],
+)
+def test_where_there_is_little_room_a_percentage_is_none_or_all_only_if_exact(share: float, text: str) -> None:
+    """A column of six characters."""
+    assert short_percentage(share) == text
+    assert len(text) <= 6
