@@ -213,6 +213,7 @@ class Announcer:
             pid=os.getpid(),
             born=self._born,
             at=time.time(),
+            at_monotonic=instances.monotonic(),
             started=self._started,
             started_monotonic=self._started_monotonic,
             generation=self._generation,

@@ -231,7 +231,7 @@ def _status(arguments: argparse.Namespace) -> int:
     told = None
     while True:
         snapshot = status.load(place)
-        if told is None or replace(snapshot, at=told.at) != told:
+        if told is None or replace(snapshot, at=told.at, at_monotonic=told.at_monotonic) != told:
             told = snapshot
             print(json.dumps(json.loads(told.pack())), flush=True)  # in ASCII: valid in any encoding
         if not arguments.watch:

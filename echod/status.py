@@ -11,7 +11,6 @@ import errno
 import json
 import os
 import stat
-import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -249,7 +248,7 @@ def load_owned(place: Path) -> tuple[Snapshot, int]:
         raise StatusUnknownError(f"{path} cannot be understood: {error}") from None
     if not is_alive({"pid": snapshot.pid, "born": snapshot.born}):
         raise NoStatusError(f"no echod is running: process {snapshot.pid}, which wrote {path}, is gone")
-    return replace(snapshot, stale=time.time() - snapshot.at > STALE_SECONDS), owner
+    return replace(snapshot, stale=instances.monotonic() - snapshot.at_monotonic > STALE_SECONDS), owner
 
 
 def read_self_test(place: Path) -> SelfTest | None:

@@ -263,6 +263,7 @@ def test_whoever_waits_is_answered_by_one_count(tmp_path: Path) -> None:
             draining=False,
             channel=stack.enter_context(theirs),
             supervisor=os.getpid(),
+            account=None,
         )
         clients = [stack.enter_context(socket.create_connection(door.getsockname())) for _ in range(MAX_CONNECTIONS)]
         for client in clients:

@@ -111,6 +111,8 @@ ONLY = {
     "quit": {"echod.cli"},
     "SystemExit": {"echod.cli"},
     "os._exit": {"echod.forking", "echod.daemonize"},
+    # Moments to show. Durations are differences of the monotonic clock, which nobody sets.
+    "time.time": {"echod.announce", "echod.configfile", "echod.processes"},
     "structlog.configure": {"echod.logs"},
     "structlog.configure_once": {"echod.logs"},
 }

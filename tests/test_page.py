@@ -122,13 +122,14 @@ def test_the_page_needs_nothing_from_elsewhere(echod: Callable[..., Daemon]) -> 
 def test_what_comes_from_outside_is_text_on_a_phone_in_light_and_dark(
     echod: Callable[..., Daemon], tmp_path: Path, scheme: str, paper: str
 ) -> None:
-    """With markup in every text there is, also without a policy, nothing of it runs; it fits the width of a phone."""
+    """With markup in every text there is, also without a policy, nothing of it runs; it fits a phone."""
     port = free_port()
     config, http = metered(f"udp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port}", access={"deny": ["127.0.0.1"]})
     echod(config)
     with udp_client("127.0.0.1", port) as client:
         client.send(b"hi")  # to which there is no answer
     snapshot = wait_until(lambda: found if (found := status(http))["activity"]["refused"] else None, "a refusal")
+    snapshot |= {"started": 0.0, "started_monotonic": 339.0, "at_monotonic": 8000.0}  # and no clock that was set
     options = [f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}"]
     with told(poisoned(snapshot)) as (url, asked):
         document = browse(tmp_path, url, *options)
@@ -136,6 +137,7 @@ def test_what_comes_from_outside_is_text_on_a_phone_in_light_and_dark(
     seen = json.loads(title.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
     assert (seen["title"], seen["images"], seen["scripts"]) == ("echod", 0, 1)
     assert seen["text"].count(HOSTILE[:20]) > 5
+    assert "up 2 h 7 min," in seen["text"]
     assert "/stolen" not in asked
     assert (seen["state"], seen["paper"]) == ("serving", paper)
     assert seen["width"] <= PHONE

@@ -24,6 +24,7 @@ SNAPSHOT = Snapshot(
     pid=1,
     born=1,
     at=1.0,
+    at_monotonic=1.0,
     started=1.0,
     started_monotonic=1.0,
     generation=1,
@@ -204,7 +205,7 @@ def test_a_reload_that_echod_cannot_tell_of_is_not_waited_for(echod: EchodFactor
     daemon = echod(config, variables={"RUNTIME_DIRECTORY": str(small)})
     fill(small)
     with (small / status.NAME).open("r+b") as file:  # in place, where there is room
-        told = dataclasses.replace(Snapshot.unpack(file.read()), at=1.0).pack()
+        told = dataclasses.replace(Snapshot.unpack(file.read()), at_monotonic=1.0).pack()
         file.seek(0)
         file.write(told)
         file.truncate()

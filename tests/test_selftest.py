@@ -260,6 +260,7 @@ def snapshot_of(name: str) -> Snapshot:
         pid=1,
         born=1,
         at=1.0,
+        at_monotonic=1.0,
         started=1.0,
         started_monotonic=1.0,
         generation=1,

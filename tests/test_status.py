@@ -40,6 +40,7 @@ SNAPSHOT = Snapshot(
     pid=os.getpid(),
     born=birth(os.getpid()),
     at=1.0,
+    at_monotonic=1.0,
     started=1.0,
     started_monotonic=1.0,
     generation=1,
@@ -278,12 +279,22 @@ def test_who_is_not_root_has_it_in_the_directory_of_the_session() -> None:
 
 def test_the_status_of_a_process_that_lives_is_loaded(tmp_path: Path) -> None:
     """What its daemon wrote; where that was too long ago, it is no longer what is."""
-    fresh = replace(SNAPSHOT, at=time.time())
+    fresh = replace(SNAPSHOT, at_monotonic=time.monotonic())
     (tmp_path / NAME).write_bytes(fresh.pack())
     assert load(tmp_path) == fresh
-    old = replace(SNAPSHOT, at=time.time() - STALE_SECONDS - 1)
+    old = replace(SNAPSHOT, at_monotonic=time.monotonic() - STALE_SECONDS - 1)
     (tmp_path / NAME).write_bytes(old.pack())
     assert load(tmp_path) == replace(old, stale=True)
+
+
+@pytest.mark.parametrize("step", [-3600, 3600])
+def test_a_clock_that_was_set_makes_a_status_neither_old_nor_new(tmp_path: Path, step: float) -> None:
+    """An hour ahead or back: what was just written is fresh, and what was written long ago is not."""
+    now = replace(SNAPSHOT, at=time.time() - step, at_monotonic=time.monotonic())
+    (tmp_path / NAME).write_bytes(now.pack())
+    assert not load(tmp_path).stale
+    (tmp_path / NAME).write_bytes(replace(now, at_monotonic=time.monotonic() - STALE_SECONDS - 1).pack())
+    assert load(tmp_path).stale
 
 
 def test_an_echod_is_found_where_its_config_said_when_it_was_started(tmp_path: Path) -> None:

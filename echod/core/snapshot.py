@@ -191,9 +191,11 @@ class Snapshot:
     """When that process started, in clock ticks since boot (proc_pid_stat(5)), to detect a reused PID."""
     at: Moment
     """When this was written: when something has changed, at most once a second, else every five seconds."""
+    at_monotonic: Moment
+    """The same moment by CLOCK_MONOTONIC, which setting the clock does not affect: for durations."""
     started: Moment
     started_monotonic: Moment
-    """The same moment by CLOCK_MONOTONIC, which setting the clock does not affect."""
+    """The same moment by CLOCK_MONOTONIC."""
     generation: Count
     config: Line
     """Path of the config file, also if there is none and the built-in defaults are used."""

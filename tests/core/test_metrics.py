@@ -63,6 +63,7 @@ def snapshot(reload: LastReload = LastReload(), config_read: float | None = 50.0
         pid=10,
         born=1,
         at=100.0,
+        at_monotonic=4.0,
         started=40.0,
         started_monotonic=4.0,
         generation=3,

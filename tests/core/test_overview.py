@@ -69,6 +69,7 @@ SNAPSHOT = Snapshot(
     pid=4241,
     born=1,
     at=0.0,
+    at_monotonic=0.0,
     started=0.0,
     started_monotonic=0.0,
     generation=4,
