@@ -38,6 +38,7 @@ The floors. A module imports only from lower floors (within `core`, and within `
     connection   1  one TCP connection: every byte back, half-close
     accepting    1  the errors of accept(2), and the pause when resources are exhausted
     sockets      1  open listening sockets and set them up; the only module that binds
+    interface    1  the addresses of one network interface
     netlink      1  the addresses of this host, as the kernel reports them
     port         1  one UDP socket and what was learned about it
     refusals     1  refused sources in the log: few entries, however many sources

@@ -5,6 +5,7 @@ back. Never opens, reads or writes a socket. Invariant: an adopted socket is as 
 buffers, which may be larger; one that cannot be made so is closed and refused, with what to change in the .socket unit.
 """
 
+import os
 import socket
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
@@ -23,6 +24,7 @@ _SERVED: Final = {
 }
 
 
+_NAME_BYTES: Final = 16  # IFNAMSIZ (netdevice(7))
 _BROADCAST: Final = IPv4Address("255.255.255.255")
 
 
@@ -108,8 +110,8 @@ def _identify(sock: socket.socket) -> Listener | None:
 
 def _listener(protocol: Protocol, sock: socket.socket) -> Listener:
     """Return the listener that a socket is bound to."""
-    host, port, *rest = sock.getsockname()
-    zone = _zone(rest[1]) if rest and rest[1] else ""
+    host, port, *scope = sock.getsockname()
+    zone = _device(sock) or "".join(map(str, filter(None, scope[1:])))
     return Listener(protocol=protocol, address=ip_address(host.partition("%")[0]), port=port, zone=zone)
 
 
@@ -139,9 +141,13 @@ def _refuse_partial(listener: Listener, sock: socket.socket) -> None:
     )
 
 
-def _zone(index: int) -> str:
-    """Return the name of an interface, or its number if PrivateNetwork= hides the host's interfaces."""
+def _device(sock: socket.socket) -> str:
+    """Return the interface that a socket is bound to, as one with a link-local address always is; empty if to none.
+
+    The kernel names it also where PrivateNetwork= hides it.
+    """
     try:
-        return socket.if_indextoname(index)
-    except OSError:
-        return str(index)
+        name = sock.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, _NAME_BYTES)
+    except OSError:  # it is gone
+        return ""
+    return os.fsdecode(name.rstrip(b"\0"))

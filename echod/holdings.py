@@ -7,7 +7,7 @@ and it cannot fail.
 """
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -151,7 +151,7 @@ class Holdings:
             return held
         more: list[socket.socket] = []
         wanted = workers if listener.protocol is Protocol.UDP else 1
-        beside = self._is_beside_ours(listener)
+        beside = self._is_beside_ours(listener, found.sockets)
         for number in range(len(held), wanted):
             try:
                 sock = open_socket(listener, found.granted, sibling=number > 0 or beside, bind=not held)
@@ -165,20 +165,21 @@ class Holdings:
                 found.unbound.append((listener, sock))
         return held + more
 
-    def _is_beside_ours(self, listener: Listener) -> bool:
+    def _is_beside_ours(self, listener: Listener, found: Iterable[Listener]) -> bool:
         """Tell whether we hold the port, for a wider or narrower listener or a door: only a sibling can then be bound.
 
         That listener or door is about to be closed, because no config uses a port twice, and passed sockets allow no
-        sibling.
+        sibling. Or that listener was found before, and one of the two is bound to an interface: both then serve.
         """
-        ours = (*self._sockets, *(door.listener for door in self._doors))
-        return any(overlap(listener, other) for other in ours)
+        ours = (*self._sockets, *found, *(door.listener for door in self._doors))
+        return any(other.port == listener.port and overlap(listener, other) for other in ours)
 
     def _open_door(self, metrics: Endpoint, wanted: Sequence[Listener], found: Acquisition) -> socket.socket:
         """Open the socket of an endpoint. Raises EchodError, also if one of the wanted listeners has the port."""
-        beside = not any(overlap(metrics.listener, each) for each in wanted) and self._is_beside_ours(metrics.listener)
+        listener = metrics.listener
+        beside = not any(overlap(listener, each) for each in wanted) and self._is_beside_ours(listener, ())
         try:
-            sock = open_socket(metrics.listener, found.granted, sibling=beside)
+            sock = open_socket(listener, found.granted, sibling=beside)
         except (AddressUnavailableError, BindNotPermittedError) as error:
             hint = "; where systemd holds the ports, enable echod-metrics.socket and restart echod"
             raise type(error)(f"metrics.listen: {error}{hint if self._adopted else ''}") from None

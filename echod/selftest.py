@@ -12,8 +12,9 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from echod.core.config import Config
@@ -21,8 +22,9 @@ from echod.core.errors import StatusUnknownError
 from echod.core.listener import Listener, Protocol, parse_listener
 from echod.core.selftest import SECRET_BYTES, Result, SelfTest, choose_port
 from echod.core.snapshot import Snapshot
+from echod.interface import address_of
 from echod.poll import READ, WRITE, Poll
-from echod.sockets import open_probe, reachable, target
+from echod.sockets import bind_address, open_probe
 
 TEST_SECONDS: Final = 1.0
 """Time in which every answer must arrive."""
@@ -37,8 +39,11 @@ _LEAVE_NOTHING: Final = struct.pack("ii", 1, 0)
 """SO_LINGER of 0 seconds: the connection ends with a reset, so that no TIME_WAIT keeps the port from the next test."""
 _BYTE: Final = b"\x07"
 
+_LOOPBACK: Final = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
+
 _PROBLEMS: Final = {
     errno.EADDRNOTAVAIL: "this host does not have the address {address}",
+    errno.ENODATA: "its interface has no address to ask it at",
     errno.ENODEV: "this host does not have its interface",
     errno.EADDRINUSE: "the port that self tests come from is in use by another process",
     errno.ECONNREFUSED: "nothing listens there",
@@ -58,6 +63,8 @@ class _Probe:
     """One listener under test."""
 
     listener: Listener
+    aim: Listener
+    """The same at an address that can be asked."""
     host: str = ""
     """The address that an answer over UDP must come from."""
     sent: float = 0.0
@@ -72,7 +79,20 @@ class _Probe:
     def fail(self, error: OSError) -> None:
         """Set why there will be no answer."""
         problem = _PROBLEMS.get(error.errno or 0) or f"cannot be asked: {error.strerror}"
-        self.problem = problem.format(address=reachable(self.listener))
+        self.problem = problem.format(address=self.aim.address)
+
+
+def _probe(listener: Listener) -> _Probe:
+    """Make the probe of a listener: of all addresses at loopback, of all of an interface at one of that."""
+    probe = _Probe(listener, aim=listener)
+    if listener.address.is_unspecified:
+        ipv6 = isinstance(listener.address, IPv6Address)
+        try:
+            address = address_of(listener.zone, ipv6=ipv6) if listener.zone else _LOOPBACK[ipv6]
+            probe.aim = replace(listener, address=address)
+        except OSError as error:
+            probe.fail(error)
+    return probe
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +130,7 @@ class _Round:
         """Prepare the test; probe nothing yet."""
         self._mark = mark
         self._payload = mark.secret if mark is not None else secrets.token_bytes(SECRET_BYTES)
-        self._probes = [_Probe(listener) for listener in listeners]
+        self._probes = [_probe(listener) for listener in listeners]
         self._waiting: list[_Attempt] = []
         self._asked: list[tuple[socket.socket, _Probe]] = []
         self._poll = Poll()
@@ -174,17 +194,17 @@ class _Round:
     def _udp_attempts(self) -> Iterable[_Attempt]:
         groups: dict[object, list[_Probe]] = {}
         for probe in self._probes:
-            if probe.listener.protocol is Protocol.UDP:
+            if probe.listener.protocol is Protocol.UDP and not probe.over:
                 try:
-                    probe.host, _, *zone = target(probe.listener)
+                    probe.host = bind_address(probe.aim)[0]
                 except OSError as error:
                     probe.fail(error)
                 else:
-                    groups.setdefault((probe.host, *zone), []).append(probe)
+                    groups.setdefault((probe.host, probe.aim.zone), []).append(probe)
         return [_Attempt(self._ask_udp, probes) for probes in groups.values()]
 
     def _ask_udp(self, probes: Sequence[_Probe]) -> None:
-        sock = self._open(probes[0].listener)
+        sock = self._open(probes[0].aim)
         on_answer = partial(self._on_answers, sock, {probe.listener.port: probe for probe in probes})
         self._poll.register(sock.fileno(), READ, on_answer)
         for probe in probes:
@@ -195,7 +215,7 @@ class _Round:
 
     def _send(self, sock: socket.socket, probe: _Probe) -> None:
         try:
-            sock.sendto(self._payload, target(probe.listener))
+            sock.sendto(self._payload, bind_address(probe.aim))
         except BlockingIOError:
             pass  # it is sent again
         except OSError as error:
@@ -214,16 +234,17 @@ class _Round:
     # -- TCP: one connection for each listener
 
     def _tcp_attempts(self) -> Iterable[_Attempt]:
-        return [_Attempt(self._ask_tcp, [probe]) for probe in self._probes if probe.listener.protocol is Protocol.TCP]
+        tcp = [probe for probe in self._probes if probe.listener.protocol is Protocol.TCP and not probe.over]
+        return [_Attempt(self._ask_tcp, [probe]) for probe in tcp]
 
     def _ask_tcp(self, probes: Sequence[_Probe]) -> None:
         (probe,) = probes
-        sock = self._open(probe.listener)
+        sock = self._open(probe.aim)
         if self._mark is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LEAVE_NOTHING)
         probe.sent = time.monotonic()
         with suppress(BlockingIOError):
-            sock.connect(target(probe.listener))
+            sock.connect(bind_address(probe.aim))
         self._poll.register(sock.fileno(), WRITE, partial(self._on_connected, sock, probe))
 
     def _on_connected(self, sock: socket.socket, probe: _Probe, _now: float) -> None:

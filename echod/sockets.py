@@ -5,6 +5,7 @@ Invariant: every opened socket is non-blocking, not inherited over exec, and set
 """
 
 import errno
+import os
 import socket
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ _NOT_PERMITTED: Final = (
     "may not be bound by this user: grant AmbientCapabilities=CAP_NET_BIND_SERVICE in the service unit, let systemd "
     "bind it with the .socket unit, or use a port above 1023"
 )
+_NEEDS_RAW: Final = "may not be bound to its interface by this user: before Linux 5.7 that takes CAP_NET_RAW"
 _ABSENT: Final = {
     errno.EADDRNOTAVAIL: "is no address of this host; `ip address` lists them",
     errno.ENODEV: "names an interface that this host does not have; `ip link` lists them",
@@ -95,7 +97,7 @@ def open_socket(listener: Listener, buffers: Buffers, *, sibling: bool, bind: bo
 
 
 def open_probe(listener: Listener, port: int) -> socket.socket:
-    """Make a socket to probe this listener, bound to the listener's own address and to a port, 0 for any.
+    """Make a socket to probe this listener, bound to its own address and interface and to a port, 0 for any.
 
     If the address has left this host, the bind fails and nothing is sent to another host. Raises OSError.
     """
@@ -106,23 +108,12 @@ def open_probe(listener: Listener, port: int) -> socket.socket:
         if tcp:
             # Allow connections from one port to several listeners. Not for UDP: others could then bind the port too.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(_bind_address(replace(listener, port=port, address=reachable(listener))))
+        _bind_to_device(sock, listener)
+        sock.bind(bind_address(replace(listener, port=port)))
     except BaseException:
         sock.close()
         raise
     return sock
-
-
-def target(listener: Listener) -> tuple[str, int] | tuple[str, int, int, int]:
-    """Return the address to probe a listener at, in the form of sendto(2). Raises OSError without its interface."""
-    return _bind_address(replace(listener, address=reachable(listener)))
-
-
-def reachable(listener: Listener) -> IPv4Address | IPv6Address:
-    """Return the address itself, or loopback for all addresses of the family."""
-    if not listener.address.is_unspecified:
-        return listener.address
-    return IPv4Address("127.0.0.1") if isinstance(listener.address, IPv4Address) else IPv6Address("::1")
 
 
 def bind_socket(sock: socket.socket, listener: Listener) -> None:
@@ -138,12 +129,19 @@ def bind_socket(sock: socket.socket, listener: Listener) -> None:
 
 def _bind(sock: socket.socket, listener: Listener) -> None:
     """Bind a socket, also to an address that this host does not have yet: it serves once it has it. Raises OSError."""
-    where, early = _bind_address(listener), not listener.address.is_unspecified
+    where, early = bind_address(listener), not listener.address.is_unspecified
+    _bind_to_device(sock, listener)
     if early:
         _set_freebind(sock, 1)
     sock.bind(where)
     if early:
         _set_freebind(sock, 0)  # it would let replies leave from addresses that are not this host's
+
+
+def _bind_to_device(sock: socket.socket, listener: Listener) -> None:
+    """Bind a socket to the interface or VRF of the listener, if it has one. Raises OSError."""
+    if listener.zone and not listener.link_local:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, os.fsencode(listener.zone) + b"\0")
 
 
 def _set_freebind(sock: socket.socket, value: int) -> None:
@@ -263,7 +261,8 @@ def find_absence(listener: Listener, *, early: bool = False) -> str:
             if early:
                 _bind(scratch, wanted)
             else:
-                scratch.bind(_bind_address(wanted))
+                _bind_to_device(scratch, wanted)
+                scratch.bind(bind_address(wanted))
     except OSError as error:
         return _absence(listener, error)
     return ""
@@ -281,14 +280,16 @@ def _family(listener: Listener) -> socket.AddressFamily:
     return socket.AF_INET if isinstance(listener.address, IPv4Address) else socket.AF_INET6
 
 
-def _bind_address(listener: Listener) -> tuple[str, int] | tuple[str, int, int, int]:
+def bind_address(listener: Listener) -> tuple[str, int] | tuple[str, int, int, int]:
     """Return the listener in the form of bind(2). Raises OSError if there is no interface of that name."""
     if isinstance(listener.address, IPv4Address):
         return str(listener.address), listener.port
-    if listener.zone.isdigit():  # the interface was hidden when the listener was named: see `_zone`
+    if not listener.link_local:
+        return str(listener.address), listener.port, 0, 0
+    if listener.zone.isdigit():  # the interface was gone when the listener was named: see `adoption`
         return str(listener.address), listener.port, 0, int(listener.zone)
     try:
-        scope = socket.if_nametoindex(listener.zone) if listener.zone else 0
+        scope = socket.if_nametoindex(listener.zone)
     except OSError as error:  # Python 3.11 raises it without an errno
         raise OSError(errno.ENODEV, str(error)) from None
     return str(listener.address), listener.port, 0, scope
@@ -296,6 +297,8 @@ def _bind_address(listener: Listener) -> tuple[str, int] | tuple[str, int, int, 
 
 def _bind_error(listener: Listener, error: OSError) -> EchodError:
     """Return the error for this listener, with a solution."""
+    if error.errno == errno.EPERM and listener.zone and not listener.link_local:
+        return BindNotPermittedError(f"{listener} {_NEEDS_RAW}")
     if error.errno in (errno.EACCES, errno.EPERM):
         return BindNotPermittedError(f"{listener} {_NOT_PERMITTED}")
     if error.errno == errno.EADDRINUSE:

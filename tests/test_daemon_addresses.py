@@ -1,14 +1,31 @@
 """Addresses and interfaces that a real echod listens on: those that come later, and those of one device."""
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
-from loopback import ip, namespace, needs_root
-from running import SECONDS, Daemon, ask
+from loopback import BUFFERS, add_link, ip, namespace, needs_root
+from netns.wire import LINK, SERVER, SERVER6, Wire
+from running import SECONDS, Daemon, ask, wait_until
+from system.network import entered
+
+from echod.adoption import adopt_socket
+from echod.core.errors import AddressUnavailableError
+from echod.core.listener import Listener, parse_listener
+from echod.core.snapshot import Snapshot
+from echod.selftest import listeners_of, run_self_test
+from echod.sockets import find_absence, open_socket
+from echod.status import read_self_test
 
 EchodFactory = Callable[..., Daemon]
 PORT = 7
+OTHER, OTHER_CLIENT = "10.99.0.1", "10.99.0.2"
+
+
+def one(text: str) -> Listener:
+    """Parse a text that opens a single listener."""
+    (listener,) = parse_listener(text)
+    return listener
 
 
 @needs_root
@@ -33,3 +50,97 @@ def test_an_address_that_comes_later_is_answered_from_when_it_comes(echod: Echod
         with socket.create_connection((address, PORT), SECONDS) as client:
             client.sendall(b"hello")
             assert client.recv(64) == b"hello"
+
+
+def read_snapshot(daemon: Daemon) -> Snapshot:
+    """Return what a daemon says of itself."""
+    return Snapshot.unpack((daemon.status_path / "status.json").read_bytes())
+
+
+def failed_self_tests(daemon: Daemon) -> list[tuple[str, str]]:
+    """Test a daemon; return the listeners that failed, and why."""
+    results = run_self_test(listeners_of(read_snapshot(daemon)), read_self_test(daemon.status_path))
+    assert results
+    return [(str(each.listener), each.problem) for each in results if not each.passed]
+
+
+@pytest.fixture
+def two_links() -> Iterator[Wire]:
+    """Lay a wire, and beside it another one between the same hosts, of IPv4."""
+    with Wire() as wire:
+        ip("-n", wire.server, "link", "add", "other", "type", "veth", "peer", "name", "other", "netns", wire.client)
+        for name, address in ((wire.server, OTHER), (wire.client, OTHER_CLIENT)):
+            ip("-n", name, "address", "add", f"{address}/24", "dev", "other")
+            ip("-n", name, "link", "set", "other", "up")
+        yield wire
+
+
+@needs_root
+def test_a_listener_on_an_interface_hears_and_answers_there_alone(two_links: Wire, echod: EchodFactory) -> None:
+    """What comes in by another is refused, over UDP and TCP, until a listener of all stands beside it."""
+    bound = [f"udp://0.0.0.0%{LINK}:{PORT}", f"tcp://0.0.0.0%{LINK}:{PORT}", f"udp://[::%{LINK}]:{PORT}"]
+    with entered(two_links.server):
+        daemon = echod({"listeners": bound, "workers": 2})
+        assert failed_self_tests(daemon) == []
+    with entered(two_links.client):
+        for host in (SERVER, SERVER6, SERVER):
+            assert ask(PORT, host=host) == b"hi"
+        with socket.create_connection((SERVER, PORT), SECONDS) as client:
+            client.sendall(b"hello")
+            assert client.recv(64) == b"hello"
+        with pytest.raises(ConnectionRefusedError):
+            ask(PORT, host=OTHER)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((OTHER, PORT), SECONDS)
+    heard = {bound[0]: 2, bound[2]: 1}
+
+    def counted() -> bool:
+        return {each.name: each.replied - each.self_test for each in read_snapshot(daemon).activity.udp} == heard
+
+    wait_until(counted, "each listener had counted its own")
+    assert daemon.reload({"listeners": [*bound, f"udp://0.0.0.0:{PORT}"], "workers": 3})["event"] == "reloaded"
+    with entered(two_links.server):
+        assert failed_self_tests(daemon) == []
+    with entered(two_links.client):
+        assert [ask(PORT, host=host) for host in (SERVER, OTHER, SERVER6)] == [b"hi"] * 3
+
+
+@needs_root
+def test_listeners_with_and_without_an_interface_start_together(two_links: Wire, echod: EchodFactory) -> None:
+    """In either order, over UDP and TCP: the kernel would refuse the second, but for SO_REUSEPORT."""
+    pair = [f"0.0.0.0:{PORT}", f"0.0.0.0%{LINK}:{PORT}"]
+    with entered(two_links.server):
+        for places in (pair, pair[::-1]):
+            daemon = echod({"listeners": [f"{kind}://{each}" for kind in ("udp", "tcp") for each in places]})
+            assert failed_self_tests(daemon) == []
+            assert daemon.stop() == 0
+
+
+@needs_root
+def test_a_passed_socket_that_is_bound_to_an_interface_is_that_listener() -> None:
+    """BindToDevice= of a .socket unit is kept, and named as in the config, also for a link-local address."""
+    with namespace():
+        add_link("fe80::5/64")
+        for text in ("udp://0.0.0.0%near:7", "udp://[::%near]:7", "tcp://127.0.0.1%lo:7", "udp://[fe80::5%near]:7"):
+            wanted = one(text)
+            sock = open_socket(wanted, BUFFERS, sibling=False)
+            found, sock = adopt_socket(sock.detach(), BUFFERS)
+            with sock:
+                assert (found, str(found)) == (wanted, text)
+
+
+@needs_root
+def test_a_listener_on_an_interface_without_an_address_cannot_be_tested() -> None:
+    """The self test says so, and asks nobody else."""
+    with namespace():
+        add_link("10.0.0.1/24")
+        for text in ("udp://0.0.0.0%far:7", "tcp://[::%far]:7"):
+            (result,) = run_self_test([one(text)], None, 0.1)
+            assert result.problem == "its interface has no address to ask it at"
+
+
+def test_an_interface_that_is_not_there_is_named() -> None:
+    """For a socket that is to be bound to it as for a zone."""
+    with pytest.raises(AddressUnavailableError, match=r"0%nosuch0:7 names an interface .* does not have; `ip link`"):
+        open_socket(one("udp://0.0.0.0%nosuch0:7"), BUFFERS, sibling=False)
+    assert find_absence(one("udp://127.0.0.1%nosuch0:7")).startswith("names an interface")

@@ -16,6 +16,7 @@ FLOORS = {
     "poll": 1,
     "capacity": 1,
     "port": 1,
+    "interface": 1,
     "netlink": 1,
     "sockets": 1,
     "signals": 1,

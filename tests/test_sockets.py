@@ -304,6 +304,13 @@ def test_a_family_that_is_forbidden_belongs_into_the_socket_unit(host: str, begi
     assert said.endswith("so it belongs into the .socket unit")
 
 
+def test_an_interface_that_needs_a_privilege_is_said_to() -> None:
+    """What an old kernel makes of SO_BINDTODEVICE (EPERM); a link-local address is bound otherwise."""
+    error = OSError(errno.EPERM, "")
+    assert "before Linux 5.7 that takes CAP_NET_RAW" in str(_bind_error(listener("127.0.0.1", 7, zone="lo"), error))
+    assert "port above 1023" in str(_bind_error(listener("fe80::1", 7, zone="lo"), error))
+
+
 def test_kernel_drops_are_counted_exactly() -> None:
     """What was sent to a queue that is too small was either read or counted."""
     with udp_server() as server, udp_client() as client:

@@ -19,7 +19,7 @@ WANTED: Final = f"http://127.0.0.1:{USUAL_PORT}"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """An HTTP port. `zone` is an interface name, only for a link-local IPv6 address."""
+    """An HTTP port. `zone` is an interface name, as that of a `Listener`."""
 
     address: IPv4Address | IPv6Address
     port: int

@@ -30,7 +30,8 @@ class Protocol(Enum):
 class Listener:
     """One UDP or TCP echo port. Hashable: two listeners are equal if they would bind the same socket.
 
-    `zone` is an interface name, only for a link-local IPv6 address.
+    `zone` is an interface name: for a link-local IPv6 address that of its link (RFC 4007), for any other the interface,
+    or VRF, that the socket is bound to: it hears and answers there alone (SO_BINDTODEVICE in socket(7)).
     """
 
     protocol: Protocol
@@ -45,8 +46,13 @@ class Listener:
     def __str__(self) -> str:
         """Write the listener as the config file has it, such as `udp://[fe80::1%eth0]:7`."""
         zone = f"%{self.zone}" if self.zone else ""
-        host = f"[{self.address}{zone}]" if isinstance(self.address, IPv6Address) else str(self.address)
+        host = f"[{self.address}{zone}]" if isinstance(self.address, IPv6Address) else f"{self.address}{zone}"
         return f"{self.protocol.value}://{host}:{self.port}"
+
+    @property
+    def link_local(self) -> bool:
+        """Whether the address means something only together with its zone."""
+        return isinstance(self.address, IPv6Address) and self.address.is_link_local
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +112,9 @@ def find_overlaps(ranges: Mapping[int, ListenerRange]) -> dict[int, Overlap]:
     """Find the entries, by index, that open what another entry already opens; of each only the first such listener.
 
     A second socket on the same address would take datagrams from the first, and one on a single address next to the
-    wildcard of its family answers nothing that the wildcard would not.
+    wildcard of its family answers nothing that the wildcard would not. One that is bound to an interface may stand
+    beside one that is not, which hears nothing of a VRF. (Of another interface the kernel gives to either: it takes the
+    first group of SO_REUSEPORT that fits.)
     """
     owners: dict[Listener, int] = {}
     overlaps: dict[int, Overlap] = {}
@@ -116,10 +124,11 @@ def find_overlaps(ranges: Mapping[int, ListenerRange]) -> dict[int, Overlap]:
             if owner != index:
                 overlaps.setdefault(index, Overlap(listener=listener, other=listener, other_index=owner))
     for listener, index in owners.items():
-        wildcard = replace(listener, address=type(listener.address)(0), zone="")
-        if wildcard != listener and wildcard in owners:
-            overlap = Overlap(listener=listener, other=wildcard, other_index=owners[wildcard])
-            overlaps.setdefault(index, overlap)
+        for zone in {listener.zone, ""} if listener.link_local else (listener.zone,):
+            wildcard = replace(listener, address=type(listener.address)(0), zone=zone)
+            if wildcard != listener and wildcard in owners:
+                overlap = Overlap(listener=listener, other=wildcard, other_index=owners[wildcard])
+                overlaps.setdefault(index, overlap)
     return overlaps
 
 
@@ -127,8 +136,9 @@ def overlap(one: Listener, other: Listener) -> bool:
     """Tell whether the kernel would bind only one of two listeners, without SO_REUSEPORT."""
     if (one.protocol, one.port, type(one.address)) != (other.protocol, other.port, type(other.address)):
         return False
-    wildcard = one.address.is_unspecified or other.address.is_unspecified
-    return wildcard or (one.address, one.zone) == (other.address, other.zone)
+    if one.zone != other.zone and one.zone and other.zone:
+        return False
+    return one.address.is_unspecified or other.address.is_unspecified or one.address == other.address
 
 
 def refuse_strange(text: str, *, wanted: str) -> None:
@@ -172,7 +182,17 @@ def split_host(rest: str, *, usual_port: int) -> tuple[str, str]:
 
 def parse_host(host: str) -> tuple[IPv4Address | IPv6Address, str]:
     """Read an address (IPv6: in brackets) and its interface. Raises ValueError as `parse_listener` does."""
-    return _parse_ipv6(host[1:-1]) if host.startswith("[") else (_parse_ipv4(host), "")
+    six = host.startswith("[")
+    digits, percent, zone = (host[1:-1] if six else host).partition("%")
+    address = _parse_ipv6(digits) if six else _parse_ipv4(digits)
+    write = f"[{digits}%eth0]" if six else f"{digits}%eth0"
+    if isinstance(address, IPv6Address) and address.is_link_local and not zone:
+        raise ValueError(f"a link-local address needs its interface: write {write}, or another interface")
+    if percent and not zone:
+        raise ValueError(f"names no interface: write {write}, or another interface, or leave the % out")
+    if zone and not _ZONE.fullmatch(zone):
+        raise ValueError(f'"{zone}" is no interface name: write at most 15 characters, none of them "/", ":" or "%"')
+    return address, zone
 
 
 def _parse_ports(text: str) -> tuple[int, int]:
@@ -209,20 +229,13 @@ def _parse_ipv4(text: str) -> IPv4Address:
     return address
 
 
-def _parse_ipv6(text: str) -> tuple[IPv6Address, str]:
-    digits, percent, zone = text.partition("%")
+def _parse_ipv6(text: str) -> IPv6Address:
     try:
-        address = IPv6Address(digits)
+        address = IPv6Address(text)
     except AddressValueError:
-        raise ValueError(f'"{digits}" is no IPv6 address: only those stand in brackets') from None
+        raise ValueError(f'"{text}" is no IPv6 address: only those stand in brackets') from None
     if address.ipv4_mapped is not None:
         raise ValueError(f"[{text}] is IPv4 in the dress of IPv6: write {address.ipv4_mapped} without brackets")
     if address.is_multicast:
         raise ValueError(f"[{address}] belongs to no single host: write an address of this one")
-    if not address.is_link_local and percent:
-        raise ValueError(f"only a link-local address takes an interface: write [{address}]")
-    if address.is_link_local and not zone:
-        raise ValueError(f"a link-local address needs its interface: write [{address}%eth0], or another interface")
-    if zone and not _ZONE.fullmatch(zone):
-        raise ValueError(f'"{zone}" is no interface name: write at most 15 characters, none of them "/", ":" or "%"')
-    return address, zone
+    return address

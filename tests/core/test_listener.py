@@ -51,6 +51,12 @@ def overlaps(*texts: str) -> dict[int, str]:
             "udp://[fe80::1%abcdefghijklmno]:7",
             Listener(protocol=Protocol.UDP, address=IPv6Address("fe80::1"), port=7, zone="abcdefghijklmno"),
         ),
+        (
+            "udp://192.0.2.1%vrf-red:7",
+            Listener(protocol=Protocol.UDP, address=IPv4Address("192.0.2.1"), port=7, zone="vrf-red"),
+        ),
+        ("tcp://0.0.0.0%eth0.100:7", Listener(protocol=Protocol.TCP, address=IPv4Address(0), port=7, zone="eth0.100")),
+        ("udp://[::%eth1]:7", Listener(protocol=Protocol.UDP, address=IPv6Address(0), port=7, zone="eth1")),
     ],
 )
 def test_a_text_becomes_its_listener_and_back(text: str, listener: Listener) -> None:
@@ -142,8 +148,12 @@ def test_a_range_of_all_ports_is_counted_without_being_written_out() -> None:
             "[::ffff:0:0] is IPv4 in the dress of IPv6: write 0.0.0.0 without brackets",
         ),
         ("udp://[ff02::1]:7", "[ff02::1] belongs to no single host: write an address of this one"),
-        ("udp://[::1%lo]:7", "only a link-local address takes an interface: write [::1]"),
-        ("udp://[::1%]:7", "only a link-local address takes an interface: write [::1]"),
+        ("udp://[::1%]:7", "names no interface: write [::1%eth0], or another interface, or leave the % out"),
+        ("udp://0.0.0.0%:7", "names no interface: write 0.0.0.0%eth0, or another interface, or leave the % out"),
+        (
+            "udp://0.0.0.0%a%b:7",
+            '"a%b" is no interface name: write at most 15 characters, none of them "/", ":" or "%"',
+        ),
         (
             "udp://[fe80::1]:7",
             "a link-local address needs its interface: write [fe80::1%eth0], or another interface",
@@ -180,7 +190,16 @@ def test_the_longest_listener_that_can_be_is_accepted() -> None:
             ("udp://0.0.0.0:7", "tcp://0.0.0.0:7", "udp://[::]:7", "udp://0.0.0.0:8", "udp://127.0.0.1:9"),
             {},
         ),
-        (("udp://[fe80::1%eth0]:7", "udp://[fe80::1%eth1]:7"), {}),
+        (("udp://[fe80::1%eth0]:7", "udp://[fe80::1%eth1]:7", "udp://[::%eth1]:8"), {}),
+        (("udp://0.0.0.0:7", "udp://0.0.0.0%red:7", "udp://10.0.0.1%blue:7", "udp://10.0.0.1%green:7"), {}),
+        (
+            ("udp://0.0.0.0%red:7", "udp://10.0.0.1%red:7", "udp://10.0.0.1:7"),
+            {1: "udp://10.0.0.1%red:7 is already covered by udp://0.0.0.0%red:7 in listeners[0]"},
+        ),
+        (
+            ("udp://[::%eth0]:7", "udp://[fe80::1%eth0]:7", "udp://[fe80::1%eth1]:7"),
+            {1: "udp://[fe80::1%eth0]:7 is already covered by udp://[::%eth0]:7 in listeners[0]"},
+        ),
         (
             ("udp://[::1]:7", "tcp://[::1]:7", "udp://[0::1]:7"),
             {2: "udp://[::1]:7 is already listed in listeners[0]"},
@@ -255,6 +274,10 @@ def test_any_text_is_a_listener_or_a_sentence(text: str) -> None:
         ("udp://[::]:7", "udp://[fe80::1%eth0]:7", True),
         ("tcp://127.0.0.1:7", "tcp://127.0.0.2:7", False),
         ("udp://[fe80::1%eth0]:7", "udp://[fe80::1%eth1]:7", False),
+        ("udp://0.0.0.0%red:7", "udp://0.0.0.0%blue:7", False),
+        ("udp://0.0.0.0%red:7", "udp://10.0.0.1:7", True),
+        ("tcp://10.0.0.1%red:7", "tcp://10.0.0.1:7", True),
+        ("tcp://10.0.0.1%red:7", "tcp://10.0.0.2:7", False),
         ("tcp://127.0.0.1:7", "tcp://127.0.0.1:8", False),
         ("tcp://127.0.0.1:7", "udp://127.0.0.1:7", False),
         ("tcp://0.0.0.0:7", "tcp://[::]:7", False),
