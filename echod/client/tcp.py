@@ -19,6 +19,7 @@ from echod.core.errors import UsageError
 from echod.core.events import Moment
 from echod.core.flight import Obstacle
 from echod.core.icmp import Complaint, local_error
+from echod.core.probe import SEQUENCE_BYTES
 from echod.core.roundtrip import Arrival
 
 _MOST: Final = 1 << 18
@@ -54,7 +55,8 @@ class TcpLine:
         self._sock: socket.socket | None = None
         self._begun = 0
         self._connected = self._writing = False
-        self._sizes: deque[int] = deque()
+        self._waiting: deque[tuple[int, bytes]] = deque()
+        """Of each probe without a reply its size, and the number that it begins with."""
         self._unsent = bytearray()
         self._came = bytearray()
 
@@ -64,12 +66,12 @@ class TcpLine:
             self.close()
         if self._sock is None and (complaint := self._connect()):
             return complaint
-        if (self._unsent and len(self._unsent) + len(payload) > MOST_UNSENT) or len(self._sizes) >= MOST_UNANSWERED:
+        if (self._unsent and len(self._unsent) + len(payload) > MOST_UNSENT) or len(self._waiting) >= MOST_UNANSWERED:
             return local_error(errno.EAGAIN)
         self._unsent += payload
         if complaint := self._write():
             return complaint
-        self._sizes.append(len(payload))
+        self._waiting.append((len(payload), payload[:SEQUENCE_BYTES]))
         return None
 
     def receive(self) -> Iterator[News]:
@@ -95,7 +97,7 @@ class TcpLine:
             self.forget(self._sock)
             self._sock.close()
         self._sock, self._connected = None, False
-        self._sizes.clear()
+        self._waiting.clear()
         self._unsent.clear()
         self._came.clear()
 
@@ -146,17 +148,17 @@ class TcpLine:
         if not data:
             if self._came:
                 yield self._arrival(bytes(self._came), None, read)
-                self._sizes.popleft()
+                self._waiting.popleft()
             yield from self._break(Complaint(reason="connection closed"), errno.ECONNRESET)
             return
         self._came += data
         stamps = [value for level, kind, value in control if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS)]
         stamp = read_stamp(stamps[0]) if stamps else None
-        while self._sizes and len(self._came) >= self._sizes[0]:
-            size = self._sizes.popleft()
+        while self._waiting and len(self._came) >= self._waiting[0][0]:
+            size, _ = self._waiting.popleft()
             yield self._arrival(bytes(self._came[:size]), stamp, read)
             del self._came[:size]
-        if self._came and not self._sizes:
+        if self._came and not self._waiting:
             yield self._arrival(bytes(self._came), stamp, read)
             self._came.clear()
 
@@ -166,15 +168,16 @@ class TcpLine:
     def _break(self, complaint: Complaint, number: int) -> Iterator[Obstacle]:
         """Say of each probe that it will have no reply, and give the connection up."""
         complaint = self._named(complaint, number)
-        probes = len(self._sizes)
+        probes = [begin for _, begin in self._waiting]
         self.close()
-        for _ in range(probes):
+        for begin in probes:
             yield Obstacle(
                 reason=complaint.reason,
                 address=complaint.address,
                 mtu=complaint.mtu,
                 moment=read_clocks(),
                 source=self.source,
+                data=begin,
             )
 
     def _named(self, complaint: Complaint, number: int) -> Complaint:

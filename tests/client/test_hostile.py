@@ -117,7 +117,7 @@ def opened(server: socket.socket) -> Iterator[tcp.TcpLine]:
     line = tcp.TcpLine(target, 0, timeout=10**9, make=partial(open_outlet, target, options))
     try:
         assert line.send(b"first") is None
-        line._sizes.clear()
+        line._waiting.clear()
         assert line._sock is not None
         select.select([], [line._sock], [], 10)
         peer, _ = server.accept()
