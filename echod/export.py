@@ -86,15 +86,18 @@ class Export:
         self._own: CounterPage | None = None
         self._self_test: SelfTest | None = None
         self._account: Account | None = None
+        self._hosts: Sequence[str] = ()
         self._said = b""
         self._draining = False
         self._current: _Process | None = None
         self._leaving: list[_Process] = []
         self._deaths = 0
 
-    def renew(self, page: CounterPage, self_test: SelfTest | None, account: Account | None, now: float) -> None:
+    def renew(
+        self, page: CounterPage, self_test: SelfTest | None, account: Account | None, hosts: Sequence[str], now: float
+    ) -> None:
         """Start an exporter for the generation with this page, if one is wanted, and stop the previous one."""
-        self._own, self._self_test, self._account, self._deaths = page, self_test, account, 0
+        self._own, self._self_test, self._account, self._hosts, self._deaths = page, self_test, account, hosts, 0
         if self._current is not None:
             self._let_go(self._current, now)
         self._raise(now)
@@ -171,6 +174,7 @@ class Export:
             page=page,
             doors=doors,
             reachable=reachable,
+            hosts=self._hosts,
             self_test=self._self_test,
             traffic=partial(_count, self._books, pages, frozenset(self._holdings.adopted), drops),
             snapshot=self._said,

@@ -48,7 +48,7 @@ class Exporter:
             "/readyz": self._on_ready,
         }
         self._poll.register(outfit.channel.fileno(), READ, self._on_message)
-        self._server = HttpServer(outfit.doors, poll=self._poll, answer=self._answer)
+        self._server = HttpServer(outfit.doors, hosts=outfit.hosts, poll=self._poll, answer=self._answer)
 
     def run(self) -> None:
         """Serve until the channel is closed and no connection is left."""

@@ -48,7 +48,7 @@ class Acquisition:
     """Further sockets for listeners that are kept. They are bound at commit: once bound they get datagrams, which
     nobody would read before."""
     doors: dict[Endpoint, socket.socket] = field(default_factory=dict)
-    """The socket for metrics, if the config wants them."""
+    """The sockets for metrics."""
 
 
 class Holdings:
@@ -68,7 +68,7 @@ class Holdings:
 
     @property
     def doors(self) -> list[socket.socket]:
-        """Return the listening sockets for metrics: those passed, else that of the config."""
+        """Return the listening sockets for metrics: those passed, else those of the config."""
         return self._adopted_doors or list(self._doors.values())
 
     @property
@@ -120,7 +120,7 @@ class Holdings:
         return possible
 
     def acquire(
-        self, listeners: Sequence[Listener], *, workers: int, buffers: Buffers, metrics: Endpoint | None = None
+        self, listeners: Sequence[Listener], *, workers: int, buffers: Buffers, metrics: Sequence[Endpoint] = ()
     ) -> Acquisition:
         """Open the sockets that these listeners, metrics and adopted listeners need, for this number of workers.
 
@@ -132,8 +132,8 @@ class Holdings:
         try:
             for listener in wanted:
                 found.sockets[listener] = self._open(listener, workers, found)
-            if metrics is not None and not self._adopted_doors:
-                found.doors[metrics] = self._doors.get(metrics) or self._open_door(metrics, wanted, found)
+            for endpoint in () if self._adopted_doors else metrics:
+                found.doors[endpoint] = self._doors.get(endpoint) or self._open_door(endpoint, wanted, found)
         except Exception:
             self.abandon(found)
             raise

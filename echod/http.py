@@ -7,7 +7,7 @@ connection without a request is closed, or, if all have sent one, the oldest of 
 """
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -63,8 +63,11 @@ Answer = Callable[[Request, Respond], Withdraw | None]
 class HttpServer:
     """Serves the doors, which are listening sockets, until they are closed."""
 
-    def __init__(self, doors: Sequence[socket.socket], *, poll: Poll, answer: Answer) -> None:
-        """Start to accept."""
+    def __init__(
+        self, doors: Sequence[socket.socket], *, hosts: Sequence[str] = (), poll: Poll, answer: Answer
+    ) -> None:
+        """Start to accept. On loopback the server may be asked by these names, in lower case, and as localhost."""
+        self._hosts = frozenset((*hosts, "localhost"))
         self._doors = list(doors)
         self._poll = poll
         self._answer = answer
@@ -126,7 +129,7 @@ class HttpServer:
             sock,
             poll=self._poll,
             answer=self._answer,
-            local=_is_loopback(door.getsockname()[0]),
+            hosts=self._hosts if _is_loopback(door.getsockname()[0]) else None,
             deadline=now + SECONDS,
             on_close=lambda: self._forget(fd),
         )
@@ -147,15 +150,15 @@ class _Connection:
         *,
         poll: Poll,
         answer: Answer,
-        local: bool,
+        hosts: Collection[str] | None,
         deadline: float,
         on_close: Callable[[], None],
     ) -> None:
-        """Wait for the request; a `local` one is for a listener on loopback."""
+        """Wait for the request; it may be for one of these `hosts`, or for any."""
         self._sock = sock
         self._poll = poll
         self._answer = answer
-        self._local = local
+        self._hosts = hosts
         self.deadline = deadline
         self.asked = False
         """Whether a complete request has arrived."""
@@ -216,7 +219,7 @@ class _Connection:
             self._respond(failure(parsed.status), with_body=with_body)
         elif parsed.command not in ALLOWED:
             self._respond(failure(HTTPStatus.METHOD_NOT_ALLOWED, ("Allow", ", ".join(ALLOWED))), with_body=with_body)
-        elif self._local and not _is_ours(parsed.host):
+        elif self._hosts is not None and not _is_ours(parsed.host, self._hosts):
             self._respond(_MISDIRECTED, with_body=with_body)
         else:
             request = Request(path=parsed.path.partition("?")[0], accept=parsed.headers.get("Accept", ""))
@@ -297,10 +300,11 @@ def _is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
-def _is_ours(host: str | None) -> bool:
+def _is_ours(host: str | None, hosts: Collection[str]) -> bool:
     """Tell whether a host is safe from DNS rebinding: an attacker's name that resolves to this host's loopback address.
 
-    A browser sends that name in its request. Nobody can make an IP address or `localhost` point elsewhere.
+    A browser sends that name in its request. Nobody can make an IP address or `localhost` point elsewhere, and the
+    operator says which other names are his.
     """
     if host is None:
         return True  # HTTP/1.0, which no browser speaks
@@ -311,7 +315,7 @@ def _is_ours(host: str | None) -> bool:
     try:
         ip_address(name)
     except ValueError:
-        return name == "localhost"
+        return name.removesuffix(".") in hosts
     return True
 
 
@@ -321,5 +325,6 @@ def failure(status: HTTPStatus, *headers: tuple[str, str], why: str = "") -> Res
 
 
 _MISDIRECTED: Final = failure(
-    HTTPStatus.MISDIRECTED_REQUEST, why=": on a loopback address echod is asked by IP address or as localhost"
+    HTTPStatus.MISDIRECTED_REQUEST,
+    why=": on a loopback address echod is asked by IP address, as localhost, or by a name of metrics.hosts",
 )

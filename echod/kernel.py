@@ -13,6 +13,7 @@ from echod.core.access import is_public
 from echod.core.config import Config
 from echod.core.document import Document, dotted, read
 from echod.core.document import Path as KeyPath
+from echod.core.endpoint import places
 from echod.core.errors import Mistake
 from echod.core.listener import ListenerRange, Protocol, parse_listener
 from echod.privileges import AUTO
@@ -50,8 +51,7 @@ def _listeners(document: Document) -> dict[KeyPath, ListenerRange]:
 def _find_absent(config: Config, document: Document) -> Iterator[Mistake]:
     """Find what could not be bound here; the file may be meant for another host."""
     wanted = {path: listeners.first for path, listeners in _listeners(document).items()}
-    if config.metrics.listen is not None:
-        wanted["metrics", "listen"] = config.metrics.listen.listener
+    wanted |= {path: endpoint.listener for path, endpoint in places(config.metrics.listen, document).items()}
     for path, listener in wanted.items():
         if reason := find_absence(listener):
             start = "here echod would not start" if find_absence(listener, early=True) else _EARLY

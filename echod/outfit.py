@@ -29,6 +29,8 @@ class Outfit:
     """The page of the generation that serves."""
     doors: Sequence[socket.socket]
     """Its listening sockets."""
+    hosts: Sequence[str]
+    """The names, in lower case, by which it may be asked on a loopback address."""
     reachable: bool
     """Whether the listeners can be tested from here (`Health`)."""
     self_test: SelfTest | None

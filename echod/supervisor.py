@@ -181,7 +181,7 @@ class Supervisor:
         self._announcer.serving(
             new.page.listeners, workers=len(new.slots), generation=new.number, self_test=new.self_test
         )
-        self._export.renew(new.page, new.self_test, new.account, now)
+        self._export.renew(new.page, new.self_test, new.account, new.config.metrics.hosts, now)
         self._observe(new, now)
         if old is None:
             self._announcer.ready()

@@ -29,7 +29,7 @@ def endpoint(host: str = "127.0.0.1", port: int = 0) -> Endpoint:
     return parse_endpoint(f"http://{host}:{port or free_port(socket.SOCK_STREAM)}")
 
 
-def doors(holdings: Holdings, metrics: Endpoint | None) -> list[socket.socket]:
+def doors(holdings: Holdings, *metrics: Endpoint) -> list[socket.socket]:
     """Acquire and commit with metrics there; return the doors."""
     holdings.commit(holdings.acquire((), workers=1, buffers=BUFFERS, metrics=metrics))
     return holdings.doors
@@ -40,7 +40,7 @@ def test_a_door_is_kept_moved_and_closed_at_commit(holdings: Holdings) -> None:
     here, there = endpoint(), endpoint("[::1]")
     (first,) = doors(holdings, here)
     assert doors(holdings, here) == [first]
-    acquisition = holdings.acquire((), workers=1, buffers=BUFFERS, metrics=there)
+    acquisition = holdings.acquire((), workers=1, buffers=BUFFERS, metrics=[there])
     assert holdings.doors == [first]
     holdings.abandon(acquisition)
     assert holdings.doors == [first]
@@ -48,7 +48,7 @@ def test_a_door_is_kept_moved_and_closed_at_commit(holdings: Holdings) -> None:
         assert client.getpeername() == ("127.0.0.1", here.port)
     (second,) = doors(holdings, there)
     assert (first.fileno(), second.getsockname()[1]) == (-1, there.port)
-    assert doors(holdings, None) == []
+    assert doors(holdings) == []
     assert second.fileno() == -1
 
 
@@ -68,10 +68,10 @@ def test_a_door_that_cannot_be_had_closes_all_that_was_opened(holdings: Holdings
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = endpoint(port=other.getsockname()[1])
         with pytest.raises(AddressUnavailableError, match=rf"metrics\.listen: tcp://127.*:{taken.port}'. shows which"):
-            holdings.acquire((wanted,), workers=2, buffers=BUFFERS, metrics=taken)
+            holdings.acquire((wanted,), workers=2, buffers=BUFFERS, metrics=[taken])
     udp_client(port=wanted.port).close()
     with pytest.raises(AddressUnavailableError, match=r"metrics\.listen: .*in use"):
-        holdings.acquire((echo,), workers=1, buffers=BUFFERS, metrics=endpoint(port=echo.port))
+        holdings.acquire((echo,), workers=1, buffers=BUFFERS, metrics=[endpoint(port=echo.port)])
 
 
 def test_a_door_and_a_listener_can_exchange_their_ports(holdings: Holdings) -> None:
@@ -79,14 +79,14 @@ def test_a_door_and_a_listener_can_exchange_their_ports(holdings: Holdings) -> N
     ports = [free_port(socket.SOCK_STREAM) for _ in range(2)]
     for here, there in (ports, ports[::-1], ports):
         wanted, metrics = listener("127.0.0.1", here, Protocol.TCP), endpoint(port=there)
-        holdings.commit(holdings.acquire((wanted,), workers=1, buffers=BUFFERS, metrics=metrics))
+        holdings.commit(holdings.acquire((wanted,), workers=1, buffers=BUFFERS, metrics=[metrics]))
         (door,) = holdings.doors
         ((echo,),) = holdings.sockets.values()
         assert (echo.getsockname()[1], door.getsockname()[1]) == (here, there)
         for server in (echo, door):
             with tcp_client(server) as client, server.accept()[0] as accepted:
                 assert accepted.getpeername() == client.getsockname()
-    holdings.commit(holdings.acquire((), workers=1, buffers=BUFFERS, metrics=metrics))
+    holdings.commit(holdings.acquire((), workers=1, buffers=BUFFERS, metrics=[metrics]))
 
 
 def test_a_door_is_never_bound_beside_a_listener_that_stays(holdings: Holdings) -> None:
@@ -95,7 +95,7 @@ def test_a_door_is_never_bound_beside_a_listener_that_stays(holdings: Holdings) 
     wide = listener(ANY, echo.port, Protocol.TCP)
     for wanted in (wide, wide, echo):
         with pytest.raises(AddressUnavailableError, match=r"metrics\.listen: .*in use"):
-            holdings.acquire((wanted,), workers=1, buffers=BUFFERS, metrics=endpoint(port=echo.port))
+            holdings.acquire((wanted,), workers=1, buffers=BUFFERS, metrics=[endpoint(port=echo.port)])
         holdings.commit(holdings.acquire((wide,), workers=1, buffers=BUFFERS))
     holdings.commit(holdings.acquire((), workers=1, buffers=BUFFERS))
 
@@ -105,7 +105,7 @@ def test_where_systemd_holds_the_ports_it_is_said_how_to_have_a_door(holdings: H
     with udp_client() as one, socket.create_server(("127.0.0.1", 0)) as other:
         holdings.adopt({os.dup(one.fileno()): ""}, BUFFERS)
         with pytest.raises(AddressUnavailableError, match=r"metrics\.listen: .*; .* enable echod-metrics\.socket and"):
-            holdings.acquire((), workers=1, buffers=BUFFERS, metrics=endpoint(port=other.getsockname()[1]))
+            holdings.acquire((), workers=1, buffers=BUFFERS, metrics=[endpoint(port=other.getsockname()[1])])
 
 
 def test_a_passed_door_takes_the_place_of_the_configured_one(holdings: Holdings) -> None:
@@ -148,3 +148,15 @@ def test_a_file_is_no_door() -> None:
     """What is no socket at all is said to be none."""
     with open(os.devnull, "rb") as file, pytest.raises(EchodError, match="is no socket"):  # noqa: PTH123 - a descriptor
         adopt_door(os.dup(file.fileno()), BUFFERS)
+
+
+def test_metrics_may_be_served_at_several_addresses(holdings: Holdings) -> None:
+    """Of a list, each that stays keeps its socket; `[::]` and 0.0.0.0 stand side by side on one port."""
+    port = free_port(socket.SOCK_STREAM)
+    four, six = endpoint(ANY, port), endpoint("[::]", port)
+    first, second = doors(holdings, four, six)
+    for host in ("127.0.0.1", "::1"):
+        socket.create_connection((host, port)).close()
+    (last,) = doors(holdings, six)
+    assert last is second
+    assert first.fileno() == -1

@@ -227,7 +227,7 @@ class Raised:
         self.port = free_port()
         self.agenda, self.holdings = Agenda(), Holdings()
         buffers, metrics = Buffers(receive=65_536, send=65_536), parse_endpoint(f"http://127.0.0.1:{self.port}")
-        self.holdings.commit(self.holdings.acquire((), workers=1, buffers=buffers, metrics=metrics))
+        self.holdings.commit(self.holdings.acquire((), workers=1, buffers=buffers, metrics=[metrics]))
         self.page = CounterPage(memoryview(bytearray(64)), slots=1, listeners=(), places=0)
         self.export = Export(self.agenda, self.holdings, Books(self.holdings), lambda: [self.page])
 
@@ -245,7 +245,7 @@ def test_a_host_without_a_process_to_spare_is_asked_again_later(missing: int) ->
     def hopeless() -> list[float | None]:
         raised = Raised()
         resource.setrlimit(missing, (0, 0))
-        raised.export.renew(raised.page, None, None, 0.0)
+        raised.export.renew(raised.page, None, None, (), 0.0)
         raised.export.tell(b"{}")
         waits = [raised.agenda.seconds_left(0.0)]
         raised.pass_time(0.1)
@@ -259,7 +259,7 @@ def test_a_host_without_a_process_to_spare_is_asked_again_later(missing: int) ->
 def raised() -> Iterator[Raised]:
     """Have an exporter that serves, and end it."""
     raised = Raised()
-    raised.export.renew(raised.page, None, None, 0.0)
+    raised.export.renew(raised.page, None, None, (), 0.0)
     try:
         wait_until(lambda: answers(raised.port), "the exporter served")
         yield raised

@@ -256,6 +256,7 @@ def test_whoever_waits_is_answered_by_one_count(tmp_path: Path) -> None:
         outfit = Outfit(
             page=CounterPage(memoryview(bytearray(size)), slots=1, listeners=[listener], places=0),
             doors=[door],
+            hosts=(),
             reachable=True,
             self_test=None,
             traffic=traffic,
@@ -281,3 +282,24 @@ def test_whoever_waits_is_answered_by_one_count(tmp_path: Path) -> None:
             Exporter(outfit).run()
         assert all(answer.startswith(b"HTTP/1.1 200 OK") for answer in answers.result())
         assert len(set(answers.result())) == len(counted) <= 3
+
+
+def test_metrics_are_served_at_every_address_and_by_the_name_of_a_proxy(echod: EchodFactory) -> None:
+    """`metrics.listen` may be a list, and `metrics.hosts` names what else than localhost may be asked; reloads too."""
+    config, http = metered(*both(free_port()))
+    config["metrics"] = {"listen": [f"http://127.0.0.1:{http}", f"http://[::1]:{http}"], "hosts": ["echo.example.com"]}
+    daemon = echod(config)
+    wait_until(lambda: answers(http), "the exporter served")
+    for host in ("127.0.0.1", "::1"):
+        assert fetch(http, "/readyz", host=host, Host="echo.example.com")[0] == 200
+        assert fetch(http, "/readyz", host=host, Host="other.example.com")[0] == 421
+    before = exporters(daemon)
+    config["metrics"] = {"listen": f"http://[::1]:{http}", "hosts": ["other.example.com"]}
+    said = daemon.reload(config)["changed"]
+    assert said == [
+        f"metrics.listen: [http://127.0.0.1:{http}, http://[::1]:{http}] -> http://[::1]:{http}",
+        "metrics.hosts: [echo.example.com] -> [other.example.com]",
+    ]
+    wait_for_a_new_one(daemon, before)
+    assert fetch(http, "/readyz", host="::1", Host="other.example.com")[0] == 200
+    assert not answers(http)

@@ -37,7 +37,7 @@ class Served:
         self.requests: list[Request] = []
         self.held: list[Respond] = []
         self.page = b"hello"
-        self.server = HttpServer([self.door], poll=self.poll, answer=self.answer)
+        self.server = HttpServer([self.door], hosts=["echo.example.com"], poll=self.poll, answer=self.answer)
 
     def answer(self, request: Request, respond: Respond) -> Withdraw | None:
         """Answer `/later` when the test says so, and all else at once."""
@@ -197,8 +197,26 @@ def test_what_is_a_request_is_understood(served: Served, request_: bytes) -> Non
     assert served.requests == [Request(path="/page", accept="")]
 
 
-OURS = ["127.0.0.1:9007", "127.0.0.1", "localhost:1", "LOCALHOST", "[::1]:9007", "192.0.2.1"]
-OTHERS = ["evil.example", "evil.example:9007", "localhost.evil.example", "", "127.0.0.1@evil.example", "[", "1.evil"]
+OURS = [
+    "127.0.0.1:9007",
+    "127.0.0.1",
+    "localhost:1",
+    "LOCALHOST",
+    "[::1]:9007",
+    "192.0.2.1",
+    "Echo.example.com",
+    "echo.example.com.:80",
+]
+OTHERS = [
+    "evil.example",
+    "evil.example:9007",
+    "localhost.evil.example",
+    "",
+    "127.0.0.1@evil.example",
+    "[",
+    "1.evil",
+    "x.echo.example.com",
+]
 
 
 @pytest.mark.parametrize(("host", "ours"), [*((host, True) for host in OURS), *((host, False) for host in OTHERS)])

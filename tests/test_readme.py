@@ -61,16 +61,29 @@ def test_the_first_command_serves_what_the_examples_ask(tmp_path: Path) -> None:
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
     files = [name for name in tracked.decode().split("\0") if (ROOT / name).is_file()]
     subprocess.run(["cp", "--parents", *files, tmp_path], cwd=ROOT, check=True)
-    with subprocess.Popen(["sh", "-ec", install], cwd=tmp_path, start_new_session=True) as process:
+    # A status of its own: this host may have an echod.
+    variables = os.environ | {"RUNTIME_DIRECTORY": str(tmp_path / "run")}
+    with subprocess.Popen(["sh", "-ec", install], cwd=tmp_path, env=variables, start_new_session=True) as process:
         try:
             assert serving(process, time.monotonic() + 240)
             answers = [
-                subprocess.run(["sh", "-ec", line], capture_output=True, text=True, check=True, timeout=30).stdout
+                subprocess.run(
+                    ["sh", "-ec", line],
+                    cwd=tmp_path,
+                    env=variables,
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                    timeout=30,
+                ).stdout
                 for line in examples.strip().splitlines()
             ]
             measure_as_printed(tmp_path / ".venv/bin/echod", tmp_path)
         finally:
             os.killpg(process.pid, signal.SIGTERM)
+    measured, told, *answers = answers
+    assert "0% packet loss" in measured
+    assert "UDP listener" in told
     assert answers[:3] == ["hi", "hello", "bonjour"]
     assert "Successful connections: 3" in answers[3]
     assert "Lost: 0 (0.00%)" in answers[4]

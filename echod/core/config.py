@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from echod.core import values
 from echod.core.access import find_covered, is_public, parse_entry
 from echod.core.document import Document, Path, dotted, read
+from echod.core.endpoint import find_clash
 from echod.core.errors import ConfigError, Mistake
 from echod.core.explain import explain
-from echod.core.listener import Protocol, overlap
+from echod.core.listener import Protocol
 
 _Warning: TypeAlias = tuple[tuple[Path, ...], str]  # the keys concerned, and the text
 
@@ -114,11 +115,16 @@ class StatusConfig(BaseModel):
 
 
 class MetricsConfig(BaseModel):
-    """Where metrics, health and the status page are served over HTTP; None: not at all."""
+    """Where metrics, health and the status page are served over HTTP, if anywhere.
+
+    On a loopback address a browser may have been led there by a name of its own (DNS rebinding): `hosts` are the names
+    by which a proxy asks.
+    """
 
     model_config = _STRICT
 
-    listen: values.HttpEndpoint = None
+    listen: values.HttpEndpoints = ()
+    hosts: values.HostNames = ()
 
 
 class Config(BaseModel):
@@ -178,7 +184,7 @@ def parse_config(data: bytes) -> tuple[Config, tuple[Mistake, ...]]:
     except ValidationError as error:
         mistakes += explain(error, document, _MODELS)
     else:
-        mistakes += _find_clash(config, document)
+        mistakes += find_clash(config.metrics.listen, config.listeners, document)
     if mistakes:
         raise ConfigError(in_order(mistakes))
     return config, in_order(_warnings(config, document))
@@ -215,19 +221,6 @@ def _find_open(document: Document) -> Iterator[Mistake]:
             return
 
 
-def _find_clash(config: Config, document: Document) -> Iterator[Mistake]:
-    """Find echo listeners on the metrics port: binding it would fail with a report of another process there."""
-    if config.metrics.listen is None:
-        return
-    metrics = config.metrics.listen.listener
-    for listener in config.listeners:
-        if overlap(listener, metrics):
-            path = ("metrics", "listen")
-            line, column = document.places[path].spot
-            message = f"{listener} has that port: write another"
-            yield Mistake(line=line, column=column, path=dotted(path), message=message)
-
-
 def _is_public(text: str) -> bool:
     try:
         return is_public(parse_entry(text))
@@ -251,7 +244,7 @@ def _find_unreasonable(config: Config, document: Document) -> Iterator[_Warning]
     yield from _find_unreasonable_sockets(config, document)
     if (seconds := config.drain_timeout_seconds) > _LONG_DRAIN_SECONDS:
         yield (("drain_timeout_seconds",),), f"systemctl stop can take as long as this, {seconds:,} seconds"
-    if config.metrics.listen is not None and not config.metrics.listen.address.is_loopback:
+    if any(not each.address.is_loopback for each in config.metrics.listen):
         yield (
             (("metrics", "listen"),),
             (

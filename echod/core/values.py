@@ -15,7 +15,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from echod.core.access import AccessEntry, parse_entry
 from echod.core.document import kind_of, shown
 from echod.core.endpoint import WANTED, Endpoint, parse_endpoint
-from echod.core.listener import MAX_LISTENERS, MAX_PORT, Listener, ListenerRange, find_overlaps, parse_listener
+from echod.core.listener import MAX_LISTENERS, MAX_PORT, Listener, ListenerRange, find_overlaps, overlap, parse_listener
 
 FROM_FILE = {"from_file": True}
 """The validation context of a file: an empty value is a mistake in a file, but None is valid in a config from code."""
@@ -25,6 +25,7 @@ _SIZE_WANTED = "a size from 4 KiB to 1 GiB, such as 8 MiB"
 _SIZE_DIGITS = 20  # beyond any bound, and below the 4,300 digits at which int() raises
 _UNLIMITED = "unlimited"
 _OFF = "off"
+_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?", re.ASCII)
 
 _Item = TypeVar("_Item")
 
@@ -58,18 +59,56 @@ def _parse_size(value: object) -> object:
     raise _sentence(f'"{shown(value)}" is no size: write {_SIZE_WANTED}')
 
 
-def _parse_endpoint(value: object, info: ValidationInfo) -> object:
-    """Turn `off` into None and a URL into an endpoint."""
+def _parse_endpoints(value: object, info: ValidationInfo) -> object:
+    """Turn `off`, a URL or a list of URLs into endpoints. Errors in a list carry the index of the URL."""
     if value is None and info.context == FROM_FILE:
         raise _sentence("has no value: write one or remove the key")
-    if value is None or value == _OFF or isinstance(value, Endpoint):
-        return value if isinstance(value, Endpoint) else None
+    if value is None or value == _OFF:
+        return ()
+    if isinstance(value, Endpoint | tuple):
+        return value if isinstance(value, tuple) else (value,)
+    if not isinstance(value, list):
+        try:
+            return (_parse_endpoint(value, wanted=f"off or {WANTED}"),)
+        except ValueError as error:
+            raise _sentence(str(error)) from None
+    if not value:
+        raise _sentence(f"the list is empty: write off or {WANTED}")
+    found, errors = _each(value, lambda one: _parse_endpoint(one, wanted=WANTED))
+    for index, endpoint in found.items():
+        for earlier, other in found.items():
+            if earlier < index and overlap(endpoint.listener, other.listener):
+                errors[index] = _sentence(f"{other} has that port already", other_index=earlier)
+    _raise_any(errors, value)
+    return tuple(found.values())
+
+
+def _parse_endpoint(value: object, *, wanted: str) -> Endpoint:
+    if value is None:
+        raise _sentence(f"is empty: write {wanted} or remove the dash")
     if not isinstance(value, str):
-        raise _sentence(f"is {kind_of(value)}: write off or {WANTED}")
-    try:
-        return parse_endpoint(value)
-    except ValueError as error:
-        raise _sentence(str(error)) from None
+        raise _sentence(f"is {kind_of(value)}: write {wanted}")
+    return parse_endpoint(value)
+
+
+def _parse_host_names(value: object) -> object:
+    """Turn a list of names into lower case, and leave all else to pydantic. Errors carry the index of the name."""
+    if not isinstance(value, list):
+        return value
+    names, errors = _each(value, _parse_host_name)
+    _raise_any(errors, value)
+    return tuple(names.values())
+
+
+def _parse_host_name(value: object) -> str:
+    wanted = "write a name such as echo.example.com, without protocol and port"
+    if value is None:
+        raise _sentence(f"is empty: {wanted}, or remove the dash")
+    if not isinstance(value, str):
+        raise _sentence(f"is {kind_of(value)}: {wanted}")
+    if not _HOST_NAME.fullmatch(value):
+        raise _sentence(f'"{shown(value)}" is no host name: {wanted}')
+    return value.lower()
 
 
 def _parse_rate(value: object, info: ValidationInfo) -> object:
@@ -93,8 +132,8 @@ def _parse_listeners(value: object) -> object:
             del ranges[index]  # do not expand a mistyped range to compare it
             if total - len(parsed) <= MAX_LISTENERS:
                 errors[index] = _sentence(f"brings the listeners to {total:,}: at most {MAX_LISTENERS:,} are allowed")
-    for index, overlap in find_overlaps(ranges).items():
-        errors[index] = _sentence(str(overlap), other_index=overlap.other_index)
+    for index, found in find_overlaps(ranges).items():
+        errors[index] = _sentence(str(found), other_index=found.other_index)
     _raise_any(errors, value)
     return tuple(listener for parsed in ranges.values() for listener in parsed)
 
@@ -204,8 +243,15 @@ Directory = Annotated[
     BeforeValidator(_parse_directory),
     Field(max_length=4096, description="auto or an absolute path"),
 ]
-HttpEndpoint = Annotated[
-    InstanceOf[Endpoint] | None, BeforeValidator(_parse_endpoint), Field(description=f"off or {WANTED}")
+HttpEndpoints = Annotated[
+    tuple[InstanceOf[Endpoint], ...],
+    BeforeValidator(_parse_endpoints),
+    Field(description=f"off, {WANTED}, or a list of such"),
+]
+HostNames = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_parse_host_names),
+    Field(description="a list of names, such as [echo.example.com]"),
 ]
 Listeners = Annotated[
     tuple[Listener, ...],

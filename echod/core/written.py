@@ -21,12 +21,14 @@ def flatten(model: BaseModel, prefix: str = "") -> dict[str, object]:
 
 def write_value(key: str, value: object) -> str:
     """Write the value of a dotted key on one line."""
+    if key == "metrics.listen" and isinstance(value, tuple) and len(value) <= 1:
+        return str(value[0]) if value else "off"
     if isinstance(value, tuple):
         return f"[{', '.join(map(str, value))}]"
     if isinstance(value, bool):
         return str(value).lower()
     if value is None:
-        return "off" if key == "metrics.listen" else "unlimited"
+        return "unlimited"
     return str(value)
 
 
@@ -41,6 +43,6 @@ def write_config(config: Config) -> str:
 
 def _plain(key: str, value: object) -> object:
     """Return a value as YAML has it."""
-    if isinstance(value, tuple):
+    if isinstance(value, tuple) and (value or key != "metrics.listen"):
         return [_plain(key, each) for each in value]
     return value if isinstance(value, bool | int) else write_value(key, value)

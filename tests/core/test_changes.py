@@ -34,6 +34,7 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "log.format": ("json", "log.format: auto -> json"),
     "status.directory": ("/run/other", "status.directory: auto -> /run/other at the next start"),
     "metrics.listen": ("http://[::1]:9", "metrics.listen: off -> http://[::1]:9"),
+    "metrics.hosts": (["one.example", "two.example"], "metrics.hosts: [] -> [one.example, two.example]"),
 }
 """For each key another value than its default, and what the log says of the change."""
 

@@ -84,7 +84,7 @@ def test_the_defaults_are_these() -> None:
         },
         "drain_timeout_seconds": 10,
         "status": {"directory": "auto"},
-        "metrics": {"listen": None},
+        "metrics": {"listen": (), "hosts": ()},
         "log": {"level": "info", "format": "auto"},
     }
 
@@ -277,6 +277,8 @@ def test_metrics_and_an_echo_cannot_have_one_port(listener: str) -> None:
     assert (line, column, path) == (2, 19, "metrics.listen")
     assert message == f"{listener.replace('9000-9010', '9007')} has that port: write another"
     parse_config(text.replace("tcp:", "udp:").encode())
+    text = f"listeners: [{listener}]\nmetrics: {{listen: [http://127.0.0.1:8, http://127.0.0.1:9007]}}"
+    assert [each[2:] for each in errors(text)] == [("metrics.listen[1]", message)]
 
 
 OPENED = "access: {allow: [any]}\n"

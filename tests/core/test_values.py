@@ -232,12 +232,56 @@ def test_no_directory_is_told_what_to_write(text: str, message: str) -> None:
 
 
 def test_an_endpoint_is_a_url_or_off() -> None:
-    """`off` is None for the code, which may say so itself; a URL is an endpoint."""
-    assert parse_config(b"metrics: {listen: off}")[0].metrics.listen is None
-    endpoint = parse_config(b"metrics: {listen: http://127.0.0.1:9}")[0].metrics.listen
+    """`off` is none at all, and None for the code, which may also say so itself; there may be a list."""
+    assert parse_config(b"metrics: {listen: off}")[0].metrics.listen == ()
+    (endpoint,) = parse_config(b"metrics: {listen: http://127.0.0.1:9}")[0].metrics.listen
     assert str(endpoint) == "http://127.0.0.1:9"
-    assert MetricsConfig(listen=endpoint).listen is endpoint
-    assert MetricsConfig(listen=None).listen is None
+    assert MetricsConfig(listen=endpoint).listen == MetricsConfig(listen=(endpoint,)).listen == (endpoint,)
+    assert MetricsConfig(listen=None).listen == ()
+    several = parse_config(b'metrics: {listen: [http://127.0.0.1:9, "http://[::]:9"]}')[0].metrics.listen
+    assert [str(one) for one in several] == ["http://127.0.0.1:9", "http://[::]:9"]
+
+
+def test_names_of_hosts_are_in_lower_case() -> None:
+    """As names are compared (RFC 9110, 4.2.3)."""
+    assert parse_config(b"metrics: {hosts: [Echo.Example.com, x]}")[0].metrics.hosts == ("echo.example.com", "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty: {}, or remove the dash"),
+        ("7", "is a number: {}"),
+        ("http://echo.example.com", '"http://echo.example.com" is no host name: {}'),
+        ("echo.example.com:80", '"echo.example.com:80" is no host name: {}'),
+        ("-a", '"-a" is no host name: {}'),
+    ],
+)
+def test_what_is_no_name_of_a_host_is_refused(text: str, message: str) -> None:
+    """The place is that of the name."""
+    wanted = "write a name such as echo.example.com, without protocol and port"
+    ((_, _, path, said),) = errors(f"metrics:\n  hosts:\n    - {text}\n")
+    assert (path, said) == ("metrics.hosts[0]", message.format(wanted))
+    assert [each[2] for each in errors("metrics: {hosts: echo.example.com}")] == ["metrics.hosts"]
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "message"),
+    [
+        ("[]", "metrics.listen", "the list is empty: write off or http://127.0.0.1:9007"),
+        ("[http://127.0.0.1:9, 7]", "metrics.listen[1]", "is a number: write http://127.0.0.1:9007"),
+        ("[~]", "metrics.listen[0]", "is empty: write http://127.0.0.1:9007 or remove the dash"),
+        ("[off]", "metrics.listen[0]", '"off" is no URL: write http://127.0.0.1:9007, or off'),
+        (
+            "[http://0.0.0.0:9, http://127.0.0.1:9]",
+            "metrics.listen[1]",
+            "http://0.0.0.0:9 has that port already, line 1: remove one of them",
+        ),
+    ],
+)
+def test_a_list_of_endpoints_that_cannot_be_is_refused(text: str, path: str, message: str) -> None:
+    """Each mistake stands at its own URL."""
+    assert [each[2:] for each in errors(f"metrics: {{listen: {text}}}")] == [(path, message)]
 
 
 @pytest.mark.parametrize(
@@ -245,7 +289,7 @@ def test_an_endpoint_is_a_url_or_off() -> None:
     [
         ("", "has no value: write one or remove the key"),
         ("9007", "is a number: write off or http://127.0.0.1:9007"),
-        ("[off]", "is a list: write off or http://127.0.0.1:9007"),
+        ("{}", "is a mapping: write off or http://127.0.0.1:9007"),
         ("http://localhost:9007", '"localhost" is no address: host names are not looked up, write the address itself'),
     ],
 )

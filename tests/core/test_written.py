@@ -57,5 +57,5 @@ def test_single_values_are_written_on_one_line() -> None:
         "limits.dry_run": "false",
         "workers": "auto",
     }
-    assert write_value("metrics.listen", None) == "off"
+    assert write_value("metrics.listen", ()) == "off"
     assert write_value("limits.datagrams_per_second", None) == "unlimited"
