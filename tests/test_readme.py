@@ -13,7 +13,7 @@ from client.pinging import shape
 
 from echod.core.admission import Drop
 from echod.core.config import Config, parse_config
-from echod.core.errors import ExitCode
+from echod.core.errors import ConfigError, ExitCode
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -157,3 +157,15 @@ def test_the_mistake_shown_is_what_check_says(tmp_path: Path) -> None:
     command = shown[1].replace("echod ", f"{ROOT}/.venv-tests/bin/echod ", 1)
     result = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (ExitCode.CONFIG, shown[2])
+
+
+def test_the_mistake_that_operate_makes_is_where_it_is_shown() -> None:
+    """The log entry below `sed` has the line that the installed config has, however many keys stand above it."""
+    before, after = re.search(r"^# sed -i 's/(.*?)/(.*?)/' /etc/echod\.yaml$", README, re.MULTILINE).groups()  # type: ignore[union-attr]
+    with pytest.raises(ConfigError) as caught:
+        parse_config((ROOT / "config/echod.yaml").read_text().replace(before, after).encode())
+    told = re.findall(r"^reload rejected: /etc/echod\.yaml:(.*)$", README, re.MULTILINE)
+    assert len(told) == 2
+    assert {*told} == {
+        f"{each.line}:{each.column}: error: {each.path}: {each.message}" for each in caught.value.mistakes
+    }

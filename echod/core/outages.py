@@ -1,4 +1,4 @@
-"""Outages of the path: the longest time in which no probe was answered.
+"""Gaps without replies: the longest time in which no probe that was sent had one.
 
 Owns the runs of consecutive unanswered probes. Invariant: a probe is in at most one run, and one that was answered late
 is in none, as long as its run is remembered.
