@@ -80,7 +80,12 @@ def become(account: Account) -> None:
     Raises EchodError if the kernel does not allow it.
     """
     try:
-        os.setgroups(())
+        try:
+            os.setgroups(())
+        except PermissionError:
+            if account.uid != os.geteuid():
+                raise
+            # It stays who it is, in a user namespace whose groups cannot be left (user_namespaces(7)).
         os.setresgid(account.gid, account.gid, account.gid)
         for number in count():  # without CAP_SETPCAP none can be dropped; no_new_privs then has the same effect
             if _libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) != 0:

@@ -160,3 +160,17 @@ def test_a_host_without_an_account_of_nobody_has_its_id_all_the_same(tmp_path: P
     command = ["unshare", "--mount", "sh", "-c", script, str(tmp_path / "passwd"), sys.executable, "-c", ask_python]
     told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
     assert told == "Account(name='nobody', uid=65534, gid=65534)\n"
+
+
+def test_in_a_user_namespace_that_has_root_alone_root_can_be_kept(echod: EchodFactory) -> None:
+    """There is no nobody to become and no group to leave; the capabilities go all the same, as the message says."""
+    config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}
+    prefix = ["unshare", "--user", "--map-root-user"]
+    failed = echod(config, prefix=prefix, ready=False)
+    assert failed.wait() == 70
+    assert "cannot become nobody" in failed.stderr
+    assert "a user namespace that has this id: write user: root to do without" in failed.stderr
+    daemon = echod({**config, "user": "root"}, prefix=prefix)
+    found = standing(daemon.workers()[0])
+    assert all(int(found[name], 16) == 0 for name in CAPABILITIES)
+    assert found["NoNewPrivs"] == "1"
