@@ -51,7 +51,7 @@ def test_workers_exporter_and_self_test_of_root_are_nobody(echod: EchodFactory) 
     """Not one capability, no group of root's, and no way back; the supervisor stays root, and all is served."""
     port = free_port()
     config, http = metered(f"udp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port}")
-    daemon = echod(config)
+    daemon = echod(config, prefix=["setpriv", "--groups", "1,2"])
     wait_until(lambda: answers(http), "the exporter served")
     (exporter,) = exporters(daemon)
     workers = daemon.workers()
