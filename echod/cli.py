@@ -27,7 +27,7 @@ from echod.announce import Announcer
 from echod.check import check, explain
 from echod.core.config import find_status_directory
 from echod.core.errors import ConfigError, EchodError, ExitCode, UsageError
-from echod.core.overview import Overview, check_text, old, overview
+from echod.core.overview import Overview, check_text, old, overview, workers_text
 from echod.core.snapshot import Snapshot
 from echod.daemonize import detach
 from echod.descriptors import fill_first_three
@@ -264,11 +264,15 @@ def _check_listeners(place: Path, *, as_json: bool) -> int:
         snapshot = status.load(place)
         results = run_self_test(listeners_of(snapshot), newer)
         passed = all(result.passed for result in results)
+    snapshot = status.load(place)
+    workers = [worker for worker in snapshot.activity.workers if worker.problem]
     if as_json:
         told = [{"name": str(one.listener), "seconds": one.seconds, "problem": one.problem} for one in results]
+        told += [{"name": f"worker {one.worker}", "seconds": None, "problem": one.problem} for one in workers]
         print(json.dumps(told))
     else:
         print(check_text(results))
+        print(workers_text(workers), end="\n" if workers else "")
     if mark is None:
         logs.last_words(
             f"echod: {place / status.SELF_TEST_NAME} is not there or cannot be read by this user, so the listeners "
@@ -276,7 +280,7 @@ def _check_listeners(place: Path, *, as_json: bool) -> int:
         )
     if snapshot.stale:
         logs.last_words(f"echod: these are the listeners {old(snapshot, _when)}")
-    return _running(snapshot) if passed else ExitCode.NO_ANSWER
+    return _running(snapshot) if passed and not workers else ExitCode.NO_ANSWER
 
 
 def _status_directory(path: Path | None) -> Path:

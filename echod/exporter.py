@@ -133,7 +133,15 @@ class Exporter:
         return found
 
     def _on_health(self, _request: Request, respond: Respond) -> Withdraw:
-        return self._health.ask(monotonic(), lambda report: respond(_plain(report.lines, well=report.well)))
+        return self._health.ask(monotonic(), lambda report: respond(self._report(report)))
+
+    def _report(self, report: Report) -> Response:
+        """Add the workers that do not serve: a probe reaches only one of the sockets of a UDP listener."""
+        workers = Snapshot.unpack(self._said).activity.workers if self._said else ()
+        lines = [f"worker {one.worker}: {one.problem}" for one in workers if one.problem]
+        if report.well and lines:
+            return _plain(("failing", *report.lines[1:], *lines), well=False)
+        return _plain((*report.lines, *lines), well=report.well)
 
     def _on_ready(self, _request: Request, respond: Respond) -> None:
         respond(_plain(["stopping" if self._draining else "serving"], well=not self._draining))

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from loopback import needs_root
 from running import ECHOD, REPOSITORY, Daemon, ask, environment, free_port, wait_until
+from scraping import answers, fetch, metered
 
 from echod import status
 from echod.core.errors import ExitCode
@@ -140,11 +141,34 @@ def test_a_check_fails_where_one_does_not_answer(served: tuple[Daemon, int]) -> 
     for worker in daemon.workers():
         os.kill(worker, signal.SIGCONT)
     assert result.returncode == ExitCode.NO_ANSWER
-    assert result.stdout.splitlines() == [
+    assert result.stdout.splitlines()[:3] == [
         f"udp://127.0.0.1:{port}  FAILED: no reply within 1 s",
         f"tcp://127.0.0.1:{port}  FAILED: no reply within 1 s",
         "2 of 2 listeners failed",
     ]
+
+
+def test_a_check_fails_where_a_worker_stands_still_whose_sockets_it_did_not_reach(echod: EchodFactory) -> None:
+    """Each worker has a socket of its own for a UDP listener, and the kernel chooses which one gets the probe."""
+    config, http = metered(f"udp://127.0.0.1:{free_port()}", workers=8)
+    daemon = echod(config)
+    wait_until(lambda: answers(http, "/healthz"), "all was well")
+    victim = daemon.workers()[0]
+    os.kill(victim, signal.SIGSTOP)
+
+    def age() -> float:
+        return next((one.heartbeat_age_seconds for one in told(daemon).activity.workers if one.pid == victim), 0)
+
+    wait_until(age, "the status tells of its age")
+    daemon.signal(signal.SIGSTOP)  # it would soon replace that worker
+    checked, listed = tell(daemon.status_path, "--check"), tell(daemon.status_path, "--check", "--json")
+    health = fetch(http, "/healthz")
+    daemon.signal(signal.SIGCONT)
+    assert (checked.returncode, listed.returncode, health[0]) == (ExitCode.NO_ANSWER, ExitCode.NO_ANSWER, 503)
+    assert re.search(r"\nworker \d  FAILED: heartbeat age \d+ s; sources", checked.stdout)
+    problems = {each["name"]: each["problem"] for each in json.loads(listed.stdout)}
+    assert any(name.startswith("worker ") and "heartbeat age" in problem for name, problem in problems.items())
+    assert re.search(r"^failing\n(.*\n)*worker \d: heartbeat age \d+ s\n", health[2])
 
 
 @needs_root

@@ -231,6 +231,15 @@ def check_text(results: Sequence[Result]) -> str:
     return _table_text(Table(head=rows[0], left=2, rows=rows[1:], legend=(summary,)))
 
 
+def workers_text(workers: Sequence[WorkerState]) -> str:
+    """Write a line for each worker that does not serve: with a socket for each worker, a probe reaches one of them."""
+    return "\n".join(
+        f"worker {each.worker}  FAILED: {each.problem}; sources whose datagrams the kernel gives to it get no reply"
+        for each in workers
+        if each.problem
+    )
+
+
 def _outcome(result: Result) -> str:
     return f"FAILED: {result.problem}" if result.seconds is None else f"ok, {result.seconds * 1000:.1f} ms"
 

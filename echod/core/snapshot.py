@@ -129,6 +129,13 @@ class WorkerState:
     connections: Count
     """Open TCP connections."""
 
+    @property
+    def problem(self) -> str:
+        """Return why the sources that the kernel gives to its sockets get no reply; empty text if it is well."""
+        if self.pid is None:
+            return "it has no process, and is being replaced"
+        return f"heartbeat age {self.heartbeat_age_seconds:.0f} s" if self.heartbeat_age_seconds else ""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loud:

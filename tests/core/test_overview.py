@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address
 import pytest
 
 from echod.core.listener import Listener, Protocol
-from echod.core.overview import check_text, duration, overview, size, text
+from echod.core.overview import check_text, duration, overview, size, text, workers_text
 from echod.core.selftest import Result
 from echod.core.snapshot import (
     Activity,
@@ -197,6 +197,18 @@ def test_a_check_tells_each_listener_and_the_sum() -> None:
     )
     assert check_text([passed]) == "udp://127.0.0.1:7  ok, 1.2 ms\nthe listener replied"
     assert check_text([failed]) == "tcp://[::1]:7  FAILED: gone\nthe listener failed"
+
+
+def test_a_worker_that_does_not_serve_is_told() -> None:
+    """No process, or a loop that stands still; of one that is well there is nothing to tell."""
+    well = WorkerState(worker=1, pid=7, cpu_seconds=0.0, heartbeat_age_seconds=0, restarts=0, connections=0)
+    old, gone = dataclasses.replace(well, worker=2, heartbeat_age_seconds=4), dataclasses.replace(well, pid=None)
+    assert workers_text([well]) == ""
+    effect = "sources whose datagrams the kernel gives to it get no reply"
+    assert workers_text([well, old, gone]).splitlines() == [
+        f"worker 2  FAILED: heartbeat age 4 s; {effect}",
+        f"worker 1  FAILED: it has no process, and is being replaced; {effect}",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,14 @@ def test_what_another_version_wrote_is_refused(text: bytes) -> None:
         Snapshot.unpack(text)
 
 
+def test_a_worker_is_well_if_it_has_a_process_whose_heartbeat_is_fresh() -> None:
+    """Else the sources that the kernel gives to it get no reply."""
+    well = WorkerState(worker=1, pid=7, cpu_seconds=0.0, heartbeat_age_seconds=0, restarts=0, connections=0)
+    assert well.problem == ""
+    assert dataclasses.replace(well, heartbeat_age_seconds=3).problem == "heartbeat age 3 s"
+    assert dataclasses.replace(well, pid=None).problem == "it has no process, and is being replaced"
+
+
 def test_what_was_lost_is_the_sum_of_all_that_was_not_answered() -> None:
     """The kernel's drops, echod's, failures to send and what a dead worker held; nothing else."""
     traffic = UdpTraffic(
