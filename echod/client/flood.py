@@ -26,6 +26,7 @@ from echod.core.icmp import THIS_HOST, Complaint, local_error
 from echod.core.layout import CONTROL_BYTES, SLOTS, UDP_SEGMENT
 from echod.core.probe import SEQUENCE_BYTES, Payloads
 from echod.core.roundtrip import Arrival
+from echod.core.schedule import MAX_BEHIND
 from echod.core.sockopt import UDP_GRO
 from echod.core.survey import Survey
 from echod.core.torrent import Shape, Torrent
@@ -86,7 +87,7 @@ class Flood:
         self._writable = select.poll()  # with many targets the number of a socket is too great for select(2)
         self._writable.register(sock, select.POLLOUT)
         self._peer = _sockaddr(target)
-        self._started = self._ended = self._progress = 0
+        self._started = self._origin = self._ended = self._progress = 0
         self._read = read_clocks()
         with suppress(OSError):  # kernels before 5.0 have no UDP_GRO: replies then come one by one
             sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
@@ -94,7 +95,7 @@ class Flood:
 
     def start(self, now: int) -> None:
         """Begin."""
-        self._started = self._ended = self._progress = now
+        self._started = self._origin = self._ended = self._progress = now
 
     @property
     def elapsed(self) -> int:
@@ -110,6 +111,8 @@ class Flood:
         left = options.count - self.survey.sent
         if not left:
             return torrent.next_expiry()
+        if options.interval and (behind := now - self._due()) > MAX_BEHIND:
+            self._origin += behind  # as other runs do, it does not catch up on seconds in which it could not send
         stalled = now - self._progress >= STALL and not torrent.room
         if stalled:
             self._progress = now
@@ -179,7 +182,7 @@ class Flood:
 
     def _due(self) -> int:
         """Return when the next train is due: in the past where there is no rate."""
-        return self._started + self.survey.sent * self._options.interval
+        return self._origin + self.survey.sent * self._options.interval
 
     def _send(self, count: int) -> bool:
         """Send a train; tell whether the next may follow at once."""

@@ -205,6 +205,17 @@ def test_a_flood_that_ends_without_an_answer_says_how_long_that_was_at_least() -
     assert (flow.survey.outages.longest.open, flow.survey.outages.longest.duration) == (True, 3 * MILLISECOND)
 
 
+def test_an_outage_ends_when_the_next_train_goes() -> None:
+    """However late that is, and whatever becomes of it."""
+    flow = Flow()
+    flow.send()
+    flow.torrent.expire(END)
+    assert flow.survey.outages.longest
+    assert flow.survey.outages.longest.open
+    flow.send()
+    assert (flow.survey.outages.longest.open, flow.survey.outages.longest.duration) == (False, MILLISECOND)
+
+
 def test_what_went_a_moment_before_the_end_is_still_in_flight() -> None:
     """It is neither received nor lost; what went a timeout before is lost."""
     flow = Flow()
