@@ -239,14 +239,15 @@ def outcome(text: str) -> ListenerRange | str:
 
 
 @settings(deadline=None)
-@given(st.sampled_from(Protocol), st.ip_addresses(), st.integers(1, MAX_PORT))
+@given(st.sampled_from(Protocol), st.ip_addresses(), st.integers(1, MAX_PORT), st.sampled_from(["", "eth0.5"]))
 def test_the_text_of_any_listener_is_that_listener_or_refused(
     protocol: Protocol,
     address: IPv4Address | IPv6Address,
     port: int,
+    zone: str,
 ) -> None:
     """Parsing undoes writing, for all addresses but those that nobody can listen on."""
-    zone = "eth0" if isinstance(address, IPv6Address) and address.is_link_local else ""
+    zone = zone or ("eth0" if isinstance(address, IPv6Address) and address.is_link_local else "")
     listener = Listener(protocol=protocol, address=address, port=port, zone=zone)
     is_mapped = isinstance(address, IPv6Address) and address.ipv4_mapped is not None
     if address.is_multicast or is_mapped or address == IPv4Address("255.255.255.255"):

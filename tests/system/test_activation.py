@@ -153,7 +153,7 @@ def test_one_socket_is_served_by_all_workers(activated: Host) -> None:
 
 
 def test_a_socket_that_takes_both_families_is_refused(activated: Host) -> None:
-    """Without BindIPv6Only=ipv6-only forged v4-mapped sources would come in: echod says which line to change."""
+    """Forged v4-mapped sources would come in: echod says which line of the unit to mend, and is not restarted."""
     systemctl(activated, "stop", "echod.service", "echod.socket")
     lines = "[Socket]\nListenDatagram=\nListenStream=\nListenDatagram=[::]:7\nBindIPv6Only=both\n"
     drop_in(activated, lines, unit="echod.socket")
@@ -161,6 +161,7 @@ def test_a_socket_that_takes_both_families_is_refused(activated: Host) -> None:
     assert systemctl(activated, "start", check=False) != 0
     said = [entry["MESSAGE"] for entry in activated.journal("-u", "echod", "-p", "err", "SYSLOG_IDENTIFIER=echod")]
     assert any("set BindIPv6Only=ipv6-only in the .socket unit" in line for line in said)
+    assert (show(activated, "ExecMainStatus"), show(activated, "NRestarts")) == ("78", "0")
 
 
 def test_other_ports_are_named_in_the_socket_unit_and_in_the_config(activated: Host) -> None:
