@@ -10,8 +10,8 @@ rate divided by that chance, there is always credit. One that sends more spends 
 same chance, whoever sent it. The total has no leak: it protects this host and its network from all sources together.
 
 Invariant: in any period a source is answered at most twice its burst and its rate, without leak once its burst, and all
-together at most the total and its burst; except if two workers write in the same microsecond, or if the source was
-forgotten.
+together at most the total and its burst; except if the source was forgotten, or if two workers write within the same
+tenth of a microsecond. Two workers that charge one account in a tight loop stay within 1% of its rate.
 
 The table is set-associative: a source has two places, chosen by a keyed hash (Python's, of bytes: SipHash, with a key
 of this process), so nobody can aim at the place of another. If both are taken, the source whose account is nearer to
@@ -33,6 +33,9 @@ _SECOND_PLACE: Final = 24
 _DUST: Final = 1 / 16
 """Tolerance for rounding, as a part of an interval: a year after its start, a clock has a resolution of 4 ns."""
 
+_TRIES: Final = range(4)
+"""Attempts to charge an account that other workers charge at the same time."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Allowance:
@@ -42,11 +45,23 @@ class _Allowance:
     ahead: float
 
     def charge(self, even: "memoryview[float]", place: int, datagrams: int, now: float) -> int:
-        """Charge one account; return how many of the datagrams it allows."""
-        time = max(even[place], now)
-        room = int((now + self.ahead - time) / self.interval + _DUST)
-        within = min(datagrams, max(room, 0))
-        even[place] = time + within * self.interval
+        """Charge one account; return how many of the datagrams it allows.
+
+        Nothing is written where nothing is allowed, and nothing over what another worker has written meanwhile: either
+        would give back to the source what that worker has charged.
+        """
+        for _ in _TRIES:
+            before = even[place]
+            time = before if before > now else now  # noqa: FURB136 - a call costs as much as all the rest
+            within = int((now + self.ahead - time) / self.interval + _DUST)
+            if within <= 0:
+                return 0
+            if within > datagrams:  # noqa: PLR1730 - as above
+                within = datagrams
+            time += within * self.interval
+            if even[place] == before:
+                break
+        even[place] = time
         return within
 
 
@@ -94,13 +109,15 @@ class RateLimit:
         """Charge a source for datagrams; return how many of them may be answered."""
         within = offered = datagrams
         if self._each is not None:
-            within = self._each.charge(self._even, self._place(hash(source)), datagrams, now)
-            offered = within + self._lend(source, datagrams - within, now)
-        answered = self._take_total(offered, now)
+            offered = within = self._each.charge(self._even, self._place(hash(source)), datagrams, now)
+            if self._leak is not None and within < datagrams:
+                offered += self._lend(source, datagrams - within, now)
+        answered = self._take_total(offered, now) if self._total is not None else offered
         if self._dry_run:
             self.spared += datagrams - answered
             return datagrams
-        self.spared += max(answered - within, 0)  # the total refuses the last ones
+        if answered > within:  # the total refuses the last ones
+            self.spared += answered - within
         return answered
 
     def take_each(self, sources: Sequence[bytes], now: float) -> list[int]:

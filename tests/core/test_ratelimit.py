@@ -1,13 +1,16 @@
 """echod.core.ratelimit: a source gets its burst and its rate, all sources together theirs, in bounded memory."""
 
+import mmap
+import os
 from collections.abc import Callable
 from random import Random
+from time import monotonic
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from echod.core.ratelimit import RateLimit
+from echod.core.ratelimit import RateLimit, _Allowance
 
 SOURCE, OTHER = b"\xc0\x00\x02\x01", b"\xc0\x00\x02\x02"
 UPTIMES = [0.0, 1e3, 1e5, 1e6, 1e7, 1e8]
@@ -254,6 +257,61 @@ def test_workers_hold_the_limits_together() -> None:
     assert sum(workers[step % 2].take(SOURCE, 1, 101.0) for step in range(100)) == 10
     got = sum(workers[step % 2].take(step.to_bytes(4, "big"), 1, 200.0) for step in range(100))
     assert got == 30
+
+
+class Meddled(list[float]):
+    """An account of which another worker takes something just after it was read, so many times."""
+
+    def __init__(self, account: float, taken: float, times: int = 1) -> None:
+        """Begin with this account."""
+        super().__init__([account])
+        self.taken, self.times = taken, times
+
+    def __getitem__(self, place: int) -> float:  # type: ignore[override]
+        """Read it, and take."""
+        account = super().__getitem__(place)
+        if self.times:
+            self.times -= 1
+            self[place] = account + self.taken
+        return account
+
+
+def charge(even: Meddled, datagrams: int) -> tuple[int, float]:
+    """Charge the account at 100 s, with one a second and a burst of ten; return what is allowed, and the account."""
+    within = _Allowance(1.0, 10.0).charge(even, 0, datagrams, 100.0)  # type: ignore[arg-type]
+    return within, next(iter(even))
+
+
+def test_what_another_worker_charges_meanwhile_is_not_given_back() -> None:
+    """Neither where nothing is allowed, nor where something is: then it is reckoned anew, with what the other took."""
+    assert charge(Meddled(110.0, 5.0), 1) == (0, 115.0)
+    assert charge(Meddled(104.0, 3.0), 2) == (2, 109.0)
+    assert charge(Meddled(104.0, 4.0), 9) == (2, 110.0)
+    assert charge(Meddled(104.0, 6.0), 1) == (0, 110.0)
+
+
+def test_a_worker_does_not_try_for_ever() -> None:
+    """However busy the others are, it has decided after a few attempts."""
+    within, account = charge(Meddled(0.0, 0.5, times=1000), 1)
+    assert (within, account) == (1, 101.0)
+
+
+def test_workers_at_the_same_instant_hold_the_limit_together() -> None:
+    """Two processes that charge one account as fast as they can get its rate, and not a quarter more."""
+    rate, seconds = 5000, 0.5
+    over = memoryview(mmap.mmap(-1, RateLimit.size(1024)))
+    got = memoryview(mmap.mmap(-1, 16)).cast("q")
+    began, children = monotonic(), []
+    for worker in range(2):
+        child = os.fork()
+        if child == 0:
+            bucket, end = limit(rate, rate // 10, over=over), monotonic() + seconds
+            while (now := monotonic()) < end:
+                got[worker] += bucket.take(SOURCE, 1, now)
+            os._exit(0)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    assert 0 < sum(got) <= 1.1 * rate * (monotonic() - began + 0.1)
 
 
 # -- the table
