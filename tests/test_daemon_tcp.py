@@ -151,7 +151,7 @@ def test_the_limit_on_one_source_leaves_room_for_others(echod: EchodFactory) -> 
 
 def test_without_descriptors_udp_goes_on_and_accepting_resumes(echod: EchodFactory) -> None:
     """At EMFILE connections wait, UDP is answered and nothing spins; then those that waited are served."""
-    daemon, port = serve(echod, workers=1)
+    daemon, port = serve(echod, workers=1, user="root")  # whose limits any root may set
     (worker,) = daemon.workers()
     room = 1 + max(int(entry.name) for entry in Path(f"/proc/{worker}/fd").iterdir())
     resource.prlimit(worker, resource.RLIMIT_NOFILE, (room + 3, room + 3))

@@ -187,6 +187,7 @@ def config(port: int, random: Random) -> dict[str, Any]:
     return {
         "listeners": [f"udp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port}", other],
         "workers": random.randint(1, 3),
+        "user": "root",  # so that also a root without CAP_SYS_RESOURCE may take the workers' descriptors away
         "udp": {"receive_buffer": "256 KiB"},
         "guard": {"loop_breaker": False},
         "limits": {"datagrams_per_second": random.choice(["unlimited", 10_000_000])},
