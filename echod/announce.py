@@ -91,12 +91,11 @@ class Announcer:
             )
         for listener in adopted if reading.path else ():
             if listener not in reading.config.listeners:
-                kind = "Datagram" if listener.protocol is Protocol.UDP else "Stream"
                 _log.warning(
                     "listener_not_configured",
                     message=f"{listener} is served, though {self._path} does not have it, for systemd holds it: to end "
-                    f"that, remove Listen{kind}={str(listener).partition('://')[2]} from the .socket unit and restart "
-                    "that and echod",
+                    f"that, remove {listener.unit_line} from the .socket unit (systemctl edit echod.socket) and "
+                    "restart that and echod",
                     listener=str(listener),
                 )
 

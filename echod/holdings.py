@@ -158,7 +158,10 @@ class Holdings:
             except (AddressUnavailableError, BindNotPermittedError) as error:
                 if not self._adopted:
                     raise
-                raise type(error)(f"{error}; `listeners` asks for it, but the .socket unit does not pass it") from None
+                raise type(error)(
+                    f"{error}; `listeners` has it, but systemd does not pass it: add {listener.unit_line} to the "
+                    ".socket unit (systemctl edit echod.socket) and restart that and echod, or remove it from the config"
+                ) from None
             found.opened.append(sock)
             more.append(sock)
             if held:

@@ -143,7 +143,7 @@ def test_two_daemons_cannot_hold_one_port(holdings: Holdings) -> None:
 
 
 def test_a_listener_that_no_unit_passes_is_said_to_be_so(holdings: Holdings) -> None:
-    """Where sockets were passed, the sentence says that the .socket unit does not pass what `listeners` asks for."""
+    """Where sockets were passed, the sentence says that the .socket unit lacks it, and the line that it needs."""
     with udp_client() as one:
         holdings.adopt({os.dup(one.fileno()): ""}, BUFFERS)
     (wanted,) = listeners()
@@ -151,7 +151,8 @@ def test_a_listener_that_no_unit_passes_is_said_to_be_so(holdings: Holdings) -> 
         udp_client(port=wanted.port),
         pytest.raises(
             AddressUnavailableError,
-            match=f"{wanted.port} is in use .*; `listeners` asks for it, but the .socket unit does not",
+            match=f"{wanted.port} is in use .*; `listeners` has it, but systemd does not pass it: "
+            f"add {wanted.unit_line} to the .socket unit",
         ),
     ):
         holdings.acquire((wanted,), workers=1, buffers=BUFFERS)

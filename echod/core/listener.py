@@ -54,6 +54,14 @@ class Listener:
         """Whether the address means something only together with its zone."""
         return isinstance(self.address, IPv6Address) and self.address.is_link_local
 
+    @property
+    def unit_line(self) -> str:
+        """Write it as a .socket unit has it (systemd.socket(5)): there an interface is a line of its own."""
+        kind = "Datagram" if self.protocol is Protocol.UDP else "Stream"
+        if not self.zone or self.link_local:
+            return f"Listen{kind}={str(self).partition('://')[2]}"
+        return f"{replace(self, zone='').unit_line} with BindToDevice={self.zone}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerRange:

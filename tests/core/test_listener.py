@@ -288,3 +288,18 @@ def test_two_overlap_where_the_kernel_would_bind_but_one(first: str, second: str
     """The same address, or a wildcard beside any address of its family, on one port of one protocol."""
     assert overlap(one(first), one(second)) is answer
     assert overlap(one(second), one(first)) is answer
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("udp://0.0.0.0:7", "ListenDatagram=0.0.0.0:7"),
+        ("tcp://[::1]:7", "ListenStream=[::1]:7"),
+        ("udp://[fe80::1%eth0]:7", "ListenDatagram=[fe80::1%eth0]:7"),
+        ("udp://[::%eth0]:7", "ListenDatagram=[::]:7 with BindToDevice=eth0"),
+        ("tcp://192.0.2.1%eth0:7", "ListenStream=192.0.2.1:7 with BindToDevice=eth0"),
+    ],
+)
+def test_a_listener_has_its_line_in_a_socket_unit(text: str, line: str) -> None:
+    """As systemd.socket(5) takes it: a link-local address has its interface behind it, others in another line."""
+    assert parse_listener(text).first.unit_line == line
