@@ -160,7 +160,7 @@ class Holdings:
                     raise
                 raise type(error)(
                     f"{error}; `listeners` has it, but systemd does not pass it: add {listener.unit_line} to the "
-                    ".socket unit (systemctl edit echod.socket) and restart that and echod, or remove it from the config"
+                    ".socket unit (systemctl edit echod.socket) and restart that and echod, or remove it from the file"
                 ) from None
             found.opened.append(sock)
             more.append(sock)
