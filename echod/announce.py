@@ -15,6 +15,7 @@ import structlog
 from echod import __version__, instances, status
 from echod.configfile import DEFAULT_PATH, Reading, shown
 from echod.core.config import Config
+from echod.core.endpoint import Endpoint
 from echod.core.errors import ConfigError, EchodError, ExitCode, Mistake
 from echod.core.listener import Listener, Protocol
 from echod.core.plan import Plan
@@ -240,18 +241,21 @@ def _count(listeners: Sequence[Listener], workers: int) -> str:
     return f"serving {parts} listener{'s' * (len(listeners) > 1)} with {workers} worker{'s' * (workers > 1)}"
 
 
-def log_listeners(plan: Plan) -> None:
-    """Log the listeners that were added, and those that were removed."""
+def log_listeners(plan: Plan, metrics: Iterable[Endpoint]) -> None:
+    """Log the listeners that were added and removed, and the addresses that this host does not have yet."""
     for listener in plan.open:
         _log.info("listener_bound", listener=str(listener))
-        if reason := find_absence(listener):
-            _log.warning(
-                "address_absent",
-                message=f"{listener} {reason}: it is bound all the same, and served when this host has it",
-                listener=str(listener),
-            )
+        _log_absence(listener, str(listener))
+    for endpoint in metrics:
+        _log_absence(endpoint.listener, f"metrics.listen: {endpoint}")
     for listener in plan.close:
         _log.info("listener_closed", listener=str(listener))
+
+
+def _log_absence(listener: Listener, name: str) -> None:
+    if reason := find_absence(listener):
+        message = f"{name} {reason}: it is bound all the same, and served when this host has it"
+        _log.warning("address_absent", message=message, listener=name)
 
 
 def log_buffers(asked: Buffers, got: Buffers | None) -> None:

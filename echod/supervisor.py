@@ -176,7 +176,7 @@ class Supervisor:
         if old is not None:
             self._retire_later(old, now)
             logs.configure(level=config.log.level, destination=config.log.format)
-        log_listeners(transition.acquisition.plan)
+        log_listeners(transition.acquisition.plan, transition.acquisition.doors)
         log_buffers(transition.acquisition.buffers, self._holdings.smallest_buffers())
         self._announcer.serving(
             new.page.listeners, workers=len(new.slots), generation=new.number, self_test=new.self_test

@@ -36,10 +36,14 @@ def test_an_address_that_comes_later_is_answered_from_when_it_comes(echod: Echod
     with namespace():
         later = [f"udp://{host}:{PORT}", f"tcp://{host}:{PORT}"]
         config = {"listeners": [f"udp://127.0.0.1:{PORT}", *later], "workers": 2, "access": {"allow": ["any"]}}
+        metrics = f"http://{host}:9007"
+        config["metrics"] = {"listen": metrics}
         daemon = echod({**config, "limits": {"datagrams_per_second": "unlimited"}})
         assert ask(PORT) == b"hi"
         warned = daemon.log("address_absent")
-        assert [(entry["level"], entry["listener"]) for entry in warned] == [("warning", name) for name in later]
+        assert [(entry["level"], entry["listener"]) for entry in warned] == [
+            ("warning", name) for name in (*later, f"metrics.listen: {metrics}")
+        ]
         assert warned[0]["message"] == (
             f"{later[0]} is no address of this host; `ip address` lists them: it is bound all the same, and served "
             "when this host has it"
