@@ -31,6 +31,7 @@ The floors. A module imports only from lower floors (within `core`, and within `
     selftest     2  a probe through each listener, to test whether echod serves
     forking      2  a process forked by the supervisor: what it keeps, how it ends
     kernel       2  whether this host can do what a config asks: the warnings of `echod check` beyond the file
+    service      2  what systemd makes of a config: whether the service can read it, which sockets it is passed
     http         2  a small HTTP server: GET and HEAD, bounded in connections and time
     vector       1  the memory and the two calls under a batch of datagrams; unsafe, like `ring` and `crowd`
     ring         1  one receive from many streams, and one send to them, with io_uring

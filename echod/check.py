@@ -6,7 +6,7 @@ never judged further.
 
 from pathlib import Path
 
-from echod import configfile, kernel
+from echod import configfile, kernel, service
 from echod.core.config import in_order, parse_config
 from echod.core.document import render
 from echod.core.errors import ConfigError, ExitCode, UsageError
@@ -15,11 +15,14 @@ from echod.core.written import write_config
 from echod.netlink import LocalAddresses
 
 
-def check(path: Path, *, source: str | None, whole: bool, encoding: str) -> tuple[str, ExitCode]:
+def check(
+    path: Path, *, source: str | None = None, whole: bool = False, activated: bool = False, encoding: str
+) -> tuple[str, ExitCode]:
     """Return what to print, and the exit code.
 
     That is the outcome for a `source` if one is given, the `whole` config if that is wanted, else what is wrong or
-    unwise. Raises UsageError if the source is none, and ConfigUnreadableError.
+    unwise, also for the service that starts with the file; with `activated` as if systemd held its ports. Raises
+    UsageError if the source is none, and ConfigUnreadableError.
     """
     text = configfile.read_text(path)
     try:
@@ -29,6 +32,9 @@ def check(path: Path, *, source: str | None, whole: bool, encoding: str) -> tupl
     if whole:
         return write_config(config), ExitCode.OK
     if source is None:
+        if not_passed := service.examine(path, config, text, activated=activated):
+            shown = explain(path, text, ConfigError(not_passed.mistakes), encoding)
+            return f"{shown}\n{not_passed.advice}".rstrip("\n"), ExitCode.CONFIG
         warnings = in_order((*found, *kernel.warnings(config, text)))
         shown = render(warnings, kind="warning", file=str(path), text=text.decode(), encoding=encoding)
         return f"{shown}\n{path}: ok".lstrip("\n"), ExitCode.OK

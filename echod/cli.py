@@ -158,6 +158,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     what.add_argument(
         "--source", metavar="ADDRESS:PORT", help="say whether this source gets replies, and by which rule"
     )
+    what.add_argument("--socket", action="store_true", help="as with echod.socket, which must pass every listener")
     what.add_argument("--print", action="store_true", help="print the config as a whole, with every key")
     checking.set_defaults(command=_check)
 
@@ -205,7 +206,9 @@ def _add_config(parser: argparse.ArgumentParser, *, otherwise: str) -> None:
 def _check(arguments: argparse.Namespace) -> int:
     """Report the mistakes in the file, or that there are none, or what was asked about it."""
     path: Path = arguments.config or configfile.DEFAULT_PATH
-    text, code = check(path, source=arguments.source, whole=arguments.print, encoding=sys.stdout.encoding)
+    text, code = check(
+        path, source=arguments.source, whole=arguments.print, activated=arguments.socket, encoding=sys.stdout.encoding
+    )
     print(text)
     return code
 

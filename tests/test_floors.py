@@ -24,6 +24,7 @@ FLOORS = {
     "configfile": 1,
     "kernel": 2,
     "check": 3,
+    "service": 2,
     "logs": 1,
     "daemonize": 1,
     "announce": 3,

@@ -14,7 +14,7 @@ UNCHANGED = "; nothing was changed\n"
 STEPS = (
     '"$release/bin/python" -m compileall',
     'install -m 0644 "$units/echod.service"',
-    'said=$("$release/bin/echod" check',
+    'said=$("${check[@]}"',
     "ln -sfn /opt/echod/current/bin/echod",
     "mv -T /opt/echod/current.new",
     "running=$(systemctl",

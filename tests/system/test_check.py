@@ -1,0 +1,111 @@
+"""`echod check` and packaging/install look at a config as the service will: its user, its sandbox, its sockets."""
+
+from system.host import Host
+from system.installation import Mode, Release, install_command
+from system.operating import CONFIG, answers, ask, serves_everything, show, supervisor, systemctl
+
+REFUSED = "packaging/install: echod would not start with /etc/echod.yaml, for the reason above; nothing was changed\n"
+
+OTHER_PORTS = "listeners:\n  - udp://0.0.0.0:7\n  - udp://0.0.0.0:7007\n"
+
+
+def pasted(host: Host, advice: str) -> str:
+    """Write the drop-in that was printed, and return the command that applies it."""
+    heading, _, rest = advice.partition(":\n\n")
+    lines, _, command = rest.partition("\n\nand then: ")
+    host.write(heading.rpartition(" ")[2], f"{lines}\n")
+    return command.splitlines()[0]
+
+
+def test_a_file_that_the_service_cannot_read_is_refused(bound: Host, release: Release) -> None:
+    """Root can read it, the service could not: check says so, and an upgrade stops before anything is stopped."""
+    release.bring(bound)
+    before = supervisor(bound)
+    bound.run(["cp", CONFIG, "/etc/good"])
+    for hide in (
+        f"mv {CONFIG} /root/echod.yaml && ln -s /root/echod.yaml {CONFIG}",
+        f"mv {CONFIG} /tmp/echod.yaml && ln -s /tmp/echod.yaml {CONFIG}",
+        f"chmod 600 {CONFIG}",
+    ):
+        bound.run(["sh", "-c", hide])
+        said = bound.run(["echod", "check"], check=False)
+        assert said.returncode == 66
+        assert said.stderr.startswith(f"echod: cannot read {CONFIG} as echod.service does: ")
+        if "chmod" in hide:
+            said = bound.run(install_command(Mode.BOUND), check=False)
+            assert f"cannot read {CONFIG} as echod.service does: " in said.stdout
+            assert (said.returncode, said.stderr) == (1, REFUSED)
+        assert supervisor(bound) == before
+        bound.run(["cp", "--remove-destination", "/etc/good", CONFIG])
+        assert bound.run(["echod", "check"]).stdout == f"{CONFIG}: ok\n"
+    assert serves_everything(bound)
+
+
+def test_a_drop_in_of_the_operator_counts(bound: Host) -> None:
+    """With a user who can read the file, and with root's home to be seen, there is nothing to say."""
+    bound.run(["useradd", "--system", "echo"])
+    bound.run(["chown", "echo", CONFIG])
+    bound.run(["chmod", "400", CONFIG])
+    assert bound.run(["echod", "check"], check=False).returncode == 66
+    bound.write("/etc/systemd/system/echod.service.d/user.conf", "[Service]\nDynamicUser=no\nUser=echo\n")
+    bound.run(["systemctl", "daemon-reload"])
+    assert bound.run(["echod", "check"]).stdout == f"{CONFIG}: ok\n"
+    systemctl(bound, "restart")
+    assert serves_everything(bound)
+
+
+def test_a_listener_that_the_socket_unit_does_not_pass_is_refused(activated: Host, release: Release) -> None:
+    """Check fails as a restart would, and prints the drop-in, with which all is well. An upgrade stops at it, too."""
+    release.bring(activated)
+    before = supervisor(activated)
+    activated.write(CONFIG, OTHER_PORTS)
+    said = activated.run(["echod", "check"], check=False)
+    assert said.returncode == 78
+    assert f"{CONFIG}:3:5: error: listeners[1]: echod.socket does not pass udp://0.0.0.0:7007" in said.stdout
+    upgrade = activated.run(install_command(Mode.ACTIVATED), check=False)
+    assert said.stdout in upgrade.stdout
+    assert upgrade.stderr == REFUSED
+    assert supervisor(activated) == before
+    assert serves_everything(activated)
+    activated.run(["sh", "-c", pasted(activated, said.stdout)])
+    assert activated.run(["echod", "check"]).stdout == f"{CONFIG}: ok\n"
+    assert ask(activated, port=7007) == b"hello" == ask(activated)
+
+
+def test_the_port_of_the_metrics_needs_a_socket_unit_too(activated: Host) -> None:
+    """The command that check prints makes it right."""
+    activated.write(CONFIG, "metrics: {listen: 'http://127.0.0.1:9007'}\n")
+    said = activated.run(["echod", "check"], check=False)
+    assert said.returncode == 78
+    command = said.stdout.partition("may open no socket itself: ")[2].splitlines()[0]
+    activated.run(["sh", "-c", command])
+    assert activated.run(["echod", "check"]).stdout == f"{CONFIG}: ok\n"
+    assert serves_everything(activated)
+
+
+def test_a_change_to_the_socket_unit_compares_first(bound: Host, release: Release) -> None:
+    """What runs goes on with its own ports until the drop-in is there; on a host without echod nothing is started."""
+    release.bring(bound)
+    bound.write(CONFIG, OTHER_PORTS)
+    systemctl(bound, "restart")
+    before = supervisor(bound)
+    said = bound.run(install_command(Mode.ACTIVATED), check=False)
+    assert (said.returncode, said.stderr) == (1, REFUSED)
+    assert supervisor(bound) == before
+    assert ask(bound, port=7007) == b"hello"
+    pasted(bound, said.stdout)
+    bound.run(install_command(Mode.ACTIVATED))
+    assert show(bound, "ActiveState", "echod.socket") == "active"
+    assert ask(bound, port=7007) == b"hello" == ask(bound)
+
+
+def test_a_first_installation_compares_too(host: Host, release: Release) -> None:
+    """With a config from before: nothing is started, and what was printed helps."""
+    release.bring(host)
+    host.write(CONFIG, OTHER_PORTS)
+    said = host.run(install_command(Mode.ACTIVATED), check=False)
+    assert said.stderr == REFUSED.replace("nothing was changed", "nothing was started")
+    assert not answers(host)
+    pasted(host, said.stdout)
+    host.run(install_command(Mode.ACTIVATED))
+    assert ask(host, port=7007) == b"hello" == ask(host)
