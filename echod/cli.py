@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Final, NoReturn
@@ -133,25 +134,19 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"echod {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND")
+    add = partial(commands.add_parser, formatter_class=argparse.RawDescriptionHelpFormatter)
 
-    run = commands.add_parser(
-        "run",
-        help="serve until told to stop",
-        description="Serve until told to stop.",
-        epilog=_RUN_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    run = add("run", help="serve until told to stop", description="Serve until told to stop.", epilog=_RUN_EXAMPLE)
     _add_config(run, otherwise=f"{configfile.DEFAULT_PATH} if it exists, else built-in defaults")
     run.add_argument("--daemonize", action="store_true", help="detach from the terminal (hosts without systemd)")
     run.add_argument("--pidfile", type=Path, metavar="FILE", help="with --daemonize: hold this file while running")
     run.set_defaults(command=_run)
 
-    checking = commands.add_parser(
+    checking = add(
         "check",
         help="say what is wrong with a config file",
         description="Say every mistake in a config file with its line, and what is legal but unwise.",
         epilog=_CHECK_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_config(checking, otherwise=str(configfile.DEFAULT_PATH))
     what = checking.add_mutually_exclusive_group()
@@ -162,24 +157,22 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     what.add_argument("--print", action="store_true", help="print the config as a whole, with every key")
     checking.set_defaults(command=_check)
 
-    again = commands.add_parser(
+    again = add(
         "reload",
         help="let the running echod read its config again, and wait for the outcome",
         description="Let the running echod read its config again. Returns when that is done:\n0 if the new "
         "config serves, else every mistake and 78, and the previous config\nstays in force.",
         epilog=_RELOAD_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_config(again, otherwise=f"{configfile.DEFAULT_PATH}; it says where the status of that echod stands")
     again.set_defaults(command=_reload)
 
     _add_status(
-        commands.add_parser(
+        add(
             "status",
             help="tell what the running echod does",
             description="Tell what the running echod does: traffic, losses and who lost it, workers, loud\nsources.",
             epilog=_STATUS_EXAMPLE,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )
 

@@ -57,7 +57,9 @@ def examine(path: Path, config: Config, text: bytes, *, activated: bool) -> NotP
     With `activated` it is compared with the socket units also where they do not hold the ports yet. Raises
     ConfigUnreadableError if the service cannot read it.
     """
-    unit = socketunit.properties(_show(SERVICE, "LoadState", "ExecStart", "Requires", "PrivateNetwork", *_SIGHT))
+    unit = socketunit.properties(
+        _show(SERVICE, "LoadState", "ExecStart", "Requires", "TriggeredBy", "PrivateNetwork", *_SIGHT)
+    )
     named = socketunit.config_of(unit, str(DEFAULT_PATH))
     if unit.get("LoadState") == "loaded" and named == str(path.absolute()):
         activated |= socketunit.is_activated(unit)
@@ -66,7 +68,10 @@ def examine(path: Path, config: Config, text: bytes, *, activated: bool) -> NotP
     if not activated:
         return None
     metrics = METRICS_SOCKET in unit.get("Requires", "").split()
-    passing = Passing(listeners=socketunit.passed(_show(SOCKET, "Listen")), metrics=metrics)
+    # An operator may have added units, each with Service=echod.service.
+    units = {SOCKET, *unit.get("TriggeredBy", "").split()} - {METRICS_SOCKET}
+    listeners = frozenset().union(*(socketunit.passed(_show(each, "Listen", "BindToDevice")) for each in units))
+    passing = Passing(listeners=listeners, metrics=metrics)
     mistakes = socketunit.find_not_passed(config, read(text), passing)
     return NotPassed(mistakes=mistakes, advice=socketunit.advice(config.listeners, passing)) if mistakes else None
 

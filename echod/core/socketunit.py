@@ -5,7 +5,7 @@ Owns the forms of systemctl(1)'s properties and of systemd.socket(5). It asks no
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from echod.core.config import Config
@@ -51,9 +51,10 @@ def is_activated(unit: Mapping[str, str]) -> bool:
 
 
 def passed(shown: str) -> frozenset[Listener]:
-    """Return the listeners among the sockets of a unit, by its property Listen."""
+    """Return the listeners among the sockets of a unit, by its properties Listen and BindToDevice."""
+    device = properties(shown).get("BindToDevice", "")
     return frozenset(
-        listener
+        replace(listener, zone=device or listener.zone)
         for line in shown.splitlines()
         if (found := _LISTEN.fullmatch(line))
         for listener in _parsed(f"{_PROTOCOLS[found[2]]}://{found[1]}")
@@ -95,6 +96,15 @@ def advice(listeners: Iterable[Listener], passing: Passing) -> str:
     wanted = tuple(listeners)
     if passing.listeners.issuperset(wanted):
         return ""
+    devices = {"" if each.link_local else each.zone for each in wanted}
+    if len(devices) > 1:
+        return (
+            "\nA .socket unit is of one device or of none (BindToDevice=): these listeners need units beside "
+            f"{SOCKET}, with Service=echod.service, as systemd.socket(5) has it"
+        )
+    options = [f"BindToDevice={device}" for device in devices if device]
+    if not all(each.address.is_unspecified for each in wanted):
+        options.append("FreeBind=yes")  # as echod binds it: the address may come later
     return "\n".join(
         (
             "",
@@ -102,14 +112,19 @@ def advice(listeners: Iterable[Listener], passing: Passing) -> str:
             "",
             "[Socket]",
             "ListenStream=",
-            *(f"{_DIRECTIVES[each.protocol]}={str(each).partition('://')[2]}" for each in wanted),
+            *map(_line, wanted),
             "ListenNetlink=route",
-            # As echod binds it: an address may come later.
-            *(() if all(each.address.is_unspecified for each in wanted) else ("FreeBind=yes",)),
+            *options,
             "",
             f"and then: systemctl daemon-reload && systemctl restart {SOCKET} echod.service",
         )
     )
+
+
+def _line(listener: Listener) -> str:
+    """Return the line of a .socket unit for a listener; the device that it is bound to is not in it."""
+    bare = listener if listener.link_local else replace(listener, zone="")
+    return f"{_DIRECTIVES[listener.protocol]}={str(bare).partition('://')[2]}"
 
 
 def _mistake(document: Document, path: Path, message: str) -> Mistake:

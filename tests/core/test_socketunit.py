@@ -106,6 +106,24 @@ def test_each_entry_that_is_not_passed_is_a_mistake_with_its_line() -> None:
     assert lines[-1] == "and then: systemctl daemon-reload && systemctl restart echod.socket echod.service"
 
 
+def test_a_unit_is_of_one_device() -> None:
+    """Its listeners have the device of BindToDevice=; those of several devices take several units, and that is told."""
+    passing = Passing(listeners=passed("BindToDevice=eth1\nListen=0.0.0.0:7 (Datagram)\n"), metrics=False)
+    assert found("listeners: ['udp://0.0.0.0%eth1:7']\n", passing) == ()
+    text = "listeners: ['udp://0.0.0.0%eth2:7', 'udp://[fe80::1%eth2]:7']\n"
+    assert len(found(text, passing)) == 2
+    lines = advice(parse_config(text.replace(", 'udp://[fe80::1%eth2]:7'", "").encode())[0].listeners, passing)
+    assert "\nListenDatagram=0.0.0.0:7\nListenNetlink=route\nBindToDevice=eth2\n" in lines
+    several = advice(parse_config(text.encode())[0].listeners, passing)
+    assert several.startswith("\nA .socket unit is of one device or of none (BindToDevice=): ")
+
+
+def test_a_link_local_address_keeps_its_link() -> None:
+    """It stands in the line itself."""
+    lines = advice(parse_config(b"listeners: ['udp://[fe80::1%eth2]:7']\n")[0].listeners, WHOLE)
+    assert "\nListenDatagram=[fe80::1%eth2]:7\nListenNetlink=route\nFreeBind=yes\n" in lines
+
+
 def test_the_usual_listeners_count_too() -> None:
     """A file that names none has those of port 7, and is told so at its beginning."""
     (mistake,) = found("workers: 1\n", Passing(listeners=passed("Listen=0.0.0.0:7007 (Datagram)\n"), metrics=False))
