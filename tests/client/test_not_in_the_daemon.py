@@ -38,7 +38,9 @@ def test_echod_run_loads_neither_the_client_nor_what_it_draws_with(
     spy = tmp_path / "sitecustomize.py"
     spy.write_text(SPY)
     port = free_port()
-    config = {"listeners": [f"udp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port}"], "workers": 1}
+    config: dict[str, object] = {"listeners": [f"udp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port}"], "workers": 1}
+    if os.geteuid() == 0:
+        config["user"] = "root"  # so that a worker may write what it has loaded
     daemon = echod(config, variables={"PYTHONPATH": str(tmp_path)})
     assert daemon.reload()["event"] == "reloaded"
     assert ask(port) == b"hi"
