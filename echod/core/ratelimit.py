@@ -43,6 +43,9 @@ class _Allowance:
 
     interval: float
     ahead: float
+    most: float
+    """Seconds: no worker writes an account that is further ahead. One that is was written by a broken worker, and
+    starts anew."""
 
     def charge(self, even: "memoryview[float]", place: int, datagrams: int, now: float) -> int:
         """Charge one account; return how many of the datagrams it allows.
@@ -52,11 +55,11 @@ class _Allowance:
         """
         for _ in _TRIES:
             before = even[place]
-            time = before if before > now else now  # noqa: FURB136 - a call costs as much as all the rest
+            time = before if now < before <= now + self.most else now
             within = int((now + self.ahead - time) / self.interval + _DUST)
             if within <= 0:
                 return 0
-            if within > datagrams:  # noqa: PLR1730 - as above
+            if within > datagrams:  # noqa: PLR1730 - a call costs as much as all the rest
                 within = datagrams
             time += within * self.interval
             if even[place] == before:
@@ -91,14 +94,20 @@ class RateLimit:
         self._names = tables[: 8 * places].cast("q")
         self._even = tables[8 * places :].cast("d")
         self._total_even = octets[:_HEADER_BYTES].cast("d")
-        self._each = _Allowance(1 / per_source, burst / per_source) if per_source is not None else None
-        self._credit = _Allowance(1 / per_source, 2 * burst / per_source) if per_source is not None else None
+        self._each = self._credit = None
+        if per_source is not None:
+            interval, burst_seconds = 1 / per_source, burst / per_source
+            self._each = _Allowance(interval, burst_seconds, 2 * burst_seconds + interval)
+            self._credit = _Allowance(interval, 2 * burst_seconds, 2 * burst_seconds + interval)
         self._leak = None if dry_run else leak
         self._dry_run = dry_run
         self.spared = 0
         """Datagrams over a limit that were answered, since the start."""
         # The burst of all sources is a tenth of a second's datagrams, but not less than that of a single source.
-        self._total = _Allowance(1 / total, max(burst / total, 0.1)) if total is not None else None
+        self._total = None
+        if total is not None:
+            ahead = max(burst / total, 0.1)
+            self._total = _Allowance(1 / total, ahead, ahead + 1 / total)
 
     @staticmethod
     def size(sources: int) -> int:
@@ -150,7 +159,7 @@ class RateLimit:
         if 2 * len(set(sources)) <= len(sources):
             return self._find_over_few(each, sources, now)
         names, even, mask, interval = self._names, self._even, self._mask, each.interval
-        latest = now + each.ahead - interval * (1 - _DUST)
+        latest, most = now + each.ahead - interval * (1 - _DUST), now + each.most
         over = []
         for index, source in enumerate(sources):
             name = hash(source)
@@ -158,7 +167,7 @@ class RateLimit:
             if names[place] != name:
                 place = self._place(name)
             time = even[place]
-            if time < now:  # noqa: PLR1730 - a call costs as much as all the rest
+            if not now <= time <= most:
                 time = now
             if time > latest:
                 over.append(index)

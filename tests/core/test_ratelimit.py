@@ -2,6 +2,7 @@
 
 import mmap
 import os
+from array import array
 from collections.abc import Callable
 from random import Random
 from time import monotonic
@@ -278,7 +279,7 @@ class Meddled(list[float]):
 
 def charge(even: Meddled, datagrams: int) -> tuple[int, float]:
     """Charge the account at 100 s, with one a second and a burst of ten; return what is allowed, and the account."""
-    within = _Allowance(1.0, 10.0).charge(even, 0, datagrams, 100.0)  # type: ignore[arg-type]
+    within = _Allowance(1.0, 10.0, 2 * (10.0)).charge(even, 0, datagrams, 100.0)  # type: ignore[arg-type]
     return within, next(iter(even))
 
 
@@ -364,3 +365,19 @@ def test_no_source_and_no_time_is_too_odd(sources: list[bytes], datagrams: int, 
     assert not set(over) - set(range(len(sources)))
     for source in sources:
         assert 0 <= bucket.take(source, datagrams, now) <= min(datagrams, 256)
+
+
+@pytest.mark.parametrize("scribbled", [float("nan"), float("inf"), float("-inf"), 1e308, -1e308, 1e6])
+def test_what_a_broken_worker_wrote_mutes_nobody_and_frees_nobody(scribbled: float) -> None:
+    """Where no worker that is well could have set an account, it starts anew: its burst and its rate, as ever."""
+    page = bytearray(RateLimit.size(4))
+    bucket = RateLimit(memoryview(page), sources=4, per_source=10, burst=20, total=1000, leak=lambda: True)
+    accounts = memoryview(page)[64 + 32 :].cast("d")
+    total = memoryview(page)[:8].cast("d")
+    accounts[:] = memoryview(array("d", [scribbled] * 4))
+    total[0] = scribbled
+    assert bucket.take(SOURCE, 1000, 100.0) == 40
+    assert bucket.take(SOURCE, 1000, 101.0) == 10
+    accounts[:] = memoryview(array("d", [scribbled] * 4))
+    assert bucket.take_each([SOURCE], 102.0) == []
+    assert bucket.take(SOURCE, 1000, 102.0) == 39
