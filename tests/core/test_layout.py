@@ -2,34 +2,12 @@
 
 import ctypes
 import socket
+import struct
+
+from structs import Iovec, Mmsghdr
 
 from echod.core import layout
-
-
-class Iovec(ctypes.Structure):
-    """`struct iovec`, readv(2)."""
-
-    _fields_ = (("base", ctypes.c_void_p), ("len", ctypes.c_size_t))
-
-
-class Msghdr(ctypes.Structure):
-    """`struct msghdr`, recvmsg(2)."""
-
-    _fields_ = (
-        ("name", ctypes.c_void_p),
-        ("namelen", ctypes.c_uint32),
-        ("iov", ctypes.c_void_p),
-        ("iovlen", ctypes.c_size_t),
-        ("control", ctypes.c_void_p),
-        ("controllen", ctypes.c_size_t),
-        ("flags", ctypes.c_int),
-    )
-
-
-class Mmsghdr(ctypes.Structure):
-    """`struct mmsghdr`, recvmmsg(2)."""
-
-    _fields_ = (("hdr", Msghdr), ("len", ctypes.c_uint))
+from echod.core.peers import NAME_BYTES
 
 
 def test_the_sizes_are_those_of_the_kernel() -> None:
@@ -38,6 +16,7 @@ def test_the_sizes_are_those_of_the_kernel() -> None:
     assert ctypes.sizeof(Iovec) == layout.IOVEC_BYTES
     assert socket.CMSG_SPACE(4) == layout.SEGMENT_CMSG_BYTES == 4 * layout.SEGMENT_WORDS
     assert socket.CMSG_LEN(2) == layout.SEGMENT_CMSG_LENGTH
+    assert len(struct.pack("HHI16sI", 0, 0, 0, b"", 0)) == layout.NAME_LENGTH <= NAME_BYTES
     assert socket.CMSG_SPACE(4) + socket.CMSG_SPACE(20) == layout.CONTROL_BYTES
 
 
