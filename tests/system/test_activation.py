@@ -179,6 +179,31 @@ def test_other_ports_are_named_in_the_socket_unit_and_in_the_config(activated: H
     assert events(activated, "own_addresses_unknown") == []
 
 
+def test_the_lines_of_the_unit_that_are_off_can_be_switched_on(activated: Host) -> None:
+    """An address that comes later is held before it comes, and replies; on one device, no other is answered on."""
+    path = "/etc/systemd/system/echod.socket"
+    unit = activated.read(path)
+    for off, on in (
+        ("\n#FreeBind=yes\n", f"\nFreeBind=yes\nListenDatagram={SECOND_ADDRESS}:8\n"),
+        ("\n#BindToDevice=eth1\n", "\nBindToDevice=eth0\n"),
+    ):
+        assert unit.count(off) == 1
+        unit = unit.replace(off, on)
+    activated.write(path, unit)
+    names = [f"{kind}://{host}:7" for kind in ("udp", "tcp") for host in ("0.0.0.0%eth0", "[::%eth0]")]
+    activated.write(CONFIG, f"listeners: {[*names, f'udp://{SECOND_ADDRESS}%eth0:8']}\n")
+    activated.run(["systemctl", "daemon-reload"])
+    assert "mistake" not in activated.run(["echod", "check"]).stdout
+    assert activated.run(["systemd-analyze", "verify", "echod.socket"]).stderr == ""
+    systemctl(activated, "restart", "echod.socket", "echod.service")
+    assert serves_everything(activated)
+    assert events(activated, "own_addresses_unknown") == []
+    activated.run(["ip", "address", "add", f"{SECOND_ADDRESS}/24", "dev", "eth0"])
+    assert ask(activated, address=SECOND_ADDRESS, port=8) == b"hello"
+    lo = "import socket; s = socket.socket(); s.connect(('127.0.0.1', 7))"
+    assert "ConnectionRefusedError" in activated.run(["python3", "-c", lo], check=False).stderr
+
+
 def test_the_status_is_one_line_that_an_operator_understands(standing: Host) -> None:
     """`systemctl status` says what is served, by how many workers, and how fast; it counts what clients send."""
     until(lambda: STATUS.fullmatch(show(standing, "StatusText")), 8, "the status line")
