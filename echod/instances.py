@@ -40,12 +40,12 @@ def _is_of_our_host(place: Path) -> bool:
     return all(len(line.split()) <= len(("NSpid:", "number")) for line in lines if line.startswith("NSpid:"))
 
 
-def is_supervisor(pid: int) -> bool:
-    """Tell whether this process is an echod's."""
+def is_supervisor(pid: int) -> bool | None:
+    """Tell whether this process is an echod's; None if that is hidden, as with ProtectProc= and PrivateUsers=."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(_TITLE.encode())
     except OSError:
-        return False
+        return None
 
 
 def birth(pid: int) -> int | None:

@@ -30,7 +30,7 @@ WAIT_SECONDS: Final = 30.0
 OLD_SECONDS: Final = 2.0
 """For so long a status that is old may become new: a reload that begins writes it."""
 
-REWRITTEN_SECONDS: Final = 7.0
+REWRITTEN_SECONDS: Final = 10.0
 """Time in which a status that was removed is there again: it is written at least every five seconds."""
 
 LOOK_SECONDS: Final = 0.02
@@ -75,7 +75,9 @@ def reload(find: Callable[[], Path], environment: Mapping[str, str]) -> Outcome:
 def _main_process(environment: Mapping[str, str]) -> int | None:
     """Return the process of the unit whose ExecReload= this is; None if it is no echod, but what started one."""
     told = environment.get("MAINPID", "")
-    return int(told) if told.isascii() and told.isdigit() and instances.is_supervisor(int(told)) else None
+    if not (told.isascii() and told.isdigit()) or instances.is_supervisor(int(told)) is False:
+        return None
+    return int(told) if status.is_alive({"pid": int(told)}) else None
 
 
 def _look(find: Callable[[], Path]) -> tuple[Path, Snapshot, int]:
@@ -86,7 +88,7 @@ def _look(find: Callable[[], Path]) -> tuple[Path, Snapshot, int]:
 def _look_for(main: int, find: Callable[[], Path]) -> tuple[Path, Snapshot, int]:
     """Return the status of this process: if somebody has removed it, echod soon writes it again.
 
-    If it does not, it reads its config all the same. Raises StatusUnknownError then.
+    If it does not, and is an echod for sure, it reads its config all the same. Raises StatusUnknownError then.
     """
     deadline = time.monotonic() + REWRITTEN_SECONDS
     while time.monotonic() < deadline:
@@ -95,6 +97,8 @@ def _look_for(main: int, find: Callable[[], Path]) -> tuple[Path, Snapshot, int]
             if found[1].pid == main:
                 return found
         time.sleep(LOOK_SECONDS)
+    if not instances.is_supervisor(main):
+        return _look(find)  # it may be a shell that started echod, and would die of the signal
     try:
         os.kill(main, signal.SIGHUP)
     except OSError as error:

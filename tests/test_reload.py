@@ -262,7 +262,7 @@ def test_the_service_manager_s_word_is_enough(served: tuple[Daemon, Path, int]) 
     daemon, directory, _ = served
     (directory / status.NAME).unlink()
     result = ask_for_reload(directory, MAINPID=str(daemon.pid))
-    assert (result.returncode, result.stdout) == (ExitCode.OK, "reloaded; changed: nothing\n")
+    assert (result.returncode, result.stdout, result.stderr) == (ExitCode.OK, "reloaded; changed: nothing\n", "")
 
 
 def test_the_process_of_the_unit_is_reloaded_and_no_other(

@@ -143,10 +143,15 @@ def test_a_journald_that_hangs_blocks_nobody(activated: Host) -> None:
 
 
 def test_it_starts_without_a_journald(bound: Host) -> None:
-    """A restart while journald is stopped serves all the same."""
+    """A restart while journald is stopped serves all the same, and logs as soon as journald is there."""
     systemctl(bound, "stop", *JOURNALD)
     systemctl(bound, "restart")
     assert serves_everything(bound)
     systemctl(bound, "start", *JOURNALD)
+    pid = supervisor(bound)
+    kill(bound, "USR1", pid)
+    entries = await_event(bound, "counters", 4)
+    assert {entry["_PID"] for entry in entries} == {str(pid)}
+    assert int(entries[0]["ECHOD_LOST_ENTRIES"]) >= 1
     systemctl(bound, "restart")
     assert await_event(bound, "ready")

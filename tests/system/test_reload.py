@@ -120,3 +120,11 @@ def test_a_hangup_in_the_first_instant_of_a_start_does_not_end_it(bound: Host) -
         systemctl(bound, "start")  # returns when the start under way is done
         assert (show(bound, "NRestarts"), supervisor(bound)) == ("0", pid)
     assert serves_everything(bound)
+
+
+def test_a_status_that_somebody_removed_is_no_obstacle(installed: Host) -> None:
+    """Systemd says which process it is (MAINPID), and echod writes its status again."""
+    installed.run(["rm", "/run/echod/status.json"])
+    systemctl(installed, "reload")
+    assert len(events(installed, "reloaded")) == 1
+    assert serves_everything(installed)
