@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +223,11 @@ def add_link(address: str, *, mtu: int = 1500) -> None:
     ip("address", "add", address, *(("nodad",) if ":" in address else ("broadcast", "+")), "dev", "near")
     # Both ends: as each comes up the kernel looks at its routes anew, and may lose what is under way.
     wait_until(lambda: all("state UP" in ip("link", "show", name) for name in ("near", "far")), "the link up")
+    if ":" in address:
+        host, _, length = address.partition("/")
+        routes = (f"local {host} ", f"{ip_network((host, int(length)), strict=False)} ")
+        shown = ("-6", "route", "show", "table", "all", "dev", "near")
+        wait_until(lambda: all(route in ip(*shown) for route in routes), "the routes of the link")
 
 
 @contextmanager
