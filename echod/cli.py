@@ -208,7 +208,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _reload(arguments: argparse.Namespace) -> int:
     """Request a reload and report its outcome."""
-    outcome = reload(lambda: _status_directory(arguments.config), os.environ)
+    outcome = reload(lambda process: _status_directory(arguments.config, process), os.environ)
     print(outcome.text)
     return outcome.code
 
@@ -279,12 +279,13 @@ def _check_listeners(place: Path, *, as_json: bool) -> int:
     return _running(snapshot) if passed and not workers else ExitCode.NO_ANSWER
 
 
-def _status_directory(path: Path | None) -> Path:
-    """Return the status directory of an echod with this config, or with the default one."""
+def _status_directory(path: Path | None, process: int | None = None) -> Path:
+    """Return the status directory of this process, or of an echod with this config, or with the default one."""
     named, text = (path or configfile.DEFAULT_PATH).absolute(), b""
     with suppress(EchodError):  # an unreadable or missing config is no reason to give up
         text = configfile.read_text(named)
-    return status.find(os.environ, find_status_directory(text), configfile.shown(named), named=path is not None)
+    configured, config = find_status_directory(text), configfile.shown(named)
+    return status.find(os.environ, configured, config, named=path is not None, process=process)
 
 
 def _ping(words: Sequence[str]) -> int:

@@ -45,15 +45,15 @@ class Outcome:
     text: str
 
 
-def reload(find: Callable[[], Path], environment: Mapping[str, str]) -> Outcome:
-    """Signal the echod whose status file is in the directory that `find` returns, and return the outcome.
+def reload(find: Callable[[int | None], Path], environment: Mapping[str, str]) -> Outcome:
+    """Signal the echod whose status file is in the directory that `find` returns for a process, if that is known.
 
     If the service manager says which process that is (MAINPID, systemd.exec(5)), it is that one. Raises EchodError if
     there is none, it may not be signalled, or it does not finish in WAIT_SECONDS.
     """
     main = _main_process(environment)
     try:
-        place, before, owner = _look(find) if main is None else _look_for(main, find)
+        place, before, owner = _look(find, None) if main is None else _look_for(main, find)
     except NoStatusError as error:
         raise NotRunningError(str(error)) from None
     _hang_up(before, owner, place / status.NAME)
@@ -80,12 +80,12 @@ def _main_process(environment: Mapping[str, str]) -> int | None:
     return int(told) if status.is_alive({"pid": int(told)}) else None
 
 
-def _look(find: Callable[[], Path]) -> tuple[Path, Snapshot, int]:
-    place = find()
+def _look(find: Callable[[int | None], Path], process: int | None) -> tuple[Path, Snapshot, int]:
+    place = find(process)
     return place, *status.load_owned(place)
 
 
-def _look_for(main: int, find: Callable[[], Path]) -> tuple[Path, Snapshot, int]:
+def _look_for(main: int, find: Callable[[int | None], Path]) -> tuple[Path, Snapshot, int]:
     """Return the status of this process: if somebody has removed it, echod soon writes it again.
 
     If it does not, and is an echod for sure, it reads its config all the same. Raises StatusUnknownError then.
@@ -93,12 +93,12 @@ def _look_for(main: int, find: Callable[[], Path]) -> tuple[Path, Snapshot, int]
     deadline = time.monotonic() + REWRITTEN_SECONDS
     while time.monotonic() < deadline:
         with suppress(NoStatusError, StatusUnknownError):
-            found = _look(find)
+            found = _look(find, main)
             if found[1].pid == main:
                 return found
         time.sleep(LOOK_SECONDS)
     if not instances.is_supervisor(main):
-        return _look(find)  # it may be a shell that started echod, and would die of the signal
+        return _look(find, None)  # it may be a shell that started echod, and would die of the signal
     try:
         os.kill(main, signal.SIGHUP)
     except OSError as error:

@@ -69,18 +69,23 @@ def directory(environment: Mapping[str, str], configured: str) -> Path | None:
     return Path(own, "echod") if own.startswith("/") else None
 
 
-def find(environment: Mapping[str, str], configured: str, config: str, *, named: bool) -> Path:
+def find(
+    environment: Mapping[str, str], configured: str, config: str, *, named: bool, process: int | None = None
+) -> Path:
     """Return the status directory of the echod that runs with this config, a path as in `Snapshot.config`.
 
-    It is the configured one, if that echod is there. But the config may have changed since it was started, so the
-    default directories are searched too. If the operator has not `named` the config, an echod in the directory that it
-    configures will do that runs with another one. If there is none, the configured directory is returned, where `load`
-    says so. Raises NoStatusError if only another echod is found, and StatusUnknownError if the echod runs and has no
-    status.
+    If the `process` is known, it is the directory with the status of that one. Else it is the configured one, if that
+    echod is there. But the config may have changed since it was started, so the default directories are searched too.
+    If the operator has not `named` the config, an echod in the directory that it configures will do that runs with
+    another one. If there is none, the configured directory is returned, where `load` says so. Raises NoStatusError if
+    only another echod is found, and StatusUnknownError if the echod runs and has no status.
     """
     first = directory(environment, configured) or DEFAULT_DIRECTORY
     places = dict.fromkeys((first, directory(environment, AUTO) or first, DEFAULT_DIRECTORY))
     alive = {place: told for place in places if (told := read(place)) is not None and is_alive(told)}
+    for place, told in alive.items():
+        if told.get("pid") == process:
+            return place
     for place, told in alive.items():
         if _is_same(told.get("config"), config):
             return place

@@ -265,6 +265,22 @@ def test_the_service_manager_s_word_is_enough(served: tuple[Daemon, Path, int]) 
     assert (result.returncode, result.stdout, result.stderr) == (ExitCode.OK, "reloaded; changed: nothing\n", "")
 
 
+def test_of_two_with_one_config_the_process_of_the_unit_is_reloaded(echod: EchodFactory, tmp_path: Path) -> None:
+    """Wherever its status is: the config may name another directory now, where there is another echod."""
+    named, usual = tmp_path / "named", tmp_path / "usual"
+    first = echod({"listeners": [f"udp://127.0.0.1:{free_port()}"], "status": {"directory": str(named)}})
+    config = first.config_path.read_text()
+    first.write({"listeners": [f"udp://127.0.0.1:{free_port()}"]})
+    command = ("run", "--config", str(first.config_path))
+    second = echod(None, command=command, variables={"RUNTIME_DIRECTORY": str(usual)})
+    first.write(config)
+    for daemon, code in ((first, ExitCode.OK), (second, ExitCode.UNAVAILABLE)):  # whose port the first one has
+        result = ask_for_reload(usual, "--config", str(first.config_path), MAINPID=str(daemon.pid))
+        assert result.returncode == code
+    assert [len(first.log(event)) for event in ("reloaded", "reload_rejected")] == [1, 0]
+    assert [len(second.log(event)) for event in ("reloaded", "reload_rejected")] == [0, 1]
+
+
 def test_the_process_of_the_unit_is_reloaded_and_no_other(
     served: tuple[Daemon, Path, int], echod: EchodFactory
 ) -> None:
