@@ -224,10 +224,15 @@ def add_link(address: str, *, mtu: int = 1500) -> None:
     # Both ends: as each comes up the kernel looks at its routes anew, and may lose what is under way.
     wait_until(lambda: all("state UP" in ip("link", "show", name) for name in ("near", "far")), "the link up")
     if ":" in address:
-        host, _, length = address.partition("/")
-        routes = (f"local {host} ", f"{ip_network((host, int(length)), strict=False)} ")
-        shown = ("-6", "route", "show", "table", "all", "dev", "near")
-        wait_until(lambda: all(route in ip(*shown) for route in routes), "the routes of the link")
+        wait_for_address(address, "near")
+
+
+def wait_for_address(address: str, link: str) -> None:
+    """Wait until an IPv6 address, such as fe80::7/64, can be reached: its routes come a moment after it."""
+    network = ip_network(address, strict=False)
+    routes = [f"local {address.partition('/')[0]} ", *([f"{network} "] if network.num_addresses > 1 else [])]
+    shown = ("-6", "route", "show", "table", "all", "dev", link)
+    wait_until(lambda: all(route in ip(*shown) for route in routes), f"the routes of {address} on {link}")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from loopback import answer, assert_nothing_more, at, deliver, ip, needs_root, udp_client, udp_server
+from loopback import answer, assert_nothing_more, at, deliver, ip, needs_root, udp_client, udp_server, wait_for_address
 
 from echod.batch import Batch
 from echod.core.peers import PEER4_BYTES, PEER6_BYTES
@@ -90,6 +90,7 @@ def test_two_hosts_with_one_port_are_not_joined_into_one_train(batch: Batch, net
         number = clients[0].getsockname()[1]
         for last in range(1, 8):
             ip("address", "add", f"fd00::{last}/128", "dev", "lo", "nodad")
+            wait_for_address(f"fd00::{last}/128", "lo")
             clients.append(stack.enter_context(udp_client(f"fd00::{last}", number)))
         for turn in range(6):
             data = [b"from %d" % each for each in range(len(clients))]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from loopback import add_link, ip, needs_root, tcp_client
+from loopback import add_link, ip, needs_root, tcp_client, wait_for_address
 from tcp_worker import NARROW, TcpWorker
 
 from echod.connection import MAX_READS_PER_LOOK, READ_BYTES, whole_segments
@@ -267,6 +267,7 @@ def test_a_link_local_address_is_another_source_on_another_link(network: None) -
     """So one host does not take the place of another that has the same address there."""
     add_link("fe80::7/64")
     ip("address", "add", "fe80::7/64", "nodad", "dev", "lo")
+    wait_for_address("fe80::7/64", "lo")
     with TcpWorker("::", limit_per_source=1) as worker, ExitStack() as stack:
         port = worker.server.getsockname()[1]
         for number, link in enumerate(("near", "lo", "near"), 1):
