@@ -339,3 +339,13 @@ def test_to_the_rules_the_port_is_one_of_our_own() -> None:
     by, batch = admission_with_test(), [peer("203.0.113.1", TEST.port)]
     for _ in range(2):
         assert admit_all(by, batch) == {0: Drop.SOURCE_PORT_OWN}
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1", "10.0.0.9", "224.0.0.1", "fd00::1", "2001:db8::ffff:1", "::", "ff02::1"])
+@pytest.mark.parametrize("port", [0, 7, 53, 40_000, 65_535])
+def test_a_host_is_judged_as_its_datagram_is(host: str, port: int) -> None:
+    """By its address and port alone, in both families."""
+    compiled = rules(access(allow=["10.0.0.0/8", "fd00::/8", "2001:db8::ffff:1"], deny=["10.0.0.9"]))
+    for on_loopback in (False, True):
+        expected = compiled.judge(peer(host, port), on_loopback=on_loopback)
+        assert compiled.judge_host(ip_address(host), port, on_loopback=on_loopback) is expected

@@ -103,7 +103,7 @@ def test_a_section_must_be_keys_and_values(text: str, kind: str) -> None:
             "'': 1",
             (1, 1, ""),
             (
-                "unknown key; the keys here are listeners, access, guard, limits, workers, udp, tcp, "
+                "unknown key; the keys here are listeners, access, guard, limits, workers, user, udp, tcp, "
                 "drain_timeout_seconds, log, status, metrics"
             ),
         ),

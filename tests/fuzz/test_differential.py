@@ -20,7 +20,7 @@ from random import Random
 from typing import Any, Final
 
 import pytest
-from loopback import inject, inject6, ip, needs_root, send_train, udp_client
+from loopback import inject, inject6, ip, needs_root, send_train, udp_client, wait_for_address
 from passing import passing
 from reference import MIN_SOURCE_PORT, Address, Reference
 from running import Daemon
@@ -151,14 +151,10 @@ def clients(network: None) -> Iterator[list[Client]]:
     """Have many hosts in a network of our own, and clients on each, one of which has the same port on all."""
     for host in HOSTS:
         if not host.startswith(("127.", "::1")):
-            ip(
-                "address",
-                "add",
-                f"{host}/{128 if ':' in host else 32}",
-                "dev",
-                "lo",
-                *(["nodad"] if ":" in host else []),
-            )
+            ipv6 = ":" in host
+            ip("address", "add", *([f"{host}/128", "nodad"] if ipv6 else [f"{host}/32"]), "dev", "lo")
+            if ipv6:
+                wait_for_address(f"{host}/128", "lo")
     with ExitStack() as stack:
         yield [Client(stack.enter_context(udp_client(host, port))) for host in HOSTS for port in (SAME_PORT, *[0] * 5)]
 
