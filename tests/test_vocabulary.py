@@ -31,6 +31,7 @@ SNAPSHOT = Snapshot(
     pid=1,
     born=1,
     at=0.0,
+    at_monotonic=0.0,
     started=0.0,
     started_monotonic=0.0,
     generation=1,
