@@ -5,6 +5,7 @@ back. Never opens, reads or writes a socket. Invariant: an adopted socket is as 
 buffers, which may be larger; one that cannot be made so is closed and refused, with what to change in the .socket unit.
 """
 
+import errno
 import os
 import socket
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -12,7 +13,7 @@ from typing import Final
 
 from echod.core.errors import PassedSocketError
 from echod.core.listener import Listener, Protocol
-from echod.core.sockopt import Option
+from echod.core.sockopt import SO_DETACH_FILTER, Option
 from echod.sockets import Buffers, set_up
 
 METRICS: Final = "metrics"
@@ -37,7 +38,7 @@ def adopt_socket(fd: int, buffers: Buffers) -> tuple[Listener | None, socket.soc
     sock = _open(fd)
     try:
         listener = _identify(sock)
-        _refuse_kept(f"passed socket {listener or fd}", set_up(sock, buffers))
+        _make_ours(f"passed socket {listener or fd}", sock, buffers)
     except BaseException:
         sock.close()
         raise
@@ -49,7 +50,7 @@ def adopt_door(fd: int, buffers: Buffers) -> socket.socket:
     sock = _open(fd)
     try:
         _require_door(sock)
-        _refuse_kept(f"passed socket {fd}, named {METRICS},", set_up(sock, buffers))
+        _make_ours(f"passed socket {fd}, named {METRICS},", sock, buffers)
     except BaseException:
         sock.close()
         raise
@@ -71,6 +72,19 @@ def _require_door(sock: socket.socket) -> None:
             f"passed socket {sock.fileno()} is named {METRICS} but takes no TCP connections: its .socket unit may only "
             "have ListenStream= with an address and port, and Accept=no"
         )
+
+
+def _make_ours(what: str, sock: socket.socket, buffers: Buffers) -> None:
+    """Make a socket as if echod had opened it. Raises PassedSocketError if the kernel does not allow that."""
+    _refuse_kept(what, set_up(sock, buffers))
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+    except OSError as error:
+        if error.errno != errno.ENOENT:  # it has none
+            raise PassedSocketError(
+                f"{what} came with a locked packet filter (SO_LOCK_FILTER), which may cut datagrams short: the program "
+                "that opened it must leave the filter out"
+            ) from None
 
 
 def _refuse_kept(what: str, kept: tuple[Option, ...]) -> None:

@@ -1,5 +1,6 @@
 """Passed sockets are trusted in nothing: each is made as echod's own, or refused with what to change in its unit."""
 
+import ctypes
 import errno
 import os
 import socket
@@ -13,7 +14,9 @@ from typing import Final
 
 import pytest
 from loopback import ANY, BUFFERS, answer, as_nobody, at, listener, needs_root, udp_client
+from netns.wire import SERVER, SERVER6, Wire
 from running import ECHOD, REPOSITORY, SECONDS, environment
+from system.network import entered
 
 from echod.adoption import METRICS, _refuse_kept, adopt_door, adopt_socket
 from echod.batch import Batch
@@ -25,6 +28,11 @@ from echod.sockets import has_option, open_socket
 
 NETLINK_KOBJECT_UEVENT: Final = 15
 IPV6_HOPOPTS: Final = 54
+SO_ATTACH_FILTER: Final = 26
+SO_LOCK_FILTER: Final = 44
+BPF_RETURN: Final = 6
+UDP_HEADER_BYTES: Final = 8
+RECEIVE_STAMPS: Final = 1 << 3 | 1 << 4  # SOF_TIMESTAMPING_RX_SOFTWARE, _SOFTWARE
 PADDING: Final = bytes([0, 0, 1, 4, 0, 0, 0, 0])  # an extension header with nothing in it (RFC 8200, 4.2)
 ROUTING: Final = bytes([0, 2, 4, 0, 0, 0, 0, 0]) + bytes(15) + b"\1"  # a segment routing header (RFC 8754, 2)
 UNLIKE: Final = {
@@ -36,6 +44,8 @@ UNLIKE: Final = {
     "IPV6_RTHDR": ROUTING,
     "SO_RCVLOWAT": struct.pack("i", 9),
     "UDP_ENCAP": struct.pack("i", 3),
+    "IP_UNICAST_IF": struct.pack("!i", 1),
+    "IPV6_UNICAST_IF": struct.pack("!i", 1),
 }
 """What to write where 1 cannot be written, or is what echod wants."""
 
@@ -183,6 +193,71 @@ def test_an_option_that_the_kernel_does_not_know_is_off() -> None:
         with pytest.raises(OSError, match="Protocol not available"):
             sock.getsockopt(SOL_SOCKET, unknown.number)
         assert [has_option(sock, each) for each in (unknown, needed, useful)] == [True, False, True]
+
+
+def echo_of(sock: socket.socket, batch: Batch, client: socket.socket, host: str) -> bytes:
+    """Ask an adopted socket, answer as a worker does, and return what the client receives."""
+    port = Port(sock)
+    client.sendto(b"0123456789", (host, at(sock)[1]))
+    while not answer(batch, port):
+        pass
+    assert (batch.truncated, batch.failures) == (set(), {})
+    return client.recv(64)
+
+
+@pytest.mark.parametrize("number", [29, 35, 37, 63, 64, 65])
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_no_kind_of_timestamp_mutes_a_passed_socket(host: str, number: int) -> None:
+    """Of 32 bits or of 64 (SO_TIMESTAMP_NEW and its kin, linux/socket.h), which read as off under the old numbers."""
+    passed = passed_socket(host, Protocol.UDP)
+    passed.setsockopt(SOL_SOCKET, number, RECEIVE_STAMPS if number in (37, 65) else 1)
+    _, sock = adopt_socket(passed.detach(), BUFFERS)
+    with sock, udp_client(host) as client:
+        assert echo_of(sock, Batch(), client, host) == b"0123456789"
+
+
+@needs_root
+@pytest.mark.parametrize("host", [SERVER, SERVER6])
+def test_a_reply_leaves_by_the_interface_of_its_peer(host: str) -> None:
+    """Though the passed socket came with another interface for what it sends (IP_UNICAST_IF in ip(7))."""
+    with Wire() as wire:
+        with entered(wire.server):
+            passed = passed_socket("::" if ":" in host else ANY, Protocol.UDP)
+            level, number = (socket.IPPROTO_IPV6, 76) if ":" in host else (socket.IPPROTO_IP, 50)
+            passed.setsockopt(level, number, struct.pack("!i", socket.if_nametoindex("lo")))
+            _, sock = adopt_socket(passed.detach(), BUFFERS)
+        with sock, entered(wire.client), udp_client("::" if ":" in host else ANY) as client:
+            assert echo_of(sock, Batch(), client, host) == b"0123456789"
+
+
+def attach_filter(sock: socket.socket, length: int) -> None:
+    """Attach a packet filter that leaves of each packet so many bytes (SO_ATTACH_FILTER in socket(7))."""
+    program = ctypes.create_string_buffer(struct.pack("HBBI", BPF_RETURN, 0, 0, length), 8)
+    sock.setsockopt(SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program)))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_passed_filter_shortens_no_datagram(host: str) -> None:
+    """The echo has every byte that was sent, though the socket came with a filter that cuts datagrams short."""
+    passed = passed_socket(host, Protocol.UDP)
+    attach_filter(passed, UDP_HEADER_BYTES + 4)
+    _, sock = adopt_socket(passed.detach(), BUFFERS)
+    with sock, udp_client(host) as client:
+        assert echo_of(sock, Batch(), client, host) == b"0123456789"
+
+
+@pytest.mark.parametrize("name", ["", METRICS])
+def test_a_filter_that_is_locked_is_refused(name: str) -> None:
+    """Nobody can detach it, so the program that attached it has to change, and echod exits 78."""
+    with passed_socket(ANY, Protocol.TCP) as passed:
+        attach_filter(passed, 0xFFFF)
+        passed.setsockopt(SOL_SOCKET, SO_LOCK_FILTER, 1)
+        with pytest.raises(PassedSocketError) as refused:
+            (adopt_door if name else adopt_socket)(os.dup(passed.fileno()), BUFFERS)
+    assert str(refused.value).endswith(
+        " came with a locked packet filter (SO_LOCK_FILTER), which may cut datagrams short: the program that opened it "
+        "must leave the filter out"
+    )
 
 
 # -- what is passed

@@ -27,6 +27,7 @@ PMTUDISC_OMIT: Final = 5
 UDP_GRO: Final = 104
 SO_SNDBUFFORCE: Final = 32
 SO_RCVBUFFORCE: Final = 33
+SO_DETACH_FILTER: Final = 27
 SO_MEMINFO: Final = 55
 SO_BUF_LOCK: Final = 72
 SK_MEMINFO_DROPS: Final = 8
@@ -73,8 +74,10 @@ _SOCKET: Final = (
     *_off(SOL_SOCKET, SO_DONTROUTE=5),  # replies would reach neighbours only
     *_off(SOL_SOCKET, SO_WIFI_STATUS=41),
     # Stamps of sends fill the error queue of a connection; stamps of receives are control messages.
+    # Those with 64-bit times hide the others of the kind. First: SO_TIMESTAMPING makes them look off while they are on.
+    *_off(SOL_SOCKET, SO_TIMESTAMP_NEW=63, SO_TIMESTAMPNS_NEW=64),
     *_off(SOL_SOCKET, "Timestamping=", SO_TIMESTAMP=29, SO_TIMESTAMPNS=35),
-    *_off(SOL_SOCKET, SO_TIMESTAMPING=37),
+    *_off(SOL_SOCKET, SO_TIMESTAMPING_NEW=65, SO_TIMESTAMPING=37),
 )
 _SOCKET_UDP: Final = (
     *_off(SOL_SOCKET, "Broadcast=", SO_BROADCAST=6),  # a forged source would have a whole network answered
@@ -97,6 +100,7 @@ _IPV4_UDP: Final = (
     *_off(IPPROTO_IP, "Transparent=", IP_TRANSPARENT=19),  # a reply could come from an address that is not ours
     *_off(IPPROTO_IP, "FreeBind=", IP_FREEBIND=IP_FREEBIND),  # likewise; it is bound already
     *_off(IPPROTO_IP, "PassSecurity=", IP_PASSSEC=18),
+    *_off(IPPROTO_IP, IP_UNICAST_IF=50),  # replies would leave by that interface, wherever the peer is
     # Control messages, for which a receive has no room.
     *_off(IPPROTO_IP, IP_RECVOPTS=6, IP_RETOPTS=7, IP_RECVTTL=12, IP_RECVTOS=13, IP_RECVORIGDSTADDR=20),
     *_off(IPPROTO_IP, IP_CHECKSUM=23, IP_RECVFRAGSIZE=25),
@@ -113,6 +117,7 @@ _IPV6_UDP: Final = (
     _is(IPPROTO_IPV6, "IPV6_MTU_DISCOVER", IPV6_MTU_DISCOVER, PMTUDISC_OMIT),
     *_off(IPPROTO_IPV6, "Transparent=", IPV6_TRANSPARENT=75),
     *_off(IPPROTO_IPV6, "FreeBind=", IPV6_FREEBIND=IPV6_FREEBIND),
+    *_off(IPPROTO_IPV6, IPV6_UNICAST_IF=76),
     *_off(IPPROTO_IPV6, IPV6_DONTFRAG=62),  # long replies would be refused
     *_off(IPPROTO_IPV6, IPV6_FLOWINFO_SEND=33),  # a reply would need a lease on the flow label of its peer
     *_off(IPPROTO_IPV6, IPV6_RECVHOPLIMIT=51, IPV6_RECVHOPOPTS=53, IPV6_RECVRTHDR=56, IPV6_RECVDSTOPTS=58),
