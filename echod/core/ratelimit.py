@@ -33,6 +33,10 @@ _SECOND_PLACE: Final = 24
 _DUST: Final = 1 / 16
 """Tolerance for rounding, as a part of an interval: a year after its start, a clock has a resolution of 4 ns."""
 
+_LONGEST_TURN: Final = 60.0
+"""Seconds: no turn of a worker, which reads the clock once for each, is longer. So the clock of one worker is never
+further ahead of that of another."""
+
 _TRIES: Final = range(4)
 """Attempts to charge an account that other workers charge at the same time."""
 
@@ -97,8 +101,9 @@ class RateLimit:
         self._each = self._credit = None
         if per_source is not None:
             interval, burst_seconds = 1 / per_source, burst / per_source
-            self._each = _Allowance(interval, burst_seconds, 2 * burst_seconds + interval)
-            self._credit = _Allowance(interval, 2 * burst_seconds, 2 * burst_seconds + interval)
+            most = 2 * burst_seconds + interval + _LONGEST_TURN
+            self._each = _Allowance(interval, burst_seconds, most)
+            self._credit = _Allowance(interval, 2 * burst_seconds, most)
         self._leak = None if dry_run else leak
         self._dry_run = dry_run
         self.spared = 0
@@ -107,7 +112,7 @@ class RateLimit:
         self._total = None
         if total is not None:
             ahead = max(burst / total, 0.1)
-            self._total = _Allowance(1 / total, ahead, ahead + 1 / total)
+            self._total = _Allowance(1 / total, ahead, ahead + 1 / total + _LONGEST_TURN)
 
     @staticmethod
     def size(sources: int) -> int:

@@ -381,3 +381,18 @@ def test_what_a_broken_worker_wrote_mutes_nobody_and_frees_nobody(scribbled: flo
     accounts[:] = memoryview(array("d", [scribbled] * 4))
     assert bucket.take_each([SOURCE], 102.0) == []
     assert bucket.take(SOURCE, 1000, 102.0) == 39
+
+
+@pytest.mark.parametrize("behind", [1e-6, 0.001, 1.0, 59.0])
+@pytest.mark.parametrize("leak", [None, lambda: True])
+def test_a_worker_whose_clock_is_behind_gives_nothing_back(behind: float, leak: Callable[[], bool] | None) -> None:
+    """Each reads the clock once a turn: an account that another has just filled is full, and no broken one."""
+    page = memoryview(bytearray(RateLimit.size(4)))
+    ahead, late = (
+        RateLimit(page, sources=4, per_source=1000, burst=100, total=20_000, leak=leak, dry_run=False) for _ in range(2)
+    )
+    for number in range(200):
+        ahead.take(b"%d" % number, 1000, 100.0)
+    ahead.take(SOURCE, 1000, 100.0)
+    assert late.take(SOURCE, 1000, 100.0 - behind) == 0
+    assert late.take_each([SOURCE, OTHER, b"another"], 100.0 - behind) == [0, 1, 2]
