@@ -24,6 +24,7 @@ from echod.core.selftest import SelfTest
 from echod.core.snapshot import Rates
 from echod.core.timers import STEADY_SECONDS, Agenda, backoff_seconds
 from echod.core.traffic import tell_tcp, tell_udp
+from echod.core.watch import PageWatch
 from echod.forking import fork, how_it_ended
 from echod.holdings import Holdings
 from echod.netlink import in_our_network
@@ -176,7 +177,7 @@ class Export:
             reachable=reachable,
             hosts=self._hosts,
             self_test=self._self_test,
-            traffic=partial(_count, self._books, pages, frozenset(self._holdings.adopted), drops),
+            traffic=partial(_count, self._books, list(map(PageWatch, pages)), frozenset(self._holdings.adopted), drops),
             snapshot=self._said,
             draining=self._draining,
             channel=theirs,
@@ -201,10 +202,12 @@ class Export:
 
 
 def _count(
-    books: Books, pages: Sequence[CounterPage], adopted: frozenset[Listener], drops: Mapping[Listener, int]
+    books: Books, watches: Sequence[PageWatch], adopted: frozenset[Listener], drops: Mapping[Listener, int]
 ) -> Traffic:
     """Read the counters again, with a copy of the supervisor's books that takes no further page over."""
-    totals = books.totals(pages)
+    for watch in watches:
+        watch.changed()  # for its look alone: what a broken worker writes is no count
+    totals = books.totals([watch.page for watch in watches])
     nothing = Rates()  # Prometheus computes its own
     udp = [
         tell_udp(one, row, adopted=one in adopted, kernel_drops=drops[one], rate=nothing)

@@ -7,18 +7,20 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
-from loopback import as_nobody, needs_root, no_descriptor_left, sleeps
+from loopback import as_nobody, listener, needs_root, no_descriptor_left, sleeps
 from running import Daemon, ask, children, free_port, title, wait_until
 from scraping import answers, exporters, fetch, metered, scrape, value, wait_for_a_new_one
 
 from echod.books import Books
-from echod.core.counters import CounterPage
+from echod.core.counters import CounterPage, UdpField
 from echod.core.endpoint import parse_endpoint
 from echod.core.timers import Agenda
-from echod.export import AGAIN_SECONDS, CHANNEL_BYTES, DEAF_SECONDS, Export
+from echod.core.watch import PageWatch
+from echod.export import AGAIN_SECONDS, CHANNEL_BYTES, DEAF_SECONDS, Export, _count
 from echod.holdings import Holdings
 from echod.sockets import Buffers
 
@@ -317,3 +319,20 @@ def test_without_a_descriptor_for_a_snapshot_the_next_one_is_heard(raised: Raise
     resource.prlimit(exporter, resource.RLIMIT_NOFILE, (soft, hard))
     raised.export.tell(b"[3]")
     wait_until(lambda: fetch(raised.port, "/status.json")[2] == "[3]", "it was told")
+
+
+def test_what_a_broken_worker_writes_is_not_exported() -> None:
+    """A scrape counts what was there before, until a worker that is well counts on from there."""
+    udp = listener()
+    page = CounterPage(
+        memoryview(bytearray(CounterPage.size(slots=1, listeners=1, places=0))), slots=1, listeners=[udp], places=0
+    )
+    row, holdings = page.row(0, udp), Holdings()
+    count = partial(_count, Books(holdings), [PageWatch(page)], frozenset(), {udp: 0})
+    row[UdpField.RECEIVED] = row[UdpField.REPLIED] = 9
+    assert [one.replied for one in count()[0]] == [9]
+    for scribbled in (0, 2**64 - 1, 10):
+        row[UdpField.REPLIED] = scribbled
+        assert [one.replied for one in count()[0]] == [9]
+    row[UdpField.RECEIVED] = row[UdpField.REPLIED] = 12
+    assert [one.replied for one in count()[0]] == [12]

@@ -16,7 +16,7 @@ from loopback import BUFFERS, free_port, listener
 from running import children, wait_until
 
 from echod.core.config import Config
-from echod.core.counters import TcpField, UdpField
+from echod.core.counters import SlotField, TcpField, UdpField
 from echod.core.listener import Protocol
 from echod.generation import Generation
 from echod.holdings import Holdings
@@ -171,6 +171,21 @@ def test_a_worker_that_scribbled_just_before_its_death_is_settled(hands: Hands, 
     assert hands.reap() == "killed by SIGKILL"
     assert [entry["event"] for entry in log].count("worker_miscounted") == 1
     assert not any(map(sum, page.totals().values()))
+
+
+def test_a_heartbeat_that_nobody_could_count_on_does_not_outlive_its_worker(hands: Hands, log: Entries) -> None:
+    """The worker that takes the place turns as any other."""
+    hands.serve()
+    slot, page = hands.generation.slots[0], hands.generation.page
+    page.header(0)[SlotField.HEARTBEAT] = 2**64 - 1
+    hands.observer.look(page.listeners, [page], (), 1.0)
+    hands.generation.catch_up()
+    hands.reap()
+    assert [entry["event"] for entry in log].count("worker_miscounted") == 1
+    hands.generation.raise_worker(slot, 2.0)
+    hands.turn_until_ready()
+    wait_until(lambda: (hands.turn(), page.header(0)[SlotField.HEARTBEAT] > 1)[1], "the new worker turns")
+    assert slot.pid is not None
 
 
 def test_a_worker_has_the_vector_of_no_other(hands: Hands) -> None:

@@ -198,12 +198,15 @@ class CounterPage:
 
     # -- what can be believed
 
-    def is_plausible(self, slot: int, listeners: Iterable[Listener]) -> bool:
-        """Tell whether these numbers of a worker slot can be true, also while its worker is counting."""
+    def has_plausible_header(self, slot: int) -> bool:
+        """Tell whether the header of a worker slot can be true, also while its worker is counting."""
         header = self.header(slot)
         connections = header[SlotField.CONNECTIONS]  # read first: whoever enters a connection has its place by then
-        if not connections <= header[SlotField.PLACES] <= self._stride - self._ledger:
-            return False
+        places = self._stride - self._ledger
+        return connections <= header[SlotField.PLACES] <= places and header[SlotField.HEARTBEAT] <= MOST
+
+    def has_plausible_rows(self, slot: int, listeners: Iterable[Listener]) -> bool:
+        """Tell whether these rows of a worker slot can be true, also while its worker is counting."""
         for listener in listeners:
             row = self.row(slot, listener)
             ended = _ended(row, listener.protocol)  # read first: what has ended had come before
@@ -212,8 +215,12 @@ class CounterPage:
         return True
 
     def distrust(self, slot: int, rows: bytes) -> None:
-        """Read these rows in place of what the worker of this slot writes, until its numbers are settled."""
+        """Read these rows in place of what the worker of this slot writes, until it is trusted or settled."""
         self._last_good[slot] = memoryview(rows).cast("Q")
+
+    def trust(self, slot: int) -> None:
+        """Read what the worker of this slot writes."""
+        self._last_good.pop(slot, None)
 
     @property
     def distrusted(self) -> Collection[int]:
@@ -227,6 +234,8 @@ class CounterPage:
         """
         header, good = self.header(slot), self._last_good.pop(slot, None)
         header[SlotField.CONNECTIONS] = header[SlotField.PLACES] = 0
+        if header[SlotField.HEARTBEAT] > MOST:
+            header[SlotField.HEARTBEAT] = 0  # else the next worker could not count its turns
         if good is not None:
             start = slot * self._stride + HEADER_FIELDS
             self._page[start : start + len(good)] = good

@@ -16,33 +16,35 @@ class PageWatch:
 
     def __init__(self, page: CounterPage) -> None:
         """Start with rows of zeros."""
-        self._page = page
+        self.page = page
         self._rows = [bytes(ROW_BYTES * len(page.listeners))] * page.slots
 
     def changed(self) -> set[Listener]:
         """Return the listeners whose row has changed since the last look, in any worker slot."""
-        found: set[Listener] = set()
-        for slot in range(self._page.slots):
-            now, changed = self._look(slot)
-            if slot not in self._page.distrusted:
-                self._rows[slot] = now
-                found.update(changed)
-        return found
+        return {listener for slot in range(self.page.slots) for listener in self._look(slot)}
 
     def check(self, slot: int) -> None:
         """Distrust the worker of this slot if its numbers cannot be true: before they are settled."""
+        before = self._rows[slot]
         self._look(slot)
+        self._rows[slot] = before
 
-    def _look(self, slot: int) -> tuple[bytes, Sequence[Listener]]:
-        """Return the rows of a slot and the listeners whose row has changed; distrust what cannot be true."""
-        before, now = self._rows[slot], self._page.rows(slot)
+    def _look(self, slot: int) -> Sequence[Listener]:
+        """Return the listeners whose row has changed in a slot; what cannot be true is no change, and distrusted."""
+        page, before, now = self.page, self._rows[slot], self.page.rows(slot)
         starts = range(0, len(now), ROW_BYTES) if now != before else ()
         changed = [
             listener
-            for listener, start in zip(self._page.listeners, starts, strict=False)
+            for listener, start in zip(page.listeners, starts, strict=False)
             if now[start : start + ROW_BYTES] != before[start : start + ROW_BYTES]
         ]
         shrunk = changed and any(map(lt, memoryview(now).cast("Q"), memoryview(before).cast("Q")))
-        if shrunk or not self._page.is_plausible(slot, changed):
-            self._page.distrust(slot, before)
-        return now, changed
+        plausible = not shrunk and page.has_plausible_rows(slot, changed)
+        if plausible and page.has_plausible_header(slot):
+            page.trust(slot)
+        else:
+            page.distrust(slot, now if plausible else before)
+        if not plausible:
+            return []
+        self._rows[slot] = now
+        return changed

@@ -331,7 +331,7 @@ def test_numbers_that_add_up_are_plausible() -> None:
     laid.row(1, UDP)[UdpField.RECEIVED], laid.row(1, UDP)[UdpField.REPLIED] = 9, 4
     laid.row(1, TCP)[TcpField.ACCEPTED], laid.row(1, TCP)[TcpField.CLOSED + Close.IDLE] = 3, 3
     laid.header(1)[SlotField.CONNECTIONS], laid.header(1)[SlotField.PLACES] = 2, 4
-    assert all(laid.is_plausible(slot, laid.listeners) for slot in range(2))
+    assert all(laid.has_plausible_rows(slot, laid.listeners) and laid.has_plausible_header(slot) for slot in range(2))
 
 
 @pytest.mark.parametrize(
@@ -355,17 +355,28 @@ def test_numbers_that_cannot_be_true_are_found(listener: Listener, place: int, n
         laid.row(slot, UDP)[UdpField.RECEIVED] = laid.row(slot, TCP)[TcpField.ACCEPTED] = 9
     laid.row(1, listener)[place] = number
     other = TCP if listener is UDP else UDP
-    assert not laid.is_plausible(1, laid.listeners)
-    assert laid.is_plausible(1, [other])
-    assert laid.is_plausible(0, laid.listeners)
+    assert not laid.has_plausible_rows(1, laid.listeners)
+    assert laid.has_plausible_rows(1, [other])
+    assert laid.has_plausible_rows(0, laid.listeners)
 
 
-@pytest.mark.parametrize(("connections", "places"), [(1, 0), (3, 2), (0, 2**64 - 1), (2**64 - 1, 2**64 - 1)])
-def test_a_ledger_that_cannot_be_is_found(connections: int, places: int) -> None:
-    """More connections than places, or more places than there are."""
+@pytest.mark.parametrize(
+    ("connections", "places", "heartbeat"),
+    [(1, 0, 0), (3, 2, 0), (0, 2**64 - 1, 0), (2**64 - 1, 2**64 - 1, 0), (0, 0, 2**64 - 1)],
+)
+def test_a_header_that_cannot_be_is_found_and_settled(connections: int, places: int, heartbeat: int) -> None:
+    """More connections than places, more places than there are, turns that nobody makes: the next worker can count."""
     laid = page(1, [TCP], places=4)
-    laid.header(0)[SlotField.CONNECTIONS], laid.header(0)[SlotField.PLACES] = connections, places
-    assert not laid.is_plausible(0, ())
+    header = laid.header(0)
+    header[SlotField.CONNECTIONS], header[SlotField.PLACES], header[SlotField.HEARTBEAT] = (
+        connections,
+        places,
+        heartbeat,
+    )
+    assert not laid.has_plausible_header(0)
+    laid.settle(0)
+    assert laid.has_plausible_header(0)
+    header[SlotField.HEARTBEAT] += 1
 
 
 def test_of_a_distrusted_worker_the_last_good_rows_are_read() -> None:
@@ -384,6 +395,10 @@ def test_of_a_distrusted_worker_the_last_good_rows_are_read() -> None:
     assert laid.totals() == totals
     assert laid.datagrams() == 18
     assert [share[UdpField.RECEIVED] for share in laid.shares(UDP)] == [9, 9]
+    laid.trust(1)
+    assert list(laid.distrusted) == []
+    assert laid.totals() != totals
+    laid.distrust(1, good)
     laid.settle(1, Unfinished(row=0, counted=9, datagrams=5, octets=5))
     assert list(laid.distrusted) == []
     assert laid.totals()[UDP][UdpField.RECEIVED] == 18

@@ -64,6 +64,25 @@ def test_a_ledger_that_cannot_be_is_seen_without_any_traffic() -> None:
     page.header(2)[SlotField.PLACES] = 2**40
     assert watch.changed() == set()
     assert list(page.distrusted) == [2]
+    page.row(2, LISTENERS[0])[UdpField.RECEIVED] += 1
+    assert watch.changed() == {LISTENERS[0]}  # its rows are well
+    assert page.datagrams() == 28
+    page.settle(2)
+    assert page.datagrams() == 28
+    assert watch.changed() == {LISTENERS[0]}  # what was interrupted
+    assert list(page.distrusted) == []
+
+
+def test_numbers_that_are_plausible_again_are_read_again() -> None:
+    """A process that settles nothing, as the exporter, learns so that another worker has taken the place."""
+    page, watch = watched()
+    page.row(1, LISTENERS[0])[UdpField.REPLIED] = 2**64 - 1
+    watch.changed()
+    assert list(page.distrusted) == [1]
+    page.row(1, LISTENERS[0])[UdpField.REPLIED] = 8
+    assert watch.changed() == {LISTENERS[0]}
+    assert list(page.distrusted) == []
+    assert page.totals()[LISTENERS[0]][UdpField.REPLIED] == 22
 
 
 def test_a_check_before_settling_takes_no_news_away() -> None:
