@@ -1,5 +1,6 @@
 """`echod check` answers what is asked about a config: what becomes of a source, and what the config is as a whole."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -82,6 +83,15 @@ def test_the_printed_config_is_the_config(path: Path) -> None:
         assert line in stdout.splitlines()
     path.write_text(stdout)
     assert check(path, "--print") == (0, stdout, "")
+
+
+def test_the_printed_config_is_warned_of_as_the_file_was(path: Path) -> None:
+    """One warning for a range of ports, and none for what is printed because it is a default."""
+    path.write_text("listeners: [udp://127.0.0.1:40000-40010]\naccess: {allow: []}\nlimits: {leak: 1}\n")
+    before = sorted(re.findall(r"warning: (.*)", check(path)[1]))
+    assert len(before) == 3
+    path.write_text(check(path, "--print")[1])
+    assert sorted(re.findall(r"warning: (.*)", check(path)[1])) == before
 
 
 @pytest.mark.parametrize("words", [(), ("--print",), ("--source", "10.0.0.1:4000")])

@@ -229,19 +229,19 @@ def _is_public(text: str) -> bool:
 
 
 def _warnings(config: Config, document: Document) -> Iterator[Mistake]:
-    for paths, message in _find_unreasonable(config, document):
+    for paths, message in _find_unreasonable(config):
         # The defaults are reasonable together, so the file sets at least one of the keys.
         path = next(path for path in paths if path in document.places)
         line, column = document.places[path].key_spot
         yield Mistake(line=line, column=column, path=dotted(path), message=message)
 
 
-def _find_unreasonable(config: Config, document: Document) -> Iterator[_Warning]:
+def _find_unreasonable(config: Config) -> Iterator[_Warning]:
     """Yield each warning with the keys concerned, first the one to point at."""
     yield from _find_unreasonable_access(config)
     yield from _find_unreasonable_guard(config.guard)
     yield from _find_unreasonable_limits(config.limits)
-    yield from _find_unreasonable_sockets(config, document)
+    yield from _find_unreasonable_sockets(config)
     if (seconds := config.drain_timeout_seconds) > _LONG_DRAIN_SECONDS:
         yield (("drain_timeout_seconds",),), f"systemctl stop can take as long as this, {seconds:,} seconds"
     if any(not each.address.is_loopback for each in config.metrics.listen):
@@ -306,12 +306,12 @@ def _find_unreasonable_limits(limits: LimitsConfig) -> Iterator[_Warning]:
         )
 
 
-def _find_unreasonable_sockets(config: Config, document: Document) -> Iterator[_Warning]:
+def _find_unreasonable_sockets(config: Config) -> Iterator[_Warning]:
     udp, tcp = config.udp, config.tcp
     for key, size in (("receive_buffer", udp.receive_buffer), ("send_buffer", udp.send_buffer)):
         if size < _SMALL_BUFFER:
             yield (("udp", key),), "below 128 KiB it cannot hold two datagrams of full length: bursts will be lost"
-    if document.value.get("tcp") and not any(one.protocol is Protocol.TCP for one in config.listeners):
+    if tcp != TcpConfig() and not any(one.protocol is Protocol.TCP for one in config.listeners):
         yield (("tcp",),), "no tcp:// listener is configured, so these settings are for those of a .socket unit alone"
     if tcp.max_connections_per_source > tcp.max_connections:
         paths: tuple[Path, ...] = (("tcp", "max_connections_per_source"), ("tcp", "max_connections"))

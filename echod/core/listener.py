@@ -5,7 +5,7 @@ opens a socket. Invariant: the text of a listener, parsed, is that listener.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from enum import Enum
@@ -70,6 +70,10 @@ class ListenerRange:
     first: Listener
     last_port: int
 
+    def __str__(self) -> str:
+        """Write the entry as the config file has it, such as `udp://192.0.2.1:7000-7015`."""
+        return f"{self.first}-{self.last_port}" if len(self) > 1 else str(self.first)
+
     def __len__(self) -> int:
         """Count the listeners, at least one."""
         return self.last_port - self.first.port + 1
@@ -114,6 +118,17 @@ def parse_listener(text: str) -> ListenerRange:
         first=Listener(protocol=protocol, address=address, port=first, zone=zone),
         last_port=last,
     )
+
+
+def in_ranges(listeners: Iterable[Listener]) -> list[ListenerRange]:
+    """Return listeners, in their order, as few entries of the config: successive ports are one."""
+    ranges: list[ListenerRange] = []
+    for each in listeners:
+        if ranges and each == replace(ranges[-1].first, port=ranges[-1].last_port + 1):
+            ranges[-1] = replace(ranges[-1], last_port=each.port)
+        else:
+            ranges.append(ListenerRange(first=each, last_port=each.port))
+    return ranges
 
 
 def find_overlaps(ranges: Mapping[int, ListenerRange]) -> dict[int, Overlap]:

@@ -9,6 +9,8 @@ import yaml
 from pydantic import BaseModel
 
 from echod.core.config import Config
+from echod.core.document import plain
+from echod.core.listener import in_ranges
 
 
 def flatten(model: BaseModel, prefix: str = "") -> dict[str, object]:
@@ -37,12 +39,24 @@ def write_config(config: Config) -> str:
     tree: dict[str, Any] = {}
     for key, value in flatten(config).items():
         section, _, name = key.rpartition(".")
-        (tree.setdefault(section, {}) if section else tree)[name] = _plain(key, value)
-    return yaml.safe_dump(tree, sort_keys=False, default_flow_style=False).rstrip("\n")
+        (tree.setdefault(section, {}) if section else tree)[name] = _simple(key, value)
+    tree["listeners"] = list(map(str, in_ranges(config.listeners)))  # as warnings have them: one for a range
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, default_flow_style=False).rstrip("\n")
 
 
-def _plain(key: str, value: object) -> object:
-    """Return a value as YAML has it."""
+class _Dumper(yaml.SafeDumper):
+    """PyYAML writes without quotes what is text in YAML 1.1; here that must also be text in what `document` reads."""
+
+
+def _write_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain(text) == text else "'")
+
+
+_Dumper.add_representer(str, _write_text)
+
+
+def _simple(key: str, value: object) -> object:
+    """Return a value as one of the kinds that YAML has."""
     if isinstance(value, tuple) and (value or key != "metrics.listen"):
-        return [_plain(key, each) for each in value]
+        return [_simple(key, each) for each in value]
     return value if isinstance(value, bool | int) else write_value(key, value)

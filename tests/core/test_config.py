@@ -431,6 +431,7 @@ def test_what_is_legal_but_unreasonable_is_warned_of(text: str, warning: tuple[i
         "limits: {datagrams_per_second: 1000, total_datagrams_per_second: 1000}",
         "udp: {receive_buffer: 128 KiB, send_buffer: 128 KiB}",
         "listeners: [udp://1.2.3.4:7]\ntcp: {}",
+        "listeners: [udp://1.2.3.4:7]\ntcp: {max_connections: 1024, idle_timeout_seconds: 300}",
         "listeners: [tcp://1.2.3.4:7]\ntcp: {max_connections: 64}",
         "tcp: {stall_timeout_seconds: 300}",
         "drain_timeout_seconds: 60",

@@ -13,6 +13,7 @@ from echod.core.listener import (
     Overlap,
     Protocol,
     find_overlaps,
+    in_ranges,
     overlap,
     parse_listener,
 )
@@ -303,3 +304,21 @@ def test_two_overlap_where_the_kernel_would_bind_but_one(first: str, second: str
 def test_a_listener_has_its_line_in_a_socket_unit(text: str, line: str) -> None:
     """As systemd.socket(5) takes it: a link-local address has its interface behind it, others in another line."""
     assert parse_listener(text).first.unit_line == line
+
+
+def test_a_range_is_written_as_it_was_read() -> None:
+    """One port without a dash."""
+    for text in ("udp://192.0.2.1:7000-7015", "tcp://[::1]:7", "udp://[fe80::1%eth0]:7-8"):
+        assert str(parse_listener(text)) == text
+
+
+def test_listeners_with_successive_ports_are_one_entry() -> None:
+    """Of one protocol, address and interface, in the order given; all of them come back."""
+    texts = ["udp://0.0.0.0:7-9", "udp://0.0.0.0:11", "tcp://0.0.0.0:12", "tcp://0.0.0.0%a:13", "tcp://[::]:14-15"]
+    listeners = [listener for text in texts for listener in parse_listener(text)]
+    assert [str(each) for each in in_ranges(listeners)] == texts
+    assert in_ranges([]) == []
+    assert [str(each) for each in in_ranges(reversed([*parse_listener("udp://0.0.0.0:7-8")]))] == [
+        "udp://0.0.0.0:8",
+        "udp://0.0.0.0:7",
+    ]
