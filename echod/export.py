@@ -5,7 +5,6 @@ including its start, affects a worker or blocks the supervisor.
 """
 
 import os
-import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -25,7 +24,7 @@ from echod.core.snapshot import Rates
 from echod.core.timers import STEADY_SECONDS, Agenda, backoff_seconds
 from echod.core.traffic import tell_tcp, tell_udp
 from echod.core.watch import PageWatch
-from echod.forking import fork, how_it_ended
+from echod.forking import fork, how_it_ended, kill
 from echod.holdings import Holdings
 from echod.netlink import in_our_network
 from echod.outfit import DRAIN, SNAPSHOT, Outfit, Traffic
@@ -70,7 +69,7 @@ class _Process:
 
     def kill(self) -> None:
         """End it at once."""
-        os.kill(self.pid, signal.SIGKILL)
+        kill(self.pid)
 
 
 class Export:
@@ -128,11 +127,11 @@ class Export:
             self._agenda.at(now + AGAIN_SECONDS, self.drain)
 
     def end(self) -> None:
-        """Kill all exporters, and return when they are gone."""
+        """Kill all exporters, and return when they are gone. One that may not be killed ends with its channel."""
         for process in (*self._leaving, *([self._current] if self._current is not None else [])):
             process.channel.close()
-            process.kill()
-            os.waitpid(process.pid, 0)
+            if kill(process.pid):
+                os.waitpid(process.pid, 0)
         self._current, self._leaving = None, []
 
     def reap(self, now: float) -> None:

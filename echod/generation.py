@@ -8,7 +8,6 @@ its workers, and no message of a worker can do more harm than end that worker.
 import mmap
 import os
 import secrets
-import signal
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +26,7 @@ from echod.core.selftest import SelfTest
 from echod.core.snapshot import WorkerState
 from echod.core.tally import Report
 from echod.core.timers import STEADY_SECONDS
-from echod.forking import cpu_seconds, fork, how_it_ended
+from echod.forking import cpu_seconds, fork, how_it_ended, kill
 from echod.observer import Observer
 from echod.poll import READ, Poll
 from echod.privileges import Account
@@ -285,7 +284,7 @@ class Generation:
         """Kill these workers, or all, at once. (A stopped process reacts to no signal but SIGKILL.)"""
         for slot in slots or self.slots:
             if slot.pid is not None:
-                os.kill(slot.pid, signal.SIGKILL)
+                kill(slot.pid)
 
     def _tell(self, slot: Slot, command: bytes, packed: bytes = b"") -> None:
         """Send a command after those that are due; it replaces a due one of the same kind."""

@@ -7,7 +7,6 @@ that every worker's loop turns. Invariant: every request gets the result of a te
 
 import json
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -180,8 +179,8 @@ class _Questioner:
 
     def end(self) -> Report:
         """Kill and reap the process; return its report."""
-        os.kill(self._pid, signal.SIGKILL)
-        os.waitpid(self._pid, 0)
+        if forking.kill(self._pid):
+            os.waitpid(self._pid, 0)
         self._ours.close()
         try:
             told = json.loads(self._heard)

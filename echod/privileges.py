@@ -31,6 +31,7 @@ _PR_SET_NO_NEW_PRIVS: Final = 38
 _PR_CAP_AMBIENT: Final = 47
 _PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 _CAPABILITY_VERSION_3: Final = 0x20080522
+_KILL: Final = 1 << 5
 _NET_BIND_SERVICE: Final = 1 << 10
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -48,11 +49,11 @@ class Account:
 def find_account(user: str) -> Account | None:
     """Return the account that the config's `user` means; None if processes stay who they are.
 
-    Raises EchodError if there is no such user, or only root could become it.
+    Raises EchodError if there is no such user, only root could become it, or root could not end what has become it.
     """
     uid = os.geteuid()
     if user == AUTO:
-        return _nobody() if uid == 0 else None
+        return _that_can_be_killed(_nobody()) if uid == 0 else None
     try:
         entry = pwd.getpwnam(user)
     except KeyError:
@@ -63,7 +64,20 @@ def find_account(user: str) -> Account | None:
         raise NotPermittedError(
             f"user: only root can become {user}, and echod runs as user id {uid}: write auto, or start it as root"
         )
-    return Account(name=user, uid=entry.pw_uid, gid=entry.pw_gid)
+    return _that_can_be_killed(Account(name=user, uid=entry.pw_uid, gid=entry.pw_gid))
+
+
+def _that_can_be_killed(account: Account) -> Account:
+    """Return the account, if root may signal its processes: without that, one that is stuck would hold its ports.
+
+    Not even PR_SET_PDEATHSIG would end it: the kernel checks the permission of the parent that dies. Raises EchodError.
+    """
+    if account.uid != 0 and not _capabilities()[0] & _KILL:
+        raise NotPermittedError(
+            f"user: root without CAP_KILL cannot end a process that has become {account.name}: add CAP_KILL to the "
+            "capabilities of echod, or write user: root"
+        )
+    return account
 
 
 def _nobody() -> Account:
@@ -127,11 +141,17 @@ def _forbid_new() -> None:
 
 def _limit_capabilities(mask: int) -> None:
     """Keep of the effective, permitted and inheritable capabilities at most these. Raises OSError."""
+    low = _capabilities()
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    _check(_libc.capset(header, struct.pack("=IIIIII", *(each & mask for each in low), 0, 0, 0)))
+
+
+def _capabilities() -> tuple[int, ...]:
+    """Return the first 32 of the effective, permitted and inheritable capabilities. Raises OSError."""
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     sets = ctypes.create_string_buffer(24)
     _check(_libc.capget(header, sets))
-    low = struct.unpack("=IIIIII", sets.raw)[:3]
-    _check(_libc.capset(header, struct.pack("=IIIIII", *(each & mask for each in low), 0, 0, 0)))
+    return struct.unpack("=IIIIII", sets.raw)[:3]
 
 
 def _check(result: int) -> None:

@@ -113,6 +113,8 @@ ONLY = {
     "quit": {"echod.cli"},
     "SystemExit": {"echod.cli"},
     "os._exit": {"echod.forking", "echod.daemonize"},
+    # A child is killed in one place, where a refusal ends no loop. The others signal another echod.
+    "os.kill": {"echod.forking", "echod.reload", "echod.status"},
     # Moments to show. Durations are differences of the monotonic clock, which nobody sets.
     "time.time": {"echod.announce", "echod.configfile", "echod.processes"},
     "structlog.configure": {"echod.logs"},

@@ -2,12 +2,14 @@
 
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 
 import pytest
+from loopback import NOBODY, needs_root
 from running import Daemon, ask, free_port
 
-from echod.forking import fork, how_it_ended
+from echod.forking import fork, how_it_ended, kill
 
 EchodFactory = Callable[..., Daemon]
 
@@ -25,6 +27,20 @@ def test_an_end_has_its_words(number: int, how: str) -> None:
     """By exit code or signal, also one that has no name."""
     pid = fork("test", [], lambda: os.kill(os.getpid(), number))
     assert how_it_ended(os.waitpid(pid, 0)[1]) == how
+
+
+@needs_root
+def test_a_kill_that_is_forbidden_is_told_and_raises_nothing() -> None:
+    """Else one child that may not be signalled would end the loop of all."""
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        os.setresuid(NOBODY, NOBODY, 0)
+        assert not kill(child.pid)
+    finally:
+        os.setresuid(0, 0, 0)
+    assert child.poll() is None
+    assert kill(child.pid)
+    assert child.wait() == -signal.SIGKILL
 
 
 def test_a_worker_may_end_by_any_signal(echod: EchodFactory) -> None:

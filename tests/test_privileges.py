@@ -137,6 +137,35 @@ def test_where_no_user_can_be_had_the_start_fails_with_a_sentence(echod: EchodFa
     assert is_nothing_but(daemon.workers()[0], 0, 0)
 
 
+WITHOUT_KILL = ["setpriv", "--bounding-set=-all,+setuid,+setgid,+net_bind_service", "--inh-caps=-all"]
+
+
+def test_root_that_could_not_end_its_workers_is_told_so_at_the_start(echod: EchodFactory) -> None:
+    """Without CAP_KILL one that is stuck would hold the port for ever, also after the end of the supervisor."""
+    config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}
+    for user in ("auto", "daemon"):
+        failed = echod({**config, "user": user}, prefix=WITHOUT_KILL, ready=False)
+        assert failed.wait() == 77
+        who = {"auto": "nobody"}.get(user, user)
+        assert failed.stderr.endswith(
+            f"echod: user: root without CAP_KILL cannot end a process that has become {who}: add CAP_KILL to the "
+            "capabilities of echod, or write user: root\n"
+        )
+
+
+def test_root_without_cap_kill_ends_workers_and_exporter_that_stay_root(echod: EchodFactory) -> None:
+    """With `user: root` a stopped worker is killed and replaced, and a stop is in order; no reload takes nobody."""
+    config, http = metered(f"udp://127.0.0.1:{free_port()}")
+    config |= {"user": "root", "workers": 1}
+    daemon = echod(config, prefix=WITHOUT_KILL)
+    wait_until(lambda: answers(http), "the exporter served")
+    assert "CAP_KILL" in daemon.reload({**config, "user": "auto"})["message"]
+    (stopped,) = daemon.workers()
+    os.kill(stopped, signal.SIGSTOP)
+    wait_until(lambda: daemon.workers() and stopped not in daemon.workers(), "the worker was replaced")
+    assert daemon.stop() == 0
+
+
 def test_only_root_can_become_another_user() -> None:
     """Whoever is not root stays who he is, may name himself, and nobody else: that is told with what to write."""
     assert find_account("auto") == Account(name="nobody", uid=nobody().pw_uid, gid=nobody().pw_gid)
