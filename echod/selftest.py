@@ -6,6 +6,7 @@ probe came from that same address of this host, so that no other echo server can
 """
 
 import errno
+import os
 import secrets
 import socket
 import struct
@@ -15,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
+from operator import itemgetter
 from typing import Final
 
 from echod.core.config import Config
@@ -133,6 +135,7 @@ class _Round:
         self._probes = [_probe(listener) for listener in listeners]
         self._waiting: list[_Attempt] = []
         self._asked: list[tuple[socket.socket, _Probe]] = []
+        self._by_peer: dict[tuple[str, int], list[tuple[socket.socket, _Probe]]] = {}
         self._poll = Poll()
         self._sockets: list[socket.socket] = []
 
@@ -183,13 +186,17 @@ class _Round:
             for on_ready in self._poll.wait(max(0.0, next_turn - now)):
                 on_ready(time.monotonic())
 
-    def _open(self, listener: Listener) -> socket.socket:
+    def _open(self, listener: Listener, beside: Sequence[socket.socket] = ()) -> socket.socket:
         """Open a socket on the port that probes come from. Raises OSError."""
-        sock = open_probe(listener, self._mark.port if self._mark is not None else 0)
+        sock = open_probe(listener, self._mark.port if self._mark is not None else 0, beside)
         self._sockets.append(sock)
         return sock
 
-    # -- UDP: one socket for each address
+    def _close(self, sock: socket.socket) -> None:
+        self._sockets.remove(sock)
+        sock.close()
+
+    # -- UDP: one socket for each address and interface
 
     def _udp_attempts(self) -> Iterable[_Attempt]:
         groups: dict[object, list[_Probe]] = {}
@@ -204,12 +211,15 @@ class _Round:
         return [_Attempt(self._ask_udp, probes) for probes in groups.values()]
 
     def _ask_udp(self, probes: Sequence[_Probe]) -> None:
-        sock = self._open(probes[0].aim)
-        on_answer = partial(self._on_answers, sock, {probe.listener.port: probe for probe in probes})
+        # Of one address, one may be bound to an interface, and one not: the kernel must let them have the same port.
+        host = probes[0].host
+        sock = self._open(probes[0].aim, list({own: None for own, probe in self._asked if probe.host == host}))
+        on_answer = partial(self._on_answers, sock)
         self._poll.register(sock.fileno(), READ, on_answer)
         for probe in probes:
             probe.sent = time.monotonic()
             self._asked.append((sock, probe))
+            self._by_peer.setdefault((host, probe.listener.port), []).append((sock, probe))
             self._send(sock, probe)
             on_answer(time.monotonic())  # so that the answers of many listeners do not overflow the queue
 
@@ -221,14 +231,15 @@ class _Round:
         except OSError as error:
             probe.fail(error)
 
-    def _on_answers(self, sock: socket.socket, by_port: dict[int, _Probe], now: float) -> None:
+    def _on_answers(self, sock: socket.socket, now: float) -> None:
         with suppress(BlockingIOError):
             while True:
                 answer, peer = sock.recvfrom(65_536)
-                probe = by_port.get(peer[1])
-                if probe is None or probe.over or answer != self._payload:
-                    continue
-                if peer[0].partition("%")[0] == probe.host:
+                asked = self._by_peer.get((peer[0].partition("%")[0], peer[1]), ())
+                waiting = [(own is not sock, probe) for own, probe in asked if not probe.over]
+                if waiting and answer == self._payload:
+                    # Of two sockets on an address, either may get what was asked from the other (IPv4).
+                    _, probe = min(waiting, key=itemgetter(0))
                     probe.seconds = now - probe.sent
 
     # -- TCP: one connection for each listener
@@ -242,9 +253,16 @@ class _Round:
         sock = self._open(probe.aim)
         if self._mark is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LEAVE_NOTHING)
-        probe.sent = time.monotonic()
-        with suppress(BlockingIOError):
-            sock.connect(bind_address(probe.aim))
+        begun = time.monotonic()
+        try:
+            with suppress(BlockingIOError):
+                sock.connect(bind_address(probe.aim))
+        except OSError as error:
+            self._close(sock)
+            if error.errno == errno.EADDRNOTAVAIL:  # not the address, for it is bound: a probe has this pair of ports
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)) from None
+            raise
+        probe.sent = begun
         self._poll.register(sock.fileno(), WRITE, partial(self._on_connected, sock, probe))
 
     def _on_connected(self, sock: socket.socket, probe: _Probe, _now: float) -> None:
@@ -253,6 +271,7 @@ class _Round:
             sock.send(_BYTE)
         except OSError as error:
             probe.fail(error)
+            self._close(sock)
         else:
             self._poll.register(sock.fileno(), READ, partial(self._on_echoed, sock, probe))
 
@@ -263,6 +282,8 @@ class _Round:
         except OSError as error:
             probe.fail(error)
             return
+        finally:
+            self._close(sock)  # a listener on another interface may wait for the same pair of ports
         if answer == _BYTE:
             probe.seconds = now - probe.sent
         else:

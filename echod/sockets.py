@@ -7,7 +7,8 @@ Invariant: every opened socket is non-blocking, not inherited over exec, and set
 import errno
 import os
 import socket
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
@@ -96,10 +97,11 @@ def open_socket(listener: Listener, buffers: Buffers, *, sibling: bool, bind: bo
     return sock
 
 
-def open_probe(listener: Listener, port: int) -> socket.socket:
+def open_probe(listener: Listener, port: int, beside: Sequence[socket.socket] = ()) -> socket.socket:
     """Make a socket to probe this listener, bound to its own address and interface and to a port, 0 for any.
 
-    If the address has left this host, the bind fails and nothing is sent to another host. Raises OSError.
+    `beside` are UDP probes on the same address and port, of other interfaces or none. If the address has left this
+    host, the bind fails and nothing is sent to another host. Raises OSError.
     """
     tcp = listener.protocol is Protocol.TCP
     sock = socket.socket(_family(listener), socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM)
@@ -109,11 +111,27 @@ def open_probe(listener: Listener, port: int) -> socket.socket:
             # Allow connections from one port to several listeners. Not for UDP: others could then bind the port too.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         _bind_to_device(sock, listener)
-        sock.bind(bind_address(replace(listener, port=port)))
+        with _side_by_side((*beside, sock) if beside else ()):
+            sock.bind(bind_address(replace(listener, port=port)))
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+@contextmanager
+def _side_by_side(sockets: Sequence[socket.socket]) -> Iterator[None]:
+    """Let these sockets share a port, only while the last is bound.
+
+    With SO_REUSEPORT off again, the kernel delivers to the one whose interface fits best, and nobody else may join.
+    """
+    for sock in sockets:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        yield
+    finally:
+        for sock in sockets:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
 
 
 def bind_socket(sock: socket.socket, listener: Listener) -> None:

@@ -121,6 +121,20 @@ def test_listeners_with_and_without_an_interface_start_together(two_links: Wire,
 
 
 @needs_root
+def test_each_of_two_listeners_of_one_address_passes_whichever_interface_it_is_bound_to(echod: EchodFactory) -> None:
+    """The probe that is bound to the interface and the other one come from the same address and port, together."""
+    same = [f"{host}{at}" for host in (SERVER, SERVER6) for at in ("", f"%{LINK}")]
+    hosts = [f"[{each}]" if ":" in each else each for each in same]
+    wider = [f"udp://0.0.0.0%{LINK}:{PORT + 1}", f"udp://[::%{LINK}]:{PORT + 1}"]
+    with Wire() as wire, entered(wire.server):
+        daemon = echod(
+            {"listeners": [*(f"{kind}://{each}:{PORT}" for kind in ("udp", "tcp") for each in hosts), *wider]}
+        )
+        for _ in range(3):
+            assert failed_self_tests(daemon) == []
+
+
+@needs_root
 def test_a_passed_socket_that_is_bound_to_an_interface_is_that_listener() -> None:
     """BindToDevice= of a .socket unit is kept, and named as in the config, also for a link-local address."""
     with namespace():

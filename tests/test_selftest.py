@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from ipaddress import IPv6Address
@@ -17,7 +18,7 @@ from echod.core.listener import Listener, Protocol, parse_listener
 from echod.core.selftest import Result, SelfTest
 from echod.core.snapshot import Activity, Snapshot, UdpTraffic
 from echod.selftest import _Round, listeners_of, run_self_test
-from echod.sockets import open_socket
+from echod.sockets import open_probe, open_socket
 
 EchodFactory = Callable[..., Daemon]
 
@@ -103,6 +104,20 @@ def test_two_tests_at_once_wait_for_each_other(everything: Daemon) -> None:
     results = run_self_test(listeners, mark, 5.0)
     os.waitpid(pid, 0)
     assert all(result.passed for result in results)
+
+
+def test_two_tests_at_once_wait_for_a_connection_too(everything: Daemon) -> None:
+    """Over TCP the other test has the very pair of ports until its connection ends: no reason to miss the address."""
+    listeners, mark = told(everything)
+    (asked,) = [each for each in listeners if str(each).startswith("tcp://[::1]")]
+    with open_probe(asked, mark.port) as other:
+        other.setblocking(True)
+        other.connect(("::1", asked.port))
+        assert problems(run_self_test([asked], mark, 0.1)) == {
+            str(asked): "the port that self tests come from is in use by another process"
+        }
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert problems(run_self_test([asked], mark)) == {str(asked): ""}
 
 
 def test_a_port_that_somebody_keeps_is_told(everything: Daemon) -> None:

@@ -44,6 +44,7 @@ from echod.sockets import (
     got_buffers,
     grant,
     kernel_drops,
+    open_probe,
     open_socket,
     set_buffers,
     set_up,
@@ -309,6 +310,19 @@ def test_an_interface_that_needs_a_privilege_is_said_to() -> None:
     error = OSError(errno.EPERM, "")
     assert "before Linux 5.7 that takes CAP_NET_RAW" in str(_bind_error(listener("127.0.0.1", 7, zone="lo"), error))
     assert "port above 1023" in str(_bind_error(listener("fe80::1", 7, zone="lo"), error))
+
+
+def test_nobody_joins_two_probes_on_a_port() -> None:
+    """They share it only while the second is bound: another socket of the same user could take their answers."""
+    asked, device = listener(), listener(zone="lo")
+    with open_probe(asked, 0) as first:
+        port = at(first)[1]
+        with open_probe(device, port, [first]) as second:
+            assert at(second) == at(first)
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+                other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                with pytest.raises(OSError, match="Address already in use"):
+                    other.bind(at(first))
 
 
 def test_kernel_drops_are_counted_exactly() -> None:
