@@ -42,7 +42,8 @@ def check(
         asked = parse_source(source)
     except ValueError as error:
         raise UsageError(f"--source {error}") from None
-    answers = inquire(config, asked, LocalAddresses().look() or ())
+    own = LocalAddresses().look() or ()
+    answers = inquire(config, asked, own, broadcast=kernel.is_broadcast(asked.address))
     replied = all(answer.replied for answer in answers)
     return "\n".join(answer.text for answer in answers), ExitCode.OK if replied else ExitCode.NO_ANSWER
 

@@ -1,11 +1,15 @@
-"""Whether this host's kernel can do what a valid config asks: the warnings of `echod check` beyond the file itself.
+"""Whether this host's kernel can do what a valid config asks: what `echod check` says beyond the file itself.
 
-Owns the reading of /proc/sys, and the check whether this host has an address. It changes nothing, and the daemon does
-not depend on it: the daemon checks what it gets. Invariant: nothing is warned of that could not be determined.
+Owns the reading of /proc/sys, and the checks whether this host has an address, and whether one is broadcast. It changes
+nothing, and the daemon does not depend on it: the daemon checks what it gets. Invariant: nothing is warned of that
+could not be determined.
 """
 
+import errno
 import pwd
+import socket
 from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +24,8 @@ from echod.privileges import AUTO
 from echod.sockets import find_absence
 
 _EARLY: Final = "echod binds it all the same, and serves it when this host has it"
+
+_ANY_PORT: Final = 7  # the route to a host does not depend on it
 
 _SYSCTLS: Final = Path("/proc/sys")
 
@@ -37,6 +43,23 @@ def warnings(config: Config, text: bytes) -> tuple[Mistake, ...]:
         *_find_capped(config, document),
         *_find_mute(config, document),
     )
+
+
+def is_broadcast(address: IPv4Address | IPv6Address) -> bool:
+    """Tell whether it is a broadcast address of this host's networks: as a source the kernel drops it (martian).
+
+    Nothing is sent. Such a peer is refused without SO_BROADCAST (__ip4_datagram_connect), as is one that a route
+    prohibits; with it, only the latter.
+    """
+    refused = address.version == 4 and _connect(address, broadcast=False) == errno.EACCES  # noqa: PLR2004
+    return refused and _connect(address, broadcast=True) == 0
+
+
+def _connect(address: IPv4Address | IPv6Address, *, broadcast: bool) -> int:
+    """Give a UDP socket of IPv4 this peer; return the errno, or 0."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, broadcast)
+        return sock.connect_ex((str(address), _ANY_PORT))
 
 
 def _listeners(document: Document) -> dict[KeyPath, ListenerRange]:

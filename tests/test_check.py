@@ -65,6 +65,21 @@ def test_an_address_of_this_host_is_known_as_such(network: None, path: Path) -> 
     assert stdout.startswith("udp from 10.0.0.9:40000: refused (dropped_source_is_self): 10.0.0.9 is this host's own;")
 
 
+@needs_root
+def test_a_broadcast_address_of_this_host_is_no_source(network: None, path: Path) -> None:
+    """The kernel is asked, which drops what comes from there; its neighbour is a host like any other.
+
+    One that routes prohibit is none, though connect(2) says the same of it.
+    """
+    ip("address", "add", "10.9.0.1/24", "broadcast", "10.9.0.255", "dev", "lo")
+    ip("route", "add", "prohibit", "10.8.0.0/24")
+    code, stdout, _ = check(path, "--source", "10.9.0.255:40000")
+    assert code == 1
+    assert stdout.count("10.9.0.255 is a broadcast address of this host's networks, and no valid source\n") == 2  # each
+    for source in ("10.9.0.7:40000", "10.8.0.255:40000"):
+        assert "broadcast" not in check(path, "--source", source)[1]
+
+
 def test_what_is_no_source_is_misuse(path: Path) -> None:
     """Exit code 2, and what to write."""
     assert check(path, "--source", "lan") == (

@@ -1,8 +1,9 @@
 """Whether a source would be replied to, by which rule, and how often: what `echod check --source` says.
 
 Owns the sentences. It decides nothing: that is done by the rules that a worker has. It knows only what the config says
-and which addresses are this host's own: neither the sockets that systemd passes nor what is between here and the
-source. Invariant: what it says of a datagram is what becomes of one datagram from there that is whole and unicast.
+and which addresses are this host's own, or broadcast: neither the sockets that systemd passes nor what is between here
+and the source. Invariant: what it says of a datagram is what becomes of one datagram from there that is whole and
+unicast.
 """
 
 import re
@@ -59,8 +60,11 @@ def parse_source(text: str) -> Source:
         raise ValueError(f"{text!r} is no source: {_WANTED}") from None
 
 
-def inquire(config: Config, source: Source, own: Iterable[Network]) -> tuple[Answer, ...]:
-    """Say what becomes of a datagram and of a connection from this source; `own` are this host's own networks."""
+def inquire(config: Config, source: Source, own: Iterable[Network], *, broadcast: bool = False) -> tuple[Answer, ...]:
+    """Say what becomes of a datagram and of a connection from this source.
+
+    `own` are this host's own networks; `broadcast`: here the address of the source is a broadcast address.
+    """
     access = compile_access(config.access)
     rules = compile_rules(config, access, [each.port for each in config.listeners if each.protocol is Protocol.UDP])
     rules.set_own_addresses(own)
@@ -71,25 +75,31 @@ def inquire(config: Config, source: Source, own: Iterable[Network]) -> tuple[Ans
             drop = rules.judge_host(source.address, source.port, on_loopback=source.address.is_loopback)
         else:
             drop = None if access.admits(str(source.address)) else Drop.ACCESS
-        if listeners:
-            answers.append(_answer(config, source, protocol, _reached(listeners, source.address), drop))
+        reached = _reached(listeners, source.address)
+        if broadcast and reached:
+            text = f"{source.address} is a broadcast address of this host's networks, and no valid source"
+            answers.append(Answer(replied=False, text=f"{protocol.value} from {source}: refused: {text}"))
+        elif listeners:
+            answers.append(_answer(config, source, protocol, reached, drop))
     return tuple(answers)
 
 
-def _reached(listeners: Sequence[Listener], address: _Address) -> list[Listener]:
-    """Return the listeners that a source can reach: of its family, and those on loopback from this host alone."""
-    return [
-        each
-        for each in listeners
-        if each.address.version == address.version and (address.is_loopback or not each.address.is_loopback)
-    ]
+def _reached(listeners: Iterable[Listener], address: _Address) -> list[Listener]:
+    """Return the listeners that a source can reach, and get a reply from.
+
+    That is those of its family; from this host those that serve lo, from other hosts those that do not serve it alone.
+    """
+    family = [each for each in listeners if each.address.version == address.version]
+    if address.is_loopback:
+        return [each for each in family if each.zone in ("", "lo")]
+    return [each for each in family if not each.address.is_loopback and each.zone != "lo"]
 
 
 def _answer(config: Config, source: Source, protocol: Protocol, reached: Sequence[Listener], drop: Verdict) -> Answer:
     begin = f"{protocol.value} from {source}"
     if not reached:
         family = f"{protocol.value}:// listener has an address of IPv{source.address.version}"
-        where = "" if source.address.is_loopback else " that other hosts reach"
+        where = " and serves lo" if source.address.is_loopback else " that other hosts reach"
         return Answer(replied=False, text=f"{begin}: reaches no listener: no {family}{where}")
     if drop is not None:
         counter = "closed_access" if protocol is Protocol.TCP else f"dropped_{drop.name.lower()}"

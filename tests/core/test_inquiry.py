@@ -129,8 +129,47 @@ def test_listeners_out_of_reach_do_not_count() -> None:
     assert asked("127.0.0.1:4000", listeners=only)[0][0]
     assert asked("[::1]:4000", listeners=only)[1] == (
         False,
-        "tcp from [::1]:4000: reaches no listener: no tcp:// listener has an address of IPv6",
+        "tcp from [::1]:4000: reaches no listener: no tcp:// listener has an address of IPv6 and serves lo",
     )
+
+
+@pytest.mark.parametrize("zone", ["eth0", "vrf-red"])
+def test_a_listener_on_an_interface_hears_nothing_from_loopback(zone: str) -> None:
+    """That one is not lo, and what comes from this host comes in on lo; other hosts are heard there."""
+    bound = [f"udp://0.0.0.0%{zone}:7", f"tcp://0.0.0.0%{zone}:7", f"udp://[fe80::1%{zone}]:7", "tcp://[::%lo]:7"]
+    for source, family in (("127.0.0.1:4000", 4), ("[::1]:4000", 6)):
+        replied, text = asked(source, listeners=bound)[0]
+        end = f"reaches no listener: no udp:// listener has an address of IPv{family} and serves lo"
+        assert (replied, text) == (False, f"udp from {source}: {end}")
+    assert asked("[::1]:4000", listeners=bound)[1][0]
+    assert all(replied for replied, _ in asked("10.0.0.1:4000", listeners=bound))
+    assert asked("127.0.0.1:4000", listeners=[*bound, "udp://127.0.0.1:9"])[0][1].startswith(
+        "udp from 127.0.0.1:4000: replied to at udp://127.0.0.1:9: "
+    )
+
+
+def test_other_hosts_do_not_reach_a_listener_on_lo() -> None:
+    """Whatever its address is."""
+    assert asked("10.0.0.1:4000", listeners=["udp://0.0.0.0%lo:7"]) == [
+        (
+            False,
+            (
+                "udp from 10.0.0.1:4000: reaches no listener: "
+                "no udp:// listener has an address of IPv4 that other hosts reach"
+            ),
+        )
+    ]
+    assert asked("127.0.0.1:4000", listeners=["udp://0.0.0.0%lo:7"])[0][0]
+
+
+def test_a_broadcast_address_is_no_source() -> None:
+    """Nobody has it, so the kernel drops what comes from there, over UDP and TCP, whatever the rules say."""
+    config = Config.model_validate({"listeners": [*UDP, "tcp://0.0.0.0:7"]})
+    answers = inquire(config, parse_source("10.9.0.255:4000"), OWN, broadcast=True)
+    end = (
+        "from 10.9.0.255:4000: refused: 10.9.0.255 is a broadcast address of this host's networks, and no valid source"
+    )
+    assert [(answer.replied, answer.text) for answer in answers] == [(False, f"udp {end}"), (False, f"tcp {end}")]
 
 
 @settings(deadline=None, max_examples=40)
