@@ -31,15 +31,12 @@ from echod.core.errors import ConfigError, EchodError, ExitCode, UsageError
 from echod.core.overview import Overview, check_text, old, overview, workers_text
 from echod.core.snapshot import Snapshot
 from echod.daemonize import detach
-from echod.descriptors import fill_first_three
+from echod.descriptors import Output, OutputError, fill_first_three
 from echod.reload import reload
 from echod.selftest import listeners_of, run_self_test
 from echod.supervisor import Supervisor
 
 _MAXSIZE_64: Final = 2**63 - 1
-
-_UNWRITABLE: Final = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
-"""Errors of writing to stdout. Everything else that echod writes to tolerates them."""
 
 _EXAMPLE: Final = """Without a command: run. `echod COMMAND --help` tells more.
 
@@ -81,7 +78,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
     words = sys.argv[1:] if argv is None else argv
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # like stderr: a path may not be UTF-8
+        out = sys.stdout
+        encoding, lines, at_once = out.encoding, out.line_buffering, out.write_through
+        # Escaped like stderr: a path may not be UTF-8.
+        sys.stdout = Output(out.detach(), encoding, "backslashreplace", line_buffering=lines, write_through=at_once)
     sys.exit(_guarded(None, lambda: _obey(words)))
 
 
@@ -113,13 +113,13 @@ def _guarded(config: Path | None, command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         return ExitCode.OK
     except Exception as error:  # noqa: BLE001 - any exception must be reflected in the exit code
-        if not isinstance(error, OSError) or error.errno not in _UNWRITABLE:
+        if not isinstance(error, OutputError):
             logs.last_words(f"echod: this is a defect in echod {__version__}\n{traceback.format_exc()}")
             return ExitCode.SOFTWARE
         # Output that is still buffered must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = ExitCode.OK  # the reader closed the pipe
-        if not isinstance(error, BrokenPipeError):
+        if error.errno != errno.EPIPE:
             logs.last_words(f"echod: the output cannot be written: {error.strerror}")
             code = ExitCode.IO_ERROR
     return code

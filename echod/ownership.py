@@ -62,6 +62,9 @@ class Ownership:
     def _on_news(self, addresses: LocalAddresses, now: float) -> None:
         """Take the notifications, and look if they concern own addresses; then rest."""
         self._poll.unregister(addresses.fileno())
+        self._hear(addresses, now)
+
+    def _hear(self, addresses: LocalAddresses, now: float) -> None:
         if addresses.hear():
             self._look(addresses)
         self._rest(addresses, now)
@@ -77,10 +80,14 @@ class Ownership:
             rest = max(rest, min(_LONGEST_RETRY_SECONDS, REST_SECONDS * 2**addresses.failures))
             self._agenda.at(now + rest, partial(self._try_again, addresses))
         else:
-            self._agenda.at(now + rest, lambda _now: self._wait(addresses))
+            self._agenda.at(now + rest, partial(self._wait, addresses))
 
-    def _wait(self, addresses: LocalAddresses) -> None:
-        self._poll.register(addresses.fileno(), READ, partial(self._on_news, addresses))
+    def _wait(self, addresses: LocalAddresses, now: float) -> None:
+        """Wait for news; while the host has no epoll watch left for that, read them now and then without."""
+        try:
+            self._poll.register(addresses.fileno(), READ, partial(self._on_news, addresses))
+        except OSError:
+            self._agenda.at(now + _LONGEST_RETRY_SECONDS, partial(self._hear, addresses))
 
     def _look(self, addresses: LocalAddresses) -> None:
         """Read the addresses from the kernel."""

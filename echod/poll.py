@@ -119,12 +119,26 @@ class Poll:
         """Return what is ready, after at most `seconds`.
 
         With epoll_wait(2): a SHARED descriptor would wake every process that waits in poll(2) for its epoll instance.
+        That is still better than to wake none: it is done where the kernel has no epoll watch left.
         """
-        if self._busy and not self._lent:
-            self._lent = True
+        if self._busy and not self._lent and not self._lend():
+            self._awake.poll(None if seconds is None else 1000 * seconds)
+            return self._look()
+        return self._epoll.poll(seconds, MAX_EVENTS)
+
+    def _lend(self) -> bool:
+        """Add the busy descriptors to the epoll set, all or none; tell whether the kernel could."""
+        lent = []
+        try:
             for fd, events in self._busy.items():
                 self._epoll.register(fd, events)
-        return self._epoll.poll(seconds, MAX_EVENTS)
+                lent.append(fd)
+        except OSError:
+            for fd in lent:
+                self._epoll.unregister(fd)
+            return False
+        self._lent = True
+        return True
 
     def _take_back(self) -> None:
         """Remove the busy descriptors from the epoll set: this process is awake."""

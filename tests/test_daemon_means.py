@@ -1,9 +1,12 @@
 """What the caller or the host withholds, streams, room or memory, is no reason not to serve."""
 
+import errno
+import os
 import re
 import resource
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,6 +56,34 @@ def test_help_that_cannot_be_written_exits_74(words: tuple[str, ...], variables:
         )
     assert finished.stderr == "echod: the output cannot be written: No space left on device\n"
     assert finished.returncode == 74
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EPIPE])
+def test_an_error_of_anything_but_the_output_is_not_told_as_one_of_the_output(number: int) -> None:
+    """The kernel has ENOSPC also for a lack of epoll watches, and that is no full disk."""
+    program = (
+        f"from echod import cli\ndef run(self): raise OSError({number}, 'of no output')\ncli.Supervisor.run = run\n"
+        "cli.main(['run'])"
+    )
+    words = [sys.executable, "-c", program]
+    told = subprocess.run(
+        words, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False, timeout=30
+    )
+    assert "this is a defect in echod" in told.stderr
+    assert "of no output" in told.stderr
+    assert told.returncode == 70
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    """As in `echod check --print | head -1`: code 0, and nothing on stderr."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [*ECHOD, "--help"]
+    told = subprocess.run(
+        words, cwd=REPOSITORY, env=environment(), stdout=writer, stderr=subprocess.PIPE, check=False, timeout=30
+    )
+    os.close(writer)
+    assert (told.returncode, told.stderr) == (0, b"")
 
 
 def test_a_config_for_which_there_is_no_memory_rejects_the_reload(echod: EchodFactory) -> None:

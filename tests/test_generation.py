@@ -1,7 +1,6 @@
 """A generation hears what its real workers say, tells them what they must know, and outlives them."""
 
 import ctypes
-import errno
 import os
 import signal
 import socket
@@ -14,6 +13,7 @@ import pytest
 import structlog
 from loopback import BUFFERS, free_port, listener
 from running import children, wait_until
+from scarce import ScarcePoll
 
 from echod.core.config import Config
 from echod.core.counters import SlotField, TcpField, UdpField
@@ -22,24 +22,9 @@ from echod.generation import Generation
 from echod.holdings import Holdings
 from echod.netlink import MAX_OWN
 from echod.observer import Observer
-from echod.poll import OnReady, Poll
 from echod.worker import Worker
 
 Entries = list[MutableMapping[str, Any]]
-
-
-class ScarcePoll(Poll):
-    """A poll on a host that soon watches no more (`fs.epoll.max_user_watches`)."""
-
-    left = 1 << 20
-    """How many it still watches."""
-
-    def register(self, fd: int, events: int, on_ready: OnReady, *, busy: bool = False) -> None:
-        """Watch one more, if there is one left."""
-        if self.left == 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self.left -= 1
-        super().register(fd, events, on_ready, busy=busy)
 
 
 class Hands:

@@ -12,11 +12,11 @@ from typing import Any, Final
 import pytest
 import structlog
 from loopback import as_nobody, ip, ip_batch, namespace, needs_root, udp_server
+from scarce import ScarcePoll
 
 from echod.core.timers import Agenda
 from echod.netlink import ELSEWHERE
 from echod.ownership import REST_SECONDS, Ownership
-from echod.poll import Poll
 
 Entries = list[MutableMapping[str, Any]]
 
@@ -36,7 +36,7 @@ class Host:
 
     def __init__(self) -> None:
         """Know nothing yet."""
-        self.poll, self.agenda, self.changes, self.turns = Poll(), Agenda(), 0, 0
+        self.poll, self.agenda, self.changes, self.turns = ScarcePoll(), Agenda(), 0, 0
         self.ownership = Ownership(self.poll, self.agenda, self._on_change)
         self.passed = netlink()
         self.now = 100.0
@@ -252,3 +252,24 @@ def test_a_problem_is_told_when_it_comes_and_not_as_long_as_it_lasts(log: Entrie
     (entry,) = (entry for entry in log if entry["event"] == "own_addresses_unknown")
     assert entry["log_level"] == "warning"
     assert "Bad file descriptor" in entry["message"]
+
+
+@needs_root
+def test_a_host_that_watches_no_more_is_looked_at_all_the_same(network: None, host: Host) -> None:
+    """Where the kernel has no epoll watch left, at first or after a rest, the news are read once a second meanwhile."""
+    host.start()
+    host.poll.left = 0
+    host.rest()
+    ip("address", "add", "192.0.2.1/32", "dev", "lo")
+    assert not host.turn(0.0)
+    host.now += 1.0
+    host.rest()
+    assert ip_network("192.0.2.1") in host.ownership.networks
+    ip("address", "add", "192.0.2.2/32", "dev", "lo")
+    host.poll.left = 1
+    host.now += 1.0
+    host.rest()
+    host.rest()
+    ip("address", "add", "192.0.2.3/32", "dev", "lo")
+    host.hear("192.0.2.2", "192.0.2.3")
+    assert host.poll.left == 0

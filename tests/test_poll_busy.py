@@ -307,3 +307,21 @@ def test_one_arrival_at_a_shared_socket_wakes_one_of_those_who_sleep() -> None:
         assert wakeups.count(b"w") == ARRIVALS
         # Who wakes in the kernel, and finds that another has taken it, sleeps again without a word.
         assert sum(map(sleeps, children)) - sum(before) < 1.5 * ARRIVALS
+
+
+def test_a_poll_sleeps_without_the_watches_that_the_kernel_refuses(ends: Callable[[str], Ends], poll: Poll) -> None:
+    """The busy ones are then waited for by poll(2) alone, and so are the others; nothing stays behind in the epoll."""
+    some = ends("aAB")
+    poll._epoll.register(some.fileno("B"), 0)  # so that the kernel refuses to add it
+    assert some.called(0.01) == ""
+    for letters in ("A", "B", "a", "ABa"):
+        some.make_ready(letters)
+        assert some.called(None) == "".join(sorted(letters))
+    poll._epoll.unregister(some.fileno("B"))
+    some.make_ready("AB")
+    assert some.called(None) == "AB"
+    assert some.called(0.01) == ""
+    assert poll._lent
+    some.unregister("A")
+    some.make_ready("aB")
+    assert some.called(None) == "Ba"
