@@ -67,11 +67,13 @@ class Announcer:
         """Called with every snapshot, in addition to the status file."""
 
     def starting(self, reading: Reading) -> None:
-        """Log the start, and where the config comes from."""
-        _log.info("starting", version=__version__, config=self._path if reading.path else "built-in defaults")
+        """Log the start, where the config comes from, and where the status will be: `status.find` sends people here."""
+        self._place = status.directory(self._environment, reading.config.status.directory)
+        config = self._path if reading.path else "built-in defaults"
+        where = {} if self._place is None else {"status": shown(self._place)}
+        _log.info("starting", version=__version__, config=config, **where)
         if reading.path is None:
             _log.info("defaults_used", message=f"there is no {DEFAULT_PATH}: serving the built-in defaults")
-        self._place = status.directory(self._environment, reading.config.status.directory)
         self._files = StatusFiles(self._place)
         if self._place is None:
             _log.info("status_not_written", message=_NO_PLACE)

@@ -98,7 +98,7 @@ def find(
         if its == config:
             raise StatusUnknownError(
                 f"an echod runs with {config}, process {pid}, but its status is not in {_listed(places)}: its log says "
-                'why, and where it is; look for "status" there'
+                'why, and where it is: look for "status" there (log.level: info)'
             )
     for place, told in alive.items() if named else ():
         its = printable(str(told.get("config")))

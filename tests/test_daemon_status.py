@@ -406,6 +406,19 @@ def test_an_echod_in_another_time_namespace_is_seen(echod: EchodFactory) -> None
     assert ", up 00:0" in shown.stdout
 
 
+def test_of_a_status_that_is_elsewhere_the_log_says_where(echod: EchodFactory, tmp_path: Path) -> None:
+    """Its directory was changed in the config since the start: the command sends to the log, which then has it."""
+    place = tmp_path / "before"
+    config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1, "status": {"directory": str(place)}}
+    daemon = echod(config)
+    daemon.write({**config, "status": {"directory": str(tmp_path / "since")}})
+    result = tell(None, "--config", str(daemon.config_path))
+    assert result.returncode == ExitCode.STATUS_UNKNOWN
+    assert 'its log says why, and where it is: look for "status" there (log.level: info)' in result.stderr
+    (entry,) = (entry for entry in daemon.log() if "status" in json.dumps(entry))
+    assert (entry["event"], entry["level"], entry["status"]) == ("starting", "info", str(place))
+
+
 @needs_root
 def test_an_echod_that_cannot_write_its_status_is_not_called_none(echod: EchodFactory, tmp_path: Path) -> None:
     """In a read-only world it serves: the command says so, and the log says what to do there."""
