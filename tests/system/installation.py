@@ -61,8 +61,9 @@ def make_release(debian: Debian, directory: Path) -> Release:
 
 
 def install_command(mode: Mode) -> list[str]:
-    """Return the one command by which an operator installs or upgrades."""
-    return [f"{SOURCE}/packaging/install", "--wheels", WHEELS, *(["--socket"] if mode is Mode.ACTIVATED else [])]
+    """Return the one command by which an operator installs or upgrades, from the folder of the source."""
+    command = ["env", f"--chdir={SOURCE}", "packaging/install", "--wheels", WHEELS]
+    return [*command, *(["--socket"] if mode is Mode.ACTIVATED else [])]
 
 
 def make_layer(debian: Debian, release: Release, mode: Mode, directory: Path) -> Path:

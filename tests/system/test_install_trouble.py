@@ -171,8 +171,8 @@ def test_killed_at_any_step_it_can_be_run_again(bound: Host, release: Release) -
     for step in STEPS:
         before, after = script.split(f"\n{step}")
         bound.write(f"{SOURCE}/packaging/cut", f"{before}\nkill -KILL $$\n{step}{after}", mode=0o755)
-        cut = install_command(Mode.ACTIVATED)
-        assert bound.run([f"{SOURCE}/packaging/cut", *cut[1:]], check=False).returncode == -9
+        cut = [word.replace("packaging/install", "packaging/cut") for word in install_command(Mode.ACTIVATED)]
+        assert bound.run(cut, check=False).returncode == -9
         assert serves_everything(bound)
         systemctl(bound, "restart")
         assert serves_everything(bound)
