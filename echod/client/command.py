@@ -150,7 +150,8 @@ class Run:
 
     def _make_lines(self, *, quiet: bool) -> Lines:
         protocols = len({target.protocol for target in self._targets}) > 1
-        return Lines(self._text, stamps=self._options.stamps, quiet=quiet, protocols=protocols)
+        hosts = len({target.endpoint for target in self._targets}) > 1
+        return Lines(self._text, stamps=self._options.stamps, quiet=quiet, protocols=protocols, hosts=hosts)
 
     def _show_live(self, stack: ExitStack) -> None:
         """Draw the live view where it is wanted and can be."""

@@ -26,13 +26,15 @@ _FRACTIONS: Final = (("median", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.9
 class Lines:
     """A line for each event."""
 
-    def __init__(self, out: TextIO, *, stamps: bool, quiet: bool, protocols: bool) -> None:
+    def __init__(self, out: TextIO, *, stamps: bool, quiet: bool, protocols: bool, hosts: bool) -> None:
         """Write to `out`; `stamps` puts the time before each line, `quiet` leaves the lines of events out.
 
-        `protocols` names UDP or TCP in each line, for runs over both.
+        `protocols` names UDP or TCP in each line, for runs over both; `hosts` names the target in the line of an error
+        too, which another host may have sent, for runs with several.
         """
         self._out = out
         self._protocols = protocols
+        self._hosts = hosts
         self._stamps = stamps
         self._quiet = quiet
 
@@ -44,11 +46,11 @@ class Lines:
         """Say what happened."""
         if not self._quiet:
             stamp = f"[{event.time // 10**9}.{event.time // 1000 % 10**6:06}] " if self._stamps else ""
-            self._out.write(f"{stamp}{line(subject, event, protocol=self._protocols)}\n")
+            self._out.write(f"{stamp}{line(subject, event, protocol=self._protocols, host=self._hosts)}\n")
 
 
-def line(subject: Subject, event: Event, *, protocol: bool) -> str:
-    """Return the line of an event, with or without its protocol."""
+def line(subject: Subject, event: Event, *, protocol: bool, host: bool) -> str:
+    """Return the line of an event, with or without its protocol, and that of an error with or without its target."""
     number = f" {subject.target.protocol.value}" * protocol
     number += "" if event.sequence is None else f" seq={event.sequence}"
     port = f" sport={subject.ports[event.source]}" if len(subject.ports) > 1 else ""
@@ -57,7 +59,8 @@ def line(subject: Subject, event: Event, *, protocol: bool) -> str:
         return f"no reply from {subject.target.endpoint}:{number}{port} within {_span(event.rtt or 0)}"
     if event.kind is Kind.REFUSED:
         mtu = f" (mtu={event.mtu})" if event.mtu else ""
-        return f"From {event.address or 'this host'}:{number}{port} {event.reason}{mtu}"
+        target = f" {subject.target.endpoint}" * host
+        return f"From {event.address or 'this host'}:{target}{number}{port} {event.reason}{mtu}"
     head = f"{event.size} bytes from {event.address}:{number}{port}{ttl}"
     time = "" if event.rtt is None else f" time={duration(event.rtt)}"
     return f"{head}{time}{_remark(subject, event)}"

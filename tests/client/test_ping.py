@@ -94,10 +94,10 @@ def test_comparing_tells_a_server_that_refuses_this_source(echod: Callable[..., 
 
 def test_several_hosts_are_asked_at_once(port: int) -> None:
     """Each has its lines, its block and a line at the end; one that replies is enough for exit code 0."""
-    found = ping(
-        "-c", 2, "-i", "10ms", "-W", "200ms", f"127.0.0.1:{port}", f"tcp://[::1]:{port}", f"[::1]:{free_port()}"
-    )
+    silent = f"[::1]:{free_port()}"
+    found = ping("-c", 2, "-i", "10ms", "-W", "200ms", f"127.0.0.1:{port}", f"tcp://[::1]:{port}", silent)
     assert found.code == 0
+    assert f"From ::1: {silent} udp seq=2 port unreachable\n" in found.out
     assert found.out.count("ping statistics ---") == 3
     assert found.out.count("2 packets transmitted, 2 received") == 2
     one, two, three = found.out.rpartition("\n\n")[2].splitlines()
