@@ -70,7 +70,7 @@ class Refusals:
                 summary.more = True
 
     def add_lost(self, listener: Listener, count: int) -> None:
-        """Add datagrams that the kernel has dropped before they were received."""
+        """Add what the kernel has dropped before it was received: datagrams or trains, for it counts either as one."""
         if count > 0:
             self._summaries.setdefault((listener, _QUEUE_FULL), _Summary()).refused += count
 
@@ -93,9 +93,9 @@ class Refusals:
 def _log_lost(listener: Listener, count: int) -> None:
     _log.warning(
         "queue_full",
-        message=f"the kernel dropped {count:,} datagram{'s' * (count != 1)} at {listener} before echod received "
-        f"{'them' if count != 1 else 'it'}, most likely because the queue was full: raise udp.receive_buffer, or "
-        "workers where they are busy",
+        message=f"the kernel dropped at least {count:,} datagram{'s' * (count != 1)} at {listener} before echod "
+        f"received {'them' if count != 1 else 'it'} (a train counts as one), most likely because the queue was full: "
+        "raise udp.receive_buffer, or workers where they are busy",
         listener=str(listener),
         dropped=count,
     )

@@ -14,6 +14,8 @@ import pytest
 from load import UdpLoad
 from running import Daemon, ask, free_port, title, udp_client, wait_until
 
+from echod.core.layout import UDP_SEGMENT
+
 BATCH = 64
 
 
@@ -216,3 +218,21 @@ def test_a_queue_that_overflows_is_told_in_the_log(echod: Callable[..., Daemon])
     row = daemon.counters()[f"udp://127.0.0.1:{port}"]
     assert entry["dropped"] == row["kernel_drops"] == 1000 - row["received"] > 0
     assert entry["level"] == "warning"
+
+
+def test_a_train_that_finds_the_queue_full_is_said_to_be_at_least_one(echod: Callable[..., Daemon]) -> None:
+    """The kernel counts what it drops by socket buffers, and a train is one: the log does not call that datagrams."""
+    port = free_port()
+    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1, "udp": {"receive_buffer": "4 KiB"}})
+    (worker,) = daemon.workers()
+    os.kill(worker, signal.SIGSTOP)
+    with udp_client("127.0.0.1", port) as sock:
+        sock.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 100)  # udp(7): 20 datagrams in each send
+        for _ in range(100):
+            sock.send(b"x" * 2000)
+    os.kill(worker, signal.SIGCONT)
+    entry = daemon.wait_for("queue_full")
+    row = daemon.counters()[f"udp://127.0.0.1:{port}"]
+    assert 100 - row["received"] // 20 == entry["dropped"] == row["kernel_drops"] > 0
+    said = f"the kernel dropped at least {entry['dropped']} datagrams at udp://127.0.0.1:{port} before echod received "
+    assert entry["message"].startswith(f"{said}them (a train counts as one)")

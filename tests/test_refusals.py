@@ -225,7 +225,7 @@ def test_full_queues_are_said_like_refusals(log: Entries) -> None:
     refusals.log_due(1000.0 + SUMMARY_SECONDS)
     assert [(entry["event"], entry["dropped"]) for entry in log] == [("queue_full", 4777), ("queue_full", 10)]
     assert log[0]["message"] == (
-        "the kernel dropped 4,777 datagrams at udp://127.0.0.1:7 before echod received them, most likely because the "
-        "queue was full: raise udp.receive_buffer, or workers where they are busy"
+        "the kernel dropped at least 4,777 datagrams at udp://127.0.0.1:7 before echod received them (a train counts "
+        "as one), most likely because the queue was full: raise udp.receive_buffer, or workers where they are busy"
     )
     assert log[0]["log_level"] == "warning"

@@ -102,7 +102,8 @@ def of_udp(traffic: Sequence[UdpTraffic]) -> Iterator[Metric | Histogram]:
     yield plain("sent_bytes", "Payload of the replies.", lambda one: one.replied_bytes)
     yield plain(
         "kernel_drops",
-        "Datagrams that found the receive queue full (or had a wrong checksum), unseen by echod.",
+        "Datagrams or trains that found the receive queue full (or had a wrong checksum), unseen by echod: at least so "
+        "many datagrams.",
         lambda one: one.kernel_drops,
     )
     yield plain("self_tests", "Datagrams replied to that were self tests.", lambda one: one.self_test)

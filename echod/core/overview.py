@@ -18,8 +18,9 @@ _MANY: Final = 100
 
 _LEGEND: Final = (
     "dropped: by echod, why see below. send failed: the kernel refused the reply.",
-    "queue full: no room in the receive queue, so echod never had it. What was sent",
-    "and is in none of these numbers never reached this host: the network lost it.",
+    "queue full: no room in the receive queue (a train counts as one), so echod never",
+    "had it. What was sent and is in none of these numbers never reached this host:",
+    "the network lost it.",
 )
 
 

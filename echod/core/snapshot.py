@@ -73,7 +73,7 @@ class UdpTraffic:
     """By the name of the errno, such as `EAGAIN`, or `other`; without zeros."""
     interrupted: Count = 0
     kernel_drops: Count = 0
-    """Dropped by the kernel at the socket's queue: never received, and in no other number here."""
+    """Dropped by the kernel at the socket's queue, a train as one: never received, and in no other number here."""
     spared: Count = 0
     """Over a limit but let through; their outcome is counted as well."""
     self_test: Count = 0

@@ -88,8 +88,9 @@ UDP listener (totals)   received  replied  dropped  send failed  queue full
 udp://0.0.0.0:7        1,000,000  998,765    1,217           18          77
 udp://[::]:7                   0        0        0            0           0
 dropped: by echod, why see below. send failed: the kernel refused the reply.
-queue full: no room in the receive queue, so echod never had it. What was sent
-and is in none of these numbers never reached this host: the network lost it.
+queue full: no room in the receive queue (a train counts as one), so echod never
+had it. What was sent and is in none of these numbers never reached this host:
+the network lost it.
 
 TCP listener (totals)  accepted  open now
 tcp://0.0.0.0:7              12         2
@@ -155,7 +156,7 @@ def test_what_is_not_there_has_no_table() -> None:
         "",
         "UDP listener (totals)  received  replied  dropped  send failed  queue full",
         "udp://[::]:7                  0        0        0            0           0",
-        *SHOWN.splitlines()[7:10],
+        *SHOWN.splitlines()[7:11],
         "",
         "rates and totals  socket   /s, 1 s  /s, 10 s  /s, 60 s  total in  total out",
         "udp://[::]:7      adopted        0         0         0       0 B        0 B",
