@@ -6,7 +6,6 @@ buffers, which may be larger; one that cannot be made so is closed and refused, 
 """
 
 import errno
-import os
 import socket
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
@@ -14,6 +13,7 @@ from typing import Final
 from echod.core.errors import PassedSocketError
 from echod.core.listener import Listener, Protocol
 from echod.core.sockopt import SO_DETACH_FILTER, Option
+from echod.interface import device_of
 from echod.sockets import Buffers, set_up
 
 METRICS: Final = "metrics"
@@ -25,7 +25,6 @@ _SERVED: Final = {
 }
 
 
-_NAME_BYTES: Final = 16  # IFNAMSIZ (netdevice(7))
 _BROADCAST: Final = IPv4Address("255.255.255.255")
 
 
@@ -125,7 +124,7 @@ def _identify(sock: socket.socket) -> Listener | None:
 def _listener(protocol: Protocol, sock: socket.socket) -> Listener:
     """Return the listener that a socket is bound to."""
     host, port, *scope = sock.getsockname()
-    zone = _device(sock) or "".join(map(str, filter(None, scope[1:])))
+    zone = device_of(sock) or "".join(map(str, filter(None, scope[1:])))
     return Listener(protocol=protocol, address=ip_address(host.partition("%")[0]), port=port, zone=zone)
 
 
@@ -153,15 +152,3 @@ def _refuse_partial(listener: Listener, sock: socket.socket) -> None:
         f"passed socket {listener} is connected to {peer[0]}, and nobody else would have replies: who passes it must "
         "leave it unconnected"
     )
-
-
-def _device(sock: socket.socket) -> str:
-    """Return the interface that a socket is bound to, as one with a link-local address always is; empty if to none.
-
-    The kernel names it also where PrivateNetwork= hides it.
-    """
-    try:
-        name = sock.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, _NAME_BYTES)
-    except OSError:  # it is gone
-        return ""
-    return os.fsdecode(name.rstrip(b"\0"))

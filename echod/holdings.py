@@ -7,9 +7,9 @@ and it cannot fail.
 """
 
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -19,6 +19,7 @@ from echod.core.errors import AddressUnavailableError, BindNotPermittedError, Ec
 from echod.core.listener import Listener, Protocol, overlap
 from echod.core.plan import Plan, plan
 from echod.core.wrapping import WrappingCounter
+from echod.interface import is_detached
 from echod.sockets import (
     Buffers,
     bind_socket,
@@ -49,6 +50,10 @@ class Acquisition:
     nobody would read before."""
     doors: dict[Endpoint, socket.socket] = field(default_factory=dict)
     """The sockets for metrics."""
+    detached: frozenset[Listener] = frozenset()
+    """What is held, but bound to an interface that was removed or renamed."""
+    renewed: frozenset[Listener] = frozenset()
+    """Those of them that are opened anew, because there is an interface of that name again."""
 
 
 class Holdings:
@@ -65,6 +70,8 @@ class Holdings:
         self._dropped_before: dict[Listener, int] = {}
         self._doors: dict[Endpoint, socket.socket] = {}
         self._adopted_doors: list[socket.socket] = []
+        self._told: set[str] = set()
+        """The listeners of which the log says that they are detached."""
 
     @property
     def doors(self) -> list[socket.socket]:
@@ -127,13 +134,24 @@ class Holdings:
         Raises EchodError, after closing all that was opened here.
         """
         wanted = (*listeners, *(adopted for adopted in self._adopted if adopted not in set(listeners)))
-        changes = plan(tuple(self._sockets), wanted)
-        found = Acquisition(plan=changes, sockets={}, buffers=buffers, granted=grant(buffers))
+        metrics = () if self._adopted_doors else metrics
+        detached = frozenset(listener for _, listener in self._detached())
+        back = detached.difference(self._adopted) & {*wanted, *(each.listener for each in metrics)}
+        renewed = frozenset(listener for listener in back if not find_absence(listener, early=True))
+        found = Acquisition(
+            plan=plan([each for each in self._sockets if each not in renewed], wanted),
+            sockets={},
+            buffers=buffers,
+            granted=grant(buffers),
+            detached=detached,
+            renewed=renewed,
+        )
         try:
             for listener in wanted:
                 found.sockets[listener] = self._open(listener, workers, found)
-            for endpoint in () if self._adopted_doors else metrics:
-                found.doors[endpoint] = self._doors.get(endpoint) or self._open_door(endpoint, wanted, found)
+            for endpoint in metrics:
+                held = self._doors.get(endpoint) if endpoint.listener not in renewed else None
+                found.doors[endpoint] = held or self._open_door(endpoint, wanted, found)
         except Exception:
             self.abandon(found)
             raise
@@ -146,12 +164,12 @@ class Holdings:
         workers now, all stay open and are shared out: closing one would lose the datagrams queued on it. Passed sockets
         cannot have siblings, because the same user would have to bind those.
         """
-        held = list(self._sockets.get(listener, ()))
+        held = list(self._sockets.get(listener, ())) if listener not in found.renewed else []
         if listener in self._adopted:
             return held
         more: list[socket.socket] = []
         wanted = workers if listener.protocol is Protocol.UDP else 1
-        beside = self._is_beside_ours(listener, found.sockets)
+        beside = self._is_beside_ours(listener, found, found.sockets)
         for number in range(len(held), wanted):
             try:
                 sock = open_socket(listener, found.granted, sibling=number > 0 or beside, bind=not held)
@@ -168,19 +186,21 @@ class Holdings:
                 found.unbound.append((listener, sock))
         return held + more
 
-    def _is_beside_ours(self, listener: Listener, found: Iterable[Listener]) -> bool:
+    def _is_beside_ours(self, listener: Listener, found: Acquisition, more: Iterable[Listener]) -> bool:
         """Tell whether we hold the port, for a wider or narrower listener or a door: only a sibling can then be bound.
 
         That listener or door is about to be closed, because no config uses a port twice, and passed sockets allow no
-        sibling. Or that listener was found before, and one of the two is bound to an interface: both then serve.
+        sibling. Or that listener, one of `more`, was found before, and one of the two is bound to an interface: both
+        then serve. One that is detached has its port on an interface of another name.
         """
-        ours = (*self._sockets, *found, *(door.listener for door in self._doors))
+        held = (*self._sockets, *(door.listener for door in self._doors))
+        ours = (*more, *(replace(each, zone="") if each in found.detached else each for each in held))
         return any(other.port == listener.port and overlap(listener, other) for other in ours)
 
     def _open_door(self, metrics: Endpoint, wanted: Sequence[Listener], found: Acquisition) -> socket.socket:
         """Open the socket of an endpoint. Raises EchodError, also if one of the wanted listeners has the port."""
         listener = metrics.listener
-        beside = not any(overlap(listener, each) for each in wanted) and self._is_beside_ours(listener, ())
+        beside = not any(overlap(listener, each) for each in wanted) and self._is_beside_ours(listener, found, ())
         try:
             sock = open_socket(listener, found.granted, sibling=beside)
         except (AddressUnavailableError, BindNotPermittedError) as error:
@@ -206,15 +226,40 @@ class Holdings:
                 # The address has left the host. Sockets bound there continue to serve; the next reload tries again.
                 acquisition.sockets[listener].remove(sock)
                 sock.close()
-        for listener in acquisition.plan.close:
+        for listener in (*acquisition.plan.close, *(acquisition.renewed & self._sockets.keys())):
             self._let_go(listener)
         self._sockets = acquisition.sockets
-        for endpoint in self._doors.keys() - acquisition.doors.keys():
-            door = self._doors[endpoint]
+        self._told.clear()  # what is detached even now is said again
+        for endpoint, door in self._doors.items():
+            if acquisition.doors.get(endpoint) is door:
+                continue
             with suppress(OSError):  # it may not listen any more
                 door.shutdown(socket.SHUT_RDWR)  # in the exporter's copy too, so that the port is free at once
             door.close()
         self._doors = acquisition.doors
+
+    def log_detached(self) -> None:
+        """Log each listener that hears nothing any more, once, and again after a reload that did not mend it."""
+        detached = dict(self._detached())
+        for name, listener in detached.items():
+            if name not in self._told:
+                unit = "restart the .socket unit that passes it, and echod,"
+                remedy = unit if listener in self._adopted else "run `echod reload`"
+                message = (
+                    f"{name} hears nothing any more: its interface was removed or renamed; {remedy} when this host has "
+                    f"the interface {listener.zone} again"
+                )
+                _log.warning("listener_detached", message=message, listener=name)
+        self._told = set(detached)
+
+    def _detached(self) -> Iterator[tuple[str, Listener]]:
+        """Yield what is bound to an interface that was removed or renamed, with its name in the log."""
+        for listener, sockets in self._sockets.items():
+            if listener.zone and any(is_detached(listener, sock) for sock in sockets):
+                yield str(listener), listener
+        for endpoint, door in self._doors.items():
+            if is_detached(endpoint.listener, door):
+                yield f"metrics.listen: {endpoint}", endpoint.listener
 
     def retire(self) -> None:
         """Let go of all listeners that were not passed: who asks once the workers have, too, is refused at once."""

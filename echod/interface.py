@@ -1,6 +1,6 @@
-"""The addresses of one network interface, to test a listener that is bound to it.
+"""The network interface that a listener is bound to: whether its socket still is, and at which addresses to test it.
 
-Owns the look at them, and keeps nothing. A VRF is an interface too: it has the addresses of those that are enslaved to
+Owns the look at both, and keeps nothing. A VRF is an interface too: it has the addresses of those that are enslaved to
 it. Invariant: what this host does not say is an error, not a guess.
 """
 
@@ -13,12 +13,32 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Final
 
+from echod.core.listener import Listener
+
 _SIOCGIFADDR: Final = 0x8915
 _NAME_BYTES: Final = 16
 """IFNAMSIZ (netdevice(7)). The address follows as a sockaddr_in in a struct ifreq of 40 bytes."""
 
 _INTERFACES: Final = Path("/sys/class/net")
 _ADDRESSES6: Final = Path("/proc/self/net/if_inet6")
+
+
+def device_of(sock: socket.socket) -> str:
+    """Return the interface that a socket is bound to, as one with a link-local address always is; empty if to none.
+
+    Empty too if that interface was removed: the kernel binds to its number, and one that is made anew has another. The
+    kernel names it also where PrivateNetwork= hides it.
+    """
+    try:
+        name = sock.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, _NAME_BYTES)
+    except OSError:
+        return ""
+    return os.fsdecode(name.rstrip(b"\0"))
+
+
+def is_detached(listener: Listener, sock: socket.socket) -> bool:
+    """Tell whether the socket of a listener is bound to another interface than the one of this name, or to none."""
+    return bool(listener.zone) and device_of(sock) != listener.zone
 
 
 def address_of(name: str, *, ipv6: bool) -> IPv4Address | IPv6Address:

@@ -313,6 +313,7 @@ class Supervisor:
         if all(generation.fresh for generation in self._living()):
             self._announcer.alive(now)
         self._observer.refusals.log_due(now)
+        self._holdings.log_detached()
         if self._current is not None:
             self._announcer.refresh(lambda: self._observer.books.datagrams(self._pages()), now)
             self._observe(self._current, now)

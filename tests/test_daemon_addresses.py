@@ -19,7 +19,9 @@ from echod.status import read_self_test
 
 EchodFactory = Callable[..., Daemon]
 PORT = 7
+METRICS_PORT = 9007
 OTHER, OTHER_CLIENT = "10.99.0.1", "10.99.0.2"
+OTHER_LINK, OTHER_CLIENT_LINK = "fe80::99:1", "fe80::99:2"
 
 
 def one(text: str) -> Listener:
@@ -68,14 +70,22 @@ def failed_self_tests(daemon: Daemon) -> list[tuple[str, str]]:
     return [(str(each.listener), each.problem) for each in results if not each.passed]
 
 
+def lay_other(wire: Wire) -> None:
+    """Lay another wire between the same hosts."""
+    ip("-n", wire.server, "link", "add", "other", "type", "veth", "peer", "name", "other", "netns", wire.client)
+    ends = ((wire.server, OTHER, OTHER_LINK), (wire.client, OTHER_CLIENT, OTHER_CLIENT_LINK))
+    for name, address, link_address in ends:
+        ip("-n", name, "link", "set", "other", "addrgenmode", "none")
+        ip("-n", name, "address", "add", f"{address}/24", "dev", "other")
+        ip("-n", name, "address", "add", f"{link_address}/64", "dev", "other", "nodad")
+        ip("-n", name, "link", "set", "other", "up")
+
+
 @pytest.fixture
 def two_links() -> Iterator[Wire]:
-    """Lay a wire, and beside it another one between the same hosts, of IPv4."""
+    """Lay a wire, and beside it another one between the same hosts."""
     with Wire() as wire:
-        ip("-n", wire.server, "link", "add", "other", "type", "veth", "peer", "name", "other", "netns", wire.client)
-        for name, address in ((wire.server, OTHER), (wire.client, OTHER_CLIENT)):
-            ip("-n", name, "address", "add", f"{address}/24", "dev", "other")
-            ip("-n", name, "link", "set", "other", "up")
+        lay_other(wire)
         yield wire
 
 
@@ -132,6 +142,73 @@ def test_each_of_two_listeners_of_one_address_passes_whichever_interface_it_is_b
         )
         for _ in range(3):
             assert failed_self_tests(daemon) == []
+
+
+def served_on_the_other_link() -> list[bool]:
+    """Ask over IPv4 and IPv6, UDP and TCP, and for metrics; tell which are answered."""
+    answered = []
+    scope = socket.if_nametoindex("other")
+    for kind, family, port in (
+        (socket.SOCK_DGRAM, socket.AF_INET, PORT),
+        (socket.SOCK_DGRAM, socket.AF_INET6, PORT),
+        (socket.SOCK_STREAM, socket.AF_INET, PORT),
+        (socket.SOCK_STREAM, socket.AF_INET, METRICS_PORT),
+    ):
+        with socket.socket(family, kind) as client:
+            client.settimeout(SECONDS)
+            try:
+                client.connect((OTHER_LINK, port, 0, scope) if family == socket.AF_INET6 else (OTHER, port))
+                client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+                answered.append(bool(client.recv(4096)))
+            except ConnectionRefusedError:
+                answered.append(False)
+    return answered
+
+
+@needs_root
+def test_an_interface_that_is_made_anew_is_served_after_a_reload(two_links: Wire, echod: EchodFactory) -> None:
+    """Once it is gone the log says who hears nothing, and how to mend it; a reload before that changes nothing."""
+    bound = [f"udp://0.0.0.0%other:{PORT}", f"tcp://{OTHER}%other:{PORT}", f"udp://[{OTHER_LINK}%other]:{PORT}"]
+    metrics = f"http://{OTHER}%other:{METRICS_PORT}"
+    names = [*bound, f"metrics.listen: {metrics}"]
+    with entered(two_links.server):
+        daemon = echod({"listeners": [*bound, f"udp://0.0.0.0:{PORT + 1}"], "metrics": {"listen": metrics}})
+
+    def warned() -> list[str]:
+        return [entry["listener"] for entry in daemon.log("listener_detached")]
+
+    ip("-n", two_links.server, "link", "delete", "other")
+    wait_until(lambda: warned() == names, "each was warned of")
+    assert daemon.log("listener_detached")[0]["message"] == (
+        f"{bound[0]} hears nothing any more: its interface was removed or renamed; run `echod reload` when this host "
+        "has the interface other again"
+    )
+    assert (daemon.reload()["event"], daemon.log("reloaded")[-1]["changed"]) == ("reloaded", ["nothing"])
+    wait_until(lambda: warned() == names * 2, "each was warned of again")
+    lay_other(two_links)
+    with entered(two_links.client):
+        assert served_on_the_other_link() == [False] * 4
+    assert daemon.reload()["event"] == "reloaded"
+    assert daemon.log("reloaded")[-1]["changed"] == [f"+{name}" for name in bound]
+    with entered(two_links.client):
+        assert served_on_the_other_link() == [True] * 4
+    with entered(two_links.server):
+        assert failed_self_tests(daemon) == []
+    assert daemon.reload()["event"] == "reloaded"
+    assert (daemon.log("reloaded")[-1]["changed"], warned()) == (["nothing"], names * 2)
+
+
+@needs_root
+def test_a_listener_follows_its_interface_to_another_name(two_links: Wire, echod: EchodFactory) -> None:
+    """The config says the new name, and the port is not taken by the socket that is about to be closed."""
+    with entered(two_links.server):
+        daemon = echod({"listeners": [f"{kind}://0.0.0.0%other:{PORT}" for kind in ("udp", "tcp")]})
+    for command in (("down",), ("name", "another"), ("up",)):
+        ip("-n", two_links.server, "link", "set", "another" if command == ("up",) else "other", *command)
+    renamed = {"listeners": [f"{kind}://0.0.0.0%another:{PORT}" for kind in ("udp", "tcp")]}
+    assert daemon.reload(renamed)["event"] == "reloaded"
+    with entered(two_links.server):
+        assert failed_self_tests(daemon) == []
 
 
 @needs_root
