@@ -84,7 +84,7 @@ def _look(unit: Mapping[str, str], path: str) -> None:
     if said is not None and (found := re.search(rf"^\S*cat: '?{re.escape(path)}'?: (.*)", said.stderr)):
         raise ConfigUnreadableError(
             f"cannot read {shown(Path(path))} as {SERVICE} does: {found[1]}: its user must be able to read the file, "
-            "and it has no /home, /root and /tmp: chmod a+r the file, and a+x the directories that lead to it"
+            "and it has no /home, /root, /tmp and /var/tmp: chmod a+r the file, and a+x the directories that lead to it"
         )
 
 

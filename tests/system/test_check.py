@@ -25,12 +25,14 @@ def test_a_file_that_the_service_cannot_read_is_refused(bound: Host, release: Re
     for hide in (
         f"mv {CONFIG} /root/echod.yaml && ln -s /root/echod.yaml {CONFIG}",
         f"mv {CONFIG} /tmp/echod.yaml && ln -s /tmp/echod.yaml {CONFIG}",
+        f"mv {CONFIG} /var/tmp/echod.yaml && ln -s /var/tmp/echod.yaml {CONFIG}",
         f"chmod 600 {CONFIG}",
     ):
         bound.run(["sh", "-c", hide])
         said = bound.run(["echod", "check"], check=False)
         assert said.returncode == 66
         assert said.stderr.startswith(f"echod: cannot read {CONFIG} as echod.service does: ")
+        assert "and it has no /home, /root, /tmp and /var/tmp: " in said.stderr
         if "chmod" in hide:
             said = bound.run(install_command(Mode.BOUND), check=False)
             assert f"cannot read {CONFIG} as echod.service does: " in said.stdout

@@ -181,3 +181,25 @@ def test_killed_at_any_step_it_can_be_run_again(bound: Host, release: Release) -
         assert (show(bound, "ActiveState", unit), show(bound, "UnitFileState", unit)) == ("active", "enabled")
     assert serves_everything(bound)
     assert len(bound.run(["ls", "/opt/echod"]).stdout.split()) == 2
+
+
+@pytest.mark.parametrize("step", [STEPS[0], STEPS[2]])
+def test_interrupted_twice_it_leaves_nothing_behind(bound: Host, release: Release, step: str) -> None:
+    """As timeout(1) does it, to all its processes; here the second signal comes while it clears up."""
+    release.bring(bound)
+    before, after = (release.source / "packaging/install").read_text().split(f"\n{step}")
+    bound.write(f"{SOURCE}/packaging/cut", f"{before}\nkill -TERM $$\n{step}{after}", mode=0o755)
+    bound.write("/root/bin/rm", '#!/bin/sh\nkill -TERM $PPID $$\nexec /bin/rm "$@"\n', mode=0o755)
+    there, units = (bound.run(["ls", "-a", place]).stdout for place in ("/opt/echod", "/etc/systemd/system"))
+    cut = [
+        "sh",
+        "-c",
+        'PATH=/root/bin:$PATH exec "$@"',
+        "sh",
+        f"{SOURCE}/packaging/cut",
+        *install_command(Mode.BOUND)[1:],
+    ]
+    assert bound.run(cut, check=False).returncode != 0
+    assert bound.run(["ls", "-a", "/opt/echod"]).stdout == there
+    assert bound.run(["ls", "-a", "/etc/systemd/system"]).stdout == units
+    assert serves_everything(bound)
