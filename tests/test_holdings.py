@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from loopback import (
     ANY,
     BUFFERS,
@@ -25,7 +26,7 @@ from echod.core.errors import AddressUnavailableError, EchodError
 from echod.core.listener import Listener, Protocol
 from echod.core.wrapping import WrappingCounter
 from echod.holdings import Acquisition, Holdings
-from echod.sockets import Buffers, got_buffers, kernel_drops
+from echod.sockets import Buffers, got_buffers, kernel_drops, open_socket
 
 UDP, TCP = Protocol.UDP, Protocol.TCP
 
@@ -286,6 +287,32 @@ def test_adopted_sockets_are_kept_as_they_came(holdings: Holdings) -> None:
     assert list(acquisition.sockets) == [wanted, *holdings.adopted]
     assert [len(sockets) for sockets in acquisition.sockets.values()] == [2, 1, 1]
     assert [sock.fileno() for found in holdings.adopted for sock in hold(holdings, ()).sockets[found]] == passed
+
+
+@needs_root
+def test_a_passed_socket_whose_interface_was_made_anew_is_kept_and_warned_of_once(holdings: Holdings) -> None:
+    """Only its unit can bind it anew, also where the config has the listener; each reload has the log say so again."""
+    with namespace():
+        add_link("10.0.0.1/24")
+        wanted = listener(ANY, free_port(), zone="near")
+        passed = open_socket(wanted, BUFFERS, sibling=False).detach()
+        holdings.adopt({passed: ""}, BUFFERS)
+        with structlog.testing.capture_logs() as entries:
+            holdings.log_detached()
+            assert entries == []
+            ip("link", "delete", "near")
+            add_link("10.0.0.1/24")
+            for _ in range(2):
+                (kept,) = hold(holdings, (wanted,)).sockets[wanted]
+                assert kept.fileno() == passed
+                holdings.log_detached()
+                holdings.log_detached()
+        message = (
+            f"{wanted} hears nothing any more: its interface was removed or renamed; restart the .socket unit that "
+            "passes it, and echod, when this host has the interface near again"
+        )
+        told = {"event": "listener_detached", "log_level": "warning", "message": message, "listener": str(wanted)}
+        assert entries == [told, told]
 
 
 def test_one_netlink_socket_is_held_beside_the_listeners(holdings: Holdings) -> None:
