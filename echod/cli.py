@@ -290,12 +290,13 @@ def _status_directory(path: Path | None, process: int | None = None) -> Path:
 
 def _ping(words: Sequence[str]) -> int:
     """Measure. The client is imported here, so that the daemon never loads it."""
+    signals.end_at_once()
     try:
         from echod.client.command import ping  # noqa: PLC0415 - see above
 
         return ping(words, sys.stdout, sys.stderr)
     except KeyboardInterrupt:
-        return ExitCode.NO_ANSWER
+        return ExitCode.INTERRUPTED
 
 
 def _run(arguments: argparse.Namespace) -> int:

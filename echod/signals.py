@@ -4,6 +4,7 @@ Owns the handlers, which record the signal's number and do nothing else; the loo
 Invariant: however many signals arrive at once, none is missed.
 """
 
+import os
 import signal
 import socket
 from contextlib import suppress
@@ -16,6 +17,17 @@ CAUGHT: Final = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.
 def block() -> None:
     """Block the signals until `Signals` exists, except SIGINT: Ctrl-C ends a start that hangs."""
     signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT - {signal.SIGINT})
+
+
+def end_at_once() -> None:
+    """Let SIGINT and SIGHUP end the process as they end a program in C, until it sets handlers.
+
+    Python's own handler of SIGINT waits until the C library returns, which takes long if a name server does not reply.
+    """
+    # The kernel ignores default actions in the first process of a container: there Python's handler is better.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler and os.getpid() != 1:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
 
 class Signals:

@@ -20,7 +20,7 @@ from typing import Final, TextIO
 from echod.client.course import Course
 from echod.client.flood import Flood
 from echod.client.live import Live
-from echod.client.loop import Loop, ended_by_interrupt, interrupt_at_signals
+from echod.client.loop import Loop, interrupt_at_signals
 from echod.client.mtu import MtuProbe
 from echod.client.names import Names
 from echod.client.options import STAMPED_INTERVAL, STDOUT, Options, help_text, parse_options
@@ -53,7 +53,7 @@ _UNWRITABLE: Final = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.E
 def ping(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
     """Run `echod ping` with these arguments; return its exit code.
 
-    Raises UsageError, and KeyboardInterrupt before there is anything to say.
+    Raises UsageError, and KeyboardInterrupt where there is nothing to say.
     """
     run: Run | None = None
     try:
@@ -64,8 +64,7 @@ def ping(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
         options = parse_options(argv)
         if options.remark:
             err.write(f"echod: ping: {options.remark}\n")
-        with ended_by_interrupt():
-            targets = [resolve(wish, options.family, options.source) for wish in options.wishes]
+        targets = [resolve(wish, options.family, options.source) for wish in options.wishes]
         _refuse_targets(options, targets)
         if options.mtu:
             return _find_mtu(options, targets, out)
@@ -109,7 +108,10 @@ class Run:
         """Ask until it is enough, then say what it adds up to."""
         options = self._options
         picture = Picture(options.plot) if options.plot else None
-        with closing(Loop()) as loop:  # so a second Ctrl-C does not take away what the first has asked for
+        with ExitStack() as stack:
+            # Before the loop catches signals: a FIFO is opened when somebody reads it, and Ctrl-C ends that wait.
+            self._rows = _open_rows(options, out=self._out, stack=stack)
+            loop = stack.enter_context(closing(Loop()))
             try:
                 self._measure(loop, picture)
             finally:
@@ -122,12 +124,13 @@ class Run:
         """Ask until it is enough."""
         options = self._options
         with ExitStack() as stack:
-            self._rows = _open_rows(options, out=self._out, stack=stack)
             self._subjects += [self._prepare(target, loop, stack) for target in self._targets]
             self._show_live(stack)
             self._watchers.append(self._note)
+            if self._rows:  # before what is for stdout, which may block
+                self._watchers.append(self._rows.take)
             self._watchers.append(self._objects.take if options.json else self._lines.take)
-            self._watchers += [watcher.take for watcher in (picture, self._rows, self._live) if watcher is not None]
+            self._watchers += [watcher.take for watcher in (picture, self._live) if watcher is not None]
             self._begin()
             loop.run(self._turn, self._tell_progress)
             for subject in self._subjects:
@@ -178,8 +181,6 @@ class Run:
     def _turn(self, now: int) -> int | None:
         times = [time for subject in self._subjects if (time := subject.turn(now)) is not None]
         self._out.flush()
-        if self._rows:
-            self._rows.flush()
         if times and self._live:
             times.append(self._live.turn(now))
         return min(times, default=None)
@@ -231,11 +232,13 @@ def _open_rows(options: Options, *, out: TextIO, stack: ExitStack) -> CsvRows | 
     if options.csv == STDOUT:
         return CsvRows(out)
     try:
-        return CsvRows(
-            stack.enter_context(options.csv.open("w", encoding="utf-8", errors="backslashreplace", newline=""))
-        )
+        # Line by line, so that no row waits for anything, such as a pipe for the lines that nobody reads.
+        file = options.csv.open("w", buffering=1, encoding="utf-8", errors="backslashreplace", newline="")
     except OSError as error:
         raise UsageError(f"ping: --csv {options.csv}: {error.strerror}") from None
+    rows = CsvRows(file, options.csv)
+    stack.callback(rows.close)
+    return rows
 
 
 def _open_line(course: Course, options: Options, source: int, loop: Loop) -> UdpLine | TcpLine:

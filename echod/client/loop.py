@@ -5,13 +5,13 @@ Invariant: nothing here blocks but the one wait, and that ends with whatever com
 """
 
 import ctypes
-import os
 import select
 import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic_ns
+from types import FrameType
 from typing import Final
 
 _SPIN: Final = 60_000
@@ -24,31 +24,44 @@ _PR_SET_TIMERSLACK: Final = 29
 _LONGEST: Final = 10**9
 _ENDING: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 _CAUGHT: Final = _ENDING | {signal.SIGQUIT}
+_SAME: Final = 200_000_000
+"""Within so many ns a second signal is no second wish: timeout(1) signals its child, and then its group with it."""
 
 OnReady = Callable[[], None]
 Turn = Callable[[int], int | None]
 
 
-@contextmanager
-def ended_by_interrupt() -> Iterator[None]:
-    """Let Ctrl-C end the process at once, as it would a program in C, while there is nothing yet to say.
+def _ending(first: Callable[[], None]) -> Callable[[int, FrameType | None], None]:
+    """Return a handler of the signals that end a run: the first one asks for the end, a later one ends the process.
 
-    Python's own handler waits until the C library comes back: from a name server that does not answer that takes long.
+    The run does not see that it is asked while a write blocks, for Python repeats a call that a signal interrupts
+    (PEP 475): of a pipe that nobody reads the second signal is the way out.
     """
-    handler = signal.getsignal(signal.SIGINT)
-    if handler is signal.default_int_handler and os.getpid() != 1:  # the first process of a container would not die
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
+    asked = 0
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        now = monotonic_ns()
+        if not asked:
+            asked = now
+            first()
+        elif now - asked > _SAME:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    return handle
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 def interrupt_at_signals() -> None:
-    r"""Let each signal that ends a run raise KeyboardInterrupt, for what has no loop; Ctrl-\ does nothing to it."""
+    r"""Let the first signal that ends a run raise KeyboardInterrupt, where there is no loop; Ctrl-\ does nothing."""
+    handle = _ending(_interrupt)
     for number in _ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
+            signal.signal(number, handle)
     signal.signal(signal.SIGQUIT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
 
@@ -67,7 +80,9 @@ class Loop:
         self._write = write
         # Under nohup(1) a terminal that is gone is no reason to end.
         ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
-        self._previous = {number: signal.signal(number, lambda *_: None) for number in _CAUGHT - ignored}
+        handle = _ending(lambda: None)
+        self._previous = {number: signal.signal(number, handle) for number in _ENDING - ignored}
+        self._previous[signal.SIGQUIT] = signal.signal(signal.SIGQUIT, lambda *_: None)
         signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _CAUGHT)
         self.register(self._signals.fileno(), self._on_signal)

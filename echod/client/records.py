@@ -5,13 +5,17 @@ not known is not there (JSON) or empty (CSV); times end in `_ns`, durations in `
 """
 
 import csv
+import errno
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Final, TextIO
 
 from echod.client.subject import Subject
 from echod.client.target import Target
+from echod.core.errors import UsageError
 from echod.core.events import DAMAGED, Event, Kind
 from echod.core.pathmtu import Finding, explain
 from echod.core.survey import Survey
@@ -101,22 +105,37 @@ class JsonLines:
 
 
 class CsvRows:
-    """A row for each event, below a row of column names."""
+    """A row for each event, below a row of column names.
 
-    def __init__(self, out: TextIO) -> None:
-        """Write to `out`."""
+    Each method raises OSError where stdout takes no more, and UsageError where a file does not.
+    """
+
+    def __init__(self, out: TextIO, path: Path | None = None) -> None:
+        """Write to stdout, or to the file of this path, and own that."""
         self._out = out
+        self._path = path
         self._writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
-        self._writer.writeheader()
-        self.flush()
+        self._attempt(self._writer.writeheader)
 
     def take(self, subject: Subject, event: Event) -> None:
         """Write an event."""
-        self._writer.writerow(record(subject, event))
+        self._attempt(self._writer.writerow, record(subject, event))
 
-    def flush(self) -> None:
-        """Let everybody see the rows so far."""
-        self._out.flush()
+    def close(self) -> None:
+        """Close the file."""
+        self._attempt(self._out.close)
+
+    def _attempt(self, write: Callable[..., object], *arguments: object) -> None:
+        try:
+            write(*arguments)
+        except OSError as error:
+            if self._path is None:
+                raise
+            with suppress(OSError):  # what it did not take must not raise again when it is closed
+                self._out.close()
+            if error.errno == errno.EPIPE:  # who read the FIFO has seen enough
+                raise
+            raise UsageError(f"ping: --csv {self._path}: {error.strerror}: the rows are cut off there") from None
 
 
 def summary(subject: Subject, names: Mapping[str, str]) -> dict[str, Any]:

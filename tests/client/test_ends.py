@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import resource
 import signal
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from client.pinging import ended, mischief, ping, start
-from loopback import at, udp_server
+from loopback import at, needs_root, udp_server
 from running import ECHOD, REPOSITORY, environment, wait_until
 
 from echod.client.options import parse_options
@@ -27,11 +28,23 @@ sys.meta_path.insert(0, Interrupt)
 """
 
 
-@pytest.mark.parametrize(("module", "code"), [("echod.supervisor", -signal.SIGINT), ("echod.client.command", 1)])
-def test_ctrl_c_before_it_has_begun_leaves_no_traceback(tmp_path: Path, module: str, code: int) -> None:
-    """While modules are loaded it ends the process, as it would a program in C; and no exit code says success."""
+@pytest.mark.parametrize(
+    ("module", "prefix", "code"),
+    [
+        ("echod.supervisor", (), -signal.SIGINT),
+        ("echod.client.command", (), -signal.SIGINT),
+        pytest.param("echod.client.command", ("unshare", "--pid", "--fork"), 130, marks=needs_root, id="container"),
+    ],
+)
+def test_ctrl_c_before_it_has_begun_leaves_no_traceback(
+    tmp_path: Path, module: str, prefix: tuple[str, ...], code: int
+) -> None:
+    """While modules are loaded it ends the process, as it would a program in C; and no exit code says success.
+
+    The first process of a container cannot end so, and returns what a shell does.
+    """
     (tmp_path / "sitecustomize.py").write_text(INTERRUPT.format(module=module))
-    command = ["env", "--default-signal=INT", *ECHOD, "ping", "h"]
+    command = ["env", "--default-signal=INT", *prefix, *ECHOD, "ping", "h"]
     variables = environment(PYTHONPATH=str(tmp_path))
     found = subprocess.run(command, env=variables, cwd=REPOSITORY, capture_output=True, check=False, timeout=30)
     assert (found.returncode, found.stdout, found.stderr) == (code, b"", b"")
@@ -44,7 +57,19 @@ def test_a_disk_that_is_full_does_not_take_the_statistics(port: int, tmp_path: P
         out, err = ended(process)
     assert process.returncode == 2
     assert re.search(r"\n[1-9] packets transmitted, [1-9] received, 0% packet loss", out)
-    assert err == "echod: ping: the output cannot be written: File too large\n"
+    assert err == f"echod: ping: --csv {tmp_path / 'rows'}: File too large: the rows are cut off there\n"
+
+
+def test_who_reads_the_rows_may_have_seen_enough(port: int, tmp_path: Path) -> None:
+    """A FIFO that is closed ends the run with the statistics, as a pipe does, and is no error."""
+    rows = tmp_path / "rows"
+    os.mkfifo(rows)
+    with start("-q", "--csv", rows, "-i", "1ms", f"127.0.0.1:{port}") as process:
+        with rows.open(encoding="utf-8") as file:
+            file.readline()
+        out, err = ended(process)
+    assert (process.returncode, err) == (0, "")
+    assert "0% packet loss" in out
 
 
 def test_rows_are_there_when_their_event_has_been(port: int, tmp_path: Path) -> None:
