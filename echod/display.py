@@ -1,7 +1,8 @@
-"""The output of `echod status`: tables drawn with rich on a terminal, else aligned plain text.
+"""The output of `echod status`: tables with colours on a terminal, else plain text.
 
-Owns the form on the screen; `overview` has the text. Invariant: if the stream is not a terminal, or rich is not
-installed, the output is plain text without control sequences, so that it can be piped.
+Owns the form on the screen; `overview` has the text. Invariants: if the stream is not a terminal, or rich is not
+installed, the output is plain text without control sequences, so that it can be piped; on a terminal of any width every
+figure is there.
 """
 
 import time
@@ -9,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final, TextIO
 
-from echod.core.overview import Overview, Table, text
+from echod.core.overview import GAP, Overview, Table, aligned, text
 
 WATCH_SECONDS: Final = 1.0
 """Interval between refreshes: the file is not written more often."""
@@ -75,19 +76,15 @@ def _drawn(shown: Overview) -> Any:  # noqa: ANN401 - rich's
 
 
 def _table(table: Table) -> Any:  # noqa: ANN401 - rich's
-    from rich.table import Table as Grid  # noqa: PLC0415 - as above
-    from rich.text import Text  # noqa: PLC0415
+    """Draw it as lines of text: if the terminal is too narrow they are wrapped, whereas rich's tables lose columns."""
+    from rich.text import Text  # noqa: PLC0415 - as above
 
-    grid = Grid(box=None, pad_edge=False, header_style="bold")
-    for index, (title, *column) in enumerate(zip(table.head, *table.rows, strict=True)):
-        # A truncated number is worse than a line that the terminal wraps.
-        width = max(map(len, (title, *column)))
-        justify: Any = "left" if index < table.left else "right"
-        grid.add_column(Text(title), justify=justify, no_wrap=True, min_width=width)
-    for row in table.rows:
-        cells = []
-        for index, cell in enumerate(row):
-            bad = index in table.alarming and cell != "0"
-            cells.append(Text(cell, style="red" if bad else ""))
-        grid.add_row(*cells)
-    return grid
+    head, *rows = aligned(table)
+    lines = [Text(GAP.join(head), style="bold")]
+    for row in rows:
+        bad = [index in table.alarming and cell.strip() != "0" for index, cell in enumerate(row)]
+        cells = [Text(cell, style="red" if red else "") for cell, red in zip(row, bad, strict=True)]
+        lines.append(Text(GAP).join(cells))
+    for line in lines:
+        line.rstrip()
+    return Text("\n").join(lines)

@@ -16,6 +16,9 @@ _KIBI: Final = 1024
 _MANY: Final = 100
 """A rate or an amount of this size or more is written without decimals."""
 
+GAP: Final = "  "
+"""What stands between two columns."""
+
 _LEGEND: Final = (
     "dropped: by echod, why see below. send failed: the kernel refused the reply.",
     "queue full: no room in the receive queue (a train counts as one), so echod never",
@@ -251,13 +254,18 @@ def text(shown: Overview) -> str:
     return "\n\n".join(parts)
 
 
-def _table_text(table: Table) -> str:
+def aligned(table: Table) -> list[list[str]]:
+    """Return the head and the rows, each cell as wide as its column."""
     widths = [max(map(len, column)) for column in zip(table.head, *table.rows, strict=True)]
-    lines = []
-    for row in (table.head, *table.rows):
-        cells = [
+    return [
+        [
             cell.ljust(width) if index < table.left else cell.rjust(width)
             for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
-        lines.append("  ".join(cells).rstrip())
+        for row in (table.head, *table.rows)
+    ]
+
+
+def _table_text(table: Table) -> str:
+    lines = [GAP.join(cells).rstrip() for cells in aligned(table)]
     return "\n".join([*lines, *table.legend])
