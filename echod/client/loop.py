@@ -81,8 +81,9 @@ class Loop:
         # Under nohup(1) a terminal that is gone is no reason to end.
         ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
         handle = _ending(lambda: None)
-        self._previous = {number: signal.signal(number, handle) for number in _ENDING - ignored}
-        self._previous[signal.SIGQUIT] = signal.signal(signal.SIGQUIT, lambda *_: None)
+        for number in _ENDING - ignored:
+            signal.signal(number, handle)
+        signal.signal(signal.SIGQUIT, lambda *_: None)
         signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _CAUGHT)
         self.register(self._signals.fileno(), self._on_signal)
@@ -90,10 +91,8 @@ class Loop:
         ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
 
     def close(self) -> None:
-        """Give the signals back."""
+        """Hear no more signals. Their handlers stay: the second of two at once does not end what ends anyway."""
         signal.set_wakeup_fd(-1)
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
         self._signals.close()
         self._write.close()
         self._epoll.close()

@@ -76,6 +76,7 @@ def test_two_signals_at_once_are_one_wish(port: int) -> None:
     """As of timeout(1), which signals its child and then its group: the statistics are there."""
     with start("-i", "1ms", f"127.0.0.1:{port}") as process:
         assert process.stdout
+        assert process.stdout.readline().startswith("PING ")
         process.stdout.readline()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
             process.send_signal(number)

@@ -1,5 +1,6 @@
 """When a probe went is what the kernel says, beside the errors that the same queue tells."""
 
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -112,6 +113,8 @@ def test_probes_that_are_hurried_are_not_stamped(words: list[str], *, asks: bool
     """Asked from a tenth of a millisecond on, where a look at the queue is little beside the rest."""
     options = parse_options([*words, "127.0.0.1"])
     course = Course(resolve(options.wishes[0], None), options, watchers=[])
+    caught = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    handlers = {number: signal.getsignal(number) for number in caught}
     loop = Loop()
     try:
         line = _open_line(course, options, 0, loop)
@@ -120,3 +123,5 @@ def test_probes_that_are_hurried_are_not_stamped(words: list[str], *, asks: bool
         line.close()
     finally:
         loop.close()
+        for number, handler in handlers.items():  # the tests want theirs
+            signal.signal(number, handler)
