@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from threading import Timer
 from time import monotonic
 
 import pytest
@@ -317,6 +318,10 @@ def test_a_poll_sleeps_without_the_watches_that_the_kernel_refuses(ends: Callabl
     for letters in ("A", "B", "a", "ABa"):
         some.make_ready(letters)
         assert some.called(None) == "".join(sorted(letters))
+    later = Timer(0.05, some.make_ready, ["A"])
+    later.start()
+    assert some.called(None) == "A"  # it has slept
+    later.join()
     poll._epoll.unregister(some.fileno("B"))
     some.make_ready("AB")
     assert some.called(None) == "AB"
