@@ -57,11 +57,15 @@ class TcpEcho:
 
     # -- accepting
 
-    def listen(self) -> None:
-        """Start, or resume, waiting for connections."""
-        if self._listener is not None:
-            self._poll.register(self._listener.fileno(), SHARED, self.on_acceptable)
+    def listen(self, now: float) -> None:
+        """Start, or resume, waiting for connections; where the host has no epoll watch left for that, after a pause."""
         self._paused_until = None
+        if self._listener is not None:
+            try:
+                self._poll.register(self._listener.fileno(), SHARED, self.on_acceptable)
+            except OSError:
+                self._row[TcpField.ACCEPT_FAILED] += 1
+                self._paused_until = now + ACCEPT_PAUSE_SECONDS
 
     def on_acceptable(self, now: float, most: int = MAX_ACCEPTS_PER_WAKEUP) -> None:
         """Accept from the backlog, at most `most` connections."""
@@ -121,7 +125,7 @@ class TcpEcho:
         """Give a place back; the resources that this frees may be enough to accept again."""
         self._ledger.leave(place)
         if self._paused_until is not None:
-            self.listen()
+            self.listen(self._paused_until)  # if that is in vain: a pause after this one
 
     @property
     def connections(self) -> int:
@@ -150,5 +154,5 @@ class TcpEcho:
     def on_deadline(self, now: float) -> None:
         """End the connections that have timed out; resume accepting after a pause."""
         if self._paused_until is not None and now >= self._paused_until:
-            self.listen()
+            self.listen(now)
         self.streams.on_deadline(now)

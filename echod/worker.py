@@ -221,7 +221,7 @@ class Worker:
             for echo, shared in self._udp:
                 self._poll.register(echo.port.fd, SHARED if shared else READ, echo.on_readable, busy=True)
             for listener in self._tcp:
-                listener.listen()
+                listener.listen(now)
         else:
             self._poll.unregister(self._channel.fileno())
             self._drain(now)

@@ -8,6 +8,7 @@ from ipaddress import ip_network
 from typing import Self
 
 from loopback import BUFFERS, listener, tcp_client, wait_until
+from scarce import ScarcePoll
 
 from echod.connection import READ_BYTES, Connection
 from echod.core.admission import Access
@@ -15,7 +16,6 @@ from echod.core.connections import ConnectionLedger
 from echod.core.counters import Close, CounterPage, TcpField
 from echod.core.listener import Protocol
 from echod.core.tally import Tally
-from echod.poll import Poll
 from echod.ring import STREAMS, Ring
 from echod.sockets import open_socket
 from echod.streams import Means, Timeouts
@@ -80,7 +80,7 @@ class TcpWorker:
         page = CounterPage(memoryview(bytearray(size)), slots=1, listeners=[where], places=places)
         self.row = page.row(0, where)
         self.now = 1000.0
-        self.poll = Poll()
+        self.poll = ScarcePoll()
         self.tally = Tally(0)
         ledger = ConnectionLedger(page, 0, limit=limit, limit_per_source=limit_per_source, secret=b"secret")
         self.echo = TcpEcho(
@@ -95,7 +95,7 @@ class TcpWorker:
             test_port=test_port,
         )
         self.streams = self.echo.streams
-        self.echo.listen()
+        self.echo.listen(self.now)
 
     def __enter__(self) -> Self:
         """Serve."""

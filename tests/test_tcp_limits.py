@@ -237,6 +237,24 @@ def test_without_descriptors_accepting_pauses_and_does_not_spin(worker: TcpWorke
     assert (worker.row[TcpField.ACCEPTED], worker.row[TcpField.ACCEPT_FAILED]) == (2, 2)
 
 
+def test_without_an_epoll_watch_the_pause_goes_on(worker: TcpWorker, stack: ExitStack) -> None:
+    """Where the kernel refuses to watch the listener again, that is counted and tried again; open ones are served."""
+    open_one = stack.enter_context(worker.connect())
+    waiting = stack.enter_context(tcp_client(worker.server))
+    with no_descriptor_left():
+        worker.turn_until(lambda: worker.row[TcpField.ACCEPT_FAILED] == 1, "the pause")
+    worker.poll.left = 0
+    worker.pass_time(ACCEPT_PAUSE_SECONDS)
+    assert worker.row[TcpField.ACCEPT_FAILED] == 2
+    assert worker.echo.next_deadline() == worker.now + ACCEPT_PAUSE_SECONDS
+    echo(worker, open_one)
+    open_one.close()
+    worker.turn_until(lambda: worker.row[TcpField.ACCEPT_FAILED] == 3, "the end of one")
+    worker.poll.left = 1
+    worker.pass_time(2 * ACCEPT_PAUSE_SECONDS)
+    echo(worker, waiting)
+
+
 def test_an_ended_connection_ends_the_pause(worker: TcpWorker, stack: ExitStack) -> None:
     """Its descriptor is what the next one needs: nobody waits for the pause to pass."""
     first = stack.enter_context(worker.connect())
