@@ -72,7 +72,8 @@ def monotonic() -> float:
 def _offset(clock: str) -> float:
     """Return how many seconds a clock of this time namespace is ahead of the initial one."""
     try:
-        lines = Path("/proc/self/timens_offsets").read_text(encoding="ascii").splitlines()
+        # UTF-8 is loaded already; the module of another codec may be out of reach of a user without privileges.
+        lines = Path("/proc/self/timens_offsets").read_text(encoding="utf-8").splitlines()
     except OSError:
         return 0.0  # without time namespaces (before Linux 5.6)
     found = {name: int(seconds) + int(nanoseconds) / 1e9 for name, seconds, nanoseconds in map(str.split, lines)}
