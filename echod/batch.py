@@ -97,8 +97,10 @@ class Batch:
         ):
             # The pattern then describes the slots completely.
             self.datagrams, self.octets = count * pattern.weight, count * pattern.length
-            if pattern is not self._pattern or pattern.segment:
-                self._take_on(pattern, count)
+            if pattern is not self._pattern:
+                self._take_on(pattern)
+            if pattern.segment:
+                self.trains, self._segments = [pattern.weight] * count, dict.fromkeys(range(count), pattern.segment)
         else:
             self._take_each(span, port)
         return count
@@ -122,14 +124,12 @@ class Batch:
         self.datagrams = self.octets = 0
         raise_fatal(error)
 
-    def _take_on(self, pattern: Pattern, count: int) -> None:
+    def _take_on(self, pattern: Pattern) -> None:
         """Adopt a pattern that the slots match, and its answers."""
         self._pattern = pattern
         self.whole, self.on_loopback = True, pattern.on_loopback
         self.truncated, self.not_unicast = set(), set()
         self.trains, self._segments = None, {}
-        if pattern.segment:
-            self.trains, self._segments = [pattern.weight] * count, dict.fromkeys(range(count), pattern.segment)
         if self._answers is not pattern.answers:
             self._vector.memory[self._vector.answers] = self._answers = pattern.answers
 

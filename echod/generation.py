@@ -223,8 +223,8 @@ class Generation:
             self._hear(slot, message)
         except (ValueError, IndexError):
             _log.error("worker_misspoke", worker=slot.number + 1, pid=slot.pid, generation=self.number)
+            self.kill(slot)  # first: it would take the end of its channel for the end of its service
             self._hang_up(slot)
-            self.kill(slot)
 
     def _hear(self, slot: Slot, message: bytes) -> None:
         """Act on a message. Raises ValueError or IndexError if it is invalid."""
