@@ -177,10 +177,16 @@ def test_a_worker_has_the_vector_of_no_other(hands: Hands) -> None:
     """The mappings of others are not in its address space: it can break its own batches alone."""
     hands.serve()
     starts = [ctypes.addressof(ctypes.c_char.from_buffer(vector)) for vector in hands.generation._vectors]
+    inodes = [shared_mappings("self")[start] for start in starts]  # an address may be another mapping's elsewhere
     for slot in hands.generation.slots:
-        lines = Path(f"/proc/{slot.pid}/maps").read_text().splitlines()  # proc_pid_maps(5)
-        mapped = {int(line.partition("-")[0], 16) for line in lines if " rw-s " in line}
-        assert [start in mapped for start in starts] == [number == slot.number for number in range(2)]
+        mapped = shared_mappings(str(slot.pid)).values()
+        assert [inode in mapped for inode in inodes] == [number == slot.number for number in range(2)]
+
+
+def shared_mappings(process: str) -> dict[int, int]:
+    """Return the inodes of the shared mappings of a process, by their first address (proc_pid_maps(5))."""
+    lines = Path(f"/proc/{process}/maps").read_text().splitlines()
+    return {int(line.partition("-")[0], 16): int(line.split()[4]) for line in lines if " rw-s " in line}
 
 
 def test_a_worker_that_cannot_be_watched_is_not_born(hands: Hands) -> None:
