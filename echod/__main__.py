@@ -18,12 +18,12 @@ def main() -> None:
     interrupt = signal.getsignal(signal.SIGINT)
     if interrupt is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from echod import cli  # noqa: PLC0415 - after the lines above, and for no other reason
+    from echod.cli import main  # noqa: PLC0415 - after the lines above, and for no other reason
 
     signal.signal(signal.SIGINT, interrupt)
     for name in bolted:
         del sys.modules[name]
-    cli.main()
+    main.main()
 
 
 if __name__ == "__main__":

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from load import BUFFER_BYTES, UdpLoad
-from loopback import namespace, udp_server
-from running import Daemon
-from tcp_worker import Connect, TcpWorker
+from support.load import BUFFER_BYTES, UdpLoad
+from support.loopback import namespace, udp_server
+from support.running import Daemon
+from support.tcp_worker import Connect, TcpWorker
 
-from echod.batch import Batch
-from echod.core.sockopt import SO_RCVBUFFORCE
+from echod.linux.sockopt import SO_RCVBUFFORCE
+from echod.udp.batch import Batch
 
 DEADLINE = 10
 """Seconds."""
@@ -76,7 +76,7 @@ def deadline() -> Iterator[None]:
 def together(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Serve TCP connections one by one, as few are, or together, as many are, however few they be."""
     if request.param == "together":
-        monkeypatch.setattr("echod.streams.FEWEST_TOGETHER", 1)
+        monkeypatch.setattr("echod.tcp.connections.FEWEST_TOGETHER", 1)
 
 
 @pytest.fixture(params=["with a ring", "without"])

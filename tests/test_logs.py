@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from running import ECHOD, REPOSITORY, Daemon, ask, environment, free_port, udp_client, wait_until
+from support.running import ECHOD, REPOSITORY, Daemon, ask, environment, free_port, udp_client, wait_until
 
 EchodFactory = Callable[..., Daemon]
 

@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from client.pinging import shape
+from support.ping.pinging import shape
 
-from echod.core.admission import Drop
-from echod.core.config import Config, parse_config
-from echod.core.errors import ConfigError, ExitCode
+from echod.admission.admission import Drop
+from echod.config.schema import Config, parse_config
+from echod.errors import ConfigError, ExitCode
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from echod.core.metrics import Outcome, of_daemon, of_self_tests, of_tcp, of_udp
-from echod.core.overview import overview, text
-from echod.core.snapshot import Activity, LastReload, Rates, Snapshot, TcpTraffic, UdpTraffic, WorkerState
+from echod.exporter.metrics import Outcome, of_daemon, of_self_tests, of_tcp, of_udp
+from echod.stats.snapshot import Activity, LastReload, Rates, Snapshot, TcpTraffic, UdpTraffic, WorkerState
+from echod.status.overview import overview, text
 
 ROOT = Path(__file__).parent.parent
 
@@ -49,7 +49,7 @@ def status() -> str:
 
 def page() -> str:
     """Return the labels of the status page: what stands between tags, and the strings of its script."""
-    source = (ROOT / "echod/page.html").read_text(encoding="utf-8")
+    source = (ROOT / "echod/exporter/status_page.html").read_text(encoding="utf-8")
     shown, _, script = source.partition("<script>")
     return "\n".join([*re.findall(r">([^<>]+)<", shown), *re.findall(r'"([^"\n]*)"', script)])
 

@@ -7,8 +7,9 @@ Invariant: a datagram costs here what it costs echod, less the decision.
 
 from collections.abc import Iterable
 
-from echod import cli, worker
-from echod.core.addresses import Network
+from echod.cli import main
+from echod.net.networks import Network
+from echod.worker import worker
 
 
 class Everyone:
@@ -32,4 +33,4 @@ class Everyone:
 
 if __name__ == "__main__":
     vars(worker)["Admission"] = Everyone  # not by assignment: to a type checker it is no Admission
-    cli.main()
+    main.main()

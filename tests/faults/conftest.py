@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from faults.injection import Fault
-from faults.service import Service, config
-from running import Daemon, free_port
+from support.faults.injection import Fault
+from support.faults.service import Service, config
+from support.running import Daemon, free_port
 
 
 @pytest.fixture(scope="module")

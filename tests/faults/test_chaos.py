@@ -15,11 +15,11 @@ from contextlib import contextmanager, suppress
 from random import Random
 from typing import Any, Final
 
-from load import UdpLoad
-from loopback import needs_root, udp_client
-from running import Daemon, ask, children, free_port, is_balanced, title, wait_until
+from support.load import UdpLoad
+from support.loopback import needs_root, udp_client
+from support.running import Daemon, ask, children, free_port, is_balanced, title, wait_until
 
-from echod.sockets import kernel_drops
+from echod.linux.sockets import kernel_drops
 
 SECONDS: Final = float(os.environ.get("ECHOD_TEST_SECONDS", "20"))
 STUCK_SECONDS: Final = 20.0

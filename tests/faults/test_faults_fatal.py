@@ -4,9 +4,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 import pytest
-from faults.injection import Fault, needs_strace, stopped
-from faults.service import SERVED, Service
-from running import wait_until
+from support.faults.injection import Fault, needs_strace, stopped
+from support.faults.service import SERVED, Service
+from support.running import wait_until
 
 pytestmark = needs_strace
 

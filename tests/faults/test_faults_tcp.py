@@ -5,9 +5,9 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 import pytest
-from faults.injection import Fault, needs_strace, stopped
-from faults.service import SERVED, Service
-from running import SECONDS
+from support.faults.injection import Fault, needs_strace, stopped
+from support.faults.service import SERVED, Service
+from support.running import SECONDS
 
 pytestmark = needs_strace
 

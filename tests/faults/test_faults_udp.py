@@ -7,11 +7,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 import pytest
-from faults.injection import Fault, needs_strace, stopped
-from faults.service import SERVED, Service
+from support.faults.injection import Fault, needs_strace, stopped
+from support.faults.service import SERVED, Service
 
-from echod.core.counters import SEND_ERRORS
-from echod.core.layout import UDP_SEGMENT
+from echod.linux.mmsg_layout import UDP_SEGMENT
+from echod.stats.counters import SEND_ERRORS
 
 pytestmark = needs_strace
 

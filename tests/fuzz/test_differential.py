@@ -20,10 +20,10 @@ from random import Random
 from typing import Any, Final
 
 import pytest
-from loopback import inject, inject6, ip, needs_root, send_train, udp_client, wait_for_address
-from passing import passing
-from reference import MIN_SOURCE_PORT, Address, Reference
-from running import Daemon
+from support.loopback import inject, inject6, ip, needs_root, send_train, udp_client, wait_for_address
+from support.passing import passing
+from support.reference import MIN_SOURCE_PORT, Address, Reference
+from support.running import Daemon
 
 SECONDS: Final = float(os.environ.get("ECHOD_TEST_SECONDS", "8"))
 PATIENCE_SECONDS: Final = 20.0

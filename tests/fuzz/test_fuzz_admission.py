@@ -9,16 +9,16 @@ from random import Random
 
 import pytest
 import structlog
-from loopback import listener
-from peers import access, peer
+from support.loopback import listener
+from support.peers import access, peer
 
-from echod.core.admission import Admission, Drop, Rules
-from echod.core.loops import Circulation
-from echod.core.peers import NAME_BYTES, address_of
-from echod.core.ratelimit import RateLimit
-from echod.core.tally import MOST_SOURCES, Report, Tally
-from echod.refusals import MOST_LINES, Refusals
-from echod.refusals import MOST_SOURCES as MOST_LOGGED
+from echod.admission.admission import Admission, Drop, Rules
+from echod.admission.loops import Circulation
+from echod.admission.ratelimit import RateLimit
+from echod.net.peers import NAME_BYTES, address_of
+from echod.stats.refusals import MOST_SOURCES, Report, Tally
+from echod.supervisor.refusal_log import MOST_LINES, Refusals
+from echod.supervisor.refusal_log import MOST_SOURCES as MOST_LOGGED
 
 SEEDS = range(6)
 TURNS = 400

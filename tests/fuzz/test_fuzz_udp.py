@@ -12,13 +12,13 @@ from itertools import count
 from random import Random
 
 import pytest
-from loopback import ANY, deliver, inject, needs_root, send_train, udp_client, udp_server
-from served import Served, rate_limit
+from support.loopback import ANY, deliver, inject, needs_root, send_train, udp_client, udp_server
+from support.served import Served, rate_limit
 
-from echod.batch import Batch
-from echod.core.counters import UdpField
-from echod.core.peers import NAME_BYTES
-from echod.port import Port
+from echod.net.peers import NAME_BYTES
+from echod.stats.counters import UdpField
+from echod.udp.batch import Batch
+from echod.udp.sock import Port
 
 SEEDS = range(6)
 TURNS = 60

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from netns.stage import Stage, raised
+from support.netns.stage import Stage, raised
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 import pytest
-from loopback import needs_root
-from netns.datagrams import CLIENT, CLIENT6, STRANGER, STRANGER6, Datagram, numbered, over_ipv4, over_ipv6
-from netns.stage import Outcome, Stage, answered, refused
+from support.loopback import needs_root
+from support.netns.datagrams import CLIENT, CLIENT6, STRANGER, STRANGER6, Datagram, numbered, over_ipv4, over_ipv6
+from support.netns.stage import Outcome, Stage, answered, refused
 
 pytestmark = needs_root
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
-from loopback import needs_root
-from netns.datagrams import (
+from support.loopback import needs_root
+from support.netns.datagrams import (
     OTHER_PORT,
     PORT,
     SERVER,
@@ -15,9 +15,9 @@ from netns.datagrams import (
     over_ipv4,
     over_ipv6,
 )
-from netns.stage import Outcome, Stage, raised
+from support.netns.stage import Outcome, Stage, raised
 
-from echod.core.layout import SLOTS
+from echod.linux.mmsg_layout import SLOTS
 
 TRAIN = 40
 

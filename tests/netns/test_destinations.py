@@ -1,9 +1,9 @@
 """What is sent to everybody is answered by nobody: broadcast and multicast destinations."""
 
 import pytest
-from loopback import needs_root
-from netns.datagrams import CLIENT_LINK, SUBNET_BROADCAST, Datagram, numbered, over_ipv4, over_ipv6
-from netns.stage import Stage, refused
+from support.loopback import needs_root
+from support.netns.datagrams import CLIENT_LINK, SUBNET_BROADCAST, Datagram, numbered, over_ipv4, over_ipv6
+from support.netns.stage import Stage, refused
 
 REASON = "dropped_destination_not_unicast"
 EVERYBODY = (

@@ -12,12 +12,12 @@ from random import Random
 from typing import Final
 
 import pytest
-from loopback import needs_root
-from netns.datagrams import CLIENT, CLIENT6, SERVER, SERVER6, Datagram, numbered, over_ipv4, over_ipv6
-from netns.stage import MAX_GROWTH_BYTES, Stage, refused
-from netns.wire import Wire
-from running import SECONDS, Daemon, wait_until
-from system.network import entered
+from support.loopback import needs_root
+from support.netns.datagrams import CLIENT, CLIENT6, SERVER, SERVER6, Datagram, numbered, over_ipv4, over_ipv6
+from support.netns.stage import MAX_GROWTH_BYTES, Stage, refused
+from support.netns.wire import Wire
+from support.running import SECONDS, Daemon, wait_until
+from support.system.network import entered
 
 pytestmark = needs_root
 

@@ -12,12 +12,12 @@ from time import monotonic
 from typing import Any, Final
 
 import pytest
-from loopback import needs_root
-from netns.datagrams import OTHER_PORT, PORT
-from netns.flood import Flood
-from netns.stage import MAX_GROWTH_BYTES, Stage
-from netns.traffic import totals
-from running import wait_until
+from support.loopback import needs_root
+from support.netns.datagrams import OTHER_PORT, PORT
+from support.netns.flood import Flood
+from support.netns.stage import MAX_GROWTH_BYTES, Stage
+from support.netns.traffic import totals
+from support.running import wait_until
 
 pytestmark = needs_root
 

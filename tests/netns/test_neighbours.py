@@ -4,11 +4,11 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
-from loopback import needs_root
-from netns.datagrams import PORT, SERVER, SERVER6, Datagram, over_ipv4, over_ipv6
-from netns.stage import WILDCARDS, Stage
-from netns.wire import LINK
-from running import wait_until
+from support.loopback import needs_root
+from support.netns.datagrams import PORT, SERVER, SERVER6, Datagram, over_ipv4, over_ipv6
+from support.netns.stage import WILDCARDS, Stage
+from support.netns.wire import LINK
+from support.running import wait_until
 
 DEAD = 120
 EACH = 200

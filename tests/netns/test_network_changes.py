@@ -9,11 +9,11 @@ from time import monotonic
 from typing import Final
 
 import pytest
-from loopback import needs_root
-from netns.datagrams import OTHER_PORT, PORT, SERVER, SERVER6
-from netns.stage import Stage
-from netns.traffic import Client, Traffic, totals
-from netns.wire import LINK
+from support.loopback import needs_root
+from support.netns.datagrams import OTHER_PORT, PORT, SERVER, SERVER6
+from support.netns.stage import Stage
+from support.netns.traffic import Client, Traffic, totals
+from support.netns.wire import LINK
 
 pytestmark = needs_root
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
-from loopback import needs_root
-from netns.datagrams import (
+from support.loopback import needs_root
+from support.netns.datagrams import (
     OTHER_PORT,
     PORT,
     SERVER,
@@ -16,8 +16,8 @@ from netns.datagrams import (
     over_ipv4,
     over_ipv6,
 )
-from netns.stage import Outcome, Stage, answered, refused
-from running import wait_until
+from support.netns.stage import Outcome, Stage, answered, refused
+from support.running import wait_until
 
 pytestmark = needs_root
 

@@ -7,11 +7,11 @@ from time import monotonic
 from typing import Final
 
 import pytest
-from loopback import needs_root
-from netns.datagrams import SERVER, Datagram, numbered, over_ipv4, over_ipv6
-from netns.stage import Outcome, Stage, answered
-from netns.traffic import Client, Traffic, add_source, totals
-from running import wait_until
+from support.loopback import needs_root
+from support.netns.datagrams import SERVER, Datagram, numbered, over_ipv4, over_ipv6
+from support.netns.stage import Outcome, Stage, answered
+from support.netns.traffic import Client, Traffic, add_source, totals
+from support.running import wait_until
 
 pytestmark = needs_root
 

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 import pytest
-from loopback import needs_root
-from netns.datagrams import OTHER_PORT, PORT, Datagram, numbered, over_ipv4, over_ipv6
-from netns.stage import Stage, answered, refused
+from support.loopback import needs_root
+from support.netns.datagrams import OTHER_PORT, PORT, Datagram, numbered, over_ipv4, over_ipv6
+from support.netns.stage import Stage, answered, refused
 
-from echod.core.selftest import SelfTest
-from echod.status import SELF_TEST_NAME
+from echod.admission.selftest import SelfTest
+from echod.status.files import SELF_TEST_NAME
 
 pytestmark = [needs_root, pytest.mark.parametrize("over", [over_ipv4, over_ipv6])]
 

@@ -4,8 +4,8 @@ import socket
 from contextlib import suppress
 
 import pytest
-from loopback import needs_root
-from netns.datagrams import (
+from support.loopback import needs_root
+from support.netns.datagrams import (
     CLIENT6,
     CLIENT_LINK,
     PORT,
@@ -16,7 +16,7 @@ from netns.datagrams import (
     over_ipv4,
     over_ipv6,
 )
-from netns.stage import Outcome, Stage, answered, refused
+from support.netns.stage import Outcome, Stage, answered, refused
 
 pytestmark = needs_root
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Final
 
 import pytest
-from loopback import needs_root
-from netns.datagrams import PORT, SERVER, SERVER6, Datagram, as_train, numbered, over_ipv4, over_ipv6, read
-from netns.wire import Wire
+from support.loopback import needs_root
+from support.netns.datagrams import PORT, SERVER, SERVER6, Datagram, as_train, numbered, over_ipv4, over_ipv6, read
+from support.netns.wire import Wire
 
-from echod.core.sockopt import UDP_GRO
+from echod.linux.sockopt import UDP_GRO
 
 HOSTILE: Final = (
     over_ipv4(source_port=19),

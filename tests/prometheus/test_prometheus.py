@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import Daemon, ask, free_port, wait_until
-from scraping import answers, fetch, metered, needs_prometheus, parse
+from support.running import Daemon, ask, free_port, wait_until
+from support.scraping import answers, fetch, metered, needs_prometheus, parse
 
 HERE = Path(__file__).parent
 PACKAGING = HERE.parents[1] / "packaging"

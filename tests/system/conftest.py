@@ -6,9 +6,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from system.host import Host, obstacle
-from system.image import RELEASES, Debian, make_root
-from system.installation import Mode, Release, make_layer, make_release
+from support.system.host import Host, obstacle
+from support.system.image import RELEASES, Debian, make_root
+from support.system.installation import Mode, Release, make_layer, make_release
 
 
 @pytest.fixture(scope="session", params=list(RELEASES))

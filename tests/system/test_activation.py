@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from system.host import Host
-from system.operating import (
+from support.system.host import Host
+from support.system.operating import (
     CONFIG,
     PORT,
     answers,
@@ -25,7 +25,7 @@ from system.operating import (
     systemctl,
     workers,
 )
-from system.waiting import until
+from support.system.waiting import until
 
 SECOND_ADDRESS, SECOND_ADDRESS6 = "10.77.0.77", "fd00:77::77"
 STATUS = re.compile(r"serving 2 udp and 2 tcp listeners with [1-9]\d* workers?; ([\d,]+) datagrams/s")

@@ -1,8 +1,8 @@
 """`echod check` and packaging/install look at a config as the service will: its user, its sandbox, its sockets."""
 
-from system.host import Host
-from system.installation import Mode, Release, install_command
-from system.operating import CONFIG, answers, ask, serves_everything, show, supervisor, systemctl
+from support.system.host import Host
+from support.system.installation import Mode, Release, install_command
+from support.system.operating import CONFIG, answers, ask, serves_everything, show, supervisor, systemctl
 
 REFUSED = "packaging/install: echod would not start with /etc/echod.yaml, for the reason above; nothing was changed\n"
 

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from itertools import cycle
 from threading import Event, Thread
 
-from system.host import Host
-from system.operating import CONFIG, UNIT, drop_in, serves_everything, show, supervisor, systemctl
-from system.waiting import until
+from support.system.host import Host
+from support.system.operating import CONFIG, UNIT, drop_in, serves_everything, show, supervisor, systemctl
+from support.system.waiting import until
 
 CONNECTIONS = 100
 DRAIN_SECONDS = 10  # the default

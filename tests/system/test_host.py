@@ -9,11 +9,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from system.container import own_group
-from system.host import ENVIRONMENT, Host, sweep
-from system.image import Debian, download_wheels
-from system.network import NAMESPACES
-from system.waiting import until
+from support.system.container import own_group
+from support.system.host import ENVIRONMENT, Host, sweep
+from support.system.image import Debian, download_wheels
+from support.system.network import NAMESPACES
+from support.system.waiting import until
 
 # Answers by inetd's way: systemd accepts, and /bin/cat is the echo. It needs nothing that a minbase lacks.
 ECHO_SOCKET = "[Socket]\nListenStream=0.0.0.0:7\nListenStream=[::]:7\nBindIPv6Only=ipv6-only\nAccept=yes\n"
@@ -23,7 +23,7 @@ ECHO_SERVICE = "[Service]\nExecStart=/bin/cat\nStandardInput=socket\n"
 DOOMED = """
 import sys
 from pathlib import Path
-from system.host import Host
+from support.system.host import Host
 with Host(Path(sys.argv[1])) as host:
     print(host.leader, flush=True)
     sys.stdin.read()

@@ -3,10 +3,10 @@
 import re
 
 import pytest
-from system.host import Host
-from system.installation import SOURCE, WHEELS, Mode, Release, install_command
-from system.operating import CONFIG, answers, drop_in, events, serves_everything, show, supervisor, systemctl
-from system.waiting import until
+from support.system.host import Host
+from support.system.installation import SOURCE, WHEELS, Mode, Release, install_command
+from support.system.operating import CONFIG, answers, drop_in, events, serves_everything, show, supervisor, systemctl
+from support.system.waiting import until
 
 UNINSTALL = f"{SOURCE}/packaging/uninstall"
 CURRENT = "/opt/echod/current"

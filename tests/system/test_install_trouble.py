@@ -4,9 +4,9 @@ import os
 import subprocess
 
 import pytest
-from system.host import ENVIRONMENT, Host
-from system.installation import SOURCE, Mode, Release, install_command
-from system.operating import answers, serves_everything, show, supervisor, systemctl
+from support.system.host import ENVIRONMENT, Host
+from support.system.installation import SOURCE, Mode, Release, install_command
+from support.system.operating import answers, serves_everything, show, supervisor, systemctl
 
 INSTALL = f"{SOURCE}/packaging/install"
 UNCHANGED = "; nothing was changed\n"

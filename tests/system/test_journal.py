@@ -2,8 +2,8 @@
 
 import re
 
-from system.host import Host
-from system.operating import (
+from support.system.host import Host
+from support.system.operating import (
     CONFIG,
     answers,
     await_event,
@@ -14,7 +14,7 @@ from system.operating import (
     systemctl,
     workers,
 )
-from system.waiting import until
+from support.system.waiting import until
 
 # Its sockets would start it again at once.
 JOURNALD = (

@@ -2,9 +2,9 @@
 
 import time
 
-from system.host import Host
-from system.installation import Mode
-from system.operating import (
+from support.system.host import Host
+from support.system.installation import Mode
+from support.system.operating import (
     BACK_SECONDS,
     CONFIG,
     answers,
@@ -18,7 +18,7 @@ from system.operating import (
     systemctl,
     workers,
 )
-from system.waiting import until
+from support.system.waiting import until
 
 WATCHDOG_SECONDS = 2
 NOT_RUNNING = 3  # as the LSB has it

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 import pytest
-from scraping import Series, fetch, parse, total, value
-from system.host import Host
-from system.installation import Mode
-from system.operating import CONFIG, ask, drop_in, supervisor, systemctl, workers
-from system.waiting import until
+from support.scraping import Series, fetch, parse, total, value
+from support.system.host import Host
+from support.system.installation import Mode
+from support.system.operating import CONFIG, ask, drop_in, supervisor, systemctl, workers
+from support.system.waiting import until
 
-from echod.health import NOT_ASKED
+from echod.exporter.health import NOT_ASKED
 
 PORT = 9007
 SOCKET = "echod-metrics.socket"

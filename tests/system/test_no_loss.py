@@ -4,11 +4,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from load import Report, UdpLoad
-from system.host import Host
-from system.installation import Mode, Release, install_command
-from system.operating import CONFIG, PORT, supervisor, systemctl
-from system.waiting import until
+from support.load import Report, UdpLoad
+from support.system.host import Host
+from support.system.installation import Mode, Release, install_command
+from support.system.operating import CONFIG, PORT, supervisor, systemctl
+from support.system.waiting import until
 
 RATE = 10_000
 SECONDS = 30.0

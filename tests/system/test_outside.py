@@ -3,9 +3,9 @@
 import socket
 import subprocess
 
-from system.host import Host
-from system.operating import PORT, ask, await_event, converse, family, kill, supervisor
-from system.waiting import until
+from support.system.host import Host
+from support.system.operating import PORT, ask, await_event, converse, family, kill, supervisor
+from support.system.waiting import until
 
 NEW_ADDRESSES = ("10.77.0.50", "10.77.0.51", "fd00:77::50", "fd00:77::51")
 SIZES = (0, 1, 1472, 1473, 9000, 65_507)  # 1472 fills an Ethernet frame over IPv4; what is more comes in fragments

@@ -5,9 +5,9 @@ import struct
 import subprocess
 from ipaddress import ip_address
 
-from system.host import Host
-from system.installation import Mode, Release
-from system.operating import (
+from support.system.host import Host
+from support.system.installation import Mode, Release
+from support.system.operating import (
     CONFIG,
     PORT,
     answers,
@@ -22,7 +22,7 @@ from system.operating import (
     supervisor,
     systemctl,
 )
-from system.waiting import until
+from support.system.waiting import until
 
 NEW_ADDRESSES = ("10.77.0.60/24", "fd00:77::60/64")
 FORGED = "ECHOD_DROPPED_SOURCE_IS_SELF"

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from system.host import Host
-from system.installation import SOURCE, WHEELS, Release
-from system.waiting import until
+from support.system.host import Host
+from support.system.installation import SOURCE, WHEELS, Release
+from support.system.waiting import until
 
 README = Path(__file__).parents[2] / "README.md"
 INSTALL = "packaging/install"

@@ -1,8 +1,8 @@
 """`systemctl reload echod` returns when the reload is done, fails loudly where the file is wrong, and loses nothing."""
 
-from system.host import Host
-from system.installation import Mode
-from system.operating import (
+from support.system.host import Host
+from support.system.installation import Mode
+from support.system.operating import (
     CONFIG,
     answers,
     events,
@@ -12,7 +12,7 @@ from system.operating import (
     systemctl,
     workers,
 )
-from system.waiting import until
+from support.system.waiting import until
 
 REFRESH_SECONDS = 8.0  # STATUS= is refreshed every 5 s at most
 

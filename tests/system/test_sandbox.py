@@ -6,8 +6,8 @@ Without these proofs, a test that the daemon works in its sandbox could pass bec
 import json
 
 import pytest
-from system.host import Host
-from system.waiting import until
+from support.system.host import Host
+from support.system.waiting import until
 
 # Says what it can and cannot do, in one line of JSON, then feeds the watchdog until it is stopped.
 PROBE = '''

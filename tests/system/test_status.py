@@ -3,10 +3,10 @@
 import json
 from typing import Any
 
-from system.host import Host
-from system.installation import Mode
-from system.operating import ask, converse, supervisor, workers
-from system.waiting import until
+from support.system.host import Host
+from support.system.installation import Mode
+from support.system.operating import ask, converse, supervisor, workers
+from support.system.waiting import until
 
 AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 LISTENERS = {"udp://0.0.0.0:7", "udp://[::]:7", "tcp://0.0.0.0:7", "tcp://[::]:7"}

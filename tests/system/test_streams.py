@@ -3,8 +3,8 @@
 import socket
 from contextlib import ExitStack
 
-from system.host import Host
-from system.operating import PORT, TIMEOUT, await_answer, drop_in, systemctl, workers
+from support.system.host import Host
+from support.system.operating import PORT, TIMEOUT, await_answer, drop_in, systemctl, workers
 
 MANY = 40
 

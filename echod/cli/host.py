@@ -1,0 +1,180 @@
+"""Whether this host's kernel can do what a valid config asks: what `echod check` says beyond the file itself.
+
+Owns the reading of /proc/sys, and the checks whether this host has an address, and whether one is broadcast. It changes
+nothing, and the daemon does not depend on it: the daemon checks what it gets. Invariant: nothing is warned of that
+could not be determined.
+"""
+
+import errno
+import pwd
+import socket
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Final
+
+from echod.config.access import is_public
+from echod.config.document import Document, dotted, read
+from echod.config.document import Path as KeyPath
+from echod.config.schema import Config
+from echod.errors import Mistake
+from echod.linux.privileges import AUTO
+from echod.linux.sockets import find_absence
+from echod.net.endpoint import places
+from echod.net.listener import ListenerRange, Protocol, parse_listener
+
+_EARLY: Final = "echod binds it all the same, and serves it when this host has it"
+
+_ANY_PORT: Final = 7  # the route to a host does not depend on it
+
+_SYSCTLS: Final = Path("/proc/sys")
+
+_LONG_QUEUE: Final = 4096
+"""Bytes that may wait for a neighbour's address: little for each absent one, beside megabytes of send buffer."""
+
+
+def warnings(config: Config, text: bytes) -> tuple[Mistake, ...]:
+    """Return the warnings for a config on this host; `text` is what it was parsed from. Reads /proc/sys each time."""
+    document = read(text)
+    return (
+        *_find_absent(config, document),
+        *_find_user(config, document),
+        *_find_ephemeral(document),
+        *_find_capped(config, document),
+        *_find_mute(config, document),
+    )
+
+
+def is_broadcast(address: IPv4Address | IPv6Address) -> bool:
+    """Tell whether it is a broadcast address of this host's networks: as a source the kernel drops it (martian).
+
+    Nothing is sent. Such a peer is refused without SO_BROADCAST (__ip4_datagram_connect), as is one that a route
+    prohibits; with it, only the latter.
+    """
+    refused = address.version == 4 and _connect(address, broadcast=False) == errno.EACCES  # noqa: PLR2004
+    return refused and _connect(address, broadcast=True) == 0
+
+
+def _connect(address: IPv4Address | IPv6Address, *, broadcast: bool) -> int:
+    """Give a UDP socket of IPv4 this peer; return the errno, or 0."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, broadcast)
+        return sock.connect_ex((str(address), _ANY_PORT))
+
+
+def _listeners(document: Document) -> dict[KeyPath, ListenerRange]:
+    """Return the listeners by their place in the file."""
+    return {
+        path: parse_listener(place.text)
+        for path, place in document.places.items()
+        if path[:1] == ("listeners",) and path[1:]
+    }
+
+
+def _find_absent(config: Config, document: Document) -> Iterator[Mistake]:
+    """Find what could not be bound here; the file may be meant for another host."""
+    wanted = {path: listeners.first for path, listeners in _listeners(document).items()}
+    wanted |= {path: endpoint.listener for path, endpoint in places(config.metrics.listen, document).items()}
+    for path, listener in wanted.items():
+        if reason := find_absence(listener):
+            start = "here echod would not start" if find_absence(listener, early=True) else _EARLY
+            yield _warning(document, path, f"{reason}: {start}")
+
+
+def _find_ephemeral(document: Document) -> Iterator[Mistake]:
+    """Find the UDP listeners on ports that clients are given as source ports (ip_local_port_range, ip(7)).
+
+    What comes from the port of a listener is refused, whoever sends it: it may be another echod with the same config.
+    The range is this host's; those of its clients are most likely the same.
+    """
+    low, high = _numbers(_SYSCTLS / "net/ipv4/ip_local_port_range") or (0, -1)
+    for path, listeners in _listeners(document).items():
+        first, last = max(low, listeners.first.port), min(high, listeners.last_port)
+        if listeners.first.protocol is Protocol.UDP and first <= last:
+            share = 100 * (last - first + 1) / (high - low + 1)
+            ports = f"port {first} is" if first == last else f"ports {first} to {last} are"
+            yield _warning(
+                document,
+                path,
+                f"{ports} among those that hosts give their clients (net.ipv4.ip_local_port_range, {low} to {high}), "
+                "and what comes from a port of echod is refused, because another echod may be there: "
+                f"{share:.2g}% of the clients' ports get no reply; write ports below {low}",
+            )
+
+
+def _find_user(config: Config, document: Document) -> Iterator[Mistake]:
+    """Find a user that this host does not have, or that is root."""
+    if config.user == AUTO:
+        return
+    try:
+        entry = pwd.getpwnam(config.user)
+    except KeyError:
+        yield _warning(document, ("user",), f"this host has no user {config.user}: here echod would not start")
+        return
+    if entry.pw_uid == 0:
+        yield _warning(
+            document, ("user",), "a worker that is taken over could write what root may write: write another, or auto"
+        )
+
+
+def _find_capped(config: Config, document: Document) -> Iterator[Mistake]:
+    """Find the buffers that the kernel grants only in part (socket(7)), except defaults, which nobody asked for."""
+    default = Config().udp
+    for key, wanted, usual, sysctl, directive in (
+        ("receive_buffer", config.udp.receive_buffer, default.receive_buffer, "rmem_max", "ReceiveBuffer="),
+        ("send_buffer", config.udp.send_buffer, default.send_buffer, "wmem_max", "SendBuffer="),
+    ):
+        cap = _number(_SYSCTLS / "net/core" / sysctl)
+        if wanted != usual and cap is not None and wanted > cap:
+            yield _warning(
+                document,
+                ("udp", key),
+                f"the kernel caps it at {cap:,} bytes, unless echod has CAP_NET_ADMIN or the .socket unit sets "
+                f"{directive}: write sysctl net.core.{sysctl}={wanted}",
+            )
+
+
+def _find_mute(config: Config, document: Document) -> Iterator[Mistake]:
+    """Find the queues in which replies to absent hosts can occupy the send buffer, for seconds each.
+
+    A sender that forges its source can choose absent hosts in the networks of this host (neigh/default/unres_qlen_bytes
+    in ip-sysctl.rst of the kernel).
+    """
+    public = [index for index, entry in enumerate(config.access.allow) if is_public(entry)]
+    long = [name for name, size in _neighbour_queues() if size > _LONG_QUEUE]
+    if public and long:
+        others = f", and so for {len(long) - 1} more" if len(long) > 1 else ""
+        yield _warning(
+            document,
+            ("access", "allow", public[0]),
+            "replies to forged sources that do not exist, of the networks that this host is in, wait and can fill the "
+            f"send buffer for everybody: write sysctl {long[0]}={_LONG_QUEUE}{others}",
+        )
+
+
+def _neighbour_queues() -> Iterator[tuple[str, int]]:
+    """Yield the name and the value, in bytes, of the sysctl of each neighbour queue, except those of loopback."""
+    for family in ("ipv4", "ipv6"):
+        for path in sorted(_SYSCTLS.glob(f"net/{family}/neigh/*/unres_qlen_bytes")):
+            size = _number(path)
+            if size is not None and path.parent.name != "lo":
+                # sysctl(8) writes a dot in the name of an interface as a slash.
+                yield f"net.{family}.neigh.{path.parent.name.replace('.', '/')}.unres_qlen_bytes", size
+
+
+def _number(path: Path) -> int | None:
+    """Read a sysctl; None if it is hidden, as in a namespace or a container."""
+    return next(iter(_numbers(path)), None)
+
+
+def _numbers(path: Path) -> list[int]:
+    """Read a sysctl of one number or several; none if it is hidden."""
+    try:
+        return [int(word) for word in path.read_text(encoding="ascii").split()]
+    except OSError:
+        return []
+
+
+def _warning(document: Document, path: KeyPath, message: str) -> Mistake:
+    line, column = document.places[path].key_spot
+    return Mistake(line=line, column=column, path=dotted(path), message=message)

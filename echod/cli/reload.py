@@ -1,0 +1,136 @@
+"""`echod reload`: ask the running echod to read its config again, and wait for the outcome.
+
+Owns the requesting side; the supervisor does the reload. Invariant: it returns the outcome of a reload that read the
+file after the request, and no process but the echod that wrote the status is ever signalled.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from echod.errors import (
+    EchodError,
+    NoStatusError,
+    NotPermittedError,
+    NotRunningError,
+    ReloadOvertakenError,
+    StatusUnknownError,
+)
+from echod.stats.snapshot import REJECTED, Snapshot
+from echod.status import files, instances
+
+WAIT_SECONDS: Final = 30.0
+"""Longer than the supervisor allows a new generation to become ready."""
+
+OLD_SECONDS: Final = 2.0
+"""For so long a status that is old may become new: a reload that begins writes it."""
+
+REWRITTEN_SECONDS: Final = 10.0
+"""Time in which a status that was removed is there again: it is written at least every five seconds."""
+
+LOOK_SECONDS: Final = 0.02
+"""Interval between reads of the status file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The outcome of a reload: the exit code, and the text for the operator."""
+
+    code: int
+    text: str
+
+
+def reload(find: Callable[[int | None], Path], environment: Mapping[str, str]) -> Outcome:
+    """Signal the echod whose status file is in the directory that `find` returns for a process, if that is known.
+
+    If the service manager says which process that is (MAINPID, systemd.exec(5)), it is that one. Raises EchodError if
+    there is none, it may not be signalled, or it does not finish in WAIT_SECONDS.
+    """
+    main = _main_process(environment)
+    try:
+        place, before, owner = _look(find, None) if main is None else _look_for(main, find)
+    except NoStatusError as error:
+        raise NotRunningError(str(error)) from None
+    _hang_up(before, owner, place / files.NAME)
+    asked = time.monotonic()
+    while (waited := time.monotonic() - asked) < WAIT_SECONDS:
+        now = _load(place)
+        if now is None or now.pid != before.pid:
+            raise ReloadOvertakenError("echod stopped before the reload was done; its log says why")
+        # Reloads are numbered, because one already under way may have read the file before it was changed.
+        if now.reloads_finished > before.reloads_begun:
+            text = now.reload.text if now.reload.code == 0 else f"{REJECTED}\n{now.reload.text}"
+            return Outcome(code=now.reload.code, text=text)
+        if now.stale and waited >= OLD_SECONDS:
+            raise EchodError(f"how the reload ended is not told: echod's status in {place} is old; its log says more")
+        time.sleep(LOOK_SECONDS)
+    raise EchodError(f"echod did not tell within {WAIT_SECONDS:.0f} seconds how the reload ended; its log says more")
+
+
+def _main_process(environment: Mapping[str, str]) -> int | None:
+    """Return the process of the unit whose ExecReload= this is; None if it is no echod, but what started one."""
+    told = environment.get("MAINPID", "")
+    if not (told.isascii() and told.isdigit()) or instances.is_supervisor(int(told)) is False:
+        return None
+    return int(told) if files.is_alive({"pid": int(told)}) else None
+
+
+def _look(find: Callable[[int | None], Path], process: int | None) -> tuple[Path, Snapshot, int]:
+    place = find(process)
+    return place, *files.load_owned(place)
+
+
+def _look_for(main: int, find: Callable[[int | None], Path]) -> tuple[Path, Snapshot, int]:
+    """Return the status of this process: if somebody has removed it, echod soon writes it again.
+
+    If it does not, and is an echod for sure, it reads its config all the same. Raises StatusUnknownError then.
+    """
+    deadline = time.monotonic() + REWRITTEN_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(NoStatusError, StatusUnknownError):
+            found = _look(find, main)
+            if found[1].pid == main:
+                return found
+        time.sleep(LOOK_SECONDS)
+    if not instances.is_supervisor(main):
+        return _look(find, None)  # it may be a shell that started echod, and would die of the signal
+    try:
+        os.kill(main, signal.SIGHUP)
+    except OSError as error:
+        raise NotRunningError(f"process {main} of the unit cannot be told to reload: {error.strerror}") from None
+    raise StatusUnknownError(
+        f"process {main} was told to reload, but how that ends is not told, for it writes no status that is found: its "
+        "log says why, and how it ended"
+    )
+
+
+def _load(place: Path) -> Snapshot | None:
+    with suppress(NoStatusError):
+        return files.load(place)
+    return None
+
+
+def _hang_up(echod: Snapshot, owner: int, path: Path) -> None:
+    """Send SIGHUP to the echod that wrote this status file, which this user owns, and to no other process.
+
+    With a pidfd, the process that is checked is the one that is signalled, even if its PID is reused meanwhile. Any
+    user who may write to the directory can write the file, so for root it may only name a process of the file's owner.
+    """
+    try:
+        process = os.pidfd_open(echod.pid)
+        try:
+            foreign = os.geteuid() == 0 and owner != Path(f"/proc/{echod.pid}").stat().st_uid
+            if foreign or not files.is_alive({"pid": echod.pid, "born": echod.born}):
+                raise ProcessLookupError
+            signal.pidfd_send_signal(process, signal.SIGHUP)
+        finally:
+            os.close(process)
+    except PermissionError:
+        raise NotPermittedError("echod may only be reloaded by its own user or root") from None
+    except (ProcessLookupError, FileNotFoundError):
+        raise NotRunningError(f"no echod is running: process {echod.pid} is not the one that wrote {path}") from None

@@ -1,0 +1,103 @@
+"""What systemd makes of a config on this host, where it runs echod: asked by `echod check`, never by the daemon.
+
+Owns the calls of systemctl and systemd-run. It changes nothing. Invariant: nothing is said where systemd cannot be
+asked, or runs no echod with this file.
+"""
+
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from echod.config import socket_unit
+from echod.config.document import read
+from echod.config.file import DEFAULT_PATH, shown
+from echod.config.schema import Config
+from echod.config.socket_unit import METRICS_SOCKET, SOCKET, Passing
+from echod.errors import ConfigUnreadableError, Mistake
+
+SERVICE: Final = "echod.service"
+
+_BOOTED: Final = Path("/run/systemd/system")
+"""There if systemd is PID 1: sd_booted(3)."""
+
+_SECONDS: Final = 30.0
+"""Within which systemd answers."""
+
+_SIGHT: Final = (
+    "User",
+    "Group",
+    "SupplementaryGroups",
+    "DynamicUser",
+    "RootDirectory",
+    "ProtectHome",
+    "ProtectSystem",
+    "InaccessiblePaths",
+    "TemporaryFileSystem",
+    "BindPaths",
+    "BindReadOnlyPaths",
+)
+"""The settings of a unit that decide which files it can read (systemd.exec(5)); DynamicUser= implies PrivateTmp=."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotPassed:
+    """What a config has and the socket units do not pass, at least one thing, and what to write there."""
+
+    mistakes: tuple[Mistake, ...]
+    advice: str
+
+
+def examine(path: Path, config: Config, text: bytes, *, activated: bool) -> NotPassed | None:
+    """Look at a config, parsed from `text`, as the service does that is started with it, if there is one.
+
+    With `activated` it is compared with the socket units also where they do not hold the ports yet. Raises
+    ConfigUnreadableError if the service cannot read it.
+    """
+    unit = socket_unit.properties(
+        _show(SERVICE, "LoadState", "ExecStart", "Requires", "TriggeredBy", "PrivateNetwork", *_SIGHT)
+    )
+    named = socket_unit.config_of(unit, str(DEFAULT_PATH))
+    if unit.get("LoadState") == "loaded" and named == str(path.absolute()):
+        activated |= socket_unit.is_activated(unit)
+        if os.geteuid() == 0:  # who reads everything
+            _look(unit, named)
+    if not activated:
+        return None
+    metrics = METRICS_SOCKET in unit.get("Requires", "").split()
+    # An operator may have added units, each with Service=echod.service.
+    units = {SOCKET, *unit.get("TriggeredBy", "").split()} - {METRICS_SOCKET}
+    listeners = frozenset().union(*(socket_unit.passed(_show(each, "Listen", "BindToDevice")) for each in units))
+    passing = Passing(listeners=listeners, metrics=metrics)
+    mistakes = socket_unit.find_not_passed(config, read(text), passing)
+    return NotPassed(mistakes=mistakes, advice=socket_unit.advice(config.listeners, passing)) if mistakes else None
+
+
+def _look(unit: Mapping[str, str], path: str) -> None:
+    """Read the file as the service will. Raises ConfigUnreadableError if that fails."""
+    sight = [f"--property={name}={unit[name]}" for name in _SIGHT if unit.get(name)]
+    command = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", "--setenv=LC_ALL=C", *sight]
+    said = _run([*command, "cat", "--", path])
+    if said is not None and (found := re.search(rf"^\S*cat: '?{re.escape(path)}'?: (.*)", said.stderr)):
+        raise ConfigUnreadableError(
+            f"cannot read {shown(Path(path))} as {SERVICE} does: {found[1]}: its user must be able to read the file, "
+            "and it has no /home, /root, /tmp and /var/tmp: chmod a+r the file, and a+x the directories that lead to it"
+        )
+
+
+def _show(unit: str, *properties: str) -> str:
+    said = _run(["systemctl", "show", f"--property={','.join(properties)}", unit]) if _BOOTED.is_dir() else None
+    return said.stdout if said is not None and said.returncode == 0 else ""
+
+
+def _run(command: list[str]) -> "subprocess.CompletedProcess[str] | None":
+    """Run a command of systemd; None if it is not there or does not end."""
+    try:
+        return subprocess.run(  # noqa: S603 - nothing in it comes from others than root and this file
+            command, check=False, stdin=subprocess.DEVNULL, capture_output=True, errors="replace", timeout=_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None

@@ -1,0 +1,270 @@
+"""Single values of the config: how an operator writes them, what they become, and the sentence if they are invalid.
+
+Owns the types of the fields of `config.py`, each with its bounds. It knows no key and no default. Invariant: a value is
+within its bounds, or it is refused with a sentence that says what to write.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Annotated, TypeVar
+
+from pydantic import BeforeValidator, Field, InstanceOf, ValidationError, ValidationInfo
+from pydantic.fields import FieldInfo
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from echod.config.access import AccessEntry, parse_entry
+from echod.config.document import kind_of, shown
+from echod.net.endpoint import WANTED, Endpoint, parse_endpoint
+from echod.net.listener import MAX_LISTENERS, MAX_PORT, Listener, ListenerRange, find_overlaps, overlap, parse_listener
+
+FROM_FILE = {"from_file": True}
+"""The validation context of a file: an empty value is a mistake in a file, but None is valid in a config from code."""
+
+_SIZES = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+_SIZE_WANTED = "a size from 4 KiB to 1 GiB, such as 8 MiB"
+_SIZE_DIGITS = 20  # beyond any bound, and below the 4,300 digits at which int() raises
+_UNLIMITED = "unlimited"
+_OFF = "off"
+_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?", re.ASCII)
+
+_Item = TypeVar("_Item")
+
+
+def whole_number(low: int, high: int) -> FieldInfo:
+    """Bound a field. A description, here and below, is what follows "write" in the sentence of a mistake."""
+    field: FieldInfo = Field(ge=low, le=high, description=f"a whole number from {low} to {high}")
+    return field
+
+
+def listeners(*texts: str) -> tuple[Listener, ...]:
+    """Parse a default written as in the file. Raises ValueError."""
+    return tuple(listener for text in texts for listener in parse_listener(text))
+
+
+def entries(*texts: str) -> tuple[AccessEntry, ...]:
+    """Parse a default written as in the file. Raises ValueError."""
+    return tuple(map(parse_entry, texts))
+
+
+def _parse_size(value: object) -> object:
+    """Turn text such as `8 MiB` into bytes, and leave all else to pydantic."""
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"([0-9]+) *([A-Za-z]*)", value)
+    if found and found[2] in _SIZES:
+        return int(found[1][:_SIZE_DIGITS]) * _SIZES[found[2]]
+    if found and re.fullmatch(r"[kmg](i?b)?", found[2], re.IGNORECASE):
+        unit = f"{found[2][0].upper()}iB"
+        raise _sentence(f'"{shown(found[2])}" is no unit here: write {shown(found[1])} {unit}')
+    raise _sentence(f'"{shown(value)}" is no size: write {_SIZE_WANTED}')
+
+
+def _parse_endpoints(value: object, info: ValidationInfo) -> object:
+    """Turn `off`, a URL or a list of URLs into endpoints. Errors in a list carry the index of the URL."""
+    if value is None and info.context == FROM_FILE:
+        raise _sentence("has no value: write one or remove the key")
+    if value is None or value == _OFF:
+        return ()
+    if isinstance(value, Endpoint | tuple):
+        return value if isinstance(value, tuple) else (value,)
+    if not isinstance(value, list):
+        try:
+            return (_parse_endpoint(value, wanted=f"off or {WANTED}"),)
+        except ValueError as error:
+            raise _sentence(str(error)) from None
+    if not value:
+        raise _sentence(f"the list is empty: write off or {WANTED}")
+    found, errors = _each(value, lambda one: _parse_endpoint(one, wanted=WANTED))
+    for index, endpoint in found.items():
+        for earlier, other in found.items():
+            if earlier < index and overlap(endpoint.listener, other.listener):
+                errors[index] = _sentence(f"{other} has that port already", other_index=earlier)
+    _raise_any(errors, value)
+    return tuple(found.values())
+
+
+def _parse_endpoint(value: object, *, wanted: str) -> Endpoint:
+    if value is None:
+        raise _sentence(f"is empty: write {wanted} or remove the dash")
+    if not isinstance(value, str):
+        raise _sentence(f"is {kind_of(value)}: write {wanted}")
+    return parse_endpoint(value)
+
+
+def _parse_host_names(value: object) -> object:
+    """Turn a list of names into lower case, and leave all else to pydantic. Errors carry the index of the name."""
+    if not isinstance(value, list):
+        return value
+    names, errors = _each(value, _parse_host_name)
+    _raise_any(errors, value)
+    return tuple(names.values())
+
+
+def _parse_host_name(value: object) -> str:
+    wanted = "write a name such as echo.example.com, without protocol and port"
+    if value is None:
+        raise _sentence(f"is empty: {wanted}, or remove the dash")
+    if not isinstance(value, str):
+        raise _sentence(f"is {kind_of(value)}: {wanted}")
+    if not _HOST_NAME.fullmatch(value):
+        raise _sentence(f'"{shown(value)}" is no host name: {wanted}')
+    return value.lower()
+
+
+def _parse_rate(value: object, info: ValidationInfo) -> object:
+    """Turn `unlimited` into None, and leave all else to pydantic."""
+    if value is None and info.context == FROM_FILE:
+        raise _sentence("has no value: write one or remove the key")
+    return None if value == _UNLIMITED else value
+
+
+def _parse_listeners(value: object) -> object:
+    """Turn a list of texts into listeners, and leave all else to pydantic. Errors carry the index of the text."""
+    if not isinstance(value, list):
+        return value
+    if not value:
+        raise _sentence("the list is empty: write at least one listener, such as udp://192.0.2.1:7")
+    ranges, errors = _each(value, _parse_listener)
+    total = 0
+    for index, parsed in list(ranges.items()):
+        total += len(parsed)
+        if total > MAX_LISTENERS:
+            del ranges[index]  # do not expand a mistyped range to compare it
+            if total - len(parsed) <= MAX_LISTENERS:
+                errors[index] = _sentence(f"brings the listeners to {total:,}: at most {MAX_LISTENERS:,} are allowed")
+    for index, found in find_overlaps(ranges).items():
+        errors[index] = _sentence(str(found), other_index=found.other_index)
+    _raise_any(errors, value)
+    return tuple(listener for parsed in ranges.values() for listener in parsed)
+
+
+def _parse_listener(value: object) -> ListenerRange:
+    if value is None:
+        raise _sentence("is empty: write udp://ADDRESS:PORT or remove the dash")
+    if not isinstance(value, str):
+        raise _sentence(f"is {kind_of(value)}: write udp://ADDRESS:PORT, without a space after a colon")
+    return parse_listener(value)
+
+
+def _parse_entries(value: object) -> object:
+    """Turn a list of texts into entries, and leave all else to pydantic. Errors carry the index of the text."""
+    if not isinstance(value, list):
+        return value
+    parsed, errors = _each(value, _parse_entry)
+    _raise_any(errors, value)
+    return tuple(parsed.values())
+
+
+def _parse_entry(value: object) -> AccessEntry:
+    wanted = "write a network such as 192.0.2.0/24, or loopback, link-local, private or any"
+    if value is None:
+        raise _sentence(f"is empty: {wanted}, or remove the dash")
+    if isinstance(value, dict):
+        raise _sentence("is a mapping: put an address that ends in a colon in quotes")
+    if not isinstance(value, str):
+        raise _sentence(f"is {kind_of(value)}: {wanted}")
+    return parse_entry(value)
+
+
+def _parse_ports(value: object) -> object:
+    """Turn a list of numbers into ports, and leave all else to pydantic. Errors carry the index of the number."""
+    if not isinstance(value, list):
+        return value
+    ports, errors = _each(value, _parse_port)
+    owners: dict[int, int] = {}
+    for index, port in ports.items():
+        owner = owners.setdefault(port, index)
+        if owner != index:
+            errors[index] = _sentence(f"{port} is already listed", other_index=owner)
+    _raise_any(errors, value)
+    return tuple(ports.values())
+
+
+def _parse_port(value: object) -> int:
+    wanted = f"write a whole number from 1 to {MAX_PORT}"
+    if value is None:
+        raise _sentence(f"is empty: {wanted}, or remove the dash")
+    if type(value) is not int:
+        raise _sentence(f"is {kind_of(value)}: {wanted}")
+    if not 1 <= value <= MAX_PORT:
+        raise _sentence(f"{value} is out of bounds: {wanted}")
+    return value
+
+
+def _parse_directory(value: object) -> object:
+    """Require an absolute path, or auto, and leave all else to pydantic."""
+    if isinstance(value, str) and value != "auto" and not value.startswith("/"):
+        raise _sentence(f'"{shown(value)}" is no absolute path: write one that begins with a slash, or auto')
+    return value
+
+
+def _each(
+    values: Iterable[object],
+    parse: Callable[[object], _Item],
+) -> tuple[dict[int, _Item], dict[int, PydanticCustomError]]:
+    """Parse each item of a list; return, by index, the values and the errors."""
+    parsed: dict[int, _Item] = {}
+    errors: dict[int, PydanticCustomError] = {}
+    for index, value in enumerate(values):
+        try:
+            parsed[index] = parse(value)
+        except ValueError as error:
+            errors[index] = _sentence(str(error))
+    return parsed, errors
+
+
+def _raise_any(errors: dict[int, PydanticCustomError], value: list[object]) -> None:
+    if errors:
+        details = [InitErrorDetails(type=e, loc=(i,), input=value[i]) for i, e in errors.items()]
+        raise ValidationError.from_exception_data("list", details)
+
+
+def _sentence(message: str, **context: object) -> PydanticCustomError:
+    """Build an error whose sentence is shown to the operator as it is; braces in it have no meaning."""
+    return PydanticCustomError("sentence", "{message}", {"message": message, **context})
+
+
+User = Annotated[str, Field(min_length=1, max_length=256, description="auto or the name of a user")]
+Size = Annotated[int, BeforeValidator(_parse_size), Field(ge=4 * 1024, le=1024**3, description=_SIZE_WANTED)]
+Connections = Annotated[int, whole_number(1, 65_536)]
+Timeout = Annotated[int, whole_number(1, 86_400)]
+Rate = Annotated[
+    Annotated[int, Field(ge=1, le=10_000_000)] | None,
+    BeforeValidator(_parse_rate),
+    Field(description="unlimited or a whole number from 1 to 10000000"),
+]
+TotalRate = Annotated[
+    Annotated[int, Field(ge=1, le=100_000_000)] | None,
+    BeforeValidator(_parse_rate),
+    Field(description="unlimited or a whole number from 1 to 100000000"),
+]
+Directory = Annotated[
+    str,
+    BeforeValidator(_parse_directory),
+    Field(max_length=4096, description="auto or an absolute path"),
+]
+HttpEndpoints = Annotated[
+    tuple[InstanceOf[Endpoint], ...],
+    BeforeValidator(_parse_endpoints),
+    Field(description=f"off, {WANTED}, or a list of such"),
+]
+HostNames = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_parse_host_names),
+    Field(description="a list of names, such as [echo.example.com]"),
+]
+Listeners = Annotated[
+    tuple[Listener, ...],
+    BeforeValidator(_parse_listeners),
+    Field(min_length=1, max_length=MAX_LISTENERS, description="a list, one listener a line, each after a dash"),
+]
+Entries = Annotated[
+    tuple[AccessEntry, ...],
+    BeforeValidator(_parse_entries),
+    Field(description="a list, such as [loopback, 192.0.2.0/24]"),
+]
+Ports = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=MAX_PORT)], ...],
+    BeforeValidator(_parse_ports),
+    Field(description="a list of whole numbers, such as [1900, 5353]"),
+]

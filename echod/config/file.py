@@ -1,0 +1,76 @@
+"""Where the config comes from: a file that the operator names, /etc/echod.yaml, or the defaults for a first try.
+
+Owns the reading of that file. Never keeps it: each reload reads it again.
+"""
+
+import errno
+import os
+import stat
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from echod.config.document import MAX_BYTES
+from echod.config.schema import FIRST_TRY, Config, parse_config
+from echod.errors import ConfigUnreadableError, Mistake, StartFailedError
+
+DEFAULT_PATH: Final = Path("/etc/echod.yaml")
+
+_REASONS: Final = {
+    errno.ENOENT: "there is no such file",
+    errno.EACCES: "it may not be read by this user: chmod a+r it, and a+x the directories that lead to it",
+    errno.EISDIR: "it is a directory",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What was read: `path` and `text` are None if no file was named and none exists."""
+
+    path: Path | None
+    text: bytes | None
+    config: Config
+    warnings: tuple[Mistake, ...] = ()
+    at: float | None = None
+    """When the file was read, in seconds since 1970."""
+
+
+def shown(path: Path) -> str:
+    """Return a path as text for people or a file, even if its bytes are not UTF-8."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
+def read(path: Path | None) -> Reading:
+    """Read the named file, without a name /etc/echod.yaml if it exists, else take the defaults for a first try.
+
+    Raises ConfigUnreadableError, ConfigError with every mistake, and StartFailedError where there is no memory for it.
+    """
+    if path is None and not os.path.lexists(DEFAULT_PATH):
+        return Reading(path=None, text=None, config=FIRST_TRY)
+    path = path or DEFAULT_PATH
+    at = time.time()
+    text = read_text(path)
+    with suppress(MemoryError):  # what took it is given back behind this block, so that there is some to say so
+        config, warnings = parse_config(text)
+        return Reading(path=path, text=text, config=config, warnings=warnings, at=at)
+    raise StartFailedError(f"there is not enough memory to read {shown(path)}: raise LimitAS=")
+
+
+def read_text(path: Path) -> bytes:
+    """Return the content of the file, at most one byte more than a config may have.
+
+    Raises ConfigUnreadableError.
+    """
+    try:
+        # Without O_NONBLOCK a FIFO of that name would block echod here for ever.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                kind = "a directory" if stat.S_ISDIR(os.fstat(fd).st_mode) else "no regular file"
+                raise ConfigUnreadableError(f"cannot read {shown(path)}: it is {kind}")
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0, error.strerror)
+        raise ConfigUnreadableError(f"cannot read {shown(path)}: {reason}") from None

@@ -1,0 +1,132 @@
+"""What systemd says of echod's units, and the drop-in by which the socket unit passes what a config has.
+
+Owns the forms of systemctl(1)'s properties and of systemd.socket(5). It asks nobody.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from echod.config.document import Document, Path, dotted
+from echod.config.schema import Config
+from echod.errors import Mistake
+from echod.net.listener import Listener, Protocol, parse_listener
+
+SOCKET: Final = "echod.socket"
+METRICS_SOCKET: Final = "echod-metrics.socket"
+
+DROP_IN: Final = f"/etc/systemd/system/{SOCKET}.d/listeners.conf"
+
+_DIRECTIVES: Final = {Protocol.UDP: "ListenDatagram", Protocol.TCP: "ListenStream"}
+_PROTOCOLS: Final = {"Datagram": "udp", "Stream": "tcp"}
+_LISTEN: Final = re.compile(r"Listen=(\S+) \((Datagram|Stream)\)")
+_ARGUMENTS: Final = re.compile(r"argv\[\]=(.*?) ; ")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passing:
+    """What the socket units pass to an echod that cannot open anything itself."""
+
+    listeners: frozenset[Listener]
+    metrics: bool
+    """Whether the port of the metrics is passed, in the place of `metrics.listen`."""
+
+
+def properties(shown: str) -> dict[str, str]:
+    """Return the properties that `systemctl show` printed; of one printed several times, the last."""
+    return dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+
+
+def config_of(unit: Mapping[str, str], default: str) -> str:
+    """Return the path of the config file of the service, by its ExecStart=."""
+    found = _ARGUMENTS.search(unit.get("ExecStart", ""))
+    words = found[1].replace("=", " ").split() if found else []
+    return words[words.index("--config") + 1] if "--config" in words[:-1] else default
+
+
+def is_activated(unit: Mapping[str, str]) -> bool:
+    """Tell whether all that the service has is what the socket unit passes (socket-activated.conf)."""
+    return SOCKET in unit.get("Requires", "").split() and unit.get("PrivateNetwork") == "yes"
+
+
+def passed(shown: str) -> frozenset[Listener]:
+    """Return the listeners among the sockets of a unit, by its properties Listen and BindToDevice."""
+    device = properties(shown).get("BindToDevice", "")
+    return frozenset(
+        replace(listener, zone=device or listener.zone)
+        for line in shown.splitlines()
+        if (found := _LISTEN.fullmatch(line))
+        for listener in _parsed(f"{_PROTOCOLS[found[2]]}://{found[1]}")
+    )
+
+
+def _parsed(text: str) -> Iterable[Listener]:
+    try:
+        return parse_listener(text)
+    except ValueError:  # a path, or what else a unit may have: echod says so when it is passed
+        return ()
+
+
+def find_not_passed(config: Config, document: Document, passing: Passing) -> tuple[Mistake, ...]:
+    """Find what a config has and the socket units do not pass, each entry once."""
+    entries: dict[Path, Iterable[Listener]] = {
+        path: parse_listener(place.text)
+        for path, place in document.places.items()
+        if path[:1] == ("listeners",) and path[1:]
+    }
+    mistakes = []
+    for path, entry in (entries or {(): config.listeners}).items():
+        lacking = [listener for listener in entry if listener not in passing.listeners]
+        if lacking:
+            more = f" and {len(lacking) - 1} more" if lacking[1:] else ""
+            message = f"{SOCKET} does not pass {lacking[0]}{more}, and echod may open no socket itself"
+            mistakes.append(_mistake(document, path, message))
+    if config.metrics.listen and not passing.metrics:
+        message = (
+            f"only {METRICS_SOCKET} can pass it, and echod may open no socket itself: systemctl enable "
+            f"{METRICS_SOCKET} && systemctl restart echod.service"
+        )
+        mistakes.append(_mistake(document, ("metrics", "listen"), message))
+    return tuple(mistakes)
+
+
+def advice(listeners: Iterable[Listener], passing: Passing) -> str:
+    """Return what to write where the socket unit does not pass all listeners of a config; else an empty string."""
+    wanted = tuple(listeners)
+    if passing.listeners.issuperset(wanted):
+        return ""
+    devices = {"" if each.link_local else each.zone for each in wanted}
+    if len(devices) > 1:
+        return (
+            "\nA .socket unit is of one device or of none (BindToDevice=): these listeners need units beside "
+            f"{SOCKET}, with Service=echod.service, as systemd.socket(5) has it"
+        )
+    options = [f"BindToDevice={device}" for device in devices if device]
+    if not all(each.address.is_unspecified for each in wanted):
+        options.append("FreeBind=yes")  # as echod binds it: the address may come later
+    return "\n".join(
+        (
+            "",
+            f"To pass these listeners, write to {DROP_IN}:",
+            "",
+            "[Socket]",
+            "ListenStream=",
+            *map(_line, wanted),
+            "ListenNetlink=route",
+            *options,
+            "",
+            f"and then: systemctl daemon-reload && systemctl restart {SOCKET} echod.service",
+        )
+    )
+
+
+def _line(listener: Listener) -> str:
+    """Return the line of a .socket unit for a listener; the device that it is bound to is not in it."""
+    bare = listener if listener.link_local else replace(listener, zone="")
+    return f"{_DIRECTIVES[listener.protocol]}={str(bare).partition('://')[2]}"
+
+
+def _mistake(document: Document, path: Path, message: str) -> Mistake:
+    line, column = document.places[path].key_spot if path in document.places else (1, 1)
+    return Mistake(line=line, column=column, path=dotted(path or ("listeners",)), message=message)

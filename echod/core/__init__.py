@@ -1,1 +1,0 @@
-"""Decisions without effects: no I/O, no clock, no logging, no mutable globals."""

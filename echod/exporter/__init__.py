@@ -1,0 +1,1 @@
+"""The process that serves metrics, health and the status page over HTTP."""

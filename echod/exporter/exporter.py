@@ -1,0 +1,168 @@
+"""The exporter process: serves metrics, health and a status page over HTTP.
+
+Owns one loop, its HTTP server and the last snapshot. It starts with its generation's counters and never gets others,
+and holds no socket of a listener. What only the supervisor knows arrives as snapshots on a channel; when that closes,
+the exporter ends. It echoes nothing, and no echo waits for it. Invariant: the loop blocks only in its poll, so no
+client delays another.
+"""
+
+import os
+import platform
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from http import HTTPStatus
+from time import monotonic
+
+from echod import __version__
+from echod.exporter import metrics
+from echod.exporter.channel import DRAIN, SNAPSHOT, Outfit
+from echod.exporter.health import Health, Report
+from echod.exporter.metrics import Outcome
+from echod.exporter.status_page import PAGE
+from echod.linux import process, procfs
+from echod.linux.poll import READ, Poll
+from echod.linux.privileges import shed
+from echod.metrics import exposition
+from echod.metrics.http_server import Answer, HttpServer, Request, Respond, Response, Withdraw, failure
+from echod.stats.snapshot import Snapshot
+
+
+class Exporter:
+    """The loop."""
+
+    def __init__(self, outfit: Outfit) -> None:
+        """Start to accept."""
+        self._outfit = outfit
+        self._poll = Poll()
+        self._said = outfit.snapshot
+        self._draining = outfit.draining
+        self._leaving = False
+        self._scrapes: list[tuple[str, Respond]] = []
+        """The Accept header of each request for metrics that is to be answered in this turn of the loop."""
+        self._tests: Sequence[Outcome] = ()
+        self._health = Health(outfit.page, mark=outfit.self_test, reachable=outfit.reachable, poll=self._poll)
+        self._paths: Mapping[str, Answer] = {
+            "/": lambda _request, respond: respond(PAGE),
+            "/status.json": self._on_status,
+            "/metrics": self._on_metrics,
+            "/healthz": self._on_health,
+            "/readyz": self._on_ready,
+        }
+        self._poll.register(outfit.channel.fileno(), READ, self._on_message)
+        self._server = HttpServer(outfit.doors, hosts=outfit.hosts, poll=self._poll, answer=self._answer)
+
+    def run(self) -> None:
+        """Serve until the channel is closed and no connection is left."""
+        while not (self._leaving and not self._server.busy):
+            now = monotonic()
+            deadlines = (self._server.next_deadline(), self._health.next_deadline())
+            nearest = min((each for each in deadlines if each is not None), default=None)
+            ready = self._poll.wait(None if nearest is None else max(0.0, nearest - now))
+            now = monotonic()
+            for on_ready in ready:
+                on_ready(now)
+            self._server.on_deadline(now)
+            self._health.on_deadline(now)
+            self._serve_metrics()
+
+    # -- messages of the supervisor
+
+    def _on_message(self, _now: float) -> None:
+        message, files, *_ = socket.recv_fds(self._outfit.channel, len(SNAPSHOT), 1)
+        if message:
+            self._hear(message, files)
+            return
+        self._poll.unregister(self._outfit.channel.fileno())
+        self._leaving = True
+        self._server.close_doors()  # at once, for the port may be needed; open connections are still answered
+
+    def _hear(self, message: bytes, files: Sequence[int]) -> None:
+        self._draining = self._draining or message == DRAIN
+        for fd in files:  # none came where this process may open no more; the next one will say as much
+            with os.fdopen(fd, "rb") as file:
+                file.seek(0)
+                self._said = file.read()
+
+    # -- requests
+
+    def _answer(self, request: Request, respond: Respond) -> Withdraw | None:
+        path = self._paths.get(request.path)
+        if path is None:
+            respond(failure(HTTPStatus.NOT_FOUND))
+            return None
+        return path(request, respond)
+
+    def _on_metrics(self, request: Request, respond: Respond) -> Withdraw | None:
+        """Test first, then count, so that the test's own traffic is included."""
+
+        def tested(report: Report) -> None:
+            self._tests = report.tests
+            self._scrapes.append((request.accept, respond))
+
+        if self._health.reachable:
+            return self._health.ask(monotonic(), tested)
+        self._scrapes.append((request.accept, respond))
+        return None
+
+    def _serve_metrics(self) -> None:
+        """Count once for all who wait, however many they are: with many listeners that takes a while."""
+        scrapes, self._scrapes = self._scrapes, []
+        if not scrapes:
+            return
+        found = self._count()
+        written: dict[str, Response] = {}
+        for accept, respond in scrapes:
+            if accept not in written:
+                body, content_type = exposition.write(found, accept)
+                written[accept] = Response(content_type=content_type, body=body)
+            respond(written[accept])
+
+    def _count(self) -> list[metrics.Metric | metrics.Histogram]:
+        udp, tcp = self._outfit.traffic()
+        found: list[metrics.Metric | metrics.Histogram] = [metrics.of_build(__version__, platform.python_version())]
+        pids = {"supervisor": self._outfit.supervisor, "exporter": os.getpid()}
+        if self._said:
+            snapshot = Snapshot.unpack(self._said)
+            found += metrics.of_daemon(snapshot)
+            drops = {one.name: one.kernel_drops for one in snapshot.activity.udp}
+            udp = [replace(one, kernel_drops=max(one.kernel_drops, drops.get(one.name, 0))) for one in udp]
+            workers = snapshot.activity.workers
+            pids |= {f"worker {one.worker}": one.pid for one in workers if one.pid is not None}
+        found += [*metrics.of_udp(udp), *metrics.of_tcp(tcp), *metrics.of_self_tests(self._tests)]
+        looks = [procfs.look(pid, name) for name, pid in pids.items()]
+        found += metrics.of_processes([one for one in looks if one is not None])
+        return found
+
+    def _on_health(self, _request: Request, respond: Respond) -> Withdraw:
+        return self._health.ask(monotonic(), lambda report: respond(self._report(report)))
+
+    def _report(self, report: Report) -> Response:
+        """Add the workers that do not serve: a probe reaches only one of the sockets of a UDP listener."""
+        workers = Snapshot.unpack(self._said).activity.workers if self._said else ()
+        lines = [f"worker {one.worker}: {one.problem}" for one in workers if one.problem]
+        if report.well and lines:
+            return _plain(("failing", *report.lines[1:], *lines), well=False)
+        return _plain((*report.lines, *lines), well=report.well)
+
+    def _on_ready(self, _request: Request, respond: Respond) -> None:
+        respond(_plain(["stopping" if self._draining else "serving"], well=not self._draining))
+
+    def _on_status(self, _request: Request, respond: Respond) -> None:
+        if self._said:
+            respond(Response(content_type="application/json", body=self._said))
+        else:
+            respond(_plain(["not known yet"], well=False))
+
+
+def _plain(lines: Sequence[str], *, well: bool) -> Response:
+    status = HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE
+    return Response(status=status, body="".join(f"{line}\n" for line in lines).encode())
+
+
+def live(outfit: Outfit) -> None:
+    """Be the exporter in a newly forked process."""
+    if process.belong_to(outfit.supervisor, "echod: exporter", outfit.account):
+        if outfit.account is None:
+            shed()
+        Exporter(outfit).run()

@@ -1,0 +1,60 @@
+"""How the memory of a vector is laid out: the sizes of the kernel's structs, and where each part lies.
+
+Owns numbers alone. `vector` writes this memory, and `unfinished` reads it after its process has died.
+"""
+
+from itertools import accumulate
+from typing import Final
+
+from echod.net.peers import NAME_BYTES
+
+SLOTS: Final = 64
+"""Slots in a vector. More than 64 gained nothing in any load measured; fewer cost calls."""
+
+SLOT_BYTES: Final = 65536
+"""Payload room of a slot: a GRO train may carry up to 65,535 bytes. Mappings are touched lazily."""
+
+HEADER_BYTES: Final = 64
+"""`sizeof(struct mmsghdr)`: name 0, namelen 8, iov 16, iovlen 24, control 32, controllen 40, flags 48, len 56."""
+
+IOVEC_BYTES: Final = 16
+NAME_LENGTH: Final = 28
+CONTROL_BYTES: Final = 64
+"""Room for UDP_GRO and IPV6_PKTINFO; `sockets` turns all other control messages off."""
+
+MULTICAST_FIRST_BYTE: Final = 0xFF
+"""The first byte of an IPv6 multicast address (RFC 4291, 2.7)."""
+
+SEGMENT_CMSG_BYTES: Final = 24
+"""`CMSG_SPACE(sizeof(int))`: the size of a received UDP_GRO and of a sent UDP_SEGMENT."""
+
+SEGMENT_WORDS: Final = SEGMENT_CMSG_BYTES // 4
+
+UDP_SEGMENT: Final = 103
+
+SEGMENT_CMSG_LENGTH: Final = 18
+"""`CMSG_LEN(sizeof(u16))`, the only length that UDP_SEGMENT takes."""
+
+PARTS: Final = (
+    *(HEADER_BYTES, IOVEC_BYTES, NAME_BYTES, CONTROL_BYTES),  # received
+    *(HEADER_BYTES, CONTROL_BYTES),  # composed
+    *(HEADER_BYTES, IOVEC_BYTES),  # apart
+    *(HEADER_BYTES, IOVEC_BYTES),  # answers
+)
+"""The bytes of each part of the mapping, for one slot."""
+
+ENDS: Final = tuple(accumulate(SLOTS * size for size in PARTS))
+"""The offset of the end of each part."""
+
+CONTROL_AT: Final = ENDS[2]
+"""The offset of the control messages, CONTROL_BYTES for each slot. (The headers are the first part.)"""
+
+_ANSWERS_END: Final = ENDS[-1] + 2 * CONTROL_BYTES
+
+NOTED_ROW: Final = _ANSWERS_END // 8
+NOTED_RECEIVED: Final = NOTED_ROW + 1
+"""The place, in 64-bit words, of what is noted of a receive before it: its row of the counters, and the datagrams
+that this row has counted as received."""
+
+MEMORY_BYTES: Final = _ANSWERS_END + 16
+"""The size of the mapping without the payload."""

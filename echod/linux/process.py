@@ -1,0 +1,118 @@
+"""A process forked by the supervisor: what it keeps, what it uses, and how it ends.
+
+Owns the fork and the exit; the caller provides what runs in between. Invariant: the supervisor's code never continues
+in the child, and the child keeps no descriptors but those named, stdin, stdout and those of the log.
+"""
+
+import errno
+import os
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from setproctitle import setproctitle
+
+from echod import logs
+from echod.errors import EchodError, ExitCode
+from echod.linux.cgroups import full
+from echod.linux.privileges import Account, become, die_with_parent
+
+_IGNORED: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Signals of a terminal or a service manager are handled by the supervisor."""
+_CPUCLOCK_SCHED: Final = 2
+
+
+def fork(name: str, keep: Iterable[int], life: Callable[[], None]) -> int:
+    """Fork a process that runs `life` and exits; return its id. It keeps these descriptors and those of the log.
+
+    Raises OSError if the host has no process left; its text names the limit.
+    """
+    try:
+        pid = os.fork()
+    except OSError as error:
+        if error.errno == errno.EAGAIN:
+            raise OSError(error.errno, f"{error.strerror}: {full()}") from None
+        raise
+    if pid == 0:
+        _live_and_exit(name, keep, life)
+    return pid
+
+
+def belong_to(supervisor: int, title: str, account: Account | None) -> bool:
+    """Become a process of this supervisor, given by its id; tell whether it still runs. Call this first.
+
+    With an account, it becomes that user, without any capability. Raises EchodError if it cannot.
+    """
+    for number in _IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    if account is not None:
+        become(account)
+    # If the supervisor is killed, this process must die too: a new supervisor must find the ports free.
+    die_with_parent()
+    setproctitle(title)
+    return os.getppid() == supervisor
+
+
+def kill(pid: int) -> bool:
+    """Kill a child at once; tell whether that was allowed.
+
+    The start sees to it that it is (`find_account`). Where a security module still forbids it, no loop ends of that.
+    """
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except PermissionError:
+        return False
+    return True
+
+
+def how_it_ended(status: int) -> str:
+    """Describe how a process ended, from its wait status (waitpid(2))."""
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"  # only the first and the last real-time signal have names
+
+
+def cpu_seconds(pid: int | None) -> float:
+    """Return the CPU time of a process from its clock (clock_getcpuclockid(3)): one call, without reading /proc."""
+    if pid is None:
+        return 0.0
+    try:
+        return round(time.clock_gettime(~pid << 3 | _CPUCLOCK_SCHED), 2)
+    except OSError:
+        return 0.0  # it has just exited
+
+
+def _live_and_exit(name: str, keep: Iterable[int], life: Callable[[], None]) -> None:
+    """Be the new process, and never return."""
+    code: int = ExitCode.SOFTWARE
+    try:
+        # A copy of any other descriptor would keep a port bound, or a channel open, that the supervisor has closed.
+        signal.set_wakeup_fd(-1)
+        _close_all_but({0, 1, *logs.descriptors(), *keep})
+        life()
+        code = ExitCode.OK
+    except EchodError as error:
+        code = error.exit_code
+        logs.last_words(f"echod: {name}: {error}")
+    except BaseException:  # noqa: BLE001 - nothing may return from a forked copy of the supervisor
+        # On stderr, not as a native entry: the journal may not find the unit of a process that is gone.
+        logs.last_words(f"echod: {name} crashed\n{traceback.format_exc()}")
+    finally:
+        # Not sys.exit: none of the supervisor's code may run here.
+        os._exit(code)
+
+
+def _close_all_but(keep: set[int]) -> None:
+    """Close every other descriptor. The objects that own them remain in this process, but never run again."""
+    first = 0
+    for fd in sorted(keep):
+        if first < fd:  # closerange(0, 0) would close everything: its end, -1, means the last to close_range(2)
+            os.closerange(first, fd)
+        first = fd + 1
+    os.closerange(first, os.sysconf("SC_OPEN_MAX"))

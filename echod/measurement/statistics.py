@@ -1,0 +1,135 @@
+"""The statistics of a stream of events: of one target, or of one source port of it.
+
+Owns the counts. It reads only events, so live output, files and the final summary cannot disagree. Invariant: sent =
+received + damaged + refused + lost + in flight, at any time.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from echod.measurement.events import DAMAGED, Event, Kind
+from echod.measurement.latency import Latency, Variation
+from echod.measurement.outages import Outages
+from echod.measurement.reordering import Order
+
+_PATIENCE_TRIPS: Final = 3
+"""What is in flight for so many times the longest round trip when a run is ended is lost: irtt waits as long."""
+
+MOST_ADDRESSES: Final = 256
+"""Addresses that sent errors, or replies that others were asked for, of which each is known. Anybody may forge more."""
+
+OTHERS: Final = "others"
+"""The address under which all further ones are counted."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Obstacles:
+    """Errors of one kind from one address: how many, and the least MTU that they reported."""
+
+    count: int = 0
+    mtu: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Stream:
+    """The probes of one source port: a network preserves order only within one."""
+
+    order: Order = field(default_factory=Order)
+    variation: Variation = field(default_factory=Variation)
+
+
+@dataclass(slots=True, kw_only=True)
+class Survey:
+    """The statistics."""
+
+    sources: int = 1
+    """Source ports that the probes use in turn."""
+    sent: int = 0
+    received: int = 0
+    """Probes with a whole reply from the address probed, in time or late."""
+    counts: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
+    """Events of each kind."""
+    dropped: int = 0
+    """Datagrams that reached this host and found no room in its receive buffer: known when the run ends."""
+    ends: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
+    """Probes without a whole reply, by outcome."""
+    obstacles: dict[tuple[str, str], Obstacles] = field(default_factory=dict)
+    """By reason and address."""
+    first_damage: dict[Kind, Event] = field(default_factory=dict)
+    elsewhere: set[str] = field(default_factory=set)
+    """Addresses that answered although others were probed."""
+    latency: Latency = field(default_factory=Latency)
+    streams: dict[int, Stream] = field(default_factory=dict)
+    """By source port; order and variation are judged within each."""
+    outages: Outages = field(default_factory=Outages)
+
+    @property
+    def in_flight(self) -> int:
+        """Return the number of probes without an outcome yet."""
+        return self.sent - self.received - sum(self.ends.values())
+
+    @property
+    def loss(self) -> float | None:
+        """Return the share of probes without a whole reply among those with a known outcome; None if there are none."""
+        settled = self.received + sum(self.ends.values())
+        return sum(self.ends.values()) / settled if settled else None
+
+    @property
+    def order(self) -> Order:
+        """Return the counts of reordering, summed over all streams."""
+        total = Order()
+        for stream in self.streams.values():
+            total.merge(stream.order)
+        return total
+
+    @property
+    def variation(self) -> Variation:
+        """Return the delay variation over all streams; jitter is their mean, weighted by replies."""
+        total = Variation()
+        for stream in self.streams.values():
+            total.merge(stream.variation)
+        return total
+
+    @property
+    def patience(self) -> int | None:
+        """Return for how many ns a probe must be in flight at the end of a run to be lost; None where that is unknown.
+
+        Without that, the end of a run would count the replies to the last probes and none of their losses.
+        """
+        return _PATIENCE_TRIPS * self.latency.max if self.latency.count else None
+
+    def take(self, event: Event) -> None:
+        """Count an event."""
+        kind = event.kind
+        self.counts[kind] += 1
+        if event.settles:
+            self._settle(event)
+        if kind in DAMAGED:
+            self.first_damage.setdefault(kind, event)
+        elif kind is Kind.REFUSED:
+            known = (event.reason, event.address) in self.obstacles or len(self.obstacles) < MOST_ADDRESSES
+            key = (event.reason, event.address if known or not event.address else OTHERS)
+            obstacles = self.obstacles.setdefault(key, Obstacles())
+            obstacles.count += 1
+            obstacles.mtu = min(filter(None, (obstacles.mtu, event.mtu)), default=0)
+        elif kind is Kind.ELSEWHERE:
+            known = event.address in self.elsewhere or len(self.elsewhere) < MOST_ADDRESSES
+            self.elsewhere.add(event.address if known else OTHERS)
+
+    def _settle(self, event: Event) -> None:
+        sequence = event.sequence or 0
+        self.outages.settled(sequence, event.sent)
+        if event.before is not None:
+            self.ends[event.before] -= 1
+            self.outages.answered(sequence, event.sent, event.until)
+        if event.kind in (Kind.REPLY, Kind.LATE):
+            index, rtt = sequence // self.sources, event.rtt or 0
+            self.received += 1
+            self.latency.add(rtt)
+            stream = self.streams.setdefault(event.source, Stream())
+            stream.variation.add(index, rtt)
+            stream.order.add(index, event.clock)
+            return
+        self.ends[event.kind] += 1
+        if event.kind is Kind.LOST or (event.kind is Kind.REFUSED and not event.unsent):
+            self.outages.lost(sequence, event.sent, event.until)

@@ -1,0 +1,1 @@
+"""Listeners, endpoints, addresses and networks as values."""

@@ -1,0 +1,82 @@
+"""Where metrics are served: an address and port, as the operator writes it.
+
+Owns the text form `http://ADDRESS:PORT`, and the place of each in the config file. It never looks up a name and never
+opens a socket. Invariant: the text of an endpoint, parsed, is that endpoint.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final
+
+from echod.config.document import Document, Path, dotted
+from echod.errors import Mistake
+from echod.net.listener import Listener, Protocol, overlap, parse_host, parse_port, refuse_strange, split_host
+
+USUAL_PORT: Final = 9007
+"""The echo's own 7, in the range of Prometheus exporters (9000 and up)."""
+
+WANTED: Final = f"http://127.0.0.1:{USUAL_PORT}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """An HTTP port. `zone` is an interface name, as that of a `Listener`."""
+
+    address: IPv4Address | IPv6Address
+    port: int
+    zone: str = ""
+
+    def __str__(self) -> str:
+        """Write the endpoint as the config file has it, such as `http://[::1]:9007`."""
+        return "http" + str(self.listener).removeprefix("tcp")
+
+    @property
+    def listener(self) -> Listener:
+        """The same address and port as a TCP listener."""
+        return Listener(protocol=Protocol.TCP, address=self.address, port=self.port, zone=self.zone)
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """Read `http://ADDRESS:PORT`; an IPv6 address is in brackets (RFC 3986).
+
+    Raises ValueError with one sentence, fit to print, that says what is wrong and what to write.
+    """
+    refuse_strange(text, wanted=WANTED)
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        raise ValueError(f'"{text}" is no URL: write {WANTED}, or off')
+    if scheme == "https":
+        raise ValueError(f"https is not spoken here: write http://{rest} and let a proxy stand before it")
+    if scheme != "http":
+        raise ValueError(f'the protocol "{scheme}" is not known here: write http://{rest}')
+    if found := re.search(r"[/?#@]", rest):
+        raise ValueError(f'holds "{found[0]}": write http://ADDRESS:PORT and nothing else')
+    if re.fullmatch(r"\*?(:[^:]*)?", rest):
+        raise ValueError(f"names no address: write {WANTED}")
+    host, port = split_host(rest, usual_port=USUAL_PORT)
+    if not re.fullmatch(r"[0-9]+", port):
+        raise ValueError(f'"{port}" is no port: write a number from 1 to 65535')
+    address, zone = parse_host(host)
+    return Endpoint(address=address, port=parse_port(port), zone=zone)
+
+
+def places(endpoints: Sequence[Endpoint], document: Document) -> dict[Path, Endpoint]:
+    """Return these values of `metrics.listen` by their places in the file, which may have one or a list."""
+    path: Path = ("metrics", "listen")
+    return {
+        (*path, index) if (*path, index) in document.places else path: endpoint
+        for index, endpoint in enumerate(endpoints)
+    }
+
+
+def find_clash(endpoints: Sequence[Endpoint], listeners: Iterable[Listener], document: Document) -> Iterator[Mistake]:
+    """Find echo listeners on a metrics port: binding it would fail with a report of another process there."""
+    by_place = places(endpoints, document)
+    for listener in listeners if endpoints else ():
+        for path, endpoint in by_place.items():
+            if overlap(listener, endpoint.listener):
+                line, column = document.places[path].spot
+                message = f"{listener} has that port: write another"
+                yield Mistake(line=line, column=column, path=dotted(path), message=message)

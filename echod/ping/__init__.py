@@ -1,0 +1,1 @@
+"""`echod ping`: its command line, and what it prints and writes."""

@@ -1,0 +1,338 @@
+"""The command line of `echod ping`.
+
+Owns the words and their meaning: letters are ping's where ping has them. Never resolves a name and never prints.
+Invariant: options that contradict each other are a UsageError here, so no module behind has to wonder.
+"""
+
+import argparse
+import re
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final, NoReturn, TypeVar
+
+from echod.errors import UsageError
+from echod.measurement.payload import MAX_PROBES
+from echod.net.listener import MAX_PORT, Protocol
+from echod.ping.usage import DESCRIPTION, EPILOG
+from echod.ping.values import looks_like_port, parse_duration, parse_number, parse_pattern, parse_sizes, parse_tos
+from echod.probes.target import Wish, parse, with_port
+
+DEFAULT_SIZE: Final = 56
+"""Bytes, as ping's."""
+DEFAULT_INTERVAL: Final = 10**9
+DEFAULT_TIMEOUT: Final = 2 * 10**9
+MAX_WINDOW: Final = 65_536
+FLOOD_WINDOW: Final = 1024
+MAX_SOURCES: Final = 256
+STDOUT: Final = Path("-")
+"""Of --csv."""
+PLOT_SUFFIXES: Final = (".svg", ".png")
+
+_PORT_DIGITS: Final = 4
+"""Of the ports that are patterns too: fewer are hardly a port that was chosen, five are half a byte too much."""
+
+DISCOVERY: Final = {"dont": 0, "want": 1, "do": 2, "probe": 3}
+"""IP_PMTUDISC_* (linux/in.h); `probe` is `--mtu`'s own."""
+
+Value = TypeVar("Value")
+
+STAMPED_INTERVAL: Final = 100_000
+"""Ns from one probe to the next from which on the kernel is asked when each went: that takes as long as the sending."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What is asked for. Times in ns, sizes in bytes of payload."""
+
+    wishes: tuple[Wish, ...]
+    remark: str
+    """What may surprise whoever wrote this, or nothing."""
+    family: socket.AddressFamily | None
+    count: int
+    interval: int
+    deadline: int | None
+    timeout: int
+    window: int
+    sizes: tuple[int, ...]
+    pattern: bytes
+    source: str
+    source_port: int
+    """Zero is any."""
+    sources: int
+    tos: int | None
+    ttl: int | None
+    discovery: int | None
+    flood: bool
+    quiet: bool
+    stamps: bool
+    numeric: bool
+    json: bool
+    csv: Path | None
+    histogram: bool
+    plot: Path | None
+    mtu: bool
+    compare: bool
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises instead of printing and exiting."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"ping: {message}; see `echod ping --help`")
+
+
+def _value(read: Callable[[str], Value]) -> Callable[[str], Value]:
+    """Let argparse show the sentence of a ValueError as it is."""
+
+    def convert(text: str) -> Value:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert
+
+
+def _number(low: int, high: int) -> Callable[[str], int]:
+    return _value(lambda text: parse_number(text, low, high))
+
+
+def _add_probes(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how many, how fast, how long")
+    add = group.add_argument
+    duration = _value(parse_duration)
+    add(
+        "-c",
+        dest="count",
+        type=_number(1, MAX_PROBES),
+        metavar="N",
+        help="send N probes to each TARGET, then end (until Ctrl-C)",
+    )
+    interval = "time from one probe to the next (1 s); 0: the next goes when the reply to the last is there"
+    add("-i", dest="interval", type=duration, metavar="TIME", help=interval)
+    add("--rate", type=_number(1, 10**7), metavar="N", help="probes a second to each TARGET, instead of -i")
+    window = "send none while N probes wait for their reply (65536; 1 with -i 0, 1024 with -f)"
+    add("--window", type=_number(1, MAX_WINDOW), metavar="N", help=window)
+    add(
+        "-f", dest="flood", action="store_true", help="flood: as fast as UDP replies come, each verified, without lines"
+    )
+    add("-w", dest="deadline", type=duration, metavar="TIME", help="end after TIME, though replies may be on their way")
+    add(
+        "-W",
+        dest="timeout",
+        type=duration,
+        metavar="TIME",
+        help="wait TIME for each reply (2 s); a later one is late, not lost",
+    )
+
+
+def _add_packets(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what is sent, and from where")
+    add = group.add_argument
+    sizes = _value(parse_sizes)
+    add(
+        "-s",
+        dest="sizes",
+        type=sizes,
+        metavar="SIZES",
+        help="bytes of payload (56); in turn where several: 64-1472 or 64,512,1472",
+    )
+    add(
+        "-p",
+        dest="pattern",
+        type=_value(lambda text: (text, parse_pattern(text))),
+        metavar="HEX",
+        help="pattern: fill probes with these 1 to 16 bytes",
+    )
+    add("-I", dest="source", default="", metavar="SOURCE", help="send from this address, or interface")
+    port = "send from this port; with --sources also from those that follow it"
+    add("--source-port", type=_number(1, MAX_PORT), default=0, metavar="N", help=port)
+    sources = "send from N source ports in turn (paths of an ECMP network), and report each"
+    add("--sources", type=_number(1, MAX_SOURCES), default=1, metavar="N", help=sources)
+    add(
+        "-Q",
+        dest="tos",
+        type=_value(parse_tos),
+        metavar="TOS",
+        help="TOS or traffic class: 0 to 255, 0x.., or a DSCP name",
+    )
+    add("-t", dest="ttl", type=_number(1, 255), metavar="TTL", help="time to live, or hop limit, of probes: 1 to 255")
+    discovery = "do: never fragment; want: fragment at this host; dont: let routers fragment"
+    add("-M", dest="discovery", choices=("do", "want", "dont"), help=discovery)
+    either = group.add_mutually_exclusive_group().add_argument
+    either("-4", dest="family", action="store_const", const=socket.AF_INET, help="IPv4 only")
+    either("-6", dest="family", action="store_const", const=socket.AF_INET6, help="IPv6 only")
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what is shown")
+    add = group.add_argument
+    quiet = "no line for each reply; on a terminal one refreshing line for each TARGET (needs the `client` extra)"
+    add("-q", dest="quiet", action="store_true", help=quiet)
+    add("-D", dest="stamps", action="store_true", help="begin each line with the time, in seconds since 1970")
+    add("-n", dest="numeric", action="store_true", help="do not look up the names of routers")
+    add("--json", action="store_true", help="one JSON object a line instead of text, the summary last")
+    add(
+        "--csv", type=Path, metavar="FILE", help="write a row for each event, besides the text; - is stdout, without it"
+    )
+    add("--histogram", action="store_true", help="show the distribution of round-trip times, below the statistics")
+    plot = "draw latency, losses and distribution into FILE.svg or FILE.png (needs the `plot` extra)"
+    add("--plot", type=Path, metavar="FILE", help=plot)
+
+
+def _add_modes(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("instead of pinging")
+    add = group.add_argument
+    add("--mtu", action="store_true", help="find the path MTU with probes that may not be fragmented")
+    add("--compare", choices=("tcp",), help="probe each TARGET over TCP too, and say what both mean together")
+    add("-h", "--help", action="help", help=argparse.SUPPRESS)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="echod ping",
+        usage="echod ping [OPTION]... TARGET...",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        add_help=False,
+        allow_abbrev=False,
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=20, width=80),
+    )
+    parser.add_argument("targets", nargs="+", metavar="TARGET", help=argparse.SUPPRESS)
+    for add in (_add_probes, _add_packets, _add_output, _add_modes):
+        add(parser)
+    return parser
+
+
+def help_text() -> str:
+    """Return what `echod ping --help` says."""
+    return _parser().format_help()
+
+
+def parse_options(argv: Sequence[str]) -> Options:
+    """Read the command line. Raises UsageError."""
+    found = _parser().parse_args(_with_values(argv))
+    _refuse_contradictions(found)
+    interval = found.interval
+    if found.rate:
+        interval = -(-(10**9) // found.rate)  # rounded up: no faster than that
+    if interval is None:
+        interval = 0 if found.flood else DEFAULT_INTERVAL
+    options = Options(
+        wishes=_wishes(found.targets),
+        remark=_remark(found.targets, found.pattern[0] if found.pattern else ""),
+        interval=interval,
+        count=MAX_PROBES if found.count is None else found.count,
+        timeout=DEFAULT_TIMEOUT if found.timeout is None else found.timeout,
+        window=found.window or (FLOOD_WINDOW if found.flood else 1 if interval == 0 else MAX_WINDOW),
+        sizes=found.sizes or (DEFAULT_SIZE,),
+        pattern=found.pattern[1] if found.pattern else b"",
+        discovery=DISCOVERY[found.discovery] if found.discovery else None,
+        compare=found.compare is not None,
+        **_same(found),
+    )
+    return _checked(options)
+
+
+_TAKES_NUMBER: Final = re.compile("-[46a-zA-Z]*[ciwWstQ]|--(?:rate|window|source-port|sources)")
+
+
+def _with_values(argv: Sequence[str]) -> list[str]:
+    """Join each negative number to the option before it: argparse takes one for an option, as -4 is."""
+    words: list[str] = []
+    for word in argv:
+        before = words[-1] if words else ""
+        if re.match(r"-[.0-9]", word) and _TAKES_NUMBER.fullmatch(before):
+            words[-1] += f"={word}" if before.startswith("--") else word
+        else:
+            words.append(word)
+    return words
+
+
+def _wishes(texts: Sequence[str]) -> tuple[Wish, ...]:
+    """Read the targets; say how the port of one is written."""
+    for text, number in pairwise(texts):
+        if looks_like_port(number) and (better := with_port(text, number)):
+            raise UsageError(f'"{number}" is a number, no host: for this port write {better}')
+    return tuple(parse(text) for text in texts)
+
+
+def _remark(texts: Sequence[str], pattern: str) -> str:
+    """Return what may surprise: to other programs -p is the port."""
+    if len(pattern) == _PORT_DIGITS and looks_like_port(pattern) and (better := with_port(texts[0], pattern)):
+        return (
+            f"-p {pattern} fills probes with the bytes {pattern[:2]} {pattern[2:]}; for port {pattern} write {better}"
+        )
+    return ""
+
+
+def _same(found: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that are what they were read as."""
+    names = "family deadline source source_port sources tos ttl flood quiet stamps numeric json csv histogram plot mtu"
+    return {name: getattr(found, name) for name in names.split()}
+
+
+_CONTRADICTIONS: Final = (
+    ("rate", "interval", "--rate and -i say the same thing: write one of them"),
+    ("json", "histogram", "--json draws no bars: leave --histogram out"),
+    ("flood", "sources", "-f uses one source port: leave --sources out"),
+    ("flood", "csv", "-f has no event for each reply: leave --csv out"),
+    ("flood", "plot", "-f has no event for each reply: leave --plot out"),
+    ("flood", "interval", "-f goes as fast as it can: leave -i out, or write --rate"),
+    ("mtu", "compare", "--mtu and --compare are two things: write one of them"),
+    ("mtu", "count", "--mtu sends as many probes as it needs: leave -c out"),
+    ("mtu", "deadline", "--mtu ends by itself: leave -w out"),
+    ("mtu", "interval", "--mtu chooses its own pace: leave -i out"),
+    ("mtu", "rate", "--mtu chooses its own pace: leave --rate out"),
+    ("mtu", "window", "--mtu chooses its own pace: leave --window out"),
+    ("mtu", "flood", "--mtu chooses its own pace: leave -f out"),
+    ("mtu", "sizes", "--mtu chooses its own sizes: leave -s out"),
+    ("mtu", "discovery", "--mtu chooses its own discovery: leave -M out"),
+    ("mtu", "sources", "--mtu uses one source port: leave --sources out"),
+    ("mtu", "csv", "--mtu has no event for each reply: leave --csv out"),
+    ("mtu", "plot", "--mtu has no event for each reply: leave --plot out"),
+    ("mtu", "stamps", "--mtu has no event for each reply: leave -D out"),
+    ("mtu", "histogram", "--mtu measures no latency: leave --histogram out"),
+)
+"""Options that cannot be had together, and what to write instead: none is ever passed over in silence."""
+
+
+def _refuse_contradictions(found: argparse.Namespace) -> None:
+    """Refuse options that cannot be had together, and times that leave no room for a probe."""
+    for one, other, sentence in _CONTRADICTIONS:
+        given = getattr(found, other)
+        if getattr(found, one) and given is not None and given is not False and (other != "sources" or given > 1):
+            raise UsageError(f"ping: {sentence}")
+    if found.json and found.csv == STDOUT:
+        raise UsageError("ping: --json and --csv - both write to stdout: write --csv FILE")
+    if found.plot and found.plot.suffix not in PLOT_SUFFIXES:
+        raise UsageError(f"ping: --plot {found.plot}: write a name that ends in .svg or .png")
+    if found.source_port and len(found.targets) > 1:
+        raise UsageError("ping: --source-port is for one TARGET: leave the others out")
+    if found.source_port + found.sources - 1 > MAX_PORT:
+        given = f"--source-port {found.source_port} --sources {found.sources}"
+        raise UsageError(f"ping: {given}: ports end at {MAX_PORT}: write less")
+    if found.timeout == 0:
+        raise UsageError("ping: -W 0 gives every probe up at once: write a longer time")
+    if found.deadline == 0:
+        raise UsageError("ping: -w 0 ends before the first probe: write a longer time")
+
+
+def _checked(options: Options) -> Options:
+    """Refuse what the protocols asked cannot do; add the TCP twins of `--compare`."""
+    tcp = [wish for wish in options.wishes if wish.protocol is Protocol.TCP]
+    if options.compare:
+        if tcp:
+            raise UsageError("ping: --compare tcp asks over TCP by itself: write each TARGET once, over UDP")
+        twins = (replace(wish, protocol=Protocol.TCP) for wish in options.wishes)
+        pairs = zip(options.wishes, twins, strict=True)
+        options = replace(options, wishes=tuple(wish for pair in pairs for wish in pair))
+    if (tcp or options.compare) and 0 in options.sizes:
+        raise UsageError("ping: nothing cannot be sent over TCP: leave size 0 out")
+    for word, given in (("-f", options.flood), ("--mtu", options.mtu)):
+        if given and (tcp or options.compare):
+            raise UsageError(f"ping: {word} is for UDP: leave {'--compare' if options.compare else 'tcp://'} out")
+    return options

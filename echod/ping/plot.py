@@ -1,0 +1,110 @@
+"""A picture of a run: latency over time with losses marked, and its distribution beside it.
+
+Owns the samples and the drawing; matplotlib is asked for before the first probe, so that its absence is no surprise
+at the end. Invariant: every event with a time has its mark, and no target more than `MAX_SAMPLES`.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from echod.errors import UsageError
+from echod.measurement.events import DAMAGED, Event, Kind, Moment
+from echod.probes.interfaces import Subject
+
+MAX_SAMPLES: Final = 200_000
+"""Of one target; beyond it every second one goes, again and again, so that what is left covers the whole run."""
+
+_BINS: Final = 60
+_ANSWERS: Final = (Kind.REPLY, Kind.LATE)
+_MARKS: Final = {Kind.LOST: ("x", "lost"), Kind.REFUSED: ("v", "refused")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Style:
+    colour: str
+    start: int
+    """The monotonic time, in ns, that is zero in the picture."""
+
+
+class Picture:
+    """Samples of all targets, and the drawing of them."""
+
+    def __init__(self, path: Path) -> None:
+        """Load matplotlib. Raises UsageError where it is not installed or the file cannot be written."""
+        try:
+            from matplotlib.figure import Figure  # noqa: PLC0415 - slow to load, and not always there
+        except ImportError:
+            raise UsageError(f"ping: --plot needs matplotlib: {sys.executable} -m pip install matplotlib") from None
+        try:
+            path.open("ab").close()
+        except OSError as error:
+            raise UsageError(f"ping: --plot {path}: {error.strerror}") from None
+        self._path = path
+        self._figure: Any = Figure(figsize=(11, 4.5), layout="constrained")
+        self._began: Moment | None = None
+        """By its difference a monotonic time is shown as that of the day."""
+        self._answers: dict[int, list[tuple[int, int]]] = {}
+        self._marks: dict[tuple[int, Kind], list[int]] = {}
+        self._every: dict[int, int] = {}
+        self._seen: dict[int, int] = {}
+
+    def take(self, subject: Subject, event: Event) -> None:
+        """Keep what is drawn of an event."""
+        key = id(subject)
+        if self._began is None:
+            self._began = Moment(wall=event.time, clock=event.clock)
+        if event.kind in _ANSWERS and event.rtt is not None:
+            answers = self._answers.setdefault(key, [])
+            self._seen[key] = self._seen.get(key, 0) + 1
+            if self._seen[key] % self._every.setdefault(key, 1) == 0:
+                answers.append((event.sent.clock, event.rtt))
+            if len(answers) > MAX_SAMPLES:
+                del answers[::2]
+                self._every[key] *= 2
+        elif event.kind in _MARKS or event.kind in DAMAGED:
+            kind = event.kind if event.kind in _MARKS else Kind.CORRUPT
+            marks = self._marks.setdefault((key, kind), [])
+            if len(marks) < MAX_SAMPLES:
+                marks.append(event.sent.clock or event.clock)
+
+    def draw(self, subjects: Sequence[Subject]) -> None:
+        """Draw and write the file. Raises UsageError where that fails."""
+        over_time, beside = self._figure.subplots(1, 2, width_ratios=[3, 1], sharey=True)
+        times = [sent for answers in self._answers.values() for sent, _ in answers]
+        times += [time for marks in self._marks.values() for time in marks]
+        start = min(times, default=0)
+        began = self._began.wall - self._began.clock + start if self._began else 0
+        for number, subject in enumerate(subjects):
+            self._draw_one(over_time, beside, subject, _Style(colour=f"C{number}", start=start))
+        over_time.set_ylim(bottom=0)
+        over_time.set_xlabel(f"time of sending (seconds since {datetime.fromtimestamp(began / 1e9, UTC):%F %T} UTC)")
+        over_time.set_ylabel("round-trip time (ms)")
+        over_time.grid(alpha=0.3)
+        self._figure.legend(loc="outside upper left", fontsize="small", ncols=3, frameon=False)
+        beside.set_xlabel("replies")
+        beside.grid(alpha=0.3)
+        try:
+            self._figure.savefig(self._path)
+        except OSError as error:
+            raise UsageError(f"ping: --plot {self._path}: {error.strerror}") from None
+
+    def _draw_one(self, over_time: Any, beside: Any, subject: Subject, style: _Style) -> None:  # noqa: ANN401 - untyped
+        answers = self._answers.get(id(subject), [])
+        survey = subject.survey
+        label = f"{subject.target}: {survey.received} of {survey.sent}"
+        times = [(sent - style.start) / 1e9 for sent, _ in answers]
+        rtts = [rtt / 1e6 for _, rtt in answers]
+        over_time.plot(times, rtts, ".", markersize=3, color=style.colour, label=label)
+        if rtts:
+            beside.hist(rtts, bins=_BINS, orientation="horizontal", color=style.colour, alpha=0.6)
+        for (key, kind), marks in self._marks.items():
+            if key == id(subject):
+                shape, name = _MARKS.get(kind, ("s", "damaged"))
+                low = [0.0] * len(marks)
+                when = [(mark - style.start) / 1e9 for mark in marks]
+                more = {"clip_on": False, "zorder": 3, "label": f"{len(marks)} {name}"}
+                over_time.plot(when, low, shape, color="red", markersize=5, **more)

@@ -1,0 +1,215 @@
+"""What happened, for programs: JSON lines and CSV rows.
+
+Owns the names of the fields, which are the same in both. Never decides and never counts. Invariant: a field that is
+not known is not there (JSON) or empty (CSV); times end in `_ns`, durations in `_ms`.
+"""
+
+import csv
+import errno
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from echod.errors import UsageError
+from echod.measurement.events import DAMAGED, Event, Kind
+from echod.measurement.path_mtu import Finding, explain
+from echod.measurement.statistics import Survey
+from echod.probes.interfaces import Subject
+from echod.probes.target import Target
+
+COLUMNS: Final = (
+    "event",
+    "target",
+    "sequence",
+    "time_ns",
+    "sent_ns",
+    "rtt_ms",
+    "size",
+    "expected_size",
+    "source_port",
+    "address",
+    "ttl",
+    "offset",
+    "wrong_bytes",
+    "reason",
+    "mtu",
+)
+
+_QUANTILES: Final = (("median", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99_9", 0.999))
+
+
+def record(subject: Subject, event: Event) -> dict[str, Any]:
+    """Return an event as fields; those that are not known are left out."""
+    damaged = event.kind in DAMAGED
+    fields = {
+        "event": event.kind.value,
+        "target": str(subject.target),
+        "sequence": event.sequence,
+        "time_ns": event.time,
+        "sent_ns": event.sent.wall or None,
+        "rtt_ms": None if event.rtt is None or event.kind in (Kind.LOST, Kind.REFUSED) else _ms(event.rtt),
+        "size": event.size,
+        "expected_size": event.expected if damaged else None,
+        "source_port": subject.ports[event.source] or None,
+        "address": event.address or None,
+        "ttl": event.ttl,
+        "offset": event.offset if damaged else None,
+        "wrong_bytes": event.count if damaged else None,
+        "reason": event.reason or None,
+        "mtu": event.mtu or None,
+    }
+    return _known(fields)
+
+
+def mtu_record(target: Target, finding: Finding) -> dict[str, Any]:
+    """Return what the search for the path MTU of a target found, as fields, with the sentences that say so."""
+    fields = {
+        "event": "mtu",
+        "target": str(target),
+        **asdict(finding),
+        "router": finding.router or None,
+        "reason": finding.reason or None,
+        "told": finding.told or None,
+        "back": None if finding.back.answered is None else asdict(finding.back),
+        "says": explain(finding),
+    }
+    return _known(fields)
+
+
+def _known(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+class JsonLines:
+    """An object a line, for each event, and a last one for all together."""
+
+    def __init__(self, out: TextIO, *, quiet: bool) -> None:
+        """Write to `out`; `quiet` leaves the events out."""
+        self._out = out
+        self._quiet = quiet
+
+    def take(self, subject: Subject, event: Event) -> None:
+        """Write an event."""
+        if not self._quiet:
+            self._write(record(subject, event))
+
+    def end(self, subjects: Sequence[Subject], names: Mapping[str, str], **more: object) -> None:
+        """Write the summary."""
+        self._write({"event": "summary", "targets": [summary(each, names) for each in subjects], **more})
+
+    def _write(self, fields: Mapping[str, Any]) -> None:
+        self._out.write(json.dumps(fields) + "\n")  # in ASCII: valid in whatever encoding `out` has
+
+
+class CsvRows:
+    """A row for each event, below a row of column names.
+
+    Each method raises OSError where stdout takes no more, and UsageError where a file does not.
+    """
+
+    def __init__(self, out: TextIO, path: Path | None = None) -> None:
+        """Write to stdout, or to the file of this path, and own that."""
+        self._out = out
+        self._path = path
+        self._writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+        self._attempt(self._writer.writeheader)
+
+    def take(self, subject: Subject, event: Event) -> None:
+        """Write an event."""
+        self._attempt(self._writer.writerow, record(subject, event))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._attempt(self._out.close)
+
+    def _attempt(self, write: Callable[..., object], *arguments: object) -> None:
+        try:
+            write(*arguments)
+        except OSError as error:
+            if self._path is None:
+                raise
+            with suppress(OSError):  # what it did not take must not raise again when it is closed
+                self._out.close()
+            if error.errno == errno.EPIPE:  # who read the FIFO has seen enough
+                raise
+            raise UsageError(f"ping: --csv {self._path}: {error.strerror}: the rows are cut off there") from None
+
+
+def summary(subject: Subject, names: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a target's statistics are, as fields."""
+    fields = {
+        "target": str(subject.target),
+        "address": subject.target.endpoint,
+        "seconds": round(subject.elapsed / 1e9, 6),
+        **_figures(subject.survey),
+        "errors": [
+            _known(
+                {
+                    "reason": reason,
+                    "address": address or None,
+                    "name": names.get(address),
+                    "count": obstacles.count,
+                    "mtu": obstacles.mtu or None,
+                }
+            )
+            for (reason, address), obstacles in subject.survey.obstacles.items()
+        ],
+    }
+    if longest := subject.survey.outages.longest:  # of all probes: those of a source port are not in a row
+        fields["longest_gap"] = {
+            "start_ns": longest.start.wall,
+            "seconds": round(longest.duration / 1e9, 6),
+            "probes": longest.probes,
+            "first": longest.first,
+            "last": longest.last,
+            "open": longest.open,
+        }
+    if subject.survey.elsewhere:
+        fields["answered_from"] = sorted(subject.survey.elsewhere)
+    if subject.handshakes:
+        fields["handshakes_ms"] = [_ms(took) for took in subject.handshakes]
+    if len(subject.surveys) > 1:
+        fields["sources"] = [
+            {"source_port": port, **_figures(survey)}
+            for port, survey in zip(subject.ports, subject.surveys, strict=True)
+        ]
+    return fields
+
+
+def _figures(survey: Survey) -> dict[str, Any]:
+    latency, variation, order = survey.latency, survey.variation, survey.order
+    fields: dict[str, Any] = {
+        "sent": survey.sent,
+        "received": survey.received,
+        "in_flight": survey.in_flight,
+        **({} if survey.loss is None else {"loss": round(survey.loss, 12)}),
+        **{_plural(kind): number for kind, number in survey.counts.items() if kind not in (Kind.REPLY, Kind.LOST)},
+        "lost": survey.ends[Kind.LOST],
+        "dropped_here": survey.dropped,
+        "reordered": order.reordered,
+        "reordered_places": order.max_extent,
+        "reordered_late_ms": _ms(order.max_late),
+    }
+    if latency.count:
+        fields["rtt_ms"] = {
+            "min": _ms(latency.min),
+            "avg": _ms(latency.mean),
+            "max": _ms(latency.max),
+            "mdev": _ms(latency.deviation),
+            **{name: _ms(latency.quantile(fraction)) for name, fraction in _QUANTILES},
+        }
+        fields |= {"jitter_ms": _ms(variation.jitter)}
+    if variation.pairs:
+        fields["ipdv_ms"] = {"avg": _ms(variation.mean), "max": _ms(variation.max)}
+    return fields
+
+
+def _plural(kind: Kind) -> str:
+    return "duplicates" if kind is Kind.DUPLICATE else kind.value
+
+
+def _ms(nanoseconds: float) -> float:
+    return round(nanoseconds / 1e6, 6)

@@ -1,0 +1,255 @@
+"""What is said about each event and at the end, as text, in the manner of iputils ping.
+
+Owns the wording. Never decides and never counts: it reads events and surveys. Invariant: a number shown is a number
+of the survey, and what happened is named in one way in all lines.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final, TextIO
+
+from echod.measurement.events import Event, Kind
+from echod.measurement.outages import Outage
+from echod.measurement.statistics import Survey
+from echod.net.listener import Protocol
+from echod.ping.charts import has_blocks, histogram
+from echod.ping.values import percentage
+from echod.probes.interfaces import Subject
+
+_HEADERS: Final = {2: 28, 10: 48}
+"""Bytes of an IP and a UDP header, by address family: what ping shows in parentheses."""
+
+_BINS: Final = 20
+_FRACTIONS: Final = (("median", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999))
+
+
+class Lines:
+    """A line for each event."""
+
+    def __init__(self, out: TextIO, *, stamps: bool, quiet: bool, protocols: bool, hosts: bool) -> None:
+        """Write to `out`; `stamps` puts the time before each line, `quiet` leaves the lines of events out.
+
+        `protocols` names UDP or TCP in each line, for runs over both; `hosts` names the target in the line of an error
+        too, which another host may have sent, for runs with several.
+        """
+        self._out = out
+        self._protocols = protocols
+        self._hosts = hosts
+        self._stamps = stamps
+        self._quiet = quiet
+
+    def begin(self, subject: Subject, sizes: tuple[int, ...]) -> None:
+        """Say who is asked, and what."""
+        self._out.write(f"PING {subject.target} ({subject.target.ip}) {_data(subject, sizes)} bytes of data.\n")
+
+    def take(self, subject: Subject, event: Event) -> None:
+        """Say what happened."""
+        if not self._quiet:
+            stamp = f"[{event.time // 10**9}.{event.time // 1000 % 10**6:06}] " if self._stamps else ""
+            self._out.write(f"{stamp}{line(subject, event, protocol=self._protocols, host=self._hosts)}\n")
+
+
+def line(subject: Subject, event: Event, *, protocol: bool, host: bool) -> str:
+    """Return the line of an event, with or without its protocol, and that of an error with or without its target."""
+    number = f" {subject.target.protocol.value}" * protocol
+    number += "" if event.sequence is None else f" seq={event.sequence}"
+    port = f" sport={subject.ports[event.source]}" if len(subject.ports) > 1 else ""
+    ttl = "" if event.ttl is None else f" ttl={event.ttl}"
+    if event.kind is Kind.LOST:
+        return f"no reply from {subject.target.endpoint}:{number}{port} within {_span(event.rtt or 0)}"
+    if event.kind is Kind.REFUSED:
+        mtu = f" (mtu={event.mtu})" if event.mtu else ""
+        target = f" {subject.target.endpoint}" * host
+        return f"From {event.address or 'this host'}:{target}{number}{port} {event.reason}{mtu}"
+    head = f"{event.size} bytes from {event.address}:{number}{port}{ttl}"
+    time = "" if event.rtt is None else f" time={duration(event.rtt)}"
+    return f"{head}{time}{_remark(subject, event)}"
+
+
+def _remark(subject: Subject, event: Event) -> str:
+    first_wrong = f"from byte {event.offset}"
+    return {
+        Kind.DUPLICATE: " (DUP!)",
+        Kind.LATE: " (LATE!)",
+        Kind.STALE: " (LATE or DUP!)",
+        Kind.CORRUPT: f" (CORRUPT! {count(event.count, 'wrong byte')}, {first_wrong})",
+        Kind.TRUNCATED: f" (TRUNCATED! {event.size} of {event.expected} bytes)",
+        Kind.EXTENDED: f" (EXTENDED! {event.size} bytes instead of {event.expected})",
+        Kind.ELSEWHERE: f" (ANOTHER ADDRESS! asked was {subject.target.endpoint})",
+        Kind.FOREIGN: " (no reply to any probe)",
+    }.get(event.kind, "")
+
+
+# -- on the way, and at the end
+
+
+def progress(subjects: Sequence[Subject]) -> str:
+    """Return a line for each target that says where it stands."""
+    lines = []
+    for subject in subjects:
+        survey = subject.survey
+        latency = survey.latency
+        times = "/".join(_ms(time) for time in (latency.min, latency.mean, latency.max))
+        rtt = f", min/avg/max = {times} ms" if latency.count else ""
+        lines.append(f"{subject.target}: {survey.received}/{survey.sent} packets, {_percent(survey.loss)} loss{rtt}\n")
+    return "".join(lines)
+
+
+def statistics(subject: Subject, names: dict[str, str]) -> str:
+    """Return the closing block of a target; `names` are those of routers, by address."""
+    survey = subject.survey
+    lines = ["", f"--- {subject.target} ping statistics ---", _totals(survey, subject.elapsed)]
+    lines += [f"tcp handshake {', '.join(duration(took) for took in subject.handshakes[:3])}"] * bool(
+        subject.handshakes
+    )
+    lines += [*_times(survey), *_oddities(survey), *_complaints(survey, names)]
+    if survey.received and survey.outages.longest is not None:  # else the loss says it all
+        lines.append(_gap(survey.outages.longest))
+    if len(subject.surveys) > 1:
+        lines += [_path(subject, index) for index in range(len(subject.surveys))]
+    return "\n".join(lines) + "\n"
+
+
+def bars(subject: Subject, width: int, encoding: str) -> str:
+    """Return the distribution of the round-trip times of a target, with characters that the encoding has."""
+    weights = subject.survey.latency.weights()
+    lines = histogram(weights, bins=_BINS, width=width, plain=not has_blocks(encoding))
+    return "".join(f"{line}\n" for line in ["rtt from .. to (ms)       replies", *lines] if lines)
+
+
+def _totals(survey: Survey, elapsed: int) -> str:
+    counts = survey.counts
+    damaged = counts[Kind.CORRUPT] + counts[Kind.TRUNCATED] + counts[Kind.EXTENDED]
+    extra = [(counts[Kind.DUPLICATE], "duplicates"), (damaged, "corrupted"), (counts[Kind.REFUSED], "errors")]
+    more = "".join(f" +{number} {name}," for number, name in extra if number)
+    waiting = f", {survey.in_flight} still in flight" if survey.in_flight else ""
+    return (
+        f"{survey.sent} packets transmitted, {survey.received} received,{more} {_percent(survey.loss)} packet loss, "
+        f"time {elapsed // 10**6}ms{waiting}"
+    )
+
+
+def _times(survey: Survey) -> list[str]:
+    latency, variation = survey.latency, survey.variation
+    if not latency.count:
+        return []
+    four = (latency.min, latency.mean, latency.max, latency.deviation)
+    quantiles = "/".join(_ms(latency.quantile(fraction)) for _, fraction in _FRACTIONS)
+    lines = [
+        f"rtt min/avg/max/mdev = {'/'.join(_ms(value) for value in four)} ms",
+        f"rtt {'/'.join(name for name, _ in _FRACTIONS)} = {quantiles} ms",
+    ]
+    if variation.pairs:
+        lines.append(
+            f"jitter {_ms(variation.jitter)} ms (RFC 3550), delay variation avg/max = "
+            f"{_ms(variation.mean)}/{_ms(variation.max)} ms (RFC 3393)"
+        )
+    return lines
+
+
+def _oddities(survey: Survey) -> list[str]:
+    """Say what was done to probes and replies, one line for each kind of thing."""
+    counts, order = survey.counts, survey.order
+    lines = []
+    if survey.ends[Kind.LOST]:
+        lines.append(f"lost: {count(survey.ends[Kind.LOST], 'probe')}")
+    if survey.dropped:
+        found = f"{count(survey.dropped, 'datagram')} that found its receive buffer full"
+        lines.append(f"dropped by this host: {found}, which is no loss of the path")
+    if counts[Kind.DUPLICATE]:
+        lines.append(f"duplicated: {counts[Kind.DUPLICATE]} extra {plural(counts[Kind.DUPLICATE], 'reply')}")
+    if order.reordered:
+        lines.append(
+            f"reordered: {count(order.reordered, 'reply')} ({percentage(order.ratio, 3)}, RFC 4737), up to "
+            f"{count(order.max_extent, 'place')} and {_ms(order.max_late)} ms behind"
+        )
+    if counts[Kind.LATE]:
+        lines.append(f"late: {count(counts[Kind.LATE], 'reply')} after the probe was given up, not counted as lost")
+    damages = survey.first_damage.items()
+    lines += [f"{kind.value}: {count(counts[kind], 'reply')}, the first {_damage(first)}" for kind, first in damages]
+    if counts[Kind.ELSEWHERE]:
+        addresses = ", ".join(sorted(survey.elsewhere))
+        lines.append(f"from another address: {count(counts[Kind.ELSEWHERE], 'reply')}, from {addresses}")
+    if counts[Kind.STALE]:
+        lines.append(f"late or duplicated: {count(counts[Kind.STALE], 'reply')} to probes long forgotten")
+    if counts[Kind.FOREIGN]:
+        lines.append(f"foreign: {count(counts[Kind.FOREIGN], 'datagram')} that no probe explains")
+    return lines
+
+
+def _damage(event: Event) -> str:
+    where = f"seq={event.sequence}: "
+    if event.kind is Kind.CORRUPT:
+        return f"{where}{count(event.count, 'wrong byte')} from byte {event.offset} of {event.expected}"
+    return f"{where}{event.size} bytes instead of {event.expected}"
+
+
+def _complaints(survey: Survey, names: dict[str, str]) -> list[str]:
+    lines = []
+    for (reason, address), obstacles in survey.obstacles.items():
+        name = f" ({names[address]})" if address in names else ""
+        mtu = f", mtu {obstacles.mtu}" if obstacles.mtu else ""
+        lines.append(f"{reason}: {count(obstacles.count, 'error')} from {address or 'this host'}{name}{mtu}")
+    return lines
+
+
+def _gap(outage: Outage) -> str:
+    start = datetime.fromtimestamp(outage.start.wall / 1e9).astimezone()
+    which = f"seq {outage.first}" if outage.probes == 1 else f"seq {outage.first} to {outage.last}"
+    long = f"{'at least ' * outage.open}{_span(outage.duration)} " if outage.duration else ""  # one probe has no length
+    return (
+        f"longest gap without replies: {long}from {start:%H:%M:%S}{' on' * outage.open} "
+        f"({count(outage.probes, 'probe')}, {which})"
+    )
+
+
+def _path(subject: Subject, index: int) -> str:
+    survey = subject.surveys[index]
+    latency = survey.latency
+    times = (latency.min, latency.mean, latency.max, latency.deviation)
+    rtt = f", rtt min/avg/max/mdev = {'/'.join(_ms(value) for value in times)} ms" if latency.count else ""
+    return (
+        f"source port {subject.ports[index]}: {survey.sent} transmitted, {survey.received} received, "
+        f"{_percent(survey.loss)} loss{rtt}"
+    )
+
+
+# -- words and numbers
+
+
+def duration(nanoseconds: int) -> str:
+    """Write a round-trip time with as many digits as ping does."""
+    digits = next((n for n, limit in ((3, 10**6), (2, 10**7), (1, 10**8)) if nanoseconds < limit), 0)
+    return f"{nanoseconds / 1e6:.{digits}f} ms"
+
+
+def count(number: int, noun: str) -> str:
+    """Write a number and its noun."""
+    return f"{number} {plural(number, noun)}"
+
+
+def plural(number: int, noun: str) -> str:
+    """Put a noun into the form that the number asks for."""
+    if number == 1:
+        return noun
+    return f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+
+
+def _ms(nanoseconds: float) -> str:
+    return f"{nanoseconds / 1e6:.3f}"
+
+
+def _span(nanoseconds: int) -> str:
+    return duration(nanoseconds) if nanoseconds < 10**9 else f"{nanoseconds / 1e9:.1f} s"
+
+
+def _percent(share: float | None) -> str:
+    return "unknown" if share is None else percentage(share, 6)
+
+
+def _data(subject: Subject, sizes: tuple[int, ...]) -> str:
+    least, most = min(sizes), max(sizes)
+    if least != most:
+        return f"{least} to {most}"
+    headers = _HEADERS[subject.target.family] if subject.target.protocol is Protocol.UDP else 0
+    return f"{least}({least + headers})" if headers else str(least)

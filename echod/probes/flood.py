@@ -1,0 +1,280 @@
+"""As many datagrams as the path takes: trains out (UDP_SEGMENT), trains in (UDP_GRO, `Vector`), every byte verified.
+
+Owns the socket's part of a flood. What a reply means `Torrent` says. Invariant: no more than a window is in flight,
+but for one train after each `STALL`, without which a flood that lost a whole window would stand still.
+"""
+
+import errno
+import select
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from secrets import randbits
+from struct import Struct
+from time import monotonic_ns, time_ns
+from typing import Final
+
+from echod.errors import UsageError
+from echod.linux.mmsg import Vector
+from echod.linux.mmsg_layout import CONTROL_BYTES, SLOTS, UDP_SEGMENT
+from echod.linux.sockopt import UDP_GRO
+from echod.measurement.events import Event, Kind, Moment
+from echod.measurement.flood import Shape, Torrent
+from echod.measurement.icmp import THIS_HOST, Complaint, local_error
+from echod.measurement.in_flight import Obstacle
+from echod.measurement.pacing import MAX_BEHIND
+from echod.measurement.payload import SEQUENCE_BYTES, Payloads
+from echod.measurement.round_trip import Arrival
+from echod.measurement.statistics import Survey
+from echod.ping.options import Options
+from echod.probes.clock import read_clocks
+from echod.probes.interfaces import Watcher
+from echod.probes.target import Target, endpoint
+from echod.probes.udp import TRIES, UdpLine
+from echod.udp.trains import MAX_JOINED, MAX_PAYLOAD
+
+STALL: Final = 10_000_000
+"""Ns without a reply after which a train goes all the same: ping's flood sends a hundred times a second at least."""
+
+_KEPT_WINDOWS: Final = 8
+_KEPT_TRAINS: Final = 64
+"""Trains that are remembered: those of so many windows, and beside these what stalls send until a probe is given up."""
+
+_KEPT_BYTES: Final = 256 << 20
+"""Less where these are many: but two windows are remembered in any case."""
+
+_BURST: Final = 16
+"""Trains that go at one go, so that what came is looked at in between."""
+
+_STAMPED: Final = 32
+"""`msg_controllen` of a datagram: SO_TIMESTAMPNS alone."""
+_STAMPED_TRAIN: Final = 56
+"""... of a train: UDP_GRO behind it."""
+
+_SEGMENT: Final = Struct("=H")
+_NO_TRAIN: Final = (errno.EIO, errno.EINVAL, errno.EMSGSIZE)
+_FULL: Final = local_error(errno.EAGAIN)
+
+
+class Flood:
+    """A target under a flood."""
+
+    def __init__(self, target: Target, options: Options, sock: socket.socket, watchers: list[Watcher]) -> None:
+        """Take a socket of `outlet`. Raises UsageError where sizes do not suit."""
+        size = options.sizes[0]
+        if len(options.sizes) > 1 or size < SEQUENCE_BYTES:
+            raise UsageError(f"ping: -f sends probes of one size, {SEQUENCE_BYTES} bytes or more")
+        if 2 * size * options.window > _KEPT_BYTES:
+            most = _KEPT_BYTES // (2 * size)
+            raise UsageError(f"ping: -f remembers what is in flight: with -s {size} write --window {most} or less")
+        self.target = target
+        self.survey = Survey()
+        self.surveys: Sequence[Survey] = [self.survey]
+        self.ports = [int(sock.getsockname()[1])]
+        self.handshakes: Sequence[int] = ()
+        self.sock = sock
+        self._options = options
+        self._watchers = watchers
+        self._train = max(1, min(MAX_JOINED, MAX_PAYLOAD // size, options.window))
+        kept = -(-options.window * _KEPT_WINDOWS // self._train) + _KEPT_TRAINS + options.timeout // STALL
+        kept = min(kept, _KEPT_BYTES // (size * self._train))
+        shape = Shape(size=size, train=self._train, window=options.window, timeout=options.timeout, kept=kept)
+        self._torrent = Torrent(Payloads(randbits(32), options.pattern), self.survey, shape)
+        self._size = size
+        self._joined = self._train > 1
+        self._errors = UdpLine(sock, target, 0)
+        self._vector = Vector()
+        self._writable = select.poll()  # with many targets the number of a socket is too great for select(2)
+        self._writable.register(sock, select.POLLOUT)
+        self._peer = _sockaddr(target)
+        self._started = self._origin = self._ended = self._progress = 0
+        self._read = read_clocks()
+        with suppress(OSError):  # kernels before 5.0 have no UDP_GRO: replies then come one by one
+            sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
+        _quieten(sock)
+
+    def start(self, now: int) -> None:
+        """Begin."""
+        self._started = self._origin = self._ended = self._progress = now
+
+    @property
+    def elapsed(self) -> int:
+        """Return how long it took, or has taken so far, in ns."""
+        return self._ended - self._started
+
+    def turn(self, now: int) -> int | None:
+        """Send what may go; return when to come again, or None when all is done."""
+        torrent, options = self._torrent, self._options
+        if options.deadline is not None and now - self._started >= options.deadline:
+            return None
+        torrent.expire(now)
+        left = options.count - self.survey.sent
+        if not left:
+            return torrent.next_expiry()
+        if options.interval and (behind := now - self._due()) > MAX_BEHIND:
+            self._origin += behind  # as other runs do, it does not catch up on seconds in which it could not send
+        stalled = now - self._progress >= STALL and not torrent.room
+        if stalled:
+            self._progress = now
+            torrent.stall()
+        for burst in range(_BURST):
+            count = min(self._train, left)
+            may = torrent.room or (stalled and not burst)
+            if not may or (due := self._due()) > now or not self._send(count):
+                break
+            left -= count
+            if not left:
+                break
+        self._ended = monotonic_ns()
+        due = max(self._due(), now) if torrent.room else now + STALL
+        return min(due, torrent.next_expiry() or due)
+
+    def finish(self) -> None:
+        """Give up what is in flight, as `Course` does."""
+        self.survey.dropped = self._errors.dropped
+        if (patience := self.survey.patience) is not None:
+            self._torrent.expire(monotonic_ns(), patience)
+
+    def hear(self) -> None:
+        """Take what has come, a vector full."""
+        vector = self._vector
+        vector.restore(vector.spans[SLOTS])
+        count = vector.receive(self.sock.fileno())
+        if count < 0:
+            self._hear_errors()
+            return
+        span = vector.spans[count]
+        peers = vector.peers(span, self.target.family)
+        controls, lengths = span.control_length.tolist(), span.length.tolist()
+        self._read = read_clocks()
+        for slot in range(count):
+            self._take(slot, lengths[slot], controls[slot], peers[slot])
+        self._ended = self._progress = self._read.clock
+
+    def _take(self, slot: int, length: int, control: int, peer: bytes) -> None:
+        """Take the datagram or train of a slot."""
+        vector, asked, stamp = self._vector, peer == self._peer, None
+        at = vector.control_at + slot * CONTROL_BYTES
+        if control in (_STAMPED, _STAMPED_TRAIN):
+            stamp = vector.longs[at // 8 + 2] * 10**9 + vector.longs[at // 8 + 3]
+        segment = vector.words[(at + _STAMPED + 16) // 4] if control == _STAMPED_TRAIN else max(1, length)
+        data = vector.payload(slot, 0, length)
+        trains = -(-length // (segment * self._train)) if segment == self._size else 0
+        if asked and trains == 1 and self._torrent.land_all(data, segment, stamp, self._read):
+            return
+        for start in range(0, max(1, length), segment):
+            part = data[start : start + segment]
+            if not (asked and self._torrent.land_all(part, len(part), stamp, self._read)):
+                self._tell(part, stamp, peer)
+
+    def _tell(self, data: bytes, stamp: int | None, peer: bytes) -> None:
+        """Look at one reply by itself, and say what it is where it is nothing ordinary."""
+        asked = peer == self._peer
+        address = self.target.endpoint if asked else _endpoint(peer)
+        arrival = Arrival(data=data, stamp=stamp, read=self._read, address=address, asked=asked)
+        event = self._torrent.land(arrival)
+        if event.kind is not Kind.REPLY:
+            self._watch(event)
+
+    def _watch(self, event: Event) -> None:
+        for watcher in self._watchers:
+            watcher(self, event)
+
+    def _due(self) -> int:
+        """Return when the next train is due: in the past where there is no rate."""
+        return self._origin + self.survey.sent * self._options.interval
+
+    def _send(self, count: int) -> bool:
+        """Send a train; tell whether the next may follow at once."""
+        data = self._torrent.load(time_ns(), count)
+        sent = read_clocks()
+        if not self._joined:
+            return self._send_apart(data, sent, count)
+        control = [(socket.IPPROTO_UDP, UDP_SEGMENT, _SEGMENT.pack(self._size))]
+        for _ in range(TRIES):
+            try:
+                self.sock.sendmsg([data], control, 0, self.target.address)
+            except OSError as error:
+                number = error.errno or 0
+                if number in _NO_TRAIN:
+                    self._joined = False  # the route or the device takes no trains
+                    return True
+                if number == errno.EAGAIN:
+                    return False
+                self._hear_errors()  # that of an earlier probe was in the way of this train
+            else:
+                self._torrent.launch(sent, count)
+                return True
+        self._torrent.launch(sent, count)
+        for start in range(0, len(data), self._size):
+            self._refuse_here(local_error(number), data[start : start + self._size])
+        return False
+
+    def _send_apart(self, data: memoryview, sent: Moment, count: int) -> bool:
+        """Send the probes of a train one by one; tell whether the next train may follow at once."""
+        for start in range(0, len(data), self._size):
+            probe = bytes(data[start : start + self._size])
+            complaint = self._errors.send(probe)
+            if complaint == _FULL:  # if that were not waited for, a part of the train would be lost
+                self._writable.poll(STALL // 10**6)
+                complaint = self._errors.send(probe)
+            if not start:
+                if complaint == _FULL:
+                    return False
+                self._torrent.launch(sent, count)
+            if complaint is not None:
+                self._refuse_here(complaint, probe)
+        return True
+
+    def _hear_errors(self) -> None:
+        """Take what is in the error queue."""
+        for obstacle in self._errors.complaints():
+            self._refuse(obstacle)
+
+    def _refuse_here(self, complaint: Complaint, probe: bytes | memoryview) -> None:
+        """Let a probe that could not go be one that was refused by this host."""
+        moment = read_clocks()
+        obstacle = Obstacle(
+            reason=complaint.reason, address=THIS_HOST, mtu=complaint.mtu, moment=moment, data=bytes(probe), unsent=True
+        )
+        self._refuse(obstacle)
+
+    def _refuse(self, obstacle: Obstacle) -> None:
+        event = Event(
+            kind=Kind.REFUSED,
+            time=obstacle.moment.wall,
+            clock=obstacle.moment.clock,
+            sequence=self._torrent.refuse(obstacle.data, unsent=obstacle.unsent),
+            size=self._size,
+            address=obstacle.address,
+            reason=obstacle.reason,
+            mtu=obstacle.mtu,
+        )
+        self.survey.take(event)
+        self._watch(event)
+
+
+def _quieten(sock: socket.socket) -> None:
+    """Leave out the control messages that nobody reads here: `Vector` has little room for them."""
+    ipv6 = sock.family == socket.AF_INET6
+    sock.setsockopt(*((socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 0) if ipv6 else (socket.IPPROTO_IP, 12, 0)))
+
+
+def _sockaddr(target: Target) -> bytes:
+    """Return a target's address as `Vector.peers` has it."""
+    port = target.address[1].to_bytes(2, "big")
+    family = int(target.family).to_bytes(2, "little")
+    packed = socket.inet_pton(target.family, target.ip.partition("%")[0])
+    if target.family == socket.AF_INET:
+        return family + port + packed
+    scope = target.address[3] if len(target.address) > 3 else 0  # noqa: PLR2004 - (address, port, flow, scope)
+    return family + port + bytes(4) + packed + scope.to_bytes(4, "little")
+
+
+def _endpoint(peer: bytes) -> str:
+    """Write an address as it lies in a `sockaddr`."""
+    family = socket.AddressFamily(int.from_bytes(peer[:2], "little"))
+    port = int.from_bytes(peer[2:4], "big")
+    if family == socket.AF_INET:
+        return endpoint((socket.inet_ntop(family, peer[4:8]), port))
+    return endpoint((socket.inet_ntop(family, peer[8:24]), port, 0, int.from_bytes(peer[24:28], "little")))

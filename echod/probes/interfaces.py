@@ -1,0 +1,93 @@
+"""What the parts of the client know of each other.
+
+Owns the shapes that reports and loop see: who is asked (`Subject`), over what (`Line`), what a line brings (`News`).
+Never does anything. Invariant: a report reads a subject and changes nothing in it.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from echod.measurement.events import Event, Moment
+from echod.measurement.icmp import Complaint
+from echod.measurement.in_flight import Obstacle
+from echod.measurement.round_trip import Arrival
+from echod.measurement.statistics import Survey
+from echod.probes.target import Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connected:
+    """A connection stands, and what waited for it went at this moment; `took` is the length of the handshake in ns."""
+
+    moment: Moment
+    took: int
+
+
+News = Arrival | Obstacle | Connected
+
+
+class Line(Protocol):
+    """What carries probes to a target and brings back what comes."""
+
+    source: int
+    """Index of its source port among those of the target."""
+    port: int
+    """The source port; zero while there is none."""
+    left: int
+    """When the kernel passed the last probe to a device, in ns since 1970; zero, or earlier, if that is not known."""
+
+    @property
+    def dropped(self) -> int:
+        """How many datagrams found no room in the receive buffer of this host."""
+
+    @property
+    def told(self) -> bool:
+        """Whether there is something to receive of which no wait will tell."""
+
+    def send(self, payload: bytes) -> Complaint | None:
+        """Send a probe; return what stands in the way if it could not go."""
+
+    def receive(self) -> Iterable[News]:
+        """Yield what has come."""
+
+
+class Subject(Protocol):
+    """A target that is being asked: by probes (`Course`), or by a flood of them (`Flood`)."""
+
+    @property
+    def target(self) -> Target:
+        """Return whom."""
+
+    @property
+    def survey(self) -> Survey:
+        """Return what it adds up to."""
+
+    @property
+    def surveys(self) -> Sequence[Survey]:
+        """Return what it adds up to for each source port."""
+
+    @property
+    def ports(self) -> Sequence[int]:
+        """Return the source ports."""
+
+    @property
+    def handshakes(self) -> Sequence[int]:
+        """Return the times that connections took to stand, in ns."""
+
+    @property
+    def elapsed(self) -> int:
+        """Return how long it took, or has taken so far, in ns."""
+
+    def start(self, now: int) -> None:
+        """Begin; `now` is monotonic, in ns."""
+
+    def turn(self, now: int) -> int | None:
+        """Do what is due; return when to come again, or None when all is done."""
+
+    def finish(self) -> None:
+        """Count what will not come any more."""
+
+
+Watcher = Callable[[Subject, Event], None]
+"""Is told of every event, after it was counted."""

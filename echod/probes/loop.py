@@ -1,0 +1,162 @@
+"""One epoll loop for all targets: what is due, what came, what the operator wants.
+
+Owns waiting, to the microsecond and without timers, and the signals. Never sends or reads a probe (`Course` does).
+Invariant: nothing here blocks but the one wait, and that ends with whatever comes first.
+"""
+
+import select
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic_ns
+from types import FrameType
+from typing import Final
+
+from echod.linux.prctl import PR_SET_TIMERSLACK, prctl
+
+_SPIN: Final = 60_000
+"""How long before a probe is due, in ns, the loop looks without sleeping: what the kernel takes to wake a process."""
+
+_LAST_LOOK: Final = 200_000_000
+"""For how many ns the loop may read at the end what had come by then, where somebody sends without end."""
+
+_LONGEST: Final = 10**9
+_ENDING: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+_CAUGHT: Final = _ENDING | {signal.SIGQUIT}
+_SAME: Final = 200_000_000
+"""Within so many ns a second signal is no second wish: timeout(1) signals its child, and then its group with it."""
+
+OnReady = Callable[[], None]
+Turn = Callable[[int], int | None]
+
+
+def _ending(first: Callable[[], None]) -> Callable[[int, FrameType | None], None]:
+    """Return a handler of the signals that end a run: the first one asks for the end, a later one ends the process.
+
+    The run does not see that it is asked while a write blocks, for Python repeats a call that a signal interrupts
+    (PEP 475): of a pipe that nobody reads the second signal is the way out.
+    """
+    asked = 0
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        now = monotonic_ns()
+        if not asked:
+            asked = now
+            first()
+        elif now - asked > _SAME:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    return handle
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def interrupt_at_signals() -> None:
+    r"""Let the first signal that ends a run raise KeyboardInterrupt, where there is no loop; Ctrl-\ does nothing."""
+    handle = _ending(_interrupt)
+    for number in _ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handle)
+    signal.signal(signal.SIGQUIT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+
+
+class Loop:
+    """The loop."""
+
+    def __init__(self) -> None:
+        """Catch the signals from here on."""
+        self._epoll = select.epoll()
+        self._on_ready: dict[int, OnReady] = {}
+        self._asked: list[int] = []
+        self._signals, write = socket.socketpair()
+        self._signals.setblocking(False)
+        write.setblocking(False)
+        self._write = write
+        # Under nohup(1) a terminal that is gone is no reason to end.
+        ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
+        handle = _ending(lambda: None)
+        for number in _ENDING - ignored:
+            signal.signal(number, handle)
+        signal.signal(signal.SIGQUIT, lambda *_: None)
+        signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _CAUGHT)
+        self.register(self._signals.fileno(), self._on_signal)
+        # By default a sleep may take 50 us longer than asked, to save power.
+        with suppress(OSError):  # a sandbox may forbid it
+            prctl(PR_SET_TIMERSLACK, 1)
+
+    def close(self) -> None:
+        """Hear no more signals. Their handlers stay: the second of two at once does not end what ends anyway."""
+        signal.set_wakeup_fd(-1)
+        self._signals.close()
+        self._write.close()
+        self._epoll.close()
+
+    @property
+    def interrupts(self) -> int:
+        """Return a descriptor that has something to read after the signal that ended the run, or the next one."""
+        return self._signals.fileno()
+
+    def register(self, fd: int, on_ready: OnReady, events: int = select.EPOLLIN) -> None:
+        """Call `on_ready` when there is something to read on `fd`, or an error."""
+        self._epoll.register(fd, events)
+        self._on_ready[fd] = on_ready
+
+    def watch(self, fd: int, on_ready: OnReady, events: int) -> None:
+        """Register `fd`, or wait for other events on it."""
+        if fd in self._on_ready:
+            self._epoll.modify(fd, events)
+        else:
+            self.register(fd, on_ready, events)
+
+    def unregister(self, fd: int) -> None:
+        """Forget `fd`; to be called before it is closed."""
+        with suppress(OSError):
+            self._epoll.unregister(fd)
+        self._on_ready.pop(fd, None)
+
+    def run(self, turn: Turn, on_quit: Callable[[], None]) -> None:
+        r"""Call `turn` with the monotonic time in ns, again at the time that it returns, until it returns None.
+
+        Ctrl-C ends it too; Ctrl-\ calls `on_quit`.
+        """
+        while not self._asked and (until := turn(monotonic_ns())) is not None:
+            self._call(self._wait(until))
+            if signal.SIGQUIT in self._asked:
+                self._asked.remove(signal.SIGQUIT)
+                on_quit()
+        end = monotonic_ns() + _LAST_LOOK
+        while monotonic_ns() < end and (ready := self._ready()):  # what had come by then came in time
+            self._call(ready)
+
+    def _ready(self) -> list[tuple[int, int]]:
+        """Return what there is to read now, but for signals."""
+        signals = self._signals.fileno()
+        return [each for each in self._epoll.poll(0) if each[0] != signals]
+
+    def _call(self, ready: list[tuple[int, int]]) -> None:
+        for fd, _ in ready:
+            if fd in self._on_ready:
+                self._on_ready[fd]()
+
+    def _on_signal(self) -> None:
+        self._asked += [number for number in self._signals.recv(64) if number in _CAUGHT]
+        if not _ENDING.isdisjoint(self._asked):
+            self._write.send(b"\0")  # who waits for `interrupts` later sees it too
+
+    def _wait(self, until: int) -> list[tuple[int, int]]:
+        """Wait until something is ready, or until that time."""
+        remaining = min(until - monotonic_ns(), _LONGEST)
+        if remaining > _SPIN:
+            # epoll counts in milliseconds, select in microseconds; and an epoll set is itself a descriptor.
+            select.select([self._epoll], [], [], (remaining - _SPIN) / 1e9)
+        while True:
+            ready = self._epoll.poll(0)
+            if ready or monotonic_ns() >= until or remaining == _LONGEST:
+                return ready

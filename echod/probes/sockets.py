@@ -1,0 +1,217 @@
+"""The sockets of `echod ping`: the only module of the client that binds.
+
+Owns every socket option. Never sends or receives. Invariant: what leaves here is non-blocking, hears of ICMP errors,
+and stamps what arrives, where the kernel can.
+"""
+
+import errno
+import os
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+from struct import Struct
+from typing import Final
+
+from echod.errors import UsageError
+from echod.linux.sockets import Buffers, set_buffers
+from echod.linux.sockopt import IP_MTU_DISCOVER, IPV6_MTU_DISCOVER
+from echod.net.listener import Protocol
+from echod.ping.options import Options
+from echod.probes.target import Target
+
+# linux/in.h, in6.h, asm-generic/socket.h: not all are in Python 3.11's socket module.
+IP_RECVERR: Final = 11
+IP_RECVTTL: Final = 12
+IP_RECVFRAGSIZE: Final = 25
+IPV6_MTU: Final = 24
+IPV6_RECVERR: Final = 25
+IPV6_RECVFRAGSIZE: Final = 77
+SO_TIMESTAMPNS: Final = 35
+SO_TIMESTAMPING: Final = 37
+
+_STAMPS: Final = 1 << 8 | 1 << 4 | 1 << 11
+"""SOF_TIMESTAMPING_TX_SCHED, _SOFTWARE, _OPT_TSONLY (linux/net_tstamp.h): a stamp, and not the datagram with it, for
+each that is handed to a device, before it waits there."""
+
+_MORE_DESCRIPTORS: Final = ": raise the hard limit (`ulimit -n`, as root), or write fewer TARGETs or --sources"
+
+_AT_ONCE: Final = Struct("=ii").pack(1, 0)
+"""`struct linger`: no time. The connection is reset when it is closed (socket(7))."""
+
+_TIMESPEC: Final = Struct("=qq")
+
+BUFFERS: Final = Buffers(receive=4 * 1024**2, send=4 * 1024**2)
+"""Room for a window of replies while this process waits for a CPU."""
+
+_REASONS: Final = {
+    errno.EADDRNOTAVAIL: "is no address of this host",
+    errno.EINVAL: "is link-local, and which link is not said: write it with %INTERFACE behind",
+    errno.ENODEV: "is no interface of this host",
+    errno.EPERM: "may not be chosen by this user",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Names:
+    """Options that have a name for each family."""
+
+    level: int
+    tos: int
+    ttl: int
+    receive_ttl: int
+    errors: int
+    discovery: int
+    fragments: int
+
+
+_NAMES: Final = {
+    socket.AF_INET: _Names(
+        level=socket.IPPROTO_IP,
+        tos=socket.IP_TOS,
+        ttl=socket.IP_TTL,
+        receive_ttl=IP_RECVTTL,
+        errors=IP_RECVERR,
+        discovery=IP_MTU_DISCOVER,
+        fragments=IP_RECVFRAGSIZE,
+    ),
+    socket.AF_INET6: _Names(
+        level=socket.IPPROTO_IPV6,
+        tos=socket.IPV6_TCLASS,
+        ttl=socket.IPV6_UNICAST_HOPS,
+        receive_ttl=socket.IPV6_RECVHOPLIMIT,
+        errors=IPV6_RECVERR,
+        discovery=IPV6_MTU_DISCOVER,
+        fragments=IPV6_RECVFRAGSIZE,
+    ),
+}
+
+
+def open_outlet(target: Target, options: Options, index: int = 0) -> socket.socket:
+    """Make a socket for a target, on a source port of its own; neither connected nor connecting.
+
+    `index` is that of the port among those of the target.
+
+    Raises UsageError where the source cannot be had.
+    """
+    kind = socket.SOCK_DGRAM if target.protocol is Protocol.UDP else socket.SOCK_STREAM
+    try:
+        sock = socket.socket(target.family, kind)
+    except OSError as error:
+        raise UsageError(f"{target}: {error.strerror}{_MORE_DESCRIPTORS * (error.errno == errno.EMFILE)}") from None
+    try:
+        sock.setblocking(False)
+        _set_up(sock, target, options)
+        _choose_source(sock, target, options.source, options.source_port and options.source_port + index)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def is_broadcast(target: Target) -> bool:
+    """Tell whether an address stands for all hosts of a network: that depends on the routes of this host.
+
+    The kernel lets no socket connect to one that has not asked for it (SO_BROADCAST, socket(7)); and none at all where
+    a route prohibits it.
+    """
+    if target.family != socket.AF_INET:
+        return False
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, suppress(OSError):
+        try:
+            sock.connect(target.address)
+        except PermissionError:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            sock.connect(target.address)
+            return True
+    return False
+
+
+def read_stamp(value: bytes) -> int:
+    """Read the value of a control message of SO_TIMESTAMPNS, or SO_TIMESTAMPING by software: ns since 1970."""
+    seconds, nanoseconds = _TIMESPEC.unpack_from(value)
+    return int(seconds) * 10**9 + int(nanoseconds)
+
+
+def stamp_sends(sock: socket.socket) -> bool:
+    """Let the error queue tell when each datagram went; return whether the kernel can."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, _STAMPS)
+    except OSError:
+        return False
+    return True
+
+
+def discover(sock: socket.socket, mode: int) -> None:
+    """Set how a socket goes about the path MTU, as `options.DISCOVERY` has it."""
+    names = _NAMES[socket.AddressFamily(sock.family)]
+    sock.setsockopt(names.level, names.discovery, mode)
+
+
+def tell_fragments(sock: socket.socket) -> None:
+    """Let each datagram that came in fragments tell the size of the greatest."""
+    names = _NAMES[socket.AddressFamily(sock.family)]
+    with suppress(OSError):  # kernels before 4.12 do not know it: then nothing is told
+        sock.setsockopt(names.level, names.fragments, 1)
+
+
+def _set_up(sock: socket.socket, target: Target, options: Options) -> None:
+    names = _NAMES[target.family]
+    sock.setsockopt(names.level, names.receive_ttl, 1)
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    if options.tos is not None:
+        sock.setsockopt(names.level, names.tos, options.tos)
+    if options.ttl is not None:
+        sock.setsockopt(names.level, names.ttl, options.ttl)
+    if options.discovery is not None:
+        sock.setsockopt(names.level, names.discovery, options.discovery)
+    sock.setsockopt(names.level, names.errors, 1)
+    if target.protocol is Protocol.TCP:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    else:
+        set_buffers(sock, BUFFERS)
+
+
+def _choose_source(sock: socket.socket, target: Target, source: str, port: int) -> None:
+    """Take the source address or interface that was asked for, and the port; without them, any port of any address."""
+    ipv6 = target.family == socket.AF_INET6
+    host, link = ("::" if ipv6 else ""), 0
+    try:
+        if _is_address(source):
+            host, _, zone = source.partition("%")
+            if (":" in host) is not ipv6:
+                raise UsageError(f"-I {source}: is of another IP version than {target.ip}")
+            link = socket.if_nametoindex(zone) if zone else sum(target.address[3:])  # that of the target, or none
+        elif source:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, os.fsencode(source))
+        elif target.address[2:] == (0, 0) and ip_address(target.ip).is_link_local:
+            way = f"write {target.ip}%INTERFACE, or -I INTERFACE"
+            raise UsageError(f"{target.ip}: is link-local, and which link is not said: {way}")
+        if port and target.protocol is Protocol.TCP:
+            # A connection that was closed would keep its port for a minute, and the path could not be probed again.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        if port or _is_address(source) or target.protocol is Protocol.UDP:  # the port is known from here on
+            sock.bind((host, port, 0, link) if ipv6 else (host, port))
+    except OSError as error:
+        raise _refusal(error, target, source, port) from None
+
+
+def _refusal(error: OSError, target: Target, source: str, port: int) -> UsageError:
+    """Say why a source cannot be had."""
+    if port and error.errno == errno.EADDRINUSE:
+        who = f"`ss -a{target.protocol.value[0]}p 'sport = {port}'` shows who has it"
+        return UsageError(f"--source-port {port}: another socket of this host has this port: choose another one; {who}")
+    if port and error.errno == errno.EACCES:
+        return UsageError(f"--source-port {port}: may not be chosen by this user: choose one from 1024 on")
+    reason = _REASONS.get(error.errno or 0, f"cannot be the source: {error.strerror or error}")
+    return UsageError(f"-I {source}: {reason}")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True

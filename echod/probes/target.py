@@ -1,0 +1,177 @@
+"""Whom to ask: what the operator wrote, and the address that it stands for.
+
+Owns the text form and the look-up of names. Never opens a socket. Invariant: a `Target` has a numeric address, so
+nothing behind it waits for a name server.
+"""
+
+import os
+import re
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Final
+
+from echod.errors import UsageError
+from echod.measurement.payload import MAX_SIZE
+from echod.net.listener import MAX_PORT, Protocol
+
+ECHO_PORT: Final = 7
+"""RFC 862."""
+
+_MOST: Final = {socket.AF_INET: 65_507, socket.AF_INET6: 65_527}
+"""Bytes of payload in a UDP datagram: its length field counts to 65,535, and over IPv4 so does that of the packet."""
+
+_SOCKET_KINDS: Final = {Protocol.UDP: socket.SOCK_DGRAM, Protocol.TCP: socket.SOCK_STREAM}
+
+_REASONS: Final = {
+    socket.EAI_NONAME: "no such name",
+    socket.EAI_AGAIN: "the name server does not answer",
+    socket.EAI_FAIL: "the name server refuses to answer",
+}
+
+Address = tuple[str, int] | tuple[str, int, int, int]
+"""As sendto(2) takes it, in Python's form."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What the operator wrote."""
+
+    protocol: Protocol
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A wish with its address."""
+
+    wish: Wish
+    family: socket.AddressFamily
+    address: Address
+
+    @property
+    def protocol(self) -> Protocol:
+        """Return the protocol that it is asked over."""
+        return self.wish.protocol
+
+    @property
+    def ip(self) -> str:
+        """Return the numeric address, with its zone where it has one."""
+        return _zoned(self.address)
+
+    @property
+    def most(self) -> int:
+        """Return how many bytes of payload a probe to it can have."""
+        return _MOST[self.family] if self.protocol is Protocol.UDP else MAX_SIZE
+
+    @property
+    def endpoint(self) -> str:
+        """Return numeric address and port."""
+        return endpoint(self.address)
+
+    def __str__(self) -> str:
+        """Write the target as the operator would."""
+        host = f"[{self.wish.host}]" if ":" in self.wish.host else self.wish.host
+        return f"{self.protocol.value}://{_printable(host)}:{self.wish.port}"
+
+
+def endpoint(address: Address) -> str:
+    """Write an address and its port, as in 192.0.2.1:7, [2001:db8::1]:7 or [fe80::1%eth0]:7."""
+    return f"[{_zoned(address)}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+
+
+def _zoned(address: Address) -> str:
+    """Write an address with its zone, by name; by number where the interface is gone."""
+    scope = address[3] if len(address) > 3 else 0  # noqa: PLR2004 - (address, port, flow, scope)
+    if not scope:
+        return address[0]
+    zone = str(scope)
+    with suppress(OSError):
+        zone = socket.if_indextoname(scope)
+    return f"{address[0]}%{_printable(zone)}"
+
+
+def _printable(text: str) -> str:
+    """Return text that any UTF-8 file takes, though a byte of it be none."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def parse(text: str) -> Wish:
+    """Read `[udp://|tcp://]HOST[:PORT]`; an IPv6 address with a port stands in brackets.
+
+    Raises UsageError.
+    """
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest = Protocol.UDP.value, text
+    if scheme not in [protocol.value for protocol in Protocol]:
+        raise UsageError(f'"{text}": the protocol "{scheme}" is not known, write udp:// or tcp://')
+    found = re.fullmatch(r"\[([^\[\]]+)\](?::([0-9]+))?|([^:\[\]/\s]+)(?::([0-9]+))?", rest)
+    if found:
+        host, port = found[1] or found[3], found[2] or found[4] or str(ECHO_PORT)
+    elif rest.count(":") > 1 and _is_address(rest):
+        host, port = rest, str(ECHO_PORT)
+    else:
+        raise UsageError(f'"{text}" is no target, write [udp://|tcp://]HOST[:PORT]')
+    if re.fullmatch("[0-9]+|0[xX][0-9a-fA-F]+", host):  # to inet_aton(3) it is an address: 7007 is 0.0.27.95
+        raise UsageError(f'"{text}" is a number, no host: write HOST or HOST:PORT')
+    if re.fullmatch(r"[0-9.]+", host) and re.search(r"(?:^|\.)0[0-9]", host):  # to inet_aton(3) 010 is 8
+        raise UsageError(f'"{text}": a part with a leading zero is octal to some programs: write it without')
+    if not 1 <= int(port[:6]) <= MAX_PORT:
+        raise UsageError(f'"{text}": the port {port} is out of bounds, write 1 to {MAX_PORT}')
+    return Wish(protocol=Protocol(scheme), host=host, port=int(port))
+
+
+def with_port(text: str, port: str) -> str:
+    """Return a target as it is written with a port, or nothing where it has one."""
+    scheme, separator, rest = text.rpartition("://")
+    host = f"[{rest}]" if ":" in rest and _is_address(rest) else rest
+    return "" if re.search(":[0-9]+$", host) else f"{scheme}{separator}{host}:{port}"
+
+
+def resolve(wish: Wish, family: socket.AddressFamily | None, source: str = "") -> Target:
+    """Look up the address of a wish; the first that the resolver names. None is any family.
+
+    A link-local address without a zone is on the link of the source, where that is an interface or has a zone. Raises
+    UsageError.
+    """
+    # As bytes an interface may have any name; as text it would have to be one of DNS.
+    host = os.fsencode(wish.host) if "%" in wish.host else wish.host
+    try:
+        found = socket.getaddrinfo(host, wish.port, family or socket.AF_UNSPEC, _SOCKET_KINDS[wish.protocol])
+    except socket.gaierror as error:
+        raise UsageError(f"{wish.host}: {_reason(error, wish, family)}") from None
+    except (UnicodeError, OverflowError):
+        raise UsageError(f"{wish.host}: no such name") from None
+    found = [each for each in found if each[0] in (socket.AF_INET, socket.AF_INET6)]
+    if not found:
+        raise UsageError(f"{wish.host}: has no address that can be asked")
+    number, _, _, _, address = found[0]
+    if number == socket.AF_INET:
+        return Target(wish=wish, family=socket.AF_INET, address=(str(address[0]), int(address[1])))
+    numeric, port, flow, scope = str(address[0]), *(int(each) for each in address[1:4])
+    if not scope and ip_address(numeric).is_link_local:
+        with suppress(OSError):
+            scope = socket.if_nametoindex(source.rpartition("%")[2])
+    return Target(wish=wish, family=socket.AF_INET6, address=(numeric, port, flow, scope))
+
+
+def _reason(error: socket.gaierror, wish: Wish, family: socket.AddressFamily | None) -> str:
+    """Say why a name has no address; a name that has one of the other family is told from one that is not there."""
+    if family and error.errno in (socket.EAI_NODATA, socket.EAI_ADDRFAMILY, socket.EAI_NONAME):
+        with suppress(UsageError):
+            resolve(wish, None)
+            return f"has no {'IPv4' if family == socket.AF_INET else 'IPv6'} address"
+    if "%" in wish.host and _is_address(wish.host):
+        return f"this host has no interface {wish.host.partition('%')[2]}"
+    return _REASONS.get(error.errno or 0, str(error.strerror).lower())
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True

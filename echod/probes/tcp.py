@@ -1,0 +1,185 @@
+"""A line over TCP: one connection, made when a probe needs it, whose bytes are cut into replies.
+
+Owns the connection and the cutting. Never decides what a reply means (`Flight` does). Invariant: what was sent comes
+back in the order in which it went, so the size of each reply is known before it comes.
+"""
+
+import errno
+import socket
+from collections import deque
+from collections.abc import Callable, Iterator
+from time import monotonic_ns
+from typing import Final
+
+from echod.errors import UsageError
+from echod.measurement.events import Moment
+from echod.measurement.icmp import Complaint, local_error
+from echod.measurement.in_flight import Obstacle
+from echod.measurement.payload import SEQUENCE_BYTES
+from echod.measurement.round_trip import Arrival
+from echod.probes.clock import read_clocks
+from echod.probes.interfaces import Connected, News
+from echod.probes.sockets import SO_TIMESTAMPNS, read_stamp
+from echod.probes.target import Target
+
+_MOST: Final = 1 << 18
+_CONTROL_BYTES: Final = 128
+
+MOST_UNSENT: Final = 1 << 20
+"""Bytes that are kept for a peer that takes nothing, beside those that the kernel keeps for it."""
+
+MOST_UNANSWERED: Final = 65_536
+"""Probes on one connection whose replies have not come: as many as may be in flight."""
+
+_UNDER_WAY: Final = (errno.EINPROGRESS, errno.EALREADY)
+_FROM_PEER: Final = (errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE)
+
+Watch = Callable[[socket.socket, bool], None]
+"""Is told of a new socket, and of each change of whether there is something to write to it."""
+
+
+class TcpLine:
+    """One connection towards one target; a new one after it broke."""
+
+    def __init__(self, target: Target, source: int, *, timeout: int, make: Callable[[], socket.socket]) -> None:
+        """Take what makes a socket. A handshake that takes longer than `timeout`, in ns, is begun anew."""
+        self.source = source
+        self.port = self.left = 0
+        self.told = False
+        self.dropped = 0  # TCP sends again what found no room
+        self.watch: Watch = lambda _sock, _write: None
+        self.forget: Callable[[socket.socket], None] = lambda _sock: None
+        self._target = target
+        self._make = make
+        self._timeout = timeout
+        self._sock: socket.socket | None = None
+        self._begun = 0
+        self._connected = self._writing = False
+        self._waiting: deque[tuple[int, bytes]] = deque()
+        """Of each probe without a reply its size, and the number that it begins with."""
+        self._unsent = bytearray()
+        self._came = bytearray()
+
+    def send(self, payload: bytes) -> Complaint | None:
+        """Send a probe, or keep it until the connection stands; return what stands in the way if it cannot go."""
+        if self._sock is not None and not self._connected and monotonic_ns() - self._begun >= self._timeout:
+            self.close()
+        if self._sock is None and (complaint := self._connect()):
+            return complaint
+        if (self._unsent and len(self._unsent) + len(payload) > MOST_UNSENT) or len(self._waiting) >= MOST_UNANSWERED:
+            return local_error(errno.EAGAIN)
+        self._unsent += payload
+        if complaint := self._write():
+            return complaint
+        self._waiting.append((len(payload), payload[:SEQUENCE_BYTES]))
+        return None
+
+    def receive(self) -> Iterator[News]:
+        """Yield what has come: the connection, replies, or the end of it."""
+        if self._sock is None:
+            return
+        if not self._connected:
+            number = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if number:
+                yield from self._break(local_error(number), number)
+                return
+            moment = read_clocks()
+            self._connected = True
+            yield Connected(moment=moment, took=moment.clock - self._begun)
+        if complaint := self._write():
+            yield from self._break(complaint, errno.ECONNRESET)
+            return
+        yield from self._read(self._sock)
+
+    def close(self) -> None:
+        """Close the connection, if there is one, and forget what it carried."""
+        if self._sock is not None:
+            self.forget(self._sock)
+            self._sock.close()
+        self._sock, self._connected = None, False
+        self._waiting.clear()
+        self._unsent.clear()
+        self._came.clear()
+
+    def _connect(self) -> Complaint | None:
+        try:
+            self._sock = self._make()
+        except UsageError as error:  # what was there at the start of the run is gone: an address, descriptors
+            return Complaint(reason=str(error))
+        self._begun = monotonic_ns()
+        number = self._sock.connect_ex(self._target.address)
+        if number and number not in _UNDER_WAY:
+            self._sock.close()
+            self._sock = None
+            return self._named(local_error(number), number)
+        self.port = int(self._sock.getsockname()[1])
+        self._writing = False
+        self._want_write(wanted=True)
+        return None
+
+    def _write(self) -> Complaint | None:
+        if self._sock is None or not self._connected:
+            return None
+        try:
+            while self._unsent:
+                del self._unsent[: self._sock.send(self._unsent)]
+        except BlockingIOError:
+            self._want_write(wanted=True)  # the rest goes when there is room
+            return None
+        except OSError as error:
+            return self._named(local_error(error.errno or 0), error.errno or 0)
+        self._want_write(wanted=False)
+        return None
+
+    def _want_write(self, *, wanted: bool) -> None:
+        if self._sock is not None and wanted is not self._writing:
+            self._writing = wanted
+            self.watch(self._sock, wanted)
+
+    def _read(self, sock: socket.socket) -> Iterator[News]:
+        try:
+            data, control, _, _ = sock.recvmsg(_MOST, _CONTROL_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            yield from self._break(local_error(error.errno or 0), error.errno or 0)
+            return
+        read = read_clocks()
+        if not data:
+            if self._came:
+                yield self._arrival(bytes(self._came), None, read)
+                self._waiting.popleft()
+            yield from self._break(Complaint(reason="connection closed"), errno.ECONNRESET)
+            return
+        self._came += data
+        stamps = [value for level, kind, value in control if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS)]
+        stamp = read_stamp(stamps[0]) if stamps else None
+        while self._waiting and len(self._came) >= self._waiting[0][0]:
+            size, _ = self._waiting.popleft()
+            yield self._arrival(bytes(self._came[:size]), stamp, read)
+            del self._came[:size]
+        if self._came and not self._waiting:
+            yield self._arrival(bytes(self._came), stamp, read)
+            self._came.clear()
+
+    def _arrival(self, data: bytes, stamp: int | None, read: Moment) -> Arrival:
+        return Arrival(data=data, stamp=stamp, read=read, address=self._target.endpoint, source=self.source)
+
+    def _break(self, complaint: Complaint, number: int) -> Iterator[Obstacle]:
+        """Say of each probe that it will have no reply, and give the connection up."""
+        complaint = self._named(complaint, number)
+        probes = [begin for _, begin in self._waiting]
+        self.close()
+        for begin in probes:
+            yield Obstacle(
+                reason=complaint.reason,
+                address=complaint.address,
+                mtu=complaint.mtu,
+                moment=read_clocks(),
+                source=self.source,
+                data=begin,
+            )
+
+    def _named(self, complaint: Complaint, number: int) -> Complaint:
+        """Add who said so, where it was the peer."""
+        return Complaint(reason=complaint.reason, address=self._target.ip) if number in _FROM_PEER else complaint

@@ -1,0 +1,155 @@
+"""A line over UDP: one socket, its replies and the errors in its error queue.
+
+Owns the reading of control messages. Never decides what a reply means (`Flight` does). Invariant: the socket is not
+connected, so a reply from another address than the one asked is seen, not dropped by the kernel.
+"""
+
+import socket
+from collections.abc import Iterator
+from time import monotonic_ns
+from typing import Final
+
+from echod.linux.sockets import kernel_drops
+from echod.measurement.icmp import THIS_HOST, Complaint, is_stamp, local_error, read_error
+from echod.measurement.in_flight import Obstacle
+from echod.measurement.round_trip import Arrival
+from echod.probes.clock import read_clocks
+from echod.probes.sockets import IP_RECVERR, IPV6_RECVERR, SO_TIMESTAMPING, SO_TIMESTAMPNS, read_stamp, stamp_sends
+from echod.probes.target import Target, endpoint
+
+_CONTROL_BYTES: Final = 512
+_MOST: Final = 65_536
+_BURST: Final = 256
+_BURST_NS: Final = 5_000_000
+"""Datagrams taken at one go, and for how long, so that a flood of whatever comes does not hold up the next probe."""
+
+TRIES: Final = 3
+"""Of one send: the kernel also puts the error of an earlier probe into its way, once for each."""
+
+
+class UdpLine:
+    """One source port towards one target."""
+
+    def __init__(self, sock: socket.socket, target: Target, source: int, *, stamps: bool = False) -> None:
+        """Take a socket of `outlet`; `source` is the index of its port among those of the target.
+
+        With `stamps` the kernel is asked of each probe when it went.
+        """
+        self.sock = sock
+        self.source = source
+        self.port = int(sock.getsockname()[1])
+        self._target = target
+        self._address = target.address
+        self._peer = target.address[:2]
+        self._errors = IP_RECVERR if target.family == socket.AF_INET else IPV6_RECVERR
+        self._queued: list[Obstacle] = []
+        self._stamps = stamps and stamp_sends(sock)
+        self.left = 0
+
+    def send(self, payload: bytes) -> Complaint | None:
+        """Send a probe; return what stands in the way if it could not go."""
+        number = self.left = 0
+        for _ in range(TRIES):
+            try:
+                self.sock.sendto(payload, self._address)
+            except OSError as error:
+                number = error.errno or 0
+                if complaint := self._read_errors():
+                    return complaint
+            else:
+                if self._stamps:
+                    self._read_errors()  # in the same queue
+                return None
+        return local_error(number)
+
+    @property
+    def dropped(self) -> int:
+        """How many datagrams the kernel dropped here: its receive buffer was full, or a checksum was wrong."""
+        return kernel_drops(self.sock)
+
+    @property
+    def told(self) -> bool:
+        """Whether a complaint was read along with a stamp, that no wait will tell of."""
+        return bool(self._queued)
+
+    def receive(self) -> Iterator[Arrival | Obstacle]:
+        """Yield what has come, errors first."""
+        yield from self.complaints()
+        end = monotonic_ns() + _BURST_NS
+        for _ in range(_BURST):
+            try:
+                data, control, _, address = self.sock.recvmsg(_MOST, _CONTROL_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # an error of the queue, told here too
+            read = read_clocks()
+            stamp, ttl = _read_control(control)
+            yield Arrival(
+                data=data,
+                stamp=stamp,
+                read=read,
+                address=endpoint(address),
+                asked=address[:2] == self._peer,
+                source=self.source,
+                ttl=ttl,
+            )
+            if read.clock >= end:
+                return
+
+    def complaints(self) -> list[Obstacle]:
+        """Return what routers and the peer complained of since the last time."""
+        self._read_errors()
+        queued, self._queued = self._queued, []
+        return queued
+
+    def _read_errors(self) -> Complaint | None:
+        """Queue what routers and the peer complained of; return what this host did, about a probe that never went.
+
+        In the same queue is when a probe went.
+        """
+        local = None
+        for _ in range(_BURST):
+            try:
+                data, control, _, _ = self.sock.recvmsg(_MOST, _CONTROL_BYTES, socket.MSG_ERRQUEUE)
+            except OSError:
+                break
+            told = {(level == socket.SOL_SOCKET, kind): value for level, kind, value in control}
+            error, stamp = told.get((False, self._errors)), told.get((True, SO_TIMESTAMPING))
+            if error is not None and is_stamp(error):
+                self.left = read_stamp(stamp) if stamp is not None else 0
+            elif error is not None:
+                complaint = read_error(error)
+                if complaint.address == THIS_HOST:
+                    local = complaint
+                else:
+                    self._queue(complaint, data)
+        return local
+
+    def _queue(self, complaint: Complaint, data: bytes) -> None:
+        self._queued.append(
+            Obstacle(
+                reason=complaint.reason,
+                address=complaint.address,
+                mtu=complaint.mtu,
+                moment=read_clocks(),
+                source=self.source,
+                data=data,
+            )
+        )
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.sock.close()
+
+
+def _read_control(control: list[tuple[int, int, bytes]]) -> tuple[int | None, int | None]:
+    """Return the kernel's stamp of a datagram, in ns since 1970, and its time to live."""
+    stamp = ttl = None
+    for level, kind, value in control:
+        if level == socket.SOL_SOCKET:
+            if kind == SO_TIMESTAMPNS:
+                stamp = read_stamp(value)
+        elif kind in (socket.IP_TTL, socket.IPV6_HOPLIMIT):
+            ttl = int.from_bytes(value[:4], "little")
+    return stamp, ttl

@@ -1,0 +1,48 @@
+"""Rates per second over the last 1, 10 and 60 seconds, from a count that only grows.
+
+Owns the counts of the last minute and the times they were read; the time is passed in. Invariant: between two readings
+of the same count nothing came, so a rate falls to exactly zero when its span is over.
+"""
+
+from bisect import bisect_right
+
+from echod.stats.snapshot import Rates
+
+_SPANS = (1.0, 10.0, 60.0)
+
+
+class History:
+    """One count, read about once a second. All times are monotonic, in seconds."""
+
+    def __init__(self, count: int, now: float) -> None:
+        """Start with the present count."""
+        self._times = [now]
+        self._counts = [count]
+
+    def note(self, count: int, now: float, before: float) -> None:
+        """Add a reading that differs from the last one; `before` is when the count was last read unchanged."""
+        if before > self._times[-1]:
+            # The count was constant up to then, and has grown only since.
+            self._times.append(before)
+            self._counts.append(self._counts[-1])
+        self._times.append(now)
+        self._counts.append(count)
+        # One reading older than the longest span is kept, because that span begins after it.
+        stale = bisect_right(self._times, now - _SPANS[-1]) - 1
+        if stale > 0:
+            del self._times[:stale], self._counts[:stale]
+
+    def rates(self, now: float) -> Rates:
+        """Return the rates. Before the first reading they are taken as zero."""
+        return Rates(*(round((self._counts[-1] - self._count(now - span)) / span, 1) for span in _SPANS))
+
+    def _count(self, time: float) -> float:
+        """Return the count at a time, interpolated between two readings."""
+        after = bisect_right(self._times, time)
+        if after == len(self._times):
+            return self._counts[-1]
+        if after == 0:
+            return self._counts[0]
+        begin, end = self._times[after - 1], self._times[after]
+        share = (time - begin) / (end - begin)
+        return self._counts[after - 1] + share * (self._counts[after] - self._counts[after - 1])

@@ -1,0 +1,1 @@
+"""The status directory, the overview for people, and the self test."""

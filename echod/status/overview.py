@@ -1,0 +1,271 @@
+"""A snapshot for people: lines and tables, and these as plain text.
+
+Owns the words and the columns of `echod status`; never reads a file or a clock. Invariant: a datagram that reached this
+host is in exactly one of the columns from `replied` to `queue full`, so what is in none never arrived.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from echod.admission.selftest import Result
+from echod.stats.snapshot import REJECTED, Activity, Rates, Refused, Snapshot, TcpTraffic, UdpTraffic, WorkerState
+
+_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+_KIBI: Final = 1024
+_MANY: Final = 100
+"""A rate or an amount of this size or more is written without decimals."""
+
+GAP: Final = "  "
+"""What stands between two columns."""
+
+_LEGEND: Final = (
+    "dropped: by echod, why see below. send failed: the kernel refused the reply.",
+    "queue full: no room in the receive queue (a train counts as one), so echod never",
+    "had it. What was sent and is in none of these numbers never reached this host:",
+    "the network lost it.",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Rows of one kind. The first `left` columns are text, the others numbers."""
+
+    head: tuple[str, ...]
+    left: int
+    rows: tuple[tuple[str, ...], ...]
+    alarming: frozenset[int] = frozenset()
+    """Columns in which anything but 0 indicates a problem."""
+    legend: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """All that is shown."""
+
+    lines: tuple[str, ...]
+    tables: tuple[Table, ...]
+
+
+def overview(snapshot: Snapshot, *, uptime_seconds: float, when: Callable[[float], str]) -> Overview:
+    """Describe a snapshot. `when` formats a time, in seconds since 1970, in the reader's time zone."""
+    activity = snapshot.activity
+    tables = (
+        _udp(activity.udp),
+        _tcp(activity.tcp),
+        _parts(activity),
+        _pace(activity),
+        _workers(activity.workers),
+        _loudest(activity),
+        _refused(activity.refused),
+    )
+    return Overview(
+        lines=tuple(_lines(snapshot, uptime_seconds, when)), tables=tuple(table for table in tables if table.rows)
+    )
+
+
+def _lines(snapshot: Snapshot, uptime_seconds: float, when: Callable[[float], str]) -> Iterable[str]:
+    if snapshot.stale:
+        yield f"OLD, {old(snapshot, when)}"
+    restarts = snapshot.activity.worker_restarts
+    yield (
+        f"echod {snapshot.version}, process {snapshot.pid}, up {duration(uptime_seconds)}, "
+        f"generation {snapshot.generation}, {restarts:,} worker restart{'s' * (restarts != 1)}"
+    )
+    if snapshot.config_read is None:
+        yield f"config: built-in defaults; there was no {snapshot.config}"
+    else:
+        yield f"config: {snapshot.config}, read {when(snapshot.config_read)}"
+    reload = snapshot.reload
+    if reload.at is None:
+        yield "last reload: none"
+    elif reload.code == 0:
+        yield f"last reload: {when(reload.at)}, {reload.text}"
+    else:
+        yield f"last reload: {when(reload.at)}, {REJECTED}"
+        yield from (f"  {line}" for line in reload.text.splitlines())
+
+
+def old(snapshot: Snapshot, when: Callable[[float], str]) -> str:
+    """Describe why a snapshot is stale."""
+    return (
+        f"as it was at {when(snapshot.at)}: process {snapshot.pid} has told nothing since; it hangs, or its log says "
+        "why it cannot"
+    )
+
+
+def _udp(listeners: Sequence[UdpTraffic]) -> Table:
+    return Table(
+        head=("UDP listener (totals)", "received", "replied", "dropped", "send failed", "queue full"),
+        left=1,
+        rows=tuple(
+            (
+                each.name,
+                f"{each.received:,}",
+                f"{each.replied:,}",
+                f"{sum(each.dropped.values()) + each.interrupted:,}",
+                f"{sum(each.send_failed.values()):,}",
+                f"{each.kernel_drops:,}",
+            )
+            for each in listeners
+        ),
+        alarming=frozenset({3, 4, 5}),
+        legend=_LEGEND,
+    )
+
+
+def _tcp(listeners: Sequence[TcpTraffic]) -> Table:
+    rows = tuple((each.name, f"{each.accepted:,}", f"{each.open:,}") for each in listeners)
+    return Table(head=("TCP listener (totals)", "accepted", "open now"), left=1, rows=rows)
+
+
+def _pace(activity: Activity) -> Table:
+    """Tabulate the rates of UDP datagrams and TCP connections, and the bytes of both."""
+    rows = [
+        (
+            each.name,
+            _origin(adopted=each.adopted),
+            *_rates(each.received_per_second),
+            size(each.received_bytes),
+            size(each.replied_bytes),
+        )
+        for each in activity.udp
+    ]
+    rows += [
+        (
+            each.name,
+            _origin(adopted=each.adopted),
+            *_rates(each.accepted_per_second),
+            size(each.received_bytes),
+            size(each.sent_bytes),
+        )
+        for each in activity.tcp
+    ]
+    return Table(
+        head=("rates and totals", "socket", "/s, 1 s", "/s, 10 s", "/s, 60 s", "total in", "total out"),
+        left=2,
+        rows=tuple(rows),
+    )
+
+
+def _parts(activity: Activity) -> Table:
+    """Break down each number of the tables before, and the replied datagrams that are special."""
+    rows = []
+    for each in activity.udp:
+        rows += [(each.name, f"dropped: {reason}", f"{count:,}") for reason, count in each.dropped.items()]
+        rows += [(each.name, "dropped: interrupted", f"{each.interrupted:,}")] * (each.interrupted > 0)
+        rows += [(each.name, f"send failed: {name}", f"{count:,}") for name, count in each.send_failed.items()]
+        rows += [(each.name, "replied: self tests", f"{each.self_test:,}")] * (each.self_test > 0)
+        rows += [(each.name, "replied: over its rate, spared", f"{each.spared:,}")] * (each.spared > 0)
+    for tcp in activity.tcp:
+        rows += [(tcp.name, f"closed: {reason}", f"{count:,}") for reason, count in tcp.closed.items()]
+        rows += [(tcp.name, "accept failed", f"{tcp.accept_failed:,}")] * (tcp.accept_failed > 0)
+    return Table(head=("of these", "", ""), left=2, rows=tuple(rows))
+
+
+def _workers(workers: Sequence[WorkerState]) -> Table:
+    return Table(
+        head=("worker", "process", "CPU total", "heartbeat age", "restarts", "connections"),
+        left=0,
+        rows=tuple(
+            (
+                str(each.worker),
+                str(each.pid) if each.pid is not None else "none",
+                f"{each.cpu_seconds:,.2f} s",
+                "none" if each.pid is None else _heartbeat(each.heartbeat_age_seconds),
+                f"{each.restarts:,}",
+                f"{each.connections:,}",
+            )
+            for each in workers
+        ),
+        alarming=frozenset({4}),
+    )
+
+
+def _heartbeat(age: float) -> str:
+    return f"{age:.0f} s" if age else "< 2 s"
+
+
+def _loudest(activity: Activity) -> Table:
+    rows = tuple((each.source, f"{each.count:,}") for each in activity.loudest)
+    return Table(head=("loudest, last minute", "datagrams"), left=1, rows=rows)
+
+
+def _refused(refused: Sequence[Refused]) -> Table:
+    rows = tuple((each.source, f"{each.protocol}: {each.reason}", f"{each.count:,}") for each in refused)
+    return Table(head=("most refused, last minute", "", "times"), left=2, rows=rows)
+
+
+def _origin(*, adopted: bool) -> str:
+    return "adopted" if adopted else "bound"
+
+
+def _rates(rates: Rates) -> tuple[str, ...]:
+    return tuple(
+        f"{rate:,.0f}" if rate >= _MANY or rate == 0 else f"{rate:.1f}"
+        for rate in (rates.last_1s, rates.last_10s, rates.last_60s)
+    )
+
+
+def duration(seconds: float) -> str:
+    """Write a duration as `uptime` does: days, then hours, minutes and seconds."""
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    return f"{days} d " * (days > 0) + f"{hour:02}:{minute:02}:{second:02}"
+
+
+def size(octets: float) -> str:
+    """Write a number of bytes with its unit."""
+    unit = 0
+    while octets >= _KIBI and unit < len(_UNITS) - 1:
+        octets, unit = octets / _KIBI, unit + 1
+    return f"{octets:.0f} B" if unit == 0 else f"{octets:.{int(octets < _MANY)}f} {_UNITS[unit]}"
+
+
+# -- as plain text
+
+
+def check_text(results: Sequence[Result]) -> str:
+    """Write the outcome of the probes, one line for each listener."""
+    rows = tuple((str(each.listener), _outcome(each)) for each in results)
+    failed = sum(not each.passed for each in results)
+    summary = f"{failed} of {len(rows)} listeners failed" if failed else f"all {len(rows)} listeners replied"
+    summary = summary if len(rows) > 1 else f"the listener {'failed' if failed else 'replied'}"
+    return _table_text(Table(head=rows[0], left=2, rows=rows[1:], legend=(summary,)))
+
+
+def workers_text(workers: Sequence[WorkerState]) -> str:
+    """Write a line for each worker that does not serve: with a socket for each worker, a probe reaches one of them."""
+    return "\n".join(
+        f"worker {each.worker}  FAILED: {each.problem}; sources whose datagrams the kernel gives to it get no reply"
+        for each in workers
+        if each.problem
+    )
+
+
+def _outcome(result: Result) -> str:
+    return f"FAILED: {result.problem}" if result.seconds is None else f"ok, {result.seconds * 1000:.1f} ms"
+
+
+def text(shown: Overview) -> str:
+    """Write an overview in aligned columns, in ASCII only."""
+    parts = ["\n".join(shown.lines), *map(_table_text, shown.tables)]
+    return "\n\n".join(parts)
+
+
+def aligned(table: Table) -> list[list[str]]:
+    """Return the head and the rows, each cell as wide as its column."""
+    widths = [max(map(len, column)) for column in zip(table.head, *table.rows, strict=True)]
+    return [
+        [
+            cell.ljust(width) if index < table.left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        for row in (table.head, *table.rows)
+    ]
+
+
+def _table_text(table: Table) -> str:
+    lines = [GAP.join(cells).rstrip() for cells in aligned(table)]
+    return "\n".join([*lines, *table.legend])

@@ -1,0 +1,290 @@
+"""The self test: whether a datagram through each UDP listener and a byte through each TCP listener come back.
+
+Owns the probes and their sockets, for the second that a test takes; nothing of it remains. The supervisor chooses the
+mark and never tests itself. Invariant: a listener passes only if it answered in time, from the address probed; and the
+probe came from that same address of this host, so that no other echo server can be mistaken for it.
+"""
+
+import errno
+import os
+import secrets
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from ipaddress import IPv4Address, IPv6Address
+from operator import itemgetter
+from typing import Final
+
+from echod.admission.selftest import SECRET_BYTES, Result, SelfTest, choose_port
+from echod.config.schema import Config
+from echod.errors import StatusUnknownError
+from echod.linux.interface import address_of
+from echod.linux.poll import READ, WRITE, Poll
+from echod.linux.sockets import bind_address, open_probe
+from echod.net.listener import Listener, Protocol, parse_listener
+from echod.stats.snapshot import Snapshot
+
+TEST_SECONDS: Final = 1.0
+"""Time in which every answer must arrive."""
+
+_AGAIN_SECONDS: Final = 0.25
+"""Time after which an unanswered datagram is sent again: a loss in a full queue is not a fault of echod."""
+
+_RETRY_SECONDS: Final = 0.02
+"""Interval between attempts to bind the port while another test has it."""
+
+_LEAVE_NOTHING: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER of 0 seconds: the connection ends with a reset, so that no TIME_WAIT keeps the port from the next test."""
+_BYTE: Final = b"\x07"
+
+_LOOPBACK: Final = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
+
+_PROBLEMS: Final = {
+    errno.EADDRNOTAVAIL: "this host does not have the address {address}",
+    errno.ENODATA: "its interface has no address to ask it at",
+    errno.ENODEV: "this host does not have its interface",
+    errno.EADDRINUSE: "the port that self tests come from is in use by another process",
+    errno.ECONNREFUSED: "nothing listens there",
+    errno.ECONNRESET: "closed the connection at once",
+}
+
+
+def choose_mark(config: Config, listeners: Iterable[Listener]) -> SelfTest | None:
+    """Choose the mark of the probes to these listeners, or None if no port is left for them."""
+    taken = {*config.guard.refuse_source_ports, *(listener.port for listener in listeners)}
+    port = choose_port(secrets.choice, taken=taken, lowest=config.guard.min_source_port)
+    return SelfTest(port=port, secret=secrets.token_bytes(SECRET_BYTES)) if port is not None else None
+
+
+@dataclass(slots=True, eq=False)
+class _Probe:
+    """One listener under test."""
+
+    listener: Listener
+    aim: Listener
+    """The same at an address that can be asked."""
+    host: str = ""
+    """The address that an answer over UDP must come from."""
+    sent: float = 0.0
+    seconds: float | None = None
+    problem: str = ""
+
+    @property
+    def over(self) -> bool:
+        """Tell whether there is nothing more to wait for."""
+        return self.seconds is not None or bool(self.problem)
+
+    def fail(self, error: OSError) -> None:
+        """Set why there will be no answer."""
+        problem = _PROBLEMS.get(error.errno or 0) or f"cannot be asked: {error.strerror}"
+        self.problem = problem.format(address=self.aim.address)
+
+
+def _probe(listener: Listener) -> _Probe:
+    """Make the probe of a listener: of all addresses at loopback, of all of an interface at one of that."""
+    probe = _Probe(listener, aim=listener)
+    if listener.address.is_unspecified:
+        ipv6 = isinstance(listener.address, IPv6Address)
+        try:
+            address = address_of(listener.zone, ipv6=ipv6) if listener.zone else _LOOPBACK[ipv6]
+            probe.aim = replace(listener, address=address)
+        except OSError as error:
+            probe.fail(error)
+    return probe
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """The probing of some listeners from one socket. `ask` raises OSError if there is no such socket."""
+
+    ask: Callable[[Sequence[_Probe]], None]
+    probes: Sequence[_Probe]
+
+
+def listeners_of(snapshot: Snapshot) -> list[Listener]:
+    """Return the listeners in a snapshot, UDP first. Raises StatusUnknownError if it names what is no listener."""
+    names = [*(each.name for each in snapshot.activity.udp), *(each.name for each in snapshot.activity.tcp)]
+    try:
+        found = [parse_listener(name) for name in names]
+    except ValueError as error:
+        raise StatusUnknownError(f"the status names a listener that cannot be asked: {error}") from None
+    return [each.first for each in found]  # a status has no ranges
+
+
+def run_self_test(
+    listeners: Iterable[Listener], mark: SelfTest | None, seconds: float = TEST_SECONDS
+) -> tuple[Result, ...]:
+    """Probe each listener; return the results as soon as all have answered, or when the time is over.
+
+    `mark` is the mark that echod published (`status.read_self_test`), or None to probe as an ordinary client.
+    """
+    return _Round(listeners, mark).run(seconds)
+
+
+class _Round:
+    """One test."""
+
+    def __init__(self, listeners: Iterable[Listener], mark: SelfTest | None) -> None:
+        """Prepare the test; probe nothing yet."""
+        self._mark = mark
+        self._payload = mark.secret if mark is not None else secrets.token_bytes(SECRET_BYTES)
+        self._probes = [_probe(listener) for listener in listeners]
+        self._waiting: list[_Attempt] = []
+        self._asked: list[tuple[socket.socket, _Probe]] = []
+        self._by_peer: dict[tuple[str, int], list[tuple[socket.socket, _Probe]]] = {}
+        self._poll = Poll()
+        self._sockets: list[socket.socket] = []
+
+    def run(self, seconds: float) -> tuple[Result, ...]:
+        """Probe each listener, and wait."""
+        try:
+            for attempt in [*self._udp_attempts(), *self._tcp_attempts()]:
+                self._make(attempt)
+            self._wait(time.monotonic() + seconds)
+        finally:
+            self._poll.close()
+            for sock in self._sockets:
+                sock.close()
+        for probe in self._probes:
+            if not probe.over:
+                probe.problem = f"no reply within {seconds:g} s" if probe.sent else _PROBLEMS[errno.EADDRINUSE]
+        return tuple(
+            Result(listener=each.listener, seconds=each.seconds, problem=each.problem) for each in self._probes
+        )
+
+    def _make(self, attempt: _Attempt) -> None:
+        """Probe some listeners; if another test has the port, try again later."""
+        try:
+            attempt.ask(attempt.probes)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                self._waiting.append(attempt)
+                return
+            for probe in attempt.probes:
+                probe.fail(error)
+
+    def _wait(self, deadline: float) -> None:
+        """Receive answers; make waiting attempts again, and resend unanswered datagrams."""
+        again = time.monotonic() + _AGAIN_SECONDS
+        while not all(probe.over for probe in self._probes):
+            now = time.monotonic()
+            if now >= deadline:
+                return
+            if now >= again:
+                again = now + _AGAIN_SECONDS
+                for sock, probe in self._asked:
+                    if not probe.over:
+                        self._send(sock, probe)
+            attempts, self._waiting = self._waiting, []
+            for attempt in attempts:
+                self._make(attempt)
+            next_turn = min(again, deadline, now + _RETRY_SECONDS if self._waiting else deadline)
+            for on_ready in self._poll.wait(max(0.0, next_turn - now)):
+                on_ready(time.monotonic())
+
+    def _open(self, listener: Listener, beside: Sequence[socket.socket] = ()) -> socket.socket:
+        """Open a socket on the port that probes come from. Raises OSError."""
+        sock = open_probe(listener, self._mark.port if self._mark is not None else 0, beside)
+        self._sockets.append(sock)
+        return sock
+
+    def _close(self, sock: socket.socket) -> None:
+        self._sockets.remove(sock)
+        sock.close()
+
+    # -- UDP: one socket for each address and interface
+
+    def _udp_attempts(self) -> Iterable[_Attempt]:
+        groups: dict[object, list[_Probe]] = {}
+        for probe in self._probes:
+            if probe.listener.protocol is Protocol.UDP and not probe.over:
+                try:
+                    probe.host = bind_address(probe.aim)[0]
+                except OSError as error:
+                    probe.fail(error)
+                else:
+                    groups.setdefault((probe.host, probe.aim.zone), []).append(probe)
+        return [_Attempt(self._ask_udp, probes) for probes in groups.values()]
+
+    def _ask_udp(self, probes: Sequence[_Probe]) -> None:
+        # Of one address, one may be bound to an interface, and one not: the kernel must let them have the same port.
+        host = probes[0].host
+        sock = self._open(probes[0].aim, list({own: None for own, probe in self._asked if probe.host == host}))
+        on_answer = partial(self._on_answers, sock)
+        self._poll.register(sock.fileno(), READ, on_answer)
+        for probe in probes:
+            probe.sent = time.monotonic()
+            self._asked.append((sock, probe))
+            self._by_peer.setdefault((host, probe.listener.port), []).append((sock, probe))
+            self._send(sock, probe)
+            on_answer(time.monotonic())  # so that the answers of many listeners do not overflow the queue
+
+    def _send(self, sock: socket.socket, probe: _Probe) -> None:
+        try:
+            sock.sendto(self._payload, bind_address(probe.aim))
+        except BlockingIOError:
+            pass  # it is sent again
+        except OSError as error:
+            probe.fail(error)
+
+    def _on_answers(self, sock: socket.socket, now: float) -> None:
+        with suppress(BlockingIOError):
+            while True:
+                answer, peer = sock.recvfrom(65_536)
+                asked = self._by_peer.get((peer[0].partition("%")[0], peer[1]), ())
+                waiting = [(own is not sock, probe) for own, probe in asked if not probe.over]
+                if waiting and answer == self._payload:
+                    # Of two sockets on an address, either may get what was asked from the other (IPv4).
+                    _, probe = min(waiting, key=itemgetter(0))
+                    probe.seconds = now - probe.sent
+
+    # -- TCP: one connection for each listener
+
+    def _tcp_attempts(self) -> Iterable[_Attempt]:
+        tcp = [probe for probe in self._probes if probe.listener.protocol is Protocol.TCP and not probe.over]
+        return [_Attempt(self._ask_tcp, [probe]) for probe in tcp]
+
+    def _ask_tcp(self, probes: Sequence[_Probe]) -> None:
+        (probe,) = probes
+        sock = self._open(probe.aim)
+        if self._mark is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LEAVE_NOTHING)
+        begun = time.monotonic()
+        try:
+            with suppress(BlockingIOError):
+                sock.connect(bind_address(probe.aim))
+        except OSError as error:
+            self._close(sock)
+            if error.errno == errno.EADDRNOTAVAIL:  # not the address, for it is bound: a probe has this pair of ports
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)) from None
+            raise
+        probe.sent = begun
+        self._poll.register(sock.fileno(), WRITE, partial(self._on_connected, sock, probe))
+
+    def _on_connected(self, sock: socket.socket, probe: _Probe, _now: float) -> None:
+        self._poll.unregister(sock.fileno())
+        try:
+            sock.send(_BYTE)
+        except OSError as error:
+            probe.fail(error)
+            self._close(sock)
+        else:
+            self._poll.register(sock.fileno(), READ, partial(self._on_echoed, sock, probe))
+
+    def _on_echoed(self, sock: socket.socket, probe: _Probe, now: float) -> None:
+        self._poll.unregister(sock.fileno())
+        try:
+            answer = sock.recv(64)
+        except OSError as error:
+            probe.fail(error)
+            return
+        finally:
+            self._close(sock)  # a listener on another interface may wait for the same pair of ports
+        if answer == _BYTE:
+            probe.seconds = now - probe.sent
+        else:
+            probe.problem = "closed the connection at once" if not answer else "replied with something else"

@@ -1,0 +1,154 @@
+"""Adoption of the sockets that the service manager, or another program, passed.
+
+Trusts nothing in them: what a socket is, is asked of the kernel, and each option that echod relies on is set and read
+back. Never opens, reads or writes a socket. Invariant: an adopted socket is as if echod had opened it, but for its
+buffers, which may be larger; one that cannot be made so is closed and refused, with what to change in the .socket unit.
+"""
+
+import errno
+import socket
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final
+
+from echod.errors import PassedSocketError
+from echod.linux.interface import device_of
+from echod.linux.sockets import Buffers, set_up
+from echod.linux.sockopt import SO_DETACH_FILTER, Option
+from echod.net.listener import Listener, Protocol
+
+METRICS: Final = "metrics"
+"""The name of a passed socket that is for metrics and not a listener (FileDescriptorName=)."""
+
+_SERVED: Final = {
+    (socket.SOCK_DGRAM, socket.IPPROTO_UDP): Protocol.UDP,
+    (socket.SOCK_STREAM, socket.IPPROTO_TCP): Protocol.TCP,
+}
+
+
+_BROADCAST: Final = IPv4Address("255.255.255.255")
+
+
+def adopt_socket(fd: int, buffers: Buffers) -> tuple[Listener | None, socket.socket]:
+    """Take over a socket that the service manager passed; return it with its listener.
+
+    The listener is None for ListenNetlink=route, through which a sandbox without a network reads the host's addresses.
+    Raises PassedSocketError for any other socket, with what to change in the .socket unit.
+    """
+    sock = _open(fd)
+    try:
+        listener = _identify(sock)
+        _make_ours(f"passed socket {listener or fd}", sock, buffers)
+    except BaseException:
+        sock.close()
+        raise
+    return listener, sock
+
+
+def adopt_door(fd: int, buffers: Buffers) -> socket.socket:
+    """Take over the socket that was passed for metrics. Raises PassedSocketError if it is unsuitable."""
+    sock = _open(fd)
+    try:
+        _require_door(sock)
+        _make_ours(f"passed socket {fd}, named {METRICS},", sock, buffers)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _open(fd: int) -> socket.socket:
+    try:
+        return socket.socket(fileno=fd)
+    except OSError as error:
+        raise PassedSocketError(f"passed descriptor {fd} is no socket: {error.strerror}") from None
+
+
+def _require_door(sock: socket.socket) -> None:
+    """Raise PassedSocketError if a socket does not take TCP connections."""
+    inet = sock.family in (socket.AF_INET, socket.AF_INET6) and _SERVED.get((sock.type, sock.proto)) is Protocol.TCP
+    if not inet or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise PassedSocketError(
+            f"passed socket {sock.fileno()} is named {METRICS} but takes no TCP connections: its .socket unit may only "
+            "have ListenStream= with an address and port, and Accept=no"
+        )
+
+
+def _make_ours(what: str, sock: socket.socket, buffers: Buffers) -> None:
+    """Make a socket as if echod had opened it. Raises PassedSocketError if the kernel does not allow that."""
+    _refuse_kept(what, set_up(sock, buffers))
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+    except OSError as error:
+        if error.errno != errno.ENOENT:  # it has none
+            raise PassedSocketError(
+                f"{what} came with a locked packet filter (SO_LOCK_FILTER), which may cut datagrams short: the program "
+                "that opened it must leave the filter out"
+            ) from None
+
+
+def _refuse_kept(what: str, kept: tuple[Option, ...]) -> None:
+    """Raise PassedSocketError if there are options that the kernel does not change, with what to do about the first."""
+    for option in kept:
+        if option.directive:
+            need = f"take {option.directive} out of" if option.off else f"write {option.directive}yes into"
+            remedy = f"{need} the .socket unit"
+        elif option.off:
+            remedy = "the program that opened it must leave the option out"
+        else:
+            remedy = f"the program that opened it must set {int.from_bytes(option.value, 'little')}"
+        raise PassedSocketError(f"{what} came with {option.name}, which the kernel does not change for echod: {remedy}")
+
+
+def _identify(sock: socket.socket) -> Listener | None:
+    """Return the listener of a passed socket, None for a netlink route socket. Raises PassedSocketError for others."""
+    if sock.family == socket.AF_NETLINK:
+        if sock.proto == socket.NETLINK_ROUTE:
+            return None
+        raise PassedSocketError(
+            f"passed socket {sock.fileno()} is netlink but not of routes: the .socket unit may have no ListenNetlink= "
+            "but ListenNetlink=route"
+        )
+    protocol = _SERVED.get((sock.type, sock.proto))
+    if protocol is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        raise PassedSocketError(
+            f"passed socket {sock.fileno()} is neither UDP nor TCP: the .socket unit may only have "
+            "ListenDatagram= and ListenStream= with an address and port, ListenNetlink=route, but no SocketProtocol="
+        )
+    if protocol is Protocol.TCP and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise PassedSocketError(f"passed socket {sock.fileno()} is a connection: the .socket unit needs Accept=no")
+    listener = _listener(protocol, sock)
+    _refuse_partial(listener, sock)
+    return listener
+
+
+def _listener(protocol: Protocol, sock: socket.socket) -> Listener:
+    """Return the listener that a socket is bound to."""
+    host, port, *scope = sock.getsockname()
+    zone = device_of(sock) or "".join(map(str, filter(None, scope[1:])))
+    return Listener(protocol=protocol, address=ip_address(host.partition("%")[0]), port=port, zone=zone)
+
+
+def _refuse_partial(listener: Listener, sock: socket.socket) -> None:
+    """Raise PassedSocketError if a socket serves more than its listener, or less."""
+    if not listener.port:
+        raise PassedSocketError(f"passed socket {sock.fileno()} is not bound: who passes it must bind it to a port")
+    address = listener.address
+    both = isinstance(address, IPv6Address) and (address.is_unspecified or address.ipv4_mapped is not None)
+    if both and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+        raise PassedSocketError(
+            f"passed socket {listener} takes IPv4 too, with forgeable sources: set BindIPv6Only=ipv6-only in the "
+            ".socket unit and give IPv4 a line of its own"
+        )
+    if address.is_multicast or address == _BROADCAST:
+        raise PassedSocketError(
+            f"passed socket {listener} is bound to an address of no single host, from which no reply may come: write "
+            "an address of this host into the .socket unit"
+        )
+    try:
+        peer = sock.getpeername()
+    except OSError:
+        return
+    raise PassedSocketError(
+        f"passed socket {listener} is connected to {peer[0]}, and nobody else would have replies: who passes it must "
+        "leave it unconnected"
+    )

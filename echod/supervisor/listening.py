@@ -1,0 +1,297 @@
+"""The listening sockets that the supervisor holds until it stops, by listener.
+
+Owns these sockets, the netlink socket that may be passed, and the doors: the listening sockets for metrics. Workers
+inherit only copies, and the exporter only copies of the doors, so neither their death nor a reload loses a datagram
+that the kernel has queued. Never reads a socket. Invariant: `acquire` changes nothing that is held; only `commit` does,
+and it cannot fail.
+"""
+
+import socket
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+import structlog
+
+from echod.config.diff import Plan, plan
+from echod.errors import AddressUnavailableError, BindNotPermittedError, EchodError, PassedSocketError
+from echod.linux.interface import is_detached
+from echod.linux.sockets import (
+    Buffers,
+    bind_socket,
+    find_absence,
+    got_buffers,
+    grant,
+    kernel_drops,
+    open_socket,
+    set_buffers,
+)
+from echod.net.endpoint import Endpoint
+from echod.net.listener import Listener, Protocol, overlap
+from echod.stats.wrapping import WrappingCounter
+from echod.supervisor.adoption import METRICS, adopt_door, adopt_socket
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acquisition:
+    """Sockets for a new generation, and what `commit` or `abandon` needs to know about them."""
+
+    plan: Plan
+    sockets: dict[Listener, list[socket.socket]]
+    buffers: Buffers
+    """What the config requests."""
+    granted: Buffers
+    """What this process can get of that."""
+    opened: list[socket.socket] = field(default_factory=list)
+    unbound: list[tuple[Listener, socket.socket]] = field(default_factory=list)
+    """Further sockets for listeners that are kept. They are bound at commit: once bound they get datagrams, which
+    nobody would read before."""
+    doors: dict[Endpoint, socket.socket] = field(default_factory=dict)
+    """The sockets for metrics."""
+    detached: frozenset[Listener] = frozenset()
+    """What is held, but bound to an interface that was removed or renamed."""
+    renewed: frozenset[Listener] = frozenset()
+    """Those of them that are opened anew, because there is an interface of that name again."""
+
+
+class Holdings:
+    """Sockets by listener: one for TCP, one for each worker for UDP, and passed sockets as they were passed."""
+
+    def __init__(self) -> None:
+        """Hold nothing."""
+        self.netlink: socket.socket | None = None
+        """The socket that systemd passed to read the host's addresses, which a sandbox without its network cannot."""
+        self._sockets: dict[Listener, list[socket.socket]] = {}
+        self._adopted: dict[Listener, None] = {}
+        self._dropped: dict[socket.socket, WrappingCounter] = {}
+        """What the kernel dropped at each UDP socket held."""
+        self._dropped_before: dict[Listener, int] = {}
+        self._doors: dict[Endpoint, socket.socket] = {}
+        self._adopted_doors: list[socket.socket] = []
+        self._told: set[str] = set()
+        """The listeners of which the log says that they are detached."""
+
+    @property
+    def doors(self) -> list[socket.socket]:
+        """Return the listening sockets for metrics: those passed, else those of the config."""
+        return self._adopted_doors or list(self._doors.values())
+
+    @property
+    def sockets(self) -> Mapping[Listener, Sequence[socket.socket]]:
+        """Return the sockets of all listeners."""
+        return self._sockets
+
+    @property
+    def adopted(self) -> tuple[Listener, ...]:
+        """Return the listeners that the service manager passed."""
+        return tuple(self._adopted)
+
+    @property
+    def adopted_sockets(self) -> list[socket.socket]:
+        """Return the sockets of these listeners."""
+        return [sock for listener in self._adopted for sock in self._sockets[listener]]
+
+    def adopt(self, passed: Mapping[int, str], buffers: Buffers) -> None:
+        """Take over passed sockets, descriptors with their names. Raises PassedSocketError if one cannot be served."""
+        buffers = grant(buffers)
+        for fd, name in passed.items():
+            if name == METRICS:
+                self._adopted_doors.append(adopt_door(fd, buffers))
+                continue
+            listener, sock = adopt_socket(fd, buffers)
+            if listener is None:
+                self._adopt_netlink(sock)
+                continue
+            self._sockets.setdefault(listener, []).append(sock)
+            self._adopted[listener] = None
+
+    def _adopt_netlink(self, sock: socket.socket) -> None:
+        """Keep the netlink socket. Raises PassedSocketError if there is one already."""
+        if self.netlink is not None:
+            number = sock.fileno()
+            sock.close()
+            raise PassedSocketError(
+                f"passed socket {number} is a second ListenNetlink=route: the .socket unit may have one only"
+            )
+        self.netlink = sock
+
+    def first_try(self, listeners: Sequence[Listener]) -> tuple[Listener, ...]:
+        """Return those of the default listeners that this host can bind; none if sockets were passed instead."""
+        if self._adopted:
+            return ()
+        possible = tuple(listener for listener in listeners if not find_absence(listener))
+        for listener in sorted(set(listeners) - set(possible), key=str):
+            _log.warning("listener_skipped", listener=str(listener), reason="this host does not have the address")
+        return possible
+
+    def acquire(
+        self, listeners: Sequence[Listener], *, workers: int, buffers: Buffers, metrics: Sequence[Endpoint] = ()
+    ) -> Acquisition:
+        """Open the sockets that these listeners, metrics and adopted listeners need, for this number of workers.
+
+        Raises EchodError, after closing all that was opened here.
+        """
+        wanted = (*listeners, *(adopted for adopted in self._adopted if adopted not in set(listeners)))
+        metrics = () if self._adopted_doors else metrics
+        detached = frozenset(listener for _, listener in self._detached())
+        back = detached.difference(self._adopted) & {*wanted, *(each.listener for each in metrics)}
+        renewed = frozenset(listener for listener in back if not find_absence(listener, early=True))
+        found = Acquisition(
+            plan=plan([each for each in self._sockets if each not in renewed], wanted),
+            sockets={},
+            buffers=buffers,
+            granted=grant(buffers),
+            detached=detached,
+            renewed=renewed,
+        )
+        try:
+            for listener in wanted:
+                found.sockets[listener] = self._open(listener, workers, found)
+            for endpoint in metrics:
+                held = self._doors.get(endpoint) if endpoint.listener not in renewed else None
+                found.doors[endpoint] = held or self._open_door(endpoint, wanted, found)
+        except Exception:
+            self.abandon(found)
+            raise
+        return found
+
+    def _open(self, listener: Listener, workers: int, found: Acquisition) -> list[socket.socket]:
+        """Return all sockets of a listener, opening those that are missing.
+
+        UDP has one for each worker, among which the kernel distributes the peers. If there are more sockets than
+        workers now, all stay open and are shared out: closing one would lose the datagrams queued on it. Passed sockets
+        cannot have siblings, because the same user would have to bind those.
+        """
+        held = list(self._sockets.get(listener, ())) if listener not in found.renewed else []
+        if listener in self._adopted:
+            return held
+        more: list[socket.socket] = []
+        wanted = workers if listener.protocol is Protocol.UDP else 1
+        beside = self._is_beside_ours(listener, found, found.sockets)
+        for number in range(len(held), wanted):
+            try:
+                sock = open_socket(listener, found.granted, sibling=number > 0 or beside, bind=not held)
+            except (AddressUnavailableError, BindNotPermittedError) as error:
+                if not self._adopted:
+                    raise
+                raise type(error)(
+                    f"{error}; `listeners` has it, but systemd does not pass it: add {listener.unit_line} to the "
+                    ".socket unit (systemctl edit echod.socket) and restart that and echod, or remove it from the file"
+                ) from None
+            found.opened.append(sock)
+            more.append(sock)
+            if held:
+                found.unbound.append((listener, sock))
+        return held + more
+
+    def _is_beside_ours(self, listener: Listener, found: Acquisition, more: Iterable[Listener]) -> bool:
+        """Tell whether we hold the port, for a wider or narrower listener or a door: only a sibling can then be bound.
+
+        That listener or door is about to be closed, because no config uses a port twice, and passed sockets allow no
+        sibling. Or that listener, one of `more`, was found before, and one of the two is bound to an interface: both
+        then serve. One that is detached has its port on an interface of another name.
+        """
+        held = (*self._sockets, *(door.listener for door in self._doors))
+        ours = (*more, *(replace(each, zone="") if each in found.detached else each for each in held))
+        return any(other.port == listener.port and overlap(listener, other) for other in ours)
+
+    def _open_door(self, metrics: Endpoint, wanted: Sequence[Listener], found: Acquisition) -> socket.socket:
+        """Open the socket of an endpoint. Raises EchodError, also if one of the wanted listeners has the port."""
+        listener = metrics.listener
+        beside = not any(overlap(listener, each) for each in wanted) and self._is_beside_ours(listener, found, ())
+        try:
+            sock = open_socket(listener, found.granted, sibling=beside)
+        except (AddressUnavailableError, BindNotPermittedError) as error:
+            hint = "; where systemd holds the ports, enable echod-metrics.socket and restart echod"
+            raise type(error)(f"metrics.listen: {error}{hint if self._adopted else ''}") from None
+        found.opened.append(sock)
+        return sock
+
+    def abandon(self, acquisition: Acquisition) -> None:
+        """Close what was opened; what was held before is unchanged."""
+        for sock in acquisition.opened:
+            sock.close()
+
+    def commit(self, acquisition: Acquisition) -> None:
+        """Hold these sockets from now on, and close the listeners that were removed. It opens nothing."""
+        for listener in acquisition.plan.keep:
+            for sock in self._sockets[listener] if listener.protocol is Protocol.UDP else ():
+                set_buffers(sock, acquisition.granted)
+        for listener, sock in acquisition.unbound:
+            try:
+                bind_socket(sock, listener)
+            except EchodError:
+                # The address has left the host. Sockets bound there continue to serve; the next reload tries again.
+                acquisition.sockets[listener].remove(sock)
+                sock.close()
+        for listener in (*acquisition.plan.close, *(acquisition.renewed & self._sockets.keys())):
+            self._let_go(listener)
+        self._sockets = acquisition.sockets
+        self._told.clear()  # what is detached even now is said again
+        for endpoint, door in self._doors.items():
+            if acquisition.doors.get(endpoint) is door:
+                continue
+            with suppress(OSError):  # it may not listen any more
+                door.shutdown(socket.SHUT_RDWR)  # in the exporter's copy too, so that the port is free at once
+            door.close()
+        self._doors = acquisition.doors
+
+    def log_detached(self) -> None:
+        """Log each listener that hears nothing any more, once, and again after a reload that did not mend it."""
+        detached = dict(self._detached())
+        for name, listener in detached.items():
+            if name not in self._told:
+                unit = "restart the .socket unit that passes it, and echod,"
+                remedy = unit if listener in self._adopted else "run `echod reload`"
+                message = (
+                    f"{name} hears nothing any more: its interface was removed or renamed; {remedy} when this host has "
+                    f"the interface {listener.zone} again"
+                )
+                _log.warning("listener_detached", message=message, listener=name)
+        self._told = set(detached)
+
+    def _detached(self) -> Iterator[tuple[str, Listener]]:
+        """Yield what is bound to an interface that was removed or renamed, with its name in the log."""
+        for listener, sockets in self._sockets.items():
+            if listener.zone and any(is_detached(listener, sock) for sock in sockets):
+                yield str(listener), listener
+        for endpoint, door in self._doors.items():
+            if is_detached(endpoint.listener, door):
+                yield f"metrics.listen: {endpoint}", endpoint.listener
+
+    def retire(self) -> None:
+        """Let go of all listeners that were not passed: who asks once the workers have, too, is refused at once."""
+        for listener in self._sockets.keys() - self._adopted.keys():
+            self._let_go(listener)
+
+    def _let_go(self, listener: Listener) -> None:
+        self._dropped_before[listener] = self.kernel_drops(listener)
+        for sock in self._sockets.pop(listener):
+            self._dropped.pop(sock, None)
+            sock.close()
+
+    def kernel_drops(self, listener: Listener) -> int:
+        """Return the datagrams that the kernel dropped at this listener's sockets, including earlier ones.
+
+        To be called before a socket drops another 2**32: the kernel then counts from 0 again.
+        """
+        if listener.protocol is Protocol.TCP:
+            return 0
+        total = self._dropped_before.get(listener, 0)
+        for sock in self._sockets.get(listener, ()):
+            total += self._dropped.setdefault(sock, WrappingCounter()).note(kernel_drops(sock))
+        return total
+
+    def smallest_buffers(self) -> Buffers | None:
+        """Return the smallest buffers that the kernel granted a UDP socket, or None without one."""
+        granted = [
+            got_buffers(sock)
+            for listener, sockets in self._sockets.items()
+            for sock in sockets
+            if listener.protocol is Protocol.UDP
+        ]
+        if not granted:
+            return None
+        return Buffers(receive=min(got.receive for got in granted), send=min(got.send for got in granted))

@@ -1,0 +1,169 @@
+"""The daemon's snapshot of its own traffic, made when something has changed.
+
+Owns the books, the workers' reports of loud and refused sources, and the rates. It reads the counters and changes none;
+the announcer distributes the snapshot. Invariant: a look at an idle daemon finds that it is idle without reading the
+numbers of each listener.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from echod.admission.admission import Drop
+from echod.net.listener import Listener, Protocol
+from echod.stats.counters import Close, CounterPage, TcpField, UdpField
+from echod.stats.rates import History
+from echod.stats.refusals import Report
+from echod.stats.snapshot import Activity, Loud, Rates, Refused, TcpTraffic, UdpTraffic, WorkerState
+from echod.stats.top_sources import LastMinute
+from echod.stats.traffic import tell_tcp, tell_udp
+from echod.stats.watch import PageWatch
+from echod.supervisor.listening import Holdings
+from echod.supervisor.refusal_log import Refusals
+from echod.supervisor.totals import Books
+
+KERNEL_SECONDS: Final = 10.0
+"""Interval between reads of the kernel's drops for idle listeners. With traffic, or with a stuck worker, they are read
+at each look, so this is only for listeners whose every datagram is dropped, for example for its checksum."""
+
+
+@dataclass(slots=True)
+class _Sight:
+    """One listener, as last seen."""
+
+    listener: Listener
+    traffic: UdpTraffic | TcpTraffic | None = None
+    histories: tuple[History, ...] = ()
+    moving: bool = True
+    """Whether it has not been seen yet, or a rate is still above zero."""
+
+
+class Observer:
+    """The observer of one supervisor."""
+
+    def __init__(self, holdings: Holdings, now: float) -> None:
+        """Start at zero, at a monotonic time in seconds."""
+        self.books = Books(holdings)
+        self.refusals = Refusals()
+        self.restarts: Counter[int] = Counter()
+        """Workers that replaced a dead one, by slot."""
+        self._holdings = holdings
+        self._loudest: LastMinute[str] = LastMinute(now)
+        self._refused: LastMinute[tuple[str, Protocol, str]] = LastMinute(now)
+        self._watches: dict[CounterPage, PageWatch] = {}
+        self._listeners: Sequence[Listener] = ()
+        self._sights: list[_Sight] = []
+        self._due: set[Listener] = set()
+        self._lost: dict[Listener, int] = {}
+        """The datagrams that the kernel had dropped at the last look, by listener."""
+        self._before = self._kernel_due = now
+        self._workers: list[WorkerState] = []
+
+    # -- reports of workers
+
+    def heard(self, sources: Iterable[tuple[str, int]]) -> None:
+        """Add a worker's report of its loudest sources."""
+        self._loudest.add(sources)
+
+    def refused(self, listener: Listener, report: Report) -> None:
+        """Add a worker's report of the sources that it refused at a listener, and why.
+
+        Raises ValueError if there is no such reason.
+        """
+        reason = (Drop if listener.protocol is Protocol.UDP else Close)(report.reason).name.lower()
+        self.refusals.add(listener, report)
+        self._refused.add(((source, listener.protocol, reason), count) for source, count in report.sources.items())
+
+    def take_over(self, page: CounterPage) -> None:
+        """Keep the numbers of a generation whose last worker has exited."""
+        self.books.take_over(page)
+        self._watches.pop(page, None)
+        self._due.update(page.listeners)  # for what came in since the last look
+
+    # -- the snapshot
+
+    def watch(self, page: CounterPage) -> PageWatch:
+        """Return the watch over a page."""
+        return self._watches.setdefault(page, PageWatch(page))
+
+    def look(
+        self, listeners: Sequence[Listener], pages: Sequence[CounterPage], workers: tuple[WorkerState, ...], now: float
+    ) -> Activity | None:
+        """Return the activity of these listeners, or None if nothing has changed since the last look."""
+        due, self._due = self._due | self._changed(pages), set()
+        moved = self._turn_to(listeners)
+        ask_kernel = now >= self._kernel_due or any(worker.heartbeat_age_seconds for worker in workers)
+        if ask_kernel:
+            self._kernel_due = now + KERNEL_SECONDS
+        for sight in self._sights:
+            if sight.moving or (due and sight.listener in due) or (ask_kernel and self._lost_more(sight)):
+                before = sight.traffic
+                self._see(sight, pages, now)
+                moved = moved or sight.traffic != before
+        # Call all in any case: they forget what is old.
+        others = [self._loudest.moved(now), self._refused.moved(now), self._workers_moved(workers)]
+        self._before = now
+        return self._tell(workers) if moved or any(others) else None
+
+    def _changed(self, pages: Sequence[CounterPage]) -> set[Listener]:
+        """Return the listeners that any worker has counted for since the last look."""
+        return {listener for page in pages for listener in self.watch(page).changed()}
+
+    def _turn_to(self, listeners: Sequence[Listener]) -> bool:
+        """Observe these listeners and no others; tell whether that is a change."""
+        if listeners is self._listeners:
+            return False
+        known = {sight.listener: sight for sight in self._sights}
+        self._sights = [known.get(listener) or _Sight(listener) for listener in listeners]
+        self._listeners = listeners
+        return True
+
+    def _lost_more(self, sight: _Sight) -> bool:
+        """Tell whether the kernel has dropped more for a listener on which no worker counted anything."""
+        seen = sight.traffic
+        return isinstance(seen, UdpTraffic) and self._holdings.kernel_drops(sight.listener) != seen.kernel_drops
+
+    def _workers_moved(self, workers: Sequence[WorkerState]) -> bool:
+        """Tell whether anything but the CPU time has changed, which each look itself increases."""
+        before, self._workers = self._workers, [replace(worker, cpu_seconds=0.0) for worker in workers]
+        return before != self._workers
+
+    def _see(self, sight: _Sight, pages: Sequence[CounterPage], now: float) -> None:
+        """Read the numbers of a listener."""
+        listener = sight.listener
+        row = self.books.total(listener, pages)
+        adopted = listener in self._holdings.adopted
+        if listener.protocol is Protocol.UDP:
+            (rate,) = rates = self._rates(sight, [row[UdpField.RECEIVED]], now)
+            drops = self._holdings.kernel_drops(listener)
+            # A passed socket may have lost datagrams before this echod was started, which is no news.
+            before = self._lost.get(listener, drops if adopted else 0)
+            self._lost[listener] = drops
+            self.refusals.add_lost(listener, drops - before)
+            sight.traffic = tell_udp(listener, row, adopted=adopted, kernel_drops=drops, rate=rate)
+        else:
+            rates = self._rates(sight, [row[TcpField.ACCEPTED], row[TcpField.RECEIVED_BYTES]], now)
+            sight.traffic = tell_tcp(listener, row, adopted=adopted, accepted=rates[0], octets=rates[1])
+        sight.moving = any(rate != Rates() for rate in rates)
+
+    def _rates(self, sight: _Sight, counts: Sequence[int], now: float) -> list[Rates]:
+        if not sight.histories:
+            sight.histories = tuple(History(count, now) for count in counts)
+        for history, count in zip(sight.histories, counts, strict=True):
+            history.note(count, now, self._before)
+        return [history.rates(now) for history in sight.histories]
+
+    def _tell(self, workers: tuple[WorkerState, ...]) -> Activity:
+        traffic = [sight.traffic for sight in self._sights]
+        return Activity(
+            udp=tuple(each for each in traffic if isinstance(each, UdpTraffic)),
+            tcp=tuple(each for each in traffic if isinstance(each, TcpTraffic)),
+            workers=workers,
+            worker_restarts=self.restarts.total(),
+            loudest=tuple(Loud(source=source, count=count) for source, count in self._loudest.top()),
+            refused=tuple(
+                Refused(source=source, protocol=protocol.value, reason=reason, count=count)
+                for (source, protocol, reason), count in self._refused.top()
+            ),
+        )

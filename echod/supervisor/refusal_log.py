@@ -1,0 +1,123 @@
+"""Refused sources, and full queues, as a few log entries: one for each listener and reason, at most every ten seconds.
+
+Owns the text and the rate of the entries, and the pending summaries. The exact numbers are in the counters page.
+Invariant: however much is refused, from however many sources, the log grows by at most MOST_LINES entries a second and
+the memory here is bounded.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from math import inf
+from typing import Final
+
+import structlog
+
+from echod.admission.admission import Drop
+from echod.net.listener import Listener, Protocol
+from echod.stats.counters import Close
+from echod.stats.refusals import Report
+
+SUMMARY_SECONDS: Final = 10.0
+"""Interval between entries for one listener and reason."""
+
+MOST_LINES: Final = 10
+"""Most entries at one call; calls are a second apart. The rest wait for the next."""
+
+MOST_SOURCES: Final = 1024
+"""Addresses remembered for one entry."""
+
+_WAYS: Final = {
+    Drop.SOURCE_PORT_OWN: "echod listens on the port that they came from: let honest clients send from another",
+    Drop.SOURCE_PORT_LOW: "they came from a port below guard.min_source_port: let honest clients send from a higher "
+    "one (nping, which takes 53: -g 40000)",
+    Drop.SOURCE_PORT_REFUSED: "guard.refuse_source_ports has the port that they came from: let honest clients send "
+    "from another",
+}
+"""How an honest client goes on, where that is in its hands."""
+
+_QUEUE_FULL: Final = None
+"""Stands for the reason where it is not a rule that dropped datagrams."""
+
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Summary:
+    """The pending entry for one listener and reason."""
+
+    refused: int = 0
+    sources: Counter[str] = field(default_factory=Counter)
+    more: bool = False
+    due: float = 0.0
+
+
+class Refusals:
+    """Gathers the reports of all workers."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._summaries: dict[tuple[Listener, int | None], _Summary] = {}
+
+    def add(self, listener: Listener, report: Report) -> None:
+        """Add a worker's report for a listener."""
+        summary = self._summaries.setdefault((listener, report.reason), _Summary())
+        summary.refused += report.refused
+        summary.more = summary.more or report.more
+        for source, refused in report.sources.items():
+            if source in summary.sources or len(summary.sources) < MOST_SOURCES:
+                summary.sources[source] += refused
+            else:
+                summary.more = True
+
+    def add_lost(self, listener: Listener, count: int) -> None:
+        """Add what the kernel has dropped before it was received: datagrams or trains, for it counts either as one."""
+        if count > 0:
+            self._summaries.setdefault((listener, _QUEUE_FULL), _Summary()).refused += count
+
+    def log_due(self, now: float) -> None:
+        """Log the summaries that are due, the longest due first. Call it once a second."""
+        waiting = [key for key, each in self._summaries.items() if each.refused and each.due <= now]
+        for key in sorted(waiting, key=lambda key: self._summaries[key].due)[:MOST_LINES]:
+            listener, reason = key
+            if reason is _QUEUE_FULL:
+                _log_lost(listener, self._summaries[key].refused)
+            else:
+                _log_summary(listener, reason, self._summaries[key])
+            self._summaries[key] = _Summary(due=now + SUMMARY_SECONDS)
+
+    def log_rest(self) -> None:
+        """Log pending summaries at the end, no more than at any other call."""
+        self.log_due(inf)
+
+
+def _log_lost(listener: Listener, count: int) -> None:
+    _log.warning(
+        "queue_full",
+        message=f"the kernel dropped at least {count:,} datagram{'s' * (count != 1)} at {listener} before echod "
+        f"received {'them' if count != 1 else 'it'} (a train counts as one), most likely because the queue was full: "
+        "raise udp.receive_buffer, or workers where they are busy",
+        listener=str(listener),
+        dropped=count,
+    )
+
+
+def _log_summary(listener: Listener, reason: int, summary: _Summary) -> None:
+    udp = listener.protocol is Protocol.UDP
+    name = (Drop if udp else Close)(reason).name.lower()
+    what = ("datagram" if udp else "connection") + "s" * (summary.refused != 1)
+    loudest, times = summary.sources.most_common(1)[0]
+    count = len(summary.sources)
+    sources = f"{'more than ' * summary.more}{count:,} source{'s' * (count != 1)}"
+    way = f"; {_WAYS[Drop(reason)]}" if udp and reason in _WAYS else ""
+    _log.warning(
+        "refused",
+        message=f"refused {summary.refused:,} {what} at {listener}: {name}, from {sources}, the loudest {loudest} "
+        f"({times:,}){way}",
+        listener=str(listener),
+        reason=name,
+        refused=summary.refused,
+        sources=count,
+        more_sources=summary.more,
+        loudest=loudest,
+        loudest_refused=times,
+    )

@@ -1,0 +1,1 @@
+"""The TCP echo: every byte back, within the limits."""

@@ -1,0 +1,1 @@
+"""The UDP echo: receive a batch, admit it, reply."""

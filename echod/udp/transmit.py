@@ -1,0 +1,153 @@
+"""Outgoing messages: one `sendmmsg` if all goes well, and what becomes of each message otherwise.
+
+Owns the handling of messages that the kernel refuses. Never waits or queues. Never retries a refused message, except
+for the first call of a reply, and for a train that was refused as a whole: its datagrams are sent one by one.
+Invariant: each datagram to be sent is counted once, as replied or as failed, and none that cannot be sent costs another
+its reply.
+"""
+
+import errno
+import os
+from array import array
+from dataclasses import dataclass
+from typing import Final
+
+from echod.linux.mmsg import Vector
+from echod.linux.mmsg_layout import HEADER_BYTES, IOVEC_BYTES, SEGMENT_CMSG_BYTES, SLOTS
+from echod.udp.sock import Port
+
+_FATAL: Final = frozenset({errno.EBADF, errno.ENOTSOCK})
+_NO_TRAIN: Final = frozenset({errno.EIO, errno.EINVAL, errno.EMSGSIZE})
+"""Errors for a train that the route or the device cannot take, although each of its datagrams may pass."""
+
+_HEADER_LONGS: Final = HEADER_BYTES // 8
+
+
+def raise_fatal(error: int) -> None:
+    """Raise OSError if every later call would fail with this error too: the descriptor is not a socket."""
+    if error in _FATAL:
+        raise OSError(error, os.strerror(error))
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """The slots of a batch as separate messages: where their headers lie, their bytes, the segments of trains."""
+
+    at: int
+    lengths: memoryview
+    segments: dict[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """Messages to send: where their headers lie, and what each stands for.
+
+    `lengths` views the `msg_len` of each header, which the kernel sets to the bytes sent. `weights` are the datagrams
+    of each message (None: one each), `runs` the slots of each (None: slot i for message i).
+    """
+
+    headers_at: int
+    lengths: memoryview
+    weights: list[int] | None = None
+    runs: list[range] | None = None
+
+    def weight(self, first: int, after: int) -> int:
+        """Return the datagrams of the messages from `first` up to `after`."""
+        return after - first if self.weights is None else sum(self.weights[first:after])
+
+    def run(self, message: int) -> range:
+        """Return the slots that this message answers."""
+        return range(message, message + 1) if self.runs is None else self.runs[message]
+
+
+class Dispatch:
+    """The reply to one batch, and its outcome."""
+
+    def __init__(self, vector: Vector, port: Port, slots: Slots) -> None:
+        """Send the answers to these slots from this vector through this port."""
+        self._vector = vector
+        self._port = port
+        self._slots = slots
+        self._replied = self._octets = 0
+        self._failures: dict[int, int] = {}
+
+    def send(self, out: Outgoing, sent: int) -> tuple[int, int, dict[int, int]]:
+        """Send all messages, of which a first call sent `sent`, or failed (below 0): the next call then fails likewise.
+
+        Returns the datagrams and bytes sent, and errno to the datagrams that the kernel refused: these alone are
+        skipped. Raises OSError if the descriptor is not a socket.
+        """
+        self._send(out, sent)
+        return self._replied, self._octets, self._failures
+
+    def _send(self, out: Outgoing, sent: int = 0) -> None:
+        count, done = len(out.lengths), 0
+        while True:
+            if sent > 0:
+                self._replied += out.weight(done, done + sent)
+                self._octets += sum(out.lengths[done : done + sent].tolist())
+                done += sent
+            if done == count:
+                return
+            sent = self._vector.send(self._port.fd, out.headers_at + done * HEADER_BYTES, count - done)
+            if sent > 0:
+                continue
+            error = -sent
+            raise_fatal(error)
+            if error == errno.EAGAIN:
+                # The send buffer is full. Waiting would delay every other client too.
+                self._fail(error, out.weight(done, count))
+                return
+            if error in _NO_TRAIN and (out.weight(done, done + 1) > 1 or self._is_cut(out, done)):
+                self._send_apart(error, out.run(done))
+            else:
+                self._fail(error, out.weight(done, done + 1))
+            done += 1
+
+    def _is_cut(self, out: Outgoing, message: int) -> bool:
+        """Tell whether this is a train that was cut to one datagram: its header still has UDP_SEGMENT."""
+        whole = out.headers_at in (self._vector.received_at, self._vector.composed_at)
+        return whole and out.run(message).start in self._slots.segments
+
+    def _fail(self, error: int, datagrams: int) -> None:
+        self._failures[error] = self._failures.get(error, 0) + datagrams
+
+    def _send_apart(self, error: int, run: range) -> None:
+        """Send the datagrams of a train that the kernel refused one by one; learn from it if the kernel takes those.
+
+        If it takes none of them, the joining was not the cause. A train that arrived as one is taken apart each time:
+        that costs no more than receiving its datagrams one by one, which without UDP_GRO all trains would be.
+        """
+        vector, slots, first, replied = self._vector, self._slots, run.start, self._replied
+        length = vector.spans[first + 1].length[first]
+        if len(run) > 1:
+            self._send(Outgoing(slots.at + first * HEADER_BYTES, slots.lengths[first : run.stop]))
+            if self._replied > replied:
+                # EIO: no train passes on this route: no checksum offload, or IPsec.
+                longest = 0 if error == errno.EIO else length - 1
+                self._port.longest_joined = min(self._port.longest_joined, longest)
+            return
+        starts = range(0, length, slots.segments[first])
+        for chunk in (starts[i : i + SLOTS] for i in range(0, len(starts), SLOTS)):
+            self._split(first, chunk)
+            self._send(Outgoing(vector.apart_at, vector.apart_length[: len(chunk)]))
+
+    def _split(self, slot: int, starts: range) -> None:
+        """Build one message for each segment of a train, which start at these offsets of the slot."""
+        vector, count, step = self._vector, len(starts), starts.step
+        longs = vector.longs
+        header = array("Q", longs[(self._slots.at + slot * HEADER_BYTES) // 8 :][:_HEADER_LONGS])
+        header[4] += SEGMENT_CMSG_BYTES
+        header[5] -= SEGMENT_CMSG_BYTES
+        headers = longs[vector.apart_at // 8 :][: count * _HEADER_LONGS]
+        headers[:] = header * count
+        headers[2::_HEADER_LONGS] = _steps(vector.base + vector.apart_iovecs_at, IOVEC_BYTES, count)
+        iovecs = longs[vector.apart_iovecs_at // 8 :][: 2 * count]
+        iovecs[0::2] = _steps(longs[(vector.iovecs_at + slot * IOVEC_BYTES) // 8] + starts[0], step, count)
+        iovecs[1::2] = array("Q", [step]) * count
+        iovecs[-1] = min(step, vector.spans[slot + 1].length[slot] - starts[-1])
+
+
+def _steps(first: int, step: int, count: int) -> "array[int]":
+    """Return `count` addresses, `step` apart."""
+    return array("Q", range(first, first + count * step, step))

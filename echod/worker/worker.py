@@ -1,0 +1,278 @@
+"""One worker process: one loop over its services.
+
+Owns the loop, the batch and buffer that its services share, and its own shutdown. It starts with its config and sockets
+and never gets others. Its supervisor controls it over a channel of short messages; signals of a terminal or a service
+manager are handled by the supervisor. Invariant: the heartbeat counts turns of this loop, at least one a second, so it
+stops when the loop does.
+"""
+
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from mmap import mmap
+from random import Random
+from time import monotonic
+from typing import Final
+
+from echod.admission.admission import Admission
+from echod.admission.loops import PERIOD, Circulation
+from echod.admission.ratelimit import RateLimit
+from echod.admission.rules import compile_access, compile_rules
+from echod.admission.selftest import SelfTest
+from echod.config.schema import Config, LimitsConfig
+from echod.linux.io_uring import Ring
+from echod.linux.poll import READ, SHARED, Poll
+from echod.linux.privileges import Account
+from echod.linux.process import belong_to
+from echod.net.listener import Listener, Protocol
+from echod.net.networks import Network, unpack_networks
+from echod.stats.counters import CounterPage, SlotField
+from echod.stats.refusals import Tally
+from echod.stats.top_sources import Loudness
+from echod.tcp.connection import READ_BYTES
+from echod.tcp.connections import Means, Timeouts
+from echod.tcp.limits import ConnectionLedger
+from echod.tcp.service import TcpEcho
+from echod.udp.batch import Batch
+from echod.udp.service import UdpEcho
+from echod.udp.sock import Port
+
+READY: Final = b"r"
+"""To the supervisor: setup is complete; `SERVE` may be sent."""
+SERVE: Final = b"s"
+"""To the worker: begin to answer."""
+OWN: Final = b"o"
+"""To the worker: from now on, the networks packed behind it are this host's own."""
+LOUD: Final = b"l"
+"""To the supervisor: the report of `Loudness`, packed behind it. (A report of refusals begins with a bracket.)"""
+DRAIN: Final = b"d"
+"""To the worker: finish what is under way, then exit. The end of the channel means the same."""
+
+_MOST_OF_A_COMMAND: Final = 1 << 19
+"""Bytes: enough for more networks than `LocalAddresses` finds."""
+
+SPIN_SECONDS: Final = 20e-6
+"""The cost of a sleep and a wake-up on a virtual machine; elsewhere it is lower. Spent at most once for each wait that
+was shorter."""
+
+HEARTBEAT_SECONDS: Final = 1.0
+_HEARTBEAT: Final = int(SlotField.HEARTBEAT)
+
+
+def open_channel() -> tuple[socket.socket, socket.socket]:
+    """Return the two ends of a channel that preserves message boundaries: the supervisor's and a worker's."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MOST_OF_A_COMMAND)
+    return ours, theirs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedSocket:
+    """A socket that a worker serves; `shared` if other workers wait on the same socket."""
+
+    listener: Listener
+    sock: socket.socket
+    shared: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Birth:
+    """All that a worker starts with."""
+
+    slot: int
+    config: Config
+    sockets: Sequence[ServedSocket]
+    page: CounterPage
+    vector: mmap
+    """Memory for a `Batch`, in which the supervisor finds what this worker had received and not counted."""
+    rates: memoryview | None
+    """The table of rates that the workers of a generation share; None without limits."""
+    own: Sequence[Network]
+    """This host's own addresses."""
+    secret: bytes
+    self_test: SelfTest | None
+    """The mark of this daemon's own probes, if it has one."""
+    channel: socket.socket
+    supervisor: int
+    """Its process id."""
+    account: Account | None
+    """The user that the worker becomes; None if it stays who it is."""
+
+
+class Worker:
+    """The loop."""
+
+    def __init__(self, birth: Birth) -> None:
+        """Set everything up, but answer nothing yet."""
+        self._birth = birth
+        self._channel = birth.channel
+        self._header = birth.page.header(birth.slot)
+        self._poll = Poll(spin_seconds=SPIN_SECONDS)
+        self._poll.register(self._channel.fileno(), READ, self._on_command)
+        self._udp: list[tuple[UdpEcho, bool]] = []
+        self._tcp: list[TcpEcho] = []
+        self._tallies: list[Tally] = []
+        self._loudness = Loudness(Random().random)  # noqa: S311 - it protects no secret
+        self._access = compile_access(birth.config.access)
+        self._admission = self._set_up_admission()
+        self._serving = False
+        self._draining = False
+        self._next_deadline = monotonic()
+        self._set_up_udp()
+        self._set_up_tcp()
+
+    def _set_up_admission(self) -> Admission:
+        birth, guard, limits = self._birth, self._birth.config.guard, self._birth.config.limits
+        own_ports = [listener.port for listener in birth.page.listeners if listener.protocol is Protocol.UDP]
+        if birth.self_test is not None:
+            own_ports.append(birth.self_test.port)
+        admission = Admission(
+            compile_rules(birth.config, self._access, own_ports),
+            sources=limits.sources,
+            limit=None if birth.rates is None else rate_limit(limits, birth.rates),
+            circulation=Circulation(sources=limits.sources, gap=_gap()) if guard.loop_breaker else None,
+            self_test=birth.self_test,
+        )
+        admission.set_own_addresses(birth.own)
+        return admission
+
+    def _tally(self, listener: Listener) -> Tally:
+        """Make the tally of refusals at one socket of a listener."""
+        tally = Tally(self._birth.page.listeners.index(listener))
+        self._tallies.append(tally)
+        return tally
+
+    def _set_up_udp(self) -> None:
+        birth = self._birth
+        batch = Batch(birth.vector)
+        for each in birth.sockets:
+            if each.listener.protocol is Protocol.UDP:
+                row = birth.page.row(birth.slot, each.listener)
+                tally = self._tally(each.listener)
+                port = Port(each.sock, birth.page.listeners.index(each.listener))
+                echo = UdpEcho(port, batch, self._admission, row, tally=tally, loudness=self._loudness)
+                self._udp.append((echo, each.shared))
+
+    def _set_up_tcp(self) -> None:
+        birth, limits = self._birth, self._birth.config.tcp
+        ledger = ConnectionLedger(
+            birth.page,
+            birth.slot,
+            limit=limits.max_connections,
+            limit_per_source=limits.max_connections_per_source,
+            secret=birth.secret,
+        )
+        timeouts = Timeouts(idle=limits.idle_timeout_seconds, stall=limits.stall_timeout_seconds)
+        served = [each for each in birth.sockets if each.listener.protocol is Protocol.TCP]
+        means = Means(buffer=memoryview(bytearray(READ_BYTES)), ring=_ring() if served else None)
+        for each in served:
+            self._tcp.append(
+                TcpEcho(
+                    each.sock,
+                    poll=self._poll,
+                    means=means,
+                    access=self._access,
+                    ledger=ledger,
+                    row=birth.page.row(birth.slot, each.listener),
+                    tally=self._tally(each.listener),
+                    timeouts=timeouts,
+                    test_port=birth.self_test.port if birth.self_test is not None else None,
+                )
+            )
+
+    def run(self) -> None:
+        """Report READY, serve when told to, return when drained."""
+        self._channel.send(READY)
+        header, wait, now = self._header, self._poll.wait, self._next_deadline
+        while not self._draining or any(echo.connections for echo in self._tcp):
+            ready = wait(max(0.0, self._next_deadline - now))
+            now = monotonic()
+            header[_HEARTBEAT] += 1
+            for on_ready in ready:
+                on_ready(now)
+            if now >= self._next_deadline:
+                self._next_deadline = self._on_deadline(now)
+
+    def _on_deadline(self, now: float) -> float:
+        """Let the services handle their deadlines, and send the reports; return the time of the next call.
+
+        Every deadline that a service sets lies at least HEARTBEAT_SECONDS ahead, so none can be missed until then.
+        """
+        for echo in self._tcp:
+            echo.on_deadline(now)
+        reports = [report.pack() for tally in self._tallies for report in tally.reports()]
+        loud = self._loudness.report()
+        for report in reports if loud is None else [*reports, LOUD + loud]:
+            with suppress(OSError):  # the supervisor is slow, or gone; the counters are complete without it
+                self._channel.send(report, socket.MSG_DONTWAIT)
+        deadlines = [echo.next_deadline() for echo in self._tcp]
+        return min([now + HEARTBEAT_SECONDS, *(deadline for deadline in deadlines if deadline is not None)])
+
+    def _on_command(self, now: float) -> None:
+        try:
+            command = self._channel.recv(_MOST_OF_A_COMMAND)
+        except ConnectionResetError:
+            command = b""  # the supervisor's end closed with a report unread
+        if command.startswith(OWN):
+            self._admission.set_own_addresses(unpack_networks(command[len(OWN) :]))
+        elif command == SERVE:
+            self._serving = True
+            for echo, shared in self._udp:
+                self._poll.register(echo.port.fd, SHARED if shared else READ, echo.on_readable, busy=True)
+            for listener in self._tcp:
+                listener.listen(now)
+        else:
+            self._poll.unregister(self._channel.fileno())
+            self._drain(now)
+
+    def _drain(self, now: float) -> None:
+        """Answer queued datagrams, stop accepting, and let the connections finish in time."""
+        self._draining = True
+        self._next_deadline = now
+        until = now + self._birth.config.drain_timeout_seconds
+        for echo, _ in self._udp if self._serving else ():
+            echo.drain(now)
+            self._poll.unregister(echo.port.fd)
+            echo.port.sock.close()
+        for listener in self._tcp if self._serving else ():
+            listener.drain(now, until)
+
+
+def _ring() -> Ring | None:
+    """Return a ring, or None if this host does not offer it; connections are then served one by one."""
+    try:
+        return Ring()
+    except OSError:
+        return None
+
+
+def rate_limit(limits: LimitsConfig, memory: memoryview) -> RateLimit:
+    """Lay the table of rates over the memory that all workers of a generation share."""
+    return RateLimit(
+        memory,
+        sources=limits.sources,
+        per_source=limits.datagrams_per_second,
+        burst=limits.burst,
+        total=limits.total_datagrams_per_second,
+        leak=_leak(limits.leak) if limits.leak else None,
+        dry_run=limits.dry_run,
+    )
+
+
+def _leak(one_in: int) -> Callable[[], bool]:
+    """Return a function that says yes once in so many calls: at random, so that no forger can predict it."""
+    random, chance = Random().random, 1 / one_in  # noqa: S311 - no secret; made here, so that workers have different ones
+    return lambda: random() < chance
+
+
+def _gap() -> Callable[[], int]:
+    """Return a function that gives the distance to the next datagram to sample: random too, 1 to 2 * PERIOD - 1."""
+    random, most = Random(), 2 * PERIOD - 1  # noqa: S311 - no secret either
+    return lambda: 1 + int(random.random() * most)
+
+
+def live(birth: Birth) -> None:
+    """Be a worker in a newly forked process: set up the process, then run."""
+    if belong_to(birth.supervisor, f"echod: worker {birth.slot + 1}", birth.account):
+        Worker(birth).run()

@@ -1,0 +1,118 @@
+"""`echod check` answers what is asked about a config: what becomes of a source, and what the config is as a whole."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.loopback import ip, needs_root
+from support.running import ECHOD, REPOSITORY, environment
+
+TEXT = "listeners: ['udp://0.0.0.0:7', 'tcp://0.0.0.0:7']\nlimits: {datagrams_per_second: 1000}\nworkers: 3\n"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Write a config."""
+    path = tmp_path / "echod.yaml"
+    path.write_text(TEXT)
+    return path
+
+
+def check(path: Path, *words: str) -> tuple[int, str, str]:
+    """Run `echod check` in the network namespace that we are in; return exit code, stdout and stderr."""
+    done = subprocess.run(
+        [*ECHOD, "check", "--config", path, *words],
+        cwd=REPOSITORY,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_source_that_gets_replies_is_exit_code_0(path: Path) -> None:
+    """One line for each protocol, with the entry that allows it and the limits."""
+    assert check(path, "--source", "10.0.0.9:40000") == (
+        0,
+        (
+            "udp from 10.0.0.9:40000: replied to at udp://0.0.0.0:7: access.allow has private; 1,000 a second, 256 at "
+            "once, from 10.0.0.9\n"
+            "tcp from 10.0.0.9:40000: replied to at tcp://0.0.0.0:7: access.allow has private; 64 connections from "
+            "10.0.0.9, 1,024 in all\n"
+        ),
+        "",
+    )
+
+
+def test_a_source_that_is_refused_is_exit_code_1(path: Path) -> None:
+    """The rule is named, with its counter."""
+    code, stdout, _ = check(path, "--source", "10.0.0.9:53")
+    assert code == 1
+    assert stdout.startswith(
+        "udp from 10.0.0.9:53: refused (dropped_source_port_low): guard.min_source_port is 1024\ntcp from 10.0.0.9:53: "
+    )
+
+
+@needs_root
+def test_an_address_of_this_host_is_known_as_such(network: None, path: Path) -> None:
+    """The kernel is asked which they are."""
+    ip("address", "add", "10.0.0.9/32", "dev", "lo")
+    code, stdout, _ = check(path, "--source", "10.0.0.9:40000")
+    assert code == 1
+    assert stdout.startswith("udp from 10.0.0.9:40000: refused (dropped_source_is_self): 10.0.0.9 is this host's own;")
+
+
+@needs_root
+def test_a_broadcast_address_of_this_host_is_no_source(network: None, path: Path) -> None:
+    """The kernel is asked, which drops what comes from there; its neighbour is a host like any other.
+
+    One that routes prohibit is none, though connect(2) says the same of it.
+    """
+    ip("address", "add", "10.9.0.1/24", "broadcast", "10.9.0.255", "dev", "lo")
+    ip("route", "add", "prohibit", "10.8.0.0/24")
+    code, stdout, _ = check(path, "--source", "10.9.0.255:40000")
+    assert code == 1
+    assert stdout.count("10.9.0.255 is a broadcast address of this host's networks, and no valid source\n") == 2  # each
+    for source in ("10.9.0.7:40000", "10.8.0.255:40000"):
+        assert "broadcast" not in check(path, "--source", source)[1]
+
+
+def test_what_is_no_source_is_misuse(path: Path) -> None:
+    """Exit code 2, and what to write."""
+    assert check(path, "--source", "lan") == (
+        2,
+        "",
+        "echod: --source 'lan' is no source: write ADDRESS:PORT, such as 192.0.2.1:40000 or [2001:db8::1]:40000\n",
+    )
+    assert check(path, "--source", "10.0.0.1:4000", "--print")[0] == 2
+
+
+def test_the_printed_config_is_the_config(path: Path) -> None:
+    """With every key, and nothing else on stdout; printed again, it is the same text."""
+    code, stdout, stderr = check(path, "--print")
+    assert (code, stderr) == (0, "")
+    for line in ("workers: 3", "  datagrams_per_second: 1000", "  burst: 256", "- udp://0.0.0.0:7", "  listen: 'off'"):
+        assert line in stdout.splitlines()
+    path.write_text(stdout)
+    assert check(path, "--print") == (0, stdout, "")
+
+
+def test_the_printed_config_is_warned_of_as_the_file_was(path: Path) -> None:
+    """One warning for a range of ports, and none for what is printed because it is a default."""
+    path.write_text("listeners: [udp://127.0.0.1:40000-40010]\naccess: {allow: []}\nlimits: {leak: 1}\n")
+    before = sorted(re.findall(r"warning: (.*)", check(path)[1]))
+    assert len(before) == 3
+    path.write_text(check(path, "--print")[1])
+    assert sorted(re.findall(r"warning: (.*)", check(path)[1])) == before
+
+
+@pytest.mark.parametrize("words", [(), ("--print",), ("--source", "10.0.0.1:4000")])
+def test_of_a_wrong_file_the_mistakes_are_said_whatever_was_asked(path: Path, words: tuple[str, ...]) -> None:
+    """Exit code 78."""
+    path.write_text("workers: many\n")
+    code, stdout, _ = check(path, *words)
+    assert code == 78
+    assert stdout.startswith(f"{path}:1:10: error: workers: ")

@@ -1,0 +1,191 @@
+"""echod.cli.inquiry: what becomes of a source, with the rule that decides, and the limits that hold for it."""
+
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.peers import peer
+
+from echod.admission.rules import compile_access, compile_rules
+from echod.cli.inquiry import inquire, parse_source
+from echod.config.schema import Config
+from echod.net.listener import Protocol
+
+OWN = (ip_network("10.0.0.77"), ip_network("fd00::77"))
+UDP = ["udp://0.0.0.0:7007", "udp://127.0.0.1:7008", "udp://[::]:7007"]
+
+
+def asked(source: str, **sections: Any) -> list[tuple[bool, str]]:  # noqa: ANN401 - as YAML is
+    """Return what becomes of a source, by a config of UDP listeners or of these sections."""
+    config = Config.model_validate({"listeners": UDP} | sections)
+    return [(answer.replied, answer.text) for answer in inquire(config, parse_source(source), OWN)]
+
+
+@pytest.mark.parametrize("text", ["192.0.2.1:40000", "[2001:db8::1]:40000", "0.0.0.0:0", "[::]:65535"])
+def test_a_source_is_read_and_written(text: str) -> None:
+    """An address and a port, of IPv6 in brackets."""
+    assert str(parse_source(text)) == text
+
+
+def test_the_interface_of_a_link_local_source_is_passed_over() -> None:
+    """No rule asks for it."""
+    assert parse_source("[fe80::1%eth0]:5") == parse_source("[fe80::1]:5")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "lan", "host:7", "192.0.2.1", "192.0.2.1:", "192.0.2.1:65536", "192.0.2.1:99999999", "192.0.2:5"),
+        *("::1:5", "[::1]", "[::1]:x", "[192.0.2.1]:5", "[::1:5", "[1::2::3]:7", "1.2.3.4:-5", "1.2.3.4:5 "),
+        "1.2.3.4:5\n",
+    ],
+)
+def test_what_is_no_source_is_refused_with_what_to_write(text: str) -> None:
+    """One sentence for whatever it is."""
+    with pytest.raises(ValueError, match="is no source: write ADDRESS:PORT, such as 192") as error:
+        parse_source(text)
+    assert str(error.value).startswith(repr(text))
+
+
+@pytest.mark.parametrize(
+    ("source", "sections", "why"),
+    [
+        ("10.0.0.1:0", {}, "(dropped_source_port_zero): no reply can reach port 0"),
+        (
+            "10.0.0.1:7008",
+            {},
+            "(dropped_source_port_own): udp://127.0.0.1:7008 has the same port, and another echod may be there",
+        ),
+        ("10.0.0.1:1023", {}, "(dropped_source_port_low): guard.min_source_port is 1024"),
+        ("10.0.0.1:1900", {}, "(dropped_source_port_refused): guard.refuse_source_ports has 1900"),
+        ("0.0.0.1:4000", {}, "(dropped_source_invalid): 0.0.0.1 is no valid source"),
+        ("[::ffff:a00:1]:4000", {}, "(dropped_source_invalid): ::ffff:a00:1 is no valid source"),
+        (
+            "[fd00::77]:4000",
+            {},
+            "(dropped_source_is_self): fd00::77 is this host's own; on the host itself, use 127.0.0.1 or ::1",
+        ),
+        ("192.0.2.1:4000", {}, "(dropped_access): access.allow has no entry with 192.0.2.1"),
+        (
+            "10.9.0.1:4000",
+            {"access": {"allow": ["private"], "deny": ["fd00::/8", "10.9.0.0/16"]}},
+            "(dropped_access): access.deny has 10.9.0.0/16",
+        ),
+    ],
+)
+def test_what_refuses_a_datagram_is_named(source: str, sections: dict[str, Any], why: str) -> None:
+    """With the counter that it goes into, the key and the entry."""
+    assert asked(source, **sections) == [(False, f"udp from {source}: refused {why}")]
+
+
+def test_what_is_replied_to_is_said_with_its_listener_and_its_limits() -> None:
+    """The entry that allows it, where it is replied to, and how much of it; limits only where there are some."""
+    begin = "udp from 10.0.0.1:4000: replied to at udp://0.0.0.0:7007: access.allow has private"
+    assert asked("10.0.0.1:4000") == [(True, begin)]
+    limits: dict[str, Any] = {"datagrams_per_second": 1000, "total_datagrams_per_second": 50_000}
+    one, total = "; 1,000 a second, 256 at once, from 10.0.0.1", "; 50,000 a second from all sources"
+    assert asked("10.0.0.1:4000", limits=limits) == [(True, begin + one + total)]
+    assert asked("10.0.0.1:4000", limits=limits | {"dry_run": True}) == [
+        (True, begin + one + total + "; limits.dry_run: what is above is counted, and replied to")
+    ]
+    assert asked("10.0.0.1:4000", limits={"dry_run": True}) == [(True, begin)]
+
+
+@pytest.mark.parametrize(("host", "name"), [("fd00::1", "the /64 of fd00::1"), ("fe80::1", "fe80::1"), ("::1", "::1")])
+def test_what_counts_as_one_source_is_named(host: str, name: str) -> None:
+    """A /64 of IPv6, but not where several hosts share one."""
+    ((replied, text),) = asked(f"[{host}]:4000", limits={"datagrams_per_second": 5})
+    assert replied
+    assert text.endswith(f"; 5 a second, 256 at once, from {name}")
+
+
+def test_a_connection_is_asked_of_the_lists_alone() -> None:
+    """No port is refused over TCP; the listeners and the limits are those of TCP."""
+    tcp = ["tcp://10.0.0.77:7", "tcp://0.0.0.0:9"]
+    assert asked("10.0.0.1:53", listeners=tcp) == [
+        (
+            True,
+            (
+                "tcp from 10.0.0.1:53: replied to at tcp://10.0.0.77:7 and 1 more: access.allow has private; "
+                "64 connections from 10.0.0.1, 1,024 in all"
+            ),
+        )
+    ]
+    assert asked("192.0.2.1:53", listeners=tcp) == [
+        (False, "tcp from 192.0.2.1:53: refused (closed_access): access.allow has no entry with 192.0.2.1")
+    ]
+    assert [replied for replied, _ in asked("10.0.0.1:53", listeners=[*UDP, *tcp])] == [False, True]
+
+
+def test_listeners_out_of_reach_do_not_count() -> None:
+    """Of the other family, or on loopback for who is elsewhere."""
+    only = ["udp://127.0.0.1:7", "tcp://0.0.0.0:7"]
+    assert asked("10.0.0.1:4000", listeners=only)[0] == (
+        False,
+        "udp from 10.0.0.1:4000: reaches no listener: no udp:// listener has an address of IPv4 that other hosts reach",
+    )
+    assert asked("127.0.0.1:4000", listeners=only)[0][0]
+    assert asked("[::1]:4000", listeners=only)[1] == (
+        False,
+        "tcp from [::1]:4000: reaches no listener: no tcp:// listener has an address of IPv6 and serves lo",
+    )
+
+
+@pytest.mark.parametrize("zone", ["eth0", "vrf-red"])
+def test_a_listener_on_an_interface_hears_nothing_from_loopback(zone: str) -> None:
+    """That one is not lo, and what comes from this host comes in on lo; other hosts are heard there."""
+    bound = [f"udp://0.0.0.0%{zone}:7", f"tcp://0.0.0.0%{zone}:7", f"udp://[fe80::1%{zone}]:7", "tcp://[::%lo]:7"]
+    for source, family in (("127.0.0.1:4000", 4), ("[::1]:4000", 6)):
+        replied, text = asked(source, listeners=bound)[0]
+        end = f"reaches no listener: no udp:// listener has an address of IPv{family} and serves lo"
+        assert (replied, text) == (False, f"udp from {source}: {end}")
+    assert asked("[::1]:4000", listeners=bound)[1][0]
+    assert all(replied for replied, _ in asked("10.0.0.1:4000", listeners=bound))
+    assert asked("127.0.0.1:4000", listeners=[*bound, "udp://127.0.0.1:9"])[0][1].startswith(
+        "udp from 127.0.0.1:4000: replied to at udp://127.0.0.1:9: "
+    )
+
+
+def test_other_hosts_do_not_reach_a_listener_on_lo() -> None:
+    """Whatever its address is."""
+    assert asked("10.0.0.1:4000", listeners=["udp://0.0.0.0%lo:7"]) == [
+        (
+            False,
+            (
+                "udp from 10.0.0.1:4000: reaches no listener: "
+                "no udp:// listener has an address of IPv4 that other hosts reach"
+            ),
+        )
+    ]
+    assert asked("127.0.0.1:4000", listeners=["udp://0.0.0.0%lo:7"])[0][0]
+
+
+def test_a_broadcast_address_is_no_source() -> None:
+    """Nobody has it, so the kernel drops what comes from there, over UDP and TCP, whatever the rules say."""
+    config = Config.model_validate({"listeners": [*UDP, "tcp://0.0.0.0:7"]})
+    answers = inquire(config, parse_source("10.9.0.255:4000"), OWN, broadcast=True)
+    end = (
+        "from 10.9.0.255:4000: refused: 10.9.0.255 is a broadcast address of this host's networks, and no valid source"
+    )
+    assert [(answer.replied, answer.text) for answer in answers] == [(False, f"udp {end}"), (False, f"tcp {end}")]
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    host=st.sampled_from(
+        ["10.0.0.1", "10.0.0.77", "8.8.8.8", "0.0.0.1", "224.0.0.1", "fd00::1", "fd00::77", "2001:db8::1", "::"]
+    ),
+    port=st.integers(0, 65_535) | st.sampled_from([7007, 7008, 53, 1900]),
+)
+def test_it_says_what_the_rules_of_a_worker_decide(host: str, port: int) -> None:
+    """Of any source: replied to exactly where `Rules` admits it, else with the name of its `Drop`."""
+    config = Config.model_validate({"listeners": UDP})
+    own_ports = [each.port for each in config.listeners if each.protocol is Protocol.UDP]
+    rules = compile_rules(config, compile_access(config.access), own_ports)
+    rules.set_own_addresses(OWN)
+    drop = rules.judge(peer(host, port), on_loopback=False)
+    (answer,) = inquire(config, parse_source(f"[{host}]:{port}" if ":" in host else f"{host}:{port}"), OWN)
+    assert answer.replied is (drop is None)
+    assert drop is None or f"dropped_{drop.name.lower()}" in answer.text

@@ -1,0 +1,343 @@
+"""Every misuse gives one clear message and the right exit code, and never a traceback."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.running import ECHOD, REPOSITORY, Daemon, ask, environment, free_port
+
+NOBODY = 65534
+
+AS_NOBODY = """
+import os, sys
+import echod.cli.main
+if os.geteuid() == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+from echod.__main__ import main
+sys.argv[0] = "echod"
+main()
+"""
+"""Loads echod first and leaves root then: the virtual environment may be out of a nobody's reach."""
+
+
+def run(*arguments: object, command: tuple[str, ...] = ECHOD, folder: Path = REPOSITORY) -> tuple[int, str, str]:
+    """Run echod with these arguments until it ends; return exit code, stdout and stderr."""
+    finished = subprocess.run(
+        [*command, *map(str, arguments)],
+        cwd=folder,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert "Traceback" not in finished.stderr
+    return finished.returncode, finished.stdout, finished.stderr
+
+
+def run_as_nobody(*arguments: object, prefix: tuple[str, ...] = ()) -> tuple[int, str, str]:
+    """Run echod as a user without privileges."""
+    return run(*arguments, command=(*prefix, sys.executable, "-c", AS_NOBODY))
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Return a folder that every user may read."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def words(stderr: str) -> str:
+    """Return what is said on stderr beside log entries: the last words."""
+    return "\n".join(line for line in stderr.splitlines() if not line.startswith("{"))
+
+
+def test_the_version_is_one_line() -> None:
+    """`echod --version` says its name and version, and exits 0."""
+    code, stdout, stderr = run("--version")
+    assert (code, stderr) == (0, "")
+    assert stdout.startswith("echod 0.")
+    assert len(stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", [(), ("run",), ("check",), ("reload",), ("status",)])
+def test_help_fits_a_screen_and_shows_an_example(command: tuple[str, ...]) -> None:
+    """At most 24 lines of 80 columns, with an example."""
+    code, stdout, _ = run(*command, "--help")
+    assert code == 0
+    assert max(map(len, stdout.splitlines())) <= 80
+    assert len(stdout.splitlines()) <= 24
+    assert re.search("^example.*:\n  echod ", stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--confg", "x"), ("serve",), ("run", "extra"), ("run", "--config"), ("run", "--pidfile", "/tmp/x"), ("chekc",)],  # noqa: S108
+)
+def test_a_wrong_command_line_exits_2(arguments: tuple[str, ...]) -> None:
+    """What the command line cannot mean is said in one line, behind at most the usage."""
+    code, stdout, stderr = run(*arguments)
+    assert (code, stdout) == (2, "")
+    assert len(stderr.splitlines()) <= 4
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("lisseners: [udp://127.0.0.1:7]", ':1:1: error: lisseners: unknown key; did you mean "listeners"?'),
+        ('listeners: [udp://127.0.0.1:"7"]', ":1:"),
+        ('listeners:\n  - udp://127.0.0.1:"7"', ":2:5: error: listeners[0]: "),
+        ("workers: '2'", ":1:10: error: workers: is text because of the quotes: write 2 without quotes"),
+        ("", ":1:1: error: "),
+        ("# nothing but a comment\n", ": error: "),
+        ("[" * 1_000_000, ":1:1: error: the file is longer than 65,536 bytes"),
+        ("[" * 60_000, ":1:"),
+        ("listeners: [udp://127.0.0.1:0]", "the port 0 is out of bounds"),
+    ],
+    ids=[
+        "typo",
+        "quoted-port-in-brackets",
+        "quoted-port",
+        "quoted-number",
+        "empty",
+        "comment",
+        "1MB",
+        "deep",
+        "port-0",
+    ],
+)
+def test_an_invalid_config_exits_78(tmp_path: Path, command: str, text: str, place: str) -> None:
+    """The mistake is named with file, line and column, shown under its line, and counted.
+
+    `check` prints what it was asked for; `run` complains on stderr.
+    """
+    path = tmp_path / "echod.yaml"
+    path.write_text(text)
+    code, stdout, stderr = run(command, "--config", path)
+    said, silent = (stdout, stderr) if command == "check" else (stderr, stdout)
+    assert (code, silent) == (78, "")
+    lines = said.splitlines()
+    assert lines[0].startswith(f"{path}:")
+    assert place in lines[0]
+    assert lines[-1] == f"{path}: 1 mistake"
+    assert len(lines) in (2, 4)
+    assert max(map(len, lines)) < 400
+    if len(lines) == 4:
+        assert lines[2].strip() == "^"
+
+
+def test_check_says_every_mistake_with_a_caret_and_a_count(tmp_path: Path) -> None:
+    """Three mistakes are three places, three excerpts with carets, and `3 mistakes`."""
+    path = tmp_path / "echod.yaml"
+    path.write_text("listeners:\n  - udp://localhost:7\nworkers: many\nudp:\n  recieve_buffer: 1 MiB\n")
+    code, stdout, _ = run("check", "--config", path)
+    assert code == 78
+    lines = stdout.splitlines()
+    assert [line.partition(" error: ")[0] for line in lines[::3][:3]] == [
+        f"{path}:{at}:" for at in ("2:5", "3:10", "5:3")
+    ]
+    assert lines[1:3] == ["  - udp://localhost:7", "    ^"]
+    assert lines[-1] == f"{path}: 3 mistakes"
+
+
+def test_check_says_that_a_good_file_is_ok(tmp_path: Path) -> None:
+    """`FILE: ok` and exit 0; what is legal but unwise is a warning before it."""
+    path = tmp_path / "echod.yaml"
+    path.write_text("listeners: [udp://127.0.0.1:7]\n")
+    assert run("check", "--config", path) == (0, f"{path}: ok\n", "")
+    path.write_text("listeners: [udp://127.0.0.1:7]\ndrain_timeout_seconds: 3600\n")
+    code, stdout, _ = run("check", "--config", path)
+    lines = stdout.splitlines()
+    assert code == 0
+    assert lines[0].startswith(f"{path}:2:1: warning: drain_timeout_seconds: ")
+    assert lines[1:] == ["drain_timeout_seconds: 3600", "^", f"{path}: ok"]
+
+
+def test_check_says_warnings_of_file_and_host_by_line(tmp_path: Path) -> None:
+    """What this host makes of the config stands among the warnings of the file itself, in the order of the lines."""
+    try:
+        caps = [int(Path(f"/proc/sys/net/core/{name}mem_max").read_text()) for name in "rw"]
+    except FileNotFoundError:
+        pytest.skip("this network namespace hides net.core")
+    if max(caps) >= 1024**3:
+        pytest.skip("this host allows more than a config may ask for")
+    path = tmp_path / "echod.yaml"
+    path.write_text("guard: {loop_breaker: false}\nudp: {receive_buffer: 1 GiB}\ndrain_timeout_seconds: 3600\n")
+    code, stdout, _ = run("check", "--config", path)
+    places = [line.partition(" warning: ")[0] for line in stdout.splitlines()[:-1:3]]
+    assert (code, places) == (0, [f"{path}:{at}:" for at in ("1:9", "2:7", "3:1")])
+    assert stdout.endswith(f"{path}: ok\n")
+
+
+def test_the_file_that_is_installed_is_ok_and_nothing_else() -> None:
+    """On an ordinary host the shipped config is neither wrong nor unwise."""
+    path = REPOSITORY / "config" / "echod.yaml"
+    assert run("check", "--config", path) == (0, f"{path}: ok\n", "")
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_an_open_config_without_a_word_about_limits_exits_78(tmp_path: Path, command: str) -> None:
+    """Whoever lets the Internet in says how much, or that it does not matter; nothing starts before."""
+    path = tmp_path / "echod.yaml"
+    path.write_text("listeners: [udp://127.0.0.1:7]\naccess: {allow: [any]}\n")
+    code, *said = run(command, "--config", path)
+    lines = "".join(said).splitlines()
+    assert code == 78
+    assert lines[0].startswith(f"{path}:2:18: error: access.allow[0]: reaches into the Internet")
+    assert "write limits.datagrams_per_second too, such as 1000, or unlimited if that is meant" in lines[0]
+    assert lines[1:] == ["access: {allow: [any]}", " " * 17 + "^", f"{path}: 1 mistake"]
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_an_unreadable_config_exits_66(folder: Path, command: str) -> None:
+    """A file that is missing, a directory, a FIFO, or another's secret: one line says which."""
+    secret, fifo = folder / "secret.yaml", folder / "fifo.yaml"
+    secret.write_text("workers: 1")
+    secret.chmod(0)
+    os.mkfifo(fifo)
+    missing = folder / "none.yaml"
+    said = {path: run(command, "--config", path) for path in (missing, folder, fifo)}
+    said[secret] = run_as_nobody(command, "--config", secret)
+    reasons = {
+        missing: "there is no such file",
+        folder: "it is a directory",
+        fifo: "it is no regular file",
+        secret: "it may not be read by this user: chmod a+r it, and a+x the directories that lead to it",
+    }
+    for path, reason in reasons.items():
+        assert said[path] == (66, "", f"echod: cannot read {path}: {reason}\n")
+
+
+@pytest.mark.parametrize("scheme", ["udp", "tcp"])
+@pytest.mark.parametrize("reuse", [False, True])
+def test_an_address_in_use_exits_69(folder: Path, scheme: str, reuse: bool) -> None:  # noqa: FBT001
+    """Another process's port is refused, also where that process would share it (SO_REUSEPORT)."""
+    port, path = free_port(), folder / "echod.yaml"
+    path.write_text(f"listeners: [{scheme}://127.0.0.1:{port}]")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM if scheme == "udp" else socket.SOCK_STREAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, reuse)
+        sock.bind(("127.0.0.1", port))
+        if scheme == "tcp":
+            sock.listen()
+        code, _, stderr = run("run", "--config", path)
+    assert code == 69
+    assert words(stderr).startswith(f"echod: {scheme}://127.0.0.1:{port} is in use by another process")
+    assert len(words(stderr).splitlines()) == 1
+
+
+def test_a_second_echod_of_the_same_user_exits_69(echod: Callable[..., Daemon]) -> None:
+    """It cannot join the first one's sockets and steal its peers; the first never notices."""
+    port = free_port()
+    first = echod({"listeners": [f"udp://127.0.0.1:{port}"]})
+    code, _, stderr = run("run", "--config", first.config_path)
+    assert code == 69
+    assert "is in use by another process" in words(stderr)
+    assert ask(port) == b"hi"
+
+
+def test_an_interface_that_is_not_there_exits_69(folder: Path) -> None:
+    """The message says how to list those that are."""
+    path = folder / "echod.yaml"
+    path.write_text(f"listeners: ['udp://[fe80::1%nope0]:{free_port()}']")
+    code, _, stderr = run("run", "--config", path)
+    assert code == 69
+    assert "names an interface that this host does not have; `ip link` lists them" in words(stderr)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root and a network namespace")
+def test_a_port_that_needs_a_privilege_exits_77(folder: Path) -> None:
+    """Port 7 without privilege: the message names the capability, the .socket unit and ports above 1023."""
+    path = folder / "echod.yaml"
+    path.write_text("listeners: [udp://0.0.0.0:7]")
+    # A namespace of its own: the host's sysctl ip_unprivileged_port_start may allow port 7 to all.
+    code, _, stderr = run_as_nobody("run", "--config", path, prefix=("unshare", "--net"))
+    assert code == 77
+    said = words(stderr)
+    assert said.startswith("echod: udp://0.0.0.0:7 may not be bound by this user")
+    assert all(way in said for way in ("AmbientCapabilities=CAP_NET_BIND_SERVICE", ".socket unit", "above 1023"))
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.skipif(Path("/etc/echod.yaml").exists(), reason="/etc/echod.yaml exists, so the defaults are not used")
+@pytest.mark.parametrize("command", [(), ("run",)])
+def test_bare_echod_runs_with_defaults_and_says_so(echod: Callable[..., Daemon], command: tuple[str, ...]) -> None:
+    """Without a command or a file it serves port 7007 of this host alone, and one log line says why."""
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+        with socket.socket(socket.AF_INET, kind) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, kind == socket.SOCK_STREAM)
+            try:
+                sock.bind(("127.0.0.1", 7007))
+            except OSError:
+                pytest.skip("port 7007 is taken")
+    daemon = echod(command=command)
+    assert ask(7007) == b"hi"
+    (entry,) = daemon.log("defaults_used")
+    assert "there is no /etc/echod.yaml" in entry["message"]
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("variables", [{}, {"PYTHONUNBUFFERED": "1"}])
+def test_output_that_cannot_be_written_exits_74(echod: Callable[..., Daemon], variables: dict[str, str]) -> None:
+    """A full disk is no defect of ours: one sentence, whichever command it is; a reader who has gone is none at all."""
+    config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}
+    daemon = echod(config)
+    commands = (["check"], ["status"], ["status", "--json"], ["status", "--check"], ["status", "--watch"], ["reload"])
+    for command in commands:
+        with Path("/dev/full").open("w") as full:
+            finished = subprocess.run(
+                [*ECHOD, *command, "--config", daemon.config_path],
+                cwd=REPOSITORY,
+                env=environment(RUNTIME_DIRECTORY=str(daemon.status_path), **variables),
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+                timeout=30,
+            )
+        said = "echod: the output cannot be written: No space left on device\n"
+        assert (command, finished.returncode, finished.stderr) == (command, 74, said)
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8", "en_US.ISO-8859-1"])
+def test_a_config_whose_path_is_no_utf_8_is_a_config(echod: Callable[..., Daemon], tmp_path: Path, locale: str) -> None:
+    """It is checked, serves, and is told with the strange byte written out; so is what is wrong in it."""
+    path = Path(os.fsdecode(bytes(tmp_path) + b"/\xff.yaml"))
+    path.write_text(f"listeners: [udp://127.0.0.1:{free_port()}]\nworkers: 1\n")
+    daemon = echod(command=("run", "--config", str(path)), variables={"LC_ALL": locale})
+    variables = environment(RUNTIME_DIRECTORY=str(daemon.status_path), LC_ALL=locale)
+
+    def tell(*words: str) -> tuple[int, bytes]:
+        command = [*ECHOD, *words, "--config", str(path)]
+        told = subprocess.run(command, cwd=REPOSITORY, env=variables, capture_output=True, check=False, timeout=40)
+        assert told.stderr == b""
+        return told.returncode, told.stdout
+
+    shown = f"{tmp_path}/\\udcff.yaml"
+    assert daemon.status()["config"] == shown
+    assert tell("check")[0] == 0
+    assert f"config: {shown}, read " in tell("status")[1].decode()
+    assert tell("reload") == (0, b"reloaded; changed: nothing\n")
+    path.write_text("workers: 0\n")
+    assert tell("check")[0] == 78
+    code, told = tell("reload")
+    assert (code, told.decode().partition(" error: ")[0]) == (
+        78,
+        f"REJECTED; the previous config stays in force\n{shown}:1:10:",
+    )
+    path.unlink()
+    code, told = tell("reload")
+    assert (code, told.decode()) == (
+        66,
+        f"REJECTED; the previous config stays in force\ncannot read {shown}: there is no such file\n",
+    )
+    assert daemon.stop() == 0

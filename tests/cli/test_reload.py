@@ -1,0 +1,308 @@
+"""`echod reload` returns the outcome of a reload that read the file after it was asked."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.loopback import NOBODY, needs_root
+from support.running import ECHOD, REPOSITORY, Daemon, ask, environment, fill, free_port, wait_until
+
+from echod.errors import ExitCode
+from echod.stats.snapshot import Snapshot
+from echod.status import files, instances
+
+EchodFactory = Callable[..., Daemon]
+
+
+SNAPSHOT = Snapshot(
+    version="1.0",
+    pid=1,
+    born=1,
+    at=1.0,
+    at_monotonic=1.0,
+    started=1.0,
+    started_monotonic=1.0,
+    generation=1,
+    config="/etc/echod.yaml",
+    config_read=None,
+)
+
+
+def ask_for_reload(directory: Path, *words: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """Run `echod reload` as the service manager does."""
+    return subprocess.run(
+        [*ECHOD, "reload", *words],
+        cwd=REPOSITORY,
+        env=environment(RUNTIME_DIRECTORY=str(directory), **variables),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=40,
+    )
+
+
+@pytest.fixture
+def served(echod: EchodFactory, tmp_path: Path) -> tuple[Daemon, Path, int]:
+    """Run echod with a status file; give it with the directory of that and its port."""
+    directory = tmp_path / "run"
+    directory.mkdir()
+    port = free_port()
+    config = {"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1}
+    return echod(config, variables={"RUNTIME_DIRECTORY": str(directory)}), directory, port
+
+
+def test_a_good_config_serves_when_the_command_returns(served: tuple[Daemon, Path, int]) -> None:
+    """A listener that was added answers as soon as the command has returned with 0."""
+    daemon, directory, port = served
+    more = free_port()
+    daemon.write({"listeners": [f"udp://127.0.0.1:{port}", f"udp://127.0.0.1:{more}"], "workers": 1})
+    result = ask_for_reload(directory)
+    assert (result.returncode, result.stderr) == (ExitCode.OK, "")
+    assert result.stdout == f"reloaded; changed: +udp://127.0.0.1:{more}\n"
+    assert ask(more) == b"hi"
+
+
+def test_a_bad_config_fails_with_every_mistake(served: tuple[Daemon, Path, int]) -> None:
+    """The exit code is that of a config with mistakes, each is a line, and the previous config stays in force."""
+    daemon, directory, port = served
+    daemon.write("workers: 0\nlistenrs: []\n")
+    result = ask_for_reload(directory)
+    assert result.returncode == ExitCode.CONFIG
+    assert result.stdout.splitlines() == [
+        "REJECTED; the previous config stays in force",
+        f"{daemon.config_path}:1:10: error: workers: 0 is out of bounds: write auto or a whole number from 1 to 64",
+        f'{daemon.config_path}:2:1: error: listenrs: unknown key; did you mean "listeners"?',
+    ]
+    assert ask(port) == b"hi"
+
+
+def test_a_port_that_is_taken_fails_with_its_own_code(served: tuple[Daemon, Path, int], echod: EchodFactory) -> None:
+    """What stands in the way of a new listener is the outcome, not that the file was read."""
+    daemon, directory, port = served
+    taken = free_port()
+    echod({"listeners": [f"udp://127.0.0.1:{taken}"], "workers": 1})
+    daemon.write({"listeners": [f"udp://127.0.0.1:{port}", f"udp://127.0.0.1:{taken}"], "workers": 1})
+    result = ask_for_reload(directory)
+    assert result.returncode == ExitCode.UNAVAILABLE
+    assert f"udp://127.0.0.1:{taken} is in use" in result.stdout
+    assert ask(port) == b"hi"
+
+
+def test_each_of_many_reloads_has_its_own_outcome(served: tuple[Daemon, Path, int]) -> None:
+    """Good and bad in turn, no outcome is that of the reload before."""
+    daemon, directory, port = served
+    good = {"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1}
+    codes = []
+    for number in range(6):
+        daemon.write("workers: 0\n" if number % 2 else good)
+        codes.append(ask_for_reload(directory).returncode)
+    assert codes == [ExitCode.OK, ExitCode.CONFIG] * 3
+
+
+def test_without_a_running_echod_it_says_so(tmp_path: Path) -> None:
+    """No status file: nobody to signal."""
+    result = ask_for_reload(tmp_path)
+    assert result.returncode == ExitCode.UNAVAILABLE
+    assert result.stderr.startswith(f"echod: no echod is running: there is no {tmp_path}/files.json; ")
+
+
+def test_a_status_file_that_outlived_its_echod_is_no_echod(served: tuple[Daemon, Path, int]) -> None:
+    """After kill -9 the file is still there; its process is not."""
+    daemon, directory, _ = served
+    os.kill(daemon.pid, signal.SIGKILL)
+    daemon.wait()
+    result = ask_for_reload(directory)
+    assert result.returncode == ExitCode.UNAVAILABLE
+    assert f"process {daemon.pid}, which wrote {directory}/files.json, is gone" in result.stderr
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "nonsense", "", '{"pid": "all"}'])
+def test_a_status_file_of_something_else_is_one_sentence(tmp_path: Path, text: str) -> None:
+    """Whatever stands there, it names nobody to signal."""
+    (tmp_path / files.NAME).write_text(text)
+    result = ask_for_reload(tmp_path)
+    assert result.returncode == ExitCode.STATUS_UNKNOWN
+    assert result.stderr == (
+        f"echod: {tmp_path}/files.json cannot be understood: it was written by another version of echod\n"
+    )
+
+
+def test_nobody_but_the_echod_that_wrote_it_is_signalled(served: tuple[Daemon, Path, int]) -> None:
+    """After kill -9 its number may be another's, and what stands for all processes of a kind is no number at all."""
+    daemon, directory, _ = served
+    os.kill(daemon.pid, signal.SIGKILL)
+    daemon.wait()
+    path = directory / files.NAME
+    told = json.loads(path.read_text())
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as stranger:
+        for pid in (stranger.pid, -stranger.pid, 2**40):
+            path.write_text(json.dumps({**told, "pid": pid}))
+            result = ask_for_reload(directory)
+            if pid == stranger.pid:
+                assert (result.returncode, result.stdout) == (ExitCode.UNAVAILABLE, "")
+                assert result.stderr.startswith(f"echod: no echod is running: process {pid}")
+            else:
+                assert (result.returncode, result.stdout) == (ExitCode.STATUS_UNKNOWN, "")
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+@needs_root
+def test_root_signals_no_process_of_another_user_than_who_wrote_the_file(tmp_path: Path) -> None:
+    """The user of echod may name any process with the time of its birth, which everybody can see."""
+    path = tmp_path / files.NAME
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        path.write_bytes(dataclasses.replace(SNAPSHOT, pid=stranger.pid, born=instances.birth(stranger.pid)).pack())
+        os.chown(path, NOBODY, NOBODY)
+        result = ask_for_reload(tmp_path)
+        assert result.returncode == ExitCode.UNAVAILABLE
+        assert f"process {stranger.pid} is not the one that wrote {path}" in result.stderr
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+@needs_root
+def test_root_follows_no_link_in_the_place_of_the_file(tmp_path: Path) -> None:
+    """Who owns the directory could point it at a file of root between two looks: there is one look, at one file."""
+    place = tmp_path / "run"
+    place.mkdir()
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        named = dataclasses.replace(SNAPSHOT, pid=stranger.pid, born=instances.birth(stranger.pid))
+        (tmp_path / "roots").write_bytes(named.pack())
+        (place / files.NAME).symlink_to(tmp_path / "roots")
+        result = ask_for_reload(place)
+        assert (result.returncode, result.stdout) == (ExitCode.STATUS_UNKNOWN, "")
+        assert result.stderr == f"echod: {place}/files.json cannot be read: it is a symbolic link\n"
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_a_stop_ends_the_wait(served: tuple[Daemon, Path, int]) -> None:
+    """Whoever asked for a reload that will never be done hears so at once, with a code of its own."""
+    daemon, directory, _ = served
+    os.kill(daemon.pid, signal.SIGSTOP)  # so that the stop comes before the reload has any end
+    variables = environment(RUNTIME_DIRECTORY=str(directory))
+    command = [*ECHOD, "reload"]
+    with subprocess.Popen(command, cwd=REPOSITORY, env=variables, stderr=subprocess.PIPE, text=True) as asking:
+        pending = Path(f"/proc/{daemon.pid}/status")
+        wait_until(lambda: "ShdPnd:\t0000000000000001\n" in pending.read_text(), "SIGHUP was sent")
+        os.kill(daemon.pid, signal.SIGTERM)
+        os.kill(daemon.pid, signal.SIGCONT)
+        _, said = asking.communicate(timeout=25)
+    assert asking.returncode == ExitCode.STOPPED
+    assert said == "echod: echod stopped before the reload was done; its log says why\n"
+    assert daemon.wait() == ExitCode.OK
+
+
+def test_a_reload_that_echod_cannot_tell_of_is_not_waited_for(echod: EchodFactory, small: Path) -> None:
+    """Where the status is old, for its file system is full, it is the log that says how the reload ended."""
+    config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}
+    daemon = echod(config, variables={"RUNTIME_DIRECTORY": str(small)})
+    fill(small)
+    with (small / files.NAME).open("r+b") as file:  # in place, where there is room
+        told = dataclasses.replace(Snapshot.unpack(file.read()), at_monotonic=1.0).pack()
+        file.seek(0)
+        file.write(told)
+        file.truncate()
+    finished = ask_for_reload(small)
+    assert (finished.returncode, finished.stderr) == (
+        ExitCode.SOFTWARE,
+        f"echod: how the reload ended is not told: echod's status in {small} is old; its log says more\n",
+    )
+    daemon.wait_for("reloaded")
+    (small / "fill").unlink()
+    assert ask_for_reload(small).returncode == ExitCode.OK
+
+
+def test_it_is_found_where_its_config_says_or_said(served: tuple[Daemon, Path, int], tmp_path: Path) -> None:
+    """Another `files.directory` comes with the next start, as the outcome and the log say; until then all goes on."""
+    daemon, directory, port = served
+    config = {"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1}
+    daemon.write({**config, "status": {"directory": str(tmp_path / "other")}})
+    for changed in (f"files.directory: auto -> {tmp_path}/other at the next start", "nothing"):
+        result = ask_for_reload(directory, "--config", str(daemon.config_path))
+        assert (result.returncode, result.stdout) == (ExitCode.OK, f"reloaded; changed: {changed}\n")
+    for entry in daemon.log("status_not_moved"):
+        assert entry["message"].startswith(f"{daemon.config_path}: files.directory: {tmp_path}/other is read at start")
+        assert entry["message"].endswith(f"until then the status stands in {directory}")
+    assert len(daemon.log("status_not_moved")) == 2
+    daemon.write({**config, "status": {"directory": str(directory)}})
+    assert ask_for_reload(tmp_path / "nowhere", "--config", str(daemon.config_path)).returncode == ExitCode.OK
+    assert len(daemon.log("status_not_moved")) == 2
+
+
+def test_of_two_echods_the_one_is_reloaded_whose_config_was_named(
+    served: tuple[Daemon, Path, int], echod: EchodFactory
+) -> None:
+    """The second has no place for its status, for the first is there: an error, and the first does not reload."""
+    first, directory, _ = served
+    config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}
+    second = echod(config, variables={"RUNTIME_DIRECTORY": str(directory)})
+    result = ask_for_reload(directory, "--config", str(second.config_path))
+    assert (result.returncode, result.stdout) == (ExitCode.STATUS_UNKNOWN, "")
+    assert f"an echod runs with {second.config_path}, process {second.pid}, but its status is not in" in result.stderr
+    second.stop()
+    result = ask_for_reload(directory, "--config", str(second.config_path))
+    assert (result.returncode, result.stdout) == (ExitCode.UNAVAILABLE, "")
+    assert (
+        f"process {first.pid}, runs with {first.config_path}; name that with --config {first.config_path}"
+        in result.stderr
+    )
+    assert (first.log("reloading"), second.log("reloading")) == ([], [])
+    assert ask_for_reload(directory, "--config", str(first.config_path)).returncode == ExitCode.OK
+
+
+def test_the_service_manager_s_word_is_enough(served: tuple[Daemon, Path, int]) -> None:
+    """It names the process to ExecReload=: where somebody has removed the status, that is soon there again."""
+    daemon, directory, _ = served
+    (directory / files.NAME).unlink()
+    result = ask_for_reload(directory, MAINPID=str(daemon.pid))
+    assert (result.returncode, result.stdout, result.stderr) == (ExitCode.OK, "reloaded; changed: nothing\n", "")
+
+
+def test_of_two_with_one_config_the_process_of_the_unit_is_reloaded(echod: EchodFactory, tmp_path: Path) -> None:
+    """Wherever its status is: the config may name another directory now, where there is another echod."""
+    named, usual = tmp_path / "named", tmp_path / "usual"
+    first = echod({"listeners": [f"udp://127.0.0.1:{free_port()}"], "status": {"directory": str(named)}})
+    config = first.config_path.read_text()
+    first.write({"listeners": [f"udp://127.0.0.1:{free_port()}"]})
+    command = ("run", "--config", str(first.config_path))
+    second = echod(None, command=command, variables={"RUNTIME_DIRECTORY": str(usual)})
+    first.write(config)
+    for daemon, code in ((first, ExitCode.OK), (second, ExitCode.UNAVAILABLE)):  # whose port the first one has
+        result = ask_for_reload(usual, "--config", str(first.config_path), MAINPID=str(daemon.pid))
+        assert result.returncode == code
+    assert [len(first.log(event)) for event in ("reloaded", "reload_rejected")] == [1, 0]
+    assert [len(second.log(event)) for event in ("reloaded", "reload_rejected")] == [0, 1]
+
+
+def test_the_process_of_the_unit_is_reloaded_and_no_other(
+    served: tuple[Daemon, Path, int], echod: EchodFactory
+) -> None:
+    """Also where it has no status; how that ends it cannot tell. What is no echod is not asked."""
+    first, directory, _ = served
+    config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}
+    second = echod(config, variables={"RUNTIME_DIRECTORY": str(directory)})
+    result = ask_for_reload(directory, MAINPID=str(second.pid))
+    assert (result.returncode, result.stdout) == (ExitCode.STATUS_UNKNOWN, "")
+    assert result.stderr.startswith(f"echod: process {second.pid} was told to reload, but how that ends is not told")
+    second.wait_for("reloaded")
+    assert first.log("reloading") == []
+    for other in (str(os.getpid()), "0", "", "-1", "\u0663", "9" * 30):
+        assert ask_for_reload(directory, MAINPID=other).returncode == ExitCode.OK
+    assert len(first.log("reloaded")) == 6
+
+
+def test_the_status_file_goes_with_its_echod(served: tuple[Daemon, Path, int]) -> None:
+    """While it serves the file tells its process; once it has stopped there is none."""
+    daemon, directory, _ = served
+    told = files.read(directory)
+    assert told is not None
+    assert told["pid"] == daemon.pid
+    assert daemon.stop() == ExitCode.OK
+    assert list(directory.iterdir()) == []

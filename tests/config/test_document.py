@@ -1,0 +1,394 @@
+"""echod.config.document: YAML to values with their places, and mistakes as an operator sees them."""
+
+import math
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from echod.config.document import MAX_BYTES, MAX_DEPTH, Document, Place, dotted, kind_of, plain, read, render, shown
+from echod.errors import ConfigError, Mistake
+
+Found = list[tuple[int, int, str, str]]
+
+
+def mistakes(data: str | bytes) -> Found:
+    """Read what must be refused, and return line, column, path and message of each mistake."""
+    with pytest.raises(ConfigError) as caught:
+        read(data.encode() if isinstance(data, str) else data)
+    return [(m.line, m.column, m.path, m.message) for m in caught.value.mistakes]
+
+
+def test_values_come_with_their_lines_and_columns() -> None:
+    """Each value has the place of its own and of its key; a list item is its own key."""
+    assert read(b"---\nudp:\n  size: '8'\nall: [1, b]\nnone:\n") == Document(
+        value={"udp": {"size": "8"}, "all": [1, "b"], "none": None},
+        places={
+            (): Place(spot=(2, 1), key_spot=(2, 1)),
+            ("udp",): Place(spot=(3, 3), key_spot=(2, 1)),
+            ("udp", "size"): Place(spot=(3, 9), key_spot=(3, 3), text="8", is_quoted=True),
+            ("all",): Place(spot=(4, 6), key_spot=(4, 1)),
+            ("all", 0): Place(spot=(4, 7), key_spot=(4, 7), text="1"),
+            ("all", 1): Place(spot=(4, 10), key_spot=(4, 10), text="b"),
+            ("none",): Place(spot=(5, 1), key_spot=(5, 1)),
+        },
+    )
+
+
+def test_a_null_that_is_written_has_a_place_of_its_own() -> None:
+    """Only a value that is not there is pointed at by its key."""
+    assert read(b"a: ~").places[("a",)] == Place(spot=(1, 4), key_spot=(1, 1), text="~")
+
+
+def test_an_empty_mapping_is_a_document() -> None:
+    """`{}` says on purpose what an empty file may say by accident."""
+    assert read(b"{}").value == {}
+
+
+def test_lines_may_end_as_on_windows_and_hold_any_script() -> None:
+    """A carriage return before a line feed counts for nothing; columns are characters, not bytes."""
+    document = read("a: ü\r\nb: {c: é, d: 日}\r\n".encode())
+    assert document.value == {"a": "ü", "b": {"c": "é", "d": "日"}}
+    assert document.places["b", "d"].spot == (2, 14)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *((text, None) for text in ("null", "Null", "NULL", "~", "")),
+        *((text, True) for text in ("true", "True", "TRUE")),
+        *((text, False) for text in ("false", "False", "FALSE")),
+        *((text, text) for text in ("yes", "no", "on", "off", "y", "tRUE", "nULL")),
+        *((text, text) for text in ("017", "-017", "0b1", "1_000", "7:30", "2024-01-01", "=", "0x", "1.2.3", ".")),
+        ("0", 0),
+        ("-12", -12),
+        ("+3", 3),
+        ("0o17", 15),
+        ("0xfF", 255),
+        ("1.5", 1.5),
+        ("-.5e1", -5.0),
+        ("1.", 1.0),
+        ("2e3", 2000.0),
+        (".inf", math.inf),
+        ("-.INF", -math.inf),
+    ],
+)
+def test_scalars_are_those_of_the_yaml_1_2_core_schema(text: str, value: object) -> None:
+    """What YAML 1.1 made a number or a truth value by surprise is text; 017 is text, for it has two readings."""
+    answer = plain(text)
+    assert answer == value
+    assert type(answer) is type(value)
+    assert read(f"a: {text}".encode()).value == {"a": value}
+
+
+def test_not_a_number_is_a_number() -> None:
+    """`.nan` is a float of the core schema, and equal to nothing."""
+    answer = plain(".nan")
+    assert isinstance(answer, float)
+    assert math.isnan(answer)
+
+
+def test_a_number_of_any_length_is_read() -> None:
+    """More digits than int() takes stay a number, far beyond every bound."""
+    answer = plain("9" * 5000)
+    assert isinstance(answer, int)
+    assert answer > 10**30
+
+
+@pytest.mark.parametrize("text", ["'true'", '"1"', "|-\n  1", ">-\n  1"])
+def test_only_a_plain_scalar_is_anything_but_text(text: str) -> None:
+    """Quotes and block scalars make text of whatever they hold."""
+    assert isinstance(read(f"a: {text}".encode()).value["a"], str)
+
+
+@pytest.mark.parametrize(
+    ("data", "mistake"),
+    [
+        (b"a: b\nc: \xff", (2, 4, "", "the byte 0xff is not UTF-8: save the file as UTF-8")),
+        ("ü: ".encode() + b"\xc3", (1, 4, "", "the byte 0xc3 is not UTF-8: save the file as UTF-8")),
+        ("a: 1".encode("utf-16"), (1, 1, "", "the file is UTF-16: save it as UTF-8")),
+        (b"\xfe\xff\0a", (1, 1, "", "the file is UTF-16: save it as UTF-8")),
+        (b"a\0:\0", (1, 2, "", "the character U+0000 is not allowed: save the file as UTF-8, not UTF-16")),
+        ("\ufeffa: 1".encode(), (1, 1, "", "the file begins with a byte order mark: save it as UTF-8 without one")),
+        (b"a: 1\nb: \x1b[0m", (2, 4, "", "the character U+001B is not allowed: remove it")),
+        (b"a: 1\rb: 2", (1, 5, "", "the character U+000D is not allowed: remove it")),
+        ("a: \u2028".encode(), (1, 4, "", "the character U+2028 is not allowed: remove it")),
+        ("a: \x85".encode(), (1, 4, "", "the character U+0085 is not allowed: remove it")),
+        ("a: b\ufeff".encode(), (1, 5, "", "the character U+FEFF is not allowed: remove it")),
+        ("a: \uffff".encode(), (1, 4, "", "the character U+FFFF is not allowed: remove it")),
+        (b'a: "\\0"', (1, 4, "a", "the character U+0000 is not allowed: remove it")),
+        (b'a: "\\ud800"', (1, 4, "a", "the character U+D800 is not allowed: remove it")),
+    ],
+)
+def test_what_is_not_printable_utf_8_is_refused_at_its_place(data: bytes, mistake: tuple[int, int, str, str]) -> None:
+    """Wrong encodings and control characters, written or escaped, are one mistake with one sentence."""
+    assert mistakes(data) == [mistake]
+
+
+def test_a_file_that_is_too_long_is_not_read() -> None:
+    """At 64 KiB reading ends: one mistake, whatever the rest holds."""
+    assert read(b"a: 1\n".ljust(MAX_BYTES)).value == {"a": 1}
+    assert mistakes(b"[" * 1_000_000) == [
+        (1, 1, "", "the file is longer than 65,536 bytes, the most that a config may have"),
+    ]
+
+
+@pytest.mark.parametrize("opening", ["[", "{a: ", "- ", "{"])
+def test_deep_nesting_is_one_mistake(opening: str) -> None:
+    """Nesting is counted before anything can recurse, and is the only mistake told."""
+    at = MAX_DEPTH * len(opening) + 1
+    message = "lists and mappings are nested more than 16 deep here"
+    assert mistakes((opening * MAX_BYTES)[: MAX_BYTES - 1]) == [(1, at, "", message)]
+
+
+def test_sixteen_levels_are_read() -> None:
+    """The cap lets as much through as it says."""
+    levels = MAX_DEPTH - 1
+    assert read(f"a: {'[' * levels}{']' * levels}".encode()).places[("a", *[0] * (levels - 1))]
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "~", "\n\n"])
+def test_a_file_without_settings_is_refused(text: str) -> None:
+    """A file that was emptied by accident must not turn into a daemon with all defaults."""
+    sentence = "the file holds no settings: write at least one, such as workers: auto"
+    assert mistakes(text) == [(1, 1, "", sentence)]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "line"),
+    [("\n- 1", "a list", 2), ("workers:4", "text", 1), ("7", "a number", 1), ("# x\n\n[]", "a list", 3)],
+)
+def test_a_file_must_be_keys_and_values(text: str, kind: str, line: int) -> None:
+    """A list or a single value at the top is told by its kind, and so is a colon without its space."""
+    message = f"the file is {kind}: write KEY: VALUE, with a space after the colon"
+    assert mistakes(text) == [(line, 1, "", message)]
+
+
+def test_everything_that_yaml_can_do_and_a_config_must_not_is_told_at_once() -> None:
+    """Anchors, aliases, tags, merge and double keys, keys that are no text: each at its own line, by line."""
+    text = "a: &x 1\nb: *x\nc: !!int '1'\n<<: {d: 1}\na: 2\n7: {c: 1, c: 2}\n? [e]\n: 1\nf: !t [&y {g: 1}]\na: 3\n"
+    assert mistakes(text) == [
+        (1, 4, "a", "anchors (&name) are not used here: write the value alone"),
+        (2, 4, "b", "aliases (*name) are not used here: write the value out"),
+        (3, 4, "c", "tags (!name) are not used here: write the value alone"),
+        (4, 1, "", "merge keys (<<) are not used here: write the settings out"),
+        (5, 1, "a", "this key already stands in line 1: remove one"),
+        (6, 1, "", "a key must be text, not a number"),
+        (6, 11, "?.c", "this key already stands in line 6: remove one"),
+        (7, 3, "", "a key must be text, not a list"),
+        (9, 4, "f", "tags (!name) are not used here: write the value alone"),
+        (9, 8, "f[0]", "anchors (&name) are not used here: write the value alone"),
+        (10, 1, "a", "this key already stands in line 1: remove one"),
+    ]
+
+
+def test_a_second_document_is_refused_where_it_begins() -> None:
+    """Nothing after its line is looked at."""
+    assert mistakes("a: 1\n---\na: &x 1\n") == [
+        (2, 1, "", "a second document begins here: the file holds only one, remove this line"),
+    ]
+
+
+@pytest.mark.parametrize("directive", ["%YAML 1.1", "%TAG ! x", "%YAML 2.0", "%TAG ! x\n%TAG ! x", "%YAML x"])
+def test_directives_are_refused(directive: str) -> None:
+    """A directive could only make the file mean something else than it says."""
+    (mistake,) = mistakes(f"{directive}\n---\na: 1\n")
+    assert mistake[3] == "lines that begin with % are not used here: remove it"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "message"),
+    [
+        ("a:\n\tb: 1", 2, 1, "a tab stands here: YAML wants spaces"),
+        ("a:\t1", 1, 3, "a tab stands here: YAML wants spaces"),
+        ("a: @x", 1, 4, "'@' cannot begin a value: put the value in quotes"),
+        (
+            "a: b: c",
+            1,
+            5,
+            'this colon does not fit: is the line indented too deep, a ": " missing above, or a value not in quotes?',
+        ),
+        ("a: - b", 1, 4, "a list item does not fit here: write each on its own line, below its key"),
+        ("a: 1\nb\n", 2, 1, "this line is no setting: write KEY: VALUE, with a space after the colon"),
+        ("a: [1,\n  2", 1, 4, 'the bracket that opens here is not closed: write "]" after the last item'),
+        ("a: {b: 1", 1, 4, 'the bracket that opens here is not closed: write "}" after the last item'),
+        ("a: [", 1, 5, "the file ends inside a bracket: close it"),
+        (
+            "a: [udp://[::]:7]",
+            1,
+            4,
+            'the bracket that opens here lacks a comma or its "]"; a value that itself holds brackets needs quotes',
+        ),
+        ("a: 'x\nb: 1", 1, 4, "this quote is not closed"),
+        ('a: "x\n---\n', 1, 4, "this quote is not closed"),
+        ('a: "\\', 1, 4, "this quote is not closed"),
+        ('a: "\\q"', 1, 6, "'q' is no escape in double quotes: write \\\\ for a backslash, or use single quotes"),
+        ('a: "b" c', 1, 8, "this text follows a value that has already ended"),
+        ("a: 1\n- b", 2, 1, "a list item does not fit here: indent it below its key"),
+        ("a:\n  b: 1\n c: 2", 3, 2, "this line is indented like none of those above it"),
+        ("  a: 1\nb: 2", 2, 1, "this line is indented like none of those above it"),
+        ("a: }", 1, 4, "a value is missing before this '}'"),
+        ("a: [::1]", 1, 5, 'a value is missing before this ":"; one that begins so needs quotes here'),
+        ("a: *", 1, 4, 'a value cannot begin with "*" or "&": put text that does in quotes'),
+        ("a: &", 1, 4, 'a value cannot begin with "*" or "&": put text that does in quotes'),
+        ("a: !x!y z", 1, 4, 'a value cannot begin with "!": put text that does in quotes'),
+        ("a: |x\n b", 1, 5, "expected chomping or indentation indicators, but found 'x'"),
+        ('a: "\\Uffffffff"', 1, 7, "the number here is too large: correct or remove it"),
+        ('a: "\\U00110000"', 1, 7, "the number here is too large: correct or remove it"),
+        ("%YAML " + "1" * 5000 + ".1\n---\na: 1", 1, 7, "the number here is too large: correct or remove it"),
+    ],
+)
+def test_a_syntax_mistake_is_told_in_plain_words(text: str, line: int, column: int, message: str) -> None:
+    """An operator reads what to do, at the place where to do it; only what is rare is in PyYAML's own words."""
+    assert mistakes(text) == [(line, column, "", message)]
+
+
+def test_what_stands_before_a_syntax_mistake_is_told_with_it() -> None:
+    """A file that cannot be read on still tells the mistakes that were found."""
+    assert [mistake[:2] for mistake in mistakes("a: &x 1\na: 2\n\tb: 1")] == [(1, 4), (2, 1), (3, 1)]
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (None, "nothing"),
+        (True, "a truth value"),
+        (1, "a number"),
+        (1.5, "a decimal number"),
+        ("", "text"),
+        ([], "a list"),
+        ({}, "a mapping"),
+    ],
+)
+def test_every_value_has_a_kind_in_plain_words(value: object, kind: str) -> None:
+    """No Python type name reaches an operator."""
+    assert kind_of(value) == kind
+
+
+def test_paths_are_dotted() -> None:
+    """Keys are joined by dots, indexes stand in brackets, and the file as a whole has no path."""
+    assert dotted(()) == ""
+    assert dotted(("tcp", "max_connections")) == "tcp.max_connections"
+    assert dotted(("listeners", 2)) == "listeners[2]"
+    assert dotted((".a\n",)) == ".a\\n"
+
+
+def test_text_in_a_sentence_is_short_and_on_one_line() -> None:
+    """What does not print is escaped, and 60 characters are enough."""
+    assert shown("8 MiB") == "8 MiB"
+    assert shown("a\n\x1b\ud800\u202e") == "a\\n\\x1b\\ud800\\u202e"
+    assert shown("x" * 60) == "x" * 60
+    assert shown("x" * 61) == "x" * 60 + "..."
+
+
+def at(line: int, column: int, path: str = "") -> Mistake:
+    """Make a mistake at a place."""
+    return Mistake(line=line, column=column, path=path, message="wrong")
+
+
+def test_a_mistake_is_shown_above_its_line_and_a_caret() -> None:
+    """The form is the one of compilers, which editors can jump by; the caret stands under the column."""
+    text = "a: 1\r\nb: 22\r\n"
+    assert render([at(1, 1), at(2, 4, "b")], kind="error", file="/etc/echod.yaml", text=text) == (
+        "/etc/echod.yaml:1:1: error: wrong\na: 1\n^\n/etc/echod.yaml:2:4: error: b: wrong\nb: 22\n   ^"
+    )
+
+
+def test_the_caret_counts_what_an_encoding_has_not_as_it_is_written() -> None:
+    """Where a terminal has no such character it is written out, and the caret moves with it."""
+    found = render([at(1, 4)], kind="error", file="f", text="\u00fc: x", encoding="ascii")
+    assert found == "f:1:4: error: wrong\n\\xfc: x\n      ^"
+
+
+def test_a_warning_says_that_it_is_one() -> None:
+    """Errors and warnings differ in one word only."""
+    assert render([at(1, 1)], kind="warning", file="f", text="a") == "f:1:1: warning: wrong\na\n^"
+
+
+def test_no_mistakes_are_no_text() -> None:
+    """Nothing to show is the empty text."""
+    assert render([], kind="error", file="f", text="a") == ""
+
+
+@pytest.mark.parametrize(("text", "line"), [("", 1), ("a\n\n", 2), ("a\n  \n", 2), ("a", 9)])
+def test_a_line_with_nothing_to_see_is_left_out(text: str, line: int) -> None:
+    """A caret under nothing helps nobody, and a line that is not there cannot be shown."""
+    assert render([at(line, 1)], kind="error", file="f", text=text) == f"f:{line}:1: error: wrong"
+
+
+def lines_of(text: str, column: int) -> tuple[str, str]:
+    """Show a mistake in the first line of a text, and return source line and caret line."""
+    _, source, caret = render([at(1, column)], kind="error", file="f", text=text).split("\n")
+    return source, caret
+
+
+def test_the_caret_stands_right_under_escapes_wide_and_combining_characters() -> None:
+    """Escapes take as many columns as they are written with, wide characters two, accents none."""
+    assert lines_of("\ta\x1b!", 4) == ("\\ta\\x1b!", "       ^")
+    assert lines_of("日本: x", 5) == ("日本: x", "      ^")
+    assert lines_of("e\u0301: x", 5) == ("e\u0301: x", "   ^")
+
+
+def test_the_file_name_cannot_move_the_cursor() -> None:
+    """Whatever a file is called, its name prints on one line."""
+    assert render([at(1, 1)], kind="error", file="a\nb", text="") == "a\\nb:1:1: error: wrong"
+
+
+def test_a_long_line_is_cut_around_the_caret() -> None:
+    """Sixty characters on either side are shown, and dots where the line goes on."""
+    text = "x" * 200 + "!" + "y" * 200
+    assert lines_of(text, 201) == ("..." + "x" * 60 + "!" + "y" * 59 + "...", " " * 63 + "^")
+    assert lines_of(text, 1) == ("x" * 60 + "...", "^")
+    assert lines_of(text, 402) == ("..." + "y" * 60, " " * 63 + "^")
+    assert lines_of("x" * 60 + "!", 61) == ("x" * 60 + "!", " " * 60 + "^")
+
+
+# fmt: off
+TOKENS = (
+    "a: ", "b:\n", "\n", "  ", "- ", "[", "]", "{", "}", ", ", "'", '"', "&x ", "*x", "!t ", "? ", "<<: ", "|",
+    "---\n", "...\n", "%", "\t", "#", "1", "\r\n", "\\U", "\u00e9",
+)
+# fmt: on
+
+
+def outcome(data: bytes) -> Document | tuple[Mistake, ...]:
+    """Read bytes that may or may not be a document."""
+    try:
+        return read(data)
+    except ConfigError as error:
+        return error.mistakes
+
+
+@settings(deadline=None)
+@given(st.binary() | st.text().map(str.encode) | st.lists(st.sampled_from(TOKENS)).map("".join).map(str.encode))
+@example(b'"\\Uffffffff"')
+@example(b"%YAML 1.1")
+def test_any_bytes_are_a_document_or_mistakes_within_the_text(data: bytes) -> None:
+    """Nothing but ConfigError comes out; every mistake can be pointed at, shown, and printed on a terminal."""
+    found = outcome(data)
+    if isinstance(found, Document):
+        assert isinstance(found.value, dict)
+        return
+    assert found
+    assert list(found) == sorted(found, key=lambda m: (m.line, m.column))
+    text = data.decode(errors="replace")
+    lines = text.split("\n")
+    for mistake in found:
+        assert 1 <= mistake.line <= len(lines)
+        assert 1 <= mistake.column <= len(lines[mistake.line - 1]) + 1
+    assert render(found, kind="error", file="f", text=text).replace("\n", "").isprintable()
+
+
+@settings(deadline=None)
+@given(
+    line=st.integers(1, 9),
+    column=st.integers(1, 200),
+    text=st.text(st.characters(exclude_categories=())),
+    path=st.text(st.characters(exclude_categories=())).map(shown),
+)
+def test_any_mistake_in_any_text_can_be_shown(line: int, column: int, text: str, path: str) -> None:
+    """Even a place outside the text, or a text that no encoding can write, prints as one to three lines."""
+    answer = render([at(line, column, path)], kind="error", file="f", text=text)
+    assert len(answer.split("\n")) in {1, 3}
+    assert answer.replace("\n", "").isprintable()
+    answer.encode()

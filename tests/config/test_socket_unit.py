@@ -1,0 +1,146 @@
+"""echod.config.socket_unit: what systemd says of echod's units, and what a config needs of them."""
+
+from echod.config.document import read
+from echod.config.schema import parse_config
+from echod.config.socket_unit import (
+    DROP_IN,
+    Passing,
+    advice,
+    config_of,
+    find_not_passed,
+    is_activated,
+    passed,
+    properties,
+)
+from echod.errors import Mistake
+from echod.net.listener import parse_listener
+
+DEFAULT = "/etc/echod.yaml"
+USUAL = (
+    "Listen=0.0.0.0:7 (Datagram)\nListen=[::]:7 (Datagram)\n"
+    "Listen=0.0.0.0:7 (Stream)\nListen=[::]:7 (Stream)\nListen=route (Netlink)\n"
+)
+WHOLE = Passing(listeners=passed(USUAL), metrics=True)
+
+
+def found(text: str, passing: Passing = WHOLE) -> tuple[Mistake, ...]:
+    """Return what a config has and the units do not pass."""
+    return find_not_passed(parse_config(text.encode())[0], read(text.encode()), passing)
+
+
+def test_the_properties_are_those_that_systemctl_prints() -> None:
+    """A value may hold what separates; a line that is no property is none."""
+    assert properties("LoadState=loaded\nExecStart={ a=b ; c=d }\n\nwarning\n") == {
+        "LoadState": "loaded",
+        "ExecStart": "{ a=b ; c=d }",
+    }
+
+
+def test_the_config_is_the_one_that_the_service_starts_with() -> None:
+    """In either form of the option, and the default where there is none."""
+    for words, path in (
+        ("run --config /etc/echod.yaml", "/etc/echod.yaml"),
+        ("run --config=/srv/a.yaml --daemonize", "/srv/a.yaml"),
+        ("run", "/etc/echod.yaml"),
+        ("run --config", "/etc/echod.yaml"),
+    ):
+        start = f"{{ path=/usr/local/bin/echod ; argv[]=/usr/local/bin/echod {words} ; ignore_errors=no ; pid=0 }}"
+        assert config_of({"ExecStart": start}, DEFAULT) == path
+    assert config_of({}, DEFAULT) == DEFAULT
+
+
+def test_activated_is_who_needs_the_socket_unit_and_has_no_network() -> None:
+    """Either alone is an echod that can open what is not passed."""
+    assert is_activated({"Requires": "sysinit.target echod.socket", "PrivateNetwork": "yes"})
+    assert not is_activated({"Requires": "sysinit.target echod.socket", "PrivateNetwork": "no"})
+    assert not is_activated({"Requires": "sysinit.target", "PrivateNetwork": "yes"})
+    assert not is_activated({})
+
+
+def test_the_listeners_of_a_unit_are_its_internet_sockets() -> None:
+    """As systemd prints them; what no listener can be is none."""
+    text = f"{USUAL}Listen=/run/x (Stream)\nListen=[fe80::1%eth0]:9 (Datagram)\nListen=0.0.0.0:8 (SequentialPacket)\n"
+    usual = ("udp://0.0.0.0:7", "udp://[::]:7", "tcp://0.0.0.0:7", "tcp://[::]:7", "udp://[fe80::1%eth0]:9")
+    assert passed(text) == {parse_listener(each).first for each in usual}
+
+
+def test_what_the_units_pass_is_no_mistake() -> None:
+    """All of it, some of it, or what the config does not name."""
+    for text in ("workers: 1\n", "listeners: ['udp://[::]:7']\n", "metrics: {listen: 'http://127.0.0.1:9007'}\n"):
+        assert found(text) == ()
+        assert advice(parse_config(text.encode())[0].listeners, WHOLE) == ""
+
+
+def test_each_entry_that_is_not_passed_is_a_mistake_with_its_line() -> None:
+    """A range counts as one; the advice is a drop-in with every listener of the config, and what applies it."""
+    text = "listeners:\n  - udp://[::]:7\n  - tcp://127.0.0.1:7000-7002\n  - udp://0.0.0.0:9\n"
+    assert found(text) == (
+        Mistake(
+            line=3,
+            column=5,
+            path="listeners[1]",
+            message="echod.socket does not pass tcp://127.0.0.1:7000 and 2 more, and echod may open no socket itself",
+        ),
+        Mistake(
+            line=4,
+            column=5,
+            path="listeners[2]",
+            message="echod.socket does not pass udp://0.0.0.0:9, and echod may open no socket itself",
+        ),
+    )
+    lines = advice(parse_config(text.encode())[0].listeners, WHOLE).splitlines()
+    assert lines.pop(0) == ""
+    assert lines[0] == f"To pass these listeners, write to {DROP_IN}:"
+    assert lines[1:-2] == [
+        "",
+        "[Socket]",
+        "ListenStream=",
+        "ListenDatagram=[::]:7",
+        "ListenStream=127.0.0.1:7000",
+        "ListenStream=127.0.0.1:7001",
+        "ListenStream=127.0.0.1:7002",
+        "ListenDatagram=0.0.0.0:9",
+        "ListenNetlink=route",
+        "FreeBind=yes",  # for 127.0.0.1, as for an address that comes later
+    ]
+    assert lines[-1] == "and then: systemctl daemon-reload && systemctl restart echod.socket echod.service"
+
+
+def test_a_unit_is_of_one_device() -> None:
+    """Its listeners have the device of BindToDevice=; those of several devices take several units, and that is told."""
+    passing = Passing(listeners=passed("BindToDevice=eth1\nListen=0.0.0.0:7 (Datagram)\n"), metrics=False)
+    assert found("listeners: ['udp://0.0.0.0%eth1:7']\n", passing) == ()
+    text = "listeners: ['udp://0.0.0.0%eth2:7', 'udp://[fe80::1%eth2]:7']\n"
+    assert len(found(text, passing)) == 2
+    lines = advice(parse_config(text.replace(", 'udp://[fe80::1%eth2]:7'", "").encode())[0].listeners, passing)
+    assert "\nListenDatagram=0.0.0.0:7\nListenNetlink=route\nBindToDevice=eth2\n" in lines
+    several = advice(parse_config(text.encode())[0].listeners, passing)
+    assert several.startswith("\nA .socket unit is of one device or of none (BindToDevice=): ")
+
+
+def test_a_link_local_address_keeps_its_link() -> None:
+    """It stands in the line itself."""
+    lines = advice(parse_config(b"listeners: ['udp://[fe80::1%eth2]:7']\n")[0].listeners, WHOLE)
+    assert "\nListenDatagram=[fe80::1%eth2]:7\nListenNetlink=route\nFreeBind=yes\n" in lines
+
+
+def test_the_usual_listeners_count_too() -> None:
+    """A file that names none has those of port 7, and is told so at its beginning."""
+    (mistake,) = found("workers: 1\n", Passing(listeners=passed("Listen=0.0.0.0:7007 (Datagram)\n"), metrics=False))
+    assert (mistake.line, mistake.column, mistake.path) == (1, 1, "listeners")
+    assert mistake.message.startswith("echod.socket does not pass udp://0.0.0.0:7 and 3 more")
+    assert "FreeBind" not in advice(
+        parse_config(b"workers: 1\n")[0].listeners, Passing(listeners=frozenset(), metrics=False)
+    )
+
+
+def test_a_port_of_the_metrics_that_is_not_passed_is_a_mistake() -> None:
+    """It has a unit of its own, and no drop-in is needed; where metrics are off, nothing is."""
+    passing = Passing(listeners=WHOLE.listeners, metrics=False)
+    assert found("metrics:\n  listen: off\n", passing) == ()
+    (mistake,) = found("metrics:\n  listen: http://127.0.0.1:9007\n", passing)
+    assert (mistake.line, mistake.column, mistake.path) == (2, 3, "metrics.listen")
+    assert mistake.message == (
+        "only echod-metrics.socket can pass it, and echod may open no socket itself: systemctl enable "
+        "echod-metrics.socket && systemctl restart echod.service"
+    )

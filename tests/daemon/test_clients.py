@@ -1,0 +1,80 @@
+"""Real clients, as Debian ships them, get their answers: ncat, socat and nping, UDP and TCP, IPv4 and IPv6."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+
+import pytest
+from support.running import Daemon, free_port
+
+HOSTS = ["127.0.0.1", "::1"]
+
+
+def requires(client: str) -> pytest.MarkDecorator:
+    """Skip a test where its client is not installed."""
+    return pytest.mark.skipif(shutil.which(client) is None, reason=f"{client} is not installed")
+
+
+@pytest.fixture
+def port(echod: Callable[..., Daemon]) -> int:
+    """Return a port that echod serves in UDP and TCP, on 127.0.0.1 and ::1."""
+    port = free_port()
+    echod({"listeners": [f"{scheme}://{host}:{port}" for scheme in ("udp", "tcp") for host in ("127.0.0.1", "[::1]")]})
+    return port
+
+
+def shell(command: str) -> str:
+    """Run a line as an operator types it; return what it printed."""
+    finished = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60)
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+@requires("ncat")
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("udp", ["", "-u"])
+def test_ncat_is_answered(port: int, host: str, udp: str) -> None:
+    """`ncat` prints what it sent. (Its stdin stays open a moment: at its end ncat may quit before any answer.)"""
+    assert shell(f"(printf hi; sleep 0.5) | ncat {udp} -w2 {host} {port}") == "hi"
+
+
+@requires("socat")
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+@pytest.mark.parametrize("protocol", ["UDP", "TCP"])
+def test_socat_is_answered(port: int, host: str, protocol: str) -> None:
+    """`socat` prints what it sent, over TCP until both sides have closed."""
+    assert shell(f"printf hi | socat -t1 - {protocol}:{host}:{port}") == "hi"
+
+
+@requires("socat")
+def test_socat_gets_a_megabyte_back(port: int) -> None:
+    """A file of 1 MB piped through echod is that file."""
+    command = f"head -c 1000000 /dev/zero | tr '\\0' x | socat -t10 - TCP:127.0.0.1:{port} | md5sum"
+    assert shell(command) == shell("head -c 1000000 /dev/zero | tr '\\0' x | md5sum")
+
+
+@requires("nping")
+@pytest.mark.parametrize("host", HOSTS)
+def test_nping_udp_is_answered(port: int, host: str) -> None:
+    """Each of nping's three UDP probes is answered."""
+    family = "-6" if ":" in host else ""
+    answer = shell(f"nping {family} --udp --unprivileged -p {port} --data-length 32 --delay 100ms -c 3 {host}")
+    assert "Rcvd: 3" in answer, answer
+
+
+@requires("nping")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may send raw packets")
+def test_nping_with_raw_packets_is_answered(port: int) -> None:
+    """A probe that nping builds itself, as it does for root, is answered. (By default it says it is from port 53.)"""
+    answer = shell(f"nping --udp -g 40000 -p {port} --data-length 32 --delay 100ms -c 3 127.0.0.1")
+    assert answer.count(f" UDP 127.0.0.1:{port} > 127.0.0.1:40000 ") == 3, answer
+
+
+@requires("nping")
+@pytest.mark.parametrize("host", HOSTS)
+def test_nping_tcp_connect_is_answered(port: int, host: str) -> None:
+    """Each of nping's three handshakes succeeds."""
+    family = "-6" if ":" in host else ""
+    answer = shell(f"nping {family} --tcp-connect -p {port} --delay 100ms -c 3 {host}")
+    assert "Successful connections: 3" in answer, answer

@@ -1,0 +1,127 @@
+"""Seconds of garbage, over UDP and TCP at once, leave a daemon as it was: no memory, no descriptor, no log line."""
+
+import os
+import random
+import socket
+import struct
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from support.loopback import inject, needs_root
+from support.running import SECONDS, Daemon, ask, free_port, wait_until
+
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds
+BURST = 200
+SIZES = (0, 1, 64, 1400, 9000, 60_000)
+
+GROWTH_BYTES = 4 << 20
+"""What a process may grow by: no table that a peer can fill is bigger, and a leak of a few bytes each would be."""
+
+LOG_LINES = 10
+"""Summaries, at most one in ten seconds for each listener and reason. One line each would be thousands."""
+
+
+def resident(pid: int) -> int:
+    """Return the bytes of memory that a process has."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+
+def descriptors(pid: int) -> int:
+    """Return how many descriptors a process has."""
+    return len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 - names alone, and no more descriptors for it
+
+
+def throw_datagrams(port: int, chance: random.Random) -> int:
+    """Send a burst of random bytes from many ports, some of which no answer may go to; return how many."""
+    own = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    low = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    any_port = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with own, low, any_port:
+        own.bind(("127.0.0.9", port))
+        low.bind(("127.0.0.9", 19))
+        for _ in range(BURST):
+            chance.choice((own, low, any_port)).sendto(chance.randbytes(chance.choice(SIZES)), ("127.0.0.1", port))
+    for source in range(BURST // 10):
+        inject(("127.0.0.1", port), b"from nowhere", source=f"127.0.1.{source}", source_port=0)
+    return BURST + BURST // 10
+
+
+def throw_connections(port: int, chance: random.Random) -> int:
+    """Make connections that say rubbish, or nothing, and end every way there is; return how many."""
+    for _ in range(BURST // 10):
+        way = chance.choice(("reset", "reset at once", "half-close", "leave"))
+        # Where the worker lags behind there may be too many from one source: then it is echod that ends them.
+        with socket.create_connection(("127.0.0.1", port), SECONDS) as sock, suppress(ConnectionError):
+            if way.startswith("reset"):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            if way != "reset at once":
+                sock.sendall(chance.randbytes(chance.choice(SIZES)))
+            if way == "half-close":
+                sock.shutdown(socket.SHUT_WR)
+    return BURST // 10
+
+
+def flood(port: int, seconds: float) -> tuple[int, int]:
+    """Throw garbage for so long; return how many datagrams and connections that was."""
+    chance = random.Random(port)  # noqa: S311 - not a secret
+    datagrams = connections = 0
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        datagrams += throw_datagrams(port, chance)
+        connections += throw_connections(port, chance)
+    return datagrams, connections
+
+
+@needs_root
+def test_a_flood_of_garbage_leaves_nothing_behind(echod: Callable[..., Daemon]) -> None:
+    """The same processes serve on, as big as before, with the same descriptors; the log has summaries alone."""
+    port = free_port()
+    listeners = {protocol: f"{protocol}://127.0.0.1:{port}" for protocol in ("udp", "tcp")}
+    daemon = echod({"listeners": [*listeners.values()], "workers": 1})
+    pids = [daemon.pid, *daemon.workers()]
+    before = [descriptors(pid) for pid in pids]
+    sent = flood(port, 1.0)  # whatever is made once, is made now
+    sizes, lines = [resident(pid) for pid in pids], len(daemon.log())
+    sent = tuple(a + b for a, b in zip(sent, flood(port, 4.0), strict=True))
+    assert ask(port) == b"hi"
+    assert [daemon.pid, *daemon.workers()] == pids
+    assert len(daemon.log()) - lines <= LOG_LINES
+    wait_until(lambda: [descriptors(pid) for pid in pids] == before, "each descriptor came back")
+    growth = [resident(pid) - size for pid, size in zip(pids, sizes, strict=True)]
+    assert max(growth) < GROWTH_BYTES, growth
+    rows = {protocol: daemon.counters()[name] for protocol, name in listeners.items()}
+    assert rows["udp"]["received"] + rows["udp"]["kernel_drops"] == sent[0] + 1
+    assert rows["tcp"]["accepted"] == sum(n for name, n in rows["tcp"].items() if name.startswith("closed_"))
+
+
+@needs_root
+def test_a_flood_of_refused_datagrams_is_told_of_in_a_few_lines(echod: Callable[..., Daemon]) -> None:
+    """Of 400,000 single datagrams from ports below 1024, as fast as a sender can, each is counted and few lines tell.
+
+    The sender says how many a second these were: more than 100,000 on any machine that has a CPU for each end.
+    """
+    port = free_port()
+    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1})
+    count, began = 400_000, time.monotonic()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as low:
+        low.bind(("127.0.0.9", 19))
+        low.connect(("127.0.0.1", port))
+        for _ in range(count):
+            low.send(b"garbage")
+    row: dict[str, int] = {}
+
+    def all_there() -> bool:
+        row.update(daemon.counters()[f"udp://127.0.0.1:{port}"])
+        return row["received"] + row["kernel_drops"] == count
+
+    wait_until(all_there, "each was counted")
+    seconds = time.monotonic() - began
+    print(f"{row['received'] / seconds:,.0f} refused a second, {row['kernel_drops']:,} lost in the queue")  # noqa: T201
+    assert row["dropped_source_port_low"] == row["received"] > count // 4
+    assert row["replied"] == 0
+    assert len(daemon.log("refused")) <= 10 * (1 + int(seconds))
+    assert daemon.stop() == 0
+    assert sum(entry["refused"] for entry in daemon.log("refused")) == row["received"]

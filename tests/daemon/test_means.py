@@ -1,0 +1,105 @@
+"""What the caller or the host withholds, streams, room or memory, is no reason not to serve."""
+
+import errno
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.running import ECHOD, REPOSITORY, Daemon, ask, environment, free_port, wait_until
+
+EchodFactory = Callable[..., Daemon]
+
+CLOSED = ("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")
+"""Runs a command without stdin, stdout and stderr."""
+
+
+def test_with_no_standard_stream_it_serves_and_no_socket_takes_their_place(echod: EchodFactory) -> None:
+    """What a library or the interpreter writes to stderr can then never reach a peer."""
+    port = free_port()
+    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1}, prefix=CLOSED, ready=False)
+    wait_until(lambda: (daemon.status_path / "status.json").exists() and daemon.workers(), "it served")
+    assert ask(port) == b"hi"
+    for pid in (daemon.pid, *daemon.workers()):
+        assert {str(Path(f"/proc/{pid}/fd/{number}").readlink()) for number in (0, 1, 2)} == {"/dev/null"}
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_with_no_standard_stream_the_exit_code_is_the_same(tmp_path: Path, command: str) -> None:
+    """What is wrong can be told to nobody, but for the code."""
+    path = tmp_path / "echod.yaml"
+    path.write_text("listeners: [")
+    words = [*CLOSED, *ECHOD, command, "--config", path]
+    assert subprocess.run(words, cwd=REPOSITORY, env=environment(), check=False, timeout=30).returncode == 78
+
+
+@pytest.mark.parametrize("variables", [{}, {"PYTHONUNBUFFERED": "1"}])
+@pytest.mark.parametrize("words", [("--version",), ("--help",), ("run", "--help")])
+def test_help_that_cannot_be_written_exits_74(words: tuple[str, ...], variables: dict[str, str]) -> None:
+    """As every other output that finds a full disk."""
+    with Path("/dev/full").open("w") as full:
+        finished = subprocess.run(
+            [*ECHOD, *words],
+            cwd=REPOSITORY,
+            env=environment(**variables),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+    assert finished.stderr == "echod: the output cannot be written: No space left on device\n"
+    assert finished.returncode == 74
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EPIPE])
+def test_an_error_of_anything_but_the_output_is_not_told_as_one_of_the_output(number: int) -> None:
+    """The kernel has ENOSPC also for a lack of epoll watches, and that is no full disk."""
+    program = (
+        f"from echod import cli\ndef run(self): raise OSError({number}, 'of no output')\ncli.Supervisor.run = run\n"
+        "cli.main(['run'])"
+    )
+    words = [sys.executable, "-c", program]
+    told = subprocess.run(
+        words, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False, timeout=30
+    )
+    assert "this is a defect in echod" in told.stderr
+    assert "of no output" in told.stderr
+    assert told.returncode == 70
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    """As in `echod check --print | head -1`: code 0, and nothing on stderr."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [*ECHOD, "--help"]
+    told = subprocess.run(
+        words, cwd=REPOSITORY, env=environment(), stdout=writer, stderr=subprocess.PIPE, check=False, timeout=30
+    )
+    os.close(writer)
+    assert (told.returncode, told.stderr) == (0, b"")
+
+
+def test_a_config_for_which_there_is_no_memory_rejects_the_reload(echod: EchodFactory) -> None:
+    """The old one goes on, and the next reload is as good as any."""
+    port = free_port()
+    config = {"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1}
+    daemon = echod(config)
+    size = re.search(r"VmSize:\s+(\d+) kB", Path(f"/proc/{daemon.pid}/status").read_text())
+    assert size is not None
+    deny = [f"10.{number // 250}.{number % 250}.0/24" for number in range(3000)]
+    _, hard = resource.prlimit(daemon.pid, resource.RLIMIT_AS, (int(size[1]) << 10, resource.RLIM_INFINITY))
+    entry = daemon.reload({**config, "access": {"allow": ["127.0.0.0/8"], "deny": deny}})
+    said = f"there is not enough memory to read {daemon.config_path}: raise LimitAS="
+    assert entry["message"] == f"reload REJECTED; the previous config stays in force: {said}"
+    assert ask(port) == b"hi"
+    resource.prlimit(daemon.pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, hard))
+    assert daemon.reload()["event"] == "reloaded"
+    daemon.signal(signal.SIGTERM)
+    assert daemon.wait() == 0

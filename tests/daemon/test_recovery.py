@@ -1,0 +1,238 @@
+"""What goes wrong does not end the service: workers killed, stopped or crash-looping; stops of every kind; idleness."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from support.load import UdpLoad
+from support.running import Daemon, ask, free_port, title, udp_client, wait_until
+
+from echod.linux.mmsg_layout import UDP_SEGMENT
+
+BATCH = 64
+
+
+def serve(echod: Callable[..., Daemon], **config: object) -> tuple[Daemon, int]:
+    """Start a daemon that serves one port in UDP and TCP on 127.0.0.1."""
+    port = free_port()
+    listeners = [f"udp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port}"]
+    return echod({"listeners": listeners, "workers": 2, **config}), port
+
+
+def replaced(daemon: Daemon, worker: int) -> Callable[[], bool]:
+    """Return a condition: this worker is gone and there are two again."""
+    return lambda: worker not in (workers := daemon.workers()) and len(workers) == 2
+
+
+def queued_bytes(port: int) -> int:
+    """Return the memory of the receive queues of the UDP sockets with this port (proc_net_udp of proc(5))."""
+    rows = [line.split() for line in Path("/proc/net/udp").read_text().splitlines()[1:]]
+    return sum(int(row[4].partition(":")[2], 16) for row in rows if row[1].endswith(f":{port:04X}"))
+
+
+def test_killing_each_worker_in_turn_loses_at_most_one_batch_each(
+    echod: Callable[..., Daemon], udp_load: Callable[..., UdpLoad]
+) -> None:
+    """Of 20,000 datagrams a second, a `kill -9` loses what the worker held at that moment and nothing queued."""
+    daemon, port = serve(echod)
+    load = udp_load(port)
+    kills = []
+    for _ in range(3):
+        for worker in daemon.workers():
+            kills.append(time.monotonic())
+            os.kill(worker, signal.SIGKILL)
+            wait_until(replaced(daemon, worker), "the killed worker was replaced")
+    report = load.finish()
+    ends = [*kills[1:], float("inf")]
+    assert all(report.lost_between(kill - 0.02, end - 0.02) <= BATCH for kill, end in zip(kills, ends, strict=True))
+    assert (report.repeated, report.wrong, report.refused) == (0, 0, 0)
+    assert report.rate > 15_000
+    row = daemon.counters()[f"udp://127.0.0.1:{port}"]
+    assert row["received"] == report.sent
+    # What was interrupted may have been sent already.
+    assert len(report.lost) <= row.get("interrupted", 0)
+    assert row["kernel_drops"] == 0
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace, which holds a worker inside a batch, is missing")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may trace a process that is no child")
+@pytest.mark.parametrize(
+    "held",
+    [
+        ["recvmmsg:delay_enter=1500000:delay_exit=60000000:when=1"],
+        ["recvmmsg:delay_enter=1500000:when=1", "sendmmsg:delay_enter=60000000:when=1"],
+    ],
+    ids=["before it counted them", "after it counted them"],
+)
+def test_a_worker_killed_inside_a_batch_loses_exactly_that_batch(
+    echod: Callable[..., Daemon], tmp_path: Path, held: list[str]
+) -> None:
+    """With 200 datagrams queued, a worker killed in its receive or before its send loses 64; all are counted."""
+    daemon, port = serve(echod, workers=1)
+    (worker,) = daemon.workers()
+    command = ["strace", "-o", str(tmp_path / "trace"), "-e", "trace=recvmmsg,sendmmsg", "-p", str(worker)]
+    injections = [argument for each in held for argument in ("-e", f"inject={each}")]
+    with subprocess.Popen([*command, *injections], stderr=subprocess.DEVNULL) as tracer:
+        status = Path(f"/proc/{worker}/status")
+        wait_until(lambda: f"TracerPid:\t{tracer.pid}" in status.read_text(), "the worker was traced")
+        with udp_client("127.0.0.1", port) as sock:
+            for number in range(200):
+                sock.send(number.to_bytes(2, "big"))
+            queued = queued_bytes(port)
+            assert queued
+            wait_until(lambda: queued_bytes(port) < queued, "the worker had received its batch")
+            if len(held) > 1:
+                wait_until(lambda: "sendmmsg" in (tmp_path / "trace").read_text(), "and counted it")
+            os.kill(worker, signal.SIGKILL)
+            tracer.kill()  # else it would keep the dead worker from its parent
+            answered = {int.from_bytes(sock.recv(16), "big") for _ in range(200 - BATCH)}
+    assert answered == set(range(BATCH, 200))
+    row = daemon.counters()[f"udp://127.0.0.1:{port}"]
+    assert (row["received"], row["replied"], row["interrupted"]) == (200, 200 - BATCH, BATCH)
+
+
+def test_a_stopped_worker_is_replaced_and_service_goes_on(
+    echod: Callable[..., Daemon], udp_load: Callable[..., UdpLoad]
+) -> None:
+    """A worker that hangs is killed after some 5 s, and what was queued for it is answered by its successor."""
+    daemon, port = serve(echod)
+    load = udp_load(port, rate=1000)
+    worker = daemon.workers()[0]
+    os.kill(worker, signal.SIGSTOP)
+    stuck = daemon.wait_for("worker_stuck")
+    assert (stuck["pid"], stuck["seconds"]) == (worker, 5)
+    assert stuck["message"] == (
+        f"worker {stuck['worker']} (process {worker}) is stuck: its heartbeat has not changed for 5 seconds; it is "
+        "killed and replaced"
+    )
+    wait_until(replaced(daemon, worker), "the stopped worker was replaced")
+    report = load.finish()
+    assert len(report.lost) <= BATCH
+    assert daemon.log("worker_exited")[-1]["reason"] == "killed by SIGKILL"
+
+
+def test_a_killed_supervisor_takes_its_workers_with_it(echod: Callable[..., Daemon]) -> None:
+    """After SIGKILL no process is left, and the next echod finds the ports free."""
+    daemon, port = serve(echod)
+    workers = daemon.workers()
+    assert len(workers) == 2
+    daemon.signal(signal.SIGKILL)
+    daemon.wait()
+    wait_until(lambda: not any(title(worker) for worker in workers), "the workers were gone")
+    echod(daemon.config_path.read_text())
+    assert ask(port) == b"hi"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_is_clean(echod: Callable[..., Daemon], number: signal.Signals) -> None:
+    """SIGTERM and SIGINT drain, log the totals, leave no process and exit 0."""
+    daemon, port = serve(echod)
+    workers = daemon.workers()
+    assert ask(port) == b"hi"
+    daemon.signal(number)
+    assert daemon.wait() == 0
+    assert [entry["event"] for entry in daemon.log()[-4:]] == ["draining", "worker_exited", "worker_exited", "stopped"]
+    assert daemon.log("stopped")[0]["datagrams_replied"] == 1
+    assert not any(title(worker) for worker in workers)
+
+
+def test_a_stop_while_starting_is_clean_too(echod: Callable[..., Daemon]) -> None:
+    """SIGTERM that comes before any worker is ready exits 0, without a complaint."""
+    port = free_port()
+    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 8}, ready=False)
+    daemon.wait_for("worker_started")
+    assert daemon.stop() == 0
+    assert not [entry for entry in daemon.log() if entry["level"] in ("warning", "error")]
+
+
+def test_a_second_sigterm_ends_at_once(echod: Callable[..., Daemon]) -> None:
+    """A connection that holds up the drain for 60 s does not hold up the second SIGTERM."""
+    daemon, port = serve(echod, drain_timeout_seconds=60)
+    with socket.create_connection(("127.0.0.1", port)) as sock:
+        sock.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            sock.sendall(bytes(64 << 20))  # never read, so the echo stands still with bytes due to us
+        daemon.signal(signal.SIGTERM)
+        daemon.wait_for("draining")
+        with pytest.raises(subprocess.TimeoutExpired):
+            daemon.wait(2.5)
+        daemon.signal(signal.SIGTERM)
+        assert daemon.wait(5) == 0
+
+
+def test_a_crash_loop_backs_off_and_the_other_worker_serves(echod: Callable[..., Daemon]) -> None:
+    """A worker that dies again and again comes back after 0.1, 0.2, 0.4 and 0.8 s; the other is never touched."""
+    daemon, port = serve(echod)
+    doomed, steady = daemon.workers()
+    for _ in range(4):
+        os.kill(doomed, signal.SIGKILL)
+        wait_until(replaced(daemon, doomed), "the killed worker was replaced")
+        (doomed,) = set(daemon.workers()) - {steady}
+    daemon.wait_for("worker_started", 2 + 4)  # a worker lives a moment before its entry stands in the log
+    exits = [datetime.fromisoformat(entry["timestamp"]) for entry in daemon.log("worker_exited")]
+    starts = [datetime.fromisoformat(entry["timestamp"]) for entry in daemon.log("worker_started")[2:]]
+    waited = [(start - end).total_seconds() for end, start in zip(exits, starts, strict=True)]
+    assert all(was >= least - 0.02 for was, least in zip(waited, (0.1, 0.2, 0.4, 0.8), strict=True)), waited
+    assert steady in daemon.workers()
+    assert ask(port) == b"hi"
+
+
+def test_an_idle_echod_wakes_at_most_once_a_second(echod: Callable[..., Daemon]) -> None:
+    """Over five seconds without traffic no process wakes more than seven times, nor is the status written in these."""
+    daemon, port = serve(echod)
+    written = daemon.status()["at"]
+    pids = [daemon.pid, *daemon.workers()]
+    before = [switches(pid) for pid in pids]
+    time.sleep(5)  # the measured interval itself
+    woken = [switches(pid) - count for pid, count in zip(pids, before, strict=True)]
+    assert all(count <= 7 for count in woken), woken
+    again = daemon.status()["at"]
+    assert again == written or again - written > 4.9
+    assert ask(port) == b"hi"
+
+
+def switches(pid: int) -> int:
+    """Return how often a process has gone to sleep so far."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
+
+
+def test_a_queue_that_overflows_is_told_in_the_log(echod: Callable[..., Daemon]) -> None:
+    """While its worker stands still, the kernel drops what the queue does not hold: one entry has their number."""
+    port = free_port()
+    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1, "udp": {"receive_buffer": "4 KiB"}})
+    (worker,) = daemon.workers()
+    os.kill(worker, signal.SIGSTOP)
+    with udp_client("127.0.0.1", port) as sock:
+        for _ in range(1000):
+            sock.send(b"x" * 1000)
+    os.kill(worker, signal.SIGCONT)
+    entry = daemon.wait_for("queue_full")
+    row = daemon.counters()[f"udp://127.0.0.1:{port}"]
+    assert entry["dropped"] == row["kernel_drops"] == 1000 - row["received"] > 0
+    assert entry["level"] == "warning"
+
+
+def test_a_train_that_finds_the_queue_full_is_said_to_be_at_least_one(echod: Callable[..., Daemon]) -> None:
+    """The kernel counts what it drops by socket buffers, and a train is one: the log does not call that datagrams."""
+    port = free_port()
+    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1, "udp": {"receive_buffer": "4 KiB"}})
+    (worker,) = daemon.workers()
+    os.kill(worker, signal.SIGSTOP)
+    with udp_client("127.0.0.1", port) as sock:
+        sock.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 100)  # udp(7): 20 datagrams in each send
+        for _ in range(100):
+            sock.send(b"x" * 2000)
+    os.kill(worker, signal.SIGCONT)
+    entry = daemon.wait_for("queue_full")
+    row = daemon.counters()[f"udp://127.0.0.1:{port}"]
+    assert 100 - row["received"] // 20 == entry["dropped"] == row["kernel_drops"] > 0
+    said = f"the kernel dropped at least {entry['dropped']} datagrams at udp://127.0.0.1:{port} before echod received "
+    assert entry["message"].startswith(f"{said}them (a train counts as one)")

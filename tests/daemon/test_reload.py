@@ -1,0 +1,239 @@
+"""A reload takes effect whole or not at all, and the traffic never notices."""
+
+import os
+import resource
+import shutil
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.load import UdpLoad
+from support.running import Daemon, ask, free_port, wait_until
+
+EchodFactory = Callable[..., Daemon]
+LoadFactory = Callable[..., UdpLoad]
+
+
+def udp(*ports: int, host: str = "127.0.0.1") -> list[str]:
+    """Write UDP listeners as a config has them."""
+    return [f"udp://{host}:{port}" for port in ports]
+
+
+def wait_for_old_workers(daemon: Daemon, workers: int) -> None:
+    """Wait until the workers of the last reload, so many, are the only ones."""
+    wait_until(lambda: len(daemon.workers()) == workers, "the new workers alone were left")
+
+
+def assert_lossless(load: UdpLoad) -> None:
+    """End the load; hold it to its rate, and every datagram of it to one exact answer."""
+    report = load.finish()
+    assert not report.lost, report
+    assert (report.repeated, report.wrong, report.refused) == (0, 0, 0), report
+    assert report.rate > 15_000, report
+
+
+def test_a_hundred_reloads_under_load_lose_nothing(echod: EchodFactory, udp_load: LoadFactory) -> None:
+    """Of 20,000 datagrams a second, each is answered once, through 100 generations; no descriptor is left behind."""
+    port = free_port()
+    daemon = echod({"listeners": udp(port), "workers": 2})
+    descriptors = Path(f"/proc/{daemon.pid}/fd")
+    before = len(list(descriptors.iterdir()))
+    load = udp_load(port)
+    for number in range(1, 101):
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for("reloaded", number)
+    assert_lossless(load)
+    wait_for_old_workers(daemon, 2)
+    wait_until(lambda: len(list(descriptors.iterdir())) == before, "the old generations' descriptors were closed")
+    row = daemon.counters()[udp(port)[0]]
+    assert row["received"] == row["replied"]
+    assert row["kernel_drops"] == 0
+
+
+def test_changing_listeners_and_workers_under_load_loses_nothing(echod: EchodFactory, udp_load: LoadFactory) -> None:
+    """A listener that stays loses nothing while others come and go and the workers become more and fewer."""
+    port, other = free_port(), free_port()
+    daemon = echod({"listeners": udp(port), "workers": 2})
+    load = udp_load(port)
+    for workers in (5, 1, 3, 2, 4, 1, 2):
+        entry = daemon.reload({"listeners": udp(port, other), "workers": workers})
+        assert f"+{udp(other)[0]}" in entry["changed"]
+        assert ask(other) == b"hi"
+        wait_for_old_workers(daemon, workers)
+        entry = daemon.reload({"listeners": udp(port), "workers": workers})
+        assert entry["changed"] == [f"-{udp(other)[0]}"]
+        wait_for_old_workers(daemon, workers)
+        with pytest.raises(ConnectionRefusedError):
+            ask(other)
+    assert_lossless(load)
+
+
+def test_a_bad_file_is_rejected_with_each_mistake(echod: EchodFactory) -> None:
+    """Each mistake is logged with line and key; the very workers of before go on."""
+    port = free_port()
+    daemon = echod({"listeners": udp(port), "workers": 2})
+    workers = daemon.workers()
+    daemon.reload(f"listeners:\n  - udp://127.0.0.1:{port}\n  - udp://localhost:7\nworker: 2\ntcp: {{max_conns: 3}}\n")
+    entries = daemon.log("reload_rejected")
+    assert [(entry["file_line"], entry["key"]) for entry in entries] == [
+        (3, "listeners[1]"),
+        (4, "worker"),
+        (5, "tcp.max_conns"),
+    ]
+    assert f"{daemon.config_path}:4:1: error: worker: unknown key" in entries[1]["message"]
+    assert daemon.workers() == workers
+    assert ask(port) == b"hi"
+    daemon.config_path.unlink()
+    assert "there is no such file" in daemon.reload()["message"]
+    assert daemon.reload({"listeners": udp(port), "workers": 1})["changed"] == ["workers: 2 -> 1"]
+
+
+def test_a_listener_that_cannot_be_bound_rejects_the_whole_reload(echod: EchodFactory) -> None:
+    """Where one new port is taken, no other new one is served, and the old config goes on untouched."""
+    port, fresh, taken = free_port(), free_port(), free_port()
+    daemon = echod({"listeners": udp(port), "workers": 2})
+    workers = daemon.workers()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as owner:
+        owner.bind(("127.0.0.1", taken))
+        entry = daemon.reload({"listeners": udp(fresh, port, taken), "workers": 3})
+        assert entry["event"] == "reload_rejected"
+        assert f"{udp(taken)[0]} is in use" in entry["message"]
+        with pytest.raises(ConnectionRefusedError):
+            ask(fresh)
+    assert daemon.workers() == workers
+    assert ask(port) == b"hi"
+    assert daemon.reload()["event"] == "reloaded"
+    assert [ask(each) for each in (port, fresh, taken)] == [b"hi"] * 3
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None or os.geteuid() != 0, reason="needs root, and setpriv to be less")
+def test_a_reload_without_descriptors_is_rejected_wherever_they_end(echod: EchodFactory) -> None:
+    """As a user without CAP_NET_ADMIN, with one descriptor less each time: until there is none, the service goes on."""
+    port, others = free_port(), free_port(2)
+    config: dict[str, Any] = {"listeners": udp(port), "workers": 1, "log": {"format": "json"}}
+    daemon = echod(config, prefix=["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"])
+    used = max(int(entry.name) for entry in Path(f"/proc/{daemon.pid}/fd").iterdir())
+    outcomes = []
+    for limit in range(used + 10, used - 3, -1):
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (limit, limit))
+        outcomes.append(daemon.reload({**config, "listeners": udp(port, others, others + 1)})["event"])
+        if outcomes[-1] == "reloaded":
+            daemon.reload(config)
+        assert ask(port) == b"hi"
+    assert (outcomes[0], outcomes[-1]) == ("reloaded", "reload_rejected")
+    assert daemon.stop() == 0
+
+
+def test_a_new_log_level_and_format_take_effect(echod: EchodFactory) -> None:
+    """At `error` only a rejection is heard; `console` writes lines for people; and back."""
+    port = free_port()
+    config = {"listeners": udp(port), "workers": 1}
+    daemon = echod(config)
+    workers = daemon.workers()
+    daemon.write({**config, "log": {"level": "error"}})
+    daemon.signal(signal.SIGHUP)
+    wait_until(lambda: daemon.workers() and not set(workers) & set(daemon.workers()), "the worker was a new one")
+    daemon.write("nonsense")
+    daemon.signal(signal.SIGHUP)
+    daemon.wait_for("reload_rejected")
+    daemon.write({**config, "log": {"format": "console"}})
+    daemon.signal(signal.SIGHUP)
+    wait_until(lambda: "reloaded: changed log.level: error -> info" in daemon.stderr, "the console heard of it")
+    assert len(daemon.log("reloading")) == 1
+    assert not daemon.log("reloaded")
+    assert daemon.reload(config)["changed"] == ["log.format: console -> auto"]
+
+
+def test_one_address_widens_to_all_on_the_same_port(echod: EchodFactory) -> None:
+    """127.0.0.1 becomes 0.0.0.0 and narrows again, on one port, in UDP and TCP."""
+    port = free_port()
+    narrow = {"listeners": [f"udp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port}"], "workers": 2}
+    wide = {"listeners": [f"udp://0.0.0.0:{port}", f"tcp://0.0.0.0:{port}"], "workers": 2}
+    daemon = echod(narrow)
+    for _ in range(2):
+        assert daemon.reload(wide)["event"] == "reloaded"
+        assert ask(port, host="127.0.0.2") == b"hi"
+        assert ask(port) == b"hi"
+        socket.create_connection(("127.0.0.2", port), 5).close()
+        assert daemon.reload(narrow)["event"] == "reloaded"
+        wait_for_old_workers(daemon, 2)
+        with pytest.raises(ConnectionRefusedError):
+            ask(port, host="127.0.0.2")
+        assert ask(port) == b"hi"
+        socket.create_connection(("127.0.0.1", port), 5).close()
+
+
+def test_a_storm_of_sighups_is_coalesced(echod: EchodFactory) -> None:
+    """300 SIGHUPs make a handful of reloads; the last of them reads what the file said last."""
+    port = free_port()
+    daemon = echod({"listeners": udp(port), "workers": 1})
+    for number in range(300):
+        if number == 200:
+            daemon.write({"listeners": udp(port), "workers": 3})
+        daemon.signal(signal.SIGHUP)
+    wait_until(lambda: len(daemon.workers()) == 3, "the last config was in force")
+    reloads = daemon.log("reloading")
+    assert len(reloads) < 30
+    wait_until(lambda: len(daemon.log("reloaded")) == len(daemon.log("reloading")), "every reload was done")
+    assert ask(port) == b"hi"
+    assert daemon.stop() == 0
+
+
+def test_a_stop_during_a_reload_is_clean(echod: EchodFactory) -> None:
+    """SIGTERM right behind SIGHUP, at any moment of the reload, still exits 0 and leaves no worker."""
+    port = free_port()
+    for _ in range(5):
+        daemon = echod({"listeners": udp(port), "workers": 4})
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for("worker_started", 5)
+        assert daemon.stop() == 0
+        assert daemon.log()[-1]["event"] == "stopped"
+
+
+def test_a_new_worker_that_dies_rejects_the_reload(echod: EchodFactory) -> None:
+    """A death among the newcomers before commit kills the rest of them; the old generation serves on."""
+    port = free_port()
+    daemon = echod({"listeners": udp(port), "workers": 2})
+    workers = daemon.workers()
+    while not daemon.log("reload_rejected"):  # the newcomers live for milliseconds: try until one was caught
+        daemon.signal(signal.SIGHUP)
+        number = len(daemon.log("worker_started"))
+        pid = daemon.wait_for("worker_started", number + 1)["pid"]
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: len(daemon.log("reloading")) == sum(map(len, outcomes(daemon))), "the reload had ended")
+        wait_for_old_workers(daemon, 2)
+        workers = workers if daemon.log("reload_rejected") else daemon.workers()
+    assert daemon.workers() == workers
+    assert "did not become ready" in daemon.log("reload_rejected")[0]["message"]
+    assert ask(port) == b"hi"
+
+
+def outcomes(daemon: Daemon) -> tuple[list[object], list[object]]:
+    """Return the entries that end a reload."""
+    return [*daemon.log("reloaded")], [*daemon.log("reload_rejected")]
+
+
+def test_a_file_that_was_in_force_may_not_be_gone(echod: EchodFactory, tmp_path: Path) -> None:
+    """Unnamed or named, it is not replaced by the defaults, which serve others elsewhere: the reload is rejected."""
+    etc, port = tmp_path / "etc", free_port()
+    etc.mkdir()
+    # A copy of /etc that this echod alone sees.
+    script = f'cp -a /etc/. {etc} 2>/dev/null; cp "$0" {etc}/echod.yaml; mount --bind {etc} /etc && exec "$@"'
+    served = tmp_path / "served.yaml"
+    served.write_text(f"listeners: [udp://127.0.0.1:{port}]\nworkers: 1\nlog: {{format: json}}\n")
+    daemon = echod(prefix=["unshare", "--mount", "sh", "-c", script, str(served)], ready=False)
+    wait_until(lambda: daemon.process.poll() is not None or daemon.log("ready"), "it served or could not have an /etc")
+    if not daemon.log("ready"):
+        pytest.skip(f"no mount namespace: {daemon.stderr}")
+    (etc / "echod.yaml").unlink()
+    entry = daemon.reload()
+    assert (entry["event"], entry["message"]) == (
+        "reload_rejected",
+        "reload REJECTED; the previous config stays in force: cannot read /etc/echod.yaml: there is no such file",
+    )
+    assert ask(port) == b"hi"
+    (etc / "echod.yaml").write_bytes(served.read_bytes())
+    assert daemon.reload()["event"] == "reloaded"

@@ -1,0 +1,461 @@
+"""`echod status` tells what the running echod does, to everybody, and whether it answers."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from support.loopback import needs_root
+from support.running import ECHOD, REPOSITORY, Daemon, ask, environment, free_port, wait_until
+from support.scraping import answers, fetch, metered
+
+from echod.errors import ExitCode
+from echod.stats.snapshot import Snapshot
+from echod.status import files
+
+EchodFactory = Callable[..., Daemon]
+NOBODY = 65_534
+
+
+def tell(
+    place: Path | None, *words: str, prefix: Sequence[str] = (), **variables: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run `echod status` as an operator does."""
+    where = {"RUNTIME_DIRECTORY": str(place)} if place is not None else {}
+    return subprocess.run(
+        [*prefix, *ECHOD, "status", *words],
+        cwd=REPOSITORY,
+        env=environment(TZ="UTC", **where, **variables),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+
+@pytest.fixture
+def served(echod: EchodFactory) -> tuple[Daemon, int]:
+    """Run echod with a listener of each protocol."""
+    port = free_port()
+    return echod({"listeners": [f"udp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port}"], "workers": 2}), port
+
+
+def told(daemon: Daemon) -> Snapshot:
+    """Return what `--json` prints."""
+    return Snapshot.unpack(tell(daemon.status_path, "--json").stdout.encode())
+
+
+def test_a_person_reads_what_happened(served: tuple[Daemon, int]) -> None:
+    """What was answered, what was dropped and why, who was loud and who was refused; plain text in a pipe."""
+    daemon, port = served
+    for _ in range(3):
+        ask(port)
+    wait_until(lambda: told(daemon).activity.loudest, "the worker told who was loud")
+    result = tell(daemon.status_path)
+    assert (result.returncode, result.stderr) == (ExitCode.OK, "")
+    assert result.stdout.isascii()
+    assert re.match(
+        rf"echod \S+, process {daemon.pid}, up 00:00:\d\d, generation 1, 0 worker restarts\n", result.stdout
+    )
+    assert re.search(rf"\nconfig: {daemon.config_path}, read \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d\n", result.stdout)
+    assert f"\nudp://127.0.0.1:{port}         3        3        0            0           0\n" in result.stdout
+    assert re.search(r"\nloudest, last minute  datagrams\n127.0.0.1 +3\n", result.stdout)
+
+
+def test_json_is_the_snapshot_and_its_numbers_are_the_counters(served: tuple[Daemon, int]) -> None:
+    """Number by number what the daemon logs on SIGUSR1."""
+    daemon, port = served
+    for _ in range(5):
+        ask(port, b"12345")
+    wait_until(lambda: told(daemon).activity.udp[0].replied == 5, "the status has it")
+    snapshot, row = told(daemon), daemon.counters()[f"udp://127.0.0.1:{port}"]
+    (udp,) = snapshot.activity.udp
+    assert {name: getattr(udp, name) for name in row} == row
+    assert (sum(udp.batches), udp.train_datagrams, udp.adopted) == (5, 0, False)
+    assert [worker.pid for worker in snapshot.activity.workers] == daemon.workers()
+    assert snapshot.pid == daemon.pid
+    assert abs(snapshot.at - time.time()) < 60
+
+
+def test_the_exit_code_is_three_where_it_does_not_run(served: tuple[Daemon, int], tmp_path: Path) -> None:
+    """Never started, stopped in order, or killed and gone: that is what the LSB has 3 for."""
+    daemon, _ = served
+    assert tell(tmp_path / "nowhere").returncode == ExitCode.NOT_RUNNING
+    assert tell(daemon.status_path).returncode == ExitCode.OK
+    daemon.signal(signal.SIGKILL)
+    daemon.wait()
+    killed = tell(daemon.status_path)
+    assert killed.returncode == ExitCode.NOT_RUNNING
+    assert killed.stderr.startswith(f"echod: no echod is running: process {daemon.pid}, which wrote ")
+    assert killed.stdout == ""
+    assert tell(daemon.status_path, "--check").returncode == ExitCode.NOT_RUNNING
+    assert tell(daemon.status_path, "--json").returncode == ExitCode.NOT_RUNNING
+
+
+def test_a_daemon_that_stopped_leaves_no_status(served: tuple[Daemon, int]) -> None:
+    """Neither of the two files."""
+    daemon, _ = served
+    assert sorted(path.name for path in daemon.status_path.iterdir()) == ["self-test.json", "files.json"]
+    assert daemon.stop() == ExitCode.OK
+    assert list(daemon.status_path.iterdir()) == []
+    stopped = tell(daemon.status_path)
+    assert stopped.returncode == ExitCode.NOT_RUNNING
+    assert f"there is no {daemon.status_path}/files.json;" in stopped.stderr
+
+
+def test_a_status_that_cannot_be_read_is_neither(tmp_path: Path) -> None:
+    """It may run or not: the LSB has 4 for that."""
+    (tmp_path / files.NAME).write_text("{}")
+    result = tell(tmp_path)
+    assert (result.returncode, result.stdout) == (ExitCode.STATUS_UNKNOWN, "")
+
+
+def test_a_check_asks_each_listener(served: tuple[Daemon, int]) -> None:
+    """All passed: 0, in words and as JSON; the daemon counts it apart."""
+    daemon, port = served
+    names = [f"udp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port}"]
+    result = tell(daemon.status_path, "--check")
+    assert (result.returncode, result.stderr) == (ExitCode.OK, "")
+    *lines, summary = result.stdout.splitlines()
+    assert [line.split()[:2] for line in lines] == [[name, "ok,"] for name in names]
+    assert summary == "all 2 listeners replied"
+    listed = json.loads(tell(daemon.status_path, "--check", "--json").stdout)
+    assert [(each["name"], each["problem"]) for each in listed] == [(name, "") for name in names]
+    rows = daemon.counters()
+    assert (rows[names[0]]["self_test"], rows[names[1]]["closed_self_test"]) == (2, 2)
+
+
+def test_a_check_fails_where_one_does_not_answer(served: tuple[Daemon, int]) -> None:
+    """With every worker halted nothing answers: 1, and each listener is named with the reason."""
+    daemon, port = served
+    for worker in daemon.workers():
+        os.kill(worker, signal.SIGSTOP)
+    result = tell(daemon.status_path, "--check")
+    for worker in daemon.workers():
+        os.kill(worker, signal.SIGCONT)
+    assert result.returncode == ExitCode.NO_ANSWER
+    assert result.stdout.splitlines()[:3] == [
+        f"udp://127.0.0.1:{port}  FAILED: no reply within 1 s",
+        f"tcp://127.0.0.1:{port}  FAILED: no reply within 1 s",
+        "2 of 2 listeners failed",
+    ]
+
+
+def test_a_check_fails_where_a_worker_stands_still_whose_sockets_it_did_not_reach(echod: EchodFactory) -> None:
+    """Each worker has a socket of its own for a UDP listener, and the kernel chooses which one gets the probe."""
+    config, http = metered(f"udp://127.0.0.1:{free_port()}", workers=8)
+    daemon = echod(config)
+    wait_until(lambda: answers(http, "/healthz"), "all was well")
+    victim = daemon.workers()[0]
+    os.kill(victim, signal.SIGSTOP)
+
+    def age() -> float:
+        return next((one.heartbeat_age_seconds for one in told(daemon).activity.workers if one.pid == victim), 0)
+
+    wait_until(age, "the status tells of its age")
+    daemon.signal(signal.SIGSTOP)  # it would soon replace that worker
+    checked, listed = tell(daemon.status_path, "--check"), tell(daemon.status_path, "--check", "--json")
+    health = fetch(http, "/healthz")
+    daemon.signal(signal.SIGCONT)
+    assert (checked.returncode, listed.returncode, health[0]) == (ExitCode.NO_ANSWER, ExitCode.NO_ANSWER, 503)
+    assert re.search(r"\nworker \d  FAILED: heartbeat age \d+ s; sources", checked.stdout)
+    problems = {each["name"]: each["problem"] for each in json.loads(listed.stdout)}
+    assert any(name.startswith("worker ") and "heartbeat age" in problem for name, problem in problems.items())
+    assert re.search(r"^failing\n(.*\n)*worker \d: heartbeat age \d+ s\n", health[2])
+
+
+@needs_root
+def test_any_user_may_ask_and_only_root_past_the_rules(echod: EchodFactory, tmp_path: Path) -> None:
+    """The status is for everybody. The check of one who may not read the secret is any client's, and says so."""
+    port = free_port()
+    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1, "access": {"deny": ["loopback"]}})
+    user = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+    for folder in (*daemon.status_path.parents[:-1], daemon.status_path):  # pytest's own are root's alone
+        if not folder.stat().st_mode & 0o001:
+            folder.chmod(folder.stat().st_mode | 0o011)
+    shown = tell(daemon.status_path, prefix=user)
+    assert (shown.returncode, shown.stderr) == (ExitCode.OK, "")
+    assert shown.stdout.startswith("echod ")
+    checked = tell(daemon.status_path, "--check", prefix=user)
+    assert checked.returncode == ExitCode.NO_ANSWER
+    assert "cannot be read by this user, so the listeners were asked as any client asks" in checked.stderr
+    assert tell(daemon.status_path, "--check").returncode == ExitCode.OK
+
+
+def test_a_generation_that_no_self_test_can_reach_has_no_mark(served: tuple[Daemon, int]) -> None:
+    """Where every source port is refused, the mark of the workers before is not asked with; and that is said."""
+    daemon, port = served
+    guard = {"min_source_port": 65_535, "refuse_source_ports": [65_535]}
+    assert daemon.reload({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1, "guard": guard})["level"] == "info"
+    assert files.read_self_test(daemon.status_path) is None
+    checked = tell(daemon.status_path, "--check")
+    assert checked.returncode == ExitCode.NO_ANSWER
+    assert "self-test.json is not there or cannot be read by this user" in checked.stderr
+
+
+def test_it_is_found_where_the_config_says(echod: EchodFactory, tmp_path: Path) -> None:
+    """`files.directory` is where the daemon writes and where the command looks, mistakes beside it or not."""
+    place, port = tmp_path / "elsewhere", free_port()
+    config = {"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1, "status": {"directory": str(place)}}
+    daemon = echod(config)
+    assert sorted(path.name for path in place.iterdir()) == ["self-test.json", "files.json"]
+    daemon.write({**config, "workers": 0})
+    result = tell(None, "--config", str(daemon.config_path))
+    assert result.returncode == ExitCode.OK
+    assert f"process {daemon.pid}" in result.stdout
+
+
+def test_a_place_that_cannot_be_had_does_no_harm(echod: EchodFactory, tmp_path: Path) -> None:
+    """The daemon serves; the log has a line that says what to do."""
+    (tmp_path / "file").touch()
+    port = free_port()
+    config = {"listeners": [f"udp://127.0.0.1:{port}"], "status": {"directory": str(tmp_path / "file" / "run")}}
+    daemon = echod(config)
+    assert ask(port) == b"hi"
+    (entry,) = daemon.log("status_not_written")
+    assert entry["level"] == "warning"
+    assert "files.directory" in entry["message"]
+
+
+def test_a_rejected_reload_is_told(served: tuple[Daemon, int]) -> None:
+    """With its mistakes, and that the config before goes on; the next good one takes that away."""
+    daemon, port = served
+    daemon.reload("workers: 0\n")
+    shown = tell(daemon.status_path).stdout
+    assert ", REJECTED; the previous config stays in force\n" in shown
+    assert f"  {daemon.config_path}:1:10: error: workers: 0 is out of bounds" in shown
+    daemon.reload({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1})
+    shown = tell(daemon.status_path).stdout
+    assert "REJECTED" not in shown
+    assert "generation 2" in shown
+    assert "tcp://" not in shown.partition("\n\n")[2]
+
+
+def test_a_worker_that_was_replaced_is_told(served: tuple[Daemon, int]) -> None:
+    """Which slot, how often, and the process that is in it now."""
+    daemon, _ = served
+    victim = daemon.workers()[0]
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: told(daemon).activity.worker_restarts == 1, "the status tells of it")
+    states = told(daemon).activity.workers
+    assert sorted(worker.restarts for worker in states) == [0, 1]
+    assert victim not in [worker.pid for worker in states]
+
+
+def test_a_worker_that_is_stuck_is_told(served: tuple[Daemon, int]) -> None:
+    """Its heartbeat grows old, seconds before it is replaced."""
+    daemon, _ = served
+    victim = daemon.workers()[0]
+    os.kill(victim, signal.SIGSTOP)
+
+    def old() -> bool:
+        ages = {worker.pid: worker.heartbeat_age_seconds for worker in told(daemon).activity.workers}
+        return ages.get(victim, 0) >= 2
+
+    wait_until(old, "the status tells of its age")
+
+
+def test_what_is_no_longer_so_is_not_told_as_what_is(served: tuple[Daemon, int]) -> None:
+    """A supervisor that hangs: the status says since when, and so does a check, though every listener answers."""
+    daemon, _ = served
+    before = daemon.status()["at"]
+    wait_until(lambda: daemon.status()["at"] > before, "one with nothing to do tells that it lives", seconds=30)
+    assert tell(daemon.status_path).returncode == ExitCode.OK
+    daemon.signal(signal.SIGSTOP)
+    wait_until(lambda: told(daemon).stale, "the status was old", seconds=30)
+    shown, packed = tell(daemon.status_path), tell(daemon.status_path, "--json")
+    checked = tell(daemon.status_path, "--check")
+    daemon.signal(signal.SIGCONT)
+    codes = [each.returncode for each in (shown, packed, checked)]
+    assert codes == [ExitCode.STATUS_UNKNOWN] * 3
+    assert shown.stdout.startswith("OLD, as it was at ")
+    assert f"process {daemon.pid} has told nothing since" in shown.stdout
+    assert checked.stdout.endswith("all 2 listeners replied\n")
+    assert checked.stderr.startswith("echod: these are the listeners as it was at ")
+    wait_until(lambda: tell(daemon.status_path).returncode == ExitCode.OK, "it is what is again")
+
+
+def test_watching_tells_again(served: tuple[Daemon, int]) -> None:
+    """In a pipe one text after the other, until the reader has gone."""
+    daemon, _ = served
+    command = [*ECHOD, "status", "--watch"]
+    variables = environment(RUNTIME_DIRECTORY=str(daemon.status_path))
+    with subprocess.Popen(command, cwd=REPOSITORY, env=variables, stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        heads = [line for line in (watching.stdout.readline() for _ in range(60)) if line.startswith("echod ")]
+        watching.stdout.close()
+    assert len(heads) >= 2
+    assert watching.returncode == ExitCode.OK
+
+
+def test_watching_json_tells_what_changed(served: tuple[Daemon, int]) -> None:
+    """A line for each change and none without."""
+    daemon, port = served
+    command = ["env", "--default-signal=INT", *ECHOD, "status", "--watch", "--json"]
+    variables = environment(RUNTIME_DIRECTORY=str(daemon.status_path))
+    with subprocess.Popen(command, cwd=REPOSITORY, env=variables, stdout=subprocess.PIPE) as watching:
+        assert watching.stdout is not None
+        before = Snapshot.unpack(watching.stdout.readline())
+        ask(port)
+        after = Snapshot.unpack(watching.stdout.readline())
+        watching.send_signal(signal.SIGINT)
+    assert [each.activity.udp[0].received for each in (before, after)] == [0, 1]
+    assert watching.returncode == ExitCode.OK
+
+
+def test_watching_ends_with_the_daemon(served: tuple[Daemon, int]) -> None:
+    """What stops while somebody looks is told as what does not run."""
+    daemon, _ = served
+    command = [*ECHOD, "status", "--watch"]
+    variables = environment(RUNTIME_DIRECTORY=str(daemon.status_path))
+    with subprocess.Popen(command, cwd=REPOSITORY, env=variables, stdout=subprocess.PIPE) as watching:
+        assert watching.stdout is not None
+        watching.stdout.readline()
+        daemon.stop()
+        watching.communicate(timeout=30)
+    assert watching.returncode == ExitCode.NOT_RUNNING
+
+
+def on_a_terminal(place: Path, *words: str, blocked: bool = False) -> str:
+    """Run `echod status` on a terminal of 80 columns; return what stands on it."""
+    leader, follower = pty.openpty()
+    shield = "import sys; sys.modules['rich'] = None; " if blocked else ""
+    program = f"{shield}import sys; from echod.cli import main; main(['status', *sys.argv[1:]])"
+    process = subprocess.Popen(
+        # It hears Ctrl-C also where the tests are run in the background and do not.
+        ["env", "--default-signal=INT", sys.executable, "-c", program, *words],
+        cwd=REPOSITORY,
+        env=environment(RUNTIME_DIRECTORY=str(place), TERM="xterm", COLUMNS="80", LINES="50"),
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+    )
+    os.close(follower)
+    shown, interrupted = b"", "--watch" not in words
+    try:
+        while chunk := os.read(leader, 65_536):
+            shown += chunk
+            if not interrupted and shown.count(b"UDP listener") >= 2:
+                process.send_signal(signal.SIGINT)
+                interrupted = True
+    except OSError:
+        pass  # the other end is closed: it has ended
+    os.close(leader)
+    assert process.wait(30) == ExitCode.OK
+    return shown.decode()
+
+
+def unstyled(text: str) -> str:
+    """Take colours, and blanks at the ends of lines, away."""
+    return "\n".join(line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines())
+
+
+def test_on_a_terminal_it_is_drawn(served: tuple[Daemon, int]) -> None:
+    """With what is bad news in red, headings in bold, no number cut off, and the same words as in a pipe."""
+    daemon, _ = served
+    os.kill(daemon.workers()[0], signal.SIGKILL)
+    wait_until(lambda: told(daemon).activity.worker_restarts == 1, "the status tells of it")
+    shown = on_a_terminal(daemon.status_path)
+    assert "\x1b[1mUDP listener" in shown
+    assert re.search(r"\x1b\[31m +1\x1b\[0m", shown)
+    assert "\u2026" not in shown
+    words = {word for line in tell(daemon.status_path).stdout.splitlines()[4:] for word in line.split()}
+    volatile = {word for word in words if re.fullmatch(r"[\d.]+", word)}
+    assert words - volatile <= set(unstyled(shown).split())
+
+
+def test_on_a_terminal_without_rich_it_is_plain(served: tuple[Daemon, int]) -> None:
+    """Aligned text, without a control sequence."""
+    daemon, _ = served
+    shown = on_a_terminal(daemon.status_path, blocked=True)
+    assert "\x1b" not in shown
+    assert shown.replace("\r\n", "\n").splitlines()[4:8] == tell(daemon.status_path).stdout.splitlines()[4:8]
+
+
+def test_on_a_terminal_watching_draws_in_one_place(served: tuple[Daemon, int]) -> None:
+    """On a screen of its own, which is given back at the end."""
+    daemon, _ = served
+    shown = on_a_terminal(daemon.status_path, "--watch")
+    assert "\x1b[?1049h" in shown
+    assert "\x1b[?1049l" in shown
+
+
+def test_another_time_namespace_sees_the_same_echod(served: tuple[Daemon, int]) -> None:
+    """Its clocks since boot are others, and so would be the times of birth; a container may have one of its own."""
+    daemon, _ = served
+    elsewhere = ("unshare", "--time", "--boottime", "100000", "--monotonic", "100000", "--fork")
+    shown = tell(daemon.status_path, prefix=elsewhere)
+    assert (shown.returncode, shown.stderr) == (ExitCode.OK, "")
+    assert f"process {daemon.pid}, up 00:0" in shown.stdout
+
+
+def test_an_echod_in_another_time_namespace_is_seen(echod: EchodFactory) -> None:
+    """It tells its birth and its start by the clocks that all namespaces share."""
+    elsewhere = ("unshare", "--time", "--boottime", "100000", "--monotonic", "100000", "--fork", "--kill-child")
+    config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}
+    daemon = echod(config, prefix=elsewhere)
+    shown = tell(daemon.status_path)
+    assert (shown.returncode, shown.stderr) == (ExitCode.OK, "")
+    assert ", up 00:0" in shown.stdout
+
+
+def test_of_a_status_that_is_elsewhere_the_log_says_where(echod: EchodFactory, tmp_path: Path) -> None:
+    """Its directory was changed in the config since the start: the command sends to the log, which then has it."""
+    place = tmp_path / "before"
+    config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1, "status": {"directory": str(place)}}
+    daemon = echod(config)
+    daemon.write({**config, "status": {"directory": str(tmp_path / "since")}})
+    result = tell(None, "--config", str(daemon.config_path))
+    assert result.returncode == ExitCode.STATUS_UNKNOWN
+    assert 'its log says why, and where it is: look for "status" there (log.level: info)' in result.stderr
+    (entry,) = (entry for entry in daemon.log() if "status" in json.dumps(entry))
+    assert (entry["event"], entry["level"], entry["status"]) == ("starting", "info", str(place))
+
+
+@needs_root
+def test_an_echod_that_cannot_write_its_status_is_not_called_none(echod: EchodFactory, tmp_path: Path) -> None:
+    """In a read-only world it serves: the command says so, and the log says what to do there."""
+    place, port = tmp_path / "ro", free_port()
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", place], check=True)
+    try:
+        config = {"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1}
+        daemon = echod(config, variables={"RUNTIME_DIRECTORY": str(place)})
+        (entry,) = daemon.log("status_not_written")
+        result = tell(place, "--config", str(daemon.config_path))
+    finally:
+        subprocess.run(["umount", place], check=True)
+    assert "Read-only file system; give echod a directory that is not read-only" in entry["message"]
+    assert (result.returncode, result.stdout) == (ExitCode.STATUS_UNKNOWN, "")
+    assert f"an echod runs with {daemon.config_path}, process {daemon.pid}, but its status is not in" in result.stderr
+
+
+@needs_root
+def test_a_user_finds_the_echod_of_his_session(echod: EchodFactory, tmp_path: Path) -> None:
+    """`echod run`, and `echod status` beside it, as in a first try; without a session it says that it has none."""
+    user = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+    session = tmp_path / "session"
+    session.mkdir()
+    os.chown(session, NOBODY, NOBODY)
+    for folder in session.parents[:-1]:  # pytest's own are root's alone
+        folder.chmod(folder.stat().st_mode | 0o011)
+    config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}
+    variables = {"RUNTIME_DIRECTORY": "", "XDG_RUNTIME_DIR": str(session)}
+    daemon = echod(config, prefix=user, variables=variables)
+    shown = tell(None, prefix=user, **variables)
+    assert (shown.returncode, shown.stderr) == (ExitCode.OK, "")
+    assert f"process {daemon.pid}" in shown.stdout
+    config["listeners"] = [f"udp://127.0.0.1:{free_port()}"]
+    without = echod(config, prefix=user, variables=variables | {"XDG_RUNTIME_DIR": ""})
+    (entry,) = without.log("status_not_written")
+    assert "no status is written, so `echod status` and `echod reload` do not find this echod" in entry["message"]
+    shown = tell(None, "--config", str(without.config_path), prefix=user)
+    assert shown.returncode == ExitCode.STATUS_UNKNOWN
+    assert f"an echod runs with {without.config_path}, process {without.pid}, but its status is not in" in shown.stderr

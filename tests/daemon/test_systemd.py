@@ -1,0 +1,385 @@
+"""What echod tells a service manager, and what it takes from one: notification, watchdog and passed sockets."""
+
+import os
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from support.running import Daemon, ask, free_port, udp_client, wait_until
+from support.scraping import answers
+
+from echod.linux import systemd
+from echod.stats.snapshot import Activity, WorkerState
+from echod.supervisor.reporter import Announcer
+
+EchodFactory = Callable[..., Daemon]
+Activate = Callable[..., Daemon]
+
+Message = dict[str, str]
+
+
+class Manager:
+    """The receiving end of sd_notify(3): a socket of the test's own."""
+
+    def __init__(self, address: str) -> None:
+        """Bind it."""
+        self.variables = {"NOTIFY_SOCKET": address}
+        self.messages: list[Message] = []
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._sock.bind(address.replace("@", "\0", 1))
+        self._sock.setblocking(False)
+
+    def heard(self, line: str) -> list[Message]:
+        """Read what has come; return the messages that hold this line."""
+        try:
+            while True:
+                self.messages.append(dict(each.split("=", 1) for each in self._sock.recv(4096).decode().splitlines()))
+        except BlockingIOError:
+            name, _, value = line.partition("=")
+            return [message for message in self.messages if message.get(name) == value]
+
+    def wait_for(self, line: str, count: int = 1, *, seconds: float = 15) -> Message:
+        """Wait for the message that holds this line, the count-th of them."""
+        found = wait_until(lambda: self.heard(line)[count - 1 :], f"{line} came {count} times", seconds=seconds)
+        return found[0]
+
+    def fill(self) -> None:
+        """Let others say so much that there is no room for more."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other, suppress(BlockingIOError):
+            other.setblocking(False)
+            other.connect(self._sock.getsockname())
+            while True:
+                other.send(b"X=1")
+
+    def close(self) -> None:
+        """Go away."""
+        self._sock.close()
+
+
+@pytest.fixture
+def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]:
+    """Listen for notifications; where a test asks for it, in the abstract namespace."""
+    manager = Manager(getattr(request, "param", str(tmp_path / "notify")))
+    yield manager
+    manager.close()
+
+
+@pytest.mark.parametrize("manager", [f"@echod-test-{os.getpid()}"], indirect=True)
+def test_an_abstract_socket_is_notified_too(echod: EchodFactory, manager: Manager) -> None:
+    """NOTIFY_SOCKET may begin with `@` (sd_notify(3)), as it does under containers."""
+    echod({"listeners": [f"udp://127.0.0.1:{free_port()}"]}, variables=manager.variables)
+    manager.wait_for("READY=1")
+
+
+def test_ready_comes_only_once_every_worker_serves(echod: EchodFactory, manager: Manager) -> None:
+    """When READY=1 arrives, with a STATUS, all workers are there; it is the first message."""
+    port = free_port()
+    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 3}, ready=False, variables=manager.variables)
+    message = manager.wait_for("READY=1")
+    assert len(daemon.workers()) == 3
+    assert message["STATUS"] == "serving 1 udp listener with 3 workers"
+    assert manager.messages[0] is message
+    assert ask(port) == b"hi"
+
+
+def test_a_start_that_fails_never_says_ready(echod: EchodFactory, manager: Manager) -> None:
+    """Where a port is taken, the manager hears why, and READY=1 it does not hear."""
+    port = free_port()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as owner:
+        owner.bind(("127.0.0.1", port))
+        daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"]}, ready=False, variables=manager.variables)
+        assert daemon.wait() == 69
+    assert not manager.heard("READY=1")
+    assert len(manager.messages) == 1
+    why = f"udp://127.0.0.1:{port} is in use by another process; `ss -lnpu 'sport = :{port}'` shows which"
+    assert manager.messages[0] == {"STATUS": f"does not start: {why}"}
+
+
+def test_a_start_with_mistakes_tells_the_first(echod: EchodFactory, manager: Manager) -> None:
+    """With its place; a line of the service manager has no room for all of them."""
+    daemon = echod("workers: many\nlog: {levle: info}\n", ready=False, variables=manager.variables)
+    assert daemon.wait() == 78
+    manager.heard("")
+    assert len(manager.messages) == 1
+    assert manager.messages[0]["STATUS"].startswith("does not start: ")
+    assert "echod.yaml:1:10: error: workers: " in manager.messages[0]["STATUS"]
+
+
+def test_a_reload_is_announced_and_ends_with_ready_whatever_came_of_it(echod: EchodFactory, manager: Manager) -> None:
+    """RELOADING=1 comes with MONOTONIC_USEC in one message, then READY=1, also where the new config was rejected."""
+    config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}
+    daemon = echod(config, variables=manager.variables)
+    manager.wait_for("READY=1")
+    for number, text in enumerate((None, "nonsense"), start=1):
+        begin = time.monotonic_ns() // 1000
+        daemon.reload(text)
+        reloading = manager.wait_for("RELOADING=1", number)
+        assert begin <= int(reloading["MONOTONIC_USEC"]) <= time.monotonic_ns() // 1000
+        ready = manager.wait_for("READY=1", number + 1)
+    assert [next(iter(message)) for message in manager.messages] == ["READY", *["RELOADING", "READY"] * 2]
+    assert ready["STATUS"].startswith(
+        f"reload REJECTED; the previous config stays in force: {daemon.config_path}:1:1: "
+    )
+
+
+def test_what_rejects_a_reload_and_is_no_mistake_of_the_file_is_told_once(
+    echod: EchodFactory, manager: Manager
+) -> None:
+    """A file that is gone: the log and STATUS= say once that the previous config stays in force, and why."""
+    daemon = echod({"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}, variables=manager.variables)
+    manager.wait_for("READY=1")
+    daemon.config_path.unlink()
+    reason = f"cannot read {daemon.config_path}: there is no such file"
+    said = f"reload REJECTED; the previous config stays in force: {reason}"
+    assert daemon.reload()["message"] == said
+    assert manager.wait_for("READY=1", 2)["STATUS"] == said
+    assert daemon.status()["reload"]["text"] == reason
+
+
+def test_a_stop_is_announced(echod: EchodFactory, manager: Manager) -> None:
+    """STOPPING=1 comes when the drain begins; what stands in the end is that it is over."""
+    daemon = echod({"listeners": [f"udp://127.0.0.1:{free_port()}"]}, variables=manager.variables)
+    assert not manager.heard("STOPPING=1")
+    assert daemon.stop() == 0
+    assert "drain" in manager.wait_for("STOPPING=1")["STATUS"]
+    assert manager.messages[-1] == {"STATUS": "stopped"}
+
+
+def test_the_watchdog_is_fed_only_while_every_worker_lives(echod: EchodFactory, manager: Manager) -> None:
+    """WATCHDOG=1 stops soon after a worker hangs, and comes again once it was replaced."""
+    config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 2}
+    daemon = echod(config, variables={**manager.variables, "WATCHDOG_USEC": "3000000"})
+    manager.wait_for("WATCHDOG=1", 2)
+    before = len(manager.heard("WATCHDOG=1"))
+    os.kill(daemon.workers()[0], signal.SIGSTOP)
+    daemon.wait_for("worker_stuck")
+    while_stuck = len(manager.heard("WATCHDOG=1")) - before
+    assert while_stuck <= 3  # of the five or six that a healthy daemon sends in that time
+    manager.wait_for("WATCHDOG=1", before + while_stuck + 2)
+    assert len(daemon.workers()) == 2
+
+
+def test_nobody_listening_does_no_harm(echod: EchodFactory, tmp_path: Path) -> None:
+    """A NOTIFY_SOCKET that is not there is passed over: echod serves, reloads and stops."""
+    port = free_port()
+    variables = {"NOTIFY_SOCKET": str(tmp_path / "none"), "WATCHDOG_USEC": "1000000"}
+    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"]}, variables=variables)
+    assert daemon.reload()["event"] == "reloaded"
+    assert ask(port) == b"hi"
+    assert daemon.stop() == 0
+
+
+def test_a_manager_that_does_not_read_blocks_nothing(echod: EchodFactory, manager: Manager) -> None:
+    """With the manager's queue full for long, 30 reloads are done as ever."""
+    port = free_port()
+    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1}, variables=manager.variables)
+    for _ in range(30):
+        assert daemon.reload()["event"] == "reloaded"
+    assert ask(port) == b"hi"
+    assert daemon.stop() == 0
+    assert len(manager.heard("RELOADING=1")) < 30  # the queue was full indeed
+
+
+def test_what_found_the_queue_full_is_said_when_there_is_room(echod: EchodFactory, manager: Manager) -> None:
+    """READY=1 of a start, or of a reload, then RELOADING=1 and STOPPING=1: none is lost, and they keep their order."""
+    manager.fill()
+    daemon = echod({"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}, variables=manager.variables)
+    assert manager.wait_for("READY=1")["STATUS"] == "serving 1 udp listener with 1 worker"
+    manager.messages.clear()
+    manager.fill()
+    assert daemon.reload()["event"] == "reloaded"
+    manager.wait_for("READY=1")
+    names = [next(iter(message)) for message in manager.messages]
+    assert names.index("RELOADING") < names.index("READY")
+
+
+@pytest.fixture
+def notifier(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> Iterator[systemd.Notifier]:
+    """Connect to the manager from this process."""
+    monkeypatch.setenv("NOTIFY_SOCKET", manager.variables["NOTIFY_SOCKET"])
+    notifier = systemd.Notifier(os.environ)
+    yield notifier
+    assert notifier._notifier is not None
+    notifier._notifier.socket.close()
+
+
+def test_the_last_of_each_kind_is_due_and_the_watchdog_never_is(manager: Manager, notifier: systemd.Notifier) -> None:
+    """What is said later is what holds then; that all is alive is said now or not at all."""
+    manager.fill()
+    for number in range(20):
+        notifier.reloading()
+        notifier.watchdog()
+        notifier.ready(str(number))
+    notifier.status("20")
+    notifier.stopping("21", 1.0)
+    manager.heard("READY=1")
+    manager.messages.clear()
+    notifier.catch_up()
+    assert manager.heard("READY=1") == [{"READY": "1", "STATUS": "19"}]
+    assert [next(iter(message)) for message in manager.messages] == ["RELOADING", "READY", "STATUS", "STOPPING"]
+    notifier.watchdog()
+    assert len(manager.heard("WATCHDOG=1")) == 1
+
+
+def test_a_worker_that_is_missing_is_told(manager: Manager, notifier: systemd.Notifier) -> None:
+    """STATUS= says how many, as long as that is so."""
+    announcer = Announcer(path=None, notifier=notifier, environment={})
+    for seconds, pids in ((10.0, (1, None, None)), (20.0, (1, 2, 3))):
+        workers = tuple(
+            WorkerState(worker=index, pid=pid, cpu_seconds=0.0, heartbeat_age_seconds=0, restarts=0, connections=0)
+            for index, pid in enumerate(pids, start=1)
+        )
+        announcer.show(Activity(workers=workers))
+        announcer.refresh(lambda: 0, seconds)
+    assert manager.heard("STATUS=not serving; 0 datagrams/s; 2 of 3 workers missing")
+    assert manager.messages[-1] == {"STATUS": "not serving; 0 datagrams/s"}
+
+
+def test_what_was_meant_for_another_process_is_left_alone() -> None:
+    """LISTEN_FDS and WATCHDOG_USEC count only with our own process id; the LISTEN_ variables go either way."""
+    ours, other = str(os.getpid()), "1"
+    variables = {"LISTEN_FDS": "2", "LISTEN_PID": ours, "LISTEN_FDNAMES": "a:b", "HOME": "/"}
+    assert systemd.passed_sockets(variables) == {3: "a", 4: "b"}
+    assert variables == {"HOME": "/"}
+    assert systemd.passed_sockets({"LISTEN_FDS": "2", "LISTEN_PID": ours}) == {3: "", 4: ""}
+    assert systemd.passed_sockets({"LISTEN_FDS": "2", "LISTEN_PID": other, "LISTEN_FDNAMES": "a:b"}) == {}
+    assert systemd.passed_sockets({"LISTEN_FDS": "many", "LISTEN_PID": ours}) == {}
+    assert systemd.watchdog_seconds({"WATCHDOG_USEC": "2500000", "WATCHDOG_PID": ours}) == 2.5
+    assert systemd.watchdog_seconds({"WATCHDOG_USEC": "2500000"}) == 2.5
+    assert systemd.watchdog_seconds({"WATCHDOG_USEC": "2500000", "WATCHDOG_PID": other}) is None
+    assert systemd.watchdog_seconds({}) is None
+
+
+@pytest.fixture
+def activate(echod: EchodFactory) -> Activate:
+    """Start echod behind systemd-socket-activate: it runs with the first traffic on one of these addresses."""
+    if shutil.which("systemd-socket-activate") is None:
+        pytest.skip("systemd-socket-activate is not installed")
+
+    def start(config: object, *addresses: str, tcp: bool = False, name: str = "") -> Daemon:
+        options = [part for address in addresses for part in ("-l", address)]
+        options += ["--fdname", name] if name else []
+        prefix = ["systemd-socket-activate", *([] if tcp else ["-d"]), *options]
+        daemon = echod(config, ready=False, prefix=prefix)
+        wait_until(lambda: daemon.stderr.count("Listening on") == len(addresses), "the sockets were listening")
+        return daemon
+
+    return start
+
+
+def test_the_datagram_that_started_it_is_answered(activate: Activate) -> None:
+    """Queued before echod was there, it is answered, and so is what follows; the socket takes a listener's place."""
+    port, other = free_port(), free_port()
+    config = {"listeners": [f"udp://127.0.0.1:{port}", f"udp://127.0.0.1:{other}"], "workers": 2}
+    daemon = activate(config, f"127.0.0.1:{port}")
+    assert ask(port, b"first") == b"first"
+    assert ask(port, b"second") == b"second"
+    assert ask(other) == b"hi"
+    assert [entry["listener"] for entry in daemon.log("listener_adopted")] == [f"udp://127.0.0.1:{port}"]
+    assert [entry["listener"] for entry in daemon.log("listener_bound")] == [f"udp://127.0.0.1:{other}"]
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize(("address", "asked"), [("0.0.0.0", "127.0.0.9"), ("[::1]", "::1")])  # noqa: S104
+def test_the_first_answer_comes_from_the_address_asked(activate: Activate, address: str, asked: str) -> None:
+    """A passed wildcard socket answers even its first datagram from where it was sent to."""
+    port = free_port()
+    daemon = activate(None, f"{address}:{port}")
+    for _ in range(3):
+        assert ask(port, host=asked) == b"hi"  # the client's socket is connected
+    assert not daemon.log("listener_bound"), "without a file nothing but what was passed is served"
+    assert daemon.stop() == 0
+
+
+def test_a_passed_socket_that_is_not_configured_is_served_too(activate: Activate) -> None:
+    """Through reloads as well: what the .socket unit says is not the config's to close."""
+    port, passed, also = free_port(), free_port(), free_port()
+    config = {"listeners": [f"udp://127.0.0.1:{port}"], "workers": 2}
+    daemon = activate(config, f"127.0.0.1:{passed}", f"127.0.0.1:{also}")
+    for _ in range(2):
+        assert [ask(each) for each in (passed, also, port)] == [b"hi"] * 3
+        assert daemon.reload({**config, "workers": 3})["event"] == "reloaded"
+    assert set(daemon.counters()) == {f"udp://127.0.0.1:{each}" for each in (port, passed, also)}
+
+
+def test_what_a_reload_takes_from_the_config_alone_is_not_told_as_closed(activate: Activate) -> None:
+    """The log says what is served on, and the line of the .socket unit that would have to go too."""
+    port, other = free_port(), free_port()
+    both = [f"udp://127.0.0.1:{port}", f"udp://127.0.0.1:{other}"]
+    daemon = activate({"listeners": both, "workers": 1}, f"127.0.0.1:{port}")
+    assert ask(port) == b"hi"
+    daemon.wait_for("ready")
+    assert not daemon.log("listener_not_configured")
+    assert daemon.reload({"listeners": both[1:], "workers": 1})["changed"] == ["nothing"]
+    (entry,) = daemon.log("listener_not_configured")
+    assert entry["listener"] == both[0]
+    assert f"remove ListenDatagram=127.0.0.1:{port} from the .socket unit" in entry["message"]
+    assert not daemon.log("listener_closed")
+    assert ask(port) == b"hi"
+    assert daemon.reload({"listeners": both[:1], "workers": 1})["changed"] == [f"-{both[1]}"]
+
+
+def test_workers_share_a_passed_socket(activate: Activate) -> None:
+    """One socket, three workers, 500 datagrams from 20 clients at once: each client gets its own back, once."""
+    port = free_port()
+    activate({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 3}, f"127.0.0.1:{port}")
+    assert ask(port) == b"hi"
+    socks = [udp_client("127.0.0.1", port) for _ in range(20)]
+    for number in range(25):
+        for index, sock in enumerate(socks):
+            sock.send(bytes([index, number]))
+    for index, sock in enumerate(socks):
+        assert {sock.recv(16) for _ in range(25)} == {bytes([index, number]) for number in range(25)}
+        sock.close()
+
+
+def test_a_passed_tcp_socket_is_served(activate: Activate) -> None:
+    """The connection that started echod is echoed to its clean end; a UDP listener beside it is bound as configured."""
+    port = free_port()
+    config = {"listeners": [f"tcp://127.0.0.1:{port}", f"udp://127.0.0.1:{port}"], "workers": 2}
+    daemon = activate(config, f"127.0.0.1:{port}", tcp=True)
+    for _ in range(2):
+        with socket.create_connection(("127.0.0.1", port), 15) as sock:
+            sock.sendall(b"hi")
+            sock.shutdown(socket.SHUT_WR)
+            assert [sock.recv(16), sock.recv(16)] == [b"hi", b""]
+    assert ask(port) == b"hi"
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("tcp", [False, True])
+def test_a_passed_dual_stack_socket_is_refused(activate: Activate, tcp: bool) -> None:  # noqa: FBT001
+    """A bare port makes a socket for both families; the message says which line of the .socket unit to change."""
+    if Path("/proc/sys/net/ipv6/bindv6only").read_text().strip() != "0":
+        pytest.skip("net.ipv6.bindv6only makes every socket one for IPv6 alone")
+    port = free_port()
+    daemon = activate(None, str(port), tcp=tcp)
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM) as sock:
+        sock.connect(("127.0.0.1", port))
+        sock.send(b"hi")
+        assert daemon.wait() != 0
+    last = daemon.stderr.splitlines()[-1]
+    assert last.startswith("echod: passed socket ")
+    assert "set BindIPv6Only=ipv6-only in the .socket unit" in last
+
+
+def test_a_passed_socket_named_metrics_is_for_metrics(activate: Activate) -> None:
+    """By FileDescriptorName=metrics it is no listener; served through reloads, whatever the config says of metrics."""
+    port, http, other = free_port(), free_port(), free_port()
+    config = {
+        "listeners": [f"udp://127.0.0.1:{port}"],
+        "workers": 1,
+        "metrics": {"listen": f"http://127.0.0.1:{other}"},
+    }
+    daemon = activate(config, f"127.0.0.1:{http}", tcp=True, name="metrics")
+    wait_until(lambda: answers(http, "/healthz"), "the first who asked was answered")
+    assert daemon.reload({**config, "metrics": {"listen": "off"}})["event"] == "reloaded"
+    assert answers(http, "/healthz")
+    assert not answers(other)
+    assert not daemon.log("listener_adopted")
+    assert ask(port) == b"hi"

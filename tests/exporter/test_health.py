@@ -1,0 +1,170 @@
+"""/healthz: what echod says of itself is what a client would find, and asking costs at most one test a second."""
+
+import mmap
+import os
+import signal
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from support.loopback import listener, namespace, needs_root, udp_server, wait_until
+from support.running import Daemon, children, free_port
+from support.running import wait_until as wait_for
+from support.scraping import answers, fetch, metered, scrape, value
+
+from echod.exporter import health
+from echod.exporter.health import NOT_ASKED, Health, Report
+from echod.linux.netlink import in_our_network
+from echod.linux.poll import Poll
+from echod.stats.counters import CounterPage, SlotField
+
+EchodFactory = Callable[..., Daemon]
+
+
+def two(echod: EchodFactory, **more: object) -> tuple[Daemon, int, int]:
+    """Start a daemon with a UDP and a TCP listener; return it with their port and that of the exporter."""
+    port = free_port()
+    config, http = metered(f"udp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port}", **more)
+    daemon = echod(config)
+    wait_for(lambda: answers(http), "the exporter served")
+    return daemon, port, http
+
+
+def test_all_is_well_where_every_listener_answers(echod: EchodFactory) -> None:
+    """200, with how long each took; wildcards and both families are asked too."""
+    port = free_port()
+    names = [f"{scheme}://{host}:{port}" for scheme in ("udp", "tcp") for host in ("0.0.0.0", "[::]")]  # noqa: S104
+    config, http = metered(*names)
+    echod(config)
+    status, _, body = fetch(http, "/healthz")
+    first, *lines = body.splitlines()
+    assert (status, first) == (200, "ok")
+    assert [line.partition(": replied in ")[0] for line in lines] == names
+    assert all(line.endswith(" ms") for line in lines)
+    successful = [number for (name, _), number in scrape(http).items() if name == "echod_self_test_successful"]
+    assert successful == [1.0] * 4
+
+
+def test_the_listener_that_does_not_answer_is_named(echod: EchodFactory) -> None:
+    """With every TCP connection taken, 503 names the TCP listener and why, and the UDP listener answers."""
+    _, port, http = two(echod, tcp={"max_connections": 1, "max_connections_per_source": 1})
+    with socket.create_connection(("127.0.0.1", port)) as stream:
+        stream.sendall(b"x")
+        assert stream.recv(1) == b"x"
+        status, _, body = fetch(http, "/healthz")
+        assert status == 503
+        assert f"\ntcp://127.0.0.1:{port}: closed the connection at once\n" in body
+        assert f"\nudp://127.0.0.1:{port}: replied in " in body
+        series = scrape(http)
+        assert value(series, "echod_self_test_successful", listener=f"tcp://127.0.0.1:{port}") == 0
+        assert value(series, "echod_self_test_successful", listener=f"udp://127.0.0.1:{port}") == 1
+    wait_for(lambda: answers(http, "/healthz"), "all was well again")
+
+
+def test_workers_that_hang_are_found_within_a_second_and_hold_up_nobody(echod: EchodFactory) -> None:
+    """With all workers stopped /healthz says no, other pages are served meanwhile, and afterwards all is well."""
+    daemon, port, http = two(echod)
+    workers = daemon.workers()
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(fetch, http, "/healthz")
+        assert fetch(http, "/readyz")[0] == 200
+        status, _, body = asked.result()
+    assert (status, body.splitlines()[0]) == (503, "failing")
+    assert f"udp://127.0.0.1:{port}: no reply within 1 s" in body
+    for worker in workers:
+        os.kill(worker, signal.SIGCONT)
+    wait_for(lambda: answers(http, "/healthz"), "all was well again")
+    assert daemon.workers() == workers
+
+
+def test_a_hundred_who_ask_cost_one_test(echod: EchodFactory) -> None:
+    """All are answered by the same test, or by the one after it."""
+    _, _, http = two(echod)
+    with ThreadPoolExecutor(20) as pool:
+        assert {status for status, _, _ in pool.map(lambda _: fetch(http, "/healthz"), range(100))} == {200}
+    assert value(scrape(http), "echod_udp_self_tests_total") <= 3
+
+
+def make_page(slots: int, sock: socket.socket) -> CounterPage:
+    """Make a page that a forked process shares, with a listener on that socket."""
+    size = CounterPage.size(slots=slots, listeners=1, places=0)
+    listeners = [listener(*sock.getsockname()[:2])]
+    return CounterPage(memoryview(mmap.mmap(-1, size)), slots=slots, listeners=listeners, places=0)
+
+
+class Asked:
+    """Health as the exporter has it, with a loop that the test turns."""
+
+    def __init__(self, sock: socket.socket, workers: int) -> None:
+        """Have one listener, on that socket, and so many workers."""
+        self.poll = Poll()
+        self.page = make_page(workers, sock)
+        self.health = Health(self.page, mark=None, reachable=in_our_network([sock]), poll=self.poll)
+
+    def ask(self, now: float, *, turning: int) -> Report:
+        """Return the report, while the loops of the first so many workers turn."""
+        told: list[Report] = []
+
+        def over() -> bool:
+            for slot in range(turning):
+                self.page.header(slot)[SlotField.HEARTBEAT] += 1
+            for on_ready in self.poll.wait(0.005):
+                on_ready(now)
+            return bool(told)
+
+        self.health.ask(now, told.append)
+        wait_until(over, "the report")
+        return told[0]
+
+
+@needs_root
+def test_from_another_network_it_looks_at_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the sockets are of a network that this process is not in, every loop must turn, and the report says so."""
+    monkeypatch.setattr(health, "TURN_SECONDS", 0.2)
+    with namespace():
+        sock = udp_server()
+    with sock:
+        asked = Asked(sock, 2)
+        report = asked.ask(0.0, turning=2)
+        assert (report.well, report.lines) == (
+            True,
+            ["ok", NOT_ASKED, "worker 1: heartbeat fresh", "worker 2: heartbeat fresh"],
+        )
+        report = asked.ask(5.0, turning=1)
+        assert (report.well, report.lines[0], report.lines[-1]) == (False, "failing", "worker 2: heartbeat old")
+
+
+def test_an_outcome_serves_for_a_second() -> None:
+    """Asked again within a second, what was found is told, and no process is forked; after it, it is tested anew."""
+    with udp_server() as sock:
+        asked = Asked(sock, 1)
+        first = asked.ask(0.0, turning=0)
+        assert first.lines[1].endswith("no reply within 1 s")
+        told: list[Report] = []
+        asked.health.ask(0.999, told.append)
+        assert told == [first]
+        assert asked.health.next_deadline() is None
+        asked.health.ask(1.0, told.append)
+        assert asked.health.next_deadline() is not None
+        asked.health.on_deadline(1e9)
+        assert len(told) == 2
+
+
+def test_a_questioner_that_does_not_come_back_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed by its deadline or by anybody, it leaves a report that says so, and no process."""
+    monkeypatch.setattr(health, "run_self_test", lambda _listeners, _mark: signal.pause())
+    with udp_server() as sock:
+        asked = Asked(sock, 1)
+        told: list[Report] = []
+        before = set(children(os.getpid()))
+        asked.health.ask(0.0, told.append)
+        (questioner,) = set(children(os.getpid())) - before
+        asked.health.on_deadline(health.PATIENCE_SECONDS - 0.001)
+        assert told == []
+        asked.health.on_deadline(health.PATIENCE_SECONDS)
+    assert [(one.well, one.lines) for one in told] == [(False, ("failing", "the test did not come to its end"))]
+    with pytest.raises(ChildProcessError):
+        os.waitpid(questioner, os.WNOHANG)

@@ -1,0 +1,216 @@
+"""echod.exporter.metrics: what Prometheus is told, by which name, and that nothing is left out."""
+
+from collections.abc import Iterable
+
+from echod.admission.admission import Drop
+from echod.exporter.metrics import (
+    CLOSE_REASONS,
+    DROP_REASONS,
+    ERRNOS,
+    Histogram,
+    Metric,
+    Outcome,
+    Process,
+    of_build,
+    of_daemon,
+    of_processes,
+    of_self_tests,
+    of_tcp,
+    of_udp,
+)
+from echod.stats.counters import CLOSED_PLACES, DROP_PLACES, SEND_FAILED_PLACES
+from echod.stats.snapshot import Activity, LastReload, Snapshot, TcpTraffic, UdpTraffic, WorkerState
+
+UDP = UdpTraffic(
+    name="udp://[::]:7",
+    family="ipv6",
+    adopted=False,
+    received=100,
+    received_bytes=6400,
+    replied=80,
+    replied_bytes=5120,
+    dropped={"access": 12, "rate": 3},
+    send_failed={"EAGAIN": 4},
+    interrupted=1,
+    kernel_drops=9,
+    spared=2,
+    self_test=5,
+    batches=(20, 6, 0, 0, 0, 0, 1),
+    trains=(0, 1, 0, 0, 0, 0, 0, 2),
+    train_datagrams=60,
+)
+TCP = TcpTraffic(
+    name="tcp://0.0.0.0:7",
+    family="ipv4",
+    adopted=True,
+    accepted=10,
+    open=3,
+    closed={"finished": 6, "idle": 1},
+    accept_failed=2,
+    received_bytes=70,
+    sent_bytes=60,
+)
+
+
+def snapshot(reload: LastReload = LastReload(), config_read: float | None = 50.0) -> Snapshot:  # noqa: B008 - frozen
+    """Make a snapshot of two workers, one of which is awaited."""
+    workers = (
+        WorkerState(worker=1, pid=11, cpu_seconds=1.5, heartbeat_age_seconds=0, restarts=0, connections=3),
+        WorkerState(worker=2, pid=None, cpu_seconds=0.0, heartbeat_age_seconds=4, restarts=2, connections=0),
+    )
+    return Snapshot(
+        version="1.0",
+        pid=10,
+        born=1,
+        at=100.0,
+        at_monotonic=4.0,
+        started=40.0,
+        started_monotonic=4.0,
+        generation=3,
+        config="/etc/echod.yaml",
+        config_read=config_read,
+        reload=reload,
+        activity=Activity(workers=workers, worker_restarts=2),
+    )
+
+
+def numbers(found: Iterable[Metric | Histogram]) -> dict[str, dict[tuple[str, ...], float]]:
+    """Return the samples of counters and gauges by name."""
+    return {one.name: dict(one.samples) for one in found if isinstance(one, Metric)}
+
+
+def test_a_udp_listener_is_told_whole() -> None:
+    """Each number has its name, with the listener and the family as labels."""
+    told = numbers(of_udp([UDP]))
+    me = ("udp://[::]:7", "ipv6")
+    assert {name: samples[me] for name, samples in told.items() if me in samples} == {
+        "echod_udp_datagrams_received_total": 100,
+        "echod_udp_datagrams_replied_total": 80,
+        "echod_udp_datagrams_spared_total": 2,
+        "echod_udp_received_bytes_total": 6400,
+        "echod_udp_sent_bytes_total": 5120,
+        "echod_udp_kernel_drops_total": 9,
+        "echod_udp_self_tests_total": 5,
+    }
+
+
+def test_received_is_replied_plus_dropped_plus_failed() -> None:
+    """What a worker left behind when it died is among the dropped, so that the sum holds in a query too."""
+    told = numbers(of_udp([UDP]))
+    dropped, failed = told["echod_udp_datagrams_dropped_total"], told["echod_udp_datagrams_send_failures_total"]
+    assert dropped["udp://[::]:7", "ipv6", "interrupted"] == 1
+    assert 80 + sum(dropped.values()) + sum(failed.values()) == 100
+
+
+def test_every_reason_has_its_series_from_the_start() -> None:
+    """Also those that were never counted, at 0; their names are those of the counters, and no other."""
+    quiet = UdpTraffic(name="u", family="ipv4", adopted=False)
+    told = numbers([*of_udp([quiet]), *of_tcp([TcpTraffic(name="t", family="ipv4", adopted=False)])])
+    assert told["echod_udp_datagrams_dropped_total"] == {("u", "ipv4", reason): 0 for reason in DROP_REASONS}
+    assert told["echod_udp_datagrams_send_failures_total"] == {("u", "ipv4", name): 0 for name in ERRNOS}
+    assert told["echod_tcp_connections_closed_total"] == {("t", "ipv4", reason): 0 for reason in CLOSE_REASONS}
+    assert (set(DROP_REASONS) - {"interrupted"}, set(ERRNOS), set(CLOSE_REASONS)) == (
+        set(DROP_PLACES),
+        set(SEND_FAILED_PLACES),
+        set(CLOSED_PLACES),
+    )
+    assert len(DROP_REASONS) == len(Drop) + 1
+
+
+def test_sizes_are_histograms() -> None:
+    """Buckets are cumulative up to all there were, and the sum is that of what was observed."""
+    batches, trains = [one for one in of_udp([UDP]) if isinstance(one, Histogram)]
+    ((labels, buckets, total),) = batches.samples
+    assert (batches.name, labels) == ("echod_udp_batch_size", ("udp://[::]:7", "ipv6"))
+    bounds = ("1.0", "2.0", "4.0", "8.0", "16.0", "32.0", "64.0", "+Inf")
+    assert buckets == list(zip(bounds, (20, 26, 26, 26, 26, 26, 27, 27), strict=True))
+    assert total == 100 - 60 + 3
+    ((_, buckets, total),) = trains.samples
+    assert (trains.name, total) == ("echod_udp_train_length", 60)
+    assert buckets == list(zip(bounds, (0, 1, 1, 1, 1, 1, 1, 3), strict=True))
+
+
+def test_a_tcp_listener_is_told_whole() -> None:
+    """Connections by what became of them, and bytes both ways."""
+    told = numbers(of_tcp([TCP]))
+    me = ("tcp://0.0.0.0:7", "ipv4")
+    assert {name: samples[me] for name, samples in told.items() if me in samples} == {
+        "echod_tcp_connections_accepted_total": 10,
+        "echod_tcp_connections": 3,
+        "echod_tcp_accept_failures_total": 2,
+        "echod_tcp_received_bytes_total": 70,
+        "echod_tcp_sent_bytes_total": 60,
+    }
+    assert told["echod_tcp_connections_closed_total"][(*me, "finished")] == 6
+
+
+def test_workers_are_told_one_by_one() -> None:
+    """How many live, who was replaced how often, and whose loop stands still."""
+    told = numbers(of_daemon(snapshot()))
+    assert told["echod_workers"] == {(): 1}
+    assert told["echod_generation"] == {(): 3}
+    assert told["echod_worker_restarts_total"] == {("1",): 0, ("2",): 2}
+    assert told["echod_worker_heartbeat_age_seconds"] == {("1",): 0, ("2",): 4}
+    assert told["echod_worker_connections"] == {("1",): 3, ("2",): 0}
+
+
+def test_the_last_reload_is_told_with_its_outcome_and_time() -> None:
+    """Before the first one it is the start, at which the config was read too, or there was none to read."""
+    for last, read, outcome in (
+        (LastReload(), 50.0, (1.0, 50.0)),
+        (LastReload(), None, (1.0, 40.0)),
+        (LastReload(at=90.0, code=78, text="no"), 50.0, (0.0, 90.0)),
+        (LastReload(at=95.0, code=0, text="yes"), 95.0, (1.0, 95.0)),
+    ):
+        told = numbers(of_daemon(snapshot(last, read)))
+        successful = told["echod_config_last_reload_successful"][()]
+        assert (successful, told["echod_config_last_reload_timestamp_seconds"][()]) == outcome
+
+
+def test_a_self_test_is_told_with_its_time() -> None:
+    """Each listener, whether it answered and how long that took."""
+    tests = [
+        Outcome(listener="udp://[::]:7", family="ipv6", passed=True, seconds=0.0004, said="replied in 0.40 ms"),
+        Outcome(listener="tcp://[::]:7", family="ipv6", passed=False, seconds=1.0, said="no reply within 1 s"),
+    ]
+    told = numbers(of_self_tests(tests))
+    assert told["echod_self_test_successful"] == {("udp://[::]:7", "ipv6"): 1.0, ("tcp://[::]:7", "ipv6"): 0.0}
+    assert told["echod_self_test_duration_seconds"][("udp://[::]:7", "ipv6")] == 0.0004
+
+
+def test_a_process_is_told_by_the_names_that_every_exporter_has() -> None:
+    """Without the number of descriptors where that may not be known."""
+    me = Process(
+        name="worker 1", cpu_seconds=2.5, resident_bytes=7, virtual_bytes=8, started=9.0, open_descriptors=None
+    )
+    told = numbers(of_processes([me]))
+    assert told == {
+        "process_cpu_seconds_total": {("worker 1",): 2.5},
+        "process_resident_memory_bytes": {("worker 1",): 7},
+        "process_virtual_memory_bytes": {("worker 1",): 8},
+        "process_open_fds": {},
+        "process_start_time_seconds": {("worker 1",): 9.0},
+    }
+
+
+def test_the_build_is_a_gauge_of_one() -> None:
+    """Its labels are what there is to say."""
+    build = of_build("1.0", "3.11.2")
+    assert (build.name, build.kind, build.labels) == ("echod_build_info", "gauge", ("version", "python"))
+    assert list(build.samples) == [(("1.0", "3.11.2"), 1)]
+
+
+def test_the_kind_is_in_the_name() -> None:
+    """A name ends in `_total` where it is a counter's, and only there; every label has its place in every sample."""
+    everything = [
+        *of_udp([UDP]),
+        *of_tcp([TCP]),
+        *of_daemon(snapshot()),
+        *of_processes([]),
+        *of_self_tests([]),
+    ]
+    for one in everything:
+        if isinstance(one, Metric):
+            assert one.name.endswith("_total") == (one.kind == "counter")
+            assert all(len(labels) == len(one.labels) for labels, _ in one.samples)
+        assert one.help.endswith(".")

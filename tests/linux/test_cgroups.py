@@ -1,0 +1,89 @@
+"""echod in control groups that limit it: how many workers it starts, and what it says where it gets no process."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.loopback import NOBODY, needs_root
+from support.running import Daemon, ask, free_port, wait_until
+
+EchodFactory = Callable[..., Daemon]
+CPUS = len(os.sched_getaffinity(0))
+ROOT = Path("/sys/fs/cgroup")
+
+pytestmark = needs_root
+
+
+@pytest.fixture
+def pids() -> Iterator[Path]:
+    """Make a control group of this machine, of version 1 or 2, that can limit processes."""
+    parent = ROOT / "pids" if (ROOT / "pids").exists() else ROOT
+    group = parent / f"echod-test-{os.getpid()}"
+    group.mkdir()
+    if not (group / "pids.max").exists():
+        group.rmdir()
+        pytest.skip("control groups cannot limit processes here")
+    yield group
+    wait_until(lambda: not (group / "cgroup.procs").read_text(), "the group was empty")
+    group.rmdir()
+
+
+def inside(group: Path) -> list[str]:
+    """Return the prefix that starts a command in a control group."""
+    return ["sh", "-c", 'echo 0 >"$0/cgroup.procs"; exec "$@"', str(group)]
+
+
+def test_a_generation_for_which_there_is_no_room_names_the_limit(pids: Path, echod: EchodFactory) -> None:
+    """A reload to more workers than the control group allows is rejected, and what serves goes on."""
+    port = free_port()
+    config = {"listeners": [f"udp://127.0.0.1:{port}"], "workers": 2}
+    (pids / "pids.max").write_text("8\n")
+    daemon = echod(config, prefix=inside(pids))
+    message = daemon.reload({**config, "workers": 10})["message"]
+    assert f"its control group {pids} has 8 processes, the most that TasksMax= allows (pids.max)" in message
+    assert ask(port) == b"hi"
+    (pids / "pids.max").write_text("64\n")
+    assert daemon.reload()["event"] == "reloaded"
+    assert len(daemon.status()["activity"]["workers"]) == 10
+    daemon.stop()
+
+
+def test_auto_leaves_room_for_two_generations(pids: Path, echod: EchodFactory) -> None:
+    """With ten processes there is one worker, and a reload succeeds."""
+    (pids / "pids.max").write_text("10\n")
+    daemon = echod({"listeners": [f"udp://127.0.0.1:{free_port()}"]}, prefix=inside(pids))
+    assert daemon.log("ready")[0]["message"].endswith("with 1 worker")
+    assert daemon.reload()["event"] == "reloaded"
+    daemon.stop()
+
+
+@pytest.mark.skipif(CPUS < 2, reason="one CPU has one worker in any case")
+@pytest.mark.parametrize(("files", "workers"), [({"cpu.max": "50000 100000"}, 1), ({"cpu.max": "max 100000"}, CPUS)])
+def test_auto_heeds_the_quota_of_version_2(tmp_path: Path, files: dict[str, str], workers: int) -> None:
+    """Half a CPU has one worker; without a quota each CPU has one. The hierarchy is laid over the machine's own."""
+    (tmp_path / "cgroup.controllers").write_text("cpu pids\n")
+    for name, text in files.items():
+        (tmp_path / name).write_text(f"{text}\n")
+    script = 'mount --bind "$0" /sys/fs/cgroup && exec "$@"'
+    program = "from echod.capacity import auto_workers; print(auto_workers())"
+    command = ["unshare", "--mount", "sh", "-c", script, str(tmp_path), sys.executable, "-c", program]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+    assert told == f"{workers}\n"
+
+
+def test_the_limit_of_the_user_is_named_where_no_group_is_full() -> None:
+    """LimitNPROC=, with its number."""
+    program = (
+        "import os, resource; from echod.forking import fork\n"
+        f"os.setgid({NOBODY}); os.setuid({NOBODY}); resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))\n"
+        "try: fork('x', [], lambda: None)\n"
+        "except OSError as error: print(error.strerror)\n"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    assert (
+        f"user id {NOBODY} may have 1 processes on this host, and the host kernel.pid_max: raise LimitNPROC="
+        in told.stdout
+    )

@@ -1,0 +1,165 @@
+"""Those that are ready are looked at together, as an epoll has them."""
+
+import select
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+from support.loopback import sleeps
+
+from echod.linux.epoll_set import Crowd
+
+MOST = 8
+MANY = 300
+"""So that some descriptors have numbers of more than one byte."""
+
+MakePairs = Callable[[int], list[tuple[socket.socket, socket.socket]]]
+
+
+@pytest.fixture
+def crowd() -> Iterator[Crowd]:
+    """Look at eight at once."""
+    made = Crowd(MOST)
+    with made.epoll:
+        yield made
+
+
+@pytest.fixture
+def pairs() -> Iterator[MakePairs]:
+    """Make connected pairs: ours, and theirs. They are closed at the end."""
+    with ExitStack() as stack:
+
+        def make(count: int) -> list[tuple[socket.socket, socket.socket]]:
+            made = [socket.socketpair() for _ in range(count)]
+            for pair in made:
+                for sock in pair:
+                    stack.enter_context(sock)
+            return made
+
+        yield make
+
+
+def look(crowd: Crowd) -> list[tuple[int, int]]:
+    """Return the ready ones, each with its events."""
+    descriptors, events = crowd.look()
+    return sorted(zip(descriptors.tolist(), events.tolist(), strict=True))
+
+
+def test_those_that_are_ready_come_with_their_events(crowd: Crowd, pairs: MakePairs) -> None:
+    """Only they, and of what they were registered for only what has come; what is broken is told unasked."""
+    wanted = [select.EPOLLIN, select.EPOLLRDNORM, select.EPOLLOUT, select.EPOLLIN | select.EPOLLOUT, select.EPOLLIN]
+    made = pairs(len(wanted))
+    assert look(crowd) == []
+    for (ours, theirs), events in zip(made, wanted, strict=True):
+        crowd.epoll.register(ours.fileno(), events)
+        theirs.send(b"x")
+    made[4][0].recv(1)
+    expected = {made[index][0].fileno(): wanted[index] for index in range(4)}
+    assert look(crowd) == sorted(expected.items())
+    made[4][1].close()
+    assert look(crowd) == sorted({**expected, made[4][0].fileno(): select.EPOLLIN | select.EPOLLHUP}.items())
+
+
+def test_what_is_broken_is_told_unasked(crowd: Crowd, pairs: MakePairs) -> None:
+    """An end, and an error, come also to who is registered for nothing, and nothing else does."""
+    made = pairs(3)
+    for ours, theirs in made:
+        crowd.epoll.register(ours.fileno(), 0)
+        theirs.send(b"x")
+    made[1][0].send(b"never read")
+    assert look(crowd) == []
+    for _, theirs in made[:2]:
+        theirs.close()
+    ended, failed = made[0][0].fileno(), made[1][0].fileno()
+    assert look(crowd) == sorted([(ended, select.EPOLLHUP), (failed, select.EPOLLHUP | select.EPOLLERR)])
+
+
+def test_a_look_never_waits(crowd: Crowd, pairs: MakePairs) -> None:
+    """Where nobody is ready the views are empty, at once, whatever the look before found."""
+    ((ours, theirs),) = pairs(1)
+    crowd.epoll.register(ours.fileno(), select.EPOLLIN)
+    theirs.send(b"x")
+    assert look(crowd) == [(ours.fileno(), select.EPOLLIN)]
+    ours.recv(1)
+    before = sleeps()
+    descriptors, events = crowd.look()
+    assert sleeps() == before
+    assert (descriptors.tolist(), events.tolist()) == ([], [])
+
+
+def test_who_is_not_read_comes_again(crowd: Crowd, pairs: MakePairs) -> None:
+    """Until it is read, or forgotten."""
+    (ours, theirs), (other, others) = pairs(2)
+    for sock, peer in ((ours, theirs), (other, others)):
+        crowd.epoll.register(sock.fileno(), select.EPOLLIN)
+        peer.send(b"x")
+    assert len(look(crowd)) == len(look(crowd)) == 2
+    ours.recv(1)
+    assert look(crowd) == [(other.fileno(), select.EPOLLIN)]
+    crowd.epoll.unregister(other.fileno())
+    assert look(crowd) == []
+
+
+def test_who_is_told_of_once_comes_once(crowd: Crowd, pairs: MakePairs) -> None:
+    """Edge-triggered, also when it is not read; more that comes is told of again."""
+    ((ours, theirs),) = pairs(1)
+    crowd.epoll.register(ours.fileno(), select.EPOLLIN | select.EPOLLET)
+    for _ in range(2):
+        theirs.send(b"x")
+        assert look(crowd) == [(ours.fileno(), select.EPOLLIN)]
+        assert look(crowd) == []
+
+
+def test_many_come_in_turn(crowd: Crowd, pairs: MakePairs) -> None:
+    """No look has more than it may, and within as many looks as it takes everybody has come."""
+    made = pairs(MANY)
+    for ours, theirs in made:
+        crowd.epoll.register(ours.fileno(), select.EPOLLIN)
+        theirs.send(b"x")
+    seen: set[int] = set()
+    for _ in range(MANY // MOST + 1):
+        ready = look(crowd)
+        assert 0 < len(ready) <= MOST
+        seen.update(fd for fd, _ in ready)
+    assert seen == {ours.fileno() for ours, _ in made}
+    assert max(seen) > 255
+
+
+def test_another_epoll_sees_whether_one_is_ready(crowd: Crowd, pairs: MakePairs) -> None:
+    """So the loop waits for all of them in one place."""
+    ((ours, theirs),) = pairs(1)
+    with select.epoll() as outer:
+        outer.register(crowd.epoll.fileno(), select.EPOLLIN)
+        crowd.epoll.register(ours.fileno(), select.EPOLLIN)
+        assert outer.poll(0) == []
+        theirs.send(b"x")
+        assert outer.poll(0) == [(crowd.epoll.fileno(), select.EPOLLIN)]
+        ours.recv(1)
+        assert outer.poll(0) == []
+
+
+def test_a_look_that_fails_is_an_error() -> None:
+    """EBADF, where the epoll is gone, is not taken for nobody being ready."""
+    crowd = Crowd(MOST)
+    crowd.epoll.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        crowd.look()
+
+
+def test_a_process_that_is_told_of_another_machine_looks_the_same() -> None:
+    """uname(2) says i686 to a process with that personality, and the kernel writes its events as ever."""
+    code = """if True:
+        import os, select
+        from echod.linux.epoll_set import Crowd
+        (_, ready), crowd = os.pipe(), Crowd(1)
+        crowd.epoll.register(ready, select.EPOLLOUT)
+        assert crowd.look()[0].tolist() == [ready]
+    """
+    setarch = shutil.which("setarch")
+    if setarch is None:
+        pytest.skip("no setarch(8)")
+    subprocess.run([setarch, "linux32", sys.executable, "-c", code], check=True)

@@ -1,0 +1,183 @@
+"""A poll calls back for what is ready, and for nothing else."""
+
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+from support.loopback import DEADLINE_SECONDS, listener, sleeps, tcp_client
+
+from echod.linux.poll import READ, SHARED, WRITE, Poll
+from echod.linux.sockets import Buffers, open_socket
+from echod.net.listener import Protocol
+
+
+@pytest.fixture
+def poll() -> Iterator[Poll]:
+    """Make an empty poll."""
+    poll = Poll()
+    yield poll
+    poll.close()
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Connect two sockets."""
+    one, other = socket.socketpair()
+    with one, other:
+        yield one, other
+
+
+Pair = tuple[socket.socket, socket.socket]
+
+either = pytest.mark.parametrize("busy", [False, True])
+
+
+def turn(poll: Poll, now: float = 0.0, seconds: float | None = 0.0) -> None:
+    """Call back for what is ready."""
+    for on_ready in poll.wait(seconds):
+        on_ready(now)
+
+
+@either
+def test_a_ready_descriptor_is_called_back_with_the_time(poll: Poll, pair: Pair, *, busy: bool) -> None:
+    """As long as something is to be read, each turn calls, with the time that it was given."""
+    called: list[float] = []
+    poll.register(pair[0].fileno(), READ, called.append, busy=busy)
+    turn(poll, 1.0)
+    pair[1].send(b"x")
+    turn(poll, 2.0, None)
+    turn(poll, 3.0)
+    pair[0].recv(1)
+    turn(poll, 4.0)
+    assert called == [2.0, 3.0]
+
+
+def test_modify_changes_what_is_waited_for(poll: Poll, pair: Pair) -> None:
+    """A descriptor that can be written but not read is ready for WRITE alone."""
+    called: list[float] = []
+    poll.register(pair[0].fileno(), READ, called.append)
+    poll.modify(pair[0].fileno(), WRITE)
+    turn(poll, 1.0)
+    poll.modify(pair[0].fileno(), READ)
+    turn(poll, 2.0)
+    assert called == [1.0]
+
+
+@either
+@pytest.mark.parametrize("events", [READ, WRITE])
+def test_a_broken_connection_is_always_ready(poll: Poll, events: int, *, busy: bool) -> None:
+    """A reset wakes whoever waits, for reading or for writing."""
+    called: list[float] = []
+    server = open_socket(listener(protocol=Protocol.TCP), Buffers(receive=4096, send=4096), sibling=False)
+    with server, tcp_client(server) as client, server.accept()[0] as accepted:
+        client.send(b"unread")
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes((1, 0, 0, 0, 0, 0, 0, 0)))
+        poll.register(client.fileno(), events, called.append, busy=busy)
+        accepted.close()
+        turn(poll, 1.0, DEADLINE_SECONDS)
+        assert called == [1.0]
+        poll.unregister(client.fileno())
+
+
+@either
+@pytest.mark.parametrize("anew", [False, True])
+def test_an_unregistered_descriptor_is_forgotten(poll: Poll, pair: Pair, *, busy: bool, anew: bool) -> None:
+    """It is not called again, nor does the wait end for it, and it may be registered anew, as busy or not."""
+    called: list[str] = []
+    pair[1].send(b"x")
+    poll.register(pair[0].fileno(), READ, lambda _: called.append("first"), busy=busy)
+    poll.unregister(pair[0].fileno())
+    turn(poll)
+    assert poll._look() == []
+    poll.register(pair[0].fileno(), READ, lambda _: called.append("second"), busy=anew)
+    turn(poll)
+    assert called == ["second"]
+
+
+@pytest.mark.parametrize("busy", [(False, False), (False, True), (True, False), (True, True)])
+def test_what_a_callback_unregisters_is_not_called_in_the_same_turn(poll: Poll, busy: tuple[bool, bool]) -> None:
+    """Of two descriptors ready at once, the first to be called may close the other."""
+    called: list[int] = []
+    read_ends = []
+    for _ in range(2):
+        read, write = os.pipe()
+        os.write(write, b"x")
+        os.close(write)
+        read_ends.append(read)
+
+    def close_the_other(own: int, other: int) -> None:
+        called.append(own)
+        poll.unregister(other)
+        os.close(other)
+
+    one, two = read_ends
+    poll.register(one, READ, lambda _: close_the_other(one, two), busy=busy[0])
+    poll.register(two, READ, lambda _: close_the_other(two, one), busy=busy[1])
+    turn(poll)
+    assert called in ([one], [two])
+    os.close(called[0])
+
+
+def test_a_shared_listener_wakes_one_poll_or_more_but_not_none(poll: Poll) -> None:
+    """One connection at a listener that two polls share is seen by at least one, and accepted once."""
+    other = Poll()
+    accepted: list[socket.socket] = []
+    with open_socket(listener(protocol=Protocol.TCP), Buffers(receive=4096, send=4096), sibling=False) as server:
+
+        def accept(_now: float) -> None:
+            try:
+                accepted.append(server.accept()[0])
+            except BlockingIOError:
+                return
+
+        for each in (poll, other):
+            each.register(server.fileno(), SHARED, accept)
+        with tcp_client(server):
+            for each in (poll, other):
+                turn(each)
+        assert len(accepted) == 1
+        accepted[0].close()
+    other.close()
+
+
+@either
+def test_closing_a_poll_leaves_its_descriptors_open(pair: Pair, *, busy: bool) -> None:
+    """Whoever opened a descriptor closes it."""
+    poll = Poll()
+    poll.register(pair[0].fileno(), READ, lambda _: None, busy=busy)
+    poll.close()
+    pair[1].send(b"x")
+    assert pair[0].recv(1) == b"x"
+
+
+@either
+def test_a_wait_that_follows_a_short_one_looks_without_sleeping(pair: Pair, *, busy: bool) -> None:
+    """Where something was ready at once the next wait does not sleep, within its time; behind a long one it does."""
+    poll = Poll(spin_seconds=0.03)
+    poll.register(pair[0].fileno(), READ, lambda _: None, busy=busy)
+    slept = []
+    for ready in (True, False, False):
+        if ready:
+            pair[1].send(b"x")
+        before = sleeps()
+        assert len(list(poll.wait(0.03))) == int(ready)
+        slept.append(sleeps() > before)
+        if ready:
+            pair[0].recv(1)
+    assert slept == [False, False, True]
+    poll.close()
+
+
+@either
+def test_a_poll_that_is_not_to_spin_sleeps(pair: Pair, *, busy: bool) -> None:
+    """As that of the supervisor: also behind a wait that was short."""
+    poll = Poll()
+    poll.register(pair[0].fileno(), READ, lambda _: None, busy=busy)
+    pair[1].send(b"x")
+    assert len(list(poll.wait(1))) == 1
+    pair[0].recv(1)
+    before = sleeps()
+    assert list(poll.wait(0.01)) == []
+    assert sleeps() > before
+    poll.close()

@@ -1,0 +1,135 @@
+"""echod.measurement.payload: what a probe carries, and what a reply that differs is called."""
+
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from echod.measurement.payload import (
+    HEADER_BYTES,
+    MAX_SIZE,
+    WHOLE,
+    Damage,
+    Header,
+    Payloads,
+    Verdict,
+    akin,
+    closest,
+    compare,
+    sent_time,
+)
+
+RUN = 0xDEAD_BEEF
+SENT = 1_700_000_000_123_456_789
+
+
+def test_the_layout_is_the_one_that_is_written_down() -> None:
+    """24 bytes: number, run, CRC-32 of the whole with itself zero, magic, size, time; then each byte its own offset."""
+    payload = Payloads(RUN).encode(7, SENT, 56)
+    assert HEADER_BYTES == 24
+    assert payload[:8] == b"\0\0\0\x07\xde\xad\xbe\xef"
+    assert payload[12:24] == b"\xec\x40\x00\x38" + SENT.to_bytes(8, "big")
+    assert payload[24:] == bytes(range(24, 56))
+    assert int.from_bytes(payload[8:12], "big") == zlib.crc32(payload[:8] + bytes(4) + payload[12:])
+
+
+def test_a_pattern_fills_what_the_header_leaves() -> None:
+    """The pattern is laid over the whole payload and the header over its beginning."""
+    assert Payloads(RUN, b"\xff\x00").encode(1, SENT, 29)[24:] == b"\xff\x00\xff\x00\xff"
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 11, 12, 23, 24, 25, 1472, MAX_SIZE])
+def test_a_payload_has_its_size_and_begins_with_its_number(size: int) -> None:
+    """Whatever the room, a payload is as long as asked; below four bytes it has the low end of the number."""
+    payload = Payloads(RUN).encode(0x0102_0304, SENT, size)
+    assert len(payload) == size
+    number = b"\x01\x02\x03\x04"
+    assert payload[:4] == (number if size >= 4 else number[4 - size :])
+
+
+def test_from_twelve_bytes_on_there_is_a_checksum() -> None:
+    """A checksum over as much as is there tells two runs, and two numbers, apart."""
+    payload = Payloads(RUN).encode(7, SENT, 14)
+    assert int.from_bytes(payload[8:12], "big") == zlib.crc32(payload[:8] + bytes(4) + payload[12:])
+
+
+@given(size=st.integers(HEADER_BYTES, 2000), sequence=st.integers(0, 2**32 - 1), sent=st.integers(0, 2**64 - 1))
+def test_a_whole_payload_says_its_number_and_time(size: int, sequence: int, sent: int) -> None:
+    """What was written is read back."""
+    payloads = Payloads(RUN)
+    assert payloads.read(payloads.encode(sequence, sent, size)) == Header(sequence=sequence, sent=sent)
+
+
+@given(size=st.integers(HEADER_BYTES, 200), offset=st.integers(0, 199), flip=st.integers(1, 255))
+def test_a_payload_with_one_wrong_byte_says_nothing(size: int, offset: int, flip: int) -> None:
+    """Whichever byte was changed, it is not taken for a whole payload."""
+    payload = bytearray(Payloads(RUN).encode(7, SENT, size))
+    payload[offset % size] ^= flip
+    assert Payloads(RUN).read(bytes(payload)) is None
+
+
+@given(size=st.integers(0, 60), sent=st.integers(0, 2**64 - 1))
+def test_the_send_time_is_read_from_what_is_damaged_too(size: int, sent: int) -> None:
+    """Wherever there is room for it, whatever else is wrong."""
+    payload = bytes(16) + Payloads(7).encode(1, sent, max(24, size))[16:]
+    assert sent_time(payload[:size]) == (sent if size >= 24 else None)
+
+
+def test_what_is_short_or_of_another_run_says_nothing() -> None:
+    """A payload needs a full header, and the run's own number."""
+    assert Payloads(RUN).read(Payloads(RUN).encode(7, SENT, 23)) is None
+    assert Payloads(RUN + 1).read(Payloads(RUN).encode(7, SENT, 56)) is None
+
+
+@pytest.mark.parametrize(
+    ("data", "verdict"),
+    [
+        (b"abcdef", WHOLE),
+        (b"abc", Verdict(damage=Damage.TRUNCATED, offset=3, count=3)),
+        (b"", Verdict(damage=Damage.TRUNCATED, offset=0, count=6)),
+        (b"abcdef!!", Verdict(damage=Damage.EXTENDED, offset=6, count=2)),
+        (b"abXdeX", Verdict(damage=Damage.CORRUPT, offset=2, count=2)),
+        (b"Xb", Verdict(damage=Damage.CORRUPT, offset=0, count=1)),
+    ],
+)
+def test_what_differs_is_named_with_its_place(data: bytes, verdict: Verdict) -> None:
+    """Wrong bytes are corruption, whatever the length; else it is too short or too long."""
+    assert compare(data, b"abcdef") == verdict
+
+
+@pytest.mark.parametrize(
+    ("offsets", "expected"), [((), True), ((0, 9), True), ((5,), True), ((0, 5), False), ((5, 9), False)]
+)
+def test_damage_leaves_either_the_run_or_number_and_checksum(offsets: tuple[int, ...], expected: bool) -> None:  # noqa: FBT001
+    """Else it is somebody else's: all patterns are alike."""
+    payload = Payloads(RUN).encode(7, SENT, 56)
+    damaged = bytes(byte ^ (offset in offsets) for offset, byte in enumerate(payload))
+    assert akin(damaged, payload) is expected
+    assert akin(damaged[:11], payload)
+
+
+@given(data=st.binary(max_size=80), expected=st.binary(max_size=80))
+def test_the_comparison_is_that_of_each_byte(data: bytes, expected: bytes) -> None:
+    """Which is first, and how many there are, is what a plain look at one byte after the other finds."""
+    wrong = [at for at, (one, other) in enumerate(zip(data, expected, strict=False)) if one != other]
+    found = compare(data, expected)
+    assert (found.damage is Damage.CORRUPT) is bool(wrong)
+    assert not wrong or (found.offset, found.count) == (wrong[0], len(wrong))
+
+
+def test_the_closest_is_the_first_that_differs_least() -> None:
+    """Judged by the header, and only where the rest of it says that it may be ours."""
+    heads = [Payloads(RUN).encode(number, SENT + number, 56)[:24] for number in (1, 2, 3)]
+    damaged = b"\xff" + heads[1][1:] + bytes(30)
+    assert closest(damaged, heads) == 1
+    assert closest(b"\xff" * 56, heads) is None
+    assert closest(b"", [heads[2], heads[0]]) == 0
+    assert closest(damaged, []) is None
+
+
+def test_a_payload_may_be_ours_unless_it_names_another_run() -> None:
+    """What is too short to carry a checksum may be anybody's."""
+    payload = Payloads(RUN).encode(7, SENT, 56)
+    assert [Payloads(RUN).may_be_ours(data) for data in (payload, payload[:11], b"\xff" * 11)] == [True] * 3
+    assert not Payloads(RUN + 1).may_be_ours(payload)

@@ -1,0 +1,40 @@
+"""Metrics as bytes: the format that is asked for, and one for whoever asks in a way that nobody understands."""
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+from prometheus_client.parser import text_string_to_metric_families
+
+from echod.exporter.metrics import Histogram, Metric, of_build
+from echod.metrics.exposition import write
+
+FOUND: list[Metric | Histogram] = [of_build("1", "3")]
+PLAIN = "text/plain; version=0.0.4; charset=utf-8"
+PIECES = [
+    *("text/plain", "application/openmetrics-text", "version", "escaping", "allow-utf-8", "values", "q"),
+    *("1", "0.0.4", "1.0.0", "2.0", "99", "x", ";", ",", "=", " ", ".", "-", "\xb2", "*/*"),
+]
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("", PLAIN),
+        ("text/html, */*;q=0.1", PLAIN),
+        ("application/openmetrics-text;version=1.0.0", "application/openmetrics-text; version=1.0.0"),
+        ("text/plain; version=x", PLAIN),
+        ("application/openmetrics-text; version=x", PLAIN),
+    ],
+)
+def test_the_format_is_the_one_asked_for(accept: str, content_type: str) -> None:
+    """Where the header can be understood; else it is Prometheus' own."""
+    body, told = write(FOUND, accept)
+    assert told.startswith(content_type)
+    assert b"echod_build_info" in body
+
+
+@given(st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=3))).map("".join))
+def test_no_header_is_a_mistake(accept: str) -> None:
+    """Whatever a client says that it takes, it gets the numbers."""
+    body, _ = write(FOUND, accept)
+    assert "echod_build_info" in {each.name for each in text_string_to_metric_families(body.decode())}

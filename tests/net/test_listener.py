@@ -1,0 +1,324 @@
+"""echod.net.listener: what may stand in a listener's text, and when two are in each other's way."""
+
+from ipaddress import IPv4Address, IPv6Address
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from echod.net.listener import (
+    MAX_PORT,
+    Listener,
+    ListenerRange,
+    Overlap,
+    Protocol,
+    find_overlaps,
+    in_ranges,
+    overlap,
+    parse_listener,
+)
+
+
+def one(text: str) -> Listener:
+    """Parse a text that opens a single listener."""
+    (listener,) = parse_listener(text)
+    return listener
+
+
+def refusal(text: str) -> str:
+    """Parse a text that must be refused, and return the sentence."""
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the sentence is what the test asserts
+        parse_listener(text)
+    return str(caught.value)
+
+
+def overlaps(*texts: str) -> dict[int, str]:
+    """Find what is in whose way among the texts."""
+    found = find_overlaps({index: parse_listener(text) for index, text in enumerate(texts)})
+    return {index: str(overlap) for index, overlap in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("text", "listener"),
+    [
+        ("udp://0.0.0.0:7", Listener(protocol=Protocol.UDP, address=IPv4Address(0), port=7)),
+        ("tcp://[::]:65535", Listener(protocol=Protocol.TCP, address=IPv6Address(0), port=65535)),
+        ("udp://[::1]:7000", Listener(protocol=Protocol.UDP, address=IPv6Address(1), port=7000)),
+        (
+            "udp://[fe80::1%eth0]:7",
+            Listener(protocol=Protocol.UDP, address=IPv6Address("fe80::1"), port=7, zone="eth0"),
+        ),
+        (
+            "udp://[fe80::1%abcdefghijklmno]:7",
+            Listener(protocol=Protocol.UDP, address=IPv6Address("fe80::1"), port=7, zone="abcdefghijklmno"),
+        ),
+        (
+            "udp://192.0.2.1%vrf-red:7",
+            Listener(protocol=Protocol.UDP, address=IPv4Address("192.0.2.1"), port=7, zone="vrf-red"),
+        ),
+        ("tcp://0.0.0.0%eth0.100:7", Listener(protocol=Protocol.TCP, address=IPv4Address(0), port=7, zone="eth0.100")),
+        ("udp://[::%eth1]:7", Listener(protocol=Protocol.UDP, address=IPv6Address(0), port=7, zone="eth1")),
+    ],
+)
+def test_a_text_becomes_its_listener_and_back(text: str, listener: Listener) -> None:
+    """Parsing gives protocol, address, port and zone; writing gives the text again."""
+    assert one(text) == listener
+    assert str(listener) == text
+
+
+def test_two_spellings_of_an_address_are_one_listener() -> None:
+    """Listeners compare by what they bind, not by how it was written, and are hashable."""
+    assert {one("udp://[::1]:7"), one("udp://[0:0::0:1]:7")} == {one("udp://[::1]:7")}
+
+
+def test_a_range_opens_one_listener_a_port() -> None:
+    """`7000-7002` is three listeners by ascending port; a range of one port is allowed."""
+    ports = parse_listener("udp://0.0.0.0:7000-7002")
+    assert len(ports) == 3
+    assert [str(listener) for listener in ports] == [f"udp://0.0.0.0:{port}" for port in (7000, 7001, 7002)]
+    assert [listener.port for listener in parse_listener("udp://0.0.0.0:7-7")] == [7]
+
+
+def test_a_range_of_all_ports_is_counted_without_being_written_out() -> None:
+    """The length of a range is known before any of its listeners is made."""
+    assert len(parse_listener("udp://0.0.0.0:1-65535")) == 65535
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("udp://" + "1" * 95, "has 101 characters: write udp://ADDRESS:PORT"),
+        ("udp://0.0.0.0: 7", "holds white space: write it without"),
+        ("udp://0.0.0.0:7\n", "holds white space: write it without"),
+        ("udp://0.0.0.0:7\x7f", "holds a character that does not print: remove it"),
+        ('udp://0.0.0.0:"7"', "holds a quote: put quotes around the whole of it, or none at all"),
+        ("udp://'0.0.0.0':7", "holds a quote: put quotes around the whole of it, or none at all"),
+        ("0.0.0.0:7", "names no protocol: write udp://0.0.0.0:7 or tcp://0.0.0.0:7"),
+        ("udp:0.0.0.0:7", "names no protocol: write udp://0.0.0.0:7 or tcp://0.0.0.0:7"),
+        ("tcp:/[::]:7", "names no protocol: write udp://[::]:7 or tcp://[::]:7"),
+        ("", "names no protocol: write udp://ADDRESS:PORT or tcp://ADDRESS:PORT"),
+        ("upd://0.0.0.0:7", 'the protocol "upd" is not known: did you mean udp?'),
+        ("TCP://0.0.0.0:7", 'the protocol "TCP" is not known: did you mean tcp?'),
+        ("sctp6x://0.0.0.0:7", 'the protocol "sctp6x" is not known: write udp or tcp'),
+        ("udp://0.0.0.0:7/echo", 'holds "/": write udp://ADDRESS:PORT and nothing else'),
+        ("tcp://root@0.0.0.0:7", 'holds "@": write tcp://ADDRESS:PORT and nothing else'),
+        ("udp://0.0.0.0:7?a", 'holds "?": write udp://ADDRESS:PORT and nothing else'),
+        ("udp://0.0.0.0:7#a", 'holds "#": write udp://ADDRESS:PORT and nothing else'),
+        ("udp://[::1", "an IPv6 address stands in a pair of brackets before its port: write [ADDRESS]:PORT"),
+        ("udp://[::1]7", "an IPv6 address stands in a pair of brackets before its port: write [ADDRESS]:PORT"),
+        ("udp://::1:7", "an IPv6 address stands in brackets, and one port follows: write [ADDRESS]:PORT"),
+        ("udp://:7", "names no address: write 0.0.0.0 for all of IPv4, [::] for all of IPv6"),
+        ("udp://*:7", "names no address: write 0.0.0.0 for all of IPv4, [::] for all of IPv6"),
+        ("udp://", "names no address: write 0.0.0.0 for all of IPv4, [::] for all of IPv6"),
+        ("udp://0.0.0.0", "names no port: write 0.0.0.0:7, or another port"),
+        ("udp://0.0.0.0:", "names no port: write 0.0.0.0:7, or another port"),
+        ("udp://[::]", "names no port: write [::]:7, or another port"),
+        ("udp://[::]:", "names no port: write [::]:7, or another port"),
+        ("udp://0.0.0.0:echo", '"echo" is no port: write a number from 1 to 65535, or a range as 7000-7015'),
+        ("udp://0.0.0.0:7-", '"7-" is no port: write a number from 1 to 65535, or a range as 7000-7015'),
+        ("udp://0.0.0.0:-7", '"-7" is no port: write a number from 1 to 65535, or a range as 7000-7015'),
+        ("udp://0.0.0.0:\u0667", '"\u0667" is no port: write a number from 1 to 65535, or a range as 7000-7015'),
+        ("udp://0.0.0.0:0", "the port 0 is out of bounds: write a number from 1 to 65535"),
+        ("udp://0.0.0.0:65536", "the port 65536 is out of bounds: write a number from 1 to 65535"),
+        ("udp://0.0.0.0:7-65536", "the port 65536 is out of bounds: write a number from 1 to 65535"),
+        ("udp://0.0.0.0:0-7", "the port 0 is out of bounds: write a number from 1 to 65535"),
+        ("udp://0.0.0.0:007", "the port 007 begins with a zero: write 7"),
+        ("udp://0.0.0.0:7015-7000", "the port range runs backwards: write 7000-7015"),
+        (
+            "udp://localhost:7",
+            '"localhost" is no address: host names are not looked up, write the address itself',
+        ),
+        (
+            "udp://256.0.0.1:7",
+            '"256.0.0.1" is no IPv4 address: write four numbers from 0 to 255, without leading zeros',
+        ),
+        (
+            "udp://127.0.0.01:7",
+            '"127.0.0.01" is no IPv4 address: write four numbers from 0 to 255, without leading zeros',
+        ),
+        ("udp://224.0.0.1:7", "224.0.0.1 belongs to no single host: write an address of this one"),
+        ("udp://255.255.255.255:7", "255.255.255.255 belongs to no single host: write an address of this one"),
+        ("udp://[0.0.0.0]:7", '"0.0.0.0" is no IPv6 address: only those stand in brackets'),
+        ("udp://[]:7", '"" is no IPv6 address: only those stand in brackets'),
+        (
+            "udp://[::ffff:1.2.3.4]:7",
+            "[::ffff:1.2.3.4] is IPv4 in the dress of IPv6: write 1.2.3.4 without brackets",
+        ),
+        (
+            "udp://[::ffff:0:0]:7",
+            "[::ffff:0:0] is IPv4 in the dress of IPv6: write 0.0.0.0 without brackets",
+        ),
+        ("udp://[ff02::1]:7", "[ff02::1] belongs to no single host: write an address of this one"),
+        ("udp://[::1%]:7", "names no interface: write [::1%eth0], or another interface, or leave the % out"),
+        ("udp://0.0.0.0%:7", "names no interface: write 0.0.0.0%eth0, or another interface, or leave the % out"),
+        (
+            "udp://0.0.0.0%a%b:7",
+            '"a%b" is no interface name: write at most 15 characters, none of them "/", ":" or "%"',
+        ),
+        (
+            "udp://[fe80::1]:7",
+            "a link-local address needs its interface: write [fe80::1%eth0], or another interface",
+        ),
+        (
+            "udp://[fe80::1%]:7",
+            "a link-local address needs its interface: write [fe80::1%eth0], or another interface",
+        ),
+        (
+            "udp://[fe80::1%abcdefghijklmnop]:7",
+            '"abcdefghijklmnop" is no interface name: write at most 15 characters, none of them "/", ":" or "%"',
+        ),
+        (
+            "udp://[fe80::1%eth0:1]:7",
+            '"eth0:1" is no interface name: write at most 15 characters, none of them "/", ":" or "%"',
+        ),
+    ],
+)
+def test_a_text_that_cannot_be_is_refused_with_what_to_write(text: str, sentence: str) -> None:
+    """Each sentence says what is wrong and what to write instead."""
+    assert refusal(text) == sentence
+
+
+def test_the_longest_listener_that_can_be_is_accepted() -> None:
+    """The cap on characters lets every real listener through."""
+    address = "fe80:0000:0000:0000:0000:0000:255.255.255.255%abcdefghijklmno"
+    assert one(f"udp://[{address}]:65535-65535").zone == "abcdefghijklmno"
+
+
+@pytest.mark.parametrize(
+    ("texts", "found"),
+    [
+        (
+            ("udp://0.0.0.0:7", "tcp://0.0.0.0:7", "udp://[::]:7", "udp://0.0.0.0:8", "udp://127.0.0.1:9"),
+            {},
+        ),
+        (("udp://[fe80::1%eth0]:7", "udp://[fe80::1%eth1]:7", "udp://[::%eth1]:8"), {}),
+        (("udp://0.0.0.0:7", "udp://0.0.0.0%red:7", "udp://10.0.0.1%blue:7", "udp://10.0.0.1%green:7"), {}),
+        (
+            ("udp://0.0.0.0%red:7", "udp://10.0.0.1%red:7", "udp://10.0.0.1:7"),
+            {1: "udp://10.0.0.1%red:7 is already covered by udp://0.0.0.0%red:7 in listeners[0]"},
+        ),
+        (
+            ("udp://[::%eth0]:7", "udp://[fe80::1%eth0]:7", "udp://[fe80::1%eth1]:7"),
+            {1: "udp://[fe80::1%eth0]:7 is already covered by udp://[::%eth0]:7 in listeners[0]"},
+        ),
+        (
+            ("udp://[::1]:7", "tcp://[::1]:7", "udp://[0::1]:7"),
+            {2: "udp://[::1]:7 is already listed in listeners[0]"},
+        ),
+        (
+            ("udp://127.0.0.1:5-9", "udp://127.0.0.1:8-20"),
+            {1: "udp://127.0.0.1:8 is already listed in listeners[0]"},
+        ),
+        (
+            ("udp://0.0.0.0:7", "udp://127.0.0.1:7"),
+            {1: "udp://127.0.0.1:7 is already covered by udp://0.0.0.0:7 in listeners[0]"},
+        ),
+        (
+            ("tcp://[fe80::1%eth0]:6-8", "tcp://[::]:7"),
+            {0: "tcp://[fe80::1%eth0]:7 is already covered by tcp://[::]:7 in listeners[1]"},
+        ),
+    ],
+)
+def test_listeners_in_each_others_way_are_found(texts: tuple[str, ...], found: dict[int, str]) -> None:
+    """Equal ones by the later text, covered ones by the single address; what can stand together is left alone."""
+    assert overlaps(*texts) == found
+
+
+def test_large_ranges_that_overlap_give_one_finding_a_text() -> None:
+    """A thousand listeners that stand twice are one mistake, and it names the first of them."""
+    ranges = {4: parse_listener("udp://0.0.0.0:1-500"), 9: parse_listener("udp://0.0.0.0:1-500")}
+    listener = one("udp://0.0.0.0:1")
+    assert find_overlaps(ranges) == {9: Overlap(listener=listener, other=listener, other_index=4)}
+
+
+def outcome(text: str) -> ListenerRange | str:
+    """Parse a text that may or may not be a listener: what it opens, or the sentence."""
+    try:
+        return parse_listener(text)
+    except ValueError as error:
+        return str(error)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(Protocol), st.ip_addresses(), st.integers(1, MAX_PORT), st.sampled_from(["", "eth0.5"]))
+def test_the_text_of_any_listener_is_that_listener_or_refused(
+    protocol: Protocol,
+    address: IPv4Address | IPv6Address,
+    port: int,
+    zone: str,
+) -> None:
+    """Parsing undoes writing, for all addresses but those that nobody can listen on."""
+    zone = zone or ("eth0" if isinstance(address, IPv6Address) and address.is_link_local else "")
+    listener = Listener(protocol=protocol, address=address, port=port, zone=zone)
+    is_mapped = isinstance(address, IPv6Address) and address.ipv4_mapped is not None
+    if address.is_multicast or is_mapped or address == IPv4Address("255.255.255.255"):
+        assert "write" in refusal(str(listener))
+    else:
+        assert one(str(listener)) == listener
+
+
+@settings(deadline=None)
+@given(st.text() | st.from_regex(r"(udp|tcp|)(://|:|)\[?[0-9a-f.:%]*\]?:?[0-9-]*", fullmatch=True))
+def test_any_text_is_a_listener_or_a_sentence(text: str) -> None:
+    """Nothing but ValueError comes out, and its sentence can be printed."""
+    found = outcome(text)
+    if isinstance(found, str):
+        assert found.isprintable()
+    else:
+        assert one(str(found.first)) == found.first
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "answer"),
+    [
+        ("tcp://127.0.0.1:7", "tcp://127.0.0.1:7", True),
+        ("tcp://127.0.0.1:7", "tcp://0.0.0.0:7", True),
+        ("udp://[::]:7", "udp://[fe80::1%eth0]:7", True),
+        ("tcp://127.0.0.1:7", "tcp://127.0.0.2:7", False),
+        ("udp://[fe80::1%eth0]:7", "udp://[fe80::1%eth1]:7", False),
+        ("udp://0.0.0.0%red:7", "udp://0.0.0.0%blue:7", False),
+        ("udp://0.0.0.0%red:7", "udp://10.0.0.1:7", True),
+        ("tcp://10.0.0.1%red:7", "tcp://10.0.0.1:7", True),
+        ("tcp://10.0.0.1%red:7", "tcp://10.0.0.2:7", False),
+        ("tcp://127.0.0.1:7", "tcp://127.0.0.1:8", False),
+        ("tcp://127.0.0.1:7", "udp://127.0.0.1:7", False),
+        ("tcp://0.0.0.0:7", "tcp://[::]:7", False),
+    ],
+)
+def test_two_overlap_where_the_kernel_would_bind_but_one(first: str, second: str, answer: bool) -> None:  # noqa: FBT001
+    """The same address, or a wildcard beside any address of its family, on one port of one protocol."""
+    assert overlap(one(first), one(second)) is answer
+    assert overlap(one(second), one(first)) is answer
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("udp://0.0.0.0:7", "ListenDatagram=0.0.0.0:7"),
+        ("tcp://[::1]:7", "ListenStream=[::1]:7"),
+        ("udp://[fe80::1%eth0]:7", "ListenDatagram=[fe80::1%eth0]:7"),
+        ("udp://[::%eth0]:7", "ListenDatagram=[::]:7 with BindToDevice=eth0"),
+        ("tcp://192.0.2.1%eth0:7", "ListenStream=192.0.2.1:7 with BindToDevice=eth0"),
+    ],
+)
+def test_a_listener_has_its_line_in_a_socket_unit(text: str, line: str) -> None:
+    """As systemd.socket(5) takes it: a link-local address has its interface behind it, others in another line."""
+    assert parse_listener(text).first.unit_line == line
+
+
+def test_a_range_is_written_as_it_was_read() -> None:
+    """One port without a dash."""
+    for text in ("udp://192.0.2.1:7000-7015", "tcp://[::1]:7", "udp://[fe80::1%eth0]:7-8"):
+        assert str(parse_listener(text)) == text
+
+
+def test_listeners_with_successive_ports_are_one_entry() -> None:
+    """Of one protocol, address and interface, in the order given; all of them come back."""
+    texts = ["udp://0.0.0.0:7-9", "udp://0.0.0.0:11", "tcp://0.0.0.0:12", "tcp://0.0.0.0%a:13", "tcp://[::]:14-15"]
+    listeners = [listener for text in texts for listener in parse_listener(text)]
+    assert [str(each) for each in in_ranges(listeners)] == texts
+    assert in_ranges([]) == []
+    assert [str(each) for each in in_ranges(reversed([*parse_listener("udp://0.0.0.0:7-8")]))] == [
+        "udp://0.0.0.0:8",
+        "udp://0.0.0.0:7",
+    ]

@@ -1,0 +1,100 @@
+"""echod.net.networks: one verdict for each address, the first match's, and networks as bytes."""
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from echod.net.networks import AddressMap, Network, pack_networks, unpack_networks
+
+LAST4, LAST6 = 2**32 - 1, 2**128 - 1
+Levels = list[tuple[list[Network], str]]
+
+
+def network(address: int, length: int, version: int) -> Network:
+    """Make the network of that prefix length that an address lies in."""
+    if version == 4:
+        return IPv4Network((address, length), strict=False)
+    return IPv6Network((address, length), strict=False)
+
+
+# Addresses near one another and at both ends, so that networks nest, touch and overlap more often than by chance.
+NETWORKS4 = st.builds(
+    network, st.one_of(st.integers(0, 600), st.integers(LAST4 - 600, LAST4)), st.integers(0, 32), st.just(4)
+)
+NETWORKS6 = st.builds(
+    network, st.one_of(st.integers(0, 600), st.integers(LAST6 - 600, LAST6)), st.integers(0, 128), st.just(6)
+)
+
+
+def naive(levels: Levels, address: IPv4Address | IPv6Address) -> str:
+    """Say the verdict of the first level that holds an address, network by network."""
+    return next((verdict for networks, verdict in levels if any(address in each for each in networks)), "none")
+
+
+def edges(levels: Levels, last: int) -> set[int]:
+    """Return each address at which a network begins or ends, those beside it, and both ends of the family."""
+    ends = [int(end) for networks, _ in levels for each in networks for end in (each[0], each[-1])]
+    return {0, last} | {near for end in ends for near in (end - 1, end, end + 1) if 0 <= near <= last}
+
+
+def levels_of(networks: st.SearchStrategy[Network]) -> st.SearchStrategy[Levels]:
+    """Make levels whose verdicts may be the same."""
+    return st.lists(st.tuples(st.lists(networks, max_size=6), st.sampled_from("abc")), max_size=4)
+
+
+@settings(deadline=None)
+@given(levels=levels_of(NETWORKS4), more=st.lists(st.integers(0, LAST4), max_size=5))
+def test_the_first_level_that_holds_an_ipv4_address_decides(levels: Levels, more: list[int]) -> None:
+    """At each edge of each network, and elsewhere, the map says what a look at every network says."""
+    compiled = AddressMap(levels, "none")
+    for address in edges(levels, LAST4) | set(more):
+        assert compiled.verdict(address) == naive(levels, IPv4Address(address))
+
+
+@settings(deadline=None)
+@given(levels=levels_of(NETWORKS6), more=st.lists(st.integers(0, LAST6), max_size=5))
+def test_the_first_level_that_holds_an_ipv6_address_decides(levels: Levels, more: list[int]) -> None:
+    """The same holds of addresses of 128 bits."""
+    compiled = AddressMap(levels, "none")
+    for address in edges(levels, LAST6) | set(more):
+        assert compiled.verdict(address) == naive(levels, IPv6Address(address))
+
+
+def test_a_map_of_nothing_has_one_verdict() -> None:
+    """Where no level names an address, the last word counts, from the first address to the last."""
+    compiled = AddressMap[str]([], "none")
+    assert {compiled.verdict(address) for address in (0, 1, LAST4, LAST6)} == {"none"}
+
+
+def test_a_map_of_everything_knows_no_other_verdict() -> None:
+    """The whole family in the first level leaves nothing to the second, nor to the last word."""
+    compiled = AddressMap([([ip_network("0.0.0.0/0")], "all"), ([ip_network("10.0.0.0/8")], "some")], "none")
+    assert {compiled.verdict(address) for address in (0, 10 << 24, LAST4)} == {"all"}
+
+
+def test_thousands_of_networks_are_one_bisection() -> None:
+    """Networks that touch, and neighbours of one verdict, are compiled into one: a long list costs no longer look."""
+    touching: Sequence[Network] = [IPv4Network((number << 8, 24)) for number in range(4096)]
+    compiled = AddressMap([(touching[::2], "yes"), (touching[1::2], "yes")], "no")
+    assert len(compiled.starts) == 2
+    assert [compiled.verdict(address) for address in (0, (4096 << 8) - 1, 4096 << 8)] == ["yes", "yes", "no"]
+
+
+@settings(deadline=None)
+@given(networks=st.lists(st.one_of(NETWORKS4, NETWORKS6), max_size=20))
+def test_networks_survive_as_bytes(networks: list[Network]) -> None:
+    """What was packed is unpacked: every prefix length of both families, in order."""
+    assert unpack_networks(pack_networks(networks)) == tuple(networks)
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1"])
+def test_every_prefix_length_survives_as_bytes(address: str) -> None:
+    """From the whole family to a single address, no length is taken for one of the other family."""
+    number, version = int(ip_address(address)), ip_address(address).version
+    networks = [network(number, length, version) for length in range(ip_address(address).max_prefixlen + 1)]
+    packed = pack_networks(networks)
+    assert len(packed) == len(networks) * (1 + ip_address(address).max_prefixlen // 8)
+    assert unpack_networks(packed) == tuple(networks)

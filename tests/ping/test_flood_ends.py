@@ -1,0 +1,83 @@
+"""`echod ping -f` at its end: what was lost is counted, whatever overtook it, and what may still come is waited for."""
+
+import signal
+from time import monotonic_ns
+
+import pytest
+from support.loopback import at, udp_server
+from support.ping.pinging import Pinged, ended, mischief, ping, start
+
+from echod.ping.options import parse_options
+from echod.probes.flood import Flood
+from echod.probes.sockets import open_outlet
+from echod.probes.target import resolve
+
+
+def balanced(found: Pinged) -> bool:
+    """Tell whether each probe is in exactly one number of the summary, and the loss is the share of those numbers."""
+    figures = found.summary
+    names = ("corrupt", "truncated", "extended", "elsewhere", "refused")
+    assert not any(figures[name] for name in names)
+    settled = figures["received"] + figures["lost"]
+    share = round(figures["lost"] / settled, 12) if settled else None
+    return bool(figures["sent"] == settled + figures["in_flight"] and figures.get("loss") == share)
+
+
+def test_what_was_overtaken_is_waited_for_and_lost() -> None:
+    """Thirty-two probes are dropped and thousands of later ones answered: the flood ends when those were given up."""
+    with mischief(["answer"] * 64 + ["drop"] * 32 + ["answer"] * 6304) as server:
+        words = ("--json", "-q", "-f", "--window", 256, "-c", 6400, "-W", "400ms")
+        found = ping(*words, f"127.0.0.1:{server.port}")
+        assert server.account() == {"answer": 6368, "drop": 32}
+    assert (found.summary["lost"], found.summary["in_flight"], balanced(found)) == (32, 0, True)
+
+
+def test_a_reply_that_comes_within_the_timeout_is_waited_for() -> None:
+    """Of probes that were overtaken long ago: it is neither lost nor missed."""
+    with mischief(["answer"] * 64 + ["late"] * 32 + ["answer"] * 6304) as server:
+        words = ("--json", "-q", "-f", "--window", 1024, "-c", 6400, "-W", 5)
+        found = ping(*words, f"127.0.0.1:{server.port}")
+    assert (found.summary["received"], found.summary["lost"], balanced(found)) == (6400, 0, True)
+    assert found.summary["rtt_ms"]["max"] > 500
+
+
+@pytest.mark.parametrize("ends", ["deadline", "signal"])
+def test_a_flood_that_is_cut_short_counts_its_losses(ends: str) -> None:
+    """What is out for longer than replies take is lost, and not in flight."""
+    with mischief(["foreign"] + ["answer"] * 48 + ["drop"]) as server:
+        words = ("--json", "-f", "--window", 256, "-W", 30, "-w", 1 if ends == "deadline" else 30)
+        with start(*words, f"127.0.0.1:{server.port}") as process:
+            assert process.stdout
+            for _ in range(64):  # each tells of 50 probes
+                process.stdout.readline()
+            if ends == "signal":
+                process.send_signal(signal.SIGINT)
+            out, _ = ended(process)
+        done = server.account()
+    found = Pinged(process.returncode, out, "")
+    assert balanced(found)
+    assert done["drop"] - 256 <= found.summary["lost"] <= done["drop"]
+    assert found.summary["in_flight"] <= 256 + done["drop"] - found.summary["lost"]
+
+
+def test_a_flood_with_a_rate_does_not_catch_up_on_seconds() -> None:
+    """It was stopped for ten: it goes on with one train, and the next one when its time has come."""
+    with udp_server() as server:
+        options = parse_options(["-f", "--rate", "1000", f"127.0.0.1:{at(server)[1]}"])
+        target = resolve(options.wishes[0], None)
+        with open_outlet(target, options) as sock:
+            flood = Flood(target, options, sock, [])
+            begun = monotonic_ns()
+            flood.start(begun)
+            for milliseconds, sent in ((0, 64), (10_000, 128), (10_063, 128), (10_064, 192)):
+                flood.turn(begun + milliseconds * 10**6)
+                assert flood.survey.sent == sent
+
+
+def test_a_flood_settles_the_probe_that_an_error_quotes() -> None:
+    """Where nobody listens each error is the end of one probe, and of no two; the rest is lost."""
+    found = ping("--json", "-q", "-f", "-c", 640, "-W", "300ms", "127.0.0.1:9")
+    figures = found.summary
+    assert figures["refused"] == sum(error["count"] for error in figures["errors"]) > 0
+    assert figures["sent"] == figures["lost"] + figures["refused"] == 640
+    assert figures["loss"] == 1

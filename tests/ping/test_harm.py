@@ -1,0 +1,150 @@
+"""`echod ping` names exactly what was done to its probes, against a server that does harm and keeps account."""
+
+import re
+
+import pytest
+from support.ping.deeds import shuffled
+from support.ping.pinging import mischief, ping
+
+PLAN = [
+    *["answer"] * 24,
+    "drop",
+    "duplicate",
+    "corrupt",
+    "corrupt the number",
+    "truncate",
+    "extend",
+    "elsewhere",
+    "foreign",
+    "overtaken",
+    "answer",
+]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_report_is_the_account(seed: int) -> None:
+    """Of many hundred probes, shuffled by seed, each deed is counted as often as it was done, and nothing else."""
+    plan = shuffled(PLAN * 3, seed)
+    with mischief(plan) as server:
+        found = ping("--json", "-c", 5 * len(plan), "-i", "300us", "-W", "1", f"127.0.0.1:{server.port}").summary
+        did = server.account()
+    done = {name: did.get(name, 0) for name in {*PLAN}}
+    corrupt = done["corrupt"] + done["corrupt the number"]
+    bad = corrupt + done["truncate"] + done["extend"] + done["elsewhere"] + done["drop"]
+    assert found["sent"] == sum(did.values())
+    assert found["received"] == found["sent"] - bad
+    assert found["in_flight"] == 0
+    named = ("lost", "duplicates", "corrupt", "truncated", "extended", "elsewhere", "foreign", "late", "refused")
+    assert {name: found[name] for name in named} == {
+        "lost": done["drop"],
+        "duplicates": done["duplicate"],
+        "corrupt": corrupt,
+        "truncated": done["truncate"],
+        "extended": done["extend"],
+        "elsewhere": done["elsewhere"],
+        "foreign": done["foreign"],
+        "late": 0,
+        "refused": 0,
+    }
+
+
+def test_each_overtaken_reply_is_reordered() -> None:
+    """One in five is held back until the next went: so many are reordered, each by one place."""
+    with mischief(["answer", "answer", "overtaken", "answer", "answer"]) as server:
+        found = ping("--json", "-q", "-c", 200, "-i", "1ms", f"127.0.0.1:{server.port}").summary
+        assert server.account() == {"answer": 160, "overtaken": 40}
+    assert (found["reordered"], found["reordered_places"], found["received"]) == (40, 1, 200)
+
+
+def test_late_replies_are_received_and_named() -> None:
+    """What comes after it was given up is late; it is neither lost nor an outage."""
+    with mischief(["answer", "late", "answer", "answer"]) as server:
+        found = ping("--json", "-q", "-c", 40, "-i", "50ms", "-W", "200ms", f"127.0.0.1:{server.port}").summary
+    assert found["late"] >= 6
+    assert found["lost"] + found["late"] == 10  # the last may come when the run is over
+    assert found["received"] == 40 - found["lost"]
+
+
+@pytest.mark.parametrize(
+    ("deed", "line"),
+    [
+        ("corrupt", "(CORRUPT! 1 wrong byte, from byte 28)"),
+        ("corrupt the number", "(CORRUPT! 1 wrong byte, from byte 0)"),
+        ("truncate", "(TRUNCATED! 28 of 56 bytes)"),
+        ("extend", "(EXTENDED! 60 bytes instead of 56)"),
+        ("duplicate", "(DUP!)"),
+        ("foreign", "(no reply to any probe)"),
+        ("elsewhere", "(ANOTHER ADDRESS! asked was 127.0.0.1:{port})"),
+    ],
+)
+def test_each_kind_of_harm_has_its_line(deed: str, line: str) -> None:
+    """With the place where it is known."""
+    with mischief([deed]) as server:
+        found = ping("-c", 2, "-i", "50ms", "-W", "300ms", f"127.0.0.1:{server.port}")  # the first one's copy too
+    assert line.format(port=server.port) in found.out
+
+
+def test_an_outage_is_told_with_its_length() -> None:
+    """Thirty probes in a row, 10 ms apart, were not answered."""
+    plan = ["answer"] * 20 + ["drop"] * 30 + ["answer"] * 20
+    with mischief(plan) as server:
+        found = ping("--json", "-q", "-c", 70, "-i", "10ms", "-W", "500ms", f"127.0.0.1:{server.port}").summary
+    outage = found["longest_gap"]
+    assert (outage["probes"], outage["first"], outage["last"]) == (30, 21, 50)
+    assert 0.25 < outage["seconds"] < 0.6
+    assert not outage["open"]
+
+
+def test_an_outage_up_to_the_end_does_not_last_as_long_as_an_answer_was_waited_for() -> None:
+    """The last five of ten probes span some 40 ms, far from the 2 s; it has no end, and is told as that."""
+    with mischief(["answer"] * 5 + ["drop"] * 5) as server:
+        found = ping("-c", 10, "-i", "10ms", "-W", 2, f"127.0.0.1:{server.port}")
+    assert re.search(r"gap without replies: at least [\d.]+ ms from \S+ on \(5 probes, seq 6 to 10\)\n", found.out)
+
+
+def test_an_outage_is_one_of_all_source_ports() -> None:
+    """Probes in a row are of several; of a single one none is told."""
+    with mischief(["answer"] * 4 + ["drop"] * 4 + ["answer"] * 4) as server:
+        words = ("--json", "-q", "-c", 12, "-i", "10ms", "-W", "500ms", "--sources", 2)
+        found = ping(*words, f"127.0.0.1:{server.port}").summary
+    assert (found["longest_gap"]["first"], found["longest_gap"]["last"]) == (5, 8)
+    assert [(each["lost"], "longest_gap" in each) for each in found["sources"]] == [(2, False)] * 2
+
+
+def test_one_probe_that_is_lost_at_the_end_is_no_length_of_time() -> None:
+    """Of a path that was found down once, and last, nothing more is known."""
+    with mischief(["answer", "drop"]) as server:
+        found = ping("-c", 2, "-i", "10ms", "-W", "300ms", f"127.0.0.1:{server.port}")
+    assert re.search(r"longest gap without replies: from \S+ on \(1 probe, seq 2\)\n", found.out)
+
+
+def test_a_flood_over_a_long_way_loses_nothing() -> None:
+    """Replies that take 600 ms: a window goes, then a train each 10 ms, and every reply is known when it comes."""
+    with mischief(["late"]) as server:
+        words = ("--json", "-q", "-f", "--window", 128, "-c", 3008, "-W", 10)
+        found = ping(*words, f"127.0.0.1:{server.port}").summary
+    assert [found[name] for name in ("sent", "received", "lost", "stale", "late")] == [3008, 3008, 0, 0, 0]
+
+
+def test_a_flood_looks_at_every_byte_of_a_train() -> None:
+    """One bit of one datagram in every tenth train is wrong: so many replies are corrupt, and the rest of it counts."""
+    with mischief(["answer"] * 9 + ["corrupt"], "mischief.py", "127.0.0.1", "trains") as server:
+        found = ping("--json", "-f", "-c", 64_000, "-W", "1", f"127.0.0.1:{server.port}")
+        did = server.account()
+    assert sum(did.values()) <= 64_000 / 8  # they did come as trains
+    summary = found.summary
+    assert (summary["sent"], summary["lost"], summary["duplicates"]) == (64_000, 0, 0)
+    assert (summary["corrupt"], summary["received"]) == (did["corrupt"], 64_000 - did["corrupt"])
+    assert {(each["event"], each["wrong_bytes"]) for each in found.objects[:-1]} == {("corrupt", 1)}
+
+
+def test_a_flood_finds_harm_too() -> None:
+    """Trains or not, every reply is verified."""
+    plan = ["answer"] * 60 + ["drop", "duplicate", "corrupt", "truncate"]
+    with mischief(plan) as server:
+        words = ("--json", "-q", "-f", "--window", 64, "-c", 6400, "-W", "500ms")
+        found = ping(*words, f"127.0.0.1:{server.port}").summary
+        did = server.account()
+    assert found["sent"] == sum(did.values()) == 6400
+    assert [found[name] for name in ("lost", "duplicates", "corrupt", "truncated")] == [100, 100, 100, 100]
+    assert found["received"] == 6400 - 300

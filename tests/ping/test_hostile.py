@@ -1,0 +1,127 @@
+"""What a peer, or anybody else, may make `echod ping` do: it stays quick and small, and loses no reply for it."""
+
+import json
+import re
+import select
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+from support.loopback import at, udp_client, udp_server
+from support.ping.deeds import corrupt
+from support.ping.pinging import ended, start
+
+from echod.ping.options import parse_options
+from echod.probes import session, tcp
+from echod.probes.sockets import open_outlet
+from echod.probes.target import resolve
+
+MEBIBYTE = 1 << 20
+UDP_SEGMENT = 103  # linux/udp.h
+
+
+def resident(pid: int) -> int:
+    """Return the bytes of memory that a process has; none where it has ended."""
+    found = re.search(r"^VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return int(found[1]) << 10 if found else 0
+
+
+def test_damaged_copies_from_a_third_address_cost_no_reply() -> None:
+    """Five hundred of 60,000 bytes a second, in the midst of replies that are as long: each probe has its reply."""
+    words = ("--json", "-q", "-s", 60_000, "-i", "10ms", "-c", 150, "-W", 10)
+    with udp_server() as server, udp_client() as third, start(*words, f"127.0.0.1:{at(server)[1]}") as process:
+        damaged, asker, sent = b"", None, 0.0
+        while process.poll() is None:
+            if select.select([server], [], [], 0.002)[0]:
+                data, asker = server.recvfrom(65_536)
+                server.sendto(data, asker)
+                damaged = damaged or corrupt(data, 30_000)
+            if asker and time.monotonic() >= sent + 0.002:
+                sent = time.monotonic()
+                third.sendto(damaged, asker)
+        out, _ = ended(process)
+    summary = json.loads(out)["targets"][0]
+    assert (summary["sent"], summary["received"], summary["lost"]) == (150, 150, 0)
+    assert summary["corrupt"] > 150
+
+
+def test_a_peer_that_reads_nothing_makes_the_client_keep_little() -> None:
+    """Over TCP: what it does not take is kept up to a bound, and further probes are told to have found no room."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        words = ("--json", "-q", "-s", 60_000, "-i", "1ms", "-w", 3, "-W", 30, f"tcp://127.0.0.1:{port}")
+        with start(*words) as process:
+            peer, _ = server.accept()
+            most = 0
+            with peer:
+                while process.poll() is None:
+                    most = max(most, resident(process.pid))
+                    time.sleep(0.05)
+                out, _ = ended(process)
+    summary = json.loads(out)["targets"][0]
+    assert 0 < most < 64 * MEBIBYTE
+    assert summary["received"] == 0
+    assert summary["sent"] == summary["refused"] + summary["in_flight"]
+    assert [error["reason"] for error in summary["errors"]] == ["send queue full on this host"]
+
+
+def test_a_peer_that_answers_nothing_is_not_kept_account_of_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over TCP it takes all, and no reply ever comes: of so many probes the sizes are known, and no more are sent."""
+    monkeypatch.setattr(tcp, "MOST_UNANSWERED", 3)
+    with socket.create_server(("127.0.0.1", 0)) as server, opened(server) as line:
+        for _ in range(3):
+            assert line.send(b"12345678") is None
+        refused = line.send(b"12345678")
+        assert refused is not None
+        assert refused.reason == "send queue full on this host"
+
+
+def test_a_peer_that_ends_each_connection_leaves_little_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the handshakes so many are told."""
+    monkeypatch.setattr(session, "MOST_HANDSHAKES", 2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        options = parse_options([f"tcp://127.0.0.1:{server.getsockname()[1]}"])
+        asked = session.Course(resolve(options.wishes[0], None), options, watchers=[])
+        for _ in range(5):
+            with opened(server) as line:
+                asked.hear(line)
+                line.close()
+    assert len(asked.handshakes) == 2
+
+
+def test_an_endless_stream_of_datagrams_does_not_hold_up_the_search_for_the_mtu() -> None:
+    """A peer that sends as fast as it can is told from one that answers: the search ends."""
+    with udp_server() as server:
+        port = at(server)[1]
+        with start("--mtu", "-W", "300ms", f"127.0.0.1:{port}") as process:
+            select.select([server], [], [], 30)
+            _, asker = server.recvfrom(65_536)
+            while process.poll() is None:
+                with suppress(OSError):
+                    server.sendmsg([b"no" * 64], [(socket.IPPROTO_UDP, UDP_SEGMENT, b"\2\0")], 0, asker)
+                while select.select([server], [], [], 0)[0]:
+                    _, asker = server.recvfrom(65_536)
+            out, _ = ended(process)
+    assert "path MTU unknown" in out
+
+
+@contextmanager
+def opened(server: socket.socket) -> Iterator[tcp.TcpLine]:
+    """Open a line to a TCP server, whose connection stands."""
+    options = parse_options([f"tcp://127.0.0.1:{server.getsockname()[1]}"])
+    target = resolve(options.wishes[0], None)
+    line = tcp.TcpLine(target, 0, timeout=10**9, make=partial(open_outlet, target, options))
+    try:
+        assert line.send(b"first") is None
+        line._waiting.clear()
+        assert line._sock is not None
+        select.select([], [line._sock], [], 10)
+        peer, _ = server.accept()
+        with peer:
+            yield line
+    finally:
+        line.close()

@@ -1,0 +1,64 @@
+"""The daemon has nothing of the client in memory."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from support.running import Daemon, ask, free_port, wait_until
+
+NEVER_LOADED = (
+    "rich",
+    "matplotlib",
+    "numpy",
+    "prometheus_client",
+    "twisted",
+    "ssl",
+    "_hashlib",
+    "echod.ping",
+    "echod.probes",
+    "echod.measurement",
+)
+
+SPY = """
+import os, signal, sys
+
+def tell(*_):
+    loaded = sorted(name for name, module in sys.modules.items() if module is not None)
+    with open(f"{__file__}.{os.getpid()}.part", "w") as file:
+        file.write("\\n".join(loaded))
+    os.rename(file.name, file.name.removesuffix(".part"))
+
+signal.signal(signal.SIGUSR2, tell)
+"""
+"""Loaded by Python before echod: on SIGUSR2, which echod has no use for, a process writes down what it has loaded."""
+
+
+def loaded(pid: int, spy: Path) -> set[str]:
+    """Return the names of the modules that a running process has."""
+    os.kill(pid, signal.SIGUSR2)
+    told = Path(f"{spy}.{pid}")
+    wait_until(told.exists, f"process {pid} told what it has loaded")
+    return set(told.read_text().splitlines())
+
+
+def test_echod_run_loads_neither_the_client_nor_what_it_draws_with(
+    tmp_path: Path, echod: Callable[..., Daemon]
+) -> None:
+    """Supervisor and worker, after traffic and a reload: no rich, no matplotlib, no prometheus_client, no client."""
+    spy = tmp_path / "sitecustomize.py"
+    spy.write_text(SPY)
+    port = free_port()
+    config: dict[str, object] = {"listeners": [f"udp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port}"], "workers": 1}
+    if os.geteuid() == 0:
+        config["user"] = "root"  # so that a worker may write what it has loaded
+    daemon = echod(config, variables={"PYTHONPATH": str(tmp_path)})
+    assert daemon.reload()["event"] == "reloaded"
+    assert ask(port) == b"hi"
+    daemon.counters()
+    [worker] = wait_until(daemon.workers, "a worker lives")
+    for pid in (daemon.pid, worker):
+        modules = loaded(pid, spy)
+        assert {"echod.supervisor.supervisor", "echod.worker.worker", "echod.udp.service", "sitecustomize"} <= modules
+        foreign = [name for name in modules for never in NEVER_LOADED if f"{name}.".startswith(f"{never}.")]
+        assert foreign == []

@@ -1,0 +1,110 @@
+"""A name server that does not answer: Ctrl-C ends the wait for it at once, whatever is looked up."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.loopback import add_link, ip, namespace, needs_root, wait_until
+from support.ping.pinging import ended, watched
+from support.running import ECHOD, environment
+
+from echod.ping import reverse_dns
+from echod.ping.reverse_dns import Names
+
+pytestmark = needs_root
+
+SILENT = "10.0.0.2"
+RESOLVER = f"nameserver {SILENT}\noptions timeout:30 attempts:5\n"
+"""Minutes, which no test waits for."""
+
+DNS_PORT = f":{53:04X}"
+OWN_MOUNT = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'
+PATIENT = "import echod.ping.reverse_dns\nechod.ping.reverse_dns.PATIENCE = 1000.0\n"
+
+
+@contextmanager
+def unanswered(folder: Path, *words: object) -> Iterator["subprocess.Popen[str]"]:
+    """Start `echod ping` in a network of its own, where a name server takes questions and says nothing.
+
+    It waits longer for the names of routers than a test does.
+    """
+    (folder / "resolv.conf").write_text(RESOLVER)
+    (folder / "sitecustomize.py").write_text(PATIENT)
+    with namespace():
+        add_link("10.0.0.1/24")
+        ip("neighbour", "add", SILENT, "lladdr", "02:00:00:00:00:02", "dev", "near")
+        command = [
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            OWN_MOUNT,
+            folder / "resolv.conf",
+            *ECHOD,
+            "ping",
+            *map(str, words),
+        ]
+        variables = environment(PYTHONPATH=str(folder), PYTHONFAULTHANDLER="1")
+        with watched(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            yield process
+
+
+def asks(pid: int) -> bool:
+    """Tell whether the network of a process has a question to a name server under way."""
+    lines = Path(f"/proc/{pid}/net/udp").read_text().splitlines()[1:]
+    return any(line.split()[2].endswith(DNS_PORT) for line in lines)
+
+
+def test_ctrl_c_while_a_name_is_looked_up_ends_it(tmp_path: Path) -> None:
+    """At once, as it would a program in C: nothing was measured, so nothing is said."""
+    with unanswered(tmp_path, "nowhere.example") as process:
+        wait_until(lambda: asks(process.pid), "the name server is asked")
+        process.send_signal(signal.SIGINT)
+        out, err = ended(process)
+    assert (process.returncode, out, err) == (-signal.SIGINT, "", "")
+
+
+def test_ctrl_c_does_not_wait_for_the_names_of_routers(tmp_path: Path) -> None:
+    """The statistics are there at once, with the address of who complained."""
+    with unanswered(tmp_path, "--json", "-i", "20ms", "10.0.0.1:9") as process:
+        assert process.stdout
+        process.stdout.readline()
+        wait_until(lambda: asks(process.pid), "the name server is asked")
+        process.send_signal(signal.SIGINT)
+        out, _ = ended(process)
+    (error,) = json.loads(out.splitlines()[-1])["targets"][0]["errors"]
+    assert (error["address"], "name" in error) == ("10.0.0.1", False)
+
+
+def test_ctrl_c_ends_the_wait_for_names_at_the_end_of_a_run_too(tmp_path: Path) -> None:
+    """It does not take the statistics away."""
+    with unanswered(tmp_path, "-q", "-c", 1, "10.0.0.1:9") as process:
+        wait_until(lambda: asks(process.pid), "the name server is asked")
+        process.send_signal(signal.SIGINT)
+        out, err = ended(process)
+    assert "port unreachable: 1 error from 10.0.0.1\n" in out
+    assert (process.returncode, err) == (1, "")
+
+
+def test_a_name_that_is_known_is_shown_though_another_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for the second once the descriptor has something to read."""
+    script = '#!/bin/sh\n[ "$2" = 192.0.2.1 ] && { echo "$2 router.example"; exit; }\nexec sleep 1000\n'
+    (tmp_path / "getent").write_text(script)
+    (tmp_path / "getent").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(reverse_dns, "PATIENCE", 1000.0)
+    looked_up = Names(numeric=False)
+    for address in ("192.0.2.1", "192.0.2.2"):
+        looked_up.ask(address)
+    first = looked_up._asked["192.0.2.1"]
+    wait_until(lambda: first.poll() is not None, "the first has its answer")
+    read, write = os.pipe()
+    os.write(write, b"x")
+    assert looked_up.known(["192.0.2.1", "192.0.2.2"], until=read) == {"192.0.2.1": "router.example"}
+    os.close(read)
+    os.close(write)

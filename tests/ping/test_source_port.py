@@ -1,0 +1,110 @@
+"""`echod ping --source-port`: a path that was found bad is probed again, by the ports that it hangs on."""
+
+import re
+import select
+import socket
+from contextlib import ExitStack
+
+import pytest
+from support.loopback import at, udp_client, udp_server
+from support.ping.pinging import Pinged, ended, ping, start
+from support.running import free_port
+
+
+def free_ports(count: int) -> int:
+    """Return the first of so many ports in a row that nobody has, in UDP and TCP."""
+    for _ in range(100):
+        first = free_port()
+        try:
+            with ExitStack() as stack:
+                for port in range(first, first + count):
+                    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+                        stack.enter_context(socket.socket(socket.AF_INET, kind)).bind(("", port))
+        except (OSError, OverflowError):
+            continue
+        return first
+    raise AssertionError("no ports in a row are free")
+
+
+def test_datagrams_come_from_the_ports_that_were_asked_for() -> None:
+    """The first, and those that follow it, in turn; the report names the same."""
+    first = free_ports(3)
+    with udp_server() as server:
+        words = ("--json", "-i", "1ms", "-c", 6, "--sources", 3, "--source-port", first)
+        with start(*words, f"127.0.0.1:{at(server)[1]}") as process:
+            seen = []
+            for _ in range(6):
+                select.select([server], [], [], 30)
+                data, asker = server.recvfrom(100)
+                seen.append(asker[1])
+                server.sendto(data, asker)
+            out, err = ended(process)
+    assert seen == [first, first + 1, first + 2] * 2
+    found = Pinged(process.returncode, out, err)
+    assert sorted(each["source_port"] for each in found.objects[:-1]) == sorted(seen)
+    assert [each["source_port"] for each in found.summary["sources"]] == [first, first + 1, first + 2]
+
+
+def test_connections_come_from_the_port_that_was_asked_for_again_and_again() -> None:
+    """One run after the other, to the same address: the kernel does not keep the port of the last one back."""
+    first = free_ports(1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        for _ in range(3):
+            words = ("-c", 1, "-W", 10, "--source-port", first, f"tcp://127.0.0.1:{server.getsockname()[1]}")
+            with start(*words) as process:
+                peer, asker = server.accept()
+                with peer:
+                    peer.sendall(peer.recv(100))
+                    out, err = ended(process)
+            assert (asker[1], process.returncode, err) == (first, 0, "")
+            assert "1 packets transmitted, 1 received" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"), [(("-c", 3, "-i", 0), "udp"), (("-f", "-c", 64), "udp"), (("-c", 1), "tcp")]
+)
+def test_any_kind_of_run_has_its_source_port(port: int, words: tuple[object, ...], kind: str) -> None:
+    """One at a time, a flood, a connection; also beside an address of this host."""
+    found = ping("--json", *words, "-I", "127.0.0.1", "--source-port", free_ports(1), f"{kind}://127.0.0.1:{port}")
+    assert (found.code, found.summary["lost"]) == (0, 0)
+
+
+def test_the_path_mtu_is_searched_from_that_port_too() -> None:
+    """All its probes, also those in fragments."""
+    first = free_ports(1)
+    with (
+        udp_server() as server,
+        start("--mtu", "-W", "0.2", "--source-port", first, f"127.0.0.1:{at(server)[1]}") as run,
+    ):
+        select.select([server], [], [], 30)
+        assert server.recvfrom(65_536)[1][1] == first
+        ended(run)
+
+
+@pytest.mark.parametrize("kind", ["udp", "tcp"])
+def test_a_port_that_somebody_has_is_told_with_a_way_out(kind: str) -> None:
+    """Before the first probe, in one sentence."""
+    with udp_client() as taken, socket.create_server(("127.0.0.1", 0)) as listening:
+        number = at(taken)[1] if kind == "udp" else listening.getsockname()[1]
+        found = ping("-c", 1, "-I", "127.0.0.1", "--source-port", number, f"{kind}://127.0.0.1:9")
+    assert (found.code, found.out) == (2, "")
+    assert re.fullmatch(
+        rf"echod: --source-port {number}: another socket of this host has this port: choose another one; "
+        rf"`ss -a.. 'sport = {number}'` shows who has it\n",
+        found.err,
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--source-port", 5000, "127.0.0.1", "127.0.0.2"), "--source-port is for one TARGET: leave the others out"),
+        (("--source-port", 65535, "--sources", 2, "h"), "--source-port 65535 --sources 2: ports end at 65535"),
+        (("--source-port", 0, "h"), '"0" is out of bounds: write a whole number from 1 to 65535'),
+    ],
+)
+def test_what_cannot_be_had_is_refused(words: tuple[object, ...], sentence: str) -> None:
+    """With what to write instead."""
+    found = ping(*words)
+    assert found.code == 2
+    assert sentence in found.err

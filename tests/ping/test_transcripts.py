@@ -1,0 +1,40 @@
+"""What the README shows of `echod ping` on paths of its own is what it says there; only times differ."""
+
+import re
+from pathlib import Path as File
+
+from support.loopback import needs_root
+from support.ping.path import laid
+from support.ping.pinging import mischief, shape
+from support.running import REPOSITORY
+from support.system.network import entered
+
+pytestmark = needs_root
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+SHOWN: dict[str, str] = dict(re.findall(r"^```text\n\$ echod ping (.*?)\n(.*?)^```", README, re.MULTILINE | re.DOTALL))
+HARM = "-c 10 -i 0.2 -W 0.3 10.6.2.2"
+PLAN = ["answer", "drop", "answer", "duplicate", "answer", "corrupt", "answer", "overtaken", "answer", "answer"]
+MTU = "--mtu 10.6.2.2"
+
+
+def test_all_that_is_shown_is_looked_at() -> None:
+    """No block of the README is left out here."""
+    assert SHOWN.keys() == {HARM, MTU}
+
+
+def test_harm_is_told_as_shown(tmp_path: File) -> None:
+    """Lost, doubled, damaged, overtaken: line by line. (When a probe is given up may fall before or after a reply.)"""
+    with laid(tmp_path, routed=False) as path, entered(path.node), mischief(PLAN, "meddler.py"):
+        path.wait()
+        told = path.ping(*HARM.split())
+    assert told.code == 0
+    assert sorted(shape(told.out).splitlines()) == sorted(shape(SHOWN[HARM]).splitlines())
+
+
+def test_the_path_mtu_is_told_as_shown(tmp_path: File) -> None:
+    """A link of 1280 behind the router."""
+    with laid(tmp_path, routed=True) as path:
+        path.wait()
+        path.narrow(1280)
+        assert path.ping(*MTU.split()).out == SHOWN[MTU]

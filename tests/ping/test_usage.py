@@ -1,0 +1,230 @@
+"""`echod ping` and the operator: its help, what it refuses, and where its words go."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.ping.pinging import ended, mischief, ping, start
+from support.running import REPOSITORY, free_port
+
+from echod.errors import UsageError
+from echod.measurement.events import Kind
+from echod.measurement.payload import MAX_PROBES
+from echod.ping.options import help_text, parse_options
+from echod.ping.records import COLUMNS
+
+
+@pytest.mark.parametrize(("rate", "interval"), [(1000, 1_000_000), (3, 333_333_334), (7_000_000, 143)])
+def test_a_rate_is_never_exceeded(rate: int, interval: int) -> None:
+    """The time between two probes is a whole number of ns, rounded up."""
+    assert parse_options(["--rate", f"{rate}", "h"]).interval == interval
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["nowhere.invalid"], "nowhere.invalid: "),
+        (["-4", "::1"], "::1: has no IPv4 address"),
+        (["ftp://h"], '"ftp://h": the protocol "ftp" is not known, write udp:// or tcp://'),
+        (
+            ["-c", "1", "127.255.255.255"],
+            "127.255.255.255: is a broadcast address, and echod replies to none: write that of a host",
+        ),
+        (["0.0.0.0"], "0.0.0.0: is no host's address: write that of a host"),  # noqa: S104 - nothing binds
+        (["::"], "::: is no host's address: write that of a host"),
+        (["-c", "abc", "h"], '"abc" is no number: write a whole number from 1 to 4294967295'),
+        (["h:0"], '"h:0": the port 0 is out of bounds, write 1 to 65535'),
+        (["127.0.0.1", "7007"], '"7007" is a number, no host: for this port write 127.0.0.1:7007'),
+        (["[::1"], '"[::1" is no target, write [udp://|tcp://]HOST[:PORT]'),
+        ([], "the following arguments are required: TARGET"),
+        (["-i", "soon", "h"], '"soon" is no duration'),
+        (["-i", "1", "--rate", "5", "h"], "--rate and -i say the same thing"),
+        (["-s", "0", "tcp://h"], "nothing cannot be sent over TCP"),
+        (["-f", "tcp://h"], "-f is for UDP: leave tcp:// out"),
+        (["--mtu", "--histogram", "h"], "--mtu measures no latency: leave --histogram out"),
+        (["--plot", "x.gif", "h"], "--plot x.gif: write a name that ends in .svg or .png"),
+        (["--csv", "/nowhere/x", "127.0.0.1"], "--csv /nowhere/x: No such file or directory"),
+        (["-I", "192.0.2.77", "127.0.0.1"], "-I 192.0.2.77: is no address of this host"),
+        (["-I", "nosuch0", "127.0.0.1"], "-I nosuch0: is no interface of this host"),
+        (["-I", "nosuch0", "tcp://127.0.0.1"], "-I nosuch0: is no interface of this host"),
+        (["-I", "::1", "127.0.0.1"], "-I ::1: is of another IP version than 127.0.0.1"),
+        (["-f", "-s", "65507", "--window", "9999", "127.0.0.1"], "with -s 65507 write --window 2048 or less"),
+        (["-f", "-s", "1", "127.0.0.1"], "-f sends probes of one size, 4 bytes or more"),
+        (["-s", "64,65508", "127.0.0.1"], "65508 bytes do not fit, udp://127.0.0.1:7 takes at most 65507"),
+        (["-s", "65528", "::1"], "65528 bytes do not fit, udp://[::1]:7 takes at most 65527"),
+        (["-4", "-6", "h"], "argument -6: not allowed with argument -4"),
+        (["fe80::1"], "fe80::1: is link-local, and which link is not said: write fe80::1%INTERFACE, or -I INTERFACE"),
+        (["fe80::1%nosuch0"], "fe80::1%nosuch0: this host has no interface nosuch0"),
+        (["-I", "fe80::1", "::1"], "-I fe80::1: is link-local, and which link is not said: write it with %INTERFACE"),
+        (["-I", "127.0.0.1%lo", "127.0.0.1"], "-I 127.0.0.1%lo: is no interface of this host"),
+        (["--mtu", "-c", "1", "h"], "--mtu sends as many probes as it needs: leave -c out"),
+        (["--json", "--histogram", "h"], "--json draws no bars: leave --histogram out"),
+        (["--json", "--csv", "-", "h"], "--json and --csv - both write to stdout: write --csv FILE"),
+        (["-W", "0", "h"], "-W 0 gives every probe up at once: write a longer time"),
+        (["-w", "0", "h"], "-w 0 ends before the first probe: write a longer time"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence_and_exit_code_2(words: list[str], sentence: str) -> None:
+    """On stderr, and nothing else anywhere."""
+    found = ping(*words)
+    assert (found.code, found.out) == (2, "")
+    assert sentence in found.err
+    assert len(found.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["::1", "7007"], '"7007" is a number, no host: for this port write [::1]:7007'),
+        (["tcp://[::1]", "7007"], '"7007" is a number, no host: for this port write tcp://[::1]:7007'),
+        (["h:7", "7007"], '"7007" is a number, no host: write HOST or HOST:PORT'),
+        (["7007"], '"7007" is a number, no host: write HOST or HOST:PORT'),
+        (["h", "70000"], '"70000" is a number, no host: write HOST or HOST:PORT'),
+        (["udp://0x7f000001:7"], '"udp://0x7f000001:7" is a number, no host: write HOST or HOST:PORT'),
+        (["127.0.0.010"], '"127.0.0.010": a part with a leading zero is octal to some programs: write it without'),
+        (["-p", "707", "h"], '"707" is no pattern: write 1 to 16 bytes as hexadecimal digits, such as ff00; a port'),
+        (["-i", "-0.5", "h"], 'argument -i: "-0.5" is negative: write seconds, such as 0.2, or 50us, 200ms, 2m'),
+        (["-qi", "-.5", "h"], 'argument -i: "-.5" is negative: write seconds'),
+        (["--rate=-5", "h"], 'argument --rate: "-5" is negative: write a whole number from 1 to 10000000'),
+    ],
+)
+def test_a_port_apart_and_a_number_that_cannot_be_are_told_what_they_are(words: list[str], sentence: str) -> None:
+    """A number is an address to inet_aton(3), so it would be asked, and a negative one an option to argparse."""
+    with pytest.raises(UsageError) as caught:
+        parse_options(words)
+    assert str(caught.value).startswith((sentence, f"ping: {sentence}", f"ping: argument -p: {sentence}"))
+
+
+def test_a_negative_value_of_any_option_is_called_that() -> None:
+    """Each option of the help that takes a number says so of -4 and -0.5, and does not take them for options."""
+    options = re.findall(r"^  (-\S+) (?:N|TIME|SIZES|TOS|TTL)(?:  |$)", help_text(), re.MULTILINE)
+    assert len(options) >= 10
+    for option in options:
+        for value in ("-4", "-0.5"):
+            with pytest.raises(UsageError, match=f'^ping: argument {option}: "{value}" is negative: write '):
+                parse_options([option, value, "h"])
+
+
+def test_a_pattern_that_looks_like_a_port_is_remarked_upon() -> None:
+    """-p is the pattern, as in ping; a target that says its port, or a pattern with 0x, is no such case."""
+    remark = "echod: ping: -p 7007 fills probes with the bytes 70 07; for port 7007 write 127.0.0.1:7007\n"
+    found = ping("-p", "7007", "-c", 1, "-W", "50ms", "127.0.0.1")
+    assert (found.err, "PING udp://127.0.0.1:7 " in found.out) == (remark, True)
+    for words in (("-p", "7007", "127.0.0.1:7"), ("-p", "0x7007", "127.0.0.1"), ("-p", "70", "127.0.0.1")):
+        assert parse_options(words).remark == ""
+
+
+def test_the_help_says_every_option() -> None:
+    """On stdout, with exit code 0, and examples that are read without complaint."""
+    found = ping("--help")
+    assert (found.code, found.err) == (0, "")
+    names = "-c -i -f -w -W -s -I -p -q -D -n -Q -t -M --rate --window --sources --json --csv --histogram --plot --mtu"
+    for option in [*names.split(), "--compare"]:
+        assert re.search(rf"^  {option}[ ,]", found.out, re.MULTILINE), option
+    assert max(map(len, found.out.splitlines())) <= 80
+
+
+def test_the_help_says_the_defaults_that_there_are() -> None:
+    """Each in parentheses behind its option, and the run goes on until it is ended."""
+    options = parse_options(["h"])
+    told = dict(re.findall(r"^  (-\S+) [A-Z]+ .*?\(([^)]*)\)", re.sub(r"\n {10,}", " ", help_text()), re.MULTILINE))
+    assert (options.count, told["-c"]) == (MAX_PROBES, "until Ctrl-C")
+    assert (options.interval, told["-i"], options.timeout, told["-W"]) == (10**9, "1 s", 2 * 10**9, "2 s")
+    windows = [parse_options([*words, "h"]).window for words in ((), ("-i", "0"), ("-f",))]
+    assert told["--window"] == "{}; {} with -i 0, {} with -f".format(*windows)
+    assert (told["-s"],) == tuple(map(str, options.sizes))
+
+
+def test_the_man_page_has_the_same_options() -> None:
+    """Each option of the help has its paragraph in echod-ping(1), with the same word behind it, and no other has."""
+    said = re.findall(r"^  (-\S+)(?: \{?([A-Za-z,]+)\}?)?(?:  |$)", ping("--help").out, re.MULTILINE)
+    page = (REPOSITORY / "packaging/man/echod-ping.1").read_text().replace("\\-", "-")
+    heads = re.findall(r'^\.TP\n\.B[IR]? (-\S+)(?: " ([A-Za-z]+)"((?: \| [a-z]+)*))?$', page, re.MULTILINE)
+    told = [(option, (word + more).replace(" | ", ",")) for option, word, more in heads]
+    assert len(said) > 20
+    assert sorted(told) == sorted(said)
+
+
+def test_the_man_page_has_every_field() -> None:
+    """Each column of --csv, which --json has too, and each kind of event."""
+    page = (REPOSITORY / "packaging/man/echod-ping.1").read_text().replace("\\-", "-")
+    heads = re.findall(r"^\.TP\n\.BR? ([a-z_]+(?:[\", a-z_]+)?)$", page[page.index(".SH FIELDS") :], re.MULTILINE)
+    assert [name for head in heads for name in re.findall("[a-z_]+", head)] == list(COLUMNS)
+    for kind in Kind:
+        assert re.search(rf"^\.BR .*\b{kind.value}\b", page, re.MULTILINE), kind
+
+
+def names_in(written: object) -> Iterator[str]:
+    """Yield the name of each field, however deep."""
+    if isinstance(written, dict):
+        yield from written
+        written = list(written.values())
+    for each in written if isinstance(written, list) else ():
+        yield from names_in(each)
+
+
+def test_the_man_page_has_every_field_of_a_summary_and_of_a_search(port: int) -> None:
+    """Whatever name stands anywhere in what --json writes stands under "FIELDS"."""
+    with mischief(["answer", "elsewhere", "drop", "answer"]) as server:
+        target = f"127.0.0.1:{server.port}"
+        found = ping("--json", "-c", 4, "-i", "10ms", "-W", "300ms", "--sources", 2, "--compare", "tcp", target)
+    served = [ping("--json", f"tcp://127.0.0.1:{port}", "-c", 1), ping("--json", "--mtu", f"127.0.0.1:{port}")]
+    lost = ping("--json", "--mtu", f"127.0.0.1:{free_port()}")
+    names = {name for each in (found, *served, lost) for written in each.objects for name in names_in(written)}
+    assert {"verdicts", "handshakes_ms", "answered_from", "open", "highest", "source_port"} <= names
+    page = (REPOSITORY / "packaging/man/echod-ping.1").read_text().partition(".SH FIELDS")[2].partition(".SH ")[0]
+    assert names - set(re.findall("[a-z_0-9]+", page)) == set()
+
+
+def test_a_reader_that_leaves_is_no_error(port: int) -> None:
+    """`echod ping ... | head -2` ends quietly."""
+    command = f"{sys.executable} -m echod ping -i 1ms 127.0.0.1:{port} | head -2"
+    found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=30)
+    assert len(found.stdout.splitlines()) == 2
+    assert found.stderr == ""
+
+
+def test_without_the_extras_it_does_without_or_says_what_to_install(
+    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without rich there are plain lines, on a terminal too; without matplotlib no picture, said before any probe."""
+    for name in ("rich", "matplotlib"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError(__name__)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    ours, theirs = pty.openpty()
+    with start("-c", 2, "-i", "10ms", f"127.0.0.1:{port}", f"[::1]:{port}", stderr=theirs) as process:
+        out = ended(process)[0]
+    os.close(ours)
+    os.close(theirs)
+    assert (process.returncode, out.count(" bytes from ")) == (0, 4)
+    found = ping("--plot", tmp_path / "x.svg", f"127.0.0.1:{port}")
+    told = f"echod: ping: --plot needs matplotlib: {sys.executable} -m pip install matplotlib\n"
+    assert (found.code, found.out, found.err) == (2, "", told)
+
+
+def test_where_nobody_listens_the_exit_code_tells(port: int) -> None:
+    """With stdout closed, and stderr too, nothing is written, and nothing goes wrong."""
+    words = [sys.executable, "-m", "echod", "ping", "-c", "1", "-W", "0.2"]
+    for closed in (">&-", ">&- 2>&-"):
+        for target, code in ((f"127.0.0.1:{port}", 0), (f"127.0.0.1:{free_port()}", 1)):
+            command = ["sh", "-c", f'exec "$@" {closed}', "sh", *words, target]
+            found = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False, timeout=30)
+            assert (found.returncode, found.stderr) == (code, "")
+
+
+def test_a_full_disk_is_said(port: int) -> None:
+    """One sentence and exit code 2: of stdout, and of --csv."""
+    words = ["-c", "3", "-i", "0", f"127.0.0.1:{port}"]
+    command = [sys.executable, "-m", "echod", "ping", *words]
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        found = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=30)
+    full_disk = "No space left on device"
+    assert (found.returncode, found.stderr) == (2, f"echod: ping: the output cannot be written: {full_disk}\n")
+    told = ping("--csv", "/dev/full", *words)
+    sentence = f"echod: ping: --csv /dev/full: {full_disk}: the rows are cut off there\n"
+    assert (told.code, told.out, told.err) == (2, "", sentence)  # before the first probe

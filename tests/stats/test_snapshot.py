@@ -1,0 +1,195 @@
+"""echod.stats.snapshot: what the supervisor tells is what a reader reads."""
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from echod.stats.snapshot import (
+    Activity,
+    LastReload,
+    Loud,
+    Rates,
+    Refused,
+    Snapshot,
+    TcpTraffic,
+    UdpTraffic,
+    WorkerState,
+)
+
+TEXT = st.text(st.characters(exclude_categories=("C", "Zl", "Zp", "Zs")) | st.just(" "))
+COUNTS = st.integers(0, 2**63)
+SECONDS = st.floats(0, 1e10)
+RATES = st.builds(Rates, last_1s=SECONDS, last_10s=SECONDS, last_60s=SECONDS)
+BY_NAME = st.dictionaries(TEXT.map(lambda text: text[:10]), COUNTS, max_size=3)
+
+
+def places(count: int) -> st.SearchStrategy[tuple[int, ...]]:
+    """Make the places of a histogram."""
+    return st.tuples(*[COUNTS] * count)
+
+
+UDP = st.builds(
+    UdpTraffic,
+    name=TEXT,
+    family=st.sampled_from(["ipv4", "ipv6"]),
+    adopted=st.booleans(),
+    received=COUNTS,
+    dropped=BY_NAME,
+    send_failed=BY_NAME,
+    kernel_drops=COUNTS,
+    interrupted=COUNTS,
+    batches=places(7),
+    trains=places(8),
+    received_per_second=RATES,
+)
+TCP = st.builds(TcpTraffic, name=TEXT, family=st.just("ipv6"), adopted=st.booleans(), closed=BY_NAME, open=COUNTS)
+WORKER = st.builds(
+    WorkerState,
+    worker=COUNTS,
+    pid=st.none() | COUNTS,
+    cpu_seconds=SECONDS,
+    heartbeat_age_seconds=SECONDS,
+    restarts=COUNTS,
+    connections=COUNTS,
+)
+ACTIVITY = st.builds(
+    Activity,
+    udp=st.lists(UDP, max_size=2).map(tuple),
+    tcp=st.lists(TCP, max_size=2).map(tuple),
+    workers=st.lists(WORKER, max_size=2).map(tuple),
+    worker_restarts=COUNTS,
+    loudest=st.lists(st.builds(Loud, source=TEXT, count=COUNTS), max_size=2).map(tuple),
+    refused=st.lists(
+        st.builds(Refused, source=TEXT, protocol=st.just("tcp"), reason=TEXT, count=COUNTS), max_size=2
+    ).map(tuple),
+)
+SNAPSHOT = st.builds(
+    Snapshot,
+    version=TEXT,
+    pid=st.integers(1, 2**31 - 1),
+    born=st.none() | COUNTS,
+    at=SECONDS,
+    at_monotonic=SECONDS,
+    started=SECONDS,
+    started_monotonic=SECONDS,
+    generation=COUNTS,
+    config=TEXT,
+    config_read=st.none() | SECONDS,
+    reload=st.builds(LastReload, at=st.none() | SECONDS, code=st.integers(0, 255), text=TEXT),
+    activity=ACTIVITY,
+    form=st.just(1),
+)
+
+PLAIN = Snapshot(
+    version="1.0",
+    pid=1,
+    born=2,
+    at=3.0,
+    at_monotonic=4.0,
+    started=3.0,
+    started_monotonic=4.0,
+    generation=1,
+    config="/etc/echod.yaml",
+    config_read=None,
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(snapshot=SNAPSHOT)
+def test_what_is_packed_is_unpacked(snapshot: Snapshot) -> None:
+    """Every value survives the way through the file, which is one line of JSON."""
+    packed = snapshot.pack()
+    assert Snapshot.unpack(packed) == snapshot
+    assert packed.count(b"\n") == 1
+
+
+def test_what_echod_reload_reads_stands_at_the_top() -> None:
+    """`echod reload` of one version asks the echod of another: these names never move."""
+    told = json.loads(PLAIN.pack())
+    assert {"pid", "reloads_begun", "reloads_finished"} <= told.keys()
+    assert told["reload"] == {"at": None, "code": 0, "text": ""}
+
+
+def test_a_number_that_a_later_version_adds_is_passed_over() -> None:
+    """The reader takes what it knows."""
+    told = json.loads(PLAIN.pack()) | {"novelty": [1]}
+    assert Snapshot.unpack(json.dumps(told).encode()) == PLAIN
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"pid": 1}', dataclasses.replace(PLAIN, form=2).pack()])
+def test_what_another_version_wrote_is_refused(text: bytes) -> None:
+    """Half a file, one without what is needed, or of a later form, is told in one sentence."""
+    with pytest.raises(ValueError, match=r"^it was written by another version of echod$"):
+        Snapshot.unpack(text)
+
+
+def test_a_worker_is_well_if_it_has_a_process_whose_heartbeat_is_fresh() -> None:
+    """Else the sources that the kernel gives to it get no reply."""
+    well = WorkerState(worker=1, pid=7, cpu_seconds=0.0, heartbeat_age_seconds=0, restarts=0, connections=0)
+    assert well.problem == ""
+    assert dataclasses.replace(well, heartbeat_age_seconds=3).problem == "heartbeat age 3 s"
+    assert dataclasses.replace(well, pid=None).problem == "it has no process, and is being replaced"
+
+
+def test_what_was_lost_is_the_sum_of_all_that_was_not_answered() -> None:
+    """The kernel's drops, echod's, failures to send and what a dead worker held; nothing else."""
+    traffic = UdpTraffic(
+        name="udp://127.0.0.1:7",
+        family="ipv4",
+        adopted=False,
+        received=1000,
+        replied=900,
+        dropped={"access": 1, "rate": 2},
+        send_failed={"EAGAIN": 4},
+        interrupted=8,
+        kernel_drops=16,
+        spared=32,
+        self_test=64,
+    )
+    assert traffic.lost == 31
+
+
+UNSAFE = "red \x1b[31m, bell \x07, 8-bit \x9b31m, return \r, tab \t, line \u2028, backwards \u202e, zero \x00"
+
+
+def test_text_from_the_file_cannot_control_the_terminal() -> None:
+    """Who may write to the directory chooses it, and root reads it; only the outcome of a reload has lines."""
+    told = json.loads(PLAIN.pack())
+    told |= {"version": UNSAFE, "config": "/a\nb", "reload": {"at": 1.0, "code": 78, "text": f"one\n{UNSAFE}"}}
+    udp = {"name": "udp://\x1bc", "family": "ipv4", "adopted": False, "dropped": {"\x1b]0;": 1}}
+    told["activity"] = {"udp": [udp], "loudest": [{"source": "\x1b", "count": 1}]}
+    read = Snapshot.unpack(json.dumps(told).encode())
+    mark = "\N{REPLACEMENT CHARACTER}"
+    shown = (
+        f"red {mark}[31m, bell {mark}, 8-bit {mark}31m, return {mark}, tab {mark}, line {mark}, backwards {mark}, "
+        f"zero {mark}"
+    )
+    assert (read.version, read.config, read.reload.text) == (shown, f"/a{mark}b", f"one\n{shown}")
+    (one,) = read.activity.udp
+    assert (one.name, one.dropped, read.activity.loudest[0].source) == (f"udp://{mark}c", {f"{mark}]0;": 1}, mark)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("pid", -1),
+        ("pid", 2**31),
+        ("at", 1e300),
+        ("started", float("inf")),
+        ("started_monotonic", float("nan")),
+        ("generation", 10**31),
+        ("config_read", -1e300),
+        ("reload", {"code": 10**10}),
+        ("reload", {"at": 1e300}),
+        ("activity", {"worker_restarts": 10**31}),
+        ("activity", {"loudest": [{"source": "x", "count": 10**31}]}),
+    ],
+)
+def test_numbers_that_no_echod_has_are_refused(name: str, value: object) -> None:
+    """A reader computes with them, and a time beyond the calendar would be an error that nobody expects."""
+    text = json.dumps(json.loads(PLAIN.pack()) | {name: value}).encode()
+    with pytest.raises(ValueError, match=r"^it was written by another version of echod$"):
+        Snapshot.unpack(text)

@@ -1,0 +1,64 @@
+"""echod.stats.traffic: a row is told whole, each number under its name."""
+
+from dataclasses import asdict
+from ipaddress import IPv4Address, IPv6Address
+
+from echod.admission.admission import Drop
+from echod.net.listener import Listener, Protocol
+from echod.stats.counters import ROW_FIELDS, Close, TcpField
+from echod.stats.snapshot import Rates
+from echod.stats.traffic import tell_tcp, tell_udp
+
+UDP = Listener(protocol=Protocol.UDP, address=IPv4Address("127.0.0.1"), port=7)
+TCP = Listener(protocol=Protocol.TCP, address=IPv6Address("::1"), port=7)
+RATES = Rates(1.0, 2.0, 3.0)
+
+
+def test_every_number_of_a_udp_row_is_told_once() -> None:
+    """With a different number in each place, each stands where its name says."""
+    row = list(range(100, 100 + ROW_FIELDS))
+    told = tell_udp(UDP, row, adopted=True, kernel_drops=9, rate=RATES)
+    assert asdict(told) | {"dropped": 0, "send_failed": 0} == {
+        "name": "udp://127.0.0.1:7",
+        "family": "ipv4",
+        "adopted": True,
+        "received": 100,
+        "received_bytes": 101,
+        "replied": 102,
+        "replied_bytes": 103,
+        "dropped": 0,
+        "send_failed": 0,
+        "interrupted": 104,
+        "kernel_drops": 9,
+        "spared": 105,
+        "self_test": 106,
+        "batches": tuple(range(140, 147)),
+        "trains": tuple(range(148, 156)),
+        "train_datagrams": 107,
+        "received_per_second": {"last_1s": 1.0, "last_10s": 2.0, "last_60s": 3.0},
+    }
+    assert told.dropped == {drop.name.lower(): 108 + drop for drop in Drop}
+    names = ["EAGAIN", "EINVAL", "EACCES", "EPERM", "ENETUNREACH", "EHOSTUNREACH", "EMSGSIZE", "ENOBUFS", "ENODEV"]
+    assert told.send_failed == {name: 128 + index for index, name in enumerate([*names, "other"])}
+
+
+def test_every_number_of_a_tcp_row_is_told_once() -> None:
+    """What was accepted and has not ended is open."""
+    row = [0] * ROW_FIELDS
+    row[TcpField.ACCEPTED], row[TcpField.RECEIVED_BYTES], row[TcpField.SENT_BYTES] = 1000, 3, 2
+    row[TcpField.ACCEPT_FAILED] = 4
+    for reason in Close:
+        row[TcpField.CLOSED + reason] = reason
+    told = tell_tcp(TCP, row, adopted=False, accepted=RATES, octets=Rates())
+    assert (told.name, told.family, told.adopted) == ("tcp://[::1]:7", "ipv6", False)
+    assert (told.accepted, told.received_bytes, told.sent_bytes, told.accept_failed) == (1000, 3, 2, 4)
+    assert told.closed == {reason.name.lower(): reason for reason in Close}
+    assert told.open == 1000 - sum(Close)
+    assert (told.accepted_per_second, told.bytes_per_second) == (RATES, Rates())
+
+
+def test_what_never_happened_is_not_told() -> None:
+    """A status file of a thousand listeners at rest stays small."""
+    told = tell_udp(UDP, [0] * ROW_FIELDS, adopted=False, kernel_drops=0, rate=Rates())
+    assert (told.dropped, told.send_failed) == ({}, {})
+    assert tell_tcp(TCP, [0] * ROW_FIELDS, adopted=False, accepted=Rates(), octets=Rates()).closed == {}

@@ -1,0 +1,229 @@
+"""echod.status.overview: what a person reads of a snapshot, to the letter."""
+
+import dataclasses
+from ipaddress import IPv4Address, IPv6Address
+
+import pytest
+
+from echod.admission.selftest import Result
+from echod.net.listener import Listener, Protocol
+from echod.stats.snapshot import (
+    Activity,
+    LastReload,
+    Loud,
+    Rates,
+    Refused,
+    Snapshot,
+    TcpTraffic,
+    UdpTraffic,
+    WorkerState,
+)
+from echod.status.overview import check_text, duration, overview, size, text, workers_text
+
+BUSY = Activity(
+    udp=(
+        UdpTraffic(
+            name="udp://0.0.0.0:7",
+            family="ipv4",
+            adopted=False,
+            received=1_000_000,
+            received_bytes=64_000_000,
+            replied=998_765,
+            replied_bytes=63_900_000,
+            dropped={"source_port_low": 1200, "rate": 12},
+            send_failed={"EAGAIN": 18},
+            interrupted=5,
+            kernel_drops=77,
+            spared=3,
+            self_test=4,
+            received_per_second=Rates(1234.5, 12.3, 0.25),
+        ),
+        UdpTraffic(name="udp://[::]:7", family="ipv6", adopted=True),
+    ),
+    tcp=(
+        TcpTraffic(
+            name="tcp://0.0.0.0:7",
+            family="ipv4",
+            adopted=False,
+            accepted=12,
+            open=2,
+            closed={"finished": 9, "access": 1},
+            accept_failed=1,
+            received_bytes=2048,
+            sent_bytes=10,
+            accepted_per_second=Rates(1.0, 0.5, 0.2),
+        ),
+    ),
+    workers=(
+        WorkerState(worker=1, pid=4242, cpu_seconds=1234.5, heartbeat_age_seconds=0, restarts=0, connections=2),
+        WorkerState(worker=2, pid=4243, cpu_seconds=0.01, heartbeat_age_seconds=4, restarts=1, connections=0),
+        WorkerState(worker=3, pid=None, cpu_seconds=0, heartbeat_age_seconds=0, restarts=2, connections=0),
+    ),
+    worker_restarts=3,
+    loudest=(Loud(source="192.0.2.1", count=60_000), Loud(source="2001:db8::/64", count=7)),
+    refused=(Refused(source="192.0.2.9", protocol="udp", reason="source_port_low", count=1200),),
+)
+
+SNAPSHOT = Snapshot(
+    version="1.2.3",
+    pid=4241,
+    born=1,
+    at=0.0,
+    at_monotonic=0.0,
+    started=0.0,
+    started_monotonic=0.0,
+    generation=4,
+    config="/etc/echod.yaml",
+    config_read=100.0,
+    reload=LastReload(at=200.0, text="reloaded; changed: workers"),
+    activity=BUSY,
+)
+
+SHOWN = """\
+echod 1.2.3, process 4241, up 1 d 01:01:01, generation 4, 3 worker restarts
+config: /etc/echod.yaml, read [100]
+last reload: [200], reloaded; changed: workers
+
+UDP listener (totals)   received  replied  dropped  send failed  queue full
+udp://0.0.0.0:7        1,000,000  998,765    1,217           18          77
+udp://[::]:7                   0        0        0            0           0
+dropped: by echod, why see below. send failed: the kernel refused the reply.
+queue full: no room in the receive queue (a train counts as one), so echod never
+had it. What was sent and is in none of these numbers never reached this host:
+the network lost it.
+
+TCP listener (totals)  accepted  open now
+tcp://0.0.0.0:7              12         2
+
+of these
+udp://0.0.0.0:7  dropped: source_port_low        1,200
+udp://0.0.0.0:7  dropped: rate                      12
+udp://0.0.0.0:7  dropped: interrupted                5
+udp://0.0.0.0:7  send failed: EAGAIN                18
+udp://0.0.0.0:7  replied: self tests                 4
+udp://0.0.0.0:7  replied: over its rate, spared      3
+tcp://0.0.0.0:7  closed: finished                    9
+tcp://0.0.0.0:7  closed: access                      1
+tcp://0.0.0.0:7  accept failed                       1
+
+rates and totals  socket   /s, 1 s  /s, 10 s  /s, 60 s  total in  total out
+udp://0.0.0.0:7   bound      1,234      12.3       0.2  61.0 MiB   60.9 MiB
+udp://[::]:7      adopted        0         0         0       0 B        0 B
+tcp://0.0.0.0:7   bound        1.0       0.5       0.2   2.0 KiB       10 B
+
+worker  process   CPU total  heartbeat age  restarts  connections
+     1     4242  1,234.50 s          < 2 s         0            2
+     2     4243      0.01 s            4 s         1            0
+     3     none      0.00 s           none         2            0
+
+loudest, last minute  datagrams
+192.0.2.1                60,000
+2001:db8::/64                 7
+
+most refused, last minute                        times
+192.0.2.9                  udp: source_port_low  1,200"""
+
+
+def shown(snapshot: Snapshot) -> str:
+    """Write it, with times as whole seconds in brackets."""
+    return text(overview(snapshot, uptime_seconds=90_061.9, when=lambda seconds: f"[{seconds:.0f}]"))
+
+
+def test_everything_stands_where_it_is_looked_for() -> None:
+    """Each number of a busy daemon, in aligned columns of ASCII."""
+    assert shown(SNAPSHOT) == SHOWN
+    assert SHOWN.isascii()
+
+
+def test_it_fits_a_terminal() -> None:
+    """With numbers of a million, no line is longer than 80 columns."""
+    assert max(map(len, shown(SNAPSHOT).splitlines())) <= 80
+
+
+def test_a_datagram_is_in_one_of_the_columns() -> None:
+    """Received = replied + dropped + send failed: the row of the table adds up."""
+    received, replied, dropped, failed, _ = [int(cell.replace(",", "")) for cell in SHOWN.splitlines()[5].split()[1:]]
+    assert received == replied + dropped + failed
+
+
+def test_what_is_not_there_has_no_table() -> None:
+    """A daemon that has just begun shows its listeners and workers, and no empty table."""
+    young = dataclasses.replace(SNAPSHOT, activity=Activity(udp=BUSY.udp[1:]), config_read=None, reload=LastReload())
+    assert shown(young).splitlines() == [
+        "echod 1.2.3, process 4241, up 1 d 01:01:01, generation 4, 0 worker restarts",
+        "config: built-in defaults; there was no /etc/echod.yaml",
+        "last reload: none",
+        "",
+        "UDP listener (totals)  received  replied  dropped  send failed  queue full",
+        "udp://[::]:7                  0        0        0            0           0",
+        *SHOWN.splitlines()[7:11],
+        "",
+        "rates and totals  socket   /s, 1 s  /s, 10 s  /s, 60 s  total in  total out",
+        "udp://[::]:7      adopted        0         0         0       0 B        0 B",
+    ]
+
+
+def test_a_reload_that_was_rejected_is_told_with_every_mistake() -> None:
+    """Which config goes on, and why."""
+    rejected = dataclasses.replace(SNAPSHOT, reload=LastReload(at=300.0, code=78, text="x:1:1: a\nx:2:1: b"))
+    assert shown(rejected).splitlines()[2:5] == [
+        "last reload: [300], REJECTED; the previous config stays in force",
+        "  x:1:1: a",
+        "  x:2:1: b",
+    ]
+
+
+def test_a_stale_snapshot_says_so_before_all_else() -> None:
+    """Since when, and that what follows may not be so any more; the rest is as it was."""
+    first, *rest = shown(dataclasses.replace(SNAPSHOT, at=400.0, stale=True)).splitlines()
+    assert first == (
+        "OLD, as it was at [400]: process 4241 has told nothing since; it hangs, or its log says why it cannot"
+    )
+    assert rest == SHOWN.splitlines()
+
+
+def test_one_restart_is_one() -> None:
+    """Not "1 worker restarts"."""
+    one = dataclasses.replace(SNAPSHOT, activity=Activity(worker_restarts=1))
+    assert shown(one).splitlines()[0].endswith(", 1 worker restart")
+
+
+def test_a_check_tells_each_listener_and_the_sum() -> None:
+    """Latency, or why there is none."""
+    one = Listener(protocol=Protocol.UDP, address=IPv4Address("127.0.0.1"), port=7)
+    other = Listener(protocol=Protocol.TCP, address=IPv6Address("::1"), port=7)
+    passed, failed = Result(listener=one, seconds=0.00123), Result(listener=other, seconds=None, problem="gone")
+    assert check_text([passed, failed]) == (
+        "udp://127.0.0.1:7  ok, 1.2 ms\ntcp://[::1]:7      FAILED: gone\n1 of 2 listeners failed"
+    )
+    assert check_text([passed]) == "udp://127.0.0.1:7  ok, 1.2 ms\nthe listener replied"
+    assert check_text([failed]) == "tcp://[::1]:7  FAILED: gone\nthe listener failed"
+
+
+def test_a_worker_that_does_not_serve_is_told() -> None:
+    """No process, or a loop that stands still; of one that is well there is nothing to tell."""
+    well = WorkerState(worker=1, pid=7, cpu_seconds=0.0, heartbeat_age_seconds=0, restarts=0, connections=0)
+    old, gone = dataclasses.replace(well, worker=2, heartbeat_age_seconds=4), dataclasses.replace(well, pid=None)
+    assert workers_text([well]) == ""
+    effect = "sources whose datagrams the kernel gives to it get no reply"
+    assert workers_text([well, old, gone]).splitlines() == [
+        f"worker 2  FAILED: heartbeat age 4 s; {effect}",
+        f"worker 1  FAILED: it has no process, and is being replaced; {effect}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0.9, "00:00:00"), (86_399, "23:59:59"), (86_400 * 400, "400 d 00:00:00")]
+)
+def test_durations(seconds: float, told: str) -> None:
+    """As `uptime` tells them."""
+    assert duration(seconds) == told
+
+
+@pytest.mark.parametrize(
+    ("octets", "told"),
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (102_400, "100 KiB"), (2**63, "8.0 EiB"), (2**74, "16384 EiB")],
+)
+def test_sizes(octets: float, told: str) -> None:
+    """In powers of 1,024, with a decimal as long as that says anything."""
+    assert size(octets) == told

@@ -1,0 +1,285 @@
+"""The self test finds what does not answer, says why, and leaves nothing behind."""
+
+import os
+import signal
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from ipaddress import IPv6Address
+
+import pytest
+from support.loopback import BUFFERS, add_link, ip, namespace, needs_root, queued_bytes
+from support.running import Daemon, free_port, wait_until
+
+from echod.admission.selftest import Result, SelfTest
+from echod.errors import StatusUnknownError
+from echod.linux.sockets import open_probe, open_socket
+from echod.net.listener import Listener, Protocol, parse_listener
+from echod.stats.snapshot import Activity, Snapshot, UdpTraffic
+from echod.status import files
+from echod.status.selftest import _Round, listeners_of, run_self_test
+
+EchodFactory = Callable[..., Daemon]
+
+
+def parsed(*texts: str) -> list[Listener]:
+    """Write listeners as the config does."""
+    return [listener for text in texts for listener in parse_listener(text)]
+
+
+def told(daemon: Daemon) -> tuple[list[Listener], SelfTest]:
+    """Return what a daemon tells of its listeners and its mark."""
+    mark = files.read_self_test(daemon.status_path)
+    assert mark is not None
+    return listeners_of(Snapshot.unpack((daemon.status_path / files.NAME).read_bytes())), mark
+
+
+def problems(results: tuple[Result, ...]) -> dict[str, str]:
+    """Return the problem of each listener, empty where it passed."""
+    assert all(result.passed is not bool(result.problem) for result in results)
+    return {str(result.listener): result.problem for result in results}
+
+
+def self_tests(daemon: Daemon) -> dict[str, int]:
+    """Return how many self tests each listener counted."""
+    rows = daemon.counters()
+    return {name: row.get("self_test", 0) + row.get("closed_self_test", 0) for name, row in rows.items()}
+
+
+@pytest.fixture
+def everything(echod: EchodFactory) -> Daemon:
+    """Serve both protocols on wildcards, single addresses and a range, and refuse everybody."""
+    port, more = free_port(), free_port(3)
+    listeners = [
+        f"udp://0.0.0.0:{port}",
+        f"udp://[::]:{port}",
+        f"tcp://0.0.0.0:{port}",
+        f"tcp://[::1]:{port}",
+        f"udp://127.0.0.1:{more}-{more + 2}",
+        f"udp://127.0.0.2:{more}",
+    ]
+    return echod({"listeners": listeners, "workers": 2, "access": {"deny": ["any"]}})
+
+
+def test_every_listener_passes_though_everybody_is_refused(everything: Daemon) -> None:
+    """Through each listener one probe, counted apart and in no other row; again and again, the port is free at once."""
+    listeners, mark = told(everything)
+    assert len(listeners) == 8
+    for times in (1, 2, 3):
+        results = run_self_test(listeners, mark)
+        assert problems(results) == dict.fromkeys(map(str, listeners), "")
+        assert [result.listener for result in results] == listeners
+        assert all(0 < (result.seconds or 0) < 1 for result in results)
+        wait_until(
+            lambda times=times: self_tests(everything) == dict.fromkeys(map(str, listeners), times), "all were counted"
+        )
+    rows = everything.counters()
+    for row in rows.values():
+        assert row.get("replied", 3) == row.get("received", 3) == 3
+        assert "dropped_access" not in row
+
+
+def test_without_the_mark_it_asks_as_anybody(everything: Daemon) -> None:
+    """And finds out that nobody is answered: the probe is an ordinary one."""
+    listeners, _ = told(everything)
+    found = problems(run_self_test(listeners, None, 0.3))
+    assert found == {
+        str(each): "closed the connection at once" if str(each).startswith("tcp") else "no reply within 0.3 s"
+        for each in listeners
+    }
+    assert set(self_tests(everything).values()) == {0}
+
+
+def test_two_tests_at_once_wait_for_each_other(everything: Daemon) -> None:
+    """The one that has the port is not disturbed; the other passes as soon as it is free, within its time."""
+    listeners, mark = told(everything)
+    holder = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    holder.bind(("127.0.0.1", mark.port))
+    pid = os.fork()
+    if not pid:
+        time.sleep(0.3)  # the other test goes on for so long
+        os._exit(0)
+    holder.close()  # ours; the child has it still
+    results = run_self_test(listeners, mark, 5.0)
+    os.waitpid(pid, 0)
+    assert all(result.passed for result in results)
+
+
+def test_two_tests_at_once_wait_for_a_connection_too(everything: Daemon) -> None:
+    """Over TCP the other test has the very pair of ports until its connection ends: no reason to miss the address."""
+    listeners, mark = told(everything)
+    (asked,) = [each for each in listeners if str(each).startswith("tcp://[::1]")]
+    with open_probe(asked, mark.port) as other:
+        other.setblocking(True)
+        other.connect(("::1", asked.port))
+        assert problems(run_self_test([asked], mark, 0.1)) == {
+            str(asked): "the port that self tests come from is in use by another process"
+        }
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert problems(run_self_test([asked], mark)) == {str(asked): ""}
+
+
+def test_a_port_that_somebody_keeps_is_told(everything: Daemon) -> None:
+    """Not as a listener that fails without a reason."""
+    listeners, mark = told(everything)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as holder:
+        holder.bind(("127.0.0.1", mark.port))
+        found = problems(run_self_test(listeners, mark, 0.3))
+    assert {why for name, why in found.items() if name.startswith("udp://0.0.0.0")} == {
+        "the port that self tests come from is in use by another process"
+    }
+    assert {why for name, why in found.items() if "[" in name} == {""}
+
+
+def test_a_daemon_that_hangs_answers_nothing_in_time(everything: Daemon) -> None:
+    """Each listener failed, and the test ends when its time is over."""
+    listeners, mark = told(everything)
+    halted = [everything.pid, *everything.workers()]
+    for pid in halted:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        begun = time.monotonic()
+        found = problems(run_self_test(listeners, mark, 0.5))
+        assert time.monotonic() - begun < 5
+    finally:
+        for pid in halted:
+            os.kill(pid, signal.SIGCONT)
+    assert set(found.values()) == {"no reply within 0.5 s"}
+
+
+def test_where_nothing_listens_that_is_told() -> None:
+    """TCP says so at once; of UDP there is no answer; an address or interface that is not there has a name."""
+    port = free_port()
+    found = problems(
+        run_self_test(
+            parsed(
+                f"tcp://127.0.0.1:{port}",
+                f"udp://127.0.0.1:{port}",
+                f"udp://192.0.2.123:{port}",
+                f"tcp://192.0.2.123:{port}",
+                f"udp://[fe80::1%nosuch]:{port}",
+                f"tcp://[fe80::1%nosuch]:{port}",
+            ),
+            None,
+            0.3,
+        )
+    )
+    assert list(found.values()) == [
+        "nothing listens there",
+        "no reply within 0.3 s",
+        "this host does not have the address 192.0.2.123",
+        "this host does not have the address 192.0.2.123",
+        "this host does not have its interface",
+        "this host does not have its interface",
+    ]
+
+
+class Liar:
+    """A server on one port of 127.0.0.1 that answers, but not with an echo."""
+
+    def __init__(self) -> None:
+        """Listen."""
+        self.port = free_port()
+        self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.udp.bind(("127.0.0.1", self.port))
+        self.tcp = socket.create_server(("127.0.0.1", self.port))
+
+    def lie(self) -> None:
+        """Answer one datagram and one connection, in a process of its own."""
+        if os.fork():
+            return
+        data, peer = self.udp.recvfrom(100)
+        self.udp.sendto(data + b"!", peer)
+        connection, _ = self.tcp.accept()
+        connection.recv(10)
+        connection.sendall(b"?!")
+        os._exit(0)
+
+
+@pytest.fixture
+def liar() -> Iterator[Liar]:
+    """Run one."""
+    liar = Liar()
+    liar.lie()
+    yield liar
+    liar.udp.close()
+    liar.tcp.close()
+    os.wait()
+
+
+def test_what_is_no_echo_does_not_pass(liar: Liar) -> None:
+    """An answer must be the very bytes."""
+    listeners = parsed(f"udp://127.0.0.1:{liar.port}", f"tcp://127.0.0.1:{liar.port}")
+    assert list(problems(run_self_test(listeners, None, 0.3)).values()) == [
+        "no reply within 0.3 s",
+        "replied with something else",
+    ]
+
+
+@needs_root
+def test_the_hosts_own_addresses_pass_though_they_are_refused(echod: EchodFactory) -> None:
+    """From an outside address of the host itself a client has no answer; the self test has, also on a link."""
+    with namespace():
+        add_link("10.99.0.1")
+        listeners = parsed("udp://10.99.0.1:7007", "tcp://10.99.0.1:7007")
+        daemon = echod({"listeners": list(map(str, listeners)), "workers": 1, "access": {"allow": ["192.0.2.0/24"]}})
+        _, mark = told(daemon)
+        assert set(problems(run_self_test(listeners, mark)).values()) == {""}
+        assert set(problems(run_self_test(listeners, None, 0.3)).values()) > {"no reply within 0.3 s"}
+        assert set(self_tests(daemon).values()) == {1}
+
+
+@needs_root
+def test_an_interface_may_go_while_the_answer_comes(network: None) -> None:
+    """What was answered has passed, also where its listener can be asked no more."""
+    add_link("fe80::5/64")
+    listeners = [Listener(protocol=Protocol.UDP, address=IPv6Address("fe80::5"), port=9999, zone="near")]
+    with open_socket(listeners[0], BUFFERS, sibling=False) as server:
+        asked = _Round(listeners, None)
+        asked._make(*asked._udp_attempts())
+        wait_until(lambda: queued_bytes(server), "the question")
+        server.sendto(*server.recvfrom(100))
+        (sock,) = asked._sockets
+        wait_until(lambda: queued_bytes(sock), "the answer")
+        ip("link", "delete", "near")
+        asked._wait(time.monotonic() + 5)
+        sock.close()
+        asked._poll.close()
+    assert [probe.problem for probe in asked._probes] == [""]
+    assert asked._probes[0].over
+
+
+def test_a_reload_has_a_mark_of_its_own(everything: Daemon) -> None:
+    """The old one is worth nothing from then on; the new one passes."""
+    listeners, old = told(everything)
+    everything.reload()
+    _, new = told(everything)
+    assert new != old
+    assert set(problems(run_self_test(listeners, new)).values()) == {""}
+    assert "" not in problems(run_self_test(listeners, old, 0.3)).values()
+
+
+@pytest.mark.parametrize("name", ["", "udp://example.com:7", "\x1b[2J", "tcp://127.0.0.1:70000"])
+def test_a_status_that_names_no_listener_is_one_sentence(name: str) -> None:
+    """Whoever may write to the directory chooses the names; a range is asked at its first port alone."""
+    with pytest.raises(StatusUnknownError, match=r"^the status names a listener that cannot be asked: "):
+        listeners_of(snapshot_of(name))
+    assert [str(one) for one in listeners_of(snapshot_of("udp://127.0.0.1:1-65535"))] == ["udp://127.0.0.1:1"]
+
+
+def snapshot_of(name: str) -> Snapshot:
+    """Make the snapshot of an echod with one listener."""
+    return Snapshot(
+        version="1.0",
+        pid=1,
+        born=1,
+        at=1.0,
+        at_monotonic=1.0,
+        started=1.0,
+        started_monotonic=1.0,
+        generation=1,
+        config="/etc/echod.yaml",
+        config_read=None,
+        activity=Activity(udp=(UdpTraffic(name=name, family="ipv4", adopted=False),)),
+    )

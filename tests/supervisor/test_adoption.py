@@ -1,0 +1,413 @@
+"""Passed sockets are trusted in nothing: each is made as echod's own, or refused with what to change in its unit."""
+
+import ctypes
+import errno
+import os
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import pytest
+from support.loopback import ANY, BUFFERS, answer, as_nobody, at, listener, needs_root, udp_client
+from support.netns.wire import SERVER, SERVER6, Wire
+from support.running import ECHOD, REPOSITORY, SECONDS, environment
+from support.system.network import entered
+
+from echod.errors import ExitCode, PassedSocketError
+from echod.linux.sockets import has_option, open_socket
+from echod.linux.sockopt import SOL_SOCKET, Option, options
+from echod.net.listener import Protocol
+from echod.supervisor.adoption import METRICS, _refuse_kept, adopt_door, adopt_socket
+from echod.udp.batch import Batch
+from echod.udp.sock import Port
+
+NETLINK_KOBJECT_UEVENT: Final = 15
+IPV6_HOPOPTS: Final = 54
+SO_ATTACH_FILTER: Final = 26
+SO_LOCK_FILTER: Final = 44
+BPF_RETURN: Final = 6
+UDP_HEADER_BYTES: Final = 8
+RECEIVE_STAMPS: Final = 1 << 3 | 1 << 4  # SOF_TIMESTAMPING_RX_SOFTWARE, _SOFTWARE
+PADDING: Final = bytes([0, 0, 1, 4, 0, 0, 0, 0])  # an extension header with nothing in it (RFC 8200, 4.2)
+ROUTING: Final = bytes([0, 2, 4, 0, 0, 0, 0, 0]) + bytes(15) + b"\1"  # a segment routing header (RFC 8754, 2)
+UNLIKE: Final = {
+    "SO_LINGER": struct.pack("ii", 1, 0),
+    "IP_OPTIONS": bytes([1, 1, 1, 0]),
+    "IPV6_HOPOPTS": PADDING,
+    "IPV6_RTHDRDSTOPTS": PADDING,
+    "IPV6_DSTOPTS": PADDING,
+    "IPV6_RTHDR": ROUTING,
+    "SO_RCVLOWAT": struct.pack("i", 9),
+    "UDP_ENCAP": struct.pack("i", 3),
+    "IP_UNICAST_IF": struct.pack("!i", 1),
+    "IPV6_UNICAST_IF": struct.pack("!i", 1),
+}
+"""What to write where 1 cannot be written, or is what echod wants."""
+
+PASS: Final = (
+    sys.executable,
+    "-c",
+    """import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[2], sys.argv[2:])""",
+)
+"""A service manager: passes the descriptor of this number to a command."""
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """Close at the end what a test opens."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def passed_socket(host: str, protocol: Protocol) -> socket.socket:
+    """Make a socket as a service manager does: bound, blocking, inheritable, of one family."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    passed = socket.socket(family, socket.SOCK_DGRAM if protocol is Protocol.UDP else socket.SOCK_STREAM)
+    if family == socket.AF_INET6:
+        passed.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    passed.bind((host, 0))
+    passed.set_inheritable(True)
+    if protocol is Protocol.TCP:
+        passed.listen()
+    return passed
+
+
+def spoil(sock: socket.socket, option: Option) -> None:
+    """Make an option what it must not be."""
+    value = UNLIKE.get(option.name, struct.pack("i", int(option.off)))
+    sock.setsockopt(option.level, option.number, value)
+    assert sock.getsockopt(option.level, option.number, 4) != option.value, option.name
+
+
+# -- options
+
+
+@needs_root
+@pytest.mark.parametrize("name", ["", METRICS])
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("protocol", Protocol)
+def test_no_option_that_echod_relies_on_is_trusted(host: str, protocol: Protocol, name: str) -> None:
+    """Each option, passed as it must not be, is as echod needs it afterwards: of listeners and doors alike."""
+    if name == METRICS and protocol is Protocol.UDP:
+        protocol, host = Protocol.TCP, ANY
+    wanted = options(protocol, ipv6=":" in host)
+    wrong = []
+    for option in wanted:
+        passed = passed_socket(host, protocol)
+        spoil(passed, option)
+        fd = passed.detach()
+        sock = adopt_door(fd, BUFFERS) if name == METRICS else adopt_socket(fd, BUFFERS)[1]
+        with sock:
+            wrong += [each.name for each in wanted if sock.getsockopt(each.level, each.number, 4) != each.value]
+    assert wrong == []
+
+
+def test_an_opened_socket_has_what_an_adopted_one_has() -> None:
+    """The table is the same for sockets that echod opens itself."""
+    for protocol in Protocol:
+        for host in (ANY, "::"):
+            with open_socket(listener(host, protocol=protocol), BUFFERS, sibling=False) as sock:
+                found = {
+                    each.name: sock.getsockopt(each.level, each.number, 4)
+                    for each in options(protocol, ipv6=host == "::")
+                }
+            assert found == {each.name: each.value for each in options(protocol, ipv6=host == "::")}
+
+
+@needs_root
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_options_that_add_control_messages_cost_no_reply(host: str) -> None:
+    """With all options left on that the kernel knows, a datagram that waits already is answered, and the next is."""
+    passed = passed_socket(host, Protocol.UDP)
+    for option in options(Protocol.UDP, ipv6=":" in host):
+        if option.off and option.name not in UNLIKE and option.name not in ("SO_DONTROUTE", "UDP_CORK"):
+            spoil(passed, option)
+    with udp_client(host) as client:
+        client.sendto(b"waits", passed.getsockname()[:2])
+        _, sock = adopt_socket(passed.detach(), BUFFERS)
+        with sock:
+            batch, port = Batch(), Port(sock)
+            for payload in (b"waits", b"comes"):
+                if payload == b"comes":
+                    client.sendto(payload, at(sock))
+                while not answer(batch, port):
+                    pass
+                assert (batch.truncated, batch.failures) == (set(), {})
+                assert client.recvfrom(64) == (payload, sock.getsockname())
+
+
+@needs_root
+def test_an_option_that_cannot_be_set_is_refused_by_name() -> None:
+    """An ordinary user cannot take a hop-by-hop header off the replies: the refusal names the option, and exits 78."""
+    with passed_socket("::1", Protocol.UDP) as passed:
+        passed.setsockopt(socket.IPPROTO_IPV6, IPV6_HOPOPTS, PADDING)
+
+        def adopt() -> list[object]:
+            try:
+                adopt_socket(os.dup(passed.fileno()), BUFFERS)
+            except PassedSocketError as error:
+                return [str(error), error.exit_code]
+            return []
+
+        message, code = as_nobody(adopt)
+        name = f"udp://[::1]:{passed.getsockname()[1]}"
+    assert message == (
+        f"passed socket {name} came with IPV6_HOPOPTS, which the kernel does not change for echod: the program that "
+        "opened it must leave the option out"
+    )
+    assert code == ExitCode.CONFIG
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("SO_BROADCAST", "take Broadcast= out of the .socket unit"),
+        ("SO_TIMESTAMP", "take Timestamping= out of the .socket unit"),
+        ("IP_TRANSPARENT", "take Transparent= out of the .socket unit"),
+        ("IP_PKTINFO", "write PassPacketInfo=yes into the .socket unit"),
+        ("IP_RECVTOS", "the program that opened it must leave the option out"),
+        ("IP_MTU_DISCOVER", "the program that opened it must set 5"),
+    ],
+)
+def test_a_refusal_says_which_line_of_the_unit_to_change(name: str, remedy: str) -> None:
+    """Where the unit has a line for the option it is named; else who opened the socket has to change."""
+    kept = tuple(each for each in options(Protocol.UDP, ipv6=False) if each.name == name)
+    with pytest.raises(PassedSocketError, match=f"^passed socket 3 came with {name}, .*: {remedy}$"):
+        _refuse_kept("passed socket 3", kept)
+
+
+def test_an_option_that_the_kernel_does_not_know_is_off() -> None:
+    """What an old kernel lacks (ENOPROTOOPT) is no reason not to serve if it is to be off, or can be done without."""
+    unknown = Option(level=SOL_SOCKET, number=30_000, name="SO_OF_THE_FUTURE")
+    needed = Option(level=SOL_SOCKET, number=30_000, name="SO_OF_THE_FUTURE", value=struct.pack("i", 1))
+    useful = Option(level=SOL_SOCKET, number=30_000, name="SO_OF_THE_FUTURE", value=struct.pack("i", 1), optional=True)
+    with udp_client() as sock:
+        with pytest.raises(OSError, match="Protocol not available"):
+            sock.getsockopt(SOL_SOCKET, unknown.number)
+        assert [has_option(sock, each) for each in (unknown, needed, useful)] == [True, False, True]
+
+
+def echo_of(sock: socket.socket, batch: Batch, client: socket.socket, host: str) -> bytes:
+    """Ask an adopted socket, answer as a worker does, and return what the client receives."""
+    port = Port(sock)
+    client.sendto(b"0123456789", (host, at(sock)[1]))
+    while not answer(batch, port):
+        pass
+    assert (batch.truncated, batch.failures) == (set(), {})
+    return client.recv(64)
+
+
+@pytest.mark.parametrize("number", [29, 35, 37, 63, 64, 65])
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_no_kind_of_timestamp_mutes_a_passed_socket(host: str, number: int) -> None:
+    """Of 32 bits or of 64 (SO_TIMESTAMP_NEW and its kin, linux/socket.h), which read as off under the old numbers."""
+    passed = passed_socket(host, Protocol.UDP)
+    passed.setsockopt(SOL_SOCKET, number, RECEIVE_STAMPS if number in (37, 65) else 1)
+    _, sock = adopt_socket(passed.detach(), BUFFERS)
+    with sock, udp_client(host) as client:
+        assert echo_of(sock, Batch(), client, host) == b"0123456789"
+
+
+@needs_root
+@pytest.mark.parametrize("host", [SERVER, SERVER6])
+def test_a_reply_leaves_by_the_interface_of_its_peer(host: str) -> None:
+    """Though the passed socket came with another interface for what it sends (IP_UNICAST_IF in ip(7))."""
+    with Wire() as wire:
+        with entered(wire.server):
+            passed = passed_socket("::" if ":" in host else ANY, Protocol.UDP)
+            level, number = (socket.IPPROTO_IPV6, 76) if ":" in host else (socket.IPPROTO_IP, 50)
+            passed.setsockopt(level, number, struct.pack("!i", socket.if_nametoindex("lo")))
+            _, sock = adopt_socket(passed.detach(), BUFFERS)
+        with sock, entered(wire.client), udp_client("::" if ":" in host else ANY) as client:
+            assert echo_of(sock, Batch(), client, host) == b"0123456789"
+
+
+def attach_filter(sock: socket.socket, length: int) -> None:
+    """Attach a packet filter that leaves of each packet so many bytes (SO_ATTACH_FILTER in socket(7))."""
+    program = ctypes.create_string_buffer(struct.pack("HBBI", BPF_RETURN, 0, 0, length), 8)
+    sock.setsockopt(SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program)))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_passed_filter_shortens_no_datagram(host: str) -> None:
+    """The echo has every byte that was sent, though the socket came with a filter that cuts datagrams short."""
+    passed = passed_socket(host, Protocol.UDP)
+    attach_filter(passed, UDP_HEADER_BYTES + 4)
+    _, sock = adopt_socket(passed.detach(), BUFFERS)
+    with sock, udp_client(host) as client:
+        assert echo_of(sock, Batch(), client, host) == b"0123456789"
+
+
+@pytest.mark.parametrize("name", ["", METRICS])
+def test_a_filter_that_is_locked_is_refused(name: str) -> None:
+    """Nobody can detach it, so the program that attached it has to change, and echod exits 78."""
+    with passed_socket(ANY, Protocol.TCP) as passed:
+        attach_filter(passed, 0xFFFF)
+        passed.setsockopt(SOL_SOCKET, SO_LOCK_FILTER, 1)
+        with pytest.raises(PassedSocketError) as refused:
+            (adopt_door if name else adopt_socket)(os.dup(passed.fileno()), BUFFERS)
+    assert str(refused.value).endswith(
+        " came with a locked packet filter (SO_LOCK_FILTER), which may cut datagrams short: the program that opened it "
+        "must leave the filter out"
+    )
+
+
+# -- what is passed
+
+
+def test_a_passed_dual_stack_socket_is_a_mistake_in_the_unit() -> None:
+    """`echod run` says so in one sentence and exits 78, which the service unit does not try again."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as passed:
+        passed.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        passed.bind(("::", 0))
+        done = subprocess.run(
+            [*PASS, str(passed.fileno()), *ECHOD, "run"],
+            cwd=REPOSITORY,
+            env=environment(),
+            pass_fds=[passed.fileno()],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=SECONDS,
+        )
+    assert done.returncode == ExitCode.CONFIG
+    last = done.stderr.splitlines()[-1]
+    assert "takes IPv4 too" in last
+    assert "set BindIPv6Only=ipv6-only in the .socket unit" in last
+    for unit in (REPOSITORY / "packaging/systemd").glob("*.service"):
+        (prevented,) = [line for line in unit.read_text().splitlines() if line.startswith("RestartPreventExitStatus=")]
+        assert str(int(ExitCode.CONFIG)) in prevented.partition("=")[2].split()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_passed_socket_that_hears_one_peer_alone_is_refused(host: str) -> None:
+    """A UDP socket that is connected would answer nobody else."""
+    with passed_socket(host, Protocol.UDP) as passed:
+        passed.connect((host, 9))
+        with pytest.raises(PassedSocketError, match=f"is connected to {host}, and nobody else would have replies"):
+            adopt_socket(os.dup(passed.fileno()), BUFFERS)
+
+
+def test_a_passed_socket_without_a_port_is_refused() -> None:
+    """No peer could reach it."""
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as passed,
+        pytest.raises(PassedSocketError, match="not bound"),
+    ):
+        adopt_socket(os.dup(passed.fileno()), BUFFERS)
+
+
+@pytest.mark.parametrize("host", ["224.0.0.1", "255.255.255.255", "ff02::1"])
+def test_a_passed_socket_on_an_address_of_no_single_host_is_refused(host: str) -> None:
+    """It would take datagrams that may not be answered, and no others."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as passed:
+        passed.bind((host, 0, 0, 1) if ":" in host else (host, 0))
+        with pytest.raises(PassedSocketError, match="is bound to an address of no single host"):
+            adopt_socket(os.dup(passed.fileno()), BUFFERS)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", ANY, "::1", "::"])
+@pytest.mark.parametrize("protocol", Protocol)
+def test_a_passed_socket_is_identified_and_set_up(host: str, protocol: Protocol) -> None:
+    """Blocking and inheritable as the service manager leaves it, it becomes as if we had opened it."""
+    passed = passed_socket(host, protocol)
+    assert passed.get_inheritable()
+    name, fd = passed.getsockname(), passed.detach()
+    found, sock = adopt_socket(fd, BUFFERS)
+    with sock:
+        assert found == listener(host, name[1], protocol)
+        assert (sock.fileno(), sock.getsockname()) == (fd, name)
+        assert not sock.getblocking()
+        assert not sock.get_inheritable()
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
+@pytest.mark.parametrize("host", ["::", "::ffff:127.0.0.1"])
+def test_a_passed_dual_stack_socket_is_refused(host: str, kind: socket.SocketKind) -> None:
+    """The refusal names the line of the .socket unit to change."""
+    with socket.socket(socket.AF_INET6, kind) as passed:
+        passed.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        passed.bind((host, 0))
+        if kind == socket.SOCK_STREAM:
+            passed.listen()
+        with pytest.raises(PassedSocketError, match="BindIPv6Only=ipv6-only"):
+            adopt_socket(os.dup(passed.fileno()), BUFFERS)
+
+
+def test_a_passed_connection_is_refused(stack: ExitStack) -> None:
+    """A .socket unit with Accept=yes passes a connection; the refusal names the setting."""
+    server = stack.enter_context(open_socket(listener(protocol=Protocol.TCP), BUFFERS, sibling=False))
+    connection = stack.enter_context(socket.create_connection(at(server)))
+    with pytest.raises(PassedSocketError, match=r"is a connection: the \.socket unit needs Accept=no"):
+        adopt_socket(os.dup(connection.fileno()), BUFFERS)
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM, socket.SOCK_SEQPACKET])
+def test_a_passed_unix_socket_is_refused(kind: socket.SocketKind) -> None:
+    """Only addresses with a port can be served."""
+    with socket.socket(socket.AF_UNIX, kind) as passed, pytest.raises(PassedSocketError, match="neither UDP nor TCP"):
+        adopt_socket(os.dup(passed.fileno()), BUFFERS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "protocol"),
+    [(socket.SOCK_DGRAM, 136), (socket.SOCK_STREAM, 262), (socket.SOCK_RAW, socket.IPPROTO_UDP)],
+)
+def test_a_passed_socket_of_another_protocol_is_refused(kind: socket.SocketKind, protocol: int) -> None:
+    """UDP-Lite, MPTCP and SCTP have ports and the types of UDP and TCP; the refusal names SocketProtocol=."""
+    try:
+        passed = socket.socket(socket.AF_INET, kind, protocol)
+    except OSError as error:
+        pytest.skip(f"no socket of this protocol: {error.strerror}")
+    with passed:
+        passed.bind(("127.0.0.1", 0))
+        if kind == socket.SOCK_STREAM:
+            passed.listen()
+        with pytest.raises(PassedSocketError, match=r"neither UDP nor TCP: .* but no SocketProtocol="):
+            adopt_socket(os.dup(passed.fileno()), BUFFERS)
+
+
+def test_a_passed_netlink_socket_of_routes_is_no_listener() -> None:
+    """ListenNetlink=route is taken over, to ask for the host's addresses: non-blocking and not inheritable."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as passed:
+        passed.set_inheritable(True)
+        fd = passed.detach()
+    found, sock = adopt_socket(fd, BUFFERS)
+    with sock:
+        assert (found, sock.fileno(), sock.getblocking(), sock.get_inheritable()) == (None, fd, False, False)
+
+
+def test_a_passed_netlink_socket_of_anything_else_is_refused() -> None:
+    """The refusal names the only one that the .socket unit may have."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_KOBJECT_UEVENT) as passed:
+        fd = os.dup(passed.fileno())
+    with pytest.raises(PassedSocketError, match=r"not of routes: the \.socket unit .* but ListenNetlink=route"):
+        adopt_socket(fd, BUFFERS)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
+def test_a_passed_file_is_refused() -> None:
+    """A descriptor that is no socket is said to be none."""
+    with Path(os.devnull).open("rb") as file, pytest.raises(PassedSocketError, match="is no socket"):
+        adopt_socket(file.fileno(), BUFFERS)
+
+
+def test_a_refused_socket_is_closed() -> None:
+    """Nothing that cannot be served stays open."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as passed:
+        fd = os.dup(passed.fileno())
+    with pytest.raises(PassedSocketError):
+        adopt_socket(fd, BUFFERS)
+    with pytest.raises(OSError, match="Bad file descriptor") as error:
+        os.fstat(fd)
+    assert error.value.errno == errno.EBADF

@@ -1,0 +1,338 @@
+"""The life of an exporter: raised, replaced, moved and let go, and what happens to it never reaches the echo."""
+
+import os
+import re
+import resource
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+from support.loopback import as_nobody, listener, needs_root, no_descriptor_left, sleeps
+from support.running import Daemon, ask, children, free_port, title, wait_until
+from support.scraping import answers, exporters, fetch, metered, scrape, value, wait_for_a_new_one
+
+from echod.linux.sockets import Buffers
+from echod.net.endpoint import parse_endpoint
+from echod.stats.counters import CounterPage, UdpField
+from echod.stats.watch import PageWatch
+from echod.supervisor.exporter import AGAIN_SECONDS, CHANNEL_BYTES, DEAF_SECONDS, Export, _count
+from echod.supervisor.listening import Holdings
+from echod.supervisor.timers import Agenda
+from echod.supervisor.totals import Books
+
+EchodFactory = Callable[..., Daemon]
+
+NET_BIND_SERVICE = 1 << 10
+
+
+def both(port: int) -> tuple[str, str]:
+    """Return a UDP and a TCP listener on one port of 127.0.0.1."""
+    return f"udp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port}"
+
+
+def test_no_scrape_fails_over_twenty_reloads(echod: EchodFactory) -> None:
+    """Who asks while exporters are replaced is answered, by the old one or the new."""
+    config, http = metered(*both(free_port()))
+    daemon = echod(config)
+    for number in range(1, 21):
+        daemon.signal(signal.SIGHUP)
+        assert fetch(http, "/status.json")[0] == 200
+        daemon.wait_for("reloaded", number)
+    wait_until(lambda: len(exporters(daemon)) == 1, "one exporter was left")
+
+
+def test_a_listener_that_goes_is_free_at_once(echod: EchodFactory) -> None:
+    """The exporter keeps no socket open that a reload has closed, however slow or stuck it is."""
+    port, other = free_port(), free_port()
+    config, http = metered(*both(port))
+    daemon = echod(config)
+    wait_until(lambda: answers(http), "the exporter served")
+    with socket.create_connection(("127.0.0.1", http)):  # says nothing: so the old one is in no haste to go
+        (old,) = exporters(daemon)
+        wait_until(lambda: fetch(http, "/readyz")[0] == 200, "the silent one was accepted")
+        assert daemon.reload({**config, "listeners": list(both(other))})["event"] == "reloaded"
+        wait_until(lambda: is_free(port), "another process could have the port")
+        assert old in exporters(daemon)
+    wait_for_a_new_one(daemon, [old])
+    os.kill(exporters(daemon)[0], signal.SIGSTOP)
+    for listeners in (both(port), both(other)):
+        assert daemon.reload({**config, "listeners": list(listeners)})["event"] == "reloaded"
+    wait_until(lambda: answers(http), "the exporter served")
+
+
+def is_free(port: int) -> bool:
+    """Tell whether nobody has a UDP port of 127.0.0.1."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, suppress(OSError):
+        sock.bind(("127.0.0.1", port))
+        return True
+    return False
+
+
+def test_a_killed_exporter_comes_back_and_the_echo_never_notices(echod: EchodFactory) -> None:
+    """After any signal there is another, with all that was counted before; no worker is a new one."""
+    port = free_port()
+    config, http = metered(*both(port))
+    daemon = echod(config)
+    workers = daemon.workers()
+    ends = ((signal.SIGKILL, "killed by SIGKILL"), (40, "killed by signal 40"), (signal.SIGSEGV, "killed by SIGSEGV"))
+    for number, (deadly, how) in enumerate(ends, 1):
+        assert ask(port) == b"hi"
+        (exporter,) = exporters(daemon)
+        os.kill(exporter, deadly)
+        assert daemon.wait_for("exporter_exited", number)["reason"] == how
+        wait_for_a_new_one(daemon, [exporter])
+        series = scrape(http)
+        tests = value(series, "echod_udp_self_tests_total")
+        assert value(series, "echod_udp_datagrams_received_total") == number + tests
+    assert daemon.workers() == workers
+
+
+def test_a_stuck_exporter_is_replaced(echod: EchodFactory) -> None:
+    """One that takes no snapshot any more is killed; meanwhile the supervisor reloads and the echo answers."""
+    port = free_port()
+    config, http = metered(*both(port))
+    daemon = echod(config)
+    (stuck,) = exporters(daemon)
+    os.kill(stuck, signal.SIGSTOP)
+    daemon.write("nonsense")
+
+    def killed() -> bool:
+        daemon.reload()
+        return ask(port) == b"hi" and bool(daemon.log("exporter_stuck"))
+
+    wait_until(killed, "the stuck exporter was killed")
+    (entry,) = daemon.log("exporter_stuck")
+    assert entry["message"] == (
+        f"the exporter (process {stuck}) is stuck: it has not read its messages for {entry['seconds']} seconds; it is "
+        "killed and replaced"
+    )
+    assert entry["seconds"] >= DEAF_SECONDS
+    wait_for_a_new_one(daemon, [stuck])
+    assert answers(http)
+
+
+def test_nobody_else_has_prometheus_client_in_memory(echod: EchodFactory) -> None:
+    """It is imported once for each exporter: so no process that they were forked from has it."""
+    config, http = metered(*both(free_port()))
+    daemon = echod(config, variables={"PYTHONPROFILEIMPORTTIME": "1"})
+    wait_until(lambda: answers(http), "the exporter served")
+    os.kill(exporters(daemon)[0], signal.SIGKILL)
+    daemon.wait_for("exporter_started", 2)
+    wait_until(lambda: answers(http), "the second exporter served")
+    for module in ("prometheus_client", "http.server", "echod.exporter"):
+        assert len(re.findall(rf"^import time:.*\| +{module}$", daemon.stderr, re.MULTILINE)) == 2
+
+
+def test_it_has_no_privilege_that_it_does_not_need(echod: EchodFactory) -> None:
+    """Started by root, the exporter has none of root's capabilities but one that harms nobody, and can get none."""
+    config, http = metered(*both(free_port()))
+    daemon = echod(config)
+    wait_until(lambda: answers(http), "the exporter served")
+    lines = Path(f"/proc/{exporters(daemon)[0]}/status").read_text().splitlines()
+    fields = dict(line.split(":\t", 1) for line in lines)
+    assert all(int(fields[name], 16) & ~NET_BIND_SERVICE == 0 for name in ("CapEff", "CapPrm", "CapInh"))
+    assert fields["NoNewPrivs"] == "1"
+
+
+def test_it_goes_with_its_supervisor(echod: EchodFactory) -> None:
+    """Killed or stopped, echod leaves no exporter, and the port is free at once."""
+    config, http = metered(*both(free_port()))
+    daemon = echod(config)
+    (exporter,) = exporters(daemon)
+    daemon.signal(signal.SIGKILL)
+    daemon.wait()
+    wait_until(lambda: not Path(f"/proc/{exporter}/stat").exists() or not exporters(daemon), "the exporter was gone")
+    again = echod(config)
+    assert answers(http)
+    assert again.stop() == 0
+    with pytest.raises(ConnectionRefusedError):
+        fetch(http)
+
+
+def test_a_metrics_port_that_is_taken_stops_the_start(echod: EchodFactory) -> None:
+    """The message names the key and how to find who has it."""
+    config, http = metered(*both(free_port()))
+    with socket.create_server(("127.0.0.1", http)):
+        daemon = echod(config, ready=False)
+        assert daemon.wait() == 69
+    said = daemon.stderr.splitlines()[-1]
+    assert said.startswith(f"echod: metrics.listen: tcp://127.0.0.1:{http} is in use by another process; `ss -lnpt")
+
+
+def test_the_metrics_port_moves_and_goes_with_a_reload(echod: EchodFactory) -> None:
+    """Taken by another, it rejects the whole reload; free, it is served there and no more here; off is nowhere."""
+    port, other = free_port(), free_port()
+    config, http = metered(*both(port))
+    daemon = echod(config)
+    moved = {**config, "metrics": {"listen": f"http://127.0.0.1:{other}"}}
+    with socket.create_server(("127.0.0.1", other)):
+        assert "metrics.listen" in daemon.reload(moved)["message"]
+        assert answers(http)
+    for listen, there, gone in (
+        (f"http://127.0.0.1:{other}", other, http),
+        (f"http://0.0.0.0:{other}", other, http),
+        (f"http://127.0.0.1:{other}", other, http),
+    ):
+        assert daemon.reload({**config, "metrics": {"listen": listen}})["event"] == "reloaded"
+        wait_until(lambda there=there: answers(there), "metrics at the new place")  # type: ignore[misc]
+        wait_until(lambda gone=gone: not answers(gone), "none at the old one")  # type: ignore[misc]
+    assert daemon.reload({**config, "metrics": {"listen": "off"}})["event"] == "reloaded"
+    wait_until(lambda: exporters(daemon) == [], "the exporter had gone")
+    with pytest.raises(ConnectionRefusedError):
+        fetch(other)
+    assert ask(port) == b"hi"
+
+
+def test_a_metrics_port_that_goes_is_free_at_once(echod: EchodFactory) -> None:
+    """Though an exporter that is slow or stuck has not closed it yet, a reload may have it back, and it is served."""
+    config, http = metered(*both(free_port()))
+    daemon = echod(config)
+    wait_until(lambda: answers(http), "the exporter served")
+    os.kill(exporters(daemon)[0], signal.SIGSTOP)
+    for port in (free_port(), http):
+        there = {**config, "metrics": {"listen": f"http://127.0.0.1:{port}"}}
+        assert daemon.reload(there)["event"] == "reloaded"
+    wait_until(lambda: answers(http), "the new exporter served")
+
+
+def test_it_is_not_ready_while_echod_stops(echod: EchodFactory) -> None:
+    """While connections finish, /readyz says 503 and metrics go on; then the exporter goes too."""
+    port = free_port()
+    config, http = metered(*both(port), drain_timeout_seconds=60)
+    daemon = echod(config)
+    wait_until(lambda: answers(http), "the exporter served")
+    with socket.create_connection(("127.0.0.1", port)) as stream:
+        stream.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            stream.sendall(bytes(64 << 20))  # never read, so that it holds up the drain
+        daemon.signal(signal.SIGTERM)
+        wait_until(lambda: answers(http, status=503), "it was not ready any more")
+        assert fetch(http, "/readyz")[2] == "stopping\n"
+        before = exporters(daemon)
+        os.kill(before[0], signal.SIGKILL)
+        wait_for_a_new_one(daemon, before)
+        wait_until(lambda: answers(http, status=503), "the next one was not ready either")
+        assert value(scrape(http), "echod_tcp_connections") == 1
+        daemon.signal(signal.SIGTERM)
+        assert daemon.wait() == 0
+
+
+class Raised:
+    """An exporter of this process, with an agenda whose time the test says."""
+
+    def __init__(self) -> None:
+        """Hold a door, and have no exporter yet."""
+        self.port = free_port()
+        self.agenda, self.holdings = Agenda(), Holdings()
+        buffers, metrics = Buffers(receive=65_536, send=65_536), parse_endpoint(f"http://127.0.0.1:{self.port}")
+        self.holdings.commit(self.holdings.acquire((), workers=1, buffers=buffers, metrics=[metrics]))
+        self.page = CounterPage(memoryview(bytearray(64)), slots=1, listeners=(), places=0)
+        self.export = Export(self.agenda, self.holdings, Books(self.holdings), lambda: [self.page])
+
+    def pass_time(self, now: float) -> None:
+        """Do what is due."""
+        for action in self.agenda.due(now):
+            action(now)
+
+
+@needs_root
+@pytest.mark.parametrize("missing", [resource.RLIMIT_NPROC, resource.RLIMIT_NOFILE])
+def test_a_host_without_a_process_to_spare_is_asked_again_later(missing: int) -> None:
+    """Where none can be forked the supervisor goes on, and tries after 0.1 s, then 0.2 s, until there is one."""
+
+    def hopeless() -> list[float | None]:
+        raised = Raised()
+        resource.setrlimit(missing, (0, 0))
+        raised.export.renew(raised.page, None, None, (), 0.0)
+        raised.export.tell(b"{}")
+        waits = [raised.agenda.seconds_left(0.0)]
+        raised.pass_time(0.1)
+        raised.export.end()
+        return [*waits, raised.agenda.seconds_left(0.1)]
+
+    assert as_nobody(hopeless) == pytest.approx([0.1, 0.2])
+
+
+@pytest.fixture
+def raised() -> Iterator[Raised]:
+    """Have an exporter that serves, and end it."""
+    raised = Raised()
+    raised.export.renew(raised.page, None, None, (), 0.0)
+    try:
+        wait_until(lambda: answers(raised.port), "the exporter served")
+        yield raised
+    finally:
+        raised.export.end()
+        for door in raised.holdings.doors:
+            door.close()
+
+
+def test_an_exporter_that_has_no_room_for_the_news_hears_of_the_stop_later(raised: Raised) -> None:
+    """With its channel full when echod begins to stop, it is told each second until it has heard."""
+    (exporter,) = [child for child in children(os.getpid()) if title(child) == "echod: exporter"]
+    os.kill(exporter, signal.SIGSTOP)
+    for _ in range(CHANNEL_BYTES):
+        raised.export.tell(b"{}")
+    raised.export.drain(0.0)
+    assert raised.agenda.seconds_left(0.0) == AGAIN_SECONDS
+    raised.pass_time(AGAIN_SECONDS)
+    assert raised.agenda.seconds_left(AGAIN_SECONDS) == AGAIN_SECONDS
+    os.kill(exporter, signal.SIGCONT)
+    wait_until(lambda: answers(raised.port), "it had read what there was")
+    raised.pass_time(2 * AGAIN_SECONDS)
+    wait_until(lambda: answers(raised.port, status=503), "it was not ready any more")
+    assert raised.agenda.seconds_left(2 * AGAIN_SECONDS) is None
+
+
+def test_a_stuck_exporter_is_found_by_few_snapshots(raised: Raised, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An echod at rest writes one in five seconds: a channel that holds hundreds would hide it for half an hour."""
+    monkeypatch.setattr("echod.supervisor.exporter.DEAF_SECONDS", 0.0)
+    (exporter,) = [child for child in children(os.getpid()) if title(child) == "echod: exporter"]
+    os.kill(exporter, signal.SIGSTOP)
+    for _ in range(12):
+        raised.export.tell(b"{}")
+    wait_until(lambda: not title(exporter), "it was killed")
+
+
+def test_a_snapshot_of_any_length_is_heard(raised: Raised) -> None:
+    """That of very many busy listeners is longer than any message that net.core.wmem_max lets through."""
+    snapshot = os.urandom(8 << 20).hex()
+    raised.export.tell(snapshot.encode())
+    wait_until(lambda: fetch(raised.port, "/status.json")[2] == snapshot, "it was told")
+
+
+@needs_root
+def test_without_a_descriptor_for_a_snapshot_the_next_one_is_heard(raised: Raised) -> None:
+    """Neither the supervisor nor the exporter falls where one of them may open no more."""
+    (exporter,) = [child for child in children(os.getpid()) if title(child) == "echod: exporter"]
+    with no_descriptor_left():
+        raised.export.tell(b"[1]")
+    soft, hard = resource.prlimit(exporter, resource.RLIMIT_NOFILE)
+    resource.prlimit(exporter, resource.RLIMIT_NOFILE, (0, hard))
+    slept = sleeps(exporter)
+    raised.export.tell(b"[2]")
+    wait_until(lambda: sleeps(exporter) > slept, "it had heard that there is something to hear")
+    resource.prlimit(exporter, resource.RLIMIT_NOFILE, (soft, hard))
+    raised.export.tell(b"[3]")
+    wait_until(lambda: fetch(raised.port, "/status.json")[2] == "[3]", "it was told")
+
+
+def test_what_a_broken_worker_writes_is_not_exported() -> None:
+    """A scrape counts what was there before, until a worker that is well counts on from there."""
+    udp = listener()
+    page = CounterPage(
+        memoryview(bytearray(CounterPage.size(slots=1, listeners=1, places=0))), slots=1, listeners=[udp], places=0
+    )
+    row, holdings = page.row(0, udp), Holdings()
+    count = partial(_count, Books(holdings), [PageWatch(page)], frozenset(), {udp: 0})
+    row[UdpField.RECEIVED] = row[UdpField.REPLIED] = 9
+    assert [one.replied for one in count()[0]] == [9]
+    for scribbled in (0, 2**64 - 1, 10):
+        row[UdpField.REPLIED] = scribbled
+        assert [one.replied for one in count()[0]] == [9]
+    row[UdpField.RECEIVED] = row[UdpField.REPLIED] = 12
+    assert [one.replied for one in count()[0]] == [12]

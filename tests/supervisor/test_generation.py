@@ -1,0 +1,243 @@
+"""A generation hears what its real workers say, tells them what they must know, and outlives them."""
+
+import ctypes
+import os
+import signal
+import socket
+from collections.abc import Iterator, MutableMapping
+from ipaddress import IPv6Network
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from support.loopback import BUFFERS, free_port, listener
+from support.running import children, wait_until
+from support.scarce import ScarcePoll
+
+from echod.config.schema import Config
+from echod.linux.netlink import MAX_OWN
+from echod.net.listener import Protocol
+from echod.stats.counters import SlotField, TcpField, UdpField
+from echod.supervisor.generation import Generation
+from echod.supervisor.listening import Holdings
+from echod.supervisor.observer import Observer
+from echod.worker.worker import Worker
+
+Entries = list[MutableMapping[str, Any]]
+
+
+class Hands:
+    """A generation whose loop is turned by hand."""
+
+    def __init__(self) -> None:
+        """Give it two workers and a listener of each protocol; none is born."""
+        self.poll = ScarcePoll()
+        self.holdings = Holdings()
+        wanted = (
+            listener(port=free_port()),
+            listener(port=free_port(socket.SOCK_STREAM), protocol=Protocol.TCP),
+        )
+        self.holdings.commit(self.holdings.acquire(wanted, workers=2, buffers=BUFFERS))
+        self.observer = Observer(self.holdings, 0.0)
+        self.generation = Generation(
+            1,
+            Config(),
+            self.holdings.sockets,
+            workers=2,
+            poll=self.poll,
+            observer=self.observer,
+            self_test=None,
+            account=None,
+        )
+
+    def turn(self) -> None:
+        """Do one turn of the supervisor's loop."""
+        for on_ready in self.poll.wait(0.01):
+            on_ready(0.0)
+
+    def serve(self) -> None:
+        """Have both workers serve."""
+        self.generation.raise_workers(0.0)
+        self.turn_until_ready()
+        self.generation.serve()
+
+    def turn_until_ready(self) -> None:
+        """Wait until both workers have said so."""
+        wait_until(lambda: (self.turn(), self.generation.ready)[1], "the workers ready")
+
+    def reap(self) -> str:
+        """Wait for one death; return how it came."""
+        return wait_until(lambda: (self.turn(), self.generation.reap(0.0))[1], "a death")[0].how
+
+
+@pytest.fixture
+def hands() -> Iterator[Hands]:
+    """Make a generation; end what is left of it."""
+    hands = Hands()
+    yield hands
+    hands.generation.kill()
+    wait_until(lambda: (hands.generation.reap(0.0), hands.generation.gone)[1], "its workers gone")
+    hands.holdings.commit(hands.holdings.acquire((), workers=1, buffers=BUFFERS))
+    hands.poll.close()
+
+
+@pytest.fixture
+def log() -> Iterator[Entries]:
+    """Catch what is logged."""
+    with structlog.testing.capture_logs() as entries:
+        yield entries
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        b"nonsense",
+        b"\xff",
+        b"{}",
+        b'[99,1,1,{"192.0.2.1":1},false]',
+        b'[-1,1,1,{"192.0.2.1":1},false]',
+        b'[0,250,1,{"192.0.2.1":1},false]',
+        b"[0,1,1,{},false]",
+        b'[0,1,1,{"a\\nb":1},false]',
+        b'[0,1,1,{"192.0.2.1":"x"},false]',
+        b"l[1]",
+        b"l",
+    ],
+)
+def test_a_worker_that_talks_nonsense_is_ended_and_nothing_else(
+    hands: Hands, log: Entries, monkeypatch: pytest.MonkeyPatch, words: bytes
+) -> None:
+    """Whatever it says: it is killed, one entry says so, and another can take its place."""
+
+    def babble(self: Worker, now: float) -> float:
+        for _ in range(3):
+            self._channel.send(words)
+        return now + 100.0
+
+    monkeypatch.setattr(Worker, "_on_deadline", babble)
+    slot, *_ = hands.generation.slots
+    hands.generation.raise_worker(slot, 0.0)
+    assert hands.reap() == "killed by SIGKILL"
+    assert [entry["event"] for entry in log] == ["worker_started", "worker_misspoke"]
+    monkeypatch.undo()
+    hands.serve()
+
+
+@pytest.mark.parametrize("place", [UdpField.REPLIED, UdpField.INTERRUPTED, UdpField.RECEIVED_BYTES])
+def test_a_worker_that_scribbles_on_its_counters_is_ended_and_nothing_else(
+    hands: Hands, log: Entries, place: UdpField
+) -> None:
+    """The supervisor goes on: it believes the last good numbers, says so in one entry, and another takes the place."""
+    hands.serve()
+    page, observer, number = hands.generation.page, hands.observer, 1
+    (udp,) = (each for each in page.listeners if each.protocol is Protocol.UDP)
+    page.row(number, udp)[UdpField.RECEIVED] = page.row(number, udp)[UdpField.REPLIED] = 9
+    observer.look(page.listeners, [page], (), 1.0)
+    page.row(number, udp)[place] = 2**64 - 1
+    observer.look(page.listeners, [page], (), 2.0)
+    assert page.totals()[udp][UdpField.REPLIED] == 9
+    hands.generation.catch_up()
+    assert hands.reap() == "killed by SIGKILL"
+    (entry,) = [entry for entry in log if entry["event"] == "worker_miscounted"]
+    assert entry["worker"] == number + 1
+    assert page.totals()[udp][:5] == [9, 0, 9, 0, 0]
+    hands.generation.raise_worker(hands.generation.slots[number], 3.0)
+    hands.turn_until_ready()
+
+
+def test_a_worker_that_scribbled_just_before_its_death_is_settled(hands: Hands, log: Entries) -> None:
+    """Nobody had looked in between; its numbers are those of the last look all the same."""
+    hands.serve()
+    page, slot = hands.generation.page, hands.generation.slots[0]
+    for each in page.listeners:
+        page.row(0, each)[UdpField.SEND_FAILED] = page.row(0, each)[TcpField.CLOSED + 1] = 5
+    hands.generation.kill(slot)
+    assert hands.reap() == "killed by SIGKILL"
+    assert [entry["event"] for entry in log].count("worker_miscounted") == 1
+    assert not any(map(sum, page.totals().values()))
+
+
+def test_a_heartbeat_that_nobody_could_count_on_does_not_outlive_its_worker(hands: Hands, log: Entries) -> None:
+    """The worker that takes the place turns as any other."""
+    hands.serve()
+    slot, page = hands.generation.slots[0], hands.generation.page
+    page.header(0)[SlotField.HEARTBEAT] = 2**64 - 1
+    hands.observer.look(page.listeners, [page], (), 1.0)
+    hands.generation.catch_up()
+    hands.reap()
+    assert [entry["event"] for entry in log].count("worker_miscounted") == 1
+    hands.generation.raise_worker(slot, 2.0)
+    hands.turn_until_ready()
+    wait_until(lambda: (hands.turn(), page.header(0)[SlotField.HEARTBEAT] > 1)[1], "the new worker turns")
+    assert slot.pid is not None
+
+
+def test_a_worker_has_the_vector_of_no_other(hands: Hands) -> None:
+    """The mappings of others are not in its address space: it can break its own batches alone."""
+    hands.serve()
+    starts = [ctypes.addressof(ctypes.c_char.from_buffer(vector)) for vector in hands.generation._vectors]
+    inodes = [shared_mappings("self")[start] for start in starts]  # an address may be another mapping's elsewhere
+    for slot in hands.generation.slots:
+        mapped = shared_mappings(str(slot.pid)).values()
+        assert [inode in mapped for inode in inodes] == [number == slot.number for number in range(2)]
+
+
+def shared_mappings(process: str) -> dict[int, int]:
+    """Return the inodes of the shared mappings of a process, by their first address (proc_pid_maps(5))."""
+    lines = Path(f"/proc/{process}/maps").read_text().splitlines()
+    return {int(line.partition("-")[0], 16): int(line.split()[4]) for line in lines if " rw-s " in line}
+
+
+def test_a_worker_that_cannot_be_watched_is_not_born(hands: Hands) -> None:
+    """Where the host watches no more descriptors nothing is left of the attempt, and the next one is as good as any."""
+    slot, *_ = hands.generation.slots
+    before = children(os.getpid()), len(list(Path("/proc/self/fd").iterdir()))
+    hands.poll.left = 0
+    with pytest.raises(OSError, match="No space left"):
+        hands.generation.raise_worker(slot, 0.0)
+    assert (children(os.getpid()), len(list(Path("/proc/self/fd").iterdir()))) == before
+    assert hands.generation.gone
+    hands.poll.left = 2
+    hands.serve()
+
+
+def test_what_a_full_channel_does_not_take_is_told_again(hands: Hands) -> None:
+    """A worker that did not listen for a while hears of the addresses that count, and then to drain."""
+    hands.serve()
+    slot, other = hands.generation.slots
+    assert slot.pid is not None
+    os.kill(slot.pid, signal.SIGSTOP)
+    most = [IPv6Network((number, 128)) for number in range(2**32, 2**32 + MAX_OWN)]
+    while not slot.due:
+        hands.generation.set_own_addresses(most)
+    hands.generation.set_own_addresses(most[:1])
+    hands.generation.drain()
+    assert [len(packed) for packed in slot.due.values()] == [17, 0]
+    wait_until(lambda: (hands.generation.catch_up(), hands.generation.reap(0.0))[1], "the other one gone")
+    assert other.pid is None
+    os.kill(slot.pid, signal.SIGCONT)
+    wait_until(lambda: (hands.generation.catch_up(), hands.generation.reap(0.0))[1], "a death of its own")
+    assert hands.generation.gone
+
+
+def test_a_service_without_any_worker_is_not_fresh(hands: Hands) -> None:
+    """While it serves, one worker at least must be there; one that waits for its successor is no harm."""
+    generation = hands.generation
+    generation.raise_workers(0.0)
+    hands.turn_until_ready()
+    assert generation.fresh
+    generation.serve()
+    first, second = generation.slots
+    generation.kill(first)
+    assert hands.reap() == "killed by SIGKILL"
+    assert generation.fresh
+    generation.kill(second)
+    assert hands.reap() == "killed by SIGKILL"
+    assert not generation.fresh
+    generation.raise_worker(second, 0.0)
+    assert not generation.fresh
+    wait_until(lambda: (hands.turn(), generation.fresh)[1], "it served again")
+    generation.drain()
+    assert hands.reap() == "exit code 0"
+    assert generation.fresh

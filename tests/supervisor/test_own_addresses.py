@@ -1,0 +1,275 @@
+"""The supervisor knows the addresses of this host, hears of each change, and says once where it cannot."""
+
+import errno
+import os
+import socket
+from collections.abc import Iterator, MutableMapping
+from contextlib import suppress
+from ipaddress import ip_network
+from time import monotonic
+from typing import Any, Final
+
+import pytest
+import structlog
+from support.loopback import as_nobody, ip, ip_batch, namespace, needs_root, udp_server
+from support.scarce import ScarcePoll
+
+from echod.linux.netlink import ELSEWHERE
+from echod.supervisor.own_addresses import REST_SECONDS, Ownership
+from echod.supervisor.timers import Agenda
+
+Entries = list[MutableMapping[str, Any]]
+
+IN_VAIN_SECONDS: Final = 5.0
+MANY: Final = 3000
+
+
+@pytest.fixture
+def log() -> Iterator[Entries]:
+    """Catch what is logged."""
+    with structlog.testing.capture_logs() as entries:
+        yield entries
+
+
+class Host:
+    """A supervisor's loop, as far as own addresses concern it: it sleeps until the kernel tells, or a rest is over."""
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        self.poll, self.agenda, self.changes, self.turns = ScarcePoll(), Agenda(), 0, 0
+        self.ownership = Ownership(self.poll, self.agenda, self._on_change)
+        self.passed = netlink()
+        self.now = 100.0
+        """The time that the ownership is told: it passes only from one rest to the next."""
+
+    def _on_change(self) -> None:
+        self.changes += 1
+
+    def start(self, *adopted: socket.socket) -> None:
+        """Look for the first time."""
+        self.ownership.start(self.passed, adopted, self.now)
+
+    def rest(self) -> None:
+        """Let the time pass until nothing more is due soon."""
+        self.now += REST_SECONDS * 1.001
+        for action in self.agenda.due(self.now):
+            action(self.now)
+
+    def turn(self, seconds: float) -> bool:
+        """Sleep until there is news, at most so long; tell whether there was."""
+        woken = False
+        for on_ready in self.poll.wait(seconds):
+            woken = True
+            on_ready(self.now)
+        self.turns += woken
+        return woken
+
+    def hear(self, *wanted: str) -> None:
+        """Sleep, turn by turn, until these are known, too."""
+        deadline = monotonic() + IN_VAIN_SECONDS
+        while not set(map(ip_network, wanted)) <= set(self.ownership.networks):
+            assert monotonic() < deadline, "the kernel told nothing"
+            self.rest()
+            self.turn(IN_VAIN_SECONDS)
+
+    def close(self) -> None:
+        """Close what was opened."""
+        self.poll.close()
+        self.passed.close()
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    """Make the loop in the namespace where the test is by then."""
+    host = Host()
+    yield host
+    host.close()
+
+
+def netlink() -> socket.socket:
+    """Open a socket as the service manager passes one."""
+    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+
+
+def events(log: Entries) -> list[str]:
+    """Return what was logged, but for what is logged at each change."""
+    return [entry["event"] for entry in log if entry["event"] != "own_addresses"]
+
+
+@needs_root
+def test_the_kernel_wakes_the_supervisor_when_an_address_comes_or_goes(network: None, host: Host, log: Entries) -> None:
+    """It sleeps in its poll, is woken by the change, and knows it then; nothing else is ever due."""
+    assert host.ownership.networks == ()
+    host.start()
+    before = host.ownership.networks
+    assert ip_network("127.0.0.0/8") in before
+    host.rest()
+    assert not host.turn(0.0)
+    assert host.agenda.seconds_left(host.now) is None
+    ip("address", "add", "192.0.2.7/32", "dev", "lo")
+    assert host.turn(IN_VAIN_SECONDS)
+    host.hear("192.0.2.7")
+    assert set(host.ownership.networks) - set(before) == {ip_network("192.0.2.7/32")}
+    host.rest()
+    ip("address", "del", "192.0.2.7/32", "dev", "lo")
+    while host.ownership.networks != before:
+        assert host.turn(IN_VAIN_SECONDS)
+        host.rest()
+    assert events(log) == []
+    assert [entry["count"] for entry in log] == [len(before), len(before) + 1, len(before)]
+    assert host.changes == 3
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("line", "network_told"),
+    [
+        ("route add local 203.0.113.0/24 dev lo", "203.0.113.0/24"),
+        ("-6 route add local 2001:db8:9::/48 dev lo", "2001:db8:9::/48"),
+        ("address add 2001:db8::7/128 dev lo nodad", "2001:db8::7/128"),
+        ("link set dev other up", "198.51.100.7/32"),
+    ],
+)
+def test_whatever_makes_an_address_the_hosts_own_is_heard(
+    network: None, host: Host, line: str, network_told: str
+) -> None:
+    """Prefixes that are local as a whole, addresses of IPv6, and an interface that comes up with its addresses."""
+    ip("link", "add", "other", "type", "veth", "peer", "name", "far")
+    ip("address", "add", "198.51.100.7/24", "dev", "other")
+    host.start()
+    ip(*line.split())
+    host.hear(network_told)
+
+
+@needs_root
+def test_an_interface_that_is_removed_takes_its_prefixes_with_it(network: None, host: Host) -> None:
+    """The kernel tells of no route then: the news is of the interface. One that goes down keeps its addresses."""
+    ip("link", "add", "other", "type", "veth", "peer", "name", "far")
+    ip("link", "set", "other", "up")
+    ip("route", "add", "local", "198.51.100.0/24", "dev", "other")
+    host.start()
+    assert ip_network("198.51.100.0/24") in host.ownership.networks
+    ip("link", "set", "other", "down")
+    host.rest()
+    assert host.turn(IN_VAIN_SECONDS)
+    assert ip_network("198.51.100.0/24") in host.ownership.networks
+    ip("link", "delete", "other")
+    deadline = monotonic() + IN_VAIN_SECONDS
+    while ip_network("198.51.100.0/24") in host.ownership.networks:
+        assert monotonic() < deadline, "the kernel told nothing"
+        host.rest()
+        host.turn(IN_VAIN_SECONDS)
+
+
+@needs_root
+def test_thousands_of_changes_cost_few_looks_and_none_is_missed(network: None, host: Host) -> None:
+    """More than the queue of notifications holds (ENOBUFS), while nobody reads: one look has them all."""
+    host.start()
+    many = [f"10.{200 + (number >> 8)}.{number & 255}.1" for number in range(MANY)]
+    ip_batch(*(f"address add {each}/32 dev lo" for each in many))
+    with pytest.raises(OSError, match=os.strerror(errno.ENOBUFS)):
+        host.passed.recv(65_536)
+    ip_batch(*(f"address delete {each}/32 dev lo" for each in many[1:]), "address add 192.0.2.7/32 dev lo")
+    host.hear(many[0], "192.0.2.7")
+    assert not set(map(ip_network, many[1:])) & set(host.ownership.networks)
+    assert host.changes + host.turns <= 8
+
+
+@needs_root
+def test_after_the_end_the_socket_is_silent(network: None, host: Host) -> None:
+    """The service manager waits on it while echod is stopped: what it heard is gone, and it hears no more."""
+    host.start()
+    ip("address", "add", "192.0.2.7/32", "dev", "lo")
+    host.ownership.close()
+    ip("address", "del", "192.0.2.7/32", "dev", "lo")
+    with pytest.raises(BlockingIOError):
+        host.passed.recv(65_536)
+
+
+@needs_root
+def test_without_privileges_a_passed_socket_hears_too(network: None) -> None:
+    """Root made it, echod's user joins the groups."""
+    passed = netlink()
+
+    def told() -> list[object]:
+        host = Host()
+        host.passed = passed
+        host.start()
+        return [host.ownership._addresses is not None]
+
+    with passed:
+        assert as_nobody(told) == [True]
+        ip("address", "add", "192.0.2.7/32", "dev", "lo")
+        assert passed.recv(65_536)
+
+
+def test_a_host_that_can_be_asked_is_nothing_to_talk_about(log: Entries, host: Host) -> None:
+    """With sockets of this host, and a netlink socket of our own, addresses are known and no warning is said."""
+    with udp_server() as server:
+        host.ownership.start(None, [server], host.now)
+        assert ip_network("127.0.0.0/8") in host.ownership.networks
+        assert events(log) == []
+        assert host.ownership._addresses is not None
+        assert host.ownership._addresses._sock is not None
+        host.ownership._addresses._sock.close()
+
+
+@needs_root
+def test_sockets_of_another_network_are_told_once(log: Entries, host: Host) -> None:
+    """Where the listening sockets are of another namespace our addresses say nothing: a warning, and no look."""
+    with namespace():
+        server = udp_server()
+    with server:
+        host.start(server)
+        assert host.agenda.seconds_left(host.now) is None
+        assert host.ownership.networks == ()
+        host.ownership.close()
+    assert [(entry["event"], entry["log_level"], entry["message"]) for entry in log] == [
+        ("own_addresses_unknown", "warning", ELSEWHERE)
+    ]
+
+
+def test_a_problem_is_told_when_it_comes_and_not_as_long_as_it_lasts(log: Entries, host: Host) -> None:
+    """A netlink socket that answers no more is one warning, tried ever more rarely; what was known stays known."""
+    host.start()
+    known = host.ownership.networks
+    host.rest()
+    whole, addresses = host.passed.detach(), host.ownership._addresses
+    assert addresses is not None
+    with suppress(OSError):
+        host.poll.unregister(whole)
+    os.close(whole)
+    host.ownership._try_again(addresses, host.now)
+    for _ in range(20):
+        left = host.agenda.seconds_left(host.now)
+        assert left is not None
+        assert REST_SECONDS < left <= 1.0
+        host.now += left
+        (again,) = host.agenda.due(host.now)
+        again(host.now)
+    assert host.ownership.networks == known
+    assert events(log) == ["own_addresses_unknown"]
+    (entry,) = (entry for entry in log if entry["event"] == "own_addresses_unknown")
+    assert entry["log_level"] == "warning"
+    assert "Bad file descriptor" in entry["message"]
+
+
+@needs_root
+def test_a_host_that_watches_no_more_is_looked_at_all_the_same(network: None, host: Host) -> None:
+    """Where the kernel has no epoll watch left, at first or after a rest, the news are read once a second meanwhile."""
+    host.start()
+    host.poll.left = 0
+    host.rest()
+    ip("address", "add", "192.0.2.1/32", "dev", "lo")
+    assert not host.turn(0.0)
+    host.now += 1.0
+    host.rest()
+    assert ip_network("192.0.2.1") in host.ownership.networks
+    ip("address", "add", "192.0.2.2/32", "dev", "lo")
+    host.poll.left = 1
+    host.now += 1.0
+    host.rest()
+    host.rest()
+    ip("address", "add", "192.0.2.3/32", "dev", "lo")
+    host.hear("192.0.2.2", "192.0.2.3")
+    assert host.poll.left == 0

@@ -1,0 +1,41 @@
+"""What the supervisor says of itself in the log."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from support.loopback import needs_root
+from support.running import Daemon, free_port
+
+EchodFactory = Callable[..., Daemon]
+
+ORDINARY = ("setpriv", "--bounding-set=-net_admin")
+"""Whoever has no CAP_NET_ADMIN gets no larger buffers than the host's limits."""
+
+LIMIT = int(Path("/proc/sys/net/core/rmem_max").read_text())
+
+
+@needs_root
+def test_only_the_buffer_that_the_kernel_grants_in_part_is_warned_of(echod: EchodFactory) -> None:
+    """One entry for each such buffer, however many sockets have it, with what to write; a reload says it again."""
+    port = free_port(2)
+    wanted = 4 * LIMIT
+    config = {
+        "listeners": [f"udp://127.0.0.1:{port}", f"udp://127.0.0.1:{port + 1}", f"tcp://127.0.0.1:{port}"],
+        "workers": 2,
+        "udp": {"receive_buffer": wanted, "send_buffer": "64 KiB"},
+    }
+    daemon = echod(config, prefix=ORDINARY)
+    (entry,) = daemon.log("buffer_capped")
+    assert entry["level"] == "warning"
+    assert (entry["key"], entry["asked"], entry["granted"]) == ("udp.receive_buffer", wanted, LIMIT)
+    assert entry["message"] == (
+        f"udp.receive_buffer asks for {wanted:,} bytes and the kernel grants {LIMIT:,}: write sysctl "
+        f"net.core.rmem_max={wanted}, or ReceiveBuffer={wanted} into the .socket unit"
+    )
+
+
+@needs_root
+def test_of_the_default_buffers_nothing_is_said(echod: EchodFactory) -> None:
+    """A default install has no warning, whatever the host's limits are: nobody asked for what it does not get."""
+    daemon = echod({"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}, prefix=ORDINARY)
+    assert [entry for entry in daemon.log() if entry["level"] == "warning"] == []

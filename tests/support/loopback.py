@@ -1,0 +1,289 @@
+"""Real sockets for tests: servers as echod opens them, clients, hand-made datagrams, namespaces, and waiting.
+
+All traffic stays on loopback or in a network namespace that the test made.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import socket
+import struct
+import subprocess
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from echod.linux.mmsg_layout import UDP_SEGMENT
+from echod.linux.sockets import Buffers, open_socket
+from echod.linux.sockopt import SO_MEMINFO, SO_RCVBUFFORCE, UDP_GRO
+from echod.net.listener import Listener, Protocol
+from echod.udp.batch import Batch
+from echod.udp.sock import Port
+
+DEADLINE_SECONDS = 10.0
+BUFFERS = Buffers(receive=16 * 1024**2, send=16 * 1024**2)
+ANY = str(IPv4Address(0))
+NOBODY = 65_534
+
+_CLONE_NEWNET = 0x4000_0000
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="raw sockets, big buffers, users and namespaces need root")
+
+
+# -- waiting
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for a condition; fail by name where it does not come."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        time.sleep(0)
+
+
+def sleeps(process: int | None = None) -> int:
+    """Return how often a process, or this thread, has gone to sleep of itself (proc(5))."""
+    lines = Path(f"/proc/{process or 'thread-self'}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches:"))
+
+
+def queued_bytes(sock: socket.socket) -> int:
+    """Return the memory that the receive queue of a socket holds."""
+    return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 4), "little")
+
+
+def deliver(server: socket.socket, send: Callable[..., object], *arguments: object) -> None:
+    """Send something and wait until it is in the server's queue, so that what is sent next comes next."""
+    before = queued_bytes(server)
+    send(*arguments)
+    wait_until(lambda: queued_bytes(server) > before, "the datagram in the server's queue")
+
+
+# -- sockets
+
+
+def listener(host: str = "127.0.0.1", port: int = 0, protocol: Protocol = Protocol.UDP, zone: str = "") -> Listener:
+    """Make a listener; on port 0 the kernel chooses one that is free."""
+    return Listener(protocol=protocol, address=ip_address(host), port=port, zone=zone)
+
+
+def free_port(kind: socket.SocketKind = socket.SOCK_DGRAM) -> int:
+    """Return a port that was free on all IPv4 addresses a moment ago."""
+    with socket.socket(socket.AF_INET, kind) as sock:
+        sock.bind((ANY, 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def udp_server(host: str = "127.0.0.1", port: int = 0, buffers: Buffers = BUFFERS) -> socket.socket:
+    """Open a UDP socket as echod does."""
+    return open_socket(listener(host, port), buffers, sibling=False)
+
+
+def udp_client(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
+    """Open a UDP socket that waits for a reply only so long."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    if os.geteuid() == 0:
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFERS.receive)
+    sock.bind((host, port))
+    sock.settimeout(DEADLINE_SECONDS)
+    return sock
+
+
+def at(server: socket.socket, host: str = "") -> tuple[str, int]:
+    """Return where to send to reach a server: at its own address, or at that one."""
+    own, port = server.getsockname()[:2]
+    return host or own, port
+
+
+def send_train(client: socket.socket, data: bytes, segment: int, to: tuple[str, int]) -> None:
+    """Send datagrams of one length, but for the last, as one train (UDP_SEGMENT, udp(7))."""
+    client.sendmsg([data], [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("H", segment))], 0, to)
+
+
+def receive_train(client: socket.socket) -> tuple[bytes, int]:
+    """Receive what the kernel hands over at once; return it with the segment length, zero where it is no train."""
+    data, messages, _, _ = client.recvmsg(65_536, 64)
+    sizes = [struct.unpack("i", value)[0] for _, kind, value in messages if kind == UDP_GRO]
+    return data, sizes[0] if sizes else 0
+
+
+def assert_nothing_more(client: socket.socket) -> None:
+    """Prove that nothing is on its way to a client: what is sent to it now is what it receives next."""
+    host, port = client.getsockname()[:2]
+    with udp_client(host) as other:
+        other.sendto(b"nothing before this", (host, port))
+        assert client.recvfrom(65_536) == (b"nothing before this", other.getsockname())
+
+
+def tcp_client(server: socket.socket, source: str = "") -> socket.socket:
+    """Connect to a TCP server, from that address where one is given; waits for data only so long."""
+    bound = (source, 0) if source else None
+    return socket.create_connection(server.getsockname()[:2], DEADLINE_SECONDS, source_address=bound)
+
+
+# -- datagrams that no ordinary socket sends
+
+
+def inject(
+    to: tuple[str, int],
+    payload: bytes,
+    *,
+    source: str = "127.0.0.1",
+    source_port: int = 0,
+    wrong: int = 0,
+) -> None:
+    """Send an IPv4 datagram whose source address and port are what we say, without a checksum, or with a wrong one."""
+    addresses = IPv4Address(source).packed + IPv4Address(to[0]).packed
+    ip_header = struct.pack("!BBHHHBBH", 0x45, 0, 0, 0, 0, 64, socket.IPPROTO_UDP, 0) + addresses
+    checksum = ((_checksum(addresses, source_port, to[1], payload) + wrong) % 0xFFFF or 0xFFFF) if wrong else 0
+    udp_header = struct.pack("!HHH", source_port, to[1], 8 + len(payload)) + struct.pack("=H", checksum)
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        raw.sendto(ip_header + udp_header + payload, (to[0], 0))
+
+
+def inject6(to: tuple[str, int], payload: bytes, *, source: str = "::1", source_port: int = 0, wrong: int = 0) -> None:
+    """Send an IPv6 datagram whose source address and port are what we say; add `wrong` to its checksum."""
+    addresses = IPv6Address(source).packed + IPv6Address(to[0]).packed
+    length = 8 + len(payload)
+    ip_header = struct.pack("!LHBB", 6 << 28, length, socket.IPPROTO_UDP, 64) + addresses
+    checksum = (_checksum(addresses, source_port, to[1], payload) + wrong) % 0xFFFF
+    udp_header = struct.pack("!HHH", source_port, to[1], length) + struct.pack("=H", checksum or 0xFFFF)
+    with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        raw.sendto(ip_header + udp_header + payload, (to[0], 0))
+
+
+def _checksum(addresses: bytes, source_port: int, port: int, payload: bytes) -> int:
+    """Return the checksum of a UDP datagram (RFC 768, RFC 8200 8.1) in our byte order, computed as in RFC 1071."""
+    length = 8 + len(payload)
+    summed = addresses + struct.pack("!LLHHH", length, socket.IPPROTO_UDP, source_port, port, length) + payload
+    return -sum(memoryview(summed + bytes(-len(summed) % 4)).cast("I")) % 0xFFFF
+
+
+def send_by_link(to: tuple[str, int], payload: bytes, source: str) -> None:
+    """Put an Ethernet frame with an IPv4 datagram on the link of `add_link`, from its far end."""
+    addresses = socket.inet_aton(source) + socket.inet_aton(to[0])
+    udp = struct.pack("!HHHH", 40_000, to[1], 8 + len(payload), 0) + payload
+    header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, socket.IPPROTO_UDP, 0) + addresses
+    checksum = -sum(memoryview(header).cast("H")) % 0xFFFF  # RFC 1071, in our byte order
+    header = header[:10] + struct.pack("=H", checksum) + header[12:]
+    near = bytes.fromhex(json.loads(ip("-json", "link", "show", "near"))[0]["address"].replace(":", ""))
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as packet:
+        packet.bind(("far", 0))
+        packet.send(near + bytes(6) + struct.pack("!H", 0x0800) + header + udp)
+
+
+def poison(to: tuple[str, int], payload: bytes) -> None:
+    """Send a datagram from port 0, to which no reply can be sent (EINVAL)."""
+    if ":" in to[0]:
+        inject6(to, payload)
+    else:
+        inject(to, payload)
+
+
+# -- a batch
+
+
+def answer(batch: Batch, port: Port, *, refuse: bool = True) -> int:
+    """Receive once and reply to it, but to what cannot be answered; return the slots. Asserts the invariant."""
+    slots = batch.receive(port)
+    refused = 0
+    for slot in batch.truncated | batch.not_unicast if refuse else ():
+        refused += batch.weight(slot)
+        batch.refuse(slot, batch.weight(slot))
+    batch.reply(port)
+    assert batch.datagrams == refused + batch.replied + sum(batch.failures.values())
+    return slots
+
+
+# -- hosts and users
+
+
+def ip(*arguments: str) -> str:
+    """Configure the namespace that we are in, or look at it."""
+    command = ["ip", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=DEADLINE_SECONDS).stdout
+
+
+def add_link(address: str, *, mtu: int = 1500) -> None:
+    """Add an Ethernet link with this address, such as 10.0.0.1/24. At its other end nobody answers."""
+    ip("link", "add", "near", "mtu", str(mtu), "type", "veth", "peer", "name", "far")
+    for name in ("near", "far"):
+        ip("link", "set", name, "addrgenmode", "none")
+        ip("link", "set", name, "up")
+    Path("/proc/sys/net/ipv6/conf/far/disable_ipv6").write_text("1")
+    ip("address", "add", address, *(("nodad",) if ":" in address else ("broadcast", "+")), "dev", "near")
+    # Both ends: as each comes up the kernel looks at its routes anew, and may lose what is under way.
+    wait_until(lambda: all("state UP" in ip("link", "show", name) for name in ("near", "far")), "the link up")
+    if ":" in address:
+        wait_for_address(address, "near")
+
+
+def wait_for_address(address: str, link: str) -> None:
+    """Wait until an IPv6 address, such as fe80::7/64, can be reached: its routes come a moment after it."""
+    network = ip_network(address, strict=False)
+    routes = [f"local {address.partition('/')[0]} ", *([f"{network} "] if network.num_addresses > 1 else [])]
+    shown = ("-6", "route", "show", "table", "all", "dev", link)
+    wait_until(lambda: all(route in ip(*shown) for route in routes), f"the routes of {address} on {link}")
+
+
+@contextmanager
+def namespace() -> Iterator[None]:
+    """Be in a new network namespace, with loopback up. It is gone when its last socket is closed."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with Path("/proc/thread-self/ns/net").open("rb") as home:
+        if libc.unshare(_CLONE_NEWNET) != 0:
+            pytest.skip(f"no network namespace: {os.strerror(ctypes.get_errno())}")
+        try:
+            ip("link", "set", "lo", "up")
+            yield
+        finally:
+            assert libc.setns(home.fileno(), _CLONE_NEWNET) == 0
+
+
+def ip_batch(*lines: str) -> None:
+    """Have ip(8) do many things at once."""
+    subprocess.run(["ip", "-batch", "-"], input="\n".join(lines), check=True, capture_output=True, text=True)
+
+
+def as_nobody(function: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever JSON can carry
+    """Return what a function returns in a child process without privileges."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            os.write(write, json.dumps(function()).encode())
+        except BaseException:  # noqa: BLE001 - nothing may return from the copy of pytest
+            os.write(write, json.dumps({"raised": traceback.format_exc()}).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        result = json.loads(pipe.read())
+    os.waitpid(child, 0)
+    assert not (isinstance(result, dict) and "raised" in result), result["raised"]
+    return result
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """Let this process open no further descriptor."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -1,0 +1,61 @@
+"""Peers as they lie in a `sockaddr`, and the rules and limits that are held against them."""
+
+import socket
+import struct
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address, ip_network
+
+from echod.admission.admission import Access, Admission, Drop, Rules
+from echod.admission.ratelimit import RateLimit
+
+OWN_PORTS = (7, 7007)
+CLIENT = 40_000
+
+
+def peer(host: str, port: int = CLIENT) -> bytes:
+    """Write an address and port as they lie in a `sockaddr_in` or `sockaddr_in6`."""
+    address = ip_address(host)
+    if address.version == 4:
+        return struct.pack("=H", socket.AF_INET) + struct.pack(">H4s", port, address.packed)
+    return struct.pack("=H", socket.AF_INET6) + struct.pack(">HI16s", port, 0, address.packed) + bytes(4)
+
+
+def access(allow: Iterable[str] = ("0.0.0.0/0", "::/0"), deny: Iterable[str] = ()) -> Access:
+    """Make access lists."""
+    return Access(allow=map(ip_network, allow), deny=map(ip_network, deny))
+
+
+def rules(lists: Access | None = None, own: Iterable[str] = ()) -> Rules:
+    """Make the rules as the default config has them, but with access for all unless lists are given."""
+    compiled = Rules(
+        access() if lists is None else lists,
+        own_ports=OWN_PORTS,
+        min_source_port=1024,
+        refuse_source_ports=[1900, 11_211],
+    )
+    compiled.set_own_addresses(map(ip_network, own))
+    return compiled
+
+
+def limit(
+    burst: int, total: int | None = None, *, leak: Callable[[], bool] | None = None, dry_run: bool = False
+) -> RateLimit:
+    """Make a limit of one datagram a second."""
+    memory = memoryview(bytearray(RateLimit.size(1024)))
+    return RateLimit(memory, sources=1024, per_source=1, burst=burst, total=total, leak=leak, dry_run=dry_run)
+
+
+def admission(
+    compiled: Rules | None = None, *, sources: int = 1024, burst: int = 0, total: int | None = None
+) -> Admission:
+    """Make an admission with a limit where a burst is given."""
+    return Admission(
+        rules() if compiled is None else compiled,
+        sources=sources,
+        limit=limit(burst, total) if burst else None,
+    )
+
+
+def admit_all(by: Admission, peers: list[bytes], now: float = 100.0, *, on_loopback: bool = False) -> dict[int, Drop]:
+    """Decide on a batch; by default it did not come in on loopback."""
+    return by.admit_all(peers, on_loopback=on_loopback, now=now)

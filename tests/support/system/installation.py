@@ -1,0 +1,85 @@
+"""echod on a host, put there by packaging/install as an operator would: from its source tree and a folder of wheels.
+
+Owns what goes into that installation, and a layer of files that makes a host with echod boot as fast as one without.
+Nothing here looks into echod: what a host runs is the wheel of this repository's working tree.
+"""
+
+import shutil
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from support.system.host import ENVIRONMENT, Host
+from support.system.image import Debian, download_wheels
+
+REPOSITORY = Path(__file__).parents[3]
+
+SOURCE = "/root/echod"  # where the operator has unpacked the release
+WHEELS = "/root/wheels"
+
+# Where an installation writes.
+WRITTEN = ("opt/echod", "usr/local/bin", "usr/local/share/man", "etc/systemd/system", "etc/echod.yaml")
+
+
+class Mode(StrEnum):
+    """Who has the ports: echod itself, or the socket unit."""
+
+    BOUND = "bound"
+    ACTIVATED = "activated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """What an operator brings to a host to install: two folders of this machine."""
+
+    source: Path
+    wheels: Path
+
+    def bring(self, host: Host) -> None:
+        """Copy both to the host."""
+        host.copy(self.source, SOURCE)
+        host.copy(self.wheels, WHEELS)
+
+
+def make_release(debian: Debian, directory: Path) -> Release:
+    """Copy the working tree, without what git ignores, and gather the wheels of echod and its dependencies."""
+    release = Release(source=directory / "source", wheels=directory / "wheels")
+    listing = ["git", "-C", str(REPOSITORY), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listing, check=True, capture_output=True, text=True).stdout.rstrip("\0").split("\0")
+    for name in names:
+        if (REPOSITORY / name).is_file():
+            (release.source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / name, release.source / name)
+    project = tomllib.loads((release.source / "pyproject.toml").read_text())["project"]
+    download_wheels(project["dependencies"], debian.python, release.wheels)
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", f"--wheel-dir={release.wheels}"]
+    subprocess.run([*pip, str(release.source)], check=True)
+    return release
+
+
+def install_command(mode: Mode) -> list[str]:
+    """Return the one command by which an operator installs or upgrades, from the folder of the source."""
+    command = ["env", f"--chdir={SOURCE}", "packaging/install", "--wheels", WHEELS]
+    return [*command, *(["--socket"] if mode is Mode.ACTIVATED else [])]
+
+
+def make_layer(debian: Debian, release: Release, mode: Mode, directory: Path) -> Path:
+    """Install on a host of its own, and return a root for hosts that have echod installed and enabled.
+
+    It is an overlay's two lower layers as mount(8) writes them: the files that the installation wrote, over the
+    Debian's.
+    """
+    layer = directory / "layer"
+    layer.mkdir()
+    with Host(debian.root) as host:
+        release.bring(host)
+        host.run(install_command(mode))
+        parents = sorted({str(parent) for name in WRITTEN for parent in Path(name).parents if parent.name})
+        archive = ["tar", "-c", "-C", "/", "--no-recursion", *parents, "--recursion", *WRITTEN]
+        with subprocess.Popen(host.command(archive), env=ENVIRONMENT, stdout=subprocess.PIPE) as packing:
+            subprocess.run(["tar", "-x", "-p", "-C", str(layer)], check=True, stdin=packing.stdout)
+        assert packing.returncode == 0
+    return Path(f"{layer}:{debian.root}")

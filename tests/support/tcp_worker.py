@@ -1,0 +1,194 @@
+"""A TCP echo for tests: a real listener and a real poll, turned by hand, at a time that the test says."""
+
+import errno
+import socket
+from array import array
+from collections.abc import Callable
+from ipaddress import ip_network
+from typing import Self
+
+from support.loopback import BUFFERS, listener, tcp_client, wait_until
+from support.scarce import ScarcePoll
+
+from echod.admission.admission import Access
+from echod.linux.io_uring import STREAMS, Ring
+from echod.linux.sockets import open_socket
+from echod.net.listener import Protocol
+from echod.stats.counters import Close, CounterPage, TcpField
+from echod.stats.refusals import Tally
+from echod.tcp.connection import READ_BYTES, Connection
+from echod.tcp.connections import Means, Timeouts
+from echod.tcp.limits import ConnectionLedger
+from echod.tcp.service import TcpEcho
+
+NARROW = 16 * 1024
+"""A buffer of the kernel's that is soon full."""
+
+
+class WatchedRing(Ring):
+    """A ring that tells what it was asked for, and to which a test can do what may come between."""
+
+    def __init__(self) -> None:
+        """Nothing was asked yet."""
+        self.asked: list[int] = []
+        """How many streams there were to receive from, each time."""
+        self.before_receive: Callable[[], object] = lambda: None
+        self.before_send: Callable[[], object] = lambda: None
+        self.means = STREAMS
+        """For how many it has memory."""
+        super().__init__()
+
+    def receive(self, descriptors: memoryview) -> memoryview:
+        """Receive as ever."""
+        self.asked.append(len(descriptors))
+        self.before_receive()
+        results = super().receive(descriptors[: self.means])
+        return memoryview(array("i", [*results, *([-errno.EAGAIN] * max(0, len(descriptors) - self.means))]))
+
+    def send(self, lengths: memoryview) -> memoryview:
+        """Send as ever."""
+        self.before_send()
+        return super().send(lengths)
+
+
+class TcpWorker:
+    """A TcpEcho with a real poll, turned by hand. The time is what the test says."""
+
+    def __init__(  # noqa: PLR0913 - each is one of the limits under test
+        self,
+        host: str = "127.0.0.1",
+        *,
+        limit: int = 1000,
+        limit_per_source: int = 1000,
+        idle: float = 300.0,
+        stall: float = 30.0,
+        send_buffer: int = 0,
+        deny: str = "192.0.2.0/24",
+        test_port: int | None = None,
+        without_ring: bool = False,
+    ) -> None:
+        """Listen; a send buffer, where given, is that of every connection. All are allowed but those of one network."""
+        self.ring = None if without_ring else WatchedRing()
+        self.server = open_socket(listener(host, protocol=Protocol.TCP), BUFFERS, sibling=False)
+        if send_buffer:
+            self.server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+            # What is received waits in a buffer as the kernel makes it at first: it is soon full, too.
+            self.server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+        where = listener(host, protocol=Protocol.TCP)
+        places = limit + 2
+        size = CounterPage.size(slots=1, listeners=1, places=places)
+        page = CounterPage(memoryview(bytearray(size)), slots=1, listeners=[where], places=places)
+        self.row = page.row(0, where)
+        self.now = 1000.0
+        self.poll = ScarcePoll()
+        self.tally = Tally(0)
+        ledger = ConnectionLedger(page, 0, limit=limit, limit_per_source=limit_per_source, secret=b"secret")
+        self.echo = TcpEcho(
+            self.server,
+            poll=self.poll,
+            means=Means(buffer=memoryview(bytearray(READ_BYTES)), ring=self.ring),
+            access=Access(allow=map(ip_network, ("0.0.0.0/0", "::/0")), deny=[ip_network(deny)]),
+            ledger=ledger,
+            row=self.row,
+            tally=self.tally,
+            timeouts=Timeouts(idle=idle, stall=stall),
+            test_port=test_port,
+        )
+        self.streams = self.echo.streams
+        self.echo.listen(self.now)
+
+    def __enter__(self) -> Self:
+        """Serve."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close everything that is open still."""
+        for connection in self.streams.open.values():
+            connection.sock.close()
+        self.server.close()
+        self.poll.close()
+        if self.ring is not None:
+            self.ring.close()
+
+    @property
+    def reading(self) -> list[Connection]:
+        """Return the connections that are read from."""
+        return [connection for connection in self.streams.open.values() if not connection.held]
+
+    @property
+    def writing(self) -> list[Connection]:
+        """Return the connections to which bytes are due."""
+        return [connection for connection in self.streams.open.values() if connection.held]
+
+    def turn(self, seconds: float = 0.0) -> int:
+        """Do one turn of the loop; return how many were ready. Asserts what holds after every turn."""
+        ready = list(self.poll.wait(seconds))
+        for on_ready in ready:
+            reading, moved = len(self.reading), self.row[TcpField.RECEIVED_BYTES : TcpField.SENT_BYTES + 1].tolist()
+            on_ready(self.now)
+            received, sent = self.row[TcpField.RECEIVED_BYTES : TcpField.SENT_BYTES + 1].tolist()
+            assert reading or sent > moved[1] or received == moved[0], "read while bytes were held"
+        self.check()
+        return len(ready)
+
+    def check(self) -> None:
+        """Assert that every connection is open or has ended once, and that little is held."""
+        assert self.row[TcpField.ACCEPTED] == self.echo.connections + sum(self.row[TcpField.CLOSED :])
+        held = [len(connection.held) for connection in self.writing]
+        assert max(held, default=0) <= READ_BYTES
+        if not self.closed():
+            assert self.row[TcpField.RECEIVED_BYTES] == self.row[TcpField.SENT_BYTES] + sum(held)
+
+    def turn_until(self, condition: Callable[[], bool], what: str) -> None:
+        """Do turns until a condition comes."""
+
+        def turned() -> bool:
+            self.turn(0.01)
+            return condition()
+
+        wait_until(turned, what)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let so much time go by, and do what it brings."""
+        self.now += seconds
+        self.echo.on_deadline(self.now)
+        self.check()
+
+    def connect(self, source: str = "") -> socket.socket:
+        """Connect a client and accept it; it waits for data only so long."""
+        accepted = self.row[TcpField.ACCEPTED]
+        client = tcp_client(self.server, source)
+        self.turn_until(lambda: self.row[TcpField.ACCEPTED] > accepted, "the connection accepted")
+        return client
+
+    def connect_stuck(self, payload: bytes = bytes(READ_BYTES)) -> tuple[socket.socket, bytes]:
+        """Connect a client that sends and does not read, until bytes are held for it and it can send no more.
+
+        It never waits. Returns it with what it sent: the payload, or a part of it, again and again.
+        """
+        already, sent = len(self.writing), bytearray()
+        client = socket.socket(self.server.family, socket.SOCK_STREAM)
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            client.setsockopt(socket.SOL_SOCKET, option, NARROW)
+        client.connect(self.server.getsockname())
+        client.setblocking(False)
+
+        def stuck() -> bool:
+            quiet = not self.turn() and len(self.writing) > already
+            try:
+                sent.extend(payload[: client.send(payload)])
+            except BlockingIOError:
+                return quiet
+            return False
+
+        self.turn_until(stuck, "a connection that holds bytes")
+        return client, bytes(sent)
+
+    def closed(self) -> dict[str, int]:
+        """Return why connections ended, and how many of each."""
+        counts = {reason.name: self.row[TcpField.CLOSED + reason] for reason in Close}
+        return {name: count for name, count in counts.items() if count}
+
+
+Connect = Callable[[TcpWorker, int], list[socket.socket]]
+"""Makes so many clients of a worker."""

@@ -1,0 +1,135 @@
+"""A connection counts until its peer has taken what is due to it, though the kernel has it already."""
+
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+from support.tcp_worker import NARROW, TcpWorker
+
+from echod.tcp.connections import QUIET_SECONDS
+
+pytestmark = pytest.mark.usefixtures("together")
+
+DUE = 200_000
+"""Bytes: more than a narrow client takes unread, and less than the kernel takes at once."""
+
+READ = 1 << 16
+
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """Close at the end what a test opens."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def finish(worker: TcpWorker, stack: ExitStack) -> socket.socket:
+    """Connect a client that sends DUE bytes and FIN and reads nothing; return it when the kernel has them back."""
+    client = stack.enter_context(socket.socket(worker.server.family, socket.SOCK_STREAM))
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, NARROW)
+    client.connect(worker.server.getsockname())
+    client.setblocking(False)
+    left = memoryview(bytes(DUE))
+
+    def sent() -> bool:
+        nonlocal left
+        try:
+            left = left[client.send(left) :]
+        except BlockingIOError:
+            return False
+        return not left
+
+    worker.turn_until(sent, "all sent")
+    client.shutdown(socket.SHUT_WR)
+    worker.turn_until(
+        lambda: any(each.finished for each in worker.streams.open.values()) or bool(worker.closed()), "an answer to FIN"
+    )
+    return client
+
+
+def take_all(client: socket.socket, worker: TcpWorker) -> int:
+    """Read until FIN; return how many bytes there were."""
+    taken = 0
+    ended = False
+
+    def read() -> bool:
+        nonlocal taken, ended
+        try:
+            while got := len(client.recv(READ)):
+                taken += got
+            ended = True
+        except BlockingIOError:
+            pass
+        return ended
+
+    worker.turn_until(read, "FIN")
+    return taken
+
+
+def test_who_takes_nothing_is_still_connected(stack: ExitStack) -> None:
+    """So that nobody can fill the kernel's memory with more connections than he may have."""
+    with TcpWorker(limit_per_source=1) as worker:
+        client = finish(worker, stack)
+        assert (worker.echo.connections, worker.closed()) == (1, {})
+        stack.enter_context(worker.connect())
+        assert worker.closed() == {"OVER_SOURCE_LIMIT": 1}
+        assert take_all(client, worker) == DUE
+        worker.turn_until(lambda: not worker.echo.connections, "the end")
+        assert worker.closed() == {"OVER_SOURCE_LIMIT": 1, "FINISHED": 1}
+        stack.enter_context(worker.connect())
+        assert worker.echo.connections == 1
+
+
+def test_who_breaks_off_before_he_has_taken_all_has_not_finished(stack: ExitStack) -> None:
+    """What was due to him is lost, so it is a reset."""
+    with TcpWorker() as worker:
+        client = finish(worker, stack)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        client.close()
+        worker.turn_until(lambda: not worker.echo.connections, "the end")
+        assert worker.closed() == {"RESET": 1}
+
+
+def test_who_never_takes_it_has_stalled(stack: ExitStack) -> None:
+    """The kernel gives up after the stall timeout, by its own clock."""
+    with TcpWorker(stall=0.5) as worker:
+        finish(worker, stack)
+        worker.turn_until(lambda: not worker.echo.connections, "the end")
+        assert worker.closed() == {"STALLED": 1}
+
+
+def test_a_drain_leaves_the_rest_to_the_kernel(stack: ExitStack) -> None:
+    """It waits a little for who takes his time; then what is due still comes, from the kernel."""
+    with TcpWorker() as worker:
+        client = finish(worker, stack)
+        worker.echo.drain(worker.now, worker.now + 10)
+        worker.pass_time(QUIET_SECONDS / 2)
+        assert worker.closed() == {}
+        worker.pass_time(QUIET_SECONDS)
+        assert worker.closed() == {"FINISHED": 1}
+        assert take_all(client, worker) == DUE
+
+
+def test_the_end_of_a_drain_is_no_loss_to_who_has_all_to_come(stack: ExitStack) -> None:
+    """However short it is: the kernel goes on to send."""
+    with TcpWorker() as worker:
+        client = finish(worker, stack)
+        worker.echo.drain(worker.now, worker.now + QUIET_SECONDS / 2)
+        worker.pass_time(QUIET_SECONDS / 2)
+        assert worker.closed() == {"FINISHED": 1}
+        assert take_all(client, worker) == DUE
+
+
+def test_who_is_idle_after_his_fin_leaves_his_place(stack: ExitStack) -> None:
+    """He may take his time, as long as he takes something; but not longer with a place than any other."""
+    with TcpWorker(idle=60.0) as worker:
+        client = finish(worker, stack)
+        worker.pass_time(59.0)
+        assert worker.closed() == {}
+        worker.pass_time(1.0)
+        assert worker.closed() == {"FINISHED": 1}
+        assert take_all(client, worker) == DUE

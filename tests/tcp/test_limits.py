@@ -1,0 +1,349 @@
+"""echod.tcp.limits: the limits on TCP connections hold exactly, over all workers and without a lock."""
+
+import mmap
+import os
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from echod.net.listener import Listener, Protocol
+from echod.stats.counters import Close, CounterPage, SlotField
+from echod.tcp.limits import ConnectionLedger
+
+SECRET = b"0123456789abcdef"
+TCP = Listener(protocol=Protocol.TCP, address=IPv4Address("127.0.0.1"), port=7)
+SOURCES = ("192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8:0:1::1")
+
+
+@dataclass(slots=True, kw_only=True)
+class Workers:
+    """Some workers on one page, each with its view of the ledger, as a generation has them."""
+
+    page: CounterPage
+    limit: int
+    limit_per_source: int
+    ledgers: list[ConnectionLedger]
+
+    def reborn(self, slot: int) -> None:
+        """Let the worker of a slot die, settle its books, and put a new one in its place."""
+        self.page.settle(slot)
+        self.ledgers[slot] = self.ledger(slot)
+
+    def ledger(self, slot: int) -> ConnectionLedger:
+        """Make the view of the ledger that a worker of that slot has at birth."""
+        limits = {"limit": self.limit, "limit_per_source": self.limit_per_source}
+        return ConnectionLedger(self.page, slot, **limits, secret=SECRET)
+
+
+def workers(count: int, *, limit: int, limit_per_source: int) -> Workers:
+    """Raise that many workers on a fresh page with two places more than the limit each, as a generation makes it."""
+    places = limit + 2
+    memory = mmap.mmap(-1, CounterPage.size(slots=count, listeners=1, places=places))
+    page = CounterPage(memoryview(memory), slots=count, listeners=[TCP], places=places)
+    made = Workers(page=page, limit=limit, limit_per_source=limit_per_source, ledgers=[])
+    made.ledgers = [made.ledger(slot) for slot in range(count)]
+    return made
+
+
+def accept(ledger: ConnectionLedger, host: str) -> int | Close:
+    """Do what TcpEcho does with a connection: keep it and return its place, or refuse it and return why."""
+    key = ledger.key(host)
+    place = ledger.enter(key)
+    refusal = ledger.over_limit(key)
+    if refusal is None:
+        return place
+    ledger.leave(place)
+    return refusal
+
+
+# -- who is one source
+
+
+@pytest.mark.parametrize(
+    ("host", "other"),
+    [
+        ("2001:db8::1", "2001:db8::2"),
+        ("2001:db8:0:7::1", "2001:db8:0:7:ffff:ffff:ffff:ffff"),
+        ("2001:db8::1", "2001:0db8:0000::0001"),
+        ("fe80::1%eth0", "fe80::1%3"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("fe80::1%a%b", "fe80::1"),  # what stands for the zone is not looked at
+        ("192.0.2.1", "192.0.2.1"),
+    ],
+)
+def test_one_host_has_one_key(host: str, other: str) -> None:
+    """All addresses of an IPv6 /64 are one source, however written and whatever zone stands behind it."""
+    ledger = workers(1, limit=1, limit_per_source=1).ledgers[0]
+    assert ledger.key(host) == ledger.key(other)
+
+
+@pytest.mark.parametrize(
+    ("host", "other"),
+    [
+        ("192.0.2.1", "192.0.2.2"),
+        ("2001:db8:0:1::1", "2001:db8:0:2::1"),
+        ("::", "0.0.0.0"),  # noqa: S104 - a source here, bound by nobody
+        ("::1", "1.0.0.0"),
+        ("fe80::1", "fe80::2"),
+        ("64:ff9b::192.0.2.1", "64:ff9b::192.0.2.2"),
+    ],
+)
+def test_different_hosts_have_different_keys(host: str, other: str) -> None:
+    """IPv4 counts by address, IPv6 by its first 64 bits, and the families have nothing in common."""
+    ledger = workers(1, limit=1, limit_per_source=1).ledgers[0]
+    assert ledger.key(host) != ledger.key(other)
+
+
+def test_a_link_local_address_is_another_on_another_link() -> None:
+    """fe80::1 is the router of many a link; accept(2) names the link as the scope id."""
+    ledger = workers(1, limit=1, limit_per_source=1).ledgers[0]
+    assert ledger.key("fe80::1", 2) == ledger.key("fe80::1", 2) != ledger.key("fe80::1", 3)
+    assert ledger.key("2001:db8::1", 2) == ledger.key("2001:db8::2", 3)
+
+
+def test_a_key_fits_a_place_and_is_never_that_of_an_empty_one() -> None:
+    """Keys are 64 bits and not zero, which stands for an empty place."""
+    ledger = workers(1, limit=1, limit_per_source=1).ledgers[0]
+    keys = {ledger.key(f"10.0.{third}.{fourth}") for third in range(40) for fourth in range(250)}
+    assert len(keys) == 10_000
+    assert all(0 < key < 2**64 for key in keys)
+
+
+def test_the_secret_makes_the_keys() -> None:
+    """Workers with one secret agree on a source; with another secret nobody can foretell its key."""
+    page = workers(2, limit=1, limit_per_source=1).page
+    one, same, other = (
+        ConnectionLedger(page, slot, limit=1, limit_per_source=1, secret=secret)
+        for slot, secret in ((0, SECRET), (1, SECRET), (1, SECRET[::-1]))
+    )
+    for host in SOURCES:
+        assert one.key(host) == same.key(host) != other.key(host)
+
+
+# -- limits
+
+
+def test_the_limit_is_reached_exactly() -> None:
+    """With max_connections 3 the third connection stays and the fourth is over the limit, from whatever source."""
+    ledger = workers(1, limit=3, limit_per_source=3).ledgers[0]
+    places = [accept(ledger, host) for host in SOURCES]
+    assert places == [0, 1, 2, Close.OVER_LIMIT]
+
+
+def test_the_limit_of_a_source_is_reached_exactly_and_by_that_source_alone() -> None:
+    """With two connections a source the third of one is refused, and another source still comes in."""
+    ledger = workers(1, limit=9, limit_per_source=2).ledgers[0]
+    answers = [accept(ledger, "192.0.2.1") for _ in range(3)]
+    assert answers == [0, 1, Close.OVER_SOURCE_LIMIT]
+    assert accept(ledger, "192.0.2.2") == 2
+
+
+def test_an_ipv6_host_cannot_get_round_its_limit_by_its_addresses() -> None:
+    """All of a /64 share one limit; the next /64 has its own."""
+    ledger = workers(1, limit=9, limit_per_source=2).ledgers[0]
+    answers = [accept(ledger, f"2001:db8::{number}") for number in (1, 2, 3)]
+    assert answers == [0, 1, Close.OVER_SOURCE_LIMIT]
+    assert accept(ledger, "2001:db8:0:1::3") == 2
+
+
+def test_over_both_limits_the_limit_of_all_is_named() -> None:
+    """One reason for one refusal: that there is no place left for anybody."""
+    ledger = workers(1, limit=1, limit_per_source=1).ledgers[0]
+    assert [accept(ledger, "192.0.2.1") for _ in range(2)] == [0, Close.OVER_LIMIT]
+
+
+def test_the_limits_hold_over_all_workers() -> None:
+    """Connections that other workers hold count as one's own."""
+    first, second, third = workers(3, limit=3, limit_per_source=2).ledgers
+    assert accept(first, "192.0.2.1") == 0
+    assert accept(second, "192.0.2.1") == 0
+    assert accept(third, "192.0.2.1") is Close.OVER_SOURCE_LIMIT
+    assert accept(third, "192.0.2.2") == 0
+    assert accept(first, "192.0.2.3") is Close.OVER_LIMIT
+
+
+def test_a_connection_that_ends_makes_room_for_another_in_another_worker() -> None:
+    """A place that one worker frees is free for all."""
+    first, second = workers(2, limit=1, limit_per_source=1).ledgers
+    place = accept(first, "192.0.2.1")
+    assert isinstance(place, int)
+    assert accept(second, "192.0.2.2") is Close.OVER_LIMIT
+    first.leave(place)
+    assert accept(second, "192.0.2.2") == 0
+
+
+def test_two_that_accept_at_one_moment_never_both_get_the_last_place() -> None:
+    """Both note first and count then, so each sees the other: the last place may go to none, never to two."""
+    first, second = workers(2, limit=1, limit_per_source=1).ledgers
+    key = first.key("192.0.2.1")
+    places = first.enter(key), second.enter(key)
+    assert (first.over_limit(key), second.over_limit(key)) == (Close.OVER_LIMIT, Close.OVER_LIMIT)
+    first.leave(places[0])
+    assert second.over_limit(key) is None
+
+
+# -- places
+
+
+def test_places_are_used_again() -> None:
+    """However many connections come and go, the ledger grows only to as many as there are at one time."""
+    made = workers(1, limit=2, limit_per_source=2)
+    (ledger,) = made.ledgers
+    for _ in range(100):
+        one, other = ledger.enter(1), ledger.enter(2)
+        assert {one, other} == {0, 1}
+        ledger.leave(one)
+        ledger.leave(other)
+    header = made.page.header(0)
+    assert (header[SlotField.CONNECTIONS], header[SlotField.PLACES]) == (0, 2)
+
+
+def test_a_refusal_needs_one_place_more_than_the_limit_and_no_other() -> None:
+    """A full worker that refuses for ever never leaves its part of the ledger."""
+    made = workers(1, limit=4, limit_per_source=4)
+    for _ in range(4):
+        assert isinstance(accept(made.ledgers[0], "192.0.2.1"), int)
+    for _ in range(100):
+        assert accept(made.ledgers[0], "192.0.2.2") is Close.OVER_LIMIT
+    assert made.page.header(0)[SlotField.PLACES] == 5 < len(made.page.ledger(0))
+
+
+def test_a_worker_that_died_frees_its_places_once_its_books_are_closed() -> None:
+    """Until then its connections count; after it, neither they nor what they left in the ledger do."""
+    made = workers(2, limit=3, limit_per_source=2)
+    assert [accept(made.ledgers[0], "192.0.2.1") for _ in range(2)] == [0, 1]
+    assert accept(made.ledgers[1], "192.0.2.1") is Close.OVER_SOURCE_LIMIT
+    made.page.settle(0)
+    assert [accept(made.ledgers[1], "192.0.2.1") for _ in range(3)] == [0, 1, Close.OVER_SOURCE_LIMIT]
+
+
+def test_the_next_worker_of_a_slot_begins_with_none_of_the_old_ones_connections() -> None:
+    """A new worker takes places from the first on, and old keys behind them are not counted."""
+    made = workers(1, limit=3, limit_per_source=2)
+    assert [accept(made.ledgers[0], host) for host in ("192.0.2.1", "192.0.2.2", "192.0.2.2")] == [0, 1, 2]
+    made.reborn(0)
+    assert [accept(made.ledgers[0], "192.0.2.2") for _ in range(3)] == [0, 1, Close.OVER_SOURCE_LIMIT]
+
+
+def test_a_place_is_counted_only_once_its_key_stands_in_it() -> None:
+    """Interrupted at the key, `enter` has taken no place: else others would count what a dead worker left there."""
+    made = workers(1, limit=1, limit_per_source=1)
+    header, places = made.page.header(0), len(made.page.ledger(0))
+    for _ in range(places):
+        made.ledgers[0].enter(1)
+    with pytest.raises(IndexError):
+        made.ledgers[0].enter(1)
+    assert (header[SlotField.CONNECTIONS], header[SlotField.PLACES]) == (places, places)
+
+
+# -- any history
+
+
+class History(RuleBasedStateMachine):
+    """Connections come, go and are refused, and workers die, in any order; a plain list says what is right."""
+
+    @initialize(count=st.integers(1, 4), limit=st.integers(1, 8), limit_per_source=st.integers(1, 5))
+    def begin(self, count: int, limit: int, limit_per_source: int) -> None:
+        """Raise the workers."""
+        self.workers = workers(count, limit=limit, limit_per_source=limit_per_source)
+        self.open: list[tuple[int, int, str]] = []
+        self.most = [0] * count
+
+    @rule(worker=st.integers(0, 3), host=st.sampled_from(SOURCES))
+    def connect(self, worker: int, host: str) -> None:
+        """Keep a connection exactly where the list has room for it."""
+        slot = worker % len(self.workers.ledgers)
+        from_host = sum(other == host for _, _, other in self.open)
+        answer = accept(self.workers.ledgers[slot], host)
+        held = sum(other == slot for other, _, _ in self.open)
+        self.most[slot] = max(self.most[slot], held + 1)
+        if len(self.open) >= self.workers.limit:
+            assert answer is Close.OVER_LIMIT
+        elif from_host >= self.workers.limit_per_source:
+            assert answer is Close.OVER_SOURCE_LIMIT
+        else:
+            assert not isinstance(answer, Close)
+            assert (slot, answer) not in [each[:2] for each in self.open]
+            self.open.append((slot, answer, host))
+
+    @rule(choice=st.integers(0, 100))
+    def disconnect(self, choice: int) -> None:
+        """End any connection."""
+        if self.open:
+            slot, place, _ = self.open.pop(choice % len(self.open))
+            self.workers.ledgers[slot].leave(place)
+
+    @rule(worker=st.integers(0, 3))
+    def die(self, worker: int) -> None:
+        """Let any worker die: its connections end and another one takes its slot."""
+        slot = worker % len(self.workers.ledgers)
+        self.workers.reborn(slot)
+        self.open = [each for each in self.open if each[0] != slot]
+        self.most[slot] = 0
+
+    @invariant()
+    def the_page_says_what_the_list_says(self) -> None:
+        """Find each worker's connections and keys on its part of the page, in as few places as it ever needed."""
+        for slot, ledger in enumerate(self.workers.ledgers):
+            header, part = self.workers.page.header(slot), self.workers.page.ledger(slot)
+            used = part[: header[SlotField.PLACES]].tolist()
+            ours = {place: ledger.key(host) for at, place, host in self.open if at == slot}
+            assert header[SlotField.CONNECTIONS] == len(ours)
+            assert {place: key for place, key in enumerate(used) if key} == ours
+            assert len(used) == self.most[slot]
+
+
+TestHistory = History.TestCase
+TestHistory.__doc__ = "Whatever happened before, a connection is refused exactly where a limit is reached."
+TestHistory.settings = settings(deadline=None, max_examples=100, stateful_step_count=50)
+
+
+# -- real processes
+
+
+@pytest.mark.parametrize(
+    ("limit", "limit_per_source", "least", "most"),
+    [(10, 10, 7, 10), (1000, 10, 28, 40)],
+    ids=["the limit of all", "the limit of each of four sources"],
+)
+def test_processes_that_accept_at_once_never_exceed_a_limit(
+    limit: int,
+    limit_per_source: int,
+    least: int,
+    most: int,
+) -> None:
+    """Four processes race for places: they never keep one too many, and lose no more than the last three to a race.
+
+    Three, because each of the others can have entered one that it is about to refuse.
+    """
+    for _ in range(20):
+        made = workers(4, limit=limit, limit_per_source=limit_per_source)
+        children = [_fork(made, slot) for slot in range(4)]
+        assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+        headers = [made.page.header(slot) for slot in range(4)]
+        used = [made.page.ledger(slot)[: headers[slot][SlotField.PLACES]].tolist() for slot in range(4)]
+        keys = [key for part in used for key in part if key]
+        assert least <= len(keys) <= most
+        assert len(keys) == sum(header[SlotField.CONNECTIONS] for header in headers)
+        assert all(keys.count(key) <= limit_per_source for key in keys)
+
+
+def _fork(made: Workers, slot: int) -> int:
+    """Start a process that waits for the others and then accepts 25 connections of each source."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        made.page.header(slot)[SlotField.HEARTBEAT] = 1
+        while not all(made.page.header(other)[SlotField.HEARTBEAT] for other in range(4)):
+            os.sched_yield()
+        for number in range(100):
+            accept(made.ledgers[slot], SOURCES[number % len(SOURCES)])
+        code = 0
+    finally:
+        os._exit(code)

@@ -1,0 +1,347 @@
+"""A TCP listener keeps its limits: of connections, of time, of descriptors; and drains when it is told to."""
+
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+
+import pytest
+from support.loopback import no_descriptor_left, tcp_client
+from support.tcp_worker import NARROW, TcpWorker
+
+from echod.linux.accept import ACCEPT_PAUSE_SECONDS
+from echod.stats.counters import TcpField
+from echod.tcp.connections import LOOKS_APART, QUIET_SECONDS
+from echod.tcp.service import MAX_ACCEPTS_PER_WAKEUP
+
+pytestmark = pytest.mark.usefixtures("together")
+
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds
+
+
+@pytest.fixture
+def worker() -> Iterator[TcpWorker]:
+    """Serve with idle and stall timeouts of 300 and 30 seconds."""
+    with TcpWorker(send_buffer=NARROW) as worker:
+        yield worker
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """Close at the end what a test opens."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def echo(worker: TcpWorker, client: socket.socket) -> None:
+    """Prove that a connection is served."""
+    client.send(b"ping")
+    sent = worker.row[TcpField.SENT_BYTES]
+    worker.turn_until(lambda: worker.row[TcpField.SENT_BYTES] > sent, "an echo")
+    assert client.recv(64) == b"ping"
+
+
+def assert_ended(client: socket.socket) -> None:
+    """Assert that the server closed without a reset."""
+    assert client.recv(64) == b""
+    assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+
+
+# -- how many
+
+
+def test_one_turn_accepts_only_so_many(worker: TcpWorker, stack: ExitStack) -> None:
+    """A flood of connections leaves the loop after sixteen; the rest is accepted in the next turn."""
+    more = 4
+    for _ in range(MAX_ACCEPTS_PER_WAKEUP + more):
+        stack.enter_context(tcp_client(worker.server))
+    worker.turn()
+    assert worker.row[TcpField.ACCEPTED] == MAX_ACCEPTS_PER_WAKEUP
+    worker.turn_until(lambda: worker.echo.connections == MAX_ACCEPTS_PER_WAKEUP + more, "the rest")
+
+
+def test_a_connection_over_the_limit_is_closed_at_once(stack: ExitStack) -> None:
+    """The third of two sees the end and is counted; with one gone, the next is served."""
+    with TcpWorker(limit=2) as worker:
+        one, two = (stack.enter_context(worker.connect()) for _ in range(2))
+        three = stack.enter_context(worker.connect())
+        assert_ended(three)
+        assert worker.closed() == {"OVER_LIMIT": 1}
+        one.close()
+        worker.turn_until(lambda: worker.echo.connections == 1, "a place")
+        echo(worker, stack.enter_context(worker.connect()))
+        echo(worker, two)
+        assert worker.closed() == {"OVER_LIMIT": 1, "FINISHED": 1}
+
+
+def test_a_source_over_its_limit_is_closed_at_once(stack: ExitStack) -> None:
+    """One source cannot take the places of all; another source is served beside it."""
+    with TcpWorker(limit=10, limit_per_source=2) as worker:
+        first = [stack.enter_context(worker.connect("127.0.0.1")) for _ in range(3)]
+        assert_ended(first[2])
+        other = stack.enter_context(worker.connect("127.0.0.2"))
+        for client in (first[0], first[1], other):
+            echo(worker, client)
+        assert worker.closed() == {"OVER_SOURCE_LIMIT": 1}
+        first[0].close()
+        worker.turn_until(lambda: worker.echo.connections == 2, "a place")
+        echo(worker, stack.enter_context(worker.connect("127.0.0.1")))
+
+
+def test_every_end_gives_its_place_back(stack: ExitStack) -> None:
+    """However often connections end and come, the limit is where it was."""
+    with TcpWorker(limit=3) as worker:
+        for _ in range(5):
+            for client in [worker.connect() for _ in range(3)]:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+                client.close()
+            worker.turn_until(lambda: not worker.echo.connections, "all gone")
+        for _ in range(4):
+            stack.enter_context(worker.connect())
+        assert worker.closed() == {"RESET": 15, "OVER_LIMIT": 1}
+
+
+# -- how long
+
+
+def test_an_idle_connection_ends_on_time(worker: TcpWorker) -> None:
+    """Nothing ends before 300 seconds without a byte; then the connection does, with FIN, as idle."""
+    with worker.connect() as client:
+        assert worker.echo.next_deadline() == worker.now + 300
+        worker.pass_time(299.9)
+        assert worker.echo.connections == 1
+        worker.pass_time(0.1)
+        assert worker.closed() == {"IDLE": 1}
+        assert_ended(client)
+        assert worker.echo.next_deadline() is None
+
+
+def test_bytes_put_the_idle_end_off(worker: TcpWorker) -> None:
+    """The clock of a connection starts anew with each byte, and each has its own."""
+    with worker.connect() as busy, worker.connect() as quiet:
+        worker.pass_time(200)
+        echo(worker, busy)
+        assert worker.echo.next_deadline() == worker.now + 100
+        worker.pass_time(100)
+        assert worker.closed() == {"IDLE": 1}
+        assert_ended(quiet)
+        echo(worker, busy)
+        # Looked at when its time would have been up without this last byte; and then it is not.
+        assert worker.echo.next_deadline() == worker.now + 200
+        worker.pass_time(200)
+        assert worker.closed() == {"IDLE": 1}
+        assert worker.echo.next_deadline() == worker.now + 100
+        worker.pass_time(100)
+        assert worker.closed() == {"IDLE": 2}
+
+
+def test_a_stalled_connection_ends_on_time(worker: TcpWorker) -> None:
+    """A peer that takes no byte for 30 seconds while bytes are due to it is let go, long before it is idle."""
+    with worker.connect_stuck()[0]:
+        assert worker.echo.next_deadline() == worker.now + 30
+        worker.pass_time(29.9)
+        assert worker.echo.connections == 1
+        worker.pass_time(0.1)
+        assert worker.closed() == {"STALLED": 1}
+
+
+def test_a_byte_taken_puts_the_stalled_end_off(worker: TcpWorker) -> None:
+    """A peer that reads slowly is not stalled."""
+    with worker.connect_stuck()[0] as client:
+        worker.pass_time(29)
+        sent = worker.row[TcpField.SENT_BYTES]
+
+        def taken() -> bool:
+            with suppress(BlockingIOError):
+                client.recv(1024)
+            return worker.row[TcpField.SENT_BYTES] > sent
+
+        worker.turn_until(taken, "room for more")
+        worker.pass_time(29)
+        assert worker.closed() == {}
+        worker.pass_time(300)
+        assert sum(worker.closed().values()) == 1
+
+
+def test_who_was_held_up_and_is_served_again_ends_on_his_idle_time(stack: ExitStack) -> None:
+    """The idle timeout is the shorter one here, and a look at who was held up must not put it off."""
+    with TcpWorker(send_buffer=NARROW, idle=1.0, stall=30.0) as worker:
+        client, sent = worker.connect_stuck()
+        stack.enter_context(client)
+        worker.pass_time(2.0)  # the look that finds bytes held for it
+        got = bytearray()
+
+        def all_came_back() -> bool:
+            with suppress(BlockingIOError):
+                got.extend(client.recv(1 << 20))
+            return len(got) == len(sent)
+
+        worker.turn_until(all_came_back, "every byte back")
+        assert (worker.writing, worker.closed()) == ([], {})
+        worker.pass_time(1.0)
+        assert worker.closed() == {"IDLE": 1}
+
+
+def test_each_stalled_connection_has_its_own_clock(worker: TcpWorker) -> None:
+    """One that takes bytes now and then does not keep one alive that takes none."""
+    with worker.connect_stuck()[0] as slow, worker.connect_stuck()[0]:
+        worker.pass_time(20)
+        sent = worker.row[TcpField.SENT_BYTES]
+
+        def taken() -> bool:
+            with suppress(BlockingIOError):
+                slow.recv(1024)
+            return worker.row[TcpField.SENT_BYTES] > sent
+
+        worker.turn_until(taken, "room for more")
+        worker.pass_time(10)
+        assert worker.closed() == {"STALLED": 1}
+
+
+def test_looks_at_the_time_are_few_however_many_have_their_own(stack: ExitStack) -> None:
+    """Who ends a hundredth of a second after another shares a look with him: each look is at all connections."""
+    with TcpWorker(idle=10.0) as worker:
+        began, looks = worker.now, 0
+        for _ in range(50):
+            stack.enter_context(worker.connect())
+            worker.now += 0.01
+        while (deadline := worker.echo.next_deadline()) is not None:
+            worker.pass_time(deadline - worker.now)
+            looks += 1
+        assert worker.closed() == {"IDLE": 50}
+        assert looks <= 1 + 0.5 / LOOKS_APART
+        assert worker.now <= began + 10.5 + LOOKS_APART
+
+
+# -- descriptors
+
+
+def test_without_descriptors_accepting_pauses_and_does_not_spin(worker: TcpWorker, stack: ExitStack) -> None:
+    """One turn meets EMFILE, is counted once, and until the pause is over the poll reports the listener no more."""
+    open_one = stack.enter_context(worker.connect())
+    waiting = stack.enter_context(tcp_client(worker.server))
+    with no_descriptor_left():
+        worker.turn_until(lambda: worker.row[TcpField.ACCEPT_FAILED] == 1, "the pause")
+        assert worker.echo.next_deadline() == worker.now + ACCEPT_PAUSE_SECONDS
+        for _ in range(10):
+            assert worker.turn() == 0
+        echo(worker, open_one)
+        worker.pass_time(ACCEPT_PAUSE_SECONDS)
+        worker.turn()
+        assert worker.row[TcpField.ACCEPT_FAILED] == 2
+    assert worker.turn() == 0
+    worker.pass_time(ACCEPT_PAUSE_SECONDS / 2)
+    assert worker.turn() == 0
+    worker.pass_time(ACCEPT_PAUSE_SECONDS / 2)
+    echo(worker, waiting)
+    assert (worker.row[TcpField.ACCEPTED], worker.row[TcpField.ACCEPT_FAILED]) == (2, 2)
+
+
+def test_without_an_epoll_watch_the_pause_goes_on(worker: TcpWorker, stack: ExitStack) -> None:
+    """Where the kernel refuses to watch the listener again, that is counted and tried again; open ones are served."""
+    open_one = stack.enter_context(worker.connect())
+    waiting = stack.enter_context(tcp_client(worker.server))
+    with no_descriptor_left():
+        worker.turn_until(lambda: worker.row[TcpField.ACCEPT_FAILED] == 1, "the pause")
+    worker.poll.left = 0
+    worker.pass_time(ACCEPT_PAUSE_SECONDS)
+    assert worker.row[TcpField.ACCEPT_FAILED] == 2
+    assert worker.echo.next_deadline() == worker.now + ACCEPT_PAUSE_SECONDS
+    echo(worker, open_one)
+    open_one.close()
+    worker.turn_until(lambda: worker.row[TcpField.ACCEPT_FAILED] == 3, "the end of one")
+    worker.poll.left = 1
+    worker.pass_time(2 * ACCEPT_PAUSE_SECONDS)
+    echo(worker, waiting)
+
+
+def test_an_ended_connection_ends_the_pause(worker: TcpWorker, stack: ExitStack) -> None:
+    """Its descriptor is what the next one needs: nobody waits for the pause to pass."""
+    first = stack.enter_context(worker.connect())
+    waiting = stack.enter_context(tcp_client(worker.server))
+    with no_descriptor_left():
+        worker.turn_until(lambda: worker.row[TcpField.ACCEPT_FAILED] == 1, "the pause")
+        first.shutdown(socket.SHUT_WR)
+        worker.turn_until(lambda: worker.row[TcpField.ACCEPTED] == 2, "the one that waited")
+    echo(worker, waiting)
+
+
+# -- draining
+
+
+def test_draining_accepts_the_whole_backlog_and_no_more(worker: TcpWorker, stack: ExitStack) -> None:
+    """All who connected before the drain are served, be they more than a turn accepts; who comes later is refused."""
+    clients = [stack.enter_context(tcp_client(worker.server)) for _ in range(3 * MAX_ACCEPTS_PER_WAKEUP)]
+    address = worker.server.getsockname()
+    worker.echo.drain(worker.now, worker.now + 10)
+    assert worker.echo.connections == len(clients)
+    for client in clients:
+        echo(worker, client)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address)
+
+
+def test_draining_ends_quiet_connections_first(worker: TcpWorker) -> None:
+    """A connection on which nothing moves ends after a second; a busy one lasts to the end of the drain."""
+    with worker.connect() as quiet, worker.connect() as busy:
+        until = worker.now + 10
+        worker.echo.drain(worker.now, until)
+        assert worker.echo.next_deadline() == worker.now
+        worker.pass_time(0)
+        assert worker.echo.next_deadline() == worker.now + QUIET_SECONDS
+        worker.pass_time(0.5)
+        echo(worker, busy)
+        worker.pass_time(0.5)
+        assert worker.closed() == {"DRAINED": 1}
+        assert_ended(quiet)
+        echo(worker, busy)
+        while worker.now + 0.75 < until:
+            worker.pass_time(0.75)
+            echo(worker, busy)
+        assert worker.now < worker.echo.next_deadline() <= until
+        worker.pass_time(until - worker.now)
+        assert worker.closed() == {"DRAINED": 2}
+        assert_ended(busy)
+        assert worker.echo.next_deadline() is None
+
+
+def test_draining_ends_a_stuck_connection_at_the_end(worker: TcpWorker) -> None:
+    """Bytes that nobody takes hold up nothing beyond the drain's end."""
+    with worker.connect_stuck()[0]:
+        worker.echo.drain(worker.now, worker.now + 5)
+        worker.pass_time(4.9)
+        assert worker.echo.connections == 1
+        worker.pass_time(0.1)
+        assert worker.closed() == {"DRAINED": 1}
+
+
+def test_draining_without_time_ends_everything_at_once(worker: TcpWorker) -> None:
+    """With `drain_timeout_seconds: 0` nothing is waited for."""
+    with worker.connect() as one, worker.connect() as other:
+        worker.echo.drain(worker.now, worker.now)
+        worker.pass_time(0)
+        assert worker.closed() == {"DRAINED": 2}
+        for client in (one, other):
+            assert_ended(client)
+
+
+def test_draining_amid_a_pause_is_orderly(worker: TcpWorker, stack: ExitStack) -> None:
+    """A listener that is paused for want of descriptors is closed like any other, and the pause is forgotten."""
+    client = stack.enter_context(worker.connect())
+    stack.enter_context(tcp_client(worker.server))
+    with no_descriptor_left():
+        worker.turn_until(lambda: worker.row[TcpField.ACCEPT_FAILED] == 1, "the pause")
+        worker.echo.drain(worker.now, worker.now + 10)
+        worker.check()
+    client.shutdown(socket.SHUT_WR)
+    worker.turn_until(lambda: not worker.echo.connections, "the end")
+    worker.pass_time(20)
+    assert (worker.turn(), worker.echo.next_deadline(), worker.closed()) == (0, None, {"FINISHED": 1})
+
+
+def test_a_listener_that_is_ready_when_it_drains_is_left_alone(worker: TcpWorker) -> None:
+    """The listener's turn may come after the order to drain, in one turn of the loop: there is nothing to accept."""
+    worker.echo.drain(worker.now, worker.now + 10)
+    worker.echo.on_acceptable(worker.now)
+    worker.check()
+    assert worker.echo.connections == 0

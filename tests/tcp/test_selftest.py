@@ -1,0 +1,67 @@
+"""Self tests over TCP: admitted whatever the access lists say, told apart however they end, and open to nobody else."""
+
+import socket
+import struct
+
+import pytest
+from support.loopback import DEADLINE_SECONDS, free_port
+from support.tcp_worker import TcpWorker
+
+from echod.stats.counters import TcpField
+
+pytestmark = pytest.mark.usefixtures("together")
+
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds
+EVERYBODY = {"127.0.0.1": "0.0.0.0/0", "::1": "::/0"}
+
+
+def probe(worker: TcpWorker, host: str, port: int) -> socket.socket:
+    """Connect from an address and port; the port is free again at once."""
+    sock = socket.create_connection(worker.server.getsockname()[:2], DEADLINE_SECONDS, source_address=(host, port))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+    return sock
+
+
+@pytest.mark.parametrize("host", EVERYBODY)
+@pytest.mark.parametrize("orderly", [True, False])
+def test_a_probe_is_admitted_and_ends_as_a_self_test(host: str, *, orderly: bool) -> None:
+    """Though everybody is refused; whether it half-closes or breaks off."""
+    port = free_port(socket.SOCK_STREAM)
+    with TcpWorker(host, deny=EVERYBODY[host], test_port=port) as worker:
+        with probe(worker, host, port) as client:
+            client.sendall(b"?")
+            worker.turn_until(lambda: worker.row[TcpField.SENT_BYTES] == 1, "the echo")
+            assert client.recv(10) == b"?"
+            if orderly:
+                client.shutdown(socket.SHUT_WR)
+                worker.turn_until(lambda: worker.closed() != {}, "the end")
+        worker.turn_until(lambda: worker.closed() == {"SELF_TEST": 1}, "the end as a self test")
+        assert worker.row[TcpField.ACCEPTED] == 1
+
+
+@pytest.mark.parametrize(("host", "own_port"), [("127.0.0.2", True), ("127.0.0.1", False)])
+def test_another_address_or_port_is_no_probe(host: str, *, own_port: bool) -> None:
+    """Only both together, the address that it asks and the port of self tests, come past the lists."""
+    port = free_port(socket.SOCK_STREAM)
+    source = port if own_port else 0
+    with TcpWorker(deny=EVERYBODY["127.0.0.1"], test_port=port) as worker, probe(worker, host, source) as client:
+        worker.turn_until(lambda: worker.closed() == {"ACCESS": 1}, "it refused")
+        assert client.recv(10) == b""
+
+
+def test_a_client_that_has_the_port_by_chance_ends_as_others_do() -> None:
+    """From another address it is answered where the lists let it in, and is no self test."""
+    port = free_port(socket.SOCK_STREAM)
+    with TcpWorker(test_port=port) as worker, probe(worker, "127.0.0.2", port) as client:
+        client.sendall(b"hello")
+        client.shutdown(socket.SHUT_WR)
+        worker.turn_until(lambda: worker.closed() == {"FINISHED": 1}, "its end")
+        assert client.recv(10) == b"hello"
+
+
+def test_a_probe_is_refused_where_there_is_no_room() -> None:
+    """It asks whether a client would be served: then not, and the reason counts."""
+    port = free_port(socket.SOCK_STREAM)
+    with TcpWorker(limit=1, test_port=port) as worker, worker.connect(), probe(worker, "127.0.0.1", port) as client:
+        worker.turn_until(lambda: worker.closed() == {"OVER_LIMIT": 1}, "it refused")
+        assert client.recv(10) == b""

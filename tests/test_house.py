@@ -1,0 +1,449 @@
+"""The house stands: imports follow the arrows, and what one module alone may do is done nowhere else."""
+
+import ast
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+import echod
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+ARROWS = {
+    "__main__": "cli",
+    "cli": "admission config errors linux logs net ping stats status supervisor",
+    "supervisor": "admission config errors exporter linux logs net stats status udp worker",
+    "worker": "admission config linux net stats tcp udp",
+    "exporter": "admission linux metrics stats status",
+    "ping": "errors linux measurement net probes",
+    "udp": "admission linux net stats",
+    "tcp": "admission linux net stats",
+    "probes": "errors linux measurement net ping udp",
+    "status": "admission config errors linux net stats",
+    "metrics": "exporter linux",
+    "admission": "config net",
+    "stats": "admission net",
+    "config": "errors net",
+    "linux": "errors exporter logs net",
+    "net": "config errors",
+}
+"""Which packages, and modules at the top, each package imports. All may import echod itself, which has the version."""
+
+ON_DEMAND = {"cli": {"ping"}}
+"""What a package imports inside functions alone: a command that is loaded when it is chosen."""
+
+PURE_MODULES = {
+    "admission": "admission loops ratelimit rules selftest",
+    "cli": "inquiry",
+    "config": "access changes diff document explain fields schema socket_unit written",
+    "exporter": "metrics",
+    "linux": "capacity mmsg_layout sockopt",
+    "measurement": "comparison events flood icmp in_flight latency outages pacing path_mtu payload reordering "
+    "round_trip statistics",
+    "net": "endpoint listener networks peers",
+    "ping": "charts values",
+    "stats": "counters rate rates refusals snapshot top_sources traffic watch wrapping",
+    "status": "overview",
+    "supervisor": "timers",
+    "tcp": "limits",
+    "udp": "trains",
+}
+"""Modules without I/O, clock, log or mutable globals: what they decide depends on their arguments alone. Each is
+covered in every branch by its own test file."""
+
+PURE = frozenset(
+    {"errors"} | {f"{package}.{name}" for package, names in PURE_MODULES.items() for name in names.split()}
+)
+
+PURE_MAY_IMPORT = frozenset(
+    {"array", "bisect", "collections", "dataclasses", "difflib", "enum", "errno", "hashlib", "heapq", "ipaddress"}
+    | {"itertools", "json", "math", "operator", "pydantic", "pydantic_core", "re", "struct", "typing", "unicodedata"}
+    | {"yaml", "zlib"}
+)
+"""Modules of values."""
+
+PURE_MAY_NOT_USE = ("open", "input", "__import__", "globals")
+
+NOBODY_IMPORTS = frozenset({"_thread", "asyncio", "concurrent", "importlib", "multiprocessing", "threading"})
+"""No thread, no second loop, no second way to fork; and importlib would go round this test."""
+
+ONLY = {
+    "print": {"cli"},
+    "sys.stdout": {"cli"},
+    "sys.exit": {"cli"},
+    "exit": {"cli"},
+    "quit": {"cli"},
+    "SystemExit": {"cli"},
+    "os._exit": {"linux.process", "cli.daemonize"},
+    "os.fork": {"linux.process", "cli.daemonize"},
+    # A child is killed in one place, where a refusal ends no loop. The others signal another echod.
+    "os.kill": {"linux.process", "cli.reload", "status.files"},
+    # Moments to show. Durations are differences of the monotonic clock, which nobody sets.
+    "time.time": {"supervisor.reporter", "config.file", "linux.procfs"},
+    "structlog.configure": {"logs"},
+    "structlog.configure_once": {"logs"},
+}
+"""Names that only these modules, or packages, may use."""
+
+ONLY_IMPORT = {
+    "ctypes": {"linux"},
+    "prometheus_client": {"metrics.exposition"},
+    "http": {"exporter.exporter", "metrics.http_server"},
+    "echod.exporter.exporter": {"supervisor.exporter"},
+    "echod.metrics": {"exporter"},
+}
+"""Modules that are unsafe or cost memory or time, and who alone imports them."""
+
+ONLY_BIND = frozenset({"linux.sockets", "probes.sockets"})
+"""Who binds: the sockets that listen, and those of probes, which ask and never listen."""
+
+MAX_LINES = 350
+
+Sources = Mapping[str, str]
+"""Source text by the module's dotted name."""
+
+
+def read_sources() -> dict[str, str]:
+    """Read every module of the package."""
+    sources = {}
+    for path in sorted((REPOSITORY / "echod").rglob("*.py")):
+        parts = path.relative_to(REPOSITORY).with_suffix("").parts
+        sources[".".join(parts).removesuffix(".__init__")] = path.read_text(encoding="utf-8")
+    return sources
+
+
+SOURCES = read_sources()
+
+MODULES = frozenset(SOURCES)
+
+HOUSE = dict.fromkeys(ARROWS) | dict.fromkeys(("errors", "logs", "measurement"))
+"""The packages and the modules at the top."""
+
+
+def room(module: str) -> str:
+    """Return the package of a module of echod, or the module if it is at the top; empty text for echod itself."""
+    return f"{module}.".split(".")[1]
+
+
+def is_in(module: str, places: frozenset[str] | set[str]) -> bool:
+    """Tell whether a module is one of these places, or in one."""
+    name = module.removeprefix("echod.")
+    return any(f"{name}.".startswith(f"{place}.") for place in places)
+
+
+def imports(source: str | ast.AST) -> list[str]:
+    """Return the dotted name of each module imported anywhere in a source, in functions too.
+
+    `from echod import logs` imports echod.logs where there is such a module, and from echod otherwise. A relative
+    import keeps its dots.
+    """
+    found = []
+    for node in ast.walk(ast.parse(source) if isinstance(source, str) else source):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            origin = "." * node.level + (node.module or "")
+            names = [f"{origin}.{alias.name}" for alias in node.names]
+            found += [name if name in MODULES else origin for name in names]
+    return found
+
+
+def imports_on_demand(source: str) -> list[str]:
+    """Return the dotted name of each module that is imported inside functions."""
+    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    return [name for function in functions for name in imports(function)]
+
+
+def uses(source: str) -> set[str]:
+    """Return the dotted name of everything that a source names, with what it was imported as undone."""
+    tree = ast.parse(source)
+    origins: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            origins |= {alias.asname: alias.name for alias in node.names if alias.asname}
+        elif isinstance(node, ast.ImportFrom):
+            origins |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    found = set(origins.values())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute | ast.Name) and isinstance(node.ctx, ast.Load):
+            first, dot, rest = ast.unparse(node).partition(".")
+            found.add(origins.get(first, first) + dot + rest)
+    return found
+
+
+def arrows(modules: Sources) -> dict[str, set[str]]:
+    """Return which packages each package imports."""
+    found: dict[str, set[str]] = {}
+    for module, source in modules.items():
+        targets = {room(target) for target in imports(source) if target.split(".")[0] == "echod"}
+        found.setdefault(room(module), set()).update(targets - {room(module), ""})
+    return {package: targets for package, targets in found.items() if targets}
+
+
+def find_relative(modules: Sources) -> list[str]:
+    """Find relative imports."""
+    return [f"{module} imports {each}" for module in modules for each in imports(modules[module]) if each[0] == "."]
+
+
+def find_circles(graph: Mapping[str, set[str]]) -> list[str]:
+    """Find what reaches itself by the arrows of a graph."""
+    found = []
+    for start in graph:
+        seen: set[str] = set()
+        ahead = set(graph[start])
+        while ahead:
+            seen |= ahead
+            ahead = set().union(*(graph.get(each, set()) for each in ahead)) - seen
+        found += [start] * (start in seen)
+    return found
+
+
+def find_impure(modules: Sources) -> list[str]:
+    """Find what pure modules import or use beside values."""
+    breaches = []
+    for module, source in modules.items():
+        if module.removeprefix("echod.") not in PURE:
+            continue
+        strange = [each for each in imports(source) if each.removeprefix("echod.") not in PURE]
+        breaches += [f"{module} imports {each}" for each in strange if each.split(".")[0] not in PURE_MAY_IMPORT]
+        breaches += [f"{module} uses {name}" for name in uses(source) if name in PURE_MAY_NOT_USE]
+    return breaches
+
+
+def find_forbidden(modules: Sources) -> list[str]:
+    """Find imports that nobody may have."""
+    return [
+        f"{module} imports {target}"
+        for module, source in modules.items()
+        for target in imports(source)
+        if target.split(".")[0] in NOBODY_IMPORTS
+    ]
+
+
+def find_greedy(modules: Sources) -> list[str]:
+    """Find imports of what only certain modules may import, submodules included."""
+    return [
+        f"{module} imports {target}"
+        for module, source in modules.items()
+        for target in imports(source)
+        for name, homes in ONLY_IMPORT.items()
+        if f"{target}.".startswith(f"{name}.") and not is_in(module, homes) and not is_in(module, {name[6:]})
+    ]
+
+
+def find_trespasses(modules: Sources) -> list[str]:
+    """Find uses of what only certain modules may use, and calls of a `bind` outside the two that bind."""
+    breaches = []
+    for module, source in modules.items():
+        breaches += [f"{module} uses {name}" for name in uses(source) if name in ONLY and not is_in(module, ONLY[name])]
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Attribute) and node.attr == "bind" and not is_in(module, ONLY_BIND):
+                breaches.append(f"{module} binds in line {node.lineno}")
+    return breaches
+
+
+def find_long(modules: Sources) -> list[str]:
+    """Find the modules that want to be two."""
+    counts = {module: len(source.splitlines()) for module, source in modules.items()}
+    return [f"{module} has {count} lines" for module, count in counts.items() if count > MAX_LINES]
+
+
+# -- the house
+
+
+def test_imports_follow_the_arrows() -> None:
+    """The table has what is there: no arrow is missing from it, and none in it is unused."""
+    assert arrows(SOURCES) == {package: set(targets.split()) for package, targets in ARROWS.items()}
+    assert find_relative(SOURCES) == []
+
+
+def test_there_is_no_circle_of_modules() -> None:
+    """No module imports one that imports it, on whatever way."""
+    graph = {module: {each for each in imports(source) if each in MODULES} for module, source in SOURCES.items()}
+    assert find_circles(graph) == []
+
+
+def test_what_is_imported_on_demand_is_imported_inside_functions_alone() -> None:
+    """A command that is not chosen is not loaded."""
+    for package, targets in ON_DEMAND.items():
+        for module, source in SOURCES.items():
+            if room(module) == package:
+                every, inside = imports(source), imports_on_demand(source)
+                assert [each for each in every if room(each) in targets] == [x for x in inside if room(x) in targets]
+
+
+def test_the_map_in_the_docstring_has_every_module() -> None:
+    """Who reads echod/__init__.py to find the way finds each package there, with its modules."""
+    told = dict(re.findall(r"^    (\w+)[/*]? +(.*(?:\n {9,}.*)*)", echod.__doc__ or "", re.MULTILINE))
+    modules = {room(module): set() for module in SOURCES if room(module)}
+    for module in SOURCES:
+        if module.count(".") > 1:
+            modules[room(module)].add(module.split(".")[2])
+    assert set(told) == set(modules)
+    for package, names in modules.items():
+        assert names <= set(re.findall(r"\w+", told[package])), package
+
+
+def test_pure_modules_import_values_only() -> None:
+    """They have no way to a socket, a clock, a file or a log: what they decide depends on their arguments alone."""
+    assert find_impure(SOURCES) == []
+
+
+def test_the_lists_allow_no_more_than_is_there() -> None:
+    """Each pure module exists and has its own test file; each module that they may import is imported."""
+    pure = {name: SOURCES[f"echod.{name}"] for name in PURE}
+    imported = {each.split(".")[0] for source in pure.values() for each in imports(source)}
+    assert imported - {"echod"} == PURE_MAY_IMPORT
+    for name in PURE:
+        package, _, module = name.rpartition(".")
+        assert (REPOSITORY / "tests" / package / f"test_{module}.py").is_file(), name
+
+
+def test_there_is_no_thread_and_no_event_loop_but_our_own() -> None:
+    """The supervisor may fork at any time because no process ever has a second thread."""
+    assert find_forbidden(SOURCES) == []
+
+
+def test_what_is_dear_or_unsafe_is_imported_in_its_home_alone() -> None:
+    """Only `linux` has ctypes; prometheus_client and http.server are loaded by the process of the exporter alone."""
+    assert find_greedy(SOURCES) == []
+    assert "echod.exporter.exporter" in imports_on_demand(SOURCES["echod.supervisor.exporter"])
+
+
+def test_printing_exiting_forking_binding_and_configuring_have_one_home_each() -> None:
+    """The cli prints and exits, sockets bind, logs configures; only forked processes end without a word."""
+    assert find_trespasses(SOURCES) == []
+
+
+def test_the_homes_are_used() -> None:
+    """Each home does what it alone may do, so a rule that its name no longer meets cannot rot unseen."""
+    for name in ("print", "sys.exit", "os._exit", "os.fork", "os.kill", "time.time", "structlog.configure"):
+        users = {module.removeprefix("echod.") for module, source in SOURCES.items() if name in uses(source)}
+        assert all(any(is_in(user, {home}) for user in users) for home in ONLY[name]), name
+    for name, homes in ONLY_IMPORT.items():
+        users = {m for m, source in SOURCES.items() if any(f"{t}.".startswith(f"{name}.") for t in imports(source))}
+        assert all(any(is_in(user, {home}) for user in users) for home in homes), name
+    for home in ONLY_BIND:
+        assert any(" binds in line " in breach for breach in find_trespasses({"echod.udp": SOURCES[f"echod.{home}"]}))
+
+
+def test_no_module_is_long_and_no_package_is_most_of_the_house() -> None:
+    """A module that is wants to be two; the biggest package has at most 13% of the lines."""
+    assert find_long(SOURCES) == []
+    lines = dict.fromkeys(HOUSE, 0)
+    for module, source in SOURCES.items():
+        if room(module):
+            lines[room(module)] += len(source.splitlines())
+    assert max(lines.values()) <= 0.13 * sum(lines.values()), lines
+
+
+# -- the checks themselves
+
+
+@pytest.mark.parametrize(
+    ("source", "targets"),
+    [
+        ("import echod.udp.batch", {"udp"}),
+        ("from echod.udp.batch import Batch", {"udp"}),
+        ("from echod.udp import batch", {"udp"}),
+        ("from echod import logs", {"logs"}),
+        ("def f():\n    from echod import logs", {"logs"}),
+        ("if TYPE_CHECKING:\n    import echod.worker.worker as w", {"worker"}),
+        ("import echod.cellar", {"cellar"}),
+        ("from echod import __version__\nimport select\nfrom echod.linux.signals import Signals", set()),
+    ],
+)
+def test_an_arrow_is_found(source: str, targets: set[str]) -> None:
+    """Whatever its form and wherever it stands; the version, the own package, and what is not ours are none."""
+    assert arrows({"echod.linux.poll": source}) == ({"linux": targets} if targets else {})
+
+
+@pytest.mark.parametrize("source", ["from . import logs", "from .logs import configure"])
+def test_a_relative_import_is_found(source: str) -> None:
+    """Whole names are read in any file without a thought of where it lies."""
+    assert len(find_relative({"echod.linux.poll": source})) == 1
+
+
+def test_a_circle_is_found() -> None:
+    """All that are on it are named, and nobody else."""
+    assert find_circles({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}}) == ["b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("source", "breach"),
+    [
+        ("import os", "imports os"),
+        ("import os.path", "imports os.path"),
+        ("def f():\n    from time import monotonic", "imports time"),
+        ("from socket import htons", "imports socket"),
+        ("import logging", "imports logging"),
+        ("import structlog", "imports structlog"),
+        ("from echod import __version__", "imports echod"),
+        ("from echod import logs", "imports echod.logs"),
+        ("import sys\nsys.argv", "imports sys"),
+        ("from sys import stderr", "imports sys"),
+        ("open('/etc/echod.yaml')", "uses open"),
+    ],
+)
+def test_what_a_pure_module_must_not_have_is_found(source: str, breach: str) -> None:
+    """Files, clocks, sockets and logs are named where a pure module reaches for them, and elsewhere are no breach."""
+    assert find_impure({"echod.config.diff": source}) == [f"echod.config.diff {breach}"]
+    assert find_impure({"echod.linux.poll": source}) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import threading",
+        "from asyncio import run",
+        "import asyncio.events as events",
+        "def f():\n    from concurrent.futures import ThreadPoolExecutor",
+    ],
+)
+def test_a_thread_or_another_loop_is_found(source: str) -> None:
+    """Each form of such an import is named, in any module."""
+    assert len(find_forbidden({"echod.cli.main": source})) == 1
+
+
+@pytest.mark.parametrize("source", ["import prometheus_client", "from http.server import HTTPServer", "import ctypes"])
+def test_a_greedy_import_is_found(source: str) -> None:
+    """In any module but its home, also that of a submodule."""
+    assert len(find_greedy({"echod.worker.worker": source})) == 1
+    assert find_greedy({"echod.worker.worker": "import httpx"}) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "breach"),
+    [
+        ("print('hi')", "uses print"),
+        ("say = print", "uses print"),
+        ("import sys\nsys.stdout.write('hi')", "uses sys.stdout"),
+        ("import sys\nsys.exit(1)", "uses sys.exit"),
+        ("import sys as s\ns.exit(1)", "uses sys.exit"),
+        ("from sys import exit as leave\nleave(1)", "uses sys.exit"),
+        ("raise SystemExit(1)", "uses SystemExit"),
+        ("import os\ndef f():\n    os._exit(1)", "uses os._exit"),
+        ("import os\nos.fork()", "uses os.fork"),
+        ("import structlog\nstructlog.configure(processors=[])", "uses structlog.configure"),
+        ("from structlog import configure", "uses structlog.configure"),
+        ("import socket\nsocket.socket().bind(('', 7))", "binds in line 2"),
+        ("take = sock.bind\ntake(('', 7))", "binds in line 1"),
+    ],
+)
+def test_what_another_module_alone_may_do_is_found(source: str, breach: str) -> None:
+    """However it is written, and whatever it was renamed to, it is named in a module that may not."""
+    assert find_trespasses({"echod.udp.service": source}) == [f"echod.udp.service {breach}"]
+
+
+def test_logs_configure_is_not_structlogs() -> None:
+    """Other modules may tell logs to configure itself; words in comments and texts are no uses."""
+    source = "from echod import logs\nlogs.configure(level='info')  # not print()\nx = 'sys.exit'"
+    assert find_trespasses({"echod.supervisor.supervisor": source}) == []
+
+
+def test_a_long_module_is_found() -> None:
+    """350 lines are not too many, 351 are."""
+    assert find_long({"echod.linux.poll": "\n" * 350}) == []
+    assert find_long({"echod.linux.poll": "\n" * 351}) == ["echod.linux.poll has 351 lines"]

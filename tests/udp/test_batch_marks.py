@@ -1,0 +1,154 @@
+"""What must not be answered is marked so, and what was queued early is answered all the same."""
+
+import errno
+import socket
+
+import pytest
+from support.loopback import (
+    ANY,
+    BUFFERS,
+    add_link,
+    answer,
+    assert_nothing_more,
+    at,
+    deliver,
+    needs_root,
+    send_train,
+    udp_client,
+    udp_server,
+)
+
+from echod.linux.sockets import set_up
+from echod.udp.batch import Batch
+from echod.udp.sock import Port
+
+SO_TIMESTAMPNS = 35
+IP_RECVTOS, IP_RECVTTL, IP_RECVORIGDSTADDR = 13, 12, 20  # linux/in.h
+
+
+def test_a_broadcast_destination_is_marked(batch: Batch) -> None:
+    """Of three datagrams to a wildcard socket, the one sent to the broadcast address is no unicast."""
+    with udp_server(ANY) as server, udp_client() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        for host in ("127.0.0.1", "127.255.255.255", "127.0.0.2"):
+            deliver(server, client.sendto, host.encode(), at(server, host))
+        assert answer(batch, Port(server)) == 3
+        assert (batch.not_unicast, batch.truncated) == ({1}, set())
+        assert [client.recv(16) for _ in range(2)] == [b"127.0.0.1", b"127.0.0.2"]
+        assert_nothing_more(client)
+
+
+def test_a_train_to_a_broadcast_destination_is_marked_and_weighed(batch: Batch) -> None:
+    """A whole train to the broadcast address is one slot that is no unicast, and three datagrams."""
+    with udp_server(ANY) as server, udp_client() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        deliver(server, send_train, client, b"aabbc", 2, at(server, "127.255.255.255"))
+        assert answer(batch, Port(server)) == 1
+        assert (batch.not_unicast, batch.datagrams, batch.replied) == ({0}, 3, 0)
+        assert_nothing_more(client)
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("wildcard", "group", "own"), [(ANY, "224.0.0.1", "10.0.0.1"), ("::", "ff02::1", "fd00:ec::1")]
+)
+def test_a_multicast_destination_is_marked(batch: Batch, network: None, wildcard: str, group: str, own: str) -> None:
+    """What is sent to all hosts of a link reaches a wildcard socket, is marked, and gets no reply."""
+    add_link(f"{own}/64" if ":" in own else f"{own}/24")
+    with udp_server(wildcard) as server, udp_client(own) as client:
+        if ":" in own:
+            client.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, socket.if_nametoindex("near"))
+        else:
+            client.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(own))
+        for host in (group, own):
+            deliver(server, client.sendto, host.encode(), at(server, host))
+        assert answer(batch, Port(server)) == 2
+        assert batch.not_unicast == {0}
+        assert client.recv(16) == own.encode()
+        assert_nothing_more(client)
+
+
+def test_marks_do_not_outlast_their_batch(batch: Batch) -> None:
+    """The slot that held a broadcast before is answered when it holds a plain datagram."""
+    with udp_server(ANY) as server, udp_client() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        deliver(server, client.sendto, b"all", at(server, "127.255.255.255"))
+        assert answer(batch, Port(server)) == 1
+        deliver(server, client.sendto, b"you", at(server, "127.0.0.1"))
+        assert answer(batch, Port(server)) == 1
+        assert (batch.not_unicast, batch.replied) == (set(), 1)
+        assert client.recv(16) == b"you"
+
+
+@pytest.mark.parametrize(("wildcard", "asked"), [(ANY, "127.0.0.9"), ("::", "::1")])
+def test_what_was_queued_before_the_socket_was_set_up_is_answered(batch: Batch, wildcard: str, asked: str) -> None:
+    """The datagram that starts a socket-activated service gets its reply, from the address that it asked."""
+    family, own = (socket.AF_INET6, "::1") if ":" in asked else (socket.AF_INET, "127.0.0.1")
+    with socket.socket(family, socket.SOCK_DGRAM) as server, udp_client(own) as client:
+        server.bind((wildcard, 0))
+        deliver(server, client.sendto, b"early", at(server, asked))
+        set_up(server, BUFFERS)
+        deliver(server, client.sendto, b"later", at(server, asked))
+        assert answer(batch, Port(server)) == 2
+        assert (batch.not_unicast, batch.truncated, batch.failures) == (set(), set(), {})
+        expected = [(data, *at(server, asked)) for data in (b"early", b"later")]
+        assert [(data, *source[:2]) for data, source in (client.recvfrom(16), client.recvfrom(16))] == expected
+
+
+def test_a_broadcast_that_was_queued_before_the_socket_was_set_up_is_not_answered(batch: Batch) -> None:
+    """The kernel itself refuses the broadcast address as the source of a reply."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server, udp_client() as client:
+        server.bind((ANY, 0))
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        deliver(server, client.sendto, b"early", at(server, "127.255.255.255"))
+        set_up(server, BUFFERS)
+        deliver(server, client.sendto, b"later", at(server, "127.0.0.1"))
+        assert answer(batch, Port(server)) == 2
+        assert (batch.replied, list(batch.failures.values())) == (1, [1])
+        assert set(batch.failures) <= {errno.EINVAL, errno.ENETUNREACH}, "older kernels say the one, newer the other"
+        assert client.recv(16) == b"later"
+        assert_nothing_more(client)
+
+
+def test_control_messages_beyond_their_room_mark_a_slot_as_truncated(batch: Batch, server: socket.socket) -> None:
+    """More than 64 bytes of them raise MSG_CTRUNC: the slot is marked, and nothing of it is looked at."""
+    for option in (IP_RECVTTL, IP_RECVTOS, IP_RECVORIGDSTADDR):
+        server.setsockopt(socket.IPPROTO_IP, option, 1)
+    server.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    with udp_client() as client:
+        deliver(server, client.sendto, b"too much", at(server))
+        deliver(server, send_train, client, b"aabbc", 2, at(server))
+        assert answer(batch, Port(server)) == 2
+        assert (batch.truncated, batch.replied, batch.failures) == ({0, 1}, 0, {})
+        assert_nothing_more(client)
+
+
+@pytest.mark.parametrize("option", [IP_RECVTOS, IP_RECVTTL, IP_RECVORIGDSTADDR])
+def test_a_control_message_that_nobody_asked_for_marks_a_slot_as_truncated(
+    batch: Batch, server: socket.socket, option: int
+) -> None:
+    """One extra message, even one as long as UDP_GRO's, is not mistaken for a train; later slots are as ever."""
+    server.setsockopt(socket.IPPROTO_IP, option, 1)
+    with udp_client() as client:
+        deliver(server, client.sendto, b"odd", at(server))
+        assert answer(batch, Port(server)) == 1
+        assert (batch.truncated, batch.replied) == ({0}, 0)
+        server.setsockopt(socket.IPPROTO_IP, option, 0)
+        deliver(server, client.sendto, b"even", at(server))
+        assert answer(batch, Port(server)) == 1
+        assert (batch.truncated, batch.replied) == (set(), 1)
+        assert client.recv(16) == b"even"
+        assert_nothing_more(client)
+
+
+def test_a_control_message_as_long_as_that_of_a_train_makes_none(batch: Batch, server: socket.socket) -> None:
+    """Nor one whose bytes, where a train has its addresses, look like those of a unicast: a TTL of two."""
+    server.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)
+    with udp_client() as client:
+        client.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 2)
+        for _ in range(3):
+            for data in (b"odd", b"too"):
+                deliver(server, client.sendto, data, at(server))
+            assert answer(batch, Port(server)) == 2
+            assert (batch.truncated, batch.datagrams, batch.replied) == ({0, 1}, 2, 0)
+        assert_nothing_more(client)

@@ -1,0 +1,191 @@
+"""Where the kernel refuses a train, its datagrams go out one by one, and the socket's owner learns from it."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+from support.loopback import (
+    BUFFERS,
+    add_link,
+    answer,
+    assert_nothing_more,
+    at,
+    deliver,
+    inject,
+    ip,
+    namespace,
+    needs_root,
+    poison,
+    receive_train,
+    send_train,
+    udp_client,
+    udp_server,
+)
+
+from echod.linux.sockets import set_up
+from echod.linux.sockopt import UDP_GRO
+from echod.udp.batch import Batch
+from echod.udp.sock import Port
+from echod.udp.trains import MAX_PAYLOAD
+
+SO_NO_CHECK = 11
+"""Without checksums the kernel makes no trains: UDP_SEGMENT is EINVAL (udp_send_skb in net/ipv4/udp.c)."""
+UDP_NO_CHECK6_TX = 101
+UDP_NO_CHECK6_RX = 102
+IPPROTO_UDPLITE = 136
+"""Takes UDP's options, and refuses each train with EIO (the same place)."""
+
+
+def let_trains_fail(server: socket.socket, *, fail: bool) -> None:
+    """Switch off the checksums of a server, or on again."""
+    if server.family == socket.AF_INET:
+        server.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, fail)
+    else:
+        server.setsockopt(socket.IPPROTO_UDP, UDP_NO_CHECK6_TX, fail)
+
+
+@pytest.fixture(params=["127.0.0.1", "::1"])
+def no_trains(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
+    """Open a server on which every train fails."""
+    with udp_server(request.param) as server:
+        let_trains_fail(server, fail=True)
+        yield server
+
+
+@pytest.fixture
+def client(no_trains: socket.socket) -> Iterator[socket.socket]:
+    """Open a client of that server, one that takes replies without a checksum."""
+    with udp_client(at(no_trains)[0]) as sock:
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_UDP, UDP_NO_CHECK6_RX, 1)
+        yield sock
+
+
+def test_joined_neighbours_go_out_one_by_one_where_a_train_fails(
+    batch: Batch, no_trains: socket.socket, client: socket.socket
+) -> None:
+    """Nothing is lost or reordered, and datagrams of that length are not joined again."""
+    port = Port(no_trains)
+    client.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
+    for number in range(5):
+        deliver(no_trains, client.sendto, b"%8d" % number, at(no_trains))
+    assert answer(batch, port) == 5
+    assert (batch.replied, batch.replied_octets, batch.failures) == (5, 40, {})
+    assert [receive_train(client) for _ in range(5)] == [(b"%8d" % number, 0) for number in range(5)]
+    assert_nothing_more(client)
+    assert port.longest_joined == 7
+
+
+def test_what_failed_as_a_train_is_not_joined_again(
+    batch: Batch, no_trains: socket.socket, client: socket.socket
+) -> None:
+    """Once a train failed, datagrams as long go out alone, also where a train would pass; shorter ones are joined."""
+    port = Port(no_trains)
+    client.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
+    for length, expected in ((8, [8] * 4), (8, [8] * 4), (7, [28])):
+        for _ in range(4):
+            deliver(no_trains, client.sendto, bytes(length), at(no_trains))
+        answer(batch, port)
+        assert [len(receive_train(client)[0]) for _ in expected] == expected
+        let_trains_fail(no_trains, fail=False)
+    assert_nothing_more(client)
+
+
+def test_a_kernel_train_goes_out_one_by_one_where_a_train_fails(
+    batch: Batch, no_trains: socket.socket, client: socket.socket
+) -> None:
+    """A train that came in whole, with a short last segment, is answered segment by segment."""
+    data = bytes(range(250)) * 2
+    deliver(no_trains, client.sendto, b"before", at(no_trains))
+    deliver(no_trains, send_train, client, data, 99, at(no_trains))
+    deliver(no_trains, client.sendto, b"after", at(no_trains))
+    assert answer(batch, Port(no_trains)) == 3
+    assert (batch.datagrams, batch.replied, batch.replied_octets) == (8, 8, 511)
+    expected = [b"before", *(data[i : i + 99] for i in range(0, 500, 99)), b"after"]
+    assert [client.recv(512) for _ in expected] == expected
+    assert_nothing_more(client)
+
+
+def test_a_train_of_more_segments_than_slots_goes_out_one_by_one(
+    batch: Batch, no_trains: socket.socket, client: socket.socket
+) -> None:
+    """128 segments need two turns of the headers that there are, and all arrive."""
+    data = bytes(i % 251 for i in range(128 * 100))
+    try:
+        deliver(no_trains, send_train, client, data, 100, at(no_trains))
+    except OSError as error:
+        pytest.skip(f"this kernel sends no train of 128 segments: {error.strerror}")
+    assert answer(batch, Port(no_trains)) == 1
+    assert (batch.datagrams, batch.replied, batch.replied_octets) == (128, 128, len(data))
+    assert [client.recv(512) for _ in range(128)] == [data[i : i + 100] for i in range(0, len(data), 100)]
+    assert_nothing_more(client)
+
+
+def test_a_train_between_joined_neighbours_goes_out_in_order(
+    batch: Batch, no_trains: socket.socket, client: socket.socket
+) -> None:
+    """With refused slots, failed joins and a failed train in one batch, each good datagram arrives in its turn."""
+    for data in (b"refused", b"one", b"two"):
+        deliver(no_trains, client.sendto, data, at(no_trains))
+    deliver(no_trains, send_train, client, b"aabbc", 2, at(no_trains))
+    for data in (b"end", b"fin"):
+        deliver(no_trains, client.sendto, data, at(no_trains))
+    assert batch.receive(Port(no_trains)) == 6
+    batch.refuse(0, 1)
+    batch.reply(Port(no_trains))
+    assert (batch.datagrams, batch.replied, batch.failures) == (8, 7, {})
+    expected = [b"one", b"two", b"aa", b"bb", b"c", b"end", b"fin"]
+    assert [client.recv(16) for _ in expected] == expected
+    assert_nothing_more(client)
+
+
+@needs_root
+def test_joined_neighbours_that_nobody_can_answer_fail_each(batch: Batch) -> None:
+    """Six datagrams from port 0, joined, are six failures; those around them are answered, and joined as before."""
+    with udp_server() as server, udp_client() as client:
+        port = Port(server)
+        deliver(server, client.sendto, b"before", at(server))
+        for number in range(6):
+            deliver(server, poison, at(server), b"%d" % number)
+        deliver(server, client.sendto, b"after", at(server))
+        answer(batch, port)
+        assert (batch.replied, sum(batch.failures.values()), port.longest_joined) == (2, 6, MAX_PAYLOAD)
+        assert [client.recv(16) for _ in range(2)] == [b"before", b"after"]
+        assert_nothing_more(client)
+
+
+def test_after_a_route_that_takes_no_train_nothing_is_joined(batch: Batch) -> None:
+    """After EIO; but the trains of other peers still come whole: taking one apart costs no more than its datagrams."""
+    try:
+        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, IPPROTO_UDPLITE)
+    except OSError as error:
+        pytest.skip(f"no socket that answers EIO to a train: {error.strerror}")
+    with server, socket.socket(socket.AF_INET, socket.SOCK_DGRAM, IPPROTO_UDPLITE) as client:
+        for sock in (server, client):
+            sock.bind(("127.0.0.1", 0))
+        client.settimeout(10)
+        set_up(server, BUFFERS)
+        port = Port(server)
+        for data in (b"one", b"two", b"six", b"ten"):
+            deliver(server, client.sendto, data, at(server))
+        answer(batch, port)
+        assert (batch.replied, batch.failures, port.longest_joined) == (4, {}, 0)
+        assert server.getsockopt(socket.IPPROTO_UDP, UDP_GRO) == 1
+        assert [client.recv(16) for _ in range(4)] == [b"one", b"two", b"six", b"ten"]
+
+
+@needs_root
+def test_neighbours_longer_than_the_device_takes_go_out_as_fragments(batch: Batch) -> None:
+    """On a device of MTU 1500 a train of longer datagrams fails; each goes out alone, and shorter are joined still."""
+    with namespace():
+        add_link("10.0.0.1/24", mtu=1500)
+        # A neighbour that exists in the table alone: what is sent to it goes out by the device, and nobody takes it.
+        ip("neighbour", "add", "10.0.0.2", "lladdr", "02:00:00:00:00:02", "dev", "near")
+        with udp_server("10.0.0.1") as server:
+            port = Port(server)
+            for length in (3000, 3000, 3000, 1000, 1000):
+                data = bytes(length)
+                deliver(server, lambda data=data: inject(at(server), data, source="10.0.0.2", source_port=9))
+            assert answer(batch, port) == 5
+            assert (batch.replied, batch.replied_octets, batch.failures) == (5, 11_000, {})
+            assert port.longest_joined == 2999

@@ -1,0 +1,214 @@
+"""Every datagram that a UDP socket receives ends in exactly one counter."""
+
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
+
+import pytest
+from support.loopback import (
+    ANY,
+    assert_nothing_more,
+    at,
+    deliver,
+    inject,
+    inject6,
+    namespace,
+    needs_root,
+    poison,
+    send_train,
+    udp_client,
+    udp_server,
+)
+from support.served import Served
+
+from echod.admission.admission import Drop
+from echod.linux.mmsg_layout import SLOTS
+from echod.stats.counters import SEND_ERRORS, UdpField
+from echod.udp.batch import Batch
+from echod.udp.service import MAX_BATCHES_PER_WAKEUP, PASSED_OVER, WORTH_ANOTHER_LOOK
+from echod.udp.sock import Port
+
+IP_RECVTTL = 12
+CLIENT = 40_000
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    """Serve on a wildcard socket."""
+    with udp_server(ANY) as sock:
+        yield Served(sock)
+
+
+@needs_root
+def test_mixed_traffic_is_counted_to_the_last_datagram() -> None:
+    """Each kind of datagram ends in its own number, and the numbers add up, to the byte."""
+    with namespace(), udp_server(ANY) as server, udp_client() as client:
+        served = Served(server)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        own = server.getsockname()[1]
+        to = at(server, "127.0.0.1")
+        for number in range(3):
+            deliver(server, client.sendto, b"goo%d" % number, to)
+            deliver(server, send_train, client, b"aabb%d" % number, 2, to)
+            deliver(server, poison, to, b"zero")
+            deliver(server, lambda: inject(to, b"own", source_port=own))
+            deliver(server, client.sendto, b"all", at(server, "127.255.255.255"))
+            deliver(server, send_train, client, b"ddeef", 2, at(server, "127.255.255.255"))
+            deliver(server, lambda: inject(to, b"low", source_port=9))
+            deliver(server, lambda: inject(to, b"listed", source_port=1900))
+            deliver(server, partial(inject, to, b"limite%d" % number, source="255.255.255.255", source_port=CLIENT))
+            deliver(server, partial(inject, to, b"directe%d" % number, source="127.255.255.255", source_port=CLIENT))
+            deliver(server, partial(inject, to, b"nowher%d" % number, source="198.51.100.1", source_port=CLIENT))
+        assert served.turn() == {
+            "received": 45,
+            "received_bytes": 3 * (4 + 5 + 4 + 3 + 3 + 5 + 3 + 6 + 7 + 8 + 7),
+            "replied": 12,
+            "replied_bytes": 3 * (4 + 5),
+            "dropped_destination_not_unicast": 12,
+            "dropped_source_port_zero": 3,
+            "dropped_source_port_own": 3,
+            "dropped_source_port_low": 3,
+            "dropped_source_port_refused": 3,
+            "dropped_source_invalid": 3,
+            "send_failed_eacces": 3,
+            "send_failed_enetunreach": 3,
+        }
+        answers = [[b"goo%d" % number, b"aa", b"bb", b"%d" % number] for number in range(3)]
+        assert [client.recv(16) for _ in range(12)] == [data for each in answers for data in each]
+        assert_nothing_more(client)
+
+
+@needs_root
+def test_what_is_truncated_is_dropped_as_such(network: None) -> None:
+    """A datagram that came without its addresses is dropped, not answered, and the next is answered."""
+    with udp_server(ANY) as sock, udp_client() as client:
+        served = Served(sock)
+        served.sock.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)
+        forged = partial(inject, at(served.sock, "127.0.0.1"), source="198.51.100.1", source_port=CLIENT)
+        deliver(served.sock, forged, b"odd")
+        assert served.turn()["dropped_truncated"] == 1
+        served.sock.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 0)
+        deliver(served.sock, client.sendto, b"even", at(served.sock, "127.0.0.1"))
+        assert served.turn()["replied"] == 1
+        assert client.recv(16) == b"even"
+        assert_nothing_more(client)
+
+
+@needs_root
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_datagram_from_our_own_address_and_port_is_not_answered(host: str) -> None:
+    """Answered, it would come back for ever; dropped, nothing is queued after it."""
+    with udp_server(host) as server:
+        served = Served(server)
+        own = server.getsockname()[1]
+        send = inject6 if ":" in host else inject
+        deliver(server, lambda: send((host, own), b"again and again", source_port=own))
+        assert served.turn()["dropped_source_port_own"] == 1
+        assert served.turn()["received"] == 1
+
+
+def test_a_datagram_from_another_of_our_ports_is_not_answered() -> None:
+    """A port that another listener of ours answers on counts as our own."""
+    with udp_client() as other, udp_server() as server:
+        served = Served(server, other.getsockname()[1])
+        deliver(server, other.sendto, b"two servers talk", at(server))
+        assert served.turn()["dropped_source_port_own"] == 1
+        assert_nothing_more(other)
+
+
+@needs_root
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_datagram_from_port_zero_is_not_answered(host: str) -> None:
+    """It is dropped before the kernel could refuse it."""
+    with udp_server(host) as server:
+        deliver(server, poison, at(server), b"zero")
+        row = Served(server).turn()
+        assert (row["received"], row["dropped_source_port_zero"]) == (1, 1)
+
+
+@needs_root
+def test_one_turn_answers_at_most_so_many_batches(served: Served) -> None:
+    """A flood on one socket leaves the loop after eight batches; the rest is answered in later turns."""
+    most, more = MAX_BATCHES_PER_WAKEUP * SLOTS, 70
+    with udp_client() as client:
+        for number in range(most + more):
+            deliver(served.sock, client.sendto, b"%d" % number, at(served.sock, "127.0.0.1"))
+        assert served.turn()["replied"] == most
+        assert served.turn()["replied"] == most + more
+        assert [client.recv(16) for _ in range(most + more)] == [b"%d" % number for number in range(most + more)]
+
+
+@pytest.mark.parametrize("count", [1, SLOTS - 1, SLOTS, SLOTS + 1, 3 * SLOTS])
+def test_a_full_batch_is_followed_by_another(served: Served, count: int) -> None:
+    """One turn answers all that is queued, also where it fills batches exactly."""
+    with udp_client() as client:
+        for number in range(count):
+            deliver(served.sock, client.sendto, b"%3d" % number, at(served.sock, "127.0.0.1"))
+        assert served.turn() == {
+            "received": count,
+            "received_bytes": 3 * count,
+            "replied": count,
+            "replied_bytes": 3 * count,
+        }
+
+
+class Counted(Batch):
+    """A batch that counts the receives, and has the client ask again behind so many answers."""
+
+    looks = 0
+    again: list[Callable[[], object]]
+
+    def receive(self, port: Port, counted: int = 0) -> int:
+        """Count it."""
+        self.looks += 1
+        return super().receive(port, counted)
+
+    def reply(self, port: Port) -> None:
+        """Let the next question come while this one is answered."""
+        super().reply(port)
+        if self.again:
+            self.again.pop()()
+
+
+def test_behind_few_there_is_another_look_where_the_last_one_paid() -> None:
+    """One look in vain, and the next small batches have none; one that finds something is followed by another."""
+    batch = Counted()
+    batch.again = []
+    with udp_server() as server, udp_client() as client:
+        served = Served(server, batch=batch)
+
+        numbers = count()
+
+        def ask() -> None:
+            deliver(server, client.sendto, b"%d" % next(numbers), at(server))
+
+        def looks(*, again: int = 0, first: int = 1) -> int:
+            before = batch.looks
+            batch.again = [ask] * again
+            for _ in range(first):
+                ask()
+            assert served.turn()["replied"] == served.row[UdpField.RECEIVED]
+            assert len([client.recv(16) for _ in range(first + again)]) == first + again
+            return batch.looks - before
+
+        assert [looks() for _ in range(PASSED_OVER + 2)] == [2, *[1] * PASSED_OVER, 2]
+        assert looks(first=WORTH_ANOTHER_LOOK) == 2
+        for _ in range(PASSED_OVER):
+            looks()
+        assert looks(again=3) == 5
+
+
+def test_a_turn_with_nothing_queued_counts_nothing(served: Served) -> None:
+    """Another worker may have been faster at a shared socket."""
+    assert sum(served.turn().values()) == 0
+
+
+def test_each_drop_and_each_failure_has_a_number_of_its_own() -> None:
+    """No two reasons share a place in a row, and none lies among the others."""
+    places = Counter([UdpField.DROPPED + drop for drop in Drop])
+    places.update(UdpField.SEND_FAILED + index for index in range(len(SEND_ERRORS) + 1))
+    places.update([UdpField.RECEIVED, UdpField.RECEIVED_BYTES, UdpField.REPLIED, UdpField.REPLIED_BYTES])
+    assert set(places.values()) == {1}
+    assert max(UdpField.DROPPED + drop for drop in Drop) < UdpField.SEND_FAILED
