@@ -21,7 +21,7 @@ OTHER_WORDS = re.compile(
 """What replied, queue full, heartbeat age and "/s" were called in one place or another."""
 
 UDP = UdpTraffic(
-    name="udp://[::]:7", family="ipv6", adopted=False, kernel_drops=1, spared=1, self_test=1, interrupted=1
+    name="udp://[::]:7", family="ipv6", adopted=False, kernel_drops=1, slipped=1, self_test=1, interrupted=1
 )
 TCP = TcpTraffic(name="tcp://[::]:7", family="ipv6", adopted=False, accept_failed=1, accepted_per_second=Rates())
 WORKERS = (WorkerState(worker=1, pid=7, cpu_seconds=0, heartbeat_age_seconds=3, restarts=0, connections=0),)

@@ -235,9 +235,9 @@ class Admission:
         self._known: dict[bool, set[bytes]] = {False: set(), True: set()}
 
     @property
-    def spared(self) -> int:
+    def slipped(self) -> int:
         """Datagrams over the limit that were answered, since the start."""
-        return self._limit.spared if self._limit is not None else 0
+        return self._limit.slipped if self._limit is not None else 0
 
     def set_own_addresses(self, own: Iterable[Network]) -> None:
         """Set this host's own addresses, and forget earlier decisions."""

@@ -3,19 +3,20 @@
 The algorithm is GCRA, the virtual scheduling algorithm of ITU-T I.371: for each source one time is stored, at which its
 account will be balanced again. Owns the layout of the table; the memory, the time and the chance are passed in.
 
-The leak: a forger who spends the account of a source must not silence it. So a datagram over the limit is still
+The slip: a forger who spends the account of a source must not silence it. So a datagram over the limit is still
 answered if chance says so, on credit: it is charged like any other, to an account that may be overdrawn by one more
 burst. What is answered so is missing later, so a source gets its rate and no more. While a forger sends less than the
 rate divided by that chance, there is always credit. One that sends more spends it too, and then each datagram has the
-same chance, whoever sent it. The total has no leak: it protects this host and its network from all sources together.
+same chance, whoever sent it. The total has no slip: it protects this host and its network from all sources together.
 
-Invariant: in any period a source is answered at most twice its burst and its rate, without leak once its burst, and all
+Invariant: in any period a source is answered at most twice its burst and its rate, without slip once its burst, and all
 together at most the total and its burst; except if the source was forgotten, or if two workers write within the same
 tenth of a microsecond. Two workers that charge one account in a tight loop stay within 1% of its rate.
 
 The table is set-associative: a source has two places, chosen by a keyed hash (Python's, of bytes: SipHash, with a key
 of this process), so nobody can aim at the place of another. If both are taken, the source whose account is nearer to
-balance is forgotten: the loudest is never forgotten, a new source never refused, and a balanced account loses nothing.
+balance is forgotten: the source that sends most is never forgotten, a new source is never refused, and a balanced
+account loses nothing.
 """
 
 from collections import Counter
@@ -83,12 +84,12 @@ class RateLimit:
         per_source: int | None,
         burst: int,
         total: int | None,
-        leak: Callable[[], bool] | None = None,
+        slip: Callable[[], bool] | None = None,
         dry_run: bool = False,
     ) -> None:
         """Lay the table over a zeroed, writable buffer of `size(sources)` bytes, the same in all workers.
 
-        `leak` tells by chance whether a datagram over the limit of its source may be answered on credit; None: none
+        `slip` tells by chance whether a datagram over the limit of its source may be answered on credit; None: none
         may. In a dry run nothing is refused, and there is no credit.
         """
         places = _places(sources)
@@ -104,9 +105,9 @@ class RateLimit:
             most = 2 * burst_seconds + interval + _LONGEST_TURN
             self._each = _Allowance(interval, burst_seconds, most)
             self._credit = _Allowance(interval, 2 * burst_seconds, most)
-        self._leak = None if dry_run else leak
+        self._slip = None if dry_run else slip
         self._dry_run = dry_run
-        self.spared = 0
+        self.slipped = 0
         """Datagrams over a limit that were answered, since the start."""
         # The burst of all sources is a tenth of a second's datagrams, but not less than that of a single source.
         self._total = None
@@ -124,37 +125,37 @@ class RateLimit:
         within = offered = datagrams
         if self._each is not None:
             offered = within = self._each.charge(self._even, self._place(hash(source)), datagrams, now)
-            if self._leak is not None and within < datagrams:
+            if self._slip is not None and within < datagrams:
                 offered += self._lend(source, datagrams - within, now)
         answered = self._take_total(offered, now) if self._total is not None else offered
         if self._dry_run:
-            self.spared += datagrams - answered
+            self.slipped += datagrams - answered
             return datagrams
         if answered > within:  # the total refuses the last ones
-            self.spared += answered - within
+            self.slipped += answered - within
         return answered
 
     def take_each(self, sources: Sequence[bytes], now: float) -> list[int]:
         """Charge each source for one datagram; return the indices of those that may not be answered."""
         over = self._find_over(self._each, sources, now) if self._each is not None else []
         refused = over
-        if over and self._leak is not None:
+        if over and self._slip is not None:
             refused = [index for index in over if not self._lend(sources[index], 1, now)]
         offered = len(sources) - len(refused)
         short = offered - self._take_total(offered, now)
         if short:
             refused = sorted({*refused, *sorted(set(range(len(sources))).difference(refused))[-short:]})
         if self._dry_run:
-            self.spared += len(refused)
+            self.slipped += len(refused)
             return []
-        if self._leak is not None and over:
-            self.spared += len(set(over).difference(refused))
+        if self._slip is not None and over:
+            self.slipped += len(set(over).difference(refused))
         return refused
 
     def _lend(self, source: bytes, over: int, now: float) -> int:
         """Charge a source, on credit, for what chance chooses of datagrams over its limit; return how many."""
-        leak = self._leak
-        chosen = sum(leak() for _ in range(over)) if leak is not None else 0
+        slip = self._slip
+        chosen = sum(slip() for _ in range(over)) if slip is not None else 0
         if not chosen or self._credit is None:
             return 0
         return self._credit.charge(self._even, self._place(hash(source)), chosen, now)

@@ -175,7 +175,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         add(
             "status",
             help="tell what the running echod does",
-            description="Tell what the running echod does: traffic, losses and who lost it, workers, loud\nsources.",
+            description="Tell what the running echod does: traffic, losses and who lost it, workers, top\nsources.",
             epilog=_STATUS_EXAMPLE,
         )
     )

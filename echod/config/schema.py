@@ -57,7 +57,7 @@ class GuardConfig(BaseModel):
 class LimitsConfig(BaseModel):
     """Rate limits. A source is an IPv4 address or an IPv6 /64; a rate of None is unlimited.
 
-    One in `leak` datagrams over the limit of its source is answered, on credit (`ratelimit`), so that a forger cannot
+    One in `slip` datagrams over the limit of its source is answered, on credit (`ratelimit`), so that a forger cannot
     silence its victim; none if it is 0.
     """
 
@@ -67,7 +67,7 @@ class LimitsConfig(BaseModel):
     burst: Annotated[int, fields.whole_number(1, 1_000_000)] = 256
     total_datagrams_per_second: fields.TotalRate = None
     sources: Annotated[int, fields.whole_number(1_024, 4_194_304)] = 65_536
-    leak: Annotated[int, fields.whole_number(0, 1_000)] = 8
+    slip: Annotated[int, fields.whole_number(0, 1_000)] = 8
     dry_run: Annotated[bool, _TRUTH_VALUE] = False
 
 
@@ -286,13 +286,13 @@ def _find_unreasonable_guard(guard: GuardConfig) -> Iterator[_Warning]:
 def _find_unreasonable_limits(limits: LimitsConfig) -> Iterator[_Warning]:
     one, total = limits.datagrams_per_second, limits.total_datagrams_per_second
     if one is None and total is None:
-        for key in ("burst", "leak", "dry_run"):
+        for key in ("burst", "slip", "dry_run"):
             if getattr(limits, key) != LimitsConfig.model_fields[key].default:
                 yield (("limits", key),), "no limit is set, so this has no effect"
-    elif one is None and limits.leak != LimitsConfig.model_fields["leak"].default:
+    elif one is None and limits.slip != LimitsConfig.model_fields["slip"].default:
         yield (
-            (("limits", "leak"),),
-            "limits.datagrams_per_second is not set, so this has no effect: the total never leaks",
+            (("limits", "slip"),),
+            "limits.datagrams_per_second is not set, so this has no effect: nothing slips through the total",
         )
     if (one is not None or total is not None) and limits.dry_run:
         yield (("limits", "dry_run"),), "nothing is refused: what is above a limit is counted, and replied to"

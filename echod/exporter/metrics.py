@@ -94,9 +94,9 @@ def of_udp(traffic: Sequence[UdpTraffic]) -> Iterator[Metric | Histogram]:
         "errno",
     )
     yield plain(
-        "datagrams_spared",
-        "Datagrams over a limit and replied to all the same, by limits.leak or dry_run.",
-        lambda one: one.spared,
+        "datagrams_slipped",
+        "Datagrams over a limit and replied to all the same, by limits.slip or dry_run.",
+        lambda one: one.slipped,
     )
     yield plain("received_bytes", "Payload of the datagrams received.", lambda one: one.received_bytes)
     yield plain("sent_bytes", "Payload of the replies.", lambda one: one.replied_bytes)

@@ -62,8 +62,8 @@ class UdpField(IntEnum):
     REPLIED_BYTES = 3
     INTERRUPTED = 4
     """Received by a worker that died before it counted their outcome."""
-    SPARED = 5
-    """Admitted although over a limit: one in `limits.leak`, or all in a dry run. Their outcome is counted as well."""
+    SLIPPED = 5
+    """Admitted although over a limit: one in `limits.slip`, or all in a dry run. Their outcome is counted as well."""
     SELF_TEST = 6
     """Self tests that were admitted. They also count as received and, if all goes well, as replied."""
     TRAIN_DATAGRAMS = 7
@@ -311,7 +311,7 @@ def describe(listener: Listener, row: Sequence[int]) -> dict[str, int]:
         rest |= {f"send_failed_{name.lower()}": place for name, place in SEND_FAILED_PLACES.items()}
         rest |= {
             "interrupted": UdpField.INTERRUPTED,
-            "spared": UdpField.SPARED,
+            "slipped": UdpField.SLIPPED,
             "self_test": UdpField.SELF_TEST,
         }
     else:

@@ -20,7 +20,7 @@ Source = Annotated[str, StringConstraints(pattern=r"^[0-9a-f:.]{2,45}(/64)?$")]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 MOST_SOURCES: Final = 256
-"""Most addresses remembered for one reason between two reports. The loudest is most likely among them."""
+"""Most addresses remembered for one reason between two reports. The one refused most is most likely among them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,7 +74,7 @@ class UdpTraffic:
     interrupted: Count = 0
     kernel_drops: Count = 0
     """Dropped by the kernel at the socket's queue, a train as one: never received, and in no other number here."""
-    spared: Count = 0
+    slipped: Count = 0
     """Over a limit but let through; their outcome is counted as well."""
     self_test: Count = 0
     """Self tests among those replied."""
@@ -138,7 +138,7 @@ class WorkerState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loud:
+class TopSource:
     """One source, and about how many datagrams it sent in the last minute."""
 
     source: Line
@@ -181,8 +181,8 @@ class Activity:
     workers: tuple[WorkerState, ...] = ()
     worker_restarts: Count = 0
     """In all slots since the start."""
-    loudest: tuple[Loud, ...] = ()
-    """At most ten, the loudest first."""
+    top_sources: tuple[TopSource, ...] = ()
+    """At most ten, the one that sends most first."""
     refused: tuple[Refused, ...] = ()
     """At most ten, most refusals first."""
 

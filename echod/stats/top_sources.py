@@ -1,4 +1,4 @@
-"""The loudest sources, those that send most, found in bounded memory at a cost per batch, not per datagram.
+"""The top sources, those that send most, found in bounded memory at a cost per batch, not per datagram.
 
 Of each batch one datagram is drawn at random, and its source is charged with the whole batch. In the long run this
 equals what each source sent, and nobody can predict which datagram is drawn. If there are many batches, some are
@@ -23,7 +23,7 @@ from echod.net.peers import source_of
 from echod.stats.refusals import Count, Source
 
 PLACES: Final = 256
-"""Places in a table. With a million sources, none of them loud, each place holds four thousandths of the traffic."""
+"""Places in a table. With a million sources, each place holds four thousandths of the traffic."""
 
 EACH: Final = 256
 """After each report, a datagram is drawn from each of so many batches: with little traffic, no batch is skipped."""
@@ -94,7 +94,7 @@ def _count_of(item: tuple[Hashable, int]) -> int:
     return item[1]
 
 
-class Loudness:
+class TopSources:
     """The sources of one worker since its last report."""
 
     def __init__(self, chance: Callable[[], float]) -> None:
@@ -127,7 +127,7 @@ class Loudness:
             self.wanted = int(self._chance() * 2 * STRIDE)
 
     def report(self) -> bytes | None:
-        """Return the loudest sources, or None if there were none, and start afresh."""
+        """Return the top sources, or None if there were none, and start afresh."""
         if not self._charges:
             return None
         told = nlargest(MOST_TOLD, self._table.told(), key=_count_of)
@@ -145,7 +145,7 @@ _FORM: Final = TypeAdapter(list[tuple[Source, Count]])
 
 
 def unpack_report(report: bytes) -> list[tuple[str, int]]:
-    """Read what `Loudness.report` wrote. Raises ValueError for anything else."""
+    """Read what `TopSources.report` wrote. Raises ValueError for anything else."""
     return _FORM.validate_json(report)
 
 

@@ -34,7 +34,7 @@ def tell_udp(listener: Listener, row: Sequence[int], *, adopted: bool, kernel_dr
         send_failed=_parts(row, SEND_FAILED_PLACES),
         interrupted=row[UdpField.INTERRUPTED],
         kernel_drops=kernel_drops,
-        spared=row[UdpField.SPARED],
+        slipped=row[UdpField.SLIPPED],
         self_test=row[UdpField.SELF_TEST],
         batches=tuple(row[UDP_BATCHES]),
         trains=tuple(row[UDP_TRAINS]),

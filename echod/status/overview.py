@@ -56,7 +56,7 @@ def overview(snapshot: Snapshot, *, uptime_seconds: float, when: Callable[[float
         _parts(activity),
         _pace(activity),
         _workers(activity.workers),
-        _loudest(activity),
+        _top_sources(activity),
         _refused(activity.refused),
     )
     return Overview(
@@ -156,7 +156,7 @@ def _parts(activity: Activity) -> Table:
         rows += [(each.name, "dropped: interrupted", f"{each.interrupted:,}")] * (each.interrupted > 0)
         rows += [(each.name, f"send failed: {name}", f"{count:,}") for name, count in each.send_failed.items()]
         rows += [(each.name, "replied: self tests", f"{each.self_test:,}")] * (each.self_test > 0)
-        rows += [(each.name, "replied: over its rate, spared", f"{each.spared:,}")] * (each.spared > 0)
+        rows += [(each.name, "replied: over its limit", f"{each.slipped:,}")] * (each.slipped > 0)
     for tcp in activity.tcp:
         rows += [(tcp.name, f"closed: {reason}", f"{count:,}") for reason, count in tcp.closed.items()]
         rows += [(tcp.name, "accept failed", f"{tcp.accept_failed:,}")] * (tcp.accept_failed > 0)
@@ -186,9 +186,9 @@ def _heartbeat(age: float) -> str:
     return f"{age:.0f} s" if age else "< 2 s"
 
 
-def _loudest(activity: Activity) -> Table:
-    rows = tuple((each.source, f"{each.count:,}") for each in activity.loudest)
-    return Table(head=("loudest, last minute", "datagrams"), left=1, rows=rows)
+def _top_sources(activity: Activity) -> Table:
+    rows = tuple((each.source, f"{each.count:,}") for each in activity.top_sources)
+    return Table(head=("top sources, last minute", "datagrams"), left=1, rows=rows)
 
 
 def _refused(refused: Sequence[Refused]) -> Table:

@@ -31,7 +31,7 @@ from echod.stats.top_sources import unpack_report
 from echod.supervisor.observer import Observer
 from echod.supervisor.timers import STEADY_SECONDS
 from echod.udp.unfinished import read_unfinished
-from echod.worker.worker import DRAIN, LOUD, OWN, READY, SERVE, Birth, ServedSocket, live, open_channel
+from echod.worker.worker import DRAIN, OWN, READY, SERVE, TOP_SOURCES, Birth, ServedSocket, live, open_channel
 
 STUCK_AFTER_CHECKS: Final = 5
 """A worker whose heartbeat did not change in so many consecutive checks, a second apart, is stuck."""
@@ -222,7 +222,7 @@ class Generation:
         try:
             self._hear(slot, message)
         except (ValueError, IndexError):
-            _log.error("worker_misspoke", worker=slot.number + 1, pid=slot.pid, generation=self.number)
+            _log.error("worker_protocol_error", worker=slot.number + 1, pid=slot.pid, generation=self.number)
             self.kill(slot)  # first: it would take the end of its channel for the end of its service
             self._hang_up(slot)
 
@@ -232,8 +232,8 @@ class Generation:
             slot.ready = True
             if self._serving:
                 self._tell(slot, SERVE)
-        elif message.startswith(LOUD):
-            self._observer.heard(unpack_report(message[len(LOUD) :]))
+        elif message.startswith(TOP_SOURCES):
+            self._observer.heard(unpack_report(message[len(TOP_SOURCES) :]))
         else:
             report = Report.unpack(message)
             self._observer.refused(self.page.listeners[report.listener], report)

@@ -1,6 +1,6 @@
 """The daemon's snapshot of its own traffic, made when something has changed.
 
-Owns the books, the workers' reports of loud and refused sources, and the rates. It reads the counters and changes none;
+Owns the books, the workers' reports of top and refused sources, and the rates. It reads the counters and changes none;
 the announcer distributes the snapshot. Invariant: a look at an idle daemon finds that it is idle without reading the
 numbers of each listener.
 """
@@ -15,7 +15,7 @@ from echod.net.listener import Listener, Protocol
 from echod.stats.counters import Close, CounterPage, TcpField, UdpField
 from echod.stats.rates import History
 from echod.stats.refusals import Report
-from echod.stats.snapshot import Activity, Loud, Rates, Refused, TcpTraffic, UdpTraffic, WorkerState
+from echod.stats.snapshot import Activity, Rates, Refused, TcpTraffic, TopSource, UdpTraffic, WorkerState
 from echod.stats.top_sources import LastMinute
 from echod.stats.traffic import tell_tcp, tell_udp
 from echod.stats.watch import PageWatch
@@ -49,7 +49,7 @@ class Observer:
         self.restarts: Counter[int] = Counter()
         """Workers that replaced a dead one, by slot."""
         self._holdings = holdings
-        self._loudest: LastMinute[str] = LastMinute(now)
+        self._top_sources: LastMinute[str] = LastMinute(now)
         self._refused: LastMinute[tuple[str, Protocol, str]] = LastMinute(now)
         self._watches: dict[CounterPage, PageWatch] = {}
         self._listeners: Sequence[Listener] = ()
@@ -63,8 +63,8 @@ class Observer:
     # -- reports of workers
 
     def heard(self, sources: Iterable[tuple[str, int]]) -> None:
-        """Add a worker's report of its loudest sources."""
-        self._loudest.add(sources)
+        """Add a worker's report of its top sources."""
+        self._top_sources.add(sources)
 
     def refused(self, listener: Listener, report: Report) -> None:
         """Add a worker's report of the sources that it refused at a listener, and why.
@@ -102,7 +102,7 @@ class Observer:
                 self._see(sight, pages, now)
                 moved = moved or sight.traffic != before
         # Call all in any case: they forget what is old.
-        others = [self._loudest.moved(now), self._refused.moved(now), self._workers_moved(workers)]
+        others = [self._top_sources.moved(now), self._refused.moved(now), self._workers_moved(workers)]
         self._before = now
         return self._tell(workers) if moved or any(others) else None
 
@@ -161,7 +161,7 @@ class Observer:
             tcp=tuple(each for each in traffic if isinstance(each, TcpTraffic)),
             workers=workers,
             worker_restarts=self.restarts.total(),
-            loudest=tuple(Loud(source=source, count=count) for source, count in self._loudest.top()),
+            top_sources=tuple(TopSource(source=source, count=count) for source, count in self._top_sources.top()),
             refused=tuple(
                 Refused(source=source, protocol=protocol.value, reason=reason, count=count)
                 for (source, protocol, reason), count in self._refused.top()

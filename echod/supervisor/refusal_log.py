@@ -105,19 +105,19 @@ def _log_summary(listener: Listener, reason: int, summary: _Summary) -> None:
     udp = listener.protocol is Protocol.UDP
     name = (Drop if udp else Close)(reason).name.lower()
     what = ("datagram" if udp else "connection") + "s" * (summary.refused != 1)
-    loudest, times = summary.sources.most_common(1)[0]
+    top, times = summary.sources.most_common(1)[0]
     count = len(summary.sources)
     sources = f"{'more than ' * summary.more}{count:,} source{'s' * (count != 1)}"
     way = f"; {_WAYS[Drop(reason)]}" if udp and reason in _WAYS else ""
     _log.warning(
         "refused",
-        message=f"refused {summary.refused:,} {what} at {listener}: {name}, from {sources}, the loudest {loudest} "
+        message=f"refused {summary.refused:,} {what} at {listener}: {name}, from {sources}, most from {top} "
         f"({times:,}){way}",
         listener=str(listener),
         reason=name,
         refused=summary.refused,
         sources=count,
         more_sources=summary.more,
-        loudest=loudest,
-        loudest_refused=times,
+        top_source=top,
+        top_source_refused=times,
     )

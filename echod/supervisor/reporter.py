@@ -84,11 +84,11 @@ class Announcer:
         self._config_reading = reading.at
         for warning in reading.warnings:
             place = f"{self._path}:{warning.line}:{warning.column}"
-            _log.warning("config_unreasonable", message=f"{place}: {warning}", key=warning.path)
+            _log.warning("config_warning", message=f"{place}: {warning}", key=warning.path)
         directory = reading.config.status.directory
         if files.directory(self._environment, directory) != self._place:
             _log.warning(
-                "status_not_moved",
+                "status_directory_ignored",
                 message=f"{self._path}: files.directory: {directory} is read at start alone: restart echod, or write "
                 f"what was there; until then the status stands in {self._place or 'no directory'}",
                 key="files.directory",

@@ -14,7 +14,7 @@ from echod.linux.mmsg_layout import SLOTS
 from echod.net.peers import address_of
 from echod.stats.counters import UdpField, send_failed_field, train_place
 from echod.stats.refusals import Tally
-from echod.stats.top_sources import Loudness
+from echod.stats.top_sources import TopSources
 from echod.udp.batch import Batch
 from echod.udp.sock import Port
 
@@ -52,14 +52,14 @@ class UdpEcho:
         row: memoryview,
         *,
         tally: Tally,
-        loudness: Loudness,
+        top_sources: TopSources,
     ) -> None:
-        """Share the worker's batch, admission and loudness.
+        """Share the worker's batch, admission and top_sources.
 
         Count into this listener's row, and count refusals into its tally.
         """
         self.port = port
-        self._loudness = loudness
+        self._top_sources = top_sources
         self._batch = batch
         self._admission = admission
         self._row = row
@@ -70,7 +70,7 @@ class UdpEcho:
     def on_readable(self, now: float) -> None:
         """Answer queued datagrams, at most MAX_BATCHES_PER_WAKEUP batches."""
         batch, admission, row, port = self._batch, self._admission, self._row, self.port
-        loudness, circulation, limited = self._loudness, admission.circulation, admission.limited
+        top_sources, circulation, limited = self._top_sources, admission.circulation, admission.limited
         for _ in _BATCHES:
             counted = row[_RECEIVED]
             slots = batch.receive(port, counted)
@@ -81,9 +81,9 @@ class UdpEcho:
             row[_RECEIVED] = counted + datagrams
             row[_RECEIVED_BYTES] += batch.octets
             row[_BATCH[slots]] += 1
-            loudness.unheard += datagrams
-            if loudness.unheard >= loudness.wanted:
-                loudness.draw(batch.slot_of, batch.peer, datagrams)
+            top_sources.unheard += datagrams
+            if top_sources.unheard >= top_sources.wanted:
+                top_sources.draw(batch.slot_of, batch.peer, datagrams)
             if batch.trains is not None:
                 self._count_trains(batch.trains)
             cleared = batch.whole and admission.clears_all(batch.names, port.peer_length, batch.on_loopback)
@@ -127,15 +127,15 @@ class UdpEcho:
     def _decide(self, now: float, *, cleared: bool) -> None:
         """Decide which slots are answered; with limits, also in a batch that the rules let pass."""
         batch, admission = self._batch, self._admission
-        spared = admission.spared
+        slipped = admission.slipped
         if not batch.whole or batch.trains is not None:
             self._admit_each(now)
         elif cleared:
             self._refuse_each(admission.charge_all(batch.names, self.port.peer_length, now), now)
         else:
             self._refuse_each(admission.admit_all(batch.peers, on_loopback=batch.on_loopback, now=now), now)
-        if admission.spared != spared:
-            self._row[UdpField.SPARED] += admission.spared - spared
+        if admission.slipped != slipped:
+            self._row[UdpField.SLIPPED] += admission.slipped - slipped
 
     def _admit_each(self, now: float) -> None:
         """Decide slot by slot: for trains, and for a batch that is not `whole`."""

@@ -29,7 +29,7 @@ from echod.net.listener import Listener, Protocol
 from echod.net.networks import Network, unpack_networks
 from echod.stats.counters import CounterPage, SlotField
 from echod.stats.refusals import Tally
-from echod.stats.top_sources import Loudness
+from echod.stats.top_sources import TopSources
 from echod.tcp.connection import READ_BYTES
 from echod.tcp.connections import Means, Timeouts
 from echod.tcp.limits import ConnectionLedger
@@ -44,8 +44,8 @@ SERVE: Final = b"s"
 """To the worker: begin to answer."""
 OWN: Final = b"o"
 """To the worker: from now on, the networks packed behind it are this host's own."""
-LOUD: Final = b"l"
-"""To the supervisor: the report of `Loudness`, packed behind it. (A report of refusals begins with a bracket.)"""
+TOP_SOURCES: Final = b"l"
+"""To the supervisor: the report of `TopSources`, packed behind it. (A report of refusals begins with a bracket.)"""
 DRAIN: Final = b"d"
 """To the worker: finish what is under way, then exit. The end of the channel means the same."""
 
@@ -113,7 +113,7 @@ class Worker:
         self._udp: list[tuple[UdpEcho, bool]] = []
         self._tcp: list[TcpEcho] = []
         self._tallies: list[Tally] = []
-        self._loudness = Loudness(Random().random)  # noqa: S311 - it protects no secret
+        self._top_sources = TopSources(Random().random)  # noqa: S311 - it protects no secret
         self._access = compile_access(birth.config.access)
         self._admission = self._set_up_admission()
         self._serving = False
@@ -151,7 +151,7 @@ class Worker:
                 row = birth.page.row(birth.slot, each.listener)
                 tally = self._tally(each.listener)
                 port = Port(each.sock, birth.page.listeners.index(each.listener))
-                echo = UdpEcho(port, batch, self._admission, row, tally=tally, loudness=self._loudness)
+                echo = UdpEcho(port, batch, self._admission, row, tally=tally, top_sources=self._top_sources)
                 self._udp.append((echo, each.shared))
 
     def _set_up_tcp(self) -> None:
@@ -202,8 +202,8 @@ class Worker:
         for echo in self._tcp:
             echo.on_deadline(now)
         reports = [report.pack() for tally in self._tallies for report in tally.reports()]
-        loud = self._loudness.report()
-        for report in reports if loud is None else [*reports, LOUD + loud]:
+        top_sources = self._top_sources.report()
+        for report in reports if top_sources is None else [*reports, TOP_SOURCES + top_sources]:
             with suppress(OSError):  # the supervisor is slow, or gone; the counters are complete without it
                 self._channel.send(report, socket.MSG_DONTWAIT)
         deadlines = [echo.next_deadline() for echo in self._tcp]
@@ -255,12 +255,12 @@ def rate_limit(limits: LimitsConfig, memory: memoryview) -> RateLimit:
         per_source=limits.datagrams_per_second,
         burst=limits.burst,
         total=limits.total_datagrams_per_second,
-        leak=_leak(limits.leak) if limits.leak else None,
+        slip=_slip(limits.slip) if limits.slip else None,
         dry_run=limits.dry_run,
     )
 
 
-def _leak(one_in: int) -> Callable[[], bool]:
+def _slip(one_in: int) -> Callable[[], bool]:
     """Return a function that says yes once in so many calls: at random, so that no forger can predict it."""
     random, chance = Random().random, 1 / one_in  # noqa: S311 - no secret; made here, so that workers have different ones
     return lambda: random() < chance

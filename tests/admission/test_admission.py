@@ -193,24 +193,24 @@ def test_addresses_of_one_host_share_its_account() -> None:
     assert admit_all(by, [peer(f"fd00::{number}") for number in range(1, 5)]).keys() == {2, 3}
 
 
-def test_some_over_the_limit_are_spared_and_counted() -> None:
-    """What the leak says is answered all the same, of single datagrams and of trains, and `spared` has the number."""
+def test_some_over_the_limit_are_slipped_and_counted() -> None:
+    """What slips through is answered all the same, of single datagrams and of trains, and `slipped` has the number."""
     chances = cycle([True, False])
-    by = Admission(rules(), sources=1024, limit=limit(2, leak=lambda: next(chances)))
+    by = Admission(rules(), sources=1024, limit=limit(2, slip=lambda: next(chances)))
     over = admit_all(by, [peer("10.0.0.1")] * 8)
     assert over == {3: Drop.RATE, 5: Drop.RATE, 6: Drop.RATE, 7: Drop.RATE}
-    assert by.spared == 2
+    assert by.slipped == 2
     assert by.take(peer("10.0.0.2"), 5, 100.0) == 2 + 2
-    assert by.spared == 2 + 2
-    assert admission().spared == 0
+    assert by.slipped == 2 + 2
+    assert admission().slipped == 0
 
 
-def test_in_a_dry_run_all_over_the_limit_are_spared() -> None:
+def test_in_a_dry_run_all_over_the_limit_are_slipped() -> None:
     """Nothing is refused, and everything that would have been is counted."""
     by = Admission(rules(), sources=1024, limit=limit(1, dry_run=True))
     assert admit_all(by, [peer("10.0.0.1")] * 60) == {}
     assert by.take(peer("10.0.0.1"), 40, 100.0) == 40
-    assert by.spared == 59 + 40
+    assert by.slipped == 59 + 40
 
 
 # -- the look over a batch

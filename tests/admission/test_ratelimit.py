@@ -32,13 +32,13 @@ def limit(  # noqa: PLR0913 - each is a part of the config
     *,
     sources: int = 1024,
     over: memoryview | None = None,
-    leak: Callable[[], bool] | None = None,
+    slip: Callable[[], bool] | None = None,
     dry_run: bool = False,
 ) -> RateLimit:
     """Lay a table over memory of its own, or over that of another."""
     buffer = memory(sources) if over is None else over
     return RateLimit(
-        buffer, sources=sources, per_source=per_source, burst=burst, total=total, leak=leak, dry_run=dry_run
+        buffer, sources=sources, per_source=per_source, burst=burst, total=total, slip=slip, dry_run=dry_run
     )
 
 
@@ -133,7 +133,7 @@ def test_where_the_total_is_short_the_last_of_a_batch_are_refused() -> None:
     assert limit(1, 2, 50).take_each(each, 100.0) == [2, 6, 7]
 
 
-# -- the leak: on credit, so that the rate stays the rate
+# -- the slip: on credit, so that the rate stays the rate
 
 
 def by_chance(one_in: int) -> Callable[[], bool]:
@@ -144,19 +144,19 @@ def by_chance(one_in: int) -> Callable[[], bool]:
 
 @pytest.mark.parametrize("train", [1, 41])
 @pytest.mark.parametrize("total", [None, 1000])
-@pytest.mark.parametrize("leak", [None, 1, 8, 1000])
-def test_a_forged_source_gets_its_rate_and_no_more(leak: int | None, total: int | None, train: int) -> None:
+@pytest.mark.parametrize("slip", [None, 1, 8, 1000])
+def test_a_forged_source_gets_its_rate_and_no_more(slip: int | None, total: int | None, train: int) -> None:
     """At 41 times its rate for two seconds: what is due, its burst, and on credit at most its burst again."""
-    bucket = limit(1000, 256, total, leak=by_chance(leak) if leak else None)
+    bucket = limit(1000, 256, total, slip=by_chance(slip) if slip else None)
     got = sum(bucket.take(SOURCE, train, 100.0 + step * train / 41_000) for step in range(82_000 // train))
-    assert 2000 <= got <= 2000 + (512 if leak else 256)
-    assert (bucket.spared > 0) == (leak is not None)
+    assert 2000 <= got <= 2000 + (512 if slip else 256)
+    assert (bucket.slipped > 0) == (slip is not None)
 
 
-@pytest.mark.parametrize("leak", [None, 8])
-def test_the_total_has_no_leak(leak: int | None) -> None:
+@pytest.mark.parametrize("slip", [None, 8])
+def test_nothing_slips_through_the_total(slip: int | None) -> None:
     """Of 40,000 sources a second, each within its own limit or one over it, all together get the total."""
-    bucket = limit(1, 1, 1000, leak=by_chance(leak) if leak else None)
+    bucket = limit(1, 1, 1000, slip=by_chance(slip) if slip else None)
     got = refused = 0
     for step in range(2000):
         sources = [(step * 10 + number // 4).to_bytes(4, "big") for number in range(40)]
@@ -167,17 +167,17 @@ def test_the_total_has_no_leak(leak: int | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("times", "leak", "least", "most"),
+    ("times", "slip", "least", "most"),
     [(1, 8, 0.1, 0.3), (4, 8, 0.1, 0.3), (40, 8, 0.015, 0.04), (1, None, 0.0, 0.01)],
 )
 def test_a_forger_cannot_silence_the_source_that_it_forges(
-    times: int, leak: int | None, least: float, most: float
+    times: int, slip: int | None, least: float, most: float
 ) -> None:
     """One in eight is heard of who shares an account with a forger; with one who sends 40 times the rate, one in 40.
 
-    Without leak none is, but for the burst, where a forged one comes just before each honest datagram.
+    Without slip none is, but for the burst, where a forged one comes just before each honest datagram.
     """
-    bucket, forged, honest, heard = limit(1000, 16, leak=by_chance(leak) if leak else None), 10 * times, 2000, 0
+    bucket, forged, honest, heard = limit(1000, 16, slip=by_chance(slip) if slip else None), 10 * times, 2000, 0
     for step in range(honest):
         behind = RANDOM.randrange(forged)
         for number in range(forged):
@@ -189,24 +189,24 @@ def test_a_forger_cannot_silence_the_source_that_it_forges(
 
 def test_what_was_answered_on_credit_is_missing_later() -> None:
     """An account overdrawn by its burst is even again after two bursts' time, and as if nothing had been."""
-    bucket = limit(10, 20, leak=lambda: True)
+    bucket = limit(10, 20, slip=lambda: True)
     assert bucket.take(SOURCE, 100, 100.0) == 40
-    assert bucket.spared == 20
+    assert bucket.slipped == 20
     assert bucket.take_each([SOURCE] * 3, 100.2) == [2]
-    assert bucket.spared == 22
+    assert bucket.slipped == 22
     assert bucket.take(SOURCE, 100, 104.2) == 40
-    assert limit(10, 20, leak=lambda: True).take_each([SOURCE] * 50, 100.0) == list(range(40, 50))
+    assert limit(10, 20, slip=lambda: True).take_each([SOURCE] * 50, 100.0) == list(range(40, 50))
 
 
 def test_in_a_dry_run_nothing_is_refused_and_what_would_have_been_is_counted() -> None:
-    """Without leak: neither of a source nor of the total, one by one, in trains and in batches."""
-    bucket = limit(10, 20, 300, leak=lambda: True, dry_run=True)
+    """Without slip: neither of a source nor of the total, one by one, in trains and in batches."""
+    bucket = limit(10, 20, 300, slip=lambda: True, dry_run=True)
     assert bucket.take(SOURCE, 50, 100.0) == 50
-    assert bucket.spared == 30
+    assert bucket.slipped == 30
     assert bucket.take_each([SOURCE] * 5 + [OTHER], 100.0) == []
-    assert bucket.spared == 35
+    assert bucket.slipped == 35
     assert bucket.take_each([number.to_bytes(4, "big") for number in range(100)], 100.0) == []
-    assert bucket.spared == 35 + 100 - (30 - 21)
+    assert bucket.slipped == 35 + 100 - (30 - 21)
 
 
 # -- one by one, in a batch, in several workers
@@ -223,20 +223,20 @@ TURNS = st.lists(
     per_source=st.sampled_from([None, 1, 2, 4]),
     burst=st.integers(1, 5),
     total=st.sampled_from([None, 8, 64]),
-    leak=st.sampled_from([0, 1, 2]),
+    slip=st.sampled_from([0, 1, 2]),
     turns=TURNS,
 )
 def test_a_batch_is_charged_as_its_datagrams_one_by_one(
-    per_source: int | None, burst: int, total: int | None, leak: int, turns: list[tuple[float, list[bytes]]]
+    per_source: int | None, burst: int, total: int | None, slip: int, turns: list[tuple[float, list[bytes]]]
 ) -> None:
     """Whatever came before, `take_each` refuses the very datagrams that `take` refuses one after the other."""
-    together, single = (limit(per_source, burst, total, leak=by_chance(leak) if leak else None) for _ in range(2))
+    together, single = (limit(per_source, burst, total, slip=by_chance(slip) if slip else None) for _ in range(2))
     now = 1000.0
     for pause, sources in turns:
         now += pause
         expected = [index for index, source in enumerate(sources) if not single.take(source, 1, now)]
         assert together.take_each(sources, now) == expected
-        assert together.spared == single.spared
+        assert together.slipped == single.slipped
 
 
 @settings(deadline=None)
@@ -372,7 +372,7 @@ def test_no_source_and_no_time_is_too_odd(sources: list[bytes], datagrams: int, 
 def test_what_a_broken_worker_wrote_mutes_nobody_and_frees_nobody(scribbled: float) -> None:
     """Where no worker that is well could have set an account, it starts anew: its burst and its rate, as ever."""
     page = bytearray(RateLimit.size(4))
-    bucket = RateLimit(memoryview(page), sources=4, per_source=10, burst=20, total=1000, leak=lambda: True)
+    bucket = RateLimit(memoryview(page), sources=4, per_source=10, burst=20, total=1000, slip=lambda: True)
     accounts = memoryview(page)[64 + 32 :].cast("d")
     total = memoryview(page)[:8].cast("d")
     accounts[:] = memoryview(array("d", [scribbled] * 4))
@@ -385,12 +385,12 @@ def test_what_a_broken_worker_wrote_mutes_nobody_and_frees_nobody(scribbled: flo
 
 
 @pytest.mark.parametrize("behind", [1e-6, 0.001, 1.0, 59.0])
-@pytest.mark.parametrize("leak", [None, lambda: True])
-def test_a_worker_whose_clock_is_behind_gives_nothing_back(behind: float, leak: Callable[[], bool] | None) -> None:
+@pytest.mark.parametrize("slip", [None, lambda: True])
+def test_a_worker_whose_clock_is_behind_gives_nothing_back(behind: float, slip: Callable[[], bool] | None) -> None:
     """Each reads the clock once a turn: an account that another has just filled is full, and no broken one."""
     page = memoryview(bytearray(RateLimit.size(4)))
     ahead, late = (
-        RateLimit(page, sources=4, per_source=1000, burst=100, total=20_000, leak=leak, dry_run=False) for _ in range(2)
+        RateLimit(page, sources=4, per_source=1000, burst=100, total=20_000, slip=slip, dry_run=False) for _ in range(2)
     )
     for number in range(200):
         ahead.take(b"%d" % number, 1000, 100.0)

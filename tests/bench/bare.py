@@ -15,7 +15,7 @@ from echod.worker import worker
 class Everyone:
     """What `Admission` is to a worker whose traffic is plain datagrams, and no rule behind it."""
 
-    spared = 0
+    slipped = 0
     limited = False
     circulation = None
     """Nothing is looked at."""

@@ -102,7 +102,7 @@ def test_the_printed_config_is_the_config(path: Path) -> None:
 
 def test_the_printed_config_is_warned_of_as_the_file_was(path: Path) -> None:
     """One warning for a range of ports, and none for what is printed because it is a default."""
-    path.write_text("listeners: [udp://127.0.0.1:40000-40010]\naccess: {allow: []}\nlimits: {leak: 1}\n")
+    path.write_text("listeners: [udp://127.0.0.1:40000-40010]\naccess: {allow: []}\nlimits: {slip: 1}\n")
     before = sorted(re.findall(r"warning: (.*)", check(path)[1]))
     assert len(before) == 3
     path.write_text(check(path, "--print")[1])

@@ -227,13 +227,13 @@ def test_it_is_found_where_its_config_says_or_said(served: tuple[Daemon, Path, i
     for changed in (f"files.directory: auto -> {tmp_path}/other at the next start", "nothing"):
         result = ask_for_reload(directory, "--config", str(daemon.config_path))
         assert (result.returncode, result.stdout) == (ExitCode.OK, f"reloaded; changed: {changed}\n")
-    for entry in daemon.log("status_not_moved"):
+    for entry in daemon.log("status_directory_ignored"):
         assert entry["message"].startswith(f"{daemon.config_path}: files.directory: {tmp_path}/other is read at start")
         assert entry["message"].endswith(f"until then the status stands in {directory}")
-    assert len(daemon.log("status_not_moved")) == 2
+    assert len(daemon.log("status_directory_ignored")) == 2
     daemon.write({**config, "status": {"directory": str(directory)}})
     assert ask_for_reload(tmp_path / "nowhere", "--config", str(daemon.config_path)).returncode == ExitCode.OK
-    assert len(daemon.log("status_not_moved")) == 2
+    assert len(daemon.log("status_directory_ignored")) == 2
 
 
 def test_of_two_echods_the_one_is_reloaded_whose_config_was_named(

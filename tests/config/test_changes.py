@@ -19,7 +19,7 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "limits.burst": (1, "limits.burst: 256 -> 1"),
     "limits.total_datagrams_per_second": (9, "limits.total_datagrams_per_second: unlimited -> 9"),
     "limits.sources": (2048, "limits.sources: 65536 -> 2048"),
-    "limits.leak": (0, "limits.leak: 8 -> 0"),
+    "limits.slip": (0, "limits.slip: 8 -> 0"),
     "limits.dry_run": (True, "limits.dry_run: false -> true"),
     "workers": (3, "workers: auto -> 3"),
     "user": ("nobody", "user: auto -> nobody"),

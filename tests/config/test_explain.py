@@ -97,7 +97,7 @@ def test_a_section_must_be_keys_and_values(text: str, kind: str) -> None:
         ("udp: {log: {level: 1}}", (1, 7, "udp.log"), "unknown key here; it belongs to the top level"),
         ("access: {disallow: [any]}", (1, 10, "access.disallow"), "unknown key; the keys here are allow, deny"),
         ("access: {alow: [any]}", (1, 10, "access.alow"), "unknown key; the keys here are allow, deny"),
-        ("guard: {leak: 1}", (1, 9, "guard.leak"), "unknown key here; it belongs below limits"),
+        ("guard: {slip: 1}", (1, 9, "guard.slip"), "unknown key here; it belongs below limits"),
         ("log: {color: 1}", (1, 7, "log.color"), "unknown key; the keys here are level, format"),
         (
             "'': 1",

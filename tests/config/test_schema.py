@@ -70,7 +70,7 @@ def test_the_defaults_are_these() -> None:
             "burst": 256,
             "total_datagrams_per_second": None,
             "sources": 65_536,
-            "leak": 8,
+            "slip": 8,
             "dry_run": False,
         },
         "workers": "auto",
@@ -111,7 +111,7 @@ def test_every_key_can_be_set() -> None:
             burst: 1000000
             total_datagrams_per_second: 100000000
             sources: 4194304
-            leak: 1000
+            slip: 1000
             dry_run: false
         workers: 64
         udp: {receive_buffer: 128 KiB, send_buffer: 1 GiB}
@@ -139,7 +139,7 @@ def test_every_key_can_be_set() -> None:
             burst=1_000_000,
             total_datagrams_per_second=100_000_000,
             sources=4_194_304,
-            leak=1000,
+            slip=1000,
         ),
         workers=64,
         udp=UdpConfig(receive_buffer=131_072, send_buffer=1_073_741_824),
@@ -176,7 +176,7 @@ def test_a_config_without_listeners_cannot_be_made() -> None:
         ("limits", "burst", 1, 1_000_000),
         ("limits", "total_datagrams_per_second", 1, 100_000_000),
         ("limits", "sources", 1_024, 4_194_304),
-        ("limits", "leak", 0, 1_000),
+        ("limits", "slip", 0, 1_000),
         ("tcp", "max_connections", 1, 65_536),
         ("tcp", "max_connections_per_source", 1, 65_536),
         ("tcp", "idle_timeout_seconds", 1, 86_400),
@@ -248,7 +248,7 @@ def test_the_limit_that_is_spoken_of_may_be_none(limit: str) -> None:
         "access: {allow: [loopback, 192.0.2.0/24]}",
         "access: {deny: [any]}",
         "access: {allow: []}",
-        "limits: {leak: 0}",
+        "limits: {slip: 0}",
     ],
 )
 def test_a_file_that_does_not_let_the_internet_in_need_not_speak_of_it(text: str) -> None:
@@ -317,15 +317,15 @@ NO_EFFECT = "no limit is set, so this has no effect"
             (1, 9, "guard.loop_breaker", "without it a datagram that circulates between two servers never dies"),
         ),
         ("limits: {burst: 255}", (1, 10, "limits.burst", NO_EFFECT)),
-        ("limits: {leak: 0}", (1, 10, "limits.leak", NO_EFFECT)),
+        ("limits: {slip: 0}", (1, 10, "limits.slip", NO_EFFECT)),
         ("limits: {dry_run: true}", (1, 10, "limits.dry_run", NO_EFFECT)),
         (
-            "limits:\n  total_datagrams_per_second: 9\n  leak: 4",
+            "limits:\n  total_datagrams_per_second: 9\n  slip: 4",
             (
                 3,
                 3,
-                "limits.leak",
-                "limits.datagrams_per_second is not set, so this has no effect: the total never leaks",
+                "limits.slip",
+                "limits.datagrams_per_second is not set, so this has no effect: nothing slips through the total",
             ),
         ),
         (
@@ -426,8 +426,8 @@ def test_what_is_legal_but_unreasonable_is_warned_of(text: str, warning: tuple[i
         "access: {allow: [any], deny: [10.0.0.0/8]}\nlimits: {datagrams_per_second: 10000}",
         OPENED + "limits: {datagrams_per_second: unlimited, total_datagrams_per_second: 10000}",
         "guard: {min_source_port: 1024, refuse_source_ports: []}",
-        "limits: {burst: 256, leak: 8, dry_run: false}",
-        "limits: {datagrams_per_second: 5, burst: 1, leak: 0}",
+        "limits: {burst: 256, slip: 8, dry_run: false}",
+        "limits: {datagrams_per_second: 5, burst: 1, slip: 0}",
         "limits: {datagrams_per_second: 1000, total_datagrams_per_second: 1000}",
         "udp: {receive_buffer: 128 KiB, send_buffer: 128 KiB}",
         "listeners: [udp://1.2.3.4:7]\ntcp: {}",

@@ -57,7 +57,7 @@ def test_a_person_reads_what_happened(served: tuple[Daemon, int]) -> None:
     daemon, port = served
     for _ in range(3):
         ask(port)
-    wait_until(lambda: told(daemon).activity.loudest, "the worker told who was loud")
+    wait_until(lambda: told(daemon).activity.top_sources, "the worker told who was loud")
     result = tell(daemon.status_path)
     assert (result.returncode, result.stderr) == (ExitCode.OK, "")
     assert result.stdout.isascii()
@@ -66,7 +66,7 @@ def test_a_person_reads_what_happened(served: tuple[Daemon, int]) -> None:
     )
     assert re.search(rf"\nconfig: {daemon.config_path}, read \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d\n", result.stdout)
     assert f"\nudp://127.0.0.1:{port}         3        3        0            0           0\n" in result.stdout
-    assert re.search(r"\nloudest, last minute  datagrams\n127.0.0.1 +3\n", result.stdout)
+    assert re.search(r"\ntop sources, last minute  datagrams\n127.0.0.1 +3\n", result.stdout)
 
 
 def test_json_is_the_snapshot_and_its_numbers_are_the_counters(served: tuple[Daemon, int]) -> None:

@@ -33,7 +33,7 @@ UDP = UdpTraffic(
     send_failed={"EAGAIN": 4},
     interrupted=1,
     kernel_drops=9,
-    spared=2,
+    slipped=2,
     self_test=5,
     batches=(20, 6, 0, 0, 0, 0, 1),
     trains=(0, 1, 0, 0, 0, 0, 0, 2),
@@ -86,7 +86,7 @@ def test_a_udp_listener_is_told_whole() -> None:
     assert {name: samples[me] for name, samples in told.items() if me in samples} == {
         "echod_udp_datagrams_received_total": 100,
         "echod_udp_datagrams_replied_total": 80,
-        "echod_udp_datagrams_spared_total": 2,
+        "echod_udp_datagrams_slipped_total": 2,
         "echod_udp_received_bytes_total": 6400,
         "echod_udp_sent_bytes_total": 5120,
         "echod_udp_kernel_drops_total": 9,

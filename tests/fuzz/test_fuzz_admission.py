@@ -53,7 +53,7 @@ class Sequence:
             per_source=random.choice([None, 1, 1000, 10_000_000]),
             burst=random.choice([1, 256, 1_000_000]),
             total=random.choice([None, 10, 100_000_000]),
-            leak=random.choice([None, lambda: random.random() < 0.5]),
+            slip=random.choice([None, lambda: random.random() < 0.5]),
             dry_run=random.random() < 0.2,
         )
         circulation = Circulation(sources=SOURCES, gap=lambda: random.choice([1, 2, 3, 100, 1000]))
@@ -82,7 +82,7 @@ class Sequence:
         """Let some time pass, or none, or a little back, and decide on a batch in one way or the other."""
         random, admission = self.random, self.admission
         self.now = max(0.0, self.now + random.choice([0, 1e-6, 1e-3, 1, 3600, -1e-3]))
-        peers, on_loopback, spared = self.peers(), random.random() < 0.5, admission.spared
+        peers, on_loopback, slipped = self.peers(), random.random() < 0.5, admission.slipped
         if random.random() < 0.02:
             admission.set_own_addresses(map(ip_network, random.choice(OWN)))
         if random.random() < 0.5:
@@ -98,7 +98,7 @@ class Sequence:
             weights = [1] * len(peers)
         else:
             weights = list(self.slot_by_slot(peers, on_loopback=on_loopback))
-        assert admission.spared >= spared
+        assert admission.slipped >= slipped
         for known in admission._known.values():
             assert len(known) <= SOURCES
         if admission.circulation is not None and peers:

@@ -33,7 +33,7 @@ def limits(random: Random) -> dict[str, object]:
         random.choice([1, 100]),
         random.choice([1, 7, 256]),
         random.choice([None, 200]),
-        leak=random.choice([None, lambda: random.random() < 0.5]),
+        slip=random.choice([None, lambda: random.random() < 0.5]),
         dry_run=random.random() < 0.2,
     )
     return {"gap": gap, "limit": limit}

@@ -143,14 +143,14 @@ def test_service_resumes_when_the_network_does(stage: Stage, traffic: Traffic, f
     late = monotonic()
     ended = do(stage, traffic, fault.end)
     hit = [client for client in traffic.clients if client.sock.getpeername()[0] in fault.hosts]
-    spared = [client for client in traffic.clients if client not in hit]
+    slipped = [client for client in traffic.clients if client not in hit]
     while not all(client.heard >= ended for client in hit):
         assert monotonic() < ended + RESUMED_SECONDS
         traffic.run(TURN_SECONDS)
     resumed = monotonic()
     traffic.run(LONG_SECONDS)
     traffic.settle(lambda: all(at < resumed for client in hit for at in client.lost))
-    traffic.settle(lambda: not any(client.lost for client in spared))
+    traffic.settle(lambda: not any(client.lost for client in slipped))
     for client in hit:
         assert not client.lost or client.lost[0] > soon - RESUMED_SECONDS
         assert [at for at in client.lost if begun <= at < late] == [at for at in client.sent_at if begun <= at < late]

@@ -1,4 +1,4 @@
-"""How much a source is answered: its burst and its rate, the total of all, whatever leaks; its neighbours unharmed."""
+"""How much a source is answered: its burst and its rate, and the total of all; its neighbours lose nothing."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +27,7 @@ NEIGHBOUR_RATE: Final = 100
 
 AT_ONCE: Final = 200
 """Of those who are held strictly: at a rate so low that no other is answered in the same wake-up."""
-STRICT: Final = {"datagrams_per_second": 1, "burst": AT_ONCE, "leak": 0}
+STRICT: Final = {"datagrams_per_second": 1, "burst": AT_ONCE, "slip": 0}
 REASON: Final = "dropped_rate"
 
 
@@ -68,13 +68,13 @@ def assert_held(answered: int, rate: int, seconds: tuple[float, float], overdraw
     assert 0.95 * rate * seconds[0] <= answered <= 1.05 * rate * seconds[1] + overdrawn
 
 
-@pytest.mark.parametrize(("workers", "leak"), [(1, 0), (2, 0), (2, 8)])
-def test_a_noisy_source_is_held_to_its_rate(staged: Callable[..., Stage], workers: int, leak: int) -> None:
+@pytest.mark.parametrize(("workers", "slip"), [(1, 0), (2, 0), (2, 8)])
+def test_a_noisy_source_is_held_to_its_rate(staged: Callable[..., Stage], workers: int, slip: int) -> None:
     """From 32 ports, over all workers: its burst and its rate within 5 %, and on credit at most its burst again.
 
-    What leaks is a part of the rate. Its neighbours, who stay below the rate, lose nothing.
+    What slips through is a part of the rate. Its neighbours, who stay below the rate, lose nothing.
     """
-    stage = staged(workers=workers, limits={"datagrams_per_second": RATE, "burst": BURST, "leak": leak})
+    stage = staged(workers=workers, limits={"datagrams_per_second": RATE, "burst": BURST, "slip": slip})
     quiet = list(neighbours(stage))
     with Traffic([*noise(stage, [NOISY], ports=32), *quiet]) as traffic:
         before, began = totals(stage.daemon), monotonic()
@@ -84,16 +84,16 @@ def test_a_noisy_source_is_held_to_its_rate(staged: Callable[..., Stage], worker
         of_the_quiet = Traffic(quiet)
         assert of_the_quiet.answered == of_the_quiet.sent
         answered = traffic.answered - of_the_quiet.answered
-    assert (counted["spared"] > 0) == (leak > 0)
-    assert_held(answered - BURST, RATE, seconds, overdrawn=BURST if leak else 0)
+    assert (counted["slipped"] > 0) == (slip > 0)
+    assert_held(answered - BURST, RATE, seconds, overdrawn=BURST if slip else 0)
 
 
 def test_all_sources_together_are_held_to_the_total(staged: Callable[..., Stage]) -> None:
     """Eight sources over two workers, each far over its own limit: the burst once, and the total within 5 %.
 
-    Nothing leaks through the total.
+    Nothing slips through the total.
     """
-    limits = {"datagrams_per_second": RATE, "total_datagrams_per_second": RATE, "burst": BURST, "leak": 2}
+    limits = {"datagrams_per_second": RATE, "total_datagrams_per_second": RATE, "burst": BURST, "slip": 2}
     stage = staged(workers=2, limits=limits)
     with Traffic(list(noise(stage, MANY, ports=4))) as traffic:
         before, began = totals(stage.daemon), monotonic()
@@ -140,13 +140,13 @@ def test_neighbours_in_the_same_batches_lose_nothing(staged: Callable[..., Stage
     assert stage.meet(mixed, burst=350) == in_part(mixed, [each for each in mixed if each in allowed])
 
 
-def test_a_dry_run_answers_all_and_counts_what_it_spared(staged: Callable[..., Stage]) -> None:
+def test_a_dry_run_answers_all_and_counts_what_it_slipped(staged: Callable[..., Stage]) -> None:
     """So an operator sees what a limit would refuse."""
     stage = staged(limits=STRICT | {"dry_run": True})
     datagrams = numbered(over_ipv4(), 300)
-    before = totals(stage.daemon)["spared"]
+    before = totals(stage.daemon)["slipped"]
     assert stage.meet(datagrams, burst=300) == answered(datagrams)
-    assert totals(stage.daemon)["spared"] - before == 300 - AT_ONCE
+    assert totals(stage.daemon)["slipped"] - before == 300 - AT_ONCE
 
 
 def in_part(datagrams: Sequence[Datagram], within: Sequence[Datagram]) -> Outcome:

@@ -78,7 +78,7 @@ def closed(row: memoryview) -> int:
                 "REPLIED": 2,
                 "REPLIED_BYTES": 3,
                 "INTERRUPTED": 4,
-                "SPARED": 5,
+                "SLIPPED": 5,
                 "SELF_TEST": 6,
                 "TRAIN_DATAGRAMS": 7,
                 "DROPPED": 8,
@@ -240,7 +240,7 @@ def test_after_settling_every_datagram_received_stands_in_one_number(
     row[UdpField.RECEIVED] = said(row) + unsaid
     row[UdpField.RECEIVED_BYTES] = row[UdpField.REPLIED_BYTES] = 1
     # None of these is an end.
-    row[UdpField.SPARED] = row[UdpField.SELF_TEST] = row[UdpField.BATCHES] = row[UdpField.TRAINS] = 7
+    row[UdpField.SLIPPED] = row[UdpField.SELF_TEST] = row[UdpField.BATCHES] = row[UdpField.TRAINS] = 7
     before = row.tolist()
     laid.settle(0)
     assert row[UdpField.RECEIVED] == said(row)
@@ -507,7 +507,7 @@ def test_every_number_of_a_udp_row_has_its_name() -> None:
         ("send_failed_enodev", 136),
         ("send_failed_other", 137),
         ("interrupted", 104),
-        ("spared", 105),
+        ("slipped", 105),
         ("self_test", 106),
     ]
 

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from echod.stats.snapshot import (
     Activity,
     LastReload,
-    Loud,
     Rates,
     Refused,
     Snapshot,
     TcpTraffic,
+    TopSource,
     UdpTraffic,
     WorkerState,
 )
@@ -61,7 +61,7 @@ ACTIVITY = st.builds(
     tcp=st.lists(TCP, max_size=2).map(tuple),
     workers=st.lists(WORKER, max_size=2).map(tuple),
     worker_restarts=COUNTS,
-    loudest=st.lists(st.builds(Loud, source=TEXT, count=COUNTS), max_size=2).map(tuple),
+    top_sources=st.lists(st.builds(TopSource, source=TEXT, count=COUNTS), max_size=2).map(tuple),
     refused=st.lists(
         st.builds(Refused, source=TEXT, protocol=st.just("tcp"), reason=TEXT, count=COUNTS), max_size=2
     ).map(tuple),
@@ -146,7 +146,7 @@ def test_what_was_lost_is_the_sum_of_all_that_was_not_answered() -> None:
         send_failed={"EAGAIN": 4},
         interrupted=8,
         kernel_drops=16,
-        spared=32,
+        slipped=32,
         self_test=64,
     )
     assert traffic.lost == 31
@@ -160,7 +160,7 @@ def test_text_from_the_file_cannot_control_the_terminal() -> None:
     told = json.loads(PLAIN.pack())
     told |= {"version": UNSAFE, "config": "/a\nb", "reload": {"at": 1.0, "code": 78, "text": f"one\n{UNSAFE}"}}
     udp = {"name": "udp://\x1bc", "family": "ipv4", "adopted": False, "dropped": {"\x1b]0;": 1}}
-    told["activity"] = {"udp": [udp], "loudest": [{"source": "\x1b", "count": 1}]}
+    told["activity"] = {"udp": [udp], "top_sources": [{"source": "\x1b", "count": 1}]}
     read = Snapshot.unpack(json.dumps(told).encode())
     mark = "\N{REPLACEMENT CHARACTER}"
     shown = (
@@ -169,7 +169,7 @@ def test_text_from_the_file_cannot_control_the_terminal() -> None:
     )
     assert (read.version, read.config, read.reload.text) == (shown, f"/a{mark}b", f"one\n{shown}")
     (one,) = read.activity.udp
-    assert (one.name, one.dropped, read.activity.loudest[0].source) == (f"udp://{mark}c", {f"{mark}]0;": 1}, mark)
+    assert (one.name, one.dropped, read.activity.top_sources[0].source) == (f"udp://{mark}c", {f"{mark}]0;": 1}, mark)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_text_from_the_file_cannot_control_the_terminal() -> None:
         ("reload", {"code": 10**10}),
         ("reload", {"at": 1e300}),
         ("activity", {"worker_restarts": 10**31}),
-        ("activity", {"loudest": [{"source": "x", "count": 10**31}]}),
+        ("activity", {"top_sources": [{"source": "x", "count": 10**31}]}),
     ],
 )
 def test_numbers_that_no_echod_has_are_refused(name: str, value: object) -> None:

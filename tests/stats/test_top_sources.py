@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from echod.stats.top_sources import EACH, MOST_TOLD, PLACES, LastMinute, Loudness, SpaceSaving, unpack_report
+from echod.stats.top_sources import EACH, MOST_TOLD, PLACES, LastMinute, SpaceSaving, TopSources, unpack_report
 
 
 def peer(host: str, port: int = 40_000) -> bytes:
@@ -35,11 +35,11 @@ def dice(seed: int) -> Callable[[], float]:
     return random.Random(seed).random  # noqa: S311 - it protects nothing
 
 
-def hear(loudness: Loudness, peers: list[bytes], datagrams: int, slot_of: Callable[[int], int]) -> None:
+def hear(top_sources: TopSources, peers: list[bytes], datagrams: int, slot_of: Callable[[int], int]) -> None:
     """Receive a batch, as a worker does."""
-    loudness.unheard += datagrams
-    if loudness.unheard >= loudness.wanted:
-        loudness.draw(slot_of, peers.__getitem__, datagrams)
+    top_sources.unheard += datagrams
+    if top_sources.unheard >= top_sources.wanted:
+        top_sources.draw(slot_of, peers.__getitem__, datagrams)
 
 
 # -- the table
@@ -90,12 +90,16 @@ def test_one_that_was_heard_again_before_its_turn_stays() -> None:
 
 def test_with_little_traffic_nobody_is_passed_over() -> None:
     """Each of a few batches counts, to the datagram, under the address of its sender whatever its port."""
-    loudness = Loudness(dice(1))
+    top_sources = TopSources(dice(1))
     for port in range(10):
-        hear(loudness, [peer("192.0.2.1", port)], 1, one)
-        hear(loudness, [peer("2001:db8:1:2:3::4", port)], 1, one)
-    hear(loudness, [peer("192.0.2.2")], 3, train)
-    assert unpack_report(loudness.report() or b"") == [("192.0.2.1", 10), ("2001:db8:1:2::/64", 10), ("192.0.2.2", 3)]
+        hear(top_sources, [peer("192.0.2.1", port)], 1, one)
+        hear(top_sources, [peer("2001:db8:1:2:3::4", port)], 1, one)
+    hear(top_sources, [peer("192.0.2.2")], 3, train)
+    assert unpack_report(top_sources.report() or b"") == [
+        ("192.0.2.1", 10),
+        ("2001:db8:1:2::/64", 10),
+        ("192.0.2.2", 3),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -103,35 +107,35 @@ def test_with_little_traffic_nobody_is_passed_over() -> None:
 )
 def test_the_slot_that_holds_the_datagram_drawn_is_charged_with_the_batch(chance: float, drawn: str) -> None:
     """Of four datagrams the first is one sender's, the others are a train of another."""
-    loudness = Loudness(lambda: chance)
-    hear(loudness, [peer("192.0.2.1"), peer("192.0.2.2")], 4, (0, 1, 1, 1).__getitem__)
-    assert unpack_report(loudness.report() or b"") == [(drawn, 4)]
+    top_sources = TopSources(lambda: chance)
+    hear(top_sources, [peer("192.0.2.1"), peer("192.0.2.2")], 4, (0, 1, 1, 1).__getitem__)
+    assert unpack_report(top_sources.report() or b"") == [(drawn, 4)]
 
 
 @pytest.mark.parametrize("host", ["::1", "fe80::1"])
 def test_where_a_prefix_is_not_one_host_the_address_is_told(host: str) -> None:
     """Loopback, and the neighbours on a link."""
-    loudness = Loudness(dice(1))
-    hear(loudness, [peer(host)], 1, one)
-    assert unpack_report(loudness.report() or b"") == [(host, 1)]
+    top_sources = TopSources(dice(1))
+    hear(top_sources, [peer(host)], 1, one)
+    assert unpack_report(top_sources.report() or b"") == [(host, 1)]
 
 
 def test_a_report_begins_anew_and_nobody_heard_is_no_report() -> None:
     """What was told is not told again."""
-    loudness = Loudness(dice(1))
-    assert loudness.report() is None
-    hear(loudness, [peer("192.0.2.1")], 1, one)
-    assert loudness.report() is not None
-    assert loudness.report() is None
+    top_sources = TopSources(dice(1))
+    assert top_sources.report() is None
+    hear(top_sources, [peer("192.0.2.1")], 1, one)
+    assert top_sources.report() is not None
+    assert top_sources.report() is None
 
 
 def test_a_report_tells_so_many_and_no_more() -> None:
     """It must fit into a message."""
-    loudness = Loudness(dice(1))
+    top_sources = TopSources(dice(1))
     for number in range(EACH - 1):
-        hear(loudness, [peer(f"192.0.2.{number}")], 1 + number, train)
-    hear(loudness, [peer("198.51.100.1")], 1000, train)
-    told = unpack_report(loudness.report() or b"")
+        hear(top_sources, [peer(f"192.0.2.{number}")], 1 + number, train)
+    hear(top_sources, [peer("198.51.100.1")], 1000, train)
+    told = unpack_report(top_sources.report() or b"")
     assert len(told) == MOST_TOLD
     assert told[0][0] == "198.51.100.1"
 
@@ -151,11 +155,11 @@ def traffic(kind: str) -> Iterator[tuple[list[bytes], int, Callable[[int], int]]
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_in_the_long_run_each_has_what_he_sent(kind: str, seed: int) -> None:
     """Whether alone in a batch, among others, or as a train: by chance, and so that nobody can hide."""
-    loudness, datagrams = Loudness(dice(seed)), 0
+    top_sources, datagrams = TopSources(dice(seed)), 0
     for (peers, count, slot_of), _ in zip(traffic(kind), range(200_000), strict=False):
-        hear(loudness, peers, count, slot_of)
+        hear(top_sources, peers, count, slot_of)
         datagrams += count
-    told = dict(unpack_report(loudness.report() or b""))
+    told = dict(unpack_report(top_sources.report() or b""))
     assert sum(told.values()) == pytest.approx(datagrams, rel=0.01)
     assert told["192.0.2.1"] / datagrams == pytest.approx(0.25, abs=0.06)
 
@@ -186,7 +190,7 @@ def test_what_is_older_than_a_minute_is_forgotten() -> None:
 
 
 def test_ten_are_shown() -> None:
-    """The loudest, loudest first."""
+    """Those that sent most, in order."""
     minute: LastMinute[int] = LastMinute(0.0)
     minute.add((number, number) for number in range(1, 30))
     assert minute.top() == [(number, number) for number in range(29, 19, -1)]

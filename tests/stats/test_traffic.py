@@ -30,7 +30,7 @@ def test_every_number_of_a_udp_row_is_told_once() -> None:
         "send_failed": 0,
         "interrupted": 104,
         "kernel_drops": 9,
-        "spared": 105,
+        "slipped": 105,
         "self_test": 106,
         "batches": tuple(range(140, 147)),
         "trains": tuple(range(148, 156)),

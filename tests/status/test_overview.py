@@ -10,11 +10,11 @@ from echod.net.listener import Listener, Protocol
 from echod.stats.snapshot import (
     Activity,
     LastReload,
-    Loud,
     Rates,
     Refused,
     Snapshot,
     TcpTraffic,
+    TopSource,
     UdpTraffic,
     WorkerState,
 )
@@ -34,7 +34,7 @@ BUSY = Activity(
             send_failed={"EAGAIN": 18},
             interrupted=5,
             kernel_drops=77,
-            spared=3,
+            slipped=3,
             self_test=4,
             received_per_second=Rates(1234.5, 12.3, 0.25),
         ),
@@ -60,7 +60,7 @@ BUSY = Activity(
         WorkerState(worker=3, pid=None, cpu_seconds=0, heartbeat_age_seconds=0, restarts=2, connections=0),
     ),
     worker_restarts=3,
-    loudest=(Loud(source="192.0.2.1", count=60_000), Loud(source="2001:db8::/64", count=7)),
+    top_sources=(TopSource(source="192.0.2.1", count=60_000), TopSource(source="2001:db8::/64", count=7)),
     refused=(Refused(source="192.0.2.9", protocol="udp", reason="source_port_low", count=1200),),
 )
 
@@ -96,15 +96,15 @@ TCP listener (totals)  accepted  open now
 tcp://0.0.0.0:7              12         2
 
 of these
-udp://0.0.0.0:7  dropped: source_port_low        1,200
-udp://0.0.0.0:7  dropped: rate                      12
-udp://0.0.0.0:7  dropped: interrupted                5
-udp://0.0.0.0:7  send failed: EAGAIN                18
-udp://0.0.0.0:7  replied: self tests                 4
-udp://0.0.0.0:7  replied: over its rate, spared      3
-tcp://0.0.0.0:7  closed: finished                    9
-tcp://0.0.0.0:7  closed: access                      1
-tcp://0.0.0.0:7  accept failed                       1
+udp://0.0.0.0:7  dropped: source_port_low  1,200
+udp://0.0.0.0:7  dropped: rate                12
+udp://0.0.0.0:7  dropped: interrupted          5
+udp://0.0.0.0:7  send failed: EAGAIN          18
+udp://0.0.0.0:7  replied: self tests           4
+udp://0.0.0.0:7  replied: over its limit       3
+tcp://0.0.0.0:7  closed: finished              9
+tcp://0.0.0.0:7  closed: access                1
+tcp://0.0.0.0:7  accept failed                 1
 
 rates and totals  socket   /s, 1 s  /s, 10 s  /s, 60 s  total in  total out
 udp://0.0.0.0:7   bound      1,234      12.3       0.2  61.0 MiB   60.9 MiB
@@ -116,9 +116,9 @@ worker  process   CPU total  heartbeat age  restarts  connections
      2     4243      0.01 s            4 s         1            0
      3     none      0.00 s           none         2            0
 
-loudest, last minute  datagrams
-192.0.2.1                60,000
-2001:db8::/64                 7
+top sources, last minute  datagrams
+192.0.2.1                    60,000
+2001:db8::/64                     7
 
 most refused, last minute                        times
 192.0.2.9                  udp: source_port_low  1,200"""

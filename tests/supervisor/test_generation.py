@@ -119,7 +119,7 @@ def test_a_worker_that_talks_nonsense_is_ended_and_nothing_else(
     slot, *_ = hands.generation.slots
     hands.generation.raise_worker(slot, 0.0)
     assert hands.reap() == "killed by SIGKILL"
-    assert [entry["event"] for entry in log] == ["worker_started", "worker_misspoke"]
+    assert [entry["event"] for entry in log] == ["worker_started", "worker_protocol_error"]
     monkeypatch.undo()
     hands.serve()
 

@@ -11,7 +11,7 @@ from echod.linux.sockets import Buffers
 from echod.net.listener import Listener, Protocol
 from echod.stats.counters import Close, CounterPage, TcpField, UdpField
 from echod.stats.refusals import Report
-from echod.stats.snapshot import Activity, Loud, Rates, Refused, TcpTraffic, UdpTraffic, WorkerState
+from echod.stats.snapshot import Activity, Rates, Refused, TcpTraffic, TopSource, UdpTraffic, WorkerState
 from echod.supervisor.listening import Holdings
 from echod.supervisor.observer import KERNEL_SECONDS, Observer
 
@@ -140,14 +140,14 @@ def test_who_is_loud_and_who_was_refused_is_told_for_a_minute(watched: Watched) 
             report = Report(listener=0, reason=reason, refused=count, sources=sources, more=False)
             watched.observer.refused(told, report)
     seen = watched.see()
-    assert seen.loudest == (Loud(source="2001:db8::/64", count=14), Loud(source="192.0.2.1", count=10))
+    assert seen.top_sources == (TopSource(source="2001:db8::/64", count=14), TopSource(source="192.0.2.1", count=10))
     assert seen.refused == (
         Refused(source="192.0.2.9", protocol="udp", reason="rate", count=6),
         Refused(source="192.0.2.9", protocol="tcp", reason="access", count=2),
     )
     assert watched.look() is None
     later = watched.see(60.0)
-    assert (later.loudest, later.refused) == ((), ())
+    assert (later.top_sources, later.refused) == ((), ())
 
 
 # -- what the kernel dropped

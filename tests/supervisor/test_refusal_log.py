@@ -54,14 +54,14 @@ def test_the_first_refusal_is_said_at_once(log: Entries) -> None:
             "event": "refused",
             "log_level": "warning",
             "message": "refused 1,200 datagrams at udp://127.0.0.1:7: access, from 2 sources, "
-            "the loudest 192.0.2.98 (1,199)",
+            "most from 192.0.2.98 (1,199)",
             "listener": "udp://127.0.0.1:7",
             "reason": "access",
             "refused": 1200,
             "sources": 2,
             "more_sources": False,
-            "loudest": "192.0.2.98",
-            "loudest_refused": 1199,
+            "top_source": "192.0.2.98",
+            "top_source_refused": 1199,
         }
     ]
 
@@ -72,7 +72,7 @@ def test_one_is_said_as_one(log: Entries) -> None:
     refusals.add(UDP, report(Drop.LOOP, a=1))
     refusals.log_due(1000.0)
     assert log[0]["message"] == (
-        "refused 1 datagram at udp://127.0.0.1:7: loop, from 1 source, the loudest 192.0.2.97 (1)"
+        "refused 1 datagram at udp://127.0.0.1:7: loop, from 1 source, most from 192.0.2.97 (1)"
     )
 
 
@@ -93,8 +93,8 @@ def test_who_is_refused_for_its_port_is_told_how_to_go_on(log: Entries, reason: 
     refusals.add(UDP, report(reason, a=1))
     refusals.add(TCP, report(Close(reason), a=1))
     refusals.log_due(1000.0)
-    assert f", the loudest 192.0.2.97 (1); {way}" in log[0]["message"]
-    assert log[1]["message"].endswith(", the loudest 192.0.2.97 (1)")
+    assert f", most from 192.0.2.97 (1); {way}" in log[0]["message"]
+    assert log[1]["message"].endswith(", most from 192.0.2.97 (1)")
 
 
 def test_refused_connections_are_said_as_such(log: Entries) -> None:
@@ -124,7 +124,9 @@ def test_the_reports_of_all_workers_are_one_entry(log: Entries) -> None:
         refusals.add(UDP, report(b=5, c=1))
     refusals.add(UDP, report(a=4))
     refusals.log_due(1000.0)
-    assert [(entry["refused"], entry["loudest"], entry["loudest_refused"]) for entry in log] == [(34, "192.0.2.97", 16)]
+    assert [(entry["refused"], entry["top_source"], entry["top_source_refused"]) for entry in log] == [
+        (34, "192.0.2.97", 16)
+    ]
 
 
 def test_one_listener_and_reason_speak_at_most_each_ten_seconds(log: Entries) -> None:
@@ -206,7 +208,7 @@ def test_once_all_is_said_nothing_was_lost(looks: list[list[tuple[Any, Drop, dic
             assert len(log) - before <= MOST_LINES
             for entry in log[before:]:
                 loud = since.pop((entry["listener"], entry["reason"]))
-                assert entry["loudest_refused"] == max(loud.values()) == loud[entry["loudest"]]
+                assert entry["top_source_refused"] == max(loud.values()) == loud[entry["top_source"]]
                 assert (entry["refused"], entry["sources"]) == (loud.total(), len(loud))
     said = Counter[tuple[str, str]]()
     for entry in log:

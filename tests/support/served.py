@@ -20,7 +20,7 @@ from echod.stats.counters import (
     describe,
 )
 from echod.stats.refusals import Tally
-from echod.stats.top_sources import Loudness
+from echod.stats.top_sources import TopSources
 from echod.udp.batch import Batch
 from echod.udp.service import UdpEcho
 from echod.udp.sock import Port
@@ -45,12 +45,12 @@ def rate_limit(
     burst: int,
     total: int | None = None,
     *,
-    leak: Callable[[], bool] | None = None,
+    slip: Callable[[], bool] | None = None,
     dry_run: bool = False,
 ) -> RateLimit:
     """Make a limit of so many datagrams a second."""
     memory = memoryview(bytearray(RateLimit.size(1024)))
-    return RateLimit(memory, sources=1024, per_source=per_source, burst=burst, total=total, leak=leak, dry_run=dry_run)
+    return RateLimit(memory, sources=1024, per_source=per_source, burst=burst, total=total, slip=slip, dry_run=dry_run)
 
 
 class Served:
@@ -81,8 +81,8 @@ class Served:
             circulation=Circulation(sources=1024, gap=lambda: gap, patience=0) if loop_breaker else None,
             self_test=self_test,
         )
-        self.loudness = Loudness(lambda: 0.5)
-        self.echo = UdpEcho(Port(sock), batch, self.admission, self.row, tally=self.tally, loudness=self.loudness)
+        self.top_sources = TopSources(lambda: 0.5)
+        self.echo = UdpEcho(Port(sock), batch, self.admission, self.row, tally=self.tally, top_sources=self.top_sources)
 
     @property
     def address(self) -> tuple[str, int]:

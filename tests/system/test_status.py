@@ -48,7 +48,7 @@ def test_it_tells_what_came_from_outside(standing: Host, mode: Mode) -> None:
         )
 
     until(counted, 5, "the status tells of it")
-    sources = until(lambda: told(standing)["activity"]["loudest"], 5, "the loudest are told")
+    sources = until(lambda: told(standing)["activity"]["top_sources"], 5, "the loudest are told")
     assert "10.77.0" in str(sources)
     snapshot = told(standing)
     assert {each["adopted"] for each in listeners(standing).values()} == {mode is Mode.ACTIVATED}

@@ -133,14 +133,14 @@ def test_addresses_of_one_ipv6_network_are_one_source(network: None) -> None:
         assert (row["received"], row["dropped_rate"]) == (4, 2)
 
 
-def test_some_of_the_refused_are_spared(server: socket.socket, client: socket.socket) -> None:
-    """What the leak lets pass is answered, counted as replied and as spared; of a train the first."""
+def test_some_of_the_refused_are_slipped(server: socket.socket, client: socket.socket) -> None:
+    """What slips through is answered, counted as replied and as slipped; of a train the first."""
     chances = cycle([True, False, False, False])
-    served = Served(server, limit=rate_limit(1, 4, leak=lambda: next(chances)))
+    served = Served(server, limit=rate_limit(1, 4, slip=lambda: next(chances)))
     send(served, client, b"one", b"two", b"three", b"four", b"lent", b"over")
     send_as_train(served, client)
     row = served.turn(100.0)
-    assert (row["replied"], row["dropped_rate"], row["spared"]) == (4 + 1 + 2, 1 + 8, 1 + 2)
+    assert (row["replied"], row["dropped_rate"], row["slipped"]) == (4 + 1 + 2, 1 + 8, 1 + 2)
     assert_got(client, b"one", b"two", b"three", b"four", b"lent", b"aa", b"bb")
 
 
@@ -156,7 +156,7 @@ def test_in_a_dry_run_all_are_answered_and_counted(
         else:
             send(served, client, *numbered(10))
     row = served.turn(100.0)
-    assert (row["replied"], row["spared"], "dropped_rate" in row) == (20, 17, False)
+    assert (row["replied"], row["slipped"], "dropped_rate" in row) == (20, 17, False)
     assert len([client.recv(16) for _ in range(20)]) == 20
     assert_nothing_more(client)
 

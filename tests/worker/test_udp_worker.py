@@ -35,7 +35,7 @@ from echod.stats.counters import CounterPage, SlotField, describe
 from echod.stats.refusals import Report
 from echod.stats.top_sources import unpack_report
 from echod.udp.service import MAX_BATCHES_PER_WAKEUP, UdpEcho
-from echod.worker.worker import DRAIN, LOUD, OWN, READY, SERVE, Birth, ServedSocket, Worker, _gap, open_channel
+from echod.worker.worker import DRAIN, OWN, READY, SERVE, TOP_SOURCES, Birth, ServedSocket, Worker, _gap, open_channel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +179,7 @@ def test_a_worker_reports_who_was_refused_and_who_was_loud() -> None:
         report = Report(listener=0, reason=Drop.ACCESS, refused=3, sources={"127.0.0.1": 3}, more=False)
         assert Report.unpack(hands.channel.recv(65_536)) == report
         loud = hands.channel.recv(65_536)
-        assert (loud[:1], unpack_report(loud[1:])) == (LOUD, [("127.0.0.1", 3)])
+        assert (loud[:1], unpack_report(loud[1:])) == (TOP_SOURCES, [("127.0.0.1", 3)])
         hands.worker._on_deadline(1.0)
         with pytest.raises(BlockingIOError):
             hands.channel.recv(65_536)
@@ -198,9 +198,9 @@ def test_a_supervisor_that_does_not_listen_costs_its_reports_alone() -> None:
 
 @pytest.mark.parametrize(
     ("limits", "least", "most"),
-    [({"leak": 8}, 13, 87), ({"leak": 0}, 0, 0), ({"leak": 1}, 400, 400), ({"dry_run": True}, 400, 400)],
+    [({"slip": 8}, 13, 87), ({"slip": 0}, 0, 0), ({"slip": 1}, 400, 400), ({"dry_run": True}, 400, 400)],
 )
-def test_the_leak_is_what_the_config_says(limits: dict[str, int], least: int, most: int) -> None:
+def test_what_slips_through_is_what_the_config_says(limits: dict[str, int], least: int, most: int) -> None:
     """Of 800 datagrams at once with a burst of 400, an eighth of the rest, none, or all are answered all the same."""
     config = Config(limits=LimitsConfig.model_validate({"datagrams_per_second": 1, "burst": 400, **limits}))
     with worker(config) as hands, udp_client() as client:
@@ -208,10 +208,10 @@ def test_the_leak_is_what_the_config_says(limits: dict[str, int], least: int, mo
             deliver(hands.server, client.sendto, b"%d" % number, at(hands.server))
             hands.echo.on_readable(1000.0)
         row = hands.row()
-        spared = row.get("spared", 0)
-        assert least <= spared <= most
-        assert (row["replied"], row.get("dropped_rate", 0)) == (400 + spared, 400 - spared)
-        assert len([client.recv(16) for _ in range(400 + spared)]) == 400 + spared
+        slipped = row.get("slipped", 0)
+        assert least <= slipped <= most
+        assert (row["replied"], row.get("dropped_rate", 0)) == (400 + slipped, 400 - slipped)
+        assert len([client.recv(16) for _ in range(400 + slipped)]) == 400 + slipped
         assert_nothing_more(client)
 
 
