@@ -35,7 +35,7 @@ STATUS_SECONDS: Final = 5.0
 
 _NO_PLACE: Final = (
     "no status is written, so `echod status` and `echod reload` do not find this echod: it is not root, and has "
-    "neither RUNTIME_DIRECTORY nor XDG_RUNTIME_DIR; write a files.directory, or RuntimeDirectory=echod in its unit"
+    "neither RUNTIME_DIRECTORY nor XDG_RUNTIME_DIR; write a status.directory, or RuntimeDirectory=echod in its unit"
 )
 
 _log = structlog.get_logger()
@@ -89,9 +89,9 @@ class Announcer:
         if files.directory(self._environment, directory) != self._place:
             _log.warning(
                 "status_directory_ignored",
-                message=f"{self._path}: files.directory: {directory} is read at start alone: restart echod, or write "
+                message=f"{self._path}: status.directory: {directory} is read at start alone: restart echod, or write "
                 f"what was there; until then the status stands in {self._place or 'no directory'}",
-                key="files.directory",
+                key="status.directory",
             )
         for listener in adopted if reading.path else ():
             if listener not in reading.config.listeners:

@@ -108,7 +108,7 @@ def test_without_a_running_echod_it_says_so(tmp_path: Path) -> None:
     """No status file: nobody to signal."""
     result = ask_for_reload(tmp_path)
     assert result.returncode == ExitCode.UNAVAILABLE
-    assert result.stderr.startswith(f"echod: no echod is running: there is no {tmp_path}/files.json; ")
+    assert result.stderr.startswith(f"echod: no echod is running: there is no {tmp_path}/status.json; ")
 
 
 def test_a_status_file_that_outlived_its_echod_is_no_echod(served: tuple[Daemon, Path, int]) -> None:
@@ -118,7 +118,7 @@ def test_a_status_file_that_outlived_its_echod_is_no_echod(served: tuple[Daemon,
     daemon.wait()
     result = ask_for_reload(directory)
     assert result.returncode == ExitCode.UNAVAILABLE
-    assert f"process {daemon.pid}, which wrote {directory}/files.json, is gone" in result.stderr
+    assert f"process {daemon.pid}, which wrote {directory}/status.json, is gone" in result.stderr
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "nonsense", "", '{"pid": "all"}'])
@@ -128,7 +128,7 @@ def test_a_status_file_of_something_else_is_one_sentence(tmp_path: Path, text: s
     result = ask_for_reload(tmp_path)
     assert result.returncode == ExitCode.STATUS_UNKNOWN
     assert result.stderr == (
-        f"echod: {tmp_path}/files.json cannot be understood: it was written by another version of echod\n"
+        f"echod: {tmp_path}/status.json cannot be understood: it was written by another version of echod\n"
     )
 
 
@@ -177,7 +177,7 @@ def test_root_follows_no_link_in_the_place_of_the_file(tmp_path: Path) -> None:
         (place / files.NAME).symlink_to(tmp_path / "roots")
         result = ask_for_reload(place)
         assert (result.returncode, result.stdout) == (ExitCode.STATUS_UNKNOWN, "")
-        assert result.stderr == f"echod: {place}/files.json cannot be read: it is a symbolic link\n"
+        assert result.stderr == f"echod: {place}/status.json cannot be read: it is a symbolic link\n"
         assert stranger.poll() is None
         stranger.kill()
 
@@ -220,15 +220,15 @@ def test_a_reload_that_echod_cannot_tell_of_is_not_waited_for(echod: EchodFactor
 
 
 def test_it_is_found_where_its_config_says_or_said(served: tuple[Daemon, Path, int], tmp_path: Path) -> None:
-    """Another `files.directory` comes with the next start, as the outcome and the log say; until then all goes on."""
+    """Another `status.directory` comes with the next start, as the outcome and the log say; until then all goes on."""
     daemon, directory, port = served
     config = {"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1}
     daemon.write({**config, "status": {"directory": str(tmp_path / "other")}})
-    for changed in (f"files.directory: auto -> {tmp_path}/other at the next start", "nothing"):
+    for changed in (f"status.directory: auto -> {tmp_path}/other at the next start", "nothing"):
         result = ask_for_reload(directory, "--config", str(daemon.config_path))
         assert (result.returncode, result.stdout) == (ExitCode.OK, f"reloaded; changed: {changed}\n")
     for entry in daemon.log("status_directory_ignored"):
-        assert entry["message"].startswith(f"{daemon.config_path}: files.directory: {tmp_path}/other is read at start")
+        assert entry["message"].startswith(f"{daemon.config_path}: status.directory: {tmp_path}/other is read at start")
         assert entry["message"].endswith(f"until then the status stands in {directory}")
     assert len(daemon.log("status_directory_ignored")) == 2
     daemon.write({**config, "status": {"directory": str(directory)}})

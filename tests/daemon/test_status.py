@@ -102,12 +102,12 @@ def test_the_exit_code_is_three_where_it_does_not_run(served: tuple[Daemon, int]
 def test_a_daemon_that_stopped_leaves_no_status(served: tuple[Daemon, int]) -> None:
     """Neither of the two files."""
     daemon, _ = served
-    assert sorted(path.name for path in daemon.status_path.iterdir()) == ["self-test.json", "files.json"]
+    assert sorted(path.name for path in daemon.status_path.iterdir()) == ["self-test.json", "status.json"]
     assert daemon.stop() == ExitCode.OK
     assert list(daemon.status_path.iterdir()) == []
     stopped = tell(daemon.status_path)
     assert stopped.returncode == ExitCode.NOT_RUNNING
-    assert f"there is no {daemon.status_path}/files.json;" in stopped.stderr
+    assert f"there is no {daemon.status_path}/status.json;" in stopped.stderr
 
 
 def test_a_status_that_cannot_be_read_is_neither(tmp_path: Path) -> None:
@@ -201,11 +201,11 @@ def test_a_generation_that_no_self_test_can_reach_has_no_mark(served: tuple[Daem
 
 
 def test_it_is_found_where_the_config_says(echod: EchodFactory, tmp_path: Path) -> None:
-    """`files.directory` is where the daemon writes and where the command looks, mistakes beside it or not."""
+    """`status.directory` is where the daemon writes and where the command looks, mistakes beside it or not."""
     place, port = tmp_path / "elsewhere", free_port()
     config = {"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1, "status": {"directory": str(place)}}
     daemon = echod(config)
-    assert sorted(path.name for path in place.iterdir()) == ["self-test.json", "files.json"]
+    assert sorted(path.name for path in place.iterdir()) == ["self-test.json", "status.json"]
     daemon.write({**config, "workers": 0})
     result = tell(None, "--config", str(daemon.config_path))
     assert result.returncode == ExitCode.OK
@@ -221,7 +221,7 @@ def test_a_place_that_cannot_be_had_does_no_harm(echod: EchodFactory, tmp_path: 
     assert ask(port) == b"hi"
     (entry,) = daemon.log("status_not_written")
     assert entry["level"] == "warning"
-    assert "files.directory" in entry["message"]
+    assert "status.directory" in entry["message"]
 
 
 def test_a_rejected_reload_is_told(served: tuple[Daemon, int]) -> None:
