@@ -34,7 +34,7 @@ Engines
 Subjects
 
     admission/   may this datagram be answered: admission*, rules*, ratelimit*, loops*, selftest*
-    stats/       what is counted: counters*, watch*, rate*, rates*, refusals*, top_sources*, traffic*, snapshot*,
+    stats/       what is counted: outcomes*, counters*, watch*, rates*, refusals*, top_sources*, traffic*, snapshot*,
                  wrapping*
     config/      /etc/echod.yaml: file, schema*, fields*, access*, document*, explain*, diff*, changes*, written*,
                  socket_unit*

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from support.ping.pinging import shape
 
-from echod.admission.admission import Drop
 from echod.config.schema import Config, parse_config
 from echod.errors import ConfigError, ExitCode
+from echod.stats.outcomes import Drop
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

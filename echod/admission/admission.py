@@ -6,7 +6,6 @@ value, `None` for yes or the `Drop` that says why not, and never an exception, w
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Sequence
-from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from struct import Struct
 from typing import Final
@@ -25,34 +24,7 @@ from echod.net.peers import (
     sources_in,
     sources_of,
 )
-
-
-class Drop(IntEnum):
-    """Why a datagram is not answered, in the order of the rules. The numbers are fixed: counters index by them."""
-
-    DESTINATION_NOT_UNICAST = 1
-    """Sent to a broadcast or multicast address: an answer would make this host an amplifier for its LAN."""
-    SOURCE_PORT_ZERO = 2
-    """No answer can reach port 0 (RFC 768: zero stands for "not used")."""
-    SOURCE_PORT_OWN = 3
-    """From a port that echod itself answers on: two echo servers would answer each other for ever (CERT CA-1996-01)."""
-    SOURCE_PORT_LOW = 4
-    """From a port below `guard.min_source_port`, which services use and clients do not (CVE-2024-2169)."""
-    SOURCE_PORT_REFUSED = 5
-    """From a port in `guard.refuse_source_ports`: services above port 1023 that answer or amplify."""
-    SOURCE_INVALID = 6
-    """From an address that is not a valid source on the interface it came in on (RFC 1122, 3.2.1.3; RFC 6890)."""
-    SOURCE_IS_SELF = 7
-    """From an address of this host, but not received on loopback: forged, or reflected."""
-    ACCESS = 8
-    """`access.deny` names the source, or `access.allow` does not."""
-    TRUNCATED = 9
-    """The kernel could not deliver the datagram, or its destination address, whole: no exact answer exists."""
-    RATE = 10
-    """Its source, or all sources together, exceed their limit."""
-    LOOP = 11
-    """It equals an earlier sample from the same peer: it circulates."""
-
+from echod.stats.outcomes import Drop
 
 _NOWHERE: Final = tuple(map(ip_network, ("0.0.0.0/8", "224.0.0.0/4", "240.0.0.0/4", "ff00::/8", "::ffff:0:0/96")))
 """No host has these: "this network", multicast, reserved (255.255.255.255 too), and IPv4-mapped IPv6 addresses."""

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Final, TypeAlias
 
-from echod.admission.admission import Drop, Verdict
+from echod.admission.admission import Verdict
 from echod.admission.rules import compile_access, compile_rules
 from echod.config.access import AccessEntry
 from echod.config.schema import Config
 from echod.net.listener import MAX_PORT, Listener, Protocol
 from echod.net.networks import Network
+from echod.stats.outcomes import Drop
 
 _Address: TypeAlias = IPv4Address | IPv6Address
 

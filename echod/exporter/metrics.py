@@ -5,22 +5,20 @@ from the start, at 0, so that `rate()` sees the first increment. A label names a
 process, never a peer. Invariant: for each UDP listener received = replied + all dropped + all send failures.
 """
 
-import errno
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final, Literal, TypeAlias
 
-from echod.admission.admission import Drop
-from echod.stats.counters import SEND_ERRORS, Close
+from echod.stats.counters import CLOSED_FIELDS, DROP_FIELDS, SEND_FAILED_FIELDS
 from echod.stats.snapshot import BATCH_SIZES, TRAIN_LENGTHS, Snapshot, TcpTraffic, UdpTraffic, WorkerState
 
 Labels: TypeAlias = tuple[str, ...]
 
-DROP_REASONS: Final = (*(drop.name.lower() for drop in Drop), "interrupted")
+DROP_REASONS: Final = (*DROP_FIELDS, "interrupted")
 """With `interrupted`, so that the sums hold without another metric."""
-ERRNOS: Final = (*(errno.errorcode[error] for error in SEND_ERRORS), "other")
-CLOSE_REASONS: Final = tuple(reason.name.lower() for reason in Close)
+ERRNOS: Final = tuple(SEND_FAILED_FIELDS)
+CLOSE_REASONS: Final = tuple(CLOSED_FIELDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
-from echod.admission.admission import Drop
 from echod.net.listener import Listener, Protocol
+from echod.stats.outcomes import OTHER_SEND_ERROR, SEND_ERRORS, Close, Drop
 from echod.stats.snapshot import BATCH_SIZES, TRAIN_LENGTHS
 
-ROW_FIELDS: Final = 56
-"""Numbers in a row: 448 bytes, whole cache lines, so that two workers never write to the same line."""
+ROW_FIELDS: Final = 64
+"""Numbers in a row, some of them free. 512 bytes are whole cache lines, so two workers never write to the same line."""
 
 ROW_BYTES: Final = 8 * ROW_FIELDS
 
@@ -27,19 +27,6 @@ HEADER_FIELDS: Final = 8
 
 MOST: Final = 2**62
 """No count grows so large: a worker that writes a larger one is broken."""
-
-SEND_ERRORS: Final = (
-    errno.EAGAIN,
-    errno.EINVAL,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENETUNREACH,
-    errno.EHOSTUNREACH,
-    errno.EMSGSIZE,
-    errno.ENOBUFS,
-    errno.ENODEV,
-)
-"""The errors of a send with their own counters; all others share the counter after these."""
 
 
 class SlotField(IntEnum):
@@ -71,16 +58,16 @@ class UdpField(IntEnum):
     DROPPED = 8
     """The first drop counter: reason r is at DROPPED + r."""
     SEND_FAILED = 28
-    """The first send failure counter, in the order of SEND_ERRORS, then one for all others."""
+    """The first send failure counter, by the numbers in SEND_ERRORS; the last is OTHER_SEND_ERROR."""
     BATCHES = 40
     """The first counter of receives by slots filled, in powers of two: n slots are at BATCHES + (n - 1).bit_length(),
     in the order of BATCH_SIZES."""
     TRAINS = 48
-    """The first counter of received trains by length: see `train_place`."""
+    """The first counter of received trains by length: see `train_field`."""
 
 
 UDP_DROPS: Final = slice(UdpField.DROPPED, UdpField.SEND_FAILED)
-UDP_SEND_FAILURES: Final = slice(UdpField.SEND_FAILED, UdpField.SEND_FAILED + len(SEND_ERRORS) + 1)
+UDP_SEND_FAILURES: Final = slice(UdpField.SEND_FAILED, UdpField.SEND_FAILED + OTHER_SEND_ERROR + 1)
 UDP_BATCHES: Final = slice(UdpField.BATCHES, UdpField.BATCHES + len(BATCH_SIZES))
 UDP_TRAINS: Final = slice(UdpField.TRAINS, UdpField.TRAINS + len(TRAIN_LENGTHS))
 
@@ -97,52 +84,23 @@ class TcpField(IntEnum):
     """The first counter of closed connections: reason r is at CLOSED + r."""
 
 
-class Close(IntEnum):
-    """Why a TCP connection ended. The numbers are fixed."""
-
-    FINISHED = 1
-    """The peer half-closed and was sent the echo of all its data."""
-    RESET = 2
-    """The peer or the network broke it."""
-    IDLE = 3
-    """Nothing arrived for `idle_timeout_seconds`."""
-    STALLED = 4
-    """The peer took no byte for `stall_timeout_seconds` while data was due to it."""
-    DRAINED = 5
-    """echod stopped or reloaded."""
-    OVER_LIMIT = 6
-    """There were `max_connections` already: closed at once."""
-    OVER_SOURCE_LIMIT = 7
-    """There were `max_connections_per_source` from its source already: closed at once."""
-    INTERRUPTED = 8
-    """The worker that held it died."""
-    ACCESS = 9
-    """Its source may not be answered (`access`): closed at once."""
-    NO_MEANS = 10
-    """The host had no memory or epoll watch left for it: closed at once."""
-    SELF_TEST = 11
-    """It was a self test, however it ended; a refused self test counts under the reason of the refusal."""
-
-
 TCP_CLOSED: Final = slice(TcpField.CLOSED + 1, TcpField.CLOSED + max(Close) + 1)
 
 
-DROP_PLACES: Final = {drop.name.lower(): UdpField.DROPPED + drop for drop in Drop}
-SEND_FAILED_PLACES: Final = {
-    name: UdpField.SEND_FAILED + index
-    for index, name in enumerate([*(errno.errorcode[error] for error in SEND_ERRORS), "other"])
-}
-CLOSED_PLACES: Final = {reason.name.lower(): TcpField.CLOSED + reason for reason in Close}
+DROP_FIELDS: Final = {drop.name.lower(): UdpField.DROPPED + drop for drop in Drop}
+SEND_FAILED_FIELDS: Final = {
+    errno.errorcode[error]: UdpField.SEND_FAILED + number for error, number in SEND_ERRORS.items()
+} | {"other": UdpField.SEND_FAILED + OTHER_SEND_ERROR}
+CLOSED_FIELDS: Final = {reason.name.lower(): TcpField.CLOSED + reason for reason in Close}
 """Indices in a row of the drops, send failures and closed connections, by name."""
 
 
 def send_failed_field(error: int) -> int:
     """Return the index in a UDP row of the failures with this errno."""
-    index = SEND_ERRORS.index(error) if error in SEND_ERRORS else len(SEND_ERRORS)
-    return UdpField.SEND_FAILED + index
+    return UdpField.SEND_FAILED + SEND_ERRORS.get(error, OTHER_SEND_ERROR)
 
 
-def train_place(datagrams: int) -> int:
+def train_field(datagrams: int) -> int:
     """Return the index in a UDP row for a train of this length: by powers of two, in the order of TRAIN_LENGTHS."""
     return UdpField.TRAINS + min((datagrams - 1).bit_length(), len(TRAIN_LENGTHS) - 1)
 
@@ -307,8 +265,8 @@ def describe(listener: Listener, row: Sequence[int]) -> dict[str, int]:
             UdpField.REPLIED,
             UdpField.REPLIED_BYTES,
         )
-        rest = {f"dropped_{name}": place for name, place in DROP_PLACES.items()}
-        rest |= {f"send_failed_{name.lower()}": place for name, place in SEND_FAILED_PLACES.items()}
+        rest = {f"dropped_{name}": place for name, place in DROP_FIELDS.items()}
+        rest |= {f"send_failed_{name.lower()}": place for name, place in SEND_FAILED_FIELDS.items()}
         rest |= {
             "interrupted": UdpField.INTERRUPTED,
             "slipped": UdpField.SLIPPED,
@@ -316,7 +274,7 @@ def describe(listener: Listener, row: Sequence[int]) -> dict[str, int]:
         }
     else:
         main = (TcpField.ACCEPTED, TcpField.RECEIVED_BYTES, TcpField.SENT_BYTES)
-        rest = {f"closed_{name}": place for name, place in CLOSED_PLACES.items()}
+        rest = {f"closed_{name}": place for name, place in CLOSED_FIELDS.items()}
         rest["accept_failed"] = TcpField.ACCEPT_FAILED
     numbers = {field.name.lower(): row[field] for field in main}
     return numbers | {name: row[index] for name, index in rest.items() if row[index]}

@@ -5,6 +5,7 @@ of the same count nothing came, so a rate falls to exactly zero when its span is
 """
 
 from bisect import bisect_right
+from dataclasses import dataclass
 
 from echod.stats.snapshot import Rates
 
@@ -46,3 +47,18 @@ class History:
         begin, end = self._times[after - 1], self._times[after]
         share = (time - begin) / (end - begin)
         return self._counts[after - 1] + share * (self._counts[after] - self._counts[after - 1])
+
+
+@dataclass(slots=True)
+class Rate:
+    """The count and the monotonic time, in seconds, of the last reading."""
+
+    count: int = 0
+    time: float | None = None
+
+    def per_second(self, count: int, now: float) -> int:
+        """Return the rate since the last reading, zero at the first, and remember this one."""
+        elapsed = now - self.time if self.time is not None else 0.0
+        rate = round((count - self.count) / elapsed) if elapsed > 0 else 0
+        self.count, self.time = count, now
+        return rate

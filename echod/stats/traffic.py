@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 
 from echod.net.listener import Listener
 from echod.stats.counters import (
-    CLOSED_PLACES,
-    DROP_PLACES,
-    SEND_FAILED_PLACES,
+    CLOSED_FIELDS,
+    DROP_FIELDS,
+    SEND_FAILED_FIELDS,
     TCP_CLOSED,
     UDP_BATCHES,
     UDP_TRAINS,
@@ -30,8 +30,8 @@ def tell_udp(listener: Listener, row: Sequence[int], *, adopted: bool, kernel_dr
         received_bytes=row[UdpField.RECEIVED_BYTES],
         replied=row[UdpField.REPLIED],
         replied_bytes=row[UdpField.REPLIED_BYTES],
-        dropped=_parts(row, DROP_PLACES),
-        send_failed=_parts(row, SEND_FAILED_PLACES),
+        dropped=_parts(row, DROP_FIELDS),
+        send_failed=_parts(row, SEND_FAILED_FIELDS),
         interrupted=row[UdpField.INTERRUPTED],
         kernel_drops=kernel_drops,
         slipped=row[UdpField.SLIPPED],
@@ -51,7 +51,7 @@ def tell_tcp(listener: Listener, row: Sequence[int], *, adopted: bool, accepted:
         adopted=adopted,
         accepted=row[TcpField.ACCEPTED],
         open=row[TcpField.ACCEPTED] - sum(row[TCP_CLOSED]),
-        closed=_parts(row, CLOSED_PLACES),
+        closed=_parts(row, CLOSED_FIELDS),
         accept_failed=row[TcpField.ACCEPT_FAILED],
         received_bytes=row[TcpField.RECEIVED_BYTES],
         sent_bytes=row[TcpField.SENT_BYTES],

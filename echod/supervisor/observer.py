@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from echod.admission.admission import Drop
 from echod.net.listener import Listener, Protocol
-from echod.stats.counters import Close, CounterPage, TcpField, UdpField
+from echod.stats.counters import CounterPage, TcpField, UdpField
+from echod.stats.outcomes import Close, Drop
 from echod.stats.rates import History
 from echod.stats.refusals import Report
 from echod.stats.snapshot import Activity, Rates, Refused, TcpTraffic, TopSource, UdpTraffic, WorkerState

@@ -12,9 +12,8 @@ from typing import Final
 
 import structlog
 
-from echod.admission.admission import Drop
 from echod.net.listener import Listener, Protocol
-from echod.stats.counters import Close
+from echod.stats.outcomes import Close, Drop
 from echod.stats.refusals import Report
 
 SUMMARY_SECONDS: Final = 10.0

@@ -22,7 +22,7 @@ from echod.linux.sockets import Buffers, find_absence
 from echod.linux.systemd import Notifier
 from echod.net.endpoint import Endpoint
 from echod.net.listener import Listener, Protocol
-from echod.stats.rate import Rate
+from echod.stats.rates import Rate
 from echod.stats.snapshot import REJECTED, Activity, LastReload, Snapshot
 from echod.status import files, instances
 from echod.status.files import StatusFiles

@@ -13,7 +13,8 @@ from select import EPOLLERR, EPOLLHUP, EPOLLPRI, EPOLLRDHUP
 from termios import FIONREAD, TIOCOUTQ
 from typing import Final
 
-from echod.stats.counters import Close, TcpField
+from echod.stats.counters import TcpField
+from echod.stats.outcomes import Close
 
 READ_BYTES: Final = 65_536
 """Most bytes of one receive. All connections of a worker share the buffer, so it stays in the CPU's cache."""

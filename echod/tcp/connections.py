@@ -18,7 +18,8 @@ from typing import Final
 
 from echod.linux.epoll_set import Crowd
 from echod.linux.io_uring import SLOT_BYTES, STREAMS, Ring
-from echod.stats.counters import Close, TcpField
+from echod.stats.counters import TcpField
+from echod.stats.outcomes import Close
 from echod.tcp.connection import TOLD, After, Connection
 
 FEWEST_TOGETHER: Final = 12

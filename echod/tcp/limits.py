@@ -10,7 +10,8 @@ from ipaddress import ip_address
 from typing import Final
 
 from echod.net.peers import source_at
-from echod.stats.counters import Close, CounterPage, SlotField
+from echod.stats.counters import CounterPage, SlotField
+from echod.stats.outcomes import Close
 
 _EMPTY: Final = 0
 

@@ -12,7 +12,8 @@ from echod.admission.admission import Access
 from echod.linux.accept import ACCEPT_PAUSE_SECONDS, OF_ONE_CONNECTION
 from echod.linux.poll import READ, SHARED, Poll
 from echod.linux.sockets import CROWDED, TCP_BACKLOG, set_buffers
-from echod.stats.counters import Close, TcpField
+from echod.stats.counters import TcpField
+from echod.stats.outcomes import Close
 from echod.stats.refusals import Tally
 from echod.tcp.connections import Means, Streams, Timeouts
 from echod.tcp.limits import ConnectionLedger

@@ -8,11 +8,12 @@ from collections import Counter
 from socket import SO_RCVBUF, SOL_SOCKET
 from typing import Final
 
-from echod.admission.admission import Admission, Drop
+from echod.admission.admission import Admission
 from echod.admission.loops import Circulation
 from echod.linux.mmsg_layout import SLOTS
 from echod.net.peers import address_of
-from echod.stats.counters import UdpField, send_failed_field, train_place
+from echod.stats.counters import UdpField, send_failed_field, train_field
+from echod.stats.outcomes import Drop
 from echod.stats.refusals import Tally
 from echod.stats.top_sources import TopSources
 from echod.udp.batch import Batch
@@ -122,7 +123,7 @@ class UdpEcho:
         for weight, trains in ((first, len(weights)),) if alike else Counter(weights).items():
             if weight > 1:
                 row[UdpField.TRAIN_DATAGRAMS] += weight * trains
-                row[train_place(weight)] += trains
+                row[train_field(weight)] += trains
 
     def _decide(self, now: float, *, cleared: bool) -> None:
         """Decide which slots are answered; with limits, also in a batch that the rules let pass."""

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.peers import CLIENT, access, admission, admit_all, limit, peer, rules
 
-from echod.admission.admission import Admission, Drop, Rules
+from echod.admission.admission import Admission, Rules
 from echod.admission.selftest import SelfTest
 from echod.net.peers import NAME_BYTES, PEER4_BYTES
+from echod.stats.outcomes import Drop
 
 HOSTS = ("10.0.0.1", "10.0.0.2", "10.0.0.9", "192.0.2.1", "127.0.0.1", "224.0.0.1")
 HOSTS6 = ("fd00::1", "fd00::2", "fd00:0:0:1::1", "fd00::9", "2001:db8::1", "::1", "ff02::1")

@@ -2,9 +2,9 @@
 
 from support.peers import peer
 
-from echod.admission.admission import Drop
 from echod.admission.rules import compile_access, compile_rules
 from echod.config.schema import Config
+from echod.stats.outcomes import Drop
 
 
 def test_each_key_becomes_its_rule() -> None:

@@ -11,7 +11,7 @@ from support.faults.injection import Fault, needs_strace, stopped
 from support.faults.service import SERVED, Service
 
 from echod.linux.mmsg_layout import UDP_SEGMENT
-from echod.stats.counters import SEND_ERRORS
+from echod.stats.outcomes import SEND_ERRORS
 
 pytestmark = needs_strace
 

@@ -12,10 +12,11 @@ import structlog
 from support.loopback import listener
 from support.peers import access, peer
 
-from echod.admission.admission import Admission, Drop, Rules
+from echod.admission.admission import Admission, Rules
 from echod.admission.loops import Circulation
 from echod.admission.ratelimit import RateLimit
 from echod.net.peers import NAME_BYTES, address_of
+from echod.stats.outcomes import Drop
 from echod.stats.refusals import MOST_SOURCES, Report, Tally
 from echod.supervisor.refusal_log import MOST_LINES, Refusals
 from echod.supervisor.refusal_log import MOST_SOURCES as MOST_LOGGED

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echod.stats.rates import History
+from echod.stats.rates import History, Rate
 from echod.stats.snapshot import Rates
 
 
@@ -61,3 +61,25 @@ def test_between_two_readings_the_count_grew_evenly(seconds: float) -> None:
     history = History(0, 0.0)
     history.note(100, 10.0, 0.0)
     assert history.rates(10.0 + seconds).last_1s == pytest.approx(10 * (1 - seconds), abs=0.06)
+
+
+# -- the rate since the last reading
+
+
+def test_the_first_reading_has_no_rate() -> None:
+    """Without a reading before it there is no time to divide by."""
+    assert Rate().per_second(1000, 5.0) == 0
+
+
+def test_a_rate_is_of_the_time_since_the_last_reading() -> None:
+    """Each reading is compared with the one before, not with the first."""
+    rate = Rate()
+    rate.per_second(0, 0.0)
+    assert [rate.per_second(100, 2.0), rate.per_second(100, 3.0), rate.per_second(101, 3.5)] == [50, 0, 2]
+
+
+def test_two_readings_at_one_time_divide_by_nothing() -> None:
+    """A clock that has not moved yields zero, not an exception."""
+    rate = Rate()
+    rate.per_second(1, 1.0)
+    assert rate.per_second(2, 1.0) == 0

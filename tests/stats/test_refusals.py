@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from echod.admission.admission import Drop
-from echod.stats.counters import Close
+from echod.stats.outcomes import Close, Drop
 from echod.stats.refusals import MOST_SOURCES, Report, Tally
 
 ONE_DATAGRAM = 65_536

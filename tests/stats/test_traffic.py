@@ -3,9 +3,9 @@
 from dataclasses import asdict
 from ipaddress import IPv4Address, IPv6Address
 
-from echod.admission.admission import Drop
 from echod.net.listener import Listener, Protocol
-from echod.stats.counters import ROW_FIELDS, Close, TcpField
+from echod.stats.counters import ROW_FIELDS, TcpField
+from echod.stats.outcomes import Close, Drop
 from echod.stats.snapshot import Rates
 from echod.stats.traffic import tell_tcp, tell_udp
 

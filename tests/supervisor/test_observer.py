@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 from support.loopback import BUFFERS, deliver, free_port, listener, udp_client
 
-from echod.admission.admission import Drop
 from echod.linux.sockets import Buffers
 from echod.net.listener import Listener, Protocol
-from echod.stats.counters import Close, CounterPage, TcpField, UdpField
+from echod.stats.counters import CounterPage, TcpField, UdpField
+from echod.stats.outcomes import Close, Drop
 from echod.stats.refusals import Report
 from echod.stats.snapshot import Activity, Rates, Refused, TcpTraffic, TopSource, UdpTraffic, WorkerState
 from echod.supervisor.listening import Holdings

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.loopback import listener
 
-from echod.admission.admission import Drop
 from echod.net.listener import Protocol
-from echod.stats.counters import Close
+from echod.stats.outcomes import Close, Drop
 from echod.stats.refusals import Report
 from echod.supervisor.refusal_log import MOST_LINES, MOST_SOURCES, SUMMARY_SECONDS, Refusals
 

@@ -5,8 +5,9 @@ import struct
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address, ip_network
 
-from echod.admission.admission import Access, Admission, Drop, Rules
+from echod.admission.admission import Access, Admission, Rules
 from echod.admission.ratelimit import RateLimit
+from echod.stats.outcomes import Drop
 
 OWN_PORTS = (7, 7007)
 CLIENT = 40_000

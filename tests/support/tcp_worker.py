@@ -14,7 +14,8 @@ from echod.admission.admission import Access
 from echod.linux.io_uring import STREAMS, Ring
 from echod.linux.sockets import open_socket
 from echod.net.listener import Protocol
-from echod.stats.counters import Close, CounterPage, TcpField
+from echod.stats.counters import CounterPage, TcpField
+from echod.stats.outcomes import Close
 from echod.stats.refusals import Tally
 from echod.tcp.connection import READ_BYTES, Connection
 from echod.tcp.connections import Means, Timeouts

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from echod.net.listener import Listener, Protocol
-from echod.stats.counters import Close, CounterPage, SlotField
+from echod.stats.counters import CounterPage, SlotField
+from echod.stats.outcomes import Close
 from echod.tcp.limits import ConnectionLedger
 
 SECRET = b"0123456789abcdef"

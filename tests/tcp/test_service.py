@@ -9,7 +9,8 @@ import pytest
 from support.loopback import add_link, ip, needs_root, tcp_client, wait_for_address
 from support.tcp_worker import NARROW, TcpWorker
 
-from echod.stats.counters import Close, TcpField
+from echod.stats.counters import TcpField
+from echod.stats.outcomes import Close
 from echod.tcp.connection import MAX_READS_PER_LOOK, READ_BYTES, whole_segments
 from echod.tcp.connections import MAX_LOOKS_PER_WAKEUP
 

@@ -19,8 +19,8 @@ from support.loopback import (
 )
 from support.served import TRAIN, Served, rate_limit, send, send_as_train
 
-from echod.admission.admission import Drop
 from echod.linux.sockopt import UDP_GRO
+from echod.stats.outcomes import Drop
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ from support.loopback import (
 from support.peers import peer
 from support.served import LISTENER
 
-from echod.admission.admission import Drop
 from echod.admission.loops import PERIOD
 from echod.admission.ratelimit import RateLimit
 from echod.config.schema import Config, LimitsConfig
@@ -32,6 +31,7 @@ from echod.linux.poll import READ, SHARED
 from echod.linux.sockopt import SO_RCVBUFFORCE
 from echod.net.networks import pack_networks
 from echod.stats.counters import CounterPage, SlotField, describe
+from echod.stats.outcomes import Drop
 from echod.stats.refusals import Report
 from echod.stats.top_sources import unpack_report
 from echod.udp.service import MAX_BATCHES_PER_WAKEUP, UdpEcho
