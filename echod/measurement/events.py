@@ -23,11 +23,11 @@ class Kind(Enum):
     CORRUPT = "corrupt"
     TRUNCATED = "truncated"
     EXTENDED = "extended"
-    ELSEWHERE = "elsewhere"
+    DIFFERENT_ADDRESS = "different_address"
     """A whole reply, but from another address or port than the one probed."""
-    FOREIGN = "foreign"
+    UNMATCHED = "unmatched"
     """A datagram that is not a reply to any probe."""
-    REFUSED = "refused"
+    ERROR = "error"
     """An error instead of a reply: from a router (ICMP), from the peer (TCP), or from this host."""
     LOST = "lost"
     """No reply came in time."""
@@ -84,8 +84,8 @@ class Event:
     count: int = 0
     """For damage: how many bytes are wrong."""
     reason: str = ""
-    """For a refusal: the name of the error."""
+    """For an error: the name of the error."""
     unsent: bool = False
-    """For a refusal: whether this host did not send the probe, so that it says nothing of the path."""
+    """For an error: whether this host did not send the probe, so that it says nothing of the path."""
     mtu: int = 0
-    """For a refusal because of size: the size that fits, in bytes, with all headers but those of the link."""
+    """For an error because of size: the size that fits, in bytes, with all headers but those of the link."""

@@ -24,11 +24,11 @@ from echod.measurement.round_trip import Arrival, round_trip
 from echod.measurement.statistics import Stream, Survey
 
 _NONE, _IN_FLIGHT, _ANSWERED = range(3)
-_ENDS: Final = (Kind.LOST, Kind.REFUSED, Kind.CORRUPT, Kind.TRUNCATED, Kind.EXTENDED, Kind.ELSEWHERE)
+_ENDS: Final = (Kind.LOST, Kind.ERROR, Kind.CORRUPT, Kind.TRUNCATED, Kind.EXTENDED, Kind.DIFFERENT_ADDRESS)
 """What becomes of a probe without a whole reply; its state is its place here, behind those above."""
 _STATES: Final = {kind: 3 + place for place, kind in enumerate(_ENDS)}
 _LOST: Final = _STATES[Kind.LOST]
-_REFUSED: Final = _STATES[Kind.REFUSED]
+_REFUSED: Final = _STATES[Kind.ERROR]
 _UNSENT: Final = 3 + len(_ENDS)
 """Refused as well, but by this host: that is no gap of the path."""
 _KINDS: Final = {Damage.CORRUPT: Kind.CORRUPT, Damage.TRUNCATED: Kind.TRUNCATED, Damage.EXTENDED: Kind.EXTENDED}
@@ -172,7 +172,7 @@ class Torrent:
         if data is None or len(data) < SEQUENCE_BYTES:
             return None
         sequence = int.from_bytes(data[:SEQUENCE_BYTES], "big")
-        if not self._is_known(sequence) or not self._end(sequence, Kind.REFUSED):
+        if not self._is_known(sequence) or not self._end(sequence, Kind.ERROR):
             return None
         if unsent:
             self._state[sequence % self._slots] = _UNSENT
@@ -228,7 +228,7 @@ class Torrent:
         state, sent = self._state[sequence % self._slots], self._sent(sequence)
         kind = _KINDS.get(verdict.damage, Kind.REPLY)
         if kind is Kind.REPLY:
-            kind = Kind.DUPLICATE if state == _ANSWERED else kind if arrival.asked else Kind.ELSEWHERE
+            kind = Kind.DUPLICATE if state == _ANSWERED else kind if arrival.asked else Kind.DIFFERENT_ADDRESS
         event = Event(
             kind=kind,
             time=arrival.wall,
@@ -246,7 +246,7 @@ class Torrent:
             self._answer(sequence, 1, arrival.stamp, arrival.read)
             return event
         # What somebody else has damaged says nothing of the reply, which may still come.
-        if kind is not Kind.DUPLICATE and (arrival.asked or kind is Kind.ELSEWHERE):
+        if kind is not Kind.DUPLICATE and (arrival.asked or kind is Kind.DIFFERENT_ADDRESS):
             self._end(sequence, kind)
         self._survey.take(event)
         return event
@@ -259,7 +259,7 @@ class Torrent:
             self._filled -= sequence >= self._horizon
         elif state == _LOST:
             ends[Kind.LOST] -= 1
-            if kind is not Kind.REFUSED:
+            if kind is not Kind.ERROR:
                 self._survey.outages.answered(sequence, self._sent(sequence), self._after(sequence, 1))
         else:
             return False
@@ -277,7 +277,7 @@ class Torrent:
         if sequence >= self._horizon:
             self._filled -= waiting
         if waiting < count:  # then they are of one state
-            survey.ends[(*_ENDS, Kind.REFUSED)[states[0] - _LOST]] -= count
+            survey.ends[(*_ENDS, Kind.ERROR)[states[0] - _LOST]] -= count
             survey.outages.answered(sequence, self._sent(sequence), self._after(sequence, count), count)
         survey.received += count
         survey.counts[Kind.LATE if rtt >= self._timeout else Kind.REPLY] += count
@@ -333,7 +333,7 @@ class Torrent:
         """Count a reply that no remembered probe explains."""
         header = self._payloads.read(arrival.data)
         event = Event(
-            kind=Kind.FOREIGN if header is None else Kind.STALE,
+            kind=Kind.UNMATCHED if header is None else Kind.STALE,
             time=arrival.wall,
             clock=arrival.read.clock,
             sequence=header.sequence if header else None,

@@ -137,7 +137,7 @@ class Flight:
         if verdict.damage is not Damage.NONE:
             return self._event(_KINDS[verdict.damage], sent, arrival, verdict)
         if not arrival.asked:
-            return self._event(Kind.ELSEWHERE, sent, arrival)
+            return self._event(Kind.DIFFERENT_ADDRESS, sent, arrival)
         if sent.fate in _ANSWERED:
             return self._event(Kind.DUPLICATE, sent, arrival)
         # The reader may have read a late reply before it gave the probe up, and one in time after it.
@@ -153,7 +153,7 @@ class Flight:
             sent = next(self._in_flight(obstacle.source), None)
         if sent is None:
             return Event(
-                kind=Kind.REFUSED,
+                kind=Kind.ERROR,
                 time=obstacle.moment.wall,
                 clock=obstacle.moment.clock,
                 source=obstacle.source,
@@ -161,9 +161,9 @@ class Flight:
                 reason=obstacle.reason,
                 mtu=obstacle.mtu,
             )
-        before, settles = sent.fate, self._settle(sent, Kind.REFUSED)
+        before, settles = sent.fate, self._settle(sent, Kind.ERROR)
         return Event(
-            kind=Kind.REFUSED,
+            kind=Kind.ERROR,
             time=obstacle.moment.wall,
             clock=obstacle.moment.clock,
             sequence=sent.sequence,
@@ -292,7 +292,7 @@ class Flight:
             header = None
         sent = NEVER if header is None else Moment(wall=header.sent, clock=header.sent - self._offset)
         return Event(
-            kind=Kind.FOREIGN if header is None else Kind.STALE,
+            kind=Kind.UNMATCHED if header is None else Kind.STALE,
             time=arrival.wall,
             clock=arrival.read.clock,
             sequence=None if header is None else header.sequence,
@@ -308,7 +308,7 @@ class Flight:
         """Settle a probe as `kind` and return the event."""
         before, rtt = sent.fate, _round_trip(sent, arrival)
         # What somebody else has damaged says nothing of the reply, which may still come.
-        settles = (arrival.asked or kind is Kind.ELSEWHERE) and self._settle(sent, kind)
+        settles = (arrival.asked or kind is Kind.DIFFERENT_ADDRESS) and self._settle(sent, kind)
         return Event(
             kind=kind,
             time=arrival.wall,

@@ -106,13 +106,13 @@ class Survey:
             self._settle(event)
         if kind in DAMAGED:
             self.first_damage.setdefault(kind, event)
-        elif kind is Kind.REFUSED:
+        elif kind is Kind.ERROR:
             known = (event.reason, event.address) in self.obstacles or len(self.obstacles) < MOST_ADDRESSES
             key = (event.reason, event.address if known or not event.address else OTHERS)
             obstacles = self.obstacles.setdefault(key, Obstacles())
             obstacles.count += 1
             obstacles.mtu = min(filter(None, (obstacles.mtu, event.mtu)), default=0)
-        elif kind is Kind.ELSEWHERE:
+        elif kind is Kind.DIFFERENT_ADDRESS:
             known = event.address in self.elsewhere or len(self.elsewhere) < MOST_ADDRESSES
             self.elsewhere.add(event.address if known else OTHERS)
 
@@ -131,5 +131,5 @@ class Survey:
             stream.order.add(index, event.clock)
             return
         self.ends[event.kind] += 1
-        if event.kind is Kind.LOST or (event.kind is Kind.REFUSED and not event.unsent):
+        if event.kind is Kind.LOST or (event.kind is Kind.ERROR and not event.unsent):
             self.outages.lost(sequence, event.sent, event.until)

@@ -199,7 +199,7 @@ class Run:
         names = self._names.known(sorted(addresses), until=interrupts)
         verdicts = _verdicts(self._subjects) if options.compare else []
         if options.json:
-            more = {"verdicts": verdicts} if verdicts else {}
+            more = {"comparisons": verdicts} if verdicts else {}
             self._objects.end(self._subjects, names, **more)
         else:
             for subject in self._subjects:

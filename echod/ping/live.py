@@ -46,7 +46,7 @@ class Live:
         """Keep what the sparkline shows."""
         if event.kind is Kind.REPLY:
             self._recent[id(subject)].append(event.rtt)
-        elif event.kind in (Kind.LOST, Kind.REFUSED):
+        elif event.kind in (Kind.LOST, Kind.ERROR):
             self._recent[id(subject)].append(None)
 
     def turn(self, now: int) -> int:

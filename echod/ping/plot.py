@@ -20,7 +20,7 @@ MAX_SAMPLES: Final = 200_000
 
 _BINS: Final = 60
 _ANSWERS: Final = (Kind.REPLY, Kind.LATE)
-_MARKS: Final = {Kind.LOST: ("x", "lost"), Kind.REFUSED: ("v", "refused")}
+_MARKS: Final = {Kind.LOST: ("x", "lost"), Kind.ERROR: ("v", "error")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

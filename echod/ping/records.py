@@ -9,7 +9,6 @@ import errno
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -50,7 +49,7 @@ def record(subject: Subject, event: Event) -> dict[str, Any]:
         "sequence": event.sequence,
         "time_ns": event.time,
         "sent_ns": event.sent.wall or None,
-        "rtt_ms": None if event.rtt is None or event.kind in (Kind.LOST, Kind.REFUSED) else _ms(event.rtt),
+        "rtt_ms": None if event.rtt is None or event.kind in (Kind.LOST, Kind.ERROR) else _ms(event.rtt),
         "size": event.size,
         "expected_size": event.expected if damaged else None,
         "source_port": subject.ports[event.source] or None,
@@ -65,16 +64,23 @@ def record(subject: Subject, event: Event) -> dict[str, Any]:
 
 
 def mtu_record(target: Target, finding: Finding) -> dict[str, Any]:
-    """Return what the search for the path MTU of a target found, as fields, with the sentences that say so."""
+    """Return what the search for the path MTU of a target found, as fields, with the sentences that explain it."""
+    back = finding.back
+    return_path = {"size": back.size, "replied": back.answered, "reply_fragments": back.fragments}
     fields = {
         "event": "mtu",
         "target": str(target),
-        **asdict(finding),
+        "passes": finding.passes,
+        "fails": finding.fails,
+        "interface_mtu": finding.highest,
         "router": finding.router or None,
         "reason": finding.reason or None,
-        "told": finding.told or None,
-        "back": None if finding.back.answered is None else asdict(finding.back),
-        "says": explain(finding),
+        "reported_mtu": finding.told or None,
+        "local": finding.local,
+        "reply_fragments": finding.fragments,
+        "return_path": None if back.answered is None else return_path,
+        "interrupted": finding.interrupted,
+        "explanation": explain(finding),
     }
     return _known(fields)
 
@@ -145,7 +151,7 @@ def summary(subject: Subject, names: Mapping[str, str]) -> dict[str, Any]:
         "address": subject.target.endpoint,
         "seconds": round(subject.elapsed / 1e9, 6),
         **_figures(subject.survey),
-        "errors": [
+        "error_reasons": [
             _known(
                 {
                     "reason": reason,
@@ -168,7 +174,7 @@ def summary(subject: Subject, names: Mapping[str, str]) -> dict[str, Any]:
             "open": longest.open,
         }
     if subject.survey.elsewhere:
-        fields["answered_from"] = sorted(subject.survey.elsewhere)
+        fields["other_addresses"] = sorted(subject.survey.elsewhere)
     if subject.handshakes:
         fields["handshakes_ms"] = [_ms(took) for took in subject.handshakes]
     if len(subject.surveys) > 1:
@@ -208,7 +214,7 @@ def _figures(survey: Survey) -> dict[str, Any]:
 
 
 def _plural(kind: Kind) -> str:
-    return "duplicates" if kind is Kind.DUPLICATE else kind.value
+    return f"{kind.value}s" if kind in (Kind.DUPLICATE, Kind.ERROR) else kind.value
 
 
 def _ms(nanoseconds: float) -> float:

@@ -57,7 +57,7 @@ def line(subject: Subject, event: Event, *, protocol: bool, host: bool) -> str:
     ttl = "" if event.ttl is None else f" ttl={event.ttl}"
     if event.kind is Kind.LOST:
         return f"no reply from {subject.target.endpoint}:{number}{port} within {_span(event.rtt or 0)}"
-    if event.kind is Kind.REFUSED:
+    if event.kind is Kind.ERROR:
         mtu = f" (mtu={event.mtu})" if event.mtu else ""
         target = f" {subject.target.endpoint}" * host
         return f"From {event.address or 'this host'}:{target}{number}{port} {event.reason}{mtu}"
@@ -75,8 +75,8 @@ def _remark(subject: Subject, event: Event) -> str:
         Kind.CORRUPT: f" (CORRUPT! {count(event.count, 'wrong byte')}, {first_wrong})",
         Kind.TRUNCATED: f" (TRUNCATED! {event.size} of {event.expected} bytes)",
         Kind.EXTENDED: f" (EXTENDED! {event.size} bytes instead of {event.expected})",
-        Kind.ELSEWHERE: f" (ANOTHER ADDRESS! asked was {subject.target.endpoint})",
-        Kind.FOREIGN: " (no reply to any probe)",
+        Kind.DIFFERENT_ADDRESS: f" (DIFFERENT ADDRESS! probed was {subject.target.endpoint})",
+        Kind.UNMATCHED: " (no reply to any probe)",
     }.get(event.kind, "")
 
 
@@ -120,7 +120,7 @@ def bars(subject: Subject, width: int, encoding: str) -> str:
 def _totals(survey: Survey, elapsed: int) -> str:
     counts = survey.counts
     damaged = counts[Kind.CORRUPT] + counts[Kind.TRUNCATED] + counts[Kind.EXTENDED]
-    extra = [(counts[Kind.DUPLICATE], "duplicates"), (damaged, "corrupted"), (counts[Kind.REFUSED], "errors")]
+    extra = [(counts[Kind.DUPLICATE], "duplicates"), (damaged, "corrupted"), (counts[Kind.ERROR], "errors")]
     more = "".join(f" +{number} {name}," for number, name in extra if number)
     waiting = f", {survey.in_flight} still in flight" if survey.in_flight else ""
     return (
@@ -167,13 +167,13 @@ def _oddities(survey: Survey) -> list[str]:
         lines.append(f"late: {count(counts[Kind.LATE], 'reply')} after the probe was given up, not counted as lost")
     damages = survey.first_damage.items()
     lines += [f"{kind.value}: {count(counts[kind], 'reply')}, the first {_damage(first)}" for kind, first in damages]
-    if counts[Kind.ELSEWHERE]:
+    if counts[Kind.DIFFERENT_ADDRESS]:
         addresses = ", ".join(sorted(survey.elsewhere))
-        lines.append(f"from another address: {count(counts[Kind.ELSEWHERE], 'reply')}, from {addresses}")
+        lines.append(f"from a different address: {count(counts[Kind.DIFFERENT_ADDRESS], 'reply')}, from {addresses}")
     if counts[Kind.STALE]:
         lines.append(f"late or duplicated: {count(counts[Kind.STALE], 'reply')} to probes long forgotten")
-    if counts[Kind.FOREIGN]:
-        lines.append(f"foreign: {count(counts[Kind.FOREIGN], 'datagram')} that no probe explains")
+    if counts[Kind.UNMATCHED]:
+        lines.append(f"unmatched: {count(counts[Kind.UNMATCHED], 'datagram')}, no reply to any probe")
     return lines
 
 

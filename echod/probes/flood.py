@@ -241,7 +241,7 @@ class Flood:
 
     def _refuse(self, obstacle: Obstacle) -> None:
         event = Event(
-            kind=Kind.REFUSED,
+            kind=Kind.ERROR,
             time=obstacle.moment.wall,
             clock=obstacle.moment.clock,
             sequence=self._torrent.refuse(obstacle.data, unsent=obstacle.unsent),

@@ -104,8 +104,8 @@ def test_each_single_reply_is_named() -> None:
     assert flow.land(b"\xff" + flow.probe(2)[1:]).sequence == 2
     assert flow.land(flow.probe(3)[:20]).kind is Kind.TRUNCATED
     assert flow.land(flow.probe(4) + b"!").kind is Kind.EXTENDED
-    assert flow.land(flow.probe(5), asked=False).kind is Kind.ELSEWHERE
-    assert flow.land(b"\xff" * 40).kind is Kind.FOREIGN
+    assert flow.land(flow.probe(5), asked=False).kind is Kind.DIFFERENT_ADDRESS
+    assert flow.land(b"\xff" * 40).kind is Kind.UNMATCHED
     assert (flow.survey.received, flow.filled) == (1, 2)
     assert flow.balanced()
 
@@ -329,14 +329,14 @@ def test_an_error_is_the_end_of_the_probe_that_it_quotes() -> None:
     flow.land(flow.probe(0))
     assert [flow.torrent.refuse(flow.probe(number)[:8]) for number in (0, 1, 1)] == [None, 1, None]
     assert [flow.torrent.refuse(data) for data in (None, b"abc", b"\xff" * 8)] == [None, None, None]
-    assert (flow.survey.ends[Kind.REFUSED], flow.filled) == (1, 6)
+    assert (flow.survey.ends[Kind.ERROR], flow.filled) == (1, 6)
     flow.torrent.expire(END)
     assert flow.torrent.refuse(flow.probe(2)) == 2
-    assert (flow.survey.ends[Kind.REFUSED], flow.survey.ends[Kind.LOST]) == (2, 5)
+    assert (flow.survey.ends[Kind.ERROR], flow.survey.ends[Kind.LOST]) == (2, 5)
     assert flow.survey.outages.longest
     assert (flow.survey.outages.longest.first, flow.survey.outages.longest.last) == (1, 7)
     assert flow.land(flow.probe(1)).kind is Kind.REPLY
-    assert flow.survey.ends[Kind.REFUSED] == 1
+    assert flow.survey.ends[Kind.ERROR] == 1
     assert flow.balanced()
 
 
@@ -347,11 +347,11 @@ def test_what_this_host_did_not_send_is_no_outage() -> None:
     for number in range(6):
         flow.torrent.refuse(flow.probe(number), unsent=True)
     flow.torrent.expire(END)
-    assert (flow.survey.ends[Kind.REFUSED], flow.survey.ends[Kind.LOST]) == (6, 2)
+    assert (flow.survey.ends[Kind.ERROR], flow.survey.ends[Kind.LOST]) == (6, 2)
     assert flow.survey.outages.longest
     assert (flow.survey.outages.longest.first, flow.survey.outages.longest.last) == (6, 7)
     assert flow.land(flow.probe(1)).kind is Kind.REPLY
-    assert (flow.survey.ends[Kind.REFUSED], flow.balanced()) == (5, True)
+    assert (flow.survey.ends[Kind.ERROR], flow.balanced()) == (5, True)
 
 
 def test_between_two_answers_to_one_train_no_time_passes() -> None:

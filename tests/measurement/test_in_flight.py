@@ -183,7 +183,7 @@ def test_a_reply_from_elsewhere_is_no_answer() -> None:
     """It is named, and the probe is settled as such; the true reply still counts."""
     bench = Bench(56)
     event = bench.land(bench.payloads[1], asked=False, address="192.0.2.2:7")
-    assert (event.kind, event.settles, event.address) == (Kind.ELSEWHERE, True, "192.0.2.2:7")
+    assert (event.kind, event.settles, event.address) == (Kind.DIFFERENT_ADDRESS, True, "192.0.2.2:7")
     assert bench.land(bench.payloads[1]).kind is Kind.REPLY
 
 
@@ -191,12 +191,12 @@ def test_a_reply_from_elsewhere_is_no_answer() -> None:
 def test_what_no_probe_explains_is_foreign(data: bytes) -> None:
     """Random bytes, short ones too, and another run's probe are nobody's reply."""
     event = Bench(56, 56).land(data)
-    assert (event.kind, event.sequence, event.rtt) == (Kind.FOREIGN, None, None)
+    assert (event.kind, event.sequence, event.rtt) == (Kind.UNMATCHED, None, None)
 
 
 def test_without_anything_in_flight_nothing_is_explained() -> None:
     """Not even an empty datagram."""
-    assert Bench().land(b"").kind is Kind.FOREIGN
+    assert Bench().land(b"").kind is Kind.UNMATCHED
 
 
 def test_small_probes_are_matched_by_the_low_end_of_their_number() -> None:
@@ -233,7 +233,7 @@ def test_what_is_forgotten_is_stale_if_it_says_so_itself(monkeypatch: pytest.Mon
     event = later.land(later.payloads[1])
     assert (event.kind, event.sequence, event.sent) == (Kind.STALE, 1, at(SECOND - 5))
     assert event.rtt == 3 * SECOND + 1005
-    assert later.land(Payloads(0xCAFE).encode(9, WALL, 56)).kind is Kind.FOREIGN
+    assert later.land(Payloads(0xCAFE).encode(9, WALL, 56)).kind is Kind.UNMATCHED
 
 
 def test_what_waited_for_an_older_probe_is_forgotten_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,7 +328,7 @@ def test_an_error_is_about_the_probe_whose_number_came_with_it(length: int | Non
     """Routers send back at least some bytes; without the number it is the oldest in flight."""
     bench = Bench(56, 56, 56)
     event = bench.flight.refuse(refusal(None if length is None else bench.payloads[2][:length]))
-    assert (event.kind, event.sequence, event.settles) == (Kind.REFUSED, sequence, True)
+    assert (event.kind, event.sequence, event.settles) == (Kind.ERROR, sequence, True)
     assert (event.reason, event.address, event.sent) == ("host unreachable", "10.0.0.1", at(sequence * SECOND))
     assert (event.until, event.rtt) == (at((sequence + 1) * SECOND), (9 - sequence) * SECOND)
 

@@ -33,15 +33,15 @@ def test_every_probe_ends_in_one_number() -> None:
         event(Kind.REPLY, 1),
         event(Kind.LOST, 2),
         event(Kind.CORRUPT, 3, offset=7),
-        event(Kind.REFUSED, 4, reason="host unreachable", address="10.0.0.1"),
+        event(Kind.ERROR, 4, reason="host unreachable", address="10.0.0.1"),
         event(Kind.DUPLICATE, 1, settles=False),
-        event(Kind.FOREIGN, None),
-        event(Kind.ELSEWHERE, 5, address="192.0.2.2:7"),
+        event(Kind.UNMATCHED, None),
+        event(Kind.DIFFERENT_ADDRESS, 5, address="192.0.2.2:7"),
         sent=7,
     )
     assert (found.received, found.in_flight, found.loss) == (1, 2, 0.8)
-    assert [found.ends[kind] for kind in (Kind.LOST, Kind.CORRUPT, Kind.REFUSED, Kind.ELSEWHERE)] == [1, 1, 1, 1]
-    assert found.counts[Kind.DUPLICATE] == found.counts[Kind.FOREIGN] == 1
+    assert [found.ends[kind] for kind in (Kind.LOST, Kind.CORRUPT, Kind.ERROR, Kind.DIFFERENT_ADDRESS)] == [1, 1, 1, 1]
+    assert found.counts[Kind.DUPLICATE] == found.counts[Kind.UNMATCHED] == 1
     assert (found.first_damage[Kind.CORRUPT].offset, found.elsewhere) == (7, {"192.0.2.2:7"})
     assert Survey().loss is None
 
@@ -56,7 +56,7 @@ def test_what_comes_late_is_received_and_not_lost() -> None:
 
 def test_loss_and_errors_make_the_outage() -> None:
     """A path that says so is as down as one that is silent; one that damages is up."""
-    refused = event(Kind.REFUSED, 3, reason="network unreachable")
+    refused = event(Kind.ERROR, 3, reason="network unreachable")
     found = survey(event(Kind.LOST, 2), refused, event(Kind.CORRUPT, 4), sent=4)
     assert found.outages.longest
     assert (found.outages.longest.first, found.outages.longest.last) == (2, 3)
@@ -64,7 +64,7 @@ def test_loss_and_errors_make_the_outage() -> None:
 
 def test_what_this_host_did_not_send_is_no_outage() -> None:
     """It is an error, counted by its reason; and a gap before it ends with it."""
-    refused = [event(Kind.REFUSED, number, reason="not permitted by this host", unsent=True) for number in (3, 4, 5)]
+    refused = [event(Kind.ERROR, number, reason="not permitted by this host", unsent=True) for number in (3, 4, 5)]
     found = survey(event(Kind.REPLY, 1), event(Kind.LOST, 2, until=NEVER), *refused, event(Kind.REPLY, 6), sent=6)
     longest = found.outages.longest
     assert longest
@@ -86,10 +86,10 @@ def test_errors_are_counted_by_reason_and_address_with_the_least_mtu() -> None:
     """Each router that complains has a line."""
     long = {"reason": "needs fragmentation", "address": "10.0.0.1"}
     found = survey(
-        event(Kind.REFUSED, 1, **long),
-        event(Kind.REFUSED, 2, **long, mtu=1400),
-        event(Kind.REFUSED, 3, **long, mtu=1280),
-        event(Kind.REFUSED, 4, reason="port unreachable", address="10.0.0.2"),
+        event(Kind.ERROR, 1, **long),
+        event(Kind.ERROR, 2, **long, mtu=1400),
+        event(Kind.ERROR, 3, **long, mtu=1280),
+        event(Kind.ERROR, 4, reason="port unreachable", address="10.0.0.2"),
         sent=4,
     )
     assert {key: (each.count, each.mtu) for key, each in found.obstacles.items()} == {
@@ -125,16 +125,16 @@ def test_addresses_that_anybody_may_forge_are_kept_up_to_a_bound() -> None:
     """Of errors and of replies from elsewhere: all are counted, and those behind the first 256 under one name."""
     found = Survey()
     for number in range(2 * MOST_ADDRESSES):
-        found.take(event(Kind.REFUSED, None, reason="host unreachable", address=f"r{number}"))
-        found.take(event(Kind.ELSEWHERE, None, address=f"e{number}"))
+        found.take(event(Kind.ERROR, None, reason="host unreachable", address=f"r{number}"))
+        found.take(event(Kind.DIFFERENT_ADDRESS, None, address=f"e{number}"))
     for address in ("", "r0"):
-        found.take(event(Kind.REFUSED, None, reason="host unreachable", address=address))
-    found.take(event(Kind.ELSEWHERE, None, address="e0"))
+        found.take(event(Kind.ERROR, None, reason="host unreachable", address=address))
+    found.take(event(Kind.DIFFERENT_ADDRESS, None, address="e0"))
     assert len(found.obstacles) == MOST_ADDRESSES + 2
     assert found.obstacles["host unreachable", OTHERS] == Obstacles(count=MOST_ADDRESSES)
     assert [found.obstacles["host unreachable", address].count for address in ("", "r0")] == [1, 2]
     assert found.elsewhere == {OTHERS, *(f"e{number}" for number in range(MOST_ADDRESSES))}
-    assert found.counts[Kind.ELSEWHERE] == 2 * MOST_ADDRESSES + 1
+    assert found.counts[Kind.DIFFERENT_ADDRESS] == 2 * MOST_ADDRESSES + 1
 
 
 def test_what_is_kept_of_a_long_run_is_bounded() -> None:

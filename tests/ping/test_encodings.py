@@ -71,7 +71,7 @@ def test_json_is_json_and_csv_is_utf_8_whatever_an_interface_is_called(
         (row,) = csv.DictReader(file)
     assert row["target"] == event["target"] == summary["targets"][0]["target"]
     assert event["target"] == f"udp://{summary['targets'][0]['address']}"
-    assert (event["event"], event["target"].startswith(f"udp://[fe80::{number}%")) == ("refused", True)
+    assert (event["event"], event["target"].startswith(f"udp://[fe80::{number}%")) == ("error", True)
     if "PYTHONUTF8" not in variables:
         shown = os.fsencode(name).decode("utf-8", "surrogateescape").encode("utf-8", "backslashreplace").decode()
         assert event["target"] == f"udp://[fe80::{number}%{shown}]:7"

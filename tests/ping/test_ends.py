@@ -119,9 +119,9 @@ def test_a_connection_that_cannot_be_made_is_an_error_of_its_probe(port: int) ->
         out, err = ended(process)
     summary = json.loads(out)["targets"][0]
     assert (process.returncode, err) == (0, "")
-    (error,) = summary["errors"]
+    (error,) = summary["error_reasons"]
     assert error["reason"].startswith(f"tcp://127.0.0.1:{port}: Too many open files: raise the hard limit")
-    assert summary["sent"] == summary["received"] + summary["refused"] == 40
+    assert summary["sent"] == summary["received"] + summary["errors"] == 40
 
 
 def test_more_targets_than_a_shell_allows_files_are_asked_all_the_same() -> None:

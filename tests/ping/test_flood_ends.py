@@ -16,7 +16,7 @@ from echod.probes.target import resolve
 def balanced(found: Pinged) -> bool:
     """Tell whether each probe is in exactly one number of the summary, and the loss is the share of those numbers."""
     figures = found.summary
-    names = ("corrupt", "truncated", "extended", "elsewhere", "refused")
+    names = ("corrupt", "truncated", "extended", "different_address", "errors")
     assert not any(figures[name] for name in names)
     settled = figures["received"] + figures["lost"]
     share = round(figures["lost"] / settled, 12) if settled else None
@@ -78,6 +78,6 @@ def test_a_flood_settles_the_probe_that_an_error_quotes() -> None:
     """Where nobody listens each error is the end of one probe, and of no two; the rest is lost."""
     found = ping("--json", "-q", "-f", "-c", 640, "-W", "300ms", "127.0.0.1:9")
     figures = found.summary
-    assert figures["refused"] == sum(error["count"] for error in figures["errors"]) > 0
-    assert figures["sent"] == figures["lost"] + figures["refused"] == 640
+    assert figures["errors"] == sum(error["count"] for error in figures["error_reasons"]) > 0
+    assert figures["sent"] == figures["lost"] + figures["errors"] == 640
     assert figures["loss"] == 1

@@ -65,8 +65,8 @@ def test_a_peer_that_reads_nothing_makes_the_client_keep_little() -> None:
     summary = json.loads(out)["targets"][0]
     assert 0 < most < 64 * MEBIBYTE
     assert summary["received"] == 0
-    assert summary["sent"] == summary["refused"] + summary["in_flight"]
-    assert [error["reason"] for error in summary["errors"]] == ["send queue full on this host"]
+    assert summary["sent"] == summary["errors"] + summary["in_flight"]
+    assert [error["reason"] for error in summary["error_reasons"]] == ["send queue full on this host"]
 
 
 def test_a_peer_that_answers_nothing_is_not_kept_account_of_without_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ SENT_AGAIN_MS = 150
 HARM = ["drop", "duplicate", "corrupt", "drop out", "duplicate out", "corrupt out", "overtaken", "delay", "late"]
 NAMED = [
     *("sent", "received", "in_flight", "lost", "duplicates", "corrupt", "late", "reordered"),
-    *("truncated", "extended", "elsewhere", "foreign", "refused", "errors"),
+    *("truncated", "extended", "different_address", "unmatched", "errors", "error_reasons"),
 ]
 
 
@@ -43,10 +43,10 @@ def test_the_report_of_a_path_is_its_account(tmp_path: File, family: int, seed: 
         "reordered": done["overtaken"] + done["delay"] + done["late"],
         "truncated": 0,
         "extended": 0,
-        "elsewhere": 0,
-        "foreign": 0,
-        "refused": 0,
-        "errors": [],
+        "different_address": 0,
+        "unmatched": 0,
+        "errors": 0,
+        "error_reasons": [],
     }
     assert 50 <= found["rtt_ms"]["max"] < 5000
 
@@ -63,5 +63,5 @@ def test_tcp_hides_what_it_mends_and_the_rest_is_named(tmp_path: File, family: i
     assert done == {"answer": len(plan) - 24, **dict.fromkeys(deeds, 4)}
     summary = found.summary
     assert (summary["sent"], summary["corrupt"], summary["received"]) == (len(plan), 8, len(plan) - 8)
-    assert not any(summary[name] for name in ("lost", "duplicates", "late", "reordered", "refused", "foreign"))
+    assert not any(summary[name] for name in ("lost", "duplicates", "late", "reordered", "errors", "unmatched"))
     assert sum(each.get("rtt_ms", 0) > SENT_AGAIN_MS for each in found.objects) >= 8

@@ -38,7 +38,7 @@ def path(routed: Path) -> Iterator[Path]:
 
 def complaints(found: Pinged) -> list[tuple[str, str | None, int]]:
     """Return the errors of a summary."""
-    return [(each["reason"], each.get("address"), each["count"]) for each in found.summary["errors"]]
+    return [(each["reason"], each.get("address"), each["count"]) for each in found.summary["error_reasons"]]
 
 
 def asked(path: Path, target: str, *words: object) -> Pinged:
@@ -87,7 +87,7 @@ def test_a_neighbour_that_is_not_there_is_missed_by_this_host(path: Path, family
     found = asked(path, f"{scheme}://[{missing}]", "-W", 10)
     says = CLIENT[family] if scheme == "udp" else None
     assert {complaint[:2] for complaint in complaints(found)} == {("host unreachable", says)}
-    assert found.summary["refused"] == 2
+    assert found.summary["errors"] == 2
 
 
 @FAMILIES
@@ -118,7 +118,7 @@ def test_what_a_filter_drops_is_lost_and_no_more_is_said(path: Path, family: int
     """No error, two lost; TCP beside it tells that the host is up."""
     path.filter("forward: udp dport 7 drop")
     found = asked(path, SERVER[family])
-    assert (found.summary["lost"], found.summary["errors"]) == (2, [])
+    assert (found.summary["lost"], found.summary["error_reasons"]) == (2, [])
     found = path.ping("-c", 2, "-i", "50ms", "-W", "500ms", "--compare", "tcp", SERVER[family])
     assert found.out.endswith(
         "replies over TCP; over UDP nothing came: it is filtered, or the server's rules drop it\n"
@@ -141,8 +141,11 @@ def test_a_narrow_hop_is_named_by_the_router_and_then_known(path: Path, family: 
     """The first probe that is too long tells the MTU; the second does not leave this host."""
     path.narrow(1280)
     found = asked(path, SERVER[family], "-M", "do", "-s", 1500 - HEADERS[family])
-    told = [(each["reason"], each.get("address"), each["mtu"], each["count"]) for each in found.summary["errors"]]
-    assert told == [("needs fragmentation", ROUTER[family], 1280, 1), ("needs fragmentation", None, 1280, 1)]
+    errors = found.summary["error_reasons"]
+    assert [(each["reason"], each.get("address"), each["mtu"], each["count"]) for each in errors] == [
+        ("needs fragmentation", ROUTER[family], 1280, 1),
+        ("needs fragmentation", None, 1280, 1),
+    ]
 
 
 @pytest.mark.parametrize(("family", "mode", "received"), [(4, "dont", 2), (4, "want", 1), (6, "want", 1)])
@@ -174,7 +177,7 @@ def test_a_router_that_forbids_long_probes_is_not_said_to_want_them_cut(path: Pa
     path.filter("forward: meta length > 1000 reject with icmpx type admin-prohibited")
     found = path.ping("--mtu", "--json", "-W", "300ms", SERVER[family]).objects[-1]
     sentence = f"way out: {ROUTER[family]} says of probes above {found['passes']}: administratively prohibited"
-    assert (found["passes"] in (960, 1000), found["says"][1], "told" in found) == (True, sentence, False)
+    assert (found["passes"] in (960, 1000), found["explanation"][1], "reported_mtu" in found) == (True, sentence, False)
 
 
 @FAMILIES
@@ -183,7 +186,7 @@ def test_a_narrow_hop_that_may_not_speak_is_silence(path: Path, family: int) -> 
     path.narrow(1280)
     path.filter(MUTE)
     found = asked(path, SERVER[family], "-M", "do", "-s", 1500 - HEADERS[family])
-    assert (found.summary["lost"], found.summary["errors"]) == (2, [])
+    assert (found.summary["lost"], found.summary["error_reasons"]) == (2, [])
     assert path.ping("-M", "do", "-s", 1280 - HEADERS[family], "-c", 1, SERVER[family]).code == 0
 
 
@@ -196,13 +199,13 @@ def test_the_path_mtu_is_found(path: Path, family: int, mute: bool) -> None:  # 
         path.filter(MUTE)
     found = path.ping("--mtu", "--json", "-W", "300ms", SERVER[family])
     told = found.objects[-1]
-    assert (found.code, told["passes"], told["fails"], told["highest"]) == (0, 1280, 1281, 1500)
+    assert (found.code, told["passes"], told["fails"], told["interface_mtu"]) == (0, 1280, 1281, 1500)
     if mute:
-        assert not {"router", "told"} & told.keys()
-        assert "probes above 1280 vanish without a word" in told["says"][1]
+        assert not {"router", "reported_mtu"} & told.keys()
+        assert "probes above 1280 vanish without a word" in told["explanation"][1]
     else:
-        assert (told["router"], told["told"]) == (ROUTER[family], 1280)
-    assert told["back"]["answered"] is True
+        assert (told["router"], told["reported_mtu"]) == (ROUTER[family], 1280)
+    assert told["return_path"]["replied"] is True
 
 
 def test_what_this_host_did_not_send_is_no_gap(path: Path) -> None:

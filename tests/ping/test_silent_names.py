@@ -77,7 +77,7 @@ def test_ctrl_c_does_not_wait_for_the_names_of_routers(tmp_path: Path) -> None:
         wait_until(lambda: asks(process.pid), "the name server is asked")
         process.send_signal(signal.SIGINT)
         out, _ = ended(process)
-    (error,) = json.loads(out.splitlines()[-1])["targets"][0]["errors"]
+    (error,) = json.loads(out.splitlines()[-1])["targets"][0]["error_reasons"]
     assert (error["address"], "name" in error) == ("10.0.0.1", False)
 
 

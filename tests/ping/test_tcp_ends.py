@@ -20,7 +20,7 @@ def test_the_end_of_a_connection_is_that_of_the_probes_on_it_and_of_no_others() 
             out, _ = ended(process)
     events = [json.loads(line) for line in out.splitlines()]
     figures = events[-1]["targets"][0]
-    refused = [event.get("sequence") for event in events if event["event"] == "refused"]
-    assert len(refused) == len(set(refused)) == figures["refused"]
-    assert {1, 2, 3} < set(refused)
-    assert figures["sent"] == figures["received"] + figures["lost"] + figures["refused"] + figures["in_flight"] == 12
+    errors = [event.get("sequence") for event in events if event["event"] == "error"]
+    assert len(errors) == len(set(errors)) == figures["errors"]
+    assert {1, 2, 3} < set(errors)
+    assert figures["sent"] == figures["received"] + figures["lost"] + figures["errors"] + figures["in_flight"] == 12
