@@ -1,4 +1,4 @@
-"""echod.kernel: `echod check` says what this host makes of a config that is legal."""
+"""echod.cli.host: `echod check` says what this host makes of a config that is legal."""
 
 import socket
 import subprocess

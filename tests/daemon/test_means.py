@@ -62,7 +62,8 @@ def test_help_that_cannot_be_written_exits_74(words: tuple[str, ...], variables:
 def test_an_error_of_anything_but_the_output_is_not_told_as_one_of_the_output(number: int) -> None:
     """The kernel has ENOSPC also for a lack of epoll watches, and that is no full disk."""
     program = (
-        f"from echod import cli\ndef run(self): raise OSError({number}, 'of no output')\ncli.Supervisor.run = run\n"
+        "from echod.cli import main as cli\n"
+        f"def run(self): raise OSError({number}, 'of no output')\ncli.Supervisor.run = run\n"
         "cli.main(['run'])"
     )
     words = [sys.executable, "-c", program]

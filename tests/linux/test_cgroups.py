@@ -68,7 +68,7 @@ def test_auto_heeds_the_quota_of_version_2(tmp_path: Path, files: dict[str, str]
     for name, text in files.items():
         (tmp_path / name).write_text(f"{text}\n")
     script = 'mount --bind "$0" /sys/fs/cgroup && exec "$@"'
-    program = "from echod.capacity import auto_workers; print(auto_workers())"
+    program = "from echod.linux.cgroups import auto_workers; print(auto_workers())"
     command = ["unshare", "--mount", "sh", "-c", script, str(tmp_path), sys.executable, "-c", program]
     told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
     assert told == f"{workers}\n"
@@ -77,7 +77,7 @@ def test_auto_heeds_the_quota_of_version_2(tmp_path: Path, files: dict[str, str]
 def test_the_limit_of_the_user_is_named_where_no_group_is_full() -> None:
     """LimitNPROC=, with its number."""
     program = (
-        "import os, resource; from echod.forking import fork\n"
+        "import os, resource; from echod.linux.process import fork\n"
         f"os.setgid({NOBODY}); os.setuid({NOBODY}); resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))\n"
         "try: fork('x', [], lambda: None)\n"
         "except OSError as error: print(error.strerror)\n"

@@ -185,7 +185,7 @@ def test_a_host_without_an_account_of_nobody_has_its_id_all_the_same(tmp_path: P
     """As in a container without /etc/passwd: 65534, as the kernel has it."""
     script = 'mount --bind "$0" /etc/passwd && exec "$@"'
     (tmp_path / "passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
-    ask_python = "from echod.privileges import find_account; print(find_account('auto'))"
+    ask_python = "from echod.linux.privileges import find_account; print(find_account('auto'))"
     command = ["unshare", "--mount", "sh", "-c", script, str(tmp_path / "passwd"), sys.executable, "-c", ask_python]
     told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
     assert told == "Account(name='nobody', uid=65534, gid=65534)\n"

@@ -123,7 +123,7 @@ def test_nobody_else_has_prometheus_client_in_memory(echod: EchodFactory) -> Non
     os.kill(exporters(daemon)[0], signal.SIGKILL)
     daemon.wait_for("exporter_started", 2)
     wait_until(lambda: answers(http), "the second exporter served")
-    for module in ("prometheus_client", "http.server", "echod.exporter"):
+    for module in ("prometheus_client", "http.server", "echod.exporter.exporter"):
         assert len(re.findall(rf"^import time:.*\| +{module}$", daemon.stderr, re.MULTILINE)) == 2
 
 
