@@ -29,7 +29,7 @@ Engines
     probes/      what sends probes and reads replies: loop, session, flood, mtu, udp, tcp, sockets, target, interfaces,
                  clock
     status/      the status directory and the self test: files, instances, overview*, selftest
-    metrics/     metrics over HTTP: exposition, http_server
+    metrics/     metrics over HTTP: model*, exposition, http_server
 
 Subjects
 

@@ -22,11 +22,11 @@ ARROWS = {
     "tcp": "admission linux net stats",
     "probes": "errors linux measurement net ping udp",
     "status": "admission config errors linux net stats",
-    "metrics": "exporter linux",
+    "metrics": "linux",
     "admission": "config net stats",
     "stats": "net",
     "config": "errors net",
-    "linux": "errors exporter logs net",
+    "linux": "errors logs net",
     "net": "config errors",
 }
 """Which packages, and modules at the top, each package imports. All may import echod itself, which has the version."""
@@ -42,6 +42,7 @@ PURE_MODULES = {
     "linux": "capacity mmsg_layout sockopt",
     "measurement": "comparison events flood icmp in_flight latency outages pacing path_mtu payload reordering "
     "round_trip statistics",
+    "metrics": "model",
     "net": "endpoint listener networks peers",
     "ping": "charts values",
     "stats": "counters outcomes rates refusals snapshot top_sources traffic watch wrapping",

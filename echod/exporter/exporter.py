@@ -15,17 +15,19 @@ from http import HTTPStatus
 from time import monotonic
 
 from echod import __version__
+from echod.admission.selftest import Result
 from echod.exporter import metrics
 from echod.exporter.channel import DRAIN, SNAPSHOT, Outfit
-from echod.exporter.health import Health, Report
-from echod.exporter.metrics import Outcome
+from echod.exporter.health import Health, HealthReport
 from echod.exporter.status_page import PAGE
 from echod.linux import process, procfs
 from echod.linux.poll import READ, Poll
 from echod.linux.privileges import shed
 from echod.metrics import exposition
 from echod.metrics.http_server import Answer, HttpServer, Request, Respond, Response, Withdraw, failure
+from echod.metrics.model import Histogram, Metric
 from echod.stats.snapshot import Snapshot
+from echod.status.selftest import TEST_SECONDS
 
 
 class Exporter:
@@ -40,7 +42,7 @@ class Exporter:
         self._leaving = False
         self._scrapes: list[tuple[str, Respond]] = []
         """The Accept header of each request for metrics that is to be answered in this turn of the loop."""
-        self._tests: Sequence[Outcome] = ()
+        self._tests: Sequence[Result] = ()
         self._health = Health(outfit.page, mark=outfit.self_test, reachable=outfit.reachable, poll=self._poll)
         self._paths: Mapping[str, Answer] = {
             "/": lambda _request, respond: respond(PAGE),
@@ -96,12 +98,12 @@ class Exporter:
     def _on_metrics(self, request: Request, respond: Respond) -> Withdraw | None:
         """Test first, then count, so that the test's own traffic is included."""
 
-        def tested(report: Report) -> None:
-            self._tests = report.tests
+        def on_report(report: HealthReport) -> None:
+            self._tests = report.results
             self._scrapes.append((request.accept, respond))
 
         if self._health.reachable:
-            return self._health.ask(monotonic(), tested)
+            return self._health.request(monotonic(), on_report)
         self._scrapes.append((request.accept, respond))
         return None
 
@@ -118,9 +120,9 @@ class Exporter:
                 written[accept] = Response(content_type=content_type, body=body)
             respond(written[accept])
 
-    def _count(self) -> list[metrics.Metric | metrics.Histogram]:
+    def _count(self) -> list[Metric | Histogram]:
         udp, tcp = self._outfit.traffic()
-        found: list[metrics.Metric | metrics.Histogram] = [metrics.of_build(__version__, platform.python_version())]
+        found: list[Metric | Histogram] = [metrics.of_build(__version__, platform.python_version())]
         pids = {"supervisor": self._outfit.supervisor, "exporter": os.getpid()}
         if self._said:
             snapshot = Snapshot.unpack(self._said)
@@ -129,34 +131,33 @@ class Exporter:
             udp = [replace(one, kernel_drops=max(one.kernel_drops, drops.get(one.name, 0))) for one in udp]
             workers = snapshot.activity.workers
             pids |= {f"worker {one.worker}": one.pid for one in workers if one.pid is not None}
-        found += [*metrics.of_udp(udp), *metrics.of_tcp(tcp), *metrics.of_self_tests(self._tests)]
-        looks = [procfs.look(pid, name) for name, pid in pids.items()]
-        found += metrics.of_processes([one for one in looks if one is not None])
+        found += [*metrics.of_udp(udp), *metrics.of_tcp(tcp), *metrics.of_self_tests(self._tests, TEST_SECONDS)]
+        usage = {name: procfs.resource_usage(pid) for name, pid in pids.items()}
+        found += metrics.of_processes({name: used for name, used in usage.items() if used is not None})
         return found
 
     def _on_health(self, _request: Request, respond: Respond) -> Withdraw:
-        return self._health.ask(monotonic(), lambda report: respond(self._report(report)))
+        return self._health.request(monotonic(), lambda report: respond(self._report(report)))
 
-    def _report(self, report: Report) -> Response:
+    def _report(self, report: HealthReport) -> Response:
         """Add the workers that do not serve: a probe reaches only one of the sockets of a UDP listener."""
         workers = Snapshot.unpack(self._said).activity.workers if self._said else ()
-        lines = [f"worker {one.worker}: {one.problem}" for one in workers if one.problem]
-        if report.well and lines:
-            return _plain(("failing", *report.lines[1:], *lines), well=False)
-        return _plain((*report.lines, *lines), well=report.well)
+        problems = [f"worker {one.worker}: {one.problem}" for one in workers if one.problem]
+        healthy = report.healthy and not problems
+        return _plain(("ok" if healthy else "failing", *report.lines, *problems), healthy=healthy)
 
     def _on_ready(self, _request: Request, respond: Respond) -> None:
-        respond(_plain(["stopping" if self._draining else "serving"], well=not self._draining))
+        respond(_plain(["stopping" if self._draining else "serving"], healthy=not self._draining))
 
     def _on_status(self, _request: Request, respond: Respond) -> None:
         if self._said:
             respond(Response(content_type="application/json", body=self._said))
         else:
-            respond(_plain(["not known yet"], well=False))
+            respond(_plain(["not known yet"], healthy=False))
 
 
-def _plain(lines: Sequence[str], *, well: bool) -> Response:
-    status = HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE
+def _plain(lines: Sequence[str], *, healthy: bool) -> Response:
+    status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
     return Response(status=status, body="".join(f"{line}\n" for line in lines).encode())
 
 

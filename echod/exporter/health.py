@@ -1,8 +1,8 @@
-"""Whether echod really answers: a test of each listener, at most once a second however often it is requested.
+"""Whether echod really replies: a test of each listener, at most once a second however often it is requested.
 
-Owns the questioner, a separate process for each test, so that nothing else waits for an echo that does not come. If
-this process is in another network namespace than the sockets (PrivateNetwork=), it cannot test them, and checks instead
-that every worker's loop turns. Invariant: every request gets the result of a test that ended at most a second ago.
+Owns the test process, one for each test, so that nothing else waits for an echo that does not come. If this process is
+in another network namespace than the sockets (PrivateNetwork=), it cannot test them, and checks instead that the loop
+of every worker runs. Invariant: every request gets the result of a test that ended at most a second ago.
 """
 
 import json
@@ -10,46 +10,45 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
 from echod.admission.selftest import Result, SelfTest
-from echod.exporter.metrics import Outcome
 from echod.linux import process
 from echod.linux.poll import READ, Poll
 from echod.stats.counters import CounterPage, SlotField
-from echod.status.selftest import TEST_SECONDS, run_self_test
+from echod.status.selftest import run_self_test
 
 FRESH_SECONDS: Final = 1.0
-"""How long an outcome may be used again."""
+"""How long a report may be used again."""
 
-TURN_SECONDS: Final = 3.0
-"""Time in which every worker's loop must turn; normally it does so every second."""
+HEARTBEAT_SECONDS: Final = 3.0
+"""Time in which the heartbeat of every worker must advance; normally it does so every second."""
 
-PATIENCE_SECONDS: Final = 10.0
-"""Time after which a questioner is given up."""
+TIMEOUT_SECONDS: Final = 10.0
+"""Time after which a test process is killed."""
 
-NOT_ASKED: Final = (
-    "no listener was asked, for this process has a network of its own (PrivateNetwork=): on the host, "
-    "`echod status --check` asks"
+NOT_TESTED: Final = (
+    "no listener was tested, because this process has its own network namespace (PrivateNetwork=): "
+    "`echod status --check` on the host tests them"
 )
 
-_LOOK_SECONDS: Final = 0.02
+_INTERVAL_SECONDS: Final = 0.02
 _READ_BYTES: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class HealthReport:
     """The outcome of one test."""
 
-    well: bool
+    healthy: bool
     lines: Sequence[str]
-    """The text to show: `ok` or `failing`, then one line for each listener or worker."""
-    tests: Sequence[Outcome] = ()
-    """The outcome of each listener; none if they could not be tested."""
+    """One line of text for each listener or worker."""
+    results: Sequence[Result] = ()
+    """The result of each listener; none if they could not be tested."""
 
 
-Tell = Callable[[Report], None]
+OnReport = Callable[[HealthReport], None]
 
 
 class Health:
@@ -61,96 +60,103 @@ class Health:
         self._page = page
         self._poll = poll
         self._mark = mark
-        self._waiting: dict[object, Tell] = {}
-        self._last: tuple[float, Report] | None = None
-        self._questioner: _Questioner | None = None
+        self._waiting: dict[object, OnReport] = {}
+        self._last: tuple[float, HealthReport] | None = None
+        self._process: _TestProcess | None = None
 
-    def ask(self, now: float, tell: Tell) -> Callable[[], None]:
-        """Call `tell` with the outcome, at once if there is a fresh one, else when the test is over.
+    def request(self, now: float, on_report: OnReport) -> Callable[[], None]:
+        """Call `on_report`: at once if there is a fresh report, else when the test is over.
 
         Returns a function that withdraws the request.
         """
-        request = object()
+        key = object()
         if self._last is not None and now - self._last[0] < FRESH_SECONDS:
-            tell(self._last[1])
+            on_report(self._last[1])
         else:
-            self._waiting[request] = tell
-            self._begin(now)
+            self._waiting[key] = on_report
+            self._start(now)
 
         def withdraw() -> None:
-            self._waiting.pop(request, None)
+            self._waiting.pop(key, None)
 
         return withdraw
 
-    def _begin(self, now: float) -> None:
+    def _start(self, now: float) -> None:
         """Start a test, unless there is one."""
-        if self._questioner is None:
+        if self._process is None:
             try:
-                self._questioner = _Questioner(self._test, now)
+                self._process = _TestProcess(self._measure, now)
             except OSError as error:
-                self._finish(Report(well=False, lines=("failing", f"no test could be started: {error.strerror}")), now)
+                line = f"no test could be started: {error.strerror}"
+                self._finish(HealthReport(healthy=False, lines=(line,)), now)
                 return
-            self._poll.register(self._questioner.fd, READ, self._on_report)
+            self._poll.register(self._process.fd, READ, self._on_readable)
 
     def next_deadline(self) -> float | None:
         """Return when to call `on_deadline` next, or None."""
-        return self._questioner.deadline if self._questioner is not None else None
+        return self._process.deadline if self._process is not None else None
 
     def on_deadline(self, now: float) -> None:
-        """Give up a questioner that has not finished."""
-        if self._questioner is not None and now >= self._questioner.deadline:
-            self._on_report(now)
+        """Kill a test process that has not finished in time."""
+        if self._process is not None and now >= self._process.deadline:
+            self._on_readable(now)
 
-    def _on_report(self, now: float) -> None:
-        questioner = self._questioner
-        if questioner is not None and (questioner.hear() or now >= questioner.deadline):
-            self._poll.unregister(questioner.fd)
-            self._questioner = None
-            self._finish(questioner.end(), now)
+    def _on_readable(self, now: float) -> None:
+        tested = self._process
+        if tested is not None and (tested.receive() or now >= tested.deadline):
+            self._poll.unregister(tested.fd)
+            self._process = None
+            self._finish(self._report(tested.stop()), now)
 
-    def _finish(self, report: Report, now: float) -> None:
+    def _finish(self, report: HealthReport, now: float) -> None:
         self._last = (now, report)
         waiting, self._waiting = self._waiting, {}
-        for tell in waiting.values():
-            tell(report)
+        for on_report in waiting.values():
+            on_report(report)
 
-    def _test(self) -> Report:
-        """Be the questioner."""
-        if not self.reachable:
-            return self._watch()
-        tests = [_tested(result) for result in run_self_test(self._page.listeners, self._mark)]
-        well = all(one.passed for one in tests)
-        return Report(
-            well=well, lines=(_verdict(well=well), *(f"{one.listener}: {one.said}" for one in tests)), tests=tests
-        )
+    def _measure(self) -> list[Any]:
+        """Test, in the test process: seconds and problem of each listener, or whether each heartbeat is fresh."""
+        if self.reachable:
+            results = run_self_test(self._page.listeners, self._mark)
+            return [(each.seconds, each.problem) for each in results]
+        headers = [self._page.header(slot) for slot in range(self._page.slots)]
+        before = [header[SlotField.HEARTBEAT] for header in headers]
+        deadline = time.monotonic() + HEARTBEAT_SECONDS
+        fresh = [False] * len(headers)
+        while not all(fresh) and time.monotonic() < deadline:
+            time.sleep(_INTERVAL_SECONDS)
+            fresh = [header[SlotField.HEARTBEAT] != beat for header, beat in zip(headers, before, strict=True)]
+        return fresh
 
-    def _watch(self) -> Report:
-        """Wait until every worker's loop has turned."""
-        beats = [self._page.header(slot) for slot in range(self._page.slots)]
-        before = [beat[SlotField.HEARTBEAT] for beat in beats]
-        deadline = time.monotonic() + TURN_SECONDS
-        still = set(range(self._page.slots))
-        while still and time.monotonic() < deadline:
-            time.sleep(_LOOK_SECONDS)
-            still = {slot for slot in still if beats[slot][SlotField.HEARTBEAT] == before[slot]}
-        lines = [
-            f"worker {slot + 1}: {'heartbeat old' if slot in still else 'heartbeat fresh'}"
-            for slot in range(self._page.slots)
-        ]
-        return Report(well=not still, lines=(_verdict(well=not still), NOT_ASKED, *lines))
+    def _report(self, measured: list[Any] | None) -> HealthReport:
+        if measured is None:
+            return HealthReport(healthy=False, lines=("the test did not finish",))
+        if self.reachable:
+            pairs = zip(self._page.listeners, measured, strict=True)
+            results = [Result(listener=one, seconds=seconds, problem=problem) for one, (seconds, problem) in pairs]
+            return HealthReport(
+                healthy=all(each.passed for each in results), lines=[_line(each) for each in results], results=results
+            )
+        lines = [f"worker {slot}: heartbeat {'fresh' if ok else 'old'}" for slot, ok in enumerate(measured, 1)]
+        return HealthReport(healthy=all(measured), lines=(NOT_TESTED, *lines))
 
 
-class _Questioner:
-    """A process that makes one report and ends."""
+def _line(result: Result) -> str:
+    outcome = result.problem if result.seconds is None else f"replied in {1000 * result.seconds:.2f} ms"
+    return f"{result.listener}: {outcome}"
 
-    def __init__(self, test: Callable[[], Report], now: float) -> None:
+
+class _TestProcess:
+    """A process that makes one test and exits."""
+
+    def __init__(self, measure: Callable[[], list[Any]], now: float) -> None:
         """Fork it. Raises OSError if the host has no process or descriptor left."""
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         exporter = os.getpid()
 
         def life() -> None:
-            if process.belong_to(exporter, "echod: self test", None):  # it is who the exporter is
-                theirs.sendall(json.dumps(asdict(test())).encode())
+            if process.belong_to(exporter, "echod: self test", None):  # it keeps the user of the exporter
+                theirs.sendall(json.dumps(measure()).encode())
 
         try:
             self._pid = process.fork("self test", [theirs.fileno()], life)
@@ -160,49 +166,30 @@ class _Questioner:
         finally:
             theirs.close()
         self._ours.setblocking(False)
-        self._heard = b""
-        self.deadline = now + PATIENCE_SECONDS
+        self._received = b""
+        self.deadline = now + TIMEOUT_SECONDS
 
     @property
     def fd(self) -> int:
         """Readable when there is something to read from the process."""
         return self._ours.fileno()
 
-    def hear(self) -> bool:
-        """Read what it has written; tell whether that was all."""
+    def receive(self) -> bool:
+        """Read what the process has written; tell whether that was all."""
         try:
             data = self._ours.recv(_READ_BYTES)
         except BlockingIOError:
             return False
-        self._heard += data
+        self._received += data
         return not data
 
-    def end(self) -> Report:
-        """Kill and reap the process; return its report."""
+    def stop(self) -> list[Any] | None:
+        """Kill and reap the process; return what it measured, or None if it did not finish."""
         if process.kill(self._pid):
             os.waitpid(self._pid, 0)
         self._ours.close()
         try:
-            told = json.loads(self._heard)
+            measured: list[Any] = json.loads(self._received)
         except ValueError:
-            return Report(well=False, lines=("failing", "the test did not come to its end"))
-        return Report(well=told["well"], lines=told["lines"], tests=[Outcome(**test) for test in told["tests"]])
-
-
-def _tested(result: Result) -> Outcome:
-    if result.seconds is None:
-        seconds, said = TEST_SECONDS, result.problem
-    else:
-        seconds, said = result.seconds, f"replied in {1000 * result.seconds:.2f} ms"
-    listener = result.listener
-    return Outcome(
-        listener=str(listener),
-        family=f"ipv{listener.address.version}",
-        passed=result.passed,
-        seconds=seconds,
-        said=said,
-    )
-
-
-def _verdict(*, well: bool) -> str:
-    return "ok" if well else "failing"
+            return None
+        return measured

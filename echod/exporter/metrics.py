@@ -1,19 +1,17 @@
-"""The metrics for Prometheus: name, help and labels of each, and its samples, made from echod's counters.
+"""echod's own metrics for Prometheus: name, help and labels of each, and its samples, made from its counters.
 
-Owns the names, on which dashboards depend. It knows no exposition format. Every possible reason and errno is present
+Owns the names, on which dashboards depend. Every possible reason and errno is present
 from the start, at 0, so that `rate()` sees the first increment. A label names a listener, a reason, an errno or a
 process, never a peer. Invariant: for each UDP listener received = replied + all dropped + all send failures.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
+from echod.admission.selftest import Result
+from echod.metrics.model import Histogram, Labels, Metric, buckets, metric
 from echod.stats.counters import CLOSED_FIELDS, DROP_FIELDS, SEND_FAILED_FIELDS
 from echod.stats.snapshot import BATCH_SIZES, TRAIN_LENGTHS, Snapshot, TcpTraffic, UdpTraffic, WorkerState
-
-Labels: TypeAlias = tuple[str, ...]
 
 DROP_REASONS: Final = (*DROP_FIELDS, "interrupted")
 """With `interrupted`, so that the sums hold without another metric."""
@@ -21,71 +19,21 @@ ERRNOS: Final = tuple(SEND_FAILED_FIELDS)
 CLOSE_REASONS: Final = tuple(CLOSED_FIELDS)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
-    """A counter, whose name ends in `_total`, or a gauge."""
-
-    name: str
-    kind: Literal["counter", "gauge"]
-    help: str
-    labels: Labels
-    samples: Sequence[tuple[Labels, float]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Histogram:
-    """Observations by size."""
-
-    name: str
-    help: str
-    labels: Labels
-    samples: Sequence[tuple[Labels, Sequence[tuple[str, int]], int]]
-    """For each set of labels: cumulative counts by upper bound, as text, and the sum of all observations."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Process:
-    """The resources that one process of echod uses."""
-
-    name: str
-    """`supervisor`, `exporter` or `worker N`."""
-    cpu_seconds: float
-    resident_bytes: int
-    virtual_bytes: int
-    started: float
-    """Seconds since 1970."""
-    open_descriptors: int | None
-    """None if this process may not count them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """The outcome of the last self test of one listener."""
-
-    listener: str
-    family: str
-    passed: bool
-    seconds: float
-    """From the probe to its reply, or to the timeout."""
-    said: str
-    """The outcome as text."""
-
-
 def of_udp(traffic: Sequence[UdpTraffic]) -> Iterator[Metric | Histogram]:
     """Yield the metrics of the UDP listeners."""
 
     def plain(name: str, text: str, value: Callable[[UdpTraffic], int]) -> Metric:
-        return _counter(f"echod_udp_{name}_total", text, (((one.name, one.family), value(one)) for one in traffic))
+        return _of_listeners(f"echod_udp_{name}_total", text, (((one.name, one.family), value(one)) for one in traffic))
 
     yield plain("datagrams_received", "Datagrams received.", lambda one: one.received)
     yield plain("datagrams_replied", "Datagrams replied to, self tests included.", lambda one: one.replied)
-    yield _counter(
+    yield _of_listeners(
         "echod_udp_datagrams_dropped_total",
         "Datagrams received and dropped, by the rule that says so.",
         _by(traffic, DROP_REASONS, lambda one: {**one.dropped, "interrupted": one.interrupted}),
         "reason",
     )
-    yield _counter(
+    yield _of_listeners(
         "echod_udp_datagrams_send_failures_total",
         "Datagrams whose reply the kernel refused to send, by errno.",
         _by(traffic, ERRNOS, lambda one: one.send_failed),
@@ -112,7 +60,7 @@ def of_udp(traffic: Sequence[UdpTraffic]) -> Iterator[Metric | Histogram]:
         samples=[
             (
                 (one.name, one.family),
-                _buckets(BATCH_SIZES, one.batches),
+                buckets(BATCH_SIZES, one.batches),
                 one.received - one.train_datagrams + sum(one.trains),
             )
             for one in traffic
@@ -122,7 +70,7 @@ def of_udp(traffic: Sequence[UdpTraffic]) -> Iterator[Metric | Histogram]:
         name="echod_udp_train_length",
         help="Datagrams of one train (UDP GRO).",
         labels=("listener", "family"),
-        samples=[((one.name, one.family), _buckets(TRAIN_LENGTHS, one.trains), one.train_datagrams) for one in traffic],
+        samples=[((one.name, one.family), buckets(TRAIN_LENGTHS, one.trains), one.train_datagrams) for one in traffic],
     )
 
 
@@ -130,21 +78,19 @@ def of_tcp(traffic: Sequence[TcpTraffic]) -> Iterator[Metric]:
     """Yield the metrics of the TCP listeners."""
 
     def plain(name: str, text: str, value: Callable[[TcpTraffic], int]) -> Metric:
-        return _counter(f"echod_tcp_{name}_total", text, (((one.name, one.family), value(one)) for one in traffic))
+        return _of_listeners(f"echod_tcp_{name}_total", text, (((one.name, one.family), value(one)) for one in traffic))
 
     yield plain("connections_accepted", "Connections accepted.", lambda one: one.accepted)
-    yield _counter(
+    yield _of_listeners(
         "echod_tcp_connections_closed_total",
         "Connections that ended, by why they did.",
         _by(traffic, CLOSE_REASONS, lambda one: one.closed),
         "reason",
     )
-    yield _gauge(
+    yield _of_listeners(
         "echod_tcp_connections",
         "Connections that are open.",
         (((one.name, one.family), one.open) for one in traffic),
-        "listener",
-        "family",
     )
     yield plain(
         "accept_failures",
@@ -158,8 +104,8 @@ def of_tcp(traffic: Sequence[TcpTraffic]) -> Iterator[Metric]:
 def of_daemon(snapshot: Snapshot) -> Iterator[Metric]:
     """Yield the metrics of the workers, the config and the daemon itself."""
     workers = snapshot.activity.workers
-    yield _gauge("echod_generation", "Generation of workers that serves.", [((), snapshot.generation)])
-    yield _gauge("echod_workers", "Worker processes that live.", [((), sum(one.pid is not None for one in workers))])
+    yield metric("echod_generation", "Generation of workers that serves.", [((), snapshot.generation)])
+    yield metric("echod_workers", "Worker processes that live.", [((), sum(one.pid is not None for one in workers))])
     yield _of_workers("restarts_total", "Workers that took the place of a dead one.", workers, lambda one: one.restarts)
     yield _of_workers(
         "heartbeat_age_seconds",
@@ -169,12 +115,12 @@ def of_daemon(snapshot: Snapshot) -> Iterator[Metric]:
     )
     yield _of_workers("connections", "TCP connections that the worker holds.", workers, lambda one: one.connections)
     reload = snapshot.reload
-    yield _gauge(
+    yield metric(
         "echod_config_last_reload_successful",
         "Whether the config file was put in force when it was last read.",
         [((), float(reload.code == 0))],
     )
-    yield _gauge(
+    yield metric(
         "echod_config_last_reload_timestamp_seconds",
         "When the config file was last read.",
         [((), reload.at or snapshot.config_read or snapshot.started)],
@@ -183,48 +129,44 @@ def of_daemon(snapshot: Snapshot) -> Iterator[Metric]:
 
 def of_build(version: str, python: str) -> Metric:
     """Return the metric of the version."""
-    return _gauge("echod_build_info", "Always 1.", [((version, python), 1)], "version", "python")
+    return metric("echod_build_info", "Always 1.", [((version, python), 1)], "version", "python")
 
 
-def of_self_tests(tests: Sequence[Outcome]) -> Iterator[Metric]:
-    """Yield the metrics of the last self test."""
-    labelled = [((one.listener, one.family), one) for one in tests]
-    yield _gauge(
+def of_self_tests(results: Sequence[Result], timeout: float) -> Iterator[Metric]:
+    """Yield the metrics of the last self test; its `timeout` (seconds) is the duration of a probe without a reply."""
+    labelled = [((str(one.listener), f"ipv{one.listener.address.version}"), one) for one in results]
+    yield _of_listeners(
         "echod_self_test_successful",
         "Whether the listener replied to the exporter's own probe.",
         ((labels, float(one.passed)) for labels, one in labelled),
-        "listener",
-        "family",
     )
-    yield _gauge(
+    yield _of_listeners(
         "echod_self_test_duration_seconds",
         "How long that took.",
-        ((labels, one.seconds) for labels, one in labelled),
-        "listener",
-        "family",
+        ((labels, timeout if one.seconds is None else one.seconds) for labels, one in labelled),
     )
 
 
-def of_processes(processes: Sequence[Process]) -> Iterator[Metric]:
-    """Yield the resources of each process, under the names that all exporters use."""
-    for name, text, value in _PROCESS_METRICS:
-        make = _counter_of if name.endswith("_total") else _gauge
-        values = [((one.name,), value(one)) for one in processes]
-        yield make(name, text, [(labels, known) for labels, known in values if known is not None], "process")
+def of_processes(usage: Mapping[str, Mapping[str, float]]) -> Iterator[Metric]:
+    """Yield the resources of each process, under the names that all exporters use.
+
+    `usage` is what `linux.procfs` returns, by the name of the process: `supervisor`, `exporter` or `worker N`.
+    """
+    for name, text, key in _PROCESS_METRICS:
+        yield metric(name, text, [((process,), used[key]) for process, used in usage.items() if key in used], "process")
 
 
-_PROCESS_METRICS: Final[Sequence[tuple[str, str, Callable[[Process], float | None]]]] = (
-    ("process_cpu_seconds_total", "User and system time.", lambda one: one.cpu_seconds),
-    ("process_resident_memory_bytes", "Memory that is in RAM, shared pages included.", lambda one: one.resident_bytes),
-    ("process_virtual_memory_bytes", "Memory that is mapped.", lambda one: one.virtual_bytes),
-    ("process_open_fds", "File descriptors that are open.", lambda one: one.open_descriptors),
-    ("process_start_time_seconds", "When the process began.", lambda one: one.started),
+_PROCESS_METRICS: Final = (
+    ("process_cpu_seconds_total", "User and system time.", "cpu_seconds"),
+    ("process_resident_memory_bytes", "Memory that is in RAM, shared pages included.", "resident_bytes"),
+    ("process_virtual_memory_bytes", "Memory that is mapped.", "virtual_bytes"),
+    ("process_open_fds", "File descriptors that are open.", "open_descriptors"),
+    ("process_start_time_seconds", "When the process began.", "started"),
 )
 
 
 def _of_workers(name: str, text: str, workers: Iterable[WorkerState], value: Callable[[WorkerState], float]) -> Metric:
-    make = _counter_of if name.endswith("_total") else _gauge
-    return make(f"echod_worker_{name}", text, [((str(one.worker),), value(one)) for one in workers], "worker")
+    return metric(f"echod_worker_{name}", text, [((str(one.worker),), value(one)) for one in workers], "worker")
 
 
 def _by(
@@ -238,23 +180,5 @@ def _by(
         yield from (((one.name, one.family, key), found.get(key, 0)) for key in keys)
 
 
-def _buckets(bounds: Sequence[int | None], counts: Sequence[int]) -> list[tuple[str, int]]:
-    """Return counts by upper bound in Prometheus' form: cumulative, the last one without a bound.
-
-    Bounds are written as floats ("Canonical Numbers" of OpenMetrics), which is how Prometheus 3 stores them.
-    """
-    reached = list(accumulate(counts))
-    named = [(f"{bound:.1f}", total) for bound, total in zip(bounds, reached, strict=True) if bound is not None]
-    return [*named, ("+Inf", reached[-1])]
-
-
-def _counter(name: str, text: str, samples: Iterable[tuple[Labels, float]], *more: str) -> Metric:
-    return _counter_of(name, text, samples, "listener", "family", *more)
-
-
-def _counter_of(name: str, text: str, samples: Iterable[tuple[Labels, float]], *labels: str) -> Metric:
-    return Metric(name=name, kind="counter", help=text, labels=labels, samples=tuple(samples))
-
-
-def _gauge(name: str, text: str, samples: Iterable[tuple[Labels, float]], *labels: str) -> Metric:
-    return Metric(name=name, kind="gauge", help=text, labels=labels, samples=tuple(samples))
+def _of_listeners(name: str, text: str, samples: Iterable[tuple[Labels, float]], *labels: str) -> Metric:
+    return metric(name, text, samples, "listener", "family", *labels)

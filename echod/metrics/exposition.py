@@ -1,6 +1,6 @@
 """Metrics in the text format of Prometheus or in OpenMetrics, written with prometheus_client.
 
-Owns the conversion from `exporter.metrics` to bytes. The only module that imports prometheus_client, so only the
+Owns the conversion of `model` to bytes. The only module that imports prometheus_client, so only the
 exporter loads it. Invariant: every metric is written, under its own name, in either format.
 """
 
@@ -11,7 +11,7 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from echod.exporter.metrics import Histogram, Metric
+from echod.metrics.model import Histogram, Metric
 
 
 def write(found: Sequence[Metric | Histogram], accept: str) -> tuple[bytes, str]:

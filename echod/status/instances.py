@@ -1,19 +1,17 @@
-"""The echods of this host as processes: their titles, and when a process was born (proc_pid_stat(5)).
+"""The echods of this host as processes: their titles, and when a process was born.
 
-Owns what is read of /proc to tell which process is meant. Times are those of the initial time namespace
+Owns what tells which process is meant. Times are those of the initial time namespace
 (time_namespaces(7)), so that processes in different ones agree. Invariant: a process that is gone, or hidden, is absent
 or None, never an error.
 """
 
-import os
 import time
 from pathlib import Path
 from typing import Final
 
+from echod.linux.procfs import TICKS, start_ticks
+
 _TITLE: Final = "echod: supervisor"
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
-_FIELD_OF_BIRTH: Final = 22 - 3
-"""Index of the start time in /proc/PID/stat, after the name in parentheses."""
 
 
 def title(config: str) -> str:
@@ -50,11 +48,8 @@ def is_supervisor(pid: int) -> bool | None:
 
 def birth(pid: int) -> int | None:
     """Return when a process started, in clock ticks since boot; None if it does not exist or is hidden."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return None
-    return int(stat.rpartition(b")")[2].split()[_FIELD_OF_BIRTH]) - round(_offset("boottime") * _TICKS)
+    ticks = start_ticks(pid)
+    return None if ticks is None else ticks - round(_offset("boottime") * TICKS)
 
 
 def was_born(pid: int, born: object) -> bool:

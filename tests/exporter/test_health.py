@@ -14,7 +14,7 @@ from support.running import wait_until as wait_for
 from support.scraping import answers, fetch, metered, scrape, value
 
 from echod.exporter import health
-from echod.exporter.health import NOT_ASKED, Health, Report
+from echod.exporter.health import NOT_TESTED, Health, HealthReport
 from echod.linux.netlink import in_our_network
 from echod.linux.poll import Poll
 from echod.stats.counters import CounterPage, SlotField
@@ -104,9 +104,9 @@ class Asked:
         self.page = make_page(workers, sock)
         self.health = Health(self.page, mark=None, reachable=in_our_network([sock]), poll=self.poll)
 
-    def ask(self, now: float, *, turning: int) -> Report:
+    def ask(self, now: float, *, turning: int) -> HealthReport:
         """Return the report, while the loops of the first so many workers turn."""
-        told: list[Report] = []
+        told: list[HealthReport] = []
 
         def over() -> bool:
             for slot in range(turning):
@@ -115,7 +115,7 @@ class Asked:
                 on_ready(now)
             return bool(told)
 
-        self.health.ask(now, told.append)
+        self.health.request(now, told.append)
         wait_until(over, "the report")
         return told[0]
 
@@ -123,18 +123,16 @@ class Asked:
 @needs_root
 def test_from_another_network_it_looks_at_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the sockets are of a network that this process is not in, every loop must turn, and the report says so."""
-    monkeypatch.setattr(health, "TURN_SECONDS", 0.2)
+    monkeypatch.setattr(health, "HEARTBEAT_SECONDS", 0.2)
     with namespace():
         sock = udp_server()
     with sock:
         asked = Asked(sock, 2)
         report = asked.ask(0.0, turning=2)
-        assert (report.well, report.lines) == (
-            True,
-            ["ok", NOT_ASKED, "worker 1: heartbeat fresh", "worker 2: heartbeat fresh"],
-        )
+        assert report.healthy
+        assert report.lines == (NOT_TESTED, "worker 1: heartbeat fresh", "worker 2: heartbeat fresh")
         report = asked.ask(5.0, turning=1)
-        assert (report.well, report.lines[0], report.lines[-1]) == (False, "failing", "worker 2: heartbeat old")
+        assert (report.healthy, report.lines[-1]) == (False, "worker 2: heartbeat old")
 
 
 def test_an_outcome_serves_for_a_second() -> None:
@@ -142,29 +140,29 @@ def test_an_outcome_serves_for_a_second() -> None:
     with udp_server() as sock:
         asked = Asked(sock, 1)
         first = asked.ask(0.0, turning=0)
-        assert first.lines[1].endswith("no reply within 1 s")
-        told: list[Report] = []
-        asked.health.ask(0.999, told.append)
+        assert first.lines[0].endswith("no reply within 1 s")
+        told: list[HealthReport] = []
+        asked.health.request(0.999, told.append)
         assert told == [first]
         assert asked.health.next_deadline() is None
-        asked.health.ask(1.0, told.append)
+        asked.health.request(1.0, told.append)
         assert asked.health.next_deadline() is not None
         asked.health.on_deadline(1e9)
         assert len(told) == 2
 
 
-def test_a_questioner_that_does_not_come_back_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_test_process_that_does_not_finish_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed by its deadline or by anybody, it leaves a report that says so, and no process."""
     monkeypatch.setattr(health, "run_self_test", lambda _listeners, _mark: signal.pause())
     with udp_server() as sock:
         asked = Asked(sock, 1)
-        told: list[Report] = []
+        told: list[HealthReport] = []
         before = set(children(os.getpid()))
-        asked.health.ask(0.0, told.append)
-        (questioner,) = set(children(os.getpid())) - before
-        asked.health.on_deadline(health.PATIENCE_SECONDS - 0.001)
+        asked.health.request(0.0, told.append)
+        (test_process,) = set(children(os.getpid())) - before
+        asked.health.on_deadline(health.TIMEOUT_SECONDS - 0.001)
         assert told == []
-        asked.health.on_deadline(health.PATIENCE_SECONDS)
-    assert [(one.well, one.lines) for one in told] == [(False, ("failing", "the test did not come to its end"))]
+        asked.health.on_deadline(health.TIMEOUT_SECONDS)
+    assert [(one.healthy, one.lines) for one in told] == [(False, ("the test did not finish",))]
     with pytest.raises(ChildProcessError):
-        os.waitpid(questioner, os.WNOHANG)
+        os.waitpid(test_process, os.WNOHANG)

@@ -2,14 +2,11 @@
 
 from collections.abc import Iterable
 
+from echod.admission.selftest import Result
 from echod.exporter.metrics import (
     CLOSE_REASONS,
     DROP_REASONS,
     ERRNOS,
-    Histogram,
-    Metric,
-    Outcome,
-    Process,
     of_build,
     of_daemon,
     of_processes,
@@ -17,6 +14,8 @@ from echod.exporter.metrics import (
     of_tcp,
     of_udp,
 )
+from echod.metrics.model import Histogram, Metric
+from echod.net.listener import parse_listener
 from echod.stats.snapshot import Activity, LastReload, Snapshot, TcpTraffic, UdpTraffic, WorkerState
 
 UDP = UdpTraffic(
@@ -160,29 +159,27 @@ def test_the_last_reload_is_told_with_its_outcome_and_time() -> None:
         assert (successful, told["echod_config_last_reload_timestamp_seconds"][()]) == outcome
 
 
-def test_a_self_test_is_told_with_its_time() -> None:
-    """Each listener, whether it answered and how long that took."""
-    tests = [
-        Outcome(listener="udp://[::]:7", family="ipv6", passed=True, seconds=0.0004, said="replied in 0.40 ms"),
-        Outcome(listener="tcp://[::]:7", family="ipv6", passed=False, seconds=1.0, said="no reply within 1 s"),
+def test_a_self_test_has_its_duration() -> None:
+    """Each listener, whether it replied, and how long that took; without a reply, the timeout."""
+    results = [
+        Result(listener=parse_listener("udp://[::]:7").first, seconds=0.0004),
+        Result(listener=parse_listener("tcp://0.0.0.0:7").first, seconds=None, problem="no reply within 1 s"),
     ]
-    told = numbers(of_self_tests(tests))
-    assert told["echod_self_test_successful"] == {("udp://[::]:7", "ipv6"): 1.0, ("tcp://[::]:7", "ipv6"): 0.0}
-    assert told["echod_self_test_duration_seconds"][("udp://[::]:7", "ipv6")] == 0.0004
+    told = numbers(of_self_tests(results, 1.5))
+    udp, tcp = ("udp://[::]:7", "ipv6"), ("tcp://0.0.0.0:7", "ipv4")
+    assert told["echod_self_test_successful"] == {udp: 1.0, tcp: 0.0}
+    assert told["echod_self_test_duration_seconds"] == {udp: 0.0004, tcp: 1.5}
 
 
-def test_a_process_is_told_by_the_names_that_every_exporter_has() -> None:
-    """Without the number of descriptors where that may not be known."""
-    me = Process(
-        name="worker 1", cpu_seconds=2.5, resident_bytes=7, virtual_bytes=8, started=9.0, open_descriptors=None
-    )
-    told = numbers(of_processes([me]))
-    assert told == {
-        "process_cpu_seconds_total": {("worker 1",): 2.5},
-        "process_resident_memory_bytes": {("worker 1",): 7},
-        "process_virtual_memory_bytes": {("worker 1",): 8},
-        "process_open_fds": {},
-        "process_start_time_seconds": {("worker 1",): 9.0},
+def test_a_process_has_the_metrics_that_every_exporter_has() -> None:
+    """Without the number of descriptors where that is not known."""
+    usage = {"cpu_seconds": 2.5, "resident_bytes": 7.0, "virtual_bytes": 8.0, "started": 9.0}
+    assert numbers(of_processes({"worker 1": usage, "exporter": {**usage, "open_descriptors": 3}})) == {
+        "process_cpu_seconds_total": {("worker 1",): 2.5, ("exporter",): 2.5},
+        "process_resident_memory_bytes": {("worker 1",): 7, ("exporter",): 7},
+        "process_virtual_memory_bytes": {("worker 1",): 8, ("exporter",): 8},
+        "process_open_fds": {("exporter",): 3},
+        "process_start_time_seconds": {("worker 1",): 9.0, ("exporter",): 9.0},
     }
 
 
@@ -199,8 +196,8 @@ def test_the_kind_is_in_the_name() -> None:
         *of_udp([UDP]),
         *of_tcp([TCP]),
         *of_daemon(snapshot()),
-        *of_processes([]),
-        *of_self_tests([]),
+        *of_processes({}),
+        *of_self_tests([], 1.0),
     ]
     for one in everything:
         if isinstance(one, Metric):

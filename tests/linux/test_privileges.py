@@ -63,8 +63,8 @@ def test_workers_exporter_and_self_test_of_root_are_nobody(echod: EchodFactory) 
         os.kill(pid, signal.SIGSTOP)  # so that the test waits for its answers
     with socket.create_connection(("127.0.0.1", http)) as asking:
         asking.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-        (questioner,) = wait_until(lambda: children(exporter), "a self test ran")
-        assert is_nothing_but(questioner, nobody().pw_uid, nobody().pw_gid), standing(questioner)
+        (test_process,) = wait_until(lambda: children(exporter), "a self test ran")
+        assert is_nothing_but(test_process, nobody().pw_uid, nobody().pw_gid), standing(test_process)
     for pid in workers:
         os.kill(pid, signal.SIGCONT)
     wait_until(lambda: answers(http, "/healthz"), "every listener answered the exporter")

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from prometheus_client.parser import text_string_to_metric_families
 
-from echod.exporter.metrics import Histogram, Metric, of_build
+from echod.exporter.metrics import of_build
 from echod.metrics.exposition import write
+from echod.metrics.model import Histogram, Metric
 
 FOUND: list[Metric | Histogram] = [of_build("1", "3")]
 PLAIN = "text/plain; version=0.0.4; charset=utf-8"

@@ -9,7 +9,7 @@ from support.system.installation import Mode
 from support.system.operating import CONFIG, ask, drop_in, supervisor, systemctl, workers
 from support.system.waiting import until
 
-from echod.exporter.health import NOT_ASKED
+from echod.exporter.health import NOT_TESTED
 
 PORT = 9007
 SOCKET = "echod-metrics.socket"
@@ -87,7 +87,7 @@ def test_health_is_tested_or_says_what_it_rests_on(metered: Host, mode: Mode) ->
         ]
     else:
         assert lines == [
-            NOT_ASKED,
+            NOT_TESTED,
             *(f"worker {number + 1}: heartbeat fresh" for number in range(len(workers(metered)))),
         ]
 
