@@ -32,6 +32,12 @@ SEGMENT_WORDS: Final = SEGMENT_CMSG_BYTES // 4
 
 UDP_SEGMENT: Final = 103
 
+MAX_JOINED: Final = 64
+"""Most segments of one send: UDP_MAX_SEGMENTS of the oldest kernels that know UDP_SEGMENT (udp(7))."""
+
+MAX_PAYLOAD: Final = 65_507
+"""Most bytes of one send: 65,535 less an IPv4 and a UDP header. (IPv6 has room for a little more.)"""
+
 SEGMENT_CMSG_LENGTH: Final = 18
 """`CMSG_LEN(sizeof(u16))`, the only length that UDP_SEGMENT takes."""
 

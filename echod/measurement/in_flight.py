@@ -23,9 +23,6 @@ from echod.measurement.payload import (
 )
 from echod.measurement.round_trip import Arrival, round_trip
 
-HISTORY: Final = 65_536
-"""Probes remembered after their outcome is known, to recognize a duplicate or a late reply."""
-
 _SUSPECTS: Final = 64
 """Most probes in flight, the oldest, that a reply with a damaged number is compared to."""
 
@@ -74,14 +71,15 @@ class Obstacle:
 class Flight:
     """The probes of one target. Sequence numbers begin with 1, as ping's do."""
 
-    def __init__(self, payloads: Payloads, *, timeout: int, offset: int) -> None:
-        """Give up a probe after `timeout` ns in flight.
+    def __init__(self, payloads: Payloads, *, timeout: int, history: int, offset: int) -> None:
+        """Give up a probe after `timeout` ns in flight; remember `history` probes after their outcome is known.
 
         `offset` is how far the wall clock was ahead of the monotonic clock, in ns, when the run began. The send times
         in the payloads keep it, so they can be told from each other also where the wall clock is set meanwhile.
         """
         self._payloads = payloads
         self._timeout = timeout
+        self._history = history
         self._offset = offset
         self._sent: dict[int, _Sent] = {}
         self._queue: deque[_Sent] = deque()
@@ -117,7 +115,7 @@ class Flight:
         self._flying.setdefault(source, OrderedDict())[sequence] = sent
         self.in_flight += 1
         self.next_sequence += 1
-        while sequence - self._oldest >= HISTORY and self._sent[self._oldest].fate:
+        while sequence - self._oldest >= self._history and self._sent[self._oldest].fate:
             del self._sent[self._oldest]
             self._oldest += 1
         return sequence

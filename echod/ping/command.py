@@ -7,44 +7,34 @@ ends a run, the statistics of what was measured are said before it does.
 import errno
 import json
 import os
-import select
 import shutil
-import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from functools import partial
 from ipaddress import ip_address
 from time import monotonic_ns
 from typing import Final, TextIO
 
 from echod.errors import UsageError
-from echod.linux.descriptors import raise_limit
 from echod.measurement import comparison
 from echod.measurement.events import DAMAGED, Event
 from echod.measurement.path_mtu import explain
 from echod.measurement.statistics import Survey
-from echod.net.listener import Protocol
 from echod.ping.live import Live
-from echod.ping.options import STAMPED_INTERVAL, STDOUT, Options, help_text, parse_options
+from echod.ping.options import STDOUT, Options, help_text, parse_options
 from echod.ping.plot import Picture
 from echod.ping.records import CsvRows, JsonLines, mtu_record
 from echod.ping.reverse_dns import Names
 from echod.ping.text import Lines, bars, progress, statistics
-from echod.probes.flood import Flood
+from echod.probes.flood import Flood, open_flood
 from echod.probes.interfaces import Subject, Watcher
 from echod.probes.loop import Loop, interrupt_at_signals
 from echod.probes.mtu import MtuProbe
-from echod.probes.session import Course
-from echod.probes.sockets import is_broadcast, open_outlet
+from echod.probes.session import Course, open_session
+from echod.probes.sockets import is_broadcast, reserve_descriptors
 from echod.probes.target import Target, resolve
-from echod.probes.tcp import TcpLine
-from echod.probes.udp import UdpLine
 
 REPLIED: Final = 0
 NO_REPLY: Final = 1
-
-_OTHER_DESCRIPTORS: Final = 96
-"""Those that are no sockets of probes: standard streams, epoll, files, and the look-ups of `names.MOST` names."""
 
 _UNWRITABLE: Final = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 """What a write to a pipe or a file can meet, and no socket of ours."""
@@ -64,11 +54,11 @@ def ping(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
         options = parse_options(argv)
         if options.remark:
             err.write(f"echod: ping: {options.remark}\n")
-        targets = [resolve(wish, options.family, options.source) for wish in options.wishes]
+        targets = [resolve(wish, options.family, options.probes.sockets.source) for wish in options.wishes]
         _refuse_targets(options, targets)
         if options.mtu:
             return _find_mtu(options, targets, out)
-        raise_limit(len(targets) * options.sources + _OTHER_DESCRIPTORS)
+        reserve_descriptors(len(targets) * options.probes.source_ports)
         run = Run(options, targets, out, err)
         run.measure()
     except OSError as error:
@@ -124,7 +114,8 @@ class Run:
         """Ask until it is enough."""
         options = self._options
         with ExitStack() as stack:
-            self._subjects += [self._prepare(target, loop, stack) for target in self._targets]
+            make = open_flood if options.flood else open_session
+            self._subjects += [make(each, options.probes, loop, self._watchers, stack) for each in self._targets]
             self._show_live(stack)
             self._watchers.append(self._note)
             if self._rows:  # before what is for stdout, which may block
@@ -135,21 +126,6 @@ class Run:
             loop.run(self._turn, self._tell_progress)
             for subject in self._subjects:
                 subject.finish()
-
-    def _prepare(self, target: Target, loop: Loop, stack: ExitStack) -> Course | Flood:
-        """Make the subject of a target, with its sockets."""
-        options = self._options
-        if options.flood:
-            sock = stack.enter_context(open_outlet(target, options))
-            flood = Flood(target, options, sock, self._watchers)
-            loop.register(sock.fileno(), flood.hear)
-            return flood
-        course = Course(target, options, watchers=self._watchers)
-        for source in range(options.sources):
-            line = _open_line(course, options, source, loop)
-            stack.callback(line.close)
-            course.lines.append(line)
-        return course
 
     def _make_lines(self, *, quiet: bool) -> Lines:
         protocols = len({target.protocol for target in self._targets}) > 1
@@ -173,7 +149,7 @@ class Run:
         self._begun = True
         if not self._options.json:
             for subject in self._subjects:
-                self._lines.begin(subject, self._options.sizes)
+                self._lines.begin(subject, self._options.probes.sizes)
         now = monotonic_ns()
         for subject in self._subjects:
             subject.start(now)
@@ -221,8 +197,8 @@ def _refuse_targets(options: Options, targets: Sequence[Target]) -> None:
             raise UsageError(f"{target.ip}: is no host's address: write that of a host, such as that of this one")
         if is_broadcast(target):
             raise UsageError(f"{target.ip}: is a broadcast address, and echod replies to none: write that of a host")
-        if max(options.sizes) > target.most:
-            raise UsageError(f"ping: -s: {max(options.sizes)} bytes do not fit, {target} takes at most {target.most}")
+        if (size := max(options.probes.sizes)) > target.most:
+            raise UsageError(f"ping: -s: {size} bytes do not fit, {target} takes at most {target.most}")
 
 
 def _open_rows(options: Options, *, out: TextIO, stack: ExitStack) -> CsvRows | None:
@@ -239,26 +215,6 @@ def _open_rows(options: Options, *, out: TextIO, stack: ExitStack) -> CsvRows | 
     rows = CsvRows(file, options.csv)
     stack.callback(rows.close)
     return rows
-
-
-def _open_line(course: Course, options: Options, source: int, loop: Loop) -> UdpLine | TcpLine:
-    """Make a line of a course and let the loop hear it."""
-    make: Callable[[], socket.socket] = partial(open_outlet, course.target, options, source)
-    if course.target.protocol is Protocol.UDP:
-        sock = make()
-        line = UdpLine(sock, course.target, source, stamps=options.interval >= STAMPED_INTERVAL)
-        loop.register(sock.fileno(), partial(course.hear, line))
-        return line
-    make().close()  # a source that cannot be had is told before the first probe
-    tcp = TcpLine(course.target, source, timeout=options.timeout, make=make)
-    hear = partial(course.hear, tcp)
-
-    def watch(sock: socket.socket, write: bool) -> None:  # noqa: FBT001 - as tcp.Watch
-        loop.watch(sock.fileno(), hear, select.EPOLLIN | (select.EPOLLOUT if write else 0))
-
-    tcp.watch = watch
-    tcp.forget = lambda sock: loop.unregister(sock.fileno())
-    return tcp
 
 
 def _verdicts(subjects: Sequence[Subject]) -> list[str]:
@@ -288,7 +244,7 @@ def _find_mtu(options: Options, targets: Sequence[Target], out: TextIO) -> int:
     for target in targets:
         if not options.json:
             out.write(f"MTU {target} ({target.ip})\n")
-        finding = MtuProbe(target, options, tell).run()
+        finding = MtuProbe(target, options.probes, tell).run()
         found = found or finding.passes is not None
         if options.json:
             out.write(json.dumps(mtu_record(target, finding)) + "\n")

@@ -18,6 +18,7 @@ from echod.measurement.payload import MAX_PROBES
 from echod.net.listener import MAX_PORT, Protocol
 from echod.ping.usage import DESCRIPTION, EPILOG
 from echod.ping.values import looks_like_port, parse_duration, parse_number, parse_pattern, parse_sizes, parse_tos
+from echod.probes.settings import DISCOVERY, ProbeSettings, SocketSettings
 from echod.probes.target import Wish, parse, with_port
 
 DEFAULT_SIZE: Final = 56
@@ -34,37 +35,18 @@ PLOT_SUFFIXES: Final = (".svg", ".png")
 _PORT_DIGITS: Final = 4
 """Of the ports that are patterns too: fewer are hardly a port that was chosen, five are half a byte too much."""
 
-DISCOVERY: Final = {"dont": 0, "want": 1, "do": 2, "probe": 3}
-"""IP_PMTUDISC_* (linux/in.h); `probe` is `--mtu`'s own."""
-
 Value = TypeVar("Value")
-
-STAMPED_INTERVAL: Final = 100_000
-"""Ns from one probe to the next from which on the kernel is asked when each went: that takes as long as the sending."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What is asked for. Times in ns, sizes in bytes of payload."""
+    """What is asked for."""
 
+    probes: ProbeSettings
     wishes: tuple[Wish, ...]
     remark: str
     """What may surprise whoever wrote this, or nothing."""
     family: socket.AddressFamily | None
-    count: int
-    interval: int
-    deadline: int | None
-    timeout: int
-    window: int
-    sizes: tuple[int, ...]
-    pattern: bytes
-    source: str
-    source_port: int
-    """Zero is any."""
-    sources: int
-    tos: int | None
-    ttl: int | None
-    discovery: int | None
     flood: bool
     quiet: bool
     stamps: bool
@@ -221,18 +203,26 @@ def parse_options(argv: Sequence[str]) -> Options:
         interval = -(-(10**9) // found.rate)  # rounded up: no faster than that
     if interval is None:
         interval = 0 if found.flood else DEFAULT_INTERVAL
-    options = Options(
-        wishes=_wishes(found.targets),
-        remark=_remark(found.targets, found.pattern[0] if found.pattern else ""),
+    probes = ProbeSettings(
         interval=interval,
         count=MAX_PROBES if found.count is None else found.count,
         timeout=DEFAULT_TIMEOUT if found.timeout is None else found.timeout,
         window=found.window or (FLOOD_WINDOW if found.flood else 1 if interval == 0 else MAX_WINDOW),
         sizes=found.sizes or (DEFAULT_SIZE,),
         pattern=found.pattern[1] if found.pattern else b"",
-        discovery=DISCOVERY[found.discovery] if found.discovery else None,
+        deadline=found.deadline,
+        source_ports=found.sources,
+        sockets=SocketSettings(
+            discovery=DISCOVERY[found.discovery] if found.discovery else None,
+            **_same(found, "source source_port tos ttl"),
+        ),
+    )
+    options = Options(
+        probes=probes,
+        wishes=_wishes(found.targets),
+        remark=_remark(found.targets, found.pattern[0] if found.pattern else ""),
         compare=found.compare is not None,
-        **_same(found),
+        **_same(found, "family flood quiet stamps numeric json csv histogram plot mtu"),
     )
     return _checked(options)
 
@@ -269,9 +259,8 @@ def _remark(texts: Sequence[str], pattern: str) -> str:
     return ""
 
 
-def _same(found: argparse.Namespace) -> dict[str, Any]:
+def _same(found: argparse.Namespace, names: str) -> dict[str, Any]:
     """Return the options that are what they were read as."""
-    names = "family deadline source source_port sources tos ttl flood quiet stamps numeric json csv histogram plot mtu"
     return {name: getattr(found, name) for name in names.split()}
 
 
@@ -330,7 +319,7 @@ def _checked(options: Options) -> Options:
         twins = (replace(wish, protocol=Protocol.TCP) for wish in options.wishes)
         pairs = zip(options.wishes, twins, strict=True)
         options = replace(options, wishes=tuple(wish for pair in pairs for wish in pair))
-    if (tcp or options.compare) and 0 in options.sizes:
+    if (tcp or options.compare) and 0 in options.probes.sizes:
         raise UsageError("ping: nothing cannot be sent over TCP: leave size 0 out")
     for word, given in (("-f", options.flood), ("--mtu", options.mtu)):
         if given and (tcp or options.compare):

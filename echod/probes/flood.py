@@ -8,7 +8,7 @@ import errno
 import select
 import socket
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from secrets import randbits
 from struct import Struct
 from time import monotonic_ns, time_ns
@@ -16,7 +16,7 @@ from typing import Final
 
 from echod.errors import UsageError
 from echod.linux.mmsg import Vector
-from echod.linux.mmsg_layout import CONTROL_BYTES, SLOTS, UDP_SEGMENT
+from echod.linux.mmsg_layout import CONTROL_BYTES, MAX_JOINED, MAX_PAYLOAD, SLOTS, UDP_SEGMENT
 from echod.linux.sockopt import UDP_GRO
 from echod.measurement.events import Event, Kind, Moment
 from echod.measurement.flood import Shape, Torrent
@@ -26,12 +26,13 @@ from echod.measurement.pacing import MAX_BEHIND
 from echod.measurement.payload import SEQUENCE_BYTES, Payloads
 from echod.measurement.round_trip import Arrival
 from echod.measurement.statistics import Survey
-from echod.ping.options import Options
 from echod.probes.clock import read_clocks
 from echod.probes.interfaces import Watcher
+from echod.probes.loop import Loop
+from echod.probes.settings import ProbeSettings
+from echod.probes.sockets import open_outlet
 from echod.probes.target import Target, endpoint
 from echod.probes.udp import TRIES, UdpLine
-from echod.udp.trains import MAX_JOINED, MAX_PAYLOAD
 
 STALL: Final = 10_000_000
 """Ns without a reply after which a train goes all the same: ping's flood sends a hundred times a second at least."""
@@ -59,12 +60,12 @@ _FULL: Final = local_error(errno.EAGAIN)
 class Flood:
     """A target under a flood."""
 
-    def __init__(self, target: Target, options: Options, sock: socket.socket, watchers: list[Watcher]) -> None:
+    def __init__(self, target: Target, settings: ProbeSettings, sock: socket.socket, watchers: list[Watcher]) -> None:
         """Take a socket of `outlet`. Raises UsageError where sizes do not suit."""
-        size = options.sizes[0]
-        if len(options.sizes) > 1 or size < SEQUENCE_BYTES:
+        size = settings.sizes[0]
+        if len(settings.sizes) > 1 or size < SEQUENCE_BYTES:
             raise UsageError(f"ping: -f sends probes of one size, {SEQUENCE_BYTES} bytes or more")
-        if 2 * size * options.window > _KEPT_BYTES:
+        if 2 * size * settings.window > _KEPT_BYTES:
             most = _KEPT_BYTES // (2 * size)
             raise UsageError(f"ping: -f remembers what is in flight: with -s {size} write --window {most} or less")
         self.target = target
@@ -73,13 +74,13 @@ class Flood:
         self.ports = [int(sock.getsockname()[1])]
         self.handshakes: Sequence[int] = ()
         self.sock = sock
-        self._options = options
+        self._settings = settings
         self._watchers = watchers
-        self._train = max(1, min(MAX_JOINED, MAX_PAYLOAD // size, options.window))
-        kept = -(-options.window * _KEPT_WINDOWS // self._train) + _KEPT_TRAINS + options.timeout // STALL
+        self._train = max(1, min(MAX_JOINED, MAX_PAYLOAD // size, settings.window))
+        kept = -(-settings.window * _KEPT_WINDOWS // self._train) + _KEPT_TRAINS + settings.timeout // STALL
         kept = min(kept, _KEPT_BYTES // (size * self._train))
-        shape = Shape(size=size, train=self._train, window=options.window, timeout=options.timeout, kept=kept)
-        self._torrent = Torrent(Payloads(randbits(32), options.pattern), self.survey, shape)
+        shape = Shape(size=size, train=self._train, window=settings.window, timeout=settings.timeout, kept=kept)
+        self._torrent = Torrent(Payloads(randbits(32), settings.pattern), self.survey, shape)
         self._size = size
         self._joined = self._train > 1
         self._errors = UdpLine(sock, target, 0)
@@ -104,14 +105,14 @@ class Flood:
 
     def turn(self, now: int) -> int | None:
         """Send what may go; return when to come again, or None when all is done."""
-        torrent, options = self._torrent, self._options
-        if options.deadline is not None and now - self._started >= options.deadline:
+        torrent, settings = self._torrent, self._settings
+        if settings.deadline is not None and now - self._started >= settings.deadline:
             return None
         torrent.expire(now)
-        left = options.count - self.survey.sent
+        left = settings.count - self.survey.sent
         if not left:
             return torrent.next_expiry()
-        if options.interval and (behind := now - self._due()) > MAX_BEHIND:
+        if settings.interval and (behind := now - self._due()) > MAX_BEHIND:
             self._origin += behind  # as other runs do, it does not catch up on seconds in which it could not send
         stalled = now - self._progress >= STALL and not torrent.room
         if stalled:
@@ -182,7 +183,7 @@ class Flood:
 
     def _due(self) -> int:
         """Return when the next train is due: in the past where there is no rate."""
-        return self._origin + self.survey.sent * self._options.interval
+        return self._origin + self.survey.sent * self._settings.interval
 
     def _send(self, count: int) -> bool:
         """Send a train; tell whether the next may follow at once."""
@@ -252,6 +253,17 @@ class Flood:
         )
         self.survey.take(event)
         self._watch(event)
+
+
+def open_flood(target: Target, settings: ProbeSettings, loop: Loop, watchers: list[Watcher], stack: ExitStack) -> Flood:
+    """Make a flood with its socket, which the loop reads and the stack closes.
+
+    Raises UsageError where the source cannot be had or sizes do not suit.
+    """
+    sock = stack.enter_context(open_outlet(target, settings.sockets))
+    flood = Flood(target, settings, sock, watchers)
+    loop.register(sock.fileno(), flood.hear)
+    return flood
 
 
 def _quieten(sock: socket.socket) -> None:

@@ -16,8 +16,8 @@ from typing import Final
 from echod.measurement.icmp import FRAGMENTATION_NEEDED
 from echod.measurement.path_mtu import ROUND, Finding, Search, Way
 from echod.measurement.payload import HEADER_BYTES, Payloads
-from echod.ping.options import DISCOVERY, Options
 from echod.probes import sockets
+from echod.probes.settings import DISCOVERY, ProbeSettings
 from echod.probes.sockets import IP_RECVFRAGSIZE, IPV6_RECVFRAGSIZE, open_outlet
 from echod.probes.target import Target
 from echod.probes.udp import UdpLine
@@ -56,13 +56,13 @@ class _Answer:
 class MtuProbe:
     """The search towards one target."""
 
-    def __init__(self, target: Target, options: Options, tell: Tell) -> None:
+    def __init__(self, target: Target, settings: ProbeSettings, tell: Tell) -> None:
         """Take whom each tried size is told."""
-        self._target, self._options, self._tell = target, options, tell
+        self._target, self._settings, self._tell = target, settings, tell
         self._headers = HEADERS[target.family]
-        self._payloads = Payloads(randbits(32), options.pattern)
+        self._payloads = Payloads(randbits(32), settings.pattern)
         self._sequence = 0
-        self._patience = options.timeout
+        self._patience = settings.timeout
         self._complained = _Answer()
         self._fragments = 0
 
@@ -71,7 +71,7 @@ class MtuProbe:
         highest, interrupted, back = _MOST[self._target.family], False, Way()
         search = Search(low=HEADER_BYTES + self._headers, high=highest)
         try:
-            with open_outlet(self._target, self._options) as sock:
+            with open_outlet(self._target, self._settings.sockets) as sock:
                 sockets.discover(sock, DISCOVERY["probe"])
                 sockets.tell_fragments(sock)
                 highest = self._highest(sock)
@@ -115,7 +115,7 @@ class MtuProbe:
 
     def _look_back(self, size: int) -> Way:
         """Send probes that may be fragmented, and look how their replies come."""
-        with open_outlet(self._target, self._options) as sock:
+        with open_outlet(self._target, self._settings.sockets) as sock:
             sockets.discover(sock, DISCOVERY["dont"])
             sockets.tell_fragments(sock)
             if self._target.family == socket.AF_INET6:
@@ -160,7 +160,7 @@ class MtuProbe:
         return _Answer()
 
     def _learn(self, rtt: int) -> None:
-        self._patience = min(self._options.timeout, max(_LEAST_PATIENCE, _PATIENCE_TRIPS * rtt))
+        self._patience = min(self._settings.timeout, max(_LEAST_PATIENCE, _PATIENCE_TRIPS * rtt))
 
 
 def _receive(sock: socket.socket, payload: bytes) -> int | None:

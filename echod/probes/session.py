@@ -4,6 +4,8 @@ Owns schedule, flight, survey and lines of a target, and tells every event to th
 prints. Invariant: an event is counted before anybody is told of it.
 """
 
+from contextlib import ExitStack
+from functools import partial
 from itertools import cycle
 from secrets import randbits
 from time import monotonic_ns
@@ -16,10 +18,15 @@ from echod.measurement.pacing import Pace, Schedule
 from echod.measurement.payload import Payloads
 from echod.measurement.round_trip import Arrival
 from echod.measurement.statistics import Survey
-from echod.ping.options import Options
+from echod.net.listener import Protocol
 from echod.probes.clock import read_clocks
 from echod.probes.interfaces import Line, Watcher
+from echod.probes.loop import Loop
+from echod.probes.settings import ProbeSettings
+from echod.probes.sockets import open_outlet
 from echod.probes.target import Target
+from echod.probes.tcp import TcpLine
+from echod.probes.udp import UdpLine
 
 _BURST: Final = 64
 """Probes that go at one go where many are due, before what came is looked at."""
@@ -27,26 +34,30 @@ _BURST: Final = 64
 MOST_HANDSHAKES: Final = 1024
 """Of one target, whose times are kept: the first of each source port, and some more."""
 
+STAMPED_INTERVAL: Final = 100_000
+"""Ns from one probe to the next from which on the kernel is asked when each went: that takes as long as the sending."""
+
 
 class Course:
     """A target being asked."""
 
-    def __init__(self, target: Target, options: Options, *, watchers: list[Watcher]) -> None:
+    def __init__(self, target: Target, settings: ProbeSettings, *, watchers: list[Watcher]) -> None:
         """Begin with no line: they are added."""
         self.target = target
         self.lines: list[Line] = []
         begun = read_clocks()
-        payloads = Payloads(randbits(32), options.pattern)
-        self.flight = Flight(payloads, timeout=options.timeout, offset=begun.wall - begun.clock)
-        self.survey = Survey(sources=options.sources)
-        self.surveys = [Survey(sources=options.sources) for _ in range(options.sources)]
+        payloads = Payloads(randbits(32), settings.pattern)
+        offset = begun.wall - begun.clock
+        self.flight = Flight(payloads, timeout=settings.timeout, history=settings.history, offset=offset)
+        self.survey = Survey(sources=settings.source_ports)
+        self.surveys = [Survey(sources=settings.source_ports) for _ in range(settings.source_ports)]
         self.handshakes: list[int] = []
         """Times that the connections took to stand, in ns."""
         self.started = self.ended = 0
         self._watchers = watchers
-        self._sizes = cycle(options.sizes)
-        self._pace = Pace(interval=options.interval, window=options.window, count=options.count)
-        self._deadline = options.deadline
+        self._sizes = cycle(settings.sizes)
+        self._pace = Pace(interval=settings.interval, window=settings.window, count=settings.count)
+        self._deadline = settings.deadline
         self._schedule = Schedule(self._pace, 0)
 
     def start(self, now: int) -> None:
@@ -145,3 +156,28 @@ class Course:
             unsent=not complaint.address,  # else it was sent, and refused at once by a peer on this host
         )
         self.tell(self.flight.refuse(obstacle))
+
+
+def open_session(
+    target: Target, settings: ProbeSettings, loop: Loop, watchers: list[Watcher], stack: ExitStack
+) -> Course:
+    """Make a session with a line for each source port, which the loop reads and the stack closes.
+
+    Raises UsageError where the source cannot be had.
+    """
+    course = Course(target, settings, watchers=watchers)
+    for source in range(settings.source_ports):
+        line = _open_line(course, settings, source, loop)
+        stack.callback(line.close)
+        course.lines.append(line)
+    return course
+
+
+def _open_line(course: Course, settings: ProbeSettings, source: int, loop: Loop) -> UdpLine | TcpLine:
+    sock = open_outlet(course.target, settings.sockets, source)
+    if course.target.protocol is Protocol.UDP:
+        line = UdpLine(sock, course.target, source, stamps=settings.interval >= STAMPED_INTERVAL)
+        loop.register(sock.fileno(), partial(course.hear, line))
+        return line
+    sock.close()  # a source that cannot be had is told before the first probe
+    return TcpLine(course.target, source, settings, loop=loop, hear=course.hear)

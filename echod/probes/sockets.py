@@ -14,10 +14,11 @@ from struct import Struct
 from typing import Final
 
 from echod.errors import UsageError
+from echod.linux.descriptors import raise_limit
 from echod.linux.sockets import Buffers, set_buffers
 from echod.linux.sockopt import IP_MTU_DISCOVER, IPV6_MTU_DISCOVER
 from echod.net.listener import Protocol
-from echod.ping.options import Options
+from echod.probes.settings import SocketSettings
 from echod.probes.target import Target
 
 # linux/in.h, in6.h, asm-generic/socket.h: not all are in Python 3.11's socket module.
@@ -33,6 +34,9 @@ SO_TIMESTAMPING: Final = 37
 _STAMPS: Final = 1 << 8 | 1 << 4 | 1 << 11
 """SOF_TIMESTAMPING_TX_SCHED, _SOFTWARE, _OPT_TSONLY (linux/net_tstamp.h): a stamp, and not the datagram with it, for
 each that is handed to a device, before it waits there."""
+
+_OTHER_DESCRIPTORS: Final = 96
+"""Those that are no sockets of probes: standard streams, epoll, files, and look-ups of names."""
 
 _MORE_DESCRIPTORS: Final = ": raise the hard limit (`ulimit -n`, as root), or write fewer TARGETs or --sources"
 
@@ -87,7 +91,12 @@ _NAMES: Final = {
 }
 
 
-def open_outlet(target: Target, options: Options, index: int = 0) -> socket.socket:
+def reserve_descriptors(sockets: int) -> None:
+    """Raise the limit of descriptors, if possible, so that there is room for so many sockets beside all others."""
+    raise_limit(sockets + _OTHER_DESCRIPTORS)
+
+
+def open_outlet(target: Target, settings: SocketSettings, index: int = 0) -> socket.socket:
     """Make a socket for a target, on a source port of its own; neither connected nor connecting.
 
     `index` is that of the port among those of the target.
@@ -101,8 +110,8 @@ def open_outlet(target: Target, options: Options, index: int = 0) -> socket.sock
         raise UsageError(f"{target}: {error.strerror}{_MORE_DESCRIPTORS * (error.errno == errno.EMFILE)}") from None
     try:
         sock.setblocking(False)
-        _set_up(sock, target, options)
-        _choose_source(sock, target, options.source, options.source_port and options.source_port + index)
+        _set_up(sock, target, settings)
+        _choose_source(sock, target, settings.source, settings.source_port and settings.source_port + index)
     except BaseException:
         sock.close()
         raise
@@ -143,7 +152,7 @@ def stamp_sends(sock: socket.socket) -> bool:
 
 
 def discover(sock: socket.socket, mode: int) -> None:
-    """Set how a socket goes about the path MTU, as `options.DISCOVERY` has it."""
+    """Set how a socket goes about the path MTU, as `settings.DISCOVERY` has it."""
     names = _NAMES[socket.AddressFamily(sock.family)]
     sock.setsockopt(names.level, names.discovery, mode)
 
@@ -155,17 +164,17 @@ def tell_fragments(sock: socket.socket) -> None:
         sock.setsockopt(names.level, names.fragments, 1)
 
 
-def _set_up(sock: socket.socket, target: Target, options: Options) -> None:
+def _set_up(sock: socket.socket, target: Target, settings: SocketSettings) -> None:
     names = _NAMES[target.family]
     sock.setsockopt(names.level, names.receive_ttl, 1)
     with suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-    if options.tos is not None:
-        sock.setsockopt(names.level, names.tos, options.tos)
-    if options.ttl is not None:
-        sock.setsockopt(names.level, names.ttl, options.ttl)
-    if options.discovery is not None:
-        sock.setsockopt(names.level, names.discovery, options.discovery)
+    if settings.tos is not None:
+        sock.setsockopt(names.level, names.tos, settings.tos)
+    if settings.ttl is not None:
+        sock.setsockopt(names.level, names.ttl, settings.ttl)
+    if settings.discovery is not None:
+        sock.setsockopt(names.level, names.discovery, settings.discovery)
     sock.setsockopt(names.level, names.errors, 1)
     if target.protocol is Protocol.TCP:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

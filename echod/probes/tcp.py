@@ -5,9 +5,11 @@ back in the order in which it went, so the size of each reply is known before it
 """
 
 import errno
+import select
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from time import monotonic_ns
 from typing import Final
 
@@ -19,7 +21,9 @@ from echod.measurement.payload import SEQUENCE_BYTES
 from echod.measurement.round_trip import Arrival
 from echod.probes.clock import read_clocks
 from echod.probes.interfaces import Connected, News
-from echod.probes.sockets import SO_TIMESTAMPNS, read_stamp
+from echod.probes.loop import Loop
+from echod.probes.settings import ProbeSettings
+from echod.probes.sockets import SO_TIMESTAMPNS, open_outlet, read_stamp
 from echod.probes.target import Target
 
 _MOST: Final = 1 << 18
@@ -34,24 +38,32 @@ MOST_UNANSWERED: Final = 65_536
 _UNDER_WAY: Final = (errno.EINPROGRESS, errno.EALREADY)
 _FROM_PEER: Final = (errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE)
 
-Watch = Callable[[socket.socket, bool], None]
-"""Is told of a new socket, and of each change of whether there is something to write to it."""
-
 
 class TcpLine:
     """One connection towards one target; a new one after it broke."""
 
-    def __init__(self, target: Target, source: int, *, timeout: int, make: Callable[[], socket.socket]) -> None:
-        """Take what makes a socket. A handshake that takes longer than `timeout`, in ns, is begun anew."""
+    def __init__(
+        self,
+        target: Target,
+        source: int,
+        settings: ProbeSettings,
+        *,
+        loop: Loop,
+        hear: Callable[["TcpLine"], None],
+    ) -> None:
+        """Take what the loop calls when there is something to read.
+
+        A handshake that takes longer than the timeout of a probe is begun anew.
+        """
         self.source = source
         self.port = self.left = 0
         self.told = False
         self.dropped = 0  # TCP sends again what found no room
-        self.watch: Watch = lambda _sock, _write: None
-        self.forget: Callable[[socket.socket], None] = lambda _sock: None
         self._target = target
-        self._make = make
-        self._timeout = timeout
+        self._sockets = settings.sockets
+        self._loop = loop
+        self._on_ready = partial(hear, self)
+        self._timeout = settings.timeout
         self._sock: socket.socket | None = None
         self._begun = 0
         self._connected = self._writing = False
@@ -94,7 +106,7 @@ class TcpLine:
     def close(self) -> None:
         """Close the connection, if there is one, and forget what it carried."""
         if self._sock is not None:
-            self.forget(self._sock)
+            self._loop.unregister(self._sock.fileno())
             self._sock.close()
         self._sock, self._connected = None, False
         self._waiting.clear()
@@ -103,7 +115,7 @@ class TcpLine:
 
     def _connect(self) -> Complaint | None:
         try:
-            self._sock = self._make()
+            self._sock = open_outlet(self._target, self._sockets, self.source)
         except UsageError as error:  # what was there at the start of the run is gone: an address, descriptors
             return Complaint(reason=str(error))
         self._begun = monotonic_ns()
@@ -134,7 +146,8 @@ class TcpLine:
     def _want_write(self, *, wanted: bool) -> None:
         if self._sock is not None and wanted is not self._writing:
             self._writing = wanted
-            self.watch(self._sock, wanted)
+            events = select.EPOLLIN | (select.EPOLLOUT if wanted else 0)
+            self._loop.watch(self._sock.fileno(), self._on_ready, events)
 
     def _read(self, sock: socket.socket) -> Iterator[News]:
         try:

@@ -3,8 +3,8 @@
 import socket
 from dataclasses import dataclass
 
+from echod.linux.mmsg_layout import MAX_PAYLOAD
 from echod.net.peers import PEER4_BYTES, PEER6_BYTES
-from echod.udp.trains import MAX_PAYLOAD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,14 +9,8 @@ from itertools import islice
 from operator import eq
 from typing import Final
 
+from echod.linux.mmsg_layout import MAX_JOINED, MAX_PAYLOAD
 from echod.net.peers import NAME_BYTES
-
-MAX_JOINED: Final = 64
-"""Most segments of one send: UDP_MAX_SEGMENTS of the oldest kernels that know UDP_SEGMENT (udp(7))."""
-
-MAX_PAYLOAD: Final = 65_507
-"""Most bytes of one send: 65,535 less an IPv4 and a UDP header. (IPv6 has room for a little more.)"""
-
 
 WORTH_JOINING: Final = 2
 """Datagrams per message, on average. With fewer, joining costs more time here than it saves in the kernel."""

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from echod.measurement import in_flight as module
 from echod.measurement.events import NEVER, Event, Kind, Moment
 from echod.measurement.in_flight import Flight, Obstacle
 from echod.measurement.payload import Payloads
@@ -24,9 +23,9 @@ def at(clock: int, step: int = 0) -> Moment:
 class Bench:
     """A flight whose probes go one each second, with the payloads that went."""
 
-    def __init__(self, *sizes: int, sources: int = 1) -> None:
+    def __init__(self, *sizes: int, sources: int = 1, history: int = 65_536) -> None:
         """Launch a probe of each size."""
-        self.flight = Flight(Payloads(0xCAFE), timeout=10 * SECOND, offset=WALL)
+        self.flight = Flight(Payloads(0xCAFE), timeout=10 * SECOND, history=history, offset=WALL)
         self.payloads = [b""]
         for number, size in enumerate(sizes, start=1):
             clock = number * SECOND
@@ -220,12 +219,9 @@ def test_each_source_port_has_probes_of_its_own() -> None:
     assert bench.land(b"", source=0).sequence == 2
 
 
-def test_what_is_forgotten_is_stale_if_it_says_so_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_forgotten_is_stale_if_it_says_so_itself() -> None:
     """Memory is bounded: of an old probe's whole reply only the payload's own time is known."""
-    monkeypatch.setattr(module, "HISTORY", 2)
-    bench = Bench(56)
-    bench.land(bench.payloads[1])
-    later = Bench(56, 56, 56)
+    later = Bench(56, 56, 56, history=2)
     for number in (1, 2, 3):
         later.land(later.payloads[number])
     later.payloads.append(later.flight.payload(4 * SECOND, 56))
@@ -236,20 +232,18 @@ def test_what_is_forgotten_is_stale_if_it_says_so_itself(monkeypatch: pytest.Mon
     assert later.land(Payloads(0xCAFE).encode(9, WALL, 56)).kind is Kind.UNMATCHED
 
 
-def test_what_waited_for_an_older_probe_is_forgotten_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_waited_for_an_older_probe_is_forgotten_with_it() -> None:
     """One that is long in flight does not let the memory grow for good."""
-    monkeypatch.setattr(module, "HISTORY", 2)
-    bench = Bench(56, 56, 56, 56)
+    bench = Bench(56, 56, 56, 56, history=2)
     for number in (2, 3, 4, 1):
         bench.land(bench.payloads[number])
     bench.flight.launch(bench.flight.payload(0, 56), 0, at(5 * SECOND))
     assert [bench.land(bench.payloads[number]).kind for number in (3, 4)] == [Kind.STALE, Kind.DUPLICATE]
 
 
-def test_what_is_in_flight_is_never_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_in_flight_is_never_forgotten() -> None:
     """However many there are."""
-    monkeypatch.setattr(module, "HISTORY", 2)
-    bench = Bench(56, 56, 56, 56)
+    bench = Bench(56, 56, 56, 56, history=2)
     assert [bench.land(payload).kind for payload in bench.payloads[1:]] == [Kind.REPLY] * 4
 
 
@@ -269,10 +263,9 @@ def test_a_clock_that_is_set_does_not_falsify_the_round_trip(arrival: dict[str, 
     assert (event.rtt, event.clock) == (rtt, SECOND + rtt)
 
 
-def test_a_clock_that_is_set_does_not_falsify_what_is_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_is_set_does_not_falsify_what_is_stale() -> None:
     """The send times in all payloads are those of the clock as it was when the run began."""
-    monkeypatch.setattr(module, "HISTORY", 1)
-    bench = Bench(56, 56)
+    bench = Bench(56, 56, history=1)
     bench.land(bench.payloads[1])
     bench.flight.launch(bench.flight.payload(3 * SECOND, 56), 3 * SECOND, at(3 * SECOND, -3600 * SECOND))
     event = bench.land(bench.payloads[1], stamp=WALL - 3600 * SECOND, read=at(4 * SECOND, -3600 * SECOND))
@@ -281,7 +274,7 @@ def test_a_clock_that_is_set_does_not_falsify_what_is_stale(monkeypatch: pytest.
 
 def test_an_outage_and_what_was_overtaken_last_as_long_as_the_monotonic_clock_says() -> None:
     """Probes went each second, and the wall clock was set back by an hour before each of them."""
-    flight, survey = Flight(Payloads(0xCAFE), timeout=10 * SECOND, offset=WALL), Survey()
+    flight, survey = Flight(Payloads(0xCAFE), timeout=10 * SECOND, history=65_536, offset=WALL), Survey()
     payloads = [b""]
     for number in range(1, 6):
         payloads.append(flight.payload(number * SECOND, 56))

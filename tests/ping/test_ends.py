@@ -140,7 +140,7 @@ def test_more_targets_than_a_shell_allows_files_are_asked_all_the_same() -> None
 
 def test_a_run_ends_with_the_last_number() -> None:
     """A flood for hours has sent as many; each of them has a number of its own."""
-    assert parse_options(["-f", "h"]).count == MAX_PROBES
+    assert parse_options(["-f", "h"]).probes.count == MAX_PROBES
     last = Payloads(1).encode(MAX_PROBES, 0, 56)
     header = Payloads(1).read(last)
     assert header is not None

@@ -1,16 +1,9 @@
 """`echod ping -f` at its end: what was lost is counted, whatever overtook it, and what may still come is waited for."""
 
 import signal
-from time import monotonic_ns
 
 import pytest
-from support.loopback import at, udp_server
 from support.ping.pinging import Pinged, ended, mischief, ping, start
-
-from echod.ping.options import parse_options
-from echod.probes.flood import Flood
-from echod.probes.sockets import open_outlet
-from echod.probes.target import resolve
 
 
 def balanced(found: Pinged) -> bool:
@@ -58,20 +51,6 @@ def test_a_flood_that_is_cut_short_counts_its_losses(ends: str) -> None:
     assert balanced(found)
     assert done["drop"] - 256 <= found.summary["lost"] <= done["drop"]
     assert found.summary["in_flight"] <= 256 + done["drop"] - found.summary["lost"]
-
-
-def test_a_flood_with_a_rate_does_not_catch_up_on_seconds() -> None:
-    """It was stopped for ten: it goes on with one train, and the next one when its time has come."""
-    with udp_server() as server:
-        options = parse_options(["-f", "--rate", "1000", f"127.0.0.1:{at(server)[1]}"])
-        target = resolve(options.wishes[0], None)
-        with open_outlet(target, options) as sock:
-            flood = Flood(target, options, sock, [])
-            begun = monotonic_ns()
-            flood.start(begun)
-            for milliseconds, sent in ((0, 64), (10_000, 128), (10_063, 128), (10_064, 192)):
-                flood.turn(begun + milliseconds * 10**6)
-                assert flood.survey.sent == sent
 
 
 def test_a_flood_settles_the_probe_that_an_error_quotes() -> None:

@@ -5,20 +5,12 @@ import re
 import select
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import suppress
 from pathlib import Path
 
-import pytest
 from support.loopback import at, udp_client, udp_server
 from support.ping.deeds import corrupt
 from support.ping.pinging import ended, start
-
-from echod.ping.options import parse_options
-from echod.probes import session, tcp
-from echod.probes.sockets import open_outlet
-from echod.probes.target import resolve
 
 MEBIBYTE = 1 << 20
 UDP_SEGMENT = 103  # linux/udp.h
@@ -69,30 +61,6 @@ def test_a_peer_that_reads_nothing_makes_the_client_keep_little() -> None:
     assert [error["reason"] for error in summary["error_reasons"]] == ["send queue full on this host"]
 
 
-def test_a_peer_that_answers_nothing_is_not_kept_account_of_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over TCP it takes all, and no reply ever comes: of so many probes the sizes are known, and no more are sent."""
-    monkeypatch.setattr(tcp, "MOST_UNANSWERED", 3)
-    with socket.create_server(("127.0.0.1", 0)) as server, opened(server) as line:
-        for _ in range(3):
-            assert line.send(b"12345678") is None
-        refused = line.send(b"12345678")
-        assert refused is not None
-        assert refused.reason == "send queue full on this host"
-
-
-def test_a_peer_that_ends_each_connection_leaves_little_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the handshakes so many are told."""
-    monkeypatch.setattr(session, "MOST_HANDSHAKES", 2)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        options = parse_options([f"tcp://127.0.0.1:{server.getsockname()[1]}"])
-        asked = session.Course(resolve(options.wishes[0], None), options, watchers=[])
-        for _ in range(5):
-            with opened(server) as line:
-                asked.hear(line)
-                line.close()
-    assert len(asked.handshakes) == 2
-
-
 def test_an_endless_stream_of_datagrams_does_not_hold_up_the_search_for_the_mtu() -> None:
     """A peer that sends as fast as it can is told from one that answers: the search ends."""
     with udp_server() as server:
@@ -107,21 +75,3 @@ def test_an_endless_stream_of_datagrams_does_not_hold_up_the_search_for_the_mtu(
                     _, asker = server.recvfrom(65_536)
             out, _ = ended(process)
     assert "path MTU unknown" in out
-
-
-@contextmanager
-def opened(server: socket.socket) -> Iterator[tcp.TcpLine]:
-    """Open a line to a TCP server, whose connection stands."""
-    options = parse_options([f"tcp://127.0.0.1:{server.getsockname()[1]}"])
-    target = resolve(options.wishes[0], None)
-    line = tcp.TcpLine(target, 0, timeout=10**9, make=partial(open_outlet, target, options))
-    try:
-        assert line.send(b"first") is None
-        line._waiting.clear()
-        assert line._sock is not None
-        select.select([], [line._sock], [], 10)
-        peer, _ = server.accept()
-        with peer:
-            yield line
-    finally:
-        line.close()

@@ -22,7 +22,7 @@ from echod.ping.records import COLUMNS
 @pytest.mark.parametrize(("rate", "interval"), [(1000, 1_000_000), (3, 333_333_334), (7_000_000, 143)])
 def test_a_rate_is_never_exceeded(rate: int, interval: int) -> None:
     """The time between two probes is a whole number of ns, rounded up."""
-    assert parse_options(["--rate", f"{rate}", "h"]).interval == interval
+    assert parse_options(["--rate", f"{rate}", "h"]).probes.interval == interval
 
 
 @pytest.mark.parametrize(
@@ -131,11 +131,11 @@ def test_the_help_says_every_option() -> None:
 
 def test_the_help_says_the_defaults_that_there_are() -> None:
     """Each in parentheses behind its option, and the run goes on until it is ended."""
-    options = parse_options(["h"])
+    options = parse_options(["h"]).probes
     told = dict(re.findall(r"^  (-\S+) [A-Z]+ .*?\(([^)]*)\)", re.sub(r"\n {10,}", " ", help_text()), re.MULTILINE))
     assert (options.count, told["-c"]) == (MAX_PROBES, "until Ctrl-C")
     assert (options.interval, told["-i"], options.timeout, told["-W"]) == (10**9, "1 s", 2 * 10**9, "2 s")
-    windows = [parse_options([*words, "h"]).window for words in ((), ("-i", "0"), ("-f",))]
+    windows = [parse_options([*words, "h"]).probes.window for words in ((), ("-i", "0"), ("-f",))]
     assert told["--window"] == "{}; {} with -i 0, {} with -f".format(*windows)
     assert (told["-s"],) == tuple(map(str, options.sizes))
 

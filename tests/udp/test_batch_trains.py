@@ -22,11 +22,11 @@ from support.loopback import (
     udp_server,
 )
 
+from echod.linux.mmsg_layout import MAX_PAYLOAD
 from echod.linux.sockets import set_up
 from echod.linux.sockopt import UDP_GRO
 from echod.udp.batch import Batch
 from echod.udp.sock import Port
-from echod.udp.trains import MAX_PAYLOAD
 
 SO_NO_CHECK = 11
 """Without checksums the kernel makes no trains: UDP_SEGMENT is EINVAL (udp_send_skb in net/ipv4/udp.c)."""

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from echod.linux.mmsg_layout import MAX_JOINED, MAX_PAYLOAD
 from echod.net.peers import NAME_BYTES
-from echod.udp.trains import MAX_JOINED, MAX_PAYLOAD, WORTH_JOINING, find_alike, find_runs
+from echod.udp.trains import WORTH_JOINING, find_alike, find_runs
 
 LENGTHS = st.sampled_from((0, 1, 2, 8, 1000, 1023, 1024, 1472, 9000, 32_753, 32_754, MAX_PAYLOAD))
 

@@ -1,30 +1,27 @@
 """When a probe went is what the kernel says, beside the errors that the same queue tells."""
 
-import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from time import monotonic_ns, time_ns
 
 import pytest
 from support.loopback import add_link, at, namespace, needs_root, udp_client, udp_server, wait_until
+from support.probing import settings, target_at
 
 from echod.measurement.in_flight import Arrival, Obstacle
-from echod.ping.command import _open_line
-from echod.ping.options import parse_options
 from echod.probes.loop import Loop
-from echod.probes.session import Course
+from echod.probes.session import Course, open_session
+from echod.probes.settings import SocketSettings
 from echod.probes.sockets import SO_TIMESTAMPING, open_outlet
-from echod.probes.target import resolve
 from echod.probes.udp import UdpLine
 
 
 @contextmanager
 def line_to(host: str, port: int, *, stamps: bool = True) -> Iterator[UdpLine]:
     """Open a line to a port of a host."""
-    options = parse_options([f"[{host}]:{port}" if ":" in host else f"{host}:{port}"])
-    target = resolve(options.wishes[0], None)
-    with open_outlet(target, options) as sock:
+    target = target_at(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    with open_outlet(target, SocketSettings()) as sock:
         yield UdpLine(sock, target, 0, stamps=stamps)
 
 
@@ -95,9 +92,8 @@ def test_a_round_trip_begins_with_the_stamp_and_an_error_is_told_at_once() -> No
     """Of the probe that has one; and where the error came along with it, nobody waits for more."""
     with udp_client() as closed:
         port = closed.getsockname()[1]
-    options = parse_options([f"127.0.0.1:{port}"])
-    course = Course(resolve(options.wishes[0], None), options, watchers=[])
-    with open_outlet(course.target, options) as sock:
+    course = Course(target_at(f"127.0.0.1:{port}"), settings(), watchers=[])
+    with open_outlet(course.target, SocketSettings()) as sock:
         line = UdpLine(sock, course.target, 0, stamps=True)
         course.lines = [line]
         course.start(monotonic_ns())
@@ -108,20 +104,10 @@ def test_a_round_trip_begins_with_the_stamp_and_an_error_is_told_at_once() -> No
         assert before <= sent.stamp < sent.moment.wall == line.left
 
 
-@pytest.mark.parametrize(("words", "asks"), [(["-i", "100us"], True), (["-i", "99us"], False), (["-f"], False)])
-def test_probes_that_are_hurried_are_not_stamped(words: list[str], *, asks: bool) -> None:
+@pytest.mark.parametrize(("interval", "asks"), [(100_000, True), (99_999, False), (0, False)])
+def test_probes_that_are_hurried_are_not_stamped(loop: Loop, interval: int, *, asks: bool) -> None:
     """Asked from a tenth of a millisecond on, where a look at the queue is little beside the rest."""
-    options = parse_options([*words, "127.0.0.1"])
-    course = Course(resolve(options.wishes[0], None), options, watchers=[])
-    caught = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-    handlers = {number: signal.getsignal(number) for number in caught}
-    loop = Loop()
-    try:
-        line = _open_line(course, options, 0, loop)
+    with ExitStack() as stack:
+        (line,) = open_session(target_at("127.0.0.1"), settings(interval=interval), loop, [], stack).lines
         assert isinstance(line, UdpLine)
         assert (line.sock.getsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING) != 0) is asks
-        line.close()
-    finally:
-        loop.close()
-        for number, handler in handlers.items():  # the tests want theirs
-            signal.signal(number, handler)
