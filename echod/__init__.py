@@ -13,9 +13,9 @@ Commands
 
 Processes
 
-    supervisor/  owns the sockets and the generations of workers: supervisor, generation, listening, adoption, exporter,
-                 reporter, observer, totals, refusal_log, own_addresses, timers*
-    worker/      one process, one loop over its services: worker
+    supervisor/  owns the sockets and the generations of workers: supervisor, generation, worker_process, listening,
+                 adoption, exporter, reporter, observer, totals, refusal_log, own_addresses, timers*
+    worker/      one process, one loop over its services: worker, channel
     exporter/    serves metrics, health and the status page: exporter, channel, metrics*, health, status_page
     ping/        `echod ping`: command, options, usage, values*, text, records, charts*, live, plot, reverse_dns
 
@@ -46,7 +46,7 @@ Ground
     net/         values: listener*, endpoint*, peers*, networks*
     linux/       one facility of the kernel or host in each module, and the only package with ctypes: mmsg,
                  mmsg_layout*, io_uring, epoll_set, poll, sockets, sockopt*, accept, interface, netlink, process,
-                 procfs, prctl, privileges, capacity*, cgroups, descriptors, signals, systemd
+                 procfs, prctl, privileges, capacity*, cgroups, descriptors, signals, send_queue, systemd
 
 The life of a datagram:
 
@@ -63,7 +63,7 @@ The life of a config change:
 1. SIGHUP wakes the loop, which calls `Supervisor._reload`.
 2. `config.file.read` makes a new Config, or every mistake is logged and the previous config stays in force.
 3. `Holdings.acquire` opens what is new; a failure closes it again and rejects the reload.
-4. `Generation.raise_workers` forks the workers; a death or a timeout before all are ready rejects the reload.
+4. `Generation.start_workers` forks the workers; a death or a timeout before all are ready rejects the reload.
 5. `Supervisor._commit`: the new workers serve, the old ones drain, removed listeners close, a new exporter starts.
 """
 

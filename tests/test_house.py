@@ -21,7 +21,7 @@ ARROWS = {
     "udp": "admission linux net stats",
     "tcp": "admission linux net stats",
     "probes": "errors linux measurement net",
-    "status": "admission config errors linux net stats",
+    "status": "admission errors linux net stats",
     "metrics": "linux",
     "admission": "config net stats",
     "stats": "net",

@@ -12,6 +12,8 @@ from typing import Final
 
 from sdnotify import SystemdNotifier
 
+from echod.linux.send_queue import SendQueue
+
 FIRST_PASSED: Final = 3
 """SD_LISTEN_FDS_START."""
 
@@ -22,8 +24,7 @@ class Notifier:
     def __init__(self, environment: MutableMapping[str, str]) -> None:
         """Connect to NOTIFY_SOCKET, if there is one; `watchdog_seconds` is the interval for WATCHDOG=1, or None."""
         self.watchdog_seconds = watchdog_seconds(environment)
-        self._due: dict[str, str] = {}
-        """Messages for which the manager's queue had no room, in order: the last for each name of a first line."""
+        self._queue = SendQueue(self._notify)
         self._notifier: SystemdNotifier | None = None
         if environment.get("NOTIFY_SOCKET"):
             try:
@@ -52,26 +53,21 @@ class Notifier:
     def watchdog(self) -> None:
         """Report that everything is alive."""
         self._send("WATCHDOG=1")
-        self._due.pop("WATCHDOG", None)  # it must not be sent later, when it may no longer be true
+        self._queue.pending.pop(b"WATCHDOG", None)  # it must not be sent later, when it may no longer be true
 
     def catch_up(self) -> None:
         """Send pending messages, in order. Call it once a second: a lost READY=1 makes a start fail."""
-        for name in tuple(self._due):
-            try:
-                if self._notifier is not None:
-                    self._notifier.notify(self._due[name])
-            except BlockingIOError:
-                return
-            except OSError:
-                pass  # the manager is gone, or is a new one, which knows what it needs
-            del self._due[name]
+        self._queue.flush()
 
     def _send(self, *lines: str) -> None:
-        name = lines[0].partition("=")[0]
-        self._due.pop(name, None)
-        # sdnotify encodes latin-1; through this it sends the UTF-8 that sd_notify(3) asks for.
-        self._due[name] = "\n".join(lines).encode("utf-8", "replace").decode("latin-1")
-        self.catch_up()
+        """Send these lines as one message; it replaces a pending one whose first line has the same name."""
+        message = "\n".join(lines).encode("utf-8", "replace")
+        self._queue.put(message.partition(b"=")[0], message)
+
+    def _notify(self, message: bytes) -> None:
+        if self._notifier is not None:
+            # sdnotify encodes latin-1; through this it sends the UTF-8 that sd_notify(3) asks for.
+            self._notifier.notify(message.decode("latin-1"))
 
 
 def passed_sockets(environment: MutableMapping[str, str]) -> dict[int, str]:

@@ -11,7 +11,7 @@ import secrets
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +20,6 @@ from operator import itemgetter
 from typing import Final
 
 from echod.admission.selftest import SECRET_BYTES, Result, SelfTest, choose_port
-from echod.config.schema import Config
 from echod.errors import StatusUnknownError
 from echod.linux.interface import address_of
 from echod.linux.poll import READ, WRITE, Poll
@@ -53,10 +52,9 @@ _PROBLEMS: Final = {
 }
 
 
-def choose_mark(config: Config, listeners: Iterable[Listener]) -> SelfTest | None:
-    """Choose the mark of the probes to these listeners, or None if no port is left for them."""
-    taken = {*config.guard.refuse_source_ports, *(listener.port for listener in listeners)}
-    port = choose_port(secrets.choice, taken=taken, lowest=config.guard.min_source_port)
+def choose_mark(taken: Collection[int], *, lowest: int) -> SelfTest | None:
+    """Choose the mark of the probes, with a port from `lowest` up that is not taken, or None if no port is left."""
+    port = choose_port(secrets.choice, taken=taken, lowest=lowest)
     return SelfTest(port=port, secret=secrets.token_bytes(SECRET_BYTES)) if port is not None else None
 
 

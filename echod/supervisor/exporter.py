@@ -27,7 +27,7 @@ from echod.stats.snapshot import Rates
 from echod.stats.traffic import tell_tcp, tell_udp
 from echod.stats.watch import PageWatch
 from echod.supervisor.listening import Holdings
-from echod.supervisor.timers import STEADY_SECONDS, Agenda, backoff_seconds
+from echod.supervisor.timers import Agenda, Backoff
 from echod.supervisor.totals import Books
 
 LEAVE_SECONDS: Final = 3.0
@@ -91,13 +91,14 @@ class Export:
         self._draining = False
         self._current: _Process | None = None
         self._leaving: list[_Process] = []
-        self._deaths = 0
+        self._backoff = Backoff()
 
     def renew(
         self, page: CounterPage, self_test: SelfTest | None, account: Account | None, hosts: Sequence[str], now: float
     ) -> None:
         """Start an exporter for the generation with this page, if one is wanted, and stop the previous one."""
-        self._own, self._self_test, self._account, self._hosts, self._deaths = page, self_test, account, hosts, 0
+        self._own, self._self_test, self._account, self._hosts = page, self_test, account, hosts
+        self._backoff = Backoff()
         if self._current is not None:
             self._let_go(self._current, now)
         self._raise(now)
@@ -141,9 +142,8 @@ class Export:
             return
         lost, self._current = self._current, None
         lost.channel.close()
-        self._deaths = 0 if now - lost.born >= STEADY_SECONDS else self._deaths + 1
         _log.warning("exporter_exited", pid=lost.pid, reason=how)
-        self._agenda.at(now + backoff_seconds(self._deaths), self._raise)
+        self._agenda.at(now + self._backoff.after(now - lost.born), self._raise)
 
     def _raise(self, now: float) -> None:
         """Fork an exporter, unless there is one or none is wanted."""
@@ -152,9 +152,8 @@ class Export:
         try:
             self._current = self._fork(self._own, now)
         except OSError as error:
-            self._deaths += 1
             _log.warning("exporter_not_started", reason=error.strerror)
-            self._agenda.at(now + backoff_seconds(self._deaths), self._raise)
+            self._agenda.at(now + self._backoff.after(0.0), self._raise)
         else:
             _log.info("exporter_started", pid=self._current.pid)
 

@@ -1,8 +1,7 @@
-"""One generation of workers: one config, one set of sockets, one counters page, from birth to the last exit.
+"""One generation of workers: one config, one set of sockets, one counters page, from the first start to the last exit.
 
-Owns the worker processes: forks them, learns that they are ready, detects dead and stuck ones, replaces, drains and
-kills them. The supervisor decides when. Invariant: a generation never changes its config, its numbers outlive each of
-its workers, and no message of a worker can do more harm than end that worker.
+Owns its worker processes and what they share. The supervisor decides when they start, drain and end. Invariant: a
+generation never changes its config, and its numbers outlive each of its workers.
 """
 
 import mmap
@@ -10,18 +9,15 @@ import os
 import secrets
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final
 
 import structlog
 
 from echod.admission.ratelimit import RateLimit
 from echod.admission.selftest import SelfTest
 from echod.config.schema import Config
-from echod.linux.mmsg_layout import MEMORY_BYTES
-from echod.linux.poll import READ, Poll
+from echod.linux.poll import Poll
 from echod.linux.privileges import Account
-from echod.linux.process import cpu_seconds, fork, how_it_ended, kill
+from echod.linux.process import cpu_seconds
 from echod.net.listener import Listener, Protocol
 from echod.net.networks import Network, pack_networks
 from echod.stats.counters import CounterPage, SlotField
@@ -29,50 +25,16 @@ from echod.stats.refusals import Report
 from echod.stats.snapshot import WorkerState
 from echod.stats.top_sources import unpack_report
 from echod.supervisor.observer import Observer
-from echod.supervisor.timers import STEADY_SECONDS
-from echod.udp.unfinished import read_unfinished
-from echod.worker.worker import DRAIN, OWN, READY, SERVE, TOP_SOURCES, Birth, ServedSocket, live, open_channel
-
-STUCK_AFTER_CHECKS: Final = 5
-"""A worker whose heartbeat did not change in so many consecutive checks, a second apart, is stuck."""
-
-_MOST_OF_A_REPORT: Final = 1 << 16
+from echod.supervisor.worker_process import WorkerExit, WorkerProcess
+from echod.worker.channel import DRAIN, OWN_ADDRESSES, READY, SERVE, TOP_SOURCES, Birth, ServedSocket, open_channel
 
 _log = structlog.get_logger()
-
-
-@dataclass(slots=True, kw_only=True)
-class Slot:
-    """A place for one worker process at a time."""
-
-    number: int
-    pid: int | None = None
-    channel: socket.socket | None = None
-    ready: bool = False
-    born: float = 0.0
-    deaths: int = 0
-    """Consecutive early deaths."""
-    heartbeat: int = 0
-    still: int = 0
-    """Consecutive checks that found the heartbeat unchanged."""
-    due: dict[bytes, bytes] = field(default_factory=dict)
-    """Commands that could not be sent to the worker yet, in order, each with its packed argument."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Death:
-    """A worker that exited, and whether it did so in order, at the end of a drain."""
-
-    slot: Slot
-    pid: int
-    how: str
-    orderly: bool
 
 
 class Generation:
     """Workers of one config."""
 
-    def __init__(  # noqa: PLR0913 - what the supervisor decides, and where it hears of it
+    def __init__(  # noqa: PLR0913 - what the supervisor decides, and where their reports go
         self,
         number: int,
         config: Config,
@@ -88,14 +50,13 @@ class Generation:
         self.number = number
         self.config = config
         self._sockets = sockets
-        self._poll = poll
-        self._own: Sequence[Network] = ()
+        self._own_addresses: Sequence[Network] = ()
         self._observer = observer
         self.self_test = self_test
         self.account = account
         self._secret = secrets.token_bytes(16)
         self._serving = False
-        self._draining = False
+        self.draining = False
         # Two more than the limit: a connection is entered before it is found to be above the limit.
         has_tcp = any(listener.protocol is Protocol.TCP for listener in sockets)
         places = config.tcp.max_connections + 2 if has_tcp else 0
@@ -104,103 +65,76 @@ class Generation:
         limits = config.limits
         limited = limits.datagrams_per_second is not None or limits.total_datagrams_per_second is not None
         self._rates = memoryview(mmap.mmap(-1, RateLimit.size(limits.sources))) if limited else None
-        self._vectors = tuple(mmap.mmap(-1, MEMORY_BYTES) for _ in range(workers))
-        for vector in self._vectors:
-            vector.madvise(mmap.MADV_DONTFORK)  # a worker has its own, and no other
-        self.slots = tuple(Slot(number=number) for number in range(workers))
+        self.workers = tuple(WorkerProcess(number, poll, self._on_message) for number in range(workers))
 
     # -- state
 
     @property
     def ready(self) -> bool:
         """Whether every worker has reported ready."""
-        return all(slot.ready for slot in self.slots)
+        return all(worker.ready for worker in self.workers)
 
     @property
     def gone(self) -> bool:
         """Whether no worker process is left."""
-        return all(slot.pid is None for slot in self.slots)
+        return all(worker.pid is None for worker in self.workers)
 
     @property
     def fresh(self) -> bool:
-        """Whether no heartbeat stood still between the last two checks, and, while it serves, a worker is alive.
+        """Whether every heartbeat changed between the last two checks, and, while it serves, a worker is alive.
 
         (Others may have died and not been replaced yet.)
         """
-        served = any(slot.ready for slot in self.slots) or not self._serving or self._draining
-        return served and all(slot.still <= 1 for slot in self.slots)
+        served = any(worker.ready for worker in self.workers) or not self._serving or self.draining
+        return served and all(worker.unchanged_checks <= 1 for worker in self.workers)
 
     def states(self) -> tuple[WorkerState, ...]:
         """Return the state of each worker. Call it after `find_stuck`."""
         return tuple(
             WorkerState(
-                worker=slot.number + 1,
-                pid=slot.pid,
-                cpu_seconds=cpu_seconds(slot.pid),
-                heartbeat_age_seconds=slot.still if slot.still > 1 else 0,
-                restarts=self._observer.restarts[slot.number],
-                connections=self.page.header(slot.number)[SlotField.CONNECTIONS],
+                worker=worker.number + 1,
+                pid=worker.pid,
+                cpu_seconds=cpu_seconds(worker.pid),
+                heartbeat_age_seconds=worker.unchanged_checks if worker.unchanged_checks > 1 else 0,
+                restarts=self._observer.restarts[worker.number],
+                connections=self.page.header(worker.number)[SlotField.CONNECTIONS],
             )
-            for slot in self.slots
+            for worker in self.workers
         )
 
     # -- start
 
-    def raise_workers(self, now: float) -> None:
-        """Fork a worker for each slot."""
-        for slot in self.slots:
-            self.raise_worker(slot, now)
+    def start_workers(self, now: float) -> None:
+        """Start a worker in each slot. Raises OSError as `start_worker` does."""
+        for worker in self.workers:
+            self.start_worker(worker, now)
 
-    def raise_worker(self, slot: Slot, now: float) -> None:
-        """Fork a worker for this slot, with what it needs and nothing else.
-
-        Raises OSError if the host has no process or descriptor left.
-        """
+    def start_worker(self, worker: WorkerProcess, now: float) -> None:
+        """Start a worker in this slot. Raises OSError if the host has no process, descriptor or epoll watch left."""
         ours, theirs = open_channel()
         birth = Birth(
-            slot=slot.number,
+            slot=worker.number,
             config=self.config,
-            sockets=self._share(slot.number),
+            sockets=self._share(worker.number),
             page=self.page,
-            vector=self._vectors[slot.number],
+            vector=worker.vector,
             rates=self._rates,
-            own=self._own,
+            own_addresses=self._own_addresses,
             secret=self._secret,
             self_test=self.self_test,
             channel=theirs,
             supervisor=os.getpid(),
             account=self.account,
         )
-        keep = [theirs.fileno(), *(each.sock.fileno() for each in birth.sockets)]
-        try:
-            self._listen_to(slot, ours)
-            birth.vector.madvise(mmap.MADV_DOFORK)
-            pid = fork(f"worker {slot.number + 1}", keep, lambda: live(birth))
-        except OSError:
-            self._hang_up(slot)
-            raise
-        finally:
-            theirs.close()
-            birth.vector.madvise(mmap.MADV_DONTFORK)
-        slot.pid, slot.ready, slot.born, slot.still = pid, False, now, 0
-        _log.info("worker_started", worker=slot.number + 1, pid=pid, generation=self.number)
-
-    def _listen_to(self, slot: Slot, channel: socket.socket) -> None:
-        """Take the channel to a worker about to be forked. Raises OSError if the host has no epoll watch left."""
-        channel.setblocking(False)
-        try:
-            self._poll.register(channel.fileno(), READ, lambda _now: self._on_message(slot))
-        except OSError:
-            channel.close()
-            raise
-        slot.channel, slot.due = channel, {}
+        worker.start(birth, ours, now)
+        _log.info("worker_started", worker=worker.number + 1, pid=worker.pid, generation=self.number)
 
     def _share(self, number: int) -> tuple[ServedSocket, ...]:
         """Return the sockets that the worker of this slot serves.
 
         Sockets are distributed over the workers; if there are fewer sockets than workers, several workers share one.
         """
-        workers = len(self.slots)
+        workers = len(self.workers)
         share = []
         for listener, sockets in self._sockets.items():
             few = len(sockets) < workers
@@ -208,126 +142,76 @@ class Generation:
             share += [ServedSocket(listener=listener, sock=sock, shared=few) for sock in dealt]
         return tuple(share)
 
-    def _on_message(self, slot: Slot) -> None:
-        """Read a message of a worker, whose end closes its channel. A worker that sends nonsense is killed."""
-        if slot.channel is None:
-            return
+    def _on_message(self, worker: WorkerProcess, message: bytes) -> bool:
+        """Act on a message of a worker; tell whether it is valid."""
         try:
-            message = slot.channel.recv(_MOST_OF_A_REPORT, socket.MSG_DONTWAIT)
-        except OSError:
-            message = b""
-        if not message:
-            self._hang_up(slot)
-            return
-        try:
-            self._hear(slot, message)
+            if message == READY:
+                worker.ready = True
+                if self._serving:
+                    worker.send(SERVE)
+            elif message.startswith(TOP_SOURCES):
+                self._observer.heard(unpack_report(message[len(TOP_SOURCES) :]))
+            else:
+                report = Report.unpack(message)
+                self._observer.refused(self.page.listeners[report.listener], report)
         except (ValueError, IndexError):
-            _log.error("worker_protocol_error", worker=slot.number + 1, pid=slot.pid, generation=self.number)
-            self.kill(slot)  # first: it would take the end of its channel for the end of its service
-            self._hang_up(slot)
-
-    def _hear(self, slot: Slot, message: bytes) -> None:
-        """Act on a message. Raises ValueError or IndexError if it is invalid."""
-        if message == READY:
-            slot.ready = True
-            if self._serving:
-                self._tell(slot, SERVE)
-        elif message.startswith(TOP_SOURCES):
-            self._observer.heard(unpack_report(message[len(TOP_SOURCES) :]))
-        else:
-            report = Report.unpack(message)
-            self._observer.refused(self.page.listeners[report.listener], report)
-
-    def _hang_up(self, slot: Slot) -> None:
-        if slot.channel is not None:
-            self._poll.unregister(slot.channel.fileno())
-            slot.channel.close()
-            slot.channel = None
+            _log.error("worker_protocol_error", worker=worker.number + 1, pid=worker.pid, generation=self.number)
+            return False
+        return True
 
     # -- life
 
     def serve(self) -> None:
         """Let the workers answer."""
         self._serving = True
-        for slot in self.slots:
-            self._tell(slot, SERVE)
+        for worker in self.workers:
+            worker.send(SERVE)
 
     def set_own_addresses(self, own: Sequence[Network]) -> None:
         """Send this host's own addresses to the workers, and keep them for workers started later."""
-        self._own = own
+        self._own_addresses = own
         packed = pack_networks(own)
-        for slot in self.slots:
-            self._tell(slot, OWN, packed)
+        for worker in self.workers:
+            worker.send(OWN_ADDRESSES, packed)
 
     def catch_up(self) -> None:
-        """Send commands for which a channel had no room; kill who counts what cannot be. Call it once a second."""
-        for slot in self.slots:
-            self._tell_due(slot)
+        """Send commands for which a channel had no room; kill workers that miscount. Call it once a second."""
+        for worker in self.workers:
+            worker.flush()
         for number in self.page.distrusted:
-            self.kill(self.slots[number])
+            self.workers[number].kill()
 
-    def find_stuck(self) -> list[Slot]:
-        """Check every heartbeat; return the slots whose worker is stuck. Call it once a second."""
-        for slot in self.slots:
-            heartbeat = self.page.header(slot.number)[SlotField.HEARTBEAT]
-            still = heartbeat == slot.heartbeat and slot.pid is not None
-            slot.heartbeat, slot.still = heartbeat, slot.still + 1 if still else 0
-        return [slot for slot in self.slots if slot.still >= STUCK_AFTER_CHECKS]
+    def find_stuck(self) -> list[WorkerProcess]:
+        """Check every heartbeat; return the workers that are stuck. Call it once a second."""
+        for worker in self.workers:
+            worker.check(self.page.header(worker.number)[SlotField.HEARTBEAT])
+        return [worker for worker in self.workers if worker.stuck]
 
     def drain(self) -> None:
         """Let the workers finish what is under way and exit."""
-        self._draining = True
-        for slot in self.slots:
-            self._tell(slot, DRAIN)
+        self.draining = True
+        for worker in self.workers:
+            worker.send(DRAIN)
 
-    def kill(self, *slots: Slot) -> None:
-        """Kill these workers, or all, at once. (A stopped process reacts to no signal but SIGKILL.)"""
-        for slot in slots or self.slots:
-            if slot.pid is not None:
-                kill(slot.pid)
+    def kill(self) -> None:
+        """Kill all workers at once."""
+        for worker in self.workers:
+            worker.kill()
 
-    def _tell(self, slot: Slot, command: bytes, packed: bytes = b"") -> None:
-        """Send a command after those that are due; it replaces a due one of the same kind."""
-        slot.due.pop(command, None)
-        slot.due[command] = packed
-        self._tell_due(slot)
+    # -- exit
 
-    @staticmethod
-    def _tell_due(slot: Slot) -> None:
-        """Send the commands that are due, while there is room."""
-        while slot.channel is not None and slot.due:
-            command = next(iter(slot.due))
-            try:
-                slot.channel.send(command + slot.due[command])
-            except BlockingIOError:
-                return
-            except OSError:
-                pass  # it is dying; its death will be reaped
-            del slot.due[command]
-
-    # -- death
-
-    def reap(self, now: float) -> list[Death]:
+    def reap(self, now: float) -> list[tuple[WorkerProcess, WorkerExit]]:
         """Reap the workers that have exited, and settle their counters."""
-        deaths = []
-        for slot in self.slots:
-            if slot.pid is None:
-                continue
-            pid, status = os.waitpid(slot.pid, os.WNOHANG)
-            if pid == 0:
-                continue
-            deaths.append(Death(slot=slot, pid=pid, how=how_it_ended(status), orderly=status == 0 and self._draining))
-            slot.pid = None  # first: the PID may be reused from now on
-            while slot.channel is not None:  # its last messages may still be unread; the end of the channel follows
-                self._on_message(slot)
-            slot.ready = False
-            slot.deaths = 0 if now - slot.born >= STEADY_SECONDS else slot.deaths + 1
-            self._settle(slot, pid)
-        return deaths
+        exits = []
+        for worker in self.workers:
+            if (ended := worker.reap(now)) is not None:
+                exits.append((worker, ended))
+                self._settle(worker, ended.pid)
+        return exits
 
-    def _settle(self, slot: Slot, pid: int) -> None:
-        """Balance the counters of a worker that has died."""
-        self._observer.watch(self.page).check(slot.number)
-        if slot.number in self.page.distrusted:
-            _log.error("worker_miscounted", worker=slot.number + 1, pid=pid, generation=self.number)
-        self.page.settle(slot.number, read_unfinished(self._vectors[slot.number]))
+    def _settle(self, worker: WorkerProcess, pid: int) -> None:
+        """Balance the counters of a worker that has exited."""
+        self._observer.watch(self.page).check(worker.number)
+        if worker.number in self.page.distrusted:
+            _log.error("worker_miscounted", worker=worker.number + 1, pid=pid, generation=self.number)
+        self.page.settle(worker.number, worker.unfinished())

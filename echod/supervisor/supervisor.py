@@ -30,12 +30,13 @@ from echod.linux.sockets import Buffers
 from echod.stats.counters import CounterPage
 from echod.status.selftest import choose_mark
 from echod.supervisor.exporter import Export
-from echod.supervisor.generation import Death, Generation
+from echod.supervisor.generation import Generation
 from echod.supervisor.listening import Acquisition, Holdings
 from echod.supervisor.observer import Observer
 from echod.supervisor.own_addresses import Ownership
 from echod.supervisor.reporter import Announcer, log_buffers, log_listeners
-from echod.supervisor.timers import MAX_BACKOFF_SECONDS, Agenda, backoff_seconds
+from echod.supervisor.timers import Agenda
+from echod.supervisor.worker_process import WorkerExit, WorkerProcess
 
 RAISE_SECONDS: Final = 10.0
 """Time in which every worker of a new generation must become ready."""
@@ -133,6 +134,7 @@ class Supervisor:
         buffers, metrics, account = _buffers(config), config.metrics.listen, find_account(config.user)
         acquisition = self._holdings.acquire(listeners, workers=workers, buffers=buffers, metrics=metrics)
         self._generations += 1
+        taken = {*config.guard.refuse_source_ports, *(listener.port for listener in acquisition.sockets)}
         try:
             generation = Generation(
                 self._generations,
@@ -141,7 +143,7 @@ class Supervisor:
                 workers=workers,
                 poll=self._poll,
                 observer=self._observer,
-                self_test=choose_mark(config, acquisition.sockets),
+                self_test=choose_mark(taken, lowest=config.guard.min_source_port),
                 account=account,
             )
         except (OSError, MemoryError) as error:
@@ -151,7 +153,7 @@ class Supervisor:
         self._agenda.at(now + RAISE_SECONDS, lambda _now: self._give_up(transition))
         generation.set_own_addresses(self._ownership.networks)
         try:
-            generation.raise_workers(now)
+            generation.start_workers(now)
         except OSError as error:
             self._give_up(transition, f"a worker could not be started: {error.strerror}")
 
@@ -180,7 +182,7 @@ class Supervisor:
         log_listeners(transition.acquisition.plan, transition.acquisition.doors)
         log_buffers(transition.acquisition.buffers, self._holdings.smallest_buffers())
         self._announcer.serving(
-            new.page.listeners, workers=len(new.slots), generation=new.number, self_test=new.self_test
+            new.page.listeners, workers=len(new.workers), generation=new.number, self_test=new.self_test
         )
         self._export.renew(new.page, new.self_test, new.account, new.config.metrics.hosts, now)
         self._observe(new, now)
@@ -270,32 +272,31 @@ class Supervisor:
 
     def _reap(self, now: float) -> None:
         for generation in self._living():
-            for death in generation.reap(now):
-                self._on_death(generation, death, now)
+            for worker, ended in generation.reap(now):
+                self._on_worker_exit(generation, worker, ended, now)
         self._export.reap(now)
         self._retire()
 
-    def _on_death(self, generation: Generation, death: Death, now: float) -> None:
-        """Log a death; reject the transition or schedule a replacement."""
-        slot = death.slot
-        log = _log.info if death.orderly or self._stopping else _log.warning
-        log("worker_exited", worker=slot.number + 1, pid=death.pid, reason=death.how, generation=generation.number)
+    def _on_worker_exit(self, generation: Generation, worker: WorkerProcess, ended: WorkerExit, now: float) -> None:
+        """Log the exit; reject the transition or schedule a replacement."""
+        drained = ended.ok and generation.draining
+        log = _log.info if drained or self._stopping else _log.warning
+        log("worker_exited", worker=worker.number + 1, pid=ended.pid, reason=ended.reason, generation=generation.number)
         if self._transition is not None and self._transition.generation is generation:
             self._give_up(self._transition)
         elif generation is self._current:
-            self._agenda.at(now + backoff_seconds(slot.deaths), lambda now: self._replace(generation, slot.number, now))
+            self._agenda.at(now + ended.delay, lambda now: self._replace(generation, worker, now))
 
-    def _replace(self, generation: Generation, number: int, now: float) -> None:
-        slot = generation.slots[number]
-        if generation is not self._current or slot.pid is not None:
+    def _replace(self, generation: Generation, worker: WorkerProcess, now: float) -> None:
+        if generation is not self._current or worker.pid is not None:
             return
         try:
-            generation.raise_worker(slot, now)
+            generation.start_worker(worker, now)
         except OSError as error:
-            _log.warning("worker_not_started", worker=number + 1, reason=error.strerror)
-            self._agenda.at(now + MAX_BACKOFF_SECONDS, lambda now: self._replace(generation, number, now))
+            _log.warning("worker_not_started", worker=worker.number + 1, reason=error.strerror)
+            self._agenda.at(now + worker.backoff.after(0.0), lambda now: self._replace(generation, worker, now))
         else:
-            self._observer.restarts[number] += 1
+            self._observer.restarts[worker.number] += 1
 
     def _check(self, now: float) -> None:
         """Check the workers, once a second, and notify the watchdog only if all of them are well."""
@@ -304,13 +305,15 @@ class Supervisor:
         self._reap(now)
         for generation in self._living():
             generation.catch_up()
-            for slot in generation.find_stuck():
-                name, number = f"worker {slot.number + 1} (process {slot.pid})", generation.number
+            for worker in generation.find_stuck():
                 then = "killed and replaced" if generation is self._current else "killed"
-                said = f"{name} is stuck: its heartbeat has not changed for {slot.still} seconds; it is {then}"
-                facts = {"worker": slot.number + 1, "pid": slot.pid, "seconds": slot.still, "generation": number}
-                _log.error("worker_stuck", message=said, **facts)
-                generation.kill(slot)
+                message = (
+                    f"{worker.name} (process {worker.pid}) is stuck: its heartbeat has not changed for "
+                    f"{worker.unchanged_checks} seconds; it is {then}"
+                )
+                facts = {"worker": worker.number + 1, "pid": worker.pid, "seconds": worker.unchanged_checks}
+                _log.error("worker_stuck", message=message, **facts, generation=generation.number)
+                worker.kill()
         if all(generation.fresh for generation in self._living()):
             self._announcer.alive(now)
         self._observer.refusals.log_due(now)

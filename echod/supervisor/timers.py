@@ -42,8 +42,16 @@ class Agenda:
         return max(0.0, self._entries[0][0] - now) if self._entries else None
 
 
-def backoff_seconds(deaths: int) -> float:
-    """Return how long to wait before the next start, after this number of consecutive early deaths."""
-    if deaths == 0:
-        return 0.0
-    return float(min(MAX_BACKOFF_SECONDS, MIN_BACKOFF_SECONDS * 2 ** min(deaths - 1, 10)))
+class Backoff:
+    """The delay before a process is started again: it doubles with each failure in a row."""
+
+    def __init__(self) -> None:
+        """Start without a failure."""
+        self._failures = 0
+
+    def after(self, lived_seconds: float) -> float:
+        """Return the delay in seconds after a process that lived so long, or 0 if it could not be started."""
+        self._failures = 0 if lived_seconds >= STEADY_SECONDS else self._failures + 1
+        if not self._failures:
+            return 0.0
+        return float(min(MAX_BACKOFF_SECONDS, MIN_BACKOFF_SECONDS * 2 ** min(self._failures - 1, 10)))

@@ -7,10 +7,8 @@ stops when the loop does.
 """
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from mmap import mmap
 from random import Random
 from time import monotonic
 from typing import Final
@@ -19,15 +17,13 @@ from echod.admission.admission import Admission
 from echod.admission.loops import PERIOD, Circulation
 from echod.admission.ratelimit import RateLimit
 from echod.admission.rules import compile_access, compile_rules
-from echod.admission.selftest import SelfTest
-from echod.config.schema import Config, LimitsConfig
+from echod.config.schema import LimitsConfig
 from echod.linux.io_uring import Ring
 from echod.linux.poll import READ, SHARED, Poll
-from echod.linux.privileges import Account
 from echod.linux.process import belong_to
 from echod.net.listener import Listener, Protocol
-from echod.net.networks import Network, unpack_networks
-from echod.stats.counters import CounterPage, SlotField
+from echod.net.networks import unpack_networks
+from echod.stats.counters import SlotField
 from echod.stats.refusals import Tally
 from echod.stats.top_sources import TopSources
 from echod.tcp.connection import READ_BYTES
@@ -37,20 +33,7 @@ from echod.tcp.service import TcpEcho
 from echod.udp.batch import Batch
 from echod.udp.service import UdpEcho
 from echod.udp.sock import Port
-
-READY: Final = b"r"
-"""To the supervisor: setup is complete; `SERVE` may be sent."""
-SERVE: Final = b"s"
-"""To the worker: begin to answer."""
-OWN: Final = b"o"
-"""To the worker: from now on, the networks packed behind it are this host's own."""
-TOP_SOURCES: Final = b"l"
-"""To the supervisor: the report of `TopSources`, packed behind it. (A report of refusals begins with a bracket.)"""
-DRAIN: Final = b"d"
-"""To the worker: finish what is under way, then exit. The end of the channel means the same."""
-
-_MOST_OF_A_COMMAND: Final = 1 << 19
-"""Bytes: enough for more networks than `LocalAddresses` finds."""
+from echod.worker.channel import MAX_COMMAND_BYTES, OWN_ADDRESSES, READY, SERVE, TOP_SOURCES, Birth
 
 SPIN_SECONDS: Final = 20e-6
 """The cost of a sleep and a wake-up on a virtual machine; elsewhere it is lower. Spent at most once for each wait that
@@ -58,46 +41,6 @@ was shorter."""
 
 HEARTBEAT_SECONDS: Final = 1.0
 _HEARTBEAT: Final = int(SlotField.HEARTBEAT)
-
-
-def open_channel() -> tuple[socket.socket, socket.socket]:
-    """Return the two ends of a channel that preserves message boundaries: the supervisor's and a worker's."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MOST_OF_A_COMMAND)
-    return ours, theirs
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServedSocket:
-    """A socket that a worker serves; `shared` if other workers wait on the same socket."""
-
-    listener: Listener
-    sock: socket.socket
-    shared: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Birth:
-    """All that a worker starts with."""
-
-    slot: int
-    config: Config
-    sockets: Sequence[ServedSocket]
-    page: CounterPage
-    vector: mmap
-    """Memory for a `Batch`, in which the supervisor finds what this worker had received and not counted."""
-    rates: memoryview | None
-    """The table of rates that the workers of a generation share; None without limits."""
-    own: Sequence[Network]
-    """This host's own addresses."""
-    secret: bytes
-    self_test: SelfTest | None
-    """The mark of this daemon's own probes, if it has one."""
-    channel: socket.socket
-    supervisor: int
-    """Its process id."""
-    account: Account | None
-    """The user that the worker becomes; None if it stays who it is."""
 
 
 class Worker:
@@ -134,7 +77,7 @@ class Worker:
             circulation=Circulation(sources=limits.sources, gap=_gap()) if guard.loop_breaker else None,
             self_test=birth.self_test,
         )
-        admission.set_own_addresses(birth.own)
+        admission.set_own_addresses(birth.own_addresses)
         return admission
 
     def _tally(self, listener: Listener) -> Tally:
@@ -211,11 +154,11 @@ class Worker:
 
     def _on_command(self, now: float) -> None:
         try:
-            command = self._channel.recv(_MOST_OF_A_COMMAND)
+            command = self._channel.recv(MAX_COMMAND_BYTES)
         except ConnectionResetError:
             command = b""  # the supervisor's end closed with a report unread
-        if command.startswith(OWN):
-            self._admission.set_own_addresses(unpack_networks(command[len(OWN) :]))
+        if command.startswith(OWN_ADDRESSES):
+            self._admission.set_own_addresses(unpack_networks(command[len(OWN_ADDRESSES) :]))
         elif command == SERVE:
             self._serving = True
             for echo, shared in self._udp:

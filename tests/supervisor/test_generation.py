@@ -58,7 +58,7 @@ class Hands:
 
     def serve(self) -> None:
         """Have both workers serve."""
-        self.generation.raise_workers(0.0)
+        self.generation.start_workers(0.0)
         self.turn_until_ready()
         self.generation.serve()
 
@@ -68,7 +68,7 @@ class Hands:
 
     def reap(self) -> str:
         """Wait for one death; return how it came."""
-        return wait_until(lambda: (self.turn(), self.generation.reap(0.0))[1], "a death")[0].how
+        return wait_until(lambda: (self.turn(), self.generation.reap(0.0))[1], "an exit")[0][1].reason
 
 
 @pytest.fixture
@@ -116,8 +116,8 @@ def test_a_worker_that_talks_nonsense_is_ended_and_nothing_else(
         return now + 100.0
 
     monkeypatch.setattr(Worker, "_on_deadline", babble)
-    slot, *_ = hands.generation.slots
-    hands.generation.raise_worker(slot, 0.0)
+    slot, *_ = hands.generation.workers
+    hands.generation.start_worker(slot, 0.0)
     assert hands.reap() == "killed by SIGKILL"
     assert [entry["event"] for entry in log] == ["worker_started", "worker_protocol_error"]
     monkeypatch.undo()
@@ -142,17 +142,17 @@ def test_a_worker_that_scribbles_on_its_counters_is_ended_and_nothing_else(
     (entry,) = [entry for entry in log if entry["event"] == "worker_miscounted"]
     assert entry["worker"] == number + 1
     assert page.totals()[udp][:5] == [9, 0, 9, 0, 0]
-    hands.generation.raise_worker(hands.generation.slots[number], 3.0)
+    hands.generation.start_worker(hands.generation.workers[number], 3.0)
     hands.turn_until_ready()
 
 
 def test_a_worker_that_scribbled_just_before_its_death_is_settled(hands: Hands, log: Entries) -> None:
     """Nobody had looked in between; its numbers are those of the last look all the same."""
     hands.serve()
-    page, slot = hands.generation.page, hands.generation.slots[0]
+    page, slot = hands.generation.page, hands.generation.workers[0]
     for each in page.listeners:
         page.row(0, each)[UdpField.SEND_FAILED] = page.row(0, each)[TcpField.CLOSED + 1] = 5
-    hands.generation.kill(slot)
+    slot.kill()
     assert hands.reap() == "killed by SIGKILL"
     assert [entry["event"] for entry in log].count("worker_miscounted") == 1
     assert not any(map(sum, page.totals().values()))
@@ -161,13 +161,13 @@ def test_a_worker_that_scribbled_just_before_its_death_is_settled(hands: Hands, 
 def test_a_heartbeat_that_nobody_could_count_on_does_not_outlive_its_worker(hands: Hands, log: Entries) -> None:
     """The worker that takes the place turns as any other."""
     hands.serve()
-    slot, page = hands.generation.slots[0], hands.generation.page
+    slot, page = hands.generation.workers[0], hands.generation.page
     page.header(0)[SlotField.HEARTBEAT] = 2**64 - 1
     hands.observer.look(page.listeners, [page], (), 1.0)
     hands.generation.catch_up()
     hands.reap()
     assert [entry["event"] for entry in log].count("worker_miscounted") == 1
-    hands.generation.raise_worker(slot, 2.0)
+    hands.generation.start_worker(slot, 2.0)
     hands.turn_until_ready()
     wait_until(lambda: (hands.turn(), page.header(0)[SlotField.HEARTBEAT] > 1)[1], "the new worker turns")
     assert slot.pid is not None
@@ -176,9 +176,9 @@ def test_a_heartbeat_that_nobody_could_count_on_does_not_outlive_its_worker(hand
 def test_a_worker_has_the_vector_of_no_other(hands: Hands) -> None:
     """The mappings of others are not in its address space: it can break its own batches alone."""
     hands.serve()
-    starts = [ctypes.addressof(ctypes.c_char.from_buffer(vector)) for vector in hands.generation._vectors]
+    starts = [ctypes.addressof(ctypes.c_char.from_buffer(worker.vector)) for worker in hands.generation.workers]
     inodes = [shared_mappings("self")[start] for start in starts]  # an address may be another mapping's elsewhere
-    for slot in hands.generation.slots:
+    for slot in hands.generation.workers:
         mapped = shared_mappings(str(slot.pid)).values()
         assert [inode in mapped for inode in inodes] == [number == slot.number for number in range(2)]
 
@@ -191,11 +191,11 @@ def shared_mappings(process: str) -> dict[int, int]:
 
 def test_a_worker_that_cannot_be_watched_is_not_born(hands: Hands) -> None:
     """Where the host watches no more descriptors nothing is left of the attempt, and the next one is as good as any."""
-    slot, *_ = hands.generation.slots
+    slot, *_ = hands.generation.workers
     before = children(os.getpid()), len(list(Path("/proc/self/fd").iterdir()))
     hands.poll.left = 0
     with pytest.raises(OSError, match="No space left"):
-        hands.generation.raise_worker(slot, 0.0)
+        hands.generation.start_worker(slot, 0.0)
     assert (children(os.getpid()), len(list(Path("/proc/self/fd").iterdir()))) == before
     assert hands.generation.gone
     hands.poll.left = 2
@@ -205,15 +205,16 @@ def test_a_worker_that_cannot_be_watched_is_not_born(hands: Hands) -> None:
 def test_what_a_full_channel_does_not_take_is_told_again(hands: Hands) -> None:
     """A worker that did not listen for a while hears of the addresses that count, and then to drain."""
     hands.serve()
-    slot, other = hands.generation.slots
+    slot, other = hands.generation.workers
     assert slot.pid is not None
     os.kill(slot.pid, signal.SIGSTOP)
     most = [IPv6Network((number, 128)) for number in range(2**32, 2**32 + MAX_OWN)]
-    while not slot.due:
+    assert slot.queue is not None
+    while not slot.queue.pending:
         hands.generation.set_own_addresses(most)
     hands.generation.set_own_addresses(most[:1])
     hands.generation.drain()
-    assert [len(packed) for packed in slot.due.values()] == [17, 0]
+    assert [len(message) for message in slot.queue.pending.values()] == [18, 1]
     wait_until(lambda: (hands.generation.catch_up(), hands.generation.reap(0.0))[1], "the other one gone")
     assert other.pid is None
     os.kill(slot.pid, signal.SIGCONT)
@@ -224,18 +225,18 @@ def test_what_a_full_channel_does_not_take_is_told_again(hands: Hands) -> None:
 def test_a_service_without_any_worker_is_not_fresh(hands: Hands) -> None:
     """While it serves, one worker at least must be there; one that waits for its successor is no harm."""
     generation = hands.generation
-    generation.raise_workers(0.0)
+    generation.start_workers(0.0)
     hands.turn_until_ready()
     assert generation.fresh
     generation.serve()
-    first, second = generation.slots
-    generation.kill(first)
+    first, second = generation.workers
+    first.kill()
     assert hands.reap() == "killed by SIGKILL"
     assert generation.fresh
-    generation.kill(second)
+    second.kill()
     assert hands.reap() == "killed by SIGKILL"
     assert not generation.fresh
-    generation.raise_worker(second, 0.0)
+    generation.start_worker(second, 0.0)
     assert not generation.fresh
     wait_until(lambda: (hands.turn(), generation.fresh)[1], "it served again")
     generation.drain()

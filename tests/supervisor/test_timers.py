@@ -5,7 +5,7 @@ from collections.abc import Callable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from echod.supervisor.timers import Action, Agenda, backoff_seconds
+from echod.supervisor.timers import Action, Agenda, Backoff
 
 TIMES = st.integers(0, 20).map(float)
 
@@ -104,7 +104,22 @@ def test_any_sequence_of_turns_agrees_with_a_sorted_list(turns: list[tuple[float
         waiting = [entry for entry in waiting if entry[0] > now]
 
 
-def test_each_early_death_doubles_the_wait_up_to_five_seconds() -> None:
-    """None after a long life, then 0.1 s and twice that each time, and never more than 5 s however often it dies."""
-    assert [backoff_seconds(deaths) for deaths in range(8)] == [0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0]
-    assert backoff_seconds(10**6) == 5.0
+def test_each_failure_in_a_row_doubles_the_delay_up_to_five_seconds() -> None:
+    """0.1 s after the first failure, then twice that each time, and never more than 5 s however often it fails."""
+    backoff = Backoff()
+    assert [backoff.after(lived) for lived in (0.0, 9.9, 0.0, 0.0, 0.0, 0.0, 0.0)] == [
+        0.1,
+        0.2,
+        0.4,
+        0.8,
+        1.6,
+        3.2,
+        5.0,
+    ]
+    assert {backoff.after(0.0) for _ in range(2000)} == {5.0}
+
+
+def test_a_process_that_lived_long_is_replaced_without_delay() -> None:
+    """After 10 s or more the failures before it do not count any more."""
+    backoff = Backoff()
+    assert [backoff.after(lived) for lived in (10.0, 1.0, 1.0, 10.0, 1.0)] == [0.0, 0.1, 0.2, 0.0, 0.1]

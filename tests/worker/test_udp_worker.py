@@ -35,7 +35,8 @@ from echod.stats.outcomes import Drop
 from echod.stats.refusals import Report
 from echod.stats.top_sources import unpack_report
 from echod.udp.service import MAX_BATCHES_PER_WAKEUP, UdpEcho
-from echod.worker.worker import DRAIN, OWN, READY, SERVE, TOP_SOURCES, Birth, ServedSocket, Worker, _gap, open_channel
+from echod.worker.channel import DRAIN, OWN_ADDRESSES, READY, SERVE, TOP_SOURCES, Birth, ServedSocket, open_channel
+from echod.worker.worker import Worker, _gap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +82,7 @@ def worker(config: Config | None = None, host: str = "127.0.0.1", *, shared: boo
             vector=mmap.mmap(-1, MEMORY_BYTES),
             page=page,
             rates=rates if born.limits.datagrams_per_second else None,
-            own=(),
+            own_addresses=(),
             secret=b"secret",
             self_test=None,
             channel=theirs,
@@ -151,7 +152,7 @@ def test_a_worker_takes_new_addresses_for_its_own(network: None) -> None:
     with worker(host="10.0.0.1") as hands:
         drops = []
         for own in ((), ("10.0.0.9", "10.0.0.10"), ("fd00::9",), ("10.0.0.8/31",)):
-            hands.tell(OWN + pack_networks(map(ip_network, own)))
+            hands.tell(OWN_ADDRESSES + pack_networks(map(ip_network, own)))
             deliver(hands.server, send_by_link, at(hands.server), b"x", "10.0.0.9")
             hands.echo.on_readable(0.0)
             drops.append(hands.row().get("dropped_source_is_self", 0))
@@ -163,7 +164,7 @@ def test_a_worker_hears_of_as_many_addresses_as_can_be_known() -> None:
     """The longest command there is, with only IPv6 addresses in it, goes through the channel in one piece."""
     most = [IPv6Network((number, 128)) for number in range(2**32, 2**32 + MAX_OWN)]
     with worker() as hands:
-        hands.tell(OWN + pack_networks(most))
+        hands.tell(OWN_ADDRESSES + pack_networks(most))
         judge = hands.worker._admission.admit
         assert judge(peer("::1:0:7"), on_loopback=False, unicast=True, truncated=False) is Drop.SOURCE_IS_SELF
 
