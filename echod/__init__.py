@@ -15,7 +15,7 @@ Processes
 
     supervisor/  owns the sockets and the generations of workers: supervisor, generation, worker_process, listening,
                  adoption, exporter, reporter, observer, totals, refusal_log, own_addresses, timers*
-    worker/      one process, one loop over its services: worker, channel
+    worker/      one process, one loop over its services: worker, channel, rules*
     exporter/    serves metrics, health and the status page: exporter, channel, metrics*, health, status_page
     ping/        `echod ping`: command, options, usage, values*, text, records, charts*, live, plot, reverse_dns
 

@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 ARROWS = {
     "__main__": "cli",
-    "cli": "admission config errors linux logs net ping stats status supervisor",
+    "cli": "admission worker config errors linux logs net ping stats status supervisor",
     "supervisor": "admission config errors exporter linux logs net stats status udp worker",
     "worker": "admission config linux net stats tcp udp",
     "exporter": "admission linux metrics stats status",
@@ -23,7 +23,7 @@ ARROWS = {
     "probes": "errors linux measurement net",
     "status": "admission errors linux net stats",
     "metrics": "linux",
-    "admission": "config net stats",
+    "admission": "net stats",
     "stats": "net",
     "config": "errors net",
     "linux": "errors logs net",
@@ -51,6 +51,7 @@ PURE_MODULES = {
     "supervisor": "timers",
     "tcp": "limits",
     "udp": "trains",
+    "worker": "rules",
 }
 """Modules without I/O, clock, log or mutable globals: what they decide depends on their arguments alone. Each is
 covered in every branch by its own test file."""

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Final, TypeAlias
 
-from echod.admission.admission import Verdict
-from echod.admission.rules import compile_access, compile_rules
+from echod.admission.rules import Access, Rules, Verdict
 from echod.config.access import AccessEntry
 from echod.config.schema import Config
 from echod.net.listener import MAX_PORT, Listener, Protocol
 from echod.net.networks import Network
 from echod.stats.outcomes import Drop
+from echod.worker.rules import declare_rules
 
 _Address: TypeAlias = IPv4Address | IPv6Address
 
@@ -66,9 +66,8 @@ def inquire(config: Config, source: Source, own: Iterable[Network], *, broadcast
 
     `own` are this host's own networks; `broadcast`: here the address of the source is a broadcast address.
     """
-    access = compile_access(config.access)
-    rules = compile_rules(config, access, [each.port for each in config.listeners if each.protocol is Protocol.UDP])
-    rules.set_own_addresses(own)
+    declared = declare_rules(config, config.listeners, own)
+    access, rules = Access(declared), Rules(declared)
     answers = []
     for protocol in Protocol:
         listeners = [each for each in config.listeners if each.protocol is protocol]

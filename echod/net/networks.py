@@ -1,8 +1,7 @@
-"""Addresses and networks as numbers: the verdict of an address, and networks as bytes.
+"""Addresses and networks as numbers: a value for each address, and networks as bytes.
 
-Owns the map from every address of a family to one verdict, compiled once so that a lookup is one bisection, however
-long the lists are. `Rules` decides what a verdict means. Invariant: of the levels from which a map was made, the first
-that contains an address gives its verdict.
+Owns the map from every address of a family to one value, compiled once so that a lookup is one bisection, however long
+the lists are. Invariant: of the levels from which a map was made, the first that contains an address gives its value.
 """
 
 from bisect import bisect_right
@@ -11,33 +10,33 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Final, Generic, TypeVar
 
 Network = IPv4Network | IPv6Network
-Verdict = TypeVar("Verdict")
+Value = TypeVar("Value")
 
 IPV4_BYTES: Final = 4
 IPV6_BYTES: Final = 16
 
 
-class AddressMap(Generic[Verdict]):
-    """One verdict for each address of a family. Look it up by number: `map.verdict(int(address))`."""
+class AddressMap(Generic[Value]):
+    """One value for each address of a family. Look it up by number: `map.value(int(address))`."""
 
-    def __init__(self, levels: Sequence[tuple[Iterable[Network], Verdict]], otherwise: Verdict) -> None:
+    def __init__(self, levels: Sequence[tuple[Iterable[Network], Value]], otherwise: Value) -> None:
         """Compile levels of networks of one family. The first level that contains an address decides."""
-        merged = [(_merge(networks), verdict) for networks, verdict in levels]
+        merged = [(_merge(networks), value) for networks, value in levels]
         starts: list[int] = []
-        verdicts: list[Verdict] = []
+        values: list[Value] = []
         for start in sorted({0, *(edge for edges, _ in merged for edge in edges)}):
-            verdict = next((verdict for edges, verdict in merged if bisect_right(edges, start) % 2), otherwise)
-            if not verdicts or verdicts[-1] != verdict:
+            value = next((value for edges, value in merged if bisect_right(edges, start) % 2), otherwise)
+            if not values or values[-1] != value:
                 starts.append(start)
-                verdicts.append(verdict)
+                values.append(value)
         self.starts = starts
-        """First addresses of the ranges, ascending. Adjacent ranges have different verdicts."""
-        self.verdicts = [verdicts[0], *verdicts]
-        """The verdicts, indexed by `bisect_right(starts, address)`, which is never 0."""
+        """First addresses of the ranges, ascending. Adjacent ranges have different values."""
+        self.values = [values[0], *values]
+        """The values, indexed by `bisect_right(starts, address)`, which is never 0."""
 
-    def verdict(self, address: int) -> Verdict:
-        """Return the verdict of an address."""
-        return self.verdicts[bisect_right(self.starts, address)]
+    def value(self, address: int) -> Value:
+        """Return the value of an address."""
+        return self.values[bisect_right(self.starts, address)]
 
 
 def _merge(networks: Iterable[Network]) -> list[int]:

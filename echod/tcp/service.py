@@ -8,7 +8,7 @@ import socket
 from ipaddress import ip_address
 from typing import Any, Final
 
-from echod.admission.admission import Access
+from echod.admission.rules import Access
 from echod.linux.accept import ACCEPT_PAUSE_SECONDS, OF_ONE_CONNECTION
 from echod.linux.poll import READ, SHARED, Poll
 from echod.linux.sockets import CROWDED, TCP_BACKLOG, set_buffers

@@ -16,7 +16,7 @@ from typing import Final
 from echod.admission.admission import Admission
 from echod.admission.loops import PERIOD, Circulation
 from echod.admission.ratelimit import RateLimit
-from echod.admission.rules import compile_access, compile_rules
+from echod.admission.rules import Access, Rules
 from echod.config.schema import LimitsConfig
 from echod.linux.io_uring import Ring
 from echod.linux.poll import READ, SHARED, Poll
@@ -34,6 +34,7 @@ from echod.udp.batch import Batch
 from echod.udp.service import UdpEcho
 from echod.udp.sock import Port
 from echod.worker.channel import MAX_COMMAND_BYTES, OWN_ADDRESSES, READY, SERVE, TOP_SOURCES, Birth
+from echod.worker.rules import declare_rules
 
 SPIN_SECONDS: Final = 20e-6
 """The cost of a sleep and a wake-up on a virtual machine; elsewhere it is lower. Spent at most once for each wait that
@@ -57,7 +58,8 @@ class Worker:
         self._tcp: list[TcpEcho] = []
         self._tallies: list[Tally] = []
         self._top_sources = TopSources(Random().random)  # noqa: S311 - it protects no secret
-        self._access = compile_access(birth.config.access)
+        test_port = birth.self_test.port if birth.self_test is not None else None
+        self._declared = declare_rules(birth.config, birth.page.listeners, birth.own_addresses, test_port)
         self._admission = self._set_up_admission()
         self._serving = False
         self._draining = False
@@ -67,18 +69,13 @@ class Worker:
 
     def _set_up_admission(self) -> Admission:
         birth, guard, limits = self._birth, self._birth.config.guard, self._birth.config.limits
-        own_ports = [listener.port for listener in birth.page.listeners if listener.protocol is Protocol.UDP]
-        if birth.self_test is not None:
-            own_ports.append(birth.self_test.port)
-        admission = Admission(
-            compile_rules(birth.config, self._access, own_ports),
+        return Admission(
+            Rules(self._declared),
             sources=limits.sources,
             limit=None if birth.rates is None else rate_limit(limits, birth.rates),
             circulation=Circulation(sources=limits.sources, gap=_gap()) if guard.loop_breaker else None,
             self_test=birth.self_test,
         )
-        admission.set_own_addresses(birth.own_addresses)
-        return admission
 
     def _tally(self, listener: Listener) -> Tally:
         """Make the tally of refusals at one socket of a listener."""
@@ -108,6 +105,7 @@ class Worker:
         )
         timeouts = Timeouts(idle=limits.idle_timeout_seconds, stall=limits.stall_timeout_seconds)
         served = [each for each in birth.sockets if each.listener.protocol is Protocol.TCP]
+        access = Access(self._declared)
         means = Means(buffer=memoryview(bytearray(READ_BYTES)), ring=_ring() if served else None)
         for each in served:
             self._tcp.append(
@@ -115,7 +113,7 @@ class Worker:
                     each.sock,
                     poll=self._poll,
                     means=means,
-                    access=self._access,
+                    access=access,
                     ledger=ledger,
                     row=birth.page.row(birth.slot, each.listener),
                     tally=self._tally(each.listener),

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.peers import peer
 
-from echod.admission.rules import compile_access, compile_rules
+from echod.admission.rules import Rules
 from echod.cli.inquiry import inquire, parse_source
 from echod.config.schema import Config
-from echod.net.listener import Protocol
+from echod.worker.rules import declare_rules
 
 OWN = (ip_network("10.0.0.77"), ip_network("fd00::77"))
 UDP = ["udp://0.0.0.0:7007", "udp://127.0.0.1:7008", "udp://[::]:7007"]
@@ -182,10 +182,7 @@ def test_a_broadcast_address_is_no_source() -> None:
 def test_it_says_what_the_rules_of_a_worker_decide(host: str, port: int) -> None:
     """Of any source: replied to exactly where `Rules` admits it, else with the name of its `Drop`."""
     config = Config.model_validate({"listeners": UDP})
-    own_ports = [each.port for each in config.listeners if each.protocol is Protocol.UDP]
-    rules = compile_rules(config, compile_access(config.access), own_ports)
-    rules.set_own_addresses(OWN)
-    drop = rules.judge(peer(host, port), on_loopback=False)
+    drop = Rules(declare_rules(config, config.listeners, OWN)).judge(peer(host, port), on_loopback=False)
     (answer,) = inquire(config, parse_source(f"[{host}]:{port}" if ":" in host else f"{host}:{port}"), OWN)
     assert answer.replied is (drop is None)
     assert drop is None or f"dropped_{drop.name.lower()}" in answer.text

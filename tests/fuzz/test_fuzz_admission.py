@@ -4,6 +4,7 @@ The seed of a sequence stands in the name of its test.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import ip_network
 from random import Random
 
@@ -12,9 +13,10 @@ import structlog
 from support.loopback import listener
 from support.peers import access, peer
 
-from echod.admission.admission import Admission, Rules
+from echod.admission.admission import Admission
 from echod.admission.loops import Circulation
 from echod.admission.ratelimit import RateLimit
+from echod.admission.rules import Rules
 from echod.net.peers import NAME_BYTES, address_of
 from echod.stats.outcomes import Drop
 from echod.stats.refusals import MOST_SOURCES, Report, Tally
@@ -40,11 +42,11 @@ class Sequence:
             8: [peer(f"10.0.0.{number}", 2000 + number) for number in range(1, 20)],
             28: [peer(f"fd00::{number}", 2000 + number) for number in range(1, 20)],
         }
-        rules = Rules(
+        declared = replace(
             access(allow=random.choice(LISTS[1:]), deny=random.choice(LISTS[::2])),
-            own_ports=[7, 7007],
+            own_ports=frozenset({7, 7007}),
             min_source_port=random.choice([0, 1, 1024]),
-            refuse_source_ports=random.sample(range(65_536), 5),
+            refuse_source_ports=frozenset(random.sample(range(65_536), 5)),
         )
         limited = random.random() < 0.8
         memory = memoryview(bytearray(RateLimit.size(SOURCES)))
@@ -59,7 +61,7 @@ class Sequence:
         )
         circulation = Circulation(sources=SOURCES, gap=lambda: random.choice([1, 2, 3, 100, 1000]))
         self.admission = Admission(
-            rules,
+            Rules(declared),
             sources=SOURCES,
             limit=limit if limited else None,
             circulation=circulation if random.random() < 0.8 else None,

@@ -1,4 +1,4 @@
-"""echod.net.networks: one verdict for each address, the first match's, and networks as bytes."""
+"""echod.net.networks: one value for each address, the first match's, and networks as bytes."""
 
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -30,8 +30,8 @@ NETWORKS6 = st.builds(
 
 
 def naive(levels: Levels, address: IPv4Address | IPv6Address) -> str:
-    """Say the verdict of the first level that holds an address, network by network."""
-    return next((verdict for networks, verdict in levels if any(address in each for each in networks)), "none")
+    """Say the value of the first level that holds an address, network by network."""
+    return next((value for networks, value in levels if any(address in each for each in networks)), "none")
 
 
 def edges(levels: Levels, last: int) -> set[int]:
@@ -41,7 +41,7 @@ def edges(levels: Levels, last: int) -> set[int]:
 
 
 def levels_of(networks: st.SearchStrategy[Network]) -> st.SearchStrategy[Levels]:
-    """Make levels whose verdicts may be the same."""
+    """Make levels whose values may be the same."""
     return st.lists(st.tuples(st.lists(networks, max_size=6), st.sampled_from("abc")), max_size=4)
 
 
@@ -51,7 +51,7 @@ def test_the_first_level_that_holds_an_ipv4_address_decides(levels: Levels, more
     """At each edge of each network, and elsewhere, the map says what a look at every network says."""
     compiled = AddressMap(levels, "none")
     for address in edges(levels, LAST4) | set(more):
-        assert compiled.verdict(address) == naive(levels, IPv4Address(address))
+        assert compiled.value(address) == naive(levels, IPv4Address(address))
 
 
 @settings(deadline=None)
@@ -60,27 +60,27 @@ def test_the_first_level_that_holds_an_ipv6_address_decides(levels: Levels, more
     """The same holds of addresses of 128 bits."""
     compiled = AddressMap(levels, "none")
     for address in edges(levels, LAST6) | set(more):
-        assert compiled.verdict(address) == naive(levels, IPv6Address(address))
+        assert compiled.value(address) == naive(levels, IPv6Address(address))
 
 
-def test_a_map_of_nothing_has_one_verdict() -> None:
+def test_a_map_of_nothing_has_one_value() -> None:
     """Where no level names an address, the last word counts, from the first address to the last."""
     compiled = AddressMap[str]([], "none")
-    assert {compiled.verdict(address) for address in (0, 1, LAST4, LAST6)} == {"none"}
+    assert {compiled.value(address) for address in (0, 1, LAST4, LAST6)} == {"none"}
 
 
-def test_a_map_of_everything_knows_no_other_verdict() -> None:
+def test_a_map_of_everything_knows_no_other_value() -> None:
     """The whole family in the first level leaves nothing to the second, nor to the last word."""
     compiled = AddressMap([([ip_network("0.0.0.0/0")], "all"), ([ip_network("10.0.0.0/8")], "some")], "none")
-    assert {compiled.verdict(address) for address in (0, 10 << 24, LAST4)} == {"all"}
+    assert {compiled.value(address) for address in (0, 10 << 24, LAST4)} == {"all"}
 
 
 def test_thousands_of_networks_are_one_bisection() -> None:
-    """Networks that touch, and neighbours of one verdict, are compiled into one: a long list costs no longer look."""
+    """Networks that touch, and neighbours of one value, are compiled into one: a long list costs no longer look."""
     touching: Sequence[Network] = [IPv4Network((number << 8, 24)) for number in range(4096)]
     compiled = AddressMap([(touching[::2], "yes"), (touching[1::2], "yes")], "no")
     assert len(compiled.starts) == 2
-    assert [compiled.verdict(address) for address in (0, (4096 << 8) - 1, 4096 << 8)] == ["yes", "yes", "no"]
+    assert [compiled.value(address) for address in (0, (4096 << 8) - 1, 4096 << 8)] == ["yes", "yes", "no"]
 
 
 @settings(deadline=None)

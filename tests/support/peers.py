@@ -3,13 +3,16 @@
 import socket
 import struct
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
-from echod.admission.admission import Access, Admission, Rules
+from echod.admission.admission import Admission
 from echod.admission.ratelimit import RateLimit
+from echod.admission.rules import Rules, RuleSet
+from echod.net.peers import NAME_BYTES
 from echod.stats.outcomes import Drop
 
-OWN_PORTS = (7, 7007)
+OWN_PORTS = frozenset({7, 7007})
 CLIENT = 40_000
 
 
@@ -21,21 +24,26 @@ def peer(host: str, port: int = CLIENT) -> bytes:
     return struct.pack("=H", socket.AF_INET6) + struct.pack(">HI16s", port, 0, address.packed) + bytes(4)
 
 
-def access(allow: Iterable[str] = ("0.0.0.0/0", "::/0"), deny: Iterable[str] = ()) -> Access:
-    """Make access lists."""
-    return Access(allow=map(ip_network, allow), deny=map(ip_network, deny))
+def names(batch: list[bytes]) -> bytes:
+    """Lay out peers of one family as their names lie in a batch."""
+    return b"".join(each.ljust(NAME_BYTES, b"\0") for each in batch)
 
 
-def rules(lists: Access | None = None, own: Iterable[str] = ()) -> Rules:
+def access(allow: Iterable[str] = ("0.0.0.0/0", "::/0"), deny: Iterable[str] = ()) -> RuleSet:
+    """Declare access lists."""
+    return RuleSet(allow=tuple(map(ip_network, allow)), deny=tuple(map(ip_network, deny)))
+
+
+def rules(lists: RuleSet | None = None, own: Iterable[str] = ()) -> Rules:
     """Make the rules as the default config has them, but with access for all unless lists are given."""
-    compiled = Rules(
+    declared = replace(
         access() if lists is None else lists,
         own_ports=OWN_PORTS,
         min_source_port=1024,
-        refuse_source_ports=[1900, 11_211],
+        refuse_source_ports=frozenset({1900, 11_211}),
+        own_addresses=tuple(map(ip_network, own)),
     )
-    compiled.set_own_addresses(map(ip_network, own))
-    return compiled
+    return Rules(declared)
 
 
 def limit(

@@ -6,9 +6,10 @@ from ipaddress import ip_network
 
 from support.loopback import at, deliver, listener, send_train
 
-from echod.admission.admission import Access, Admission, Rules
+from echod.admission.admission import Admission
 from echod.admission.loops import Circulation
 from echod.admission.ratelimit import RateLimit
+from echod.admission.rules import Rules, RuleSet
 from echod.admission.selftest import SelfTest
 from echod.stats.counters import (
     UDP_BATCHES,
@@ -36,8 +37,14 @@ GAP = 5
 
 def rules(*own_ports: int, allow: str = "127.0.0.0/8") -> Rules:
     """Make rules that let all of IPv6 and one network of IPv4 in."""
-    access = Access(allow=[ip_network(allow), ip_network("::/0")], deny=[])
-    return Rules(access, own_ports=own_ports, min_source_port=1024, refuse_source_ports=[1900])
+    declared = RuleSet(
+        allow=(ip_network(allow), ip_network("::/0")),
+        deny=(),
+        own_ports=frozenset(own_ports),
+        min_source_port=1024,
+        refuse_source_ports=frozenset({1900}),
+    )
+    return Rules(declared)
 
 
 def rate_limit(

@@ -4,13 +4,13 @@ import errno
 import socket
 from array import array
 from collections.abc import Callable
-from ipaddress import ip_network
 from typing import Self
 
 from support.loopback import BUFFERS, listener, tcp_client, wait_until
+from support.peers import access
 from support.scarce import ScarcePoll
 
-from echod.admission.admission import Access
+from echod.admission.rules import Access
 from echod.linux.io_uring import STREAMS, Ring
 from echod.linux.sockets import open_socket
 from echod.net.listener import Protocol
@@ -88,7 +88,7 @@ class TcpWorker:
             self.server,
             poll=self.poll,
             means=Means(buffer=memoryview(bytearray(READ_BYTES)), ring=self.ring),
-            access=Access(allow=map(ip_network, ("0.0.0.0/0", "::/0")), deny=[ip_network(deny)]),
+            access=Access(access(deny=[deny])),
             ledger=ledger,
             row=self.row,
             tally=self.tally,
