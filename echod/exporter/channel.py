@@ -27,7 +27,7 @@ class Outfit:
 
     page: CounterPage
     """The page of the generation that serves."""
-    doors: Sequence[socket.socket]
+    http_sockets: Sequence[socket.socket]
     """Its listening sockets."""
     hosts: Sequence[str]
     """The names, in lower case, by which it may be asked on a loopback address."""

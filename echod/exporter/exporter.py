@@ -24,7 +24,7 @@ from echod.linux import process, procfs
 from echod.linux.poll import READ, Poll
 from echod.linux.privileges import shed
 from echod.metrics import exposition
-from echod.metrics.http_server import Answer, HttpServer, Request, Respond, Response, Withdraw, failure
+from echod.metrics.http_server import HttpServer, OnRequest, Request, Respond, Response, Withdraw, failure
 from echod.metrics.model import Histogram, Metric
 from echod.stats.snapshot import Snapshot
 from echod.status.selftest import TEST_SECONDS
@@ -44,7 +44,7 @@ class Exporter:
         """The Accept header of each request for metrics that is to be answered in this turn of the loop."""
         self._tests: Sequence[Result] = ()
         self._health = Health(outfit.page, mark=outfit.self_test, reachable=outfit.reachable, poll=self._poll)
-        self._paths: Mapping[str, Answer] = {
+        self._paths: Mapping[str, OnRequest] = {
             "/": lambda _request, respond: respond(PAGE),
             "/status.json": self._on_status,
             "/metrics": self._on_metrics,
@@ -52,7 +52,7 @@ class Exporter:
             "/readyz": self._on_ready,
         }
         self._poll.register(outfit.channel.fileno(), READ, self._on_message)
-        self._server = HttpServer(outfit.doors, hosts=outfit.hosts, poll=self._poll, answer=self._answer)
+        self._server = HttpServer(outfit.http_sockets, hosts=outfit.hosts, poll=self._poll, on_request=self._on_request)
 
     def run(self) -> None:
         """Serve until the channel is closed and no connection is left."""
@@ -77,7 +77,7 @@ class Exporter:
             return
         self._poll.unregister(self._outfit.channel.fileno())
         self._leaving = True
-        self._server.close_doors()  # at once, for the port may be needed; open connections are still answered
+        self._server.stop_accepting()  # at once, for the port may be needed; open connections are still answered
 
     def _hear(self, message: bytes, files: Sequence[int]) -> None:
         self._draining = self._draining or message == DRAIN
@@ -88,7 +88,7 @@ class Exporter:
 
     # -- requests
 
-    def _answer(self, request: Request, respond: Respond) -> Withdraw | None:
+    def _on_request(self, request: Request, respond: Respond) -> Withdraw | None:
         path = self._paths.get(request.path)
         if path is None:
             respond(failure(HTTPStatus.NOT_FOUND))

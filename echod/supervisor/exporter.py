@@ -171,7 +171,7 @@ class Export:
         ours.setblocking(False)
         outfit = Outfit(
             page=page,
-            doors=doors,
+            http_sockets=doors,
             reachable=reachable,
             hosts=self._hosts,
             self_test=self._self_test,

@@ -255,7 +255,7 @@ def test_whoever_waits_is_answered_by_one_count(tmp_path: Path) -> None:
 
         outfit = Outfit(
             page=CounterPage(memoryview(bytearray(size)), slots=1, listeners=[listener], places=0),
-            doors=[door],
+            http_sockets=[door],
             hosts=(),
             reachable=True,
             self_test=None,
