@@ -15,6 +15,7 @@ from support.running import Daemon, ask, free_port, wait_until
 
 EchodFactory = Callable[..., Daemon]
 LoadFactory = Callable[..., UdpLoad]
+ATTEMPTS = 100
 
 
 def udp(*ports: int, host: str = "127.0.0.1") -> list[str]:
@@ -198,7 +199,9 @@ def test_a_new_worker_that_dies_rejects_the_reload(echod: EchodFactory) -> None:
     port = free_port()
     daemon = echod({"listeners": udp(port), "workers": 2})
     workers = daemon.workers()
-    while not daemon.log("reload_rejected"):  # the newcomers live for milliseconds: try until one was caught
+    for _ in range(ATTEMPTS):  # the newcomers live for milliseconds: try until one was caught
+        if daemon.log("reload_rejected"):
+            break
         daemon.signal(signal.SIGHUP)
         number = len(daemon.log("worker_started"))
         pid = daemon.wait_for("worker_started", number + 1)["pid"]
@@ -206,6 +209,7 @@ def test_a_new_worker_that_dies_rejects_the_reload(echod: EchodFactory) -> None:
         wait_until(lambda: len(daemon.log("reloading")) == sum(map(len, outcomes(daemon))), "the reload had ended")
         wait_for_old_workers(daemon, 2)
         workers = workers if daemon.log("reload_rejected") else daemon.workers()
+    assert daemon.log("reload_rejected"), f"not one newcomer of {ATTEMPTS} was caught"
     assert daemon.workers() == workers
     assert "did not become ready" in daemon.log("reload_rejected")[0]["message"]
     assert ask(port) == b"hi"

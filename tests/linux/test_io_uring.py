@@ -19,7 +19,7 @@ from support.loopback import wait_until
 from echod.linux.io_uring import SLOT_BYTES, STREAMS, Ring
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds
-pytestmark = pytest.mark.usefixtures("deadline")
+pytestmark = pytest.mark.timeout(60)  # a ring that waits where it must not waits for ever
 
 DECLINED = -errno.EAGAIN
 DEADLINE = 10

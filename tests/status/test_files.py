@@ -133,7 +133,8 @@ def test_a_directory_that_goes_comes_again(tmp_path: Path) -> None:
     assert list(place.iterdir()) == []
 
 
-def test_whatever_another_has_put_in_the_way_is_not_written_to(tmp_path: Path, deadline: None) -> None:
+@pytest.mark.timeout(60)
+def test_whatever_another_has_put_in_the_way_is_not_written_to(tmp_path: Path) -> None:
     """Neither waits the service for the reader of a FIFO, nor is the secret told to who has the file open already."""
     os.mkfifo(tmp_path / f"{NAME}.new")
     waiting = tmp_path / f"{SELF_TEST_NAME}.new"
@@ -385,7 +386,8 @@ def test_a_status_that_cannot_be_understood_is_unknown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [NAME, SELF_TEST_NAME])
-def test_what_is_no_regular_file_is_neither_waited_for_nor_read(tmp_path: Path, name: str, deadline: None) -> None:
+@pytest.mark.timeout(60)
+def test_what_is_no_regular_file_is_neither_waited_for_nor_read(tmp_path: Path, name: str) -> None:
     """A FIFO, whose writer never comes, a link, a socket, and a file without end: each is told for what it is."""
     path = tmp_path / name
     (tmp_path / "elsewhere").write_bytes(SNAPSHOT.pack() if name == NAME else MARK.pack())

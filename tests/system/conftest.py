@@ -10,6 +10,16 @@ from support.system.host import Host, obstacle
 from support.system.image import RELEASES, Debian, make_root
 from support.system.installation import Mode, Release, make_layer, make_release
 
+FIRST_SECONDS = 1000.0
+"""More than it takes to make the Debian that a test boots."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the tests of this folder more time than others: the first of all may have to make its Debian."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.timeout(FIRST_SECONDS))
+
 
 @pytest.fixture(scope="session", params=list(RELEASES))
 def debian(request: pytest.FixtureRequest) -> Debian:

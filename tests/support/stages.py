@@ -1,0 +1,112 @@
+"""Runs all tests: a few processes of pytest side by side, and one line at the end that sums them up.
+
+    python -m tests.support.stages
+
+Owns the division into stages, which leaves no test out and runs none twice. System tests mostly wait for a host to
+boot, so that the others run beside them. Invariant: the exit code is 0 only if every stage ended with 0.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import IO, Final
+
+from tests.support.own_coverage import own_tests
+
+REPOSITORY: Final = Path(__file__).resolve().parents[2]
+
+SYSTEM: Final = "tests/system"
+
+PYTEST: Final = ("-m", "pytest")
+OWN_COVERAGE: Final = ("-m", "tests.support.own_coverage")
+
+TEST_SECONDS: Final = 300
+"""How long a test may take: much longer than any does, so that only one that hangs is ended."""
+
+SKIP_FAILS: Final = "ECHOD_TEST_SKIP_FAILS"
+"""Set, it makes a failure of each test that is skipped (tests/conftest.py): root has all that a test needs."""
+
+COUNTED: Final = ("passed", "failed", "errors", "skipped")
+
+
+def make_stages() -> dict[str, list[str]]:
+    """Return the command of each stage by its name, the longest first."""
+    ignored = [f"--ignore={path}" for path in (SYSTEM, *own_tests())]
+    return {
+        "hosts with Debian 12": [*PYTEST, SYSTEM, "-k", "bookworm"],
+        "hosts with Debian 13": [*PYTEST, SYSTEM, "-k", "not bookworm"],
+        "this machine": [*PYTEST, *ignored],
+        "pure modules, each covered by its own tests": [*OWN_COVERAGE],
+    }
+
+
+class Stage:
+    """One process of pytest; what it prints goes into a file until it has ended."""
+
+    def __init__(self, name: str, arguments: list[str]) -> None:
+        """Start it."""
+        self.name = name
+        self._output: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `report`
+        self.process = subprocess.Popen(
+            [sys.executable, *arguments, f"--timeout={TEST_SECONDS}", "--durations=10", "--color=no"],
+            cwd=REPOSITORY,
+            env={**os.environ, **({SKIP_FAILS: "1"} if os.geteuid() == 0 else {})},
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+        )
+
+    def report(self) -> Counter[str]:
+        """Print what an ended stage has printed; return its counts, which pytest's last line has."""
+        with self._output as file:
+            file.seek(0)
+            text = file.read()
+        say(f"\n== {self.name}\n{text}")
+        return count(text)
+
+
+def say(line: str) -> None:
+    """Print a line at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def count(output: str) -> Counter[str]:
+    """Return how many tests passed, failed and so on, of the last line of pytest."""
+    last = output.rstrip().rpartition("\n")[2]
+    counts = {name: int(number) for number, name in re.findall(r"(\d+) ([a-z]+)", last)}
+    counts["errors"] = counts.get("errors", 0) + counts.pop("error", 0)
+    return Counter(counts)
+
+
+def run(stages: dict[str, list[str]]) -> int:
+    """Run stages side by side; report each when it has ended. Return the exit code."""
+    begin = time.monotonic()
+    running = [Stage(name, arguments) for name, arguments in stages.items()]
+    counts, failed = Counter[str](), []
+    try:
+        while running:
+            for stage in [each for each in running if each.process.poll() is not None]:
+                running.remove(stage)
+                counts += stage.report()
+                if stage.process.returncode != 0:
+                    failed.append(f"{stage.name} (exit code {stage.process.returncode})")
+            time.sleep(0.2)
+    finally:
+        for stage in running:
+            stage.process.terminate()
+            stage.process.wait()
+    for name in failed:
+        say(f"FAILED {name}")
+    figures = ", ".join(f"{counts[name]} {name}" for name in COUNTED)
+    say(f"== {figures} in {time.monotonic() - begin:.0f}s")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(make_stages()))
