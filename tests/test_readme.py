@@ -117,15 +117,6 @@ def test_the_table_of_keys_has_every_key_with_its_default() -> None:
     assert "| `listeners` |" in README
 
 
-def test_the_man_page_has_the_same_keys_and_defaults() -> None:
-    """echod.yaml(5) has what the table has."""
-    page = (ROOT / "packaging/man/echod.yaml.5").read_text().replace("\\-", "-")
-    heads = re.findall(r'^\.BR ([a-z_.]+)(?: ", " ([a-z_.]+))? " \((.+)\)"$', page, re.MULTILINE)
-    told = {key: default for *keys, default in heads for key in keys if key}
-    assert told.pop("listeners") == "UDP and TCP on port 7 of 0.0.0.0 and [::]"
-    assert told == key_rows()
-
-
 def test_the_table_of_exit_codes_is_the_codes() -> None:
     """Each exit code has its row."""
     codes = {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)}

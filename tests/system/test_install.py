@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from support.man import PAGES
 from support.system.host import Host
 from support.system.installation import SOURCE, WHEELS, Mode, Release, install_command
 from support.system.operating import CONFIG, answers, drop_in, events, serves_everything, show, supervisor, systemctl
@@ -49,6 +50,8 @@ def test_one_command_makes_it_serve_and_one_takes_it_away(host: Host, release: R
     wanted = "active" if mode is Mode.ACTIVATED else "inactive"
     assert show(host, "ActiveState", "echod.socket") == wanted
     assert host.run(["echod", "check"]).stdout == f"{CONFIG}: ok\n"
+    pages = {f"/usr/local/share/man/man{path.suffix[1:]}/{path.name}" for path in PAGES.iterdir()}
+    assert set(host.run(["find", "/usr/local/share/man", "-type", "f"]).stdout.split()) == pages
     host.run(["systemctl", "enable", "--quiet", "echod-metrics.socket"])
     host.run([UNINSTALL])
     assert not answers(host)

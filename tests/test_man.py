@@ -1,0 +1,177 @@
+"""The man pages are true and well formed: they hold what the code holds, in both directions.
+
+Here are the form of all pages, and echod.yaml(5); `test_man_reference.py` has the other two.
+"""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.man import PAGES, entries, literals, section, source
+from support.running import ECHOD, REPOSITORY, environment
+
+from echod.config.schema import Config, parse_config
+from echod.errors import ConfigError
+
+WRITTEN = sorted(path.name for path in PAGES.iterdir() if path.suffix in {".5", ".7", ".8"})
+
+
+# -- form
+
+
+@pytest.mark.parametrize("page", WRITTEN)
+def test_mandoc_and_groff_find_nothing_to_say_about_a_page(page: str) -> None:
+    """`mandoc -T lint`, with style, and `groff -ww` are silent."""
+    for command in (["mandoc", "-T", "lint"], ["groff", "-mandoc", "-ww", "-z", "-Tutf8"]):
+        said = subprocess.run([*command, PAGES / page], capture_output=True, text=True, check=False, timeout=30)
+        assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("page", WRITTEN)
+def test_the_list_of_contents_names_every_section_that_follows_it(page: str) -> None:
+    """A reader finds each section in the list at the top, in order, and the list has no other."""
+    sections = re.findall(r"^\.Sh (.*)$", source(page), re.MULTILINE)
+    listed = re.findall(r"^\.It Sx (.*)$", section(page, "DESCRIPTION"), re.MULTILINE)
+    assert listed == sections[sections.index("DESCRIPTION") + 1 :]
+
+
+@pytest.mark.parametrize("page", WRITTEN)
+def test_a_page_refers_only_to_pages_and_sections_that_are_there(page: str) -> None:
+    """Each page of echod that is named is in packaging/man, and each section that is linked is on this page."""
+    named = set(re.findall(r"\b(echod[\w.-]*)\(([1-8])\)", source(page)))
+    assert {f"{name}.{number}" for name, number in named} <= {path.name for path in PAGES.iterdir()}
+    linked = set(re.findall(r"^\.(?:It )?Sx (.*?)(?: [.,;:)]+)?$", source(page), re.MULTILINE))
+    assert linked <= set(re.findall(r"^\.S[hs] (.*)$", source(page), re.MULTILINE))
+
+
+def test_a_page_reads_well_in_a_browser(tmp_path: Path) -> None:
+    """`mandoc -T html` makes one file of a page, in which the list of contents leads to the sections."""
+    command = ["mandoc", "-T", "html", PAGES / "echod.yaml.5"]
+    html = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=30).stdout
+    for name in re.findall(r"^\.Sh (.*)$", source("echod.yaml.5"), re.MULTILINE)[2:]:
+        anchor = name.replace(" ", "_")
+        assert f'id="{anchor}"' in html
+        assert f'href="#{anchor}">{name}</a>' in html
+
+
+# -- what echod.yaml(5) states
+
+
+def keys() -> dict[str, str]:
+    """Return the keys of echod.yaml(5) with the source of their text."""
+    return entries(source("echod.yaml.5"), "Va")
+
+
+def stated(text: str, word: str) -> str:
+    """Return what a key's text says behind `Default:` or `Values:`."""
+    found = re.search(rf"^{word}: ((?:.|\n)*?)\.$", text, re.MULTILINE)
+    assert found
+    return found[1].replace("\n", " ")
+
+
+def config_with(key: str, value: str) -> bytes:
+    """Return a config with this key alone."""
+    top, _, name = key.partition(".")
+    return (f"{top}:\n  {name}: {value}\n" if name else f"{key}: {value}\n").encode()
+
+
+def test_the_page_has_every_key_and_no_other() -> None:
+    """The tags are the fields of the models."""
+    fields: set[str] = set()
+    for name, value in Config():
+        inner: dict[str, Any] = getattr(type(value), "model_fields", {})
+        fields |= {f"{name}.{each}" for each in inner} or {name}
+    assert keys().keys() == fields
+
+
+@pytest.mark.parametrize("key", keys().keys() - {"listeners"})
+def test_a_key_has_the_default_that_the_page_states(key: str) -> None:
+    """A config with the stated default is the config without the key, and any other statement is not."""
+    config, warnings = parse_config(config_with(key, stated(keys()[key], "Default")))
+    assert config == Config()
+    assert warnings == ()
+
+
+def test_the_default_listeners_are_those_that_the_page_states() -> None:
+    """They are stated in words: both protocols, one port, both families."""
+    words = stated(keys()["listeners"], "Default")
+    found = re.fullmatch(r"(\w+) and (\w+) on port (\d+) of (\S+) and (\S+)", words)
+    assert found
+    *protocols, port, first, second = found.groups()
+    wanted = {f"{protocol.lower()}://{host}:{port}" for protocol in protocols for host in (first, second)}
+    assert {str(each) for each in Config().listeners} == wanted
+
+
+BOUNDED = {key: text for key in keys() if re.search(r"\d(?: [KMG]iB)? to \d", text := stated(keys()[key], "Values"))}
+
+
+def is_accepted(key: str, value: str) -> bool:
+    """Tell whether a config with this value has no mistake."""
+    try:
+        parse_config(config_with(key, value))
+    except ConfigError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("key", BOUNDED)
+def test_a_key_has_the_bounds_that_the_page_states(key: str) -> None:
+    """The least and the greatest value are accepted, and the next ones beyond are not."""
+    units = {None: 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+    found = re.search(r"(\d+)(?: ([KMG]iB))? to (\d+)(?: ([KMG]iB))?$", BOUNDED[key])
+    assert found
+    low, high = int(found[1]) * units[found[2]], int(found[3]) * units[found[4]]
+    inside, outside = [low, high], [low - 1, high + 1]
+    each = "[{}]" if BOUNDED[key].startswith("a list") else "{}"
+    assert [is_accepted(key, each.format(value)) for value in inside] == [True, True]
+    assert [is_accepted(key, each.format(value)) for value in outside] == [False, False]
+
+
+def test_every_number_has_bounds_on_the_page() -> None:
+    """A key whose value may be a number states its bounds; so does each list of numbers."""
+    numbers = {key for key in keys() if is_accepted(key, "5000") or is_accepted(key, "[5000]")}
+    numbers |= {key for key in keys() if is_accepted(key, "60")}
+    assert numbers == BOUNDED.keys()
+
+
+@pytest.mark.parametrize("key", keys())
+def test_the_words_that_the_page_states_are_accepted_and_no_other(key: str) -> None:
+    """Of a key whose values are words, each word is accepted; `never` stands for any other."""
+    values = stated(keys()[key], "Values")
+    words = re.findall(r"\b(auto|unlimited|off|true|false|journal|console|json|debug|info|warning|error)\b", values)
+    assert [word for word in words if not is_accepted(key, word)] == []
+    known = ("auto", "unlimited", "off", "true", "journal", "debug")
+    accepted = {word for word in known if is_accepted(key, word)}
+    if not values.endswith("name of a user"):
+        assert accepted == set(known) & set(words)
+
+
+EXAMPLES = [text for text in literals(section("echod.yaml.5", "EXAMPLES")) if re.match(r"[a-z]+:\n", text)]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_of_a_config_has_no_mistake(example: str, tmp_path: Path) -> None:
+    """`echod check` accepts it, whatever it warns of on this host."""
+    config = tmp_path / "echod.yaml"
+    config.write_text(example)
+    command = [*ECHOD, "check", "--config", str(config)]
+    said = subprocess.run(
+        command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False, timeout=30
+    )
+    assert (said.returncode, said.stdout.splitlines()[-1]) == (os.EX_OK, f"{config}: ok")
+
+
+def test_the_drop_in_of_the_example_is_what_check_prints(tmp_path: Path) -> None:
+    """With the listeners of the example, `echod check --socket` prints that drop-in to the letter."""
+    config = tmp_path / "echod.yaml"
+    example, drop_in, _ = literals(section("echod.yaml.5", "The sockets that systemd holds"))
+    config.write_text(example)
+    command = [*ECHOD, "check", "--config", str(config), "--socket"]
+    said = subprocess.run(
+        command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False, timeout=30
+    )
+    assert said.returncode == os.EX_CONFIG
+    assert drop_in in said.stdout

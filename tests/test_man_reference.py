@@ -1,0 +1,293 @@
+"""The reference in echod(8) and echod-metrics(7) is what the code has, in both directions."""
+
+import ast
+import json
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+import yaml
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.parser import text_string_to_metric_families
+from support.man import PAGES, entries, literals, section, source
+from support.running import ECHOD, REPOSITORY, Daemon, environment, free_port
+
+from echod.errors import ExitCode
+from echod.net.listener import parse_listener
+from echod.stats import snapshot
+from echod.stats.counters import ROW_FIELDS, describe
+
+EchodFactory = Callable[..., Daemon]
+
+COMMANDS = ("run", "check", "reload", "status")
+
+
+def help_of(*words: str) -> str:
+    """Return what `--help` of a command prints."""
+    command = [*ECHOD, *words, "--help"]
+    said = subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=True)
+    return said.stdout
+
+
+# -- commands
+
+
+def test_the_page_has_every_command() -> None:
+    """The subsections of COMMANDS are the commands that `echod --help` lists."""
+    commands = re.findall(r"^    ([a-z]+) ", help_of().partition("COMMAND\n")[2], re.MULTILINE)
+    assert re.findall(r"^\.Ss echod (.*)$", section("echod.8", "COMMANDS"), re.MULTILINE) == commands
+    assert commands == [*COMMANDS, "ping"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_page_has_every_option_of_a_command_and_no_other(command: str) -> None:
+    """The tags below a command, and those of its synopsis, are the options that `--help` lists."""
+    options = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", help_of(command), re.MULTILINE)
+    options.remove("--help")
+    tags = re.findall(r"^\.It Fl (-[a-z-]+)", section("echod.8", f"echod {command}"), re.MULTILINE)
+    assert [f"-{tag}" for tag in tags] == options
+    synopses = re.findall(r"^\.Nm\n((?:(?!\.Nm).*\n)*)", section("echod.8", "SYNOPSIS"), re.MULTILINE)
+    (synopsis,) = (each for each in synopses if f"Cm {command}\n" in each)
+    assert {f"-{tag}" for tag in re.findall(r"Fl (-[a-z-]+)", synopsis)} == set(options)
+
+
+def test_the_page_has_every_exit_code_and_no_other() -> None:
+    """Each exit code has a line of its own."""
+    codes = re.findall(r"^\.It (\d+)$", section("echod.8", "EXIT STATUS"), re.MULTILINE)
+    assert [int(code) for code in codes] == sorted(ExitCode)
+
+
+def test_the_page_has_every_variable_of_the_environment_and_no_other() -> None:
+    """The code names each variable as a string; those of the libraries that it uses are not its own."""
+    strings = {
+        node.value
+        for path in (REPOSITORY / "echod").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    for name in entries(section("echod.8", "ENVIRONMENT"), "Ev"):
+        assert name in strings, name
+    given = r"(?:LISTEN|NOTIFY|WATCHDOG|JOURNAL|XDG|RUNTIME|INVOCATION)_[A-Z_]+|MAINPID|NO_COLOR"
+    known = {each for each in strings if re.fullmatch(given, each)} - {"WATCHDOG_PID", "LISTEN_PIDFDID"}
+    assert entries(section("echod.8", "ENVIRONMENT"), "Ev").keys() == known
+
+
+def test_the_page_has_every_signal() -> None:
+    """As `echod run --help` lists them."""
+    listed = re.findall(
+        r"\b([A-Z]+[0-9]?)\b(?= reload| and INT| drain|,? logs)", help_of("run").partition("Signals:")[2]
+    )
+    assert {f"SIG{name}" for name in (*listed, "INT")} == entries(section("echod.8", "SIGNALS"), "Dv").keys()
+
+
+def counters(protocol: str) -> set[str]:
+    """Return the names of all counters of a listener."""
+    (listener,) = parse_listener(f"{protocol}://127.0.0.1:7")
+    return set(describe(listener, [1] * ROW_FIELDS))
+
+
+def test_the_page_explains_every_counter_and_no_other() -> None:
+    """The tags of COUNTERS are the counters, that of the kernel among those of UDP."""
+    assert entries(section("echod.8", "Of a UDP listener"), "Dv").keys() == counters("udp") | {"kernel_drops"}
+    assert entries(section("echod.8", "Of a TCP listener"), "Dv").keys() == counters("tcp")
+
+
+@pytest.mark.parametrize("unit", sorted((REPOSITORY / "packaging/systemd").glob("echod*")), ids=lambda path: path.name)
+def test_a_unit_names_the_page(unit: Path) -> None:
+    """`systemctl help` opens echod(8) first, and every page that it opens is there."""
+    (pages,) = re.findall(r"^Documentation=(.*)$", unit.read_text(), re.MULTILINE)
+    named = [re.fullmatch(r"man:([\w.-]+)\((\d)\)", page) for page in pages.split()]
+    assert named[0]
+    assert named[0][0] == "man:echod(8)"
+    assert all(found and (PAGES / f"{found[1]}.{found[2]}").is_file() for found in named)
+
+
+# -- metrics
+
+
+def scraped(port: int) -> dict[str, Family]:
+    """Return what the exporter on this port serves, by name; a counter has the name of its samples."""
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=15) as response:
+        found = text_string_to_metric_families(response.read().decode())
+        return {f"{each.name}_total" if each.type == "counter" else each.name: each for each in found}
+
+
+def labels_of(family: Family) -> dict[str, list[str]]:
+    """Return the values of each label of a metric, in the order in which they are served."""
+    values: dict[str, list[str]] = {}
+    for sample in family.samples:
+        for label, value in sample.labels.items():
+            found = values.setdefault(label, [])
+            found += [value] if value not in found else []
+    return values
+
+
+def listed(text: str, before: str) -> list[str]:
+    """Return what a text lists behind these words, up to the full stop."""
+    found = re.search(rf"{before}([^.]*)\.", text)
+    assert found, before
+    return found[1].replace("\n", " ").split(", ")
+
+
+def test_the_page_has_every_metric_with_type_labels_and_values_and_no_other(echod: EchodFactory) -> None:
+    """Of a label whose values are a closed set, the page lists each; of a histogram it lists the buckets."""
+    port, exporter = free_port(), free_port()
+    listeners = [f"udp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port}"]
+    echod({"listeners": listeners, "metrics": {"listen": f"http://127.0.0.1:{exporter}"}})
+    served = scraped(exporter)
+    documented = entries(section("echod-metrics.7", "METRICS"), "Va")
+    assert documented.keys() == served.keys()
+    for name, text in documented.items():
+        values = labels_of(served[name])
+        bounds = values.pop("le", [])
+        assert re.match(rf"Type: {served[name].type}\.$", text, re.MULTILINE), name
+        assert set(listed(text, "Labels: ")) == (set(values) or {"none"}), name
+        for label in {"reason", "errno"} & set(values):
+            assert listed(text, rf"Values of\n\.Cm {label} :\n") == values[label]
+        if bounds:
+            assert [float(each) for each in listed(text, "buckets ")] == [float(each) for each in bounds[:-1]]
+
+
+def test_the_page_has_every_alert_and_no_other() -> None:
+    """The alerts are those of the rules that come with echod."""
+    rules = yaml.safe_load((REPOSITORY / "packaging/prometheus/echod.rules.yaml").read_text())
+    alerts = {rule["alert"] for group in rules["groups"] for rule in group["rules"]}
+    assert entries(section("echod-metrics.7", "PROMETHEUS"), "Cm").keys() == alerts
+
+
+def test_the_page_has_every_path_of_the_exporter_and_no_other() -> None:
+    """The paths are the keys of the exporter's table."""
+    code = (REPOSITORY / "echod/exporter/exporter.py").read_text()
+    assert entries(section("echod-metrics.7", "HTTP"), "Pa").keys() == set(
+        re.findall(r'^ +"(/[a-z.]*)":', code, re.MULTILINE)
+    )
+
+
+# -- log
+
+_LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+def logged() -> Iterator[tuple[str, str, set[str]]]:
+    """Yield event, level and facts of each call that logs; `**facts` are those of a dict in the same module."""
+    for path in sorted((REPOSITORY / "echod").rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        dicts: dict[str, set[str]] = {}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                found = (each for each in ast.walk(node.value) if isinstance(each, ast.Dict))
+                names = {str(key.value) for each in found for key in each.keys if isinstance(key, ast.Constant)}
+                dicts.setdefault(node.targets[0].id, set()).update(names)
+            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript):
+                target = node.targets[0]
+                if isinstance(target.value, ast.Name) and isinstance(target.slice, ast.Constant):
+                    dicts.setdefault(target.value.id, set()).add(str(target.slice.value))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and (levels := _levels(node.func)):
+                facts: set[str] = set()
+                for keyword in node.keywords:
+                    facts |= {keyword.arg} if keyword.arg else dicts.get(_name(keyword.value), set())
+                assert isinstance(node.args[0], ast.Constant)
+                yield from ((str(node.args[0].value), level, facts) for level in levels)
+
+
+def _levels(function: ast.expr) -> tuple[str, ...]:
+    """Return the levels at which a call logs; none if it does not log."""
+    if isinstance(function, ast.Name) and function.id == "log":
+        return ("info", "warning")
+    if not (isinstance(function, ast.Attribute) and function.attr in _LEVELS):
+        return ()
+    return (function.attr,) if "log" in ast.unparse(function.value) else ()
+
+
+def _name(expression: ast.expr) -> str:
+    """Return the dict that an expression stands for: a variable, or the one that a method `_sums` fills."""
+    if isinstance(expression, ast.Call):
+        return ast.unparse(expression.func).removeprefix("self._")
+    return ast.unparse(expression)
+
+
+LOGGED = list(logged())
+
+
+def test_the_page_has_every_event_with_its_levels_and_facts_and_no_other() -> None:
+    """Each event states its levels, and all facts that some call gives it, in the order of their first call."""
+    wanted: dict[str, tuple[set[str], set[str]]] = {}
+    for event, level, facts in LOGGED:
+        levels, names = wanted.setdefault(event, (set(), set()))
+        levels.add(level)
+        names |= facts - ({"kernel_drops"} if event == "counters" else set())
+    stated: dict[str, tuple[set[str], set[str]]] = {}
+    for event, text in entries(section("echod-metrics.7", "Events"), "Dv").items():
+        found = re.match(r"([a-z ]+): ([^.]*)\.", text)
+        assert found, event
+        facts = set(found[2].replace(", and its counters", "").replace("\n", " ").split(", "))
+        stated[event] = (set(found[1].split(" or ")), facts)
+    assert stated == wanted
+
+
+def test_the_page_explains_every_fact_and_no_other() -> None:
+    """The tags of Facts are the facts of all events; the counters are those of echod(8)."""
+    assert entries(section("echod-metrics.7", "Facts"), "Va").keys() == set().union(*(facts for *_, facts in LOGGED))
+
+
+def test_the_page_has_every_field_of_a_journal_entry_and_no_other() -> None:
+    """The fields of an entry as it is sent, and the one that counts lost entries."""
+    code = (REPOSITORY / "echod/logs.py").read_text()
+    wanted = set(re.findall(r'"((?:MESSAGE|PRIORITY|SYSLOG_IDENTIFIER|CODE_[A-Z]+|ECHOD_[A-Z_]+))"', code))
+    assert entries(section("echod-metrics.7", "Journal fields"), "Dv").keys() == wanted | {"ECHOD_EVENT"}
+
+
+# -- status
+
+
+@pytest.mark.parametrize(
+    ("heading", "form"),
+    [
+        ("The object", snapshot.Snapshot),
+        ("reload", snapshot.LastReload),
+        ("activity", snapshot.Activity),
+        ("activity.udp", snapshot.UdpTraffic),
+        ("activity.tcp", snapshot.TcpTraffic),
+        ("activity.workers", snapshot.WorkerState),
+        ("activity.top_sources", snapshot.TopSource),
+        ("activity.refused", snapshot.Refused),
+        ("Rates", snapshot.Rates),
+    ],
+)
+def test_the_page_has_every_key_of_the_status_and_no_other(heading: str, form: Any) -> None:  # noqa: ANN401 - a class
+    """The tags of a subsection are the fields of that part of the JSON."""
+    assert entries(section("echod-metrics.7", heading), "Va").keys() == {each.name for each in fields(form)}
+
+
+def test_the_outcome_of_a_self_test_has_the_keys_of_the_page(echod: EchodFactory) -> None:
+    """`echod status --check --json` of a real echod, whose status has the keys of the page too."""
+    daemon = echod({"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1})
+    status = partial(
+        subprocess.run,
+        cwd=REPOSITORY,
+        env=environment(RUNTIME_DIRECTORY=str(daemon.status_path)),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    (tested,) = json.loads(status([*ECHOD, "status", "--json", "--check"]).stdout)
+    assert entries(section("echod-metrics.7", "Self test"), "Va").keys() == tested.keys()
+    told = json.loads(status([*ECHOD, "status", "--json"]).stdout)
+    assert entries(section("echod-metrics.7", "The object"), "Va").keys() == told.keys()
+
+
+def test_the_scrape_config_of_the_page_names_the_job_that_the_alerts_expect() -> None:
+    """It is YAML, and its job is `echod`."""
+    example, *_ = literals(section("echod-metrics.7", "PROMETHEUS"))
+    (job,) = yaml.safe_load(example)["scrape_configs"]
+    assert job["job_name"] == "echod"
+    assert 'job="echod"' in (REPOSITORY / "packaging/prometheus/echod.rules.yaml").read_text()
+    assert job["static_configs"][0]["targets"][0] in source("echod.yaml.5")
