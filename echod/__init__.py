@@ -14,7 +14,8 @@ Commands
 Processes
 
     supervisor/  owns the sockets and the generations of workers: supervisor, generation, worker_process, listening,
-                 adoption, exporter, reporter, observer, totals, refusal_log, own_addresses, timers*
+                 adoption, exporter, reporter, observer, totals, refusal_log, own_addresses, timers*,
+                 capacity*
     worker/      one process, one loop over its services: worker, channel, rules*
     exporter/    serves metrics, health and the status page: exporter, channel, metrics*, health, status_page
     ping/        `echod ping`: command, options, usage, values*, text, records, charts*, live, plot, reverse_dns
@@ -46,7 +47,7 @@ Ground
     net/         values: listener*, endpoint*, peers*, networks*
     linux/       one facility of the kernel or host in each module, and the only package with ctypes: mmsg,
                  mmsg_layout*, io_uring, epoll_set, poll, sockets, sockopt*, accept, interface, netlink, process,
-                 procfs, prctl, privileges, capacity*, cgroups, descriptors, signals, send_queue, systemd
+                 procfs, prctl, privileges, cgroups, descriptors, signals, send_queue, systemd
 
 The life of a datagram:
 

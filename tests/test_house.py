@@ -39,7 +39,7 @@ PURE_MODULES = {
     "cli": "inquiry",
     "config": "access changes diff document explain fields schema socket_unit written",
     "exporter": "metrics",
-    "linux": "capacity mmsg_layout sockopt",
+    "linux": "mmsg_layout sockopt",
     "measurement": "comparison events flood icmp in_flight latency outages pacing path_mtu payload reordering "
     "round_trip statistics",
     "metrics": "model",
@@ -48,7 +48,7 @@ PURE_MODULES = {
     "probes": "settings",
     "stats": "counters outcomes rates refusals snapshot top_sources traffic watch wrapping",
     "status": "overview",
-    "supervisor": "timers",
+    "supervisor": "capacity timers",
     "tcp": "limits",
     "udp": "trains",
     "worker": "rules",

@@ -67,10 +67,6 @@ class Poll:
             self._epoll.register(fd, events)
         self._callbacks[fd] = on_ready
 
-    def modify(self, fd: int, events: int) -> None:
-        """Wait for other events on `fd`, which must not be busy."""
-        self._epoll.modify(fd, events)
-
     def unregister(self, fd: int) -> None:
         """Forget `fd`; call this before it is closed."""
         if fd in self._busy:

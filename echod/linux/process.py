@@ -16,7 +16,7 @@ from setproctitle import setproctitle
 
 from echod import logs
 from echod.errors import EchodError, ExitCode
-from echod.linux.cgroups import full
+from echod.linux.cgroups import exhausted_limit
 from echod.linux.privileges import Account, become, die_with_parent
 
 _IGNORED: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -33,7 +33,7 @@ def fork(name: str, keep: Iterable[int], life: Callable[[], None]) -> int:
         pid = os.fork()
     except OSError as error:
         if error.errno == errno.EAGAIN:
-            raise OSError(error.errno, f"{error.strerror}: {full()}") from None
+            raise OSError(error.errno, f"{error.strerror}: {exhausted_limit()}") from None
         raise
     if pid == 0:
         _live_and_exit(name, keep, life)

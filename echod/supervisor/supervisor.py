@@ -21,7 +21,7 @@ from echod.config.changes import changes
 from echod.config.file import Reading
 from echod.config.schema import Config
 from echod.errors import EchodError, StartFailedError
-from echod.linux.cgroups import auto_workers
+from echod.linux.cgroups import cpu_limits, process_limits
 from echod.linux.descriptors import allow_descriptors
 from echod.linux.poll import READ, Poll
 from echod.linux.privileges import find_account
@@ -29,6 +29,7 @@ from echod.linux.signals import Signals
 from echod.linux.sockets import Buffers
 from echod.stats.counters import CounterPage
 from echod.status.selftest import choose_mark
+from echod.supervisor.capacity import choose_workers
 from echod.supervisor.exporter import Export
 from echod.supervisor.generation import Generation
 from echod.supervisor.listening import Acquisition, Holdings
@@ -128,7 +129,7 @@ class Supervisor:
         """Acquire sockets and start workers; commit follows when all are ready. Raises EchodError, changing nothing."""
         self._path, config = reading.path, reading.config  # once a file was in force, later reloads require it
         self._announcer.reading(reading, self._holdings.adopted)
-        workers = auto_workers() if config.workers == "auto" else config.workers
+        workers = choose_workers(cpu_limits(), process_limits()) if config.workers == "auto" else config.workers
         listeners = config.listeners if reading.path else self._holdings.first_try(config.listeners)
         allow_descriptors(len(listeners) * workers + config.tcp.max_connections + SPARE_DESCRIPTORS)
         buffers, metrics, account = _buffers(config), config.metrics.listen, find_account(config.user)

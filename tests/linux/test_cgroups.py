@@ -10,11 +10,14 @@ import pytest
 from support.loopback import NOBODY, needs_root
 from support.running import Daemon, ask, free_port, wait_until
 
+from echod.linux.cgroups import group_paths, parse_count, parse_quota
+
 EchodFactory = Callable[..., Daemon]
 CPUS = len(os.sched_getaffinity(0))
 ROOT = Path("/sys/fs/cgroup")
 
-pytestmark = needs_root
+V2 = "0::/system.slice/echod.service\n"
+HYBRID = "5:pids:/a/b\n4:cpu,cpuacct:/a\n1:name=systemd:/x\n0::/\n"
 
 
 @pytest.fixture
@@ -36,6 +39,7 @@ def inside(group: Path) -> list[str]:
     return ["sh", "-c", 'echo 0 >"$0/cgroup.procs"; exec "$@"', str(group)]
 
 
+@needs_root
 def test_a_generation_for_which_there_is_no_room_names_the_limit(pids: Path, echod: EchodFactory) -> None:
     """A reload to more workers than the control group allows is rejected, and what serves goes on."""
     port = free_port()
@@ -51,6 +55,7 @@ def test_a_generation_for_which_there_is_no_room_names_the_limit(pids: Path, ech
     daemon.stop()
 
 
+@needs_root
 def test_auto_leaves_room_for_two_generations(pids: Path, echod: EchodFactory) -> None:
     """With ten processes there is one worker, and a reload succeeds."""
     (pids / "pids.max").write_text("10\n")
@@ -60,20 +65,20 @@ def test_auto_leaves_room_for_two_generations(pids: Path, echod: EchodFactory) -
     daemon.stop()
 
 
-@pytest.mark.skipif(CPUS < 2, reason="one CPU has one worker in any case")
-@pytest.mark.parametrize(("files", "workers"), [({"cpu.max": "50000 100000"}, 1), ({"cpu.max": "max 100000"}, CPUS)])
-def test_auto_heeds_the_quota_of_version_2(tmp_path: Path, files: dict[str, str], workers: int) -> None:
-    """Half a CPU has one worker; without a quota each CPU has one. The hierarchy is laid over the machine's own."""
+@needs_root
+@pytest.mark.parametrize(("quota", "limits"), [("50000 100000", [CPUS, 0.5]), ("max 100000", [CPUS])])
+def test_the_cpus_and_their_quota_are_limits(tmp_path: Path, quota: str, limits: list[float]) -> None:
+    """The CPUs that may be used, and of version 2 the quota, if there is one. The hierarchy hides that of the host."""
     (tmp_path / "cgroup.controllers").write_text("cpu pids\n")
-    for name, text in files.items():
-        (tmp_path / name).write_text(f"{text}\n")
+    (tmp_path / "cpu.max").write_text(f"{quota}\n")
     script = 'mount --bind "$0" /sys/fs/cgroup && exec "$@"'
-    program = "from echod.linux.cgroups import auto_workers; print(auto_workers())"
+    program = "from echod.linux.cgroups import cpu_limits; print(cpu_limits())"
     command = ["unshare", "--mount", "sh", "-c", script, str(tmp_path), sys.executable, "-c", program]
-    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
-    assert told == f"{workers}\n"
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+    assert printed == f"{limits}\n"
 
 
+@needs_root
 def test_the_limit_of_the_user_is_named_where_no_group_is_full() -> None:
     """LimitNPROC=, with its number."""
     program = (
@@ -87,3 +92,27 @@ def test_the_limit_of_the_user_is_named_where_no_group_is_full() -> None:
         f"user id {NOBODY} may have 1 processes on this host, and the host kernel.pid_max: raise LimitNPROC="
         in told.stdout
     )
+
+
+def test_the_own_group_and_its_parents_count() -> None:
+    """From the own one to the root; of version 1 those of the controller, and of version 2 all."""
+    assert group_paths(V2, "cpu") == [("", "system.slice/echod.service"), ("", "system.slice"), ("", "")]
+    assert group_paths(HYBRID, "pids") == [("pids", "a/b"), ("pids", "a"), ("pids", ""), ("", "")]
+    assert group_paths(HYBRID, "cpu") == [("cpu", "a"), ("cpu", ""), ("", "")]
+    assert group_paths("0::/../../other\n", "cpu") == [("", "")]
+    assert group_paths("", "cpu") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "cpus"),
+    [("150000 100000", 1.5), ("max 100000", None), ("-1 100000", None), ("", None), ("5 0", None), (" ", None)],
+)
+def test_a_quota_is_in_cpus(text: str, cpus: float | None) -> None:
+    """The quota over its period, in the form of cpu.max."""
+    assert parse_quota(text) == cpus
+
+
+@pytest.mark.parametrize(("text", "count"), [("128", 128), ("max", None), ("", None)])
+def test_a_number_of_processes_may_be_unlimited(text: str, count: int | None) -> None:
+    """As pids.max says it."""
+    assert parse_count(text) == count

@@ -53,17 +53,6 @@ def test_a_ready_descriptor_is_called_back_with_the_time(poll: Poll, pair: Pair,
     assert called == [2.0, 3.0]
 
 
-def test_modify_changes_what_is_waited_for(poll: Poll, pair: Pair) -> None:
-    """A descriptor that can be written but not read is ready for WRITE alone."""
-    called: list[float] = []
-    poll.register(pair[0].fileno(), READ, called.append)
-    poll.modify(pair[0].fileno(), WRITE)
-    turn(poll, 1.0)
-    poll.modify(pair[0].fileno(), READ)
-    turn(poll, 2.0)
-    assert called == [1.0]
-
-
 @either
 @pytest.mark.parametrize("events", [READ, WRITE])
 def test_a_broken_connection_is_always_ready(poll: Poll, events: int, *, busy: bool) -> None:

@@ -6,7 +6,7 @@ from support.system.host import Host
 from support.system.installation import SOURCE, Mode, Release
 from support.system.operating import answers, drop_in, show, supervisor, workers
 
-from echod.linux.capacity import MAX_WORKERS, SPARE_PROCESSES
+from echod.supervisor.capacity import MAX_WORKERS, SPARE_PROCESSES
 
 # The least that systemd-analyze can say of a service that binds port 7 for the world is not 0.
 MOST_EXPOSED = {Mode.BOUND: 1.5, Mode.ACTIVATED: 0.3}
