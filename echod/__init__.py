@@ -6,8 +6,9 @@ clock, log or mutable globals.
 Commands
 
     __main__     the entry point
-    cli/         one module for each command; only this package prints and exits: main, check, host (what this host
-                 lets echod do), inquiry*, service_unit, reload, display, daemonize
+    cli/         one module for each command, imported when it is chosen; only this package prints and exits: main,
+                 errors, options, run, daemonize, check, host (what this host lets echod do), inquiry*, service_unit,
+                 reload, status, directory, ping
     errors*      the mistakes of an operator, and their exit codes
     logs         structlog to journal, console or JSON
 
@@ -37,8 +38,8 @@ Subjects
     admission/   may this datagram be answered: admission*, rules*, ratelimit*, loops*, selftest*
     stats/       what is counted: outcomes*, counters*, watch*, rates*, refusals*, top_sources*, traffic*, snapshot*,
                  wrapping*
-    config/      /etc/echod.yaml: file, schema*, fields*, access*, document*, explain*, diff*, changes*, written*,
-                 socket_unit*
+    config/      /etc/echod.yaml: file, schema*, fields*, access*, document*, diagnostics*, explain*, diff*, changes*,
+                 written*, socket_unit*
     measurement/ what probes tell: payload*, events*, in_flight*, flood*, pacing*, statistics*, latency*, reordering*,
                  outages*, path_mtu*, icmp*, comparison*, round_trip*
 

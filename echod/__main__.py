@@ -20,10 +20,11 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from echod.cli import main  # noqa: PLC0415 - after the lines above, and for no other reason
 
+    command = main.load(sys.argv[1:])
     signal.signal(signal.SIGINT, interrupt)
     for name in bolted:
         del sys.modules[name]
-    main.main()
+    main.main(command)
 
 
 if __name__ == "__main__":

@@ -3,22 +3,21 @@
 Owns the destination: the journal's native protocol, a terminal, or JSON lines on stderr. Never decides what is
 logged. Invariant: logging never blocks on the journal and never raises; entries that it did not accept are counted, and
 the next entry has their number.
-"""
 
-import logging
+structlog is imported where it is used: a command that only writes to stderr must not wait for it.
+"""
+# ruff: noqa: PLC0415 - see above
+
 import os
 import re
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
-import structlog
-from logging_journald import JournaldTransport
-from structlog.processors import CallsiteParameter, CallsiteParameterAdder
-from structlog.typing import EventDict, WrappedLogger
+EventDict: TypeAlias = MutableMapping[str, Any]
 
 IDENTIFIER: Final = "echod"
 
@@ -35,15 +34,21 @@ def configure(*, level: str, destination: str) -> None:
 
     May be called again: a reload can change both. It never raises: without a descriptor for the journal it uses JSON.
     """
+    import logging
+
+    import structlog
+    from structlog.processors import CallsiteParameter, CallsiteParameterAdder
+
     if destination == "auto":
         to_journal = stderr_is_journal() or _missed_journal()
         destination = "journal" if to_journal else "console" if sys.stderr.isatty() else "json"
     journal = _journal() if destination == "journal" else None
     render: list[Any]
     if journal is not None:
-        render = [CallsiteParameterAdder({CallsiteParameter(name) for name in _CALLSITE}), journal]
+        callsite = CallsiteParameterAdder({CallsiteParameter(name) for name in _CALLSITE})
+        render = [callsite, structlog.processors.format_exc_info, journal]
     elif destination == "console":
-        render = [_render_console]
+        render = [structlog.processors.format_exc_info, _render_console]
     else:
         render = [structlog.processors.dict_tracebacks, _stamp, structlog.processors.JSONRenderer()]
     structlog.configure(
@@ -74,6 +79,8 @@ def _missed_journal() -> bool:
         return False
     if _journals():
         return True
+    from logging_journald import JournaldTransport
+
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.connect(str(JournaldTransport.SOCKET_PATH))
@@ -98,6 +105,8 @@ def last_words(text: str) -> None:
     prefix = "<3>" if stderr_is_journal() else ""
     for line in text.splitlines():
         if (_stderr_is_null() or not _write(f"{prefix}{line}")) and _journals():
+            import structlog
+
             structlog.get_logger().error("last_words", message=line)
 
 
@@ -120,12 +129,12 @@ def _unicode(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _stamp(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+def _stamp(_logger: object, _method: str, event: EventDict) -> EventDict:
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return {"timestamp": now, "level": event.pop("level"), "event": event.pop("event"), **event}
 
 
-def _render_console(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+def _render_console(_logger: object, _method: str, event: EventDict) -> str:
     """Return `12:34:56.789 warning  sentence`, with the level coloured if stderr is a terminal."""
     level = event["level"]
     shown = f"{level:<7}"
@@ -134,7 +143,6 @@ def _render_console(_logger: WrappedLogger, _method: str, event: EventDict) -> s
     time = datetime.now().astimezone().strftime("%H:%M:%S.%f")[:-3]
     # Text quoted from a config file must not control the terminal.
     text = _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", sentence(event))
-    event = structlog.processors.format_exc_info(_logger, _method, event)
     trace = f"\n{event['exception']}" if "exception" in event else ""
     return f"{time} {shown} {text}{trace}"
 
@@ -165,13 +173,14 @@ class _Journal:
     """Delivers entries by the journal's native protocol, each fact in a separate field."""
 
     def __init__(self) -> None:
+        from logging_journald import JournaldTransport
+
         # Not connected: each send looks the path up again, so a restarted journald is found.
         self._transport = JournaldTransport(connected=False)
         self._transport.socket.setblocking(False)
         self._lost = 0
 
-    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> str:
-        event = structlog.processors.format_exc_info(logger, method, event)
+    def __call__(self, _logger: object, _method: str, event: EventDict) -> str:
         text = sentence(event)
         if "exception" in event:
             text += f"\n{event.pop('exception')}"
@@ -207,4 +216,6 @@ def _journal() -> _Journal | None:
 
 
 def _journals() -> list[_Journal]:
+    import structlog
+
     return [each for each in structlog.get_config()["processors"] if isinstance(each, _Journal)]

@@ -1,19 +1,52 @@
-"""What `echod check` says: the mistakes of a config file, warnings, the config as a whole, or what becomes of a source.
+"""`echod check`: the mistakes of a config file, warnings, the config as a whole, or what becomes of a source.
 
-Owns the order of what is said, as text. It starts nothing and changes nothing. Invariant: a file with a mistake is
-never judged further.
+Owns the options and the order of the output. It starts nothing and changes nothing. Invariant: a file with a mistake is
+not examined further.
 """
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from echod.cli import host, service_unit
-from echod.cli.inquiry import inquire, parse_source
+from echod.cli.options import add_config, make_parser
 from echod.config import file as configfile
-from echod.config.document import render
-from echod.config.schema import in_order, parse_config
+from echod.config.diagnostics import render, report
+from echod.config.schema import Config, in_order, parse_config
 from echod.config.written import write_config
 from echod.errors import ConfigError, ExitCode, UsageError
-from echod.linux.netlink import LocalAddresses
+
+_EXAMPLE: Final = """example:
+  echod check --config /etc/echod.yaml && systemctl reload echod
+  echod check --source 192.0.2.7:40000
+
+Exit code 0: no mistake; 78: mistakes; 66: the file cannot be read.
+With --source 0: it gets replies; 1: it is refused, or reaches no listener."""
+
+
+def main(words: Sequence[str]) -> int:
+    """Print the mistakes in the file, or that there are none, or what was asked about it."""
+    parser = make_parser(
+        "check",
+        description="Print every mistake in a config file with its line, and warnings of settings\nthat are valid but "
+        "unreasonable.",
+        epilog=_EXAMPLE,
+    )
+    add_config(parser, default=str(configfile.DEFAULT_PATH))
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--source", metavar="ADDRESS:PORT", help="say whether this source gets replies, and by which rule"
+    )
+    what.add_argument("--socket", action="store_true", help="also check that echod.socket passes every listener")
+    what.add_argument("--print", action="store_true", help="print the whole config, with every key")
+    arguments = parser.parse_args(words)
+    path: Path = arguments.config or configfile.DEFAULT_PATH
+    text, code = check(
+        path, source=arguments.source, whole=arguments.print, activated=arguments.socket, encoding=sys.stdout.encoding
+    )
+    print(text)
+    return code
 
 
 def check(
@@ -29,28 +62,29 @@ def check(
     try:
         config, found = parse_config(text)
     except ConfigError as error:
-        return explain(path, text, error, encoding), error.exit_code
+        return report(error.mistakes, file=str(path), text=text, encoding=encoding), error.exit_code
     if whole:
         return write_config(config), ExitCode.OK
     if source is None:
         if not_passed := service_unit.examine(path, config, text, activated=activated):
-            shown = explain(path, text, ConfigError(not_passed.mistakes), encoding)
+            shown = report(not_passed.mistakes, file=str(path), text=text, encoding=encoding)
             return f"{shown}\n{not_passed.advice}".rstrip("\n"), ExitCode.CONFIG
         warnings = in_order((*found, *host.warnings(config, text)))
         shown = render(warnings, kind="warning", file=str(path), text=text.decode(), encoding=encoding)
         return f"{shown}\n{path}: ok".lstrip("\n"), ExitCode.OK
+    return _inquire(config, source)
+
+
+def _inquire(config: Config, text: str) -> tuple[str, ExitCode]:
+    """Return what becomes of a source, and the exit code."""
+    from echod.cli.inquiry import inquire, parse_source  # noqa: PLC0415 - with it the rules of a worker
+    from echod.linux.netlink import LocalAddresses  # noqa: PLC0415
+
     try:
-        asked = parse_source(source)
+        source = parse_source(text)
     except ValueError as error:
         raise UsageError(f"--source {error}") from None
     own = LocalAddresses().look() or ()
-    answers = inquire(config, asked, own, broadcast=host.is_broadcast(asked.address))
+    answers = inquire(config, source, own, broadcast=host.is_broadcast(source.address))
     replied = all(answer.replied for answer in answers)
     return "\n".join(answer.text for answer in answers), ExitCode.OK if replied else ExitCode.NO_ANSWER
-
-
-def explain(path: Path, text: bytes, error: ConfigError, encoding: str) -> str:
-    """Describe every mistake with its place, its source line and a caret, and their count."""
-    count, content = len(error.mistakes), text.decode("utf-8", "replace")
-    shown = render(error.mistakes, kind="error", file=str(path), text=content, encoding=encoding)
-    return f"{shown}\n{path}: {count} mistake{'s' * (count > 1)}"

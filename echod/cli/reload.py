@@ -7,12 +7,15 @@ file after the request, and no process but the echod that wrote the status is ev
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from echod.cli.directory import status_directory
+from echod.cli.options import add_config, make_parser
+from echod.config.file import DEFAULT_PATH
 from echod.errors import (
     EchodError,
     NoStatusError,
@@ -36,6 +39,9 @@ REWRITTEN_SECONDS: Final = 10.0
 LOOK_SECONDS: Final = 0.02
 """Interval between reads of the status file."""
 
+_EXAMPLE: Final = """example (what `systemctl reload echod` does):
+  echod reload && echo new config serves"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
@@ -43,6 +49,21 @@ class Outcome:
 
     code: int
     text: str
+
+
+def main(words: Sequence[str]) -> int:
+    """Reload the config of the running echod and print the outcome."""
+    parser = make_parser(
+        "reload",
+        description="Reload the config of the running echod and wait for the outcome.\n0: the new config serves. 78: "
+        "the config has mistakes; each is printed, and the\nprevious config stays in force.",
+        epilog=_EXAMPLE,
+    )
+    add_config(parser, default=f"{DEFAULT_PATH}; it says where the status of that echod is")
+    arguments = parser.parse_args(words)
+    outcome = reload(lambda process: status_directory(arguments.config, process), os.environ)
+    print(outcome.text)
+    return outcome.code
 
 
 def reload(find: Callable[[int | None], Path], environment: Mapping[str, str]) -> Outcome:

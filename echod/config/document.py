@@ -1,19 +1,19 @@
 """YAML text to values, each with its line and column; all mistakes are reported at once.
 
 Owns the subset of YAML that echod reads: UTF-8, one document, one mapping of text keys, the scalars of the YAML 1.2
-core schema (https://yaml.org/spec/1.2.2/#103-core-schema), no anchors, aliases, tags or merge keys. Also owns how a
-mistake is shown beneath its line. It never opens a file and knows no key of the config. Invariant: for any input,
-`read` returns a document without mistakes or raises ConfigError, and nothing else.
+core schema (https://yaml.org/spec/1.2.2/#103-core-schema), no anchors, aliases, tags or merge keys. It never opens a
+file and knows no key of the config. Invariant: for any input, `read` returns a document without mistakes or raises
+ConfigError, and nothing else.
 """
 
 import re
-import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import yaml
 
+from echod.config.diagnostics import shown
 from echod.errors import ConfigError, Mistake
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -23,8 +23,6 @@ Value: TypeAlias = "bool | int | float | str | list[Value] | dict[str, Value] | 
 MAX_BYTES = 64 * 1024  # 1,024 listeners with a comment each need less; PyYAML takes a second for this much
 MAX_DEPTH = 16  # the config needs three; deeper nesting is garbage, or an attack on the stack
 
-_SHOWN_CHARACTERS = 60  # of a quoted value, to keep the sentence short
-_EXCERPT_CHARACTERS = 60  # on either side of the caret: one mistake, one line of a terminal
 _INTEGER_CHARACTERS = 40  # beyond any bound, and below the 4,300 digits at which int() raises
 
 # What the YAML specification calls not printable, and the line breaks that only YAML 1.1 knows: without those, a line
@@ -132,53 +130,10 @@ def plain(text: str) -> Value:
     return next((convert(text) for pattern, convert in _CORE_SCHEMA if re.fullmatch(pattern, text)), text)
 
 
-def shown(text: str) -> str:
-    """Make text from a file printable in a sentence: on one line, escaped, and shortened."""
-    if len(text) > _SHOWN_CHARACTERS:
-        text = text[:_SHOWN_CHARACTERS] + "..."
-    return _escape(text)
-
-
 def dotted(path: Path) -> str:
     """Write a path as an operator reads it: `tcp.max_connections`, `listeners[2]`, empty for the whole file."""
     parts = (f"[{part}]" if isinstance(part, int) else f".{shown(part)}" for part in path)
     return "".join(parts).removeprefix(".")
-
-
-def render(
-    mistakes: Iterable[Mistake], *, kind: Literal["error", "warning"], file: str, text: str, encoding: str = "utf-8"
-) -> str:
-    """Show mistakes as compilers do: `FILE:LINE:COLUMN: KIND: PATH: MESSAGE`, the line, a caret below the place.
-
-    `text` is the whole file, decoded in whatever way. The result ends without a newline and is safe to print:
-    what is unprintable, or not in the encoding, is escaped, a long line is cut around the caret, a blank one omitted.
-    """
-    lines = text.split("\n")
-    output = []
-    for mistake in mistakes:
-        path = f"{mistake.path}: " if mistake.path else ""
-        output.append(f"{_escape(file)}:{mistake.line}:{mistake.column}: {kind}: {path}{mistake.message}")
-        line = lines[mistake.line - 1].removesuffix("\r") if mistake.line <= len(lines) else ""
-        if line.strip():
-            output += _excerpt(line, mistake.column - 1, encoding)
-    return "\n".join(output)
-
-
-def _excerpt(line: str, at: int, encoding: str) -> tuple[str, str]:
-    parts = line[max(0, at - _EXCERPT_CHARACTERS) : at], line[at : at + _EXCERPT_CHARACTERS]
-    before, after = (_escape(part).encode(encoding, "backslashreplace").decode(encoding) for part in parts)
-    head = "..." if at > _EXCERPT_CHARACTERS else ""
-    tail = "..." if len(line) > at + _EXCERPT_CHARACTERS else ""
-    return head + before + after + tail, " " * _cells(head + before) + "^"
-
-
-def _escape(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
-def _cells(text: str) -> int:
-    """Count the columns of text on a terminal: none for a combining character, two for a wide one."""
-    return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
 
 
 def _decode(data: bytes) -> str:

@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from echod.config.document import Document, Path, Place, dotted, kind_of, plain, shown
+from echod.config.diagnostics import shown
+from echod.config.document import Document, Path, Place, dotted, kind_of, plain
 from echod.errors import Mistake
 
 _OUT_OF_BOUNDS = frozenset({"greater_than_equal", "less_than_equal"})

@@ -13,7 +13,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from echod.config.access import AccessEntry, parse_entry
-from echod.config.document import kind_of, shown
+from echod.config.diagnostics import shown
+from echod.config.document import kind_of
 from echod.net.endpoint import WANTED, Endpoint, parse_endpoint
 from echod.net.listener import MAX_LISTENERS, MAX_PORT, Listener, ListenerRange, find_overlaps, overlap, parse_listener
 

@@ -20,7 +20,7 @@ from echod.measurement.events import DAMAGED, Event
 from echod.measurement.path_mtu import explain
 from echod.measurement.statistics import Survey
 from echod.ping.live import Live
-from echod.ping.options import STDOUT, Options, help_text, parse_options
+from echod.ping.options import STDOUT, Options, parse_options
 from echod.ping.plot import Picture
 from echod.ping.records import CsvRows, JsonLines, mtu_record
 from echod.ping.reverse_dns import Names
@@ -47,10 +47,6 @@ def ping(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
     """
     run: Run | None = None
     try:
-        if {"-h", "--help"} & set(argv):
-            out.write(help_text())
-            out.flush()
-            return REPLIED
         options = parse_options(argv)
         if options.remark:
             err.write(f"echod: ping: {options.remark}\n")

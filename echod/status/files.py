@@ -17,8 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-import structlog
-
 from echod.admission.selftest import SelfTest
 from echod.errors import NoStatusError, StatusUnknownError
 from echod.stats.snapshot import Snapshot, printable
@@ -48,8 +46,6 @@ _FORBIDDEN: Final = (
     "in a container a tmpfs there"
 )
 _WAYS_OUT: Final = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.ENOENT: _GONE, errno.EROFS: _FORBIDDEN}
-
-_log = structlog.get_logger()
 
 
 def directory(environment: Mapping[str, str], configured: str) -> Path | None:
@@ -156,7 +152,9 @@ class StatusFiles:
         """Log a problem once, until it is solved."""
         if problem and not self._failing:
             what = "no status is written for `echod status` and `echod reload`"
-            _log.warning("status_not_written", message=f"{what}: {problem}")
+            import structlog  # noqa: PLC0415 - `echod status`, which reads these files, does not log
+
+            structlog.get_logger().warning("status_not_written", message=f"{what}: {problem}")
         self._failing = bool(problem)
 
     def remove(self) -> None:

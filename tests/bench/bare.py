@@ -5,6 +5,7 @@ and counters are echod's own. It is measured beside echod, under plain datagrams
 Invariant: a datagram costs here what it costs echod, less the decision.
 """
 
+import sys
 from collections.abc import Iterable
 
 from echod.cli import main
@@ -33,4 +34,4 @@ class Everyone:
 
 if __name__ == "__main__":
     vars(worker)["Admission"] = Everyone  # not by assignment: to a type checker it is no Admission
-    main.main()
+    main.main(main.load(sys.argv[1:]))

@@ -17,7 +17,9 @@ NOBODY = 65534
 
 AS_NOBODY = """
 import os, sys
-import echod.cli.main
+from echod.cli.main import load
+for command in ("run", "check", "status"):
+    load([command])
 if os.geteuid() == 0:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
 from echod.__main__ import main

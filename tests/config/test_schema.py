@@ -10,7 +10,8 @@ from pydantic import BaseModel, ValidationError
 from support.judging import errors, warnings
 
 from echod.config import fields
-from echod.config.document import read, render
+from echod.config.diagnostics import render
+from echod.config.document import read
 from echod.config.schema import (
     FIRST_TRY,
     AccessConfig,

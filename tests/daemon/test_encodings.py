@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.running import ECHOD, REPOSITORY, Daemon, environment, free_port
 
-from echod.cli import display
+from echod.cli import status
 from echod.status.overview import Overview, Table
 
 encodings = pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_columns_stand_in_line_though_a_name_is_written_out() -> None:
     table = Table(head=("listener", "n"), left=1, rows=tuple((name, "1") for name in names))
     out = BytesIO()
     stream = TextIOWrapper(out, encoding="ascii", errors="strict")
-    display.show(Overview(lines=("config: \u4e2d.yaml",), tables=(table,)), stream)
+    status.show(Overview(lines=("config: \u4e2d.yaml",), tables=(table,)), stream)
     stream.flush()
     lines = out.getvalue().decode().splitlines()
     assert lines[0] == "config: \\u4e2d.yaml"

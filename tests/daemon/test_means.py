@@ -62,9 +62,10 @@ def test_help_that_cannot_be_written_exits_74(words: tuple[str, ...], variables:
 def test_an_error_of_anything_but_the_output_is_not_told_as_one_of_the_output(number: int) -> None:
     """The kernel has ENOSPC also for a lack of epoll watches, and that is no full disk."""
     program = (
-        "from echod.cli import main as cli\n"
-        f"def run(self): raise OSError({number}, 'of no output')\ncli.Supervisor.run = run\n"
-        "cli.main(['run'])"
+        "from echod.cli import main, run\n"
+        f"def fail(self): raise OSError({number}, 'of no output')\n"
+        "run.Supervisor.run = fail\n"
+        "main.main(main.load(['run']))"
     )
     words = [sys.executable, "-c", program]
     told = subprocess.run(

@@ -327,7 +327,7 @@ def on_a_terminal(place: Path, *words: str, blocked: bool = False) -> str:
     """Run `echod status` on a terminal of 80 columns; return what stands on it."""
     leader, follower = pty.openpty()
     shield = "import sys; sys.modules['rich'] = None; " if blocked else ""
-    program = f"{shield}import sys; from echod.cli.main import main; main(['status', *sys.argv[1:]])"
+    program = f"{shield}import sys; from echod.cli import main; main.main(main.load(['status', *sys.argv[1:]]))"
     process = subprocess.Popen(
         # It hears Ctrl-C also where the tests are run in the background and do not.
         ["env", "--default-signal=INT", sys.executable, "-c", program, *words],

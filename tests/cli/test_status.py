@@ -9,7 +9,7 @@ from typing import TextIO
 
 import pytest
 
-from echod.cli import display
+from echod.cli import status
 from echod.status.overview import Overview, Table, text
 
 OVERVIEW = Overview(
@@ -60,7 +60,7 @@ def on_a_terminal(write: Callable[[TextIO], None], columns: int, monkeypatch: py
 @pytest.mark.parametrize("columns", WIDTHS)
 def test_every_figure_is_there_on_a_terminal_of_any_width(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that a pipe gets, in the same order. Lines are wrapped between words, unless one is longer than a line."""
-    shown = on_a_terminal(lambda out: display.show(OVERVIEW, out), columns, monkeypatch)
+    shown = on_a_terminal(lambda out: status.show(OVERVIEW, out), columns, monkeypatch)
     if columns >= max(map(len, text(OVERVIEW).split())):
         assert shown.split() == text(OVERVIEW).split()
     assert "".join(shown.split()) == "".join(text(OVERVIEW).split())
@@ -69,19 +69,19 @@ def test_every_figure_is_there_on_a_terminal_of_any_width(columns: int, monkeypa
 
 def test_on_a_terminal_that_is_wide_enough_it_looks_as_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same columns, in the same places."""
-    shown = on_a_terminal(lambda out: display.show(OVERVIEW, out), 100, monkeypatch)
+    shown = on_a_terminal(lambda out: status.show(OVERVIEW, out), 100, monkeypatch)
     assert shown == text(OVERVIEW) + "\n"
 
 
 @pytest.mark.parametrize("columns", [15, 80])
 def test_every_figure_is_there_while_it_is_watched(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a screen of its own, line for line as it is shown once."""
-    monkeypatch.setattr(display, "WATCH_SECONDS", 0.0)
+    monkeypatch.setattr(status, "WATCH_SECONDS", 0.0)
     looks = iter([OVERVIEW])
 
     def write(out: TextIO) -> None:
         with pytest.raises(StopIteration):
-            display.watch(lambda: next(looks), out)
+            status.watch(lambda: next(looks), out)
 
     shown = on_a_terminal(write, columns, monkeypatch)
     assert "".join(shown.split()) == "".join(text(OVERVIEW).split())

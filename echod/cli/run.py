@@ -1,0 +1,92 @@
+"""`echod run`: serve, in the foreground or detached.
+
+Owns the start of the daemon's process; the supervisor does the rest. Invariant: an error is reported on stderr and to
+the service manager.
+"""
+
+import faulthandler
+import gc
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from setproctitle import setproctitle
+
+from echod import logs
+from echod.cli.errors import guarded
+from echod.cli.options import add_config, make_parser
+from echod.config import file as configfile
+from echod.config.diagnostics import report
+from echod.errors import ConfigError, EchodError, ExitCode, UsageError
+from echod.linux import signals, systemd
+from echod.status import instances
+from echod.supervisor.reporter import Announcer
+from echod.supervisor.supervisor import Supervisor
+
+_MAXSIZE_64: Final = 2**63 - 1
+
+_EXAMPLE: Final = """example:
+  echod run --config /etc/echod.yaml
+  (printf hi; sleep 1) | ncat -u 127.0.0.1 7
+
+Signals: HUP reloads the config, TERM and INT drain and stop, USR1 logs counts."""
+
+
+def main(words: Sequence[str]) -> int:
+    """Serve until stopped."""
+    parser = make_parser("run", description="Serve until stopped.", epilog=_EXAMPLE)
+    add_config(parser, default=f"{configfile.DEFAULT_PATH} if it exists, else built-in defaults")
+    parser.add_argument("--daemonize", action="store_true", help="detach from the terminal (hosts without systemd)")
+    parser.add_argument("--pidfile", type=Path, metavar="FILE", help="with --daemonize: hold this file while running")
+    arguments = parser.parse_args(words)
+    if sys.byteorder != "little" or sys.maxsize < _MAXSIZE_64:
+        raise EchodError("echod runs on 64-bit little-endian Linux only: it reads the kernel's structures as they lie")
+    signals.block()
+    faulthandler.enable()  # the watchdog's SIGABRT leaves a stack in the log
+    path = arguments.config.absolute() if arguments.config is not None else None
+    if not arguments.daemonize:
+        if arguments.pidfile is not None:
+            raise UsageError("--pidfile goes with --daemonize")
+        return _serve(path, lambda: None)
+    if variable := systemd.managed(os.environ):
+        raise UsageError(f"--daemonize has no place under systemd ({variable} is set): run echod in the foreground")
+    pidfile = arguments.pidfile.absolute() if arguments.pidfile is not None else None
+    from echod.cli.daemonize import detach  # noqa: PLC0415 - else python-daemon would be in every daemon's memory
+
+    return detach(pidfile, lambda on_serving: guarded(partial(_serve, path, on_serving)))
+
+
+def _serve(path: Path | None, on_serving: Callable[[], None]) -> int:
+    setproctitle(instances.title(configfile.shown(path or configfile.DEFAULT_PATH)))
+    announcer = Announcer(path=path, notifier=systemd.Notifier(os.environ), environment=os.environ)
+    supervisor = Supervisor(
+        path=path,
+        passed=systemd.passed_sockets(os.environ),
+        announcer=announcer,
+        on_serving=on_serving,
+    )
+    # Imported objects are permanent: the garbage collector must not traverse them, and so unshare the workers' pages.
+    gc.freeze()
+    try:
+        supervisor.run()
+    except ConfigError as error:
+        announcer.failed(error)
+        _show(path or configfile.DEFAULT_PATH, error)
+        return error.exit_code
+    except EchodError as error:
+        announcer.failed(error)
+        raise
+    announcer.stopped()
+    return ExitCode.OK
+
+
+def _show(path: Path, error: ConfigError) -> None:
+    """Show the mistakes of a config on stderr."""
+    text = b""
+    with suppress(EchodError):  # the file is gone; then without its lines
+        text = configfile.read_text(path)
+    logs.last_words(report(error.mistakes, file=str(path), text=text, encoding=sys.stderr.encoding))
