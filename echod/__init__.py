@@ -28,8 +28,8 @@ Services
 
 Engines
 
-    probes/      what sends probes and reads replies: settings*, loop, session, flood, mtu, udp, tcp, sockets, target,
-                 interfaces, clock
+    probes/      what sends probes and reads replies: settings*, loop, due_times*, session, flood, mtu, udp, tcp,
+                 sockets, target, interfaces, clock
     status/      the status directory and the self test: files, instances, overview*, selftest
     metrics/     metrics over HTTP: model*, exposition, http_server
 

@@ -53,7 +53,7 @@ PURE_MODULES = {
     "metrics": "model",
     "net": "endpoint listener networks peers",
     "ping": "charts values",
-    "probes": "settings",
+    "probes": "due_times settings",
     "stats": "counters outcomes rates refusals snapshot top_sources traffic watch wrapping",
     "status": "overview",
     "supervisor": "capacity timers",

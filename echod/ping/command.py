@@ -119,7 +119,7 @@ class Run:
             self._watchers.append(self._objects.take if options.json else self._lines.take)
             self._watchers += [watcher.take for watcher in (picture, self._live) if watcher is not None]
             self._begin()
-            loop.run(self._turn, self._tell_progress)
+            loop.run(self._subjects, self._refresh, self._tell_progress)
             for subject in self._subjects:
                 subject.finish()
 
@@ -150,12 +150,9 @@ class Run:
         for subject in self._subjects:
             subject.start(now)
 
-    def _turn(self, now: int) -> int | None:
-        times = [time for subject in self._subjects if (time := subject.turn(now)) is not None]
+    def _refresh(self, now: int) -> int:
         self._out.flush()
-        if times and self._live:
-            times.append(self._live.turn(now))
-        return min(times, default=None)
+        return self._live.turn(now) if self._live else now + 10**9
 
     def _tell_progress(self) -> None:
         self._err.write(progress(self._subjects))

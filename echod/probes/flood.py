@@ -60,15 +60,21 @@ _FULL: Final = local_error(errno.EAGAIN)
 class Flood:
     """A target under a flood."""
 
-    def __init__(self, target: Target, settings: ProbeSettings, sock: socket.socket, watchers: list[Watcher]) -> None:
-        """Take a socket of `outlet`. Raises UsageError where sizes do not suit."""
+    def __init__(self, target: Target, settings: ProbeSettings, loop: Loop, watchers: list[Watcher]) -> None:
+        """Open the socket, which the loop reads.
+
+        Raises UsageError if sizes do not suit or the source cannot be had.
+        """
         size = settings.sizes[0]
         if len(settings.sizes) > 1 or size < SEQUENCE_BYTES:
             raise UsageError(f"ping: -f sends probes of one size, {SEQUENCE_BYTES} bytes or more")
         if 2 * size * settings.window > _KEPT_BYTES:
             most = _KEPT_BYTES // (2 * size)
             raise UsageError(f"ping: -f remembers what is in flight: with -s {size} write --window {most} or less")
+        sock = open_outlet(target, settings.sockets)
+        loop.register(sock.fileno(), self.hear)
         self.target = target
+        self._loop = loop
         self.survey = Survey()
         self.surveys: Sequence[Survey] = [self.survey]
         self.ports = [int(sock.getsockname()[1])]
@@ -103,8 +109,8 @@ class Flood:
         """Return how long it took, or has taken so far, in ns."""
         return self._ended - self._started
 
-    def turn(self, now: int) -> int | None:
-        """Send what may go; return when to come again, or None when all is done."""
+    def run_due(self, now: int) -> int | None:
+        """Send what may go; return when to be called again, or None if all is done."""
         torrent, settings = self._torrent, self._settings
         if settings.deadline is not None and now - self._started >= settings.deadline:
             return None
@@ -138,6 +144,7 @@ class Flood:
 
     def hear(self) -> None:
         """Take what has come, a vector full."""
+        self._loop.wake(self)
         vector = self._vector
         vector.restore(vector.spans[SLOTS])
         count = vector.receive(self.sock.fileno())
@@ -256,13 +263,9 @@ class Flood:
 
 
 def open_flood(target: Target, settings: ProbeSettings, loop: Loop, watchers: list[Watcher], stack: ExitStack) -> Flood:
-    """Make a flood with its socket, which the loop reads and the stack closes.
-
-    Raises UsageError where the source cannot be had or sizes do not suit.
-    """
-    sock = stack.enter_context(open_outlet(target, settings.sockets))
-    flood = Flood(target, settings, sock, watchers)
-    loop.register(sock.fileno(), flood.hear)
+    """Make a flood with its socket, which the loop reads and the stack closes. Raises UsageError as it does."""
+    flood = Flood(target, settings, loop, watchers)
+    stack.enter_context(flood.sock)
     return flood
 
 

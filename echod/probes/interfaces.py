@@ -82,8 +82,8 @@ class Subject(Protocol):
     def start(self, now: int) -> None:
         """Begin; `now` is monotonic, in ns."""
 
-    def turn(self, now: int) -> int | None:
-        """Do what is due; return when to come again, or None when all is done."""
+    def run_due(self, now: int) -> int | None:
+        """Do what is due; return when to be called again, or None if all is done."""
 
     def finish(self) -> None:
         """Count what will not come any more."""

@@ -1,19 +1,21 @@
-"""One epoll loop for all targets: what is due, what came, what the operator wants.
+"""One epoll loop for all sessions: due times, readable sockets, signals.
 
-Owns waiting, to the microsecond and without timers, and the signals. Never sends or reads a probe (`Course` does).
-Invariant: nothing here blocks but the one wait, and that ends with whatever comes first.
+Owns the signals and the waiting, which is exact to microseconds and needs no timers. Never sends or reads a probe: the
+sessions do. Invariants: the loop blocks only in its one wait, which ends with the first event; between two waits only
+the sessions that are due are called.
 """
 
 import select
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from time import monotonic_ns
 from types import FrameType
-from typing import Final
+from typing import Final, Protocol
 
 from echod.linux.prctl import PR_SET_TIMERSLACK, prctl
+from echod.probes.due_times import DueTimes
 
 _SPIN: Final = 60_000
 """How long before a probe is due, in ns, the loop looks without sleeping: what the kernel takes to wake a process."""
@@ -28,7 +30,13 @@ _SAME: Final = 200_000_000
 """Within so many ns a second signal is no second wish: timeout(1) signals its child, and then its group with it."""
 
 OnReady = Callable[[], None]
-Turn = Callable[[int], int | None]
+
+
+class Scheduled(Protocol):
+    """A session, as the loop calls it."""
+
+    def run_due(self, now: int) -> int | None:
+        """Do what is due at this monotonic time in ns; return when to be called again, or None if all is done."""
 
 
 def _ending(first: Callable[[], None]) -> Callable[[int, FrameType | None], None]:
@@ -73,6 +81,7 @@ class Loop:
         """Catch the signals from here on."""
         self._epoll = select.epoll()
         self._on_ready: dict[int, OnReady] = {}
+        self._due: DueTimes[Scheduled] = DueTimes()
         self._asked: list[int] = []
         self._signals, write = socket.socketpair()
         self._signals.setblocking(False)
@@ -121,13 +130,28 @@ class Loop:
             self._epoll.unregister(fd)
         self._on_ready.pop(fd, None)
 
-    def run(self, turn: Turn, on_quit: Callable[[], None]) -> None:
-        r"""Call `turn` with the monotonic time in ns, again at the time that it returns, until it returns None.
+    def wake(self, session: Scheduled) -> None:
+        """Call a session again at once, unless it is done: it has received something."""
+        if session in self._due:
+            self._due.set(session, 0)
 
-        Ctrl-C ends it too; Ctrl-\ calls `on_quit`.
+    def run(self, sessions: Iterable[Scheduled], refresh: Callable[[int], int], on_quit: Callable[[], None]) -> None:
+        r"""Call each session when it is due, until all are done.
+
+        Before each wait `refresh` is called with the monotonic time in ns; it returns when to be called again at the
+        latest. Ctrl-C ends the run too; Ctrl-\ calls `on_quit`.
         """
-        while not self._asked and (until := turn(monotonic_ns())) is not None:
-            self._call(self._wait(until))
+        for session in sessions:
+            self._due.set(session, 0)
+        while not self._asked:
+            now = monotonic_ns()
+            for session in self._due.take_due(now):
+                if (time := session.run_due(now)) is not None:
+                    self._due.set(session, time)
+            latest = refresh(now)
+            if (due := self._due.next_time()) is None:
+                break
+            self._call(self._wait(min(due, latest)))
             if signal.SIGQUIT in self._asked:
                 self._asked.remove(signal.SIGQUIT)
                 on_quit()

@@ -41,9 +41,10 @@ STAMPED_INTERVAL: Final = 100_000
 class Course:
     """A target being asked."""
 
-    def __init__(self, target: Target, settings: ProbeSettings, *, watchers: list[Watcher]) -> None:
-        """Begin with no line: they are added."""
+    def __init__(self, target: Target, settings: ProbeSettings, loop: Loop, *, watchers: list[Watcher]) -> None:
+        """Begin with no line: they are added. The loop is to call the session again after each receive."""
         self.target = target
+        self._loop = loop
         self.lines: list[Line] = []
         begun = read_clocks()
         payloads = Payloads(randbits(32), settings.pattern)
@@ -75,8 +76,8 @@ class Course:
         """Return how long it took, or has taken so far, in ns."""
         return self.ended - self.started
 
-    def turn(self, now: int) -> int | None:
-        """Do what is due; return when to come again, or None when all is done."""
+    def run_due(self, now: int) -> int | None:
+        """Do what is due; return when to be called again, or None if all is done."""
         end = None if self._deadline is None else self.started + self._deadline
         if end is not None and now >= end:
             return None
@@ -116,6 +117,7 @@ class Course:
                     self.handshakes.append(news.took)
                 self.flight.depart(news.moment, line.source)
         self.ended = monotonic_ns()
+        self._loop.wake(self)
 
     def tell(self, event: Event) -> None:
         """Count an event and let everybody know."""
@@ -165,7 +167,7 @@ def open_session(
 
     Raises UsageError where the source cannot be had.
     """
-    course = Course(target, settings, watchers=watchers)
+    course = Course(target, settings, loop, watchers=watchers)
     for source in range(settings.source_ports):
         line = _open_line(course, settings, source, loop)
         stack.callback(line.close)

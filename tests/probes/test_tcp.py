@@ -30,7 +30,7 @@ def test_a_peer_that_ends_each_connection_leaves_little_behind(monkeypatch: pyte
     """Of the handshakes so many are told."""
     monkeypatch.setattr(session, "MOST_HANDSHAKES", 2)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        asked = session.Course(target_of(server), settings(), watchers=[])
+        asked = session.Course(target_of(server), settings(), loop, watchers=[])
         for _ in range(5):
             with connected(server, loop, asked.hear) as line:
                 asked.hear(line)

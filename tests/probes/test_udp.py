@@ -88,17 +88,17 @@ def test_what_waits_for_a_neighbour_has_not_gone() -> None:
                 assert line.left < before
 
 
-def test_a_round_trip_begins_with_the_stamp_and_an_error_is_told_at_once() -> None:
+def test_a_round_trip_begins_with_the_stamp_and_an_error_is_told_at_once(loop: Loop) -> None:
     """Of the probe that has one; and where the error came along with it, nobody waits for more."""
     with udp_client() as closed:
         port = closed.getsockname()[1]
-    course = Course(target_at(f"127.0.0.1:{port}"), settings(), watchers=[])
+    course = Course(target_at(f"127.0.0.1:{port}"), settings(), loop, watchers=[])
     with open_outlet(course.target, SocketSettings()) as sock:
         line = UdpLine(sock, course.target, 0, stamps=True)
         course.lines = [line]
         course.start(monotonic_ns())
         before = time_ns()
-        course.turn(monotonic_ns())
+        course.run_due(monotonic_ns())
         assert course.survey.obstacles["port unreachable", "127.0.0.1"].count == 1
         (sent,) = course.flight._sent.values()
         assert before <= sent.stamp < sent.moment.wall == line.left
