@@ -34,8 +34,8 @@ from echod.linux.mmsg_layout import (
     SEGMENT_CMSG_LENGTH,
     SLOT_BYTES,
     SLOTS,
-    UDP_SEGMENT,
 )
+from echod.linux.sockopt import UDP_SEGMENT
 from echod.net.peers import NAME_BYTES, PEER4_BYTES, PEER6_BYTES
 
 _SEGMENT: Final = Struct("<QiiH6x")

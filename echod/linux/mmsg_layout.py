@@ -30,8 +30,6 @@ SEGMENT_CMSG_BYTES: Final = 24
 
 SEGMENT_WORDS: Final = SEGMENT_CMSG_BYTES // 4
 
-UDP_SEGMENT: Final = 103
-
 MAX_JOINED: Final = 64
 """Most segments of one send: UDP_MAX_SEGMENTS of the oldest kernels that know UDP_SEGMENT (udp(7))."""
 

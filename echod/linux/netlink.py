@@ -17,6 +17,7 @@ from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
+from echod.linux.sockopt import SO_NETNS_COOKIE
 from echod.net.networks import Network
 
 MAX_OWN: Final = 16_384
@@ -34,12 +35,11 @@ _FORBIDDEN: Final = (
     "to RestrictAddressFamilies= of the service unit"
 )
 
-# linux/netlink.h, rtnetlink.h, asm-generic/socket.h: none is in Python 3.11's socket module.
+# linux/netlink.h, rtnetlink.h: none is in Python 3.11's socket module.
 _SOL_NETLINK: Final = 270
 _NETLINK_ADD_MEMBERSHIP: Final = 1
 _NETLINK_DROP_MEMBERSHIP: Final = 2
 _NETLINK_GET_STRICT_CHK: Final = 12
-_SO_NETNS_COOKIE: Final = 71
 _NLM_F_REQUEST: Final = 0x1
 _NLM_F_MULTI: Final = 0x2
 _NLM_F_DUMP_INTR: Final = 0x10
@@ -326,7 +326,7 @@ def _aligned(length: int) -> int:
 def in_one_network(sockets: Iterable[socket.socket]) -> bool:
     """Tell whether all are in one network namespace. True if that is unknown: kernels before 5.14 do not report it."""
     try:
-        return len({sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8) for sock in sockets}) <= 1
+        return len({sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8) for sock in sockets}) <= 1
     except OSError:
         return True
 

@@ -19,16 +19,26 @@ IPPROTO_IPV6: Final = 41
 
 IP_PKTINFO: Final = 8
 IP_MTU_DISCOVER: Final = 10
+IP_RECVERR: Final = 11
+IP_RECVTTL: Final = 12
 IP_FREEBIND: Final = 15
+IP_RECVFRAGSIZE: Final = 25
 IPV6_MTU_DISCOVER: Final = 23
+IPV6_MTU: Final = 24
+IPV6_RECVERR: Final = 25
+IPV6_RECVFRAGSIZE: Final = 77
 IPV6_FREEBIND: Final = 78
 PMTUDISC_OMIT: Final = 5
 """Ignore the path MTU reported by ICMP: a forged "fragmentation needed" cannot shrink or fragment replies."""
+UDP_SEGMENT: Final = 103
 UDP_GRO: Final = 104
 SO_SNDBUFFORCE: Final = 32
 SO_RCVBUFFORCE: Final = 33
 SO_DETACH_FILTER: Final = 27
+SO_TIMESTAMPNS: Final = 35
+SO_TIMESTAMPING: Final = 37
 SO_MEMINFO: Final = 55
+SO_NETNS_COOKIE: Final = 71
 SO_BUF_LOCK: Final = 72
 SK_MEMINFO_DROPS: Final = 8
 
@@ -76,8 +86,8 @@ _SOCKET: Final = (
     # Stamps of sends fill the error queue of a connection; stamps of receives are control messages.
     # Those with 64-bit times hide the others of the kind. First: SO_TIMESTAMPING makes them look off while they are on.
     *_off(SOL_SOCKET, SO_TIMESTAMP_NEW=63, SO_TIMESTAMPNS_NEW=64),
-    *_off(SOL_SOCKET, "Timestamping=", SO_TIMESTAMP=29, SO_TIMESTAMPNS=35),
-    *_off(SOL_SOCKET, SO_TIMESTAMPING_NEW=65, SO_TIMESTAMPING=37),
+    *_off(SOL_SOCKET, "Timestamping=", SO_TIMESTAMP=29, SO_TIMESTAMPNS=SO_TIMESTAMPNS),
+    *_off(SOL_SOCKET, SO_TIMESTAMPING_NEW=65, SO_TIMESTAMPING=SO_TIMESTAMPING),
 )
 _SOCKET_UDP: Final = (
     *_off(SOL_SOCKET, "Broadcast=", SO_BROADCAST=6),  # a forged source would have a whole network answered
@@ -91,7 +101,7 @@ _SOCKET_TCP: Final = (
     *_off(SOL_SOCKET, SO_OOBINLINE=10),
 )
 _IPV4: Final = (
-    *_off(IPPROTO_IP, IP_RECVERR=11),  # errors that one client causes would surface on another's send
+    *_off(IPPROTO_IP, IP_RECVERR=IP_RECVERR),  # errors that one client causes would surface on another's send
     _empty(IPPROTO_IP, "IP_OPTIONS", 4),  # a reply would be longer than what it answers
 )
 _IPV4_UDP: Final = (
@@ -102,11 +112,11 @@ _IPV4_UDP: Final = (
     *_off(IPPROTO_IP, "PassSecurity=", IP_PASSSEC=18),
     *_off(IPPROTO_IP, IP_UNICAST_IF=50),  # replies would leave by that interface, wherever the peer is
     # Control messages, for which a receive has no room.
-    *_off(IPPROTO_IP, IP_RECVOPTS=6, IP_RETOPTS=7, IP_RECVTTL=12, IP_RECVTOS=13, IP_RECVORIGDSTADDR=20),
-    *_off(IPPROTO_IP, IP_CHECKSUM=23, IP_RECVFRAGSIZE=25),
+    *_off(IPPROTO_IP, IP_RECVOPTS=6, IP_RETOPTS=7, IP_RECVTTL=IP_RECVTTL, IP_RECVTOS=13, IP_RECVORIGDSTADDR=20),
+    *_off(IPPROTO_IP, IP_CHECKSUM=23, IP_RECVFRAGSIZE=IP_RECVFRAGSIZE),
 )
 _IPV6: Final = (
-    *_off(IPPROTO_IPV6, IPV6_RECVERR=25),
+    *_off(IPPROTO_IPV6, IPV6_RECVERR=IPV6_RECVERR),
     _empty(IPPROTO_IPV6, "IPV6_HOPOPTS", 54),
     _empty(IPPROTO_IPV6, "IPV6_RTHDRDSTOPTS", 55),
     _empty(IPPROTO_IPV6, "IPV6_RTHDR", 57),
@@ -121,14 +131,20 @@ _IPV6_UDP: Final = (
     *_off(IPPROTO_IPV6, IPV6_DONTFRAG=62),  # long replies would be refused
     *_off(IPPROTO_IPV6, IPV6_FLOWINFO_SEND=33),  # a reply would need a lease on the flow label of its peer
     *_off(IPPROTO_IPV6, IPV6_RECVHOPLIMIT=51, IPV6_RECVHOPOPTS=53, IPV6_RECVRTHDR=56, IPV6_RECVDSTOPTS=58),
-    *_off(IPPROTO_IPV6, IPV6_RECVPATHMTU=60, IPV6_RECVTCLASS=66, IPV6_RECVORIGDSTADDR=74, IPV6_RECVFRAGSIZE=77),
+    *_off(
+        IPPROTO_IPV6,
+        IPV6_RECVPATHMTU=60,
+        IPV6_RECVTCLASS=66,
+        IPV6_RECVORIGDSTADDR=74,
+        IPV6_RECVFRAGSIZE=IPV6_RECVFRAGSIZE,
+    ),
     *_off(IPPROTO_IPV6, IPV6_FLOWINFO=11, IPV6_2292PKTINFO=2, IPV6_2292HOPOPTS=3, IPV6_2292DSTOPTS=4),
     *_off(IPPROTO_IPV6, IPV6_2292RTHDR=5, IPV6_2292HOPLIMIT=8),
 )
 _UDP: Final = (
     *_off(IPPROTO_UDP, UDP_CORK=1),  # replies would wait for more
     *_off(IPPROTO_UDP, UDP_ENCAP=100),  # some datagrams would be taken for those of a tunnel
-    *_off(IPPROTO_UDP, UDP_NO_CHECK6_TX=101, UDP_NO_CHECK6_RX=102, UDP_SEGMENT=103),
+    *_off(IPPROTO_UDP, UDP_NO_CHECK6_TX=101, UDP_NO_CHECK6_RX=102, UDP_SEGMENT=UDP_SEGMENT),
     replace(_is(IPPROTO_UDP, "UDP_GRO", UDP_GRO, 1), optional=True),  # before Linux 5.0 datagrams come one by one
 )
 _TCP: Final = (

@@ -16,8 +16,8 @@ from typing import Final
 
 from echod.errors import UsageError
 from echod.linux.mmsg import Vector
-from echod.linux.mmsg_layout import CONTROL_BYTES, MAX_JOINED, MAX_PAYLOAD, SLOTS, UDP_SEGMENT
-from echod.linux.sockopt import UDP_GRO
+from echod.linux.mmsg_layout import CONTROL_BYTES, MAX_JOINED, MAX_PAYLOAD, SLOTS
+from echod.linux.sockopt import UDP_GRO, UDP_SEGMENT
 from echod.measurement.events import Event, Kind, Moment
 from echod.measurement.flood import Shape, Torrent
 from echod.measurement.icmp import THIS_HOST, Complaint, local_error

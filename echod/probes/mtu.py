@@ -13,12 +13,13 @@ from secrets import randbits
 from time import monotonic_ns, time_ns
 from typing import Final
 
+from echod.linux.sockopt import IP_RECVFRAGSIZE, IPV6_MTU, IPV6_RECVFRAGSIZE
 from echod.measurement.icmp import FRAGMENTATION_NEEDED
 from echod.measurement.path_mtu import ROUND, Finding, Search, Way
 from echod.measurement.payload import HEADER_BYTES, Payloads
 from echod.probes import sockets
 from echod.probes.settings import DISCOVERY, ProbeSettings
-from echod.probes.sockets import IP_RECVFRAGSIZE, IPV6_RECVFRAGSIZE, open_outlet
+from echod.probes.sockets import open_outlet
 from echod.probes.target import Target
 from echod.probes.udp import UdpLine
 
@@ -120,7 +121,7 @@ class MtuProbe:
             sockets.tell_fragments(sock)
             if self._target.family == socket.AF_INET6:
                 with suppress(OSError):
-                    sock.setsockopt(socket.IPPROTO_IPV6, sockets.IPV6_MTU, _IPV6_LEAST)
+                    sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU, _IPV6_LEAST)
                 # The kernel looks at that only where the interface's own MTU makes it take a packet to pieces.
                 size = min(size + 1, _MOST[self._target.family])
             answer = self._ask(sock, size, note=" in fragments")

@@ -16,20 +16,20 @@ from typing import Final
 from echod.errors import UsageError
 from echod.linux.descriptors import raise_limit
 from echod.linux.sockets import Buffers, set_buffers
-from echod.linux.sockopt import IP_MTU_DISCOVER, IPV6_MTU_DISCOVER
+from echod.linux.sockopt import (
+    IP_MTU_DISCOVER,
+    IP_RECVERR,
+    IP_RECVFRAGSIZE,
+    IP_RECVTTL,
+    IPV6_MTU_DISCOVER,
+    IPV6_RECVERR,
+    IPV6_RECVFRAGSIZE,
+    SO_TIMESTAMPING,
+    SO_TIMESTAMPNS,
+)
 from echod.net.listener import Protocol
 from echod.probes.settings import SocketSettings
 from echod.probes.target import Target
-
-# linux/in.h, in6.h, asm-generic/socket.h: not all are in Python 3.11's socket module.
-IP_RECVERR: Final = 11
-IP_RECVTTL: Final = 12
-IP_RECVFRAGSIZE: Final = 25
-IPV6_MTU: Final = 24
-IPV6_RECVERR: Final = 25
-IPV6_RECVFRAGSIZE: Final = 77
-SO_TIMESTAMPNS: Final = 35
-SO_TIMESTAMPING: Final = 37
 
 _STAMPS: Final = 1 << 8 | 1 << 4 | 1 << 11
 """SOF_TIMESTAMPING_TX_SCHED, _SOFTWARE, _OPT_TSONLY (linux/net_tstamp.h): a stamp, and not the datagram with it, for

@@ -14,6 +14,7 @@ from time import monotonic_ns
 from typing import Final
 
 from echod.errors import UsageError
+from echod.linux.sockopt import SO_TIMESTAMPNS
 from echod.measurement.events import Moment
 from echod.measurement.icmp import Complaint, local_error
 from echod.measurement.in_flight import Obstacle
@@ -23,7 +24,7 @@ from echod.probes.clock import read_clocks
 from echod.probes.interfaces import Connected, News
 from echod.probes.loop import Loop
 from echod.probes.settings import ProbeSettings
-from echod.probes.sockets import SO_TIMESTAMPNS, open_outlet, read_stamp
+from echod.probes.sockets import open_outlet, read_stamp
 from echod.probes.target import Target
 
 _MOST: Final = 1 << 18

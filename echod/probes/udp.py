@@ -10,11 +10,12 @@ from time import monotonic_ns
 from typing import Final
 
 from echod.linux.sockets import kernel_drops
+from echod.linux.sockopt import IP_RECVERR, IPV6_RECVERR, SO_TIMESTAMPING, SO_TIMESTAMPNS
 from echod.measurement.icmp import THIS_HOST, Complaint, is_stamp, local_error, read_error
 from echod.measurement.in_flight import Obstacle
 from echod.measurement.round_trip import Arrival
 from echod.probes.clock import read_clocks
-from echod.probes.sockets import IP_RECVERR, IPV6_RECVERR, SO_TIMESTAMPING, SO_TIMESTAMPNS, read_stamp, stamp_sends
+from echod.probes.sockets import read_stamp, stamp_sends
 from echod.probes.target import Target, endpoint
 
 _CONTROL_BYTES: Final = 512

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from echod.linux.mmsg import LAYOUTS, Layout, Span, Vector, constant
-from echod.linux.mmsg_layout import CONTROL_BYTES, MULTICAST_FIRST_BYTE, SEGMENT_CMSG_LENGTH, SEGMENT_WORDS, UDP_SEGMENT
-from echod.linux.sockopt import UDP_GRO
+from echod.linux.mmsg_layout import CONTROL_BYTES, MULTICAST_FIRST_BYTE, SEGMENT_CMSG_LENGTH, SEGMENT_WORDS
+from echod.linux.sockopt import UDP_GRO, UDP_SEGMENT
 
 LOOPBACK_IFINDEX: Final = 1
 """The index of `lo`, in every network namespace (include/net/flow.h)."""

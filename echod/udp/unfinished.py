@@ -18,9 +18,8 @@ from echod.linux.mmsg_layout import (
     NOTED_ROW,
     SLOT_BYTES,
     SLOTS,
-    UDP_SEGMENT,
 )
-from echod.linux.sockopt import UDP_GRO
+from echod.linux.sockopt import UDP_GRO, UDP_SEGMENT
 from echod.stats.counters import Unfinished
 
 _HEADER: Final = Struct("<8xI28xQI4xI4x")

@@ -14,7 +14,7 @@ import pytest
 from support.load import UdpLoad
 from support.running import Daemon, ask, free_port, title, udp_client, wait_until
 
-from echod.linux.mmsg_layout import UDP_SEGMENT
+from echod.linux.sockopt import UDP_SEGMENT
 
 BATCH = 64
 

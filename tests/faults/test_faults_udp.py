@@ -10,7 +10,7 @@ import pytest
 from support.faults.injection import Fault, needs_strace, stopped
 from support.faults.service import SERVED, Service
 
-from echod.linux.mmsg_layout import UDP_SEGMENT
+from echod.linux.sockopt import UDP_SEGMENT
 from echod.stats.outcomes import SEND_ERRORS
 
 pytestmark = needs_strace

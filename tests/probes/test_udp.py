@@ -9,11 +9,12 @@ import pytest
 from support.loopback import add_link, at, namespace, needs_root, udp_client, udp_server, wait_until
 from support.probing import settings, target_at
 
+from echod.linux.sockopt import SO_TIMESTAMPING
 from echod.measurement.in_flight import Arrival, Obstacle
 from echod.probes.loop import Loop
 from echod.probes.session import Course, open_session
 from echod.probes.settings import SocketSettings
-from echod.probes.sockets import SO_TIMESTAMPING, open_outlet
+from echod.probes.sockets import open_outlet
 from echod.probes.udp import UdpLine
 
 

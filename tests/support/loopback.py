@@ -20,9 +20,8 @@ from typing import Any
 
 import pytest
 
-from echod.linux.mmsg_layout import UDP_SEGMENT
 from echod.linux.sockets import Buffers, open_socket
-from echod.linux.sockopt import SO_MEMINFO, SO_RCVBUFFORCE, UDP_GRO
+from echod.linux.sockopt import SO_MEMINFO, SO_RCVBUFFORCE, UDP_GRO, UDP_SEGMENT
 from echod.net.listener import Listener, Protocol
 from echod.udp.batch import Batch
 from echod.udp.sock import Port
