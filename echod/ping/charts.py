@@ -1,6 +1,7 @@
-"""Charts in text: a histogram, a sparkline.
+"""Text charts: histogram and sparkline.
 
-Owns their layout and characters. Invariant: each count is in exactly one bar, and no line exceeds the given width.
+Owns their layout and characters. Never prints. Invariant: each count is in exactly one bar, and no line is wider than
+the given width, if that is at least 32 and the values are below 100 s.
 """
 
 from collections.abc import Sequence
@@ -11,18 +12,18 @@ from typing import Final
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉"
 _LEVELS: Final = "▁▂▃▄▅▆▇█"
 _PLAIN_LEVELS: Final = "_.:-=+*#"
-GAP: Final = "!"
+MISSING: Final = "!"
 """The character for a missing value in a sparkline."""
 
-_WIDE: Final = 8.0
-"""Above this ratio of largest to smallest value, the bars have a logarithmic scale."""
+_LOG_RATIO: Final = 8.0
+"""Above this ratio of greatest to least value, the bins have a logarithmic scale."""
 
 _LABEL: Final = 31
-"""Characters before the bars."""
+"""Width of the label before a bar, in columns."""
 
 
-def has_blocks(encoding: str) -> bool:
-    """Tell whether a stream of this encoding can carry the characters that bars are drawn with by default."""
+def supports_blocks(encoding: str) -> bool:
+    """Return whether an encoding has the block characters that bars and sparklines are drawn with."""
     try:
         (_EIGHTHS + _LEVELS).encode(encoding)
     except UnicodeEncodeError:
@@ -30,10 +31,13 @@ def has_blocks(encoding: str) -> bool:
     return True
 
 
-def edges(weights: Sequence[tuple[int, int]], bins: int) -> list[int]:
-    """Return the bounds of at most `bins` bars, from the least value to above the greatest; values in ns, sorted."""
+def bin_edges(weights: Sequence[tuple[int, int]], bins: int) -> list[int]:
+    """Return the edges of at most `bins` bins in ns, from the least value to above the greatest.
+
+    `weights` are as in `histogram`. A value of zero makes one more bin.
+    """
     low, high = max(1, weights[0][0]), weights[-1][0] + 1
-    if high / low > _WIDE:
+    if high / low > _LOG_RATIO:
         step = log10(high / low) / bins
         found = [round(low * 10 ** (step * index)) for index in range(bins)]
     else:
@@ -42,18 +46,18 @@ def edges(weights: Sequence[tuple[int, int]], bins: int) -> list[int]:
 
 
 def histogram(weights: Sequence[tuple[int, int]], *, bins: int, width: int, plain: bool = False) -> list[str]:
-    """Return lines, one for each bar: from, to (ms), count, bar; in ASCII where they shall be `plain`.
+    """Return a line for each bin: from, to (ms), count and bar; `plain` draws the bars in ASCII.
 
-    `weights` are values in ns and counts, sorted.
+    `weights` are pairs of a value in ns and its count, sorted by value.
     """
     if not weights:
         return []
-    bounds = edges(weights, bins)
-    counts = [sum(n for value, n in weights if low <= value < high) for low, high in pairwise(bounds)]
-    most, room = max(counts), max(1, width - _LABEL)
+    edges = bin_edges(weights, bins)
+    counts = [sum(n for value, n in weights if low <= value < high) for low, high in pairwise(edges)]
+    greatest, room = max(counts), max(1, width - _LABEL)
     return [
-        f"{low / 1e6:9.3f} .. {high / 1e6:9.3f} {count:>7} {_bar(count / most * room, plain=plain)}".rstrip()
-        for (low, high), count in zip(pairwise(bounds), counts, strict=True)
+        f"{low / 1e6:9.3f} .. {high / 1e6:9.3f} {count:>7} {_bar(count / greatest * room, plain=plain)}".rstrip()
+        for (low, high), count in zip(pairwise(edges), counts, strict=True)
     ]
 
 
@@ -65,10 +69,10 @@ def _bar(length: float, *, plain: bool) -> str:
 
 
 def sparkline(values: Sequence[int | None], *, plain: bool = False) -> str:
-    """Return one character for each value: a bar scaled between the least and the greatest, `GAP` for None."""
+    """Return one character for each value: a bar scaled from the least to the greatest, `MISSING` for None."""
     levels = _PLAIN_LEVELS if plain else _LEVELS
     known = [value for value in values if value is not None]
     low = min(known, default=0)
     span = max(known, default=0) - low
     top = len(levels) - 1
-    return "".join(GAP if value is None else levels[(value - low) * top // span if span else 0] for value in values)
+    return "".join(MISSING if value is None else levels[(value - low) * top // span if span else 0] for value in values)

@@ -1,7 +1,7 @@
-"""One refreshing line for each target, on a terminal.
+"""The live table on a terminal: one line for each target, redrawn while the run lasts.
 
-Owns the table, drawn by rich, and its rhythm. Never counts: it reads surveys. Invariant: it writes to the stream that
-it was given, and what it leaves behind when it ends is nothing, for the statistics follow.
+Owns the layout of the table, which rich draws, and how often it is drawn. Never counts: it reads surveys. Invariant:
+it writes to the given stream only, and erases the table at the end, where the statistics follow.
 """
 
 from collections import deque
@@ -10,61 +10,62 @@ from time import monotonic_ns
 from typing import Any, Final, TextIO
 
 from echod.measurement.events import Event, Kind
-from echod.ping.charts import has_blocks, sparkline
+from echod.ping.charts import sparkline, supports_blocks
 from echod.ping.text import duration
 from echod.ping.values import short_percentage
 from echod.probes.interfaces import Subject
 
 PERIOD: Final = 200_000_000
-"""Ns between two drawings: quick enough to follow, slow enough not to be in the way of the probes."""
+"""Ns between two drawings: short enough to follow, long enough not to delay probes."""
 
 SPARKS: Final = 30
+"""Values of the sparkline."""
 
 _TITLES: Final = ("sent", "loss", "last", "avg", "best", "worst", "jitter")
-_LEAST: Final = (5, 6, 5, 5, 5, 5, 6)
-"""Characters of each column, so that none moves while times below ten seconds change."""
-_LEAST_NAME: Final = 20
-"""Characters of the longest name that are shown rather than a further column."""
+_MIN_WIDTHS: Final = (5, 6, 5, 5, 5, 5, 6)
+"""Width of each column: no column moves while times stay below ten seconds."""
+_MIN_NAME: Final = 20
+"""Width of the name column, below which columns are removed instead."""
 
 
-class Live:
-    """The table."""
+class LiveTable:
+    """A live table of all targets."""
 
     def __init__(self, err: TextIO, subjects: Sequence[Subject]) -> None:
-        """Draw to a terminal. Raises ImportError where rich is not installed."""
-        from rich.console import Console  # noqa: PLC0415 - slow to load, and not always there
+        """Start to draw on a terminal. Raises ImportError if rich is not installed."""
+        from rich.console import Console  # noqa: PLC0415 - slow to load, and optional
         from rich.live import Live as Display  # noqa: PLC0415
 
         self._subjects = subjects
-        self._plain = not has_blocks(err.encoding)
+        self._plain = not supports_blocks(err.encoding)
         self._recent: dict[int, deque[int | None]] = {id(each): deque(maxlen=SPARKS) for each in subjects}
         self._next = 0
         self._display: Any = Display(console=Console(file=err), auto_refresh=False, transient=True)
         self._display.start()
 
     def take(self, subject: Subject, event: Event) -> None:
-        """Keep what the sparkline shows."""
+        """Add an event to the sparkline of its target: a round-trip time, or a missing value."""
         if event.kind is Kind.REPLY:
             self._recent[id(subject)].append(event.rtt)
         elif event.kind in (Kind.LOST, Kind.ERROR):
             self._recent[id(subject)].append(None)
 
-    def turn(self, now: int) -> int:
-        """Draw if it is time; return when it is again."""
+    def refresh(self, now: int) -> int:
+        """Draw the table if it is due; return when it is due next. Times are monotonic, in ns."""
         if now >= self._next:
             self._display.update(self._table(), refresh=True)
             self._next = monotonic_ns() + PERIOD
         return self._next
 
     def close(self) -> None:
-        """Take the table away."""
+        """Erase the table."""
         self._display.stop()
 
     def _table(self) -> Any:  # noqa: ANN401 - rich's
         from rich.text import Text  # noqa: PLC0415 - as above
 
         names = ["target", *(str(subject.target) for subject in self._subjects)]
-        rows = [_TITLES, *(_figures(subject, self._recent[id(subject)]) for subject in self._subjects)]
+        rows = [_TITLES, *(_cells(subject, self._recent[id(subject)]) for subject in self._subjects)]
         lines, left = lay_out(names, rows, self._display.console.width)
         for number, subject in enumerate(self._subjects, start=1):
             recent = list(self._recent[id(subject)])[-left:] if left else []
@@ -73,16 +74,16 @@ class Live:
 
 
 def lay_out(names: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> tuple[list[str], int]:
-    """Return a line for each name and its figures, and how many characters are left on each for a chart.
+    """Return a line for each name and its cells, and the width that is left on each for a sparkline.
 
-    A figure is never cut. Where there is no room, names lose their middle, and then the last columns go.
+    A cell is never cut. If the terminal is too narrow, first the names lose their middle, then the last columns go.
     """
     longest = max(map(len, names))
-    least = min(longest, _LEAST_NAME)
+    least = min(longest, _MIN_NAME)
     gap = used = 0
     shown: list[int] = []
     for gap, count in ((2, len(_TITLES)), *((1, count) for count in range(len(_TITLES), 0, -1))):
-        shown = [max(_LEAST[at], *(len(row[at]) for row in rows)) for at in range(count)]
+        shown = [max(_MIN_WIDTHS[at], *(len(row[at]) for row in rows)) for at in range(count)]
         used = sum(shown) + gap * count
         if used + least <= width:
             break
@@ -90,18 +91,18 @@ def lay_out(names: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> 
     between = " " * gap
     lines = []
     for name, row in zip(names, rows, strict=True):
-        figures = (figure.rjust(size) for figure, size in zip(row, shown, strict=False))
-        lines.append(between.join((_cut(name, room).ljust(room), *figures, "")))
+        cells = (cell.rjust(size) for cell, size in zip(row, shown, strict=False))
+        lines.append(between.join((_shorten(name, room).ljust(room), *cells, "")))
     return lines, max(0, width - used - room - gap)
 
 
-def _cut(name: str, room: int) -> str:
+def _shorten(name: str, room: int) -> str:
     half = (room - 2) // 2
     return name if len(name) <= room else f"{name[: room - 2 - half]}..{name[-half:]}"
 
 
-def _figures(subject: Subject, recent: Sequence[int | None]) -> list[str]:
-    """Return the text of each column."""
+def _cells(subject: Subject, recent: Sequence[int | None]) -> list[str]:
+    """Return the text of each column of a target."""
     survey, latency = subject.survey, subject.survey.latency
     last = next((_time(rtt) for rtt in reversed(recent) if rtt is not None), "-")
     times = (latency.mean, latency.min, latency.max, survey.variation.jitter)
@@ -110,5 +111,5 @@ def _figures(subject: Subject, recent: Sequence[int | None]) -> list[str]:
 
 
 def _time(nanoseconds: float) -> str:
-    """Write a time in ms, with as many digits as the lines have."""
+    """Format a time in ms, with as many digits as the lines of replies have."""
     return duration(round(nanoseconds)).removesuffix(" ms")

@@ -1,7 +1,7 @@
 """The command line of `echod ping`.
 
-Owns the words and their meaning: letters are ping's where ping has them. Never resolves a name and never prints.
-Invariant: options that contradict each other are a UsageError here, so no module behind has to wonder.
+Owns the options and their meaning; the letters are those of iputils ping where it has them. Never resolves a name and
+never prints. Invariant: options that contradict each other are a UsageError here, so no other module checks them.
 """
 
 import argparse
@@ -33,19 +33,19 @@ STDOUT: Final = Path("-")
 PLOT_SUFFIXES: Final = (".svg", ".png")
 
 _PORT_DIGITS: Final = 4
-"""Of the ports that are patterns too: fewer are hardly a port that was chosen, five are half a byte too much."""
+"""Digits of a port that -p takes for a pattern: fewer are rarely meant as a port, five are not a pattern."""
 
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What is asked for."""
+    """The options of a run."""
 
     probes: ProbeSettings
     wishes: tuple[Wish, ...]
-    remark: str
-    """What may surprise whoever wrote this, or nothing."""
+    warning: str
+    """A sentence about an option that may be a mistake, or empty."""
     family: socket.AddressFamily | None
     flood: bool
     quiet: bool
@@ -60,14 +60,14 @@ class Options:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises instead of printing and exiting."""
+    """Raises UsageError instead of printing and exiting."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"ping: {message}; see `echod ping --help`")
 
 
 def _value(read: Callable[[str], Value]) -> Callable[[str], Value]:
-    """Let argparse show the sentence of a ValueError as it is."""
+    """Make argparse show the sentence of a ValueError unchanged."""
 
     def convert(text: str) -> Value:
         try:
@@ -83,7 +83,7 @@ def _number(low: int, high: int) -> Callable[[str], int]:
 
 
 def _add_probes(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("how many, how fast, how long")
+    group = parser.add_argument_group("number, rate and duration")
     add = group.add_argument
     duration = _value(parse_duration)
     add(
@@ -93,55 +93,33 @@ def _add_probes(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="send N probes to each TARGET, then end (until Ctrl-C)",
     )
-    interval = "time from one probe to the next (1 s); 0: the next goes when the reply to the last is there"
+    interval = "interval between probes (1 s); 0 sends the next one when the reply to the last arrives"
     add("-i", dest="interval", type=duration, metavar="TIME", help=interval)
-    add("--rate", type=_number(1, 10**7), metavar="N", help="probes a second to each TARGET, instead of -i")
-    window = "send none while N probes wait for their reply (65536; 1 with -i 0, 1024 with -f)"
+    add("--rate", type=_number(1, 10**7), metavar="N", help="send N probes per second to each TARGET, instead of -i")
+    window = "have at most N probes in flight (65536; 1 with -i 0, 1024 with -f)"
     add("--window", type=_number(1, MAX_WINDOW), metavar="N", help=window)
-    add(
-        "-f", dest="flood", action="store_true", help="flood: as fast as UDP replies come, each verified, without lines"
-    )
-    add("-w", dest="deadline", type=duration, metavar="TIME", help="end after TIME, though replies may be on their way")
-    add(
-        "-W",
-        dest="timeout",
-        type=duration,
-        metavar="TIME",
-        help="wait TIME for each reply (2 s); a later one is late, not lost",
-    )
+    flood = "flood: send UDP probes as fast as replies arrive; verify each reply, but print no line for it"
+    add("-f", dest="flood", action="store_true", help=flood)
+    add("-w", dest="deadline", type=duration, metavar="TIME", help="end the run after TIME, even with probes in flight")
+    timeout = "wait TIME for each reply (2 s); a later one is late, not lost"
+    add("-W", dest="timeout", type=duration, metavar="TIME", help=timeout)
 
 
 def _add_packets(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("what is sent, and from where")
+    group = parser.add_argument_group("packets")
     add = group.add_argument
-    sizes = _value(parse_sizes)
-    add(
-        "-s",
-        dest="sizes",
-        type=sizes,
-        metavar="SIZES",
-        help="bytes of payload (56); in turn where several: 64-1472 or 64,512,1472",
-    )
-    add(
-        "-p",
-        dest="pattern",
-        type=_value(lambda text: (text, parse_pattern(text))),
-        metavar="HEX",
-        help="pattern: fill probes with these 1 to 16 bytes",
-    )
-    add("-I", dest="source", default="", metavar="SOURCE", help="send from this address, or interface")
-    port = "send from this port; with --sources also from those that follow it"
+    sizes = "bytes of payload (56); several are used in turn: 64-1472 or 64,512,1472"
+    add("-s", dest="sizes", type=_value(parse_sizes), metavar="SIZES", help=sizes)
+    pattern = _value(lambda text: (text, parse_pattern(text)))
+    add("-p", dest="pattern", type=pattern, metavar="HEX", help="fill probes with this pattern of 1 to 16 bytes")
+    add("-I", dest="source", default="", metavar="SOURCE", help="send from this address or interface")
+    port = "send from port N; with --sources also from the ports that follow it"
     add("--source-port", type=_number(1, MAX_PORT), default=0, metavar="N", help=port)
-    sources = "send from N source ports in turn (paths of an ECMP network), and report each"
+    sources = "send from N source ports in turn (paths of an ECMP network), with statistics for each"
     add("--sources", type=_number(1, MAX_SOURCES), default=1, metavar="N", help=sources)
-    add(
-        "-Q",
-        dest="tos",
-        type=_value(parse_tos),
-        metavar="TOS",
-        help="TOS or traffic class: 0 to 255, 0x.., or a DSCP name",
-    )
-    add("-t", dest="ttl", type=_number(1, 255), metavar="TTL", help="time to live, or hop limit, of probes: 1 to 255")
+    tos = "TOS byte or traffic class: 0 to 255, 0x00 to 0xff, or a DSCP name"
+    add("-Q", dest="tos", type=_value(parse_tos), metavar="TOS", help=tos)
+    add("-t", dest="ttl", type=_number(1, 255), metavar="TTL", help="time to live or hop limit of probes: 1 to 255")
     discovery = "do: never fragment; want: fragment at this host; dont: let routers fragment"
     add("-M", dest="discovery", choices=("do", "want", "dont"), help=discovery)
     either = group.add_mutually_exclusive_group().add_argument
@@ -150,26 +128,25 @@ def _add_packets(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("what is shown")
+    group = parser.add_argument_group("output")
     add = group.add_argument
-    quiet = "no line for each reply; on a terminal one refreshing line for each TARGET (needs the `client` extra)"
+    quiet = "print no line for each reply; on a terminal show a live table (needs the `client` extra)"
     add("-q", dest="quiet", action="store_true", help=quiet)
     add("-D", dest="stamps", action="store_true", help="begin each line with the time, in seconds since 1970")
     add("-n", dest="numeric", action="store_true", help="do not look up the names of routers")
-    add("--json", action="store_true", help="one JSON object a line instead of text, the summary last")
-    add(
-        "--csv", type=Path, metavar="FILE", help="write a row for each event, besides the text; - is stdout, without it"
-    )
-    add("--histogram", action="store_true", help="show the distribution of round-trip times, below the statistics")
-    plot = "draw latency, losses and distribution into FILE.svg or FILE.png (needs the `plot` extra)"
+    add("--json", action="store_true", help="print JSON instead of text: an object for each event, then a summary")
+    csv = "write a CSV row for each event to FILE as well; - is stdout, the text then goes to stderr"
+    add("--csv", type=Path, metavar="FILE", help=csv)
+    add("--histogram", action="store_true", help="print the distribution of round-trip times after the statistics")
+    plot = "plot latency, losses and distribution to FILE.svg or FILE.png (needs the `plot` extra)"
     add("--plot", type=Path, metavar="FILE", help=plot)
 
 
 def _add_modes(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("instead of pinging")
+    group = parser.add_argument_group("modes")
     add = group.add_argument
-    add("--mtu", action="store_true", help="find the path MTU with probes that may not be fragmented")
-    add("--compare", choices=("tcp",), help="probe each TARGET over TCP too, and say what both mean together")
+    add("--mtu", action="store_true", help="find the path MTU, with probes that are not fragmented")
+    add("--compare", choices=("tcp",), help="probe each TARGET over TCP as well, and compare the results")
     add("-h", "--help", action="help", help=argparse.SUPPRESS)
 
 
@@ -190,13 +167,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def help_text() -> str:
-    """Return what `echod ping --help` says."""
+    """Return the text of `echod ping --help`."""
     return _parser().format_help()
 
 
 def parse_options(argv: Sequence[str]) -> Options:
     """Read the command line. Raises UsageError."""
-    found = _parser().parse_args(_with_values(argv))
+    found = _parser().parse_args(_join_negative(argv))
     _refuse_contradictions(found)
     interval = found.interval
     if found.rate:
@@ -214,15 +191,15 @@ def parse_options(argv: Sequence[str]) -> Options:
         source_ports=found.sources,
         sockets=SocketSettings(
             discovery=DISCOVERY[found.discovery] if found.discovery else None,
-            **_same(found, "source source_port tos ttl"),
+            **_unchanged(found, "source source_port tos ttl"),
         ),
     )
     options = Options(
         probes=probes,
         wishes=_wishes(found.targets),
-        remark=_remark(found.targets, found.pattern[0] if found.pattern else ""),
+        warning=_warning(found.targets, found.pattern[0] if found.pattern else ""),
         compare=found.compare is not None,
-        **_same(found, "family flood quiet stamps numeric json csv histogram plot mtu"),
+        **_unchanged(found, "family flood quiet stamps numeric json csv histogram plot mtu"),
     )
     return _checked(options)
 
@@ -230,8 +207,8 @@ def parse_options(argv: Sequence[str]) -> Options:
 _TAKES_NUMBER: Final = re.compile("-[46a-zA-Z]*[ciwWstQ]|--(?:rate|window|source-port|sources)")
 
 
-def _with_values(argv: Sequence[str]) -> list[str]:
-    """Join each negative number to the option before it: argparse takes one for an option, as -4 is."""
+def _join_negative(argv: Sequence[str]) -> list[str]:
+    """Join each negative number to the option before it, because argparse would take it for an option, like -4."""
     words: list[str] = []
     for word in argv:
         before = words[-1] if words else ""
@@ -243,15 +220,15 @@ def _with_values(argv: Sequence[str]) -> list[str]:
 
 
 def _wishes(texts: Sequence[str]) -> tuple[Wish, ...]:
-    """Read the targets; say how the port of one is written."""
+    """Read the targets; refuse `HOST PORT` with the target to write instead."""
     for text, number in pairwise(texts):
         if looks_like_port(number) and (better := with_port(text, number)):
-            raise UsageError(f'"{number}" is a number, no host: for this port write {better}')
+            raise UsageError(f'"{number}" is a number, not a host: for this port write {better}')
     return tuple(parse(text) for text in texts)
 
 
-def _remark(texts: Sequence[str], pattern: str) -> str:
-    """Return what may surprise: to other programs -p is the port."""
+def _warning(texts: Sequence[str], pattern: str) -> str:
+    """Return a warning if the pattern looks like a port: -p sets the port in other programs."""
     if len(pattern) == _PORT_DIGITS and looks_like_port(pattern) and (better := with_port(texts[0], pattern)):
         return (
             f"-p {pattern} fills probes with the bytes {pattern[:2]} {pattern[2:]}; for port {pattern} write {better}"
@@ -259,38 +236,38 @@ def _remark(texts: Sequence[str], pattern: str) -> str:
     return ""
 
 
-def _same(found: argparse.Namespace, names: str) -> dict[str, Any]:
-    """Return the options that are what they were read as."""
+def _unchanged(found: argparse.Namespace, names: str) -> dict[str, Any]:
+    """Return the options that are taken as they were read."""
     return {name: getattr(found, name) for name in names.split()}
 
 
 _CONTRADICTIONS: Final = (
-    ("rate", "interval", "--rate and -i say the same thing: write one of them"),
-    ("json", "histogram", "--json draws no bars: leave --histogram out"),
+    ("rate", "interval", "--rate and -i both set the interval: write one of them"),
+    ("json", "histogram", "--json prints no histogram: leave --histogram out"),
     ("flood", "sources", "-f uses one source port: leave --sources out"),
     ("flood", "csv", "-f has no event for each reply: leave --csv out"),
     ("flood", "plot", "-f has no event for each reply: leave --plot out"),
-    ("flood", "interval", "-f goes as fast as it can: leave -i out, or write --rate"),
-    ("mtu", "compare", "--mtu and --compare are two things: write one of them"),
+    ("flood", "interval", "-f sends as fast as replies arrive: leave -i out, or write --rate"),
+    ("mtu", "compare", "--mtu and --compare are two modes: write one of them"),
     ("mtu", "count", "--mtu sends as many probes as it needs: leave -c out"),
     ("mtu", "deadline", "--mtu ends by itself: leave -w out"),
-    ("mtu", "interval", "--mtu chooses its own pace: leave -i out"),
-    ("mtu", "rate", "--mtu chooses its own pace: leave --rate out"),
-    ("mtu", "window", "--mtu chooses its own pace: leave --window out"),
-    ("mtu", "flood", "--mtu chooses its own pace: leave -f out"),
-    ("mtu", "sizes", "--mtu chooses its own sizes: leave -s out"),
-    ("mtu", "discovery", "--mtu chooses its own discovery: leave -M out"),
+    ("mtu", "interval", "--mtu sets its own rate: leave -i out"),
+    ("mtu", "rate", "--mtu sets its own rate: leave --rate out"),
+    ("mtu", "window", "--mtu sets its own rate: leave --window out"),
+    ("mtu", "flood", "--mtu sets its own rate: leave -f out"),
+    ("mtu", "sizes", "--mtu sets its own sizes: leave -s out"),
+    ("mtu", "discovery", "--mtu sets its own discovery mode: leave -M out"),
     ("mtu", "sources", "--mtu uses one source port: leave --sources out"),
     ("mtu", "csv", "--mtu has no event for each reply: leave --csv out"),
     ("mtu", "plot", "--mtu has no event for each reply: leave --plot out"),
-    ("mtu", "stamps", "--mtu has no event for each reply: leave -D out"),
+    ("mtu", "stamps", "--mtu prints no line for each reply: leave -D out"),
     ("mtu", "histogram", "--mtu measures no latency: leave --histogram out"),
 )
-"""Options that cannot be had together, and what to write instead: none is ever passed over in silence."""
+"""Options that exclude each other, and what to write instead: no option is ignored silently."""
 
 
 def _refuse_contradictions(found: argparse.Namespace) -> None:
-    """Refuse options that cannot be had together, and times that leave no room for a probe."""
+    """Refuse options that exclude each other, and times that are too short for any probe."""
     for one, other, sentence in _CONTRADICTIONS:
         given = getattr(found, other)
         if getattr(found, one) and given is not None and given is not False and (other != "sources" or given > 1):
@@ -303,24 +280,24 @@ def _refuse_contradictions(found: argparse.Namespace) -> None:
         raise UsageError("ping: --source-port is for one TARGET: leave the others out")
     if found.source_port + found.sources - 1 > MAX_PORT:
         given = f"--source-port {found.source_port} --sources {found.sources}"
-        raise UsageError(f"ping: {given}: ports end at {MAX_PORT}: write less")
+        raise UsageError(f"ping: {given}: the last port is {MAX_PORT}: write less")
     if found.timeout == 0:
-        raise UsageError("ping: -W 0 gives every probe up at once: write a longer time")
+        raise UsageError("ping: -W 0 leaves no time for a reply: write a longer time")
     if found.deadline == 0:
         raise UsageError("ping: -w 0 ends before the first probe: write a longer time")
 
 
 def _checked(options: Options) -> Options:
-    """Refuse what the protocols asked cannot do; add the TCP twins of `--compare`."""
+    """Refuse what the protocols cannot do; add the TCP targets of `--compare`."""
     tcp = [wish for wish in options.wishes if wish.protocol is Protocol.TCP]
     if options.compare:
         if tcp:
-            raise UsageError("ping: --compare tcp asks over TCP by itself: write each TARGET once, over UDP")
+            raise UsageError("ping: --compare tcp adds TCP by itself: write each TARGET once, over UDP")
         twins = (replace(wish, protocol=Protocol.TCP) for wish in options.wishes)
         pairs = zip(options.wishes, twins, strict=True)
         options = replace(options, wishes=tuple(wish for pair in pairs for wish in pair))
     if (tcp or options.compare) and 0 in options.probes.sizes:
-        raise UsageError("ping: nothing cannot be sent over TCP: leave size 0 out")
+        raise UsageError("ping: TCP cannot carry a probe of 0 bytes: leave size 0 out")
     for word, given in (("-f", options.flood), ("--mtu", options.mtu)):
         if given and (tcp or options.compare):
             raise UsageError(f"ping: {word} is for UDP: leave {'--compare' if options.compare else 'tcp://'} out")

@@ -1,7 +1,7 @@
-"""A picture of a run: latency over time with losses marked, and its distribution beside it.
+"""The plot of a run: latency over time with losses marked, and its distribution beside it.
 
-Owns the samples and the drawing; matplotlib is asked for before the first probe, so that its absence is no surprise
-at the end. Invariant: every event with a time has its mark, and no target more than `MAX_SAMPLES`.
+Owns the samples and the drawing. Loads matplotlib before the first probe, so that a missing package is an error at the
+start. Invariant: no target has more than `MAX_SAMPLES` replies, nor more marks of one kind.
 """
 
 import sys
@@ -16,10 +16,10 @@ from echod.measurement.events import DAMAGED, Event, Kind, Moment
 from echod.probes.interfaces import Subject
 
 MAX_SAMPLES: Final = 200_000
-"""Of one target; beyond it every second one goes, again and again, so that what is left covers the whole run."""
+"""Replies of one target. At this limit every second one is removed, so that the rest covers the whole run."""
 
 _BINS: Final = 60
-_ANSWERS: Final = (Kind.REPLY, Kind.LATE)
+_REPLIES: Final = (Kind.REPLY, Kind.LATE)
 _MARKS: Final = {Kind.LOST: ("x", "lost"), Kind.ERROR: ("v", "error")}
 
 
@@ -27,16 +27,16 @@ _MARKS: Final = {Kind.LOST: ("x", "lost"), Kind.ERROR: ("v", "error")}
 class _Style:
     colour: str
     start: int
-    """The monotonic time, in ns, that is zero in the picture."""
+    """The monotonic time, in ns, that is zero on the time axis."""
 
 
-class Picture:
-    """Samples of all targets, and the drawing of them."""
+class Plot:
+    """Samples of all targets, and their drawing."""
 
     def __init__(self, path: Path) -> None:
-        """Load matplotlib. Raises UsageError where it is not installed or the file cannot be written."""
+        """Load matplotlib. Raises UsageError if it is not installed or the file cannot be written."""
         try:
-            from matplotlib.figure import Figure  # noqa: PLC0415 - slow to load, and not always there
+            from matplotlib.figure import Figure  # noqa: PLC0415 - slow to load, and optional
         except ImportError:
             raise UsageError(f"ping: --plot needs matplotlib: {sys.executable} -m pip install matplotlib") from None
         try:
@@ -46,24 +46,24 @@ class Picture:
         self._path = path
         self._figure: Any = Figure(figsize=(11, 4.5), layout="constrained")
         self._began: Moment | None = None
-        """By its difference a monotonic time is shown as that of the day."""
-        self._answers: dict[int, list[tuple[int, int]]] = {}
+        """The first event by both clocks: converts a monotonic time to the time of day."""
+        self._replies: dict[int, list[tuple[int, int]]] = {}
         self._marks: dict[tuple[int, Kind], list[int]] = {}
         self._every: dict[int, int] = {}
         self._seen: dict[int, int] = {}
 
     def take(self, subject: Subject, event: Event) -> None:
-        """Keep what is drawn of an event."""
+        """Add an event: a reply with its round-trip time, or a mark for a loss, an error or damage."""
         key = id(subject)
         if self._began is None:
             self._began = Moment(wall=event.time, clock=event.clock)
-        if event.kind in _ANSWERS and event.rtt is not None:
-            answers = self._answers.setdefault(key, [])
+        if event.kind in _REPLIES and event.rtt is not None:
+            replies = self._replies.setdefault(key, [])
             self._seen[key] = self._seen.get(key, 0) + 1
             if self._seen[key] % self._every.setdefault(key, 1) == 0:
-                answers.append((event.sent.clock, event.rtt))
-            if len(answers) > MAX_SAMPLES:
-                del answers[::2]
+                replies.append((event.sent.clock, event.rtt))
+            if len(replies) > MAX_SAMPLES:
+                del replies[::2]
                 self._every[key] *= 2
         elif event.kind in _MARKS or event.kind in DAMAGED:
             kind = event.kind if event.kind in _MARKS else Kind.CORRUPT
@@ -72,16 +72,16 @@ class Picture:
                 marks.append(event.sent.clock or event.clock)
 
     def draw(self, subjects: Sequence[Subject]) -> None:
-        """Draw and write the file. Raises UsageError where that fails."""
+        """Draw the plot and write the file. Raises UsageError if that fails."""
         over_time, beside = self._figure.subplots(1, 2, width_ratios=[3, 1], sharey=True)
-        times = [sent for answers in self._answers.values() for sent, _ in answers]
+        times = [sent for replies in self._replies.values() for sent, _ in replies]
         times += [time for marks in self._marks.values() for time in marks]
         start = min(times, default=0)
         began = self._began.wall - self._began.clock + start if self._began else 0
         for number, subject in enumerate(subjects):
             self._draw_one(over_time, beside, subject, _Style(colour=f"C{number}", start=start))
         over_time.set_ylim(bottom=0)
-        over_time.set_xlabel(f"time of sending (seconds since {datetime.fromtimestamp(began / 1e9, UTC):%F %T} UTC)")
+        over_time.set_xlabel(f"send time (seconds since {datetime.fromtimestamp(began / 1e9, UTC):%F %T} UTC)")
         over_time.set_ylabel("round-trip time (ms)")
         over_time.grid(alpha=0.3)
         self._figure.legend(loc="outside upper left", fontsize="small", ncols=3, frameon=False)
@@ -93,11 +93,11 @@ class Picture:
             raise UsageError(f"ping: --plot {self._path}: {error.strerror}") from None
 
     def _draw_one(self, over_time: Any, beside: Any, subject: Subject, style: _Style) -> None:  # noqa: ANN401 - untyped
-        answers = self._answers.get(id(subject), [])
+        replies = self._replies.get(id(subject), [])
         survey = subject.survey
         label = f"{subject.target}: {survey.received} of {survey.sent}"
-        times = [(sent - style.start) / 1e9 for sent, _ in answers]
-        rtts = [rtt / 1e6 for _, rtt in answers]
+        times = [(sent - style.start) / 1e9 for sent, _ in replies]
+        rtts = [rtt / 1e6 for _, rtt in replies]
         over_time.plot(times, rtts, ".", markersize=3, color=style.colour, label=label)
         if rtts:
             beside.hist(rtts, bins=_BINS, orientation="horizontal", color=style.colour, alpha=0.6)

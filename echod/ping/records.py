@@ -1,7 +1,7 @@
-"""What happened, for programs: JSON lines and CSV rows.
+"""The output of `echod ping` for programs: JSON lines and CSV rows.
 
-Owns the names of the fields, which are the same in both. Never decides and never counts. Invariant: a field that is
-not known is not there (JSON) or empty (CSV); times end in `_ns`, durations in `_ms`.
+Owns the names of the fields, which are the same in both. Never decides and never counts. Invariant: an unknown field is
+absent (JSON) or empty (CSV); names of times end in `_ns`, of durations in `_ms`.
 """
 
 import csv
@@ -41,7 +41,7 @@ _QUANTILES: Final = (("median", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99_9", 0.9
 
 
 def record(subject: Subject, event: Event) -> dict[str, Any]:
-    """Return an event as fields; those that are not known are left out."""
+    """Return the known fields of an event."""
     damaged = event.kind in DAMAGED
     fields = {
         "event": event.kind.value,
@@ -64,7 +64,7 @@ def record(subject: Subject, event: Event) -> dict[str, Any]:
 
 
 def mtu_record(target: Target, finding: Finding) -> dict[str, Any]:
-    """Return what the search for the path MTU of a target found, as fields, with the sentences that explain it."""
+    """Return the fields of a path MTU search, with the sentences of the text output."""
     back = finding.back
     return_path = {"size": back.size, "replied": back.answered, "reply_fragments": back.fragments}
     fields = {
@@ -90,41 +90,41 @@ def _known(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class JsonLines:
-    """An object a line, for each event, and a last one for all together."""
+    """Writes a JSON object for each event, and a summary object last, each on one line."""
 
     def __init__(self, out: TextIO, *, quiet: bool) -> None:
-        """Write to `out`; `quiet` leaves the events out."""
+        """Write to `out`; `quiet` omits the events."""
         self._out = out
         self._quiet = quiet
 
     def take(self, subject: Subject, event: Event) -> None:
-        """Write an event."""
+        """Write the object of an event."""
         if not self._quiet:
             self._write(record(subject, event))
 
     def end(self, subjects: Sequence[Subject], names: Mapping[str, str], **more: object) -> None:
-        """Write the summary."""
+        """Write the summary object; `names` maps addresses of routers to names."""
         self._write({"event": "summary", "targets": [summary(each, names) for each in subjects], **more})
 
     def _write(self, fields: Mapping[str, Any]) -> None:
-        self._out.write(json.dumps(fields) + "\n")  # in ASCII: valid in whatever encoding `out` has
+        self._out.write(json.dumps(fields) + "\n")  # ASCII, so that it is valid in any encoding of `out`
 
 
 class CsvRows:
-    """A row for each event, below a row of column names.
+    """Writes a CSV row for each event, below a row of column names.
 
-    Each method raises OSError where stdout takes no more, and UsageError where a file does not.
+    If a write fails, each method raises OSError for stdout and UsageError for a file.
     """
 
     def __init__(self, out: TextIO, path: Path | None = None) -> None:
-        """Write to stdout, or to the file of this path, and own that."""
+        """Write to stdout, or to an open file at this path; `close` closes it."""
         self._out = out
         self._path = path
         self._writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
         self._attempt(self._writer.writeheader)
 
     def take(self, subject: Subject, event: Event) -> None:
-        """Write an event."""
+        """Write the row of an event."""
         self._attempt(self._writer.writerow, record(subject, event))
 
     def close(self) -> None:
@@ -137,15 +137,15 @@ class CsvRows:
         except OSError as error:
             if self._path is None:
                 raise
-            with suppress(OSError):  # what it did not take must not raise again when it is closed
+            with suppress(OSError):  # unwritten data must not raise again at the next close
                 self._out.close()
-            if error.errno == errno.EPIPE:  # who read the FIFO has seen enough
+            if error.errno == errno.EPIPE:  # the reader of the FIFO closed it: not an error
                 raise
-            raise UsageError(f"ping: --csv {self._path}: {error.strerror}: the rows are cut off there") from None
+            raise UsageError(f"ping: --csv {self._path}: {error.strerror}: the file is incomplete") from None
 
 
 def summary(subject: Subject, names: Mapping[str, str]) -> dict[str, Any]:
-    """Return what a target's statistics are, as fields."""
+    """Return the fields of the statistics of a target."""
     fields = {
         "target": str(subject.target),
         "address": subject.target.endpoint,
@@ -164,7 +164,7 @@ def summary(subject: Subject, names: Mapping[str, str]) -> dict[str, Any]:
             for (reason, address), obstacles in subject.survey.obstacles.items()
         ],
     }
-    if longest := subject.survey.outages.longest:  # of all probes: those of a source port are not in a row
+    if longest := subject.survey.outages.longest:  # of all source ports: probes of one are not consecutive
         fields["longest_gap"] = {
             "start_ns": longest.start.wall,
             "seconds": round(longest.duration / 1e9, 6),

@@ -1,7 +1,7 @@
-"""The names of routers that complained.
+"""Reverse DNS: the names of routers that sent errors.
 
-Owns the look-up, in a process of its own, so that a name server that does not answer holds nothing up: least of all
-the end of a run on a network that is broken. Invariant: nobody waits longer than `PATIENCE` for all names together.
+Owns the lookups, each in its own process, so that a name server that does not answer delays no probe, nor the end of a
+run on a broken network. Invariant: all lookups together delay the end by at most `TIMEOUT`.
 """
 
 import select
@@ -10,52 +10,52 @@ from collections.abc import Iterable
 from time import monotonic
 from typing import Final
 
-PATIENCE: Final = 1.0
+TIMEOUT: Final = 1.0
 """Seconds, counted from the end of the run."""
 
-MOST: Final = 32
-"""Addresses that are looked up, each by a process: what comes from forged ones starts no more."""
+MAX_LOOKUPS: Final = 32
+"""Bounds the processes that errors with forged source addresses can start."""
 
 
-class Names:
-    """Names by address."""
+class ReverseDns:
+    """The lookups of a run, by address."""
 
     def __init__(self, *, numeric: bool) -> None:
-        """Look nothing up if they shall stay numbers."""
+        """Start no lookup if addresses are shown as numbers only."""
         self._numeric = numeric
-        self._asked: dict[str, subprocess.Popen[str]] = {}
+        self._lookups: dict[str, subprocess.Popen[str]] = {}
 
-    def ask(self, address: str) -> None:
-        """Begin to look a name up."""
-        if self._numeric or not address or address in self._asked or len(self._asked) >= MOST:
+    def look_up(self, address: str) -> None:
+        """Start the lookup of an address, unless there is one."""
+        if self._numeric or not address or address in self._lookups or len(self._lookups) >= MAX_LOOKUPS:
             return
         try:
-            self._asked[address] = subprocess.Popen(  # noqa: S603 - an address that the kernel wrote
-                ["getent", "hosts", address],  # noqa: S607 - wherever the C library has put it
+            self._lookups[address] = subprocess.Popen(  # noqa: S603 - the kernel formatted the address
+                ["getent", "hosts", address],  # noqa: S607 - its directory depends on the C library
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
-                errors="backslashreplace",  # /etc/hosts may have any bytes
-                start_new_session=True,  # Ctrl-C is for us
+                errors="backslashreplace",  # /etc/hosts may hold any bytes
+                start_new_session=True,  # Ctrl-C goes to echod alone
             )
         except OSError:
             self._numeric = True
 
-    def known(self, addresses: Iterable[str], *, until: int | None = None) -> dict[str, str]:
-        """Return the names that are found in time, and stop looking for the others.
+    def results(self, addresses: Iterable[str], *, until: int | None = None) -> dict[str, str]:
+        """Return the names that were found in time, by address, and kill the other lookups.
 
-        Nobody waits for them any more once there is something to read from the descriptor `until`.
+        The wait ends early when the descriptor `until` is readable.
         """
-        asked = {address: process for address in addresses if (process := self._asked.pop(address, None))}
-        _wait([process.stdout.fileno() for process in asked.values() if process.stdout], until)
-        found = {address: _finish(process) for address, process in asked.items()}
-        return {address: name for address, name in found.items() if name}
+        lookups = {address: process for address in addresses if (process := self._lookups.pop(address, None))}
+        _wait([process.stdout.fileno() for process in lookups.values() if process.stdout], until)
+        names = {address: _finish(process) for address, process in lookups.items()}
+        return {address: name for address, name in names.items() if name}
 
 
 def _wait(outputs: list[int], until: int | None) -> None:
-    """Wait until there is something to read from each of these, from `until`, or too long."""
-    deadline = monotonic() + PATIENCE
+    """Wait until all of `outputs` are readable, or `until` is, at most `TIMEOUT`."""
+    deadline = monotonic() + TIMEOUT
     poll = select.poll()
     for fd in outputs if until is None else [*outputs, until]:
         poll.register(fd, select.POLLIN)
@@ -69,7 +69,7 @@ def _wait(outputs: list[int], until: int | None) -> None:
 
 
 def _finish(process: "subprocess.Popen[str]") -> str:
-    """Return the name that `getent` printed behind the address, if it has; it has written all at once."""
+    """Kill a lookup; return the name that `getent` printed after the address. It writes its line in one piece."""
     with process:
         process.kill()
         words = process.communicate()[0].split()

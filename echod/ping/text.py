@@ -1,7 +1,7 @@
-"""What is said about each event and at the end, as text, in the manner of iputils ping.
+"""The text output of `echod ping`: a line for each event and the closing statistics, in the style of iputils ping.
 
-Owns the wording. Never decides and never counts: it reads events and surveys. Invariant: a number shown is a number
-of the survey, and what happened is named in one way in all lines.
+Owns the wording. Never decides and never counts: it reads events and surveys. Invariant: each number shown is a number
+of the survey, and each kind of event has one name in all lines.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from echod.measurement.events import Event, Kind
 from echod.measurement.outages import Outage
 from echod.measurement.statistics import Survey
 from echod.net.listener import Protocol
-from echod.ping.charts import has_blocks, histogram
+from echod.ping.charts import histogram, supports_blocks
 from echod.ping.values import percentage
 from echod.probes.interfaces import Subject
 
@@ -23,14 +23,14 @@ _BINS: Final = 20
 _FRACTIONS: Final = (("median", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999))
 
 
-class Lines:
-    """A line for each event."""
+class TextLines:
+    """Writes a line for each event."""
 
     def __init__(self, out: TextIO, *, stamps: bool, quiet: bool, protocols: bool, hosts: bool) -> None:
-        """Write to `out`; `stamps` puts the time before each line, `quiet` leaves the lines of events out.
+        """Write to `out`; `stamps` puts the time before each line, `quiet` omits the lines of events.
 
-        `protocols` names UDP or TCP in each line, for runs over both; `hosts` names the target in the line of an error
-        too, which another host may have sent, for runs with several.
+        `protocols` puts UDP or TCP into each line, for runs over both. `hosts` puts the target into lines of errors, as
+        another host may have sent them, for runs with several targets.
         """
         self._out = out
         self._protocols = protocols
@@ -39,19 +39,19 @@ class Lines:
         self._quiet = quiet
 
     def begin(self, subject: Subject, sizes: tuple[int, ...]) -> None:
-        """Say who is asked, and what."""
-        self._out.write(f"PING {subject.target} ({subject.target.ip}) {_data(subject, sizes)} bytes of data.\n")
+        """Write the heading of a target: its address and the bytes of payload, with all headers in parentheses."""
+        self._out.write(f"PING {subject.target} ({subject.target.ip}) {_sizes(subject, sizes)} bytes of data.\n")
 
     def take(self, subject: Subject, event: Event) -> None:
-        """Say what happened."""
+        """Write the line of an event."""
         if not self._quiet:
             stamp = f"[{event.time // 10**9}.{event.time // 1000 % 10**6:06}] " if self._stamps else ""
             self._out.write(f"{stamp}{line(subject, event, protocol=self._protocols, host=self._hosts)}\n")
 
 
 def line(subject: Subject, event: Event, *, protocol: bool, host: bool) -> str:
-    """Return the line of an event, with or without its protocol, and that of an error with or without its target."""
-    number = f" {subject.target.protocol.value}" * protocol
+    """Return the line of an event; with its protocol, and in the line of an error with its target, if asked."""
+    number = f" {subject.target.protocol.value}" if protocol else ""
     number += "" if event.sequence is None else f" seq={event.sequence}"
     port = f" sport={subject.ports[event.source]}" if len(subject.ports) > 1 else ""
     ttl = "" if event.ttl is None else f" ttl={event.ttl}"
@@ -59,20 +59,18 @@ def line(subject: Subject, event: Event, *, protocol: bool, host: bool) -> str:
         return f"no reply from {subject.target.endpoint}:{number}{port} within {_span(event.rtt or 0)}"
     if event.kind is Kind.ERROR:
         mtu = f" (mtu={event.mtu})" if event.mtu else ""
-        target = f" {subject.target.endpoint}" * host
+        target = f" {subject.target.endpoint}" if host else ""
         return f"From {event.address or 'this host'}:{target}{number}{port} {event.reason}{mtu}"
-    head = f"{event.size} bytes from {event.address}:{number}{port}{ttl}"
     time = "" if event.rtt is None else f" time={duration(event.rtt)}"
-    return f"{head}{time}{_remark(subject, event)}"
+    return f"{event.size} bytes from {event.address}:{number}{port}{ttl}{time}{_remark(subject, event)}"
 
 
 def _remark(subject: Subject, event: Event) -> str:
-    first_wrong = f"from byte {event.offset}"
     return {
         Kind.DUPLICATE: " (DUP!)",
         Kind.LATE: " (LATE!)",
         Kind.STALE: " (LATE or DUP!)",
-        Kind.CORRUPT: f" (CORRUPT! {count(event.count, 'wrong byte')}, {first_wrong})",
+        Kind.CORRUPT: f" (CORRUPT! {count(event.count, 'wrong byte')}, from byte {event.offset})",
         Kind.TRUNCATED: f" (TRUNCATED! {event.size} of {event.expected} bytes)",
         Kind.EXTENDED: f" (EXTENDED! {event.size} bytes instead of {event.expected})",
         Kind.DIFFERENT_ADDRESS: f" (DIFFERENT ADDRESS! probed was {subject.target.endpoint})",
@@ -80,11 +78,11 @@ def _remark(subject: Subject, event: Event) -> str:
     }.get(event.kind, "")
 
 
-# -- on the way, and at the end
+# -- statistics
 
 
 def progress(subjects: Sequence[Subject]) -> str:
-    """Return a line for each target that says where it stands."""
+    """Return a line for each target with its counts, loss and round-trip times so far."""
     lines = []
     for subject in subjects:
         survey = subject.survey
@@ -96,24 +94,23 @@ def progress(subjects: Sequence[Subject]) -> str:
 
 
 def statistics(subject: Subject, names: dict[str, str]) -> str:
-    """Return the closing block of a target; `names` are those of routers, by address."""
+    """Return the closing block of a target; `names` maps addresses of routers to names."""
     survey = subject.survey
     lines = ["", f"--- {subject.target} ping statistics ---", _totals(survey, subject.elapsed)]
-    lines += [f"tcp handshake {', '.join(duration(took) for took in subject.handshakes[:3])}"] * bool(
-        subject.handshakes
-    )
-    lines += [*_times(survey), *_oddities(survey), *_complaints(survey, names)]
-    if survey.received and survey.outages.longest is not None:  # else the loss says it all
+    if subject.handshakes:
+        lines.append(f"tcp handshake {', '.join(duration(took) for took in subject.handshakes[:3])}")
+    lines += [*_times(survey), *_anomalies(survey), *_errors(survey, names)]
+    if survey.received and survey.outages.longest is not None:  # without any reply the loss of 100% is enough
         lines.append(_gap(survey.outages.longest))
     if len(subject.surveys) > 1:
-        lines += [_path(subject, index) for index in range(len(subject.surveys))]
+        lines += [_source_port(subject, index) for index in range(len(subject.surveys))]
     return "\n".join(lines) + "\n"
 
 
 def bars(subject: Subject, width: int, encoding: str) -> str:
-    """Return the distribution of the round-trip times of a target, with characters that the encoding has."""
+    """Return the histogram of the round-trip times of a target, in characters that the encoding supports."""
     weights = subject.survey.latency.weights()
-    lines = histogram(weights, bins=_BINS, width=width, plain=not has_blocks(encoding))
+    lines = histogram(weights, bins=_BINS, width=width, plain=not supports_blocks(encoding))
     return "".join(f"{line}\n" for line in ["rtt from .. to (ms)       replies", *lines] if lines)
 
 
@@ -147,15 +144,15 @@ def _times(survey: Survey) -> list[str]:
     return lines
 
 
-def _oddities(survey: Survey) -> list[str]:
-    """Say what was done to probes and replies, one line for each kind of thing."""
+def _anomalies(survey: Survey) -> list[str]:
+    """Return a line for each kind of anomaly: what happened to probes and replies, and how often."""
     counts, order = survey.counts, survey.order
     lines = []
     if survey.ends[Kind.LOST]:
         lines.append(f"lost: {count(survey.ends[Kind.LOST], 'probe')}")
     if survey.dropped:
-        found = f"{count(survey.dropped, 'datagram')} that found its receive buffer full"
-        lines.append(f"dropped by this host: {found}, which is no loss of the path")
+        dropped = count(survey.dropped, "datagram")
+        lines.append(f"dropped by this host: {dropped}, receive buffer full; this is not a loss of the path")
     if counts[Kind.DUPLICATE]:
         lines.append(f"duplicated: {counts[Kind.DUPLICATE]} extra {plural(counts[Kind.DUPLICATE], 'reply')}")
     if order.reordered:
@@ -164,14 +161,14 @@ def _oddities(survey: Survey) -> list[str]:
             f"{count(order.max_extent, 'place')} and {_ms(order.max_late)} ms behind"
         )
     if counts[Kind.LATE]:
-        lines.append(f"late: {count(counts[Kind.LATE], 'reply')} after the probe was given up, not counted as lost")
-    damages = survey.first_damage.items()
-    lines += [f"{kind.value}: {count(counts[kind], 'reply')}, the first {_damage(first)}" for kind, first in damages]
+        lines.append(f"late: {count(counts[Kind.LATE], 'reply')} after the timeout, not counted as lost")
+    for kind, first in survey.first_damage.items():
+        lines.append(f"{kind.value}: {count(counts[kind], 'reply')}, the first {_damage(first)}")
     if counts[Kind.DIFFERENT_ADDRESS]:
         addresses = ", ".join(sorted(survey.elsewhere))
         lines.append(f"from a different address: {count(counts[Kind.DIFFERENT_ADDRESS], 'reply')}, from {addresses}")
     if counts[Kind.STALE]:
-        lines.append(f"late or duplicated: {count(counts[Kind.STALE], 'reply')} to probes long forgotten")
+        lines.append(f"late or duplicated: {count(counts[Kind.STALE], 'reply')} to probes no longer remembered")
     if counts[Kind.UNMATCHED]:
         lines.append(f"unmatched: {count(counts[Kind.UNMATCHED], 'datagram')}, no reply to any probe")
     return lines
@@ -184,7 +181,7 @@ def _damage(event: Event) -> str:
     return f"{where}{event.size} bytes instead of {event.expected}"
 
 
-def _complaints(survey: Survey, names: dict[str, str]) -> list[str]:
+def _errors(survey: Survey, names: dict[str, str]) -> list[str]:
     lines = []
     for (reason, address), obstacles in survey.obstacles.items():
         name = f" ({names[address]})" if address in names else ""
@@ -196,14 +193,15 @@ def _complaints(survey: Survey, names: dict[str, str]) -> list[str]:
 def _gap(outage: Outage) -> str:
     start = datetime.fromtimestamp(outage.start.wall / 1e9).astimezone()
     which = f"seq {outage.first}" if outage.probes == 1 else f"seq {outage.first} to {outage.last}"
-    long = f"{'at least ' * outage.open}{_span(outage.duration)} " if outage.duration else ""  # one probe has no length
-    return (
-        f"longest gap without replies: {long}from {start:%H:%M:%S}{' on' * outage.open} "
-        f"({count(outage.probes, 'probe')}, {which})"
-    )
+    probes = f"({count(outage.probes, 'probe')}, {which})"
+    length = f"{_span(outage.duration)} " if outage.duration else ""  # a single probe at the end: no length is known
+    if outage.open:
+        at_least = "at least " if length else ""
+        return f"longest gap without replies: {at_least}{length}from {start:%H:%M:%S} on {probes}"
+    return f"longest gap without replies: {length}from {start:%H:%M:%S} {probes}"
 
 
-def _path(subject: Subject, index: int) -> str:
+def _source_port(subject: Subject, index: int) -> str:
     survey = subject.surveys[index]
     latency = survey.latency
     times = (latency.min, latency.mean, latency.max, latency.deviation)
@@ -218,18 +216,18 @@ def _path(subject: Subject, index: int) -> str:
 
 
 def duration(nanoseconds: int) -> str:
-    """Write a round-trip time with as many digits as ping does."""
+    """Format a round-trip time with as many digits as ping does."""
     digits = next((n for n, limit in ((3, 10**6), (2, 10**7), (1, 10**8)) if nanoseconds < limit), 0)
     return f"{nanoseconds / 1e6:.{digits}f} ms"
 
 
 def count(number: int, noun: str) -> str:
-    """Write a number and its noun."""
+    """Format a number and its noun."""
     return f"{number} {plural(number, noun)}"
 
 
 def plural(number: int, noun: str) -> str:
-    """Put a noun into the form that the number asks for."""
+    """Return a noun in the singular or plural."""
     if number == 1:
         return noun
     return f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
@@ -247,9 +245,9 @@ def _percent(share: float | None) -> str:
     return "unknown" if share is None else percentage(share, 6)
 
 
-def _data(subject: Subject, sizes: tuple[int, ...]) -> str:
-    least, most = min(sizes), max(sizes)
-    if least != most:
-        return f"{least} to {most}"
+def _sizes(subject: Subject, sizes: tuple[int, ...]) -> str:
+    least, greatest = min(sizes), max(sizes)
+    if least != greatest:
+        return f"{least} to {greatest}"
     headers = _HEADERS[subject.target.family] if subject.target.protocol is Protocol.UDP else 0
     return f"{least}({least + headers})" if headers else str(least)

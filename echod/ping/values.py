@@ -1,7 +1,7 @@
-"""Values as `echod ping` reads and writes them: durations, sizes, patterns, service classes, percentages.
+"""Values of the command line and the output: durations, sizes, patterns, service classes, percentages.
 
-Owns the text forms. Invariant: each parser returns a value within its bounds or raises ValueError with one sentence
-that says what to write.
+Owns their text forms. Invariant: each parser returns a value within its bounds, or raises ValueError with one sentence
+that states what to write.
 """
 
 import re
@@ -50,11 +50,11 @@ def parse_sizes(text: str) -> tuple[int, ...]:
     for part in text.split(","):
         found = re.fullmatch(r"([0-9]{1,6})(?:-([0-9]{1,6}))?", part.strip())
         if not found:
-            way = "write bytes, such as 56, a range 64-1472 or a list 64,512,1472"
-            raise ValueError(f"{_fault(part, 'size')}: {way}")
+            advice = "write bytes, such as 56, a range 64-1472 or a list 64,512,1472"
+            raise ValueError(f"{_fault(part, 'size')}: {advice}")
         first, last = int(found[1]), int(found[2] or found[1])
         if max(first, last) > MAX_SIZE:
-            raise ValueError(f"{max(first, last)} bytes do not fit into any datagram: write at most {MAX_SIZE}")
+            raise ValueError(f"{max(first, last)} bytes are too many for a datagram: write at most {MAX_SIZE}")
         sizes += range(first, last + 1) if first <= last else range(first, last - 1, -1)
     return tuple(sizes)
 
@@ -63,14 +63,14 @@ def parse_pattern(text: str) -> bytes:
     """Read up to 16 bytes as hexadecimal digits."""
     digits = text.removeprefix("0x")
     if not re.fullmatch(f"(?:[0-9a-fA-F]{{2}}){{1,{MAX_PATTERN}}}", digits):
-        port = f"; a port stands behind the target, HOST:{text}" if looks_like_port(text) else ""
-        way = f"write 1 to {MAX_PATTERN} bytes as hexadecimal digits, such as ff00"
-        raise ValueError(f'"{text}" is no pattern: {way}{port}')
+        port = f"; to set the port write HOST:{text}" if looks_like_port(text) else ""
+        advice = f"write 1 to {MAX_PATTERN} bytes as hexadecimal digits, such as ff00"
+        raise ValueError(f"{_fault(text, 'pattern')}: {advice}{port}")
     return bytes.fromhex(digits)
 
 
 def parse_tos(text: str) -> int:
-    """Read the TOS byte as a number (0x10, 16), or a DSCP name, such as EF, for its upper six bits."""
+    """Read the TOS byte: a number (0x10, 16), or a DSCP name, such as EF, for the upper six bits."""
     if text.upper() in SERVICE_CLASSES:
         return SERVICE_CLASSES[text.upper()] << 2
     if re.fullmatch(r"0[xX][0-9a-fA-F]{1,2}", text):
@@ -82,19 +82,19 @@ def parse_tos(text: str) -> int:
 
 
 def looks_like_port(text: str) -> bool:
-    """Tell whether a text is, by its digits, the number of a port."""
+    """Return whether a text could be a port number."""
     return re.fullmatch("[1-9][0-9]{0,4}", text) is not None and int(text) <= MAX_PORT
 
 
 def _fault(text: str, noun: str) -> str:
-    """Say what is wrong with a text that does not have the form of a value."""
-    return f'"{text}" is {"negative" if re.match(r"-[.0-9]", text) else f"no {noun}"}'
+    """Return what is wrong with a text that does not have the form of a value."""
+    return f'"{text}" is {"negative" if re.match(r"-[.0-9]", text) else f"not a {noun}"}'
 
 
 def percentage(share: float, digits: int) -> str:
-    """Write a share of 1 as a percentage with so many significant digits.
+    """Format a share of 1 as a percentage with this many significant digits.
 
-    It is 0% or 100% only if that is exact, and has no exponent: one of a thousand million is 0.0000001%.
+    The result is 0% or 100% only if that is exact, and never has an exponent: a share of 1e-9 is 0.0000001%.
     """
     text = f"{100 * share:.{digits}g}"
     if share < 1 and float(text) >= 100:  # noqa: PLR2004 - per cent
@@ -105,9 +105,9 @@ def percentage(share: float, digits: int) -> str:
 
 
 def short_percentage(share: float) -> str:
-    """Write a share of 1 as a percentage with one decimal place, in six characters: a trace of loss is not 0.0%."""
-    if 0 < share < 0.0005:  # noqa: PLR2004 - what would be rounded to nothing
+    """Format a share of 1 as a percentage with one decimal, in six characters; a small loss is not 0.0%."""
+    if 0 < share < 0.0005:  # noqa: PLR2004 - it would be rounded to 0
         return "<0.1%"
-    if 0.9995 <= share < 1:  # noqa: PLR2004 - ... or to all
+    if 0.9995 <= share < 1:  # noqa: PLR2004 - it would be rounded to 1
         return ">99.9%"
     return f"{100 * share:.1f}%"

@@ -3,13 +3,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echod.ping.charts import edges, has_blocks, histogram, sparkline
+from echod.ping.charts import bin_edges, histogram, sparkline, supports_blocks
 
 
 def test_equal_steps_for_times_of_one_size_and_equal_ratios_for_others() -> None:
     """Up to eightfold the bars are equally wide; beyond it each is so many times the last."""
-    assert edges([(1000, 1), (1999, 1)], 4) == [1000, 1250, 1500, 1750, 2000]
-    assert edges([(1, 1), (9_999, 1)], 4) == [1, 10, 100, 1000, 10_000]
+    assert bin_edges([(1000, 1), (1999, 1)], 4) == [1000, 1250, 1500, 1750, 2000]
+    assert bin_edges([(1, 1), (9_999, 1)], 4) == [1, 10, 100, 1000, 10_000]
 
 
 def test_a_histogram_of_two_heights() -> None:
@@ -25,7 +25,7 @@ def test_a_histogram_of_two_heights() -> None:
 
 def test_bars_are_ascii_where_an_encoding_has_no_blocks() -> None:
     """As long as the others."""
-    assert [has_blocks(encoding) for encoding in ("utf-8", "latin-1", "ascii")] == [True, False, False]
+    assert [supports_blocks(encoding) for encoding in ("utf-8", "latin-1", "ascii")] == [True, False, False]
     blocks = histogram([(1_000_000, 4), (1_999_999, 1)], bins=3, width=35)
     assert histogram([(1_000_000, 4), (1_999_999, 1)], bins=3, width=35, plain=True) == [
         line.replace("█", "#") for line in blocks

@@ -57,7 +57,7 @@ def test_a_disk_that_is_full_does_not_take_the_statistics(port: int, tmp_path: P
         out, err = ended(process)
     assert process.returncode == 2
     assert re.search(r"\n[1-9] packets transmitted, [1-9] received, 0% packet loss", out)
-    assert err == f"echod: ping: --csv {tmp_path / 'rows'}: File too large: the rows are cut off there\n"
+    assert err == f"echod: ping: --csv {tmp_path / 'rows'}: File too large: the file is incomplete\n"
 
 
 def test_who_reads_the_rows_may_have_seen_enough(port: int, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from support.ping.pinging import ended, watched
 from support.running import ECHOD, environment
 
 from echod.ping import reverse_dns
-from echod.ping.reverse_dns import Names
+from echod.ping.reverse_dns import ReverseDns
 
 pytestmark = needs_root
 
@@ -24,7 +24,7 @@ RESOLVER = f"nameserver {SILENT}\noptions timeout:30 attempts:5\n"
 
 DNS_PORT = f":{53:04X}"
 OWN_MOUNT = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'
-PATIENT = "import echod.ping.reverse_dns\nechod.ping.reverse_dns.PATIENCE = 1000.0\n"
+PATIENT = "import echod.ping.reverse_dns\nechod.ping.reverse_dns.TIMEOUT = 1000.0\n"
 
 
 @contextmanager
@@ -97,14 +97,14 @@ def test_a_name_that_is_known_is_shown_though_another_is_not(tmp_path: Path, mon
     (tmp_path / "getent").write_text(script)
     (tmp_path / "getent").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr(reverse_dns, "PATIENCE", 1000.0)
-    looked_up = Names(numeric=False)
+    monkeypatch.setattr(reverse_dns, "TIMEOUT", 1000.0)
+    looked_up = ReverseDns(numeric=False)
     for address in ("192.0.2.1", "192.0.2.2"):
-        looked_up.ask(address)
-    first = looked_up._asked["192.0.2.1"]
+        looked_up.look_up(address)
+    first = looked_up._lookups["192.0.2.1"]
     wait_until(lambda: first.poll() is not None, "the first has its answer")
     read, write = os.pipe()
     os.write(write, b"x")
-    assert looked_up.known(["192.0.2.1", "192.0.2.2"], until=read) == {"192.0.2.1": "router.example"}
+    assert looked_up.results(["192.0.2.1", "192.0.2.2"], until=read) == {"192.0.2.1": "router.example"}
     os.close(read)
     os.close(write)

@@ -33,18 +33,18 @@ def test_a_rate_is_never_exceeded(rate: int, interval: int) -> None:
         (["ftp://h"], '"ftp://h": the protocol "ftp" is not known, write udp:// or tcp://'),
         (
             ["-c", "1", "127.255.255.255"],
-            "127.255.255.255: is a broadcast address, and echod replies to none: write that of a host",
+            "127.255.255.255: is a broadcast address, echod does not reply to it: write the address of a host",
         ),
-        (["0.0.0.0"], "0.0.0.0: is no host's address: write that of a host"),  # noqa: S104 - nothing binds
-        (["::"], "::: is no host's address: write that of a host"),
-        (["-c", "abc", "h"], '"abc" is no number: write a whole number from 1 to 4294967295'),
+        (["0.0.0.0"], "0.0.0.0: is not the address of a host: write one"),  # noqa: S104 - nothing binds
+        (["::"], "::: is not the address of a host: write one"),
+        (["-c", "abc", "h"], '"abc" is not a number: write a whole number from 1 to 4294967295'),
         (["h:0"], '"h:0": the port 0 is out of bounds, write 1 to 65535'),
-        (["127.0.0.1", "7007"], '"7007" is a number, no host: for this port write 127.0.0.1:7007'),
+        (["127.0.0.1", "7007"], '"7007" is a number, not a host: for this port write 127.0.0.1:7007'),
         (["[::1"], '"[::1" is no target, write [udp://|tcp://]HOST[:PORT]'),
         ([], "the following arguments are required: TARGET"),
-        (["-i", "soon", "h"], '"soon" is no duration'),
-        (["-i", "1", "--rate", "5", "h"], "--rate and -i say the same thing"),
-        (["-s", "0", "tcp://h"], "nothing cannot be sent over TCP"),
+        (["-i", "soon", "h"], '"soon" is not a duration'),
+        (["-i", "1", "--rate", "5", "h"], "--rate and -i both set the interval"),
+        (["-s", "0", "tcp://h"], "TCP cannot carry a probe of 0 bytes: leave size 0 out"),
         (["-f", "tcp://h"], "-f is for UDP: leave tcp:// out"),
         (["--mtu", "--histogram", "h"], "--mtu measures no latency: leave --histogram out"),
         (["--plot", "x.gif", "h"], "--plot x.gif: write a name that ends in .svg or .png"),
@@ -55,17 +55,17 @@ def test_a_rate_is_never_exceeded(rate: int, interval: int) -> None:
         (["-I", "::1", "127.0.0.1"], "-I ::1: is of another IP version than 127.0.0.1"),
         (["-f", "-s", "65507", "--window", "9999", "127.0.0.1"], "with -s 65507 write --window 2048 or less"),
         (["-f", "-s", "1", "127.0.0.1"], "-f sends probes of one size, 4 bytes or more"),
-        (["-s", "64,65508", "127.0.0.1"], "65508 bytes do not fit, udp://127.0.0.1:7 takes at most 65507"),
-        (["-s", "65528", "::1"], "65528 bytes do not fit, udp://[::1]:7 takes at most 65527"),
+        (["-s", "64,65508", "127.0.0.1"], "65508 bytes are too many: udp://127.0.0.1:7 takes at most 65507"),
+        (["-s", "65528", "::1"], "65528 bytes are too many: udp://[::1]:7 takes at most 65527"),
         (["-4", "-6", "h"], "argument -6: not allowed with argument -4"),
         (["fe80::1"], "fe80::1: is link-local, and which link is not said: write fe80::1%INTERFACE, or -I INTERFACE"),
         (["fe80::1%nosuch0"], "fe80::1%nosuch0: this host has no interface nosuch0"),
         (["-I", "fe80::1", "::1"], "-I fe80::1: is link-local, and which link is not said: write it with %INTERFACE"),
         (["-I", "127.0.0.1%lo", "127.0.0.1"], "-I 127.0.0.1%lo: is no interface of this host"),
         (["--mtu", "-c", "1", "h"], "--mtu sends as many probes as it needs: leave -c out"),
-        (["--json", "--histogram", "h"], "--json draws no bars: leave --histogram out"),
+        (["--json", "--histogram", "h"], "--json prints no histogram: leave --histogram out"),
         (["--json", "--csv", "-", "h"], "--json and --csv - both write to stdout: write --csv FILE"),
-        (["-W", "0", "h"], "-W 0 gives every probe up at once: write a longer time"),
+        (["-W", "0", "h"], "-W 0 leaves no time for a reply: write a longer time"),
         (["-w", "0", "h"], "-w 0 ends before the first probe: write a longer time"),
     ],
 )
@@ -80,14 +80,17 @@ def test_what_cannot_be_is_one_sentence_and_exit_code_2(words: list[str], senten
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["::1", "7007"], '"7007" is a number, no host: for this port write [::1]:7007'),
-        (["tcp://[::1]", "7007"], '"7007" is a number, no host: for this port write tcp://[::1]:7007'),
+        (["::1", "7007"], '"7007" is a number, not a host: for this port write [::1]:7007'),
+        (["tcp://[::1]", "7007"], '"7007" is a number, not a host: for this port write tcp://[::1]:7007'),
         (["h:7", "7007"], '"7007" is a number, no host: write HOST or HOST:PORT'),
         (["7007"], '"7007" is a number, no host: write HOST or HOST:PORT'),
         (["h", "70000"], '"70000" is a number, no host: write HOST or HOST:PORT'),
         (["udp://0x7f000001:7"], '"udp://0x7f000001:7" is a number, no host: write HOST or HOST:PORT'),
         (["127.0.0.010"], '"127.0.0.010": a part with a leading zero is octal to some programs: write it without'),
-        (["-p", "707", "h"], '"707" is no pattern: write 1 to 16 bytes as hexadecimal digits, such as ff00; a port'),
+        (
+            ["-p", "707", "h"],
+            '"707" is not a pattern: write 1 to 16 bytes as hexadecimal digits, such as ff00; to',
+        ),
         (["-i", "-0.5", "h"], 'argument -i: "-0.5" is negative: write seconds, such as 0.2, or 50us, 200ms, 2m'),
         (["-qi", "-.5", "h"], 'argument -i: "-.5" is negative: write seconds'),
         (["--rate=-5", "h"], 'argument --rate: "-5" is negative: write a whole number from 1 to 10000000'),
@@ -116,7 +119,7 @@ def test_a_pattern_that_looks_like_a_port_is_remarked_upon() -> None:
     found = ping("-p", "7007", "-c", 1, "-W", "50ms", "127.0.0.1")
     assert (found.err, "PING udp://127.0.0.1:7 " in found.out) == (remark, True)
     for words in (("-p", "7007", "127.0.0.1:7"), ("-p", "0x7007", "127.0.0.1"), ("-p", "70", "127.0.0.1")):
-        assert parse_options(words).remark == ""
+        assert parse_options(words).warning == ""
 
 
 def test_the_help_says_every_option() -> None:
@@ -226,5 +229,5 @@ def test_a_full_disk_is_said(port: int) -> None:
     full_disk = "No space left on device"
     assert (found.returncode, found.stderr) == (2, f"echod: ping: the output cannot be written: {full_disk}\n")
     told = ping("--csv", "/dev/full", *words)
-    sentence = f"echod: ping: --csv /dev/full: {full_disk}: the rows are cut off there\n"
+    sentence = f"echod: ping: --csv /dev/full: {full_disk}: the file is incomplete\n"
     assert (told.code, told.out, told.err) == (2, "", sentence)  # before the first probe
