@@ -38,8 +38,8 @@ Subjects
     admission/   may this datagram be answered: admission*, rules*, ratelimit*, loops*, selftest*
     stats/       what is counted: outcomes*, counters*, watch*, rates*, refusals*, top_sources*, traffic*, snapshot*,
                  wrapping*
-    config/      /etc/echod.yaml: file, schema*, fields*, access*, document*, diagnostics*, explain*, diff*, changes*,
-                 written*, socket_unit*
+    config/      /etc/echod.yaml: file, schema* (bounds, defaults), parse*, lint* (warnings), fields*, access*,
+                 document*, diagnostics* (how mistakes are shown), explain*, diff*, written*, socket_unit*
     measurement/ what probes tell: payload*, events*, in_flight*, flood*, pacing*, statistics*, latency*, reordering*,
                  outages*, path_mtu*, icmp*, comparison*, round_trip*
 

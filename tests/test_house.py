@@ -27,7 +27,6 @@ ARROWS = {
     "stats": "net",
     "config": "errors net",
     "linux": "errors logs net",
-    "net": "config errors",
 }
 """Which packages, and modules at the top, each package imports. All may import echod itself, which has the version."""
 
@@ -45,7 +44,7 @@ ON_DEMAND = {
 PURE_MODULES = {
     "admission": "admission loops ratelimit rules selftest",
     "cli": "inquiry",
-    "config": "access changes diagnostics diff document explain fields schema socket_unit written",
+    "config": "access diagnostics diff document explain fields lint parse schema socket_unit written",
     "exporter": "metrics",
     "linux": "mmsg_layout sockopt",
     "measurement": "comparison events flood icmp in_flight latency outages pacing path_mtu payload reordering "
@@ -129,7 +128,7 @@ SOURCES = read_sources()
 
 MODULES = frozenset(SOURCES)
 
-HOUSE = dict.fromkeys(ARROWS) | dict.fromkeys(("errors", "logs", "measurement"))
+HOUSE = dict.fromkeys(ARROWS) | dict.fromkeys(("errors", "logs", "measurement", "net"))
 """The packages and the modules at the top."""
 
 

@@ -13,7 +13,8 @@ import pytest
 from support.man import PAGES, entries, literals, section, source
 from support.running import ECHOD, REPOSITORY, environment
 
-from echod.config.schema import Config, parse_config
+from echod.config.parse import parse_config
+from echod.config.schema import Config
 from echod.errors import ConfigError
 
 WRITTEN = sorted(path.name for path in PAGES.iterdir() if path.suffix in {".5", ".7", ".8"})

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from support.ping.pinging import shape
 
-from echod.config.schema import Config, parse_config
+from echod.config.parse import parse_config
+from echod.config.schema import Config
 from echod.errors import ConfigError, ExitCode
 from echod.stats.outcomes import Drop
 

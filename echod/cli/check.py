@@ -12,8 +12,9 @@ from typing import Final
 from echod.cli import host, service_unit
 from echod.cli.options import add_config, make_parser
 from echod.config import file as configfile
-from echod.config.diagnostics import render, report
-from echod.config.schema import Config, in_order, parse_config
+from echod.config.diagnostics import in_order, render, report
+from echod.config.parse import parse_config
+from echod.config.schema import Config
 from echod.config.written import write_config
 from echod.errors import ConfigError, ExitCode, UsageError
 

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from echod.config import file as configfile
-from echod.config.schema import find_status_directory
+from echod.config.parse import find_status_directory
 from echod.errors import EchodError
 from echod.status import files
 

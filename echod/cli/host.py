@@ -16,11 +16,11 @@ from typing import Final
 from echod.config.access import is_public
 from echod.config.document import Document, dotted, read
 from echod.config.document import Path as KeyPath
+from echod.config.lint import places
 from echod.config.schema import Config
 from echod.errors import Mistake
 from echod.linux.privileges import AUTO
 from echod.linux.sockets import find_absence
-from echod.net.endpoint import places
 from echod.net.listener import ListenerRange, Protocol, parse_listener
 
 _EARLY: Final = "echod binds it all the same, and serves it when this host has it"

@@ -14,6 +14,11 @@ _SHOWN_CHARACTERS: Final = 60  # of a quoted value, to keep the sentence short
 _EXCERPT_CHARACTERS: Final = 60  # on either side of the caret: one mistake, one line of a terminal
 
 
+def in_order(mistakes: Iterable[Mistake]) -> tuple[Mistake, ...]:
+    """Sort mistakes or warnings by their place in the file."""
+    return tuple(sorted(mistakes, key=lambda mistake: (mistake.line, mistake.column)))
+
+
 def shown(text: str) -> str:
     """Make text from a file printable in a sentence: on one line, escaped, and shortened."""
     if len(text) > _SHOWN_CHARACTERS:

@@ -1,13 +1,17 @@
-"""A change of listeners: which to keep, which to open, which to close.
+"""The differences between two configs: which listeners to keep, open and close, and every change as text for the log.
 
-Owns the comparison and nothing else: it opens and closes no socket. Invariant: every listener, old or new, is in
-exactly one of the three.
+It opens and closes no socket. Invariant: every listener, old or new, is in exactly one of the three.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from echod.config.schema import Config
+from echod.config.written import flatten, write_value
 from echod.net.listener import Listener
+
+_AT_START = frozenset({"status.directory"})
+"""Keys that are read only at start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,3 +32,19 @@ def plan(old: Iterable[Listener], new: Iterable[Listener]) -> Plan:
         open=tuple(listener for listener in new if listener not in was),
         close=tuple(listener for listener in old if listener not in wanted),
     )
+
+
+def changes(old: Config, new: Config, listeners: Plan) -> list[str]:
+    """Return one short text for each difference: `+` and `-` for listeners, `key: old -> new` for the rest.
+
+    The changes of listeners come from the plan, because passed sockets are served whatever a config says.
+    """
+    found = [f"+{listener}" for listener in listeners.open] + [f"-{listener}" for listener in listeners.close]
+    before, after = flatten(old), flatten(new)
+    del before["listeners"]
+    return found + [
+        f"{key}: {write_value(key, value)} -> {write_value(key, after[key])}"
+        + (" at the next start" if key in _AT_START else "")
+        for key, value in before.items()
+        if value != after[key]
+    ]

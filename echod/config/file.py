@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from echod.config.document import MAX_BYTES
-from echod.config.schema import FIRST_TRY, Config, parse_config
+from echod.config.parse import parse_config
+from echod.config.schema import FIRST_TRY, Config
 from echod.errors import ConfigUnreadableError, Mistake, StartFailedError
 
 DEFAULT_PATH: Final = Path("/etc/echod.yaml")

@@ -1,18 +1,15 @@
 """Where metrics are served: an address and port, as the operator writes it.
 
-Owns the text form `http://ADDRESS:PORT`, and the place of each in the config file. It never looks up a name and never
-opens a socket. Invariant: the text of an endpoint, parsed, is that endpoint.
+Owns the text form `http://ADDRESS:PORT`. It never looks up a name and never opens a socket. Invariant: the text of an
+endpoint, parsed, is that endpoint.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
-from echod.config.document import Document, Path, dotted
-from echod.errors import Mistake
-from echod.net.listener import Listener, Protocol, overlap, parse_host, parse_port, refuse_strange, split_host
+from echod.net.listener import Listener, Protocol, parse_host, parse_port, refuse_strange, split_host
 
 USUAL_PORT: Final = 9007
 """The echo's own 7, in the range of Prometheus exporters (9000 and up)."""
@@ -60,23 +57,3 @@ def parse_endpoint(text: str) -> Endpoint:
         raise ValueError(f'"{port}" is no port: write a number from 1 to 65535')
     address, zone = parse_host(host)
     return Endpoint(address=address, port=parse_port(port), zone=zone)
-
-
-def places(endpoints: Sequence[Endpoint], document: Document) -> dict[Path, Endpoint]:
-    """Return these values of `metrics.listen` by their places in the file, which may have one or a list."""
-    path: Path = ("metrics", "listen")
-    return {
-        (*path, index) if (*path, index) in document.places else path: endpoint
-        for index, endpoint in enumerate(endpoints)
-    }
-
-
-def find_clash(endpoints: Sequence[Endpoint], listeners: Iterable[Listener], document: Document) -> Iterator[Mistake]:
-    """Find echo listeners on a metrics port: binding it would fail with a report of another process there."""
-    by_place = places(endpoints, document)
-    for listener in listeners if endpoints else ():
-        for path, endpoint in by_place.items():
-            if overlap(listener, endpoint.listener):
-                line, column = document.places[path].spot
-                message = f"{listener} has that port: write another"
-                yield Mistake(line=line, column=column, path=dotted(path), message=message)

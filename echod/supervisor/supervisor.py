@@ -17,7 +17,7 @@ import structlog
 
 from echod import logs
 from echod.config import file as configfile
-from echod.config.changes import changes
+from echod.config.diff import changes
 from echod.config.file import Reading
 from echod.config.schema import Config
 from echod.errors import EchodError, StartFailedError

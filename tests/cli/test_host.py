@@ -10,7 +10,8 @@ from support.loopback import ip, namespace, needs_root
 from support.running import ECHOD, REPOSITORY, environment
 
 from echod.cli.host import warnings
-from echod.config.schema import Config, parse_config
+from echod.config.parse import parse_config
+from echod.config.schema import Config
 
 CORE = Path("/proc/sys/net/core")
 MOST = 1024**3

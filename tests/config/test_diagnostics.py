@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from echod.config.diagnostics import render, report, shown
+from echod.config.diagnostics import in_order, render, report, shown
 from echod.errors import Mistake
 
 
@@ -19,6 +19,11 @@ def test_text_in_a_sentence_is_short_and_on_one_line() -> None:
 def at(line: int, column: int, path: str = "") -> Mistake:
     """Make a mistake at a place."""
     return Mistake(line=line, column=column, path=path, message="wrong")
+
+
+def test_mistakes_are_ordered_by_line_and_column() -> None:
+    """As somebody reads who repairs a file from top to bottom."""
+    assert in_order([at(2, 1), at(1, 12), at(1, 3)]) == (at(1, 3), at(1, 12), at(2, 1))
 
 
 def test_a_mistake_is_shown_above_its_line_and_a_caret() -> None:

@@ -5,7 +5,8 @@ from pydantic import ValidationError
 from support.judging import errors, listeners
 
 from echod.config import fields
-from echod.config.schema import GuardConfig, LimitsConfig, MetricsConfig, parse_config
+from echod.config.parse import parse_config
+from echod.config.schema import GuardConfig, LimitsConfig, MetricsConfig
 
 
 @pytest.mark.parametrize(

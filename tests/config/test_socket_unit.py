@@ -1,7 +1,7 @@
 """echod.config.socket_unit: what systemd says of echod's units, and what a config needs of them."""
 
 from echod.config.document import read
-from echod.config.schema import parse_config
+from echod.config.parse import parse_config
 from echod.config.socket_unit import (
     DROP_IN,
     Passing,

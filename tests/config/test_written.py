@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from echod.config.schema import FIRST_TRY, Config, parse_config
+from echod.config.parse import parse_config
+from echod.config.schema import FIRST_TRY, Config
 from echod.config.written import flatten, write_config, write_value
 from echod.errors import ConfigError
 

@@ -4,10 +4,8 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
-from echod.config.document import read
-from echod.errors import Mistake
-from echod.net.endpoint import Endpoint, find_clash, parse_endpoint, places
-from echod.net.listener import Protocol, parse_listener
+from echod.net.endpoint import Endpoint, parse_endpoint
+from echod.net.listener import Protocol
 
 
 @pytest.mark.parametrize(
@@ -49,21 +47,3 @@ def test_what_is_no_endpoint_is_refused_with_what_to_write(text: str, message: s
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the sentence is what the test asserts
         parse_endpoint(text)
     assert str(caught.value) == message
-
-
-def test_an_echo_on_the_port_of_an_endpoint_is_found_at_its_place() -> None:
-    """One endpoint stands at the key, those of a list at their indices."""
-    here, there = parse_endpoint("http://127.0.0.1:8"), parse_endpoint("http://127.0.0.1:9")
-    listeners = [parse_listener(text).first for text in ("udp://127.0.0.1:9", "tcp://127.0.0.1:7", "tcp://0.0.0.0:9")]
-    one, several = (read(f"metrics: {{listen: {text}}}".encode()) for text in (there, f"[{here}, {there}]"))
-    assert places([there], one) == {("metrics", "listen"): there}
-    assert places([here, there], several) == {("metrics", "listen", 0): here, ("metrics", "listen", 1): there}
-    message = "tcp://0.0.0.0:9 has that port: write another"
-    for endpoints, document, column, path in (
-        ([there], one, 19, "metrics.listen"),
-        ([here, there], several, 40, "metrics.listen[1]"),
-    ):
-        assert list(find_clash(endpoints, listeners, document)) == [
-            Mistake(line=1, column=column, path=path, message=message)
-        ]
-    assert list(find_clash([], listeners, one)) == []

@@ -2,7 +2,7 @@
 
 import pytest
 
-from echod.config.schema import parse_config
+from echod.config.parse import parse_config
 from echod.errors import ConfigError, Mistake
 
 Found = list[tuple[int, int, str, str]]

@@ -1,0 +1,173 @@
+"""What is wrong or unreasonable in a config whose values are valid one by one.
+
+Owns the comparison of keys with each other, and its sentences. It knows no host. Invariant: a warning points at a key
+that the file has.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+from echod.config.access import find_covered, is_public, parse_entry
+from echod.config.document import Document, Path, dotted
+from echod.config.schema import Config, GuardConfig, LimitsConfig, TcpConfig
+from echod.errors import Mistake
+from echod.net.endpoint import Endpoint
+from echod.net.listener import Protocol, overlap
+
+_Warning: TypeAlias = tuple[tuple[Path, ...], str]  # the keys concerned, and the text
+
+_SMALL_BUFFER = 128 * 1024
+_LONG_DRAIN_SECONDS = 60
+_FIRST_CLIENT_PORT = 1024  # lower ports belong to services (RFC 6335)
+_MUCH_PER_SECOND = 10_000
+_OPEN = (
+    "reaches into the Internet, where the source of a datagram can be forged and replies so aimed at anybody: write "
+    "limits.datagrams_per_second too, such as 1000, or unlimited if that is meant"
+)
+
+
+def find_open(document: Document) -> Iterator[Mistake]:
+    """Find an entry that allows public addresses without a rate limit, in a file that may have mistakes."""
+    access, limits = document.value.get("access"), document.value.get("limits")
+    allow = access.get("allow") if isinstance(access, dict) else None
+    if not isinstance(allow, list) or (isinstance(limits, dict) and "datagrams_per_second" in limits):
+        return
+    for index, text in enumerate(allow):
+        if isinstance(text, str) and _is_public(text):
+            path = ("access", "allow", index)
+            line, column = document.places[path].spot
+            yield Mistake(line=line, column=column, path=dotted(path), message=_OPEN)
+            return
+
+
+def _is_public(text: str) -> bool:
+    try:
+        return is_public(parse_entry(text))
+    except ValueError:
+        return False  # a mistake of its own
+
+
+def places(endpoints: Sequence[Endpoint], document: Document) -> dict[Path, Endpoint]:
+    """Return these values of `metrics.listen` by their places in the file, which may have one or a list."""
+    path: Path = ("metrics", "listen")
+    return {
+        (*path, index) if (*path, index) in document.places else path: endpoint
+        for index, endpoint in enumerate(endpoints)
+    }
+
+
+def find_clash(config: Config, document: Document) -> Iterator[Mistake]:
+    """Find echo listeners on a metrics port: binding it would fail with a report of another process there."""
+    by_place = places(config.metrics.listen, document)
+    for listener in config.listeners:
+        for path, endpoint in by_place.items():
+            if overlap(listener, endpoint.listener):
+                line, column = document.places[path].spot
+                message = f"{listener} has that port: write another"
+                yield Mistake(line=line, column=column, path=dotted(path), message=message)
+
+
+def find_unreasonable(config: Config, document: Document) -> Iterator[Mistake]:
+    """Find what is valid but unreasonable."""
+    for paths, message in _find_all(config):
+        # The defaults are reasonable together, so the file sets at least one of the keys.
+        path = next(path for path in paths if path in document.places)
+        line, column = document.places[path].key_spot
+        yield Mistake(line=line, column=column, path=dotted(path), message=message)
+
+
+def _find_all(config: Config) -> Iterator[_Warning]:
+    """Yield each warning with the keys concerned, first the one to point at."""
+    yield from _find_access(config)
+    yield from _find_guard(config.guard)
+    yield from _find_limits(config.limits)
+    yield from _find_sockets(config)
+    if (seconds := config.drain_timeout_seconds) > _LONG_DRAIN_SECONDS:
+        yield (("drain_timeout_seconds",),), f"systemctl stop can take as long as this, {seconds:,} seconds"
+    if any(not each.address.is_loopback for each in config.metrics.listen):
+        yield (
+            (("metrics", "listen"),),
+            (
+                "whoever reaches this port reads the metrics and who asked most, for it knows no password: write "
+                "http://127.0.0.1:9007, or let a firewall or a proxy stand before it"
+            ),
+        )
+
+
+def _find_access(config: Config) -> Iterator[_Warning]:
+    access, limits = config.access, config.limits
+    if not access.allow:
+        yield (("access", "allow"),), "the list is empty: nobody gets a reply"
+    for index in find_covered(access.allow, access.deny):
+        paths: tuple[Path, ...] = (("access", "allow", index), ("access", "deny"))
+        yield paths, f"access.deny covers all of {access.allow[index]} and wins: nothing of it gets a reply"
+    # If the total is the smaller one, it is the limit of a single source.
+    rates = [rate for rate in (limits.datagrams_per_second, limits.total_datagrams_per_second) if rate is not None]
+    if any(map(is_public, access.allow)) and min(rates, default=_MUCH_PER_SECOND + 1) > _MUCH_PER_SECOND:
+        yield (
+            (("limits", "datagrams_per_second"),),
+            (
+                "access.allow reaches into the Internet: above 10,000 a second, replies to a forged source are a "
+                "flood to whoever has that address"
+            ),
+        )
+
+
+def _find_guard(guard: GuardConfig) -> Iterator[_Warning]:
+    if guard.min_source_port < _FIRST_CLIENT_PORT:
+        yield (
+            (("guard", "min_source_port"),),
+            "below 1024 live services, such as DNS and NTP: one forged datagram, and echod and they talk for ever",
+        )
+    if not guard.loop_breaker:
+        yield (("guard", "loop_breaker"),), "without it a datagram that circulates between two servers never dies"
+
+
+def _find_limits(limits: LimitsConfig) -> Iterator[_Warning]:
+    one, total = limits.datagrams_per_second, limits.total_datagrams_per_second
+    if one is None and total is None:
+        for key in ("burst", "slip", "dry_run"):
+            if getattr(limits, key) != LimitsConfig.model_fields[key].default:
+                yield (("limits", key),), "no limit is set, so this has no effect"
+    elif one is None and limits.slip != LimitsConfig.model_fields["slip"].default:
+        yield (
+            (("limits", "slip"),),
+            "limits.datagrams_per_second is not set, so this has no effect: nothing slips through the total",
+        )
+    if (one is not None or total is not None) and limits.dry_run:
+        yield (("limits", "dry_run"),), "nothing is refused: what is above a limit is counted, and replied to"
+    if one is not None and total is not None and total < one:
+        yield (
+            (("limits", "total_datagrams_per_second"),),
+            (
+                f"total_datagrams_per_second ({total:,}) is less than datagrams_per_second ({one:,}): "
+                "a single source can use all of it up"
+            ),
+        )
+
+
+def _find_sockets(config: Config) -> Iterator[_Warning]:
+    udp, tcp = config.udp, config.tcp
+    for key, size in (("receive_buffer", udp.receive_buffer), ("send_buffer", udp.send_buffer)):
+        if size < _SMALL_BUFFER:
+            yield (("udp", key),), "below 128 KiB it cannot hold two datagrams of full length: bursts will be lost"
+    if tcp != TcpConfig() and not any(one.protocol is Protocol.TCP for one in config.listeners):
+        yield (("tcp",),), "no tcp:// listener is configured, so these settings are for those of a .socket unit alone"
+    if tcp.max_connections_per_source > tcp.max_connections:
+        paths: tuple[Path, ...] = (("tcp", "max_connections_per_source"), ("tcp", "max_connections"))
+        yield (
+            paths,
+            (
+                f"max_connections_per_source ({tcp.max_connections_per_source:,}) is more than "
+                f"max_connections ({tcp.max_connections:,}): a single source can take every connection"
+            ),
+        )
+    if tcp.stall_timeout_seconds > tcp.idle_timeout_seconds:
+        paths = (("tcp", "stall_timeout_seconds"), ("tcp", "idle_timeout_seconds"))
+        yield (
+            paths,
+            (
+                f"stall_timeout_seconds ({tcp.stall_timeout_seconds:,}) is more than "
+                f"idle_timeout_seconds ({tcp.idle_timeout_seconds:,}): a stalled connection is closed as idle first"
+            ),
+        )

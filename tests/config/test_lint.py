@@ -1,0 +1,245 @@
+"""echod.config.lint: what is wrong or unreasonable in a config whose values are valid one by one."""
+
+import pytest
+from support.judging import errors, warnings
+
+from echod.config.document import read
+from echod.config.lint import places
+from echod.config.parse import parse_config
+from echod.net.endpoint import parse_endpoint
+
+OPEN = (
+    "reaches into the Internet, where the source of a datagram can be forged and replies so aimed at anybody: write "
+    "limits.datagrams_per_second too, such as 1000, or unlimited if that is meant"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("access: {allow: [any]}", (1, 18, "access.allow[0]")),
+        ("access:\n  allow:\n    - loopback\n    - 8.0.0.0/8\n    - any\n", (4, 7, "access.allow[1]")),
+        ("limits: {total_datagrams_per_second: 9}\naccess: {allow: [any]}", (2, 18, "access.allow[0]")),
+    ],
+)
+def test_a_file_that_lets_the_internet_in_must_speak_of_the_limit(text: str, place: tuple[int, int, str]) -> None:
+    """It is one mistake, at the first such entry; the limit of all sources together does not hold a single one."""
+    assert errors(text) == [(*place, OPEN)]
+
+
+@pytest.mark.parametrize("limit", ["1000", "unlimited"])
+def test_the_limit_that_is_spoken_of_may_be_none(limit: str) -> None:
+    """`unlimited` is the default, but here somebody must have meant it."""
+    parse_config(f"access: {{allow: [any]}}\nlimits: {{datagrams_per_second: {limit}}}".encode())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "access: {allow: [loopback, 192.0.2.0/24]}",
+        "access: {deny: [any]}",
+        "access: {allow: []}",
+        "limits: {slip: 0}",
+    ],
+)
+def test_a_file_that_does_not_let_the_internet_in_need_not_speak_of_it(text: str) -> None:
+    """Where nobody can be a victim there is nothing to say."""
+    parse_config(text.encode())
+
+
+def test_an_open_file_is_told_so_beside_its_other_mistakes() -> None:
+    """An entry that is none, a list that is none and a section that is none hide it no more than they are hidden."""
+    assert [mistake[:3] for mistake in errors("access: {allow: [7, ayn, any], deny: 5}\nlimits: 5")] == [
+        (1, 18, "access.allow[0]"),
+        (1, 21, "access.allow[1]"),
+        (1, 26, "access.allow[2]"),
+        (1, 38, "access.deny"),
+        (2, 9, "limits"),
+    ]
+    assert [mistake[:3] for mistake in errors("access: {allow: any}")] == [(1, 17, "access.allow")]
+    assert [mistake[:3] for mistake in errors("access: any")] == [(1, 9, "access")]
+
+
+@pytest.mark.parametrize("listener", ["tcp://127.0.0.1:9007", "tcp://0.0.0.0:9000-9010"])
+def test_metrics_and_an_echo_cannot_have_one_port(listener: str) -> None:
+    """The listener in the way is named, at the endpoint; a UDP listener is in nobody's way."""
+    text = f"listeners: [{listener}]\nmetrics: {{listen: http://127.0.0.1:9007}}"
+    ((line, column, path, message),) = errors(text)
+    assert (line, column, path) == (2, 19, "metrics.listen")
+    assert message == f"{listener.replace('9000-9010', '9007')} has that port: write another"
+    parse_config(text.replace("tcp:", "udp:").encode())
+    text = f"listeners: [{listener}]\nmetrics: {{listen: [http://127.0.0.1:8, http://127.0.0.1:9007]}}"
+    assert [each[2:] for each in errors(text)] == [("metrics.listen[1]", message)]
+
+
+OPENED = "access: {allow: [any]}\n"
+TOO_MUCH = (
+    "access.allow reaches into the Internet: above 10,000 a second, replies to a forged source are a flood to whoever "
+    "has that address"
+)
+NO_EFFECT = "no limit is set, so this has no effect"
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        ("access:\n  allow: []", (2, 3, "access.allow", "the list is empty: nobody gets a reply")),
+        (
+            "access:\n  allow: [private, '::1']\n  deny: [loopback]",
+            (2, 20, "access.allow[1]", "access.deny covers all of ::1 and wins: nothing of it gets a reply"),
+        ),
+        (
+            "access:\n  deny: [fe80::/9, 169.254.0.0/15]",
+            (2, 3, "access.deny", "access.deny covers all of link-local and wins: nothing of it gets a reply"),
+        ),
+        (OPENED + "limits: {datagrams_per_second: unlimited}", (2, 10, "limits.datagrams_per_second", TOO_MUCH)),
+        (OPENED + "limits: {datagrams_per_second: 10001}", (2, 10, "limits.datagrams_per_second", TOO_MUCH)),
+        (
+            "guard:\n  min_source_port: 1023",
+            (
+                2,
+                3,
+                "guard.min_source_port",
+                "below 1024 live services, such as DNS and NTP: one forged datagram, and echod and they talk for ever",
+            ),
+        ),
+        (
+            "guard: {loop_breaker: false}",
+            (1, 9, "guard.loop_breaker", "without it a datagram that circulates between two servers never dies"),
+        ),
+        ("limits: {burst: 255}", (1, 10, "limits.burst", NO_EFFECT)),
+        ("limits: {slip: 0}", (1, 10, "limits.slip", NO_EFFECT)),
+        ("limits: {dry_run: true}", (1, 10, "limits.dry_run", NO_EFFECT)),
+        (
+            "limits:\n  total_datagrams_per_second: 9\n  slip: 4",
+            (
+                3,
+                3,
+                "limits.slip",
+                "limits.datagrams_per_second is not set, so this has no effect: nothing slips through the total",
+            ),
+        ),
+        (
+            "limits:\n  total_datagrams_per_second: 9\n  dry_run: true",
+            (3, 3, "limits.dry_run", "nothing is refused: what is above a limit is counted, and replied to"),
+        ),
+        (
+            "limits:\n  datagrams_per_second: 1001\n  total_datagrams_per_second: 1000",
+            (
+                3,
+                3,
+                "limits.total_datagrams_per_second",
+                (
+                    "total_datagrams_per_second (1,000) is less than datagrams_per_second (1,001): "
+                    "a single source can use all of it up"
+                ),
+            ),
+        ),
+        (
+            "udp:\n  receive_buffer: 127 KiB",
+            (
+                2,
+                3,
+                "udp.receive_buffer",
+                "below 128 KiB it cannot hold two datagrams of full length: bursts will be lost",
+            ),
+        ),
+        (
+            "udp:\n  send_buffer: 127 KiB",
+            (2, 3, "udp.send_buffer", "below 128 KiB it cannot hold two datagrams of full length: bursts will be lost"),
+        ),
+        (
+            "listeners: [udp://1.2.3.4:7]\ntcp: {max_connections: 100}",
+            (2, 1, "tcp", "no tcp:// listener is configured, so these settings are for those of a .socket unit alone"),
+        ),
+        (
+            "tcp:\n  max_connections_per_source: 1025",
+            (
+                2,
+                3,
+                "tcp.max_connections_per_source",
+                (
+                    "max_connections_per_source (1,025) is more than max_connections (1,024): "
+                    "a single source can take every connection"
+                ),
+            ),
+        ),
+        (
+            "tcp:\n  max_connections: 63",
+            (
+                2,
+                3,
+                "tcp.max_connections",
+                (
+                    "max_connections_per_source (64) is more than max_connections (63): "
+                    "a single source can take every connection"
+                ),
+            ),
+        ),
+        (
+            "tcp:\n  stall_timeout_seconds: 301",
+            (
+                2,
+                3,
+                "tcp.stall_timeout_seconds",
+                (
+                    "stall_timeout_seconds (301) is more than idle_timeout_seconds (300): "
+                    "a stalled connection is closed as idle first"
+                ),
+            ),
+        ),
+        (
+            "drain_timeout_seconds: 61",
+            (1, 1, "drain_timeout_seconds", "systemctl stop can take as long as this, 61 seconds"),
+        ),
+        (
+            "metrics:\n  listen: http://0.0.0.0:9007",
+            (
+                2,
+                3,
+                "metrics.listen",
+                (
+                    "whoever reaches this port reads the metrics and who asked most, for it knows no password: write "
+                    "http://127.0.0.1:9007, or let a firewall or a proxy stand before it"
+                ),
+            ),
+        ),
+    ],
+)
+def test_what_is_legal_but_unreasonable_is_warned_of(text: str, warning: tuple[int, int, str, str]) -> None:
+    """A warning points at the key that the file sets, and keeps nothing from starting."""
+    assert warnings(text) == [warning]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "access: {allow: [any], deny: [10.0.0.0/8]}\nlimits: {datagrams_per_second: 10000}",
+        OPENED + "limits: {datagrams_per_second: unlimited, total_datagrams_per_second: 10000}",
+        "guard: {min_source_port: 1024, refuse_source_ports: []}",
+        "limits: {burst: 256, slip: 8, dry_run: false}",
+        "limits: {datagrams_per_second: 5, burst: 1, slip: 0}",
+        "limits: {datagrams_per_second: 1000, total_datagrams_per_second: 1000}",
+        "udp: {receive_buffer: 128 KiB, send_buffer: 128 KiB}",
+        "listeners: [udp://1.2.3.4:7]\ntcp: {}",
+        "listeners: [udp://1.2.3.4:7]\ntcp: {max_connections: 1024, idle_timeout_seconds: 300}",
+        "listeners: [tcp://1.2.3.4:7]\ntcp: {max_connections: 64}",
+        "tcp: {stall_timeout_seconds: 300}",
+        "drain_timeout_seconds: 60",
+        "metrics: {listen: 'http://[::1]:9007'}",
+        "metrics: {listen: http://127.9.9.9:9007}",
+        "metrics: {listen: off}",
+        "log: {level: debug}",
+    ],
+)
+def test_what_is_reasonable_is_not_warned_of(text: str) -> None:
+    """A warning that is always there is never read."""
+    assert warnings(text) == []
+
+
+def test_endpoints_are_found_at_their_places() -> None:
+    """One endpoint stands at the key, those of a list at their indices."""
+    here, there = parse_endpoint("http://127.0.0.1:8"), parse_endpoint("http://127.0.0.1:9")
+    one, several = (read(f"metrics: {{listen: {text}}}".encode()) for text in (there, f"[{here}, {there}]"))
+    assert places([there], one) == {("metrics", "listen"): there}
+    assert places([here, there], several) == {("metrics", "listen", 0): here, ("metrics", "listen", 1): there}
