@@ -114,10 +114,10 @@ def test_a_python_that_will_not_do_is_told_with_what_to_write(host: Host, releas
     """One that is too old, and one that has no venv; PYTHON names another."""
     release.bring(host)
     for script, sentence in (
-        ("exit 1", "Python 3.11 or later is needed, and python3 is none: PYTHON=python3.11 packaging/install"),
+        ("exit 1", "python3 is not Python 3.11 or later; name another one: PYTHON=python3.11 packaging/install"),
         (
             'case "$2" in *venv*) exit 1 ;; esac',
-            "/usr/local/bin/python3 makes no virtual environment; Debian: apt-get install python3-venv",
+            "/usr/local/bin/python3 cannot make a virtual environment; on Debian: apt-get install python3-venv",
         ),
     ):
         host.write("/usr/local/bin/python3", f"#!/bin/sh\n{script}\n", mode=0o755)
@@ -186,7 +186,7 @@ def test_an_upgrade_that_changes_the_socket_unit_says_so(activated: Host, releas
     assert activated.read(path) == shipped
     assert events(activated, "own_addresses_unknown")
     assert serves_everything(activated)
-    command = said.splitlines()[-1].partition("at the cost of a moment: ")[2]
+    command = said.splitlines()[-1].partition("without service for a moment: ")[2]
     activated.run(["sh", "-c", command])
     assert len(events(activated, "own_addresses_unknown")) == 2  # of the starts before
     assert serves_everything(activated)

@@ -37,7 +37,7 @@ def test_two_at_once_take_turns(bound: Host, release: Release) -> None:
     ):
         complaints = {one.communicate()[1], two.communicate()[1]}
     assert (one.returncode, two.returncode) == (0, 0)
-    assert complaints == {b"", b"packaging/install: waits for another install or uninstall to end\n"}
+    assert complaints == {b"", b"packaging/install: waiting for another install or uninstall to end\n"}
     assert current(bound) in bound.run(["cat", f"/proc/{supervisor(bound)}/maps"]).stdout
     assert serves_everything(bound)
     with subprocess.Popen(bound.command(["flock", "/run/echod-install.lock", "cat"]), stdin=subprocess.PIPE) as holder:
@@ -47,7 +47,7 @@ def test_two_at_once_take_turns(bound: Host, release: Release) -> None:
         ) as uninstall:
             assert uninstall.stderr is not None
             said = uninstall.stderr.readline()
-            assert said == b"packaging/uninstall: waits for another install or uninstall to end\n"
+            assert said == b"packaging/uninstall: waiting for another install or uninstall to end\n"
             assert serves_everything(bound)
             assert holder.stdin is not None
             holder.stdin.close()
@@ -62,9 +62,7 @@ def test_a_full_disk_is_called_that(host: Host, release: Release, size: str) -> 
     host.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", "/opt"])
     said = host.run(install_command(Mode.BOUND), check=False)
     assert said.returncode == 1
-    assert said.stderr.endswith(
-        f"packaging/install: no room is left; this shows where: df -h /opt/echod /tmp{UNCHANGED}"
-    )
+    assert said.stderr.endswith(f"packaging/install: no space is left; to see where: df -h /opt/echod /tmp{UNCHANGED}")
     assert host.run(["find", "/opt", "/etc/systemd/system", "-name", "*echod?*"]).stdout == ""
     assert host.run(["ls", "-A", "/opt/echod"]).stdout == ""
 
@@ -76,7 +74,7 @@ def test_without_a_network_it_asks_for_wheels(host: Host, release: Release) -> N
     assert said.returncode == 1
     assert len(said.stderr.splitlines()) > 1
     assert said.stderr.endswith(
-        "packaging/install: pip could not get all that it needs; without a network, bring wheels: "
+        "packaging/install: pip could not get all packages; without a network, bring wheels: "
         f"packaging/install --wheels DIR{UNCHANGED}"
     )
     host.run(["mkdir", "/root/none"])
@@ -121,7 +119,7 @@ def test_a_python_that_the_service_may_not_run_is_refused(bound: Host, release: 
     bound.run(["ln", "-s", "/usr/bin/python3", "/root/python3"])
     said = bound.run(install_command(Mode.BOUND), check=False, environment={"PYTHON": "/root/python3"})
     assert said.returncode == 1
-    assert "packaging/install: the service may not run /opt/echod/" in said.stderr
+    assert "packaging/install: the service cannot run /opt/echod/" in said.stderr
     assert said.stderr.endswith(UNCHANGED)
     assert supervisor(bound) == before
     assert serves_everything(bound)
@@ -134,7 +132,7 @@ def test_an_upgrade_leaves_off_what_was_off(installed: Host, release: Release, m
     systemctl(installed, "disable", "--now", "--quiet", "echod.service", *ports)
     said = installed.run(install_command(mode)).stdout
     assert said.endswith(
-        "It was stopped, and still is; to have it run, now and after a boot: systemctl enable --now echod.service\n"
+        "It was stopped, and still is; to start it, now and at each boot: systemctl enable --now echod.service\n"
     )
     for unit in ("echod.service", *ports):
         assert (show(installed, "ActiveState", unit), show(installed, "UnitFileState", unit)) == (
@@ -155,7 +153,7 @@ def test_ports_change_hands_only_with_a_start(bound: Host, release: Release) -> 
     release.bring(bound)
     before = supervisor(bound)
     said = bound.run([*install_command(Mode.ACTIVATED), "--no-start"]).stdout
-    assert said.endswith("echod.socket gets the ports, for which echod must stop: packaging/install --socket\n")
+    assert said.endswith("echod still holds the ports; to move them to echod.socket: packaging/install --socket\n")
     assert supervisor(bound) == before
     assert serves_everything(bound)
     systemctl(bound, "restart")
