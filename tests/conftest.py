@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from support.load import BUFFER_BYTES, UdpLoad
+from support.daemon import Daemon
 from support.loopback import namespace, udp_server
-from support.running import Daemon
 from support.tcp_worker import Connect, TcpWorker
+from support.udp_load import BUFFER_BYTES, UdpLoad
 
 from echod.linux.sockopt import SO_RCVBUFFORCE
 from echod.udp.batch import Batch

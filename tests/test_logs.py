@@ -12,7 +12,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support.running import ECHOD, REPOSITORY, Daemon, ask, environment, free_port, udp_client, wait_until
+from support.daemon import ECHOD, REPOSITORY, Daemon, ask, connect_udp, environment
+from support.ports import free_port
+from support.waiting import wait_until
 
 EchodFactory = Callable[..., Daemon]
 
@@ -53,7 +55,7 @@ def test_a_debug_line_needs_the_level_debug(echod: EchodFactory) -> None:
 
 def is_answered(port: int) -> bool:
     """Tell whether a datagram is answered within a moment."""
-    with udp_client("127.0.0.1", port) as sock:
+    with connect_udp("127.0.0.1", port) as sock:
         sock.settimeout(0.1)
         try:
             sock.send(b"hi")

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.daemon import ECHOD, REPOSITORY, environment
 from support.man import PAGES, entries, literals, section, source
-from support.running import ECHOD, REPOSITORY, environment
 
 from echod.config.parse import parse_config
 from echod.config.schema import Config

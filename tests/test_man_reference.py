@@ -15,8 +15,9 @@ import pytest
 import yaml
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.parser import text_string_to_metric_families
+from support.daemon import ECHOD, REPOSITORY, Daemon, environment
 from support.man import PAGES, entries, literals, section, source
-from support.running import ECHOD, REPOSITORY, Daemon, environment, free_port
+from support.ports import free_port
 
 from echod.errors import ExitCode
 from echod.net.listener import parse_listener

@@ -5,8 +5,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from support.daemon import ECHOD, REPOSITORY, environment
 from support.loopback import ip, needs_root
-from support.running import ECHOD, REPOSITORY, environment
 
 TEXT = "listeners: ['udp://0.0.0.0:7', 'tcp://0.0.0.0:7']\nlimits: {datagrams_per_second: 1000}\nworkers: 3\n"
 

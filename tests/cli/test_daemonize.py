@@ -14,19 +14,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.daemon import ECHOD, REPOSITORY, ask, children, end_processes, environment, fill, title
 from support.loopback import needs_root
-from support.running import (
-    ECHOD,
-    REPOSITORY,
-    ask,
-    children,
-    end_processes,
-    environment,
-    fill,
-    free_port,
-    title,
-    wait_until,
-)
+from support.ports import free_port
+from support.waiting import wait_until
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

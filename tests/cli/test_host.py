@@ -5,9 +5,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support.judging import Found, rows
+from support.config_mistakes import Found, rows
+from support.daemon import ECHOD, REPOSITORY, environment
 from support.loopback import ip, namespace, needs_root
-from support.running import ECHOD, REPOSITORY, environment
 
 from echod.cli.host import warnings
 from echod.config.parse import parse_config

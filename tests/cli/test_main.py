@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.running import ECHOD, REPOSITORY, Daemon, environment, free_port
+from support.daemon import ECHOD, REPOSITORY, Daemon, environment
+from support.ports import free_port
 
 SPY = """
 import atexit, sys

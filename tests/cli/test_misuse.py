@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.running import ECHOD, REPOSITORY, Daemon, ask, environment, free_port
+from support.daemon import ECHOD, REPOSITORY, Daemon, ask, environment
+from support.ports import free_port
 
 NOBODY = 65534
 

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.daemon import ECHOD, REPOSITORY, Daemon, ask, environment, fill
 from support.loopback import NOBODY, needs_root
-from support.running import ECHOD, REPOSITORY, Daemon, ask, environment, fill, free_port, wait_until
+from support.ports import free_port
+from support.waiting import wait_until
 
 from echod.errors import ExitCode
 from echod.stats.snapshot import Snapshot

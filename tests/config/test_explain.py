@@ -1,7 +1,7 @@
 """echod.config.explain: what an operator is told who writes what cannot be."""
 
 import pytest
-from support.judging import errors
+from support.config_mistakes import errors
 
 WORKERS = "write auto or a whole number from 1 to 64"
 

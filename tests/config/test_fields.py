@@ -2,7 +2,7 @@
 
 import pytest
 from pydantic import ValidationError
-from support.judging import errors, listeners
+from support.config_mistakes import errors, listeners
 
 from echod.config import fields
 from echod.config.parse import parse_config

@@ -1,7 +1,7 @@
 """echod.config.lint: what is wrong or unreasonable in a config whose values are valid one by one."""
 
 import pytest
-from support.judging import errors, warnings
+from support.config_mistakes import errors, warnings
 
 from echod.config.document import read
 from echod.config.lint import places

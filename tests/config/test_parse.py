@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.judging import errors, warnings
+from support.config_mistakes import errors, warnings
 
 from echod.config.diagnostics import render
 from echod.config.parse import find_status_directory, parse_config

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import BaseModel, ValidationError
-from support.judging import errors
+from support.config_mistakes import errors
 
 from echod.config import fields
 from echod.config.document import read

@@ -4,10 +4,11 @@ import socket
 from collections.abc import Callable, Iterator
 
 import pytest
+from support.daemon import Daemon, ask
 from support.loopback import BUFFERS, add_link, ip, namespace, needs_root
 from support.netns.wire import LINK, SERVER, SERVER6, Wire
-from support.running import SECONDS, Daemon, ask, wait_until
 from support.system.network import entered
+from support.waiting import SECONDS, wait_until
 
 from echod.errors import AddressUnavailableError
 from echod.linux.sockets import find_absence, open_socket

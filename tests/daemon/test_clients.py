@@ -6,7 +6,8 @@ import subprocess
 from collections.abc import Callable
 
 import pytest
-from support.running import Daemon, free_port
+from support.daemon import Daemon
+from support.ports import free_port
 
 HOSTS = ["127.0.0.1", "::1"]
 

@@ -9,7 +9,8 @@ from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
-from support.running import ECHOD, REPOSITORY, Daemon, environment, free_port
+from support.daemon import ECHOD, REPOSITORY, Daemon, environment
+from support.ports import free_port
 
 from echod.cli import status
 from echod.status.overview import Overview, Table

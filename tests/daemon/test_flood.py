@@ -9,8 +9,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from support.daemon import Daemon, ask
 from support.loopback import inject, needs_root
-from support.running import SECONDS, Daemon, ask, free_port, wait_until
+from support.ports import free_port
+from support.waiting import SECONDS, wait_until
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds
 BURST = 200

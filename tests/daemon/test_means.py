@@ -11,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.running import ECHOD, REPOSITORY, Daemon, ask, environment, free_port, wait_until
+from support.daemon import ECHOD, REPOSITORY, Daemon, ask, environment
+from support.ports import free_port
+from support.waiting import wait_until
 
 EchodFactory = Callable[..., Daemon]
 

@@ -11,8 +11,10 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from support.load import UdpLoad
-from support.running import Daemon, ask, free_port, title, udp_client, wait_until
+from support.daemon import Daemon, ask, connect_udp, title
+from support.ports import free_port
+from support.udp_load import UdpLoad
+from support.waiting import wait_until
 
 from echod.linux.sockopt import UDP_SEGMENT
 
@@ -82,7 +84,7 @@ def test_a_worker_killed_inside_a_batch_loses_exactly_that_batch(
     with subprocess.Popen([*command, *injections], stderr=subprocess.DEVNULL) as tracer:
         status = Path(f"/proc/{worker}/status")
         wait_until(lambda: f"TracerPid:\t{tracer.pid}" in status.read_text(), "the worker was traced")
-        with udp_client("127.0.0.1", port) as sock:
+        with connect_udp("127.0.0.1", port) as sock:
             for number in range(200):
                 sock.send(number.to_bytes(2, "big"))
             queued = queued_bytes(port)
@@ -210,7 +212,7 @@ def test_a_queue_that_overflows_is_told_in_the_log(echod: Callable[..., Daemon])
     daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1, "udp": {"receive_buffer": "4 KiB"}})
     (worker,) = daemon.workers()
     os.kill(worker, signal.SIGSTOP)
-    with udp_client("127.0.0.1", port) as sock:
+    with connect_udp("127.0.0.1", port) as sock:
         for _ in range(1000):
             sock.send(b"x" * 1000)
     os.kill(worker, signal.SIGCONT)
@@ -226,7 +228,7 @@ def test_a_train_that_finds_the_queue_full_is_said_to_be_at_least_one(echod: Cal
     daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1, "udp": {"receive_buffer": "4 KiB"}})
     (worker,) = daemon.workers()
     os.kill(worker, signal.SIGSTOP)
-    with udp_client("127.0.0.1", port) as sock:
+    with connect_udp("127.0.0.1", port) as sock:
         sock.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 100)  # udp(7): 20 datagrams in each send
         for _ in range(100):
             sock.send(b"x" * 2000)

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.load import UdpLoad
-from support.running import Daemon, ask, free_port, wait_until
+from support.daemon import Daemon, ask
+from support.ports import free_port
+from support.udp_load import UdpLoad
+from support.waiting import wait_until
 
 EchodFactory = Callable[..., Daemon]
 LoadFactory = Callable[..., UdpLoad]

@@ -12,9 +12,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from support.daemon import ECHOD, REPOSITORY, Daemon, ask, environment
 from support.loopback import needs_root
-from support.running import ECHOD, REPOSITORY, Daemon, ask, environment, free_port, wait_until
+from support.ports import free_port
 from support.scraping import answers, fetch, metered
+from support.waiting import wait_until
 
 from echod.errors import ExitCode
 from echod.stats.snapshot import Snapshot

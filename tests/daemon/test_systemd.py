@@ -10,8 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from support.running import Daemon, ask, free_port, udp_client, wait_until
+from support.daemon import Daemon, ask, connect_udp
+from support.ports import free_port
 from support.scraping import answers
+from support.waiting import wait_until
 
 from echod.linux import systemd
 from echod.stats.snapshot import Activity, WorkerState
@@ -329,7 +331,7 @@ def test_workers_share_a_passed_socket(activate: Activate) -> None:
     port = free_port()
     activate({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 3}, f"127.0.0.1:{port}")
     assert ask(port) == b"hi"
-    socks = [udp_client("127.0.0.1", port) for _ in range(20)]
+    socks = [connect_udp("127.0.0.1", port) for _ in range(20)]
     for number in range(25):
         for index, sock in enumerate(socks):
             sock.send(bytes([index, number]))

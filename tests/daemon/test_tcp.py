@@ -10,7 +10,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from support.running import SECONDS, Daemon, ask, free_port, wait_until
+from support.daemon import Daemon, ask
+from support.ports import free_port
+from support.waiting import SECONDS, wait_until
 
 EchodFactory = Callable[..., Daemon]
 ATTEMPTS = 100

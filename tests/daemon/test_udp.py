@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.running import Daemon, ask, free_port, udp_client, wait_until
+from support.daemon import Daemon, ask, connect_udp
+from support.ports import free_port
+from support.waiting import wait_until
 
 EchodFactory = Callable[..., Daemon]
 
@@ -33,7 +35,7 @@ def test_a_burst_from_fifty_sockets_comes_back_whole(echod: EchodFactory) -> Non
     """2,000 datagrams at once, from 50 sockets: each socket gets its own 40 back, each whole, and no other."""
     port = free_port()
     daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 2})
-    socks = [udp_client("127.0.0.1", port) for _ in range(50)]
+    socks = [connect_udp("127.0.0.1", port) for _ in range(50)]
     sent: list[set[bytes]] = [set() for _ in socks]
     for number in range(40):
         for index, sock in enumerate(socks):
@@ -52,7 +54,7 @@ def test_a_client_that_sends_trains_gets_every_datagram(echod: EchodFactory) -> 
     port = free_port()
     daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"]})
     payload = os.urandom(45 * 1000 + 7)
-    with udp_client("127.0.0.1", port) as sock:
+    with connect_udp("127.0.0.1", port) as sock:
         sock.setsockopt(socket.IPPROTO_UDP, 103, 1000)  # UDP_SEGMENT
         sock.send(payload)
         answers = [sock.recv(65_536) for _ in range(46)]
@@ -116,7 +118,7 @@ def test_two_workers_share_the_peers(echod: EchodFactory) -> None:
     port = free_port()
     daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 2})
     before = {worker: cpu_ticks(worker) for worker in daemon.workers()}
-    socks = [udp_client("127.0.0.1", port) for _ in range(64)]
+    socks = [connect_udp("127.0.0.1", port) for _ in range(64)]
 
     def ask_all() -> bool:
         for sock in socks:

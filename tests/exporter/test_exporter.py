@@ -14,7 +14,8 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-from support.running import Daemon, ask, free_port, udp_client, wait_until
+from support.daemon import Daemon, ask, connect_udp
+from support.ports import free_port
 from support.scraping import (
     answers,
     exporters,
@@ -27,6 +28,7 @@ from support.scraping import (
     value,
     wait_for_a_new_one,
 )
+from support.waiting import wait_until
 
 from echod.exporter.channel import Outfit, Traffic
 from echod.exporter.exporter import Exporter
@@ -196,7 +198,7 @@ def test_kernel_drops_are_told(echod: EchodFactory) -> None:
     wait_until(lambda: answers(http), "the exporter served")
     (worker,) = daemon.workers()
     os.kill(worker, signal.SIGSTOP)
-    with udp_client("127.0.0.1", port) as client:
+    with connect_udp("127.0.0.1", port) as client:
         for _ in range(200):
             client.send(bytes(500))
     os.kill(worker, signal.SIGCONT)

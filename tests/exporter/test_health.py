@@ -8,10 +8,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from support.loopback import listener, namespace, needs_root, udp_server, wait_until
-from support.running import Daemon, children, free_port
-from support.running import wait_until as wait_for
+from support.daemon import Daemon, children
+from support.loopback import listener, namespace, needs_root, udp_server
+from support.ports import free_port
 from support.scraping import answers, fetch, metered, scrape, value
+from support.waiting import wait_until
+from support.waiting import wait_until as wait_for
 
 from echod.exporter import health
 from echod.exporter.health import NOT_TESTED, Health, HealthReport

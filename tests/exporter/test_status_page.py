@@ -11,8 +11,10 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from support.running import Daemon, free_port, udp_client, wait_until
+from support.daemon import Daemon, connect_udp
+from support.ports import free_port
 from support.scraping import CHROMIUM, CHROMIUM_QUIET, answers, fetch, metered, needs_chromium, status
+from support.waiting import wait_until
 
 from echod.exporter.status_page import PAGE
 
@@ -85,7 +87,7 @@ def test_a_browser_shows_what_echod_says(echod: Callable[..., Daemon], tmp_path:
     names = [f"udp://127.0.0.1:{port}", f"tcp://[::1]:{port}"]
     config, http = metered(*names, guard={"min_source_port": 65_535})
     daemon = echod(config)
-    with udp_client("127.0.0.1", port) as client:
+    with connect_udp("127.0.0.1", port) as client:
         client.send(b"hi")  # to which there is no answer
     wait_until(lambda: status(http)["activity"]["udp"][0]["dropped"], "the drop was told")
     document = browse(tmp_path, f"http://127.0.0.1:{http}/")
@@ -126,7 +128,7 @@ def test_what_comes_from_outside_is_text_on_a_phone_in_light_and_dark(
     port = free_port()
     config, http = metered(f"udp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port}", access={"deny": ["127.0.0.1"]})
     echod(config)
-    with udp_client("127.0.0.1", port) as client:
+    with connect_udp("127.0.0.1", port) as client:
         client.send(b"hi")  # to which there is no answer
     snapshot = wait_until(lambda: found if (found := status(http))["activity"]["refused"] else None, "a refusal")
     snapshot |= {"started": 0.0, "started_monotonic": 339.0, "at_monotonic": 8000.0}  # and no clock that was set

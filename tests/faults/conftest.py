@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.daemon import Daemon
 from support.faults.injection import Fault
 from support.faults.service import Service, config
-from support.running import Daemon, free_port
+from support.ports import free_port
 
 
 @pytest.fixture(scope="module")

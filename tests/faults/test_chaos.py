@@ -15,9 +15,11 @@ from contextlib import contextmanager, suppress
 from random import Random
 from typing import Any, Final
 
-from support.load import UdpLoad
+from support.daemon import Daemon, ask, children, is_balanced, title
 from support.loopback import needs_root, udp_client
-from support.running import Daemon, ask, children, free_port, is_balanced, title, wait_until
+from support.ports import free_port
+from support.udp_load import UdpLoad
+from support.waiting import wait_until
 
 from echod.linux.sockets import kernel_drops
 

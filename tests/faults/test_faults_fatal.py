@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import pytest
 from support.faults.injection import Fault, needs_strace, stopped
 from support.faults.service import SERVED, Service
-from support.running import wait_until
+from support.waiting import wait_until
 
 pytestmark = needs_strace
 

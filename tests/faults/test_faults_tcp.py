@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 import pytest
 from support.faults.injection import Fault, needs_strace, stopped
 from support.faults.service import SERVED, Service
-from support.running import SECONDS
+from support.waiting import SECONDS
 
 pytestmark = needs_strace
 

@@ -20,10 +20,10 @@ from random import Random
 from typing import Any, Final
 
 import pytest
+from support.daemon import Daemon
 from support.loopback import inject, inject6, ip, needs_root, send_train, udp_client, wait_for_address
-from support.passing import passing
-from support.reference import MIN_SOURCE_PORT, Address, Reference
-from support.running import Daemon
+from support.reference_echo import MIN_SOURCE_PORT, Address, Reference
+from support.socket_passing import pass_sockets
 
 SECONDS: Final = float(os.environ.get("ECHOD_TEST_SECONDS", "8"))
 PATIENCE_SECONDS: Final = 20.0
@@ -211,7 +211,7 @@ def test_each_client_gets_what_the_simplest_echo_gives(
 ) -> None:
     """The same bytes, from the address that was asked, as often and in the same order; and the counters agree."""
     shared, workers = kind == "shared sockets", 1 if kind == "one worker" else 2
-    daemon = echod(config(workers), prefix=passing(BOUND) if shared else ())
+    daemon = echod(config(workers), prefix=pass_sockets(BOUND) if shared else ())
     ports = [(host, port + SHIFT) for host, port in BOUND]
     with Reference(ports, own_ports=[PORT, SINGLE_PORT, PORT + SHIFT, SINGLE_PORT + SHIFT]) as reference:
         pair, end = Pair(daemon, reference, clients, seed=len(kind), workers=workers), time.monotonic() + SECONDS

@@ -13,7 +13,7 @@ from random import Random
 
 import pytest
 from support.loopback import ANY, deliver, inject, needs_root, send_train, udp_client, udp_server
-from support.served import Served, rate_limit
+from support.udp_worker import UdpWorker, rate_limit
 
 from echod.net.peers import NAME_BYTES
 from echod.stats.counters import UdpField
@@ -85,7 +85,7 @@ def test_any_mixture_is_answered_at_most_once_and_balanced(seed: int, network: N
     """Clients get what they sent, in order, none twice and none longer; the numbers add up after each turn."""
     random, numbers = Random(seed), count(1)  # noqa: S311 - the same in each run
     with udp_server(ANY) as server, ExitStack() as stack:
-        served = Served(server, **limits(random))  # type: ignore[arg-type]
+        served = UdpWorker(server, **limits(random))  # type: ignore[arg-type]
         clients = [stack.enter_context(udp_client(f"127.0.0.{number}")) for number in range(1, 5)]
         sent: list[list[bytes]] = [[] for _ in clients]
         now = 1000.0
@@ -142,7 +142,7 @@ def test_any_address_and_mark_ends_in_one_number(seed: int) -> None:
     """With random bytes for addresses and random marks nothing raises, all is counted once, and nothing is made up."""
     random, numbers = Random(seed), count(1)  # noqa: S311 - the same in each run
     with udp_server() as server, udp_client() as client:
-        served = Served(server, batch=Forged(random), **limits(random))  # type: ignore[arg-type]
+        served = UdpWorker(server, batch=Forged(random), **limits(random))  # type: ignore[arg-type]
         sent = Counter[bytes]()
         now = 1000.0
         for _ in range(TURNS):

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.daemon import Daemon, ask
 from support.loopback import NOBODY, needs_root
-from support.running import Daemon, ask, free_port, wait_until
+from support.ports import free_port
+from support.waiting import wait_until
 
 from echod.linux.cgroups import group_paths, parse_count, parse_quota
 

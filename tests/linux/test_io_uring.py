@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from support.loopback import wait_until
+from support.waiting import wait_until
 
 from echod.linux.io_uring import SLOT_BYTES, STREAMS, Ring
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.faults.injection import needs_strace
-from support.running import wait_until
+from support.waiting import wait_until
 
 from echod.linux.io_uring import Ring
 

@@ -7,8 +7,8 @@ import socket
 import struct
 
 import pytest
+from support.c_structs import Mmsghdr, Msghdr
 from support.loopback import at, deliver, send_train, udp_client, udp_server
-from support.structs import Mmsghdr, Msghdr
 
 from echod.linux.mmsg import LAYOUTS, Vector, segment
 from echod.linux.mmsg_layout import (

@@ -4,7 +4,7 @@ import ctypes
 import socket
 import struct
 
-from support.structs import Iovec, Mmsghdr
+from support.c_structs import Iovec, Mmsghdr
 
 from echod.linux import mmsg_layout
 from echod.net.peers import NAME_BYTES

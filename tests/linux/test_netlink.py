@@ -12,7 +12,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
 import pytest
-from support.loopback import add_link, as_nobody, ip, ip_batch, namespace, needs_root, udp_client, wait_until
+from support.loopback import add_link, as_nobody, ip, ip_batch, namespace, needs_root, udp_client
+from support.waiting import wait_until
 
 from echod.linux import netlink
 from echod.linux.netlink import MAX_OWN, LocalAddresses

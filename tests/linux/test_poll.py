@@ -5,7 +5,8 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from support.loopback import DEADLINE_SECONDS, listener, sleeps, tcp_client
+from support.loopback import listener, sleeps, tcp_client
+from support.waiting import SECONDS
 
 from echod.linux.poll import READ, SHARED, WRITE, Poll
 from echod.linux.sockets import Buffers, open_socket
@@ -64,7 +65,7 @@ def test_a_broken_connection_is_always_ready(poll: Poll, events: int, *, busy: b
         accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes((1, 0, 0, 0, 0, 0, 0, 0)))
         poll.register(client.fileno(), events, called.append, busy=busy)
         accepted.close()
-        turn(poll, 1.0, DEADLINE_SECONDS)
+        turn(poll, 1.0, SECONDS)
         assert called == [1.0]
         poll.unregister(client.fileno())
 

@@ -11,7 +11,8 @@ from threading import Timer
 from time import monotonic
 
 import pytest
-from support.loopback import DEADLINE_SECONDS, sleeps, udp_client, udp_server, wait_until
+from support.loopback import sleeps, udp_client, udp_server
+from support.waiting import SECONDS, wait_until
 
 from echod.linux.poll import MAX_EVENTS, MOST_BUSY, READ, SHARED, Poll
 
@@ -86,7 +87,7 @@ def ends(poll: Poll) -> Iterator[Callable[[str], Ends]]:
 
 
 @pytest.mark.parametrize("letters", ["A", "Ab", "aB", "AbC", "abAB", "aAbBcC", "cbaCBA", "1", "1a", "A1", "21", "1aA2"])
-@pytest.mark.parametrize("seconds", [0.0, DEADLINE_SECONDS, None])
+@pytest.mark.parametrize("seconds", [0.0, SECONDS, None])
 def test_whoever_is_ready_is_called_in_the_same_turn(
     ends: Callable[[str], Ends], letters: str, seconds: float | None
 ) -> None:
@@ -141,7 +142,7 @@ def test_one_turn_calls_so_many_of_the_epoll_and_the_busy() -> None:
     """Of more than can be told at once the rest is called in the next turn; a busy one in each, once we are awake."""
     called: list[int] = []
     with ExitStack() as stack:
-        poll = Poll(spin_seconds=DEADLINE_SECONDS)
+        poll = Poll(spin_seconds=SECONDS)
         stack.callback(poll.close)
         read, write = os.pipe()
         stack.callback(os.close, read)
@@ -186,7 +187,7 @@ def test_who_is_unregistered_wakes_nobody(ends: Callable[[str], Ends]) -> None:
 
 
 @pytest.mark.parametrize("letter", ["a", "A", "1"])
-@pytest.mark.parametrize("seconds", [DEADLINE_SECONDS, None])
+@pytest.mark.parametrize("seconds", [SECONDS, None])
 def test_a_sleeping_wait_ends_for_either(ends: Callable[[str], Ends], letter: str, seconds: float | None) -> None:
     """Who is asleep, with busy ones and others, is woken by the first that is ready, whichever it is."""
     some = ends("aA1")
@@ -207,7 +208,7 @@ def test_a_sleeping_wait_ends_for_either(ends: Callable[[str], Ends], letter: st
 def test_a_wait_that_spins_hears_both() -> None:
     """The busy and the others, without sleeping."""
     with ExitStack() as stack:
-        poll = Poll(spin_seconds=DEADLINE_SECONDS)
+        poll = Poll(spin_seconds=SECONDS)
         stack.callback(poll.close)
         some = Ends(poll, stack, "aA1")
         some.make_ready("A")

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.daemon import Daemon, ask, children
 from support.loopback import NOBODY, needs_root
-from support.running import Daemon, ask, children, free_port, wait_until
+from support.ports import free_port
 from support.scraping import answers, exporters, fetch, metered
+from support.waiting import wait_until
 
 from echod.errors import NotPermittedError, UnknownUserError
 from echod.linux.privileges import Account, find_account

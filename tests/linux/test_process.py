@@ -6,8 +6,9 @@ import subprocess
 from collections.abc import Callable
 
 import pytest
+from support.daemon import Daemon, ask
 from support.loopback import NOBODY, needs_root
-from support.running import Daemon, ask, free_port
+from support.ports import free_port
 
 from echod.linux.process import fork, how_it_ended, kill
 

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from support.running import REPOSITORY, Daemon, free_port, wait_until
+from support.daemon import REPOSITORY, Daemon
+from support.ports import free_port
+from support.waiting import wait_until
 
 HUP_AND_USR1 = 1 << signal.SIGHUP - 1 | 1 << signal.SIGUSR1 - 1
 

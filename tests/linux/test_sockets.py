@@ -21,8 +21,8 @@ from support.loopback import (
     queued_bytes,
     udp_client,
     udp_server,
-    wait_until,
 )
+from support.waiting import wait_until
 
 from echod.errors import AddressUnavailableError, BindNotPermittedError, ExitCode
 from echod.linux.sockets import (

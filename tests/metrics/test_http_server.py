@@ -6,7 +6,8 @@ from contextlib import ExitStack
 
 import pytest
 from support.http_serving import GET, Served, serve
-from support.loopback import no_descriptor_left, wait_until
+from support.loopback import no_descriptor_left
+from support.waiting import wait_until
 
 from echod.linux.accept import ACCEPT_PAUSE_SECONDS
 from echod.metrics import http_server

@@ -12,12 +12,13 @@ from random import Random
 from typing import Final
 
 import pytest
+from support.daemon import Daemon
 from support.loopback import needs_root
 from support.netns.datagrams import CLIENT, CLIENT6, SERVER, SERVER6, Datagram, numbered, over_ipv4, over_ipv6
 from support.netns.stage import MAX_GROWTH_BYTES, Stage, refused
 from support.netns.wire import Wire
-from support.running import SECONDS, Daemon, wait_until
 from support.system.network import entered
+from support.waiting import SECONDS, wait_until
 
 pytestmark = needs_root
 

@@ -17,7 +17,7 @@ from support.netns.datagrams import OTHER_PORT, PORT
 from support.netns.flood import Flood
 from support.netns.stage import MAX_GROWTH_BYTES, Stage
 from support.netns.traffic import totals
-from support.running import wait_until
+from support.waiting import wait_until
 
 pytestmark = needs_root
 

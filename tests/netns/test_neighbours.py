@@ -8,7 +8,7 @@ from support.loopback import needs_root
 from support.netns.datagrams import PORT, SERVER, SERVER6, Datagram, over_ipv4, over_ipv6
 from support.netns.stage import WILDCARDS, Stage
 from support.netns.wire import LINK
-from support.running import wait_until
+from support.waiting import wait_until
 
 DEAD = 120
 EACH = 200

@@ -17,7 +17,7 @@ from support.netns.datagrams import (
     over_ipv6,
 )
 from support.netns.stage import Outcome, Stage, answered, refused
-from support.running import wait_until
+from support.waiting import wait_until
 
 pytestmark = needs_root
 

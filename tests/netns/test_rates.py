@@ -11,7 +11,7 @@ from support.loopback import needs_root
 from support.netns.datagrams import SERVER, Datagram, numbered, over_ipv4, over_ipv6
 from support.netns.stage import Outcome, Stage, answered
 from support.netns.traffic import Client, Traffic, add_source, totals
-from support.running import wait_until
+from support.waiting import wait_until
 
 pytestmark = needs_root
 

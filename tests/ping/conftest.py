@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 import pytest
-from support.running import Daemon, free_port
+from support.daemon import Daemon
+from support.ports import free_port
 
 
 @pytest.fixture

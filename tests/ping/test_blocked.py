@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.loopback import needs_root
 from support.ping.pinging import ended, start
-from support.running import wait_until
+from support.waiting import wait_until
 
 PAGE = 4096
 

@@ -8,8 +8,9 @@ import socket
 from pathlib import Path
 
 import pytest
-from support.loopback import at, udp_server, wait_until
+from support.loopback import at, udp_server
 from support.ping.pinging import ended, start
+from support.waiting import wait_until
 
 PROBES = 5
 COPIES = 2000

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.loopback import ip, needs_root
 from support.ping.pinging import ended, start
-from support.running import free_port
+from support.ports import free_port
 from support.system.network import entered, remove_namespace
 
 ENCODINGS = [

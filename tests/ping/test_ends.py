@@ -10,9 +10,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from support.daemon import ECHOD, REPOSITORY, environment
 from support.loopback import at, needs_root, udp_server
 from support.ping.pinging import ended, mischief, ping, start
-from support.running import ECHOD, REPOSITORY, environment, wait_until
+from support.waiting import wait_until
 
 from echod.measurement.payload import MAX_PROBES, Payloads
 from echod.ping.options import parse_options

@@ -11,8 +11,9 @@ import termios
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.daemon import ECHOD, environment
 from support.ping.pinging import ended, mischief, watched
-from support.running import ECHOD, environment, free_port
+from support.ports import free_port
 
 from echod.ping.live import lay_out
 

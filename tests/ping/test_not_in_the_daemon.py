@@ -5,7 +5,9 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from support.running import Daemon, ask, free_port, wait_until
+from support.daemon import Daemon, ask
+from support.ports import free_port
+from support.waiting import wait_until
 
 NEVER_LOADED = (
     "rich",

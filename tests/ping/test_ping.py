@@ -14,8 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.daemon import ECHOD, Daemon
 from support.ping.pinging import ended, ping, shape, start, watched
-from support.running import ECHOD, SECONDS, Daemon, free_port, wait_until
+from support.ports import free_port
+from support.waiting import SECONDS, wait_until
 
 IP_RECVTTL = 12  # linux/in.h
 

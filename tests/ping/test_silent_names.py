@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.loopback import add_link, ip, namespace, needs_root, wait_until
+from support.daemon import ECHOD, environment
+from support.loopback import add_link, ip, namespace, needs_root
 from support.ping.pinging import ended, watched
-from support.running import ECHOD, environment
+from support.waiting import wait_until
 
 from echod.ping import reverse_dns
 from echod.ping.reverse_dns import ReverseDns

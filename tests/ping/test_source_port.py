@@ -3,32 +3,16 @@
 import re
 import select
 import socket
-from contextlib import ExitStack
 
 import pytest
 from support.loopback import at, udp_client, udp_server
 from support.ping.pinging import Pinged, ended, ping, start
-from support.running import free_port
-
-
-def free_ports(count: int) -> int:
-    """Return the first of so many ports in a row that nobody has, in UDP and TCP."""
-    for _ in range(100):
-        first = free_port()
-        try:
-            with ExitStack() as stack:
-                for port in range(first, first + count):
-                    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-                        stack.enter_context(socket.socket(socket.AF_INET, kind)).bind(("", port))
-        except (OSError, OverflowError):
-            continue
-        return first
-    raise AssertionError("no ports in a row are free")
+from support.ports import free_port
 
 
 def test_datagrams_come_from_the_ports_that_were_asked_for() -> None:
     """The first, and those that follow it, in turn; the report names the same."""
-    first = free_ports(3)
+    first = free_port(3)
     with udp_server() as server:
         words = ("--json", "-i", "1ms", "-c", 6, "--sources", 3, "--source-port", first)
         with start(*words, f"127.0.0.1:{at(server)[1]}") as process:
@@ -47,7 +31,7 @@ def test_datagrams_come_from_the_ports_that_were_asked_for() -> None:
 
 def test_connections_come_from_the_port_that_was_asked_for_again_and_again() -> None:
     """One run after the other, to the same address: the kernel does not keep the port of the last one back."""
-    first = free_ports(1)
+    first = free_port(1)
     with socket.create_server(("127.0.0.1", 0)) as server:
         for _ in range(3):
             words = ("-c", 1, "-W", 10, "--source-port", first, f"tcp://127.0.0.1:{server.getsockname()[1]}")
@@ -65,13 +49,13 @@ def test_connections_come_from_the_port_that_was_asked_for_again_and_again() -> 
 )
 def test_any_kind_of_run_has_its_source_port(port: int, words: tuple[object, ...], kind: str) -> None:
     """One at a time, a flood, a connection; also beside an address of this host."""
-    found = ping("--json", *words, "-I", "127.0.0.1", "--source-port", free_ports(1), f"{kind}://127.0.0.1:{port}")
+    found = ping("--json", *words, "-I", "127.0.0.1", "--source-port", free_port(1), f"{kind}://127.0.0.1:{port}")
     assert (found.code, found.summary["lost"]) == (0, 0)
 
 
 def test_the_path_mtu_is_searched_from_that_port_too() -> None:
     """All its probes, also those in fragments."""
-    first = free_ports(1)
+    first = free_port(1)
     with (
         udp_server() as server,
         start("--mtu", "-W", "0.2", "--source-port", first, f"127.0.0.1:{at(server)[1]}") as run,

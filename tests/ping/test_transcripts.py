@@ -3,10 +3,10 @@
 import re
 from pathlib import Path as File
 
+from support.daemon import REPOSITORY
 from support.loopback import needs_root
 from support.ping.path import laid
 from support.ping.pinging import mischief, shape
-from support.running import REPOSITORY
 from support.system.network import entered
 
 pytestmark = needs_root

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.daemon import REPOSITORY
 from support.ping.pinging import ended, mischief, ping, start
-from support.running import REPOSITORY, free_port
+from support.ports import free_port
 
 from echod.errors import UsageError
 from echod.measurement.events import Kind

@@ -6,8 +6,9 @@ from contextlib import ExitStack, contextmanager
 from time import monotonic_ns, time_ns
 
 import pytest
-from support.loopback import add_link, at, namespace, needs_root, udp_client, udp_server, wait_until
+from support.loopback import add_link, at, namespace, needs_root, udp_client, udp_server
 from support.probing import settings, target_at
+from support.waiting import wait_until
 
 from echod.linux.sockopt import SO_TIMESTAMPING
 from echod.measurement.in_flight import Arrival, Obstacle

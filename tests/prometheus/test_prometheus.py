@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.running import Daemon, ask, free_port, wait_until
+from support.daemon import Daemon, ask
+from support.ports import free_port
 from support.scraping import answers, fetch, metered, needs_prometheus, parse
+from support.waiting import wait_until
 
 HERE = Path(__file__).parent
 PACKAGING = HERE.parents[1] / "packaging"

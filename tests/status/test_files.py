@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import structlog
+from support.daemon import fill
 from support.loopback import NOBODY, needs_root
-from support.running import fill
 
 from echod.admission.selftest import SelfTest
 from echod.errors import NoStatusError, StatusUnknownError

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator
 from ipaddress import IPv6Address
 
 import pytest
+from support.daemon import Daemon
 from support.loopback import BUFFERS, add_link, ip, namespace, needs_root, queued_bytes
-from support.running import Daemon, free_port, wait_until
+from support.ports import free_port
+from support.waiting import wait_until
 
 from echod.admission.selftest import Result, SelfTest
 from echod.errors import StatusUnknownError

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from support.daemon import ECHOD, REPOSITORY, environment
 from support.loopback import ANY, BUFFERS, answer, as_nobody, at, listener, needs_root, udp_client
 from support.netns.wire import SERVER, SERVER6, Wire
-from support.running import ECHOD, REPOSITORY, SECONDS, environment
 from support.system.network import entered
+from support.waiting import SECONDS
 
 from echod.errors import ExitCode, PassedSocketError
 from echod.linux.sockets import has_option, open_socket

@@ -11,9 +11,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from support.daemon import Daemon, ask, children, title
 from support.loopback import as_nobody, listener, needs_root, no_descriptor_left, sleeps
-from support.running import Daemon, ask, children, free_port, title, wait_until
+from support.ports import free_port
 from support.scraping import answers, exporters, fetch, metered, scrape, value, wait_for_a_new_one
+from support.waiting import wait_until
 
 from echod.linux.sockets import Buffers
 from echod.net.endpoint import parse_endpoint

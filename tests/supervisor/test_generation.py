@@ -3,7 +3,6 @@
 import ctypes
 import os
 import signal
-import socket
 from collections.abc import Iterator, MutableMapping
 from ipaddress import IPv6Network
 from pathlib import Path
@@ -11,9 +10,11 @@ from typing import Any
 
 import pytest
 import structlog
-from support.loopback import BUFFERS, free_port, listener
-from support.running import children, wait_until
-from support.scarce import ScarcePoll
+from support.daemon import children
+from support.limited_poll import LimitedPoll
+from support.loopback import BUFFERS, listener
+from support.ports import free_port
+from support.waiting import wait_until
 
 from echod.config.schema import Config
 from echod.linux.netlink import MAX_OWN
@@ -32,11 +33,11 @@ class Hands:
 
     def __init__(self) -> None:
         """Give it two workers and a listener of each protocol; none is born."""
-        self.poll = ScarcePoll()
+        self.poll = LimitedPoll()
         self.holdings = Holdings()
         wanted = (
             listener(port=free_port()),
-            listener(port=free_port(socket.SOCK_STREAM), protocol=Protocol.TCP),
+            listener(port=free_port(), protocol=Protocol.TCP),
         )
         self.holdings.commit(self.holdings.acquire(wanted, workers=2, buffers=BUFFERS))
         self.observer = Observer(self.holdings, 0.0)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 
 import pytest
-from support.loopback import ANY, BUFFERS, free_port, listener, tcp_client, udp_client
+from support.loopback import ANY, BUFFERS, listener, tcp_client, udp_client
+from support.ports import free_port
 
 from echod.errors import AddressUnavailableError, EchodError
 from echod.net.endpoint import Endpoint, parse_endpoint
@@ -26,7 +27,7 @@ def holdings() -> Iterator[Holdings]:
 
 def endpoint(host: str = "127.0.0.1", port: int = 0) -> Endpoint:
     """Make an endpoint, on a port that is free where none is given."""
-    return parse_endpoint(f"http://{host}:{port or free_port(socket.SOCK_STREAM)}")
+    return parse_endpoint(f"http://{host}:{port or free_port()}")
 
 
 def doors(holdings: Holdings, *metrics: Endpoint) -> list[socket.socket]:
@@ -64,7 +65,7 @@ def test_a_door_can_widen_and_narrow_on_its_port(holdings: Holdings) -> None:
 def test_a_door_that_cannot_be_had_closes_all_that_was_opened(holdings: Holdings) -> None:
     """Neither the port of another process nor that of an echo listener; the sentence names the key."""
     wanted = listener("127.0.0.1", free_port())
-    echo = listener("127.0.0.1", free_port(socket.SOCK_STREAM), Protocol.TCP)
+    echo = listener("127.0.0.1", free_port(), Protocol.TCP)
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = endpoint(port=other.getsockname()[1])
         with pytest.raises(AddressUnavailableError, match=rf"metrics\.listen: tcp://127.*:{taken.port}'. shows which"):
@@ -76,7 +77,7 @@ def test_a_door_that_cannot_be_had_closes_all_that_was_opened(holdings: Holdings
 
 def test_a_door_and_a_listener_can_exchange_their_ports(holdings: Holdings) -> None:
     """By one reload, and back: each is bound beside the other, which closes at the commit."""
-    ports = [free_port(socket.SOCK_STREAM) for _ in range(2)]
+    ports = [free_port() for _ in range(2)]
     for here, there in (ports, ports[::-1], ports):
         wanted, metrics = listener("127.0.0.1", here, Protocol.TCP), endpoint(port=there)
         holdings.commit(holdings.acquire((wanted,), workers=1, buffers=BUFFERS, metrics=[metrics]))
@@ -91,7 +92,7 @@ def test_a_door_and_a_listener_can_exchange_their_ports(holdings: Holdings) -> N
 
 def test_a_door_is_never_bound_beside_a_listener_that_stays(holdings: Holdings) -> None:
     """Nor beside a new one that takes the place of a wider one on that port: it is in use."""
-    echo = listener("127.0.0.1", free_port(socket.SOCK_STREAM), Protocol.TCP)
+    echo = listener("127.0.0.1", free_port(), Protocol.TCP)
     wide = listener(ANY, echo.port, Protocol.TCP)
     for wanted in (wide, wide, echo):
         with pytest.raises(AddressUnavailableError, match=r"metrics\.listen: .*in use"):
@@ -152,7 +153,7 @@ def test_a_file_is_no_door() -> None:
 
 def test_metrics_may_be_served_at_several_addresses(holdings: Holdings) -> None:
     """Of a list, each that stays keeps its socket; `[::]` and 0.0.0.0 stand side by side on one port."""
-    port = free_port(socket.SOCK_STREAM)
+    port = free_port()
     four, six = endpoint(ANY, port), endpoint("[::]", port)
     first, second = doors(holdings, four, six)
     for host in ("127.0.0.1", "::1"):

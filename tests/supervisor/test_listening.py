@@ -12,15 +12,15 @@ from support.loopback import (
     add_link,
     at,
     deliver,
-    free_port,
     ip,
     listener,
     namespace,
     needs_root,
     tcp_client,
     udp_client,
-    wait_until,
 )
+from support.ports import free_port
+from support.waiting import wait_until
 
 from echod.errors import AddressUnavailableError, EchodError
 from echod.linux.sockets import Buffers, got_buffers, kernel_drops, open_socket
@@ -43,8 +43,7 @@ def holdings() -> Iterator[Holdings]:
 
 def listeners(*hosts: str, protocol: Protocol = UDP) -> tuple[Listener, ...]:
     """Make listeners on ports that are free."""
-    kind = socket.SOCK_DGRAM if protocol is UDP else socket.SOCK_STREAM
-    return tuple(listener(host, free_port(kind), protocol) for host in hosts or ("127.0.0.1",))
+    return tuple(listener(host, free_port(), protocol) for host in hosts or ("127.0.0.1",))
 
 
 def hold(
@@ -200,7 +199,7 @@ def test_a_listener_can_widen_and_narrow_on_its_port(
     holdings: Holdings, protocol: Protocol, old_host: str, new_host: str
 ) -> None:
     """The new socket is bound while the old one is still held, and after commit answers alone."""
-    port = free_port(socket.SOCK_DGRAM if protocol is UDP else socket.SOCK_STREAM)
+    port = free_port()
     old, new = listener(old_host, port, protocol), listener(new_host, port, protocol)
     before = hold(holdings, (old,), workers=2).sockets[old]
     acquisition = holdings.acquire((new,), workers=2, buffers=BUFFERS)

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from support.loopback import BUFFERS, deliver, free_port, listener, udp_client
+from support.loopback import BUFFERS, deliver, listener, udp_client
+from support.ports import free_port
 
 from echod.linux.sockets import Buffers
 from echod.net.listener import Listener, Protocol

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import pytest
 import structlog
+from support.limited_poll import LimitedPoll
 from support.loopback import as_nobody, ip, ip_batch, namespace, needs_root, udp_server
-from support.scarce import ScarcePoll
 
 from echod.linux.netlink import ELSEWHERE
 from echod.supervisor.own_addresses import REST_SECONDS, Ownership
@@ -36,7 +36,7 @@ class Host:
 
     def __init__(self) -> None:
         """Know nothing yet."""
-        self.poll, self.agenda, self.changes, self.turns = ScarcePoll(), Agenda(), 0, 0
+        self.poll, self.agenda, self.changes, self.turns = LimitedPoll(), Agenda(), 0, 0
         self.ownership = Ownership(self.poll, self.agenda, self._on_change)
         self.passed = netlink()
         self.now = 100.0

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from support.daemon import Daemon
 from support.loopback import needs_root
-from support.running import Daemon, free_port
+from support.ports import free_port
 
 EchodFactory = Callable[..., Daemon]
 

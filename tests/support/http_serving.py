@@ -4,7 +4,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from support.loopback import wait_until
+from support.waiting import wait_until
 
 from echod.linux.poll import Poll
 from echod.metrics.http_server import HttpServer, Request, Respond, Response, Withdraw

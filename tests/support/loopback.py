@@ -10,7 +10,6 @@ import resource
 import socket
 import struct
 import subprocess
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.waiting import SECONDS, wait_until
 
 from echod.linux.sockets import Buffers, open_socket
 from echod.linux.sockopt import SO_MEMINFO, SO_RCVBUFFORCE, UDP_GRO, UDP_SEGMENT
@@ -26,7 +26,6 @@ from echod.net.listener import Listener, Protocol
 from echod.udp.batch import Batch
 from echod.udp.sock import Port
 
-DEADLINE_SECONDS = 10.0
 BUFFERS = Buffers(receive=16 * 1024**2, send=16 * 1024**2)
 ANY = str(IPv4Address(0))
 NOBODY = 65_534
@@ -37,14 +36,6 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="raw sockets, big buff
 
 
 # -- waiting
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for a condition; fail by name where it does not come."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain: {what}"
-        time.sleep(0)
 
 
 def sleeps(process: int | None = None) -> int:
@@ -73,14 +64,6 @@ def listener(host: str = "127.0.0.1", port: int = 0, protocol: Protocol = Protoc
     return Listener(protocol=protocol, address=ip_address(host), port=port, zone=zone)
 
 
-def free_port(kind: socket.SocketKind = socket.SOCK_DGRAM) -> int:
-    """Return a port that was free on all IPv4 addresses a moment ago."""
-    with socket.socket(socket.AF_INET, kind) as sock:
-        sock.bind((ANY, 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 def udp_server(host: str = "127.0.0.1", port: int = 0, buffers: Buffers = BUFFERS) -> socket.socket:
     """Open a UDP socket as echod does."""
     return open_socket(listener(host, port), buffers, sibling=False)
@@ -93,7 +76,7 @@ def udp_client(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
     if os.geteuid() == 0:
         sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFERS.receive)
     sock.bind((host, port))
-    sock.settimeout(DEADLINE_SECONDS)
+    sock.settimeout(SECONDS)
     return sock
 
 
@@ -126,7 +109,7 @@ def assert_nothing_more(client: socket.socket) -> None:
 def tcp_client(server: socket.socket, source: str = "") -> socket.socket:
     """Connect to a TCP server, from that address where one is given; waits for data only so long."""
     bound = (source, 0) if source else None
-    return socket.create_connection(server.getsockname()[:2], DEADLINE_SECONDS, source_address=bound)
+    return socket.create_connection(server.getsockname()[:2], SECONDS, source_address=bound)
 
 
 # -- datagrams that no ordinary socket sends
@@ -209,7 +192,7 @@ def answer(batch: Batch, port: Port, *, refuse: bool = True) -> int:
 def ip(*arguments: str) -> str:
     """Configure the namespace that we are in, or look at it."""
     command = ["ip", *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=DEADLINE_SECONDS).stdout
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS).stdout
 
 
 def add_link(address: str, *, mtu: int = 1500) -> None:

@@ -2,7 +2,7 @@
 
 import re
 
-from support.running import REPOSITORY
+from support.daemon import REPOSITORY
 
 PAGES = REPOSITORY / "packaging/man"
 

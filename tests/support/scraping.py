@@ -11,7 +11,9 @@ from typing import Any, Final
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from support.running import Daemon, children, free_port, wait_until
+from support.daemon import Daemon, children
+from support.ports import free_port
+from support.waiting import wait_until
 
 CHROMIUM: Final = ("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run")
 CHROMIUM_QUIET: Final = ("--disable-background-networking", "--disable-component-update", "--disable-sync")

@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 from typing import IO, Final
 
-from tests.support.own_coverage import own_tests
+from .own_coverage import own_tests
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 

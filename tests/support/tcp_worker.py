@@ -6,9 +6,10 @@ from array import array
 from collections.abc import Callable
 from typing import Self
 
-from support.loopback import BUFFERS, listener, tcp_client, wait_until
+from support.limited_poll import LimitedPoll
+from support.loopback import BUFFERS, listener, tcp_client
 from support.peers import access
-from support.scarce import ScarcePoll
+from support.waiting import wait_until
 
 from echod.admission.rules import Access
 from echod.linux.io_uring import STREAMS, Ring
@@ -81,7 +82,7 @@ class TcpWorker:
         page = CounterPage(memoryview(bytearray(size)), slots=1, listeners=[where], places=places)
         self.row = page.row(0, where)
         self.now = 1000.0
-        self.poll = ScarcePoll()
+        self.poll = LimitedPoll()
         self.tally = Tally(0)
         ledger = ConnectionLedger(page, 0, limit=limit, limit_per_source=limit_per_source, secret=b"secret")
         self.echo = TcpEcho(

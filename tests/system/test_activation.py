@@ -25,7 +25,7 @@ from support.system.operating import (
     systemctl,
     workers,
 )
-from support.system.waiting import until
+from support.waiting import wait_until
 
 SECOND_ADDRESS, SECOND_ADDRESS6 = "10.77.0.77", "fd00:77::77"
 STATUS = re.compile(r"serving 2 udp and 2 tcp listeners with [1-9]\d* workers?; ([\d,]+) datagrams/s")
@@ -86,7 +86,7 @@ def test_a_crash_loop_never_takes_the_ports_away(activated: Host) -> None:
         knock(activated)
         return time.monotonic() > begin + CRASH_SECONDS
 
-    until(crashed_for_long, 2 * CRASH_SECONDS, "a long crash loop")
+    wait_until(crashed_for_long, "a long crash loop", seconds=2 * CRASH_SECONDS)
     assert starts(activated) > 10
     assert show(activated, "ActiveState", "echod.socket") == "active"
     activated.run(["rm", "/etc/systemd/system/echod.service.d/test.conf"])
@@ -110,7 +110,7 @@ def test_nothing_that_systemd_forks_holds_the_ports_that_it_closes(activated: Ho
     with subprocess.Popen([*late, f"--attach={activated.leader}"], stderr=subprocess.DEVNULL) as tracer:
         try:
             status = Path(f"/proc/{activated.leader}/status")
-            until(lambda: "TracerPid:\t0\n" not in status.read_text(), 10, "strace traces PID 1")
+            wait_until(lambda: "TracerPid:\t0\n" not in status.read_text(), "strace traces PID 1", seconds=10)
             systemctl(activated, "restart", "echod.socket", "echod.service")
         finally:
             tracer.terminate()
@@ -127,7 +127,7 @@ def test_a_bad_file_does_not_make_every_datagram_a_start(activated: Host) -> Non
         knock(activated)
         return time.monotonic() > begin + CRASH_SECONDS
 
-    until(tried_for_long, 2 * CRASH_SECONDS, "many datagrams")
+    wait_until(tried_for_long, "many datagrams", seconds=2 * CRASH_SECONDS)
     assert 1 < starts(activated) - before <= CRASH_SECONDS
     assert show(activated, "ActiveState", "echod.socket") == "active"
     activated.write(CONFIG, "workers: 2\n")
@@ -206,7 +206,7 @@ def test_the_lines_of_the_unit_that_are_off_can_be_switched_on(activated: Host) 
 
 def test_the_status_is_one_line_that_an_operator_understands(standing: Host) -> None:
     """`systemctl status` says what is served, by how many workers, and how fast; it counts what clients send."""
-    until(lambda: STATUS.fullmatch(show(standing, "StatusText")), 8, "the status line")
+    wait_until(lambda: STATUS.fullmatch(show(standing, "StatusText")), "the status line", seconds=8)
     before = supervisor(standing)
 
     def busy() -> bool:
@@ -215,6 +215,6 @@ def test_the_status_is_one_line_that_an_operator_understands(standing: Host) -> 
         found = STATUS.fullmatch(show(standing, "StatusText"))
         return found is not None and int(found[1].replace(",", "")) > 10
 
-    until(busy, 12, "the rate in the status line")
+    wait_until(busy, "the rate in the status line", seconds=12)
     assert supervisor(standing) == before
     assert answers(standing)

@@ -10,7 +10,7 @@ from threading import Event, Thread
 
 from support.system.host import Host
 from support.system.operating import CONFIG, UNIT, drop_in, serves_everything, show, supervisor, systemctl
-from support.system.waiting import until
+from support.waiting import wait_until
 
 CONNECTIONS = 100
 DRAIN_SECONDS = 10  # the default
@@ -82,7 +82,7 @@ def busy(host: Host, config: str = ROOM) -> Iterator[tuple[list[Talker], Event]]
     over = Event()
     thread = Thread(target=conversation, args=(talkers, over), daemon=True)
     thread.start()
-    until(lambda: all(talker.received for talker in talkers), 10, "every connection has its first echo")
+    wait_until(lambda: all(talker.received for talker in talkers), "every connection has its first echo", seconds=10)
     try:
         yield talkers, over
         thread.join(5)
@@ -97,12 +97,12 @@ def test_a_stop_lets_busy_connections_finish(installed: Host) -> None:
     with busy(installed) as (talkers, over):
         systemctl(installed, "stop", UNIT, "--no-block")
         begin = time.monotonic()
-        until(lambda: show(installed, "ActiveState") == "deactivating", 5, "the drain")
+        wait_until(lambda: show(installed, "ActiveState") == "deactivating", "the drain", seconds=5)
         goals = [talker.received + MORE for talker in talkers]
         goes_on = lambda: all(talker.received >= goal for talker, goal in zip(talkers, goals, strict=True))  # noqa: E731
-        until(goes_on, DRAIN_SECONDS / 2, "each connection is served on")
+        wait_until(goes_on, "each connection is served on", seconds=DRAIN_SECONDS / 2)
         over.set()
-        until(lambda: show(installed, "ActiveState") == "inactive", DRAIN_SECONDS, "the end of the drain")
+        wait_until(lambda: show(installed, "ActiveState") == "inactive", "the end of the drain", seconds=DRAIN_SECONDS)
         took = time.monotonic() - begin
     assert took < DRAIN_SECONDS
     assert {talker.end for talker in talkers} == {"clean"}
@@ -115,7 +115,7 @@ def test_a_restart_lets_busy_connections_finish(activated: Host) -> None:
     with busy(activated) as (talkers, over):
         before = supervisor(activated)
         systemctl(activated, "restart", UNIT, "--no-block")
-        until(lambda: show(activated, "ActiveState") == "deactivating", 5, "the drain")
+        wait_until(lambda: show(activated, "ActiveState") == "deactivating", "the drain", seconds=5)
         with activated.client(), socket.create_connection((activated.address, 7), timeout=10) as patient:
             patient.sendall(b"patient")
             over.set()
@@ -139,10 +139,10 @@ def test_a_long_drain_outlasts_the_stop_timeout_of_the_unit(bound: Host) -> None
             assert client.recv(64) == b"still there?"
             return time.monotonic() - begin > 3
 
-        until(served_for_so_long, 5, "three times TimeoutStopSec")
+        wait_until(served_for_so_long, "three times TimeoutStopSec", seconds=5)
         client.shutdown(socket.SHUT_WR)
         assert client.recv(64) == b""
-    until(lambda: show(bound, "ActiveState") in {"inactive", "failed"}, 5, "the end")
+    wait_until(lambda: show(bound, "ActiveState") in {"inactive", "failed"}, "the end", seconds=5)
     assert (show(bound, "Result"), show(bound, "ExecMainStatus")) == ("success", "0")
 
 
@@ -150,7 +150,9 @@ def test_clients_that_never_finish_are_ended_at_the_drain_timeout(bound: Host) -
     """With a drain of 1 s a reload and a stop are over in little more, however busy the connections are."""
     with busy(bound, f"{ROOM}drain_timeout_seconds: 1\n") as (talkers, _over):
         systemctl(bound, "reload")
-        until(lambda: all(talker.end for talker in talkers), 5, "the old workers have ended their connections")
+        wait_until(
+            lambda: all(talker.end for talker in talkers), "the old workers have ended their connections", seconds=5
+        )
     assert serves_everything(bound)
     with busy(bound, f"{ROOM}drain_timeout_seconds: 1\n") as (talkers, _over):
         begin = time.monotonic()

@@ -13,7 +13,7 @@ from support.system.container import own_group
 from support.system.host import ENVIRONMENT, Host, sweep
 from support.system.image import Debian, download_wheels
 from support.system.network import NAMESPACES
-from support.system.waiting import until
+from support.waiting import wait_until
 
 # Answers by inetd's way: systemd accepts, and /bin/cat is the echo. It needs nothing that a minbase lacks.
 ECHO_SOCKET = "[Socket]\nListenStream=0.0.0.0:7\nListenStream=[::]:7\nBindIPv6Only=ipv6-only\nAccept=yes\n"
@@ -108,7 +108,7 @@ def test_a_command_that_hangs_is_killed_at_its_timeout(host: Host) -> None:
     """A timeout does not leave the command behind on the host."""
     with pytest.raises(subprocess.TimeoutExpired):
         host.run(["sleep", "1234"], timeout=0.5)
-    until(lambda: host.run(["pgrep", "-x", "sleep"], check=False).returncode == 1, 5, "sleep is gone")
+    wait_until(lambda: host.run(["pgrep", "-x", "sleep"], check=False).returncode == 1, "sleep is gone", seconds=5)
 
 
 def test_a_directory_is_copied_with_its_modes(host: Host, tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_host_dies_with_a_killed_run_and_the_next_sweeps(debian: Debian) -> No
         leader = Path("/proc", run.stdout.readline().strip())
         assert leader.joinpath("comm").read_text() == "systemd\n"
         run.send_signal(signal.SIGKILL)
-    until(lambda: not leader.exists(), 10, "the host's PID 1 is gone")
+    wait_until(lambda: not leader.exists(), "the host's PID 1 is gone", seconds=10)
     sweep()
     assert traces() == before
 

@@ -7,7 +7,7 @@ from support.man import PAGES
 from support.system.host import Host
 from support.system.installation import SOURCE, WHEELS, Mode, Release, install_command
 from support.system.operating import CONFIG, answers, drop_in, events, serves_everything, show, supervisor, systemctl
-from support.system.waiting import until
+from support.waiting import wait_until
 
 UNINSTALL = f"{SOURCE}/packaging/uninstall"
 CURRENT = "/opt/echod/current"
@@ -92,7 +92,11 @@ def test_an_upgrade_without_a_start_leaves_what_runs_its_release(bound: Host, re
     bound.write(CONFIG, "metrics:\n  listen: http://127.0.0.1:9007\n")
     systemctl(bound, "reload")
     look = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9007/readyz')"
-    until(lambda: bound.run(["python3", "-c", look], check=False).returncode == 0, 10, "an exporter of that release")
+    wait_until(
+        lambda: bound.run(["python3", "-c", look], check=False).returncode == 0,
+        "an exporter of that release",
+        seconds=10,
+    )
     systemctl(bound, "restart")
     bound.run(install_command(Mode.BOUND))
     assert len(bound.run(["ls", "/opt/echod"]).stdout.split()) == 2
@@ -145,7 +149,7 @@ def test_a_port_that_another_has_is_told_and_nothing_stays_failed(host: Host, re
         assert "0.0.0.0:7): Address already in use" in host.run(["journalctl", "-n", "30"]).stdout
     else:
         why = "does not start: udp://0.0.0.0:7 is in use by another process"
-        until(lambda: why in show(host, "StatusText"), 5, "the reason, between two attempts")
+        wait_until(lambda: why in show(host, "StatusText"), "the reason, between two attempts", seconds=5)
     host.run([UNINSTALL])
     assert host.run(["systemctl", "is-system-running"]).stdout == "running\n"
     host.run(["systemctl", "stop", "other.socket"])

@@ -14,7 +14,7 @@ from support.system.operating import (
     systemctl,
     workers,
 )
-from support.system.waiting import until
+from support.waiting import wait_until
 
 # Its sockets would start it again at once.
 JOURNALD = (
@@ -110,7 +110,7 @@ def test_echod_serves_without_a_journald(activated: Host) -> None:
     systemctl(activated, "stop", *JOURNALD)
     log_much(activated, pid)
     kill(activated, "KILL", min(pids))
-    until(lambda: len(workers(activated) - pids) == 1, 5, "a new worker")
+    wait_until(lambda: len(workers(activated) - pids) == 1, "a new worker", seconds=5)
     systemctl(activated, "reload")
     assert serves_everything(activated)
     systemctl(activated, "start", *JOURNALD)
@@ -129,7 +129,7 @@ def test_a_journald_that_hangs_blocks_nobody(activated: Host) -> None:
     log_much(activated, pid)
     assert serves_everything(activated)
     kill(activated, "KILL", min(pids))
-    until(lambda: len(workers(activated) - pids) == 1, 5, "a new worker")
+    wait_until(lambda: len(workers(activated) - pids) == 1, "a new worker", seconds=5)
     kill(activated, "CONT", journald)
 
     def told() -> bool:
@@ -137,7 +137,7 @@ def test_a_journald_that_hangs_blocks_nobody(activated: Host) -> None:
         kill(activated, "USR1", pid)
         return any("ECHOD_LOST_ENTRIES" in entry for entry in own(activated))
 
-    until(told, 10, "the count of lost entries")
+    wait_until(told, "the count of lost entries", seconds=10)
     assert answers(activated)
     assert (supervisor(activated), show(activated, "NRestarts")) == (pid, "0")
 

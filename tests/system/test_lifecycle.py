@@ -18,7 +18,7 @@ from support.system.operating import (
     systemctl,
     workers,
 )
-from support.system.waiting import until
+from support.waiting import wait_until
 
 WATCHDOG_SECONDS = 2
 NOT_RUNNING = 3  # as the LSB has it
@@ -72,7 +72,7 @@ def test_a_killed_worker_is_replaced(installed: Host) -> None:
     before, pids = supervisor(installed), workers(installed)
     kill(installed, "KILL", min(pids))
     await_answer(installed, BACK_SECONDS)
-    until(lambda: len(workers(installed)) == len(pids), BACK_SECONDS, "a new worker")
+    wait_until(lambda: len(workers(installed)) == len(pids), "a new worker", seconds=BACK_SECONDS)
     assert serves_everything(installed)
     assert (supervisor(installed), restarts(installed)) == (before, 0)
 
@@ -92,7 +92,7 @@ def test_a_killed_supervisor_is_restarted(installed: Host) -> None:
     begin = time.monotonic()
     kill(installed, "KILL", supervisor(installed))
     # A worker may answer what is already queued for it; those of the new supervisor are the proof.
-    until(lambda: len(workers(installed) - pids) == len(pids), BACK_SECONDS, "new workers")
+    wait_until(lambda: len(workers(installed) - pids) == len(pids), "new workers", seconds=BACK_SECONDS)
     await_answer(installed, begin + BACK_SECONDS - time.monotonic())
     assert serves_everything(installed)
     assert not workers(installed) & pids
@@ -105,7 +105,7 @@ def test_the_watchdog_restarts_a_supervisor_that_hangs(installed: Host) -> None:
     systemctl(installed, "restart")
     before = supervisor(installed)
     kill(installed, "STOP", before)
-    until(lambda: restarts(installed) == 1 and supervisor(installed) not in {0, before}, 10, "a restart")
+    wait_until(lambda: restarts(installed) == 1 and supervisor(installed) not in {0, before}, "a restart", seconds=10)
     await_answer(installed)
     assert serves_everything(installed)
     stack = "\n".join(entry["MESSAGE"] for entry in installed.journal("--unit=echod", f"_PID={before}"))
@@ -119,7 +119,7 @@ def test_a_worker_that_hangs_is_replaced_before_the_watchdog_strikes(bound: Host
     before, pids = supervisor(bound), workers(bound)
     kill(bound, "STOP", min(pids))
     await_event(bound, "worker_stuck")
-    until(lambda: len(workers(bound) - pids) == 1, BACK_SECONDS, "a new worker")
+    wait_until(lambda: len(workers(bound) - pids) == 1, "a new worker", seconds=BACK_SECONDS)
     assert serves_everything(bound)
     assert (supervisor(bound), restarts(bound)) == (before, 0)
 

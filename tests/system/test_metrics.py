@@ -7,7 +7,7 @@ from support.scraping import Series, fetch, parse, total, value
 from support.system.host import Host
 from support.system.installation import Mode
 from support.system.operating import CONFIG, ask, drop_in, supervisor, systemctl, workers
-from support.system.waiting import until
+from support.waiting import wait_until
 
 from echod.exporter.health import NOT_TESTED
 
@@ -63,7 +63,7 @@ def test_a_host_is_scraped_from_outside(metered: Host, mode: Mode) -> None:
     before = received()
     for _ in range(10):
         assert ask(metered) == b"hello"
-    until(lambda: received() == before + 10, 5, "the datagrams were told")
+    wait_until(lambda: received() == before + 10, "the datagrams were told", seconds=5)
     series = scrape(metered)
     assert value(series, "echod_udp_kernel_drops_total", listener="udp://0.0.0.0:7") == 0
     processes = {dict(labels)["process"] for name, labels in series if name == "process_open_fds"}
@@ -94,7 +94,7 @@ def test_health_is_tested_or_says_what_it_rests_on(metered: Host, mode: Mode) ->
 
 def test_the_exporter_has_no_more_privileges_than_a_worker(metered: Host, mode: Mode) -> None:
     """Bound, CAP_NET_BIND_SERVICE is all that it could ever have; activated, nothing."""
-    until(lambda: page(metered, "/readyz"), 5, "the exporter served")
+    wait_until(lambda: page(metered, "/readyz"), "the exporter served", seconds=5)
     (pid,) = metered.run(["pgrep", "--full", "--parent", str(supervisor(metered)), "^echod: exporter"]).stdout.split()
     status = dict(line.split(":\t", 1) for line in metered.read(f"/proc/{pid}/status").splitlines())
     most = NET_BIND_SERVICE if mode is Mode.BOUND else 0

@@ -4,11 +4,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from support.load import Report, UdpLoad
 from support.system.host import Host
 from support.system.installation import Mode, Release, install_command
 from support.system.operating import CONFIG, PORT, supervisor, systemctl
-from support.system.waiting import until
+from support.udp_load import Report, UdpLoad
+from support.waiting import wait_until
 
 RATE = 10_000
 SECONDS = 30.0
@@ -24,7 +24,7 @@ def loaded(host: Host, seconds: float) -> Iterator[list[Report]]:
         load = UdpLoad(PORT, host=host.address, rate=RATE)
     with load:
         yield []
-        until(lambda: time.monotonic() > begin + seconds, seconds, "the time is over")
+        wait_until(lambda: time.monotonic() > begin + seconds, "the time is over", seconds=seconds)
         report = load.finish()
     assert report.seconds >= seconds - 1
     assert report.rate > KEPT_RATE * RATE

@@ -5,7 +5,7 @@ import subprocess
 
 from support.system.host import Host
 from support.system.operating import PORT, ask, await_event, converse, family, kill, supervisor
-from support.system.waiting import until
+from support.waiting import wait_until
 
 NEW_ADDRESSES = ("10.77.0.50", "10.77.0.51", "fd00:77::50", "fd00:77::51")
 SIZES = (0, 1, 1472, 1473, 9000, 65_507)  # 1472 fills an Ethernet frame over IPv4; what is more comes in fragments
@@ -54,7 +54,9 @@ def test_link_local_addresses_are_answered(standing: Host) -> None:
     """A neighbour without any global address is answered from the link-local address asked, on its link."""
     show = ["ip", "-6", "-o", "address", "show", "dev", "eth0", "scope", "link"]
     with standing.client():  # its own comes when the kernel has looked after its carrier
-        until(lambda: subprocess.run(show, check=True, capture_output=True).stdout, 5, "the client's address")
+        wait_until(
+            lambda: subprocess.run(show, check=True, capture_output=True).stdout, "the client's address", seconds=5
+        )
     address = standing.run(show).stdout.split()[3].partition("/")[0]
     with standing.client(), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
         client.settimeout(5)

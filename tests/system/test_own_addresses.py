@@ -22,7 +22,7 @@ from support.system.operating import (
     supervisor,
     systemctl,
 )
-from support.system.waiting import until
+from support.waiting import wait_until
 
 NEW_ADDRESSES = ("10.77.0.60/24", "fd00:77::60/64")
 FORGED = "ECHOD_DROPPED_SOURCE_IS_SELF"
@@ -87,14 +87,14 @@ def test_a_datagram_that_forges_an_address_of_the_host_is_not_answered(installed
     for setting in ("all/rp_filter=0", "eth0/rp_filter=0", "eth0/accept_local=1"):
         name, _, value = setting.partition("=")
         installed.run(["sh", "-c", f"echo {value} >/proc/sys/net/ipv4/conf/{name}"])
-    known = until(lambda: own_counts(installed), COUNTED_SECONDS, "own addresses are known")[-1]
+    known = wait_until(lambda: own_counts(installed), "own addresses are known", seconds=COUNTED_SECONDS)[-1]
     for address in NEW_ADDRESSES:
         installed.run(["ip", "address", "add", address, "dev", "eth0", *(["nodad"] if ":" in address else [])])
-    until(lambda: own_counts(installed)[-1] == known + 2, COUNTED_SECONDS, "the new addresses are known")
+    wait_until(lambda: own_counts(installed)[-1] == known + 2, "the new addresses are known", seconds=COUNTED_SECONDS)
     sources = (installed.address, installed.address6, *(address.partition("/")[0] for address in NEW_ADDRESSES))
     for number, source in enumerate(sources, start=1):
         forge(installed, source)
-        until(lambda number=number: forged(installed) == number, COUNTED_SECONDS, f"{source} is counted")  # type: ignore[misc]
+        wait_until(lambda number=number: forged(installed) == number, f"{source} is counted", seconds=COUNTED_SECONDS)  # type: ignore[misc]
         assert ask(installed, address=source) == b"hello"
     assert events(installed, "own_addresses_unknown") == []
 
@@ -103,11 +103,11 @@ def test_an_address_that_left_the_host_is_a_clients_again(installed: Host) -> No
     """What is no longer the host's own is forgotten, and who has it now is answered."""
     moved = NEW_ADDRESSES[0]
     debug(installed)
-    known = until(lambda: own_counts(installed), COUNTED_SECONDS, "own addresses are known")[-1]
+    known = wait_until(lambda: own_counts(installed), "own addresses are known", seconds=COUNTED_SECONDS)[-1]
     installed.run(["ip", "address", "add", moved, "dev", "eth0"])
-    until(lambda: own_counts(installed)[-1] == known + 1, COUNTED_SECONDS, "the new address is known")
+    wait_until(lambda: own_counts(installed)[-1] == known + 1, "the new address is known", seconds=COUNTED_SECONDS)
     installed.run(["ip", "address", "delete", moved, "dev", "eth0"])
-    until(lambda: own_counts(installed)[-1] == known, COUNTED_SECONDS, "the address is forgotten")
+    wait_until(lambda: own_counts(installed)[-1] == known, "the address is forgotten", seconds=COUNTED_SECONDS)
     with installed.client(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         subprocess.run(["ip", "address", "add", moved, "dev", "eth0"], check=True)
         client.bind((moved.partition("/")[0], 0))

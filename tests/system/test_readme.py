@@ -5,7 +5,7 @@ from pathlib import Path
 
 from support.system.host import Host
 from support.system.installation import SOURCE, WHEELS, Release
-from support.system.waiting import until
+from support.waiting import wait_until
 
 README = Path(__file__).parents[2] / "README.md"
 INSTALL = "packaging/install"
@@ -57,4 +57,4 @@ def test_every_command_of_operate_does_what_the_readme_shows(host: Host, release
             shown = all(is_shown(line, command, result.stdout) for line in lines)
             return shown if lines else result.returncode == 0
 
-        until(printed, 20, f"{command!r} shows {lines}")
+        wait_until(printed, f"{command!r} shows {lines}", seconds=20)

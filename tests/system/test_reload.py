@@ -2,17 +2,8 @@
 
 from support.system.host import Host
 from support.system.installation import Mode
-from support.system.operating import (
-    CONFIG,
-    answers,
-    events,
-    serves_everything,
-    show,
-    supervisor,
-    systemctl,
-    workers,
-)
-from support.system.waiting import until
+from support.system.operating import CONFIG, answers, events, serves_everything, show, supervisor, systemctl, workers
+from support.waiting import wait_until
 
 REFRESH_SECONDS = 8.0  # STATUS= is refreshed every 5 s at most
 
@@ -58,7 +49,11 @@ def test_a_bad_file_changes_nothing_and_is_told_everywhere(installed: Host) -> N
     assert show(installed, "ActiveState") == "active"
     assert (supervisor(installed), workers(installed)) == (before, pids)
     assert serves_everything(installed)
-    until(lambda: "was rejected, see the journal" in show(installed, "StatusText"), REFRESH_SECONDS, "the status line")
+    wait_until(
+        lambda: "was rejected, see the journal" in show(installed, "StatusText"),
+        "the status line",
+        seconds=REFRESH_SECONDS,
+    )
     installed.write(CONFIG, "workers: 1\n")
     systemctl(installed, "reload")
     assert "rejected" not in show(installed, "StatusText")
@@ -89,11 +84,11 @@ def test_many_reloads_leave_nothing_behind(bound: Host) -> None:
         return len(workers(bound)), len(listing.split())
 
     systemctl(bound, "reload")
-    until(lambda: len(workers(bound)) == 2, 5, "the old workers have gone")
+    wait_until(lambda: len(workers(bound)) == 2, "the old workers have gone", seconds=5)
     before = held()
     for _ in range(5):
         systemctl(bound, "reload")
-    until(lambda: held() == before, 5, "nothing is left of the old workers")
+    wait_until(lambda: held() == before, "nothing is left of the old workers", seconds=5)
     assert serves_everything(bound)
 
 

@@ -7,7 +7,7 @@ import json
 
 import pytest
 from support.system.host import Host
-from support.system.waiting import until
+from support.waiting import wait_until
 
 # Says what it can and cannot do, in one line of JSON, then feeds the watchdog until it is stopped.
 PROBE = '''
@@ -159,4 +159,4 @@ def test_the_watchdog_ends_a_service_that_hangs(host: Host) -> None:
     def result() -> bool:
         return host.run(["systemctl", "show", "--property=Result", "--value", "probe"]).stdout == "watchdog\n"
 
-    until(result, 15, "the watchdog has struck")
+    wait_until(result, "the watchdog has struck", seconds=15)

@@ -6,7 +6,7 @@ from typing import Any
 from support.system.host import Host
 from support.system.installation import Mode
 from support.system.operating import ask, converse, supervisor, workers
-from support.system.waiting import until
+from support.waiting import wait_until
 
 AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 LISTENERS = {"udp://0.0.0.0:7", "udp://[::]:7", "tcp://0.0.0.0:7", "tcp://[::]:7"}
@@ -47,8 +47,8 @@ def test_it_tells_what_came_from_outside(standing: Host, mode: Mode) -> None:
             for name, number in (("udp://0.0.0.0:7", "replied"), ("tcp://0.0.0.0:7", "accepted"))
         )
 
-    until(counted, 5, "the status tells of it")
-    sources = until(lambda: told(standing)["activity"]["top_sources"], 5, "the loudest are told")
+    wait_until(counted, "the status tells of it", seconds=5)
+    sources = wait_until(lambda: told(standing)["activity"]["top_sources"], "the loudest are told", seconds=5)
     assert "10.77.0" in str(sources)
     snapshot = told(standing)
     assert {each["adopted"] for each in listeners(standing).values()} == {mode is Mode.ACTIVATED}
@@ -71,7 +71,7 @@ def test_a_check_passes_and_is_counted_apart(standing: Host) -> None:
         now = listeners(standing)
         return all(self_tests(now, name) == self_tests(before, name) + 3 for name in LISTENERS)
 
-    until(counted, 5, "three self tests are told for each listener")
+    wait_until(counted, "three self tests are told for each listener", seconds=5)
 
 
 def test_a_check_of_an_ordinary_user_asks_as_a_client(standing: Host) -> None:

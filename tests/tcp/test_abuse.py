@@ -10,9 +10,11 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from support.load import UdpLoad
+from support.daemon import Daemon, ask
 from support.loopback import ip, namespace, needs_root
-from support.running import SECONDS, Daemon, ask, free_port, wait_until
+from support.ports import free_port
+from support.udp_load import UdpLoad
+from support.waiting import SECONDS, wait_until
 
 EchodFactory = Callable[..., Daemon]
 StartLoad = Callable[..., UdpLoad]

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
 import pytest
+from support.daemon import REPOSITORY
 from support.loopback import BUFFERS, as_nobody, listener, needs_root
-from support.running import REPOSITORY
 from support.tcp_worker import TcpWorker
 
 from echod.config.schema import Config

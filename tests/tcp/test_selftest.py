@@ -4,8 +4,9 @@ import socket
 import struct
 
 import pytest
-from support.loopback import DEADLINE_SECONDS, free_port
+from support.ports import free_port
 from support.tcp_worker import TcpWorker
+from support.waiting import SECONDS
 
 from echod.stats.counters import TcpField
 
@@ -17,7 +18,7 @@ EVERYBODY = {"127.0.0.1": "0.0.0.0/0", "::1": "::/0"}
 
 def probe(worker: TcpWorker, host: str, port: int) -> socket.socket:
     """Connect from an address and port; the port is free again at once."""
-    sock = socket.create_connection(worker.server.getsockname()[:2], DEADLINE_SECONDS, source_address=(host, port))
+    sock = socket.create_connection(worker.server.getsockname()[:2], SECONDS, source_address=(host, port))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
     return sock
 
@@ -26,7 +27,7 @@ def probe(worker: TcpWorker, host: str, port: int) -> socket.socket:
 @pytest.mark.parametrize("orderly", [True, False])
 def test_a_probe_is_admitted_and_ends_as_a_self_test(host: str, *, orderly: bool) -> None:
     """Though everybody is refused; whether it half-closes or breaks off."""
-    port = free_port(socket.SOCK_STREAM)
+    port = free_port()
     with TcpWorker(host, deny=EVERYBODY[host], test_port=port) as worker:
         with probe(worker, host, port) as client:
             client.sendall(b"?")
@@ -42,7 +43,7 @@ def test_a_probe_is_admitted_and_ends_as_a_self_test(host: str, *, orderly: bool
 @pytest.mark.parametrize(("host", "own_port"), [("127.0.0.2", True), ("127.0.0.1", False)])
 def test_another_address_or_port_is_no_probe(host: str, *, own_port: bool) -> None:
     """Only both together, the address that it asks and the port of self tests, come past the lists."""
-    port = free_port(socket.SOCK_STREAM)
+    port = free_port()
     source = port if own_port else 0
     with TcpWorker(deny=EVERYBODY["127.0.0.1"], test_port=port) as worker, probe(worker, host, source) as client:
         worker.turn_until(lambda: worker.closed() == {"ACCESS": 1}, "it refused")
@@ -51,7 +52,7 @@ def test_another_address_or_port_is_no_probe(host: str, *, own_port: bool) -> No
 
 def test_a_client_that_has_the_port_by_chance_ends_as_others_do() -> None:
     """From another address it is answered where the lists let it in, and is no self test."""
-    port = free_port(socket.SOCK_STREAM)
+    port = free_port()
     with TcpWorker(test_port=port) as worker, probe(worker, "127.0.0.2", port) as client:
         client.sendall(b"hello")
         client.shutdown(socket.SHUT_WR)
@@ -61,7 +62,7 @@ def test_a_client_that_has_the_port_by_chance_ends_as_others_do() -> None:
 
 def test_a_probe_is_refused_where_there_is_no_room() -> None:
     """It asks whether a client would be served: then not, and the reason counts."""
-    port = free_port(socket.SOCK_STREAM)
+    port = free_port()
     with TcpWorker(limit=1, test_port=port) as worker, worker.connect(), probe(worker, "127.0.0.1", port) as client:
         worker.turn_until(lambda: worker.closed() == {"OVER_LIMIT": 1}, "it refused")
         assert client.recv(10) == b""

@@ -4,8 +4,6 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from support.alike import HOSTS, LENGTH, SEGMENT, Clients, assert_got, filled, learned, parts, round_trip, send_each
-from support.alike import clients as open_clients
 from support.loopback import (
     ANY,
     add_link,
@@ -19,6 +17,19 @@ from support.loopback import (
     udp_client,
     udp_server,
 )
+from support.train_batches import (
+    HOSTS,
+    LENGTH,
+    SEGMENT,
+    Clients,
+    assert_got,
+    filled,
+    learned,
+    parts,
+    round_trip,
+    send_each,
+)
+from support.train_batches import clients as open_clients
 
 from echod.linux.mmsg_layout import SLOTS
 from echod.linux.sockopt import UDP_GRO

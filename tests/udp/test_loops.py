@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from support.loopback import ANY, assert_nothing_more, at, deliver, udp_client, udp_server
-from support.served import GAP, Served, rate_limit, send, send_as_train
+from support.udp_worker import GAP, UdpWorker, rate_limit, send, send_as_train
 
 from echod.admission.loops import PERIOD
 from echod.linux.mmsg_layout import SLOTS
@@ -24,7 +24,7 @@ def assert_got(client: socket.socket, *payloads: bytes) -> None:
     assert_nothing_more(client)
 
 
-def seen(served: Served) -> set[int]:
+def seen(served: UdpWorker) -> set[int]:
     """Return the marks of all that is remembered."""
     assert served.admission.circulation is not None
     return {mark for peer in served.admission.circulation._seen.values() for mark in peer.marks}
@@ -42,7 +42,7 @@ def marks(*payloads: bytes) -> set[int]:
 def test_what_goes_round_dies_at_the_second_look(host: str) -> None:
     """Of equal datagrams that are all looked at the first is answered, and no other; a new one is."""
     with udp_server(host) as server, udp_client(host) as client:
-        served = Served(server, gap=1)
+        served = UdpWorker(server, gap=1)
         send(served, client, b"round")
         assert served.turn()["replied"] == 1
         for times in range(1, 4):
@@ -58,7 +58,7 @@ def test_what_goes_round_dies_at_the_second_look(host: str) -> None:
 def test_each_so_manieth_is_looked_at_in_whatever_batches(host: str, batches: list[int]) -> None:
     """Each fifth is the same: the first of these is answered; all others are different, and answered too."""
     with udp_server(host) as server, udp_client(host) as client:
-        served, number, expected = Served(server), 0, []
+        served, number, expected = UdpWorker(server), 0, []
         for datagrams in batches:
             for _ in range(datagrams):
                 number += 1
@@ -76,7 +76,7 @@ def test_each_so_manieth_is_looked_at_in_whatever_batches(host: str, batches: li
 def test_in_a_batch_of_many_it_is_taken_from_its_own_peer(server: socket.socket) -> None:
     """Of clients that send in turns, in batches that are alike, the one whose datagram goes round loses that one."""
     with udp_client() as one, udp_client() as other:
-        served = Served(server, gap=2)
+        served = UdpWorker(server, gap=2)
         for batch in range(4):
             send(served, one, b"1 %d" % batch)
             send(served, other, b"round")
@@ -90,7 +90,7 @@ def test_in_a_batch_of_many_it_is_taken_from_its_own_peer(server: socket.socket)
 
 def test_a_prober_that_numbers_its_datagrams_never_notices(server: socket.socket, client: socket.socket) -> None:
     """Of 5,000 numbered datagrams each is answered, though each is looked at."""
-    served = Served(server, gap=1)
+    served = UdpWorker(server, gap=1)
     payloads = [b"%d" % number for number in range(5000)]
     for start in range(0, 5000, 500):
         send(served, client, *payloads[start : start + 500])
@@ -102,7 +102,7 @@ def test_a_prober_that_numbers_its_datagrams_never_notices(server: socket.socket
 def test_equal_datagrams_of_many_peers_are_no_loop() -> None:
     """Clients that send the same bytes from other ports, or from other addresses, are all answered."""
     with udp_server(ANY) as server:
-        served = Served(server, gap=1)
+        served = UdpWorker(server, gap=1)
         port = 0
         for number in range(1, 11):
             with udp_client(f"127.0.0.{number}", port) as client, udp_client(f"127.0.0.{number}") as other:
@@ -116,7 +116,7 @@ def test_equal_datagrams_of_many_peers_are_no_loop() -> None:
 
 def test_what_is_refused_is_not_remembered(server: socket.socket, client: socket.socket) -> None:
     """Who is over his limit may send the same later; nothing of it was looked at."""
-    served = Served(server, gap=1, limit=rate_limit(1, 1))
+    served = UdpWorker(server, gap=1, limit=rate_limit(1, 1))
     send(served, client, b"one", b"two")
     assert served.turn(100.0)["dropped_rate"] == 1
     assert seen(served) == marks(b"one")
@@ -127,7 +127,7 @@ def test_what_is_refused_is_not_remembered(server: socket.socket, client: socket
 
 def test_without_the_loop_breaker_all_is_answered(server: socket.socket, client: socket.socket) -> None:
     """Switched off, the same bytes are answered for ever."""
-    served = Served(server, gap=1, loop_breaker=False)
+    served = UdpWorker(server, gap=1, loop_breaker=False)
     for _ in range(3 * PERIOD // SLOTS):
         send(served, client, *[b"round"] * SLOTS)
         row = served.turn()
@@ -143,7 +143,7 @@ def test_without_the_loop_breaker_all_is_answered(server: socket.socket, client:
 def test_of_a_train_that_goes_round_one_datagram_is_cut(host: str, gap: int, cut: list[int]) -> None:
     """Where one that is due is in it, its last alone is left out, though several be due; all others are whole."""
     with udp_server(host) as server, udp_client(host) as client:
-        served, answers = Served(server, gap=gap), []
+        served, answers = UdpWorker(server, gap=gap), []
         for _ in range(6):
             send_as_train(served, client, b"xy" * 16)
             before = served.row.tolist()
@@ -157,7 +157,7 @@ def test_of_a_train_that_goes_round_one_datagram_is_cut(host: str, gap: int, cut
 
 def test_among_trains_and_single_ones_each_is_found_in_its_slot(server: socket.socket, client: socket.socket) -> None:
     """Of slots that hold 1, 10, 1, 1 and 10 datagrams, the 5th, 10th, 15th and 20th are in three."""
-    served = Served(server)
+    served = UdpWorker(server)
     send(served, client, b"0")
     send_as_train(served, client)
     send(served, client, b"1", b"2")
@@ -172,7 +172,7 @@ def test_among_trains_and_single_ones_each_is_found_in_its_slot(server: socket.s
 
 def test_a_train_of_one_that_is_left_over_may_go_round_too(server: socket.socket, client: socket.socket) -> None:
     """Cut to one datagram by the rate, and that one being found: nothing of the train is answered, all is counted."""
-    served = Served(server, gap=1, limit=rate_limit(1, 2))
+    served = UdpWorker(server, gap=1, limit=rate_limit(1, 2))
     send(served, client, b"aa")
     served.turn(100.0)
     send_as_train(served, client)
@@ -184,7 +184,7 @@ def test_a_train_of_one_that_is_left_over_may_go_round_too(server: socket.socket
 def test_what_was_cut_by_the_rate_is_not_looked_at(server: socket.socket, client: socket.socket) -> None:
     """The last that is left of a train is, and a train of which all is refused is not, nor the same from elsewhere."""
     with udp_client() as other:
-        served = Served(server, gap=1, limit=rate_limit(1, 4))
+        served = UdpWorker(server, gap=1, limit=rate_limit(1, 4))
         send_as_train(served, client)
         send_as_train(served, other, b"kkllmm")
         row = served.turn(100.0)
@@ -197,7 +197,7 @@ def test_what_was_cut_by_the_rate_is_not_looked_at(server: socket.socket, client
 def test_what_was_cut_by_the_rate_does_not_count(client: socket.socket) -> None:
     """Of a train of ten four are left: the fifth is the first of somebody else."""
     with udp_server(ANY) as server, udp_client("127.0.0.2") as other:
-        served = Served(server, limit=rate_limit(1, 4))
+        served = UdpWorker(server, limit=rate_limit(1, 4))
         send_as_train(served, client)
         served.turn(100.0)
         assert seen(served) == set()
@@ -209,7 +209,7 @@ def test_what_was_cut_by_the_rate_does_not_count(client: socket.socket) -> None:
 def test_sockets_of_one_worker_share_what_is_left_to_the_next_look(client: socket.socket) -> None:
     """What goes round over two listeners is looked at as what goes round over one."""
     with udp_server() as one, udp_server() as other:
-        first, second = Served(one, gap=4), Served(other)
+        first, second = UdpWorker(one, gap=4), UdpWorker(other)
         second.echo._admission = first.admission
         for number in range(2):
             send(first, client, b"1 %d" % number)

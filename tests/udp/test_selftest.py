@@ -15,7 +15,7 @@ from support.loopback import (
     udp_client,
     udp_server,
 )
-from support.served import Served, rate_limit
+from support.udp_worker import UdpWorker, rate_limit
 
 from echod.admission.loops import PERIOD
 from echod.admission.selftest import SECRET_BYTES, SelfTest
@@ -48,7 +48,7 @@ def prober(mark: SelfTest, host: str = "127.0.0.1") -> socket.socket:
 def test_a_probe_is_answered_though_nobody_is(mark: SelfTest, host: str) -> None:
     """The access list has nobody of this host in it; received, replied and self_test all say one more."""
     with udp_server(host) as server, prober(mark, host) as probe:
-        served = Served(server, allow=NOBODY, self_test=mark)
+        served = UdpWorker(server, allow=NOBODY, self_test=mark)
         deliver(server, probe.sendto, mark.secret, at(server, host))
         row = served.turn()
         assert probe.recv(100) == mark.secret
@@ -58,7 +58,7 @@ def test_a_probe_is_answered_though_nobody_is(mark: SelfTest, host: str) -> None
 def test_a_probe_is_not_charged_and_not_remembered(mark: SelfTest) -> None:
     """The very same, thousands of times, faster than any limit: each is answered."""
     with udp_server("127.0.0.1") as server, prober(mark) as probe:
-        served = Served(server, limit=rate_limit(1, 1), self_test=mark)
+        served = UdpWorker(server, limit=rate_limit(1, 1), self_test=mark)
         for number in range(2 * PERIOD):
             deliver(server, probe.sendto, mark.secret, at(server))
             if number % 32 == 31:
@@ -80,7 +80,7 @@ def test_a_probe_is_not_charged_and_not_remembered(mark: SelfTest) -> None:
 def test_without_the_secret_the_port_opens_nothing(mark: SelfTest) -> None:
     """Refused for what every other port is refused for, and no self test."""
     with udp_server("127.0.0.1") as server, prober(mark) as probe:
-        served = Served(server, allow=NOBODY, self_test=mark)
+        served = UdpWorker(server, allow=NOBODY, self_test=mark)
         for payload in (b"", mark.secret[:-1], mark.secret + b"!", b"x" * SECRET_BYTES):
             deliver(server, probe.sendto, payload, at(server))
         deliver(server, send_train, probe, 2 * mark.secret, SECRET_BYTES, at(server))
@@ -93,7 +93,7 @@ def test_without_the_secret_the_port_opens_nothing(mark: SelfTest) -> None:
 def test_without_the_secret_the_port_closes_nothing(mark: SelfTest) -> None:
     """A client that has this port by chance is answered, alone, in a batch with others, and in trains."""
     with udp_server("127.0.0.1") as server, prober(mark) as client, udp_client() as other:
-        served = Served(server, self_test=mark)
+        served = UdpWorker(server, self_test=mark)
         for _ in range(3):
             deliver(server, client.sendto, b"by chance", at(server))
             deliver(server, other.sendto, b"other", at(server))
@@ -111,12 +111,12 @@ def test_without_the_secret_the_port_closes_nothing(mark: SelfTest) -> None:
 def test_limits_and_the_loop_breaker_hold_on_that_port_too(mark: SelfTest) -> None:
     """Who has the port by chance is charged, and what goes round from it dies."""
     with udp_server("127.0.0.1") as server, prober(mark) as client:
-        served = Served(server, limit=rate_limit(1, 3), self_test=mark)
+        served = UdpWorker(server, limit=rate_limit(1, 3), self_test=mark)
         for _ in range(5):
             deliver(server, client.sendto, b"much", at(server))
         assert served.turn()["dropped_rate"] == 2
     with udp_server("127.0.0.1") as server, prober(mark) as client:
-        served = Served(server, self_test=mark)
+        served = UdpWorker(server, self_test=mark)
         for _ in range(2 * PERIOD):
             deliver(server, client.sendto, b"round", at(server))
             served.turn()
@@ -133,7 +133,7 @@ def test_the_secret_from_another_host_is_no_self_test() -> None:
     """It is answered, or not, as what comes from any other port."""
     with namespace(), udp_server(ANY) as server:
         mark = free_mark()
-        served = Served(server, allow=NOBODY, self_test=mark)
+        served = UdpWorker(server, allow=NOBODY, self_test=mark)
         to = at(server, "127.0.0.1")
         deliver(server, lambda: inject(to, mark.secret, source="198.51.100.1", source_port=mark.port))
         assert served.turn()["dropped_access"] == 1
@@ -143,7 +143,7 @@ def test_a_truncated_datagram_from_that_port_is_never_answered() -> None:
     """What the kernel could not deliver whole has no exact answer, whatever its port."""
     mark = free_mark()
     with udp_server("127.0.0.1") as server, prober(mark) as client:
-        served = Served(server, self_test=mark)
+        served = UdpWorker(server, self_test=mark)
         server.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)  # a control message more than is understood
         deliver(server, client.sendto, b"whole", at(server))
         assert served.turn()["dropped_truncated"] == 1

@@ -20,7 +20,7 @@ from support.loopback import (
     udp_client,
     udp_server,
 )
-from support.served import Served
+from support.udp_worker import UdpWorker
 
 from echod.linux.mmsg_layout import SLOTS
 from echod.stats.counters import UdpField
@@ -33,17 +33,17 @@ CLIENT = 40_000
 
 
 @pytest.fixture
-def served() -> Iterator[Served]:
+def served() -> Iterator[UdpWorker]:
     """Serve on a wildcard socket."""
     with udp_server(ANY) as sock:
-        yield Served(sock)
+        yield UdpWorker(sock)
 
 
 @needs_root
 def test_mixed_traffic_is_counted_to_the_last_datagram() -> None:
     """Each kind of datagram ends in its own number, and the numbers add up, to the byte."""
     with namespace(), udp_server(ANY) as server, udp_client() as client:
-        served = Served(server)
+        served = UdpWorker(server)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         own = server.getsockname()[1]
         to = at(server, "127.0.0.1")
@@ -82,7 +82,7 @@ def test_mixed_traffic_is_counted_to_the_last_datagram() -> None:
 def test_what_is_truncated_is_dropped_as_such(network: None) -> None:
     """A datagram that came without its addresses is dropped, not answered, and the next is answered."""
     with udp_server(ANY) as sock, udp_client() as client:
-        served = Served(sock)
+        served = UdpWorker(sock)
         served.sock.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)
         forged = partial(inject, at(served.sock, "127.0.0.1"), source="198.51.100.1", source_port=CLIENT)
         deliver(served.sock, forged, b"odd")
@@ -99,7 +99,7 @@ def test_what_is_truncated_is_dropped_as_such(network: None) -> None:
 def test_a_datagram_from_our_own_address_and_port_is_not_answered(host: str) -> None:
     """Answered, it would come back for ever; dropped, nothing is queued after it."""
     with udp_server(host) as server:
-        served = Served(server)
+        served = UdpWorker(server)
         own = server.getsockname()[1]
         send = inject6 if ":" in host else inject
         deliver(server, lambda: send((host, own), b"again and again", source_port=own))
@@ -110,7 +110,7 @@ def test_a_datagram_from_our_own_address_and_port_is_not_answered(host: str) -> 
 def test_a_datagram_from_another_of_our_ports_is_not_answered() -> None:
     """A port that another listener of ours answers on counts as our own."""
     with udp_client() as other, udp_server() as server:
-        served = Served(server, other.getsockname()[1])
+        served = UdpWorker(server, other.getsockname()[1])
         deliver(server, other.sendto, b"two servers talk", at(server))
         assert served.turn()["dropped_source_port_own"] == 1
         assert_nothing_more(other)
@@ -122,12 +122,12 @@ def test_a_datagram_from_port_zero_is_not_answered(host: str) -> None:
     """It is dropped before the kernel could refuse it."""
     with udp_server(host) as server:
         deliver(server, poison, at(server), b"zero")
-        row = Served(server).turn()
+        row = UdpWorker(server).turn()
         assert (row["received"], row["dropped_source_port_zero"]) == (1, 1)
 
 
 @needs_root
-def test_one_turn_answers_at_most_so_many_batches(served: Served) -> None:
+def test_one_turn_answers_at_most_so_many_batches(served: UdpWorker) -> None:
     """A flood on one socket leaves the loop after eight batches; the rest is answered in later turns."""
     most, more = MAX_BATCHES_PER_WAKEUP * SLOTS, 70
     with udp_client() as client:
@@ -139,7 +139,7 @@ def test_one_turn_answers_at_most_so_many_batches(served: Served) -> None:
 
 
 @pytest.mark.parametrize("count", [1, SLOTS - 1, SLOTS, SLOTS + 1, 3 * SLOTS])
-def test_a_full_batch_is_followed_by_another(served: Served, count: int) -> None:
+def test_a_full_batch_is_followed_by_another(served: UdpWorker, count: int) -> None:
     """One turn answers all that is queued, also where it fills batches exactly."""
     with udp_client() as client:
         for number in range(count):
@@ -175,7 +175,7 @@ def test_behind_few_there_is_another_look_where_the_last_one_paid() -> None:
     batch = Counted()
     batch.again = []
     with udp_server() as server, udp_client() as client:
-        served = Served(server, batch=batch)
+        served = UdpWorker(server, batch=batch)
 
         numbers = count()
 
@@ -198,6 +198,6 @@ def test_behind_few_there_is_another_look_where_the_last_one_paid() -> None:
         assert looks(again=3) == 5
 
 
-def test_a_turn_with_nothing_queued_counts_nothing(served: Served) -> None:
+def test_a_turn_with_nothing_queued_counts_nothing(served: UdpWorker) -> None:
     """Another worker may have been faster at a shared socket."""
     assert sum(served.turn().values()) == 0

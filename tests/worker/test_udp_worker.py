@@ -20,7 +20,7 @@ from support.loopback import (
     udp_server,
 )
 from support.peers import peer
-from support.served import LISTENER
+from support.udp_worker import LISTENER
 
 from echod.admission.loops import PERIOD
 from echod.admission.ratelimit import RateLimit

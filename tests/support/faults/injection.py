@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 import pytest
-from support.running import wait_until
+from support.waiting import wait_until
 
 needs_strace = pytest.mark.skipif(
     shutil.which("strace") is None or os.geteuid() != 0,

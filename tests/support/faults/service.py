@@ -8,7 +8,8 @@ import socket
 from collections import Counter
 from contextlib import ExitStack
 
-from support.running import Daemon, udp_client, wait_until
+from support.daemon import Daemon, connect_udp
+from support.waiting import wait_until
 
 BYSTANDERS = 4
 EACH = 5
@@ -43,7 +44,7 @@ class Service:
 
     def clients(self, stack: ExitStack, count: int) -> list[socket.socket]:
         """Open so many UDP clients."""
-        return [stack.enter_context(udp_client("127.0.0.1", self.port)) for _ in range(count)]
+        return [stack.enter_context(connect_udp("127.0.0.1", self.port)) for _ in range(count)]
 
     def assert_served(self) -> None:
         """Assert that each of four bystanders gets each of its five datagrams back, in order, and no other."""

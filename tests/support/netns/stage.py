@@ -15,9 +15,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
+from support.daemon import Daemon
 from support.netns.datagrams import OTHER_PORT, PORT, SERVER, SERVER6, Datagram, as_train
 from support.netns.wire import Wire
-from support.running import Daemon, wait_until
+from support.waiting import wait_until
 
 from echod.linux.mmsg_layout import SLOTS
 

@@ -13,11 +13,12 @@ from contextlib import suppress
 from time import monotonic
 from typing import Final, Self
 
+from support.daemon import Daemon
 from support.loopback import ip
 from support.netns.datagrams import PORT
 from support.netns.wire import LINK, Wire
-from support.running import Daemon, wait_until
 from support.system.network import entered
+from support.waiting import wait_until
 
 from echod.linux.sockopt import SO_RCVBUFFORCE
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
 
+from support.daemon import connect_udp
 from support.loopback import ip
 from support.netns.datagrams import (
     CLIENT,
@@ -26,8 +27,8 @@ from support.netns.datagrams import (
     Datagram,
     read,
 )
-from support.running import SECONDS, udp_client
 from support.system.network import entered, remove_namespace
+from support.waiting import SECONDS
 
 from echod.linux.sockopt import SO_RCVBUFFORCE
 
@@ -139,7 +140,7 @@ class Wire:
     def client_of(self, host: str, port: int) -> socket.socket:
         """Return an ordinary client's socket, connected to the server."""
         with entered(self.client):
-            return udp_client(host, port)
+            return connect_udp(host, port)
 
     def listen(self, host: str, port: int) -> socket.socket:
         """Return an ordinary UDP socket of another service on the server."""

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path as File
 from typing import Final, Self
 
+from support.daemon import Daemon
 from support.loopback import ip
 from support.ping.pinging import Pinged, ping
-from support.running import Daemon, wait_until
 from support.system.network import entered, remove_namespace
+from support.waiting import wait_until
 
 SERVER: Final = {4: "10.6.2.2", 6: "fd06:0:0:2::2"}
 CLIENT: Final = {4: "10.6.1.2", 6: "fd06:0:0:1::2"}
@@ -64,10 +65,11 @@ class Path:
     def wait(self, scheme: str = "tcp") -> None:
         """Wait until both families reach the server: neighbours are known, and nothing waits for them any more."""
         for address in SERVER.values():
-            wait_until(
-                lambda to=address: self.ping("-c", 1, "-W", 3, f"{scheme}://[{to}]").code == 0,
-                f"{address} answers over {scheme}",
-            )
+
+            def answers(address: str = address) -> bool:
+                return self.ping("-c", 1, "-W", 3, f"{scheme}://[{address}]").code == 0
+
+            wait_until(answers, f"{address} answers over {scheme}")
 
     def filter(self, rules: str, host: str = "") -> None:
         """Put these rules of nft(8) on the node, or a host, in the place of those it has: `HOOK: RULE` a line."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support.running import ECHOD, REPOSITORY, environment
+from support.daemon import ECHOD, REPOSITORY, environment
 
 HERE = Path(__file__).parent
 
@@ -112,7 +112,7 @@ class Suspect:
 @contextmanager
 def mischief(plan: Sequence[str], script: str = "mischief.py", *words: str) -> Iterator[Suspect]:
     """Start an echo server that does harm, or another script that does, in the network that we are in."""
-    command = [sys.executable, HERE / script, json.dumps(plan), *words]
+    command: list[str | Path] = [sys.executable, HERE / script, json.dumps(plan), *words]
     variables = environment(PYTHONFAULTHANDLER="1")
     with watched(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         yield Suspect(process)

@@ -14,7 +14,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from support.system.waiting import until
+from support.waiting import wait_until
 
 BOOT_TIMEOUT = 60.0  # a second when idle; a machine that tests in parallel may need many
 STOP_TIMEOUT = 15.0  # a clean stop takes 0.2 s; what hangs on its own TimeoutStopSec is not waited for
@@ -197,7 +197,7 @@ def remove_group(group: Path) -> None:
                 return False
         return True
 
-    until(gone, STOP_TIMEOUT, f"the processes in {group} are gone")
+    wait_until(gone, f"the processes in {group} are gone", seconds=STOP_TIMEOUT)
 
 
 def remove_directory(directory: Path) -> None:

@@ -8,13 +8,13 @@ from contextlib import suppress
 from typing import Any
 
 from support.system.host import Host
-from support.system.waiting import until
+from support.waiting import wait_until
 
 UNIT = "echod.service"
 CONFIG = "/etc/echod.yaml"
 PORT = 7
 TIMEOUT = 5.0
-BACK_SECONDS = 2.0  # within which issue 3 wants an answer again after any kill -9
+BACK_SECONDS = 2.0  # within which there is an answer again after any kill -9
 
 
 def show(host: Host, name: str, unit: str = UNIT) -> str:
@@ -56,7 +56,9 @@ def events(host: Host, event: str) -> list[dict[str, Any]]:
 
 def await_event(host: Host, event: str, count: int = 1) -> list[dict[str, Any]]:
     """Return echod's journal entries of one kind as soon as there are so many."""
-    return until(lambda: found if len(found := events(host, event)) >= count else [], 10, f"{count} times {event}")
+    return wait_until(
+        lambda: found if len(found := events(host, event)) >= count else [], f"{count} times {event}", seconds=10
+    )
 
 
 def ask(
@@ -93,7 +95,7 @@ def answers(host: Host, *, port: int = PORT) -> bool:
 
 def await_answer(host: Host, seconds: float = BACK_SECONDS) -> None:
     """Return when the host answers; it must within so many seconds."""
-    until(lambda: answers(host), seconds, "an answer from outside")
+    wait_until(lambda: answers(host), "an answer from outside", seconds=seconds)
 
 
 def serves_everything(host: Host) -> bool:

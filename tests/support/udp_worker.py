@@ -60,7 +60,7 @@ def rate_limit(
     return RateLimit(memory, sources=1024, per_source=per_source, burst=burst, total=total, slip=slip, dry_run=dry_run)
 
 
-class Served:
+class UdpWorker:
     """A UDP socket served by hand."""
 
     def __init__(  # noqa: PLR0913 - each is one of the rules under test
@@ -111,12 +111,12 @@ class Served:
         return describe(LISTENER, row)
 
 
-def send(served: Served, client: socket.socket, *payloads: bytes) -> None:
+def send(served: UdpWorker, client: socket.socket, *payloads: bytes) -> None:
     """Send datagrams, so that all are queued in this order."""
     for data in payloads:
         deliver(served.sock, client.sendto, data, served.address)
 
 
-def send_as_train(served: Served, client: socket.socket, data: bytes = TRAIN, segment: int = 2) -> None:
+def send_as_train(served: UdpWorker, client: socket.socket, data: bytes = TRAIN, segment: int = 2) -> None:
     """Send datagrams as one train."""
     deliver(served.sock, send_train, client, data, segment, served.address)

@@ -1,4 +1,4 @@
-"""A host that is short of something."""
+"""A poll that is refused further descriptors, as on a host at its limit."""
 
 import errno
 import os
@@ -6,7 +6,7 @@ import os
 from echod.linux.poll import OnReady, Poll
 
 
-class ScarcePoll(Poll):
+class LimitedPoll(Poll):
     """A poll on a host that soon watches no more (`fs.epoll.max_user_watches`)."""
 
     left = 1 << 20

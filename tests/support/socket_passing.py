@@ -18,6 +18,6 @@ os.environ.update(LISTEN_FDS=str(len(addresses)), LISTEN_PID=str(os.getpid()))
 os.execv(sys.argv[2], sys.argv[2:])"""
 
 
-def passing(addresses: Sequence[tuple[str, int]]) -> list[str]:
+def pass_sockets(addresses: Sequence[tuple[str, int]]) -> list[str]:
     """Return a prefix for a command, which passes it sockets bound to these addresses and ports."""
     return [sys.executable, "-c", _SCRIPT, json.dumps(addresses)]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 RATE: Final = 20_000
-"""Datagrams a second: the figure that issue 2 names."""
+"""Datagrams a second."""
 
 SOCKETS: Final = 48
 """Enough that every worker's socket is some client's."""

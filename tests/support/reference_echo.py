@@ -13,7 +13,7 @@ from typing import Final, Self
 
 from support.loopback import BUFFERS
 
-from echod.linux.sockets import SO_RCVBUFFORCE
+from echod.linux.sockopt import SO_RCVBUFFORCE
 
 IP_PKTINFO: Final = 8
 MIN_SOURCE_PORT: Final = 1024

@@ -1,30 +1,26 @@
 """A running echod as a test sees it: a real process with its log, its workers and its counters.
 
-Owns what it started and ends only that. Nothing here sleeps for luck: `wait_until` waits for a condition, and fails
-with a sentence when its deadline has passed.
+Owns what it started and ends only that. What is to come of it is waited for by a
+condition, with a deadline.
 """
 
 import json
 import os
-import random
 import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import yaml
+from support.waiting import SECONDS, wait_until
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 
 ECHOD: Final = (sys.executable, "-m", "echod")
-
-SECONDS: Final = 15.0
-"""How long a condition may take that is met at once on a machine with nothing else to do."""
 
 _MANAGED: Final = (
     "NOTIFY_SOCKET",
@@ -35,9 +31,6 @@ _MANAGED: Final = (
     "NO_COLOR",
     "RUNTIME_DIRECTORY",
 )
-_FIRST_PORT, _LAST_PORT = 15_000, 32_000  # below what the kernel gives to outgoing sockets
-
-Found = TypeVar("Found")
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -45,38 +38,7 @@ def environment(**more: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(_MANAGED)} | more
 
 
-def wait_until(condition: Callable[[], Found], what: str, *, seconds: float = SECONDS) -> Found:
-    """Wait until the condition is true; return what it returned."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited {seconds} s in vain until {what}"
-        time.sleep(0.005)
-    return found
-
-
-def free_port(count: int = 1) -> int:
-    """Return the first of `count` ports in a row that nobody has, neither in UDP nor in TCP, IPv4 nor IPv6."""
-    for _ in range(1000):
-        first = random.randrange(_FIRST_PORT, _LAST_PORT)  # noqa: S311 - not a secret
-        if all(_is_free(port) for port in range(first, first + count)):
-            return first
-    raise AssertionError("no free port found")
-
-
-def _is_free(port: int) -> bool:
-    for family, host in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):  # noqa: S104 - nothing listens
-        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-            with socket.socket(family, kind) as sock:
-                if family == socket.AF_INET6:
-                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                try:
-                    sock.bind((host, port))
-                except OSError:
-                    return False
-    return True
-
-
-def udp_client(host: str, port: int) -> socket.socket:
+def connect_udp(host: str, port: int) -> socket.socket:
     """Return a connected UDP socket: it hears only what comes from that address and port."""
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
     sock.settimeout(SECONDS)
@@ -88,7 +50,7 @@ def udp_client(host: str, port: int) -> socket.socket:
 
 def ask(port: int, payload: bytes = b"hi", *, host: str = "127.0.0.1") -> bytes:
     """Send one datagram; return the answer that came from where it was sent to."""
-    with udp_client(host, port) as sock:
+    with connect_udp(host, port) as sock:
         sock.send(payload)
         return sock.recv(65_536)
 
