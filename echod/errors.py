@@ -1,7 +1,8 @@
 """Errors that an operator can cause, and their exit codes.
 
-Owns every exception that echod raises on purpose. What a *peer* can cause is never an exception: it is a
-value, and it is counted. Invariant: the text of each exception is one sentence that an operator can act on.
+Owns every exception that echod raises on purpose, and the plural of a noun in a message. What a *peer* can cause is
+never an exception: it is a value, and it is counted. Invariant: the text of each exception is one sentence that an
+operator can act on.
 """
 
 from dataclasses import dataclass
@@ -47,6 +48,13 @@ class Mistake:
     def __str__(self) -> str:
         """Write the path, if there is one, and the message."""
         return f"{self.path}: {self.message}" if self.path else self.message
+
+
+def plural(number: int, noun: str) -> str:
+    """Return a noun in the form that goes with a number."""
+    if number == 1:
+        return noun
+    return f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
 
 
 class EchodError(Exception):

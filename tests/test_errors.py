@@ -15,6 +15,7 @@ from echod.errors import (
     StartFailedError,
     StatusUnknownError,
     UsageError,
+    plural,
 )
 
 
@@ -52,3 +53,9 @@ def test_a_config_error_tells_every_mistake_in_its_text() -> None:
     error = ConfigError((first, second))
     assert error.mistakes == (first, second)
     assert str(error) == 'line 2: workers: 65 is out of bounds; line 9: log.level: "loud" is not known'
+
+
+def test_a_noun_goes_with_its_number() -> None:
+    """One is singular; none and many are plural."""
+    assert [plural(number, "reply") for number in (0, 1, 2)] == ["replies", "reply", "replies"]
+    assert plural(2, "row") == "rows"

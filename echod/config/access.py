@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
-from typing import Final, TypeAlias
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, ip_network
+from typing import Final
 
-Network: TypeAlias = IPv4Network | IPv6Network
+from echod.net.networks import Network
 
 _MAX_CHARACTERS: Final = 60  # the longest possible entry has 49
 _WANTED: Final = "write a network such as 192.0.2.0/24, or loopback, link-local, private or any"

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal
 
-from echod.errors import Mistake
+from echod.errors import Mistake, plural
 
 _SHOWN_CHARACTERS: Final = 60  # of a quoted value, to keep the sentence short
 _EXCERPT_CHARACTERS: Final = 60  # on either side of the caret: one mistake, one line of a terminal
@@ -29,7 +29,7 @@ def shown(text: str) -> str:
 def report(mistakes: Sequence[Mistake], *, file: str, text: bytes, encoding: str) -> str:
     """Show every mistake as `render` does, and then their count."""
     shown = render(mistakes, kind="error", file=file, text=text.decode("utf-8", "replace"), encoding=encoding)
-    return f"{shown}\n{file}: {len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
+    return f"{shown}\n{file}: {len(mistakes)} {plural(len(mistakes), 'mistake')}"
 
 
 def render(

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from echod.measurement.payload import Damage
+
 
 class Kind(Enum):
     """The kind of an event. A reply is *whole* if it equals its probe."""
@@ -33,7 +35,9 @@ class Kind(Enum):
     """No reply came in time."""
 
 
-DAMAGED: Final = frozenset({Kind.CORRUPT, Kind.TRUNCATED, Kind.EXTENDED})
+KIND_OF_DAMAGE: Final = {Damage.CORRUPT: Kind.CORRUPT, Damage.TRUNCATED: Kind.TRUNCATED, Damage.EXTENDED: Kind.EXTENDED}
+
+DAMAGED: Final = frozenset(KIND_OF_DAMAGE.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from array import array
 from dataclasses import dataclass
 from typing import Final
 
-from echod.measurement.events import NEVER, Event, Kind, Moment
+from echod.measurement.events import KIND_OF_DAMAGE, NEVER, Event, Kind, Moment
 from echod.measurement.payload import (
     HEADER_BYTES,
     SEQUENCE_BYTES,
@@ -31,7 +31,6 @@ _LOST: Final = _STATES[Kind.LOST]
 _REFUSED: Final = _STATES[Kind.ERROR]
 _UNSENT: Final = 3 + len(_ENDS)
 """Refused as well, but by this host: that is no gap of the path."""
-_KINDS: Final = {Damage.CORRUPT: Kind.CORRUPT, Damage.TRUNCATED: Kind.TRUNCATED, Damage.EXTENDED: Kind.EXTENDED}
 _SUSPECTS: Final = 64
 """Most probes, the oldest, that a damaged reply is compared to, if not even its send time identifies its probe."""
 
@@ -226,7 +225,7 @@ class Torrent:
     def _settle(self, arrival: Arrival, sequence: int, verdict: Verdict) -> Event:
         """Count a reply to a known probe."""
         state, sent = self._state[sequence % self._slots], self._sent(sequence)
-        kind = _KINDS.get(verdict.damage, Kind.REPLY)
+        kind = KIND_OF_DAMAGE.get(verdict.damage, Kind.REPLY)
         if kind is Kind.REPLY:
             kind = Kind.DUPLICATE if state == _ANSWERED else kind if arrival.asked else Kind.DIFFERENT_ADDRESS
         event = Event(

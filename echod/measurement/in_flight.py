@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-from echod.measurement.events import NEVER, Event, Kind, Moment
+from echod.measurement.events import KIND_OF_DAMAGE, NEVER, Event, Kind, Moment
 from echod.measurement.payload import (
     HEADER_BYTES,
     SEQUENCE_BYTES,
@@ -30,12 +30,6 @@ _SEARCHED: Final = 1024
 """Most probes that are searched for a send time, or for a number of less than four bytes: that takes 50 us."""
 
 _ANSWERED: Final = (Kind.REPLY, Kind.LATE)
-
-_KINDS: Final = {
-    Damage.CORRUPT: Kind.CORRUPT,
-    Damage.TRUNCATED: Kind.TRUNCATED,
-    Damage.EXTENDED: Kind.EXTENDED,
-}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -133,7 +127,7 @@ class Flight:
         if sent is None or verdict is None:
             return self._unknown(arrival)
         if verdict.damage is not Damage.NONE:
-            return self._event(_KINDS[verdict.damage], sent, arrival, verdict)
+            return self._event(KIND_OF_DAMAGE[verdict.damage], sent, arrival, verdict)
         if not arrival.asked:
             return self._event(Kind.DIFFERENT_ADDRESS, sent, arrival)
         if sent.fate in _ANSWERED:

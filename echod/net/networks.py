@@ -6,7 +6,7 @@ the lists are. Invariant: of the levels from which a map was made, the first tha
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final, Generic, TypeVar
 
 Network = IPv4Network | IPv6Network
@@ -14,6 +14,15 @@ Value = TypeVar("Value")
 
 IPV4_BYTES: Final = 4
 IPV6_BYTES: Final = 16
+
+
+def is_address(text: str) -> bool:
+    """Tell whether a text is an address."""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 class AddressMap(Generic[Value]):

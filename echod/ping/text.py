@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, TextIO
 
+from echod.errors import plural
 from echod.measurement.events import Event, Kind
 from echod.measurement.outages import Outage
 from echod.measurement.statistics import Survey
@@ -224,13 +225,6 @@ def duration(nanoseconds: int) -> str:
 def count(number: int, noun: str) -> str:
     """Format a number and its noun."""
     return f"{number} {plural(number, noun)}"
-
-
-def plural(number: int, noun: str) -> str:
-    """Return a noun in the singular or plural."""
-    if number == 1:
-        return noun
-    return f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
 
 
 def _ms(nanoseconds: float) -> str:

@@ -28,6 +28,7 @@ from echod.linux.sockopt import (
     SO_TIMESTAMPNS,
 )
 from echod.net.listener import Protocol
+from echod.net.networks import is_address
 from echod.probes.settings import SocketSettings
 from echod.probes.target import Target
 
@@ -187,7 +188,7 @@ def _choose_source(sock: socket.socket, target: Target, source: str, port: int) 
     ipv6 = target.family == socket.AF_INET6
     host, link = ("::" if ipv6 else ""), 0
     try:
-        if _is_address(source):
+        if is_address(source):
             host, _, zone = source.partition("%")
             if (":" in host) is not ipv6:
                 raise UsageError(f"-I {source}: is of another IP version than {target.ip}")
@@ -201,7 +202,7 @@ def _choose_source(sock: socket.socket, target: Target, source: str, port: int) 
             # A connection that was closed would keep its port for a minute, and the path could not be probed again.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
-        if port or _is_address(source) or target.protocol is Protocol.UDP:  # the port is known from here on
+        if port or is_address(source) or target.protocol is Protocol.UDP:  # the port is known from here on
             sock.bind((host, port, 0, link) if ipv6 else (host, port))
     except OSError as error:
         raise _refusal(error, target, source, port) from None
@@ -216,11 +217,3 @@ def _refusal(error: OSError, target: Target, source: str, port: int) -> UsageErr
         return UsageError(f"--source-port {port}: may not be chosen by this user: choose one from 1024 on")
     reason = _REASONS.get(error.errno or 0, f"cannot be the source: {error.strerror or error}")
     return UsageError(f"-I {source}: {reason}")
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True

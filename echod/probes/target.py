@@ -15,6 +15,7 @@ from typing import Final
 from echod.errors import UsageError
 from echod.measurement.payload import MAX_SIZE
 from echod.net.listener import MAX_PORT, Protocol
+from echod.net.networks import is_address
 
 ECHO_PORT: Final = 7
 """RFC 862."""
@@ -111,7 +112,7 @@ def parse(text: str) -> Wish:
     found = re.fullmatch(r"\[([^\[\]]+)\](?::([0-9]+))?|([^:\[\]/\s]+)(?::([0-9]+))?", rest)
     if found:
         host, port = found[1] or found[3], found[2] or found[4] or str(ECHO_PORT)
-    elif rest.count(":") > 1 and _is_address(rest):
+    elif rest.count(":") > 1 and is_address(rest):
         host, port = rest, str(ECHO_PORT)
     else:
         raise UsageError(f'"{text}" is no target, write [udp://|tcp://]HOST[:PORT]')
@@ -127,7 +128,7 @@ def parse(text: str) -> Wish:
 def with_port(text: str, port: str) -> str:
     """Return a target as it is written with a port, or nothing where it has one."""
     scheme, separator, rest = text.rpartition("://")
-    host = f"[{rest}]" if ":" in rest and _is_address(rest) else rest
+    host = f"[{rest}]" if ":" in rest and is_address(rest) else rest
     return "" if re.search(":[0-9]+$", host) else f"{scheme}{separator}{host}:{port}"
 
 
@@ -164,14 +165,6 @@ def _reason(error: socket.gaierror, wish: Wish, family: socket.AddressFamily | N
         with suppress(UsageError):
             resolve(wish, None)
             return f"has no {'IPv4' if family == socket.AF_INET else 'IPv6'} address"
-    if "%" in wish.host and _is_address(wish.host):
+    if "%" in wish.host and is_address(wish.host):
         return f"this host has no interface {wish.host.partition('%')[2]}"
     return _REASONS.get(error.errno or 0, str(error.strerror).lower())
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True

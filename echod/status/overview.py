@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from echod.admission.selftest import Result
+from echod.errors import plural
 from echod.stats.snapshot import REJECTED, Activity, Rates, Refused, Snapshot, TcpTraffic, UdpTraffic, WorkerState
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
@@ -70,7 +71,7 @@ def _lines(snapshot: Snapshot, uptime_seconds: float, when: Callable[[float], st
     restarts = snapshot.activity.worker_restarts
     yield (
         f"echod {snapshot.version}, process {snapshot.pid}, up {duration(uptime_seconds)}, "
-        f"generation {snapshot.generation}, {restarts:,} worker restart{'s' * (restarts != 1)}"
+        f"generation {snapshot.generation}, {restarts:,} worker {plural(restarts, 'restart')}"
     )
     if snapshot.config_read is None:
         yield f"config: built-in defaults; there was no {snapshot.config}"

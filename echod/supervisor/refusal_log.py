@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 
+from echod.errors import plural
 from echod.net.listener import Listener, Protocol
 from echod.stats.outcomes import Close, Drop
 from echod.stats.refusals import Report
@@ -92,7 +93,7 @@ class Refusals:
 def _log_lost(listener: Listener, count: int) -> None:
     _log.warning(
         "queue_full",
-        message=f"the kernel dropped at least {count:,} datagram{'s' * (count != 1)} at {listener} before echod "
+        message=f"the kernel dropped at least {count:,} {plural(count, 'datagram')} at {listener} before echod "
         f"received {'them' if count != 1 else 'it'} (a train counts as one), most likely because the queue was full: "
         "raise udp.receive_buffer, or workers where they are busy",
         listener=str(listener),
@@ -103,10 +104,10 @@ def _log_lost(listener: Listener, count: int) -> None:
 def _log_summary(listener: Listener, reason: int, summary: _Summary) -> None:
     udp = listener.protocol is Protocol.UDP
     name = (Drop if udp else Close)(reason).name.lower()
-    what = ("datagram" if udp else "connection") + "s" * (summary.refused != 1)
+    what = plural(summary.refused, "datagram" if udp else "connection")
     top, times = summary.sources.most_common(1)[0]
     count = len(summary.sources)
-    sources = f"{'more than ' * summary.more}{count:,} source{'s' * (count != 1)}"
+    sources = f"{'more than ' if summary.more else ''}{count:,} {plural(count, 'source')}"
     way = f"; {_WAYS[Drop(reason)]}" if udp and reason in _WAYS else ""
     _log.warning(
         "refused",

@@ -17,7 +17,7 @@ from echod.admission.selftest import SelfTest
 from echod.config.diff import Plan
 from echod.config.file import DEFAULT_PATH, Reading, shown
 from echod.config.schema import Config
-from echod.errors import ConfigError, EchodError, ExitCode, Mistake
+from echod.errors import ConfigError, EchodError, ExitCode, Mistake, plural
 from echod.linux.sockets import Buffers, find_absence
 from echod.linux.systemd import Notifier
 from echod.net.endpoint import Endpoint
@@ -241,7 +241,7 @@ def _count(listeners: Sequence[Listener], workers: int) -> str:
     """Describe what is served in one line."""
     counts = {protocol.value: sum(each.protocol is protocol for each in listeners) for protocol in Protocol}
     parts = " and ".join(f"{number} {protocol}" for protocol, number in counts.items() if number)
-    return f"serving {parts} listener{'s' * (len(listeners) > 1)} with {workers} worker{'s' * (workers > 1)}"
+    return f"serving {parts} {plural(len(listeners), 'listener')} with {workers} {plural(workers, 'worker')}"
 
 
 def log_listeners(plan: Plan, metrics: Iterable[Endpoint]) -> None:

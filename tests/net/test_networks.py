@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from echod.net.networks import AddressMap, Network, pack_networks, unpack_networks
+from echod.net.networks import AddressMap, Network, is_address, pack_networks, unpack_networks
+
+
+@pytest.mark.parametrize(("text", "expected"), [("192.0.2.1", True), ("fe80::1%eth0", True), ("h", False), ("", False)])
+def test_an_address_is_told_from_a_name(text: str, expected: bool) -> None:  # noqa: FBT001
+    """Of either family, with or without a zone; everything else may be the name of a host or an interface."""
+    assert is_address(text) == expected
+
 
 LAST4, LAST6 = 2**32 - 1, 2**128 - 1
 Levels = list[tuple[list[Network], str]]
