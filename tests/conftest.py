@@ -84,7 +84,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
 def together(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Serve TCP connections one by one, as few are, or together, as many are, however few they be."""
     if request.param == "together":
-        monkeypatch.setattr("echod.tcp.connections.FEWEST_TOGETHER", 1)
+        monkeypatch.setattr("echod.tcp.connections.MIN_BATCH", 1)
 
 
 @pytest.fixture(params=["with a ring", "without"])

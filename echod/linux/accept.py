@@ -6,7 +6,7 @@ from typing import Final
 ACCEPT_PAUSE_SECONDS: Final = 1.0
 """Without a descriptor or memory for accept(2), the backlog waits so long, or until a connection ends."""
 
-OF_ONE_CONNECTION: Final = frozenset(
+CONNECTION_ERRORS: Final = frozenset(
     {
         errno.ECONNABORTED,
         errno.EHOSTDOWN,

@@ -1,6 +1,11 @@
 """The readiness of many descriptors, read in one call: as C ints, not as Python objects.
 
-Owns one epoll instance, and the memory that epoll_wait(2) writes to. Never reads, writes or closes a descriptor.
+Owns one epoll instance, and the memory that epoll_wait(2) writes to. Never reads, writes or closes a descriptor. The
+contract:
+
+- The memory never moves and lives as long as the `EpollSet`; its address was computed here, once.
+- It has room for `max_events` events, the number that each call passes to the kernel.
+- A call returns at once. Afterwards the kernel does not write to the memory until the next one.
 """
 
 import ctypes
@@ -17,23 +22,23 @@ process of 64 bits that is told i686 has a 32-bit personality (setarch(8)) on th
 _epoll_wait = ctypes.CDLL(None, use_errno=True).epoll_wait
 
 
-class Crowd:
+class EpollSet:
     """An epoll set. Its own descriptor, in another epoll set, is ready while one of its members is."""
 
-    def __init__(self, most: int) -> None:
-        """Make an empty set, of which one call reports at most `most` ready members."""
+    def __init__(self, max_events: int) -> None:
+        """Make an empty set, of which one call reports at most `max_events` ready members."""
         self.epoll = select.epoll()
-        memory = mmap.mmap(-1, most * _EVENT_WORDS * 4)
+        memory = mmap.mmap(-1, max_events * _EVENT_WORDS * 4)
         words = memoryview(memory).cast("i")
         self._events = words[0::_EVENT_WORDS]
         self._descriptors = words[_EVENT_WORDS - 2 :: _EVENT_WORDS]
-        self._where = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(memory)))
+        self._address = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(memory)))
         self._fd = self.epoll.fileno()
-        self._most = most
+        self._max_events = max_events
 
-    def look(self) -> tuple[memoryview, memoryview]:
-        """Return the descriptors that are ready now, and the events of each. Both are valid until the next look."""
-        count = _epoll_wait(self._fd, self._where, self._most, 0)
+    def poll(self) -> tuple[memoryview, memoryview]:
+        """Return the descriptors that are ready now, and the events of each. Both are valid until the next poll."""
+        count = _epoll_wait(self._fd, self._address, self._max_events, 0)
         if count < 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))

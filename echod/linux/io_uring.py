@@ -1,12 +1,12 @@
 """One call that receives from many streams, and one that sends to them: what recvmmsg(2) and sendmmsg(2) are to UDP.
 
 Owns an io_uring (io_uring(7)) and one slot of memory for each of the streams that it serves at once. It makes no
-decisions: `Streams` does. The contract:
+decisions: `tcp.connections` does. The contract:
 
 - The kernel gets no work that outlives the call: every receive and send has MSG_DONTWAIT, so it is done, or has failed,
   when io_uring_enter(2) returns. Between calls the kernel uses no descriptor and no memory of the ring. There is no
   kernel thread: everything runs in this thread, so no memory barriers are needed.
-- The memory never moves and lives as long as the `Ring`; every pointer in it was computed here, once.
+- The memory never moves and lives as long as the `IoUring`; every pointer in it was computed here, once.
 - The first half of the entries receive into the slots, the second half send from the same slots.
 - The kernel may complete entries in another order than submitted (failed ones first, say), so each carries the number
   of its slot.
@@ -21,7 +21,7 @@ from array import array
 from struct import Struct
 from typing import Final
 
-STREAMS: Final = 256
+SLOTS: Final = 256
 """Most streams served at once."""
 
 SLOT_BYTES: Final = 4096 + 64
@@ -61,22 +61,22 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
 
 
-class Ring:
-    """Slots for STREAMS streams, and the two calls."""
+class IoUring:
+    """Slots for SLOTS streams, and the two calls."""
 
     def __init__(self) -> None:
         """Set up, and check that it works. OSError: the kernel lacks it, or this host's policy forbids it."""
         params = bytearray(_PARAMS.size)
-        setup = _syscall(_SETUP, ctypes.c_long(2 * STREAMS), (ctypes.c_char * len(params)).from_buffer(params))
+        setup = _syscall(_SETUP, ctypes.c_long(2 * SLOTS), (ctypes.c_char * len(params)).from_buffer(params))
         self._fd = _checked(setup)
         self._enter = ctypes.c_long(self._fd)
-        told = _PARAMS.unpack(params)
+        parsed = _PARAMS.unpack(params)
         try:
-            if told[_FEATURES] & _NEEDED != _NEEDED:
+            if parsed[_FEATURES] & _NEEDED != _NEEDED:
                 raise _missing()
-            self._map(told)
+            self._map(parsed)
             self._fill()
-            self._try()
+            self._check()
         except OSError:
             self.close()
             raise
@@ -85,44 +85,46 @@ class Ring:
         """Close the descriptor; the kernel frees the ring when its memory is no longer mapped."""
         os.close(self._fd)
 
-    def _map(self, told: tuple[int, ...]) -> None:
+    def _map(self, params: tuple[int, ...]) -> None:
         """Map the memory shared with the kernel, and find its parts (io_uring_setup(2))."""
-        entries, completions, array_at, completions_at = told[0], told[1], told[_SQ + 6], told[_CQ + 5]
+        entries, completions, array_at, completions_at = params[0], params[1], params[_SQ + 6], params[_CQ + 5]
         size = max(array_at + 4 * entries, completions_at + 4 * _COMPLETION_WORDS * completions)
         self._rings = mmap.mmap(self._fd, size)
         self._entries = mmap.mmap(self._fd, 4 * _ENTRY_WORDS * entries, offset=_ENTRIES_AT)
         words = memoryview(self._rings).cast("I")
         (self._sq_head, self._sq_tail), (self._cq_head, self._cq_tail) = (
-            (words[told[part] // 4 :][:1], words[told[part + 1] // 4 :][:1]) for part in (_SQ, _CQ)
+            (words[params[part] // 4 :][:1], words[params[part + 1] // 4 :][:1]) for part in (_SQ, _CQ)
         )
-        self._order = words[array_at // 4 :][:entries]
-        self._told = memoryview(self._rings).cast("i")[completions_at // 4 :][: _COMPLETION_WORDS * completions]
+        self._submission_ring = words[array_at // 4 :][:entries]
+        self._completion_ring = memoryview(self._rings).cast("i")[completions_at // 4 :][
+            : _COMPLETION_WORDS * completions
+        ]
 
     def _fill(self) -> None:
         """Write the constant fields of every entry."""
-        self._payload = mmap.mmap(-1, STREAMS * SLOT_BYTES)
+        self._payload = mmap.mmap(-1, SLOTS * SLOT_BYTES)
         payload = ctypes.addressof(ctypes.c_char.from_buffer(self._payload))
         octets, words = memoryview(self._entries), memoryview(self._entries).cast("i")
         pointers = memoryview(self._entries).cast("Q")
-        for index in range(2 * STREAMS):
+        for index in range(2 * SLOTS):
             at = index * _ENTRY_WORDS
-            octets[4 * at] = _OP_RECV if index < STREAMS else _OP_SEND
-            pointers[at // 2 + 2] = payload + index % STREAMS * SLOT_BYTES
-            words[at + 6], words[at + 7], words[at + 8] = SLOT_BYTES, _FLAGS, index % STREAMS
-        half = STREAMS * _ENTRY_WORDS
+            octets[4 * at] = _OP_RECV if index < SLOTS else _OP_SEND
+            pointers[at // 2 + 2] = payload + index % SLOTS * SLOT_BYTES
+            words[at + 6], words[at + 7], words[at + 8] = SLOT_BYTES, _FLAGS, index % SLOTS
+        half = SLOTS * _ENTRY_WORDS
         self._sources = words[1:half:_ENTRY_WORDS]
         self._targets = words[half + 1 :: _ENTRY_WORDS]
         self._lengths = words[half + 6 :: _ENTRY_WORDS]
-        self._receives = memoryview(array("I", range(STREAMS)))
-        self._sends = memoryview(array("I", range(STREAMS, 2 * STREAMS)))
-        self._in_order = memoryview(array("i", range(STREAMS)))
-        self._completions = memoryview(array("i", bytes(4 * _COMPLETION_WORDS * STREAMS)))
+        self._receives = memoryview(array("I", range(SLOTS)))
+        self._sends = memoryview(array("I", range(SLOTS, 2 * SLOTS)))
+        self._identity = memoryview(array("i", range(SLOTS)))
+        self._completions = memoryview(array("i", bytes(4 * _COMPLETION_WORDS * SLOTS)))
         self._slots = self._completions[0::_COMPLETION_WORDS]
         self._results = self._completions[2::_COMPLETION_WORDS]
-        self._again = memoryview(array("i", [-errno.EAGAIN] * STREAMS))
-        self._counts = [ctypes.c_long(count) for count in range(STREAMS + 1)]
+        self._eagain = memoryview(array("i", [-errno.EAGAIN] * SLOTS))
+        self._counts = [ctypes.c_long(count) for count in range(SLOTS + 1)]
 
-    def _try(self) -> None:
+    def _check(self) -> None:
         """Receive from an empty socket: a policy may allow the setup and forbid the rest. Raises OSError."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
@@ -135,7 +137,7 @@ class Ring:
         return memoryview(self._payload)[index * SLOT_BYTES :][:SLOT_BYTES]
 
     def receive(self, descriptors: memoryview) -> memoryview:
-        """Receive once from each of these descriptors, at most STREAMS, into the slots.
+        """Receive once from each of these descriptors, at most SLOTS, into the slots.
 
         Return for each the bytes received, 0 at the end of the stream, or a negative errno (recv(2)). The results are
         valid until the next call. Both views are of C's int. OSError: the kernel lacks resources, nothing was received.
@@ -158,25 +160,25 @@ class Ring:
     def _run(self, entries: memoryview, count: int) -> int:
         """Submit the first `count` entries; return how many the kernel began, or -1 (io_uring_enter(2))."""
         begin = self._sq_tail[0]
-        _lay(self._order, begin, entries[:count])
+        _write_ring(self._submission_ring, begin, entries[:count])
         self._sq_tail[0] = begin + count & 0xFFFFFFFF
         done = _syscall(_ENTER, self._enter, self._counts[count], self._counts[count], _GETEVENTS, _NOTHING, _NOTHING)
         first, last = self._cq_head[0], self._cq_tail[0]
-        told = last - first & 0xFFFFFFFF
-        _take(self._told, first * _COMPLETION_WORDS, self._completions[: told * _COMPLETION_WORDS])
+        completed = last - first & 0xFFFFFFFF
+        _read_ring(self._completion_ring, first * _COMPLETION_WORDS, self._completions[: completed * _COMPLETION_WORDS])
         self._cq_head[0] = last
-        if told != count:
+        if completed != count:
             # Out of memory. Entries that were not begun must not run with the next call.
             self._sq_tail[0] = self._sq_head[0]
-            self._put_in_order(told, count)
-        elif self._slots[:count] != self._in_order[:count]:
-            self._put_in_order(told, count)
+            self._put_in_order(completed, count)
+        elif self._slots[:count] != self._identity[:count]:
+            self._put_in_order(completed, count)
         return int(done)
 
-    def _put_in_order(self, told: int, count: int) -> None:
+    def _put_in_order(self, completed: int, count: int) -> None:
         """Put each result at its slot, of `count`, and EAGAIN at slots without a completion."""
-        pairs = list(zip(self._slots[:told].tolist(), self._results[:told].tolist(), strict=True))
-        self._results[:count] = self._again[:count]
+        pairs = list(zip(self._slots[:completed].tolist(), self._results[:completed].tolist(), strict=True))
+        self._results[:count] = self._eagain[:count]
         for slot, result in pairs:
             self._results[slot] = result
 
@@ -194,7 +196,7 @@ def _checked(result: int) -> int:
     return result
 
 
-def _lay(ring: memoryview, at: int, values: memoryview) -> None:
+def _write_ring(ring: memoryview, at: int, values: memoryview) -> None:
     """Write into a ring, from an index that is never wrapped."""
     begin = at % len(ring)
     until_the_end = len(ring) - begin
@@ -203,7 +205,7 @@ def _lay(ring: memoryview, at: int, values: memoryview) -> None:
         ring[: len(values) - until_the_end] = values[until_the_end:]
 
 
-def _take(ring: memoryview, at: int, values: memoryview) -> None:
+def _read_ring(ring: memoryview, at: int, values: memoryview) -> None:
     """Read from a ring, likewise."""
     begin = at % len(ring)
     until_the_end = len(ring) - begin

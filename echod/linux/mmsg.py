@@ -1,4 +1,4 @@
-"""The memory that `recvmmsg` and `sendmmsg` work on, and the two calls: an unsafe module, like `ring` and `crowd`.
+"""The memory that recvmmsg(2) and sendmmsg(2) work on, and the two calls.
 
 Owns one anonymous mapping of headers, I/O vectors, addresses and control messages, and one of payload. It makes no
 decisions: `Batch` does. The contract:

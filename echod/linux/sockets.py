@@ -56,14 +56,14 @@ class Buffers:
     send: int
 
 
-CONNECTION: Final = Buffers(receive=1024 * 1024, send=512 * 1024)
+LARGE_BUFFERS: Final = Buffers(receive=1024 * 1024, send=512 * 1024)
 """Bytes that the kernel may keep for a TCP connection, each way; it takes up to twice as much memory for them.
 
 Left to itself it keeps up to net.ipv4.tcp_wmem, 4 MiB, and tcp_rmem, 6 MiB or more, for a peer that sends and does not
 read. Messages of 1 MiB cost the same with these sizes; with half of either they cost 2% to 6% more."""
 
-CROWDED: Final = Buffers(receive=128 * 1024, send=128 * 1024)
-"""The same for a connection that is one of many: a crowd of peers that do not read could pin gigabytes."""
+SMALL_BUFFERS: Final = Buffers(receive=128 * 1024, send=128 * 1024)
+"""The same for a connection that is one of many: peers that do not read could pin gigabytes."""
 
 
 def open_socket(listener: Listener, buffers: Buffers, *, sibling: bool, bind: bool = True) -> socket.socket:
@@ -240,7 +240,7 @@ def set_buffers(sock: socket.socket, buffers: Buffers, *, shrink: bool = False) 
                 sock.setsockopt(socket.SOL_SOCKET, plain, size)
 
 
-def bound_connections(sock: socket.socket, buffers: Buffers = CONNECTION) -> None:
+def bound_connections(sock: socket.socket, buffers: Buffers = LARGE_BUFFERS) -> None:
     """Bound what each connection of a listening TCP socket may pin of the kernel's memory. Connections inherit it.
 
     Without CAP_NET_ADMIN, where net.core.rmem_max or wmem_max allows less, the kernel chooses the sizes, up to

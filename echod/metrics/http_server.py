@@ -21,7 +21,7 @@ from ipaddress import IPv6Address, ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
-from echod.linux.accept import ACCEPT_PAUSE_SECONDS, OF_ONE_CONNECTION
+from echod.linux.accept import ACCEPT_PAUSE_SECONDS, CONNECTION_ERRORS
 from echod.linux.poll import READ, WRITE, OnReady, Poll
 
 MAX_CONNECTIONS: Final = 32
@@ -126,7 +126,7 @@ class HttpServer:
         except BlockingIOError:
             return  # another exporter was faster
         except OSError as error:
-            if error.errno not in OF_ONE_CONNECTION:
+            if error.errno not in CONNECTION_ERRORS:
                 self._pause()  # while a socket stays ready in the poll, the loop would spin
                 self._paused_until = now + ACCEPT_PAUSE_SECONDS
             return

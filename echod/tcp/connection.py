@@ -1,8 +1,8 @@
 """One TCP connection: every byte back, in order, and a FIN after the last.
 
-Owns the socket, and the part of one receive that the kernel would not take to send, never more. While it holds that,
-it does not read, so a peer that does not read can fill only its own window. Timeouts and readiness are handled by
-`Streams`. Never blocks, never logs, never raises for what a peer does.
+Owns the socket, and the part of one receive that the kernel would not take to send, never more. While it has that, it
+does not read, so a peer that does not read can fill only its own window. Timeouts and readiness are handled by
+`Connections`. Never blocks, never logs, never raises for what a peer does.
 """
 
 import errno
@@ -19,15 +19,15 @@ from echod.stats.outcomes import Close
 READ_BYTES: Final = 65_536
 """Most bytes of one receive. All connections of a worker share the buffer, so it stays in the CPU's cache."""
 
-MAX_READS_PER_LOOK: Final = 4
-"""Most receives from one connection each time that it is ready: 256 KiB."""
-_READS: Final = range(MAX_READS_PER_LOOK)
+MAX_READS_PER_TURN: Final = 4
+"""Most receives from one connection in one turn: 256 KiB."""
+_READS: Final = range(MAX_READS_PER_TURN)
 
-_MORE_BEHIND: Final = EPOLLRDHUP | EPOLLPRI | EPOLLHUP | EPOLLERR
+_MORE_TO_READ: Final = EPOLLRDHUP | EPOLLPRI | EPOLLHUP | EPOLLERR
 """A receive that does not fill its buffer has read everything (epoll(7)), except data after urgent data, and the end
 of the stream."""
 
-# As plain integers: see udp.py.
+# As plain integers: an enum as an index costs as much as the counting.
 _RECEIVED_BYTES: Final = int(TcpField.RECEIVED_BYTES)
 _SENT_BYTES: Final = int(TcpField.SENT_BYTES)
 
@@ -41,76 +41,76 @@ _TCP_CLOSE: Final = 7
 """The state of a connection that no longer exists (`enum tcp_state`, netinet/tcp.h)."""
 
 
-class After(Enum):
-    """How a connection continues, if it does not end."""
+class IoState(Enum):
+    """What a connection waits for, if it does not end."""
 
-    TOLD = auto()
-    """As before: the kernel will report the next event."""
-    AGAIN = auto()
-    """There may be more data, which the kernel will not report unless the descriptor is armed again."""
-    FULL = auto()
-    """Like AGAIN, and the last receive filled its buffer."""
-    HELD = auto()
-    """It holds data, and waits until that can be sent."""
-    RELEASED = auto()
-    """It holds no data any more."""
-    SENT_ALL = auto()
+    WAIT_READ = auto()
+    """The next event, which the kernel will report."""
+    REARM = auto()
+    """To be armed again: there may be more data, which the kernel will not report without that."""
+    BUFFER_FULL = auto()
+    """As REARM; the last receive filled its buffer."""
+    WAIT_WRITE = auto()
+    """It has unsent data, and waits until that can be sent."""
+    FLUSHED = auto()
+    """It has no unsent data any more."""
+    END_OF_STREAM = auto()
     """The peer has sent FIN, and the kernel has taken all data due to the peer."""
 
 
-TOLD: Final = After.TOLD
+WAIT_READ: Final = IoState.WAIT_READ
 """A name without the attribute lookup on the class, because this is the most frequent outcome."""
 
 
 class Connection:
     """An accepted connection."""
 
-    __slots__ = ("_most", "fd", "finished", "held", "place", "self_test", "sock", "streaming")
+    __slots__ = ("_read_bytes", "entry", "fd", "finished", "self_test", "sock", "streaming", "unsent")
 
-    def __init__(self, sock: socket.socket, place: int, *, self_test: bool) -> None:
-        """Take a non-blocking socket, its place in the ledger, and whether it is echod's own probe."""
+    def __init__(self, sock: socket.socket, entry: int, *, self_test: bool) -> None:
+        """Take a non-blocking socket, its entry in the ledger, and whether it is echod's own probe."""
         self.sock = sock
         self.fd = sock.fileno()
-        self.place = place
+        self.entry = entry
         self.self_test = self_test
-        self.held = b""
+        self.unsent = b""
         """Data that was received and that the kernel has not yet taken to send."""
         self.streaming = False
-        """Whether it once used up MAX_READS_PER_LOOK; it is then served alone."""
+        """Whether it once used up MAX_READS_PER_TURN; it is then not served in a batch."""
         self.finished = False
         """Whether FIN was sent, with data before it still due."""
-        self._most = READ_BYTES
+        self._read_bytes = READ_BYTES
         """Most bytes of a receive."""
 
-    def on_ready(self, event: int, buffer: memoryview, row: memoryview) -> After | Close | None:
-        """Move as many bytes as the peer and the kernel take; return the outcome, None if none moved.
+    def on_ready(self, event: int, buffer: memoryview, row: memoryview) -> IoState | Close | None:
+        """Move as many bytes as the peer and the kernel take; return its state or end, None if none moved.
 
         Count them into the row of the listener. `buffer` has READ_BYTES.
         """
         try:
             if self.finished:
-                return self._see_off()
-            if self.held:
+                return self._close_reason()
+            if self.unsent:
                 return self._flush(row)
-            return self._echo_back(buffer, row, more=bool(event & _MORE_BEHIND))
+            return self._echo_back(buffer, row, more=bool(event & _MORE_TO_READ))
         except BlockingIOError:
             return None
         except OSError:
             return Close.RESET
 
-    def _echo_back(self, buffer: memoryview, row: memoryview, *, more: bool) -> After:
-        """Echo at most MAX_READS_PER_LOOK receives.
+    def _echo_back(self, buffer: memoryview, row: memoryview, *, more: bool) -> IoState:
+        """Echo at most MAX_READS_PER_TURN receives.
 
-        Stop at a receive that does not fill the buffer or, with `more` (see `_MORE_BEHIND`), when nothing is left.
+        Stop at a receive that does not fill the buffer or, with `more` (see `_MORE_TO_READ`), when nothing is left.
         """
-        sock, most = self.sock, self._most
+        sock, read_bytes = self.sock, self._read_bytes
         for _ in _READS:
             try:
-                received = sock.recv_into(buffer, most)
+                received = sock.recv_into(buffer, read_bytes)
             except BlockingIOError:
-                return TOLD
+                return WAIT_READ
             if not received:
-                return After.SENT_ALL
+                return IoState.END_OF_STREAM
             row[_RECEIVED_BYTES] += received
             try:
                 sent = sock.send(buffer[:received])
@@ -118,56 +118,56 @@ class Connection:
                 sent = 0
             row[_SENT_BYTES] += sent
             if sent < received:
-                self.held = bytes(buffer[sent:received])
-                return After.HELD
-            if received < most and not more:
-                return TOLD
-        self._most = whole_segments(sock)  # segments may grow while the stream continues
+                self.unsent = bytes(buffer[sent:received])
+                return IoState.WAIT_WRITE
+            if received < read_bytes and not more:
+                return WAIT_READ
+        self._read_bytes = whole_segments(sock)  # segments may grow while the stream continues
         self.streaming = True
-        return After.AGAIN
+        return IoState.REARM
 
-    def judge(self, received: int, sent: int, slot: memoryview) -> After | Close:
-        """Return the outcome of a receive into a slot and the send from it: bytes each, or a negative errno."""
+    def after_transfer(self, received: int, sent: int, slot: memoryview) -> IoState | Close:
+        """Return the state or end after a receive into a slot and the send from it: bytes each, or a negative errno."""
         if not received:
-            return After.SENT_ALL
+            return IoState.END_OF_STREAM
         if received in _NOT_NOW:
-            return After.AGAIN
+            return IoState.REARM
         if received < 0 or (sent < 0 and sent not in _NOT_NOW):
             return Close.RESET
         if sent < received:
-            self.held = bytes(slot[max(0, sent) : received])
-            return After.HELD
-        return After.FULL
+            self.unsent = bytes(slot[max(0, sent) : received])
+            return IoState.WAIT_WRITE
+        return IoState.BUFFER_FULL
 
-    def _flush(self, row: memoryview) -> After:
-        """Send the held data."""
-        sent = self.sock.send(self.held)
+    def _flush(self, row: memoryview) -> IoState:
+        """Send the unsent data."""
+        sent = self.sock.send(self.unsent)
         row[_SENT_BYTES] += sent
-        self.held = self.held[sent:]
-        return TOLD if self.held else After.RELEASED
+        self.unsent = self.unsent[sent:]
+        return WAIT_READ if self.unsent else IoState.FLUSHED
 
     # -- the end
 
-    def finish(self, patience: float) -> bool:
+    def finish(self, timeout: float) -> bool:
         """Send FIN after all data that the kernel has taken; return whether the peer has yet to take some of it.
 
-        The kernel gives up when the peer has taken nothing for `patience` seconds. OSError: not connected any more.
+        The kernel gives up when the peer has taken nothing for `timeout` seconds. OSError: not connected any more.
         """
-        due = self._ask(_SIOCOUTQ)
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(patience * 1000))
+        due = self._ioctl(_SIOCOUTQ)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(timeout * 1000))
         self.sock.shutdown(socket.SHUT_WR)
         self.finished = True
         return due > 0
 
     def has_unread(self) -> bool:
         """Tell whether bytes have come that were not read yet."""
-        return self._ask(_SIOCINQ) > 0
+        return self._ioctl(_SIOCINQ) > 0
 
-    def _ask(self, question: int) -> int:
-        """Return the answer of ioctl(2), a C int."""
-        return int.from_bytes(fcntl.ioctl(self.fd, question, bytes(4)), "little")
+    def _ioctl(self, request: int) -> int:
+        """Return the result of ioctl(2), a C int."""
+        return int.from_bytes(fcntl.ioctl(self.fd, request, bytes(4)), "little")
 
-    def _see_off(self) -> Close | None:
+    def _close_reason(self) -> Close | None:
         """Return how it ended, None before that: the peer has taken all data and the FIN, or never will."""
         if self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _TCP_CLOSE:
             return None

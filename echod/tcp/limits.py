@@ -2,7 +2,7 @@
 
 Each worker records its connections in its own part of a shared ledger, as a keyed 64-bit hash of the source, and
 counts over all parts. It records first and counts second, so two workers that accept at the same moment may both
-refuse the last place, but can never both take it. Owns the ledger; never closes anything.
+refuse the last entry, but can never both take it. Owns the ledger; never closes anything.
 """
 
 from hashlib import blake2b
@@ -37,19 +37,19 @@ class ConnectionLedger:
 
     def enter(self, key: int) -> int:
         """Record a connection; return its place. Call `over_limit` next."""
-        place = self._free.pop() if self._free else self._header[SlotField.PLACES]
-        self._ledger[place] = key
+        entry = self._free.pop() if self._free else self._header[SlotField.PLACES]
+        self._ledger[entry] = key
         # Count the place only now: before, it may hold a stale key of a worker that died.
-        if place == self._header[SlotField.PLACES]:
-            self._header[SlotField.PLACES] = place + 1
+        if entry == self._header[SlotField.PLACES]:
+            self._header[SlotField.PLACES] = entry + 1
         self._header[SlotField.CONNECTIONS] += 1
-        return place
+        return entry
 
-    def leave(self, place: int) -> None:
+    def leave(self, entry: int) -> None:
         """Remove a connection."""
-        self._ledger[place] = _EMPTY
+        self._ledger[entry] = _EMPTY
         self._header[SlotField.CONNECTIONS] -= 1
-        self._free.append(place)
+        self._free.append(entry)
 
     @property
     def connections(self) -> int:

@@ -1,7 +1,7 @@
-"""Echo on one TCP listener: accept, within the limits; drain. `Streams` moves the bytes.
+"""Echo on one TCP listener: accept, within the limits; drain. `Connections` moves the bytes.
 
 Owns accepting from the listener. Never blocks, never logs, never raises for what a peer does. Invariant: every accepted
-connection is passed to `Streams`, or was closed and counted as exactly one `Close`.
+connection is passed to `Connections`, or was closed and counted as exactly one `Close`.
 """
 
 import socket
@@ -9,20 +9,20 @@ from ipaddress import ip_address
 from typing import Any, Final
 
 from echod.admission.rules import Access
-from echod.linux.accept import ACCEPT_PAUSE_SECONDS, OF_ONE_CONNECTION
+from echod.linux.accept import ACCEPT_PAUSE_SECONDS, CONNECTION_ERRORS
 from echod.linux.poll import READ, SHARED, Poll
-from echod.linux.sockets import CROWDED, TCP_BACKLOG, set_buffers
+from echod.linux.sockets import SMALL_BUFFERS, TCP_BACKLOG, set_buffers
 from echod.stats.counters import TcpField
 from echod.stats.outcomes import Close
 from echod.stats.refusals import Tally
-from echod.tcp.connections import Means, Streams, Timeouts
+from echod.tcp.connections import Connections, IoBuffers, Timeouts
 from echod.tcp.limits import ConnectionLedger
 
 MAX_ACCEPTS_PER_WAKEUP: Final = 16
 
 
-ROOMY_CONNECTIONS: Final = 64
-"""As many, of all workers together, have the buffers of fast streams; each further one has those of a crowd."""
+LARGE_BUFFER_CONNECTIONS: Final = 64
+"""As many, of all workers together, have LARGE_BUFFERS; each further one has SMALL_BUFFERS."""
 
 
 class TcpEcho:
@@ -33,7 +33,7 @@ class TcpEcho:
         listener: socket.socket,
         *,
         poll: Poll,
-        means: Means,
+        io: IoBuffers,
         access: Access,
         ledger: ConnectionLedger,
         row: memoryview,
@@ -41,12 +41,12 @@ class TcpEcho:
         timeouts: Timeouts,
         test_port: int | None = None,
     ) -> None:
-        """Share the worker's poll, means, access lists and ledger.
+        """Share the worker's poll, I/O buffers, access lists and ledger.
 
         Count into this listener's row, and count refusals into its tally. Self tests come from `test_port`.
         """
         self._poll = poll
-        self.streams = Streams(means=means, row=row, timeouts=timeouts, on_end=self._on_end)
+        self.connections = Connections(io=io, row=row, timeouts=timeouts, on_close=self._on_close)
         self._row = row
         self._listener: socket.socket | None = listener
         self._access = access
@@ -54,7 +54,7 @@ class TcpEcho:
         self._tally = tally
         self._test_port = test_port
         self._paused_until: float | None = None
-        poll.register(self.streams.epoll.fileno(), READ, self.streams.on_readable)
+        poll.register(self.connections.epoll.fileno(), READ, self.connections.on_readable)
 
     # -- accepting
 
@@ -78,7 +78,7 @@ class TcpEcho:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in OF_ONE_CONNECTION:
+                if error.errno in CONNECTION_ERRORS:
                     continue
                 self._pause(now)
                 return
@@ -102,18 +102,18 @@ class TcpEcho:
             self._refuse(sock, host, Close.ACCESS)
             return
         key = self._ledger.key(host, *address[3:])
-        place = self._ledger.enter(key)
+        entry = self._ledger.enter(key)
         refusal = self._ledger.over_limit(key)
         if refusal is not None:
-            self._ledger.leave(place)
+            self._ledger.leave(entry)
             self._refuse(sock, host, refusal)
             return
-        if self._ledger.connections > ROOMY_CONNECTIONS:
-            set_buffers(sock, CROWDED, shrink=True)
+        if self._ledger.connections > LARGE_BUFFER_CONNECTIONS:
+            set_buffers(sock, SMALL_BUFFERS, shrink=True)
         try:
-            self.streams.take(sock, place, now, self_test=self_test)
+            self.connections.add(sock, entry, now, self_test=self_test)
         except OSError:
-            self._ledger.leave(place)
+            self._ledger.leave(entry)
             self._refuse(sock, host, Close.NO_MEANS)
 
     def _refuse(self, sock: socket.socket, host: str, refusal: Close) -> None:
@@ -122,16 +122,11 @@ class TcpEcho:
         self._tally.add(refusal, ip_address(host.partition("%")[0]).packed, 1)
         sock.close()
 
-    def _on_end(self, place: int) -> None:
-        """Give a place back; the resources that this frees may be enough to accept again."""
-        self._ledger.leave(place)
+    def _on_close(self, entry: int) -> None:
+        """Remove an entry; the resources that this frees may be enough to accept again."""
+        self._ledger.leave(entry)
         if self._paused_until is not None:
-            self.listen(self._paused_until)  # if that is in vain: a pause after this one
-
-    @property
-    def connections(self) -> int:
-        """Return how many connections are open."""
-        return len(self.streams.open)
+            self.listen(self._paused_until)  # if that fails, it pauses again
 
     # -- time
 
@@ -145,15 +140,15 @@ class TcpEcho:
             self._listener.close()
             self._listener = None
         self._paused_until = None
-        self.streams.drain(now, until)
+        self.connections.drain(now, until)
 
     def next_deadline(self) -> float | None:
         """Return the monotonic time, in seconds, when `on_deadline` has something to do."""
-        times = (self._paused_until, self.streams.next_deadline())
+        times = (self._paused_until, self.connections.next_deadline())
         return min((time for time in times if time is not None), default=None)
 
     def on_deadline(self, now: float) -> None:
         """End the connections that have timed out; resume accepting after a pause."""
         if self._paused_until is not None and now >= self._paused_until:
             self.listen(now)
-        self.streams.on_deadline(now)
+        self.connections.on_deadline(now)

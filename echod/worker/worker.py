@@ -18,7 +18,7 @@ from echod.admission.loops import PERIOD, Circulation
 from echod.admission.ratelimit import RateLimit
 from echod.admission.rules import Access, Rules
 from echod.config.schema import LimitsConfig
-from echod.linux.io_uring import Ring
+from echod.linux.io_uring import IoUring
 from echod.linux.poll import READ, SHARED, Poll
 from echod.linux.process import belong_to
 from echod.net.listener import Listener, Protocol
@@ -27,7 +27,7 @@ from echod.stats.counters import SlotField
 from echod.stats.refusals import Tally
 from echod.stats.top_sources import TopSources
 from echod.tcp.connection import READ_BYTES
-from echod.tcp.connections import Means, Timeouts
+from echod.tcp.connections import IoBuffers, Timeouts
 from echod.tcp.limits import ConnectionLedger
 from echod.tcp.service import TcpEcho
 from echod.udp.batch import Batch
@@ -106,13 +106,13 @@ class Worker:
         timeouts = Timeouts(idle=limits.idle_timeout_seconds, stall=limits.stall_timeout_seconds)
         served = [each for each in birth.sockets if each.listener.protocol is Protocol.TCP]
         access = Access(self._declared)
-        means = Means(buffer=memoryview(bytearray(READ_BYTES)), ring=_ring() if served else None)
+        io = IoBuffers(buffer=memoryview(bytearray(READ_BYTES)), io_uring=_io_uring() if served else None)
         for each in served:
             self._tcp.append(
                 TcpEcho(
                     each.sock,
                     poll=self._poll,
-                    means=means,
+                    io=io,
                     access=access,
                     ledger=ledger,
                     row=birth.page.row(birth.slot, each.listener),
@@ -180,10 +180,10 @@ class Worker:
             listener.drain(now, until)
 
 
-def _ring() -> Ring | None:
+def _io_uring() -> IoUring | None:
     """Return a ring, or None if this host does not offer it; connections are then served one by one."""
     try:
-        return Ring()
+        return IoUring()
     except OSError:
         return None
 

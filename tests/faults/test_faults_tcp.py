@@ -13,7 +13,7 @@ pytestmark = needs_strace
 
 MakeFault = Callable[..., Fault]
 
-OF_ONE_CONNECTION = ["ECONNABORTED", "EPROTO", "ENETDOWN", "EINTR", "EAGAIN"]
+CONNECTION_ERRORS = ["ECONNABORTED", "EPROTO", "ENETDOWN", "EINTR", "EAGAIN"]
 OF_THE_HOST = ["EPERM", "EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"]
 
 MORE_THAN_A_TURN = 20
@@ -37,7 +37,7 @@ def assert_echoed_to_the_end(socks: list[socket.socket]) -> None:
         assert sock.recv(16) == b""
 
 
-@pytest.mark.parametrize("error", OF_ONE_CONNECTION)
+@pytest.mark.parametrize("error", CONNECTION_ERRORS)
 @pytest.mark.parametrize("times", [1, MORE_THAN_A_TURN])
 def test_a_connection_that_broke_in_the_backlog_holds_up_none(
     service: Service, fault: MakeFault, error: str, times: int

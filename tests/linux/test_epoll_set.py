@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import pytest
 from support.loopback import sleeps
 
-from echod.linux.epoll_set import Crowd
+from echod.linux.epoll_set import EpollSet
 
 MOST = 8
 MANY = 300
@@ -21,9 +21,9 @@ MakePairs = Callable[[int], list[tuple[socket.socket, socket.socket]]]
 
 
 @pytest.fixture
-def crowd() -> Iterator[Crowd]:
+def epoll_set() -> Iterator[EpollSet]:
     """Look at eight at once."""
-    made = Crowd(MOST)
+    made = EpollSet(MOST)
     with made.epoll:
         yield made
 
@@ -43,121 +43,121 @@ def pairs() -> Iterator[MakePairs]:
         yield make
 
 
-def look(crowd: Crowd) -> list[tuple[int, int]]:
+def look(epoll_set: EpollSet) -> list[tuple[int, int]]:
     """Return the ready ones, each with its events."""
-    descriptors, events = crowd.look()
+    descriptors, events = epoll_set.poll()
     return sorted(zip(descriptors.tolist(), events.tolist(), strict=True))
 
 
-def test_those_that_are_ready_come_with_their_events(crowd: Crowd, pairs: MakePairs) -> None:
+def test_those_that_are_ready_come_with_their_events(epoll_set: EpollSet, pairs: MakePairs) -> None:
     """Only they, and of what they were registered for only what has come; what is broken is told unasked."""
     wanted = [select.EPOLLIN, select.EPOLLRDNORM, select.EPOLLOUT, select.EPOLLIN | select.EPOLLOUT, select.EPOLLIN]
     made = pairs(len(wanted))
-    assert look(crowd) == []
+    assert look(epoll_set) == []
     for (ours, theirs), events in zip(made, wanted, strict=True):
-        crowd.epoll.register(ours.fileno(), events)
+        epoll_set.epoll.register(ours.fileno(), events)
         theirs.send(b"x")
     made[4][0].recv(1)
     expected = {made[index][0].fileno(): wanted[index] for index in range(4)}
-    assert look(crowd) == sorted(expected.items())
+    assert look(epoll_set) == sorted(expected.items())
     made[4][1].close()
-    assert look(crowd) == sorted({**expected, made[4][0].fileno(): select.EPOLLIN | select.EPOLLHUP}.items())
+    assert look(epoll_set) == sorted({**expected, made[4][0].fileno(): select.EPOLLIN | select.EPOLLHUP}.items())
 
 
-def test_what_is_broken_is_told_unasked(crowd: Crowd, pairs: MakePairs) -> None:
+def test_what_is_broken_is_told_unasked(epoll_set: EpollSet, pairs: MakePairs) -> None:
     """An end, and an error, come also to who is registered for nothing, and nothing else does."""
     made = pairs(3)
     for ours, theirs in made:
-        crowd.epoll.register(ours.fileno(), 0)
+        epoll_set.epoll.register(ours.fileno(), 0)
         theirs.send(b"x")
     made[1][0].send(b"never read")
-    assert look(crowd) == []
+    assert look(epoll_set) == []
     for _, theirs in made[:2]:
         theirs.close()
     ended, failed = made[0][0].fileno(), made[1][0].fileno()
-    assert look(crowd) == sorted([(ended, select.EPOLLHUP), (failed, select.EPOLLHUP | select.EPOLLERR)])
+    assert look(epoll_set) == sorted([(ended, select.EPOLLHUP), (failed, select.EPOLLHUP | select.EPOLLERR)])
 
 
-def test_a_look_never_waits(crowd: Crowd, pairs: MakePairs) -> None:
+def test_a_look_never_waits(epoll_set: EpollSet, pairs: MakePairs) -> None:
     """Where nobody is ready the views are empty, at once, whatever the look before found."""
     ((ours, theirs),) = pairs(1)
-    crowd.epoll.register(ours.fileno(), select.EPOLLIN)
+    epoll_set.epoll.register(ours.fileno(), select.EPOLLIN)
     theirs.send(b"x")
-    assert look(crowd) == [(ours.fileno(), select.EPOLLIN)]
+    assert look(epoll_set) == [(ours.fileno(), select.EPOLLIN)]
     ours.recv(1)
     before = sleeps()
-    descriptors, events = crowd.look()
+    descriptors, events = epoll_set.poll()
     assert sleeps() == before
     assert (descriptors.tolist(), events.tolist()) == ([], [])
 
 
-def test_who_is_not_read_comes_again(crowd: Crowd, pairs: MakePairs) -> None:
+def test_who_is_not_read_comes_again(epoll_set: EpollSet, pairs: MakePairs) -> None:
     """Until it is read, or forgotten."""
     (ours, theirs), (other, others) = pairs(2)
     for sock, peer in ((ours, theirs), (other, others)):
-        crowd.epoll.register(sock.fileno(), select.EPOLLIN)
+        epoll_set.epoll.register(sock.fileno(), select.EPOLLIN)
         peer.send(b"x")
-    assert len(look(crowd)) == len(look(crowd)) == 2
+    assert len(look(epoll_set)) == len(look(epoll_set)) == 2
     ours.recv(1)
-    assert look(crowd) == [(other.fileno(), select.EPOLLIN)]
-    crowd.epoll.unregister(other.fileno())
-    assert look(crowd) == []
+    assert look(epoll_set) == [(other.fileno(), select.EPOLLIN)]
+    epoll_set.epoll.unregister(other.fileno())
+    assert look(epoll_set) == []
 
 
-def test_who_is_told_of_once_comes_once(crowd: Crowd, pairs: MakePairs) -> None:
+def test_who_is_told_of_once_comes_once(epoll_set: EpollSet, pairs: MakePairs) -> None:
     """Edge-triggered, also when it is not read; more that comes is told of again."""
     ((ours, theirs),) = pairs(1)
-    crowd.epoll.register(ours.fileno(), select.EPOLLIN | select.EPOLLET)
+    epoll_set.epoll.register(ours.fileno(), select.EPOLLIN | select.EPOLLET)
     for _ in range(2):
         theirs.send(b"x")
-        assert look(crowd) == [(ours.fileno(), select.EPOLLIN)]
-        assert look(crowd) == []
+        assert look(epoll_set) == [(ours.fileno(), select.EPOLLIN)]
+        assert look(epoll_set) == []
 
 
-def test_many_come_in_turn(crowd: Crowd, pairs: MakePairs) -> None:
+def test_many_come_in_turn(epoll_set: EpollSet, pairs: MakePairs) -> None:
     """No look has more than it may, and within as many looks as it takes everybody has come."""
     made = pairs(MANY)
     for ours, theirs in made:
-        crowd.epoll.register(ours.fileno(), select.EPOLLIN)
+        epoll_set.epoll.register(ours.fileno(), select.EPOLLIN)
         theirs.send(b"x")
     seen: set[int] = set()
     for _ in range(MANY // MOST + 1):
-        ready = look(crowd)
+        ready = look(epoll_set)
         assert 0 < len(ready) <= MOST
         seen.update(fd for fd, _ in ready)
     assert seen == {ours.fileno() for ours, _ in made}
     assert max(seen) > 255
 
 
-def test_another_epoll_sees_whether_one_is_ready(crowd: Crowd, pairs: MakePairs) -> None:
+def test_another_epoll_sees_whether_one_is_ready(epoll_set: EpollSet, pairs: MakePairs) -> None:
     """So the loop waits for all of them in one place."""
     ((ours, theirs),) = pairs(1)
     with select.epoll() as outer:
-        outer.register(crowd.epoll.fileno(), select.EPOLLIN)
-        crowd.epoll.register(ours.fileno(), select.EPOLLIN)
+        outer.register(epoll_set.epoll.fileno(), select.EPOLLIN)
+        epoll_set.epoll.register(ours.fileno(), select.EPOLLIN)
         assert outer.poll(0) == []
         theirs.send(b"x")
-        assert outer.poll(0) == [(crowd.epoll.fileno(), select.EPOLLIN)]
+        assert outer.poll(0) == [(epoll_set.epoll.fileno(), select.EPOLLIN)]
         ours.recv(1)
         assert outer.poll(0) == []
 
 
 def test_a_look_that_fails_is_an_error() -> None:
     """EBADF, where the epoll is gone, is not taken for nobody being ready."""
-    crowd = Crowd(MOST)
-    crowd.epoll.close()
+    epoll_set = EpollSet(MOST)
+    epoll_set.epoll.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
-        crowd.look()
+        epoll_set.poll()
 
 
 def test_a_process_that_is_told_of_another_machine_looks_the_same() -> None:
     """uname(2) says i686 to a process with that personality, and the kernel writes its events as ever."""
     code = """if True:
         import os, select
-        from echod.linux.epoll_set import Crowd
-        (_, ready), crowd = os.pipe(), Crowd(1)
-        crowd.epoll.register(ready, select.EPOLLOUT)
-        assert crowd.look()[0].tolist() == [ready]
+        from echod.linux.epoll_set import EpollSet
+        (_, ready), epoll_set = os.pipe(), EpollSet(1)
+        epoll_set.epoll.register(ready, select.EPOLLOUT)
+        assert epoll_set.poll()[0].tolist() == [ready]
     """
     setarch = shutil.which("setarch")
     if setarch is None:

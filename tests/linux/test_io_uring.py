@@ -16,7 +16,7 @@ from contextlib import ExitStack
 import pytest
 from support.waiting import wait_until
 
-from echod.linux.io_uring import SLOT_BYTES, STREAMS, Ring
+from echod.linux.io_uring import SLOT_BYTES, SLOTS, IoUring
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds
 pytestmark = pytest.mark.timeout(60)  # a ring that waits where it must not waits for ever
@@ -29,9 +29,9 @@ MakePairs = Callable[[int], list[Pair]]
 
 
 @pytest.fixture
-def ring() -> Iterator[Ring]:
+def ring() -> Iterator[IoUring]:
     """Make one, and give it back."""
-    made = Ring()
+    made = IoUring()
     yield made
     made.close()
 
@@ -39,7 +39,7 @@ def ring() -> Iterator[Ring]:
 @pytest.fixture
 def pairs() -> Iterator[MakePairs]:
     """Make connected pairs: ours, which never blocks, and theirs. They are closed at the end."""
-    with ExitStack() as stack, socket.create_server(("127.0.0.1", 0), backlog=STREAMS) as server:
+    with ExitStack() as stack, socket.create_server(("127.0.0.1", 0), backlog=SLOTS) as server:
 
         def make(count: int) -> list[Pair]:
             made = []
@@ -95,7 +95,7 @@ def read(sock: socket.socket, length: int) -> bytes:
 # -- receiving
 
 
-def test_what_each_sent_lies_in_its_own_slot(ring: Ring, pairs: MakePairs) -> None:
+def test_what_each_sent_lies_in_its_own_slot(ring: IoUring, pairs: MakePairs) -> None:
     """In the order that was asked for, with its length; who sent nothing holds up nobody."""
     made = pairs(5)
     for number, pair in enumerate(made):
@@ -111,7 +111,7 @@ def test_what_each_sent_lies_in_its_own_slot(ring: Ring, pairs: MakePairs) -> No
 
 
 @pytest.mark.parametrize("length", [1, SLOT_BYTES - 1, SLOT_BYTES, SLOT_BYTES + 1, 3 * SLOT_BYTES])
-def test_what_has_no_room_stays_in_the_socket(ring: Ring, pairs: MakePairs, length: int) -> None:
+def test_what_has_no_room_stays_in_the_socket(ring: IoUring, pairs: MakePairs, length: int) -> None:
     """A receive takes what a slot holds, and no byte is lost or doubled."""
     made = pairs(3)
     for number, pair in enumerate(made):
@@ -124,7 +124,7 @@ def test_what_has_no_room_stays_in_the_socket(ring: Ring, pairs: MakePairs, leng
     assert got == [word(number, length) for number in range(3)]
 
 
-def test_ends_and_errors_are_their_own(ring: Ring, pairs: MakePairs) -> None:
+def test_ends_and_errors_are_their_own(ring: IoUring, pairs: MakePairs) -> None:
     """The end is 0, a reset its error, no descriptor another; whoever is beside them is served."""
     made = pairs(5)
     made[0][1].shutdown(socket.SHUT_WR)
@@ -140,7 +140,7 @@ def test_ends_and_errors_are_their_own(ring: Ring, pairs: MakePairs) -> None:
     assert bytes(ring.slot(3)[:4]) == bytes(ring.slot(4)[:4]) == b"here"
 
 
-def test_nothing_outlives_the_call(ring: Ring, pairs: MakePairs) -> None:
+def test_nothing_outlives_the_call(ring: IoUring, pairs: MakePairs) -> None:
     """What comes after a receive that found nothing is for whoever receives next, by whatever call."""
     made = pairs(2)
     ring.slot(0)[:4] = b"????"
@@ -152,7 +152,7 @@ def test_nothing_outlives_the_call(ring: Ring, pairs: MakePairs) -> None:
     assert ring.receive(of(made[1:])).tolist() == [4]
 
 
-def test_a_descriptor_is_nobodys_after_the_call(ring: Ring, pairs: MakePairs) -> None:
+def test_a_descriptor_is_nobodys_after_the_call(ring: IoUring, pairs: MakePairs) -> None:
     """Closed, it ends for the peer at once, and its number may be that of another connection."""
     (ours, theirs), other = made = pairs(2)
     assert ring.receive(of(made)).tolist() == [DECLINED, DECLINED]
@@ -165,7 +165,7 @@ def test_a_descriptor_is_nobodys_after_the_call(ring: Ring, pairs: MakePairs) ->
     assert bytes(ring.slot(0)[:5]) == b"other"
 
 
-def test_what_came_stays_until_the_next_receive(ring: Ring, pairs: MakePairs) -> None:
+def test_what_came_stays_until_the_next_receive(ring: IoUring, pairs: MakePairs) -> None:
     """However much is sent of it, and whatever comes meanwhile; the results stay until the next call."""
     made = pairs(2)
     slots = [ring.slot(place) for place in range(2)]
@@ -185,7 +185,7 @@ def test_what_came_stays_until_the_next_receive(ring: Ring, pairs: MakePairs) ->
 # -- sending
 
 
-def test_each_gets_so_many_bytes_of_its_own_slot(ring: Ring, pairs: MakePairs) -> None:
+def test_each_gets_so_many_bytes_of_its_own_slot(ring: IoUring, pairs: MakePairs) -> None:
     """To whom nothing is to be sent nothing comes."""
     made = pairs(4)
     for number, pair in enumerate(made):
@@ -200,7 +200,7 @@ def test_each_gets_so_many_bytes_of_its_own_slot(ring: Ring, pairs: MakePairs) -
             theirs.recv(1)
 
 
-def test_a_peer_that_does_not_read_gets_what_the_kernel_takes(ring: Ring, pairs: MakePairs) -> None:
+def test_a_peer_that_does_not_read_gets_what_the_kernel_takes(ring: IoUring, pairs: MakePairs) -> None:
     """A send may be short, and is declined where nothing goes any more; nobody else waits."""
     (stuck, silent), (_, theirs) = made = pairs(2)
     stuck.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
@@ -218,7 +218,7 @@ def test_a_peer_that_does_not_read_gets_what_the_kernel_takes(ring: Ring, pairs:
     assert read(silent, sum(taken)) == b"".join(b"s" * length for length in taken)
 
 
-def test_a_peer_that_is_gone_is_an_error_and_no_signal(ring: Ring, pairs: MakePairs) -> None:
+def test_a_peer_that_is_gone_is_an_error_and_no_signal(ring: IoUring, pairs: MakePairs) -> None:
     """EPIPE is returned; SIGPIPE, which ends a process that does not ignore it, is not raised."""
     raised: list[int] = []
     before = signal.signal(signal.SIGPIPE, lambda number, _: raised.append(number))
@@ -236,11 +236,11 @@ def test_a_peer_that_is_gone_is_an_error_and_no_signal(ring: Ring, pairs: MakePa
 # -- many, and often
 
 
-def test_rounds_of_any_size_never_mix(ring: Ring, pairs: MakePairs) -> None:
+def test_rounds_of_any_size_never_mix(ring: IoUring, pairs: MakePairs) -> None:
     """However often both rings have come round, and wherever in them a round begins."""
-    made = pairs(STREAMS)
+    made = pairs(SLOTS)
     for number in range(40):
-        count = (1, 7, 100, STREAMS - 1, STREAMS)[number % 5]
+        count = (1, 7, 100, SLOTS - 1, SLOTS)[number % 5]
         asked = made[-count:]
         for place, pair in enumerate(asked):
             say(pair, word(1000 * number + place, 1 + (place + number) % 50))
@@ -252,17 +252,17 @@ def test_rounds_of_any_size_never_mix(ring: Ring, pairs: MakePairs) -> None:
             assert theirs.recv(64) == word(1000 * number + place, due[place])
 
 
-def test_the_order_in_which_the_kernel_tells_is_of_no_matter(ring: Ring, pairs: MakePairs) -> None:
+def test_the_order_in_which_the_kernel_tells_is_of_no_matter(ring: IoUring, pairs: MakePairs) -> None:
     """Some tell first of those that failed; here the last is done first, and told of first."""
-    made = pairs(STREAMS)
-    ring._receives = memoryview(array("I", reversed(range(STREAMS))))
+    made = pairs(SLOTS)
+    ring._receives = memoryview(array("I", reversed(range(SLOTS))))
     for number, pair in enumerate(made[:-1]):
         say(pair, word(number, 1 + number))
-    assert ring.receive(of(made)).tolist() == [*range(1, STREAMS), DECLINED]
-    assert all(bytes(ring.slot(number)[: 1 + number]) == word(number, 1 + number) for number in range(STREAMS - 1))
+    assert ring.receive(of(made)).tolist() == [*range(1, SLOTS), DECLINED]
+    assert all(bytes(ring.slot(number)[: 1 + number]) == word(number, 1 + number) for number in range(SLOTS - 1))
 
 
-def test_what_the_kernel_stopped_at_is_left_for_the_next(ring: Ring, pairs: MakePairs) -> None:
+def test_what_the_kernel_stopped_at_is_left_for_the_next(ring: IoUring, pairs: MakePairs) -> None:
     """It begins none behind an entry that it has no sense for: those are declined, and not begun later."""
     made = pairs(5)
     for pair in made:

@@ -12,7 +12,7 @@ import pytest
 from support.faults.injection import needs_strace
 from support.waiting import wait_until
 
-from echod.linux.io_uring import Ring
+from echod.linux.io_uring import IoUring
 
 pytestmark = pytest.mark.timeout(60)  # a ring that waits where it must not waits for ever
 
@@ -29,7 +29,7 @@ def descriptors() -> set[str]:
 def test_it_gives_its_descriptors_back() -> None:
     """Those of its memory go with the memory."""
     before = descriptors()
-    made = Ring()
+    made = IoUring()
     assert descriptors() > before
     made.close()
     del made
@@ -41,7 +41,7 @@ def test_a_kernel_that_cannot_receive_is_one_without(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("echod.linux.io_uring._OP_RECV", 255)
     before = descriptors()
     with pytest.raises(OSError, match=os.strerror(errno.ENOSYS)):
-        Ring()
+        IoUring()
     wait_until(lambda: descriptors() <= before, "its descriptors were given back")
 
 
@@ -50,12 +50,12 @@ def test_a_kernel_that_cannot_receive_is_one_without(monkeypatch: pytest.MonkeyP
 
 SETS_UP = """
 import gc, os, signal
-from echod.linux.io_uring import Ring
+from echod.linux.io_uring import IoUring
 signal.alarm(10)
 gc.collect()
 before = len(os.listdir("/proc/self/fd"))
 try:
-    Ring()
+    IoUring()
 except OSError as error:
     said = error.errno
 gc.collect()
@@ -65,9 +65,9 @@ print(said, len(os.listdir("/proc/self/fd")) - before)
 GOES_ON = """
 import json, signal, socket
 from array import array
-from echod.linux.io_uring import Ring
+from echod.linux.io_uring import IoUring
 signal.alarm(10)
-ring, pairs = Ring(), [socket.socketpair() for _ in range(3)]
+ring, pairs = IoUring(), [socket.socketpair() for _ in range(3)]
 mine, fours = memoryview(array("i", [ours.fileno() for ours, _ in pairs])), memoryview(array("i", [4, 4, 4]))
 
 def receive():

@@ -12,14 +12,14 @@ from support.peers import access
 from support.waiting import wait_until
 
 from echod.admission.rules import Access
-from echod.linux.io_uring import STREAMS, Ring
+from echod.linux.io_uring import SLOTS, IoUring
 from echod.linux.sockets import open_socket
 from echod.net.listener import Protocol
 from echod.stats.counters import CounterPage, TcpField
 from echod.stats.outcomes import Close
 from echod.stats.refusals import Tally
 from echod.tcp.connection import READ_BYTES, Connection
-from echod.tcp.connections import Means, Timeouts
+from echod.tcp.connections import IoBuffers, Timeouts
 from echod.tcp.limits import ConnectionLedger
 from echod.tcp.service import TcpEcho
 
@@ -27,7 +27,7 @@ NARROW = 16 * 1024
 """A buffer of the kernel's that is soon full."""
 
 
-class WatchedRing(Ring):
+class WatchedRing(IoUring):
     """A ring that tells what it was asked for, and to which a test can do what may come between."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class WatchedRing(Ring):
         """How many streams there were to receive from, each time."""
         self.before_receive: Callable[[], object] = lambda: None
         self.before_send: Callable[[], object] = lambda: None
-        self.means = STREAMS
+        self.means = SLOTS
         """For how many it has memory."""
         super().__init__()
 
@@ -88,7 +88,7 @@ class TcpWorker:
         self.echo = TcpEcho(
             self.server,
             poll=self.poll,
-            means=Means(buffer=memoryview(bytearray(READ_BYTES)), ring=self.ring),
+            io=IoBuffers(buffer=memoryview(bytearray(READ_BYTES)), io_uring=self.ring),
             access=Access(access(deny=[deny])),
             ledger=ledger,
             row=self.row,
@@ -96,7 +96,7 @@ class TcpWorker:
             timeouts=Timeouts(idle=idle, stall=stall),
             test_port=test_port,
         )
-        self.streams = self.echo.streams
+        self.connections = self.echo.connections
         self.echo.listen(self.now)
 
     def __enter__(self) -> Self:
@@ -105,7 +105,7 @@ class TcpWorker:
 
     def __exit__(self, *_: object) -> None:
         """Close everything that is open still."""
-        for connection in self.streams.open.values():
+        for connection in self.connections.open.values():
             connection.sock.close()
         self.server.close()
         self.poll.close()
@@ -115,12 +115,12 @@ class TcpWorker:
     @property
     def reading(self) -> list[Connection]:
         """Return the connections that are read from."""
-        return [connection for connection in self.streams.open.values() if not connection.held]
+        return [connection for connection in self.connections.open.values() if not connection.unsent]
 
     @property
     def writing(self) -> list[Connection]:
         """Return the connections to which bytes are due."""
-        return [connection for connection in self.streams.open.values() if connection.held]
+        return [connection for connection in self.connections.open.values() if connection.unsent]
 
     def turn(self, seconds: float = 0.0) -> int:
         """Do one turn of the loop; return how many were ready. Asserts what holds after every turn."""
@@ -134,9 +134,9 @@ class TcpWorker:
         return len(ready)
 
     def check(self) -> None:
-        """Assert that every connection is open or has ended once, and that little is held."""
-        assert self.row[TcpField.ACCEPTED] == self.echo.connections + sum(self.row[TcpField.CLOSED :])
-        held = [len(connection.held) for connection in self.writing]
+        """Assert that every connection is open or has ended once, and that little is unsent."""
+        assert self.row[TcpField.ACCEPTED] == len(self.echo.connections) + sum(self.row[TcpField.CLOSED :])
+        held = [len(connection.unsent) for connection in self.writing]
         assert max(held, default=0) <= READ_BYTES
         if not self.closed():
             assert self.row[TcpField.RECEIVED_BYTES] == self.row[TcpField.SENT_BYTES] + sum(held)

@@ -45,9 +45,8 @@ def finish(worker: TcpWorker, stack: ExitStack) -> socket.socket:
 
     worker.turn_until(sent, "all sent")
     client.shutdown(socket.SHUT_WR)
-    worker.turn_until(
-        lambda: any(each.finished for each in worker.streams.open.values()) or bool(worker.closed()), "an answer to FIN"
-    )
+    opened = worker.connections.open
+    worker.turn_until(lambda: any(each.finished for each in opened.values()) or bool(worker.closed()), "a FIN")
     return client
 
 
@@ -74,14 +73,14 @@ def test_who_takes_nothing_is_still_connected(stack: ExitStack) -> None:
     """So that nobody can fill the kernel's memory with more connections than he may have."""
     with TcpWorker(limit_per_source=1) as worker:
         client = finish(worker, stack)
-        assert (worker.echo.connections, worker.closed()) == (1, {})
+        assert (len(worker.echo.connections), worker.closed()) == (1, {})
         stack.enter_context(worker.connect())
         assert worker.closed() == {"OVER_SOURCE_LIMIT": 1}
         assert take_all(client, worker) == DUE
         worker.turn_until(lambda: not worker.echo.connections, "the end")
         assert worker.closed() == {"OVER_SOURCE_LIMIT": 1, "FINISHED": 1}
         stack.enter_context(worker.connect())
-        assert worker.echo.connections == 1
+        assert len(worker.echo.connections) == 1
 
 
 def test_who_breaks_off_before_he_has_taken_all_has_not_finished(stack: ExitStack) -> None:

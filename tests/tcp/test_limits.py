@@ -51,13 +51,13 @@ def workers(count: int, *, limit: int, limit_per_source: int) -> Workers:
 
 
 def accept(ledger: ConnectionLedger, host: str) -> int | Close:
-    """Do what TcpEcho does with a connection: keep it and return its place, or refuse it and return why."""
+    """Do what TcpEcho does with a connection: keep it and return its entry, or refuse it and return why."""
     key = ledger.key(host)
-    place = ledger.enter(key)
+    entry = ledger.enter(key)
     refusal = ledger.over_limit(key)
     if refusal is None:
-        return place
-    ledger.leave(place)
+        return entry
+    ledger.leave(entry)
     return refusal
 
 
@@ -170,10 +170,10 @@ def test_the_limits_hold_over_all_workers() -> None:
 def test_a_connection_that_ends_makes_room_for_another_in_another_worker() -> None:
     """A place that one worker frees is free for all."""
     first, second = workers(2, limit=1, limit_per_source=1).ledgers
-    place = accept(first, "192.0.2.1")
-    assert isinstance(place, int)
+    entry = accept(first, "192.0.2.1")
+    assert isinstance(entry, int)
     assert accept(second, "192.0.2.2") is Close.OVER_LIMIT
-    first.leave(place)
+    first.leave(entry)
     assert accept(second, "192.0.2.2") == 0
 
 
@@ -231,7 +231,7 @@ def test_the_next_worker_of_a_slot_begins_with_none_of_the_old_ones_connections(
 
 
 def test_a_place_is_counted_only_once_its_key_stands_in_it() -> None:
-    """Interrupted at the key, `enter` has taken no place: else others would count what a dead worker left there."""
+    """Interrupted at the key, `enter` has taken no entry: else others would count what a dead worker left there."""
     made = workers(1, limit=1, limit_per_source=1)
     header, places = made.page.header(0), len(made.page.ledger(0))
     for _ in range(places):
@@ -275,8 +275,8 @@ class History(RuleBasedStateMachine):
     def disconnect(self, choice: int) -> None:
         """End any connection."""
         if self.open:
-            slot, place, _ = self.open.pop(choice % len(self.open))
-            self.workers.ledgers[slot].leave(place)
+            slot, entry, _ = self.open.pop(choice % len(self.open))
+            self.workers.ledgers[slot].leave(entry)
 
     @rule(worker=st.integers(0, 3))
     def die(self, worker: int) -> None:
@@ -292,9 +292,9 @@ class History(RuleBasedStateMachine):
         for slot, ledger in enumerate(self.workers.ledgers):
             header, part = self.workers.page.header(slot), self.workers.page.ledger(slot)
             used = part[: header[SlotField.PLACES]].tolist()
-            ours = {place: ledger.key(host) for at, place, host in self.open if at == slot}
+            ours = {entry: ledger.key(host) for at, entry, host in self.open if at == slot}
             assert header[SlotField.CONNECTIONS] == len(ours)
-            assert {place: key for place, key in enumerate(used) if key} == ours
+            assert {entry: key for entry, key in enumerate(used) if key} == ours
             assert len(used) == self.most[slot]
 
 

@@ -11,7 +11,7 @@ from support.tcp_worker import NARROW, TcpWorker
 
 from echod.linux.accept import ACCEPT_PAUSE_SECONDS
 from echod.stats.counters import TcpField
-from echod.tcp.connections import LOOKS_APART, QUIET_SECONDS
+from echod.tcp.connections import QUIET_SECONDS, SCAN_INTERVAL
 from echod.tcp.service import MAX_ACCEPTS_PER_WAKEUP
 
 pytestmark = pytest.mark.usefixtures("together")
@@ -57,7 +57,7 @@ def test_one_turn_accepts_only_so_many(worker: TcpWorker, stack: ExitStack) -> N
         stack.enter_context(tcp_client(worker.server))
     worker.turn()
     assert worker.row[TcpField.ACCEPTED] == MAX_ACCEPTS_PER_WAKEUP
-    worker.turn_until(lambda: worker.echo.connections == MAX_ACCEPTS_PER_WAKEUP + more, "the rest")
+    worker.turn_until(lambda: len(worker.echo.connections) == MAX_ACCEPTS_PER_WAKEUP + more, "the rest")
 
 
 def test_a_connection_over_the_limit_is_closed_at_once(stack: ExitStack) -> None:
@@ -68,7 +68,7 @@ def test_a_connection_over_the_limit_is_closed_at_once(stack: ExitStack) -> None
         assert_ended(three)
         assert worker.closed() == {"OVER_LIMIT": 1}
         one.close()
-        worker.turn_until(lambda: worker.echo.connections == 1, "a place")
+        worker.turn_until(lambda: len(worker.echo.connections) == 1, "a place")
         echo(worker, stack.enter_context(worker.connect()))
         echo(worker, two)
         assert worker.closed() == {"OVER_LIMIT": 1, "FINISHED": 1}
@@ -84,7 +84,7 @@ def test_a_source_over_its_limit_is_closed_at_once(stack: ExitStack) -> None:
             echo(worker, client)
         assert worker.closed() == {"OVER_SOURCE_LIMIT": 1}
         first[0].close()
-        worker.turn_until(lambda: worker.echo.connections == 2, "a place")
+        worker.turn_until(lambda: len(worker.echo.connections) == 2, "a place")
         echo(worker, stack.enter_context(worker.connect("127.0.0.1")))
 
 
@@ -109,7 +109,7 @@ def test_an_idle_connection_ends_on_time(worker: TcpWorker) -> None:
     with worker.connect() as client:
         assert worker.echo.next_deadline() == worker.now + 300
         worker.pass_time(299.9)
-        assert worker.echo.connections == 1
+        assert len(worker.echo.connections) == 1
         worker.pass_time(0.1)
         assert worker.closed() == {"IDLE": 1}
         assert_ended(client)
@@ -140,7 +140,7 @@ def test_a_stalled_connection_ends_on_time(worker: TcpWorker) -> None:
     with worker.connect_stuck()[0]:
         assert worker.echo.next_deadline() == worker.now + 30
         worker.pass_time(29.9)
-        assert worker.echo.connections == 1
+        assert len(worker.echo.connections) == 1
         worker.pass_time(0.1)
         assert worker.closed() == {"STALLED": 1}
 
@@ -209,8 +209,8 @@ def test_looks_at_the_time_are_few_however_many_have_their_own(stack: ExitStack)
             worker.pass_time(deadline - worker.now)
             looks += 1
         assert worker.closed() == {"IDLE": 50}
-        assert looks <= 1 + 0.5 / LOOKS_APART
-        assert worker.now <= began + 10.5 + LOOKS_APART
+        assert looks <= 1 + 0.5 / SCAN_INTERVAL
+        assert worker.now <= began + 10.5 + SCAN_INTERVAL
 
 
 # -- descriptors
@@ -274,7 +274,7 @@ def test_draining_accepts_the_whole_backlog_and_no_more(worker: TcpWorker, stack
     clients = [stack.enter_context(tcp_client(worker.server)) for _ in range(3 * MAX_ACCEPTS_PER_WAKEUP)]
     address = worker.server.getsockname()
     worker.echo.drain(worker.now, worker.now + 10)
-    assert worker.echo.connections == len(clients)
+    assert len(worker.echo.connections) == len(clients)
     for client in clients:
         echo(worker, client)
     with pytest.raises(ConnectionRefusedError):
@@ -310,7 +310,7 @@ def test_draining_ends_a_stuck_connection_at_the_end(worker: TcpWorker) -> None:
     with worker.connect_stuck()[0]:
         worker.echo.drain(worker.now, worker.now + 5)
         worker.pass_time(4.9)
-        assert worker.echo.connections == 1
+        assert len(worker.echo.connections) == 1
         worker.pass_time(0.1)
         assert worker.closed() == {"DRAINED": 1}
 
@@ -344,4 +344,4 @@ def test_a_listener_that_is_ready_when_it_drains_is_left_alone(worker: TcpWorker
     worker.echo.drain(worker.now, worker.now + 10)
     worker.echo.on_acceptable(worker.now)
     worker.check()
-    assert worker.echo.connections == 0
+    assert len(worker.echo.connections) == 0

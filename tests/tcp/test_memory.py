@@ -12,18 +12,18 @@ from support.loopback import BUFFERS, as_nobody, listener, needs_root
 from support.tcp_worker import TcpWorker
 
 from echod.config.schema import Config
-from echod.linux.sockets import CONNECTION, CROWDED, Buffers, bound_connections, got_buffers, open_socket
+from echod.linux.sockets import LARGE_BUFFERS, SMALL_BUFFERS, Buffers, bound_connections, got_buffers, open_socket
 from echod.linux.sockopt import SO_BUF_LOCK, SO_MEMINFO, SO_RCVBUFFORCE, SO_SNDBUFFORCE
 from echod.net.listener import Protocol
 from echod.supervisor.adoption import adopt_door, adopt_socket
 from echod.supervisor.listening import Holdings
 from echod.tcp.connection import READ_BYTES
-from echod.tcp.service import ROOMY_CONNECTIONS
+from echod.tcp.service import LARGE_BUFFER_CONNECTIONS
 
 RMEM_ALLOC, WMEM_QUEUED, FORWARD_ALLOC = 0, 5, 4
 SNDBUF_LOCK, RCVBUF_LOCK = 1, 2
 
-LARGEST = 2 * (CONNECTION.receive + CONNECTION.send)
+LARGEST = 2 * (LARGE_BUFFERS.receive + LARGE_BUFFERS.send)
 """The kernel doubles what is asked for, for its own bookkeeping (socket(7))."""
 
 OVER = 4 * READ_BYTES
@@ -82,33 +82,33 @@ def test_a_peer_that_does_not_read_pins_a_bounded_amount(worker: TcpWorker, well
         stream(worker, client, well_read)
         stuff(worker, client)
         (connection,) = worker.writing
-        assert CONNECTION.send < pinned(connection.sock) <= LARGEST + OVER
-        assert len(connection.held) <= READ_BYTES
+        assert LARGE_BUFFERS.send < pinned(connection.sock) <= LARGEST + OVER
+        assert len(connection.unsent) <= READ_BYTES
 
 
 def test_one_of_many_pins_little(worker: TcpWorker) -> None:
     """With 64 connections open a further one has small buffers; when some have ended, the next one has large ones."""
     with ExitStack() as stack:
-        crowd = [stack.enter_context(worker.connect()) for _ in range(ROOMY_CONNECTIONS)]
-        assert {got_buffers(each.sock).send for each in worker.streams.open.values()} == {CONNECTION.send}
+        crowd = [stack.enter_context(worker.connect()) for _ in range(LARGE_BUFFER_CONNECTIONS)]
+        assert {got_buffers(each.sock).send for each in worker.connections.open.values()} == {LARGE_BUFFERS.send}
         client = stack.enter_context(worker.connect())
         client.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 64 << 20)
         stuff(worker, client)
         (connection,) = worker.writing
-        assert got_buffers(connection.sock) == CROWDED
-        assert CROWDED.send < pinned(connection.sock) <= 2 * (CROWDED.receive + CROWDED.send) + OVER
+        assert got_buffers(connection.sock) == SMALL_BUFFERS
+        assert SMALL_BUFFERS.send < pinned(connection.sock) <= 2 * (SMALL_BUFFERS.receive + SMALL_BUFFERS.send) + OVER
         for each in crowd[:2]:
             each.close()
-        worker.turn_until(lambda: worker.echo.connections == ROOMY_CONNECTIONS - 1, "two ends")
+        worker.turn_until(lambda: len(worker.echo.connections) == LARGE_BUFFER_CONNECTIONS - 1, "two ends")
         stack.enter_context(worker.connect())
-        assert got_buffers(list(worker.streams.open.values())[-1].sock) == CONNECTION
+        assert got_buffers(list(worker.connections.open.values())[-1].sock) == LARGE_BUFFERS
 
 
 def test_all_connections_together_stay_below_the_memory_of_the_unit() -> None:
     """The default of tcp.max_connections, each with all that it may pin, is less than MemoryHigh=1G."""
     most = Config().tcp.max_connections
-    few = ROOMY_CONNECTIONS * (LARGEST + READ_BYTES)
-    many = (most - ROOMY_CONNECTIONS) * (2 * (CROWDED.receive + CROWDED.send) + READ_BYTES)
+    few = LARGE_BUFFER_CONNECTIONS * (LARGEST + READ_BYTES)
+    many = (most - LARGE_BUFFER_CONNECTIONS) * (2 * (SMALL_BUFFERS.receive + SMALL_BUFFERS.send) + READ_BYTES)
     (line,) = re.findall(
         r"^MemoryHigh=(\d+)G$", (REPOSITORY / "packaging/systemd/echod.service").read_text(), re.MULTILINE
     )
@@ -124,7 +124,7 @@ def test_the_buffers_of_a_socket_unit_are_those_of_datagrams(*, door: bool) -> N
             passed.setsockopt(socket.SOL_SOCKET, option, 8 << 20)
         fd = passed.detach()
     with adopt_door(fd, BUFFERS) if door else adopt_socket(fd, BUFFERS)[1] as sock:
-        assert got_buffers(sock) == CONNECTION
+        assert got_buffers(sock) == LARGE_BUFFERS
 
 
 def test_a_reload_leaves_the_buffers_of_connections_alone() -> None:
@@ -134,7 +134,7 @@ def test_a_reload_leaves_the_buffers_of_connections_alone() -> None:
         holdings.commit(holdings.acquire(wanted, workers=1, buffers=BUFFERS))
     (sock,) = holdings.sockets[wanted[0]]
     with sock:
-        assert got_buffers(sock) == CONNECTION
+        assert got_buffers(sock) == LARGE_BUFFERS
 
 
 @needs_root

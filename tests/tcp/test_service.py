@@ -11,8 +11,8 @@ from support.tcp_worker import NARROW, TcpWorker
 
 from echod.stats.counters import TcpField
 from echod.stats.outcomes import Close
-from echod.tcp.connection import MAX_READS_PER_LOOK, READ_BYTES, whole_segments
-from echod.tcp.connections import MAX_LOOKS_PER_WAKEUP
+from echod.tcp.connection import MAX_READS_PER_TURN, READ_BYTES, whole_segments
+from echod.tcp.connections import MAX_POLLS_PER_TURN
 
 pytestmark = pytest.mark.usefixtures("together")
 
@@ -116,7 +116,7 @@ def test_one_turn_reads_only_so_much_of_one_connection(worker: TcpWorker) -> Non
             pytest.skip("only root may have a receive buffer that holds this much")
     with worker.connect() as client:
         client.setsockopt(socket.SOL_SOCKET, 32, size)
-        most = MAX_LOOKS_PER_WAKEUP * MAX_READS_PER_LOOK * READ_BYTES
+        most = MAX_POLLS_PER_TURN * MAX_READS_PER_TURN * READ_BYTES
         client.sendall(bytes(2 * most))
         assert worker.turn() == 1
         assert 0 < worker.row[RECEIVED] <= most
@@ -129,7 +129,7 @@ def test_a_stream_goes_out_in_full_segments(worker: TcpWorker) -> None:
         (connection,) = worker.reading
         assert exchange(worker, client, payload(length)) == payload(length)
         segment = connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
-        assert connection._most == whole_segments(connection.sock) == READ_BYTES // segment * segment
+        assert connection._read_bytes == whole_segments(connection.sock) == READ_BYTES // segment * segment
         sent = struct.unpack_from("I", connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 232), 156)[0]
         assert length / segment <= sent < 1.5 * length / segment
 
@@ -185,7 +185,7 @@ def test_a_reset_by_the_peer_is_counted(worker: TcpWorker) -> None:
     """A broken connection ends as reset, and costs the others nothing."""
     with worker.connect() as other:
         reset(worker.connect())
-        worker.turn_until(lambda: worker.echo.connections == 1, "the end")
+        worker.turn_until(lambda: len(worker.echo.connections) == 1, "the end")
         assert worker.closed() == {"RESET": 1}
         assert exchange(worker, other, b"still here") == b"still here"
 
@@ -203,7 +203,7 @@ def test_a_reset_before_the_accept_is_counted(worker: TcpWorker) -> None:
     reset(tcp_client(worker.server))
     with worker.connect() as client:
         assert exchange(worker, client, b"next") == b"next"
-        worker.turn_until(lambda: worker.echo.connections == 1, "the broken one's end")
+        worker.turn_until(lambda: len(worker.echo.connections) == 1, "the broken one's end")
         assert worker.row[TcpField.ACCEPTED] == 1 + sum(worker.closed().values())
 
 
@@ -215,7 +215,7 @@ def test_a_peer_that_does_not_read_is_not_read_from(narrow: TcpWorker) -> None:
     client, sent = narrow.connect_stuck(payload(READ_BYTES))
     with client:
         (connection,) = narrow.writing
-        assert 0 < len(connection.held) == narrow.row[RECEIVED] - narrow.row[SENT] <= READ_BYTES
+        assert 0 < len(connection.unsent) == narrow.row[RECEIVED] - narrow.row[SENT] <= READ_BYTES
         assert narrow.row[RECEIVED] < len(sent)
         got = bytearray()
         narrow.turn_until(lambda: take(client, got) or len(got) == len(sent), "every byte")

@@ -8,14 +8,14 @@ from contextlib import ExitStack
 import pytest
 from support.tcp_worker import NARROW, Connect, TcpWorker, WatchedRing
 
-from echod.linux.io_uring import SLOT_BYTES, STREAMS
+from echod.linux.io_uring import SLOT_BYTES, SLOTS
 from echod.stats.counters import TcpField
 from echod.tcp.connection import READ_BYTES
-from echod.tcp.connections import FEWEST_TOGETHER
+from echod.tcp.connections import MIN_BATCH
 
 RECEIVED, SENT = TcpField.RECEIVED_BYTES, TcpField.SENT_BYTES
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds
-SEVERAL = 2 * FEWEST_TOGETHER
+SEVERAL = 2 * MIN_BATCH
 LENGTHS = [1, SLOT_BYTES - 1, SLOT_BYTES, SLOT_BYTES + 1, 2 * SLOT_BYTES, READ_BYTES, READ_BYTES + 1, 300_000]
 
 
@@ -56,7 +56,7 @@ def exchange(worker: TcpWorker, clients: list[socket.socket], words: list[bytes]
 # -- bytes
 
 
-@pytest.mark.parametrize("count", [FEWEST_TOGETHER - 1, FEWEST_TOGETHER, STREAMS, STREAMS + 1])
+@pytest.mark.parametrize("count", [MIN_BATCH - 1, MIN_BATCH, SLOTS, SLOTS + 1])
 def test_as_many_as_are_ready_are_served_in_one_turn(worker: TcpWorker, connect: Connect, count: int) -> None:
     """Each gets its own word, also when they are more than one look takes in; few are served one by one."""
     clients = connect(worker, count)
@@ -68,7 +68,7 @@ def test_as_many_as_are_ready_are_served_in_one_turn(worker: TcpWorker, connect:
     assert (worker.row[RECEIVED], worker.row[SENT]) == (64 * count, 64 * count)
     assert worker.turn() == 0
     if worker.ring is not None:
-        assert sizes(worker) == ([] if count < FEWEST_TOGETHER else [min(count, STREAMS)])
+        assert sizes(worker) == ([] if count < MIN_BATCH else [min(count, SLOTS)])
 
 
 def test_a_flood_of_connections_leaves_the_loop_to_others(
@@ -76,15 +76,15 @@ def test_a_flood_of_connections_leaves_the_loop_to_others(
 ) -> None:
     """One turn looks only so often; who was not seen is served in the next."""
     monkeypatch.setattr(
-        "echod.tcp.connections._LOOKS", range(1)
+        "echod.tcp.connections._POLLS", range(1)
     )  # of as many as there are, too many descriptors for a test
-    clients = connect(worker, STREAMS + 1)
+    clients = connect(worker, SLOTS + 1)
     for client in clients:
         client.send(b"x")
     assert worker.turn() == 1
-    assert worker.row[SENT] == STREAMS
+    assert worker.row[SENT] == SLOTS
     assert worker.turn() == 1
-    assert worker.row[SENT] == STREAMS + 1
+    assert worker.row[SENT] == SLOTS + 1
     assert {client.recv(2) for client in clients} == {b"x"}
 
 
@@ -156,7 +156,7 @@ def test_some_end_while_others_go_on(worker: TcpWorker, connect: Connect) -> Non
         client.send(b"again")
     worker.turn_until(lambda: worker.closed() == {"FINISHED": SEVERAL, "RESET": SEVERAL}, "all of them gone")
     assert {client.recv(16) for client in others} == {b"wordagain"}
-    assert worker.echo.connections == SEVERAL
+    assert len(worker.echo.connections) == SEVERAL
 
 
 def test_an_end_right_behind_the_bytes_is_seen(worker: TcpWorker, connect: Connect) -> None:
@@ -167,7 +167,7 @@ def test_an_end_right_behind_the_bytes_is_seen(worker: TcpWorker, connect: Conne
             client.sendall(b"last words")
             client.shutdown(socket.SHUT_WR)
         worker.turn()
-        assert worker.echo.connections == 0
+        assert len(worker.echo.connections) == 0
         assert {client.recv(64) for client in clients} == {b"last words"}
         assert {client.recv(64) for client in clients} == {b""}
 
@@ -218,7 +218,7 @@ def test_an_end_in_between_is_its_own_alone(
     setattr(held, moment, leave)
     for client in clients:
         client.send(b"word")
-    worker.turn_until(lambda: worker.echo.connections == SEVERAL - 1, "the end of that one")
+    worker.turn_until(lambda: len(worker.echo.connections) == SEVERAL - 1, "the end of that one")
     assert held.asked == [SEVERAL]
     assert worker.closed() == {"RESET" if end == "reset" else "FINISHED": 1}
     assert {client.recv(16) for client in others} == {b"word"}
@@ -246,7 +246,7 @@ def test_who_breaks_off_right_behind_his_fin_is_a_reset(ring: tuple[TcpWorker, W
     held.before_receive, held.before_send = say_no_more, leave
     for client in clients:
         client.send(b"word")
-    worker.turn_until(lambda: worker.echo.connections == SEVERAL - 1, "the end of that one")
+    worker.turn_until(lambda: len(worker.echo.connections) == SEVERAL - 1, "the end of that one")
     assert held.asked == [SEVERAL]
     assert worker.closed() == {"RESET": 1}
 
@@ -298,7 +298,7 @@ def test_what_one_send_does_not_take_is_held(connect: Connect) -> None:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, NARROW)
             client.connect(worker.server.getsockname())
             clients.append(client)
-        worker.turn_until(lambda: worker.echo.connections == SEVERAL, "all accepted")
+        worker.turn_until(lambda: len(worker.echo.connections) == SEVERAL, "all accepted")
         sent = [bytearray() for _ in clients]
 
         def all_stuck() -> bool:
@@ -310,7 +310,7 @@ def test_what_one_send_does_not_take_is_held(connect: Connect) -> None:
 
         sizes(worker)
         worker.turn_until(all_stuck, "bytes held for each")
-        assert max(sizes(worker)) >= FEWEST_TOGETHER
+        assert max(sizes(worker)) >= MIN_BATCH
         for client, mine in zip(clients, sent, strict=True):
             client.setblocking(False)
             got = bytearray()
@@ -351,5 +351,5 @@ def test_who_ends_is_forgotten(worker: TcpWorker, connect: Connect) -> None:
         for client in clients:
             client.close()
         worker.turn_until(lambda: not worker.echo.connections, "the end")
-        assert not worker.streams.open
-        assert not worker.streams.moved
+        assert not worker.connections.open
+        assert not worker.connections.active_at

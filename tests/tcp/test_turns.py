@@ -5,13 +5,13 @@ import socket
 import pytest
 from support.tcp_worker import Connect, TcpWorker
 
-from echod.linux.io_uring import SLOT_BYTES, STREAMS
+from echod.linux.io_uring import SLOT_BYTES, SLOTS
 from echod.stats.counters import TcpField
-from echod.tcp.connection import MAX_READS_PER_LOOK, READ_BYTES
-from echod.tcp.connections import ENOUGH_BYTES, FEWEST_TOGETHER, QUIET_SECONDS
+from echod.tcp.connection import MAX_READS_PER_TURN, READ_BYTES
+from echod.tcp.connections import MAX_BYTES_PER_TURN, MIN_BATCH, QUIET_SECONDS
 
 RECEIVED = TcpField.RECEIVED_BYTES
-OF_ONE = MAX_READS_PER_LOOK * READ_BYTES
+OF_ONE = MAX_READS_PER_TURN * READ_BYTES
 
 MOST = 2 << 20
 """Bytes: more than a turn may bring, and far less than all have to send."""
@@ -39,7 +39,7 @@ def pull(client: socket.socket) -> int:
     return taken
 
 
-@pytest.mark.parametrize("count", [FEWEST_TOGETHER - 2, 4 * FEWEST_TOGETHER])
+@pytest.mark.parametrize("count", [MIN_BATCH - 2, 4 * MIN_BATCH])
 def test_a_turn_ends_when_it_has_brought_enough(worker: TcpWorker, connect: Connect, count: int) -> None:
     """However many send however much: the rest waits, so that a datagram has to wait no longer than that takes."""
     clients = connect(worker, count)
@@ -56,7 +56,7 @@ def test_a_turn_ends_when_it_has_brought_enough(worker: TcpWorker, connect: Conn
 
 def test_the_rest_comes_in_the_next_turn(worker: TcpWorker, connect: Connect) -> None:
     """Nobody has to send again to be served."""
-    clients = connect(worker, 4 * FEWEST_TOGETHER)
+    clients = connect(worker, 4 * MIN_BATCH)
     for client in clients:
         client.send(bytes(READ_BYTES))
     taken = [0] * len(clients)
@@ -71,18 +71,18 @@ def test_the_rest_comes_in_the_next_turn(worker: TcpWorker, connect: Connect) ->
 
 def test_who_ends_while_he_waits_for_his_turn_is_not_served(worker: TcpWorker, connect: Connect) -> None:
     """The time of some is up between two turns; the others are served on."""
-    clients = connect(worker, 4 * FEWEST_TOGETHER)
+    clients = connect(worker, 4 * MIN_BATCH)
     for client in clients:
         push(client)
     worker.turn()
     worker.echo.drain(worker.now, worker.now)
     worker.pass_time(0)
     assert worker.closed() == {"DRAINED": len(clients)}
-    worker.echo.streams.on_readable(worker.now)
+    worker.echo.connections.on_readable(worker.now)
     worker.check()
 
 
-@pytest.mark.parametrize("count", [FEWEST_TOGETHER - 2, 4 * FEWEST_TOGETHER])
+@pytest.mark.parametrize("count", [MIN_BATCH - 2, 4 * MIN_BATCH])
 def test_who_was_put_off_comes_first(worker: TcpWorker, connect: Connect, count: int) -> None:
     """Where all send without end each is served as often as any other: the first no more than the last."""
     clients, turns = connect(worker, count), 20 * count
@@ -113,8 +113,8 @@ def test_who_waits_for_his_turn_is_not_idle(worker: TcpWorker, connect: Connect)
 
 def test_who_has_no_more_does_not_keep_the_others_waiting(worker: TcpWorker, connect: Connect) -> None:
     """Of the first of those that wait nothing may be left to be read, after as much as is received together."""
-    clients = connect(worker, STREAMS)
-    lengths = [SLOT_BYTES, *([2 * SLOT_BYTES] * (STREAMS - 1))]
+    clients = connect(worker, SLOTS)
+    lengths = [SLOT_BYTES, *([2 * SLOT_BYTES] * (SLOTS - 1))]
     for client, length in zip(clients, lengths, strict=True):
         client.send(bytes(length))
     worker.turn_until(lambda: worker.row[RECEIVED] == sum(lengths), "all that was sent")
@@ -126,7 +126,7 @@ def test_who_leaves_does_not_keep_the_others_waiting(connect: Connect) -> None:
         (first,) = connect(worker, 1)
         worker.pass_time(299)
         *others, last = connect(worker, 18)
-        length = ENOUGH_BYTES // 17 + 1
+        length = MAX_BYTES_PER_TURN // 17 + 1
         for client in others:
             client.send(bytes(length))
         first.shutdown(socket.SHUT_WR)
