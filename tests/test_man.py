@@ -17,7 +17,7 @@ from echod.config.parse import parse_config
 from echod.config.schema import Config
 from echod.errors import ConfigError
 
-WRITTEN = sorted(path.name for path in PAGES.iterdir() if path.suffix in {".5", ".7", ".8"})
+WRITTEN = sorted(path.name for path in PAGES.iterdir())
 
 
 # -- form
