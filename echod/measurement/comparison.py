@@ -6,7 +6,7 @@ Owns the sentence, nothing else. Invariant: every pair of outcomes has one.
 from enum import Enum
 
 
-class Outcome(Enum):
+class Reachability(Enum):
     """The outcome of the probes over one protocol."""
 
     ANSWERED = "answered"
@@ -23,44 +23,44 @@ class Outcome(Enum):
 
 
 _PHRASES = {
-    Outcome.SILENT: "over {other} nothing came: it is filtered, or the server's rules drop it",
-    Outcome.REFUSED: "nothing listens on that {other} port",
-    Outcome.CLOSED: "{other} connections are accepted and closed: the server may refuse this source",
-    Outcome.UNREACHABLE: "{other} is refused on the way",
-    Outcome.DAMAGED: "what comes back over {other} is not what was sent",
+    Reachability.SILENT: "over {other} nothing came: it is filtered, or the server's rules drop it",
+    Reachability.REFUSED: "nothing listens on that {other} port",
+    Reachability.CLOSED: "{other} connections are accepted and closed: the server may refuse this source",
+    Reachability.UNREACHABLE: "{other} is refused on the way",
+    Reachability.DAMAGED: "what comes back over {other} is not what was sent",
 }
 """What is said of a protocol without a whole reply."""
 
-_ALIVE = (Outcome.REFUSED, Outcome.CLOSED, Outcome.DAMAGED)
+_HOST_UP = (Reachability.REFUSED, Reachability.CLOSED, Reachability.DAMAGED)
 
 
-def outcome(*, received: int, damaged: int, reasons: frozenset[str]) -> Outcome:
+def reachability(*, received: int, damaged: int, reasons: frozenset[str]) -> Reachability:
     """Return the outcome, from the number of whole replies, of damaged ones, and the reasons of errors."""
     if received:
-        return Outcome.ANSWERED
+        return Reachability.ANSWERED
     if damaged:
-        return Outcome.DAMAGED
+        return Reachability.DAMAGED
     if reasons & {"port unreachable", "connection refused"}:
-        return Outcome.REFUSED
+        return Reachability.REFUSED
     if reasons & {"connection reset", "connection closed"}:  # a connection that never stood is refused, or times out
-        return Outcome.CLOSED
-    return Outcome.UNREACHABLE if reasons else Outcome.SILENT
+        return Reachability.CLOSED
+    return Reachability.UNREACHABLE if reasons else Reachability.SILENT
 
 
-def explain(udp: Outcome, tcp: Outcome) -> str:
+def explain(udp: Reachability, tcp: Reachability) -> str:
     """Return the sentence for two outcomes."""
-    if udp is tcp is Outcome.ANSWERED:
+    if udp is tcp is Reachability.ANSWERED:
         return "the host replies over UDP and TCP"
-    if udp is Outcome.ANSWERED:
+    if udp is Reachability.ANSWERED:
         return f"the host replies over UDP; {_phrase(tcp, 'TCP')}"
-    if tcp is Outcome.ANSWERED:
+    if tcp is Reachability.ANSWERED:
         return f"the host replies over TCP; {_phrase(udp, 'UDP')}"
-    if udp in _ALIVE or tcp in _ALIVE:
+    if udp in _HOST_UP or tcp in _HOST_UP:
         return f"the host is up, but gives no echo: {_phrase(udp, 'UDP')}; {_phrase(tcp, 'TCP')}"
-    if Outcome.UNREACHABLE in (udp, tcp):
+    if Reachability.UNREACHABLE in (udp, tcp):
         return "the host cannot be reached: an error says so"
     return "the host is down, or everything to it is filtered: nothing came over UDP or TCP"
 
 
-def _phrase(found: Outcome, protocol: str) -> str:
+def _phrase(found: Reachability, protocol: str) -> str:
     return _PHRASES[found].format(other=protocol)

@@ -1,7 +1,7 @@
-"""The events of the probes of `echod ping`.
+"""The events of probes.
 
-Owns the vocabulary shared by measurement (`flight.py`), statistics (`survey.py`) and all reports. Invariant: every
-datagram that arrives is exactly one event, and so is every probe without a reply in time.
+Owns the vocabulary that measurement, statistics and output share. Invariant: every datagram that arrives is exactly one
+event, and so is every probe without a reply in time.
 """
 
 from dataclasses import dataclass
@@ -59,8 +59,8 @@ class Event:
     """One event.
 
     `time` is when it happened, in ns since 1970, and `clock` the same by the monotonic clock, 0 if it is not known. Its
-    probe was sent at `sent`, the next one at `until`: `NEVER` if there is none. `rtt` is in ns; for a lost probe it is
-    how long a reply was awaited. What is not known is None or empty.
+    probe was sent at `sent`, and the next probe at `next_sent`: `NEVER` if there is none. `rtt` is in ns; for a lost
+    probe it is the time that its reply was awaited. An unknown value is None or empty.
     """
 
     kind: Kind
@@ -69,16 +69,16 @@ class Event:
     sequence: int | None = None
     settles: bool = False
     """Whether this is the outcome of the probe from now on."""
-    before: Kind | None = None
-    """The outcome of the probe before; None if it was in flight."""
-    source: int = 0
+    previous: Kind | None = None
+    """The outcome that the probe had until now; None if it was in flight."""
+    port_index: int = 0
     """Index of the source port."""
     size: int = 0
     """Bytes of payload that came, or of the probe if nothing came."""
     expected: int = 0
     """Bytes of payload that were sent."""
     sent: Moment = NEVER
-    until: Moment = NEVER
+    next_sent: Moment = NEVER
     rtt: int | None = None
     address: str = ""
     """The sender: the peer, or the router that sent the error."""

@@ -84,7 +84,7 @@ THIS_HOST: Final = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Complaint:
+class NetworkError:
     """An error by its name, the address of its sender, and, if a probe was too long, the MTU in bytes."""
 
     reason: str
@@ -97,7 +97,7 @@ def is_stamp(data: bytes) -> bool:
     return int(_EXTENDED.unpack_from(data)[1]) == ORIGIN_STAMP
 
 
-def read_error(data: bytes) -> Complaint:
+def read_error(data: bytes) -> NetworkError:
     """Read the value of an IP_RECVERR or IPV6_RECVERR control message."""
     number, origin, kind, code, _, info, _ = _EXTENDED.unpack_from(data)
     if origin == ORIGIN_ICMP:
@@ -107,12 +107,12 @@ def read_error(data: bytes) -> Complaint:
     else:
         return local_error(number, info)
     mtu = info if reason == FRAGMENTATION_NEEDED else 0
-    return Complaint(reason=reason, address=_offender(data[_EXTENDED.size :]), mtu=mtu)
+    return NetworkError(reason=reason, address=_offender(data[_EXTENDED.size :]), mtu=mtu)
 
 
-def local_error(number: int, mtu: int = 0) -> Complaint:
+def local_error(number: int, mtu: int = 0) -> NetworkError:
     """Name an errno that a send returned on this host."""
-    return Complaint(
+    return NetworkError(
         reason=_LOCAL.get(number, errno.errorcode.get(number, f"error {number}")),
         mtu=mtu if number == errno.EMSGSIZE else 0,
     )

@@ -15,28 +15,28 @@ from echod.measurement.payload import (
     HEADER_BYTES,
     SEQUENCE_BYTES,
     Damage,
+    Difference,
     Payloads,
-    Verdict,
-    closest,
     compare,
+    most_similar,
     sent_time,
 )
-from echod.measurement.round_trip import Arrival, round_trip
+from echod.measurement.round_trip import Response, round_trip
 
-_SUSPECTS: Final = 64
+_MAX_CANDIDATES: Final = 64
 """Most probes in flight, the oldest, that a reply with a damaged number is compared to."""
 
-_SEARCHED: Final = 1024
+_MAX_SEARCHED: Final = 1024
 """Most probes that are searched for a send time, or for a number of less than four bytes: that takes 50 us."""
 
 _ANSWERED: Final = (Kind.REPLY, Kind.LATE)
 
 
 @dataclass(slots=True, kw_only=True)
-class _Sent:
+class _Probe:
     sequence: int
     size: int
-    source: int
+    port_index: int
     stamp: int
     """The time in the payload."""
     head: bytes
@@ -44,25 +44,25 @@ class _Sent:
     moment: Moment
     offset: int
     """How far the wall clock was ahead of the monotonic clock, in ns."""
-    fate: Kind | None = None
+    outcome: Kind | None = None
     """The outcome; None while it is in flight."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Obstacle:
+class ProbeError:
     """An error that came instead of a reply; `data` is the part of the probe that it quotes, None if there is none."""
 
     reason: str
     address: str
     moment: Moment
-    source: int = 0
+    port_index: int = 0
     data: bytes | None = None
     mtu: int = 0
     unsent: bool = False
     """Whether this host did not send the probe."""
 
 
-class Flight:
+class InFlight:
     """The probes of one target. Sequence numbers begin with 1, as ping's do."""
 
     def __init__(self, payloads: Payloads, *, timeout: int, history: int, offset: int) -> None:
@@ -75,11 +75,11 @@ class Flight:
         self._timeout = timeout
         self._history = history
         self._offset = offset
-        self._sent: dict[int, _Sent] = {}
-        self._queue: deque[_Sent] = deque()
-        self._flying: dict[int, OrderedDict[int, _Sent]] = {}
+        self._probes: dict[int, _Probe] = {}
+        self._queue: deque[_Probe] = deque()
+        self._by_port: dict[int, OrderedDict[int, _Probe]] = {}
         """Those in flight, by source port, oldest first."""
-        self.in_flight = 0
+        self.count = 0
         self.next_sequence = 1
         self._oldest = 1
         """The first that is remembered. A dict of which the first was taken away finds its new first slowly."""
@@ -88,89 +88,89 @@ class Flight:
         """Return the next probe's payload: `clock` is monotonic, in ns; size in bytes."""
         return self._payloads.encode(self.next_sequence, clock + self._offset, size)
 
-    def launch(self, payload: bytes, clock: int, moment: Moment, *, left: int = 0, source: int = 0) -> int:
+    def sent(self, payload: bytes, clock: int, moment: Moment, *, send_stamp: int = 0, port_index: int = 0) -> int:
         """Remember that the next probe was sent; return its number.
 
-        `payload` was made at `clock`, and passed to the kernel right after `moment`; `left` is the kernel's own send
-        timestamp in ns since 1970, or an earlier one where that is not known.
+        `payload` was made at `clock`, and passed to the kernel right after `moment`; `send_stamp` is the send timestamp
+        of the kernel in ns since 1970, or an earlier one if that is not known.
         """
         sequence = self.next_sequence
-        sent = _Sent(
+        probe = _Probe(
             sequence=sequence,
             size=len(payload),
-            source=source,
+            port_index=port_index,
             stamp=clock + self._offset,
             head=payload[:HEADER_BYTES],
-            moment=Moment(wall=left, clock=moment.clock) if left > moment.wall else moment,
+            moment=Moment(wall=send_stamp, clock=moment.clock) if send_stamp > moment.wall else moment,
             offset=moment.wall - moment.clock,
         )
-        self._sent[sequence] = sent
-        self._queue.append(sent)
-        self._flying.setdefault(source, OrderedDict())[sequence] = sent
-        self.in_flight += 1
+        self._probes[sequence] = probe
+        self._queue.append(probe)
+        self._by_port.setdefault(port_index, OrderedDict())[sequence] = probe
+        self.count += 1
         self.next_sequence += 1
-        while sequence - self._oldest >= self._history and self._sent[self._oldest].fate:
-            del self._sent[self._oldest]
+        while sequence - self._oldest >= self._history and self._probes[self._oldest].outcome:
+            del self._probes[self._oldest]
             self._oldest += 1
         return sequence
 
-    def depart(self, moment: Moment, source: int = 0) -> None:
+    def connected(self, moment: Moment, port_index: int = 0) -> None:
         """Note that the probes in flight of a source port were sent only now: they waited for a connection."""
-        for sent in self._in_flight(source):
-            sent.moment, sent.offset = moment, moment.wall - moment.clock
+        for probe in self._on_port(port_index):
+            probe.moment, probe.offset = moment, moment.wall - moment.clock
 
     # -- what comes back
 
-    def land(self, arrival: Arrival) -> Event:
+    def received(self, response: Response) -> Event:
         """Return the event of an arrival."""
-        sent, verdict = self._find(arrival)
-        if sent is None or verdict is None:
-            return self._unknown(arrival)
-        if verdict.damage is not Damage.NONE:
-            return self._event(KIND_OF_DAMAGE[verdict.damage], sent, arrival, verdict)
-        if not arrival.asked:
-            return self._event(Kind.DIFFERENT_ADDRESS, sent, arrival)
-        if sent.fate in _ANSWERED:
-            return self._event(Kind.DUPLICATE, sent, arrival)
+        probe, difference = self._find(response)
+        if probe is None or difference is None:
+            return self._unknown(response)
+        if difference.damage is not Damage.NONE:
+            return self._event(KIND_OF_DAMAGE[difference.damage], probe, response, difference)
+        if not response.from_target:
+            return self._event(Kind.DIFFERENT_ADDRESS, probe, response)
+        if probe.outcome in _ANSWERED:
+            return self._event(Kind.DUPLICATE, probe, response)
         # The reader may have read a late reply before it gave the probe up, and one in time after it.
-        late = _round_trip(sent, arrival) >= self._timeout
-        return self._event(Kind.LATE if late else Kind.REPLY, sent, arrival)
+        late = _round_trip(probe, response) >= self._timeout
+        return self._event(Kind.LATE if late else Kind.REPLY, probe, response)
 
-    def refuse(self, obstacle: Obstacle) -> Event:
+    def failed(self, error: ProbeError) -> Event:
         """Return the event of an error. Its probe is the one whose number it quotes, or else the oldest in flight."""
-        sent = None
-        if obstacle.data is not None and len(obstacle.data) >= SEQUENCE_BYTES:
-            sent = self._sent.get(int.from_bytes(obstacle.data[:SEQUENCE_BYTES], "big"))
-        if sent is None:
-            sent = next(self._in_flight(obstacle.source), None)
-        if sent is None:
+        probe = None
+        if error.data is not None and len(error.data) >= SEQUENCE_BYTES:
+            probe = self._probes.get(int.from_bytes(error.data[:SEQUENCE_BYTES], "big"))
+        if probe is None:
+            probe = next(self._on_port(error.port_index), None)
+        if probe is None:
             return Event(
                 kind=Kind.ERROR,
-                time=obstacle.moment.wall,
-                clock=obstacle.moment.clock,
-                source=obstacle.source,
-                address=obstacle.address,
-                reason=obstacle.reason,
-                mtu=obstacle.mtu,
+                time=error.moment.wall,
+                clock=error.moment.clock,
+                port_index=error.port_index,
+                address=error.address,
+                reason=error.reason,
+                mtu=error.mtu,
             )
-        before, settles = sent.fate, self._settle(sent, Kind.ERROR)
+        previous, settles = probe.outcome, self._settle(probe, Kind.ERROR)
         return Event(
             kind=Kind.ERROR,
-            time=obstacle.moment.wall,
-            clock=obstacle.moment.clock,
-            sequence=sent.sequence,
+            time=error.moment.wall,
+            clock=error.moment.clock,
+            sequence=probe.sequence,
             settles=settles,
-            before=before,
-            source=sent.source,
-            size=sent.size,
-            expected=sent.size,
-            sent=sent.moment,
-            until=self._next_sent(sent),
-            rtt=max(0, obstacle.moment.clock - sent.moment.clock),
-            address=obstacle.address,
-            reason=obstacle.reason,
-            mtu=obstacle.mtu,
-            unsent=obstacle.unsent,
+            previous=previous,
+            port_index=probe.port_index,
+            size=probe.size,
+            expected=probe.size,
+            sent=probe.moment,
+            next_sent=self._next_sent(probe),
+            rtt=max(0, error.moment.clock - probe.moment.clock),
+            address=error.address,
+            reason=error.reason,
+            mtu=error.mtu,
+            unsent=error.unsent,
         )
 
     def expire(self, now: Moment, patience: int | None = None) -> list[Event]:
@@ -179,22 +179,22 @@ class Flight:
         With `patience`, in ns, at the end of a run, that is too long already where it is less than the timeout.
         """
         lost, most = [], self._timeout if patience is None else min(self._timeout, patience)
-        while self._queue and (self._queue[0].fate or now.clock - self._queue[0].moment.clock >= most):
-            sent = self._queue.popleft()
-            if self._settle(sent, Kind.LOST):
+        while self._queue and (self._queue[0].outcome or now.clock - self._queue[0].moment.clock >= most):
+            probe = self._queue.popleft()
+            if self._settle(probe, Kind.LOST):
                 lost.append(
                     Event(
                         kind=Kind.LOST,
                         time=now.wall,
                         clock=now.clock,
-                        sequence=sent.sequence,
+                        sequence=probe.sequence,
                         settles=True,
-                        source=sent.source,
-                        size=sent.size,
-                        expected=sent.size,
-                        sent=sent.moment,
-                        until=self._next_sent(sent),
-                        rtt=now.clock - sent.moment.clock,
+                        port_index=probe.port_index,
+                        size=probe.size,
+                        expected=probe.size,
+                        sent=probe.moment,
+                        next_sent=self._next_sent(probe),
+                        rtt=now.clock - probe.moment.clock,
                     )
                 )
         return lost
@@ -205,121 +205,121 @@ class Flight:
 
     # -- finding and settling probes
 
-    def _settle(self, sent: _Sent, kind: Kind) -> bool:
+    def _settle(self, probe: _Probe, kind: Kind) -> bool:
         """Make this the outcome of a probe, unless it has a better one; tell whether it did."""
-        before = sent.fate
-        if before is None:
-            self.in_flight -= 1
-            del self._flying[sent.source][sent.sequence]
-        elif before in _ANSWERED or kind is Kind.LOST or (kind not in _ANSWERED and before is not Kind.LOST):
+        previous = probe.outcome
+        if previous is None:
+            self.count -= 1
+            del self._by_port[probe.port_index][probe.sequence]
+        elif previous in _ANSWERED or kind is Kind.LOST or (kind not in _ANSWERED and previous is not Kind.LOST):
             return False
-        sent.fate = kind
+        probe.outcome = kind
         return True
 
-    def _next_sent(self, sent: _Sent) -> Moment:
-        following = self._sent.get(sent.sequence + 1)
+    def _next_sent(self, probe: _Probe) -> Moment:
+        following = self._probes.get(probe.sequence + 1)
         return following.moment if following else NEVER
 
-    def _expected(self, sent: _Sent) -> bytes:
-        return self._payloads.encode(sent.sequence, sent.stamp, sent.size)
+    def _expected(self, probe: _Probe) -> bytes:
+        return self._payloads.encode(probe.sequence, probe.stamp, probe.size)
 
-    def _find(self, arrival: Arrival) -> tuple[_Sent | None, Verdict | None]:
+    def _find(self, response: Response) -> tuple[_Probe | None, Difference | None]:
         """Find the probe that an arrival replies to, and how it differs from that."""
-        data = arrival.data
-        sent = self._by_number(arrival)
-        if sent is not None:
-            verdict = compare(data, self._expected(sent))
-            if verdict.damage is not Damage.CORRUPT:
-                return sent, verdict
+        data = response.data
+        probe = self._by_number(response)
+        if probe is not None:
+            difference = compare(data, self._expected(probe))
+            if difference.damage is not Damage.CORRUPT:
+                return probe, difference
         if self._payloads.read(data) is not None:
             return None, None  # whole and ours, but no longer remembered
-        return self._by_likeness(arrival, sent)
+        return self._by_similarity(response, probe)
 
-    def _in_flight(self, source: int) -> Iterator[_Sent]:
+    def _on_port(self, port_index: int) -> Iterator[_Probe]:
         """Yield the probes in flight of a source port, oldest first."""
-        return iter(self._flying.get(source, {}).values())
+        return iter(self._by_port.get(port_index, {}).values())
 
-    def _by_number(self, arrival: Arrival) -> _Sent | None:
+    def _by_number(self, response: Response) -> _Probe | None:
         """Find a probe by its number, or by the part of it that fits into the size that came."""
-        data = arrival.data
+        data = response.data
         if len(data) >= SEQUENCE_BYTES:
-            return self._sent.get(int.from_bytes(data[:SEQUENCE_BYTES], "big"))
+            return self._probes.get(int.from_bytes(data[:SEQUENCE_BYTES], "big"))
         low, period = int.from_bytes(data, "big"), 1 << 8 * len(data)
-        key = len(data), arrival.source
-        for sent in islice(self._in_flight(arrival.source), _SEARCHED):
-            if (sent.size, sent.source) == key and sent.sequence % period == low:
-                return sent
+        key = len(data), response.port_index
+        for probe in islice(self._on_port(response.port_index), _MAX_SEARCHED):
+            if (probe.size, probe.port_index) == key and probe.sequence % period == low:
+                return probe
         last = self.next_sequence - 1
-        numbers = range(last - (last - low) % period, self._oldest - 1, -period)[:_SEARCHED]
-        known = filter(None, map(self._sent.get, numbers))
-        return next((found for found in known if (found.size, found.source) == key), None)
+        numbers = range(last - (last - low) % period, self._oldest - 1, -period)[:_MAX_SEARCHED]
+        known = filter(None, map(self._probes.get, numbers))
+        return next((found for found in known if (found.size, found.port_index) == key), None)
 
-    def _by_likeness(self, arrival: Arrival, first: _Sent | None) -> tuple[_Sent | None, Verdict | None]:
+    def _by_similarity(self, response: Response, first: _Probe | None) -> tuple[_Probe | None, Difference | None]:
         """Find the probe in flight that is most similar to the arrival: more than half of its bytes must be right.
 
         An empty reply is attributed to the oldest probe: nothing in it contradicts that.
         """
-        suspects = [*([first] if first else []), *self._suspects(arrival)]
-        at = closest(arrival.data, [sent.head for sent in suspects])
+        candidates = [*([first] if first else []), *self._candidates(response)]
+        at = most_similar(response.data, [probe.head for probe in candidates])
         if at is None:
             return None, None
-        verdict = compare(arrival.data, self._expected(suspects[at]))
-        alike = verdict.damage is not Damage.CORRUPT or 2 * verdict.count < len(arrival.data)
-        return (suspects[at], verdict) if alike else (None, None)
+        difference = compare(response.data, self._expected(candidates[at]))
+        similar = difference.damage is not Damage.CORRUPT or 2 * difference.count < len(response.data)
+        return (candidates[at], difference) if similar else (None, None)
 
-    def _suspects(self, arrival: Arrival) -> Iterator[_Sent]:
+    def _candidates(self, response: Response) -> Iterator[_Probe]:
         """Yield the probes in flight that an arrival may be a reply to: that with its send time, and the oldest."""
-        if not self._payloads.may_be_ours(arrival.data):
+        if not self._payloads.may_be_ours(response.data):
             return
-        stamp = sent_time(arrival.data)
+        stamp = sent_time(response.data)
         if stamp is not None:
-            searched = islice(self._in_flight(arrival.source), _SEARCHED)
-            yield from (sent for sent in searched if sent.stamp == stamp)
-        yield from islice(self._in_flight(arrival.source), _SUSPECTS)
+            searched = islice(self._on_port(response.port_index), _MAX_SEARCHED)
+            yield from (probe for probe in searched if probe.stamp == stamp)
+        yield from islice(self._on_port(response.port_index), _MAX_CANDIDATES)
 
-    def _unknown(self, arrival: Arrival) -> Event:
+    def _unknown(self, response: Response) -> Event:
         """Return the event of an arrival that no remembered probe explains."""
-        header = self._payloads.read(arrival.data)
+        header = self._payloads.read(response.data)
         if header is not None and header.sequence >= self.next_sequence:
             header = None
         sent = NEVER if header is None else Moment(wall=header.sent, clock=header.sent - self._offset)
         return Event(
             kind=Kind.UNMATCHED if header is None else Kind.STALE,
-            time=arrival.wall,
-            clock=arrival.read.clock,
+            time=response.wall,
+            clock=response.read.clock,
             sequence=None if header is None else header.sequence,
-            source=arrival.source,
-            size=len(arrival.data),
+            port_index=response.port_index,
+            size=len(response.data),
             sent=sent,
-            rtt=None if header is None else round_trip(sent, self._offset, arrival.stamp, arrival.read),
-            address=arrival.address,
-            ttl=arrival.ttl,
+            rtt=None if header is None else round_trip(sent, self._offset, response.stamp, response.read),
+            address=response.address,
+            ttl=response.ttl,
         )
 
-    def _event(self, kind: Kind, sent: _Sent, arrival: Arrival, verdict: Verdict | None = None) -> Event:
+    def _event(self, kind: Kind, probe: _Probe, response: Response, difference: Difference | None = None) -> Event:
         """Settle a probe as `kind` and return the event."""
-        before, rtt = sent.fate, _round_trip(sent, arrival)
+        previous, rtt = probe.outcome, _round_trip(probe, response)
         # What somebody else has damaged says nothing of the reply, which may still come.
-        settles = (arrival.asked or kind is Kind.DIFFERENT_ADDRESS) and self._settle(sent, kind)
+        settles = (response.from_target or kind is Kind.DIFFERENT_ADDRESS) and self._settle(probe, kind)
         return Event(
             kind=kind,
-            time=arrival.wall,
-            clock=sent.moment.clock + rtt,
-            sequence=sent.sequence,
+            time=response.wall,
+            clock=probe.moment.clock + rtt,
+            sequence=probe.sequence,
             settles=settles,
-            before=before,
-            source=sent.source,
-            size=len(arrival.data),
-            expected=sent.size,
-            sent=sent.moment,
-            until=self._next_sent(sent),
+            previous=previous,
+            port_index=probe.port_index,
+            size=len(response.data),
+            expected=probe.size,
+            sent=probe.moment,
+            next_sent=self._next_sent(probe),
             rtt=rtt,
-            address=arrival.address,
-            ttl=arrival.ttl,
-            offset=verdict.offset if verdict else 0,
-            count=verdict.count if verdict else 0,
+            address=response.address,
+            ttl=response.ttl,
+            offset=difference.offset if difference else 0,
+            count=difference.count if difference else 0,
         )
 
 
-def _round_trip(sent: _Sent, arrival: Arrival) -> int:
-    return round_trip(sent.moment, sent.offset, arrival.stamp, arrival.read)
+def _round_trip(probe: _Probe, response: Response) -> int:
+    return round_trip(probe.moment, probe.offset, response.stamp, response.read)

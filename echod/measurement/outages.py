@@ -61,8 +61,8 @@ class Outages:
             run = replace(self._runs.pop(at), first=sequence, start=start)
         if at and self._runs[at - 1].last == sequence - 1:
             at -= 1
-            before = self._runs.pop(at)
-            run = replace(run, first=before.first, start=before.start)
+            previous = self._runs.pop(at)
+            run = replace(run, first=previous.first, start=previous.start)
         self._runs.insert(at, run)
         if len(self._runs) > _KEPT:
             self._forget(self._runs.pop(0))

@@ -7,7 +7,7 @@ lies between `passes` and `fails`, and each round moves one of them.
 from dataclasses import dataclass
 from typing import Final
 
-ROUND: Final = 3
+TRIES: Final = 3
 """Probes of one size before silence counts as "too long": at 50 % loss, one round in eight is wrong."""
 
 
@@ -22,13 +22,13 @@ class Search:
         """The least size without a reply."""
         self._low, self._high = low, high
         self._hint: int | None = None
-        self._asked = False
+        self._tried_high = False
 
     def next_size(self) -> int | None:
         """Return the size to probe, or None when the search is over."""
         if self.passes is None:
             return None if self.fails <= self._low else self._low
-        if not self._asked:
+        if not self._tried_high:
             return self._high  # most paths have no narrow link: try the greatest size first
         if self.fails - self.passes <= 1:
             return None
@@ -39,93 +39,95 @@ class Search:
     def passed(self, size: int) -> None:
         """Note that a probe of this size was answered."""
         if self.passes is not None:
-            self._asked = True
+            self._tried_high = True
         self.passes = max(size, self.passes or 0)
         if self._hint == size:
             self._hint = size + 1  # the router's MTU passes; one byte more must fail
 
-    def failed(self, size: int, told: int = 0) -> None:
-        """Note that no probe of this size was answered; `told` is the MTU that a router or this host reported."""
-        self._asked = True
+    def failed(self, size: int, reported_mtu: int = 0) -> None:
+        """Note that no probe of this size had a reply; a router or this host may have reported the MTU."""
+        self._tried_high = True
         self.fails = min(size, self.fails)
-        if told:
-            self._hint = told
+        if reported_mtu:
+            self._hint = reported_mtu
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
-    """What fragmented probes above the limit showed about the return path.
+class ReturnPath:
+    """What probes above the path MTU, sent in fragments, showed of the return path.
 
-    `size` is the size of the probes; `answered` tells whether any was answered, None if none was sent; `fragments` is
-    the size of the greatest fragment of a reply, zero if the reply came whole.
+    `size` is their size; `replied` tells whether any had a reply, None if none was sent; `reply_fragments` is the size
+    of the greatest fragment of a reply, zero if the reply came whole.
     """
 
     size: int = 0
-    answered: bool | None = None
-    fragments: int = 0
+    replied: bool | None = None
+    reply_fragments: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class MtuResult:
     """The result of the search."""
 
     passes: int | None
     fails: int
-    highest: int
+    interface_mtu: int
     """The greatest size that this host can send."""
     router: str = ""
     """The router that reported why a probe was not forwarded; empty if none did."""
     reason: str = ""
     """What the router reported, by its name in `icmp`."""
-    told: int = 0
+    reported_mtu: int = 0
     """The MTU that the router or this host named; zero is none."""
     local: bool = False
     """Whether this host itself reported it."""
-    fragments: int = 0
+    reply_fragments: int = 0
     """The size of the greatest fragment of a reply to a whole probe, zero if all came whole."""
-    back: Way = Way()
+    return_path: ReturnPath = ReturnPath()
     interrupted: bool = False
     """Whether the search was stopped before it found the limit."""
 
 
-def explain(finding: Finding) -> list[str]:
+def explain(result: MtuResult) -> list[str]:
     """Describe the result in sentences."""
-    if finding.interrupted:
-        if finding.passes is None:
+    if result.interrupted:
+        if result.passes is None:
             return ["interrupted: path MTU unknown, for there was no reply yet"]
-        return [f"interrupted: path MTU at least {finding.passes}, at most {finding.fails - 1}"]
-    if finding.passes is None:
+        return [f"interrupted: path MTU at least {result.passes}, at most {result.fails - 1}"]
+    if result.passes is None:
         return ["path MTU unknown: not even the least probe had a reply"]
-    if finding.passes >= finding.highest:
-        if finding.fragments:
+    if result.passes >= result.interface_mtu:
+        if result.reply_fragments:
             return [
-                f"path MTU {finding.passes} on the way out: as much as this host's interface takes",
-                f"way back: replies come in fragments of up to {finding.fragments}",
+                f"path MTU {result.passes} on the way out: as much as this host's interface takes",
+                f"way back: replies come in fragments of up to {result.reply_fragments}",
             ]
-        return [f"path MTU {finding.passes} in both directions: as much as this host's interface takes"]
-    lines = [f"path MTU {finding.passes}: replies stop at {finding.fails}", f"way out: {_way_out(finding)}"]
-    if back := _way_back(finding):
-        lines.append(f"way back: {back}")
+        return [f"path MTU {result.passes} in both directions: as much as this host's interface takes"]
+    lines = [f"path MTU {result.passes}: replies stop at {result.fails}", f"way out: {_way_out(result)}"]
+    if return_path := _way_back(result):
+        lines.append(f"way back: {return_path}")
     return lines
 
 
-def _way_out(finding: Finding) -> str:
-    if finding.router:
-        mtu = f", MTU {finding.told}" if finding.told else ""
-        return f"{finding.router} says of probes above {finding.passes}: {finding.reason}{mtu}"
-    if finding.local:
-        return f"this host knows of MTU {finding.told}"
-    if finding.back.answered:
-        return f"probes above {finding.passes} vanish without a word, but in fragments they have replies: a black hole"
-    return f"no router says that probes above {finding.passes} are too long"
+def _way_out(result: MtuResult) -> str:
+    if result.router:
+        mtu = f", MTU {result.reported_mtu}" if result.reported_mtu else ""
+        return f"{result.router} says of probes above {result.passes}: {result.reason}{mtu}"
+    if result.local:
+        return f"this host knows of MTU {result.reported_mtu}"
+    if result.return_path.replied:
+        return f"probes above {result.passes} vanish without a word, but in fragments they have replies: a black hole"
+    return f"no router says that probes above {result.passes} are too long"
 
 
-def _way_back(finding: Finding) -> str:
-    back = finding.back
-    if back.answered is None:
+def _way_back(result: MtuResult) -> str:
+    return_path = result.return_path
+    if return_path.replied is None:
         return ""
-    if not back.answered:
-        return f"cannot be told: probes of {back.size} in fragments have no replies, so fragments or replies vanish"
-    if back.fragments:
-        return f"replies of {back.size} come in fragments of up to {back.fragments}"
-    return f"replies of {back.size} come whole"
+    if not return_path.replied:
+        return (
+            f"cannot be told: probes of {return_path.size} in fragments have no replies, so fragments or replies vanish"
+        )
+    if return_path.reply_fragments:
+        return f"replies of {return_path.size} come in fragments of up to {return_path.reply_fragments}"
+    return f"replies of {return_path.size} come whole"

@@ -1,6 +1,6 @@
 """The payload of a probe: what `echod ping` writes into a datagram in order to recognize the reply.
 
-Owns the layout, and the meaning of a difference between a reply and its probe. `flight.py` remembers what was sent.
+Owns the layout, and the meaning of a difference between a reply and its probe. `in_flight.py` remembers what was sent.
 Invariant: a payload is a function of run, sequence number, send time, size and pattern alone, so it can be generated
 again at any time and compared to what came back, byte by byte.
 
@@ -49,7 +49,7 @@ class Damage(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Difference:
     """The comparison of a reply to what was sent.
 
     `offset` is the first wrong, missing or extra byte, counted from zero; `count` is the number of such bytes.
@@ -68,7 +68,7 @@ class Header:
     sent: int
 
 
-WHOLE: Final = Verdict(damage=Damage.NONE)
+IDENTICAL: Final = Difference(damage=Damage.NONE)
 
 
 class Payloads:
@@ -116,19 +116,19 @@ def sent_time(data: bytes) -> int | None:
     return int.from_bytes(data[_SENT_AT:HEADER_BYTES], "big") if len(data) >= HEADER_BYTES else None
 
 
-def compare(data: bytes, expected: bytes) -> Verdict:
+def compare(data: bytes, expected: bytes) -> Difference:
     """Return how a reply differs from what was sent."""
     if data == expected:
-        return WHOLE
+        return IDENTICAL
     common = min(len(data), len(expected))
     wrong = _differences(data[:common], expected[:common])
     if count := common - wrong.count(0):
-        return Verdict(damage=Damage.CORRUPT, offset=common - len(wrong.lstrip(b"\0")), count=count)
+        return Difference(damage=Damage.CORRUPT, offset=common - len(wrong.lstrip(b"\0")), count=count)
     damage = Damage.TRUNCATED if len(data) < len(expected) else Damage.EXTENDED
-    return Verdict(damage=damage, offset=common, count=abs(len(data) - len(expected)))
+    return Difference(damage=damage, offset=common, count=abs(len(data) - len(expected)))
 
 
-def closest(data: bytes, heads: Sequence[bytes]) -> int | None:
+def most_similar(data: bytes, heads: Sequence[bytes]) -> int | None:
     """Return which of these probes a damaged reply is most similar to, judged by their headers; None if it is no one's.
 
     The rest is the same in all probes. The first wins where several are as similar.
@@ -136,7 +136,7 @@ def closest(data: bytes, heads: Sequence[bytes]) -> int | None:
     best, least = None, HEADER_BYTES + 1
     for at, head in enumerate(heads):
         common = min(len(data), len(head))
-        if akin(data, head) and (wrong := common - _differences(data[:common], head[:common]).count(0)) < least:
+        if may_match(data, head) and (wrong := common - _differences(data[:common], head[:common]).count(0)) < least:
             best, least = at, wrong
     return best
 
@@ -146,7 +146,7 @@ def _differences(one: bytes, other: bytes) -> bytes:
     return (int.from_bytes(one, "little") ^ int.from_bytes(other, "little")).to_bytes(len(one), "little")
 
 
-def akin(data: bytes, expected: bytes) -> bool:
+def may_match(data: bytes, expected: bytes) -> bool:
     """Tell whether a damaged reply may belong to this probe: its run matches, or both its number and its checksum.
 
     The pattern is the same in all probes and proves nothing. Under twelve bytes, there is nothing to exclude it.

@@ -1,6 +1,6 @@
 """The round-trip time of a probe, by the kernel's timestamps where these can be trusted.
 
-Owns what came back (`Arrival`) and the arithmetic of the two clocks; never reads one. The kernel stamps datagrams by
+Owns what came back (`Response`) and the arithmetic of the two clocks; never reads one. The kernel stamps datagrams by
 the wall clock, which an operator or a time service may set while a probe is in flight. Invariant: a round-trip time is
 never negative, and never longer than the monotonic clock shows.
 """
@@ -16,8 +16,8 @@ than this may be the time between the two readings of a process that has to wait
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Arrival:
-    """A datagram that came back from `address`; `asked` tells whether that is the address probed.
+class Response:
+    """A datagram that came back from `address`; `from_target` tells whether that is the address probed.
 
     `stamp` is the kernel's, in ns since 1970, or None; `read` is when the reader took it.
     """
@@ -26,8 +26,8 @@ class Arrival:
     stamp: int | None
     read: Moment
     address: str
-    asked: bool = True
-    source: int = 0
+    from_target: bool = True
+    port_index: int = 0
     ttl: int | None = None
 
     @property
@@ -40,7 +40,7 @@ def round_trip(sent: Moment, offset: int, stamp: int | None, read: Moment) -> in
     """Return the time from `sent` to the arrival, in ns.
 
     `offset` is how far the wall clock was ahead of the monotonic clock when the probe was sent; for the others see
-    `Arrival`. It is the time between the timestamps, unless they contradict the monotonic clock or the wall clock was
+    `Response`. It is the time between the timestamps, unless they contradict the monotonic clock or the wall clock was
     set meanwhile. Then it is the monotonic clock's, which includes the time that the reply waited for its reader.
     """
     most = max(0, read.clock - sent.clock)

@@ -23,7 +23,7 @@ OTHERS: Final = "others"
 
 
 @dataclass(slots=True, kw_only=True)
-class Obstacles:
+class ErrorCount:
     """Errors of one kind from one address: how many, and the least MTU that they reported."""
 
     count: int = 0
@@ -39,10 +39,10 @@ class Stream:
 
 
 @dataclass(slots=True, kw_only=True)
-class Survey:
+class Statistics:
     """The statistics."""
 
-    sources: int = 1
+    source_ports: int = 1
     """Source ports that the probes use in turn."""
     sent: int = 0
     received: int = 0
@@ -51,12 +51,12 @@ class Survey:
     """Events of each kind."""
     dropped: int = 0
     """Datagrams that reached this host and found no room in its receive buffer: known when the run ends."""
-    ends: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
+    outcomes: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
     """Probes without a whole reply, by outcome."""
-    obstacles: dict[tuple[str, str], Obstacles] = field(default_factory=dict)
+    errors: dict[tuple[str, str], ErrorCount] = field(default_factory=dict)
     """By reason and address."""
     first_damage: dict[Kind, Event] = field(default_factory=dict)
-    elsewhere: set[str] = field(default_factory=set)
+    other_addresses: set[str] = field(default_factory=set)
     """Addresses that answered although others were probed."""
     latency: Latency = field(default_factory=Latency)
     streams: dict[int, Stream] = field(default_factory=dict)
@@ -66,13 +66,13 @@ class Survey:
     @property
     def in_flight(self) -> int:
         """Return the number of probes without an outcome yet."""
-        return self.sent - self.received - sum(self.ends.values())
+        return self.sent - self.received - sum(self.outcomes.values())
 
     @property
     def loss(self) -> float | None:
         """Return the share of probes without a whole reply among those with a known outcome; None if there are none."""
-        settled = self.received + sum(self.ends.values())
-        return sum(self.ends.values()) / settled if settled else None
+        settled = self.received + sum(self.outcomes.values())
+        return sum(self.outcomes.values()) / settled if settled else None
 
     @property
     def order(self) -> Order:
@@ -98,7 +98,7 @@ class Survey:
         """
         return _PATIENCE_TRIPS * self.latency.max if self.latency.count else None
 
-    def take(self, event: Event) -> None:
+    def add(self, event: Event) -> None:
         """Count an event."""
         kind = event.kind
         self.counts[kind] += 1
@@ -107,29 +107,29 @@ class Survey:
         if kind in DAMAGED:
             self.first_damage.setdefault(kind, event)
         elif kind is Kind.ERROR:
-            known = (event.reason, event.address) in self.obstacles or len(self.obstacles) < MOST_ADDRESSES
+            known = (event.reason, event.address) in self.errors or len(self.errors) < MOST_ADDRESSES
             key = (event.reason, event.address if known or not event.address else OTHERS)
-            obstacles = self.obstacles.setdefault(key, Obstacles())
-            obstacles.count += 1
-            obstacles.mtu = min(filter(None, (obstacles.mtu, event.mtu)), default=0)
+            errors = self.errors.setdefault(key, ErrorCount())
+            errors.count += 1
+            errors.mtu = min(filter(None, (errors.mtu, event.mtu)), default=0)
         elif kind is Kind.DIFFERENT_ADDRESS:
-            known = event.address in self.elsewhere or len(self.elsewhere) < MOST_ADDRESSES
-            self.elsewhere.add(event.address if known else OTHERS)
+            known = event.address in self.other_addresses or len(self.other_addresses) < MOST_ADDRESSES
+            self.other_addresses.add(event.address if known else OTHERS)
 
     def _settle(self, event: Event) -> None:
         sequence = event.sequence or 0
         self.outages.settled(sequence, event.sent)
-        if event.before is not None:
-            self.ends[event.before] -= 1
-            self.outages.answered(sequence, event.sent, event.until)
+        if event.previous is not None:
+            self.outcomes[event.previous] -= 1
+            self.outages.answered(sequence, event.sent, event.next_sent)
         if event.kind in (Kind.REPLY, Kind.LATE):
-            index, rtt = sequence // self.sources, event.rtt or 0
+            index, rtt = sequence // self.source_ports, event.rtt or 0
             self.received += 1
             self.latency.add(rtt)
-            stream = self.streams.setdefault(event.source, Stream())
+            stream = self.streams.setdefault(event.port_index, Stream())
             stream.variation.add(index, rtt)
             stream.order.add(index, event.clock)
             return
-        self.ends[event.kind] += 1
+        self.outcomes[event.kind] += 1
         if event.kind is Kind.LOST or (event.kind is Kind.ERROR and not event.unsent):
-            self.outages.lost(sequence, event.sent, event.until)
+            self.outages.lost(sequence, event.sent, event.next_sent)

@@ -18,18 +18,18 @@ from echod.errors import UsageError
 from echod.measurement import comparison
 from echod.measurement.events import DAMAGED, Event
 from echod.measurement.path_mtu import explain
-from echod.measurement.statistics import Survey
+from echod.measurement.statistics import Statistics
 from echod.ping.live import LiveTable
 from echod.ping.options import STDOUT, Options, parse_options
 from echod.ping.plot import Plot
 from echod.ping.records import CsvRows, JsonLines, mtu_record
 from echod.ping.reverse_dns import ReverseDns
-from echod.ping.text import TextLines, bars, progress, statistics
-from echod.probes.flood import Flood, open_flood
-from echod.probes.interfaces import Subject, Watcher
+from echod.ping.text import TextLines, bars, progress, summary
+from echod.probes.flood import FloodSession, open_flood
+from echod.probes.interfaces import Session, Watcher
 from echod.probes.loop import Loop, interrupt_at_signals
 from echod.probes.mtu import MtuProbe
-from echod.probes.session import Course, open_session
+from echod.probes.session import ProbeSession, open_session
 from echod.probes.sockets import is_broadcast, reserve_descriptors
 from echod.probes.target import Target, resolve
 
@@ -50,7 +50,7 @@ def ping(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
         options = parse_options(argv)
         if options.warning:
             err.write(f"echod: ping: {options.warning}\n")
-        targets = [resolve(wish, options.family, options.probes.sockets.source) for wish in options.wishes]
+        targets = [resolve(spec, options.family, options.probes.sockets.source) for spec in options.specs]
         _refuse_targets(options, targets)
         if options.mtu:
             return _find_mtu(options, targets, out)
@@ -78,7 +78,7 @@ class Run:
         """Where lines and statistics go: not between the rows of CSV."""
         self._rows: CsvRows | None = None
         self._watchers: list[Watcher] = []
-        self._subjects: list[Course | Flood] = []
+        self._sessions: list[ProbeSession | FloodSession] = []
         self._reverse_dns = ReverseDns(numeric=options.numeric)
         self._live: LiveTable | None = None
         self._lines = self._make_lines(quiet=options.quiet or options.csv == STDOUT)
@@ -88,7 +88,7 @@ class Run:
     @property
     def exit_code(self) -> int:
         """Return 0 if there was a reply, else 1."""
-        return REPLIED if any(subject.survey.received for subject in self._subjects) else NO_REPLY
+        return REPLIED if any(session.statistics.received for session in self._sessions) else NO_REPLY
 
     def measure(self) -> None:
         """Probe all targets, then write the statistics."""
@@ -104,14 +104,14 @@ class Run:
                 if self._begun:
                     self._end(loop.interrupts)
             if plot:
-                plot.draw(self._subjects)
+                plot.draw(self._sessions)
 
     def _measure(self, loop: Loop, plot: Plot | None) -> None:
         """Probe all targets until each is done or a signal ends the run."""
         options = self._options
         with ExitStack() as stack:
             make = open_flood if options.flood else open_session
-            self._subjects += [make(each, options.probes, loop, self._watchers, stack) for each in self._targets]
+            self._sessions += [make(each, options.probes, loop, self._watchers, stack) for each in self._targets]
             self._start_live_table(stack)
             self._watchers.append(self._look_up_sender)
             if self._rows:  # before the lines: a write to stdout may block
@@ -119,9 +119,9 @@ class Run:
             self._watchers.append(self._objects.take if options.json else self._lines.take)
             self._watchers += [watcher.take for watcher in (plot, self._live) if watcher is not None]
             self._begin()
-            loop.run(self._subjects, self._refresh, self._print_progress)
-            for subject in self._subjects:
-                subject.finish()
+            loop.run(self._sessions, self._refresh, self._print_progress)
+            for session in self._sessions:
+                session.finish()
 
     def _make_lines(self, *, quiet: bool) -> TextLines:
         protocols = len({target.protocol for target in self._targets}) > 1
@@ -131,10 +131,10 @@ class Run:
     def _start_live_table(self, stack: ExitStack) -> None:
         """Start the live table if stderr is a terminal and lines of replies would be quiet or of several targets."""
         options = self._options
-        if options.json or not self._err.isatty() or not (options.quiet or len(self._subjects) > 1):
+        if options.json or not self._err.isatty() or not (options.quiet or len(self._sessions) > 1):
             return
         try:
-            self._live = LiveTable(self._err, self._subjects)
+            self._live = LiveTable(self._err, self._sessions)
         except ImportError:
             return
         stack.callback(self._live.close)
@@ -144,39 +144,39 @@ class Run:
     def _begin(self) -> None:
         self._begun = True
         if not self._options.json:
-            for subject in self._subjects:
-                self._lines.begin(subject, self._options.probes.sizes)
+            for session in self._sessions:
+                self._lines.begin(session, self._options.probes.sizes)
         now = monotonic_ns()
-        for subject in self._subjects:
-            subject.start(now)
+        for session in self._sessions:
+            session.start(now)
 
     def _refresh(self, now: int) -> int:
         self._out.flush()
         return self._live.refresh(now) if self._live else now + 10**9
 
     def _print_progress(self) -> None:
-        self._err.write(progress(self._subjects))
+        self._err.write(progress(self._sessions))
         self._err.flush()
 
-    def _look_up_sender(self, _subject: Subject, event: Event) -> None:
+    def _look_up_sender(self, _session: Session, event: Event) -> None:
         if event.reason:
             self._reverse_dns.look_up(event.address)
 
     def _end(self, interrupts: int) -> None:
         options = self._options
-        addresses = {address for each in self._subjects for _, address in each.survey.obstacles}
+        addresses = {address for each in self._sessions for _, address in each.statistics.errors}
         names = self._reverse_dns.results(sorted(addresses), until=interrupts)
-        comparisons = _comparisons(self._subjects) if options.compare else []
+        comparisons = _comparisons(self._sessions) if options.compare else []
         if options.json:
             more = {"comparisons": comparisons} if comparisons else {}
-            self._objects.end(self._subjects, names, **more)
+            self._objects.end(self._sessions, names, **more)
         else:
-            for subject in self._subjects:
-                self._text.write(statistics(subject, names))
+            for session in self._sessions:
+                self._text.write(summary(session, names))
                 if options.histogram:
-                    self._text.write(bars(subject, shutil.get_terminal_size().columns, self._text.encoding))
-            if len(self._subjects) > 1:
-                self._text.write(f"\n{progress(self._subjects)}")
+                    self._text.write(bars(session, shutil.get_terminal_size().columns, self._text.encoding))
+            if len(self._sessions) > 1:
+                self._text.write(f"\n{progress(self._sessions)}")
             if comparisons:
                 self._text.write("\n" + "".join(f"{line}\n" for line in comparisons))
         self._out.flush()
@@ -191,8 +191,8 @@ def _refuse_targets(options: Options, targets: Sequence[Target]) -> None:
         if is_broadcast(target):
             advice = "echod does not reply to it: write the address of a host"
             raise UsageError(f"{target.ip}: is a broadcast address, {advice}")
-        if (size := max(options.probes.sizes)) > target.most:
-            raise UsageError(f"ping: -s: {size} bytes are too many: {target} takes at most {target.most}")
+        if (size := max(options.probes.sizes)) > target.max_payload:
+            raise UsageError(f"ping: -s: {size} bytes are too many: {target} takes at most {target.max_payload}")
 
 
 def _open_rows(options: Options, *, out: TextIO, stack: ExitStack) -> CsvRows | None:
@@ -211,18 +211,18 @@ def _open_rows(options: Options, *, out: TextIO, stack: ExitStack) -> CsvRows | 
     return rows
 
 
-def _comparisons(subjects: Sequence[Subject]) -> list[str]:
+def _comparisons(sessions: Sequence[Session]) -> list[str]:
     """Return a sentence for each pair of UDP and TCP: what both results together mean."""
     return [
-        f"{udp.target.endpoint}: {comparison.explain(_outcome(udp.survey), _outcome(tcp.survey))}"
-        for udp, tcp in zip(subjects[::2], subjects[1::2], strict=True)
+        f"{udp.target.endpoint}: {comparison.explain(_reachability(udp.statistics), _reachability(tcp.statistics))}"
+        for udp, tcp in zip(sessions[::2], sessions[1::2], strict=True)
     ]
 
 
-def _outcome(survey: Survey) -> comparison.Outcome:
-    damaged = sum(survey.counts[kind] for kind in DAMAGED)
-    reasons = frozenset(reason for reason, _ in survey.obstacles)
-    return comparison.outcome(received=survey.received, damaged=damaged, reasons=reasons)
+def _reachability(statistics: Statistics) -> comparison.Reachability:
+    damaged = sum(statistics.counts[kind] for kind in DAMAGED)
+    reasons = frozenset(reason for reason, _ in statistics.errors)
+    return comparison.reachability(received=statistics.received, damaged=damaged, reasons=reasons)
 
 
 def _find_mtu(options: Options, targets: Sequence[Target], out: TextIO) -> int:
@@ -238,13 +238,13 @@ def _find_mtu(options: Options, targets: Sequence[Target], out: TextIO) -> int:
     for target in targets:
         if not options.json:
             out.write(f"MTU {target} ({target.ip})\n")
-        finding = MtuProbe(target, options.probes, report).run()
-        found = found or finding.passes is not None
+        result = MtuProbe(target, options.probes, report).run()
+        found = found or result.passes is not None
         if options.json:
-            out.write(json.dumps(mtu_record(target, finding)) + "\n")
+            out.write(json.dumps(mtu_record(target, result)) + "\n")
         else:
-            out.write("".join(f"{sentence}\n" for sentence in explain(finding)))
+            out.write("".join(f"{sentence}\n" for sentence in explain(result)))
         out.flush()
-        if finding.interrupted:
+        if result.interrupted:
             break
     return REPLIED if found else NO_REPLY

@@ -1,6 +1,6 @@
 """The live table on a terminal: one line for each target, redrawn while the run lasts.
 
-Owns the layout of the table, which rich draws, and how often it is drawn. Never counts: it reads surveys. Invariant:
+Owns the layout of the table, which rich draws, and how often it is drawn. Never counts: it reads statistics. Invariant:
 it writes to the given stream only, and erases the table at the end, where the statistics follow.
 """
 
@@ -13,7 +13,7 @@ from echod.measurement.events import Event, Kind
 from echod.ping.charts import sparkline, supports_blocks
 from echod.ping.text import duration
 from echod.ping.values import short_percentage
-from echod.probes.interfaces import Subject
+from echod.probes.interfaces import Session
 
 PERIOD: Final = 200_000_000
 """Ns between two drawings: short enough to follow, long enough not to delay probes."""
@@ -31,24 +31,24 @@ _MIN_NAME: Final = 20
 class LiveTable:
     """A live table of all targets."""
 
-    def __init__(self, err: TextIO, subjects: Sequence[Subject]) -> None:
+    def __init__(self, err: TextIO, sessions: Sequence[Session]) -> None:
         """Start to draw on a terminal. Raises ImportError if rich is not installed."""
         from rich.console import Console  # noqa: PLC0415 - slow to load, and optional
         from rich.live import Live as Display  # noqa: PLC0415
 
-        self._subjects = subjects
+        self._sessions = sessions
         self._plain = not supports_blocks(err.encoding)
-        self._recent: dict[int, deque[int | None]] = {id(each): deque(maxlen=SPARKS) for each in subjects}
+        self._recent: dict[int, deque[int | None]] = {id(each): deque(maxlen=SPARKS) for each in sessions}
         self._next = 0
         self._display: Any = Display(console=Console(file=err), auto_refresh=False, transient=True)
         self._display.start()
 
-    def take(self, subject: Subject, event: Event) -> None:
+    def take(self, session: Session, event: Event) -> None:
         """Add an event to the sparkline of its target: a round-trip time, or a missing value."""
         if event.kind is Kind.REPLY:
-            self._recent[id(subject)].append(event.rtt)
+            self._recent[id(session)].append(event.rtt)
         elif event.kind in (Kind.LOST, Kind.ERROR):
-            self._recent[id(subject)].append(None)
+            self._recent[id(session)].append(None)
 
     def refresh(self, now: int) -> int:
         """Draw the table if it is due; return when it is due next. Times are monotonic, in ns."""
@@ -64,11 +64,11 @@ class LiveTable:
     def _table(self) -> Any:  # noqa: ANN401 - rich's
         from rich.text import Text  # noqa: PLC0415 - as above
 
-        names = ["target", *(str(subject.target) for subject in self._subjects)]
-        rows = [_TITLES, *(_cells(subject, self._recent[id(subject)]) for subject in self._subjects)]
+        names = ["target", *(str(session.target) for session in self._sessions)]
+        rows = [_TITLES, *(_cells(session, self._recent[id(session)]) for session in self._sessions)]
         lines, left = lay_out(names, rows, self._display.console.width)
-        for number, subject in enumerate(self._subjects, start=1):
-            recent = list(self._recent[id(subject)])[-left:] if left else []
+        for number, session in enumerate(self._sessions, start=1):
+            recent = list(self._recent[id(session)])[-left:] if left else []
             lines[number] += sparkline(recent, plain=self._plain)
         return Text("\n".join(lines), no_wrap=True, overflow="crop")
 
@@ -101,13 +101,13 @@ def _shorten(name: str, room: int) -> str:
     return name if len(name) <= room else f"{name[: room - 2 - half]}..{name[-half:]}"
 
 
-def _cells(subject: Subject, recent: Sequence[int | None]) -> list[str]:
+def _cells(session: Session, recent: Sequence[int | None]) -> list[str]:
     """Return the text of each column of a target."""
-    survey, latency = subject.survey, subject.survey.latency
+    statistics, latency = session.statistics, session.statistics.latency
     last = next((_time(rtt) for rtt in reversed(recent) if rtt is not None), "-")
-    times = (latency.mean, latency.min, latency.max, survey.variation.jitter)
-    loss = "-" if survey.loss is None else short_percentage(survey.loss)
-    return [str(survey.sent), loss, last, *(_time(time) if latency.count else "-" for time in times)]
+    times = (latency.mean, latency.min, latency.max, statistics.variation.jitter)
+    loss = "-" if statistics.loss is None else short_percentage(statistics.loss)
+    return [str(statistics.sent), loss, last, *(_time(time) if latency.count else "-" for time in times)]
 
 
 def _time(nanoseconds: float) -> str:

@@ -19,7 +19,7 @@ from echod.net.listener import MAX_PORT, Protocol
 from echod.ping.usage import DESCRIPTION, EPILOG
 from echod.ping.values import looks_like_port, parse_duration, parse_number, parse_pattern, parse_sizes, parse_tos
 from echod.probes.settings import DISCOVERY, ProbeSettings, SocketSettings
-from echod.probes.target import Wish, parse, with_port
+from echod.probes.target import TargetSpec, parse, with_port
 
 DEFAULT_SIZE: Final = 56
 """Bytes, as ping's."""
@@ -43,7 +43,7 @@ class Options:
     """The options of a run."""
 
     probes: ProbeSettings
-    wishes: tuple[Wish, ...]
+    specs: tuple[TargetSpec, ...]
     warning: str
     """A sentence about an option that may be a mistake, or empty."""
     family: socket.AddressFamily | None
@@ -196,7 +196,7 @@ def parse_options(argv: Sequence[str]) -> Options:
     )
     options = Options(
         probes=probes,
-        wishes=_wishes(found.targets),
+        specs=_specs(found.targets),
         warning=_warning(found.targets, found.pattern[0] if found.pattern else ""),
         compare=found.compare is not None,
         **_unchanged(found, "family flood quiet stamps numeric json csv histogram plot mtu"),
@@ -219,7 +219,7 @@ def _join_negative(argv: Sequence[str]) -> list[str]:
     return words
 
 
-def _wishes(texts: Sequence[str]) -> tuple[Wish, ...]:
+def _specs(texts: Sequence[str]) -> tuple[TargetSpec, ...]:
     """Read the targets; refuse `HOST PORT` with the target to write instead."""
     for text, number in pairwise(texts):
         if looks_like_port(number) and (better := with_port(text, number)):
@@ -289,13 +289,13 @@ def _refuse_contradictions(found: argparse.Namespace) -> None:
 
 def _checked(options: Options) -> Options:
     """Refuse what the protocols cannot do; add the TCP targets of `--compare`."""
-    tcp = [wish for wish in options.wishes if wish.protocol is Protocol.TCP]
+    tcp = [spec for spec in options.specs if spec.protocol is Protocol.TCP]
     if options.compare:
         if tcp:
             raise UsageError("ping: --compare tcp adds TCP by itself: write each TARGET once, over UDP")
-        twins = (replace(wish, protocol=Protocol.TCP) for wish in options.wishes)
-        pairs = zip(options.wishes, twins, strict=True)
-        options = replace(options, wishes=tuple(wish for pair in pairs for wish in pair))
+        twins = (replace(spec, protocol=Protocol.TCP) for spec in options.specs)
+        pairs = zip(options.specs, twins, strict=True)
+        options = replace(options, specs=tuple(spec for pair in pairs for spec in pair))
     if (tcp or options.compare) and 0 in options.probes.sizes:
         raise UsageError("ping: TCP cannot carry a probe of 0 bytes: leave size 0 out")
     for word, given in (("-f", options.flood), ("--mtu", options.mtu)):

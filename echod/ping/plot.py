@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from echod.errors import UsageError
 from echod.measurement.events import DAMAGED, Event, Kind, Moment
-from echod.probes.interfaces import Subject
+from echod.probes.interfaces import Session
 
 MAX_SAMPLES: Final = 200_000
 """Replies of one target. At this limit every second one is removed, so that the rest covers the whole run."""
@@ -52,9 +52,9 @@ class Plot:
         self._every: dict[int, int] = {}
         self._seen: dict[int, int] = {}
 
-    def take(self, subject: Subject, event: Event) -> None:
+    def take(self, session: Session, event: Event) -> None:
         """Add an event: a reply with its round-trip time, or a mark for a loss, an error or damage."""
-        key = id(subject)
+        key = id(session)
         if self._began is None:
             self._began = Moment(wall=event.time, clock=event.clock)
         if event.kind in _REPLIES and event.rtt is not None:
@@ -71,15 +71,15 @@ class Plot:
             if len(marks) < MAX_SAMPLES:
                 marks.append(event.sent.clock or event.clock)
 
-    def draw(self, subjects: Sequence[Subject]) -> None:
+    def draw(self, sessions: Sequence[Session]) -> None:
         """Draw the plot and write the file. Raises UsageError if that fails."""
         over_time, beside = self._figure.subplots(1, 2, width_ratios=[3, 1], sharey=True)
         times = [sent for replies in self._replies.values() for sent, _ in replies]
         times += [time for marks in self._marks.values() for time in marks]
         start = min(times, default=0)
         began = self._began.wall - self._began.clock + start if self._began else 0
-        for number, subject in enumerate(subjects):
-            self._draw_one(over_time, beside, subject, _Style(colour=f"C{number}", start=start))
+        for number, session in enumerate(sessions):
+            self._draw_one(over_time, beside, session, _Style(colour=f"C{number}", start=start))
         over_time.set_ylim(bottom=0)
         over_time.set_xlabel(f"send time (seconds since {datetime.fromtimestamp(began / 1e9, UTC):%F %T} UTC)")
         over_time.set_ylabel("round-trip time (ms)")
@@ -92,17 +92,17 @@ class Plot:
         except OSError as error:
             raise UsageError(f"ping: --plot {self._path}: {error.strerror}") from None
 
-    def _draw_one(self, over_time: Any, beside: Any, subject: Subject, style: _Style) -> None:  # noqa: ANN401 - untyped
-        replies = self._replies.get(id(subject), [])
-        survey = subject.survey
-        label = f"{subject.target}: {survey.received} of {survey.sent}"
+    def _draw_one(self, over_time: Any, beside: Any, session: Session, style: _Style) -> None:  # noqa: ANN401 - untyped
+        replies = self._replies.get(id(session), [])
+        statistics = session.statistics
+        label = f"{session.target}: {statistics.received} of {statistics.sent}"
         times = [(sent - style.start) / 1e9 for sent, _ in replies]
         rtts = [rtt / 1e6 for _, rtt in replies]
         over_time.plot(times, rtts, ".", markersize=3, color=style.colour, label=label)
         if rtts:
             beside.hist(rtts, bins=_BINS, orientation="horizontal", color=style.colour, alpha=0.6)
         for (key, kind), marks in self._marks.items():
-            if key == id(subject):
+            if key == id(session):
                 shape, name = _MARKS.get(kind, ("s", "damaged"))
                 low = [0.0] * len(marks)
                 when = [(mark - style.start) / 1e9 for mark in marks]

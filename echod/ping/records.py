@@ -9,14 +9,15 @@ import errno
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 from echod.errors import UsageError
 from echod.measurement.events import DAMAGED, Event, Kind
-from echod.measurement.path_mtu import Finding, explain
-from echod.measurement.statistics import Survey
-from echod.probes.interfaces import Subject
+from echod.measurement.path_mtu import MtuResult, explain
+from echod.measurement.statistics import Statistics
+from echod.probes.interfaces import Session
 from echod.probes.target import Target
 
 COLUMNS: Final = (
@@ -40,19 +41,19 @@ COLUMNS: Final = (
 _QUANTILES: Final = (("median", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99_9", 0.999))
 
 
-def record(subject: Subject, event: Event) -> dict[str, Any]:
+def record(session: Session, event: Event) -> dict[str, Any]:
     """Return the known fields of an event."""
     damaged = event.kind in DAMAGED
     fields = {
         "event": event.kind.value,
-        "target": str(subject.target),
+        "target": str(session.target),
         "sequence": event.sequence,
         "time_ns": event.time,
         "sent_ns": event.sent.wall or None,
         "rtt_ms": None if event.rtt is None or event.kind in (Kind.LOST, Kind.ERROR) else _ms(event.rtt),
         "size": event.size,
         "expected_size": event.expected if damaged else None,
-        "source_port": subject.ports[event.source] or None,
+        "source_port": session.ports[event.port_index] or None,
         "address": event.address or None,
         "ttl": event.ttl,
         "offset": event.offset if damaged else None,
@@ -63,24 +64,18 @@ def record(subject: Subject, event: Event) -> dict[str, Any]:
     return _known(fields)
 
 
-def mtu_record(target: Target, finding: Finding) -> dict[str, Any]:
+def mtu_record(target: Target, result: MtuResult) -> dict[str, Any]:
     """Return the fields of a path MTU search, with the sentences of the text output."""
-    back = finding.back
-    return_path = {"size": back.size, "replied": back.answered, "reply_fragments": back.fragments}
+    return_path = result.return_path
     fields = {
         "event": "mtu",
         "target": str(target),
-        "passes": finding.passes,
-        "fails": finding.fails,
-        "interface_mtu": finding.highest,
-        "router": finding.router or None,
-        "reason": finding.reason or None,
-        "reported_mtu": finding.told or None,
-        "local": finding.local,
-        "reply_fragments": finding.fragments,
-        "return_path": None if back.answered is None else return_path,
-        "interrupted": finding.interrupted,
-        "explanation": explain(finding),
+        **asdict(result),
+        "router": result.router or None,
+        "reason": result.reason or None,
+        "reported_mtu": result.reported_mtu or None,
+        "return_path": None if return_path.replied is None else asdict(return_path),
+        "explanation": explain(result),
     }
     return _known(fields)
 
@@ -97,14 +92,14 @@ class JsonLines:
         self._out = out
         self._quiet = quiet
 
-    def take(self, subject: Subject, event: Event) -> None:
+    def take(self, session: Session, event: Event) -> None:
         """Write the object of an event."""
         if not self._quiet:
-            self._write(record(subject, event))
+            self._write(record(session, event))
 
-    def end(self, subjects: Sequence[Subject], names: Mapping[str, str], **more: object) -> None:
+    def end(self, sessions: Sequence[Session], names: Mapping[str, str], **more: object) -> None:
         """Write the summary object; `names` maps addresses of routers to names."""
-        self._write({"event": "summary", "targets": [summary(each, names) for each in subjects], **more})
+        self._write({"event": "summary", "targets": [summary(each, names) for each in sessions], **more})
 
     def _write(self, fields: Mapping[str, Any]) -> None:
         self._out.write(json.dumps(fields) + "\n")  # ASCII, so that it is valid in any encoding of `out`
@@ -123,9 +118,9 @@ class CsvRows:
         self._writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
         self._attempt(self._writer.writeheader)
 
-    def take(self, subject: Subject, event: Event) -> None:
+    def take(self, session: Session, event: Event) -> None:
         """Write the row of an event."""
-        self._attempt(self._writer.writerow, record(subject, event))
+        self._attempt(self._writer.writerow, record(session, event))
 
     def close(self) -> None:
         """Close the file."""
@@ -144,27 +139,27 @@ class CsvRows:
             raise UsageError(f"ping: --csv {self._path}: {error.strerror}: the file is incomplete") from None
 
 
-def summary(subject: Subject, names: Mapping[str, str]) -> dict[str, Any]:
+def summary(session: Session, names: Mapping[str, str]) -> dict[str, Any]:
     """Return the fields of the statistics of a target."""
     fields = {
-        "target": str(subject.target),
-        "address": subject.target.endpoint,
-        "seconds": round(subject.elapsed / 1e9, 6),
-        **_figures(subject.survey),
+        "target": str(session.target),
+        "address": session.target.endpoint,
+        "seconds": round(session.elapsed / 1e9, 6),
+        **_figures(session.statistics),
         "error_reasons": [
             _known(
                 {
                     "reason": reason,
                     "address": address or None,
                     "name": names.get(address),
-                    "count": obstacles.count,
-                    "mtu": obstacles.mtu or None,
+                    "count": errors.count,
+                    "mtu": errors.mtu or None,
                 }
             )
-            for (reason, address), obstacles in subject.survey.obstacles.items()
+            for (reason, address), errors in session.statistics.errors.items()
         ],
     }
-    if longest := subject.survey.outages.longest:  # of all source ports: probes of one are not consecutive
+    if longest := session.statistics.outages.longest:  # of all source ports: probes of one are not consecutive
         fields["longest_gap"] = {
             "start_ns": longest.start.wall,
             "seconds": round(longest.duration / 1e9, 6),
@@ -173,28 +168,28 @@ def summary(subject: Subject, names: Mapping[str, str]) -> dict[str, Any]:
             "last": longest.last,
             "open": longest.open,
         }
-    if subject.survey.elsewhere:
-        fields["other_addresses"] = sorted(subject.survey.elsewhere)
-    if subject.handshakes:
-        fields["handshakes_ms"] = [_ms(took) for took in subject.handshakes]
-    if len(subject.surveys) > 1:
+    if session.statistics.other_addresses:
+        fields["other_addresses"] = sorted(session.statistics.other_addresses)
+    if session.handshakes:
+        fields["handshakes_ms"] = [_ms(took) for took in session.handshakes]
+    if len(session.port_statistics) > 1:
         fields["sources"] = [
-            {"source_port": port, **_figures(survey)}
-            for port, survey in zip(subject.ports, subject.surveys, strict=True)
+            {"source_port": port, **_figures(statistics)}
+            for port, statistics in zip(session.ports, session.port_statistics, strict=True)
         ]
     return fields
 
 
-def _figures(survey: Survey) -> dict[str, Any]:
-    latency, variation, order = survey.latency, survey.variation, survey.order
+def _figures(statistics: Statistics) -> dict[str, Any]:
+    latency, variation, order = statistics.latency, statistics.variation, statistics.order
     fields: dict[str, Any] = {
-        "sent": survey.sent,
-        "received": survey.received,
-        "in_flight": survey.in_flight,
-        **({} if survey.loss is None else {"loss": round(survey.loss, 12)}),
-        **{_plural(kind): number for kind, number in survey.counts.items() if kind not in (Kind.REPLY, Kind.LOST)},
-        "lost": survey.ends[Kind.LOST],
-        "dropped_here": survey.dropped,
+        "sent": statistics.sent,
+        "received": statistics.received,
+        "in_flight": statistics.in_flight,
+        **({} if statistics.loss is None else {"loss": round(statistics.loss, 12)}),
+        **{_plural(kind): number for kind, number in statistics.counts.items() if kind not in (Kind.REPLY, Kind.LOST)},
+        "lost": statistics.outcomes[Kind.LOST],
+        "dropped_here": statistics.dropped,
         "reordered": order.reordered,
         "reordered_places": order.max_extent,
         "reordered_late_ms": _ms(order.max_late),

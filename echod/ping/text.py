@@ -1,7 +1,7 @@
 """The text output of `echod ping`: a line for each event and the closing statistics, in the style of iputils ping.
 
-Owns the wording. Never decides and never counts: it reads events and surveys. Invariant: each number shown is a number
-of the survey, and each kind of event has one name in all lines.
+Owns the wording. Never decides and never counts: it reads events and statistics. Invariant: each number shown is one of
+the statistics, and each kind of event has one name in all lines.
 """
 
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from typing import Final, TextIO
 from echod.errors import plural
 from echod.measurement.events import Event, Kind
 from echod.measurement.outages import Outage
-from echod.measurement.statistics import Survey
+from echod.measurement.statistics import Statistics
 from echod.net.listener import Protocol
 from echod.ping.charts import histogram, supports_blocks
 from echod.ping.values import percentage
-from echod.probes.interfaces import Subject
+from echod.probes.interfaces import Session
 
 _HEADERS: Final = {2: 28, 10: 48}
 """Bytes of an IP and a UDP header, by address family: what ping shows in parentheses."""
@@ -39,34 +39,34 @@ class TextLines:
         self._stamps = stamps
         self._quiet = quiet
 
-    def begin(self, subject: Subject, sizes: tuple[int, ...]) -> None:
+    def begin(self, session: Session, sizes: tuple[int, ...]) -> None:
         """Write the heading of a target: its address and the bytes of payload, with all headers in parentheses."""
-        self._out.write(f"PING {subject.target} ({subject.target.ip}) {_sizes(subject, sizes)} bytes of data.\n")
+        self._out.write(f"PING {session.target} ({session.target.ip}) {_sizes(session, sizes)} bytes of data.\n")
 
-    def take(self, subject: Subject, event: Event) -> None:
+    def take(self, session: Session, event: Event) -> None:
         """Write the line of an event."""
         if not self._quiet:
             stamp = f"[{event.time // 10**9}.{event.time // 1000 % 10**6:06}] " if self._stamps else ""
-            self._out.write(f"{stamp}{line(subject, event, protocol=self._protocols, host=self._hosts)}\n")
+            self._out.write(f"{stamp}{line(session, event, protocol=self._protocols, host=self._hosts)}\n")
 
 
-def line(subject: Subject, event: Event, *, protocol: bool, host: bool) -> str:
+def line(session: Session, event: Event, *, protocol: bool, host: bool) -> str:
     """Return the line of an event; with its protocol, and in the line of an error with its target, if asked."""
-    number = f" {subject.target.protocol.value}" if protocol else ""
+    number = f" {session.target.protocol.value}" if protocol else ""
     number += "" if event.sequence is None else f" seq={event.sequence}"
-    port = f" sport={subject.ports[event.source]}" if len(subject.ports) > 1 else ""
+    port = f" sport={session.ports[event.port_index]}" if len(session.ports) > 1 else ""
     ttl = "" if event.ttl is None else f" ttl={event.ttl}"
     if event.kind is Kind.LOST:
-        return f"no reply from {subject.target.endpoint}:{number}{port} within {_span(event.rtt or 0)}"
+        return f"no reply from {session.target.endpoint}:{number}{port} within {_span(event.rtt or 0)}"
     if event.kind is Kind.ERROR:
         mtu = f" (mtu={event.mtu})" if event.mtu else ""
-        target = f" {subject.target.endpoint}" if host else ""
+        target = f" {session.target.endpoint}" if host else ""
         return f"From {event.address or 'this host'}:{target}{number}{port} {event.reason}{mtu}"
     time = "" if event.rtt is None else f" time={duration(event.rtt)}"
-    return f"{event.size} bytes from {event.address}:{number}{port}{ttl}{time}{_remark(subject, event)}"
+    return f"{event.size} bytes from {event.address}:{number}{port}{ttl}{time}{_remark(session, event)}"
 
 
-def _remark(subject: Subject, event: Event) -> str:
+def _remark(session: Session, event: Event) -> str:
     return {
         Kind.DUPLICATE: " (DUP!)",
         Kind.LATE: " (LATE!)",
@@ -74,7 +74,7 @@ def _remark(subject: Subject, event: Event) -> str:
         Kind.CORRUPT: f" (CORRUPT! {count(event.count, 'wrong byte')}, from byte {event.offset})",
         Kind.TRUNCATED: f" (TRUNCATED! {event.size} of {event.expected} bytes)",
         Kind.EXTENDED: f" (EXTENDED! {event.size} bytes instead of {event.expected})",
-        Kind.DIFFERENT_ADDRESS: f" (DIFFERENT ADDRESS! probed was {subject.target.endpoint})",
+        Kind.DIFFERENT_ADDRESS: f" (DIFFERENT ADDRESS! probed was {session.target.endpoint})",
         Kind.UNMATCHED: " (no reply to any probe)",
     }.get(event.kind, "")
 
@@ -82,53 +82,56 @@ def _remark(subject: Subject, event: Event) -> str:
 # -- statistics
 
 
-def progress(subjects: Sequence[Subject]) -> str:
+def progress(sessions: Sequence[Session]) -> str:
     """Return a line for each target with its counts, loss and round-trip times so far."""
     lines = []
-    for subject in subjects:
-        survey = subject.survey
-        latency = survey.latency
+    for session in sessions:
+        statistics = session.statistics
+        latency = statistics.latency
         times = "/".join(_ms(time) for time in (latency.min, latency.mean, latency.max))
         rtt = f", min/avg/max = {times} ms" if latency.count else ""
-        lines.append(f"{subject.target}: {survey.received}/{survey.sent} packets, {_percent(survey.loss)} loss{rtt}\n")
+        lines.append(
+            f"{session.target}: {statistics.received}/{statistics.sent} packets, "
+            f"{_percent(statistics.loss)} loss{rtt}\n"
+        )
     return "".join(lines)
 
 
-def statistics(subject: Subject, names: dict[str, str]) -> str:
+def summary(session: Session, names: dict[str, str]) -> str:
     """Return the closing block of a target; `names` maps addresses of routers to names."""
-    survey = subject.survey
-    lines = ["", f"--- {subject.target} ping statistics ---", _totals(survey, subject.elapsed)]
-    if subject.handshakes:
-        lines.append(f"tcp handshake {', '.join(duration(took) for took in subject.handshakes[:3])}")
-    lines += [*_times(survey), *_anomalies(survey), *_errors(survey, names)]
-    if survey.received and survey.outages.longest is not None:  # without any reply the loss of 100% is enough
-        lines.append(_gap(survey.outages.longest))
-    if len(subject.surveys) > 1:
-        lines += [_source_port(subject, index) for index in range(len(subject.surveys))]
+    statistics = session.statistics
+    lines = ["", f"--- {session.target} ping statistics ---", _totals(statistics, session.elapsed)]
+    if session.handshakes:
+        lines.append(f"tcp handshake {', '.join(duration(took) for took in session.handshakes[:3])}")
+    lines += [*_times(statistics), *_anomalies(statistics), *_errors(statistics, names)]
+    if statistics.received and statistics.outages.longest is not None:  # without any reply the loss of 100% is enough
+        lines.append(_gap(statistics.outages.longest))
+    if len(session.port_statistics) > 1:
+        lines += [_source_port(session, index) for index in range(len(session.port_statistics))]
     return "\n".join(lines) + "\n"
 
 
-def bars(subject: Subject, width: int, encoding: str) -> str:
+def bars(session: Session, width: int, encoding: str) -> str:
     """Return the histogram of the round-trip times of a target, in characters that the encoding supports."""
-    weights = subject.survey.latency.weights()
+    weights = session.statistics.latency.weights()
     lines = histogram(weights, bins=_BINS, width=width, plain=not supports_blocks(encoding))
     return "".join(f"{line}\n" for line in ["rtt from .. to (ms)       replies", *lines] if lines)
 
 
-def _totals(survey: Survey, elapsed: int) -> str:
-    counts = survey.counts
+def _totals(statistics: Statistics, elapsed: int) -> str:
+    counts = statistics.counts
     damaged = counts[Kind.CORRUPT] + counts[Kind.TRUNCATED] + counts[Kind.EXTENDED]
     extra = [(counts[Kind.DUPLICATE], "duplicates"), (damaged, "corrupted"), (counts[Kind.ERROR], "errors")]
     more = "".join(f" +{number} {name}," for number, name in extra if number)
-    waiting = f", {survey.in_flight} still in flight" if survey.in_flight else ""
+    waiting = f", {statistics.in_flight} still in flight" if statistics.in_flight else ""
     return (
-        f"{survey.sent} packets transmitted, {survey.received} received,{more} {_percent(survey.loss)} packet loss, "
-        f"time {elapsed // 10**6}ms{waiting}"
+        f"{statistics.sent} packets transmitted, {statistics.received} received,{more} "
+        f"{_percent(statistics.loss)} packet loss, time {elapsed // 10**6}ms{waiting}"
     )
 
 
-def _times(survey: Survey) -> list[str]:
-    latency, variation = survey.latency, survey.variation
+def _times(statistics: Statistics) -> list[str]:
+    latency, variation = statistics.latency, statistics.variation
     if not latency.count:
         return []
     four = (latency.min, latency.mean, latency.max, latency.deviation)
@@ -145,14 +148,14 @@ def _times(survey: Survey) -> list[str]:
     return lines
 
 
-def _anomalies(survey: Survey) -> list[str]:
+def _anomalies(statistics: Statistics) -> list[str]:
     """Return a line for each kind of anomaly: what happened to probes and replies, and how often."""
-    counts, order = survey.counts, survey.order
+    counts, order = statistics.counts, statistics.order
     lines = []
-    if survey.ends[Kind.LOST]:
-        lines.append(f"lost: {count(survey.ends[Kind.LOST], 'probe')}")
-    if survey.dropped:
-        dropped = count(survey.dropped, "datagram")
+    if statistics.outcomes[Kind.LOST]:
+        lines.append(f"lost: {count(statistics.outcomes[Kind.LOST], 'probe')}")
+    if statistics.dropped:
+        dropped = count(statistics.dropped, "datagram")
         lines.append(f"dropped by this host: {dropped}, receive buffer full; this is not a loss of the path")
     if counts[Kind.DUPLICATE]:
         lines.append(f"duplicated: {counts[Kind.DUPLICATE]} extra {plural(counts[Kind.DUPLICATE], 'reply')}")
@@ -163,10 +166,10 @@ def _anomalies(survey: Survey) -> list[str]:
         )
     if counts[Kind.LATE]:
         lines.append(f"late: {count(counts[Kind.LATE], 'reply')} after the timeout, not counted as lost")
-    for kind, first in survey.first_damage.items():
+    for kind, first in statistics.first_damage.items():
         lines.append(f"{kind.value}: {count(counts[kind], 'reply')}, the first {_damage(first)}")
     if counts[Kind.DIFFERENT_ADDRESS]:
-        addresses = ", ".join(sorted(survey.elsewhere))
+        addresses = ", ".join(sorted(statistics.other_addresses))
         lines.append(f"from a different address: {count(counts[Kind.DIFFERENT_ADDRESS], 'reply')}, from {addresses}")
     if counts[Kind.STALE]:
         lines.append(f"late or duplicated: {count(counts[Kind.STALE], 'reply')} to probes no longer remembered")
@@ -182,12 +185,12 @@ def _damage(event: Event) -> str:
     return f"{where}{event.size} bytes instead of {event.expected}"
 
 
-def _errors(survey: Survey, names: dict[str, str]) -> list[str]:
+def _errors(statistics: Statistics, names: dict[str, str]) -> list[str]:
     lines = []
-    for (reason, address), obstacles in survey.obstacles.items():
+    for (reason, address), errors in statistics.errors.items():
         name = f" ({names[address]})" if address in names else ""
-        mtu = f", mtu {obstacles.mtu}" if obstacles.mtu else ""
-        lines.append(f"{reason}: {count(obstacles.count, 'error')} from {address or 'this host'}{name}{mtu}")
+        mtu = f", mtu {errors.mtu}" if errors.mtu else ""
+        lines.append(f"{reason}: {count(errors.count, 'error')} from {address or 'this host'}{name}{mtu}")
     return lines
 
 
@@ -202,14 +205,14 @@ def _gap(outage: Outage) -> str:
     return f"longest gap without replies: {length}from {start:%H:%M:%S} {probes}"
 
 
-def _source_port(subject: Subject, index: int) -> str:
-    survey = subject.surveys[index]
-    latency = survey.latency
+def _source_port(session: Session, index: int) -> str:
+    statistics = session.port_statistics[index]
+    latency = statistics.latency
     times = (latency.min, latency.mean, latency.max, latency.deviation)
     rtt = f", rtt min/avg/max/mdev = {'/'.join(_ms(value) for value in times)} ms" if latency.count else ""
     return (
-        f"source port {subject.ports[index]}: {survey.sent} transmitted, {survey.received} received, "
-        f"{_percent(survey.loss)} loss{rtt}"
+        f"source port {session.ports[index]}: {statistics.sent} transmitted, {statistics.received} received, "
+        f"{_percent(statistics.loss)} loss{rtt}"
     )
 
 
@@ -239,9 +242,9 @@ def _percent(share: float | None) -> str:
     return "unknown" if share is None else percentage(share, 6)
 
 
-def _sizes(subject: Subject, sizes: tuple[int, ...]) -> str:
+def _sizes(session: Session, sizes: tuple[int, ...]) -> str:
     least, greatest = min(sizes), max(sizes)
     if least != greatest:
         return f"{least} to {greatest}"
-    headers = _HEADERS[subject.target.family] if subject.target.protocol is Protocol.UDP else 0
+    headers = _HEADERS[session.target.family] if session.target.protocol is Protocol.UDP else 0
     return f"{least}({least + headers})" if headers else str(least)

@@ -1,6 +1,6 @@
 """As many datagrams as the path takes: trains out (UDP_SEGMENT), trains in (UDP_GRO, `Vector`), every byte verified.
 
-Owns the socket's part of a flood. What a reply means `Torrent` says. Invariant: no more than a window is in flight,
+Owns the socket's part of a flood. What a reply means `Flood` says. Invariant: no more than a window is in flight,
 but for one train after each `STALL`, without which a flood that lost a whole window would stand still.
 """
 
@@ -19,20 +19,20 @@ from echod.linux.mmsg import Vector
 from echod.linux.mmsg_layout import CONTROL_BYTES, MAX_JOINED, MAX_PAYLOAD, SLOTS
 from echod.linux.sockopt import UDP_GRO, UDP_SEGMENT
 from echod.measurement.events import Event, Kind, Moment
-from echod.measurement.flood import Shape, Torrent
-from echod.measurement.icmp import THIS_HOST, Complaint, local_error
-from echod.measurement.in_flight import Obstacle
+from echod.measurement.flood import Flood, Shape
+from echod.measurement.icmp import THIS_HOST, NetworkError, local_error
+from echod.measurement.in_flight import ProbeError
 from echod.measurement.pacing import MAX_BEHIND
 from echod.measurement.payload import SEQUENCE_BYTES, Payloads
-from echod.measurement.round_trip import Arrival
-from echod.measurement.statistics import Survey
+from echod.measurement.round_trip import Response
+from echod.measurement.statistics import Statistics
 from echod.probes.clock import read_clocks
 from echod.probes.interfaces import Watcher
 from echod.probes.loop import Loop
 from echod.probes.settings import ProbeSettings
-from echod.probes.sockets import open_outlet
+from echod.probes.sockets import open_probe_socket
 from echod.probes.target import Target, endpoint
-from echod.probes.udp import TRIES, UdpLine
+from echod.probes.udp import TRIES, UdpTransport
 
 STALL: Final = 10_000_000
 """Ns without a reply after which a train goes all the same: ping's flood sends a hundred times a second at least."""
@@ -57,7 +57,7 @@ _NO_TRAIN: Final = (errno.EIO, errno.EINVAL, errno.EMSGSIZE)
 _FULL: Final = local_error(errno.EAGAIN)
 
 
-class Flood:
+class FloodSession:
     """A target under a flood."""
 
     def __init__(self, target: Target, settings: ProbeSettings, loop: Loop, watchers: list[Watcher]) -> None:
@@ -71,12 +71,12 @@ class Flood:
         if 2 * size * settings.window > _KEPT_BYTES:
             most = _KEPT_BYTES // (2 * size)
             raise UsageError(f"ping: -f remembers what is in flight: with -s {size} write --window {most} or less")
-        sock = open_outlet(target, settings.sockets)
-        loop.register(sock.fileno(), self.hear)
+        sock = open_probe_socket(target, settings.sockets)
+        loop.register(sock.fileno(), self.receive)
         self.target = target
         self._loop = loop
-        self.survey = Survey()
-        self.surveys: Sequence[Survey] = [self.survey]
+        self.statistics = Statistics()
+        self.port_statistics: Sequence[Statistics] = [self.statistics]
         self.ports = [int(sock.getsockname()[1])]
         self.handshakes: Sequence[int] = ()
         self.sock = sock
@@ -86,10 +86,10 @@ class Flood:
         kept = -(-settings.window * _KEPT_WINDOWS // self._train) + _KEPT_TRAINS + settings.timeout // STALL
         kept = min(kept, _KEPT_BYTES // (size * self._train))
         shape = Shape(size=size, train=self._train, window=settings.window, timeout=settings.timeout, kept=kept)
-        self._torrent = Torrent(Payloads(randbits(32), settings.pattern), self.survey, shape)
+        self._flood = Flood(Payloads(randbits(32), settings.pattern), self.statistics, shape)
         self._size = size
         self._joined = self._train > 1
-        self._errors = UdpLine(sock, target, 0)
+        self._errors = UdpTransport(sock, target, 0)
         self._vector = Vector()
         self._writable = select.poll()  # with many targets the number of a socket is too great for select(2)
         self._writable.register(sock, select.POLLOUT)
@@ -98,7 +98,7 @@ class Flood:
         self._read = read_clocks()
         with suppress(OSError):  # kernels before 5.0 have no UDP_GRO: replies then come one by one
             sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
-        _quieten(sock)
+        _disable_hop_limits(sock)
 
     def start(self, now: int) -> None:
         """Begin."""
@@ -111,45 +111,45 @@ class Flood:
 
     def run_due(self, now: int) -> int | None:
         """Send what may go; return when to be called again, or None if all is done."""
-        torrent, settings = self._torrent, self._settings
+        flood, settings = self._flood, self._settings
         if settings.deadline is not None and now - self._started >= settings.deadline:
             return None
-        torrent.expire(now)
-        left = settings.count - self.survey.sent
+        flood.expire(now)
+        left = settings.count - self.statistics.sent
         if not left:
-            return torrent.next_expiry()
+            return flood.next_expiry()
         if settings.interval and (behind := now - self._due()) > MAX_BEHIND:
             self._origin += behind  # as other runs do, it does not catch up on seconds in which it could not send
-        stalled = now - self._progress >= STALL and not torrent.room
+        stalled = now - self._progress >= STALL and not flood.room
         if stalled:
             self._progress = now
-            torrent.stall()
+            flood.stalled()
         for burst in range(_BURST):
             count = min(self._train, left)
-            may = torrent.room or (stalled and not burst)
+            may = flood.room or (stalled and not burst)
             if not may or (due := self._due()) > now or not self._send(count):
                 break
             left -= count
             if not left:
                 break
         self._ended = monotonic_ns()
-        due = max(self._due(), now) if torrent.room else now + STALL
-        return min(due, torrent.next_expiry() or due)
+        due = max(self._due(), now) if flood.room else now + STALL
+        return min(due, flood.next_expiry() or due)
 
     def finish(self) -> None:
-        """Give up what is in flight, as `Course` does."""
-        self.survey.dropped = self._errors.dropped
-        if (patience := self.survey.patience) is not None:
-            self._torrent.expire(monotonic_ns(), patience)
+        """Give up what is in flight, as `ProbeSession` does."""
+        self.statistics.dropped = self._errors.dropped
+        if (patience := self.statistics.patience) is not None:
+            self._flood.expire(monotonic_ns(), patience)
 
-    def hear(self) -> None:
+    def receive(self) -> None:
         """Take what has come, a vector full."""
         self._loop.wake(self)
         vector = self._vector
         vector.restore(vector.spans[SLOTS])
         count = vector.receive(self.sock.fileno())
         if count < 0:
-            self._hear_errors()
+            self._receive_errors()
             return
         span = vector.spans[count]
         peers = vector.peers(span, self.target.family)
@@ -161,26 +161,26 @@ class Flood:
 
     def _take(self, slot: int, length: int, control: int, peer: bytes) -> None:
         """Take the datagram or train of a slot."""
-        vector, asked, stamp = self._vector, peer == self._peer, None
+        vector, from_target, stamp = self._vector, peer == self._peer, None
         at = vector.control_at + slot * CONTROL_BYTES
         if control in (_STAMPED, _STAMPED_TRAIN):
             stamp = vector.longs[at // 8 + 2] * 10**9 + vector.longs[at // 8 + 3]
         segment = vector.words[(at + _STAMPED + 16) // 4] if control == _STAMPED_TRAIN else max(1, length)
         data = vector.payload(slot, 0, length)
         trains = -(-length // (segment * self._train)) if segment == self._size else 0
-        if asked and trains == 1 and self._torrent.land_all(data, segment, stamp, self._read):
+        if from_target and trains == 1 and self._flood.received_train(data, segment, stamp, self._read):
             return
         for start in range(0, max(1, length), segment):
             part = data[start : start + segment]
-            if not (asked and self._torrent.land_all(part, len(part), stamp, self._read)):
-                self._tell(part, stamp, peer)
+            if not (from_target and self._flood.received_train(part, len(part), stamp, self._read)):
+                self._receive_one(part, stamp, peer)
 
-    def _tell(self, data: bytes, stamp: int | None, peer: bytes) -> None:
+    def _receive_one(self, data: bytes, stamp: int | None, peer: bytes) -> None:
         """Look at one reply by itself, and say what it is where it is nothing ordinary."""
-        asked = peer == self._peer
-        address = self.target.endpoint if asked else _endpoint(peer)
-        arrival = Arrival(data=data, stamp=stamp, read=self._read, address=address, asked=asked)
-        event = self._torrent.land(arrival)
+        from_target = peer == self._peer
+        address = self.target.endpoint if from_target else _endpoint(peer)
+        response = Response(data=data, stamp=stamp, read=self._read, address=address, from_target=from_target)
+        event = self._flood.received(response)
         if event.kind is not Kind.REPLY:
             self._watch(event)
 
@@ -190,11 +190,11 @@ class Flood:
 
     def _due(self) -> int:
         """Return when the next train is due: in the past where there is no rate."""
-        return self._origin + self.survey.sent * self._settings.interval
+        return self._origin + self.statistics.sent * self._settings.interval
 
     def _send(self, count: int) -> bool:
         """Send a train; tell whether the next may follow at once."""
-        data = self._torrent.load(time_ns(), count)
+        data = self._flood.next_train(time_ns(), count)
         sent = read_clocks()
         if not self._joined:
             return self._send_apart(data, sent, count)
@@ -209,67 +209,74 @@ class Flood:
                     return True
                 if number == errno.EAGAIN:
                     return False
-                self._hear_errors()  # that of an earlier probe was in the way of this train
+                self._receive_errors()  # that of an earlier probe was in the way of this train
             else:
-                self._torrent.launch(sent, count)
+                self._flood.sent(sent, count)
                 return True
-        self._torrent.launch(sent, count)
+        self._flood.sent(sent, count)
         for start in range(0, len(data), self._size):
-            self._refuse_here(local_error(number), data[start : start + self._size])
+            self._failed_here(local_error(number), data[start : start + self._size])
         return False
 
     def _send_apart(self, data: memoryview, sent: Moment, count: int) -> bool:
         """Send the probes of a train one by one; tell whether the next train may follow at once."""
         for start in range(0, len(data), self._size):
             probe = bytes(data[start : start + self._size])
-            complaint = self._errors.send(probe)
-            if complaint == _FULL:  # if that were not waited for, a part of the train would be lost
+            error = self._errors.send(probe)
+            if error == _FULL:  # if that were not waited for, a part of the train would be lost
                 self._writable.poll(STALL // 10**6)
-                complaint = self._errors.send(probe)
+                error = self._errors.send(probe)
             if not start:
-                if complaint == _FULL:
+                if error == _FULL:
                     return False
-                self._torrent.launch(sent, count)
-            if complaint is not None:
-                self._refuse_here(complaint, probe)
+                self._flood.sent(sent, count)
+            if error is not None:
+                self._failed_here(error, probe)
         return True
 
-    def _hear_errors(self) -> None:
+    def _receive_errors(self) -> None:
         """Take what is in the error queue."""
-        for obstacle in self._errors.complaints():
-            self._refuse(obstacle)
+        for error in self._errors.take_errors():
+            self._failed(error)
 
-    def _refuse_here(self, complaint: Complaint, probe: bytes | memoryview) -> None:
+    def _failed_here(self, error: NetworkError, probe: bytes | memoryview) -> None:
         """Let a probe that could not go be one that was refused by this host."""
         moment = read_clocks()
-        obstacle = Obstacle(
-            reason=complaint.reason, address=THIS_HOST, mtu=complaint.mtu, moment=moment, data=bytes(probe), unsent=True
+        failure = ProbeError(
+            reason=error.reason,
+            address=THIS_HOST,
+            mtu=error.mtu,
+            moment=moment,
+            data=bytes(probe),
+            unsent=True,
         )
-        self._refuse(obstacle)
+        self._failed(failure)
 
-    def _refuse(self, obstacle: Obstacle) -> None:
+    def _failed(self, error: ProbeError) -> None:
         event = Event(
             kind=Kind.ERROR,
-            time=obstacle.moment.wall,
-            clock=obstacle.moment.clock,
-            sequence=self._torrent.refuse(obstacle.data, unsent=obstacle.unsent),
+            time=error.moment.wall,
+            clock=error.moment.clock,
+            sequence=self._flood.failed(error.data, unsent=error.unsent),
             size=self._size,
-            address=obstacle.address,
-            reason=obstacle.reason,
-            mtu=obstacle.mtu,
+            address=error.address,
+            reason=error.reason,
+            mtu=error.mtu,
         )
-        self.survey.take(event)
+        self.statistics.add(event)
         self._watch(event)
 
 
-def open_flood(target: Target, settings: ProbeSettings, loop: Loop, watchers: list[Watcher], stack: ExitStack) -> Flood:
+def open_flood(
+    target: Target, settings: ProbeSettings, loop: Loop, watchers: list[Watcher], stack: ExitStack
+) -> FloodSession:
     """Make a flood with its socket, which the loop reads and the stack closes. Raises UsageError as it does."""
-    flood = Flood(target, settings, loop, watchers)
+    flood = FloodSession(target, settings, loop, watchers)
     stack.enter_context(flood.sock)
     return flood
 
 
-def _quieten(sock: socket.socket) -> None:
+def _disable_hop_limits(sock: socket.socket) -> None:
     """Leave out the control messages that nobody reads here: `Vector` has little room for them."""
     ipv6 = sock.family == socket.AF_INET6
     sock.setsockopt(*((socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 0) if ipv6 else (socket.IPPROTO_IP, 12, 0)))

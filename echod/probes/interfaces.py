@@ -1,7 +1,7 @@
-"""What the parts of the client know of each other.
+"""What the parts of the probing engine know of each other.
 
-Owns the shapes that reports and loop see: who is asked (`Subject`), over what (`Line`), what a line brings (`News`).
-Never does anything. Invariant: a report reads a subject and changes nothing in it.
+Owns the types that loop, sessions, transports and output share. Never does anything. Invariant: output reads a session
+and changes nothing in it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from echod.measurement.events import Event, Moment
-from echod.measurement.icmp import Complaint
-from echod.measurement.in_flight import Obstacle
-from echod.measurement.round_trip import Arrival
-from echod.measurement.statistics import Survey
+from echod.measurement.icmp import NetworkError
+from echod.measurement.in_flight import ProbeError
+from echod.measurement.round_trip import Response
+from echod.measurement.statistics import Statistics
 from echod.probes.target import Target
 
 
@@ -24,17 +24,17 @@ class Connected:
     took: int
 
 
-News = Arrival | Obstacle | Connected
+Received = Response | ProbeError | Connected
 
 
-class Line(Protocol):
+class Transport(Protocol):
     """What carries probes to a target and brings back what comes."""
 
-    source: int
+    port_index: int
     """Index of its source port among those of the target."""
     port: int
     """The source port; zero while there is none."""
-    left: int
+    send_stamp: int
     """When the kernel passed the last probe to a device, in ns since 1970; zero, or earlier, if that is not known."""
 
     @property
@@ -42,29 +42,29 @@ class Line(Protocol):
         """How many datagrams found no room in the receive buffer of this host."""
 
     @property
-    def told(self) -> bool:
+    def has_errors(self) -> bool:
         """Whether there is something to receive of which no wait will tell."""
 
-    def send(self, payload: bytes) -> Complaint | None:
+    def send(self, payload: bytes) -> NetworkError | None:
         """Send a probe; return what stands in the way if it could not go."""
 
-    def receive(self) -> Iterable[News]:
+    def receive(self) -> Iterable[Received]:
         """Yield what has come."""
 
 
-class Subject(Protocol):
-    """A target that is being asked: by probes (`Course`), or by a flood of them (`Flood`)."""
+class Session(Protocol):
+    """A target that is being probed, by single probes (`ProbeSession`) or by a flood (`FloodSession`)."""
 
     @property
     def target(self) -> Target:
         """Return whom."""
 
     @property
-    def survey(self) -> Survey:
+    def statistics(self) -> Statistics:
         """Return what it adds up to."""
 
     @property
-    def surveys(self) -> Sequence[Survey]:
+    def port_statistics(self) -> Sequence[Statistics]:
         """Return what it adds up to for each source port."""
 
     @property
@@ -89,5 +89,5 @@ class Subject(Protocol):
         """Count what will not come any more."""
 
 
-Watcher = Callable[[Subject, Event], None]
+Watcher = Callable[[Session, Event], None]
 """Is told of every event, after it was counted."""

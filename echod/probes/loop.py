@@ -45,19 +45,19 @@ def _ending(first: Callable[[], None]) -> Callable[[int, FrameType | None], None
     The run does not see that it is asked while a write blocks, for Python repeats a call that a signal interrupts
     (PEP 475): of a pipe that nobody reads the second signal is the way out.
     """
-    asked = 0
+    first_at = 0
 
-    def handle(number: int, _frame: FrameType | None) -> None:
-        nonlocal asked
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        nonlocal first_at
         now = monotonic_ns()
-        if not asked:
-            asked = now
+        if not first_at:
+            first_at = now
             first()
-        elif now - asked > _SAME:
+        elif now - first_at > _SAME:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
-    return handle
+    return on_signal
 
 
 def _interrupt() -> None:

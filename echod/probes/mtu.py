@@ -15,13 +15,13 @@ from typing import Final
 
 from echod.linux.sockopt import IP_RECVFRAGSIZE, IPV6_MTU, IPV6_RECVFRAGSIZE
 from echod.measurement.icmp import FRAGMENTATION_NEEDED
-from echod.measurement.path_mtu import ROUND, Finding, Search, Way
+from echod.measurement.path_mtu import TRIES, MtuResult, ReturnPath, Search
 from echod.measurement.payload import HEADER_BYTES, Payloads
 from echod.probes import sockets
 from echod.probes.settings import DISCOVERY, ProbeSettings
-from echod.probes.sockets import open_outlet
+from echod.probes.sockets import open_probe_socket
 from echod.probes.target import Target
-from echod.probes.udp import UdpLine
+from echod.probes.udp import UdpTransport
 
 HEADERS: Final = {socket.AF_INET: 28, socket.AF_INET6: 48}
 """Bytes of an IP and a UDP header."""
@@ -39,17 +39,15 @@ _BURST: Final = 256
 _IPV6_LEAST: Final = 1280
 """Every IPv6 link carries this (RFC 8200, 5)."""
 
-Tell = Callable[[str], None]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Answer:
+class _SizeResult:
     """What came of a size: a reply, in fragments of so many bytes or whole; or who said that it is too long."""
 
     replied: bool = False
-    fragments: int = 0
+    reply_fragments: int = 0
     router: str = ""
-    told: int = 0
+    reported_mtu: int = 0
     local: bool = False
     reason: str = "no reply"
 
@@ -57,66 +55,66 @@ class _Answer:
 class MtuProbe:
     """The search towards one target."""
 
-    def __init__(self, target: Target, settings: ProbeSettings, tell: Tell) -> None:
+    def __init__(self, target: Target, settings: ProbeSettings, report: Callable[[str], None]) -> None:
         """Take whom each tried size is told."""
-        self._target, self._settings, self._tell = target, settings, tell
+        self._target, self._settings, self._report = target, settings, report
         self._headers = HEADERS[target.family]
         self._payloads = Payloads(randbits(32), settings.pattern)
         self._sequence = 0
         self._patience = settings.timeout
-        self._complained = _Answer()
+        self._size_error = _SizeResult()
         self._fragments = 0
 
-    def run(self) -> Finding:
+    def run(self) -> MtuResult:
         """Search; Ctrl-C ends it with what is known by then."""
-        highest, interrupted, back = _MOST[self._target.family], False, Way()
-        search = Search(low=HEADER_BYTES + self._headers, high=highest)
+        interface_mtu, interrupted, return_path = _MOST[self._target.family], False, ReturnPath()
+        search = Search(low=HEADER_BYTES + self._headers, high=interface_mtu)
         try:
-            with open_outlet(self._target, self._settings.sockets) as sock:
+            with open_probe_socket(self._target, self._settings.sockets) as sock:
                 sockets.discover(sock, DISCOVERY["probe"])
                 sockets.tell_fragments(sock)
-                highest = self._highest(sock)
-                search = Search(low=HEADER_BYTES + self._headers, high=highest)
+                interface_mtu = self._interface_mtu(sock)
+                search = Search(low=HEADER_BYTES + self._headers, high=interface_mtu)
                 self._search(sock, search)
-            if search.passes is not None and search.passes < highest:
-                back = self._look_back(highest)
+            if search.passes is not None and search.passes < interface_mtu:
+                return_path = self._probe_return_path(interface_mtu)
         except KeyboardInterrupt:
             interrupted = True
-        return Finding(
+        return MtuResult(
             passes=search.passes,
             fails=search.fails,
-            highest=highest,
-            router=self._complained.router,
-            reason=self._complained.reason if self._complained.router else "",
-            told=self._complained.told,
-            local=self._complained.local,
-            fragments=self._fragments,
-            back=back,
+            interface_mtu=interface_mtu,
+            router=self._size_error.router,
+            reason=self._size_error.reason if self._size_error.router else "",
+            reported_mtu=self._size_error.reported_mtu,
+            local=self._size_error.local,
+            reply_fragments=self._fragments,
+            return_path=return_path,
             interrupted=interrupted,
         )
 
     def _search(self, sock: socket.socket, search: Search) -> None:
         """Ask for one size after the other until the limit is found."""
         while (size := search.next_size()) is not None:
-            answer = self._ask(sock, size)
-            if answer.replied:
+            result = self._probe_size(sock, size)
+            if result.replied:
                 search.passed(size)
-                self._fragments = max(self._fragments, answer.fragments)
+                self._fragments = max(self._fragments, result.reply_fragments)
                 continue
-            search.failed(size, answer.told)
-            if answer.router or answer.local:
-                self._complained = answer
+            search.failed(size, result.reported_mtu)
+            if result.router or result.local:
+                self._size_error = result
 
-    def _highest(self, sock: socket.socket) -> int:
+    def _interface_mtu(self, sock: socket.socket) -> int:
         """Return the greatest packet that this host's interface takes, whatever is known of the path behind it."""
         most = _MOST[self._target.family]
-        complaint = UdpLine(sock, self._target, 0).send(self._payloads.encode(0, time_ns(), most - self._headers))
+        error = UdpTransport(sock, self._target, 0).send(self._payloads.encode(0, time_ns(), most - self._headers))
         # Any other complaint comes again with the first probe of the search, and is told there.
-        return complaint.mtu if complaint and complaint.reason == FRAGMENTATION_NEEDED and complaint.mtu else most
+        return error.mtu if error and error.reason == FRAGMENTATION_NEEDED and error.mtu else most
 
-    def _look_back(self, size: int) -> Way:
+    def _probe_return_path(self, size: int) -> ReturnPath:
         """Send probes that may be fragmented, and look how their replies come."""
-        with open_outlet(self._target, self._settings.sockets) as sock:
+        with open_probe_socket(self._target, self._settings.sockets) as sock:
             sockets.discover(sock, DISCOVERY["dont"])
             sockets.tell_fragments(sock)
             if self._target.family == socket.AF_INET6:
@@ -124,43 +122,43 @@ class MtuProbe:
                     sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU, _IPV6_LEAST)
                 # The kernel looks at that only where the interface's own MTU makes it take a packet to pieces.
                 size = min(size + 1, _MOST[self._target.family])
-            answer = self._ask(sock, size, note=" in fragments")
-        return Way(size=size, answered=answer.replied, fragments=answer.fragments)
+            result = self._probe_size(sock, size, note=" in fragments")
+        return ReturnPath(size=size, replied=result.replied, reply_fragments=result.reply_fragments)
 
-    def _ask(self, sock: socket.socket, size: int, note: str = "") -> _Answer:
+    def _probe_size(self, sock: socket.socket, size: int, note: str = "") -> _SizeResult:
         """Send probes of a size until one is answered, or somebody says why none will be."""
-        answer = _Answer()
-        for _ in range(ROUND):
-            answer = self._try(sock, size)
-            if answer.replied or answer.told:
+        result = _SizeResult()
+        for _ in range(TRIES):
+            result = self._probe_once(sock, size)
+            if result.replied or result.reported_mtu:
                 break
-        mtu = f" (mtu={answer.told})" if answer.told else ""
-        by = f" says {answer.router}" if answer.router else ""
-        self._tell(f"{size} bytes{note}: {'reply' if answer.replied else answer.reason}{mtu}{by}")
-        return answer
+        mtu = f" (mtu={result.reported_mtu})" if result.reported_mtu else ""
+        by = f" says {result.router}" if result.router else ""
+        self._report(f"{size} bytes{note}: {'reply' if result.replied else result.reason}{mtu}{by}")
+        return result
 
-    def _try(self, sock: socket.socket, size: int) -> _Answer:
+    def _probe_once(self, sock: socket.socket, size: int) -> _SizeResult:
         """Send one probe and wait for what comes of it."""
         self._sequence += 1
         payload = self._payloads.encode(self._sequence, time_ns(), size - self._headers)
-        line = UdpLine(sock, self._target, 0)
+        transport = UdpTransport(sock, self._target, 0)
         begun = monotonic_ns()
-        if complaint := line.send(payload):
-            local = complaint.reason == FRAGMENTATION_NEEDED
-            return _Answer(reason=complaint.reason, told=complaint.mtu, local=local)
+        if error := transport.send(payload):
+            local = error.reason == FRAGMENTATION_NEEDED
+            return _SizeResult(reason=error.reason, reported_mtu=error.mtu, local=local)
         while (left := begun + self._patience - monotonic_ns()) > 0:
             select.select([sock], [], [], left / 1e9)
-            for obstacle in line.complaints():
-                if obstacle.data is not None and not payload.startswith(obstacle.data[: len(payload)]):
+            for quoted in transport.take_errors():
+                if quoted.data is not None and not payload.startswith(quoted.data[: len(payload)]):
                     continue  # of an earlier probe
-                return _Answer(reason=obstacle.reason, told=obstacle.mtu, router=obstacle.address)
+                return _SizeResult(reason=quoted.reason, reported_mtu=quoted.mtu, router=quoted.address)
             fragments = _receive(sock, payload)
             if fragments is not None:
-                self._learn(monotonic_ns() - begun)
-                return _Answer(replied=True, fragments=fragments)
-        return _Answer()
+                self._note_round_trip(monotonic_ns() - begun)
+                return _SizeResult(replied=True, reply_fragments=fragments)
+        return _SizeResult()
 
-    def _learn(self, rtt: int) -> None:
+    def _note_round_trip(self, rtt: int) -> None:
         self._patience = min(self._settings.timeout, max(_LEAST_PATIENCE, _PATIENCE_TRIPS * rtt))
 
 

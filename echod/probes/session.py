@@ -12,21 +12,21 @@ from time import monotonic_ns
 from typing import Final
 
 from echod.measurement.events import Event
-from echod.measurement.icmp import THIS_HOST, Complaint
-from echod.measurement.in_flight import Flight, Obstacle
+from echod.measurement.icmp import THIS_HOST, NetworkError
+from echod.measurement.in_flight import InFlight, ProbeError
 from echod.measurement.pacing import Pace, Schedule
 from echod.measurement.payload import Payloads
-from echod.measurement.round_trip import Arrival
-from echod.measurement.statistics import Survey
+from echod.measurement.round_trip import Response
+from echod.measurement.statistics import Statistics
 from echod.net.listener import Protocol
 from echod.probes.clock import read_clocks
-from echod.probes.interfaces import Line, Watcher
+from echod.probes.interfaces import Transport, Watcher
 from echod.probes.loop import Loop
 from echod.probes.settings import ProbeSettings
-from echod.probes.sockets import open_outlet
+from echod.probes.sockets import open_probe_socket
 from echod.probes.target import Target
-from echod.probes.tcp import TcpLine
-from echod.probes.udp import UdpLine
+from echod.probes.tcp import TcpTransport
+from echod.probes.udp import UdpTransport
 
 _BURST: Final = 64
 """Probes that go at one go where many are due, before what came is looked at."""
@@ -38,20 +38,20 @@ STAMPED_INTERVAL: Final = 100_000
 """Ns from one probe to the next from which on the kernel is asked when each went: that takes as long as the sending."""
 
 
-class Course:
+class ProbeSession:
     """A target being asked."""
 
     def __init__(self, target: Target, settings: ProbeSettings, loop: Loop, *, watchers: list[Watcher]) -> None:
         """Begin with no line: they are added. The loop is to call the session again after each receive."""
         self.target = target
         self._loop = loop
-        self.lines: list[Line] = []
+        self.transports: list[Transport] = []
         begun = read_clocks()
         payloads = Payloads(randbits(32), settings.pattern)
         offset = begun.wall - begun.clock
-        self.flight = Flight(payloads, timeout=settings.timeout, history=settings.history, offset=offset)
-        self.survey = Survey(sources=settings.source_ports)
-        self.surveys = [Survey(sources=settings.source_ports) for _ in range(settings.source_ports)]
+        self.in_flight = InFlight(payloads, timeout=settings.timeout, history=settings.history, offset=offset)
+        self.statistics = Statistics(source_ports=settings.source_ports)
+        self.port_statistics = [Statistics(source_ports=settings.source_ports) for _ in range(settings.source_ports)]
         self.handshakes: list[int] = []
         """Times that the connections took to stand, in ns."""
         self.started = self.ended = 0
@@ -69,7 +69,7 @@ class Course:
     @property
     def ports(self) -> list[int]:
         """Return the source ports."""
-        return [line.port for line in self.lines]
+        return [transport.port for transport in self.transports]
 
     @property
     def elapsed(self) -> int:
@@ -82,104 +82,106 @@ class Course:
         if end is not None and now >= end:
             return None
         for _ in range(_BURST):
-            due = self._schedule.next_due(self.flight.in_flight)
+            due = self._schedule.next_due(self.in_flight.count)
             if due is None or due > now:
                 break
             self._send(now)
-        if (expiry := self.flight.next_expiry()) is not None and expiry <= now:
-            for event in self.flight.expire(read_clocks()):
-                self.tell(event)
-            expiry = self.flight.next_expiry()
-        if self._schedule.over and not self.flight.in_flight:
+        if (expiry := self.in_flight.next_expiry()) is not None and expiry <= now:
+            for event in self.in_flight.expire(read_clocks()):
+                self._record(event)
+            expiry = self.in_flight.next_expiry()
+        if self._schedule.over and not self.in_flight.count:
             return None
-        limits = (self._schedule.next_due(self.flight.in_flight), expiry, end)
+        limits = (self._schedule.next_due(self.in_flight.count), expiry, end)
         return min(limit for limit in limits if limit is not None)
 
     def finish(self) -> None:
         """Give up what has been in flight for much longer than any reply took; of the rest nothing is known."""
-        for line in self.lines:
-            self.survey.dropped += line.dropped
-            if len(self.surveys) > 1:
-                self.surveys[line.source].dropped = line.dropped
-        if (patience := self.survey.patience) is not None:
-            for event in self.flight.expire(read_clocks(), patience):
-                self.tell(event)
+        for transport in self.transports:
+            self.statistics.dropped += transport.dropped
+            if len(self.port_statistics) > 1:
+                self.port_statistics[transport.port_index].dropped = transport.dropped
+        if (patience := self.statistics.patience) is not None:
+            for event in self.in_flight.expire(read_clocks(), patience):
+                self._record(event)
 
-    def hear(self, line: Line) -> None:
+    def receive(self, transport: Transport) -> None:
         """Take what has come on a line."""
-        for news in line.receive():
-            if isinstance(news, Arrival):
-                self.tell(self.flight.land(news))
-            elif isinstance(news, Obstacle):
-                self.tell(self.flight.refuse(news))
+        for received in transport.receive():
+            if isinstance(received, Response):
+                self._record(self.in_flight.received(received))
+            elif isinstance(received, ProbeError):
+                self._record(self.in_flight.failed(received))
             else:
                 if len(self.handshakes) < MOST_HANDSHAKES:  # a peer may end one after the other
-                    self.handshakes.append(news.took)
-                self.flight.depart(news.moment, line.source)
+                    self.handshakes.append(received.took)
+                self.in_flight.connected(received.moment, transport.port_index)
         self.ended = monotonic_ns()
         self._loop.wake(self)
 
-    def tell(self, event: Event) -> None:
+    def _record(self, event: Event) -> None:
         """Count an event and let everybody know."""
-        self.survey.take(event)
-        if len(self.surveys) > 1:
-            self.surveys[event.source].take(event)
+        self.statistics.add(event)
+        if len(self.port_statistics) > 1:
+            self.port_statistics[event.port_index].add(event)
         for watcher in self._watchers:
             watcher(self, event)
 
     def _send(self, now: int) -> None:
         """Send the next probe, and remember it."""
-        line = self.lines[(self.flight.next_sequence - 1) % len(self.lines)]
+        transport = self.transports[(self.in_flight.next_sequence - 1) % len(self.transports)]
         size = next(self._sizes)
         clock = monotonic_ns()
-        payload = self.flight.payload(clock, size)
+        payload = self.in_flight.payload(clock, size)
         moment = read_clocks()
-        complaint = line.send(payload)
-        self.flight.launch(payload, clock, moment, left=line.left, source=line.source)
+        error = transport.send(payload)
+        self.in_flight.sent(payload, clock, moment, send_stamp=transport.send_stamp, port_index=transport.port_index)
         self._schedule.sent(now)
         self.ended = now
-        self.survey.sent += 1
-        if len(self.surveys) > 1:
-            self.surveys[line.source].sent += 1
-        if complaint is not None:
-            self._refuse(complaint, payload, line)
-        if line.told:
-            self.hear(line)
+        self.statistics.sent += 1
+        if len(self.port_statistics) > 1:
+            self.port_statistics[transport.port_index].sent += 1
+        if error is not None:
+            self._failed(error, payload, transport)
+        if transport.has_errors:
+            self.receive(transport)
 
-    def _refuse(self, complaint: Complaint, payload: bytes, line: Line) -> None:
+    def _failed(self, error: NetworkError, payload: bytes, transport: Transport) -> None:
         """Let the probe that could not go be one that was refused by this host."""
-        obstacle = Obstacle(
-            reason=complaint.reason,
-            address=complaint.address or THIS_HOST,
-            mtu=complaint.mtu,
+        failure = ProbeError(
+            reason=error.reason,
+            address=error.address or THIS_HOST,
+            mtu=error.mtu,
             moment=read_clocks(),
-            source=line.source,
+            port_index=transport.port_index,
             data=payload,
-            unsent=not complaint.address,  # else it was sent, and refused at once by a peer on this host
+            unsent=not error.address,  # else it was sent, and refused at once by a peer on this host
         )
-        self.tell(self.flight.refuse(obstacle))
+        self._record(self.in_flight.failed(failure))
 
 
 def open_session(
     target: Target, settings: ProbeSettings, loop: Loop, watchers: list[Watcher], stack: ExitStack
-) -> Course:
+) -> ProbeSession:
     """Make a session with a line for each source port, which the loop reads and the stack closes.
 
     Raises UsageError where the source cannot be had.
     """
-    course = Course(target, settings, loop, watchers=watchers)
-    for source in range(settings.source_ports):
-        line = _open_line(course, settings, source, loop)
-        stack.callback(line.close)
-        course.lines.append(line)
-    return course
+    session = ProbeSession(target, settings, loop, watchers=watchers)
+    for port_index in range(settings.source_ports):
+        transport = _open_transport(session, settings, port_index, loop)
+        stack.callback(transport.close)
+        session.transports.append(transport)
+    return session
 
 
-def _open_line(course: Course, settings: ProbeSettings, source: int, loop: Loop) -> UdpLine | TcpLine:
-    sock = open_outlet(course.target, settings.sockets, source)
-    if course.target.protocol is Protocol.UDP:
-        line = UdpLine(sock, course.target, source, stamps=settings.interval >= STAMPED_INTERVAL)
-        loop.register(sock.fileno(), partial(course.hear, line))
-        return line
+def _open_transport(
+    session: ProbeSession, settings: ProbeSettings, port_index: int, loop: Loop
+) -> UdpTransport | TcpTransport:
+    sock = open_probe_socket(session.target, settings.sockets, port_index)
+    if session.target.protocol is Protocol.UDP:
+        transport = UdpTransport(sock, session.target, port_index, stamps=settings.interval >= STAMPED_INTERVAL)
+        loop.register(sock.fileno(), partial(session.receive, transport))
+        return transport
     sock.close()  # a source that cannot be had is told before the first probe
-    return TcpLine(course.target, source, settings, loop=loop, hear=course.hear)
+    return TcpTransport(session.target, port_index, settings, loop=loop, receive=session.receive)

@@ -97,7 +97,7 @@ def reserve_descriptors(sockets: int) -> None:
     raise_limit(sockets + _OTHER_DESCRIPTORS)
 
 
-def open_outlet(target: Target, settings: SocketSettings, index: int = 0) -> socket.socket:
+def open_probe_socket(target: Target, settings: SocketSettings, index: int = 0) -> socket.socket:
     """Make a socket for a target, on a source port of its own; neither connected nor connecting.
 
     `index` is that of the port among those of the target.

@@ -36,7 +36,7 @@ Address = tuple[str, int] | tuple[str, int, int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class TargetSpec:
     """What the operator wrote."""
 
     protocol: Protocol
@@ -48,14 +48,14 @@ class Wish:
 class Target:
     """A wish with its address."""
 
-    wish: Wish
+    spec: TargetSpec
     family: socket.AddressFamily
     address: Address
 
     @property
     def protocol(self) -> Protocol:
         """Return the protocol that it is asked over."""
-        return self.wish.protocol
+        return self.spec.protocol
 
     @property
     def ip(self) -> str:
@@ -63,7 +63,7 @@ class Target:
         return _zoned(self.address)
 
     @property
-    def most(self) -> int:
+    def max_payload(self) -> int:
         """Return how many bytes of payload a probe to it can have."""
         return _MOST[self.family] if self.protocol is Protocol.UDP else MAX_SIZE
 
@@ -74,8 +74,8 @@ class Target:
 
     def __str__(self) -> str:
         """Write the target as the operator would."""
-        host = f"[{self.wish.host}]" if ":" in self.wish.host else self.wish.host
-        return f"{self.protocol.value}://{_printable(host)}:{self.wish.port}"
+        host = f"[{self.spec.host}]" if ":" in self.spec.host else self.spec.host
+        return f"{self.protocol.value}://{_printable(host)}:{self.spec.port}"
 
 
 def endpoint(address: Address) -> str:
@@ -99,7 +99,7 @@ def _printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def parse(text: str) -> Wish:
+def parse(text: str) -> TargetSpec:
     """Read `[udp://|tcp://]HOST[:PORT]`; an IPv6 address with a port stands in brackets.
 
     Raises UsageError.
@@ -122,7 +122,7 @@ def parse(text: str) -> Wish:
         raise UsageError(f'"{text}": a part with a leading zero is octal to some programs: write it without')
     if not 1 <= int(port[:6]) <= MAX_PORT:
         raise UsageError(f'"{text}": the port {port} is out of bounds, write 1 to {MAX_PORT}')
-    return Wish(protocol=Protocol(scheme), host=host, port=int(port))
+    return TargetSpec(protocol=Protocol(scheme), host=host, port=int(port))
 
 
 def with_port(text: str, port: str) -> str:
@@ -132,39 +132,39 @@ def with_port(text: str, port: str) -> str:
     return "" if re.search(":[0-9]+$", host) else f"{scheme}{separator}{host}:{port}"
 
 
-def resolve(wish: Wish, family: socket.AddressFamily | None, source: str = "") -> Target:
+def resolve(spec: TargetSpec, family: socket.AddressFamily | None, source: str = "") -> Target:
     """Look up the address of a wish; the first that the resolver names. None is any family.
 
     A link-local address without a zone is on the link of the source, where that is an interface or has a zone. Raises
     UsageError.
     """
     # As bytes an interface may have any name; as text it would have to be one of DNS.
-    host = os.fsencode(wish.host) if "%" in wish.host else wish.host
+    host = os.fsencode(spec.host) if "%" in spec.host else spec.host
     try:
-        found = socket.getaddrinfo(host, wish.port, family or socket.AF_UNSPEC, _SOCKET_KINDS[wish.protocol])
+        found = socket.getaddrinfo(host, spec.port, family or socket.AF_UNSPEC, _SOCKET_KINDS[spec.protocol])
     except socket.gaierror as error:
-        raise UsageError(f"{wish.host}: {_reason(error, wish, family)}") from None
+        raise UsageError(f"{spec.host}: {_reason(error, spec, family)}") from None
     except (UnicodeError, OverflowError):
-        raise UsageError(f"{wish.host}: no such name") from None
+        raise UsageError(f"{spec.host}: no such name") from None
     found = [each for each in found if each[0] in (socket.AF_INET, socket.AF_INET6)]
     if not found:
-        raise UsageError(f"{wish.host}: has no address that can be asked")
+        raise UsageError(f"{spec.host}: has no address that can be asked")
     number, _, _, _, address = found[0]
     if number == socket.AF_INET:
-        return Target(wish=wish, family=socket.AF_INET, address=(str(address[0]), int(address[1])))
+        return Target(spec=spec, family=socket.AF_INET, address=(str(address[0]), int(address[1])))
     numeric, port, flow, scope = str(address[0]), *(int(each) for each in address[1:4])
     if not scope and ip_address(numeric).is_link_local:
         with suppress(OSError):
             scope = socket.if_nametoindex(source.rpartition("%")[2])
-    return Target(wish=wish, family=socket.AF_INET6, address=(numeric, port, flow, scope))
+    return Target(spec=spec, family=socket.AF_INET6, address=(numeric, port, flow, scope))
 
 
-def _reason(error: socket.gaierror, wish: Wish, family: socket.AddressFamily | None) -> str:
+def _reason(error: socket.gaierror, spec: TargetSpec, family: socket.AddressFamily | None) -> str:
     """Say why a name has no address; a name that has one of the other family is told from one that is not there."""
     if family and error.errno in (socket.EAI_NODATA, socket.EAI_ADDRFAMILY, socket.EAI_NONAME):
         with suppress(UsageError):
-            resolve(wish, None)
+            resolve(spec, None)
             return f"has no {'IPv4' if family == socket.AF_INET else 'IPv6'} address"
-    if "%" in wish.host and is_address(wish.host):
-        return f"this host has no interface {wish.host.partition('%')[2]}"
+    if "%" in spec.host and is_address(spec.host):
+        return f"this host has no interface {spec.host.partition('%')[2]}"
     return _REASONS.get(error.errno or 0, str(error.strerror).lower())

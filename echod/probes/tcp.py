@@ -1,6 +1,6 @@
 """A line over TCP: one connection, made when a probe needs it, whose bytes are cut into replies.
 
-Owns the connection and the cutting. Never decides what a reply means (`Flight` does). Invariant: what was sent comes
+Owns the connection and the cutting. Never decides what a reply means (`InFlight` does). Invariant: what was sent comes
 back in the order in which it went, so the size of each reply is known before it comes.
 """
 
@@ -16,15 +16,15 @@ from typing import Final
 from echod.errors import UsageError
 from echod.linux.sockopt import SO_TIMESTAMPNS
 from echod.measurement.events import Moment
-from echod.measurement.icmp import Complaint, local_error
-from echod.measurement.in_flight import Obstacle
+from echod.measurement.icmp import NetworkError, local_error
+from echod.measurement.in_flight import ProbeError
 from echod.measurement.payload import SEQUENCE_BYTES
-from echod.measurement.round_trip import Arrival
+from echod.measurement.round_trip import Response
 from echod.probes.clock import read_clocks
-from echod.probes.interfaces import Connected, News
+from echod.probes.interfaces import Connected, Received
 from echod.probes.loop import Loop
 from echod.probes.settings import ProbeSettings
-from echod.probes.sockets import open_outlet, read_stamp
+from echod.probes.sockets import open_probe_socket, read_stamp
 from echod.probes.target import Target
 
 _MOST: Final = 1 << 18
@@ -40,30 +40,30 @@ _UNDER_WAY: Final = (errno.EINPROGRESS, errno.EALREADY)
 _FROM_PEER: Final = (errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE)
 
 
-class TcpLine:
+class TcpTransport:
     """One connection towards one target; a new one after it broke."""
 
     def __init__(
         self,
         target: Target,
-        source: int,
+        port_index: int,
         settings: ProbeSettings,
         *,
         loop: Loop,
-        hear: Callable[["TcpLine"], None],
+        receive: Callable[["TcpTransport"], None],
     ) -> None:
         """Take what the loop calls when there is something to read.
 
         A handshake that takes longer than the timeout of a probe is begun anew.
         """
-        self.source = source
-        self.port = self.left = 0
-        self.told = False
+        self.port_index = port_index
+        self.port = self.send_stamp = 0
+        self.has_errors = False
         self.dropped = 0  # TCP sends again what found no room
         self._target = target
         self._sockets = settings.sockets
         self._loop = loop
-        self._on_ready = partial(hear, self)
+        self._on_ready = partial(receive, self)
         self._timeout = settings.timeout
         self._sock: socket.socket | None = None
         self._begun = 0
@@ -73,21 +73,21 @@ class TcpLine:
         self._unsent = bytearray()
         self._came = bytearray()
 
-    def send(self, payload: bytes) -> Complaint | None:
+    def send(self, payload: bytes) -> NetworkError | None:
         """Send a probe, or keep it until the connection stands; return what stands in the way if it cannot go."""
         if self._sock is not None and not self._connected and monotonic_ns() - self._begun >= self._timeout:
             self.close()
-        if self._sock is None and (complaint := self._connect()):
-            return complaint
+        if self._sock is None and (network_error := self._connect()):
+            return network_error
         if (self._unsent and len(self._unsent) + len(payload) > MOST_UNSENT) or len(self._waiting) >= MOST_UNANSWERED:
             return local_error(errno.EAGAIN)
         self._unsent += payload
-        if complaint := self._write():
-            return complaint
+        if network_error := self._write():
+            return network_error
         self._waiting.append((len(payload), payload[:SEQUENCE_BYTES]))
         return None
 
-    def receive(self) -> Iterator[News]:
+    def receive(self) -> Iterator[Received]:
         """Yield what has come: the connection, replies, or the end of it."""
         if self._sock is None:
             return
@@ -99,8 +99,8 @@ class TcpLine:
             moment = read_clocks()
             self._connected = True
             yield Connected(moment=moment, took=moment.clock - self._begun)
-        if complaint := self._write():
-            yield from self._break(complaint, errno.ECONNRESET)
+        if network_error := self._write():
+            yield from self._break(network_error, errno.ECONNRESET)
             return
         yield from self._read(self._sock)
 
@@ -114,23 +114,23 @@ class TcpLine:
         self._unsent.clear()
         self._came.clear()
 
-    def _connect(self) -> Complaint | None:
+    def _connect(self) -> NetworkError | None:
         try:
-            self._sock = open_outlet(self._target, self._sockets, self.source)
+            self._sock = open_probe_socket(self._target, self._sockets, self.port_index)
         except UsageError as error:  # what was there at the start of the run is gone: an address, descriptors
-            return Complaint(reason=str(error))
+            return NetworkError(reason=str(error))
         self._begun = monotonic_ns()
         number = self._sock.connect_ex(self._target.address)
         if number and number not in _UNDER_WAY:
             self._sock.close()
             self._sock = None
-            return self._named(local_error(number), number)
+            return self._with_sender(local_error(number), number)
         self.port = int(self._sock.getsockname()[1])
         self._writing = False
         self._want_write(wanted=True)
         return None
 
-    def _write(self) -> Complaint | None:
+    def _write(self) -> NetworkError | None:
         if self._sock is None or not self._connected:
             return None
         try:
@@ -140,7 +140,7 @@ class TcpLine:
             self._want_write(wanted=True)  # the rest goes when there is room
             return None
         except OSError as error:
-            return self._named(local_error(error.errno or 0), error.errno or 0)
+            return self._with_sender(local_error(error.errno or 0), error.errno or 0)
         self._want_write(wanted=False)
         return None
 
@@ -150,7 +150,7 @@ class TcpLine:
             events = select.EPOLLIN | (select.EPOLLOUT if wanted else 0)
             self._loop.watch(self._sock.fileno(), self._on_ready, events)
 
-    def _read(self, sock: socket.socket) -> Iterator[News]:
+    def _read(self, sock: socket.socket) -> Iterator[Received]:
         try:
             data, control, _, _ = sock.recvmsg(_MOST, _CONTROL_BYTES)
         except BlockingIOError:
@@ -161,39 +161,43 @@ class TcpLine:
         read = read_clocks()
         if not data:
             if self._came:
-                yield self._arrival(bytes(self._came), None, read)
+                yield self._response(bytes(self._came), None, read)
                 self._waiting.popleft()
-            yield from self._break(Complaint(reason="connection closed"), errno.ECONNRESET)
+            yield from self._break(NetworkError(reason="connection closed"), errno.ECONNRESET)
             return
         self._came += data
         stamps = [value for level, kind, value in control if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS)]
         stamp = read_stamp(stamps[0]) if stamps else None
         while self._waiting and len(self._came) >= self._waiting[0][0]:
             size, _ = self._waiting.popleft()
-            yield self._arrival(bytes(self._came[:size]), stamp, read)
+            yield self._response(bytes(self._came[:size]), stamp, read)
             del self._came[:size]
         if self._came and not self._waiting:
-            yield self._arrival(bytes(self._came), stamp, read)
+            yield self._response(bytes(self._came), stamp, read)
             self._came.clear()
 
-    def _arrival(self, data: bytes, stamp: int | None, read: Moment) -> Arrival:
-        return Arrival(data=data, stamp=stamp, read=read, address=self._target.endpoint, source=self.source)
+    def _response(self, data: bytes, stamp: int | None, read: Moment) -> Response:
+        return Response(data=data, stamp=stamp, read=read, address=self._target.endpoint, port_index=self.port_index)
 
-    def _break(self, complaint: Complaint, number: int) -> Iterator[Obstacle]:
+    def _break(self, network_error: NetworkError, number: int) -> Iterator[ProbeError]:
         """Say of each probe that it will have no reply, and give the connection up."""
-        complaint = self._named(complaint, number)
+        network_error = self._with_sender(network_error, number)
         probes = [begin for _, begin in self._waiting]
         self.close()
         for begin in probes:
-            yield Obstacle(
-                reason=complaint.reason,
-                address=complaint.address,
-                mtu=complaint.mtu,
+            yield ProbeError(
+                reason=network_error.reason,
+                address=network_error.address,
+                mtu=network_error.mtu,
                 moment=read_clocks(),
-                source=self.source,
+                port_index=self.port_index,
                 data=begin,
             )
 
-    def _named(self, complaint: Complaint, number: int) -> Complaint:
+    def _with_sender(self, network_error: NetworkError, number: int) -> NetworkError:
         """Add who said so, where it was the peer."""
-        return Complaint(reason=complaint.reason, address=self._target.ip) if number in _FROM_PEER else complaint
+        return (
+            NetworkError(reason=network_error.reason, address=self._target.ip)
+            if number in _FROM_PEER
+            else network_error
+        )

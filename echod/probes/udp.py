@@ -1,6 +1,6 @@
 """A line over UDP: one socket, its replies and the errors in its error queue.
 
-Owns the reading of control messages. Never decides what a reply means (`Flight` does). Invariant: the socket is not
+Owns the reading of control messages. Never decides what a reply means (`InFlight` does). Invariant: the socket is not
 connected, so a reply from another address than the one asked is seen, not dropped by the kernel.
 """
 
@@ -11,9 +11,9 @@ from typing import Final
 
 from echod.linux.sockets import kernel_drops
 from echod.linux.sockopt import IP_RECVERR, IPV6_RECVERR, SO_TIMESTAMPING, SO_TIMESTAMPNS
-from echod.measurement.icmp import THIS_HOST, Complaint, is_stamp, local_error, read_error
-from echod.measurement.in_flight import Obstacle
-from echod.measurement.round_trip import Arrival
+from echod.measurement.icmp import THIS_HOST, NetworkError, is_stamp, local_error, read_error
+from echod.measurement.in_flight import ProbeError
+from echod.measurement.round_trip import Response
 from echod.probes.clock import read_clocks
 from echod.probes.sockets import read_stamp, stamp_sends
 from echod.probes.target import Target, endpoint
@@ -28,35 +28,35 @@ TRIES: Final = 3
 """Of one send: the kernel also puts the error of an earlier probe into its way, once for each."""
 
 
-class UdpLine:
+class UdpTransport:
     """One source port towards one target."""
 
-    def __init__(self, sock: socket.socket, target: Target, source: int, *, stamps: bool = False) -> None:
-        """Take a socket of `outlet`; `source` is the index of its port among those of the target.
+    def __init__(self, sock: socket.socket, target: Target, port_index: int, *, stamps: bool = False) -> None:
+        """Take a socket of `outlet`; `port_index` is the index of its port among those of the target.
 
         With `stamps` the kernel is asked of each probe when it went.
         """
         self.sock = sock
-        self.source = source
+        self.port_index = port_index
         self.port = int(sock.getsockname()[1])
         self._target = target
         self._address = target.address
         self._peer = target.address[:2]
         self._errors = IP_RECVERR if target.family == socket.AF_INET else IPV6_RECVERR
-        self._queued: list[Obstacle] = []
+        self._queued: list[ProbeError] = []
         self._stamps = stamps and stamp_sends(sock)
-        self.left = 0
+        self.send_stamp = 0
 
-    def send(self, payload: bytes) -> Complaint | None:
+    def send(self, payload: bytes) -> NetworkError | None:
         """Send a probe; return what stands in the way if it could not go."""
-        number = self.left = 0
+        number = self.send_stamp = 0
         for _ in range(TRIES):
             try:
                 self.sock.sendto(payload, self._address)
             except OSError as error:
                 number = error.errno or 0
-                if complaint := self._read_errors():
-                    return complaint
+                if network_error := self._read_errors():
+                    return network_error
             else:
                 if self._stamps:
                     self._read_errors()  # in the same queue
@@ -69,13 +69,13 @@ class UdpLine:
         return kernel_drops(self.sock)
 
     @property
-    def told(self) -> bool:
+    def has_errors(self) -> bool:
         """Whether a complaint was read along with a stamp, that no wait will tell of."""
         return bool(self._queued)
 
-    def receive(self) -> Iterator[Arrival | Obstacle]:
+    def receive(self) -> Iterator[Response | ProbeError]:
         """Yield what has come, errors first."""
-        yield from self.complaints()
+        yield from self.take_errors()
         end = monotonic_ns() + _BURST_NS
         for _ in range(_BURST):
             try:
@@ -83,28 +83,28 @@ class UdpLine:
             except BlockingIOError:
                 return
             except OSError:
-                continue  # an error of the queue, told here too
+                continue  # an error of the queue, reported here too
             read = read_clocks()
             stamp, ttl = _read_control(control)
-            yield Arrival(
+            yield Response(
                 data=data,
                 stamp=stamp,
                 read=read,
                 address=endpoint(address),
-                asked=address[:2] == self._peer,
-                source=self.source,
+                from_target=address[:2] == self._peer,
+                port_index=self.port_index,
                 ttl=ttl,
             )
             if read.clock >= end:
                 return
 
-    def complaints(self) -> list[Obstacle]:
+    def take_errors(self) -> list[ProbeError]:
         """Return what routers and the peer complained of since the last time."""
         self._read_errors()
         queued, self._queued = self._queued, []
         return queued
 
-    def _read_errors(self) -> Complaint | None:
+    def _read_errors(self) -> NetworkError | None:
         """Queue what routers and the peer complained of; return what this host did, about a probe that never went.
 
         In the same queue is when a probe went.
@@ -115,26 +115,26 @@ class UdpLine:
                 data, control, _, _ = self.sock.recvmsg(_MOST, _CONTROL_BYTES, socket.MSG_ERRQUEUE)
             except OSError:
                 break
-            told = {(level == socket.SOL_SOCKET, kind): value for level, kind, value in control}
-            error, stamp = told.get((False, self._errors)), told.get((True, SO_TIMESTAMPING))
+            messages = {(level == socket.SOL_SOCKET, kind): value for level, kind, value in control}
+            error, stamp = messages.get((False, self._errors)), messages.get((True, SO_TIMESTAMPING))
             if error is not None and is_stamp(error):
-                self.left = read_stamp(stamp) if stamp is not None else 0
+                self.send_stamp = read_stamp(stamp) if stamp is not None else 0
             elif error is not None:
-                complaint = read_error(error)
-                if complaint.address == THIS_HOST:
-                    local = complaint
+                network_error = read_error(error)
+                if network_error.address == THIS_HOST:
+                    local = network_error
                 else:
-                    self._queue(complaint, data)
+                    self._queue(network_error, data)
         return local
 
-    def _queue(self, complaint: Complaint, data: bytes) -> None:
+    def _queue(self, network_error: NetworkError, data: bytes) -> None:
         self._queued.append(
-            Obstacle(
-                reason=complaint.reason,
-                address=complaint.address,
-                mtu=complaint.mtu,
+            ProbeError(
+                reason=network_error.reason,
+                address=network_error.address,
+                mtu=network_error.mtu,
                 moment=read_clocks(),
-                source=self.source,
+                port_index=self.port_index,
                 data=data,
             )
         )

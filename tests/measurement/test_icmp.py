@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from echod.measurement.icmp import Complaint, is_stamp, local_error, read_error
+from echod.measurement.icmp import NetworkError, is_stamp, local_error, read_error
 
 
 def extended(origin: int, kind: int, code: int, *, info: int = 0, number: int = 0) -> bytes:
@@ -20,33 +20,33 @@ NOBODY = struct.pack("=H14x", socket.AF_UNSPEC)
 
 
 @pytest.mark.parametrize(
-    ("data", "complaint"),
+    ("data", "error"),
     [
-        (extended(2, 3, 3) + V4, Complaint(reason="port unreachable", address="10.0.0.1")),
-        (extended(2, 3, 1) + V4, Complaint(reason="host unreachable", address="10.0.0.1")),
+        (extended(2, 3, 3) + V4, NetworkError(reason="port unreachable", address="10.0.0.1")),
+        (extended(2, 3, 1) + V4, NetworkError(reason="host unreachable", address="10.0.0.1")),
         (
             extended(2, 3, 4, info=1280) + V4,
-            Complaint(reason="needs fragmentation", address="10.0.0.1", mtu=1280),
+            NetworkError(reason="needs fragmentation", address="10.0.0.1", mtu=1280),
         ),
-        (extended(2, 3, 13) + V4, Complaint(reason="administratively prohibited", address="10.0.0.1")),
-        (extended(2, 11, 0, info=7) + V4, Complaint(reason="time to live exceeded", address="10.0.0.1")),
-        (extended(2, 12, 9) + V4, Complaint(reason="ICMP type 12 code 9", address="10.0.0.1")),
-        (extended(3, 1, 4) + V6, Complaint(reason="port unreachable", address="2001:db8::1")),
+        (extended(2, 3, 13) + V4, NetworkError(reason="administratively prohibited", address="10.0.0.1")),
+        (extended(2, 11, 0, info=7) + V4, NetworkError(reason="time to live exceeded", address="10.0.0.1")),
+        (extended(2, 12, 9) + V4, NetworkError(reason="ICMP type 12 code 9", address="10.0.0.1")),
+        (extended(3, 1, 4) + V6, NetworkError(reason="port unreachable", address="2001:db8::1")),
         (
             extended(3, 2, 0, info=1300) + V6,
-            Complaint(reason="needs fragmentation", address="2001:db8::1", mtu=1300),
+            NetworkError(reason="needs fragmentation", address="2001:db8::1", mtu=1300),
         ),
-        (extended(2, 3, 8) + V4, Complaint(reason="source host isolated", address="10.0.0.1")),
-        (extended(2, 12, 0) + V4, Complaint(reason="parameter problem", address="10.0.0.1")),
-        (extended(3, 4, 1) + V6, Complaint(reason="unrecognized next header", address="2001:db8::1")),
-        (extended(3, 4, 9) + V6, Complaint(reason="ICMPv6 type 4 code 9", address="2001:db8::1")),
-        (extended(2, 3, 0) + NOBODY, Complaint(reason="network unreachable")),
-        (extended(1, 0, 0, info=1400, number=errno.EMSGSIZE), Complaint(reason="needs fragmentation", mtu=1400)),
+        (extended(2, 3, 8) + V4, NetworkError(reason="source host isolated", address="10.0.0.1")),
+        (extended(2, 12, 0) + V4, NetworkError(reason="parameter problem", address="10.0.0.1")),
+        (extended(3, 4, 1) + V6, NetworkError(reason="unrecognized next header", address="2001:db8::1")),
+        (extended(3, 4, 9) + V6, NetworkError(reason="ICMPv6 type 4 code 9", address="2001:db8::1")),
+        (extended(2, 3, 0) + NOBODY, NetworkError(reason="network unreachable")),
+        (extended(1, 0, 0, info=1400, number=errno.EMSGSIZE), NetworkError(reason="needs fragmentation", mtu=1400)),
     ],
 )
-def test_each_error_has_its_name_and_its_sender(data: bytes, complaint: Complaint) -> None:
+def test_each_error_has_its_name_and_its_sender(data: bytes, error: NetworkError) -> None:
     """Types and codes of both families, the router's address, and the MTU where it matters."""
-    assert read_error(data) == complaint
+    assert read_error(data) == error
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_each_error_has_its_name_and_its_sender(data: bytes, complaint: Complain
 )
 def test_an_errno_of_this_host_has_a_name_too(number: int, reason: str) -> None:
     """Be it only the kernel's own."""
-    assert local_error(number) == Complaint(reason=reason)
+    assert local_error(number) == NetworkError(reason=reason)
 
 
 def test_a_stamp_is_no_error() -> None:

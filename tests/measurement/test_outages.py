@@ -81,21 +81,21 @@ def test_the_next_probe_ends_an_outage_however_late_it_goes() -> None:
     assert found.longest == Outage(first=4, last=4, start=at(4), end=at(9))
 
 
-@given(sequences=st.permutations(range(12)), back=st.sets(st.integers(0, 11)))
-def test_runs_are_those_of_a_plain_search(sequences: list[int], back: set[int]) -> None:
+@given(sequences=st.permutations(range(12)), return_path=st.sets(st.integers(0, 11)))
+def test_runs_are_those_of_a_plain_search(sequences: list[int], return_path: set[int]) -> None:
     """Whatever the order of loss and late answers, the longest run in a row is found."""
     missing = [sequence for sequence in sequences if sequence % 3]
     found = lost(*missing)
-    for sequence in back:
+    for sequence in return_path:
         found.answered(sequence, at(sequence), at(sequence + 1))
-    left = sorted(set(missing) - back)
-    longest = max((len(run) for run in _runs(left)), default=0)
+    send_stamp = sorted(set(missing) - return_path)
+    longest = max((len(run) for run in _runs(send_stamp)), default=0)
     assert (found.longest.probes if found.longest else 0) == longest
 
 
-def _runs(left: list[int]) -> list[list[int]]:
+def _runs(send_stamp: list[int]) -> list[list[int]]:
     runs: list[list[int]] = []
-    for sequence in left:
+    for sequence in send_stamp:
         if runs and runs[-1][-1] == sequence - 1:
             runs[-1].append(sequence)
         else:

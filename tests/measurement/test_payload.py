@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 
 from echod.measurement.payload import (
     HEADER_BYTES,
+    IDENTICAL,
     MAX_SIZE,
-    WHOLE,
     Damage,
+    Difference,
     Header,
     Payloads,
-    Verdict,
-    akin,
-    closest,
     compare,
+    may_match,
+    most_similar,
     sent_time,
 )
 
@@ -83,19 +83,19 @@ def test_what_is_short_or_of_another_run_says_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "verdict"),
+    ("data", "difference"),
     [
-        (b"abcdef", WHOLE),
-        (b"abc", Verdict(damage=Damage.TRUNCATED, offset=3, count=3)),
-        (b"", Verdict(damage=Damage.TRUNCATED, offset=0, count=6)),
-        (b"abcdef!!", Verdict(damage=Damage.EXTENDED, offset=6, count=2)),
-        (b"abXdeX", Verdict(damage=Damage.CORRUPT, offset=2, count=2)),
-        (b"Xb", Verdict(damage=Damage.CORRUPT, offset=0, count=1)),
+        (b"abcdef", IDENTICAL),
+        (b"abc", Difference(damage=Damage.TRUNCATED, offset=3, count=3)),
+        (b"", Difference(damage=Damage.TRUNCATED, offset=0, count=6)),
+        (b"abcdef!!", Difference(damage=Damage.EXTENDED, offset=6, count=2)),
+        (b"abXdeX", Difference(damage=Damage.CORRUPT, offset=2, count=2)),
+        (b"Xb", Difference(damage=Damage.CORRUPT, offset=0, count=1)),
     ],
 )
-def test_what_differs_is_named_with_its_place(data: bytes, verdict: Verdict) -> None:
+def test_what_differs_is_named_with_its_place(data: bytes, difference: Difference) -> None:
     """Wrong bytes are corruption, whatever the length; else it is too short or too long."""
-    assert compare(data, b"abcdef") == verdict
+    assert compare(data, b"abcdef") == difference
 
 
 @pytest.mark.parametrize(
@@ -105,8 +105,8 @@ def test_damage_leaves_either_the_run_or_number_and_checksum(offsets: tuple[int,
     """Else it is somebody else's: all patterns are alike."""
     payload = Payloads(RUN).encode(7, SENT, 56)
     damaged = bytes(byte ^ (offset in offsets) for offset, byte in enumerate(payload))
-    assert akin(damaged, payload) is expected
-    assert akin(damaged[:11], payload)
+    assert may_match(damaged, payload) is expected
+    assert may_match(damaged[:11], payload)
 
 
 @given(data=st.binary(max_size=80), expected=st.binary(max_size=80))
@@ -122,10 +122,10 @@ def test_the_closest_is_the_first_that_differs_least() -> None:
     """Judged by the header, and only where the rest of it says that it may be ours."""
     heads = [Payloads(RUN).encode(number, SENT + number, 56)[:24] for number in (1, 2, 3)]
     damaged = b"\xff" + heads[1][1:] + bytes(30)
-    assert closest(damaged, heads) == 1
-    assert closest(b"\xff" * 56, heads) is None
-    assert closest(b"", [heads[2], heads[0]]) == 0
-    assert closest(damaged, []) is None
+    assert most_similar(damaged, heads) == 1
+    assert most_similar(b"\xff" * 56, heads) is None
+    assert most_similar(b"", [heads[2], heads[0]]) == 0
+    assert most_similar(damaged, []) is None
 
 
 def test_a_payload_may_be_ours_unless_it_names_another_run() -> None:

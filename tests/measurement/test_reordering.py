@@ -32,9 +32,9 @@ def test_the_definition_finds_the_same(indices: list[int]) -> None:
     """Reordered is what comes after a higher one; its extent reaches back to the first such."""
     found = arrived(*indices)
     extents = [
-        place - next(before for before in range(place) if indices[before] > index)
+        place - next(previous for previous in range(place) if indices[previous] > index)
         for place, index in enumerate(indices)
-        if any(indices[before] > index for before in range(place))
+        if any(indices[previous] > index for previous in range(place))
     ]
     assert (found.reordered, found.max_extent) == (len(extents), max(extents, default=0))
 

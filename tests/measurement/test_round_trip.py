@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echod.measurement.events import Moment
-from echod.measurement.round_trip import STEP, Arrival, round_trip
+from echod.measurement.round_trip import STEP, Response, round_trip
 
 SENT = Moment(wall=10**18, clock=5000)
 OFFSET = SENT.wall - SENT.clock
@@ -44,5 +44,5 @@ def test_a_step_is_never_a_part_of_a_round_trip(took: int, waited: int, step: in
 
 def test_where_the_kernel_has_no_stamp_a_datagram_came_when_it_was_read() -> None:
     """Nothing else is known."""
-    arrival = Arrival(data=b"", stamp=None, read=SENT, address="192.0.2.1:7")
-    assert arrival.wall == SENT.wall
+    response = Response(data=b"", stamp=None, read=SENT, address="192.0.2.1:7")
+    assert response.wall == SENT.wall

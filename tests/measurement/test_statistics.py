@@ -1,7 +1,7 @@
 """echod.measurement.statistics: what events add up to."""
 
 from echod.measurement.events import NEVER, Event, Kind, Moment
-from echod.measurement.statistics import MOST_ADDRESSES, OTHERS, Obstacles, Survey
+from echod.measurement.statistics import MOST_ADDRESSES, OTHERS, ErrorCount, Statistics
 
 SECOND = 10**9
 
@@ -14,22 +14,22 @@ def at(seconds: int) -> Moment:
 def event(kind: Kind, sequence: int | None, **more: object) -> Event:
     """Return an event of a probe sent at its number of seconds."""
     number = sequence or 0
-    fields = {"settles": sequence is not None, "sent": at(number), "until": at(number + 1), "rtt": 1000}
+    fields = {"settles": sequence is not None, "sent": at(number), "next_sent": at(number + 1), "rtt": 1000}
     fields |= {"kind": kind, "time": 10**18 - number, "clock": number * SECOND + 1000, "sequence": sequence}
     return Event(**{**fields, **more})  # type: ignore[arg-type]
 
 
-def survey(*events: Event, sent: int, sources: int = 1) -> Survey:
+def statistics(*events: Event, sent: int, source_ports: int = 1) -> Statistics:
     """Return the statistics of these events."""
-    found = Survey(sent=sent, sources=sources)
+    found = Statistics(sent=sent, source_ports=source_ports)
     for each in events:
-        found.take(each)
+        found.add(each)
     return found
 
 
 def test_every_probe_ends_in_one_number() -> None:
     """Sent = received + damaged + refused + lost + in flight."""
-    found = survey(
+    found = statistics(
         event(Kind.REPLY, 1),
         event(Kind.LOST, 2),
         event(Kind.CORRUPT, 3, offset=7),
@@ -40,24 +40,29 @@ def test_every_probe_ends_in_one_number() -> None:
         sent=7,
     )
     assert (found.received, found.in_flight, found.loss) == (1, 2, 0.8)
-    assert [found.ends[kind] for kind in (Kind.LOST, Kind.CORRUPT, Kind.ERROR, Kind.DIFFERENT_ADDRESS)] == [1, 1, 1, 1]
+    assert [found.outcomes[kind] for kind in (Kind.LOST, Kind.CORRUPT, Kind.ERROR, Kind.DIFFERENT_ADDRESS)] == [
+        1,
+        1,
+        1,
+        1,
+    ]
     assert found.counts[Kind.DUPLICATE] == found.counts[Kind.UNMATCHED] == 1
-    assert (found.first_damage[Kind.CORRUPT].offset, found.elsewhere) == (7, {"192.0.2.2:7"})
-    assert Survey().loss is None
+    assert (found.first_damage[Kind.CORRUPT].offset, found.other_addresses) == (7, {"192.0.2.2:7"})
+    assert Statistics().loss is None
 
 
 def test_what_comes_late_is_received_and_not_lost() -> None:
     """Loss and outage are taken back."""
-    late = event(Kind.LATE, 1, before=Kind.LOST)
-    found = survey(event(Kind.LOST, 1), late, sent=1)
-    assert (found.received, found.ends[Kind.LOST], found.counts[Kind.LOST], found.loss) == (1, 0, 1, 0.0)
+    late = event(Kind.LATE, 1, previous=Kind.LOST)
+    found = statistics(event(Kind.LOST, 1), late, sent=1)
+    assert (found.received, found.outcomes[Kind.LOST], found.counts[Kind.LOST], found.loss) == (1, 0, 1, 0.0)
     assert found.outages.longest is None
 
 
 def test_loss_and_errors_make_the_outage() -> None:
     """A path that says so is as down as one that is silent; one that damages is up."""
     refused = event(Kind.ERROR, 3, reason="network unreachable")
-    found = survey(event(Kind.LOST, 2), refused, event(Kind.CORRUPT, 4), sent=4)
+    found = statistics(event(Kind.LOST, 2), refused, event(Kind.CORRUPT, 4), sent=4)
     assert found.outages.longest
     assert (found.outages.longest.first, found.outages.longest.last) == (2, 3)
 
@@ -65,34 +70,36 @@ def test_loss_and_errors_make_the_outage() -> None:
 def test_what_this_host_did_not_send_is_no_outage() -> None:
     """It is an error, counted by its reason; and a gap before it ends with it."""
     refused = [event(Kind.ERROR, number, reason="not permitted by this host", unsent=True) for number in (3, 4, 5)]
-    found = survey(event(Kind.REPLY, 1), event(Kind.LOST, 2, until=NEVER), *refused, event(Kind.REPLY, 6), sent=6)
+    found = statistics(
+        event(Kind.REPLY, 1), event(Kind.LOST, 2, next_sent=NEVER), *refused, event(Kind.REPLY, 6), sent=6
+    )
     longest = found.outages.longest
     assert longest
     assert (longest.first, longest.last, longest.open, longest.duration) == (2, 2, False, SECOND)
-    assert found.obstacles["not permitted by this host", ""].count == 3
-    assert survey(event(Kind.REPLY, 1), *refused, sent=4).outages.longest is None
+    assert found.errors["not permitted by this host", ""].count == 3
+    assert statistics(event(Kind.REPLY, 1), *refused, sent=4).outages.longest is None
 
 
 def test_an_outage_ends_when_the_next_probe_goes() -> None:
     """Not when the last one was given up: after that it is open, whatever had been waited for."""
-    found = survey(event(Kind.LOST, 1, until=NEVER), sent=2)
+    found = statistics(event(Kind.LOST, 1, next_sent=NEVER), sent=2)
     assert found.outages.longest
     assert (found.outages.longest.open, found.outages.longest.duration) == (True, 0)
-    found.take(event(Kind.REPLY, 2, sent=at(7)))
+    found.add(event(Kind.REPLY, 2, sent=at(7)))
     assert (found.outages.longest.open, found.outages.longest.duration) == (False, 6 * SECOND)
 
 
 def test_errors_are_counted_by_reason_and_address_with_the_least_mtu() -> None:
     """Each router that complains has a line."""
     long = {"reason": "needs fragmentation", "address": "10.0.0.1"}
-    found = survey(
+    found = statistics(
         event(Kind.ERROR, 1, **long),
         event(Kind.ERROR, 2, **long, mtu=1400),
         event(Kind.ERROR, 3, **long, mtu=1280),
         event(Kind.ERROR, 4, reason="port unreachable", address="10.0.0.2"),
         sent=4,
     )
-    assert {key: (each.count, each.mtu) for key, each in found.obstacles.items()} == {
+    assert {key: (each.count, each.mtu) for key, each in found.errors.items()} == {
         ("needs fragmentation", "10.0.0.1"): (3, 1280),
         ("port unreachable", "10.0.0.2"): (1, 0),
     }
@@ -100,48 +107,48 @@ def test_errors_are_counted_by_reason_and_address_with_the_least_mtu() -> None:
 
 def test_order_and_variation_are_judged_within_each_source_port() -> None:
     """Probes 1 3 5 of one port and 2 4 of the other, the second path slower: nothing is reordered, nothing varies."""
-    events = [event(Kind.REPLY, number, source=(number - 1) % 2) for number in (1, 3, 5)]
-    events += [event(Kind.REPLY, number, source=(number - 1) % 2, rtt=9000) for number in (2, 4)]
-    found = survey(*events, sent=5, sources=2)
+    events = [event(Kind.REPLY, number, port_index=(number - 1) % 2) for number in (1, 3, 5)]
+    events += [event(Kind.REPLY, number, port_index=(number - 1) % 2, rtt=9000) for number in (2, 4)]
+    found = statistics(*events, sent=5, source_ports=2)
     assert (found.order.reordered, found.order.arrived) == (0, 5)
     assert (found.variation.max, found.variation.pairs) == (0, 3)
-    mixed = survey(*(event(Kind.REPLY, each.sequence, rtt=each.rtt) for each in events), sent=5)
+    mixed = statistics(*(event(Kind.REPLY, each.sequence, rtt=each.rtt) for each in events), sent=5)
     assert (mixed.order.reordered, mixed.variation.max) == (2, 8000)
 
 
 def test_latency_is_of_what_was_received() -> None:
     """Duplicates and damage do not count."""
-    found = survey(event(Kind.REPLY, 1, rtt=5), event(Kind.DUPLICATE, 1, settles=False, rtt=500), sent=1)
+    found = statistics(event(Kind.REPLY, 1, rtt=5), event(Kind.DUPLICATE, 1, settles=False, rtt=500), sent=1)
     assert (found.latency.count, found.latency.max) == (1, 5)
 
 
 def test_at_the_end_of_a_run_silence_for_three_of_the_longest_round_trips_is_loss() -> None:
     """Where no round trip is known, nothing is."""
-    assert survey(event(Kind.REPLY, 1, rtt=5), event(Kind.REPLY, 2, rtt=9), sent=2).patience == 27
-    assert Survey().patience is None
+    assert statistics(event(Kind.REPLY, 1, rtt=5), event(Kind.REPLY, 2, rtt=9), sent=2).patience == 27
+    assert Statistics().patience is None
 
 
 def test_addresses_that_anybody_may_forge_are_kept_up_to_a_bound() -> None:
     """Of errors and of replies from elsewhere: all are counted, and those behind the first 256 under one name."""
-    found = Survey()
+    found = Statistics()
     for number in range(2 * MOST_ADDRESSES):
-        found.take(event(Kind.ERROR, None, reason="host unreachable", address=f"r{number}"))
-        found.take(event(Kind.DIFFERENT_ADDRESS, None, address=f"e{number}"))
+        found.add(event(Kind.ERROR, None, reason="host unreachable", address=f"r{number}"))
+        found.add(event(Kind.DIFFERENT_ADDRESS, None, address=f"e{number}"))
     for address in ("", "r0"):
-        found.take(event(Kind.ERROR, None, reason="host unreachable", address=address))
-    found.take(event(Kind.DIFFERENT_ADDRESS, None, address="e0"))
-    assert len(found.obstacles) == MOST_ADDRESSES + 2
-    assert found.obstacles["host unreachable", OTHERS] == Obstacles(count=MOST_ADDRESSES)
-    assert [found.obstacles["host unreachable", address].count for address in ("", "r0")] == [1, 2]
-    assert found.elsewhere == {OTHERS, *(f"e{number}" for number in range(MOST_ADDRESSES))}
+        found.add(event(Kind.ERROR, None, reason="host unreachable", address=address))
+    found.add(event(Kind.DIFFERENT_ADDRESS, None, address="e0"))
+    assert len(found.errors) == MOST_ADDRESSES + 2
+    assert found.errors["host unreachable", OTHERS] == ErrorCount(count=MOST_ADDRESSES)
+    assert [found.errors["host unreachable", address].count for address in ("", "r0")] == [1, 2]
+    assert found.other_addresses == {OTHERS, *(f"e{number}" for number in range(MOST_ADDRESSES))}
     assert found.counts[Kind.DIFFERENT_ADDRESS] == 2 * MOST_ADDRESSES + 1
 
 
 def test_what_is_kept_of_a_long_run_is_bounded() -> None:
     """Outages, round trips, orders and neighbours: a hundred thousand probes of which every other is lost."""
-    found = Survey()
+    found = Statistics()
     for number in range(100_000):
-        found.take(event(Kind.LOST if number % 2 else Kind.REPLY, number, rtt=number * 7))
+        found.add(event(Kind.LOST if number % 2 else Kind.REPLY, number, rtt=number * 7))
     stream = found.streams[0]
     kept = (found.outages._runs, found.latency._weights, stream.order._peaks, stream.variation._recent)
     assert [len(each) <= most for each, most in zip(kept, (4096, 65_536, 8192, 1024), strict=True)] == [True] * 4

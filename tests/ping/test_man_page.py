@@ -13,7 +13,7 @@ from support.ports import free_port
 
 from echod.errors import UsageError
 from echod.measurement.events import Event, Kind
-from echod.measurement.path_mtu import Finding, Way
+from echod.measurement.path_mtu import MtuResult, ReturnPath
 from echod.ping.command import NO_REPLY, REPLIED
 from echod.ping.options import Options, help_text, parse_options
 from echod.ping.records import COLUMNS, mtu_record
@@ -105,9 +105,17 @@ def test_the_page_has_every_field_of_a_summary(port: int) -> None:
 
 def test_the_page_has_every_field_of_a_search_for_the_path_mtu() -> None:
     """An object with all that a search can find has the fields that the page names."""
-    way = Way(size=1500, answered=True, fragments=1276)
-    finding = Finding(passes=1280, fails=1281, highest=1500, router="192.0.2.1", reason="r", told=1280, back=way)
-    written = mtu_record(resolve(parse("127.0.0.1"), None), finding)
+    return_path = ReturnPath(size=1500, replied=True, reply_fragments=1276)
+    result = MtuResult(
+        passes=1280,
+        fails=1281,
+        interface_mtu=1500,
+        router="192.0.2.1",
+        reason="r",
+        reported_mtu=1280,
+        return_path=return_path,
+    )
+    written = mtu_record(resolve(parse("127.0.0.1"), None), result)
     assert set(names_in(written)) == names_of("Path MTU")
     silent = json.loads(ping("--json", "--mtu", f"127.0.0.1:{free_port()}").out)
     assert set(names_in(silent)) <= names_of("Path MTU")

@@ -19,4 +19,4 @@ def test_a_flood_with_a_rate_does_not_catch_up_on_seconds(loop: Loop) -> None:
         flood.start(begun)
         for milliseconds, sent in ((0, 64), (10_000, 128), (10_063, 128), (10_064, 192)):
             flood.run_due(begun + milliseconds * MILLISECOND)
-            assert flood.survey.sent == sent
+            assert flood.statistics.sent == sent

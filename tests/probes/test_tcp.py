@@ -18,10 +18,10 @@ def test_a_peer_that_answers_nothing_is_not_kept_account_of_without_end(
 ) -> None:
     """It takes all, and no reply ever comes: of so many probes the sizes are known, and no more are sent."""
     monkeypatch.setattr(tcp, "MOST_UNANSWERED", 3)
-    with socket.create_server(("127.0.0.1", 0)) as server, connected(server, loop, print) as line:
+    with socket.create_server(("127.0.0.1", 0)) as server, connected(server, loop, print) as transport:
         for _ in range(3):
-            assert line.send(b"12345678") is None
-        refused = line.send(b"12345678")
+            assert transport.send(b"12345678") is None
+        refused = transport.send(b"12345678")
         assert refused is not None
         assert refused.reason == "send queue full on this host"
 
@@ -30,12 +30,12 @@ def test_a_peer_that_ends_each_connection_leaves_little_behind(monkeypatch: pyte
     """Of the handshakes so many are told."""
     monkeypatch.setattr(session, "MOST_HANDSHAKES", 2)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        asked = session.Course(target_of(server), settings(), loop, watchers=[])
+        probed = session.ProbeSession(target_of(server), settings(), loop, watchers=[])
         for _ in range(5):
-            with connected(server, loop, asked.hear) as line:
-                asked.hear(line)
-                line.close()
-    assert len(asked.handshakes) == 2
+            with connected(server, loop, probed.receive) as transport:
+                probed.receive(transport)
+                transport.close()
+    assert len(probed.handshakes) == 2
 
 
 def target_of(server: socket.socket) -> Target:
@@ -44,16 +44,18 @@ def target_of(server: socket.socket) -> Target:
 
 
 @contextmanager
-def connected(server: socket.socket, loop: Loop, hear: Callable[[tcp.TcpLine], None]) -> Iterator[tcp.TcpLine]:
+def connected(
+    server: socket.socket, loop: Loop, receive: Callable[[tcp.TcpTransport], None]
+) -> Iterator[tcp.TcpTransport]:
     """Open a line to a TCP server, whose connection stands."""
-    line = tcp.TcpLine(target_of(server), 0, settings(), loop=loop, hear=hear)
+    transport = tcp.TcpTransport(target_of(server), 0, settings(), loop=loop, receive=receive)
     try:
-        assert line.send(b"first") is None
-        line._waiting.clear()
-        assert line._sock is not None
-        select.select([], [line._sock], [], 10)
+        assert transport.send(b"first") is None
+        transport._waiting.clear()
+        assert transport._sock is not None
+        select.select([], [transport._sock], [], 10)
         peer, _ = server.accept()
         with peer:
-            yield line
+            yield transport
     finally:
-        line.close()
+        transport.close()
