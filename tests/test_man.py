@@ -1,6 +1,7 @@
 """The man pages are true and well formed: they hold what the code holds, in both directions.
 
-Here are the form of all pages, and echod.yaml(5); `test_man_reference.py` has the other two.
+Here are the form of all pages, and echod.yaml(5). `test_man_reference.py` has echod(8) and echod-metrics(7),
+`ping/test_man_page.py` has echod-ping(1).
 """
 
 import os

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shlex
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import fields
@@ -292,3 +293,19 @@ def test_the_scrape_config_of_the_page_names_the_job_that_the_alerts_expect() ->
     assert job["job_name"] == "echod"
     assert 'job="echod"' in (REPOSITORY / "packaging/prometheus/echod.rules.yaml").read_text()
     assert job["static_configs"][0]["targets"][0] in source("echod.yaml.5")
+
+
+@pytest.mark.parametrize(
+    ("heading", "config"),
+    [("Find a mistake in a config", "worker: 4\n"), ("Ask whether a source gets replies", "workers: auto\n")],
+)
+def test_an_example_with_output_has_the_output_of_its_commands(heading: str, config: str, tmp_path: Path) -> None:
+    """Each command of the example prints what stands below it, to the letter."""
+    (tmp_path / "echod.yaml").write_text(config)
+    (example,) = literals(section("echod.8", heading))
+    for command, shown in re.findall(r"^\$ echod (.*)\n((?:(?!\$).*\n)+)", example, re.MULTILINE):
+        words = shlex.split(command)
+        words += [] if "--config" in words else ["--config", "echod.yaml"]
+        where = environment(PYTHONPATH=str(REPOSITORY))
+        said = subprocess.run([*ECHOD, *words], cwd=tmp_path, env=where, capture_output=True, text=True, check=False)
+        assert said.stdout == shown

@@ -91,7 +91,13 @@ def readme() -> str:
     return re.sub(r"`[^`]*`|^counters: .*$", "", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("view", [status, page, dashboard, alerts, helps, config, readme])
+def manual() -> str:
+    """Return the man pages, without the name of a counter and of a metric."""
+    pages = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "packaging/man").iterdir()))
+    return pages.replace("\\-", "-").replace("kernel_drops", "")
+
+
+@pytest.mark.parametrize("view", [status, page, dashboard, alerts, helps, config, readme, manual])
 def test_each_view_has_the_words_of_the_others(view: Any) -> None:  # noqa: ANN401 - a function
     """No view has a word of its own for what all show."""
     told = view()

@@ -8,8 +8,8 @@ PAGES = REPOSITORY / "packaging/man"
 
 
 def source(page: str) -> str:
-    """Return the source of a page, with plain dashes."""
-    return (PAGES / page).read_text(encoding="utf-8").replace("\\-", "-").replace("\\&", "")
+    """Return the source of a page, with plain dashes, and lines joined that it continues."""
+    return (PAGES / page).read_text(encoding="utf-8").replace("\\-", "-").replace("\\\n", "")
 
 
 def section(page: str, name: str) -> str:
