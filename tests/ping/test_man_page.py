@@ -134,13 +134,13 @@ def test_each_example_is_a_command_line_that_is_accepted() -> None:
     shown = re.findall(r"^  echod ping (.*?)   ", help_text(), re.MULTILINE)
     assert (len(page) >= 12, len(shown)) == (True, 8)
     for words in page + shown:
-        assert parse_options(words.split()).wishes
+        assert parse_options(words.split()).specs
 
 
 def test_the_remarks_of_the_page_are_those_of_the_lines() -> None:
     """Each kind of event that is not ordinary has its remark, and the page has no other."""
     stated = re.findall(r"^\.It Li (\(.*\))$", section(PAGE, "Remarks"), re.MULTILINE)
-    subject: Any = SimpleNamespace(target=resolve(parse("127.0.0.1"), None), ports=[0])
-    lines = [line(subject, Event(kind=kind, time=0), protocol=False, host=False) for kind in Kind]
+    session: Any = SimpleNamespace(target=resolve(parse("127.0.0.1"), None), ports=[0])
+    lines = [line(session, Event(kind=kind, time=0), protocol=False, host=False) for kind in Kind]
     remarks = {found[0] for each in lines if (found := re.search(r"\([^)]*\)$", each))}
     assert {re.sub(r"!.+\)", "! ...)", remark) for remark in remarks} == set(stated)
