@@ -15,8 +15,7 @@ Commands
 Processes
 
     supervisor/  owns the sockets and the generations of workers: supervisor, generation, worker_process, listening,
-                 adoption, exporter, reporter, observer, totals, refusal_log, own_addresses, timers*,
-                 capacity*
+                 adoption, exporter, reporter, status_line, observer, refusal_log, own_addresses, timers*, capacity*
     worker/      one process, one loop over its services: worker, channel, rules*
     exporter/    serves metrics, health and the status page: exporter, channel, metrics*, health, status_page
     ping/        `echod ping`: command, options, usage, values*, text, records, charts*, live, plot, reverse_dns
@@ -30,14 +29,14 @@ Engines
 
     probes/      what sends probes and reads replies: settings*, loop, due_times*, session, flood, mtu, udp, tcp,
                  sockets, target, interfaces, clock
-    status/      the status directory and the self test: files, instances, overview*, selftest
+    status/      the status directory and the self test: files, publisher, instances, overview*, selftest
     metrics/     metrics over HTTP: model*, exposition, http_server
 
 Subjects
 
     admission/   may this datagram be answered: admission*, rules*, ratelimit*, loops*, selftest*
-    stats/       what is counted: outcomes*, counters*, watch*, rates*, refusals*, top_sources*, traffic*, snapshot*,
-                 wrapping*
+    stats/       what is counted: outcomes*, counters*, watch*, rates*, refusals*, top_sources*, totals*, traffic*,
+                 snapshot*, wrapping*
     config/      /etc/echod.yaml: file, schema* (bounds, defaults), parse*, lint* (warnings), fields*, access*,
                  document*, diagnostics* (how mistakes are shown), explain*, diff*, written*, socket_unit*
     measurement/ what probes tell: payload*, events*, in_flight*, flood*, pacing*, statistics*, latency*, reordering*,
@@ -64,7 +63,7 @@ The life of a config change:
 
 1. SIGHUP wakes the loop, which calls `Supervisor._reload`.
 2. `config.file.read` makes a new Config, or every mistake is logged and the previous config stays in force.
-3. `Holdings.acquire` opens what is new; a failure closes it again and rejects the reload.
+3. `ListeningSockets.acquire` opens what is new; a failure closes it again and rejects the reload.
 4. `Generation.start_workers` forks the workers; a death or a timeout before all are ready rejects the reload.
 5. `Supervisor._commit`: the new workers serve, the old ones drain, removed listeners close, a new exporter starts.
 """

@@ -53,7 +53,7 @@ PURE_MODULES = {
     "net": "endpoint listener networks peers",
     "ping": "charts values",
     "probes": "due_times settings",
-    "stats": "counters outcomes rates refusals snapshot top_sources traffic watch wrapping",
+    "stats": "counters outcomes rates refusals snapshot top_sources totals traffic watch wrapping",
     "status": "overview",
     "supervisor": "capacity timers",
     "tcp": "limits",
@@ -91,7 +91,7 @@ ONLY = {
     # A child is killed in one place, where a refusal ends no loop. The others signal another echod.
     "os.kill": {"linux.process", "cli.reload", "status.files"},
     # Moments to show. Durations are differences of the monotonic clock, which nobody sets.
-    "time.time": {"supervisor.reporter", "config.file", "linux.procfs"},
+    "time.time": {"status.publisher", "config.file", "linux.procfs"},
     "structlog.configure": {"logs"},
     "structlog.configure_once": {"logs"},
 }

@@ -24,7 +24,6 @@ from echod.config.diagnostics import report
 from echod.errors import ConfigError, EchodError, ExitCode, UsageError
 from echod.linux import signals, systemd
 from echod.status import instances
-from echod.supervisor.reporter import Announcer
 from echod.supervisor.supervisor import Supervisor
 
 _MAXSIZE_64: Final = 2**63 - 1
@@ -62,25 +61,14 @@ def main(words: Sequence[str]) -> int:
 
 def _serve(path: Path | None, on_serving: Callable[[], None]) -> int:
     setproctitle(instances.title(configfile.shown(path or configfile.DEFAULT_PATH)))
-    announcer = Announcer(path=path, notifier=systemd.Notifier(os.environ), environment=os.environ)
-    supervisor = Supervisor(
-        path=path,
-        passed=systemd.passed_sockets(os.environ),
-        announcer=announcer,
-        on_serving=on_serving,
-    )
+    supervisor = Supervisor(path=path, environment=os.environ, on_serving=on_serving)
     # Imported objects are permanent: the garbage collector must not traverse them, and so unshare the workers' pages.
     gc.freeze()
     try:
         supervisor.run()
     except ConfigError as error:
-        announcer.failed(error)
         _show(path or configfile.DEFAULT_PATH, error)
         return error.exit_code
-    except EchodError as error:
-        announcer.failed(error)
-        raise
-    announcer.stopped()
     return ExitCode.OK
 
 

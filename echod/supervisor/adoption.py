@@ -44,11 +44,11 @@ def adopt_socket(fd: int, buffers: Buffers) -> tuple[Listener | None, socket.soc
     return listener, sock
 
 
-def adopt_door(fd: int, buffers: Buffers) -> socket.socket:
+def adopt_http_socket(fd: int, buffers: Buffers) -> socket.socket:
     """Take over the socket that was passed for metrics. Raises PassedSocketError if it is unsuitable."""
     sock = _open(fd)
     try:
-        _require_door(sock)
+        _require_http_socket(sock)
         _make_ours(f"passed socket {fd}, named {METRICS},", sock, buffers)
     except BaseException:
         sock.close()
@@ -63,7 +63,7 @@ def _open(fd: int) -> socket.socket:
         raise PassedSocketError(f"passed descriptor {fd} is no socket: {error.strerror}") from None
 
 
-def _require_door(sock: socket.socket) -> None:
+def _require_http_socket(sock: socket.socket) -> None:
     """Raise PassedSocketError if a socket does not take TCP connections."""
     inet = sock.family in (socket.AF_INET, socket.AF_INET6) and _SERVED.get((sock.type, sock.proto)) is Protocol.TCP
     if not inet or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):

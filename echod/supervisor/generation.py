@@ -1,14 +1,16 @@
 """One generation of workers: one config, one set of sockets, one counters page, from the first start to the last exit.
 
-Owns its worker processes and what they share. The supervisor decides when they start, drain and end. Invariant: a
-generation never changes its config, and its numbers outlive each of its workers.
+Owns its worker processes and what they share, and replaces those that exit while it serves. The supervisor decides when
+it starts, serves, drains and ends. Invariant: it never changes its config, and its numbers outlive each of its workers.
 """
 
 import mmap
 import os
 import secrets
 import socket
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import structlog
 
@@ -25,6 +27,7 @@ from echod.stats.refusals import Report
 from echod.stats.snapshot import WorkerState
 from echod.stats.top_sources import unpack_report
 from echod.supervisor.observer import Observer
+from echod.supervisor.timers import Timers
 from echod.supervisor.worker_process import WorkerExit, WorkerProcess
 from echod.worker.channel import DRAIN, OWN_ADDRESSES, READY, SERVE, TOP_SOURCES, Birth, ServedSocket, open_channel
 
@@ -42,21 +45,28 @@ class Generation:
         *,
         workers: int,
         poll: Poll,
+        timers: Timers,
         observer: Observer,
+        restarts: Counter[int],
         self_test: SelfTest | None,
         account: Account | None,
     ) -> None:
-        """Make what the workers share, but start none. Their reports go to the observer."""
+        """Make what the workers share, but start none. Their reports go to the observer.
+
+        `restarts` counts the workers that were replaced, by slot, over all generations.
+        """
         self.number = number
         self.config = config
         self._sockets = sockets
         self._own_addresses: Sequence[Network] = ()
+        self._timers = timers
         self._observer = observer
+        self._restarts = restarts
         self.self_test = self_test
         self.account = account
         self._secret = secrets.token_bytes(16)
         self._serving = False
-        self.draining = False
+        self._draining = False
         # Two more than the limit: a connection is entered before it is found to be above the limit.
         has_tcp = any(listener.protocol is Protocol.TCP for listener in sockets)
         places = config.tcp.max_connections + 2 if has_tcp else 0
@@ -85,18 +95,23 @@ class Generation:
 
         (Others may have died and not been replaced yet.)
         """
-        served = any(worker.ready for worker in self.workers) or not self._serving or self.draining
+        served = any(worker.ready for worker in self.workers) or not self._serving or self._draining
         return served and all(worker.unchanged_checks <= 1 for worker in self.workers)
 
+    @property
+    def _replaces(self) -> bool:
+        """Whether a worker that exits is replaced."""
+        return self._serving and not self._draining
+
     def states(self) -> tuple[WorkerState, ...]:
-        """Return the state of each worker. Call it after `find_stuck`."""
+        """Return the state of each worker. Call it after `kill_stuck`."""
         return tuple(
             WorkerState(
                 worker=worker.number + 1,
                 pid=worker.pid,
                 cpu_seconds=cpu_seconds(worker.pid),
                 heartbeat_age_seconds=worker.unchanged_checks if worker.unchanged_checks > 1 else 0,
-                restarts=self._observer.restarts[worker.number],
+                restarts=self._restarts[worker.number],
                 connections=self.page.header(worker.number)[SlotField.CONNECTIONS],
             )
             for worker in self.workers
@@ -150,10 +165,10 @@ class Generation:
                 if self._serving:
                     worker.send(SERVE)
             elif message.startswith(TOP_SOURCES):
-                self._observer.heard(unpack_report(message[len(TOP_SOURCES) :]))
+                self._observer.add_top_sources(unpack_report(message[len(TOP_SOURCES) :]))
             else:
                 report = Report.unpack(message)
-                self._observer.refused(self.page.listeners[report.listener], report)
+                self._observer.add_refusals(self.page.listeners[report.listener], report)
         except (ValueError, IndexError):
             _log.error("worker_protocol_error", worker=worker.number + 1, pid=worker.pid, generation=self.number)
             return False
@@ -181,15 +196,22 @@ class Generation:
         for number in self.page.distrusted:
             self.workers[number].kill()
 
-    def find_stuck(self) -> list[WorkerProcess]:
-        """Check every heartbeat; return the workers that are stuck. Call it once a second."""
+    def kill_stuck(self) -> None:
+        """Check every heartbeat, and kill the workers that are stuck. Call it once a second."""
         for worker in self.workers:
             worker.check(self.page.header(worker.number)[SlotField.HEARTBEAT])
-        return [worker for worker in self.workers if worker.stuck]
+            if worker.stuck:
+                message = (
+                    f"{worker.name} (process {worker.pid}) is stuck: its heartbeat has not changed for "
+                    f"{worker.unchanged_checks} seconds; it is {'killed and replaced' if self._replaces else 'killed'}"
+                )
+                facts = {"worker": worker.number + 1, "pid": worker.pid, "seconds": worker.unchanged_checks}
+                _log.error("worker_stuck", message=message, **facts, generation=self.number)
+                worker.kill()
 
     def drain(self) -> None:
         """Let the workers finish what is under way and exit."""
-        self.draining = True
+        self._draining = True
         for worker in self.workers:
             worker.send(DRAIN)
 
@@ -200,14 +222,34 @@ class Generation:
 
     # -- exit
 
-    def reap(self, now: float) -> list[tuple[WorkerProcess, WorkerExit]]:
-        """Reap the workers that have exited, and settle their counters."""
+    def reap(self, now: float, *, stopping: bool) -> list[WorkerExit]:
+        """Reap the workers that have exited, settle their counters, and have them replaced.
+
+        While the daemon is stopping, an exit is no reason for a warning.
+        """
         exits = []
         for worker in self.workers:
-            if (ended := worker.reap(now)) is not None:
-                exits.append((worker, ended))
-                self._settle(worker, ended.pid)
+            ended = worker.reap(now)
+            if ended is None:
+                continue
+            exits.append(ended)
+            self._settle(worker, ended.pid)
+            log = _log.info if stopping or (ended.ok and self._draining) else _log.warning
+            log("worker_exited", worker=worker.number + 1, pid=ended.pid, reason=ended.reason, generation=self.number)
+            if self._replaces:
+                self._timers.at(now + ended.delay, partial(self._replace, worker))
         return exits
+
+    def _replace(self, worker: WorkerProcess, now: float) -> None:
+        if worker.pid is not None or not self._replaces:
+            return
+        try:
+            self.start_worker(worker, now)
+        except OSError as error:
+            _log.warning("worker_not_started", worker=worker.number + 1, reason=error.strerror)
+            self._timers.at(now + worker.backoff.after(0.0), partial(self._replace, worker))
+        else:
+            self._restarts[worker.number] += 1
 
     def _settle(self, worker: WorkerProcess, pid: int) -> None:
         """Balance the counters of a worker that has exited."""

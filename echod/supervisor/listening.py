@@ -1,9 +1,9 @@
 """The listening sockets that the supervisor holds until it stops, by listener.
 
-Owns these sockets, the netlink socket that may be passed, and the doors: the listening sockets for metrics. Workers
-inherit only copies, and the exporter only copies of the doors, so neither their death nor a reload loses a datagram
-that the kernel has queued. Never reads a socket. Invariant: `acquire` changes nothing that is held; only `commit` does,
-and it cannot fail.
+Owns these sockets, the netlink socket that may be passed, and the HTTP sockets, which listen for requests of metrics.
+Workers inherit only copies, and the exporter only copies of the HTTP sockets, so neither their death nor a reload loses
+a datagram that the kernel has queued. Never reads a socket. Invariant: `acquire` changes nothing that is held; only
+`commit` does, and it cannot fail.
 """
 
 import socket
@@ -29,7 +29,7 @@ from echod.linux.sockets import (
 from echod.net.endpoint import Endpoint
 from echod.net.listener import Listener, Protocol, overlap
 from echod.stats.wrapping import WrappingCounter
-from echod.supervisor.adoption import METRICS, adopt_door, adopt_socket
+from echod.supervisor.adoption import METRICS, adopt_http_socket, adopt_socket
 
 _log = structlog.get_logger()
 
@@ -48,7 +48,7 @@ class Acquisition:
     unbound: list[tuple[Listener, socket.socket]] = field(default_factory=list)
     """Further sockets for listeners that are kept. They are bound at commit: once bound they get datagrams, which
     nobody would read before."""
-    doors: dict[Endpoint, socket.socket] = field(default_factory=dict)
+    http_sockets: dict[Endpoint, socket.socket] = field(default_factory=dict)
     """The sockets for metrics."""
     detached: frozenset[Listener] = frozenset()
     """What is held, but bound to an interface that was removed or renamed."""
@@ -56,7 +56,7 @@ class Acquisition:
     """Those of them that are opened anew, because there is an interface of that name again."""
 
 
-class Holdings:
+class ListeningSockets:
     """Sockets by listener: one for TCP, one for each worker for UDP, and passed sockets as they were passed."""
 
     def __init__(self) -> None:
@@ -68,15 +68,15 @@ class Holdings:
         self._dropped: dict[socket.socket, WrappingCounter] = {}
         """What the kernel dropped at each UDP socket held."""
         self._dropped_before: dict[Listener, int] = {}
-        self._doors: dict[Endpoint, socket.socket] = {}
-        self._adopted_doors: list[socket.socket] = []
-        self._told: set[str] = set()
-        """The listeners of which the log says that they are detached."""
+        self._http: dict[Endpoint, socket.socket] = {}
+        self._adopted_http: list[socket.socket] = []
+        self._logged: set[str] = set()
+        """The listeners that the log names as detached."""
 
     @property
-    def doors(self) -> list[socket.socket]:
+    def http_sockets(self) -> list[socket.socket]:
         """Return the listening sockets for metrics: those passed, else those of the config."""
-        return self._adopted_doors or list(self._doors.values())
+        return self._adopted_http or list(self._http.values())
 
     @property
     def sockets(self) -> Mapping[Listener, Sequence[socket.socket]]:
@@ -98,7 +98,7 @@ class Holdings:
         buffers = grant(buffers)
         for fd, name in passed.items():
             if name == METRICS:
-                self._adopted_doors.append(adopt_door(fd, buffers))
+                self._adopted_http.append(adopt_http_socket(fd, buffers))
                 continue
             listener, sock = adopt_socket(fd, buffers)
             if listener is None:
@@ -117,7 +117,7 @@ class Holdings:
             )
         self.netlink = sock
 
-    def first_try(self, listeners: Sequence[Listener]) -> tuple[Listener, ...]:
+    def bindable(self, listeners: Sequence[Listener]) -> tuple[Listener, ...]:
         """Return those of the default listeners that this host can bind; none if sockets were passed instead."""
         if self._adopted:
             return ()
@@ -134,7 +134,7 @@ class Holdings:
         Raises EchodError, after closing all that was opened here.
         """
         wanted = (*listeners, *(adopted for adopted in self._adopted if adopted not in set(listeners)))
-        metrics = () if self._adopted_doors else metrics
+        metrics = () if self._adopted_http else metrics
         detached = frozenset(listener for _, listener in self._detached())
         back = detached.difference(self._adopted) & {*wanted, *(each.listener for each in metrics)}
         renewed = frozenset(listener for listener in back if not find_absence(listener, early=True))
@@ -150,8 +150,8 @@ class Holdings:
             for listener in wanted:
                 found.sockets[listener] = self._open(listener, workers, found)
             for endpoint in metrics:
-                held = self._doors.get(endpoint) if endpoint.listener not in renewed else None
-                found.doors[endpoint] = held or self._open_door(endpoint, wanted, found)
+                held = self._http.get(endpoint) if endpoint.listener not in renewed else None
+                found.http_sockets[endpoint] = held or self._open_http_socket(endpoint, wanted, found)
         except Exception:
             self.abandon(found)
             raise
@@ -169,7 +169,7 @@ class Holdings:
             return held
         more: list[socket.socket] = []
         wanted = workers if listener.protocol is Protocol.UDP else 1
-        beside = self._is_beside_ours(listener, found, found.sockets)
+        beside = self._needs_sibling(listener, found, found.sockets)
         for number in range(len(held), wanted):
             try:
                 sock = open_socket(listener, found.granted, sibling=number > 0 or beside, bind=not held)
@@ -186,21 +186,22 @@ class Holdings:
                 found.unbound.append((listener, sock))
         return held + more
 
-    def _is_beside_ours(self, listener: Listener, found: Acquisition, more: Iterable[Listener]) -> bool:
-        """Tell whether we hold the port, for a wider or narrower listener or a door: only a sibling can then be bound.
+    def _needs_sibling(self, listener: Listener, found: Acquisition, more: Iterable[Listener]) -> bool:
+        """Tell whether echod holds the port with another socket: only a sibling can then be bound.
 
-        That listener or door is about to be closed, because no config uses a port twice, and passed sockets allow no
-        sibling. Or that listener, one of `more`, was found before, and one of the two is bound to an interface: both
-        then serve. One that is detached has its port on an interface of another name.
+        That socket is of a wider or narrower listener, or for HTTP, and is about to be closed: no config uses a port
+        twice, and passed sockets allow no sibling. Or it is of one of the listeners `more`, which were opened before,
+        and one of the two is bound to an interface: both then serve. A detached listener has its port on an interface
+        of another name.
         """
-        held = (*self._sockets, *(door.listener for door in self._doors))
+        held = (*self._sockets, *(endpoint.listener for endpoint in self._http))
         ours = (*more, *(replace(each, zone="") if each in found.detached else each for each in held))
         return any(other.port == listener.port and overlap(listener, other) for other in ours)
 
-    def _open_door(self, metrics: Endpoint, wanted: Sequence[Listener], found: Acquisition) -> socket.socket:
+    def _open_http_socket(self, metrics: Endpoint, wanted: Sequence[Listener], found: Acquisition) -> socket.socket:
         """Open the socket of an endpoint. Raises EchodError, also if one of the wanted listeners has the port."""
         listener = metrics.listener
-        beside = not any(overlap(listener, each) for each in wanted) and self._is_beside_ours(listener, found, ())
+        beside = not any(overlap(listener, each) for each in wanted) and self._needs_sibling(listener, found, ())
         try:
             sock = open_socket(listener, found.granted, sibling=beside)
         except (AddressUnavailableError, BindNotPermittedError) as error:
@@ -227,46 +228,46 @@ class Holdings:
                 acquisition.sockets[listener].remove(sock)
                 sock.close()
         for listener in (*acquisition.plan.close, *(acquisition.renewed & self._sockets.keys())):
-            self._let_go(listener)
+            self._close(listener)
         self._sockets = acquisition.sockets
-        self._told.clear()  # what is detached even now is said again
-        for endpoint, door in self._doors.items():
-            if acquisition.doors.get(endpoint) is door:
+        self._logged.clear()  # what is still detached is logged again
+        for endpoint, sock in self._http.items():
+            if acquisition.http_sockets.get(endpoint) is sock:
                 continue
             with suppress(OSError):  # it may not listen any more
-                door.shutdown(socket.SHUT_RDWR)  # in the exporter's copy too, so that the port is free at once
-            door.close()
-        self._doors = acquisition.doors
+                sock.shutdown(socket.SHUT_RDWR)  # in the exporter's copy too, so that the port is free at once
+            sock.close()
+        self._http = acquisition.http_sockets
 
     def log_detached(self) -> None:
-        """Log each listener that hears nothing any more, once, and again after a reload that did not mend it."""
+        """Log each listener that receives nothing any more, once, and again after a reload that did not repair it."""
         detached = dict(self._detached())
         for name, listener in detached.items():
-            if name not in self._told:
+            if name not in self._logged:
                 unit = "restart the .socket unit that passes it, and echod,"
                 remedy = unit if listener in self._adopted else "run `echod reload`"
                 message = (
-                    f"{name} hears nothing any more: its interface was removed or renamed; {remedy} when this host has "
-                    f"the interface {listener.zone} again"
+                    f"{name} receives nothing any more: its interface was removed or renamed; {remedy} when this "
+                    f"host has the interface {listener.zone} again"
                 )
                 _log.warning("listener_detached", message=message, listener=name)
-        self._told = set(detached)
+        self._logged = set(detached)
 
     def _detached(self) -> Iterator[tuple[str, Listener]]:
         """Yield what is bound to an interface that was removed or renamed, with its name in the log."""
         for listener, sockets in self._sockets.items():
             if listener.zone and any(is_detached(listener, sock) for sock in sockets):
                 yield str(listener), listener
-        for endpoint, door in self._doors.items():
-            if is_detached(endpoint.listener, door):
+        for endpoint, sock in self._http.items():
+            if is_detached(endpoint.listener, sock):
                 yield f"metrics.listen: {endpoint}", endpoint.listener
 
-    def retire(self) -> None:
-        """Let go of all listeners that were not passed: who asks once the workers have, too, is refused at once."""
+    def close_unpassed(self) -> None:
+        """Close all listeners that were not passed: when the workers have, too, clients are refused at once."""
         for listener in self._sockets.keys() - self._adopted.keys():
-            self._let_go(listener)
+            self._close(listener)
 
-    def _let_go(self, listener: Listener) -> None:
+    def _close(self, listener: Listener) -> None:
         self._dropped_before[listener] = self.kernel_drops(listener)
         for sock in self._sockets.pop(listener):
             self._dropped.pop(sock, None)

@@ -1,8 +1,8 @@
-"""The daemon's snapshot of its own traffic, made when something has changed.
+"""The daemon's view of its own traffic, renewed when something has changed.
 
-Owns the books, the workers' reports of top and refused sources, and the rates. It reads the counters and changes none;
-the announcer distributes the snapshot. Invariant: a look at an idle daemon finds that it is idle without reading the
-numbers of each listener.
+Owns the workers' reports of top and refused sources, and the rates. It reads the counters and changes none; the
+publisher distributes the result. Invariant: a look at an idle daemon finds that it is idle without reading the numbers
+of each listener.
 """
 
 from collections import Counter
@@ -17,11 +17,11 @@ from echod.stats.rates import History
 from echod.stats.refusals import Report
 from echod.stats.snapshot import Activity, Rates, Refused, TcpTraffic, TopSource, UdpTraffic, WorkerState
 from echod.stats.top_sources import LastMinute
+from echod.stats.totals import Totals
 from echod.stats.traffic import tell_tcp, tell_udp
 from echod.stats.watch import PageWatch
-from echod.supervisor.listening import Holdings
-from echod.supervisor.refusal_log import Refusals
-from echod.supervisor.totals import Books
+from echod.supervisor.listening import ListeningSockets
+from echod.supervisor.refusal_log import RefusalLog
 
 KERNEL_SECONDS: Final = 10.0
 """Interval between reads of the kernel's drops for idle listeners. With traffic, or with a stuck worker, they are read
@@ -29,55 +29,61 @@ at each look, so this is only for listeners whose every datagram is dropped, for
 
 
 @dataclass(slots=True)
-class _Sight:
-    """One listener, as last seen."""
+class _Observed:
+    """One listener, as of the last look."""
 
     listener: Listener
     traffic: UdpTraffic | TcpTraffic | None = None
     histories: tuple[History, ...] = ()
-    moving: bool = True
-    """Whether it has not been seen yet, or a rate is still above zero."""
+    changing: bool = True
+    """Whether it has not been read yet, or a rate is still above zero."""
 
 
 class Observer:
     """The observer of one supervisor."""
 
-    def __init__(self, holdings: Holdings, now: float) -> None:
-        """Start at zero, at a monotonic time in seconds."""
-        self.books = Books(holdings)
-        self.refusals = Refusals()
-        self.restarts: Counter[int] = Counter()
-        """Workers that replaced a dead one, by slot."""
-        self._holdings = holdings
+    def __init__(
+        self,
+        listening: ListeningSockets,
+        totals: Totals,
+        refusal_log: RefusalLog,
+        restarts: Counter[int],
+        now: float,
+    ) -> None:
+        """Start at a monotonic time in seconds. `restarts` counts the workers that were replaced, by slot."""
+        self._listening = listening
+        self._totals = totals
+        self._refusal_log = refusal_log
+        self._restarts = restarts
         self._top_sources: LastMinute[str] = LastMinute(now)
         self._refused: LastMinute[tuple[str, Protocol, str]] = LastMinute(now)
         self._watches: dict[CounterPage, PageWatch] = {}
         self._listeners: Sequence[Listener] = ()
-        self._sights: list[_Sight] = []
+        self._observed: list[_Observed] = []
         self._due: set[Listener] = set()
-        self._lost: dict[Listener, int] = {}
+        self._dropped: dict[Listener, int] = {}
         """The datagrams that the kernel had dropped at the last look, by listener."""
         self._before = self._kernel_due = now
         self._workers: list[WorkerState] = []
 
     # -- reports of workers
 
-    def heard(self, sources: Iterable[tuple[str, int]]) -> None:
+    def add_top_sources(self, sources: Iterable[tuple[str, int]]) -> None:
         """Add a worker's report of its top sources."""
         self._top_sources.add(sources)
 
-    def refused(self, listener: Listener, report: Report) -> None:
+    def add_refusals(self, listener: Listener, report: Report) -> None:
         """Add a worker's report of the sources that it refused at a listener, and why.
 
         Raises ValueError if there is no such reason.
         """
         reason = (Drop if listener.protocol is Protocol.UDP else Close)(report.reason).name.lower()
-        self.refusals.add(listener, report)
+        self._refusal_log.add(listener, report)
         self._refused.add(((source, listener.protocol, reason), count) for source, count in report.sources.items())
 
     def take_over(self, page: CounterPage) -> None:
         """Keep the numbers of a generation whose last worker has exited."""
-        self.books.take_over(page)
+        self._totals.take_over(page)
         self._watches.pop(page, None)
         self._due.update(page.listeners)  # for what came in since the last look
 
@@ -92,75 +98,75 @@ class Observer:
     ) -> Activity | None:
         """Return the activity of these listeners, or None if nothing has changed since the last look."""
         due, self._due = self._due | self._changed(pages), set()
-        moved = self._turn_to(listeners)
+        moved = self._set_listeners(listeners)
         ask_kernel = now >= self._kernel_due or any(worker.heartbeat_age_seconds for worker in workers)
         if ask_kernel:
             self._kernel_due = now + KERNEL_SECONDS
-        for sight in self._sights:
-            if sight.moving or (due and sight.listener in due) or (ask_kernel and self._lost_more(sight)):
-                before = sight.traffic
-                self._see(sight, pages, now)
-                moved = moved or sight.traffic != before
+        for one in self._observed:
+            if one.changing or (due and one.listener in due) or (ask_kernel and self._dropped_more(one)):
+                before = one.traffic
+                self._read(one, pages, now)
+                moved = moved or one.traffic != before
         # Call all in any case: they forget what is old.
-        others = [self._top_sources.moved(now), self._refused.moved(now), self._workers_moved(workers)]
+        others = [self._top_sources.moved(now), self._refused.moved(now), self._workers_changed(workers)]
         self._before = now
-        return self._tell(workers) if moved or any(others) else None
+        return self._activity(workers) if moved or any(others) else None
 
     def _changed(self, pages: Sequence[CounterPage]) -> set[Listener]:
         """Return the listeners that any worker has counted for since the last look."""
         return {listener for page in pages for listener in self.watch(page).changed()}
 
-    def _turn_to(self, listeners: Sequence[Listener]) -> bool:
+    def _set_listeners(self, listeners: Sequence[Listener]) -> bool:
         """Observe these listeners and no others; tell whether that is a change."""
         if listeners is self._listeners:
             return False
-        known = {sight.listener: sight for sight in self._sights}
-        self._sights = [known.get(listener) or _Sight(listener) for listener in listeners]
+        known = {one.listener: one for one in self._observed}
+        self._observed = [known.get(listener) or _Observed(listener) for listener in listeners]
         self._listeners = listeners
         return True
 
-    def _lost_more(self, sight: _Sight) -> bool:
+    def _dropped_more(self, one: _Observed) -> bool:
         """Tell whether the kernel has dropped more for a listener on which no worker counted anything."""
-        seen = sight.traffic
-        return isinstance(seen, UdpTraffic) and self._holdings.kernel_drops(sight.listener) != seen.kernel_drops
+        seen = one.traffic
+        return isinstance(seen, UdpTraffic) and self._listening.kernel_drops(one.listener) != seen.kernel_drops
 
-    def _workers_moved(self, workers: Sequence[WorkerState]) -> bool:
+    def _workers_changed(self, workers: Sequence[WorkerState]) -> bool:
         """Tell whether anything but the CPU time has changed, which each look itself increases."""
         before, self._workers = self._workers, [replace(worker, cpu_seconds=0.0) for worker in workers]
         return before != self._workers
 
-    def _see(self, sight: _Sight, pages: Sequence[CounterPage], now: float) -> None:
+    def _read(self, one: _Observed, pages: Sequence[CounterPage], now: float) -> None:
         """Read the numbers of a listener."""
-        listener = sight.listener
-        row = self.books.total(listener, pages)
-        adopted = listener in self._holdings.adopted
+        listener = one.listener
+        row = self._totals.row(listener, pages)
+        adopted = listener in self._listening.adopted
         if listener.protocol is Protocol.UDP:
-            (rate,) = rates = self._rates(sight, [row[UdpField.RECEIVED]], now)
-            drops = self._holdings.kernel_drops(listener)
-            # A passed socket may have lost datagrams before this echod was started, which is no news.
-            before = self._lost.get(listener, drops if adopted else 0)
-            self._lost[listener] = drops
-            self.refusals.add_lost(listener, drops - before)
-            sight.traffic = tell_udp(listener, row, adopted=adopted, kernel_drops=drops, rate=rate)
+            (rate,) = rates = self._rates(one, [row[UdpField.RECEIVED]], now)
+            drops = self._listening.kernel_drops(listener)
+            # What a passed socket dropped before this echod was started is not logged.
+            before = self._dropped.get(listener, drops if adopted else 0)
+            self._dropped[listener] = drops
+            self._refusal_log.add_kernel_drops(listener, drops - before)
+            one.traffic = tell_udp(listener, row, adopted=adopted, kernel_drops=drops, rate=rate)
         else:
-            rates = self._rates(sight, [row[TcpField.ACCEPTED], row[TcpField.RECEIVED_BYTES]], now)
-            sight.traffic = tell_tcp(listener, row, adopted=adopted, accepted=rates[0], octets=rates[1])
-        sight.moving = any(rate != Rates() for rate in rates)
+            rates = self._rates(one, [row[TcpField.ACCEPTED], row[TcpField.RECEIVED_BYTES]], now)
+            one.traffic = tell_tcp(listener, row, adopted=adopted, accepted=rates[0], octets=rates[1])
+        one.changing = any(rate != Rates() for rate in rates)
 
-    def _rates(self, sight: _Sight, counts: Sequence[int], now: float) -> list[Rates]:
-        if not sight.histories:
-            sight.histories = tuple(History(count, now) for count in counts)
-        for history, count in zip(sight.histories, counts, strict=True):
+    def _rates(self, one: _Observed, counts: Sequence[int], now: float) -> list[Rates]:
+        if not one.histories:
+            one.histories = tuple(History(count, now) for count in counts)
+        for history, count in zip(one.histories, counts, strict=True):
             history.note(count, now, self._before)
-        return [history.rates(now) for history in sight.histories]
+        return [history.rates(now) for history in one.histories]
 
-    def _tell(self, workers: tuple[WorkerState, ...]) -> Activity:
-        traffic = [sight.traffic for sight in self._sights]
+    def _activity(self, workers: tuple[WorkerState, ...]) -> Activity:
+        traffic = [one.traffic for one in self._observed]
         return Activity(
             udp=tuple(each for each in traffic if isinstance(each, UdpTraffic)),
             tcp=tuple(each for each in traffic if isinstance(each, TcpTraffic)),
             workers=workers,
-            worker_restarts=self.restarts.total(),
+            worker_restarts=self._restarts.total(),
             top_sources=tuple(TopSource(source=source, count=count) for source, count in self._top_sources.top()),
             refused=tuple(
                 Refused(source=source, protocol=protocol.value, reason=reason, count=count)

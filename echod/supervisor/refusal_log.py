@@ -1,7 +1,7 @@
-"""Refused sources, and full queues, as a few log entries: one for each listener and reason, at most every ten seconds.
+"""Refused sources, and full queues, in a few log entries: one for each listener and reason, at most every ten seconds.
 
 Owns the text and the rate of the entries, and the pending summaries. The exact numbers are in the counters page.
-Invariant: however much is refused, from however many sources, the log grows by at most MOST_LINES entries a second and
+Invariant: however much is refused, from however many sources, the log grows by at most MAX_ENTRIES entries a second and
 the memory here is bounded.
 """
 
@@ -20,23 +20,23 @@ from echod.stats.refusals import Report
 SUMMARY_SECONDS: Final = 10.0
 """Interval between entries for one listener and reason."""
 
-MOST_LINES: Final = 10
-"""Most entries at one call; calls are a second apart. The rest wait for the next."""
+MAX_ENTRIES: Final = 10
+"""Most entries at one call; calls are a second apart. The other summaries wait for the next call."""
 
-MOST_SOURCES: Final = 1024
+MAX_SOURCES: Final = 1024
 """Addresses remembered for one entry."""
 
-_WAYS: Final = {
-    Drop.SOURCE_PORT_OWN: "echod listens on the port that they came from: let honest clients send from another",
-    Drop.SOURCE_PORT_LOW: "they came from a port below guard.min_source_port: let honest clients send from a higher "
-    "one (nping, which takes 53: -g 40000)",
-    Drop.SOURCE_PORT_REFUSED: "guard.refuse_source_ports has the port that they came from: let honest clients send "
-    "from another",
+_ADVICE: Final = {
+    Drop.SOURCE_PORT_OWN: "echod listens on their source port: let honest clients send from another port",
+    Drop.SOURCE_PORT_LOW: "their source port is below guard.min_source_port: let honest clients send from a higher "
+    "port (nping sends from 53: use -g 40000)",
+    Drop.SOURCE_PORT_REFUSED: "guard.refuse_source_ports has their source port: let honest clients send from another "
+    "port",
 }
-"""How an honest client goes on, where that is in its hands."""
+"""What an honest client can do to be answered."""
 
 _QUEUE_FULL: Final = None
-"""Stands for the reason where it is not a rule that dropped datagrams."""
+"""In place of a reason, for datagrams that the kernel dropped."""
 
 _log = structlog.get_logger()
 
@@ -51,7 +51,7 @@ class _Summary:
     due: float = 0.0
 
 
-class Refusals:
+class RefusalLog:
     """Gathers the reports of all workers."""
 
     def __init__(self) -> None:
@@ -64,12 +64,12 @@ class Refusals:
         summary.refused += report.refused
         summary.more = summary.more or report.more
         for source, refused in report.sources.items():
-            if source in summary.sources or len(summary.sources) < MOST_SOURCES:
+            if source in summary.sources or len(summary.sources) < MAX_SOURCES:
                 summary.sources[source] += refused
             else:
                 summary.more = True
 
-    def add_lost(self, listener: Listener, count: int) -> None:
+    def add_kernel_drops(self, listener: Listener, count: int) -> None:
         """Add what the kernel has dropped before it was received: datagrams or trains, for it counts either as one."""
         if count > 0:
             self._summaries.setdefault((listener, _QUEUE_FULL), _Summary()).refused += count
@@ -77,10 +77,10 @@ class Refusals:
     def log_due(self, now: float) -> None:
         """Log the summaries that are due, the longest due first. Call it once a second."""
         waiting = [key for key, each in self._summaries.items() if each.refused and each.due <= now]
-        for key in sorted(waiting, key=lambda key: self._summaries[key].due)[:MOST_LINES]:
+        for key in sorted(waiting, key=lambda key: self._summaries[key].due)[:MAX_ENTRIES]:
             listener, reason = key
             if reason is _QUEUE_FULL:
-                _log_lost(listener, self._summaries[key].refused)
+                _log_kernel_drops(listener, self._summaries[key].refused)
             else:
                 _log_summary(listener, reason, self._summaries[key])
             self._summaries[key] = _Summary(due=now + SUMMARY_SECONDS)
@@ -90,12 +90,12 @@ class Refusals:
         self.log_due(inf)
 
 
-def _log_lost(listener: Listener, count: int) -> None:
+def _log_kernel_drops(listener: Listener, count: int) -> None:
     _log.warning(
         "queue_full",
         message=f"the kernel dropped at least {count:,} {plural(count, 'datagram')} at {listener} before echod "
-        f"received {'them' if count != 1 else 'it'} (a train counts as one), most likely because the queue was full: "
-        "raise udp.receive_buffer, or workers where they are busy",
+        f"received {'it' if count == 1 else 'them'} (a train counts as one), most likely because the queue was full: "
+        "raise udp.receive_buffer, or workers if they are busy",
         listener=str(listener),
         dropped=count,
     )
@@ -108,11 +108,11 @@ def _log_summary(listener: Listener, reason: int, summary: _Summary) -> None:
     top, times = summary.sources.most_common(1)[0]
     count = len(summary.sources)
     sources = f"{'more than ' if summary.more else ''}{count:,} {plural(count, 'source')}"
-    way = f"; {_WAYS[Drop(reason)]}" if udp and reason in _WAYS else ""
+    advice = f"; {_ADVICE[Drop(reason)]}" if udp and reason in _ADVICE else ""
     _log.warning(
         "refused",
         message=f"refused {summary.refused:,} {what} at {listener}: {name}, from {sources}, most from {top} "
-        f"({times:,}){way}",
+        f"({times:,}){advice}",
         listener=str(listener),
         reason=name,
         refused=summary.refused,

@@ -1,11 +1,9 @@
-"""What the supervisor reports about itself: to the service manager, in the status file, and in log entries.
+"""What happens to the daemon and its config, as log entries; passed on to the status line and the status file.
 
-Owns the texts and the last report, never a decision. Invariant: every reload that `reloading` announces is ended by
-`reloaded`, `rejected` or `stopping`, so neither the service manager nor `echod reload` waits for ever.
+Owns the texts, never a decision. Invariant: every reload that `reloading` reports is ended by `reloaded`, `rejected`
+or `stopping`, so neither the service manager nor `echod reload` waits for ever.
 """
 
-import os
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -19,21 +17,21 @@ from echod.config.file import DEFAULT_PATH, Reading, shown
 from echod.config.schema import Config
 from echod.errors import ConfigError, EchodError, ExitCode, Mistake, plural
 from echod.linux.sockets import Buffers, find_absence
-from echod.linux.systemd import Notifier
 from echod.net.endpoint import Endpoint
 from echod.net.listener import Listener, Protocol
-from echod.stats.rates import Rate
-from echod.stats.snapshot import REJECTED, Activity, LastReload, Snapshot
-from echod.status import files, instances
-from echod.status.files import StatusFiles
+from echod.stats.counters import CounterPage, describe
+from echod.stats.snapshot import REJECTED
+from echod.stats.totals import Totals
+from echod.status import files
+from echod.status.publisher import Publisher
+from echod.supervisor.status_line import StatusLine
 
 MAX_LOGGED_MISTAKES: Final = 20
 """For one rejected reload; `echod check` shows all."""
 
-STATUS_SECONDS: Final = 5.0
-"""The least interval between updates of STATUS=, and the greatest between updates of the status file."""
+TRAFFIC_SECONDS: Final = 60.0
 
-_NO_PLACE: Final = (
+_NO_DIRECTORY: Final = (
     "no status is written, so `echod status` and `echod reload` do not find this echod: it is not root, and has "
     "neither RUNTIME_DIRECTORY nor XDG_RUNTIME_DIR; write a status.directory, or RuntimeDirectory=echod in its unit"
 )
@@ -41,105 +39,89 @@ _NO_PLACE: Final = (
 _log = structlog.get_logger()
 
 
-class Announcer:
+class Reporter:
     """The reports of one daemon."""
 
-    def __init__(self, *, path: Path | None, notifier: Notifier, environment: Mapping[str, str]) -> None:
-        """Take the config's path, None for the default, and the service manager's notifier."""
-        self._path = shown(path or DEFAULT_PATH)
-        self._notifier = notifier
+    def __init__(
+        self, config: str, environment: Mapping[str, str], status_line: StatusLine, publisher: Publisher
+    ) -> None:
+        """Take the config's path, as it is shown."""
+        self._config = config
         self._environment = environment
-        self._files = StatusFiles(None)
-        self._place: Path | None = None
-        self._born = instances.birth(os.getpid())
-        self._started, self._started_monotonic = time.time(), instances.monotonic()
-        self._config_read: float | None = None
-        self._config_reading: float | None = None
-        self._activity = Activity()
-        self._serving = "not serving"
-        self._said = ""
-        self._refresh_due = 0.0
-        self._write_due = 0.0
-        self._watchdog_due = 0.0
-        self._rate = Rate()
-        self._begun = self._finished = self._generation = 0
-        self._reload = LastReload()
-        self.tell: Callable[[bytes], None] = lambda _snapshot: None
-        """Called with every snapshot, in addition to the status file."""
+        self._status_line = status_line
+        self._publisher = publisher
+        self._directory: Path | None = None
+        self._serving = ""
 
     def starting(self, reading: Reading) -> None:
-        """Log the start, where the config comes from, and where the status will be: `files.find` sends people here."""
-        self._place = files.directory(self._environment, reading.config.status.directory)
-        config = self._path if reading.path else "built-in defaults"
-        where = {} if self._place is None else {"status": shown(self._place)}
-        _log.info("starting", version=__version__, config=config, **where)
+        """Report the start, where the config comes from, and where the status is: `files.find` names this entry."""
+        self._directory = files.directory(self._environment, reading.config.status.directory)
+        config = self._config if reading.path else "built-in defaults"
+        status = {} if self._directory is None else {"status": shown(self._directory)}
+        _log.info("starting", version=__version__, config=config, **status)
         if reading.path is None:
             _log.info("defaults_used", message=f"there is no {DEFAULT_PATH}: serving the built-in defaults")
-        self._files = StatusFiles(self._place)
-        if self._place is None:
-            _log.info("status_not_written", message=_NO_PLACE)
+        if self._directory is None:
+            _log.info("status_not_written", message=_NO_DIRECTORY)
+        self._publisher.start(self._directory)
 
     def reading(self, reading: Reading, adopted: Sequence[Listener]) -> None:
-        """Log what is unreasonable in a config that is about to be used, and what of it cannot take effect."""
-        self._config_reading = reading.at
+        """Report what is unreasonable in a config that is about to be used, and what of it has no effect."""
         for warning in reading.warnings:
-            place = f"{self._path}:{warning.line}:{warning.column}"
-            _log.warning("config_warning", message=f"{place}: {warning}", key=warning.path)
+            where = f"{self._config}:{warning.line}:{warning.column}"
+            _log.warning("config_warning", message=f"{where}: {warning}", key=warning.path)
         directory = reading.config.status.directory
-        if files.directory(self._environment, directory) != self._place:
+        if files.directory(self._environment, directory) != self._directory:
             _log.warning(
                 "status_directory_ignored",
-                message=f"{self._path}: status.directory: {directory} is read at start alone: restart echod, or write "
-                f"what was there; until then the status stands in {self._place or 'no directory'}",
+                message=f"{self._config}: status.directory: {directory} is read only at the start: restart echod, or "
+                f"write the previous value; until then the status is in {self._directory or 'no directory'}",
                 key="status.directory",
             )
         for listener in adopted if reading.path else ():
             if listener not in reading.config.listeners:
                 _log.warning(
                     "listener_not_configured",
-                    message=f"{listener} is served, though {self._path} does not have it, for systemd holds it: to end "
-                    f"that, remove {listener.unit_line} from the .socket unit (systemctl edit echod.socket) and "
-                    "restart that and echod",
+                    message=f"{listener} is served although {self._config} does not have it, because systemd holds "
+                    f"it: to end that, remove {listener.unit_line} from the .socket unit (systemctl edit "
+                    "echod.socket) and restart that and echod",
                     listener=str(listener),
                 )
 
     def serving(
-        self, listeners: Iterable[Listener], *, workers: int, generation: int, self_test: SelfTest | None
+        self,
+        listeners: Sequence[Listener],
+        workers: int,
+        generation: int,
+        self_test: SelfTest | None,
+        read: float | None,
     ) -> None:
-        """Note what is served from now on."""
-        self._serving = _count(tuple(listeners), workers)
-        self._generation = generation
-        self._config_read = self._config_reading
-        self._files.write_self_test(self_test.pack() if self_test is not None else None)
-
-    def show(self, activity: Activity) -> None:
-        """Write the daemon's activity to the status file."""
-        self._activity = activity
-        self._write()
+        """Take over what is served from now on, with a config that was read at this time."""
+        self._serving = _describe(listeners, workers)
+        self._publisher.serving(generation, self_test, read)
 
     def ready(self) -> None:
         """Report that the daemon serves, for the first time."""
-        self._tell(self._serving)
+        self._status_line.ready(self._serving)
         _log.info("ready", message=f"ready: {self._serving}")
 
     def reloading(self) -> None:
         """Report that a reload begins."""
-        self._begun += 1
-        self._write()
-        self._notifier.reloading()
-        _log.info("reloading", config=self._path)
+        self._publisher.reload_begun()
+        self._status_line.reloading()
+        _log.info("reloading", config=self._config)
 
-    def reloaded(self, changed: Sequence[str]) -> None:
+    def reloaded(self, changed: Sequence[str], generation: int) -> None:
         """Report that the new config serves, and what has changed."""
         changed = changed or ["nothing"]
-        _log.info("reloaded", changed=changed, generation=self._generation)
-        self._tell(self._serving)
-        self._finish(ExitCode.OK, f"reloaded; changed: {', '.join(changed)}")
+        _log.info("reloaded", changed=changed, generation=generation)
+        self._status_line.ready(self._serving)
+        self._publisher.reload_finished(ExitCode.OK, f"reloaded; changed: {', '.join(changed)}")
 
     def rejected(self, error: EchodError) -> None:
-        """Report why the previous config stays in force, one entry per mistake. READY=1 is sent: the reload is over."""
+        """Report why the previous config stays in force, one entry per mistake."""
         mistakes = error.mistakes if isinstance(error, ConfigError) else ()
-        lines = [self._placed(each) for each in mistakes[:MAX_LOGGED_MISTAKES]]
+        lines = [self._located(each) for each in mistakes[:MAX_LOGGED_MISTAKES]]
         for line, mistake in zip(lines, mistakes, strict=False):
             _log.error("reload_rejected", message=f"reload rejected: {line}", file_line=mistake.line, key=mistake.path)
         if len(mistakes) > MAX_LOGGED_MISTAKES:
@@ -148,100 +130,59 @@ class Announcer:
         if not mistakes:
             lines.append(str(error))
             _log.error("reload_rejected", message=f"reload {REJECTED}: {lines[-1]}")
-        self._tell(f"reload {REJECTED}: {lines[0]}")
-        self._finish(error.exit_code, "\n".join(lines))
+        self._status_line.rejected(lines[0])
+        self._publisher.reload_finished(error.exit_code, "\n".join(lines))
 
     def stopping(self, seconds: float) -> None:
         """Report that the drain begins, and how long it may take."""
-        self._notifier.stopping("draining", seconds)
-        self._files.remove()
-
-    def stopped(self) -> None:
-        """Say that it is over; what was said last stands in `systemctl status` until the next start."""
-        self._notifier.status("stopped")
+        self._status_line.stopping(seconds)
+        self._publisher.remove()
 
     def failed(self, error: EchodError) -> None:
-        """Say why there is no service: between two attempts to start, `systemctl status` has no line of the journal."""
-        reason = self._placed(error.mistakes[0]) if isinstance(error, ConfigError) else str(error)
-        self._notifier.status(_plain(f"does not start: {reason}"))
+        """Report why the daemon does not start, but not in the log: whoever catches the error does that."""
+        self._status_line.failed(self._located(error.mistakes[0]) if isinstance(error, ConfigError) else str(error))
 
-    def catch_up(self) -> None:
-        """Resend to the service manager what its queue had no room for. Call it once a second."""
-        self._notifier.catch_up()
-
-    def refresh(self, datagrams: Callable[[], int], now: float) -> None:
-        """Update the status file and STATUS=, when they are due; STATUS= only if the line has changed.
-
-        `datagrams` returns the datagrams received since the start; it is called only when STATUS= is due.
-        """
-        if now >= self._write_due:
-            self._write()  # although nothing has changed, to show readers that the daemon is alive
-        if now < self._refresh_due:
-            return
-        self._refresh_due = now + STATUS_SECONDS
-        line = f"{self._serving}; {self._rate.per_second(datagrams(), now):,} datagrams/s"
-        workers = self._activity.workers
-        if missing := sum(worker.pid is None for worker in workers):
-            line += f"; {missing} of {len(workers)} workers missing"
-        if self._reload.code != ExitCode.OK:
-            line += "; the last reload was rejected, see the journal"
-        if line != self._said:
-            self._said = line
-            self._notifier.status(line)
-
-    def alive(self, now: float) -> None:
-        """Notify the watchdog, if there is one and it is due."""
-        seconds = self._notifier.watchdog_seconds
-        if seconds is not None and now >= self._watchdog_due:
-            self._watchdog_due = now + seconds / 3
-            self._notifier.watchdog()
-
-    def _tell(self, line: str) -> None:
-        """Send READY=1 with this status line."""
-        self._said = line
-        self._notifier.ready(_plain(line))
-
-    def _placed(self, mistake: Mistake) -> str:
-        return f"{self._path}:{mistake.line}:{mistake.column}: error: {mistake}"
-
-    def _finish(self, code: int, text: str) -> None:
-        """Publish the outcome of a reload for `echod reload`."""
-        self._finished += 1
-        self._reload = LastReload(at=time.time(), code=code, text=text)
-        self._write()
-
-    def _write(self) -> None:
-        snapshot = Snapshot(
-            version=__version__,
-            pid=os.getpid(),
-            born=self._born,
-            at=time.time(),
-            at_monotonic=instances.monotonic(),
-            started=self._started,
-            started_monotonic=self._started_monotonic,
-            generation=self._generation,
-            config=self._path,
-            config_read=self._config_read,
-            reloads_begun=self._begun,
-            reloads_finished=self._finished,
-            reload=self._reload,
-            activity=self._activity,
-        )
-        self._write_due = time.monotonic() + STATUS_SECONDS
-        packed = snapshot.pack()
-        self._files.write(packed)
-        self.tell(packed)
+    def _located(self, mistake: Mistake) -> str:
+        return f"{self._config}:{mistake.line}:{mistake.column}: error: {mistake}"
 
 
-def _plain(line: str) -> str:
-    return line.encode("ascii", "replace").decode()
-
-
-def _count(listeners: Sequence[Listener], workers: int) -> str:
+def _describe(listeners: Sequence[Listener], workers: int) -> str:
     """Describe what is served in one line."""
     counts = {protocol.value: sum(each.protocol is protocol for each in listeners) for protocol in Protocol}
     parts = " and ".join(f"{number} {protocol}" for protocol, number in counts.items() if number)
     return f"serving {parts} {plural(len(listeners), 'listener')} with {workers} {plural(workers, 'worker')}"
+
+
+class CounterLog:
+    """The log entries about counters."""
+
+    def __init__(self, totals: Totals, kernel_drops: Callable[[Listener], int]) -> None:
+        """Take the counters, and a function that returns the kernel's drops at a listener."""
+        self._totals = totals
+        self._kernel_drops = kernel_drops
+        self._logged: dict[str, int] = {}
+        self._due: float | None = None
+
+    def log_all(self, living: Iterable[CounterPage]) -> None:
+        """Log every number of every listener."""
+        for listener, row in self._totals.rows(living).items():
+            drops = {"kernel_drops": self._kernel_drops(listener)} if listener.protocol is Protocol.UDP else {}
+            _log.info("counters", listener=str(listener), **describe(listener, row), **drops)
+
+    def log_due(self, living: Iterable[CounterPage], now: float) -> None:
+        """Log the sums, at most once a minute, if any has changed since the last entry."""
+        if self._due is None or now < self._due:
+            self._due = self._due or now + TRAFFIC_SECONDS
+            return
+        self._due = now + TRAFFIC_SECONDS
+        sums = self._totals.sums(living, self._kernel_drops)
+        if sums != self._logged:
+            self._logged = sums
+            _log.debug("traffic", **sums)
+
+    def log_stopped(self) -> None:
+        """Log the sums of the daemon's life."""
+        _log.info("stopped", **self._totals.sums((), self._kernel_drops))
 
 
 def log_listeners(plan: Plan, metrics: Iterable[Endpoint]) -> None:

@@ -6,7 +6,8 @@ commit. Invariant: nothing that serves is touched before commit, so every earlie
 """
 
 import signal
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, MutableMapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,19 +28,23 @@ from echod.linux.poll import READ, Poll
 from echod.linux.privileges import find_account
 from echod.linux.signals import Signals
 from echod.linux.sockets import Buffers
+from echod.linux.systemd import Notifier, passed_sockets
 from echod.stats.counters import CounterPage
+from echod.stats.totals import Totals
+from echod.status.publisher import Publisher
 from echod.status.selftest import choose_mark
 from echod.supervisor.capacity import choose_workers
-from echod.supervisor.exporter import Export
+from echod.supervisor.exporter import Exporters
 from echod.supervisor.generation import Generation
-from echod.supervisor.listening import Acquisition, Holdings
+from echod.supervisor.listening import Acquisition, ListeningSockets
 from echod.supervisor.observer import Observer
-from echod.supervisor.own_addresses import Ownership
-from echod.supervisor.reporter import Announcer, log_buffers, log_listeners
-from echod.supervisor.timers import Agenda
-from echod.supervisor.worker_process import WorkerExit, WorkerProcess
+from echod.supervisor.own_addresses import OwnAddresses
+from echod.supervisor.refusal_log import RefusalLog
+from echod.supervisor.reporter import CounterLog, Reporter, log_buffers, log_listeners
+from echod.supervisor.status_line import StatusLine
+from echod.supervisor.timers import Timers
 
-RAISE_SECONDS: Final = 10.0
+START_SECONDS: Final = 10.0
 """Time in which every worker of a new generation must become ready."""
 
 CHECK_SECONDS: Final = 1.0
@@ -62,6 +67,8 @@ class Transition:
 
     generation: Generation
     acquisition: Acquisition
+    config_read: float | None
+    """When its config was read, in seconds since 1970."""
 
 
 class Supervisor:
@@ -71,69 +78,85 @@ class Supervisor:
         self,
         *,
         path: Path | None,
-        passed: Mapping[int, str],
-        announcer: Announcer,
+        environment: MutableMapping[str, str],
         on_serving: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take the config's path (None for the default), passed descriptors, and a function to call once it serves."""
+        """Take the config's path (None for the default), the environment, and a function to call once it serves.
+
+        The variables that pass sockets are removed from the environment.
+        """
         self._path = path
-        self._passed = passed
-        self._announcer = announcer
+        self._passed = passed_sockets(environment)
         self._on_serving = on_serving
         self._poll = Poll()
-        self._agenda = Agenda()
-        self._holdings = Holdings()
+        self._timers = Timers()
+        self._listening = ListeningSockets()
         self._signals = Signals()
         self._poll.register(self._signals.fileno(), READ, self._on_signals)
         self._current: Generation | None = None
         self._transition: Transition | None = None
         self._retiring: list[Generation] = []
         self._generations = 0
-        self._observer = Observer(self._holdings, monotonic())
-        self._export = Export(self._agenda, self._holdings, self._observer.books, self._pages)
-        self._announcer.tell = self._export.tell
-        self._ownership = Ownership(self._poll, self._agenda, self._set_own_addresses)
+        self._restarts: Counter[int] = Counter()
+        self._totals = Totals()
+        self._counter_log = CounterLog(self._totals, self._listening.kernel_drops)
+        self._refusal_log = RefusalLog()
+        self._observer = Observer(self._listening, self._totals, self._refusal_log, self._restarts, monotonic())
+        self._exporters = Exporters(self._timers, self._listening, self._totals, self._pages)
+        shown_path = configfile.shown(path or configfile.DEFAULT_PATH)
+        self._status_line = StatusLine(Notifier(environment))
+        self._publisher = Publisher(shown_path, self._exporters.send)
+        self._reporter = Reporter(shown_path, environment, self._status_line, self._publisher)
+        self._own_addresses = OwnAddresses(self._poll, self._timers, self._on_own_addresses)
         self._reload_wanted = self._stopping = False
 
     def run(self) -> None:
         """Serve until told to stop. Raises EchodError if it cannot start."""
-        with closing(self._ownership):
-            self._start(monotonic())
-            while not (self._stopping and self._all_gone()):
-                ready = self._poll.wait(self._agenda.seconds_left(monotonic()))
-                now = monotonic()
-                for on_ready in ready:
-                    on_ready(now)
-                for action in self._agenda.due(now):
-                    action(now)
-                self._go_on(now)
+        try:
+            with closing(self._own_addresses):
+                self._serve()
+        except EchodError as error:
+            self._reporter.failed(error)
+            raise
         self._retire()
-        self._export.end()
-        self._observer.refusals.log_rest()
-        self._observer.books.log_stopped()
+        self._exporters.kill()
+        self._refusal_log.log_rest()
+        self._counter_log.log_stopped()
+        self._status_line.stopped()
+
+    def _serve(self) -> None:
+        self._start(monotonic())
+        while not (self._stopping and all(generation.gone for generation in self._living())):
+            ready = self._poll.wait(self._timers.seconds_left(monotonic()))
+            now = monotonic()
+            for on_ready in ready:
+                on_ready(now)
+            for action in self._timers.due(now):
+                action(now)
+            self._advance(now)
 
     # -- start and reload: acquire sockets, start workers, wait, commit
 
     def _start(self, now: float) -> None:
         reading = configfile.read(self._path)
         logs.configure(level=reading.config.log.level, destination=reading.config.log.format)
-        self._announcer.starting(reading)
-        self._holdings.adopt(self._passed, _buffers(reading.config))
-        for listener in self._holdings.adopted:
+        self._reporter.starting(reading)
+        self._listening.adopt(self._passed, _buffers(reading.config))
+        for listener in self._listening.adopted:
             _log.info("listener_adopted", listener=str(listener))
-        self._ownership.start(self._holdings.netlink, self._holdings.adopted_sockets, now)
+        self._own_addresses.start(self._listening.netlink, self._listening.adopted_sockets, now)
         self._begin(reading, now)
-        self._agenda.at(now + CHECK_SECONDS, self._check)
+        self._timers.at(now + CHECK_SECONDS, self._check)
 
     def _begin(self, reading: Reading, now: float) -> None:
         """Acquire sockets and start workers; commit follows when all are ready. Raises EchodError, changing nothing."""
         self._path, config = reading.path, reading.config  # once a file was in force, later reloads require it
-        self._announcer.reading(reading, self._holdings.adopted)
+        self._reporter.reading(reading, self._listening.adopted)
         workers = choose_workers(cpu_limits(), process_limits()) if config.workers == "auto" else config.workers
-        listeners = config.listeners if reading.path else self._holdings.first_try(config.listeners)
+        listeners = config.listeners if reading.path else self._listening.bindable(config.listeners)
         allow_descriptors(len(listeners) * workers + config.tcp.max_connections + SPARE_DESCRIPTORS)
         buffers, metrics, account = _buffers(config), config.metrics.listen, find_account(config.user)
-        acquisition = self._holdings.acquire(listeners, workers=workers, buffers=buffers, metrics=metrics)
+        acquisition = self._listening.acquire(listeners, workers=workers, buffers=buffers, metrics=metrics)
         self._generations += 1
         taken = {*config.guard.refuse_source_ports, *(listener.port for listener in acquisition.sockets)}
         try:
@@ -143,26 +166,30 @@ class Supervisor:
                 acquisition.sockets,
                 workers=workers,
                 poll=self._poll,
+                timers=self._timers,
                 observer=self._observer,
+                restarts=self._restarts,
                 self_test=choose_mark(taken, lowest=config.guard.min_source_port),
                 account=account,
             )
         except (OSError, MemoryError) as error:
-            self._holdings.abandon(acquisition)
+            self._listening.abandon(acquisition)
             raise StartFailedError(f"there is no memory for the counters of {workers} workers: {error}") from None
-        self._transition = transition = Transition(generation=generation, acquisition=acquisition)
-        self._agenda.at(now + RAISE_SECONDS, lambda _now: self._give_up(transition))
-        generation.set_own_addresses(self._ownership.networks)
+        self._transition = transition = Transition(
+            generation=generation, acquisition=acquisition, config_read=reading.at
+        )
+        self._timers.at(now + START_SECONDS, lambda _now: self._give_up(transition))
+        generation.set_own_addresses(self._own_addresses.networks)
         try:
             generation.start_workers(now)
         except OSError as error:
             self._give_up(transition, f"a worker could not be started: {error.strerror}")
 
-    def _set_own_addresses(self) -> None:
+    def _on_own_addresses(self) -> None:
         for generation in self._living():
-            generation.set_own_addresses(self._ownership.networks)
+            generation.set_own_addresses(self._own_addresses.networks)
 
-    def _go_on(self, now: float) -> None:
+    def _advance(self, now: float) -> None:
         """Take the next step of a start or reload that is possible now."""
         if self._transition is not None and self._transition.generation.ready:
             self._commit(self._transition, now)
@@ -173,33 +200,30 @@ class Supervisor:
         """Replace the old generation with the new one."""
         old = self._current
         self._transition = None
-        self._holdings.commit(transition.acquisition)
+        self._listening.commit(transition.acquisition)
         transition.generation.serve()
         self._current = new = transition.generation
-        config = new.config
         if old is not None:
             self._retire_later(old, now)
-            logs.configure(level=config.log.level, destination=config.log.format)
-        log_listeners(transition.acquisition.plan, transition.acquisition.doors)
-        log_buffers(transition.acquisition.buffers, self._holdings.smallest_buffers())
-        self._announcer.serving(
-            new.page.listeners, workers=len(new.workers), generation=new.number, self_test=new.self_test
-        )
-        self._export.renew(new.page, new.self_test, new.account, new.config.metrics.hosts, now)
+            logs.configure(level=new.config.log.level, destination=new.config.log.format)
+        log_listeners(transition.acquisition.plan, transition.acquisition.http_sockets)
+        log_buffers(transition.acquisition.buffers, self._listening.smallest_buffers())
+        self._reporter.serving(new.page.listeners, len(new.workers), new.number, new.self_test, transition.config_read)
+        self._exporters.renew(new.page, new.self_test, new.account, new.config.metrics.hosts, now)
         self._observe(new, now)
         if old is None:
-            self._announcer.ready()
+            self._reporter.ready()
             self._on_serving()
         else:
-            self._announcer.reloaded(changes(old.config, config, transition.acquisition.plan))
+            self._reporter.reloaded(changes(old.config, new.config, transition.acquisition.plan), new.number)
 
     def _reload(self, now: float) -> None:
         self._reload_wanted = False
-        self._announcer.reloading()
+        self._reporter.reloading()
         try:
             self._begin(configfile.read(self._path), now)
         except EchodError as error:
-            self._announcer.rejected(error)
+            self._reporter.rejected(error)
 
     def _give_up(self, transition: Transition, why: str = NOT_READY) -> None:
         """Reject a generation that did not become ready in time, or of which a worker died."""
@@ -208,14 +232,14 @@ class Supervisor:
         self._drop(transition)
         if self._current is None:
             raise StartFailedError(why)
-        self._announcer.rejected(StartFailedError(why))
+        self._reporter.rejected(StartFailedError(why))
 
     def _drop(self, transition: Transition) -> None:
         """Be rid of a generation that will not serve."""
         self._transition = None
         transition.generation.kill()
         self._retiring.append(transition.generation)
-        self._holdings.abandon(transition.acquisition)
+        self._listening.abandon(transition.acquisition)
 
     # -- stop
 
@@ -224,7 +248,7 @@ class Supervisor:
         if signal.SIGCHLD in numbers:
             self._reap(now)
         if signal.SIGUSR1 in numbers:
-            self._observer.books.log_counters(self._pages())
+            self._counter_log.log_all(self._pages())
         if signal.SIGHUP in numbers:
             self._reload_wanted = True
         if numbers & {signal.SIGTERM, signal.SIGINT}:
@@ -238,23 +262,23 @@ class Supervisor:
                 generation.kill()
             return
         self._stopping = True
-        self._export.drain(now)
+        self._exporters.drain(now)
         longest = max((each.config.drain_timeout_seconds for each in generations), default=0)
-        self._announcer.stopping(longest + 2 * KILL_GRACE_SECONDS)
+        self._reporter.stopping(longest + 2 * KILL_GRACE_SECONDS)
         if self._transition is not None:  # a start or reload that is no longer needed
             self._drop(self._transition)
         if self._current is not None:
             _log.info("draining", seconds=self._current.config.drain_timeout_seconds)
             self._retire_later(self._current, now)
             self._current = None
-        self._holdings.retire()
+        self._listening.close_unpassed()
 
     def _retire_later(self, generation: Generation, now: float) -> None:
         """Let a generation drain; kill what is left of it after the drain timeout."""
         generation.drain()
         self._retiring.append(generation)
         limit = generation.config.drain_timeout_seconds + KILL_GRACE_SECONDS
-        self._agenda.at(now + limit, lambda _now: generation.kill())
+        self._timers.at(now + limit, lambda _now: generation.kill())
 
     def _retire(self) -> None:
         """Take over the numbers of generations whose last worker has exited."""
@@ -268,59 +292,30 @@ class Supervisor:
         raised = self._transition.generation if self._transition is not None else None
         return [each for each in (raised, self._current, *self._retiring) if each is not None]
 
-    def _all_gone(self) -> bool:
-        return all(generation.gone for generation in self._living())
-
     def _reap(self, now: float) -> None:
         for generation in self._living():
-            for worker, ended in generation.reap(now):
-                self._on_worker_exit(generation, worker, ended, now)
-        self._export.reap(now)
+            exited = generation.reap(now, stopping=self._stopping)
+            if exited and self._transition is not None and self._transition.generation is generation:
+                self._give_up(self._transition)
+        self._exporters.reap(now)
         self._retire()
-
-    def _on_worker_exit(self, generation: Generation, worker: WorkerProcess, ended: WorkerExit, now: float) -> None:
-        """Log the exit; reject the transition or schedule a replacement."""
-        drained = ended.ok and generation.draining
-        log = _log.info if drained or self._stopping else _log.warning
-        log("worker_exited", worker=worker.number + 1, pid=ended.pid, reason=ended.reason, generation=generation.number)
-        if self._transition is not None and self._transition.generation is generation:
-            self._give_up(self._transition)
-        elif generation is self._current:
-            self._agenda.at(now + ended.delay, lambda now: self._replace(generation, worker, now))
-
-    def _replace(self, generation: Generation, worker: WorkerProcess, now: float) -> None:
-        if generation is not self._current or worker.pid is not None:
-            return
-        try:
-            generation.start_worker(worker, now)
-        except OSError as error:
-            _log.warning("worker_not_started", worker=worker.number + 1, reason=error.strerror)
-            self._agenda.at(now + worker.backoff.after(0.0), lambda now: self._replace(generation, worker, now))
-        else:
-            self._observer.restarts[worker.number] += 1
 
     def _check(self, now: float) -> None:
         """Check the workers, once a second, and notify the watchdog only if all of them are well."""
-        self._agenda.at(now + CHECK_SECONDS, self._check)
-        self._announcer.catch_up()
+        self._timers.at(now + CHECK_SECONDS, self._check)
+        self._status_line.catch_up()
         self._reap(now)
         for generation in self._living():
             generation.catch_up()
-            for worker in generation.find_stuck():
-                then = "killed and replaced" if generation is self._current else "killed"
-                message = (
-                    f"{worker.name} (process {worker.pid}) is stuck: its heartbeat has not changed for "
-                    f"{worker.unchanged_checks} seconds; it is {then}"
-                )
-                facts = {"worker": worker.number + 1, "pid": worker.pid, "seconds": worker.unchanged_checks}
-                _log.error("worker_stuck", message=message, **facts, generation=generation.number)
-                worker.kill()
+            generation.kill_stuck()
         if all(generation.fresh for generation in self._living()):
-            self._announcer.alive(now)
-        self._observer.refusals.log_due(now)
-        self._holdings.log_detached()
+            self._status_line.alive(now)
+        self._refusal_log.log_due(now)
+        self._listening.log_detached()
         if self._current is not None:
-            self._announcer.refresh(lambda: self._observer.books.datagrams(self._pages()), now)
+            pids = [worker.pid for worker in self._current.workers]
+            self._status_line.refresh(lambda: self._totals.datagrams(self._pages()), pids, now)
+            self._publisher.refresh(now)
             self._observe(self._current, now)
 
     # -- reports
@@ -333,9 +328,9 @@ class Supervisor:
         pages = self._pages()
         activity = self._observer.look(current.page.listeners, pages, current.states(), now)
         if activity is not None:
-            self._announcer.show(activity)
+            self._publisher.show(activity)
         if current.config.log.level == "debug":
-            self._observer.books.log_traffic(pages, now)
+            self._counter_log.log_due(pages, now)
 
 
 def _buffers(config: Config) -> Buffers:

@@ -1,7 +1,7 @@
-"""An agenda of actions by time, and the backoff before a dead process is restarted.
+"""Actions that are due at a time, and the delay before a process is started again.
 
-Owns the order, never a clock: the time is passed in. Invariant: an action on the agenda is returned once, at its time
-or later, in the order of the times.
+Owns the order, never a clock: the time is passed in. Invariant: an action is returned once, at its time or later, in
+the order of the times.
 """
 
 import heapq
@@ -12,13 +12,13 @@ from typing import Final
 MIN_BACKOFF_SECONDS: Final = 0.1
 MAX_BACKOFF_SECONDS: Final = 5.0
 STEADY_SECONDS: Final = 10.0
-"""A process that lived this long did not fail at its start: the next one starts without delay."""
+"""A process that lived this long did not fail at its start: the next one is started without delay."""
 
 Action = Callable[[float], None]
 """Takes the monotonic time, in seconds, at which it is called."""
 
 
-class Agenda:
+class Timers:
     """Actions by the monotonic time, in seconds, when they are due."""
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Agenda:
         self._order = count()
 
     def at(self, time: float, action: Action) -> None:
-        """Put an action on the agenda."""
+        """Add an action."""
         heapq.heappush(self._entries, (time, next(self._order), action))
 
     def due(self, now: float) -> list[Action]:

@@ -168,7 +168,7 @@ def served_on_the_other_link() -> list[bool]:
 
 @needs_root
 def test_an_interface_that_is_made_anew_is_served_after_a_reload(two_links: Wire, echod: EchodFactory) -> None:
-    """Once it is gone the log says who hears nothing, and how to mend it; a reload before that changes nothing."""
+    """Once it is gone the log names the listener and the remedy; a reload before that changes nothing."""
     bound = [f"udp://0.0.0.0%other:{PORT}", f"tcp://{OTHER}%other:{PORT}", f"udp://[{OTHER_LINK}%other]:{PORT}"]
     metrics = f"http://{OTHER}%other:{METRICS_PORT}"
     names = [*bound, f"metrics.listen: {metrics}"]
@@ -181,8 +181,8 @@ def test_an_interface_that_is_made_anew_is_served_after_a_reload(two_links: Wire
     ip("-n", two_links.server, "link", "delete", "other")
     wait_until(lambda: warned() == names, "each was warned of")
     assert daemon.log("listener_detached")[0]["message"] == (
-        f"{bound[0]} hears nothing any more: its interface was removed or renamed; run `echod reload` when this host "
-        "has the interface other again"
+        f"{bound[0]} receives nothing any more: its interface was removed or renamed; run `echod reload` when this "
+        "host has the interface other again"
     )
     assert (daemon.reload()["event"], daemon.log("reloaded")[-1]["changed"]) == ("reloaded", ["nothing"])
     wait_until(lambda: warned() == names * 2, "each was warned of again")

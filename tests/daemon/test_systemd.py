@@ -16,8 +16,7 @@ from support.scraping import answers
 from support.waiting import wait_until
 
 from echod.linux import systemd
-from echod.stats.snapshot import Activity, WorkerState
-from echod.supervisor.reporter import Announcer
+from echod.supervisor.status_line import StatusLine
 
 EchodFactory = Callable[..., Daemon]
 Activate = Callable[..., Daemon]
@@ -228,16 +227,11 @@ def test_the_last_of_each_kind_is_due_and_the_watchdog_never_is(manager: Manager
     assert len(manager.heard("WATCHDOG=1")) == 1
 
 
-def test_a_worker_that_is_missing_is_told(manager: Manager, notifier: systemd.Notifier) -> None:
+def test_the_status_line_counts_the_workers_that_are_missing(manager: Manager, notifier: systemd.Notifier) -> None:
     """STATUS= says how many, as long as that is so."""
-    announcer = Announcer(path=None, notifier=notifier, environment={})
+    status_line = StatusLine(notifier)
     for seconds, pids in ((10.0, (1, None, None)), (20.0, (1, 2, 3))):
-        workers = tuple(
-            WorkerState(worker=index, pid=pid, cpu_seconds=0.0, heartbeat_age_seconds=0, restarts=0, connections=0)
-            for index, pid in enumerate(pids, start=1)
-        )
-        announcer.show(Activity(workers=workers))
-        announcer.refresh(lambda: 0, seconds)
+        status_line.refresh(lambda: 0, pids, seconds)
     assert manager.heard("STATUS=not serving; 0 datagrams/s; 2 of 3 workers missing")
     assert manager.messages[-1] == {"STATUS": "not serving; 0 datagrams/s"}
 

@@ -20,8 +20,8 @@ from echod.admission.rules import Rules
 from echod.net.peers import NAME_BYTES, address_of
 from echod.stats.outcomes import Drop
 from echod.stats.refusals import MOST_SOURCES, Report, Tally
-from echod.supervisor.refusal_log import MOST_LINES, Refusals
-from echod.supervisor.refusal_log import MOST_SOURCES as MOST_LOGGED
+from echod.supervisor.refusal_log import MAX_ENTRIES, RefusalLog
+from echod.supervisor.refusal_log import MAX_SOURCES as MAX_LOGGED
 
 SEEDS = range(6)
 TURNS = 400
@@ -146,7 +146,7 @@ def test_no_sequence_raises_or_grows(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_whatever_is_refused_is_reported_in_full(seed: int) -> None:
     """Any addresses, reasons and counts: as bytes and as entries they add up, few are remembered and little is said."""
-    random, refusals = Random(seed), Refusals()  # noqa: S311 - the same in each run
+    random, refusals = Random(seed), RefusalLog()  # noqa: S311 - the same in each run
     listeners = [listener(port=1 + number) for number in range(5)]
     tallies = [Tally(index) for index in range(5)]
     refused = 0
@@ -162,6 +162,6 @@ def test_whatever_is_refused_is_reported_in_full(seed: int) -> None:
                 refusals.add(listeners[report.listener], Report.unpack(report.pack()))
             before = len(log)
             refusals.log_due(float(second))
-            assert len(log) - before <= MOST_LINES
-            assert all(len(summary.sources) <= MOST_LOGGED for summary in refusals._summaries.values())
+            assert len(log) - before <= MAX_ENTRIES
+            assert all(len(summary.sources) <= MAX_LOGGED for summary in refusals._summaries.values())
     assert sum(entry["refused"] for entry in log) == refused

@@ -23,7 +23,7 @@ from echod.errors import ExitCode, PassedSocketError
 from echod.linux.sockets import has_option, open_socket
 from echod.linux.sockopt import SOL_SOCKET, Option, options
 from echod.net.listener import Protocol
-from echod.supervisor.adoption import METRICS, _refuse_kept, adopt_door, adopt_socket
+from echod.supervisor.adoption import METRICS, _refuse_kept, adopt_http_socket, adopt_socket
 from echod.udp.batch import Batch
 from echod.udp.sock import Port
 
@@ -96,7 +96,7 @@ def spoil(sock: socket.socket, option: Option) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 @pytest.mark.parametrize("protocol", Protocol)
 def test_no_option_that_echod_relies_on_is_trusted(host: str, protocol: Protocol, name: str) -> None:
-    """Each option, passed as it must not be, is as echod needs it afterwards: of listeners and doors alike."""
+    """Each option, passed as it must not be, is as echod needs it afterwards: of listeners and http_sockets alike."""
     if name == METRICS and protocol is Protocol.UDP:
         protocol, host = Protocol.TCP, ANY
     wanted = options(protocol, ipv6=":" in host)
@@ -105,7 +105,7 @@ def test_no_option_that_echod_relies_on_is_trusted(host: str, protocol: Protocol
         passed = passed_socket(host, protocol)
         spoil(passed, option)
         fd = passed.detach()
-        sock = adopt_door(fd, BUFFERS) if name == METRICS else adopt_socket(fd, BUFFERS)[1]
+        sock = adopt_http_socket(fd, BUFFERS) if name == METRICS else adopt_socket(fd, BUFFERS)[1]
         with sock:
             wrong += [each.name for each in wanted if sock.getsockopt(each.level, each.number, 4) != each.value]
     assert wrong == []
@@ -254,7 +254,7 @@ def test_a_filter_that_is_locked_is_refused(name: str) -> None:
         attach_filter(passed, 0xFFFF)
         passed.setsockopt(SOL_SOCKET, SO_LOCK_FILTER, 1)
         with pytest.raises(PassedSocketError) as refused:
-            (adopt_door if name else adopt_socket)(os.dup(passed.fileno()), BUFFERS)
+            (adopt_http_socket if name else adopt_socket)(os.dup(passed.fileno()), BUFFERS)
     assert str(refused.value).endswith(
         " came with a locked packet filter (SO_LOCK_FILTER), which may cut datagrams short: the program that opened it "
         "must leave the filter out"

@@ -7,24 +7,22 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import pytest
 from support.daemon import Daemon, ask, children, title
-from support.loopback import as_nobody, listener, needs_root, no_descriptor_left, sleeps
+from support.loopback import as_nobody, needs_root, no_descriptor_left, sleeps
 from support.ports import free_port
 from support.scraping import answers, exporters, fetch, metered, scrape, value, wait_for_a_new_one
 from support.waiting import wait_until
 
 from echod.linux.sockets import Buffers
 from echod.net.endpoint import parse_endpoint
-from echod.stats.counters import CounterPage, UdpField
-from echod.stats.watch import PageWatch
-from echod.supervisor.exporter import AGAIN_SECONDS, CHANNEL_BYTES, DEAF_SECONDS, Export, _count
-from echod.supervisor.listening import Holdings
-from echod.supervisor.timers import Agenda
-from echod.supervisor.totals import Books
+from echod.stats.counters import CounterPage
+from echod.stats.totals import Totals
+from echod.supervisor.exporter import CHANNEL_BYTES, RESEND_SECONDS, STUCK_SECONDS, Exporters
+from echod.supervisor.listening import ListeningSockets
+from echod.supervisor.timers import Timers
 
 EchodFactory = Callable[..., Daemon]
 
@@ -112,7 +110,7 @@ def test_a_stuck_exporter_is_replaced(echod: EchodFactory) -> None:
         f"the exporter (process {stuck}) is stuck: it has not read its messages for {entry['seconds']} seconds; it is "
         "killed and replaced"
     )
-    assert entry["seconds"] >= DEAF_SECONDS
+    assert entry["seconds"] >= STUCK_SECONDS
     wait_for_a_new_one(daemon, [stuck])
     assert answers(http)
 
@@ -224,20 +222,20 @@ def test_it_is_not_ready_while_echod_stops(echod: EchodFactory) -> None:
 
 
 class Raised:
-    """An exporter of this process, with an agenda whose time the test says."""
+    """An exporter of this process, with an timers whose time the test says."""
 
     def __init__(self) -> None:
         """Hold a door, and have no exporter yet."""
         self.port = free_port()
-        self.agenda, self.holdings = Agenda(), Holdings()
+        self.timers, self.listening = Timers(), ListeningSockets()
         buffers, metrics = Buffers(receive=65_536, send=65_536), parse_endpoint(f"http://127.0.0.1:{self.port}")
-        self.holdings.commit(self.holdings.acquire((), workers=1, buffers=buffers, metrics=[metrics]))
+        self.listening.commit(self.listening.acquire((), workers=1, buffers=buffers, metrics=[metrics]))
         self.page = CounterPage(memoryview(bytearray(64)), slots=1, listeners=(), places=0)
-        self.export = Export(self.agenda, self.holdings, Books(self.holdings), lambda: [self.page])
+        self.exporters = Exporters(self.timers, self.listening, Totals(), lambda: [self.page])
 
     def pass_time(self, now: float) -> None:
         """Do what is due."""
-        for action in self.agenda.due(now):
+        for action in self.timers.due(now):
             action(now)
 
 
@@ -249,12 +247,12 @@ def test_a_host_without_a_process_to_spare_is_asked_again_later(missing: int) ->
     def hopeless() -> list[float | None]:
         raised = Raised()
         resource.setrlimit(missing, (0, 0))
-        raised.export.renew(raised.page, None, None, (), 0.0)
-        raised.export.tell(b"{}")
-        waits = [raised.agenda.seconds_left(0.0)]
+        raised.exporters.renew(raised.page, None, None, (), 0.0)
+        raised.exporters.send(b"{}")
+        waits = [raised.timers.seconds_left(0.0)]
         raised.pass_time(0.1)
-        raised.export.end()
-        return [*waits, raised.agenda.seconds_left(0.1)]
+        raised.exporters.kill()
+        return [*waits, raised.timers.seconds_left(0.1)]
 
     assert as_nobody(hopeless) == pytest.approx([0.1, 0.2])
 
@@ -263,13 +261,13 @@ def test_a_host_without_a_process_to_spare_is_asked_again_later(missing: int) ->
 def raised() -> Iterator[Raised]:
     """Have an exporter that serves, and end it."""
     raised = Raised()
-    raised.export.renew(raised.page, None, None, (), 0.0)
+    raised.exporters.renew(raised.page, None, None, (), 0.0)
     try:
         wait_until(lambda: answers(raised.port), "the exporter served")
         yield raised
     finally:
-        raised.export.end()
-        for door in raised.holdings.doors:
+        raised.exporters.kill()
+        for door in raised.listening.http_sockets:
             door.close()
 
 
@@ -278,32 +276,32 @@ def test_an_exporter_that_has_no_room_for_the_news_hears_of_the_stop_later(raise
     (exporter,) = [child for child in children(os.getpid()) if title(child) == "echod: exporter"]
     os.kill(exporter, signal.SIGSTOP)
     for _ in range(CHANNEL_BYTES):
-        raised.export.tell(b"{}")
-    raised.export.drain(0.0)
-    assert raised.agenda.seconds_left(0.0) == AGAIN_SECONDS
-    raised.pass_time(AGAIN_SECONDS)
-    assert raised.agenda.seconds_left(AGAIN_SECONDS) == AGAIN_SECONDS
+        raised.exporters.send(b"{}")
+    raised.exporters.drain(0.0)
+    assert raised.timers.seconds_left(0.0) == RESEND_SECONDS
+    raised.pass_time(RESEND_SECONDS)
+    assert raised.timers.seconds_left(RESEND_SECONDS) == RESEND_SECONDS
     os.kill(exporter, signal.SIGCONT)
     wait_until(lambda: answers(raised.port), "it had read what there was")
-    raised.pass_time(2 * AGAIN_SECONDS)
+    raised.pass_time(2 * RESEND_SECONDS)
     wait_until(lambda: answers(raised.port, status=503), "it was not ready any more")
-    assert raised.agenda.seconds_left(2 * AGAIN_SECONDS) is None
+    assert raised.timers.seconds_left(2 * RESEND_SECONDS) is None
 
 
 def test_a_stuck_exporter_is_found_by_few_snapshots(raised: Raised, monkeypatch: pytest.MonkeyPatch) -> None:
     """An echod at rest writes one in five seconds: a channel that holds hundreds would hide it for half an hour."""
-    monkeypatch.setattr("echod.supervisor.exporter.DEAF_SECONDS", 0.0)
+    monkeypatch.setattr("echod.supervisor.exporter.STUCK_SECONDS", 0.0)
     (exporter,) = [child for child in children(os.getpid()) if title(child) == "echod: exporter"]
     os.kill(exporter, signal.SIGSTOP)
     for _ in range(12):
-        raised.export.tell(b"{}")
+        raised.exporters.send(b"{}")
     wait_until(lambda: not title(exporter), "it was killed")
 
 
 def test_a_snapshot_of_any_length_is_heard(raised: Raised) -> None:
     """That of very many busy listeners is longer than any message that net.core.wmem_max lets through."""
     snapshot = os.urandom(8 << 20).hex()
-    raised.export.tell(snapshot.encode())
+    raised.exporters.send(snapshot.encode())
     wait_until(lambda: fetch(raised.port, "/status.json")[2] == snapshot, "it was told")
 
 
@@ -312,29 +310,12 @@ def test_without_a_descriptor_for_a_snapshot_the_next_one_is_heard(raised: Raise
     """Neither the supervisor nor the exporter falls where one of them may open no more."""
     (exporter,) = [child for child in children(os.getpid()) if title(child) == "echod: exporter"]
     with no_descriptor_left():
-        raised.export.tell(b"[1]")
+        raised.exporters.send(b"[1]")
     soft, hard = resource.prlimit(exporter, resource.RLIMIT_NOFILE)
     resource.prlimit(exporter, resource.RLIMIT_NOFILE, (0, hard))
     slept = sleeps(exporter)
-    raised.export.tell(b"[2]")
+    raised.exporters.send(b"[2]")
     wait_until(lambda: sleeps(exporter) > slept, "it had heard that there is something to hear")
     resource.prlimit(exporter, resource.RLIMIT_NOFILE, (soft, hard))
-    raised.export.tell(b"[3]")
+    raised.exporters.send(b"[3]")
     wait_until(lambda: fetch(raised.port, "/status.json")[2] == "[3]", "it was told")
-
-
-def test_what_a_broken_worker_writes_is_not_exported() -> None:
-    """A scrape counts what was there before, until a worker that is well counts on from there."""
-    udp = listener()
-    page = CounterPage(
-        memoryview(bytearray(CounterPage.size(slots=1, listeners=1, places=0))), slots=1, listeners=[udp], places=0
-    )
-    row, holdings = page.row(0, udp), Holdings()
-    count = partial(_count, Books(holdings), [PageWatch(page)], frozenset(), {udp: 0})
-    row[UdpField.RECEIVED] = row[UdpField.REPLIED] = 9
-    assert [one.replied for one in count()[0]] == [9]
-    for scribbled in (0, 2**64 - 1, 10):
-        row[UdpField.REPLIED] = scribbled
-        assert [one.replied for one in count()[0]] == [9]
-    row[UdpField.RECEIVED] = row[UdpField.REPLIED] = 12
-    assert [one.replied for one in count()[0]] == [12]

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator, MutableMapping
 from ipaddress import IPv6Network
 from pathlib import Path
@@ -20,9 +21,13 @@ from echod.config.schema import Config
 from echod.linux.netlink import MAX_OWN
 from echod.net.listener import Protocol
 from echod.stats.counters import SlotField, TcpField, UdpField
+from echod.stats.totals import Totals
 from echod.supervisor.generation import Generation
-from echod.supervisor.listening import Holdings
+from echod.supervisor.listening import ListeningSockets
 from echod.supervisor.observer import Observer
+from echod.supervisor.refusal_log import RefusalLog
+from echod.supervisor.timers import Timers
+from echod.supervisor.worker_process import WorkerExit
 from echod.worker.worker import Worker
 
 Entries = list[MutableMapping[str, Any]]
@@ -34,20 +39,23 @@ class Hands:
     def __init__(self) -> None:
         """Give it two workers and a listener of each protocol; none is born."""
         self.poll = LimitedPoll()
-        self.holdings = Holdings()
+        self.listening = ListeningSockets()
         wanted = (
             listener(port=free_port()),
             listener(port=free_port(), protocol=Protocol.TCP),
         )
-        self.holdings.commit(self.holdings.acquire(wanted, workers=2, buffers=BUFFERS))
-        self.observer = Observer(self.holdings, 0.0)
+        self.listening.commit(self.listening.acquire(wanted, workers=2, buffers=BUFFERS))
+        self.timers, self.restarts = Timers(), Counter[int]()
+        self.observer = Observer(self.listening, Totals(), RefusalLog(), self.restarts, 0.0)
         self.generation = Generation(
             1,
             Config(),
-            self.holdings.sockets,
+            self.listening.sockets,
             workers=2,
             poll=self.poll,
+            timers=self.timers,
             observer=self.observer,
+            restarts=self.restarts,
             self_test=None,
             account=None,
         )
@@ -67,9 +75,13 @@ class Hands:
         """Wait until both workers have said so."""
         wait_until(lambda: (self.turn(), self.generation.ready)[1], "the workers ready")
 
+    def exits(self) -> list[WorkerExit]:
+        """Reap who has exited."""
+        return self.generation.reap(0.0, stopping=False)
+
     def reap(self) -> str:
-        """Wait for one death; return how it came."""
-        return wait_until(lambda: (self.turn(), self.generation.reap(0.0))[1], "an exit")[0][1].reason
+        """Wait for an exit; return its reason."""
+        return wait_until(lambda: (self.turn(), self.exits())[1], "an exit")[0].reason
 
 
 @pytest.fixture
@@ -78,8 +90,8 @@ def hands() -> Iterator[Hands]:
     hands = Hands()
     yield hands
     hands.generation.kill()
-    wait_until(lambda: (hands.generation.reap(0.0), hands.generation.gone)[1], "its workers gone")
-    hands.holdings.commit(hands.holdings.acquire((), workers=1, buffers=BUFFERS))
+    wait_until(lambda: (hands.exits(), hands.generation.gone)[1], "its workers gone")
+    hands.listening.commit(hands.listening.acquire((), workers=1, buffers=BUFFERS))
     hands.poll.close()
 
 
@@ -120,7 +132,7 @@ def test_a_worker_that_talks_nonsense_is_ended_and_nothing_else(
     slot, *_ = hands.generation.workers
     hands.generation.start_worker(slot, 0.0)
     assert hands.reap() == "killed by SIGKILL"
-    assert [entry["event"] for entry in log] == ["worker_started", "worker_protocol_error"]
+    assert [entry["event"] for entry in log] == ["worker_started", "worker_protocol_error", "worker_exited"]
     monkeypatch.undo()
     hands.serve()
 
@@ -216,11 +228,32 @@ def test_what_a_full_channel_does_not_take_is_told_again(hands: Hands) -> None:
     hands.generation.set_own_addresses(most[:1])
     hands.generation.drain()
     assert [len(message) for message in slot.queue.pending.values()] == [18, 1]
-    wait_until(lambda: (hands.generation.catch_up(), hands.generation.reap(0.0))[1], "the other one gone")
+    wait_until(lambda: (hands.generation.catch_up(), hands.exits())[1], "the other one gone")
     assert other.pid is None
     os.kill(slot.pid, signal.SIGCONT)
-    wait_until(lambda: (hands.generation.catch_up(), hands.generation.reap(0.0))[1], "a death of its own")
+    wait_until(lambda: (hands.generation.catch_up(), hands.exits())[1], "a death of its own")
     assert hands.generation.gone
+
+
+def test_a_worker_that_exits_is_replaced_and_a_start_that_fails_is_tried_again(hands: Hands, log: Entries) -> None:
+    """Each failure in a row doubles the delay; the replacement serves, and is counted as a restart."""
+    hands.serve()
+    worker = hands.generation.workers[1]
+    worker.kill()
+    hands.reap()
+    assert hands.timers.seconds_left(0.0) == 0.1
+    hands.poll.left = 0
+    for now, delay in ((1.0, 0.2), (2.0, 0.4)):
+        (replace,) = hands.timers.due(now)
+        replace(now)
+        assert hands.timers.seconds_left(now) == pytest.approx(delay)
+    assert [entry["event"] for entry in log].count("worker_not_started") == 2
+    hands.poll.left = 1
+    (replace,) = hands.timers.due(3.0)
+    replace(3.0)
+    hands.turn_until_ready()
+    assert hands.restarts == {1: 1}
+    assert [state.restarts for state in hands.generation.states()] == [0, 1]
 
 
 def test_a_service_without_any_worker_is_not_fresh(hands: Hands) -> None:

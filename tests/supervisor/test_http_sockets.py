@@ -12,16 +12,16 @@ from support.ports import free_port
 from echod.errors import AddressUnavailableError, EchodError
 from echod.net.endpoint import Endpoint, parse_endpoint
 from echod.net.listener import Protocol
-from echod.supervisor.adoption import adopt_door
-from echod.supervisor.listening import Holdings
+from echod.supervisor.adoption import adopt_http_socket
+from echod.supervisor.listening import ListeningSockets
 
 
 @pytest.fixture
-def holdings() -> Iterator[Holdings]:
+def listening() -> Iterator[ListeningSockets]:
     """Hold nothing; close at the end what is held then."""
-    holdings = Holdings()
-    yield holdings
-    for sock in chain(holdings.doors, *holdings.sockets.values()):
+    listening = ListeningSockets()
+    yield listening
+    for sock in chain(listening.http_sockets, *listening.sockets.values()):
         sock.close()
 
 
@@ -30,93 +30,93 @@ def endpoint(host: str = "127.0.0.1", port: int = 0) -> Endpoint:
     return parse_endpoint(f"http://{host}:{port or free_port()}")
 
 
-def doors(holdings: Holdings, *metrics: Endpoint) -> list[socket.socket]:
-    """Acquire and commit with metrics there; return the doors."""
-    holdings.commit(holdings.acquire((), workers=1, buffers=BUFFERS, metrics=metrics))
-    return holdings.doors
+def http_sockets(listening: ListeningSockets, *metrics: Endpoint) -> list[socket.socket]:
+    """Acquire and commit with metrics there; return the http_sockets."""
+    listening.commit(listening.acquire((), workers=1, buffers=BUFFERS, metrics=metrics))
+    return listening.http_sockets
 
 
-def test_a_door_is_kept_moved_and_closed_at_commit(holdings: Holdings) -> None:
+def test_a_door_is_kept_moved_and_closed_at_commit(listening: ListeningSockets) -> None:
     """The same endpoint keeps the very socket; another one opens before the old one closes; none closes it."""
     here, there = endpoint(), endpoint("[::1]")
-    (first,) = doors(holdings, here)
-    assert doors(holdings, here) == [first]
-    acquisition = holdings.acquire((), workers=1, buffers=BUFFERS, metrics=[there])
-    assert holdings.doors == [first]
-    holdings.abandon(acquisition)
-    assert holdings.doors == [first]
+    (first,) = http_sockets(listening, here)
+    assert http_sockets(listening, here) == [first]
+    acquisition = listening.acquire((), workers=1, buffers=BUFFERS, metrics=[there])
+    assert listening.http_sockets == [first]
+    listening.abandon(acquisition)
+    assert listening.http_sockets == [first]
     with tcp_client(first) as client:
         assert client.getpeername() == ("127.0.0.1", here.port)
-    (second,) = doors(holdings, there)
+    (second,) = http_sockets(listening, there)
     assert (first.fileno(), second.getsockname()[1]) == (-1, there.port)
-    assert doors(holdings) == []
+    assert http_sockets(listening) == []
     assert second.fileno() == -1
 
 
-def test_a_door_can_widen_and_narrow_on_its_port(holdings: Holdings) -> None:
+def test_a_door_can_widen_and_narrow_on_its_port(listening: ListeningSockets) -> None:
     """From one address to all and back, without a moment in which nobody listens."""
     narrow = endpoint()
     wide = endpoint(ANY, narrow.port)
     for metrics in (narrow, wide, narrow):
-        (door,) = doors(holdings, metrics)
+        (door,) = http_sockets(listening, metrics)
         assert door.getsockname() == (str(metrics.address), narrow.port)
 
 
-def test_a_door_that_cannot_be_had_closes_all_that_was_opened(holdings: Holdings) -> None:
+def test_a_door_that_cannot_be_had_closes_all_that_was_opened(listening: ListeningSockets) -> None:
     """Neither the port of another process nor that of an echo listener; the sentence names the key."""
     wanted = listener("127.0.0.1", free_port())
     echo = listener("127.0.0.1", free_port(), Protocol.TCP)
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = endpoint(port=other.getsockname()[1])
         with pytest.raises(AddressUnavailableError, match=rf"metrics\.listen: tcp://127.*:{taken.port}'. shows which"):
-            holdings.acquire((wanted,), workers=2, buffers=BUFFERS, metrics=[taken])
+            listening.acquire((wanted,), workers=2, buffers=BUFFERS, metrics=[taken])
     udp_client(port=wanted.port).close()
     with pytest.raises(AddressUnavailableError, match=r"metrics\.listen: .*in use"):
-        holdings.acquire((echo,), workers=1, buffers=BUFFERS, metrics=[endpoint(port=echo.port)])
+        listening.acquire((echo,), workers=1, buffers=BUFFERS, metrics=[endpoint(port=echo.port)])
 
 
-def test_a_door_and_a_listener_can_exchange_their_ports(holdings: Holdings) -> None:
+def test_a_door_and_a_listener_can_exchange_their_ports(listening: ListeningSockets) -> None:
     """By one reload, and back: each is bound beside the other, which closes at the commit."""
     ports = [free_port() for _ in range(2)]
     for here, there in (ports, ports[::-1], ports):
         wanted, metrics = listener("127.0.0.1", here, Protocol.TCP), endpoint(port=there)
-        holdings.commit(holdings.acquire((wanted,), workers=1, buffers=BUFFERS, metrics=[metrics]))
-        (door,) = holdings.doors
-        ((echo,),) = holdings.sockets.values()
+        listening.commit(listening.acquire((wanted,), workers=1, buffers=BUFFERS, metrics=[metrics]))
+        (door,) = listening.http_sockets
+        ((echo,),) = listening.sockets.values()
         assert (echo.getsockname()[1], door.getsockname()[1]) == (here, there)
         for server in (echo, door):
             with tcp_client(server) as client, server.accept()[0] as accepted:
                 assert accepted.getpeername() == client.getsockname()
-    holdings.commit(holdings.acquire((), workers=1, buffers=BUFFERS, metrics=[metrics]))
+    listening.commit(listening.acquire((), workers=1, buffers=BUFFERS, metrics=[metrics]))
 
 
-def test_a_door_is_never_bound_beside_a_listener_that_stays(holdings: Holdings) -> None:
+def test_a_door_is_never_bound_beside_a_listener_that_stays(listening: ListeningSockets) -> None:
     """Nor beside a new one that takes the place of a wider one on that port: it is in use."""
     echo = listener("127.0.0.1", free_port(), Protocol.TCP)
     wide = listener(ANY, echo.port, Protocol.TCP)
     for wanted in (wide, wide, echo):
         with pytest.raises(AddressUnavailableError, match=r"metrics\.listen: .*in use"):
-            holdings.acquire((wanted,), workers=1, buffers=BUFFERS, metrics=[endpoint(port=echo.port)])
-        holdings.commit(holdings.acquire((wide,), workers=1, buffers=BUFFERS))
-    holdings.commit(holdings.acquire((), workers=1, buffers=BUFFERS))
+            listening.acquire((wanted,), workers=1, buffers=BUFFERS, metrics=[endpoint(port=echo.port)])
+        listening.commit(listening.acquire((wide,), workers=1, buffers=BUFFERS))
+    listening.commit(listening.acquire((), workers=1, buffers=BUFFERS))
 
 
-def test_where_systemd_holds_the_ports_it_is_said_how_to_have_a_door(holdings: Holdings) -> None:
+def test_where_systemd_holds_the_ports_it_is_said_how_to_have_a_door(listening: ListeningSockets) -> None:
     """In echod.socket the port would be an echo port."""
     with udp_client() as one, socket.create_server(("127.0.0.1", 0)) as other:
-        holdings.adopt({os.dup(one.fileno()): ""}, BUFFERS)
+        listening.adopt({os.dup(one.fileno()): ""}, BUFFERS)
         with pytest.raises(AddressUnavailableError, match=r"metrics\.listen: .*; .* enable echod-metrics\.socket and"):
-            holdings.acquire((), workers=1, buffers=BUFFERS, metrics=[endpoint(port=other.getsockname()[1])])
+            listening.acquire((), workers=1, buffers=BUFFERS, metrics=[endpoint(port=other.getsockname()[1])])
 
 
-def test_a_passed_door_takes_the_place_of_the_configured_one(holdings: Holdings) -> None:
+def test_a_passed_door_takes_the_place_of_the_configured_one(listening: ListeningSockets) -> None:
     """By its name it is no listener; whatever the config says of metrics, it is the only door, and stays."""
     passed = socket.create_server(("127.0.0.1", 0))
     number = passed.detach()
-    holdings.adopt({number: "metrics"}, BUFFERS)
-    assert holdings.adopted == ()
+    listening.adopt({number: "metrics"}, BUFFERS)
+    assert listening.adopted == ()
     for metrics in (endpoint(), None, endpoint()):
-        (door,) = doors(holdings, metrics)
+        (door,) = http_sockets(listening, metrics)
         assert (door.fileno(), door.getblocking()) == (number, False)
 
 
@@ -140,7 +140,7 @@ def test_what_takes_no_connections_is_no_door(make: Callable[[], socket.socket])
     """The refusal says what its .socket unit may have, and leaves no descriptor open."""
     number = make().detach()
     with pytest.raises(EchodError, match=r"is named metrics but takes no TCP connections: its \.socket unit may only"):
-        adopt_door(number, BUFFERS)
+        adopt_http_socket(number, BUFFERS)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(number)
 
@@ -148,16 +148,16 @@ def test_what_takes_no_connections_is_no_door(make: Callable[[], socket.socket])
 def test_a_file_is_no_door() -> None:
     """What is no socket at all is said to be none."""
     with open(os.devnull, "rb") as file, pytest.raises(EchodError, match="is no socket"):  # noqa: PTH123 - a descriptor
-        adopt_door(os.dup(file.fileno()), BUFFERS)
+        adopt_http_socket(os.dup(file.fileno()), BUFFERS)
 
 
-def test_metrics_may_be_served_at_several_addresses(holdings: Holdings) -> None:
+def test_metrics_may_be_served_at_several_addresses(listening: ListeningSockets) -> None:
     """Of a list, each that stays keeps its socket; `[::]` and 0.0.0.0 stand side by side on one port."""
     port = free_port()
     four, six = endpoint(ANY, port), endpoint("[::]", port)
-    first, second = doors(holdings, four, six)
+    first, second = http_sockets(listening, four, six)
     for host in ("127.0.0.1", "::1"):
         socket.create_connection((host, port)).close()
-    (last,) = doors(holdings, six)
+    (last,) = http_sockets(listening, six)
     assert last is second
     assert first.fileno() == -1

@@ -1,4 +1,4 @@
-"""Holdings open before they close, and give nothing up before the commit."""
+"""ListeningSockets open before they close, and give nothing up before the commit."""
 
 import os
 import socket
@@ -26,17 +26,17 @@ from echod.errors import AddressUnavailableError, EchodError
 from echod.linux.sockets import Buffers, got_buffers, kernel_drops, open_socket
 from echod.net.listener import Listener, Protocol
 from echod.stats.wrapping import WrappingCounter
-from echod.supervisor.listening import Acquisition, Holdings
+from echod.supervisor.listening import Acquisition, ListeningSockets
 
 UDP, TCP = Protocol.UDP, Protocol.TCP
 
 
 @pytest.fixture
-def holdings() -> Iterator[Holdings]:
+def listening() -> Iterator[ListeningSockets]:
     """Hold nothing; close at the end what is held then."""
-    holdings = Holdings()
-    yield holdings
-    for sockets in holdings._sockets.values():
+    listening = ListeningSockets()
+    yield listening
+    for sockets in listening._sockets.values():
         for sock in sockets:
             sock.close()
 
@@ -47,23 +47,23 @@ def listeners(*hosts: str, protocol: Protocol = UDP) -> tuple[Listener, ...]:
 
 
 def hold(
-    holdings: Holdings,
+    listening: ListeningSockets,
     wanted: tuple[Listener, ...],
     *,
     workers: int = 1,
     buffers: Buffers = BUFFERS,
 ) -> Acquisition:
     """Acquire and commit."""
-    acquisition = holdings.acquire(wanted, workers=workers, buffers=buffers)
-    holdings.commit(acquisition)
+    acquisition = listening.acquire(wanted, workers=workers, buffers=buffers)
+    listening.commit(acquisition)
     return acquisition
 
 
-def held(holdings: Holdings) -> dict[Listener, list[tuple[int, object]]]:
+def held(listening: ListeningSockets) -> dict[Listener, list[tuple[int, object]]]:
     """Return what is held, each socket as its descriptor and name; a closed one raises."""
     return {
         listener: [(sock.fileno(), sock.getsockname()) for sock in sockets]
-        for listener, sockets in holdings._sockets.items()
+        for listener, sockets in listening._sockets.items()
     }
 
 
@@ -73,35 +73,37 @@ def netlink_fd() -> int:
 
 
 @pytest.mark.parametrize(("protocol", "count"), [(UDP, 3), (TCP, 1)])
-def test_udp_has_a_socket_for_each_worker_and_tcp_one(holdings: Holdings, protocol: Protocol, count: int) -> None:
+def test_udp_has_a_socket_for_each_worker_and_tcp_one(
+    listening: ListeningSockets, protocol: Protocol, count: int
+) -> None:
     """Three workers get three siblings on one UDP port, and share one TCP socket."""
     wanted = listeners(protocol=protocol)
-    acquisition = hold(holdings, wanted, workers=3)
+    acquisition = hold(listening, wanted, workers=3)
     assert acquisition.plan.open == wanted
     names = [sock.getsockname() for sock in acquisition.sockets[wanted[0]]]
     assert names == [("127.0.0.1", wanted[0].port)] * count
 
 
-def test_acquire_touches_nothing_that_is_held(holdings: Holdings) -> None:
+def test_acquire_touches_nothing_that_is_held(listening: ListeningSockets) -> None:
     """With listeners kept, opened, closed and workers added, all held sockets are as they were until commit."""
     kept, closed, opened = listeners("127.0.0.1", "127.0.0.1", "127.0.0.1")
-    hold(holdings, (kept, closed), buffers=Buffers(receive=65_536, send=65_536))
-    before, smallest = held(holdings), holdings.smallest_buffers()
-    acquisition = holdings.acquire((kept, opened), workers=2, buffers=BUFFERS)
-    assert (held(holdings), holdings.smallest_buffers()) == (before, smallest)
+    hold(listening, (kept, closed), buffers=Buffers(receive=65_536, send=65_536))
+    before, smallest = held(listening), listening.smallest_buffers()
+    acquisition = listening.acquire((kept, opened), workers=2, buffers=BUFFERS)
+    assert (held(listening), listening.smallest_buffers()) == (before, smallest)
     plan = acquisition.plan
     assert (plan.keep, plan.open, plan.close) == ((kept,), (opened,), (closed,))
-    holdings.abandon(acquisition)
-    assert (held(holdings), holdings.smallest_buffers()) == (before, smallest)
+    listening.abandon(acquisition)
+    assert (held(listening), listening.smallest_buffers()) == (before, smallest)
 
 
-def test_abandon_closes_only_what_was_opened(holdings: Holdings) -> None:
+def test_abandon_closes_only_what_was_opened(listening: ListeningSockets) -> None:
     """After abandon the new sockets are closed, their port is free, and the old ones still receive."""
     old, new = listeners("127.0.0.1", "127.0.0.1")
-    kept = hold(holdings, (old,)).sockets[old][0]
-    acquisition = holdings.acquire((old, new), workers=2, buffers=BUFFERS)
+    kept = hold(listening, (old,)).sockets[old][0]
+    acquisition = listening.acquire((old, new), workers=2, buffers=BUFFERS)
     fresh = [sock for sock in acquisition.sockets[old] + acquisition.sockets[new] if sock is not kept]
-    holdings.abandon(acquisition)
+    listening.abandon(acquisition)
     assert len(fresh) == 3
     assert [sock.fileno() for sock in fresh] == [-1] * 3
     with udp_client(port=new.port) as client:
@@ -109,12 +111,12 @@ def test_abandon_closes_only_what_was_opened(holdings: Holdings) -> None:
         assert kept.recv(16) == b"still there"
 
 
-def test_commit_keeps_opens_and_closes(holdings: Holdings) -> None:
+def test_commit_keeps_opens_and_closes(listening: ListeningSockets) -> None:
     """After commit the kept socket is the very same, the closed listener's port is free, the new one is bound."""
     kept, closed, opened = listeners("127.0.0.1", "127.0.0.1", "127.0.0.1")
-    before = hold(holdings, (kept, closed)).sockets
+    before = hold(listening, (kept, closed)).sockets
     old_kept, old_closed = before[kept][0], before[closed][0]
-    after = hold(holdings, (opened, kept)).sockets
+    after = hold(listening, (opened, kept)).sockets
     assert list(after) == [opened, kept]
     assert after[kept] == [old_kept]
     assert old_closed.fileno() == -1
@@ -122,30 +124,30 @@ def test_commit_keeps_opens_and_closes(holdings: Holdings) -> None:
     udp_client(port=closed.port).close()
 
 
-def test_one_failure_closes_all_that_was_opened(holdings: Holdings) -> None:
+def test_one_failure_closes_all_that_was_opened(listening: ListeningSockets) -> None:
     """Where one listener cannot be had, none is, and what is held is as it was."""
     old, good, taken = listeners("127.0.0.1", "127.0.0.1", "127.0.0.1")
-    hold(holdings, (old,))
-    before = held(holdings)
+    hold(listening, (old,))
+    before = held(listening)
     with udp_client(port=taken.port):
         with pytest.raises(AddressUnavailableError, match=f"{taken.port} is in use"):
-            holdings.acquire((old, good, taken), workers=2, buffers=BUFFERS)
-        assert held(holdings) == before
+            listening.acquire((old, good, taken), workers=2, buffers=BUFFERS)
+        assert held(listening) == before
         udp_client(port=good.port).close()
 
 
-def test_two_daemons_cannot_hold_one_port(holdings: Holdings) -> None:
+def test_two_daemons_cannot_hold_one_port(listening: ListeningSockets) -> None:
     """A second daemon of the same user fails, however many workers it has."""
     wanted = listeners("127.0.0.1")
-    hold(holdings, wanted, workers=2)
+    hold(listening, wanted, workers=2)
     with pytest.raises(AddressUnavailableError, match="in use"):
-        Holdings().acquire(wanted, workers=2, buffers=BUFFERS)
+        ListeningSockets().acquire(wanted, workers=2, buffers=BUFFERS)
 
 
-def test_a_listener_that_no_unit_passes_is_said_to_be_so(holdings: Holdings) -> None:
+def test_a_listener_that_no_unit_passes_is_said_to_be_so(listening: ListeningSockets) -> None:
     """Where sockets were passed, the sentence says that the .socket unit lacks it, and the line that it needs."""
     with udp_client() as one:
-        holdings.adopt({os.dup(one.fileno()): ""}, BUFFERS)
+        listening.adopt({os.dup(one.fileno()): ""}, BUFFERS)
     (wanted,) = listeners()
     with (
         udp_client(port=wanted.port),
@@ -155,21 +157,21 @@ def test_a_listener_that_no_unit_passes_is_said_to_be_so(holdings: Holdings) -> 
             f"add {wanted.unit_line} to the .socket unit",
         ),
     ):
-        holdings.acquire((wanted,), workers=1, buffers=BUFFERS)
+        listening.acquire((wanted,), workers=1, buffers=BUFFERS)
 
 
-def test_growing_binds_siblings_only_at_commit(holdings: Holdings) -> None:
+def test_growing_binds_siblings_only_at_commit(listening: ListeningSockets) -> None:
     """Before commit no datagram can go to a socket that nobody reads; after it, both get their share."""
     (wanted,) = listeners()
-    first = hold(holdings, (wanted,)).sockets[wanted][0]
-    acquisition = holdings.acquire((wanted,), workers=2, buffers=BUFFERS)
+    first = hold(listening, (wanted,)).sockets[wanted][0]
+    acquisition = listening.acquire((wanted,), workers=2, buffers=BUFFERS)
     second = acquisition.sockets[wanted][1]
     assert acquisition.sockets[wanted][0] is first
     assert second.getsockname() == (ANY, 0)
     for _ in range(20):
         with udp_client() as client:
             deliver(first, client.sendto, b"before", at(first))
-    holdings.commit(acquisition)
+    listening.commit(acquisition)
     assert second.getsockname() == first.getsockname()
 
     def both() -> bool:
@@ -184,164 +186,164 @@ def test_growing_binds_siblings_only_at_commit(holdings: Holdings) -> None:
     assert [first.recv(16) for _ in range(20)] == [b"before"] * 20
 
 
-def test_shrinking_keeps_the_sockets(holdings: Holdings) -> None:
+def test_shrinking_keeps_the_sockets(listening: ListeningSockets) -> None:
     """With fewer workers every socket stays open: closing one would lose what is queued on it."""
     (wanted,) = listeners()
-    before = hold(holdings, (wanted,), workers=4).sockets[wanted]
-    assert hold(holdings, (wanted,), workers=1).sockets[wanted] == before
+    before = hold(listening, (wanted,), workers=4).sockets[wanted]
+    assert hold(listening, (wanted,), workers=1).sockets[wanted] == before
     assert all(sock.fileno() >= 0 for sock in before)
-    assert hold(holdings, (wanted,), workers=4).sockets[wanted] == before
+    assert hold(listening, (wanted,), workers=4).sockets[wanted] == before
 
 
 @pytest.mark.parametrize("protocol", Protocol)
 @pytest.mark.parametrize(("old_host", "new_host"), [("127.0.0.1", ANY), (ANY, "127.0.0.1"), ("::1", "::")])
 def test_a_listener_can_widen_and_narrow_on_its_port(
-    holdings: Holdings, protocol: Protocol, old_host: str, new_host: str
+    listening: ListeningSockets, protocol: Protocol, old_host: str, new_host: str
 ) -> None:
     """The new socket is bound while the old one is still held, and after commit answers alone."""
     port = free_port()
     old, new = listener(old_host, port, protocol), listener(new_host, port, protocol)
-    before = hold(holdings, (old,), workers=2).sockets[old]
-    acquisition = holdings.acquire((new,), workers=2, buffers=BUFFERS)
+    before = hold(listening, (old,), workers=2).sockets[old]
+    acquisition = listening.acquire((new,), workers=2, buffers=BUFFERS)
     assert all(sock.fileno() >= 0 for sock in before)
-    holdings.commit(acquisition)
+    listening.commit(acquisition)
     assert [sock.fileno() for sock in before] == [-1] * len(before)
-    assert list(held(holdings)) == [new]
+    assert list(held(listening)) == [new]
     server = acquisition.sockets[new][0]
     if protocol is TCP:
         with tcp_client(server) as client, server.accept()[0] as accepted:
             assert accepted.getpeername() == client.getsockname()
 
 
-def test_a_tcp_backlog_survives_a_reload(holdings: Holdings) -> None:
+def test_a_tcp_backlog_survives_a_reload(listening: ListeningSockets) -> None:
     """Who connected before a commit that keeps the listener is accepted after it."""
     (wanted,) = listeners(protocol=TCP)
-    server = hold(holdings, (wanted,)).sockets[wanted][0]
+    server = hold(listening, (wanted,)).sockets[wanted][0]
     with tcp_client(server) as client:
-        assert hold(holdings, (wanted,), workers=3).sockets[wanted] == [server]
+        assert hold(listening, (wanted,), workers=3).sockets[wanted] == [server]
         accepted, address = server.accept()
         accepted.close()
         assert address == client.getsockname()
 
 
-def test_kept_sockets_get_the_new_buffers_at_commit(holdings: Holdings) -> None:
+def test_kept_sockets_get_the_new_buffers_at_commit(listening: ListeningSockets) -> None:
     """A reload changes the buffers of sockets that stay, and the smallest is told."""
     wanted = listeners("127.0.0.1", "::1") + listeners(protocol=TCP)
     small, smaller = Buffers(receive=128 * 1024, send=128 * 1024), Buffers(receive=64 * 1024, send=32 * 1024)
-    assert holdings.smallest_buffers() is None
-    hold(holdings, wanted, buffers=small)
-    assert holdings.smallest_buffers() == small
-    sockets = hold(holdings, wanted, buffers=BUFFERS).sockets[wanted[0]]
+    assert listening.smallest_buffers() is None
+    hold(listening, wanted, buffers=small)
+    assert listening.smallest_buffers() == small
+    sockets = hold(listening, wanted, buffers=BUFFERS).sockets[wanted[0]]
     grown = got_buffers(sockets[0])
     assert grown.receive > small.receive
-    assert holdings.smallest_buffers() == grown
+    assert listening.smallest_buffers() == grown
     sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, smaller.receive)
-    assert holdings.smallest_buffers() == Buffers(receive=smaller.receive, send=grown.send)
+    assert listening.smallest_buffers() == Buffers(receive=smaller.receive, send=grown.send)
 
 
-def test_kernel_drops_only_grow_where_the_kernel_begins_again(holdings: Holdings) -> None:
+def test_kernel_drops_only_grow_where_the_kernel_begins_again(listening: ListeningSockets) -> None:
     """After 2**32 drops the kernel counts from 0 again; with 2**32 - 1 seen before, few drops make the total larger."""
     (wanted,) = listeners()
-    server = hold(holdings, (wanted,)).sockets[wanted][0]
-    assert holdings.kernel_drops(wanted) == 0
+    server = hold(listening, (wanted,)).sockets[wanted][0]
+    assert listening.kernel_drops(wanted) == 0
     server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
     with udp_client() as client:
         for _ in range(50):
             client.sendto(bytes(1000), at(server))
     wait_until(lambda: kernel_drops(server) > 0, "a drop")
-    holdings._dropped[server] = WrappingCounter(total=2**32 - 1)
-    assert holdings.kernel_drops(wanted) == 2**32 + kernel_drops(server)
-    hold(holdings, ())
-    assert holdings.kernel_drops(wanted) > 2**32
-    assert holdings._dropped == {}
+    listening._dropped[server] = WrappingCounter(total=2**32 - 1)
+    assert listening.kernel_drops(wanted) == 2**32 + kernel_drops(server)
+    hold(listening, ())
+    assert listening.kernel_drops(wanted) > 2**32
+    assert listening._dropped == {}
 
 
-def test_kernel_drops_outlive_a_listener(holdings: Holdings) -> None:
+def test_kernel_drops_outlive_a_listener(listening: ListeningSockets) -> None:
     """What the kernel dropped is summed over siblings, and still known when the listener is closed and reopened."""
     (wanted,) = listeners()
     (other,) = listeners(protocol=TCP)
     for round_ in (1, 2):
-        server = hold(holdings, (wanted,)).sockets[wanted][0]
+        server = hold(listening, (wanted,)).sockets[wanted][0]
         server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         with udp_client() as client:
             for _ in range(50):
                 client.sendto(bytes(1000), at(server))
         wait_until(lambda server=server: kernel_drops(server) > 0, "a drop")  # type: ignore[misc]
-        before_close = holdings.kernel_drops(wanted)
-        hold(holdings, (other,))
-        assert holdings.kernel_drops(wanted) == before_close
+        before_close = listening.kernel_drops(wanted)
+        hold(listening, (other,))
+        assert listening.kernel_drops(wanted) == before_close
         assert before_close > round_ - 1
-    assert holdings.kernel_drops(other) == 0
+    assert listening.kernel_drops(other) == 0
 
 
-def test_adopted_sockets_are_kept_as_they_came(holdings: Holdings) -> None:
+def test_adopted_sockets_are_kept_as_they_came(listening: ListeningSockets) -> None:
     """A passed listener is served without being configured, gets no siblings, and is never closed."""
     with udp_client() as one, udp_client("::1") as two:
         two_name = two.getsockname()
         passed = [one.detach(), two.detach()]
-    holdings.adopt(dict.fromkeys(passed, ""), BUFFERS)
-    assert [found.port for found in holdings.adopted][1] == two_name[1]
+    listening.adopt(dict.fromkeys(passed, ""), BUFFERS)
+    assert [found.port for found in listening.adopted][1] == two_name[1]
     (wanted,) = listeners()
-    acquisition = hold(holdings, (wanted, holdings.adopted[0]), workers=2)
-    assert list(acquisition.sockets) == [wanted, *holdings.adopted]
+    acquisition = hold(listening, (wanted, listening.adopted[0]), workers=2)
+    assert list(acquisition.sockets) == [wanted, *listening.adopted]
     assert [len(sockets) for sockets in acquisition.sockets.values()] == [2, 1, 1]
-    assert [sock.fileno() for found in holdings.adopted for sock in hold(holdings, ()).sockets[found]] == passed
+    assert [sock.fileno() for found in listening.adopted for sock in hold(listening, ()).sockets[found]] == passed
 
 
 @needs_root
-def test_a_passed_socket_whose_interface_was_made_anew_is_kept_and_warned_of_once(holdings: Holdings) -> None:
+def test_a_passed_socket_whose_interface_was_made_anew_is_kept_and_warned_of_once(listening: ListeningSockets) -> None:
     """Only its unit can bind it anew, also where the config has the listener; each reload has the log say so again."""
     with namespace():
         add_link("10.0.0.1/24")
         wanted = listener(ANY, free_port(), zone="near")
         passed = open_socket(wanted, BUFFERS, sibling=False).detach()
-        holdings.adopt({passed: ""}, BUFFERS)
+        listening.adopt({passed: ""}, BUFFERS)
         with structlog.testing.capture_logs() as entries:
-            holdings.log_detached()
+            listening.log_detached()
             assert entries == []
             ip("link", "delete", "near")
             add_link("10.0.0.1/24")
             for _ in range(2):
-                (kept,) = hold(holdings, (wanted,)).sockets[wanted]
+                (kept,) = hold(listening, (wanted,)).sockets[wanted]
                 assert kept.fileno() == passed
-                holdings.log_detached()
-                holdings.log_detached()
+                listening.log_detached()
+                listening.log_detached()
         message = (
-            f"{wanted} hears nothing any more: its interface was removed or renamed; restart the .socket unit that "
+            f"{wanted} receives nothing any more: its interface was removed or renamed; restart the .socket unit that "
             "passes it, and echod, when this host has the interface near again"
         )
         told = {"event": "listener_detached", "log_level": "warning", "message": message, "listener": str(wanted)}
         assert entries == [told, told]
 
 
-def test_one_netlink_socket_is_held_beside_the_listeners(holdings: Holdings) -> None:
+def test_one_netlink_socket_is_held_beside_the_listeners(listening: ListeningSockets) -> None:
     """It is no listener, outlives every commit, and a second one is refused and closed."""
     with udp_client() as one:
         passed = [netlink_fd(), one.detach()]
-    holdings.adopt(dict.fromkeys(passed, ""), BUFFERS)
-    assert holdings.netlink is not None
-    with holdings.netlink:
-        assert (holdings.netlink.fileno(), len(holdings.adopted)) == (passed[0], 1)
-        hold(holdings, listeners())
-        assert set(held(holdings)) > set(holdings.adopted)
+    listening.adopt(dict.fromkeys(passed, ""), BUFFERS)
+    assert listening.netlink is not None
+    with listening.netlink:
+        assert (listening.netlink.fileno(), len(listening.adopted)) == (passed[0], 1)
+        hold(listening, listeners())
+        assert set(held(listening)) > set(listening.adopted)
         second = netlink_fd()
         with pytest.raises(EchodError, match=r"is a second ListenNetlink=route: the \.socket unit may have one only"):
-            holdings.adopt({second: ""}, BUFFERS)
+            listening.adopt({second: ""}, BUFFERS)
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(second)
-        assert holdings.netlink.fileno() == passed[0]
+        assert listening.netlink.fileno() == passed[0]
 
 
 @needs_root
-def test_commit_cannot_fail_where_an_address_has_gone(holdings: Holdings) -> None:
+def test_commit_cannot_fail_where_an_address_has_gone(listening: ListeningSockets) -> None:
     """A kept listener whose interface left the host serves on with what it has, and grows when that is back."""
     with namespace():
         add_link("fe80::5/64")
         wanted = listener("fe80::5", 9999, zone="near")
-        before = hold(holdings, (wanted,)).sockets[wanted]
+        before = hold(listening, (wanted,)).sockets[wanted]
         ip("link", "set", "near", "name", "away")
-        assert hold(holdings, (wanted,), workers=2).sockets[wanted] == before
+        assert hold(listening, (wanted,), workers=2).sockets[wanted] == before
         assert before[0].getsockname()[:2] == ("fe80::5", 9999)
         ip("link", "set", "away", "name", "near")
-        after = hold(holdings, (wanted,), workers=2).sockets[wanted]
+        after = hold(listening, (wanted,), workers=2).sockets[wanted]
         assert [sock.getsockname()[:2] for sock in after] == [("fe80::5", 9999)] * 2

@@ -1,5 +1,6 @@
 """What the supervisor sees of the workers: everything that changed, once, and nothing where nothing did."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -13,8 +14,10 @@ from echod.stats.counters import CounterPage, TcpField, UdpField
 from echod.stats.outcomes import Close, Drop
 from echod.stats.refusals import Report
 from echod.stats.snapshot import Activity, Rates, Refused, TcpTraffic, TopSource, UdpTraffic, WorkerState
-from echod.supervisor.listening import Holdings
+from echod.stats.totals import Totals
+from echod.supervisor.listening import ListeningSockets
 from echod.supervisor.observer import KERNEL_SECONDS, Observer
+from echod.supervisor.refusal_log import RefusalLog
 
 UDP, TCP = listener(port=7), listener(port=7, protocol=Protocol.TCP)
 BOTH = (UDP, TCP)
@@ -30,9 +33,10 @@ def page(*listeners: Listener) -> CounterPage:
 class Watched:
     """An observer of one generation, with a clock that the test turns."""
 
-    def __init__(self, holdings: Holdings, *listeners: Listener) -> None:
+    def __init__(self, listening: ListeningSockets, *listeners: Listener) -> None:
         """Look for the first time."""
-        self.observer = Observer(holdings, 1000.0)
+        self.refusal_log, self.restarts = RefusalLog(), Counter[int]()
+        self.observer = Observer(listening, Totals(), self.refusal_log, self.restarts, 1000.0)
         self.now = 1000.0
         self.listeners: tuple[Listener, ...] = listeners
         self.page = page(*listeners)
@@ -55,7 +59,7 @@ class Watched:
 @pytest.fixture
 def watched() -> Watched:
     """Watch a generation with a UDP and a TCP listener."""
-    return Watched(Holdings(), *BOTH)
+    return Watched(ListeningSockets(), *BOTH)
 
 
 def test_the_first_look_tells_all_and_the_next_ones_nothing(watched: Watched) -> None:
@@ -127,7 +131,7 @@ def test_a_worker_is_news_but_its_cpu_time_is_not(watched: Watched) -> None:
         watched.workers = (replace(watched.workers[0], **news),)
         assert watched.see().workers == watched.workers
         assert watched.look() is None
-    watched.observer.restarts[5] += 2
+    watched.restarts[5] += 2
     watched.workers = (replace(FRESH, pid=9),)
     assert watched.see().worker_restarts == 2
 
@@ -135,11 +139,11 @@ def test_a_worker_is_news_but_its_cpu_time_is_not(watched: Watched) -> None:
 def test_who_is_loud_and_who_was_refused_is_told_for_a_minute(watched: Watched) -> None:
     """Summed over the workers and their reports, most first; a minute later they are forgotten."""
     for _ in range(2):
-        watched.observer.heard([("192.0.2.1", 5), ("2001:db8::/64", 7)])
+        watched.observer.add_top_sources([("192.0.2.1", 5), ("2001:db8::/64", 7)])
         for told, reason, count in ((UDP, Drop.RATE, 3), (TCP, Close.ACCESS, 1)):
             sources = {"192.0.2.9": count}
             report = Report(listener=0, reason=reason, refused=count, sources=sources, more=False)
-            watched.observer.refused(told, report)
+            watched.observer.add_refusals(told, report)
     seen = watched.see()
     assert seen.top_sources == (TopSource(source="2001:db8::/64", count=14), TopSource(source="192.0.2.1", count=10))
     assert seen.refused == (
@@ -157,12 +161,12 @@ def test_who_is_loud_and_who_was_refused_is_told_for_a_minute(watched: Watched) 
 @pytest.fixture
 def full() -> Iterator[tuple[Watched, Listener]]:
     """Watch a real socket with a queue so small that a few datagrams fill it, which no worker reads."""
-    holdings = Holdings()
+    listening = ListeningSockets()
     served = listener(port=free_port())
     small = Buffers(receive=4096, send=BUFFERS.send)
-    holdings.commit(holdings.acquire([served], workers=1, buffers=small))
-    (sock,) = holdings._sockets[served]
-    watched = Watched(holdings, served)
+    listening.commit(listening.acquire([served], workers=1, buffers=small))
+    (sock,) = listening._sockets[served]
+    watched = Watched(listening, served)
     with sock, udp_client() as client:
         deliver(sock, client.sendto, b"x", sock.getsockname())
         for _ in range(100):

@@ -15,8 +15,8 @@ from support.limited_poll import LimitedPoll
 from support.loopback import as_nobody, ip, ip_batch, namespace, needs_root, udp_server
 
 from echod.linux.netlink import ELSEWHERE
-from echod.supervisor.own_addresses import REST_SECONDS, Ownership
-from echod.supervisor.timers import Agenda
+from echod.supervisor.own_addresses import PAUSE_SECONDS, OwnAddresses
+from echod.supervisor.timers import Timers
 
 Entries = list[MutableMapping[str, Any]]
 
@@ -36,23 +36,23 @@ class Host:
 
     def __init__(self) -> None:
         """Know nothing yet."""
-        self.poll, self.agenda, self.changes, self.turns = LimitedPoll(), Agenda(), 0, 0
-        self.ownership = Ownership(self.poll, self.agenda, self._on_change)
+        self.poll, self.timers, self.changes, self.turns = LimitedPoll(), Timers(), 0, 0
+        self.own_addresses = OwnAddresses(self.poll, self.timers, self._on_change)
         self.passed = netlink()
         self.now = 100.0
-        """The time that the ownership is told: it passes only from one rest to the next."""
+        """The present time, which passes only from one pause to the next."""
 
     def _on_change(self) -> None:
         self.changes += 1
 
     def start(self, *adopted: socket.socket) -> None:
         """Look for the first time."""
-        self.ownership.start(self.passed, adopted, self.now)
+        self.own_addresses.start(self.passed, adopted, self.now)
 
     def rest(self) -> None:
         """Let the time pass until nothing more is due soon."""
-        self.now += REST_SECONDS * 1.001
-        for action in self.agenda.due(self.now):
+        self.now += PAUSE_SECONDS * 1.001
+        for action in self.timers.due(self.now):
             action(self.now)
 
     def turn(self, seconds: float) -> bool:
@@ -67,7 +67,7 @@ class Host:
     def hear(self, *wanted: str) -> None:
         """Sleep, turn by turn, until these are known, too."""
         deadline = monotonic() + IN_VAIN_SECONDS
-        while not set(map(ip_network, wanted)) <= set(self.ownership.networks):
+        while not set(map(ip_network, wanted)) <= set(self.own_addresses.networks):
             assert monotonic() < deadline, "the kernel told nothing"
             self.rest()
             self.turn(IN_VAIN_SECONDS)
@@ -99,20 +99,20 @@ def events(log: Entries) -> list[str]:
 @needs_root
 def test_the_kernel_wakes_the_supervisor_when_an_address_comes_or_goes(network: None, host: Host, log: Entries) -> None:
     """It sleeps in its poll, is woken by the change, and knows it then; nothing else is ever due."""
-    assert host.ownership.networks == ()
+    assert host.own_addresses.networks == ()
     host.start()
-    before = host.ownership.networks
+    before = host.own_addresses.networks
     assert ip_network("127.0.0.0/8") in before
     host.rest()
     assert not host.turn(0.0)
-    assert host.agenda.seconds_left(host.now) is None
+    assert host.timers.seconds_left(host.now) is None
     ip("address", "add", "192.0.2.7/32", "dev", "lo")
     assert host.turn(IN_VAIN_SECONDS)
     host.hear("192.0.2.7")
-    assert set(host.ownership.networks) - set(before) == {ip_network("192.0.2.7/32")}
+    assert set(host.own_addresses.networks) - set(before) == {ip_network("192.0.2.7/32")}
     host.rest()
     ip("address", "del", "192.0.2.7/32", "dev", "lo")
-    while host.ownership.networks != before:
+    while host.own_addresses.networks != before:
         assert host.turn(IN_VAIN_SECONDS)
         host.rest()
     assert events(log) == []
@@ -148,14 +148,14 @@ def test_an_interface_that_is_removed_takes_its_prefixes_with_it(network: None, 
     ip("link", "set", "other", "up")
     ip("route", "add", "local", "198.51.100.0/24", "dev", "other")
     host.start()
-    assert ip_network("198.51.100.0/24") in host.ownership.networks
+    assert ip_network("198.51.100.0/24") in host.own_addresses.networks
     ip("link", "set", "other", "down")
     host.rest()
     assert host.turn(IN_VAIN_SECONDS)
-    assert ip_network("198.51.100.0/24") in host.ownership.networks
+    assert ip_network("198.51.100.0/24") in host.own_addresses.networks
     ip("link", "delete", "other")
     deadline = monotonic() + IN_VAIN_SECONDS
-    while ip_network("198.51.100.0/24") in host.ownership.networks:
+    while ip_network("198.51.100.0/24") in host.own_addresses.networks:
         assert monotonic() < deadline, "the kernel told nothing"
         host.rest()
         host.turn(IN_VAIN_SECONDS)
@@ -171,7 +171,7 @@ def test_thousands_of_changes_cost_few_looks_and_none_is_missed(network: None, h
         host.passed.recv(65_536)
     ip_batch(*(f"address delete {each}/32 dev lo" for each in many[1:]), "address add 192.0.2.7/32 dev lo")
     host.hear(many[0], "192.0.2.7")
-    assert not set(map(ip_network, many[1:])) & set(host.ownership.networks)
+    assert not set(map(ip_network, many[1:])) & set(host.own_addresses.networks)
     assert host.changes + host.turns <= 8
 
 
@@ -180,7 +180,7 @@ def test_after_the_end_the_socket_is_silent(network: None, host: Host) -> None:
     """The service manager waits on it while echod is stopped: what it heard is gone, and it hears no more."""
     host.start()
     ip("address", "add", "192.0.2.7/32", "dev", "lo")
-    host.ownership.close()
+    host.own_addresses.close()
     ip("address", "del", "192.0.2.7/32", "dev", "lo")
     with pytest.raises(BlockingIOError):
         host.passed.recv(65_536)
@@ -195,7 +195,7 @@ def test_without_privileges_a_passed_socket_hears_too(network: None) -> None:
         host = Host()
         host.passed = passed
         host.start()
-        return [host.ownership._addresses is not None]
+        return [host.own_addresses._addresses is not None]
 
     with passed:
         assert as_nobody(told) == [True]
@@ -206,12 +206,12 @@ def test_without_privileges_a_passed_socket_hears_too(network: None) -> None:
 def test_a_host_that_can_be_asked_is_nothing_to_talk_about(log: Entries, host: Host) -> None:
     """With sockets of this host, and a netlink socket of our own, addresses are known and no warning is said."""
     with udp_server() as server:
-        host.ownership.start(None, [server], host.now)
-        assert ip_network("127.0.0.0/8") in host.ownership.networks
+        host.own_addresses.start(None, [server], host.now)
+        assert ip_network("127.0.0.0/8") in host.own_addresses.networks
         assert events(log) == []
-        assert host.ownership._addresses is not None
-        assert host.ownership._addresses._sock is not None
-        host.ownership._addresses._sock.close()
+        assert host.own_addresses._addresses is not None
+        assert host.own_addresses._addresses._sock is not None
+        host.own_addresses._addresses._sock.close()
 
 
 @needs_root
@@ -221,9 +221,9 @@ def test_sockets_of_another_network_are_told_once(log: Entries, host: Host) -> N
         server = udp_server()
     with server:
         host.start(server)
-        assert host.agenda.seconds_left(host.now) is None
-        assert host.ownership.networks == ()
-        host.ownership.close()
+        assert host.timers.seconds_left(host.now) is None
+        assert host.own_addresses.networks == ()
+        host.own_addresses.close()
     assert [(entry["event"], entry["log_level"], entry["message"]) for entry in log] == [
         ("own_addresses_unknown", "warning", ELSEWHERE)
     ]
@@ -232,22 +232,22 @@ def test_sockets_of_another_network_are_told_once(log: Entries, host: Host) -> N
 def test_a_problem_is_told_when_it_comes_and_not_as_long_as_it_lasts(log: Entries, host: Host) -> None:
     """A netlink socket that answers no more is one warning, tried ever more rarely; what was known stays known."""
     host.start()
-    known = host.ownership.networks
+    known = host.own_addresses.networks
     host.rest()
-    whole, addresses = host.passed.detach(), host.ownership._addresses
+    whole, addresses = host.passed.detach(), host.own_addresses._addresses
     assert addresses is not None
     with suppress(OSError):
         host.poll.unregister(whole)
     os.close(whole)
-    host.ownership._try_again(addresses, host.now)
+    host.own_addresses._retry(addresses, host.now)
     for _ in range(20):
-        left = host.agenda.seconds_left(host.now)
+        left = host.timers.seconds_left(host.now)
         assert left is not None
-        assert REST_SECONDS < left <= 1.0
+        assert PAUSE_SECONDS < left <= 1.0
         host.now += left
-        (again,) = host.agenda.due(host.now)
+        (again,) = host.timers.due(host.now)
         again(host.now)
-    assert host.ownership.networks == known
+    assert host.own_addresses.networks == known
     assert events(log) == ["own_addresses_unknown"]
     (entry,) = (entry for entry in log if entry["event"] == "own_addresses_unknown")
     assert entry["log_level"] == "warning"
@@ -264,7 +264,7 @@ def test_a_host_that_watches_no_more_is_looked_at_all_the_same(network: None, ho
     assert not host.turn(0.0)
     host.now += 1.0
     host.rest()
-    assert ip_network("192.0.2.1") in host.ownership.networks
+    assert ip_network("192.0.2.1") in host.own_addresses.networks
     ip("address", "add", "192.0.2.2/32", "dev", "lo")
     host.poll.left = 1
     host.now += 1.0

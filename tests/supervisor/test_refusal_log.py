@@ -13,7 +13,7 @@ from support.loopback import listener
 from echod.net.listener import Protocol
 from echod.stats.outcomes import Close, Drop
 from echod.stats.refusals import Report
-from echod.supervisor.refusal_log import MOST_LINES, MOST_SOURCES, SUMMARY_SECONDS, Refusals
+from echod.supervisor.refusal_log import MAX_ENTRIES, MAX_SOURCES, SUMMARY_SECONDS, RefusalLog
 
 UDP = listener(port=7)
 OTHER = listener("::1", port=7)
@@ -37,7 +37,7 @@ def report(reason: int = Drop.ACCESS, *, more: bool = False, **sources: int) -> 
 
 def test_nothing_refused_is_nothing_said(log: Entries) -> None:
     """Looks without a report leave the log as it is."""
-    refusals = Refusals()
+    refusals = RefusalLog()
     for second in range(100):
         refusals.log_due(float(second))
     assert log == []
@@ -45,7 +45,7 @@ def test_nothing_refused_is_nothing_said(log: Entries) -> None:
 
 def test_the_first_refusal_is_said_at_once(log: Entries) -> None:
     """An entry has where, why, how many, from how many, and from whom most; and one sentence of all that."""
-    refusals = Refusals()
+    refusals = RefusalLog()
     refusals.add(UDP, report(a=1, b=1199))
     refusals.log_due(1000.0)
     assert log == [
@@ -67,7 +67,7 @@ def test_the_first_refusal_is_said_at_once(log: Entries) -> None:
 
 def test_one_is_said_as_one(log: Entries) -> None:
     """A single datagram of a single source is not said in the plural."""
-    refusals = Refusals()
+    refusals = RefusalLog()
     refusals.add(UDP, report(Drop.LOOP, a=1))
     refusals.log_due(1000.0)
     assert log[0]["message"] == (
@@ -80,15 +80,15 @@ def test_one_is_said_as_one(log: Entries) -> None:
     [
         (
             Drop.SOURCE_PORT_LOW,
-            "they came from a port below guard.min_source_port: let honest clients send from a high",
+            "their source port is below guard.min_source_port: let honest clients send from a high",
         ),
-        (Drop.SOURCE_PORT_REFUSED, "guard.refuse_source_ports has the port that they came from: let honest clients"),
-        (Drop.SOURCE_PORT_OWN, "echod listens on the port that they came from: let honest clients send from another"),
+        (Drop.SOURCE_PORT_REFUSED, "guard.refuse_source_ports has their source port: let honest clients"),
+        (Drop.SOURCE_PORT_OWN, "echod listens on their source port: let honest clients send from another port"),
     ],
 )
 def test_who_is_refused_for_its_port_is_told_how_to_go_on(log: Entries, reason: Drop, way: str) -> None:
     """It is in the hands of the client; a closed connection of the same number has no such reason."""
-    refusals = Refusals()
+    refusals = RefusalLog()
     refusals.add(UDP, report(reason, a=1))
     refusals.add(TCP, report(Close(reason), a=1))
     refusals.log_due(1000.0)
@@ -98,7 +98,7 @@ def test_who_is_refused_for_its_port_is_told_how_to_go_on(log: Entries, reason: 
 
 def test_refused_connections_are_said_as_such(log: Entries) -> None:
     """At a TCP listener the reason is that of a closed connection, though its number is a drop's too."""
-    refusals = Refusals()
+    refusals = RefusalLog()
     refusals.add(TCP, report(Close.OVER_SOURCE_LIMIT, a=2))
     refusals.log_due(1000.0)
     assert (log[0]["reason"], log[0]["listener"]) == ("over_source_limit", "tcp://127.0.0.1:7")
@@ -107,7 +107,7 @@ def test_refused_connections_are_said_as_such(log: Entries) -> None:
 
 def test_further_sources_are_said_to_be_more(log: Entries) -> None:
     """Where a worker did not know all, neither does the entry, and it says so."""
-    refusals = Refusals()
+    refusals = RefusalLog()
     refusals.add(UDP, report(a=5, more=True))
     refusals.add(UDP, report(b=5))
     refusals.log_due(1000.0)
@@ -117,7 +117,7 @@ def test_further_sources_are_said_to_be_more(log: Entries) -> None:
 
 def test_the_reports_of_all_workers_are_one_entry(log: Entries) -> None:
     """What several say of one source is added up before the loudest is named."""
-    refusals = Refusals()
+    refusals = RefusalLog()
     for _ in range(3):
         refusals.add(UDP, report(a=4))
         refusals.add(UDP, report(b=5, c=1))
@@ -130,7 +130,7 @@ def test_the_reports_of_all_workers_are_one_entry(log: Entries) -> None:
 
 def test_one_listener_and_reason_speak_at_most_each_ten_seconds(log: Entries) -> None:
     """Refused without end, at looks each second: an entry at once, then one each ten seconds, with all since then."""
-    refusals = Refusals()
+    refusals = RefusalLog()
     for second in range(61):
         refusals.add(UDP, report(a=100))
         before = len(log)
@@ -141,7 +141,7 @@ def test_one_listener_and_reason_speak_at_most_each_ten_seconds(log: Entries) ->
 
 def test_reasons_and_listeners_wait_for_nobody_else(log: Entries) -> None:
     """A new reason, or the same at another listener, is said at the next look."""
-    refusals = Refusals()
+    refusals = RefusalLog()
     refusals.add(UDP, report(Drop.ACCESS, a=1))
     refusals.log_due(1000.0)
     refusals.add(UDP, report(Drop.RATE, a=1))
@@ -157,14 +157,14 @@ def test_reasons_and_listeners_wait_for_nobody_else(log: Entries) -> None:
 
 def test_at_most_ten_entries_at_a_look_and_the_rest_waits_its_turn(log: Entries) -> None:
     """A thousand listeners that all refuse are said ten at a look, each once before any is said twice, none lost."""
-    refusals = Refusals()
+    refusals = RefusalLog()
     listeners = [listener(port=1 + number) for number in range(100)]
     for second in range(30):
         for each in listeners:
             refusals.add(each, report(a=1))
         before = len(log)
         refusals.log_due(1000.0 + second)
-        assert len(log) - before <= MOST_LINES
+        assert len(log) - before <= MAX_ENTRIES
     spoken = Counter(entry["listener"] for entry in log)
     assert set(spoken.values()) == {3}
     assert len(spoken) == 100
@@ -173,13 +173,13 @@ def test_at_most_ten_entries_at_a_look_and_the_rest_waits_its_turn(log: Entries)
 
 def test_sources_are_bounded_and_refusals_are_not(log: Entries) -> None:
     """Of 100,000 addresses a thousand are remembered, and each datagram is counted."""
-    refusals = Refusals()
+    refusals = RefusalLog()
     for number in range(400):
         sources = {f"10.{number >> 8}.{number & 255}.{index}": 1 for index in range(250)}
         refusals.add(UDP, Report(listener=0, reason=Drop.RATE, refused=250, sources=sources, more=False))
-    assert {len(summary.sources) for summary in refusals._summaries.values()} == {MOST_SOURCES}
+    assert {len(summary.sources) for summary in refusals._summaries.values()} == {MAX_SOURCES}
     refusals.log_due(1000.0)
-    assert (log[0]["refused"], log[0]["sources"], log[0]["more_sources"]) == (100_000, MOST_SOURCES, True)
+    assert (log[0]["refused"], log[0]["sources"], log[0]["more_sources"]) == (100_000, MAX_SOURCES, True)
 
 
 REPORTS = st.tuples(
@@ -193,7 +193,7 @@ REPORTS = st.tuples(
 @given(looks=st.lists(st.lists(REPORTS, max_size=20), max_size=20))
 def test_once_all_is_said_nothing_was_lost(looks: list[list[tuple[Any, Drop, dict[str, int]]]]) -> None:
     """Whatever comes when: for each listener and reason the entries add up to the reports, and name the loudest."""
-    refusals, reported, since = Refusals(), Counter[tuple[str, str]](), dict[tuple[str, str], Counter[str]]()
+    refusals, reported, since = RefusalLog(), Counter[tuple[str, str]](), dict[tuple[str, str], Counter[str]]()
     with structlog.testing.capture_logs() as log:
         for second in range(len(looks) + 60):
             for where, reason, sources in looks[second] if second < len(looks) else ():
@@ -204,7 +204,7 @@ def test_once_all_is_said_nothing_was_lost(looks: list[list[tuple[Any, Drop, dic
                 since.setdefault(key, Counter()).update(each.sources)
             before = len(log)
             refusals.log_due(1000.0 + second)
-            assert len(log) - before <= MOST_LINES
+            assert len(log) - before <= MAX_ENTRIES
             for entry in log[before:]:
                 loud = since.pop((entry["listener"], entry["reason"]))
                 assert entry["top_source_refused"] == max(loud.values()) == loud[entry["top_source"]]
@@ -217,16 +217,16 @@ def test_once_all_is_said_nothing_was_lost(looks: list[list[tuple[Any, Drop, dic
 
 def test_full_queues_are_said_like_refusals(log: Entries) -> None:
     """Once in ten seconds for each listener, with the sum; one that lost nothing is not mentioned."""
-    refusals = Refusals()
-    refusals.add_lost(UDP, 4777)
-    refusals.add_lost(OTHER, 0)
+    refusals = RefusalLog()
+    refusals.add_kernel_drops(UDP, 4777)
+    refusals.add_kernel_drops(OTHER, 0)
     for second in range(10):
         refusals.log_due(1000.0 + second)
-        refusals.add_lost(UDP, 1)
+        refusals.add_kernel_drops(UDP, 1)
     refusals.log_due(1000.0 + SUMMARY_SECONDS)
     assert [(entry["event"], entry["dropped"]) for entry in log] == [("queue_full", 4777), ("queue_full", 10)]
     assert log[0]["message"] == (
         "the kernel dropped at least 4,777 datagrams at udp://127.0.0.1:7 before echod received them (a train counts "
-        "as one), most likely because the queue was full: raise udp.receive_buffer, or workers where they are busy"
+        "as one), most likely because the queue was full: raise udp.receive_buffer, or workers if they are busy"
     )
     assert log[0]["log_level"] == "warning"

@@ -15,8 +15,8 @@ from echod.config.schema import Config
 from echod.linux.sockets import LARGE_BUFFERS, SMALL_BUFFERS, Buffers, bound_connections, got_buffers, open_socket
 from echod.linux.sockopt import SO_BUF_LOCK, SO_MEMINFO, SO_RCVBUFFORCE, SO_SNDBUFFORCE
 from echod.net.listener import Protocol
-from echod.supervisor.adoption import adopt_door, adopt_socket
-from echod.supervisor.listening import Holdings
+from echod.supervisor.adoption import adopt_http_socket, adopt_socket
+from echod.supervisor.listening import ListeningSockets
 from echod.tcp.connection import READ_BYTES
 from echod.tcp.service import LARGE_BUFFER_CONNECTIONS
 
@@ -123,16 +123,16 @@ def test_the_buffers_of_a_socket_unit_are_those_of_datagrams(*, door: bool) -> N
         for option in (SO_RCVBUFFORCE, SO_SNDBUFFORCE):
             passed.setsockopt(socket.SOL_SOCKET, option, 8 << 20)
         fd = passed.detach()
-    with adopt_door(fd, BUFFERS) if door else adopt_socket(fd, BUFFERS)[1] as sock:
+    with adopt_http_socket(fd, BUFFERS) if door else adopt_socket(fd, BUFFERS)[1] as sock:
         assert got_buffers(sock) == LARGE_BUFFERS
 
 
 def test_a_reload_leaves_the_buffers_of_connections_alone() -> None:
     """What udp.receive_buffer asks for is given to UDP listeners only, when they are kept too."""
-    holdings, wanted = Holdings(), (listener(port=0, protocol=Protocol.TCP),)
+    listening, wanted = ListeningSockets(), (listener(port=0, protocol=Protocol.TCP),)
     for _ in range(2):
-        holdings.commit(holdings.acquire(wanted, workers=1, buffers=BUFFERS))
-    (sock,) = holdings.sockets[wanted[0]]
+        listening.commit(listening.acquire(wanted, workers=1, buffers=BUFFERS))
+    (sock,) = listening.sockets[wanted[0]]
     with sock:
         assert got_buffers(sock) == LARGE_BUFFERS
 

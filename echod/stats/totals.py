@@ -1,0 +1,84 @@
+"""The counters of all workers over the daemon's life, by listener.
+
+Owns the numbers of past generations; reads those of living ones from their pages. Invariant: a number that was read
+once never becomes smaller.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Final
+
+from echod.net.listener import Listener, Protocol
+from echod.stats.counters import ROW_FIELDS, UDP_DROPS, UDP_SEND_FAILURES, CounterPage, TcpField, UdpField, add
+from echod.stats.snapshot import Rates, TcpTraffic, UdpTraffic
+from echod.stats.traffic import tell_tcp, tell_udp
+from echod.stats.watch import PageWatch
+
+_NOTHING: Final = [0] * ROW_FIELDS
+_NO_RATES: Final = Rates()
+
+
+class Totals:
+    """A row of counters for each listener that was ever served."""
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self._gone: dict[Listener, list[int]] = {}
+
+    def take_over(self, page: CounterPage) -> None:
+        """Keep the numbers of a generation whose last worker has exited."""
+        add(self._gone, page.totals())
+
+    def rows(self, living: Iterable[CounterPage]) -> dict[Listener, list[int]]:
+        """Return the rows of all listeners since the start, including the living pages."""
+        rows = {listener: list(row) for listener, row in self._gone.items()}
+        for page in living:
+            add(rows, page.totals())
+        return rows
+
+    def row(self, listener: Listener, living: Iterable[CounterPage]) -> list[int]:
+        """Return the row of one listener, including the living pages."""
+        rows: list[Sequence[int]] = [self._gone.get(listener, _NOTHING)]
+        rows += [row for page in living for row in page.shares(listener)]
+        return list(map(sum, zip(*rows, strict=True)))
+
+    def datagrams(self, living: Iterable[CounterPage]) -> int:
+        """Return how many datagrams have been received."""
+        gone = sum(row[UdpField.RECEIVED] for listener, row in self._gone.items() if listener.protocol is Protocol.UDP)
+        return gone + sum(page.datagrams() for page in living)
+
+    def sums(self, living: Iterable[CounterPage], kernel_drops: Callable[[Listener], int]) -> dict[str, int]:
+        """Return the most important numbers, summed over all listeners."""
+        rows = self.rows(living)
+        udp = [row for listener, row in rows.items() if listener.protocol is Protocol.UDP]
+        tcp = [row for listener, row in rows.items() if listener.protocol is Protocol.TCP]
+        sums = {
+            "datagrams_received": sum(row[UdpField.RECEIVED] for row in udp),
+            "datagrams_replied": sum(row[UdpField.REPLIED] for row in udp),
+            "datagrams_dropped": sum(sum(row[UDP_DROPS]) for row in udp),
+            "send_failures": sum(sum(row[UDP_SEND_FAILURES]) for row in udp),
+            "kernel_drops": sum(map(kernel_drops, rows)),
+        }
+        if tcp:
+            sums["connections"] = sum(row[TcpField.ACCEPTED] for row in tcp)
+            sums["tcp_bytes"] = sum(row[TcpField.SENT_BYTES] for row in tcp)
+        return sums
+
+
+def read_traffic(
+    totals: Totals, watches: Sequence[PageWatch], adopted: Collection[Listener], drops: Mapping[Listener, int]
+) -> tuple[list[UdpTraffic], list[TcpTraffic]]:
+    """Describe all listeners, without rates: whoever reads this computes them. `drops` are the kernel's."""
+    for watch in watches:
+        watch.changed()  # for its check alone: it does not believe what a broken worker writes
+    rows = totals.rows([watch.page for watch in watches])
+    udp = [
+        tell_udp(one, row, adopted=one in adopted, kernel_drops=drops[one], rate=_NO_RATES)
+        for one, row in rows.items()
+        if one.protocol is Protocol.UDP
+    ]
+    tcp = [
+        tell_tcp(one, row, adopted=one in adopted, accepted=_NO_RATES, octets=_NO_RATES)
+        for one, row in rows.items()
+        if one.protocol is Protocol.TCP
+    ]
+    return udp, tcp
