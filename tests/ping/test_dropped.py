@@ -7,7 +7,6 @@ import signal
 import socket
 from pathlib import Path
 
-import pytest
 from support.loopback import at, udp_server
 from support.ping.pinging import ended, start
 from support.waiting import wait_until
@@ -59,17 +58,6 @@ def test_the_statistics_say_that_it_was_no_loss_of_the_path() -> None:
     found = re.search(rf"^lost: 4 probes\n{line}$", out, re.MULTILINE)
     assert found is not None
     assert int(found[1]) > PROBES
-
-
-@pytest.mark.parametrize("words", [("-c", 3, "-i", 0), ("-f", "-c", 640)])
-def test_where_nothing_was_dropped_the_number_is_zero(port: int, words: tuple[object, ...]) -> None:
-    """And nothing is said of it."""
-    with start("--json", "-q", *words, f"127.0.0.1:{port}") as process:
-        out, _ = ended(process)
-    assert json.loads(out)["targets"][0]["dropped_here"] == 0
-    with start("-q", *words, f"127.0.0.1:{port}") as process:
-        out, _ = ended(process)
-    assert "this host" not in out
 
 
 def test_a_flood_that_overruns_its_own_buffer_says_so() -> None:

@@ -1,6 +1,5 @@
 """`echod ping` at the end of a run, however it comes: what was measured is said, and said truly."""
 
-import csv
 import json
 import os
 import re
@@ -13,10 +12,7 @@ import pytest
 from support.daemon import ECHOD, REPOSITORY, environment
 from support.loopback import at, needs_root, udp_server
 from support.ping.pinging import ended, mischief, ping, start
-from support.waiting import wait_until
 
-from echod.measurement.payload import MAX_PROBES, Payloads
-from echod.ping.options import parse_options
 from echod.ping.records import COLUMNS
 
 INTERRUPT = """
@@ -73,17 +69,6 @@ def test_who_reads_the_rows_may_have_seen_enough(port: int, tmp_path: Path) -> N
     assert "0% packet loss" in out
 
 
-def test_rows_are_there_when_their_event_has_been(port: int, tmp_path: Path) -> None:
-    """Not only when the next probe goes, or the run ends; so a kill takes none of them."""
-    rows = tmp_path / "rows.csv"
-    with start("-q", "--csv", rows, "-i", 3600, f"127.0.0.1:{port}") as process:
-        wait_until(lambda: rows.exists() and rows.read_text(encoding="utf-8").count("\n") == 2, "the row was there")
-        process.kill()
-    with rows.open(encoding="utf-8", newline="") as file:
-        (row,) = csv.DictReader(file)
-    assert (row["event"], row["sequence"], row["mtu"]) == ("reply", "1", "")
-
-
 def test_rows_go_to_stdout_alone_where_that_is_asked_for(port: int) -> None:
     """--csv -: what is said besides is on stderr, so that a program can read the rows as they come."""
     with start("--csv", "-", "-i", 3600, f"127.0.0.1:{port}") as process:
@@ -137,23 +122,6 @@ def test_more_targets_than_a_shell_allows_files_are_asked_all_the_same() -> None
             out, err = ended(process)
     assert (process.returncode, out) == (2, "")
     assert re.fullmatch(r"echod: udp://127\.0\.0\.1:\d+: Too many open files: raise the hard limit .*TARGETs.*\n", err)
-
-
-def test_a_run_ends_with_the_last_number() -> None:
-    """A flood for hours has sent as many; each of them has a number of its own."""
-    assert parse_options(["-f", "h"]).probes.count == MAX_PROBES
-    last = Payloads(1).encode(MAX_PROBES, 0, 56)
-    header = Payloads(1).read(last)
-    assert header is not None
-    assert header.sequence == MAX_PROBES
-
-
-def test_a_flood_waits_for_its_last_train_as_long_as_for_the_others() -> None:
-    """At the end of a run that was not cut short nothing is in flight."""
-    with mischief(["drop"]) as server:
-        found = ping("-q", "-f", "--rate", 1000, "-c", 640, "-W", "0.3", f"127.0.0.1:{server.port}")
-    assert re.search(r"640 packets transmitted, 0 received, 100% packet loss, time \d+ms\n", found.out)
-    assert "lost: 640 probes\n" in found.out
 
 
 def test_a_flood_of_long_datagrams_is_remembered_within_bounds(port: int) -> None:

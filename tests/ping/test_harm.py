@@ -48,23 +48,6 @@ def test_the_report_is_the_account(seed: int) -> None:
     assert {name: found[name] for name in expected} == expected
 
 
-def test_each_overtaken_reply_is_reordered() -> None:
-    """One in five is held back until the next went: so many are reordered, each by one place."""
-    with mischief(["answer", "answer", "overtaken", "answer", "answer"]) as server:
-        found = ping("--json", "-q", "-c", 200, "-i", "1ms", f"127.0.0.1:{server.port}").summary
-        assert server.account() == {"answer": 160, "overtaken": 40}
-    assert (found["reordered"], found["reordered_places"], found["received"]) == (40, 1, 200)
-
-
-def test_late_replies_are_received_and_named() -> None:
-    """What comes after it was given up is late; it is neither lost nor an outage."""
-    with mischief(["answer", "late", "answer", "answer"]) as server:
-        found = ping("--json", "-q", "-c", 40, "-i", "50ms", "-W", "200ms", f"127.0.0.1:{server.port}").summary
-    assert found["late"] >= 6
-    assert found["lost"] + found["late"] == 10  # the last may come when the run is over
-    assert found["received"] == 40 - found["lost"]
-
-
 @pytest.mark.parametrize(
     ("deed", "line"),
     [

@@ -39,15 +39,6 @@ def test_the_output_is_pings(port: int) -> None:
     )
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
-@pytest.mark.parametrize("scheme", ["udp", "tcp"])
-def test_udp_and_tcp_over_both_families_are_answered(port: int, scheme: str, host: str) -> None:
-    """Addresses and names."""
-    found = ping("-c", 3, "-i", 0, f"{scheme}://{host}:{port}")
-    assert found.code == 0
-    assert "3 packets transmitted, 3 received, 0% packet loss" in found.out
-
-
 @pytest.mark.parametrize("scheme", ["udp", "tcp"])
 def test_every_size_comes_back(port: int, scheme: str) -> None:
     """From one byte (UDP: from none) to 65,507, in turn."""
@@ -55,30 +46,6 @@ def test_every_size_comes_back(port: int, scheme: str) -> None:
     found = ping("--json", "-i", 0, "-c", 70, "-s", sizes, f"{scheme}://127.0.0.1:{port}")
     assert (found.summary["sent"], found.summary["received"], found.summary["corrupt"]) == (70, 70, 0)
     assert {each["size"] for each in found.objects[:-1]} >= {1, 24, 30, 1472, 9000, 65_507}
-
-
-def test_a_closed_port_is_named_with_who_said_so() -> None:
-    """ICMP over UDP, a reset over TCP; no reply is exit code 1."""
-    closed = free_port()
-    udp = ping("-n", "-c", 2, "-i", "10ms", f"127.0.0.1:{closed}")
-    assert udp.code == 1
-    assert "From 127.0.0.1: seq=1 port unreachable\n" in udp.out
-    assert "2 packets transmitted, 0 received, +2 errors, 100% packet loss" in udp.out
-    assert "port unreachable: 2 errors from 127.0.0.1\n" in udp.out
-    tcp = ping("-n", "-c", 1, f"tcp://[::1]:{closed}")
-    assert tcp.code == 1
-    assert "From ::1: seq=1 connection refused\n" in tcp.out
-
-
-def test_comparing_tells_a_closed_port_from_an_open_one(port: int, echod: Callable[..., Daemon]) -> None:
-    """Both answered; and only TCP where nothing listens over UDP."""
-    assert ping("-c", 1, "--compare", "tcp", f"127.0.0.1:{port}").out.endswith("the host replies over UDP and TCP\n")
-    other = free_port()
-    echod({"listeners": [f"tcp://127.0.0.1:{other}"], "workers": 1})
-    found = ping("-n", "-c", 1, "--compare", "tcp", f"127.0.0.1:{other}")
-    assert found.out.endswith("the host replies over TCP; nothing listens on that UDP port\n")
-    lines = found.out.splitlines()[2:4]
-    assert {line.partition(":")[2].partition("=")[0] for line in lines} == {" udp seq", f"{other}: tcp seq"}
 
 
 def test_comparing_tells_a_server_that_refuses_this_source(echod: Callable[..., Daemon]) -> None:
@@ -125,7 +92,8 @@ def test_json_is_an_object_a_line_and_csv_a_row_for_each_event(port: int, tmp_pa
     found = ping("--json", "--csv", rows, "-c", 3, "-i", 0, f"127.0.0.1:{port}")
     replies, summary = found.objects[:-1], found.objects[-1]
     assert [each["event"] for each in replies] == ["reply"] * 3
-    assert (summary["event"], summary["targets"][0]["rtt_ms"]["min"] > 0) == ("summary", True)
+    assert (summary["event"], found.summary["rtt_ms"]["min"] > 0) == ("summary", True)
+    assert (found.summary["reordered"], found.summary["dropped_here"]) == (0, 0)
     with rows.open(encoding="utf-8", newline="") as file:
         written = list(csv.DictReader(file))
     assert [int(row["sequence"]) for row in written] == [1, 2, 3]
@@ -194,24 +162,12 @@ def test_pace_is_kept_to_the_microsecond(port: int) -> None:
     assert 0.499 < found["seconds"] < 5
 
 
-def test_a_deadline_ends_the_run(port: int) -> None:
-    """However many were to go."""
-    found = ping("--json", "-q", "--rate", 100, "-w", "300ms", f"127.0.0.1:{port}").summary
-    assert 1 <= found["sent"] <= 31
-
-
 def test_a_flood_is_verified_to_the_last(port: int) -> None:
     """100,000 datagrams in trains, every one back."""
     found = ping("--json", "-f", "-c", 100_000, f"127.0.0.1:{port}")
     assert len(found.objects) == 1
-    assert (found.summary["sent"], found.summary["received"], found.summary["lost"]) == (100_000, 100_000, 0)
-
-
-def test_a_flood_to_a_closed_port_says_so() -> None:
-    """And ends at its deadline."""
-    found = ping("-n", "-f", "-w", "300ms", f"127.0.0.1:{free_port()}")
-    assert found.code == 1
-    assert "port unreachable" in found.out
+    figures = [found.summary[name] for name in ("sent", "received", "lost", "dropped_here")]
+    assert figures == [100_000, 100_000, 0, 0]
 
 
 def test_the_mtu_of_loopback(port: int) -> None:
@@ -223,21 +179,6 @@ def test_the_mtu_of_loopback(port: int) -> None:
     )
     silent = ping("--mtu", "--json", f"127.0.0.1:{free_port()}")
     assert (silent.code, "passes" in json.loads(silent.out)) == (1, False)
-
-
-def test_ctrl_c_ends_with_the_statistics(port: int) -> None:
-    """Exit code 0 where a reply came; Ctrl-backslash says where it stands and goes on."""
-    with start("-i", "20ms", f"127.0.0.1:{port}") as process:
-        assert process.stdout
-        process.stdout.readline()
-        process.stdout.readline()
-        process.send_signal(signal.SIGQUIT)
-        assert process.stderr
-        assert "packets, 0% loss, min/avg/max" in process.stderr.readline()
-        process.send_signal(signal.SIGINT)
-        out, err = ended(process)
-    assert (process.returncode, err) == (0, "")
-    assert "ping statistics ---" in out
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

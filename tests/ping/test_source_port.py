@@ -77,18 +77,3 @@ def test_a_port_that_somebody_has_is_told_with_a_way_out(kind: str) -> None:
         rf"`ss -a.. 'sport = {number}'` shows who has it\n",
         found.err,
     )
-
-
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        (("--source-port", 5000, "127.0.0.1", "127.0.0.2"), "--source-port is for one TARGET: leave the others out"),
-        (("--source-port", 65535, "--sources", 2, "h"), "--source-port 65535 --sources 2: the last port is 65535"),
-        (("--source-port", 0, "h"), '"0" is out of bounds: write a whole number from 1 to 65535'),
-    ],
-)
-def test_what_cannot_be_had_is_refused(words: tuple[object, ...], sentence: str) -> None:
-    """With what to write instead."""
-    found = ping(*words)
-    assert found.code == 2
-    assert sentence in found.err

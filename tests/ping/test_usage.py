@@ -25,26 +25,62 @@ def test_a_rate_is_never_exceeded(rate: int, interval: int) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["nowhere.invalid"], "nowhere.invalid: "),
-        (["-4", "::1"], "::1: has no IPv4 address"),
         (["ftp://h"], '"ftp://h": the protocol "ftp" is not known, write udp:// or tcp://'),
-        (
-            ["-c", "1", "127.255.255.255"],
-            "127.255.255.255: is a broadcast address, echod does not reply to it: write the address of a host",
-        ),
-        (["0.0.0.0"], "0.0.0.0: is not the address of a host: write one"),  # noqa: S104 - nothing binds
-        (["::"], "::: is not the address of a host: write one"),
         (["-c", "abc", "h"], '"abc" is not a number: write a whole number from 1 to 4294967295'),
         (["h:0"], '"h:0": the port 0 is out of bounds, write 1 to 65535'),
         (["127.0.0.1", "7007"], '"7007" is a number, not a host: for this port write 127.0.0.1:7007'),
         (["[::1"], '"[::1" is no target, write [udp://|tcp://]HOST[:PORT]'),
-        ([], "the following arguments are required: TARGET"),
         (["-i", "soon", "h"], '"soon" is not a duration'),
         (["-i", "1", "--rate", "5", "h"], "--rate and -i both set the interval"),
         (["-s", "0", "tcp://h"], "TCP cannot carry a probe of 0 bytes: leave size 0 out"),
         (["-f", "tcp://h"], "-f is for UDP: leave tcp:// out"),
         (["--mtu", "--histogram", "h"], "--mtu measures no latency: leave --histogram out"),
         (["--plot", "x.gif", "h"], "--plot x.gif: write a name that ends in .svg or .png"),
+        (["-4", "-6", "h"], "argument -6: not allowed with argument -4"),
+        (["--mtu", "-c", "1", "h"], "--mtu sends as many probes as it needs: leave -c out"),
+        (["--json", "--histogram", "h"], "--json prints no histogram: leave --histogram out"),
+        (["--json", "--csv", "-", "h"], "--json and --csv - both write to stdout: write --csv FILE"),
+        (["-W", "0", "h"], "-W 0 leaves no time for a reply: write a longer time"),
+        (["-w", "0", "h"], "-w 0 ends before the first probe: write a longer time"),
+        (["::1", "7007"], '"7007" is a number, not a host: for this port write [::1]:7007'),
+        (["tcp://[::1]", "7007"], '"7007" is a number, not a host: for this port write tcp://[::1]:7007'),
+        (["h:7", "7007"], '"7007" is a number, no host: write HOST or HOST:PORT'),
+        (["7007"], '"7007" is a number, no host: write HOST or HOST:PORT'),
+        (["h", "70000"], '"70000" is a number, no host: write HOST or HOST:PORT'),
+        (["udp://0x7f000001:7"], '"udp://0x7f000001:7" is a number, no host: write HOST or HOST:PORT'),
+        (["127.0.0.010"], '"127.0.0.010": a part with a leading zero is octal to some programs: write it without'),
+        (["-p", "707", "h"], '"707" is not a pattern: write 1 to 16 bytes as hexadecimal digits, such as ff00; to'),
+        (["-i", "-0.5", "h"], 'argument -i: "-0.5" is negative: write seconds, such as 0.2, or 50us, 200ms, 2m'),
+        (["-qi", "-.5", "h"], 'argument -i: "-.5" is negative: write seconds'),
+        (["--rate=-5", "h"], 'argument --rate: "-5" is negative: write a whole number from 1 to 10000000'),
+        (["--source-port", "5000", "127.0.0.1", "127.0.0.2"], "--source-port is for one TARGET: leave the others out"),
+        (["--source-port", "65535", "--sources", "2", "h"], "--source-port 65535 --sources 2: the last port is 65535"),
+        (["--source-port", "0", "h"], '"0" is out of bounds: write a whole number from 1 to 65535'),
+    ],
+)
+def test_a_command_line_that_is_wrong_is_one_sentence(words: list[str], sentence: str) -> None:
+    """It states what is wrong and what to write.
+
+    A number alone would be an address to inet_aton(3), and a negative one an option to argparse.
+    """
+    with pytest.raises(UsageError) as caught:
+        parse_options(words)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "the following arguments are required: TARGET"),
+        (["nowhere.invalid"], "nowhere.invalid: "),
+        (["-4", "::1"], "::1: has no IPv4 address"),
+        (
+            ["-c", "1", "127.255.255.255"],
+            "127.255.255.255: is a broadcast address, echod does not reply to it: write the address of a host",
+        ),
+        (["0.0.0.0"], "0.0.0.0: is not the address of a host: write one"),  # noqa: S104 - nothing binds
+        (["::"], "::: is not the address of a host: write one"),
         (["--csv", "/nowhere/x", "127.0.0.1"], "--csv /nowhere/x: No such file or directory"),
         (["-I", "192.0.2.77", "127.0.0.1"], "-I 192.0.2.77: is no address of this host"),
         (["-I", "nosuch0", "127.0.0.1"], "-I nosuch0: is no interface of this host"),
@@ -54,50 +90,18 @@ def test_a_rate_is_never_exceeded(rate: int, interval: int) -> None:
         (["-f", "-s", "1", "127.0.0.1"], "-f sends probes of one size, 4 bytes or more"),
         (["-s", "64,65508", "127.0.0.1"], "65508 bytes are too many: udp://127.0.0.1:7 takes at most 65507"),
         (["-s", "65528", "::1"], "65528 bytes are too many: udp://[::1]:7 takes at most 65527"),
-        (["-4", "-6", "h"], "argument -6: not allowed with argument -4"),
         (["fe80::1"], "fe80::1: is link-local, and which link is not said: write fe80::1%INTERFACE, or -I INTERFACE"),
         (["fe80::1%nosuch0"], "fe80::1%nosuch0: this host has no interface nosuch0"),
         (["-I", "fe80::1", "::1"], "-I fe80::1: is link-local, and which link is not said: write it with %INTERFACE"),
         (["-I", "127.0.0.1%lo", "127.0.0.1"], "-I 127.0.0.1%lo: is no interface of this host"),
-        (["--mtu", "-c", "1", "h"], "--mtu sends as many probes as it needs: leave -c out"),
-        (["--json", "--histogram", "h"], "--json prints no histogram: leave --histogram out"),
-        (["--json", "--csv", "-", "h"], "--json and --csv - both write to stdout: write --csv FILE"),
-        (["-W", "0", "h"], "-W 0 leaves no time for a reply: write a longer time"),
-        (["-w", "0", "h"], "-w 0 ends before the first probe: write a longer time"),
     ],
 )
-def test_what_cannot_be_is_one_sentence_and_exit_code_2(words: list[str], sentence: str) -> None:
+def test_what_this_host_cannot_do_is_one_sentence_and_exit_code_2(words: list[str], sentence: str) -> None:
     """On stderr, and nothing else anywhere."""
     found = ping(*words)
     assert (found.code, found.out) == (2, "")
     assert sentence in found.err
     assert len(found.err.splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        (["::1", "7007"], '"7007" is a number, not a host: for this port write [::1]:7007'),
-        (["tcp://[::1]", "7007"], '"7007" is a number, not a host: for this port write tcp://[::1]:7007'),
-        (["h:7", "7007"], '"7007" is a number, no host: write HOST or HOST:PORT'),
-        (["7007"], '"7007" is a number, no host: write HOST or HOST:PORT'),
-        (["h", "70000"], '"70000" is a number, no host: write HOST or HOST:PORT'),
-        (["udp://0x7f000001:7"], '"udp://0x7f000001:7" is a number, no host: write HOST or HOST:PORT'),
-        (["127.0.0.010"], '"127.0.0.010": a part with a leading zero is octal to some programs: write it without'),
-        (
-            ["-p", "707", "h"],
-            '"707" is not a pattern: write 1 to 16 bytes as hexadecimal digits, such as ff00; to',
-        ),
-        (["-i", "-0.5", "h"], 'argument -i: "-0.5" is negative: write seconds, such as 0.2, or 50us, 200ms, 2m'),
-        (["-qi", "-.5", "h"], 'argument -i: "-.5" is negative: write seconds'),
-        (["--rate=-5", "h"], 'argument --rate: "-5" is negative: write a whole number from 1 to 10000000'),
-    ],
-)
-def test_a_port_apart_and_a_number_that_cannot_be_are_told_what_they_are(words: list[str], sentence: str) -> None:
-    """A number is an address to inet_aton(3), so it would be asked, and a negative one an option to argparse."""
-    with pytest.raises(UsageError) as caught:
-        parse_options(words)
-    assert str(caught.value).startswith((sentence, f"ping: {sentence}", f"ping: argument -p: {sentence}"))
 
 
 def test_a_negative_value_of_any_option_is_called_that() -> None:
