@@ -29,7 +29,7 @@ def of_udp(traffic: Sequence[UdpTraffic]) -> Iterator[Metric | Histogram]:
     yield plain("datagrams_replied", "Datagrams replied to, self tests included.", lambda one: one.replied)
     yield _of_listeners(
         "echod_udp_datagrams_dropped_total",
-        "Datagrams received and dropped, by the rule that says so.",
+        "Datagrams received and dropped, by reason.",
         _by(traffic, DROP_REASONS, lambda one: {**one.dropped, "interrupted": one.interrupted}),
         "reason",
     )
@@ -41,21 +41,20 @@ def of_udp(traffic: Sequence[UdpTraffic]) -> Iterator[Metric | Histogram]:
     )
     yield plain(
         "datagrams_slipped",
-        "Datagrams over a limit and replied to all the same, by limits.slip or dry_run.",
+        "Datagrams above a limit that were still replied to, by limits.slip or limits.dry_run.",
         lambda one: one.slipped,
     )
-    yield plain("received_bytes", "Payload of the datagrams received.", lambda one: one.received_bytes)
-    yield plain("sent_bytes", "Payload of the replies.", lambda one: one.replied_bytes)
+    yield plain("received_bytes", "Payload bytes of the datagrams received.", lambda one: one.received_bytes)
+    yield plain("sent_bytes", "Payload bytes of the replies.", lambda one: one.replied_bytes)
     yield plain(
         "kernel_drops",
-        "Datagrams or trains that found the receive queue full (or had a wrong checksum), unseen by echod: at least so "
-        "many datagrams.",
+        "Datagrams that the receive queue had no room for, or whose checksum was wrong; a train counts as one.",
         lambda one: one.kernel_drops,
     )
-    yield plain("self_tests", "Datagrams replied to that were self tests.", lambda one: one.self_test)
+    yield plain("self_tests", "Datagrams of self tests replied to.", lambda one: one.self_test)
     yield Histogram(
         name="echod_udp_batch_size",
-        help="Slots that one receive filled, each a datagram or a train.",
+        help="Datagrams and trains that one recvmmsg call received.",
         labels=("listener", "family"),
         samples=[
             (
@@ -68,7 +67,7 @@ def of_udp(traffic: Sequence[UdpTraffic]) -> Iterator[Metric | Histogram]:
     )
     yield Histogram(
         name="echod_udp_train_length",
-        help="Datagrams of one train (UDP GRO).",
+        help="Datagrams in one train (UDP GRO).",
         labels=("listener", "family"),
         samples=[((one.name, one.family), buckets(TRAIN_LENGTHS, one.trains), one.train_datagrams) for one in traffic],
     )
@@ -83,18 +82,18 @@ def of_tcp(traffic: Sequence[TcpTraffic]) -> Iterator[Metric]:
     yield plain("connections_accepted", "Connections accepted.", lambda one: one.accepted)
     yield _of_listeners(
         "echod_tcp_connections_closed_total",
-        "Connections that ended, by why they did.",
+        "Connections that ended, by reason.",
         _by(traffic, CLOSE_REASONS, lambda one: one.closed),
         "reason",
     )
     yield _of_listeners(
         "echod_tcp_connections",
-        "Connections that are open.",
+        "Open connections.",
         (((one.name, one.family), one.open) for one in traffic),
     )
     yield plain(
         "accept_failures",
-        "Times that accept failed for want of descriptors or memory, and was paused.",
+        "Failures of accept because no descriptor or memory was left; each pauses it.",
         lambda one: one.accept_failed,
     )
     yield plain("received_bytes", "Bytes received.", lambda one: one.received_bytes)
@@ -104,32 +103,34 @@ def of_tcp(traffic: Sequence[TcpTraffic]) -> Iterator[Metric]:
 def of_daemon(snapshot: Snapshot) -> Iterator[Metric]:
     """Yield the metrics of the workers, the config and the daemon itself."""
     workers = snapshot.activity.workers
-    yield metric("echod_generation", "Generation of workers that serves.", [((), snapshot.generation)])
-    yield metric("echod_workers", "Worker processes that live.", [((), sum(one.pid is not None for one in workers))])
-    yield _of_workers("restarts_total", "Workers that took the place of a dead one.", workers, lambda one: one.restarts)
+    yield metric("echod_generation", "Number of the generation of workers that serves.", [((), snapshot.generation)])
+    yield metric("echod_workers", "Running worker processes.", [((), sum(one.pid is not None for one in workers))])
+    yield _of_workers("restarts_total", "Replacements of a worker that died.", workers, lambda one: one.restarts)
     yield _of_workers(
         "heartbeat_age_seconds",
         "Age of the worker's heartbeat; 0 for less than two seconds.",
         workers,
         lambda one: one.heartbeat_age_seconds,
     )
-    yield _of_workers("connections", "TCP connections that the worker holds.", workers, lambda one: one.connections)
+    yield _of_workers("connections", "Open TCP connections of the worker.", workers, lambda one: one.connections)
     reload = snapshot.reload
     yield metric(
         "echod_config_last_reload_successful",
-        "Whether the config file was put in force when it was last read.",
+        "Whether the config file was in force after it was last read.",
         [((), float(reload.code == 0))],
     )
     yield metric(
         "echod_config_last_reload_timestamp_seconds",
-        "When the config file was last read.",
+        "Time at which the config file was last read.",
         [((), reload.at or snapshot.config_read or snapshot.started)],
     )
 
 
 def of_build(version: str, python: str) -> Metric:
     """Return the metric of the version."""
-    return metric("echod_build_info", "Always 1.", [((version, python), 1)], "version", "python")
+    return metric(
+        "echod_build_info", "Versions of echod and Python; always 1.", [((version, python), 1)], "version", "python"
+    )
 
 
 def of_self_tests(results: Sequence[Result], timeout: float) -> Iterator[Metric]:
@@ -137,12 +138,12 @@ def of_self_tests(results: Sequence[Result], timeout: float) -> Iterator[Metric]
     labelled = [((str(one.listener), f"ipv{one.listener.address.version}"), one) for one in results]
     yield _of_listeners(
         "echod_self_test_successful",
-        "Whether the listener replied to the exporter's own probe.",
+        "Whether the listener replied to the last self test.",
         ((labels, float(one.passed)) for labels, one in labelled),
     )
     yield _of_listeners(
         "echod_self_test_duration_seconds",
-        "How long that took.",
+        "Time from the probe of the last self test to its reply, or to the timeout.",
         ((labels, timeout if one.seconds is None else one.seconds) for labels, one in labelled),
     )
 
@@ -157,11 +158,11 @@ def of_processes(usage: Mapping[str, Mapping[str, float]]) -> Iterator[Metric]:
 
 
 _PROCESS_METRICS: Final = (
-    ("process_cpu_seconds_total", "User and system time.", "cpu_seconds"),
-    ("process_resident_memory_bytes", "Memory that is in RAM, shared pages included.", "resident_bytes"),
-    ("process_virtual_memory_bytes", "Memory that is mapped.", "virtual_bytes"),
-    ("process_open_fds", "File descriptors that are open.", "open_descriptors"),
-    ("process_start_time_seconds", "When the process began.", "started"),
+    ("process_cpu_seconds_total", "User and system CPU time.", "cpu_seconds"),
+    ("process_resident_memory_bytes", "Resident memory, shared pages included.", "resident_bytes"),
+    ("process_virtual_memory_bytes", "Virtual memory.", "virtual_bytes"),
+    ("process_open_fds", "Open file descriptors.", "open_descriptors"),
+    ("process_start_time_seconds", "Start time of the process.", "started"),
 )
 
 

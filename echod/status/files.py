@@ -35,12 +35,12 @@ STALE_SECONDS: Final = 10.0
 
 _PUBLIC: Final = 0o644
 _PRIVATE: Final = 0o600
-_NOT_REGULAR: Final = "it is no regular file"
+_NOT_REGULAR: Final = "it is not a regular file"
 _REASONS: Final = {errno.ELOOP: "it is a symbolic link", errno.ENXIO: _NOT_REGULAR}
 
-_ELSEWHERE: Final = "let echod's user write there, or write another status.directory and restart echod"
+_ELSEWHERE: Final = "give echod's user write permission there, or set another status.directory and restart echod"
 _ROOM: Final = "make room there"
-_GONE: Final = "make it again, or restart the unit whose RuntimeDirectory= it was"
+_GONE: Final = "create it again, or restart the unit whose RuntimeDirectory= it was"
 _FORBIDDEN: Final = (
     "give echod a directory that is not read-only: RuntimeDirectory=echod in the unit with status.directory: auto, or "
     "in a container a tmpfs there"
@@ -128,8 +128,8 @@ class StatusFiles:
         if other is not None and other.get("pid") != os.getpid() and is_alive(other):
             self._place = None
             self._note(
-                f"{place} has that of another echod, process {other['pid']}, which runs with "
-                f"{printable(str(other.get('config')))}: write another status.directory in the config of this one, "
+                f"{place} has the status of another echod, process {other['pid']}, which runs with "
+                f"{printable(str(other.get('config')))}: set another status.directory in the config of this one, "
                 "and restart it"
             )
 
@@ -248,7 +248,7 @@ def load_owned(place: Path) -> tuple[Snapshot, int]:
     try:
         snapshot = Snapshot.unpack(text)
     except ValueError as error:
-        raise StatusUnknownError(f"{path} cannot be understood: {error}") from None
+        raise StatusUnknownError(f"{path} is not valid: {error}") from None
     if not is_alive({"pid": snapshot.pid, "born": snapshot.born}):
         raise NoStatusError(f"no echod is running: process {snapshot.pid}, which wrote {path}, is gone")
     return replace(snapshot, stale=instances.monotonic() - snapshot.at_monotonic > STALE_SECONDS), owner

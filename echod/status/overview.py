@@ -90,8 +90,8 @@ def _lines(snapshot: Snapshot, uptime_seconds: float, when: Callable[[float], st
 def old(snapshot: Snapshot, when: Callable[[float], str]) -> str:
     """Describe why a snapshot is stale."""
     return (
-        f"as it was at {when(snapshot.at)}: process {snapshot.pid} has told nothing since; it hangs, or its log says "
-        "why it cannot"
+        f"as it was at {when(snapshot.at)}: process {snapshot.pid} has written no status since; it hangs, or its log "
+        "says why it cannot"
     )
 
 
@@ -151,17 +151,18 @@ def _pace(activity: Activity) -> Table:
 
 def _parts(activity: Activity) -> Table:
     """Break down each number of the tables before, and the replied datagrams that are special."""
-    rows = []
+    counts: list[tuple[str, str, int]] = []
     for each in activity.udp:
-        rows += [(each.name, f"dropped: {reason}", f"{count:,}") for reason, count in each.dropped.items()]
-        rows += [(each.name, "dropped: interrupted", f"{each.interrupted:,}")] * (each.interrupted > 0)
-        rows += [(each.name, f"send failed: {name}", f"{count:,}") for name, count in each.send_failed.items()]
-        rows += [(each.name, "replied: self tests", f"{each.self_test:,}")] * (each.self_test > 0)
-        rows += [(each.name, "replied: over its limit", f"{each.slipped:,}")] * (each.slipped > 0)
+        counts += [(each.name, f"dropped: {reason}", count) for reason, count in each.dropped.items()]
+        counts.append((each.name, "dropped: interrupted", each.interrupted))
+        counts += [(each.name, f"send failed: {name}", count) for name, count in each.send_failed.items()]
+        counts.append((each.name, "replied: self tests", each.self_test))
+        counts.append((each.name, "replied: over its limit", each.slipped))
     for tcp in activity.tcp:
-        rows += [(tcp.name, f"closed: {reason}", f"{count:,}") for reason, count in tcp.closed.items()]
-        rows += [(tcp.name, "accept failed", f"{tcp.accept_failed:,}")] * (tcp.accept_failed > 0)
-    return Table(head=("of these", "", ""), left=2, rows=tuple(rows))
+        counts += [(tcp.name, f"closed: {reason}", count) for reason, count in tcp.closed.items()]
+        counts.append((tcp.name, "accept failed", tcp.accept_failed))
+    rows = tuple((name, part, f"{count:,}") for name, part, count in counts if count)
+    return Table(head=("of these", "", ""), left=2, rows=rows)
 
 
 def _workers(workers: Sequence[WorkerState]) -> Table:
@@ -213,7 +214,8 @@ def duration(seconds: float) -> str:
     minutes, second = divmod(int(seconds), 60)
     hours, minute = divmod(minutes, 60)
     days, hour = divmod(hours, 24)
-    return f"{days} d " * (days > 0) + f"{hour:02}:{minute:02}:{second:02}"
+    clock = f"{hour:02}:{minute:02}:{second:02}"
+    return f"{days} d {clock}" if days else clock
 
 
 def size(octets: float) -> str:
@@ -221,7 +223,8 @@ def size(octets: float) -> str:
     unit = 0
     while octets >= _KIBI and unit < len(_UNITS) - 1:
         octets, unit = octets / _KIBI, unit + 1
-    return f"{octets:.0f} B" if unit == 0 else f"{octets:.{int(octets < _MANY)}f} {_UNITS[unit]}"
+    decimals = 1 if unit and octets < _MANY else 0
+    return f"{octets:.{decimals}f} {_UNITS[unit]}"
 
 
 # -- as plain text

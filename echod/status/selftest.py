@@ -1,8 +1,8 @@
 """The self test: whether a datagram through each UDP listener and a byte through each TCP listener come back.
 
-Owns the probes and their sockets, for the second that a test takes; nothing of it remains. The supervisor chooses the
-mark and never tests itself. Invariant: a listener passes only if it answered in time, from the address probed; and the
-probe came from that same address of this host, so that no other echo server can be mistaken for it.
+Owns the probes and their sockets for the second that a test takes. The supervisor chooses the
+mark and never tests itself. Invariant: a listener passes only if it replied in time, from the address probed. The
+probe comes from that same address of this host, so that no other echo server can be mistaken for it.
 """
 
 import errno
@@ -28,15 +28,15 @@ from echod.net.listener import Listener, Protocol, parse_listener
 from echod.stats.snapshot import Snapshot
 
 TEST_SECONDS: Final = 1.0
-"""Time in which every answer must arrive."""
+"""Time in which every reply must arrive."""
 
-_AGAIN_SECONDS: Final = 0.25
-"""Time after which an unanswered datagram is sent again: a loss in a full queue is not a fault of echod."""
+_RESEND_SECONDS: Final = 0.25
+"""Time after which a datagram without a reply is sent again: a loss in a full queue is not a fault of echod."""
 
 _RETRY_SECONDS: Final = 0.02
 """Interval between attempts to bind the port while another test has it."""
 
-_LEAVE_NOTHING: Final = struct.pack("ii", 1, 0)
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 """SO_LINGER of 0 seconds: the connection ends with a reset, so that no TIME_WAIT keeps the port from the next test."""
 _BYTE: Final = b"\x07"
 
@@ -44,9 +44,9 @@ _LOOPBACK: Final = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 
 _PROBLEMS: Final = {
     errno.EADDRNOTAVAIL: "this host does not have the address {address}",
-    errno.ENODATA: "its interface has no address to ask it at",
+    errno.ENODATA: "its interface has no address to probe",
     errno.ENODEV: "this host does not have its interface",
-    errno.EADDRINUSE: "the port that self tests come from is in use by another process",
+    errno.EADDRINUSE: "the source port of self tests is in use by another process",
     errno.ECONNREFUSED: "nothing listens there",
     errno.ECONNRESET: "closed the connection at once",
 }
@@ -63,33 +63,33 @@ class _Probe:
     """One listener under test."""
 
     listener: Listener
-    aim: Listener
-    """The same at an address that can be asked."""
+    target: Listener
+    """The same at an address that can be probed."""
     host: str = ""
-    """The address that an answer over UDP must come from."""
+    """The address that a reply over UDP must come from."""
     sent: float = 0.0
     seconds: float | None = None
     problem: str = ""
 
     @property
-    def over(self) -> bool:
+    def done(self) -> bool:
         """Tell whether there is nothing more to wait for."""
         return self.seconds is not None or bool(self.problem)
 
     def fail(self, error: OSError) -> None:
-        """Set why there will be no answer."""
-        problem = _PROBLEMS.get(error.errno or 0) or f"cannot be asked: {error.strerror}"
-        self.problem = problem.format(address=self.aim.address)
+        """Set why there will be no reply."""
+        problem = _PROBLEMS.get(error.errno or 0) or f"cannot be probed: {error.strerror}"
+        self.problem = problem.format(address=self.target.address)
 
 
 def _probe(listener: Listener) -> _Probe:
     """Make the probe of a listener: of all addresses at loopback, of all of an interface at one of that."""
-    probe = _Probe(listener, aim=listener)
+    probe = _Probe(listener, target=listener)
     if listener.address.is_unspecified:
         ipv6 = isinstance(listener.address, IPv6Address)
         try:
             address = address_of(listener.zone, ipv6=ipv6) if listener.zone else _LOOPBACK[ipv6]
-            probe.aim = replace(listener, address=address)
+            probe.target = replace(listener, address=address)
         except OSError as error:
             probe.fail(error)
     return probe
@@ -97,9 +97,9 @@ def _probe(listener: Listener) -> _Probe:
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """The probing of some listeners from one socket. `ask` raises OSError if there is no such socket."""
+    """The probing of some listeners from one socket. `probe` raises OSError if there is no such socket."""
 
-    ask: Callable[[Sequence[_Probe]], None]
+    probe: Callable[[Sequence[_Probe]], None]
     probes: Sequence[_Probe]
 
 
@@ -109,21 +109,21 @@ def listeners_of(snapshot: Snapshot) -> list[Listener]:
     try:
         found = [parse_listener(name) for name in names]
     except ValueError as error:
-        raise StatusUnknownError(f"the status names a listener that cannot be asked: {error}") from None
+        raise StatusUnknownError(f"the status names a listener that cannot be probed: {error}") from None
     return [each.first for each in found]  # a status has no ranges
 
 
 def run_self_test(
     listeners: Iterable[Listener], mark: SelfTest | None, seconds: float = TEST_SECONDS
 ) -> tuple[Result, ...]:
-    """Probe each listener; return the results as soon as all have answered, or when the time is over.
+    """Probe each listener; return the results as soon as all have replied, or when the time is over.
 
     `mark` is the mark that echod published (`status.read_self_test`), or None to probe as an ordinary client.
     """
-    return _Round(listeners, mark).run(seconds)
+    return _Run(listeners, mark).run(seconds)
 
 
-class _Round:
+class _Run:
     """One test."""
 
     def __init__(self, listeners: Iterable[Listener], mark: SelfTest | None) -> None:
@@ -132,7 +132,7 @@ class _Round:
         self._payload = mark.secret if mark is not None else secrets.token_bytes(SECRET_BYTES)
         self._probes = [_probe(listener) for listener in listeners]
         self._waiting: list[_Attempt] = []
-        self._asked: list[tuple[socket.socket, _Probe]] = []
+        self._sent: list[tuple[socket.socket, _Probe]] = []
         self._by_peer: dict[tuple[str, int], list[tuple[socket.socket, _Probe]]] = {}
         self._poll = Poll()
         self._sockets: list[socket.socket] = []
@@ -148,7 +148,7 @@ class _Round:
             for sock in self._sockets:
                 sock.close()
         for probe in self._probes:
-            if not probe.over:
+            if not probe.done:
                 probe.problem = f"no reply within {seconds:g} s" if probe.sent else _PROBLEMS[errno.EADDRINUSE]
         return tuple(
             Result(listener=each.listener, seconds=each.seconds, problem=each.problem) for each in self._probes
@@ -157,7 +157,7 @@ class _Round:
     def _make(self, attempt: _Attempt) -> None:
         """Probe some listeners; if another test has the port, try again later."""
         try:
-            attempt.ask(attempt.probes)
+            attempt.probe(attempt.probes)
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 self._waiting.append(attempt)
@@ -166,21 +166,21 @@ class _Round:
                 probe.fail(error)
 
     def _wait(self, deadline: float) -> None:
-        """Receive answers; make waiting attempts again, and resend unanswered datagrams."""
-        again = time.monotonic() + _AGAIN_SECONDS
-        while not all(probe.over for probe in self._probes):
+        """Receive replies; repeat waiting attempts, and send datagrams without a reply again."""
+        resend_at = time.monotonic() + _RESEND_SECONDS
+        while not all(probe.done for probe in self._probes):
             now = time.monotonic()
             if now >= deadline:
                 return
-            if now >= again:
-                again = now + _AGAIN_SECONDS
-                for sock, probe in self._asked:
-                    if not probe.over:
+            if now >= resend_at:
+                resend_at = now + _RESEND_SECONDS
+                for sock, probe in self._sent:
+                    if not probe.done:
                         self._send(sock, probe)
             attempts, self._waiting = self._waiting, []
             for attempt in attempts:
                 self._make(attempt)
-            next_turn = min(again, deadline, now + _RETRY_SECONDS if self._waiting else deadline)
+            next_turn = min(resend_at, deadline, now + _RETRY_SECONDS if self._waiting else deadline)
             for on_ready in self._poll.wait(max(0.0, next_turn - now)):
                 on_ready(time.monotonic())
 
@@ -199,62 +199,62 @@ class _Round:
     def _udp_attempts(self) -> Iterable[_Attempt]:
         groups: dict[object, list[_Probe]] = {}
         for probe in self._probes:
-            if probe.listener.protocol is Protocol.UDP and not probe.over:
+            if probe.listener.protocol is Protocol.UDP and not probe.done:
                 try:
-                    probe.host = bind_address(probe.aim)[0]
+                    probe.host = bind_address(probe.target)[0]
                 except OSError as error:
                     probe.fail(error)
                 else:
-                    groups.setdefault((probe.host, probe.aim.zone), []).append(probe)
-        return [_Attempt(self._ask_udp, probes) for probes in groups.values()]
+                    groups.setdefault((probe.host, probe.target.zone), []).append(probe)
+        return [_Attempt(self._probe_udp, probes) for probes in groups.values()]
 
-    def _ask_udp(self, probes: Sequence[_Probe]) -> None:
+    def _probe_udp(self, probes: Sequence[_Probe]) -> None:
         # Of one address, one may be bound to an interface, and one not: the kernel must let them have the same port.
         host = probes[0].host
-        sock = self._open(probes[0].aim, list({own: None for own, probe in self._asked if probe.host == host}))
-        on_answer = partial(self._on_answers, sock)
-        self._poll.register(sock.fileno(), READ, on_answer)
+        sock = self._open(probes[0].target, list({own: None for own, probe in self._sent if probe.host == host}))
+        on_reply = partial(self._on_replies, sock)
+        self._poll.register(sock.fileno(), READ, on_reply)
         for probe in probes:
             probe.sent = time.monotonic()
-            self._asked.append((sock, probe))
+            self._sent.append((sock, probe))
             self._by_peer.setdefault((host, probe.listener.port), []).append((sock, probe))
             self._send(sock, probe)
-            on_answer(time.monotonic())  # so that the answers of many listeners do not overflow the queue
+            on_reply(time.monotonic())  # so that the replies of many listeners do not overflow the queue
 
     def _send(self, sock: socket.socket, probe: _Probe) -> None:
         try:
-            sock.sendto(self._payload, bind_address(probe.aim))
+            sock.sendto(self._payload, bind_address(probe.target))
         except BlockingIOError:
             pass  # it is sent again
         except OSError as error:
             probe.fail(error)
 
-    def _on_answers(self, sock: socket.socket, now: float) -> None:
+    def _on_replies(self, sock: socket.socket, now: float) -> None:
         with suppress(BlockingIOError):
             while True:
-                answer, peer = sock.recvfrom(65_536)
-                asked = self._by_peer.get((peer[0].partition("%")[0], peer[1]), ())
-                waiting = [(own is not sock, probe) for own, probe in asked if not probe.over]
-                if waiting and answer == self._payload:
-                    # Of two sockets on an address, either may get what was asked from the other (IPv4).
+                reply, peer = sock.recvfrom(65_536)
+                sent = self._by_peer.get((peer[0].partition("%")[0], peer[1]), ())
+                waiting = [(own is not sock, probe) for own, probe in sent if not probe.done]
+                if waiting and reply == self._payload:
+                    # Of two sockets on an address, either may get the reply to the other's probe (IPv4).
                     _, probe = min(waiting, key=itemgetter(0))
                     probe.seconds = now - probe.sent
 
     # -- TCP: one connection for each listener
 
     def _tcp_attempts(self) -> Iterable[_Attempt]:
-        tcp = [probe for probe in self._probes if probe.listener.protocol is Protocol.TCP and not probe.over]
-        return [_Attempt(self._ask_tcp, [probe]) for probe in tcp]
+        tcp = [probe for probe in self._probes if probe.listener.protocol is Protocol.TCP and not probe.done]
+        return [_Attempt(self._probe_tcp, [probe]) for probe in tcp]
 
-    def _ask_tcp(self, probes: Sequence[_Probe]) -> None:
+    def _probe_tcp(self, probes: Sequence[_Probe]) -> None:
         (probe,) = probes
-        sock = self._open(probe.aim)
+        sock = self._open(probe.target)
         if self._mark is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LEAVE_NOTHING)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         begun = time.monotonic()
         try:
             with suppress(BlockingIOError):
-                sock.connect(bind_address(probe.aim))
+                sock.connect(bind_address(probe.target))
         except OSError as error:
             self._close(sock)
             if error.errno == errno.EADDRNOTAVAIL:  # not the address, for it is bound: a probe has this pair of ports
@@ -276,13 +276,13 @@ class _Round:
     def _on_echoed(self, sock: socket.socket, probe: _Probe, now: float) -> None:
         self._poll.unregister(sock.fileno())
         try:
-            answer = sock.recv(64)
+            reply = sock.recv(64)
         except OSError as error:
             probe.fail(error)
             return
         finally:
             self._close(sock)  # a listener on another interface may wait for the same pair of ports
-        if answer == _BYTE:
+        if reply == _BYTE:
             probe.seconds = now - probe.sent
         else:
-            probe.problem = "closed the connection at once" if not answer else "replied with something else"
+            probe.problem = "closed the connection at once" if not reply else "replied with other data"

@@ -130,7 +130,7 @@ def test_a_status_file_of_something_else_is_one_sentence(tmp_path: Path, text: s
     result = ask_for_reload(tmp_path)
     assert result.returncode == ExitCode.STATUS_UNKNOWN
     assert result.stderr == (
-        f"echod: {tmp_path}/status.json cannot be understood: it was written by another version of echod\n"
+        f"echod: {tmp_path}/status.json is not valid: it was written by another version of echod\n"
     )
 
 

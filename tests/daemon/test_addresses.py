@@ -232,7 +232,7 @@ def test_a_listener_on_an_interface_without_an_address_cannot_be_tested() -> Non
         add_link("10.0.0.1/24")
         for text in ("udp://0.0.0.0%far:7", "tcp://[::%far]:7"):
             (result,) = run_self_test([one(text)], None, 0.1)
-            assert result.problem == "its interface has no address to ask it at"
+            assert result.problem == "its interface has no address to probe"
 
 
 def test_an_interface_that_is_not_there_is_named() -> None:

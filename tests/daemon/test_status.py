@@ -278,7 +278,7 @@ def test_what_is_no_longer_so_is_not_told_as_what_is(served: tuple[Daemon, int])
     codes = [each.returncode for each in (shown, packed, checked)]
     assert codes == [ExitCode.STATUS_UNKNOWN] * 3
     assert shown.stdout.startswith("OLD, as it was at ")
-    assert f"process {daemon.pid} has told nothing since" in shown.stdout
+    assert f"process {daemon.pid} has written no status since" in shown.stdout
     assert checked.stdout.endswith("all 2 listeners replied\n")
     assert checked.stderr.startswith("echod: these are the listeners as it was at ")
     wait_until(lambda: tell(daemon.status_path).returncode == ExitCode.OK, "it is what is again")

@@ -167,7 +167,7 @@ def test_a_directory_that_cannot_be_had_is_told_once(tmp_path: Path) -> None:
     """The operator learns why there is no status, and again after it was well; the daemon goes on without."""
     (tmp_path / "file").touch()
     place = tmp_path / "file" / "run"
-    elsewhere = "let echod's user write there, or write another status.directory and restart echod"
+    elsewhere = "give echod's user write permission there, or set another status.directory and restart echod"
     with logged(*[f"{place} cannot be written: Not a directory; {elsewhere}"] * 2):
         files = StatusFiles(place)
         for _ in range(2):
@@ -184,7 +184,7 @@ def test_a_directory_that_cannot_be_had_is_told_once(tmp_path: Path) -> None:
         files.remove()
     (tmp_path / "file").unlink()
     with logged(
-        f"{place} cannot be written: No such file or directory; make it again, or restart the unit whose "
+        f"{place} cannot be written: No such file or directory; create it again, or restart the unit whose "
         "RuntimeDirectory= it was"
     ):
         StatusFiles(place).write(b"{}")
@@ -231,8 +231,8 @@ def test_the_status_of_another_that_lives_is_left_alone(tmp_path: Path) -> None:
         told = {"pid": other.pid, "born": birth(other.pid), "config": "/etc/a\x1b.yaml"}
         (tmp_path / NAME).write_text(json.dumps(told))
         with logged(
-            f"{tmp_path} has that of another echod, process {other.pid}, which runs with "
-            "/etc/a\N{REPLACEMENT CHARACTER}.yaml: write another status.directory in the config of this one, "
+            f"{tmp_path} has the status of another echod, process {other.pid}, which runs with "
+            "/etc/a\N{REPLACEMENT CHARACTER}.yaml: set another status.directory in the config of this one, "
             "and restart it"
         ):
             files = StatusFiles(tmp_path)
@@ -374,11 +374,11 @@ def test_a_process_of_another_user_lives() -> None:
 def test_a_status_that_cannot_be_understood_is_unknown(tmp_path: Path) -> None:
     """Then echod may run or not: that is another answer than that it does not."""
     (tmp_path / NAME).write_bytes(b"{}")
-    with pytest.raises(StatusUnknownError, match="cannot be understood: it was written by another version of echod"):
+    with pytest.raises(StatusUnknownError, match="is not valid: it was written by another version of echod"):
         load(tmp_path)
     (tmp_path / NAME).unlink()
     (tmp_path / NAME).mkdir()
-    with pytest.raises(StatusUnknownError, match="cannot be read: it is no regular file"):
+    with pytest.raises(StatusUnknownError, match="cannot be read: it is not a regular file"):
         load(tmp_path)
 
 
@@ -413,7 +413,13 @@ def test_what_is_no_regular_file_is_neither_waited_for_nor_read(tmp_path: Path, 
     with socket.socket(socket.AF_UNIX) as sock:
         told.append(kind(lambda: sock.bind(str(path))))
     link = "it is a symbolic link"
-    reasons = ["it is no regular file", link, link, f"it is longer than {MAX_BYTES:,} bytes", "it is no regular file"]
+    reasons = [
+        "it is not a regular file",
+        link,
+        link,
+        f"it is longer than {MAX_BYTES:,} bytes",
+        "it is not a regular file",
+    ]
     assert told == (reasons if name == NAME else [""] * 5)
 
 
@@ -429,7 +435,7 @@ def test_text_without_end_of_nesting_is_none(tmp_path: Path) -> None:
     for name in (NAME, SELF_TEST_NAME):
         (tmp_path / name).write_bytes(b"[" * 200_000)
     assert (read(tmp_path), read_self_test(tmp_path)) == (None, None)
-    with pytest.raises(StatusUnknownError, match="cannot be understood"):
+    with pytest.raises(StatusUnknownError, match="is not valid"):
         load(tmp_path)
     StatusFiles(tmp_path).write(b"{}")
     assert read(tmp_path) == {}

@@ -177,7 +177,7 @@ def test_a_stale_snapshot_says_so_before_all_else() -> None:
     """Since when, and that what follows may not be so any more; the rest is as it was."""
     first, *rest = shown(dataclasses.replace(SNAPSHOT, at=400.0, stale=True)).splitlines()
     assert first == (
-        "OLD, as it was at [400]: process 4241 has told nothing since; it hangs, or its log says why it cannot"
+        "OLD, as it was at [400]: process 4241 has written no status since; it hangs, or its log says why it cannot"
     )
     assert rest == SHOWN.splitlines()
 

@@ -20,7 +20,7 @@ from echod.linux.sockets import open_probe, open_socket
 from echod.net.listener import Listener, Protocol, parse_listener
 from echod.stats.snapshot import Activity, Snapshot, UdpTraffic
 from echod.status import files
-from echod.status.selftest import _Round, listeners_of, run_self_test
+from echod.status.selftest import _Run, listeners_of, run_self_test
 
 EchodFactory = Callable[..., Daemon]
 
@@ -116,7 +116,7 @@ def test_two_tests_at_once_wait_for_a_connection_too(everything: Daemon) -> None
         other.setblocking(True)
         other.connect(("::1", asked.port))
         assert problems(run_self_test([asked], mark, 0.1)) == {
-            str(asked): "the port that self tests come from is in use by another process"
+            str(asked): "the source port of self tests is in use by another process"
         }
         other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     assert problems(run_self_test([asked], mark)) == {str(asked): ""}
@@ -129,7 +129,7 @@ def test_a_port_that_somebody_keeps_is_told(everything: Daemon) -> None:
         holder.bind(("127.0.0.1", mark.port))
         found = problems(run_self_test(listeners, mark, 0.3))
     assert {why for name, why in found.items() if name.startswith("udp://0.0.0.0")} == {
-        "the port that self tests come from is in use by another process"
+        "the source port of self tests is in use by another process"
     }
     assert {why for name, why in found.items() if "[" in name} == {""}
 
@@ -215,7 +215,7 @@ def test_what_is_no_echo_does_not_pass(liar: Liar) -> None:
     listeners = parsed(f"udp://127.0.0.1:{liar.port}", f"tcp://127.0.0.1:{liar.port}")
     assert list(problems(run_self_test(listeners, None, 0.3)).values()) == [
         "no reply within 0.3 s",
-        "replied with something else",
+        "replied with other data",
     ]
 
 
@@ -238,7 +238,7 @@ def test_an_interface_may_go_while_the_answer_comes(network: None) -> None:
     add_link("fe80::5/64")
     listeners = [Listener(protocol=Protocol.UDP, address=IPv6Address("fe80::5"), port=9999, zone="near")]
     with open_socket(listeners[0], BUFFERS, sibling=False) as server:
-        asked = _Round(listeners, None)
+        asked = _Run(listeners, None)
         asked._make(*asked._udp_attempts())
         wait_until(lambda: queued_bytes(server), "the question")
         server.sendto(*server.recvfrom(100))
@@ -249,7 +249,7 @@ def test_an_interface_may_go_while_the_answer_comes(network: None) -> None:
         sock.close()
         asked._poll.close()
     assert [probe.problem for probe in asked._probes] == [""]
-    assert asked._probes[0].over
+    assert asked._probes[0].done
 
 
 def test_a_reload_has_a_mark_of_its_own(everything: Daemon) -> None:
@@ -265,7 +265,7 @@ def test_a_reload_has_a_mark_of_its_own(everything: Daemon) -> None:
 @pytest.mark.parametrize("name", ["", "udp://example.com:7", "\x1b[2J", "tcp://127.0.0.1:70000"])
 def test_a_status_that_names_no_listener_is_one_sentence(name: str) -> None:
     """Whoever may write to the directory chooses the names; a range is asked at its first port alone."""
-    with pytest.raises(StatusUnknownError, match=r"^the status names a listener that cannot be asked: "):
+    with pytest.raises(StatusUnknownError, match=r"^the status names a listener that cannot be probed: "):
         listeners_of(snapshot_of(name))
     assert [str(one) for one in listeners_of(snapshot_of("udp://127.0.0.1:1-65535"))] == ["udp://127.0.0.1:1"]
 
