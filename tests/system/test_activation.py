@@ -137,6 +137,9 @@ def test_a_bad_file_does_not_make_every_datagram_a_start(activated: Host) -> Non
 
 def test_one_socket_is_served_by_all_workers(activated: Host) -> None:
     """Workers wait on the very sockets that systemd passed, and no process of echod has another."""
+    activated.write(CONFIG, "workers: 2\n")
+    systemctl(activated, "reload")
+    wait_until(lambda: len(workers(activated)) == 2, "the old workers have gone", seconds=30)
     assert len(events(activated, "listener_adopted")) == 4
     assert events(activated, "listener_bound") == []
     inodes = [

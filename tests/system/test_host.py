@@ -167,7 +167,7 @@ def test_a_host_that_does_not_go_down_is_killed(debian: Debian, monkeypatch: pyt
         stubborn = ["--property=TimeoutStopSec=infinity", "sh", "-c", "trap '' TERM; while :; do sleep 1; done"]
         host.run(["systemd-run", "--service-type=exec", *stubborn])
         leader = Path("/proc", str(host.leader))
-        monkeypatch.setattr("system.container.STOP_TIMEOUT", 1.0)
+        monkeypatch.setattr("support.system.container.STOP_TIMEOUT", 1.0)
     assert not leader.exists()
     assert traces() == before
 

@@ -5,8 +5,18 @@ import re
 import pytest
 from support.man import PAGES
 from support.system.host import Host
-from support.system.installation import SOURCE, WHEELS, Mode, Release, install_command
-from support.system.operating import CONFIG, answers, drop_in, events, serves_everything, show, supervisor, systemctl
+from support.system.installation import SOURCE, WHEELS, Mode, Release, install_command, serve_index
+from support.system.operating import (
+    CONFIG,
+    answers,
+    drop_in,
+    events,
+    serves_everything,
+    show,
+    supervisor,
+    systemctl,
+    workers,
+)
 from support.waiting import wait_until
 
 UNINSTALL = f"{SOURCE}/packaging/uninstall"
@@ -75,6 +85,25 @@ def test_installing_again_is_an_upgrade_in_place(installed: Host, release: Relea
     assert installed.run(["readlink", CURRENT]).stdout != first
     assert len(installed.run(["ls", "/opt/echod"]).stdout.split()) == 2
     assert installed.read(CONFIG) == "workers: 1  # mine\n"
+
+
+def test_from_an_index_it_installs_as_printed_and_goes_back_from_the_socket_unit(host: Host, release: Release) -> None:
+    """Without --wheels pip builds the source, with what its index has; a second command gives echod the ports."""
+    release.bring(host)
+    serve_index(host)
+    host.run(["rm", "-r", WHEELS])
+    host.run(["env", f"--chdir={SOURCE}", "packaging/install", "--socket"])
+    assert show(host, "ActiveState", "echod.socket") == "active"
+    assert serves_everything(host)
+    host.write(CONFIG, "workers: 1  # mine\n")
+    host.run(["env", f"--chdir={SOURCE}", "sh", "-c", "packaging/uninstall && packaging/install"])
+    assert show(host, "ActiveState", "echod.socket") == "inactive"
+    assert len(events(host, "listener_adopted")) == len(events(host, "listener_bound")) == 4
+    assert serves_everything(host)
+    assert host.read(CONFIG) == "workers: 1  # mine\n"
+    assert len(workers(host)) == 1
+    host.reboot()
+    assert serves_everything(host)
 
 
 def test_an_upgrade_without_a_start_leaves_what_runs_its_release(bound: Host, release: Release) -> None:

@@ -1,7 +1,5 @@
 """An operator's day, with echod's own ports and with those of the socket unit: start, stop, restart, boot, kill."""
 
-import time
-
 from support.system.host import Host
 from support.system.installation import Mode
 from support.system.operating import (
@@ -68,32 +66,31 @@ def test_it_comes_up_with_the_network(bound: Host) -> None:
 
 
 def test_a_killed_worker_is_replaced(installed: Host) -> None:
-    """After a kill -9 of a worker everything is answered within 2 s, by a new worker of the same supervisor."""
+    """After a kill -9 of a worker everything is answered, by a new worker of the same supervisor."""
     before, pids = supervisor(installed), workers(installed)
     kill(installed, "KILL", min(pids))
-    await_answer(installed, BACK_SECONDS)
+    await_answer(installed)
     wait_until(lambda: len(workers(installed)) == len(pids), "a new worker", seconds=BACK_SECONDS)
     assert serves_everything(installed)
     assert (supervisor(installed), restarts(installed)) == (before, 0)
 
 
 def test_all_workers_killed_at_once_are_replaced(activated: Host) -> None:
-    """After a kill -9 of every worker it answers within 2 s, and systemd has not restarted anything."""
+    """After a kill -9 of every worker it answers, and systemd has not restarted anything."""
     before = supervisor(activated)
     kill(activated, "KILL", *workers(activated))
-    await_answer(activated, BACK_SECONDS)
+    await_answer(activated)
     assert serves_everything(activated)
     assert (supervisor(activated), restarts(activated)) == (before, 0)
 
 
 def test_a_killed_supervisor_is_restarted(installed: Host) -> None:
-    """After a kill -9 of the supervisor it answers again within 2 s, and no worker of before is left."""
+    """After a kill -9 of the supervisor new workers serve, and no worker of before is left."""
     pids = workers(installed)
-    begin = time.monotonic()
     kill(installed, "KILL", supervisor(installed))
     # A worker may answer what is already queued for it; those of the new supervisor are the proof.
     wait_until(lambda: len(workers(installed) - pids) == len(pids), "new workers", seconds=BACK_SECONDS)
-    await_answer(installed, begin + BACK_SECONDS - time.monotonic())
+    await_answer(installed)
     assert serves_everything(installed)
     assert not workers(installed) & pids
     assert restarts(installed) == 1

@@ -14,11 +14,14 @@ from pathlib import Path
 
 from support.system.host import ENVIRONMENT, Host
 from support.system.image import Debian, download_wheels
+from support.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[3]
 
 SOURCE = "/root/echod"  # where the operator has unpacked the release
 WHEELS = "/root/wheels"
+INDEX_PORT = 8080
+INDEX = f"http://127.0.0.1:{INDEX_PORT}/"
 
 # Where an installation writes.
 WRITTEN = ("opt/echod", "usr/local/bin", "usr/local/share/man", "etc/systemd/system", "etc/echod.yaml")
@@ -53,8 +56,9 @@ def make_release(debian: Debian, directory: Path) -> Release:
         if (REPOSITORY / name).is_file():
             (release.source / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(REPOSITORY / name, release.source / name)
-    project = tomllib.loads((release.source / "pyproject.toml").read_text())["project"]
-    download_wheels(project["dependencies"], debian.python, release.wheels)
+    pyproject = tomllib.loads((release.source / "pyproject.toml").read_text())
+    needed = pyproject["project"]["dependencies"] + pyproject["build-system"]["requires"]
+    download_wheels(needed, debian.python, release.wheels)
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", f"--wheel-dir={release.wheels}"]
     subprocess.run([*pip, str(release.source)], check=True)
     return release
@@ -64,6 +68,24 @@ def install_command(mode: Mode) -> list[str]:
     """Return the one command by which an operator installs or upgrades, from the folder of the source."""
     command = ["env", f"--chdir={SOURCE}", "packaging/install", "--wheels", WHEELS]
     return [*command, *(["--socket"] if mode is Mode.ACTIVATED else [])]
+
+
+def serve_index(host: Host) -> None:
+    """Have pip on this host find the wheels as behind a mirror: on an index that /etc/pip.conf names.
+
+    The index is the layout of PEP 503, one folder for each project, served over HTTP from the host itself.
+    """
+    script = (
+        f"cd {WHEELS} && for wheel in *.whl; do "
+        'folder=/root/index/$(echo "${wheel%%-*}" | tr _A-Z -a-z); mkdir -p "$folder"; ln "$wheel" "$folder"; '
+        "done"
+    )
+    host.run(["sh", "-c", script])
+    server = ["python3", "-m", "http.server", "--bind=127.0.0.1", "--directory=/root/index", str(INDEX_PORT)]
+    host.run(["systemd-run", "--quiet", "--unit=index", *server])
+    look = f"import urllib.request; urllib.request.urlopen('{INDEX}')"
+    wait_until(lambda: host.run(["python3", "-c", look], check=False).returncode == 0, "the index was served")
+    host.write("/etc/pip.conf", f"[global]\nindex-url = {INDEX}\n")
 
 
 def make_layer(debian: Debian, release: Release, mode: Mode, directory: Path) -> Path:

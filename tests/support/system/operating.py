@@ -14,7 +14,7 @@ UNIT = "echod.service"
 CONFIG = "/etc/echod.yaml"
 PORT = 7
 TIMEOUT = 5.0
-BACK_SECONDS = 2.0  # within which there is an answer again after any kill -9
+BACK_SECONDS = 30.0  # a second when idle; less than it takes the watchdog of the unit to strike
 
 
 def show(host: Host, name: str, unit: str = UNIT) -> str:
