@@ -39,7 +39,6 @@ from echod.stats.counters import CounterPage
 
 EchodFactory = Callable[..., Daemon]
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
@@ -221,16 +220,6 @@ def test_paths_that_are_not_there_are_told_so(echod: EchodFactory) -> None:
     assert fetch(http, "/readyz")[::2] == (200, "serving\n")
     assert fetch(http, "/status.json")[1] == "application/json"
     assert status(http)["pid"] == daemon.pid
-
-
-def test_the_readme_names_every_metric(echod: EchodFactory) -> None:
-    """Its tables have what is told, and nothing else."""
-    config, http = metered(*both(free_port()))
-    echod(config)
-    told = set(re.findall(r"^# TYPE (\w+) ", fetch(http)[2], re.MULTILINE))
-    section = README[README.index("### Metrics, health") : README.index("### Signals")]
-    rows = re.findall(r"^\| (`(?:echod|process)_[^|]*) \|", section, re.MULTILINE)
-    assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(told)
 
 
 def read_all(client: socket.socket) -> bytes:

@@ -1,25 +1,24 @@
-"""What the README shows of `echod ping` on paths of its own is what it says there; only times differ."""
+"""What echod-ping(1) shows of paths of its own is what is printed there; only times differ."""
 
-import re
 from pathlib import Path as File
 
-from support.daemon import REPOSITORY
 from support.loopback import needs_root
+from support.man import literals, section
 from support.ping.path import laid
 from support.ping.pinging import mischief, shape
 from support.system.network import entered
 
 pytestmark = needs_root
 
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-SHOWN: dict[str, str] = dict(re.findall(r"^```text\n\$ echod ping (.*?)\n(.*?)^```", README, re.MULTILINE | re.DOTALL))
+BLOCKS = [block.partition("\n") for block in literals(section("echod-ping.1", "EXAMPLES"))]
+SHOWN = {command.removeprefix("$ echod ping "): printed for command, _, printed in BLOCKS}
 HARM = "-c 10 -i 0.2 -W 0.3 10.6.2.2"
 PLAN = ["answer", "drop", "answer", "duplicate", "answer", "corrupt", "answer", "overtaken", "answer", "answer"]
 MTU = "--mtu 10.6.2.2"
 
 
 def test_all_that_is_shown_is_looked_at() -> None:
-    """No block of the README is left out here."""
+    """No block of the page is left out here."""
     assert SHOWN.keys() == {HARM, MTU}
 
 

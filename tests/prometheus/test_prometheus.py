@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support.daemon import Daemon, ask
+from support.man import literals, source
 from support.ports import free_port
 from support.scraping import answers, fetch, metered, needs_prometheus, parse
 from support.waiting import wait_until
@@ -22,9 +23,8 @@ DASHBOARD = PACKAGING / "grafana/echod.json"
 
 pytestmark = needs_prometheus
 
-README = (HERE.parents[1] / "README.md").read_text()
-SCRAPE = re.findall(r"^```yaml\n(scrape_configs:.*?)^```", README, re.MULTILINE | re.DOTALL)[0]
-"""As the README has it."""
+SCRAPE = next(each for each in literals(source("echod-metrics.7")) if each.startswith("scrape_configs:"))
+"""As echod-metrics(7) has it."""
 
 VARIABLES = {"$__rate_interval": "1m", "$__range": "1m", "$instance": ".*", "${datasource}": "prometheus"}
 """What Grafana puts in the place of a variable."""
