@@ -30,12 +30,11 @@ from echod.linux.mmsg_layout import (
     IOVEC_BYTES,
     MEMORY_BYTES,
     NAME_LENGTH,
-    SEGMENT_CMSG_BYTES,
     SEGMENT_CMSG_LENGTH,
     SLOT_BYTES,
     SLOTS,
 )
-from echod.linux.sockopt import UDP_SEGMENT
+from echod.linux.sockopt import IP_PKTINFO, IPV6_PKTINFO, UDP_SEGMENT
 from echod.net.peers import NAME_BYTES, PEER4_BYTES, PEER6_BYTES
 
 _SEGMENT: Final = Struct("<QiiH6x")
@@ -54,15 +53,16 @@ _recvmmsg, _sendmmsg = _libc.recvmmsg, _libc.sendmmsg
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """The layout of a slot's control messages in one address family.
+    """The layout of a `sockaddr` and of a PKTINFO message in one address family.
 
     Lengths are in bytes; offsets in 32-bit words from the start of the PKTINFO message.
     """
 
     name: int
     """`msg_namelen`: the size of a `sockaddr_in` or `sockaddr_in6`."""
-    plain: int
-    """`msg_controllen` of a datagram: PKTINFO alone."""
+    pktinfo: int
+    """`CMSG_SPACE` of PKTINFO: the size of the message."""
+    pktinfo_type: int
     ifindex: int
     """Word of the interface index: `ipi_ifindex`, `ipi6_ifindex`."""
     spec_dst: int
@@ -77,15 +77,14 @@ class Layout:
         """A name in the format of `struct`: the peer, then padding."""
         return f"{self.peer_length}s{NAME_BYTES - self.peer_length}x"
 
-    @property
-    def train(self) -> int:
-        """`msg_controllen` of a train: UDP_GRO, then PKTINFO."""
-        return self.plain + SEGMENT_CMSG_BYTES
-
 
 LAYOUTS: Final = {
-    socket.AF_INET: Layout(name=16, plain=32, ifindex=4, spec_dst=5, destination=6, peer_length=PEER4_BYTES),
-    socket.AF_INET6: Layout(name=28, plain=40, ifindex=8, spec_dst=4, destination=4, peer_length=PEER6_BYTES),
+    socket.AF_INET: Layout(
+        name=16, pktinfo=32, pktinfo_type=IP_PKTINFO, ifindex=4, spec_dst=5, destination=6, peer_length=PEER4_BYTES
+    ),
+    socket.AF_INET6: Layout(
+        name=28, pktinfo=40, pktinfo_type=IPV6_PKTINFO, ifindex=8, spec_dst=4, destination=4, peer_length=PEER6_BYTES
+    ),
 }
 
 
@@ -112,7 +111,8 @@ class Span:
     fresh: tuple[memoryview, memoryview, memoryview]
     """Headers, I/O vectors and control messages before a receive: buffer sizes for the kernel, no control message."""
     first: slice
-    """Within a copy of 64 headers or control messages: those of these slots."""
+    first_control: slice
+    """Within a copy of 64 headers, or of the control messages of 64 slots: those of these slots."""
     pairs: tuple[slice, slice, slice, slice]
     """Within names, two pairs of adjacent slots: the first two, and two in the middle."""
     control_length: memoryview
@@ -124,6 +124,7 @@ class Span:
 
     See `Vector.peers`.
     """
+    # The next five are views of PKTINFO where it is the first control message.
     spec_dst: memoryview
     """IPv4: the local address that the kernel would answer from."""
     destination: memoryview
@@ -146,13 +147,17 @@ def segment(length: int) -> bytes:
 class Vector:
     """`SLOTS` slots: headers, I/O vectors, names, control messages, payload."""
 
-    def __init__(self, memory: mmap.mmap | None = None) -> None:
-        """Write every pointer and template into a mapping of MEMORY_BYTES, by default a new one."""
+    def __init__(self, memory: mmap.mmap | None = None, control_bytes: int = CONTROL_BYTES) -> None:
+        """Write every pointer and template into a mapping of MEMORY_BYTES, by default a new one.
+
+        Each slot has room for `control_bytes` of control messages, a multiple of 8 and at most MAX_CONTROL_BYTES.
+        """
+        self.control_bytes = control_bytes
         self.received_at, self.iovecs_at, self.names_at, self.control_at = 0, *ENDS[:2], CONTROL_AT
         self.composed_at, self.composed_control_at, self.apart_at, self.apart_iovecs_at = ENDS[3:7]
         self.answers_at, self.answers_iovecs_at, self.answers_control_at = ENDS[7:10]
-        self.answers_joined_at = self.answers_control_at + CONTROL_BYTES
-        self.answers = slice(self.answers_at, self.answers_joined_at + CONTROL_BYTES)
+        self.answers_joined_at = self.answers_control_at + control_bytes
+        self.answers = slice(self.answers_at, self.answers_joined_at + control_bytes)
         """The answers to a batch whose slots are alike: headers, I/O vectors, and two sets of control messages: one for
         single slots, one for joined slots."""
 
@@ -180,8 +185,8 @@ class Vector:
             self.longs[header + 1] = NAME_LENGTH
             self.longs[header + 2] = self.base + iovec
             self.longs[header + 3] = 1
-            self.longs[header + 4] = self.base + self.control_at + slot * CONTROL_BYTES
-            self.longs[header + 5] = CONTROL_BYTES
+            self.longs[header + 4] = self.base + self.control_at + slot * control_bytes
+            self.longs[header + 5] = control_bytes
             self.longs[iovec // 8] = payload + slot * SLOT_BYTES
             self.longs[iovec // 8 + 1] = SLOT_BYTES
             answer = (self.answers_at + slot * HEADER_BYTES) // 8
@@ -205,7 +210,7 @@ class Vector:
         strided = partial(self._strided, count=count)
         header, iovec, control = self.received_at, self.iovecs_at, self.control_at
         longs, words = self.longs, self.words
-        fresh = self._fresh
+        fresh, step = self._fresh, self.control_bytes
 
         def name(slot: int) -> slice:
             return slice(slot * NAME_BYTES, (slot + 1) * NAME_BYTES)
@@ -215,30 +220,28 @@ class Vector:
             headers=slice(header, header + count * HEADER_BYTES),
             iovecs=slice(iovec, iovec + count * IOVEC_BYTES),
             names=slice(self.names_at, self.names_at + count * NAME_BYTES),
-            control=slice(control, control + count * CONTROL_BYTES),
+            control=slice(control, control + count * step),
             fresh=(
                 fresh[header : header + count * HEADER_BYTES],
                 fresh[iovec : iovec + count * IOVEC_BYTES],
-                fresh[control : control + count * CONTROL_BYTES],
+                fresh[control : control + count * step],
             ),
             first=slice(count * HEADER_BYTES),
+            first_control=slice(count * step),
             pairs=(name(0), name(1), name(count // 2 - 1), name(count // 2)),
             control_length=strided(longs, header + 40, HEADER_BYTES),
             flags=strided(longs, header + 48, HEADER_BYTES),
             length=strided(longs, header + 56, HEADER_BYTES),
             iov_length=strided(longs, iovec + 8, IOVEC_BYTES),
             peers={family: Struct(layout.peer * count).unpack_from for family, layout in LAYOUTS.items()},
-            spec_dst=strided(words, control + 20, CONTROL_BYTES),
-            destination=strided(words, control + 24, CONTROL_BYTES),
-            ifindex={
-                family: strided(words, control + 4 * layout.ifindex, CONTROL_BYTES)
-                for family, layout in LAYOUTS.items()
-            },
+            spec_dst=strided(words, control + 20, step),
+            destination=strided(words, control + 24, step),
+            ifindex={family: strided(words, control + 4 * layout.ifindex, step) for family, layout in LAYOUTS.items()},
             destination6=(
-                strided(longs, control + 16, CONTROL_BYTES),
-                strided(longs, control + 24, CONTROL_BYTES),
+                strided(longs, control + 16, step),
+                strided(longs, control + 24, step),
             ),
-            destination6_first=strided(self.octets, control + 16, CONTROL_BYTES),
+            destination6_first=strided(self.octets, control + 16, step),
             zeros=_ZEROS[:count],
             zeros32=_ZEROS32[:count],
         )
@@ -264,22 +267,24 @@ class Vector:
 
     def control_words(self, count: int, word: int) -> memoryview:
         """View one 32-bit word of the control messages of each of the first `count` slots."""
-        return self._strided(self.words, self.control_at + 4 * word, CONTROL_BYTES, count)
+        return self._strided(self.words, self.control_at + 4 * word, self.control_bytes, count)
 
-    def alike(self, family: socket.AddressFamily, form: int, length: int, control: bytes) -> tuple[bytes, bytes]:
+    def alike(
+        self, family: socket.AddressFamily, control_length: int, length: int, control: bytes, joined: bytes
+    ) -> tuple[bytes, bytes]:
         """Return all headers as they are after a receive of `length` bytes in each slot, and the answers to these.
 
-        `control` is the CONTROL_BYTES of any slot, of which `form` are used, already turned into those of an answer.
+        `control` is the `control_bytes` of any slot, of which `control_length` are used, already turned into those of
+        an answer; `joined` are those of an answer to joined slots.
         """
         headers, answers = bytearray(self._fresh[: SLOTS * HEADER_BYTES]), bytearray(self._fresh_answers)
         layout, iovecs = LAYOUTS[family], self.answers_iovecs_at - self.answers_at
         with memoryview(headers).cast("Q") as received, memoryview(answers).cast("Q") as sent:
             for view in (received, sent):
-                for offset, value in ((8, layout.name), (40, form), (56, length)):
+                for offset, value in ((8, layout.name), (40, control_length), (56, length)):
                     self._strided(view, offset, HEADER_BYTES, SLOTS)[:] = constant("Q", value)
             self._strided(sent, iovecs + 8, IOVEC_BYTES, SLOTS)[:] = constant("Q", length)
-        joined = segment(length if form == layout.plain else 0) + control[: layout.plain]
-        answers[self.answers_control_at - self.answers_at :] = control + joined.ljust(CONTROL_BYTES, b"\0")
+        answers[self.answers_control_at - self.answers_at :] = control + joined.ljust(self.control_bytes, b"\0")
         return bytes(headers), bytes(answers)
 
     def compose(self, message: int, slots: range, name_length: int, iovecs_at: int, control: range) -> None:

@@ -20,7 +20,10 @@ HEADER_BYTES: Final = 64
 IOVEC_BYTES: Final = 16
 NAME_LENGTH: Final = 28
 CONTROL_BYTES: Final = 64
-"""Room for UDP_GRO and IPV6_PKTINFO; `sockets` turns all other control messages off."""
+"""Room for UDP_GRO and IPV6_PKTINFO, which is what an echo receives."""
+
+MAX_CONTROL_BYTES: Final = 160
+"""Room for a timestamp, hop limit and traffic class too; see `cmsg`."""
 
 MULTICAST_FIRST_BYTE: Final = 0xFF
 """The first byte of an IPv6 multicast address (RFC 4291, 2.7)."""
@@ -28,7 +31,6 @@ MULTICAST_FIRST_BYTE: Final = 0xFF
 SEGMENT_CMSG_BYTES: Final = 24
 """`CMSG_SPACE(sizeof(int))`: the size of a received UDP_GRO and of a sent UDP_SEGMENT."""
 
-SEGMENT_WORDS: Final = SEGMENT_CMSG_BYTES // 4
 
 MAX_JOINED: Final = 64
 """Most segments of one send: UDP_MAX_SEGMENTS of the oldest kernels that know UDP_SEGMENT (udp(7))."""
@@ -40,8 +42,8 @@ SEGMENT_CMSG_LENGTH: Final = 18
 """`CMSG_LEN(sizeof(u16))`, the only length that UDP_SEGMENT takes."""
 
 PARTS: Final = (
-    *(HEADER_BYTES, IOVEC_BYTES, NAME_BYTES, CONTROL_BYTES),  # received
-    *(HEADER_BYTES, CONTROL_BYTES),  # composed
+    *(HEADER_BYTES, IOVEC_BYTES, NAME_BYTES, MAX_CONTROL_BYTES),  # received
+    *(HEADER_BYTES, MAX_CONTROL_BYTES),  # composed
     *(HEADER_BYTES, IOVEC_BYTES),  # apart
     *(HEADER_BYTES, IOVEC_BYTES),  # answers
 )
@@ -51,9 +53,9 @@ ENDS: Final = tuple(accumulate(SLOTS * size for size in PARTS))
 """The offset of the end of each part."""
 
 CONTROL_AT: Final = ENDS[2]
-"""The offset of the control messages, CONTROL_BYTES for each slot. (The headers are the first part.)"""
+"""The offset of the control messages. (The headers are the first part.)"""
 
-_ANSWERS_END: Final = ENDS[-1] + 2 * CONTROL_BYTES
+_ANSWERS_END: Final = ENDS[-1] + 2 * MAX_CONTROL_BYTES
 
 NOTED_ROW: Final = _ANSWERS_END // 8
 NOTED_RECEIVED: Final = NOTED_ROW + 1

@@ -17,10 +17,10 @@ from itertools import accumulate
 from mmap import mmap
 from typing import Final
 
-from echod.linux.mmsg import LAYOUTS, Layout, Span, Vector, segment
+from echod.linux.mmsg import LAYOUTS, Span, Vector
 from echod.linux.mmsg_layout import CONTROL_BYTES, NOTED_RECEIVED, NOTED_ROW, SLOTS
 from echod.net.peers import NAME_BYTES
-from echod.udp.cmsg import LOOPBACK_IFINDEX, Arrival, form_of, look_at_all, look_at_each, turn_round
+from echod.udp.cmsg import LOOPBACK_IFINDEX, Form, Parsed
 from echod.udp.sock import Pattern, Port
 from echod.udp.trains import WORTH_JOINING, find_alike, find_runs
 from echod.udp.transmit import Dispatch, Outgoing, Slots, raise_fatal
@@ -39,9 +39,12 @@ class Batch:
     `replied_octets`, and `failures`, errno to datagrams.
     """
 
-    def __init__(self, memory: mmap | None = None) -> None:
-        """Lay the vector over a mapping of `vector.MEMORY_BYTES`, by default a new one; it is empty."""
-        self._vector = Vector(memory)
+    def __init__(self, memory: mmap | None = None, control_bytes: int = CONTROL_BYTES) -> None:
+        """Lay the vector over a mapping of `mmsg_layout.MEMORY_BYTES`, by default a new one; it is empty.
+
+        `control_bytes` is the room for the control messages of each slot.
+        """
+        self._vector = Vector(memory, control_bytes)
         self._span: Span = self._vector.spans[0]
         self._touched = self._span
         """Slots that were received into since the vector was restored."""
@@ -50,7 +53,7 @@ class Batch:
         self._pattern: Pattern | None = None
         """The pattern of this port if the slots match it; the answers are then ready."""
         self._answers = b""
-        self._arrival = Arrival([])
+        self._parsed = Parsed([])
         self.trains: list[int] | None = None
         self._segments: dict[int, int] = {}
         self._refused: set[int] = set()
@@ -93,7 +96,7 @@ class Batch:
         if (
             pattern is not None
             and memory[span.headers] == pattern.headers[span.first]
-            and memory[span.control] == pattern.control[span.first]
+            and memory[span.control] == pattern.control[span.first_control]
         ):
             # The pattern then describes the slots completely.
             self.datagrams, self.octets = count * pattern.weight, count * pattern.length
@@ -135,32 +138,34 @@ class Batch:
 
     def _take_each(self, span: Span, port: Port) -> None:
         """Parse the slots, if they do not match the port's pattern."""
-        vector, family = self._vector, port.family
+        vector, layout = self._vector, port.control
         self._pattern = None
         lengths = span.length.tolist()
-        form = form_of(vector, span, family)
-        control = vector.memory[span.control] if form and port.may_be_alike(lengths) else b""
-        if form:
-            arrival = look_at_all(vector, span, family, form, lengths)
+        form, control = layout.common_form(vector, span), b""
+        if form is not None:
+            if port.may_be_alike(lengths):
+                control = vector.memory[span.control]
+            parsed = layout.parse_all(vector, span, form, lengths)
         else:
-            arrival = look_at_each(vector, span, family, lengths)
-        self._arrival = arrival
-        self.trains, self._segments = arrival.weights, arrival.segments
-        self.truncated, self.not_unicast = arrival.truncated, arrival.not_unicast
+            parsed = layout.parse_each(vector, span, lengths)
+        self._parsed = parsed
+        self.trains, self._segments = parsed.weights, parsed.segments
+        self.truncated, self.not_unicast = parsed.truncated, parsed.not_unicast
         self.datagrams = span.count if self.trains is None else sum(self.trains)
         self.octets = sum(lengths)
-        here = arrival.interfaces.count(LOOPBACK_IFINDEX)
+        here = parsed.interfaces.count(LOOPBACK_IFINDEX)
         self.whole = here in (0, span.count) and not self.truncated and not self.not_unicast
         self.on_loopback = here > 0
-        one = control[:CONTROL_BYTES]
-        if one and control == one * span.count:
+        one = control[: vector.control_bytes]
+        if form is not None and one and control == one * span.count:
             self._learn(port, form, lengths[0], one)
 
-    def _learn(self, port: Port, form: int, length: int, control: bytes) -> None:
+    def _learn(self, port: Port, form: Form, length: int, control: bytes) -> None:
         """Make a pattern for later batches of a batch whose slots are alike except for peers and payload."""
-        first = self._span.control.start
-        turned = self._vector.memory[first : first + CONTROL_BYTES]
-        headers, answers = self._vector.alike(port.family, form, length, turned)
+        vector, first = self._vector, self._span.control.start
+        turned = vector.memory[first : first + vector.control_bytes]
+        joined = port.control.join(length, turned) if form.train is None else b""
+        headers, answers = vector.alike(port.family, form.length, length, turned, joined)
         port.pattern = Pattern(
             headers=headers,
             control=control * SLOTS,
@@ -196,7 +201,7 @@ class Batch:
         """Tell whether this slot came in on the loopback interface; True for a truncated one, which has no answer."""
         if self.whole:
             return self.on_loopback
-        return self._arrival.interfaces[slot] == LOOPBACK_IFINDEX or slot in self.truncated
+        return self._parsed.interfaces[slot] == LOOPBACK_IFINDEX or slot in self.truncated
 
     def weight(self, slot: int) -> int:
         """Return how many datagrams this slot holds."""
@@ -228,7 +233,7 @@ class Batch:
     def _turn_round(self) -> None:
         """Prepare to answer from the slots themselves: the pattern's answers are for whole trains."""
         if self._pattern is not None:
-            turn_round(self._vector, self._span, self._port.family, self._pattern.form)
+            self._port.control.turn(self._vector, self._span, self._pattern.form)
             self._pattern = None
 
     def refuse_each(self, slots: Iterable[int]) -> None:
@@ -292,9 +297,8 @@ class Batch:
             lengths, keys = [pattern.length] * span.count, [*self.peers]
         else:
             lengths = span.length.tolist()
-            local = span.destination6 if port.family == socket.AF_INET6 else (span.spec_dst,)
             # Slots with the same length, peer and local address have equal keys.
-            keys = list(zip(lengths, self.peers, *(part.tolist() for part in local), strict=True))
+            keys = list(zip(lengths, self.peers, *port.control.local_addresses(self._vector, span), strict=True))
         for slot in self._segments:
             keys[slot] = slot  # already a train, equal to no other slot
         for slot in self._refused:
@@ -303,27 +307,26 @@ class Batch:
 
     def _compose(self, port: Port, runs: list[range]) -> None:
         """Build one message for each run, over the payload of its slots."""
-        vector, pattern, layout = self._vector, self._pattern, LAYOUTS[port.family]
+        vector, pattern, name_length = self._vector, self._pattern, LAYOUTS[port.family].name
         if pattern is not None:
-            alone = range(vector.answers_control_at, vector.answers_control_at + pattern.form)
-            joined = range(vector.answers_joined_at, vector.answers_joined_at + layout.train)
+            alone = range(vector.answers_control_at, vector.answers_control_at + pattern.form.length)
+            joined = range(vector.answers_joined_at, vector.answers_joined_at + port.control.train.length)
             for message, run in enumerate(runs):
                 control = joined if len(run) > 1 else alone
-                vector.compose(message, run, layout.name, vector.answers_iovecs_at, control)
+                vector.compose(message, run, name_length, vector.answers_iovecs_at, control)
             return
         for message, run in enumerate(runs):
             if len(run) > 1:
-                control = self._join_control(message, run.start, layout)
+                control = self._join_control(port, message, run.start)
             else:
-                at = vector.control_at + run.start * CONTROL_BYTES
+                at = vector.control_at + run.start * vector.control_bytes
                 control = range(at, at + self._span.control_length[run.start])
-            vector.compose(message, run, layout.name, vector.iovecs_at, control)
+            vector.compose(message, run, name_length, vector.iovecs_at, control)
 
-    def _join_control(self, message: int, slot: int, layout: Layout) -> range:
+    def _join_control(self, port: Port, message: int, slot: int) -> range:
         """Write the control messages of a run that begins with this slot; return their place in the mapping."""
-        vector = self._vector
-        source = vector.control_at + slot * CONTROL_BYTES
-        at = vector.composed_control_at + message * CONTROL_BYTES
-        plain = vector.memory[source : source + layout.plain]
-        vector.memory[at : at + layout.train] = segment(self._span.length[slot]) + plain
-        return range(at, at + layout.train)
+        vector, size = self._vector, self._vector.control_bytes
+        source, at = vector.control_at + slot * size, vector.composed_control_at + message * size
+        joined = port.control.join(self._span.length[slot], vector.memory[source : source + size])
+        vector.memory[at : at + len(joined)] = joined
+        return range(at, at + len(joined))

@@ -1,21 +1,51 @@
-"""What a receive brought: which slots hold trains, which cannot be answered, and the interface of each.
+"""Control messages: which a socket receives with each datagram, in which order, and what becomes of each in the reply.
 
-Owns the parsing of the control messages of a receive, and rewrites them in place into those of the answers. Most
-batches need no look at each slot: they are of one form, all single datagrams or all trains, whole and sent to a unicast
-address.
+Owns their lengths and offsets, the parsing of those of a receive, and their rewriting in place into those of the reply.
+Most batches are parsed as a whole: all slots have one form, single datagrams or trains, and are sent to unicast
+addresses. Invariant: a slot with other control messages than its socket should receive counts as truncated, and is not
+answered.
 """
 
 import socket
 from dataclasses import dataclass, field
 from typing import Final
 
-from echod.linux.mmsg import LAYOUTS, Layout, Span, Vector, constant
-from echod.linux.mmsg_layout import CONTROL_BYTES, MULTICAST_FIRST_BYTE, SEGMENT_CMSG_LENGTH, SEGMENT_WORDS
-from echod.linux.sockopt import UDP_GRO, UDP_SEGMENT
+from echod.linux.mmsg import LAYOUTS, Span, Vector, constant, segment
+from echod.linux.mmsg_layout import MULTICAST_FIRST_BYTE, SEGMENT_CMSG_BYTES, SEGMENT_CMSG_LENGTH
+from echod.linux.sockopt import (
+    IP_RECVTOS,
+    IP_RECVTTL,
+    IPPROTO_IP,
+    IPPROTO_IPV6,
+    IPV6_RECVHOPLIMIT,
+    IPV6_RECVTCLASS,
+    SO_TIMESTAMPNS,
+    SOL_SOCKET,
+    UDP_GRO,
+    UDP_SEGMENT,
+)
 
 LOOPBACK_IFINDEX: Final = 1
 """The index of `lo`, in every network namespace (include/net/flow.h)."""
 
+_TIMESTAMP_BYTES: Final = 32
+_NUMBER_BYTES: Final = 24
+"""`CMSG_SPACE` of a `struct timespec`, and of a TOS, TTL, traffic class or hop limit."""
+
+_NUMBERS: Final = {
+    socket.AF_INET: ((IPPROTO_IP, IP_RECVTTL), (IPPROTO_IP, IP_RECVTOS)),
+    socket.AF_INET6: ((IPPROTO_IPV6, IPV6_RECVHOPLIMIT), (IPPROTO_IPV6, IPV6_RECVTCLASS)),
+}
+"""The options for those that follow PKTINFO, in the order of the kernel (`ip_cmsg_recv_offset`,
+`ip6_datagram_recv_specific_ctl`)."""
+
+_LEVEL, _TYPE, _DATA = 2, 3, 4
+"""Words of a `struct cmsghdr`, and the first word after it."""
+
+_NO_LEVEL: Final = 0xFFFF_FFFF
+"""No protocol has this level, so a send ignores the message (`ip_cmsg_send`, `ip6_datagram_send_ctl`)."""
+
+_NO_LEVELS: Final = constant("I", _NO_LEVEL)
 _SEGMENT_LENGTHS: Final = constant("I", SEGMENT_CMSG_LENGTH)
 _SEGMENT_TYPES: Final = constant("I", UDP_SEGMENT)
 
@@ -27,8 +57,8 @@ _NOT_WHOLE: Final = socket.MSG_TRUNC | socket.MSG_CTRUNC
 
 
 @dataclass(slots=True)
-class Arrival:
-    """What is known of the slots of a batch, besides their peers and lengths."""
+class Parsed:
+    """What the control messages of a batch say of its slots."""
 
     interfaces: list[int]
     """The index of the interface on which each slot came in."""
@@ -40,66 +70,168 @@ class Arrival:
     not_unicast: set[int] = field(default_factory=set)
 
 
-def form_of(vector: Vector, span: Span, family: socket.AddressFamily) -> int:
-    """Return the bytes of control messages in each slot if all are of one form, whole and unicast, else 0.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """The control messages of a slot. Offsets are in 32-bit words from the first message."""
 
-    IPv4: the kernel reports the destination of the header and the address it would answer from, which are equal only
-    for a unicast destination. (They also differ for a datagram that was queued before IP_PKTINFO was on.)
+    length: int
+    """`msg_controllen`, in bytes."""
+    train: int | None
+    """The offset of UDP_GRO; None in the form of a single datagram."""
+    type_at: int
+    type: int
+    """The offset and value of a `cmsg_type` that distinguishes this form from another of the same length."""
+    ifindex: int
+    spec_dst: int
+    destination: int
+    """Of PKTINFO; see `Layout`."""
+    unused: tuple[int, ...]
+    """The offsets of the `cmsg_level` of all messages that a reply leaves out."""
+
+
+class ControlLayout:
+    """The control messages of one socket, in the order in which the kernel writes them.
+
+    A timestamp (SO_TIMESTAMPNS), UDP_GRO on trains alone, PKTINFO, TTL or hop limit, TOS or traffic class. All but
+    UDP_GRO and PKTINFO are optional. In the reply UDP_GRO becomes UDP_SEGMENT, PKTINFO gives the source address, and
+    the others are left out.
     """
-    layout, controls = LAYOUTS[family], span.control_length.tolist()
-    form = controls[0]
-    if form not in (layout.plain, layout.train) or controls.count(form) < span.count or span.flags != span.zeros:
-        return 0
-    if form == layout.plain:
-        if family == socket.AF_INET:
-            unicast = span.destination == span.spec_dst
+
+    def __init__(self, family: socket.AddressFamily, *, timestamp: bool = False, numbers: int = 0) -> None:
+        """Lay them out: with a timestamp or without, and with so many of TTL, TOS and the like."""
+        self._family = family
+        self._layout = LAYOUTS[family]
+        first, timestamps = (_TIMESTAMP_BYTES // 4, (_LEVEL,)) if timestamp else (0, ())
+        self.single = self._form(None, first, timestamps, numbers)
+        self.train = self._form(first, first + SEGMENT_CMSG_BYTES // 4, timestamps, numbers)
+        self.segment_end = 4 * first + SEGMENT_CMSG_BYTES
+        """Where UDP_SEGMENT ends in the reply to a train, in bytes. What is left out of a reply may precede it."""
+        self._forms = {form.length: form for form in (self.single, self.train)}
+        self._plain = None if timestamp or numbers else self.single
+        """The form of a datagram with PKTINFO alone, whose length no other form has. Most datagrams have it, so it is
+        parsed by views made in advance."""
+
+    @staticmethod
+    def of(sock: socket.socket) -> "ControlLayout":
+        """Return the layout of a socket with PKTINFO and UDP_GRO on, by its other options."""
+        family = socket.AddressFamily(sock.family)
+        numbers = [option for option in _NUMBERS[family] if sock.getsockopt(*option)]
+        timestamp = sock.getsockopt(SOL_SOCKET, SO_TIMESTAMPNS) != 0
+        return ControlLayout(family, timestamp=timestamp, numbers=len(numbers))
+
+    def _form(self, train: int | None, pktinfo: int, timestamps: tuple[int, ...], numbers: int) -> Form:
+        layout = self._layout
+        after = pktinfo + layout.pktinfo // 4
+        step = _NUMBER_BYTES // 4
+        return Form(
+            length=4 * (after + numbers * step),
+            train=train,
+            type_at=(pktinfo if train is None else train) + _TYPE,
+            type=layout.pktinfo_type if train is None else UDP_GRO,
+            ifindex=pktinfo + layout.ifindex,
+            spec_dst=pktinfo + layout.spec_dst,
+            destination=pktinfo + layout.destination,
+            unused=(*timestamps, *(after + number * step + _LEVEL for number in range(numbers))),
+        )
+
+    def common_form(self, vector: Vector, span: Span) -> Form | None:
+        """Return the form of all slots, None if they are not of one form, whole and unicast.
+
+        IPv4: the kernel reports the destination of the header and the address it would answer from, which are equal
+        only for a unicast destination. (They also differ for a datagram that was queued before IP_PKTINFO was on.)
+        """
+        lengths, count = span.control_length.tolist(), span.count
+        form = self._forms.get(lengths[0])
+        if form is None or lengths.count(lengths[0]) < count or span.flags != span.zeros:
+            return None
+        if form is self._plain:
+            if self._family == socket.AF_INET:
+                unicast = span.destination == span.spec_dst
+            else:
+                unicast = MULTICAST_FIRST_BYTE not in span.destination6_first.tobytes()
+            return form if unicast else None
+        if vector.control_words(count, form.type_at).tolist().count(form.type) < count:
+            return None
+        destinations = vector.control_words(count, form.destination).tolist()
+        if self._family == socket.AF_INET:
+            unicast = destinations == vector.control_words(count, form.spec_dst).tolist()
         else:
-            unicast = MULTICAST_FIRST_BYTE not in span.destination6_first.tobytes()
-        return form if unicast else 0
-    if vector.control_words(span.count, 3).tolist().count(UDP_GRO) < span.count:
-        return 0
-    destinations = vector.control_words(span.count, SEGMENT_WORDS + layout.destination).tolist()
-    if family == socket.AF_INET:
-        unicast = destinations == vector.control_words(span.count, SEGMENT_WORDS + layout.spec_dst).tolist()
-    else:
-        unicast = MULTICAST_FIRST_BYTE not in [first & 0xFF for first in destinations]
-    return form if unicast else 0
+            unicast = MULTICAST_FIRST_BYTE not in [first & 0xFF for first in destinations]
+        return form if unicast else None
 
+    def parse_all(self, vector: Vector, span: Span, form: Form, lengths: list[int]) -> Parsed:
+        """Parse slots of one form, and turn their control messages into those of the replies."""
+        count = span.count
+        if form is self._plain:
+            parsed = Parsed(span.ifindex[self._family].tolist())
+        else:
+            parsed = Parsed(vector.control_words(count, form.ifindex).tolist())
+        if form.train is not None:
+            segments = vector.control_words(count, form.train + _DATA).tolist()
+            parsed.segments = dict(enumerate(segments))
+            parsed.weights = [-(-length // segment) for length, segment in zip(lengths, segments, strict=True)]
+        self.turn(vector, span, form)
+        return parsed
 
-def look_at_all(vector: Vector, span: Span, family: socket.AddressFamily, form: int, lengths: list[int]) -> Arrival:
-    """Parse slots of one form, `form` bytes each, and turn their control messages into those of the answers."""
-    layout, count = LAYOUTS[family], span.count
-    if form == layout.plain:
-        arrival = Arrival(span.ifindex[family].tolist())
-    else:
-        arrival = Arrival(vector.control_words(count, SEGMENT_WORDS + layout.ifindex).tolist())
-        segments = vector.control_words(count, 4).tolist()
-        arrival.segments = dict(enumerate(segments))
-        arrival.weights = [-(-length // segment) for length, segment in zip(lengths, segments, strict=True)]
-    turn_round(vector, span, family, form)
-    return arrival
+    def turn(self, vector: Vector, span: Span, form: Form) -> None:
+        """Turn the control messages of all these slots into those of their replies.
 
+        The index of the interface is cleared, because it would send the reply through that interface whatever the
+        routing table says; a reply from a link-local address needs it. UDP_GRO carries an int, and UDP_SEGMENT takes
+        only a u16 (else EINVAL): on a little-endian machine both are at the same place.
+        """
+        count = span.count
+        if form.train is not None:
+            vector.control_words(count, form.train)[:] = _SEGMENT_LENGTHS[:count]
+            vector.control_words(count, form.train + _TYPE)[:] = _SEGMENT_TYPES[:count]
+        for level in form.unused:
+            vector.control_words(count, level)[:] = _NO_LEVELS[:count]
+        interfaces, kept = vector.control_words(count, form.ifindex), {}
+        if self._family == socket.AF_INET6:
+            local = vector.control_words(count, form.destination).tolist()
+            if any(map(_is_link_local, set(local))):  # most often all are equal
+                kept = {slot: interfaces[slot] for slot, first in enumerate(local) if _is_link_local(first)}
+        interfaces[:] = span.zeros32
+        for slot, index in kept.items():
+            interfaces[slot] = index
 
-def turn_round(vector: Vector, span: Span, family: socket.AddressFamily, form: int) -> None:
-    """Turn the control messages of all these slots, `form` bytes each, into those of their answers.
+    def parse_each(self, vector: Vector, span: Span, lengths: list[int]) -> Parsed:
+        """Parse slots of any form, one by one, and turn the control messages of those that can be answered."""
+        words, forms, ipv4 = vector.words, self._forms, self._family == socket.AF_INET
+        weights = [1] * span.count
+        parsed = Parsed([0] * span.count, weights=weights)
+        for slot, (control, flags) in enumerate(zip(span.control_length.tolist(), span.flags.tolist(), strict=True)):
+            at, form = (vector.control_at + slot * vector.control_bytes) // 4, forms.get(control)
+            if form is None or flags & _NOT_WHOLE or words[at + form.type_at] != form.type:
+                parsed.truncated.add(slot)
+                continue
+            if form.train is not None:  # as in `turn`
+                train = at + form.train
+                words[train], words[train + _TYPE] = SEGMENT_CMSG_LENGTH, UDP_SEGMENT
+                parsed.segments[slot] = words[train + _DATA]
+                weights[slot] = -(-lengths[slot] // words[train + _DATA])
+            for level in form.unused:
+                words[at + level] = _NO_LEVEL
+            # Nothing is known of a datagram queued before IP_PKTINFO was on. From 127/8 it can only have come on
+            # loopback.
+            parsed.interfaces[slot] = words[at + form.ifindex] or LOOPBACK_IFINDEX
+            if ipv4 or not _is_link_local(words[at + form.destination]):
+                words[at + form.ifindex] = 0
+            if not _is_unicast(words, at + form.destination, at + form.spec_dst):
+                parsed.not_unicast.add(slot)
+        return parsed
 
-    The index of the interface is cleared, because it would send the reply through that interface whatever the routing
-    table says; an answer from a link-local address needs it. UDP_GRO carries an int, and UDP_SEGMENT takes only a u16
-    (else EINVAL): on a little-endian machine both are at the same place.
-    """
-    layout, count, pktinfo = LAYOUTS[family], span.count, 0
-    if form == layout.train:
-        pktinfo = SEGMENT_WORDS
-        vector.control_words(count, 0)[:] = _SEGMENT_LENGTHS[:count]
-        vector.control_words(count, 3)[:] = _SEGMENT_TYPES[:count]
-    interfaces, kept = vector.control_words(count, pktinfo + layout.ifindex), {}
-    if family == socket.AF_INET6:
-        local = vector.control_words(count, pktinfo + layout.destination).tolist()
-        if any(map(_is_link_local, set(local))):  # most often all are equal
-            kept = {slot: interfaces[slot] for slot, first in enumerate(local) if _is_link_local(first)}
-    interfaces[:] = span.zeros32
-    for slot, index in kept.items():
-        interfaces[slot] = index
+    def local_addresses(self, vector: Vector, span: Span) -> list[list[int]]:
+        """Return the parts of the address that each single datagram was sent to, each part for all slots."""
+        if self._plain is None:
+            words = range(1) if self._family == socket.AF_INET else range(4)
+            return [vector.control_words(span.count, self.single.spec_dst + word).tolist() for word in words]
+        views = span.destination6 if self._family == socket.AF_INET6 else (span.spec_dst,)
+        return [view.tolist() for view in views]
+
+    def join(self, length: int, control: bytes) -> bytes:
+        """Return the control messages of a train, from those of the reply to a datagram of `length` bytes."""
+        return segment(length) + control[: self.single.length]
 
 
 def _is_link_local(first_word: int) -> bool:
@@ -107,35 +239,8 @@ def _is_link_local(first_word: int) -> bool:
     return first_word & _LINK_LOCAL_MASK == _LINK_LOCAL
 
 
-def look_at_each(vector: Vector, span: Span, family: socket.AddressFamily, lengths: list[int]) -> Arrival:
-    """Parse slots of any form, one by one, and turn the control messages of those that can be answered."""
-    words, layout = vector.words, LAYOUTS[family]
-    weights = [1] * span.count
-    arrival = Arrival(span.ifindex[family].tolist(), weights=weights)
-    for slot, (control, flags) in enumerate(zip(span.control_length.tolist(), span.flags.tolist(), strict=True)):
-        at = (vector.control_at + slot * CONTROL_BYTES) // 4
-        train = control == layout.train and words[at + 3] == UDP_GRO
-        if flags & _NOT_WHOLE or not (train or control == layout.plain):
-            arrival.truncated.add(slot)
-            continue
-        if train:
-            # As in `turn_round`.
-            words[at], words[at + 3] = SEGMENT_CMSG_LENGTH, UDP_SEGMENT
-            arrival.segments[slot] = words[at + 4]
-            weights[slot] = -(-lengths[slot] // words[at + 4])
-            at += SEGMENT_WORDS
-        # Nothing is known of a datagram queued before IP_PKTINFO was on. From 127/8 it can only have come on loopback.
-        arrival.interfaces[slot] = words[at + layout.ifindex] or LOOPBACK_IFINDEX
-        if family == socket.AF_INET or not _is_link_local(words[at + layout.destination]):
-            words[at + layout.ifindex] = 0
-        if not _is_unicast(words, at, layout):
-            arrival.not_unicast.add(slot)
-    return arrival
-
-
-def _is_unicast(words: memoryview, at: int, layout: Layout) -> bool:
-    """Tell whether the PKTINFO message at this word names a unicast destination."""
-    destination, spec_dst = at + layout.destination, at + layout.spec_dst
+def _is_unicast(words: memoryview, destination: int, spec_dst: int) -> bool:
+    """Tell whether the PKTINFO message that has these words names a unicast destination."""
     if spec_dst == destination:
         return words[destination] & 0xFF != MULTICAST_FIRST_BYTE
     if words[spec_dst] == 0:

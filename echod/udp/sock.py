@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from echod.linux.mmsg_layout import MAX_PAYLOAD
 from echod.net.peers import PEER4_BYTES, PEER6_BYTES
+from echod.udp.cmsg import ControlLayout, Form
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,8 +21,8 @@ class Pattern:
     """All control messages after a receive."""
     answers: bytes
     """The headers, I/O vectors and control messages of the answers, the same for every such batch."""
-    form: int
-    """Bytes of control messages in each slot."""
+    form: Form
+    """The control messages of each slot."""
     length: int
     """Bytes of payload in each slot."""
     segment: int
@@ -34,7 +35,7 @@ class Pattern:
 class Port:
     """A socket, with properties of it that are too expensive to look up each time."""
 
-    __slots__ = ("family", "fd", "last_length", "longest_joined", "pattern", "peer_length", "row", "sock")
+    __slots__ = ("control", "family", "fd", "last_length", "longest_joined", "pattern", "peer_length", "row", "sock")
 
     def __init__(self, sock: socket.socket, row: int = 0) -> None:
         """Take a socket set up by `sockets`, and the index of its listener on the page of counters."""
@@ -43,6 +44,8 @@ class Port:
         self.fd = sock.fileno()
         self.family = socket.AddressFamily(sock.family)
         self.peer_length = PEER6_BYTES if self.family == socket.AF_INET6 else PEER4_BYTES
+        self.control = ControlLayout.of(sock)
+        """The control messages that it receives."""
         self.pattern: Pattern | None = None
         self.last_length = -1
         """Bytes in each slot of the last batch that did not match the pattern, -1 if they were not of one length."""

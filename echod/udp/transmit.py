@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from echod.linux.mmsg import Vector
-from echod.linux.mmsg_layout import HEADER_BYTES, IOVEC_BYTES, SEGMENT_CMSG_BYTES, SLOTS
+from echod.linux.mmsg_layout import HEADER_BYTES, IOVEC_BYTES, SLOTS
 from echod.udp.sock import Port
 
 _FATAL: Final = frozenset({errno.EBADF, errno.ENOTSOCK})
@@ -137,8 +137,8 @@ class Dispatch:
         vector, count, step = self._vector, len(starts), starts.step
         longs = vector.longs
         header = array("Q", longs[(self._slots.at + slot * HEADER_BYTES) // 8 :][:_HEADER_LONGS])
-        header[4] += SEGMENT_CMSG_BYTES
-        header[5] -= SEGMENT_CMSG_BYTES
+        header[4] += self._port.control.segment_end
+        header[5] -= self._port.control.segment_end
         headers = longs[vector.apart_at // 8 :][: count * _HEADER_LONGS]
         headers[:] = header * count
         headers[2::_HEADER_LONGS] = _steps(vector.base + vector.apart_iovecs_at, IOVEC_BYTES, count)

@@ -9,28 +9,26 @@ from mmap import mmap
 from struct import Struct
 from typing import Final
 
-from echod.linux.mmsg import LAYOUTS
 from echod.linux.mmsg_layout import (
     CONTROL_AT,
     CONTROL_BYTES,
     HEADER_BYTES,
+    MAX_CONTROL_BYTES,
     NAME_LENGTH,
     NOTED_ROW,
     SLOT_BYTES,
     SLOTS,
 )
-from echod.linux.sockopt import UDP_GRO, UDP_SEGMENT
+from echod.linux.sockopt import IPPROTO_UDP, UDP_GRO, UDP_SEGMENT
 from echod.stats.counters import Unfinished
 
 _HEADER: Final = Struct("<8xI28xQI4xI4x")
 """Of a `struct mmsghdr`: msg_namelen, msg_controllen, msg_flags, msg_len."""
-_FRESH: Final = (NAME_LENGTH, CONTROL_BYTES, 0, 0)
-"""As they are before a receive. No datagram leaves them so: an IPv6 train, which has names and control messages of
-these lengths, is not empty. And each has a control message, or a flag that says why not."""
+_POINTER: Final = Struct("<32xQ24x")
+"""Of the same: msg_control."""
 
-_CONTROL: Final = Struct("<12xiI")
-"""Of the first control message: `cmsg_type`, and the segment length of a train."""
-_TRAINS: Final = frozenset(layout.train for layout in LAYOUTS.values())
+_MESSAGE: Final = Struct("<QIII4x")
+"""A `struct cmsghdr` and a number: cmsg_len, cmsg_level, cmsg_type, and the segment length of a train."""
 _TRAIN_TYPES: Final = (UDP_GRO, UDP_SEGMENT)
 """The worker turns the one into the other for its reply."""
 
@@ -38,21 +36,32 @@ _NOTED: Final = Struct("<QQ")
 
 
 def read_unfinished(memory: mmap) -> Unfinished:
-    """Read the mapping of a worker that has died: `vector.MEMORY_BYTES`."""
+    """Read the mapping of a worker that has died: `mmsg_layout.MEMORY_BYTES`."""
     row, counted = _NOTED.unpack_from(memory, 8 * NOTED_ROW)
+    first, second = (_POINTER.unpack_from(memory, slot * HEADER_BYTES)[0] for slot in range(2))
+    room = min(max(second - first, CONTROL_BYTES), MAX_CONTROL_BYTES)
+    # As they are before a receive. No datagram leaves them so: each has a control message, or a flag that says why
+    # not; and with an IPv6 train, which may have control messages of this length, it is not empty.
+    fresh = (NAME_LENGTH, room, 0, 0)
     headers = (_HEADER.unpack_from(memory, slot * HEADER_BYTES) for slot in range(SLOTS))
-    filled = [(slot, header) for slot, header in enumerate(headers) if header != _FRESH and any(header[1:3])]
+    filled = [(slot, header) for slot, header in enumerate(headers) if header != fresh and any(header[1:3])]
     return Unfinished(
         row=row,
         counted=counted,
-        datagrams=sum(_weight(memory, slot, control, length) for slot, (_, control, _, length) in filled),
+        datagrams=sum(
+            _weight(memory, CONTROL_AT + slot * room, min(control, room), length)
+            for slot, (_, control, _, length) in filled
+        ),
         octets=sum(min(length, SLOT_BYTES) for _, (_, _, _, length) in filled),
     )
 
 
-def _weight(memory: mmap, slot: int, control_length: int, length: int) -> int:
-    """Return how many datagrams a slot holds."""
-    kind, segment = _CONTROL.unpack_from(memory, CONTROL_AT + slot * CONTROL_BYTES)
-    if control_length not in _TRAINS or kind not in _TRAIN_TYPES or not segment:
-        return 1
-    return -(-min(length, SLOT_BYTES) // int(segment))
+def _weight(memory: mmap, at: int, control_length: int, length: int) -> int:
+    """Return how many datagrams a slot of `length` bytes holds, by its control messages at this offset."""
+    end = at + control_length
+    while at + _MESSAGE.size <= end:
+        size, level, kind, segment = _MESSAGE.unpack_from(memory, at)
+        if level == IPPROTO_UDP and kind in _TRAIN_TYPES and segment:
+            return -(-min(length, SLOT_BYTES) // int(segment))
+        at += max(_MESSAGE.size, size + -size % 8)
+    return 1

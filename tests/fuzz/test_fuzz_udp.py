@@ -127,7 +127,7 @@ class Forged(Batch):
         some = [random.randbytes(8) for _ in range(random.choice([1, 3, 64]))]
         self._peers = tuple(random.choice(some) for _ in range(slots))
         self.names = b"".join(peer.ljust(NAME_BYTES, b"\0") for peer in self._peers)
-        self._arrival.interfaces = [random.choice([0, 1, 2, 2**32 - 1]) for _ in range(slots)]
+        self._parsed.interfaces = [random.choice([0, 1, 2, 2**32 - 1]) for _ in range(slots)]
         self.on_loopback = random.random() < 0.5
         self.whole = self.whole and random.random() < 0.5
         if not self.whole:

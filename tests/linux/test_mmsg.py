@@ -15,6 +15,7 @@ from echod.linux.mmsg_layout import (
     CONTROL_BYTES,
     HEADER_BYTES,
     IOVEC_BYTES,
+    MAX_CONTROL_BYTES,
     NAME_LENGTH,
     NOTED_RECEIVED,
     NOTED_ROW,
@@ -23,7 +24,7 @@ from echod.linux.mmsg_layout import (
     SLOTS,
 )
 from echod.net.peers import NAME_BYTES
-from echod.udp.cmsg import look_at_each, turn_round
+from echod.udp.cmsg import ControlLayout, Form
 from echod.udp.transmit import Outgoing
 
 
@@ -40,9 +41,9 @@ def headers(vector: Vector) -> ctypes.Array[Mmsghdr]:
 
 def test_the_control_messages_are_as_long_as_the_kernels() -> None:
     """PKTINFO of each family, and a train in front of it, have room in a slot."""
-    assert LAYOUTS[socket.AF_INET].plain == socket.CMSG_SPACE(12)
-    assert LAYOUTS[socket.AF_INET6].plain == socket.CMSG_SPACE(20)
-    assert all(layout.train == layout.plain + SEGMENT_CMSG_BYTES <= CONTROL_BYTES for layout in LAYOUTS.values())
+    assert LAYOUTS[socket.AF_INET].pktinfo == socket.CMSG_SPACE(12)
+    assert LAYOUTS[socket.AF_INET6].pktinfo == socket.CMSG_SPACE(20)
+    assert all(layout.pktinfo + SEGMENT_CMSG_BYTES <= CONTROL_BYTES for layout in LAYOUTS.values())
 
 
 def test_every_header_points_to_room_of_its_own(vector: Vector) -> None:
@@ -73,13 +74,13 @@ def test_the_regions_of_the_mapping_do_not_overlap(vector: Vector) -> None:
         vector.answers_iovecs_at,
         vector.answers_control_at,
     ]
-    sizes = [HEADER_BYTES, IOVEC_BYTES, NAME_BYTES, CONTROL_BYTES, HEADER_BYTES, CONTROL_BYTES, HEADER_BYTES]
+    sizes = [HEADER_BYTES, IOVEC_BYTES, NAME_BYTES, MAX_CONTROL_BYTES, HEADER_BYTES, MAX_CONTROL_BYTES, HEADER_BYTES]
     assert [after - start for start, after in itertools.pairwise(starts)] == [
         SLOTS * size for size in (*sizes, IOVEC_BYTES, HEADER_BYTES, IOVEC_BYTES)
     ]
-    assert vector.answers == slice(vector.answers_at, 8 * NOTED_ROW)
     assert vector.answers_joined_at == vector.answers_control_at + CONTROL_BYTES
-    assert vector.answers_joined_at + CONTROL_BYTES == 8 * NOTED_ROW
+    assert vector.answers == slice(vector.answers_at, vector.answers_joined_at + CONTROL_BYTES)
+    assert vector.answers.stop <= 8 * NOTED_ROW
     assert len(vector.octets) == 8 * (NOTED_RECEIVED + 1)
     assert all(start % 8 == 0 for start in starts)
 
@@ -107,7 +108,8 @@ def test_the_views_show_what_the_kernel_wrote(vector: Vector, host: str) -> None
         assert list(peers) == [ctypes.string_at(header.hdr.name, size) for header in seen]
         assert {int.from_bytes(peer[2:4], "big") for peer in peers} == {client.getsockname()[1]}
         assert vector.payload(1, 1, 4) == b"our"
-        assert span.control_length.tolist() == [layout.plain, layout.plain, layout.train]
+        control = ControlLayout(family)
+        assert span.control_length.tolist() == [control.single.length, control.single.length, control.train.length]
         lo = socket.if_nametoindex("lo")
         assert span.ifindex[family].tolist()[:2] == [lo, lo]
         packed = socket.inet_pton(family, host)
@@ -172,10 +174,10 @@ def family_of(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
-def form_of(host: str, *, train: bool) -> int:
-    """Return the bytes of control messages that come with a datagram, or a train."""
-    layout = LAYOUTS[family_of(host)]
-    return layout.train if train else layout.plain
+def form_of(host: str, *, train: bool) -> Form:
+    """Return the form of the control messages that come with a datagram, or a train."""
+    layout = ControlLayout(family_of(host))
+    return layout.train if train else layout.single
 
 
 def receive_alike(vector: Vector, server: socket.socket, clients: list[socket.socket], *, train: bool) -> None:
@@ -216,7 +218,7 @@ def test_control_messages_are_turned_round(vector: Vector, host: str, *, train: 
         came_in = pktinfo(host, socket.if_nametoindex("lo"))
         came = [(socket.IPPROTO_UDP, 104, struct.pack("i", 2)), came_in] if train else [came_in]
         assert [control_of(vector, header.hdr) for header in headers(vector)[:3]] == [came] * 3
-        turn_round(vector, vector.spans[2], family_of(host), form_of(host, train=train))
+        ControlLayout(family_of(host)).turn(vector, vector.spans[2], form_of(host, train=train))
         goes_out = pktinfo(host, 0)
         goes = [(socket.IPPROTO_UDP, 103, struct.pack("H", 2)), goes_out] if train else [goes_out]
         assert [control_of(vector, header.hdr) for header in headers(vector)[:3]] == [goes, goes, came]
@@ -232,12 +234,12 @@ def test_from_a_link_local_address_the_way_back_is_the_way_it_came(vector: Vecto
         receive_alike(vector, server, [client] * len(locals_), train=train)
         span = vector.spans[len(locals_)]
         for slot, local in enumerate(locals_):
-            at = vector.control_at + slot * CONTROL_BYTES + form - LAYOUTS[family].plain + 16
+            at = vector.control_at + slot * CONTROL_BYTES + 4 * form.destination
             vector.memory[at : at + 16] = socket.inet_pton(family, local)
         if look == "at all":
-            turn_round(vector, span, family, form)
+            ControlLayout(family).turn(vector, span, form)
         else:
-            look_at_each(vector, span, family, span.length.tolist())
+            ControlLayout(family).parse_each(vector, span, span.length.tolist())
         lo = socket.if_nametoindex("lo")
         ways = [control_of(vector, header.hdr)[-1] for header in headers(vector)[: len(locals_)]]
         assert ways == [pktinfo(local, index) for local, index in zip(locals_, (lo, 0, lo, 0), strict=True)]
@@ -248,7 +250,7 @@ def test_what_is_alike_looks_like_what_is_received(vector: Vector, host: str, *,
     """The headers that it says are, byte for byte, those of a receive, in as many slots as it filled."""
     with udp_server(host) as server, udp_client(host) as client:
         receive_alike(vector, server, [client] * 3, train=train)
-        alike, _ = vector.alike(family_of(host), form_of(host, train=train), 5, bytes(CONTROL_BYTES))
+        alike, _ = vector.alike(family_of(host), form_of(host, train=train).length, 5, bytes(CONTROL_BYTES), b"")
         assert len(alike) == SLOTS * HEADER_BYTES
         span = vector.spans[3]
         assert alike[: 3 * HEADER_BYTES] == vector.memory[span.headers]
@@ -261,9 +263,9 @@ def test_the_answers_to_what_is_alike_are_ready(vector: Vector, host: str, *, tr
     family, form = family_of(host), form_of(host, train=train)
     with udp_server(host) as server, udp_client(host) as one, udp_client(host) as other:
         receive_alike(vector, server, [one, other, one], train=train)
-        turn_round(vector, vector.spans[1], family, form)
+        ControlLayout(family).turn(vector, vector.spans[1], form)
         control = vector.memory[vector.control_at : vector.control_at + CONTROL_BYTES]
-        _, vector.memory[vector.answers] = vector.alike(family, form, 5, control)
+        _, vector.memory[vector.answers] = vector.alike(family, form.length, 5, control, b"")
         assert vector.answers_length.tolist() == [5] * SLOTS
         assert vector.send(server.fileno(), vector.answers_at, 3) == 3
         for client, times in ((one, 2), (other, 1)):
@@ -276,19 +278,21 @@ def test_the_answers_to_what_is_alike_are_ready(vector: Vector, host: str, *, tr
 def test_messages_are_composed_of_the_payload_of_slots(vector: Vector, host: str) -> None:
     """As C reads them: the first peer, the vectors of all, and control messages; as they are sent: one train."""
     family = family_of(host)
-    layout = LAYOUTS[family]
+    layout, name = ControlLayout(family), LAYOUTS[family].name
     with udp_server(host) as server, udp_client(host) as one, udp_client(host) as other:
         receive_alike(vector, server, [other, one, one, one], train=False)
-        turn_round(vector, vector.spans[4], family, layout.plain)
+        layout.turn(vector, vector.spans[4], layout.single)
         control = vector.memory[vector.control_at : vector.control_at + CONTROL_BYTES]
-        _, vector.memory[vector.answers] = vector.alike(family, layout.plain, 5, control)
-        joined = range(vector.answers_joined_at, vector.answers_joined_at + layout.train)
-        vector.compose(0, range(1, 4), layout.name, vector.answers_iovecs_at, joined)
-        alone = range(vector.answers_control_at, vector.answers_control_at + layout.plain)
-        vector.compose(1, range(1), layout.name, vector.answers_iovecs_at, alone)
+        _, vector.memory[vector.answers] = vector.alike(
+            family, layout.single.length, 5, control, layout.join(5, control)
+        )
+        joined = range(vector.answers_joined_at, vector.answers_joined_at + layout.train.length)
+        vector.compose(0, range(1, 4), name, vector.answers_iovecs_at, joined)
+        alone = range(vector.answers_control_at, vector.answers_control_at + layout.single.length)
+        vector.compose(1, range(1), name, vector.answers_iovecs_at, alone)
         first, second = ((Mmsghdr * 2).from_address(vector.base + vector.composed_at)[index].hdr for index in (0, 1))
         assert (first.name, second.name) == (vector.base + vector.names_at + NAME_BYTES, vector.base + vector.names_at)
-        assert (first.namelen, second.namelen) == (layout.name, layout.name)
+        assert (first.namelen, second.namelen) == (name, name)
         assert (first.iovlen, second.iovlen) == (3, 1)
         assert [(first.iov[index].len, ctypes.string_at(first.iov[index].base, 5)) for index in range(3)] == [
             (5, b"%5d" % one.getsockname()[1])

@@ -16,6 +16,7 @@ from support.loopback import (
     send_train,
     udp_client,
     udp_server,
+    wait_for_address,
 )
 from support.train_batches import (
     HOSTS,
@@ -272,6 +273,7 @@ def test_a_train_to_a_multicast_address_is_not_answered(batch: Batch, network: N
     """Of IPv6, where the first byte of the destination alone tells; alone or amid trains to our own address."""
     add_link("fd00:ec::1/64")
     ip("address", "add", "fd00:ec::2/128", "dev", "lo", "nodad")
+    wait_for_address("fd00:ec::2/128", "lo")
     with udp_server("::") as server, udp_client("fd00:ec::2") as client:
         client.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, socket.if_nametoindex("near"))
         port = Port(server)

@@ -77,10 +77,11 @@ def test_a_batch_with_a_broadcast_or_a_cut_datagram_is_not_whole(batch: Batch) -
     """What is not unicast, or not whole, has to be looked at slot by slot."""
     with udp_server(ANY) as server, udp_client() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        port = Port(server)
         for host, option in (("127.255.255.255", 0), ("127.0.0.1", 1)):
             server.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, option)
             deliver(server, client.sendto, b"x", at(server, host))
-            assert batch.receive(Port(server)) == 1
+            assert batch.receive(port) == 1
             assert not batch.whole
 
 

@@ -1,0 +1,280 @@
+"""echod.udp.cmsg: on sockets that receive all control messages together, each slot is parsed and answered exactly."""
+
+import ctypes
+import errno
+import os
+import signal
+import socket
+import struct
+from collections.abc import Iterator
+from mmap import mmap
+
+import pytest
+from support.c_structs import Mmsghdr, Msghdr
+from support.loopback import ANY, answer, assert_nothing_more, at, deliver, send_train, udp_client, udp_server
+
+from echod.linux.mmsg_layout import CONTROL_BYTES, MAX_CONTROL_BYTES, MEMORY_BYTES
+from echod.linux.sockopt import IP_RECVTOS, IP_RECVTTL, IPV6_RECVHOPLIMIT, IPV6_RECVTCLASS, SO_TIMESTAMPNS, UDP_GRO
+from echod.udp.batch import Batch
+from echod.udp.cmsg import ControlLayout
+from echod.udp.sock import Port
+from echod.udp.unfinished import read_unfinished
+
+IP_PKTINFO, SO_NO_CHECK, UDP_NO_CHECK6_TX, UDP_SEGMENT = 8, 11, 101, 103
+TTL, TOS = 9, 0x28
+"""Of requests: no default."""
+WILDCARDS = [ANY, "::"]
+each_family = pytest.mark.parametrize("wildcard", WILDCARDS)
+
+
+def options(sock: socket.socket) -> tuple[tuple[int, int], ...]:
+    """Return the options that have a socket receive a timestamp, TTL and TOS with each datagram."""
+    if sock.family == socket.AF_INET6:
+        numbers = (socket.IPPROTO_IPV6, IPV6_RECVHOPLIMIT), (socket.IPPROTO_IPV6, IPV6_RECVTCLASS)
+    else:
+        numbers = (socket.IPPROTO_IP, IP_RECVTTL), (socket.IPPROTO_IP, IP_RECVTOS)
+    return ((socket.SOL_SOCKET, SO_TIMESTAMPNS), *numbers)
+
+
+@pytest.fixture
+def wide() -> Batch:
+    """Make a batch with room for all control messages."""
+    return Batch(control_bytes=MAX_CONTROL_BYTES)
+
+
+@pytest.fixture
+def server(wildcard: str) -> Iterator[socket.socket]:
+    """Open a socket that receives all of them."""
+    with udp_server(wildcard) as sock:
+        for level, option in options(sock):
+            sock.setsockopt(level, option, 1)
+        yield sock
+
+
+@pytest.fixture
+def clients(wildcard: str) -> Iterator[list[socket.socket]]:
+    """Open two clients that set TTL and TOS, and receive those of replies."""
+    opened = [udp_client("::1" if ":" in wildcard else "127.0.0.1") for _ in range(2)]
+    for client in opened:
+        for level, option in options(client)[1:]:
+            client.setsockopt(level, option, 1)
+        if ":" in wildcard:
+            client.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, TTL)
+            client.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, TOS)
+        else:
+            client.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, TTL)
+            client.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, TOS)
+    yield opened
+    for client in opened:
+        client.close()
+
+
+def asked(server: socket.socket) -> tuple[str, int]:
+    """Return an address at which the server is asked; in IPv4 not the one that a socket would answer from itself."""
+    return at(server, "::1" if server.family == socket.AF_INET6 else "127.0.0.9")
+
+
+def assert_received(client: socket.socket, server: socket.socket, *payloads: bytes) -> None:
+    """Take replies: their payload, the address that was asked, and the TTL and TOS of this host, not of the request."""
+    for payload in payloads:
+        data, control, _, source = client.recvmsg(65_536, 256)
+        assert (data, source[:2]) == (payload, asked(server)[:2])
+        assert [int.from_bytes(value, "little") for _, _, value in control] == [64, 0]
+    assert_nothing_more(client)
+
+
+def messages(batch: Batch, slot: int) -> list[tuple[int, int, bytes]]:
+    """Read the control messages of a slot as C would (cmsg(3)): level, type and data of each."""
+    header: Msghdr = (Mmsghdr * 64).from_address(batch._vector.base)[slot].hdr
+    memory, found, place = ctypes.string_at(header.control, header.controllen), [], 0
+    while place < len(memory):
+        length, level, kind = struct.unpack_from("=QII", memory, place)
+        found.append((level, kind, memory[place + 16 : place + length]))
+        place += length + -length % 8
+    return found
+
+
+@each_family
+def test_the_layout_is_the_order_of_the_kernel(
+    wide: Batch, server: socket.socket, clients: list[socket.socket]
+) -> None:
+    """A timestamp, UDP_GRO on a train, PKTINFO, TTL and TOS: the lengths and offsets are those of a receive."""
+    deliver(server, clients[0].sendto, b"single", asked(server))
+    deliver(server, send_train, clients[0], b"aabbc", 2, asked(server))
+    vector, layout = wide._vector, ControlLayout.of(server)
+    assert vector.receive(server.fileno()) == 2
+    ipv6 = server.family == socket.AF_INET6
+    level, pktinfo = (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO) if ipv6 else (socket.IPPROTO_IP, IP_PKTINFO)
+    ttl, tos = (socket.IPV6_HOPLIMIT, socket.IPV6_TCLASS) if ipv6 else (socket.IP_TTL, socket.IP_TOS)
+    before, after = [(socket.SOL_SOCKET, SO_TIMESTAMPNS)], [(level, pktinfo), (level, ttl), (level, tos)]
+    train = [*before, (socket.IPPROTO_UDP, UDP_GRO), *after]
+    for slot, form, expected in ((0, layout.single, [*before, *after]), (1, layout.train, train)):
+        found = messages(wide, slot)
+        assert [(level, kind) for level, kind, _ in found] == expected
+        assert [int.from_bytes(data, "little") for _, _, data in found[-2:]] == [TTL, TOS]
+        assert vector.spans[2].control_length[slot] == form.length <= MAX_CONTROL_BYTES
+        words = vector.words[(vector.control_at + slot * MAX_CONTROL_BYTES) // 4 :]
+        assert [words[at] for at in form.unused] == [socket.SOL_SOCKET, level, level]
+        assert [words[at + 1] for at in form.unused] == [SO_TIMESTAMPNS, ttl, tos]
+        assert words[form.ifindex] == socket.if_nametoindex("lo")
+        address = socket.inet_pton(server.family, asked(server)[0])
+        assert words[form.spec_dst : form.spec_dst + len(address) // 4].tobytes() == address
+
+
+@each_family
+def test_each_slot_is_answered_alone(wide: Batch, server: socket.socket, clients: list[socket.socket]) -> None:
+    """A train between single datagrams of two lengths: what a reply has no use for is not sent back."""
+    port = Port(server)
+    for _ in range(3):
+        deliver(server, clients[0].sendto, b"one", asked(server))
+        deliver(server, send_train, clients[1], b"aabbc", 2, asked(server))
+        deliver(server, clients[1].sendto, b"three", asked(server))
+        assert answer(wide, port) == 3
+        assert (wide.trains, wide.replied, wide.failures) == ([1, 3, 1], 5, {})
+        assert (wide.truncated, wide.not_unicast, wide.on_loopback) == (set(), set(), True)
+        assert_received(clients[0], server, b"one")
+        assert_received(clients[1], server, b"aa", b"bb", b"c", b"three")
+
+
+@each_family
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("timestamp", [False, True])
+def test_a_batch_of_one_form_is_answered(
+    wide: Batch, server: socket.socket, clients: list[socket.socket], *, train: bool, timestamp: bool
+) -> None:
+    """All single or all trains. Without a timestamp, which differs each time, later batches match a pattern."""
+    server.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, timestamp)
+    port = Port(server)
+    for _ in range(4):
+        for client in clients:
+            if train:
+                deliver(server, send_train, client, b"aabb", 2, asked(server))
+            else:
+                deliver(server, client.sendto, b"aabb", asked(server))
+        assert answer(wide, port) == 2
+        assert wide.failures == {}
+        for client in clients:
+            assert_received(client, server, *((b"aa", b"bb") if train else (b"aabb",)))
+    assert (wide._pattern is None) is timestamp
+
+
+@each_family
+@pytest.mark.parametrize("timestamp", [False, True])
+def test_neighbours_are_joined(
+    wide: Batch, server: socket.socket, clients: list[socket.socket], *, timestamp: bool
+) -> None:
+    """Slots of one client to one address go out as one message, whether the batch matches a pattern or not."""
+    server.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, timestamp)
+    port, other = Port(server), at(server, "::1" if server.family == socket.AF_INET6 else "127.0.0.8")
+    for client in clients:
+        client.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
+    for _ in range(4):
+        for client in clients:
+            for number in range(4):
+                deliver(server, client.sendto, b"%d" % number, asked(server))
+        assert answer(wide, port) == wide.replied == 8
+        for client in clients:
+            data, control, _, source = client.recvmsg(65_536, 256)
+            assert (data, source[:2]) == (b"0123", asked(server)[:2])
+            assert (socket.IPPROTO_UDP, UDP_GRO, struct.pack("i", 1)) in control
+    for to in (*[asked(server)] * 3, *[other] * 3):
+        deliver(server, clients[0].sendto, b"x", to)
+    assert answer(wide, port) == wide.replied == 6
+    received = []
+    while sum(len(data) for data, _ in received) < 6:
+        data, source = clients[0].recvfrom(65_536)
+        received.append((data, source[0]))
+    expected = [(b"xxx", asked(server)[0]), (b"xxx", other[0])] if asked(server) != other else [(b"xxxxxx", other[0])]
+    assert received == expected
+
+
+@each_family
+def test_a_train_that_the_kernel_refuses_is_sent_datagram_by_datagram(
+    wide: Batch, server: socket.socket, clients: list[socket.socket]
+) -> None:
+    """Without UDP_SEGMENT, and without what precedes it."""
+    if server.family == socket.AF_INET6:
+        server.setsockopt(socket.IPPROTO_UDP, UDP_NO_CHECK6_TX, 1)
+        clients[0].setsockopt(socket.IPPROTO_UDP, 102, 1)  # UDP_NO_CHECK6_RX: take them
+    else:
+        server.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
+    deliver(server, send_train, clients[0], b"aabbc", 2, asked(server))
+    assert answer(wide, Port(server)) == 1
+    assert (wide.replied, wide.failures) == (3, {})
+    assert_received(clients[0], server, b"aa", b"bb", b"c")
+
+
+@each_family
+def test_without_room_for_all_of_them_a_slot_is_truncated(
+    batch: Batch, server: socket.socket, clients: list[socket.socket]
+) -> None:
+    """The room of an echo is for UDP_GRO and PKTINFO. A slot without its address gets no reply."""
+    deliver(server, clients[0].sendto, b"single", asked(server))
+    deliver(server, send_train, clients[0], b"aabbc", 2, asked(server))
+    assert answer(batch, Port(server)) == 2
+    assert (batch.truncated, batch.replied, batch.failures) == ({0, 1}, 0, {})
+    assert_nothing_more(clients[0])
+
+
+@each_family
+def test_messages_of_the_right_length_and_another_type_are_not_believed(
+    wide: Batch, server: socket.socket, clients: list[socket.socket]
+) -> None:
+    """PKTINFO and TTL together are as long as UDP_GRO and PKTINFO; each is recognised by its type."""
+    port = Port(server)
+    for level, option in options(server):
+        server.setsockopt(level, option, 0)
+    for data in (b"single", b"aabbc"):
+        for _ in range(2):
+            deliver(server, clients[0].sendto, data, asked(server))
+        assert answer(wide, port) == 2
+        assert wide.truncated == {0, 1}
+    only = ControlLayout(port.family, numbers=1)
+    plain = ControlLayout(port.family)
+    assert only.single.length == plain.train.length
+    server.setsockopt(*options(server)[1], 1)
+    deliver(server, clients[0].sendto, b"single", asked(server))
+    wide._vector.restore(wide._vector.spans[2])
+    assert wide._vector.receive(server.fileno()) == 1
+    span = wide._vector.spans[1]
+    assert plain.common_form(wide._vector, span) is None
+    assert plain.parse_each(wide._vector, span, [6]).truncated == {0}
+    assert only.common_form(wide._vector, span) is only.single
+
+
+@each_family
+def test_what_a_killed_worker_had_received_is_read(server: socket.socket, clients: list[socket.socket]) -> None:
+    """The supervisor finds the trains in the memory of a batch with any room, also an empty datagram."""
+    memory = mmap(-1, MEMORY_BYTES)
+    deliver(server, send_train, clients[0], b"aabbc", 2, asked(server))
+    deliver(server, clients[0].sendto, b"", asked(server))
+    child = os.fork()
+    if child == 0:
+        try:
+            Batch(memory, MAX_CONTROL_BYTES).receive(Port(server))
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    found = read_unfinished(memory)
+    assert (found.datagrams, found.octets) == (4, 5)
+
+
+@pytest.mark.parametrize("wildcard", ["127.0.0.1", "::1"])
+def test_an_echo_receives_what_it_needs_and_no_more(wildcard: str) -> None:
+    """The layout of a socket as echod sets it up: PKTINFO, and UDP_GRO on trains, in the room of an echo."""
+    with udp_server(wildcard) as server:
+        layout = ControlLayout.of(server)
+        pktinfo = socket.CMSG_SPACE(20 if ":" in wildcard else 12)
+        assert (layout.single.length, layout.train.length) == (pktinfo, pktinfo + socket.CMSG_SPACE(4))
+        assert layout.train.length <= CONTROL_BYTES
+        assert (layout.single.unused, layout.train.unused) == ((), ())
+
+
+def test_a_message_of_no_level_is_ignored_by_a_send() -> None:
+    """The kernel skips it, where it refuses a timestamp or a type that it does not know."""
+    with udp_server() as server, udp_client() as client:
+        control = (0xFFFF_FFFF - 2**32, SO_TIMESTAMPNS, bytes(16))
+        assert server.sendmsg([b"x"], [control], 0, client.getsockname()) == 1
+        assert client.recv(16) == b"x"
+        with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
+            server.sendmsg([b"x"], [(socket.SOL_SOCKET, SO_TIMESTAMPNS, bytes(16))], 0, client.getsockname())
