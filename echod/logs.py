@@ -70,10 +70,10 @@ def stderr_is_journal() -> bool:
 
 
 def _missed_journal() -> bool:
-    """Tell whether stderr would be the journal's if that had run: systemd starts a service then with /dev/null.
+    """Tell whether stderr would be the journal's if the journal had run: without it systemd gives /dev/null.
 
-    Also with StandardError=null, which is obeyed: while the journal can be reached, nothing has been missed. What has
-    been decided once holds for later reloads.
+    A service with StandardError=null has that, too, and logs nothing: the journal can be reached then. The decision
+    holds for later reloads.
     """
     if "INVOCATION_ID" not in os.environ or not _stderr_is_null():
         return False
@@ -96,18 +96,18 @@ def _stderr_is_null() -> bool:
         return False
 
 
-def last_words(text: str) -> None:
-    """Write lines to stderr itself, so that they are attributed to the unit even if the process exits at once.
+def report(text: str) -> None:
+    """Write lines to stderr, so that the journal attributes them to the unit even if the process exits at once.
 
-    Under the journal each line gets the prefix `<3>` of sd-daemon(3). If stderr leads nowhere, because the journal did
-    not run at the start or was stopped since, they are log entries.
+    For the journal each line gets the prefix `<3>` of sd-daemon(3). If nobody reads stderr, because the journal did not
+    run at the start or was stopped since, the lines are log entries.
     """
     prefix = "<3>" if stderr_is_journal() else ""
     for line in text.splitlines():
         if (_stderr_is_null() or not _write(f"{prefix}{line}")) and _journals():
             import structlog
 
-            structlog.get_logger().error("last_words", message=line)
+            structlog.get_logger().error("process_failed", message=line)
 
 
 def sentence(event: Mapping[str, Any]) -> str:
@@ -125,7 +125,7 @@ def _plain(value: object) -> str:
 
 
 def _unicode(text: str) -> str:
-    """Return text that can be encoded: a file name may hold bytes that are no character."""
+    """Return text that can be encoded: a file name may contain bytes that are not a character."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -148,7 +148,7 @@ def _render_console(_logger: object, _method: str, event: EventDict) -> str:
 
 
 class _StderrLogger:
-    """Writes rendered lines; an entry that a processor delivered itself arrives here empty."""
+    """Writes rendered lines; an entry that a processor has delivered arrives here empty."""
 
     def __init__(self, *_names: object) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Where log entries go, as far as it shows without a journal: JSON, the console, last words, and no harm done."""
+"""Where log entries go, as far as it shows without a journal: JSON, the console, errors on stderr, and no harm done."""
 
 import json
 import os
@@ -103,7 +103,7 @@ def to_nowhere(namespace: str) -> list[str]:
     return ["nsenter", f"--mount={namespace}", f"--wd={REPOSITORY}", "sh", "-c", 'exec "$@" 2>/dev/null', "sh"]
 
 
-def hear(sock: socket.socket, event: str) -> bytes:
+def receive(sock: socket.socket, event: str) -> bytes:
     """Return the next entry of this event."""
     while f"ECHOD_EVENT={event}\n".encode() not in (entry := sock.recv(65_536)):
         pass
@@ -122,24 +122,24 @@ def test_a_journal_that_comes_after_the_start_is_found(echod: EchodFactory, plac
         while b"\nECHOD_LOST_ENTRIES=" not in sock.recv(65_536):
             pass
         daemon.signal(signal.SIGHUP)
-        hear(sock, "reloaded")
+        receive(sock, "reloaded")
         daemon.signal(signal.SIGUSR1)
-        assert b"\nECHOD_LOST_ENTRIES=" not in hear(sock, "counters")
+        assert b"\nECHOD_LOST_ENTRIES=" not in receive(sock, "counters")
     path.unlink()
     daemon.signal(signal.SIGUSR1)
     wait_until(lambda: is_answered(port), "it serves without")
     with journal(path) as sock:
         assert daemon.stop() == 0
-        hear(sock, "stopped")
+        receive(sock, "stopped")
 
 
-def test_last_words_go_to_the_journal_where_stderr_leads_nowhere(place: tuple[str, Path]) -> None:
-    """What ends a daemon that was started without a journal would be told to nobody."""
+def test_what_is_reported_goes_to_the_journal_if_nobody_reads_stderr(place: tuple[str, Path]) -> None:
+    """The error that ends a daemon is a log entry if it was started without a journal, with /dev/null as stderr."""
     namespace, path = place
     script = (
         "from echod import logs\n"
         "logs.configure(level='info', destination='auto')\n"
-        "print('configured', flush=True); input(); logs.last_words('the end')"
+        "print('configured', flush=True); input(); logs.report('the end')"
     )
     command = [*to_nowhere(namespace), sys.executable, "-c", script]
     pipe = subprocess.PIPE
@@ -148,11 +148,11 @@ def test_last_words_go_to_the_journal_where_stderr_leads_nowhere(place: tuple[st
         assert process.stdout.readline() == b"configured\n"
         with journal(path) as sock:
             process.communicate(b"\n", timeout=15)
-            assert b"MESSAGE=the end\nPRIORITY=3\n" in hear(sock, "last_words")
+            assert b"MESSAGE=the end\nPRIORITY=3\n" in receive(sock, "process_failed")
 
 
 def test_a_stderr_that_is_null_by_intent_is_obeyed(echod: EchodFactory, place: tuple[str, Path]) -> None:
-    """StandardError=null, and a command of a service with 2>/dev/null: the journal is there, and hears nothing."""
+    """StandardError=null, and a command of a service with 2>/dev/null: the journal is there, and receives nothing."""
     namespace, path = place
     port = free_port()
     config = {"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1}
@@ -179,7 +179,7 @@ def test_a_journal_for_which_there_is_no_descriptor_is_done_without() -> None:
 
 
 @pytest.mark.parametrize("ours", [True, False])
-def test_last_words_have_a_priority_where_stderr_is_the_journal(tmp_path: Path, ours: bool) -> None:  # noqa: FBT001
+def test_what_is_reported_has_a_priority_if_stderr_is_the_journal(tmp_path: Path, ours: bool) -> None:  # noqa: FBT001
     """`<3>` begins each line only if JOURNAL_STREAM is stderr itself: the variable alone is inherited by anybody."""
     config, stderr = tmp_path / "echod.yaml", tmp_path / "stderr"
     config.write_text("worker: 1")

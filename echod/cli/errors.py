@@ -21,19 +21,19 @@ def guarded(command: Callable[[], int]) -> int:
         code = _run(command)
         print(end="", flush=True)  # here, where a write error is still reported
     except EchodError as error:
-        logs.last_words(f"echod: {error}")
+        logs.report(f"echod: {error}")
         return error.exit_code
     except KeyboardInterrupt:
         return ExitCode.OK
     except Exception as error:  # noqa: BLE001 - any exception must be reflected in the exit code
         if not isinstance(error, OutputError):
-            logs.last_words(f"echod: this is a defect in echod {__version__}\n{traceback.format_exc()}")
+            logs.report(f"echod: this is a defect in echod {__version__}\n{traceback.format_exc()}")
             return ExitCode.SOFTWARE
         # Output that is still buffered must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = ExitCode.OK  # the reader closed the pipe
         if error.errno != errno.EPIPE:
-            logs.last_words(f"echod: the output cannot be written: {error.strerror}")
+            logs.report(f"echod: the output cannot be written: {error.strerror}")
             code = ExitCode.IO_ERROR
     return code
 

@@ -77,4 +77,4 @@ def _show(path: Path, error: ConfigError) -> None:
     text = b""
     with suppress(EchodError):  # the file is gone; then without its lines
         text = configfile.read_text(path)
-    logs.last_words(report(error.mistakes, file=str(path), text=text, encoding=sys.stderr.encoding))
+    logs.report(report(error.mistakes, file=str(path), text=text, encoding=sys.stderr.encoding))

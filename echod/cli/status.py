@@ -105,12 +105,12 @@ def _check_listeners(place: Path, *, as_json: bool) -> int:
         print(check_text(results))
         print(workers_text(workers), end="\n" if workers else "")
     if mark is None:
-        logs.last_words(
+        logs.report(
             f"echod: {place / files.SELF_TEST_NAME} is not there or cannot be read by this user, so the listeners "
             "were asked as any client asks, and the config may refuse that"
         )
     if snapshot.stale:
-        logs.last_words(f"echod: these are the listeners {old(snapshot, _when)}")
+        logs.report(f"echod: these are the listeners {old(snapshot, _when)}")
     return _running(snapshot) if passed and not workers else ExitCode.NO_ANSWER
 
 

@@ -99,10 +99,10 @@ def _live_and_exit(name: str, keep: Iterable[int], life: Callable[[], None]) -> 
         code = ExitCode.OK
     except EchodError as error:
         code = error.exit_code
-        logs.last_words(f"echod: {name}: {error}")
+        logs.report(f"echod: {name}: {error}")
     except BaseException:  # noqa: BLE001 - nothing may return from a forked copy of the supervisor
         # On stderr, not as a native entry: the journal may not find the unit of a process that is gone.
-        logs.last_words(f"echod: {name} crashed\n{traceback.format_exc()}")
+        logs.report(f"echod: {name} crashed\n{traceback.format_exc()}")
     finally:
         # Not sys.exit: none of the supervisor's code may run here.
         os._exit(code)

@@ -1,8 +1,8 @@
-"""One slot for a worker: the process in it, from fork to exit.
+"""One slot for a worker process: its start, its messages, its exit.
 
-Owns the process id, the channel and its queue, the batch memory, and what is known of the heartbeat. It decides
-nothing: the generation tells it when to start and whom to kill. Invariants: a worker can map the batch memory of no
-other; no message of a worker can do more harm than end that worker.
+Owns the process id, the channel and its queue, the batch memory, and the last heartbeat. It decides nothing: the
+generation does. Invariants: a worker can map the batch memory of no other; no message of a worker can do more harm than
+end that worker.
 """
 
 import mmap
@@ -20,7 +20,7 @@ from echod.stats.counters import Unfinished
 from echod.supervisor.timers import Backoff
 from echod.udp.unfinished import read_unfinished
 from echod.worker.channel import MAX_REPORT_BYTES, Birth
-from echod.worker.worker import live
+from echod.worker.worker import run_worker
 
 STUCK_AFTER_CHECKS: Final = 5
 """A worker whose heartbeat did not change in so many consecutive checks, a second apart, is stuck."""
@@ -79,7 +79,7 @@ class WorkerProcess:
         try:
             self._open_channel(channel)
             self.vector.madvise(mmap.MADV_DOFORK)
-            pid = fork(self.name, keep, lambda: live(birth))
+            pid = fork(self.name, keep, lambda: run_worker(birth))
         except OSError:
             self._close_channel()
             raise

@@ -58,8 +58,8 @@ class Worker:
         self._tcp: list[TcpEcho] = []
         self._tallies: list[Tally] = []
         self._top_sources = TopSources(Random().random)  # noqa: S311 - it protects no secret
-        test_port = birth.self_test.port if birth.self_test is not None else None
-        self._declared = declare_rules(birth.config, birth.page.listeners, birth.own_addresses, test_port)
+        self._test_port = birth.self_test.port if birth.self_test is not None else None
+        self._declared = declare_rules(birth.config, birth.page.listeners, birth.own_addresses, self._test_port)
         self._admission = self._set_up_admission()
         self._serving = False
         self._draining = False
@@ -118,12 +118,12 @@ class Worker:
                     row=birth.page.row(birth.slot, each.listener),
                     tally=self._tally(each.listener),
                     timeouts=timeouts,
-                    test_port=birth.self_test.port if birth.self_test is not None else None,
+                    test_port=self._test_port,
                 )
             )
 
     def run(self) -> None:
-        """Report READY, serve when told to, return when drained."""
+        """Send READY, serve at the command SERVE, return when drained."""
         self._channel.send(READY)
         header, wait, now = self._header, self._poll.wait, self._next_deadline
         while not self._draining or any(echo.connections for echo in self._tcp):
@@ -145,7 +145,7 @@ class Worker:
         reports = [report.pack() for tally in self._tallies for report in tally.reports()]
         top_sources = self._top_sources.report()
         for report in reports if top_sources is None else [*reports, TOP_SOURCES + top_sources]:
-            with suppress(OSError):  # the supervisor is slow, or gone; the counters are complete without it
+            with suppress(OSError):  # the supervisor is slow or gone; the counters are complete without it
                 self._channel.send(report, socket.MSG_DONTWAIT)
         deadlines = [echo.next_deadline() for echo in self._tcp]
         return min([now + HEARTBEAT_SECONDS, *(deadline for deadline in deadlines if deadline is not None)])
@@ -189,7 +189,7 @@ def _io_uring() -> IoUring | None:
 
 
 def rate_limit(limits: LimitsConfig, memory: memoryview) -> RateLimit:
-    """Lay the table of rates over the memory that all workers of a generation share."""
+    """Return the limit, with its table in the memory that all workers of a generation share."""
     return RateLimit(
         memory,
         sources=limits.sources,
@@ -202,18 +202,18 @@ def rate_limit(limits: LimitsConfig, memory: memoryview) -> RateLimit:
 
 
 def _slip(one_in: int) -> Callable[[], bool]:
-    """Return a function that says yes once in so many calls: at random, so that no forger can predict it."""
+    """Return a function that is true once in so many calls, at random, so that no forger can predict it."""
     random, chance = Random().random, 1 / one_in  # noqa: S311 - no secret; made here, so that workers have different ones
     return lambda: random() < chance
 
 
 def _gap() -> Callable[[], int]:
-    """Return a function that gives the distance to the next datagram to sample: random too, 1 to 2 * PERIOD - 1."""
+    """Return a function that returns the distance to the next sample in datagrams: random, 1 to 2 * PERIOD - 1."""
     random, most = Random(), 2 * PERIOD - 1  # noqa: S311 - no secret either
     return lambda: 1 + int(random.random() * most)
 
 
-def live(birth: Birth) -> None:
-    """Be a worker in a newly forked process: set up the process, then run."""
+def run_worker(birth: Birth) -> None:
+    """Set up a newly forked process as a worker, and run it."""
     if belong_to(birth.supervisor, f"echod: worker {birth.slot + 1}", birth.account):
         Worker(birth).run()

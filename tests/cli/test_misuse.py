@@ -60,7 +60,7 @@ def folder() -> Iterator[Path]:
 
 
 def words(stderr: str) -> str:
-    """Return what is said on stderr beside log entries: the last words."""
+    """Return the lines on stderr that are no log entries."""
     return "\n".join(line for line in stderr.splitlines() if not line.startswith("{"))
 
 

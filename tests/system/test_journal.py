@@ -81,7 +81,7 @@ def test_warnings_are_found_by_priority(bound: Host) -> None:
     assert "killed by SIGKILL" in entry["MESSAGE"]
 
 
-def test_the_last_words_of_a_failed_start_are_the_units(installed: Host) -> None:
+def test_the_error_of_a_failed_start_is_an_entry_of_the_unit(installed: Host) -> None:
     """Whatever keeps echod from starting is in `journalctl -u echod`, as an error, with place, line and caret."""
     systemctl(installed, "stop", "echod.service", "echod.socket", check=False)
     installed.write(CONFIG, "workers: many\n")

@@ -1,4 +1,4 @@
-"""A worker, run by hand in this process: what it is told on its channel, what it reports, and how it ends."""
+"""A worker, run by hand in this process: its commands, its reports, and its end."""
 
 import mmap
 import os
@@ -40,7 +40,7 @@ from echod.worker.worker import Worker, _gap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hands:
+class WorkerUnderTest:
     """A worker that serves one UDP socket, with the supervisor's end of its channel."""
 
     worker: Worker
@@ -54,8 +54,8 @@ class Hands:
         ((echo, _),) = self.worker._udp
         return echo
 
-    def tell(self, command: bytes) -> None:
-        """Tell it something, and let it hear."""
+    def send(self, command: bytes) -> None:
+        """Send it a command, and let it act."""
         self.channel.send(command)
         self.worker._on_command(0.0)
 
@@ -65,8 +65,8 @@ class Hands:
 
 
 @contextmanager
-def worker(config: Config | None = None, host: str = "127.0.0.1", *, shared: bool = False) -> Iterator[Hands]:
-    """Make a worker; it has not been told to serve."""
+def worker(config: Config | None = None, host: str = "127.0.0.1", *, shared: bool = False) -> Iterator[WorkerUnderTest]:
+    """Make a worker; it does not serve yet."""
     born = Config() if config is None else config
     size = CounterPage.size(slots=1, listeners=1, places=0)
     page = CounterPage(memoryview(bytearray(size)), slots=1, listeners=[LISTENER], places=0)
@@ -91,20 +91,20 @@ def worker(config: Config | None = None, host: str = "127.0.0.1", *, shared: boo
         )
         made = Worker(birth)
         try:
-            yield Hands(worker=made, channel=ours, server=server, page=page)
+            yield WorkerUnderTest(worker=made, channel=ours, server=server, page=page)
         finally:
             made._poll.close()
 
 
-def test_a_worker_that_is_told_to_drain_amid_traffic_ends_in_order() -> None:
+def test_a_worker_that_drains_amid_traffic_ends_in_order() -> None:
     """The order to drain and a datagram arrive in one turn: the datagram is answered, and the worker returns."""
     with worker() as hands, udp_client() as client:
-        hands.tell(SERVE)
+        hands.send(SERVE)
         hands.channel.send(DRAIN)
-        deliver(hands.server, client.sendto, b"last words", at(hands.server))
+        deliver(hands.server, client.sendto, b"last one", at(hands.server))
         hands.worker.run()
         assert hands.channel.recv(64) == READY
-        assert client.recv(16) == b"last words"
+        assert client.recv(16) == b"last one"
         assert hands.page.header(0)[SlotField.HEARTBEAT] == 1
 
 
@@ -113,36 +113,36 @@ def test_a_worker_that_drains_answers_all_that_is_queued() -> None:
     """Also where that is more than it answers in a turn."""
     count = 3 * MAX_BATCHES_PER_WAKEUP * SLOTS
     with worker() as hands, udp_client() as client:
-        hands.tell(SERVE)
+        hands.send(SERVE)
         hands.server.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 4 << 20)
         for number in range(count):
             client.sendto(b"%d" % number, at(hands.server))
-        hands.tell(DRAIN)
+        hands.send(DRAIN)
         assert hands.row()["received"] == hands.row()["replied"] == count
 
 
 def test_a_worker_whose_supervisor_is_gone_drains() -> None:
-    """The end of the channel says what DRAIN says, and that nobody hears its reports is no mistake of its."""
+    """The end of the channel means the same as DRAIN; that nobody receives its reports does no harm."""
     with worker() as hands, udp_client() as client:
-        hands.tell(SERVE)
+        hands.send(SERVE)
         for tally in hands.worker._tallies:
             tally.add(Drop.ACCESS, bytes(4), 1)
-        deliver(hands.server, client.sendto, b"last words", at(hands.server))
+        deliver(hands.server, client.sendto, b"last one", at(hands.server))
         hands.channel.close()
         hands.worker._on_command(0.0)
         hands.worker._on_deadline(0.0)
-        assert client.recv(16) == b"last words"
+        assert client.recv(16) == b"last one"
 
 
 def test_a_worker_whose_supervisor_left_a_report_unread_drains_too() -> None:
-    """Then the end of the channel comes as a reset (unix(7)); it says the same."""
+    """Then the end of the channel is a reset (unix(7)), with the same meaning."""
     with worker() as hands, udp_client() as client:
-        hands.tell(SERVE)
+        hands.send(SERVE)
         hands.worker._channel.send(READY)
-        deliver(hands.server, client.sendto, b"last words", at(hands.server))
+        deliver(hands.server, client.sendto, b"last one", at(hands.server))
         hands.channel.close()
         hands.worker._on_command(0.0)
-        assert client.recv(16) == b"last words"
+        assert client.recv(16) == b"last one"
 
 
 @needs_root
@@ -152,7 +152,7 @@ def test_a_worker_takes_new_addresses_for_its_own(network: None) -> None:
     with worker(host="10.0.0.1") as hands:
         drops = []
         for own in ((), ("10.0.0.9", "10.0.0.10"), ("fd00::9",), ("10.0.0.8/31",)):
-            hands.tell(OWN_ADDRESSES + pack_networks(map(ip_network, own)))
+            hands.send(OWN_ADDRESSES + pack_networks(map(ip_network, own)))
             deliver(hands.server, send_by_link, at(hands.server), b"x", "10.0.0.9")
             hands.echo.on_readable(0.0)
             drops.append(hands.row().get("dropped_source_is_self", 0))
@@ -160,17 +160,17 @@ def test_a_worker_takes_new_addresses_for_its_own(network: None) -> None:
         assert hands.row()["replied"] == 2
 
 
-def test_a_worker_hears_of_as_many_addresses_as_can_be_known() -> None:
+def test_a_worker_receives_as_many_addresses_as_can_be_known() -> None:
     """The longest command there is, with only IPv6 addresses in it, goes through the channel in one piece."""
     most = [IPv6Network((number, 128)) for number in range(2**32, 2**32 + MAX_OWN)]
     with worker() as hands:
-        hands.tell(OWN_ADDRESSES + pack_networks(most))
+        hands.send(OWN_ADDRESSES + pack_networks(most))
         judge = hands.worker._admission.admit
         assert judge(peer("::1:0:7"), on_loopback=False, unicast=True, truncated=False) is Drop.SOURCE_IS_SELF
 
 
 def test_a_worker_reports_who_was_refused_and_who_was_loud() -> None:
-    """At its deadline it tells the supervisor, once, by listener, reason and address, and by source."""
+    """At its deadline it reports to the supervisor, once, by listener, reason and address, and by source."""
     with worker(Config.model_validate({"access": {"deny": ["127.0.0.0/8"]}})) as hands, udp_client() as client:
         for _ in range(3):
             deliver(hands.server, client.sendto, b"x", at(hands.server))
@@ -201,7 +201,7 @@ def test_a_supervisor_that_does_not_listen_costs_its_reports_alone() -> None:
     ("limits", "least", "most"),
     [({"slip": 8}, 13, 87), ({"slip": 0}, 0, 0), ({"slip": 1}, 400, 400), ({"dry_run": True}, 400, 400)],
 )
-def test_what_slips_through_is_what_the_config_says(limits: dict[str, int], least: int, most: int) -> None:
+def test_as_many_slip_through_as_the_config_allows(limits: dict[str, int], least: int, most: int) -> None:
     """Of 800 datagrams at once with a burst of 400, an eighth of the rest, none, or all are answered all the same."""
     config = Config(limits=LimitsConfig.model_validate({"datagrams_per_second": 1, "burst": 400, **limits}))
     with worker(config) as hands, udp_client() as client:
@@ -220,7 +220,7 @@ def test_what_slips_through_is_what_the_config_says(limits: dict[str, int], leas
 def test_a_socket_is_waited_for_as_a_busy_one(*, shared: bool) -> None:
     """One that is shared is known as such: of all who sleep until it is ready the kernel wakes one alone."""
     with worker(shared=shared) as hands, udp_client() as client:
-        hands.tell(SERVE)
+        hands.send(SERVE)
         assert hands.worker._poll._busy == {hands.server.fileno(): SHARED if shared else READ}
         deliver(hands.server, client.sendto, b"hello", at(hands.server))
         for on_ready in hands.worker._poll.wait(0.0):
@@ -240,7 +240,7 @@ def test_the_looks_at_what_goes_round_are_by_chance() -> None:
 
 
 @pytest.mark.parametrize("loop_breaker", [False, True])
-def test_a_worker_breaks_loops_where_it_is_told_to(*, loop_breaker: bool) -> None:
+def test_a_worker_breaks_loops_only_if_the_config_says_so(*, loop_breaker: bool) -> None:
     """With the guard switched off, nothing is looked at."""
     with worker(Config.model_validate({"guard": {"loop_breaker": loop_breaker}})) as hands:
         assert (hands.echo._admission.circulation is not None) == loop_breaker
