@@ -2,8 +2,8 @@
 
     python -m tests.support.stages
 
-Owns the division into stages, which leaves no test out and runs none twice. System tests mostly wait for a host to
-boot, so that the others run beside them. Invariant: the exit code is 0 only if every stage ended with 0.
+Owns the division into stages, which leaves no test out and runs none twice. Most tests wait for a host, a
+process or a deadline, so that others run meanwhile. Invariant: the exit code is 0 only if every stage ended with 0.
 """
 
 import os
@@ -21,6 +21,7 @@ from .own_coverage import own_tests
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 
 SYSTEM: Final = "tests/system"
+NETWORKS: Final = ("tests/ping", "tests/netns", "tests/faults", "tests/fuzz")
 
 PYTEST: Final = ("-m", "pytest")
 OWN_COVERAGE: Final = ("-m", "tests.support.own_coverage")
@@ -36,11 +37,13 @@ COUNTED: Final = ("passed", "failed", "errors", "skipped")
 
 def make_stages() -> dict[str, list[str]]:
     """Return the command of each stage by its name, the longest first."""
-    ignored = [f"--ignore={path}" for path in (SYSTEM, *own_tests())]
+    pure = [f"--ignore={path}" for path in own_tests()]
+    elsewhere = [f"--ignore={path}" for path in (SYSTEM, *NETWORKS)]
     return {
         "hosts with Debian 12": [*PYTEST, SYSTEM, "-k", "bookworm"],
         "hosts with Debian 13": [*PYTEST, SYSTEM, "-k", "not bookworm"],
-        "this machine": [*PYTEST, *ignored],
+        "networks, faults and ping": [*PYTEST, *NETWORKS, *pure],
+        "everything else": [*PYTEST, *elsewhere, *pure],
         "pure modules, each covered by its own tests": [*OWN_COVERAGE],
     }
 

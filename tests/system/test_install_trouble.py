@@ -5,8 +5,15 @@ import subprocess
 
 import pytest
 from support.system.host import ENVIRONMENT, Host
+from support.system.image import RELEASES
 from support.system.installation import SOURCE, Mode, Release, install_command
 from support.system.operating import answers, serves_everything, show, supervisor, systemctl
+
+LONG = "ECHOD_TEST_SECONDS" in os.environ
+"""Whether this is `./tests/long`."""
+
+# Each of these takes several installations. Debian 12 has the older tools: what it takes, Debian 13 takes.
+pytestmark = pytest.mark.parametrize("debian", list(RELEASES) if LONG else ["bookworm"], indirect=True, scope="session")
 
 INSTALL = f"{SOURCE}/packaging/install"
 UNCHANGED = "; nothing was changed\n"
@@ -170,7 +177,7 @@ def test_killed_at_any_step_it_can_be_run_again(bound: Host, release: Release) -
     """
     release.bring(bound)
     script = (release.source / "packaging/install").read_text()
-    for step in STEPS if "ECHOD_TEST_SECONDS" in os.environ else STEPS[::3]:
+    for step in STEPS if LONG else STEPS[::3]:
         before, after = script.split(f"\n{step}")
         bound.write(f"{SOURCE}/packaging/cut", f"{before}\nkill -KILL $$\n{step}{after}", mode=0o755)
         cut = [word.replace("packaging/install", "packaging/cut") for word in install_command(Mode.ACTIVATED)]
