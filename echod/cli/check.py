@@ -85,7 +85,7 @@ def _inquire(config: Config, text: str) -> tuple[str, ExitCode]:
         source = parse_source(text)
     except ValueError as error:
         raise UsageError(f"--source {error}") from None
-    own = LocalAddresses().look() or ()
+    own = LocalAddresses().read() or ()
     answers = inquire(config, source, own, broadcast=host.is_broadcast(source.address))
     replied = all(answer.replied for answer in answers)
     return "\n".join(answer.text for answer in answers), ExitCode.OK if replied else ExitCode.NO_ANSWER

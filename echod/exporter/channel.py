@@ -22,7 +22,7 @@ Traffic: TypeAlias = tuple[Sequence[UdpTraffic], Sequence[TcpTraffic]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outfit:
+class ExporterInputs:
     """All that an exporter starts with."""
 
     page: CounterPage

@@ -17,12 +17,12 @@ from time import monotonic
 from echod import __version__
 from echod.admission.selftest import Result
 from echod.exporter import metrics
-from echod.exporter.channel import DRAIN, SNAPSHOT, Outfit
+from echod.exporter.channel import DRAIN, SNAPSHOT, ExporterInputs
 from echod.exporter.health import Health, HealthReport
 from echod.exporter.status_page import PAGE
 from echod.linux import process, procfs
 from echod.linux.poll import READ, Poll
-from echod.linux.privileges import shed
+from echod.linux.privileges import drop_capabilities
 from echod.metrics import exposition
 from echod.metrics.http_server import HttpServer, OnRequest, Request, Respond, Response, Withdraw, failure
 from echod.metrics.model import Histogram, Metric
@@ -33,17 +33,17 @@ from echod.status.selftest import TEST_SECONDS
 class Exporter:
     """The loop."""
 
-    def __init__(self, outfit: Outfit) -> None:
+    def __init__(self, inputs: ExporterInputs) -> None:
         """Start to accept."""
-        self._outfit = outfit
+        self._inputs = inputs
         self._poll = Poll()
-        self._said = outfit.snapshot
-        self._draining = outfit.draining
-        self._leaving = False
+        self._snapshot = inputs.snapshot
+        self._draining = inputs.draining
+        self._closing = False
         self._scrapes: list[tuple[str, Respond]] = []
         """The Accept header of each request for metrics that is to be answered in this turn of the loop."""
         self._tests: Sequence[Result] = ()
-        self._health = Health(outfit.page, mark=outfit.self_test, reachable=outfit.reachable, poll=self._poll)
+        self._health = Health(inputs.page, mark=inputs.self_test, reachable=inputs.reachable, poll=self._poll)
         self._paths: Mapping[str, OnRequest] = {
             "/": lambda _request, respond: respond(PAGE),
             "/status.json": self._on_status,
@@ -51,12 +51,12 @@ class Exporter:
             "/healthz": self._on_health,
             "/readyz": self._on_ready,
         }
-        self._poll.register(outfit.channel.fileno(), READ, self._on_message)
-        self._server = HttpServer(outfit.http_sockets, hosts=outfit.hosts, poll=self._poll, on_request=self._on_request)
+        self._poll.register(inputs.channel.fileno(), READ, self._on_message)
+        self._server = HttpServer(inputs.http_sockets, hosts=inputs.hosts, poll=self._poll, on_request=self._on_request)
 
     def run(self) -> None:
         """Serve until the channel is closed and no connection is left."""
-        while not (self._leaving and not self._server.busy):
+        while not (self._closing and not self._server.busy):
             now = monotonic()
             deadlines = (self._server.next_deadline(), self._health.next_deadline())
             nearest = min((each for each in deadlines if each is not None), default=None)
@@ -71,20 +71,20 @@ class Exporter:
     # -- messages of the supervisor
 
     def _on_message(self, _now: float) -> None:
-        message, files, *_ = socket.recv_fds(self._outfit.channel, len(SNAPSHOT), 1)
+        message, files, *_ = socket.recv_fds(self._inputs.channel, len(SNAPSHOT), 1)
         if message:
-            self._hear(message, files)
+            self._apply(message, files)
             return
-        self._poll.unregister(self._outfit.channel.fileno())
-        self._leaving = True
+        self._poll.unregister(self._inputs.channel.fileno())
+        self._closing = True
         self._server.stop_accepting()  # at once, for the port may be needed; open connections are still answered
 
-    def _hear(self, message: bytes, files: Sequence[int]) -> None:
+    def _apply(self, message: bytes, files: Sequence[int]) -> None:
         self._draining = self._draining or message == DRAIN
         for fd in files:  # none came where this process may open no more; the next one will say as much
             with os.fdopen(fd, "rb") as file:
                 file.seek(0)
-                self._said = file.read()
+                self._snapshot = file.read()
 
     # -- requests
 
@@ -121,11 +121,11 @@ class Exporter:
             respond(written[accept])
 
     def _count(self) -> list[Metric | Histogram]:
-        udp, tcp = self._outfit.traffic()
+        udp, tcp = self._inputs.traffic()
         found: list[Metric | Histogram] = [metrics.of_build(__version__, platform.python_version())]
-        pids = {"supervisor": self._outfit.supervisor, "exporter": os.getpid()}
-        if self._said:
-            snapshot = Snapshot.unpack(self._said)
+        pids = {"supervisor": self._inputs.supervisor, "exporter": os.getpid()}
+        if self._snapshot:
+            snapshot = Snapshot.unpack(self._snapshot)
             found += metrics.of_daemon(snapshot)
             drops = {one.name: one.kernel_drops for one in snapshot.activity.udp}
             udp = [replace(one, kernel_drops=max(one.kernel_drops, drops.get(one.name, 0))) for one in udp]
@@ -141,7 +141,7 @@ class Exporter:
 
     def _report(self, report: HealthReport) -> Response:
         """Add the workers that do not serve: a probe reaches only one of the sockets of a UDP listener."""
-        workers = Snapshot.unpack(self._said).activity.workers if self._said else ()
+        workers = Snapshot.unpack(self._snapshot).activity.workers if self._snapshot else ()
         problems = [f"worker {one.worker}: {one.problem}" for one in workers if one.problem]
         healthy = report.healthy and not problems
         return _plain(("ok" if healthy else "failing", *report.lines, *problems), healthy=healthy)
@@ -150,8 +150,8 @@ class Exporter:
         respond(_plain(["stopping" if self._draining else "serving"], healthy=not self._draining))
 
     def _on_status(self, _request: Request, respond: Respond) -> None:
-        if self._said:
-            respond(Response(content_type="application/json", body=self._said))
+        if self._snapshot:
+            respond(Response(content_type="application/json", body=self._snapshot))
         else:
             respond(_plain(["not known yet"], healthy=False))
 
@@ -161,9 +161,9 @@ def _plain(lines: Sequence[str], *, healthy: bool) -> Response:
     return Response(status=status, body="".join(f"{line}\n" for line in lines).encode())
 
 
-def live(outfit: Outfit) -> None:
+def run_exporter(inputs: ExporterInputs) -> None:
     """Be the exporter in a newly forked process."""
-    if process.belong_to(outfit.supervisor, "echod: exporter", outfit.account):
-        if outfit.account is None:
-            shed()
-        Exporter(outfit).run()
+    if process.set_up_child(inputs.supervisor, "echod: exporter", inputs.account):
+        if inputs.account is None:
+            drop_capabilities()
+        Exporter(inputs).run()

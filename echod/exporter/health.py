@@ -154,12 +154,12 @@ class _TestProcess:
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         exporter = os.getpid()
 
-        def life() -> None:
-            if process.belong_to(exporter, "echod: self test", None):  # it keeps the user of the exporter
+        def run() -> None:
+            if process.set_up_child(exporter, "echod: self test", None):  # it keeps the user of the exporter
                 theirs.sendall(json.dumps(measure()).encode())
 
         try:
-            self._pid = process.fork("self test", [theirs.fileno()], life)
+            self._pid = process.fork("self test", [theirs.fileno()], run)
         except OSError:
             self._ours.close()
             raise

@@ -2,8 +2,8 @@
 
 Owns one netlink socket, opened here or passed, its membership in the groups that tell of changes, and the last dump
 read from it. Never waits, never changes a route, and takes no input from peers. A notification only says that it is
-time to look: many at once cost one look, and one that was lost (ENOBUFS) counts as one that came. Invariant: what
-`look` returns comes from complete dumps of both families; a dump that was truncated or interrupted by a change is
+time to read: many at once cost one read, and one that was lost (ENOBUFS) counts as one that came. Invariant: what
+`read` returns comes from complete dumps of both families; a dump that was truncated or interrupted by a change is
 discarded, and the previous result remains.
 """
 
@@ -23,7 +23,7 @@ from echod.net.networks import Network
 MAX_OWN: Final = 16_384
 """Most networks returned. Each worker holds them all, so a host with more must not fill its memory."""
 
-ELSEWHERE: Final = (
+OTHER_NAMESPACE: Final = (
     "the addresses of this host are not known, so datagrams that forge them are not recognised: echod is in another "
     "network namespace than its sockets; add ListenNetlink=route to the .socket unit"
 )
@@ -59,7 +59,7 @@ _HEADER: Final = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, seque
 _ROUTE: Final = struct.Struct("=BBBBBBBBI")  # rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags
 _ATTRIBUTE: Final = struct.Struct("=HH")  # rtattr: length, type
 
-_ASKED: Final = {socket.AF_INET: _RTN_LOCAL, socket.AF_INET6: _RTN_UNSPEC}
+_REQUESTED: Final = {socket.AF_INET: _RTN_LOCAL, socket.AF_INET6: _RTN_UNSPEC}
 """The type of routes to request, by family. In IPv6 a router has an anycast address in each subnet (RFC 4291 2.6.1),
 which is also delivered to its own sockets; one dump of all types is cheaper than one for each."""
 
@@ -75,16 +75,16 @@ _NO_TABLE: Final = (errno.ENOENT, errno.EOPNOTSUPP, errno.EAFNOSUPPORT)
 _BUFFER_BYTES: Final = 65_536  # the kernel fills 32 KiB at most (netlink_recvmsg)
 
 _MAX_READS: Final = 2048
-"""Most reads for one dump: 500,000 routes. A look must end, whatever the socket holds."""
+"""Most reads for one dump: 500,000 routes. A read must end, whatever the socket holds."""
 
-_REPEATS: Final = 4
+_MAX_DUMPS: Final = 4
 """Most dumps until a changed one is confirmed by an equal one. If IPv6 routes change during a dump of several parts,
 the kernel resumes by counting and silently skips others (fib6_dump_table): seen with 300 addresses."""
 
-_PATIENCE: Final = 8
-"""Consecutive looks that may fail before that is a problem: a change during a dump spoils only that one."""
+_MAX_FAILURES: Final = 8
+"""Consecutive reads that may fail before that is a problem: a change during a dump spoils only that one."""
 
-_RESTLESS: Final = "the table of local routes changes too often to be read"
+_UNSTABLE: Final = "the table of local routes changes too often to be read"
 
 
 class LocalAddresses:
@@ -95,9 +95,9 @@ class LocalAddresses:
         self.problem = ""
         """Why own addresses are not known, or not all of them: a sentence for the operator, or empty."""
         self.failures = 0
-        """Consecutive looks that failed, until now."""
-        self._beyond = ""
-        self._stirred = False
+        """Consecutive reads that failed, until now."""
+        self._too_many = ""
+        self._changed = False
         self._known: tuple[Network, ...] | None = None
         self._dumps: dict[int, list[bytes]] = {}
         self._buffer = bytearray(_BUFFER_BYTES)
@@ -122,24 +122,24 @@ class LocalAddresses:
 
     @property
     def is_due(self) -> bool:
-        """Tell whether another look is due, without another notification: the last one failed, or came amid changes."""
-        return self.failures > 0 or self._stirred
+        """Tell whether another read is due, without another notification: the last one failed, or came amid changes."""
+        return self.failures > 0 or self._changed
 
-    def hear(self) -> bool:
-        """Read the notifications that are queued; tell whether one of them is a reason to look."""
+    def receive(self) -> bool:
+        """Receive the notifications that are queued; tell whether one of them is a reason to read."""
         if self._sock is not None:
             self._drain(self._sock)
-        return self._stirred
+        return self._changed
 
-    def leave(self) -> None:
-        """Hear no more, and leave the queue empty: else a change would start a stopped echod, by its passed socket."""
+    def unsubscribe(self) -> None:
+        """Get no more notifications, and empty the queue: a change would start a stopped echod by its passed socket."""
         if self._sock is not None:
             for group in _GROUPS:
                 with suppress(OSError):
                     self._sock.setsockopt(_SOL_NETLINK, _NETLINK_DROP_MEMBERSHIP, group)
             self._drain(self._sock)
 
-    def look(self) -> tuple[Network, ...] | None:
+    def read(self) -> tuple[Network, ...] | None:
         """Return this host's own networks, sorted, single addresses as /32 and /128; None if they are unchanged.
 
         Also None if they cannot be read now; `problem` is set if that persists. Call it again later while `is_due`.
@@ -148,15 +148,15 @@ class LocalAddresses:
             return None
         try:
             self._drain(self._sock)
-            dumps = self._settled(self._sock)
+            dumps = self._stable_dumps(self._sock)
         except OSError as error:
             self.failures += 1
-            if self.failures >= _PATIENCE:
+            if self.failures >= _MAX_FAILURES:
                 self.problem = f"{_UNKNOWN}: {error.strerror}"
             return None
         self.failures = 0
-        own = self._known if dumps == self._dumps else self._read(dumps)
-        self.problem = self._beyond
+        own = self._known if dumps == self._dumps else self._parse(dumps)
+        self.problem = self._too_many
         if own == self._known:
             return None
         self._known = own
@@ -169,7 +169,7 @@ class LocalAddresses:
     def _drain(self, sock: socket.socket) -> None:
         """Discard what is queued, and note whether something may have changed.
 
-        That is notifications, and the rest of a look that was interrupted, here or in a process that had the socket
+        That is notifications, and the rest of a read that was interrupted, here or in a process that had the socket
         before.
         """
         for _ in range(_MAX_READS):
@@ -178,25 +178,25 @@ class LocalAddresses:
             except BlockingIOError:
                 return
             except OSError:  # such as ENOBUFS: there were more notifications than the queue holds
-                self._stirred = True
+                self._changed = True
                 continue
-            self._note(length, flags)
+            self._check(length, flags)
 
-    def _note(self, length: int, flags: int) -> None:
+    def _check(self, length: int, flags: int) -> None:
         """Note whether a message in the buffer tells of a change of own addresses."""
-        if flags & socket.MSG_TRUNC or _stirs(bytes(memoryview(self._buffer)[:length])):
-            self._stirred = True
+        if flags & socket.MSG_TRUNC or _is_change(bytes(memoryview(self._buffer)[:length])):
+            self._changed = True
 
-    def _settled(self, sock: socket.socket) -> dict[int, list[bytes]]:
+    def _stable_dumps(self, sock: socket.socket) -> dict[int, list[bytes]]:
         """Return the dumps of both families: unchanged, or confirmed by two equal ones in a row. Raises OSError."""
         last: dict[int, list[bytes]] = self._dumps
-        for _ in range(_REPEATS):
-            self._stirred = False
-            dumps: dict[int, list[bytes]] = {family: self._dump(sock, family) for family in _ASKED}
-            if _whole(dumps) == _whole(last):
+        for _ in range(_MAX_DUMPS):
+            self._changed = False
+            dumps: dict[int, list[bytes]] = {family: self._dump(sock, family) for family in _REQUESTED}
+            if _joined(dumps) == _joined(last):
                 return dumps
             last = dumps
-        raise OSError(errno.EAGAIN, _RESTLESS)
+        raise OSError(errno.EAGAIN, _UNSTABLE)
 
     def _dump(self, sock: socket.socket, family: int) -> list[bytes]:
         """Return the local routes of a family as the kernel wrote them. Raises OSError if the dump is incomplete.
@@ -212,30 +212,30 @@ class LocalAddresses:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                self._stirred = True  # notifications were lost; the kernel waits with the dump for room
+                self._changed = True  # notifications were lost; the kernel waits with the dump for room
                 continue
             if sender != 0:  # another process than the kernel
                 continue
             if groups:
-                self._note(length, flags)
+                self._check(length, flags)
                 continue
             if flags & socket.MSG_TRUNC:
                 raise OSError(errno.EMSGSIZE, "the kernel's answer is larger than can be read")
             part = bytes(memoryview(self._buffer)[:length])
             number = len(parts)
-            # If nothing has changed, a look costs no more than a comparison of bytes.
+            # If nothing has changed, a read costs no more than a comparison of bytes.
             seen = number < len(before) and part == before[number]
             parts.append(part)
             if number == len(before) - 1 if seen else _ends(part, family):
                 return parts
         raise OSError(errno.E2BIG, "the kernel's table of local routes is larger than can be read")
 
-    def _read(self, dumps: dict[int, list[bytes]]) -> tuple[Network, ...]:
+    def _parse(self, dumps: dict[int, list[bytes]]) -> tuple[Network, ...]:
         """Return the networks of these dumps, and remember both."""
         found = {network for family, parts in dumps.items() for part in parts for network in _networks(part, family)}
         self._dumps = dumps
         own = sorted(found, key=lambda network: (network.version, int(network.network_address), network.prefixlen))
-        self._beyond = (
+        self._too_many = (
             f"this host has {len(own):,} local addresses and networks, of which echod knows the first {MAX_OWN:,}: "
             "datagrams that forge the others are not recognised"
             if len(own) > MAX_OWN
@@ -246,12 +246,12 @@ class LocalAddresses:
 
 def _request(family: int) -> bytes:
     """Return the request. Its sequence number is always the same, so that equal answers have equal bytes."""
-    route = _ROUTE.pack(family, 0, 0, 0, _RT_TABLE_LOCAL, 0, 0, _ASKED[socket.AddressFamily(family)], 0)
+    route = _ROUTE.pack(family, 0, 0, 0, _RT_TABLE_LOCAL, 0, 0, _REQUESTED[socket.AddressFamily(family)], 0)
     length = _HEADER.size + len(route)
     return _HEADER.pack(length, _RTM_GETROUTE, _NLM_F_REQUEST | _NLM_F_DUMP, family, 0) + route
 
 
-def _whole(dumps: dict[int, list[bytes]]) -> list[bytes]:
+def _joined(dumps: dict[int, list[bytes]]) -> list[bytes]:
     """Return the dumps without regard to how the kernel split them: the first parts are smaller than later ones."""
     return [b"".join(parts) for parts in dumps.values()]
 
@@ -267,7 +267,7 @@ def _messages(part: bytes) -> Iterator[tuple[int, int, int, bytes]]:
         at += _aligned(length)
 
 
-def _stirs(part: bytes) -> bool:
+def _is_change(part: bytes) -> bool:
     """Tell whether notifications may mean that own addresses have changed: all do, but those of other routes."""
     for kind, _, _, body in _messages(part):
         if kind not in (_RTM_NEWROUTE, _RTM_DELROUTE):
@@ -283,7 +283,7 @@ def _ends(part: bytes, family: int) -> bool:
         if sequence != family:
             continue
         if flags & _NLM_F_DUMP_INTR:
-            raise OSError(errno.EINTR, _RESTLESS)
+            raise OSError(errno.EINTR, _UNSTABLE)
         if kind in (_NLMSG_ERROR, _NLMSG_DONE):
             code = -int.from_bytes(body[:4], sys.byteorder, signed=True)
             if code > 0 and code not in _NO_TABLE:

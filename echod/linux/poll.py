@@ -44,12 +44,12 @@ class Poll:
         """Make an empty set."""
         self._epoll = select.epoll()
         self._epoll_fd = self._epoll.fileno()
-        self._awake = select.poll()
-        self._awake.register(self._epoll_fd, READ)
+        self._poll_set = select.poll()
+        self._poll_set.register(self._epoll_fd, READ)
         self._callbacks: dict[int, OnReady] = {}
         self._busy: dict[int, int] = {}
-        """Busy descriptors, all in `_awake`, with their events for the epoll set."""
-        self._lent = False
+        """Busy descriptors, all in `_poll_set`, with their events for the epoll set."""
+        self._in_epoll = False
         """Whether they are in the epoll set too, since this process last slept."""
         self._spin_seconds = spin_seconds
         self._spins = False
@@ -60,8 +60,8 @@ class Poll:
         `busy` is for a descriptor to read from that may send datagrams as fast as they can be sent.
         """
         if busy and len(self._busy) < MOST_BUSY:
-            self._take_back()
-            self._awake.register(fd, READ)
+            self._remove_busy()
+            self._poll_set.register(fd, READ)
             self._busy[fd] = events
         else:
             self._epoll.register(fd, events)
@@ -70,8 +70,8 @@ class Poll:
     def unregister(self, fd: int) -> None:
         """Forget `fd`; call this before it is closed."""
         if fd in self._busy:
-            self._take_back()
-            self._awake.unregister(fd)
+            self._remove_busy()
+            self._poll_set.unregister(fd)
             del self._busy[fd]
         else:
             self._epoll.unregister(fd)
@@ -82,7 +82,7 @@ class Poll:
 
         A descriptor that a callback of this turn unregisters is not called any more.
         """
-        ready = self._look() if self._spins else []
+        ready = self._check() if self._spins else []
         if not ready:
             ready = self._wait(seconds)
         return filter(None, map(self._callbacks.get, map(_FD, ready)))
@@ -94,19 +94,19 @@ class Poll:
         if self._spins:
             spin = self._spin_seconds if seconds is None else min(self._spin_seconds, seconds)
             while not ready and monotonic() < began + spin:
-                ready = self._look()
+                ready = self._check()
             seconds = None if seconds is None else seconds - spin
         if not ready:
             ready = self._sleep(seconds)
         self._spins = monotonic() - began < self._spin_seconds
         return ready
 
-    def _look(self) -> Ready:
+    def _check(self) -> Ready:
         """Return what is ready now, without sleeping."""
         if not self._busy:
             return self._epoll.poll(0, MAX_EVENTS)
-        self._take_back()
-        ready = self._awake.poll(0)
+        self._remove_busy()
+        ready = self._poll_set.poll(0)
         if ready and ready[0][0] == self._epoll_fd:  # registered first, so returned first
             ready[:1] = self._epoll.poll(0, MAX_EVENTS)
         return ready
@@ -117,29 +117,29 @@ class Poll:
         With epoll_wait(2): a SHARED descriptor would wake every process that waits in poll(2) for its epoll instance.
         That is still better than to wake none: it is done where the kernel has no epoll watch left.
         """
-        if self._busy and not self._lent and not self._lend():
-            self._awake.poll(None if seconds is None else 1000 * seconds)
-            return self._look()
+        if self._busy and not self._in_epoll and not self._add_busy():
+            self._poll_set.poll(None if seconds is None else 1000 * seconds)
+            return self._check()
         return self._epoll.poll(seconds, MAX_EVENTS)
 
-    def _lend(self) -> bool:
+    def _add_busy(self) -> bool:
         """Add the busy descriptors to the epoll set, all or none; tell whether the kernel could."""
-        lent = []
+        added = []
         try:
             for fd, events in self._busy.items():
                 self._epoll.register(fd, events)
-                lent.append(fd)
+                added.append(fd)
         except OSError:
-            for fd in lent:
+            for fd in added:
                 self._epoll.unregister(fd)
             return False
-        self._lent = True
+        self._in_epoll = True
         return True
 
-    def _take_back(self) -> None:
+    def _remove_busy(self) -> None:
         """Remove the busy descriptors from the epoll set: this process is awake."""
-        if self._lent:
-            self._lent = False
+        if self._in_epoll:
+            self._in_epoll = False
             for fd in self._busy:
                 self._epoll.unregister(fd)
 

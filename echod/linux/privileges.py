@@ -48,7 +48,7 @@ def find_account(user: str) -> Account | None:
     """
     uid = os.geteuid()
     if user == AUTO:
-        return _that_can_be_killed(_nobody()) if uid == 0 else None
+        return _require_killable(_nobody()) if uid == 0 else None
     try:
         entry = pwd.getpwnam(user)
     except KeyError:
@@ -59,10 +59,10 @@ def find_account(user: str) -> Account | None:
         raise NotPermittedError(
             f"user: only root can become {user}, and echod runs as user id {uid}: write auto, or start it as root"
         )
-    return _that_can_be_killed(Account(name=user, uid=entry.pw_uid, gid=entry.pw_gid))
+    return _require_killable(Account(name=user, uid=entry.pw_uid, gid=entry.pw_gid))
 
 
-def _that_can_be_killed(account: Account) -> Account:
+def _require_killable(account: Account) -> Account:
     """Return the account, if root may signal its processes: without that, one that is stuck would hold its ports.
 
     Not even PR_SET_PDEATHSIG would end it: the kernel checks the permission of the parent that dies. Raises EchodError.
@@ -110,7 +110,7 @@ def become(account: Account) -> None:
         ) from None
 
 
-def shed() -> None:
+def drop_capabilities() -> None:
     """Give up all but CAP_NET_BIND_SERVICE, as far as this process may. For a process that keeps its user.
 
     That one is kept if present: a process may not inspect one with more capabilities (ptrace(2)), and with

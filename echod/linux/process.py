@@ -1,4 +1,4 @@
-"""A process forked by the supervisor: what it keeps, what it uses, and how it ends.
+"""A forked process: which descriptors it keeps, which user it becomes, and how it ends.
 
 Owns the fork and the exit; the caller provides what runs in between. Invariant: the supervisor's code never continues
 in the child, and the child keeps no descriptors but those named, stdin, stdout and those of the log.
@@ -24,8 +24,8 @@ _IGNORED: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _CPUCLOCK_SCHED: Final = 2
 
 
-def fork(name: str, keep: Iterable[int], life: Callable[[], None]) -> int:
-    """Fork a process that runs `life` and exits; return its id. It keeps these descriptors and those of the log.
+def fork(name: str, keep: Iterable[int], run: Callable[[], None]) -> int:
+    """Fork a process that calls `run` and exits; return its id. It keeps these descriptors and those of the log.
 
     Raises OSError if the host has no process left; its text names the limit.
     """
@@ -36,11 +36,11 @@ def fork(name: str, keep: Iterable[int], life: Callable[[], None]) -> int:
             raise OSError(error.errno, f"{error.strerror}: {exhausted_limit()}") from None
         raise
     if pid == 0:
-        _live_and_exit(name, keep, life)
+        _run_and_exit(name, keep, run)
     return pid
 
 
-def belong_to(supervisor: int, title: str, account: Account | None) -> bool:
+def set_up_child(supervisor: int, title: str, account: Account | None) -> bool:
     """Become a process of this supervisor, given by its id; tell whether it still runs. Call this first.
 
     With an account, it becomes that user, without any capability. Raises EchodError if it cannot.
@@ -58,7 +58,7 @@ def belong_to(supervisor: int, title: str, account: Account | None) -> bool:
 def kill(pid: int) -> bool:
     """Kill a child at once; tell whether that was allowed.
 
-    The start sees to it that it is (`find_account`). Where a security module still forbids it, no loop ends of that.
+    `find_account` ensures that at the start. Where a security module still forbids it, no loop ends because of that.
     """
     try:
         os.kill(pid, signal.SIGKILL)
@@ -67,7 +67,7 @@ def kill(pid: int) -> bool:
     return True
 
 
-def how_it_ended(status: int) -> str:
+def describe_exit(status: int) -> str:
     """Describe how a process ended, from its wait status (waitpid(2))."""
     code = os.waitstatus_to_exitcode(status)
     if code >= 0:
@@ -88,14 +88,14 @@ def cpu_seconds(pid: int | None) -> float:
         return 0.0  # it has just exited
 
 
-def _live_and_exit(name: str, keep: Iterable[int], life: Callable[[], None]) -> None:
+def _run_and_exit(name: str, keep: Iterable[int], run: Callable[[], None]) -> None:
     """Be the new process, and never return."""
     code: int = ExitCode.SOFTWARE
     try:
         # A copy of any other descriptor would keep a port bound, or a channel open, that the supervisor has closed.
         signal.set_wakeup_fd(-1)
         _close_all_but({0, 1, *logs.descriptors(), *keep})
-        life()
+        run()
         code = ExitCode.OK
     except EchodError as error:
         code = error.exit_code

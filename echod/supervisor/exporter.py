@@ -17,10 +17,10 @@ from typing import Final
 import structlog
 
 from echod.admission.selftest import SelfTest
-from echod.exporter.channel import DRAIN, SNAPSHOT, Outfit
+from echod.exporter.channel import DRAIN, SNAPSHOT, ExporterInputs
 from echod.linux.netlink import in_our_network
 from echod.linux.privileges import Account
-from echod.linux.process import fork, how_it_ended, kill
+from echod.linux.process import describe_exit, fork, kill
 from echod.stats.counters import CounterPage
 from echod.stats.totals import Totals, read_traffic
 from echod.stats.watch import PageWatch
@@ -167,7 +167,7 @@ class Exporters:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CHANNEL_BYTES)
         ours.setblocking(False)
-        outfit = Outfit(
+        inputs = ExporterInputs(
             page=page,
             http_sockets=http_sockets,
             reachable=reachable,
@@ -181,7 +181,7 @@ class Exporters:
             account=self._account,
         )
         try:
-            pid = fork("exporter", [sock.fileno() for sock in (theirs, *http_sockets)], lambda: _live(outfit))
+            pid = fork("exporter", [sock.fileno() for sock in (theirs, *http_sockets)], lambda: _run(inputs))
         except OSError:
             ours.close()
             raise
@@ -197,14 +197,14 @@ class Exporters:
         self._timers.at(now + FINISH_SECONDS, lambda _now: process.kill() if process in self._finishing else None)
 
 
-def _live(outfit: Outfit) -> None:
+def _run(inputs: ExporterInputs) -> None:
     """Be the exporter. Its modules are imported here, so that no other process has them in memory."""
-    from echod.exporter.exporter import live  # noqa: PLC0415 - see above
+    from echod.exporter.exporter import run_exporter  # noqa: PLC0415 - see above
 
-    live(outfit)
+    run_exporter(inputs)
 
 
 def _exit_of(process: _Process) -> str | None:
     """Reap a process if it has exited; return how it ended, or None while it lives."""
     pid, status = os.waitpid(process.pid, os.WNOHANG)
-    return how_it_ended(status) if pid else None
+    return describe_exit(status) if pid else None

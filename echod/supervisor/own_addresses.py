@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from echod.linux.netlink import ELSEWHERE, LocalAddresses
+from echod.linux.netlink import OTHER_NAMESPACE, LocalAddresses
 from echod.linux.poll import READ, Poll
 from echod.net.networks import Network
 from echod.supervisor.timers import Timers
@@ -45,8 +45,8 @@ class OwnAddresses:
         """
         addresses = LocalAddresses(passed)
         if not all(map(addresses.belongs_to, adopted)):
-            self._log_problem(ELSEWHERE)
-            addresses.leave()
+            self._log_problem(OTHER_NAMESPACE)
+            addresses.unsubscribe()
         elif addresses.fileno() < 0:
             self._log_problem(addresses.problem)
         else:
@@ -57,7 +57,7 @@ class OwnAddresses:
     def close(self) -> None:
         """Leave the netlink group: a later change must not make systemd start echod again."""
         if self._addresses is not None:
-            self._addresses.leave()
+            self._addresses.unsubscribe()
 
     def _on_notification(self, addresses: LocalAddresses, now: float) -> None:
         """Receive the notifications, read the addresses if any concerns them, and pause."""
@@ -65,7 +65,7 @@ class OwnAddresses:
         self._receive(addresses, now)
 
     def _receive(self, addresses: LocalAddresses, now: float) -> None:
-        if addresses.hear():
+        if addresses.receive():
             self._read(addresses)
         self._pause(addresses, now)
 
@@ -91,7 +91,7 @@ class OwnAddresses:
 
     def _read(self, addresses: LocalAddresses) -> None:
         """Read the addresses from the kernel."""
-        found = addresses.look()
+        found = addresses.read()
         self._log_problem(addresses.problem)
         if found is not None:
             _log.debug("own_addresses", count=len(found))

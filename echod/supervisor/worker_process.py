@@ -14,7 +14,7 @@ from typing import Final
 
 from echod.linux.mmsg_layout import MEMORY_BYTES
 from echod.linux.poll import READ, Poll
-from echod.linux.process import fork, how_it_ended, kill
+from echod.linux.process import describe_exit, fork, kill
 from echod.linux.send_queue import SendQueue
 from echod.stats.counters import Unfinished
 from echod.supervisor.timers import Backoff
@@ -153,7 +153,7 @@ class WorkerProcess:
             self._on_readable()
         self.ready = False
         delay = self.backoff.after(now - self._started)
-        return WorkerExit(pid=pid, reason=how_it_ended(status), ok=status == 0, delay=delay)
+        return WorkerExit(pid=pid, reason=describe_exit(status), ok=status == 0, delay=delay)
 
     def unfinished(self) -> Unfinished:
         """Return what a worker that has exited had received and not counted."""

@@ -20,7 +20,7 @@ from echod.admission.rules import Access, Rules
 from echod.config.schema import LimitsConfig
 from echod.linux.io_uring import IoUring
 from echod.linux.poll import READ, SHARED, Poll
-from echod.linux.process import belong_to
+from echod.linux.process import set_up_child
 from echod.net.listener import Listener, Protocol
 from echod.net.networks import unpack_networks
 from echod.stats.counters import SlotField
@@ -215,5 +215,5 @@ def _gap() -> Callable[[], int]:
 
 def run_worker(birth: Birth) -> None:
     """Set up a newly forked process as a worker, and run it."""
-    if belong_to(birth.supervisor, f"echod: worker {birth.slot + 1}", birth.account):
+    if set_up_child(birth.supervisor, f"echod: worker {birth.slot + 1}", birth.account):
         Worker(birth).run()

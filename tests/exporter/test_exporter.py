@@ -30,7 +30,7 @@ from support.scraping import (
 )
 from support.waiting import wait_until
 
-from echod.exporter.channel import Outfit, Traffic
+from echod.exporter.channel import ExporterInputs, Traffic
 from echod.exporter.exporter import Exporter
 from echod.exporter.metrics import CLOSE_REASONS, DROP_REASONS, ERRNOS
 from echod.metrics.http_server import MAX_CONNECTIONS
@@ -244,7 +244,7 @@ def test_whoever_waits_is_answered_by_one_count(tmp_path: Path) -> None:
             counted.append(None)
             return [], []
 
-        outfit = Outfit(
+        inputs = ExporterInputs(
             page=CounterPage(memoryview(bytearray(size)), slots=1, listeners=[listener], places=0),
             http_sockets=[door],
             hosts=(),
@@ -270,7 +270,7 @@ def test_whoever_waits_is_answered_by_one_count(tmp_path: Path) -> None:
                     return [read_all(client) for client in clients[12:]]
 
             answers = pool.submit(read)
-            Exporter(outfit).run()
+            Exporter(inputs).run()
         assert all(answer.startswith(b"HTTP/1.1 200 OK") for answer in answers.result())
         assert len(set(answers.result())) == len(counted) <= 3
 

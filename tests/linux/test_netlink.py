@@ -54,7 +54,7 @@ def inside() -> Iterator[None]:
 
 def own(local: LocalAddresses) -> set[Network]:
     """Return what is known after a look that had news."""
-    found = local.look()
+    found = local.read()
     assert found is not None, local.problem
     assert list(found) == sorted(set(found), key=lambda network: (network.version, network))
     return set(found)
@@ -64,7 +64,7 @@ def await_own(local: LocalAddresses, wanted: set[Network]) -> None:
     """Look until this is what is known: an IPv6 address is the host's a moment after ip(8) has ended."""
 
     def known() -> bool:
-        local.look()
+        local.read()
         return set(local._known or ()) == wanted
 
     wait_until(known, "these are the host's own")
@@ -102,7 +102,7 @@ def test_any_user_is_told(local: Open) -> None:
     """Without any privilege the loopback network is known at the first look, and unchanged at the second."""
     known = local()
     assert IPv4Network("127.0.0.0/8") in own(known)
-    assert (known.look(), known.problem) == (None, "")
+    assert (known.read(), known.problem) == (None, "")
 
 
 @needs_root
@@ -115,12 +115,12 @@ def test_addresses_are_known_as_they_come_and_go(local: Open) -> None:
     assert own(known) == LOOPBACK | networks("10.0.0.1/32")
     ip("address", "add", "fd00::1/64", "dev", "near", "nodad")
     await_own(known, LOOPBACK | networks("10.0.0.1/32", "fd00::1/128"))
-    assert known.look() is None
+    assert known.read() is None
     ip("address", "delete", "10.0.0.1/24", "dev", "near")
     assert own(known) == LOOPBACK | networks("fd00::1/128")
     ip("link", "delete", "near")
     assert own(known) == LOOPBACK
-    assert (known.look(), known.problem) == (None, "")
+    assert (known.read(), known.problem) == (None, "")
 
 
 @needs_root
@@ -152,7 +152,7 @@ def test_nothing_else_is_the_hosts_own(local: Open, strict: int) -> None:
     known._sock.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, strict)
     assert own(known) == LOOPBACK | networks("10.0.0.1/32")
     with udp_client("10.9.0.1"):  # so it was bindable
-        assert known.look() is None
+        assert known.read() is None
 
 
 @needs_root
@@ -186,7 +186,7 @@ def test_the_anycast_addresses_of_a_router_are_its_own(local: Open) -> None:
 @needs_root
 def test_a_host_without_any_address_has_none() -> None:
     """Where even loopback is down there is no table of local routes at all, which is no problem."""
-    program = "from echod.linux.netlink import LocalAddresses as L; l = L(); print(l.look(), l.look(), [l.problem])"
+    program = "from echod.linux.netlink import LocalAddresses as L; l = L(); print(l.read(), l.read(), [l.problem])"
     command = ["unshare", "--net", sys.executable, "-c", program]
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "() None ['']\n"
 
@@ -203,7 +203,7 @@ def test_thousands_of_addresses_are_known(local: Open) -> None:
     ip_batch(*(on_lo("add", each) for each in four + six))
     known = local()
     await_own(known, LOOPBACK | networks(*four, *six))
-    assert (known.look(), known.look(), known.problem) == (None, None, "")
+    assert (known.read(), known.read(), known.problem) == (None, None, "")
     ip("address", "delete", six[1234], "dev", "lo")
     await_own(known, LOOPBACK | networks(*four, *six) - networks(six[1234]))
 
@@ -245,7 +245,7 @@ def test_a_table_that_changes_while_it_is_read_misleads_nobody(local: Open, tmp_
         # In bursts, with rests in which a table can be read.
         with subprocess.Popen(["sh", "-c", 'for _ in $(seq 10); do ip -batch "$0"; sleep 0.05; done', file]) as churn:
             while churn.poll() is None:
-                if (found := known.look()) is not None:
+                if (found := known.read()) is not None:
                     looks += 1
                     assert LOOPBACK | stay <= set(found) <= LOOPBACK | stay | come
         assert churn.returncode == 0
@@ -268,7 +268,7 @@ def test_a_passed_socket_tells_of_the_namespace_it_was_made_in(local: Open) -> N
         assert own(known) == LOOPBACK | networks("10.0.0.1/32")
         assert (known.belongs_to(there), known.belongs_to(here)) == (True, False)
         assert (outside.belongs_to(there), outside.belongs_to(here)) == (False, True)
-    assert "ListenNetlink=route" in netlink.ELSEWHERE
+    assert "ListenNetlink=route" in netlink.OTHER_NAMESPACE
 
 
 def test_a_passed_socket_never_blocks_whatever_is_switched_on(local: Open) -> None:
@@ -279,7 +279,7 @@ def test_a_passed_socket_never_blocks_whatever_is_switched_on(local: Open) -> No
     assert not passed.getblocking()
     passed.send(netlink._request(socket.AF_INET6))
     assert networks("127.0.0.0/8", "127.0.0.1/32") <= own(known)
-    assert known.look() is None
+    assert known.read() is None
 
 
 @needs_root
@@ -320,10 +320,10 @@ def test_only_what_may_concern_own_addresses_is_news(local: Open) -> None:
     """A router changes its other routes all the time; each notification is heard once, and holds until the look."""
     known = local()
     assert own(known) == LOOPBACK
-    assert not known.hear()
+    assert not known.receive()
     for line in ("route add 203.0.113.0/24 dev lo", "-6 route add fd09::/64 dev lo", "route del 203.0.113.0/24"):
         ip(*line.split())
-        assert not known.hear()
+        assert not known.receive()
     for line in (
         "route add local 203.0.113.0/24 dev lo",
         "-6 route add local fd09:1::/64 dev lo",
@@ -332,9 +332,9 @@ def test_only_what_may_concern_own_addresses_is_news(local: Open) -> None:
         "link set lo down",
     ):
         ip(*line.split())
-        assert known.hear()
-        known.look()
-        assert not known.hear()
+        assert known.receive()
+        known.read()
+        assert not known.receive()
 
 
 @needs_root
@@ -362,7 +362,7 @@ def test_after_a_change_amid_a_look_another_one_is_due(local: Open, room: int) -
     assert known.is_due
     assert own(known) == LOOPBACK | networks("192.0.2.7/32")
     assert not known.is_due
-    assert not known.hear()
+    assert not known.receive()
 
 
 @needs_root
@@ -387,13 +387,13 @@ def test_an_answer_that_cannot_be_read_whole_changes_nothing(local: Open) -> Non
     known = local()
     before = own(known)
     whole, known._buffer = known._buffer, bytearray(64)
-    assert (known.look(), known.problem) == (None, "")
+    assert (known.read(), known.problem) == (None, "")
     for _ in range(7):
-        assert known.look() is None
+        assert known.read() is None
     assert known.failures == 8
     assert known.problem == f"{UNKNOWN}: the kernel's answer is larger than can be read"
     known._buffer = whole
-    assert (known.look(), known.problem) == (None, "")
+    assert (known.read(), known.problem) == (None, "")
     assert set(known._known or ()) == before
 
 
@@ -426,7 +426,7 @@ def test_without_a_socket_the_operator_is_told_why() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
             known = LocalAddresses()
-            return [known.look(), known.belongs_to(sock), known.problem]
+            return [known.read(), known.belongs_to(sock), known.problem]
 
     assert as_nobody(look) == [None, True, f"{UNKNOWN}: {os.strerror(errno.EMFILE)}"]
 

@@ -79,7 +79,7 @@ def test_an_unregistered_descriptor_is_forgotten(poll: Poll, pair: Pair, *, busy
     poll.register(pair[0].fileno(), READ, lambda _: called.append("first"), busy=busy)
     poll.unregister(pair[0].fileno())
     turn(poll)
-    assert poll._look() == []
+    assert poll._check() == []
     poll.register(pair[0].fileno(), READ, lambda _: called.append("second"), busy=anew)
     turn(poll)
     assert called == ["second"]

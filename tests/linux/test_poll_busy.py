@@ -327,7 +327,7 @@ def test_a_poll_sleeps_without_the_watches_that_the_kernel_refuses(ends: Callabl
     some.make_ready("AB")
     assert some.called(None) == "AB"
     assert some.called(0.01) == ""
-    assert poll._lent
+    assert poll._in_epoll
     some.unregister("A")
     some.make_ready("aB")
     assert some.called(None) == "Ba"

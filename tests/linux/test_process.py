@@ -10,7 +10,7 @@ from support.daemon import Daemon, ask
 from support.loopback import NOBODY, needs_root
 from support.ports import free_port
 
-from echod.linux.process import fork, how_it_ended, kill
+from echod.linux.process import describe_exit, fork, kill
 
 EchodFactory = Callable[..., Daemon]
 
@@ -27,7 +27,7 @@ EchodFactory = Callable[..., Daemon]
 def test_an_end_has_its_words(number: int, how: str) -> None:
     """By exit code or signal, also one that has no name."""
     pid = fork("test", [], lambda: os.kill(os.getpid(), number))
-    assert how_it_ended(os.waitpid(pid, 0)[1]) == how
+    assert describe_exit(os.waitpid(pid, 0)[1]) == how
 
 
 @needs_root

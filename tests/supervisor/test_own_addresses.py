@@ -14,7 +14,7 @@ import structlog
 from support.limited_poll import LimitedPoll
 from support.loopback import as_nobody, ip, ip_batch, namespace, needs_root, udp_server
 
-from echod.linux.netlink import ELSEWHERE
+from echod.linux.netlink import OTHER_NAMESPACE
 from echod.supervisor.own_addresses import PAUSE_SECONDS, OwnAddresses
 from echod.supervisor.timers import Timers
 
@@ -225,7 +225,7 @@ def test_sockets_of_another_network_are_told_once(log: Entries, host: Host) -> N
         assert host.own_addresses.networks == ()
         host.own_addresses.close()
     assert [(entry["event"], entry["log_level"], entry["message"]) for entry in log] == [
-        ("own_addresses_unknown", "warning", ELSEWHERE)
+        ("own_addresses_unknown", "warning", OTHER_NAMESPACE)
     ]
 
 
