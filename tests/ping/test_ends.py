@@ -28,7 +28,7 @@ sys.meta_path.insert(0, Interrupt)
 @pytest.mark.parametrize(
     ("module", "prefix", "code"),
     [
-        ("echod.supervisor.supervisor", (), -signal.SIGINT),
+        ("echod.cli.main", (), -signal.SIGINT),
         ("echod.ping.command", (), -signal.SIGINT),
         pytest.param("echod.ping.command", ("unshare", "--pid", "--fork"), 130, marks=needs_root, id="container"),
     ],
