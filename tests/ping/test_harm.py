@@ -1,7 +1,5 @@
 """`echod ping` names exactly what was done to its probes, against a server that does harm and keeps account."""
 
-import re
-
 import pytest
 from support.ping.deeds import shuffled
 from support.ping.pinging import mischief, ping
@@ -48,25 +46,6 @@ def test_the_report_is_the_account(seed: int) -> None:
     assert {name: found[name] for name in expected} == expected
 
 
-@pytest.mark.parametrize(
-    ("deed", "line"),
-    [
-        ("corrupt", "(CORRUPT! 1 wrong byte, from byte 28)"),
-        ("corrupt the number", "(CORRUPT! 1 wrong byte, from byte 0)"),
-        ("truncate", "(TRUNCATED! 28 of 56 bytes)"),
-        ("extend", "(EXTENDED! 60 bytes instead of 56)"),
-        ("duplicate", "(DUP!)"),
-        ("foreign", "(no reply to any probe)"),
-        ("elsewhere", "(DIFFERENT ADDRESS! probed was 127.0.0.1:{port})"),
-    ],
-)
-def test_each_kind_of_harm_has_its_line(deed: str, line: str) -> None:
-    """With the place where it is known."""
-    with mischief([deed]) as server:
-        found = ping("-c", 2, "-i", "50ms", "-W", "300ms", f"127.0.0.1:{server.port}")  # the first one's copy too
-    assert line.format(port=server.port) in found.out
-
-
 def test_an_outage_is_told_with_its_length() -> None:
     """Thirty probes in a row, 10 ms apart, were not answered."""
     plan = ["answer"] * 20 + ["drop"] * 30 + ["answer"] * 20
@@ -78,13 +57,6 @@ def test_an_outage_is_told_with_its_length() -> None:
     assert not outage["open"]
 
 
-def test_an_outage_up_to_the_end_does_not_last_as_long_as_an_answer_was_waited_for() -> None:
-    """The last five of ten probes span some 40 ms, far from the 2 s; it has no end, and is told as that."""
-    with mischief(["answer"] * 5 + ["drop"] * 5) as server:
-        found = ping("-c", 10, "-i", "10ms", "-W", 2, f"127.0.0.1:{server.port}")
-    assert re.search(r"gap without replies: at least [\d.]+ ms from \S+ on \(5 probes, seq 6 to 10\)\n", found.out)
-
-
 def test_an_outage_is_one_of_all_source_ports() -> None:
     """Probes in a row are of several; of a single one none is told."""
     with mischief(["answer"] * 4 + ["drop"] * 4 + ["answer"] * 4) as server:
@@ -92,13 +64,6 @@ def test_an_outage_is_one_of_all_source_ports() -> None:
         found = ping(*words, f"127.0.0.1:{server.port}").summary
     assert (found["longest_gap"]["first"], found["longest_gap"]["last"]) == (5, 8)
     assert [(each["lost"], "longest_gap" in each) for each in found["sources"]] == [(2, False)] * 2
-
-
-def test_one_probe_that_is_lost_at_the_end_is_no_length_of_time() -> None:
-    """Of a path that was found down once, and last, nothing more is known."""
-    with mischief(["answer", "drop"]) as server:
-        found = ping("-c", 2, "-i", "10ms", "-W", "300ms", f"127.0.0.1:{server.port}")
-    assert re.search(r"longest gap without replies: from \S+ on \(1 probe, seq 2\)\n", found.out)
 
 
 def test_a_flood_over_a_long_way_loses_nothing() -> None:
