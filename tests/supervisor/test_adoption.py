@@ -289,7 +289,7 @@ def test_a_passed_dual_stack_socket_is_a_mistake_in_the_unit() -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_a_passed_socket_that_hears_one_peer_alone_is_refused(host: str) -> None:
+def test_a_passed_socket_that_receives_from_one_peer_alone_is_refused(host: str) -> None:
     """A UDP socket that is connected would answer nobody else."""
     with passed_socket(host, Protocol.UDP) as passed:
         passed.connect((host, 9))
@@ -398,7 +398,7 @@ def test_a_passed_netlink_socket_of_anything_else_is_refused() -> None:
 
 
 def test_a_passed_file_is_refused() -> None:
-    """A descriptor that is no socket is said to be none."""
+    """The error says that the descriptor is no socket."""
     with Path(os.devnull).open("rb") as file, pytest.raises(PassedSocketError, match="is no socket"):
         adopt_socket(file.fileno(), BUFFERS)
 

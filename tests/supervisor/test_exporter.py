@@ -1,4 +1,4 @@
-"""The life of an exporter: raised, replaced, moved and let go, and what happens to it never reaches the echo."""
+"""The life of an exporter: by_hand, replaced, moved and let go, and what happens to it never reaches the echo."""
 
 import os
 import re
@@ -221,11 +221,11 @@ def test_it_is_not_ready_while_echod_stops(echod: EchodFactory) -> None:
         assert daemon.wait() == 0
 
 
-class Raised:
-    """An exporter of this process, with an timers whose time the test says."""
+class ExportersByHand:
+    """Exporters of this process, with an timers whose time the test says."""
 
     def __init__(self) -> None:
-        """Hold a door, and have no exporter yet."""
+        """Hold an HTTP socket, and have no exporter yet."""
         self.port = free_port()
         self.timers, self.listening = Timers(), ListeningSockets()
         buffers, metrics = Buffers(receive=65_536, send=65_536), parse_endpoint(f"http://127.0.0.1:{self.port}")
@@ -245,77 +245,77 @@ def test_a_host_without_a_process_to_spare_is_asked_again_later(missing: int) ->
     """Where none can be forked the supervisor goes on, and tries after 0.1 s, then 0.2 s, until there is one."""
 
     def hopeless() -> list[float | None]:
-        raised = Raised()
+        by_hand = ExportersByHand()
         resource.setrlimit(missing, (0, 0))
-        raised.exporters.renew(raised.page, None, None, (), 0.0)
-        raised.exporters.send(b"{}")
-        waits = [raised.timers.seconds_left(0.0)]
-        raised.pass_time(0.1)
-        raised.exporters.kill()
-        return [*waits, raised.timers.seconds_left(0.1)]
+        by_hand.exporters.renew(by_hand.page, None, None, (), 0.0)
+        by_hand.exporters.send(b"{}")
+        waits = [by_hand.timers.seconds_left(0.0)]
+        by_hand.pass_time(0.1)
+        by_hand.exporters.kill()
+        return [*waits, by_hand.timers.seconds_left(0.1)]
 
     assert as_nobody(hopeless) == pytest.approx([0.1, 0.2])
 
 
 @pytest.fixture
-def raised() -> Iterator[Raised]:
+def by_hand() -> Iterator[ExportersByHand]:
     """Have an exporter that serves, and end it."""
-    raised = Raised()
-    raised.exporters.renew(raised.page, None, None, (), 0.0)
+    by_hand = ExportersByHand()
+    by_hand.exporters.renew(by_hand.page, None, None, (), 0.0)
     try:
-        wait_until(lambda: answers(raised.port), "the exporter served")
-        yield raised
+        wait_until(lambda: answers(by_hand.port), "the exporter served")
+        yield by_hand
     finally:
-        raised.exporters.kill()
-        for door in raised.listening.http_sockets:
-            door.close()
+        by_hand.exporters.kill()
+        for sock in by_hand.listening.http_sockets:
+            sock.close()
 
 
-def test_an_exporter_that_has_no_room_for_the_news_hears_of_the_stop_later(raised: Raised) -> None:
-    """With its channel full when echod begins to stop, it is told each second until it has heard."""
+def test_an_exporter_with_a_full_channel_is_informed_of_the_stop_later(by_hand: ExportersByHand) -> None:
+    """With its channel full when echod begins to stop, the message is sent each second until there is room."""
     (exporter,) = [child for child in children(os.getpid()) if title(child) == "echod: exporter"]
     os.kill(exporter, signal.SIGSTOP)
     for _ in range(CHANNEL_BYTES):
-        raised.exporters.send(b"{}")
-    raised.exporters.drain(0.0)
-    assert raised.timers.seconds_left(0.0) == RESEND_SECONDS
-    raised.pass_time(RESEND_SECONDS)
-    assert raised.timers.seconds_left(RESEND_SECONDS) == RESEND_SECONDS
+        by_hand.exporters.send(b"{}")
+    by_hand.exporters.drain(0.0)
+    assert by_hand.timers.seconds_left(0.0) == RESEND_SECONDS
+    by_hand.pass_time(RESEND_SECONDS)
+    assert by_hand.timers.seconds_left(RESEND_SECONDS) == RESEND_SECONDS
     os.kill(exporter, signal.SIGCONT)
-    wait_until(lambda: answers(raised.port), "it had read what there was")
-    raised.pass_time(2 * RESEND_SECONDS)
-    wait_until(lambda: answers(raised.port, status=503), "it was not ready any more")
-    assert raised.timers.seconds_left(2 * RESEND_SECONDS) is None
+    wait_until(lambda: answers(by_hand.port), "it had read what there was")
+    by_hand.pass_time(2 * RESEND_SECONDS)
+    wait_until(lambda: answers(by_hand.port, status=503), "it was not ready any more")
+    assert by_hand.timers.seconds_left(2 * RESEND_SECONDS) is None
 
 
-def test_a_stuck_exporter_is_found_by_few_snapshots(raised: Raised, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stuck_exporter_is_found_by_few_snapshots(by_hand: ExportersByHand, monkeypatch: pytest.MonkeyPatch) -> None:
     """An echod at rest writes one in five seconds: a channel that holds hundreds would hide it for half an hour."""
     monkeypatch.setattr("echod.supervisor.exporter.STUCK_SECONDS", 0.0)
     (exporter,) = [child for child in children(os.getpid()) if title(child) == "echod: exporter"]
     os.kill(exporter, signal.SIGSTOP)
     for _ in range(12):
-        raised.exporters.send(b"{}")
+        by_hand.exporters.send(b"{}")
     wait_until(lambda: not title(exporter), "it was killed")
 
 
-def test_a_snapshot_of_any_length_is_heard(raised: Raised) -> None:
+def test_a_snapshot_of_any_length_is_received(by_hand: ExportersByHand) -> None:
     """That of very many busy listeners is longer than any message that net.core.wmem_max lets through."""
     snapshot = os.urandom(8 << 20).hex()
-    raised.exporters.send(snapshot.encode())
-    wait_until(lambda: fetch(raised.port, "/status.json")[2] == snapshot, "it was told")
+    by_hand.exporters.send(snapshot.encode())
+    wait_until(lambda: fetch(by_hand.port, "/status.json")[2] == snapshot, "it had received it")
 
 
 @needs_root
-def test_without_a_descriptor_for_a_snapshot_the_next_one_is_heard(raised: Raised) -> None:
+def test_without_a_descriptor_for_a_snapshot_the_next_one_is_received(by_hand: ExportersByHand) -> None:
     """Neither the supervisor nor the exporter falls where one of them may open no more."""
     (exporter,) = [child for child in children(os.getpid()) if title(child) == "echod: exporter"]
     with no_descriptor_left():
-        raised.exporters.send(b"[1]")
+        by_hand.exporters.send(b"[1]")
     soft, hard = resource.prlimit(exporter, resource.RLIMIT_NOFILE)
     resource.prlimit(exporter, resource.RLIMIT_NOFILE, (0, hard))
     slept = sleeps(exporter)
-    raised.exporters.send(b"[2]")
-    wait_until(lambda: sleeps(exporter) > slept, "it had heard that there is something to hear")
+    by_hand.exporters.send(b"[2]")
+    wait_until(lambda: sleeps(exporter) > slept, "it had received the message")
     resource.prlimit(exporter, resource.RLIMIT_NOFILE, (soft, hard))
-    raised.exporters.send(b"[3]")
-    wait_until(lambda: fetch(raised.port, "/status.json")[2] == "[3]", "it was told")
+    by_hand.exporters.send(b"[3]")
+    wait_until(lambda: fetch(by_hand.port, "/status.json")[2] == "[3]", "it had received it")

@@ -1,4 +1,4 @@
-"""A generation hears what its real workers say, tells them what they must know, and outlives them."""
+"""A generation receives what its real workers send, sends them what they need, and outlives them."""
 
 import ctypes
 import os
@@ -33,11 +33,11 @@ from echod.worker.worker import Worker
 Entries = list[MutableMapping[str, Any]]
 
 
-class Hands:
+class GenerationByHand:
     """A generation whose loop is turned by hand."""
 
     def __init__(self) -> None:
-        """Give it two workers and a listener of each protocol; none is born."""
+        """Give it two workers and a listener of each protocol; none is started."""
         self.poll = LimitedPoll()
         self.listening = ListeningSockets()
         wanted = (
@@ -72,7 +72,7 @@ class Hands:
         self.generation.serve()
 
     def turn_until_ready(self) -> None:
-        """Wait until both workers have said so."""
+        """Wait until both workers have reported ready."""
         wait_until(lambda: (self.turn(), self.generation.ready)[1], "the workers ready")
 
     def exits(self) -> list[WorkerExit]:
@@ -85,14 +85,14 @@ class Hands:
 
 
 @pytest.fixture
-def hands() -> Iterator[Hands]:
+def by_hand() -> Iterator[GenerationByHand]:
     """Make a generation; end what is left of it."""
-    hands = Hands()
-    yield hands
-    hands.generation.kill()
-    wait_until(lambda: (hands.exits(), hands.generation.gone)[1], "its workers gone")
-    hands.listening.commit(hands.listening.acquire((), workers=1, buffers=BUFFERS))
-    hands.poll.close()
+    by_hand = GenerationByHand()
+    yield by_hand
+    by_hand.generation.kill()
+    wait_until(lambda: (by_hand.exits(), by_hand.generation.gone)[1], "its workers gone")
+    by_hand.listening.commit(by_hand.listening.acquire((), workers=1, buffers=BUFFERS))
+    by_hand.poll.close()
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def log() -> Iterator[Entries]:
 
 
 @pytest.mark.parametrize(
-    "words",
+    "message",
     [
         b"nonsense",
         b"\xff",
@@ -118,80 +118,80 @@ def log() -> Iterator[Entries]:
         b"l",
     ],
 )
-def test_a_worker_that_talks_nonsense_is_ended_and_nothing_else(
-    hands: Hands, log: Entries, monkeypatch: pytest.MonkeyPatch, words: bytes
+def test_a_worker_that_sends_nonsense_is_ended_and_nothing_else(
+    by_hand: GenerationByHand, log: Entries, monkeypatch: pytest.MonkeyPatch, message: bytes
 ) -> None:
-    """Whatever it says: it is killed, one entry says so, and another can take its place."""
+    """Whatever it sends, it is killed, one entry says so, and another can take its place."""
 
     def babble(self: Worker, now: float) -> float:
         for _ in range(3):
-            self._channel.send(words)
+            self._channel.send(message)
         return now + 100.0
 
     monkeypatch.setattr(Worker, "_on_deadline", babble)
-    slot, *_ = hands.generation.workers
-    hands.generation.start_worker(slot, 0.0)
-    assert hands.reap() == "killed by SIGKILL"
+    slot, *_ = by_hand.generation.workers
+    by_hand.generation.start_worker(slot, 0.0)
+    assert by_hand.reap() == "killed by SIGKILL"
     assert [entry["event"] for entry in log] == ["worker_started", "worker_protocol_error", "worker_exited"]
     monkeypatch.undo()
-    hands.serve()
+    by_hand.serve()
 
 
 @pytest.mark.parametrize("place", [UdpField.REPLIED, UdpField.INTERRUPTED, UdpField.RECEIVED_BYTES])
 def test_a_worker_that_scribbles_on_its_counters_is_ended_and_nothing_else(
-    hands: Hands, log: Entries, place: UdpField
+    by_hand: GenerationByHand, log: Entries, place: UdpField
 ) -> None:
-    """The supervisor goes on: it believes the last good numbers, says so in one entry, and another takes the place."""
-    hands.serve()
-    page, observer, number = hands.generation.page, hands.observer, 1
+    """The supervisor goes on: it keeps the last good numbers, logs one entry, and another worker takes the place."""
+    by_hand.serve()
+    page, observer, number = by_hand.generation.page, by_hand.observer, 1
     (udp,) = (each for each in page.listeners if each.protocol is Protocol.UDP)
     page.row(number, udp)[UdpField.RECEIVED] = page.row(number, udp)[UdpField.REPLIED] = 9
     observer.look(page.listeners, [page], (), 1.0)
     page.row(number, udp)[place] = 2**64 - 1
     observer.look(page.listeners, [page], (), 2.0)
     assert page.totals()[udp][UdpField.REPLIED] == 9
-    hands.generation.catch_up()
-    assert hands.reap() == "killed by SIGKILL"
+    by_hand.generation.catch_up()
+    assert by_hand.reap() == "killed by SIGKILL"
     (entry,) = [entry for entry in log if entry["event"] == "worker_miscounted"]
     assert entry["worker"] == number + 1
     assert page.totals()[udp][:5] == [9, 0, 9, 0, 0]
-    hands.generation.start_worker(hands.generation.workers[number], 3.0)
-    hands.turn_until_ready()
+    by_hand.generation.start_worker(by_hand.generation.workers[number], 3.0)
+    by_hand.turn_until_ready()
 
 
-def test_a_worker_that_scribbled_just_before_its_death_is_settled(hands: Hands, log: Entries) -> None:
+def test_a_worker_that_scribbled_just_before_its_death_is_settled(by_hand: GenerationByHand, log: Entries) -> None:
     """Nobody had looked in between; its numbers are those of the last look all the same."""
-    hands.serve()
-    page, slot = hands.generation.page, hands.generation.workers[0]
+    by_hand.serve()
+    page, slot = by_hand.generation.page, by_hand.generation.workers[0]
     for each in page.listeners:
         page.row(0, each)[UdpField.SEND_FAILED] = page.row(0, each)[TcpField.CLOSED + 1] = 5
     slot.kill()
-    assert hands.reap() == "killed by SIGKILL"
+    assert by_hand.reap() == "killed by SIGKILL"
     assert [entry["event"] for entry in log].count("worker_miscounted") == 1
     assert not any(map(sum, page.totals().values()))
 
 
-def test_a_heartbeat_that_nobody_could_count_on_does_not_outlive_its_worker(hands: Hands, log: Entries) -> None:
+def test_an_impossible_heartbeat_does_not_outlive_its_worker(by_hand: GenerationByHand, log: Entries) -> None:
     """The worker that takes the place turns as any other."""
-    hands.serve()
-    slot, page = hands.generation.workers[0], hands.generation.page
+    by_hand.serve()
+    slot, page = by_hand.generation.workers[0], by_hand.generation.page
     page.header(0)[SlotField.HEARTBEAT] = 2**64 - 1
-    hands.observer.look(page.listeners, [page], (), 1.0)
-    hands.generation.catch_up()
-    hands.reap()
+    by_hand.observer.look(page.listeners, [page], (), 1.0)
+    by_hand.generation.catch_up()
+    by_hand.reap()
     assert [entry["event"] for entry in log].count("worker_miscounted") == 1
-    hands.generation.start_worker(slot, 2.0)
-    hands.turn_until_ready()
-    wait_until(lambda: (hands.turn(), page.header(0)[SlotField.HEARTBEAT] > 1)[1], "the new worker turns")
+    by_hand.generation.start_worker(slot, 2.0)
+    by_hand.turn_until_ready()
+    wait_until(lambda: (by_hand.turn(), page.header(0)[SlotField.HEARTBEAT] > 1)[1], "the new worker turns")
     assert slot.pid is not None
 
 
-def test_a_worker_has_the_vector_of_no_other(hands: Hands) -> None:
+def test_a_worker_has_the_vector_of_no_other(by_hand: GenerationByHand) -> None:
     """The mappings of others are not in its address space: it can break its own batches alone."""
-    hands.serve()
-    starts = [ctypes.addressof(ctypes.c_char.from_buffer(worker.vector)) for worker in hands.generation.workers]
+    by_hand.serve()
+    starts = [ctypes.addressof(ctypes.c_char.from_buffer(worker.vector)) for worker in by_hand.generation.workers]
     inodes = [shared_mappings("self")[start] for start in starts]  # an address may be another mapping's elsewhere
-    for slot in hands.generation.workers:
+    for slot in by_hand.generation.workers:
         mapped = shared_mappings(str(slot.pid)).values()
         assert [inode in mapped for inode in inodes] == [number == slot.number for number in range(2)]
 
@@ -202,77 +202,79 @@ def shared_mappings(process: str) -> dict[int, int]:
     return {int(line.partition("-")[0], 16): int(line.split()[4]) for line in lines if " rw-s " in line}
 
 
-def test_a_worker_that_cannot_be_watched_is_not_born(hands: Hands) -> None:
+def test_a_worker_that_cannot_be_watched_is_not_started(by_hand: GenerationByHand) -> None:
     """Where the host watches no more descriptors nothing is left of the attempt, and the next one is as good as any."""
-    slot, *_ = hands.generation.workers
+    slot, *_ = by_hand.generation.workers
     before = children(os.getpid()), len(list(Path("/proc/self/fd").iterdir()))
-    hands.poll.left = 0
+    by_hand.poll.left = 0
     with pytest.raises(OSError, match="No space left"):
-        hands.generation.start_worker(slot, 0.0)
+        by_hand.generation.start_worker(slot, 0.0)
     assert (children(os.getpid()), len(list(Path("/proc/self/fd").iterdir()))) == before
-    assert hands.generation.gone
-    hands.poll.left = 2
-    hands.serve()
+    assert by_hand.generation.gone
+    by_hand.poll.left = 2
+    by_hand.serve()
 
 
-def test_what_a_full_channel_does_not_take_is_told_again(hands: Hands) -> None:
-    """A worker that did not listen for a while hears of the addresses that count, and then to drain."""
-    hands.serve()
-    slot, other = hands.generation.workers
+def test_what_a_full_channel_does_not_take_is_sent_later(by_hand: GenerationByHand) -> None:
+    """A worker that did not read for a while receives the last addresses, and then the command to drain."""
+    by_hand.serve()
+    slot, other = by_hand.generation.workers
     assert slot.pid is not None
     os.kill(slot.pid, signal.SIGSTOP)
     most = [IPv6Network((number, 128)) for number in range(2**32, 2**32 + MAX_OWN)]
     assert slot.queue is not None
     while not slot.queue.pending:
-        hands.generation.set_own_addresses(most)
-    hands.generation.set_own_addresses(most[:1])
-    hands.generation.drain()
+        by_hand.generation.set_own_addresses(most)
+    by_hand.generation.set_own_addresses(most[:1])
+    by_hand.generation.drain()
     assert [len(message) for message in slot.queue.pending.values()] == [18, 1]
-    wait_until(lambda: (hands.generation.catch_up(), hands.exits())[1], "the other one gone")
+    wait_until(lambda: (by_hand.generation.catch_up(), by_hand.exits())[1], "the other one gone")
     assert other.pid is None
     os.kill(slot.pid, signal.SIGCONT)
-    wait_until(lambda: (hands.generation.catch_up(), hands.exits())[1], "a death of its own")
-    assert hands.generation.gone
+    wait_until(lambda: (by_hand.generation.catch_up(), by_hand.exits())[1], "its exit")
+    assert by_hand.generation.gone
 
 
-def test_a_worker_that_exits_is_replaced_and_a_start_that_fails_is_tried_again(hands: Hands, log: Entries) -> None:
+def test_a_worker_that_exits_is_replaced_and_a_failed_start_is_repeated(
+    by_hand: GenerationByHand, log: Entries
+) -> None:
     """Each failure in a row doubles the delay; the replacement serves, and is counted as a restart."""
-    hands.serve()
-    worker = hands.generation.workers[1]
+    by_hand.serve()
+    worker = by_hand.generation.workers[1]
     worker.kill()
-    hands.reap()
-    assert hands.timers.seconds_left(0.0) == 0.1
-    hands.poll.left = 0
+    by_hand.reap()
+    assert by_hand.timers.seconds_left(0.0) == 0.1
+    by_hand.poll.left = 0
     for now, delay in ((1.0, 0.2), (2.0, 0.4)):
-        (replace,) = hands.timers.due(now)
+        (replace,) = by_hand.timers.due(now)
         replace(now)
-        assert hands.timers.seconds_left(now) == pytest.approx(delay)
+        assert by_hand.timers.seconds_left(now) == pytest.approx(delay)
     assert [entry["event"] for entry in log].count("worker_not_started") == 2
-    hands.poll.left = 1
-    (replace,) = hands.timers.due(3.0)
+    by_hand.poll.left = 1
+    (replace,) = by_hand.timers.due(3.0)
     replace(3.0)
-    hands.turn_until_ready()
-    assert hands.restarts == {1: 1}
-    assert [state.restarts for state in hands.generation.states()] == [0, 1]
+    by_hand.turn_until_ready()
+    assert by_hand.restarts == {1: 1}
+    assert [state.restarts for state in by_hand.generation.states()] == [0, 1]
 
 
-def test_a_service_without_any_worker_is_not_fresh(hands: Hands) -> None:
+def test_a_service_without_any_worker_is_not_fresh(by_hand: GenerationByHand) -> None:
     """While it serves, one worker at least must be there; one that waits for its successor is no harm."""
-    generation = hands.generation
+    generation = by_hand.generation
     generation.start_workers(0.0)
-    hands.turn_until_ready()
+    by_hand.turn_until_ready()
     assert generation.fresh
     generation.serve()
     first, second = generation.workers
     first.kill()
-    assert hands.reap() == "killed by SIGKILL"
+    assert by_hand.reap() == "killed by SIGKILL"
     assert generation.fresh
     second.kill()
-    assert hands.reap() == "killed by SIGKILL"
+    assert by_hand.reap() == "killed by SIGKILL"
     assert not generation.fresh
     generation.start_worker(second, 0.0)
     assert not generation.fresh
-    wait_until(lambda: (hands.turn(), generation.fresh)[1], "it served again")
+    wait_until(lambda: (by_hand.turn(), generation.fresh)[1], "it served again")
     generation.drain()
-    assert hands.reap() == "exit code 0"
+    assert by_hand.reap() == "exit code 0"
     assert generation.fresh

@@ -1,4 +1,4 @@
-"""Doors, the sockets at which metrics are asked for: opened before the commit, kept, moved, closed, or passed."""
+"""The HTTP sockets, which listen for requests of metrics: opened before the commit, kept, moved, closed, or passed."""
 
 import os
 import socket
@@ -36,7 +36,7 @@ def http_sockets(listening: ListeningSockets, *metrics: Endpoint) -> list[socket
     return listening.http_sockets
 
 
-def test_a_door_is_kept_moved_and_closed_at_commit(listening: ListeningSockets) -> None:
+def test_an_http_socket_is_kept_moved_and_closed_at_commit(listening: ListeningSockets) -> None:
     """The same endpoint keeps the very socket; another one opens before the old one closes; none closes it."""
     here, there = endpoint(), endpoint("[::1]")
     (first,) = http_sockets(listening, here)
@@ -53,16 +53,16 @@ def test_a_door_is_kept_moved_and_closed_at_commit(listening: ListeningSockets) 
     assert second.fileno() == -1
 
 
-def test_a_door_can_widen_and_narrow_on_its_port(listening: ListeningSockets) -> None:
+def test_an_http_socket_can_widen_and_narrow_on_its_port(listening: ListeningSockets) -> None:
     """From one address to all and back, without a moment in which nobody listens."""
     narrow = endpoint()
     wide = endpoint(ANY, narrow.port)
     for metrics in (narrow, wide, narrow):
-        (door,) = http_sockets(listening, metrics)
-        assert door.getsockname() == (str(metrics.address), narrow.port)
+        (http_socket,) = http_sockets(listening, metrics)
+        assert http_socket.getsockname() == (str(metrics.address), narrow.port)
 
 
-def test_a_door_that_cannot_be_had_closes_all_that_was_opened(listening: ListeningSockets) -> None:
+def test_an_http_socket_that_cannot_be_opened_closes_all_that_was_opened(listening: ListeningSockets) -> None:
     """Neither the port of another process nor that of an echo listener; the sentence names the key."""
     wanted = listener("127.0.0.1", free_port())
     echo = listener("127.0.0.1", free_port(), Protocol.TCP)
@@ -75,22 +75,22 @@ def test_a_door_that_cannot_be_had_closes_all_that_was_opened(listening: Listeni
         listening.acquire((echo,), workers=1, buffers=BUFFERS, metrics=[endpoint(port=echo.port)])
 
 
-def test_a_door_and_a_listener_can_exchange_their_ports(listening: ListeningSockets) -> None:
+def test_an_http_socket_and_a_listener_can_exchange_their_ports(listening: ListeningSockets) -> None:
     """By one reload, and back: each is bound beside the other, which closes at the commit."""
     ports = [free_port() for _ in range(2)]
     for here, there in (ports, ports[::-1], ports):
         wanted, metrics = listener("127.0.0.1", here, Protocol.TCP), endpoint(port=there)
         listening.commit(listening.acquire((wanted,), workers=1, buffers=BUFFERS, metrics=[metrics]))
-        (door,) = listening.http_sockets
+        (http_socket,) = listening.http_sockets
         ((echo,),) = listening.sockets.values()
-        assert (echo.getsockname()[1], door.getsockname()[1]) == (here, there)
-        for server in (echo, door):
+        assert (echo.getsockname()[1], http_socket.getsockname()[1]) == (here, there)
+        for server in (echo, http_socket):
             with tcp_client(server) as client, server.accept()[0] as accepted:
                 assert accepted.getpeername() == client.getsockname()
     listening.commit(listening.acquire((), workers=1, buffers=BUFFERS, metrics=[metrics]))
 
 
-def test_a_door_is_never_bound_beside_a_listener_that_stays(listening: ListeningSockets) -> None:
+def test_an_http_socket_is_never_bound_beside_a_listener_that_stays(listening: ListeningSockets) -> None:
     """Nor beside a new one that takes the place of a wider one on that port: it is in use."""
     echo = listener("127.0.0.1", free_port(), Protocol.TCP)
     wide = listener(ANY, echo.port, Protocol.TCP)
@@ -101,7 +101,7 @@ def test_a_door_is_never_bound_beside_a_listener_that_stays(listening: Listening
     listening.commit(listening.acquire((), workers=1, buffers=BUFFERS))
 
 
-def test_where_systemd_holds_the_ports_it_is_said_how_to_have_a_door(listening: ListeningSockets) -> None:
+def test_where_systemd_holds_the_ports_the_error_says_how_to_pass_an_http_socket(listening: ListeningSockets) -> None:
     """In echod.socket the port would be an echo port."""
     with udp_client() as one, socket.create_server(("127.0.0.1", 0)) as other:
         listening.adopt({os.dup(one.fileno()): ""}, BUFFERS)
@@ -109,15 +109,15 @@ def test_where_systemd_holds_the_ports_it_is_said_how_to_have_a_door(listening: 
             listening.acquire((), workers=1, buffers=BUFFERS, metrics=[endpoint(port=other.getsockname()[1])])
 
 
-def test_a_passed_door_takes_the_place_of_the_configured_one(listening: ListeningSockets) -> None:
-    """By its name it is no listener; whatever the config says of metrics, it is the only door, and stays."""
+def test_a_passed_http_socket_takes_the_place_of_the_configured_one(listening: ListeningSockets) -> None:
+    """By its name it is no listener; whatever the config says of metrics, it is the only HTTP socket, and stays."""
     passed = socket.create_server(("127.0.0.1", 0))
     number = passed.detach()
     listening.adopt({number: "metrics"}, BUFFERS)
     assert listening.adopted == ()
     for metrics in (endpoint(), None, endpoint()):
-        (door,) = http_sockets(listening, metrics)
-        assert (door.fileno(), door.getblocking()) == (number, False)
+        (http_socket,) = http_sockets(listening, metrics)
+        assert (http_socket.fileno(), http_socket.getblocking()) == (number, False)
 
 
 def udp_socket() -> socket.socket:
@@ -136,7 +136,7 @@ def unix_socket() -> socket.socket:
 
 
 @pytest.mark.parametrize("make", [udp_socket, unconnected, unix_socket])
-def test_what_takes_no_connections_is_no_door(make: Callable[[], socket.socket]) -> None:
+def test_what_takes_no_connections_is_no_http_socket(make: Callable[[], socket.socket]) -> None:
     """The refusal says what its .socket unit may have, and leaves no descriptor open."""
     number = make().detach()
     with pytest.raises(EchodError, match=r"is named metrics but takes no TCP connections: its \.socket unit may only"):
@@ -145,8 +145,8 @@ def test_what_takes_no_connections_is_no_door(make: Callable[[], socket.socket])
         os.fstat(number)
 
 
-def test_a_file_is_no_door() -> None:
-    """What is no socket at all is said to be none."""
+def test_a_file_is_no_http_socket() -> None:
+    """The error says that it is no socket."""
     with open(os.devnull, "rb") as file, pytest.raises(EchodError, match="is no socket"):  # noqa: PTH123 - a descriptor
         adopt_http_socket(os.dup(file.fileno()), BUFFERS)
 

@@ -144,7 +144,7 @@ def test_two_daemons_cannot_hold_one_port(listening: ListeningSockets) -> None:
         ListeningSockets().acquire(wanted, workers=2, buffers=BUFFERS)
 
 
-def test_a_listener_that_no_unit_passes_is_said_to_be_so(listening: ListeningSockets) -> None:
+def test_a_listener_that_no_unit_passes_is_named_in_the_error(listening: ListeningSockets) -> None:
     """Where sockets were passed, the sentence says that the .socket unit lacks it, and the line that it needs."""
     with udp_client() as one:
         listening.adopt({os.dup(one.fileno()): ""}, BUFFERS)
@@ -227,7 +227,7 @@ def test_a_tcp_backlog_survives_a_reload(listening: ListeningSockets) -> None:
 
 
 def test_kept_sockets_get_the_new_buffers_at_commit(listening: ListeningSockets) -> None:
-    """A reload changes the buffers of sockets that stay, and the smallest is told."""
+    """A reload changes the buffers of sockets that stay, and the smallest is returned."""
     wanted = listeners("127.0.0.1", "::1") + listeners(protocol=TCP)
     small, smaller = Buffers(receive=128 * 1024, send=128 * 1024), Buffers(receive=64 * 1024, send=32 * 1024)
     assert listening.smallest_buffers() is None
@@ -312,8 +312,8 @@ def test_a_passed_socket_whose_interface_was_made_anew_is_kept_and_warned_of_onc
             f"{wanted} receives nothing any more: its interface was removed or renamed; restart the .socket unit that "
             "passes it, and echod, when this host has the interface near again"
         )
-        told = {"event": "listener_detached", "log_level": "warning", "message": message, "listener": str(wanted)}
-        assert entries == [told, told]
+        logged = {"event": "listener_detached", "log_level": "warning", "message": message, "listener": str(wanted)}
+        assert entries == [logged, logged]
 
 
 def test_one_netlink_socket_is_held_beside_the_listeners(listening: ListeningSockets) -> None:

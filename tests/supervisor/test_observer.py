@@ -62,8 +62,8 @@ def watched() -> Watched:
     return Watched(ListeningSockets(), *BOTH)
 
 
-def test_the_first_look_tells_all_and_the_next_ones_nothing(watched: Watched) -> None:
-    """With zeros, as there is a listener to be told of; then there is nothing new until something happens."""
+def test_the_first_look_reports_all_and_the_next_ones_nothing(watched: Watched) -> None:
+    """With zeros, because the listeners are there; then there is nothing new until something happens."""
     assert watched.first == Activity(
         udp=(UdpTraffic(name="udp://127.0.0.1:7", family="ipv4", adopted=False),),
         tcp=(TcpTraffic(name="tcp://127.0.0.1:7", family="ipv4", adopted=False),),
@@ -72,7 +72,7 @@ def test_the_first_look_tells_all_and_the_next_ones_nothing(watched: Watched) ->
     assert [watched.look() for _ in range(100)] == [None] * 100
 
 
-def test_what_any_worker_counts_is_summed_and_told(watched: Watched) -> None:
+def test_what_any_worker_counts_is_summed_and_reported(watched: Watched) -> None:
     """Over the slots and over the generations that still live."""
     watched.page.row(0, UDP)[UdpField.RECEIVED] = 3
     watched.page.row(1, UDP)[UdpField.RECEIVED] = 4
@@ -88,8 +88,8 @@ def test_what_any_worker_counts_is_summed_and_told(watched: Watched) -> None:
 def test_rates_fall_and_then_there_is_rest(watched: Watched) -> None:
     """For a minute after the last datagram the rates change now and then; after it, nothing does."""
     watched.page.row(0, UDP)[UdpField.RECEIVED] = 600
-    told = [watched.look() for _ in range(100)]
-    changes = [(second, seen.udp[0].received_per_second) for second, seen in enumerate(told) if seen]
+    reported = [watched.look() for _ in range(100)]
+    changes = [(second, seen.udp[0].received_per_second) for second, seen in enumerate(reported) if seen]
     assert changes == [
         (0, Rates(600.0, 60.0, 10.0)),
         (1, Rates(0.0, 60.0, 10.0)),
@@ -111,7 +111,7 @@ def test_a_generation_that_is_gone_keeps_its_numbers(watched: Watched) -> None:
     assert watched.see().udp[0].received == 7
 
 
-def test_only_what_is_served_is_told(watched: Watched) -> None:
+def test_only_what_is_served_is_reported(watched: Watched) -> None:
     """A listener that a reload closed is gone; one that it opened is there, with zeros; the others go on."""
     new = listener(port=9)
     watched.page.row(0, TCP)[TcpField.ACCEPTED] = 5
@@ -124,7 +124,7 @@ def test_only_what_is_served_is_told(watched: Watched) -> None:
 
 
 def test_a_worker_is_news_but_its_cpu_time_is_not(watched: Watched) -> None:
-    """A look costs CPU time itself; who would tell that, would never rest."""
+    """A look costs CPU time itself: to report that would never end."""
     watched.workers = (replace(FRESH, cpu_seconds=2.0),)
     assert watched.look() is None
     for news in ({"pid": 2}, {"pid": None}, {"heartbeat_age_seconds": 2.0}, {"restarts": 1}, {"connections": 1}):
@@ -136,14 +136,14 @@ def test_a_worker_is_news_but_its_cpu_time_is_not(watched: Watched) -> None:
     assert watched.see().worker_restarts == 2
 
 
-def test_who_is_loud_and_who_was_refused_is_told_for_a_minute(watched: Watched) -> None:
+def test_top_and_refused_sources_are_reported_for_a_minute(watched: Watched) -> None:
     """Summed over the workers and their reports, most first; a minute later they are forgotten."""
     for _ in range(2):
         watched.observer.add_top_sources([("192.0.2.1", 5), ("2001:db8::/64", 7)])
-        for told, reason, count in ((UDP, Drop.RATE, 3), (TCP, Close.ACCESS, 1)):
+        for reported, reason, count in ((UDP, Drop.RATE, 3), (TCP, Close.ACCESS, 1)):
             sources = {"192.0.2.9": count}
             report = Report(listener=0, reason=reason, refused=count, sources=sources, more=False)
-            watched.observer.add_refusals(told, report)
+            watched.observer.add_refusals(reported, report)
     seen = watched.see()
     assert seen.top_sources == (TopSource(source="2001:db8::/64", count=14), TopSource(source="192.0.2.1", count=10))
     assert seen.refused == (
@@ -174,7 +174,7 @@ def full() -> Iterator[tuple[Watched, Listener]]:
         yield watched, served
 
 
-def test_drops_of_a_listener_with_traffic_are_told_at_once(full: tuple[Watched, Listener]) -> None:
+def test_drops_of_a_listener_with_traffic_are_reported_at_once(full: tuple[Watched, Listener]) -> None:
     """Where a worker counts anything, the kernel is asked too."""
     watched, served = full
     assert watched.look() is None
@@ -182,17 +182,17 @@ def test_drops_of_a_listener_with_traffic_are_told_at_once(full: tuple[Watched, 
     assert watched.see().udp[0].kernel_drops > 80
 
 
-def test_drops_before_a_worker_that_is_stuck_are_told_at_once(full: tuple[Watched, Listener]) -> None:
+def test_drops_before_a_worker_that_is_stuck_are_reported_at_once(full: tuple[Watched, Listener]) -> None:
     """It counts nothing; that it does not turn is the hint."""
     watched, _ = full
     watched.workers = (replace(FRESH, heartbeat_age_seconds=2.0),)
     assert watched.see().udp[0].kernel_drops > 80
 
 
-def test_drops_that_nothing_hints_at_are_told_soon(full: tuple[Watched, Listener]) -> None:
+def test_drops_that_nothing_hints_at_are_reported_soon(full: tuple[Watched, Listener]) -> None:
     """Not at each look, which would cost an idle daemon more than all the rest."""
     watched, _ = full
-    told = [watched.look() for _ in range(int(KERNEL_SECONDS))]
-    assert told[:-1] == [None] * (len(told) - 1)
-    assert told[-1] is not None
-    assert told[-1].udp[0].kernel_drops > 80
+    reported = [watched.look() for _ in range(int(KERNEL_SECONDS))]
+    assert reported[:-1] == [None] * (len(reported) - 1)
+    assert reported[-1] is not None
+    assert reported[-1].udp[0].kernel_drops > 80

@@ -1,4 +1,4 @@
-"""The supervisor knows the addresses of this host, hears of each change, and says once where it cannot."""
+"""The supervisor knows the addresses of this host, is notified of each change, and logs once if it cannot read them."""
 
 import errno
 import os
@@ -64,11 +64,11 @@ class Host:
         self.turns += woken
         return woken
 
-    def hear(self, *wanted: str) -> None:
+    def receive(self, *wanted: str) -> None:
         """Sleep, turn by turn, until these are known, too."""
         deadline = monotonic() + IN_VAIN_SECONDS
         while not set(map(ip_network, wanted)) <= set(self.own_addresses.networks):
-            assert monotonic() < deadline, "the kernel told nothing"
+            assert monotonic() < deadline, "the kernel sent no notification"
             self.rest()
             self.turn(IN_VAIN_SECONDS)
 
@@ -108,7 +108,7 @@ def test_the_kernel_wakes_the_supervisor_when_an_address_comes_or_goes(network: 
     assert host.timers.seconds_left(host.now) is None
     ip("address", "add", "192.0.2.7/32", "dev", "lo")
     assert host.turn(IN_VAIN_SECONDS)
-    host.hear("192.0.2.7")
+    host.receive("192.0.2.7")
     assert set(host.own_addresses.networks) - set(before) == {ip_network("192.0.2.7/32")}
     host.rest()
     ip("address", "del", "192.0.2.7/32", "dev", "lo")
@@ -122,7 +122,7 @@ def test_the_kernel_wakes_the_supervisor_when_an_address_comes_or_goes(network: 
 
 @needs_root
 @pytest.mark.parametrize(
-    ("line", "network_told"),
+    ("line", "network_reported"),
     [
         ("route add local 203.0.113.0/24 dev lo", "203.0.113.0/24"),
         ("-6 route add local 2001:db8:9::/48 dev lo", "2001:db8:9::/48"),
@@ -130,15 +130,15 @@ def test_the_kernel_wakes_the_supervisor_when_an_address_comes_or_goes(network: 
         ("link set dev other up", "198.51.100.7/32"),
     ],
 )
-def test_whatever_makes_an_address_the_hosts_own_is_heard(
-    network: None, host: Host, line: str, network_told: str
+def test_whatever_makes_an_address_the_hosts_own_is_noticed(
+    network: None, host: Host, line: str, network_reported: str
 ) -> None:
     """Prefixes that are local as a whole, addresses of IPv6, and an interface that comes up with its addresses."""
     ip("link", "add", "other", "type", "veth", "peer", "name", "far")
     ip("address", "add", "198.51.100.7/24", "dev", "other")
     host.start()
     ip(*line.split())
-    host.hear(network_told)
+    host.receive(network_reported)
 
 
 @needs_root
@@ -156,7 +156,7 @@ def test_an_interface_that_is_removed_takes_its_prefixes_with_it(network: None, 
     ip("link", "delete", "other")
     deadline = monotonic() + IN_VAIN_SECONDS
     while ip_network("198.51.100.0/24") in host.own_addresses.networks:
-        assert monotonic() < deadline, "the kernel told nothing"
+        assert monotonic() < deadline, "the kernel sent no notification"
         host.rest()
         host.turn(IN_VAIN_SECONDS)
 
@@ -170,14 +170,14 @@ def test_thousands_of_changes_cost_few_looks_and_none_is_missed(network: None, h
     with pytest.raises(OSError, match=os.strerror(errno.ENOBUFS)):
         host.passed.recv(65_536)
     ip_batch(*(f"address delete {each}/32 dev lo" for each in many[1:]), "address add 192.0.2.7/32 dev lo")
-    host.hear(many[0], "192.0.2.7")
+    host.receive(many[0], "192.0.2.7")
     assert not set(map(ip_network, many[1:])) & set(host.own_addresses.networks)
     assert host.changes + host.turns <= 8
 
 
 @needs_root
 def test_after_the_end_the_socket_is_silent(network: None, host: Host) -> None:
-    """The service manager waits on it while echod is stopped: what it heard is gone, and it hears no more."""
+    """The service manager waits on it while echod is stopped: what it had received is gone, and it receives no more."""
     host.start()
     ip("address", "add", "192.0.2.7/32", "dev", "lo")
     host.own_addresses.close()
@@ -187,24 +187,24 @@ def test_after_the_end_the_socket_is_silent(network: None, host: Host) -> None:
 
 
 @needs_root
-def test_without_privileges_a_passed_socket_hears_too(network: None) -> None:
+def test_without_privileges_a_passed_socket_is_notified_too(network: None) -> None:
     """Root made it, echod's user joins the groups."""
     passed = netlink()
 
-    def told() -> list[object]:
+    def passed_is_used() -> list[object]:
         host = Host()
         host.passed = passed
         host.start()
         return [host.own_addresses._addresses is not None]
 
     with passed:
-        assert as_nobody(told) == [True]
+        assert as_nobody(passed_is_used) == [True]
         ip("address", "add", "192.0.2.7/32", "dev", "lo")
         assert passed.recv(65_536)
 
 
-def test_a_host_that_can_be_asked_is_nothing_to_talk_about(log: Entries, host: Host) -> None:
-    """With sockets of this host, and a netlink socket of our own, addresses are known and no warning is said."""
+def test_a_host_that_can_be_asked_is_not_worth_an_entry(log: Entries, host: Host) -> None:
+    """With sockets of this host, and a netlink socket of our own, addresses are known and no warning is logged."""
     with udp_server() as server:
         host.own_addresses.start(None, [server], host.now)
         assert ip_network("127.0.0.0/8") in host.own_addresses.networks
@@ -215,8 +215,8 @@ def test_a_host_that_can_be_asked_is_nothing_to_talk_about(log: Entries, host: H
 
 
 @needs_root
-def test_sockets_of_another_network_are_told_once(log: Entries, host: Host) -> None:
-    """Where the listening sockets are of another namespace our addresses say nothing: a warning, and no look."""
+def test_sockets_of_another_network_are_logged_once(log: Entries, host: Host) -> None:
+    """Where the listening sockets are of another namespace the addresses here mean nothing: a warning, and no look."""
     with namespace():
         server = udp_server()
     with server:
@@ -229,7 +229,7 @@ def test_sockets_of_another_network_are_told_once(log: Entries, host: Host) -> N
     ]
 
 
-def test_a_problem_is_told_when_it_comes_and_not_as_long_as_it_lasts(log: Entries, host: Host) -> None:
+def test_a_problem_is_logged_when_it_appears_and_not_as_long_as_it_lasts(log: Entries, host: Host) -> None:
     """A netlink socket that answers no more is one warning, tried ever more rarely; what was known stays known."""
     host.start()
     known = host.own_addresses.networks
@@ -271,5 +271,5 @@ def test_a_host_that_watches_no_more_is_looked_at_all_the_same(network: None, ho
     host.rest()
     host.rest()
     ip("address", "add", "192.0.2.3/32", "dev", "lo")
-    host.hear("192.0.2.2", "192.0.2.3")
+    host.receive("192.0.2.2", "192.0.2.3")
     assert host.poll.left == 0

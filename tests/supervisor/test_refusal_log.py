@@ -1,4 +1,4 @@
-"""Whatever is refused, and however much, the log says it in a few entries, and says all of it once all is said."""
+"""Whatever is refused, and however much, the log has few entries, and in the end they add up."""
 
 from collections import Counter
 from collections.abc import Iterator, MutableMapping
@@ -35,7 +35,7 @@ def report(reason: int = Drop.ACCESS, *, more: bool = False, **sources: int) -> 
     return Report(listener=0, reason=reason, refused=sum(known.values()) + more, sources=known, more=more)
 
 
-def test_nothing_refused_is_nothing_said(log: Entries) -> None:
+def test_nothing_refused_is_nothing_logged(log: Entries) -> None:
     """Looks without a report leave the log as it is."""
     refusals = RefusalLog()
     for second in range(100):
@@ -43,7 +43,7 @@ def test_nothing_refused_is_nothing_said(log: Entries) -> None:
     assert log == []
 
 
-def test_the_first_refusal_is_said_at_once(log: Entries) -> None:
+def test_the_first_refusal_is_logged_at_once(log: Entries) -> None:
     """An entry has where, why, how many, from how many, and from whom most; and one sentence of all that."""
     refusals = RefusalLog()
     refusals.add(UDP, report(a=1, b=1199))
@@ -65,8 +65,8 @@ def test_the_first_refusal_is_said_at_once(log: Entries) -> None:
     ]
 
 
-def test_one_is_said_as_one(log: Entries) -> None:
-    """A single datagram of a single source is not said in the plural."""
+def test_one_is_singular(log: Entries) -> None:
+    """A single datagram of a single source is not in the plural."""
     refusals = RefusalLog()
     refusals.add(UDP, report(Drop.LOOP, a=1))
     refusals.log_due(1000.0)
@@ -76,7 +76,7 @@ def test_one_is_said_as_one(log: Entries) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "way"),
+    ("reason", "advice"),
     [
         (
             Drop.SOURCE_PORT_LOW,
@@ -86,17 +86,17 @@ def test_one_is_said_as_one(log: Entries) -> None:
         (Drop.SOURCE_PORT_OWN, "echod listens on their source port: let honest clients send from another port"),
     ],
 )
-def test_who_is_refused_for_its_port_is_told_how_to_go_on(log: Entries, reason: Drop, way: str) -> None:
+def test_an_entry_about_a_source_port_has_advice(log: Entries, reason: Drop, advice: str) -> None:
     """It is in the hands of the client; a closed connection of the same number has no such reason."""
     refusals = RefusalLog()
     refusals.add(UDP, report(reason, a=1))
     refusals.add(TCP, report(Close(reason), a=1))
     refusals.log_due(1000.0)
-    assert f", most from 192.0.2.97 (1); {way}" in log[0]["message"]
+    assert f", most from 192.0.2.97 (1); {advice}" in log[0]["message"]
     assert log[1]["message"].endswith(", most from 192.0.2.97 (1)")
 
 
-def test_refused_connections_are_said_as_such(log: Entries) -> None:
+def test_refused_connections_are_named_as_such(log: Entries) -> None:
     """At a TCP listener the reason is that of a closed connection, though its number is a drop's too."""
     refusals = RefusalLog()
     refusals.add(TCP, report(Close.OVER_SOURCE_LIMIT, a=2))
@@ -105,7 +105,7 @@ def test_refused_connections_are_said_as_such(log: Entries) -> None:
     assert log[0]["message"].startswith("refused 2 connections at tcp://127.0.0.1:7: over_source_limit,")
 
 
-def test_further_sources_are_said_to_be_more(log: Entries) -> None:
+def test_further_sources_are_named_as_more(log: Entries) -> None:
     """Where a worker did not know all, neither does the entry, and it says so."""
     refusals = RefusalLog()
     refusals.add(UDP, report(a=5, more=True))
@@ -140,7 +140,7 @@ def test_one_listener_and_reason_speak_at_most_each_ten_seconds(log: Entries) ->
 
 
 def test_reasons_and_listeners_wait_for_nobody_else(log: Entries) -> None:
-    """A new reason, or the same at another listener, is said at the next look."""
+    """A new reason, or the same at another listener, is logged at the next look."""
     refusals = RefusalLog()
     refusals.add(UDP, report(Drop.ACCESS, a=1))
     refusals.log_due(1000.0)
@@ -156,7 +156,7 @@ def test_reasons_and_listeners_wait_for_nobody_else(log: Entries) -> None:
 
 
 def test_at_most_ten_entries_at_a_look_and_the_rest_waits_its_turn(log: Entries) -> None:
-    """A thousand listeners that all refuse are said ten at a look, each once before any is said twice, none lost."""
+    """Many listeners that all refuse are logged ten at a look, each once before any is logged twice, none lost."""
     refusals = RefusalLog()
     listeners = [listener(port=1 + number) for number in range(100)]
     for second in range(30):
@@ -191,8 +191,8 @@ REPORTS = st.tuples(
 
 @settings(deadline=None)
 @given(looks=st.lists(st.lists(REPORTS, max_size=20), max_size=20))
-def test_once_all_is_said_nothing_was_lost(looks: list[list[tuple[Any, Drop, dict[str, int]]]]) -> None:
-    """Whatever comes when: for each listener and reason the entries add up to the reports, and name the loudest."""
+def test_in_the_end_nothing_was_lost(looks: list[list[tuple[Any, Drop, dict[str, int]]]]) -> None:
+    """Whatever comes when: for each listener and reason the entries add up to the reports, and name the top source."""
     refusals, reported, since = RefusalLog(), Counter[tuple[str, str]](), dict[tuple[str, str], Counter[str]]()
     with structlog.testing.capture_logs() as log:
         for second in range(len(looks) + 60):
@@ -209,13 +209,13 @@ def test_once_all_is_said_nothing_was_lost(looks: list[list[tuple[Any, Drop, dic
                 loud = since.pop((entry["listener"], entry["reason"]))
                 assert entry["top_source_refused"] == max(loud.values()) == loud[entry["top_source"]]
                 assert (entry["refused"], entry["sources"]) == (loud.total(), len(loud))
-    said = Counter[tuple[str, str]]()
+    logged = Counter[tuple[str, str]]()
     for entry in log:
-        said[entry["listener"], entry["reason"]] += entry["refused"]
-    assert said == reported
+        logged[entry["listener"], entry["reason"]] += entry["refused"]
+    assert logged == reported
 
 
-def test_full_queues_are_said_like_refusals(log: Entries) -> None:
+def test_full_queues_are_logged_like_refusals(log: Entries) -> None:
     """Once in ten seconds for each listener, with the sum; one that lost nothing is not mentioned."""
     refusals = RefusalLog()
     refusals.add_kernel_drops(UDP, 4777)

@@ -1,4 +1,4 @@
-"""What the supervisor says of itself in the log."""
+"""What the supervisor reports in the log."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ LIMIT = int(Path("/proc/sys/net/core/rmem_max").read_text())
 
 @needs_root
 def test_only_the_buffer_that_the_kernel_grants_in_part_is_warned_of(echod: EchodFactory) -> None:
-    """One entry for each such buffer, however many sockets have it, with what to write; a reload says it again."""
+    """One entry for each such buffer, however many sockets have it, with what to write; a reload logs it again."""
     port = free_port(2)
     wanted = 4 * LIMIT
     config = {
@@ -36,7 +36,7 @@ def test_only_the_buffer_that_the_kernel_grants_in_part_is_warned_of(echod: Echo
 
 
 @needs_root
-def test_of_the_default_buffers_nothing_is_said(echod: EchodFactory) -> None:
+def test_the_default_buffers_are_never_warned_of(echod: EchodFactory) -> None:
     """A default install has no warning, whatever the host's limits are: nobody asked for what it does not get."""
     daemon = echod({"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}, prefix=ORDINARY)
     assert [entry for entry in daemon.log() if entry["level"] == "warning"] == []

@@ -1,4 +1,4 @@
-"""echod.supervisor.timers: what is put on the timers comes off it once, in time and in order."""
+"""echod.supervisor.timers: each action is returned once, in time and in order."""
 
 from collections.abc import Callable
 
@@ -21,7 +21,7 @@ def do(actions: list[Callable[[float], None]], now: float) -> None:
         action(now)
 
 
-def test_an_empty_agenda_waits_for_ever() -> None:
+def test_without_an_action_it_waits_for_ever() -> None:
     """With nothing to do, nothing is due and there is no time to wait for."""
     timers = Timers()
     assert timers.due(1e9) == []
@@ -29,7 +29,7 @@ def test_an_empty_agenda_waits_for_ever() -> None:
 
 
 def test_actions_come_off_in_the_order_of_their_times() -> None:
-    """What was put on later but is due earlier is done first."""
+    """What was added later but is due earlier is done first."""
     timers, notes = Timers(), list[str]()
     for time in (3.0, 1.0, 2.0):
         timers.at(time, noting(notes, f"for {time:g}"))
@@ -37,7 +37,7 @@ def test_actions_come_off_in_the_order_of_their_times() -> None:
     assert notes == ["for 1 at 3", "for 2 at 3", "for 3 at 3"]
 
 
-def test_actions_of_one_time_come_off_in_the_order_they_were_put_on() -> None:
+def test_actions_of_one_time_come_off_in_the_order_they_were_added() -> None:
     """At the same time first come is first done; actions themselves are never compared."""
     timers, notes = Timers(), list[str]()
     for name in "cab":
@@ -72,7 +72,7 @@ def test_an_action_is_handed_out_once() -> None:
     assert timers.seconds_left(1.0) is None
 
 
-def test_an_action_may_put_itself_on_the_agenda_again() -> None:
+def test_an_action_may_add_itself_again() -> None:
     """A timer that renews itself, even for now, is done in the next turn: no turn is endless."""
     timers, notes = Timers(), list[float]()
 

@@ -116,14 +116,14 @@ def test_all_connections_together_stay_below_the_memory_of_the_unit() -> None:
 
 
 @needs_root
-@pytest.mark.parametrize("door", [False, True])
-def test_the_buffers_of_a_socket_unit_are_those_of_datagrams(*, door: bool) -> None:
+@pytest.mark.parametrize("http", [False, True])
+def test_the_buffers_of_a_socket_unit_are_those_of_datagrams(*, http: bool) -> None:
     """ReceiveBuffer= and SendBuffer= hold for TCP as well, and connections could pin them: they are made smaller."""
     with socket.create_server(("127.0.0.1", 0)) as passed:
         for option in (SO_RCVBUFFORCE, SO_SNDBUFFORCE):
             passed.setsockopt(socket.SOL_SOCKET, option, 8 << 20)
         fd = passed.detach()
-    with adopt_http_socket(fd, BUFFERS) if door else adopt_socket(fd, BUFFERS)[1] as sock:
+    with adopt_http_socket(fd, BUFFERS) if http else adopt_socket(fd, BUFFERS)[1] as sock:
         assert got_buffers(sock) == LARGE_BUFFERS
 
 
