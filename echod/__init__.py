@@ -39,8 +39,8 @@ Subjects
                  snapshot*, wrapping*
     config/      /etc/echod.yaml: file, schema* (bounds, defaults), parse*, lint* (warnings), fields*, access*,
                  document*, diagnostics* (how mistakes are shown), explain*, diff*, written*, socket_unit*
-    measurement/ what probes tell: payload*, events*, in_flight*, flood*, pacing*, statistics*, latency*, reordering*,
-                 outages*, path_mtu*, icmp*, comparison*, round_trip*
+    measurement/ what probes measure: payload*, events*, in_flight*, flood*, flood_ring*, pacing*, statistics*,
+                 latency*, reordering*, outages*, path_mtu*, icmp*, comparison*, round_trip*
 
 Ground
 

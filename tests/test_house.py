@@ -47,8 +47,8 @@ PURE_MODULES = {
     "config": "access diagnostics diff document explain fields lint parse schema socket_unit written",
     "exporter": "metrics",
     "linux": "mmsg_layout sockopt",
-    "measurement": "comparison events flood icmp in_flight latency outages pacing path_mtu payload reordering "
-    "round_trip statistics",
+    "measurement": "comparison events flood flood_ring icmp in_flight latency outages pacing path_mtu payload "
+    "reordering round_trip statistics",
     "metrics": "model",
     "net": "endpoint listener networks peers",
     "ping": "charts values",

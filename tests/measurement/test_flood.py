@@ -61,7 +61,7 @@ class Flow:
 
     def balanced(self) -> bool:
         """Check the invariant of the statistics: what is in no other number is in flight."""
-        waiting = sum(self.flood._state[index] == 1 for index in range(self.flood._capacity))
+        waiting = self.flood._ring._state.count(1)
         outcomes = self.statistics.outcomes
         assert all(number >= 0 for number in outcomes.values())
         return self.statistics.sent == self.statistics.received + sum(outcomes.values()) + waiting
