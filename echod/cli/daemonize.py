@@ -43,7 +43,7 @@ def lock_pidfile(path: Path) -> int:
                 return fd
         # A stopping daemon removed it between our open and our lock: the file that we locked has no name any more.
         os.close(fd)
-    raise UsageError(f"cannot write the pidfile {path}: something replaces it all the time")
+    raise UsageError(f"cannot write the pidfile {path}: another process keeps replacing it")
 
 
 def _open(path: Path) -> int:
@@ -59,7 +59,7 @@ def _open(path: Path) -> int:
     if stat.S_ISREG(about.st_mode) and about.st_nlink <= 1:
         return fd
     os.close(fd)
-    kind = "it has another name too (a hard link)" if stat.S_ISREG(about.st_mode) else "it is no regular file"
+    kind = "it has more than one name (hard links)" if stat.S_ISREG(about.st_mode) else "it is not a regular file"
     raise UsageError(f"cannot write the pidfile {path}: {kind}")
 
 
@@ -91,7 +91,7 @@ def detach(pidfile: Path | None, serve: Callable[[Callable[[], None]], int]) -> 
             return _relay(outcome, words)
         except KeyboardInterrupt:
             stop = f"kill $(cat {pidfile})" if pidfile is not None else "SIGTERM"
-            raise InterruptedStartError(f"the daemon goes on to start in the background; {stop} stops it") from None
+            raise InterruptedStartError(f"the daemon still starts in the background; to stop it: {stop}") from None
     os.close(outcome)
     os.close(words)
     to_file = stat.S_ISREG(os.fstat(2).st_mode)

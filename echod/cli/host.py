@@ -23,7 +23,7 @@ from echod.linux.privileges import AUTO
 from echod.linux.sockets import find_absence
 from echod.net.listener import ListenerRange, Protocol, parse_listener
 
-_EARLY: Final = "echod binds it all the same, and serves it when this host has it"
+_EARLY: Final = "echod binds it anyway, and serves it as soon as this host has it"
 
 _ANY_PORT: Final = 7  # the route to a host does not depend on it
 
@@ -77,7 +77,7 @@ def _find_absent(config: Config, document: Document) -> Iterator[Mistake]:
     wanted |= {path: endpoint.listener for path, endpoint in places(config.metrics.listen, document).items()}
     for path, listener in wanted.items():
         if reason := find_absence(listener):
-            start = "here echod would not start" if find_absence(listener, early=True) else _EARLY
+            start = "echod would not start here" if find_absence(listener, early=True) else _EARLY
             yield _warning(document, path, f"{reason}: {start}")
 
 
@@ -96,9 +96,10 @@ def _find_ephemeral(document: Document) -> Iterator[Mistake]:
             yield _warning(
                 document,
                 path,
-                f"{ports} among those that hosts give their clients (net.ipv4.ip_local_port_range, {low} to {high}), "
-                "and what comes from a port of echod is refused, because another echod may be there: "
-                f"{share:.2g}% of the clients' ports get no reply; write ports below {low}",
+                f"{ports} in the range from which hosts choose the source ports of clients "
+                f"(net.ipv4.ip_local_port_range, {low} to {high}), and datagrams from a port of echod are refused, "
+                f"because another echod may be there: {share:.2g}% of the clients' ports get no reply; write ports "
+                f"below {low}",
             )
 
 
@@ -109,11 +110,13 @@ def _find_user(config: Config, document: Document) -> Iterator[Mistake]:
     try:
         entry = pwd.getpwnam(config.user)
     except KeyError:
-        yield _warning(document, ("user",), f"this host has no user {config.user}: here echod would not start")
+        yield _warning(document, ("user",), f"this host has no user {config.user}: echod would not start here")
         return
     if entry.pw_uid == 0:
         yield _warning(
-            document, ("user",), "a worker that is taken over could write what root may write: write another, or auto"
+            document,
+            ("user",),
+            "an attacker in a worker could write what root may write: write another user, or auto",
         )
 
 
@@ -130,7 +133,7 @@ def _find_capped(config: Config, document: Document) -> Iterator[Mistake]:
                 document,
                 ("udp", key),
                 f"the kernel caps it at {cap:,} bytes, unless echod has CAP_NET_ADMIN or the .socket unit sets "
-                f"{directive}: write sysctl net.core.{sysctl}={wanted}",
+                f"{directive}: set sysctl net.core.{sysctl}={wanted}",
             )
 
 
@@ -143,12 +146,12 @@ def _find_mute(config: Config, document: Document) -> Iterator[Mistake]:
     public = [index for index, entry in enumerate(config.access.allow) if is_public(entry)]
     long = [name for name, size in _neighbour_queues() if size > _LONG_QUEUE]
     if public and long:
-        others = f", and so for {len(long) - 1} more" if len(long) > 1 else ""
+        others = f", and {len(long) - 1} more likewise" if len(long) > 1 else ""
         yield _warning(
             document,
             ("access", "allow", public[0]),
-            "replies to forged sources that do not exist, of the networks that this host is in, wait and can fill the "
-            f"send buffer for everybody: write sysctl {long[0]}={_LONG_QUEUE}{others}",
+            "replies to forged sources that do not exist in the networks of this host wait for address resolution and "
+            f"can fill the send buffer, so that nobody gets replies: set sysctl {long[0]}={_LONG_QUEUE}{others}",
         )
 
 

@@ -58,7 +58,7 @@ def parse_source(text: str) -> Source:
             raise ValueError(text)  # noqa: TRY301 - one sentence for all
         return Source(address=IPv6Address(found[1]) if found[1] else IPv4Address(found[2]), port=int(found[3]))
     except (AddressValueError, ValueError):
-        raise ValueError(f"{text!r} is no source: {_WANTED}") from None
+        raise ValueError(f"{text!r} is not a source: {_WANTED}") from None
 
 
 def inquire(config: Config, source: Source, own: Iterable[Network], *, broadcast: bool = False) -> tuple[Answer, ...]:
@@ -77,7 +77,7 @@ def inquire(config: Config, source: Source, own: Iterable[Network], *, broadcast
             drop = None if access.admits(str(source.address)) else Drop.ACCESS
         reached = _reached(listeners, source.address)
         if broadcast and reached:
-            text = f"{source.address} is a broadcast address of this host's networks, and no valid source"
+            text = f"{source.address} is a broadcast address of this host's networks, and not a valid source"
             answers.append(Answer(replied=False, text=f"{protocol.value} from {source}: refused: {text}"))
         elif listeners:
             answers.append(_answer(config, source, protocol, reached, drop))
@@ -98,8 +98,8 @@ def _reached(listeners: Iterable[Listener], address: _Address) -> list[Listener]
 def _answer(config: Config, source: Source, protocol: Protocol, reached: Sequence[Listener], drop: Verdict) -> Answer:
     begin = f"{protocol.value} from {source}"
     if not reached:
-        family = f"{protocol.value}:// listener has an address of IPv{source.address.version}"
-        where = " and serves lo" if source.address.is_loopback else " that other hosts reach"
+        family = f"{protocol.value}:// listener has an IPv{source.address.version} address"
+        where = " and serves lo" if source.address.is_loopback else " that other hosts can reach"
         return Answer(replied=False, text=f"{begin}: reaches no listener: no {family}{where}")
     if drop is not None:
         counter = "closed_access" if protocol is Protocol.TCP else f"dropped_{drop.name.lower()}"
@@ -122,8 +122,8 @@ def _reason(config: Config, source: Source, drop: Drop) -> str:
         Drop.SOURCE_PORT_OWN: f"{own} has the same port, and another echod may be there",
         Drop.SOURCE_PORT_LOW: f"guard.min_source_port is {guard.min_source_port}",
         Drop.SOURCE_PORT_REFUSED: f"guard.refuse_source_ports has {source.port}",
-        Drop.SOURCE_INVALID: f"{address} is no valid source",
-        Drop.SOURCE_IS_SELF: f"{address} is this host's own; on the host itself, use 127.0.0.1 or ::1",
+        Drop.SOURCE_INVALID: f"{address} is not a valid source",
+        Drop.SOURCE_IS_SELF: f"{address} is an address of this host; on this host, use 127.0.0.1 or ::1",
         Drop.ACCESS: access,
     }
     return reasons[drop]
@@ -137,17 +137,20 @@ def _find(entries: Iterable[AccessEntry], address: _Address) -> AccessEntry | No
 def _udp_limits(config: Config, source: Source) -> list[str]:
     limits, said = config.limits, []
     if limits.datagrams_per_second is not None:
-        said.append(f"{limits.datagrams_per_second:,} a second, {limits.burst:,} at once, from {_named(source)}")
+        said.append(
+            f"at most {limits.datagrams_per_second:,} a second from {_named(source)}, in bursts of {limits.burst:,}"
+        )
     if limits.total_datagrams_per_second is not None:
-        said.append(f"{limits.total_datagrams_per_second:,} a second from all sources")
+        said.append(f"at most {limits.total_datagrams_per_second:,} a second from all sources")
     if said and limits.dry_run:
-        said.append("limits.dry_run: what is above is counted, and replied to")
+        said.append("limits.dry_run: datagrams above a limit are counted and replied to")
     return said
 
 
 def _tcp_limits(config: Config, source: Source) -> list[str]:
     tcp = config.tcp
-    return [f"{tcp.max_connections_per_source:,} connections from {_named(source)}, {tcp.max_connections:,} in all"]
+    one, total = tcp.max_connections_per_source, tcp.max_connections
+    return [f"at most {one:,} connections from {_named(source)}, {total:,} in all"]
 
 
 def _named(source: Source) -> str:

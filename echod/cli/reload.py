@@ -88,9 +88,9 @@ def reload(find: Callable[[int | None], Path], environment: Mapping[str, str]) -
             text = now.reload.text if now.reload.code == 0 else f"{REJECTED}\n{now.reload.text}"
             return Outcome(code=now.reload.code, text=text)
         if now.stale and waited >= OLD_SECONDS:
-            raise EchodError(f"how the reload ended is not told: echod's status in {place} is old; its log says more")
+            raise EchodError(f"the outcome of the reload is unknown: echod's status in {place} is old; see its log")
         time.sleep(LOOK_SECONDS)
-    raise EchodError(f"echod did not tell within {WAIT_SECONDS:.0f} seconds how the reload ended; its log says more")
+    raise EchodError(f"echod did not report the outcome of the reload within {WAIT_SECONDS:.0f} seconds; see its log")
 
 
 def _main_process(environment: Mapping[str, str]) -> int | None:
@@ -123,10 +123,10 @@ def _look_for(main: int, find: Callable[[int | None], Path]) -> tuple[Path, Snap
     try:
         os.kill(main, signal.SIGHUP)
     except OSError as error:
-        raise NotRunningError(f"process {main} of the unit cannot be told to reload: {error.strerror}") from None
+        raise NotRunningError(f"cannot signal process {main} of the unit to reload: {error.strerror}") from None
     raise StatusUnknownError(
-        f"process {main} was told to reload, but how that ends is not told, for it writes no status that is found: its "
-        "log says why, and how it ended"
+        f"process {main} was signalled to reload, but the outcome is unknown, because no status of it was found: its "
+        "log says why, and how the reload ended"
     )
 
 

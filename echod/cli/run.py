@@ -49,10 +49,10 @@ def main(words: Sequence[str]) -> int:
     path = arguments.config.absolute() if arguments.config is not None else None
     if not arguments.daemonize:
         if arguments.pidfile is not None:
-            raise UsageError("--pidfile goes with --daemonize")
+            raise UsageError("--pidfile needs --daemonize")
         return _serve(path, lambda: None)
     if variable := systemd.managed(os.environ):
-        raise UsageError(f"--daemonize has no place under systemd ({variable} is set): run echod in the foreground")
+        raise UsageError(f"--daemonize cannot be used under systemd ({variable} is set): run echod in the foreground")
     pidfile = arguments.pidfile.absolute() if arguments.pidfile is not None else None
     from echod.cli.daemonize import detach  # noqa: PLC0415 - else python-daemon would be in every daemon's memory
 

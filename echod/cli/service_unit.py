@@ -83,8 +83,8 @@ def _look(unit: Mapping[str, str], path: str) -> None:
     said = _run([*command, "cat", "--", path])
     if said is not None and (found := re.search(rf"^\S*cat: '?{re.escape(path)}'?: (.*)", said.stderr)):
         raise ConfigUnreadableError(
-            f"cannot read {shown(Path(path))} as {SERVICE} does: {found[1]}: its user must be able to read the file, "
-            "and it has no /home, /root, /tmp and /var/tmp: chmod a+r the file, and a+x the directories that lead to it"
+            f"{SERVICE} cannot read {shown(Path(path))}: {found[1]}: its user must be able to read the file, and it "
+            "does not see /home, /root, /tmp and /var/tmp: run chmod a+r on the file, and a+x on the directories above"
         )
 
 

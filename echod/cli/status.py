@@ -30,9 +30,8 @@ _EXAMPLE: Final = """example:
   echod status --check && echo it replies
 
 Exit code 0: it runs; 3: it does not; 4: its status cannot be read, or is old.
-With --check 0: each listener replied; 1: one did not. Only root and echod's own
-user can ask in a way that no rule of the config refuses, and that is counted
-apart."""
+With --check 0: each listener replied; 1: one did not. Probes of root and of
+echod's own user are refused by no rule of the config and counted separately."""
 
 
 def main(words: Sequence[str]) -> int:
@@ -106,8 +105,8 @@ def _check_listeners(place: Path, *, as_json: bool) -> int:
         print(workers_text(workers), end="\n" if workers else "")
     if mark is None:
         logs.report(
-            f"echod: {place / files.SELF_TEST_NAME} is not there or cannot be read by this user, so the listeners "
-            "were asked as any client asks, and the config may refuse that"
+            f"echod: {place / files.SELF_TEST_NAME} does not exist or cannot be read by this user, so the probes "
+            "were sent as those of any client, and the config may refuse them"
         )
     if snapshot.stale:
         logs.report(f"echod: these are the listeners {old(snapshot, _when)}")

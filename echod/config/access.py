@@ -70,9 +70,9 @@ def parse_entry(text: str) -> AccessEntry:
     if len(text) > _MAX_CHARACTERS:
         raise ValueError(f"has {len(text):,} characters: {_WANTED}")
     if any(character.isspace() for character in text):
-        raise ValueError("holds white space: write each entry on its own line, without any")
+        raise ValueError("contains white space: write each entry on its own line, without white space")
     if not text.isprintable():
-        raise ValueError("holds a character that does not print: remove it")
+        raise ValueError("contains an unprintable character: remove it")
     host, slash, length = text.partition("/")
     address = _parse_address(host)
     prefix = _parse_prefix(length, address) if slash else address.max_prefixlen
@@ -111,31 +111,31 @@ def _is_inside(inner: Network, outer: Network) -> bool:
 
 def _parse_address(text: str) -> IPv4Address | IPv6Address:
     if found := re.fullmatch(r"\[(.+)\]", text):
-        raise ValueError(f"brackets have no place here: write {found[1]}")
+        raise ValueError(f"brackets are not allowed here: write {found[1]}")
     if found := re.fullmatch(r"(.+)%.*", text):
-        raise ValueError(f"an interface has no place here: write {found[1]}")
+        raise ValueError(f"an interface is not allowed here: write {found[1]}")
     try:
         return IPv6Address(text) if ":" in text else IPv4Address(text)
     except AddressValueError:
         pass
     if ":" in text:
-        raise ValueError(f'"{text}" is no IPv6 address: {_WANTED}')
+        raise ValueError(f'"{text}" is not an IPv6 address: {_WANTED}')
     if re.fullmatch(r"[0-9.]+", text):
-        raise ValueError(f'"{text}" is no IPv4 address: write four numbers from 0 to 255, without leading zeros')
+        raise ValueError(f'"{text}" is not an IPv4 address: write four numbers from 0 to 255, without leading zeros')
     if close := get_close_matches(text.lower(), _SUGGESTED, n=1, cutoff=_CLOSE):
         raise ValueError(f'"{text}" is not known: did you mean {close[0]}?')
-    raise ValueError(f'"{text}" is no network: {_WANTED}')
+    raise ValueError(f'"{text}" is not a network: {_WANTED}')
 
 
 def _parse_prefix(digits: str, address: IPv4Address | IPv6Address) -> int:
     wanted = f"write a number from 0 to {address.max_prefixlen}"
     if not re.fullmatch(r"[0-9]+", digits):
-        raise ValueError(f'"{digits}" is no prefix length: {wanted} after the slash')
+        raise ValueError(f'"{digits}" is not a prefix length: {wanted} after the slash')
     prefix = int(digits)
     if prefix > address.max_prefixlen:
         raise ValueError(f"the prefix length {digits} is out of bounds: {wanted} after the slash")
     if digits != str(prefix) and not prefix:
-        raise ValueError(f'"{digits}" is no prefix length: {wanted} after the slash')
+        raise ValueError(f'"{digits}" is not a prefix length: {wanted} after the slash')
     if digits != str(prefix):
         raise ValueError(f"the prefix length {digits} begins with a zero: write {address}/{prefix}")
     return prefix
@@ -146,8 +146,8 @@ def _refuse_useless(network: Network, address: IPv4Address | IPv6Address) -> Non
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     if mapped and network.prefixlen >= _IPV6_OF_IPV4_BITS:
         plain = IPv4Network((mapped, network.prefixlen - _IPV6_OF_IPV4_BITS), strict=False)
-        raise ValueError(f"is IPv4 in the dress of IPv6: {f'write {plain}' if plain.prefixlen else _WANTED}")
+        raise ValueError(f"is an IPv4-mapped IPv6 network: {f'write {plain}' if plain.prefixlen else _WANTED}")
     if network.is_multicast:
-        raise ValueError(f"{network} is multicast, which no datagram comes from: remove it")
+        raise ValueError(f"{network} is multicast, which is never the source of a datagram: remove it")
     if address.is_unspecified and network.prefixlen == address.max_prefixlen:
-        raise ValueError(f"{address} is no source of a datagram: {_WANTED}")
+        raise ValueError(f"{address} is never the source of a datagram: {_WANTED}")

@@ -43,15 +43,19 @@ _CORE_SCHEMA: tuple[tuple[str, Callable[[str], Value]], ...] = (
 
 # PyYAML's message, as "context: problem"; the message for the operator; whether to point to where the construct opens.
 _REWORDINGS: tuple[tuple[str, str, bool], ...] = (
-    (r"found character '\\t'", "a tab stands here: YAML wants spaces", False),
+    (r"found character '\\t'", "there is a tab here: YAML requires spaces", False),
     (r"found character ('.+') that", "{0} cannot begin a value: put the value in quotes", False),
     (
         r"mapping values are not allowed",
-        'this colon does not fit: is the line indented too deep, a ": " missing above, or a value not in quotes?',
+        'unexpected colon: is the line indented too deep, a ": " missing above, or a value not in quotes?',
         False,
     ),
-    (r"sequence entries", "a list item does not fit here: write each on its own line, below its key", False),
-    (r"could not find expected ':'", "this line is no setting: write KEY: VALUE, with a space after the colon", True),
+    (r"sequence entries", "a list item is not allowed here: write each item on its own line, below its key", False),
+    (
+        r"could not find expected ':'",
+        "this line is not a setting: write KEY: VALUE, with a space after the colon",
+        True,
+    ),
     (
         r"expected ',' or '(.)', but got '<(?:stream|document) ",
         'the bracket that opens here is not closed: write "{0}" after the last item',
@@ -60,24 +64,28 @@ _REWORDINGS: tuple[tuple[str, str, bool], ...] = (
     (r"node content, but found '<(?:stream|document) ", "the file ends inside a bracket: close it", False),
     (
         r"expected ',' or '(.)', but got",
-        'the bracket that opens here lacks a comma or its "{0}"; a value that itself holds brackets needs quotes',
+        'a comma or the closing "{0}" is missing after this bracket; a value that contains brackets needs quotes',
         True,
     ),
     (r"quoted scalar.*(?:end of stream|separator|'\\x00')", "this quote is not closed", True),
     (
         r"found unknown escape character ('.+')",
-        "{0} is no escape in double quotes: write \\\\ for a backslash, or use single quotes",
+        "{0} is not an escape sequence in double quotes: write \\\\ for a backslash, or use single quotes",
         False,
     ),
     (r"block end>, but found '<scalar>'", "this text follows a value that has already ended", False),
-    (r"block end>, but found '-'", "a list item does not fit here: indent it below its key", False),
-    (r"block end>", "this line is indented like none of those above it", False),
-    (r"document start>", "this line is indented like none of those above it", False),
-    (r"content, but found ':'", 'a value is missing before this ":"; one that begins so needs quotes here', False),
+    (r"block end>, but found '-'", "a list item is not allowed here: indent it below its key", False),
+    (r"block end>", "the indentation of this line matches no line above it", False),
+    (r"document start>", "the indentation of this line matches no line above it", False),
+    (
+        r"content, but found ':'",
+        'a value is missing before this ":"; a value that begins with ":" needs quotes here',
+        False,
+    ),
     (r"node content, but found ('.+')", "a value is missing before this {0}", False),
-    (r"an (?:alias|anchor)", 'a value cannot begin with "*" or "&": put text that does in quotes', True),
-    (r"directive|YAML document|duplicate tag", "lines that begin with % are not used here: remove it", True),
-    (r"tag", 'a value cannot begin with "!": put text that does in quotes', True),
+    (r"an (?:alias|anchor)", 'a value cannot begin with "*" or "&": put such a value in quotes', True),
+    (r"directive|YAML document|duplicate tag", "lines that begin with % are not allowed: remove it", True),
+    (r"tag", 'a value cannot begin with "!": put such a value in quotes', True),
 )
 
 
@@ -121,7 +129,7 @@ def read(data: bytes) -> Document:
 
 def kind_of(value: object) -> str:
     """Name the kind of a value in an operator's words, such as `a list`."""
-    kinds = {bool: "a truth value", int: "a number", float: "a decimal number", str: "text", list: "a list"}
+    kinds = {bool: "a boolean", int: "a number", float: "a decimal number", str: "text", list: "a list"}
     return "nothing" if value is None else kinds.get(type(value), "a mapping")
 
 
@@ -138,7 +146,7 @@ def dotted(path: Path) -> str:
 
 def _decode(data: bytes) -> str:
     if len(data) > MAX_BYTES:
-        raise _refusal("", f"the file is longer than {MAX_BYTES:,} bytes, the most that a config may have")
+        raise _refusal("", f"the file is longer than {MAX_BYTES:,} bytes, the maximum for a config")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise _refusal("", "the file is UTF-16: save it as UTF-8")
     try:
@@ -223,7 +231,7 @@ class _Composer:
         if self.mistakes:
             raise ConfigError(tuple(sorted(self.mistakes, key=lambda m: (m.line, m.column))))
         if self._root is None:
-            raise _refusal("", "the file holds no settings: write at least one, such as workers: auto")
+            raise _refusal("", "the file contains no settings: write at least one, such as workers: auto")
         if not isinstance(self._root, dict):
             message = f"the file is {kind_of(self._root)}: write KEY: VALUE, with a space after the colon"
             raise ConfigError((_mistake(self._places[()].spot, (), message),))
@@ -232,10 +240,10 @@ class _Composer:
     def _take_document(self, event: yaml.DocumentStartEvent) -> None:
         self._documents += 1
         if self._documents > 1:
-            self._refuse(event, (), "a second document begins here: the file holds only one, remove this line")
+            self._refuse(event, (), "a second document begins here: a config is a single document, remove this line")
             self.has_given_up = True
         elif event.version or event.tags:
-            self._refuse(event, (), "lines that begin with % are not used here: remove it")
+            self._refuse(event, (), "lines that begin with % are not allowed: remove it")
 
     def _take_key(self, event: yaml.NodeEvent, parent: _Collection) -> None:
         key = self._begin(event, parent.path)
@@ -243,10 +251,10 @@ class _Composer:
             self._refuse(event, parent.path, f"a key must be text, not {kind_of(key)}")
             key = "?"  # its value is still checked, but never used
         elif key == "<<":
-            self._refuse(event, parent.path, "merge keys (<<) are not used here: write the settings out")
+            self._refuse(event, parent.path, "merge keys (<<) are not allowed: write the settings themselves")
         elif key in parent.value:
             path = (*parent.path, key)
-            self._refuse(event, path, f"this key already stands in line {self._places[path].key_spot[0]}: remove one")
+            self._refuse(event, path, f"this key is already in line {self._places[path].key_spot[0]}: remove one")
         parent.key, parent.key_spot = key, _spot(event.start_mark)
 
     def _take_value(self, event: yaml.NodeEvent, parent: _Collection | None) -> None:
@@ -273,11 +281,11 @@ class _Composer:
         Raises ConfigError at once if the nesting is too deep: such a file is not a config, so no other mistake matters.
         """
         if isinstance(event, yaml.AliasEvent):
-            self._refuse(event, path, "aliases (*name) are not used here: write the value out")
+            self._refuse(event, path, "aliases (*name) are not allowed: write the value itself")
         elif event.anchor:
-            self._refuse(event, path, "anchors (&name) are not used here: write the value alone")
+            self._refuse(event, path, "anchors (&name) are not allowed: write the value alone")
         if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag:
-            self._refuse(event, path, "tags (!name) are not used here: write the value alone")
+            self._refuse(event, path, "tags (!name) are not allowed: write the value alone")
         if isinstance(event, yaml.ScalarEvent):
             if found := _FORBIDDEN.search(event.value):
                 self._refuse(event, path, f"the character U+{ord(found[0]):04X} is not allowed: remove it")
@@ -287,7 +295,7 @@ class _Composer:
         value: list[Value] | dict[str, Value] = [] if isinstance(event, yaml.SequenceStartEvent) else {}
         self._open.append(_Collection(path=path, value=value))
         if len(self._open) > MAX_DEPTH:
-            message = f"lists and mappings are nested more than {MAX_DEPTH} deep here"
+            message = f"lists and mappings are nested more than {MAX_DEPTH} levels deep here"
             raise ConfigError((_mistake(_spot(event.start_mark), (), message),))
         return value
 

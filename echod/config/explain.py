@@ -88,6 +88,6 @@ def _explain(path: Path, place: Place, by_type: Mapping[str, ErrorDetails], mode
     elif re.fullmatch(r"0+[1-9][0-9]*", value):
         return f"{text} begins with a zero: write {shown(value.lstrip('0'))}"
     else:
-        fault = f'"{text}" is no number'
+        fault = f'"{text}" is not a number'
     here = str(path[0]) if len(path) > 1 else ""
     return f"{fault}: write {models[here].model_fields[str(path[-1])].description}"

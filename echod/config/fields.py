@@ -56,8 +56,8 @@ def _parse_size(value: object) -> object:
         return int(found[1][:_SIZE_DIGITS]) * _SIZES[found[2]]
     if found and re.fullmatch(r"[kmg](i?b)?", found[2], re.IGNORECASE):
         unit = f"{found[2][0].upper()}iB"
-        raise _sentence(f'"{shown(found[2])}" is no unit here: write {shown(found[1])} {unit}')
-    raise _sentence(f'"{shown(value)}" is no size: write {_SIZE_WANTED}')
+        raise _sentence(f'"{shown(found[2])}" is not a unit here: write {shown(found[1])} {unit}')
+    raise _sentence(f'"{shown(value)}" is not a size: write {_SIZE_WANTED}')
 
 
 def _parse_endpoints(value: object, info: ValidationInfo) -> object:
@@ -79,7 +79,7 @@ def _parse_endpoints(value: object, info: ValidationInfo) -> object:
     for index, endpoint in found.items():
         for earlier, other in found.items():
             if earlier < index and overlap(endpoint.listener, other.listener):
-                errors[index] = _sentence(f"{other} has that port already", other_index=earlier)
+                errors[index] = _sentence(f"{other} already uses this port", other_index=earlier)
     _raise_any(errors, value)
     return tuple(found.values())
 
@@ -108,7 +108,7 @@ def _parse_host_name(value: object) -> str:
     if not isinstance(value, str):
         raise _sentence(f"is {kind_of(value)}: {wanted}")
     if not _HOST_NAME.fullmatch(value):
-        raise _sentence(f'"{shown(value)}" is no host name: {wanted}')
+        raise _sentence(f'"{shown(value)}" is not a host name: {wanted}')
     return value.lower()
 
 
@@ -132,7 +132,7 @@ def _parse_listeners(value: object) -> object:
         if total > MAX_LISTENERS:
             del ranges[index]  # do not expand a mistyped range to compare it
             if total - len(parsed) <= MAX_LISTENERS:
-                errors[index] = _sentence(f"brings the listeners to {total:,}: at most {MAX_LISTENERS:,} are allowed")
+                errors[index] = _sentence(f"makes {total:,} listeners in all: at most {MAX_LISTENERS:,} are allowed")
     for index, found in find_overlaps(ranges).items():
         errors[index] = _sentence(str(found), other_index=found.other_index)
     _raise_any(errors, value)
@@ -195,7 +195,7 @@ def _parse_port(value: object) -> int:
 def _parse_directory(value: object) -> object:
     """Require an absolute path, or auto, and leave all else to pydantic."""
     if isinstance(value, str) and value != "auto" and not value.startswith("/"):
-        raise _sentence(f'"{shown(value)}" is no absolute path: write one that begins with a slash, or auto')
+        raise _sentence(f'"{shown(value)}" is not an absolute path: write one that begins with a slash, or auto')
     return value
 
 
@@ -247,7 +247,7 @@ Directory = Annotated[
 HttpEndpoints = Annotated[
     tuple[InstanceOf[Endpoint], ...],
     BeforeValidator(_parse_endpoints),
-    Field(description=f"off, {WANTED}, or a list of such"),
+    Field(description=f"off, {WANTED}, or a list of such URLs"),
 ]
 HostNames = Annotated[
     tuple[str, ...],
@@ -257,7 +257,7 @@ HostNames = Annotated[
 Listeners = Annotated[
     tuple[Listener, ...],
     BeforeValidator(_parse_listeners),
-    Field(min_length=1, max_length=MAX_LISTENERS, description="a list, one listener a line, each after a dash"),
+    Field(min_length=1, max_length=MAX_LISTENERS, description="a list with one listener per line, each after a dash"),
 ]
 Entries = Annotated[
     tuple[AccessEntry, ...],

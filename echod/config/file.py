@@ -69,7 +69,7 @@ def read_text(path: Path) -> bytes:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with os.fdopen(fd, "rb") as file:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                kind = "a directory" if stat.S_ISDIR(os.fstat(fd).st_mode) else "no regular file"
+                kind = "a directory" if stat.S_ISDIR(os.fstat(fd).st_mode) else "not a regular file"
                 raise ConfigUnreadableError(f"cannot read {shown(path)}: it is {kind}")
             return file.read(MAX_BYTES + 1)
     except OSError as error:

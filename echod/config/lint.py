@@ -21,7 +21,7 @@ _LONG_DRAIN_SECONDS = 60
 _FIRST_CLIENT_PORT = 1024  # lower ports belong to services (RFC 6335)
 _MUCH_PER_SECOND = 10_000
 _OPEN = (
-    "reaches into the Internet, where the source of a datagram can be forged and replies so aimed at anybody: write "
+    "includes public addresses: the source of a datagram can be forged, so that replies hit anybody: write "
     "limits.datagrams_per_second too, such as 1000, or unlimited if that is meant"
 )
 
@@ -63,7 +63,7 @@ def find_clash(config: Config, document: Document) -> Iterator[Mistake]:
         for path, endpoint in by_place.items():
             if overlap(listener, endpoint.listener):
                 line, column = document.places[path].spot
-                message = f"{listener} has that port: write another"
+                message = f"{listener} uses this port: write another"
                 yield Mistake(line=line, column=column, path=dotted(path), message=message)
 
 
@@ -83,13 +83,13 @@ def _find_all(config: Config) -> Iterator[_Warning]:
     yield from _find_limits(config.limits)
     yield from _find_sockets(config)
     if (seconds := config.drain_timeout_seconds) > _LONG_DRAIN_SECONDS:
-        yield (("drain_timeout_seconds",),), f"systemctl stop can take as long as this, {seconds:,} seconds"
+        yield (("drain_timeout_seconds",),), f"systemctl stop can take this long: {seconds:,} seconds"
     if any(not each.address.is_loopback for each in config.metrics.listen):
         yield (
             (("metrics", "listen"),),
             (
-                "whoever reaches this port reads the metrics and who asked most, for it knows no password: write "
-                "http://127.0.0.1:9007, or let a firewall or a proxy stand before it"
+                "everybody who can reach this port can read the metrics and the top sources, because there is no "
+                "password: write http://127.0.0.1:9007, or put a firewall or a proxy in front of it"
             ),
         )
 
@@ -100,15 +100,18 @@ def _find_access(config: Config) -> Iterator[_Warning]:
         yield (("access", "allow"),), "the list is empty: nobody gets a reply"
     for index in find_covered(access.allow, access.deny):
         paths: tuple[Path, ...] = (("access", "allow", index), ("access", "deny"))
-        yield paths, f"access.deny covers all of {access.allow[index]} and wins: nothing of it gets a reply"
+        yield (
+            paths,
+            f"access.deny covers all of {access.allow[index]} and takes precedence: none of it gets a reply",
+        )
     # If the total is the smaller one, it is the limit of a single source.
     rates = [rate for rate in (limits.datagrams_per_second, limits.total_datagrams_per_second) if rate is not None]
     if any(map(is_public, access.allow)) and min(rates, default=_MUCH_PER_SECOND + 1) > _MUCH_PER_SECOND:
         yield (
             (("limits", "datagrams_per_second"),),
             (
-                "access.allow reaches into the Internet: above 10,000 a second, replies to a forged source are a "
-                "flood to whoever has that address"
+                "access.allow includes public addresses: above 10,000 a second, replies to a forged source flood the "
+                "host that has that address"
             ),
         )
 
@@ -117,10 +120,13 @@ def _find_guard(guard: GuardConfig) -> Iterator[_Warning]:
     if guard.min_source_port < _FIRST_CLIENT_PORT:
         yield (
             (("guard", "min_source_port"),),
-            "below 1024 live services, such as DNS and NTP: one forged datagram, and echod and they talk for ever",
+            (
+                "ports below 1024 belong to services such as DNS and NTP: after one forged datagram echod and such a "
+                "service reply to each other for ever"
+            ),
         )
     if not guard.loop_breaker:
-        yield (("guard", "loop_breaker"),), "without it a datagram that circulates between two servers never dies"
+        yield (("guard", "loop_breaker"),), "without it, a datagram that circulates between two servers never stops"
 
 
 def _find_limits(limits: LimitsConfig) -> Iterator[_Warning]:
@@ -132,16 +138,16 @@ def _find_limits(limits: LimitsConfig) -> Iterator[_Warning]:
     elif one is None and limits.slip != LimitsConfig.model_fields["slip"].default:
         yield (
             (("limits", "slip"),),
-            "limits.datagrams_per_second is not set, so this has no effect: nothing slips through the total",
+            "limits.datagrams_per_second is not set, so this has no effect: it does not apply to the total limit",
         )
     if (one is not None or total is not None) and limits.dry_run:
-        yield (("limits", "dry_run"),), "nothing is refused: what is above a limit is counted, and replied to"
+        yield (("limits", "dry_run"),), "nothing is refused: datagrams above a limit are counted and replied to"
     if one is not None and total is not None and total < one:
         yield (
             (("limits", "total_datagrams_per_second"),),
             (
                 f"total_datagrams_per_second ({total:,}) is less than datagrams_per_second ({one:,}): "
-                "a single source can use all of it up"
+                "a single source can use all of it"
             ),
         )
 
@@ -150,9 +156,15 @@ def _find_sockets(config: Config) -> Iterator[_Warning]:
     udp, tcp = config.udp, config.tcp
     for key, size in (("receive_buffer", udp.receive_buffer), ("send_buffer", udp.send_buffer)):
         if size < _SMALL_BUFFER:
-            yield (("udp", key),), "below 128 KiB it cannot hold two datagrams of full length: bursts will be lost"
+            yield (
+                (("udp", key),),
+                "below 128 KiB it has no room for two full datagrams: bursts will be lost",
+            )
     if tcp != TcpConfig() and not any(one.protocol is Protocol.TCP for one in config.listeners):
-        yield (("tcp",),), "no tcp:// listener is configured, so these settings are for those of a .socket unit alone"
+        yield (
+            (("tcp",),),
+            "no tcp:// listener is configured, so these settings apply only to those of a .socket unit",
+        )
     if tcp.max_connections_per_source > tcp.max_connections:
         paths: tuple[Path, ...] = (("tcp", "max_connections_per_source"), ("tcp", "max_connections"))
         yield (

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from echod.config import fields
 
 _STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
-_SECTION = Field(description="keys and values, indented below it")
+_SECTION = Field(description="keys and values, indented below this key")
 _TRUTH_VALUE = Field(description="true or false")
 
 

@@ -80,11 +80,11 @@ def find_not_passed(config: Config, document: Document, passing: Passing) -> tup
         lacking = [listener for listener in entry if listener not in passing.listeners]
         if lacking:
             more = f" and {len(lacking) - 1} more" if lacking[1:] else ""
-            message = f"{SOCKET} does not pass {lacking[0]}{more}, and echod may open no socket itself"
+            message = f"{SOCKET} does not pass {lacking[0]}{more}, and echod may not open sockets itself"
             mistakes.append(_mistake(document, path, message))
     if config.metrics.listen and not passing.metrics:
         message = (
-            f"only {METRICS_SOCKET} can pass it, and echod may open no socket itself: systemctl enable "
+            f"only {METRICS_SOCKET} can pass it, and echod may not open sockets itself: systemctl enable "
             f"{METRICS_SOCKET} && systemctl restart echod.service"
         )
         mistakes.append(_mistake(document, ("metrics", "listen"), message))
@@ -99,8 +99,8 @@ def advice(listeners: Iterable[Listener], passing: Passing) -> str:
     devices = {"" if each.link_local else each.zone for each in wanted}
     if len(devices) > 1:
         return (
-            "\nA .socket unit is of one device or of none (BindToDevice=): these listeners need units beside "
-            f"{SOCKET}, with Service=echod.service, as systemd.socket(5) has it"
+            "\nA .socket unit has one device or none (BindToDevice=): these listeners need more units beside "
+            f"{SOCKET}, with Service=echod.service; see systemd.socket(5)"
         )
     options = [f"BindToDevice={device}" for device in devices if device]
     if not all(each.address.is_unspecified for each in wanted):
@@ -116,7 +116,7 @@ def advice(listeners: Iterable[Listener], passing: Passing) -> str:
             "ListenNetlink=route",
             *options,
             "",
-            f"and then: systemctl daemon-reload && systemctl restart {SOCKET} echod.service",
+            f"then run: systemctl daemon-reload && systemctl restart {SOCKET} echod.service",
         )
     )
 

@@ -43,17 +43,17 @@ def parse_endpoint(text: str) -> Endpoint:
     refuse_strange(text, wanted=WANTED)
     scheme, separator, rest = text.partition("://")
     if not separator:
-        raise ValueError(f'"{text}" is no URL: write {WANTED}, or off')
+        raise ValueError(f'"{text}" is not a URL: write {WANTED}, or off')
     if scheme == "https":
-        raise ValueError(f"https is not spoken here: write http://{rest} and let a proxy stand before it")
+        raise ValueError(f"https is not supported: write http://{rest} and put a proxy in front of it")
     if scheme != "http":
-        raise ValueError(f'the protocol "{scheme}" is not known here: write http://{rest}')
+        raise ValueError(f'the protocol "{scheme}" is not supported: write http://{rest}')
     if found := re.search(r"[/?#@]", rest):
-        raise ValueError(f'holds "{found[0]}": write http://ADDRESS:PORT and nothing else')
+        raise ValueError(f'contains "{found[0]}": write http://ADDRESS:PORT and nothing else')
     if re.fullmatch(r"\*?(:[^:]*)?", rest):
-        raise ValueError(f"names no address: write {WANTED}")
+        raise ValueError(f"has no address: write {WANTED}")
     host, port = split_host(rest, usual_port=USUAL_PORT)
     if not re.fullmatch(r"[0-9]+", port):
-        raise ValueError(f'"{port}" is no port: write a number from 1 to 65535')
+        raise ValueError(f'"{port}" is not a port: write a number from 1 to 65535')
     address, zone = parse_host(host)
     return Endpoint(address=address, port=parse_port(port), zone=zone)

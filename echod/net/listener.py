@@ -107,10 +107,10 @@ def parse_listener(text: str) -> ListenerRange:
     scheme, separator, rest = text.partition("://")
     if not separator:
         bare = re.sub(r"^((udp|tcp):)?/*", "", text) or "ADDRESS:PORT"
-        raise ValueError(f"names no protocol: write udp://{bare} or tcp://{bare}")
+        raise ValueError(f"has no protocol: write udp://{bare} or tcp://{bare}")
     protocol = _parse_protocol(scheme)
     if found := re.search(r"[/?#@]", rest):
-        raise ValueError(f'holds "{found[0]}": write {scheme}://ADDRESS:PORT and nothing else')
+        raise ValueError(f'contains "{found[0]}": write {scheme}://ADDRESS:PORT and nothing else')
     host, port = split_host(rest, usual_port=7)
     first, last = _parse_ports(port)
     address, zone = parse_host(host)
@@ -169,11 +169,11 @@ def refuse_strange(text: str, *, wanted: str) -> None:
     if len(text) > _MAX_CHARACTERS:
         raise ValueError(f"has {len(text):,} characters: write {wanted}")
     if any(character.isspace() for character in text):
-        raise ValueError("holds white space: write it without")
+        raise ValueError("contains white space: remove it")
     if not text.isprintable():
-        raise ValueError("holds a character that does not print: remove it")
+        raise ValueError("contains an unprintable character: remove it")
     if '"' in text or "'" in text:
-        raise ValueError("holds a quote: put quotes around the whole of it, or none at all")
+        raise ValueError("contains a quote: put all of it in quotes, or remove the quote")
 
 
 def _parse_protocol(scheme: str) -> Protocol:
@@ -190,16 +190,16 @@ def split_host(rest: str, *, usual_port: int) -> tuple[str, str]:
     if rest.startswith("["):
         host, bracket, after = rest.partition("]")
         if not bracket or (after and not after.startswith(":")):
-            raise ValueError("an IPv6 address stands in a pair of brackets before its port: write [ADDRESS]:PORT")
+            raise ValueError("an IPv6 address needs a pair of brackets before its port: write [ADDRESS]:PORT")
         host, port = host + bracket, after[1:]
     elif rest.count(":") > 1:
-        raise ValueError("an IPv6 address stands in brackets, and one port follows: write [ADDRESS]:PORT")
+        raise ValueError("an IPv6 address needs brackets, followed by one port: write [ADDRESS]:PORT")
     else:
         host, _, port = rest.partition(":")
     if host in ("", "*"):
-        raise ValueError("names no address: write 0.0.0.0 for all of IPv4, [::] for all of IPv6")
+        raise ValueError("has no address: write 0.0.0.0 for all of IPv4, [::] for all of IPv6")
     if not port:
-        raise ValueError(f"names no port: write {host}:{usual_port}, or another port")
+        raise ValueError(f"has no port: write {host}:{usual_port}, or another port")
     return host, port
 
 
@@ -212,16 +212,16 @@ def parse_host(host: str) -> tuple[IPv4Address | IPv6Address, str]:
     if isinstance(address, IPv6Address) and address.is_link_local and not zone:
         raise ValueError(f"a link-local address needs its interface: write {write}, or another interface")
     if percent and not zone:
-        raise ValueError(f"names no interface: write {write}, or another interface, or leave the % out")
+        raise ValueError(f"has no interface after the %: write {write}, or another interface, or remove the %")
     if zone and not _ZONE.fullmatch(zone):
-        raise ValueError(f'"{zone}" is no interface name: write at most 15 characters, none of them "/", ":" or "%"')
+        raise ValueError(f'"{zone}" is not an interface name: write up to 15 characters, none of them "/", ":" or "%"')
     return address, zone
 
 
 def _parse_ports(text: str) -> tuple[int, int]:
     found = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", text)
     if not found:
-        raise ValueError(f'"{text}" is no port: write a number from 1 to {MAX_PORT}, or a range as 7000-7015')
+        raise ValueError(f'"{text}" is not a port: write a number from 1 to {MAX_PORT}, or a range such as 7000-7015')
     first, last = parse_port(found[1]), parse_port(found[2] or found[1])
     if first > last:
         raise ValueError(f"the port range runs backwards: write {last}-{first}")
@@ -244,11 +244,11 @@ def _parse_ipv4(text: str) -> IPv4Address:
     except AddressValueError:
         if re.fullmatch(r"[0-9.]+", text):
             hint = "write four numbers from 0 to 255, without leading zeros"
-            raise ValueError(f'"{text}" is no IPv4 address: {hint}') from None
+            raise ValueError(f'"{text}" is not an IPv4 address: {hint}') from None
         hint = "host names are not looked up, write the address itself"
-        raise ValueError(f'"{text}" is no address: {hint}') from None
+        raise ValueError(f'"{text}" is not an address: {hint}') from None
     if address.is_multicast or address == _BROADCAST:
-        raise ValueError(f"{address} belongs to no single host: write an address of this one")
+        raise ValueError(f"{address} is not the address of a single host: write an address of this host")
     return address
 
 
@@ -256,9 +256,9 @@ def _parse_ipv6(text: str) -> IPv6Address:
     try:
         address = IPv6Address(text)
     except AddressValueError:
-        raise ValueError(f'"{text}" is no IPv6 address: only those stand in brackets') from None
+        raise ValueError(f'"{text}" is not an IPv6 address: only IPv6 addresses are written in brackets') from None
     if address.ipv4_mapped is not None:
-        raise ValueError(f"[{text}] is IPv4 in the dress of IPv6: write {address.ipv4_mapped} without brackets")
+        raise ValueError(f"[{text}] is an IPv4-mapped IPv6 address: write {address.ipv4_mapped} without brackets")
     if address.is_multicast:
-        raise ValueError(f"[{address}] belongs to no single host: write an address of this one")
+        raise ValueError(f"[{address}] is not the address of a single host: write an address of this host")
     return address

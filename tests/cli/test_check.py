@@ -38,10 +38,10 @@ def test_a_source_that_gets_replies_is_exit_code_0(path: Path) -> None:
     assert check(path, "--source", "10.0.0.9:40000") == (
         0,
         (
-            "udp from 10.0.0.9:40000: replied to at udp://0.0.0.0:7: access.allow has private; 1,000 a second, 256 at "
-            "once, from 10.0.0.9\n"
-            "tcp from 10.0.0.9:40000: replied to at tcp://0.0.0.0:7: access.allow has private; 64 connections from "
-            "10.0.0.9, 1,024 in all\n"
+            "udp from 10.0.0.9:40000: replied to at udp://0.0.0.0:7: access.allow has private; at most 1,000 a second "
+            "from 10.0.0.9, in bursts of 256\n"
+            "tcp from 10.0.0.9:40000: replied to at tcp://0.0.0.0:7: access.allow has private; at most 64 connections "
+            "from 10.0.0.9, 1,024 in all\n"
         ),
         "",
     )
@@ -62,7 +62,9 @@ def test_an_address_of_this_host_is_known_as_such(network: None, path: Path) -> 
     ip("address", "add", "10.0.0.9/32", "dev", "lo")
     code, stdout, _ = check(path, "--source", "10.0.0.9:40000")
     assert code == 1
-    assert stdout.startswith("udp from 10.0.0.9:40000: refused (dropped_source_is_self): 10.0.0.9 is this host's own;")
+    assert stdout.startswith(
+        "udp from 10.0.0.9:40000: refused (dropped_source_is_self): 10.0.0.9 is an address of this host;"
+    )
 
 
 @needs_root
@@ -75,7 +77,9 @@ def test_a_broadcast_address_of_this_host_is_no_source(network: None, path: Path
     ip("route", "add", "prohibit", "10.8.0.0/24")
     code, stdout, _ = check(path, "--source", "10.9.0.255:40000")
     assert code == 1
-    assert stdout.count("10.9.0.255 is a broadcast address of this host's networks, and no valid source\n") == 2  # each
+    assert (
+        stdout.count("10.9.0.255 is a broadcast address of this host's networks, and not a valid source\n") == 2
+    )  # each
     for source in ("10.9.0.7:40000", "10.8.0.255:40000"):
         assert "broadcast" not in check(path, "--source", source)[1]
 
@@ -85,7 +89,7 @@ def test_what_is_no_source_is_misuse(path: Path) -> None:
     assert check(path, "--source", "lan") == (
         2,
         "",
-        "echod: --source 'lan' is no source: write ADDRESS:PORT, such as 192.0.2.1:40000 or [2001:db8::1]:40000\n",
+        "echod: --source 'lan' is not a source: write ADDRESS:PORT, such as 192.0.2.1:40000 or [2001:db8::1]:40000\n",
     )
     assert check(path, "--source", "10.0.0.1:4000", "--print")[0] == 2
 

@@ -186,7 +186,7 @@ def test_it_is_refused_under_systemd(host: Host, variable: str) -> None:
     """Exit code 2 and a sentence that names the variable by which systemd was seen."""
     finished = host.start(**{variable: "1"})
     assert finished.code == 2
-    assert f"--daemonize has no place under systemd ({variable} is set)" in finished.said
+    assert f"--daemonize cannot be used under systemd ({variable} is set)" in finished.said
     assert not host.pidfile.exists()
 
 
@@ -210,7 +210,7 @@ def test_what_another_user_has_put_in_the_place_of_the_pidfile_is_left_alone(hos
     finished = host.start()
     assert (finished.code, finished.said) == (
         2,
-        f"echod: cannot write the pidfile {host.pidfile}: it has another name too (a hard link)\n",
+        f"echod: cannot write the pidfile {host.pidfile}: it has more than one name (hard links)\n",
     )
     assert precious.read_text() == "precious"
     host.pidfile.unlink()
@@ -218,7 +218,7 @@ def test_what_another_user_has_put_in_the_place_of_the_pidfile_is_left_alone(hos
     finished = host.start()
     assert (finished.code, finished.said) == (
         2,
-        f"echod: cannot write the pidfile {host.pidfile}: it is no regular file\n",
+        f"echod: cannot write the pidfile {host.pidfile}: it is not a regular file\n",
     )
     assert host.pidfile.is_fifo()
     host.pidfile.unlink()  # the fixture reads it
@@ -263,7 +263,7 @@ def test_the_daemon_goes_on_where_nobody_waits_for_it_any_more(host: Host, numbe
     os.kill(host.pid, signal.SIGCONT)
     wait_until(lambda: '"ready"' in host.stderr.read_text(), "it served")
     assert ask(host.port) == b"hi"
-    sentence = f"echod: the daemon goes on to start in the background; kill $(cat {host.pidfile}) stops it\n"
+    sentence = f"echod: the daemon still starts in the background; to stop it: kill $(cat {host.pidfile})\n"
     assert (sentence in host.stderr.read_text()) == (number == signal.SIGINT)
     os.kill(host.pid, signal.SIGTERM)
     wait_until(lambda: not host.pidfile.exists(), "it had stopped")

@@ -15,8 +15,8 @@ from echod.config.schema import Config
 
 CORE = Path("/proc/sys/net/core")
 MOST = 1024**3
-NO_START = "here echod would not start"
-EARLY = "echod binds it all the same, and serves it when this host has it"
+NO_START = "echod would not start here"
+EARLY = "echod binds it anyway, and serves it as soon as this host has it"
 CLOSED = "access: {allow: [private]}\n"
 OPEN = "access:\n  allow: [loopback, any, 8.8.8.8]\nlimits: {datagrams_per_second: 1000}\n"
 
@@ -51,7 +51,7 @@ def test_a_buffer_above_the_limit_of_this_host_is_warned_of(key: str, sysctl: st
     limit = cap(sysctl)
     message = (
         f"the kernel caps it at {limit:,} bytes, unless echod has CAP_NET_ADMIN or the .socket unit sets {directive}: "
-        f"write sysctl net.core.{sysctl}={MOST}"
+        f"set sysctl net.core.{sysctl}={MOST}"
     )
     assert warned(f"udp:\n  {key}: 1 GiB\n") == [(2, 3, f"udp.{key}", message)]
 
@@ -118,11 +118,11 @@ def test_listeners_on_ports_of_clients_are_warned_of() -> None:
         assert some[:3] == (2, 5, "listeners[0]")
         assert one[:3] == (4, 5, "listeners[2]")
         assert some[3] == (
-            "ports 40000 to 40512 are among those that hosts give their clients (net.ipv4.ip_local_port_range, 40000 "
-            "to 49999), and what comes from a port of echod is refused, because another echod may be there: 5.1% of "
-            "the clients' ports get no reply; write ports below 40000"
+            "ports 40000 to 40512 are in the range from which hosts choose the source ports of clients "
+            "(net.ipv4.ip_local_port_range, 40000 to 49999), and datagrams from a port of echod are refused, because "
+            "another echod may be there: 5.1% of the clients' ports get no reply; write ports below 40000"
         )
-        assert one[3].startswith("port 49999 is among")
+        assert one[3].startswith("port 49999 is in the range")
         assert "0.01% of the clients' ports" in one[3]
 
 
@@ -138,12 +138,12 @@ def test_long_neighbour_queues_are_warned_of_where_the_internet_may_ask() -> Non
         ((line, column, path, message),) = warned(OPEN)
         assert (line, column, path) == (2, 21, "access.allow[1]")
         assert message.startswith("replies to forged sources that do not exist")
-        assert message.endswith(": write sysctl net.ipv4.neigh.far.unres_qlen_bytes=4096, and so for 3 more")
+        assert message.endswith(": set sysctl net.ipv4.neigh.far.unres_qlen_bytes=4096, and 3 more likewise")
         assert warned(CLOSED) == []
         for path in long:
             path.write_text("4097" if path.parent.name == "near.7" and "ipv6" in path.parts else "4096")
         ((*_, message),) = warned(OPEN)
-        assert message.endswith(": write sysctl net.ipv6.neigh.near/7.unres_qlen_bytes=4096")
+        assert message.endswith(": set sysctl net.ipv6.neigh.near/7.unres_qlen_bytes=4096")
 
 
 @needs_root
@@ -182,5 +182,5 @@ def test_a_user_that_this_host_lacks_is_warned_of_and_root_too() -> None:
     ]
     (found,) = warned("workers: 1\nuser: root\n")
     assert found[:3] == (2, 1, "user")
-    assert "write another, or auto" in found[3]
+    assert "write another user, or auto" in found[3]
     assert warned("user: nobody\n") == warned("user: auto\n") == []

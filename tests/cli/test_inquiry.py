@@ -44,7 +44,7 @@ def test_the_interface_of_a_link_local_source_is_passed_over() -> None:
 )
 def test_what_is_no_source_is_refused_with_what_to_write(text: str) -> None:
     """One sentence for whatever it is."""
-    with pytest.raises(ValueError, match="is no source: write ADDRESS:PORT, such as 192") as error:
+    with pytest.raises(ValueError, match="is not a source: write ADDRESS:PORT, such as 192") as error:
         parse_source(text)
     assert str(error.value).startswith(repr(text))
 
@@ -60,12 +60,12 @@ def test_what_is_no_source_is_refused_with_what_to_write(text: str) -> None:
         ),
         ("10.0.0.1:1023", {}, "(dropped_source_port_low): guard.min_source_port is 1024"),
         ("10.0.0.1:1900", {}, "(dropped_source_port_refused): guard.refuse_source_ports has 1900"),
-        ("0.0.0.1:4000", {}, "(dropped_source_invalid): 0.0.0.1 is no valid source"),
-        ("[::ffff:a00:1]:4000", {}, "(dropped_source_invalid): ::ffff:a00:1 is no valid source"),
+        ("0.0.0.1:4000", {}, "(dropped_source_invalid): 0.0.0.1 is not a valid source"),
+        ("[::ffff:a00:1]:4000", {}, "(dropped_source_invalid): ::ffff:a00:1 is not a valid source"),
         (
             "[fd00::77]:4000",
             {},
-            "(dropped_source_is_self): fd00::77 is this host's own; on the host itself, use 127.0.0.1 or ::1",
+            "(dropped_source_is_self): fd00::77 is an address of this host; on this host, use 127.0.0.1 or ::1",
         ),
         ("192.0.2.1:4000", {}, "(dropped_access): access.allow has no entry with 192.0.2.1"),
         (
@@ -85,10 +85,13 @@ def test_what_is_replied_to_is_said_with_its_listener_and_its_limits() -> None:
     begin = "udp from 10.0.0.1:4000: replied to at udp://0.0.0.0:7007: access.allow has private"
     assert asked("10.0.0.1:4000") == [(True, begin)]
     limits: dict[str, Any] = {"datagrams_per_second": 1000, "total_datagrams_per_second": 50_000}
-    one, total = "; 1,000 a second, 256 at once, from 10.0.0.1", "; 50,000 a second from all sources"
+    one, total = (
+        "; at most 1,000 a second from 10.0.0.1, in bursts of 256",
+        "; at most 50,000 a second from all sources",
+    )
     assert asked("10.0.0.1:4000", limits=limits) == [(True, begin + one + total)]
     assert asked("10.0.0.1:4000", limits=limits | {"dry_run": True}) == [
-        (True, begin + one + total + "; limits.dry_run: what is above is counted, and replied to")
+        (True, begin + one + total + "; limits.dry_run: datagrams above a limit are counted and replied to")
     ]
     assert asked("10.0.0.1:4000", limits={"dry_run": True}) == [(True, begin)]
 
@@ -98,7 +101,7 @@ def test_what_counts_as_one_source_is_named(host: str, name: str) -> None:
     """A /64 of IPv6, but not where several hosts share one."""
     ((replied, text),) = asked(f"[{host}]:4000", limits={"datagrams_per_second": 5})
     assert replied
-    assert text.endswith(f"; 5 a second, 256 at once, from {name}")
+    assert text.endswith(f"; at most 5 a second from {name}, in bursts of 256")
 
 
 def test_a_connection_is_asked_of_the_lists_alone() -> None:
@@ -109,7 +112,7 @@ def test_a_connection_is_asked_of_the_lists_alone() -> None:
             True,
             (
                 "tcp from 10.0.0.1:53: replied to at tcp://10.0.0.77:7 and 1 more: access.allow has private; "
-                "64 connections from 10.0.0.1, 1,024 in all"
+                "at most 64 connections from 10.0.0.1, 1,024 in all"
             ),
         )
     ]
@@ -124,12 +127,15 @@ def test_listeners_out_of_reach_do_not_count() -> None:
     only = ["udp://127.0.0.1:7", "tcp://0.0.0.0:7"]
     assert asked("10.0.0.1:4000", listeners=only)[0] == (
         False,
-        "udp from 10.0.0.1:4000: reaches no listener: no udp:// listener has an address of IPv4 that other hosts reach",
+        (
+            "udp from 10.0.0.1:4000: reaches no listener: no udp:// listener has an IPv4 address that other hosts can "
+            "reach"
+        ),
     )
     assert asked("127.0.0.1:4000", listeners=only)[0][0]
     assert asked("[::1]:4000", listeners=only)[1] == (
         False,
-        "tcp from [::1]:4000: reaches no listener: no tcp:// listener has an address of IPv6 and serves lo",
+        "tcp from [::1]:4000: reaches no listener: no tcp:// listener has an IPv6 address and serves lo",
     )
 
 
@@ -139,7 +145,7 @@ def test_a_listener_on_an_interface_hears_nothing_from_loopback(zone: str) -> No
     bound = [f"udp://0.0.0.0%{zone}:7", f"tcp://0.0.0.0%{zone}:7", f"udp://[fe80::1%{zone}]:7", "tcp://[::%lo]:7"]
     for source, family in (("127.0.0.1:4000", 4), ("[::1]:4000", 6)):
         replied, text = asked(source, listeners=bound)[0]
-        end = f"reaches no listener: no udp:// listener has an address of IPv{family} and serves lo"
+        end = f"reaches no listener: no udp:// listener has an IPv{family} address and serves lo"
         assert (replied, text) == (False, f"udp from {source}: {end}")
     assert asked("[::1]:4000", listeners=bound)[1][0]
     assert all(replied for replied, _ in asked("10.0.0.1:4000", listeners=bound))
@@ -155,7 +161,7 @@ def test_other_hosts_do_not_reach_a_listener_on_lo() -> None:
             False,
             (
                 "udp from 10.0.0.1:4000: reaches no listener: "
-                "no udp:// listener has an address of IPv4 that other hosts reach"
+                "no udp:// listener has an IPv4 address that other hosts can reach"
             ),
         )
     ]
@@ -166,9 +172,8 @@ def test_a_broadcast_address_is_no_source() -> None:
     """Nobody has it, so the kernel drops what comes from there, over UDP and TCP, whatever the rules say."""
     config = Config.model_validate({"listeners": [*UDP, "tcp://0.0.0.0:7"]})
     answers = inquire(config, parse_source("10.9.0.255:4000"), OWN, broadcast=True)
-    end = (
-        "from 10.9.0.255:4000: refused: 10.9.0.255 is a broadcast address of this host's networks, and no valid source"
-    )
+    reason = "10.9.0.255 is a broadcast address of this host's networks, and not a valid source"
+    end = f"from 10.9.0.255:4000: refused: {reason}"
     assert [(answer.replied, answer.text) for answer in answers] == [(False, f"udp {end}"), (False, f"tcp {end}")]
 
 

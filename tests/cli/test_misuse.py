@@ -196,7 +196,7 @@ def test_an_open_config_without_a_word_about_limits_exits_78(tmp_path: Path, com
     code, *said = run(command, "--config", path)
     lines = "".join(said).splitlines()
     assert code == 78
-    assert lines[0].startswith(f"{path}:2:18: error: access.allow[0]: reaches into the Internet")
+    assert lines[0].startswith(f"{path}:2:18: error: access.allow[0]: includes public addresses")
     assert "write limits.datagrams_per_second too, such as 1000, or unlimited if that is meant" in lines[0]
     assert lines[1:] == ["access: {allow: [any]}", " " * 17 + "^", f"{path}: 1 mistake"]
 
@@ -214,7 +214,7 @@ def test_an_unreadable_config_exits_66(folder: Path, command: str) -> None:
     reasons = {
         missing: "there is no such file",
         folder: "it is a directory",
-        fifo: "it is no regular file",
+        fifo: "it is not a regular file",
         secret: "it may not be read by this user: chmod a+r it, and a+x the directories that lead to it",
     }
     for path, reason in reasons.items():

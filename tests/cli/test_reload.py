@@ -214,7 +214,7 @@ def test_a_reload_that_echod_cannot_tell_of_is_not_waited_for(echod: EchodFactor
     finished = ask_for_reload(small)
     assert (finished.returncode, finished.stderr) == (
         ExitCode.SOFTWARE,
-        f"echod: how the reload ended is not told: echod's status in {small} is old; its log says more\n",
+        f"echod: the outcome of the reload is unknown: echod's status in {small} is old; see its log\n",
     )
     daemon.wait_for("reloaded")
     (small / "fill").unlink()
@@ -292,7 +292,7 @@ def test_the_process_of_the_unit_is_reloaded_and_no_other(
     second = echod(config, variables={"RUNTIME_DIRECTORY": str(directory)})
     result = ask_for_reload(directory, MAINPID=str(second.pid))
     assert (result.returncode, result.stdout) == (ExitCode.STATUS_UNKNOWN, "")
-    assert result.stderr.startswith(f"echod: process {second.pid} was told to reload, but how that ends is not told")
+    assert result.stderr.startswith(f"echod: process {second.pid} was signalled to reload, but the outcome is unknown")
     second.wait_for("reloaded")
     assert first.log("reloading") == []
     for other in (str(os.getpid()), "0", "", "-1", "\u0663", "9" * 30):

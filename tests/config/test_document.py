@@ -75,7 +75,7 @@ def test_lines_may_end_as_on_windows_and_hold_any_script() -> None:
     ],
 )
 def test_scalars_are_those_of_the_yaml_1_2_core_schema(text: str, value: object) -> None:
-    """What YAML 1.1 made a number or a truth value by surprise is text; 017 is text, for it has two readings."""
+    """What YAML 1.1 made a number or a boolean by surprise is text; 017 is text, for it has two readings."""
     answer = plain(text)
     assert answer == value
     assert type(answer) is type(value)
@@ -130,7 +130,7 @@ def test_a_file_that_is_too_long_is_not_read() -> None:
     """At 64 KiB reading ends: one mistake, whatever the rest holds."""
     assert read(b"a: 1\n".ljust(MAX_BYTES)).value == {"a": 1}
     assert mistakes(b"[" * 1_000_000) == [
-        (1, 1, "", "the file is longer than 65,536 bytes, the most that a config may have"),
+        (1, 1, "", "the file is longer than 65,536 bytes, the maximum for a config"),
     ]
 
 
@@ -138,7 +138,7 @@ def test_a_file_that_is_too_long_is_not_read() -> None:
 def test_deep_nesting_is_one_mistake(opening: str) -> None:
     """Nesting is counted before anything can recurse, and is the only mistake told."""
     at = MAX_DEPTH * len(opening) + 1
-    message = "lists and mappings are nested more than 16 deep here"
+    message = "lists and mappings are nested more than 16 levels deep here"
     assert mistakes((opening * MAX_BYTES)[: MAX_BYTES - 1]) == [(1, at, "", message)]
 
 
@@ -151,7 +151,7 @@ def test_sixteen_levels_are_read() -> None:
 @pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "~", "\n\n"])
 def test_a_file_without_settings_is_refused(text: str) -> None:
     """A file that was emptied by accident must not turn into a daemon with all defaults."""
-    sentence = "the file holds no settings: write at least one, such as workers: auto"
+    sentence = "the file contains no settings: write at least one, such as workers: auto"
     assert mistakes(text) == [(1, 1, "", sentence)]
 
 
@@ -169,24 +169,24 @@ def test_everything_that_yaml_can_do_and_a_config_must_not_is_told_at_once() -> 
     """Anchors, aliases, tags, merge and double keys, keys that are no text: each at its own line, by line."""
     text = "a: &x 1\nb: *x\nc: !!int '1'\n<<: {d: 1}\na: 2\n7: {c: 1, c: 2}\n? [e]\n: 1\nf: !t [&y {g: 1}]\na: 3\n"
     assert mistakes(text) == [
-        (1, 4, "a", "anchors (&name) are not used here: write the value alone"),
-        (2, 4, "b", "aliases (*name) are not used here: write the value out"),
-        (3, 4, "c", "tags (!name) are not used here: write the value alone"),
-        (4, 1, "", "merge keys (<<) are not used here: write the settings out"),
-        (5, 1, "a", "this key already stands in line 1: remove one"),
+        (1, 4, "a", "anchors (&name) are not allowed: write the value alone"),
+        (2, 4, "b", "aliases (*name) are not allowed: write the value itself"),
+        (3, 4, "c", "tags (!name) are not allowed: write the value alone"),
+        (4, 1, "", "merge keys (<<) are not allowed: write the settings themselves"),
+        (5, 1, "a", "this key is already in line 1: remove one"),
         (6, 1, "", "a key must be text, not a number"),
-        (6, 11, "?.c", "this key already stands in line 6: remove one"),
+        (6, 11, "?.c", "this key is already in line 6: remove one"),
         (7, 3, "", "a key must be text, not a list"),
-        (9, 4, "f", "tags (!name) are not used here: write the value alone"),
-        (9, 8, "f[0]", "anchors (&name) are not used here: write the value alone"),
-        (10, 1, "a", "this key already stands in line 1: remove one"),
+        (9, 4, "f", "tags (!name) are not allowed: write the value alone"),
+        (9, 8, "f[0]", "anchors (&name) are not allowed: write the value alone"),
+        (10, 1, "a", "this key is already in line 1: remove one"),
     ]
 
 
 def test_a_second_document_is_refused_where_it_begins() -> None:
     """Nothing after its line is looked at."""
     assert mistakes("a: 1\n---\na: &x 1\n") == [
-        (2, 1, "", "a second document begins here: the file holds only one, remove this line"),
+        (2, 1, "", "a second document begins here: a config is a single document, remove this line"),
     ]
 
 
@@ -194,23 +194,23 @@ def test_a_second_document_is_refused_where_it_begins() -> None:
 def test_directives_are_refused(directive: str) -> None:
     """A directive could only make the file mean something else than it says."""
     (mistake,) = mistakes(f"{directive}\n---\na: 1\n")
-    assert mistake[3] == "lines that begin with % are not used here: remove it"
+    assert mistake[3] == "lines that begin with % are not allowed: remove it"
 
 
 @pytest.mark.parametrize(
     ("text", "line", "column", "message"),
     [
-        ("a:\n\tb: 1", 2, 1, "a tab stands here: YAML wants spaces"),
-        ("a:\t1", 1, 3, "a tab stands here: YAML wants spaces"),
+        ("a:\n\tb: 1", 2, 1, "there is a tab here: YAML requires spaces"),
+        ("a:\t1", 1, 3, "there is a tab here: YAML requires spaces"),
         ("a: @x", 1, 4, "'@' cannot begin a value: put the value in quotes"),
         (
             "a: b: c",
             1,
             5,
-            'this colon does not fit: is the line indented too deep, a ": " missing above, or a value not in quotes?',
+            'unexpected colon: is the line indented too deep, a ": " missing above, or a value not in quotes?',
         ),
-        ("a: - b", 1, 4, "a list item does not fit here: write each on its own line, below its key"),
-        ("a: 1\nb\n", 2, 1, "this line is no setting: write KEY: VALUE, with a space after the colon"),
+        ("a: - b", 1, 4, "a list item is not allowed here: write each item on its own line, below its key"),
+        ("a: 1\nb\n", 2, 1, "this line is not a setting: write KEY: VALUE, with a space after the colon"),
         ("a: [1,\n  2", 1, 4, 'the bracket that opens here is not closed: write "]" after the last item'),
         ("a: {b: 1", 1, 4, 'the bracket that opens here is not closed: write "}" after the last item'),
         ("a: [", 1, 5, "the file ends inside a bracket: close it"),
@@ -218,21 +218,26 @@ def test_directives_are_refused(directive: str) -> None:
             "a: [udp://[::]:7]",
             1,
             4,
-            'the bracket that opens here lacks a comma or its "]"; a value that itself holds brackets needs quotes',
+            'a comma or the closing "]" is missing after this bracket; a value that contains brackets needs quotes',
         ),
         ("a: 'x\nb: 1", 1, 4, "this quote is not closed"),
         ('a: "x\n---\n', 1, 4, "this quote is not closed"),
         ('a: "\\', 1, 4, "this quote is not closed"),
-        ('a: "\\q"', 1, 6, "'q' is no escape in double quotes: write \\\\ for a backslash, or use single quotes"),
+        (
+            'a: "\\q"',
+            1,
+            6,
+            "'q' is not an escape sequence in double quotes: write \\\\ for a backslash, or use single quotes",
+        ),
         ('a: "b" c', 1, 8, "this text follows a value that has already ended"),
-        ("a: 1\n- b", 2, 1, "a list item does not fit here: indent it below its key"),
-        ("a:\n  b: 1\n c: 2", 3, 2, "this line is indented like none of those above it"),
-        ("  a: 1\nb: 2", 2, 1, "this line is indented like none of those above it"),
+        ("a: 1\n- b", 2, 1, "a list item is not allowed here: indent it below its key"),
+        ("a:\n  b: 1\n c: 2", 3, 2, "the indentation of this line matches no line above it"),
+        ("  a: 1\nb: 2", 2, 1, "the indentation of this line matches no line above it"),
         ("a: }", 1, 4, "a value is missing before this '}'"),
-        ("a: [::1]", 1, 5, 'a value is missing before this ":"; one that begins so needs quotes here'),
-        ("a: *", 1, 4, 'a value cannot begin with "*" or "&": put text that does in quotes'),
-        ("a: &", 1, 4, 'a value cannot begin with "*" or "&": put text that does in quotes'),
-        ("a: !x!y z", 1, 4, 'a value cannot begin with "!": put text that does in quotes'),
+        ("a: [::1]", 1, 5, 'a value is missing before this ":"; a value that begins with ":" needs quotes here'),
+        ("a: *", 1, 4, 'a value cannot begin with "*" or "&": put such a value in quotes'),
+        ("a: &", 1, 4, 'a value cannot begin with "*" or "&": put such a value in quotes'),
+        ("a: !x!y z", 1, 4, 'a value cannot begin with "!": put such a value in quotes'),
         ("a: |x\n b", 1, 5, "expected chomping or indentation indicators, but found 'x'"),
         ('a: "\\Uffffffff"', 1, 7, "the number here is too large: correct or remove it"),
         ('a: "\\U00110000"', 1, 7, "the number here is too large: correct or remove it"),
@@ -253,7 +258,7 @@ def test_what_stands_before_a_syntax_mistake_is_told_with_it() -> None:
     ("value", "kind"),
     [
         (None, "nothing"),
-        (True, "a truth value"),
+        (True, "a boolean"),
         (1, "a number"),
         (1.5, "a decimal number"),
         ("", "text"),

@@ -14,12 +14,12 @@ WORKERS = "write auto or a whole number from 1 to 64"
         ("-1", f"-1 is out of bounds: {WORKERS}"),
         ("9" * 5000, f"{'9' * 60}... is out of bounds: {WORKERS}"),
         ('"2"', "is text because of the quotes: write 2 without quotes"),
-        ('""', f'"" is no number: {WORKERS}'),
-        ("'true'", f'"true" is no number: {WORKERS}'),
+        ('""', f'"" is not a number: {WORKERS}'),
+        ("'true'", f'"true" is not a number: {WORKERS}'),
         ("017", "017 begins with a zero: write 17"),
-        ("many", f'"many" is no number: {WORKERS}'),
-        ("Auto", f'"Auto" is no number: {WORKERS}'),
-        ("true", f"true is a truth value: {WORKERS}"),
+        ("many", f'"many" is not a number: {WORKERS}'),
+        ("Auto", f'"Auto" is not a number: {WORKERS}'),
+        ("true", f"true is a boolean: {WORKERS}"),
         ("2.0", f"2.0 is a decimal number: {WORKERS}"),
         (".nan", f".nan is a decimal number: {WORKERS}"),
         ("[2]", f"is a list: {WORKERS}"),
@@ -39,7 +39,7 @@ def test_a_number_that_cannot_be_is_explained(text: str, message: str) -> None:
         ("INFO", '"INFO" is not known: write debug, info, warning or error'),
         ("'5'", '"5" is not known: write debug, info, warning or error'),
         ("5", "5 is a number: write debug, info, warning or error"),
-        ("false", "false is a truth value: write debug, info, warning or error"),
+        ("false", "false is a boolean: write debug, info, warning or error"),
         ("[info]", "is a list: write debug, info, warning or error"),
     ],
 )
@@ -84,7 +84,7 @@ def test_a_key_with_nothing_behind_its_colon_is_pointed_at(key: str) -> None:
 @pytest.mark.parametrize(("text", "kind"), [("5", "5 is a number"), ("x", '"x" is text'), ("[]", "is a list")])
 def test_a_section_must_be_keys_and_values(text: str, kind: str) -> None:
     """A value where a section belongs is told as what it is."""
-    assert errors(f"udp: {text}") == [(1, 6, "udp", f"{kind}: write keys and values, indented below it")]
+    assert errors(f"udp: {text}") == [(1, 6, "udp", f"{kind}: write keys and values, indented below this key")]
 
 
 @pytest.mark.parametrize(

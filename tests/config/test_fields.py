@@ -34,20 +34,20 @@ SIZE = "write a size from 4 KiB to 1 GiB, such as 8 MiB"
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("8 MB", '"MB" is no unit here: write 8 MiB'),
-        ("8M", '"M" is no unit here: write 8 MiB'),
-        ("64k", '"k" is no unit here: write 64 KiB'),
-        ("1 gib", '"gib" is no unit here: write 1 GiB'),
-        ("8 Mbit", f'"8 Mbit" is no size: {SIZE}'),
-        ("8.5 MiB", f'"8.5 MiB" is no size: {SIZE}'),
-        ("-8 MiB", f'"-8 MiB" is no size: {SIZE}'),
-        ("'{message} {x'", f'"{{message}} {{x" is no size: {SIZE}'),
+        ("8 MB", '"MB" is not a unit here: write 8 MiB'),
+        ("8M", '"M" is not a unit here: write 8 MiB'),
+        ("64k", '"k" is not a unit here: write 64 KiB'),
+        ("1 gib", '"gib" is not a unit here: write 1 GiB'),
+        ("8 Mbit", f'"8 Mbit" is not a size: {SIZE}'),
+        ("8.5 MiB", f'"8.5 MiB" is not a size: {SIZE}'),
+        ("-8 MiB", f'"-8 MiB" is not a size: {SIZE}'),
+        ("'{message} {x'", f'"{{message}} {{x" is not a size: {SIZE}'),
         ("4095", f"4095 is out of bounds: {SIZE}"),
         ("3 KiB", f"3 KiB is out of bounds: {SIZE}"),
         ("2 GiB", f"2 GiB is out of bounds: {SIZE}"),
         ("9" * 5000 + " B", f"{'9' * 60}... is out of bounds: {SIZE}"),
         ("8.5", f"8.5 is a decimal number: {SIZE}"),
-        ("true", f"true is a truth value: {SIZE}"),
+        ("true", f"true is a boolean: {SIZE}"),
         ("[8 MiB]", f"is a list: {SIZE}"),
     ],
 )
@@ -76,11 +76,11 @@ def test_code_says_none_for_unlimited_and_a_file_does_not() -> None:
     ("text", "message"),
     [
         ("0", f"0 is out of bounds: {RATE}"),
-        ("Unlimited", f'"Unlimited" is no number: {RATE}'),
-        ("1000/s", f'"1000/s" is no number: {RATE}'),
+        ("Unlimited", f'"Unlimited" is not a number: {RATE}'),
+        ("1000/s", f'"1000/s" is not a number: {RATE}'),
         ("'5'", "is text because of the quotes: write 5 without quotes"),
         ("1.5", f"1.5 is a decimal number: {RATE}"),
-        ("true", f"true is a truth value: {RATE}"),
+        ("true", f"true is a boolean: {RATE}"),
         ("[5]", f"is a list: {RATE}"),
     ],
 )
@@ -96,9 +96,9 @@ def test_a_mistake_in_a_listener_is_told_with_its_index() -> None:
             2,
             5,
             "listeners[0]",
-            '"localhost" is no address: host names are not looked up, write the address itself',
+            '"localhost" is not an address: host names are not looked up, write the address itself',
         ),
-        (4, 5, "listeners[2]", "names no protocol: write udp://0.0.0.0:9 or tcp://0.0.0.0:9"),
+        (4, 5, "listeners[2]", "has no protocol: write udp://0.0.0.0:9 or tcp://0.0.0.0:9"),
         (5, 5, "listeners[3]", "is a number: write udp://ADDRESS:PORT, without a space after a colon"),
         (6, 5, "listeners[4]", "is a mapping: write udp://ADDRESS:PORT, without a space after a colon"),
         (7, 4, "listeners[5]", "is empty: write udp://ADDRESS:PORT or remove the dash"),
@@ -123,7 +123,7 @@ def test_a_thousand_and_twenty_four_listeners_are_the_most() -> None:
     text = "listeners: [udp://0.0.0.0:1-1000, tcp://0.0.0.0:1-24]"
     assert len(parse_config(text.encode())[0].listeners) == 1024
     assert listeners("udp://0.0.0.0:1-1000", "tcp://0.0.0.0:1-25", "tcp://[::]:7", "udp://[::]:1-65535") == [
-        (3, 5, "listeners[1]", "brings the listeners to 1,025: at most 1,024 are allowed"),
+        (3, 5, "listeners[1]", "makes 1,025 listeners in all: at most 1,024 are allowed"),
     ]
 
 
@@ -131,8 +131,8 @@ def test_a_thousand_and_twenty_four_listeners_are_the_most() -> None:
     ("text", "message"),
     [
         ("[]", "the list is empty: write at least one listener, such as udp://192.0.2.1:7"),
-        ("{}", "is a mapping: write a list, one listener a line, each after a dash"),
-        ("udp://0.0.0.0:7", '"udp://0.0.0.0:7" is text: write a list, one listener a line, each after a dash'),
+        ("{}", "is a mapping: write a list with one listener per line, each after a dash"),
+        ("udp://0.0.0.0:7", '"udp://0.0.0.0:7" is text: write a list with one listener per line, each after a dash'),
     ],
 )
 def test_listeners_must_be_a_list_that_is_not_empty(text: str, message: str) -> None:
@@ -184,7 +184,7 @@ def test_a_mistake_in_a_port_is_told_with_its_index() -> None:
         (3, 5, "guard.refuse_source_ports[0]", f"0 is out of bounds: {PORT}"),
         (5, 5, "guard.refuse_source_ports[2]", f"65536 is out of bounds: {PORT}"),
         (6, 5, "guard.refuse_source_ports[3]", f"is text: {PORT}"),
-        (7, 5, "guard.refuse_source_ports[4]", f"is a truth value: {PORT}"),
+        (7, 5, "guard.refuse_source_ports[4]", f"is a boolean: {PORT}"),
         (8, 5, "guard.refuse_source_ports[5]", f"is text: {PORT}"),
         (9, 4, "guard.refuse_source_ports[6]", f"is empty: {PORT}, or remove the dash"),
         (10, 5, "guard.refuse_source_ports[7]", "53 is already listed, line 4: remove one of them"),
@@ -221,8 +221,8 @@ def test_a_directory_is_absolute_or_left_to_echod(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("run/echod", '"run/echod" is no absolute path: write one that begins with a slash, or auto'),
-        ("''", '"" is no absolute path: write one that begins with a slash, or auto'),
+        ("run/echod", '"run/echod" is not an absolute path: write one that begins with a slash, or auto'),
+        ("''", '"" is not an absolute path: write one that begins with a slash, or auto'),
         ("7", "7 is a number: write auto or an absolute path"),
         ("", "has no value: write one or remove the key"),
     ],
@@ -253,9 +253,9 @@ def test_names_of_hosts_are_in_lower_case() -> None:
     [
         ("", "is empty: {}, or remove the dash"),
         ("7", "is a number: {}"),
-        ("http://echo.example.com", '"http://echo.example.com" is no host name: {}'),
-        ("echo.example.com:80", '"echo.example.com:80" is no host name: {}'),
-        ("-a", '"-a" is no host name: {}'),
+        ("http://echo.example.com", '"http://echo.example.com" is not a host name: {}'),
+        ("echo.example.com:80", '"echo.example.com:80" is not a host name: {}'),
+        ("-a", '"-a" is not a host name: {}'),
     ],
 )
 def test_what_is_no_name_of_a_host_is_refused(text: str, message: str) -> None:
@@ -272,11 +272,11 @@ def test_what_is_no_name_of_a_host_is_refused(text: str, message: str) -> None:
         ("[]", "metrics.listen", "the list is empty: write off or http://127.0.0.1:9007"),
         ("[http://127.0.0.1:9, 7]", "metrics.listen[1]", "is a number: write http://127.0.0.1:9007"),
         ("[~]", "metrics.listen[0]", "is empty: write http://127.0.0.1:9007 or remove the dash"),
-        ("[off]", "metrics.listen[0]", '"off" is no URL: write http://127.0.0.1:9007, or off'),
+        ("[off]", "metrics.listen[0]", '"off" is not a URL: write http://127.0.0.1:9007, or off'),
         (
             "[http://0.0.0.0:9, http://127.0.0.1:9]",
             "metrics.listen[1]",
-            "http://0.0.0.0:9 has that port already, line 1: remove one of them",
+            "http://0.0.0.0:9 already uses this port, line 1: remove one of them",
         ),
     ],
 )
@@ -291,7 +291,10 @@ def test_a_list_of_endpoints_that_cannot_be_is_refused(text: str, path: str, mes
         ("", "has no value: write one or remove the key"),
         ("9007", "is a number: write off or http://127.0.0.1:9007"),
         ("{}", "is a mapping: write off or http://127.0.0.1:9007"),
-        ("http://localhost:9007", '"localhost" is no address: host names are not looked up, write the address itself'),
+        (
+            "http://localhost:9007",
+            '"localhost" is not an address: host names are not looked up, write the address itself',
+        ),
     ],
 )
 def test_an_endpoint_that_cannot_be_is_refused(text: str, message: str) -> None:

@@ -9,7 +9,7 @@ from echod.config.parse import parse_config
 from echod.net.endpoint import parse_endpoint
 
 OPEN = (
-    "reaches into the Internet, where the source of a datagram can be forged and replies so aimed at anybody: write "
+    "includes public addresses: the source of a datagram can be forged, so that replies hit anybody: write "
     "limits.datagrams_per_second too, such as 1000, or unlimited if that is meant"
 )
 
@@ -66,7 +66,7 @@ def test_metrics_and_an_echo_cannot_have_one_port(listener: str) -> None:
     text = f"listeners: [{listener}]\nmetrics: {{listen: http://127.0.0.1:9007}}"
     ((line, column, path, message),) = errors(text)
     assert (line, column, path) == (2, 19, "metrics.listen")
-    assert message == f"{listener.replace('9000-9010', '9007')} has that port: write another"
+    assert message == f"{listener.replace('9000-9010', '9007')} uses this port: write another"
     parse_config(text.replace("tcp:", "udp:").encode())
     text = f"listeners: [{listener}]\nmetrics: {{listen: [http://127.0.0.1:8, http://127.0.0.1:9007]}}"
     assert [each[2:] for each in errors(text)] == [("metrics.listen[1]", message)]
@@ -74,7 +74,7 @@ def test_metrics_and_an_echo_cannot_have_one_port(listener: str) -> None:
 
 OPENED = "access: {allow: [any]}\n"
 TOO_MUCH = (
-    "access.allow reaches into the Internet: above 10,000 a second, replies to a forged source are a flood to whoever "
+    "access.allow includes public addresses: above 10,000 a second, replies to a forged source flood the host that "
     "has that address"
 )
 NO_EFFECT = "no limit is set, so this has no effect"
@@ -86,11 +86,11 @@ NO_EFFECT = "no limit is set, so this has no effect"
         ("access:\n  allow: []", (2, 3, "access.allow", "the list is empty: nobody gets a reply")),
         (
             "access:\n  allow: [private, '::1']\n  deny: [loopback]",
-            (2, 20, "access.allow[1]", "access.deny covers all of ::1 and wins: nothing of it gets a reply"),
+            (2, 20, "access.allow[1]", "access.deny covers all of ::1 and takes precedence: none of it gets a reply"),
         ),
         (
             "access:\n  deny: [fe80::/9, 169.254.0.0/15]",
-            (2, 3, "access.deny", "access.deny covers all of link-local and wins: nothing of it gets a reply"),
+            (2, 3, "access.deny", "access.deny covers all of link-local and takes precedence: none of it gets a reply"),
         ),
         (OPENED + "limits: {datagrams_per_second: unlimited}", (2, 10, "limits.datagrams_per_second", TOO_MUCH)),
         (OPENED + "limits: {datagrams_per_second: 10001}", (2, 10, "limits.datagrams_per_second", TOO_MUCH)),
@@ -100,12 +100,15 @@ NO_EFFECT = "no limit is set, so this has no effect"
                 2,
                 3,
                 "guard.min_source_port",
-                "below 1024 live services, such as DNS and NTP: one forged datagram, and echod and they talk for ever",
+                (
+                    "ports below 1024 belong to services such as DNS and NTP: after one forged datagram echod and such "
+                    "a service reply to each other for ever"
+                ),
             ),
         ),
         (
             "guard: {loop_breaker: false}",
-            (1, 9, "guard.loop_breaker", "without it a datagram that circulates between two servers never dies"),
+            (1, 9, "guard.loop_breaker", "without it, a datagram that circulates between two servers never stops"),
         ),
         ("limits: {burst: 255}", (1, 10, "limits.burst", NO_EFFECT)),
         ("limits: {slip: 0}", (1, 10, "limits.slip", NO_EFFECT)),
@@ -116,12 +119,12 @@ NO_EFFECT = "no limit is set, so this has no effect"
                 3,
                 3,
                 "limits.slip",
-                "limits.datagrams_per_second is not set, so this has no effect: nothing slips through the total",
+                "limits.datagrams_per_second is not set, so this has no effect: it does not apply to the total limit",
             ),
         ),
         (
             "limits:\n  total_datagrams_per_second: 9\n  dry_run: true",
-            (3, 3, "limits.dry_run", "nothing is refused: what is above a limit is counted, and replied to"),
+            (3, 3, "limits.dry_run", "nothing is refused: datagrams above a limit are counted and replied to"),
         ),
         (
             "limits:\n  datagrams_per_second: 1001\n  total_datagrams_per_second: 1000",
@@ -131,7 +134,7 @@ NO_EFFECT = "no limit is set, so this has no effect"
                 "limits.total_datagrams_per_second",
                 (
                     "total_datagrams_per_second (1,000) is less than datagrams_per_second (1,001): "
-                    "a single source can use all of it up"
+                    "a single source can use all of it"
                 ),
             ),
         ),
@@ -141,16 +144,26 @@ NO_EFFECT = "no limit is set, so this has no effect"
                 2,
                 3,
                 "udp.receive_buffer",
-                "below 128 KiB it cannot hold two datagrams of full length: bursts will be lost",
+                "below 128 KiB it has no room for two full datagrams: bursts will be lost",
             ),
         ),
         (
             "udp:\n  send_buffer: 127 KiB",
-            (2, 3, "udp.send_buffer", "below 128 KiB it cannot hold two datagrams of full length: bursts will be lost"),
+            (
+                2,
+                3,
+                "udp.send_buffer",
+                "below 128 KiB it has no room for two full datagrams: bursts will be lost",
+            ),
         ),
         (
             "listeners: [udp://1.2.3.4:7]\ntcp: {max_connections: 100}",
-            (2, 1, "tcp", "no tcp:// listener is configured, so these settings are for those of a .socket unit alone"),
+            (
+                2,
+                1,
+                "tcp",
+                "no tcp:// listener is configured, so these settings apply only to those of a .socket unit",
+            ),
         ),
         (
             "tcp:\n  max_connections_per_source: 1025",
@@ -190,7 +203,7 @@ NO_EFFECT = "no limit is set, so this has no effect"
         ),
         (
             "drain_timeout_seconds: 61",
-            (1, 1, "drain_timeout_seconds", "systemctl stop can take as long as this, 61 seconds"),
+            (1, 1, "drain_timeout_seconds", "systemctl stop can take this long: 61 seconds"),
         ),
         (
             "metrics:\n  listen: http://0.0.0.0:9007",
@@ -199,8 +212,8 @@ NO_EFFECT = "no limit is set, so this has no effect"
                 3,
                 "metrics.listen",
                 (
-                    "whoever reaches this port reads the metrics and who asked most, for it knows no password: write "
-                    "http://127.0.0.1:9007, or let a firewall or a proxy stand before it"
+                    "everybody who can reach this port can read the metrics and the top sources, because there is no "
+                    "password: write http://127.0.0.1:9007, or put a firewall or a proxy in front of it"
                 ),
             ),
         ),

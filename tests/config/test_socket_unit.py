@@ -79,13 +79,13 @@ def test_each_entry_that_is_not_passed_is_a_mistake_with_its_line() -> None:
             line=3,
             column=5,
             path="listeners[1]",
-            message="echod.socket does not pass tcp://127.0.0.1:7000 and 2 more, and echod may open no socket itself",
+            message="echod.socket does not pass tcp://127.0.0.1:7000 and 2 more, and echod may not open sockets itself",
         ),
         Mistake(
             line=4,
             column=5,
             path="listeners[2]",
-            message="echod.socket does not pass udp://0.0.0.0:9, and echod may open no socket itself",
+            message="echod.socket does not pass udp://0.0.0.0:9, and echod may not open sockets itself",
         ),
     )
     lines = advice(parse_config(text.encode())[0].listeners, WHOLE).splitlines()
@@ -103,7 +103,7 @@ def test_each_entry_that_is_not_passed_is_a_mistake_with_its_line() -> None:
         "ListenNetlink=route",
         "FreeBind=yes",  # for 127.0.0.1, as for an address that comes later
     ]
-    assert lines[-1] == "and then: systemctl daemon-reload && systemctl restart echod.socket echod.service"
+    assert lines[-1] == "then run: systemctl daemon-reload && systemctl restart echod.socket echod.service"
 
 
 def test_a_unit_is_of_one_device() -> None:
@@ -115,7 +115,7 @@ def test_a_unit_is_of_one_device() -> None:
     lines = advice(parse_config(text.replace(", 'udp://[fe80::1%eth2]:7'", "").encode())[0].listeners, passing)
     assert "\nListenDatagram=0.0.0.0:7\nListenNetlink=route\nBindToDevice=eth2\n" in lines
     several = advice(parse_config(text.encode())[0].listeners, passing)
-    assert several.startswith("\nA .socket unit is of one device or of none (BindToDevice=): ")
+    assert several.startswith("\nA .socket unit has one device or none (BindToDevice=): ")
 
 
 def test_a_link_local_address_keeps_its_link() -> None:
@@ -141,6 +141,6 @@ def test_a_port_of_the_metrics_that_is_not_passed_is_a_mistake() -> None:
     (mistake,) = found("metrics:\n  listen: http://127.0.0.1:9007\n", passing)
     assert (mistake.line, mistake.column, mistake.path) == (2, 3, "metrics.listen")
     assert mistake.message == (
-        "only echod-metrics.socket can pass it, and echod may open no socket itself: systemctl enable "
+        "only echod-metrics.socket can pass it, and echod may not open sockets itself: systemctl enable "
         "echod-metrics.socket && systemctl restart echod.service"
     )

@@ -187,7 +187,7 @@ def test_any_user_may_ask_and_only_root_past_the_rules(echod: EchodFactory, tmp_
     assert shown.stdout.startswith("echod ")
     checked = tell(daemon.status_path, "--check", prefix=user)
     assert checked.returncode == ExitCode.NO_ANSWER
-    assert "cannot be read by this user, so the listeners were asked as any client asks" in checked.stderr
+    assert "cannot be read by this user, so the probes were sent as those of any client" in checked.stderr
     assert tell(daemon.status_path, "--check").returncode == ExitCode.OK
 
 

@@ -1,4 +1,4 @@
-"""Sources that no honest datagram has: reserved, multicast, loopback from outside, IPv4 in the dress of IPv6."""
+"""Sources that no honest datagram has: reserved, multicast, loopback from outside, IPv4-mapped."""
 
 import socket
 from contextlib import suppress

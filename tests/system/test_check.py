@@ -31,11 +31,11 @@ def test_a_file_that_the_service_cannot_read_is_refused(bound: Host, release: Re
         bound.run(["sh", "-c", hide])
         said = bound.run(["echod", "check"], check=False)
         assert said.returncode == 66
-        assert said.stderr.startswith(f"echod: cannot read {CONFIG} as echod.service does: ")
-        assert "and it has no /home, /root, /tmp and /var/tmp: " in said.stderr
+        assert said.stderr.startswith(f"echod: echod.service cannot read {CONFIG}: ")
+        assert "and it does not see /home, /root, /tmp and /var/tmp: " in said.stderr
         if "chmod" in hide:
             said = bound.run(install_command(Mode.BOUND), check=False)
-            assert f"cannot read {CONFIG} as echod.service does: " in said.stdout
+            assert f"echod.service cannot read {CONFIG}: " in said.stdout
             assert (said.returncode, said.stderr) == (1, REFUSED)
         assert supervisor(bound) == before
         bound.run(["cp", "--remove-destination", "/etc/good", CONFIG])
