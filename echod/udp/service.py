@@ -17,6 +17,7 @@ from echod.stats.outcomes import Drop
 from echod.stats.refusals import Tally
 from echod.stats.top_sources import TopSources
 from echod.udp.batch import Batch
+from echod.udp.reply import send
 from echod.udp.sock import Port
 
 MAX_BATCHES_PER_WAKEUP: Final = 8
@@ -94,7 +95,7 @@ class UdpEcho:
                 circulation.left -= batch.datagrams
                 if circulation.left <= 0:
                     self._look_closer(circulation)
-            batch.reply(port)
+            send(batch, port)
             row[_REPLIED] += batch.replied
             row[_REPLIED_BYTES] += batch.replied_octets
             if batch.failures:

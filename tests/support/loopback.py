@@ -23,6 +23,7 @@ from support.waiting import SECONDS, wait_until
 from echod.linux.sockets import Buffers, open_socket
 from echod.linux.sockopt import SO_MEMINFO, SO_RCVBUFFORCE, UDP_GRO, UDP_SEGMENT
 from echod.net.listener import Listener, Protocol
+from echod.udp import reply
 from echod.udp.batch import Batch
 from echod.udp.sock import Port
 
@@ -181,7 +182,7 @@ def answer(batch: Batch, port: Port, *, refuse: bool = True) -> int:
     for slot in batch.truncated | batch.not_unicast if refuse else ():
         refused += batch.weight(slot)
         batch.refuse(slot, batch.weight(slot))
-    batch.reply(port)
+    reply.send(batch, port)
     assert batch.datagrams == refused + batch.replied + sum(batch.failures.values())
     return slots
 

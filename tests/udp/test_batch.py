@@ -21,7 +21,9 @@ from support.loopback import (
 
 from echod.linux.mmsg_layout import SLOTS
 from echod.linux.sockopt import UDP_GRO
-from echod.udp.batch import FEWEST_JOINED, Batch
+from echod.udp import reply
+from echod.udp.batch import Batch
+from echod.udp.reply import FEWEST_JOINED
 from echod.udp.sock import Port
 
 
@@ -186,7 +188,7 @@ def test_a_refused_slot_is_not_answered(batch: Batch, server: socket.socket, cli
     assert batch.receive(Port(server)) == 6
     for slot in (0, 3):
         batch.refuse(slot, batch.weight(slot))
-    batch.reply(Port(server))
+    reply.send(batch, Port(server))
     assert (batch.datagrams, batch.replied, batch.failures) == (6, 4, {})
     assert [client.recv(16) for _ in range(4)] == [b"1", b"2", b"4", b"5"]
     assert_nothing_more(client)
@@ -201,7 +203,7 @@ def test_a_train_that_is_refused_whole_is_not_answered(
     assert batch.receive(Port(server)) == 2
     assert batch.weight(0) == 11
     batch.refuse(0, 11)
-    batch.reply(Port(server))
+    reply.send(batch, Port(server))
     assert (batch.datagrams, batch.replied, batch.failures) == (12, 1, {})
     assert client.recv(16) == b"after"
     assert_nothing_more(client)
@@ -214,7 +216,7 @@ def test_a_batch_with_everything_refused_sends_nothing(
     deliver(server, client.sendto, b"no", at(server))
     batch.receive(Port(server))
     batch.refuse(0, 1)
-    batch.reply(Port(server))
+    reply.send(batch, Port(server))
     assert (batch.replied, batch.replied_octets, batch.failures) == (0, 0, {})
     deliver(server, client.sendto, b"yes", at(server))
     assert answer(batch, Port(server)) == 1
@@ -258,6 +260,6 @@ def test_a_socket_that_is_closed_is_a_defect_and_raised(batch: Batch, client: so
     batch.receive(Port(server))
     server.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
-        batch.reply(Port(server))
+        reply.send(batch, Port(server))
     with pytest.raises(OSError, match="Bad file descriptor"):
         batch.receive(Port(server))

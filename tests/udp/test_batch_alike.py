@@ -18,6 +18,7 @@ from support.loopback import (
 )
 
 from echod.linux.mmsg_layout import SLOTS
+from echod.udp import reply
 from echod.udp.batch import Batch
 from echod.udp.sock import Port
 
@@ -173,7 +174,7 @@ def test_a_train_leaves_nothing_behind_in_the_slots(
                     assert [client.recv(100) for _ in range(32)] == [b"ab"] * 32
             for _ in range(3):
                 round_trip(batch, port, some, 64)
-            assert batch._pattern is port.pattern
+            assert batch.pattern is port.pattern
             assert port.pattern == pattern
 
 
@@ -207,7 +208,7 @@ def test_what_is_refused_in_a_batch_alike_costs_no_other(
                 deliver(server, client.sendto, b"%08d" % number, at(server))
             assert batch.receive(port) == 4
             batch.refuse(left_out, 1)
-            batch.reply(port)
+            reply.send(batch, port)
             assert (batch.replied, batch.replied_octets) == (3, 24)
             for number, client in enumerate(some):
                 if number == left_out:

@@ -22,6 +22,7 @@ from support.train_batches import HOSTS, SEGMENT, Clients, assert_got, filled, l
 from support.train_batches import clients as open_clients
 
 from echod.linux.sockopt import UDP_GRO
+from echod.udp import reply
 from echod.udp.batch import Batch
 from echod.udp.sock import Port
 
@@ -65,19 +66,19 @@ def test_what_is_cut_from_trains_alike_costs_no_other(
         for _ in range(2):
             expected = [each[: 5 - cuts.get(slot, 0)] for slot, each in enumerate(send_each(port, some))]
             assert batch.receive(port) == 3
-            assert batch._pattern is pattern
+            assert batch.pattern is pattern
             for slot, datagrams in cuts.items():
                 batch.refuse(slot, datagrams)
                 assert batch.refuses(slot) == (datagrams == 5)
             left = [slot for slot, each in enumerate(expected) for _ in each]
             if 5 not in cuts.values():
                 assert [batch.slot_of(datagram) for datagram in range(batch.datagrams)] == left
-            batch.reply(port)
+            reply.send(batch, port)
             octets = sum(len(part) for each in expected for part in each)
             assert (batch.replied, batch.replied_octets, batch.failures) == (len(left), octets, {})
             assert_got(some, expected)
             round_trip(batch, port, some)
-            assert batch._pattern is port.pattern is pattern
+            assert batch.pattern is port.pattern is pattern
 
 
 @each_family
@@ -91,7 +92,7 @@ def test_what_is_left_of_trains_alike_are_trains(batch: Batch, host: str, client
         send_each(port, some)
         batch.receive(port)
         batch.refuse(1, 2)
-        batch.reply(port)
+        reply.send(batch, port)
         expected = [filled(0), filled(1)[: 3 * SEGMENT], filled(2)]
         assert [receive_train(client) for client in some] == [(data, SEGMENT) for data in expected]
 
@@ -109,10 +110,10 @@ def test_trains_alike_go_out_one_by_one_where_a_train_fails(
         for _ in range(2):
             expected = [each[: 5 - cuts.get(slot, 0)] for slot, each in enumerate(send_each(port, some))]
             assert batch.receive(port) == 3
-            assert batch._pattern is not None
+            assert batch.pattern is not None
             for slot, datagrams in cuts.items():
                 batch.refuse(slot, datagrams)
-            batch.reply(port)
+            reply.send(batch, port)
             assert (batch.replied, batch.failures) == (sum(map(len, expected)), {})
             assert_got(some, expected)
         assert port.pattern is not None
@@ -133,7 +134,7 @@ def test_trains_alike_that_go_out_one_by_one_find_their_way(batch: Batch, networ
                 let_trains_fail(server, [])
             deliver(server, send_train, client, filled(number), SEGMENT, at(server, "10.1.0.1"))
             assert answer(batch, port) == 1
-            assert (batch._pattern is not None) == (number >= 2)
+            assert (batch.pattern is not None) == (number >= 2)
             assert (batch.replied, batch.on_loopback) == (5, False)
             assert_got([client], [parts(filled(number), SEGMENT)])
 
@@ -179,8 +180,8 @@ def test_neighbours_in_a_batch_alike_are_joined_where_it_pays(
         for _ in range(2):
             send_in_order(port, some, order)
             assert answer(batch, port) == 6
-            assert batch._pattern is port.pattern
-            assert batch._pattern is not None
+            assert batch.pattern is port.pattern
+            assert batch.pattern is not None
             assert (batch.replied, batch.replied_octets) == (6, 12)
             for letter, client in zip("abc", some, strict=True):
                 expected = [piece.encode() for piece in ORDERS[order].get(letter, [])]
@@ -214,8 +215,8 @@ def test_the_refused_among_joined_neighbours_are_left_out(
             assert batch.receive(port) == 7
             batch.refuse_each(left_out)
             assert [slot for slot in range(7) if batch.refuses(slot)] == list(left_out)
-            batch.reply(port)
-            assert batch._pattern is port.pattern
+            reply.send(batch, port)
+            assert batch.pattern is port.pattern
             assert (batch.replied, batch.failures) == (7 - len(left_out), {})
             whole = {"a": ["000102"], "b": ["030405"], "c": ["06"]}
             for letter, client in zip("abc", some, strict=True):
@@ -237,9 +238,9 @@ def test_joined_neighbours_of_a_batch_alike_go_out_one_by_one_where_a_train_fail
         for longest in (1, 1):
             send_in_order(port, some, "aaabbb")
             assert batch.receive(port) == 6
-            assert batch._pattern is port.pattern
+            assert batch.pattern is port.pattern
             batch.refuse_each(refused)
-            batch.reply(port)
+            reply.send(batch, port)
             assert port.longest_joined == longest
             assert (batch.replied, batch.replied_octets) == (6 - len(refused), 12 - 2 * len(refused))
             assert batch.failures == {}
@@ -263,7 +264,7 @@ def test_names_of_ipv6_leave_nothing_behind_that_parts_neighbours(network: None)
         known_singles(batch, port, [client])
         send_in_order(port, [client], "aaaaaa")
         assert answer(batch, port) == 6
-        assert batch._pattern is port.pattern
+        assert batch.pattern is port.pattern
         assert receive_train(client) == (b"000102030405", 2)
 
 
@@ -279,7 +280,7 @@ def test_more_than_a_message_can_join_are_joined_into_two(batch: Batch, host: st
             assert answer(batch, port) == 64
             assert batch.replied == 64
             assert [one.recv(65_536) for _ in sent] == sent
-        assert batch._pattern is port.pattern
+        assert batch.pattern is port.pattern
         one.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
         for data in sent:
             deliver(server, one.sendto, data, at(server))

@@ -34,6 +34,7 @@ from support.train_batches import clients as open_clients
 
 from echod.linux.mmsg_layout import SLOTS
 from echod.linux.sockopt import UDP_GRO
+from echod.udp import reply
 from echod.udp.batch import Batch
 from echod.udp.sock import Port
 
@@ -66,7 +67,7 @@ def test_the_second_batch_of_equal_trains_is_learned(
         assert (pattern.length, pattern.segment, pattern.weight, pattern.on_loopback) == (length, segment, weight, True)
         for count in (1, 3, SLOTS, 2, SLOTS - 1):
             round_trip(batch, port, clients[host][:count], length, segment)
-            assert batch._pattern is port.pattern is pattern
+            assert batch.pattern is port.pattern is pattern
             assert (batch.whole, batch.on_loopback) == (True, True)
             assert (batch.truncated, batch.not_unicast) == (set(), set())
 
@@ -98,7 +99,7 @@ def test_a_train_alike_is_answered_as_a_train(batch: Batch, host: str, clients: 
         one.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
         send_each(port, [one])
         answer(batch, port)
-        assert batch._pattern is port.pattern
+        assert batch.pattern is port.pattern
         assert receive_train(one) == (filled(0), SEGMENT)
 
 
@@ -112,14 +113,14 @@ def test_of_trains_alike_each_slot_is_told(batch: Batch, host: str, clients: Cli
             learned(batch, port, some)
         expected = send_each(port, some)
         assert batch.receive(port) == 3
-        assert (batch._pattern is not None) == known
+        assert (batch.pattern is not None) == known
         assert tuple(batch.peer(slot) for slot in range(3)) == batch.peers
         assert [int.from_bytes(batch.peer(slot)[2:4], "big") for slot in range(3)] == [
             client.getsockname()[1] for client in some
         ]
         assert [batch.slot_of(datagram) for datagram in range(15)] == [slot for slot in range(3) for _ in range(5)]
         assert [batch.last_datagram(slot) for slot in range(3)] == [each[-1] for each in expected]
-        batch.reply(port)
+        reply.send(batch, port)
 
 
 def test_of_a_mixture_each_slot_is_told(batch: Batch, server: socket.socket, clients: Clients) -> None:
@@ -129,11 +130,11 @@ def test_of_a_mixture_each_slot_is_told(batch: Batch, server: socket.socket, cli
         send_each(port, [one], segment=segment)
     assert batch.receive(port) == 5
     assert [batch.slot_of(datagram) for datagram in range(14)] == [0, *[1] * 5, *[2] * 5, 3, 4, 4]
-    batch.reply(port)
+    reply.send(batch, port)
     send_each(port, [one] * 3, segment=0)
     batch.receive(port)
     assert [batch.slot_of(datagram) for datagram in range(3)] == [0, 1, 2]
-    batch.reply(port)
+    reply.send(batch, port)
 
 
 # -- what comes between
@@ -147,13 +148,13 @@ def test_plain_batches_between_trains_are_exact(batch: Batch, host: str, clients
         for trains, singles in ((3, 2), (SLOTS, 5), (2, SLOTS), (1, 1)):
             for _ in range(3):
                 round_trip(batch, port, some[:trains])
-            assert batch._pattern is not None
+            assert batch.pattern is not None
             for length in (LENGTH, 1, LENGTH):
                 for _ in range(3):
                     round_trip(batch, port, some[:singles], length, 0)
-                assert batch._pattern is port.pattern
-                assert batch._pattern is not None
-                assert (batch._pattern.segment, batch._pattern.weight) == (0, 1)
+                assert batch.pattern is port.pattern
+                assert batch.pattern is not None
+                assert (batch.pattern.segment, batch.pattern.weight) == (0, 1)
 
 
 @each_family
@@ -172,7 +173,7 @@ def test_a_train_or_a_single_one_that_differs_is_answered_as_it_is(
             for slot, client in enumerate(some):
                 expected += send_each(port, [client], *((length, segment) if slot == odd else ()))
             assert answer(batch, port) == 3
-            assert batch._pattern is None
+            assert batch.pattern is None
             assert batch.trains == list(map(len, expected))
             assert batch.replied == batch.datagrams == sum(map(len, expected))
             assert_got(some, expected)
@@ -223,7 +224,7 @@ def test_what_trains_leave_behind_in_their_slots_hides_no_pattern(batch: Batch, 
                 round_trip(batch, port, some[:count])
             assert batch.receive(port) == 0
             round_trip(batch, plain, some[:5], segment=0)
-            assert batch._pattern is plain.pattern is not None
+            assert batch.pattern is plain.pattern is not None
 
 
 # -- what must not be answered
@@ -263,8 +264,8 @@ def test_marks_do_not_outlast_their_batch_where_the_next_is_alike(batch: Batch, 
             deliver(server, send_train, client, filled(0), SEGMENT, at(server, host))
             assert answer(batch, port) == 1
             assert batch.not_unicast == ({0} if host == "127.255.255.255" else set())
-        assert batch._pattern is port.pattern
-        assert batch._pattern is not None
+        assert batch.pattern is port.pattern
+        assert batch.pattern is not None
         assert_got([client], [parts(filled(0), SEGMENT) * 4])
 
 

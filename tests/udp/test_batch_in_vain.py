@@ -21,6 +21,7 @@ from support.loopback import (
 )
 
 from echod.net.peers import PEER4_BYTES, PEER6_BYTES
+from echod.udp import reply
 from echod.udp.batch import Batch
 from echod.udp.sock import Port
 
@@ -87,7 +88,7 @@ def test_the_peers_are_still_read_in_their_own_family(
         assert [batch.peer(slot) for slot in range(len(clients))] == list(batch.peers)
         ports = [int.from_bytes(peer[2:4], "big") for peer in batch.peers]
         assert ports == [client.getsockname()[1] for client in clients]
-        batch.reply(port)
+        reply.send(batch, port)
         assert [client.recv(100) for client in clients] == data
 
 
@@ -108,7 +109,7 @@ def test_two_hosts_with_one_port_are_not_joined_into_one_train(batch: Batch, net
                 deliver(server, client.sendto, each, at(server, "::1"))
             assert batch.receive(port) == len(clients)
             batch.refuse(turn, 1)
-            batch.reply(port)
+            reply.send(batch, port)
             for number, client in enumerate(clients):
                 if number != turn:
                     assert client.recvfrom(100)[0] == data[number]

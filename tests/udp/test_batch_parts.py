@@ -20,6 +20,7 @@ from support.loopback import (
 
 from echod.linux.sockopt import UDP_GRO
 from echod.net.peers import address_of
+from echod.udp import reply
 from echod.udp.batch import Batch
 from echod.udp.sock import Port
 
@@ -38,7 +39,7 @@ def client() -> Iterator[socket.socket]:
 
 def finish(batch: Batch, server: socket.socket) -> None:
     """Reply, and hold the batch to its invariant."""
-    batch.reply(Port(server))
+    reply.send(batch, Port(server))
     assert batch.datagrams == batch.replied + sum(batch.failures.values())
 
 
@@ -176,7 +177,7 @@ def test_a_train_of_which_all_is_cut_is_not_answered(
     assert batch.receive(Port(server)) == 2
     for cut in cuts:
         batch.refuse(0, cut)
-    batch.reply(Port(server))
+    reply.send(batch, Port(server))
     assert (batch.replied, batch.replied_octets, batch.failures) == (1, 2, {})
     assert client.recv(16) == b"xx"
     assert_nothing_more(client)

@@ -23,6 +23,7 @@ from support.loopback import (
 )
 
 from echod.linux.mmsg_layout import SLOTS
+from echod.udp import reply
 from echod.udp.batch import Batch
 from echod.udp.sock import Port
 
@@ -56,7 +57,7 @@ def assert_costs_itself_alone(
             deliver(server, client.sendto, data, at(server))
         assert batch.receive(Port(server)) == SLOTS
         assert batch.peers.count(batch.peers[index]) == 1
-        batch.reply(Port(server))
+        reply.send(batch, Port(server))
         assert (batch.datagrams, batch.replied, batch.failures) == (SLOTS, SLOTS - len(failures), failures)
         octets = sum(len(data) for expected in sent.values() for data in expected)
         assert batch.replied_octets == octets + (0 if failures else len(POISON))

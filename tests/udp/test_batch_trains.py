@@ -25,6 +25,7 @@ from support.loopback import (
 from echod.linux.mmsg_layout import MAX_PAYLOAD
 from echod.linux.sockets import set_up
 from echod.linux.sockopt import UDP_GRO
+from echod.udp import reply
 from echod.udp.batch import Batch
 from echod.udp.sock import Port
 
@@ -132,7 +133,7 @@ def test_a_train_between_joined_neighbours_goes_out_in_order(
         deliver(no_trains, client.sendto, data, at(no_trains))
     assert batch.receive(Port(no_trains)) == 6
     batch.refuse(0, 1)
-    batch.reply(Port(no_trains))
+    reply.send(batch, Port(no_trains))
     assert (batch.datagrams, batch.replied, batch.failures) == (8, 7, {})
     expected = [b"one", b"two", b"aa", b"bb", b"c", b"end", b"fin"]
     assert [client.recv(16) for _ in expected] == expected

@@ -85,7 +85,7 @@ def assert_received(client: socket.socket, server: socket.socket, *payloads: byt
 
 def messages(batch: Batch, slot: int) -> list[tuple[int, int, bytes]]:
     """Read the control messages of a slot as C would (cmsg(3)): level, type and data of each."""
-    header: Msghdr = (Mmsghdr * 64).from_address(batch._vector.base)[slot].hdr
+    header: Msghdr = (Mmsghdr * 64).from_address(batch.vector.base)[slot].hdr
     memory, found, place = ctypes.string_at(header.control, header.controllen), [], 0
     while place < len(memory):
         length, level, kind = struct.unpack_from("=QII", memory, place)
@@ -101,7 +101,7 @@ def test_the_layout_is_the_order_of_the_kernel(
     """A timestamp, UDP_GRO on a train, PKTINFO, TTL and TOS: the lengths and offsets are those of a receive."""
     deliver(server, clients[0].sendto, b"single", asked(server))
     deliver(server, send_train, clients[0], b"aabbc", 2, asked(server))
-    vector, layout = wide._vector, ControlLayout.of(server)
+    vector, layout = wide.vector, ControlLayout.of(server)
     assert vector.receive(server.fileno()) == 2
     ipv6 = server.family == socket.AF_INET6
     level, pktinfo = (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO) if ipv6 else (socket.IPPROTO_IP, IP_PKTINFO)
@@ -155,7 +155,7 @@ def test_a_batch_of_one_form_is_answered(
         assert wide.failures == {}
         for client in clients:
             assert_received(client, server, *((b"aa", b"bb") if train else (b"aabb",)))
-    assert (wide._pattern is None) is timestamp
+    assert (wide.pattern is None) is timestamp
 
 
 @each_family
@@ -234,12 +234,12 @@ def test_messages_of_the_right_length_and_another_type_are_not_believed(
     assert only.single.length == plain.train.length
     server.setsockopt(*options(server)[1], 1)
     deliver(server, clients[0].sendto, b"single", asked(server))
-    wide._vector.restore(wide._vector.spans[2])
-    assert wide._vector.receive(server.fileno()) == 1
-    span = wide._vector.spans[1]
-    assert plain.common_form(wide._vector, span) is None
-    assert plain.parse_each(wide._vector, span, [6]).truncated == {0}
-    assert only.common_form(wide._vector, span) is only.single
+    wide.vector.restore(wide.vector.spans[2])
+    assert wide.vector.receive(server.fileno()) == 1
+    span = wide.vector.spans[1]
+    assert plain.common_form(wide.vector, span) is None
+    assert plain.parse_each(wide.vector, span, [6]).truncated == {0}
+    assert only.common_form(wide.vector, span) is only.single
 
 
 @each_family

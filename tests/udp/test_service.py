@@ -153,21 +153,20 @@ def test_a_full_batch_is_followed_by_another(served: UdpWorker, count: int) -> N
 
 
 class Counted(Batch):
-    """A batch that counts the receives, and has the client ask again behind so many answers."""
+    """A batch that counts the receives, and has the client ask again before so many of those that follow an answer."""
 
     looks = 0
     again: list[Callable[[], object]]
+    answered = False
 
     def receive(self, port: Port, counted: int = 0) -> int:
-        """Count it."""
+        """Count it, and let the next question come after the last one was answered."""
         self.looks += 1
-        return super().receive(port, counted)
-
-    def reply(self, port: Port) -> None:
-        """Let the next question come while this one is answered."""
-        super().reply(port)
-        if self.again:
+        if self.answered and self.again:
             self.again.pop()()
+        slots = super().receive(port, counted)
+        self.answered = slots > 0
+        return slots
 
 
 def test_behind_few_there_is_another_look_where_the_last_one_paid() -> None:
@@ -184,7 +183,7 @@ def test_behind_few_there_is_another_look_where_the_last_one_paid() -> None:
 
         def looks(*, again: int = 0, first: int = 1) -> int:
             before = batch.looks
-            batch.again = [ask] * again
+            batch.again, batch.answered = [ask] * again, False
             for _ in range(first):
                 ask()
             assert served.turn()["replied"] == served.row[UdpField.RECEIVED]

@@ -10,6 +10,7 @@ import pytest
 from support.loopback import at, deliver, send_train, udp_client, udp_server
 
 from echod.linux.mmsg_layout import MEMORY_BYTES, SLOT_BYTES, SLOTS
+from echod.udp import reply
 from echod.udp.batch import Batch
 from echod.udp.sock import Port
 from echod.udp.unfinished import read_unfinished
@@ -25,7 +26,7 @@ def in_a_child(memory: mmap, server: socket.socket, *, replies: int = 0, row: in
             batch, port = Batch(memory), Port(server, row)
             for _ in range(replies):
                 batch.receive(port, counted)
-                batch.reply(port)
+                reply.send(batch, port)
             batch.receive(port, counted)
         finally:
             os.kill(os.getpid(), signal.SIGKILL)
