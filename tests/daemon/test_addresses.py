@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from support.daemon import Daemon, ask
-from support.loopback import BUFFERS, add_link, ip, namespace, needs_root
+from support.loopback import BUFFERS, add_link, ip, namespace, needs_root, wait_for_address
 from support.netns.wire import LINK, SERVER, SERVER6, Wire
 from support.system.network import entered
 from support.waiting import SECONDS, wait_until
@@ -53,6 +53,8 @@ def test_an_address_that_comes_later_is_answered_from_when_it_comes(echod: Echod
         )
         length = ("/128", "nodad") if ":" in address else ("/32",)
         ip("address", "add", address + length[0], *length[1:], "dev", "lo")
+        if ":" in address:
+            wait_for_address(address + length[0], "lo")
         assert ask(PORT, host=address) == b"hi"
         with socket.create_connection((address, PORT), SECONDS) as client:
             client.sendall(b"hello")
