@@ -8,11 +8,13 @@ process or a deadline, so that others run meanwhile. Invariant: the exit code is
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Final
 
@@ -28,6 +30,8 @@ OWN_COVERAGE: Final = ("-m", "tests.support.own_coverage")
 
 TEST_SECONDS: Final = 300
 """How long a test may take: much longer than any does, so that only one that hangs is ended."""
+
+OPTIONS: Final = (f"--timeout={TEST_SECONDS}", "--durations=10", "--color=no")
 
 SKIP_FAILS: Final = "ECHOD_TEST_SKIP_FAILS"
 """Set, it makes a failure of each test that is skipped (tests/conftest.py): root has all that a test needs."""
@@ -51,18 +55,24 @@ def make_stages() -> dict[str, list[str]]:
 class Stage:
     """One process of pytest; what it prints goes into a file until it has ended."""
 
-    def __init__(self, name: str, arguments: list[str]) -> None:
-        """Start it."""
+    def __init__(self, name: str, arguments: list[str], folder: Path) -> None:
+        """Start it, with a folder of its own for its files: pytest closes the one that all of a user share."""
         self.name = name
         self._output: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `report`
         self.process = subprocess.Popen(
-            [sys.executable, *arguments, f"--timeout={TEST_SECONDS}", "--durations=10", "--color=no"],
+            [sys.executable, *arguments, f"--basetemp={folder}", *OPTIONS],
             cwd=REPOSITORY,
             env={**os.environ, **({SKIP_FAILS: "1"} if os.geteuid() == 0 else {})},
             stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=subprocess.STDOUT,
         )
+
+    def end(self) -> None:
+        """End it, if it has not ended: it removes what its tests made, as at Ctrl-C."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait()
 
     def report(self) -> Counter[str]:
         """Print what an ended stage has printed; return its counts, which pytest's last line has."""
@@ -90,9 +100,12 @@ def count(output: str) -> Counter[str]:
 def run(stages: dict[str, list[str]]) -> int:
     """Run stages side by side; report each when it has ended. Return the exit code."""
     begin = time.monotonic()
-    running = [Stage(name, arguments) for name, arguments in stages.items()]
     counts, failed = Counter[str](), []
-    try:
+    with tempfile.TemporaryDirectory(prefix="tests-", ignore_cleanup_errors=True) as folder, ExitStack() as stack:
+        running = []
+        for number, (name, arguments) in enumerate(stages.items()):
+            running.append(Stage(name, arguments, Path(folder, str(number))))
+            stack.callback(running[-1].end)
         while running:
             for stage in [each for each in running if each.process.poll() is not None]:
                 running.remove(stage)
@@ -100,10 +113,6 @@ def run(stages: dict[str, list[str]]) -> int:
                 if stage.process.returncode != 0:
                     failed.append(f"{stage.name} (exit code {stage.process.returncode})")
             time.sleep(0.2)
-    finally:
-        for stage in running:
-            stage.process.terminate()
-            stage.process.wait()
     for name in failed:
         say(f"FAILED {name}")
     figures = ", ".join(f"{counts[name]} {name}" for name in COUNTED)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.system.container import own_group
-from support.system.host import ENVIRONMENT, Host, sweep
+from support.system.host import ENVIRONMENT, NAME_PATTERN, Host, sweep
 from support.system.image import Debian, download_wheels
 from support.system.network import NAMESPACES
 from support.waiting import wait_until
@@ -31,17 +31,22 @@ with Host(Path(sys.argv[1])) as host:
 
 
 def traces() -> dict[str, set[str]]:
-    """Return what there is on the machine of all that a host makes."""
+    """Return what there is on the machine of all that a host makes, without what other test runs have there now."""
     mounts = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
-    return {
-        # ip-netns(8) makes a mount of its own directory once per boot of the machine, and leaves it.
-        "mounts": mounts - {str(NAMESPACES)},
+    found = {
+        "mounts": mounts,
         "namespaces": {path.name for path in NAMESPACES.glob("echod-*")},
         "groups": {path.name for path in own_group().glob("echod-*")},
         "directories": {path.name for path in Path(tempfile.gettempdir()).glob("echod-*")},
-        "links": {name for _, name in socket.if_nameindex()},
         "nspawn": {path.name for path in Path("/run/systemd/nspawn").glob("*/*")},
     }
+    return {kind: {name for name in names if is_ours(name)} for kind, names in found.items()}
+
+
+def is_ours(name: str) -> bool:
+    """Tell whether a name is of a host of this run, or of one that was killed."""
+    host = NAME_PATTERN.search(name)
+    return host is not None and (int(host[1]) == os.getpid() or not Path("/proc", host[1]).exists())
 
 
 def echoed(host: Host, address: str) -> bytes:
