@@ -23,11 +23,11 @@ class Reachability(Enum):
 
 
 _PHRASES = {
-    Reachability.SILENT: "over {other} nothing came: it is filtered, or the server's rules drop it",
+    Reachability.SILENT: "{other} has no reply: it is filtered, or the server's rules drop it",
     Reachability.REFUSED: "nothing listens on that {other} port",
     Reachability.CLOSED: "{other} connections are accepted and closed: the server may refuse this source",
-    Reachability.UNREACHABLE: "{other} is refused on the way",
-    Reachability.DAMAGED: "what comes back over {other} is not what was sent",
+    Reachability.UNREACHABLE: "{other} is rejected on the path",
+    Reachability.DAMAGED: "{other} replies are damaged",
 }
 """What is said of a protocol without a whole reply."""
 
@@ -56,10 +56,10 @@ def explain(udp: Reachability, tcp: Reachability) -> str:
     if tcp is Reachability.ANSWERED:
         return f"the host replies over TCP; {_phrase(udp, 'UDP')}"
     if udp in _HOST_UP or tcp in _HOST_UP:
-        return f"the host is up, but gives no echo: {_phrase(udp, 'UDP')}; {_phrase(tcp, 'TCP')}"
+        return f"the host is up, but does not echo: {_phrase(udp, 'UDP')}; {_phrase(tcp, 'TCP')}"
     if Reachability.UNREACHABLE in (udp, tcp):
-        return "the host cannot be reached: an error says so"
-    return "the host is down, or everything to it is filtered: nothing came over UDP or TCP"
+        return "the host is unreachable: an error reports it"
+    return "the host is down, or everything to it is filtered: no reply over UDP or TCP"
 
 
 def _phrase(found: Reachability, protocol: str) -> str:

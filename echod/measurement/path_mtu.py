@@ -92,32 +92,32 @@ def explain(result: MtuResult) -> list[str]:
     """Describe the result in sentences."""
     if result.interrupted:
         if result.passes is None:
-            return ["interrupted: path MTU unknown, for there was no reply yet"]
+            return ["interrupted: path MTU unknown, there was no reply yet"]
         return [f"interrupted: path MTU at least {result.passes}, at most {result.fails - 1}"]
     if result.passes is None:
-        return ["path MTU unknown: not even the least probe had a reply"]
+        return ["path MTU unknown: the smallest probe had no reply"]
     if result.passes >= result.interface_mtu:
         if result.reply_fragments:
             return [
-                f"path MTU {result.passes} on the way out: as much as this host's interface takes",
-                f"way back: replies come in fragments of up to {result.reply_fragments}",
+                f"path MTU {result.passes} outbound, the MTU of this host's interface",
+                f"return path: replies arrive in fragments of up to {result.reply_fragments}",
             ]
-        return [f"path MTU {result.passes} in both directions: as much as this host's interface takes"]
-    lines = [f"path MTU {result.passes}: replies stop at {result.fails}", f"way out: {_way_out(result)}"]
+        return [f"path MTU {result.passes} in both directions, the MTU of this host's interface"]
+    lines = [f"path MTU {result.passes}: replies stop at {result.fails}", f"outbound: {_way_out(result)}"]
     if return_path := _way_back(result):
-        lines.append(f"way back: {return_path}")
+        lines.append(f"return path: {return_path}")
     return lines
 
 
 def _way_out(result: MtuResult) -> str:
     if result.router:
         mtu = f", MTU {result.reported_mtu}" if result.reported_mtu else ""
-        return f"{result.router} says of probes above {result.passes}: {result.reason}{mtu}"
+        return f"{result.router} reports for probes above {result.passes}: {result.reason}{mtu}"
     if result.local:
-        return f"this host knows of MTU {result.reported_mtu}"
+        return f"this host reports MTU {result.reported_mtu}"
     if result.return_path.replied:
-        return f"probes above {result.passes} vanish without a word, but in fragments they have replies: a black hole"
-    return f"no router says that probes above {result.passes} are too long"
+        return f"probes above {result.passes} are lost without ICMP error, fragmented ones have replies: a black hole"
+    return f"no router reports that probes above {result.passes} are too long"
 
 
 def _way_back(result: MtuResult) -> str:
@@ -125,9 +125,7 @@ def _way_back(result: MtuResult) -> str:
     if return_path.replied is None:
         return ""
     if not return_path.replied:
-        return (
-            f"cannot be told: probes of {return_path.size} in fragments have no replies, so fragments or replies vanish"
-        )
+        return f"unknown: probes of {return_path.size} in fragments have no replies, so fragments or replies are lost"
     if return_path.reply_fragments:
-        return f"replies of {return_path.size} come in fragments of up to {return_path.reply_fragments}"
-    return f"replies of {return_path.size} come whole"
+        return f"replies of {return_path.size} arrive in fragments of up to {return_path.reply_fragments}"
+    return f"replies of {return_path.size} arrive whole"

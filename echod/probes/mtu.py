@@ -133,7 +133,7 @@ class MtuProbe:
             if result.replied or result.reported_mtu:
                 break
         mtu = f" (mtu={result.reported_mtu})" if result.reported_mtu else ""
-        by = f" says {result.router}" if result.router else ""
+        by = f" from {result.router}" if result.router else ""
         self._report(f"{size} bytes{note}: {'reply' if result.replied else result.reason}{mtu}{by}")
         return result
 

@@ -50,9 +50,9 @@ BUFFERS: Final = Buffers(receive=4 * 1024**2, send=4 * 1024**2)
 """Room for a window of replies while this process waits for a CPU."""
 
 _REASONS: Final = {
-    errno.EADDRNOTAVAIL: "is no address of this host",
-    errno.EINVAL: "is link-local, and which link is not said: write it with %INTERFACE behind",
-    errno.ENODEV: "is no interface of this host",
+    errno.EADDRNOTAVAIL: "is not an address of this host",
+    errno.EINVAL: "is link-local, without an interface: write it with %INTERFACE after it",
+    errno.ENODEV: "is not an interface of this host",
     errno.EPERM: "may not be chosen by this user",
 }
 
@@ -191,13 +191,13 @@ def _choose_source(sock: socket.socket, target: Target, source: str, port: int) 
         if is_address(source):
             host, _, zone = source.partition("%")
             if (":" in host) is not ipv6:
-                raise UsageError(f"-I {source}: is of another IP version than {target.ip}")
+                raise UsageError(f"-I {source}: is of a different IP version than {target.ip}")
             link = socket.if_nametoindex(zone) if zone else sum(target.address[3:])  # that of the target, or none
         elif source:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, os.fsencode(source))
         elif target.address[2:] == (0, 0) and ip_address(target.ip).is_link_local:
             way = f"write {target.ip}%INTERFACE, or -I INTERFACE"
-            raise UsageError(f"{target.ip}: is link-local, and which link is not said: {way}")
+            raise UsageError(f"{target.ip}: is link-local, without an interface: {way}")
         if port and target.protocol is Protocol.TCP:
             # A connection that was closed would keep its port for a minute, and the path could not be probed again.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

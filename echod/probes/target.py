@@ -108,20 +108,20 @@ def parse(text: str) -> TargetSpec:
     if not separator:
         scheme, rest = Protocol.UDP.value, text
     if scheme not in [protocol.value for protocol in Protocol]:
-        raise UsageError(f'"{text}": the protocol "{scheme}" is not known, write udp:// or tcp://')
+        raise UsageError(f'"{text}": the protocol "{scheme}" is not known: write udp:// or tcp://')
     found = re.fullmatch(r"\[([^\[\]]+)\](?::([0-9]+))?|([^:\[\]/\s]+)(?::([0-9]+))?", rest)
     if found:
         host, port = found[1] or found[3], found[2] or found[4] or str(ECHO_PORT)
     elif rest.count(":") > 1 and is_address(rest):
         host, port = rest, str(ECHO_PORT)
     else:
-        raise UsageError(f'"{text}" is no target, write [udp://|tcp://]HOST[:PORT]')
+        raise UsageError(f'"{text}" is not a target: write [udp://|tcp://]HOST[:PORT]')
     if re.fullmatch("[0-9]+|0[xX][0-9a-fA-F]+", host):  # to inet_aton(3) it is an address: 7007 is 0.0.27.95
-        raise UsageError(f'"{text}" is a number, no host: write HOST or HOST:PORT')
+        raise UsageError(f'"{text}" is a number, not a host: write HOST or HOST:PORT')
     if re.fullmatch(r"[0-9.]+", host) and re.search(r"(?:^|\.)0[0-9]", host):  # to inet_aton(3) 010 is 8
         raise UsageError(f'"{text}": a part with a leading zero is octal to some programs: write it without')
     if not 1 <= int(port[:6]) <= MAX_PORT:
-        raise UsageError(f'"{text}": the port {port} is out of bounds, write 1 to {MAX_PORT}')
+        raise UsageError(f'"{text}": the port {port} is out of bounds: write 1 to {MAX_PORT}')
     return TargetSpec(protocol=Protocol(scheme), host=host, port=int(port))
 
 
@@ -148,7 +148,7 @@ def resolve(spec: TargetSpec, family: socket.AddressFamily | None, source: str =
         raise UsageError(f"{spec.host}: no such name") from None
     found = [each for each in found if each[0] in (socket.AF_INET, socket.AF_INET6)]
     if not found:
-        raise UsageError(f"{spec.host}: has no address that can be asked")
+        raise UsageError(f"{spec.host}: has no IPv4 or IPv6 address")
     number, _, _, _, address = found[0]
     if number == socket.AF_INET:
         return Target(spec=spec, family=socket.AF_INET, address=(str(address[0]), int(address[1])))

@@ -32,10 +32,10 @@ def test_an_outcome_is_the_best_that_came(
     ("udp", "tcp", "words"),
     [
         (Reachability.ANSWERED, Reachability.ANSWERED, "replies over UDP and TCP"),
-        (Reachability.SILENT, Reachability.ANSWERED, "replies over TCP; over UDP nothing came: it is filtered"),
+        (Reachability.SILENT, Reachability.ANSWERED, "replies over TCP; UDP has no reply: it is filtered"),
         (Reachability.REFUSED, Reachability.ANSWERED, "replies over TCP; nothing listens on that UDP port"),
-        (Reachability.ANSWERED, Reachability.SILENT, "replies over UDP; over TCP nothing came: it is filtered"),
-        (Reachability.ANSWERED, Reachability.UNREACHABLE, "replies over UDP; TCP is refused on the way"),
+        (Reachability.ANSWERED, Reachability.SILENT, "replies over UDP; TCP has no reply: it is filtered"),
+        (Reachability.ANSWERED, Reachability.UNREACHABLE, "replies over UDP; TCP is rejected on the path"),
         (
             Reachability.ANSWERED,
             Reachability.CLOSED,
@@ -44,10 +44,10 @@ def test_an_outcome_is_the_best_that_came(
         (
             Reachability.SILENT,
             Reachability.CLOSED,
-            "gives no echo: over UDP nothing came: it is filtered, or the server's rules",
+            "does not echo: UDP has no reply: it is filtered, or the server's rules",
         ),
         (Reachability.SILENT, Reachability.REFUSED, "drop it; nothing listens on that TCP port"),
-        (Reachability.UNREACHABLE, Reachability.SILENT, "cannot be reached"),
+        (Reachability.UNREACHABLE, Reachability.SILENT, "the host is unreachable"),
         (Reachability.SILENT, Reachability.SILENT, "the host is down, or everything to it is filtered"),
     ],
 )

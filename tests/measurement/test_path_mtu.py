@@ -53,59 +53,59 @@ def result(**more: object) -> MtuResult:
     return MtuResult(**{"passes": 1280, "fails": 1281, "interface_mtu": 1500, **more})  # type: ignore[arg-type]
 
 
-VANISH = "way back: cannot be told: probes of 1500 in fragments have no replies, so fragments or replies vanish"
+VANISH = "return path: unknown: probes of 1500 in fragments have no replies, so fragments or replies are lost"
 WHOLE = ReturnPath(size=1500, replied=True)
 
 
 @pytest.mark.parametrize(
     ("found", "lines"),
     [
-        (result(passes=None), ["path MTU unknown: not even the least probe had a reply"]),
-        (result(passes=1500), ["path MTU 1500 in both directions: as much as this host's interface takes"]),
+        (result(passes=None), ["path MTU unknown: the smallest probe had no reply"]),
+        (result(passes=1500), ["path MTU 1500 in both directions, the MTU of this host's interface"]),
         (
             result(passes=1500, reply_fragments=1276),
             [
-                "path MTU 1500 on the way out: as much as this host's interface takes",
-                "way back: replies come in fragments of up to 1276",
+                "path MTU 1500 outbound, the MTU of this host's interface",
+                "return path: replies arrive in fragments of up to 1276",
             ],
         ),
         (
             result(router="10.0.0.1", reason="needs fragmentation", reported_mtu=1280, return_path=WHOLE),
             [
                 "path MTU 1280: replies stop at 1281",
-                "way out: 10.0.0.1 says of probes above 1280: needs fragmentation, MTU 1280",
-                "way back: replies of 1500 come whole",
+                "outbound: 10.0.0.1 reports for probes above 1280: needs fragmentation, MTU 1280",
+                "return path: replies of 1500 arrive whole",
             ],
         ),
         (
             result(router="10.0.0.1", reason="administratively prohibited", return_path=WHOLE),
             [
                 "path MTU 1280: replies stop at 1281",
-                "way out: 10.0.0.1 says of probes above 1280: administratively prohibited",
-                "way back: replies of 1500 come whole",
+                "outbound: 10.0.0.1 reports for probes above 1280: administratively prohibited",
+                "return path: replies of 1500 arrive whole",
             ],
         ),
         (
             result(local=True, reported_mtu=1280),
-            ["path MTU 1280: replies stop at 1281", "way out: this host knows of MTU 1280"],
+            ["path MTU 1280: replies stop at 1281", "outbound: this host reports MTU 1280"],
         ),
         (
             result(return_path=ReturnPath(size=1500, replied=True, reply_fragments=1276)),
             [
                 "path MTU 1280: replies stop at 1281",
-                "way out: probes above 1280 vanish without a word, but in fragments they have replies: a black hole",
-                "way back: replies of 1500 come in fragments of up to 1276",
+                "outbound: probes above 1280 are lost without ICMP error, fragmented ones have replies: a black hole",
+                "return path: replies of 1500 arrive in fragments of up to 1276",
             ],
         ),
         (
             result(return_path=ReturnPath(size=1500, replied=False)),
             [
                 "path MTU 1280: replies stop at 1281",
-                "way out: no router says that probes above 1280 are too long",
+                "outbound: no router reports that probes above 1280 are too long",
                 VANISH,
             ],
         ),
-        (result(passes=None, interrupted=True), ["interrupted: path MTU unknown, for there was no reply yet"]),
+        (result(passes=None, interrupted=True), ["interrupted: path MTU unknown, there was no reply yet"]),
         (result(fails=1391, interrupted=True), ["interrupted: path MTU at least 1280, at most 1390"]),
     ],
 )

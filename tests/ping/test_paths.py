@@ -120,9 +120,7 @@ def test_what_a_filter_drops_is_lost_and_no_more_is_said(path: Path, family: int
     found = asked(path, SERVER[family])
     assert (found.summary["lost"], found.summary["error_reasons"]) == (2, [])
     found = path.ping("-c", 2, "-i", "50ms", "-W", "500ms", "--compare", "tcp", SERVER[family])
-    assert found.out.endswith(
-        "replies over TCP; over UDP nothing came: it is filtered, or the server's rules drop it\n"
-    )
+    assert found.out.endswith("replies over TCP; UDP has no reply: it is filtered, or the server's rules drop it\n")
 
 
 @FAMILIES
@@ -133,7 +131,7 @@ def test_what_a_filter_rejects_is_prohibited_by_the_router(path: Path, family: i
     assert complaints(asked(path, SERVER[family])) == [(reason, ROUTER[family], 2)]
     found = path.ping("-n", "-c", 1, "--compare", "tcp", SERVER[family])
     assert f"From {ROUTER[family]}: udp seq=1 {reason}\n" in found.out
-    assert found.out.endswith("the host replies over TCP; UDP is refused on the way\n")
+    assert found.out.endswith("the host replies over TCP; UDP is rejected on the path\n")
 
 
 @FAMILIES
@@ -176,7 +174,7 @@ def test_a_router_that_forbids_long_probes_is_not_said_to_want_them_cut(path: Pa
     """What it says is told, in its own words."""
     path.filter("forward: meta length > 1000 reject with icmpx type admin-prohibited")
     found = path.ping("--mtu", "--json", "-W", "300ms", SERVER[family]).objects[-1]
-    sentence = f"way out: {ROUTER[family]} says of probes above {found['passes']}: administratively prohibited"
+    sentence = f"outbound: {ROUTER[family]} reports for probes above {found['passes']}: administratively prohibited"
     assert (found["passes"] in (960, 1000), found["explanation"][1], "reported_mtu" in found) == (True, sentence, False)
 
 
@@ -202,7 +200,7 @@ def test_the_path_mtu_is_found(path: Path, family: int, mute: bool) -> None:  # 
     assert (found.code, told["passes"], told["fails"], told["interface_mtu"]) == (0, 1280, 1281, 1500)
     if mute:
         assert not {"router", "reported_mtu"} & told.keys()
-        assert "probes above 1280 vanish without a word" in told["explanation"][1]
+        assert "probes above 1280 are lost without ICMP error" in told["explanation"][1]
     else:
         assert (told["router"], told["reported_mtu"]) == (ROUTER[family], 1280)
     assert told["return_path"]["replied"] is True

@@ -56,7 +56,7 @@ def test_comparing_tells_a_server_that_refuses_this_source(echod: Callable[..., 
     found = ping("-n", "-c", 1, "-W", "300ms", "--compare", "tcp", f"127.0.0.1:{port}")
     assert found.code == 1
     assert found.out.endswith(
-        "the host is up, but gives no echo: over UDP nothing came: it is filtered, or the server's rules drop it; "
+        "the host is up, but does not echo: UDP has no reply: it is filtered, or the server's rules drop it; "
         "TCP connections are accepted and closed: the server may refuse this source\n"
     )
 
@@ -175,7 +175,7 @@ def test_the_mtu_of_loopback(port: int) -> None:
     found = ping("--mtu", f"127.0.0.1:{port}")
     assert (found.code, found.out.splitlines()[-1]) == (
         0,
-        "path MTU 65535 in both directions: as much as this host's interface takes",
+        "path MTU 65535 in both directions, the MTU of this host's interface",
     )
     silent = ping("--mtu", "--json", f"127.0.0.1:{free_port()}")
     assert (silent.code, "passes" in json.loads(silent.out)) == (1, False)
@@ -190,7 +190,7 @@ def test_ctrl_c_ends_the_search_for_the_mtu_with_what_is_known(number: signal.Si
         process.send_signal(number)
         out, err = ended(process)
     assert (process.returncode, err) == (1, "")
-    assert out.endswith("\ninterrupted: path MTU unknown, for there was no reply yet\n")
+    assert out.endswith("\ninterrupted: path MTU unknown, there was no reply yet\n")
 
 
 def test_a_terminal_that_goes_away_ends_it_but_not_under_nohup(port: int) -> None:
