@@ -11,8 +11,8 @@ import traceback
 from collections.abc import Callable
 
 from echod import __version__, logs
+from echod.cli.output import OutputError
 from echod.errors import EchodError, ExitCode
-from echod.linux.descriptors import OutputError
 
 
 def guarded(command: Callable[[], int]) -> int:

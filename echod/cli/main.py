@@ -13,8 +13,9 @@ from typing import Final, NoReturn
 from echod import __version__
 from echod.cli.errors import guarded
 from echod.cli.options import make_parser
+from echod.cli.output import Output
 from echod.errors import ExitCode
-from echod.linux.descriptors import Output, fill_first_three
+from echod.linux.descriptors import fill_first_three
 
 _COMMANDS: Final = {
     "run": "serve until stopped",

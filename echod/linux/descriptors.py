@@ -6,34 +6,6 @@ Owns the soft limit, which it raises up to the hard limit, and the warning if th
 import os
 import resource
 from contextlib import suppress
-from io import TextIOWrapper
-from typing import NoReturn
-
-
-class OutputError(OSError):
-    """Something could not be written to stdout: a full disk, or a reader that is gone (EPIPE)."""
-
-
-class Output(TextIOWrapper):
-    """Standard output, whose errors can be told from those of anything else."""
-
-    def write(self, text: str) -> int:
-        """Write; raises OutputError."""
-        try:
-            return super().write(text)
-        except OSError as error:
-            _fail(error)
-
-    def flush(self) -> None:
-        """Write what is buffered; raises OutputError."""
-        try:
-            super().flush()
-        except OSError as error:
-            _fail(error)
-
-
-def _fail(error: OSError) -> NoReturn:
-    raise OutputError(error.errno, error.strerror) from None
 
 
 def fill_first_three() -> None:

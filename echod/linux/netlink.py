@@ -37,22 +37,13 @@ _FORBIDDEN: Final = (
 
 # linux/netlink.h, rtnetlink.h: none is in Python 3.11's socket module.
 _SOL_NETLINK: Final = 270
-_NETLINK_ADD_MEMBERSHIP: Final = 1
-_NETLINK_DROP_MEMBERSHIP: Final = 2
+_NETLINK_ADD_MEMBERSHIP, _NETLINK_DROP_MEMBERSHIP = 1, 2
 _NETLINK_GET_STRICT_CHK: Final = 12
-_NLM_F_REQUEST: Final = 0x1
-_NLM_F_MULTI: Final = 0x2
-_NLM_F_DUMP_INTR: Final = 0x10
-_NLM_F_DUMP: Final = 0x300
-_NLMSG_ERROR: Final = 2
-_NLMSG_DONE: Final = 3
-_RTM_NEWROUTE: Final = 24
-_RTM_DELROUTE: Final = 25
-_RTM_GETROUTE: Final = 26
+_NLM_F_REQUEST, _NLM_F_MULTI, _NLM_F_DUMP_INTR, _NLM_F_DUMP = 0x1, 0x2, 0x10, 0x300
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_RTM_NEWROUTE, _RTM_DELROUTE, _RTM_GETROUTE = 24, 25, 26
 _RT_TABLE_LOCAL: Final = 255
-_RTN_UNSPEC: Final = 0
-_RTN_LOCAL: Final = 2
-_RTN_ANYCAST: Final = 4
+_RTN_UNSPEC, _RTN_LOCAL, _RTN_ANYCAST = 0, 2, 4
 _RTA_DST: Final = 1
 
 _HEADER: Final = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port

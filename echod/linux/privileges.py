@@ -13,18 +13,7 @@ from itertools import count
 from typing import Final
 
 from echod.errors import NotPermittedError, UnknownUserError
-from echod.linux.prctl import (
-    CAP_KILL,
-    CAP_NET_BIND_SERVICE,
-    PR_CAP_AMBIENT,
-    PR_CAP_AMBIENT_CLEAR_ALL,
-    PR_CAPBSET_DROP,
-    PR_SET_NO_NEW_PRIVS,
-    PR_SET_PDEATHSIG,
-    capabilities,
-    limit_capabilities,
-    prctl,
-)
+from echod.linux import prctl
 
 AUTO: Final = "auto"
 _NOBODY: Final = "nobody"
@@ -67,7 +56,7 @@ def _require_killable(account: Account) -> Account:
 
     Not even PR_SET_PDEATHSIG would end it: the kernel checks the permission of the parent that dies. Raises EchodError.
     """
-    if account.uid != 0 and not capabilities()[0] & CAP_KILL:
+    if account.uid != 0 and not prctl.capabilities()[0] & prctl.CAP_KILL:
         raise NotPermittedError(
             f"user: root without CAP_KILL cannot end a process that has become {account.name}: add CAP_KILL to the "
             "capabilities of echod, or write user: root"
@@ -98,11 +87,11 @@ def become(account: Account) -> None:
         os.setresgid(account.gid, account.gid, account.gid)
         with suppress(OSError):  # the last is behind; without CAP_SETPCAP none is dropped: no_new_privs has that effect
             for number in count():
-                prctl(PR_CAPBSET_DROP, number)
+                prctl.prctl(prctl.PR_CAPBSET_DROP, number)
         os.setresuid(account.uid, account.uid, account.uid)
-        prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
-        limit_capabilities(0)
-        prctl(PR_SET_NO_NEW_PRIVS, 1)
+        prctl.prctl(prctl.PR_CAP_AMBIENT, prctl.PR_CAP_AMBIENT_CLEAR_ALL)
+        prctl.limit_capabilities(0)
+        prctl.prctl(prctl.PR_SET_NO_NEW_PRIVS, 1)
     except OSError as error:
         raise NotPermittedError(
             f"user: cannot become {account.name} (uid {account.uid}): {error.strerror}; that takes CAP_SETUID and "
@@ -118,12 +107,12 @@ def drop_capabilities() -> None:
     where capset(2) is forbidden anyway.
     """
     try:
-        prctl(PR_SET_NO_NEW_PRIVS, 1)
-        limit_capabilities(CAP_NET_BIND_SERVICE)
+        prctl.prctl(prctl.PR_SET_NO_NEW_PRIVS, 1)
+        prctl.limit_capabilities(prctl.CAP_NET_BIND_SERVICE)
     except OSError:
         return
 
 
 def die_with_parent() -> None:
     """Have the kernel kill this process when its parent ends. A change of user would undo it: call it afterwards."""
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl.prctl(prctl.PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -14,17 +14,8 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from echod.errors import AddressUnavailableError, BindNotPermittedError, EchodError, FamilyUnavailableError
-from echod.linux.sockopt import (
-    IP_FREEBIND,
-    IPV6_FREEBIND,
-    SK_MEMINFO_DROPS,
-    SO_BUF_LOCK,
-    SO_MEMINFO,
-    SO_RCVBUFFORCE,
-    SO_SNDBUFFORCE,
-    Option,
-    options,
-)
+from echod.linux import sockopt
+from echod.linux.sockopt import Option, options
 from echod.net.listener import Listener, Protocol
 
 TCP_BACKLOG: Final = 1024
@@ -166,9 +157,9 @@ def _set_freebind(sock: socket.socket, value: int) -> None:
     """Switch IP_FREEBIND (ip(7)); it needs no privilege. Kernels before 4.15 have none for IPv6."""
     with suppress(OSError):
         if sock.family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, value)
+            sock.setsockopt(socket.IPPROTO_IPV6, sockopt.IPV6_FREEBIND, value)
         else:
-            sock.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, value)
+            sock.setsockopt(socket.IPPROTO_IP, sockopt.IP_FREEBIND, value)
 
 
 def set_up(sock: socket.socket, buffers: Buffers) -> tuple[Option, ...]:
@@ -230,8 +221,8 @@ def set_buffers(sock: socket.socket, buffers: Buffers, *, shrink: bool = False) 
     .socket unit, may be larger than this process could request.
     """
     for size, force, plain in (
-        (buffers.receive, SO_RCVBUFFORCE, socket.SO_RCVBUF),
-        (buffers.send, SO_SNDBUFFORCE, socket.SO_SNDBUF),
+        (buffers.receive, sockopt.SO_RCVBUFFORCE, socket.SO_RCVBUF),
+        (buffers.send, sockopt.SO_SNDBUFFORCE, socket.SO_SNDBUF),
     ):
         try:
             sock.setsockopt(socket.SOL_SOCKET, force, size)
@@ -250,7 +241,7 @@ def bound_connections(sock: socket.socket, buffers: Buffers = LARGE_BUFFERS) -> 
     got = got_buffers(sock)
     if got.receive < buffers.receive or got.send < buffers.send:
         with suppress(OSError):  # kernels before 5.14 have no SO_BUF_LOCK
-            sock.setsockopt(socket.SOL_SOCKET, SO_BUF_LOCK, 0)
+            sock.setsockopt(socket.SOL_SOCKET, sockopt.SO_BUF_LOCK, 0)
 
 
 def got_buffers(sock: socket.socket) -> Buffers:
@@ -264,8 +255,8 @@ def kernel_drops(sock: socket.socket) -> int:
 
     Modulo 2**32: see `WrappingCounter`.
     """
-    info = sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 4 * (SK_MEMINFO_DROPS + 1))
-    return int.from_bytes(info[4 * SK_MEMINFO_DROPS :], "little")
+    info = sock.getsockopt(socket.SOL_SOCKET, sockopt.SO_MEMINFO, 4 * (sockopt.SK_MEMINFO_DROPS + 1))
+    return int.from_bytes(info[4 * sockopt.SK_MEMINFO_DROPS :], "little")
 
 
 def find_absence(listener: Listener, *, early: bool = False) -> str:
