@@ -182,25 +182,35 @@ def test_the_page_has_every_path_of_the_exporter_and_no_other() -> None:
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
+def dicts_of(tree: ast.AST) -> dict[str, set[str]]:
+    """Return the keys that a module writes into each dict that it names."""
+    found: dict[str, set[str]] = {}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                displays = (each for each in ast.walk(value) if isinstance(each, ast.Dict))
+                keys = (key for each in displays for key in each.keys if isinstance(key, ast.Constant))
+                found.setdefault(name, set()).update(str(key.value) for key in keys)
+            case ast.Assign(targets=[ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=key))]):
+                found.setdefault(name, set()).add(str(key))
+    return found
+
+
 def logged() -> Iterator[tuple[str, str, set[str]]]:
-    """Yield event, level and facts of each call that logs; `**facts` are those of a dict in the same module."""
-    for path in sorted((REPOSITORY / "echod").rglob("*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        dicts: dict[str, set[str]] = {}
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                found = (each for each in ast.walk(node.value) if isinstance(each, ast.Dict))
-                names = {str(key.value) for each in found for key in each.keys if isinstance(key, ast.Constant)}
-                dicts.setdefault(node.targets[0].id, set()).update(names)
-            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript):
-                target = node.targets[0]
-                if isinstance(target.value, ast.Name) and isinstance(target.slice, ast.Constant):
-                    dicts.setdefault(target.value.id, set()).add(str(target.slice.value))
+    """Yield event, level and facts of each call that logs; `**facts` are those of a dict of that name."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted((REPOSITORY / "echod").rglob("*.py"))]
+    everywhere: dict[str, set[str]] = {}
+    for tree in trees:
+        for name, names in dicts_of(tree).items():
+            everywhere.setdefault(name, set()).update(names)
+    for tree in trees:
+        here = dicts_of(tree)
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and (levels := _levels(node.func)):
                 facts: set[str] = set()
                 for keyword in node.keywords:
-                    facts |= {keyword.arg} if keyword.arg else dicts.get(_name(keyword.value), set())
+                    name = _name(keyword.value)
+                    facts |= {keyword.arg} if keyword.arg else (here.get(name) or everywhere.get(name, set()))
                 assert isinstance(node.args[0], ast.Constant)
                 yield from ((str(node.args[0].value), level, facts) for level in levels)
 
@@ -215,10 +225,9 @@ def _levels(function: ast.expr) -> tuple[str, ...]:
 
 
 def _name(expression: ast.expr) -> str:
-    """Return the dict that an expression stands for: a variable, or the one that a method `_sums` fills."""
-    if isinstance(expression, ast.Call):
-        return ast.unparse(expression.func).removeprefix("self._")
-    return ast.unparse(expression)
+    """Return the name of the dict that an expression stands for: a variable, or a method that returns it."""
+    function = expression.func if isinstance(expression, ast.Call) else expression
+    return ast.unparse(function).rpartition(".")[2].removeprefix("_")
 
 
 LOGGED = list(logged())
