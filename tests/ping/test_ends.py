@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.daemon import ECHOD, REPOSITORY, environment
 from support.loopback import at, needs_root, udp_server
-from support.ping.pinging import ended, mischief, ping, start
+from support.ping.pinging import ended, impairing, ping, start
 
 from echod.ping.records import COLUMNS
 
@@ -150,7 +150,7 @@ def test_a_line_on_the_way_leaves_the_objects_whole(port: int) -> None:
 
 def test_where_nothing_is_known_there_is_no_loss_to_tell() -> None:
     """Probes that may still be answered are none that were: not 0 % of them were lost."""
-    with mischief(["drop"]) as server:
+    with impairing(["drop"]) as server:
         target = f"127.0.0.1:{server.port}"
         found = ping("-w", "0.3", "-i", "50ms", "-W", 10, target)
         summary = ping("--json", "-w", "0.3", "-i", "50ms", "-W", 10, target).summary
@@ -160,7 +160,7 @@ def test_where_nothing_is_known_there_is_no_loss_to_tell() -> None:
 
 def test_a_run_that_is_cut_short_counts_its_last_losses_too() -> None:
     """Every other probe is dropped. At the end those that had no chance are few, and all others are counted."""
-    with mischief(["answer", "drop"]) as server:
+    with impairing(["answer", "drop"]) as server:
         found = ping("--json", "-w", 1, "-i", "10ms", "-W", 30, f"127.0.0.1:{server.port}")
     summary, lost = found.summary, sum(each["event"] == "lost" for each in found.objects)
     assert summary["lost"] == lost > 0

@@ -3,7 +3,7 @@
 import signal
 
 import pytest
-from support.ping.pinging import Pinged, ended, mischief, ping, start
+from support.ping.pinging import Pinged, ended, impairing, ping, start
 
 
 def balanced(found: Pinged) -> bool:
@@ -18,7 +18,7 @@ def balanced(found: Pinged) -> bool:
 
 def test_what_was_overtaken_is_waited_for_and_lost() -> None:
     """Thirty-two probes are dropped and thousands of later ones answered: the flood ends when those were given up."""
-    with mischief(["answer"] * 64 + ["drop"] * 32 + ["answer"] * 6304) as server:
+    with impairing(["answer"] * 64 + ["drop"] * 32 + ["answer"] * 6304) as server:
         words = ("--json", "-q", "-f", "--window", 256, "-c", 6400, "-W", "400ms")
         found = ping(*words, f"127.0.0.1:{server.port}")
         assert server.account() == {"answer": 6368, "drop": 32}
@@ -27,7 +27,7 @@ def test_what_was_overtaken_is_waited_for_and_lost() -> None:
 
 def test_a_reply_that_comes_within_the_timeout_is_waited_for() -> None:
     """Of probes that were overtaken long ago: it is neither lost nor missed."""
-    with mischief(["answer"] * 64 + ["late"] * 32 + ["answer"] * 6304) as server:
+    with impairing(["answer"] * 64 + ["late"] * 32 + ["answer"] * 6304) as server:
         words = ("--json", "-q", "-f", "--window", 1024, "-c", 6400, "-W", 5)
         found = ping(*words, f"127.0.0.1:{server.port}")
     assert (found.summary["received"], found.summary["lost"], balanced(found)) == (6400, 0, True)
@@ -37,7 +37,7 @@ def test_a_reply_that_comes_within_the_timeout_is_waited_for() -> None:
 @pytest.mark.parametrize("ends", ["deadline", "signal"])
 def test_a_flood_that_is_cut_short_counts_its_losses(ends: str) -> None:
     """What is out for longer than replies take is lost, and not in flight."""
-    with mischief(["foreign"] + ["answer"] * 48 + ["drop"]) as server:
+    with impairing(["foreign"] + ["answer"] * 48 + ["drop"]) as server:
         words = ("--json", "-f", "--window", 256, "-W", 30, "-w", 1 if ends == "deadline" else 30)
         with start(*words, f"127.0.0.1:{server.port}") as process:
             assert process.stdout

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from support.loopback import at, udp_client, udp_server
-from support.ping.deeds import corrupt
+from support.ping.impairments import corrupt
 from support.ping.pinging import ended, start
 
 MEBIBYTE = 1 << 20

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.daemon import ECHOD, environment
-from support.ping.pinging import ended, mischief, watched
+from support.ping.pinging import ended, impairing, watched
 from support.ports import free_port
 
 from echod.ping.live import lay_out
@@ -43,7 +43,7 @@ def seen(width: int, *words: str) -> tuple[list[str], str]:
 @pytest.mark.parametrize(("width", "columns"), [(60, 6), (80, 7), (120, 7)])
 def test_each_number_is_whole_on_any_terminal(width: int, columns: int) -> None:
     """At 60 columns the jitter is left out, at 80 all is there; the chart of round trips takes what is left."""
-    with mischief([*["answer"] * 10, *["drop"] * 30]) as server:
+    with impairing([*["answer"] * 10, *["drop"] * 30]) as server:
         targets = [f"127.0.0.1:{server.port}", f"127.0.0.1:{free_port()}"]
         lines, out = seen(width, "-q", "-n", "-c", "40", "-i", "20ms", "-W", "20ms", *targets)
     head, whole, lost = lines[:3]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from support.loopback import ip, needs_root
 from support.ping.path import CLIENT, ROUTER, SERVER, Path, laid
-from support.ping.pinging import Pinged, mischief, ping
+from support.ping.pinging import Pinged, impairing, ping
 from support.system.network import entered
 
 pytestmark = needs_root
@@ -158,7 +158,7 @@ def test_a_link_local_address_has_its_link_with_it(path: Path) -> None:
     """As %eth0 behind it, or as -I eth0; it is shown in full, and replies come from it."""
     found = json.loads(ip("-n", path.node, "-json", "address", "show", "dev", "near", "scope", "link"))
     router = next(each["local"] for each in found[0]["addr_info"] if each.get("local"))
-    with entered(path.node), mischief(["answer"], "mischief.py", f"{router}%near") as server:
+    with entered(path.node), impairing(["answer"], "impairing_server.py", f"{router}%near") as server:
         zoned = path.ping("-c", 1, f"[{router}%eth0]:{server.port}")
         assert zoned.out.startswith(f"PING udp://[{router}%eth0]:{server.port} ({router}%eth0) ")
         assert f"\n56 bytes from [{router}%eth0]:{server.port}: seq=1 " in zoned.out

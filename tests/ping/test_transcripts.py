@@ -5,7 +5,7 @@ from pathlib import Path as File
 from support.loopback import needs_root
 from support.man import literals, section
 from support.ping.path import laid
-from support.ping.pinging import mischief, shape
+from support.ping.pinging import impairing, shape
 from support.system.network import entered
 
 pytestmark = needs_root
@@ -24,7 +24,7 @@ def test_all_that_is_shown_is_looked_at() -> None:
 
 def test_harm_is_told_as_shown(tmp_path: File) -> None:
     """Lost, doubled, damaged, overtaken: line by line. (When a probe is given up may fall before or after a reply.)"""
-    with laid(tmp_path, routed=False) as path, entered(path.node), mischief(PLAN, "meddler.py"):
+    with laid(tmp_path, routed=False) as path, entered(path.node), impairing(PLAN, "impairing_bridge.py"):
         path.wait()
         told = path.ping(*HARM.split())
     assert told.code == 0

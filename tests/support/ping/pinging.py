@@ -92,8 +92,8 @@ def shape(text: str) -> str:
     return re.sub(r"from \d\d:\d\d:\d\d ", "from T ", text)
 
 
-class Suspect:
-    """A process that does harm by a plan: `mischief` or `meddler`."""
+class Impairer:
+    """A process that does harm by a plan: `impairing_server` or `impairing_bridge`."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         """Take its process, which says its port first."""
@@ -110,9 +110,9 @@ class Suspect:
 
 
 @contextmanager
-def mischief(plan: Sequence[str], script: str = "mischief.py", *words: str) -> Iterator[Suspect]:
+def impairing(plan: Sequence[str], script: str = "impairing_server.py", *words: str) -> Iterator[Impairer]:
     """Start an echo server that does harm, or another script that does, in the network that we are in."""
     command: list[str | Path] = [sys.executable, HERE / script, json.dumps(plan), *words]
     variables = environment(PYTHONFAULTHANDLER="1")
     with watched(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        yield Suspect(process)
+        yield Impairer(process)

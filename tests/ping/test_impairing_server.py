@@ -1,8 +1,8 @@
-"""`echod ping` names exactly what was done to its probes, against a server that does harm and keeps account."""
+"""`echod ping` reports exactly the impairments of a server that keeps an account of them."""
 
 import pytest
-from support.ping.deeds import shuffled
-from support.ping.pinging import mischief, ping
+from support.ping.impairments import shuffled
+from support.ping.pinging import impairing, ping
 
 PLAN = [
     *["answer"] * 24,
@@ -21,9 +21,9 @@ PLAN = [
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_report_is_the_account(seed: int) -> None:
-    """Of many hundred probes, shuffled by seed, each deed is counted as often as it was done, and nothing else."""
+    """Of many hundred probes, shuffled by seed, each impairment is counted as often as applied, and nothing else."""
     plan = shuffled(PLAN * 3, seed)
-    with mischief(plan) as server:
+    with impairing(plan) as server:
         found = ping("--json", "-c", 5 * len(plan), "-i", "300us", "-W", "1", f"127.0.0.1:{server.port}").summary
         did = server.account()
     done = {name: did.get(name, 0) for name in {*PLAN}}
@@ -49,7 +49,7 @@ def test_the_report_is_the_account(seed: int) -> None:
 def test_an_outage_is_told_with_its_length() -> None:
     """Thirty probes in a row, 10 ms apart, were not answered."""
     plan = ["answer"] * 20 + ["drop"] * 30 + ["answer"] * 20
-    with mischief(plan) as server:
+    with impairing(plan) as server:
         found = ping("--json", "-q", "-c", 70, "-i", "10ms", "-W", "500ms", f"127.0.0.1:{server.port}").summary
     outage = found["longest_gap"]
     assert (outage["probes"], outage["first"], outage["last"]) == (30, 21, 50)
@@ -59,7 +59,7 @@ def test_an_outage_is_told_with_its_length() -> None:
 
 def test_an_outage_is_one_of_all_source_ports() -> None:
     """Probes in a row are of several; of a single one none is told."""
-    with mischief(["answer"] * 4 + ["drop"] * 4 + ["answer"] * 4) as server:
+    with impairing(["answer"] * 4 + ["drop"] * 4 + ["answer"] * 4) as server:
         words = ("--json", "-q", "-c", 12, "-i", "10ms", "-W", "500ms", "--sources", 2)
         found = ping(*words, f"127.0.0.1:{server.port}").summary
     assert (found["longest_gap"]["first"], found["longest_gap"]["last"]) == (5, 8)
@@ -68,7 +68,7 @@ def test_an_outage_is_one_of_all_source_ports() -> None:
 
 def test_a_flood_over_a_long_way_loses_nothing() -> None:
     """Replies that take 600 ms: a window goes, then a train each 10 ms, and every reply is known when it comes."""
-    with mischief(["late"]) as server:
+    with impairing(["late"]) as server:
         words = ("--json", "-q", "-f", "--window", 128, "-c", 3008, "-W", 10)
         found = ping(*words, f"127.0.0.1:{server.port}").summary
     assert [found[name] for name in ("sent", "received", "lost", "stale", "late")] == [3008, 3008, 0, 0, 0]
@@ -76,7 +76,7 @@ def test_a_flood_over_a_long_way_loses_nothing() -> None:
 
 def test_a_flood_looks_at_every_byte_of_a_train() -> None:
     """One bit of one datagram in every tenth train is wrong: so many replies are corrupt, and the rest of it counts."""
-    with mischief(["answer"] * 9 + ["corrupt"], "mischief.py", "127.0.0.1", "trains") as server:
+    with impairing(["answer"] * 9 + ["corrupt"], "impairing_server.py", "127.0.0.1", "trains") as server:
         found = ping("--json", "-f", "-c", 64_000, "-W", "1", f"127.0.0.1:{server.port}")
         did = server.account()
     assert sum(did.values()) <= 64_000 / 8  # they did come as trains
@@ -89,7 +89,7 @@ def test_a_flood_looks_at_every_byte_of_a_train() -> None:
 def test_a_flood_finds_harm_too() -> None:
     """Trains or not, every reply is verified."""
     plan = ["answer"] * 60 + ["drop", "duplicate", "corrupt", "truncate"]
-    with mischief(plan) as server:
+    with impairing(plan) as server:
         words = ("--json", "-q", "-f", "--window", 64, "-c", 6400, "-W", "500ms")
         found = ping(*words, f"127.0.0.1:{server.port}").summary
         did = server.account()

@@ -1,9 +1,9 @@
-"""A bridge that does harm by a plan, and keeps account of it: what `echod ping` must find out of a path.
+"""A bridge that impairs frames by a plan, and keeps an account: `echod ping` must report the same.
 
-Run as `python meddler.py PLAN [udp|tcp]` in a namespace with the links `near` (to the client) and `far` (to the
-server). It writes the port of the service that it meddles with at once, and its account, deeds and how often, when
-stdin ends. Everything else passes as it is, and so does what TCP sends again. Harm is done to the probe on its way out
-("... out") or to its reply.
+Run as `python impairing_bridge.py PLAN [udp|tcp]` in a namespace with the links `near` (to the client) and `far` (to
+the server). It writes the port of the impaired service at once, and its account, impairments and how often, when stdin
+ends. It forwards everything else unchanged, also what TCP sends again. It impairs the probe on its way out ("... out")
+or the reply.
 """
 
 import json
@@ -14,13 +14,13 @@ import sys
 import time
 from dataclasses import dataclass
 
-from deeds import Plan, corrupt  # its neighbour, for it runs as a script
+from impairments import Plan, corrupt  # its neighbour, for it runs as a script
 
 ECHO_PORT = 7
 FRAME_BYTES = 1 << 17
 
 HELD_SECONDS = {"overtaken": 0.0, "delay": 0.05, "late": 0.9}
-"""Deeds that hold a reply back: for so long, and until another one has passed."""
+"""Impairments that hold a reply back: for so long, and until another one has passed."""
 
 # linux/if_packet.h and linux/if_ether.h
 SOL_PACKET = 263
@@ -48,7 +48,7 @@ class Held:
     overtaken: bool = False
 
 
-class Meddler:
+class ImpairingBridge:
     """The bridge."""
 
     def __init__(self, plan: Plan, protocol: str = "udp") -> None:
@@ -78,21 +78,23 @@ class Meddler:
             self._far.send(frame)
             return
         self._seen.add(payload)
-        deed = self._plan.next()
-        if not deed.endswith(" out"):
-            self._fates[payload] = deed
-        for copy in _copies(deed.removesuffix(" out") if deed.endswith(" out") else "answer", frame, payload):
+        impairment = self._plan.next()
+        if not impairment.endswith(" out"):
+            self._fates[payload] = impairment
+        for copy in _copies(
+            impairment.removesuffix(" out") if impairment.endswith(" out") else "answer", frame, payload
+        ):
             self._far.send(copy)
 
     def _carry_back(self, frame: bytes) -> None:
         payload, ports = _read(frame, self._protocol)
-        deed = self._fates.pop(payload, "answer") if ports[:1] == (ECHO_PORT,) else ""
-        if deed in HELD_SECONDS:
-            self._held.append(Held(frame=frame, due=time.monotonic() + HELD_SECONDS[deed]))
+        impairment = self._fates.pop(payload, "answer") if ports[:1] == (ECHO_PORT,) else ""
+        if impairment in HELD_SECONDS:
+            self._held.append(Held(frame=frame, due=time.monotonic() + HELD_SECONDS[impairment]))
             return
-        for copy in _copies(deed, frame, payload):
+        for copy in _copies(impairment, frame, payload):
             self._near.send(copy)
-        if deed == "answer":
+        if impairment == "answer":
             for held in self._held:
                 held.overtaken = True
 
@@ -104,13 +106,13 @@ class Meddler:
             self._held.remove(held)
 
 
-def _copies(deed: str, frame: bytes, payload: bytes) -> list[bytes]:
+def _copies(impairment: str, frame: bytes, payload: bytes) -> list[bytes]:
     """Return what becomes of a frame."""
-    if deed == "drop":
+    if impairment == "drop":
         return []
-    if deed == "corrupt":
+    if impairment == "corrupt":
         return [corrupt(frame, len(frame) - len(payload) // 2)]
-    return [frame] * (2 if deed == "duplicate" else 1)
+    return [frame] * (2 if impairment == "duplicate" else 1)
 
 
 def _read(frame: bytes, protocol: int) -> tuple[bytes, tuple[int, ...]]:
@@ -136,7 +138,7 @@ def _link(name: str) -> socket.socket:
 
 if __name__ == "__main__":
     plan = Plan(json.loads(sys.argv[1]))
-    meddler = Meddler(plan, *sys.argv[2:])
+    bridge = ImpairingBridge(plan, *sys.argv[2:])
     os.write(1, f"{ECHO_PORT}\n".encode())
-    meddler.run()
+    bridge.run()
     os.write(1, json.dumps(plan.account).encode())

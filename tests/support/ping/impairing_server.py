@@ -1,8 +1,8 @@
-"""An echo server that does harm by a plan, and keeps account of it: what `echod ping` must find out.
+"""An echo server that impairs replies by a plan, and keeps an account: `echod ping` must report the same.
 
-Run as `python mischief.py PLAN [HOST [trains]]`, where PLAN is JSON, number of the datagram modulo its length to a
-deed. It writes its port at once, and its account, deeds and how often, when stdin ends. With `trains` it takes trains
-of datagrams as the kernel hands them over and answers with trains; a deed is done to a train, or to a byte of it.
+Run as `python impairing_server.py PLAN [HOST [trains]]`, where PLAN is JSON: a list of impairments, applied in turn. It
+writes its port at once, and its account, impairments and how often, when stdin ends. With `trains` it receives and
+sends trains of datagrams, and an impairment applies to a train, or to a byte of it.
 """
 
 import json
@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from deeds import Plan, corrupt  # its neighbour, for it runs as a script
+from impairments import Plan, corrupt  # its neighbour, for it runs as a script
 
 LATE_SECONDS = 0.6
 UDP_SEGMENT, UDP_GRO = 103, 104  # linux/udp.h
@@ -22,12 +22,12 @@ SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 BUFFER_BYTES = 16 << 20
 
 
-class Mischief:
+class ImpairingServer:
     """The server."""
 
-    def __init__(self, deeds: Sequence[str], host: str = "127.0.0.1", trains: str = "") -> None:
+    def __init__(self, impairments: Sequence[str], host: str = "127.0.0.1", trains: str = "") -> None:
         """Open the port, and another one for answers from elsewhere."""
-        self.plan = Plan(deeds)
+        self.plan = Plan(impairments)
         self._sock, self._other = _open(host), _open(host)
         if trains:
             self._sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
@@ -50,7 +50,7 @@ class Mischief:
     def _serve(self) -> None:
         data, control, _, peer = self._sock.recvmsg(65_536, 64)
         cut = [(level, UDP_SEGMENT, value[:2]) for level, kind, value in control if kind == UDP_GRO]
-        deed = self.plan.next()
+        impairment = self.plan.next()
         middle = len(data) // 2
         copies = {
             "drop": [],
@@ -59,16 +59,16 @@ class Mischief:
             "corrupt the number": [corrupt(data, 0)],
             "truncate": [data[:middle]],
             "extend": [data + b"more"],
-        }.get(deed, [data])
-        if deed == "overtaken":
+        }.get(impairment, [data])
+        if impairment == "overtaken":
             self._held.append((data, peer))
             return
-        if deed == "late":
+        if impairment == "late":
             self._later.append((time.monotonic() + LATE_SECONDS, data, peer))
             return
-        if deed == "foreign":
+        if impairment == "foreign":
             self._sock.sendto(b"what is this, and who are you to ask for it?", peer)
-        sender = self._other if deed == "elsewhere" else self._sock
+        sender = self._other if impairment == "elsewhere" else self._sock
         for copy in copies:
             sender.sendmsg([copy], cut, 0, peer)
         if self._held:
@@ -85,7 +85,7 @@ def _open(host: str) -> socket.socket:
 
 
 if __name__ == "__main__":
-    mischief = Mischief(json.loads(sys.argv[1]), *sys.argv[2:])
-    os.write(1, f"{mischief.port}\n".encode())
-    mischief.run()
-    os.write(1, json.dumps(mischief.plan.account).encode())
+    server = ImpairingServer(json.loads(sys.argv[1]), *sys.argv[2:])
+    os.write(1, f"{server.port}\n".encode())
+    server.run()
+    os.write(1, json.dumps(server.plan.account).encode())
