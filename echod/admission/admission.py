@@ -7,7 +7,7 @@ value, `None` for yes or the `Drop` that says why not, and never an exception, w
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from echod.admission.loops import Circulation
+from echod.admission.loops import LoopDetector
 from echod.admission.ratelimit import RateLimit
 from echod.admission.rules import Rules, Verdict
 from echod.admission.selftest import SelfTest
@@ -25,12 +25,12 @@ class Admission:
         *,
         sources: int,
         limit: RateLimit | None = None,
-        circulation: Circulation | None = None,
+        loop_detector: LoopDetector | None = None,
         self_test: SelfTest | None = None,
     ) -> None:
         """Remember at most `sources` peers.
 
-        Without `circulation` no loop is broken. The port of `self_test` must be one of the own ports of the rules.
+        Without `loop_detector` no loop is broken. The port of `self_test` must be one of the own ports of the rules.
         """
         self._self_test = self_test
         self._test_port = self_test.port.to_bytes(2, "big") if self_test is not None else None
@@ -38,7 +38,7 @@ class Admission:
         self._limit = limit
         self.limited = limit is not None
         """Whether each datagram has to be charged."""
-        self.circulation = circulation
+        self.loop_detector = loop_detector
         """The sampling that finds datagrams in a loop."""
         self._known: dict[bool, set[bytes]] = {False: set(), True: set()}
         self._apply(rules)

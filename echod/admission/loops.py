@@ -1,4 +1,4 @@
-"""Circulating datagrams: how a loop between two echo servers, which neither can see, is broken.
+"""The loop detector: how a loop between two echo servers, which neither can see, is broken.
 
 Two servers that answer each other keep one datagram in flight for ever (CERT CA-1996-01, CVE-2024-2169). So about one
 in `PERIOD` datagrams, chosen at random, is compared with earlier samples of the same peer, an address and port. One
@@ -36,11 +36,11 @@ still remembered at its next sample."""
 class _Peer:
     """The number of samples of a peer, and their hashes."""
 
-    looks: int = 0
-    marks: list[int] = field(default_factory=list)
+    samples: int = 0
+    hashes: list[int] = field(default_factory=list)
 
 
-class Circulation:
+class LoopDetector:
     """The samples of peers, each of which may be the other end of a loop."""
 
     def __init__(self, *, sources: int, gap: Callable[[], int], patience: int = PATIENCE) -> None:
@@ -72,13 +72,13 @@ class Circulation:
             if len(self._seen) >= self._room:
                 del self._seen[next(iter(self._seen))]
         self._seen[peer] = seen  # at the end: the peer sampled least recently is forgotten first
-        seen.looks += 1
-        mark, marks = hash(datagram), seen.marks
-        if mark in marks:
-            return seen.looks > self._patience
-        if len(marks) < REMEMBERED:
-            marks.append(mark)
+        seen.samples += 1
+        digest, hashes = hash(datagram), seen.hashes
+        if digest in hashes:
+            return seen.samples > self._patience
+        if len(hashes) < REMEMBERED:
+            hashes.append(digest)
         else:
             # Replace any, not the oldest: else each of 65 in rotation would be forgotten just before its next sample.
-            marks[hash((mark, seen.looks)) % REMEMBERED] = mark
+            hashes[hash((digest, seen.samples)) % REMEMBERED] = digest
         return False

@@ -1,7 +1,8 @@
 """The rate limit of each source: a bounded table, shared by all workers without a lock.
 
-The algorithm is GCRA, the virtual scheduling algorithm of ITU-T I.371: for each source one time is stored, at which its
-account will be balanced again. Owns the layout of the table; the memory, the time and the chance are passed in.
+The algorithm is GCRA, in the virtual scheduling form (ITU-T I.371; ATM Forum TM 4.0): for each source its theoretical
+arrival time (TAT) is stored, at which its account will be balanced again. Owns the layout of the table; the memory, the
+time and the chance are passed in.
 
 The slip: a forger who spends the account of a source must not silence it. So a datagram over the limit is still
 answered if chance says so, on credit: it is charged like any other, to an account that may be overdrawn by one more
@@ -31,8 +32,8 @@ _HEADER_BYTES: Final = 64
 _SECOND_PLACE: Final = 24
 """Bits of the hash that the first place, of at most 22 bits, does not use."""
 
-_DUST: Final = 1 / 16
-"""Tolerance for rounding, as a part of an interval: a year after its start, a clock has a resolution of 4 ns."""
+_ROUNDING: Final = 1 / 16
+"""Allowed for rounding, as a part of an interval: a year after its start, a clock has a resolution of 4 ns."""
 
 _LONGEST_TURN: Final = 60.0
 """Seconds: no turn of a worker, which reads the clock once for each, is longer. So the clock of one worker is never
@@ -44,32 +45,34 @@ _TRIES: Final = range(4)
 
 @dataclass(frozen=True, slots=True)
 class _Allowance:
-    """Seconds from one datagram to the next, and how many seconds an account may be ahead of the clock."""
+    """The increment and the limit of GCRA, in seconds."""
 
     interval: float
-    ahead: float
+    """From one datagram to the next."""
+    tolerance: float
+    """How far the TAT may be ahead of the clock."""
     most: float
     """Seconds: no worker writes an account that is further ahead. One that is was written by a broken worker, and
     starts anew."""
 
-    def charge(self, even: "memoryview[float]", place: int, datagrams: int, now: float) -> int:
+    def charge(self, tat: "memoryview[float]", place: int, datagrams: int, now: float) -> int:
         """Charge one account; return how many of the datagrams it allows.
 
         Nothing is written where nothing is allowed, and nothing over what another worker has written meanwhile: either
         would give back to the source what that worker has charged.
         """
         for _ in _TRIES:
-            before = even[place]
+            before = tat[place]
             time = before if now < before <= now + self.most else now
-            within = int((now + self.ahead - time) / self.interval + _DUST)
+            within = int((now + self.tolerance - time) / self.interval + _ROUNDING)
             if within <= 0:
                 return 0
             if within > datagrams:  # noqa: PLR1730 - a call costs as much as all the rest
                 within = datagrams
             time += within * self.interval
-            if even[place] == before:
+            if tat[place] == before:
                 break
-        even[place] = time
+        tat[place] = time
         return within
 
 
@@ -97,8 +100,8 @@ class RateLimit:
         tables = octets[_HEADER_BYTES : _HEADER_BYTES + _PLACE_BYTES * places]
         self._mask = places - 1
         self._names = tables[: 8 * places].cast("q")
-        self._even = tables[8 * places :].cast("d")
-        self._total_even = octets[:_HEADER_BYTES].cast("d")
+        self._tat = tables[8 * places :].cast("d")
+        self._total_tat = octets[:_HEADER_BYTES].cast("d")
         self._each = self._credit = None
         if per_source is not None:
             interval, burst_seconds = 1 / per_source, burst / per_source
@@ -112,8 +115,8 @@ class RateLimit:
         # The burst of all sources is a tenth of a second's datagrams, but not less than that of a single source.
         self._total = None
         if total is not None:
-            ahead = max(burst / total, 0.1)
-            self._total = _Allowance(1 / total, ahead, ahead + 1 / total + _LONGEST_TURN)
+            tolerance = max(burst / total, 0.1)
+            self._total = _Allowance(1 / total, tolerance, tolerance + 1 / total + _LONGEST_TURN)
 
     @staticmethod
     def size(sources: int) -> int:
@@ -124,7 +127,7 @@ class RateLimit:
         """Charge a source for datagrams; return how many of them may be answered."""
         within = offered = datagrams
         if self._each is not None:
-            offered = within = self._each.charge(self._even, self._place(hash(source)), datagrams, now)
+            offered = within = self._each.charge(self._tat, self._place(hash(source)), datagrams, now)
             if self._slip is not None and within < datagrams:
                 offered += self._lend(source, datagrams - within, now)
         answered = self._take_total(offered, now) if self._total is not None else offered
@@ -158,34 +161,34 @@ class RateLimit:
         chosen = sum(slip() for _ in range(over)) if slip is not None else 0
         if not chosen or self._credit is None:
             return 0
-        return self._credit.charge(self._even, self._place(hash(source)), chosen, now)
+        return self._credit.charge(self._tat, self._place(hash(source)), chosen, now)
 
     def _find_over(self, each: _Allowance, sources: Sequence[bytes], now: float) -> list[int]:
         """Do what `charge` does, in one loop: with limits, all traffic passes here."""
         if 2 * len(set(sources)) <= len(sources):
             return self._find_over_few(each, sources, now)
-        names, even, mask, interval = self._names, self._even, self._mask, each.interval
-        latest, most = now + each.ahead - interval * (1 - _DUST), now + each.most
+        names, tat, mask, interval = self._names, self._tat, self._mask, each.interval
+        latest, most = now + each.tolerance - interval * (1 - _ROUNDING), now + each.most
         over = []
         for index, source in enumerate(sources):
             name = hash(source)
             place = name & mask
             if names[place] != name:
                 place = self._place(name)
-            time = even[place]
+            time = tat[place]
             if not now <= time <= most:
                 time = now
             if time > latest:
                 over.append(index)
             else:
-                even[place] = time + interval
+                tat[place] = time + interval
         return over
 
     def _find_over_few(self, each: _Allowance, sources: Sequence[bytes], now: float) -> list[int]:
         """Do the same source by source, if there are fewer sources than datagrams."""
         over: list[int] = []
         for source, datagrams in Counter(sources).items():
-            within = each.charge(self._even, self._place(hash(source)), datagrams, now)
+            within = each.charge(self._tat, self._place(hash(source)), datagrams, now)
             if within < datagrams:
                 over += [index for index, one in enumerate(sources) if one == source][within:]
         return sorted(over)
@@ -193,11 +196,11 @@ class RateLimit:
     def _take_total(self, datagrams: int, now: float) -> int:
         if self._total is None:
             return datagrams
-        return self._total.charge(self._total_even, 0, datagrams, now)
+        return self._total.charge(self._total_tat, 0, datagrams, now)
 
     def _place(self, name: int) -> int:
         """Return the place of a source, allocated if it has none."""
-        names, even = self._names, self._even
+        names, tat = self._names, self._tat
         first = name & self._mask
         second = (first ^ (name >> _SECOND_PLACE | 1)) & self._mask  # never the first: a new source needs two choices
         if names[first] == name:
@@ -205,8 +208,8 @@ class RateLimit:
         if names[second] == name:
             return second
         # A source that is forgotten starts with a balanced account, so forget the one that owes less.
-        place = first if even[first] <= even[second] else second
-        names[place], even[place] = name, 0.0
+        place = first if tat[first] <= tat[second] else second
+        names[place], tat[place] = name, 0.0
         return place
 
 

@@ -42,8 +42,8 @@ class SelfTest:
         Root probes from this port with this payload, so neither may be any: who may write to the directory wrote them.
         """
         try:
-            told = json.loads(text)
-            port, secret = told["port"], bytes.fromhex(told["secret"])
+            fields = json.loads(text)
+            port, secret = fields["port"], bytes.fromhex(fields["secret"])
         except (ValueError, KeyError, TypeError, RecursionError):
             port, secret = 0, b""
         if not isinstance(port, int) or not _FIRST_PORT <= port <= MAX_PORT or len(secret) != SECRET_BYTES:

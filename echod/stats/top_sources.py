@@ -31,7 +31,7 @@ EACH: Final = 256
 STRIDE: Final = 512
 """After those, datagrams from one draw to the next, on average."""
 
-MOST_TOLD: Final = 32
+MAX_REPORTED: Final = 32
 """Most sources in a worker's report, once a second."""
 
 SHOWN: Final = 10
@@ -84,7 +84,7 @@ class SpaceSaving(Generic[Key]):
                 self._inherited.pop(key, None)
                 return count
 
-    def told(self) -> list[tuple[Key, int]]:
+    def charges(self) -> list[tuple[Key, int]]:
         """Return each key with its own charges, without the inherited count."""
         inherited = self._inherited
         return [(key, count - inherited.get(key, 0)) for key, count in self.counts.items()]
@@ -100,17 +100,17 @@ class TopSources:
     def __init__(self, chance: Callable[[], float]) -> None:
         """Take a source of random numbers from 0 to 1, below 1, that no peer can predict."""
         self._chance = chance
-        self.unheard = 0
+        self.undrawn = 0
         """Datagrams since the last draw; the receiver of datagrams counts it up."""
-        self.wanted = 0
-        """The value of `unheard` from which on `draw` must be called."""
+        self.draw_at = 0
+        """The value of `undrawn` from which on `draw` must be called."""
         self._begin()
 
     def _begin(self) -> None:
         self._table: SpaceSaving[bytes] = SpaceSaving()
         self._counts = self._table.counts
         self._charges = 0
-        self.wanted = 0
+        self.draw_at = 0
 
     def draw(self, slot_of: Callable[[int], int], peer_of: Callable[[int], bytes], datagrams: int) -> None:
         """Draw one datagram of a batch: `slot_of` returns the slot of a datagram, `peer_of` the peer of a slot."""
@@ -118,21 +118,21 @@ class TopSources:
         source = source_of(peer)
         counts = self._counts
         if source in counts:  # the usual case of `add`, inline: the call would cost as much as all the rest
-            counts[source] += self.unheard
+            counts[source] += self.undrawn
         else:
-            self._table.add(source, self.unheard)
-        self.unheard = 0
+            self._table.add(source, self.undrawn)
+        self.undrawn = 0
         self._charges += 1
         if self._charges >= EACH:
-            self.wanted = int(self._chance() * 2 * STRIDE)
+            self.draw_at = int(self._chance() * 2 * STRIDE)
 
     def report(self) -> bytes | None:
         """Return the top sources, or None if there were none, and start afresh."""
         if not self._charges:
             return None
-        told = nlargest(MOST_TOLD, self._table.told(), key=_count_of)
+        top = nlargest(MAX_REPORTED, self._table.charges(), key=_count_of)
         self._begin()
-        return json.dumps([(_text(source), count) for source, count in told], separators=(",", ":")).encode()
+        return json.dumps([(_text(source), count) for source, count in top], separators=(",", ":")).encode()
 
 
 def _text(source: bytes) -> str:
@@ -179,6 +179,6 @@ class LastMinute(Generic[Key]):
         """Return the ten highest, in descending order."""
         sums: Counter[Key] = Counter()
         for span in self._spans:
-            for key, count in span.told():
+            for key, count in span.charges():
                 sums[key] += count
         return sums.most_common(SHOWN)

@@ -10,7 +10,7 @@ from typing import Final
 from echod.net.listener import Listener, Protocol
 from echod.stats.counters import ROW_FIELDS, UDP_DROPS, UDP_SEND_FAILURES, CounterPage, TcpField, UdpField, add
 from echod.stats.snapshot import Rates, TcpTraffic, UdpTraffic
-from echod.stats.traffic import tell_tcp, tell_udp
+from echod.stats.traffic import describe_tcp, describe_udp
 from echod.stats.watch import PageWatch
 
 _NOTHING: Final = [0] * ROW_FIELDS
@@ -72,12 +72,12 @@ def read_traffic(
         watch.changed()  # for its check alone: it does not believe what a broken worker writes
     rows = totals.rows([watch.page for watch in watches])
     udp = [
-        tell_udp(one, row, adopted=one in adopted, kernel_drops=drops[one], rate=_NO_RATES)
+        describe_udp(one, row, adopted=one in adopted, kernel_drops=drops[one], rate=_NO_RATES)
         for one, row in rows.items()
         if one.protocol is Protocol.UDP
     ]
     tcp = [
-        tell_tcp(one, row, adopted=one in adopted, accepted=_NO_RATES, octets=_NO_RATES)
+        describe_tcp(one, row, adopted=one in adopted, accepted=_NO_RATES, octets=_NO_RATES)
         for one, row in rows.items()
         if one.protocol is Protocol.TCP
     ]

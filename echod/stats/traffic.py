@@ -20,7 +20,9 @@ from echod.stats.counters import (
 from echod.stats.snapshot import Family, Rates, TcpTraffic, UdpTraffic
 
 
-def tell_udp(listener: Listener, row: Sequence[int], *, adopted: bool, kernel_drops: int, rate: Rates) -> UdpTraffic:
+def describe_udp(
+    listener: Listener, row: Sequence[int], *, adopted: bool, kernel_drops: int, rate: Rates
+) -> UdpTraffic:
     """Describe a UDP listener: its row, and what was measured elsewhere."""
     return UdpTraffic(
         name=str(listener),
@@ -43,7 +45,9 @@ def tell_udp(listener: Listener, row: Sequence[int], *, adopted: bool, kernel_dr
     )
 
 
-def tell_tcp(listener: Listener, row: Sequence[int], *, adopted: bool, accepted: Rates, octets: Rates) -> TcpTraffic:
+def describe_tcp(
+    listener: Listener, row: Sequence[int], *, adopted: bool, accepted: Rates, octets: Rates
+) -> TcpTraffic:
     """Describe a TCP listener: its row, and the rates of accepted connections and received bytes."""
     return TcpTraffic(
         name=str(listener),

@@ -18,7 +18,7 @@ from echod.stats.refusals import Report
 from echod.stats.snapshot import Activity, Rates, Refused, TcpTraffic, TopSource, UdpTraffic, WorkerState
 from echod.stats.top_sources import LastMinute
 from echod.stats.totals import Totals
-from echod.stats.traffic import tell_tcp, tell_udp
+from echod.stats.traffic import describe_tcp, describe_udp
 from echod.stats.watch import PageWatch
 from echod.supervisor.listening import ListeningSockets
 from echod.supervisor.refusal_log import RefusalLog
@@ -147,10 +147,10 @@ class Observer:
             before = self._dropped.get(listener, drops if adopted else 0)
             self._dropped[listener] = drops
             self._refusal_log.add_kernel_drops(listener, drops - before)
-            one.traffic = tell_udp(listener, row, adopted=adopted, kernel_drops=drops, rate=rate)
+            one.traffic = describe_udp(listener, row, adopted=adopted, kernel_drops=drops, rate=rate)
         else:
             rates = self._rates(one, [row[TcpField.ACCEPTED], row[TcpField.RECEIVED_BYTES]], now)
-            one.traffic = tell_tcp(listener, row, adopted=adopted, accepted=rates[0], octets=rates[1])
+            one.traffic = describe_tcp(listener, row, adopted=adopted, accepted=rates[0], octets=rates[1])
         one.changing = any(rate != Rates() for rate in rates)
 
     def _rates(self, one: _Observed, counts: Sequence[int], now: float) -> list[Rates]:

@@ -18,7 +18,7 @@ from echod.linux.mmsg import Span, Vector
 from echod.linux.mmsg_layout import CONTROL_BYTES, NOTED_RECEIVED, NOTED_ROW, SLOTS
 from echod.net.peers import NAME_BYTES
 from echod.udp.cmsg import LOOPBACK_IFINDEX, Form, Parsed
-from echod.udp.sock import Pattern, Port
+from echod.udp.sock import Pattern, UdpSocket
 from echod.udp.transmit import raise_fatal
 
 
@@ -42,10 +42,10 @@ class Batch:
         """The slots that were filled."""
         self._touched = self.span
         """Slots that were received into since the vector was restored."""
-        self._port: Port
-        """The port of the last receive, unset before the first. All that is known of the slots was learned from it."""
+        self._sock: UdpSocket
+        """The socket of the last receive, unset before the first. All that is known of the slots comes from it."""
         self.pattern: Pattern | None = None
-        """The pattern of this port if the slots match it; the answers are then ready."""
+        """The pattern of this socket if the slots match it; the answers are then ready."""
         self._answers = b""
         self._parsed = Parsed([])
         self.trains: list[int] | None = None
@@ -63,22 +63,22 @@ class Batch:
         self.datagrams = self.octets = self.replied = self.replied_octets = 0
         self.failures: dict[int, int] = {}
 
-    def receive(self, port: Port, counted: int = 0) -> int:
-        """Fill the slots from the port's queue, without waiting; return the number filled.
+    def receive(self, sock: UdpSocket, counted: int = 0) -> int:
+        """Fill the slots from the socket's queue, without waiting; return the number filled.
 
-        `counted` is what the port's row of the counters says was received. It is noted beside the slots, so that the
+        `counted` is what the socket's row of the counters says was received. It is noted beside the slots, so that the
         supervisor can count what this process has received and not counted, should it die. Raises OSError if the
         descriptor is not a socket: a defect, which no peer can cause.
         """
-        vector, memory, pattern = self.vector, self.vector.memory, port.pattern
-        if self.pattern is not None and port is self._port:
+        vector, memory, pattern = self.vector, self.vector.memory, sock.pattern
+        if self.pattern is not None and sock is self._sock:
             vector.reopen(self.span)
         else:
-            self._start_over(port)
+            self._start_over(sock)
         if self.refused:
             self.refused = set()
         vector.longs[NOTED_RECEIVED] = counted  # after the headers are reset, and before they are filled
-        count = vector.receive(port.fd)
+        count = vector.receive(sock.fd)
         if count < 0:
             self._empty(-count)
             return 0
@@ -98,20 +98,20 @@ class Batch:
             if pattern.segment:
                 self.trains, self.segments = [pattern.weight] * count, dict.fromkeys(range(count), pattern.segment)
         else:
-            self._take_each(span, port)
+            self._take_each(span, sock)
         return count
 
-    def _start_over(self, port: Port) -> None:
+    def _start_over(self, sock: UdpSocket) -> None:
         """Prepare for a receive that may differ from those before, and forget all that was learned from those."""
         vector = self.vector
         vector.restore(self._touched)
-        vector.longs[NOTED_ROW] = port.row
-        self._port, self.pattern = port, None
+        vector.longs[NOTED_ROW] = sock.row
+        self._sock, self.pattern = sock, None
         self._touched = vector.spans[0]
-        if port.family is not self._named:
+        if sock.family is not self._named:
             # An IPv4 name is shorter: leftover bytes of an IPv6 name after it would make equal names look different.
             vector.memory[vector.spans[SLOTS].names] = bytes(SLOTS * NAME_BYTES)
-            self._named = port.family
+            self._named = sock.family
 
     def _empty(self, error: int) -> None:
         """Hold nothing, after a failed receive; raise the error if every later receive would fail with it too."""
@@ -129,14 +129,14 @@ class Batch:
         if self._answers is not pattern.answers:
             self.vector.memory[self.vector.answers] = self._answers = pattern.answers
 
-    def _take_each(self, span: Span, port: Port) -> None:
-        """Parse the slots, if they do not match the port's pattern."""
-        vector, layout = self.vector, port.control
+    def _take_each(self, span: Span, sock: UdpSocket) -> None:
+        """Parse the slots, if they do not match the pattern of the socket."""
+        vector, layout = self.vector, sock.control
         self.pattern = None
         lengths = span.length.tolist()
         form, control = layout.common_form(vector, span), b""
         if form is not None:
-            if port.may_be_alike(lengths):
+            if sock.may_be_alike(lengths):
                 control = vector.memory[span.control]
             parsed = layout.parse_all(vector, span, form, lengths)
         else:
@@ -151,15 +151,15 @@ class Batch:
         self.on_loopback = here > 0
         one = control[: vector.control_bytes]
         if form is not None and one and control == one * span.count:
-            self._learn(port, form, lengths[0], one)
+            self._learn(sock, form, lengths[0], one)
 
-    def _learn(self, port: Port, form: Form, length: int, control: bytes) -> None:
+    def _learn(self, sock: UdpSocket, form: Form, length: int, control: bytes) -> None:
         """Make a pattern for later batches of a batch whose slots are alike except for peers and payload."""
         vector, first = self.vector, self.span.control.start
         turned = vector.memory[first : first + vector.control_bytes]
-        joined = port.control.join(length, turned) if form.train is None else b""
-        headers, answers = vector.alike(port.family, form.length, length, turned, joined)
-        port.pattern = Pattern(
+        joined = sock.control.join(length, turned) if form.train is None else b""
+        headers, answers = vector.alike(sock.family, form.length, length, turned, joined)
+        sock.pattern = Pattern(
             headers=headers,
             control=control * SLOTS,
             answers=answers,
@@ -174,13 +174,13 @@ class Batch:
     def peers(self) -> tuple[bytes, ...]:
         """Return the peer of each slot. Computed on first use, because most batches do not need it."""
         if self._peers is None:
-            self._peers = self.vector.peers(self.span, self._port.family)
+            self._peers = self.vector.peers(self.span, self._sock.family)
         return self._peers
 
     def peer(self, slot: int) -> bytes:
         """Return the peer of one slot."""
         at = slot * NAME_BYTES
-        return self.names[at : at + self._port.peer_length]
+        return self.names[at : at + self._sock.peer_length]
 
     def slot_of(self, datagram: int) -> int:
         """Return the slot that holds the datagram of this number, counted from 0 over the batch."""
@@ -226,7 +226,7 @@ class Batch:
     def _turn_round(self) -> None:
         """Prepare to answer from the slots themselves: the pattern's answers are for whole trains."""
         if self.pattern is not None:
-            self._port.control.turn(self.vector, self.span, self.pattern.form)
+            self._sock.control.turn(self.vector, self.span, self.pattern.form)
             self.pattern = None
 
     def refuse_each(self, slots: Iterable[int]) -> None:

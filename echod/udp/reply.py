@@ -11,7 +11,7 @@ from typing import Final
 
 from echod.linux.mmsg import LAYOUTS
 from echod.udp.batch import Batch
-from echod.udp.sock import Port
+from echod.udp.sock import UdpSocket
 from echod.udp.trains import WORTH_JOINING, find_alike, find_runs
 from echod.udp.transmit import Dispatch, Outgoing, Slots
 
@@ -19,7 +19,7 @@ FEWEST_JOINED: Final = 4
 """In a batch of fewer slots, the search for slots to join does not pay."""
 
 
-def send(batch: Batch, port: Port) -> None:
+def send(batch: Batch, sock: UdpSocket) -> None:
     """Send every slot that was not refused back to its peer, from the address it was sent to.
 
     Raises OSError if the descriptor is not a socket.
@@ -32,27 +32,27 @@ def send(batch: Batch, port: Port) -> None:
     else:
         headers_at = vector.received_at
         batch.span.iov_length[:] = batch.span.length
-    if batch.refused or (count >= FEWEST_JOINED and _may_have_neighbours(batch, port)):
-        found = _runs(batch, port)
+    if batch.refused or (count >= FEWEST_JOINED and _may_have_neighbours(batch, sock)):
+        found = _runs(batch, sock)
         if batch.refused or 0 < len(found) * WORTH_JOINING <= count:
             runs, count, headers_at = found, len(found), vector.composed_at
-            _compose(batch, port, found)
-    sent = vector.send(port.fd, headers_at, count) if count else 0
+            _compose(batch, sock, found)
+    sent = vector.send(sock.fd, headers_at, count) if count else 0
     if sent == count and not batch.refused:
         batch.replied, batch.replied_octets = batch.datagrams, batch.octets
     else:
-        _find_out(batch, port, headers_at, runs, sent)
+        _find_out(batch, sock, headers_at, runs, sent)
 
 
-def _may_have_neighbours(batch: Batch, port: Port) -> bool:
+def _may_have_neighbours(batch: Batch, sock: UdpSocket) -> bool:
     """Tell from two pairs of slots whether adjacent slots often share a peer, so that the search may pay."""
     names, (first, second, before, middle) = batch.names, batch.span.pairs
     if names[first] != names[second] and names[before] != names[middle]:
         return False
-    return port.longest_joined > 0 and len(batch.segments) * WORTH_JOINING <= batch.span.count
+    return sock.longest_joined > 0 and len(batch.segments) * WORTH_JOINING <= batch.span.count
 
 
-def _find_out(batch: Batch, port: Port, headers_at: int, runs: list[range] | None, sent: int) -> None:
+def _find_out(batch: Batch, sock: UdpSocket, headers_at: int, runs: list[range] | None, sent: int) -> None:
     """Send the messages after the first `sent`, and record the outcome of each."""
     vector, span = batch.vector, batch.span
     slots_at, lengths = vector.received_at, span.length
@@ -63,52 +63,52 @@ def _find_out(batch: Batch, port: Port, headers_at: int, runs: list[range] | Non
     else:
         weights = [batch.weight(run.start) if len(run) == 1 else len(run) for run in runs]
         out = Outgoing(headers_at, vector.composed_length[: len(runs)], weights, runs)
-    dispatch = Dispatch(vector, port, Slots(slots_at, lengths, batch.segments))
+    dispatch = Dispatch(vector, sock, Slots(slots_at, lengths, batch.segments))
     batch.replied, batch.replied_octets, batch.failures = dispatch.send(out, sent)
 
 
-def _runs(batch: Batch, port: Port) -> list[range]:
+def _runs(batch: Batch, sock: UdpSocket) -> list[range]:
     """Split the slots that were not refused into runs that can each be one message; empty if that does not pay."""
     span, pattern = batch.span, batch.pattern
     keys: list[Hashable]
     if pattern is not None:
         if not batch.refused and not batch.segments:
-            return find_alike(batch.names, pattern.length, port.longest_joined)
+            return find_alike(batch.names, pattern.length, sock.longest_joined)
         lengths, keys = [pattern.length] * span.count, [*batch.peers]
     else:
         lengths = span.length.tolist()
         # Slots with the same length, peer and local address have equal keys.
-        keys = list(zip(lengths, batch.peers, *port.control.local_addresses(batch.vector, span), strict=True))
+        keys = list(zip(lengths, batch.peers, *sock.control.local_addresses(batch.vector, span), strict=True))
     for slot in batch.segments:
         keys[slot] = slot  # already a train, equal to no other slot
     for slot in batch.refused:
         keys[slot] = None
-    return find_runs(keys, lengths, port.longest_joined)
+    return find_runs(keys, lengths, sock.longest_joined)
 
 
-def _compose(batch: Batch, port: Port, runs: list[range]) -> None:
+def _compose(batch: Batch, sock: UdpSocket, runs: list[range]) -> None:
     """Build one message for each run, over the payload of its slots."""
-    vector, pattern, name_length = batch.vector, batch.pattern, LAYOUTS[port.family].name
+    vector, pattern, name_length = batch.vector, batch.pattern, LAYOUTS[sock.family].name
     if pattern is not None:
         alone = range(vector.answers_control_at, vector.answers_control_at + pattern.form.length)
-        joined = range(vector.answers_joined_at, vector.answers_joined_at + port.control.train.length)
+        joined = range(vector.answers_joined_at, vector.answers_joined_at + sock.control.train.length)
         for message, run in enumerate(runs):
             control = joined if len(run) > 1 else alone
             vector.compose(message, run, name_length, vector.answers_iovecs_at, control)
         return
     for message, run in enumerate(runs):
         if len(run) > 1:
-            control = _join_control(batch, port, message, run.start)
+            control = _join_control(batch, sock, message, run.start)
         else:
             at = vector.control_at + run.start * vector.control_bytes
             control = range(at, at + batch.span.control_length[run.start])
         vector.compose(message, run, name_length, vector.iovecs_at, control)
 
 
-def _join_control(batch: Batch, port: Port, message: int, slot: int) -> range:
+def _join_control(batch: Batch, sock: UdpSocket, message: int, slot: int) -> range:
     """Write the control messages of a run that begins with this slot; return their place in the mapping."""
     vector, size = batch.vector, batch.vector.control_bytes
     source, at = vector.control_at + slot * size, vector.composed_control_at + message * size
-    joined = port.control.join(batch.span.length[slot], vector.memory[source : source + size])
+    joined = sock.control.join(batch.span.length[slot], vector.memory[source : source + size])
     vector.memory[at : at + len(joined)] = joined
     return range(at, at + len(joined))

@@ -9,7 +9,7 @@ from socket import SO_RCVBUF, SOL_SOCKET
 from typing import Final
 
 from echod.admission.admission import Admission
-from echod.admission.loops import Circulation
+from echod.admission.loops import LoopDetector
 from echod.linux.mmsg_layout import SLOTS
 from echod.net.peers import address_of
 from echod.stats.counters import UdpField, send_failed_field, train_field
@@ -18,7 +18,7 @@ from echod.stats.refusals import Tally
 from echod.stats.top_sources import TopSources
 from echod.udp.batch import Batch
 from echod.udp.reply import send
-from echod.udp.sock import Port
+from echod.udp.sock import UdpSocket
 
 MAX_BATCHES_PER_WAKEUP: Final = 8
 """Most batches of one socket in one turn of the loop, so that a flood on it starves no other."""
@@ -48,7 +48,7 @@ class UdpEcho:
 
     def __init__(  # noqa: PLR0913 - each is a part that the worker owns and shares out
         self,
-        port: Port,
+        sock: UdpSocket,
         batch: Batch,
         admission: Admission,
         row: memoryview,
@@ -60,7 +60,7 @@ class UdpEcho:
 
         Count into this listener's row, and count refusals into its tally.
         """
-        self.port = port
+        self.sock = sock
         self._top_sources = top_sources
         self._batch = batch
         self._admission = admission
@@ -71,11 +71,11 @@ class UdpEcho:
 
     def on_readable(self, now: float) -> None:
         """Answer queued datagrams, at most MAX_BATCHES_PER_WAKEUP batches."""
-        batch, admission, row, port = self._batch, self._admission, self._row, self.port
-        top_sources, circulation, limited = self._top_sources, admission.circulation, admission.limited
+        batch, admission, row, sock = self._batch, self._admission, self._row, self.sock
+        top_sources, loop_detector, limited = self._top_sources, admission.loop_detector, admission.limited
         for _ in _BATCHES:
             counted = row[_RECEIVED]
-            slots = batch.receive(port, counted)
+            slots = batch.receive(sock, counted)
             if not slots:
                 self._in_vain = PASSED_OVER
                 return
@@ -83,19 +83,19 @@ class UdpEcho:
             row[_RECEIVED] = counted + datagrams
             row[_RECEIVED_BYTES] += batch.octets
             row[_BATCH[slots]] += 1
-            top_sources.unheard += datagrams
-            if top_sources.unheard >= top_sources.wanted:
+            top_sources.undrawn += datagrams
+            if top_sources.undrawn >= top_sources.draw_at:
                 top_sources.draw(batch.slot_of, batch.peer, datagrams)
             if batch.trains is not None:
                 self._count_trains(batch.trains)
-            cleared = batch.whole and admission.clears_all(batch.names, port.peer_length, batch.on_loopback)
+            cleared = batch.whole and admission.clears_all(batch.names, sock.peer_length, batch.on_loopback)
             if limited or not cleared:
                 self._decide(now, cleared=cleared)
-            if circulation is not None:
-                circulation.left -= batch.datagrams
-                if circulation.left <= 0:
-                    self._look_closer(circulation)
-            send(batch, port)
+            if loop_detector is not None:
+                loop_detector.left -= batch.datagrams
+                if loop_detector.left <= 0:
+                    self._detect_loops(loop_detector)
+            send(batch, sock)
             row[_REPLIED] += batch.replied
             row[_REPLIED_BYTES] += batch.replied_octets
             if batch.failures:
@@ -106,7 +106,7 @@ class UdpEcho:
 
     def drain(self, now: float) -> None:
         """Answer all that is queued; of what comes meanwhile no more than the queue can hold: a flood never ends."""
-        row, turns = self._row, 1 + self.port.sock.getsockopt(SOL_SOCKET, SO_RCVBUF) // _LEAST_OF_A_TURN
+        row, turns = self._row, 1 + self.sock.sock.getsockopt(SOL_SOCKET, SO_RCVBUF) // _LEAST_OF_A_TURN
         for _ in range(turns):
             received = row[_RECEIVED]
             self.on_readable(now)
@@ -133,7 +133,7 @@ class UdpEcho:
         if not batch.whole or batch.trains is not None:
             self._admit_each(now)
         elif cleared:
-            self._refuse_each(admission.charge_all(batch.names, self.port.peer_length, now), now)
+            self._refuse_each(admission.charge_all(batch.names, self.sock.peer_length, now), now)
         else:
             self._refuse_each(admission.admit_all(batch.peers, on_loopback=batch.on_loopback, now=now), now)
         if admission.slipped != slipped:
@@ -181,14 +181,14 @@ class UdpEcho:
         alone = admission.may_be_test(peer) and batch.weight(slot) == 1
         return alone and admission.is_test(peer, batch.last_datagram(slot))
 
-    def _look_closer(self, circulation: Circulation) -> None:
+    def _detect_loops(self, loop_detector: LoopDetector) -> None:
         """Check the sampled datagrams (of a train, its last), and refuse those that circulate; exempt self tests."""
         batch = self._batch
-        for slot in dict.fromkeys(map(batch.slot_of, circulation.choose(batch.datagrams))):
+        for slot in dict.fromkeys(map(batch.slot_of, loop_detector.choose(batch.datagrams))):
             peer = batch.peer(slot)
             if batch.refuses(slot) or self._is_test(slot, peer):
                 continue
-            if circulation.repeats(peer, batch.last_datagram(slot)):
+            if loop_detector.repeats(peer, batch.last_datagram(slot)):
                 self._refuse(slot, Drop.LOOP, 1)
 
     def _refuse_each(self, refused: dict[int, Drop], now: float) -> None:

@@ -32,7 +32,7 @@ class Pattern:
     on_loopback: bool
 
 
-class Port:
+class UdpSocket:
     """A socket, with properties of it that are too expensive to look up each time."""
 
     __slots__ = ("control", "family", "fd", "last_length", "longest_joined", "pattern", "peer_length", "row", "sock")

@@ -14,7 +14,7 @@ from typing import Final
 
 from echod.linux.mmsg import Vector
 from echod.linux.mmsg_layout import HEADER_BYTES, IOVEC_BYTES, SLOTS
-from echod.udp.sock import Port
+from echod.udp.sock import UdpSocket
 
 _FATAL: Final = frozenset({errno.EBADF, errno.ENOTSOCK})
 _NO_TRAIN: Final = frozenset({errno.EIO, errno.EINVAL, errno.EMSGSIZE})
@@ -63,10 +63,10 @@ class Outgoing:
 class Dispatch:
     """The reply to one batch, and its outcome."""
 
-    def __init__(self, vector: Vector, port: Port, slots: Slots) -> None:
-        """Send the answers to these slots from this vector through this port."""
+    def __init__(self, vector: Vector, sock: UdpSocket, slots: Slots) -> None:
+        """Send the answers to these slots from this vector through this socket."""
         self._vector = vector
-        self._port = port
+        self._sock = sock
         self._slots = slots
         self._replied = self._octets = 0
         self._failures: dict[int, int] = {}
@@ -89,7 +89,7 @@ class Dispatch:
                 done += sent
             if done == count:
                 return
-            sent = self._vector.send(self._port.fd, out.headers_at + done * HEADER_BYTES, count - done)
+            sent = self._vector.send(self._sock.fd, out.headers_at + done * HEADER_BYTES, count - done)
             if sent > 0:
                 continue
             error = -sent
@@ -125,7 +125,7 @@ class Dispatch:
             if self._replied > replied:
                 # EIO: no train passes on this route: no checksum offload, or IPsec.
                 longest = 0 if error == errno.EIO else length - 1
-                self._port.longest_joined = min(self._port.longest_joined, longest)
+                self._sock.longest_joined = min(self._sock.longest_joined, longest)
             return
         starts = range(0, length, slots.segments[first])
         for chunk in (starts[i : i + SLOTS] for i in range(0, len(starts), SLOTS)):
@@ -137,8 +137,8 @@ class Dispatch:
         vector, count, step = self._vector, len(starts), starts.step
         longs = vector.longs
         header = array("Q", longs[(self._slots.at + slot * HEADER_BYTES) // 8 :][:_HEADER_LONGS])
-        header[4] += self._port.control.segment_end
-        header[5] -= self._port.control.segment_end
+        header[4] += self._sock.control.segment_end
+        header[5] -= self._sock.control.segment_end
         headers = longs[vector.apart_at // 8 :][: count * _HEADER_LONGS]
         headers[:] = header * count
         headers[2::_HEADER_LONGS] = _steps(vector.base + vector.apart_iovecs_at, IOVEC_BYTES, count)

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Final
 
 from echod.admission.admission import Admission
-from echod.admission.loops import PERIOD, Circulation
+from echod.admission.loops import PERIOD, LoopDetector
 from echod.admission.ratelimit import RateLimit
 from echod.admission.rules import Access, Rules
 from echod.config.schema import LimitsConfig
@@ -32,7 +32,7 @@ from echod.tcp.limits import ConnectionLedger
 from echod.tcp.service import TcpEcho
 from echod.udp.batch import Batch
 from echod.udp.service import UdpEcho
-from echod.udp.sock import Port
+from echod.udp.sock import UdpSocket
 from echod.worker.channel import MAX_COMMAND_BYTES, OWN_ADDRESSES, READY, SERVE, TOP_SOURCES, Birth
 from echod.worker.rules import declare_rules
 
@@ -73,7 +73,7 @@ class Worker:
             Rules(self._declared),
             sources=limits.sources,
             limit=None if birth.rates is None else rate_limit(limits, birth.rates),
-            circulation=Circulation(sources=limits.sources, gap=_gap()) if guard.loop_breaker else None,
+            loop_detector=LoopDetector(sources=limits.sources, gap=_gap()) if guard.loop_breaker else None,
             self_test=birth.self_test,
         )
 
@@ -90,8 +90,8 @@ class Worker:
             if each.listener.protocol is Protocol.UDP:
                 row = birth.page.row(birth.slot, each.listener)
                 tally = self._tally(each.listener)
-                port = Port(each.sock, birth.page.listeners.index(each.listener))
-                echo = UdpEcho(port, batch, self._admission, row, tally=tally, top_sources=self._top_sources)
+                sock = UdpSocket(each.sock, birth.page.listeners.index(each.listener))
+                echo = UdpEcho(sock, batch, self._admission, row, tally=tally, top_sources=self._top_sources)
                 self._udp.append((echo, each.shared))
 
     def _set_up_tcp(self) -> None:
@@ -160,7 +160,7 @@ class Worker:
         elif command == SERVE:
             self._serving = True
             for echo, shared in self._udp:
-                self._poll.register(echo.port.fd, SHARED if shared else READ, echo.on_readable, busy=True)
+                self._poll.register(echo.sock.fd, SHARED if shared else READ, echo.on_readable, busy=True)
             for listener in self._tcp:
                 listener.listen(now)
         else:
@@ -174,8 +174,8 @@ class Worker:
         until = now + self._birth.config.drain_timeout_seconds
         for echo, _ in self._udp if self._serving else ():
             echo.drain(now)
-            self._poll.unregister(echo.port.fd)
-            echo.port.sock.close()
+            self._poll.unregister(echo.sock.fd)
+            echo.sock.sock.close()
         for listener in self._tcp if self._serving else ():
             listener.drain(now, until)
 

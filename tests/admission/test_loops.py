@@ -8,16 +8,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from echod.admission.loops import PATIENCE, PERIOD, REMEMBERED, Circulation
+from echod.admission.loops import PATIENCE, PERIOD, REMEMBERED, LoopDetector
 
 PEER, OTHER = b"peer", b"other"
 SOURCES = 65_536
 
 
-def circulation(*gaps: int, sources: int = SOURCES, patience: int = 0) -> Circulation:
+def loop_detector(*gaps: int, sources: int = SOURCES, patience: int = 0) -> LoopDetector:
     """Make one that looks so many datagrams on from one look to the next, the last of these for ever."""
     each = chain(gaps, repeat(gaps[-1] if gaps else 1))
-    return Circulation(sources=sources, gap=lambda: next(each), patience=patience)
+    return LoopDetector(sources=sources, gap=lambda: next(each), patience=patience)
 
 
 def by_chance(seed: int) -> Callable[[], int]:
@@ -26,7 +26,7 @@ def by_chance(seed: int) -> Callable[[], int]:
     return lambda: 1 + int(random.random() * (2 * PERIOD - 1))
 
 
-def hear(heard: Circulation, datagrams: int) -> list[int]:
+def hear(heard: LoopDetector, datagrams: int) -> list[int]:
     """Receive a batch, as `UdpEcho` does; return which of it are to be looked at."""
     heard.left -= datagrams
     return heard.choose(datagrams) if heard.left <= 0 else []
@@ -37,18 +37,18 @@ def hear(heard: Circulation, datagrams: int) -> list[int]:
 
 def test_the_first_is_so_far_off_as_the_gap_says() -> None:
     """The last of the gap is looked at, not the first behind it, in whatever batches it comes."""
-    assert hear(circulation(3), 3) == [2]
-    heard = circulation(3, 2, 9)
+    assert hear(loop_detector(3), 3) == [2]
+    heard = loop_detector(3, 2, 9)
     assert [hear(heard, datagrams) for datagrams in (1, 1, 1, 1, 1, 8, 1)] == [[], [], [0], [], [0], [], [0]]
 
 
 def test_several_of_a_batch_are_looked_at() -> None:
     """As many as are due, in the order of the batch, also each of it; what is left over counts on."""
-    heard = circulation(1, 1, 5, 20, 30)
+    heard = loop_detector(1, 1, 5, 20, 30)
     assert hear(heard, 10) == [0, 1, 6]
     assert heard.left == 17
     assert hear(heard, 64) == [16, 46]
-    assert hear(circulation(1), 64) == list(range(64))
+    assert hear(loop_detector(1), 64) == list(range(64))
 
 
 def one_by_one(gaps: Iterable[int], batches: list[int]) -> Iterator[list[int]]:
@@ -73,7 +73,7 @@ def one_by_one(gaps: Iterable[int], batches: list[int]) -> Iterator[list[int]]:
 def test_what_is_chosen_is_what_a_count_one_by_one_finds(gaps: list[int], batches: list[int]) -> None:
     """Whatever the gaps and the batches, none is missed, none chosen twice, and some are always left to the next."""
     each = cycle(gaps)
-    heard = Circulation(sources=SOURCES, gap=lambda: next(each))
+    heard = LoopDetector(sources=SOURCES, gap=lambda: next(each))
     expected = one_by_one(cycle(gaps), batches)
     for datagrams, due in zip(batches, expected, strict=True):
         assert hear(heard, datagrams) == due
@@ -84,7 +84,7 @@ def test_what_is_chosen_is_what_a_count_one_by_one_finds(gaps: list[int], batche
 def test_one_in_1024_is_looked_at(seed: int) -> None:
     """On the average, over batches of all sizes: no more of a prober's, nor less of a loop."""
     assert PERIOD == 1024
-    heard, random = Circulation(sources=SOURCES, gap=by_chance(seed)), Random(seed)  # noqa: S311
+    heard, random = LoopDetector(sources=SOURCES, gap=by_chance(seed)), Random(seed)  # noqa: S311
     batches = [random.randint(1, 64) for _ in range(100_000)]
     looks = sum(len(hear(heard, datagrams)) for datagrams in batches)
     assert looks / sum(batches) == pytest.approx(1 / PERIOD, rel=0.05)
@@ -95,13 +95,13 @@ def test_one_in_1024_is_looked_at(seed: int) -> None:
 
 def test_what_was_seen_before_goes_round() -> None:
     """The first look remembers, every later look finds."""
-    seen = circulation()
+    seen = loop_detector()
     assert [seen.repeats(PEER, b"again") for _ in range(4)] == [False, True, True, True]
 
 
 def test_the_first_looks_at_a_peer_cost_it_nothing() -> None:
     """Found again it is answered all the same, eight times; from the ninth look on it is not, whatever came between."""
-    seen = Circulation(sources=SOURCES, gap=lambda: 1)
+    seen = LoopDetector(sources=SOURCES, gap=lambda: 1)
     assert [seen.repeats(PEER, b"again") for _ in range(12)] == [False] * PATIENCE + [True] * 4
     assert [seen.repeats(OTHER, b"again") for _ in range(PATIENCE)] == [False] * PATIENCE
     assert not seen.repeats(OTHER, b"new")
@@ -111,27 +111,27 @@ def test_the_first_looks_at_a_peer_cost_it_nothing() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_a_thousand_equal_datagrams_are_a_test_and_no_loop(seed: int) -> None:
     """Of two hundred peers that send the same a thousand times none loses one; of 20,000 each loses some."""
-    seen = Circulation(sources=SOURCES, gap=by_chance(seed))
+    seen = LoopDetector(sources=SOURCES, gap=by_chance(seed))
     lost = {times: [lost_of(seen, b"%d %d" % (times, peer), times) for peer in range(200)] for times in (1000, 20_000)}
     assert not any(lost[1000])
     assert all(lost[20_000])
     assert sum(lost[20_000]) / 200 == pytest.approx(20_000 / PERIOD - PATIENCE, rel=0.1)
 
 
-def lost_of(seen: Circulation, peer: bytes, times: int) -> int:
+def lost_of(seen: LoopDetector, peer: bytes, times: int) -> int:
     """Let a peer send the same so many times; return how many are not answered."""
     return sum(seen.repeats(peer, b"same") for _ in hear(seen, times))
 
 
 def test_numbered_datagrams_never_go_round() -> None:
     """A prober that numbers what it sends is never taken for a loop, however long it sends."""
-    seen = circulation()
+    seen = loop_detector()
     assert not any(seen.repeats(PEER, b"%d" % number) for number in range(20_000))
 
 
 def test_another_peer_or_another_payload_is_something_else() -> None:
     """The same bytes of two peers, an empty payload, and one that is longer by a byte, are not the same datagram."""
-    seen = circulation()
+    seen = loop_detector()
     each_once = [(PEER, b"x"), (OTHER, b"x"), (PEER, b""), (PEER, b"x\0"), (OTHER, b"")]
     assert not any(seen.repeats(*each) for each in each_once)
     assert all(seen.repeats(*each) for each in each_once)
@@ -139,7 +139,7 @@ def test_another_peer_or_another_payload_is_something_else() -> None:
 
 def test_a_loop_is_found_behind_a_prober() -> None:
     """A peer of which as many numbered datagrams are remembered as can be is as good as new: the second look finds."""
-    seen = circulation()
+    seen = loop_detector()
     for number in range(10 * REMEMBERED):
         seen.repeats(PEER, b"%d" % number)
     assert [seen.repeats(PEER, b"round and round") for _ in range(3)] == [False, True, True]
@@ -150,7 +150,7 @@ def looks_until_all_are_dead(circulating: int, gap: Callable[[], int], most: int
 
     Return how often was looked when the last died.
     """
-    seen = Circulation(sources=SOURCES, gap=gap, patience=0)
+    seen = LoopDetector(sources=SOURCES, gap=gap, patience=0)
     alive = [b"%d" % number for number in range(circulating)]
     place = 0
     for looks in range(1, most + 1):
@@ -190,17 +190,17 @@ def test_what_is_looked_at_by_chance_dies(circulating: int, seed: int) -> None:
 
 def test_memory_is_bounded() -> None:
     """Of 100,000 peers a 64th of `sources` is remembered, and of each 64 marks."""
-    seen = circulation(sources=1024)
+    seen = loop_detector(sources=1024)
     for number in range(100_000):
         seen.repeats(b"%d" % number, b"x")
         seen.repeats(PEER, b"%d" % number)
     assert len(seen._seen) == 1024 // 64
-    assert max(len(peer.marks) for peer in seen._seen.values()) == REMEMBERED
+    assert max(len(peer.hashes) for peer in seen._seen.values()) == REMEMBERED
 
 
 def test_the_peer_that_was_not_looked_at_for_longest_is_forgotten_first() -> None:
     """A loop that is looked at between strangers is remembered through all of them; who stays away is not."""
-    seen = circulation(sources=128)
+    seen = loop_detector(sources=128)
     assert not seen.repeats(PEER, b"x")
     assert not seen.repeats(OTHER, b"x")
     for number in range(100):
@@ -213,7 +213,7 @@ def test_the_peer_that_was_not_looked_at_for_longest_is_forgotten_first() -> Non
 @pytest.mark.parametrize("sources", [1, 63, 64, 127])
 def test_there_is_room_for_one_peer_at_least(sources: int) -> None:
     """With few sources one is remembered, until another comes."""
-    seen = circulation(sources=sources)
+    seen = loop_detector(sources=sources)
     looks = [seen.repeats(peer, b"x") for peer in (PEER, PEER, OTHER, OTHER, PEER)]
     assert looks == [False, True, False, True, False]
     assert list(seen._seen) == [PEER]

@@ -18,7 +18,7 @@ class Everyone:
 
     slipped = 0
     limited = False
-    circulation = None
+    loop_detector = None
     """Nothing is looked at."""
 
     def __init__(self, *_arguments: object, **_settings: object) -> None:

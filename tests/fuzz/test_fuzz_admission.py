@@ -14,7 +14,7 @@ from support.loopback import listener
 from support.peers import access, peer
 
 from echod.admission.admission import Admission
-from echod.admission.loops import Circulation
+from echod.admission.loops import LoopDetector
 from echod.admission.ratelimit import RateLimit
 from echod.admission.rules import Rules
 from echod.net.peers import NAME_BYTES, address_of
@@ -59,12 +59,12 @@ class Sequence:
             slip=random.choice([None, lambda: random.random() < 0.5]),
             dry_run=random.random() < 0.2,
         )
-        circulation = Circulation(sources=SOURCES, gap=lambda: random.choice([1, 2, 3, 100, 1000]))
+        loop_detector = LoopDetector(sources=SOURCES, gap=lambda: random.choice([1, 2, 3, 100, 1000]))
         self.admission = Admission(
             Rules(declared),
             sources=SOURCES,
             limit=limit if limited else None,
-            circulation=circulation if random.random() < 0.8 else None,
+            loop_detector=loop_detector if random.random() < 0.8 else None,
         )
 
     def peers(self) -> list[bytes]:
@@ -104,21 +104,21 @@ class Sequence:
         assert admission.slipped >= slipped
         for known in admission._known.values():
             assert len(known) <= SOURCES
-        if admission.circulation is not None and peers:
-            self.look(admission.circulation, peers, weights)
+        if admission.loop_detector is not None and peers:
+            self.look(admission.loop_detector, peers, weights)
 
-    def look(self, circulation: Circulation, peers: list[bytes], weights: list[int]) -> None:
+    def look(self, loop_detector: LoopDetector, peers: list[bytes], weights: list[int]) -> None:
         """Look at those that are due: few, each once, all in the batch."""
         random, datagrams = self.random, sum(weights)
-        circulation.left -= datagrams
-        due = circulation.choose(datagrams)
+        loop_detector.left -= datagrams
+        due = loop_detector.choose(datagrams)
         assert due == sorted(set(due))
         assert set(due) <= set(range(datagrams))
-        assert circulation.left > 0
+        assert loop_detector.left > 0
         for index in due[:100]:
             datagram = random.randbytes(random.choice([0, 1, 1500]))
-            assert circulation.repeats(peers[index % len(peers)], datagram) in (False, True)
-        assert len(circulation._seen) <= SOURCES // 64
+            assert loop_detector.repeats(peers[index % len(peers)], datagram) in (False, True)
+        assert len(loop_detector._seen) <= SOURCES // 64
 
     def slot_by_slot(self, peers: list[bytes], *, on_loopback: bool) -> Iterator[int]:
         """Decide as on trains; yield the datagrams of each."""

@@ -18,7 +18,7 @@ from support.udp_worker import UdpWorker, rate_limit
 from echod.net.peers import NAME_BYTES
 from echod.stats.counters import UdpField
 from echod.udp.batch import Batch
-from echod.udp.sock import Port
+from echod.udp.sock import UdpSocket
 
 SEEDS = range(6)
 TURNS = 60
@@ -119,7 +119,7 @@ class Forged(Batch):
         super().__init__()
         self.random = random
 
-    def receive(self, port: Port, counted: int = 0) -> int:
+    def receive(self, port: UdpSocket, counted: int = 0) -> int:
         """Receive, and put any addresses, ways and marks in the place of the true ones."""
         # What was made up of the batch before is not to be believed again, where this one is like it.
         self.trains, self.truncated, self.not_unicast = None, set(), set()

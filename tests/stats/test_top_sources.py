@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from echod.stats.top_sources import EACH, MOST_TOLD, PLACES, LastMinute, SpaceSaving, TopSources, unpack_report
+from echod.stats.top_sources import EACH, MAX_REPORTED, PLACES, LastMinute, SpaceSaving, TopSources, unpack_report
 
 
 def peer(host: str, port: int = 40_000) -> bytes:
@@ -37,8 +37,8 @@ def dice(seed: int) -> Callable[[], float]:
 
 def hear(top_sources: TopSources, peers: list[bytes], datagrams: int, slot_of: Callable[[int], int]) -> None:
     """Receive a batch, as a worker does."""
-    top_sources.unheard += datagrams
-    if top_sources.unheard >= top_sources.wanted:
+    top_sources.undrawn += datagrams
+    if top_sources.undrawn >= top_sources.draw_at:
         top_sources.draw(slot_of, peers.__getitem__, datagrams)
 
 
@@ -61,7 +61,7 @@ def test_who_has_more_than_his_share_has_a_place(seed: int, loud: int) -> None:
     assert sum(table.counts.values()) == true.total()
     share = true.total() * 4 / 3 / PLACES
     assert {key for key, count in true.items() if count > share} <= table.counts.keys()
-    assert all(count <= true[key] for key, count in table.told())
+    assert all(count <= true[key] for key, count in table.charges())
 
 
 def test_few_are_counted_exactly() -> None:
@@ -70,7 +70,7 @@ def test_few_are_counted_exactly() -> None:
     for _ in range(3):
         for number in range(PLACES):
             table.add(str(number), number)
-    assert dict(table.told()) == {str(number): 3 * number for number in range(PLACES)}
+    assert dict(table.charges()) == {str(number): 3 * number for number in range(PLACES)}
 
 
 def test_one_that_was_heard_again_before_its_turn_stays() -> None:
@@ -82,7 +82,7 @@ def test_one_that_was_heard_again_before_its_turn_stays() -> None:
     table.add(1, 1000)
     table.add(-2, 1)  # in the place of 2
     assert {0, 2}.isdisjoint(table.counts)
-    assert dict(table.told())[1] == 1002
+    assert dict(table.charges())[1] == 1002
 
 
 # -- what a worker hears
@@ -136,7 +136,7 @@ def test_a_report_tells_so_many_and_no_more() -> None:
         hear(top_sources, [peer(f"192.0.2.{number}")], 1 + number, train)
     hear(top_sources, [peer("198.51.100.1")], 1000, train)
     told = unpack_report(top_sources.report() or b"")
-    assert len(told) == MOST_TOLD
+    assert len(told) == MAX_REPORTED
     assert told[0][0] == "198.51.100.1"
 
 

@@ -7,7 +7,7 @@ from echod.net.listener import Listener, Protocol
 from echod.stats.counters import ROW_FIELDS, TcpField
 from echod.stats.outcomes import Close, Drop
 from echod.stats.snapshot import Rates
-from echod.stats.traffic import tell_tcp, tell_udp
+from echod.stats.traffic import describe_tcp, describe_udp
 
 UDP = Listener(protocol=Protocol.UDP, address=IPv4Address("127.0.0.1"), port=7)
 TCP = Listener(protocol=Protocol.TCP, address=IPv6Address("::1"), port=7)
@@ -17,7 +17,7 @@ RATES = Rates(1.0, 2.0, 3.0)
 def test_every_number_of_a_udp_row_is_told_once() -> None:
     """With a different number in each place, each stands where its name says."""
     row = list(range(100, 100 + ROW_FIELDS))
-    told = tell_udp(UDP, row, adopted=True, kernel_drops=9, rate=RATES)
+    told = describe_udp(UDP, row, adopted=True, kernel_drops=9, rate=RATES)
     assert asdict(told) | {"dropped": 0, "send_failed": 0} == {
         "name": "udp://127.0.0.1:7",
         "family": "ipv4",
@@ -49,7 +49,7 @@ def test_every_number_of_a_tcp_row_is_told_once() -> None:
     row[TcpField.ACCEPT_FAILED] = 4
     for reason in Close:
         row[TcpField.CLOSED + reason] = reason
-    told = tell_tcp(TCP, row, adopted=False, accepted=RATES, octets=Rates())
+    told = describe_tcp(TCP, row, adopted=False, accepted=RATES, octets=Rates())
     assert (told.name, told.family, told.adopted) == ("tcp://[::1]:7", "ipv6", False)
     assert (told.accepted, told.received_bytes, told.sent_bytes, told.accept_failed) == (1000, 3, 2, 4)
     assert told.closed == {reason.name.lower(): reason for reason in Close}
@@ -59,6 +59,6 @@ def test_every_number_of_a_tcp_row_is_told_once() -> None:
 
 def test_what_never_happened_is_not_told() -> None:
     """A status file of a thousand listeners at rest stays small."""
-    told = tell_udp(UDP, [0] * ROW_FIELDS, adopted=False, kernel_drops=0, rate=Rates())
+    told = describe_udp(UDP, [0] * ROW_FIELDS, adopted=False, kernel_drops=0, rate=Rates())
     assert (told.dropped, told.send_failed) == ({}, {})
-    assert tell_tcp(TCP, [0] * ROW_FIELDS, adopted=False, accepted=Rates(), octets=Rates()).closed == {}
+    assert describe_tcp(TCP, [0] * ROW_FIELDS, adopted=False, accepted=Rates(), octets=Rates()).closed == {}

@@ -25,7 +25,7 @@ from echod.linux.sockopt import SOL_SOCKET, Option, options
 from echod.net.listener import Protocol
 from echod.supervisor.adoption import METRICS, _refuse_kept, adopt_http_socket, adopt_socket
 from echod.udp.batch import Batch
-from echod.udp.sock import Port
+from echod.udp.sock import UdpSocket
 
 NETLINK_KOBJECT_UEVENT: Final = 15
 IPV6_HOPOPTS: Final = 54
@@ -135,7 +135,7 @@ def test_options_that_add_control_messages_cost_no_reply(host: str) -> None:
         client.sendto(b"waits", passed.getsockname()[:2])
         _, sock = adopt_socket(passed.detach(), BUFFERS)
         with sock:
-            batch, port = Batch(), Port(sock)
+            batch, port = Batch(), UdpSocket(sock)
             for payload in (b"waits", b"comes"):
                 if payload == b"comes":
                     client.sendto(payload, at(sock))
@@ -198,7 +198,7 @@ def test_an_option_that_the_kernel_does_not_know_is_off() -> None:
 
 def echo_of(sock: socket.socket, batch: Batch, client: socket.socket, host: str) -> bytes:
     """Ask an adopted socket, answer as a worker does, and return what the client receives."""
-    port = Port(sock)
+    port = UdpSocket(sock)
     client.sendto(b"0123456789", (host, at(sock)[1]))
     while not answer(batch, port):
         pass

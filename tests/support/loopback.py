@@ -25,7 +25,7 @@ from echod.linux.sockopt import SO_MEMINFO, SO_RCVBUFFORCE, UDP_GRO, UDP_SEGMENT
 from echod.net.listener import Listener, Protocol
 from echod.udp import reply
 from echod.udp.batch import Batch
-from echod.udp.sock import Port
+from echod.udp.sock import UdpSocket
 
 BUFFERS = Buffers(receive=16 * 1024**2, send=16 * 1024**2)
 ANY = str(IPv4Address(0))
@@ -175,7 +175,7 @@ def poison(to: tuple[str, int], payload: bytes) -> None:
 # -- a batch
 
 
-def answer(batch: Batch, port: Port, *, refuse: bool = True) -> int:
+def answer(batch: Batch, port: UdpSocket, *, refuse: bool = True) -> int:
     """Receive once and reply to it, but to what cannot be answered; return the slots. Asserts the invariant."""
     slots = batch.receive(port)
     refused = 0

@@ -8,7 +8,7 @@ from support.loopback import answer, assert_nothing_more, at, deliver, send_trai
 
 from echod.linux.mmsg_layout import SLOTS
 from echod.udp.batch import Batch
-from echod.udp.sock import Port
+from echod.udp.sock import UdpSocket
 
 HOSTS = ["127.0.0.1", "::1"]
 
@@ -36,7 +36,7 @@ def parts(data: bytes, segment: int) -> list[bytes]:
 
 
 def send_each(
-    port: Port, clients: list[socket.socket], length: int = LENGTH, segment: int = SEGMENT
+    port: UdpSocket, clients: list[socket.socket], length: int = LENGTH, segment: int = SEGMENT
 ) -> list[list[bytes]]:
     """Send a train of each client, or, without a segment, a single datagram; return what each is to get back."""
     sent = [filled(number, length) for number in range(len(clients))]
@@ -56,7 +56,7 @@ def assert_got(clients: list[socket.socket], expected: list[list[bytes]]) -> Non
 
 
 def round_trip(
-    batch: Batch, port: Port, clients: list[socket.socket], length: int = LENGTH, segment: int = SEGMENT
+    batch: Batch, port: UdpSocket, clients: list[socket.socket], length: int = LENGTH, segment: int = SEGMENT
 ) -> None:
     """Let each client ask once, all in one batch, and hold the batch and each answer to what was asked."""
     expected = send_each(port, clients, length, segment)
@@ -68,7 +68,7 @@ def round_trip(
     assert_got(clients, expected)
 
 
-def learned(batch: Batch, port: Port, clients: list[socket.socket]) -> None:
+def learned(batch: Batch, port: UdpSocket, clients: list[socket.socket]) -> None:
     """Have the batch know these trains by their pattern."""
     for _ in range(2):
         round_trip(batch, port, clients)

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 from support.loopback import at, deliver, listener, send_train
 
 from echod.admission.admission import Admission
-from echod.admission.loops import Circulation
+from echod.admission.loops import LoopDetector
 from echod.admission.ratelimit import RateLimit
 from echod.admission.rules import Rules, RuleSet
 from echod.admission.selftest import SelfTest
@@ -24,7 +24,7 @@ from echod.stats.refusals import Tally
 from echod.stats.top_sources import TopSources
 from echod.udp.batch import Batch
 from echod.udp.service import UdpEcho
-from echod.udp.sock import Port
+from echod.udp.sock import UdpSocket
 
 LISTENER = listener()
 FEWEST, MOST = (1, 2, 3, 5, 9, 17, 33), (1, 2, 4, 8, 16, 32, 64)
@@ -85,11 +85,13 @@ class UdpWorker:
             rules(sock.getsockname()[1], *own_ports, *test_ports, allow=allow),
             sources=1024,
             limit=limit,
-            circulation=Circulation(sources=1024, gap=lambda: gap, patience=0) if loop_breaker else None,
+            loop_detector=LoopDetector(sources=1024, gap=lambda: gap, patience=0) if loop_breaker else None,
             self_test=self_test,
         )
         self.top_sources = TopSources(lambda: 0.5)
-        self.echo = UdpEcho(Port(sock), batch, self.admission, self.row, tally=self.tally, top_sources=self.top_sources)
+        self.echo = UdpEcho(
+            UdpSocket(sock), batch, self.admission, self.row, tally=self.tally, top_sources=self.top_sources
+        )
 
     @property
     def address(self) -> tuple[str, int]:

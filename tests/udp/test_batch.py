@@ -24,7 +24,7 @@ from echod.linux.sockopt import UDP_GRO
 from echod.udp import reply
 from echod.udp.batch import Batch
 from echod.udp.reply import FEWEST_JOINED
-from echod.udp.sock import Port
+from echod.udp.sock import UdpSocket
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_an_ipv4_datagram_comes_back_byte_for_byte(batch: Batch, server: socket.
     data = payload(length)
     with udp_client() as client:
         deliver(server, client.sendto, data, at(server))
-        assert answer(batch, Port(server)) == 1
+        assert answer(batch, UdpSocket(server)) == 1
         assert (batch.octets, batch.replied, batch.replied_octets) == (length, 1, length)
         assert client.recvfrom(65_536) == (data, at(server))
         assert_nothing_more(client)
@@ -57,7 +57,7 @@ def test_an_ipv6_datagram_comes_back_byte_for_byte(batch: Batch, length: int) ->
     data = payload(length)
     with udp_server("::1") as server, udp_client("::1") as client:
         deliver(server, client.sendto, data, at(server))
-        assert answer(batch, Port(server)) == 1
+        assert answer(batch, UdpSocket(server)) == 1
         assert (batch.octets, batch.replied, batch.replied_octets) == (length, 1, length)
         assert client.recvfrom(65_536) == (data, server.getsockname())
         assert_nothing_more(client)
@@ -70,7 +70,7 @@ def test_a_wildcard_socket_answers_from_the_address_that_was_asked(batch: Batch,
     with udp_server(wildcard) as server, udp_client(own) as client:
         client.connect(at(server, asked))
         deliver(server, client.send, b"who is there")
-        answer(batch, Port(server))
+        answer(batch, UdpSocket(server))
         assert client.recv(65_536) == b"who is there"
 
 
@@ -89,7 +89,7 @@ def test_each_of_a_clients_datagrams_is_answered_from_the_address_it_asked(
         with udp_server(wildcard) as server, udp_client("::1" if ":" in first else "127.0.0.1") as client:
             for number, host in enumerate(hosts):
                 deliver(server, client.sendto, b"%d" % number, at(server, host))
-            answer(batch, Port(server))
+            answer(batch, UdpSocket(server))
             replies = [client.recvfrom(16) for _ in hosts]
             expected = [(b"%d" % number, at(server, host)) for number, host in enumerate(hosts)]
             assert [(data, source[:2]) for data, source in replies] == expected
@@ -116,7 +116,7 @@ def test_a_train_comes_back_whole(batch: Batch, host: str, segment: int, total: 
             deliver(server, send_train, client, data, segment, at(server))
         except OSError as error:
             pytest.skip(f"this kernel sends no train of {count} segments: {error.strerror}")
-        assert answer(batch, Port(server)) == 1
+        assert answer(batch, UdpSocket(server)) == 1
         assert (batch.datagrams, batch.octets, batch.replied, batch.replied_octets) == (count, total, count, total)
         got = [client.recv(65_536) for _ in range(count)]
         assert got == [data[i : i + segment] for i in range(0, total, segment)]
@@ -128,7 +128,7 @@ def test_a_reply_to_a_train_is_a_train(batch: Batch, server: socket.socket, clie
     client.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
     data = payload(1050)
     deliver(server, send_train, client, data, 100, at(server))
-    answer(batch, Port(server))
+    answer(batch, UdpSocket(server))
     assert receive_train(client) == (data, 100)
 
 
@@ -140,11 +140,11 @@ def test_neighbours_of_one_peer_are_joined_into_one_train(batch: Batch, host: st
         sent = [payload(200, number) for number in range(FEWEST_JOINED)]
         for data in sent:
             deliver(server, client.sendto, data, at(server))
-        assert answer(batch, Port(server)) == FEWEST_JOINED
+        assert answer(batch, UdpSocket(server)) == FEWEST_JOINED
         assert receive_train(client) == (b"".join(sent), 200)
         for data in sent[1:]:
             deliver(server, client.sendto, data, at(server))
-        assert answer(batch, Port(server)) == FEWEST_JOINED - 1
+        assert answer(batch, UdpSocket(server)) == FEWEST_JOINED - 1
         assert [receive_train(client)[0] for _ in sent[1:]] == sent[1:]
         assert_nothing_more(client)
 
@@ -157,7 +157,7 @@ def test_neighbours_of_different_peers_or_lengths_are_not_joined(batch: Batch, s
         for client, length in ((one, 10), (other, 10), (one, 10), (one, 11)):
             for _ in range(3):
                 deliver(server, client.sendto, payload(length), at(server))
-        answer(batch, Port(server))
+        answer(batch, UdpSocket(server))
         assert [receive_train(one) for _ in range(3)] == [(payload(length) * 3, length) for length in (10, 10, 11)]
         assert receive_train(other) == (payload(10) * 3, 10)
         for client in (one, other):
@@ -174,7 +174,7 @@ def test_a_peers_datagrams_come_back_in_the_order_sent(batch: Batch, server: soc
                 data = payload(length, number)
                 sent.setdefault(client, []).append(data)
                 deliver(server, client.sendto, data, at(server))
-        while answer(batch, Port(server)):
+        while answer(batch, UdpSocket(server)):
             assert not batch.failures
         for client, expected in sent.items():
             assert [client.recv(512) for _ in expected] == expected
@@ -185,10 +185,10 @@ def test_a_refused_slot_is_not_answered(batch: Batch, server: socket.socket, cli
     """Refusing leaves out that slot alone, also between neighbours that are joined."""
     for number in range(6):
         deliver(server, client.sendto, b"%d" % number, at(server))
-    assert batch.receive(Port(server)) == 6
+    assert batch.receive(UdpSocket(server)) == 6
     for slot in (0, 3):
         batch.refuse(slot, batch.weight(slot))
-    reply.send(batch, Port(server))
+    reply.send(batch, UdpSocket(server))
     assert (batch.datagrams, batch.replied, batch.failures) == (6, 4, {})
     assert [client.recv(16) for _ in range(4)] == [b"1", b"2", b"4", b"5"]
     assert_nothing_more(client)
@@ -200,10 +200,10 @@ def test_a_train_that_is_refused_whole_is_not_answered(
     """Refusing eleven datagrams of a train of eleven leaves none, and its neighbour is answered."""
     deliver(server, send_train, client, payload(1050), 100, at(server))
     deliver(server, client.sendto, b"after", at(server))
-    assert batch.receive(Port(server)) == 2
+    assert batch.receive(UdpSocket(server)) == 2
     assert batch.weight(0) == 11
     batch.refuse(0, 11)
-    reply.send(batch, Port(server))
+    reply.send(batch, UdpSocket(server))
     assert (batch.datagrams, batch.replied, batch.failures) == (12, 1, {})
     assert client.recv(16) == b"after"
     assert_nothing_more(client)
@@ -214,19 +214,19 @@ def test_a_batch_with_everything_refused_sends_nothing(
 ) -> None:
     """Nobody gets a reply where every slot is refused, and the next batch is answered as ever."""
     deliver(server, client.sendto, b"no", at(server))
-    batch.receive(Port(server))
+    batch.receive(UdpSocket(server))
     batch.refuse(0, 1)
-    reply.send(batch, Port(server))
+    reply.send(batch, UdpSocket(server))
     assert (batch.replied, batch.replied_octets, batch.failures) == (0, 0, {})
     deliver(server, client.sendto, b"yes", at(server))
-    assert answer(batch, Port(server)) == 1
+    assert answer(batch, UdpSocket(server)) == 1
     assert client.recv(16) == b"yes"
     assert_nothing_more(client)
 
 
 def test_an_empty_queue_is_an_empty_batch(batch: Batch, server: socket.socket) -> None:
     """Where nothing is queued, nothing was received, from nobody, and nothing is sent."""
-    assert answer(batch, Port(server)) == 0
+    assert answer(batch, UdpSocket(server)) == 0
     assert (batch.datagrams, batch.octets, batch.replied, batch.peers) == (0, 0, 0, ())
 
 
@@ -236,7 +236,7 @@ def test_a_batch_takes_as_many_datagrams_as_it_has_slots(batch: Batch, server: s
         for number in range(SLOTS + 3):
             client = other if number % 2 else one
             deliver(server, client.sendto, b"%d" % number, at(server))
-        assert [answer(batch, Port(server)) for _ in range(3)] == [SLOTS, 3, 0]
+        assert [answer(batch, UdpSocket(server)) for _ in range(3)] == [SLOTS, 3, 0]
         assert [one.recv(16) for _ in range(34)] == [b"%d" % number for number in range(0, SLOTS + 3, 2)]
         assert [other.recv(16) for _ in range(33)] == [b"%d" % number for number in range(1, SLOTS + 3, 2)]
 
@@ -248,7 +248,7 @@ def test_a_train_slot_does_not_outlast_its_batch(batch: Batch, server: socket.so
             deliver(server, send_train, client, data, 100, at(server))
         else:
             deliver(server, client.sendto, data, at(server))
-        answer(batch, Port(server))
+        answer(batch, UdpSocket(server))
         assert (batch.datagrams, batch.replied, batch.replied_octets) == (weight, weight, len(data))
         assert b"".join(client.recv(512) for _ in range(weight)) == data
 
@@ -257,9 +257,9 @@ def test_a_socket_that_is_closed_is_a_defect_and_raised(batch: Batch, client: so
     """Neither receive nor reply passes over EBADF: every later call would meet it too."""
     server = udp_server()
     deliver(server, client.sendto, b"late", at(server))
-    batch.receive(Port(server))
+    batch.receive(UdpSocket(server))
     server.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
-        reply.send(batch, Port(server))
+        reply.send(batch, UdpSocket(server))
     with pytest.raises(OSError, match="Bad file descriptor"):
-        batch.receive(Port(server))
+        batch.receive(UdpSocket(server))

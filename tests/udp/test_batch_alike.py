@@ -20,7 +20,7 @@ from support.loopback import (
 from echod.linux.mmsg_layout import SLOTS
 from echod.udp import reply
 from echod.udp.batch import Batch
-from echod.udp.sock import Port
+from echod.udp.sock import UdpSocket
 
 HOSTS = ["127.0.0.1", "::1"]
 
@@ -40,7 +40,9 @@ def clients() -> Iterator[Callable[[str, int], list[socket.socket]]]:
         sock.close()
 
 
-def round_trip(batch: Batch, port: Port, clients: list[socket.socket], size: int, *, to: str | None = None) -> None:
+def round_trip(
+    batch: Batch, port: UdpSocket, clients: list[socket.socket], size: int, *, to: str | None = None
+) -> None:
     """Let each client ask once, all in one batch, and hold each answer to what was asked, and where."""
     address = at(port.sock, to) if to else at(port.sock)
     data = [bytes([number]) * size for number in range(len(clients))]
@@ -64,7 +66,7 @@ def test_a_batch_like_the_one_before_is_known_by_its_pattern(
 ) -> None:
     """After two of a kind its pattern is known, and it serves batches of any number of slots."""
     with udp_server(host) as server:
-        port = Port(server)
+        port = UdpSocket(server)
         round_trip(batch, port, clients(host, 2), 64)
         assert not port.pattern
         for count in (1, 3, SLOTS, 2, SLOTS - 1):
@@ -83,7 +85,7 @@ def test_after_a_broadcast_a_batch_of_the_known_pattern_is_whole_again(
 ) -> None:
     """What was said of the slots of a batch that had to be looked at one by one is not said of the next."""
     with udp_server(ANY) as server:
-        port, some = Port(server), clients("127.0.0.1", 3)
+        port, some = UdpSocket(server), clients("127.0.0.1", 3)
         some[0].setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         for _ in range(3):
             round_trip(batch, port, some, 64, to="127.0.0.1")
@@ -103,7 +105,7 @@ def test_by_which_way_a_batch_came_is_known_also_by_its_pattern(batch: Batch, ne
         udp_client() as near,
         udp_client(ANY) as far,
     ):
-        ports = [(Port(inner), near, True), (Port(outer), far, False)]
+        ports = [(UdpSocket(inner), near, True), (UdpSocket(outer), far, False)]
         for _ in range(4):
             for port, client, on_loopback in ports:
                 deliver(port.sock, client.sendto, b"which way", at(port.sock))
@@ -118,7 +120,7 @@ def test_other_lengths_are_answered_in_their_length(
 ) -> None:
     """A pattern of one length makes no answer of another: longer, shorter and empty ones come back whole."""
     with udp_server(host) as server:
-        port, some = Port(server), clients(host, 5)
+        port, some = UdpSocket(server), clients(host, 5)
         for size in (64, 1, 9000, 0, 64, 0, 65_000, 64):
             for _ in range(3):
                 round_trip(batch, port, some, size)
@@ -129,7 +131,7 @@ def test_other_lengths_are_answered_in_their_length(
 def test_a_batch_of_mixed_lengths_is_no_pattern(batch: Batch, clients: Callable[..., list[socket.socket]]) -> None:
     """Each slot has its own length, also where the first is that of the pattern before."""
     with udp_server() as server:
-        port, some = Port(server), clients("127.0.0.1", 4)
+        port, some = UdpSocket(server), clients("127.0.0.1", 4)
         for _ in range(3):
             round_trip(batch, port, some, 16)
         for client, size in zip(some, (16, 16, 15, 17), strict=True):
@@ -141,7 +143,7 @@ def test_a_batch_of_mixed_lengths_is_no_pattern(batch: Batch, clients: Callable[
 def test_another_local_address_is_another_pattern(batch: Batch, clients: Callable[..., list[socket.socket]]) -> None:
     """On a wildcard socket each is answered from the address it asked, in turns and mixed in one batch."""
     with udp_server(ANY) as server:
-        port, some = Port(server), clients("127.0.0.1", 6)
+        port, some = UdpSocket(server), clients("127.0.0.1", 6)
         for to in ("127.0.0.2", "127.0.0.3", "127.0.0.2", "127.0.0.4"):
             for _ in range(3):
                 round_trip(batch, port, some, 32, to=to)
@@ -158,7 +160,7 @@ def test_a_train_leaves_nothing_behind_in_the_slots(
 ) -> None:
     """What a train wrote into a slot is gone before the next receive: the pattern is recognised again, and right."""
     with udp_server(host) as server:
-        port, some = Port(server), clients(host, 3)
+        port, some = UdpSocket(server), clients(host, 3)
         for _ in range(2):
             round_trip(batch, port, some, 64)
         pattern = port.pattern
@@ -181,7 +183,7 @@ def test_a_train_leaves_nothing_behind_in_the_slots(
 def test_sockets_of_both_families_share_one_batch(batch: Batch, clients: Callable[..., list[socket.socket]]) -> None:
     """In turns, each has its own pattern, and none is taken for the other's."""
     with udp_server("127.0.0.1") as one, udp_server("::1") as other:
-        ports = [Port(one), Port(other)]
+        ports = [UdpSocket(one), UdpSocket(other)]
         asking = [clients("127.0.0.1", 4), clients("::1", 4)]
         for _ in range(2):
             round_trip(batch, ports[0], asking[0], 20)
@@ -200,7 +202,7 @@ def test_what_is_refused_in_a_batch_alike_costs_no_other(
 ) -> None:
     """Every slot in turn is left out, and the others are answered; the next batch is whole again."""
     with udp_server(host) as server:
-        port, some = Port(server), clients(host, 4)
+        port, some = UdpSocket(server), clients(host, 4)
         for _ in range(2):
             round_trip(batch, port, some, 8)
         for left_out in range(4):
@@ -225,7 +227,7 @@ def test_neighbours_in_a_batch_alike_keep_their_order(
 ) -> None:
     """However many are joined, each client has its own back, in the order in which it sent them."""
     with udp_server(host) as server:
-        port = Port(server)
+        port = UdpSocket(server)
         asking = dict(zip("ab", clients(host, 2), strict=True))
         for _ in range(3):
             for number, name in enumerate(order):

@@ -24,7 +24,7 @@ from support.train_batches import clients as open_clients
 from echod.linux.sockopt import UDP_GRO
 from echod.udp import reply
 from echod.udp.batch import Batch
-from echod.udp.sock import Port
+from echod.udp.sock import UdpSocket
 
 SO_NO_CHECK = 11
 """Without checksums the kernel makes no trains, of IPv4."""
@@ -60,7 +60,7 @@ def test_what_is_cut_from_trains_alike_costs_no_other(
 ) -> None:
     """The last of these slots are left out, or all of them; the others are whole, and so is the next batch."""
     with udp_server(host) as server:
-        port, some = Port(server), clients[host][:3]
+        port, some = UdpSocket(server), clients[host][:3]
         learned(batch, port, some)
         pattern = port.pattern
         for _ in range(2):
@@ -85,7 +85,7 @@ def test_what_is_cut_from_trains_alike_costs_no_other(
 def test_what_is_left_of_trains_alike_are_trains(batch: Batch, host: str, clients: Clients) -> None:
     """One that was cut, and the whole ones beside it, go out in one piece each."""
     with udp_server(host) as server:
-        port, some = Port(server), clients[host][:3]
+        port, some = UdpSocket(server), clients[host][:3]
         learned(batch, port, some)
         for client in some:
             client.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
@@ -104,7 +104,7 @@ def test_trains_alike_go_out_one_by_one_where_a_train_fails(
 ) -> None:
     """Whole, cut, and amid refused ones: each datagram that is left is answered, in its turn."""
     with udp_server(host) as server:
-        port, some = Port(server), clients[host][:3]
+        port, some = UdpSocket(server), clients[host][:3]
         learned(batch, port, some)
         let_trains_fail(server, some)
         for _ in range(2):
@@ -128,7 +128,7 @@ def test_trains_alike_that_go_out_one_by_one_find_their_way(batch: Batch, networ
         ip("link", "set", name, "up")
     ip("address", "add", "10.1.0.1/24", "dev", "other")
     with udp_server(ANY) as server, udp_client("10.0.0.1") as client:
-        port = Port(server)
+        port = UdpSocket(server)
         for number in range(4):
             if number == 3:
                 let_trains_fail(server, [])
@@ -142,7 +142,7 @@ def test_trains_alike_that_go_out_one_by_one_find_their_way(batch: Batch, networ
 # -- of neighbours that are joined
 
 
-def known_singles(batch: Batch, port: Port, clients: list[socket.socket]) -> None:
+def known_singles(batch: Batch, port: UdpSocket, clients: list[socket.socket]) -> None:
     """Have the batch know datagrams of two bytes by their pattern; let the clients take trains."""
     for _ in range(2):
         round_trip(batch, port, clients, 2, 0)
@@ -150,7 +150,7 @@ def known_singles(batch: Batch, port: Port, clients: list[socket.socket]) -> Non
         client.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
 
 
-def send_in_order(port: Port, clients: list[socket.socket], order: str) -> None:
+def send_in_order(port: UdpSocket, clients: list[socket.socket], order: str) -> None:
     """Send a datagram of the client of each letter, that tells its place."""
     for number, letter in enumerate(order):
         deliver(port.sock, clients["abc".index(letter)].sendto, b"%02d" % number, at(port.sock))
@@ -175,7 +175,7 @@ def test_neighbours_in_a_batch_alike_are_joined_where_it_pays(
 ) -> None:
     """Each client has its own back, those that lie side by side in one piece, where two come to one on the average."""
     with udp_server(host) as server:
-        port, some = Port(server), clients[host][:3]
+        port, some = UdpSocket(server), clients[host][:3]
         known_singles(batch, port, some)
         for _ in range(2):
             send_in_order(port, some, order)
@@ -208,7 +208,7 @@ def test_the_refused_among_joined_neighbours_are_left_out(
 ) -> None:
     """They part their neighbours, and all others are answered, of a batch alike too, and the next one is whole."""
     with udp_server(host) as server:
-        port, some = Port(server), clients[host][:3]
+        port, some = UdpSocket(server), clients[host][:3]
         known_singles(batch, port, some)
         for left_out in (refused, ()):
             send_in_order(port, some, "aaabbbc")
@@ -232,7 +232,7 @@ def test_joined_neighbours_of_a_batch_alike_go_out_one_by_one_where_a_train_fail
 ) -> None:
     """Nothing is lost or reordered, and datagrams of that length are not joined again; longer ones are not either."""
     with udp_server(host) as server:
-        port, some = Port(server), clients[host][:3]
+        port, some = UdpSocket(server), clients[host][:3]
         known_singles(batch, port, some)
         let_trains_fail(server, some)
         for longest in (1, 1):
@@ -259,8 +259,8 @@ def test_names_of_ipv6_leave_nothing_behind_that_parts_neighbours(network: None)
         with udp_client("::1") as one, udp_client("fd00:ec::2") as other:
             for sock in (one, other, one, other, other, one):
                 deliver(six, sock.sendto, b"six", at(six, "::1"))
-        answer(batch, Port(six))
-        port = Port(four)
+        answer(batch, UdpSocket(six))
+        port = UdpSocket(four)
         known_singles(batch, port, [client])
         send_in_order(port, [client], "aaaaaa")
         assert answer(batch, port) == 6
@@ -272,7 +272,7 @@ def test_names_of_ipv6_leave_nothing_behind_that_parts_neighbours(network: None)
 def test_more_than_a_message_can_join_are_joined_into_two(batch: Batch, host: str, clients: Clients) -> None:
     """Of 64 that are too long for one message, in the order in which they were sent."""
     with udp_server(host) as server:
-        port, one = Port(server), clients[host][0]
+        port, one = UdpSocket(server), clients[host][0]
         for _ in range(3):
             sent = [b"%02d" % number * 700 for number in range(64)]
             for data in sent:

@@ -36,7 +36,7 @@ from echod.linux.mmsg_layout import SLOTS
 from echod.linux.sockopt import UDP_GRO
 from echod.udp import reply
 from echod.udp.batch import Batch
-from echod.udp.sock import Port
+from echod.udp.sock import UdpSocket
 
 each_family = pytest.mark.parametrize("host", HOSTS)
 
@@ -58,7 +58,7 @@ def test_the_second_batch_of_equal_trains_is_learned(
 ) -> None:
     """From then on its pattern serves any number of slots, the last datagrams full or short."""
     with udp_server(host) as server:
-        batch, port = Batch(), Port(server)
+        batch, port = Batch(), UdpSocket(server)
         round_trip(batch, port, clients[host][:3], length, segment)
         assert not port.pattern
         round_trip(batch, port, clients[host][:2], length, segment)
@@ -79,7 +79,7 @@ def test_trains_that_differ_in_their_segments_alone_are_no_pattern(
 ) -> None:
     """Of one length, in each batch again, and answered as they are."""
     with udp_server(host) as server:
-        port, some = Port(server), clients[host][:2]
+        port, some = UdpSocket(server), clients[host][:2]
         for _ in range(4):
             expected = []
             for client, segment in zip(some, segments, strict=True):
@@ -94,7 +94,7 @@ def test_trains_that_differ_in_their_segments_alone_are_no_pattern(
 def test_a_train_alike_is_answered_as_a_train(batch: Batch, host: str, clients: Clients) -> None:
     """A client that takes trains has it back in one piece."""
     with udp_server(host) as server:
-        port, one = Port(server), clients[host][0]
+        port, one = UdpSocket(server), clients[host][0]
         learned(batch, port, [one])
         one.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
         send_each(port, [one])
@@ -108,7 +108,7 @@ def test_a_train_alike_is_answered_as_a_train(batch: Batch, host: str, clients: 
 def test_of_trains_alike_each_slot_is_told(batch: Batch, host: str, clients: Clients, *, known: bool) -> None:
     """Its peer, the last of its datagrams, and which datagrams it holds; with or without a pattern."""
     with udp_server(host) as server:
-        port, some = Port(server), clients[host][:3]
+        port, some = UdpSocket(server), clients[host][:3]
         if known:
             learned(batch, port, some)
         expected = send_each(port, some)
@@ -125,7 +125,7 @@ def test_of_trains_alike_each_slot_is_told(batch: Batch, host: str, clients: Cli
 
 def test_of_a_mixture_each_slot_is_told(batch: Batch, server: socket.socket, clients: Clients) -> None:
     """Single ones and trains hold as many datagrams as they weigh; single ones alone are each their own slot."""
-    port, one = Port(server), clients["127.0.0.1"][0]
+    port, one = UdpSocket(server), clients["127.0.0.1"][0]
     for segment in (0, 10, 10, 0, 40):
         send_each(port, [one], segment=segment)
     assert batch.receive(port) == 5
@@ -144,7 +144,7 @@ def test_of_a_mixture_each_slot_is_told(batch: Batch, server: socket.socket, cli
 def test_plain_batches_between_trains_are_exact(batch: Batch, host: str, clients: Clients) -> None:
     """In turns, of any number of slots, also of the bytes that the whole trains have; each is learned in its turn."""
     with udp_server(host) as server:
-        port, some = Port(server), clients[host]
+        port, some = UdpSocket(server), clients[host]
         for trains, singles in ((3, 2), (SLOTS, 5), (2, SLOTS), (1, 1)):
             for _ in range(3):
                 round_trip(batch, port, some[:trains])
@@ -166,7 +166,7 @@ def test_a_train_or_a_single_one_that_differs_is_answered_as_it_is(
 ) -> None:
     """In its segment or its length alone, and wherever in a batch of trains alike it is; the others are as ever."""
     with udp_server(host) as server:
-        port, some = Port(server), clients[host][:3]
+        port, some = UdpSocket(server), clients[host][:3]
         for odd in range(3):
             learned(batch, port, some)
             expected: list[list[bytes]] = []
@@ -183,7 +183,7 @@ def test_a_train_or_a_single_one_that_differs_is_answered_as_it_is(
 def test_many_segments_and_lengths_in_one_batch_are_exact(batch: Batch, host: str, clients: Clients) -> None:
     """A batch of trains alone that are all different, among batches of equal ones."""
     with udp_server(host) as server:
-        port, some = Port(server), clients[host]
+        port, some = UdpSocket(server), clients[host]
         for _ in range(2):
             learned(batch, port, some[:2])
             kinds = [(20 + number, 3 + number % 9) for number in range(SLOTS)]
@@ -196,7 +196,7 @@ def test_many_segments_and_lengths_in_one_batch_are_exact(batch: Batch, host: st
 def test_sockets_of_both_families_share_one_batch_of_trains(batch: Batch, clients: Clients) -> None:
     """In turns, with trains and single ones, each has its own pattern, and none is taken for the other's."""
     with udp_server("127.0.0.1") as one, udp_server("::1") as other:
-        ports = list(zip([Port(one), Port(other)], HOSTS, strict=True))
+        ports = list(zip([UdpSocket(one), UdpSocket(other)], HOSTS, strict=True))
         for port, host in ports:
             learned(batch, port, clients[host][:4])
         patterns = [port.pattern for port, _ in ports]
@@ -215,7 +215,7 @@ def test_what_trains_leave_behind_in_their_slots_hides_no_pattern(batch: Batch, 
     """Of another socket, whose batch is of more slots than the last of trains: it is known at once."""
     some = clients["127.0.0.1"]
     with udp_server() as one, udp_server() as other:
-        port, plain = Port(one), Port(other)
+        port, plain = UdpSocket(one), UdpSocket(other)
         for _ in range(2):
             round_trip(batch, plain, some[:3], segment=0)
         learned(batch, port, some[:5])
@@ -236,7 +236,7 @@ def test_a_train_to_a_broadcast_address_amid_trains_alike_is_not_answered(
 ) -> None:
     """It differs from the others in its destination alone; alone or all of the batch, it is marked."""
     with udp_server(ANY) as server:
-        port, some = Port(server), clients["127.0.0.1"][:3]
+        port, some = UdpSocket(server), clients["127.0.0.1"][:3]
         for known in (False, True):
             for _ in range(2 * known):
                 expected = [filled(number) for number in range(3)]
@@ -259,7 +259,7 @@ def test_marks_do_not_outlast_their_batch_where_the_next_is_alike(batch: Batch, 
     """Trains of a known pattern behind one to a broadcast address are marked as nothing."""
     with udp_server(ANY) as server, udp_client() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        port = Port(server)
+        port = UdpSocket(server)
         for host in ["127.0.0.1"] * 3 + ["127.255.255.255", "127.0.0.1"]:
             deliver(server, send_train, client, filled(0), SEGMENT, at(server, host))
             assert answer(batch, port) == 1
@@ -277,7 +277,7 @@ def test_a_train_to_a_multicast_address_is_not_answered(batch: Batch, network: N
     wait_for_address("fd00:ec::2/128", "lo")
     with udp_server("::") as server, udp_client("fd00:ec::2") as client:
         client.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, socket.if_nametoindex("near"))
-        port = Port(server)
+        port = UdpSocket(server)
         for hosts in (["ff02::1"], ["fd00:ec::2"] * 2, ["fd00:ec::2", "ff02::1"], ["ff02::1"] * 2):
             for number, host in enumerate(hosts):
                 deliver(server, send_train, client, filled(number), SEGMENT, at(server, host))

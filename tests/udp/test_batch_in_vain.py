@@ -23,7 +23,7 @@ from support.loopback import (
 from echod.net.peers import PEER4_BYTES, PEER6_BYTES
 from echod.udp import reply
 from echod.udp.batch import Batch
-from echod.udp.sock import Port
+from echod.udp.sock import UdpSocket
 
 OTHER = {"127.0.0.1": "::1", "::1": "127.0.0.1"}
 PEER_BYTES = {"127.0.0.1": PEER4_BYTES, "::1": PEER6_BYTES}
@@ -38,17 +38,17 @@ def host(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def port(host: str) -> Iterator[Port]:
+def port(host: str) -> Iterator[UdpSocket]:
     """Open the socket that is asked."""
     with udp_server(host) as server:
-        yield Port(server)
+        yield UdpSocket(server)
 
 
 @pytest.fixture
-def silent(host: str) -> Iterator[Port]:
+def silent(host: str) -> Iterator[UdpSocket]:
     """Open a socket of the other family that nobody asks."""
     with udp_server(OTHER[host]) as server:
-        yield Port(server)
+        yield UdpSocket(server)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def clients(host: str) -> Iterator[list[socket.socket]]:
         yield [stack.enter_context(udp_client(host)) for _ in range(4)]
 
 
-def ask(port: Port, clients: list[socket.socket]) -> list[bytes]:
+def ask(port: UdpSocket, clients: list[socket.socket]) -> list[bytes]:
     """Let each client send a datagram of its own, all of one length; return what they sent."""
     data = [b"from %d" % number for number in range(len(clients))]
     for client, each in zip(clients, data, strict=True):
@@ -66,7 +66,7 @@ def ask(port: Port, clients: list[socket.socket]) -> list[bytes]:
     return data
 
 
-def learn(batch: Batch, port: Port, clients: list[socket.socket]) -> None:
+def learn(batch: Batch, port: UdpSocket, clients: list[socket.socket]) -> None:
     """Make the batch learn the pattern of these clients."""
     for _ in range(3):
         data = ask(port, clients)
@@ -76,7 +76,7 @@ def learn(batch: Batch, port: Port, clients: list[socket.socket]) -> None:
 
 
 def test_the_peers_are_still_read_in_their_own_family(
-    batch: Batch, port: Port, silent: Port, clients: list[socket.socket], host: str
+    batch: Batch, port: UdpSocket, silent: UdpSocket, clients: list[socket.socket], host: str
 ) -> None:
     """The batch after it has the true address of each peer, as often as this happens."""
     learn(batch, port, clients)
@@ -96,7 +96,7 @@ def test_the_peers_are_still_read_in_their_own_family(
 def test_two_hosts_with_one_port_are_not_joined_into_one_train(batch: Batch, network: None) -> None:
     """IPv6 peers that differ only in their address have each their own datagram back."""
     with udp_server("::") as server, udp_server("127.0.0.1") as silent, ExitStack() as stack:
-        port, other = Port(server), Port(silent)
+        port, other = UdpSocket(server), UdpSocket(silent)
         clients = [stack.enter_context(udp_client("::1"))]
         number = clients[0].getsockname()[1]
         for last in range(1, 8):

@@ -20,7 +20,7 @@ from support.loopback import (
 
 from echod.linux.sockets import set_up
 from echod.udp.batch import Batch
-from echod.udp.sock import Port
+from echod.udp.sock import UdpSocket
 
 IP_RECVTOS, IP_RECVTTL, IP_RECVORIGDSTADDR = 13, 12, 20  # linux/in.h
 
@@ -31,7 +31,7 @@ def test_a_broadcast_destination_is_marked(batch: Batch) -> None:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         for host in ("127.0.0.1", "127.255.255.255", "127.0.0.2"):
             deliver(server, client.sendto, host.encode(), at(server, host))
-        assert answer(batch, Port(server)) == 3
+        assert answer(batch, UdpSocket(server)) == 3
         assert (batch.not_unicast, batch.truncated) == ({1}, set())
         assert [client.recv(16) for _ in range(2)] == [b"127.0.0.1", b"127.0.0.2"]
         assert_nothing_more(client)
@@ -42,7 +42,7 @@ def test_a_train_to_a_broadcast_destination_is_marked_and_weighed(batch: Batch) 
     with udp_server(ANY) as server, udp_client() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         deliver(server, send_train, client, b"aabbc", 2, at(server, "127.255.255.255"))
-        assert answer(batch, Port(server)) == 1
+        assert answer(batch, UdpSocket(server)) == 1
         assert (batch.not_unicast, batch.datagrams, batch.replied) == ({0}, 3, 0)
         assert_nothing_more(client)
 
@@ -61,7 +61,7 @@ def test_a_multicast_destination_is_marked(batch: Batch, network: None, wildcard
             client.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(own))
         for host in (group, own):
             deliver(server, client.sendto, host.encode(), at(server, host))
-        assert answer(batch, Port(server)) == 2
+        assert answer(batch, UdpSocket(server)) == 2
         assert batch.not_unicast == {0}
         assert client.recv(16) == own.encode()
         assert_nothing_more(client)
@@ -72,9 +72,9 @@ def test_marks_do_not_outlast_their_batch(batch: Batch) -> None:
     with udp_server(ANY) as server, udp_client() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         deliver(server, client.sendto, b"all", at(server, "127.255.255.255"))
-        assert answer(batch, Port(server)) == 1
+        assert answer(batch, UdpSocket(server)) == 1
         deliver(server, client.sendto, b"you", at(server, "127.0.0.1"))
-        assert answer(batch, Port(server)) == 1
+        assert answer(batch, UdpSocket(server)) == 1
         assert (batch.not_unicast, batch.replied) == (set(), 1)
         assert client.recv(16) == b"you"
 
@@ -88,7 +88,7 @@ def test_what_was_queued_before_the_socket_was_set_up_is_answered(batch: Batch, 
         deliver(server, client.sendto, b"early", at(server, asked))
         set_up(server, BUFFERS)
         deliver(server, client.sendto, b"later", at(server, asked))
-        assert answer(batch, Port(server)) == 2
+        assert answer(batch, UdpSocket(server)) == 2
         assert (batch.not_unicast, batch.truncated, batch.failures) == (set(), set(), {})
         expected = [(data, *at(server, asked)) for data in (b"early", b"later")]
         assert [(data, *source[:2]) for data, source in (client.recvfrom(16), client.recvfrom(16))] == expected
@@ -102,7 +102,7 @@ def test_a_broadcast_that_was_queued_before_the_socket_was_set_up_is_not_answere
         deliver(server, client.sendto, b"early", at(server, "127.255.255.255"))
         set_up(server, BUFFERS)
         deliver(server, client.sendto, b"later", at(server, "127.0.0.1"))
-        assert answer(batch, Port(server)) == 2
+        assert answer(batch, UdpSocket(server)) == 2
         assert (batch.replied, list(batch.failures.values())) == (1, [1])
         assert set(batch.failures) <= {errno.EINVAL, errno.ENETUNREACH}, "older kernels say the one, newer the other"
         assert client.recv(16) == b"later"
@@ -114,7 +114,7 @@ def test_a_control_message_that_nobody_asked_for_marks_a_slot_as_truncated(
     batch: Batch, server: socket.socket, option: int
 ) -> None:
     """One extra message, even one as long as UDP_GRO's, is not mistaken for a train; later slots are as ever."""
-    port = Port(server)
+    port = UdpSocket(server)
     server.setsockopt(socket.IPPROTO_IP, option, 1)
     with udp_client() as client:
         deliver(server, client.sendto, b"odd", at(server))
@@ -130,7 +130,7 @@ def test_a_control_message_that_nobody_asked_for_marks_a_slot_as_truncated(
 
 def test_a_control_message_as_long_as_that_of_a_train_makes_none(batch: Batch, server: socket.socket) -> None:
     """Nor one whose bytes, where a train has its addresses, look like those of a unicast: a TTL of two."""
-    port = Port(server)
+    port = UdpSocket(server)
     server.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)
     with udp_client() as client:
         client.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 2)

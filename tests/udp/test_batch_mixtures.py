@@ -20,7 +20,7 @@ from support.loopback import (
 )
 
 from echod.udp.batch import Batch
-from echod.udp.sock import Port
+from echod.udp.sock import UdpSocket
 
 HOSTS = ("127.0.0.1", "::1")
 PEERS = 6
@@ -100,7 +100,7 @@ def test_every_good_datagram_of_any_mixture_comes_back_in_order(*, without_train
             servers[0].setsockopt(socket.SOL_SOCKET, 11, 1)
         expected = send_all(mixture, servers, clients)
         replied = failed = 0
-        for port in map(Port, servers):
+        for port in map(UdpSocket, servers):
             while answer(BATCH, port):
                 replied += BATCH.replied
                 failed += sum(BATCH.failures.values())

@@ -22,7 +22,7 @@ from echod.linux.sockopt import UDP_GRO
 from echod.net.peers import address_of
 from echod.udp import reply
 from echod.udp.batch import Batch
-from echod.udp.sock import Port
+from echod.udp.sock import UdpSocket
 
 IP_RECVTTL = 12
 SO_NO_CHECK = 11
@@ -39,7 +39,7 @@ def client() -> Iterator[socket.socket]:
 
 def finish(batch: Batch, server: socket.socket) -> None:
     """Reply, and hold the batch to its invariant."""
-    reply.send(batch, Port(server))
+    reply.send(batch, UdpSocket(server))
     assert batch.datagrams == batch.replied + sum(batch.failures.values())
 
 
@@ -52,7 +52,7 @@ def test_peers_are_addresses_and_ports(batch: Batch, host: str) -> None:
     with udp_server(host) as server, udp_client(host) as one, udp_client(host) as other:
         for client in (one, other, one):
             deliver(server, client.sendto, b"x", at(server))
-        assert batch.receive(Port(server)) == 3
+        assert batch.receive(UdpSocket(server)) == 3
         assert batch.peers[0] == batch.peers[2] != batch.peers[1]
         assert [len(peer) for peer in batch.peers] == [28 if ":" in host else 8] * 3
         assert [int.from_bytes(peer[2:4], "big") for peer in batch.peers[:2]] == [
@@ -68,7 +68,7 @@ def test_a_batch_from_one_interface_is_whole(batch: Batch, server: socket.socket
         deliver(server, client.sendto, b"one", at(server))
         if train:
             deliver(server, send_train, client, TRAIN, 2, at(server))
-        batch.receive(Port(server))
+        batch.receive(UdpSocket(server))
         assert batch.whole
         assert batch.trains == ([1, 10] if train else None)
         finish(batch, server)
@@ -78,7 +78,7 @@ def test_a_batch_with_a_broadcast_or_a_cut_datagram_is_not_whole(batch: Batch) -
     """What is not unicast, or not whole, has to be looked at slot by slot."""
     with udp_server(ANY) as server, udp_client() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        port = Port(server)
+        port = UdpSocket(server)
         for host, option in (("127.255.255.255", 0), ("127.0.0.1", 1)):
             server.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, option)
             deliver(server, client.sendto, b"x", at(server, host))
@@ -96,21 +96,21 @@ def test_it_is_known_what_came_in_on_loopback(batch: Batch, network: None) -> No
     with udp_server(ANY) as server, udp_client() as client:
         for data in (b"one", b"two"):
             deliver(server, client.sendto, data, at(server, "127.0.0.1"))
-        batch.receive(Port(server))
+        batch.receive(UdpSocket(server))
         assert (batch.whole, batch.came_in_on_loopback(0)) == (True, True)
         for _ in range(2):
             deliver(server, send_by_link, at(server, "10.0.0.1"), b"by the link", "10.0.0.9")
-        batch.receive(Port(server))
+        batch.receive(UdpSocket(server))
         assert (batch.whole, batch.came_in_on_loopback(0)) == (True, False)
         deliver(server, client.sendto, b"one", at(server, "127.0.0.1"))
         deliver(server, send_train, client, TRAIN, 2, at(server, "127.0.0.1"))
         deliver(server, client.sendto, b"our own", at(server, "10.0.0.1"))
         deliver(server, send_by_link, at(server, "10.0.0.1"), b"by the link", "10.0.0.9")
-        assert batch.receive(Port(server)) == 4
+        assert batch.receive(UdpSocket(server)) == 4
         assert [batch.came_in_on_loopback(slot) for slot in range(4)] == [True, True, False, False]
         deliver(server, client.sendto, b"one", at(server, "127.0.0.1"))
         deliver(server, send_by_link, at(server, "10.0.0.1"), b"by the link", "10.0.0.9")
-        batch.receive(Port(server))
+        batch.receive(UdpSocket(server))
         assert [batch.came_in_on_loopback(slot) for slot in range(2)] == [True, False]
         assert not batch.whole
 
@@ -118,12 +118,12 @@ def test_it_is_known_what_came_in_on_loopback(batch: Batch, network: None) -> No
 def test_weights_are_datagrams(batch: Batch, server: socket.socket, client: socket.socket) -> None:
     """A train weighs its datagrams, the others one, with and without a train in the batch."""
     deliver(server, client.sendto, b"one", at(server))
-    batch.receive(Port(server))
+    batch.receive(UdpSocket(server))
     assert batch.weight(0) == 1
     finish(batch, server)
     deliver(server, client.sendto, b"", at(server))
     deliver(server, send_train, client, TRAIN, 2, at(server))
-    batch.receive(Port(server))
+    batch.receive(UdpSocket(server))
     assert [batch.weight(slot) for slot in range(2)] == [1, 10]
     finish(batch, server)
 
@@ -134,7 +134,7 @@ def test_the_last_datagram_of_a_slot_is_told(batch: Batch, server: socket.socket
         deliver(server, client.sendto, data, at(server))
     deliver(server, send_train, client, TRAIN, 2, at(server))
     deliver(server, send_train, client, TRAIN[:-1], 2, at(server))
-    assert batch.receive(Port(server)) == 4
+    assert batch.receive(UdpSocket(server)) == 4
     assert [batch.last_datagram(slot) for slot in range(4)] == [b"one", b"", b"j", b"ii"]
     batch.refuse(2, 1)
     assert batch.last_datagram(2) == b"ii"
@@ -157,7 +157,7 @@ def test_the_last_of_a_train_are_cut(batch: Batch, host: str, cuts: list[int]) -
         deliver(server, client.sendto, b"xx", at(server))
         deliver(server, send_train, client, TRAIN, 2, at(server))
         deliver(server, client.sendto, b"yy", at(server))
-        assert batch.receive(Port(server)) == 3
+        assert batch.receive(UdpSocket(server)) == 3
         for cut in cuts:
             batch.refuse(1, cut)
         finish(batch, server)
@@ -174,10 +174,10 @@ def test_a_train_of_which_all_is_cut_is_not_answered(
     """Nothing of it goes out, in however many cuts, and its neighbour is answered."""
     deliver(server, send_train, client, TRAIN, 2, at(server))
     deliver(server, client.sendto, b"xx", at(server))
-    assert batch.receive(Port(server)) == 2
+    assert batch.receive(UdpSocket(server)) == 2
     for cut in cuts:
         batch.refuse(0, cut)
-    reply.send(batch, Port(server))
+    reply.send(batch, UdpSocket(server))
     assert (batch.replied, batch.replied_octets, batch.failures) == (1, 2, {})
     assert client.recv(16) == b"xx"
     assert_nothing_more(client)
@@ -187,7 +187,7 @@ def test_a_cut_does_not_outlast_its_batch(batch: Batch, server: socket.socket, c
     """The slot whose train was cut holds a whole train in the next batch."""
     for cut in (3, 0):
         deliver(server, send_train, client, TRAIN, 2, at(server))
-        assert batch.receive(Port(server)) == 1
+        assert batch.receive(UdpSocket(server)) == 1
         if cut:
             batch.refuse(0, cut)
         finish(batch, server)
@@ -203,7 +203,7 @@ def test_a_train_that_was_cut_goes_out_one_by_one_where_a_train_fails(
     """Where the kernel takes no train, each datagram that is left of it goes out alone, also a single one."""
     server.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
     deliver(server, send_train, client, TRAIN, 2, at(server))
-    assert batch.receive(Port(server)) == 1
+    assert batch.receive(UdpSocket(server)) == 1
     if cut:
         batch.refuse(0, cut)
     finish(batch, server)

@@ -25,7 +25,7 @@ from support.loopback import (
 from echod.linux.mmsg_layout import SLOTS
 from echod.udp import reply
 from echod.udp.batch import Batch
-from echod.udp.sock import Port
+from echod.udp.sock import UdpSocket
 
 SO_NO_CHECK = 11
 
@@ -55,9 +55,9 @@ def assert_costs_itself_alone(
             client, data = (one, other)[slot % 2], b"%d" % slot
             sent[client].append(data)
             deliver(server, client.sendto, data, at(server))
-        assert batch.receive(Port(server)) == SLOTS
+        assert batch.receive(UdpSocket(server)) == SLOTS
         assert batch.peers.count(batch.peers[index]) == 1
-        reply.send(batch, Port(server))
+        reply.send(batch, UdpSocket(server))
         assert (batch.datagrams, batch.replied, batch.failures) == (SLOTS, SLOTS - len(failures), failures)
         octets = sum(len(data) for expected in sent.values() for data in expected)
         assert batch.replied_octets == octets + (0 if failures else len(POISON))
@@ -107,9 +107,9 @@ def test_a_batch_of_nothing_but_poison_is_all_failures(batch: Batch, host: str) 
         for slot in range(SLOTS):
             deliver(server, poison, at(server), b"%d" % slot)
         deliver(server, client.sendto, b"good", at(server))
-        assert answer(batch, Port(server)) == SLOTS
+        assert answer(batch, UdpSocket(server)) == SLOTS
         assert (batch.replied, batch.failures) == (0, {errno.EINVAL: SLOTS})
-        assert answer(batch, Port(server)) == 1
+        assert answer(batch, UdpSocket(server)) == 1
         assert (batch.replied, batch.failures) == (1, {})
         assert client.recv(16) == b"good"
 
@@ -130,7 +130,7 @@ def test_poison_among_joined_neighbours_costs_itself_alone(batch: Batch, server:
             else:
                 deliver(server, client.sendto, data, at(server))
                 expected.append(data)
-        assert answer(batch, Port(server)) == 16
+        assert answer(batch, UdpSocket(server)) == 16
         assert (batch.datagrams, batch.failures) == (18, {errno.EINVAL: 1})
         assert [client.recv(16) for _ in expected] == expected
         assert_nothing_more(client)
@@ -147,7 +147,7 @@ def test_sources_that_cannot_be_reached_fail_with_their_own_reason(batch: Batch,
             for _ in range(times):
                 deliver(server, lambda source=source: inject(at(server), b"x", source=source, source_port=9))
         deliver(server, client.sendto, b"last", at(server))
-        answer(batch, Port(server))
+        answer(batch, UdpSocket(server))
         assert (batch.datagrams, batch.replied) == (2 + 3 * times, 2)
         assert batch.failures == {errno.EACCES: 2 * times, errno.ENETUNREACH: times}
         assert [client.recv(16) for _ in range(2)] == [b"first", b"last"]
@@ -179,7 +179,7 @@ def test_a_full_send_buffer_drops_the_rest_of_the_batch(batch: Batch, clogged: s
         for number in range(SLOTS - 2):
             from_nowhere(clogged, 1000 + number, 9 + number)
         deliver(clogged, client.sendto, b"too late", at(clogged))
-        assert answer(batch, Port(clogged)) == SLOTS
+        assert answer(batch, UdpSocket(clogged)) == SLOTS
         assert set(batch.failures) == {errno.EAGAIN}
         assert 1 < batch.replied < SLOTS
         assert client.recv(16) == b"in time"
@@ -195,7 +195,7 @@ def test_a_full_send_buffer_is_counted_in_datagrams_of_trains(batch: Batch, clog
         deliver(clogged, send_train, client, b"aabbc", 2, at(clogged))
         for _ in range(30):
             deliver(clogged, client.sendto, b"one", at(clogged))
-        assert answer(batch, Port(clogged)) == 41
+        assert answer(batch, UdpSocket(clogged)) == 41
         assert batch.datagrams == 43
         assert batch.failures == {errno.EAGAIN: 43 - batch.replied}
         assert batch.replied < 10
@@ -208,7 +208,7 @@ def test_a_full_send_buffer_amid_a_failed_train_is_counted(batch: Batch, clogged
     clogged.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
     for _ in range(20):
         from_nowhere(clogged, 1000)
-    port = Port(clogged)
+    port = UdpSocket(clogged)
     assert answer(batch, port) == 20
     assert port.longest_joined == 999
     assert 0 < batch.replied < 20

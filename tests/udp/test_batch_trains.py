@@ -27,7 +27,7 @@ from echod.linux.sockets import set_up
 from echod.linux.sockopt import UDP_GRO
 from echod.udp import reply
 from echod.udp.batch import Batch
-from echod.udp.sock import Port
+from echod.udp.sock import UdpSocket
 
 SO_NO_CHECK = 11
 """Without checksums the kernel makes no trains: UDP_SEGMENT is EINVAL (udp_send_skb in net/ipv4/udp.c)."""
@@ -66,7 +66,7 @@ def test_joined_neighbours_go_out_one_by_one_where_a_train_fails(
     batch: Batch, no_trains: socket.socket, client: socket.socket
 ) -> None:
     """Nothing is lost or reordered, and datagrams of that length are not joined again."""
-    port = Port(no_trains)
+    port = UdpSocket(no_trains)
     client.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
     for number in range(5):
         deliver(no_trains, client.sendto, b"%8d" % number, at(no_trains))
@@ -81,7 +81,7 @@ def test_what_failed_as_a_train_is_not_joined_again(
     batch: Batch, no_trains: socket.socket, client: socket.socket
 ) -> None:
     """Once a train failed, datagrams as long go out alone, also where a train would pass; shorter ones are joined."""
-    port = Port(no_trains)
+    port = UdpSocket(no_trains)
     client.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
     for length, expected in ((8, [8] * 4), (8, [8] * 4), (7, [28])):
         for _ in range(4):
@@ -100,7 +100,7 @@ def test_a_kernel_train_goes_out_one_by_one_where_a_train_fails(
     deliver(no_trains, client.sendto, b"before", at(no_trains))
     deliver(no_trains, send_train, client, data, 99, at(no_trains))
     deliver(no_trains, client.sendto, b"after", at(no_trains))
-    assert answer(batch, Port(no_trains)) == 3
+    assert answer(batch, UdpSocket(no_trains)) == 3
     assert (batch.datagrams, batch.replied, batch.replied_octets) == (8, 8, 511)
     expected = [b"before", *(data[i : i + 99] for i in range(0, 500, 99)), b"after"]
     assert [client.recv(512) for _ in expected] == expected
@@ -116,7 +116,7 @@ def test_a_train_of_more_segments_than_slots_goes_out_one_by_one(
         deliver(no_trains, send_train, client, data, 100, at(no_trains))
     except OSError as error:
         pytest.skip(f"this kernel sends no train of 128 segments: {error.strerror}")
-    assert answer(batch, Port(no_trains)) == 1
+    assert answer(batch, UdpSocket(no_trains)) == 1
     assert (batch.datagrams, batch.replied, batch.replied_octets) == (128, 128, len(data))
     assert [client.recv(512) for _ in range(128)] == [data[i : i + 100] for i in range(0, len(data), 100)]
     assert_nothing_more(client)
@@ -131,9 +131,9 @@ def test_a_train_between_joined_neighbours_goes_out_in_order(
     deliver(no_trains, send_train, client, b"aabbc", 2, at(no_trains))
     for data in (b"end", b"fin"):
         deliver(no_trains, client.sendto, data, at(no_trains))
-    assert batch.receive(Port(no_trains)) == 6
+    assert batch.receive(UdpSocket(no_trains)) == 6
     batch.refuse(0, 1)
-    reply.send(batch, Port(no_trains))
+    reply.send(batch, UdpSocket(no_trains))
     assert (batch.datagrams, batch.replied, batch.failures) == (8, 7, {})
     expected = [b"one", b"two", b"aa", b"bb", b"c", b"end", b"fin"]
     assert [client.recv(16) for _ in expected] == expected
@@ -144,7 +144,7 @@ def test_a_train_between_joined_neighbours_goes_out_in_order(
 def test_joined_neighbours_that_nobody_can_answer_fail_each(batch: Batch) -> None:
     """Six datagrams from port 0, joined, are six failures; those around them are answered, and joined as before."""
     with udp_server() as server, udp_client() as client:
-        port = Port(server)
+        port = UdpSocket(server)
         deliver(server, client.sendto, b"before", at(server))
         for number in range(6):
             deliver(server, poison, at(server), b"%d" % number)
@@ -166,7 +166,7 @@ def test_after_a_route_that_takes_no_train_nothing_is_joined(batch: Batch) -> No
             sock.bind(("127.0.0.1", 0))
         client.settimeout(10)
         set_up(server, BUFFERS)
-        port = Port(server)
+        port = UdpSocket(server)
         for data in (b"one", b"two", b"six", b"ten"):
             deliver(server, client.sendto, data, at(server))
         answer(batch, port)
@@ -183,7 +183,7 @@ def test_neighbours_longer_than_the_device_takes_go_out_as_fragments(batch: Batc
         # A neighbour that exists in the table alone: what is sent to it goes out by the device, and nobody takes it.
         ip("neighbour", "add", "10.0.0.2", "lladdr", "02:00:00:00:00:02", "dev", "near")
         with udp_server("10.0.0.1") as server:
-            port = Port(server)
+            port = UdpSocket(server)
             for length in (3000, 3000, 3000, 1000, 1000):
                 data = bytes(length)
                 deliver(server, lambda data=data: inject(at(server), data, source="10.0.0.2", source_port=9))

@@ -17,7 +17,7 @@ from echod.linux.mmsg_layout import CONTROL_BYTES, MAX_CONTROL_BYTES, MEMORY_BYT
 from echod.linux.sockopt import IP_RECVTOS, IP_RECVTTL, IPV6_RECVHOPLIMIT, IPV6_RECVTCLASS, SO_TIMESTAMPNS, UDP_GRO
 from echod.udp.batch import Batch
 from echod.udp.cmsg import ControlLayout
-from echod.udp.sock import Port
+from echod.udp.sock import UdpSocket
 from echod.udp.unfinished import read_unfinished
 
 IP_PKTINFO, SO_NO_CHECK, UDP_NO_CHECK6_TX, UDP_SEGMENT = 8, 11, 101, 103
@@ -124,7 +124,7 @@ def test_the_layout_is_the_order_of_the_kernel(
 @each_family
 def test_each_slot_is_answered_alone(wide: Batch, server: socket.socket, clients: list[socket.socket]) -> None:
     """A train between single datagrams of two lengths: what a reply has no use for is not sent back."""
-    port = Port(server)
+    port = UdpSocket(server)
     for _ in range(3):
         deliver(server, clients[0].sendto, b"one", asked(server))
         deliver(server, send_train, clients[1], b"aabbc", 2, asked(server))
@@ -144,7 +144,7 @@ def test_a_batch_of_one_form_is_answered(
 ) -> None:
     """All single or all trains. Without a timestamp, which differs each time, later batches match a pattern."""
     server.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, timestamp)
-    port = Port(server)
+    port = UdpSocket(server)
     for _ in range(4):
         for client in clients:
             if train:
@@ -165,7 +165,7 @@ def test_neighbours_are_joined(
 ) -> None:
     """Slots of one client to one address go out as one message, whether the batch matches a pattern or not."""
     server.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, timestamp)
-    port, other = Port(server), at(server, "::1" if server.family == socket.AF_INET6 else "127.0.0.8")
+    port, other = UdpSocket(server), at(server, "::1" if server.family == socket.AF_INET6 else "127.0.0.8")
     for client in clients:
         client.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
     for _ in range(4):
@@ -199,7 +199,7 @@ def test_a_train_that_the_kernel_refuses_is_sent_datagram_by_datagram(
     else:
         server.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
     deliver(server, send_train, clients[0], b"aabbc", 2, asked(server))
-    assert answer(wide, Port(server)) == 1
+    assert answer(wide, UdpSocket(server)) == 1
     assert (wide.replied, wide.failures) == (3, {})
     assert_received(clients[0], server, b"aa", b"bb", b"c")
 
@@ -211,7 +211,7 @@ def test_without_room_for_all_of_them_a_slot_is_truncated(
     """The room of an echo is for UDP_GRO and PKTINFO. A slot without its address gets no reply."""
     deliver(server, clients[0].sendto, b"single", asked(server))
     deliver(server, send_train, clients[0], b"aabbc", 2, asked(server))
-    assert answer(batch, Port(server)) == 2
+    assert answer(batch, UdpSocket(server)) == 2
     assert (batch.truncated, batch.replied, batch.failures) == ({0, 1}, 0, {})
     assert_nothing_more(clients[0])
 
@@ -221,7 +221,7 @@ def test_messages_of_the_right_length_and_another_type_are_not_believed(
     wide: Batch, server: socket.socket, clients: list[socket.socket]
 ) -> None:
     """PKTINFO and TTL together are as long as UDP_GRO and PKTINFO; each is recognised by its type."""
-    port = Port(server)
+    port = UdpSocket(server)
     for level, option in options(server):
         server.setsockopt(level, option, 0)
     for data in (b"single", b"aabbc"):
@@ -251,7 +251,7 @@ def test_what_a_killed_worker_had_received_is_read(server: socket.socket, client
     child = os.fork()
     if child == 0:
         try:
-            Batch(memory, MAX_CONTROL_BYTES).receive(Port(server))
+            Batch(memory, MAX_CONTROL_BYTES).receive(UdpSocket(server))
         finally:
             os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)

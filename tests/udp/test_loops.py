@@ -26,8 +26,8 @@ def assert_got(client: socket.socket, *payloads: bytes) -> None:
 
 def seen(served: UdpWorker) -> set[int]:
     """Return the marks of all that is remembered."""
-    assert served.admission.circulation is not None
-    return {mark for peer in served.admission.circulation._seen.values() for mark in peer.marks}
+    assert served.admission.loop_detector is not None
+    return {mark for peer in served.admission.loop_detector._seen.values() for mark in peer.hashes}
 
 
 def marks(*payloads: bytes) -> set[int]:

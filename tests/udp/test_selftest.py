@@ -72,9 +72,9 @@ def test_a_probe_is_not_charged_and_not_remembered(mark: SelfTest) -> None:
             "replied_bytes": 2 * PERIOD * SECRET_BYTES,
             "self_test": 2 * PERIOD,
         }
-        circulation = served.admission.circulation
-        assert circulation is not None
-        assert circulation._seen == {}
+        loop_detector = served.admission.loop_detector
+        assert loop_detector is not None
+        assert loop_detector._seen == {}
 
 
 def test_without_the_secret_the_port_opens_nothing(mark: SelfTest) -> None:

@@ -26,7 +26,7 @@ from echod.linux.mmsg_layout import SLOTS
 from echod.stats.counters import UdpField
 from echod.udp.batch import Batch
 from echod.udp.service import MAX_BATCHES_PER_WAKEUP, PASSED_OVER, WORTH_ANOTHER_LOOK
-from echod.udp.sock import Port
+from echod.udp.sock import UdpSocket
 
 IP_RECVTTL = 12
 CLIENT = 40_000
@@ -159,7 +159,7 @@ class Counted(Batch):
     again: list[Callable[[], object]]
     answered = False
 
-    def receive(self, port: Port, counted: int = 0) -> int:
+    def receive(self, port: UdpSocket, counted: int = 0) -> int:
         """Count it, and let the next question come after the last one was answered."""
         self.looks += 1
         if self.answered and self.again:

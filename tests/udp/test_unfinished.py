@@ -12,7 +12,7 @@ from support.loopback import at, deliver, send_train, udp_client, udp_server
 from echod.linux.mmsg_layout import MEMORY_BYTES, SLOT_BYTES, SLOTS
 from echod.udp import reply
 from echod.udp.batch import Batch
-from echod.udp.sock import Port
+from echod.udp.sock import UdpSocket
 from echod.udp.unfinished import read_unfinished
 
 HOSTS = ["127.0.0.1", "::1"]
@@ -23,7 +23,7 @@ def in_a_child(memory: mmap, server: socket.socket, *, replies: int = 0, row: in
     child = os.fork()
     if child == 0:
         try:
-            batch, port = Batch(memory), Port(server, row)
+            batch, port = Batch(memory), UdpSocket(server, row)
             for _ in range(replies):
                 batch.receive(port, counted)
                 reply.send(batch, port)

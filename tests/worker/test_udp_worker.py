@@ -243,4 +243,4 @@ def test_the_looks_at_what_goes_round_are_by_chance() -> None:
 def test_a_worker_breaks_loops_only_if_the_config_says_so(*, loop_breaker: bool) -> None:
     """With the guard switched off, nothing is looked at."""
     with worker(Config.model_validate({"guard": {"loop_breaker": loop_breaker}})) as hands:
-        assert (hands.echo._admission.circulation is not None) == loop_breaker
+        assert (hands.echo._admission.loop_detector is not None) == loop_breaker
