@@ -1,1 +1,1 @@
-"""What `echod ping` computes: payloads, probes in flight, statistics. Decisions without effects."""
+"""What `echod ping` computes: payloads, probes in flight, statistics. Without I/O."""

@@ -59,7 +59,7 @@ class Flood:
         self._resumed = 0
         """The first probe sent after the last stall."""
         self._next_to_expire = 0
-        """The first train that was not given up yet. Those before may still be answered, while they are remembered."""
+        """The first train that was not given up yet. Earlier ones may still have replies while they are remembered."""
         self._filled = 0
         """Probes that fill the window: those in flight from its start on."""
 
@@ -86,16 +86,16 @@ class Flood:
         self._statistics.sent += count
 
     def stalled(self) -> None:
-        """Note that no replies come, and that a train will be sent nevertheless.
+        """Note that there are no replies, and that a train will be sent nevertheless.
 
-        When a probe sent from now on is answered, those sent before no longer fill the window.
+        Once a probe that is sent from now on has a reply, those sent before no longer fill the window.
         """
         self._resumed = self._ring.next_sequence
 
     def expire(self, clock: int, patience: int | None = None) -> None:
         """Give up the probes that have been in flight for too long at this monotonic time in ns.
 
-        With `patience`, in ns, at the end of a run, that is too long already where it is less than the timeout.
+        At the end of a run a shorter `patience`, in ns, takes the place of the timeout.
         """
         most = self._timeout if patience is None else min(self._timeout, patience)
         ring = self._ring
@@ -110,10 +110,10 @@ class Flood:
             self._give_up()
         return self._ring.time_sent(self._next_to_expire).clock + self._timeout
 
-    # -- what comes back
+    # -- responses and errors
 
     def received_train(self, data: bytes, segment: int, stamp: int | None, read: Moment) -> bool:
-        """Count replies that came as one train and lie in one train of the ring; tell whether all were intact.
+        """Count replies that came as one train and belong to one train of the ring; return whether all were intact.
 
         If not, nothing is counted: call `received` for each. `stamp` and `read` are as in `Response`.
         """
@@ -143,9 +143,9 @@ class Flood:
         return self._settle(response, sequence, difference)
 
     def failed(self, data: bytes | None, *, unsent: bool = False) -> int | None:
-        """Settle the probe that an error quotes; return its number if it was in flight, or given up.
+        """Set the outcome of the probe that an error quotes; return its number if it was in flight, or given up.
 
-        Of a probe that is not quoted nothing is known: it is given up in its time. One that is `unsent` never left.
+        Without a quote the probe is unknown: it is given up after its timeout. This host did not send an `unsent` one.
         """
         if data is None or len(data) < SEQUENCE_BYTES:
             return None
@@ -194,14 +194,14 @@ class Flood:
         if kind is Kind.REPLY:
             self._answer(sequence, 1, response.stamp, response.read)
             return event
-        # What somebody else has damaged says nothing of the reply, which may still come.
+        # Damage from another address says nothing about the reply, which may still come.
         if kind is not Kind.DUPLICATE and (response.from_target or kind is Kind.DIFFERENT_ADDRESS):
             self._set_outcome(sequence, kind)
         self._statistics.add(event)
         return event
 
     def _set_outcome(self, sequence: int, kind: Kind) -> bool:
-        """Make this the outcome of a probe in flight, or of one that was given up; tell whether it was."""
+        """Make this the outcome of a probe in flight, or of one that was given up; return whether it was."""
         state, outcomes = self._state(sequence), self._statistics.outcomes
         if state == _IN_FLIGHT:
             self._filled -= 1 if sequence >= self._window_start else 0
@@ -216,7 +216,7 @@ class Flood:
         return True
 
     def _answer(self, sequence: int, count: int, stamp: int | None, read: Moment) -> None:
-        """Count whole replies to consecutive probes, all of one train and none answered before."""
+        """Count whole replies to consecutive probes, all of one train and without an earlier reply."""
         statistics, ring = self._statistics, self._ring
         rtt = self._round_trip(sequence, stamp, read)
         states = ring.states(sequence, count)
@@ -242,12 +242,12 @@ class Flood:
         return round_trip(sent, sent.wall - sent.clock, stamp, read)
 
     def _after(self, sequence: int, count: int) -> Moment:
-        """Return when the probe behind these was sent."""
+        """Return when the probe after these was sent."""
         following = sequence + count
         return self._ring.time_sent(following) if following < self._ring.next_sequence else NEVER
 
     def _give_up(self) -> None:
-        """Count the probes of the next train that were not answered as lost. They are still remembered."""
+        """Count the probes of the next train without a reply as lost. They are still remembered."""
         sequence, self._next_to_expire = self._next_to_expire, self._next_to_expire + self._train
         states = self._ring.states(sequence, min(self._train, self._ring.next_sequence - sequence))
         lost = states.count(_IN_FLIGHT)
@@ -260,7 +260,7 @@ class Flood:
         self._note_outages(sequence, states.translate(_UNANSWERED))
 
     def _note_outages(self, sequence: int, states: bytearray) -> None:
-        """Note the unanswered probes at both ends of a train. Between others of one train no time passes."""
+        """Note the unanswered probes at both ends of a train: between others of one train no time passes."""
         count, sent = len(states), self._ring.time_sent(sequence)
         head = count - len(states.lstrip(bytes([_LOST])))
         tail = count - len(states.rstrip(bytes([_LOST])))
@@ -270,7 +270,7 @@ class Flood:
             self._statistics.outages.lost(sequence + count - tail, sent, self._after(sequence, count), tail)
 
     def _unknown(self, response: Response) -> Event:
-        """Count a reply that no remembered probe explains."""
+        """Count a response that belongs to no remembered probe."""
         header = self._payloads.read(response.data)
         event = Event(
             kind=Kind.UNMATCHED if header is None else Kind.STALE,

@@ -93,7 +93,7 @@ class NetworkError:
 
 
 def is_stamp(data: bytes) -> bool:
-    """Tell whether the value of a control message, as `read_error` takes it, is a timestamp, not an error."""
+    """Return whether the value of a control message, as for `read_error`, is a timestamp, not an error."""
     return int(_EXTENDED.unpack_from(data)[1]) == ORIGIN_STAMP
 
 

@@ -1,7 +1,7 @@
-"""The probes in flight to one target, and their outcomes by what comes back.
+"""The probes in flight to one target, and the outcome of each.
 
-Owns the memory of what was sent; never touches a socket or a clock: bytes and times are passed in. Invariant: a probe
-leaves the state "in flight" exactly once, and everything that comes back is exactly one event.
+Owns the memory of the probes sent. Never touches a socket or a clock: bytes and times are passed in. Invariant: a probe
+leaves the state "in flight" exactly once, and each response or error is exactly one event.
 """
 
 from collections import OrderedDict, deque
@@ -27,7 +27,7 @@ _MAX_CANDIDATES: Final = 64
 """Most probes in flight, the oldest, that a reply with a damaged number is compared to."""
 
 _MAX_SEARCHED: Final = 1024
-"""Most probes that are searched for a send time, or for a number of less than four bytes: that takes 50 us."""
+"""Most probes that are searched for a send time, or for a number of less than four bytes, which takes 50 us."""
 
 _ANSWERED: Final = (Kind.REPLY, Kind.LATE)
 
@@ -40,7 +40,7 @@ class _Probe:
     stamp: int
     """The time in the payload."""
     head: bytes
-    """What a damaged reply is compared to first: the header, for the rest is the same in all probes."""
+    """The header, which a damaged reply is compared to first: the rest is the same in all probes."""
     moment: Moment
     offset: int
     """How far the wall clock was ahead of the monotonic clock, in ns."""
@@ -69,7 +69,7 @@ class InFlight:
         """Give up a probe after `timeout` ns in flight; remember `history` probes after their outcome is known.
 
         `offset` is how far the wall clock was ahead of the monotonic clock, in ns, when the run began. The send times
-        in the payloads keep it, so they can be told from each other also where the wall clock is set meanwhile.
+        in the payloads use it throughout, so that they differ from each other even if the wall clock is set.
         """
         self._payloads = payloads
         self._timeout = timeout
@@ -82,7 +82,7 @@ class InFlight:
         self.count = 0
         self.next_sequence = 1
         self._oldest = 1
-        """The first that is remembered. A dict of which the first was taken away finds its new first slowly."""
+        """The first probe that is remembered. A dict finds its first key slowly after others were removed."""
 
     def payload(self, clock: int, size: int) -> bytes:
         """Return the next probe's payload: `clock` is monotonic, in ns; size in bytes."""
@@ -115,14 +115,14 @@ class InFlight:
         return sequence
 
     def connected(self, moment: Moment, port_index: int = 0) -> None:
-        """Note that the probes in flight of a source port were sent only now: they waited for a connection."""
+        """Note that the probes in flight of a source port are sent only now: they waited for a connection."""
         for probe in self._on_port(port_index):
             probe.moment, probe.offset = moment, moment.wall - moment.clock
 
-    # -- what comes back
+    # -- responses and errors
 
     def received(self, response: Response) -> Event:
-        """Return the event of an arrival."""
+        """Return the event of a response."""
         probe, difference = self._find(response)
         if probe is None or difference is None:
             return self._unknown(response)
@@ -174,9 +174,9 @@ class InFlight:
         )
 
     def expire(self, now: Moment, patience: int | None = None) -> list[Event]:
-        """Give up the probes that have been in flight too long; return an event for each, by number.
+        """Give up the probes that have been in flight for the timeout; return an event for each, by number.
 
-        With `patience`, in ns, at the end of a run, that is too long already where it is less than the timeout.
+        At the end of a run a shorter `patience`, in ns, takes the place of the timeout.
         """
         lost, most = [], self._timeout if patience is None else min(self._timeout, patience)
         while self._queue and (self._queue[0].outcome or now.clock - self._queue[0].moment.clock >= most):
@@ -206,7 +206,7 @@ class InFlight:
     # -- finding and settling probes
 
     def _settle(self, probe: _Probe, kind: Kind) -> bool:
-        """Make this the outcome of a probe, unless it has a better one; tell whether it did."""
+        """Make this the outcome of a probe unless it has a better one; return whether it did."""
         previous = probe.outcome
         if previous is None:
             self.count -= 1
@@ -224,7 +224,7 @@ class InFlight:
         return self._payloads.encode(probe.sequence, probe.stamp, probe.size)
 
     def _find(self, response: Response) -> tuple[_Probe | None, Difference | None]:
-        """Find the probe that an arrival replies to, and how it differs from that."""
+        """Find the probe of a response, and how the response differs from it."""
         data = response.data
         probe = self._by_number(response)
         if probe is not None:
@@ -240,7 +240,7 @@ class InFlight:
         return iter(self._by_port.get(port_index, {}).values())
 
     def _by_number(self, response: Response) -> _Probe | None:
-        """Find a probe by its number, or by the part of it that fits into the size that came."""
+        """Find a probe by its number, or by the part of the number that the response has room for."""
         data = response.data
         if len(data) >= SEQUENCE_BYTES:
             return self._probes.get(int.from_bytes(data[:SEQUENCE_BYTES], "big"))
@@ -255,7 +255,7 @@ class InFlight:
         return next((found for found in known if (found.size, found.port_index) == key), None)
 
     def _by_similarity(self, response: Response, first: _Probe | None) -> tuple[_Probe | None, Difference | None]:
-        """Find the probe in flight that is most similar to the arrival: more than half of its bytes must be right.
+        """Find the probe in flight that is most similar to the response: more than half of its bytes must be right.
 
         An empty reply is attributed to the oldest probe: nothing in it contradicts that.
         """
@@ -268,7 +268,7 @@ class InFlight:
         return (candidates[at], difference) if similar else (None, None)
 
     def _candidates(self, response: Response) -> Iterator[_Probe]:
-        """Yield the probes in flight that an arrival may be a reply to: that with its send time, and the oldest."""
+        """Yield the probes in flight that a response may belong to: that with its send time, and the oldest."""
         if not self._payloads.may_be_ours(response.data):
             return
         stamp = sent_time(response.data)
@@ -278,7 +278,7 @@ class InFlight:
         yield from islice(self._on_port(response.port_index), _MAX_CANDIDATES)
 
     def _unknown(self, response: Response) -> Event:
-        """Return the event of an arrival that no remembered probe explains."""
+        """Return the event of a response that belongs to no remembered probe."""
         header = self._payloads.read(response.data)
         if header is not None and header.sequence >= self.next_sequence:
             header = None
@@ -299,7 +299,7 @@ class InFlight:
     def _event(self, kind: Kind, probe: _Probe, response: Response, difference: Difference | None = None) -> Event:
         """Settle a probe as `kind` and return the event."""
         previous, rtt = probe.outcome, _round_trip(probe, response)
-        # What somebody else has damaged says nothing of the reply, which may still come.
+        # Damage from another address says nothing about the reply, which may still come.
         settles = (response.from_target or kind is Kind.DIFFERENT_ADDRESS) and self._settle(probe, kind)
         return Event(
             kind=kind,

@@ -1,4 +1,4 @@
-"""Gaps without replies: the longest time in which no probe that was sent had one.
+"""Gaps without replies: the longest time in which no probe had one.
 
 Owns the runs of consecutive unanswered probes. Invariant: a probe is in at most one run, and one that was answered late
 is in none, as long as its run is remembered.

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Final
 
 TRIES: Final = 3
-"""Probes of one size before silence counts as "too long": at 50 % loss, one round in eight is wrong."""
+"""Probes of one size without a reply before it counts as too long: at 50 % loss one size in eight is wrong."""
 
 
 class Search:
-    """A binary search between a size that passes and one that does not."""
+    """A binary search between a size that passes and one that fails."""
 
     def __init__(self, *, low: int, high: int) -> None:
-        """Search from the least size worth probing to the greatest that this host can send."""
+        """Search from the least size that is probed to the greatest that this host can send."""
         self.passes: int | None = None
         """The greatest size with a reply."""
         self.fails = high + 1
@@ -37,12 +37,12 @@ class Search:
         return (self.passes + self.fails) // 2
 
     def passed(self, size: int) -> None:
-        """Note that a probe of this size was answered."""
+        """Note that a probe of this size had a reply."""
         if self.passes is not None:
             self._tried_high = True
         self.passes = max(size, self.passes or 0)
         if self._hint == size:
-            self._hint = size + 1  # the router's MTU passes; one byte more must fail
+            self._hint = size + 1  # the MTU of the router passes; one byte more must fail
 
     def failed(self, size: int, reported_mtu: int = 0) -> None:
         """Note that no probe of this size had a reply; a router or this host may have reported the MTU."""

@@ -1,6 +1,6 @@
-"""The payload of a probe: what `echod ping` writes into a datagram in order to recognize the reply.
+"""The payload of a probe, by which its reply is recognized.
 
-Owns the layout, and the meaning of a difference between a reply and its probe. `in_flight.py` remembers what was sent.
+Owns the layout, and the difference between a reply and its probe. Never remembers what was sent: `in_flight` does.
 Invariant: a payload is a function of run, sequence number, send time, size and pattern alone, so it can be generated
 again at any time and compared to what came back, byte by byte.
 
@@ -27,7 +27,7 @@ MAX_SIZE: Final = 65_535
 
 SEQUENCE_BYTES: Final = 4
 MAX_PROBES: Final = 2**32 - 1
-"""Of one run: more have no number."""
+"""Most probes of one run: more have no number."""
 MAGIC: Final = 0xEC40
 
 _HEADER: Final = Struct(">IIIHHQ")
@@ -42,15 +42,15 @@ class Damage(Enum):
 
     NONE = "none"
     TRUNCATED = "truncated"
-    """It ends early; the bytes that came are right."""
+    """It ends early; its bytes are right."""
     EXTENDED = "extended"
-    """It has all that was sent, and more after it."""
+    """It has all bytes that were sent, and more after them."""
     CORRUPT = "corrupt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """The comparison of a reply to what was sent.
+    """The difference between a reply and its probe.
 
     `offset` is the first wrong, missing or extra byte, counted from zero; `count` is the number of such bytes.
     """
@@ -107,7 +107,7 @@ class Payloads:
         return Header(sequence=sequence, sent=sent) if crc32(data[HEADER_BYTES:], crc32(head)) == checksum else None
 
     def may_be_ours(self, data: bytes) -> bool:
-        """Tell whether the run in a payload, damaged or not, is this one: anything may be if it has no checksum."""
+        """Return whether the run in a payload, damaged or not, may be this one: without a checksum it may."""
         return len(data) < _CHECKSUM_END or data[SEQUENCE_BYTES:_CHECKSUM_AT] == self.run.to_bytes(4, "big")
 
 
@@ -129,9 +129,9 @@ def compare(data: bytes, expected: bytes) -> Difference:
 
 
 def most_similar(data: bytes, heads: Sequence[bytes]) -> int | None:
-    """Return which of these probes a damaged reply is most similar to, judged by their headers; None if it is no one's.
+    """Return which of these probes a damaged reply is most similar to, judged by their headers; None if to none.
 
-    The rest is the same in all probes. The first wins where several are as similar.
+    The rest is the same in all probes. The first wins if several are as similar.
     """
     best, least = None, HEADER_BYTES + 1
     for at, head in enumerate(heads):
@@ -147,9 +147,9 @@ def _differences(one: bytes, other: bytes) -> bytes:
 
 
 def may_match(data: bytes, expected: bytes) -> bool:
-    """Tell whether a damaged reply may belong to this probe: its run matches, or both its number and its checksum.
+    """Return whether a damaged reply may belong to this probe: its run matches, or both its number and its checksum.
 
-    The pattern is the same in all probes and proves nothing. Under twelve bytes, there is nothing to exclude it.
+    The pattern is the same in all probes and proves nothing. Below twelve bytes nothing excludes it.
     """
     if min(len(data), len(expected)) < _CHECKSUM_END:
         return True

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from typing import Final
 
 _KEPT: Final = 4096
-"""Arrivals in order that are remembered, to find how far an overtaken one fell behind."""
+"""Replies in order that are remembered, to find how far an overtaken one is behind."""
 
 
 class Order:

@@ -1,7 +1,7 @@
-"""The round-trip time of a probe, by the kernel's timestamps where these can be trusted.
+"""The round-trip time of a probe, by the timestamps of the kernel if they can be trusted.
 
-Owns what came back (`Response`) and the arithmetic of the two clocks; never reads one. The kernel stamps datagrams by
-the wall clock, which an operator or a time service may set while a probe is in flight. Invariant: a round-trip time is
+Owns `Response` and the arithmetic of the two clocks. Never reads a clock. The kernel stamps datagrams by the wall
+clock, which an operator or a time service may set while a probe is in flight. Invariant: a round-trip time is
 never negative, and never longer than the monotonic clock shows.
 """
 
@@ -17,9 +17,9 @@ than this may be the time between the two readings of a process that has to wait
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """A datagram that came back from `address`; `from_target` tells whether that is the address probed.
+    """Data from `address`: a datagram, or a part of a stream; `from_target` is whether that is the address probed.
 
-    `stamp` is the kernel's, in ns since 1970, or None; `read` is when the reader took it.
+    `stamp` is the timestamp of the kernel in ns since 1970, or None; `read` is when the data was read.
     """
 
     data: bytes

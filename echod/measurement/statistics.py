@@ -1,7 +1,7 @@
 """The statistics of a stream of events: of one target, or of one source port of it.
 
-Owns the counts. It reads only events, so live output, files and the final summary cannot disagree. Invariant: sent =
-received + damaged + refused + lost + in flight, at any time.
+Owns the counts. It reads only events, so that live output, files and the summary cannot disagree. Invariant: sent =
+received + damaged + errors + lost + in flight, at any time.
 """
 
 from dataclasses import dataclass, field
@@ -13,18 +13,19 @@ from echod.measurement.outages import Outages
 from echod.measurement.reordering import Order
 
 _PATIENCE_TRIPS: Final = 3
-"""What is in flight for so many times the longest round trip when a run is ended is lost: irtt waits as long."""
+"""At the end of a run a probe is lost if it is in flight for so many of the longest round trips, as with irtt."""
 
 MOST_ADDRESSES: Final = 256
-"""Addresses that sent errors, or replies that others were asked for, of which each is known. Anybody may forge more."""
+"""Most addresses that are counted apart: those of errors, and those of replies from another address. Anybody may forge
+more."""
 
 OTHERS: Final = "others"
-"""The address under which all further ones are counted."""
+"""The address that all further ones are counted under."""
 
 
 @dataclass(slots=True, kw_only=True)
 class ErrorCount:
-    """Errors of one kind from one address: how many, and the least MTU that they reported."""
+    """Errors of one kind from one address: their number, and the least MTU that they reported."""
 
     count: int = 0
     mtu: int = 0
@@ -50,14 +51,14 @@ class Statistics:
     counts: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
     """Events of each kind."""
     dropped: int = 0
-    """Datagrams that reached this host and found no room in its receive buffer: known when the run ends."""
+    """Datagrams that had no room in the receive buffer of this host: known at the end of the run."""
     outcomes: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
     """Probes without a whole reply, by outcome."""
     errors: dict[tuple[str, str], ErrorCount] = field(default_factory=dict)
     """By reason and address."""
     first_damage: dict[Kind, Event] = field(default_factory=dict)
     other_addresses: set[str] = field(default_factory=set)
-    """Addresses that answered although others were probed."""
+    """Addresses that replied although others were probed."""
     latency: Latency = field(default_factory=Latency)
     streams: dict[int, Stream] = field(default_factory=dict)
     """By source port; order and variation are judged within each."""

@@ -1,7 +1,7 @@
-"""The time, by both clocks.
+"""The time by both clocks.
 
-Owns the reading of them together. Never waits. Invariant: the monotonic clock is read first, so that what happens after
-the reading has not happened before it by that clock.
+Owns reading them together. Never waits. Invariant: the monotonic clock is read first, so that no event after the
+reading is before it by that clock.
 """
 
 from time import monotonic_ns, time_ns

@@ -1,7 +1,7 @@
-"""As many datagrams as the path takes: trains out (UDP_SEGMENT), trains in (UDP_GRO, `Vector`), every byte verified.
+"""A session that floods its target: it sends trains (UDP_SEGMENT), receives trains (UDP_GRO) and verifies every byte.
 
-Owns the socket's part of a flood. What a reply means `Flood` says. Invariant: no more than a window is in flight,
-but for one train after each `STALL`, without which a flood that lost a whole window would stand still.
+Owns the socket of a flood. `measurement.flood` decides what a reply means. Invariant: at most a window is in flight,
+and one train more after each `STALL`: without it a flood that lost a whole window would stop.
 """
 
 import errno
@@ -35,17 +35,17 @@ from echod.probes.target import Target, endpoint
 from echod.probes.udp import TRIES, UdpTransport
 
 STALL: Final = 10_000_000
-"""Ns without a reply after which a train goes all the same: ping's flood sends a hundred times a second at least."""
+"""Ns without a reply after which a train is sent nevertheless: the flood of ping sends at least 100 times a second."""
 
 _KEPT_WINDOWS: Final = 8
 _KEPT_TRAINS: Final = 64
-"""Trains that are remembered: those of so many windows, and beside these what stalls send until a probe is given up."""
+"""Trains that are remembered: those of so many windows, and those that stalls send until a probe is given up."""
 
 _KEPT_BYTES: Final = 256 << 20
-"""Less where these are many: but two windows are remembered in any case."""
+"""Most bytes of probes that are remembered; two windows always fit."""
 
 _BURST: Final = 16
-"""Trains that go at one go, so that what came is looked at in between."""
+"""Most trains that are sent in a row; then received data is read."""
 
 _STAMPED: Final = 32
 """`msg_controllen` of a datagram: SO_TIMESTAMPNS alone."""
@@ -58,12 +58,12 @@ _FULL: Final = local_error(errno.EAGAIN)
 
 
 class FloodSession:
-    """A target under a flood."""
+    """A session of a flood."""
 
     def __init__(self, target: Target, settings: ProbeSettings, loop: Loop, watchers: list[Watcher]) -> None:
         """Open the socket, which the loop reads.
 
-        Raises UsageError if sizes do not suit or the source cannot be had.
+        Raises UsageError if the sizes do not suit or the source is not available.
         """
         size = settings.sizes[0]
         if len(settings.sizes) > 1 or size < SEQUENCE_BYTES:
@@ -91,7 +91,7 @@ class FloodSession:
         self._joined = self._train > 1
         self._errors = UdpTransport(sock, target, 0)
         self._vector = Vector()
-        self._writable = select.poll()  # with many targets the number of a socket is too great for select(2)
+        self._writable = select.poll()  # the descriptor may be too great for select(2)
         self._writable.register(sock, select.POLLOUT)
         self._peer = _sockaddr(target)
         self._started = self._origin = self._ended = self._progress = 0
@@ -137,13 +137,13 @@ class FloodSession:
         return min(due, flood.next_expiry() or due)
 
     def finish(self) -> None:
-        """Give up what is in flight, as `ProbeSession` does."""
+        """Give up probes in flight, as `ProbeSession` does."""
         self.statistics.dropped = self._errors.dropped
         if (patience := self.statistics.patience) is not None:
             self._flood.expire(monotonic_ns(), patience)
 
     def receive(self) -> None:
-        """Take what has come, a vector full."""
+        """Receive a vector of datagrams."""
         self._loop.wake(self)
         vector = self._vector
         vector.restore(vector.spans[SLOTS])
@@ -160,7 +160,7 @@ class FloodSession:
         self._ended = self._progress = self._read.clock
 
     def _take(self, slot: int, length: int, control: int, peer: bytes) -> None:
-        """Take the datagram or train of a slot."""
+        """Handle the datagram or train of a slot."""
         vector, from_target, stamp = self._vector, peer == self._peer, None
         at = vector.control_at + slot * CONTROL_BYTES
         if control in (_STAMPED, _STAMPED_TRAIN):
@@ -176,7 +176,7 @@ class FloodSession:
                 self._receive_one(part, stamp, peer)
 
     def _receive_one(self, data: bytes, stamp: int | None, peer: bytes) -> None:
-        """Look at one reply by itself, and say what it is where it is nothing ordinary."""
+        """Handle one reply by itself; pass it to the watchers unless it is an ordinary one."""
         from_target = peer == self._peer
         address = self.target.endpoint if from_target else _endpoint(peer)
         response = Response(data=data, stamp=stamp, read=self._read, address=address, from_target=from_target)
@@ -189,11 +189,11 @@ class FloodSession:
             watcher(self, event)
 
     def _due(self) -> int:
-        """Return when the next train is due: in the past where there is no rate."""
+        """Return when the next train is due: in the past if there is no rate."""
         return self._origin + self.statistics.sent * self._settings.interval
 
     def _send(self, count: int) -> bool:
-        """Send a train; tell whether the next may follow at once."""
+        """Send a train; return whether the next may follow at once."""
         data = self._flood.next_train(time_ns(), count)
         sent = read_clocks()
         if not self._joined:
@@ -205,11 +205,11 @@ class FloodSession:
             except OSError as error:
                 number = error.errno or 0
                 if number in _NO_TRAIN:
-                    self._joined = False  # the route or the device takes no trains
+                    self._joined = False  # the route or the device does not support trains
                     return True
                 if number == errno.EAGAIN:
                     return False
-                self._receive_errors()  # that of an earlier probe was in the way of this train
+                self._receive_errors()  # the error of an earlier probe stopped this train
             else:
                 self._flood.sent(sent, count)
                 return True
@@ -219,11 +219,11 @@ class FloodSession:
         return False
 
     def _send_apart(self, data: memoryview, sent: Moment, count: int) -> bool:
-        """Send the probes of a train one by one; tell whether the next train may follow at once."""
+        """Send the probes of a train one by one; return whether the next train may follow at once."""
         for start in range(0, len(data), self._size):
             probe = bytes(data[start : start + self._size])
             error = self._errors.send(probe)
-            if error == _FULL:  # if that were not waited for, a part of the train would be lost
+            if error == _FULL:  # without waiting, a part of the train would be lost
                 self._writable.poll(STALL // 10**6)
                 error = self._errors.send(probe)
             if not start:
@@ -235,12 +235,12 @@ class FloodSession:
         return True
 
     def _receive_errors(self) -> None:
-        """Take what is in the error queue."""
+        """Handle the errors in the error queue."""
         for error in self._errors.take_errors():
             self._failed(error)
 
     def _failed_here(self, error: NetworkError, probe: bytes | memoryview) -> None:
-        """Let a probe that could not go be one that was refused by this host."""
+        """Record that a probe could not be sent."""
         moment = read_clocks()
         failure = ProbeError(
             reason=error.reason,
@@ -270,14 +270,14 @@ class FloodSession:
 def open_flood(
     target: Target, settings: ProbeSettings, loop: Loop, watchers: list[Watcher], stack: ExitStack
 ) -> FloodSession:
-    """Make a flood with its socket, which the loop reads and the stack closes. Raises UsageError as it does."""
+    """Open a flood, whose socket the stack closes. Raises UsageError as `FloodSession` does."""
     flood = FloodSession(target, settings, loop, watchers)
     stack.enter_context(flood.sock)
     return flood
 
 
 def _disable_hop_limits(sock: socket.socket) -> None:
-    """Leave out the control messages that nobody reads here: `Vector` has little room for them."""
+    """Turn off the control messages that a flood does not read: `Vector` has little room for them."""
     ipv6 = sock.family == socket.AF_INET6
     sock.setsockopt(*((socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 0) if ipv6 else (socket.IPPROTO_IP, 12, 0)))
 
@@ -294,7 +294,7 @@ def _sockaddr(target: Target) -> bytes:
 
 
 def _endpoint(peer: bytes) -> str:
-    """Write an address as it lies in a `sockaddr`."""
+    """Format the address in a `sockaddr`."""
     family = socket.AddressFamily(int.from_bytes(peer[:2], "little"))
     port = int.from_bytes(peer[2:4], "big")
     if family == socket.AF_INET:

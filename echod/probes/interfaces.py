@@ -18,7 +18,7 @@ from echod.probes.target import Target
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connected:
-    """A connection stands, and what waited for it went at this moment; `took` is the length of the handshake in ns."""
+    """A connection is open; the probes that waited for it are sent at `moment`. `took` is its handshake in ns."""
 
     moment: Moment
     took: int
@@ -28,28 +28,28 @@ Received = Response | ProbeError | Connected
 
 
 class Transport(Protocol):
-    """What carries probes to a target and brings back what comes."""
+    """Sends probes to a target and receives from it."""
 
     port_index: int
-    """Index of its source port among those of the target."""
+    """Index of its source port among those of the session."""
     port: int
     """The source port; zero while there is none."""
     send_stamp: int
-    """When the kernel passed the last probe to a device, in ns since 1970; zero, or earlier, if that is not known."""
+    """When the kernel passed the last probe to a device, in ns since 1970; zero or earlier if that is not known."""
 
     @property
     def dropped(self) -> int:
-        """How many datagrams found no room in the receive buffer of this host."""
+        """Datagrams that had no room in the receive buffer of this host."""
 
     @property
     def has_errors(self) -> bool:
-        """Whether there is something to receive of which no wait will tell."""
+        """Whether there are errors to receive that no wait will report."""
 
     def send(self, payload: bytes) -> NetworkError | None:
-        """Send a probe; return what stands in the way if it could not go."""
+        """Send a probe; return the error if it could not be sent."""
 
     def receive(self) -> Iterable[Received]:
-        """Yield what has come."""
+        """Yield what was received."""
 
 
 class Session(Protocol):
@@ -57,15 +57,15 @@ class Session(Protocol):
 
     @property
     def target(self) -> Target:
-        """Return whom."""
+        """Return the target."""
 
     @property
     def statistics(self) -> Statistics:
-        """Return what it adds up to."""
+        """Return the statistics."""
 
     @property
     def port_statistics(self) -> Sequence[Statistics]:
-        """Return what it adds up to for each source port."""
+        """Return the statistics of each source port."""
 
     @property
     def ports(self) -> Sequence[int]:
@@ -73,7 +73,7 @@ class Session(Protocol):
 
     @property
     def handshakes(self) -> Sequence[int]:
-        """Return the times that connections took to stand, in ns."""
+        """Return the durations of TCP handshakes in ns."""
 
     @property
     def elapsed(self) -> int:
@@ -86,8 +86,8 @@ class Session(Protocol):
         """Do what is due; return when to be called again, or None if all is done."""
 
     def finish(self) -> None:
-        """Count what will not come any more."""
+        """Count the probes whose replies will not come any more."""
 
 
 Watcher = Callable[[Session, Event], None]
-"""Is told of every event, after it was counted."""
+"""Gets every event after it was counted."""

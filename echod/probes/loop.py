@@ -18,16 +18,16 @@ from echod.linux.prctl import PR_SET_TIMERSLACK, prctl
 from echod.probes.due_times import DueTimes
 
 _SPIN: Final = 60_000
-"""How long before a probe is due, in ns, the loop looks without sleeping: what the kernel takes to wake a process."""
+"""Ns before a probe is due from which on the loop does not sleep: the kernel takes as long to wake a process."""
 
 _LAST_LOOK: Final = 200_000_000
-"""For how many ns the loop may read at the end what had come by then, where somebody sends without end."""
+"""Most ns that the loop reads at the end what was received until then: a peer may send without end."""
 
 _LONGEST: Final = 10**9
 _ENDING: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 _CAUGHT: Final = _ENDING | {signal.SIGQUIT}
 _SAME: Final = 200_000_000
-"""Within so many ns a second signal is no second wish: timeout(1) signals its child, and then its group with it."""
+"""Ns within which a second signal counts as the first: timeout(1) signals its child, and then its process group."""
 
 OnReady = Callable[[], None]
 
@@ -40,10 +40,10 @@ class Scheduled(Protocol):
 
 
 def _ending(first: Callable[[], None]) -> Callable[[int, FrameType | None], None]:
-    """Return a handler of the signals that end a run: the first one asks for the end, a later one ends the process.
+    """Return a handler of the signals that end a run: the first one ends the run, a later one ends the process.
 
-    The run does not see that it is asked while a write blocks, for Python repeats a call that a signal interrupts
-    (PEP 475): of a pipe that nobody reads the second signal is the way out.
+    The run cannot end while a write blocks, because Python repeats a call that a signal interrupts (PEP 475). The
+    second signal ends a process that writes to a pipe that nobody reads.
     """
     first_at = 0
 
@@ -65,7 +65,7 @@ def _interrupt() -> None:
 
 
 def interrupt_at_signals() -> None:
-    r"""Let the first signal that ends a run raise KeyboardInterrupt, where there is no loop; Ctrl-\ does nothing."""
+    r"""Make the first signal that ends a run raise KeyboardInterrupt, if there is no loop; Ctrl-\ does nothing."""
     handle = _ending(_interrupt)
     for number in _ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -78,7 +78,7 @@ class Loop:
     """The loop."""
 
     def __init__(self) -> None:
-        """Catch the signals from here on."""
+        """Catch the signals from now on."""
         self._epoll = select.epoll()
         self._on_ready: dict[int, OnReady] = {}
         self._due: DueTimes[Scheduled] = DueTimes()
@@ -87,7 +87,7 @@ class Loop:
         self._signals.setblocking(False)
         write.setblocking(False)
         self._write = write
-        # Under nohup(1) a terminal that is gone is no reason to end.
+        # Under nohup(1) the end of the terminal does not end the run.
         ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
         handle = _ending(lambda: None)
         for number in _ENDING - ignored:
@@ -101,7 +101,7 @@ class Loop:
             prctl(PR_SET_TIMERSLACK, 1)
 
     def close(self) -> None:
-        """Hear no more signals. Their handlers stay: the second of two at once does not end what ends anyway."""
+        """Stop to receive signals. Their handlers stay: the second of two at once must not kill a run that ends."""
         signal.set_wakeup_fd(-1)
         self._signals.close()
         self._write.close()
@@ -156,11 +156,11 @@ class Loop:
                 self._asked.remove(signal.SIGQUIT)
                 on_quit()
         end = monotonic_ns() + _LAST_LOOK
-        while monotonic_ns() < end and (ready := self._ready()):  # what had come by then came in time
+        while monotonic_ns() < end and (ready := self._ready()):  # what was received until now was in time
             self._call(ready)
 
     def _ready(self) -> list[tuple[int, int]]:
-        """Return what there is to read now, but for signals."""
+        """Return the descriptors that are readable now, without that of signals."""
         signals = self._signals.fileno()
         return [each for each in self._epoll.poll(0) if each[0] != signals]
 
@@ -172,7 +172,7 @@ class Loop:
     def _on_signal(self) -> None:
         self._asked += [number for number in self._signals.recv(64) if number in _CAUGHT]
         if not _ENDING.isdisjoint(self._asked):
-            self._write.send(b"\0")  # who waits for `interrupts` later sees it too
+            self._write.send(b"\0")  # a later wait for `interrupts` must see it too
 
     def _wait(self, until: int) -> list[tuple[int, int]]:
         """Wait until something is ready, or until that time."""

@@ -1,7 +1,7 @@
 """The search for the path MTU by probes that may not be fragmented.
 
-Owns the probing of one size after the other. `measurement.path_mtu` says which comes next, and what it means.
-Invariant: a size fails only after several probes of it were not answered, or after a router or this host said so.
+Owns probing one size after the other. `measurement.path_mtu` chooses the next size and explains the result. Invariant:
+a size fails only after several probes of it had no reply, or after a router or this host reported it.
 """
 
 import select
@@ -31,10 +31,10 @@ _MOST: Final = {socket.AF_INET: 65_535, socket.AF_INET6: 65_575}
 
 _LEAST_PATIENCE: Final = 200_000_000
 _PATIENCE_TRIPS: Final = 10
-"""Once a round-trip time is known, silence of so many of them (and `_LEAST_PATIENCE` at least) is no reply."""
+"""Round-trip times, once one is known, that a reply is waited for (and at least `_LEAST_PATIENCE`)."""
 
 _BURST: Final = 256
-"""Datagrams that are looked at before the clock is."""
+"""Datagrams that are read before the clock is read again."""
 
 _IPV6_LEAST: Final = 1280
 """Every IPv6 link carries this (RFC 8200, 5)."""
@@ -42,7 +42,7 @@ _IPV6_LEAST: Final = 1280
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _SizeResult:
-    """What came of a size: a reply, in fragments of so many bytes or whole; or who said that it is too long."""
+    """The result of a size: a reply, in fragments of so many bytes or whole, or the error and its sender."""
 
     replied: bool = False
     reply_fragments: int = 0
@@ -53,10 +53,10 @@ class _SizeResult:
 
 
 class MtuProbe:
-    """The search towards one target."""
+    """The search for the path MTU to one target."""
 
     def __init__(self, target: Target, settings: ProbeSettings, report: Callable[[str], None]) -> None:
-        """Take whom each tried size is told."""
+        """Take the function that gets a sentence for each probed size."""
         self._target, self._settings, self._report = target, settings, report
         self._headers = HEADERS[target.family]
         self._payloads = Payloads(randbits(32), settings.pattern)
@@ -66,7 +66,7 @@ class MtuProbe:
         self._fragments = 0
 
     def run(self) -> MtuResult:
-        """Search; Ctrl-C ends it with what is known by then."""
+        """Search; Ctrl-C ends the search with the result until then."""
         interface_mtu, interrupted, return_path = _MOST[self._target.family], False, ReturnPath()
         search = Search(low=HEADER_BYTES + self._headers, high=interface_mtu)
         try:
@@ -94,7 +94,7 @@ class MtuProbe:
         )
 
     def _search(self, sock: socket.socket, search: Search) -> None:
-        """Ask for one size after the other until the limit is found."""
+        """Probe one size after the other until the limit is found."""
         while (size := search.next_size()) is not None:
             result = self._probe_size(sock, size)
             if result.replied:
@@ -106,27 +106,27 @@ class MtuProbe:
                 self._size_error = result
 
     def _interface_mtu(self, sock: socket.socket) -> int:
-        """Return the greatest packet that this host's interface takes, whatever is known of the path behind it."""
+        """Return the MTU of this host's interface, whatever is known of the path behind it."""
         most = _MOST[self._target.family]
         error = UdpTransport(sock, self._target, 0).send(self._payloads.encode(0, time_ns(), most - self._headers))
-        # Any other complaint comes again with the first probe of the search, and is told there.
+        # Any other error occurs again with the first probe of the search, and is reported there.
         return error.mtu if error and error.reason == FRAGMENTATION_NEEDED and error.mtu else most
 
     def _probe_return_path(self, size: int) -> ReturnPath:
-        """Send probes that may be fragmented, and look how their replies come."""
+        """Send probes that may be fragmented, and see how their replies arrive."""
         with open_probe_socket(self._target, self._settings.sockets) as sock:
             sockets.discover(sock, DISCOVERY["dont"])
             sockets.tell_fragments(sock)
             if self._target.family == socket.AF_INET6:
                 with suppress(OSError):
                     sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU, _IPV6_LEAST)
-                # The kernel looks at that only where the interface's own MTU makes it take a packet to pieces.
+                # The kernel applies that only to packets greater than the interface's own MTU, which it must fragment.
                 size = min(size + 1, _MOST[self._target.family])
             result = self._probe_size(sock, size, note=" in fragments")
         return ReturnPath(size=size, replied=result.replied, reply_fragments=result.reply_fragments)
 
     def _probe_size(self, sock: socket.socket, size: int, note: str = "") -> _SizeResult:
-        """Send probes of a size until one is answered, or somebody says why none will be."""
+        """Send probes of a size until one has a reply, or an error reports why none will have one."""
         result = _SizeResult()
         for _ in range(TRIES):
             result = self._probe_once(sock, size)
@@ -138,7 +138,7 @@ class MtuProbe:
         return result
 
     def _probe_once(self, sock: socket.socket, size: int) -> _SizeResult:
-        """Send one probe and wait for what comes of it."""
+        """Send one probe and wait for its reply or an error."""
         self._sequence += 1
         payload = self._payloads.encode(self._sequence, time_ns(), size - self._headers)
         transport = UdpTransport(sock, self._target, 0)
@@ -163,8 +163,8 @@ class MtuProbe:
 
 
 def _receive(sock: socket.socket, payload: bytes) -> int | None:
-    """Return the size of the greatest fragment of the reply, zero where it came whole, None where it has not come."""
-    for _ in range(_BURST):  # who sends without end is not waited for without end
+    """Return the size of the greatest fragment of the reply, zero if it came whole, None if there is none."""
+    for _ in range(_BURST):  # a peer that sends without end must not hold up the search
         try:
             data, control, _, _ = sock.recvmsg(1 << 16, 256)
         except OSError:

@@ -1,7 +1,7 @@
-"""One target on the way: when its probes go, which are in flight, what they added up to.
+"""A session: one target that is probed by single probes.
 
-Owns schedule, flight, survey and lines of a target, and tells every event to those who watch. Never waits and never
-prints. Invariant: an event is counted before anybody is told of it.
+Owns its schedule, its probes in flight, its statistics and its transports, and passes every event to the watchers.
+Never waits and never prints. Invariant: an event is counted before a watcher gets it.
 """
 
 from contextlib import ExitStack
@@ -29,20 +29,20 @@ from echod.probes.tcp import TcpTransport
 from echod.probes.udp import UdpTransport
 
 _BURST: Final = 64
-"""Probes that go at one go where many are due, before what came is looked at."""
+"""Most probes that are sent in a row if many are due; then received data is read."""
 
 MOST_HANDSHAKES: Final = 1024
-"""Of one target, whose times are kept: the first of each source port, and some more."""
+"""Handshakes of one target whose times are kept: a peer may close one connection after the other."""
 
 STAMPED_INTERVAL: Final = 100_000
-"""Ns from one probe to the next from which on the kernel is asked when each went: that takes as long as the sending."""
+"""Least interval in ns at which send timestamps are requested: reading one takes as long as sending a probe."""
 
 
 class ProbeSession:
-    """A target being asked."""
+    """A session."""
 
     def __init__(self, target: Target, settings: ProbeSettings, loop: Loop, *, watchers: list[Watcher]) -> None:
-        """Begin with no line: they are added. The loop is to call the session again after each receive."""
+        """Begin without transports: they are added. The loop calls the session again after each receive."""
         self.target = target
         self._loop = loop
         self.transports: list[Transport] = []
@@ -53,7 +53,7 @@ class ProbeSession:
         self.statistics = Statistics(source_ports=settings.source_ports)
         self.port_statistics = [Statistics(source_ports=settings.source_ports) for _ in range(settings.source_ports)]
         self.handshakes: list[int] = []
-        """Times that the connections took to stand, in ns."""
+        """Durations of the TCP handshakes, in ns."""
         self.started = self.ended = 0
         self._watchers = watchers
         self._sizes = cycle(settings.sizes)
@@ -96,7 +96,7 @@ class ProbeSession:
         return min(limit for limit in limits if limit is not None)
 
     def finish(self) -> None:
-        """Give up what has been in flight for much longer than any reply took; of the rest nothing is known."""
+        """Give up the probes in flight for much longer than any reply took; the outcome of the others is unknown."""
         for transport in self.transports:
             self.statistics.dropped += transport.dropped
             if len(self.port_statistics) > 1:
@@ -106,21 +106,21 @@ class ProbeSession:
                 self._record(event)
 
     def receive(self, transport: Transport) -> None:
-        """Take what has come on a line."""
+        """Handle what a transport has received."""
         for received in transport.receive():
             if isinstance(received, Response):
                 self._record(self.in_flight.received(received))
             elif isinstance(received, ProbeError):
                 self._record(self.in_flight.failed(received))
             else:
-                if len(self.handshakes) < MOST_HANDSHAKES:  # a peer may end one after the other
+                if len(self.handshakes) < MOST_HANDSHAKES:
                     self.handshakes.append(received.took)
                 self.in_flight.connected(received.moment, transport.port_index)
         self.ended = monotonic_ns()
         self._loop.wake(self)
 
     def _record(self, event: Event) -> None:
-        """Count an event and let everybody know."""
+        """Count an event and pass it to the watchers."""
         self.statistics.add(event)
         if len(self.port_statistics) > 1:
             self.port_statistics[event.port_index].add(event)
@@ -147,7 +147,7 @@ class ProbeSession:
             self.receive(transport)
 
     def _failed(self, error: NetworkError, payload: bytes, transport: Transport) -> None:
-        """Let the probe that could not go be one that was refused by this host."""
+        """Record that a probe could not be sent."""
         failure = ProbeError(
             reason=error.reason,
             address=error.address or THIS_HOST,
@@ -155,7 +155,7 @@ class ProbeSession:
             moment=read_clocks(),
             port_index=transport.port_index,
             data=payload,
-            unsent=not error.address,  # else it was sent, and refused at once by a peer on this host
+            unsent=not error.address,  # with an address it was sent, and a peer on this host refused it at once
         )
         self._record(self.in_flight.failed(failure))
 
@@ -163,9 +163,9 @@ class ProbeSession:
 def open_session(
     target: Target, settings: ProbeSettings, loop: Loop, watchers: list[Watcher], stack: ExitStack
 ) -> ProbeSession:
-    """Make a session with a line for each source port, which the loop reads and the stack closes.
+    """Open a session with a transport for each source port, which the loop reads and the stack closes.
 
-    Raises UsageError where the source cannot be had.
+    Raises UsageError if the source is not available.
     """
     session = ProbeSession(target, settings, loop, watchers=watchers)
     for port_index in range(settings.source_ports):
@@ -183,5 +183,5 @@ def _open_transport(
         transport = UdpTransport(sock, session.target, port_index, stamps=settings.interval >= STAMPED_INTERVAL)
         loop.register(sock.fileno(), partial(session.receive, transport))
         return transport
-    sock.close()  # a source that cannot be had is told before the first probe
+    sock.close()  # a source that is not available is an error before the first probe
     return TcpTransport(session.target, port_index, settings, loop=loop, receive=session.receive)

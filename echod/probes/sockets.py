@@ -1,7 +1,7 @@
-"""The sockets of `echod ping`: the only module of the client that binds.
+"""The sockets of probes; the only module of the probing engine that binds.
 
-Owns every socket option. Never sends or receives. Invariant: what leaves here is non-blocking, hears of ICMP errors,
-and stamps what arrives, where the kernel can.
+Owns every socket option. Never sends or receives. Invariant: each socket is non-blocking, receives ICMP errors, and has
+receive timestamps if the kernel supports them.
 """
 
 import errno
@@ -47,7 +47,7 @@ _AT_ONCE: Final = Struct("=ii").pack(1, 0)
 _TIMESPEC: Final = Struct("=qq")
 
 BUFFERS: Final = Buffers(receive=4 * 1024**2, send=4 * 1024**2)
-"""Room for a window of replies while this process waits for a CPU."""
+"""Buffers for a window of replies while this process waits for a CPU."""
 
 _REASONS: Final = {
     errno.EADDRNOTAVAIL: "is not an address of this host",
@@ -59,7 +59,7 @@ _REASONS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Names:
-    """Options that have a name for each family."""
+    """Socket options with a number for each address family."""
 
     level: int
     tos: int
@@ -98,17 +98,16 @@ def reserve_descriptors(sockets: int) -> None:
 
 
 def open_probe_socket(target: Target, settings: SocketSettings, index: int = 0) -> socket.socket:
-    """Make a socket for a target, on a source port of its own; neither connected nor connecting.
+    """Open a socket for a target, on a source port of its own; it is not connected.
 
-    `index` is that of the port among those of the target.
-
-    Raises UsageError where the source cannot be had.
+    `index` is the index of the port among those of the session. Raises UsageError if the source is not available.
     """
     kind = socket.SOCK_DGRAM if target.protocol is Protocol.UDP else socket.SOCK_STREAM
     try:
         sock = socket.socket(target.family, kind)
     except OSError as error:
-        raise UsageError(f"{target}: {error.strerror}{_MORE_DESCRIPTORS * (error.errno == errno.EMFILE)}") from None
+        more = _MORE_DESCRIPTORS if error.errno == errno.EMFILE else ""
+        raise UsageError(f"{target}: {error.strerror}{more}") from None
     try:
         sock.setblocking(False)
         _set_up(sock, target, settings)
@@ -120,10 +119,10 @@ def open_probe_socket(target: Target, settings: SocketSettings, index: int = 0) 
 
 
 def is_broadcast(target: Target) -> bool:
-    """Tell whether an address stands for all hosts of a network: that depends on the routes of this host.
+    """Return whether an address is a broadcast address, which depends on the routes of this host.
 
-    The kernel lets no socket connect to one that has not asked for it (SO_BROADCAST, socket(7)); and none at all where
-    a route prohibits it.
+    The kernel refuses to connect a socket to one without SO_BROADCAST (socket(7)), and any socket if a route prohibits
+    it.
     """
     if target.family != socket.AF_INET:
         return False
@@ -144,7 +143,7 @@ def read_stamp(value: bytes) -> int:
 
 
 def stamp_sends(sock: socket.socket) -> bool:
-    """Let the error queue tell when each datagram went; return whether the kernel can."""
+    """Request send timestamps in the error queue; return whether the kernel supports them."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, _STAMPS)
     except OSError:
@@ -153,15 +152,15 @@ def stamp_sends(sock: socket.socket) -> bool:
 
 
 def discover(sock: socket.socket, mode: int) -> None:
-    """Set how a socket goes about the path MTU, as `settings.DISCOVERY` has it."""
+    """Set how a socket discovers the path MTU: a value of `settings.DISCOVERY`."""
     names = _NAMES[socket.AddressFamily(sock.family)]
     sock.setsockopt(names.level, names.discovery, mode)
 
 
 def tell_fragments(sock: socket.socket) -> None:
-    """Let each datagram that came in fragments tell the size of the greatest."""
+    """Request the size of the greatest fragment with each datagram that arrives in fragments."""
     names = _NAMES[socket.AddressFamily(sock.family)]
-    with suppress(OSError):  # kernels before 4.12 do not know it: then nothing is told
+    with suppress(OSError):  # kernels before 4.12 do not support it
         sock.setsockopt(names.level, names.fragments, 1)
 
 
@@ -184,7 +183,7 @@ def _set_up(sock: socket.socket, target: Target, settings: SocketSettings) -> No
 
 
 def _choose_source(sock: socket.socket, target: Target, source: str, port: int) -> None:
-    """Take the source address or interface that was asked for, and the port; without them, any port of any address."""
+    """Bind to the source address or interface, and to the port; by default to any port of any address."""
     ipv6 = target.family == socket.AF_INET6
     host, link = ("::" if ipv6 else ""), 0
     try:
@@ -192,7 +191,7 @@ def _choose_source(sock: socket.socket, target: Target, source: str, port: int) 
             host, _, zone = source.partition("%")
             if (":" in host) is not ipv6:
                 raise UsageError(f"-I {source}: is of a different IP version than {target.ip}")
-            link = socket.if_nametoindex(zone) if zone else sum(target.address[3:])  # that of the target, or none
+            link = socket.if_nametoindex(zone) if zone else sum(target.address[3:])  # the link of the target, or none
         elif source:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, os.fsencode(source))
         elif target.address[2:] == (0, 0) and ip_address(target.ip).is_link_local:
@@ -202,14 +201,14 @@ def _choose_source(sock: socket.socket, target: Target, source: str, port: int) 
             # A connection that was closed would keep its port for a minute, and the path could not be probed again.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
-        if port or is_address(source) or target.protocol is Protocol.UDP:  # the port is known from here on
+        if port or is_address(source) or target.protocol is Protocol.UDP:  # the port is known from now on
             sock.bind((host, port, 0, link) if ipv6 else (host, port))
     except OSError as error:
         raise _refusal(error, target, source, port) from None
 
 
 def _refusal(error: OSError, target: Target, source: str, port: int) -> UsageError:
-    """Say why a source cannot be had."""
+    """Return the error of a source that is not available."""
     if port and error.errno == errno.EADDRINUSE:
         who = f"`ss -a{target.protocol.value[0]}p 'sport = {port}'` shows who has it"
         return UsageError(f"--source-port {port}: another socket of this host has this port: choose another one; {who}")

@@ -1,7 +1,7 @@
-"""Whom to ask: what the operator wrote, and the address that it stands for.
+"""Targets: what the operator wrote, and its address.
 
-Owns the text form and the look-up of names. Never opens a socket. Invariant: a `Target` has a numeric address, so
-nothing behind it waits for a name server.
+Owns the text form and the look-up of names. Never opens a socket. Invariant: a `Target` has a numeric address, so that
+no other module waits for a name server.
 """
 
 import os
@@ -37,7 +37,7 @@ Address = tuple[str, int] | tuple[str, int, int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetSpec:
-    """What the operator wrote."""
+    """A target as the operator wrote it."""
 
     protocol: Protocol
     host: str
@@ -46,7 +46,7 @@ class TargetSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A wish with its address."""
+    """A target with its address."""
 
     spec: TargetSpec
     family: socket.AddressFamily
@@ -54,7 +54,7 @@ class Target:
 
     @property
     def protocol(self) -> Protocol:
-        """Return the protocol that it is asked over."""
+        """Return the protocol of its probes."""
         return self.spec.protocol
 
     @property
@@ -64,7 +64,7 @@ class Target:
 
     @property
     def max_payload(self) -> int:
-        """Return how many bytes of payload a probe to it can have."""
+        """Return the greatest payload of a probe to it, in bytes."""
         return _MOST[self.family] if self.protocol is Protocol.UDP else MAX_SIZE
 
     @property
@@ -73,18 +73,18 @@ class Target:
         return endpoint(self.address)
 
     def __str__(self) -> str:
-        """Write the target as the operator would."""
+        """Format the target as the operator would write it."""
         host = f"[{self.spec.host}]" if ":" in self.spec.host else self.spec.host
         return f"{self.protocol.value}://{_printable(host)}:{self.spec.port}"
 
 
 def endpoint(address: Address) -> str:
-    """Write an address and its port, as in 192.0.2.1:7, [2001:db8::1]:7 or [fe80::1%eth0]:7."""
+    """Format an address and its port, as in 192.0.2.1:7, [2001:db8::1]:7 or [fe80::1%eth0]:7."""
     return f"[{_zoned(address)}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
 
 
 def _zoned(address: Address) -> str:
-    """Write an address with its zone, by name; by number where the interface is gone."""
+    """Format an address with its zone, by name, or by number if the interface is gone."""
     scope = address[3] if len(address) > 3 else 0  # noqa: PLR2004 - (address, port, flow, scope)
     if not scope:
         return address[0]
@@ -95,7 +95,7 @@ def _zoned(address: Address) -> str:
 
 
 def _printable(text: str) -> str:
-    """Return text that any UTF-8 file takes, though a byte of it be none."""
+    """Return text that can be written as UTF-8: other bytes are escaped."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -126,19 +126,19 @@ def parse(text: str) -> TargetSpec:
 
 
 def with_port(text: str, port: str) -> str:
-    """Return a target as it is written with a port, or nothing where it has one."""
+    """Return the text of a target with a port added; empty if it has one."""
     scheme, separator, rest = text.rpartition("://")
     host = f"[{rest}]" if ":" in rest and is_address(rest) else rest
     return "" if re.search(":[0-9]+$", host) else f"{scheme}{separator}{host}:{port}"
 
 
 def resolve(spec: TargetSpec, family: socket.AddressFamily | None, source: str = "") -> Target:
-    """Look up the address of a wish; the first that the resolver names. None is any family.
+    """Look up the address of a target, the first of the resolver. A family of None is any.
 
-    A link-local address without a zone is on the link of the source, where that is an interface or has a zone. Raises
+    A link-local address without a zone is on the link of the source, if that is an interface or has a zone. Raises
     UsageError.
     """
-    # As bytes an interface may have any name; as text it would have to be one of DNS.
+    # As bytes the name of an interface may be any; as text it would have to be a valid name of DNS.
     host = os.fsencode(spec.host) if "%" in spec.host else spec.host
     try:
         found = socket.getaddrinfo(host, spec.port, family or socket.AF_UNSPEC, _SOCKET_KINDS[spec.protocol])
@@ -160,7 +160,7 @@ def resolve(spec: TargetSpec, family: socket.AddressFamily | None, source: str =
 
 
 def _reason(error: socket.gaierror, spec: TargetSpec, family: socket.AddressFamily | None) -> str:
-    """Say why a name has no address; a name that has one of the other family is told from one that is not there."""
+    """Return why a name has no address; a name with an address of the other family has a reason of its own."""
     if family and error.errno in (socket.EAI_NODATA, socket.EAI_ADDRFAMILY, socket.EAI_NONAME):
         with suppress(UsageError):
             resolve(spec, None)

@@ -1,7 +1,7 @@
-"""A line over TCP: one connection, made when a probe needs it, whose bytes are cut into replies.
+"""The transport over TCP: one connection, opened when a probe needs it, whose bytes are split into replies.
 
-Owns the connection and the cutting. Never decides what a reply means (`InFlight` does). Invariant: what was sent comes
-back in the order in which it went, so the size of each reply is known before it comes.
+Owns the connection and the splitting. Never decides what a reply means: `InFlight` does. Invariant: bytes come back in
+the order in which they were sent, so that the size of each reply is known in advance.
 """
 
 import errno
@@ -31,17 +31,17 @@ _MOST: Final = 1 << 18
 _CONTROL_BYTES: Final = 128
 
 MOST_UNSENT: Final = 1 << 20
-"""Bytes that are kept for a peer that takes nothing, beside those that the kernel keeps for it."""
+"""Bytes that are kept for a peer that does not read, besides those in the send buffer of the kernel."""
 
 MOST_UNANSWERED: Final = 65_536
-"""Probes on one connection whose replies have not come: as many as may be in flight."""
+"""Most probes on one connection without a reply: as many as may be in flight."""
 
 _UNDER_WAY: Final = (errno.EINPROGRESS, errno.EALREADY)
 _FROM_PEER: Final = (errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE)
 
 
 class TcpTransport:
-    """One connection towards one target; a new one after it broke."""
+    """One connection to one target; a new one after an error."""
 
     def __init__(
         self,
@@ -54,12 +54,12 @@ class TcpTransport:
     ) -> None:
         """Take what the loop calls when there is something to read.
 
-        A handshake that takes longer than the timeout of a probe is begun anew.
+        A handshake that takes longer than the timeout of a probe is started again.
         """
         self.port_index = port_index
         self.port = self.send_stamp = 0
         self.has_errors = False
-        self.dropped = 0  # TCP sends again what found no room
+        self.dropped = 0  # TCP sends again what had no room
         self._target = target
         self._sockets = settings.sockets
         self._loop = loop
@@ -69,12 +69,12 @@ class TcpTransport:
         self._begun = 0
         self._connected = self._writing = False
         self._waiting: deque[tuple[int, bytes]] = deque()
-        """Of each probe without a reply its size, and the number that it begins with."""
+        """The size of each probe without a reply, and the sequence number that it begins with."""
         self._unsent = bytearray()
         self._came = bytearray()
 
     def send(self, payload: bytes) -> NetworkError | None:
-        """Send a probe, or keep it until the connection stands; return what stands in the way if it cannot go."""
+        """Send a probe, or keep it until the connection is open; return the error if it cannot be sent."""
         if self._sock is not None and not self._connected and monotonic_ns() - self._begun >= self._timeout:
             self.close()
         if self._sock is None and (network_error := self._connect()):
@@ -88,7 +88,7 @@ class TcpTransport:
         return None
 
     def receive(self) -> Iterator[Received]:
-        """Yield what has come: the connection, replies, or the end of it."""
+        """Yield what was received: the connection, replies, or its end."""
         if self._sock is None:
             return
         if not self._connected:
@@ -105,7 +105,7 @@ class TcpTransport:
         yield from self._read(self._sock)
 
     def close(self) -> None:
-        """Close the connection, if there is one, and forget what it carried."""
+        """Close the connection, if there is one, and forget its data."""
         if self._sock is not None:
             self._loop.unregister(self._sock.fileno())
             self._sock.close()
@@ -117,7 +117,7 @@ class TcpTransport:
     def _connect(self) -> NetworkError | None:
         try:
             self._sock = open_probe_socket(self._target, self._sockets, self.port_index)
-        except UsageError as error:  # what was there at the start of the run is gone: an address, descriptors
+        except UsageError as error:  # available at the start, and no longer: an address, descriptors
             return NetworkError(reason=str(error))
         self._begun = monotonic_ns()
         number = self._sock.connect_ex(self._target.address)
@@ -137,7 +137,7 @@ class TcpTransport:
             while self._unsent:
                 del self._unsent[: self._sock.send(self._unsent)]
         except BlockingIOError:
-            self._want_write(wanted=True)  # the rest goes when there is room
+            self._want_write(wanted=True)  # the rest is sent when there is room
             return None
         except OSError as error:
             return self._with_sender(local_error(error.errno or 0), error.errno or 0)
@@ -180,7 +180,7 @@ class TcpTransport:
         return Response(data=data, stamp=stamp, read=read, address=self._target.endpoint, port_index=self.port_index)
 
     def _break(self, network_error: NetworkError, number: int) -> Iterator[ProbeError]:
-        """Say of each probe that it will have no reply, and give the connection up."""
+        """Yield an error for each probe without a reply, and close the connection."""
         network_error = self._with_sender(network_error, number)
         probes = [begin for _, begin in self._waiting]
         self.close()
@@ -195,7 +195,7 @@ class TcpTransport:
             )
 
     def _with_sender(self, network_error: NetworkError, number: int) -> NetworkError:
-        """Add who said so, where it was the peer."""
+        """Add the address of the peer if the error is from there."""
         return (
             NetworkError(reason=network_error.reason, address=self._target.ip)
             if number in _FROM_PEER

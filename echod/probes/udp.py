@@ -1,7 +1,7 @@
-"""A line over UDP: one socket, its replies and the errors in its error queue.
+"""The transport over UDP: one socket, its replies and the errors in its error queue.
 
-Owns the reading of control messages. Never decides what a reply means (`InFlight` does). Invariant: the socket is not
-connected, so a reply from another address than the one asked is seen, not dropped by the kernel.
+Owns the reading of control messages. Never decides what a reply means: `InFlight` does. Invariant: the socket is not
+connected, so that the kernel does not drop a reply from another address than the one probed.
 """
 
 import socket
@@ -22,19 +22,19 @@ _CONTROL_BYTES: Final = 512
 _MOST: Final = 65_536
 _BURST: Final = 256
 _BURST_NS: Final = 5_000_000
-"""Datagrams taken at one go, and for how long, so that a flood of whatever comes does not hold up the next probe."""
+"""Most datagrams read in a row, and for how many ns: a flood of datagrams must not delay the next probe."""
 
 TRIES: Final = 3
-"""Of one send: the kernel also puts the error of an earlier probe into its way, once for each."""
+"""Attempts of one send: the kernel also reports the error of an earlier probe there, once for each."""
 
 
 class UdpTransport:
     """One source port towards one target."""
 
     def __init__(self, sock: socket.socket, target: Target, port_index: int, *, stamps: bool = False) -> None:
-        """Take a socket of `outlet`; `port_index` is the index of its port among those of the target.
+        """Take a socket of `open_probe_socket`; `port_index` is the index of its port among those of the session.
 
-        With `stamps` the kernel is asked of each probe when it went.
+        With `stamps` the kernel reports when each probe was sent.
         """
         self.sock = sock
         self.port_index = port_index
@@ -48,7 +48,7 @@ class UdpTransport:
         self.send_stamp = 0
 
     def send(self, payload: bytes) -> NetworkError | None:
-        """Send a probe; return what stands in the way if it could not go."""
+        """Send a probe; return the error if it could not be sent."""
         number = self.send_stamp = 0
         for _ in range(TRIES):
             try:
@@ -70,11 +70,11 @@ class UdpTransport:
 
     @property
     def has_errors(self) -> bool:
-        """Whether a complaint was read along with a stamp, that no wait will tell of."""
+        """Whether an error was read together with a timestamp: no wait will report it again."""
         return bool(self._queued)
 
     def receive(self) -> Iterator[Response | ProbeError]:
-        """Yield what has come, errors first."""
+        """Yield what was received, errors first."""
         yield from self.take_errors()
         end = monotonic_ns() + _BURST_NS
         for _ in range(_BURST):
@@ -83,7 +83,7 @@ class UdpTransport:
             except BlockingIOError:
                 return
             except OSError:
-                continue  # an error of the queue, reported here too
+                continue  # an error of the error queue, which is reported here too
             read = read_clocks()
             stamp, ttl = _read_control(control)
             yield Response(
@@ -99,15 +99,15 @@ class UdpTransport:
                 return
 
     def take_errors(self) -> list[ProbeError]:
-        """Return what routers and the peer complained of since the last time."""
+        """Return the errors that routers and the peer have sent since the last call."""
         self._read_errors()
         queued, self._queued = self._queued, []
         return queued
 
     def _read_errors(self) -> NetworkError | None:
-        """Queue what routers and the peer complained of; return what this host did, about a probe that never went.
+        """Queue the errors of routers and of the peer; return that of this host, about a probe that was not sent.
 
-        In the same queue is when a probe went.
+        The send timestamps are in the same queue.
         """
         local = None
         for _ in range(_BURST):
