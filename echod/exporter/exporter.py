@@ -81,7 +81,7 @@ class Exporter:
 
     def _apply(self, message: bytes, files: Sequence[int]) -> None:
         self._draining = self._draining or message == DRAIN
-        for fd in files:  # none came where this process may open no more; the next one will say as much
+        for fd in files:  # none if this process may open no more descriptors; the next message is as complete
             with os.fdopen(fd, "rb") as file:
                 file.seek(0)
                 self._snapshot = file.read()
@@ -153,7 +153,7 @@ class Exporter:
         if self._snapshot:
             respond(Response(content_type="application/json", body=self._snapshot))
         else:
-            respond(_plain(["not known yet"], healthy=False))
+            respond(_plain(["no status yet"], healthy=False))
 
 
 def _plain(lines: Sequence[str], *, healthy: bool) -> Response:

@@ -17,7 +17,7 @@ from typing import Final
 
 _EVENT_WORDS: Final = 3 if platform.machine() in {"x86_64", "i686"} else 4
 """`struct epoll_event`: the events, and 64 bits of data, which are aligned except on x86-64 (epoll_event(3type)). A
-process of 64 bits that is told i686 has a 32-bit personality (setarch(8)) on that architecture."""
+process of 64 bits that reads i686 from uname(2) has a 32-bit personality (setarch(8)) on that architecture."""
 
 _epoll_wait = ctypes.CDLL(None, use_errno=True).epoll_wait
 

@@ -1,7 +1,7 @@
 """The network interface that a listener is bound to: whether its socket still is, and at which addresses to test it.
 
 Owns the look at both, and keeps nothing. A VRF is an interface too: it has the addresses of those that are enslaved to
-it. Invariant: what this host does not say is an error, not a guess.
+it. Invariant: what this host does not report is an error, not a guess.
 """
 
 import errno

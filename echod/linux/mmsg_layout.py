@@ -1,6 +1,6 @@
 """How the memory of a vector is laid out: the sizes of the kernel's structs, and where each part lies.
 
-Owns numbers alone. `vector` writes this memory, and `unfinished` reads it after its process has died.
+Owns numbers alone. `mmsg` writes this memory, and `unfinished` reads it after its process has died.
 """
 
 from itertools import accumulate

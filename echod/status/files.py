@@ -78,12 +78,12 @@ def find(
     """
     first = directory(environment, configured) or DEFAULT_DIRECTORY
     places = dict.fromkeys((first, directory(environment, AUTO) or first, DEFAULT_DIRECTORY))
-    alive = {place: told for place in places if (told := read(place)) is not None and is_alive(told)}
-    for place, told in alive.items():
-        if told.get("pid") == process:
+    alive = {place: status for place in places if (status := read(place)) is not None and is_alive(status)}
+    for place, status in alive.items():
+        if status.get("pid") == process:
             return place
-    for place, told in alive.items():
-        if _is_same(told.get("config"), config):
+    for place, status in alive.items():
+        if _is_same(status.get("config"), config):
             return place
     # A user who runs none sees that of the host.
     usual = places if configured == AUTO and not environment.get("RUNTIME_DIRECTORY") else (first,)
@@ -96,10 +96,10 @@ def find(
                 f"an echod runs with {config}, process {pid}, but its status is not in {_listed(places)}: its log says "
                 'why, and where it is: look for "status" there (log.level: info)'
             )
-    for place, told in alive.items() if named else ():
-        its = printable(str(told.get("config")))
+    for place, status in alive.items() if named else ():
+        its = printable(str(status.get("config")))
         raise NoStatusError(
-            f"no echod is running with {config}: the one that has its status in {place}, process {told['pid']}, runs "
+            f"no echod is running with {config}: the one that has its status in {place}, process {status['pid']}, runs "
             f"with {its}; name that with --config {its}"
         )
     return first
