@@ -1,7 +1,7 @@
 """Adoption of the sockets that the service manager, or another program, passed.
 
-Trusts nothing in them: what a socket is, is asked of the kernel, and each option that echod relies on is set and read
-back. Never opens, reads or writes a socket. Invariant: an adopted socket is as if echod had opened it, but for its
+Trusts nothing in them: the kernel is asked what a socket is, and each option that echod relies on is set and read back.
+Never opens, reads or writes a socket. Invariant: an adopted socket is as if echod had opened it, except for its
 buffers, which may be larger; one that cannot be made so is closed and refused, with what to change in the .socket unit.
 """
 
@@ -23,7 +23,6 @@ _SERVED: Final = {
     (socket.SOCK_DGRAM, socket.IPPROTO_UDP): Protocol.UDP,
     (socket.SOCK_STREAM, socket.IPPROTO_TCP): Protocol.TCP,
 }
-
 
 _BROADCAST: Final = IPv4Address("255.255.255.255")
 

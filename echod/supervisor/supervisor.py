@@ -72,7 +72,7 @@ class Transition:
 
 
 class Supervisor:
-    """The daemon. `run` returns when it has stopped, after being told to."""
+    """The daemon. `run` returns when a signal has stopped it."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class Supervisor:
         self._reload_wanted = self._stopping = False
 
     def run(self) -> None:
-        """Serve until told to stop. Raises EchodError if it cannot start."""
+        """Serve until stopped by a signal. Raises EchodError if it cannot start."""
         try:
             with closing(self._own_addresses):
                 self._serve()
@@ -190,7 +190,7 @@ class Supervisor:
             generation.set_own_addresses(self._own_addresses.networks)
 
     def _advance(self, now: float) -> None:
-        """Take the next step of a start or reload that is possible now."""
+        """Take the next possible step of a start or reload."""
         if self._transition is not None and self._transition.generation.ready:
             self._commit(self._transition, now)
         if self._reload_wanted and self._transition is None and not self._stopping:
@@ -235,7 +235,7 @@ class Supervisor:
         self._reporter.rejected(StartFailedError(why))
 
     def _drop(self, transition: Transition) -> None:
-        """Be rid of a generation that will not serve."""
+        """Kill a generation that will not serve, and close its sockets."""
         self._transition = None
         transition.generation.kill()
         self._retiring.append(transition.generation)

@@ -236,6 +236,26 @@ def test_the_status_line_counts_the_workers_that_are_missing(manager: Manager, n
     assert manager.messages[-1] == {"STATUS": "not serving; 0 datagrams/s"}
 
 
+def test_the_status_line_names_a_rejected_reload_until_one_succeeds(
+    manager: Manager, notifier: systemd.Notifier
+) -> None:
+    """READY=1 has the reason at once; later lines refer to the journal, and after the next reload they do not."""
+    status_line = StatusLine(notifier)
+    status_line.ready("serving")
+    status_line.rejected("no such file")
+    status_line.refresh(lambda: 0, [1], 10.0)
+    status_line.ready("serving")
+    status_line.refresh(lambda: 0, [1], 20.0)
+    assert manager.heard("STATUS=serving; 0 datagrams/s")
+    assert [message["STATUS"] for message in manager.messages] == [
+        "serving",
+        "reload REJECTED; the previous config stays in force: no such file",
+        "serving; 0 datagrams/s; the last reload was rejected, see the journal",
+        "serving",
+        "serving; 0 datagrams/s",
+    ]
+
+
 def test_what_was_meant_for_another_process_is_left_alone() -> None:
     """LISTEN_FDS and WATCHDOG_USEC count only with our own process id; the LISTEN_ variables go either way."""
     ours, other = str(os.getpid()), "1"

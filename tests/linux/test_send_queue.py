@@ -37,3 +37,20 @@ def test_messages_to_a_receiver_that_has_gone_are_dropped() -> None:
         queue = SendQueue(ours.send)
         queue.put(b"a", b"a1")
         assert queue.pending == {}
+
+
+def test_no_message_overtakes_one_that_waits() -> None:
+    """Where there is no room for the first message, a later one is not sent either, although it would fit."""
+    sent: list[bytes] = []
+
+    def send(message: bytes) -> None:
+        if len(message) > 2:
+            raise BlockingIOError
+        sent.append(message)
+
+    queue = SendQueue(send)
+    queue.put(b"long", b"too long")
+    queue.put(b"short", b"ok")
+    assert (sent, list(queue.pending)) == ([], [b"long", b"short"])
+    queue.put(b"long", b"no")
+    assert sent == [b"ok", b"no"]

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import resource
 import signal
 from collections import Counter
 from collections.abc import Iterator, MutableMapping
@@ -13,7 +14,7 @@ import pytest
 import structlog
 from support.daemon import children
 from support.limited_poll import LimitedPoll
-from support.loopback import BUFFERS, listener
+from support.loopback import BUFFERS, as_nobody, listener, needs_root
 from support.ports import free_port
 from support.waiting import wait_until
 
@@ -213,6 +214,22 @@ def test_a_worker_that_cannot_be_watched_is_not_started(by_hand: GenerationByHan
     assert by_hand.generation.gone
     by_hand.poll.left = 2
     by_hand.serve()
+
+
+@needs_root
+def test_nothing_is_left_of_a_worker_that_cannot_be_forked() -> None:
+    """On a host without a process to spare, both ends of the channel are closed, and nobody waits for one."""
+
+    def attempt() -> list[bool]:
+        by_hand = GenerationByHand()
+        worker = by_hand.generation.workers[0]
+        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        with pytest.raises(OSError, match="temporarily unavailable"):
+            by_hand.generation.start_worker(worker, 0.0)
+        return [len(list(Path("/proc/self/fd").iterdir())) == before, worker.queue is None, worker.pid is None]
+
+    assert as_nobody(attempt) == [True, True, True]
 
 
 def test_what_a_full_channel_does_not_take_is_sent_later(by_hand: GenerationByHand) -> None:
