@@ -93,7 +93,7 @@ class AddressUnavailableError(EchodError):
 
 
 class FamilyUnavailableError(AddressUnavailableError):
-    """A listener's address family is switched off or forbidden here: no restart mends that."""
+    """A listener's address family is switched off or forbidden here: a restart does not help."""
 
     exit_code = ExitCode.CONFIG
 
@@ -105,7 +105,7 @@ class BindNotPermittedError(EchodError):
 
 
 class PassedSocketError(EchodError):
-    """A socket that was passed cannot be served: the .socket unit has to be changed, and no restart mends that."""
+    """A socket that was passed cannot be served: the .socket unit has to be changed, and a restart does not help."""
 
     exit_code = ExitCode.CONFIG
 

@@ -33,8 +33,10 @@ def lock_pidfile(path: Path) -> int:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            said = os.read(fd, 32).strip()
-            pid = said.decode() if said.isdigit() else "unknown"  # whatever else is there could control the terminal
+            content = os.read(fd, 32).strip()
+            pid = (
+                content.decode() if content.isdigit() else "unknown"
+            )  # whatever else is there could control the terminal
             os.close(fd)
             raise AddressUnavailableError(f"echod is running already: {path} is locked by process {pid}") from None
         with suppress(FileNotFoundError):
@@ -81,27 +83,27 @@ def detach(pidfile: Path | None, serve: Callable[[Callable[[], None]], int]) -> 
     meanwhile.
     """
     lock = lock_pidfile(pidfile) if pidfile is not None else None
-    outcome, tell_outcome = os.pipe()
-    words, tell_words = os.pipe()
+    outcome, write_outcome = os.pipe()
+    output, write_output = os.pipe()
     sys.stderr.flush()
     if os.fork():
-        os.close(tell_outcome)
-        os.close(tell_words)
+        os.close(write_outcome)
+        os.close(write_output)
         try:
-            return _relay(outcome, words)
+            return _relay(outcome, output)
         except KeyboardInterrupt:
             stop = f"kill $(cat {pidfile})" if pidfile is not None else "SIGTERM"
             raise InterruptedStartError(f"the daemon still starts in the background; to stop it: {stop}") from None
     os.close(outcome)
-    os.close(words)
+    os.close(output)
     to_file = stat.S_ISREG(os.fstat(2).st_mode)
     if to_file:
         # Whoever opened it: where the file is cut short (copytruncate of logrotate), the log goes on at its new end.
         fcntl.fcntl(2, fcntl.F_SETFL, fcntl.fcntl(2, fcntl.F_GETFL) | os.O_APPEND)
     else:
         # Not the terminal itself, which the workers would keep open as long as they live.
-        os.dup2(tell_words, 2)
-    os.close(tell_words)
+        os.dup2(write_output, 2)
+    os.close(write_output)
     with daemon.DaemonContext(
         chroot_directory=None,
         working_directory="/",
@@ -111,7 +113,7 @@ def detach(pidfile: Path | None, serve: Callable[[Callable[[], None]], int]) -> 
         initgroups=False,
         prevent_core=False,
         detach_process=True,
-        files_preserve=[tell_outcome] if lock is None else [tell_outcome, lock],
+        files_preserve=[write_outcome] if lock is None else [write_outcome, lock],
         pidfile=None,
         stdin=None,
         stdout=None,
@@ -120,28 +122,28 @@ def detach(pidfile: Path | None, serve: Callable[[Callable[[], None]], int]) -> 
     ):
         if lock is not None:
             os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-        code = serve(lambda: _tell(tell_outcome, ExitCode.OK))
+        code = serve(lambda: _report(write_outcome, ExitCode.OK))
         if pidfile is not None:
             pidfile.unlink(missing_ok=True)
-        _tell(tell_outcome, code or ExitCode.SOFTWARE)  # heard only where it never served: also if told to stop
+        _report(write_outcome, code or ExitCode.SOFTWARE)  # read only if it never served: also if it was stopped
     os._exit(code)
 
 
-def _tell(outcome: int, code: int) -> None:
+def _report(outcome: int, code: int) -> None:
     """Report to the first process and let it exit; it may be gone, as at the daemon's end."""
     with suppress(OSError):
         os.write(outcome, bytes([code]))
 
 
-def _relay(outcome: int, words: int) -> int:
+def _relay(outcome: int, output: int) -> int:
     """Copy what the daemon writes to stderr until it serves or has failed; return the exit code for that."""
-    os.set_blocking(words, False)
+    os.set_blocking(output, False)
     while True:
-        ready, _, _ = select.select([outcome, words], [], [])
+        ready, _, _ = select.select([outcome, output], [], [])
         # The outcome is written after the text that explains it, so all of that text is here by now.
         with suppress(BlockingIOError):
-            while text := os.read(words, 65_536):
+            while text := os.read(output, 65_536):
                 os.write(2, text)
         if outcome in ready:
-            said = os.read(outcome, 1)
-            return said[0] if said else ExitCode.SOFTWARE
+            code = os.read(outcome, 1)
+            return code[0] if code else ExitCode.SOFTWARE

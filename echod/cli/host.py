@@ -1,4 +1,4 @@
-"""Whether this host's kernel can do what a valid config asks: what `echod check` says beyond the file itself.
+"""Whether this host's kernel can do what a valid config asks: the warnings of `echod check` beyond the file itself.
 
 Owns the reading of /proc/sys, and the checks whether this host has an address, and whether one is broadcast. It changes
 nothing, and the daemon does not depend on it: the daemon checks what it gets. Invariant: nothing is warned of that
@@ -41,7 +41,7 @@ def warnings(config: Config, text: bytes) -> tuple[Mistake, ...]:
         *_find_user(config, document),
         *_find_ephemeral(document),
         *_find_capped(config, document),
-        *_find_mute(config, document),
+        *_find_neighbour_queues(config, document),
     )
 
 
@@ -137,7 +137,7 @@ def _find_capped(config: Config, document: Document) -> Iterator[Mistake]:
             )
 
 
-def _find_mute(config: Config, document: Document) -> Iterator[Mistake]:
+def _find_neighbour_queues(config: Config, document: Document) -> Iterator[Mistake]:
     """Find the queues in which replies to absent hosts can occupy the send buffer, for seconds each.
 
     A sender that forges its source can choose absent hosts in the networks of this host (neigh/default/unres_qlen_bytes

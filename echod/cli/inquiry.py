@@ -1,9 +1,8 @@
-"""Whether a source would be replied to, by which rule, and how often: what `echod check --source` says.
+"""Whether a source would be replied to, by which rule, and how often: for `echod check --source`.
 
-Owns the sentences. It decides nothing: that is done by the rules that a worker has. It knows only what the config says
-and which addresses are this host's own, or broadcast: neither the sockets that systemd passes nor what is between here
-and the source. Invariant: what it says of a datagram is what becomes of one datagram from there that is whole and
-unicast.
+Owns the sentences. It decides nothing: that is done by the rules that a worker has. It knows only the config and
+which addresses are this host's own, or broadcast: neither the sockets that systemd passes nor what is between here
+and the source. Invariant: the text describes one datagram from there that is whole and unicast.
 """
 
 import re
@@ -135,16 +134,16 @@ def _find(entries: Iterable[AccessEntry], address: _Address) -> AccessEntry | No
 
 
 def _udp_limits(config: Config, source: Source) -> list[str]:
-    limits, said = config.limits, []
+    limits, texts = config.limits, []
     if limits.datagrams_per_second is not None:
-        said.append(
+        texts.append(
             f"at most {limits.datagrams_per_second:,} a second from {_named(source)}, in bursts of {limits.burst:,}"
         )
     if limits.total_datagrams_per_second is not None:
-        said.append(f"at most {limits.total_datagrams_per_second:,} a second from all sources")
-    if said and limits.dry_run:
-        said.append("limits.dry_run: datagrams above a limit are counted and replied to")
-    return said
+        texts.append(f"at most {limits.total_datagrams_per_second:,} a second from all sources")
+    if texts and limits.dry_run:
+        texts.append("limits.dry_run: datagrams above a limit are counted and replied to")
+    return texts
 
 
 def _tcp_limits(config: Config, source: Source) -> list[str]:

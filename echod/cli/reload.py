@@ -77,9 +77,9 @@ def reload(find: Callable[[int | None], Path], environment: Mapping[str, str]) -
         place, before, owner = _look(find, None) if main is None else _look_for(main, find)
     except NoStatusError as error:
         raise NotRunningError(str(error)) from None
-    _hang_up(before, owner, place / files.NAME)
-    asked = time.monotonic()
-    while (waited := time.monotonic() - asked) < WAIT_SECONDS:
+    _send_hangup(before, owner, place / files.NAME)
+    signalled = time.monotonic()
+    while (waited := time.monotonic() - signalled) < WAIT_SECONDS:
         now = _load(place)
         if now is None or now.pid != before.pid:
             raise ReloadOvertakenError("echod stopped before the reload was done; its log says why")
@@ -94,11 +94,11 @@ def reload(find: Callable[[int | None], Path], environment: Mapping[str, str]) -
 
 
 def _main_process(environment: Mapping[str, str]) -> int | None:
-    """Return the process of the unit whose ExecReload= this is; None if it is no echod, but what started one."""
-    told = environment.get("MAINPID", "")
-    if not (told.isascii() and told.isdigit()) or instances.is_supervisor(int(told)) is False:
+    """Return the process of the unit whose ExecReload= this is; None if it is not an echod, but started one."""
+    pid = environment.get("MAINPID", "")
+    if not (pid.isascii() and pid.isdigit()) or instances.is_supervisor(int(pid)) is False:
         return None
-    return int(told) if files.is_alive({"pid": int(told)}) else None
+    return int(pid) if files.is_alive({"pid": int(pid)}) else None
 
 
 def _look(find: Callable[[int | None], Path], process: int | None) -> tuple[Path, Snapshot, int]:
@@ -136,7 +136,7 @@ def _load(place: Path) -> Snapshot | None:
     return None
 
 
-def _hang_up(echod: Snapshot, owner: int, path: Path) -> None:
+def _send_hangup(echod: Snapshot, owner: int, path: Path) -> None:
     """Send SIGHUP to the echod that wrote this status file, which this user owns, and to no other process.
 
     With a pidfd, the process that is checked is the one that is signalled, even if its PID is reused meanwhile. Any

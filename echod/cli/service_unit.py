@@ -1,6 +1,6 @@
-"""What systemd makes of a config on this host, where it runs echod: asked by `echod check`, never by the daemon.
+"""What systemd makes of a config on this host, where it runs echod: used by `echod check`, never by the daemon.
 
-Owns the calls of systemctl and systemd-run. It changes nothing. Invariant: nothing is said where systemd cannot be
+Owns the calls of systemctl and systemd-run. It changes nothing. Invariant: nothing is reported if systemd cannot be
 asked, or runs no echod with this file.
 """
 
@@ -25,9 +25,9 @@ _BOOTED: Final = Path("/run/systemd/system")
 """There if systemd is PID 1: sd_booted(3)."""
 
 _SECONDS: Final = 30.0
-"""Within which systemd answers."""
+"""Time limit for an answer of systemd."""
 
-_SIGHT: Final = (
+_VISIBILITY: Final = (
     "User",
     "Group",
     "SupplementaryGroups",
@@ -58,7 +58,7 @@ def examine(path: Path, config: Config, text: bytes, *, activated: bool) -> NotP
     ConfigUnreadableError if the service cannot read it.
     """
     unit = socket_unit.properties(
-        _show(SERVICE, "LoadState", "ExecStart", "Requires", "TriggeredBy", "PrivateNetwork", *_SIGHT)
+        _show(SERVICE, "LoadState", "ExecStart", "Requires", "TriggeredBy", "PrivateNetwork", *_VISIBILITY)
     )
     named = socket_unit.config_of(unit, str(DEFAULT_PATH))
     if unit.get("LoadState") == "loaded" and named == str(path.absolute()):
@@ -78,10 +78,10 @@ def examine(path: Path, config: Config, text: bytes, *, activated: bool) -> NotP
 
 def _look(unit: Mapping[str, str], path: str) -> None:
     """Read the file as the service will. Raises ConfigUnreadableError if that fails."""
-    sight = [f"--property={name}={unit[name]}" for name in _SIGHT if unit.get(name)]
-    command = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", "--setenv=LC_ALL=C", *sight]
-    said = _run([*command, "cat", "--", path])
-    if said is not None and (found := re.search(rf"^\S*cat: '?{re.escape(path)}'?: (.*)", said.stderr)):
+    visibility = [f"--property={name}={unit[name]}" for name in _VISIBILITY if unit.get(name)]
+    command = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", "--setenv=LC_ALL=C", *visibility]
+    result = _run([*command, "cat", "--", path])
+    if result is not None and (found := re.search(rf"^\S*cat: '?{re.escape(path)}'?: (.*)", result.stderr)):
         raise ConfigUnreadableError(
             f"{SERVICE} cannot read {shown(Path(path))}: {found[1]}: its user must be able to read the file, and it "
             "does not see /home, /root, /tmp and /var/tmp: run chmod a+r on the file, and a+x on the directories above"
@@ -89,8 +89,8 @@ def _look(unit: Mapping[str, str], path: str) -> None:
 
 
 def _show(unit: str, *properties: str) -> str:
-    said = _run(["systemctl", "show", f"--property={','.join(properties)}", unit]) if _BOOTED.is_dir() else None
-    return said.stdout if said is not None and said.returncode == 0 else ""
+    result = _run(["systemctl", "show", f"--property={','.join(properties)}", unit]) if _BOOTED.is_dir() else None
+    return result.stdout if result is not None and result.returncode == 0 else ""
 
 
 def _run(command: list[str]) -> "subprocess.CompletedProcess[str] | None":

@@ -170,9 +170,9 @@ def _refusal(before: str, message: str) -> ConfigError:
 
 def _reword(error: yaml.MarkedYAMLError) -> Mistake:
     """Translate a message of PyYAML into an operator's terms; keep its own in rare cases."""
-    said = f"{error.context}: {error.problem}"
+    message = f"{error.context}: {error.problem}"
     for pattern, sentence, at_opening in _REWORDINGS:
-        if found := re.search(pattern, said):
+        if found := re.search(pattern, message):
             mark = (error.context_mark if at_opening else None) or error.problem_mark
             return _mistake(_spot(mark), (), sentence.format(*found.groups()))
     return _mistake(_spot(error.problem_mark), (), shown(f"{error.problem}"))

@@ -1,6 +1,6 @@
-"""What systemd says of echod's units, and the drop-in by which the socket unit passes what a config has.
+"""The properties of echod's units in systemd, and the drop-in by which the socket unit passes what a config has.
 
-Owns the forms of systemctl(1)'s properties and of systemd.socket(5). It asks nobody.
+Owns the forms of systemctl(1)'s properties and of systemd.socket(5). It does no I/O.
 """
 
 import re
@@ -64,7 +64,7 @@ def passed(shown: str) -> frozenset[Listener]:
 def _parsed(text: str) -> Iterable[Listener]:
     try:
         return parse_listener(text)
-    except ValueError:  # a path, or what else a unit may have: echod says so when it is passed
+    except ValueError:  # a path, or what else a unit may have: echod reports it when it is passed
         return ()
 
 

@@ -31,7 +31,7 @@ class Listener:
     """One UDP or TCP echo port. Hashable: two listeners are equal if they would bind the same socket.
 
     `zone` is an interface name: for a link-local IPv6 address that of its link (RFC 4007), for any other the interface,
-    or VRF, that the socket is bound to: it hears and answers there alone (SO_BINDTODEVICE in socket(7)).
+    or VRF, that the socket is bound to: it receives and replies only there (SO_BINDTODEVICE in socket(7)).
     """
 
     protocol: Protocol
@@ -135,7 +135,7 @@ def find_overlaps(ranges: Mapping[int, ListenerRange]) -> dict[int, Overlap]:
     """Find the entries, by index, that open what another entry already opens; of each only the first such listener.
 
     A second socket on the same address would take datagrams from the first, and one on a single address next to the
-    wildcard of its family answers nothing that the wildcard would not. One that is bound to an interface may stand
+    wildcard of its family receives nothing that the wildcard would not. One that is bound to an interface may stand
     beside one that is not, which hears nothing of a VRF. (Of another interface the kernel gives to either: it takes the
     first group of SO_REUSEPORT that fits.)
     """
