@@ -17,16 +17,16 @@ from typing import Final, Protocol
 from echod.linux.prctl import PR_SET_TIMERSLACK, prctl
 from echod.probes.due_times import DueTimes
 
-_SPIN: Final = 60_000
+_SPIN_NS: Final = 60_000
 """Ns before a probe is due from which on the loop does not sleep: the kernel takes as long to wake a process."""
 
-_LAST_LOOK: Final = 200_000_000
+_DRAIN_NS: Final = 200_000_000
 """Most ns that the loop reads at the end what was received until then: a peer may send without end."""
 
-_LONGEST: Final = 10**9
-_ENDING: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-_CAUGHT: Final = _ENDING | {signal.SIGQUIT}
-_SAME: Final = 200_000_000
+_MAX_WAIT: Final = 10**9
+_END_SIGNALS: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+_CAUGHT: Final = _END_SIGNALS | {signal.SIGQUIT}
+_SAME_SIGNAL_NS: Final = 200_000_000
 """Ns within which a second signal counts as the first: timeout(1) signals its child, and then its process group."""
 
 OnReady = Callable[[], None]
@@ -39,7 +39,7 @@ class Scheduled(Protocol):
         """Do what is due at this monotonic time in ns; return when to be called again, or None if all is done."""
 
 
-def _ending(first: Callable[[], None]) -> Callable[[int, FrameType | None], None]:
+def _end_handler(first: Callable[[], None]) -> Callable[[int, FrameType | None], None]:
     """Return a handler of the signals that end a run: the first one ends the run, a later one ends the process.
 
     The run cannot end while a write blocks, because Python repeats a call that a signal interrupts (PEP 475). The
@@ -53,7 +53,7 @@ def _ending(first: Callable[[], None]) -> Callable[[int, FrameType | None], None
         if not first_at:
             first_at = now
             first()
-        elif now - first_at > _SAME:
+        elif now - first_at > _SAME_SIGNAL_NS:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
@@ -66,12 +66,12 @@ def _interrupt() -> None:
 
 def interrupt_at_signals() -> None:
     r"""Make the first signal that ends a run raise KeyboardInterrupt, if there is no loop; Ctrl-\ does nothing."""
-    handle = _ending(_interrupt)
-    for number in _ENDING:
+    handle = _end_handler(_interrupt)
+    for number in _END_SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handle)
     signal.signal(signal.SIGQUIT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _END_SIGNALS)
 
 
 class Loop:
@@ -82,15 +82,15 @@ class Loop:
         self._epoll = select.epoll()
         self._on_ready: dict[int, OnReady] = {}
         self._due: DueTimes[Scheduled] = DueTimes()
-        self._asked: list[int] = []
+        self._received_signals: list[int] = []
         self._signals, write = socket.socketpair()
         self._signals.setblocking(False)
         write.setblocking(False)
         self._write = write
         # Under nohup(1) the end of the terminal does not end the run.
         ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
-        handle = _ending(lambda: None)
-        for number in _ENDING - ignored:
+        handle = _end_handler(lambda: None)
+        for number in _END_SIGNALS - ignored:
             signal.signal(number, handle)
         signal.signal(signal.SIGQUIT, lambda *_: None)
         signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
@@ -143,7 +143,7 @@ class Loop:
         """
         for session in sessions:
             self._due.set(session, 0)
-        while not self._asked:
+        while not self._received_signals:
             now = monotonic_ns()
             for session in self._due.take_due(now):
                 if (time := session.run_due(now)) is not None:
@@ -152,10 +152,10 @@ class Loop:
             if (due := self._due.next_time()) is None:
                 break
             self._call(self._wait(min(due, latest)))
-            if signal.SIGQUIT in self._asked:
-                self._asked.remove(signal.SIGQUIT)
+            if signal.SIGQUIT in self._received_signals:
+                self._received_signals.remove(signal.SIGQUIT)
                 on_quit()
-        end = monotonic_ns() + _LAST_LOOK
+        end = monotonic_ns() + _DRAIN_NS
         while monotonic_ns() < end and (ready := self._ready()):  # what was received until now was in time
             self._call(ready)
 
@@ -170,17 +170,17 @@ class Loop:
                 self._on_ready[fd]()
 
     def _on_signal(self) -> None:
-        self._asked += [number for number in self._signals.recv(64) if number in _CAUGHT]
-        if not _ENDING.isdisjoint(self._asked):
+        self._received_signals += [number for number in self._signals.recv(64) if number in _CAUGHT]
+        if not _END_SIGNALS.isdisjoint(self._received_signals):
             self._write.send(b"\0")  # a later wait for `interrupts` must see it too
 
     def _wait(self, until: int) -> list[tuple[int, int]]:
         """Wait until something is ready, or until that time."""
-        remaining = min(until - monotonic_ns(), _LONGEST)
-        if remaining > _SPIN:
+        remaining = min(until - monotonic_ns(), _MAX_WAIT)
+        if remaining > _SPIN_NS:
             # epoll counts in milliseconds, select in microseconds; and an epoll set is itself a descriptor.
-            select.select([self._epoll], [], [], (remaining - _SPIN) / 1e9)
+            select.select([self._epoll], [], [], (remaining - _SPIN_NS) / 1e9)
         while True:
             ready = self._epoll.poll(0)
-            if ready or monotonic_ns() >= until or remaining == _LONGEST:
+            if ready or monotonic_ns() >= until or remaining == _MAX_WAIT:
                 return ready

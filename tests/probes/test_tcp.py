@@ -16,7 +16,7 @@ from echod.probes.target import Target
 def test_a_peer_that_answers_nothing_is_not_kept_account_of_without_end(
     monkeypatch: pytest.MonkeyPatch, loop: Loop
 ) -> None:
-    """It takes all, and no reply ever comes: of so many probes the sizes are known, and no more are sent."""
+    """It reads all and replies nothing: the sizes of so many probes are kept, and no more are sent."""
     monkeypatch.setattr(tcp, "MOST_UNANSWERED", 3)
     with socket.create_server(("127.0.0.1", 0)) as server, connected(server, loop, print) as transport:
         for _ in range(3):
@@ -27,7 +27,7 @@ def test_a_peer_that_answers_nothing_is_not_kept_account_of_without_end(
 
 
 def test_a_peer_that_ends_each_connection_leaves_little_behind(monkeypatch: pytest.MonkeyPatch, loop: Loop) -> None:
-    """Of the handshakes so many are told."""
+    """The durations of so many handshakes are kept."""
     monkeypatch.setattr(session, "MOST_HANDSHAKES", 2)
     with socket.create_server(("127.0.0.1", 0)) as server:
         probed = session.ProbeSession(target_of(server), settings(), loop, watchers=[])
@@ -47,7 +47,7 @@ def target_of(server: socket.socket) -> Target:
 def connected(
     server: socket.socket, loop: Loop, receive: Callable[[tcp.TcpTransport], None]
 ) -> Iterator[tcp.TcpTransport]:
-    """Open a line to a TCP server, whose connection stands."""
+    """Open a transport to a TCP server, with an open connection."""
     transport = tcp.TcpTransport(target_of(server), 0, settings(), loop=loop, receive=receive)
     try:
         assert transport.send(b"first") is None

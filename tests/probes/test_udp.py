@@ -1,4 +1,4 @@
-"""When a probe went is what the kernel says, beside the errors that the same queue tells."""
+"""echod.probes.udp: the kernel reports when each probe was sent, in the same queue as errors."""
 
 import socket
 from collections.abc import Iterator
@@ -22,14 +22,14 @@ from echod.probes.udp import UdpTransport
 
 @contextmanager
 def line_to(host: str, port: int, *, stamps: bool = True) -> Iterator[UdpTransport]:
-    """Open a line to a port of a host."""
+    """Open a transport to a port of a host."""
     target = target_at(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     with open_probe_socket(target, SocketSettings()) as sock:
         yield UdpTransport(sock, target, 0, stamps=stamps)
 
 
 def heard(transport: UdpTransport) -> Response | ProbeError:
-    """Wait for what comes first, and return it; nothing else has come with it."""
+    """Wait for the first response or error, and return it; nothing else has come with it."""
     received: list[Response | ProbeError] = []
 
     def has_come() -> bool:
@@ -43,7 +43,7 @@ def heard(transport: UdpTransport) -> Response | ProbeError:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_a_probe_went_while_it_was_sent(host: str) -> None:
-    """Each has a stamp of its own, not before it was begun nor after it was done, and before it arrived."""
+    """Each has a timestamp of its own, between the begin and the end of its send, and before its reply."""
     with udp_server(host) as server, line_to(host, at(server)[1]) as transport:
         assert transport.send_stamp == 0
         for number in range(3):
@@ -66,7 +66,7 @@ def test_a_line_that_is_not_to_ask_has_no_stamps() -> None:
 
 
 def test_errors_are_told_from_stamps() -> None:
-    """Where nobody listens, each probe has a stamp, and is said to be refused, once."""
+    """If nothing listens, each probe has a timestamp and one error."""
     with udp_client() as closed:
         port = closed.getsockname()[1]
     with line_to("127.0.0.1", port) as transport:
@@ -81,7 +81,7 @@ def test_errors_are_told_from_stamps() -> None:
 
 @needs_root
 def test_what_waits_for_a_neighbour_has_not_gone() -> None:
-    """The stamp of an earlier probe is not that of one that waits: it lies before it was begun."""
+    """The timestamp of an earlier probe is not that of a probe that waits: it is before its send."""
     with namespace():
         add_link("10.0.0.1/24")
         with line_to("10.0.0.2", 7) as transport:
@@ -92,7 +92,7 @@ def test_what_waits_for_a_neighbour_has_not_gone() -> None:
 
 
 def test_a_round_trip_begins_with_the_stamp_and_an_error_is_told_at_once(loop: Loop) -> None:
-    """Of the probe that has one; and where the error came along with it, nobody waits for more."""
+    """The round trip of a probe begins with its timestamp; an error that was read with it is reported at once."""
     with udp_client() as closed:
         port = closed.getsockname()[1]
     session = ProbeSession(target_at(f"127.0.0.1:{port}"), settings(), loop, watchers=[])
@@ -109,7 +109,7 @@ def test_a_round_trip_begins_with_the_stamp_and_an_error_is_told_at_once(loop: L
 
 @pytest.mark.parametrize(("interval", "asks"), [(100_000, True), (99_999, False), (0, False)])
 def test_probes_that_are_hurried_are_not_stamped(loop: Loop, interval: int, *, asks: bool) -> None:
-    """Asked from a tenth of a millisecond on, where a look at the queue is little beside the rest."""
+    """They are requested from an interval of a tenth of a millisecond on."""
     with ExitStack() as stack:
         (transport,) = open_session(target_at("127.0.0.1"), settings(interval=interval), loop, [], stack).transports
         assert isinstance(transport, UdpTransport)
