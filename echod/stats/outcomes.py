@@ -8,6 +8,8 @@ import errno
 from enum import IntEnum
 from typing import Final
 
+from echod.net.listener import Protocol
+
 
 class Drop(IntEnum):
     """Why a datagram is not answered, in the order of the rules."""
@@ -78,3 +80,8 @@ class Close(IntEnum):
     """The host had no memory or epoll watch left for it: closed at once."""
     SELF_TEST = 11
     """It was a self test, however it ended; a refused self test counts under the reason of the refusal."""
+
+
+def reason_name(protocol: Protocol, number: int) -> str:
+    """Return the name of a `Drop` (UDP) or `Close` (TCP) as operators see it. Raises ValueError if it has none."""
+    return (Drop if protocol is Protocol.UDP else Close)(number).name.lower()

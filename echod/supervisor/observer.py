@@ -12,7 +12,7 @@ from typing import Final
 
 from echod.net.listener import Listener, Protocol
 from echod.stats.counters import CounterPage, TcpField, UdpField
-from echod.stats.outcomes import Close, Drop
+from echod.stats.outcomes import reason_name
 from echod.stats.rates import History
 from echod.stats.refusals import Report
 from echod.stats.snapshot import Activity, Rates, Refused, TcpTraffic, TopSource, UdpTraffic, WorkerState
@@ -77,7 +77,7 @@ class Observer:
 
         Raises ValueError if there is no such reason.
         """
-        reason = (Drop if listener.protocol is Protocol.UDP else Close)(report.reason).name.lower()
+        reason = reason_name(listener.protocol, report.reason)
         self._refusal_log.add(listener, report)
         self._refused.add(((source, listener.protocol, reason), count) for source, count in report.sources.items())
 

@@ -14,7 +14,7 @@ import structlog
 
 from echod.errors import plural
 from echod.net.listener import Listener, Protocol
-from echod.stats.outcomes import Close, Drop
+from echod.stats.outcomes import Drop, reason_name
 from echod.stats.refusals import Report
 
 SUMMARY_SECONDS: Final = 10.0
@@ -103,7 +103,7 @@ def _log_kernel_drops(listener: Listener, count: int) -> None:
 
 def _log_summary(listener: Listener, reason: int, summary: _Summary) -> None:
     udp = listener.protocol is Protocol.UDP
-    name = (Drop if udp else Close)(reason).name.lower()
+    name = reason_name(listener.protocol, reason)
     what = plural(summary.refused, "datagram" if udp else "connection")
     top, times = summary.sources.most_common(1)[0]
     count = len(summary.sources)

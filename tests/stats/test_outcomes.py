@@ -2,7 +2,10 @@
 
 import errno
 
-from echod.stats.outcomes import OTHER_SEND_ERROR, SEND_ERRORS, Close, Drop
+import pytest
+
+from echod.net.listener import Protocol
+from echod.stats.outcomes import OTHER_SEND_ERROR, SEND_ERRORS, Close, Drop, reason_name
 
 
 def test_the_numbers_of_the_drops_are_fixed() -> None:
@@ -53,3 +56,11 @@ def test_the_numbers_of_the_errors_of_a_send_are_fixed() -> None:
         "ENODEV": 8,
     }
     assert OTHER_SEND_ERROR == 9
+
+
+def test_a_reason_has_the_name_that_operators_see() -> None:
+    """The number of a report means a drop over UDP and the end of a connection over TCP; others have no name."""
+    assert (reason_name(Protocol.UDP, 8), reason_name(Protocol.TCP, 9)) == ("access", "access")
+    assert (reason_name(Protocol.UDP, 2), reason_name(Protocol.TCP, 2)) == ("source_port_zero", "reset")
+    with pytest.raises(ValueError, match="0 is not a valid"):
+        reason_name(Protocol.UDP, 0)
