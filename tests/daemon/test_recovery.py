@@ -55,7 +55,7 @@ def test_killing_each_worker_in_turn_loses_at_most_one_batch_each(
     ends = [*kills[1:], float("inf")]
     assert all(report.lost_between(kill - 0.02, end - 0.02) <= BATCH for kill, end in zip(kills, ends, strict=True))
     assert (report.repeated, report.wrong, report.refused) == (0, 0, 0)
-    assert report.rate > 15_000
+    assert report.sent > 1000 * len(kills)
     row = daemon.counters()[f"udp://127.0.0.1:{port}"]
     assert row["received"] == report.sent
     # What was interrupted may have been sent already.

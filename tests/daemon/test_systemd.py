@@ -139,7 +139,7 @@ def test_what_rejects_a_reload_and_is_no_mistake_of_the_file_is_told_once(
     said = f"reload REJECTED; the previous config stays in force: {reason}"
     assert daemon.reload()["message"] == said
     assert manager.wait_for("READY=1", 2)["STATUS"] == said
-    assert daemon.status()["reload"]["text"] == reason
+    wait_until(lambda: daemon.status()["reload"]["text"] == reason, "the status says why")
 
 
 def test_a_stop_is_announced(echod: EchodFactory, manager: Manager) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import time
 from array import array
 from collections.abc import Callable
 from typing import Self
@@ -9,7 +10,7 @@ from typing import Self
 from support.limited_poll import LimitedPoll
 from support.loopback import BUFFERS, listener, tcp_client
 from support.peers import access
-from support.waiting import wait_until
+from support.waiting import SECONDS
 
 from echod.admission.rules import Access
 from echod.linux.io_uring import SLOTS, IoUring
@@ -143,12 +144,11 @@ class TcpWorker:
 
     def turn_until(self, condition: Callable[[], bool], what: str) -> None:
         """Do turns until a condition comes."""
-
-        def turned() -> bool:
+        deadline = time.monotonic() + SECONDS
+        self.turn(0.01)
+        while not condition():
+            assert time.monotonic() < deadline, f"turned in vain until {what}"
             self.turn(0.01)
-            return condition()
-
-        wait_until(turned, what)
 
     def pass_time(self, seconds: float) -> None:
         """Let so much time go by, and do what it brings."""
