@@ -105,7 +105,7 @@ def test_what_this_host_cannot_do_is_one_sentence_and_exit_code_2(words: list[st
 
 
 def test_a_negative_value_of_any_option_is_called_that() -> None:
-    """Each option of the help that takes a number says so of -4 and -0.5, and does not take them for options."""
+    """Each option of the help that takes a number refuses -4 and -0.5 by that word, and takes neither for an option."""
     options = re.findall(r"^  (-\S+) (?:N|TIME|SIZES|TOS|TTL)(?:  |$)", help_text(), re.MULTILINE)
     assert len(options) >= 10
     for option in options:
@@ -133,12 +133,12 @@ def test_the_help_fits_a_terminal_of_80_columns() -> None:
 def test_the_help_says_the_defaults_that_there_are() -> None:
     """Each in parentheses behind its option, and the run goes on until it is ended."""
     options = parse_options(["h"]).probes
-    told = dict(re.findall(r"^  (-\S+) [A-Z]+ .*?\(([^)]*)\)", re.sub(r"\n {10,}", " ", help_text()), re.MULTILINE))
-    assert (options.count, told["-c"]) == (MAX_PROBES, "until Ctrl-C")
-    assert (options.interval, told["-i"], options.timeout, told["-W"]) == (10**9, "1 s", 2 * 10**9, "2 s")
+    stated = dict(re.findall(r"^  (-\S+) [A-Z]+ .*?\(([^)]*)\)", re.sub(r"\n {10,}", " ", help_text()), re.MULTILINE))
+    assert (options.count, stated["-c"]) == (MAX_PROBES, "until Ctrl-C")
+    assert (options.interval, stated["-i"], options.timeout, stated["-W"]) == (10**9, "1 s", 2 * 10**9, "2 s")
     windows = [parse_options([*words, "h"]).probes.window for words in ((), ("-i", "0"), ("-f",))]
-    assert told["--window"] == "{}; {} with -i 0, {} with -f".format(*windows)
-    assert (told["-s"],) == tuple(map(str, options.sizes))
+    assert stated["--window"] == "{}; {} with -i 0, {} with -f".format(*windows)
+    assert (stated["-s"],) == tuple(map(str, options.sizes))
 
 
 def test_a_reader_that_leaves_is_no_error(port: int) -> None:
@@ -163,8 +163,8 @@ def test_without_the_extras_it_does_without_or_says_what_to_install(
     os.close(theirs)
     assert (process.returncode, out.count(" bytes from ")) == (0, 4)
     found = ping("--plot", tmp_path / "x.svg", f"127.0.0.1:{port}")
-    told = f"echod: ping: --plot needs matplotlib: {sys.executable} -m pip install matplotlib\n"
-    assert (found.code, found.out, found.err) == (2, "", told)
+    message = f"echod: ping: --plot needs matplotlib: {sys.executable} -m pip install matplotlib\n"
+    assert (found.code, found.out, found.err) == (2, "", message)
 
 
 def test_where_nobody_listens_the_exit_code_tells(port: int) -> None:
