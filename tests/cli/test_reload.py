@@ -231,7 +231,7 @@ def test_it_is_found_where_its_config_says_or_said(served: tuple[Daemon, Path, i
         assert (result.returncode, result.stdout) == (ExitCode.OK, f"reloaded; changed: {changed}\n")
     for entry in daemon.log("status_directory_ignored"):
         assert entry["message"].startswith(f"{daemon.config_path}: status.directory: {tmp_path}/other is read at start")
-        assert entry["message"].endswith(f"until then the status stands in {directory}")
+        assert entry["message"].endswith(f"until then the status is in {directory}")
     assert len(daemon.log("status_directory_ignored")) == 2
     daemon.write({**config, "status": {"directory": str(directory)}})
     assert ask_for_reload(tmp_path / "nowhere", "--config", str(daemon.config_path)).returncode == ExitCode.OK
