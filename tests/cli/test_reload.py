@@ -230,7 +230,7 @@ def test_it_is_found_where_its_config_says_or_said(served: tuple[Daemon, Path, i
         result = ask_for_reload(directory, "--config", str(daemon.config_path))
         assert (result.returncode, result.stdout) == (ExitCode.OK, f"reloaded; changed: {changed}\n")
     for entry in daemon.log("status_directory_ignored"):
-        assert entry["message"].startswith(f"{daemon.config_path}: status.directory: {tmp_path}/other is read at start")
+        assert entry["message"].startswith(f"{daemon.config_path}: status.directory: {tmp_path}/other is read only at")
         assert entry["message"].endswith(f"until then the status is in {directory}")
     assert len(daemon.log("status_directory_ignored")) == 2
     daemon.write({**config, "status": {"directory": str(directory)}})
