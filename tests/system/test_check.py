@@ -12,7 +12,7 @@ OTHER_PORTS = "listeners:\n  - udp://0.0.0.0:7\n  - udp://0.0.0.0:7007\n"
 def pasted(host: Host, advice: str) -> str:
     """Write the drop-in that was printed, and return the command that applies it."""
     heading, _, rest = advice.partition(":\n\n")
-    lines, _, command = rest.partition("\n\nand then: ")
+    lines, _, command = rest.partition("\n\nthen run: ")
     host.write(heading.rpartition(" ")[2], f"{lines}\n")
     return command.splitlines()[0]
 
@@ -79,7 +79,7 @@ def test_the_port_of_the_metrics_needs_a_socket_unit_too(activated: Host) -> Non
     activated.write(CONFIG, "metrics: {listen: 'http://127.0.0.1:9007'}\n")
     said = activated.run(["echod", "check"], check=False)
     assert said.returncode == 78
-    command = said.stdout.partition("may open no socket itself: ")[2].splitlines()[0]
+    command = said.stdout.partition("may not open sockets itself: ")[2].splitlines()[0]
     activated.run(["sh", "-c", command])
     assert activated.run(["echod", "check"]).stdout == f"{CONFIG}: ok\n"
     assert serves_everything(activated)

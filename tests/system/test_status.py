@@ -82,4 +82,4 @@ def test_a_check_of_an_ordinary_user_asks_as_a_client(standing: Host) -> None:
     result = standing.run([*AS_NOBODY, *STATUS, "--check"], check=False)
     assert result.returncode == 0
     assert result.stdout.endswith("all 4 listeners replied\n")
-    assert "asked as any client asks" in result.stderr
+    assert "the probes were sent as those of any client" in result.stderr
