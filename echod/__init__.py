@@ -46,7 +46,7 @@ Ground
 
     net/         values: listener*, endpoint*, peers*, networks*
     linux/       one facility of the kernel or host in each module, and the only package with ctypes: mmsg,
-                 mmsg_layout*, io_uring, epoll_set, poll, sockets, sockopt*, accept, interface, netlink, process,
+                 mmsg_layout*, io_uring, epoll_set, poll, sockets, sockopt*, accept, netlink, process,
                  procfs, prctl, privileges, cgroups, descriptors, signals, send_queue, systemd
 
 The life of a datagram:

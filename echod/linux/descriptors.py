@@ -1,6 +1,6 @@
 """The file descriptors of this process and its children: the first three, and how many there may be.
 
-Owns the soft limit, which it raises up to the hard limit, and the warning if that is not enough.
+Owns the soft limit, which it raises up to the hard limit. Never says what that is for.
 """
 
 import os
@@ -25,18 +25,3 @@ def raise_limit(wanted: int) -> int:
         with suppress(OSError):  # a sandbox may forbid it; the limit is then unchanged
             resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-
-
-def allow_descriptors(wanted: int) -> None:
-    """Raise the soft limit to `wanted`, if possible; the workers inherit it. Log if it is not enough."""
-    limit = raise_limit(wanted)
-    if limit < wanted:
-        import structlog  # noqa: PLC0415 - `echod ping`, which raises the limit too, does not log
-
-        structlog.get_logger().warning(
-            "descriptors_capped",
-            message=f"this config can need {wanted:,} file descriptors and the limit is {limit:,}: raise LimitNOFILE= "
-            "or lower tcp.max_connections; until then some connections wait to be accepted",
-            wanted=wanted,
-            limit=limit,
-        )

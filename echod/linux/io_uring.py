@@ -72,8 +72,6 @@ class IoUring:
         self._enter = ctypes.c_long(self._fd)
         parsed = _PARAMS.unpack(params)
         try:
-            if parsed[_FEATURES] & _NEEDED != _NEEDED:
-                raise _missing()
             self._map(parsed)
             self._fill()
             self._check()
@@ -86,7 +84,9 @@ class IoUring:
         os.close(self._fd)
 
     def _map(self, params: tuple[int, ...]) -> None:
-        """Map the memory shared with the kernel, and find its parts (io_uring_setup(2))."""
+        """Map the memory shared with the kernel; find its parts (io_uring_setup(2)). OSError: it lacks a feature."""
+        if params[_FEATURES] & _NEEDED != _NEEDED:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
         entries, completions, array_at, completions_at = params[0], params[1], params[_SQ + 6], params[_CQ + 5]
         size = max(array_at + 4 * entries, completions_at + 4 * _COMPLETION_WORDS * completions)
         self._rings = mmap.mmap(self._fd, size)
@@ -130,7 +130,7 @@ class IoUring:
         with ours, theirs:
             (result,) = self.receive(memoryview(array("i", [ours.fileno()])))
         if result != -errno.EAGAIN:
-            raise _missing()
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
     def slot(self, index: int) -> memoryview:
         """Return the slot of one stream: its data stays there until the next receive."""
@@ -181,11 +181,6 @@ class IoUring:
         self._results[:count] = self._eagain[:count]
         for slot, result in pairs:
             self._results[slot] = result
-
-
-def _missing() -> OSError:
-    """Return the error for a kernel that lacks a feature."""
-    return OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
 
 def _checked(result: int) -> int:

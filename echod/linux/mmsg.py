@@ -30,62 +30,23 @@ from echod.linux.mmsg_layout import (
     IOVEC_BYTES,
     MEMORY_BYTES,
     NAME_LENGTH,
-    SEGMENT_CMSG_LENGTH,
     SLOT_BYTES,
     SLOTS,
 )
-from echod.linux.sockopt import IP_PKTINFO, IPV6_PKTINFO, UDP_SEGMENT
 from echod.net.peers import NAME_BYTES, PEER4_BYTES, PEER6_BYTES
-
-_SEGMENT: Final = Struct("<QiiH6x")
-"""The UDP_SEGMENT message: `struct cmsghdr` and the length of a segment, a u16."""
 
 _MESSAGE: Final = Struct("<QQQQQQ")
 """`struct msghdr` without `msg_flags`, which a send ignores."""
 
 _MSG_DONTWAIT: Final = int(socket.MSG_DONTWAIT)
 
+NAMES: Final = {socket.AF_INET: (16, PEER4_BYTES), socket.AF_INET6: (NAME_LENGTH, PEER6_BYTES)}
+"""For each family `msg_namelen`, the size of its `sockaddr`, and how many bytes of that identify a peer."""
+
 # No `argtypes`: they would double the cost of the call. So each argument is an int of 32 bits, or made by `byref`.
 # PyDLL: the calls never wait, so there is no need to release the GIL.
 _libc = ctypes.PyDLL(None, use_errno=True)
 _recvmmsg, _sendmmsg = _libc.recvmmsg, _libc.sendmmsg
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """The layout of a `sockaddr` and of a PKTINFO message in one address family.
-
-    Lengths are in bytes; offsets in 32-bit words from the start of the PKTINFO message.
-    """
-
-    name: int
-    """`msg_namelen`: the size of a `sockaddr_in` or `sockaddr_in6`."""
-    pktinfo: int
-    """`CMSG_SPACE` of PKTINFO: the size of the message."""
-    pktinfo_type: int
-    ifindex: int
-    """Word of the interface index: `ipi_ifindex`, `ipi6_ifindex`."""
-    spec_dst: int
-    """First word of the address that the kernel would answer from; in IPv6, of the destination."""
-    destination: int
-    """First word of the destination in the header; it differs from `spec_dst` if that is not a unicast address."""
-    peer_length: int
-    """Bytes of a name that identify the peer."""
-
-    @property
-    def peer(self) -> str:
-        """A name in the format of `struct`: the peer, then padding."""
-        return f"{self.peer_length}s{NAME_BYTES - self.peer_length}x"
-
-
-LAYOUTS: Final = {
-    socket.AF_INET: Layout(
-        name=16, pktinfo=32, pktinfo_type=IP_PKTINFO, ifindex=4, spec_dst=5, destination=6, peer_length=PEER4_BYTES
-    ),
-    socket.AF_INET6: Layout(
-        name=28, pktinfo=40, pktinfo_type=IPV6_PKTINFO, ifindex=8, spec_dst=4, destination=4, peer_length=PEER6_BYTES
-    ),
-}
 
 
 def constant(code: Literal["I", "Q"], value: int) -> memoryview:
@@ -137,11 +98,6 @@ class Span:
     """`count` 64-bit zeros, to compare with."""
     zeros32: memoryview
     """`count` 32-bit zeros, to copy from."""
-
-
-def segment(length: int) -> bytes:
-    """Return the control message that makes the kernel send a payload as datagrams of this length."""
-    return _SEGMENT.pack(SEGMENT_CMSG_LENGTH, socket.IPPROTO_UDP, UDP_SEGMENT, length)
 
 
 class Vector:
@@ -233,10 +189,16 @@ class Vector:
             flags=strided(longs, header + 48, HEADER_BYTES),
             length=strided(longs, header + 56, HEADER_BYTES),
             iov_length=strided(longs, iovec + 8, IOVEC_BYTES),
-            peers={family: Struct(layout.peer * count).unpack_from for family, layout in LAYOUTS.items()},
+            peers={
+                family: Struct(f"{peer}s{NAME_BYTES - peer}x" * count).unpack_from
+                for family, (_, peer) in NAMES.items()
+            },
             spec_dst=strided(words, control + 20, step),
             destination=strided(words, control + 24, step),
-            ifindex={family: strided(words, control + 4 * layout.ifindex, step) for family, layout in LAYOUTS.items()},
+            ifindex={
+                socket.AF_INET: strided(words, control + 16, step),
+                socket.AF_INET6: strided(words, control + 32, step),
+            },
             destination6=(
                 strided(longs, control + 16, step),
                 strided(longs, control + 24, step),
@@ -278,10 +240,10 @@ class Vector:
         an answer; `joined` are those of an answer to joined slots.
         """
         headers, answers = bytearray(self._fresh[: SLOTS * HEADER_BYTES]), bytearray(self._fresh_answers)
-        layout, iovecs = LAYOUTS[family], self.answers_iovecs_at - self.answers_at
+        iovecs = self.answers_iovecs_at - self.answers_at
         with memoryview(headers).cast("Q") as received, memoryview(answers).cast("Q") as sent:
             for view in (received, sent):
-                for offset, value in ((8, layout.name), (40, control_length), (56, length)):
+                for offset, value in ((8, NAMES[family][0]), (40, control_length), (56, length)):
                     self._strided(view, offset, HEADER_BYTES, SLOTS)[:] = constant("Q", value)
             self._strided(sent, iovecs + 8, IOVEC_BYTES, SLOTS)[:] = constant("Q", length)
         answers[self.answers_control_at - self.answers_at :] = control + joined.ljust(self.control_bytes, b"\0")

@@ -25,12 +25,8 @@ CONTROL_BYTES: Final = 64
 MAX_CONTROL_BYTES: Final = 160
 """Room for a timestamp, hop limit and traffic class too; see `cmsg`."""
 
-MULTICAST_FIRST_BYTE: Final = 0xFF
-"""The first byte of an IPv6 multicast address (RFC 4291, 2.7)."""
-
 SEGMENT_CMSG_BYTES: Final = 24
 """`CMSG_SPACE(sizeof(int))`: the size of a received UDP_GRO and of a sent UDP_SEGMENT."""
-
 
 MAX_JOINED: Final = 64
 """Most segments of one send: UDP_MAX_SEGMENTS of the oldest kernels that know UDP_SEGMENT (udp(7))."""

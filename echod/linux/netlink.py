@@ -292,10 +292,8 @@ def _networks(part: bytes, family: int) -> Iterator[Network]:
         # Without IPv6 the kernel answers a request for it with the routes of IPv4.
         if of != family or table != _RT_TABLE_LOCAL or route_type not in _OWN:
             continue
-        if family == socket.AF_INET:
-            yield IPv4Network((_destination(body, 4), length), strict=False)
-        else:
-            yield IPv6Network((_destination(body, 16), length), strict=False)
+        make, size = (IPv4Network, 4) if family == socket.AF_INET else (IPv6Network, 16)
+        yield make((_destination(body, size), length), strict=False)
 
 
 def _destination(body: bytes, size: int) -> bytes:

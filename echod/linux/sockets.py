@@ -30,9 +30,7 @@ _ABSENT: Final = {
     errno.EADDRNOTAVAIL: "is no address of this host; `ip address` lists them",
     errno.ENODEV: "names an interface that this host does not have; `ip link` lists them",
 }
-_REASONS: Final = {
-    errno.EMFILE: "needs one more file descriptor than the process may have: raise LimitNOFILE=",
-}
+_REASONS: Final = {errno.EMFILE: "needs one more file descriptor than the process may have: raise LimitNOFILE="}
 _UNKNOWN_OPTION: Final = (errno.ENOPROTOOPT, errno.EOPNOTSUPP)
 
 _SWITCHED_OFF: Final = "IPv6 is switched off on this host, so take it out of the config; or "
@@ -52,9 +50,6 @@ LARGE_BUFFERS: Final = Buffers(receive=1024 * 1024, send=512 * 1024)
 
 Left to itself it keeps up to net.ipv4.tcp_wmem, 4 MiB, and tcp_rmem, 6 MiB or more, for a peer that sends and does not
 read. Messages of 1 MiB cost the same with these sizes; with half of either they cost 2% to 6% more."""
-
-SMALL_BUFFERS: Final = Buffers(receive=128 * 1024, send=128 * 1024)
-"""The same for a connection that is one of many: peers that do not read could pin gigabytes."""
 
 
 def open_socket(listener: Listener, buffers: Buffers, *, sibling: bool, bind: bool = True) -> socket.socket:

@@ -227,15 +227,14 @@ class _Connection:
         if isinstance(head, HTTPStatus):
             self._respond(failure(head), with_body=True)
             return
-        with_body = head.method != "HEAD"
-        if head.method not in _METHODS:
+        method, host, request = head
+        with_body = method != "HEAD"
+        if method not in _METHODS:
             self._respond(failure(HTTPStatus.METHOD_NOT_ALLOWED, ("Allow", ", ".join(_METHODS))), with_body=with_body)
-        elif self._hosts is not None and not _is_safe(head.host, self._hosts):
+        elif self._hosts is not None and not _is_safe(host, self._hosts):
             self._respond(_MISDIRECTED, with_body=with_body)
         else:
-            self._withdraw = self._on_request(
-                head.request, lambda response: self._respond(response, with_body=with_body)
-            )
+            self._withdraw = self._on_request(request, partial(self._respond, with_body=with_body))
 
     def _respond(self, response: Response, *, with_body: bool) -> None:
         if self._sock.fileno() < 0:
@@ -272,18 +271,11 @@ class _Connection:
             self.close()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Head:
-    """The head of a valid request."""
+def _parse(head: bytes) -> tuple[str, str | None, Request] | HTTPStatus:
+    """Return the method of a complete head, the host that it is for (None: it names none), and the request.
 
-    method: str
-    host: str | None
-    """The host that the request is for, by name or address, if it names one."""
-    request: Request
-
-
-def _parse(head: bytes) -> _Head | HTTPStatus:
-    """Parse a complete head; return the status of the response if it is not valid."""
+    If the head is not valid, return the status of the response.
+    """
     found = _HEAD.match(head)
     if found is None:
         return HTTPStatus.BAD_REQUEST
@@ -302,7 +294,7 @@ def _parse(head: bytes) -> _Head | HTTPStatus:
             return HTTPStatus.BAD_REQUEST
         host, target = url.netloc, url.path or "/"
     accept = next((value for name, value in pairs if name == "accept"), "")
-    return _Head(method=method, host=host, request=Request(path=target.partition("?")[0], accept=accept))
+    return method, host, Request(path=target.partition("?")[0], accept=accept)
 
 
 def _is_loopback(host: str) -> bool:

@@ -6,6 +6,7 @@ probe comes from that same address of this host, so that no other echo server ca
 """
 
 import errno
+import fcntl
 import os
 import secrets
 import socket
@@ -17,11 +18,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from operator import itemgetter
+from pathlib import Path
 from typing import Final
 
 from echod.admission.selftest import SECRET_BYTES, Result, SelfTest, choose_port
 from echod.errors import StatusUnknownError
-from echod.linux.interface import address_of
 from echod.linux.poll import READ, WRITE, Poll
 from echod.linux.sockets import bind_address, open_probe
 from echod.net.listener import Listener, Protocol, parse_listener
@@ -39,6 +40,10 @@ _RETRY_SECONDS: Final = 0.02
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 """SO_LINGER of 0 seconds: the connection ends with a reset, so that no TIME_WAIT keeps the port from the next test."""
 _BYTE: Final = b"\x07"
+
+_SIOCGIFADDR: Final = 0x8915
+_NAME_BYTES: Final = 16
+"""IFNAMSIZ (netdevice(7)). In a `struct ifreq` of 40 bytes the address follows, as a sockaddr_in."""
 
 _LOOPBACK: Final = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 
@@ -88,11 +93,42 @@ def _probe(listener: Listener) -> _Probe:
     if listener.address.is_unspecified:
         ipv6 = isinstance(listener.address, IPv6Address)
         try:
-            address = address_of(listener.zone, ipv6=ipv6) if listener.zone else _LOOPBACK[ipv6]
+            address = _address_of(listener.zone, ipv6=ipv6) if listener.zone else _LOOPBACK[ipv6]
             probe.target = replace(listener, address=address)
         except OSError as error:
             probe.fail(error)
     return probe
+
+
+def _address_of(name: str, *, ipv6: bool) -> IPv4Address | IPv6Address:
+    """Return an address of an interface, or of one that is enslaved to it, as in a VRF. OSError: there is none."""
+    enslaved = (path.name.removeprefix("lower_") for path in Path("/sys/class/net", name).glob("lower_*"))
+    for each in (name, *sorted(enslaved)):
+        found = _address6(each) if ipv6 else _address4(each)
+        if found is not None:
+            return found
+    raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+
+
+def _address4(name: str) -> IPv4Address | None:
+    """Return the primary IPv4 address of an interface (netdevice(7))."""
+    request = struct.pack(f"{_NAME_BYTES}s24x", os.fsencode(name))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            answer = fcntl.ioctl(sock.fileno(), _SIOCGIFADDR, request)
+        except OSError:
+            return None
+    return IPv4Address(answer[_NAME_BYTES + 4 : _NAME_BYTES + 8])
+
+
+def _address6(name: str) -> IPv6Address | None:
+    """Return an IPv6 address of an interface that is not link-local."""
+    for line in Path("/proc/self/net/if_inet6").read_text(encoding="utf-8").splitlines():
+        digits, *_, found = line.split()
+        address = IPv6Address(bytes.fromhex(digits))
+        if found == name and not address.is_link_local:
+            return address
+    return None
 
 
 @dataclass(frozen=True, slots=True)

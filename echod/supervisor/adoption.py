@@ -6,12 +6,12 @@ buffers, which may be larger; one that cannot be made so is closed and refused, 
 """
 
 import errno
+import os
 import socket
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 from echod.errors import PassedSocketError
-from echod.linux.interface import device_of
 from echod.linux.sockets import Buffers, set_up
 from echod.linux.sockopt import SO_DETACH_FILTER, Option
 from echod.net.listener import Listener, Protocol
@@ -23,6 +23,8 @@ _SERVED: Final = {
     (socket.SOCK_DGRAM, socket.IPPROTO_UDP): Protocol.UDP,
     (socket.SOCK_STREAM, socket.IPPROTO_TCP): Protocol.TCP,
 }
+
+_IFNAMSIZ: Final = 16
 
 _BROADCAST: Final = IPv4Address("255.255.255.255")
 
@@ -125,6 +127,19 @@ def _listener(protocol: Protocol, sock: socket.socket) -> Listener:
     host, port, *scope = sock.getsockname()
     zone = device_of(sock) or "".join(map(str, filter(None, scope[1:])))
     return Listener(protocol=protocol, address=ip_address(host.partition("%")[0]), port=port, zone=zone)
+
+
+def device_of(sock: socket.socket) -> str:
+    """Return the interface that a socket is bound to, as one with a link-local address always is; empty if to none.
+
+    Empty too if that interface was removed: the kernel binds to its number, and one that is made anew has another. The
+    kernel names it also where PrivateNetwork= hides it.
+    """
+    try:
+        name = sock.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, _IFNAMSIZ)
+    except OSError:
+        return ""
+    return os.fsdecode(name.rstrip(b"\0"))
 
 
 def _refuse_partial(listener: Listener, sock: socket.socket) -> None:

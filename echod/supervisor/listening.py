@@ -15,7 +15,6 @@ import structlog
 
 from echod.config.diff import Plan, plan
 from echod.errors import AddressUnavailableError, BindNotPermittedError, EchodError, PassedSocketError
-from echod.linux.interface import is_detached
 from echod.linux.sockets import (
     Buffers,
     bind_socket,
@@ -29,7 +28,7 @@ from echod.linux.sockets import (
 from echod.net.endpoint import Endpoint
 from echod.net.listener import Listener, Protocol, overlap
 from echod.stats.wrapping import WrappingCounter
-from echod.supervisor.adoption import METRICS, adopt_http_socket, adopt_socket
+from echod.supervisor.adoption import METRICS, adopt_http_socket, adopt_socket, device_of
 
 _log = structlog.get_logger()
 
@@ -256,10 +255,10 @@ class ListeningSockets:
     def _detached(self) -> Iterator[tuple[str, Listener]]:
         """Yield what is bound to an interface that was removed or renamed, with its name in the log."""
         for listener, sockets in self._sockets.items():
-            if listener.zone and any(is_detached(listener, sock) for sock in sockets):
+            if listener.zone and any(device_of(sock) != listener.zone for sock in sockets):
                 yield str(listener), listener
         for endpoint, sock in self._http.items():
-            if is_detached(endpoint.listener, sock):
+            if endpoint.listener.zone and device_of(sock) != endpoint.listener.zone:
                 yield f"metrics.listen: {endpoint}", endpoint.listener
 
     def close_unpassed(self) -> None:

@@ -88,6 +88,17 @@ class Reporter:
                     listener=str(listener),
                 )
 
+    def descriptors(self, wanted: int, *, limit: int) -> None:
+        """Report a limit of descriptors that is lower than what the config can need."""
+        if limit < wanted:
+            _log.warning(
+                "descriptors_capped",
+                message=f"this config can need {wanted:,} file descriptors and the limit is {limit:,}: raise "
+                "LimitNOFILE= or lower tcp.max_connections; until then some connections wait to be accepted",
+                wanted=wanted,
+                limit=limit,
+            )
+
     def serving(
         self,
         listeners: Sequence[Listener],

@@ -23,7 +23,7 @@ from echod.config.file import Reading
 from echod.config.schema import Config
 from echod.errors import EchodError, StartFailedError
 from echod.linux.cgroups import cpu_limits, process_limits
-from echod.linux.descriptors import allow_descriptors
+from echod.linux.descriptors import raise_limit
 from echod.linux.poll import READ, Poll
 from echod.linux.privileges import find_account
 from echod.linux.signals import Signals
@@ -154,7 +154,8 @@ class Supervisor:
         self._reporter.reading(reading, self._listening.adopted)
         workers = choose_workers(cpu_limits(), process_limits()) if config.workers == "auto" else config.workers
         listeners = config.listeners if reading.path else self._listening.bindable(config.listeners)
-        allow_descriptors(len(listeners) * workers + config.tcp.max_connections + SPARE_DESCRIPTORS)
+        descriptors = len(listeners) * workers + config.tcp.max_connections + SPARE_DESCRIPTORS
+        self._reporter.descriptors(descriptors, limit=raise_limit(descriptors))  # the workers inherit the limit
         buffers, metrics, account = _buffers(config), config.metrics.listen, find_account(config.user)
         acquisition = self._listening.acquire(listeners, workers=workers, buffers=buffers, metrics=metrics)
         self._generations += 1

@@ -11,7 +11,7 @@ from typing import Any, Final
 from echod.admission.rules import Access
 from echod.linux.accept import ACCEPT_PAUSE_SECONDS, CONNECTION_ERRORS
 from echod.linux.poll import READ, SHARED, Poll
-from echod.linux.sockets import SMALL_BUFFERS, TCP_BACKLOG, set_buffers
+from echod.linux.sockets import TCP_BACKLOG, Buffers, set_buffers
 from echod.stats.counters import TcpField
 from echod.stats.outcomes import Close
 from echod.stats.refusals import Tally
@@ -20,9 +20,11 @@ from echod.tcp.limits import ConnectionLedger
 
 MAX_ACCEPTS_PER_WAKEUP: Final = 16
 
-
 LARGE_BUFFER_CONNECTIONS: Final = 64
 """As many, of all workers together, have LARGE_BUFFERS; each further one has SMALL_BUFFERS."""
+
+SMALL_BUFFERS: Final = Buffers(receive=128 * 1024, send=128 * 1024)
+"""Peers that do not read could pin gigabytes of LARGE_BUFFERS."""
 
 
 class TcpEcho:

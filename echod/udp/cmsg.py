@@ -8,15 +8,19 @@ answered.
 
 import socket
 from dataclasses import dataclass, field
+from struct import Struct
 from typing import Final
 
-from echod.linux.mmsg import LAYOUTS, Span, Vector, constant, segment
-from echod.linux.mmsg_layout import MULTICAST_FIRST_BYTE, SEGMENT_CMSG_BYTES, SEGMENT_CMSG_LENGTH
+from echod.linux.mmsg import Span, Vector, constant
+from echod.linux.mmsg_layout import SEGMENT_CMSG_BYTES, SEGMENT_CMSG_LENGTH
 from echod.linux.sockopt import (
+    IP_PKTINFO,
     IP_RECVTOS,
     IP_RECVTTL,
     IPPROTO_IP,
     IPPROTO_IPV6,
+    IPPROTO_UDP,
+    IPV6_PKTINFO,
     IPV6_RECVHOPLIMIT,
     IPV6_RECVTCLASS,
     SO_TIMESTAMPNS,
@@ -27,6 +31,12 @@ from echod.linux.sockopt import (
 
 LOOPBACK_IFINDEX: Final = 1
 """The index of `lo`, in every network namespace (include/net/flow.h)."""
+
+MULTICAST_FIRST_BYTE: Final = 0xFF
+"""The first byte of an IPv6 multicast address (RFC 4291, 2.7)."""
+
+_SEGMENT: Final = Struct("<QiiH6x")
+"""The UDP_SEGMENT message: `struct cmsghdr` and the length of a segment, a u16."""
 
 _TIMESTAMP_BYTES: Final = 32
 _NUMBER_BYTES: Final = 24
@@ -54,6 +64,27 @@ _LINK_LOCAL_MASK: Final = 0xC0FF
 """fe80::/10 (RFC 4291, 2.5.6), in the first 32-bit word of an IPv6 address as it lies in memory."""
 
 _NOT_WHOLE: Final = socket.MSG_TRUNC | socket.MSG_CTRUNC
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pktinfo:
+    """The layout of a PKTINFO message. Offsets are in 32-bit words from its start."""
+
+    type: int
+    length: int
+    """`CMSG_SPACE`, in bytes."""
+    ifindex: int
+    """The interface index: `ipi_ifindex`, `ipi6_ifindex`."""
+    spec_dst: int
+    """The first word of the address that the kernel would answer from; in IPv6, of the destination."""
+    destination: int
+    """The first word of the destination in the header; it differs from `spec_dst` if that is not a unicast address."""
+
+
+_PKTINFO: Final = {
+    socket.AF_INET: _Pktinfo(type=IP_PKTINFO, length=32, ifindex=4, spec_dst=5, destination=6),
+    socket.AF_INET6: _Pktinfo(type=IPV6_PKTINFO, length=40, ifindex=8, spec_dst=4, destination=4),
+}
 
 
 @dataclass(slots=True)
@@ -84,7 +115,7 @@ class Form:
     ifindex: int
     spec_dst: int
     destination: int
-    """Of PKTINFO; see `Layout`."""
+    """Of PKTINFO; see `_Pktinfo`."""
     unused: tuple[int, ...]
     """The offsets of the `cmsg_level` of all messages that a reply leaves out."""
 
@@ -100,7 +131,6 @@ class ControlLayout:
     def __init__(self, family: socket.AddressFamily, *, timestamp: bool = False, numbers: int = 0) -> None:
         """Lay them out: with a timestamp or without, and with so many of TTL, TOS and the like."""
         self._family = family
-        self._layout = LAYOUTS[family]
         first, timestamps = (_TIMESTAMP_BYTES // 4, (_LEVEL,)) if timestamp else (0, ())
         self.single = self._form(None, first, timestamps, numbers)
         self.train = self._form(first, first + SEGMENT_CMSG_BYTES // 4, timestamps, numbers)
@@ -120,14 +150,14 @@ class ControlLayout:
         return ControlLayout(family, timestamp=timestamp, numbers=len(numbers))
 
     def _form(self, train: int | None, pktinfo: int, timestamps: tuple[int, ...], numbers: int) -> Form:
-        layout = self._layout
-        after = pktinfo + layout.pktinfo // 4
+        layout = _PKTINFO[self._family]
+        after = pktinfo + layout.length // 4
         step = _NUMBER_BYTES // 4
         return Form(
             length=4 * (after + numbers * step),
             train=train,
             type_at=(pktinfo if train is None else train) + _TYPE,
-            type=layout.pktinfo_type if train is None else UDP_GRO,
+            type=layout.type if train is None else UDP_GRO,
             ifindex=pktinfo + layout.ifindex,
             spec_dst=pktinfo + layout.spec_dst,
             destination=pktinfo + layout.destination,
@@ -231,7 +261,8 @@ class ControlLayout:
 
     def join(self, length: int, control: bytes) -> bytes:
         """Return the control messages of a train, from those of the reply to a datagram of `length` bytes."""
-        return segment(length) + control[: self.single.length]
+        segment = _SEGMENT.pack(SEGMENT_CMSG_LENGTH, IPPROTO_UDP, UDP_SEGMENT, length)
+        return segment + control[: self.single.length]
 
 
 def _is_link_local(first_word: int) -> bool:

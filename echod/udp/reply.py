@@ -9,7 +9,7 @@ datagram that cannot be answered has never cost another its reply.
 from collections.abc import Hashable
 from typing import Final
 
-from echod.linux.mmsg import LAYOUTS
+from echod.linux.mmsg import NAMES
 from echod.udp.batch import Batch
 from echod.udp.sock import UdpSocket
 from echod.udp.trains import WORTH_JOINING, find_alike, find_runs
@@ -88,7 +88,7 @@ def _runs(batch: Batch, sock: UdpSocket) -> list[range]:
 
 def _compose(batch: Batch, sock: UdpSocket, runs: list[range]) -> None:
     """Build one message for each run, over the payload of its slots."""
-    vector, pattern, name_length = batch.vector, batch.pattern, LAYOUTS[sock.family].name
+    vector, pattern, name_length = batch.vector, batch.pattern, NAMES[sock.family][0]
     if pattern is not None:
         alone = range(vector.answers_control_at, vector.answers_control_at + pattern.form.length)
         joined = range(vector.answers_joined_at, vector.answers_joined_at + sock.control.train.length)

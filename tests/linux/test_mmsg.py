@@ -10,7 +10,7 @@ import pytest
 from support.c_structs import Mmsghdr, Msghdr
 from support.loopback import at, deliver, send_train, udp_client, udp_server
 
-from echod.linux.mmsg import LAYOUTS, Vector, segment
+from echod.linux.mmsg import NAMES, Vector
 from echod.linux.mmsg_layout import (
     CONTROL_BYTES,
     HEADER_BYTES,
@@ -19,7 +19,6 @@ from echod.linux.mmsg_layout import (
     NAME_LENGTH,
     NOTED_RECEIVED,
     NOTED_ROW,
-    SEGMENT_CMSG_BYTES,
     SLOT_BYTES,
     SLOTS,
 )
@@ -41,9 +40,10 @@ def headers(vector: Vector) -> ctypes.Array[Mmsghdr]:
 
 def test_the_control_messages_are_as_long_as_the_kernels() -> None:
     """PKTINFO of each family, and a train in front of it, have room in a slot."""
-    assert LAYOUTS[socket.AF_INET].pktinfo == socket.CMSG_SPACE(12)
-    assert LAYOUTS[socket.AF_INET6].pktinfo == socket.CMSG_SPACE(20)
-    assert all(layout.pktinfo + SEGMENT_CMSG_BYTES <= CONTROL_BYTES for layout in LAYOUTS.values())
+    for family, size in ((socket.AF_INET, socket.CMSG_SPACE(12)), (socket.AF_INET6, socket.CMSG_SPACE(20))):
+        layout = ControlLayout(family)
+        assert (layout.single.length, layout.train.length) == (size, size + socket.CMSG_SPACE(4))
+        assert layout.train.length <= CONTROL_BYTES
 
 
 def test_every_header_points_to_room_of_its_own(vector: Vector) -> None:
@@ -95,8 +95,7 @@ def test_the_views_show_what_the_kernel_wrote(vector: Vector, host: str) -> None
         deliver(server, send_train, client, b"aabbc", 2, at(server))
         assert vector.receive(server.fileno()) == 3
         span, seen = vector.spans[3], headers(vector)[:3]
-        layout = LAYOUTS[family]
-        assert {header.hdr.namelen for header in seen} == {layout.name}
+        assert {header.hdr.namelen for header in seen} == {NAMES[family][0]}
         assert span.control_length.tolist() == [header.hdr.controllen for header in seen]
         assert span.flags.tolist() == [header.hdr.flags for header in seen]
         assert span.length.tolist() == [header.len for header in seen] == [3, 4, 5]
@@ -278,7 +277,7 @@ def test_the_answers_to_what_is_alike_are_ready(vector: Vector, host: str, *, tr
 def test_messages_are_composed_of_the_payload_of_slots(vector: Vector, host: str) -> None:
     """As C reads them: the first peer, the vectors of all, and control messages; as they are sent: one train."""
     family = family_of(host)
-    layout, name = ControlLayout(family), LAYOUTS[family].name
+    layout, name = ControlLayout(family), NAMES[family][0]
     with udp_server(host) as server, udp_client(host) as one, udp_client(host) as other:
         receive_alike(vector, server, [other, one, one, one], train=False)
         layout.turn(vector, vector.spans[4], layout.single)
@@ -323,10 +322,3 @@ def test_reopened_slots_have_their_room_again_and_keep_the_rest(vector: Vector) 
             deliver(server, client.sendto, bytes(10 + number), at(server))
         assert vector.receive(server.fileno()) == 3
         assert vector.spans[3].length.tolist() == [10, 11, 12]
-
-
-def test_a_segment_message_is_as_the_kernel_takes_it() -> None:
-    """`struct cmsghdr`, whose length is that of a u16, and the u16; then room up to the next."""
-    message = segment(1472)
-    assert len(message) == SEGMENT_CMSG_BYTES
-    assert struct.unpack_from("=QIIH", message) == (socket.CMSG_LEN(2), socket.IPPROTO_UDP, 103, 1472)

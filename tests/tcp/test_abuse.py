@@ -187,7 +187,11 @@ def test_under_a_small_limit_connections_wait_and_all_else_goes_on(
     """With 32 descriptors from the start: the rest waits, UDP, reload and recovery work, and the rest is served."""
     prefix = ("prlimit", f"--nofile={FEW_DESCRIPTORS}:{FEW_DESCRIPTORS}")
     daemon, port = serve(echod, prefix=prefix, drain_timeout_seconds=1)
-    assert daemon.log("descriptors_capped")[0]["limit"] == FEW_DESCRIPTORS
+    (entry,) = daemon.log("descriptors_capped")
+    assert (entry["level"], entry["limit"]) == ("warning", FEW_DESCRIPTORS)
+    assert entry["message"].startswith(
+        f"this config can need {entry['wanted']:,} file descriptors and the limit is 32: raise LimitNOFILE= or lower "
+    )
     (worker,) = daemon.workers()
     before = descriptors(worker)
     room = FEW_DESCRIPTORS - before

@@ -12,13 +12,13 @@ from support.loopback import BUFFERS, as_nobody, listener, needs_root
 from support.tcp_worker import TcpWorker
 
 from echod.config.schema import Config
-from echod.linux.sockets import LARGE_BUFFERS, SMALL_BUFFERS, Buffers, bound_connections, got_buffers, open_socket
+from echod.linux.sockets import LARGE_BUFFERS, Buffers, bound_connections, got_buffers, open_socket
 from echod.linux.sockopt import SO_BUF_LOCK, SO_MEMINFO, SO_RCVBUFFORCE, SO_SNDBUFFORCE
 from echod.net.listener import Protocol
 from echod.supervisor.adoption import adopt_http_socket, adopt_socket
 from echod.supervisor.listening import ListeningSockets
 from echod.tcp.connection import READ_BYTES
-from echod.tcp.service import LARGE_BUFFER_CONNECTIONS
+from echod.tcp.service import LARGE_BUFFER_CONNECTIONS, SMALL_BUFFERS
 
 RMEM_ALLOC, WMEM_QUEUED, FORWARD_ALLOC = 0, 5, 4
 SNDBUF_LOCK, RCVBUF_LOCK = 1, 2
