@@ -10,8 +10,7 @@ from support.netns.wire import LINK, SERVER, SERVER6, Wire
 from support.system.network import entered
 from support.waiting import SECONDS, wait_until
 
-from echod.errors import AddressUnavailableError
-from echod.linux.sockets import find_absence, open_socket
+from echod.linux.sockets import open_socket
 from echod.net.listener import Listener, parse_listener
 from echod.stats.snapshot import Snapshot
 from echod.status.files import read_self_test
@@ -235,10 +234,3 @@ def test_a_listener_on_an_interface_without_an_address_cannot_be_tested() -> Non
         for text in ("udp://0.0.0.0%far:7", "tcp://[::%far]:7"):
             (result,) = run_self_test([one(text)], None, 0.1)
             assert result.problem == "its interface has no address to probe"
-
-
-def test_an_interface_that_is_not_there_is_named() -> None:
-    """For a socket that is to be bound to it as for a zone."""
-    with pytest.raises(AddressUnavailableError, match=r"0%nosuch0:7 names an interface .* does not have; `ip link`"):
-        open_socket(one("udp://0.0.0.0%nosuch0:7"), BUFFERS, sibling=False)
-    assert find_absence(one("udp://127.0.0.1%nosuch0:7")).startswith("names an interface")

@@ -151,25 +151,6 @@ def test_a_new_log_level_and_format_take_effect(echod: EchodFactory) -> None:
     assert daemon.reload(config)["changed"] == ["log.format: console -> auto"]
 
 
-def test_one_address_widens_to_all_on_the_same_port(echod: EchodFactory) -> None:
-    """127.0.0.1 becomes 0.0.0.0 and narrows again, on one port, in UDP and TCP."""
-    port = free_port()
-    narrow = {"listeners": [f"udp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port}"], "workers": 2}
-    wide = {"listeners": [f"udp://0.0.0.0:{port}", f"tcp://0.0.0.0:{port}"], "workers": 2}
-    daemon = echod(narrow)
-    for _ in range(2):
-        assert daemon.reload(wide)["event"] == "reloaded"
-        assert ask(port, host="127.0.0.2") == b"hi"
-        assert ask(port) == b"hi"
-        socket.create_connection(("127.0.0.2", port), 5).close()
-        assert daemon.reload(narrow)["event"] == "reloaded"
-        wait_for_old_workers(daemon, 2)
-        with pytest.raises(ConnectionRefusedError):
-            ask(port, host="127.0.0.2")
-        assert ask(port) == b"hi"
-        socket.create_connection(("127.0.0.1", port), 5).close()
-
-
 def test_a_storm_of_sighups_is_coalesced(echod: EchodFactory) -> None:
     """300 SIGHUPs make a handful of reloads; the last of them reads what the file said last."""
     port = free_port()

@@ -112,13 +112,6 @@ def test_a_daemon_that_stopped_leaves_no_status(served: tuple[Daemon, int]) -> N
     assert f"there is no {daemon.status_path}/status.json;" in stopped.stderr
 
 
-def test_a_status_that_cannot_be_read_is_neither(tmp_path: Path) -> None:
-    """It may run or not: the LSB has 4 for that."""
-    (tmp_path / files.NAME).write_text("{}")
-    result = tell(tmp_path)
-    assert (result.returncode, result.stdout) == (ExitCode.STATUS_UNKNOWN, "")
-
-
 def test_a_check_asks_each_listener(served: tuple[Daemon, int]) -> None:
     """All passed: 0, in words and as JSON; the daemon counts it apart."""
     daemon, port = served
@@ -238,30 +231,6 @@ def test_a_rejected_reload_is_told(served: tuple[Daemon, int]) -> None:
     assert "REJECTED" not in shown
     assert "generation 2" in shown
     assert "tcp://" not in shown.partition("\n\n")[2]
-
-
-def test_a_worker_that_was_replaced_is_told(served: tuple[Daemon, int]) -> None:
-    """Which slot, how often, and the process that is in it now."""
-    daemon, _ = served
-    victim = daemon.workers()[0]
-    os.kill(victim, signal.SIGKILL)
-    wait_until(lambda: told(daemon).activity.worker_restarts == 1, "the status tells of it")
-    states = told(daemon).activity.workers
-    assert sorted(worker.restarts for worker in states) == [0, 1]
-    assert victim not in [worker.pid for worker in states]
-
-
-def test_a_worker_that_is_stuck_is_told(served: tuple[Daemon, int]) -> None:
-    """Its heartbeat grows old, seconds before it is replaced."""
-    daemon, _ = served
-    victim = daemon.workers()[0]
-    os.kill(victim, signal.SIGSTOP)
-
-    def old() -> bool:
-        ages = {worker.pid: worker.heartbeat_age_seconds for worker in told(daemon).activity.workers}
-        return ages.get(victim, 0) >= 2
-
-    wait_until(old, "the status tells of its age")
 
 
 def test_what_is_no_longer_so_is_not_told_as_what_is(served: tuple[Daemon, int]) -> None:

@@ -301,17 +301,6 @@ def test_the_datagram_that_started_it_is_answered(activate: Activate) -> None:
     assert daemon.stop() == 0
 
 
-@pytest.mark.parametrize(("address", "asked"), [("0.0.0.0", "127.0.0.9"), ("[::1]", "::1")])  # noqa: S104
-def test_the_first_answer_comes_from_the_address_asked(activate: Activate, address: str, asked: str) -> None:
-    """A passed wildcard socket answers even its first datagram from where it was sent to."""
-    port = free_port()
-    daemon = activate(None, f"{address}:{port}")
-    for _ in range(3):
-        assert ask(port, host=asked) == b"hi"  # the client's socket is connected
-    assert not daemon.log("listener_bound"), "without a file nothing but what was passed is served"
-    assert daemon.stop() == 0
-
-
 def test_a_passed_socket_that_is_not_configured_is_served_too(activate: Activate) -> None:
     """Through reloads as well: what the .socket unit says is not the config's to close."""
     port, passed, also = free_port(), free_port(), free_port()
@@ -366,22 +355,6 @@ def test_a_passed_tcp_socket_is_served(activate: Activate) -> None:
             assert [sock.recv(16), sock.recv(16)] == [b"hi", b""]
     assert ask(port) == b"hi"
     assert daemon.stop() == 0
-
-
-@pytest.mark.parametrize("tcp", [False, True])
-def test_a_passed_dual_stack_socket_is_refused(activate: Activate, tcp: bool) -> None:  # noqa: FBT001
-    """A bare port makes a socket for both families; the message says which line of the .socket unit to change."""
-    if Path("/proc/sys/net/ipv6/bindv6only").read_text().strip() != "0":
-        pytest.skip("net.ipv6.bindv6only makes every socket one for IPv6 alone")
-    port = free_port()
-    daemon = activate(None, str(port), tcp=tcp)
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM) as sock:
-        sock.connect(("127.0.0.1", port))
-        sock.send(b"hi")
-        assert daemon.wait() != 0
-    last = daemon.stderr.splitlines()[-1]
-    assert last.startswith("echod: passed socket ")
-    assert "set BindIPv6Only=ipv6-only in the .socket unit" in last
 
 
 def test_a_passed_socket_named_metrics_is_for_metrics(activate: Activate) -> None:

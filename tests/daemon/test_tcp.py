@@ -102,18 +102,6 @@ def test_a_peer_that_never_reads_is_closed_on_time_while_udp_goes_on(echod: Echo
     assert closes(daemon, port) == {"stalled": 1}
 
 
-def test_an_idle_connection_is_closed_on_time(echod: EchodFactory) -> None:
-    """After `idle_timeout_seconds` without a byte the peer sees a clean end; bytes put it off."""
-    daemon, port = serve(echod, tcp={"idle_timeout_seconds": 1})
-    with connect(port) as sock:
-        for _ in range(3):
-            sock.sendall(b"hi")
-            assert sock.recv(16) == b"hi"
-        sock.settimeout(5)
-        assert sock.recv(16) == b""
-    assert closes(daemon, port) == {"idle": 1}
-
-
 def is_refused(sock: socket.socket) -> bool:
     """Tell whether the connection was closed at once, rather than echoed on."""
     try:
@@ -136,20 +124,6 @@ def test_the_limit_on_connections_holds_over_all_workers(echod: EchodFactory) ->
         assert read_to_end(socks[0]) == b""
         with connect(port) as sock:
             assert not is_refused(sock)
-
-
-def test_the_limit_on_one_source_leaves_room_for_others(echod: EchodFactory) -> None:
-    """The third of one source's two is closed at once and counted; another source is served."""
-    daemon, port = serve(echod, workers=2, tcp={"max_connections_per_source": 2})
-    with ExitStack() as stack:
-        assert not any(is_refused(stack.enter_context(connect(port))) for _ in range(2))
-        assert is_refused(stack.enter_context(connect(port)))
-        other = stack.enter_context(socket.socket())
-        other.settimeout(SECONDS)
-        other.bind(("127.0.0.2", 0))
-        other.connect(("127.0.0.1", port))
-        assert not is_refused(other)
-    assert closes(daemon, port)["over_source_limit"] == 1
 
 
 def test_without_descriptors_udp_goes_on_and_accepting_resumes(echod: EchodFactory) -> None:
@@ -269,17 +243,6 @@ def test_a_port_of_a_reload_that_a_stop_overtook_is_closed(echod: EchodFactory) 
     assert not daemon.log("stopped")
     os.kill(worker, signal.SIGCONT)
     assert daemon.wait() == 0
-
-
-def test_many_connections_are_echoed_at_once(echod: EchodFactory) -> None:
-    """Fifty connections over two workers, IPv6 among them, each get their own bytes back."""
-    port = free_port()
-    echod({"listeners": [f"tcp://127.0.0.1:{port}", f"tcp://[::1]:{port}"], "workers": 2})
-    with ExitStack() as stack:
-        socks = [stack.enter_context(connect(port, ("127.0.0.1", "::1")[number % 2])) for number in range(50)]
-        for number, sock in enumerate(socks):
-            sock.sendall(f"this is {number}".encode())
-        assert [sock.recv(64) for sock in socks] == [f"this is {number}".encode() for number in range(50)]
 
 
 def test_the_default_limits_hold_as_many_connections_as_they_say(echod: EchodFactory) -> None:

@@ -127,17 +127,6 @@ def test_nobody_else_has_prometheus_client_in_memory(echod: EchodFactory) -> Non
         assert len(re.findall(rf"^import time:.*\| +{module}$", daemon.stderr, re.MULTILINE)) == 2
 
 
-def test_it_has_no_privilege_that_it_does_not_need(echod: EchodFactory) -> None:
-    """Started by root, the exporter has none of root's capabilities but one that harms nobody, and can get none."""
-    config, http = metered(*both(free_port()))
-    daemon = echod(config)
-    wait_until(lambda: answers(http), "the exporter served")
-    lines = Path(f"/proc/{exporters(daemon)[0]}/status").read_text().splitlines()
-    fields = dict(line.split(":\t", 1) for line in lines)
-    assert all(int(fields[name], 16) & ~NET_BIND_SERVICE == 0 for name in ("CapEff", "CapPrm", "CapInh"))
-    assert fields["NoNewPrivs"] == "1"
-
-
 def test_it_goes_with_its_supervisor(echod: EchodFactory) -> None:
     """Killed or stopped, echod leaves no exporter, and the port is free at once."""
     config, http = metered(*both(free_port()))
@@ -151,16 +140,6 @@ def test_it_goes_with_its_supervisor(echod: EchodFactory) -> None:
     assert again.stop() == 0
     with pytest.raises(ConnectionRefusedError):
         fetch(http)
-
-
-def test_a_metrics_port_that_is_taken_stops_the_start(echod: EchodFactory) -> None:
-    """The message names the key and how to find who has it."""
-    config, http = metered(*both(free_port()))
-    with socket.create_server(("127.0.0.1", http)):
-        daemon = echod(config, ready=False)
-        assert daemon.wait() == 69
-    said = daemon.stderr.splitlines()[-1]
-    assert said.startswith(f"echod: metrics.listen: tcp://127.0.0.1:{http} is in use by another process; `ss -lnpt")
 
 
 def test_the_metrics_port_moves_and_goes_with_a_reload(echod: EchodFactory) -> None:

@@ -121,27 +121,6 @@ def test_the_kernel_wakes_the_supervisor_when_an_address_comes_or_goes(network: 
 
 
 @needs_root
-@pytest.mark.parametrize(
-    ("line", "network_reported"),
-    [
-        ("route add local 203.0.113.0/24 dev lo", "203.0.113.0/24"),
-        ("-6 route add local 2001:db8:9::/48 dev lo", "2001:db8:9::/48"),
-        ("address add 2001:db8::7/128 dev lo nodad", "2001:db8::7/128"),
-        ("link set dev other up", "198.51.100.7/32"),
-    ],
-)
-def test_whatever_makes_an_address_the_hosts_own_is_noticed(
-    network: None, host: Host, line: str, network_reported: str
-) -> None:
-    """Prefixes that are local as a whole, addresses of IPv6, and an interface that comes up with its addresses."""
-    ip("link", "add", "other", "type", "veth", "peer", "name", "far")
-    ip("address", "add", "198.51.100.7/24", "dev", "other")
-    host.start()
-    ip(*line.split())
-    host.receive(network_reported)
-
-
-@needs_root
 def test_an_interface_that_is_removed_takes_its_prefixes_with_it(network: None, host: Host) -> None:
     """The kernel tells of no route then: the news is of the interface. One that goes down keeps its addresses."""
     ip("link", "add", "other", "type", "veth", "peer", "name", "far")
