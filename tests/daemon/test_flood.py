@@ -7,11 +7,11 @@ import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 from support.daemon import Daemon, ask
 from support.loopback import inject, needs_root
 from support.ports import free_port
+from support.processes import resident_bytes
 from support.waiting import SECONDS, wait_until
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds
@@ -23,12 +23,6 @@ GROWTH_BYTES = 4 << 20
 
 LOG_LINES = 10
 """Summaries, at most one in ten seconds for each listener and reason. One line each would be thousands."""
-
-
-def resident(pid: int) -> int:
-    """Return the bytes of memory that a process has."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 
 def descriptors(pid: int) -> int:
@@ -86,13 +80,13 @@ def test_a_flood_of_garbage_leaves_nothing_behind(echod: Callable[..., Daemon]) 
     pids = [daemon.pid, *daemon.workers()]
     before = [descriptors(pid) for pid in pids]
     sent = flood(port, 1.0)  # whatever is made once, is made now
-    sizes, lines = [resident(pid) for pid in pids], len(daemon.log())
+    sizes, lines = [resident_bytes(pid) for pid in pids], len(daemon.log())
     sent = tuple(a + b for a, b in zip(sent, flood(port, 4.0), strict=True))
     assert ask(port) == b"hi"
     assert [daemon.pid, *daemon.workers()] == pids
     assert len(daemon.log()) - lines <= LOG_LINES
     wait_until(lambda: [descriptors(pid) for pid in pids] == before, "each descriptor came back")
-    growth = [resident(pid) - size for pid, size in zip(pids, sizes, strict=True)]
+    growth = [resident_bytes(pid) - size for pid, size in zip(pids, sizes, strict=True)]
     assert max(growth) < GROWTH_BYTES, growth
     rows = {protocol: daemon.counters()[name] for protocol, name in listeners.items()}
     assert rows["udp"]["received"] + rows["udp"]["kernel_drops"] == sent[0] + 1

@@ -38,13 +38,6 @@ def test_private_networks_are_answered_by_default(stage: Stage, source: str) -> 
     assert stage.meet(datagrams) == answered(datagrams)
 
 
-@pytest.mark.parametrize("train", [1, 64])
-@pytest.mark.parametrize("source", ["192.0.2.7", "2001:db8::7"])
-def test_many_at_once_are_not_answered(stage: Stage, source: str, train: int) -> None:
-    """64 in one batch, or as one train: each is refused, each is counted."""
-    assert stage.meet(numbered(over(source), 128), burst=64, train=train) == refused(128, REASON)
-
-
 def test_a_public_network_is_answered_where_the_config_allows_it(staged: Callable[..., Stage]) -> None:
     """What is allowed is answered, its neighbour is not, and what was allowed by default is not either."""
     stage = staged(

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 from support.loopback import needs_root
-from support.netns.datagrams import CLIENT, CLIENT6, PORT, SERVER, SERVER6, SERVER_LINK, Datagram, numbered
+from support.netns.datagrams import CLIENT, CLIENT6, PORT, SERVER, SERVER6, Datagram, numbered
 from support.netns.stage import Stage, answered, raised
 from support.netns.wire import LINK
 
@@ -41,9 +41,3 @@ def test_a_batch_to_all_addresses_is_replied_to_from_each(stage: Stage) -> None:
             for number in range(32)
         ]
         assert stage.meet(datagrams, burst=32) == answered(datagrams)
-
-
-def test_a_link_local_address_replies_from_itself(stage: Stage) -> None:
-    """The scope of the peer is kept, so the reply leaves by the interface of the question."""
-    datagrams = numbered(Datagram(source="fe80::2", source_port=40_003, to=SERVER_LINK), 4)
-    assert stage.meet(datagrams) == answered(datagrams)

@@ -81,18 +81,6 @@ def test_one_at_every_index_of_a_batch_harms_no_other(stage: Stage, hostile: Dat
     )
 
 
-def test_a_lone_good_one_at_every_index_is_answered(stage: Stage, hostile: Datagram, reason: str) -> None:
-    """64 full batches of hostile ones but for one, each time at another place: that one is answered."""
-    good = honest(hostile, SLOTS)
-    batches = [[hostile] * index + [each] + [hostile] * (SLOTS - 1 - index) for index, each in enumerate(good)]
-    outcome = stage.meet([each for batch in batches for each in batch], burst=SLOTS)
-    assert outcome == Outcome(
-        received=SLOTS * SLOTS,
-        refused={f"dropped_{reason}": SLOTS * (SLOTS - 1)},
-        answers=[each.answer for each in good],
-    )
-
-
 def test_a_hostile_train_between_good_ones_is_refused_whole(stage: Stage, hostile: Datagram, reason: str) -> None:
     """Three trains in one batch: each datagram of the middle one is refused, each of the others answered."""
     good = honest(hostile, 2 * TRAIN)

@@ -26,12 +26,6 @@ def test_it_is_not_answered(stage: Stage, datagram: Datagram) -> None:
     assert stage.meet(numbered(datagram, 10)) == refused(10, REASON)
 
 
-@pytest.mark.parametrize("train", [1, 64])
-def test_many_at_once_are_not_answered(stage: Stage, datagram: Datagram, train: int) -> None:
-    """64 in one batch, or as one train: each is refused, each is counted."""
-    assert stage.meet(numbered(datagram, 128), burst=64, train=train) == refused(128, REASON)
-
-
 def test_it_is_refused_for_its_destination_first(stage: Stage, datagram: Datagram) -> None:
     """The first rule that refuses is the one that counts: here port 0 of the source is not looked at."""
     zero = Datagram(source=datagram.source, source_port=0, to=datagram.to)

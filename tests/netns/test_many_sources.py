@@ -15,8 +15,8 @@ import pytest
 from support.loopback import needs_root
 from support.netns.datagrams import OTHER_PORT, PORT
 from support.netns.flood import Flood
-from support.netns.stage import MAX_GROWTH_BYTES, Stage
-from support.netns.traffic import totals
+from support.netns.stage import MAX_GROWTH_BYTES, Stage, totals
+from support.processes import resident_bytes
 from support.waiting import wait_until
 
 pytestmark = needs_root
@@ -85,21 +85,16 @@ def queued_bytes(stage: Stage) -> int:
     return sum(int(line.split()[4].partition(":")[2], 16) for line in sockets)
 
 
-def resident_bytes(stage: Stage) -> dict[int, int]:
+def resident(stage: Stage) -> dict[int, int]:
     """Return what each worker has mapped, by its process id."""
-    found = {}
-    for pid in stage.daemon.workers():
-        status = Path(f"/proc/{pid}/status").read_text()
-        (line,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
-        found[pid] = int(line.split()[1]) << 10
-    return found
+    return {pid: resident_bytes(pid) for pid in stage.daemon.workers()}
 
 
-def grown(stage: Stage, resident: dict[int, int]) -> list[int]:
+def grown(stage: Stage, before: dict[int, int]) -> list[int]:
     """Return what each worker has mapped since; they are the same workers."""
-    now = resident_bytes(stage)
-    assert now.keys() == resident.keys()
-    return [now[pid] - resident[pid] for pid in now]
+    now = resident(stage)
+    assert now.keys() == before.keys()
+    return [now[pid] - before[pid] for pid in now]
 
 
 @pytest.mark.parametrize(("count", "sources"), [(1_000_000, 65_536), (100_000, 4_096)])
@@ -111,14 +106,14 @@ def test_a_million_sources_take_no_more_memory_than_configured(
     stage, flood = flooded(workers=2, access={"allow": ["any"]}, limits=limits)
     send(stage, flood, strangers(256) * 256)  # until each worker has mapped all of its batch
     wait_until(lambda: queued_bytes(stage) == 0, "echod took all of it")
-    before, resident = totals(stage.daemon), resident_bytes(stage)
+    before, mapped = totals(stage.daemon), resident(stage)
     began = monotonic()
     send(stage, flood, strangers(count))
     wait_until(lambda: queued_bytes(stage) == 0, "echod took all of it")
     seconds = monotonic() - began
     counted = totals(stage.daemon)
     counted.subtract(before)
-    growth = grown(stage, resident)
+    growth = grown(stage, mapped)
     print(f"{count / seconds:,.0f}/s; bytes a source:", *(f"{each / sources:.0f}" for each in growth))  # noqa: T201
     assert counted["received"] == counted["replied"] >= count
     assert counted["kernel_drops"] == 0
@@ -131,12 +126,12 @@ def test_a_flood_of_refused_datagrams_makes_few_log_entries(flooded: Callable[..
     stage, flood = flooded(workers=2, listeners=listeners)
     send(stage, flood, strangers(PIECE), 0)  # until each worker has mapped all of its batch
     due = Counter({(f"udp://0.0.0.0:{PORT}", "source_port_zero"): PIECE})
-    resident, began = resident_bytes(stage), monotonic()
+    mapped, began = resident(stage), monotonic()
     for port, (reason, (first, source_port)) in product(PORTS, REFUSED.items()):
         send(stage, flood, strangers(PIECE, first), source_port, port)
         due[f"udp://0.0.0.0:{port}", reason] += PIECE
     print(f"{due.total() / (monotonic() - began):,.0f} refused a second")  # noqa: T201
-    assert max(grown(stage, resident)) < MAX_GROWTH_BYTES
+    assert max(grown(stage, mapped)) < MAX_GROWTH_BYTES
     wait_until(lambda: counted(stage, due) == due, "each refused datagram was counted")
     wait_until(lambda: told(stage) == due, "each refused datagram was told of", seconds=30)
     assert_paced([datetime.fromisoformat(entry["timestamp"]) for entry in stage.daemon.log("refused")], MOST_LINES, 1)

@@ -11,8 +11,8 @@ from typing import Final
 import pytest
 from support.loopback import needs_root
 from support.netns.datagrams import OTHER_PORT, PORT, SERVER, SERVER6
-from support.netns.stage import Stage
-from support.netns.traffic import Client, Traffic, totals
+from support.netns.stage import Stage, totals
+from support.netns.traffic import Client, Traffic
 from support.netns.wire import LINK
 
 pytestmark = needs_root

@@ -16,7 +16,7 @@ from support.netns.datagrams import (
     over_ipv4,
     over_ipv6,
 )
-from support.netns.stage import Outcome, Stage, answered, refused
+from support.netns.stage import Stage, answered, refused
 from support.waiting import wait_until
 
 pytestmark = needs_root
@@ -72,11 +72,6 @@ def assert_answered(stage: Stage, datagram: Datagram) -> None:
     assert stage.meet(datagrams) == answered(datagrams)
 
 
-def test_ipv4_from_ourselves_never_arrives(stage: Stage) -> None:
-    """The kernel stops it, but where it is told to accept it."""
-    assert stage.meet(numbered(over_ipv4(source=SERVER), 10), arrive=0) == Outcome()
-
-
 @each_own
 @pytest.mark.parametrize("port", [PORT, OTHER_PORT])
 def test_our_own_address_and_port_start_no_loop(lenient: Stage, datagram: Datagram, port: int) -> None:
@@ -88,13 +83,6 @@ def test_our_own_address_and_port_start_no_loop(lenient: Stage, datagram: Datagr
 def test_our_own_address_with_another_port_is_not_answered(lenient: Stage, datagram: Datagram) -> None:
     """Whatever listens on this host does not hear from echod what a stranger wrote."""
     assert lenient.meet(numbered(datagram, 10)) == refused(10, REASON)
-
-
-@each_own
-@pytest.mark.parametrize("train", [1, 64])
-def test_many_at_once_are_not_answered(lenient: Stage, datagram: Datagram, train: int) -> None:
-    """64 in one batch, or as one train: each is refused, each is counted."""
-    assert lenient.meet(numbered(datagram, 128), burst=64, train=train) == refused(128, REASON)
 
 
 @pytest.mark.parametrize(("own", "loopback"), [(SERVER, "127.0.0.1"), (SERVER6, "::1")])

@@ -14,44 +14,24 @@ pytestmark = [needs_root, pytest.mark.parametrize("over", [over_ipv4, over_ipv6]
 
 Over = Callable[..., Datagram]
 
-OLD_SERVICES = (7, 13, 17, 19, 37, 53, 69, 123)
 REFUSED = (1900, 2049, 3702, 5353, 5355, 11_211)
+"""SSDP, NFS, WS-Discovery, mDNS, LLMNR and memcached reply, or amplify."""
+PORTS = {
+    0: "zero",
+    **dict.fromkeys((PORT, OTHER_PORT), "own"),
+    **dict.fromkeys((1, 7, 19, 53, 123, 1023), "low"),
+    **dict.fromkeys(REFUSED, "refused"),
+    **dict.fromkeys((1024, 1899, 40_000, 65_535), ""),
+}
+"""Source ports, and why each is refused; a client may have any port that no rule names."""
 
 
-def test_an_honest_datagram_is_answered(stage: Stage, over: Over) -> None:
-    """The wire works: without any fault of the datagram there is exactly its answer."""
-    datagrams = numbered(over(), 10)
-    assert stage.meet(datagrams) == answered(datagrams)
-
-
-def test_port_zero_is_not_answered(stage: Stage, over: Over) -> None:
-    """No answer can go there."""
-    assert stage.meet(numbered(over(source_port=0), 10)) == refused(10, "dropped_source_port_zero")
-
-
-@pytest.mark.parametrize("port", [PORT, OTHER_PORT])
-def test_a_port_of_our_own_is_not_answered(stage: Stage, over: Over, port: int) -> None:
-    """Another host's port that any of our listeners has is another echod's, in all likelihood."""
-    assert stage.meet(numbered(over(source_port=port), 10)) == refused(10, "dropped_source_port_own")
-
-
-@pytest.mark.parametrize("port", [1, *OLD_SERVICES, 1023])
-def test_ports_of_services_are_not_answered(stage: Stage, over: Over, port: int) -> None:
-    """Below 1024 there are services, which answer an answer."""
-    assert stage.meet(numbered(over(source_port=port), 3)) == refused(3, "dropped_source_port_low")
-
-
-@pytest.mark.parametrize("port", REFUSED)
-def test_ports_of_services_above_1023_are_not_answered(stage: Stage, over: Over, port: int) -> None:
-    """SSDP, NFS, WS-Discovery, mDNS, LLMNR and memcached answer, or amplify."""
-    assert stage.meet(numbered(over(source_port=port), 3)) == refused(3, "dropped_source_port_refused")
-
-
-@pytest.mark.parametrize("port", [1024, 1899, 65_535])
-def test_other_ports_above_1023_are_answered(stage: Stage, over: Over, port: int) -> None:
-    """A client may have any port that no rule names."""
-    datagrams = numbered(over(source_port=port), 3)
-    assert stage.meet(datagrams) == answered(datagrams)
+@pytest.mark.parametrize(("port", "reason"), PORTS.items())
+def test_ports_of_services_are_not_answered(stage: Stage, over: Over, port: int, reason: str) -> None:
+    """Nor is port 0, where no reply can go, nor a port of a listener, which is another echod's in all likelihood."""
+    datagrams = numbered(over(source_port=port), 10)
+    outcome = refused(10, f"dropped_source_port_{reason}") if reason else answered(datagrams)
+    assert stage.meet(datagrams) == outcome
 
 
 def test_guard_says_which_ports_are_answered(staged: Callable[..., Stage], over: Over) -> None:

@@ -1,8 +1,5 @@
 """Sources that no honest datagram has: reserved, multicast, loopback from outside, IPv4-mapped."""
 
-import socket
-from contextlib import suppress
-
 import pytest
 from support.loopback import needs_root
 from support.netns.datagrams import (
@@ -25,9 +22,6 @@ REASON = "dropped_source_invalid"
 DELIVERED = ("0.1.2.3", "240.0.0.1", "255.255.255.254")
 """The kernel delivers them as it stands, and would carry an answer to the wire."""
 DELIVERED6 = ("::", "::2", "::127.0.0.1", "::10.7.1.66", "::ffff:127.0.0.1", "::ffff:10.7.1.66", "::ffff:203.0.113.7")
-STOPPED = ("0.0.0.0", "224.0.0.1", "239.255.255.250", "255.255.255.255")  # noqa: S104 - a source
-"""Martians to every kernel: they reach no socket."""
-STOPPED6 = ("::1", "ff02::1", "ff0e::1")
 LET_THROUGH = ("127.0.0.1", "127.9.9.9")
 """Martians but where route_localnet and accept_local are set."""
 
@@ -37,24 +31,10 @@ def over(source: str, **more: object) -> Datagram:
     return (over_ipv6 if ":" in source else over_ipv4)(source=source, **more)
 
 
-def hears_nothing(sock: socket.socket) -> bool:
-    """Tell whether nothing has come to a socket. Its interface was watched: nothing is on its way."""
-    sock.setblocking(False)
-    with suppress(BlockingIOError):
-        return not sock.recvfrom(64)
-    return True
-
-
-def test_a_link_local_neighbour_is_answered(stage: Stage) -> None:
-    """fe80::/10 is honest, and the answer comes from the link-local address that was asked."""
-    datagrams = numbered(over(CLIENT_LINK, to=SERVER_LINK), 10)
-    assert stage.meet(datagrams) == answered(datagrams)
-
-
 @pytest.mark.parametrize("train", [1, 64])
 @pytest.mark.parametrize("source", [CLIENT6, CLIENT_LINK])
 def test_a_link_local_address_of_ours_answers_whoever_asks(stage: Stage, source: str, train: int) -> None:
-    """One by one, many at once, as trains; also beside what was sent to another address."""
+    """From that address, one by one, at once, as trains; also beside what was sent to another address."""
     for number in (1, 128):
         datagrams = numbered(over(source, to=SERVER_LINK), number)
         assert stage.meet(datagrams, burst=64, train=train) == answered(datagrams)
@@ -66,26 +46,6 @@ def test_a_link_local_address_of_ours_answers_whoever_asks(stage: Stage, source:
 def test_what_the_kernel_delivers_is_not_answered(stage: Stage, source: str) -> None:
     """Neither on the wire nor to this host itself goes any answer."""
     assert stage.meet(numbered(over(source), 10)) == refused(10, REASON)
-
-
-@pytest.mark.parametrize("train", [1, 64])
-@pytest.mark.parametrize("source", [*DELIVERED, *DELIVERED6])
-def test_many_at_once_are_not_answered(stage: Stage, source: str, train: int) -> None:
-    """64 in one batch, or as one train: each is refused, each is counted."""
-    assert stage.meet(numbered(over(source), 128), burst=64, train=train) == refused(128, REASON)
-
-
-@pytest.mark.parametrize("source", [*STOPPED, *STOPPED6, *LET_THROUGH])
-def test_what_the_kernel_stops_never_arrives(stage: Stage, source: str) -> None:
-    """What echod has received stays as it was."""
-    assert stage.meet(numbered(over(source), 10), arrive=0) == Outcome()
-
-
-@pytest.mark.parametrize("source", [*STOPPED, *STOPPED6])
-def test_what_every_kernel_stops_never_arrives(stage: Stage, source: str) -> None:
-    """Also where the kernel is told to let Martians through."""
-    with stage.wire.lenient():
-        assert stage.meet(numbered(over(source), 10), arrive=0) == Outcome()
 
 
 @pytest.mark.parametrize("source", LET_THROUGH)
@@ -105,15 +65,9 @@ def test_the_unspecified_source_does_not_reach_a_service_on_loopback(stage: Stag
     """A socket that sends to `::` sends to `::1`: a service there that trusts its host must hear nothing."""
     with stage.wire.listen("::1", 40_000) as trusting:
         assert stage.meet(numbered(over("::", source_port=40_000), 10)) == refused(10, REASON)
-        assert hears_nothing(trusting)
-
-
-@pytest.mark.parametrize("source", LET_THROUGH)
-def test_a_loopback_source_does_not_reach_a_service_there(stage: Stage, source: str) -> None:
-    """Nor does what the kernel lets in as 127/8 reach a service on 127/8 by way of an answer."""
-    with stage.wire.lenient(), stage.wire.listen(source, 40_000) as trusting:
-        assert stage.meet(numbered(over(source, source_port=40_000), 10)) == refused(10, REASON)
-        assert hears_nothing(trusting)
+        trusting.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            trusting.recv(64)
 
 
 @pytest.mark.parametrize(("host", "source"), [("127.0.0.1", "127.0.0.1"), ("127.0.0.9", "127.8.8.8"), ("::1", "::1")])

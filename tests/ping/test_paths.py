@@ -1,4 +1,4 @@
-"""`echod ping` over paths that fail: what is in the way is named, with who said so."""
+"""`echod ping` over paths with faults: it reports each fault, and which host sent the error."""
 
 import json
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ pytestmark = needs_root
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 HEADERS = {4: 28, 6: 48}
 NOWHERE = {4: "192.0.2.1", 6: "2001:db8::1"}
+BESIDE_SERVER = {4: "10.6.2.77", 6: "fd06:0:0:2::77"}
 CLOSED = 9
 MUTE = """output: icmp type destination-unreachable drop
 output: icmpv6 type packet-too-big drop"""
@@ -36,21 +37,21 @@ def path(routed: Path) -> Iterator[Path]:
     routed.narrow(1500)
 
 
-def complaints(found: Pinged) -> list[tuple[str, str | None, int]]:
+def errors(found: Pinged) -> list[tuple[str, str | None, int]]:
     """Return the errors of a summary."""
     return [(each["reason"], each.get("address"), each["count"]) for each in found.summary["error_reasons"]]
 
 
-def asked(path: Path, target: str, *words: object) -> Pinged:
-    """Ask a target twice, which does not answer."""
+def probed(path: Path, target: str, *words: object) -> Pinged:
+    """Probe a target twice, which does not reply."""
     found = path.ping("--json", "-n", "-c", 2, "-i", "50ms", "-W", "500ms", *words, target)
     assert (found.code, found.summary["sent"], found.summary["received"]) == (1, 2, 0)
     return found
 
 
 @FAMILIES
-def test_a_path_without_harm_is_found_without_harm(path: Path, family: int) -> None:
-    """Over UDP and TCP, through the router: its hop is missing from the TTL."""
+def test_a_path_without_faults_has_no_errors(path: Path, family: int) -> None:
+    """Over UDP and TCP, through the router: the TTL is one less."""
     found = path.ping("-c", 3, "-i", "10ms", "--compare", "tcp", SERVER[family])
     assert (found.code, found.out.count("3 packets transmitted, 3 received, 0% packet loss")) == (0, 2)
     assert " ttl=63 " in found.out
@@ -58,104 +59,86 @@ def test_a_path_without_harm_is_found_without_harm(path: Path, family: int) -> N
 
 
 @FAMILIES
-def test_no_route_is_named_with_the_router_that_has_none(path: Path, family: int) -> None:
-    """By its address towards the client."""
-    reason = {4: "network unreachable", 6: "no route to host"}[family]
-    assert complaints(asked(path, NOWHERE[family])) == [(reason, ROUTER[family], 2)]
+def test_an_error_is_reported_with_the_router_that_sent_it(path: Path, family: int) -> None:
+    """By the address of the router towards the client; -t 1 reaches as far as the router, as in traceroute."""
+    unreachable, exceeded = (
+        {4: "network unreachable", 6: "no route to host"},
+        {4: "time to live exceeded", 6: "hop limit exceeded"},
+    )
+    assert errors(probed(path, NOWHERE[family])) == [(unreachable[family], ROUTER[family], 2)]
+    assert errors(probed(path, BESIDE_SERVER[family], "-W", 10)) == [("host unreachable", ROUTER[family], 2)]
+    assert errors(probed(path, SERVER[family], "-t", 1)) == [(exceeded[family], ROUTER[family], 2)]
 
 
 @FAMILIES
-def test_no_route_of_this_host_is_said_to_be_its_own(path: Path, family: int) -> None:
-    """The router itself asks for what it has no route to."""
+def test_an_error_of_this_host_has_no_sender(path: Path, family: int) -> None:
+    """The router itself has no route, and a filter of the client makes the send fail."""
     with entered(path.node):
         found = ping("--json", "-c", 2, "-i", "50ms", NOWHERE[family])
-    assert (found.code, complaints(found)) == (1, [("network unreachable", None, 2)])
-
-
-@FAMILIES
-def test_a_host_that_is_not_there_is_named_by_its_router(path: Path, family: int) -> None:
-    """It looks for its neighbour in vain, and says so."""
-    missing = {4: "10.6.2.77", 6: "fd06:0:0:2::77"}[family]  # beside the server
-    assert complaints(asked(path, missing, "-W", 10)) == [("host unreachable", ROUTER[family], 2)]
+    assert (found.code, errors(found)) == (1, [("network unreachable", None, 2)])
+    path.filter("output: udp dport 7 drop", path.client)
+    assert errors(probed(path, SERVER[family])) == [("not permitted by this host", None, 2)]
 
 
 @FAMILIES
 @pytest.mark.parametrize("scheme", ["udp", "tcp"])
-def test_a_neighbour_that_is_not_there_is_missed_by_this_host(path: Path, family: int, scheme: str) -> None:
-    """Over UDP the kernel writes to itself what a router would; over TCP it is the connection's error."""
+def test_a_neighbour_that_does_not_exist_is_reported_by_this_host(path: Path, family: int, scheme: str) -> None:
+    """Over UDP the kernel sends itself the error that a router would send; over TCP it is the connection's error."""
     missing = {4: "10.6.1.77", 6: "fd06:0:0:1::77"}[family]  # beside the router
-    found = asked(path, f"{scheme}://[{missing}]", "-W", 10)
-    says = CLIENT[family] if scheme == "udp" else None
-    assert {complaint[:2] for complaint in complaints(found)} == {("host unreachable", says)}
+    found = probed(path, f"{scheme}://[{missing}]", "-W", 10)
+    sender = CLIENT[family] if scheme == "udp" else None
+    assert {each[:2] for each in errors(found)} == {("host unreachable", sender)}
     assert found.summary["errors"] == 2
 
 
 @FAMILIES
-def test_a_time_to_live_that_ends_names_the_hop(path: Path, family: int) -> None:
-    """As traceroute has it: -t 1 is as far as the router."""
-    reason = {4: "time to live exceeded", 6: "hop limit exceeded"}[family]
-    assert complaints(asked(path, SERVER[family], "-t", 1)) == [(reason, ROUTER[family], 2)]
+@pytest.mark.parametrize(
+    ("rule", "error", "explanation"),
+    [
+        ("", "port unreachable", "nothing listens on that UDP port; nothing listens on that TCP port"),
+        ("drop", "", "replies over TCP; UDP has no reply: it is filtered, or the server's rules drop it"),
+        (
+            "reject with icmpx type admin-prohibited",
+            "administratively prohibited",
+            "the host replies over TCP; UDP is rejected on the path",
+        ),
+    ],
+    ids=["closed", "dropped", "rejected"],
+)
+def test_a_closed_or_filtered_port_is_explained(
+    path: Path, family: int, rule: str, error: str, explanation: str
+) -> None:
+    """By the errors of UDP, with the host that sent them, and by what TCP does."""
+    path.filter(f"forward: udp dport 7 {rule}" if rule else "")
+    target, sender = f"[{SERVER[family]}]:{7 if rule else CLOSED}", (ROUTER if rule else SERVER)[family]
+    found = probed(path, target)
+    assert errors(found) == ([(error, sender, 2)] if error else [])
+    assert found.summary["lost"] == (0 if error else 2)
+    found = path.ping("-n", "-c", 2, "-i", "50ms", "-W", "500ms", "--compare", "tcp", target)
+    assert (f"From {sender}: udp seq=1 {error}\n" in found.out) == bool(error)
+    assert (f"From {sender}: tcp seq=1 connection refused\n" in found.out) == (not rule)
+    assert found.out.endswith(f"{explanation}\n")
 
 
 @FAMILIES
-def test_what_this_host_forbids_is_said_to_be_its_own(path: Path, family: int) -> None:
-    """A filter on the way out makes the send fail: no router said so."""
-    path.filter("output: udp dport 7 drop", path.client)
-    assert complaints(asked(path, SERVER[family])) == [("not permitted by this host", None, 2)]
-
-
-@FAMILIES
-def test_a_closed_port_is_named_with_the_host(path: Path, family: int) -> None:
-    """ICMP port unreachable over UDP, a reset over TCP, and what both say together."""
-    assert complaints(asked(path, f"[{SERVER[family]}]:{CLOSED}")) == [("port unreachable", SERVER[family], 2)]
-    found = path.ping("-n", "-c", 1, "--compare", "tcp", f"[{SERVER[family]}]:{CLOSED}")
-    assert f"From {SERVER[family]}: tcp seq=1 connection refused\n" in found.out
-    assert found.out.endswith("nothing listens on that UDP port; nothing listens on that TCP port\n")
-
-
-@FAMILIES
-def test_what_a_filter_drops_is_lost_and_no_more_is_said(path: Path, family: int) -> None:
-    """No error, two lost; TCP beside it tells that the host is up."""
-    path.filter("forward: udp dport 7 drop")
-    found = asked(path, SERVER[family])
-    assert (found.summary["lost"], found.summary["error_reasons"]) == (2, [])
-    found = path.ping("-c", 2, "-i", "50ms", "-W", "500ms", "--compare", "tcp", SERVER[family])
-    assert found.out.endswith("replies over TCP; UDP has no reply: it is filtered, or the server's rules drop it\n")
-
-
-@FAMILIES
-def test_what_a_filter_rejects_is_prohibited_by_the_router(path: Path, family: int) -> None:
-    """Administratively, in its own words and under its own address."""
-    path.filter(f"forward: udp dport 7 reject with icmp{'v6' * (family == 6)} type admin-prohibited")
-    reason = "administratively prohibited"
-    assert complaints(asked(path, SERVER[family])) == [(reason, ROUTER[family], 2)]
-    found = path.ping("-n", "-c", 1, "--compare", "tcp", SERVER[family])
-    assert f"From {ROUTER[family]}: udp seq=1 {reason}\n" in found.out
-    assert found.out.endswith("the host replies over TCP; UDP is rejected on the path\n")
-
-
-@FAMILIES
-def test_a_narrow_hop_is_named_by_the_router_and_then_known(path: Path, family: int) -> None:
-    """The first probe that is too long tells the MTU; the second does not leave this host."""
+def test_the_router_of_a_narrow_link_reports_its_mtu(path: Path, family: int) -> None:
+    """For the first probe that is too long; the second one does not leave this host."""
     path.narrow(1280)
-    found = asked(path, SERVER[family], "-M", "do", "-s", 1500 - HEADERS[family])
-    errors = found.summary["error_reasons"]
-    assert [(each["reason"], each.get("address"), each["mtu"], each["count"]) for each in errors] == [
-        ("needs fragmentation", ROUTER[family], 1280, 1),
-        ("needs fragmentation", None, 1280, 1),
-    ]
+    found = probed(path, SERVER[family], "-M", "do", "-s", 1500 - HEADERS[family])
+    assert errors(found) == [("needs fragmentation", ROUTER[family], 1), ("needs fragmentation", None, 1)]
+    assert [each["mtu"] for each in found.summary["error_reasons"]] == [1280, 1280]
 
 
 @pytest.mark.parametrize(("family", "mode", "received"), [(4, "dont", 2), (4, "want", 1), (6, "want", 1)])
-def test_what_is_too_long_may_be_cut(path: Path, family: int, mode: str, received: int) -> None:
-    """By the router (-M dont); or by this host, once the router has told it the size (-M want)."""
+def test_probes_that_are_too_long_may_be_fragmented(path: Path, family: int, mode: str, received: int) -> None:
+    """By the router (-M dont); or by this host, once the router has reported the MTU (-M want)."""
     path.narrow(1280)
     words = ("--json", "-c", 2, "-i", "300ms", "-M", mode, "-s", 1500 - HEADERS[family])
     assert path.ping(*words, SERVER[family]).summary["received"] == received
 
 
-def test_a_link_local_address_has_its_link_with_it(path: Path) -> None:
-    """As %eth0 behind it, or as -I eth0; it is shown in full, and replies come from it."""
+def test_a_link_local_address_needs_its_interface(path: Path) -> None:
+    """As %eth0 after it, or as -I eth0; the output has it in full, and replies come from it."""
     found = json.loads(ip("-n", path.node, "-json", "address", "show", "dev", "near", "scope", "link"))
     router = next(each["local"] for each in found[0]["addr_info"] if each.get("local"))
     with entered(path.node), impairing(["answer"], "impairing_server.py", f"{router}%near") as server:
@@ -170,8 +153,8 @@ def test_a_link_local_address_has_its_link_with_it(path: Path) -> None:
 
 
 @FAMILIES
-def test_a_router_that_forbids_long_probes_is_not_said_to_want_them_cut(path: Path, family: int) -> None:
-    """What it says is told, in its own words."""
+def test_a_router_that_prohibits_long_probes_reports_no_mtu(path: Path, family: int) -> None:
+    """The search for the path MTU ends with the reason of its error."""
     path.filter("forward: meta length > 1000 reject with icmpx type admin-prohibited")
     found = path.ping("--mtu", "--json", "-W", "300ms", SERVER[family]).objects[-1]
     sentence = f"outbound: {ROUTER[family]} reports for probes above {found['passes']}: administratively prohibited"
@@ -179,11 +162,11 @@ def test_a_router_that_forbids_long_probes_is_not_said_to_want_them_cut(path: Pa
 
 
 @FAMILIES
-def test_a_narrow_hop_that_may_not_speak_is_silence(path: Path, family: int) -> None:
-    """What is too long is lost; what fits is answered."""
+def test_a_narrow_link_without_icmp_errors_loses_long_probes(path: Path, family: int) -> None:
+    """Probes that fit have replies."""
     path.narrow(1280)
     path.filter(MUTE)
-    found = asked(path, SERVER[family], "-M", "do", "-s", 1500 - HEADERS[family])
+    found = probed(path, SERVER[family], "-M", "do", "-s", 1500 - HEADERS[family])
     assert (found.summary["lost"], found.summary["error_reasons"]) == (2, [])
     assert path.ping("-M", "do", "-s", 1280 - HEADERS[family], "-c", 1, SERVER[family]).code == 0
 
@@ -191,23 +174,23 @@ def test_a_narrow_hop_that_may_not_speak_is_silence(path: Path, family: int) -> 
 @FAMILIES
 @pytest.mark.parametrize("mute", [False, True], ids=["with ICMP", "without ICMP"])
 def test_the_path_mtu_is_found(path: Path, family: int, mute: bool) -> None:  # noqa: FBT001 - pytest's way
-    """To the byte, with the router's word or without; then it is called a black hole."""
+    """To the byte, with ICMP errors of the router or without; then the explanation says that probes are lost."""
     path.narrow(1280)
     if mute:
         path.filter(MUTE)
     found = path.ping("--mtu", "--json", "-W", "300ms", SERVER[family])
-    told = found.objects[-1]
-    assert (found.code, told["passes"], told["fails"], told["interface_mtu"]) == (0, 1280, 1281, 1500)
+    result = found.objects[-1]
+    assert (found.code, result["passes"], result["fails"], result["interface_mtu"]) == (0, 1280, 1281, 1500)
     if mute:
-        assert not {"router", "reported_mtu"} & told.keys()
-        assert "probes above 1280 are lost without ICMP error" in told["explanation"][1]
+        assert not {"router", "reported_mtu"} & result.keys()
+        assert "probes above 1280 are lost without ICMP error" in result["explanation"][1]
     else:
-        assert (told["router"], told["reported_mtu"]) == (ROUTER[family], 1280)
-    assert told["return_path"]["replied"] is True
+        assert (result["router"], result["reported_mtu"]) == (ROUTER[family], 1280)
+    assert result["return_path"]["replied"] is True
 
 
-def test_what_this_host_did_not_send_is_no_gap(path: Path) -> None:
-    """Its own filter refuses each probe of an odd number: errors from this host, whatever the path is like."""
+def test_probes_that_this_host_did_not_send_are_no_gap(path: Path) -> None:
+    """Its own filter refuses each probe of an odd number: these are errors of this host, not of the path."""
     path.filter("output: udp dport 7 @th,95,1 1 drop", path.client)
     found = path.ping("-n", "-c", 10, "-i", "10ms", "-W", 1, SERVER[4])
     assert "10 packets transmitted, 5 received, +5 errors, 50% packet loss" in found.out

@@ -1,10 +1,8 @@
-"""`echod ping` against a running echod: what it says, writes and returns."""
+"""`echod ping` against a running echod: its output, its files and its exit code."""
 
 import csv
-import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +15,7 @@ import pytest
 from support.daemon import ECHOD, Daemon
 from support.ping.pinging import ended, ping, shape, start, watched
 from support.ports import free_port
-from support.waiting import SECONDS, wait_until
+from support.waiting import wait_until
 
 IP_RECVTTL = 12  # linux/in.h
 
@@ -77,15 +75,6 @@ def test_several_hosts_are_asked_at_once(port: int) -> None:
     assert three.endswith(": 0/2 packets, 100% loss")
 
 
-def test_source_ports_take_turns(port: int) -> None:
-    """Four of them, and the statistics of each."""
-    found = ping("--json", "-i", 0, "-c", 40, "--sources", 4, f"127.0.0.1:{port}")
-    ports = {each["source_port"] for each in found.objects[:-1]}
-    assert len(ports) == 4
-    assert {each["source_port"]: each["received"] for each in found.summary["sources"]} == dict.fromkeys(ports, 10)
-    assert "source port" in ping("-q", "-i", 0, "-c", 4, "--sources", 2, f"127.0.0.1:{port}").out
-
-
 def test_json_is_an_object_a_line_and_csv_a_row_for_each_event(port: int, tmp_path: Path) -> None:
     """The same fields in both."""
     rows = tmp_path / "events.csv"
@@ -102,7 +91,7 @@ def test_json_is_an_object_a_line_and_csv_a_row_for_each_event(port: int, tmp_pa
 
 @contextmanager
 def mute(host: str = "127.0.0.1") -> Iterator[socket.socket]:
-    """Open a socket that hears what is asked, with all that the header says, and never answers."""
+    """Open a socket that receives probes with the fields of their IP headers, and never replies."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         sock.settimeout(30)
@@ -162,23 +151,13 @@ def test_pace_is_kept_to_the_microsecond(port: int) -> None:
     assert 0.499 < found["seconds"] < 5
 
 
-def test_a_flood_is_verified_to_the_last(port: int) -> None:
-    """100,000 datagrams in trains, every one back."""
-    found = ping("--json", "-f", "-c", 100_000, f"127.0.0.1:{port}")
-    assert len(found.objects) == 1
-    figures = [found.summary[name] for name in ("sent", "received", "lost", "dropped_here")]
-    assert figures == [100_000, 100_000, 0, 0]
-
-
 def test_the_mtu_of_loopback(port: int) -> None:
-    """All of it, both ways; and unknown where nobody answers."""
+    """All of it, in both directions."""
     found = ping("--mtu", f"127.0.0.1:{port}")
     assert (found.code, found.out.splitlines()[-1]) == (
         0,
         "path MTU 65535 in both directions, the MTU of this host's interface",
     )
-    silent = ping("--mtu", "--json", f"127.0.0.1:{free_port()}")
-    assert (silent.code, "passes" in json.loads(silent.out)) == (1, False)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -216,66 +195,16 @@ def test_a_histogram_and_a_picture(port: int, tmp_path: Path) -> None:
         assert "█" in found.out
 
 
-XINETD = """
-service echo
-{{
-    cps = 100000 1
-    instances = UNLIMITED
-    per_source = UNLIMITED
-    type = INTERNAL UNLISTED
-    port = {port}
-    bind = 127.0.0.1
-    socket_type = {kind}
-    protocol = {scheme}
-    wait = {wait}
-    user = root
-}}
-"""
-
-
-XINETD_WORDS = "-dontfork -stayalive -f {folder}/xinetd.conf -pidfile {folder}/pid -filelog {folder}/log"
-
-
-@contextmanager
-def server(*command: str) -> Iterator[None]:
-    """Run somebody else's echo server."""
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
-    ) as process:
-        try:
-            yield
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(SECONDS)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-
-
-@pytest.mark.parametrize(
-    ("scheme", "command", "interval"),
-    [
-        ("udp", "socat UDP4-LISTEN:{port},fork PIPE", "0"),
-        ("tcp", "socat TCP4-LISTEN:{port},fork,reuseaddr PIPE", "0"),
-        ("tcp", "ncat -l -k 127.0.0.1 {port} -e /bin/cat", "0"),
-        ("udp", "ncat -l -u -k 127.0.0.1 {port} -e /bin/cat", "0"),
-        ("tcp", f"xinetd {XINETD_WORDS}", "0"),
-        ("udp", f"xinetd {XINETD_WORDS}", "100ms"),  # it throws away what came while it answered
-    ],
-)
-def test_other_echo_servers_are_measured_too(tmp_path: Path, scheme: str, command: str, interval: str) -> None:
-    """What is asked is RFC 862, not echod. (One at a time: pipes inside join what comes together.)"""
-    words = command.split()
-    if shutil.which(words[0]) is None:
-        pytest.skip(f"{words[0]} is not installed")
+@pytest.mark.parametrize("scheme", ["udp", "tcp"])
+def test_another_echo_server_is_measured_too(scheme: str) -> None:
+    """The protocol is RFC 862, not echod's own. (One at a time: pipes inside join probes that come together.)"""
     port = free_port()
-    kind = {"udp": "dgram", "tcp": "stream"}[scheme]
-    (tmp_path / "xinetd.conf").write_text(
-        XINETD.format(port=port, scheme=scheme, kind=kind, wait="yes" if kind == "dgram" else "no")
-    )
-    with server(*(word.format(port=port, folder=tmp_path) for word in words)):
-        wait_until(
-            lambda: ping("-c", 1, "-W", "300ms", f"{scheme}://127.0.0.1:{port}").code == 0, f"{words[0]} answers"
-        )
-        found = ping("--json", "-q", "-c", 20, "-i", interval, "--window", 1, f"{scheme}://127.0.0.1:{port}").summary
+    command = ["socat", f"{scheme.upper()}4-LISTEN:{port},fork", "PIPE"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as process:
+        try:
+            target = f"{scheme}://127.0.0.1:{port}"
+            wait_until(lambda: ping("-c", 1, "-W", "300ms", target).code == 0, "socat replies")
+            found = ping("--json", "-q", "-c", 20, "-i", 0, target).summary
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
     assert (found["received"], found["corrupt"], found["duplicates"]) == (20, 0, 0)

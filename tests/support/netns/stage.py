@@ -18,6 +18,7 @@ from typing import Any, Final
 from support.daemon import Daemon
 from support.netns.datagrams import OTHER_PORT, PORT, SERVER, SERVER6, Datagram, as_train
 from support.netns.wire import Wire
+from support.processes import is_stopped, resident_bytes
 from support.waiting import wait_until
 
 from echod.linux.mmsg_layout import SLOTS
@@ -28,7 +29,6 @@ LISTENERS: Final = tuple(f"udp://{host}:{port}" for port in (PORT, OTHER_PORT) f
 MAX_GROWTH_BYTES: Final = 4 << 20
 """What a worker may grow by: a few slots of its batch, which are mapped when they are first used, and no table."""
 
-_PAGE_BYTES: Final = os.sysconf("SC_PAGESIZE")
 _ENDS: Final = ("dropped_", "send_failed_", "interrupted", "kernel_drops")
 
 
@@ -58,6 +58,14 @@ def refused(number: int, reason: str) -> Outcome:
 def answered(datagrams: Sequence[Datagram]) -> Outcome:
     """Return the outcome of datagrams that were all answered."""
     return Outcome(received=len(datagrams), answers=[datagram.answer for datagram in datagrams])
+
+
+def totals(daemon: Daemon) -> Counter[str]:
+    """Return the counters of all listeners, summed up, once they are balanced."""
+    total: Counter[str] = Counter()
+    for row in daemon.counters().values():
+        total.update(row)
+    return total
 
 
 class Stage:
@@ -93,23 +101,20 @@ class Stage:
         *,
         burst: int = 1,
         train: int = 1,
-        arrive: int | None = None,
     ) -> Outcome:
         """Send datagrams of one family, with the bystander asking before, between and after; say what became of them.
 
-        So many as `burst` says reach echod at once, in trains of so many as `train` says. `arrive` is how many of all
-        the kernel lets through, where not all. What is not answered when the bystander's last question is, and all is
-        counted, will not be: echod answers in order.
+        So many as `burst` says reach echod at once, in trains of so many as `train` says. What is not answered when
+        the bystander's last question is, and all is counted, will not be: echod answers in order.
         """
         is_ipv6 = datagrams[0].is_ipv6
         self._forget()
-        before, resident = self._counters(), self.resident_bytes()
+        before, resident = totals(self.daemon), self.resident_bytes()
         self.ask(is_ipv6=is_ipv6)
         for some in _in_pieces(datagrams, burst):
             self._send(some, train)
             self.ask(is_ipv6=is_ipv6)
-        expected = len(datagrams) if arrive is None else arrive
-        counted = self._await(before, expected + len(self._questions))
+        counted = self._await(before, len(datagrams) + len(self._questions))
         outcome = self._judge(datagrams, counted)
         assert self.resident_bytes() - resident < MAX_GROWTH_BYTES, "a worker's memory grew"
         return outcome
@@ -121,8 +126,7 @@ class Stage:
 
     def resident_bytes(self) -> int:
         """Return the memory that the workers have mapped, shared or not."""
-        workers = self.daemon.workers()
-        return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in workers) * _PAGE_BYTES
+        return sum(map(resident_bytes, self.daemon.workers()))
 
     @contextmanager
     def halted(self) -> Iterator[None]:
@@ -130,7 +134,7 @@ class Stage:
         workers = self.daemon.workers()
         for pid in workers:
             os.kill(pid, signal.SIGSTOP)
-            wait_until(lambda pid=pid: _state(pid) == "T", "the worker stopped")  # type: ignore[misc]
+            wait_until(lambda pid=pid: is_stopped(pid), "the worker stopped")  # type: ignore[misc]
         try:
             yield
         finally:
@@ -156,20 +160,13 @@ class Stage:
             for each in whole:
                 self.wire.inject(*each)
 
-    def _counters(self) -> Counter[str]:
-        """Return the counters, summed over all listeners."""
-        total: Counter[str] = Counter()
-        for row in self.daemon.counters().values():
-            total.update(row)
-        return total
-
     def _await(self, before: Counter[str], received: int) -> Counter[str]:
         """Wait until so many datagrams are counted; return what was counted."""
         counted: Counter[str] = Counter()
 
         def all_there() -> bool:
             counted.clear()
-            counted.update(self._counters())
+            counted.update(totals(self.daemon))
             counted.subtract(before)
             return counted["received"] >= received
 
@@ -190,11 +187,6 @@ class Stage:
             answers=[answer for answer in answers if answer not in mine],
             whispers=whispers,
         )
-
-
-def _state(pid: int) -> str:
-    """Return the state of a process as proc(5) names it."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
 
 
 def _in_pieces(datagrams: Sequence[Datagram], length: int) -> Iterator[Sequence[Datagram]]:

@@ -7,13 +7,11 @@ a command runs that changes the network. Invariant, asserted: each answer is the
 import select
 import socket
 import subprocess
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Final, Self
 
-from support.daemon import Daemon
 from support.loopback import ip
 from support.netns.datagrams import PORT
 from support.netns.wire import LINK, Wire
@@ -32,14 +30,6 @@ def add_source(wire: Wire, address: str) -> None:
     length = ("128", "nodad") if ":" in address else ("32",)
     ip("-n", wire.client, "address", "add", f"{address}/{length[0]}", "dev", LINK, *length[1:])
     wire.know(address)
-
-
-def totals(daemon: Daemon) -> Counter[str]:
-    """Return the counters of all listeners, summed up, once they are balanced."""
-    total: Counter[str] = Counter()
-    for row in daemon.counters().values():
-        total.update(row)
-    return total
 
 
 class Client:

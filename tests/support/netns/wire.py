@@ -142,9 +142,9 @@ class Wire:
         with entered(self.client):
             return connect_udp(host, port)
 
-    def listen(self, host: str, port: int) -> socket.socket:
-        """Return an ordinary UDP socket of another service on the server."""
-        with entered(self.server):
+    def listen(self, host: str, port: int, name: str = "") -> socket.socket:
+        """Return an ordinary UDP socket of another service, on the server or in that namespace."""
+        with entered(name or self.server):
             sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
         sock.settimeout(SECONDS)
         sock.bind((host, port))

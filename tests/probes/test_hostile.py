@@ -1,25 +1,18 @@
 """What a peer, or anybody else, may make `echod ping` do: it stays quick and small, and loses no reply for it."""
 
 import json
-import re
 import select
 import socket
 import time
 from contextlib import suppress
-from pathlib import Path
 
 from support.loopback import at, udp_client, udp_server
 from support.ping.impairments import corrupt
 from support.ping.pinging import ended, start
+from support.processes import resident_bytes
 
 MEBIBYTE = 1 << 20
 UDP_SEGMENT = 103  # linux/udp.h
-
-
-def resident(pid: int) -> int:
-    """Return the bytes of memory that a process has; none where it has ended."""
-    found = re.search(r"^VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-    return int(found[1]) << 10 if found else 0
 
 
 def test_damaged_copies_from_a_third_address_cost_no_reply() -> None:
@@ -51,7 +44,7 @@ def test_a_peer_that_reads_nothing_makes_the_client_keep_little() -> None:
             most = 0
             with peer:
                 while process.poll() is None:
-                    most = max(most, resident(process.pid))
+                    most = max(most, resident_bytes(process.pid))
                     time.sleep(0.05)
                 out, _ = ended(process)
     summary = json.loads(out)["targets"][0]

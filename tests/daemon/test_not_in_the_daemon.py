@@ -1,4 +1,4 @@
-"""The daemon has nothing of the client in memory."""
+"""The daemon loads nothing of the client."""
 
 import os
 import signal
@@ -25,23 +25,23 @@ NEVER_LOADED = (
 SPY = """
 import os, signal, sys
 
-def tell(*_):
+def write_modules(*_):
     loaded = sorted(name for name, module in sys.modules.items() if module is not None)
     with open(f"{__file__}.{os.getpid()}.part", "w") as file:
         file.write("\\n".join(loaded))
     os.rename(file.name, file.name.removesuffix(".part"))
 
-signal.signal(signal.SIGUSR2, tell)
+signal.signal(signal.SIGUSR2, write_modules)
 """
-"""Loaded by Python before echod: on SIGUSR2, which echod has no use for, a process writes down what it has loaded."""
+"""Loaded by Python before echod: on SIGUSR2, which echod does not use, a process writes its modules to a file."""
 
 
 def loaded(pid: int, spy: Path) -> set[str]:
     """Return the names of the modules that a running process has."""
     os.kill(pid, signal.SIGUSR2)
-    told = Path(f"{spy}.{pid}")
-    wait_until(told.exists, f"process {pid} told what it has loaded")
-    return set(told.read_text().splitlines())
+    written = Path(f"{spy}.{pid}")
+    wait_until(written.exists, f"process {pid} has written the modules that it has loaded")
+    return set(written.read_text().splitlines())
 
 
 def test_echod_run_loads_neither_the_client_nor_what_it_draws_with(

@@ -1,0 +1,14 @@
+"""What /proc tells of a process (proc(5))."""
+
+from pathlib import Path
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the memory that a process has mapped, shared or not; none where it has ended."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmRSS:")), 0)
+
+
+def is_stopped(pid: int) -> bool:
+    """Return whether a signal has stopped a process."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] == "T"
