@@ -188,35 +188,25 @@ def switches(pid: int) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
 
 
-def test_a_queue_that_overflows_is_told_in_the_log(echod: Callable[..., Daemon]) -> None:
-    """While its worker stands still, the kernel drops what the queue does not hold: one entry has their number."""
+@pytest.mark.parametrize("datagrams", [1, 20])
+def test_a_queue_that_overflows_is_logged(echod: Callable[..., Daemon], datagrams: int) -> None:
+    """While its worker stands still, the kernel drops what the queue does not hold: one entry has their number.
+
+    The kernel counts socket buffers, and a train of 20 datagrams is one: so the entry says "at least".
+    """
     port = free_port()
     daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1, "udp": {"receive_buffer": "4 KiB"}})
     (worker,) = daemon.workers()
     os.kill(worker, signal.SIGSTOP)
     with connect_udp("127.0.0.1", port) as sock:
-        for _ in range(1000):
-            sock.send(b"x" * 1000)
-    os.kill(worker, signal.SIGCONT)
-    entry = daemon.wait_for("queue_full")
-    row = daemon.counters()[f"udp://127.0.0.1:{port}"]
-    assert entry["dropped"] == row["kernel_drops"] == 1000 - row["received"] > 0
-    assert entry["level"] == "warning"
-
-
-def test_a_train_that_finds_the_queue_full_is_said_to_be_at_least_one(echod: Callable[..., Daemon]) -> None:
-    """The kernel counts what it drops by socket buffers, and a train is one: the log does not call that datagrams."""
-    port = free_port()
-    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1, "udp": {"receive_buffer": "4 KiB"}})
-    (worker,) = daemon.workers()
-    os.kill(worker, signal.SIGSTOP)
-    with connect_udp("127.0.0.1", port) as sock:
-        sock.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 100)  # udp(7): 20 datagrams in each send
+        sock.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 1000)
         for _ in range(100):
-            sock.send(b"x" * 2000)
+            sock.send(b"x" * 1000 * datagrams)
     os.kill(worker, signal.SIGCONT)
     entry = daemon.wait_for("queue_full")
     row = daemon.counters()[f"udp://127.0.0.1:{port}"]
-    assert 100 - row["received"] // 20 == entry["dropped"] == row["kernel_drops"] > 0
-    said = f"the kernel dropped at least {entry['dropped']} datagrams at udp://127.0.0.1:{port} before echod received "
-    assert entry["message"].startswith(f"{said}them (a train counts as one)")
+    dropped = row["kernel_drops"]
+    assert 100 - row["received"] // datagrams == entry["dropped"] == dropped > 0
+    assert entry["level"] == "warning"
+    start = f"the kernel dropped at least {dropped} datagrams at udp://127.0.0.1:{port} before echod received them"
+    assert entry["message"].startswith(f"{start} (a train counts as one)")

@@ -24,9 +24,9 @@ def serve(echod: EchodFactory, **config: object) -> tuple[Daemon, int]:
     return echod({"listeners": [f"udp://0.0.0.0:{port}", f"tcp://0.0.0.0:{port}"], **config}), port
 
 
-def connect(port: int, host: str = "127.0.0.1") -> socket.socket:
-    """Connect, with a deadline on all that follows."""
-    sock = socket.create_connection((host, port), SECONDS)
+def connect(port: int, source: str = "127.0.0.1") -> socket.socket:
+    """Connect from this address, with a deadline on all that follows."""
+    sock = socket.create_connection(("127.0.0.1", port), SECONDS, (source, 0))
     sock.settimeout(SECONDS)
     return sock
 
@@ -88,18 +88,22 @@ def test_a_slow_reader_gets_everything(echod: EchodFactory) -> None:
         assert read_to_end(sock) == b""
 
 
-def test_a_peer_that_never_reads_is_closed_on_time_while_udp_goes_on(echod: EchodFactory) -> None:
-    """After `stall_timeout_seconds` without progress the connection ends, with its reason; UDP never waits."""
-    daemon, port = serve(echod, workers=1, tcp={"stall_timeout_seconds": 1})
-    with connect(port) as sock:
-        fill(sock)
+@pytest.mark.parametrize(("ends", "stays", "reason"), [("stall", "idle", "stalled"), ("idle", "stall", "idle")])
+def test_a_connection_without_progress_is_closed_on_time_while_udp_goes_on(
+    echod: EchodFactory, ends: str, stays: str, reason: str
+) -> None:
+    """`stall_timeout_seconds` ends the one whose peer never reads, `idle_timeout_seconds` the one that never writes."""
+    timeouts = {f"{ends}_timeout_seconds": 1, f"{stays}_timeout_seconds": 600}
+    daemon, port = serve(echod, workers=1, tcp=timeouts)
+    with connect(port) as stalled, connect(port):
+        fill(stalled)
 
         def closed() -> bool:
             assert ask(port) == b"hi"
             return bool(closes(daemon, port))
 
-        wait_until(closed, "the stalled connection was closed", seconds=5)
-    assert closes(daemon, port) == {"stalled": 1}
+        wait_until(closed, "a connection was closed", seconds=5)
+        assert closes(daemon, port) == {reason: 1}
 
 
 def is_refused(sock: socket.socket) -> bool:
@@ -111,18 +115,21 @@ def is_refused(sock: socket.socket) -> bool:
         return True
 
 
-def test_the_limit_on_connections_holds_over_all_workers(echod: EchodFactory) -> None:
-    """The fourth of three allowed is closed at once and counted; when one ends, the next is served."""
-    daemon, port = serve(echod, workers=2, tcp={"max_connections": 3})
+def test_the_limits_on_connections_hold_over_all_workers(echod: EchodFactory) -> None:
+    """A connection over the limit of all, or of its source, is closed at once and counted; one that ends makes room."""
+    daemon, port = serve(echod, workers=2, tcp={"max_connections": 4, "max_connections_per_source": 2})
     with ExitStack() as stack:
-        socks = [stack.enter_context(connect(port)) for _ in range(3)]
+        socks = [stack.enter_context(connect(port, source=f"127.0.0.{1 + number // 2}")) for number in range(4)]
         assert not any(is_refused(sock) for sock in socks)
-        with connect(port) as sock:
+        with connect(port, source="127.0.0.3") as sock:
             assert is_refused(sock)
         assert closes(daemon, port) == {"over_limit": 1}
-        socks[0].shutdown(socket.SHUT_WR)
-        assert read_to_end(socks[0]) == b""
+        socks[-1].shutdown(socket.SHUT_WR)
+        assert read_to_end(socks[-1]) == b""
         with connect(port) as sock:
+            assert is_refused(sock)
+        assert closes(daemon, port) == {"over_limit": 1, "over_source_limit": 1, "finished": 1}
+        with connect(port, source="127.0.0.3") as sock:
             assert not is_refused(sock)
 
 

@@ -1,14 +1,13 @@
 """Passed sockets are trusted in nothing: each is made as echod's own, or refused with what to change in its unit."""
 
 import ctypes
-import errno
 import os
 import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +19,7 @@ from support.system.network import entered
 from support.waiting import SECONDS
 
 from echod.errors import ExitCode, PassedSocketError
-from echod.linux.sockets import has_option, open_socket
+from echod.linux.sockets import Buffers, has_option
 from echod.linux.sockopt import SOL_SOCKET, Option, options
 from echod.net.listener import Protocol
 from echod.supervisor.adoption import METRICS, _refuse_kept, adopt_http_socket, adopt_socket
@@ -59,13 +58,6 @@ os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
 os.execv(sys.argv[2], sys.argv[2:])""",
 )
 """A service manager: passes the descriptor of this number to a command."""
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    """Close at the end what a test opens."""
-    with ExitStack() as stack:
-        yield stack
 
 
 def passed_socket(host: str, protocol: Protocol) -> socket.socket:
@@ -109,18 +101,6 @@ def test_no_option_that_echod_relies_on_is_trusted(host: str, protocol: Protocol
         with sock:
             wrong += [each.name for each in wanted if sock.getsockopt(each.level, each.number, 4) != each.value]
     assert wrong == []
-
-
-def test_an_opened_socket_has_what_an_adopted_one_has() -> None:
-    """The table is the same for sockets that echod opens itself."""
-    for protocol in Protocol:
-        for host in (ANY, "::"):
-            with open_socket(listener(host, protocol=protocol), BUFFERS, sibling=False) as sock:
-                found = {
-                    each.name: sock.getsockopt(each.level, each.number, 4)
-                    for each in options(protocol, ipv6=host == "::")
-                }
-            assert found == {each.name: each.value for each in options(protocol, ipv6=host == "::")}
 
 
 @needs_root
@@ -288,34 +268,6 @@ def test_a_passed_dual_stack_socket_is_a_mistake_in_the_unit() -> None:
         assert str(int(ExitCode.CONFIG)) in prevented.partition("=")[2].split()
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_a_passed_socket_that_receives_from_one_peer_alone_is_refused(host: str) -> None:
-    """A UDP socket that is connected would answer nobody else."""
-    with passed_socket(host, Protocol.UDP) as passed:
-        passed.connect((host, 9))
-        with pytest.raises(PassedSocketError, match=f"is connected to {host}, and nobody else would have replies"):
-            adopt_socket(os.dup(passed.fileno()), BUFFERS)
-
-
-def test_a_passed_socket_without_a_port_is_refused() -> None:
-    """No peer could reach it."""
-    with (
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as passed,
-        pytest.raises(PassedSocketError, match="not bound"),
-    ):
-        adopt_socket(os.dup(passed.fileno()), BUFFERS)
-
-
-@pytest.mark.parametrize("host", ["224.0.0.1", "255.255.255.255", "ff02::1"])
-def test_a_passed_socket_on_an_address_of_no_single_host_is_refused(host: str) -> None:
-    """It would take datagrams that may not be answered, and no others."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as passed:
-        passed.bind((host, 0, 0, 1) if ":" in host else (host, 0))
-        with pytest.raises(PassedSocketError, match="is bound to an address of no single host"):
-            adopt_socket(os.dup(passed.fileno()), BUFFERS)
-
-
 @pytest.mark.parametrize("host", ["127.0.0.1", ANY, "::1", "::"])
 @pytest.mark.parametrize("protocol", Protocol)
 def test_a_passed_socket_is_identified_and_set_up(host: str, protocol: Protocol) -> None:
@@ -331,52 +283,6 @@ def test_a_passed_socket_is_identified_and_set_up(host: str, protocol: Protocol)
         assert not sock.get_inheritable()
 
 
-@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
-@pytest.mark.parametrize("host", ["::", "::ffff:127.0.0.1"])
-def test_a_passed_dual_stack_socket_is_refused(host: str, kind: socket.SocketKind) -> None:
-    """The refusal names the line of the .socket unit to change."""
-    with socket.socket(socket.AF_INET6, kind) as passed:
-        passed.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        passed.bind((host, 0))
-        if kind == socket.SOCK_STREAM:
-            passed.listen()
-        with pytest.raises(PassedSocketError, match="BindIPv6Only=ipv6-only"):
-            adopt_socket(os.dup(passed.fileno()), BUFFERS)
-
-
-def test_a_passed_connection_is_refused(stack: ExitStack) -> None:
-    """A .socket unit with Accept=yes passes a connection; the refusal names the setting."""
-    server = stack.enter_context(open_socket(listener(protocol=Protocol.TCP), BUFFERS, sibling=False))
-    connection = stack.enter_context(socket.create_connection(at(server)))
-    with pytest.raises(PassedSocketError, match=r"is a connection: the \.socket unit needs Accept=no"):
-        adopt_socket(os.dup(connection.fileno()), BUFFERS)
-
-
-@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM, socket.SOCK_SEQPACKET])
-def test_a_passed_unix_socket_is_refused(kind: socket.SocketKind) -> None:
-    """Only addresses with a port can be served."""
-    with socket.socket(socket.AF_UNIX, kind) as passed, pytest.raises(PassedSocketError, match="neither UDP nor TCP"):
-        adopt_socket(os.dup(passed.fileno()), BUFFERS)
-
-
-@pytest.mark.parametrize(
-    ("kind", "protocol"),
-    [(socket.SOCK_DGRAM, 136), (socket.SOCK_STREAM, 262), (socket.SOCK_RAW, socket.IPPROTO_UDP)],
-)
-def test_a_passed_socket_of_another_protocol_is_refused(kind: socket.SocketKind, protocol: int) -> None:
-    """UDP-Lite, MPTCP and SCTP have ports and the types of UDP and TCP; the refusal names SocketProtocol=."""
-    try:
-        passed = socket.socket(socket.AF_INET, kind, protocol)
-    except OSError as error:
-        pytest.skip(f"no socket of this protocol: {error.strerror}")
-    with passed:
-        passed.bind(("127.0.0.1", 0))
-        if kind == socket.SOCK_STREAM:
-            passed.listen()
-        with pytest.raises(PassedSocketError, match=r"neither UDP nor TCP: .* but no SocketProtocol="):
-            adopt_socket(os.dup(passed.fileno()), BUFFERS)
-
-
 def test_a_passed_netlink_socket_of_routes_is_no_listener() -> None:
     """ListenNetlink=route is taken over, to ask for the host's addresses: non-blocking and not inheritable."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as passed:
@@ -387,28 +293,84 @@ def test_a_passed_netlink_socket_of_routes_is_no_listener() -> None:
         assert (found, sock.fileno(), sock.getblocking(), sock.get_inheritable()) == (None, fd, False, False)
 
 
-def test_a_passed_netlink_socket_of_anything_else_is_refused() -> None:
-    """The refusal names the only one that the .socket unit may have."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_KOBJECT_UEVENT) as passed:
-        fd = os.dup(passed.fileno())
-    with pytest.raises(PassedSocketError, match=r"not of routes: the \.socket unit .* but ListenNetlink=route"):
+def make(  # noqa: PLR0913 - what can be wrong with a socket
+    family: socket.AddressFamily,
+    kind: socket.SocketKind,
+    protocol: int = 0,
+    *,
+    bound: tuple[str | int, ...] = (),
+    connected: tuple[str, int] | None = None,
+    both: bool = False,
+    listens: bool = False,
+) -> int:
+    """Make a socket that cannot be served; return its descriptor."""
+    sock = socket.socket(family, kind, protocol)
+    if both:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    if bound:
+        sock.bind(bound)
+    if connected is not None:
+        sock.connect(connected)
+    if listens:
+        sock.listen()
+    return sock.detach()
+
+
+INET, INET6, UNIX = socket.AF_INET, socket.AF_INET6, socket.AF_UNIX
+DGRAM, STREAM, RAW = socket.SOCK_DGRAM, socket.SOCK_STREAM, socket.SOCK_RAW
+ONE_PEER: Final = "is connected to {}, and nobody else would have replies"
+NO_HOST: Final = "is bound to an address of no single host"
+BOTH: Final = r"takes IPv4 too, .* set BindIPv6Only=ipv6-only in the \.socket unit"
+NEITHER: Final = r"neither UDP nor TCP: .* but no SocketProtocol="
+UDP_LITE, MPTCP = 136, 262
+
+
+@pytest.mark.parametrize(
+    ("passed", "refusal"),
+    [
+        *((partial(make, INET6, DGRAM, bound=(host, 0), both=True), BOTH) for host in ("::", "::ffff:127.0.0.1")),
+        (partial(make, INET6, STREAM, bound=("::", 0), both=True, listens=True), BOTH),
+        (partial(make, INET, DGRAM, connected=("127.0.0.1", 9)), ONE_PEER.format("127.0.0.1")),
+        (partial(make, INET6, DGRAM, connected=("::1", 9)), ONE_PEER.format("::1")),
+        (partial(make, INET, STREAM, bound=("127.0.0.1", 0)), r"is a connection: the \.socket unit needs Accept=no"),
+        (partial(make, INET, DGRAM), "is not bound"),
+        (partial(make, INET, DGRAM, bound=("224.0.0.1", 0)), NO_HOST),
+        (partial(make, INET, DGRAM, bound=("255.255.255.255", 0)), NO_HOST),
+        (partial(make, INET6, DGRAM, bound=("ff02::1", 0, 0, 1)), NO_HOST),
+        *((partial(make, UNIX, kind), NEITHER) for kind in (DGRAM, STREAM, socket.SOCK_SEQPACKET)),
+        (partial(make, INET, DGRAM, UDP_LITE, bound=("127.0.0.1", 0)), NEITHER),
+        (partial(make, INET, STREAM, MPTCP, bound=("127.0.0.1", 0), listens=True), NEITHER),
+        (partial(make, INET, RAW, socket.IPPROTO_UDP, bound=("127.0.0.1", 0)), NEITHER),
+        (
+            partial(make, socket.AF_NETLINK, RAW, NETLINK_KOBJECT_UEVENT),
+            r"not of routes: the \.socket unit .* but ListenNetlink=route",
+        ),
+    ],
+)
+def test_a_passed_socket_that_cannot_be_served_is_refused_and_closed(passed: Callable[[], int], refusal: str) -> None:
+    """The refusal says what to change, in the .socket unit where that can be."""
+    try:
+        fd = passed()
+    except OSError as error:
+        pytest.skip(f"no socket of this protocol: {error.strerror}")
+    with pytest.raises(PassedSocketError, match=refusal):
         adopt_socket(fd, BUFFERS)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fd)
 
 
-def test_a_passed_file_is_refused() -> None:
+@pytest.mark.parametrize(("family", "kind"), [(INET, DGRAM), (INET, STREAM), (UNIX, STREAM)])
+def test_what_takes_no_connections_is_no_http_socket(family: socket.AddressFamily, kind: socket.SocketKind) -> None:
+    """The refusal says what its .socket unit may have, and leaves no descriptor open."""
+    fd = make(family, kind)
+    with pytest.raises(PassedSocketError, match=r"is named metrics but takes no TCP .*: its \.socket unit may only"):
+        adopt_http_socket(fd, BUFFERS)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
+@pytest.mark.parametrize("adopt", [adopt_socket, adopt_http_socket])
+def test_a_passed_file_is_refused(adopt: Callable[[int, Buffers], object]) -> None:
     """The error says that the descriptor is no socket."""
     with Path(os.devnull).open("rb") as file, pytest.raises(PassedSocketError, match="is no socket"):
-        adopt_socket(file.fileno(), BUFFERS)
-
-
-def test_a_refused_socket_is_closed() -> None:
-    """Nothing that cannot be served stays open."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as passed:
-        fd = os.dup(passed.fileno())
-    with pytest.raises(PassedSocketError):
-        adopt_socket(fd, BUFFERS)
-    with pytest.raises(OSError, match="Bad file descriptor") as error:
-        os.fstat(fd)
-    assert error.value.errno == errno.EBADF
+        adopt(file.fileno(), BUFFERS)

@@ -2,17 +2,16 @@
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 
 import pytest
 from support.loopback import ANY, BUFFERS, listener, tcp_client, udp_client
 from support.ports import free_port
 
-from echod.errors import AddressUnavailableError, EchodError
+from echod.errors import AddressUnavailableError
 from echod.net.endpoint import Endpoint, parse_endpoint
 from echod.net.listener import Protocol
-from echod.supervisor.adoption import adopt_http_socket
 from echod.supervisor.listening import ListeningSockets
 
 
@@ -118,37 +117,6 @@ def test_a_passed_http_socket_takes_the_place_of_the_configured_one(listening: L
     for metrics in (endpoint(), None, endpoint()):
         (http_socket,) = http_sockets(listening, metrics)
         assert (http_socket.fileno(), http_socket.getblocking()) == (number, False)
-
-
-def udp_socket() -> socket.socket:
-    """Make a socket of datagrams."""
-    return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-
-
-def unconnected() -> socket.socket:
-    """Make a stream socket that does not listen."""
-    return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-
-
-def unix_socket() -> socket.socket:
-    """Make a socket with no port."""
-    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-
-
-@pytest.mark.parametrize("make", [udp_socket, unconnected, unix_socket])
-def test_what_takes_no_connections_is_no_http_socket(make: Callable[[], socket.socket]) -> None:
-    """The refusal says what its .socket unit may have, and leaves no descriptor open."""
-    number = make().detach()
-    with pytest.raises(EchodError, match=r"is named metrics but takes no TCP connections: its \.socket unit may only"):
-        adopt_http_socket(number, BUFFERS)
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(number)
-
-
-def test_a_file_is_no_http_socket() -> None:
-    """The error says that it is no socket."""
-    with open(os.devnull, "rb") as file, pytest.raises(EchodError, match="is no socket"):  # noqa: PTH123 - a descriptor
-        adopt_http_socket(os.dup(file.fileno()), BUFFERS)
 
 
 def test_metrics_may_be_served_at_several_addresses(listening: ListeningSockets) -> None:
