@@ -80,9 +80,9 @@ def test_a_worker_killed_inside_a_batch_loses_exactly_that_batch(
     (worker,) = daemon.workers()
     command = ["strace", "-o", str(tmp_path / "trace"), "-e", "trace=recvmmsg,sendmmsg", "-p", str(worker)]
     injections = [argument for each in held for argument in ("-e", f"inject={each}")]
-    with subprocess.Popen([*command, *injections], stderr=subprocess.DEVNULL) as tracer:
-        status = Path(f"/proc/{worker}/status")
-        wait_until(lambda: f"TracerPid:\t{tracer.pid}" in status.read_text(), "the worker was traced")
+    with subprocess.Popen([*command, *injections], stderr=subprocess.PIPE) as tracer:
+        assert tracer.stderr is not None
+        assert b" attached\n" in tracer.stderr.readline()
         with connect_udp("127.0.0.1", port) as sock:
             for number in range(200):
                 sock.send(number.to_bytes(2, "big"))

@@ -5,7 +5,6 @@ import socket
 import subprocess
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from support.system.host import Host
@@ -30,7 +29,7 @@ from support.waiting import wait_until
 SECOND_ADDRESS, SECOND_ADDRESS6 = "10.77.0.77", "fd00:77::77"
 STATUS = re.compile(r"serving 2 udp and 2 tcp listeners with [1-9]\d* workers?; ([\d,]+) datagrams/s")
 
-CRASH_SECONDS = 4.0
+MANY_STARTS = 20  # four times as many as a unit may have in ten seconds by default
 RESTARTS = 15  # three times as many as a unit may have in ten seconds by default
 LATE = "delay_enter=200000"  # microseconds; the ports are bound again after 20 milliseconds
 
@@ -80,14 +79,13 @@ def test_a_crash_loop_never_takes_the_ports_away(activated: Host) -> None:
     """While echod fails at once, again and again, with datagrams coming, the socket listens; repaired, it answers."""
     systemctl(activated, "stop")
     drop_in(activated, "[Service]\nExecStart=\nExecStart=/bin/false\nRestartSec=10ms\n")
-    begin = time.monotonic()
+    before = starts(activated)
 
-    def crashed_for_long() -> bool:
+    def crashed_often() -> bool:
         knock(activated)
-        return time.monotonic() > begin + CRASH_SECONDS
+        return starts(activated) > before + MANY_STARTS
 
-    wait_until(crashed_for_long, "a long crash loop", seconds=2 * CRASH_SECONDS)
-    assert starts(activated) > 10
+    wait_until(crashed_often, "a long crash loop", seconds=60)
     assert show(activated, "ActiveState", "echod.socket") == "active"
     activated.run(["rm", "/etc/systemd/system/echod.service.d/test.conf"])
     activated.run(["systemctl", "daemon-reload"])
@@ -106,11 +104,11 @@ def test_the_ports_can_be_restarted_as_often_as_wanted(activated: Host) -> None:
 
 def test_nothing_that_systemd_forks_holds_the_ports_that_it_closes(activated: Host) -> None:
     """Its children have its descriptors until they close them. However late they do, the ports can be bound again."""
-    late = ["strace", "-f", "-qq", "--output=/dev/null", "--trace=close_range", f"--inject=close_range:{LATE}"]
-    with subprocess.Popen([*late, f"--attach={activated.leader}"], stderr=subprocess.DEVNULL) as tracer:
+    late = ["strace", "-f", "--output=/dev/null", "--trace=close_range", f"--inject=close_range:{LATE}"]
+    with subprocess.Popen([*late, f"--attach={activated.leader}"], stderr=subprocess.PIPE) as tracer:
+        assert tracer.stderr is not None
         try:
-            status = Path(f"/proc/{activated.leader}/status")
-            wait_until(lambda: "TracerPid:\t0\n" not in status.read_text(), "strace traces PID 1", seconds=10)
+            assert b" attached\n" in tracer.stderr.readline()
             systemctl(activated, "restart", "echod.socket", "echod.service")
         finally:
             tracer.terminate()
@@ -123,12 +121,12 @@ def test_a_bad_file_does_not_make_every_datagram_a_start(activated: Host) -> Non
     activated.write(CONFIG, "workers: many\n")
     before, begin = starts(activated), time.monotonic()
 
-    def tried_for_long() -> bool:
+    def tried_again() -> bool:
         knock(activated)
-        return time.monotonic() > begin + CRASH_SECONDS
+        return starts(activated) > before + 2
 
-    wait_until(tried_for_long, "many datagrams", seconds=2 * CRASH_SECONDS)
-    assert 1 < starts(activated) - before <= CRASH_SECONDS
+    wait_until(tried_again, "a few attempts", seconds=60)
+    assert 2 * (starts(activated) - before - 1) <= time.monotonic() - begin  # seconds: ExecStopPost=
     assert show(activated, "ActiveState", "echod.socket") == "active"
     activated.write(CONFIG, "workers: 2\n")
     await_answer(activated, 5)

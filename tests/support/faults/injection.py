@@ -1,8 +1,8 @@
 """Calls of a running process that fail because the test says so, by `strace --inject` (strace(1)).
 
-Owns the tracer and ends it. Never guesses when it is at work: the kernel names the tracer of a process, and the trace
-names each call that was made to fail. Invariant: the call itself is not made, so what it would have taken or sent is
-still where it was.
+Owns the tracer and ends it. Never guesses when it is at work: strace reports when it has interrupted the process (the
+kernel names the tracer earlier, while calls still go through), and the trace has each call that failed. Invariant: the
+call itself is not made, so what it would have taken or sent is still where it was.
 """
 
 import os
@@ -36,11 +36,10 @@ class Fault:
         said = folder / "strace"
         with said.open("wb") as stderr:
             self._process = subprocess.Popen([*command, "-e", inject, "-p", str(pid)], stderr=stderr)
-        status = Path(f"/proc/{pid}/status")
 
         def at_work() -> bool:
             assert self._process.poll() is None, said.read_text()
-            return f"TracerPid:\t{self._process.pid}\n" in status.read_text()
+            return f"Process {pid} attached\n" in said.read_text()
 
         wait_until(at_work, "the process was traced")
 
