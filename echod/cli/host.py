@@ -11,17 +11,19 @@ import socket
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from echod.config.access import is_public
-from echod.config.document import Document, dotted, read
+from echod.config.document import Document, mistake_at, read
 from echod.config.document import Path as KeyPath
-from echod.config.lint import places
+from echod.config.lint import listener_ranges, places
 from echod.config.schema import Config
 from echod.errors import Mistake
 from echod.linux.privileges import AUTO
 from echod.linux.sockets import find_absence
-from echod.net.listener import ListenerRange, Protocol, parse_listener
+from echod.net.listener import Protocol
+
+_Finding: TypeAlias = tuple[KeyPath, str]  # the key concerned, and the text of the warning
 
 _EARLY: Final = "echod binds it anyway, and serves it as soon as this host has it"
 
@@ -36,13 +38,14 @@ _LONG_QUEUE: Final = 4096
 def warnings(config: Config, text: bytes) -> tuple[Mistake, ...]:
     """Return the warnings for a config on this host; `text` is what it was parsed from. Reads /proc/sys each time."""
     document = read(text)
-    return (
+    findings = (
         *_find_absent(config, document),
-        *_find_user(config, document),
+        *_find_user(config),
         *_find_ephemeral(document),
-        *_find_capped(config, document),
-        *_find_neighbour_queues(config, document),
+        *_find_capped(config),
+        *_find_neighbour_queues(config),
     )
+    return tuple(mistake_at(document.places[path].key_spot, path, message) for path, message in findings)
 
 
 def is_broadcast(address: IPv4Address | IPv6Address) -> bool:
@@ -62,65 +65,51 @@ def _connect(address: IPv4Address | IPv6Address, *, broadcast: bool) -> int:
         return sock.connect_ex((str(address), _ANY_PORT))
 
 
-def _listeners(document: Document) -> dict[KeyPath, ListenerRange]:
-    """Return the listeners by their place in the file."""
-    return {
-        path: parse_listener(place.text)
-        for path, place in document.places.items()
-        if path[:1] == ("listeners",) and path[1:]
-    }
-
-
-def _find_absent(config: Config, document: Document) -> Iterator[Mistake]:
+def _find_absent(config: Config, document: Document) -> Iterator[_Finding]:
     """Find what could not be bound here; the file may be meant for another host."""
-    wanted = {path: listeners.first for path, listeners in _listeners(document).items()}
+    wanted = {path: listeners.first for path, listeners in listener_ranges(document).items()}
     wanted |= {path: endpoint.listener for path, endpoint in places(config.metrics.listen, document).items()}
     for path, listener in wanted.items():
         if reason := find_absence(listener):
             start = "echod would not start here" if find_absence(listener, early=True) else _EARLY
-            yield _warning(document, path, f"{reason}: {start}")
+            yield path, f"{reason}: {start}"
 
 
-def _find_ephemeral(document: Document) -> Iterator[Mistake]:
+def _find_ephemeral(document: Document) -> Iterator[_Finding]:
     """Find the UDP listeners on ports that clients are given as source ports (ip_local_port_range, ip(7)).
 
     What comes from the port of a listener is refused, whoever sends it: it may be another echod with the same config.
     The range is this host's; those of its clients are most likely the same.
     """
     low, high = _numbers(_SYSCTLS / "net/ipv4/ip_local_port_range") or (0, -1)
-    for path, listeners in _listeners(document).items():
+    for path, listeners in listener_ranges(document).items():
         first, last = max(low, listeners.first.port), min(high, listeners.last_port)
         if listeners.first.protocol is Protocol.UDP and first <= last:
             share = 100 * (last - first + 1) / (high - low + 1)
             ports = f"port {first} is" if first == last else f"ports {first} to {last} are"
-            yield _warning(
-                document,
-                path,
+            message = (
                 f"{ports} in the range from which hosts choose the source ports of clients "
                 f"(net.ipv4.ip_local_port_range, {low} to {high}), and datagrams from a port of echod are refused, "
                 f"because another echod may be there: {share:.2g}% of the clients' ports get no reply; write ports "
-                f"below {low}",
+                f"below {low}"
             )
+            yield path, message
 
 
-def _find_user(config: Config, document: Document) -> Iterator[Mistake]:
+def _find_user(config: Config) -> Iterator[_Finding]:
     """Find a user that this host does not have, or that is root."""
     if config.user == AUTO:
         return
     try:
         entry = pwd.getpwnam(config.user)
     except KeyError:
-        yield _warning(document, ("user",), f"this host has no user {config.user}: echod would not start here")
+        yield ("user",), f"this host has no user {config.user}: echod would not start here"
         return
     if entry.pw_uid == 0:
-        yield _warning(
-            document,
-            ("user",),
-            "an attacker in a worker could write what root may write: write another user, or auto",
-        )
+        yield ("user",), "an attacker in a worker could write what root may write: write another user, or auto"
 
 
-def _find_capped(config: Config, document: Document) -> Iterator[Mistake]:
+def _find_capped(config: Config) -> Iterator[_Finding]:
     """Find the buffers that the kernel grants only in part (socket(7)), except defaults, which nobody asked for."""
     default = Config().udp
     for key, wanted, usual, sysctl, directive in (
@@ -129,15 +118,14 @@ def _find_capped(config: Config, document: Document) -> Iterator[Mistake]:
     ):
         cap = _number(_SYSCTLS / "net/core" / sysctl)
         if wanted != usual and cap is not None and wanted > cap:
-            yield _warning(
-                document,
-                ("udp", key),
+            message = (
                 f"the kernel caps it at {cap:,} bytes, unless echod has CAP_NET_ADMIN or the .socket unit sets "
-                f"{directive}: set sysctl net.core.{sysctl}={wanted}",
+                f"{directive}: set sysctl net.core.{sysctl}={wanted}"
             )
+            yield ("udp", key), message
 
 
-def _find_neighbour_queues(config: Config, document: Document) -> Iterator[Mistake]:
+def _find_neighbour_queues(config: Config) -> Iterator[_Finding]:
     """Find the queues in which replies to absent hosts can occupy the send buffer, for seconds each.
 
     A sender that forges its source can choose absent hosts in the networks of this host (neigh/default/unres_qlen_bytes
@@ -147,12 +135,11 @@ def _find_neighbour_queues(config: Config, document: Document) -> Iterator[Mista
     long = [name for name, size in _neighbour_queues() if size > _LONG_QUEUE]
     if public and long:
         others = f", and {len(long) - 1} more likewise" if len(long) > 1 else ""
-        yield _warning(
-            document,
-            ("access", "allow", public[0]),
+        message = (
             "replies to forged sources that do not exist in the networks of this host wait for address resolution and "
-            f"can fill the send buffer, so that nobody gets replies: set sysctl {long[0]}={_LONG_QUEUE}{others}",
+            f"can fill the send buffer, so that nobody gets replies: set sysctl {long[0]}={_LONG_QUEUE}{others}"
         )
+        yield ("access", "allow", public[0]), message
 
 
 def _neighbour_queues() -> Iterator[tuple[str, int]]:
@@ -176,8 +163,3 @@ def _numbers(path: Path) -> list[int]:
         return [int(word) for word in path.read_text(encoding="ascii").split()]
     except OSError:
         return []
-
-
-def _warning(document: Document, path: KeyPath, message: str) -> Mistake:
-    line, column = document.places[path].key_spot
-    return Mistake(line=line, column=column, path=dotted(path), message=message)

@@ -14,7 +14,7 @@ from typing import Final
 from echod.net.networks import Network
 
 _MAX_CHARACTERS: Final = 60  # the longest possible entry has 49
-_WANTED: Final = "write a network such as 192.0.2.0/24, or loopback, link-local, private or any"
+WANTED: Final = "write a network such as 192.0.2.0/24, or loopback, link-local, private or any"
 _IPV6_OF_IPV4_BITS: Final = 96  # of ::ffff:0:0/96, RFC 4291 section 2.5.5.2
 
 
@@ -63,12 +63,12 @@ class AccessEntry:
 def parse_entry(text: str) -> AccessEntry:
     """Read a network such as `192.0.2.0/24`, an address, or one of the names loopback, link-local, private and any.
 
-    Raises ValueError with one sentence, fit to print, that says what is wrong and what to write.
+    Raises ValueError with one sentence for the operator that says what is wrong and what to write.
     """
     if text in _NAMES:
         return AccessEntry(text, _NAMES[text])
     if len(text) > _MAX_CHARACTERS:
-        raise ValueError(f"has {len(text):,} characters: {_WANTED}")
+        raise ValueError(f"has {len(text):,} characters: {WANTED}")
     if any(character.isspace() for character in text):
         raise ValueError("contains white space: write each entry on its own line, without white space")
     if not text.isprintable():
@@ -119,12 +119,12 @@ def _parse_address(text: str) -> IPv4Address | IPv6Address:
     except AddressValueError:
         pass
     if ":" in text:
-        raise ValueError(f'"{text}" is not an IPv6 address: {_WANTED}')
+        raise ValueError(f'"{text}" is not an IPv6 address: {WANTED}')
     if re.fullmatch(r"[0-9.]+", text):
         raise ValueError(f'"{text}" is not an IPv4 address: write four numbers from 0 to 255, without leading zeros')
     if close := get_close_matches(text.lower(), _SUGGESTED, n=1, cutoff=_CLOSE):
         raise ValueError(f'"{text}" is not known: did you mean {close[0]}?')
-    raise ValueError(f'"{text}" is not a network: {_WANTED}')
+    raise ValueError(f'"{text}" is not a network: {WANTED}')
 
 
 def _parse_prefix(digits: str, address: IPv4Address | IPv6Address) -> int:
@@ -146,8 +146,8 @@ def _refuse_useless(network: Network, address: IPv4Address | IPv6Address) -> Non
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     if mapped and network.prefixlen >= _IPV6_OF_IPV4_BITS:
         plain = IPv4Network((mapped, network.prefixlen - _IPV6_OF_IPV4_BITS), strict=False)
-        raise ValueError(f"is an IPv4-mapped IPv6 network: {f'write {plain}' if plain.prefixlen else _WANTED}")
+        raise ValueError(f"is an IPv4-mapped IPv6 network: {f'write {plain}' if plain.prefixlen else WANTED}")
     if network.is_multicast:
         raise ValueError(f"{network} is multicast, which is never the source of a datagram: remove it")
     if address.is_unspecified and network.prefixlen == address.max_prefixlen:
-        raise ValueError(f"{address} is never the source of a datagram: {_WANTED}")
+        raise ValueError(f"{address} is never the source of a datagram: {WANTED}")

@@ -123,7 +123,7 @@ def read(data: bytes) -> Document:
     except (ValueError, OverflowError):
         # PyYAML passes its input to chr() and int() unchecked: "\UFFFFFFFF", or a version of 5,000 digits.
         spot = _spot(loader.get_mark())
-        composer.mistakes.append(_mistake(spot, (), "the number here is too large: correct or remove it"))
+        composer.mistakes.append(mistake_at(spot, (), "the number here is too large: correct or remove it"))
     return composer.finish()
 
 
@@ -142,6 +142,11 @@ def dotted(path: Path) -> str:
     """Write a path as an operator reads it: `tcp.max_connections`, `listeners[2]`, empty for the whole file."""
     parts = (f"[{part}]" if isinstance(part, int) else f".{shown(part)}" for part in path)
     return "".join(parts).removeprefix(".")
+
+
+def mistake_at(spot: Spot, path: Path, message: str) -> Mistake:
+    """Return a mistake, or a warning, at a place of the file."""
+    return Mistake(line=spot[0], column=spot[1], path=dotted(path), message=message)
 
 
 def _decode(data: bytes) -> str:
@@ -165,7 +170,7 @@ def _decode(data: bytes) -> str:
 def _refusal(before: str, message: str) -> ConfigError:
     """Build the error for a text that cannot be read beyond `before`."""
     line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
-    return ConfigError((Mistake(line=line, column=column, path="", message=message),))
+    return ConfigError((mistake_at((line, column), (), message),))
 
 
 def _reword(error: yaml.MarkedYAMLError) -> Mistake:
@@ -174,8 +179,8 @@ def _reword(error: yaml.MarkedYAMLError) -> Mistake:
     for pattern, sentence, at_opening in _REWORDINGS:
         if found := re.search(pattern, message):
             mark = (error.context_mark if at_opening else None) or error.problem_mark
-            return _mistake(_spot(mark), (), sentence.format(*found.groups()))
-    return _mistake(_spot(error.problem_mark), (), shown(f"{error.problem}"))
+            return mistake_at(_spot(mark), (), sentence.format(*found.groups()))
+    return mistake_at(_spot(error.problem_mark), (), shown(f"{error.problem}"))
 
 
 class _Mark(Protocol):
@@ -186,10 +191,6 @@ class _Mark(Protocol):
 def _spot(mark: _Mark | None) -> Spot:
     """Return line and column from 1; PyYAML counts from 0. Its parser always sets a mark; its types allow None."""
     return (mark.line + 1, mark.column + 1) if mark else (1, 1)
-
-
-def _mistake(spot: Spot, path: Path, message: str) -> Mistake:
-    return Mistake(line=spot[0], column=spot[1], path=dotted(path), message=message)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -234,7 +235,7 @@ class _Composer:
             raise _refusal("", "the file contains no settings: write at least one, such as workers: auto")
         if not isinstance(self._root, dict):
             message = f"the file is {kind_of(self._root)}: write KEY: VALUE, with a space after the colon"
-            raise ConfigError((_mistake(self._places[()].spot, (), message),))
+            raise ConfigError((mistake_at(self._places[()].spot, (), message),))
         return Document(value=self._root, places=self._places)
 
     def _take_document(self, event: yaml.DocumentStartEvent) -> None:
@@ -296,8 +297,8 @@ class _Composer:
         self._open.append(_Collection(path=path, value=value))
         if len(self._open) > MAX_DEPTH:
             message = f"lists and mappings are nested more than {MAX_DEPTH} levels deep here"
-            raise ConfigError((_mistake(_spot(event.start_mark), (), message),))
+            raise ConfigError((mistake_at(_spot(event.start_mark), (), message),))
         return value
 
     def _refuse(self, event: yaml.Event, path: Path, message: str) -> None:
-        self.mistakes.append(_mistake(_spot(event.start_mark), path, message))
+        self.mistakes.append(mistake_at(_spot(event.start_mark), path, message))

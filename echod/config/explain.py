@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from echod.config.diagnostics import shown
-from echod.config.document import Document, Path, Place, dotted, kind_of, plain
+from echod.config.document import Document, Path, Place, kind_of, mistake_at, plain
 from echod.errors import Mistake
 
 _OUT_OF_BOUNDS = frozenset({"greater_than_equal", "less_than_equal"})
@@ -39,7 +39,7 @@ def explain(error: ValidationError, document: Document, models: Models) -> Itera
             message = _complete(path, by_type["sentence"]["ctx"], document)
         else:
             message = _explain(path, place, by_type, models)
-        yield Mistake(line=spot[0], column=spot[1], path=dotted(path), message=message)
+        yield mistake_at(spot, path, message)
 
 
 def _path(location: Path, models: Models) -> Path:

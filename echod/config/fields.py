@@ -1,6 +1,6 @@
 """Single values of the config: how an operator writes them, what they become, and the sentence if they are invalid.
 
-Owns the types of the fields of `config.py`, each with its bounds. It knows no key and no default. Invariant: a value is
+Owns the types of the fields of `schema`, each with its bounds. It knows no key and no default. Invariant: a value is
 within its bounds, or it is refused with a sentence that says what to write.
 """
 
@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, InstanceOf, ValidationError, Valida
 from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from echod.config import access
 from echod.config.access import AccessEntry, parse_entry
 from echod.config.diagnostics import shown
 from echod.config.document import kind_of
@@ -24,8 +25,6 @@ FROM_FILE = {"from_file": True}
 _SIZES = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _SIZE_WANTED = "a size from 4 KiB to 1 GiB, such as 8 MiB"
 _SIZE_DIGITS = 20  # beyond any bound, and below the 4,300 digits at which int() raises
-_UNLIMITED = "unlimited"
-_OFF = "off"
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?", re.ASCII)
 
 _Item = TypeVar("_Item")
@@ -62,20 +61,19 @@ def _parse_size(value: object) -> object:
 
 def _parse_endpoints(value: object, info: ValidationInfo) -> object:
     """Turn `off`, a URL or a list of URLs into endpoints. Errors in a list carry the index of the URL."""
-    if value is None and info.context == FROM_FILE:
-        raise _sentence("has no value: write one or remove the key")
-    if value is None or value == _OFF:
+    _refuse_empty(value, info)
+    if value is None or value == "off":
         return ()
     if isinstance(value, Endpoint | tuple):
         return value if isinstance(value, tuple) else (value,)
     if not isinstance(value, list):
         try:
-            return (_parse_endpoint(value, wanted=f"off or {WANTED}"),)
+            return (parse_endpoint(_text(value, f"write off or {WANTED}")),)
         except ValueError as error:
             raise _sentence(str(error)) from None
     if not value:
         raise _sentence(f"the list is empty: write off or {WANTED}")
-    found, errors = _each(value, lambda one: _parse_endpoint(one, wanted=WANTED))
+    found, errors = _each(value, _parse_endpoint)
     for index, endpoint in found.items():
         for earlier, other in found.items():
             if earlier < index and overlap(endpoint.listener, other.listener):
@@ -84,39 +82,22 @@ def _parse_endpoints(value: object, info: ValidationInfo) -> object:
     return tuple(found.values())
 
 
-def _parse_endpoint(value: object, *, wanted: str) -> Endpoint:
-    if value is None:
-        raise _sentence(f"is empty: write {wanted} or remove the dash")
-    if not isinstance(value, str):
-        raise _sentence(f"is {kind_of(value)}: write {wanted}")
-    return parse_endpoint(value)
-
-
-def _parse_host_names(value: object) -> object:
-    """Turn a list of names into lower case, and leave all else to pydantic. Errors carry the index of the name."""
-    if not isinstance(value, list):
-        return value
-    names, errors = _each(value, _parse_host_name)
-    _raise_any(errors, value)
-    return tuple(names.values())
+def _parse_endpoint(value: object) -> Endpoint:
+    return parse_endpoint(_text(value, f"write {WANTED}", or_remove=" or remove the dash"))
 
 
 def _parse_host_name(value: object) -> str:
     wanted = "write a name such as echo.example.com, without protocol and port"
-    if value is None:
-        raise _sentence(f"is empty: {wanted}, or remove the dash")
-    if not isinstance(value, str):
-        raise _sentence(f"is {kind_of(value)}: {wanted}")
-    if not _HOST_NAME.fullmatch(value):
-        raise _sentence(f'"{shown(value)}" is not a host name: {wanted}')
-    return value.lower()
+    name = _text(value, wanted)
+    if not _HOST_NAME.fullmatch(name):
+        raise _sentence(f'"{shown(name)}" is not a host name: {wanted}')
+    return name.lower()
 
 
 def _parse_rate(value: object, info: ValidationInfo) -> object:
     """Turn `unlimited` into None, and leave all else to pydantic."""
-    if value is None and info.context == FROM_FILE:
-        raise _sentence("has no value: write one or remove the key")
-    return None if value == _UNLIMITED else value
+    _refuse_empty(value, info)
+    return None if value == "unlimited" else value
 
 
 def _parse_listeners(value: object) -> object:
@@ -140,31 +121,16 @@ def _parse_listeners(value: object) -> object:
 
 
 def _parse_listener(value: object) -> ListenerRange:
-    if value is None:
-        raise _sentence("is empty: write udp://ADDRESS:PORT or remove the dash")
-    if not isinstance(value, str):
-        raise _sentence(f"is {kind_of(value)}: write udp://ADDRESS:PORT, without a space after a colon")
-    return parse_listener(value)
-
-
-def _parse_entries(value: object) -> object:
-    """Turn a list of texts into entries, and leave all else to pydantic. Errors carry the index of the text."""
-    if not isinstance(value, list):
-        return value
-    parsed, errors = _each(value, _parse_entry)
-    _raise_any(errors, value)
-    return tuple(parsed.values())
+    wanted = "write udp://ADDRESS:PORT"
+    return parse_listener(
+        _text(value, wanted, or_remove=" or remove the dash", of_other_kind=", without a space after a colon")
+    )
 
 
 def _parse_entry(value: object) -> AccessEntry:
-    wanted = "write a network such as 192.0.2.0/24, or loopback, link-local, private or any"
-    if value is None:
-        raise _sentence(f"is empty: {wanted}, or remove the dash")
     if isinstance(value, dict):
         raise _sentence("is a mapping: put an address that ends in a colon in quotes")
-    if not isinstance(value, str):
-        raise _sentence(f"is {kind_of(value)}: {wanted}")
-    return parse_entry(value)
+    return parse_entry(_text(value, access.WANTED))
 
 
 def _parse_ports(value: object) -> object:
@@ -197,6 +163,33 @@ def _parse_directory(value: object) -> object:
     if isinstance(value, str) and value != "auto" and not value.startswith("/"):
         raise _sentence(f'"{shown(value)}" is not an absolute path: write one that begins with a slash, or auto')
     return value
+
+
+def _refuse_empty(value: object, info: ValidationInfo) -> None:
+    if value is None and info.context == FROM_FILE:
+        raise _sentence("has no value: write one or remove the key")
+
+
+def _text(value: object, wanted: str, *, or_remove: str = ", or remove the dash", of_other_kind: str = "") -> str:
+    """Return a value if it is text. Raises the sentence for what it is otherwise."""
+    if value is None:
+        raise _sentence(f"is empty: {wanted}{or_remove}")
+    if not isinstance(value, str):
+        raise _sentence(f"is {kind_of(value)}: {wanted}{of_other_kind}")
+    return value
+
+
+def _list_of(parse: Callable[[object], _Item]) -> BeforeValidator:
+    """Parse each item of a list, and leave all else to pydantic. Errors carry the index of the item."""
+
+    def parse_list(value: object) -> object:
+        if not isinstance(value, list):
+            return value
+        parsed, errors = _each(value, parse)
+        _raise_any(errors, value)
+        return tuple(parsed.values())
+
+    return BeforeValidator(parse_list)
 
 
 def _each(
@@ -251,7 +244,7 @@ HttpEndpoints = Annotated[
 ]
 HostNames = Annotated[
     tuple[str, ...],
-    BeforeValidator(_parse_host_names),
+    _list_of(_parse_host_name),
     Field(description="a list of names, such as [echo.example.com]"),
 ]
 Listeners = Annotated[
@@ -261,7 +254,7 @@ Listeners = Annotated[
 ]
 Entries = Annotated[
     tuple[AccessEntry, ...],
-    BeforeValidator(_parse_entries),
+    _list_of(_parse_entry),
     Field(description="a list, such as [loopback, 192.0.2.0/24]"),
 ]
 Ports = Annotated[

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 from echod.config.access import find_covered, is_public, parse_entry
-from echod.config.document import Document, Path, dotted
+from echod.config.document import Document, Path, mistake_at
 from echod.config.schema import Config, GuardConfig, LimitsConfig, TcpConfig
 from echod.errors import Mistake
 from echod.net.endpoint import Endpoint
-from echod.net.listener import Protocol, overlap
+from echod.net.listener import ListenerRange, Protocol, overlap, parse_listener
 
 _Warning: TypeAlias = tuple[tuple[Path, ...], str]  # the keys concerned, and the text
 
@@ -35,8 +35,7 @@ def find_open(document: Document) -> Iterator[Mistake]:
     for index, text in enumerate(allow):
         if isinstance(text, str) and _is_public(text):
             path = ("access", "allow", index)
-            line, column = document.places[path].spot
-            yield Mistake(line=line, column=column, path=dotted(path), message=_OPEN)
+            yield mistake_at(document.places[path].spot, path, _OPEN)
             return
 
 
@@ -45,6 +44,15 @@ def _is_public(text: str) -> bool:
         return is_public(parse_entry(text))
     except ValueError:
         return False  # a mistake of its own
+
+
+def listener_ranges(document: Document) -> dict[Path, ListenerRange]:
+    """Return the entries of `listeners` by their places in the file; none if it leaves out the key."""
+    return {
+        path: parse_listener(place.text)
+        for path, place in document.places.items()
+        if path[:1] == ("listeners",) and path[1:]
+    }
 
 
 def places(endpoints: Sequence[Endpoint], document: Document) -> dict[Path, Endpoint]:
@@ -62,9 +70,7 @@ def find_clash(config: Config, document: Document) -> Iterator[Mistake]:
     for listener in config.listeners:
         for path, endpoint in by_place.items():
             if overlap(listener, endpoint.listener):
-                line, column = document.places[path].spot
-                message = f"{listener} uses this port: write another"
-                yield Mistake(line=line, column=column, path=dotted(path), message=message)
+                yield mistake_at(document.places[path].spot, path, f"{listener} uses this port: write another")
 
 
 def find_unreasonable(config: Config, document: Document) -> Iterator[Mistake]:
@@ -72,8 +78,7 @@ def find_unreasonable(config: Config, document: Document) -> Iterator[Mistake]:
     for paths, message in _find_all(config):
         # The defaults are reasonable together, so the file sets at least one of the keys.
         path = next(path for path in paths if path in document.places)
-        line, column = document.places[path].key_spot
-        yield Mistake(line=line, column=column, path=dotted(path), message=message)
+        yield mistake_at(document.places[path].key_spot, path, message)
 
 
 def _find_all(config: Config) -> Iterator[_Warning]:
@@ -85,13 +90,11 @@ def _find_all(config: Config) -> Iterator[_Warning]:
     if (seconds := config.drain_timeout_seconds) > _LONG_DRAIN_SECONDS:
         yield (("drain_timeout_seconds",),), f"systemctl stop can take this long: {seconds:,} seconds"
     if any(not each.address.is_loopback for each in config.metrics.listen):
-        yield (
-            (("metrics", "listen"),),
-            (
-                "everybody who can reach this port can read the metrics and the top sources, because there is no "
-                "password: write http://127.0.0.1:9007, or put a firewall or a proxy in front of it"
-            ),
+        message = (
+            "everybody who can reach this port can read the metrics and the top sources, because there is no "
+            "password: write http://127.0.0.1:9007, or put a firewall or a proxy in front of it"
         )
+        yield (("metrics", "listen"),), message
 
 
 def _find_access(config: Config) -> Iterator[_Warning]:
@@ -100,31 +103,25 @@ def _find_access(config: Config) -> Iterator[_Warning]:
         yield (("access", "allow"),), "the list is empty: nobody gets a reply"
     for index in find_covered(access.allow, access.deny):
         paths: tuple[Path, ...] = (("access", "allow", index), ("access", "deny"))
-        yield (
-            paths,
-            f"access.deny covers all of {access.allow[index]} and takes precedence: none of it gets a reply",
-        )
+        message = f"access.deny covers all of {access.allow[index]} and takes precedence: none of it gets a reply"
+        yield paths, message
     # If the total is the smaller one, it is the limit of a single source.
     rates = [rate for rate in (limits.datagrams_per_second, limits.total_datagrams_per_second) if rate is not None]
     if any(map(is_public, access.allow)) and min(rates, default=_MUCH_PER_SECOND + 1) > _MUCH_PER_SECOND:
-        yield (
-            (("limits", "datagrams_per_second"),),
-            (
-                "access.allow includes public addresses: above 10,000 a second, replies to a forged source flood the "
-                "host that has that address"
-            ),
+        message = (
+            "access.allow includes public addresses: above 10,000 a second, replies to a forged source flood the "
+            "host that has that address"
         )
+        yield (("limits", "datagrams_per_second"),), message
 
 
 def _find_guard(guard: GuardConfig) -> Iterator[_Warning]:
     if guard.min_source_port < _FIRST_CLIENT_PORT:
-        yield (
-            (("guard", "min_source_port"),),
-            (
-                "ports below 1024 belong to services such as DNS and NTP: after one forged datagram echod and such a "
-                "service reply to each other for ever"
-            ),
+        message = (
+            "ports below 1024 belong to services such as DNS and NTP: after one forged datagram echod and such a "
+            "service reply to each other for ever"
         )
+        yield (("guard", "min_source_port"),), message
     if not guard.loop_breaker:
         yield (("guard", "loop_breaker"),), "without it, a datagram that circulates between two servers never stops"
 
@@ -136,50 +133,38 @@ def _find_limits(limits: LimitsConfig) -> Iterator[_Warning]:
             if getattr(limits, key) != LimitsConfig.model_fields[key].default:
                 yield (("limits", key),), "no limit is set, so this has no effect"
     elif one is None and limits.slip != LimitsConfig.model_fields["slip"].default:
-        yield (
-            (("limits", "slip"),),
-            "limits.datagrams_per_second is not set, so this has no effect: it does not apply to the total limit",
-        )
+        message = "limits.datagrams_per_second is not set, so this has no effect: it does not apply to the total limit"
+        yield (("limits", "slip"),), message
     if (one is not None or total is not None) and limits.dry_run:
         yield (("limits", "dry_run"),), "nothing is refused: datagrams above a limit are counted and replied to"
     if one is not None and total is not None and total < one:
-        yield (
-            (("limits", "total_datagrams_per_second"),),
-            (
-                f"total_datagrams_per_second ({total:,}) is less than datagrams_per_second ({one:,}): "
-                "a single source can use all of it"
-            ),
+        message = (
+            f"total_datagrams_per_second ({total:,}) is less than datagrams_per_second ({one:,}): "
+            "a single source can use all of it"
         )
+        yield (("limits", "total_datagrams_per_second"),), message
 
 
 def _find_sockets(config: Config) -> Iterator[_Warning]:
     udp, tcp = config.udp, config.tcp
     for key, size in (("receive_buffer", udp.receive_buffer), ("send_buffer", udp.send_buffer)):
         if size < _SMALL_BUFFER:
-            yield (
-                (("udp", key),),
-                "below 128 KiB it has no room for two full datagrams: bursts will be lost",
-            )
+            message = "below 128 KiB it has no room for two full datagrams: bursts will be lost"
+            yield (("udp", key),), message
     if tcp != TcpConfig() and not any(one.protocol is Protocol.TCP for one in config.listeners):
-        yield (
-            (("tcp",),),
-            "no tcp:// listener is configured, so these settings apply only to those of a .socket unit",
-        )
+        message = "no tcp:// listener is configured, so these settings apply only to those of a .socket unit"
+        yield (("tcp",),), message
     if tcp.max_connections_per_source > tcp.max_connections:
         paths: tuple[Path, ...] = (("tcp", "max_connections_per_source"), ("tcp", "max_connections"))
-        yield (
-            paths,
-            (
-                f"max_connections_per_source ({tcp.max_connections_per_source:,}) is more than "
-                f"max_connections ({tcp.max_connections:,}): a single source can take every connection"
-            ),
+        message = (
+            f"max_connections_per_source ({tcp.max_connections_per_source:,}) is more than "
+            f"max_connections ({tcp.max_connections:,}): a single source can take every connection"
         )
+        yield paths, message
     if tcp.stall_timeout_seconds > tcp.idle_timeout_seconds:
         paths = (("tcp", "stall_timeout_seconds"), ("tcp", "idle_timeout_seconds"))
-        yield (
-            paths,
-            (
-                f"stall_timeout_seconds ({tcp.stall_timeout_seconds:,}) is more than "
-                f"idle_timeout_seconds ({tcp.idle_timeout_seconds:,}): a stalled connection is closed as idle first"
-            ),
+        message = (
+            f"stall_timeout_seconds ({tcp.stall_timeout_seconds:,}) is more than "
+            f"idle_timeout_seconds ({tcp.idle_timeout_seconds:,}): a stalled connection is closed as idle first"
         )
+        yield paths, message

@@ -8,17 +8,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from echod.config.document import Document, Path, dotted
+from echod.config.document import Document, Path, mistake_at
+from echod.config.lint import listener_ranges
 from echod.config.schema import Config
 from echod.errors import Mistake
-from echod.net.listener import Listener, Protocol, parse_listener
+from echod.net.listener import Listener, parse_listener
 
 SOCKET: Final = "echod.socket"
 METRICS_SOCKET: Final = "echod-metrics.socket"
 
 DROP_IN: Final = f"/etc/systemd/system/{SOCKET}.d/listeners.conf"
 
-_DIRECTIVES: Final = {Protocol.UDP: "ListenDatagram", Protocol.TCP: "ListenStream"}
 _PROTOCOLS: Final = {"Datagram": "udp", "Stream": "tcp"}
 _LISTEN: Final = re.compile(r"Listen=(\S+) \((Datagram|Stream)\)")
 _ARGUMENTS: Final = re.compile(r"argv\[\]=(.*?) ; ")
@@ -70,13 +70,9 @@ def _parsed(text: str) -> Iterable[Listener]:
 
 def find_not_passed(config: Config, document: Document, passing: Passing) -> tuple[Mistake, ...]:
     """Find what a config has and the socket units do not pass, each entry once."""
-    entries: dict[Path, Iterable[Listener]] = {
-        path: parse_listener(place.text)
-        for path, place in document.places.items()
-        if path[:1] == ("listeners",) and path[1:]
-    }
+    entries: dict[Path, Iterable[Listener]] = {**listener_ranges(document)}
     mistakes = []
-    for path, entry in (entries or {(): config.listeners}).items():
+    for path, entry in (entries or {("listeners",): config.listeners}).items():
         lacking = [listener for listener in entry if listener not in passing.listeners]
         if lacking:
             more = f" and {len(lacking) - 1} more" if lacking[1:] else ""
@@ -112,7 +108,7 @@ def advice(listeners: Iterable[Listener], passing: Passing) -> str:
             "",
             "[Socket]",
             "ListenStream=",
-            *map(_line, wanted),
+            *(each.unit_line.partition(" with ")[0] for each in wanted),
             "ListenNetlink=route",
             *options,
             "",
@@ -121,12 +117,5 @@ def advice(listeners: Iterable[Listener], passing: Passing) -> str:
     )
 
 
-def _line(listener: Listener) -> str:
-    """Return the line of a .socket unit for a listener; the device that it is bound to is not in it."""
-    bare = listener if listener.link_local else replace(listener, zone="")
-    return f"{_DIRECTIVES[listener.protocol]}={str(bare).partition('://')[2]}"
-
-
 def _mistake(document: Document, path: Path, message: str) -> Mistake:
-    line, column = document.places[path].key_spot if path in document.places else (1, 1)
-    return Mistake(line=line, column=column, path=dotted(path or ("listeners",)), message=message)
+    return mistake_at(document.places[path].key_spot if path in document.places else (1, 1), path, message)

@@ -152,9 +152,10 @@ def test_a_check_fails_where_a_worker_stands_still_whose_sockets_it_did_not_reac
     os.kill(victim, signal.SIGSTOP)
 
     def age() -> float:
-        return next((one.heartbeat_age_seconds for one in told(daemon).activity.workers if one.pid == victim), 0)
+        workers = files.load(daemon.status_path).activity.workers  # a command for each look may take too long
+        return next((one.heartbeat_age_seconds for one in workers if one.pid == victim), 0)
 
-    wait_until(age, "the status tells of its age")
+    wait_until(age, "the status has its age")
     daemon.signal(signal.SIGSTOP)  # it would soon replace that worker
     checked, listed = tell(daemon.status_path, "--check"), tell(daemon.status_path, "--check", "--json")
     health = fetch(http, "/healthz")
@@ -192,7 +193,7 @@ def test_a_generation_that_no_self_test_can_reach_has_no_mark(served: tuple[Daem
     assert files.read_self_test(daemon.status_path) is None
     checked = tell(daemon.status_path, "--check")
     assert checked.returncode == ExitCode.NO_ANSWER
-    assert "self-test.json is not there or cannot be read by this user" in checked.stderr
+    assert "self-test.json does not exist or cannot be read by this user" in checked.stderr
 
 
 def test_it_is_found_where_the_config_says(echod: EchodFactory, tmp_path: Path) -> None:
