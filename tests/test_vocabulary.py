@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.snapshots import make_snapshot
 
 from echod.exporter.metrics import of_daemon, of_self_tests, of_tcp, of_udp
-from echod.stats.snapshot import Activity, LastReload, Rates, Snapshot, TcpTraffic, UdpTraffic, WorkerState
+from echod.stats.snapshot import Activity, Rates, TcpTraffic, UdpTraffic, WorkerState
 from echod.status.overview import overview, text
 
 ROOT = Path(__file__).parent.parent
@@ -26,20 +27,7 @@ UDP = UdpTraffic(
 TCP = TcpTraffic(name="tcp://[::]:7", family="ipv6", adopted=False, accept_failed=1, accepted_per_second=Rates())
 WORKERS = (WorkerState(worker=1, pid=7, cpu_seconds=0, heartbeat_age_seconds=3, restarts=0, connections=0),)
 ACTIVITY = Activity(udp=(UDP,), tcp=(TCP,), workers=WORKERS, worker_restarts=0)
-SNAPSHOT = Snapshot(
-    version="1",
-    pid=1,
-    born=1,
-    at=0.0,
-    at_monotonic=0.0,
-    started=0.0,
-    started_monotonic=0.0,
-    generation=1,
-    config="/etc/echod.yaml",
-    config_read=None,
-    reload=LastReload(),
-    activity=ACTIVITY,
-)
+SNAPSHOT = make_snapshot(activity=ACTIVITY)
 
 
 def status() -> str:

@@ -12,6 +12,7 @@ import pytest
 from support.daemon import ECHOD, REPOSITORY, Daemon, ask, environment, fill
 from support.loopback import NOBODY, needs_root
 from support.ports import free_port
+from support.snapshots import make_snapshot
 from support.waiting import wait_until
 
 from echod.errors import ExitCode
@@ -21,18 +22,7 @@ from echod.status import files, instances
 EchodFactory = Callable[..., Daemon]
 
 
-SNAPSHOT = Snapshot(
-    version="1.0",
-    pid=1,
-    born=1,
-    at=1.0,
-    at_monotonic=1.0,
-    started=1.0,
-    started_monotonic=1.0,
-    generation=1,
-    config="/etc/echod.yaml",
-    config_read=None,
-)
+SNAPSHOT = make_snapshot()
 
 
 def ask_for_reload(directory: Path, *words: str, **variables: str) -> "subprocess.CompletedProcess[str]":
@@ -159,7 +149,7 @@ def test_root_signals_no_process_of_another_user_than_who_wrote_the_file(tmp_pat
     """The user of echod may name any process with the time of its birth, which everybody can see."""
     path = tmp_path / files.NAME
     with subprocess.Popen(["sleep", "60"]) as stranger:
-        path.write_bytes(dataclasses.replace(SNAPSHOT, pid=stranger.pid, born=instances.birth(stranger.pid)).pack())
+        path.write_bytes(make_snapshot(pid=stranger.pid, born=instances.birth(stranger.pid)).pack())
         os.chown(path, NOBODY, NOBODY)
         result = ask_for_reload(tmp_path)
         assert result.returncode == ExitCode.UNAVAILABLE
@@ -174,7 +164,7 @@ def test_root_follows_no_link_in_the_place_of_the_file(tmp_path: Path) -> None:
     place = tmp_path / "run"
     place.mkdir()
     with subprocess.Popen(["sleep", "60"]) as stranger:
-        named = dataclasses.replace(SNAPSHOT, pid=stranger.pid, born=instances.birth(stranger.pid))
+        named = make_snapshot(pid=stranger.pid, born=instances.birth(stranger.pid))
         (tmp_path / "roots").write_bytes(named.pack())
         (place / files.NAME).symlink_to(tmp_path / "roots")
         result = ask_for_reload(place)

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from support.snapshots import make_snapshot
+
 from echod.admission.selftest import Result
 from echod.exporter.metrics import (
     CLOSE_REASONS,
@@ -55,16 +57,9 @@ def snapshot(reload: LastReload = LastReload(), config_read: float | None = 50.0
         WorkerState(worker=1, pid=11, cpu_seconds=1.5, heartbeat_age_seconds=0, restarts=0, connections=3),
         WorkerState(worker=2, pid=None, cpu_seconds=0.0, heartbeat_age_seconds=4, restarts=2, connections=0),
     )
-    return Snapshot(
-        version="1.0",
-        pid=10,
-        born=1,
-        at=100.0,
-        at_monotonic=4.0,
+    return make_snapshot(
         started=40.0,
-        started_monotonic=4.0,
         generation=3,
-        config="/etc/echod.yaml",
         config_read=config_read,
         reload=reload,
         activity=Activity(workers=workers, worker_restarts=2),

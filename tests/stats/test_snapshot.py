@@ -6,6 +6,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.snapshots import make_snapshot
 
 from echod.stats.snapshot import (
     Activity,
@@ -83,18 +84,7 @@ SNAPSHOT = st.builds(
     form=st.just(1),
 )
 
-PLAIN = Snapshot(
-    version="1.0",
-    pid=1,
-    born=2,
-    at=3.0,
-    at_monotonic=4.0,
-    started=3.0,
-    started_monotonic=4.0,
-    generation=1,
-    config="/etc/echod.yaml",
-    config_read=None,
-)
+PLAIN = make_snapshot()
 
 
 @settings(deadline=None, max_examples=50)

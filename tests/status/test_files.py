@@ -15,15 +15,13 @@ import pytest
 import structlog
 from support.daemon import fill
 from support.loopback import NOBODY, needs_root
+from support.snapshots import make_snapshot
 
 from echod.admission.selftest import SelfTest
 from echod.errors import NoStatusError, StatusUnknownError
-from echod.stats.snapshot import Snapshot
 from echod.status.files import (
-    MAX_BYTES,
     NAME,
     SELF_TEST_NAME,
-    STALE_SECONDS,
     StatusFiles,
     directory,
     find,
@@ -35,18 +33,7 @@ from echod.status.files import (
 from echod.status.instances import birth
 
 MARK = SelfTest(port=61_000, secret=b"a secret of thirty-two bytes ...")
-SNAPSHOT = Snapshot(
-    version="1.0",
-    pid=os.getpid(),
-    born=birth(os.getpid()),
-    at=1.0,
-    at_monotonic=1.0,
-    started=1.0,
-    started_monotonic=1.0,
-    generation=1,
-    config="/etc/echod.yaml",
-    config_read=None,
-)
+SNAPSHOT = make_snapshot()
 
 
 @pytest.fixture
@@ -56,15 +43,6 @@ def gone() -> tuple[int, int | None]:
         began = birth(process.pid)
         process.kill()
     return process.pid, began
-
-
-def test_what_is_written_is_read(tmp_path: Path) -> None:
-    """The last of what was written is what is there, and no other file."""
-    files = StatusFiles(tmp_path)
-    files.write(b'{"pid": 1}')
-    files.write(b'{"pid": 2}')
-    assert read(tmp_path) == {"pid": 2}
-    assert [path.name for path in tmp_path.iterdir()] == [NAME]
 
 
 def test_everybody_may_read_the_status_and_only_we_the_secret(tmp_path: Path) -> None:
@@ -80,15 +58,6 @@ def test_everybody_may_read_the_status_and_only_we_the_secret(tmp_path: Path) ->
     modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "run").iterdir()}
     assert modes == {NAME: 0o644, SELF_TEST_NAME: 0o600}
     assert read_self_test(tmp_path / "run") == MARK
-
-
-def test_when_it_stops_nothing_is_left(tmp_path: Path) -> None:
-    """Neither file outlives the daemon that says so."""
-    files = StatusFiles(tmp_path)
-    files.write(b"{}")
-    files.write_self_test(b"{}")
-    files.remove()
-    assert list(tmp_path.iterdir()) == []
 
 
 @contextmanager
@@ -246,13 +215,6 @@ def test_the_status_of_another_that_lives_is_left_alone(tmp_path: Path) -> None:
     assert read(tmp_path) == {"pid": 1}
 
 
-def test_what_is_no_status_is_none(tmp_path: Path) -> None:
-    """Half a file, or one of another form, is read as none at all."""
-    for text in ("", "{", "[1]", "\x00"):
-        (tmp_path / NAME).write_text(text)
-        assert read(tmp_path) is None
-
-
 def test_where_it_stands_is_what_the_config_says_or_the_service_manager_made() -> None:
     """RUNTIME_DIRECTORY is a list with colons (systemd.exec(5)); a path of the config comes before it."""
     runtime = {"RUNTIME_DIRECTORY": "/run/a:/run/b"}
@@ -278,24 +240,13 @@ def test_who_is_not_root_has_it_in_the_directory_of_the_session() -> None:
 # -- who is told
 
 
-def test_the_status_of_a_process_that_lives_is_loaded(tmp_path: Path) -> None:
-    """What its daemon wrote; where that was too long ago, it is no longer what is."""
-    fresh = replace(SNAPSHOT, at_monotonic=time.monotonic())
-    (tmp_path / NAME).write_bytes(fresh.pack())
-    assert load(tmp_path) == fresh
-    old = replace(SNAPSHOT, at_monotonic=time.monotonic() - STALE_SECONDS - 1)
-    (tmp_path / NAME).write_bytes(old.pack())
-    assert load(tmp_path) == replace(old, stale=True)
-
-
-@pytest.mark.parametrize("step", [-3600, 3600])
-def test_a_clock_that_was_set_makes_a_status_neither_old_nor_new(tmp_path: Path, step: float) -> None:
-    """An hour ahead or back: what was just written is fresh, and what was written long ago is not."""
-    now = replace(SNAPSHOT, at=time.time() - step, at_monotonic=time.monotonic())
-    (tmp_path / NAME).write_bytes(now.pack())
-    assert not load(tmp_path).stale
-    (tmp_path / NAME).write_bytes(replace(now, at_monotonic=time.monotonic() - STALE_SECONDS - 1).pack())
-    assert load(tmp_path).stale
+@pytest.mark.parametrize("step", [-3600, 0, 3600])
+@pytest.mark.parametrize(("age", "stale"), [(0.0, False), (7.5, False), (10.1, True)])
+def test_a_status_is_stale_after_ten_seconds(tmp_path: Path, step: float, age: float, *, stale: bool) -> None:
+    """By the monotonic clock, also where the clock of the host was set by an hour meanwhile."""
+    written = replace(SNAPSHOT, at=time.time() - step, at_monotonic=time.monotonic() - age)
+    (tmp_path / NAME).write_bytes(written.pack())
+    assert load(tmp_path) == replace(written, stale=stale)
 
 
 def test_an_echod_is_found_where_its_config_said_when_it_was_started(tmp_path: Path) -> None:
@@ -347,20 +298,11 @@ def test_where_there_is_no_status_nothing_runs(tmp_path: Path, place: str) -> No
 
 
 def test_a_status_that_outlived_its_daemon_is_none(tmp_path: Path, gone: tuple[int, int | None]) -> None:
-    """After kill -9 the file stands there still."""
-    pid, born = gone
-    told = json.loads(SNAPSHOT.pack()) | {"pid": pid, "born": born}
-    (tmp_path / NAME).write_text(json.dumps(told))
-    with pytest.raises(NoStatusError, match=f"process {pid}, which wrote .*, is gone"):
-        load(tmp_path)
-
-
-def test_another_process_with_the_number_is_not_the_daemon(tmp_path: Path) -> None:
-    """A number is given again; the time of birth tells them apart."""
-    told = json.loads(SNAPSHOT.pack()) | {"born": 1}
-    (tmp_path / NAME).write_text(json.dumps(told))
-    with pytest.raises(NoStatusError):
-        load(tmp_path)
+    """After SIGKILL the file remains, and another process may have the number: the time of its birth differs."""
+    for pid, born in (gone, (os.getpid(), 1)):
+        (tmp_path / NAME).write_bytes(replace(SNAPSHOT, pid=pid, born=born).pack())
+        with pytest.raises(NoStatusError, match=f"process {pid}, which wrote .*, is gone"):
+            load(tmp_path)
 
 
 def test_a_process_of_another_user_lives() -> None:
@@ -402,7 +344,7 @@ def test_what_is_no_regular_file_is_neither_waited_for_nor_read(tmp_path: Path, 
 
     def endless() -> None:
         with path.open("wb") as file:
-            file.truncate(MAX_BYTES + 1)
+            file.truncate(16 * 1024**2 + 1)
 
     told = [
         kind(lambda: os.mkfifo(path)),
@@ -417,7 +359,7 @@ def test_what_is_no_regular_file_is_neither_waited_for_nor_read(tmp_path: Path, 
         "it is not a regular file",
         link,
         link,
-        f"it is longer than {MAX_BYTES:,} bytes",
+        "it is longer than 16,777,216 bytes",
         "it is not a regular file",
     ]
     assert told == (reasons if name == NAME else [""] * 5)
@@ -430,10 +372,11 @@ def why(path: Path) -> str:
     return str(caught.value).removeprefix(f"{path} cannot be read: ")
 
 
-def test_text_without_end_of_nesting_is_none(tmp_path: Path) -> None:
-    """A parser that calls itself would raise what nobody expects."""
+@pytest.mark.parametrize("text", [b"", b"{", b"[1]", b"\0", b"[" * 200_000])
+def test_what_is_no_status_is_not_read(tmp_path: Path, text: bytes) -> None:
+    """Half a file, another form, or nesting that a recursive parser cannot follow; it is then replaced."""
     for name in (NAME, SELF_TEST_NAME):
-        (tmp_path / name).write_bytes(b"[" * 200_000)
+        (tmp_path / name).write_bytes(text)
     assert (read(tmp_path), read_self_test(tmp_path)) == (None, None)
     with pytest.raises(StatusUnknownError, match="is not valid"):
         load(tmp_path)

@@ -12,6 +12,7 @@ import pytest
 from support.daemon import Daemon
 from support.loopback import BUFFERS, add_link, ip, namespace, needs_root, queued_bytes
 from support.ports import free_port
+from support.snapshots import make_snapshot
 from support.waiting import wait_until
 
 from echod.admission.selftest import Result, SelfTest
@@ -272,16 +273,4 @@ def test_a_status_that_names_no_listener_is_one_sentence(name: str) -> None:
 
 def snapshot_of(name: str) -> Snapshot:
     """Make the snapshot of an echod with one listener."""
-    return Snapshot(
-        version="1.0",
-        pid=1,
-        born=1,
-        at=1.0,
-        at_monotonic=1.0,
-        started=1.0,
-        started_monotonic=1.0,
-        generation=1,
-        config="/etc/echod.yaml",
-        config_read=None,
-        activity=Activity(udp=(UdpTraffic(name=name, family="ipv4", adopted=False),)),
-    )
+    return make_snapshot(activity=Activity(udp=(UdpTraffic(name=name, family="ipv4", adopted=False),)))
