@@ -32,8 +32,6 @@ from support.waiting import wait_until
 
 from echod.exporter.channel import ExporterInputs, Traffic
 from echod.exporter.exporter import Exporter
-from echod.exporter.metrics import CLOSE_REASONS, DROP_REASONS, ERRNOS
-from echod.metrics.http_server import MAX_CONNECTIONS
 from echod.net.listener import Listener, Protocol
 from echod.stats.counters import CounterPage
 
@@ -89,21 +87,6 @@ def test_the_numbers_are_the_counters(echod: EchodFactory) -> None:
     )
 
 
-def test_every_reason_is_there_from_the_start(echod: EchodFactory) -> None:
-    """At 0, so that rate() sees the first one that comes."""
-    config, http = metered(*both(free_port()))
-    echod(config)
-    series = scrape(http)
-    for name, label, reasons in (
-        ("echod_udp_datagrams_dropped_total", "reason", DROP_REASONS),
-        ("echod_udp_datagrams_send_failures_total", "errno", ERRNOS),
-        ("echod_tcp_connections_closed_total", "reason", CLOSE_REASONS),
-    ):
-        found = {dict(labels)[label]: number for (each, labels), number in series.items() if each == name}
-        found.pop("self_test", None)  # of which the scrape has just made one
-        assert found == dict.fromkeys(set(reasons) - {"self_test"}, 0.0)
-
-
 @needs_prometheus
 def test_prometheus_finds_nothing_to_improve(echod: EchodFactory) -> None:
     """`promtool check metrics`, which lints names, units and help, is silent."""
@@ -126,16 +109,6 @@ def test_both_formats_tell_the_same(echod: EchodFactory) -> None:
     moving = "process_|echod_self_test_duration|echod_udp_replied|echod_tcp_sent|echod_tcp_conn|echod_worker_conn|#"
     steady = rf"^(?!{moving}).*$"
     assert re.findall(steady, text, re.MULTILINE) == re.findall(steady, other.removesuffix("# EOF\n"), re.MULTILINE)
-
-
-def test_a_header_that_nobody_understands_ends_nobody(echod: EchodFactory) -> None:
-    """Who asks for a version that is none gets Prometheus' own text, and the exporter lives."""
-    config, http = metered(*both(free_port()))
-    daemon = echod(config)
-    for accept in ("text/plain; version=x", "application/openmetrics-text; version=1.x.1"):
-        status, content_type, _ = fetch(http, Accept=accept)
-        assert (status, content_type) == (200, "text/plain; version=0.0.4; charset=utf-8")
-    assert daemon.log("exporter_exited") == []
 
 
 def test_no_label_names_a_peer(echod: EchodFactory) -> None:
@@ -257,7 +230,9 @@ def test_whoever_waits_is_answered_by_one_count(tmp_path: Path) -> None:
             supervisor=os.getpid(),
             account=None,
         )
-        clients = [stack.enter_context(socket.create_connection(door.getsockname())) for _ in range(MAX_CONNECTIONS)]
+        clients = [
+            stack.enter_context(socket.create_connection(door.getsockname())) for _ in range(32)
+        ]  # as many as may be connected
         for client in clients:
             client.settimeout(15)
             client.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")

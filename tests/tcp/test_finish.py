@@ -8,8 +8,6 @@ from contextlib import ExitStack
 import pytest
 from support.tcp_worker import NARROW, TcpWorker
 
-from echod.tcp.connections import QUIET_SECONDS
-
 pytestmark = pytest.mark.usefixtures("together")
 
 DUE = 200_000
@@ -101,24 +99,16 @@ def test_who_never_takes_it_has_stalled(stack: ExitStack) -> None:
         assert worker.closed() == {"STALLED": 1}
 
 
-def test_a_drain_leaves_the_rest_to_the_kernel(stack: ExitStack) -> None:
-    """It waits a little for who takes his time; then what is due still comes, from the kernel."""
+@pytest.mark.parametrize(("drain", "ends"), [(10.0, 1.0), (0.5, 0.5), (0.0, 0.0)])
+def test_a_drain_leaves_the_rest_to_the_kernel(stack: ExitStack, drain: float, ends: float) -> None:
+    """It ends after a second without traffic, or when its own time is over; the kernel still sends what is due."""
     with TcpWorker() as worker:
         client = finish(worker, stack)
-        worker.echo.drain(worker.now, worker.now + 10)
-        worker.pass_time(QUIET_SECONDS / 2)
-        assert worker.closed() == {}
-        worker.pass_time(QUIET_SECONDS)
-        assert worker.closed() == {"FINISHED": 1}
-        assert take_all(client, worker) == DUE
-
-
-def test_the_end_of_a_drain_is_no_loss_to_who_has_all_to_come(stack: ExitStack) -> None:
-    """However short it is: the kernel goes on to send."""
-    with TcpWorker() as worker:
-        client = finish(worker, stack)
-        worker.echo.drain(worker.now, worker.now + QUIET_SECONDS / 2)
-        worker.pass_time(QUIET_SECONDS / 2)
+        worker.echo.drain(worker.now, worker.now + drain)
+        if ends:
+            worker.pass_time(ends / 2)
+            assert worker.closed() == {}
+        worker.pass_time(ends / 2)
         assert worker.closed() == {"FINISHED": 1}
         assert take_all(client, worker) == DUE
 

@@ -11,8 +11,7 @@ from support.tcp_worker import NARROW, TcpWorker
 
 from echod.stats.counters import TcpField
 from echod.stats.outcomes import Close
-from echod.tcp.connection import MAX_READS_PER_TURN, READ_BYTES, whole_segments
-from echod.tcp.connections import MAX_POLLS_PER_TURN
+from echod.tcp.connection import READ_BYTES, whole_segments
 
 pytestmark = pytest.mark.usefixtures("together")
 
@@ -89,37 +88,6 @@ def test_what_is_sent_comes_back(worker: TcpWorker, length: int) -> None:
         assert exchange(worker, client, payload(length)) == payload(length)
         assert (worker.row[RECEIVED], worker.row[SENT]) == (length, length)
         assert worker.closed() == {}
-
-
-def test_a_connection_over_ipv6_is_echoed() -> None:
-    """IPv6 is served like IPv4."""
-    with TcpWorker("::1") as worker, worker.connect() as client:
-        assert exchange(worker, client, b"six") == b"six"
-
-
-def test_connections_do_not_mix(worker: TcpWorker) -> None:
-    """Two that are ready in one turn each get their own bytes."""
-    with worker.connect() as one, worker.connect() as other:
-        one.send(b"one")
-        other.send(b"the other")
-        worker.turn_until(lambda: worker.row[SENT] == 12, "both echoed")
-        assert (one.recv(64), other.recv(64)) == (b"one", b"the other")
-
-
-def test_one_turn_reads_only_so_much_of_one_connection(worker: TcpWorker) -> None:
-    """A peer that sends without end leaves the loop to others after a mebibyte."""
-    size = 16 * 1024**2
-    for option in (33, 32):  # SO_RCVBUFFORCE, SO_SNDBUFFORCE
-        try:
-            worker.server.setsockopt(socket.SOL_SOCKET, option, size)
-        except PermissionError:
-            pytest.skip("only root may have a receive buffer that holds this much")
-    with worker.connect() as client:
-        client.setsockopt(socket.SOL_SOCKET, 32, size)
-        most = MAX_POLLS_PER_TURN * MAX_READS_PER_TURN * READ_BYTES
-        client.sendall(bytes(2 * most))
-        assert worker.turn() == 1
-        assert 0 < worker.row[RECEIVED] <= most
 
 
 def test_a_stream_goes_out_in_full_segments(worker: TcpWorker) -> None:
@@ -223,14 +191,6 @@ def test_a_peer_that_does_not_read_is_not_read_from(narrow: TcpWorker) -> None:
         assert not narrow.writing
         assert exchange(narrow, client, b"as ever") == b"as ever"
         assert narrow.turn() == 0
-
-
-def test_a_peer_that_does_not_read_costs_the_others_nothing(narrow: TcpWorker) -> None:
-    """While one connection is stuck, another is echoed."""
-    stuck, _ = narrow.connect_stuck()
-    with stuck, narrow.connect() as other:
-        assert exchange(narrow, other, payload(100_000)) == payload(100_000)
-        assert len(narrow.writing) == 1
 
 
 # -- access
