@@ -23,14 +23,9 @@ from echod.probes.target import TargetSpec, parse, with_port
 
 DEFAULT_SIZE: Final = 56
 """Bytes, as ping's."""
-DEFAULT_INTERVAL: Final = 10**9
-DEFAULT_TIMEOUT: Final = 2 * 10**9
 MAX_WINDOW: Final = 65_536
-FLOOD_WINDOW: Final = 1024
-MAX_SOURCES: Final = 256
 STDOUT: Final = Path("-")
 """Of --csv."""
-PLOT_SUFFIXES: Final = (".svg", ".png")
 
 _PORT_DIGITS: Final = 4
 """Digits of a port that -p takes for a pattern: fewer are rarely meant as a port, five are not a pattern."""
@@ -86,13 +81,8 @@ def _add_probes(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("number, rate and duration")
     add = group.add_argument
     duration = _value(parse_duration)
-    add(
-        "-c",
-        dest="count",
-        type=_number(1, MAX_PROBES),
-        metavar="N",
-        help="send N probes to each TARGET, then end (until Ctrl-C)",
-    )
+    count = "send N probes to each TARGET, then end (until Ctrl-C)"
+    add("-c", dest="count", type=_number(1, MAX_PROBES), metavar="N", help=count)
     interval = "interval between probes (1 s); 0 sends the next one when the reply to the last arrives"
     add("-i", dest="interval", type=duration, metavar="TIME", help=interval)
     add("--rate", type=_number(1, 10**7), metavar="N", help="send N probes per second to each TARGET, instead of -i")
@@ -102,7 +92,7 @@ def _add_probes(parser: argparse.ArgumentParser) -> None:
     add("-f", dest="flood", action="store_true", help=flood)
     add("-w", dest="deadline", type=duration, metavar="TIME", help="end the run after TIME, even with probes in flight")
     timeout = "wait TIME for each reply (2 s); a later one is late, not lost"
-    add("-W", dest="timeout", type=duration, metavar="TIME", help=timeout)
+    add("-W", dest="timeout", type=duration, default=2 * 10**9, metavar="TIME", help=timeout)
 
 
 def _add_packets(parser: argparse.ArgumentParser) -> None:
@@ -116,7 +106,7 @@ def _add_packets(parser: argparse.ArgumentParser) -> None:
     port = "send from port N; with --sources also from the ports that follow it"
     add("--source-port", type=_number(1, MAX_PORT), default=0, metavar="N", help=port)
     sources = "send from N source ports in turn (paths of an ECMP network), with statistics for each"
-    add("--sources", type=_number(1, MAX_SOURCES), default=1, metavar="N", help=sources)
+    add("--sources", type=_number(1, 256), default=1, metavar="N", help=sources)
     tos = "TOS byte or traffic class: 0 to 255, 0x00 to 0xff, or a DSCP name"
     add("-Q", dest="tos", type=_value(parse_tos), metavar="TOS", help=tos)
     add("-t", dest="ttl", type=_number(1, 255), metavar="TTL", help="time to live or hop limit of probes: 1 to 255")
@@ -178,17 +168,16 @@ def parse_options(argv: Sequence[str]) -> Options:
     interval = found.interval
     if found.rate:
         interval = -(-(10**9) // found.rate)  # rounded up: no faster than that
-    if interval is None:
-        interval = 0 if found.flood else DEFAULT_INTERVAL
+    elif interval is None:
+        interval = 0 if found.flood else 10**9
     probes = ProbeSettings(
         interval=interval,
         count=MAX_PROBES if found.count is None else found.count,
-        timeout=DEFAULT_TIMEOUT if found.timeout is None else found.timeout,
-        window=found.window or (FLOOD_WINDOW if found.flood else 1 if interval == 0 else MAX_WINDOW),
+        window=found.window or (1024 if found.flood else 1 if interval == 0 else MAX_WINDOW),
         sizes=found.sizes or (DEFAULT_SIZE,),
         pattern=found.pattern[1] if found.pattern else b"",
-        deadline=found.deadline,
         source_ports=found.sources,
+        **_unchanged(found, "timeout deadline"),
         sockets=SocketSettings(
             discovery=DISCOVERY[found.discovery] if found.discovery else None,
             **_unchanged(found, "source source_port tos ttl"),
@@ -274,7 +263,7 @@ def _refuse_contradictions(found: argparse.Namespace) -> None:
             raise UsageError(f"ping: {sentence}")
     if found.json and found.csv == STDOUT:
         raise UsageError("ping: --json and --csv - both write to stdout: write --csv FILE")
-    if found.plot and found.plot.suffix not in PLOT_SUFFIXES:
+    if found.plot and found.plot.suffix not in (".svg", ".png"):
         raise UsageError(f"ping: --plot {found.plot}: write a name that ends in .svg or .png")
     if found.source_port and len(found.targets) > 1:
         raise UsageError("ping: --source-port is for one TARGET: leave the others out")

@@ -6,7 +6,6 @@ start. Invariant: no target has more than `MAX_SAMPLES` replies, nor more marks 
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -21,13 +20,6 @@ MAX_SAMPLES: Final = 200_000
 _BINS: Final = 60
 _REPLIES: Final = (Kind.REPLY, Kind.LATE)
 _MARKS: Final = {Kind.LOST: ("x", "lost"), Kind.ERROR: ("v", "error")}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Style:
-    colour: str
-    start: int
-    """The monotonic time, in ns, that is zero on the time axis."""
 
 
 class Plot:
@@ -47,6 +39,8 @@ class Plot:
         self._figure: Any = Figure(figsize=(11, 4.5), layout="constrained")
         self._began: Moment | None = None
         """The first event by both clocks: converts a monotonic time to the time of day."""
+        self._start = 0
+        """The monotonic time, in ns, that is zero on the time axis."""
         self._replies: dict[int, list[tuple[int, int]]] = {}
         self._marks: dict[tuple[int, Kind], list[int]] = {}
         self._every: dict[int, int] = {}
@@ -76,10 +70,10 @@ class Plot:
         over_time, beside = self._figure.subplots(1, 2, width_ratios=[3, 1], sharey=True)
         times = [sent for replies in self._replies.values() for sent, _ in replies]
         times += [time for marks in self._marks.values() for time in marks]
-        start = min(times, default=0)
-        began = self._began.wall - self._began.clock + start if self._began else 0
+        self._start = min(times, default=0)
+        began = self._began.wall - self._began.clock + self._start if self._began else 0
         for number, session in enumerate(sessions):
-            self._draw_one(over_time, beside, session, _Style(colour=f"C{number}", start=start))
+            self._draw_one(over_time, beside, session, f"C{number}")
         over_time.set_ylim(bottom=0)
         over_time.set_xlabel(f"send time (seconds since {datetime.fromtimestamp(began / 1e9, UTC):%F %T} UTC)")
         over_time.set_ylabel("round-trip time (ms)")
@@ -92,19 +86,19 @@ class Plot:
         except OSError as error:
             raise UsageError(f"ping: --plot {self._path}: {error.strerror}") from None
 
-    def _draw_one(self, over_time: Any, beside: Any, session: Session, style: _Style) -> None:  # noqa: ANN401 - untyped
+    def _draw_one(self, over_time: Any, beside: Any, session: Session, colour: str) -> None:  # noqa: ANN401 - untyped
         replies = self._replies.get(id(session), [])
         statistics = session.statistics
         label = f"{session.target}: {statistics.received} of {statistics.sent}"
-        times = [(sent - style.start) / 1e9 for sent, _ in replies]
+        times = [(sent - self._start) / 1e9 for sent, _ in replies]
         rtts = [rtt / 1e6 for _, rtt in replies]
-        over_time.plot(times, rtts, ".", markersize=3, color=style.colour, label=label)
+        over_time.plot(times, rtts, ".", markersize=3, color=colour, label=label)
         if rtts:
-            beside.hist(rtts, bins=_BINS, orientation="horizontal", color=style.colour, alpha=0.6)
+            beside.hist(rtts, bins=_BINS, orientation="horizontal", color=colour, alpha=0.6)
         for (key, kind), marks in self._marks.items():
             if key == id(session):
                 shape, name = _MARKS.get(kind, ("s", "damaged"))
                 low = [0.0] * len(marks)
-                when = [(mark - style.start) / 1e9 for mark in marks]
+                when = [(mark - self._start) / 1e9 for mark in marks]
                 more = {"clip_on": False, "zorder": 3, "label": f"{len(marks)} {name}"}
                 over_time.plot(when, low, shape, color="red", markersize=5, **more)

@@ -202,7 +202,7 @@ def _figures(statistics: Statistics) -> dict[str, Any]:
             "mdev": _ms(latency.deviation),
             **{name: _ms(latency.quantile(fraction)) for name, fraction in _QUANTILES},
         }
-        fields |= {"jitter_ms": _ms(variation.jitter)}
+        fields["jitter_ms"] = _ms(variation.jitter)
     if variation.pairs:
         fields["ipdv_ms"] = {"avg": _ms(variation.mean), "max": _ms(variation.max)}
     return fields

@@ -10,6 +10,7 @@ from typing import Final, TextIO
 
 from echod.errors import plural
 from echod.measurement.events import Event, Kind
+from echod.measurement.latency import Latency
 from echod.measurement.outages import Outage
 from echod.measurement.statistics import Statistics
 from echod.net.listener import Protocol
@@ -134,10 +135,9 @@ def _times(statistics: Statistics) -> list[str]:
     latency, variation = statistics.latency, statistics.variation
     if not latency.count:
         return []
-    four = (latency.min, latency.mean, latency.max, latency.deviation)
     quantiles = "/".join(_ms(latency.quantile(fraction)) for _, fraction in _FRACTIONS)
     lines = [
-        f"rtt min/avg/max/mdev = {'/'.join(_ms(value) for value in four)} ms",
+        _rtt(latency),
         f"rtt {'/'.join(name for name, _ in _FRACTIONS)} = {quantiles} ms",
     ]
     if variation.pairs:
@@ -208,8 +208,7 @@ def _gap(outage: Outage) -> str:
 def _source_port(session: Session, index: int) -> str:
     statistics = session.port_statistics[index]
     latency = statistics.latency
-    times = (latency.min, latency.mean, latency.max, latency.deviation)
-    rtt = f", rtt min/avg/max/mdev = {'/'.join(_ms(value) for value in times)} ms" if latency.count else ""
+    rtt = f", {_rtt(latency)}" if latency.count else ""
     return (
         f"source port {session.ports[index]}: {statistics.sent} transmitted, {statistics.received} received, "
         f"{_percent(statistics.loss)} loss{rtt}"
@@ -232,6 +231,11 @@ def count(number: int, noun: str) -> str:
 
 def _ms(nanoseconds: float) -> str:
     return f"{nanoseconds / 1e6:.3f}"
+
+
+def _rtt(latency: Latency) -> str:
+    times = (latency.min, latency.mean, latency.max, latency.deviation)
+    return f"rtt min/avg/max/mdev = {'/'.join(_ms(time) for time in times)} ms"
 
 
 def _span(nanoseconds: int) -> str:
