@@ -1,10 +1,9 @@
-"""`echod ping` whose output nobody takes: signals end it all the same, and rows do not wait for lines."""
+"""`echod ping` whose output nobody reads: signals end it, and rows do not wait for lines."""
 
 import fcntl
 import os
 import re
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +17,7 @@ PAGE = 4096
 
 @pytest.fixture
 def unread() -> Iterator[tuple[int, int]]:
-    """Make a pipe that holds a page; return who could read it, and who writes to it."""
+    """Make a pipe that holds a page; return its end for reading, and that for writing."""
     read, write = os.pipe()
     fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, PAGE)
     yield read, write
@@ -26,24 +25,10 @@ def unread() -> Iterator[tuple[int, int]]:
     os.close(write)
 
 
-def sleeps_in(pid: int, *calls: str) -> bool:
-    """Tell whether a process sleeps in one of these functions of the kernel."""
-    return Path(f"/proc/{pid}/wchan").read_text() in calls
-
-
-def sleeps_in_a_write(pid: int) -> bool:
-    """Tell whether a process waits for room in a pipe (before Linux 5.5 it was `pipe_wait`)."""
-    return sleeps_in(pid, "pipe_write", "pipe_wait", "pipe_wait_writable", "anon_pipe_write")
-
-
-def pressed_until_ended(process: "subprocess.Popen[str]", number: signal.Signals) -> None:
-    """Send a signal again and again, as an operator does, until the process has ended."""
-
-    def pressed() -> bool:
-        process.send_signal(number)
-        return process.poll() is not None
-
-    wait_until(pressed, "it ended")
+def wait_until_blocked(pid: int, *calls: str) -> None:
+    """Wait until a process sleeps in one of these functions of the kernel; of a write to a pipe by default."""
+    calls = calls or ("pipe_write", "pipe_wait", "pipe_wait_writable", "anon_pipe_write")
+    wait_until(lambda: Path(f"/proc/{pid}/wchan").read_text() in calls, f"process {pid} sleeps in {calls}")
 
 
 @needs_root
@@ -55,25 +40,30 @@ def test_a_second_signal_ends_a_run_whose_output_nobody_reads(
     """The first asks for the statistics, which cannot be written; the second has its default action."""
     os.write(unread[1], bytes(PAGE))
     with start(*words, f"127.0.0.1:{port}", stdout=unread[1]) as process:
-        wait_until(lambda: sleeps_in_a_write(process.pid), "it waits for who reads the pipe")
-        pressed_until_ended(process, number)
+        wait_until_blocked(process.pid)
+
+        def signalled() -> bool:
+            process.send_signal(number)
+            return process.poll() is not None
+
+        wait_until(signalled, "it ended")
         assert (process.returncode, ended(process)[1]) == (-number, "")
 
 
 @needs_root
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_the_wait_for_who_reads_the_rows(port: int, tmp_path: Path, number: signal.Signals) -> None:
-    """A FIFO is opened when somebody reads it; nothing is measured before, so one signal ends it at once."""
+def test_a_signal_ends_the_wait_for_a_reader_of_the_rows(port: int, tmp_path: Path, number: signal.Signals) -> None:
+    """A FIFO is opened when it has a reader; nothing is measured before, so one signal ends the run at once."""
     os.mkfifo(tmp_path / "rows")
     with start("--csv", tmp_path / "rows", f"127.0.0.1:{port}") as process:
-        wait_until(lambda: sleeps_in(process.pid, "wait_for_partner"), "it waits for who reads the FIFO")
+        wait_until_blocked(process.pid, "wait_for_partner")
         process.send_signal(number)
         assert ended(process) == ("", "")
     assert process.returncode == -number
 
 
-def test_two_signals_at_once_are_one_wish(port: int) -> None:
-    """As of timeout(1), which signals its child and then its group: the statistics are there."""
+def test_several_signals_at_once_are_one(port: int) -> None:
+    """As of timeout(1), which signals its child and then its group: the statistics are printed."""
     with start("-i", "1ms", f"127.0.0.1:{port}") as process:
         assert process.stdout
         assert process.stdout.readline().startswith("PING ")
@@ -86,11 +76,11 @@ def test_two_signals_at_once_are_one_wish(port: int) -> None:
 
 
 @needs_root
-def test_rows_do_not_wait_for_who_reads_the_lines(port: int, unread: tuple[int, int], tmp_path: Path) -> None:
-    """Each reply whose line is in the pipe that nobody reads has its row in the file."""
+def test_rows_do_not_wait_for_a_reader_of_the_lines(port: int, unread: tuple[int, int], tmp_path: Path) -> None:
+    """Each reply with a line in the pipe that nobody reads has its row in the file."""
     rows = tmp_path / "rows"
     with start("--csv", rows, "-i", "1ms", f"127.0.0.1:{port}", stdout=unread[1]) as process:
-        wait_until(lambda: sleeps_in_a_write(process.pid), "it waits for who reads the pipe")
+        wait_until_blocked(process.pid)
         written = rows.read_text(encoding="utf-8")
         process.kill()
     shown = re.findall(r"^\d.* seq=(\d+) ", os.read(unread[0], PAGE).decode(), re.MULTILINE)

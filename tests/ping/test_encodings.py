@@ -1,4 +1,4 @@
-"""`echod ping` where stdout is no UTF-8: what is written is in the encoding that was asked for, and JSON is JSON."""
+"""`echod ping` in each encoding of stdout: the output is in that encoding, and JSON is ASCII."""
 
 import csv
 import json
@@ -25,7 +25,7 @@ encodings = pytest.mark.parametrize(("variables", "encoding"), ENCODINGS)
 
 
 def ping(variables: dict[str, str], encoding: str, *words: object) -> str:
-    """Run it with these variables; return what it wrote, which is in this encoding, on both streams."""
+    """Run it with these variables; return its output, which has this encoding, as stderr has."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("LC_ALL", "LANG", "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONCOERCECLOCALE"):
             patch.delenv(name, raising=False)
@@ -38,7 +38,7 @@ def ping(variables: dict[str, str], encoding: str, *words: object) -> str:
 
 
 @pytest.fixture(scope="module")
-def strange() -> Iterator[tuple[str, bytes, bytes]]:
+def interfaces() -> Iterator[tuple[str, bytes, bytes]]:
     """Make a namespace with two interfaces: the name of one is UTF-8, that of the other is not. Return the names."""
     space = f"echod-{secrets.token_hex(4)}"
     names = ("übér0".encode(), b"\xfcber1")
@@ -58,12 +58,12 @@ def strange() -> Iterator[tuple[str, bytes, bytes]]:
 @needs_root
 @encodings
 @pytest.mark.parametrize("number", [1, 2])
-def test_json_is_json_and_csv_is_utf_8_whatever_an_interface_is_called(
-    strange: tuple[str, bytes, bytes], variables: dict[str, str], encoding: str, number: int, tmp_path: Path
+def test_json_is_ascii_and_csv_is_utf_8_whatever_the_name_of_an_interface(
+    interfaces: tuple[str, bytes, bytes], variables: dict[str, str], encoding: str, number: int, tmp_path: Path
 ) -> None:
-    """Nobody listens there: each probe is refused, in ASCII, and the row and the object name the same target."""
-    rows, name = tmp_path / "rows.csv", os.fsdecode(strange[number])
-    with entered(strange[0]):
+    """Nothing listens there: each probe has an error, and the row and the object have the same target."""
+    rows, name = tmp_path / "rows.csv", os.fsdecode(interfaces[number])
+    with entered(interfaces[0]):
         out = ping(variables, encoding, "-n", "--json", "--csv", rows, "-c", 1, f"fe80::{number}%{name}")
     assert out.isascii()
     event, summary = map(json.loads, out.splitlines())
@@ -79,12 +79,12 @@ def test_json_is_json_and_csv_is_utf_8_whatever_an_interface_is_called(
 
 @needs_root
 @encodings
-def test_lines_name_a_strange_interface_in_the_encoding_of_the_stream(
-    strange: tuple[str, bytes, bytes], variables: dict[str, str], encoding: str
+def test_lines_have_the_name_of_an_interface_in_the_encoding_of_the_stream(
+    interfaces: tuple[str, bytes, bytes], variables: dict[str, str], encoding: str
 ) -> None:
-    """And it can be the source of probes."""
-    name = os.fsdecode(strange[1])
-    with entered(strange[0]):
+    """Characters that it does not have are escaped. The interface can be the source of probes."""
+    name = os.fsdecode(interfaces[1])
+    with entered(interfaces[0]):
         out = ping(variables, encoding, "-n", "-c", 1, "-I", name, f"fe80::1%{name}")
     assert "From fe80::1: seq=1 port unreachable\n" in out
     shown = out.partition(" ")[2].partition("%")[2].partition("]")[0]
@@ -92,7 +92,7 @@ def test_lines_name_a_strange_interface_in_the_encoding_of_the_stream(
 
 
 @encodings
-def test_bars_are_drawn_with_what_the_encoding_has(port: int, variables: dict[str, str], encoding: str) -> None:
+def test_bars_are_drawn_with_characters_of_the_encoding(port: int, variables: dict[str, str], encoding: str) -> None:
     """Blocks in UTF-8, else ASCII, in the same width."""
     out = ping(variables, encoding, "-q", "--histogram", "-i", 0, "-c", 20, f"127.0.0.1:{port}")
     bars = out.partition("replies\n")[2].splitlines()
@@ -102,7 +102,7 @@ def test_bars_are_drawn_with_what_the_encoding_has(port: int, variables: dict[st
 
 
 def test_a_name_of_a_router_may_have_any_bytes(tmp_path: Path) -> None:
-    """What /etc/hosts says of an address is shown, escaped where it is no text, and ends nothing."""
+    """Bytes of /etc/hosts that are not UTF-8 are escaped, and do not end the run."""
     hosts = tmp_path / "getent"
     hosts.write_bytes(b"#!/bin/sh\nprintf '127.0.0.1 r\\374ter\\n'\n")
     hosts.chmod(0o755)

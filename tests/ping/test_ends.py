@@ -1,4 +1,4 @@
-"""`echod ping` at the end of a run, however it comes: what was measured is said, and said truly."""
+"""`echod ping` at the end of a run, whatever ends it: the statistics are printed, and are right."""
 
 import json
 import os
@@ -33,12 +33,12 @@ sys.meta_path.insert(0, Interrupt)
         pytest.param("echod.ping.command", ("unshare", "--pid", "--fork"), 130, marks=needs_root, id="container"),
     ],
 )
-def test_ctrl_c_before_it_has_begun_leaves_no_traceback(
+def test_ctrl_c_during_the_start_prints_no_traceback(
     tmp_path: Path, module: str, prefix: tuple[str, ...], code: int
 ) -> None:
-    """While modules are loaded it ends the process, as it would a program in C; and no exit code says success.
+    """While modules are loaded it ends the process, as it ends a program in C; the exit code is not 0.
 
-    The first process of a container cannot end so, and returns what a shell does.
+    The first process of a container cannot end by a signal; it returns the exit code of a shell.
     """
     (tmp_path / "sitecustomize.py").write_text(INTERRUPT.format(module=module))
     command = ["env", "--default-signal=INT", *prefix, *ECHOD, "ping", "h"]
@@ -47,8 +47,8 @@ def test_ctrl_c_before_it_has_begun_leaves_no_traceback(
     assert (found.returncode, found.stdout, found.stderr) == (code, b"", b"")
 
 
-def test_a_disk_that_is_full_does_not_take_the_statistics(port: int, tmp_path: Path) -> None:
-    """Rows that cannot be written end the run with what was measured, one sentence, and exit code 2."""
+def test_a_full_disk_does_not_prevent_the_statistics(port: int, tmp_path: Path) -> None:
+    """Rows that cannot be written end the run with the statistics, one sentence and exit code 2."""
     words = ("-q", "--csv", tmp_path / "rows", "-c", 100, "-i", "10ms", f"127.0.0.1:{port}")
     with start(*words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))) as process:
         out, err = ended(process)
@@ -57,8 +57,8 @@ def test_a_disk_that_is_full_does_not_take_the_statistics(port: int, tmp_path: P
     assert err == f"echod: ping: --csv {tmp_path / 'rows'}: File too large: the file is incomplete\n"
 
 
-def test_who_reads_the_rows_may_have_seen_enough(port: int, tmp_path: Path) -> None:
-    """A FIFO that is closed ends the run with the statistics, as a pipe does, and is no error."""
+def test_a_reader_of_the_rows_may_close_the_fifo(port: int, tmp_path: Path) -> None:
+    """This ends the run with the statistics, as with a pipe, and is not an error."""
     rows = tmp_path / "rows"
     os.mkfifo(rows)
     with start("-q", "--csv", rows, "-i", "1ms", f"127.0.0.1:{port}") as process:
@@ -69,8 +69,8 @@ def test_who_reads_the_rows_may_have_seen_enough(port: int, tmp_path: Path) -> N
     assert "0% packet loss" in out
 
 
-def test_rows_go_to_stdout_alone_where_that_is_asked_for(port: int) -> None:
-    """--csv -: what is said besides is on stderr, so that a program can read the rows as they come."""
+def test_csv_dash_writes_the_rows_alone_to_stdout(port: int) -> None:
+    """The text is on stderr, so that a program can read the rows as they come."""
     with start("--csv", "-", "-i", 3600, f"127.0.0.1:{port}") as process:
         assert process.stdout
         heads, first = process.stdout.readline(), process.stdout.readline()
@@ -82,7 +82,7 @@ def test_rows_go_to_stdout_alone_where_that_is_asked_for(port: int) -> None:
     assert "1 packets transmitted, 1 received, 0% packet loss" in err
 
 
-def test_a_picture_that_cannot_be_written_does_not_take_the_statistics(port: int, tmp_path: Path) -> None:
+def test_a_plot_that_cannot_be_written_does_not_prevent_the_statistics(port: int, tmp_path: Path) -> None:
     """It is drawn after they are printed."""
     folder = tmp_path / "gone"
     folder.mkdir()
@@ -99,7 +99,7 @@ def test_a_picture_that_cannot_be_written_does_not_take_the_statistics(port: int
 
 
 def test_a_connection_that_cannot_be_made_is_an_error_of_its_probe(port: int) -> None:
-    """Where there are no descriptors for more, the run goes on with those there are, and the reason is told."""
+    """Without descriptors for more, the run goes on with those it has, and the summary has the reason."""
     words = ("--json", "-q", "-c", 40, "-i", "1ms", "--sources", 40, f"tcp://127.0.0.1:{port}")
     with start(*words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))) as process:
         out, err = ended(process)
@@ -110,8 +110,8 @@ def test_a_connection_that_cannot_be_made_is_an_error_of_its_probe(port: int) ->
     assert summary["sent"] == summary["received"] + summary["errors"] == 40
 
 
-def test_more_targets_than_a_shell_allows_files_are_asked_all_the_same() -> None:
-    """The soft limit is raised as far as it takes; where the hard limit is too low a sentence says what to do."""
+def test_more_targets_than_the_soft_limit_of_descriptors_are_probed() -> None:
+    """The soft limit is raised as far as needed; if the hard limit is too low, a sentence states what to do."""
     with udp_server() as server:
         targets = [f"127.0.0.1:{at(server)[1]}"] * 150
         words = ("--json", "-q", "-c", 1, "-w", "0.2", *targets)
@@ -124,7 +124,7 @@ def test_more_targets_than_a_shell_allows_files_are_asked_all_the_same() -> None
     assert re.fullmatch(r"echod: udp://127\.0\.0\.1:\d+: Too many open files: raise the hard limit .*TARGETs.*\n", err)
 
 
-def test_a_flood_of_long_datagrams_is_remembered_within_bounds(port: int) -> None:
+def test_the_memory_of_a_flood_of_long_datagrams_is_bounded(port: int) -> None:
     """256 MiB, where eight windows of them would be twice as much."""
     words = ("-q", "-f", "-c", 9000, "-s", 65507, f"127.0.0.1:{port}")
     most = 480 << 20
@@ -134,8 +134,8 @@ def test_a_flood_of_long_datagrams_is_remembered_within_bounds(port: int) -> Non
     assert "9000 packets transmitted" in out
 
 
-def test_a_line_on_the_way_leaves_the_objects_whole(port: int) -> None:
-    """As ping, it says where it stands on stderr: what reads --json reads JSON alone."""
+def test_progress_does_not_mix_with_json(port: int) -> None:
+    """Ctrl-backslash prints it on stderr, as with ping: stdout has JSON alone."""
     with start("--json", "-i", "20ms", f"127.0.0.1:{port}") as process:
         assert process.stdout
         assert process.stderr
@@ -148,18 +148,15 @@ def test_a_line_on_the_way_leaves_the_objects_whole(port: int) -> None:
     assert (events[0], events[-1], err) == ("reply", "summary", "")
 
 
-def test_where_nothing_is_known_there_is_no_loss_to_tell() -> None:
-    """Probes that may still be answered are none that were: not 0 % of them were lost."""
+def test_the_loss_of_probes_in_flight_alone_is_unknown() -> None:
+    """Probes that may still have a reply are not lost, nor is their loss 0 %."""
     with impairing(["drop"]) as server:
-        target = f"127.0.0.1:{server.port}"
-        found = ping("-w", "0.3", "-i", "50ms", "-W", 10, target)
-        summary = ping("--json", "-w", "0.3", "-i", "50ms", "-W", 10, target).summary
-    assert "0 received, unknown packet loss" in found.out
-    assert (found.code, "loss" in summary, summary["in_flight"]) == (1, False, summary["sent"])
+        found = ping("--json", "-w", "0.3", "-i", "50ms", "-W", 10, f"127.0.0.1:{server.port}")
+    assert (found.code, "loss" in found.summary, found.summary["in_flight"]) == (1, False, found.summary["sent"])
 
 
 def test_a_run_that_is_cut_short_counts_its_last_losses_too() -> None:
-    """Every other probe is dropped. At the end those that had no chance are few, and all others are counted."""
+    """Every other probe is dropped. Each of them is lost or in flight at the end."""
     with impairing(["answer", "drop"]) as server:
         found = ping("--json", "-w", 1, "-i", "10ms", "-W", 30, f"127.0.0.1:{server.port}")
     summary, lost = found.summary, sum(each["event"] == "lost" for each in found.objects)
