@@ -106,11 +106,9 @@ def drop_capabilities() -> None:
     ProtectProc=invisible would not see its own supervisor and workers. It is the only capability of echod.service,
     where capset(2) is forbidden anyway.
     """
-    try:
+    with suppress(OSError):
         prctl.prctl(prctl.PR_SET_NO_NEW_PRIVS, 1)
         prctl.limit_capabilities(prctl.CAP_NET_BIND_SERVICE)
-    except OSError:
-        return
 
 
 def die_with_parent() -> None:

@@ -5,7 +5,6 @@ listening socket. Invariant: without a service manager every call does nothing.
 """
 
 import os
-import time
 from collections.abc import MutableMapping
 from itertools import chain, repeat
 from typing import Final
@@ -19,7 +18,7 @@ FIRST_PASSED: Final = 3
 
 
 class Notifier:
-    """Tells the service manager what echod is doing. Never blocks and never raises."""
+    """Sends messages to the service manager. Never blocks and never raises."""
 
     def __init__(self, environment: MutableMapping[str, str]) -> None:
         """Connect to NOTIFY_SOCKET, if there is one; `watchdog_seconds` is the interval for WATCHDOG=1, or None."""
@@ -34,35 +33,19 @@ class Notifier:
                 return
             self._notifier.socket.setblocking(False)
 
-    def ready(self, status: str) -> None:
-        """Report that every worker serves; also the end of a reload, whatever its outcome."""
-        self._send("READY=1", f"STATUS={status}")
-
-    def reloading(self) -> None:
-        """Report that a reload begins. systemd 253 and later match READY=1 with MONOTONIC_USEC."""
-        self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
-
-    def stopping(self, status: str, seconds: float) -> None:
-        """Report that the drain begins, and how long it may take, whatever TimeoutStopSec= says."""
-        self._send("STOPPING=1", f"STATUS={status}", f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
-
-    def status(self, status: str) -> None:
-        """Report in one line what echod is doing."""
-        self._send(f"STATUS={status}")
+    def send(self, *lines: str) -> None:
+        """Send these lines as one message; it replaces a pending one whose first line has the same name."""
+        message = "\n".join(lines).encode("utf-8", "replace")
+        self._queue.put(message.partition(b"=")[0], message)
 
     def watchdog(self) -> None:
         """Report that everything is alive."""
-        self._send("WATCHDOG=1")
+        self.send("WATCHDOG=1")
         self._queue.pending.pop(b"WATCHDOG", None)  # it must not be sent later, when it may no longer be true
 
     def catch_up(self) -> None:
         """Send pending messages, in order. Call it once a second: a lost READY=1 makes a start fail."""
         self._queue.flush()
-
-    def _send(self, *lines: str) -> None:
-        """Send these lines as one message; it replaces a pending one whose first line has the same name."""
-        message = "\n".join(lines).encode("utf-8", "replace")
-        self._queue.put(message.partition(b"=")[0], message)
 
     def _notify(self, message: bytes) -> None:
         if self._notifier is not None:

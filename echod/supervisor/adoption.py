@@ -8,6 +8,8 @@ buffers, which may be larger; one that cannot be made so is closed and refused, 
 import errno
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
@@ -35,43 +37,42 @@ def adopt_socket(fd: int, buffers: Buffers) -> tuple[Listener | None, socket.soc
     The listener is None for ListenNetlink=route, through which a sandbox without a network reads the host's addresses.
     Raises PassedSocketError for any other socket, with what to change in the .socket unit.
     """
-    sock = _open(fd)
-    try:
+    with _opened(fd) as sock:
         listener = _identify(sock)
         _make_ours(f"passed socket {listener or fd}", sock, buffers)
-    except BaseException:
-        sock.close()
-        raise
-    return listener, sock
+        return listener, sock
 
 
 def adopt_http_socket(fd: int, buffers: Buffers) -> socket.socket:
     """Take over the socket that was passed for metrics. Raises PassedSocketError if it is unsuitable."""
-    sock = _open(fd)
-    try:
-        _require_http_socket(sock)
+    with _opened(fd) as sock:
+        if _protocol(sock) is not Protocol.TCP or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise PassedSocketError(
+                f"passed socket {fd} is named {METRICS} but takes no TCP connections: its .socket unit may only "
+                "have ListenStream= with an address and port, and Accept=no"
+            )
         _make_ours(f"passed socket {fd}, named {METRICS},", sock, buffers)
+        return sock
+
+
+@contextmanager
+def _opened(fd: int) -> Iterator[socket.socket]:
+    """Open a passed descriptor, and close it again if it is refused."""
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError as error:
+        raise PassedSocketError(f"passed descriptor {fd} is no socket: {error.strerror}") from None
+    try:
+        yield sock
     except BaseException:
         sock.close()
         raise
-    return sock
 
 
-def _open(fd: int) -> socket.socket:
-    try:
-        return socket.socket(fileno=fd)
-    except OSError as error:
-        raise PassedSocketError(f"passed descriptor {fd} is no socket: {error.strerror}") from None
-
-
-def _require_http_socket(sock: socket.socket) -> None:
-    """Raise PassedSocketError if a socket does not take TCP connections."""
-    inet = sock.family in (socket.AF_INET, socket.AF_INET6) and _SERVED.get((sock.type, sock.proto)) is Protocol.TCP
-    if not inet or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        raise PassedSocketError(
-            f"passed socket {sock.fileno()} is named {METRICS} but takes no TCP connections: its .socket unit may only "
-            "have ListenStream= with an address and port, and Accept=no"
-        )
+def _protocol(sock: socket.socket) -> Protocol | None:
+    """Return which of the protocols of a listener a socket has, if any."""
+    inet = sock.family in (socket.AF_INET, socket.AF_INET6)
+    return _SERVED.get((sock.type, sock.proto)) if inet else None
 
 
 def _make_ours(what: str, sock: socket.socket, buffers: Buffers) -> None:
@@ -109,8 +110,8 @@ def _identify(sock: socket.socket) -> Listener | None:
             f"passed socket {sock.fileno()} is netlink but not of routes: the .socket unit may have no ListenNetlink= "
             "but ListenNetlink=route"
         )
-    protocol = _SERVED.get((sock.type, sock.proto))
-    if protocol is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+    protocol = _protocol(sock)
+    if protocol is None:
         raise PassedSocketError(
             f"passed socket {sock.fileno()} is neither UDP nor TCP: the .socket unit may only have "
             "ListenDatagram= and ListenStream= with an address and port, ListenNetlink=route, but no SocketProtocol="

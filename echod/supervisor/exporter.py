@@ -64,10 +64,6 @@ class _Process:
         self.full_since = None
         return True
 
-    def kill(self) -> None:
-        """End it at once."""
-        kill(self.pid)
-
 
 class Exporters:
     """At most one current exporter, and those that are finishing."""
@@ -116,7 +112,7 @@ class Exporters:
             )
             _log.warning("exporter_stuck", message=message, pid=self._current.pid, seconds=seconds)
             self._current.full_since = None  # logged once, even if the kill takes a moment
-            self._current.kill()
+            kill(self._current.pid)
 
     def drain(self, now: float) -> None:
         """Inform the exporter, and any that is started later, that echod is stopping."""
@@ -194,7 +190,11 @@ class Exporters:
         process.channel.close()
         self._current = None
         self._finishing.append(process)
-        self._timers.at(now + FINISH_SECONDS, lambda _now: process.kill() if process in self._finishing else None)
+        self._timers.at(now + FINISH_SECONDS, partial(self._end, process))
+
+    def _end(self, process: _Process, _now: float) -> None:
+        if process in self._finishing:
+            kill(process.pid)
 
 
 def _run(inputs: ExporterInputs) -> None:

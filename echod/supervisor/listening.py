@@ -62,8 +62,9 @@ class ListeningSockets:
         """Hold nothing."""
         self.netlink: socket.socket | None = None
         """The socket that systemd passed to read the host's addresses, which a sandbox without its network cannot."""
-        self._sockets: dict[Listener, list[socket.socket]] = {}
-        self._adopted: dict[Listener, None] = {}
+        self.sockets: dict[Listener, list[socket.socket]] = {}
+        self.adopted: dict[Listener, None] = {}
+        """The listeners that the service manager passed, in order."""
         self._dropped: dict[socket.socket, WrappingCounter] = {}
         """What the kernel dropped at each UDP socket held."""
         self._dropped_before: dict[Listener, int] = {}
@@ -78,19 +79,9 @@ class ListeningSockets:
         return self._adopted_http or list(self._http.values())
 
     @property
-    def sockets(self) -> Mapping[Listener, Sequence[socket.socket]]:
-        """Return the sockets of all listeners."""
-        return self._sockets
-
-    @property
-    def adopted(self) -> tuple[Listener, ...]:
-        """Return the listeners that the service manager passed."""
-        return tuple(self._adopted)
-
-    @property
     def adopted_sockets(self) -> list[socket.socket]:
         """Return the sockets of these listeners."""
-        return [sock for listener in self._adopted for sock in self._sockets[listener]]
+        return [sock for listener in self.adopted for sock in self.sockets[listener]]
 
     def adopt(self, passed: Mapping[int, str], buffers: Buffers) -> None:
         """Take over passed sockets, descriptors with their names. Raises PassedSocketError if one cannot be served."""
@@ -103,8 +94,8 @@ class ListeningSockets:
             if listener is None:
                 self._adopt_netlink(sock)
                 continue
-            self._sockets.setdefault(listener, []).append(sock)
-            self._adopted[listener] = None
+            self.sockets.setdefault(listener, []).append(sock)
+            self.adopted[listener] = None
 
     def _adopt_netlink(self, sock: socket.socket) -> None:
         """Keep the netlink socket. Raises PassedSocketError if there is one already."""
@@ -118,7 +109,7 @@ class ListeningSockets:
 
     def bindable(self, listeners: Sequence[Listener]) -> tuple[Listener, ...]:
         """Return those of the default listeners that this host can bind; none if sockets were passed instead."""
-        if self._adopted:
+        if self.adopted:
             return ()
         possible = tuple(listener for listener in listeners if not find_absence(listener))
         for listener in sorted(set(listeners) - set(possible), key=str):
@@ -132,13 +123,13 @@ class ListeningSockets:
 
         Raises EchodError, after closing all that was opened here.
         """
-        wanted = (*listeners, *(adopted for adopted in self._adopted if adopted not in set(listeners)))
+        wanted = (*listeners, *(adopted for adopted in self.adopted if adopted not in set(listeners)))
         metrics = () if self._adopted_http else metrics
         detached = frozenset(listener for _, listener in self._detached())
-        back = detached.difference(self._adopted) & {*wanted, *(each.listener for each in metrics)}
+        back = detached.difference(self.adopted) & {*wanted, *(each.listener for each in metrics)}
         renewed = frozenset(listener for listener in back if not find_absence(listener, early=True))
         found = Acquisition(
-            plan=plan([each for each in self._sockets if each not in renewed], wanted),
+            plan=plan([each for each in self.sockets if each not in renewed], wanted),
             sockets={},
             buffers=buffers,
             granted=grant(buffers),
@@ -163,8 +154,8 @@ class ListeningSockets:
         workers now, all stay open and are shared out: closing one would lose the datagrams queued on it. Passed sockets
         cannot have siblings, because the same user would have to bind those.
         """
-        held = list(self._sockets.get(listener, ())) if listener not in found.renewed else []
-        if listener in self._adopted:
+        held = list(self.sockets.get(listener, ())) if listener not in found.renewed else []
+        if listener in self.adopted:
             return held
         more: list[socket.socket] = []
         wanted = workers if listener.protocol is Protocol.UDP else 1
@@ -173,7 +164,7 @@ class ListeningSockets:
             try:
                 sock = open_socket(listener, found.granted, sibling=number > 0 or beside, bind=not held)
             except (AddressUnavailableError, BindNotPermittedError) as error:
-                if not self._adopted:
+                if not self.adopted:
                     raise
                 raise type(error)(
                     f"{error}; `listeners` has it, but systemd does not pass it: add {listener.unit_line} to the "
@@ -193,7 +184,7 @@ class ListeningSockets:
         and one of the two is bound to an interface: both then serve. A detached listener has its port on an interface
         of another name.
         """
-        held = (*self._sockets, *(endpoint.listener for endpoint in self._http))
+        held = (*self.sockets, *(endpoint.listener for endpoint in self._http))
         ours = (*more, *(replace(each, zone="") if each in found.detached else each for each in held))
         return any(other.port == listener.port and overlap(listener, other) for other in ours)
 
@@ -205,7 +196,7 @@ class ListeningSockets:
             sock = open_socket(listener, found.granted, sibling=beside)
         except (AddressUnavailableError, BindNotPermittedError) as error:
             hint = "; where systemd holds the ports, enable echod-metrics.socket and restart echod"
-            raise type(error)(f"metrics.listen: {error}{hint if self._adopted else ''}") from None
+            raise type(error)(f"metrics.listen: {error}{hint if self.adopted else ''}") from None
         found.opened.append(sock)
         return sock
 
@@ -217,7 +208,7 @@ class ListeningSockets:
     def commit(self, acquisition: Acquisition) -> None:
         """Hold these sockets from now on, and close the listeners that were removed. It opens nothing."""
         for listener in acquisition.plan.keep:
-            for sock in self._sockets[listener] if listener.protocol is Protocol.UDP else ():
+            for sock in self.sockets[listener] if listener.protocol is Protocol.UDP else ():
                 set_buffers(sock, acquisition.granted)
         for listener, sock in acquisition.unbound:
             try:
@@ -226,9 +217,9 @@ class ListeningSockets:
                 # The address has left the host. Sockets bound there continue to serve; the next reload tries again.
                 acquisition.sockets[listener].remove(sock)
                 sock.close()
-        for listener in (*acquisition.plan.close, *(acquisition.renewed & self._sockets.keys())):
+        for listener in (*acquisition.plan.close, *(acquisition.renewed & self.sockets.keys())):
             self._close(listener)
-        self._sockets = acquisition.sockets
+        self.sockets = acquisition.sockets
         self._logged.clear()  # what is still detached is logged again
         for endpoint, sock in self._http.items():
             if acquisition.http_sockets.get(endpoint) is sock:
@@ -244,7 +235,7 @@ class ListeningSockets:
         for name, listener in detached.items():
             if name not in self._logged:
                 unit = "restart the .socket unit that passes it, and echod,"
-                remedy = unit if listener in self._adopted else "run `echod reload`"
+                remedy = unit if listener in self.adopted else "run `echod reload`"
                 message = (
                     f"{name} receives nothing any more: its interface was removed or renamed; {remedy} when this "
                     f"host has the interface {listener.zone} again"
@@ -254,7 +245,7 @@ class ListeningSockets:
 
     def _detached(self) -> Iterator[tuple[str, Listener]]:
         """Yield what is bound to an interface that was removed or renamed, with its name in the log."""
-        for listener, sockets in self._sockets.items():
+        for listener, sockets in self.sockets.items():
             if listener.zone and any(device_of(sock) != listener.zone for sock in sockets):
                 yield str(listener), listener
         for endpoint, sock in self._http.items():
@@ -263,12 +254,12 @@ class ListeningSockets:
 
     def close_unpassed(self) -> None:
         """Close all listeners that were not passed: when the workers have, too, clients are refused at once."""
-        for listener in self._sockets.keys() - self._adopted.keys():
+        for listener in self.sockets.keys() - self.adopted.keys():
             self._close(listener)
 
     def _close(self, listener: Listener) -> None:
         self._dropped_before[listener] = self.kernel_drops(listener)
-        for sock in self._sockets.pop(listener):
+        for sock in self.sockets.pop(listener):
             self._dropped.pop(sock, None)
             sock.close()
 
@@ -280,18 +271,14 @@ class ListeningSockets:
         if listener.protocol is Protocol.TCP:
             return 0
         total = self._dropped_before.get(listener, 0)
-        for sock in self._sockets.get(listener, ()):
+        for sock in self.sockets.get(listener, ()):
             total += self._dropped.setdefault(sock, WrappingCounter()).note(kernel_drops(sock))
         return total
 
     def smallest_buffers(self) -> Buffers | None:
         """Return the smallest buffers that the kernel granted a UDP socket, or None without one."""
-        granted = [
-            got_buffers(sock)
-            for listener, sockets in self._sockets.items()
-            for sock in sockets
-            if listener.protocol is Protocol.UDP
-        ]
+        udp = [sockets for listener, sockets in self.sockets.items() if listener.protocol is Protocol.UDP]
+        granted = [got_buffers(sock) for sockets in udp for sock in sockets]
         if not granted:
             return None
         return Buffers(receive=min(got.receive for got in granted), send=min(got.send for got in granted))

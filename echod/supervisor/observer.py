@@ -97,7 +97,7 @@ class Observer:
         self, listeners: Sequence[Listener], pages: Sequence[CounterPage], workers: tuple[WorkerState, ...], now: float
     ) -> Activity | None:
         """Return the activity of these listeners, or None if nothing has changed since the last look."""
-        due, self._due = self._due | self._changed(pages), set()
+        due, self._due = self._due.union(*(self.watch(page).changed() for page in pages)), set()
         moved = self._set_listeners(listeners)
         ask_kernel = now >= self._kernel_due or any(worker.heartbeat_age_seconds for worker in workers)
         if ask_kernel:
@@ -111,10 +111,6 @@ class Observer:
         others = [self._top_sources.moved(now), self._refused.moved(now), self._workers_changed(workers)]
         self._before = now
         return self._activity(workers) if moved or any(others) else None
-
-    def _changed(self, pages: Sequence[CounterPage]) -> set[Listener]:
-        """Return the listeners that any worker has counted for since the last look."""
-        return {listener for page in pages for listener in self.watch(page).changed()}
 
     def _set_listeners(self, listeners: Sequence[Listener]) -> bool:
         """Observe these listeners and no others; tell whether that is a change."""

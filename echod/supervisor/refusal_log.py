@@ -7,7 +7,6 @@ the memory here is bounded.
 
 from collections import Counter
 from dataclasses import dataclass, field
-from math import inf
 from typing import Final
 
 import structlog
@@ -75,7 +74,7 @@ class RefusalLog:
             self._summaries.setdefault((listener, _QUEUE_FULL), _Summary()).refused += count
 
     def log_due(self, now: float) -> None:
-        """Log the summaries that are due, the longest due first. Call it once a second."""
+        """Log the summaries that are due, the longest due first. Call it once a second, and at the end with `inf`."""
         waiting = [key for key, each in self._summaries.items() if each.refused and each.due <= now]
         for key in sorted(waiting, key=lambda key: self._summaries[key].due)[:MAX_ENTRIES]:
             listener, reason = key
@@ -84,10 +83,6 @@ class RefusalLog:
             else:
                 _log_summary(listener, reason, self._summaries[key])
             self._summaries[key] = _Summary(due=now + SUMMARY_SECONDS)
-
-    def log_rest(self) -> None:
-        """Log pending summaries at the end, no more than at any other call."""
-        self.log_due(inf)
 
 
 def _log_kernel_drops(listener: Listener, count: int) -> None:

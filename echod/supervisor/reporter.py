@@ -65,7 +65,7 @@ class Reporter:
             _log.info("status_not_written", message=_NO_DIRECTORY)
         self._publisher.start(self._directory)
 
-    def reading(self, reading: Reading, adopted: Sequence[Listener]) -> None:
+    def reading(self, reading: Reading, adopted: Iterable[Listener]) -> None:
         """Report what is unreasonable in a config that is about to be used, and what of it has no effect."""
         for warning in reading.warnings:
             where = f"{self._config}:{warning.line}:{warning.column}"

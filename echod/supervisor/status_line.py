@@ -1,9 +1,10 @@
-"""What the service manager is told: that the daemon is ready, the status line of `systemctl status`, the watchdog.
+"""The messages to the service manager: the state of the daemon, the line of `systemctl status`, the watchdog.
 
 Owns the line and the times of its updates. Invariant: the line is plain ASCII, and is sent only when it has changed.
 """
 
 from collections.abc import Callable, Sequence
+from time import monotonic_ns
 from typing import Final
 
 from echod.linux.systemd import Notifier
@@ -32,8 +33,8 @@ class StatusLine:
         self._send_ready(serving)
 
     def reloading(self) -> None:
-        """Report that a reload begins."""
-        self._notifier.reloading()
+        """Report that a reload begins. systemd 253 and later match READY=1 with MONOTONIC_USEC."""
+        self._notifier.send("RELOADING=1", f"MONOTONIC_USEC={monotonic_ns() // 1000}")
 
     def rejected(self, reason: str) -> None:
         """Report that a reload was rejected. READY=1 is sent: the reload is over."""
@@ -41,16 +42,16 @@ class StatusLine:
         self._send_ready(f"reload {REJECTED}: {reason}")
 
     def stopping(self, seconds: float) -> None:
-        """Report that the drain begins, and how long it may take."""
-        self._notifier.stopping("draining", seconds)
+        """Report that the drain begins, and how long it may take, whatever TimeoutStopSec= says."""
+        self._notifier.send("STOPPING=1", "STATUS=draining", f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
     def stopped(self) -> None:
         """Report the end: `systemctl status` shows the last line until the next start."""
-        self._notifier.status("stopped")
+        self._notifier.send("STATUS=stopped")
 
     def failed(self, reason: str) -> None:
         """Report why there is no service: between two starts, `systemctl status` shows no line of the journal."""
-        self._notifier.status(_ascii(f"does not start: {reason}"))
+        self._notifier.send(f"STATUS={_ascii(f'does not start: {reason}')}")
 
     def catch_up(self) -> None:
         """Send what the service manager's queue had no room for. Call it once a second."""
@@ -71,7 +72,7 @@ class StatusLine:
             line += "; the last reload was rejected, see the journal"
         if line != self._sent:
             self._sent = line
-            self._notifier.status(line)
+            self._notifier.send(f"STATUS={line}")
 
     def alive(self, now: float) -> None:
         """Notify the watchdog, if there is one and it is due."""
@@ -82,7 +83,7 @@ class StatusLine:
 
     def _send_ready(self, line: str) -> None:
         self._sent = line
-        self._notifier.ready(_ascii(line))
+        self._notifier.send("READY=1", f"STATUS={_ascii(line)}")
 
 
 def _ascii(line: str) -> str:

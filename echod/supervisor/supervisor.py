@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, MutableMapping
 from contextlib import closing
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from time import monotonic
 from typing import Final
@@ -52,8 +53,6 @@ CHECK_SECONDS: Final = 1.0
 
 KILL_GRACE_SECONDS: Final = 2.0
 """Time after the drain timeout until the remaining workers are killed."""
-
-NOT_READY: Final = "the workers did not become ready; the entries before this one may say why"
 
 SPARE_DESCRIPTORS: Final = 256
 """For channels, logs and short-lived descriptors."""
@@ -120,7 +119,7 @@ class Supervisor:
             raise
         self._retire()
         self._exporters.kill()
-        self._refusal_log.log_rest()
+        self._refusal_log.log_due(inf)
         self._counter_log.log_stopped()
         self._status_line.stopped()
 
@@ -226,14 +225,15 @@ class Supervisor:
         except EchodError as error:
             self._reporter.rejected(error)
 
-    def _give_up(self, transition: Transition, why: str = NOT_READY) -> None:
+    def _give_up(self, transition: Transition, why: str = "") -> None:
         """Reject a generation that did not become ready in time, or of which a worker died."""
         if self._transition is not transition:
             return
         self._drop(transition)
+        error = StartFailedError(why or "the workers did not become ready; the entries before this one may say why")
         if self._current is None:
-            raise StartFailedError(why)
-        self._reporter.rejected(StartFailedError(why))
+            raise error
+        self._reporter.rejected(error)
 
     def _drop(self, transition: Transition) -> None:
         """Kill a generation that will not serve, and close its sockets."""

@@ -213,11 +213,11 @@ def test_the_last_of_each_kind_is_due_and_the_watchdog_never_is(manager: Manager
     """What is said later is what holds then; that all is alive is said now or not at all."""
     manager.fill()
     for number in range(20):
-        notifier.reloading()
+        notifier.send("RELOADING=1", "MONOTONIC_USEC=1")
         notifier.watchdog()
-        notifier.ready(str(number))
-    notifier.status("20")
-    notifier.stopping("21", 1.0)
+        notifier.send("READY=1", f"STATUS={number}")
+    notifier.send("STATUS=20")
+    notifier.send("STOPPING=1", "STATUS=21")
     manager.heard("READY=1")
     manager.messages.clear()
     notifier.catch_up()

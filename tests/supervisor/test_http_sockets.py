@@ -113,7 +113,7 @@ def test_a_passed_http_socket_takes_the_place_of_the_configured_one(listening: L
     passed = socket.create_server(("127.0.0.1", 0))
     number = passed.detach()
     listening.adopt({number: "metrics"}, BUFFERS)
-    assert listening.adopted == ()
+    assert listening.adopted == {}
     for metrics in (endpoint(), None, endpoint()):
         (http_socket,) = http_sockets(listening, metrics)
         assert (http_socket.fileno(), http_socket.getblocking()) == (number, False)

@@ -36,7 +36,7 @@ def listening() -> Iterator[ListeningSockets]:
     """Hold nothing; close at the end what is held then."""
     listening = ListeningSockets()
     yield listening
-    for sockets in listening._sockets.values():
+    for sockets in listening.sockets.values():
         for sock in sockets:
             sock.close()
 
@@ -63,7 +63,7 @@ def held(listening: ListeningSockets) -> dict[Listener, list[tuple[int, object]]
     """Return what is held, each socket as its descriptor and name; a closed one raises."""
     return {
         listener: [(sock.fileno(), sock.getsockname()) for sock in sockets]
-        for listener, sockets in listening._sockets.items()
+        for listener, sockets in listening.sockets.items()
     }
 
 
@@ -282,9 +282,10 @@ def test_adopted_sockets_are_kept_as_they_came(listening: ListeningSockets) -> N
         two_name = two.getsockname()
         passed = [one.detach(), two.detach()]
     listening.adopt(dict.fromkeys(passed, ""), BUFFERS)
-    assert [found.port for found in listening.adopted][1] == two_name[1]
+    first, second = listening.adopted
+    assert second.port == two_name[1]
     (wanted,) = listeners()
-    acquisition = hold(listening, (wanted, listening.adopted[0]), workers=2)
+    acquisition = hold(listening, (wanted, first), workers=2)
     assert list(acquisition.sockets) == [wanted, *listening.adopted]
     assert [len(sockets) for sockets in acquisition.sockets.values()] == [2, 1, 1]
     assert [sock.fileno() for found in listening.adopted for sock in hold(listening, ()).sockets[found]] == passed

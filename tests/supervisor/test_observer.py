@@ -165,7 +165,7 @@ def full() -> Iterator[tuple[Watched, Listener]]:
     served = listener(port=free_port())
     small = Buffers(receive=4096, send=BUFFERS.send)
     listening.commit(listening.acquire([served], workers=1, buffers=small))
-    (sock,) = listening._sockets[served]
+    (sock,) = listening.sockets[served]
     watched = Watched(listening, served)
     with sock, udp_client() as client:
         deliver(sock, client.sendto, b"x", sock.getsockname())
