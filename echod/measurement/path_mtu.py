@@ -21,7 +21,8 @@ class Search:
         self.fails = high + 1
         """The least size without a reply."""
         self._low, self._high = low, high
-        self._hint: int | None = None
+        self._reported = 0
+        """The MTU that was reported last; zero is none."""
         self._tried_high = False
 
     def next_size(self) -> int | None:
@@ -32,8 +33,9 @@ class Search:
             return self._high  # most paths have no narrow link: try the greatest size first
         if self.fails - self.passes <= 1:
             return None
-        if self._hint is not None and self.passes < self._hint < self.fails:
-            return self._hint
+        for size in (self._reported, self._reported + 1):  # if the report is right, one passes and the other fails
+            if self.passes < size < self.fails:
+                return size
         return (self.passes + self.fails) // 2
 
     def passed(self, size: int) -> None:
@@ -41,15 +43,12 @@ class Search:
         if self.passes is not None:
             self._tried_high = True
         self.passes = max(size, self.passes or 0)
-        if self._hint == size:
-            self._hint = size + 1  # the MTU of the router passes; one byte more must fail
 
     def failed(self, size: int, reported_mtu: int = 0) -> None:
         """Note that no probe of this size had a reply; a router or this host may have reported the MTU."""
         self._tried_high = True
         self.fails = min(size, self.fails)
-        if reported_mtu:
-            self._hint = reported_mtu
+        self._reported = reported_mtu or self._reported
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""echod.measurement.statistics: what events add up to."""
+"""echod.measurement.statistics: the numbers that events add up to."""
 
 from echod.measurement.events import NEVER, Event, Kind, Moment
 from echod.measurement.statistics import MOST_ADDRESSES, OTHERS, ErrorCount, Statistics
@@ -28,60 +28,54 @@ def statistics(*events: Event, sent: int, source_ports: int = 1) -> Statistics:
 
 
 def test_every_probe_ends_in_one_number() -> None:
-    """Sent = received + damaged + refused + lost + in flight."""
+    """Sent = received + damaged + errors + lost + in flight. Latency is that of the probes received."""
     found = statistics(
-        event(Kind.REPLY, 1),
+        event(Kind.REPLY, 1, rtt=5),
         event(Kind.LOST, 2),
         event(Kind.CORRUPT, 3, offset=7),
         event(Kind.ERROR, 4, reason="host unreachable", address="10.0.0.1"),
         event(Kind.DUPLICATE, 1, settles=False),
         event(Kind.UNMATCHED, None),
         event(Kind.DIFFERENT_ADDRESS, 5, address="192.0.2.2:7"),
-        sent=7,
+        event(Kind.REPLY, 6, rtt=9),
+        sent=8,
     )
-    assert (found.received, found.in_flight, found.loss) == (1, 2, 0.8)
-    assert [found.outcomes[kind] for kind in (Kind.LOST, Kind.CORRUPT, Kind.ERROR, Kind.DIFFERENT_ADDRESS)] == [
-        1,
-        1,
-        1,
-        1,
-    ]
+    assert (found.received, found.in_flight, found.loss) == (2, 2, 4 / 6)
+    outcomes = (Kind.LOST, Kind.CORRUPT, Kind.ERROR, Kind.DIFFERENT_ADDRESS)
+    assert {kind: number for kind, number in found.outcomes.items() if number} == dict.fromkeys(outcomes, 1)
     assert found.counts[Kind.DUPLICATE] == found.counts[Kind.UNMATCHED] == 1
     assert (found.first_damage[Kind.CORRUPT].offset, found.other_addresses) == (7, {"192.0.2.2:7"})
-    assert Statistics().loss is None
+    assert (found.latency.count, found.latency.max, found.patience) == (2, 9, 27)
+    assert (Statistics().loss, Statistics().patience) == (None, None)
 
 
-def test_what_comes_late_is_received_and_not_lost() -> None:
-    """Loss and outage are taken back."""
+def test_a_late_reply_undoes_loss_and_outage() -> None:
+    """Only the count of events remains."""
     late = event(Kind.LATE, 1, previous=Kind.LOST)
     found = statistics(event(Kind.LOST, 1), late, sent=1)
     assert (found.received, found.outcomes[Kind.LOST], found.counts[Kind.LOST], found.loss) == (1, 0, 1, 0.0)
     assert found.outages.longest is None
 
 
-def test_loss_and_errors_make_the_outage() -> None:
-    """A path that says so is as down as one that is silent; one that damages is up."""
+def test_loss_and_errors_of_the_path_make_an_outage() -> None:
+    """Damage does not, and neither do errors of this host: those that did not send a probe end the outage before."""
     refused = event(Kind.ERROR, 3, reason="network unreachable")
+    unsent = [event(Kind.ERROR, number, reason="not permitted by this host", unsent=True) for number in (4, 5, 6)]
     found = statistics(event(Kind.LOST, 2), refused, event(Kind.CORRUPT, 4), sent=4)
     assert found.outages.longest
     assert (found.outages.longest.first, found.outages.longest.last) == (2, 3)
-
-
-def test_what_this_host_did_not_send_is_no_outage() -> None:
-    """It is an error, counted by its reason; and a gap before it ends with it."""
-    refused = [event(Kind.ERROR, number, reason="not permitted by this host", unsent=True) for number in (3, 4, 5)]
     found = statistics(
-        event(Kind.REPLY, 1), event(Kind.LOST, 2, next_sent=NEVER), *refused, event(Kind.REPLY, 6), sent=6
+        event(Kind.REPLY, 1), event(Kind.LOST, 3, next_sent=NEVER), *unsent, event(Kind.REPLY, 7), sent=6
     )
     longest = found.outages.longest
     assert longest
-    assert (longest.first, longest.last, longest.open, longest.duration) == (2, 2, False, SECOND)
+    assert (longest.first, longest.last, longest.open, longest.duration) == (3, 3, False, SECOND)
     assert found.errors["not permitted by this host", ""].count == 3
-    assert statistics(event(Kind.REPLY, 1), *refused, sent=4).outages.longest is None
+    assert statistics(event(Kind.REPLY, 1), *unsent, sent=4).outages.longest is None
 
 
-def test_an_outage_ends_when_the_next_probe_goes() -> None:
-    """Not when the last one was given up: after that it is open, whatever had been waited for."""
+def test_an_outage_ends_when_the_next_probe_is_sent() -> None:
+    """Until then it is open: the wait for a reply does not count."""
     found = statistics(event(Kind.LOST, 1, next_sent=NEVER), sent=2)
     assert found.outages.longest
     assert (found.outages.longest.open, found.outages.longest.duration) == (True, 0)
@@ -90,15 +84,10 @@ def test_an_outage_ends_when_the_next_probe_goes() -> None:
 
 
 def test_errors_are_counted_by_reason_and_address_with_the_least_mtu() -> None:
-    """Each router that complains has a line."""
+    """Zero is no MTU."""
     long = {"reason": "needs fragmentation", "address": "10.0.0.1"}
-    found = statistics(
-        event(Kind.ERROR, 1, **long),
-        event(Kind.ERROR, 2, **long, mtu=1400),
-        event(Kind.ERROR, 3, **long, mtu=1280),
-        event(Kind.ERROR, 4, reason="port unreachable", address="10.0.0.2"),
-        sent=4,
-    )
+    mtus = [event(Kind.ERROR, number, **long, mtu=mtu) for number, mtu in enumerate((0, 1400, 1280))]
+    found = statistics(*mtus, event(Kind.ERROR, 4, reason="port unreachable", address="10.0.0.2"), sent=4)
     assert {key: (each.count, each.mtu) for key, each in found.errors.items()} == {
         ("needs fragmentation", "10.0.0.1"): (3, 1280),
         ("port unreachable", "10.0.0.2"): (1, 0),
@@ -116,20 +105,8 @@ def test_order_and_variation_are_judged_within_each_source_port() -> None:
     assert (mixed.order.reordered, mixed.variation.max) == (2, 8000)
 
 
-def test_latency_is_of_what_was_received() -> None:
-    """Duplicates and damage do not count."""
-    found = statistics(event(Kind.REPLY, 1, rtt=5), event(Kind.DUPLICATE, 1, settles=False, rtt=500), sent=1)
-    assert (found.latency.count, found.latency.max) == (1, 5)
-
-
-def test_at_the_end_of_a_run_silence_for_three_of_the_longest_round_trips_is_loss() -> None:
-    """Where no round trip is known, nothing is."""
-    assert statistics(event(Kind.REPLY, 1, rtt=5), event(Kind.REPLY, 2, rtt=9), sent=2).patience == 27
-    assert Statistics().patience is None
-
-
-def test_addresses_that_anybody_may_forge_are_kept_up_to_a_bound() -> None:
-    """Of errors and of replies from elsewhere: all are counted, and those behind the first 256 under one name."""
+def test_forged_addresses_are_bounded() -> None:
+    """All are counted; those of errors and of replies after the first 256 under one name."""
     found = Statistics()
     for number in range(2 * MOST_ADDRESSES):
         found.add(event(Kind.ERROR, None, reason="host unreachable", address=f"r{number}"))
@@ -142,13 +119,3 @@ def test_addresses_that_anybody_may_forge_are_kept_up_to_a_bound() -> None:
     assert [found.errors["host unreachable", address].count for address in ("", "r0")] == [1, 2]
     assert found.other_addresses == {OTHERS, *(f"e{number}" for number in range(MOST_ADDRESSES))}
     assert found.counts[Kind.DIFFERENT_ADDRESS] == 2 * MOST_ADDRESSES + 1
-
-
-def test_what_is_kept_of_a_long_run_is_bounded() -> None:
-    """Outages, round trips, orders and neighbours: a hundred thousand probes of which every other is lost."""
-    found = Statistics()
-    for number in range(100_000):
-        found.add(event(Kind.LOST if number % 2 else Kind.REPLY, number, rtt=number * 7))
-    stream = found.streams[0]
-    kept = (found.outages._runs, found.latency._weights, stream.order._peaks, stream.variation._recent)
-    assert [len(each) <= most for each, most in zip(kept, (4096, 65_536, 8192, 1024), strict=True)] == [True] * 4
