@@ -34,8 +34,12 @@ def test_the_longest_outage_is_the_longest_run_of_probes_without_a_reply(
         found.answered(sequence, at(sequence), at(sequence + 1))
     runs = [list(run) for missing, run in groupby(PROBES, lambda number: number in lost - answered) if missing]
     longest = max(runs, key=len, default=None)
-    assert found.longest == (longest and outage(longest[0], longest[-1]))
-    assert longest is None or (found.longest.probes, found.longest.duration) == (len(longest), len(longest) * SECOND)
+    assert found.longest == (outage(longest[0], longest[-1]) if longest else None)
+
+
+def test_the_length_of_an_outage() -> None:
+    """It is counted in probes and in ns."""
+    assert (outage(5, 7).probes, outage(5, 7).duration) == (3, 3 * SECOND)
 
 
 def test_an_outage_at_the_end_is_open_until_the_next_probe_is_sent() -> None:
