@@ -64,20 +64,6 @@ def test_those_that_are_ready_come_with_their_events(epoll_set: EpollSet, pairs:
     assert look(epoll_set) == sorted({**expected, made[4][0].fileno(): select.EPOLLIN | select.EPOLLHUP}.items())
 
 
-def test_what_is_broken_is_told_unasked(epoll_set: EpollSet, pairs: MakePairs) -> None:
-    """An end, and an error, come also to who is registered for nothing, and nothing else does."""
-    made = pairs(3)
-    for ours, theirs in made:
-        epoll_set.epoll.register(ours.fileno(), 0)
-        theirs.send(b"x")
-    made[1][0].send(b"never read")
-    assert look(epoll_set) == []
-    for _, theirs in made[:2]:
-        theirs.close()
-    ended, failed = made[0][0].fileno(), made[1][0].fileno()
-    assert look(epoll_set) == sorted([(ended, select.EPOLLHUP), (failed, select.EPOLLHUP | select.EPOLLERR)])
-
-
 def test_a_look_never_waits(epoll_set: EpollSet, pairs: MakePairs) -> None:
     """Where nobody is ready the views are empty, at once, whatever the look before found."""
     ((ours, theirs),) = pairs(1)
@@ -89,29 +75,6 @@ def test_a_look_never_waits(epoll_set: EpollSet, pairs: MakePairs) -> None:
     descriptors, events = epoll_set.poll()
     assert sleeps() == before
     assert (descriptors.tolist(), events.tolist()) == ([], [])
-
-
-def test_who_is_not_read_comes_again(epoll_set: EpollSet, pairs: MakePairs) -> None:
-    """Until it is read, or forgotten."""
-    (ours, theirs), (other, others) = pairs(2)
-    for sock, peer in ((ours, theirs), (other, others)):
-        epoll_set.epoll.register(sock.fileno(), select.EPOLLIN)
-        peer.send(b"x")
-    assert len(look(epoll_set)) == len(look(epoll_set)) == 2
-    ours.recv(1)
-    assert look(epoll_set) == [(other.fileno(), select.EPOLLIN)]
-    epoll_set.epoll.unregister(other.fileno())
-    assert look(epoll_set) == []
-
-
-def test_who_is_told_of_once_comes_once(epoll_set: EpollSet, pairs: MakePairs) -> None:
-    """Edge-triggered, also when it is not read; more that comes is told of again."""
-    ((ours, theirs),) = pairs(1)
-    epoll_set.epoll.register(ours.fileno(), select.EPOLLIN | select.EPOLLET)
-    for _ in range(2):
-        theirs.send(b"x")
-        assert look(epoll_set) == [(ours.fileno(), select.EPOLLIN)]
-        assert look(epoll_set) == []
 
 
 def test_many_come_in_turn(epoll_set: EpollSet, pairs: MakePairs) -> None:
@@ -127,19 +90,6 @@ def test_many_come_in_turn(epoll_set: EpollSet, pairs: MakePairs) -> None:
         seen.update(fd for fd, _ in ready)
     assert seen == {ours.fileno() for ours, _ in made}
     assert max(seen) > 255
-
-
-def test_another_epoll_sees_whether_one_is_ready(epoll_set: EpollSet, pairs: MakePairs) -> None:
-    """So the loop waits for all of them in one place."""
-    ((ours, theirs),) = pairs(1)
-    with select.epoll() as outer:
-        outer.register(epoll_set.epoll.fileno(), select.EPOLLIN)
-        epoll_set.epoll.register(ours.fileno(), select.EPOLLIN)
-        assert outer.poll(0) == []
-        theirs.send(b"x")
-        assert outer.poll(0) == [(epoll_set.epoll.fileno(), select.EPOLLIN)]
-        ours.recv(1)
-        assert outer.poll(0) == []
 
 
 def test_a_look_that_fails_is_an_error() -> None:

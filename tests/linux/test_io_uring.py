@@ -6,7 +6,6 @@ import os
 import select
 import signal
 import socket
-import struct
 import sys
 import termios
 from array import array
@@ -14,11 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
+from support.loopback import reset
 from support.waiting import wait_until
 
 from echod.linux.io_uring import SLOT_BYTES, SLOTS, IoUring
 
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds
 pytestmark = pytest.mark.timeout(60)  # a ring that waits where it must not waits for ever
 
 DECLINED = -errno.EAGAIN
@@ -128,8 +127,7 @@ def test_ends_and_errors_are_their_own(ring: IoUring, pairs: MakePairs) -> None:
     """The end is 0, a reset its error, no descriptor another; whoever is beside them is served."""
     made = pairs(5)
     made[0][1].shutdown(socket.SHUT_WR)
-    made[1][1].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-    made[1][1].close()
+    reset(made[1][1])
     for ours, _ in made[:2]:
         has_ended(ours)
     asked = of(made)

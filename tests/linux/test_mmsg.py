@@ -256,55 +256,6 @@ def test_what_is_alike_looks_like_what_is_received(vector: Vector, host: str, *,
         assert alike[3 * HEADER_BYTES : 4 * HEADER_BYTES] != vector.memory[vector.spans[4].headers][-HEADER_BYTES:]
 
 
-@each_form
-def test_the_answers_to_what_is_alike_are_ready(vector: Vector, host: str, *, train: bool) -> None:
-    """Sent as they are, each client has its own bytes back."""
-    family, form = family_of(host), form_of(host, train=train)
-    with udp_server(host) as server, udp_client(host) as one, udp_client(host) as other:
-        receive_alike(vector, server, [one, other, one], train=train)
-        ControlLayout(family).turn(vector, vector.spans[1], form)
-        control = vector.memory[vector.control_at : vector.control_at + CONTROL_BYTES]
-        _, vector.memory[vector.answers] = vector.alike(family, form.length, 5, control, b"")
-        assert vector.answers_length.tolist() == [5] * SLOTS
-        assert vector.send(server.fileno(), vector.answers_at, 3) == 3
-        for client, times in ((one, 2), (other, 1)):
-            data = b"%5d" % client.getsockname()[1]
-            pieces = [data[:2], data[2:4], data[4:]] if train else [data]
-            assert [client.recv(16) for _ in range(times * len(pieces))] == times * pieces
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_messages_are_composed_of_the_payload_of_slots(vector: Vector, host: str) -> None:
-    """As C reads them: the first peer, the vectors of all, and control messages; as they are sent: one train."""
-    family = family_of(host)
-    layout, name = ControlLayout(family), NAMES[family][0]
-    with udp_server(host) as server, udp_client(host) as one, udp_client(host) as other:
-        receive_alike(vector, server, [other, one, one, one], train=False)
-        layout.turn(vector, vector.spans[4], layout.single)
-        control = vector.memory[vector.control_at : vector.control_at + CONTROL_BYTES]
-        _, vector.memory[vector.answers] = vector.alike(
-            family, layout.single.length, 5, control, layout.join(5, control)
-        )
-        joined = range(vector.answers_joined_at, vector.answers_joined_at + layout.train.length)
-        vector.compose(0, range(1, 4), name, vector.answers_iovecs_at, joined)
-        alone = range(vector.answers_control_at, vector.answers_control_at + layout.single.length)
-        vector.compose(1, range(1), name, vector.answers_iovecs_at, alone)
-        first, second = ((Mmsghdr * 2).from_address(vector.base + vector.composed_at)[index].hdr for index in (0, 1))
-        assert (first.name, second.name) == (vector.base + vector.names_at + NAME_BYTES, vector.base + vector.names_at)
-        assert (first.namelen, second.namelen) == (name, name)
-        assert (first.iovlen, second.iovlen) == (3, 1)
-        assert [(first.iov[index].len, ctypes.string_at(first.iov[index].base, 5)) for index in range(3)] == [
-            (5, b"%5d" % one.getsockname()[1])
-        ] * 3
-        out = pktinfo(host, 0)
-        assert control_of(vector, first) == [(socket.IPPROTO_UDP, 103, struct.pack("H", 5)), out]
-        assert control_of(vector, second) == [out]
-        one.setsockopt(socket.IPPROTO_UDP, 104, 1)
-        assert vector.send(server.fileno(), vector.composed_at, 2) == 2
-        assert one.recv(64) == b"%5d" % one.getsockname()[1] * 3
-        assert other.recv(64) == b"%5d" % other.getsockname()[1]
-
-
 def test_reopened_slots_have_their_room_again_and_keep_the_rest(vector: Vector) -> None:
     """After a receive that was alike the kernel is told its room in each of these slots, and only that is undone."""
     with udp_server() as server, udp_client() as client:

@@ -8,7 +8,7 @@ import pytest
 from support.loopback import listener, sleeps, tcp_client
 from support.waiting import SECONDS
 
-from echod.linux.poll import READ, SHARED, WRITE, Poll
+from echod.linux.poll import READ, WRITE, Poll
 from echod.linux.sockets import Buffers, open_socket
 from echod.net.listener import Protocol
 
@@ -107,28 +107,6 @@ def test_what_a_callback_unregisters_is_not_called_in_the_same_turn(poll: Poll, 
     turn(poll)
     assert called in ([one], [two])
     os.close(called[0])
-
-
-def test_a_shared_listener_wakes_one_poll_or_more_but_not_none(poll: Poll) -> None:
-    """One connection at a listener that two polls share is seen by at least one, and accepted once."""
-    other = Poll()
-    accepted: list[socket.socket] = []
-    with open_socket(listener(protocol=Protocol.TCP), Buffers(receive=4096, send=4096), sibling=False) as server:
-
-        def accept(_now: float) -> None:
-            try:
-                accepted.append(server.accept()[0])
-            except BlockingIOError:
-                return
-
-        for each in (poll, other):
-            each.register(server.fileno(), SHARED, accept)
-        with tcp_client(server):
-            for each in (poll, other):
-                turn(each)
-        assert len(accepted) == 1
-        accepted[0].close()
-    other.close()
 
 
 @either

@@ -125,19 +125,6 @@ def test_more_busy_ones_than_are_worth_it_are_called_too(poll: Poll, ends: Calla
     assert some.called() == BUSY
 
 
-def test_after_the_last_busy_one_the_others_are_waited_for(poll: Poll, ends: Callable[[str], Ends]) -> None:
-    """And when there are busy ones again, they are."""
-    some = ends("aA")
-    for _ in range(2):
-        some.unregister("A")
-        assert not poll._busy
-        some.make_ready("a")
-        assert some.called(None) == "a"
-        some.register("A")
-        some.make_ready("aA")
-        assert some.called(None) == "Aa"
-
-
 def test_one_turn_calls_so_many_of_the_epoll_and_the_busy() -> None:
     """Of more than can be told at once the rest is called in the next turn; a busy one in each, once we are awake."""
     called: list[int] = []
@@ -172,13 +159,14 @@ def test_a_wait_in_which_nothing_comes_ends(ends: Callable[[str], Ends]) -> None
         assert monotonic() - began >= seconds
 
 
-def test_who_is_unregistered_wakes_nobody(ends: Callable[[str], Ends]) -> None:
-    """Ready or not, no wait ends for him, also where there are others, and it sleeps."""
+def test_who_is_unregistered_wakes_nobody(ends: Callable[[str], Ends], poll: Poll) -> None:
+    """Ready or not, an unregistered descriptor ends no wait, also where there are others, and it sleeps."""
     some = ends("aA1bB2")
     assert some.called(0.001) == ""
     for letter in "aA1":
         some.unregister(letter)
     some.make_ready("aA1")
+    assert poll._check() == []
     before = sleeps()
     assert some.called(0.001) == ""
     assert sleeps() > before
@@ -203,22 +191,6 @@ def test_a_sleeping_wait_ends_for_either(ends: Callable[[str], Ends], letter: st
     assert some.called(seconds) == letter
     assert sleeps() > before
     os.waitpid(child, 0)
-
-
-def test_a_wait_that_spins_hears_both() -> None:
-    """The busy and the others, without sleeping."""
-    with ExitStack() as stack:
-        poll = Poll(spin_seconds=SECONDS)
-        stack.callback(poll.close)
-        some = Ends(poll, stack, "aA1")
-        some.make_ready("A")
-        assert some.called(None) == "A"
-        before = sleeps()
-        for letters in ("a", "A", "1", "1Aa"):
-            some.make_ready(letters)
-            assert poll._spins
-            assert some.called(None) == letters
-        assert sleeps() == before
 
 
 def in_epoll(poll: Poll) -> dict[int, bool]:

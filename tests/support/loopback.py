@@ -107,6 +107,17 @@ def assert_nothing_more(client: socket.socket) -> None:
         assert client.recvfrom(65_536) == (b"nothing before this", other.getsockname())
 
 
+def reset_on_close(sock: socket.socket) -> None:
+    """Let close(2) break the connection, with what was not sent or read (SO_LINGER of 0 seconds)."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def reset(sock: socket.socket) -> None:
+    """Break a connection."""
+    reset_on_close(sock)
+    sock.close()
+
+
 def tcp_client(server: socket.socket, source: str = "") -> socket.socket:
     """Connect to a TCP server, from that address where one is given; waits for data only so long."""
     bound = (source, 0) if source else None

@@ -1,11 +1,11 @@
 """A connection counts until its peer has taken what is due to it, though the kernel has it already."""
 
 import socket
-import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from support.loopback import reset
 from support.tcp_worker import NARROW, TcpWorker
 
 pytestmark = pytest.mark.usefixtures("together")
@@ -14,8 +14,6 @@ DUE = 200_000
 """Bytes: more than a narrow client takes unread, and less than the kernel takes at once."""
 
 READ = 1 << 16
-
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds
 
 
 @pytest.fixture
@@ -85,8 +83,7 @@ def test_who_breaks_off_before_he_has_taken_all_has_not_finished(stack: ExitStac
     """What was due to him is lost, so it is a reset."""
     with TcpWorker() as worker:
         client = finish(worker, stack)
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-        client.close()
+        reset(client)
         worker.turn_until(lambda: not worker.echo.connections, "the end")
         assert worker.closed() == {"RESET": 1}
 

@@ -1,12 +1,11 @@
 """A TCP listener keeps its limits: of connections, of time, of descriptors; and drains when it is told to."""
 
 import socket
-import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
 import pytest
-from support.loopback import no_descriptor_left, tcp_client
+from support.loopback import no_descriptor_left, reset, tcp_client
 from support.tcp_worker import NARROW, TcpWorker
 
 from echod.stats.counters import TcpField
@@ -15,8 +14,6 @@ pytestmark = pytest.mark.usefixtures("together")
 
 ACCEPTS, PAUSE = 16, 1.0
 """Connections that one turn accepts; seconds without accepting after one that failed."""
-
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds
 
 
 @pytest.fixture
@@ -65,8 +62,7 @@ def test_every_end_gives_its_place_back(stack: ExitStack) -> None:
     with TcpWorker(limit=3) as worker:
         for _ in range(5):
             for client in [worker.connect() for _ in range(3)]:
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-                client.close()
+                reset(client)
             worker.turn_until(lambda: not worker.echo.connections, "all gone")
         for _ in range(4):
             stack.enter_context(worker.connect())

@@ -1,9 +1,9 @@
 """Self tests over TCP: admitted whatever the access lists say, told apart however they end, and open to nobody else."""
 
 import socket
-import struct
 
 import pytest
+from support.loopback import reset_on_close
 from support.ports import free_port
 from support.tcp_worker import TcpWorker
 from support.waiting import SECONDS
@@ -12,14 +12,13 @@ from echod.stats.counters import TcpField
 
 pytestmark = pytest.mark.usefixtures("together")
 
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds
 EVERYBODY = {"127.0.0.1": "0.0.0.0/0", "::1": "::/0"}
 
 
 def probe(worker: TcpWorker, host: str, port: int) -> socket.socket:
     """Connect from an address and port; the port is free again at once."""
     sock = socket.create_connection(worker.server.getsockname()[:2], SECONDS, source_address=(host, port))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+    reset_on_close(sock)
     return sock
 
 

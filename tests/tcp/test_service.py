@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from support.loopback import add_link, ip, needs_root, tcp_client, wait_for_address
+from support.loopback import add_link, ip, needs_root, reset, tcp_client, wait_for_address
 from support.tcp_worker import NARROW, TcpWorker
 
 from echod.stats.counters import TcpField
@@ -15,7 +15,6 @@ from echod.tcp.connection import READ_BYTES, whole_segments
 
 pytestmark = pytest.mark.usefixtures("together")
 
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds
 TIMESTAMPS = 12
 """Bytes of the option in each segment (RFC 7323)."""
 RECEIVED, SENT = TcpField.RECEIVED_BYTES, TcpField.SENT_BYTES
@@ -53,12 +52,6 @@ def exchange(worker: TcpWorker, client: socket.socket, data: bytes, *, half_clos
     worker.turn_until(moved, f"{len(data)} bytes back")
     client.settimeout(10)
     return bytes(got)
-
-
-def reset(client: socket.socket) -> None:
-    """Break a connection."""
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-    client.close()
 
 
 def take(client: socket.socket, got: bytearray) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from support.loopback import reset
 from support.tcp_worker import NARROW, Connect, TcpWorker, WatchedRing
 
 from echod.linux.io_uring import SLOT_BYTES, SLOTS
@@ -14,7 +15,6 @@ from echod.tcp.connection import READ_BYTES
 from echod.tcp.connections import MIN_BATCH
 
 RECEIVED, SENT = TcpField.RECEIVED_BYTES, TcpField.SENT_BYTES
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds
 SEVERAL = 2 * MIN_BATCH
 LENGTHS = [1, SLOT_BYTES - 1, SLOT_BYTES, SLOT_BYTES + 1, 2 * SLOT_BYTES, READ_BYTES, READ_BYTES + 1, 300_000]
 
@@ -150,8 +150,7 @@ def test_some_end_while_others_go_on(worker: TcpWorker, connect: Connect) -> Non
     assert {client.recv(16) for client in half} == {b"word"}
     assert {client.recv(16) for client in half} == {b""}
     for client in broken:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-        client.close()
+        reset(client)
     for client in others:
         client.send(b"again")
     worker.turn_until(lambda: worker.closed() == {"FINISHED": SEVERAL, "RESET": SEVERAL}, "all of them gone")
@@ -210,8 +209,7 @@ def test_an_end_in_between_is_its_own_alone(
         if moment == "before_receive":
             served.sock.recv(16)  # so that nothing is left to receive but the end
         if end == "reset":
-            gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-            gone.close()
+            reset(gone)
         else:
             gone.shutdown(socket.SHUT_WR)
 
@@ -236,8 +234,7 @@ def test_who_breaks_off_right_behind_his_fin_is_a_reset(ring: tuple[TcpWorker, W
 
     def leave() -> None:
         held.before_receive = held.before_send = lambda: None
-        gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-        gone.close()
+        reset(gone)
 
     def say_no_more() -> None:
         served.sock.recv(16)  # so that nothing is left to receive but the end
