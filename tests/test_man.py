@@ -123,7 +123,7 @@ def is_accepted(key: str, value: str) -> bool:
 
 @pytest.mark.parametrize("key", BOUNDED)
 def test_a_key_has_the_bounds_that_the_page_states(key: str) -> None:
-    """The least and the greatest value are accepted, and the next ones beyond are not."""
+    """The least and the greatest value are accepted; the next ones beyond are refused with these bounds."""
     units = {None: 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
     found = re.search(r"(\d+)(?: ([KMG]iB))? to (\d+)(?: ([KMG]iB))?$", BOUNDED[key])
     assert found
@@ -131,7 +131,9 @@ def test_a_key_has_the_bounds_that_the_page_states(key: str) -> None:
     inside, outside = [low, high], [low - 1, high + 1]
     each = "[{}]" if BOUNDED[key].startswith("a list") else "{}"
     assert [is_accepted(key, each.format(value)) for value in inside] == [True, True]
-    assert [is_accepted(key, each.format(value)) for value in outside] == [False, False]
+    for value in outside:
+        with pytest.raises(ConfigError, match=rf"{key}.* out of bounds: write .*from {found[0]}"):
+            parse_config(config_with(key, each.format(value)))
 
 
 def test_every_number_has_bounds_on_the_page() -> None:

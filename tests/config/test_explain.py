@@ -64,14 +64,6 @@ def test_a_truth_value_is_true_or_false(text: str, message: str) -> None:
     assert errors(f"guard: {{loop_breaker: {text}}}") == [(1, 23, "guard.loop_breaker", message)]
 
 
-def test_a_mistake_in_a_list_that_lies_in_a_section_is_told_at_its_item() -> None:
-    """What stands twice is told with the line of the first, whichever list it is in."""
-    assert errors("guard:\n  refuse_source_ports:\n    - 1\n    - x\n    - 1\n") == [
-        (4, 7, "guard.refuse_source_ports[1]", "is text: write a whole number from 1 to 65535"),
-        (5, 7, "guard.refuse_source_ports[2]", "1 is already listed, line 3: remove one of them"),
-    ]
-
-
 @pytest.mark.parametrize(
     "key",
     ["listeners", "access", "guard", "limits", "workers", "udp", "tcp", "drain_timeout_seconds", "log"],

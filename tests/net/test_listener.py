@@ -10,7 +10,6 @@ from echod.net.listener import (
     MAX_PORT,
     Listener,
     ListenerRange,
-    Overlap,
     Protocol,
     find_overlaps,
     in_ranges,
@@ -77,11 +76,6 @@ def test_a_range_opens_one_listener_a_port() -> None:
     assert len(ports) == 3
     assert [str(listener) for listener in ports] == [f"udp://0.0.0.0:{port}" for port in (7000, 7001, 7002)]
     assert [listener.port for listener in parse_listener("udp://0.0.0.0:7-7")] == [7]
-
-
-def test_a_range_of_all_ports_is_counted_without_being_written_out() -> None:
-    """The length of a range is known before any of its listeners is made."""
-    assert len(parse_listener("udp://0.0.0.0:1-65535")) == 65535
 
 
 @pytest.mark.parametrize(
@@ -230,13 +224,6 @@ def test_listeners_in_each_others_way_are_found(texts: tuple[str, ...], found: d
     assert overlaps(*texts) == found
 
 
-def test_large_ranges_that_overlap_give_one_finding_a_text() -> None:
-    """A thousand listeners that stand twice are one mistake, and it names the first of them."""
-    ranges = {4: parse_listener("udp://0.0.0.0:1-500"), 9: parse_listener("udp://0.0.0.0:1-500")}
-    listener = one("udp://0.0.0.0:1")
-    assert find_overlaps(ranges) == {9: Overlap(listener=listener, other=listener, other_index=4)}
-
-
 def outcome(text: str) -> ListenerRange | str:
     """Parse a text that may or may not be a listener: what it opens, or the sentence."""
     try:
@@ -310,12 +297,6 @@ def test_two_overlap_where_the_kernel_would_bind_but_one(first: str, second: str
 def test_a_listener_has_its_line_in_a_socket_unit(text: str, line: str) -> None:
     """As systemd.socket(5) takes it: a link-local address has its interface behind it, others in another line."""
     assert parse_listener(text).first.unit_line == line
-
-
-def test_a_range_is_written_as_it_was_read() -> None:
-    """One port without a dash."""
-    for text in ("udp://192.0.2.1:7000-7015", "tcp://[::1]:7", "udp://[fe80::1%eth0]:7-8"):
-        assert str(parse_listener(text)) == text
 
 
 def test_listeners_with_successive_ports_are_one_entry() -> None:
