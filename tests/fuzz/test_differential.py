@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import pytest
 from support.daemon import Daemon
-from support.loopback import inject, inject6, ip, needs_root, send_train, udp_client, wait_for_address
+from support.loopback import inject, ip, needs_root, send_train, udp_client, wait_for_address
 from support.reference_echo import MIN_SOURCE_PORT, Address, Reference
 from support.socket_passing import pass_sockets
 
@@ -138,11 +138,9 @@ class Mixture:
         """Send what nobody may answer: from port 0 or a low port, or with a checksum that is wrong."""
         if self.random.random() >= chance:
             return
-        put, asked, source = self.random.choice(
-            [(inject, ASKED[socket.AF_INET], "127.0.0.9"), (inject6, ASKED[socket.AF_INET6], "fd00::3")]
-        )
+        asked, source = self.random.choice([(ASKED[socket.AF_INET], "127.0.0.9"), (ASKED[socket.AF_INET6], "fd00::3")])
         data, port = self._payload(self.random.choice([0, 70, 500])), self.random.choice([0, 53, 40_000])
-        forge = partial(put, payload=data, source=source, source_port=port, wrong=int(port > MIN_SOURCE_PORT))
+        forge = partial(inject, payload=data, source=source, source_port=port, wrong=int(port > MIN_SOURCE_PORT))
         self._to_both(forge, self.random.choice(asked))
 
 

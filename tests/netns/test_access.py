@@ -51,19 +51,6 @@ def test_a_public_network_is_answered_where_the_config_allows_it(staged: Callabl
         assert stage.meet(numbered(over(source), 10)) == refused(10, REASON)
 
 
-def test_deny_wins_over_allow(staged: Callable[..., Stage]) -> None:
-    """A denied host in an allowed network is refused, its neighbours are answered."""
-    stage = staged(
-        access={"allow": ["any"], "deny": ["192.0.2.0/24", STRANGER, f"{STRANGER6}/127"]},
-        limits={"datagrams_per_second": "unlimited"},
-    )
-    for source in ("192.0.2.0", "192.0.2.255", STRANGER, STRANGER6, "fd00:7::67"):
-        assert stage.meet(numbered(over(source), 10)) == refused(10, REASON)
-    for source in ("192.0.1.255", "192.0.3.0", "198.51.100.7", "10.7.2.66", "2001:db8::7", "fd00:8::66"):
-        datagrams = numbered(over(source), 10)
-        assert stage.meet(datagrams) == answered(datagrams)
-
-
 def test_a_reload_changes_who_is_answered(staged: Callable[..., Stage]) -> None:
     """The new lists hold from the new generation on, for those who are known from before too."""
     stage = staged()

@@ -1,4 +1,4 @@
-"""What is sent to everybody is answered by nobody: broadcast and multicast destinations."""
+"""Datagrams to broadcast and multicast destinations have no reply."""
 
 import pytest
 from support.loopback import needs_root
@@ -24,9 +24,3 @@ pytestmark = [
 def test_it_is_not_answered(stage: Stage, datagram: Datagram) -> None:
     """An answer would make this host one of the many that a single frame sets talking."""
     assert stage.meet(numbered(datagram, 10)) == refused(10, REASON)
-
-
-def test_it_is_refused_for_its_destination_first(stage: Stage, datagram: Datagram) -> None:
-    """The first rule that refuses is the one that counts: here port 0 of the source is not looked at."""
-    zero = Datagram(source=datagram.source, source_port=0, to=datagram.to)
-    assert stage.meet([zero]) == refused(1, REASON)

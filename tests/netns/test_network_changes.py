@@ -46,18 +46,8 @@ class Fault:
 
 
 NFT: Final = "ip netns exec {server} nft"
-IP: Final = f"ip -n {{server}} {{}} dev {LINK}"
 
 FAULTS: Final = {
-    "output dropped": Fault(
-        begin=(
-            f"{NFT} add table inet test",
-            f"{NFT} add chain inet test out {{{{ type filter hook output priority 0 ; }}}}",
-            f"{NFT} add rule inet test out meta l4proto udp drop",
-        ),
-        end=(f"{NFT} delete table inet test",),
-        failure="send_failed_eperm",
-    ),
     "IPv4 output dropped": Fault(
         begin=(
             f"{NFT} add table ip test",

@@ -5,7 +5,6 @@ from support.loopback import needs_root
 from support.netns.datagrams import (
     CLIENT6,
     CLIENT_LINK,
-    PORT,
     SERVER_LINK,
     SUBNET_BROADCAST,
     Datagram,
@@ -68,11 +67,3 @@ def test_the_unspecified_source_does_not_reach_a_service_on_loopback(stage: Stag
         trusting.setblocking(False)
         with pytest.raises(BlockingIOError):
             trusting.recv(64)
-
-
-@pytest.mark.parametrize(("host", "source"), [("127.0.0.1", "127.0.0.1"), ("127.0.0.9", "127.8.8.8"), ("::1", "::1")])
-def test_loopback_is_answered_on_loopback(stage: Stage, host: str, source: str) -> None:
-    """On this host itself loopback is an honest source."""
-    with stage.wire.listen(source, 0) as client:
-        client.sendto(b"at home", (host, PORT))
-        assert client.recvfrom(64)[0] == b"at home"

@@ -1,4 +1,4 @@
-"""`echod ping -f` at its end: what was lost is counted, whatever overtook it, and what may still come is waited for."""
+"""`echod ping -f` at its end: it waits for replies that may still come, and counts each lost probe."""
 
 import signal
 
@@ -7,7 +7,7 @@ from support.ping.pinging import Pinged, ended, impairing, ping, start
 
 
 def balanced(found: Pinged) -> bool:
-    """Tell whether each probe is in exactly one number of the summary, and the loss is the share of those numbers."""
+    """Return whether each probe is in exactly one number of the summary, and the loss is the share of these numbers."""
     figures = found.summary
     names = ("corrupt", "truncated", "extended", "different_address", "errors")
     assert not any(figures[name] for name in names)
@@ -16,8 +16,8 @@ def balanced(found: Pinged) -> bool:
     return bool(figures["sent"] == settled + figures["in_flight"] and figures.get("loss") == share)
 
 
-def test_what_was_overtaken_is_waited_for_and_lost() -> None:
-    """Thirty-two probes are dropped and thousands of later ones answered: the flood ends when those were given up."""
+def test_a_flood_waits_for_probes_that_were_overtaken() -> None:
+    """Thirty-two probes are dropped and thousands of later ones have replies: the flood ends when they are lost."""
     with impairing(["answer"] * 64 + ["drop"] * 32 + ["answer"] * 6304) as server:
         words = ("--json", "-q", "-f", "--window", 256, "-c", 6400, "-W", "400ms")
         found = ping(*words, f"127.0.0.1:{server.port}")
@@ -26,7 +26,7 @@ def test_what_was_overtaken_is_waited_for_and_lost() -> None:
 
 
 def test_a_reply_that_comes_within_the_timeout_is_waited_for() -> None:
-    """Of probes that were overtaken long ago: it is neither lost nor missed."""
+    """Also to probes that were overtaken long ago: none is lost."""
     with impairing(["answer"] * 64 + ["late"] * 32 + ["answer"] * 6304) as server:
         words = ("--json", "-q", "-f", "--window", 1024, "-c", 6400, "-W", 5)
         found = ping(*words, f"127.0.0.1:{server.port}")
@@ -36,12 +36,12 @@ def test_a_reply_that_comes_within_the_timeout_is_waited_for() -> None:
 
 @pytest.mark.parametrize("ends", ["deadline", "signal"])
 def test_a_flood_that_is_cut_short_counts_its_losses(ends: str) -> None:
-    """What is out for longer than replies take is lost, and not in flight."""
+    """A probe in flight for longer than replies take is lost."""
     with impairing(["foreign"] + ["answer"] * 48 + ["drop"]) as server:
         words = ("--json", "-f", "--window", 256, "-W", 30, "-w", 1 if ends == "deadline" else 30)
         with start(*words, f"127.0.0.1:{server.port}") as process:
             assert process.stdout
-            for _ in range(64):  # each tells of 50 probes
+            for _ in range(64):  # a line for every 50 probes
                 process.stdout.readline()
             if ends == "signal":
                 process.send_signal(signal.SIGINT)
@@ -54,7 +54,7 @@ def test_a_flood_that_is_cut_short_counts_its_losses(ends: str) -> None:
 
 
 def test_a_flood_settles_the_probe_that_an_error_quotes() -> None:
-    """Where nobody listens each error is the end of one probe, and of no two; the rest is lost."""
+    """Where nothing listens each error settles one probe; the rest is lost."""
     found = ping("--json", "-q", "-f", "-c", 640, "-W", "300ms", "127.0.0.1:9")
     figures = found.summary
     assert figures["errors"] == sum(error["count"] for error in figures["error_reasons"]) > 0

@@ -1,4 +1,4 @@
-"""`echod ping` over TCP to a peer that takes probes, answers none and hangs up: each probe has one end."""
+"""`echod ping` over TCP to a peer that replies to no probe and closes the connection: each probe is settled once."""
 
 import json
 import socket
@@ -6,8 +6,8 @@ import socket
 from support.ping.pinging import ended, start
 
 
-def test_the_end_of_a_connection_is_that_of_the_probes_on_it_and_of_no_others() -> None:
-    """Those that were given up and those in flight, each once: what was lost until then is known to be refused."""
+def test_the_end_of_a_connection_settles_the_probes_on_it_and_no_others() -> None:
+    """Lost ones and those in flight, each once: a lost probe becomes an error."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         target = f"tcp://127.0.0.1:{server.getsockname()[1]}"
         with start("--json", "-i", "50ms", "-c", 12, "-W", "0.2", target) as process:

@@ -1,4 +1,4 @@
-"""What echod-ping(1) shows of paths of its own is what is printed there; only times differ."""
+"""The output of the examples of echod-ping(1), on a path of the test: only times differ."""
 
 from pathlib import Path as File
 
@@ -12,26 +12,25 @@ pytestmark = needs_root
 
 BLOCKS = [block.partition("\n") for block in literals(section("echod-ping.1", "EXAMPLES"))]
 SHOWN = {command.removeprefix("$ echod ping "): printed for command, _, printed in BLOCKS}
-HARM = "-c 10 -i 0.2 -W 0.3 10.6.2.2"
+IMPAIRED = "-c 10 -i 0.2 -W 0.3 10.6.2.2"
 PLAN = ["answer", "drop", "answer", "duplicate", "answer", "corrupt", "answer", "overtaken", "answer", "answer"]
 MTU = "--mtu 10.6.2.2"
 
 
-def test_all_that_is_shown_is_looked_at() -> None:
-    """No block of the page is left out here."""
-    assert SHOWN.keys() == {HARM, MTU}
+def test_impairments_are_reported_as_shown(tmp_path: File) -> None:
+    """Lost, duplicated, corrupted, overtaken: line by line. (The line of a lost probe may be before a reply or after.)
 
-
-def test_harm_is_told_as_shown(tmp_path: File) -> None:
-    """Lost, doubled, damaged, overtaken: line by line. (When a probe is given up may fall before or after a reply.)"""
+    The page shows this and the next run, and no other.
+    """
+    assert SHOWN.keys() == {IMPAIRED, MTU}
     with laid(tmp_path, routed=False) as path, entered(path.node), impairing(PLAN, "impairing_bridge.py"):
         path.wait()
-        told = path.ping(*HARM.split())
-    assert told.code == 0
-    assert sorted(shape(told.out).splitlines()) == sorted(shape(SHOWN[HARM]).splitlines())
+        found = path.ping(*IMPAIRED.split())
+    assert found.code == 0
+    assert sorted(shape(found.out).splitlines()) == sorted(shape(SHOWN[IMPAIRED]).splitlines())
 
 
-def test_the_path_mtu_is_told_as_shown(tmp_path: File) -> None:
+def test_the_path_mtu_is_reported_as_shown(tmp_path: File) -> None:
     """A link of 1280 behind the router."""
     with laid(tmp_path, routed=True) as path:
         path.wait()

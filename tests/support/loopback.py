@@ -127,32 +127,25 @@ def tcp_client(server: socket.socket, source: str = "") -> socket.socket:
 # -- datagrams that no ordinary socket sends
 
 
-def inject(
-    to: tuple[str, int],
-    payload: bytes,
-    *,
-    source: str = "127.0.0.1",
-    source_port: int = 0,
-    wrong: int = 0,
-) -> None:
-    """Send an IPv4 datagram whose source address and port are what we say, without a checksum, or with a wrong one."""
-    addresses = IPv4Address(source).packed + IPv4Address(to[0]).packed
-    ip_header = struct.pack("!BBHHHBBH", 0x45, 0, 0, 0, 0, 64, socket.IPPROTO_UDP, 0) + addresses
-    checksum = ((_checksum(addresses, source_port, to[1], payload) + wrong) % 0xFFFF or 0xFFFF) if wrong else 0
-    udp_header = struct.pack("!HHH", source_port, to[1], 8 + len(payload)) + struct.pack("=H", checksum)
-    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
-        raw.sendto(ip_header + udp_header + payload, (to[0], 0))
+def inject(to: tuple[str, int], payload: bytes, *, source: str = "", source_port: int = 0, wrong: int = 0) -> None:
+    """Send a datagram with this source address and port, loopback by default; add `wrong` to its checksum.
 
-
-def inject6(to: tuple[str, int], payload: bytes, *, source: str = "::1", source_port: int = 0, wrong: int = 0) -> None:
-    """Send an IPv6 datagram whose source address and port are what we say; add `wrong` to its checksum."""
-    addresses = IPv6Address(source).packed + IPv6Address(to[0]).packed
+    Over IPv4 it has no checksum unless that is to be wrong.
+    """
     length = 8 + len(payload)
-    ip_header = struct.pack("!LHBB", 6 << 28, length, socket.IPPROTO_UDP, 64) + addresses
-    checksum = (_checksum(addresses, source_port, to[1], payload) + wrong) % 0xFFFF
-    udp_header = struct.pack("!HHH", source_port, to[1], length) + struct.pack("=H", checksum or 0xFFFF)
-    with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
-        raw.sendto(ip_header + udp_header + payload, (to[0], 0))
+    if ":" in to[0]:
+        addresses = IPv6Address(source or "::1").packed + IPv6Address(to[0]).packed
+        header = struct.pack("!LHBB", 6 << 28, length, socket.IPPROTO_UDP, 64) + addresses
+    else:
+        addresses = IPv4Address(source or "127.0.0.1").packed + IPv4Address(to[0]).packed
+        header = struct.pack("!BBHHHBBH", 0x45, 0, 0, 0, 0, 64, socket.IPPROTO_UDP, 0) + addresses
+    checksum = (_checksum(addresses, source_port, to[1], payload) + wrong) % 0xFFFF or 0xFFFF
+    if ":" not in to[0] and not wrong:
+        checksum = 0
+    udp = struct.pack("!HHH", source_port, to[1], length) + struct.pack("=H", checksum) + payload
+    family = socket.AF_INET6 if ":" in to[0] else socket.AF_INET
+    with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        raw.sendto(header + udp, (to[0], 0))
 
 
 def _checksum(addresses: bytes, source_port: int, port: int, payload: bytes) -> int:
@@ -177,10 +170,7 @@ def send_by_link(to: tuple[str, int], payload: bytes, source: str) -> None:
 
 def poison(to: tuple[str, int], payload: bytes) -> None:
     """Send a datagram from port 0, to which no reply can be sent (EINVAL)."""
-    if ":" in to[0]:
-        inject6(to, payload)
-    else:
-        inject(to, payload)
+    inject(to, payload)
 
 
 # -- a batch

@@ -14,7 +14,6 @@ from support.loopback import (
     at,
     deliver,
     inject,
-    inject6,
     needs_root,
     poison,
     send_train,
@@ -93,7 +92,7 @@ def test_one_forged_source_costs_itself_alone(batch: Batch, network: None, sourc
     ipv6 = ":" in source
     own = "fd00:ec::1" if ipv6 else "10.0.0.1"
     add_link(f"{own}/64" if ipv6 else f"{own}/24")
-    forged = partial(inject6 if ipv6 else inject, source=source, source_port=9)
+    forged = partial(inject, source=source, source_port=9)
     with udp_server(own) as server:
         for index in range(SLOTS):
             assert_costs_itself_alone(batch, index, error, server, forged)

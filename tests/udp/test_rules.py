@@ -11,7 +11,6 @@ from support.loopback import (
     at,
     deliver,
     inject,
-    inject6,
     needs_root,
     receive_train,
     udp_client,
@@ -128,7 +127,7 @@ def test_addresses_of_one_ipv6_network_are_one_source(network: None) -> None:
         served = UdpWorker(server, limit=rate_limit(1, 2))
         for number in range(1, 5):
             source = f"fd00:ec::{number}"
-            deliver(server, lambda source=source: inject6(at(server), b"x", source=source, source_port=40_000))
+            deliver(server, lambda source=source: inject(at(server), b"x", source=source, source_port=40_000))
         row = served.turn(100.0)
         assert (row["received"], row["dropped_rate"]) == (4, 2)
 
