@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support.daemon import ECHOD, REPOSITORY, Daemon, ask, connect_udp, environment
+from support.daemon import ECHOD, REPOSITORY, Daemon, connect_udp, environment
 from support.ports import free_port
 from support.waiting import wait_until
 
@@ -62,19 +62,6 @@ def is_answered(port: int) -> bool:
             return sock.recv(16) == b"hi"
         except (ConnectionRefusedError, TimeoutError):
             return False
-
-
-def test_a_missing_journal_neither_blocks_nor_raises(echod: EchodFactory) -> None:
-    """`format: journal` on a host without journald: echod serves, reloads and stops."""
-    if Path("/run/systemd/journal/socket").exists():
-        pytest.skip("this host has a journal")
-    port = free_port()
-    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "log": {"format": "journal"}}, ready=False)
-    wait_until(lambda: is_answered(port), "it was ready")
-    entry = daemon.reload({"listeners": [f"udp://127.0.0.1:{port}"], "log": {"format": "json"}})
-    assert entry["changed"] == ["log.format: journal -> json"]
-    assert ask(port) == b"hi"
-    assert daemon.stop() == 0
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 import pytest
 from support.daemon import ECHOD, REPOSITORY, Daemon, ask, environment
@@ -19,6 +20,17 @@ EchodFactory = Callable[..., Daemon]
 
 CLOSED = ("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")
 """Runs a command without stdin, stdout and stderr."""
+
+
+def run(
+    words: Sequence[str | Path], variables: Mapping[str, str] | None = None, stdout: IO[str] | int | None = None
+) -> tuple[int, str]:
+    """Run a command; return its exit code and what it wrote to stderr."""
+    env = environment(**(variables or {}))
+    finished = subprocess.run(
+        words, cwd=REPOSITORY, env=env, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, timeout=30
+    )
+    return finished.returncode, finished.stderr
 
 
 def test_with_no_standard_stream_it_serves_and_no_socket_takes_their_place(echod: EchodFactory) -> None:
@@ -37,8 +49,7 @@ def test_with_no_standard_stream_the_exit_code_is_the_same(tmp_path: Path, comma
     """What is wrong can be told to nobody, but for the code."""
     path = tmp_path / "echod.yaml"
     path.write_text("listeners: [")
-    words = [*CLOSED, *ECHOD, command, "--config", path]
-    assert subprocess.run(words, cwd=REPOSITORY, env=environment(), check=False, timeout=30).returncode == 78
+    assert run([*CLOSED, *ECHOD, command, "--config", path])[0] == 78
 
 
 @pytest.mark.parametrize("variables", [{}, {"PYTHONUNBUFFERED": "1"}])
@@ -46,22 +57,12 @@ def test_with_no_standard_stream_the_exit_code_is_the_same(tmp_path: Path, comma
 def test_help_that_cannot_be_written_exits_74(words: tuple[str, ...], variables: dict[str, str]) -> None:
     """As every other output that finds a full disk."""
     with Path("/dev/full").open("w") as full:
-        finished = subprocess.run(
-            [*ECHOD, *words],
-            cwd=REPOSITORY,
-            env=environment(**variables),
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-            timeout=30,
-        )
-    assert finished.stderr == "echod: the output cannot be written: No space left on device\n"
-    assert finished.returncode == 74
+        result = run([*ECHOD, *words], variables, stdout=full)
+    assert result == (74, "echod: the output cannot be written: No space left on device\n")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EPIPE])
-def test_an_error_of_anything_but_the_output_is_not_told_as_one_of_the_output(number: int) -> None:
+def test_an_error_that_is_not_of_the_output_is_not_reported_as_one(number: int) -> None:
     """The kernel has ENOSPC also for a lack of epoll watches, and that is no full disk."""
     program = (
         "from echod.cli import main, run\n"
@@ -69,25 +70,19 @@ def test_an_error_of_anything_but_the_output_is_not_told_as_one_of_the_output(nu
         "run.Supervisor.run = fail\n"
         "main.main(main.load(['run']))"
     )
-    words = [sys.executable, "-c", program]
-    told = subprocess.run(
-        words, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False, timeout=30
-    )
-    assert "this is a defect in echod" in told.stderr
-    assert "of no output" in told.stderr
-    assert told.returncode == 70
+    code, text = run([sys.executable, "-c", program])
+    assert code == 70
+    assert "this is a defect in echod" in text
+    assert "of no output" in text
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     """As in `echod check --print | head -1`: code 0, and nothing on stderr."""
     reader, writer = os.pipe()
     os.close(reader)
-    words = [*ECHOD, "--help"]
-    told = subprocess.run(
-        words, cwd=REPOSITORY, env=environment(), stdout=writer, stderr=subprocess.PIPE, check=False, timeout=30
-    )
+    result = run([*ECHOD, "--help"], stdout=writer)
     os.close(writer)
-    assert (told.returncode, told.stderr) == (0, b"")
+    assert result == (0, "")
 
 
 def test_a_config_for_which_there_is_no_memory_rejects_the_reload(echod: EchodFactory) -> None:

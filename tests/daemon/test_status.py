@@ -101,17 +101,6 @@ def test_the_exit_code_is_three_where_it_does_not_run(served: tuple[Daemon, int]
     assert tell(daemon.status_path, "--json").returncode == ExitCode.NOT_RUNNING
 
 
-def test_a_daemon_that_stopped_leaves_no_status(served: tuple[Daemon, int]) -> None:
-    """Neither of the two files."""
-    daemon, _ = served
-    assert sorted(path.name for path in daemon.status_path.iterdir()) == ["self-test.json", "status.json"]
-    assert daemon.stop() == ExitCode.OK
-    assert list(daemon.status_path.iterdir()) == []
-    stopped = tell(daemon.status_path)
-    assert stopped.returncode == ExitCode.NOT_RUNNING
-    assert f"there is no {daemon.status_path}/status.json;" in stopped.stderr
-
-
 def test_a_check_asks_each_listener(served: tuple[Daemon, int]) -> None:
     """All passed: 0, in words and as JSON; the daemon counts it apart."""
     daemon, port = served
@@ -125,22 +114,6 @@ def test_a_check_asks_each_listener(served: tuple[Daemon, int]) -> None:
     assert [(each["name"], each["problem"]) for each in listed] == [(name, "") for name in names]
     rows = daemon.counters()
     assert (rows[names[0]]["self_test"], rows[names[1]]["closed_self_test"]) == (2, 2)
-
-
-def test_a_check_fails_where_one_does_not_answer(served: tuple[Daemon, int]) -> None:
-    """With every worker halted nothing answers: 1, and each listener is named with the reason."""
-    daemon, port = served
-    for worker in daemon.workers():
-        os.kill(worker, signal.SIGSTOP)
-    result = tell(daemon.status_path, "--check")
-    for worker in daemon.workers():
-        os.kill(worker, signal.SIGCONT)
-    assert result.returncode == ExitCode.NO_ANSWER
-    assert result.stdout.splitlines()[:3] == [
-        f"udp://127.0.0.1:{port}  FAILED: no reply within 1 s",
-        f"tcp://127.0.0.1:{port}  FAILED: no reply within 1 s",
-        "2 of 2 listeners failed",
-    ]
 
 
 def test_a_check_fails_where_a_worker_stands_still_whose_sockets_it_did_not_reach(echod: EchodFactory) -> None:
@@ -194,44 +167,6 @@ def test_a_generation_that_no_self_test_can_reach_has_no_mark(served: tuple[Daem
     checked = tell(daemon.status_path, "--check")
     assert checked.returncode == ExitCode.NO_ANSWER
     assert "self-test.json does not exist or cannot be read by this user" in checked.stderr
-
-
-def test_it_is_found_where_the_config_says(echod: EchodFactory, tmp_path: Path) -> None:
-    """`status.directory` is where the daemon writes and where the command looks, mistakes beside it or not."""
-    place, port = tmp_path / "elsewhere", free_port()
-    config = {"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1, "status": {"directory": str(place)}}
-    daemon = echod(config)
-    assert sorted(path.name for path in place.iterdir()) == ["self-test.json", "status.json"]
-    daemon.write({**config, "workers": 0})
-    result = tell(None, "--config", str(daemon.config_path))
-    assert result.returncode == ExitCode.OK
-    assert f"process {daemon.pid}" in result.stdout
-
-
-def test_a_place_that_cannot_be_had_does_no_harm(echod: EchodFactory, tmp_path: Path) -> None:
-    """The daemon serves; the log has a line that says what to do."""
-    (tmp_path / "file").touch()
-    port = free_port()
-    config = {"listeners": [f"udp://127.0.0.1:{port}"], "status": {"directory": str(tmp_path / "file" / "run")}}
-    daemon = echod(config)
-    assert ask(port) == b"hi"
-    (entry,) = daemon.log("status_not_written")
-    assert entry["level"] == "warning"
-    assert "status.directory" in entry["message"]
-
-
-def test_a_rejected_reload_is_told(served: tuple[Daemon, int]) -> None:
-    """With its mistakes, and that the config before goes on; the next good one takes that away."""
-    daemon, port = served
-    daemon.reload("workers: 0\n")
-    shown = tell(daemon.status_path).stdout
-    assert ", REJECTED; the previous config stays in force\n" in shown
-    assert f"  {daemon.config_path}:1:10: error: workers: 0 is out of bounds" in shown
-    daemon.reload({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1})
-    shown = tell(daemon.status_path).stdout
-    assert "REJECTED" not in shown
-    assert "generation 2" in shown
-    assert "tcp://" not in shown.partition("\n\n")[2]
 
 
 def test_what_is_no_longer_so_is_not_told_as_what_is(served: tuple[Daemon, int]) -> None:

@@ -10,9 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from support.daemon import Daemon, ask, connect_udp
+from support.daemon import Daemon, ask
 from support.ports import free_port
-from support.scraping import answers
 from support.waiting import wait_until
 
 from echod.linux import systemd
@@ -175,17 +174,6 @@ def test_nobody_listening_does_no_harm(echod: EchodFactory, tmp_path: Path) -> N
     assert daemon.stop() == 0
 
 
-def test_a_manager_that_does_not_read_blocks_nothing(echod: EchodFactory, manager: Manager) -> None:
-    """With the manager's queue full for long, 30 reloads are done as ever."""
-    port = free_port()
-    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1}, variables=manager.variables)
-    for _ in range(30):
-        assert daemon.reload()["event"] == "reloaded"
-    assert ask(port) == b"hi"
-    assert daemon.stop() == 0
-    assert len(manager.heard("RELOADING=1")) < 30  # the queue was full indeed
-
-
 def test_what_found_the_queue_full_is_said_when_there_is_room(echod: EchodFactory, manager: Manager) -> None:
     """READY=1 of a start, or of a reload, then RELOADING=1 and STOPPING=1: none is lost, and they keep their order."""
     manager.fill()
@@ -277,9 +265,8 @@ def activate(echod: EchodFactory) -> Activate:
     if shutil.which("systemd-socket-activate") is None:
         pytest.skip("systemd-socket-activate is not installed")
 
-    def start(config: object, *addresses: str, tcp: bool = False, name: str = "") -> Daemon:
+    def start(config: object, *addresses: str, tcp: bool = False) -> Daemon:
         options = [part for address in addresses for part in ("-l", address)]
-        options += ["--fdname", name] if name else []
         prefix = ["systemd-socket-activate", *([] if tcp else ["-d"]), *options]
         daemon = echod(config, ready=False, prefix=prefix)
         wait_until(lambda: daemon.stderr.count("Listening on") == len(addresses), "the sockets were listening")
@@ -301,17 +288,6 @@ def test_the_datagram_that_started_it_is_answered(activate: Activate) -> None:
     assert daemon.stop() == 0
 
 
-def test_a_passed_socket_that_is_not_configured_is_served_too(activate: Activate) -> None:
-    """Through reloads as well: what the .socket unit says is not the config's to close."""
-    port, passed, also = free_port(), free_port(), free_port()
-    config = {"listeners": [f"udp://127.0.0.1:{port}"], "workers": 2}
-    daemon = activate(config, f"127.0.0.1:{passed}", f"127.0.0.1:{also}")
-    for _ in range(2):
-        assert [ask(each) for each in (passed, also, port)] == [b"hi"] * 3
-        assert daemon.reload({**config, "workers": 3})["event"] == "reloaded"
-    assert set(daemon.counters()) == {f"udp://127.0.0.1:{each}" for each in (port, passed, also)}
-
-
 def test_what_a_reload_takes_from_the_config_alone_is_not_told_as_closed(activate: Activate) -> None:
     """The log says what is served on, and the line of the .socket unit that would have to go too."""
     port, other = free_port(), free_port()
@@ -329,20 +305,6 @@ def test_what_a_reload_takes_from_the_config_alone_is_not_told_as_closed(activat
     assert daemon.reload({"listeners": both[:1], "workers": 1})["changed"] == [f"-{both[1]}"]
 
 
-def test_workers_share_a_passed_socket(activate: Activate) -> None:
-    """One socket, three workers, 500 datagrams from 20 clients at once: each client gets its own back, once."""
-    port = free_port()
-    activate({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 3}, f"127.0.0.1:{port}")
-    assert ask(port) == b"hi"
-    socks = [connect_udp("127.0.0.1", port) for _ in range(20)]
-    for number in range(25):
-        for index, sock in enumerate(socks):
-            sock.send(bytes([index, number]))
-    for index, sock in enumerate(socks):
-        assert {sock.recv(16) for _ in range(25)} == {bytes([index, number]) for number in range(25)}
-        sock.close()
-
-
 def test_a_passed_tcp_socket_is_served(activate: Activate) -> None:
     """The connection that started echod is echoed to its clean end; a UDP listener beside it is bound as configured."""
     port = free_port()
@@ -355,20 +317,3 @@ def test_a_passed_tcp_socket_is_served(activate: Activate) -> None:
             assert [sock.recv(16), sock.recv(16)] == [b"hi", b""]
     assert ask(port) == b"hi"
     assert daemon.stop() == 0
-
-
-def test_a_passed_socket_named_metrics_is_for_metrics(activate: Activate) -> None:
-    """By FileDescriptorName=metrics it is no listener; served through reloads, whatever the config says of metrics."""
-    port, http, other = free_port(), free_port(), free_port()
-    config = {
-        "listeners": [f"udp://127.0.0.1:{port}"],
-        "workers": 1,
-        "metrics": {"listen": f"http://127.0.0.1:{other}"},
-    }
-    daemon = activate(config, f"127.0.0.1:{http}", tcp=True, name="metrics")
-    wait_until(lambda: answers(http, "/healthz"), "the first who asked was answered")
-    assert daemon.reload({**config, "metrics": {"listen": "off"}})["event"] == "reloaded"
-    assert answers(http, "/healthz")
-    assert not answers(other)
-    assert not daemon.log("listener_adopted")
-    assert ask(port) == b"hi"

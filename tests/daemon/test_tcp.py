@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from support.daemon import Daemon, ask
 from support.ports import free_port
+from support.processes import cpu_ticks
 from support.waiting import SECONDS, wait_until
 
 EchodFactory = Callable[..., Daemon]
@@ -156,12 +157,6 @@ def test_without_descriptors_udp_goes_on_and_accepting_resumes(echod: EchodFacto
             assert sock.recv(16) == b"hi"
             sock.close()
     wait_until(lambda: closes(daemon, port).get("finished") == 10, "all ten had been served")
-
-
-def cpu_ticks(pid: int) -> int:
-    """Return the CPU time of a process, user and system, in hundredths of a second."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
 
 
 @pytest.mark.parametrize("how", ["stop", "reload"])

@@ -2,11 +2,11 @@
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from support.daemon import Daemon, ask, connect_udp
 from support.ports import free_port
+from support.processes import cpu_ticks
 from support.waiting import wait_until
 
 EchodFactory = Callable[..., Daemon]
@@ -25,35 +25,6 @@ def test_datagrams_of_every_size_come_back_identical(echod: EchodFactory, host: 
     row = daemon.counters()[f"udp://{address}:{port}"]
     assert (row["received"], row["replied"]) == (len(sizes), len(sizes))
     assert row["received_bytes"] == row["replied_bytes"] == sum(sizes)
-
-
-def test_a_burst_from_fifty_sockets_comes_back_whole(echod: EchodFactory) -> None:
-    """2,000 datagrams at once, from 50 sockets: each socket gets its own 40 back, each whole, and no other."""
-    port = free_port()
-    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 2})
-    socks = [connect_udp("127.0.0.1", port) for _ in range(50)]
-    sent: list[set[bytes]] = [set() for _ in socks]
-    for number in range(40):
-        for index, sock in enumerate(socks):
-            payload = bytes([index, number]) * (1 + (index * 40 + number) % 100)
-            sent[index].add(payload)
-            sock.send(payload)
-    for index, sock in enumerate(socks):
-        assert {sock.recv(65_536) for _ in range(40)} == sent[index]
-        sock.close()
-    row = daemon.counters()[f"udp://127.0.0.1:{port}"]
-    assert (row["received"], row["replied"]) == (2000, 2000)
-
-
-def test_both_families_have_their_own_listener(echod: EchodFactory) -> None:
-    """[::] and 0.0.0.0 stand on one port side by side; each family is answered, and counted apart."""
-    port = free_port()
-    daemon = echod({"listeners": [f"udp://0.0.0.0:{port}", f"udp://[::]:{port}"]})
-    assert ask(port) == ask(port, host="::1") == b"hi"
-    assert {name: row["replied"] for name, row in daemon.counters().items()} == {
-        f"udp://0.0.0.0:{port}": 1,
-        f"udp://[::]:{port}": 1,
-    }
 
 
 def test_a_port_range_opens_each_port(echod: EchodFactory) -> None:
@@ -82,9 +53,3 @@ def test_two_workers_share_the_peers(echod: EchodFactory) -> None:
     wait_until(ask_all, "each worker had done some of the work")
     for sock in socks:
         sock.close()
-
-
-def cpu_ticks(pid: int) -> int:
-    """Return the CPU time of a process, user and system."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])

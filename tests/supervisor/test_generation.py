@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from support.daemon import children
 from support.limited_poll import LimitedPoll
 from support.loopback import BUFFERS, as_nobody, listener, needs_root
@@ -96,13 +95,6 @@ def by_hand() -> Iterator[GenerationByHand]:
     wait_until(lambda: (by_hand.exits(), by_hand.generation.gone)[1], "its workers gone")
     by_hand.listening.commit(by_hand.listening.acquire((), workers=1, buffers=BUFFERS))
     by_hand.poll.close()
-
-
-@pytest.fixture
-def log() -> Iterator[Entries]:
-    """Catch what is logged."""
-    with structlog.testing.capture_logs() as entries:
-        yield entries
 
 
 @pytest.mark.parametrize(

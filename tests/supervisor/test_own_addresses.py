@@ -10,7 +10,6 @@ from time import monotonic
 from typing import Any, Final
 
 import pytest
-import structlog
 from support.limited_poll import LimitedPoll
 from support.loopback import as_nobody, ip, ip_batch, namespace, needs_root, udp_server
 
@@ -22,13 +21,6 @@ Entries = list[MutableMapping[str, Any]]
 
 IN_VAIN_SECONDS: Final = 5.0
 MANY: Final = 3000
-
-
-@pytest.fixture
-def log() -> Iterator[Entries]:
-    """Catch what is logged."""
-    with structlog.testing.capture_logs() as entries:
-        yield entries
 
 
 class Host:

@@ -1,7 +1,7 @@
 """Whatever is refused, and however much, the log has few entries, and in the end they add up."""
 
 from collections import Counter
-from collections.abc import Iterator, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any
 
 import pytest
@@ -20,13 +20,6 @@ OTHER = listener("::1", port=7)
 TCP = listener(port=7, protocol=Protocol.TCP)
 
 Entries = list[MutableMapping[str, Any]]
-
-
-@pytest.fixture
-def log() -> Iterator[Entries]:
-    """Catch what is logged."""
-    with structlog.testing.capture_logs() as entries:
-        yield entries
 
 
 def report(reason: int = Drop.ACCESS, *, more: bool = False, **sources: int) -> Report:

@@ -12,3 +12,9 @@ def resident_bytes(pid: int) -> int:
 def is_stopped(pid: int) -> bool:
     """Return whether a signal has stopped a process."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] == "T"
+
+
+def cpu_ticks(pid: int) -> int:
+    """Return the CPU time of a process, user and system, in hundredths of a second."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])

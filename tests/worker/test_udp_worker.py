@@ -121,27 +121,21 @@ def test_a_worker_that_drains_answers_all_that_is_queued() -> None:
         assert hands.row()["received"] == hands.row()["replied"] == count
 
 
-def test_a_worker_whose_supervisor_is_gone_drains() -> None:
-    """The end of the channel means the same as DRAIN; that nobody receives its reports does no harm."""
+@pytest.mark.parametrize("unread", [False, True])
+def test_a_worker_whose_supervisor_is_gone_drains(*, unread: bool) -> None:
+    """The end of the channel means the same as DRAIN, also as a reset because a report was left unread (unix(7)).
+
+    That nobody receives its reports does no harm.
+    """
     with worker() as hands, udp_client() as client:
         hands.send(SERVE)
-        for tally in hands.worker._tallies:
-            tally.add(Drop.ACCESS, bytes(4), 1)
+        if unread:
+            hands.worker._channel.send(READY)
+        hands.worker._tallies[0].add(Drop.ACCESS, bytes(4), 1)
         deliver(hands.server, client.sendto, b"last one", at(hands.server))
         hands.channel.close()
         hands.worker._on_command(0.0)
         hands.worker._on_deadline(0.0)
-        assert client.recv(16) == b"last one"
-
-
-def test_a_worker_whose_supervisor_left_a_report_unread_drains_too() -> None:
-    """Then the end of the channel is a reset (unix(7)), with the same meaning."""
-    with worker() as hands, udp_client() as client:
-        hands.send(SERVE)
-        hands.worker._channel.send(READY)
-        deliver(hands.server, client.sendto, b"last one", at(hands.server))
-        hands.channel.close()
-        hands.worker._on_command(0.0)
         assert client.recv(16) == b"last one"
 
 
