@@ -6,11 +6,12 @@ leaves the state "in flight" exactly once, and each response or error is exactly
 
 from collections import OrderedDict, deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final
 
 from echod.measurement.events import KIND_OF_DAMAGE, NEVER, Event, Kind, Moment
+from echod.measurement.icmp import NetworkError
 from echod.measurement.payload import (
     HEADER_BYTES,
     SEQUENCE_BYTES,
@@ -49,17 +50,29 @@ class _Probe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeError:
+class ProbeError(NetworkError):
     """An error that came instead of a reply; `data` is the part of the probe that it quotes, None if there is none."""
 
-    reason: str
-    address: str
     moment: Moment
     port_index: int = 0
     data: bytes | None = None
-    mtu: int = 0
     unsent: bool = False
     """Whether this host did not send the probe."""
+
+
+def probe_error(
+    error: NetworkError, moment: Moment, data: bytes, *, port_index: int = 0, unsent: bool = False
+) -> ProbeError:
+    """Return a network error as that of the probe that begins with `data`."""
+    return ProbeError(
+        reason=error.reason,
+        address=error.address,
+        mtu=error.mtu,
+        moment=moment,
+        port_index=port_index,
+        data=data,
+        unsent=unsent,
+    )
 
 
 class InFlight:
@@ -154,19 +167,10 @@ class InFlight:
                 mtu=error.mtu,
             )
         previous, settles = probe.outcome, self._settle(probe, Kind.ERROR)
-        return Event(
-            kind=Kind.ERROR,
-            time=error.moment.wall,
-            clock=error.moment.clock,
-            sequence=probe.sequence,
+        return replace(
+            self._unanswered(Kind.ERROR, probe, error.moment),
             settles=settles,
             previous=previous,
-            port_index=probe.port_index,
-            size=probe.size,
-            expected=probe.size,
-            sent=probe.moment,
-            next_sent=self._next_sent(probe),
-            rtt=max(0, error.moment.clock - probe.moment.clock),
             address=error.address,
             reason=error.reason,
             mtu=error.mtu,
@@ -182,21 +186,7 @@ class InFlight:
         while self._queue and (self._queue[0].outcome or now.clock - self._queue[0].moment.clock >= most):
             probe = self._queue.popleft()
             if self._settle(probe, Kind.LOST):
-                lost.append(
-                    Event(
-                        kind=Kind.LOST,
-                        time=now.wall,
-                        clock=now.clock,
-                        sequence=probe.sequence,
-                        settles=True,
-                        port_index=probe.port_index,
-                        size=probe.size,
-                        expected=probe.size,
-                        sent=probe.moment,
-                        next_sent=self._next_sent(probe),
-                        rtt=now.clock - probe.moment.clock,
-                    )
-                )
+                lost.append(self._unanswered(Kind.LOST, probe, now))
         return lost
 
     def next_expiry(self) -> int | None:
@@ -294,6 +284,22 @@ class InFlight:
             rtt=None if header is None else round_trip(sent, self._offset, response.stamp, response.read),
             address=response.address,
             ttl=response.ttl,
+        )
+
+    def _unanswered(self, kind: Kind, probe: _Probe, moment: Moment) -> Event:
+        """Return the event that makes this the outcome of a probe without a reply."""
+        return Event(
+            kind=kind,
+            time=moment.wall,
+            clock=moment.clock,
+            sequence=probe.sequence,
+            settles=True,
+            port_index=probe.port_index,
+            size=probe.size,
+            expected=probe.size,
+            sent=probe.moment,
+            next_sent=self._next_sent(probe),
+            rtt=max(0, moment.clock - probe.moment.clock),
         )
 
     def _event(self, kind: Kind, probe: _Probe, response: Response, difference: Difference | None = None) -> Event:

@@ -20,8 +20,8 @@ from echod.linux.mmsg_layout import CONTROL_BYTES, MAX_JOINED, MAX_PAYLOAD, SLOT
 from echod.linux.sockopt import UDP_GRO, UDP_SEGMENT
 from echod.measurement.events import Event, Kind, Moment
 from echod.measurement.flood import Flood, Shape
-from echod.measurement.icmp import THIS_HOST, NetworkError, local_error
-from echod.measurement.in_flight import ProbeError
+from echod.measurement.icmp import NetworkError, local_error
+from echod.measurement.in_flight import ProbeError, probe_error
 from echod.measurement.pacing import MAX_BEHIND
 from echod.measurement.payload import SEQUENCE_BYTES, Payloads
 from echod.measurement.round_trip import Response
@@ -241,16 +241,7 @@ class FloodSession:
 
     def _failed_here(self, error: NetworkError, probe: bytes | memoryview) -> None:
         """Record that a probe could not be sent."""
-        moment = read_clocks()
-        failure = ProbeError(
-            reason=error.reason,
-            address=THIS_HOST,
-            mtu=error.mtu,
-            moment=moment,
-            data=bytes(probe),
-            unsent=True,
-        )
-        self._failed(failure)
+        self._failed(probe_error(error, read_clocks(), bytes(probe), unsent=True))
 
     def _failed(self, error: ProbeError) -> None:
         event = Event(

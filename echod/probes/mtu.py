@@ -154,12 +154,10 @@ class MtuProbe:
                 return _SizeResult(reason=quoted.reason, reported_mtu=quoted.mtu, router=quoted.address)
             fragments = _receive(sock, payload)
             if fragments is not None:
-                self._note_round_trip(monotonic_ns() - begun)
+                rtt = monotonic_ns() - begun
+                self._patience = min(self._settings.timeout, max(_LEAST_PATIENCE, _PATIENCE_TRIPS * rtt))
                 return _SizeResult(replied=True, reply_fragments=fragments)
         return _SizeResult()
-
-    def _note_round_trip(self, rtt: int) -> None:
-        self._patience = min(self._settings.timeout, max(_LEAST_PATIENCE, _PATIENCE_TRIPS * rtt))
 
 
 def _receive(sock: socket.socket, payload: bytes) -> int | None:

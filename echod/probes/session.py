@@ -12,9 +12,9 @@ from time import monotonic_ns
 from typing import Final
 
 from echod.measurement.events import Event
-from echod.measurement.icmp import THIS_HOST, NetworkError
-from echod.measurement.in_flight import InFlight, ProbeError
-from echod.measurement.pacing import Pace, Schedule
+from echod.measurement.icmp import NetworkError
+from echod.measurement.in_flight import InFlight, ProbeError, probe_error
+from echod.measurement.pacing import Schedule
 from echod.measurement.payload import Payloads
 from echod.measurement.round_trip import Response
 from echod.measurement.statistics import Statistics
@@ -57,14 +57,17 @@ class ProbeSession:
         self.started = self.ended = 0
         self._watchers = watchers
         self._sizes = cycle(settings.sizes)
-        self._pace = Pace(interval=settings.interval, window=settings.window, count=settings.count)
-        self._deadline = settings.deadline
-        self._schedule = Schedule(self._pace, 0)
+        self._settings = settings
+        self._schedule = self._plan(0)
 
     def start(self, now: int) -> None:
         """Begin; `now` is monotonic, in ns."""
         self.started = self.ended = now
-        self._schedule = Schedule(self._pace, now)
+        self._schedule = self._plan(now)
+
+    def _plan(self, start: int) -> Schedule:
+        settings = self._settings
+        return Schedule(start, interval=settings.interval, window=settings.window, count=settings.count)
 
     @property
     def ports(self) -> list[int]:
@@ -78,7 +81,8 @@ class ProbeSession:
 
     def run_due(self, now: int) -> int | None:
         """Do what is due; return when to be called again, or None if all is done."""
-        end = None if self._deadline is None else self.started + self._deadline
+        deadline = self._settings.deadline
+        end = None if deadline is None else self.started + deadline
         if end is not None and now >= end:
             return None
         for _ in range(_BURST):
@@ -148,15 +152,8 @@ class ProbeSession:
 
     def _failed(self, error: NetworkError, payload: bytes, transport: Transport) -> None:
         """Record that a probe could not be sent."""
-        failure = ProbeError(
-            reason=error.reason,
-            address=error.address or THIS_HOST,
-            mtu=error.mtu,
-            moment=read_clocks(),
-            port_index=transport.port_index,
-            data=payload,
-            unsent=not error.address,  # with an address it was sent, and a peer on this host refused it at once
-        )
+        unsent = not error.address  # with an address it was sent, and a peer on this host refused it at once
+        failure = probe_error(error, read_clocks(), payload, port_index=transport.port_index, unsent=unsent)
         self._record(self.in_flight.failed(failure))
 
 

@@ -17,7 +17,7 @@ from echod.errors import UsageError
 from echod.linux.sockopt import SO_TIMESTAMPNS
 from echod.measurement.events import Moment
 from echod.measurement.icmp import NetworkError, local_error
-from echod.measurement.in_flight import ProbeError
+from echod.measurement.in_flight import ProbeError, probe_error
 from echod.measurement.payload import SEQUENCE_BYTES
 from echod.measurement.round_trip import Response
 from echod.probes.clock import read_clocks
@@ -185,19 +185,10 @@ class TcpTransport:
         probes = [begin for _, begin in self._waiting]
         self.close()
         for begin in probes:
-            yield ProbeError(
-                reason=network_error.reason,
-                address=network_error.address,
-                mtu=network_error.mtu,
-                moment=read_clocks(),
-                port_index=self.port_index,
-                data=begin,
-            )
+            yield probe_error(network_error, read_clocks(), begin, port_index=self.port_index)
 
     def _with_sender(self, network_error: NetworkError, number: int) -> NetworkError:
         """Add the address of the peer if the error is from there."""
-        return (
-            NetworkError(reason=network_error.reason, address=self._target.ip)
-            if number in _FROM_PEER
-            else network_error
-        )
+        if number not in _FROM_PEER:
+            return network_error
+        return NetworkError(reason=network_error.reason, address=self._target.ip)

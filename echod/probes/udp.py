@@ -12,7 +12,7 @@ from typing import Final
 from echod.linux.sockets import kernel_drops
 from echod.linux.sockopt import IP_RECVERR, IPV6_RECVERR, SO_TIMESTAMPING, SO_TIMESTAMPNS
 from echod.measurement.icmp import THIS_HOST, NetworkError, is_stamp, local_error, read_error
-from echod.measurement.in_flight import ProbeError
+from echod.measurement.in_flight import ProbeError, probe_error
 from echod.measurement.round_trip import Response
 from echod.probes.clock import read_clocks
 from echod.probes.sockets import read_stamp, stamp_sends
@@ -124,20 +124,8 @@ class UdpTransport:
                 if network_error.address == THIS_HOST:
                     local = network_error
                 else:
-                    self._queue(network_error, data)
+                    self._queued.append(probe_error(network_error, read_clocks(), data, port_index=self.port_index))
         return local
-
-    def _queue(self, network_error: NetworkError, data: bytes) -> None:
-        self._queued.append(
-            ProbeError(
-                reason=network_error.reason,
-                address=network_error.address,
-                mtu=network_error.mtu,
-                moment=read_clocks(),
-                port_index=self.port_index,
-                data=data,
-            )
-        )
 
     def close(self) -> None:
         """Close the socket."""
