@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from echod.measurement.events import NEVER, Event, Kind, Moment
-from echod.measurement.in_flight import InFlight, ProbeError
+from echod.measurement.icmp import NetworkError
+from echod.measurement.in_flight import InFlight, probe_error
 from echod.measurement.payload import Payloads
 from echod.measurement.round_trip import Response
 
@@ -48,8 +49,8 @@ class Bench:
 
     def failed(self, data: bytes | None, port_index: int = 0) -> Event:
         """Receive an error from a router, at nine seconds, that quotes these bytes."""
-        error = ProbeError(reason="host unreachable", address="10.0.0.1", moment=at(9 * SECOND), data=data)
-        return self.in_flight.failed(replace(error, port_index=port_index))
+        error = NetworkError(reason="host unreachable", address="10.0.0.1")
+        return self.in_flight.failed(replace(probe_error(error, at(9 * SECOND), b"", port_index=port_index), data=data))
 
 
 def corrupted(payload: bytes, *offsets: int) -> bytes:
