@@ -11,6 +11,7 @@ from support.system.host import Host
 from support.system.operating import (
     CONFIG,
     PORT,
+    add_address,
     answers,
     ask,
     await_answer,
@@ -47,13 +48,12 @@ def starts(host: Host) -> int:
     return sum("Starting echod.service" in entry["MESSAGE"] for entry in host.journal("-b", "_PID=1", "-u", "echod"))
 
 
-@pytest.mark.parametrize("address", [SECOND_ADDRESS, SECOND_ADDRESS6])
-def test_the_very_first_datagram_is_answered(activated: Host, address: str) -> None:
+@pytest.mark.parametrize(("address", "length"), [(SECOND_ADDRESS, 24), (SECOND_ADDRESS6, 64)])
+def test_the_very_first_datagram_is_answered(activated: Host, address: str, length: int) -> None:
     """A datagram to a stopped echod starts it and is answered itself, from the address asked, of several."""
     systemctl(activated, "stop")
     assert show(activated, "ActiveState") == "inactive"
-    prefix = 64 if ":" in address else 24
-    activated.run(["ip", "address", "add", f"{address}/{prefix}", "dev", "eth0", *(["nodad"] if prefix == 64 else [])])
+    add_address(activated, f"{address}/{length}")
     assert ask(activated, b"first", address=address) == b"first"
     assert show(activated, "ActiveState") == "active"
 
@@ -199,7 +199,7 @@ def test_the_lines_of_the_unit_that_are_off_can_be_switched_on(activated: Host) 
     systemctl(activated, "restart", "echod.socket", "echod.service")
     assert serves_everything(activated)
     assert events(activated, "own_addresses_unknown") == []
-    activated.run(["ip", "address", "add", f"{SECOND_ADDRESS}/24", "dev", "eth0"])
+    add_address(activated, f"{SECOND_ADDRESS}/24")
     assert ask(activated, address=SECOND_ADDRESS, port=8) == b"hello"
     lo = "import socket; s = socket.socket(); s.connect(('127.0.0.1', 7))"
     assert "ConnectionRefusedError" in activated.run(["python3", "-c", lo], check=False).stderr

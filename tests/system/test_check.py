@@ -1,11 +1,26 @@
 """`echod check` and packaging/install look at a config as the service will: its user, its sandbox, its sockets."""
 
+import re
+import subprocess
+
+from support.man import literals, section
 from support.system.host import Host
 from support.system.installation import Mode, Release, install_command
-from support.system.operating import CONFIG, answers, ask, serves_everything, show, supervisor, systemctl
+from support.system.operating import (
+    CONFIG,
+    add_address,
+    answers,
+    ask,
+    converse,
+    serves_everything,
+    show,
+    supervisor,
+    systemctl,
+)
 
 REFUSED = "packaging/install: echod would not start with /etc/echod.yaml, for the reason above; nothing was changed\n"
 
+METRICS = "http://127.0.0.1:9007"
 OTHER_PORTS = "listeners:\n  - udp://0.0.0.0:7\n  - udp://0.0.0.0:7007\n"
 
 
@@ -15,6 +30,12 @@ def pasted(host: Host, advice: str) -> str:
     lines, _, command = rest.partition("\n\nthen run: ")
     host.write(heading.rpartition(" ")[2], f"{lines}\n")
     return command.splitlines()[0]
+
+
+def metrics(host: Host) -> str:
+    """Return the page with the metrics, requested on the host."""
+    script = f"import urllib.request; print(urllib.request.urlopen('{METRICS}/metrics', timeout=10).read().decode())"
+    return host.run(["python3", "-c", script]).stdout
 
 
 def test_a_file_that_the_service_cannot_read_is_refused(bound: Host, release: Release) -> None:
@@ -75,18 +96,42 @@ def test_a_listener_that_the_socket_unit_does_not_pass_is_refused(activated: Hos
 
 
 def test_the_port_of_the_metrics_needs_a_socket_unit_too(activated: Host) -> None:
-    """The command that check prints makes it right."""
-    activated.write(CONFIG, "metrics: {listen: 'http://127.0.0.1:9007'}\n")
+    """The command that check prints, run as printed, serves metrics at the address of the config."""
+    activated.write(CONFIG, f"metrics: {{listen: '{METRICS}'}}\n")
     said = activated.run(["echod", "check"], check=False)
     assert said.returncode == 78
     command = said.stdout.partition("may not open sockets itself: ")[2].splitlines()[0]
     activated.run(["sh", "-c", command])
     assert activated.run(["echod", "check"]).stdout == f"{CONFIG}: ok\n"
     assert serves_everything(activated)
+    assert 'listener="udp://0.0.0.0:7"' in metrics(activated)
+
+
+def test_the_examples_of_the_man_page_serve_what_they_say(activated: Host) -> None:
+    """echod.yaml(5), to the letter: listeners with their drop-in, then metrics with the unit that has their port.
+
+    The address of the listeners comes to the host later.
+    """
+    page = section("echod.yaml.5", "The sockets that systemd holds")
+    listeners, lines, apply = literals(page)
+    served, enable = literals(section("echod.yaml.5", "Metrics"))
+    activated.write(CONFIG, listeners)
+    (place,) = re.findall(r"/etc/systemd/\S+", page)
+    activated.write(place, lines)
+    activated.run(["sh", "-ec", apply.replace("# ", "")])
+    activated.write(CONFIG, f"{listeners}{served}")
+    activated.run(["sh", "-ec", enable.replace("# ", "")])
+    (address,) = set(re.findall(r"udp://(.*):7000", listeners))
+    add_address(activated, f"{address}/32")
+    assert activated.run(["echod", "check"]).stdout == f"{CONFIG}: ok\n"
+    with activated.client():
+        subprocess.run(["ip", "route", "add", address, "dev", "eth0"], check=True)
+    assert ask(activated, address=address, port=7000) == converse(activated, address=address, port=7000) == b"hello"
+    assert f'listener="udp://{address}:7000"' in metrics(activated)
 
 
 def test_a_change_to_the_socket_unit_compares_first(bound: Host, release: Release) -> None:
-    """What runs goes on with its own ports until the drop-in is there; on a host without echod nothing is started."""
+    """What runs goes on with its own ports until the drop-in is there; then systemd has them, also after a boot."""
     release.bring(bound)
     bound.write(CONFIG, OTHER_PORTS)
     systemctl(bound, "restart")
@@ -97,6 +142,7 @@ def test_a_change_to_the_socket_unit_compares_first(bound: Host, release: Releas
     assert ask(bound, port=7007) == b"hello"
     pasted(bound, said.stdout)
     bound.run(install_command(Mode.ACTIVATED))
+    bound.reboot()
     assert show(bound, "ActiveState", "echod.socket") == "active"
     assert ask(bound, port=7007) == b"hello" == ask(bound)
 

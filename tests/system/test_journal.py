@@ -81,20 +81,6 @@ def test_warnings_are_found_by_priority(bound: Host) -> None:
     assert "killed by SIGKILL" in entry["MESSAGE"]
 
 
-def test_the_error_of_a_failed_start_is_an_entry_of_the_unit(installed: Host) -> None:
-    """Whatever keeps echod from starting is in `journalctl -u echod`, as an error, with place, line and caret."""
-    systemctl(installed, "stop", "echod.service", "echod.socket", check=False)
-    installed.write(CONFIG, "workers: many\n")
-    assert systemctl(installed, "start", check=False) != 0
-    words = [entry for entry in installed.journal("-u", "echod", "-p", "err") if entry["_TRANSPORT"] == "stdout"]
-    assert {entry["_SYSTEMD_UNIT"] for entry in words} == {"echod.service"}
-    assert {(entry["SYSLOG_IDENTIFIER"], entry["PRIORITY"]) for entry in words} == {("echod", "3")}
-    said = [entry["MESSAGE"] for entry in words]
-    assert said[0].startswith(f"{CONFIG}:1:10: error: workers: ")
-    assert said[1:3] == ["workers: many", "         ^"]
-    assert said[3] == f"{CONFIG}: 1 mistake"
-
-
 def test_a_restarted_journald_is_found_again(bound: Host) -> None:
     """After a restart of journald the same processes log on, through the journal's own protocol."""
     pid = supervisor(bound)

@@ -6,7 +6,7 @@ import pytest
 from support.scraping import Series, fetch, parse, total, value
 from support.system.host import Host
 from support.system.installation import Mode
-from support.system.operating import CONFIG, ask, drop_in, supervisor, systemctl, workers
+from support.system.operating import CONFIG, ask, assert_unprivileged, drop_in, supervisor, systemctl, workers
 from support.waiting import wait_until
 
 from echod.exporter.health import NOT_TESTED
@@ -14,7 +14,6 @@ from echod.exporter.health import NOT_TESTED
 PORT = 9007
 SOCKET = "echod-metrics.socket"
 LISTEN = f"[Socket]\nListenStream=\nListenStream=0.0.0.0:{PORT}\n"
-NET_BIND_SERVICE = 1 << 10  # linux/capability.h
 
 
 @pytest.fixture
@@ -96,7 +95,4 @@ def test_the_exporter_has_no_more_privileges_than_a_worker(metered: Host, mode: 
     """Bound, CAP_NET_BIND_SERVICE is all that it could ever have; activated, nothing."""
     wait_until(lambda: page(metered, "/readyz"), "the exporter served", seconds=5)
     (pid,) = metered.run(["pgrep", "--full", "--parent", str(supervisor(metered)), "^echod: exporter"]).stdout.split()
-    status = dict(line.split(":\t", 1) for line in metered.read(f"/proc/{pid}/status").splitlines())
-    most = NET_BIND_SERVICE if mode is Mode.BOUND else 0
-    assert {int(status[name], 16) for name in ("CapEff", "CapPrm", "CapBnd")} == {most}
-    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    assert_unprivileged(metered, mode, int(pid))

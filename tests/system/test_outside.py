@@ -4,21 +4,14 @@ import socket
 import subprocess
 
 from support.system.host import Host
-from support.system.operating import PORT, ask, await_event, converse, family, kill, supervisor
+from support.system.operating import PORT, add_address, ask, await_event, converse, family, kill, supervisor
 from support.waiting import wait_until
 
-NEW_ADDRESSES = ("10.77.0.50", "10.77.0.51", "fd00:77::50", "fd00:77::51")
+NEW_ADDRESSES = {"10.77.0.50": 24, "10.77.0.51": 24, "fd00:77::50": 64, "fd00:77::51": 64}
+"""With their prefix lengths; a network may give a host more addresses at any time."""
 SIZES = (0, 1, 1472, 1473, 9000, 65_507)  # 1472 fills an Ethernet frame over IPv4; what is more comes in fragments
 LARGEST6 = 65_527
 NOT_UNICAST = "ECHOD_DROPPED_DESTINATION_NOT_UNICAST"
-
-
-def add_addresses(host: Host) -> None:
-    """Give the host more addresses, as a network may at any time, where it has not got them yet."""
-    for address in NEW_ADDRESSES:
-        options = ["nodad"] if ":" in address else []
-        prefix = 64 if ":" in address else 24
-        host.run(["ip", "address", "replace", f"{address}/{prefix}", "dev", "eth0", *options])
 
 
 def payload(size: int) -> bytes:
@@ -29,7 +22,8 @@ def payload(size: int) -> bytes:
 def test_addresses_that_came_after_the_start_are_answered(standing: Host) -> None:
     """The wildcard is every address at every time, and each answer comes from the very address asked."""
     before = supervisor(standing)
-    add_addresses(standing)
+    for address, length in NEW_ADDRESSES.items():
+        add_address(standing, f"{address}/{length}")
     for address in (*NEW_ADDRESSES, standing.address, standing.address6):
         assert ask(standing, address=address) == b"hello"
         assert converse(standing, address=address) == b"hello"
@@ -38,7 +32,8 @@ def test_addresses_that_came_after_the_start_are_answered(standing: Host) -> Non
 
 def test_one_client_socket_gets_each_answer_from_the_address_asked(standing: Host) -> None:
     """One socket asks all addresses at once; nothing is mixed up, though all answers come from one server socket."""
-    add_addresses(standing)
+    for address, length in NEW_ADDRESSES.items():
+        add_address(standing, f"{address}/{length}")
     for kind in (socket.AF_INET, socket.AF_INET6):
         mine = [address for address in NEW_ADDRESSES if family(address) == kind]
         asked = {address: f"{address} {number}".encode() for address in mine for number in range(20)}

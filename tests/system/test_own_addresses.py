@@ -2,15 +2,14 @@
 
 import socket
 import struct
-import subprocess
 from ipaddress import ip_address
 
 from support.system.host import Host
-from support.system.installation import Mode, Release
+from support.system.installation import Mode
 from support.system.operating import (
     CONFIG,
     PORT,
-    answers,
+    add_address,
     ask,
     await_event,
     drop_in,
@@ -75,45 +74,26 @@ def own_counts(host: Host) -> list[int]:
     return [int(entry["ECHOD_COUNT"]) for entry in events(host, "own_addresses")]
 
 
-def debug(host: Host) -> None:
-    """Have echod log what it knows, from a fresh start."""
-    host.write(CONFIG, "log: {level: debug}\n")
-    systemctl(host, "restart")
-
-
 def test_a_datagram_that_forges_an_address_of_the_host_is_not_answered(installed: Host) -> None:
     """From outside, in both families, also an address that came later: counted as source_is_self, and no loop."""
-    debug(installed)
+    installed.write(CONFIG, "log: {level: debug}\n")
+    systemctl(installed, "restart")
     for setting in ("all/rp_filter=0", "eth0/rp_filter=0", "eth0/accept_local=1"):
         name, _, value = setting.partition("=")
         installed.run(["sh", "-c", f"echo {value} >/proc/sys/net/ipv4/conf/{name}"])
     known = wait_until(lambda: own_counts(installed), "own addresses are known", seconds=COUNTED_SECONDS)[-1]
     for address in NEW_ADDRESSES:
-        installed.run(["ip", "address", "add", address, "dev", "eth0", *(["nodad"] if ":" in address else [])])
+        add_address(installed, address)
     wait_until(lambda: own_counts(installed)[-1] == known + 2, "the new addresses are known", seconds=COUNTED_SECONDS)
     sources = (installed.address, installed.address6, *(address.partition("/")[0] for address in NEW_ADDRESSES))
     for number, source in enumerate(sources, start=1):
         forge(installed, source)
         wait_until(lambda number=number: forged(installed) == number, f"{source} is counted", seconds=COUNTED_SECONDS)  # type: ignore[misc]
         assert ask(installed, address=source) == b"hello"
+    for address in NEW_ADDRESSES:
+        installed.run(["ip", "address", "delete", address, "dev", "eth0"])
+    wait_until(lambda: own_counts(installed)[-1] == known, "the addresses are forgotten", seconds=COUNTED_SECONDS)
     assert events(installed, "own_addresses_unknown") == []
-
-
-def test_an_address_that_left_the_host_is_a_clients_again(installed: Host) -> None:
-    """What is no longer the host's own is forgotten, and who has it now is answered."""
-    moved = NEW_ADDRESSES[0]
-    debug(installed)
-    known = wait_until(lambda: own_counts(installed), "own addresses are known", seconds=COUNTED_SECONDS)[-1]
-    installed.run(["ip", "address", "add", moved, "dev", "eth0"])
-    wait_until(lambda: own_counts(installed)[-1] == known + 1, "the new address is known", seconds=COUNTED_SECONDS)
-    installed.run(["ip", "address", "delete", moved, "dev", "eth0"])
-    wait_until(lambda: own_counts(installed)[-1] == known, "the address is forgotten", seconds=COUNTED_SECONDS)
-    with installed.client(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        subprocess.run(["ip", "address", "add", moved, "dev", "eth0"], check=True)
-        client.bind((moved.partition("/")[0], 0))
-        client.settimeout(5)
-        client.sendto(b"moved", (installed.address, PORT))
-        assert client.recv(64) == b"moved"
 
 
 def test_where_they_cannot_be_known_the_operator_is_told_and_echod_serves(installed: Host, mode: Mode) -> None:
@@ -130,17 +110,6 @@ def test_where_they_cannot_be_known_the_operator_is_told_and_echod_serves(instal
     line = "ListenNetlink=route to the .socket unit" if mode is Mode.ACTIVATED else "AF_NETLINK to RestrictAddressFamil"
     assert line in entry["MESSAGE"]
     assert serves_everything(installed)
-
-
-def test_they_are_known_without_any_capability(bound: Host, release: Release) -> None:
-    """In the user namespace of unprivileged-port.conf the kernel tells them, too."""
-    text = (release.source / "packaging/systemd/unprivileged-port.conf").read_text()
-    bound.write(CONFIG, "listeners: ['udp://0.0.0.0:7007']\nlog: {level: debug}\n")
-    drop_in(bound, text)
-    systemctl(bound, "restart")
-    assert answers(bound, port=7007)
-    assert own_counts(bound)
-    assert events(bound, "own_addresses_unknown") == []
 
 
 def test_changes_of_addresses_do_not_start_echod(activated: Host) -> None:

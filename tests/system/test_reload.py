@@ -76,23 +76,6 @@ def test_a_port_that_cannot_be_had_rejects_the_reload(installed: Host, mode: Mod
     assert serves_everything(installed)
 
 
-def test_many_reloads_leave_nothing_behind(bound: Host) -> None:
-    """After five reloads there are as many processes and descriptors as after the first."""
-
-    def held() -> tuple[int, int]:
-        listing = bound.run(["ls", f"/proc/{supervisor(bound)}/fd"]).stdout
-        return len(workers(bound)), len(listing.split())
-
-    count = len(workers(bound))
-    systemctl(bound, "reload")
-    wait_until(lambda: len(workers(bound)) == count, "the old workers have gone", seconds=30)
-    before = held()
-    for _ in range(5):
-        systemctl(bound, "reload")
-    wait_until(lambda: held() == before, "nothing is left of the old workers", seconds=30)
-    assert serves_everything(bound)
-
-
 def test_a_stop_while_a_reload_is_under_way_is_a_clean_stop(bound: Host) -> None:
     """Wherever in the reload it comes, the unit is inactive afterwards, not failed, and starts again."""
     for moment in range(20, 200, 20):

@@ -24,6 +24,7 @@ from typing import Any, Self
 
 from support.system import network
 from support.system.container import Container, ContainerError, own_group, remove_directory, remove_group
+from support.system.image import failure
 
 TOOLS = ("systemd-nspawn", "debootstrap", "ip", "nsenter", "unshare", "setpriv")
 
@@ -33,7 +34,7 @@ ENVIRONMENT = {
     "HOME": "/root",
     "LANG": "C.UTF-8",
 }
-RUN_TIMEOUT = 60.0
+RUN_TIMEOUT = 200.0  # an installation takes ten seconds; on a machine that tests in parallel, many more
 
 # All that a host makes on the machine has a name of this form: what a killed run left is known by its dead number.
 NAME = "echod-{pid}-{number}"
@@ -72,8 +73,6 @@ class Host:
 
     address = network.HOST_ADDRESS
     address6 = network.HOST_ADDRESS6
-    client_address = network.CLIENT_ADDRESS
-    client_address6 = network.CLIENT_ADDRESS6
 
     def __init__(self, root: Path) -> None:
         """Prepare a host over the cached root `root`; entering it makes and boots it."""
@@ -81,11 +80,6 @@ class Host:
         self._cleanup = ExitStack()
         self._wire = network.Wire(host="", client="")
         self._container: Container
-
-    @property
-    def client_netns(self) -> str:
-        """The network namespace at the other end of the wire, a name for `ip netns exec`."""
-        return self._wire.client
 
     @property
     def leader(self) -> int:
@@ -117,7 +111,7 @@ class Host:
 
     def client(self) -> AbstractContextManager[None]:
         """Be a client: sockets made and processes started inside live at the other end of the wire, for ever."""
-        return network.entered(self.client_netns)
+        return network.entered(self._wire.client)
 
     def command(self, arguments: list[str]) -> list[str]:
         """Return the command that runs `arguments` on the host, for a Popen; give it ENVIRONMENT.
@@ -149,11 +143,10 @@ class Host:
             timeout=timeout,
         )
         output, complaint = result.stdout.decode(errors="replace"), result.stderr.decode(errors="replace")
+        decoded = subprocess.CompletedProcess(arguments, result.returncode, output, complaint)
         if check and result.returncode != 0:
-            error = subprocess.CalledProcessError(result.returncode, arguments, output, complaint)
-            error.add_note(output + complaint)
-            raise error
-        return subprocess.CompletedProcess(arguments, result.returncode, output, complaint)
+            raise failure(arguments, decoded)
+        return decoded
 
     def write(self, path: str, text: str, *, mode: int = 0o644) -> None:
         """Write a file on the host, with the directories that it needs."""

@@ -98,12 +98,11 @@ def mirror() -> str | None:
     return uris[0] if uris else None
 
 
-def download_wheels(requirements: Iterable[str], python_version: str, directory: Path) -> list[Path]:
+def download_wheels(requirements: Iterable[str], python_version: str, directory: Path) -> None:
     """Put wheels of `requirements` and of all that they depend on, for CPython `python_version`, in `directory`.
 
     `requirements` are pip's: names with bounds, or paths of wheels. What has no wheel on the index is built
-    from its source here, by this interpreter, and must turn out pure Python. Returns the wheels, sorted; install
-    them with `pip install --no-index --find-links`.
+    from its source here, by this interpreter, and must turn out pure Python.
     """
     directory.mkdir(parents=True, exist_ok=True)
     arch = platform.machine()
@@ -117,10 +116,9 @@ def download_wheels(requirements: Iterable[str], python_version: str, directory:
         # pip names one distribution at a time, with the bounds that it looked for.
         lacking = re.search(r"No matching distribution found for ([^\s(]+)", result.stderr)
         if lacking is None or lacking[1] in built:
-            raise _failure(command, result)
+            raise failure(command, result)
         built.add(lacking[1])
         _build_wheel(lacking[1], directory)
-    return sorted(directory.glob("*.whl"))
 
 
 def _build_wheel(requirement: str, directory: Path) -> None:
@@ -129,7 +127,7 @@ def _build_wheel(requirement: str, directory: Path) -> None:
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", f"--wheel-dir={directory}"]
     result = _pip([*command, requirement])
     if result.returncode != 0:
-        raise _failure(command, result)
+        raise failure(command, result)
     for wheel in set(directory.glob("*.whl")) - before:
         if not wheel.name.endswith("-none-any.whl"):
             wheel.unlink()
@@ -146,7 +144,7 @@ def _build(suite: str, target: Path) -> None:
         command.append(source)
     result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=BUILD_TIMEOUT)
     if result.returncode != 0:
-        raise _failure(command, result)
+        raise failure(command, result)
     for pattern in ("var/cache/apt/*.bin", "var/cache/apt/archives/*.deb", "var/lib/apt/lists/*", "var/log/**/*.log"):
         for path in target.glob(pattern):
             _remove(path)
@@ -183,7 +181,7 @@ def _pip(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, check=False, capture_output=True, text=True)
 
 
-def _failure(command: list[str], result: subprocess.CompletedProcess[str]) -> subprocess.CalledProcessError:
+def failure(command: list[str], result: subprocess.CompletedProcess[str]) -> subprocess.CalledProcessError:
     """Make the exception for a command that failed, with the end of its output where pytest shows it."""
     error = subprocess.CalledProcessError(result.returncode, command, result.stdout, result.stderr)
     error.add_note((result.stdout + result.stderr)[-2000:])

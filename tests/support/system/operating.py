@@ -8,12 +8,14 @@ from contextlib import suppress
 from typing import Any
 
 from support.system.host import Host
+from support.system.installation import Mode
 from support.waiting import wait_until
 
 UNIT = "echod.service"
 CONFIG = "/etc/echod.yaml"
 PORT = 7
 TIMEOUT = 5.0
+NET_BIND_SERVICE = 1 << 10  # linux/capability.h
 BACK_SECONDS = 30.0  # a second when idle; less than it takes the watchdog of the unit to strike
 
 
@@ -43,10 +45,25 @@ def kill(host: Host, signal: str, *pids: int) -> None:
     host.run(["kill", f"-{signal}", *map(str, pids)])
 
 
+def assert_unprivileged(host: Host, mode: Mode, pid: int) -> None:
+    """Assert that a process could never have any capability but, where echod binds, CAP_NET_BIND_SERVICE."""
+    status = dict(line.split(":\t", 1) for line in host.read(f"/proc/{pid}/status").splitlines())
+    most = NET_BIND_SERVICE if mode is Mode.BOUND else 0
+    assert {int(status[name], 16) for name in ("CapEff", "CapPrm", "CapBnd")} == {most}
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    assert "0" not in status["Uid"].split()
+
+
 def drop_in(host: Host, text: str, name: str = "test.conf", unit: str = UNIT) -> None:
     """Put a drop-in beside a unit, for the next start."""
     host.write(f"/etc/systemd/system/{unit}.d/{name}", text)
     host.run(["systemctl", "daemon-reload"])
+
+
+def add_address(host: Host, address: str) -> None:
+    """Give the host an address with its prefix length, usable at once, if it has not got it yet."""
+    options = ["nodad"] if ":" in address else []
+    host.run(["ip", "address", "replace", address, "dev", "eth0", *options])
 
 
 def events(host: Host, event: str) -> list[dict[str, Any]]:
