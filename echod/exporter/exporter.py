@@ -72,14 +72,10 @@ class Exporter:
 
     def _on_message(self, _now: float) -> None:
         message, files, *_ = socket.recv_fds(self._inputs.channel, len(SNAPSHOT), 1)
-        if message:
-            self._apply(message, files)
-            return
-        self._poll.unregister(self._inputs.channel.fileno())
-        self._closing = True
-        self._server.stop_accepting()  # at once, for the port may be needed; open connections are still answered
-
-    def _apply(self, message: bytes, files: Sequence[int]) -> None:
+        if not message:
+            self._poll.unregister(self._inputs.channel.fileno())
+            self._closing = True
+            self._server.stop_accepting()  # at once, for the port may be needed; open connections are still answered
         self._draining = self._draining or message == DRAIN
         for fd in files:  # none if this process may open no more descriptors; the next message is as complete
             with os.fdopen(fd, "rb") as file:

@@ -87,15 +87,10 @@ def of_tcp(traffic: Sequence[TcpTraffic]) -> Iterator[Metric]:
         "reason",
     )
     yield _of_listeners(
-        "echod_tcp_connections",
-        "Open connections.",
-        (((one.name, one.family), one.open) for one in traffic),
+        "echod_tcp_connections", "Open connections.", (((one.name, one.family), one.open) for one in traffic)
     )
-    yield plain(
-        "accept_failures",
-        "Failures of accept because no descriptor or memory was left; each pauses it.",
-        lambda one: one.accept_failed,
-    )
+    why = "Failures of accept because no descriptor or memory was left; each pauses it."
+    yield plain("accept_failures", why, lambda one: one.accept_failed)
     yield plain("received_bytes", "Bytes received.", lambda one: one.received_bytes)
     yield plain("sent_bytes", "Bytes sent back.", lambda one: one.sent_bytes)
 

@@ -122,26 +122,13 @@ def _tcp(listeners: Sequence[TcpTraffic]) -> Table:
 
 def _pace(activity: Activity) -> Table:
     """Tabulate the rates of UDP datagrams and TCP connections, and the bytes of both."""
-    rows = [
-        (
-            each.name,
-            _origin(adopted=each.adopted),
-            *_rates(each.received_per_second),
-            size(each.received_bytes),
-            size(each.replied_bytes),
-        )
-        for each in activity.udp
-    ]
-    rows += [
-        (
-            each.name,
-            _origin(adopted=each.adopted),
-            *_rates(each.accepted_per_second),
-            size(each.received_bytes),
-            size(each.sent_bytes),
-        )
-        for each in activity.tcp
-    ]
+    moved: list[tuple[UdpTraffic | TcpTraffic, Rates, int]] = []
+    moved += [(each, each.received_per_second, each.replied_bytes) for each in activity.udp]
+    moved += [(each, each.accepted_per_second, each.sent_bytes) for each in activity.tcp]
+    rows = (
+        (each.name, "adopted" if each.adopted else "bound", *_rates(rates), size(each.received_bytes), size(sent))
+        for each, rates, sent in moved
+    )
     return Table(
         head=("rates and totals", "socket", "/s, 1 s", "/s, 10 s", "/s, 60 s", "total in", "total out"),
         left=2,
@@ -198,10 +185,6 @@ def _refused(refused: Sequence[Refused]) -> Table:
     return Table(head=("most refused, last minute", "", "times"), left=2, rows=rows)
 
 
-def _origin(*, adopted: bool) -> str:
-    return "adopted" if adopted else "bound"
-
-
 def _rates(rates: Rates) -> tuple[str, ...]:
     return tuple(
         f"{rate:,.0f}" if rate >= _MANY or rate == 0 else f"{rate:.1f}"
@@ -254,8 +237,7 @@ def _outcome(result: Result) -> str:
 
 def text(shown: Overview) -> str:
     """Write an overview in aligned columns, in ASCII only."""
-    parts = ["\n".join(shown.lines), *map(_table_text, shown.tables)]
-    return "\n\n".join(parts)
+    return "\n\n".join(["\n".join(shown.lines), *map(_table_text, shown.tables)])
 
 
 def aligned(table: Table) -> list[list[str]]:

@@ -12,7 +12,7 @@ import secrets
 import socket
 import struct
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -131,14 +131,6 @@ def _address6(name: str) -> IPv6Address | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Attempt:
-    """The probing of some listeners from one socket. `probe` raises OSError if there is no such socket."""
-
-    probe: Callable[[Sequence[_Probe]], None]
-    probes: Sequence[_Probe]
-
-
 def listeners_of(snapshot: Snapshot) -> list[Listener]:
     """Return the listeners in a snapshot, UDP first. Raises StatusUnknownError if it names what is no listener."""
     names = [*(each.name for each in snapshot.activity.udp), *(each.name for each in snapshot.activity.tcp)]
@@ -167,7 +159,7 @@ class _Run:
         self._mark = mark
         self._payload = mark.secret if mark is not None else secrets.token_bytes(SECRET_BYTES)
         self._probes = [_probe(listener) for listener in listeners]
-        self._waiting: list[_Attempt] = []
+        self._waiting: list[Sequence[_Probe]] = []
         self._sent: list[tuple[socket.socket, _Probe]] = []
         self._by_peer: dict[tuple[str, int], list[tuple[socket.socket, _Probe]]] = {}
         self._poll = Poll()
@@ -176,8 +168,9 @@ class _Run:
     def run(self, seconds: float) -> tuple[Result, ...]:
         """Probe each listener, and wait."""
         try:
-            for attempt in [*self._udp_attempts(), *self._tcp_attempts()]:
-                self._make(attempt)
+            tcp = [[probe] for probe in self._probes if probe.listener.protocol is Protocol.TCP and not probe.done]
+            for probes in [*self._udp_groups(), *tcp]:
+                self._attempt(probes)
             self._wait(time.monotonic() + seconds)
         finally:
             self._poll.close()
@@ -190,15 +183,18 @@ class _Run:
             Result(listener=each.listener, seconds=each.seconds, problem=each.problem) for each in self._probes
         )
 
-    def _make(self, attempt: _Attempt) -> None:
-        """Probe some listeners; if another test has the port, try again later."""
+    def _attempt(self, probes: Sequence[_Probe]) -> None:
+        """Probe UDP listeners from one socket, or one TCP listener; if another test has the port, try again later."""
         try:
-            attempt.probe(attempt.probes)
+            if probes[0].listener.protocol is Protocol.UDP:
+                self._probe_udp(probes)
+            else:
+                self._probe_tcp(probes[0])
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                self._waiting.append(attempt)
+                self._waiting.append(probes)
                 return
-            for probe in attempt.probes:
+            for probe in probes:
                 probe.fail(error)
 
     def _wait(self, deadline: float) -> None:
@@ -213,9 +209,9 @@ class _Run:
                 for sock, probe in self._sent:
                     if not probe.done:
                         self._send(sock, probe)
-            attempts, self._waiting = self._waiting, []
-            for attempt in attempts:
-                self._make(attempt)
+            waiting, self._waiting = self._waiting, []
+            for probes in waiting:
+                self._attempt(probes)
             next_turn = min(resend_at, deadline, now + _RETRY_SECONDS if self._waiting else deadline)
             for on_ready in self._poll.wait(max(0.0, next_turn - now)):
                 on_ready(time.monotonic())
@@ -232,7 +228,7 @@ class _Run:
 
     # -- UDP: one socket for each address and interface
 
-    def _udp_attempts(self) -> Iterable[_Attempt]:
+    def _udp_groups(self) -> Iterable[list[_Probe]]:
         groups: dict[object, list[_Probe]] = {}
         for probe in self._probes:
             if probe.listener.protocol is Protocol.UDP and not probe.done:
@@ -242,9 +238,10 @@ class _Run:
                     probe.fail(error)
                 else:
                     groups.setdefault((probe.host, probe.target.zone), []).append(probe)
-        return [_Attempt(self._probe_udp, probes) for probes in groups.values()]
+        return groups.values()
 
     def _probe_udp(self, probes: Sequence[_Probe]) -> None:
+        """Probe UDP listeners of one address and interface. Raises OSError if there is no socket for that."""
         # Of one address, one may be bound to an interface, and one not: the kernel must let them have the same port.
         host = probes[0].host
         sock = self._open(probes[0].target, list({own: None for own, probe in self._sent if probe.host == host}))
@@ -278,12 +275,8 @@ class _Run:
 
     # -- TCP: one connection for each listener
 
-    def _tcp_attempts(self) -> Iterable[_Attempt]:
-        tcp = [probe for probe in self._probes if probe.listener.protocol is Protocol.TCP and not probe.done]
-        return [_Attempt(self._probe_tcp, [probe]) for probe in tcp]
-
-    def _probe_tcp(self, probes: Sequence[_Probe]) -> None:
-        (probe,) = probes
+    def _probe_tcp(self, probe: _Probe) -> None:
+        """Begin a connection to a listener. Raises OSError as `_probe_udp` does, or if that is refused at once."""
         sock = self._open(probe.target)
         if self._mark is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)

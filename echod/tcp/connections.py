@@ -79,14 +79,7 @@ class IoBuffers:
 class Connections:
     """The connections, and their I/O."""
 
-    def __init__(
-        self,
-        *,
-        io: IoBuffers,
-        row: memoryview,
-        timeouts: Timeouts,
-        on_close: Callable[[int], None],
-    ) -> None:
+    def __init__(self, *, io: IoBuffers, row: memoryview, timeouts: Timeouts, on_close: Callable[[int], None]) -> None:
         """Share the worker's I/O buffers. Count into the listener's row; call `on_close` with each entry that ends."""
         self._buffer = io.buffer
         self._io_uring = io.io_uring
@@ -165,13 +158,8 @@ class Connections:
 
     def _serve_each(self, pairs: Iterable[tuple[int, int]], now: float) -> None:
         """Move bytes on these descriptors, each with its events, until this turn has received enough."""
-        connections, active_at, buffer, row, limit = (
-            self.open,
-            self.active_at,
-            self._buffer,
-            self._row,
-            self._byte_limit,
-        )
+        connections, active_at = self.open, self.active_at
+        buffer, row, limit = self._buffer, self._row, self._byte_limit
         for fd, event in pairs:
             connection = connections[fd]
             if row[_RECEIVED_BYTES] >= limit and not connection.unsent:

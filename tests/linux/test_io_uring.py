@@ -138,18 +138,6 @@ def test_ends_and_errors_are_their_own(ring: IoUring, pairs: MakePairs) -> None:
     assert bytes(ring.slot(3)[:4]) == bytes(ring.slot(4)[:4]) == b"here"
 
 
-def test_nothing_outlives_the_call(ring: IoUring, pairs: MakePairs) -> None:
-    """What comes after a receive that found nothing is for whoever receives next, by whatever call."""
-    made = pairs(2)
-    ring.slot(0)[:4] = b"????"
-    assert ring.receive(of(made)).tolist() == [DECLINED, DECLINED]
-    for pair in made:
-        say(pair, b"late")
-    assert made[0][0].recv(16) == b"late"
-    assert bytes(ring.slot(0)[:4]) == b"????"
-    assert ring.receive(of(made[1:])).tolist() == [4]
-
-
 def test_a_descriptor_is_nobodys_after_the_call(ring: IoUring, pairs: MakePairs) -> None:
     """Closed, it ends for the peer at once, and its number may be that of another connection."""
     (ours, theirs), other = made = pairs(2)

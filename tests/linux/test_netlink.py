@@ -125,15 +125,6 @@ def test_addresses_are_known_as_they_come_and_go(local: Open) -> None:
 
 @needs_root
 @pytest.mark.usefixtures("inside")
-def test_prefixes_that_are_routed_to_the_host_itself_are_its_own(local: Open) -> None:
-    """`ip route add local PREFIX dev lo` makes every address of a prefix the host's (AnyIP), in both families."""
-    ip("route", "add", "local", "10.77.0.0/16", "dev", "lo")
-    ip("-6", "route", "add", "local", "fd77::/48", "dev", "lo")
-    assert own(local()) == LOOPBACK | networks("10.77.0.0/16", "fd77::/48")
-
-
-@needs_root
-@pytest.mark.usefixtures("inside")
 @pytest.mark.parametrize("strict", [1, 0])
 def test_nothing_else_is_the_hosts_own(local: Open, strict: int) -> None:
     """Neighbours, broadcasts, routes and other tables are not, nor what ip_nonlocal_bind lets a socket have.

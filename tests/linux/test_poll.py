@@ -70,21 +70,6 @@ def test_a_broken_connection_is_always_ready(poll: Poll, events: int, *, busy: b
         poll.unregister(client.fileno())
 
 
-@either
-@pytest.mark.parametrize("anew", [False, True])
-def test_an_unregistered_descriptor_is_forgotten(poll: Poll, pair: Pair, *, busy: bool, anew: bool) -> None:
-    """It is not called again, nor does the wait end for it, and it may be registered anew, as busy or not."""
-    called: list[str] = []
-    pair[1].send(b"x")
-    poll.register(pair[0].fileno(), READ, lambda _: called.append("first"), busy=busy)
-    poll.unregister(pair[0].fileno())
-    turn(poll)
-    assert poll._check() == []
-    poll.register(pair[0].fileno(), READ, lambda _: called.append("second"), busy=anew)
-    turn(poll)
-    assert called == ["second"]
-
-
 @pytest.mark.parametrize("busy", [(False, False), (False, True), (True, False), (True, True)])
 def test_what_a_callback_unregisters_is_not_called_in_the_same_turn(poll: Poll, busy: tuple[bool, bool]) -> None:
     """Of two descriptors ready at once, the first to be called may close the other."""
@@ -134,18 +119,4 @@ def test_a_wait_that_follows_a_short_one_looks_without_sleeping(pair: Pair, *, b
         if ready:
             pair[0].recv(1)
     assert slept == [False, False, True]
-    poll.close()
-
-
-@either
-def test_a_poll_that_is_not_to_spin_sleeps(pair: Pair, *, busy: bool) -> None:
-    """As that of the supervisor: also behind a wait that was short."""
-    poll = Poll()
-    poll.register(pair[0].fileno(), READ, lambda _: None, busy=busy)
-    pair[1].send(b"x")
-    assert len(list(poll.wait(1))) == 1
-    pair[0].recv(1)
-    before = sleeps()
-    assert list(poll.wait(0.01)) == []
-    assert sleeps() > before
     poll.close()

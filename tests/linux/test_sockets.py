@@ -35,7 +35,6 @@ from echod.linux.sockets import (
     open_probe,
     open_socket,
     set_buffers,
-    set_up,
 )
 from echod.linux.sockopt import (
     IP_FREEBIND,
@@ -104,27 +103,12 @@ def test_an_opened_socket_has_every_option(host: str, protocol: Protocol) -> Non
             assert is_set(sock, socket.SOL_SOCKET, socket.SO_ACCEPTCONN, socket.SO_REUSEADDR) == [1, 1]
 
 
-def test_setting_up_twice_changes_nothing() -> None:
-    """A socket that was set up may be set up again."""
-    with udp_server() as sock:
-        set_up(sock, BUFFERS)
-        assert_set_up(sock)
-
-
 @pytest.mark.parametrize("protocol", Protocol)
 def test_an_unbound_socket_has_no_port_yet(protocol: Protocol) -> None:
     """With `bind=False` everything but the address is there."""
     with open_socket(listener(port=9, protocol=protocol), BUFFERS, sibling=True, bind=False) as sock:
         assert_set_up(sock)
         assert sock.getsockname() == (ANY, 0)
-
-
-def test_an_ipv6_wildcard_leaves_ipv4_to_others() -> None:
-    """Both wildcards can have one port, since the IPv6 socket takes no IPv4."""
-    with udp_server() as probe:
-        port = probe.getsockname()[1]
-    with udp_server("::", port) as six, udp_server(ANY, port) as four:
-        assert six.getsockname()[1] == four.getsockname()[1]
 
 
 # -- who may have a port

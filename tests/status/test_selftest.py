@@ -240,7 +240,7 @@ def test_an_interface_may_go_while_the_answer_comes(network: None) -> None:
     listeners = [Listener(protocol=Protocol.UDP, address=IPv6Address("fe80::5"), port=9999, zone="near")]
     with open_socket(listeners[0], BUFFERS, sibling=False) as server:
         asked = _Run(listeners, None)
-        asked._make(*asked._udp_attempts())
+        asked._attempt(*asked._udp_groups())
         wait_until(lambda: queued_bytes(server), "the question")
         server.sendto(*server.recvfrom(100))
         (sock,) = asked._sockets

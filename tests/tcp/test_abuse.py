@@ -230,16 +230,3 @@ def test_a_source_that_is_denied_is_closed_without_a_byte(echod: EchodFactory, s
         assert all(is_served(sock) for sock in allowed)
     assert descriptors(worker) == before
     assert closes(daemon) == {"access": 8}
-
-
-def test_access_of_ipv6_is_that_of_its_own_entries(echod: EchodFactory, stack: ExitStack) -> None:
-    """With ::1 denied, loopback's IPv4 is served still; the default allows both."""
-    port = free_port()
-    listeners = [f"tcp://127.0.0.1:{port}", f"tcp://[::1]:{port}"]
-    daemon = echod({"listeners": listeners, "access": {"deny": ["::1"]}, "workers": 1})
-    assert is_served(stack.enter_context(connect(port)))
-    assert not is_served(stack.enter_context(connect(port, "::1", "::1")))
-    rows = daemon.counters()
-    assert [rows[name].get("closed_access", 0) for name in listeners] == [0, 1]
-    assert daemon.reload({"listeners": listeners, "workers": 1})["event"] == "reloaded"
-    assert is_served(stack.enter_context(connect(port, "::1", "::1")))
