@@ -86,6 +86,13 @@ def test_what_is_no_request_is_told_so(served: Served, request_: bytes, status: 
     assert served.requests == []
 
 
+@pytest.mark.parametrize(("length", "status"), [(MAX_HEAD_BYTES, "200 OK"), (MAX_HEAD_BYTES + 1, "431 Request")])
+def test_a_head_may_have_16_kib(served: Served, length: int, status: str) -> None:
+    """To the byte."""
+    head = b"GET / HTTP/1.1\r\nHost: localhost\r\nA: "
+    assert served.ask(head.ljust(length - 4, b"x") + b"\r\n\r\n")[0].startswith(f"HTTP/1.1 {status}")
+
+
 def test_a_request_may_come_in_pieces(served: Served) -> None:
     """Byte by byte it is the same request."""
     with served.connect() as client:
