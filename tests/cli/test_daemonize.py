@@ -172,15 +172,6 @@ def test_a_start_up_error_is_reported_before_the_terminal_is_let_go(host: Host) 
     assert host.start().code == 0
 
 
-def test_an_invalid_config_is_reported_with_its_line(host: Host) -> None:
-    """Exit code 78, the mistakes as `check` has them, no process, no pidfile."""
-    host.configure(listeners=["udp://localhost:7"])
-    finished = host.start()
-    assert finished.code == 78
-    assert finished.said.startswith(f"{host.config}:2:3: error: listeners[0]: ")
-    assert not host.pidfile.exists()
-
-
 @pytest.mark.parametrize("variable", ["INVOCATION_ID", "NOTIFY_SOCKET", "LISTEN_FDS"])
 def test_it_is_refused_under_systemd(host: Host, variable: str) -> None:
     """Exit code 2 and a sentence that names the variable by which systemd was seen."""

@@ -103,16 +103,6 @@ def test_without_a_running_echod_it_says_so(tmp_path: Path) -> None:
     assert result.stderr.startswith(f"echod: no echod is running: there is no {tmp_path}/status.json; ")
 
 
-def test_a_status_file_that_outlived_its_echod_is_no_echod(served: tuple[Daemon, Path, int]) -> None:
-    """After kill -9 the file is still there; its process is not."""
-    daemon, directory, _ = served
-    os.kill(daemon.pid, signal.SIGKILL)
-    daemon.wait()
-    result = ask_for_reload(directory)
-    assert result.returncode == ExitCode.UNAVAILABLE
-    assert f"process {daemon.pid}, which wrote {directory}/status.json, is gone" in result.stderr
-
-
 @pytest.mark.parametrize("text", ["{}", "[]", "nonsense", "", '{"pid": "all"}'])
 def test_a_status_file_of_something_else_is_one_sentence(tmp_path: Path, text: str) -> None:
     """Whatever stands there, it names nobody to signal."""
@@ -129,6 +119,9 @@ def test_nobody_but_the_echod_that_wrote_it_is_signalled(served: tuple[Daemon, P
     daemon, directory, _ = served
     os.kill(daemon.pid, signal.SIGKILL)
     daemon.wait()
+    result = ask_for_reload(directory)
+    assert result.returncode == ExitCode.UNAVAILABLE
+    assert f"process {daemon.pid}, which wrote {directory}/status.json, is gone" in result.stderr
     path = directory / files.NAME
     told = json.loads(path.read_text())
     with subprocess.Popen(["sleep", "60"], start_new_session=True) as stranger:
@@ -288,13 +281,3 @@ def test_the_process_of_the_unit_is_reloaded_and_no_other(
     for other in (str(os.getpid()), "0", "", "-1", "\u0663", "9" * 30):
         assert ask_for_reload(directory, MAINPID=other).returncode == ExitCode.OK
     assert len(first.log("reloaded")) == 6
-
-
-def test_the_status_file_goes_with_its_echod(served: tuple[Daemon, Path, int]) -> None:
-    """While it serves the file tells its process; once it has stopped there is none."""
-    daemon, directory, _ = served
-    told = files.read(directory)
-    assert told is not None
-    assert told["pid"] == daemon.pid
-    assert daemon.stop() == ExitCode.OK
-    assert list(directory.iterdir()) == []

@@ -89,4 +89,5 @@ def test_single_values_are_written_on_one_line() -> None:
         "workers": "auto",
     }
     assert write_value("metrics.listen", ()) == "off"
+    assert write_value("metrics.listen", ("http://[::1]:9", "http://[::]:8")) == "[http://[::1]:9, http://[::]:8]"
     assert write_value("limits.datagrams_per_second", None) == "unlimited"
