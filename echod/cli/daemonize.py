@@ -34,9 +34,7 @@ def lock_pidfile(path: Path) -> int:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             content = os.read(fd, 32).strip()
-            pid = (
-                content.decode() if content.isdigit() else "unknown"
-            )  # whatever else is there could control the terminal
+            pid = content.decode() if content.isdigit() else "unknown"  # other text could control the terminal
             os.close(fd)
             raise AddressUnavailableError(f"echod is running already: {path} is locked by process {pid}") from None
         with suppress(FileNotFoundError):
@@ -51,7 +49,7 @@ def lock_pidfile(path: Path) -> int:
 def _open(path: Path) -> int:
     """Open the pidfile, and make it if there is none: a regular file with this name alone. Raises UsageError.
 
-    Its directory may be another user's, who could have us empty a file that we may write and he may not.
+    Its directory may belong to another user, who could otherwise make echod empty a file that he may not write.
     """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o644)
@@ -66,7 +64,7 @@ def _open(path: Path) -> int:
 
 
 def _make_room(fd: int, path: Path) -> None:
-    """Empty a locked pidfile, but for a byte: where that finds room, so will the number. Raises UsageError."""
+    """Empty a locked pidfile and write a byte: if there is room for it, there is for the PID. Raises UsageError."""
     try:
         os.ftruncate(fd, 0)
         os.write(fd, b"\n")

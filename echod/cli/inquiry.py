@@ -49,7 +49,7 @@ class Answer:
 def parse_source(text: str) -> Source:
     """Read `192.0.2.1:40000` or `[2001:db8::1]:40000`; of a link-local address the interface may follow a `%`.
 
-    Raises ValueError with one sentence, fit to print, that says what to write.
+    Raises ValueError with one sentence for the operator that says what to write.
     """
     found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)(?:%[^]]+)?\]|([0-9.]+)):([0-9]{1,5})", text)
     try:

@@ -63,7 +63,7 @@ def examine(path: Path, config: Config, text: bytes, *, activated: bool) -> NotP
     named = socket_unit.config_of(unit, str(DEFAULT_PATH))
     if unit.get("LoadState") == "loaded" and named == str(path.absolute()):
         activated |= socket_unit.is_activated(unit)
-        if os.geteuid() == 0:  # who reads everything
+        if os.geteuid() == 0:  # root can read every file
             _look(unit, named)
     if not activated:
         return None

@@ -30,9 +30,9 @@ _NAMES: Final[Mapping[str, tuple[Network, ...]]] = {
 }
 
 _SUGGESTED: Final = [name for name in _NAMES if name != "any"]
-"""Names that a misspelt one may be corrected to. Who means the whole Internet writes it himself."""
+"""Names that are proposed for a misspelt one. Never `any`: whoever means the whole Internet must write it."""
 _CLOSE: Final = 0.75
-"""How alike they must be (difflib): "lopback" is meant to be loopback, and nobody knows what "local" is."""
+"""The least similarity (difflib): "lopback" is corrected to loopback, and "local" is not corrected."""
 
 _NOT_PUBLIC: Final = (
     *_NAMES["loopback"],

@@ -53,7 +53,7 @@ def read(path: Path | None) -> Reading:
     path = path or DEFAULT_PATH
     at = time.time()
     text = read_text(path)
-    with suppress(MemoryError):  # what took it is given back behind this block, so that there is some to say so
+    with suppress(MemoryError):  # what was taken is free after this block, so that the error can be reported
         config, warnings = parse_config(text)
         return Reading(path=path, text=text, config=config, warnings=warnings, at=at)
     raise StartFailedError(f"there is not enough memory to read {shown(path)}: raise LimitAS=")

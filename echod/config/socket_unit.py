@@ -46,7 +46,7 @@ def config_of(unit: Mapping[str, str], default: str) -> str:
 
 
 def is_activated(unit: Mapping[str, str]) -> bool:
-    """Tell whether all that the service has is what the socket unit passes (socket-activated.conf)."""
+    """Tell whether the service has no sockets but those that the socket unit passes (socket-activated.conf)."""
     return SOCKET in unit.get("Requires", "").split() and unit.get("PrivateNetwork") == "yes"
 
 

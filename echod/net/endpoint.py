@@ -38,7 +38,7 @@ class Endpoint:
 def parse_endpoint(text: str) -> Endpoint:
     """Read `http://ADDRESS:PORT`; an IPv6 address is in brackets (RFC 3986).
 
-    Raises ValueError with one sentence, fit to print, that says what is wrong and what to write.
+    Raises ValueError with one sentence for the operator that says what is wrong and what to write.
     """
     refuse_strange(text, wanted=WANTED)
     scheme, separator, rest = text.partition("://")

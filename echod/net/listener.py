@@ -101,7 +101,7 @@ class Overlap:
 def parse_listener(text: str) -> ListenerRange:
     """Read `udp://ADDRESS:PORT` or `tcp://ADDRESS:FIRST-LAST`; an IPv6 address is in brackets (RFC 3986).
 
-    Raises ValueError with one sentence, fit to print, that says what is wrong and what to write.
+    Raises ValueError with one sentence for the operator that says what is wrong and what to write.
     """
     refuse_strange(text, wanted="udp://ADDRESS:PORT")
     scheme, separator, rest = text.partition("://")
@@ -136,8 +136,8 @@ def find_overlaps(ranges: Mapping[int, ListenerRange]) -> dict[int, Overlap]:
 
     A second socket on the same address would take datagrams from the first, and one on a single address next to the
     wildcard of its family receives nothing that the wildcard would not. One that is bound to an interface may stand
-    beside one that is not, which hears nothing of a VRF. (Of another interface the kernel gives to either: it takes the
-    first group of SO_REUSEPORT that fits.)
+    beside one that is not, which receives nothing from a VRF. (From another interface the kernel gives to either: it
+    takes the first group of SO_REUSEPORT that fits.)
     """
     owners: dict[Listener, int] = {}
     overlaps: dict[int, Overlap] = {}

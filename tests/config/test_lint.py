@@ -69,147 +69,109 @@ NO_EFFECT = "no limit is set, so this has no effect"
 
 
 @pytest.mark.parametrize(
-    ("text", "warning"),
+    ("text", "place", "message"),
     [
-        ("access:\n  allow: []", (2, 3, "access.allow", "the list is empty: nobody gets a reply")),
+        ("access:\n  allow: []", "2:3 access.allow", "the list is empty: nobody gets a reply"),
         (
             "access:\n  allow: [private, '::1']\n  deny: [loopback]",
-            (2, 20, "access.allow[1]", "access.deny covers all of ::1 and takes precedence: none of it gets a reply"),
+            "2:20 access.allow[1]",
+            "access.deny covers all of ::1 and takes precedence: none of it gets a reply",
         ),
         (
             "access:\n  deny: [fe80::/9, 169.254.0.0/15]",
-            (2, 3, "access.deny", "access.deny covers all of link-local and takes precedence: none of it gets a reply"),
+            "2:3 access.deny",
+            "access.deny covers all of link-local and takes precedence: none of it gets a reply",
         ),
-        (OPENED + "limits: {datagrams_per_second: unlimited}", (2, 10, "limits.datagrams_per_second", TOO_MUCH)),
-        (OPENED + "limits: {datagrams_per_second: 10001}", (2, 10, "limits.datagrams_per_second", TOO_MUCH)),
+        (OPENED + "limits: {datagrams_per_second: unlimited}", "2:10 limits.datagrams_per_second", TOO_MUCH),
+        (OPENED + "limits: {datagrams_per_second: 10001}", "2:10 limits.datagrams_per_second", TOO_MUCH),
         (
             "guard:\n  min_source_port: 1023",
+            "2:3 guard.min_source_port",
             (
-                2,
-                3,
-                "guard.min_source_port",
-                (
-                    "ports below 1024 belong to services such as DNS and NTP: after one forged datagram echod and such "
-                    "a service reply to each other for ever"
-                ),
+                "ports below 1024 belong to services such as DNS and NTP: after one forged datagram echod and "
+                "such a service reply to each other for ever"
             ),
         ),
         (
             "guard: {loop_breaker: false}",
-            (1, 9, "guard.loop_breaker", "without it, a datagram that circulates between two servers never stops"),
+            "1:9 guard.loop_breaker",
+            "without it, a datagram that circulates between two servers never stops",
         ),
-        ("limits: {burst: 255}", (1, 10, "limits.burst", NO_EFFECT)),
-        ("limits: {slip: 0}", (1, 10, "limits.slip", NO_EFFECT)),
-        ("limits: {dry_run: true}", (1, 10, "limits.dry_run", NO_EFFECT)),
+        ("limits: {burst: 255}", "1:10 limits.burst", NO_EFFECT),
+        ("limits: {slip: 0}", "1:10 limits.slip", NO_EFFECT),
+        ("limits: {dry_run: true}", "1:10 limits.dry_run", NO_EFFECT),
         (
             "limits:\n  total_datagrams_per_second: 9\n  slip: 4",
-            (
-                3,
-                3,
-                "limits.slip",
-                "limits.datagrams_per_second is not set, so this has no effect: it does not apply to the total limit",
-            ),
+            "3:3 limits.slip",
+            "limits.datagrams_per_second is not set, so this has no effect: it does not apply to the total limit",
         ),
         (
             "limits:\n  total_datagrams_per_second: 9\n  dry_run: true",
-            (3, 3, "limits.dry_run", "nothing is refused: datagrams above a limit are counted and replied to"),
+            "3:3 limits.dry_run",
+            "nothing is refused: datagrams above a limit are counted and replied to",
         ),
         (
             "limits:\n  datagrams_per_second: 1001\n  total_datagrams_per_second: 1000",
+            "3:3 limits.total_datagrams_per_second",
             (
-                3,
-                3,
-                "limits.total_datagrams_per_second",
-                (
-                    "total_datagrams_per_second (1,000) is less than datagrams_per_second (1,001): "
-                    "a single source can use all of it"
-                ),
+                "total_datagrams_per_second (1,000) is less than datagrams_per_second (1,001): a single source "
+                "can use all of it"
             ),
         ),
         (
             "udp:\n  receive_buffer: 127 KiB",
-            (
-                2,
-                3,
-                "udp.receive_buffer",
-                "below 128 KiB it has no room for two full datagrams: bursts will be lost",
-            ),
+            "2:3 udp.receive_buffer",
+            "below 128 KiB it has no room for two full datagrams: bursts will be lost",
         ),
         (
             "udp:\n  send_buffer: 127 KiB",
-            (
-                2,
-                3,
-                "udp.send_buffer",
-                "below 128 KiB it has no room for two full datagrams: bursts will be lost",
-            ),
+            "2:3 udp.send_buffer",
+            "below 128 KiB it has no room for two full datagrams: bursts will be lost",
         ),
         (
             "listeners: [udp://1.2.3.4:7]\ntcp: {max_connections: 100}",
-            (
-                2,
-                1,
-                "tcp",
-                "no tcp:// listener is configured, so these settings apply only to those of a .socket unit",
-            ),
+            "2:1 tcp",
+            "no tcp:// listener is configured, so these settings apply only to those of a .socket unit",
         ),
         (
             "tcp:\n  max_connections_per_source: 1025",
+            "2:3 tcp.max_connections_per_source",
             (
-                2,
-                3,
-                "tcp.max_connections_per_source",
-                (
-                    "max_connections_per_source (1,025) is more than max_connections (1,024): "
-                    "a single source can take every connection"
-                ),
+                "max_connections_per_source (1,025) is more than max_connections (1,024): a single source can "
+                "take every connection"
             ),
         ),
         (
             "tcp:\n  max_connections: 63",
+            "2:3 tcp.max_connections",
             (
-                2,
-                3,
-                "tcp.max_connections",
-                (
-                    "max_connections_per_source (64) is more than max_connections (63): "
-                    "a single source can take every connection"
-                ),
+                "max_connections_per_source (64) is more than max_connections (63): a single source can take "
+                "every connection"
             ),
         ),
         (
             "tcp:\n  stall_timeout_seconds: 301",
+            "2:3 tcp.stall_timeout_seconds",
             (
-                2,
-                3,
-                "tcp.stall_timeout_seconds",
-                (
-                    "stall_timeout_seconds (301) is more than idle_timeout_seconds (300): "
-                    "a stalled connection is closed as idle first"
-                ),
+                "stall_timeout_seconds (301) is more than idle_timeout_seconds (300): a stalled connection is "
+                "closed as idle first"
             ),
         ),
-        (
-            "drain_timeout_seconds: 61",
-            (1, 1, "drain_timeout_seconds", "systemctl stop can take this long: 61 seconds"),
-        ),
+        ("drain_timeout_seconds: 61", "1:1 drain_timeout_seconds", "systemctl stop can take this long: 61 seconds"),
         (
             "metrics:\n  listen: http://0.0.0.0:9007",
+            "2:3 metrics.listen",
             (
-                2,
-                3,
-                "metrics.listen",
-                (
-                    "everybody who can reach this port can read the metrics and the top sources, because there is no "
-                    "password: write http://127.0.0.1:9007, or put a firewall or a proxy in front of it"
-                ),
+                "everybody who can reach this port can read the metrics and the top sources, because there is "
+                "no password: write http://127.0.0.1:9007, or put a firewall or a proxy in front of it"
             ),
         ),
     ],
 )
-def test_what_is_legal_but_unreasonable_is_warned_of(text: str, warning: tuple[int, int, str, str]) -> None:
+def test_what_is_legal_but_unreasonable_is_warned_of(text: str, place: str, message: str) -> None:
     """A warning points at the key that the file sets, and keeps nothing from starting."""
-    assert warnings(text) == [warning]
+    ((line, column, path, found),) = warnings(text)
+    assert (f"{line}:{column} {path}", found) == (place, message)
 
 
 @pytest.mark.parametrize(

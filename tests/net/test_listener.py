@@ -78,6 +78,13 @@ def test_a_range_opens_one_listener_a_port() -> None:
     assert [listener.port for listener in parse_listener("udp://0.0.0.0:7-7")] == [7]
 
 
+OCTETS = "write four numbers from 0 to 255, without leading zeros"
+PORT = "write a number from 1 to 65535, or a range such as 7000-7015"
+NAME = 'write up to 15 characters, none of them "/", ":" or "%"'
+HOST = "write an address of this host"
+LINK = "write [fe80::1%eth0], or another interface"
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -108,69 +115,33 @@ def test_a_range_opens_one_listener_a_port() -> None:
         ("udp://0.0.0.0:", "has no port: write 0.0.0.0:7, or another port"),
         ("udp://[::]", "has no port: write [::]:7, or another port"),
         ("udp://[::]:", "has no port: write [::]:7, or another port"),
-        ("udp://0.0.0.0:echo", '"echo" is not a port: write a number from 1 to 65535, or a range such as 7000-7015'),
-        ("udp://0.0.0.0:7-", '"7-" is not a port: write a number from 1 to 65535, or a range such as 7000-7015'),
-        ("udp://0.0.0.0:-7", '"-7" is not a port: write a number from 1 to 65535, or a range such as 7000-7015'),
-        (
-            "udp://0.0.0.0:\u0667",
-            '"\u0667" is not a port: write a number from 1 to 65535, or a range such as 7000-7015',
-        ),
+        ("udp://0.0.0.0:echo", f'"echo" is not a port: {PORT}'),
+        ("udp://0.0.0.0:7-", f'"7-" is not a port: {PORT}'),
+        ("udp://0.0.0.0:-7", f'"-7" is not a port: {PORT}'),
+        ("udp://0.0.0.0:\u0667", f'"\u0667" is not a port: {PORT}'),
         ("udp://0.0.0.0:0", "the port 0 is out of bounds: write a number from 1 to 65535"),
         ("udp://0.0.0.0:65536", "the port 65536 is out of bounds: write a number from 1 to 65535"),
         ("udp://0.0.0.0:7-65536", "the port 65536 is out of bounds: write a number from 1 to 65535"),
         ("udp://0.0.0.0:0-7", "the port 0 is out of bounds: write a number from 1 to 65535"),
         ("udp://0.0.0.0:007", "the port 007 begins with a zero: write 7"),
         ("udp://0.0.0.0:7015-7000", "the port range runs backwards: write 7000-7015"),
-        (
-            "udp://localhost:7",
-            '"localhost" is not an address: host names are not looked up, write the address itself',
-        ),
-        (
-            "udp://256.0.0.1:7",
-            '"256.0.0.1" is not an IPv4 address: write four numbers from 0 to 255, without leading zeros',
-        ),
-        (
-            "udp://127.0.0.01:7",
-            '"127.0.0.01" is not an IPv4 address: write four numbers from 0 to 255, without leading zeros',
-        ),
-        ("udp://224.0.0.1:7", "224.0.0.1 is not the address of a single host: write an address of this host"),
-        (
-            "udp://255.255.255.255:7",
-            "255.255.255.255 is not the address of a single host: write an address of this host",
-        ),
+        ("udp://localhost:7", '"localhost" is not an address: host names are not looked up, write the address itself'),
+        ("udp://256.0.0.1:7", f'"256.0.0.1" is not an IPv4 address: {OCTETS}'),
+        ("udp://127.0.0.01:7", f'"127.0.0.01" is not an IPv4 address: {OCTETS}'),
+        ("udp://224.0.0.1:7", f"224.0.0.1 is not the address of a single host: {HOST}"),
+        ("udp://255.255.255.255:7", f"255.255.255.255 is not the address of a single host: {HOST}"),
         ("udp://[0.0.0.0]:7", '"0.0.0.0" is not an IPv6 address: only IPv6 addresses are written in brackets'),
         ("udp://[]:7", '"" is not an IPv6 address: only IPv6 addresses are written in brackets'),
-        (
-            "udp://[::ffff:1.2.3.4]:7",
-            "[::ffff:1.2.3.4] is an IPv4-mapped IPv6 address: write 1.2.3.4 without brackets",
-        ),
-        (
-            "udp://[::ffff:0:0]:7",
-            "[::ffff:0:0] is an IPv4-mapped IPv6 address: write 0.0.0.0 without brackets",
-        ),
-        ("udp://[ff02::1]:7", "[ff02::1] is not the address of a single host: write an address of this host"),
+        ("udp://[::ffff:1.2.3.4]:7", "[::ffff:1.2.3.4] is an IPv4-mapped IPv6 address: write 1.2.3.4 without brackets"),
+        ("udp://[::ffff:0:0]:7", "[::ffff:0:0] is an IPv4-mapped IPv6 address: write 0.0.0.0 without brackets"),
+        ("udp://[ff02::1]:7", f"[ff02::1] is not the address of a single host: {HOST}"),
         ("udp://[::1%]:7", "has no interface after the %: write [::1%eth0], or another interface, or remove the %"),
         ("udp://0.0.0.0%:7", "has no interface after the %: write 0.0.0.0%eth0, or another interface, or remove the %"),
-        (
-            "udp://0.0.0.0%a%b:7",
-            '"a%b" is not an interface name: write up to 15 characters, none of them "/", ":" or "%"',
-        ),
-        (
-            "udp://[fe80::1]:7",
-            "a link-local address needs its interface: write [fe80::1%eth0], or another interface",
-        ),
-        (
-            "udp://[fe80::1%]:7",
-            "a link-local address needs its interface: write [fe80::1%eth0], or another interface",
-        ),
-        (
-            "udp://[fe80::1%abcdefghijklmnop]:7",
-            '"abcdefghijklmnop" is not an interface name: write up to 15 characters, none of them "/", ":" or "%"',
-        ),
-        (
-            "udp://[fe80::1%eth0:1]:7",
-            '"eth0:1" is not an interface name: write up to 15 characters, none of them "/", ":" or "%"',
-        ),
+        ("udp://0.0.0.0%a%b:7", f'"a%b" is not an interface name: {NAME}'),
+        ("udp://[fe80::1]:7", f"a link-local address needs its interface: {LINK}"),
+        ("udp://[fe80::1%]:7", f"a link-local address needs its interface: {LINK}"),
+        ("udp://[fe80::1%abcdefghijklmnop]:7", f'"abcdefghijklmnop" is not an interface name: {NAME}'),
+        ("udp://[fe80::1%eth0:1]:7", f'"eth0:1" is not an interface name: {NAME}'),
     ],
 )
 def test_a_text_that_cannot_be_is_refused_with_what_to_write(text: str, sentence: str) -> None:
