@@ -60,7 +60,7 @@ def test_a_rate_is_never_exceeded(rate: int, interval: int) -> None:
         ([], "the following arguments are required: TARGET"),
         (["nowhere.invalid"], "nowhere.invalid: "),
         (["-4", "::1"], "::1: has no IPv4 address"),
-        (["127.255.255.255"], "127.255.255.255: is a broadcast address, echod does not reply to it: write the address"),
+        (["-c", "1", "127.255.255.255"], "127.255.255.255: is a broadcast address, echod does not reply to it: write "),
         (["0.0.0.0"], "0.0.0.0: is not the address of a host: write one"),  # noqa: S104 - nothing binds
         (["::"], "::: is not the address of a host: write one"),
         (["--csv", "/nowhere/x", "127.0.0.1"], "--csv /nowhere/x: No such file or directory"),
