@@ -1,7 +1,8 @@
 """The rules on the source of a datagram: declared as a value, and compiled for quick decisions here.
 
 Owns which sources are refused, and for which reason. `RuleSet` has all that a compiler needs; `Rules` and `Access` are
-compiled from it alone. Invariant: of the rules that refuse a source, the first in the order of `Drop` gives the reason.
+compiled from it alone. Invariant: a refused port gives the reason
+before an address does, and of the levels of addresses the first that contains the address.
 """
 
 from bisect import bisect_right

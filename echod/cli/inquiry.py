@@ -125,7 +125,7 @@ def _reason(config: Config, source: Source, drop: Drop) -> str:
         Drop.SOURCE_IS_SELF: f"{address} is an address of this host; on this host, use 127.0.0.1 or ::1",
         Drop.ACCESS: access,
     }
-    return reasons[drop]
+    return reasons.get(drop, "echod(8) explains this counter")
 
 
 def _find(entries: Iterable[AccessEntry], address: _Address) -> AccessEntry | None:

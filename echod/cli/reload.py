@@ -40,7 +40,11 @@ LOOK_SECONDS: Final = 0.02
 """Interval between reads of the status file."""
 
 _EXAMPLE: Final = """example (what `systemctl reload echod` does):
-  echod reload && echo new config serves"""
+  echod reload && echo new config serves
+
+Exit code 0: the new config serves; 78: it has mistakes, and the previous config
+stays in force; 69: echod does not run; 70, 75: the outcome is not known;
+4: the status cannot be read; 77: not permitted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +59,7 @@ def main(words: Sequence[str]) -> int:
     """Reload the config of the running echod and print the outcome."""
     parser = make_parser(
         "reload",
-        description="Reload the config of the running echod and wait for the outcome.\n0: the new config serves. 78: "
-        "the config has mistakes; each is printed, and the\nprevious config stays in force.",
+        description="Reload the config of the running echod, wait for the outcome, and print it.",
         epilog=_EXAMPLE,
     )
     add_config(parser, default=f"{DEFAULT_PATH}; it says where the status of that echod is")

@@ -13,9 +13,6 @@ from echod.measurement.payload import HEADER_BYTES, Damage, Difference, Payloads
 MAX_CANDIDATES: Final = 64
 """Most probes, the oldest, that a damaged reply is compared to if not even its send time identifies its probe."""
 
-FORGOTTEN: Final = 0
-"""The state of a probe that is not in the ring. `Flood` defines the others."""
-
 
 class Ring:
     """The ring. Sequence numbers begin with 0, and each train at a multiple of its length."""

@@ -120,7 +120,7 @@ def _add_packets(parser: argparse.ArgumentParser) -> None:
 def _add_output(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
     add = group.add_argument
-    quiet = "print no line for each reply; on a terminal show a live table (needs the `client` extra)"
+    quiet = "print no line for each reply; on a terminal show a live table (needs the `live` extra)"
     add("-q", dest="quiet", action="store_true", help=quiet)
     add("-D", dest="stamps", action="store_true", help="begin each line with the time, in seconds since 1970")
     add("-n", dest="numeric", action="store_true", help="do not look up the names of routers")

@@ -12,7 +12,7 @@ from echod.net.listener import Protocol
 
 
 class Drop(IntEnum):
-    """Why a datagram is not answered, in the order of the rules."""
+    """Why a datagram is not replied to. `admission.rules` has the order of the rules."""
 
     DESTINATION_NOT_UNICAST = 1
     """Sent to a broadcast or multicast address: an answer would make this host an amplifier for its LAN."""

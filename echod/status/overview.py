@@ -23,8 +23,8 @@ GAP: Final = "  "
 _LEGEND: Final = (
     "dropped: by echod, why see below. send failed: the kernel refused the reply.",
     "queue full: no room in the receive queue (a train counts as one), so echod never",
-    "had it. What was sent and is in none of these numbers never reached this host:",
-    "the network lost it.",
+    "had it. What was sent and is in none of these numbers never reached echod: the",
+    "network lost it, or a filter of this host dropped it.",
 )
 
 

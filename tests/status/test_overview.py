@@ -84,8 +84,8 @@ udp://0.0.0.0:7        1,000,000  998,765    1,217           18          77
 udp://[::]:7                   0        0        0            0           0
 dropped: by echod, why see below. send failed: the kernel refused the reply.
 queue full: no room in the receive queue (a train counts as one), so echod never
-had it. What was sent and is in none of these numbers never reached this host:
-the network lost it.
+had it. What was sent and is in none of these numbers never reached echod: the
+network lost it, or a filter of this host dropped it.
 
 TCP listener (totals)  accepted  open now
 tcp://0.0.0.0:7              12         2

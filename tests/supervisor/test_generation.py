@@ -109,8 +109,8 @@ def by_hand() -> Iterator[GenerationByHand]:
         b"[0,1,1,{},false]",
         b'[0,1,1,{"a\\nb":1},false]',
         b'[0,1,1,{"192.0.2.1":"x"},false]',
-        b"l[1]",
-        b"l",
+        b"t[1]",
+        b"t",
     ],
 )
 def test_a_worker_that_sends_nonsense_is_ended_and_nothing_else(
