@@ -13,6 +13,7 @@ from support.loopback import (
     at,
     deliver,
     needs_root,
+    send_by_link,
     send_train,
     udp_client,
     udp_server,
@@ -23,28 +24,6 @@ from echod.udp.batch import Batch
 from echod.udp.sock import UdpSocket
 
 IP_RECVTOS, IP_RECVTTL, IP_RECVORIGDSTADDR = 13, 12, 20  # linux/in.h
-
-
-def test_a_broadcast_destination_is_marked(batch: Batch) -> None:
-    """Of three datagrams to a wildcard socket, the one sent to the broadcast address is no unicast."""
-    with udp_server(ANY) as server, udp_client() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        for host in ("127.0.0.1", "127.255.255.255", "127.0.0.2"):
-            deliver(server, client.sendto, host.encode(), at(server, host))
-        assert answer(batch, UdpSocket(server)) == 3
-        assert (batch.not_unicast, batch.truncated) == ({1}, set())
-        assert [client.recv(16) for _ in range(2)] == [b"127.0.0.1", b"127.0.0.2"]
-        assert_nothing_more(client)
-
-
-def test_a_train_to_a_broadcast_destination_is_marked_and_weighed(batch: Batch) -> None:
-    """A whole train to the broadcast address is one slot that is no unicast, and three datagrams."""
-    with udp_server(ANY) as server, udp_client() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        deliver(server, send_train, client, b"aabbc", 2, at(server, "127.255.255.255"))
-        assert answer(batch, UdpSocket(server)) == 1
-        assert (batch.not_unicast, batch.datagrams, batch.replied) == ({0}, 3, 0)
-        assert_nothing_more(client)
 
 
 @needs_root
@@ -65,18 +44,6 @@ def test_a_multicast_destination_is_marked(batch: Batch, network: None, wildcard
         assert batch.not_unicast == {0}
         assert client.recv(16) == own.encode()
         assert_nothing_more(client)
-
-
-def test_marks_do_not_outlast_their_batch(batch: Batch) -> None:
-    """The slot that held a broadcast before is answered when it holds a plain datagram."""
-    with udp_server(ANY) as server, udp_client() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        deliver(server, client.sendto, b"all", at(server, "127.255.255.255"))
-        assert answer(batch, UdpSocket(server)) == 1
-        deliver(server, client.sendto, b"you", at(server, "127.0.0.1"))
-        assert answer(batch, UdpSocket(server)) == 1
-        assert (batch.not_unicast, batch.replied) == (set(), 1)
-        assert client.recv(16) == b"you"
 
 
 @pytest.mark.parametrize(("wildcard", "asked"), [(ANY, "127.0.0.9"), ("::", "::1")])
@@ -119,7 +86,7 @@ def test_a_control_message_that_nobody_asked_for_marks_a_slot_as_truncated(
     with udp_client() as client:
         deliver(server, client.sendto, b"odd", at(server))
         assert answer(batch, port) == 1
-        assert (batch.truncated, batch.replied) == ({0}, 0)
+        assert (batch.truncated, batch.replied, batch.whole) == ({0}, 0, False)
         server.setsockopt(socket.IPPROTO_IP, option, 0)
         deliver(server, client.sendto, b"even", at(server))
         assert answer(batch, port) == 1
@@ -140,3 +107,32 @@ def test_a_control_message_as_long_as_that_of_a_train_makes_none(batch: Batch, s
             assert answer(batch, port) == 2
             assert (batch.truncated, batch.datagrams, batch.replied) == ({0, 1}, 2, 0)
         assert_nothing_more(client)
+
+
+@needs_root
+def test_it_is_known_what_came_in_on_loopback(batch: Batch, network: None) -> None:
+    """What asks 127.0.0.1 came in on loopback, also a train; what comes by a link, or asks an address of it, did not.
+
+    (Of what this host sends to its own address, the kernel names the link that has the address.)
+    """
+    add_link("10.0.0.1/24")
+    with udp_server(ANY) as server, udp_client() as client:
+        for data in (b"one", b"two"):
+            deliver(server, client.sendto, data, at(server, "127.0.0.1"))
+        batch.receive(UdpSocket(server))
+        assert (batch.whole, batch.came_in_on_loopback(0)) == (True, True)
+        for _ in range(2):
+            deliver(server, send_by_link, at(server, "10.0.0.1"), b"by the link", "10.0.0.9")
+        batch.receive(UdpSocket(server))
+        assert (batch.whole, batch.came_in_on_loopback(0)) == (True, False)
+        deliver(server, client.sendto, b"one", at(server, "127.0.0.1"))
+        deliver(server, send_train, client, b"aabbc", 2, at(server, "127.0.0.1"))
+        deliver(server, client.sendto, b"our own", at(server, "10.0.0.1"))
+        deliver(server, send_by_link, at(server, "10.0.0.1"), b"by the link", "10.0.0.9")
+        assert batch.receive(UdpSocket(server)) == 4
+        assert [batch.came_in_on_loopback(slot) for slot in range(4)] == [True, True, False, False]
+        deliver(server, client.sendto, b"one", at(server, "127.0.0.1"))
+        deliver(server, send_by_link, at(server, "10.0.0.1"), b"by the link", "10.0.0.9")
+        batch.receive(UdpSocket(server))
+        assert [batch.came_in_on_loopback(slot) for slot in range(2)] == [True, False]
+        assert not batch.whole

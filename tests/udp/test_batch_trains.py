@@ -25,7 +25,6 @@ from support.loopback import (
 from echod.linux.mmsg_layout import MAX_PAYLOAD
 from echod.linux.sockets import set_up
 from echod.linux.sockopt import UDP_GRO
-from echod.udp import reply
 from echod.udp.batch import Batch
 from echod.udp.sock import UdpSocket
 
@@ -62,21 +61,6 @@ def client(no_trains: socket.socket) -> Iterator[socket.socket]:
         yield sock
 
 
-def test_joined_neighbours_go_out_one_by_one_where_a_train_fails(
-    batch: Batch, no_trains: socket.socket, client: socket.socket
-) -> None:
-    """Nothing is lost or reordered, and datagrams of that length are not joined again."""
-    port = UdpSocket(no_trains)
-    client.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
-    for number in range(5):
-        deliver(no_trains, client.sendto, b"%8d" % number, at(no_trains))
-    assert answer(batch, port) == 5
-    assert (batch.replied, batch.replied_octets, batch.failures) == (5, 40, {})
-    assert [receive_train(client) for _ in range(5)] == [(b"%8d" % number, 0) for number in range(5)]
-    assert_nothing_more(client)
-    assert port.longest_joined == 7
-
-
 def test_what_failed_as_a_train_is_not_joined_again(
     batch: Batch, no_trains: socket.socket, client: socket.socket
 ) -> None:
@@ -92,21 +76,6 @@ def test_what_failed_as_a_train_is_not_joined_again(
     assert_nothing_more(client)
 
 
-def test_a_kernel_train_goes_out_one_by_one_where_a_train_fails(
-    batch: Batch, no_trains: socket.socket, client: socket.socket
-) -> None:
-    """A train that came in whole, with a short last segment, is answered segment by segment."""
-    data = bytes(range(250)) * 2
-    deliver(no_trains, client.sendto, b"before", at(no_trains))
-    deliver(no_trains, send_train, client, data, 99, at(no_trains))
-    deliver(no_trains, client.sendto, b"after", at(no_trains))
-    assert answer(batch, UdpSocket(no_trains)) == 3
-    assert (batch.datagrams, batch.replied, batch.replied_octets) == (8, 8, 511)
-    expected = [b"before", *(data[i : i + 99] for i in range(0, 500, 99)), b"after"]
-    assert [client.recv(512) for _ in expected] == expected
-    assert_nothing_more(client)
-
-
 def test_a_train_of_more_segments_than_slots_goes_out_one_by_one(
     batch: Batch, no_trains: socket.socket, client: socket.socket
 ) -> None:
@@ -119,24 +88,6 @@ def test_a_train_of_more_segments_than_slots_goes_out_one_by_one(
     assert answer(batch, UdpSocket(no_trains)) == 1
     assert (batch.datagrams, batch.replied, batch.replied_octets) == (128, 128, len(data))
     assert [client.recv(512) for _ in range(128)] == [data[i : i + 100] for i in range(0, len(data), 100)]
-    assert_nothing_more(client)
-
-
-def test_a_train_between_joined_neighbours_goes_out_in_order(
-    batch: Batch, no_trains: socket.socket, client: socket.socket
-) -> None:
-    """With refused slots, failed joins and a failed train in one batch, each good datagram arrives in its turn."""
-    for data in (b"refused", b"one", b"two"):
-        deliver(no_trains, client.sendto, data, at(no_trains))
-    deliver(no_trains, send_train, client, b"aabbc", 2, at(no_trains))
-    for data in (b"end", b"fin"):
-        deliver(no_trains, client.sendto, data, at(no_trains))
-    assert batch.receive(UdpSocket(no_trains)) == 6
-    batch.refuse(0, 1)
-    reply.send(batch, UdpSocket(no_trains))
-    assert (batch.datagrams, batch.replied, batch.failures) == (8, 7, {})
-    expected = [b"one", b"two", b"aa", b"bb", b"c", b"end", b"fin"]
-    assert [client.recv(16) for _ in expected] == expected
     assert_nothing_more(client)
 
 
