@@ -19,9 +19,8 @@ from echod.admission.ratelimit import RateLimit
 from echod.admission.rules import Rules
 from echod.net.peers import NAME_BYTES, address_of
 from echod.stats.outcomes import Drop
-from echod.stats.refusals import MOST_SOURCES, Report, Tally
-from echod.supervisor.refusal_log import MAX_ENTRIES, RefusalLog
-from echod.supervisor.refusal_log import MAX_SOURCES as MAX_LOGGED
+from echod.stats.refusals import Report, Tally
+from echod.supervisor.refusal_log import RefusalLog
 
 SEEDS = range(6)
 TURNS = 400
@@ -158,10 +157,10 @@ def test_whatever_is_refused_is_reported_in_full(seed: int) -> None:
                 random.choice(tallies).add(random.choice(list(Drop)), address, count)
                 refused += count
             for report in [report for tally in tallies for report in tally.reports()]:
-                assert len(report.sources) <= MOST_SOURCES
+                assert len(report.sources) <= 256
                 refusals.add(listeners[report.listener], Report.unpack(report.pack()))
             before = len(log)
             refusals.log_due(float(second))
-            assert len(log) - before <= MAX_ENTRIES
-            assert all(len(summary.sources) <= MAX_LOGGED for summary in refusals._summaries.values())
+            assert len(log) - before <= 10
+            assert all(len(summary.sources) <= 1024 for summary in refusals._summaries.values())
     assert sum(entry["refused"] for entry in log) == refused

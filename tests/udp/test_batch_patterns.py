@@ -10,10 +10,13 @@ from support.loopback import (
     assert_nothing_more,
     at,
     deliver,
+    ip,
+    needs_root,
     receive_train,
     send_train,
     udp_client,
     udp_server,
+    wait_for_address,
 )
 
 from echod.linux.mmsg_layout import MAX_PAYLOAD, SLOTS
@@ -138,3 +141,21 @@ def test_more_than_a_message_can_join_are_joined_into_two(batch: Batch) -> None:
             assert [receive_train(client) for _ in pieces] == pieces
             assert_nothing_more(client)
         assert batch.pattern is port.pattern is not None
+
+
+@needs_root
+def test_names_of_ipv6_hosts_do_not_part_neighbours(network: None) -> None:
+    """After datagrams of different IPv6 hosts in the same slots, those of one IPv4 peer are joined."""
+    ip("address", "add", "fd00:ec::2/128", "dev", "lo", "nodad")
+    wait_for_address("fd00:ec::2/128", "lo")
+    with udp_server("::") as six, udp_server() as four, udp_client() as client, ExitStack() as stack:
+        hosts = [stack.enter_context(udp_client(host)) for host in ("::1", "fd00:ec::2")]
+        batch, ports = Batch(), (UdpSocket(six), UdpSocket(four))
+        client.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
+        for _ in range(4):
+            for number in (0, 1, 0, 1, 1, 0):
+                deliver(six, hosts[number].sendto, b"six", at(six, "::1"))
+                deliver(four, client.sendto, b"4", at(four))
+            for port in ports:
+                assert answer(batch, port) == batch.replied == 6
+            assert receive_train(client) == (b"444444", 1)

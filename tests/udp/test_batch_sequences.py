@@ -71,15 +71,21 @@ class Round:
     """Slots, and how many of the last datagrams of each are refused."""
     no_trains: bool
     """The kernel refuses every train of the server."""
+    times: int
+    """It is sent and answered so many times, which makes its pattern known."""
     in_vain: bool
     """Before it, a socket of the other family finds nothing."""
 
 
 lengths = st.one_of(st.integers(0, 40), st.sampled_from([64, 1472, 1473, 9000, 65_507]))
-trains = st.integers(1, 1400).flatmap(
-    lambda segment: st.builds(
-        Kind, length=st.integers(segment + 1, min(64 * segment, 60_000)), segment=st.just(segment), to=st.integers(0, 3)
-    )
+trains = st.builds(
+    lambda segment, weight, short, to: Kind(
+        length=min(segment * weight, 60_000) - min(short, segment - 1), segment=segment, to=to
+    ),
+    st.sampled_from([1, 2, 10, 700]) | st.integers(1, 1400),
+    st.integers(2, 10) | st.just(64),
+    st.integers(0, 3),
+    st.integers(0, 3),
 )
 kinds = st.one_of(st.builds(Kind, length=lengths, to=st.integers(0, 3)), trains)
 runs = st.tuples(st.sampled_from([0, 1, 2, 3, 3, -1]), st.sampled_from([1, 1, 2, 3, 5, SLOTS]))
@@ -101,8 +107,11 @@ def sequences(draw: st.DrawFn) -> list[Round]:
         kind=pool,
         clients=st.lists(runs, min_size=1, max_size=6).map(lambda of: [one for one, times in of for _ in range(times)]),
         odd=st.dictionaries(st.integers(0, 5), pool | kinds, max_size=2) if draw(st.booleans()) else st.just({}),
-        cuts=st.lists(st.tuples(st.integers(0, 5), st.integers(1, 64)), max_size=3),
+        cuts=st.lists(st.tuples(st.integers(0, 5), st.sampled_from([1, 1, 2, 5, 64])), max_size=3)
+        if draw(st.booleans())
+        else st.just([]),
         no_trains=st.booleans() if draw(st.booleans()) else st.just(False),
+        times=st.sampled_from([1, 3]),
         in_vain=st.booleans(),
     )
     return draw(st.lists(rounds, min_size=1, max_size=8))
@@ -157,10 +166,12 @@ class World:
         self.servers[ipv6].setsockopt(*option, turn.no_trains)
         if turn.in_vain:
             assert batch.receive(self.silent[not ipv6]) == 0
-        asked = enumerate(turn.clients[:SLOTS])
+        pattern, asked = port.pattern, enumerate(turn.clients[:SLOTS])
         slots = [self.send(ipv6, sender, turn.odd.get(slot, turn.kind)) for slot, sender in asked]
         assert batch.receive(port) == len(slots)
         self._assert_described(turn, slots)
+        if len({kind for _, kind, _ in slots}) > 1:
+            assert port.pattern is pattern  # nothing is learned of a mixture
         refused = {slot for slot, (_, kind, _) in enumerate(slots) if kind.to == len(UNICAST[ipv6])}
         for slot in refused:
             batch.refuse(slot, batch.weight(slot))
@@ -267,4 +278,5 @@ def test_any_sequence_of_batches_is_answered_exactly(hosts: None, sequence: list
     with ExitStack() as stack:
         world = World(stack)
         for turn in sequence:
-            world.play(turn)
+            for _ in range(turn.times):
+                world.play(turn)
