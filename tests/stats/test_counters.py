@@ -180,12 +180,6 @@ def test_two_pages_over_one_memory_show_each_other_their_numbers() -> None:
     assert sorted(memory.cast("Q"))[-4:] == [0, 1, 3, 2**64 - 1]
 
 
-def test_a_page_knows_its_slots_and_listeners() -> None:
-    """Readers ask the page for which slots and listeners it has numbers; the listeners keep their order."""
-    laid = page(3, [TCP, UDP])
-    assert (laid.slots, laid.listeners) == (3, (TCP, UDP))
-
-
 # -- sums
 
 
@@ -260,16 +254,6 @@ def test_settling_one_worker_leaves_the_others_alone() -> None:
     assert [laid.row(slot, UDP)[UdpField.INTERRUPTED] for slot in range(3)] == [0, 5, 0]
     assert [laid.row(slot, TCP)[TcpField.CLOSED + Close.INTERRUPTED] for slot in range(3)] == [0, 5, 0]
     assert [laid.header(slot)[SlotField.CONNECTIONS] for slot in range(3)] == [1, 0, 1]
-
-
-def test_settling_twice_is_settling_once() -> None:
-    """A slot whose books are closed has nothing left to close."""
-    laid = page(1, [UDP, TCP])
-    laid.row(0, UDP)[UdpField.RECEIVED] = laid.row(0, TCP)[TcpField.ACCEPTED] = 5
-    laid.settle(0)
-    once = laid.totals()
-    laid.settle(0)
-    assert laid.totals() == once
 
 
 # -- a worker that died with a batch in hand
@@ -506,13 +490,3 @@ def test_every_number_of_a_tcp_row_has_its_name() -> None:
         ("closed_self_test", 119),
         ("accept_failed", 103),
     ]
-
-
-def test_datagrams_are_summed_over_udp_rows_alone() -> None:
-    """The quick count has every worker's UDP rows in it and no TCP row."""
-    size = CounterPage.size(slots=2, listeners=2, places=0)
-    page = CounterPage(memoryview(bytearray(size)), slots=2, listeners=(UDP, TCP), places=0)
-    page.row(0, UDP)[UdpField.RECEIVED] = 3
-    page.row(1, UDP)[UdpField.RECEIVED] = 4
-    page.row(1, TCP)[TcpField.ACCEPTED] = 100
-    assert page.datagrams() == 7

@@ -9,12 +9,14 @@ from support.loopback import (
     assert_nothing_more,
     at,
     deliver,
+    receive_train,
     send_train,
     udp_client,
     udp_server,
 )
 
 from echod.linux.mmsg_layout import SLOTS
+from echod.linux.sockopt import UDP_GRO
 from echod.udp import reply
 from echod.udp.batch import Batch
 from echod.udp.sock import UdpSocket
@@ -105,3 +107,18 @@ def test_a_socket_that_is_closed_is_a_defect_and_raised(batch: Batch, client: so
         reply.send(batch, UdpSocket(server))
     with pytest.raises(OSError, match="Bad file descriptor"):
         batch.receive(UdpSocket(server))
+
+
+def test_neighbours_of_different_peers_or_lengths_are_not_joined(batch: Batch, server: socket.socket) -> None:
+    """Only datagrams of one peer and one length that lie side by side go out as one."""
+    with udp_client() as one, udp_client() as other:
+        for client in (one, other):
+            client.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
+        for client, length in ((one, 10), (other, 10), (one, 10), (one, 11)):
+            for _ in range(3):
+                deliver(server, client.sendto, payload(length), at(server))
+        answer(batch, UdpSocket(server))
+        assert [receive_train(one) for _ in range(3)] == [(payload(length) * 3, length) for length in (10, 10, 11)]
+        assert receive_train(other) == (payload(10) * 3, 10)
+        for client in (one, other):
+            assert_nothing_more(client)

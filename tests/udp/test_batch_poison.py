@@ -113,6 +113,24 @@ def test_a_batch_of_nothing_but_poison_is_all_failures(batch: Batch, host: str) 
         assert client.recv(16) == b"good"
 
 
+@needs_root
+@pytest.mark.parametrize("times", [1, 4])
+def test_sources_that_cannot_be_reached_fail_with_their_own_reason(batch: Batch, network: None, times: int) -> None:
+    """Each datagram of a forged broadcast or unroutable source, joined or not, fails; the others are answered."""
+    add_link("10.0.0.1/24")
+    with udp_server("10.0.0.1") as server, udp_client("10.0.0.1") as client:
+        deliver(server, client.sendto, b"first", at(server))
+        for source in ("255.255.255.255", "10.0.0.255", "198.51.100.1"):
+            for _ in range(times):
+                deliver(server, lambda source=source: inject(at(server), b"x", source=source, source_port=9))
+        deliver(server, client.sendto, b"last", at(server))
+        answer(batch, UdpSocket(server))
+        assert (batch.datagrams, batch.replied) == (2 + 3 * times, 2)
+        assert batch.failures == {errno.EACCES: 2 * times, errno.ENETUNREACH: times}
+        assert [client.recv(16) for _ in range(2)] == [b"first", b"last"]
+        assert_nothing_more(client)
+
+
 # -- a full send buffer
 
 

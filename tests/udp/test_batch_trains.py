@@ -25,6 +25,7 @@ from support.loopback import (
 from echod.linux.mmsg_layout import MAX_PAYLOAD
 from echod.linux.sockets import set_up
 from echod.linux.sockopt import UDP_GRO
+from echod.udp import reply
 from echod.udp.batch import Batch
 from echod.udp.sock import UdpSocket
 
@@ -141,3 +142,19 @@ def test_neighbours_longer_than_the_device_takes_go_out_as_fragments(batch: Batc
             assert answer(batch, port) == 5
             assert (batch.replied, batch.replied_octets, batch.failures) == (5, 11_000, {})
             assert port.longest_joined == 2999
+
+
+@pytest.mark.parametrize("cut", [0, 1, 8, 9])
+def test_a_train_that_was_cut_goes_out_one_by_one_where_a_train_fails(
+    batch: Batch, no_trains: socket.socket, client: socket.socket, cut: int
+) -> None:
+    """Where the kernel takes no train, each datagram that is left of it goes out alone, also a single one."""
+    train = b"aabbccddeeffgghhiij"
+    deliver(no_trains, send_train, client, train, 2, at(no_trains))
+    assert batch.receive(UdpSocket(no_trains)) == 1
+    if cut:
+        batch.refuse(0, cut)
+    reply.send(batch, UdpSocket(no_trains))
+    assert (batch.replied, batch.failures) == (10 - cut, {})
+    assert b"".join(client.recv(16) for _ in range(10 - cut)) == train[: 2 * (10 - cut)]
+    assert_nothing_more(client)
