@@ -17,8 +17,7 @@ MILLISECOND = 10**6
 TIMEOUT = 1000 * MILLISECOND
 WALL = 10**18
 PEER = "192.0.2.1:7"
-END = 10**6 * MILLISECOND
-"""A time at which no probe can be in flight any more."""
+END = 10**6 * MILLISECOND  # when no probe can be in flight any more
 
 
 def at(clock: int, step: int = 0) -> Moment:
@@ -117,9 +116,7 @@ class Pair(Flow):
     def fail(self, sequence: int, *, unsent: bool) -> None:
         """Give both an error that quotes a probe."""
         quote = self.probes[sequence][:8]
-        event = self.in_flight.failed(
-            ProbeError(reason="host unreachable", address=PEER, moment=self.now, data=quote, unsent=unsent)
-        )
+        event = self.in_flight.failed(ProbeError(reason="x", address="", moment=self.now, data=quote, unsent=unsent))
         self.expected.add(event)
         assert self.flood.failed(quote, unsent=unsent) == (sequence if event.settles else None)
 
@@ -155,7 +152,7 @@ class Pair(Flow):
         elif action == "error":
             self.fail(first, unsent=flag and outcome is None)
         elif action == "expire":
-            self.expire(count * 200 * MILLISECOND if flag else None)
+            self.expire((count - 1) * 500 * MILLISECOND if flag else None)
 
     def compare(self) -> None:
         """Compare the numbers of both."""
@@ -198,8 +195,8 @@ def test_a_flood_counts_what_is_counted_for_single_probes(
     pair.expire()
     pair.compare()
     assert pair.statistics.in_flight == 0
-    longest, expected = pair.statistics.outages.longest, pair.expected.outages.longest
-    assert (longest.duration if longest else 0) == (expected.duration if expected else 0)
+    outages = [each.outages.longest for each in (pair.statistics, pair.expected)]
+    assert len({outage.duration if outage else 0 for outage in outages}) == 1
 
 
 def test_a_train_of_replies_is_taken_only_if_every_byte_is_that_of_one_train() -> None:
@@ -271,28 +268,49 @@ def test_an_outage_ends_when_the_next_train_is_sent() -> None:
 
 
 def test_probes_lost_between_two_replies_to_one_train_are_no_outage() -> None:
-    """No time passes between them. At the ends of a train they are part of one, unless this host did not send them."""
+    """No time passes between them. At the ends of a train they are a part of one."""
     flow = Flow()
     flow.send(2)
     for sequence in (0, 3, 5):
         flow.reply(flow.probes[sequence])
-    flow.flood.failed(flow.probes[7], unsent=True)
     flow.flood.expire(END)
     assert flow.outage == (4, 4, 0, False)
-    assert flow.statistics.outcomes[Kind.LOST] == 4
+    assert flow.statistics.outcomes[Kind.LOST] == 5
+
+
+def test_probes_that_this_host_did_not_send_are_no_outage() -> None:
+    """They are errors, and no part of the outage after them."""
+    flow = Flow()
+    flow.send(2)
+    for number in range(6):
+        assert flow.flood.failed(flow.probes[number], unsent=True) == number
+    flow.flood.expire(END)
+    assert (flow.statistics.outcomes[Kind.ERROR], flow.outage) == (6, (6, 7, 0, True))
+
+
+def test_replies_after_the_timeout_are_late_and_undo_the_loss() -> None:
+    """A train of replies that came in time but was read later is not late."""
+    flow = Flow()
+    flow.send(2)
+    flow.flood.expire(END)
+    assert flow.replies(0, TIMEOUT)
+    assert flow.flood.received_train(b"".join(flow.probes[TRAIN:]), SIZE, at(5 * MILLISECOND).wall, at(END))
+    counts, outcomes = flow.statistics.counts, flow.statistics.outcomes
+    assert (counts[Kind.LATE], counts[Kind.REPLY], counts[Kind.LOST], outcomes[Kind.LOST]) == (4, 4, 8, 0)
 
 
 def test_a_loss_does_not_hold_the_window() -> None:
     """A probe that was overtaken by a window is in flight until its timeout, but fills no room."""
     flow = Flow()
     flow.send(2)
-    for train in range(2, 6):
-        flow.replies((train - 1) * TRAIN, train * MILLISECOND)
+    for train, filled in ((1, 4), (2, 4), (3, 0), (4, 0)):
+        flow.replies(train * TRAIN, (train + 1) * MILLISECOND)
+        assert flow.filled == filled
         flow.send()
     flow.replies(5 * TRAIN, 6 * MILLISECOND)
     assert (flow.filled, flow.statistics.in_flight, flow.flood.next_expiry()) == (0, 4, TIMEOUT)
     flow.flood.expire(TIMEOUT - 1)
-    assert (flow.flood.room, flow.statistics.in_flight, flow.statistics.outcomes[Kind.LOST]) == (8, 4, 0)
+    assert (flow.flood.room, flow.statistics.in_flight) == (8, 4)
     flow.flood.expire(TIMEOUT)
     assert (flow.statistics.in_flight, flow.statistics.outcomes[Kind.LOST], flow.flood.next_expiry()) == (0, 4, None)
 
