@@ -282,8 +282,7 @@ def test_probes_that_this_host_did_not_send_are_no_outage() -> None:
     """They are errors, and no part of the outage after them."""
     flow = Flow()
     flow.send(2)
-    for number in range(6):
-        assert flow.flood.failed(flow.probes[number], unsent=True) == number
+    assert [flow.flood.failed(probe, unsent=True) for probe in flow.probes[:6]] == [*range(6)]
     flow.flood.expire(END)
     assert (flow.statistics.outcomes[Kind.ERROR], flow.outage) == (6, (6, 7, 0, True))
 
