@@ -61,7 +61,7 @@ def configure(*, level: str, destination: str) -> None:
 
 
 def stderr_is_journal() -> bool:
-    """Tell whether stderr is connected to the journal: any child process inherits the variable (systemd.exec(5))."""
+    """Return whether stderr is connected to the journal: any child process inherits the variable (systemd.exec(5))."""
     try:
         status = os.fstat(2)
     except OSError:
@@ -70,7 +70,7 @@ def stderr_is_journal() -> bool:
 
 
 def _missed_journal() -> bool:
-    """Tell whether stderr would be the journal's if the journal had run: without it systemd gives /dev/null.
+    """Return whether stderr would be the journal's if the journal had run: without it systemd gives /dev/null.
 
     A service with StandardError=null has that, too, and logs nothing: the journal can be reached then. The decision
     holds for later reloads.

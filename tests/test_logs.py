@@ -45,7 +45,7 @@ def test_console_lines_are_readable_on_their_own(echod: EchodFactory) -> None:
 
 
 def test_a_debug_line_needs_the_level_debug(echod: EchodFactory) -> None:
-    """At `warning` a healthy start and stop say nothing at all."""
+    """At `warning` a healthy start and stop log nothing."""
     port = free_port()
     daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "log": {"level": "warning"}}, ready=False)
     wait_until(lambda: is_answered(port), "it was ready")
@@ -54,7 +54,7 @@ def test_a_debug_line_needs_the_level_debug(echod: EchodFactory) -> None:
 
 
 def is_answered(port: int) -> bool:
-    """Tell whether a datagram is answered within a moment."""
+    """Return whether a datagram is answered within a moment."""
     with connect_udp("127.0.0.1", port) as sock:
         sock.settimeout(0.1)
         try:
@@ -98,7 +98,7 @@ def receive(sock: socket.socket, event: str) -> bytes:
 
 
 def test_a_journal_that_comes_after_the_start_is_found(echod: EchodFactory, place: tuple[str, Path]) -> None:
-    """Entries go there as soon as it is there, and the first says how many are missing; a reload changes nothing."""
+    """Entries go there as soon as it is there, and the first has how many are missing; a reload changes nothing."""
     namespace, path = place
     port = free_port()
     config = {"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1}
@@ -200,13 +200,13 @@ def test_control_characters_of_a_config_do_not_reach_a_terminal(echod: EchodFact
     for count, text in enumerate(texts, start=1):
         daemon.write(text)
         daemon.signal(signal.SIGHUP)
-        wait_until(partial(is_said, daemon, f"rejected: {daemon.config_path}", count), "the file was rejected")
+        wait_until(partial(is_logged, daemon, f"rejected: {daemon.config_path}", count), "the file was rejected")
     assert not any(character in daemon.stderr for character in "\x1b\x9b")
     assert daemon.stop() == 0
 
 
-def is_said(daemon: Daemon, text: str, count: int) -> bool:
-    """Tell whether this text is in the log so often."""
+def is_logged(daemon: Daemon, text: str, count: int) -> bool:
+    """Return whether this text is in the log so often."""
     return daemon.stderr.count(text) >= count
 
 

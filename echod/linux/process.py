@@ -41,7 +41,7 @@ def fork(name: str, keep: Iterable[int], run: Callable[[], None]) -> int:
 
 
 def set_up_child(supervisor: int, title: str, account: Account | None) -> bool:
-    """Become a process of this supervisor, given by its id; tell whether it still runs. Call this first.
+    """Become a process of this supervisor, given by its id; return whether it still runs. Call this first.
 
     With an account, it becomes that user, without any capability. Raises EchodError if it cannot.
     """
@@ -56,7 +56,7 @@ def set_up_child(supervisor: int, title: str, account: Account | None) -> bool:
 
 
 def kill(pid: int) -> bool:
-    """Kill a child at once; tell whether that was allowed.
+    """Kill a child at once; return whether that was allowed.
 
     `find_account` ensures that at the start. Where a security module still forbids it, no loop ends because of that.
     """

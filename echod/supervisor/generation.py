@@ -158,7 +158,7 @@ class Generation:
         return tuple(share)
 
     def _on_message(self, worker: WorkerProcess, message: bytes) -> bool:
-        """Act on a message of a worker; tell whether it is valid."""
+        """Act on a message of a worker; return whether it is valid."""
         try:
             if message == READY:
                 worker.ready = True

@@ -177,7 +177,7 @@ class ListeningSockets:
         return held + more
 
     def _needs_sibling(self, listener: Listener, found: Acquisition, more: Iterable[Listener]) -> bool:
-        """Tell whether echod holds the port with another socket: only a sibling can then be bound.
+        """Return whether echod holds the port with another socket: only a sibling can then be bound.
 
         That socket is of a wider or narrower listener, or for HTTP, and is about to be closed: no config uses a port
         twice, and passed sockets allow no sibling. Or it is of one of the listeners `more`, which were opened before,

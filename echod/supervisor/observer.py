@@ -113,7 +113,7 @@ class Observer:
         return self._activity(workers) if moved or any(others) else None
 
     def _set_listeners(self, listeners: Sequence[Listener]) -> bool:
-        """Observe these listeners and no others; tell whether that is a change."""
+        """Observe these listeners and no others; return whether that is a change."""
         if listeners is self._listeners:
             return False
         known = {one.listener: one for one in self._observed}
@@ -122,12 +122,12 @@ class Observer:
         return True
 
     def _dropped_more(self, one: _Observed) -> bool:
-        """Tell whether the kernel has dropped more for a listener on which no worker counted anything."""
+        """Return whether the kernel has dropped more for a listener on which no worker counted anything."""
         seen = one.traffic
         return isinstance(seen, UdpTraffic) and self._listening.kernel_drops(one.listener) != seen.kernel_drops
 
     def _workers_changed(self, workers: Sequence[WorkerState]) -> bool:
-        """Tell whether anything but the CPU time has changed, which each look itself increases."""
+        """Return whether anything but the CPU time has changed, which each look itself increases."""
         before, self._workers = self._workers, [replace(worker, cpu_seconds=0.0) for worker in workers]
         return before != self._workers
 

@@ -1,4 +1,4 @@
-"""This host's own addresses, as the supervisor knows them: read when the kernel says that they may have changed.
+"""This host's own addresses, as the supervisor knows them: read when the kernel notifies of a possible change.
 
 Owns the last result, the time of the next read, and the one log entry if there is no result. It decides nothing: rule 7
 of `Admission` does. Invariants: a host whose addresses cannot be read is still served, and its operator is warned;

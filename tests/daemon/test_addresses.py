@@ -61,7 +61,7 @@ def test_an_address_that_comes_later_is_answered_from_when_it_comes(echod: Echod
 
 
 def read_snapshot(daemon: Daemon) -> Snapshot:
-    """Return what a daemon says of itself."""
+    """Return the snapshot of a daemon."""
     return Snapshot.unpack((daemon.status_path / "status.json").read_bytes())
 
 
@@ -92,7 +92,7 @@ def two_links() -> Iterator[Wire]:
 
 
 @needs_root
-def test_a_listener_on_an_interface_hears_and_answers_there_alone(two_links: Wire, echod: EchodFactory) -> None:
+def test_a_listener_on_an_interface_receives_and_replies_there_alone(two_links: Wire, echod: EchodFactory) -> None:
     """What comes in by another is refused, over UDP and TCP, until a listener of all stands beside it."""
     bound = [f"udp://0.0.0.0%{LINK}:{PORT}", f"tcp://0.0.0.0%{LINK}:{PORT}", f"udp://[::%{LINK}]:{PORT}"]
     with entered(two_links.server):
@@ -108,10 +108,10 @@ def test_a_listener_on_an_interface_hears_and_answers_there_alone(two_links: Wir
             ask(PORT, host=OTHER)
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((OTHER, PORT), SECONDS)
-    heard = {bound[0]: 2, bound[2]: 1}
+    expected = {bound[0]: 2, bound[2]: 1}
 
     def counted() -> bool:
-        return {each.name: each.replied - each.self_test for each in read_snapshot(daemon).activity.udp} == heard
+        return {each.name: each.replied - each.self_test for each in read_snapshot(daemon).activity.udp} == expected
 
     wait_until(counted, "each listener had counted its own")
     assert daemon.reload({"listeners": [*bound, f"udp://0.0.0.0:{PORT}"], "workers": 3})["event"] == "reloaded"
@@ -147,7 +147,7 @@ def test_each_of_two_listeners_of_one_address_passes_whichever_interface_it_is_b
 
 
 def served_on_the_other_link() -> list[bool]:
-    """Ask over IPv4 and IPv6, UDP and TCP, and for metrics; tell which are answered."""
+    """Ask over IPv4 and IPv6, UDP and TCP, and for metrics; return which are answered."""
     answered = []
     scope = socket.if_nametoindex("other")
     for kind, family, port in (
@@ -228,7 +228,7 @@ def test_a_passed_socket_that_is_bound_to_an_interface_is_that_listener() -> Non
 
 @needs_root
 def test_a_listener_on_an_interface_without_an_address_cannot_be_tested() -> None:
-    """The self test says so, and asks nobody else."""
+    """The self test reports that, and sends no probe elsewhere."""
     with namespace():
         add_link("10.0.0.1/24")
         for text in ("udp://0.0.0.0%far:7", "tcp://[::%far]:7"):

@@ -27,7 +27,7 @@ encodings = pytest.mark.parametrize(
 )
 
 
-def tell(variables: dict[str, str], encoding: str, *words: object) -> str:
+def run(variables: dict[str, str], encoding: str, *words: object) -> str:
     """Run a command with these variables; return what it wrote, which is in this encoding."""
     command = [*ECHOD, *map(str, words)]
     env = environment(**variables)
@@ -41,7 +41,7 @@ def test_the_caret_of_check_stands_below_its_place(tmp_path: Path, variables: di
     """Also where the line before it has characters that the stream has not, which are written out."""
     path = tmp_path / "echod.yaml"
     path.write_text('{"\u00fc\u4e2d": 1, workers: 0}\n', encoding="utf-8")
-    lines = tell(variables, encoding, "check", "--config", path).splitlines()
+    lines = run(variables, encoding, "check", "--config", path).splitlines()
     place = next(number for number, line in enumerate(lines) if "error: workers: " in line)
     excerpt, caret = lines[place + 1 : place + 3]
     wide = "\u4e2d" in excerpt  # two columns on a terminal
@@ -58,10 +58,10 @@ def test_status_is_whole_whatever_the_config_is_called(
     path.write_text(f"listeners: [udp://127.0.0.1:{free_port()}]\nworkers: 1\n")
     daemon = echod(command=("run", "--config", str(path)))
     variables |= {"RUNTIME_DIRECTORY": str(daemon.status_path)}
-    told = tell(variables, encoding, "status", "--json")
-    assert (told.isascii(), json.loads(told)["config"]) == (True, str(path))
+    listed = run(variables, encoding, "status", "--json")
+    assert (listed.isascii(), json.loads(listed)["config"]) == (True, str(path))
     shown = str(path).encode(encoding, "backslashreplace").decode(encoding)
-    assert f"\nconfig: {shown}, read " in tell(variables, encoding, "status")
+    assert f"\nconfig: {shown}, read " in run(variables, encoding, "status")
 
 
 def test_columns_stand_in_line_though_a_name_is_written_out() -> None:

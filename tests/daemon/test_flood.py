@@ -46,7 +46,7 @@ def throw_datagrams(port: int, chance: random.Random) -> int:
 
 
 def throw_connections(port: int, chance: random.Random) -> int:
-    """Make connections that say rubbish, or nothing, and end every way there is; return how many."""
+    """Make connections that send garbage, or nothing, and end in every way; return how many."""
     for _ in range(BURST // 10):
         way = chance.choice(("reset", "reset at once", "half-close", "leave"))
         # Where the worker lags behind there may be too many from one source: then it is echod that ends them.

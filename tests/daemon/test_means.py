@@ -46,7 +46,7 @@ def test_with_no_standard_stream_it_serves_and_no_socket_takes_their_place(echod
 
 @pytest.mark.parametrize("command", ["check", "run"])
 def test_with_no_standard_stream_the_exit_code_is_the_same(tmp_path: Path, command: str) -> None:
-    """What is wrong can be told to nobody, but for the code."""
+    """Only the exit code can report what is wrong."""
     path = tmp_path / "echod.yaml"
     path.write_text("listeners: [")
     assert run([*CLOSED, *ECHOD, command, "--config", path])[0] == 78
@@ -95,8 +95,8 @@ def test_a_config_for_which_there_is_no_memory_rejects_the_reload(echod: EchodFa
     deny = [f"10.{number // 250}.{number % 250}.0/24" for number in range(3000)]
     _, hard = resource.prlimit(daemon.pid, resource.RLIMIT_AS, (int(size[1]) << 10, resource.RLIM_INFINITY))
     entry = daemon.reload({**config, "access": {"allow": ["127.0.0.0/8"], "deny": deny}})
-    said = f"there is not enough memory to read {daemon.config_path}: raise LimitAS="
-    assert entry["message"] == f"reload REJECTED; the previous config stays in force: {said}"
+    reason = f"there is not enough memory to read {daemon.config_path}: raise LimitAS="
+    assert entry["message"] == f"reload REJECTED; the previous config stays in force: {reason}"
     assert ask(port) == b"hi"
     resource.prlimit(daemon.pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, hard))
     assert daemon.reload()["event"] == "reloaded"

@@ -113,7 +113,7 @@ def test_a_reload_without_descriptors_is_rejected_wherever_they_end(echod: Echod
 
 
 def test_a_new_log_level_and_format_take_effect(echod: EchodFactory) -> None:
-    """At `error` only a rejection is heard; `console` writes lines for people; and back."""
+    """`error` logs only a rejection; `console` writes lines for people; a further reload restores both."""
     port = free_port()
     config = {"listeners": udp(port), "workers": 1}
     daemon = echod(config)
@@ -126,7 +126,7 @@ def test_a_new_log_level_and_format_take_effect(echod: EchodFactory) -> None:
     daemon.wait_for("reload_rejected")
     daemon.write({**config, "log": {"format": "console"}})
     daemon.signal(signal.SIGHUP)
-    wait_until(lambda: "reloaded: changed log.level: error -> info" in daemon.stderr, "the console heard of it")
+    wait_until(lambda: "reloaded: changed log.level: error -> info" in daemon.stderr, "the console had the entry")
     assert len(daemon.log("reloading")) == 1
     assert not daemon.log("reloaded")
     assert daemon.reload(config)["changed"] == ["log.format: console -> auto"]

@@ -1,4 +1,4 @@
-"""`echod status` tells what the running echod does, to everybody, and whether it answers."""
+"""`echod status` shows to every user what the running echod does, and whether it replies."""
 
 import json
 import os
@@ -26,7 +26,7 @@ EchodFactory = Callable[..., Daemon]
 NOBODY = 65_534
 
 
-def tell(
+def run_status(
     place: Path | None, *words: str, prefix: Sequence[str] = (), **variables: str
 ) -> "subprocess.CompletedProcess[str]":
     """Run `echod status` as an operator does."""
@@ -49,18 +49,18 @@ def served(echod: EchodFactory) -> tuple[Daemon, int]:
     return echod({"listeners": [f"udp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port}"], "workers": 2}), port
 
 
-def told(daemon: Daemon) -> Snapshot:
+def read_snapshot(daemon: Daemon) -> Snapshot:
     """Return what `--json` prints."""
-    return Snapshot.unpack(tell(daemon.status_path, "--json").stdout.encode())
+    return Snapshot.unpack(run_status(daemon.status_path, "--json").stdout.encode())
 
 
-def test_a_person_reads_what_happened(served: tuple[Daemon, int]) -> None:
-    """What was answered, what was dropped and why, who was loud and who was refused; plain text in a pipe."""
+def test_the_overview_shows_traffic_and_sources(served: tuple[Daemon, int]) -> None:
+    """Replies, drops by reason, top sources and refused sources; plain text in a pipe."""
     daemon, port = served
     for _ in range(3):
         ask(port)
-    wait_until(lambda: told(daemon).activity.top_sources, "the worker told who was loud")
-    result = tell(daemon.status_path)
+    wait_until(lambda: read_snapshot(daemon).activity.top_sources, "the worker had reported its top sources")
+    result = run_status(daemon.status_path)
     assert (result.returncode, result.stderr) == (ExitCode.OK, "")
     assert result.stdout.isascii()
     assert re.match(
@@ -76,8 +76,8 @@ def test_json_is_the_snapshot_and_its_numbers_are_the_counters(served: tuple[Dae
     daemon, port = served
     for _ in range(5):
         ask(port, b"12345")
-    wait_until(lambda: told(daemon).activity.udp[0].replied == 5, "the status has it")
-    snapshot, row = told(daemon), daemon.counters()[f"udp://127.0.0.1:{port}"]
+    wait_until(lambda: read_snapshot(daemon).activity.udp[0].replied == 5, "the status has it")
+    snapshot, row = read_snapshot(daemon), daemon.counters()[f"udp://127.0.0.1:{port}"]
     (udp,) = snapshot.activity.udp
     assert {name: getattr(udp, name) for name in row} == row
     assert (sum(udp.batches), udp.train_datagrams, udp.adopted) == (5, 0, False)
@@ -86,37 +86,37 @@ def test_json_is_the_snapshot_and_its_numbers_are_the_counters(served: tuple[Dae
     assert abs(snapshot.at - time.time()) < 60
 
 
-def test_the_exit_code_is_three_where_it_does_not_run(served: tuple[Daemon, int], tmp_path: Path) -> None:
-    """Never started, stopped in order, or killed and gone: that is what the LSB has 3 for."""
+def test_the_exit_code_is_3_if_echod_does_not_run(served: tuple[Daemon, int], tmp_path: Path) -> None:
+    """The LSB has 3 for a program that is not running: one that was never started, and one that was killed."""
     daemon, _ = served
-    assert tell(tmp_path / "nowhere").returncode == ExitCode.NOT_RUNNING
-    assert tell(daemon.status_path).returncode == ExitCode.OK
+    assert run_status(tmp_path / "nowhere").returncode == ExitCode.NOT_RUNNING
+    assert run_status(daemon.status_path).returncode == ExitCode.OK
     daemon.signal(signal.SIGKILL)
     daemon.wait()
-    killed = tell(daemon.status_path)
+    killed = run_status(daemon.status_path)
     assert killed.returncode == ExitCode.NOT_RUNNING
     assert killed.stderr.startswith(f"echod: no echod is running: process {daemon.pid}, which wrote ")
     assert killed.stdout == ""
-    assert tell(daemon.status_path, "--check").returncode == ExitCode.NOT_RUNNING
-    assert tell(daemon.status_path, "--json").returncode == ExitCode.NOT_RUNNING
+    assert run_status(daemon.status_path, "--check").returncode == ExitCode.NOT_RUNNING
+    assert run_status(daemon.status_path, "--json").returncode == ExitCode.NOT_RUNNING
 
 
-def test_a_check_asks_each_listener(served: tuple[Daemon, int]) -> None:
-    """All passed: 0, in words and as JSON; the daemon counts it apart."""
+def test_a_check_probes_each_listener(served: tuple[Daemon, int]) -> None:
+    """The exit code is 0 if all passed, with text and with JSON; the daemon counts the probes separately."""
     daemon, port = served
     names = [f"udp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port}"]
-    result = tell(daemon.status_path, "--check")
+    result = run_status(daemon.status_path, "--check")
     assert (result.returncode, result.stderr) == (ExitCode.OK, "")
     *lines, summary = result.stdout.splitlines()
     assert [line.split()[:2] for line in lines] == [[name, "ok,"] for name in names]
     assert summary == "all 2 listeners replied"
-    listed = json.loads(tell(daemon.status_path, "--check", "--json").stdout)
+    listed = json.loads(run_status(daemon.status_path, "--check", "--json").stdout)
     assert [(each["name"], each["problem"]) for each in listed] == [(name, "") for name in names]
     rows = daemon.counters()
     assert (rows[names[0]]["self_test"], rows[names[1]]["closed_self_test"]) == (2, 2)
 
 
-def test_a_check_fails_where_a_worker_stands_still_whose_sockets_it_did_not_reach(echod: EchodFactory) -> None:
+def test_a_check_fails_for_a_stuck_worker_that_no_probe_reached(echod: EchodFactory) -> None:
     """Each worker has a socket of its own for a UDP listener, and the kernel chooses which one gets the probe."""
     config, http = metered(f"udp://127.0.0.1:{free_port()}", workers=8)
     daemon = echod(config)
@@ -130,7 +130,7 @@ def test_a_check_fails_where_a_worker_stands_still_whose_sockets_it_did_not_reac
 
     wait_until(age, "the status has its age")
     daemon.signal(signal.SIGSTOP)  # it would soon replace that worker
-    checked, listed = tell(daemon.status_path, "--check"), tell(daemon.status_path, "--check", "--json")
+    checked, listed = run_status(daemon.status_path, "--check"), run_status(daemon.status_path, "--check", "--json")
     health = fetch(http, "/healthz")
     daemon.signal(signal.SIGCONT)
     assert (checked.returncode, listed.returncode, health[0]) == (ExitCode.NO_ANSWER, ExitCode.NO_ANSWER, 503)
@@ -141,44 +141,44 @@ def test_a_check_fails_where_a_worker_stands_still_whose_sockets_it_did_not_reac
 
 
 @needs_root
-def test_any_user_may_ask_and_only_root_past_the_rules(echod: EchodFactory, tmp_path: Path) -> None:
-    """The status is for everybody. The check of one who may not read the secret is any client's, and says so."""
+def test_any_user_may_read_the_status_and_only_root_probes_with_the_mark(echod: EchodFactory, tmp_path: Path) -> None:
+    """Any user may read the status. The probes of a user who may not read the mark are like those of any client."""
     port = free_port()
     daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1, "access": {"deny": ["loopback"]}})
     user = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
     for folder in (*daemon.status_path.parents[:-1], daemon.status_path):  # pytest's own are root's alone
         if not folder.stat().st_mode & 0o001:
             folder.chmod(folder.stat().st_mode | 0o011)
-    shown = tell(daemon.status_path, prefix=user)
+    shown = run_status(daemon.status_path, prefix=user)
     assert (shown.returncode, shown.stderr) == (ExitCode.OK, "")
     assert shown.stdout.startswith("echod ")
-    checked = tell(daemon.status_path, "--check", prefix=user)
+    checked = run_status(daemon.status_path, "--check", prefix=user)
     assert checked.returncode == ExitCode.NO_ANSWER
     assert "cannot be read by this user, so the probes were sent as those of any client" in checked.stderr
-    assert tell(daemon.status_path, "--check").returncode == ExitCode.OK
+    assert run_status(daemon.status_path, "--check").returncode == ExitCode.OK
 
 
-def test_a_generation_that_no_self_test_can_reach_has_no_mark(served: tuple[Daemon, int]) -> None:
-    """Where every source port is refused, the mark of the workers before is not asked with; and that is said."""
+def test_a_generation_without_a_source_port_for_self_tests_has_no_mark(served: tuple[Daemon, int]) -> None:
+    """If every source port is refused, the mark of the previous generation is not used, and the check reports that."""
     daemon, port = served
     guard = {"min_source_port": 65_535, "refuse_source_ports": [65_535]}
     assert daemon.reload({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1, "guard": guard})["level"] == "info"
     assert files.read_self_test(daemon.status_path) is None
-    checked = tell(daemon.status_path, "--check")
+    checked = run_status(daemon.status_path, "--check")
     assert checked.returncode == ExitCode.NO_ANSWER
     assert "self-test.json does not exist or cannot be read by this user" in checked.stderr
 
 
-def test_what_is_no_longer_so_is_not_told_as_what_is(served: tuple[Daemon, int]) -> None:
-    """A supervisor that hangs: the status says since when, and so does a check, though every listener answers."""
+def test_an_old_status_is_reported_as_old(served: tuple[Daemon, int]) -> None:
+    """If the supervisor hangs, the status shows since when, and so does a check, although every listener replies."""
     daemon, _ = served
     before = daemon.status()["at"]
-    wait_until(lambda: daemon.status()["at"] > before, "one with nothing to do tells that it lives", seconds=30)
-    assert tell(daemon.status_path).returncode == ExitCode.OK
+    wait_until(lambda: daemon.status()["at"] > before, "an idle echod had written its status again", seconds=30)
+    assert run_status(daemon.status_path).returncode == ExitCode.OK
     daemon.signal(signal.SIGSTOP)
-    wait_until(lambda: told(daemon).stale, "the status was old", seconds=30)
-    shown, packed = tell(daemon.status_path), tell(daemon.status_path, "--json")
-    checked = tell(daemon.status_path, "--check")
+    wait_until(lambda: read_snapshot(daemon).stale, "the status was old", seconds=30)
+    shown, packed = run_status(daemon.status_path), run_status(daemon.status_path, "--json")
+    checked = run_status(daemon.status_path, "--check")
     daemon.signal(signal.SIGCONT)
     codes = [each.returncode for each in (shown, packed, checked)]
     assert codes == [ExitCode.STATUS_UNKNOWN] * 3
@@ -186,11 +186,11 @@ def test_what_is_no_longer_so_is_not_told_as_what_is(served: tuple[Daemon, int])
     assert f"process {daemon.pid} has written no status since" in shown.stdout
     assert checked.stdout.endswith("all 2 listeners replied\n")
     assert checked.stderr.startswith("echod: these are the listeners as it was at ")
-    wait_until(lambda: tell(daemon.status_path).returncode == ExitCode.OK, "it is what is again")
+    wait_until(lambda: run_status(daemon.status_path).returncode == ExitCode.OK, "the status was fresh again")
 
 
-def test_watching_tells_again(served: tuple[Daemon, int]) -> None:
-    """In a pipe one text after the other, until the reader has gone."""
+def test_watch_prints_the_overview_again_and_again(served: tuple[Daemon, int]) -> None:
+    """In a pipe one overview follows the other, until the reader has gone."""
     daemon, _ = served
     command = [*ECHOD, "status", "--watch"]
     variables = environment(RUNTIME_DIRECTORY=str(daemon.status_path))
@@ -202,8 +202,8 @@ def test_watching_tells_again(served: tuple[Daemon, int]) -> None:
     assert watching.returncode == ExitCode.OK
 
 
-def test_watching_json_tells_what_changed(served: tuple[Daemon, int]) -> None:
-    """A line for each change and none without."""
+def test_watch_with_json_prints_a_line_for_each_change(served: tuple[Daemon, int]) -> None:
+    """The first line is the present snapshot; the next one follows when something has changed."""
     daemon, port = served
     command = ["env", "--default-signal=INT", *ECHOD, "status", "--watch", "--json"]
     variables = environment(RUNTIME_DIRECTORY=str(daemon.status_path))
@@ -217,8 +217,8 @@ def test_watching_json_tells_what_changed(served: tuple[Daemon, int]) -> None:
     assert watching.returncode == ExitCode.OK
 
 
-def test_watching_ends_with_the_daemon(served: tuple[Daemon, int]) -> None:
-    """What stops while somebody looks is told as what does not run."""
+def test_watch_ends_with_the_daemon(served: tuple[Daemon, int]) -> None:
+    """The exit code is that of an echod that does not run."""
     daemon, _ = served
     command = [*ECHOD, "status", "--watch"]
     variables = environment(RUNTIME_DIRECTORY=str(daemon.status_path))
@@ -236,7 +236,7 @@ def on_a_terminal(place: Path, *words: str, blocked: bool = False) -> str:
     shield = "import sys; sys.modules['rich'] = None; " if blocked else ""
     program = f"{shield}import sys; from echod.cli import main; main.main(main.load(['status', *sys.argv[1:]]))"
     process = subprocess.Popen(
-        # It hears Ctrl-C also where the tests are run in the background and do not.
+        # It receives SIGINT even if the tests run in the background, where that signal is ignored.
         ["env", "--default-signal=INT", sys.executable, "-c", program, *words],
         cwd=REPOSITORY,
         env=environment(RUNTIME_DIRECTORY=str(place), TERM="xterm", COLUMNS="80", LINES="50"),
@@ -264,16 +264,16 @@ def unstyled(text: str) -> str:
     return "\n".join(line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines())
 
 
-def test_on_a_terminal_it_is_drawn(served: tuple[Daemon, int]) -> None:
-    """With what is bad news in red, headings in bold, no number cut off, and the same words as in a pipe."""
+def test_on_a_terminal_the_overview_has_colours(served: tuple[Daemon, int]) -> None:
+    """Restarts are red, headings bold, no number is cut off, and the words are those of a pipe."""
     daemon, _ = served
     os.kill(daemon.workers()[0], signal.SIGKILL)
-    wait_until(lambda: told(daemon).activity.worker_restarts == 1, "the status tells of it")
+    wait_until(lambda: read_snapshot(daemon).activity.worker_restarts == 1, "the status had the restart")
     shown = on_a_terminal(daemon.status_path)
     assert "\x1b[1mUDP listener" in shown
     assert re.search(r"\x1b\[31m +1\x1b\[0m", shown)
     assert "\u2026" not in shown
-    words = {word for line in tell(daemon.status_path).stdout.splitlines()[4:] for word in line.split()}
+    words = {word for line in run_status(daemon.status_path).stdout.splitlines()[4:] for word in line.split()}
     volatile = {word for word in words if re.fullmatch(r"[\d.]+", word)}
     assert words - volatile <= set(unstyled(shown).split())
 
@@ -283,7 +283,7 @@ def test_on_a_terminal_without_rich_it_is_plain(served: tuple[Daemon, int]) -> N
     daemon, _ = served
     shown = on_a_terminal(daemon.status_path, blocked=True)
     assert "\x1b" not in shown
-    assert shown.replace("\r\n", "\n").splitlines()[4:8] == tell(daemon.status_path).stdout.splitlines()[4:8]
+    assert shown.replace("\r\n", "\n").splitlines()[4:8] == run_status(daemon.status_path).stdout.splitlines()[4:8]
 
 
 def test_on_a_terminal_watching_draws_in_one_place(served: tuple[Daemon, int]) -> None:
@@ -298,28 +298,28 @@ def test_another_time_namespace_sees_the_same_echod(served: tuple[Daemon, int]) 
     """Its clocks since boot are others, and so would be the times of birth; a container may have one of its own."""
     daemon, _ = served
     elsewhere = ("unshare", "--time", "--boottime", "100000", "--monotonic", "100000", "--fork")
-    shown = tell(daemon.status_path, prefix=elsewhere)
+    shown = run_status(daemon.status_path, prefix=elsewhere)
     assert (shown.returncode, shown.stderr) == (ExitCode.OK, "")
     assert f"process {daemon.pid}, up 00:0" in shown.stdout
 
 
 def test_an_echod_in_another_time_namespace_is_seen(echod: EchodFactory) -> None:
-    """It tells its birth and its start by the clocks that all namespaces share."""
+    """Its birth and its start are times of clocks that all namespaces share."""
     elsewhere = ("unshare", "--time", "--boottime", "100000", "--monotonic", "100000", "--fork", "--kill-child")
     config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}
     daemon = echod(config, prefix=elsewhere)
-    shown = tell(daemon.status_path)
+    shown = run_status(daemon.status_path)
     assert (shown.returncode, shown.stderr) == (ExitCode.OK, "")
     assert ", up 00:0" in shown.stdout
 
 
-def test_of_a_status_that_is_elsewhere_the_log_says_where(echod: EchodFactory, tmp_path: Path) -> None:
-    """Its directory was changed in the config since the start: the command sends to the log, which then has it."""
+def test_the_log_has_the_directory_of_the_status(echod: EchodFactory, tmp_path: Path) -> None:
+    """If the config has another one since the start, the command refers to the log, whose first entry has it."""
     place = tmp_path / "before"
     config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1, "status": {"directory": str(place)}}
     daemon = echod(config)
     daemon.write({**config, "status": {"directory": str(tmp_path / "since")}})
-    result = tell(None, "--config", str(daemon.config_path))
+    result = run_status(None, "--config", str(daemon.config_path))
     assert result.returncode == ExitCode.STATUS_UNKNOWN
     assert 'its log says why, and where it is: look for "status" there (log.level: info)' in result.stderr
     (entry,) = (entry for entry in daemon.log() if "status" in json.dumps(entry))
@@ -327,8 +327,8 @@ def test_of_a_status_that_is_elsewhere_the_log_says_where(echod: EchodFactory, t
 
 
 @needs_root
-def test_an_echod_that_cannot_write_its_status_is_not_called_none(echod: EchodFactory, tmp_path: Path) -> None:
-    """In a read-only world it serves: the command says so, and the log says what to do there."""
+def test_an_echod_that_cannot_write_its_status_is_reported_as_running(echod: EchodFactory, tmp_path: Path) -> None:
+    """With a read-only status directory it serves; the command reports that, and the log has what to do."""
     place, port = tmp_path / "ro", free_port()
     place.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", place], check=True)
@@ -336,7 +336,7 @@ def test_an_echod_that_cannot_write_its_status_is_not_called_none(echod: EchodFa
         config = {"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1}
         daemon = echod(config, variables={"RUNTIME_DIRECTORY": str(place)})
         (entry,) = daemon.log("status_not_written")
-        result = tell(place, "--config", str(daemon.config_path))
+        result = run_status(place, "--config", str(daemon.config_path))
     finally:
         subprocess.run(["umount", place], check=True)
     assert "Read-only file system; give echod a directory that is not read-only" in entry["message"]
@@ -345,8 +345,8 @@ def test_an_echod_that_cannot_write_its_status_is_not_called_none(echod: EchodFa
 
 
 @needs_root
-def test_a_user_finds_the_echod_of_his_session(echod: EchodFactory, tmp_path: Path) -> None:
-    """`echod run`, and `echod status` beside it, as in a first try; without a session it says that it has none."""
+def test_a_user_finds_the_echod_of_the_same_session(echod: EchodFactory, tmp_path: Path) -> None:
+    """`echod run` and `echod status` use XDG_RUNTIME_DIR; without it, both report that there is no status."""
     user = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
     session = tmp_path / "session"
     session.mkdir()
@@ -356,13 +356,13 @@ def test_a_user_finds_the_echod_of_his_session(echod: EchodFactory, tmp_path: Pa
     config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}
     variables = {"RUNTIME_DIRECTORY": "", "XDG_RUNTIME_DIR": str(session)}
     daemon = echod(config, prefix=user, variables=variables)
-    shown = tell(None, prefix=user, **variables)
+    shown = run_status(None, prefix=user, **variables)
     assert (shown.returncode, shown.stderr) == (ExitCode.OK, "")
     assert f"process {daemon.pid}" in shown.stdout
     config["listeners"] = [f"udp://127.0.0.1:{free_port()}"]
     without = echod(config, prefix=user, variables=variables | {"XDG_RUNTIME_DIR": ""})
     (entry,) = without.log("status_not_written")
     assert "no status is written, so `echod status` and `echod reload` do not find this echod" in entry["message"]
-    shown = tell(None, "--config", str(without.config_path), prefix=user)
+    shown = run_status(None, "--config", str(without.config_path), prefix=user)
     assert shown.returncode == ExitCode.STATUS_UNKNOWN
     assert f"an echod runs with {without.config_path}, process {without.pid}, but its status is not in" in shown.stderr

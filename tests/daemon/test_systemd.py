@@ -1,4 +1,4 @@
-"""What echod tells a service manager, and what it takes from one: notification, watchdog and passed sockets."""
+"""echod and a service manager: notification, watchdog and passed sockets."""
 
 import os
 import shutil
@@ -34,8 +34,8 @@ class Manager:
         self._sock.bind(address.replace("@", "\0", 1))
         self._sock.setblocking(False)
 
-    def heard(self, line: str) -> list[Message]:
-        """Read what has come; return the messages that hold this line."""
+    def received(self, line: str) -> list[Message]:
+        """Receive what has arrived; return the messages that have this line."""
         try:
             while True:
                 self.messages.append(dict(each.split("=", 1) for each in self._sock.recv(4096).decode().splitlines()))
@@ -44,12 +44,12 @@ class Manager:
             return [message for message in self.messages if message.get(name) == value]
 
     def wait_for(self, line: str, count: int = 1, *, seconds: float = 15) -> Message:
-        """Wait for the message that holds this line, the count-th of them."""
-        found = wait_until(lambda: self.heard(line)[count - 1 :], f"{line} came {count} times", seconds=seconds)
+        """Wait for the count-th message that has this line."""
+        found = wait_until(lambda: self.received(line)[count - 1 :], f"{line} came {count} times", seconds=seconds)
         return found[0]
 
     def fill(self) -> None:
-        """Let others say so much that there is no room for more."""
+        """Fill the queue with messages of another sender."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other, suppress(BlockingIOError):
             other.setblocking(False)
             other.connect(self._sock.getsockname())
@@ -57,7 +57,7 @@ class Manager:
                 other.send(b"X=1")
 
     def close(self) -> None:
-        """Go away."""
+        """Close the socket."""
         self._sock.close()
 
 
@@ -87,24 +87,24 @@ def test_ready_comes_only_once_every_worker_serves(echod: EchodFactory, manager:
     assert ask(port) == b"hi"
 
 
-def test_a_start_that_fails_never_says_ready(echod: EchodFactory, manager: Manager) -> None:
-    """Where a port is taken, the manager hears why, and READY=1 it does not hear."""
+def test_a_start_that_fails_never_sends_ready(echod: EchodFactory, manager: Manager) -> None:
+    """If a port is in use, the manager receives the reason, and never READY=1."""
     port = free_port()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as owner:
         owner.bind(("127.0.0.1", port))
         daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"]}, ready=False, variables=manager.variables)
         assert daemon.wait() == 69
-    assert not manager.heard("READY=1")
+    assert not manager.received("READY=1")
     assert len(manager.messages) == 1
     why = f"udp://127.0.0.1:{port} is in use by another process; `ss -lnpu 'sport = :{port}'` shows which"
     assert manager.messages[0] == {"STATUS": f"does not start: {why}"}
 
 
-def test_a_start_with_mistakes_tells_the_first(echod: EchodFactory, manager: Manager) -> None:
-    """With its place; a line of the service manager has no room for all of them."""
+def test_a_start_with_mistakes_sends_the_first(echod: EchodFactory, manager: Manager) -> None:
+    """The message has its place in the file; one line has no room for all mistakes."""
     daemon = echod("workers: many\nlog: {levle: info}\n", ready=False, variables=manager.variables)
     assert daemon.wait() == 78
-    manager.heard("")
+    manager.received("")
     assert len(manager.messages) == 1
     assert manager.messages[0]["STATUS"].startswith("does not start: ")
     assert "echod.yaml:1:10: error: workers: " in manager.messages[0]["STATUS"]
@@ -127,45 +127,43 @@ def test_a_reload_is_announced_and_ends_with_ready_whatever_came_of_it(echod: Ec
     )
 
 
-def test_what_rejects_a_reload_and_is_no_mistake_of_the_file_is_told_once(
-    echod: EchodFactory, manager: Manager
-) -> None:
-    """A file that is gone: the log and STATUS= say once that the previous config stays in force, and why."""
+def test_a_reload_rejected_for_a_missing_file_has_its_reason_once(echod: EchodFactory, manager: Manager) -> None:
+    """The log and STATUS= have once that the previous config stays in force, and why."""
     daemon = echod({"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}, variables=manager.variables)
     manager.wait_for("READY=1")
     daemon.config_path.unlink()
     reason = f"cannot read {daemon.config_path}: there is no such file"
-    said = f"reload REJECTED; the previous config stays in force: {reason}"
-    assert daemon.reload()["message"] == said
-    assert manager.wait_for("READY=1", 2)["STATUS"] == said
-    wait_until(lambda: daemon.status()["reload"]["text"] == reason, "the status says why")
+    message = f"reload REJECTED; the previous config stays in force: {reason}"
+    assert daemon.reload()["message"] == message
+    assert manager.wait_for("READY=1", 2)["STATUS"] == message
+    wait_until(lambda: daemon.status()["reload"]["text"] == reason, "the status had the reason")
 
 
 def test_a_stop_is_announced(echod: EchodFactory, manager: Manager) -> None:
-    """STOPPING=1 comes when the drain begins; what stands in the end is that it is over."""
+    """STOPPING=1 is sent when the drain begins; the last message is that echod has stopped."""
     daemon = echod({"listeners": [f"udp://127.0.0.1:{free_port()}"]}, variables=manager.variables)
-    assert not manager.heard("STOPPING=1")
+    assert not manager.received("STOPPING=1")
     assert daemon.stop() == 0
     assert "drain" in manager.wait_for("STOPPING=1")["STATUS"]
     assert manager.messages[-1] == {"STATUS": "stopped"}
 
 
-def test_the_watchdog_is_fed_only_while_every_worker_lives(echod: EchodFactory, manager: Manager) -> None:
+def test_the_watchdog_is_notified_only_while_no_worker_is_stuck(echod: EchodFactory, manager: Manager) -> None:
     """WATCHDOG=1 stops soon after a worker hangs, and comes again once it was replaced."""
     config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 2}
     daemon = echod(config, variables={**manager.variables, "WATCHDOG_USEC": "3000000"})
     manager.wait_for("WATCHDOG=1", 2)
-    before = len(manager.heard("WATCHDOG=1"))
+    before = len(manager.received("WATCHDOG=1"))
     os.kill(daemon.workers()[0], signal.SIGSTOP)
     daemon.wait_for("worker_stuck")
-    while_stuck = len(manager.heard("WATCHDOG=1")) - before
+    while_stuck = len(manager.received("WATCHDOG=1")) - before
     assert while_stuck <= 3  # of the five or six that a healthy daemon sends in that time
     manager.wait_for("WATCHDOG=1", before + while_stuck + 2)
     assert len(daemon.workers()) == 2
 
 
-def test_nobody_listening_does_no_harm(echod: EchodFactory, tmp_path: Path) -> None:
-    """A NOTIFY_SOCKET that is not there is passed over: echod serves, reloads and stops."""
+def test_a_notify_socket_that_does_not_exist_is_ignored(echod: EchodFactory, tmp_path: Path) -> None:
+    """With a NOTIFY_SOCKET that is not there, echod serves, reloads and stops."""
     port = free_port()
     variables = {"NOTIFY_SOCKET": str(tmp_path / "none"), "WATCHDOG_USEC": "1000000"}
     daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"]}, variables=variables)
@@ -174,7 +172,7 @@ def test_nobody_listening_does_no_harm(echod: EchodFactory, tmp_path: Path) -> N
     assert daemon.stop() == 0
 
 
-def test_what_found_the_queue_full_is_said_when_there_is_room(echod: EchodFactory, manager: Manager) -> None:
+def test_what_found_the_queue_full_is_sent_when_there_is_room(echod: EchodFactory, manager: Manager) -> None:
     """READY=1 of a start, or of a reload, then RELOADING=1 and STOPPING=1: none is lost, and they keep their order."""
     manager.fill()
     daemon = echod({"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}, variables=manager.variables)
@@ -197,8 +195,8 @@ def notifier(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> Iterator[syst
     notifier._notifier.socket.close()
 
 
-def test_the_last_of_each_kind_is_due_and_the_watchdog_never_is(manager: Manager, notifier: systemd.Notifier) -> None:
-    """What is said later is what holds then; that all is alive is said now or not at all."""
+def test_the_last_of_each_kind_waits_and_the_watchdog_never_does(manager: Manager, notifier: systemd.Notifier) -> None:
+    """A later message replaces an earlier one of its kind; WATCHDOG=1 is sent at once or not at all."""
     manager.fill()
     for number in range(20):
         notifier.send("RELOADING=1", "MONOTONIC_USEC=1")
@@ -206,21 +204,21 @@ def test_the_last_of_each_kind_is_due_and_the_watchdog_never_is(manager: Manager
         notifier.send("READY=1", f"STATUS={number}")
     notifier.send("STATUS=20")
     notifier.send("STOPPING=1", "STATUS=21")
-    manager.heard("READY=1")
+    manager.received("READY=1")
     manager.messages.clear()
     notifier.catch_up()
-    assert manager.heard("READY=1") == [{"READY": "1", "STATUS": "19"}]
+    assert manager.received("READY=1") == [{"READY": "1", "STATUS": "19"}]
     assert [next(iter(message)) for message in manager.messages] == ["RELOADING", "READY", "STATUS", "STOPPING"]
     notifier.watchdog()
-    assert len(manager.heard("WATCHDOG=1")) == 1
+    assert len(manager.received("WATCHDOG=1")) == 1
 
 
 def test_the_status_line_counts_the_workers_that_are_missing(manager: Manager, notifier: systemd.Notifier) -> None:
-    """STATUS= says how many, as long as that is so."""
+    """STATUS= has their number until they are replaced."""
     status_line = StatusLine(notifier)
     for seconds, pids in ((10.0, (1, None, None)), (20.0, (1, 2, 3))):
         status_line.refresh(lambda: 0, pids, seconds)
-    assert manager.heard("STATUS=not serving; 0 datagrams/s; 2 of 3 workers missing")
+    assert manager.received("STATUS=not serving; 0 datagrams/s; 2 of 3 workers missing")
     assert manager.messages[-1] == {"STATUS": "not serving; 0 datagrams/s"}
 
 
@@ -234,7 +232,7 @@ def test_the_status_line_names_a_rejected_reload_until_one_succeeds(
     status_line.refresh(lambda: 0, [1], 10.0)
     status_line.ready("serving")
     status_line.refresh(lambda: 0, [1], 20.0)
-    assert manager.heard("STATUS=serving; 0 datagrams/s")
+    assert manager.received("STATUS=serving; 0 datagrams/s")
     assert [message["STATUS"] for message in manager.messages] == [
         "serving",
         "reload REJECTED; the previous config stays in force: no such file",
@@ -244,7 +242,7 @@ def test_the_status_line_names_a_rejected_reload_until_one_succeeds(
     ]
 
 
-def test_what_was_meant_for_another_process_is_left_alone() -> None:
+def test_variables_for_another_process_are_ignored() -> None:
     """LISTEN_FDS and WATCHDOG_USEC count only with our own process id; the LISTEN_ variables go either way."""
     ours, other = str(os.getpid()), "1"
     variables = {"LISTEN_FDS": "2", "LISTEN_PID": ours, "LISTEN_FDNAMES": "a:b", "HOME": "/"}
@@ -288,8 +286,8 @@ def test_the_datagram_that_started_it_is_answered(activate: Activate) -> None:
     assert daemon.stop() == 0
 
 
-def test_what_a_reload_takes_from_the_config_alone_is_not_told_as_closed(activate: Activate) -> None:
-    """The log says what is served on, and the line of the .socket unit that would have to go too."""
+def test_a_passed_listener_that_leaves_the_config_is_served_and_not_reported_as_closed(activate: Activate) -> None:
+    """The log has the listener, and the line to remove from the .socket unit."""
     port, other = free_port(), free_port()
     both = [f"udp://127.0.0.1:{port}", f"udp://127.0.0.1:{other}"]
     daemon = activate({"listeners": both, "workers": 1}, f"127.0.0.1:{port}")

@@ -108,7 +108,7 @@ def test_a_connection_without_progress_is_closed_on_time_while_udp_goes_on(
 
 
 def is_refused(sock: socket.socket) -> bool:
-    """Tell whether the connection was closed at once, rather than echoed on."""
+    """Return whether the connection was closed at once, rather than echoed on."""
     try:
         sock.sendall(b"hi")
         return sock.recv(16) == b""
@@ -180,7 +180,7 @@ def test_bytes_under_way_are_delivered_while_draining(echod: EchodFactory, how: 
 
 
 def test_a_quiet_connection_does_not_hold_up_a_stop(echod: EchodFactory) -> None:
-    """A peer that says nothing more sees a clean end soon after SIGTERM, long before the drain timeout."""
+    """A peer that sends nothing more sees a clean end soon after SIGTERM, long before the drain timeout."""
     daemon, port = serve(echod, drain_timeout_seconds=60)
     with connect(port) as sock:
         sock.sendall(b"hi")
@@ -191,20 +191,20 @@ def test_a_quiet_connection_does_not_hold_up_a_stop(echod: EchodFactory) -> None
 
 
 def refuses(port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> bool:
-    """Tell whether nobody has the port any more."""
+    """Return whether nobody has the port any more."""
     with socket.socket(socket.AF_INET, kind) as sock:
         sock.settimeout(SECONDS)
         try:
             sock.connect(("127.0.0.1", port))
-            sock.send(b"hi")  # over UDP the next call is told
+            sock.send(b"hi")  # over UDP the next call fails
             sock.send(b"hi")
         except ConnectionRefusedError:
             return True
     return False
 
 
-def test_who_comes_while_it_drains_is_refused_and_not_kept_waiting(echod: EchodFactory) -> None:
-    """While old connections finish nobody gets into a queue that is never served."""
+def test_a_new_client_is_refused_at_once_while_echod_drains(echod: EchodFactory) -> None:
+    """While old connections finish, no client waits in a queue that is never served."""
     daemon, port = serve(echod, workers=2, drain_timeout_seconds=60)
     with connect(port) as sock:
         left = fill(sock)

@@ -38,7 +38,7 @@ def fresh(echod: Callable[..., Daemon]) -> Service:
 
 @pytest.fixture
 def mortal(tmp_path: Path) -> Iterator[Service]:
-    """Start a daemon whose worker will die of the fault, and say on stderr of what, once."""
+    """Start a daemon whose worker will die of the fault, and report why on stderr, once."""
     port = free_port()
     daemon = Daemon(tmp_path, config(port))
     try:

@@ -17,7 +17,7 @@ FATAL = ["EBADF", "ENOTSOCK"]
 
 
 def assert_replaced(service: Service) -> None:
-    """Assert that the worker said of what it died, and that another serves under the same supervisor."""
+    """Assert that the worker reported why it ended, and that another serves under the same supervisor."""
     daemon = service.daemon
     exited = daemon.wait_for("worker_exited")
     assert (exited["pid"], exited["reason"]) == (service.worker, "exit code 70")

@@ -33,7 +33,7 @@ def failed(error: str, datagrams: int) -> dict[str, int]:
 
 
 def has_answer(client: socket.socket, answer: bytes) -> bool:
-    """Tell whether the answer has come. (On loopback it has come as soon as it was sent.)"""
+    """Return whether the answer has come. (On loopback it has come as soon as it was sent.)"""
     client.setblocking(False)
     try:
         return client.recv(65_536) == answer

@@ -1,4 +1,4 @@
-"""The life of an exporter: by_hand, replaced, moved and let go, and what happens to it never reaches the echo."""
+"""The life of an exporter: started, replaced, moved and stopped, without an effect on the echo service."""
 
 import os
 import re
@@ -51,7 +51,7 @@ def test_a_listener_that_goes_is_free_at_once(echod: EchodFactory) -> None:
     config, http = metered(*both(port))
     daemon = echod(config)
     wait_until(lambda: answers(http), "the exporter served")
-    with socket.create_connection(("127.0.0.1", http)):  # says nothing: so the old one is in no haste to go
+    with socket.create_connection(("127.0.0.1", http)):  # sends nothing, so the old exporter waits for it
         (old,) = exporters(daemon)
         wait_until(lambda: fetch(http, "/readyz")[0] == 200, "the silent one was accepted")
         assert daemon.reload({**config, "listeners": list(both(other))})["event"] == "reloaded"
@@ -65,7 +65,7 @@ def test_a_listener_that_goes_is_free_at_once(echod: EchodFactory) -> None:
 
 
 def is_free(port: int) -> bool:
-    """Tell whether nobody has a UDP port of 127.0.0.1."""
+    """Return whether nobody has a UDP port of 127.0.0.1."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, suppress(OSError):
         sock.bind(("127.0.0.1", port))
         return True
@@ -201,7 +201,7 @@ def test_it_is_not_ready_while_echod_stops(echod: EchodFactory) -> None:
 
 
 class ExportersByHand:
-    """Exporters of this process, with an timers whose time the test says."""
+    """Exporters of this process, with timers whose time the test sets."""
 
     def __init__(self) -> None:
         """Hold an HTTP socket, and have no exporter yet."""

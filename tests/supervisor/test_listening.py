@@ -126,6 +126,14 @@ def test_one_failure_closes_all_that_was_opened(listening: ListeningSockets) -> 
         udp_client(port=good.port).close()
 
 
+def test_two_daemons_cannot_hold_one_port(listening: ListeningSockets) -> None:
+    """A second daemon of the same user fails, however many workers it has."""
+    wanted = listeners("127.0.0.1")
+    hold(listening, wanted, workers=2)
+    with pytest.raises(AddressUnavailableError, match="in use"):
+        ListeningSockets().acquire(wanted, workers=2, buffers=BUFFERS)
+
+
 def test_a_listener_that_no_unit_passes_is_named_in_the_error(listening: ListeningSockets) -> None:
     """Where sockets were passed, the sentence says that the .socket unit lacks it, and the line that it needs."""
     with udp_client() as one:

@@ -123,12 +123,12 @@ def test_only_what_is_served_is_reported(watched: Watched) -> None:
     assert (seen.udp[0].received, seen.tcp[0].accepted) == (0, 5)
 
 
-def test_a_worker_is_news_but_its_cpu_time_is_not(watched: Watched) -> None:
+def test_a_change_of_a_worker_is_reported_but_not_its_cpu_time(watched: Watched) -> None:
     """A look costs CPU time itself: to report that would never end."""
     watched.workers = (replace(FRESH, cpu_seconds=2.0),)
     assert watched.look() is None
-    for news in ({"pid": 2}, {"pid": None}, {"heartbeat_age_seconds": 2.0}, {"restarts": 1}, {"connections": 1}):
-        watched.workers = (replace(watched.workers[0], **news),)
+    for change in ({"pid": 2}, {"pid": None}, {"heartbeat_age_seconds": 2.0}, {"restarts": 1}, {"connections": 1}):
+        watched.workers = (replace(watched.workers[0], **change),)
         assert watched.see().workers == watched.workers
         assert watched.look() is None
     watched.restarts[5] += 2

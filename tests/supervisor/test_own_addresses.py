@@ -24,7 +24,7 @@ MANY: Final = 3000
 
 
 class Host:
-    """A supervisor's loop, as far as own addresses concern it: it sleeps until the kernel tells, or a rest is over."""
+    """A supervisor's loop, as far as own addresses concern it: it sleeps until a notification or a pause's end."""
 
     def __init__(self) -> None:
         """Know nothing yet."""
@@ -48,7 +48,7 @@ class Host:
             action(self.now)
 
     def turn(self, seconds: float) -> bool:
-        """Sleep until there is news, at most so long; tell whether there was."""
+        """Sleep until a notification, at most so long; return whether there was one."""
         woken = False
         for on_ready in self.poll.wait(seconds):
             woken = True
@@ -114,7 +114,7 @@ def test_the_kernel_wakes_the_supervisor_when_an_address_comes_or_goes(network: 
 
 @needs_root
 def test_an_interface_that_is_removed_takes_its_prefixes_with_it(network: None, host: Host) -> None:
-    """The kernel tells of no route then: the news is of the interface. One that goes down keeps its addresses."""
+    """The kernel notifies of the interface, not of its routes. An interface that goes down keeps its addresses."""
     ip("link", "add", "other", "type", "veth", "peer", "name", "far")
     ip("link", "set", "other", "up")
     ip("route", "add", "local", "198.51.100.0/24", "dev", "other")
@@ -133,8 +133,8 @@ def test_an_interface_that_is_removed_takes_its_prefixes_with_it(network: None, 
 
 
 @needs_root
-def test_thousands_of_changes_cost_few_looks_and_none_is_missed(network: None, host: Host) -> None:
-    """More than the queue of notifications holds (ENOBUFS), while nobody reads: one look has them all."""
+def test_thousands_of_changes_cost_few_reads_and_none_is_missed(network: None, host: Host) -> None:
+    """More than the queue of notifications holds (ENOBUFS), while nobody reads: one read finds them all."""
     host.start()
     many = [f"10.{200 + (number >> 8)}.{number & 255}.1" for number in range(MANY)]
     ip_batch(*(f"address add {each}/32 dev lo" for each in many))
@@ -174,7 +174,7 @@ def test_without_privileges_a_passed_socket_is_notified_too(network: None) -> No
         assert passed.recv(65_536)
 
 
-def test_a_host_that_can_be_asked_is_not_worth_an_entry(log: Entries, host: Host) -> None:
+def test_a_host_whose_addresses_are_known_logs_no_warning(log: Entries, host: Host) -> None:
     """With sockets of this host, and a netlink socket of our own, addresses are known and no warning is logged."""
     with udp_server() as server:
         host.own_addresses.start(None, [server], host.now)
@@ -187,7 +187,7 @@ def test_a_host_that_can_be_asked_is_not_worth_an_entry(log: Entries, host: Host
 
 @needs_root
 def test_sockets_of_another_network_are_logged_once(log: Entries, host: Host) -> None:
-    """Where the listening sockets are of another namespace the addresses here mean nothing: a warning, and no look."""
+    """Where the listening sockets are of another namespace the addresses here mean nothing: a warning, and no read."""
     with namespace():
         server = udp_server()
     with server:
@@ -226,8 +226,8 @@ def test_a_problem_is_logged_when_it_appears_and_not_as_long_as_it_lasts(log: En
 
 
 @needs_root
-def test_a_host_that_watches_no_more_is_looked_at_all_the_same(network: None, host: Host) -> None:
-    """Where the kernel has no epoll watch left, at first or after a rest, the news are read once a second meanwhile."""
+def test_without_an_epoll_watch_the_addresses_are_read_once_a_second(network: None, host: Host) -> None:
+    """If the kernel has no epoll watch left, at first or after a pause, notifications are received once a second."""
     host.start()
     host.poll.left = 0
     host.rest()

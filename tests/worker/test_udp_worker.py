@@ -140,7 +140,7 @@ def test_a_worker_whose_supervisor_is_gone_drains(*, unread: bool) -> None:
 
 @needs_root
 def test_a_worker_takes_new_addresses_for_its_own(network: None) -> None:
-    """Told that an address is this host's, and that it is no more, it refuses and answers from the next datagram on."""
+    """Each list of this host's addresses that it receives decides on the next datagram."""
     add_link("10.0.0.1/24")
     with worker(host="10.0.0.1") as hands:
         drops = []
@@ -162,7 +162,7 @@ def test_a_worker_receives_as_many_addresses_as_can_be_known() -> None:
         assert judge(peer("::1:0:7"), on_loopback=False, unicast=True, truncated=False) is Drop.SOURCE_IS_SELF
 
 
-def test_a_worker_reports_who_was_refused_and_who_was_loud() -> None:
+def test_a_worker_reports_refused_and_top_sources() -> None:
     """At its deadline it reports to the supervisor, once, by listener, reason and address, and by source."""
     with worker(Config.model_validate({"access": {"deny": ["127.0.0.0/8"]}})) as hands, udp_client() as client:
         for _ in range(3):
@@ -172,15 +172,15 @@ def test_a_worker_reports_who_was_refused_and_who_was_loud() -> None:
         hands.worker._on_deadline(0.0)
         report = Report(listener=0, reason=Drop.ACCESS, refused=3, sources={"127.0.0.1": 3}, more=False)
         assert Report.unpack(hands.channel.recv(65_536)) == report
-        loud = hands.channel.recv(65_536)
-        assert (loud[:1], unpack_report(loud[1:])) == (TOP_SOURCES, [("127.0.0.1", 3)])
+        top = hands.channel.recv(65_536)
+        assert (top[:1], unpack_report(top[1:])) == (TOP_SOURCES, [("127.0.0.1", 3)])
         hands.worker._on_deadline(1.0)
         with pytest.raises(BlockingIOError):
             hands.channel.recv(65_536)
         assert_nothing_more(client)
 
 
-def test_a_supervisor_that_does_not_listen_costs_its_reports_alone() -> None:
+def test_a_supervisor_that_does_not_read_loses_only_reports() -> None:
     """With its channel full a worker goes on, without waiting."""
     with worker() as hands:
         for _ in range(5000):
@@ -221,8 +221,8 @@ def test_a_socket_is_waited_for_as_a_busy_one(*, shared: bool) -> None:
         assert client.recv(16) == b"hello"
 
 
-def test_the_looks_at_what_goes_round_are_by_chance() -> None:
-    """From 1 to 2,047 datagrams on from one another, 1,024 on the average, and not the same in each worker."""
+def test_the_distance_between_samples_of_the_loop_detector_is_random() -> None:
+    """It is 1 to 2,047 datagrams, 1,024 on average, and differs between workers."""
     gaps = [[gap() for _ in range(20_000)] for gap in (_gap(), _gap())]
     assert gaps[0] != gaps[1]
     for each in gaps:
@@ -234,6 +234,6 @@ def test_the_looks_at_what_goes_round_are_by_chance() -> None:
 
 @pytest.mark.parametrize("loop_breaker", [False, True])
 def test_a_worker_breaks_loops_only_if_the_config_says_so(*, loop_breaker: bool) -> None:
-    """With the guard switched off, nothing is looked at."""
+    """With the guard switched off, there is no loop detector."""
     with worker(Config.model_validate({"guard": {"loop_breaker": loop_breaker}})) as hands:
         assert (hands.echo._admission.loop_detector is not None) == loop_breaker
