@@ -44,7 +44,7 @@ def test_what_is_known_of_a_peer_on_loopback_is_not_believed_elsewhere() -> None
 
 
 def test_memory_is_bounded_whoever_comes() -> None:
-    """100,000 strangers leave no more than `sources` of them, and who was forgotten is not refused."""
+    """100,000 unknown peers leave at most `sources` of them remembered; a forgotten one is not refused."""
     by = admission(sources=1024)
     most = 0
     for number in range(0, 100_000, 50):

@@ -107,7 +107,7 @@ def test_without_a_limit_everything_passes() -> None:
 
 
 def test_all_sources_together_are_held_to_the_total() -> None:
-    """A thousand strangers share one account, which a tenth of a second fills."""
+    """A thousand unknown sources share one account, which a tenth of a second fills."""
     bucket = limit(None, 1, 1000)
     got = sum(bucket.take(source.to_bytes(4, "big"), 1, 100.0) for source in range(1000))
     assert got == 100
@@ -320,7 +320,7 @@ def test_workers_at_the_same_instant_hold_the_limit_together() -> None:
 
 
 def test_the_loud_is_never_forgiven_and_no_stranger_refused() -> None:
-    """Amid 100,000 strangers in a table of 1,024 a source stays held to its rate, and each stranger is answered."""
+    """Among 100,000 other sources in a table of 1,024 a source is held to its rate, and each of the others is answered."""
     bucket = limit(10, 10)
     got = bucket.take(SOURCE, 10, 100.0)
     for number in range(100_000):

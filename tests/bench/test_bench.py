@@ -51,7 +51,7 @@ def test_a_short_benchmark_has_every_row_and_no_corrupt_reply(tmp_path: Path) ->
     assert rows(record, "latency") == beside(("latency-idle", "latency-loaded"), *servers)
     streams = ("streams-1", "streams-50", "streams-1000", "messages-1M")
     assert rows(record, "tcp") == beside(streams, "tcp_epoll", "echod", "epoll")
-    assert rows(record, "rules") == beside(("clients-64", "strangers"), "bare", "echod", "limited")
+    assert rows(record, "rules") == beside(("clients-64", "sources"), "bare", "echod", "limited")
     assert record["not_measured"] == []
     for row in record["rows"]:
         assert row["corrupt"] == 0

@@ -120,9 +120,9 @@ TCP = (
 )
 
 STRANGERS = Work(
-    name="strangers",
+    name="sources",
     meaning="each datagram from a source address of its own, 256 in flight",
-    settings={"clients": 1, "window": 256, "refill": 64, "strangers": 16_777_214},
+    settings={"clients": 1, "window": 256, "refill": 64, "sources": 16_777_214},
 )
 
 RULES = (CLIENTS, STRANGERS)
@@ -152,7 +152,7 @@ def from_sources(count: int) -> Work:
     return Work(
         name=f"sources-{count}",
         meaning=f"{count} source addresses in turn, 256 datagrams of 64 bytes in flight",
-        settings={"clients": 1, "window": 256, "refill": 64, "strangers": count},
+        settings={"clients": 1, "window": 256, "refill": 64, "sources": count},
     )
 
 

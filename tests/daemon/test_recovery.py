@@ -145,7 +145,7 @@ def test_a_stop_is_clean(echod: Callable[..., Daemon], number: signal.Signals) -
 
 
 def test_a_stop_while_starting_is_clean_too(echod: Callable[..., Daemon]) -> None:
-    """SIGTERM that comes before any worker is ready exits 0, without a complaint."""
+    """SIGTERM that comes before any worker is ready exits 0, without an error."""
     port = free_port()
     daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 8}, ready=False)
     daemon.wait_for("worker_started")

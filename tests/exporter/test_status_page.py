@@ -82,7 +82,7 @@ def poisoned(value: Any) -> Any:  # noqa: ANN401 - JSON
 
 @needs_chromium
 def test_a_browser_shows_what_echod_says(echod: Callable[..., Daemon], tmp_path: Path) -> None:
-    """Listeners, workers, drops with their reason, the loudest source and the self test, by its one script."""
+    """Listeners, workers, drops with their reason, the top source and the self test, by its one script."""
     port = free_port()
     names = [f"udp://127.0.0.1:{port}", f"tcp://[::1]:{port}"]
     config, http = metered(*names, guard={"min_source_port": 65_535})

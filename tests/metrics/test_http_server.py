@@ -257,7 +257,7 @@ def test_doors_close_in_a_pause_too(served: Served) -> None:
 
 
 def test_closed_doors_let_those_in_finish(served: Served) -> None:
-    """After the doors are closed nobody comes in; who is in gets the answer."""
+    """After the sockets are closed no client connects; a connected one gets its response."""
     with served.connect() as client:
         served.server.stop_accepting()
         with pytest.raises(ConnectionRefusedError):

@@ -68,7 +68,7 @@ def test_a_report_says_whether_there_were_further_sources(sources: int, *, more:
 
 
 def test_a_flood_of_sources_is_counted_and_not_remembered() -> None:
-    """Of 100,000 addresses a few hundred stay, the loudest of them first; the sum is exact, the report is small."""
+    """Of 100,000 addresses a few hundred stay, the one refused most first; the sum is exact, the report is small."""
     tally = Tally(1023)
     tally.add(Drop.SOURCE_PORT_REFUSED, packed("2001:db8:1111:2222:3333:4444:5555:6666"), 50)
     for index in range(100_000):

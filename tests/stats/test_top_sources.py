@@ -48,7 +48,7 @@ def hear(top_sources: TopSources, peers: list[bytes], datagrams: int, slot_of: C
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 2**32), loud=st.integers(1, 20))
 def test_who_has_more_than_his_share_has_a_place(seed: int, loud: int) -> None:
-    """Among thousands of strangers each loud one is in the table, and told with no more than he had."""
+    """Among thousands of sources each top source is in the table, with no more than it sent."""
     chance = random.Random(seed)  # noqa: S311
     true: Counter[int] = Counter()
     table: SpaceSaving[int] = SpaceSaving()

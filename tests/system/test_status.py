@@ -35,7 +35,7 @@ def test_root_and_anybody_else_read_the_same(standing: Host) -> None:
 
 
 def test_it_tells_what_came_from_outside(standing: Host, mode: Mode) -> None:
-    """A client on the network is counted, and is among the loudest; the processes are those of the unit."""
+    """A client on the network is counted, and is among the top sources; the processes are those of the unit."""
     before = listeners(standing)
     ask(standing)
     converse(standing)
@@ -48,7 +48,7 @@ def test_it_tells_what_came_from_outside(standing: Host, mode: Mode) -> None:
         )
 
     wait_until(counted, "the status tells of it", seconds=5)
-    sources = wait_until(lambda: told(standing)["activity"]["top_sources"], "the loudest are told", seconds=5)
+    sources = wait_until(lambda: told(standing)["activity"]["top_sources"], "the top sources are reported", seconds=5)
     assert "10.77.0" in str(sources)
     snapshot = told(standing)
     assert {each["adopted"] for each in listeners(standing).values()} == {mode is Mode.ACTIVATED}

@@ -10,7 +10,7 @@
  *   train=1       datagrams in a train: UDP_SEGMENT out, UDP_GRO in
  *   gro=0         1: UDP_GRO in also where the train is one datagram
  *   active=0      clients that have theirs in flight, each in its turn; 0: all of them. For a window of 1
- *   strangers=0   each datagram comes from the next of so many addresses of 127.0.0.0/8. For a single client
+ *   sources=0   each datagram comes from the next of so many addresses of 127.0.0.0/8. For a single client
  *   ports=1       client i asks PORT + i % ports
  *   sleeps=0      1: it waits in an epoll in any case, as where it shares its CPU with the server
  *
@@ -43,7 +43,7 @@ enum {
 
 struct mode {
     int clients, window, refill, train; /* in datagrams; a train of 1 is a plain datagram */
-    int size, active, strangers, ports, sleeps, gro;
+    int size, active, sources, ports, sleeps, gro;
 };
 
 struct client {
@@ -73,7 +73,7 @@ static union {
 
 static struct in_addr stranger(uint64_t number)
 {
-    return (struct in_addr){htonl(INADDR_LOOPBACK + (uint32_t)(number % (uint64_t)mode->strangers * STRIDE % HOSTS))};
+    return (struct in_addr){htonl(INADDR_LOOPBACK + (uint32_t)(number % (uint64_t)mode->sources * STRIDE % HOSTS))};
 }
 
 static void settle_lost(struct client *c, uint64_t until)
@@ -95,7 +95,7 @@ static void take_datagram(struct client *c, const char *at, struct in_addr to)
     write_head(head, client, number);
     if (number >= c->next || memcmp(at, head, HEAD) != 0 ||
         memcmp(at + HEAD, content(client, number), (size_t)mode->size - HEAD) != 0 ||
-        (mode->strangers && to.s_addr != stranger(number).s_addr)) {
+        (mode->sources && to.s_addr != stranger(number).s_addr)) {
         corrupt++;
         return;
     }
@@ -125,7 +125,7 @@ static void take_message(struct client *c, const struct mmsghdr *message, const 
         else if (m->cmsg_level == IPPROTO_IP && m->cmsg_type == IP_PKTINFO)
             memcpy(&local, CMSG_DATA(m), sizeof local);
     if (size != mode->size || length % size != 0 || header.msg_flags & (MSG_TRUNC | MSG_CTRUNC) ||
-        (mode->strangers && memcmp(header.msg_name, &server, sizeof server) != 0)) {
+        (mode->sources && memcmp(header.msg_name, &server, sizeof server) != 0)) {
         corrupt++;
         return;
     }
@@ -164,7 +164,7 @@ static void send_burst(struct client *c, int64_t now)
         int count = room / train < VECTOR ? room / train : VECTOR;
         uint64_t number = c->next;
         for (int i = 0; i < count; i++) {
-            if (mode->strangers)
+            if (mode->sources)
                 *(struct in_pktinfo *)CMSG_DATA(&out_control[i].header) =
                     (struct in_pktinfo){.ipi_spec_dst = stranger(number)};
             for (int j = 0; j < train; j++, number++)
@@ -193,12 +193,12 @@ static int open_socket(int client)
     to.sin_port = htons((uint16_t)(ntohs(server.sin_port) + client % mode->ports));
     if (fd < 0)
         die("socket");
-    if (!mode->strangers && (bind(fd, (struct sockaddr *)&from, sizeof from) != 0 ||
+    if (!mode->sources && (bind(fd, (struct sockaddr *)&from, sizeof from) != 0 ||
                              connect(fd, (struct sockaddr *)&to, sizeof to) != 0))
         die("connect");
-    if (mode->strangers && (setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, "lo", 2) != 0 ||
+    if (mode->sources && (setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, "lo", 2) != 0 ||
                             setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof on) != 0))
-        die("strangers");
+        die("sources");
     return fd;
 }
 
@@ -211,7 +211,7 @@ static void prepare_vectors(void)
         in_vectors[i] = (struct iovec){in + (size_t)i * SLOT, SLOT};
         out_messages[i].msg_hdr = (struct msghdr){.msg_iov = &out_vectors[i], .msg_iovlen = 1};
         in_messages[i].msg_hdr = (struct msghdr){
-            mode->strangers ? &in_names[i] : NULL, mode->strangers ? sizeof in_names[i] : 0,
+            mode->sources ? &in_names[i] : NULL, mode->sources ? sizeof in_names[i] : 0,
             &in_vectors[i], 1, .msg_control = &in_control[i]};
         if (mode->train > 1) {
             out_control[i].header = (struct cmsghdr){CMSG_LEN(sizeof(uint16_t)), IPPROTO_UDP, UDP_SEGMENT};
@@ -219,7 +219,7 @@ static void prepare_vectors(void)
             out_messages[i].msg_hdr.msg_control = &out_control[i];
             out_messages[i].msg_hdr.msg_controllen = CMSG_SPACE(sizeof(uint16_t));
         }
-        if (mode->strangers) {
+        if (mode->sources) {
             out_control[i].header = (struct cmsghdr){CMSG_LEN(sizeof(struct in_pktinfo)), IPPROTO_IP, IP_PKTINFO};
             out_messages[i].msg_hdr = (struct msghdr){
                 &server, sizeof server, &out_vectors[i], 1, &out_control[i], sizeof out_control[i], 0};
@@ -229,7 +229,7 @@ static void prepare_vectors(void)
 
 static int is_single(void)
 {
-    return mode->window == 1 && mode->train == 1 && !mode->strangers && !mode->sleeps;
+    return mode->window == 1 && mode->train == 1 && !mode->sources && !mode->sleeps;
 }
 
 static void prepare_clients(int epoll)
@@ -378,7 +378,7 @@ int main(int argc, char **argv)
         .clients = (int)setting(argc, argv, "clients", 64), .window = (int)setting(argc, argv, "window", 1),
         .refill = (int)setting(argc, argv, "refill", 1), .train = (int)setting(argc, argv, "train", 1),
         .size = (int)setting(argc, argv, "size", 64), .active = (int)setting(argc, argv, "active", 0),
-        .strangers = (int)setting(argc, argv, "strangers", 0), .ports = (int)setting(argc, argv, "ports", 1),
+        .sources = (int)setting(argc, argv, "sources", 0), .ports = (int)setting(argc, argv, "ports", 1),
         .sleeps = (int)setting(argc, argv, "sleeps", 0), .gro = (int)setting(argc, argv, "gro", 0)};
     server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     server.sin_port = htons((unsigned short)atoi(argv[1]));

@@ -29,7 +29,7 @@ _BRIDGED: Final = {4: 16, 6: 48}
 _ROUTER_SETTINGS: Final = {
     "ipv4/ip_forward": 1,
     "ipv6/conf/all/forwarding": 1,
-    # Each complaint is to be heard, however close it follows upon another.
+    # Each error is sent, however soon it follows another.
     "ipv4/icmp_ratelimit": 0,
     "ipv6/icmp/ratelimit": 0,
 }
