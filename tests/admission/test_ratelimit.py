@@ -319,8 +319,8 @@ def test_workers_at_the_same_instant_hold_the_limit_together() -> None:
 # -- the table
 
 
-def test_the_loud_is_never_forgiven_and_no_stranger_refused() -> None:
-    """Among 100,000 other sources in a table of 1,024 a source is held to its rate, and each of the others is answered."""
+def test_the_top_source_is_never_forgotten_and_no_new_source_is_refused() -> None:
+    """Among 100,000 others in a table of 1,024 a source is held to its rate, and each of the others is replied to."""
     bucket = limit(10, 10)
     got = bucket.take(SOURCE, 10, 100.0)
     for number in range(100_000):
@@ -331,7 +331,7 @@ def test_the_loud_is_never_forgiven_and_no_stranger_refused() -> None:
     assert 19 <= got <= 20
 
 
-def test_a_stranger_takes_the_place_of_one_whose_account_is_even() -> None:
+def test_a_new_source_takes_the_entry_of_one_whose_account_is_balanced() -> None:
     """In a table of one place the last to come is remembered, and one that was forgotten begins anew."""
     bucket = limit(1, 2, sources=1)
     assert bucket.take(SOURCE, 5, 100.0) == 2

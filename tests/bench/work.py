@@ -119,13 +119,13 @@ TCP = (
     ),
 )
 
-STRANGERS = Work(
+NEW_SOURCES = Work(
     name="sources",
     meaning="each datagram from a source address of its own, 256 in flight",
     settings={"clients": 1, "window": 256, "refill": 64, "sources": 16_777_214},
 )
 
-RULES = (CLIENTS, STRANGERS)
+RULES = (CLIENTS, NEW_SOURCES)
 """Traffic that the rules are measured under: of peers that are known, and of peers that are not."""
 
 

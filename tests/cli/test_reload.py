@@ -124,31 +124,31 @@ def test_nobody_but_the_echod_that_wrote_it_is_signalled(served: tuple[Daemon, P
     assert f"process {daemon.pid}, which wrote {directory}/status.json, is gone" in result.stderr
     path = directory / files.NAME
     told = json.loads(path.read_text())
-    with subprocess.Popen(["sleep", "60"], start_new_session=True) as stranger:
-        for pid in (stranger.pid, -stranger.pid, 2**40):
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as bystander:
+        for pid in (bystander.pid, -bystander.pid, 2**40):
             path.write_text(json.dumps({**told, "pid": pid}))
             result = ask_for_reload(directory)
-            if pid == stranger.pid:
+            if pid == bystander.pid:
                 assert (result.returncode, result.stdout) == (ExitCode.UNAVAILABLE, "")
                 assert result.stderr.startswith(f"echod: no echod is running: process {pid}")
             else:
                 assert (result.returncode, result.stdout) == (ExitCode.STATUS_UNKNOWN, "")
-        assert stranger.poll() is None
-        stranger.kill()
+        assert bystander.poll() is None
+        bystander.kill()
 
 
 @needs_root
 def test_root_signals_no_process_of_another_user_than_who_wrote_the_file(tmp_path: Path) -> None:
     """The user of echod may name any process with the time of its birth, which everybody can see."""
     path = tmp_path / files.NAME
-    with subprocess.Popen(["sleep", "60"]) as stranger:
-        path.write_bytes(make_snapshot(pid=stranger.pid, born=instances.birth(stranger.pid)).pack())
+    with subprocess.Popen(["sleep", "60"]) as bystander:
+        path.write_bytes(make_snapshot(pid=bystander.pid, born=instances.birth(bystander.pid)).pack())
         os.chown(path, NOBODY, NOBODY)
         result = ask_for_reload(tmp_path)
         assert result.returncode == ExitCode.UNAVAILABLE
-        assert f"process {stranger.pid} is not the one that wrote {path}" in result.stderr
-        assert stranger.poll() is None
-        stranger.kill()
+        assert f"process {bystander.pid} is not the one that wrote {path}" in result.stderr
+        assert bystander.poll() is None
+        bystander.kill()
 
 
 @needs_root
@@ -156,15 +156,15 @@ def test_root_follows_no_link_in_the_place_of_the_file(tmp_path: Path) -> None:
     """Who owns the directory could point it at a file of root between two looks: there is one look, at one file."""
     place = tmp_path / "run"
     place.mkdir()
-    with subprocess.Popen(["sleep", "60"]) as stranger:
-        named = make_snapshot(pid=stranger.pid, born=instances.birth(stranger.pid))
+    with subprocess.Popen(["sleep", "60"]) as bystander:
+        named = make_snapshot(pid=bystander.pid, born=instances.birth(bystander.pid))
         (tmp_path / "roots").write_bytes(named.pack())
         (place / files.NAME).symlink_to(tmp_path / "roots")
         result = ask_for_reload(place)
         assert (result.returncode, result.stdout) == (ExitCode.STATUS_UNKNOWN, "")
         assert result.stderr == f"echod: {place}/status.json cannot be read: it is a symbolic link\n"
-        assert stranger.poll() is None
-        stranger.kill()
+        assert bystander.poll() is None
+        bystander.kill()
 
 
 def test_a_stop_ends_the_wait(served: tuple[Daemon, Path, int]) -> None:

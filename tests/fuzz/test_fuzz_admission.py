@@ -67,7 +67,7 @@ class Sequence:
         )
 
     def peers(self) -> list[bytes]:
-        """Make the peers of a batch, of one family: known peers, unknown peers, and bytes that no kernel would write."""
+        """Make the peers of a batch, of one family: known, unknown, and bytes that no kernel would write."""
         random = self.random
         size = random.choice([8, 28])
         kinds = [

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 from support.loopback import needs_root
-from support.netns.datagrams import CLIENT, CLIENT6, STRANGER, STRANGER6, Datagram, numbered, over_ipv4, over_ipv6
+from support.netns.datagrams import CLIENT, CLIENT6, SENDER, SENDER6, Datagram, numbered, over_ipv4, over_ipv6
 from support.netns.stage import Outcome, Stage, answered, refused
 
 pytestmark = needs_root
@@ -47,19 +47,19 @@ def test_a_public_network_is_answered_where_the_config_allows_it(staged: Callabl
     for source in ("192.0.2.0", "192.0.2.127", "2001:db8:0:1::", "2001:db8:0:1:ffff:ffff:ffff:ffff"):
         datagrams = numbered(over(source), 10)
         assert stage.meet(datagrams) == answered(datagrams)
-    for source in ("192.0.2.128", "192.0.1.255", "2001:db8:0:2::", "2001:db8::ffff:0:0:1", STRANGER, STRANGER6):
+    for source in ("192.0.2.128", "192.0.1.255", "2001:db8:0:2::", "2001:db8::ffff:0:0:1", SENDER, SENDER6):
         assert stage.meet(numbered(over(source), 10)) == refused(10, REASON)
 
 
 def test_a_reload_changes_who_is_answered(staged: Callable[..., Stage]) -> None:
     """The new lists hold from the new generation on, for those who are known from before too."""
     stage = staged()
-    datagrams = numbered(over(STRANGER), 10)
+    datagrams = numbered(over(SENDER), 10)
     assert stage.meet(datagrams) == answered(datagrams)
-    stage.reload(access={"deny": [STRANGER]})
-    assert stage.meet(numbered(over(STRANGER), 10)) == refused(10, REASON)
+    stage.reload(access={"deny": [SENDER]})
+    assert stage.meet(numbered(over(SENDER), 10)) == refused(10, REASON)
     stage.reload()
-    datagrams = numbered(over(STRANGER), 10)
+    datagrams = numbered(over(SENDER), 10)
     assert stage.meet(datagrams) == answered(datagrams)
 
 
@@ -71,7 +71,7 @@ def test_a_reload_changes_who_is_answered(staged: Callable[..., Stage]) -> None:
 def test_a_source_without_a_route_costs_its_own_answer_alone(stage: Stage, prefix: str, kind: str, error: str) -> None:
     """The kernel refuses to send it; that is counted by its errno, and all others in the batch are answered."""
     family = "-6" if ":" in prefix else "-4"
-    good = over(STRANGER6 if ":" in prefix else STRANGER)
+    good = over(SENDER6 if ":" in prefix else SENDER)
     lost = over("fd00:99::7" if ":" in prefix else "10.99.0.7")
     stage.wire.configure(family, "route", "add", kind, prefix)
     try:

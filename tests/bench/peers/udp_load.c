@@ -71,7 +71,7 @@ static union {
     char space[CMSG_SPACE(sizeof(struct in_pktinfo))]; /* UDP_GRO and UDP_SEGMENT are smaller */
 } in_control[VECTOR], out_control[VECTOR];
 
-static struct in_addr stranger(uint64_t number)
+static struct in_addr source_address(uint64_t number)
 {
     return (struct in_addr){htonl(INADDR_LOOPBACK + (uint32_t)(number % (uint64_t)mode->sources * STRIDE % HOSTS))};
 }
@@ -95,7 +95,7 @@ static void take_datagram(struct client *c, const char *at, struct in_addr to)
     write_head(head, client, number);
     if (number >= c->next || memcmp(at, head, HEAD) != 0 ||
         memcmp(at + HEAD, content(client, number), (size_t)mode->size - HEAD) != 0 ||
-        (mode->sources && to.s_addr != stranger(number).s_addr)) {
+        (mode->sources && to.s_addr != source_address(number).s_addr)) {
         corrupt++;
         return;
     }
@@ -166,7 +166,7 @@ static void send_burst(struct client *c, int64_t now)
         for (int i = 0; i < count; i++) {
             if (mode->sources)
                 *(struct in_pktinfo *)CMSG_DATA(&out_control[i].header) =
-                    (struct in_pktinfo){.ipi_spec_dst = stranger(number)};
+                    (struct in_pktinfo){.ipi_spec_dst = source_address(number)};
             for (int j = 0; j < train; j++, number++)
                 write_message(out + i * SLOT + j * mode->size, (uint64_t)(c - clients), number, (size_t)mode->size);
         }
@@ -184,7 +184,7 @@ static void send_burst(struct client *c, int64_t now)
     }
 }
 
-/* A stranger's socket is bound to no address, and gets every reply to its port; the device keeps others out. */
+/* The socket for many sources is bound to no address, and gets every reply to its port; the device keeps others out. */
 static int open_socket(int client)
 {
     int on = 1, fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0);

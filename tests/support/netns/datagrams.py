@@ -21,7 +21,7 @@ from scapy.utils import checksum
 # Private and unique local addresses (RFC 1918, RFC 4193): those that echod answers without being told to.
 SERVER, SERVER6 = "10.7.1.1", "fd00:7::1"
 CLIENT, CLIENT6 = "10.7.1.2", "fd00:7::2"
-STRANGER, STRANGER6 = "10.7.1.66", "fd00:7::66"
+SENDER, SENDER6 = "10.7.1.66", "fd00:7::66"
 """In whose name frames are forged. The server knows its station, and nobody there listens."""
 SERVER_LINK, CLIENT_LINK = "fe80::1", "fe80::2"
 SUBNET_BROADCAST = "10.7.1.255"
@@ -41,13 +41,13 @@ _numbers: Final = count()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Datagram:
-    """A UDP datagram: from the stranger to echod over IPv4, where nothing else is said."""
+    """A UDP datagram: from SENDER to echod over IPv4, where nothing else is said."""
 
-    source: str = STRANGER
+    source: str = SENDER
     source_port: int = 40_000
     to: str = SERVER
     to_port: int = PORT
-    payload: bytes = b"from a stranger"
+    payload: bytes = b"from a sender"
 
     @property
     def answer(self) -> "Datagram":
@@ -80,13 +80,13 @@ class Datagram:
 
 
 def over_ipv4(**fields: Any) -> Datagram:  # noqa: ANN401 - as the fields of Datagram are
-    """Return a datagram from the stranger to echod over IPv4, but for these fields."""
+    """Return a datagram from SENDER to echod over IPv4, but for these fields."""
     return Datagram(**fields)
 
 
 def over_ipv6(**fields: Any) -> Datagram:  # noqa: ANN401 - as the fields of Datagram are
-    """Return a datagram from the stranger to echod over IPv6, but for these fields."""
-    return Datagram(**({"source": STRANGER6, "to": SERVER6} | fields))
+    """Return a datagram from SENDER to echod over IPv6, but for these fields."""
+    return Datagram(**({"source": SENDER6, "to": SERVER6} | fields))
 
 
 def numbered(datagram: Datagram, number: int) -> list[Datagram]:

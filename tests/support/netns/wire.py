@@ -18,12 +18,12 @@ from support.netns.datagrams import (
     CLIENT6,
     CLIENT_LINK,
     CLIENT_MAC,
+    SENDER,
+    SENDER6,
     SERVER,
     SERVER6,
     SERVER_LINK,
     SERVER_MAC,
-    STRANGER,
-    STRANGER6,
     Datagram,
     read,
 )
@@ -97,7 +97,7 @@ class Wire:
                 ip("-n", name, "address", "add", f"{each}/64", "dev", LINK, "nodad")
             ip("-n", name, "link", "set", LINK, "up")
         # All answers of the server have a way to the wire, whoever they are for: none is lost unseen.
-        for address in (CLIENT, CLIENT6, CLIENT_LINK, STRANGER, STRANGER6):
+        for address in (CLIENT, CLIENT6, CLIENT_LINK, SENDER, SENDER6):
             self.know(address)
         ip("-n", self.server, "route", "add", "default", "via", CLIENT)
         ip("-n", self.server, "-6", "route", "add", "default", "via", CLIENT6, "dev", LINK)
