@@ -288,14 +288,14 @@ def test_what_is_imported_on_demand_is_imported_inside_functions_alone() -> None
 
 def test_the_map_in_the_docstring_has_every_module() -> None:
     """Who reads echod/__init__.py to find the way finds each package there, with its modules."""
-    told = dict(re.findall(r"^    (\w+)[/*]? +(.*(?:\n {9,}.*)*)", echod.__doc__ or "", re.MULTILINE))
+    reported = dict(re.findall(r"^    (\w+)[/*]? +(.*(?:\n {9,}.*)*)", echod.__doc__ or "", re.MULTILINE))
     modules = {room(module): set() for module in SOURCES if room(module)}
     for module in SOURCES:
         if module.count(".") > 1:
             modules[room(module)].add(module.split(".")[2])
-    assert set(told) == set(modules)
+    assert set(reported) == set(modules)
     for package, names in modules.items():
-        assert names <= set(re.findall(r"\w+", told[package])), package
+        assert names <= set(re.findall(r"\w+", reported[package])), package
 
 
 def test_pure_modules_import_values_only() -> None:

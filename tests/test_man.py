@@ -28,8 +28,8 @@ WRITTEN = sorted(path.name for path in PAGES.iterdir())
 def test_mandoc_and_groff_find_nothing_to_say_about_a_page(page: str) -> None:
     """`mandoc -T lint`, with style, and `groff -ww` are silent."""
     for command in (["mandoc", "-T", "lint"], ["groff", "-mandoc", "-ww", "-z", "-Tutf8"]):
-        said = subprocess.run([*command, PAGES / page], capture_output=True, text=True, check=False, timeout=30)
-        assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
+        printed = subprocess.run([*command, PAGES / page], capture_output=True, text=True, check=False, timeout=30)
+        assert (printed.returncode, printed.stdout, printed.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("page", WRITTEN)
@@ -164,10 +164,10 @@ def test_an_example_of_a_config_has_no_mistake(example: str, tmp_path: Path) -> 
     config = tmp_path / "echod.yaml"
     config.write_text(example)
     command = [*ECHOD, "check", "--config", str(config)]
-    said = subprocess.run(
+    printed = subprocess.run(
         command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False, timeout=30
     )
-    assert (said.returncode, said.stdout.splitlines()[-1]) == (os.EX_OK, f"{config}: ok")
+    assert (printed.returncode, printed.stdout.splitlines()[-1]) == (os.EX_OK, f"{config}: ok")
 
 
 def test_the_drop_in_of_the_example_is_what_check_prints(tmp_path: Path) -> None:
@@ -176,8 +176,8 @@ def test_the_drop_in_of_the_example_is_what_check_prints(tmp_path: Path) -> None
     example, drop_in, _ = literals(section("echod.yaml.5", "The sockets that systemd holds"))
     config.write_text(example)
     command = [*ECHOD, "check", "--config", str(config), "--socket"]
-    said = subprocess.run(
+    printed = subprocess.run(
         command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False, timeout=30
     )
-    assert said.returncode == os.EX_CONFIG
-    assert drop_in in said.stdout
+    assert printed.returncode == os.EX_CONFIG
+    assert drop_in in printed.stdout

@@ -34,8 +34,8 @@ COMMANDS = ("run", "check", "reload", "status")
 def help_of(*words: str) -> str:
     """Return what `--help` of a command prints."""
     command = [*ECHOD, *words, "--help"]
-    said = subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=True)
-    return said.stdout
+    printed = subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=True)
+    return printed.stdout
 
 
 # -- commands
@@ -297,8 +297,8 @@ def test_the_outcome_of_a_self_test_has_the_keys_of_the_page(echod: EchodFactory
     )
     (tested,) = json.loads(status([*ECHOD, "status", "--json", "--check"]).stdout)
     assert entries(section("echod-metrics.7", "Self test"), "Va").keys() == tested.keys()
-    told = json.loads(status([*ECHOD, "status", "--json"]).stdout)
-    assert entries(section("echod-metrics.7", "The object"), "Va").keys() == told.keys()
+    reported = json.loads(status([*ECHOD, "status", "--json"]).stdout)
+    assert entries(section("echod-metrics.7", "The object"), "Va").keys() == reported.keys()
 
 
 def test_the_scrape_config_of_the_page_names_the_job_that_the_alerts_expect() -> None:
@@ -322,5 +322,5 @@ def test_an_example_with_output_has_the_output_of_its_commands(heading: str, con
         words = shlex.split(command)
         words += [] if "--config" in words else ["--config", "echod.yaml"]
         where = environment(PYTHONPATH=str(REPOSITORY))
-        said = subprocess.run([*ECHOD, *words], cwd=tmp_path, env=where, capture_output=True, text=True, check=False)
-        assert said.stdout == shown
+        printed = subprocess.run([*ECHOD, *words], cwd=tmp_path, env=where, capture_output=True, text=True, check=False)
+        assert printed.stdout == shown

@@ -42,8 +42,8 @@ def measure_as_printed(echod: Path, folder: Path) -> None:
     assert len(blocks) == 1
     for words, shown in blocks:
         command = [echod, *words.split()]
-        told = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30).stdout
-        assert shape(told) == shape(shown)
+        reported = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30).stdout
+        assert shape(reported) == shape(shown)
     drawing = re.search(r"`echod (ping [^`]*--plot \.github/ping\.svg [^`]*)`", section)
     assert drawing
     (folder / ".github").mkdir(exist_ok=True)
@@ -81,9 +81,9 @@ def test_the_first_command_serves_what_the_examples_ask(tmp_path: Path) -> None:
             measure_as_printed(tmp_path / ".venv/bin/echod", tmp_path)
         finally:
             os.killpg(process.pid, signal.SIGTERM)
-    measured, told, *answers = answers
+    measured, reported, *answers = answers
     assert "0% packet loss" in measured
-    assert "UDP listener" in told
+    assert "UDP listener" in reported
     assert answers[:3] == ["hi", "hello", "bonjour"]
     assert "Successful connections: 3" in answers[3]
     assert "Lost: 0 (0.00%)" in answers[4]
@@ -124,8 +124,8 @@ def test_the_mistake_that_operate_makes_is_where_it_is_shown() -> None:
     before, after = re.search(r"^# sed -i 's/(.*?)/(.*?)/' /etc/echod\.yaml$", README, re.MULTILINE).groups()  # type: ignore[union-attr]
     with pytest.raises(ConfigError) as caught:
         parse_config((ROOT / "config/echod.yaml").read_text().replace(before, after).encode())
-    told = re.findall(r"^reload rejected: /etc/echod\.yaml:(.*)$", README, re.MULTILINE)
-    assert len(told) == 1
-    assert {*told} == {
+    reported = re.findall(r"^reload rejected: /etc/echod\.yaml:(.*)$", README, re.MULTILINE)
+    assert len(reported) == 1
+    assert {*reported} == {
         f"{each.line}:{each.column}: error: {each.path}: {each.message}" for each in caught.value.mistakes
     }

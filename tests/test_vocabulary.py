@@ -88,9 +88,9 @@ def manual() -> str:
 @pytest.mark.parametrize("view", [status, page, dashboard, alerts, helps, config, readme, manual])
 def test_each_view_has_the_words_of_the_others(view: Any) -> None:  # noqa: ANN401 - a function
     """No view has a word of its own for what all show."""
-    told = view()
-    assert OTHER_WORDS.findall(told) == []
-    assert re.search("repl(?:y|ie)", told)
+    reported = view()
+    assert OTHER_WORDS.findall(reported) == []
+    assert re.search("repl(?:y|ie)", reported)
 
 
 def test_rates_and_totals_are_called_that() -> None:

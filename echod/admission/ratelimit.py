@@ -8,16 +8,16 @@ The slip: a forger who spends the account of a source must not silence it. So a 
 answered if chance says so, on credit: it is charged like any other, to an account that may be overdrawn by one more
 burst. What is answered so is missing later, so a source gets its rate and no more. While a forger sends less than the
 rate divided by that chance, there is always credit. One that sends more spends it too, and then each datagram has the
-same chance, whoever sent it. The total has no slip: it protects this host and its network from all sources together.
+same chance, whatever its sender. The total has no slip: it protects this host and its network from all sources.
 
 Invariant: in any period a source is answered at most twice its burst and its rate, without slip once its burst, and all
 together at most the total and its burst; except if the source was forgotten, or if two workers write within the same
 tenth of a microsecond. Two workers that charge one account in a tight loop stay within 1% of its rate.
 
 The table is set-associative: a source has two places, chosen by a keyed hash (Python's, of bytes: SipHash, with a key
-of this process), so nobody can aim at the place of another. If both are taken, the source whose account is nearer to
-balance is forgotten: the source that sends most is never forgotten, a new source is never refused, and a balanced
-account loses nothing.
+of this process), so no peer can choose the place of another source. If both are taken, the source whose account is
+nearer to balance is forgotten: the source that sends most is never forgotten, a new source is never refused, and a
+balanced account loses nothing.
 """
 
 from collections import Counter

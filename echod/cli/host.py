@@ -1,8 +1,8 @@
 """Whether this host's kernel can do what a valid config asks: the warnings of `echod check` beyond the file itself.
 
 Owns the reading of /proc/sys, and the checks whether this host has an address, and whether one is broadcast. It changes
-nothing, and the daemon does not depend on it: the daemon checks what it gets. Invariant: nothing is warned of that
-could not be determined.
+nothing, and the daemon does not depend on it: the daemon checks what it gets. Invariant: there is no warning about
+what could not be determined.
 """
 
 import errno
@@ -78,7 +78,7 @@ def _find_absent(config: Config, document: Document) -> Iterator[_Finding]:
 def _find_ephemeral(document: Document) -> Iterator[_Finding]:
     """Find the UDP listeners on ports that clients are given as source ports (ip_local_port_range, ip(7)).
 
-    What comes from the port of a listener is refused, whoever sends it: it may be another echod with the same config.
+    A datagram from the port of a listener is dropped: its sender may be another echod with the same config.
     The range is this host's; those of its clients are most likely the same.
     """
     low, high = _numbers(_SYSCTLS / "net/ipv4/ip_local_port_range") or (0, -1)
@@ -110,7 +110,7 @@ def _find_user(config: Config) -> Iterator[_Finding]:
 
 
 def _find_capped(config: Config) -> Iterator[_Finding]:
-    """Find the buffers that the kernel grants only in part (socket(7)), except defaults, which nobody asked for."""
+    """Find the buffers that the kernel grants only in part (socket(7)), except those of the default size."""
     default = Config().udp
     for key, wanted, usual, sysctl, directive in (
         ("receive_buffer", config.udp.receive_buffer, default.receive_buffer, "rmem_max", "ReceiveBuffer="),

@@ -55,7 +55,7 @@ _ANSWERS_END: Final = ENDS[-1] + 2 * MAX_CONTROL_BYTES
 
 NOTED_ROW: Final = _ANSWERS_END // 8
 NOTED_RECEIVED: Final = NOTED_ROW + 1
-"""The place, in 64-bit words, of what is noted of a receive before it: its row of the counters, and the datagrams
+"""The offset, in 64-bit words, of the note that is made before a receive: the row of the counters, and the datagrams
 that this row has counted as received."""
 
 MEMORY_BYTES: Final = _ANSWERS_END + 16

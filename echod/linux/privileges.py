@@ -1,7 +1,7 @@
 """What a process may do, and giving that up for good.
 
 Owns the look-up of the account that processes become, and the order in which privileges are given up. Its callers
-decide when. Invariant: what is given up cannot be had again: sockets must be bound, and buffers forced, before.
+decide when. Invariant: a privilege that is given up cannot be regained, so sockets are bound and buffers forced before.
 """
 
 import os

@@ -29,7 +29,7 @@ _PHRASES = {
     Reachability.UNREACHABLE: "{other} is rejected on the path",
     Reachability.DAMAGED: "{other} replies are damaged",
 }
-"""What is said of a protocol without a whole reply."""
+"""The sentence about a protocol without an intact reply."""
 
 _HOST_UP = (Reachability.REFUSED, Reachability.CLOSED, Reachability.DAMAGED)
 

@@ -64,14 +64,14 @@ Respond = Callable[[Response], None]
 """To be called once, now or later; it does nothing if the client is gone by then."""
 
 Withdraw = Callable[[], None]
-"""Called where the client is gone before the response: nobody waits for that any more."""
+"""Called if the client closes the connection before the response."""
 
 OnRequest = Callable[[Request, Respond], Withdraw | None]
 """Responds to a request now, or later and then returns how to withdraw it."""
 
 
 class HttpServer:
-    """Serves listening sockets, until it is told to stop accepting."""
+    """Serves listening sockets, until `stop_accepting`."""
 
     def __init__(
         self, sockets: Sequence[socket.socket], *, hosts: Sequence[str] = (), poll: Poll, on_request: OnRequest
@@ -311,7 +311,7 @@ def _is_safe(host: str | None, hosts: Collection[str]) -> bool:
     operator lists which other names are safe.
     """
     if host is None:
-        return True  # HTTP/1.0, which no browser speaks
+        return True  # HTTP/1.0: browsers do not send it
     try:
         name = urlsplit(f"//{host}").hostname or ""
     except ValueError:

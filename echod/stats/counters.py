@@ -188,7 +188,7 @@ class CounterPage:
     def settle(self, slot: int, unfinished: Unfinished | None = None) -> None:
         """Balance the counters of a worker that died: what it had received and not counted becomes interrupted.
 
-        The numbers of one that is distrusted are those of the last time that it was not.
+        If the worker wrote impossible numbers, its last possible ones count.
         """
         header, good = self.header(slot), self._last_good.pop(slot, None)
         header[SlotField.CONNECTIONS] = header[SlotField.PLACES] = 0
@@ -205,7 +205,7 @@ class CounterPage:
             row[rest] += row[_come(protocol)] - _ended(row, protocol)
 
     def _finish(self, slot: int, unfinished: Unfinished) -> None:
-        """Count as received what a worker had not counted. What it noted may be nonsense."""
+        """Count as received what a worker had not counted. Its note may be invalid."""
         listener = self.listeners[unfinished.row] if unfinished.row < len(self.listeners) else None
         if listener is not None and listener.protocol is Protocol.UDP:
             row = self.row(slot, listener)

@@ -3,8 +3,8 @@
 Owns the names and types of what the supervisor reports and `echod status`, `echod reload` and the exporter read, and
 its form as JSON. It knows no clock and no file. Counts cover the life of the daemon, over all generations of workers,
 so they only grow; times are seconds since 1970 unless the name says otherwise. It contains no secret: anybody may read
-it. And whoever may write to the status directory may have written the file: what `unpack` returns has bounded numbers,
-and text without control characters.
+it. Every user who may write to the status directory may have written the file, so `unpack` returns bounded numbers and
+text without control characters.
 
 Invariant: `unpack` reads what `pack` wrote as an equal Snapshot; and for every UDP listener received = replied + all
 dropped + all send_failed + interrupted, except for the batch that each worker is processing at that moment.
@@ -159,7 +159,7 @@ class Refused:
 
 
 REJECTED: Final = "REJECTED; the previous config stays in force"
-"""What stands before the reason, once, wherever a rejected reload is reported."""
+"""The prefix of the reason in every report of a rejected reload."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,7 +103,7 @@ class TopSources:
         self.undrawn = 0
         """Datagrams since the last draw; the receiver of datagrams counts it up."""
         self.draw_at = 0
-        """The value of `undrawn` from which on `draw` must be called."""
+        """`draw` must be called when `undrawn` has reached this value."""
         self._begin()
 
     def _begin(self) -> None:

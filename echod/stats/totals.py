@@ -67,7 +67,7 @@ class Totals:
 def read_traffic(
     totals: Totals, watches: Sequence[PageWatch], adopted: Collection[Listener], drops: Mapping[Listener, int]
 ) -> tuple[list[UdpTraffic], list[TcpTraffic]]:
-    """Describe all listeners, without rates: whoever reads this computes them. `drops` are the kernel's."""
+    """Describe all listeners, without rates: the reader computes them. `drops` are the kernel's."""
     for watch in watches:
         watch.changed()  # for its check alone: it does not believe what a broken worker writes
     rows = totals.rows([watch.page for watch in watches])

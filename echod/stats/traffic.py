@@ -1,7 +1,7 @@
 """The row of counters of a listener, as its part of the snapshot.
 
-Owns the mapping from places in a row to names. Invariant: nothing in a row is left out; of each sum, the parts that are
-not zero are listed.
+Owns the mapping from the fields of a row to names. Invariant: no field of a row is left out; of each sum, the parts
+that are not zero are listed.
 """
 
 from collections.abc import Mapping, Sequence

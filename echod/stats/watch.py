@@ -1,4 +1,4 @@
-"""Which listeners had traffic since the last look at a page of counters, and which workers write what cannot be true.
+"""Which listeners had traffic since the last look at a page of counters, and which workers write impossible counts.
 
 Owns a copy of the rows at the last look. Invariant: a look at unchanged rows costs one copy and one comparison of bytes
 for each worker slot, however many listeners there are, so that an idle daemon can look once a second.

@@ -12,7 +12,7 @@ _BITS: Final = (1 << 32) - 1
 
 @dataclass(slots=True, kw_only=True)
 class WrappingCounter:
-    """One such counter. What it says at the first reading counts as well."""
+    """One such counter. Its first reading counts as well."""
 
     total: int = 0
 

@@ -18,7 +18,7 @@ _MANY: Final = 100
 """A rate or an amount of this size or more is written without decimals."""
 
 GAP: Final = "  "
-"""What stands between two columns."""
+"""The text between two columns."""
 
 _LEGEND: Final = (
     "dropped: by echod, why see below. send failed: the kernel refused the reply.",

@@ -132,7 +132,7 @@ def _address6(name: str) -> IPv6Address | None:
 
 
 def listeners_of(snapshot: Snapshot) -> list[Listener]:
-    """Return the listeners in a snapshot, UDP first. Raises StatusUnknownError if it names what is no listener."""
+    """Return the listeners in a snapshot, UDP first. Raises StatusUnknownError if a name is not that of a listener."""
     names = [*(each.name for each in snapshot.activity.udp), *(each.name for each in snapshot.activity.tcp)]
     try:
         found = [parse_listener(name) for name in names]

@@ -18,7 +18,7 @@ self test of each, `echod reload`, and two for an operator's own commands."""
 def choose_workers(cpu_limits: Iterable[float], process_limits: Iterable[int]) -> int:
     """Return the number of workers within limits of CPUs and of processes.
 
-    A part of a CPU has a worker, too, which would else lie idle.
+    A fraction of a CPU counts as one worker, so that it is used.
     """
     least = min([MAX_WORKERS, *map(ceil, cpu_limits), *((each - SPARE_PROCESSES) // 2 for each in process_limits)])
     return max(1, least)

@@ -150,7 +150,7 @@ class Reporter:
         self._publisher.remove()
 
     def failed(self, error: EchodError) -> None:
-        """Report why the daemon does not start, but not in the log: whoever catches the error does that."""
+        """Report why the daemon does not start, but not in the log: the code that catches the error does that."""
         self._status_line.failed(self._located(error.mistakes[0]) if isinstance(error, ConfigError) else str(error))
 
     def _located(self, mistake: Mistake) -> str:

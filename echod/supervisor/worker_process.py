@@ -65,7 +65,7 @@ class WorkerProcess:
 
     @property
     def stuck(self) -> bool:
-        """Whether the heartbeat has stood still for too long."""
+        """Whether the heartbeat has been unchanged for too long."""
         return self.unchanged_checks >= STUCK_AFTER_CHECKS
 
     # -- start

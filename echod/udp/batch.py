@@ -2,7 +2,7 @@
 
 Owns the contents of the vector from a receive to its reply, and no longer: no queue, no waiting. It never decides which
 datagrams are answered (`Admission` does), never sends them (`reply` does) and never counts (`UdpEcho` does).
-Invariant: a receive leaves nothing of the batch before in what the batch says of itself.
+Invariant: after a receive, every attribute describes that receive alone.
 
 A slot holds one datagram, or a *train*: many datagrams of one peer, all of the same length but the last, that the
 kernel keeps together (UDP_GRO, UDP_SEGMENT in udp(7)).

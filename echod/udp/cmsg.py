@@ -89,7 +89,7 @@ _PKTINFO: Final = {
 
 @dataclass(slots=True)
 class Parsed:
-    """What the control messages of a batch say of its slots."""
+    """The control messages of a batch, parsed: interfaces, trains, and what cannot be replied to."""
 
     interfaces: list[int]
     """The index of the interface on which each slot came in."""

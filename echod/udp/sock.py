@@ -12,7 +12,7 @@ from echod.udp.cmsg import ControlLayout, Form
 class Pattern:
     """A batch whose slots are alike: datagrams of one length, or trains, sent to one address through one interface.
 
-    Most traffic is like that. A batch that matches the last such one is not parsed slot by slot.
+    Most batches are alike. A batch that matches the pattern of the last such batch is not parsed slot by slot.
     """
 
     headers: bytes

@@ -40,7 +40,7 @@ class Slots:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """Messages to send: where their headers lie, and what each stands for.
+    """Messages to send: the offset of their headers, and the slots and datagrams of each.
 
     `lengths` views the `msg_len` of each header, which the kernel sets to the bytes sent. `weights` are the datagrams
     of each message (None: one each), `runs` the slots of each (None: slot i for message i).

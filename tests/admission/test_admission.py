@@ -70,7 +70,7 @@ def test_who_is_admitted_is_known_and_who_is_refused_is_judged_each_time() -> No
 
 @pytest.mark.parametrize("make", [lambda host: peer(f"10.0.0.{host}"), lambda host: peer(f"fd00:0:0:{host}::1")])
 def test_with_a_limit_each_datagram_of_a_batch_is_charged(make: Callable[[int], bytes]) -> None:
-    """Whether few sources sent them or each another one, those over the limit are told, the last of each source."""
+    """Whether few sources sent them or each another one, those over the limit are reported, the last of each source."""
     by, now = admission(burst=2), 100.0
     assert by.limited
     length = len(make(1))

@@ -177,14 +177,14 @@ def test_a_forger_cannot_silence_the_source_that_it_forges(
 
     Without slip none is, but for the burst, where a forged one comes just before each honest datagram.
     """
-    bucket, forged, honest, heard = limit(1000, 16, slip=by_chance(slip) if slip else None), 10 * times, 2000, 0
+    bucket, forged, honest, collected = limit(1000, 16, slip=by_chance(slip) if slip else None), 10 * times, 2000, 0
     for step in range(honest):
         behind = RANDOM.randrange(forged)
         for number in range(forged):
             at = 100.0 + step / 100 + number / (100 * forged)
             bucket.take(SOURCE, 1, at)
-            heard += bucket.take(SOURCE, 1, at) if number == behind else 0
-    assert least <= heard / honest <= most
+            collected += bucket.take(SOURCE, 1, at) if number == behind else 0
+    assert least <= collected / honest <= most
 
 
 def test_what_was_answered_on_credit_is_missing_later() -> None:

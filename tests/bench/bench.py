@@ -215,11 +215,13 @@ class Bench:
             return
         if not (sum(load.received for load in loads) and any(load.p50_us or load.elapsed_ns for load in loads)):
             received, corrupt = (sum(getattr(load, name) for load in loads) for name in ("received", "corrupt"))
-            said = f"{corrupt} replies, all corrupt" if corrupt else "no reply at all"
+            printed = f"{corrupt} replies, all corrupt" if corrupt else "no reply at all"
             if received:
-                said = f"{received} replies in the first instant, and none after it"  # as of those that lose the rest
+                printed = (
+                    f"{received} replies in the first instant, and none after it"  # as of those that lose the rest
+                )
             gone = "" if process_tree(server.pid)[1:] or Path(f"/proc/{server.pid}/task").exists() else "; it ended"
-            self._miss(work.name, server.name, said + gone)
+            self._miss(work.name, server.name, printed + gone)
             return
         self._note(work.name, server.name, yardstick, _metrics(loads, cpu, machine), loads)
 

@@ -46,17 +46,17 @@ def run_load(programs: Path, work: Work, *, port: int, seconds: float, cpus: Col
             for _ in range(work.loads)
         ]
     try:
-        said = [load.communicate(timeout=seconds + GRACE_SECONDS) for load in loads]
+        printed = [load.communicate(timeout=seconds + GRACE_SECONDS) for load in loads]
     except subprocess.TimeoutExpired as late:
         raise CannotMeasure(f"the load did not come to its end under {work.name}") from late
     finally:
         for load in loads:
             load.kill()
             load.wait()
-    for load, (_, error) in zip(loads, said, strict=True):
+    for load, (_, error) in zip(loads, printed, strict=True):
         if load.returncode != 0:
             raise CannotMeasure(f"the load ended with an error under {work.name}: {error.strip()}")
-    return [Traffic(**json.loads(output)) for output, _ in said]
+    return [Traffic(**json.loads(output)) for output, _ in printed]
 
 
 def run_ping(*words: object, port: int, count: int, cpus: Collection[int]) -> Traffic:

@@ -106,10 +106,10 @@ def _wait_for_reply(process: subprocess.Popen[bytes], *, name: str, place: Place
                 return
         time.sleep(PROBE_SECONDS)
     log.seek(0)
-    said = log.read().decode(errors="replace").strip().rpartition("\n")[2]
+    printed = log.read().decode(errors="replace").strip().rpartition("\n")[2]
     ended = process.poll()
     how = f"within {READY_SECONDS_MAX:.0f} s" if ended is None else f"but ended with code {ended}"
-    raise CannotMeasure(f"{name} did not answer {how}. It said last: {said or 'nothing'}")
+    raise CannotMeasure(f"{name} did not answer {how}. It said last: {printed or 'nothing'}")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -25,7 +25,7 @@ class Finished:
     """How the command ended that a user typed."""
 
     code: int
-    said: str
+    printed: str
 
 
 class Host:
@@ -54,7 +54,7 @@ class Host:
                 check=False,
                 timeout=30,
             )
-        return Finished(code=finished.returncode, said=self.stderr.read_text())
+        return Finished(code=finished.returncode, printed=self.stderr.read_text())
 
     @property
     def command(self) -> list[str]:
@@ -124,7 +124,7 @@ def test_sigterm_by_the_pidfile_stops_it_and_removes_the_pidfile(host: Host) -> 
 
 
 def test_its_log_can_be_rotated(host: Host, tmp_path: Path) -> None:
-    """By what is shipped for logrotate: what is said later is the beginning of the file, whoever opened it and how."""
+    """With the logrotate file of echod: what is logged later is the beginning of the file, however it was opened."""
     assert host.start().code == 0
     rules = (REPOSITORY / "packaging/logrotate/echod").read_text()
     (tmp_path / "rules").write_text(rules.replace("/var/log/echod.log", str(host.stderr)))
@@ -144,7 +144,7 @@ def test_a_second_daemon_on_the_pidfile_is_refused(host: Host) -> None:
     first = host.pid
     second = host.start()
     assert second.code == 69
-    assert second.said == f"echod: echod is running already: {host.pidfile} is locked by process {first}\n"
+    assert second.printed == f"echod: echod is running already: {host.pidfile} is locked by process {first}\n"
     assert host.pid == first
     assert ask(host.port) == b"hi"
 
@@ -167,7 +167,7 @@ def test_a_start_up_error_is_reported_before_the_terminal_is_let_go(host: Host) 
         owner.bind(("127.0.0.1", host.port))
         finished = host.start()
     assert finished.code == 69
-    assert f"echod: udp://127.0.0.1:{host.port} is in use by another process" in finished.said
+    assert f"echod: udp://127.0.0.1:{host.port} is in use by another process" in finished.printed
     assert not host.pidfile.exists()
     assert host.start().code == 0
 
@@ -177,7 +177,7 @@ def test_it_is_refused_under_systemd(host: Host, variable: str) -> None:
     """Exit code 2 and a sentence that names the variable by which systemd was seen."""
     finished = host.start(**{variable: "1"})
     assert finished.code == 2
-    assert f"--daemonize cannot be used under systemd ({variable} is set)" in finished.said
+    assert f"--daemonize cannot be used under systemd ({variable} is set)" in finished.printed
     assert not host.pidfile.exists()
 
 
@@ -188,7 +188,7 @@ def test_a_pidfile_that_cannot_be_written_is_refused(host: Host, tmp_path: Path)
     host.pidfile.symlink_to(target)
     finished = host.start()
     assert (finished.code, target.read_text()) == (2, "precious")
-    assert f"cannot write the pidfile {host.pidfile}" in finished.said
+    assert f"cannot write the pidfile {host.pidfile}" in finished.printed
     host.pidfile = tmp_path / "none" / "echod.pid"
     assert host.start().code == 2
 
@@ -199,7 +199,7 @@ def test_what_another_user_has_put_in_the_place_of_the_pidfile_is_left_alone(hos
     precious.write_text("precious")
     host.pidfile.hardlink_to(precious)
     finished = host.start()
-    assert (finished.code, finished.said) == (
+    assert (finished.code, finished.printed) == (
         2,
         f"echod: cannot write the pidfile {host.pidfile}: it has more than one name (hard links)\n",
     )
@@ -207,7 +207,7 @@ def test_what_another_user_has_put_in_the_place_of_the_pidfile_is_left_alone(hos
     host.pidfile.unlink()
     os.mkfifo(host.pidfile)
     finished = host.start()
-    assert (finished.code, finished.said) == (
+    assert (finished.code, finished.printed) == (
         2,
         f"echod: cannot write the pidfile {host.pidfile}: it is not a regular file\n",
     )
@@ -221,8 +221,8 @@ def test_the_text_of_a_pidfile_cannot_control_the_terminal(host: Host) -> None:
     with host.pidfile.open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         finished = host.start()
-    said = f"echod: echod is running already: {host.pidfile} is locked by process unknown\n"
-    assert (finished.code, finished.said) == (69, said)
+    printed = f"echod: echod is running already: {host.pidfile} is locked by process unknown\n"
+    assert (finished.code, finished.printed) == (69, printed)
 
 
 def test_a_pidfile_for_which_there_is_no_room_is_refused(host: Host, small: Path) -> None:
@@ -230,7 +230,7 @@ def test_a_pidfile_for_which_there_is_no_room_is_refused(host: Host, small: Path
     fill(small)
     host.pidfile = small / "echod.pid"
     finished = host.start()
-    assert (finished.code, finished.said) == (
+    assert (finished.code, finished.printed) == (
         2,
         f"echod: cannot write the pidfile {host.pidfile}: No space left on device\n",
     )
@@ -262,7 +262,7 @@ def test_the_daemon_goes_on_where_nobody_waits_for_it_any_more(host: Host, numbe
 
 
 def test_a_daemon_that_is_stopped_before_it_serves_has_not_been_started(host: Host) -> None:
-    """Who waits for it learns so by the exit code, though the daemon itself has only done as it was told."""
+    """Who waits for it learns so by the exit code, though the daemon itself has only done as it was reported."""
     host.configure(listeners=[f"udp://127.77.0.1:{port}" for port in range(15_000, 15_400)], workers=2)
     with host.stderr.open("wb") as stderr:
         process = subprocess.Popen(host.command, cwd=REPOSITORY, env=environment(), stderr=stderr)
@@ -276,7 +276,7 @@ def test_a_daemon_that_is_stopped_before_it_serves_has_not_been_started(host: Ho
 
 
 def test_a_daemon_can_be_started_without_standard_streams(host: Host) -> None:
-    """Boot scripts may have closed them; the exit code is all that is told."""
+    """Boot scripts may have closed them; the exit code is all that is reported."""
     command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *host.command]
     assert subprocess.run(command, cwd=REPOSITORY, env=environment(), check=False, timeout=30).returncode == 0
     assert ask(host.port) == b"hi"

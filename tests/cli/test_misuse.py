@@ -87,7 +87,7 @@ def test_help_fits_a_screen_and_shows_an_example(command: tuple[str, ...]) -> No
     [("--confg", "x"), ("serve",), ("run", "extra"), ("run", "--config"), ("run", "--pidfile", "/tmp/x"), ("chekc",)],  # noqa: S108
 )
 def test_a_wrong_command_line_exits_2(arguments: tuple[str, ...]) -> None:
-    """What the command line cannot mean is said in one line, behind at most the usage."""
+    """What the command line cannot mean is reported in one line, behind at most the usage."""
     code, stdout, stderr = run(*arguments)
     assert (code, stdout) == (2, "")
     assert len(stderr.splitlines()) <= 4
@@ -117,9 +117,9 @@ def test_an_invalid_config_exits_78(tmp_path: Path, command: str, text: str, pla
     path = tmp_path / "echod.yaml"
     path.write_text(text)
     code, stdout, stderr = run(command, "--config", path)
-    said, silent = (stdout, stderr) if command == "check" else (stderr, stdout)
+    printed, silent = (stdout, stderr) if command == "check" else (stderr, stdout)
     assert (code, silent) == (78, "")
-    lines = said.splitlines()
+    lines = printed.splitlines()
     assert lines[0].startswith(f"{path}:")
     assert place in lines[0]
     assert lines[-1] == f"{path}: 1 mistake"
@@ -172,8 +172,8 @@ def test_an_unreadable_config_exits_66(folder: Path, command: str) -> None:
     secret.chmod(0)
     os.mkfifo(fifo)
     missing = folder / "none.yaml"
-    said = {path: run(command, "--config", path) for path in (missing, folder, fifo)}
-    said[secret] = run_as_nobody(command, "--config", secret)
+    printed = {path: run(command, "--config", path) for path in (missing, folder, fifo)}
+    printed[secret] = run_as_nobody(command, "--config", secret)
     reasons = {
         missing: "there is no such file",
         folder: "it is a directory",
@@ -181,7 +181,7 @@ def test_an_unreadable_config_exits_66(folder: Path, command: str) -> None:
         secret: "it may not be read by this user: chmod a+r it, and a+x the directories that lead to it",
     }
     for path, reason in reasons.items():
-        assert said[path] == (66, "", f"echod: cannot read {path}: {reason}\n")
+        assert printed[path] == (66, "", f"echod: cannot read {path}: {reason}\n")
 
 
 @pytest.mark.parametrize("scheme", ["udp", "tcp"])
@@ -228,10 +228,10 @@ def test_a_port_that_needs_a_privilege_exits_77(folder: Path) -> None:
     # A namespace of its own: the host's sysctl ip_unprivileged_port_start may allow port 7 to all.
     code, _, stderr = run_as_nobody("run", "--config", path, prefix=("unshare", "--net"))
     assert code == 77
-    said = words(stderr)
-    assert said.startswith("echod: udp://0.0.0.0:7 may not be bound by this user")
-    assert all(way in said for way in ("AmbientCapabilities=CAP_NET_BIND_SERVICE", ".socket unit", "above 1023"))
-    assert len(said.splitlines()) == 1
+    printed = words(stderr)
+    assert printed.startswith("echod: udp://0.0.0.0:7 may not be bound by this user")
+    assert all(way in printed for way in ("AmbientCapabilities=CAP_NET_BIND_SERVICE", ".socket unit", "above 1023"))
+    assert len(printed.splitlines()) == 1
 
 
 @pytest.mark.skipif(Path("/etc/echod.yaml").exists(), reason="/etc/echod.yaml exists, so the defaults are not used")
@@ -270,39 +270,39 @@ def test_output_that_cannot_be_written_exits_74(echod: Callable[..., Daemon], va
                 check=False,
                 timeout=30,
             )
-        said = "echod: the output cannot be written: No space left on device\n"
-        assert (command, finished.returncode, finished.stderr) == (command, 74, said)
+        printed = "echod: the output cannot be written: No space left on device\n"
+        assert (command, finished.returncode, finished.stderr) == (command, 74, printed)
 
 
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8", "en_US.ISO-8859-1"])
 def test_a_config_whose_path_is_no_utf_8_is_a_config(echod: Callable[..., Daemon], tmp_path: Path, locale: str) -> None:
-    """It is checked, serves, and is told with the strange byte written out; so is what is wrong in it."""
+    """It is checked, serves, and is reported with the strange byte written out; so is what is wrong in it."""
     path = Path(os.fsdecode(bytes(tmp_path) + b"/\xff.yaml"))
     path.write_text(f"listeners: [udp://127.0.0.1:{free_port()}]\nworkers: 1\n")
     daemon = echod(command=("run", "--config", str(path)), variables={"LC_ALL": locale})
     variables = environment(RUNTIME_DIRECTORY=str(daemon.status_path), LC_ALL=locale)
 
-    def tell(*words: str) -> tuple[int, bytes]:
+    def inform(*words: str) -> tuple[int, bytes]:
         command = [*ECHOD, *words, "--config", str(path)]
-        told = subprocess.run(command, cwd=REPOSITORY, env=variables, capture_output=True, check=False, timeout=40)
-        assert told.stderr == b""
-        return told.returncode, told.stdout
+        reported = subprocess.run(command, cwd=REPOSITORY, env=variables, capture_output=True, check=False, timeout=40)
+        assert reported.stderr == b""
+        return reported.returncode, reported.stdout
 
     shown = f"{tmp_path}/\\udcff.yaml"
     assert daemon.status()["config"] == shown
-    assert tell("check")[0] == 0
-    assert f"config: {shown}, read " in tell("status")[1].decode()
-    assert tell("reload") == (0, b"reloaded; changed: nothing\n")
+    assert inform("check")[0] == 0
+    assert f"config: {shown}, read " in inform("status")[1].decode()
+    assert inform("reload") == (0, b"reloaded; changed: nothing\n")
     path.write_text("workers: 0\n")
-    assert tell("check")[0] == 78
-    code, told = tell("reload")
-    assert (code, told.decode().partition(" error: ")[0]) == (
+    assert inform("check")[0] == 78
+    code, reported = inform("reload")
+    assert (code, reported.decode().partition(" error: ")[0]) == (
         78,
         f"REJECTED; the previous config stays in force\n{shown}:1:10:",
     )
     path.unlink()
-    code, told = tell("reload")
-    assert (code, told.decode()) == (
+    code, reported = inform("reload")
+    assert (code, reported.decode()) == (
         66,
         f"REJECTED; the previous config stays in force\ncannot read {shown}: there is no such file\n",
     )

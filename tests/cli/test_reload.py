@@ -123,10 +123,10 @@ def test_nobody_but_the_echod_that_wrote_it_is_signalled(served: tuple[Daemon, P
     assert result.returncode == ExitCode.UNAVAILABLE
     assert f"process {daemon.pid}, which wrote {directory}/status.json, is gone" in result.stderr
     path = directory / files.NAME
-    told = json.loads(path.read_text())
+    reported = json.loads(path.read_text())
     with subprocess.Popen(["sleep", "60"], start_new_session=True) as bystander:
         for pid in (bystander.pid, -bystander.pid, 2**40):
-            path.write_text(json.dumps({**told, "pid": pid}))
+            path.write_text(json.dumps({**reported, "pid": pid}))
             result = ask_for_reload(directory)
             if pid == bystander.pid:
                 assert (result.returncode, result.stdout) == (ExitCode.UNAVAILABLE, "")
@@ -178,9 +178,9 @@ def test_a_stop_ends_the_wait(served: tuple[Daemon, Path, int]) -> None:
         wait_until(lambda: "ShdPnd:\t0000000000000001\n" in pending.read_text(), "SIGHUP was sent")
         os.kill(daemon.pid, signal.SIGTERM)
         os.kill(daemon.pid, signal.SIGCONT)
-        _, said = asking.communicate(timeout=25)
+        _, printed = asking.communicate(timeout=25)
     assert asking.returncode == ExitCode.STOPPED
-    assert said == "echod: echod stopped before the reload was done; its log says why\n"
+    assert printed == "echod: echod stopped before the reload was done; its log says why\n"
     assert daemon.wait() == ExitCode.OK
 
 
@@ -190,9 +190,9 @@ def test_a_reload_that_echod_cannot_tell_of_is_not_waited_for(echod: EchodFactor
     daemon = echod(config, variables={"RUNTIME_DIRECTORY": str(small)})
     fill(small)
     with (small / files.NAME).open("r+b") as file:  # in place, where there is room
-        told = dataclasses.replace(Snapshot.unpack(file.read()), at_monotonic=1.0).pack()
+        reported = dataclasses.replace(Snapshot.unpack(file.read()), at_monotonic=1.0).pack()
         file.seek(0)
-        file.write(told)
+        file.write(reported)
         file.truncate()
     finished = ask_for_reload(small)
     assert (finished.returncode, finished.stderr) == (

@@ -70,7 +70,7 @@ WANTED = "write a network such as 192.0.2.0/24, or loopback, link-local, private
 @pytest.mark.parametrize("name", ["any", "all", "lan", "wan", "net", "every", "internet", "anyone", "many", "world"])
 @pytest.mark.parametrize("spell", [str.upper, str.title, "{}y".format, "-{}".format])
 def test_the_whole_internet_is_never_proposed(name: str, spell: Callable[[str], str]) -> None:
-    """Who misspells something may mean much less than any; what the names are is said, and `any` is the last."""
+    """Who misspells something may mean much less than any; what the names are is reported, and `any` is the last."""
     with pytest.raises(ValueError, match=r"loopback, link-local, private or any$"):
         parse_entry(spell(name))
 
@@ -124,7 +124,7 @@ def test_the_whole_internet_is_never_proposed(name: str, spell: Callable[[str], 
     ],
 )
 def test_a_text_that_is_no_entry_is_refused_with_what_to_write(text: str, sentence: str) -> None:
-    """Whatever is wrong is said in one sentence that shows the way out."""
+    """Whatever is wrong is reported in one sentence that shows the way out."""
     assert refusal(text) == sentence
 
 

@@ -89,7 +89,7 @@ def changes(old: Config, new: Config) -> list[str]:
 
 
 def test_the_table_of_this_file_has_every_key() -> None:
-    """A key that is added to the config must be added to the table, so that its change is seen to be told."""
+    """A key that is added to the config must be added to the table, so that its change is seen to be reported."""
     assert OTHERS.keys() == flatten(Config()).keys() - {"listeners"}
 
 
@@ -102,13 +102,13 @@ def test_between_equal_configs_nothing_differs() -> None:
 
 @pytest.mark.parametrize("key", OTHERS)
 def test_a_changed_key_is_named_with_both_values(key: str) -> None:
-    """Each key, at the top level or in a section, is told alone, dotted, with the old value and the new."""
+    """Each key, at the top level or in a section, is reported alone, dotted, with the old value and the new."""
     value, text = OTHERS[key]
     assert changes(config(), config(**{key: value})) == [text]
 
 
 def test_two_changed_keys_are_both_told_in_the_order_of_the_config() -> None:
-    """Of each pair of keys both are told, as they stand in the config, whatever was written first."""
+    """Of each pair of keys both are reported, as they stand in the config, whatever was written first."""
     order = list(OTHERS)
     for first, second in combinations(order, 2):
         new = config(**{key: OTHERS[key][0] for key in (second, first)})
@@ -128,7 +128,7 @@ def test_listeners_are_told_one_by_one_and_not_as_a_list() -> None:
 
 
 def test_listeners_come_before_keys() -> None:
-    """What is open to the world is told first."""
+    """What is open to the world is reported first."""
     old, new = config("udp://127.0.0.1:1"), config("udp://127.0.0.1:2", workers=1)
     assert changes(old, new) == ["+udp://127.0.0.1:2", "-udp://127.0.0.1:1", "workers: auto -> 1"]
 

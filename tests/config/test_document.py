@@ -160,7 +160,7 @@ def test_a_file_without_settings_is_refused(text: str) -> None:
     [("\n- 1", "a list", 2), ("workers:4", "text", 1), ("7", "a number", 1), ("# x\n\n[]", "a list", 3)],
 )
 def test_a_file_must_be_keys_and_values(text: str, kind: str, line: int) -> None:
-    """A list or a single value at the top is told by its kind, and so is a colon without its space."""
+    """A list or a single value at the top is reported by its kind, and so is a colon without its space."""
     message = f"the file is {kind}: write KEY: VALUE, with a space after the colon"
     assert mistakes(text) == [(line, 1, "", message)]
 

@@ -28,7 +28,7 @@ WORKERS = "write auto or a whole number from 1 to 64"
     ],
 )
 def test_a_number_that_cannot_be_is_explained(text: str, message: str) -> None:
-    """What was written is said beside what may be written, at the place of the value."""
+    """What was written is reported beside what may be written, at the place of the value."""
     assert errors(f"workers: {text}\n") == [(1, 10, "workers", message)]
 
 
@@ -44,7 +44,7 @@ def test_a_number_that_cannot_be_is_explained(text: str, message: str) -> None:
     ],
 )
 def test_a_word_that_cannot_be_is_refused_with_those_that_can(text: str, message: str) -> None:
-    """A choice is told with all its words."""
+    """A choice is reported with all its words."""
     assert errors(f"log: {{level: {text}}}") == [(1, 14, "log.level", message)]
 
 
@@ -75,7 +75,7 @@ def test_a_key_with_nothing_behind_its_colon_is_pointed_at(key: str) -> None:
 
 @pytest.mark.parametrize(("text", "kind"), [("5", "5 is a number"), ("x", '"x" is text'), ("[]", "is a list")])
 def test_a_section_must_be_keys_and_values(text: str, kind: str) -> None:
-    """A value where a section belongs is told as what it is."""
+    """A value where a section belongs is reported as what it is."""
     assert errors(f"udp: {text}") == [(1, 6, "udp", f"{kind}: write keys and values, indented below this key")]
 
 

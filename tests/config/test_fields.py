@@ -85,7 +85,7 @@ def test_code_says_none_for_unlimited_and_a_file_does_not() -> None:
     ],
 )
 def test_a_rate_that_cannot_be_is_refused(text: str, message: str) -> None:
-    """What was written is said beside what may be written."""
+    """What was written is reported beside what may be written."""
     assert errors(f"limits: {{datagrams_per_second: {text}}}") == [(1, 32, "limits.datagrams_per_second", message)]
 
 
@@ -119,7 +119,7 @@ def test_listeners_in_each_others_way_are_told_with_the_line_of_the_other() -> N
 
 
 def test_a_thousand_and_twenty_four_listeners_are_the_most() -> None:
-    """The text that brings the total above the cap is told, and none of those after it."""
+    """The text that brings the total above the cap is reported, and none of those after it."""
     text = "listeners: [udp://0.0.0.0:1-1000, tcp://0.0.0.0:1-24]"
     assert len(parse_config(text.encode())[0].listeners) == 1024
     assert listeners("udp://0.0.0.0:1-1000", "tcp://0.0.0.0:1-25", "tcp://[::]:7", "udp://[::]:1-65535") == [
@@ -261,8 +261,8 @@ def test_names_of_hosts_are_in_lower_case() -> None:
 def test_what_is_no_name_of_a_host_is_refused(text: str, message: str) -> None:
     """The place is that of the name."""
     wanted = "write a name such as echo.example.com, without protocol and port"
-    ((_, _, path, said),) = errors(f"metrics:\n  hosts:\n    - {text}\n")
-    assert (path, said) == ("metrics.hosts[0]", message.format(wanted))
+    ((_, _, path, printed),) = errors(f"metrics:\n  hosts:\n    - {text}\n")
+    assert (path, printed) == ("metrics.hosts[0]", message.format(wanted))
     assert [each[2] for each in errors("metrics: {hosts: echo.example.com}")] == ["metrics.hosts"]
 
 

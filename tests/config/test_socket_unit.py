@@ -107,7 +107,7 @@ def test_each_entry_that_is_not_passed_is_a_mistake_with_its_line() -> None:
 
 
 def test_a_unit_is_of_one_device() -> None:
-    """Its listeners have the device of BindToDevice=; those of several devices take several units, and that is told."""
+    """Its listeners have the device of BindToDevice=. Those of several devices need several units, as is reported."""
     passing = Passing(listeners=passed("BindToDevice=eth1\nListen=0.0.0.0:7 (Datagram)\n"), metrics=False)
     assert found("listeners: ['udp://0.0.0.0%eth1:7']\n", passing) == ()
     text = "listeners: ['udp://0.0.0.0%eth2:7', 'udp://[fe80::1%eth2]:7']\n"

@@ -54,7 +54,7 @@ def refused(port: int, count: int = 1) -> None:
 
 
 def test_the_numbers_are_the_counters(echod: EchodFactory) -> None:
-    """What was received, answered and refused is told as USR1 logs it, a self test apart; bytes too."""
+    """What was received, answered and refused is reported as USR1 logs it, a self test apart; bytes too."""
     port = free_port()
     config, http = metered(*both(port), access={"deny": ["127.0.0.2"]})
     daemon = echod(config)
@@ -138,7 +138,7 @@ def test_each_process_is_told(echod: EchodFactory) -> None:
 
 
 def test_a_reload_is_told_and_counts_go_on(echod: EchodFactory) -> None:
-    """A new exporter counts on from the old one's numbers, at the same port; a reload that was rejected is told."""
+    """A new exporter counts on from the old one's numbers, at the same port; a reload that was rejected is reported."""
     port = free_port()
     config, http = metered(*both(port))
     daemon = echod(config)
@@ -156,7 +156,7 @@ def test_a_reload_is_told_and_counts_go_on(echod: EchodFactory) -> None:
         assert value(series, "echod_udp_datagrams_received_total") == generation - 1 + tests
         assert value(series, "echod_generation") == generation
     assert daemon.reload("nonsense")["event"] == "reload_rejected"
-    wait_until(lambda: value(scrape(http), "echod_config_last_reload_successful") == 0, "the rejection was told")
+    wait_until(lambda: value(scrape(http), "echod_config_last_reload_successful") == 0, "the rejection was reported")
     assert value(scrape(http), "echod_config_last_reload_timestamp_seconds") >= begun
     assert exporters(daemon) == before
 
@@ -176,7 +176,7 @@ def test_kernel_drops_are_told(echod: EchodFactory) -> None:
     os.kill(worker, signal.SIGCONT)
     drops = daemon.counters()[f"udp://127.0.0.1:{port}"]["kernel_drops"]
     assert drops > 0
-    wait_until(lambda: value(scrape(http), "echod_udp_kernel_drops_total") == drops, "all drops were told")
+    wait_until(lambda: value(scrape(http), "echod_udp_kernel_drops_total") == drops, "all drops were reported")
     before = exporters(daemon)
     daemon.reload({**config, "listeners": [f"udp://127.0.0.1:{free_port()}"]})
     wait_for_a_new_one(daemon, before)
@@ -261,8 +261,8 @@ def test_metrics_are_served_at_every_address_and_by_the_name_of_a_proxy(echod: E
         assert fetch(http, "/readyz", host=host, Host="other.example.com")[0] == 421
     before = exporters(daemon)
     config["metrics"] = {"listen": f"http://[::1]:{http}", "hosts": ["other.example.com"]}
-    said = daemon.reload(config)["changed"]
-    assert said == [
+    printed = daemon.reload(config)["changed"]
+    assert printed == [
         f"metrics.listen: [http://127.0.0.1:{http}, http://[::1]:{http}] -> http://[::1]:{http}",
         "metrics.hosts: [echo.example.com] -> [other.example.com]",
     ]

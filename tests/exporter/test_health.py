@@ -108,18 +108,18 @@ class Asked:
 
     def ask(self, now: float, *, turning: int) -> HealthReport:
         """Return the report, while the loops of the first so many workers turn."""
-        told: list[HealthReport] = []
+        reported: list[HealthReport] = []
 
         def over() -> bool:
             for slot in range(turning):
                 self.page.header(slot)[SlotField.HEARTBEAT] += 1
             for on_ready in self.poll.wait(0.005):
                 on_ready(now)
-            return bool(told)
+            return bool(reported)
 
-        self.health.request(now, told.append)
+        self.health.request(now, reported.append)
         wait_until(over, "the report")
-        return told[0]
+        return reported[0]
 
 
 @needs_root
@@ -138,19 +138,19 @@ def test_from_another_network_it_looks_at_the_workers(monkeypatch: pytest.Monkey
 
 
 def test_an_outcome_serves_for_a_second() -> None:
-    """Asked again within a second, what was found is told, and no process is forked; after it, it is tested anew."""
+    """A request within a second gets the same result, and no process is forked; a later one is tested anew."""
     with udp_server() as sock:
         asked = Asked(sock, 1)
         first = asked.ask(0.0, turning=0)
         assert first.lines[0].endswith("no reply within 1 s")
-        told: list[HealthReport] = []
-        asked.health.request(0.999, told.append)
-        assert told == [first]
+        reported: list[HealthReport] = []
+        asked.health.request(0.999, reported.append)
+        assert reported == [first]
         assert asked.health.next_deadline() is None
-        asked.health.request(1.0, told.append)
+        asked.health.request(1.0, reported.append)
         assert asked.health.next_deadline() is not None
         asked.health.on_deadline(1e9)
-        assert len(told) == 2
+        assert len(reported) == 2
 
 
 def test_a_test_process_that_does_not_finish_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,13 +158,13 @@ def test_a_test_process_that_does_not_finish_is_killed(monkeypatch: pytest.Monke
     monkeypatch.setattr(health, "run_self_test", lambda _listeners, _mark: signal.pause())
     with udp_server() as sock:
         asked = Asked(sock, 1)
-        told: list[HealthReport] = []
+        reported: list[HealthReport] = []
         before = set(children(os.getpid()))
-        asked.health.request(0.0, told.append)
+        asked.health.request(0.0, reported.append)
         (test_process,) = set(children(os.getpid())) - before
         asked.health.on_deadline(health.TIMEOUT_SECONDS - 0.001)
-        assert told == []
+        assert reported == []
         asked.health.on_deadline(health.TIMEOUT_SECONDS)
-    assert [(one.healthy, one.lines) for one in told] == [(False, ("the test did not finish",))]
+    assert [(one.healthy, one.lines) for one in reported] == [(False, ("the test did not finish",))]
     with pytest.raises(ChildProcessError):
         os.waitpid(test_process, os.WNOHANG)

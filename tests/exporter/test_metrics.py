@@ -1,4 +1,4 @@
-"""echod.exporter.metrics: what Prometheus is told, by which name, and that nothing is left out."""
+"""echod.exporter.metrics: what Prometheus is reported, by which name, and that nothing is left out."""
 
 from collections.abc import Iterable
 
@@ -73,9 +73,9 @@ def numbers(found: Iterable[Metric | Histogram]) -> dict[str, dict[tuple[str, ..
 
 def test_a_udp_listener_is_told_whole() -> None:
     """Each number has its name, with the listener and the family as labels."""
-    told = numbers(of_udp([UDP]))
+    reported = numbers(of_udp([UDP]))
     me = ("udp://[::]:7", "ipv6")
-    assert {name: samples[me] for name, samples in told.items() if me in samples} == {
+    assert {name: samples[me] for name, samples in reported.items() if me in samples} == {
         "echod_udp_datagrams_received_total": 100,
         "echod_udp_datagrams_replied_total": 80,
         "echod_udp_datagrams_slipped_total": 2,
@@ -88,8 +88,8 @@ def test_a_udp_listener_is_told_whole() -> None:
 
 def test_received_is_replied_plus_dropped_plus_failed() -> None:
     """What a worker left behind when it died is among the dropped, so that the sum holds in a query too."""
-    told = numbers(of_udp([UDP]))
-    dropped, failed = told["echod_udp_datagrams_dropped_total"], told["echod_udp_datagrams_send_failures_total"]
+    reported = numbers(of_udp([UDP]))
+    dropped, failed = reported["echod_udp_datagrams_dropped_total"], reported["echod_udp_datagrams_send_failures_total"]
     assert dropped["udp://[::]:7", "ipv6", "interrupted"] == 1
     assert 80 + sum(dropped.values()) + sum(failed.values()) == 100
 
@@ -97,10 +97,10 @@ def test_received_is_replied_plus_dropped_plus_failed() -> None:
 def test_every_reason_has_its_series_from_the_start() -> None:
     """Also those that were never counted, at 0."""
     quiet = UdpTraffic(name="u", family="ipv4", adopted=False)
-    told = numbers([*of_udp([quiet]), *of_tcp([TcpTraffic(name="t", family="ipv4", adopted=False)])])
-    assert told["echod_udp_datagrams_dropped_total"] == {("u", "ipv4", reason): 0 for reason in DROP_REASONS}
-    assert told["echod_udp_datagrams_send_failures_total"] == {("u", "ipv4", name): 0 for name in ERRNOS}
-    assert told["echod_tcp_connections_closed_total"] == {("t", "ipv4", reason): 0 for reason in CLOSE_REASONS}
+    reported = numbers([*of_udp([quiet]), *of_tcp([TcpTraffic(name="t", family="ipv4", adopted=False)])])
+    assert reported["echod_udp_datagrams_dropped_total"] == {("u", "ipv4", reason): 0 for reason in DROP_REASONS}
+    assert reported["echod_udp_datagrams_send_failures_total"] == {("u", "ipv4", name): 0 for name in ERRNOS}
+    assert reported["echod_tcp_connections_closed_total"] == {("t", "ipv4", reason): 0 for reason in CLOSE_REASONS}
     assert (len(DROP_REASONS), len(ERRNOS), len(CLOSE_REASONS)) == (12, 10, 11)
 
 
@@ -119,26 +119,26 @@ def test_sizes_are_histograms() -> None:
 
 def test_a_tcp_listener_is_told_whole() -> None:
     """Connections by what became of them, and bytes both ways."""
-    told = numbers(of_tcp([TCP]))
+    reported = numbers(of_tcp([TCP]))
     me = ("tcp://0.0.0.0:7", "ipv4")
-    assert {name: samples[me] for name, samples in told.items() if me in samples} == {
+    assert {name: samples[me] for name, samples in reported.items() if me in samples} == {
         "echod_tcp_connections_accepted_total": 10,
         "echod_tcp_connections": 3,
         "echod_tcp_accept_failures_total": 2,
         "echod_tcp_received_bytes_total": 70,
         "echod_tcp_sent_bytes_total": 60,
     }
-    assert told["echod_tcp_connections_closed_total"][(*me, "finished")] == 6
+    assert reported["echod_tcp_connections_closed_total"][(*me, "finished")] == 6
 
 
 def test_workers_are_told_one_by_one() -> None:
     """How many live, who was replaced how often, and whose loop stands still."""
-    told = numbers(of_daemon(snapshot()))
-    assert told["echod_workers"] == {(): 1}
-    assert told["echod_generation"] == {(): 3}
-    assert told["echod_worker_restarts_total"] == {("1",): 0, ("2",): 2}
-    assert told["echod_worker_heartbeat_age_seconds"] == {("1",): 0, ("2",): 4}
-    assert told["echod_worker_connections"] == {("1",): 3, ("2",): 0}
+    reported = numbers(of_daemon(snapshot()))
+    assert reported["echod_workers"] == {(): 1}
+    assert reported["echod_generation"] == {(): 3}
+    assert reported["echod_worker_restarts_total"] == {("1",): 0, ("2",): 2}
+    assert reported["echod_worker_heartbeat_age_seconds"] == {("1",): 0, ("2",): 4}
+    assert reported["echod_worker_connections"] == {("1",): 3, ("2",): 0}
 
 
 def test_the_last_reload_is_told_with_its_outcome_and_time() -> None:
@@ -149,9 +149,9 @@ def test_the_last_reload_is_told_with_its_outcome_and_time() -> None:
         (LastReload(at=90.0, code=78, text="no"), 50.0, (0.0, 90.0)),
         (LastReload(at=95.0, code=0, text="yes"), 95.0, (1.0, 95.0)),
     ):
-        told = numbers(of_daemon(snapshot(last, read)))
-        successful = told["echod_config_last_reload_successful"][()]
-        assert (successful, told["echod_config_last_reload_timestamp_seconds"][()]) == outcome
+        reported = numbers(of_daemon(snapshot(last, read)))
+        successful = reported["echod_config_last_reload_successful"][()]
+        assert (successful, reported["echod_config_last_reload_timestamp_seconds"][()]) == outcome
 
 
 def test_a_self_test_has_its_duration() -> None:
@@ -160,10 +160,10 @@ def test_a_self_test_has_its_duration() -> None:
         Result(listener=parse_listener("udp://[::]:7").first, seconds=0.0004),
         Result(listener=parse_listener("tcp://0.0.0.0:7").first, seconds=None, problem="no reply within 1 s"),
     ]
-    told = numbers(of_self_tests(results, 1.5))
+    reported = numbers(of_self_tests(results, 1.5))
     udp, tcp = ("udp://[::]:7", "ipv6"), ("tcp://0.0.0.0:7", "ipv4")
-    assert told["echod_self_test_successful"] == {udp: 1.0, tcp: 0.0}
-    assert told["echod_self_test_duration_seconds"] == {udp: 0.0004, tcp: 1.5}
+    assert reported["echod_self_test_successful"] == {udp: 1.0, tcp: 0.0}
+    assert reported["echod_self_test_duration_seconds"] == {udp: 0.0004, tcp: 1.5}
 
 
 def test_a_process_has_the_metrics_that_every_exporter_has() -> None:

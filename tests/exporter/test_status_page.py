@@ -46,7 +46,7 @@ def browse(folder: Path, url: str, *options: str) -> str:
 
 
 @contextmanager
-def told(snapshot: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
+def reported(snapshot: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
     """Serve the page with a status of the test's own, and without its policy; give the URL and what is asked for."""
     asked: list[str] = []
 
@@ -89,7 +89,7 @@ def test_a_browser_shows_what_echod_says(echod: Callable[..., Daemon], tmp_path:
     daemon = echod(config)
     with connect_udp("127.0.0.1", port) as client:
         client.send(b"hi")  # to which there is no answer
-    wait_until(lambda: status(http)["activity"]["udp"][0]["dropped"], "the drop was told")
+    wait_until(lambda: status(http)["activity"]["udp"][0]["dropped"], "the drop was reported")
     document = browse(tmp_path, f"http://127.0.0.1:{http}/")
     for name in names:
         assert f">{name}</td>" in document
@@ -133,7 +133,7 @@ def test_what_comes_from_outside_is_text_on_a_phone_in_light_and_dark(
     snapshot = wait_until(lambda: found if (found := status(http))["activity"]["refused"] else None, "a refusal")
     snapshot |= {"started": 0.0, "started_monotonic": 339.0, "at_monotonic": 8000.0}  # and no clock that was set
     options = [f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}"]
-    with told(poisoned(snapshot)) as (url, asked):
+    with reported(poisoned(snapshot)) as (url, asked):
         document = browse(tmp_path, url, *options)
     (title,) = re.findall("<title>(.*?)</title>", document, re.DOTALL)
     seen = json.loads(title.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))

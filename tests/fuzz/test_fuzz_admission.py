@@ -144,7 +144,7 @@ def test_no_sequence_raises_or_grows(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_whatever_is_refused_is_reported_in_full(seed: int) -> None:
-    """Any addresses, reasons and counts: as bytes and as entries they add up, few are remembered and little is said."""
+    """Any addresses, reasons and counts: as bytes and as entries they add up; few are remembered, little is logged."""
     random, refusals = Random(seed), RefusalLog()  # noqa: S311 - the same in each run
     listeners = [listener(port=1 + number) for number in range(5)]
     tallies = [Tally(index) for index in range(5)]

@@ -89,10 +89,10 @@ def test_the_limit_of_the_user_is_named_where_no_group_is_full() -> None:
         "try: fork('x', [], lambda: None)\n"
         "except OSError as error: print(error.strerror)\n"
     )
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    reported = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
     assert (
         f"user id {NOBODY} may have 1 processes on this host, and the host kernel.pid_max: raise LimitNPROC="
-        in told.stdout
+        in reported.stdout
     )
 
 

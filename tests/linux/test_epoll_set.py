@@ -50,7 +50,7 @@ def look(epoll_set: EpollSet) -> list[tuple[int, int]]:
 
 
 def test_those_that_are_ready_come_with_their_events(epoll_set: EpollSet, pairs: MakePairs) -> None:
-    """Only they, and of what they were registered for only what has come; what is broken is told unasked."""
+    """Only they, and of what they were registered for only what has come; what is broken is reported unasked."""
     wanted = [select.EPOLLIN, select.EPOLLRDNORM, select.EPOLLOUT, select.EPOLLIN | select.EPOLLOUT, select.EPOLLIN]
     made = pairs(len(wanted))
     assert look(epoll_set) == []

@@ -67,7 +67,7 @@ def word(number: int, length: int) -> bytes:
     return (b"%06d." % number * (length // 7 + 1))[:length]
 
 
-def say(pair: Pair, words: bytes) -> None:
+def describe(pair: Pair, words: bytes) -> None:
     """Send to us, and wait until it is there."""
     ours, theirs = pair
 
@@ -98,7 +98,7 @@ def test_what_each_sent_lies_in_its_own_slot(ring: IoUring, pairs: MakePairs) ->
     """In the order that was asked for, with its length; who sent nothing holds up nobody."""
     made = pairs(5)
     for number, pair in enumerate(made):
-        say(pair, word(number, 100 * number))
+        describe(pair, word(number, 100 * number))
     asked = [made[index] for index in (3, 0, 4, 1)]
     assert ring.receive(of(asked)).tolist() == [300, DECLINED, 400, 100]
     assert [bytes(ring.slot(place)[:length]) for place, length in ((0, 300), (2, 400), (3, 100))] == [
@@ -114,7 +114,7 @@ def test_what_has_no_room_stays_in_the_socket(ring: IoUring, pairs: MakePairs, l
     """A receive takes what a slot holds, and no byte is lost or doubled."""
     made = pairs(3)
     for number, pair in enumerate(made):
-        say(pair, word(number, length))
+        describe(pair, word(number, length))
     got = [b""] * 3
     while any(len(part) < length for part in got):
         received = ring.receive(of(made)).tolist()
@@ -133,7 +133,7 @@ def test_ends_and_errors_are_their_own(ring: IoUring, pairs: MakePairs) -> None:
     asked = of(made)
     made[2][0].close()
     for pair in made[3:]:
-        say(pair, b"here")
+        describe(pair, b"here")
     assert ring.receive(asked).tolist() == [0, -errno.ECONNRESET, -errno.EBADF, 4, 4]
     assert bytes(ring.slot(3)[:4]) == bytes(ring.slot(4)[:4]) == b"here"
 
@@ -146,7 +146,7 @@ def test_a_descriptor_is_nobodys_after_the_call(ring: IoUring, pairs: MakePairs)
     os.close(number)
     assert theirs.recv(1) == b""
     with socket.socket(fileno=os.dup2(other[0].fileno(), number)) as again:
-        say(other, b"other")
+        describe(other, b"other")
         assert ring.receive(of([(again, other[1])])).tolist() == [5]
     assert bytes(ring.slot(0)[:5]) == b"other"
 
@@ -156,9 +156,9 @@ def test_what_came_stays_until_the_next_receive(ring: IoUring, pairs: MakePairs)
     made = pairs(2)
     slots = [ring.slot(place) for place in range(2)]
     for pair, words in zip(made, (b"first", b"second"), strict=True):
-        say(pair, words)
+        describe(pair, words)
     received = ring.receive(of(made))
-    say(made[0], b"third")
+    describe(made[0], b"third")
     for _ in range(2):
         assert received.tolist() == [5, 6]
         assert ring.send(received).tolist() == [5, 6]
@@ -175,7 +175,7 @@ def test_each_gets_so_many_bytes_of_its_own_slot(ring: IoUring, pairs: MakePairs
     """To whom nothing is to be sent nothing comes."""
     made = pairs(4)
     for number, pair in enumerate(made):
-        say(pair, word(number, SLOT_BYTES))
+        describe(pair, word(number, SLOT_BYTES))
     assert ring.receive(of(made)).tolist() == [SLOT_BYTES] * 4
     assert ring.send(lengths(1, 0, 4096, SLOT_BYTES)).tolist() == [1, 0, 4096, SLOT_BYTES]
     for number, length in ((0, 1), (2, 4096), (3, SLOT_BYTES)):
@@ -190,16 +190,16 @@ def test_a_peer_that_does_not_read_gets_what_the_kernel_takes(ring: IoUring, pai
     """A send may be short, and is declined where nothing goes any more; nobody else waits."""
     (stuck, silent), (_, theirs) = made = pairs(2)
     stuck.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    say(made[0], b"s" * SLOT_BYTES)
-    say(made[1], b"t")
+    describe(made[0], b"s" * SLOT_BYTES)
+    describe(made[1], b"t")
     assert ring.receive(of(made)).tolist() == [SLOT_BYTES, 1]
-    said = [0, 0]
+    printed = [0, 0]
     taken = []
-    while said[0] != DECLINED:
-        said = ring.send(lengths(SLOT_BYTES, 1)).tolist()
-        assert said[1] == 1
+    while printed[0] != DECLINED:
+        printed = ring.send(lengths(SLOT_BYTES, 1)).tolist()
+        assert printed[1] == 1
         assert theirs.recv(2) == b"t"
-        taken.append(max(0, said[0]))
+        taken.append(max(0, printed[0]))
     assert any(0 < length < SLOT_BYTES for length in taken)
     assert read(silent, sum(taken)) == b"".join(b"s" * length for length in taken)
 
@@ -210,7 +210,7 @@ def test_a_peer_that_is_gone_is_an_error_and_no_signal(ring: IoUring, pairs: Mak
     before = signal.signal(signal.SIGPIPE, lambda number, _: raised.append(number))
     try:
         made = pairs(1)
-        say(made[0], b"word")
+        describe(made[0], b"word")
         assert ring.receive(of(made)).tolist() == [4]
         made[0][0].shutdown(socket.SHUT_WR)
         assert ring.send(lengths(4)).tolist() == [-errno.EPIPE]
@@ -229,7 +229,7 @@ def test_rounds_of_any_size_never_mix(ring: IoUring, pairs: MakePairs) -> None:
         count = (1, 7, 100, SLOTS - 1, SLOTS)[number % 5]
         asked = made[-count:]
         for place, pair in enumerate(asked):
-            say(pair, word(1000 * number + place, 1 + (place + number) % 50))
+            describe(pair, word(1000 * number + place, 1 + (place + number) % 50))
         received = ring.receive(of(asked))
         due = [1 + (place + number) % 50 for place in range(count)]
         assert received.tolist() == due
@@ -243,7 +243,7 @@ def test_the_order_in_which_the_kernel_tells_is_of_no_matter(ring: IoUring, pair
     made = pairs(SLOTS)
     ring._receives = memoryview(array("I", reversed(range(SLOTS))))
     for number, pair in enumerate(made[:-1]):
-        say(pair, word(number, 1 + number))
+        describe(pair, word(number, 1 + number))
     assert ring.receive(of(made)).tolist() == [*range(1, SLOTS), DECLINED]
     assert all(bytes(ring.slot(number)[: 1 + number]) == word(number, 1 + number) for number in range(SLOTS - 1))
 
@@ -252,7 +252,7 @@ def test_what_the_kernel_stopped_at_is_left_for_the_next(ring: IoUring, pairs: M
     """It begins none behind an entry that it has no sense for: those are declined, and not begun later."""
     made = pairs(5)
     for pair in made:
-        say(pair, b"one")
+        describe(pair, b"one")
     third = 2 * 64  # bytes of an entry, of which the opcode is the first
     opcode, ring._entries[third] = ring._entries[third], 255
     assert ring.receive(of(made)).tolist() == [3, 3, -errno.EINVAL, DECLINED, DECLINED]

@@ -89,7 +89,7 @@ print(json.dumps([list(each) for each in zip(*said)]), *[theirs.recv(64).decode(
 
 
 def run_with(inject: str, program: str, folder: Path) -> str:
-    """Run a program with calls that fail as strace(1) is told; return what it printed."""
+    """Run a program with calls that fail as strace(1) is reported; return what it printed."""
     command = ["strace", "-f", "-o", str(folder / "trace"), "-e", f"inject={inject}", sys.executable, "-c", program]
     repository = Path(__file__).parents[2]
     surroundings = {**os.environ, "PYTHONPATH": str(repository)}
@@ -114,7 +114,7 @@ def test_a_kernel_without_what_is_needed_has_it_not(tmp_path: Path) -> None:
 
 @needs_strace
 @pytest.mark.parametrize(
-    ("failing", "said", "echoed"),
+    ("failing", "printed", "echoed"),
     [
         ("99", [4, 4, 4, DECLINED, 4], "moremore"),
         ("2", [-errno.ENOMEM, 8, 4, DECLINED, 4], "wordword"),
@@ -123,8 +123,8 @@ def test_a_kernel_without_what_is_needed_has_it_not(tmp_path: Path) -> None:
     ids=["none", "the first receive", "the first send"],
 )
 def test_what_the_kernel_did_not_begin_is_never_begun(
-    tmp_path: Path, failing: str, said: list[int], echoed: str
+    tmp_path: Path, failing: str, printed: list[int], echoed: str
 ) -> None:
     """A receive without means is an error and a send is declined; no later call does what they were to do."""
-    told = run_with(f"io_uring_enter:error=ENOMEM:when={failing}", GOES_ON, tmp_path)
-    assert told == " ".join([json.dumps([said] * 3), *[echoed] * 3])
+    reported = run_with(f"io_uring_enter:error=ENOMEM:when={failing}", GOES_ON, tmp_path)
+    assert reported == " ".join([json.dumps([printed] * 3), *[echoed] * 3])

@@ -188,7 +188,7 @@ def test_a_host_without_any_address_has_none() -> None:
 @needs_root
 @pytest.mark.usefixtures("inside")
 def test_thousands_of_addresses_are_known(local: Open) -> None:
-    """5,000 of each family are all told, then nothing until one goes; then all the others are told."""
+    """5,000 of each family are all told, then nothing until one goes; then all the others are reported."""
     four = [address(number) for number in range(MANY)]
     six = [f"fd00::{number:x}/128" for number in range(MANY)]
     ip_batch(*(on_lo("add", each) for each in four + six))
@@ -202,7 +202,7 @@ def test_thousands_of_addresses_are_known(local: Open) -> None:
 @needs_root
 @pytest.mark.usefixtures("inside")
 def test_more_than_can_be_known_is_a_problem(local: Open) -> None:
-    """Of a host with more networks the first are told, in order, and the operator how many there are."""
+    """Of a host with more networks the first are reported, in order, and the operator how many there are."""
     mine = [address(number) for number in range(MAX_OWN)]
     ip_batch(*(f"route add local {each} dev lo" for each in mine))
     known = local()
@@ -374,7 +374,7 @@ def test_another_process_cannot_answer_for_the_kernel(local: Open) -> None:
 
 
 def test_an_answer_that_cannot_be_read_whole_changes_nothing(local: Open) -> None:
-    """What was known stays known; after some looks in vain the operator is told, and no longer once it goes again."""
+    """What was known stays known; after some failed reads it is reported, until a read succeeds."""
     known = local()
     before = own(known)
     whole, known._buffer = known._buffer, bytearray(64)
@@ -411,7 +411,7 @@ def test_rubbish_has_no_end_and_no_networks(rubbish: bytes) -> None:
 
 @needs_root
 def test_without_a_socket_the_operator_is_told_why() -> None:
-    """Where none can be opened nothing raises: looks have nothing to tell, no namespace is wrong, and it is said."""
+    """If none can be opened nothing is raised: reads return nothing, no namespace is wrong, and it is reported."""
 
     def look() -> list[object]:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:

@@ -237,14 +237,14 @@ def sleeps_now(stat: Path) -> bool:
     return stat.read_text().rpartition(")")[2].split()[0] == "S"
 
 
-def serve(sock: socket.socket, tell: int) -> None:
+def serve(sock: socket.socket, inform: int) -> None:
     """Wait for a shared socket for ever, and tell of each datagram that was received."""
     poll = Poll()
 
     def on_ready(_now: float) -> None:
         with suppress(BlockingIOError):
             sock.recv(16)
-            os.write(tell, b"w")
+            os.write(inform, b"w")
 
     poll.register(sock.fileno(), SHARED, on_ready, busy=True)
     while True:
@@ -255,20 +255,20 @@ def test_one_arrival_at_a_shared_socket_wakes_one_of_those_who_sleep() -> None:
     """Of three who sleep two go on sleeping, but for the few times that two were awake already."""
     with ExitStack() as stack:
         server, client = stack.enter_context(udp_server()), stack.enter_context(udp_client())
-        told, tell = os.pipe()
-        stack.callback(os.close, told)
+        reported, inform = os.pipe()
+        stack.callback(os.close, reported)
         children = []
         for _ in range(3):
             child = os.fork()
             if child == 0:
                 try:
-                    serve(server, tell)
+                    serve(server, inform)
                 finally:
                     os._exit(1)
             children.append(child)
             stack.callback(os.waitpid, child, 0)
             stack.callback(os.kill, child, signal.SIGKILL)
-        os.close(tell)
+        os.close(inform)
         stats = [Path(f"/proc/{child}/stat") for child in children]
         wait_until(lambda: all(map(sleeps_now, stats)), "all slept")
         before, wakeups = [sleeps(child) for child in children], b""
@@ -276,7 +276,7 @@ def test_one_arrival_at_a_shared_socket_wakes_one_of_those_who_sleep() -> None:
             wait_until(lambda: all(map(sleeps_now, stats)), "all slept")
             client.sendto(b"x", server.getsockname())
             while wakeups.count(b"w") < number:
-                wakeups += os.read(told, 64)
+                wakeups += os.read(reported, 64)
         wait_until(lambda: all(map(sleeps_now, stats)), "all slept")
         assert wakeups.count(b"w") == ARRIVALS
         # Who wakes in the kernel, and finds that another has taken it, sleeps again without a word.

@@ -80,7 +80,7 @@ def test_the_metrics_of_all_processes_are_still_there(echod: EchodFactory) -> No
     for process in ("supervisor", "exporter", "worker 1", "worker 2"):
         wait_until(
             lambda process=process: f'process_resident_memory_bytes{{process="{process}"}}' in fetch(http)[2],
-            f"the memory of the {process} was told",
+            f"the memory of the {process} was reported",
         )
     assert daemon.stop() == 0
 
@@ -123,8 +123,8 @@ def test_another_user_is_taken_at_the_next_reload(echod: EchodFactory) -> None:
         wait_until(lambda before=before: not set(before) & set(daemon.workers()), "the old worker had gone")
         entry = pwd.getpwnam(name)
         assert is_nothing_but(daemon.workers()[0], entry.pw_uid, entry.pw_gid), standing(daemon.workers()[0])
-    said = daemon.reload({**config, "user": "echod-nowhere"})["message"]
-    assert said.endswith("user: this host has no user echod-nowhere: write another, or auto")
+    printed = daemon.reload({**config, "user": "echod-nowhere"})["message"]
+    assert printed.endswith("user: this host has no user echod-nowhere: write another, or auto")
 
 
 def test_where_no_user_can_be_had_the_start_fails_with_a_sentence(echod: EchodFactory) -> None:
@@ -133,8 +133,8 @@ def test_where_no_user_can_be_had_the_start_fails_with_a_sentence(echod: EchodFa
     prefix = ["setpriv", "--bounding-set=-setuid", "--inh-caps=-setuid"]
     failed = echod(config, prefix=prefix, ready=False)
     assert failed.wait() == 70
-    said = "echod: worker 1: user: cannot become nobody (uid 65534): Operation not permitted; that takes CAP_SETUID"
-    assert said in failed.stderr
+    printed = "echod: worker 1: user: cannot become nobody (uid 65534): Operation not permitted; that takes CAP_SETUID"
+    assert printed in failed.stderr
     daemon = echod({**config, "user": "root"}, prefix=prefix)
     assert is_nothing_but(daemon.workers()[0], 0, 0)
 
@@ -169,7 +169,7 @@ def test_root_without_cap_kill_ends_workers_and_exporter_that_stay_root(echod: E
 
 
 def test_only_root_can_become_another_user() -> None:
-    """Whoever is not root stays who he is, may name himself, and nobody else: that is told with what to write."""
+    """Whoever is not root stays who he is, may name himself, and nobody else: that is reported with what to write."""
     assert find_account("auto") == Account(name="nobody", uid=nobody().pw_uid, gid=nobody().pw_gid)
     with pytest.raises(UnknownUserError, match="has no user echod-nowhere"):
         find_account("echod-nowhere")
@@ -189,8 +189,8 @@ def test_a_host_without_an_account_of_nobody_has_its_id_all_the_same(tmp_path: P
     (tmp_path / "passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
     ask_python = "from echod.linux.privileges import find_account; print(find_account('auto'))"
     command = ["unshare", "--mount", "sh", "-c", script, str(tmp_path / "passwd"), sys.executable, "-c", ask_python]
-    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
-    assert told == "Account(name='nobody', uid=65534, gid=65534)\n"
+    reported = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+    assert reported == "Account(name='nobody', uid=65534, gid=65534)\n"
 
 
 def test_in_a_user_namespace_that_has_root_alone_root_can_be_kept(echod: EchodFactory) -> None:

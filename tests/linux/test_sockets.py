@@ -246,7 +246,7 @@ def test_without_a_descriptor_the_limit_is_named_and_buffers_are_set_all_the_sam
             own = os.open(os.devnull, os.O_RDONLY)
             resource.setrlimit(resource.RLIMIT_NOFILE, (own + 1, own + 1))
             set_buffers(sock, Buffers(receive=65_536, send=32_768))
-            said = []
+            printed = []
             for ask in (
                 lambda: open_socket(listener(protocol=protocol), BUFFERS, sibling=False),
                 lambda: grant(BUFFERS),
@@ -254,12 +254,14 @@ def test_without_a_descriptor_the_limit_is_named_and_buffers_are_set_all_the_sam
                 try:
                     ask()
                 except AddressUnavailableError as error:
-                    said.append(str(error))
-            return said
+                    printed.append(str(error))
+            return printed
 
-        said = as_nobody(starve)
-    assert len(said) == 2
-    assert all("needs one more file descriptor than the process may have: raise LimitNOFILE=" in each for each in said)
+        printed = as_nobody(starve)
+    assert len(printed) == 2
+    assert all(
+        "needs one more file descriptor than the process may have: raise LimitNOFILE=" in each for each in printed
+    )
 
 
 @pytest.mark.parametrize(
@@ -269,9 +271,9 @@ def test_a_family_that_is_forbidden_belongs_into_the_socket_unit(host: str, begi
     """What RestrictAddressFamilies= makes of socket(2); only of IPv6 it may be that the host does not have it."""
     error = _bind_error(listener(host, 7), OSError(errno.EAFNOSUPPORT, ""))
     assert error.exit_code == ExitCode.CONFIG  # no restart mends it
-    said = str(error)
-    assert f":7 may not be opened: {begins}" in said
-    assert said.endswith("so it belongs into the .socket unit")
+    printed = str(error)
+    assert f":7 may not be opened: {begins}" in printed
+    assert printed.endswith("so it belongs into the .socket unit")
 
 
 def test_an_interface_that_needs_a_privilege_is_said_to() -> None:

@@ -9,6 +9,6 @@ def test_damage_is_what_came_but_is_not_what_was_sent() -> None:
 
 
 def test_an_event_by_itself_knows_its_kind_and_time_only() -> None:
-    """All else is unknown until it is told."""
+    """All else is unknown until it is reported."""
     event = Event(kind=Kind.UNMATCHED, time=1)
     assert (event.sequence, event.rtt, event.ttl, event.previous, event.settles) == (None, None, None, None, False)

@@ -29,8 +29,8 @@ PIECES = [
 )
 def test_the_format_is_the_one_asked_for(accept: str, content_type: str) -> None:
     """Where the header can be understood; else it is Prometheus' own."""
-    body, told = write(FOUND, accept)
-    assert told.startswith(content_type)
+    body, reported = write(FOUND, accept)
+    assert reported.startswith(content_type)
     assert b"echod_build_info" in body
 
 

@@ -22,7 +22,7 @@ def served() -> Iterator[Served]:
 
 
 def test_a_page_is_served_with_its_length_and_not_kept(served: Served) -> None:
-    """The body comes whole, its length and type are told, and the connection ends."""
+    """The body comes whole, its length and type are reported, and the connection ends."""
     status, headers, body = served.ask(b"GET /page?x=1 HTTP/1.1\r\nHost: localhost\r\nAccept: text/html\r\n\r\n")
     assert (status, body) == ("HTTP/1.1 200 OK", b"hello")
     assert headers == {

@@ -167,5 +167,5 @@ def test_one_that_answers_whatever_comes_has_one_answer_each(stage: Stage, over:
             chargen.sendto(lines[-1], echod)
         assert chargen.recv(65_536) == lines[-1]
         stage.ask(is_ipv6=over().is_ipv6)
-    heard = [reply for reply in stage.wire.replies() if reply.to_port == 40_019]
-    assert [reply.payload for reply in heard] == lines
+    collected = [reply for reply in stage.wire.replies() if reply.to_port == 40_019]
+    assert [reply.payload for reply in collected] == lines

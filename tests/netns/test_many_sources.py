@@ -133,7 +133,7 @@ def test_a_flood_of_refused_datagrams_makes_few_log_entries(flooded: Callable[..
     print(f"{due.total() / (monotonic() - began):,.0f} refused a second")  # noqa: T201
     assert max(grown(stage, mapped)) < MAX_GROWTH_BYTES
     wait_until(lambda: counted(stage, due) == due, "each refused datagram was counted")
-    wait_until(lambda: told(stage) == due, "each refused datagram was told of", seconds=30)
+    wait_until(lambda: reported(stage) == due, "each refused datagram was told of", seconds=30)
     assert_paced([datetime.fromisoformat(entry["timestamp"]) for entry in stage.daemon.log("refused")], MOST_LINES, 1)
     for name, reason in due:
         entries = [each for each in stage.daemon.log("refused") if (each["listener"], each["reason"]) == (name, reason)]
@@ -146,7 +146,7 @@ def counted(stage: Stage, due: Counter[tuple[str, str]]) -> Counter[tuple[str, s
     return Counter({(name, reason): rows[name][f"dropped_{reason}"] for name, reason in due})
 
 
-def told(stage: Stage) -> Counter[tuple[str, str]]:
+def reported(stage: Stage) -> Counter[tuple[str, str]]:
     """Return how many refused datagrams the log tells of, by listener and reason."""
     found: Counter[tuple[str, str]] = Counter()
     for entry in stage.daemon.log("refused"):

@@ -134,7 +134,7 @@ def test_service_resumes_when_the_network_does(stage: Stage, traffic: Traffic, f
     ended = do(stage, traffic, fault.end)
     hit = [client for client in traffic.clients if client.sock.getpeername()[0] in fault.hosts]
     slipped = [client for client in traffic.clients if client not in hit]
-    while not all(client.heard >= ended for client in hit):
+    while not all(client.collected >= ended for client in hit):
         assert monotonic() < ended + RESUMED_SECONDS
         traffic.run(TURN_SECONDS)
     resumed = monotonic()

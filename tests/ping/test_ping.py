@@ -134,7 +134,7 @@ def test_each_line_has_its_time(port: int) -> None:
 
 
 def test_a_name_is_asked_over_the_family_that_is_wanted(port: int) -> None:
-    """-4 and -6; where the name has no address of that family, that is said."""
+    """-4 and -6; where the name has no address of that family, that is reported."""
     has_ipv6 = any(each[0] == socket.AF_INET6 for each in socket.getaddrinfo("localhost", port))
     assert ping("-4", "-c", 1, f"localhost:{port}").out.startswith(f"PING udp://localhost:{port} (127.0.0.1) ")
     found = ping("-6", "-c", 1, f"localhost:{port}")

@@ -171,6 +171,6 @@ def test_a_full_disk_is_said(port: int) -> None:
         found = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=30)
     full_disk = "No space left on device"
     assert (found.returncode, found.stderr) == (2, f"echod: ping: the output cannot be written: {full_disk}\n")
-    told = ping("--csv", "/dev/full", *words)
+    reported = ping("--csv", "/dev/full", *words)
     sentence = f"echod: ping: --csv /dev/full: {full_disk}: the file is incomplete\n"
-    assert (told.code, told.out, told.err) == (2, "", sentence)  # before the first probe
+    assert (reported.code, reported.out, reported.err) == (2, "", sentence)  # before the first probe

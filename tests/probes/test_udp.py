@@ -28,7 +28,7 @@ def line_to(host: str, port: int, *, stamps: bool = True) -> Iterator[UdpTranspo
         yield UdpTransport(sock, target, 0, stamps=stamps)
 
 
-def heard(transport: UdpTransport) -> Response | ProbeError:
+def collected(transport: UdpTransport) -> Response | ProbeError:
     """Wait for the first response or error, and return it; nothing else has come with it."""
     received: list[Response | ProbeError] = []
 
@@ -52,7 +52,7 @@ def test_a_probe_went_while_it_was_sent(host: str) -> None:
             assert before <= transport.send_stamp <= time_ns()
             data, _, _, address = server.recvmsg(16)
             server.sendto(data, address)
-            response = heard(transport)
+            response = collected(transport)
             assert isinstance(response, Response)
             assert response.stamp is not None
             assert transport.send_stamp < response.wall
@@ -74,7 +74,7 @@ def test_errors_are_told_from_stamps() -> None:
             before = time_ns()
             assert transport.send(b"%d" % number) is None
             assert transport.send_stamp >= before
-            probe_error = heard(transport)
+            probe_error = collected(transport)
             assert isinstance(probe_error, ProbeError)
             assert (probe_error.reason, probe_error.data) == ("port unreachable", b"%d" % number)
 

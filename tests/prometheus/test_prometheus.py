@@ -120,10 +120,10 @@ def test_every_metric_that_is_named_is_told(echod: Callable[..., Daemon]) -> Non
     port = free_port()
     config, http = metered(f"udp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port}")
     echod(config)
-    told = {name for name, _ in parse(fetch(http)[2])}
+    reported = {name for name, _ in parse(fetch(http)[2])}
     asked = named(" ".join(expressions())) | named(RULES.read_text()) | named(DASHBOARD.read_text())
     assert len(asked) > 20
-    assert asked - told == set()
+    assert asked - reported == set()
 
 
 def test_the_dashboard_can_be_imported_anywhere() -> None:

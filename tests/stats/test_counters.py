@@ -49,7 +49,7 @@ def page(slots: int, served: list[Listener], places: int = 0) -> CounterPage:
     return CounterPage(memoryview(mmap.mmap(-1, size)), slots=slots, listeners=served, places=places)
 
 
-def said(row: memoryview) -> int:
+def printed(row: memoryview) -> int:
     """Add up, number by number as they are documented, what a UDP row says became of datagrams."""
     drops = sum(row[UdpField.DROPPED + drop] for drop in Drop)
     failures = sum(row[send_failed_field(error)] for error in (*SEND_ERRORS, errno.EIO))
@@ -206,13 +206,13 @@ def test_after_settling_every_datagram_received_stands_in_one_number(
         row[UdpField.DROPPED + drop] = number
     for error, number in failures.items():
         row[send_failed_field(error)] = number
-    row[UdpField.RECEIVED] = said(row) + unsaid
+    row[UdpField.RECEIVED] = printed(row) + unsaid
     row[UdpField.RECEIVED_BYTES] = row[UdpField.REPLIED_BYTES] = 1
     # None of these is an end.
     row[UdpField.SLIPPED] = row[UdpField.SELF_TEST] = row[UdpField.BATCHES] = row[UdpField.TRAINS] = 7
     before = row.tolist()
     laid.settle(0)
-    assert row[UdpField.RECEIVED] == said(row)
+    assert row[UdpField.RECEIVED] == printed(row)
     assert row[UdpField.INTERRUPTED] == interrupted + unsaid
     before[UdpField.INTERRUPTED] += unsaid
     assert row.tolist() == before

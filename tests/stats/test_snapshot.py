@@ -98,20 +98,20 @@ def test_what_is_packed_is_unpacked(snapshot: Snapshot) -> None:
 
 def test_what_echod_reload_reads_stands_at_the_top() -> None:
     """`echod reload` of one version asks the echod of another: these names never move."""
-    told = json.loads(PLAIN.pack())
-    assert {"pid", "reloads_begun", "reloads_finished"} <= told.keys()
-    assert told["reload"] == {"at": None, "code": 0, "text": ""}
+    reported = json.loads(PLAIN.pack())
+    assert {"pid", "reloads_begun", "reloads_finished"} <= reported.keys()
+    assert reported["reload"] == {"at": None, "code": 0, "text": ""}
 
 
 def test_a_number_that_a_later_version_adds_is_passed_over() -> None:
     """The reader takes what it knows."""
-    told = json.loads(PLAIN.pack()) | {"novelty": [1]}
-    assert Snapshot.unpack(json.dumps(told).encode()) == PLAIN
+    reported = json.loads(PLAIN.pack()) | {"novelty": [1]}
+    assert Snapshot.unpack(json.dumps(reported).encode()) == PLAIN
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"pid": 1}', dataclasses.replace(PLAIN, form=2).pack()])
 def test_what_another_version_wrote_is_refused(text: bytes) -> None:
-    """Half a file, one without what is needed, or of a later form, is told in one sentence."""
+    """Half a file, one without what is needed, or of a later form, is reported in one sentence."""
     with pytest.raises(ValueError, match=r"^it was written by another version of echod$"):
         Snapshot.unpack(text)
 
@@ -147,11 +147,11 @@ UNSAFE = "red \x1b[31m, bell \x07, 8-bit \x9b31m, return \r, tab \t, line \u2028
 
 def test_text_from_the_file_cannot_control_the_terminal() -> None:
     """Who may write to the directory chooses it, and root reads it; only the outcome of a reload has lines."""
-    told = json.loads(PLAIN.pack())
-    told |= {"version": UNSAFE, "config": "/a\nb", "reload": {"at": 1.0, "code": 78, "text": f"one\n{UNSAFE}"}}
+    reported = json.loads(PLAIN.pack())
+    reported |= {"version": UNSAFE, "config": "/a\nb", "reload": {"at": 1.0, "code": 78, "text": f"one\n{UNSAFE}"}}
     udp = {"name": "udp://\x1bc", "family": "ipv4", "adopted": False, "dropped": {"\x1b]0;": 1}}
-    told["activity"] = {"udp": [udp], "top_sources": [{"source": "\x1b", "count": 1}]}
-    read = Snapshot.unpack(json.dumps(told).encode())
+    reported["activity"] = {"udp": [udp], "top_sources": [{"source": "\x1b", "count": 1}]}
+    read = Snapshot.unpack(json.dumps(reported).encode())
     mark = "\N{REPLACEMENT CHARACTER}"
     shown = (
         f"red {mark}[31m, bell {mark}, 8-bit {mark}31m, return {mark}, tab {mark}, line {mark}, backwards {mark}, "

@@ -35,7 +35,7 @@ def dice(seed: int) -> Callable[[], float]:
     return random.Random(seed).random  # noqa: S311 - it protects nothing
 
 
-def hear(top_sources: TopSources, peers: list[bytes], datagrams: int, slot_of: Callable[[int], int]) -> None:
+def collect(top_sources: TopSources, peers: list[bytes], datagrams: int, slot_of: Callable[[int], int]) -> None:
     """Receive a batch, as a worker does."""
     top_sources.undrawn += datagrams
     if top_sources.undrawn >= top_sources.draw_at:
@@ -92,9 +92,9 @@ def test_with_little_traffic_nobody_is_passed_over() -> None:
     """Each of a few batches counts, to the datagram, under the address of its sender whatever its port."""
     top_sources = TopSources(dice(1))
     for port in range(10):
-        hear(top_sources, [peer("192.0.2.1", port)], 1, one)
-        hear(top_sources, [peer("2001:db8:1:2:3::4", port)], 1, one)
-    hear(top_sources, [peer("192.0.2.2")], 3, train)
+        collect(top_sources, [peer("192.0.2.1", port)], 1, one)
+        collect(top_sources, [peer("2001:db8:1:2:3::4", port)], 1, one)
+    collect(top_sources, [peer("192.0.2.2")], 3, train)
     assert unpack_report(top_sources.report() or b"") == [
         ("192.0.2.1", 10),
         ("2001:db8:1:2::/64", 10),
@@ -108,7 +108,7 @@ def test_with_little_traffic_nobody_is_passed_over() -> None:
 def test_the_slot_that_holds_the_datagram_drawn_is_charged_with_the_batch(chance: float, drawn: str) -> None:
     """Of four datagrams the first is one sender's, the others are a train of another."""
     top_sources = TopSources(lambda: chance)
-    hear(top_sources, [peer("192.0.2.1"), peer("192.0.2.2")], 4, (0, 1, 1, 1).__getitem__)
+    collect(top_sources, [peer("192.0.2.1"), peer("192.0.2.2")], 4, (0, 1, 1, 1).__getitem__)
     assert unpack_report(top_sources.report() or b"") == [(drawn, 4)]
 
 
@@ -116,7 +116,7 @@ def test_the_slot_that_holds_the_datagram_drawn_is_charged_with_the_batch(chance
 def test_where_a_prefix_is_not_one_host_the_address_is_told(host: str) -> None:
     """Loopback, and the neighbours on a link."""
     top_sources = TopSources(dice(1))
-    hear(top_sources, [peer(host)], 1, one)
+    collect(top_sources, [peer(host)], 1, one)
     assert unpack_report(top_sources.report() or b"") == [(host, 1)]
 
 
@@ -124,7 +124,7 @@ def test_a_report_begins_anew_and_nobody_heard_is_no_report() -> None:
     """What was told is not told again."""
     top_sources = TopSources(dice(1))
     assert top_sources.report() is None
-    hear(top_sources, [peer("192.0.2.1")], 1, one)
+    collect(top_sources, [peer("192.0.2.1")], 1, one)
     assert top_sources.report() is not None
     assert top_sources.report() is None
 
@@ -133,11 +133,11 @@ def test_a_report_tells_so_many_and_no_more() -> None:
     """It must fit into a message."""
     top_sources = TopSources(dice(1))
     for number in range(EACH - 1):
-        hear(top_sources, [peer(f"192.0.2.{number}")], 1 + number, train)
-    hear(top_sources, [peer("198.51.100.1")], 1000, train)
-    told = unpack_report(top_sources.report() or b"")
-    assert len(told) == MAX_REPORTED
-    assert told[0][0] == "198.51.100.1"
+        collect(top_sources, [peer(f"192.0.2.{number}")], 1 + number, train)
+    collect(top_sources, [peer("198.51.100.1")], 1000, train)
+    reported = unpack_report(top_sources.report() or b"")
+    assert len(reported) == MAX_REPORTED
+    assert reported[0][0] == "198.51.100.1"
 
 
 def traffic(kind: str) -> Iterator[tuple[list[bytes], int, Callable[[int], int]]]:
@@ -157,11 +157,11 @@ def test_in_the_long_run_each_has_what_he_sent(kind: str, seed: int) -> None:
     """Whether alone in a batch, among others, or as a train: by chance, and so that nobody can hide."""
     top_sources, datagrams = TopSources(dice(seed)), 0
     for (peers, count, slot_of), _ in zip(traffic(kind), range(200_000), strict=False):
-        hear(top_sources, peers, count, slot_of)
+        collect(top_sources, peers, count, slot_of)
         datagrams += count
-    told = dict(unpack_report(top_sources.report() or b""))
-    assert sum(told.values()) == pytest.approx(datagrams, rel=0.01)
-    assert told["192.0.2.1"] / datagrams == pytest.approx(0.25, abs=0.06)
+    reported = dict(unpack_report(top_sources.report() or b""))
+    assert sum(reported.values()) == pytest.approx(datagrams, rel=0.01)
+    assert reported["192.0.2.1"] / datagrams == pytest.approx(0.25, abs=0.06)
 
 
 # -- the last minute

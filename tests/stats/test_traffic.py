@@ -17,8 +17,8 @@ RATES = Rates(1.0, 2.0, 3.0)
 def test_every_number_of_a_udp_row_is_told_once() -> None:
     """With a different number in each place, each stands where its name says."""
     row = list(range(100, 100 + ROW_FIELDS))
-    told = describe_udp(UDP, row, adopted=True, kernel_drops=9, rate=RATES)
-    assert asdict(told) | {"dropped": 0, "send_failed": 0} == {
+    reported = describe_udp(UDP, row, adopted=True, kernel_drops=9, rate=RATES)
+    assert asdict(reported) | {"dropped": 0, "send_failed": 0} == {
         "name": "udp://127.0.0.1:7",
         "family": "ipv4",
         "adopted": True,
@@ -37,9 +37,9 @@ def test_every_number_of_a_udp_row_is_told_once() -> None:
         "train_datagrams": 107,
         "received_per_second": {"last_1s": 1.0, "last_10s": 2.0, "last_60s": 3.0},
     }
-    assert told.dropped == {drop.name.lower(): 108 + drop for drop in Drop}
+    assert reported.dropped == {drop.name.lower(): 108 + drop for drop in Drop}
     names = ["EAGAIN", "EINVAL", "EACCES", "EPERM", "ENETUNREACH", "EHOSTUNREACH", "EMSGSIZE", "ENOBUFS", "ENODEV"]
-    assert told.send_failed == {name: 128 + index for index, name in enumerate([*names, "other"])}
+    assert reported.send_failed == {name: 128 + index for index, name in enumerate([*names, "other"])}
 
 
 def test_every_number_of_a_tcp_row_is_told_once() -> None:
@@ -49,16 +49,16 @@ def test_every_number_of_a_tcp_row_is_told_once() -> None:
     row[TcpField.ACCEPT_FAILED] = 4
     for reason in Close:
         row[TcpField.CLOSED + reason] = reason
-    told = describe_tcp(TCP, row, adopted=False, accepted=RATES, octets=Rates())
-    assert (told.name, told.family, told.adopted) == ("tcp://[::1]:7", "ipv6", False)
-    assert (told.accepted, told.received_bytes, told.sent_bytes, told.accept_failed) == (1000, 3, 2, 4)
-    assert told.closed == {reason.name.lower(): reason for reason in Close}
-    assert told.open == 1000 - sum(Close)
-    assert (told.accepted_per_second, told.bytes_per_second) == (RATES, Rates())
+    reported = describe_tcp(TCP, row, adopted=False, accepted=RATES, octets=Rates())
+    assert (reported.name, reported.family, reported.adopted) == ("tcp://[::1]:7", "ipv6", False)
+    assert (reported.accepted, reported.received_bytes, reported.sent_bytes, reported.accept_failed) == (1000, 3, 2, 4)
+    assert reported.closed == {reason.name.lower(): reason for reason in Close}
+    assert reported.open == 1000 - sum(Close)
+    assert (reported.accepted_per_second, reported.bytes_per_second) == (RATES, Rates())
 
 
 def test_what_never_happened_is_not_told() -> None:
     """A status file of a thousand listeners at rest stays small."""
-    told = describe_udp(UDP, [0] * ROW_FIELDS, adopted=False, kernel_drops=0, rate=Rates())
-    assert (told.dropped, told.send_failed) == ({}, {})
+    reported = describe_udp(UDP, [0] * ROW_FIELDS, adopted=False, kernel_drops=0, rate=Rates())
+    assert (reported.dropped, reported.send_failed) == ({}, {})
     assert describe_tcp(TCP, [0] * ROW_FIELDS, adopted=False, accepted=Rates(), octets=Rates()).closed == {}

@@ -197,8 +197,8 @@ def test_what_a_sandbox_forbids_is_told_with_the_directory_that_it_allows(tmp_pa
 def test_the_status_of_another_that_lives_is_left_alone(tmp_path: Path) -> None:
     """Two daemons with one place: the second says so, and writes nothing."""
     with subprocess.Popen(["sleep", "60"]) as other:
-        told = {"pid": other.pid, "born": birth(other.pid), "config": "/etc/a\x1b.yaml"}
-        (tmp_path / NAME).write_text(json.dumps(told))
+        reported = {"pid": other.pid, "born": birth(other.pid), "config": "/etc/a\x1b.yaml"}
+        (tmp_path / NAME).write_text(json.dumps(reported))
         with logged(
             f"{tmp_path} has the status of another echod, process {other.pid}, which runs with "
             "/etc/a\N{REPLACEMENT CHARACTER}.yaml: set another status.directory in the config of this one, "
@@ -208,7 +208,7 @@ def test_the_status_of_another_that_lives_is_left_alone(tmp_path: Path) -> None:
             files.write(b"{}")
             files.write_self_test(None)
             files.remove()
-        assert read(tmp_path) == told
+        assert read(tmp_path) == reported
         other.kill()
     again = StatusFiles(tmp_path)
     again.write(b'{"pid": 1}')
@@ -237,7 +237,7 @@ def test_who_is_not_root_has_it_in_the_directory_of_the_session() -> None:
         os.seteuid(0)
 
 
-# -- who is told
+# -- who is reported
 
 
 @pytest.mark.parametrize("step", [-3600, 0, 3600])
@@ -336,24 +336,24 @@ def test_what_is_no_regular_file_is_neither_waited_for_nor_read(tmp_path: Path, 
 
     def kind(make: Callable[[], object]) -> str:
         make()
-        told = why(path) if name == NAME else ""
+        reported = why(path) if name == NAME else ""
         assert (read(tmp_path), read_self_test(tmp_path)) == (None, None)
         StatusFiles(tmp_path)
         path.unlink()
-        return told
+        return reported
 
     def endless() -> None:
         with path.open("wb") as file:
             file.truncate(16 * 1024**2 + 1)
 
-    told = [
+    reported = [
         kind(lambda: os.mkfifo(path)),
         kind(lambda: path.symlink_to("elsewhere")),
         kind(lambda: path.symlink_to("/dev/zero")),
         kind(endless),
     ]
     with socket.socket(socket.AF_UNIX) as sock:
-        told.append(kind(lambda: sock.bind(str(path))))
+        reported.append(kind(lambda: sock.bind(str(path))))
     link = "it is a symbolic link"
     reasons = [
         "it is not a regular file",
@@ -362,7 +362,7 @@ def test_what_is_no_regular_file_is_neither_waited_for_nor_read(tmp_path: Path, 
         "it is longer than 16,777,216 bytes",
         "it is not a regular file",
     ]
-    assert told == (reasons if name == NAME else [""] * 5)
+    assert reported == (reasons if name == NAME else [""] * 5)
 
 
 def why(path: Path) -> str:

@@ -200,17 +200,17 @@ def test_a_worker_that_does_not_serve_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"), [(0.9, "00:00:00"), (86_399, "23:59:59"), (86_400 * 400, "400 d 00:00:00")]
+    ("seconds", "reported"), [(0.9, "00:00:00"), (86_399, "23:59:59"), (86_400 * 400, "400 d 00:00:00")]
 )
-def test_durations(seconds: float, told: str) -> None:
+def test_durations(seconds: float, reported: str) -> None:
     """As `uptime` tells them."""
-    assert duration(seconds) == told
+    assert duration(seconds) == reported
 
 
 @pytest.mark.parametrize(
-    ("octets", "told"),
+    ("octets", "reported"),
     [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (102_400, "100 KiB"), (2**63, "8.0 EiB"), (2**74, "16384 EiB")],
 )
-def test_sizes(octets: float, told: str) -> None:
+def test_sizes(octets: float, reported: str) -> None:
     """In powers of 1,024, with a decimal as long as that says anything."""
-    assert size(octets) == told
+    assert size(octets) == reported

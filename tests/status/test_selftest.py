@@ -31,7 +31,7 @@ def parsed(*texts: str) -> list[Listener]:
     return [listener for text in texts for listener in parse_listener(text)]
 
 
-def told(daemon: Daemon) -> tuple[list[Listener], SelfTest]:
+def reported(daemon: Daemon) -> tuple[list[Listener], SelfTest]:
     """Return what a daemon tells of its listeners and its mark."""
     mark = files.read_self_test(daemon.status_path)
     assert mark is not None
@@ -67,7 +67,7 @@ def everything(echod: EchodFactory) -> Daemon:
 
 def test_every_listener_passes_though_everybody_is_refused(everything: Daemon) -> None:
     """Through each listener one probe, counted apart and in no other row; again and again, the port is free at once."""
-    listeners, mark = told(everything)
+    listeners, mark = reported(everything)
     assert len(listeners) == 8
     for times in (1, 2, 3):
         results = run_self_test(listeners, mark)
@@ -85,7 +85,7 @@ def test_every_listener_passes_though_everybody_is_refused(everything: Daemon) -
 
 def test_without_the_mark_it_asks_as_anybody(everything: Daemon) -> None:
     """And finds out that nobody is answered: the probe is an ordinary one."""
-    listeners, _ = told(everything)
+    listeners, _ = reported(everything)
     found = problems(run_self_test(listeners, None, 0.3))
     assert found == {
         str(each): "closed the connection at once" if str(each).startswith("tcp") else "no reply within 0.3 s"
@@ -96,7 +96,7 @@ def test_without_the_mark_it_asks_as_anybody(everything: Daemon) -> None:
 
 def test_two_tests_at_once_wait_for_each_other(everything: Daemon) -> None:
     """The one that has the port is not disturbed; the other passes as soon as it is free, within its time."""
-    listeners, mark = told(everything)
+    listeners, mark = reported(everything)
     holder = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     holder.bind(("127.0.0.1", mark.port))
     pid = os.fork()
@@ -111,7 +111,7 @@ def test_two_tests_at_once_wait_for_each_other(everything: Daemon) -> None:
 
 def test_two_tests_at_once_wait_for_a_connection_too(everything: Daemon) -> None:
     """Over TCP the other test has the very pair of ports until its connection ends: no reason to miss the address."""
-    listeners, mark = told(everything)
+    listeners, mark = reported(everything)
     (asked,) = [each for each in listeners if str(each).startswith("tcp://[::1]")]
     with open_probe(asked, mark.port) as other:
         other.setblocking(True)
@@ -125,7 +125,7 @@ def test_two_tests_at_once_wait_for_a_connection_too(everything: Daemon) -> None
 
 def test_a_port_that_somebody_keeps_is_told(everything: Daemon) -> None:
     """Not as a listener that fails without a reason."""
-    listeners, mark = told(everything)
+    listeners, mark = reported(everything)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as holder:
         holder.bind(("127.0.0.1", mark.port))
         found = problems(run_self_test(listeners, mark, 0.3))
@@ -137,7 +137,7 @@ def test_a_port_that_somebody_keeps_is_told(everything: Daemon) -> None:
 
 def test_a_daemon_that_hangs_answers_nothing_in_time(everything: Daemon) -> None:
     """Each listener failed, and the test ends when its time is over."""
-    listeners, mark = told(everything)
+    listeners, mark = reported(everything)
     halted = [everything.pid, *everything.workers()]
     for pid in halted:
         os.kill(pid, signal.SIGSTOP)
@@ -227,7 +227,7 @@ def test_the_hosts_own_addresses_pass_though_they_are_refused(echod: EchodFactor
         add_link("10.99.0.1")
         listeners = parsed("udp://10.99.0.1:7007", "tcp://10.99.0.1:7007")
         daemon = echod({"listeners": list(map(str, listeners)), "workers": 1, "access": {"allow": ["192.0.2.0/24"]}})
-        _, mark = told(daemon)
+        _, mark = reported(daemon)
         assert set(problems(run_self_test(listeners, mark)).values()) == {""}
         assert set(problems(run_self_test(listeners, None, 0.3)).values()) > {"no reply within 0.3 s"}
         assert set(self_tests(daemon).values()) == {1}
@@ -255,9 +255,9 @@ def test_an_interface_may_go_while_the_answer_comes(network: None) -> None:
 
 def test_a_reload_has_a_mark_of_its_own(everything: Daemon) -> None:
     """The old one is worth nothing from then on; the new one passes."""
-    listeners, old = told(everything)
+    listeners, old = reported(everything)
     everything.reload()
-    _, new = told(everything)
+    _, new = reported(everything)
     assert new != old
     assert set(problems(run_self_test(listeners, new)).values()) == {""}
     assert "" not in problems(run_self_test(listeners, old, 0.3)).values()

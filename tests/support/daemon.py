@@ -195,8 +195,8 @@ class Daemon:
 
     def status(self) -> dict[str, Any]:
         """Return what it says of itself in its status file."""
-        told: dict[str, Any] = json.loads((self.status_path / "status.json").read_bytes())
-        return told
+        reported: dict[str, Any] = json.loads((self.status_path / "status.json").read_bytes())
+        return reported
 
     def workers(self) -> list[int]:
         """Return the process ids of the workers that live."""

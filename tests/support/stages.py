@@ -79,11 +79,11 @@ class Stage:
         with self._output as file:
             file.seek(0)
             text = file.read()
-        say(f"\n== {self.name}\n{text}")
+        describe(f"\n== {self.name}\n{text}")
         return count(text)
 
 
-def say(line: str) -> None:
+def describe(line: str) -> None:
     """Print a line at once."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
@@ -114,9 +114,9 @@ def run(stages: dict[str, list[str]]) -> int:
                     failed.append(f"{stage.name} (exit code {stage.process.returncode})")
             time.sleep(0.2)
     for name in failed:
-        say(f"FAILED {name}")
+        describe(f"FAILED {name}")
     figures = ", ".join(f"{counts[name]} {name}" for name in COUNTED)
-    say(f"== {figures} in {time.monotonic() - begin:.0f}s")
+    describe(f"== {figures} in {time.monotonic() - begin:.0f}s")
     return 1 if failed else 0
 
 

@@ -160,13 +160,13 @@ def main(host: str, port: int, rate: int, sockets: int) -> None:
     """Be the load process."""
     sender = _Sender(host, port, sockets)
     begin = time.monotonic()
-    said = False
+    printed = False
     while not _told_to_stop():
         due = int((time.monotonic() - begin) * rate) - len(sender.sent_at)
         sender.send(min(due, CHUNK))
         sender.receive(0 if due > CHUNK else 0.0005)
-        if not said and 1 in sender.answered:
-            said = True
+        if not printed and 1 in sender.answered:
+            printed = True
             print("answered", flush=True)  # noqa: T201 - to the test
     seconds = time.monotonic() - begin
     sender.last_answer = time.monotonic()

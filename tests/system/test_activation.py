@@ -160,8 +160,8 @@ def test_a_socket_that_takes_both_families_is_refused(activated: Host) -> None:
     drop_in(activated, lines, unit="echod.socket")
     systemctl(activated, "start", "echod.socket")
     assert systemctl(activated, "start", check=False) != 0
-    said = [entry["MESSAGE"] for entry in activated.journal("-u", "echod", "-p", "err", "SYSLOG_IDENTIFIER=echod")]
-    assert any("set BindIPv6Only=ipv6-only in the .socket unit" in line for line in said)
+    printed = [entry["MESSAGE"] for entry in activated.journal("-u", "echod", "-p", "err", "SYSLOG_IDENTIFIER=echod")]
+    assert any("set BindIPv6Only=ipv6-only in the .socket unit" in line for line in printed)
     assert (show(activated, "ExecMainStatus"), show(activated, "NRestarts")) == ("78", "0")
 
 

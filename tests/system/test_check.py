@@ -50,14 +50,14 @@ def test_a_file_that_the_service_cannot_read_is_refused(bound: Host, release: Re
         f"chmod 600 {CONFIG}",
     ):
         bound.run(["sh", "-c", hide])
-        said = bound.run(["echod", "check"], check=False)
-        assert said.returncode == 66
-        assert said.stderr.startswith(f"echod: echod.service cannot read {CONFIG}: ")
-        assert "and it does not see /home, /root, /tmp and /var/tmp: " in said.stderr
+        printed = bound.run(["echod", "check"], check=False)
+        assert printed.returncode == 66
+        assert printed.stderr.startswith(f"echod: echod.service cannot read {CONFIG}: ")
+        assert "and it does not see /home, /root, /tmp and /var/tmp: " in printed.stderr
         if "chmod" in hide:
-            said = bound.run(install_command(Mode.BOUND), check=False)
-            assert f"echod.service cannot read {CONFIG}: " in said.stdout
-            assert (said.returncode, said.stderr) == (1, REFUSED)
+            printed = bound.run(install_command(Mode.BOUND), check=False)
+            assert f"echod.service cannot read {CONFIG}: " in printed.stdout
+            assert (printed.returncode, printed.stderr) == (1, REFUSED)
         assert supervisor(bound) == before
         bound.run(["cp", "--remove-destination", "/etc/good", CONFIG])
         assert bound.run(["echod", "check"]).stdout == f"{CONFIG}: ok\n"
@@ -82,15 +82,15 @@ def test_a_listener_that_the_socket_unit_does_not_pass_is_refused(activated: Hos
     release.bring(activated)
     before = supervisor(activated)
     activated.write(CONFIG, OTHER_PORTS)
-    said = activated.run(["echod", "check"], check=False)
-    assert said.returncode == 78
-    assert f"{CONFIG}:3:5: error: listeners[1]: echod.socket does not pass udp://0.0.0.0:7007" in said.stdout
+    printed = activated.run(["echod", "check"], check=False)
+    assert printed.returncode == 78
+    assert f"{CONFIG}:3:5: error: listeners[1]: echod.socket does not pass udp://0.0.0.0:7007" in printed.stdout
     upgrade = activated.run(install_command(Mode.ACTIVATED), check=False)
-    assert said.stdout in upgrade.stdout
+    assert printed.stdout in upgrade.stdout
     assert upgrade.stderr == REFUSED
     assert supervisor(activated) == before
     assert serves_everything(activated)
-    activated.run(["sh", "-c", pasted(activated, said.stdout)])
+    activated.run(["sh", "-c", pasted(activated, printed.stdout)])
     assert activated.run(["echod", "check"]).stdout == f"{CONFIG}: ok\n"
     assert ask(activated, port=7007) == b"hello" == ask(activated)
 
@@ -98,9 +98,9 @@ def test_a_listener_that_the_socket_unit_does_not_pass_is_refused(activated: Hos
 def test_the_port_of_the_metrics_needs_a_socket_unit_too(activated: Host) -> None:
     """The command that check prints, run as printed, serves metrics at the address of the config."""
     activated.write(CONFIG, f"metrics: {{listen: '{METRICS}'}}\n")
-    said = activated.run(["echod", "check"], check=False)
-    assert said.returncode == 78
-    command = said.stdout.partition("may not open sockets itself: ")[2].splitlines()[0]
+    printed = activated.run(["echod", "check"], check=False)
+    assert printed.returncode == 78
+    command = printed.stdout.partition("may not open sockets itself: ")[2].splitlines()[0]
     activated.run(["sh", "-c", command])
     assert activated.run(["echod", "check"]).stdout == f"{CONFIG}: ok\n"
     assert serves_everything(activated)
@@ -136,11 +136,11 @@ def test_a_change_to_the_socket_unit_compares_first(bound: Host, release: Releas
     bound.write(CONFIG, OTHER_PORTS)
     systemctl(bound, "restart")
     before = supervisor(bound)
-    said = bound.run(install_command(Mode.ACTIVATED), check=False)
-    assert (said.returncode, said.stderr) == (1, REFUSED)
+    printed = bound.run(install_command(Mode.ACTIVATED), check=False)
+    assert (printed.returncode, printed.stderr) == (1, REFUSED)
     assert supervisor(bound) == before
     assert ask(bound, port=7007) == b"hello"
-    pasted(bound, said.stdout)
+    pasted(bound, printed.stdout)
     bound.run(install_command(Mode.ACTIVATED))
     bound.reboot()
     assert show(bound, "ActiveState", "echod.socket") == "active"
@@ -151,9 +151,9 @@ def test_a_first_installation_compares_too(host: Host, release: Release) -> None
     """With a config from before: nothing is started, and what was printed helps."""
     release.bring(host)
     host.write(CONFIG, OTHER_PORTS)
-    said = host.run(install_command(Mode.ACTIVATED), check=False)
-    assert said.stderr == REFUSED.replace("nothing was changed", "nothing was started")
+    printed = host.run(install_command(Mode.ACTIVATED), check=False)
+    assert printed.stderr == REFUSED.replace("nothing was changed", "nothing was started")
     assert not answers(host)
-    pasted(host, said.stdout)
+    pasted(host, printed.stdout)
     host.run(install_command(Mode.ACTIVATED))
     assert ask(host, port=7007) == b"hello" == ask(host)

@@ -47,7 +47,7 @@ class Talker:
             self.end = str(error)
 
     def finish(self) -> None:
-        """Say that nothing more will be said."""
+        """Say that nothing more will be reported."""
         self.finishing = True
         self.sock.shutdown(socket.SHUT_WR)
 
@@ -58,14 +58,14 @@ def conversation(talkers: list[Talker], over: Event) -> None:
         for talker in talkers:
             talker.talk()
             selector.register(talker.sock, selectors.EVENT_READ, talker)
-        said = False
+        printed = False
         while selector.get_map():
             for key, _ in selector.select(0.05):
                 key.data.talk()
                 if key.data.end:
                     selector.unregister(key.data.sock)
-            if over.is_set() and not said:
-                said = True
+            if over.is_set() and not printed:
+                printed = True
                 for talker in talkers:
                     if not talker.end:
                         talker.finish()

@@ -52,9 +52,9 @@ def test_one_command_makes_it_serve_and_one_takes_it_away(host: Host, release: R
     host.run(["ip", "link", "set", "lo", "down"])
     before = files(host)
     release.bring(host)
-    said = host.run(install_command(mode))
-    assert re.fullmatch(r"echod \d+\.\d+\.\d+ is installed\n", said.stdout)
-    assert said.stderr == ""
+    printed = host.run(install_command(mode))
+    assert re.fullmatch(r"echod \d+\.\d+\.\d+ is installed\n", printed.stdout)
+    assert printed.stderr == ""
     assert serves_everything(host)
     assert show(host, "UnitFileState") == "enabled"
     wanted = "active" if mode is Mode.ACTIVATED else "inactive"
@@ -78,8 +78,8 @@ def test_installing_again_is_an_upgrade_in_place(installed: Host, release: Relea
     release.bring(installed)
     installed.write(CONFIG, "workers: 1  # mine\n")
     before, first = supervisor(installed), installed.run(["readlink", CURRENT]).stdout
-    said = installed.run(install_command(Mode.BOUND)).stdout
-    assert "in place of" in said
+    printed = installed.run(install_command(Mode.BOUND)).stdout
+    assert "in place of" in printed
     wanted = "active" if mode is Mode.ACTIVATED else "inactive"
     assert show(installed, "ActiveState", "echod.socket") == wanted
     assert serves_everything(installed)
@@ -156,8 +156,8 @@ def test_a_python_that_will_not_do_is_told_with_what_to_write(host: Host, releas
         ),
     ):
         host.write("/usr/local/bin/python3", f"#!/bin/sh\n{script}\n", mode=0o755)
-        said = host.run(install_command(Mode.BOUND), check=False)
-        assert (said.returncode, said.stderr) == (1, f"packaging/install: {sentence}\n")
+        printed = host.run(install_command(Mode.BOUND), check=False)
+        assert (printed.returncode, printed.stderr) == (1, f"packaging/install: {sentence}\n")
     host.run(install_command(Mode.BOUND), environment={"PYTHON": "/usr/bin/python3"})
     assert serves_everything(host)
 
@@ -171,9 +171,9 @@ def test_a_port_that_another_has_is_told_and_nothing_stays_failed(host: Host, re
     host.write("/run/systemd/system/other.socket", other)
     host.write("/run/systemd/system/x.service", "[Service]\nExecStart=/bin/sleep inf\n")
     host.run(["systemctl", "start", "other.socket"])
-    said = host.run(install_command(mode), check=False)
-    assert said.returncode == 1
-    assert said.stderr.endswith(
+    printed = host.run(install_command(mode), check=False)
+    assert printed.returncode == 1
+    assert printed.stderr.endswith(
         "packaging/install: echod is installed, but does not start: journalctl -n 30 says why\n"
     )
     if mode is Mode.ACTIVATED:
@@ -209,11 +209,11 @@ def test_an_upgrade_that_changes_the_socket_unit_says_so(activated: Host, releas
     activated.run(["systemctl", "daemon-reload"])
     activated.run(["systemctl", "restart", "echod.socket", "echod.service"])
     release.bring(activated)
-    said = activated.run(install_command(Mode.ACTIVATED)).stdout
+    printed = activated.run(install_command(Mode.ACTIVATED)).stdout
     assert activated.read(path) == shipped
     assert events(activated, "own_addresses_unknown")
     assert serves_everything(activated)
-    command = said.splitlines()[-1].partition("without service for a moment: ")[2]
+    command = printed.splitlines()[-1].partition("without service for a moment: ")[2]
     activated.run(["sh", "-c", command])
     assert len(events(activated, "own_addresses_unknown")) == 2  # of the starts before
     assert serves_everything(activated)
@@ -230,10 +230,10 @@ def test_an_upgrade_that_cannot_be_changes_nothing(activated: Host, release: Rel
     activated.run(["sh", "-c", f"mv /root/pydantic-* {WHEELS}"])
     activated.write(CONFIG, "workers: many\n")
     before = state(activated)
-    said = activated.run(install_command(Mode.ACTIVATED), check=False)
-    assert said.returncode == 1
-    assert f"{CONFIG}:1:10: error: workers" in said.stdout
-    assert "nothing was changed" in said.stderr
+    printed = activated.run(install_command(Mode.ACTIVATED), check=False)
+    assert printed.returncode == 1
+    assert f"{CONFIG}:1:10: error: workers" in printed.stdout
+    assert "nothing was changed" in printed.stderr
     assert state(activated) == before
     assert serves_everything(activated)
 
@@ -243,5 +243,5 @@ def test_only_root_installs(bound: Host, release: Release) -> None:
     bound.copy(release.source, "/opt/source")
     for script in ("install", "uninstall"):
         nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-        said = bound.run([*nobody, f"/opt/source/packaging/{script}"], check=False)
-        assert (said.returncode, said.stderr) == (1, f"packaging/{script}: must be run as root\n")
+        printed = bound.run([*nobody, f"/opt/source/packaging/{script}"], check=False)
+        assert (printed.returncode, printed.stderr) == (1, f"packaging/{script}: must be run as root\n")

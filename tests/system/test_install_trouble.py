@@ -53,8 +53,8 @@ def test_two_at_once_take_turns(bound: Host, release: Release) -> None:
             bound.command([f"{SOURCE}/packaging/uninstall"]), env=ENVIRONMENT, stderr=subprocess.PIPE
         ) as uninstall:
             assert uninstall.stderr is not None
-            said = uninstall.stderr.readline()
-            assert said == b"packaging/uninstall: waiting for another install or uninstall to end\n"
+            printed = uninstall.stderr.readline()
+            assert printed == b"packaging/uninstall: waiting for another install or uninstall to end\n"
             assert serves_everything(bound)
             assert holder.stdin is not None
             holder.stdin.close()
@@ -67,9 +67,11 @@ def test_a_full_disk_is_called_that(host: Host, release: Release, size: str) -> 
     """Whether it is full before pip is there or after; and it is empty again."""
     release.bring(host)
     host.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", "/opt"])
-    said = host.run(install_command(Mode.BOUND), check=False)
-    assert said.returncode == 1
-    assert said.stderr.endswith(f"packaging/install: no space is left; to see where: df -h /opt/echod /tmp{UNCHANGED}")
+    printed = host.run(install_command(Mode.BOUND), check=False)
+    assert printed.returncode == 1
+    assert printed.stderr.endswith(
+        f"packaging/install: no space is left; to see where: df -h /opt/echod /tmp{UNCHANGED}"
+    )
     assert host.run(["find", "/opt", "/etc/systemd/system", "-name", "*echod?*"]).stdout == ""
     assert host.run(["ls", "-A", "/opt/echod"]).stdout == ""
 
@@ -77,16 +79,16 @@ def test_a_full_disk_is_called_that(host: Host, release: Release, size: str) -> 
 def test_without_a_network_it_asks_for_wheels(host: Host, release: Release) -> None:
     """Pip's own words come first; the last line says what to type. Wheels that do not suffice are named."""
     release.bring(host)
-    said = host.run([INSTALL], check=False, environment={"PIP_RETRIES": "0"})
-    assert said.returncode == 1
-    assert len(said.stderr.splitlines()) > 1
-    assert said.stderr.endswith(
+    printed = host.run([INSTALL], check=False, environment={"PIP_RETRIES": "0"})
+    assert printed.returncode == 1
+    assert len(printed.stderr.splitlines()) > 1
+    assert printed.stderr.endswith(
         "packaging/install: pip could not get all packages; without a network, bring wheels: "
         f"packaging/install --wheels DIR{UNCHANGED}"
     )
     host.run(["mkdir", "/root/none"])
-    said = host.run([INSTALL, "--wheels", "/root/none"], check=False)
-    assert said.stderr.endswith(
+    printed = host.run([INSTALL, "--wheels", "/root/none"], check=False)
+    assert printed.stderr.endswith(
         "packaging/install: pip could not install from /root/none: it must hold wheels of echod and of all its "
         f"dependencies for this Python{UNCHANGED}"
     )
@@ -94,12 +96,12 @@ def test_without_a_network_it_asks_for_wheels(host: Host, release: Release) -> N
 
 
 def test_the_environment_and_the_pip_of_root_do_not_matter(host: Host, release: Release) -> None:
-    """Neither where root's pip puts things, nor what other Pythons are told, nor where `cd` looks."""
+    """Neither where root's pip puts things, nor what other Pythons are reported, nor where `cd` looks."""
     release.bring(host)
     host.write("/root/lib/yaml.py", "raise SystemError\n")
     host.write("/etc/pip.conf", "[install]\nuser = true\ntarget = /root/target\n")
     host.run(["mkdir", "-p", "/root/other/packaging"])
-    said = host.run(
+    printed = host.run(
         ["sh", "-c", "cd /root/echod && packaging/install --wheels /root/wheels"],
         environment={
             "CDPATH": "/root/other",
@@ -114,7 +116,7 @@ def test_the_environment_and_the_pip_of_root_do_not_matter(host: Host, release: 
             "VIRTUAL_ENV": "/root/lib",
         },
     )
-    assert said.stderr == ""
+    assert printed.stderr == ""
     assert serves_everything(host)
     assert host.run(["find", "/root", "-name", "*pydantic*", "-not", "-name", "*.whl"]).stdout == ""
 
@@ -124,10 +126,10 @@ def test_a_python_that_the_service_may_not_run_is_refused(bound: Host, release: 
     release.bring(bound)
     before = supervisor(bound)
     bound.run(["ln", "-s", "/usr/bin/python3", "/root/python3"])
-    said = bound.run(install_command(Mode.BOUND), check=False, environment={"PYTHON": "/root/python3"})
-    assert said.returncode == 1
-    assert "packaging/install: the service cannot run /opt/echod/" in said.stderr
-    assert said.stderr.endswith(UNCHANGED)
+    printed = bound.run(install_command(Mode.BOUND), check=False, environment={"PYTHON": "/root/python3"})
+    assert printed.returncode == 1
+    assert "packaging/install: the service cannot run /opt/echod/" in printed.stderr
+    assert printed.stderr.endswith(UNCHANGED)
     assert supervisor(bound) == before
     assert serves_everything(bound)
 
@@ -137,8 +139,8 @@ def test_an_upgrade_leaves_off_what_was_off(installed: Host, release: Release, m
     release.bring(installed)
     ports = ["echod.socket"] if mode is Mode.ACTIVATED else []
     systemctl(installed, "disable", "--now", "--quiet", "echod.service", *ports)
-    said = installed.run(install_command(mode)).stdout
-    assert said.endswith(
+    printed = installed.run(install_command(mode)).stdout
+    assert printed.endswith(
         "It was stopped, and still is; to start it, now and at each boot: systemctl enable --now echod.service\n"
     )
     for unit in ("echod.service", *ports):
@@ -159,8 +161,8 @@ def test_ports_change_hands_only_with_a_start(bound: Host, release: Release) -> 
     """With --no-start what runs keeps its ports, and serves; the installer says what hands them over."""
     release.bring(bound)
     before = supervisor(bound)
-    said = bound.run([*install_command(Mode.ACTIVATED), "--no-start"]).stdout
-    assert said.endswith("echod still holds the ports; to move them to echod.socket: packaging/install --socket\n")
+    printed = bound.run([*install_command(Mode.ACTIVATED), "--no-start"]).stdout
+    assert printed.endswith("echod still holds the ports; to move them to echod.socket: packaging/install --socket\n")
     assert supervisor(bound) == before
     assert serves_everything(bound)
     systemctl(bound, "restart")

@@ -118,12 +118,12 @@ def test_a_journald_that_hangs_blocks_nobody(activated: Host) -> None:
     wait_until(lambda: len(workers(activated) - pids) == 1, "a new worker", seconds=5)
     kill(activated, "CONT", journald)
 
-    def told() -> bool:
+    def reported() -> bool:
         """Let it log once more: the queue may still have been full the last time."""
         kill(activated, "USR1", pid)
         return any("ECHOD_LOST_ENTRIES" in entry for entry in own(activated))
 
-    wait_until(told, "the count of lost entries", seconds=10)
+    wait_until(reported, "the count of lost entries", seconds=10)
     assert answers(activated)
     assert (supervisor(activated), show(activated, "NRestarts")) == (pid, "0")
 

@@ -52,17 +52,17 @@ def page(host: Host, path: str) -> str:
 
 
 def test_a_host_is_scraped_from_outside(metered: Host, mode: Mode) -> None:
-    """What a client was answered is told, kernel drops and every process too; and systemd's walls hold no fact back."""
+    """Replies, kernel drops and every process are reported, also in the sandbox of systemd."""
 
     def received() -> float:
         series = scrape(metered)
-        told = value(series, "echod_udp_datagrams_received_total", listener="udp://0.0.0.0:7")
-        return told - total(series, "echod_udp_self_tests_total", listener="udp://0.0.0.0:7")
+        reported = value(series, "echod_udp_datagrams_received_total", listener="udp://0.0.0.0:7")
+        return reported - total(series, "echod_udp_self_tests_total", listener="udp://0.0.0.0:7")
 
     before = received()
     for _ in range(10):
         assert ask(metered) == b"hello"
-    wait_until(lambda: received() == before + 10, "the datagrams were told", seconds=5)
+    wait_until(lambda: received() == before + 10, "the datagrams were reported", seconds=5)
     series = scrape(metered)
     assert value(series, "echod_udp_kernel_drops_total", listener="udp://0.0.0.0:7") == 0
     processes = {dict(labels)["process"] for name, labels in series if name == "process_open_fds"}

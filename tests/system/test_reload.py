@@ -42,8 +42,8 @@ def test_a_bad_file_changes_nothing_and_is_told_everywhere(installed: Host) -> N
     assert [entry["PRIORITY"] for entry in entries] == ["3", "3"]
     assert [entry["ECHOD_FILE_LINE"] for entry in entries] == ["1", "3"]
     # Whoever only reads the unit's log sees what `echod reload` said, too.
-    said = [entry["MESSAGE"] for entry in installed.journal("-u", "echod", "_COMM=echod")]
-    assert any("max_conections" in line for line in said)
+    printed = [entry["MESSAGE"] for entry in installed.journal("-u", "echod", "_COMM=echod")]
+    assert any("max_conections" in line for line in printed)
     assert show(installed, "ActiveState") == "active"
     assert (supervisor(installed), workers(installed)) == (before, pids)
     assert serves_everything(installed)

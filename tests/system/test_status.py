@@ -13,7 +13,7 @@ LISTENERS = {"udp://0.0.0.0:7", "udp://[::]:7", "tcp://0.0.0.0:7", "tcp://[::]:7
 STATUS = ["echod", "status"]
 
 
-def told(host: Host) -> dict[str, Any]:
+def reported(host: Host) -> dict[str, Any]:
     """Return what echod tells as JSON, asked as an ordinary user."""
     snapshot: dict[str, Any] = json.loads(host.run([*AS_NOBODY, *STATUS, "--json"]).stdout)
     return snapshot
@@ -21,7 +21,7 @@ def told(host: Host) -> dict[str, Any]:
 
 def listeners(host: Host) -> dict[str, dict[str, Any]]:
     """Return what it tells of its listeners, by name."""
-    activity = told(host)["activity"]
+    activity = reported(host)["activity"]
     return {each["name"]: each for each in (*activity["udp"], *activity["tcp"])}
 
 
@@ -48,9 +48,11 @@ def test_it_tells_what_came_from_outside(standing: Host, mode: Mode) -> None:
         )
 
     wait_until(counted, "the status tells of it", seconds=5)
-    sources = wait_until(lambda: told(standing)["activity"]["top_sources"], "the top sources are reported", seconds=5)
+    sources = wait_until(
+        lambda: reported(standing)["activity"]["top_sources"], "the top sources are reported", seconds=5
+    )
     assert "10.77.0" in str(sources)
-    snapshot = told(standing)
+    snapshot = reported(standing)
     assert {each["adopted"] for each in listeners(standing).values()} == {mode is Mode.ACTIVATED}
     assert len(snapshot["activity"]["workers"]) == len(workers(standing))
     assert snapshot["config"] == "/etc/echod.yaml"

@@ -27,8 +27,8 @@ def word(number: int, length: int) -> bytes:
 def sizes(worker: TcpWorker) -> list[int]:
     """Return how many were served together, each time, since the last time that this was asked."""
     asked = worker.ring.asked if worker.ring is not None else []
-    told, asked[:] = asked[:], []
-    return told
+    reported, asked[:] = asked[:], []
+    return reported
 
 
 def exchange(worker: TcpWorker, clients: list[socket.socket], words: list[bytes]) -> None:

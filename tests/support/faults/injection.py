@@ -33,13 +33,13 @@ class Fault:
         names = ",".join(f"?{name}" for name in call.split("/"))
         command = ["strace", "-o", str(self._trace), "-e", f"trace={names}"]
         inject = f"inject={names}:error={error}:when=1..{times}"
-        said = folder / "strace"
-        with said.open("wb") as stderr:
+        printed = folder / "strace"
+        with printed.open("wb") as stderr:
             self._process = subprocess.Popen([*command, "-e", inject, "-p", str(pid)], stderr=stderr)
 
         def at_work() -> bool:
-            assert self._process.poll() is None, said.read_text()
-            return f"Process {pid} attached\n" in said.read_text()
+            assert self._process.poll() is None, printed.read_text()
+            return f"Process {pid} attached\n" in printed.read_text()
 
         wait_until(at_work, "the process was traced")
 

@@ -41,7 +41,7 @@ _numbers: Final = count()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Datagram:
-    """A UDP datagram: from SENDER to echod over IPv4, where nothing else is said."""
+    """A UDP datagram: from SENDER to echod over IPv4, where nothing else is reported."""
 
     source: str = SENDER
     source_port: int = 40_000

@@ -47,7 +47,7 @@ class Client:
         self.sent_at: list[float] = []
         """By number; on the monotonic clock."""
         self.missing: set[int] = set()
-        self.heard = 0.0
+        self.collected = 0.0
         """When that was sent which was answered last."""
 
     @property
@@ -77,7 +77,7 @@ class Client:
                 assert len(answer) == _NUMBER_BYTES
                 assert number in self.missing, "an answer to nothing, or a second one"
                 self.missing.remove(number)
-                self.heard = self.sent_at[number]
+                self.collected = self.sent_at[number]
 
 
 class Traffic:
@@ -109,11 +109,11 @@ class Traffic:
     def settle(self, is_settled: Callable[[], bool]) -> None:
         """Ask no more, and hear answers until that is true."""
 
-        def hear() -> bool:
+        def collect() -> bool:
             self._receive()
             return is_settled()
 
-        wait_until(hear, "all were answered that were to be")
+        wait_until(collect, "all were answered that were to be")
 
     @property
     def sent(self) -> int:

@@ -99,9 +99,9 @@ class Impairer:
         """Take its process, which says its port first."""
         assert process.stdout
         self._process = process
-        said = process.stdout.readline()
-        assert said, f"{process.args!r} ended before it said its port"
-        self.port = int(said)
+        printed = process.stdout.readline()
+        assert printed, f"{process.args!r} ended before it said its port"
+        self.port = int(printed)
 
     def account(self) -> dict[str, int]:
         """Let it end; return what it did, and how often."""
