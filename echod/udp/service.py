@@ -58,8 +58,11 @@ class UdpEcho:
     ) -> None:
         """Share the worker's batch, admission and top_sources.
 
-        Count into this listener's row, and count refusals into its tally.
+        Count into this listener's row, and count refusals into its tally. Raises ValueError if the slots of the batch
+        have no room for the control messages that the socket receives: every train would be truncated.
         """
+        if sock.control.train.length > batch.vector.control_bytes:
+            raise ValueError(f"a slot has no room for {sock.control.train.length} bytes of control messages")
         self.sock = sock
         self._top_sources = top_sources
         self._batch = batch

@@ -65,6 +65,13 @@ def test_more_distinct_times_than_are_kept_are_rounded_by_less_than_a_twentieth_
         assert found.quantile(fraction) == pytest.approx(np.quantile(times, fraction, method="inverted_cdf"), rel=5e-4)
 
 
+@pytest.mark.parametrize(("distinct", "exact"), [(65_536, True), (65_537, False)])
+def test_so_many_distinct_times_are_kept_exactly(distinct: int, exact: bool) -> None:  # noqa: FBT001 - of a table
+    """65,536 of them; with one more all are rounded."""
+    found = filled([10**9 + number for number in range(distinct)])
+    assert (len(found.weights()) == distinct) == exact
+
+
 def test_small_times_are_never_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """What has no more bits than are kept stays as it is."""
     monkeypatch.setattr(latency, "MAX_EXACT", 2)
@@ -89,13 +96,13 @@ def test_delay_variation_pairs_neighbours_in_sequence_whatever_their_order() -> 
     assert Variation().mean == 0.0
 
 
-def test_a_neighbour_too_long_ago_makes_no_pair(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory is bounded: beyond it, the oldest go."""
-    monkeypatch.setattr(latency, "_PAIRS_KEPT", 2)
+@pytest.mark.parametrize(("others", "pairs"), [(1023, 1), (1024, 0)])
+def test_a_neighbour_too_long_ago_makes_no_pair(others: int, pairs: int) -> None:
+    """Memory is bounded: the last 1,024 replies are kept."""
     found = Variation()
-    for index in (10, 20, 30, 11):
+    for index in (0, *range(10, 10 + 2 * others, 2), 1):
         found.add(index, 5)
-    assert found.pairs == 0
+    assert found.pairs == pairs
 
 
 def test_the_variation_of_streams_together() -> None:
