@@ -167,7 +167,9 @@ def set_up(sock: socket.socket, buffers: Buffers) -> tuple[Option, ...]:
     if sock.family == socket.AF_NETLINK:
         return ()  # its other options do no harm
     protocol = Protocol.TCP if sock.type == socket.SOCK_STREAM else Protocol.UDP
-    kept = tuple(each for each in options(protocol, ipv6=sock.family == socket.AF_INET6) if not has_option(sock, each))
+    kept = tuple(
+        each for each in options(protocol, ipv6=sock.family == socket.AF_INET6) if not ensure_option(sock, each)
+    )
     if protocol is Protocol.UDP:
         set_buffers(sock, buffers)
     else:
@@ -182,7 +184,7 @@ def _require_none(listener: Listener, kept: tuple[Option, ...]) -> None:
         raise AddressUnavailableError(f"{listener} cannot be served: this kernel does not set {names}")
 
 
-def has_option(sock: socket.socket, option: Option) -> bool:
+def ensure_option(sock: socket.socket, option: Option) -> bool:
     """Make a socket option what it has to be; tell whether it is."""
     level, number = option.level, option.number
     try:

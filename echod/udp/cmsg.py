@@ -271,7 +271,7 @@ def _is_link_local(first_word: int) -> bool:
 
 
 def _is_unicast(words: memoryview, destination: int, spec_dst: int) -> bool:
-    """Tell whether the PKTINFO message that has these words names a unicast destination."""
+    """Tell whether PKTINFO names a unicast destination; write the source of the reply where the kernel left it out."""
     if spec_dst == destination:
         return words[destination] & 0xFF != MULTICAST_FIRST_BYTE
     if words[spec_dst] == 0:

@@ -19,7 +19,7 @@ from support.system.network import entered
 from support.waiting import SECONDS
 
 from echod.errors import ExitCode, PassedSocketError
-from echod.linux.sockets import Buffers, has_option
+from echod.linux.sockets import Buffers, ensure_option
 from echod.linux.sockopt import SOL_SOCKET, Option, options
 from echod.net.listener import Protocol
 from echod.supervisor.adoption import METRICS, _refuse_kept, adopt_http_socket, adopt_socket
@@ -173,7 +173,7 @@ def test_an_option_that_the_kernel_does_not_know_is_off() -> None:
     with udp_client() as sock:
         with pytest.raises(OSError, match="Protocol not available"):
             sock.getsockopt(SOL_SOCKET, unknown.number)
-        assert [has_option(sock, each) for each in (unknown, needed, useful)] == [True, False, True]
+        assert [ensure_option(sock, each) for each in (unknown, needed, useful)] == [True, False, True]
 
 
 def echo_of(sock: socket.socket, batch: Batch, client: socket.socket, host: str) -> bytes:
