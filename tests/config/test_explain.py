@@ -104,3 +104,11 @@ def test_a_section_must_be_keys_and_values(text: str, kind: str) -> None:
 def test_an_unknown_key_is_told_with_the_likely_one(text: str, place: tuple[int, int, str], message: str) -> None:
     """The key is pointed at, not its value; a key that belongs elsewhere is sent there."""
     assert errors(text) == [(*place, message)]
+
+
+def test_a_mistake_in_a_list_of_a_section_is_reported_at_its_item() -> None:
+    """What is listed twice is reported with the line of the first; a mistake of one item keeps its own sentence."""
+    assert errors("guard:\n  refuse_source_ports:\n    - 1\n    - x\n    - 1\n") == [
+        (4, 7, "guard.refuse_source_ports[1]", "is text: write a whole number from 1 to 65535"),
+        (5, 7, "guard.refuse_source_ports[2]", "1 is already listed, line 3: remove one of them"),
+    ]

@@ -66,7 +66,7 @@ def flooded(staged: Callable[..., Stage]) -> Iterator[Callable[..., tuple[Stage,
         flood.close()
 
 
-def sources(count: int, first: int = ANYWHERE) -> "array[int]":
+def addresses(count: int, first: int = ANYWHERE) -> "array[int]":
     """Return so many different addresses, in no order, of the 16 million that follow one."""
     return array("I", (first + each for each in Random(7).sample(range(1 << 24), count)))  # noqa: S311 - no secret
 
@@ -104,11 +104,11 @@ def test_a_million_sources_take_no_more_memory_than_configured(
     """Each is answered, and each worker grows by less than `limits.sources` say."""
     limits = {"datagrams_per_second": 10_000, "burst": 10_000, "sources": sources}
     stage, flood = flooded(workers=2, access={"allow": ["any"]}, limits=limits)
-    send(stage, flood, sources(256) * 256)  # until each worker has mapped all of its batch
+    send(stage, flood, addresses(256) * 256)  # until each worker has mapped all of its batch
     wait_until(lambda: queued_bytes(stage) == 0, "echod took all of it")
     before, mapped = totals(stage.daemon), resident(stage)
     began = monotonic()
-    send(stage, flood, sources(count))
+    send(stage, flood, addresses(count))
     wait_until(lambda: queued_bytes(stage) == 0, "echod took all of it")
     seconds = monotonic() - began
     counted = totals(stage.daemon)
@@ -124,11 +124,11 @@ def test_a_flood_of_refused_datagrams_makes_few_log_entries(flooded: Callable[..
     """Of each listener and reason one in ten seconds, of all together ten in one; yet they tell of each datagram."""
     listeners = [*(f"udp://0.0.0.0:{port}" for port in PORTS), f"udp://[::]:{PORT}"]
     stage, flood = flooded(workers=2, listeners=listeners)
-    send(stage, flood, sources(PIECE), 0)  # until each worker has mapped all of its batch
+    send(stage, flood, addresses(PIECE), 0)  # until each worker has mapped all of its batch
     due = Counter({(f"udp://0.0.0.0:{PORT}", "source_port_zero"): PIECE})
     mapped, began = resident(stage), monotonic()
     for port, (reason, (first, source_port)) in product(PORTS, REFUSED.items()):
-        send(stage, flood, sources(PIECE, first), source_port, port)
+        send(stage, flood, addresses(PIECE, first), source_port, port)
         due[f"udp://0.0.0.0:{port}", reason] += PIECE
     print(f"{due.total() / (monotonic() - began):,.0f} refused a second")  # noqa: T201
     assert max(grown(stage, mapped)) < MAX_GROWTH_BYTES
