@@ -5,6 +5,7 @@ in the child, and the child keeps no descriptors but those named, stdin, stdout 
 """
 
 import errno
+import gc
 import os
 import signal
 import time
@@ -94,6 +95,9 @@ def _run_and_exit(name: str, keep: Iterable[int], run: Callable[[], None]) -> No
     try:
         # A copy of any other descriptor would keep a port bound, or a channel open, that the supervisor has closed.
         signal.set_wakeup_fd(-1)
+        # Garbage of the supervisor must not be collected here. It may own a mapping that this process does not have
+        # (MADV_DONTFORK), and would unmap what has that address now.
+        gc.freeze()
         _close_all_but({0, 1, *logs.descriptors(), *keep})
         run()
         code = ExitCode.OK

@@ -238,6 +238,8 @@ class Generation:
             log("worker_exited", worker=worker.number + 1, pid=ended.pid, reason=ended.reason, generation=self.number)
             if self._replaces:
                 self._timers.at(now + ended.delay, partial(self._replace, worker))
+            elif self._draining:
+                worker.vector.close()  # now, and not when this generation is collected
         return exits
 
     def _replace(self, worker: WorkerProcess, now: float) -> None:

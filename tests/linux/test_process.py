@@ -3,10 +3,11 @@
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
-from support.daemon import Daemon, ask
+from support.daemon import Daemon, ask, environment
 from support.loopback import NOBODY, needs_root
 from support.ports import free_port
 
@@ -52,3 +53,37 @@ def test_a_worker_may_end_by_any_signal(echod: EchodFactory) -> None:
     assert daemon.wait_for("worker_exited")["reason"] == "killed by signal 40"
     daemon.wait_for("worker_started", 2)
     assert ask(port) == b"hi"
+
+
+UNCOLLECTED = """
+import gc, mmap, os
+from echod.linux.process import describe_exit, fork
+
+SIZE = 4 << 20
+gc.disable()
+
+class Owner:
+    def __init__(self):
+        self.cycle = self
+        self.memory = mmap.mmap(-1, SIZE)
+        self.memory.madvise(mmap.MADV_DONTFORK)
+
+for _ in range(8):
+    Owner()
+
+def life():
+    mapped = [mmap.mmap(-1, SIZE) for _ in range(8)]  # in the gaps that the parent's mappings left
+    gc.collect()
+    for each in mapped:
+        each[:1] = b"x"
+
+print(describe_exit(os.waitpid(fork("test", [], life), 0)[1]))
+"""
+
+
+def test_what_the_parent_left_to_be_collected_unmaps_nothing_of_the_child() -> None:
+    """A mapping that the child does not have (MADV_DONTFORK) is not unmapped there, where its address is reused."""
+    result = subprocess.run(
+        [sys.executable, "-c", UNCOLLECTED], capture_output=True, text=True, check=True, env=environment(), timeout=60
+    )
+    assert result.stdout == "exit code 0\n"

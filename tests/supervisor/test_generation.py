@@ -182,6 +182,14 @@ def shared_mappings(process: str) -> dict[int, int]:
     return {int(line.partition("-")[0], 16): int(line.split()[4]) for line in lines if " rw-s " in line}
 
 
+def test_the_batch_memory_of_a_drained_worker_is_given_back(by_hand: GenerationByHand) -> None:
+    """At its exit, and not when the generation is collected: it may have 4 MiB."""
+    by_hand.serve()
+    by_hand.generation.drain()
+    wait_until(lambda: (by_hand.turn(), by_hand.exits(), by_hand.generation.gone)[2], "its workers gone")
+    assert [worker.vector.closed for worker in by_hand.generation.workers] == [True, True]
+
+
 def test_a_worker_that_cannot_be_watched_is_not_started(by_hand: GenerationByHand) -> None:
     """Where the host watches no more descriptors nothing is left of the attempt, and the next one is as good as any."""
     slot, *_ = by_hand.generation.workers
