@@ -200,6 +200,8 @@ def refuses(port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> bool:
             sock.send(b"hi")
         except ConnectionRefusedError:
             return True
+        except (ConnectionResetError, BrokenPipeError):  # it was in the queue when the listener was closed
+            return False
     return False
 
 
