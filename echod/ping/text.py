@@ -17,9 +17,7 @@ from echod.net.listener import Protocol
 from echod.ping.charts import histogram, supports_blocks
 from echod.ping.values import percentage
 from echod.probes.interfaces import Session
-
-_HEADERS: Final = {2: 28, 10: 48}
-"""Bytes of an IP and a UDP header, by address family: what ping shows in parentheses."""
+from echod.probes.target import HEADERS
 
 _BINS: Final = 20
 _FRACTIONS: Final = (("median", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999))
@@ -250,5 +248,5 @@ def _sizes(session: Session, sizes: tuple[int, ...]) -> str:
     least, greatest = min(sizes), max(sizes)
     if least != greatest:
         return f"{least} to {greatest}"
-    headers = _HEADERS[session.target.family] if session.target.protocol is Protocol.UDP else 0
+    headers = HEADERS[session.target.family] if session.target.protocol is Protocol.UDP else 0
     return f"{least}({least + headers})" if headers else str(least)

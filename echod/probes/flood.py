@@ -26,11 +26,10 @@ from echod.measurement.pacing import MAX_BEHIND
 from echod.measurement.payload import SEQUENCE_BYTES, Payloads
 from echod.measurement.round_trip import Response
 from echod.measurement.statistics import Statistics
-from echod.probes.clock import read_clocks
 from echod.probes.interfaces import Watcher
 from echod.probes.loop import Loop
 from echod.probes.settings import ProbeSettings
-from echod.probes.sockets import open_probe_socket
+from echod.probes.sockets import RECEIVE_TTL, open_probe_socket, read_clocks, set_option
 from echod.probes.target import Target, endpoint
 from echod.probes.udp import TRIES, UdpTransport
 
@@ -98,7 +97,7 @@ class FloodSession:
         self._read = read_clocks()
         with suppress(OSError):  # kernels before 5.0 have no UDP_GRO: replies then come one by one
             sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
-        _disable_hop_limits(sock)
+        set_option(sock, RECEIVE_TTL, 0)  # `Vector` has little room for control messages that a flood does not read
 
     def start(self, now: int) -> None:
         """Begin."""
@@ -265,12 +264,6 @@ def open_flood(
     flood = FloodSession(target, settings, loop, watchers)
     stack.enter_context(flood.sock)
     return flood
-
-
-def _disable_hop_limits(sock: socket.socket) -> None:
-    """Turn off the control messages that a flood does not read: `Vector` has little room for them."""
-    ipv6 = sock.family == socket.AF_INET6
-    sock.setsockopt(*((socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 0) if ipv6 else (socket.IPPROTO_IP, 12, 0)))
 
 
 def _sockaddr(target: Target) -> bytes:

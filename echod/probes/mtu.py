@@ -8,7 +8,7 @@ import select
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from secrets import randbits
 from time import monotonic_ns, time_ns
 from typing import Final
@@ -17,17 +17,10 @@ from echod.linux.sockopt import IP_RECVFRAGSIZE, IPV6_MTU, IPV6_RECVFRAGSIZE
 from echod.measurement.icmp import FRAGMENTATION_NEEDED
 from echod.measurement.path_mtu import TRIES, MtuResult, ReturnPath, Search
 from echod.measurement.payload import HEADER_BYTES, Payloads
-from echod.probes import sockets
 from echod.probes.settings import DISCOVERY, ProbeSettings
-from echod.probes.sockets import open_probe_socket
-from echod.probes.target import Target
+from echod.probes.sockets import open_probe_socket, set_option
+from echod.probes.target import HEADERS, Target
 from echod.probes.udp import UdpTransport
-
-HEADERS: Final = {socket.AF_INET: 28, socket.AF_INET6: 48}
-"""Bytes of an IP and a UDP header."""
-
-_MOST: Final = {socket.AF_INET: 65_535, socket.AF_INET6: 65_575}
-"""Bytes of the greatest packet: RFC 791; RFC 8200 counts its own header apart."""
 
 _LEAST_PATIENCE: Final = 200_000_000
 _PATIENCE_TRIPS: Final = 10
@@ -38,6 +31,9 @@ _BURST: Final = 256
 
 _IPV6_LEAST: Final = 1280
 """Every IPv6 link carries this (RFC 8200, 5)."""
+
+
+_FRAGMENTS: Final = (IP_RECVFRAGSIZE, IPV6_RECVFRAGSIZE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +55,8 @@ class MtuProbe:
         """Take the function that gets a sentence for each probed size."""
         self._target, self._settings, self._report = target, settings, report
         self._headers = HEADERS[target.family]
+        self._most = target.max_payload + self._headers
+        """Bytes of the greatest packet: RFC 791; RFC 8200 counts its own header apart."""
         self._payloads = Payloads(randbits(32), settings.pattern)
         self._sequence = 0
         self._patience = settings.timeout
@@ -67,12 +65,10 @@ class MtuProbe:
 
     def run(self) -> MtuResult:
         """Search; Ctrl-C ends the search with the result until then."""
-        interface_mtu, interrupted, return_path = _MOST[self._target.family], False, ReturnPath()
+        interface_mtu, interrupted, return_path = self._most, False, ReturnPath()
         search = Search(low=HEADER_BYTES + self._headers, high=interface_mtu)
         try:
-            with open_probe_socket(self._target, self._settings.sockets) as sock:
-                sockets.discover(sock, DISCOVERY["probe"])
-                sockets.tell_fragments(sock)
+            with self._open("probe") as sock:
                 interface_mtu = self._interface_mtu(sock)
                 search = Search(low=HEADER_BYTES + self._headers, high=interface_mtu)
                 self._search(sock, search)
@@ -93,6 +89,13 @@ class MtuProbe:
             interrupted=interrupted,
         )
 
+    def _open(self, discovery: str) -> socket.socket:
+        """Open a socket that receives the size of the greatest fragment with what arrives in fragments."""
+        sock = open_probe_socket(self._target, replace(self._settings.sockets, discovery=DISCOVERY[discovery]))
+        with suppress(OSError):  # kernels before 4.12 do not support it
+            set_option(sock, _FRAGMENTS, 1)
+        return sock
+
     def _search(self, sock: socket.socket, search: Search) -> None:
         """Probe one size after the other until the limit is found."""
         while (size := search.next_size()) is not None:
@@ -107,21 +110,18 @@ class MtuProbe:
 
     def _interface_mtu(self, sock: socket.socket) -> int:
         """Return the MTU of this host's interface, whatever is known of the path behind it."""
-        most = _MOST[self._target.family]
-        error = UdpTransport(sock, self._target, 0).send(self._payloads.encode(0, time_ns(), most - self._headers))
+        error = UdpTransport(sock, self._target, 0).send(self._payloads.encode(0, time_ns(), self._target.max_payload))
         # Any other error occurs again with the first probe of the search, and is reported there.
-        return error.mtu if error and error.reason == FRAGMENTATION_NEEDED and error.mtu else most
+        return error.mtu if error and error.reason == FRAGMENTATION_NEEDED and error.mtu else self._most
 
     def _probe_return_path(self, size: int) -> ReturnPath:
         """Send probes that may be fragmented, and see how their replies arrive."""
-        with open_probe_socket(self._target, self._settings.sockets) as sock:
-            sockets.discover(sock, DISCOVERY["dont"])
-            sockets.tell_fragments(sock)
+        with self._open("dont") as sock:
             if self._target.family == socket.AF_INET6:
                 with suppress(OSError):
                     sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU, _IPV6_LEAST)
                 # The kernel applies that only to packets greater than the interface's own MTU, which it must fragment.
-                size = min(size + 1, _MOST[self._target.family])
+                size = min(size + 1, self._most)
             result = self._probe_size(sock, size, note=" in fragments")
         return ReturnPath(size=size, replied=result.replied, reply_fragments=result.reply_fragments)
 
@@ -171,6 +171,3 @@ def _receive(sock: socket.socket, payload: bytes) -> int | None:
             sizes = [int.from_bytes(value[:4], "little") for _, kind, value in control if kind in _FRAGMENTS]
             return max(sizes, default=0)
     return None
-
-
-_FRAGMENTS: Final = (IP_RECVFRAGSIZE, IPV6_RECVFRAGSIZE)

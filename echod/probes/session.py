@@ -19,11 +19,10 @@ from echod.measurement.payload import Payloads
 from echod.measurement.round_trip import Response
 from echod.measurement.statistics import Statistics
 from echod.net.listener import Protocol
-from echod.probes.clock import read_clocks
 from echod.probes.interfaces import Transport, Watcher
 from echod.probes.loop import Loop
 from echod.probes.settings import ProbeSettings
-from echod.probes.sockets import open_probe_socket
+from echod.probes.sockets import open_probe_socket, read_clocks
 from echod.probes.target import Target
 from echod.probes.tcp import TcpTransport
 from echod.probes.udp import UdpTransport

@@ -1,16 +1,16 @@
 """The sockets of probes; the only module of the probing engine that binds.
 
-Owns every socket option. Never sends or receives. Invariant: each socket is non-blocking, receives ICMP errors, and has
-receive timestamps if the kernel supports them.
+Owns every socket option, the reading of the clocks, and that of the kernel's timestamps. Never sends or receives.
+Invariant: each socket is non-blocking, receives ICMP errors, and has receive timestamps if the kernel supports them.
 """
 
 import errno
 import os
 import socket
 from contextlib import suppress
-from dataclasses import dataclass
 from ipaddress import ip_address
 from struct import Struct
+from time import monotonic_ns, time_ns
 from typing import Final
 
 from echod.errors import UsageError
@@ -19,14 +19,13 @@ from echod.linux.sockets import Buffers, set_buffers
 from echod.linux.sockopt import (
     IP_MTU_DISCOVER,
     IP_RECVERR,
-    IP_RECVFRAGSIZE,
     IP_RECVTTL,
     IPV6_MTU_DISCOVER,
     IPV6_RECVERR,
-    IPV6_RECVFRAGSIZE,
     SO_TIMESTAMPING,
     SO_TIMESTAMPNS,
 )
+from echod.measurement.events import Moment
 from echod.net.listener import Protocol
 from echod.net.networks import is_address
 from echod.probes.settings import SocketSettings
@@ -57,39 +56,12 @@ _REASONS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Names:
-    """Socket options with a number for each address family."""
-
-    level: int
-    tos: int
-    ttl: int
-    receive_ttl: int
-    errors: int
-    discovery: int
-    fragments: int
-
-
-_NAMES: Final = {
-    socket.AF_INET: _Names(
-        level=socket.IPPROTO_IP,
-        tos=socket.IP_TOS,
-        ttl=socket.IP_TTL,
-        receive_ttl=IP_RECVTTL,
-        errors=IP_RECVERR,
-        discovery=IP_MTU_DISCOVER,
-        fragments=IP_RECVFRAGSIZE,
-    ),
-    socket.AF_INET6: _Names(
-        level=socket.IPPROTO_IPV6,
-        tos=socket.IPV6_TCLASS,
-        ttl=socket.IPV6_UNICAST_HOPS,
-        receive_ttl=socket.IPV6_RECVHOPLIMIT,
-        errors=IPV6_RECVERR,
-        discovery=IPV6_MTU_DISCOVER,
-        fragments=IPV6_RECVFRAGSIZE,
-    ),
-}
+_TOS: Final = (socket.IP_TOS, socket.IPV6_TCLASS)
+_TTL: Final = (socket.IP_TTL, socket.IPV6_UNICAST_HOPS)
+_ERRORS: Final = (IP_RECVERR, IPV6_RECVERR)
+_DISCOVERY: Final = (IP_MTU_DISCOVER, IPV6_MTU_DISCOVER)
+RECEIVE_TTL: Final = (IP_RECVTTL, socket.IPV6_RECVHOPLIMIT)
+"""By IPv4 and IPv6: options of `set_option`."""
 
 
 def reserve_descriptors(sockets: int) -> None:
@@ -136,6 +108,12 @@ def is_broadcast(target: Target) -> bool:
     return False
 
 
+def read_clocks() -> Moment:
+    """Return the time. The monotonic clock is read first: no event after that is before it by that clock."""
+    clock = monotonic_ns()
+    return Moment(wall=time_ns(), clock=clock)
+
+
 def read_stamp(value: bytes) -> int:
     """Read the value of a control message of SO_TIMESTAMPNS, or SO_TIMESTAMPING by software: ns since 1970."""
     seconds, nanoseconds = _TIMESPEC.unpack_from(value)
@@ -151,31 +129,21 @@ def stamp_sends(sock: socket.socket) -> bool:
     return True
 
 
-def discover(sock: socket.socket, mode: int) -> None:
-    """Set how a socket discovers the path MTU: a value of `settings.DISCOVERY`."""
-    names = _NAMES[socket.AddressFamily(sock.family)]
-    sock.setsockopt(names.level, names.discovery, mode)
-
-
-def tell_fragments(sock: socket.socket) -> None:
-    """Request the size of the greatest fragment with each datagram that arrives in fragments."""
-    names = _NAMES[socket.AddressFamily(sock.family)]
-    with suppress(OSError):  # kernels before 4.12 do not support it
-        sock.setsockopt(names.level, names.fragments, 1)
+def set_option(sock: socket.socket, numbers: tuple[int, int], value: int | None) -> None:
+    """Set an option of IP by its numbers for IPv4 and IPv6; None leaves the default of the kernel."""
+    if value is not None:
+        ipv6 = sock.family == socket.AF_INET6
+        sock.setsockopt(socket.IPPROTO_IPV6 if ipv6 else socket.IPPROTO_IP, numbers[ipv6], value)
 
 
 def _set_up(sock: socket.socket, target: Target, settings: SocketSettings) -> None:
-    names = _NAMES[target.family]
-    sock.setsockopt(names.level, names.receive_ttl, 1)
+    set_option(sock, RECEIVE_TTL, 1)
     with suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-    if settings.tos is not None:
-        sock.setsockopt(names.level, names.tos, settings.tos)
-    if settings.ttl is not None:
-        sock.setsockopt(names.level, names.ttl, settings.ttl)
-    if settings.discovery is not None:
-        sock.setsockopt(names.level, names.discovery, settings.discovery)
-    sock.setsockopt(names.level, names.errors, 1)
+    set_option(sock, _TOS, settings.tos)
+    set_option(sock, _TTL, settings.ttl)
+    set_option(sock, _DISCOVERY, settings.discovery)
+    set_option(sock, _ERRORS, 1)
     if target.protocol is Protocol.TCP:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     else:

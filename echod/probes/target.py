@@ -20,6 +20,9 @@ from echod.net.networks import is_address
 ECHO_PORT: Final = 7
 """RFC 862."""
 
+HEADERS: Final = {socket.AF_INET: 28, socket.AF_INET6: 48}
+"""Bytes of an IP and a UDP header."""
+
 _MOST: Final = {socket.AF_INET: 65_507, socket.AF_INET6: 65_527}
 """Bytes of payload in a UDP datagram: its length field counts to 65,535, and over IPv4 so does that of the packet."""
 

@@ -20,11 +20,10 @@ from echod.measurement.icmp import NetworkError, local_error
 from echod.measurement.in_flight import ProbeError, probe_error
 from echod.measurement.payload import SEQUENCE_BYTES
 from echod.measurement.round_trip import Response
-from echod.probes.clock import read_clocks
 from echod.probes.interfaces import Connected, Received
 from echod.probes.loop import Loop
 from echod.probes.settings import ProbeSettings
-from echod.probes.sockets import open_probe_socket, read_stamp
+from echod.probes.sockets import open_probe_socket, read_clocks, read_stamp
 from echod.probes.target import Target
 
 _MOST: Final = 1 << 18

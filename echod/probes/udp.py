@@ -14,8 +14,7 @@ from echod.linux.sockopt import IP_RECVERR, IPV6_RECVERR, SO_TIMESTAMPING, SO_TI
 from echod.measurement.icmp import THIS_HOST, NetworkError, is_stamp, local_error, read_error
 from echod.measurement.in_flight import ProbeError, probe_error
 from echod.measurement.round_trip import Response
-from echod.probes.clock import read_clocks
-from echod.probes.sockets import read_stamp, stamp_sends
+from echod.probes.sockets import read_clocks, read_stamp, stamp_sends
 from echod.probes.target import Target, endpoint
 
 _CONTROL_BYTES: Final = 512
