@@ -13,7 +13,7 @@ import structlog
 from hypothesis import HealthCheck, settings
 from support.daemon import Daemon
 from support.loopback import namespace, udp_server
-from support.tcp_worker import Connect, TcpWorker
+from support.tcp_worker import NARROW, Connect, TcpWorker
 from support.udp_load import BUFFER_BYTES, UdpLoad
 
 from echod.linux.sockopt import SO_RCVBUFFORCE
@@ -103,22 +103,34 @@ def worker(request: pytest.FixtureRequest) -> Iterator[TcpWorker]:
 
 
 @pytest.fixture
-def connect() -> Iterator[Connect]:
-    """Make clients of a worker; they are closed at the end."""
-    with ExitStack() as stack:
-        yield lambda worker, count: [stack.enter_context(worker.connect()) for _ in range(count)]
+def narrow() -> Iterator[TcpWorker]:
+    """Serve TCP connections of which the kernel holds only little."""
+    with TcpWorker(send_buffer=NARROW) as worker:
+        yield worker
 
 
 @pytest.fixture
-def udp_load() -> Iterator[Callable[..., UdpLoad]]:
+def stack() -> Iterator[ExitStack]:
+    """Close at the end what a test opens."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def connect(stack: ExitStack) -> Connect:
+    """Make clients of a worker; they are closed at the end."""
+    return lambda worker, count: [stack.enter_context(worker.connect()) for _ in range(count)]
+
+
+@pytest.fixture
+def udp_load(stack: ExitStack) -> Callable[..., UdpLoad]:
     """Start a paced load on a port; end it with the test."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         try:
             sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
         except PermissionError:
             pytest.skip("only root may have receive buffers that hold this load while a process waits for a CPU")
-    with ExitStack() as stack:
-        yield lambda port, **options: stack.enter_context(UdpLoad(port, **options))
+    return lambda port, **options: stack.enter_context(UdpLoad(port, **options))
 
 
 @pytest.fixture(scope="module")

@@ -118,10 +118,16 @@ def reset(sock: socket.socket) -> None:
     sock.close()
 
 
-def tcp_client(server: socket.socket, source: str = "") -> socket.socket:
-    """Connect to a TCP server, from that address where one is given; waits for data only so long."""
-    bound = (source, 0) if source else None
-    return socket.create_connection(server.getsockname()[:2], SECONDS, source_address=bound)
+def tcp_client(server: socket.socket, source: str = "", port: int = 0, *, buffers: int = 0) -> socket.socket:
+    """Connect to a TCP server, from that address and port where they are given; waits for data only so long."""
+    sock = socket.socket(server.family, socket.SOCK_STREAM)
+    sock.settimeout(SECONDS)
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF) if buffers else ():
+        sock.setsockopt(socket.SOL_SOCKET, option, buffers)
+    if source:
+        sock.bind((source, port))
+    sock.connect(server.getsockname()[:2])
+    return sock
 
 
 # -- datagrams that no ordinary socket sends

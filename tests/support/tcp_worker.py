@@ -4,7 +4,8 @@ import errno
 import socket
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Self
 
 from support.limited_poll import LimitedPoll
@@ -26,6 +27,38 @@ from echod.tcp.service import TcpEcho
 
 NARROW = 16 * 1024
 """A buffer of the kernel's that is soon full."""
+
+
+PLENTY = bytes(1 << 24)
+"""More than the kernel takes at once."""
+
+
+@contextmanager
+def without_waiting(client: socket.socket) -> Iterator[None]:
+    """Do what can be done at once; what would have to wait ends the block."""
+    client.setblocking(False)
+    try:
+        with suppress(BlockingIOError):
+            yield
+    finally:
+        client.settimeout(SECONDS)
+
+
+def push(client: socket.socket, data: bytes | memoryview = PLENTY) -> int:
+    """Send as much of this as the kernel takes at once; return how many bytes that is."""
+    sent = 0
+    with without_waiting(client):
+        sent += client.send(data)
+    return sent
+
+
+def pull(client: socket.socket) -> bytes:
+    """Receive what there is, without waiting."""
+    got = bytearray()
+    with without_waiting(client):
+        while part := client.recv(1 << 20):
+            got += part
+    return bytes(got)
 
 
 class WatchedRing(IoUring):
@@ -72,12 +105,12 @@ class TcpWorker:
     ) -> None:
         """Listen; a send buffer, where given, is that of every connection. All are allowed but those of one network."""
         self.ring = None if without_ring else WatchedRing()
-        self.server = open_socket(listener(host, protocol=Protocol.TCP), BUFFERS, sibling=False)
+        where = listener(host, protocol=Protocol.TCP)
+        self.server = open_socket(where, BUFFERS, sibling=False)
         if send_buffer:
             self.server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
             # What is received waits in a buffer as the kernel makes it at first: it is soon full, too.
             self.server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
-        where = listener(host, protocol=Protocol.TCP)
         places = limit + 2
         size = CounterPage.size(slots=1, listeners=1, places=places)
         page = CounterPage(memoryview(bytearray(size)), slots=1, listeners=[where], places=places)
@@ -156,35 +189,67 @@ class TcpWorker:
         self.echo.on_deadline(self.now)
         self.check()
 
-    def connect(self, source: str = "") -> socket.socket:
-        """Connect a client and accept it; it waits for data only so long."""
+    def connect(self, source: str = "", *, buffers: int = 0) -> socket.socket:
+        """Connect a client, with buffers of so many bytes where they are given, and accept it."""
         accepted = self.row[TcpField.ACCEPTED]
-        client = tcp_client(self.server, source)
+        client = tcp_client(self.server, source, buffers=buffers)
         self.turn_until(lambda: self.row[TcpField.ACCEPTED] > accepted, "the connection accepted")
         return client
 
-    def connect_stuck(self, payload: bytes = bytes(READ_BYTES)) -> tuple[socket.socket, bytes]:
-        """Connect a client that sends and does not read, until bytes are held for it and it can send no more.
+    def exchange(self, words: Mapping[socket.socket, bytes], *, half_close: bool = False) -> None:
+        """Let all these clients send at once, and perhaps say that this was all; assert that each gets its own back."""
+        left = {client: memoryview(word) for client, word in words.items()}
+        got = {client: bytearray() for client in words}
 
-        It never waits. Returns it with what it sent: the payload, or a part of it, again and again.
+        def moved() -> bool:
+            for client, unsent in left.items():
+                if unsent:
+                    left[client] = unsent[push(client, unsent) :]
+                    if half_close and not left[client]:
+                        client.shutdown(socket.SHUT_WR)
+                got[client] += pull(client)
+            return all(len(got[client]) >= len(word) for client, word in words.items())
+
+        moved()
+        self.turn_until(moved, "every byte back")
+        assert got == words
+
+    def read(self, client: socket.socket, octets: int | None = None) -> bytes:
+        """Do turns until so many bytes have come, or the end; return what came."""
+        got = bytearray()
+
+        def came() -> bool:
+            with without_waiting(client):
+                while octets is None or len(got) < octets:
+                    part = client.recv(1 << 20)
+                    if not part:
+                        return True
+                    got.extend(part)
+            return len(got) == octets
+
+        self.turn_until(came, "every byte, or the end")
+        return bytes(got)
+
+    def stuff(self, client: socket.socket, payload: bytes) -> bytes:
+        """Let a client send and not read, until bytes are held for it and it can send no more.
+
+        Returns what it sent: the payload, or a part of it, again and again.
         """
         already, sent = len(self.writing), bytearray()
-        client = socket.socket(self.server.family, socket.SOCK_STREAM)
-        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            client.setsockopt(socket.SOL_SOCKET, option, NARROW)
-        client.connect(self.server.getsockname())
-        client.setblocking(False)
 
         def stuck() -> bool:
             quiet = not self.turn() and len(self.writing) > already
-            try:
-                sent.extend(payload[: client.send(payload)])
-            except BlockingIOError:
-                return quiet
-            return False
+            taken = push(client, payload)
+            sent.extend(payload[:taken])
+            return quiet and not taken
 
         self.turn_until(stuck, "a connection that holds bytes")
-        return client, bytes(sent)
+        return bytes(sent)
+
+    def connect_stuck(self, payload: bytes = bytes(READ_BYTES)) -> tuple[socket.socket, bytes]:
+        """Connect a client that is stuffed; return it with what it sent."""
+        client = self.connect(buffers=NARROW)
+        return client, self.stuff(client, payload)
 
     def closed(self) -> dict[str, int]:
         """Return why connections ended, and how many of each."""

@@ -1,42 +1,26 @@
 """A connection counts until its peer has taken what is due to it, though the kernel has it already."""
 
 import socket
-from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 from support.loopback import reset
-from support.tcp_worker import NARROW, TcpWorker
+from support.tcp_worker import NARROW, TcpWorker, push
 
 pytestmark = pytest.mark.usefixtures("together")
 
 DUE = 200_000
 """Bytes: more than a narrow client takes unread, and less than the kernel takes at once."""
 
-READ = 1 << 16
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    """Close at the end what a test opens."""
-    with ExitStack() as stack:
-        yield stack
-
 
 def finish(worker: TcpWorker, stack: ExitStack) -> socket.socket:
     """Connect a client that sends DUE bytes and FIN and reads nothing; return it when the kernel has them back."""
-    client = stack.enter_context(socket.socket(worker.server.family, socket.SOCK_STREAM))
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, NARROW)
-    client.connect(worker.server.getsockname())
-    client.setblocking(False)
-    left = memoryview(bytes(DUE))
+    client = stack.enter_context(worker.connect(buffers=NARROW))
+    left = DUE
 
     def sent() -> bool:
         nonlocal left
-        try:
-            left = left[client.send(left) :]
-        except BlockingIOError:
-            return False
+        left -= push(client, bytes(left))
         return not left
 
     worker.turn_until(sent, "all sent")
@@ -46,25 +30,6 @@ def finish(worker: TcpWorker, stack: ExitStack) -> socket.socket:
     return client
 
 
-def take_all(client: socket.socket, worker: TcpWorker) -> int:
-    """Read until FIN; return how many bytes there were."""
-    taken = 0
-    ended = False
-
-    def read() -> bool:
-        nonlocal taken, ended
-        try:
-            while got := len(client.recv(READ)):
-                taken += got
-            ended = True
-        except BlockingIOError:
-            pass
-        return ended
-
-    worker.turn_until(read, "FIN")
-    return taken
-
-
 def test_who_takes_nothing_is_still_connected(stack: ExitStack) -> None:
     """So that nobody can fill the kernel's memory with more connections than he may have."""
     with TcpWorker(limit_per_source=1) as worker:
@@ -72,7 +37,7 @@ def test_who_takes_nothing_is_still_connected(stack: ExitStack) -> None:
         assert (len(worker.echo.connections), worker.closed()) == (1, {})
         stack.enter_context(worker.connect())
         assert worker.closed() == {"OVER_SOURCE_LIMIT": 1}
-        assert take_all(client, worker) == DUE
+        assert len(worker.read(client)) == DUE
         worker.turn_until(lambda: not worker.echo.connections, "the end")
         assert worker.closed() == {"OVER_SOURCE_LIMIT": 1, "FINISHED": 1}
         stack.enter_context(worker.connect())
@@ -107,7 +72,7 @@ def test_a_drain_leaves_the_rest_to_the_kernel(stack: ExitStack, drain: float, e
             assert worker.closed() == {}
         worker.pass_time(ends / 2)
         assert worker.closed() == {"FINISHED": 1}
-        assert take_all(client, worker) == DUE
+        assert len(worker.read(client)) == DUE
 
 
 def test_who_is_idle_after_his_fin_leaves_his_place(stack: ExitStack) -> None:
@@ -118,4 +83,4 @@ def test_who_is_idle_after_his_fin_leaves_his_place(stack: ExitStack) -> None:
         assert worker.closed() == {}
         worker.pass_time(1.0)
         assert worker.closed() == {"FINISHED": 1}
-        assert take_all(client, worker) == DUE
+        assert len(worker.read(client)) == DUE

@@ -1,12 +1,11 @@
 """A TCP listener keeps its limits: of connections, of time, of descriptors; and drains when it is told to."""
 
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
 import pytest
 from support.loopback import no_descriptor_left, reset, tcp_client
-from support.tcp_worker import NARROW, TcpWorker
+from support.tcp_worker import NARROW, TcpWorker, without_waiting
 
 from echod.stats.counters import TcpField
 
@@ -14,28 +13,6 @@ pytestmark = pytest.mark.usefixtures("together")
 
 ACCEPTS, PAUSE = 16, 1.0
 """Connections that one turn accepts; seconds without accepting after one that failed."""
-
-
-@pytest.fixture
-def worker() -> Iterator[TcpWorker]:
-    """Serve with idle and stall timeouts of 300 and 30 seconds."""
-    with TcpWorker(send_buffer=NARROW) as worker:
-        yield worker
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    """Close at the end what a test opens."""
-    with ExitStack() as stack:
-        yield stack
-
-
-def echo(worker: TcpWorker, client: socket.socket) -> None:
-    """Prove that a connection is served."""
-    client.send(b"ping")
-    sent = worker.row[TcpField.SENT_BYTES]
-    worker.turn_until(lambda: worker.row[TcpField.SENT_BYTES] > sent, "an echo")
-    assert client.recv(64) == b"ping"
 
 
 def assert_ended(client: socket.socket) -> None:
@@ -77,14 +54,14 @@ def test_bytes_put_the_idle_end_off(worker: TcpWorker) -> None:
     with worker.connect() as busy, worker.connect() as quiet:
         assert worker.echo.next_deadline() == worker.now + 300
         worker.pass_time(200)
-        echo(worker, busy)
+        worker.exchange({busy: b"ping"})
         assert worker.echo.next_deadline() == worker.now + 100
         worker.pass_time(99.9)
         assert worker.closed() == {}
         worker.pass_time(0.1)
         assert worker.closed() == {"IDLE": 1}
         assert_ended(quiet)
-        echo(worker, busy)
+        worker.exchange({busy: b"ping"})
         # Looked at when its time would have been up without this last byte; and then it is not.
         assert worker.echo.next_deadline() == worker.now + 200
         worker.pass_time(200)
@@ -101,38 +78,31 @@ def test_who_was_held_up_and_is_served_again_ends_on_his_idle_time(stack: ExitSt
         client, sent = worker.connect_stuck()
         stack.enter_context(client)
         worker.pass_time(2.0)  # the look that finds bytes held for it
-        got = bytearray()
-
-        def all_came_back() -> bool:
-            with suppress(BlockingIOError):
-                got.extend(client.recv(1 << 20))
-            return len(got) == len(sent)
-
-        worker.turn_until(all_came_back, "every byte back")
+        assert worker.read(client, len(sent)) == sent
         assert (worker.writing, worker.closed()) == ([], {})
         worker.pass_time(1.0)
         assert worker.closed() == {"IDLE": 1}
 
 
-def test_each_stalled_connection_has_its_own_clock(worker: TcpWorker) -> None:
+def test_each_stalled_connection_has_its_own_clock(narrow: TcpWorker) -> None:
     """A peer that takes none of the bytes due to it for 30 seconds has stalled; one that takes some has not."""
-    with worker.connect_stuck()[0] as slow, worker.connect_stuck()[0]:
-        assert worker.echo.next_deadline() == worker.now + 30
-        worker.pass_time(20)
-        sent = worker.row[TcpField.SENT_BYTES]
+    with narrow.connect_stuck()[0] as slow, narrow.connect_stuck()[0]:
+        assert narrow.echo.next_deadline() == narrow.now + 30
+        narrow.pass_time(20)
+        sent = narrow.row[TcpField.SENT_BYTES]
 
         def taken() -> bool:
-            with suppress(BlockingIOError):
+            with without_waiting(slow):
                 slow.recv(1024)
-            return worker.row[TcpField.SENT_BYTES] > sent
+            return narrow.row[TcpField.SENT_BYTES] > sent
 
-        worker.turn_until(taken, "room for more")
-        worker.pass_time(9.9)
-        assert worker.closed() == {}
-        worker.pass_time(0.1)
-        assert worker.closed() == {"STALLED": 1}
-        worker.pass_time(20)
-        assert sum(worker.closed().values()) == 2
+        narrow.turn_until(taken, "room for more")
+        narrow.pass_time(9.9)
+        assert narrow.closed() == {}
+        narrow.pass_time(0.1)
+        assert narrow.closed() == {"STALLED": 1}
+        narrow.pass_time(20)
+        assert sum(narrow.closed().values()) == 2
 
 
 def test_looks_at_the_time_are_few_however_many_have_their_own(stack: ExitStack) -> None:
@@ -162,7 +132,7 @@ def test_without_descriptors_accepting_pauses_and_does_not_spin(worker: TcpWorke
         assert worker.echo.next_deadline() == worker.now + PAUSE
         for _ in range(10):
             assert worker.turn() == 0
-        echo(worker, open_one)
+        worker.exchange({open_one: b"ping"})
         worker.pass_time(PAUSE)
         worker.turn()
         assert worker.row[TcpField.ACCEPT_FAILED] == 2
@@ -170,7 +140,7 @@ def test_without_descriptors_accepting_pauses_and_does_not_spin(worker: TcpWorke
     worker.pass_time(PAUSE / 2)
     assert worker.turn() == 0
     worker.pass_time(PAUSE / 2)
-    echo(worker, waiting)
+    worker.exchange({waiting: b"ping"})
     assert (worker.row[TcpField.ACCEPTED], worker.row[TcpField.ACCEPT_FAILED]) == (2, 2)
 
 
@@ -184,12 +154,12 @@ def test_without_an_epoll_watch_the_pause_goes_on(worker: TcpWorker, stack: Exit
     worker.pass_time(PAUSE)
     assert worker.row[TcpField.ACCEPT_FAILED] == 2
     assert worker.echo.next_deadline() == worker.now + PAUSE
-    echo(worker, open_one)
+    worker.exchange({open_one: b"ping"})
     open_one.close()
     worker.turn_until(lambda: worker.row[TcpField.ACCEPT_FAILED] == 3, "the end of one")
     worker.poll.left = 1
     worker.pass_time(2 * PAUSE)
-    echo(worker, waiting)
+    worker.exchange({waiting: b"ping"})
 
 
 def test_an_ended_connection_ends_the_pause(worker: TcpWorker, stack: ExitStack) -> None:
@@ -200,7 +170,7 @@ def test_an_ended_connection_ends_the_pause(worker: TcpWorker, stack: ExitStack)
         worker.turn_until(lambda: worker.row[TcpField.ACCEPT_FAILED] == 1, "the pause")
         first.shutdown(socket.SHUT_WR)
         worker.turn_until(lambda: worker.row[TcpField.ACCEPTED] == 2, "the one that waited")
-    echo(worker, waiting)
+    worker.exchange({waiting: b"ping"})
 
 
 # -- draining
@@ -213,7 +183,7 @@ def test_draining_accepts_the_whole_backlog_and_no_more(worker: TcpWorker, stack
     worker.echo.drain(worker.now, worker.now + 10)
     assert len(worker.echo.connections) == len(clients)
     for client in clients:
-        echo(worker, client)
+        worker.exchange({client: b"ping"})
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(address)
 
@@ -227,14 +197,14 @@ def test_draining_ends_quiet_connections_first(worker: TcpWorker) -> None:
         worker.pass_time(0)
         assert worker.echo.next_deadline() == worker.now + 1.0
         worker.pass_time(0.5)
-        echo(worker, busy)
+        worker.exchange({busy: b"ping"})
         worker.pass_time(0.5)
         assert worker.closed() == {"DRAINED": 1}
         assert_ended(quiet)
-        echo(worker, busy)
+        worker.exchange({busy: b"ping"})
         while worker.now + 0.75 < until:
             worker.pass_time(0.75)
-            echo(worker, busy)
+            worker.exchange({busy: b"ping"})
         assert worker.now < worker.echo.next_deadline() <= until
         worker.pass_time(until - worker.now)
         assert worker.closed() == {"DRAINED": 2}
@@ -242,14 +212,14 @@ def test_draining_ends_quiet_connections_first(worker: TcpWorker) -> None:
         assert worker.echo.next_deadline() is None
 
 
-def test_draining_ends_a_stuck_connection_at_the_end(worker: TcpWorker) -> None:
+def test_draining_ends_a_stuck_connection_at_the_end(narrow: TcpWorker) -> None:
     """Bytes that nobody takes hold up nothing beyond the drain's end."""
-    with worker.connect_stuck()[0]:
-        worker.echo.drain(worker.now, worker.now + 5)
-        worker.pass_time(4.9)
-        assert len(worker.echo.connections) == 1
-        worker.pass_time(0.1)
-        assert worker.closed() == {"DRAINED": 1}
+    with narrow.connect_stuck()[0]:
+        narrow.echo.drain(narrow.now, narrow.now + 5)
+        narrow.pass_time(4.9)
+        assert len(narrow.echo.connections) == 1
+        narrow.pass_time(0.1)
+        assert narrow.closed() == {"DRAINED": 1}
 
 
 def test_draining_amid_a_pause_is_orderly(worker: TcpWorker, stack: ExitStack) -> None:

@@ -3,13 +3,12 @@
 import re
 import socket
 import struct
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
 import pytest
 from support.daemon import REPOSITORY
 from support.loopback import BUFFERS, as_nobody, listener, needs_root
-from support.tcp_worker import TcpWorker
+from support.tcp_worker import PLENTY, TcpWorker
 
 from echod.config.schema import Config
 from echod.linux.sockets import LARGE_BUFFERS, Buffers, bound_connections, got_buffers, open_socket
@@ -39,48 +38,13 @@ def pinned(sock: socket.socket) -> int:
     return words[RMEM_ALLOC] + words[WMEM_QUEUED] + words[FORWARD_ALLOC]
 
 
-@pytest.fixture
-def worker() -> Iterator[TcpWorker]:
-    """Serve as echod does."""
-    with TcpWorker() as worker:
-        yield worker
-
-
-def stream(worker: TcpWorker, client: socket.socket, octets: int) -> None:
-    """Have so many bytes echoed, at the speed of a client that always reads."""
-    client.setblocking(False)
-    buffer = bytearray(1 << 20)
-    sent = received = 0
-    while received < octets:
-        with suppress(BlockingIOError):
-            sent += client.send(buffer[: octets - sent]) if sent < octets else 0
-        worker.turn()
-        with suppress(BlockingIOError):
-            received += client.recv_into(buffer)
-
-
-def stuff(worker: TcpWorker, client: socket.socket) -> None:
-    """Send without reading, until neither side takes any more."""
-    client.setblocking(False)
-
-    def stuck() -> bool:
-        quiet = not worker.turn() and bool(worker.writing)
-        try:
-            client.send(bytes(1 << 20))
-        except BlockingIOError:
-            return quiet
-        return False
-
-    worker.turn_until(stuck, "a connection that takes no more")
-
-
 @pytest.mark.parametrize("well_read", [0, WELL_READ])
 def test_a_peer_that_does_not_read_pins_a_bounded_amount(worker: TcpWorker, well_read: int) -> None:
     """Also one that read well before, for whom the kernel would otherwise have made the buffers large."""
     with worker.connect() as client:
         client.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 64 << 20)  # it never lacks anything to send
-        stream(worker, client, well_read)
-        stuff(worker, client)
+        worker.exchange({client: bytes(well_read)})
+        worker.stuff(client, PLENTY)
         (connection,) = worker.writing
         assert LARGE_BUFFERS.send < pinned(connection.sock) <= LARGEST + OVER
         assert len(connection.unsent) <= READ_BYTES
@@ -93,7 +57,7 @@ def test_one_of_many_pins_little(worker: TcpWorker) -> None:
         assert {got_buffers(each.sock).send for each in worker.connections.open.values()} == {LARGE_BUFFERS.send}
         client = stack.enter_context(worker.connect())
         client.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 64 << 20)
-        stuff(worker, client)
+        worker.stuff(client, PLENTY)
         (connection,) = worker.writing
         assert got_buffers(connection.sock) == SMALL_BUFFERS
         assert SMALL_BUFFERS.send < pinned(connection.sock) <= 2 * (SMALL_BUFFERS.receive + SMALL_BUFFERS.send) + OVER

@@ -3,10 +3,9 @@
 import socket
 
 import pytest
-from support.loopback import reset_on_close
+from support.loopback import reset_on_close, tcp_client
 from support.ports import free_port
 from support.tcp_worker import TcpWorker
-from support.waiting import SECONDS
 
 from echod.stats.counters import TcpField
 
@@ -17,7 +16,7 @@ EVERYBODY = {"127.0.0.1": "0.0.0.0/0", "::1": "::/0"}
 
 def probe(worker: TcpWorker, host: str, port: int) -> socket.socket:
     """Connect from an address and port; the port is free again at once."""
-    sock = socket.create_connection(worker.server.getsockname()[:2], SECONDS, source_address=(host, port))
+    sock = tcp_client(worker.server, host, port)
     reset_on_close(sock)
     return sock
 

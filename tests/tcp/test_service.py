@@ -2,12 +2,11 @@
 
 import socket
 import struct
-from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 from support.loopback import add_link, ip, needs_root, reset, tcp_client, wait_for_address
-from support.tcp_worker import NARROW, TcpWorker
+from support.tcp_worker import TcpWorker
 
 from echod.stats.counters import TcpField
 from echod.stats.outcomes import Close
@@ -20,55 +19,9 @@ TIMESTAMPS = 12
 RECEIVED, SENT = TcpField.RECEIVED_BYTES, TcpField.SENT_BYTES
 
 
-@pytest.fixture
-def worker() -> Iterator[TcpWorker]:
-    """Serve with generous limits."""
-    with TcpWorker() as worker:
-        yield worker
-
-
 def payload(length: int) -> bytes:
     """Return bytes in which a byte lost, doubled or moved shows."""
     return b"".join(i.to_bytes(4, "big") for i in range(length // 4 + 1))[:length]
-
-
-def exchange(worker: TcpWorker, client: socket.socket, data: bytes, *, half_close: bool = False) -> bytes:
-    """Send data and receive as much, with turns between; the client never waits."""
-    client.setblocking(False)
-    left, got = memoryview(data), bytearray()
-
-    def moved() -> bool:
-        nonlocal left
-        try:
-            while left:
-                left = left[client.send(left) :]
-                if half_close and not left:
-                    client.shutdown(socket.SHUT_WR)
-            got.extend(client.recv(1024**2))
-        except BlockingIOError:
-            pass
-        return len(got) >= len(data)
-
-    worker.turn_until(moved, f"{len(data)} bytes back")
-    client.settimeout(10)
-    return bytes(got)
-
-
-def take(client: socket.socket, got: bytearray) -> bool:
-    """Receive what there is, without waiting; return whether that was the end."""
-    try:
-        part = client.recv(1024**2)
-    except BlockingIOError:
-        return False
-    got.extend(part)
-    return not part
-
-
-@pytest.fixture
-def narrow() -> Iterator[TcpWorker]:
-    """Serve connections of which the kernel holds only little."""
-    with TcpWorker(send_buffer=NARROW) as worker:
-        yield worker
 
 
 # -- bytes
@@ -78,7 +31,7 @@ def narrow() -> Iterator[TcpWorker]:
 def test_what_is_sent_comes_back(worker: TcpWorker, length: int) -> None:
     """Every byte is echoed once and in order, whatever lengths it came in, and counted in and out."""
     with worker.connect() as client:
-        assert exchange(worker, client, payload(length)) == payload(length)
+        worker.exchange({client: payload(length)})
         assert (worker.row[RECEIVED], worker.row[SENT]) == (length, length)
         assert worker.closed() == {}
 
@@ -88,7 +41,7 @@ def test_a_stream_goes_out_in_full_segments(worker: TcpWorker) -> None:
     length = 5_000_000
     with worker.connect() as client:
         (connection,) = worker.reading
-        assert exchange(worker, client, payload(length)) == payload(length)
+        worker.exchange({client: payload(length)})
         segment = connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
         assert connection._read_bytes == whole_segments(connection.sock) == READ_BYTES // segment * segment
         sent = struct.unpack_from("I", connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 232), 156)[0]
@@ -122,7 +75,7 @@ def test_a_half_close_is_answered_with_all_bytes_and_fin(worker: TcpWorker, leng
     """Who shuts down its sending side still gets everything, then a clean end: no reset."""
     with worker.connect() as client:
         if length:
-            assert exchange(worker, client, payload(length), half_close=True) == payload(length)
+            worker.exchange({client: payload(length)}, half_close=True)
         else:
             client.shutdown(socket.SHUT_WR)
         worker.turn_until(lambda: not worker.echo.connections, "the end")
@@ -136,10 +89,8 @@ def test_a_half_close_while_bytes_are_held_loses_none(narrow: TcpWorker) -> None
     client, sent = narrow.connect_stuck(payload(READ_BYTES))
     with client:
         client.shutdown(socket.SHUT_WR)
-        got = bytearray()
-        narrow.turn_until(lambda: take(client, got), "FIN")
-        assert bytes(got) == sent
-    assert narrow.closed() == {"FINISHED": 1}
+        assert narrow.read(client) == sent
+    narrow.turn_until(lambda: narrow.closed() == {"FINISHED": 1}, "the end")
 
 
 def test_a_reset_by_the_peer_is_counted(worker: TcpWorker) -> None:
@@ -148,7 +99,7 @@ def test_a_reset_by_the_peer_is_counted(worker: TcpWorker) -> None:
         reset(worker.connect())
         worker.turn_until(lambda: len(worker.echo.connections) == 1, "the end")
         assert worker.closed() == {"RESET": 1}
-        assert exchange(worker, other, b"still here") == b"still here"
+        worker.exchange({other: b"still here"})
 
 
 def test_a_reset_while_bytes_are_held_is_counted(narrow: TcpWorker) -> None:
@@ -163,7 +114,7 @@ def test_a_reset_before_the_accept_is_counted(worker: TcpWorker) -> None:
     """A connection that broke in the backlog is accepted, ends as reset, and the next one is served."""
     reset(tcp_client(worker.server))
     with worker.connect() as client:
-        assert exchange(worker, client, b"next") == b"next"
+        worker.exchange({client: b"next"})
         worker.turn_until(lambda: len(worker.echo.connections) == 1, "the broken one's end")
         assert worker.row[TcpField.ACCEPTED] == 1 + sum(worker.closed().values())
 
@@ -178,11 +129,9 @@ def test_a_peer_that_does_not_read_is_not_read_from(narrow: TcpWorker) -> None:
         (connection,) = narrow.writing
         assert 0 < len(connection.unsent) == narrow.row[RECEIVED] - narrow.row[SENT] <= READ_BYTES
         assert narrow.row[RECEIVED] < len(sent)
-        got = bytearray()
-        narrow.turn_until(lambda: take(client, got) or len(got) == len(sent), "every byte")
-        assert bytes(got) == sent
+        assert narrow.read(client, len(sent)) == sent
         assert not narrow.writing
-        assert exchange(narrow, client, b"as ever") == b"as ever"
+        narrow.exchange({client: b"as ever"})
         assert narrow.turn() == 0
 
 
@@ -211,7 +160,7 @@ def test_a_source_that_is_denied_does_not_touch_another() -> None:
         for word in (b"before", b"after"):
             with worker.connect() as client, worker.connect("127.0.0.2") as denied:
                 assert denied.recv(16) == b""
-                assert exchange(worker, client, word) == word
+                worker.exchange({client: word})
             worker.turn_until(lambda: not worker.echo.connections, "the connection ended")
         assert worker.closed() == {"ACCESS": 2, "FINISHED": 2}
 

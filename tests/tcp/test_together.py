@@ -2,7 +2,7 @@
 
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 import pytest
@@ -31,26 +31,15 @@ def sizes(worker: TcpWorker) -> list[int]:
     return reported
 
 
-def exchange(worker: TcpWorker, clients: list[socket.socket], words: list[bytes]) -> None:
-    """Let all send at once; assert that each gets its own word and no more."""
-    left, got = [memoryview(each) for each in words], [bytearray() for _ in words]
-    for client in clients:
-        client.setblocking(False)
+def served(worker: TcpWorker, client: socket.socket) -> socket.socket:
+    """Return the worker's side of a connection."""
+    (sock,) = (each.sock for each in worker.reading if each.sock.getpeername() == client.getsockname())
+    return sock
 
-    def moved() -> bool:
-        for index, client in enumerate(clients):
-            try:
-                while left[index]:
-                    left[index] = left[index][client.send(left[index]) :]
-                got[index].extend(client.recv(1024**2))
-            except BlockingIOError:
-                continue
-        return all(len(mine) >= len(each) for mine, each in zip(got, words, strict=True))
 
-    for index, client in enumerate(clients):
-        left[index] = left[index][client.send(left[index]) :]
-    worker.turn_until(moved, "every byte back")
-    assert [bytes(mine) for mine in got] == words
+def exchange(worker: TcpWorker, clients: list[socket.socket], lengths: Sequence[int] = [64] * SLOTS) -> None:
+    """Let all send words of these lengths at once; each gets its own and no more."""
+    worker.exchange({client: word(number, lengths[number]) for number, client in enumerate(clients)})
 
 
 # -- bytes
@@ -88,23 +77,17 @@ def test_a_flood_of_connections_leaves_the_loop_to_others(
     assert {client.recv(2) for client in clients} == {b"x"}
 
 
-@pytest.mark.parametrize("length", LENGTHS)
-def test_messages_of_any_length_come_back(worker: TcpWorker, connect: Connect, length: int) -> None:
-    """Whether or not a message fits the room that each has, its bytes come back in order, and no other's."""
-    clients = connect(worker, SEVERAL)
-    words = [word(number, length) for number in range(SEVERAL)]
-    for _ in range(3):
-        exchange(worker, clients, words)
-    assert worker.row[RECEIVED] == worker.row[SENT] == 3 * SEVERAL * length
+@pytest.mark.parametrize("lengths", [*([length] * SEVERAL for length in LENGTHS), 3 * LENGTHS])
+def test_messages_of_any_length_come_back(worker: TcpWorker, connect: Connect, lengths: list[int]) -> None:
+    """Whether or not a message fits the room that each has, its bytes come back in order, and no other's.
 
-
-def test_lengths_may_differ(worker: TcpWorker, connect: Connect) -> None:
-    """Beside who sends a byte, another sends a stream."""
-    clients = connect(worker, 3 * len(LENGTHS))
-    words = [word(number, length) for number, length in enumerate(3 * LENGTHS)]
+    Beside who sends a byte, another may send a stream.
+    """
+    clients = connect(worker, len(lengths))
     for _ in range(3):
-        exchange(worker, clients, words)
-        words.reverse()
+        exchange(worker, clients, lengths)
+        lengths = [*reversed(lengths)]
+    assert worker.row[RECEIVED] == worker.row[SENT] == 3 * sum(lengths)
     assert worker.closed() == {}
 
 
@@ -112,9 +95,9 @@ def test_who_sends_streams_is_served_by_itself(connect: Connect) -> None:
     """It needs more than its room in each look, so the others are served together without it."""
     with TcpWorker() as worker:
         clients = connect(worker, SEVERAL)
-        exchange(worker, clients[:1], [bytes(5_000_000)])
+        worker.exchange({clients[0]: bytes(5_000_000)})
         sizes(worker)
-        exchange(worker, clients, [word(number, 64) for number in range(SEVERAL)])
+        exchange(worker, clients)
         assert sizes(worker) == [SEVERAL - 1]
 
 
@@ -126,13 +109,7 @@ def test_what_is_behind_urgent_data_comes_back(worker: TcpWorker, connect: Conne
             client.send(b"before")
             client.send(b"!", socket.MSG_OOB)
             client.send(b"behind")
-        expected = worker.row[SENT] + count * len(b"beforebehind")
-
-        def complete(expected: int = expected) -> bool:
-            return worker.row[SENT] == expected
-
-        worker.turn_until(complete, "all but the urgent byte")
-        assert {client.recv(64) for client in clients} == {b"beforebehind"}
+        assert {worker.read(client, 12) for client in clients} == {b"beforebehind"}
 
 
 # -- the end
@@ -202,12 +179,12 @@ def test_an_end_in_between_is_its_own_alone(
     worker, held = ring
     clients = connect(worker, SEVERAL)
     gone, others = clients[5], clients[:5] + clients[6:]
-    (served,) = [each for each in worker.reading if each.sock.getpeername() == gone.getsockname()]
+    theirs = served(worker, gone)
 
     def leave() -> None:
         setattr(held, moment, lambda: None)
         if moment == "before_receive":
-            served.sock.recv(16)  # so that nothing is left to receive but the end
+            theirs.recv(16)  # so that nothing is left to receive but the end
         if end == "reset":
             reset(gone)
         else:
@@ -230,14 +207,14 @@ def test_who_breaks_off_right_behind_his_fin_is_a_reset(ring: tuple[TcpWorker, W
     worker, held = ring
     clients = connect(worker, SEVERAL)
     gone = clients[5]
-    (served,) = [each for each in worker.reading if each.sock.getpeername() == gone.getsockname()]
+    theirs = served(worker, gone)
 
     def leave() -> None:
         held.before_receive = held.before_send = lambda: None
         reset(gone)
 
     def say_no_more() -> None:
-        served.sock.recv(16)  # so that nothing is left to receive but the end
+        theirs.recv(16)  # so that nothing is left to receive but the end
         gone.shutdown(socket.SHUT_WR)
 
     held.before_receive, held.before_send = say_no_more, leave
@@ -253,8 +230,7 @@ def test_who_could_not_be_received_from_is_asked_again(ring: tuple[TcpWorker, Wa
     worker, held = ring
     clients = connect(worker, SEVERAL)
     held.means = 3
-    words = [word(number, 64) for number in range(SEVERAL)]
-    exchange(worker, clients, words)
+    exchange(worker, clients)
     assert worker.row[RECEIVED] == worker.row[SENT] == 64 * SEVERAL
     assert len(held.asked) > 1
 
@@ -262,65 +238,37 @@ def test_who_could_not_be_received_from_is_asked_again(ring: tuple[TcpWorker, Wa
 # -- peers that do not read
 
 
-def test_peers_that_do_not_read_are_held_up_and_lose_nothing() -> None:
+def test_peers_that_do_not_read_are_held_up_and_lose_nothing(
+    narrow: TcpWorker, connect: Connect, stack: ExitStack
+) -> None:
     """Of what they sent, what the kernel does not take is held, and nobody is read from meanwhile, but the others."""
-    with TcpWorker(send_buffer=NARROW) as worker, ExitStack() as stack:
-        stuck = [worker.connect_stuck(word(number, 3000)) for number in range(3)]
-        for client, _ in stuck:
-            stack.enter_context(client)
-        others = [stack.enter_context(worker.connect()) for _ in range(SEVERAL)]
-        assert len(worker.writing) == 3
-        exchange(worker, others, [word(number, 64) for number in range(SEVERAL)])
-        assert len(worker.writing) == 3
-        got = [bytearray() for _ in stuck]
-
-        def all_there() -> bool:
-            for (client, _), mine in zip(stuck, got, strict=True):
-                try:
-                    mine.extend(client.recv(1024**2))
-                except BlockingIOError:
-                    continue
-            return sum(map(len, got)) == sum(len(sent) for _, sent in stuck)
-
-        worker.turn_until(all_there, "every byte")
-        assert [bytes(mine) for mine in got] == [sent for _, sent in stuck]
+    stuck = [narrow.connect_stuck(word(number, 3000)) for number in range(3)]
+    for client, _ in stuck:
+        stack.enter_context(client)
+    others = connect(narrow, SEVERAL)
+    assert len(narrow.writing) == 3
+    exchange(narrow, others)
+    assert len(narrow.writing) == 3
+    for client, sent in stuck:
+        assert narrow.read(client, len(sent)) == sent
 
 
-def test_what_one_send_does_not_take_is_held(connect: Connect) -> None:
+def test_what_one_send_does_not_take_is_held(narrow: TcpWorker, stack: ExitStack) -> None:
     """Where the kernel takes a part of what was received together, the rest is held, in order."""
-    with TcpWorker(send_buffer=NARROW) as worker, ExitStack() as stack:
-        clients = []
-        for _ in range(SEVERAL):
-            client = stack.enter_context(socket.socket())
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, NARROW)
-            client.connect(worker.server.getsockname())
-            clients.append(client)
-        worker.turn_until(lambda: len(worker.echo.connections) == SEVERAL, "all accepted")
-        sent = [bytearray() for _ in clients]
+    sent = {stack.enter_context(narrow.connect(buffers=NARROW)): bytearray() for _ in range(SEVERAL)}
 
-        def all_stuck() -> bool:
-            for number, client in enumerate(clients):
-                if not any(each.sock.getpeername() == client.getsockname() for each in worker.writing):
-                    client.sendall(word(number, 1024))
-                    sent[number] += word(number, 1024)
-            return len(worker.writing) == SEVERAL
+    def all_stuck() -> bool:
+        for number, (client, mine) in enumerate(sent.items()):
+            if not any(each.sock.getpeername() == client.getsockname() for each in narrow.writing):
+                client.sendall(word(number, 1024))
+                mine.extend(word(number, 1024))
+        return len(narrow.writing) == SEVERAL
 
-        sizes(worker)
-        worker.turn_until(all_stuck, "bytes held for each")
-        assert max(sizes(worker)) >= MIN_BATCH
-        for client, mine in zip(clients, sent, strict=True):
-            client.setblocking(False)
-            got = bytearray()
-
-            def complete(client: socket.socket = client, got: bytearray = got, mine: bytearray = mine) -> bool:
-                try:
-                    got.extend(client.recv(1024**2))
-                except BlockingIOError:
-                    return False
-                return len(got) == len(mine)
-
-            worker.turn_until(complete, "every byte")
-            assert got == mine
+    sizes(narrow)
+    narrow.turn_until(all_stuck, "bytes held for each")
+    assert max(sizes(narrow)) >= MIN_BATCH
+    for client, mine in sent.items():
+        assert narrow.read(client, len(mine)) == mine
 
 
 # -- time
@@ -344,7 +292,7 @@ def test_who_ends_is_forgotten(worker: TcpWorker, connect: Connect) -> None:
     """Neither connections nor times are kept of those that are gone, and their descriptors may be another's."""
     for _ in range(3):
         clients = connect(worker, SEVERAL)
-        exchange(worker, clients, [word(number, 64) for number in range(SEVERAL)])
+        exchange(worker, clients)
         for client in clients:
             client.close()
         worker.turn_until(lambda: not worker.echo.connections, "the end")

@@ -3,40 +3,17 @@
 import socket
 
 import pytest
-from support.tcp_worker import Connect, TcpWorker
+from support.tcp_worker import Connect, TcpWorker, pull, push
 
 from echod.linux.io_uring import SLOT_BYTES, SLOTS
 from echod.stats.counters import TcpField
-from echod.tcp.connection import MAX_READS_PER_TURN, READ_BYTES
+from echod.tcp.connection import READ_BYTES
 from echod.tcp.connections import MAX_BYTES_PER_TURN, MIN_BATCH, QUIET_SECONDS
 
 RECEIVED = TcpField.RECEIVED_BYTES
-OF_ONE = MAX_READS_PER_TURN * READ_BYTES
 
 MOST = 2 << 20
 """Bytes: more than a turn may bring, and far less than all have to send."""
-
-
-def push(client: socket.socket) -> None:
-    """Send as much as the kernel takes."""
-    client.setblocking(False)
-    try:
-        while client.send(bytes(READ_BYTES)):
-            pass
-    except BlockingIOError:
-        return
-
-
-def pull(client: socket.socket) -> int:
-    """Take what there is; return how many bytes."""
-    client.setblocking(False)
-    taken = 0
-    try:
-        while got := len(client.recv(OF_ONE)):
-            taken += got
-    except BlockingIOError:
-        pass
-    return taken
 
 
 @pytest.mark.parametrize("count", [MIN_BATCH - 2, 4 * MIN_BATCH])
@@ -62,7 +39,7 @@ def test_the_rest_comes_in_the_next_turn(worker: TcpWorker, connect: Connect) ->
     taken = [0] * len(clients)
 
     def all_came_back() -> bool:
-        taken[:] = [before + pull(client) for before, client in zip(taken, clients, strict=True)]
+        taken[:] = [before + len(pull(client)) for before, client in zip(taken, clients, strict=True)]
         return sum(taken) == worker.row[RECEIVED] == len(clients) * READ_BYTES
 
     worker.turn_until(all_came_back, "all that was sent")
@@ -91,7 +68,7 @@ def test_who_was_put_off_comes_first(worker: TcpWorker, connect: Connect, count:
         for client in clients:
             push(client)
         worker.turn()
-        served = [before + (pull(client) > 0) for before, client in zip(served, clients, strict=True)]
+        served = [before + bool(pull(client)) for before, client in zip(served, clients, strict=True)]
     assert min(served) > max(served) / 4, served
 
 
