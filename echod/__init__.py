@@ -15,7 +15,7 @@ Commands
 Processes
 
     supervisor/  owns the sockets and the generations of workers: supervisor, generation, worker_process, listening,
-                 adoption, exporter, reporter, status_line, observer, refusal_log, own_addresses, timers*, capacity*
+                 adoption, exporter, reporter, observer, refusal_log, own_addresses, timers*, capacity*
     worker/      one process, one loop over its services: worker, channel, rules*
     exporter/    serves metrics, health and the status page: exporter, channel, metrics*, health, status_page
     ping/        `echod ping`: command, options, usage, values*, text, records, charts*, live, plot, reverse_dns

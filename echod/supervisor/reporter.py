@@ -1,11 +1,13 @@
-"""What happens to the daemon and its config, as log entries; passed on to the status line and the status file.
+"""What happens to the daemon and its config: log entries, messages to the service manager, and the status file.
 
-Owns the texts, never a decision. Invariant: every reload that `reloading` reports is ended by `reloaded`, `rejected`
-or `stopping`, so neither the service manager nor `echod reload` waits for ever.
+Owns the texts, the line of `systemctl status` and the times of its updates, never a decision. Invariants: every reload
+that `reloading` reports is ended by `reloaded`, `rejected` or `stopping`, so neither the service manager nor `echod
+reload` waits for ever; the line is plain ASCII, and is sent only when it has changed.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from pathlib import Path
+from time import monotonic_ns
 from typing import Final
 
 import structlog
@@ -17,19 +19,23 @@ from echod.config.file import DEFAULT_PATH, Reading, shown
 from echod.config.schema import Config
 from echod.errors import ConfigError, EchodError, ExitCode, Mistake, plural
 from echod.linux.sockets import Buffers, find_absence
+from echod.linux.systemd import Notifier
 from echod.net.endpoint import Endpoint
 from echod.net.listener import Listener, Protocol
 from echod.stats.counters import CounterPage, describe
+from echod.stats.rates import Rate
 from echod.stats.snapshot import REJECTED
 from echod.stats.totals import Totals
 from echod.status import files
 from echod.status.publisher import Publisher
-from echod.supervisor.status_line import StatusLine
 
 MAX_LOGGED_MISTAKES: Final = 20
 """For one rejected reload; `echod check` shows all."""
 
 TRAFFIC_SECONDS: Final = 60.0
+
+STATUS_LINE_SECONDS: Final = 5.0
+"""The least interval between updates of the line of `systemctl status`."""
 
 _NO_DIRECTORY: Final = (
     "no status is written, so `echod status` and `echod reload` do not find this echod: it is not root, and has "
@@ -42,16 +48,18 @@ _log = structlog.get_logger()
 class Reporter:
     """The reports of one daemon."""
 
-    def __init__(
-        self, config: str, environment: Mapping[str, str], status_line: StatusLine, publisher: Publisher
-    ) -> None:
+    def __init__(self, config: str, environment: MutableMapping[str, str], publisher: Publisher) -> None:
         """Take the config's path, as it is shown."""
         self._config = config
         self._environment = environment
-        self._status_line = status_line
+        self._notifier = Notifier(environment)
         self._publisher = publisher
         self._directory: Path | None = None
         self._serving = ""
+        self._rejected = False
+        self._sent = ""
+        self._rate = Rate()
+        self._line_due = self._watchdog_due = 0.0
 
     def starting(self, reading: Reading) -> None:
         """Report the start, where the config comes from, and where the status is: `files.find` names this entry."""
@@ -113,24 +121,25 @@ class Reporter:
 
     def ready(self) -> None:
         """Report that the daemon serves, for the first time."""
-        self._status_line.ready(self._serving)
+        self._send_ready(self._serving)
         _log.info("ready", message=f"ready: {self._serving}")
 
     def reloading(self) -> None:
-        """Report that a reload begins."""
+        """Report that a reload begins. systemd 253 and later match READY=1 with MONOTONIC_USEC."""
         self._publisher.reload_begun()
-        self._status_line.reloading()
+        self._notifier.send("RELOADING=1", f"MONOTONIC_USEC={monotonic_ns() // 1000}")
         _log.info("reloading", config=self._config)
 
     def reloaded(self, changed: Sequence[str], generation: int) -> None:
         """Report that the new config serves, and what has changed."""
         changed = changed or ["nothing"]
         _log.info("reloaded", changed=changed, generation=generation)
-        self._status_line.ready(self._serving)
+        self._rejected = False
+        self._send_ready(self._serving)
         self._publisher.reload_finished(ExitCode.OK, f"reloaded; changed: {', '.join(changed)}")
 
     def rejected(self, error: EchodError) -> None:
-        """Report why the previous config stays in force, one entry per mistake."""
+        """Report why the previous config stays in force, one entry per mistake. READY=1 is sent: the reload is over."""
         mistakes = error.mistakes if isinstance(error, ConfigError) else ()
         lines = [self._located(each) for each in mistakes[:MAX_LOGGED_MISTAKES]]
         for line, mistake in zip(lines, mistakes, strict=False):
@@ -141,20 +150,65 @@ class Reporter:
         if not mistakes:
             lines.append(str(error))
             _log.error("reload_rejected", message=f"reload {REJECTED}: {lines[-1]}")
-        self._status_line.rejected(lines[0])
+        self._rejected = True
+        self._send_ready(f"reload {REJECTED}: {lines[0]}")
         self._publisher.reload_finished(error.exit_code, "\n".join(lines))
 
     def stopping(self, seconds: float) -> None:
-        """Report that the drain begins, and how long it may take."""
-        self._status_line.stopping(seconds)
+        """Report that the drain begins, and how long it may take, whatever TimeoutStopSec= says."""
+        self._notifier.send("STOPPING=1", "STATUS=draining", f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
         self._publisher.remove()
 
+    def stopped(self) -> None:
+        """Report the end: `systemctl status` shows the last line until the next start."""
+        self._notifier.send("STATUS=stopped")
+
     def failed(self, error: EchodError) -> None:
-        """Report why the daemon does not start, but not in the log: the code that catches the error does that."""
-        self._status_line.failed(self._located(error.mistakes[0]) if isinstance(error, ConfigError) else str(error))
+        """Report why the daemon does not start, but not in the log: the code that catches the error does that.
+
+        Between two starts, `systemctl status` shows no line of the journal.
+        """
+        reason = self._located(error.mistakes[0]) if isinstance(error, ConfigError) else str(error)
+        self._notifier.send(f"STATUS={_ascii(f'does not start: {reason}')}")
+
+    def catch_up(self) -> None:
+        """Send what the service manager's queue had no room for. Call it once a second."""
+        self._notifier.catch_up()
+
+    def refresh(self, datagrams: Callable[[], int], pids: Sequence[int | None], now: float) -> None:
+        """Update the line, if that is due. `pids` has the process id of each worker, or None for one that is missing.
+
+        `datagrams` returns the datagrams received since the start; it is called only when the update is due.
+        """
+        if now < self._line_due:
+            return
+        self._line_due = now + STATUS_LINE_SECONDS
+        line = f"{self._serving}; {self._rate.per_second(datagrams(), now):,} datagrams/s"
+        if missing := pids.count(None):
+            line += f"; {missing} of {len(pids)} workers missing"
+        if self._rejected:
+            line += "; the last reload was rejected, see the journal"
+        if line != self._sent:
+            self._sent = line
+            self._notifier.send(f"STATUS={line}")
+
+    def alive(self, now: float) -> None:
+        """Notify the watchdog, if there is one and it is due."""
+        seconds = self._notifier.watchdog_seconds
+        if seconds is not None and now >= self._watchdog_due:
+            self._watchdog_due = now + seconds / 3
+            self._notifier.watchdog()
+
+    def _send_ready(self, line: str) -> None:
+        self._sent = line
+        self._notifier.send("READY=1", f"STATUS={_ascii(line)}")
 
     def _located(self, mistake: Mistake) -> str:
         return f"{self._config}:{mistake.line}:{mistake.column}: error: {mistake}"
+
+
+def _ascii(line: str) -> str:
+    return line.encode("ascii", "replace").decode()
 
 
 def _describe(listeners: Sequence[Listener], workers: int) -> str:

@@ -29,7 +29,7 @@ from echod.linux.poll import READ, Poll
 from echod.linux.privileges import find_account
 from echod.linux.signals import Signals
 from echod.linux.sockets import Buffers
-from echod.linux.systemd import Notifier, passed_sockets
+from echod.linux.systemd import passed_sockets
 from echod.stats.counters import CounterPage
 from echod.stats.totals import Totals
 from echod.status.publisher import Publisher
@@ -42,7 +42,6 @@ from echod.supervisor.observer import Observer
 from echod.supervisor.own_addresses import OwnAddresses
 from echod.supervisor.refusal_log import RefusalLog
 from echod.supervisor.reporter import CounterLog, Reporter, log_buffers, log_listeners
-from echod.supervisor.status_line import StatusLine
 from echod.supervisor.timers import Timers
 
 START_SECONDS: Final = 10.0
@@ -103,9 +102,8 @@ class Supervisor:
         self._observer = Observer(self._listening, self._totals, self._refusal_log, self._restarts, monotonic())
         self._exporters = Exporters(self._timers, self._listening, self._totals, self._pages)
         shown_path = configfile.shown(path or configfile.DEFAULT_PATH)
-        self._status_line = StatusLine(Notifier(environment))
         self._publisher = Publisher(shown_path, self._exporters.send)
-        self._reporter = Reporter(shown_path, environment, self._status_line, self._publisher)
+        self._reporter = Reporter(shown_path, environment, self._publisher)
         self._own_addresses = OwnAddresses(self._poll, self._timers, self._on_own_addresses)
         self._reload_wanted = self._stopping = False
 
@@ -121,7 +119,7 @@ class Supervisor:
         self._exporters.kill()
         self._refusal_log.log_due(inf)
         self._counter_log.log_stopped()
-        self._status_line.stopped()
+        self._reporter.stopped()
 
     def _serve(self) -> None:
         self._start(monotonic())
@@ -304,18 +302,18 @@ class Supervisor:
     def _check(self, now: float) -> None:
         """Check the workers, once a second, and notify the watchdog only if all of them are well."""
         self._timers.at(now + CHECK_SECONDS, self._check)
-        self._status_line.catch_up()
+        self._reporter.catch_up()
         self._reap(now)
         for generation in self._living():
             generation.catch_up()
             generation.kill_stuck()
         if all(generation.fresh for generation in self._living()):
-            self._status_line.alive(now)
+            self._reporter.alive(now)
         self._refusal_log.log_due(now)
         self._listening.log_detached()
         if self._current is not None:
             pids = [worker.pid for worker in self._current.workers]
-            self._status_line.refresh(lambda: self._totals.datagrams(self._pages()), pids, now)
+            self._reporter.refresh(lambda: self._totals.datagrams(self._pages()), pids, now)
             self._publisher.refresh(now)
             self._observe(self._current, now)
 

@@ -14,8 +14,11 @@ from support.daemon import Daemon, ask
 from support.ports import free_port
 from support.waiting import wait_until
 
+from echod.errors import ConfigUnreadableError
 from echod.linux import systemd
-from echod.supervisor.status_line import StatusLine
+from echod.net.listener import parse_listener
+from echod.status.publisher import Publisher
+from echod.supervisor.reporter import Reporter
 
 EchodFactory = Callable[..., Daemon]
 Activate = Callable[..., Daemon]
@@ -213,32 +216,41 @@ def test_the_last_of_each_kind_waits_and_the_watchdog_never_does(manager: Manage
     assert len(manager.received("WATCHDOG=1")) == 1
 
 
-def test_the_status_line_counts_the_workers_that_are_missing(manager: Manager, notifier: systemd.Notifier) -> None:
+@pytest.fixture
+def reporter(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reporter]:
+    """Report to the manager, for a daemon that serves a listener with three workers."""
+    monkeypatch.setenv("NOTIFY_SOCKET", manager.variables["NOTIFY_SOCKET"])
+    reporter = Reporter("echod.yaml", os.environ, Publisher("echod.yaml", lambda _: None))
+    reporter.serving(parse_listener("udp://127.0.0.1:7"), 3, 1, None, None)
+    yield reporter
+    assert reporter._notifier._notifier is not None
+    reporter._notifier._notifier.socket.close()
+
+
+def test_the_status_line_counts_the_workers_that_are_missing(manager: Manager, reporter: Reporter) -> None:
     """STATUS= has their number until they are replaced."""
-    status_line = StatusLine(notifier)
     for seconds, pids in ((10.0, (1, None, None)), (20.0, (1, 2, 3))):
-        status_line.refresh(lambda: 0, pids, seconds)
-    assert manager.received("STATUS=not serving; 0 datagrams/s; 2 of 3 workers missing")
-    assert manager.messages[-1] == {"STATUS": "not serving; 0 datagrams/s"}
+        reporter.refresh(lambda: 0, pids, seconds)
+    serving = "serving 1 udp listener with 3 workers; 0 datagrams/s"
+    assert manager.received(f"STATUS={serving}; 2 of 3 workers missing")
+    assert manager.messages[-1] == {"STATUS": serving}
 
 
-def test_the_status_line_names_a_rejected_reload_until_one_succeeds(
-    manager: Manager, notifier: systemd.Notifier
-) -> None:
+def test_the_status_line_names_a_rejected_reload_until_one_succeeds(manager: Manager, reporter: Reporter) -> None:
     """READY=1 has the reason at once; later lines refer to the journal, and after the next reload they do not."""
-    status_line = StatusLine(notifier)
-    status_line.ready("serving")
-    status_line.rejected("no such file")
-    status_line.refresh(lambda: 0, [1], 10.0)
-    status_line.ready("serving")
-    status_line.refresh(lambda: 0, [1], 20.0)
-    assert manager.received("STATUS=serving; 0 datagrams/s")
+    reporter.ready()
+    reporter.rejected(ConfigUnreadableError("no such file"))
+    reporter.refresh(lambda: 0, [1], 10.0)
+    reporter.reloaded([], 2)
+    reporter.refresh(lambda: 0, [1], 20.0)
+    serving = "serving 1 udp listener with 3 workers"
+    assert manager.received(f"STATUS={serving}; 0 datagrams/s")
     assert [message["STATUS"] for message in manager.messages] == [
-        "serving",
+        serving,
         "reload REJECTED; the previous config stays in force: no such file",
-        "serving; 0 datagrams/s; the last reload was rejected, see the journal",
-        "serving",
-        "serving; 0 datagrams/s",
+        f"{serving}; 0 datagrams/s; the last reload was rejected, see the journal",
+        serving,
+        f"{serving}; 0 datagrams/s",
     ]
 
 
