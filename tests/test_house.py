@@ -44,7 +44,7 @@ ON_DEMAND = {
 PURE_MODULES = {
     "admission": "admission loops ratelimit rules selftest",
     "cli": "inquiry",
-    "config": "access diagnostics diff document explain fields lint parse schema socket_unit written",
+    "config": "access diagnostics diff document fields lint parse schema socket_unit written",
     "exporter": "metrics",
     "linux": "mmsg_layout sockopt",
     "measurement": "comparison events flood flood_ring icmp in_flight latency outages pacing path_mtu payload "

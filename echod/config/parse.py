@@ -1,17 +1,27 @@
-"""From the text of a config file to a Config and its warnings, or to every mistake in it.
+"""From the text of a config file to a Config and its warnings, or to every mistake in it in an operator's terms.
 
-Owns the order of the steps: YAML, the open networks, the values, the keys together. It reads no file. Invariant:
-`parse_config` raises only ConfigError, with every mistake at its line.
+Owns the order of the steps (YAML, the open networks, the values, the keys together), and the sentences about keys,
+kinds and bounds; those about the form of a value come from its parser. It reads no file. Invariants: `parse_config`
+raises only ConfigError, with every mistake at its line; every error of pydantic becomes one mistake for each value
+concerned.
 """
 
+import re
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from echod.config import fields, lint
-from echod.config.diagnostics import in_order
-from echod.config.document import read
-from echod.config.explain import explain
+from echod.config.diagnostics import in_order, shown
+from echod.config.document import Document, Path, Place, kind_of, mistake_at, plain, read
 from echod.config.schema import MODELS, Config, StatusConfig
 from echod.errors import ConfigError, Mistake
+
+_OUT_OF_BOUNDS = frozenset({"greater_than_equal", "less_than_equal"})
+_QUOTABLE = {"int_type": int, "bool_type": bool}
 
 
 def parse_config(data: bytes) -> tuple[Config, tuple[Mistake, ...]]:
@@ -24,7 +34,7 @@ def parse_config(data: bytes) -> tuple[Config, tuple[Mistake, ...]]:
     try:
         config = Config.model_validate(document.value, context=fields.FROM_FILE)
     except ValidationError as error:
-        mistakes += explain(error, document, MODELS)
+        mistakes += _explain_all(error, document)
     else:
         mistakes += lint.find_clash(config, document)
     if mistakes:
@@ -38,7 +48,74 @@ def find_status_directory(data: bytes) -> str:
     `echod status` must find a running echod also while its config is being edited.
     """
     try:
-        section = read(data).value.get("status")
-        return StatusConfig.model_validate(section).directory if section else StatusConfig().directory
+        return StatusConfig.model_validate(read(data).value.get("status") or {}).directory
     except (ConfigError, ValidationError):
         return StatusConfig().directory
+
+
+def _explain_all(error: ValidationError, document: Document) -> Iterator[Mistake]:
+    """Turn the errors of pydantic into mistakes, worded after the values at their places."""
+    found: dict[Path, dict[str, ErrorDetails]] = {}
+    for details in error.errors(include_url=False):
+        found.setdefault(_path(details["loc"]), {})[details["type"]] = details
+    for path, by_type in found.items():
+        place = document.places[path]
+        spot = place.spot
+        if "extra_forbidden" in by_type:
+            spot, message = place.key_spot, _explain_unknown(path)
+        elif "sentence" in by_type:
+            message = _complete(path, by_type["sentence"]["ctx"], document)
+        else:
+            message = _explain(path, place, by_type)
+        yield mistake_at(spot, path, message)
+
+
+def _path(location: Path) -> Path:
+    """Cut a location to the value concerned: the rest names the branches of a union."""
+    depth = 2 if location[0] in MODELS else 1
+    is_item = len(location) > depth and isinstance(location[depth], int)
+    return location[: depth + is_item]
+
+
+def _complete(path: Path, context: Mapping[str, Any], document: Document) -> str:
+    """Add the place of the other item to a sentence about two items of a list."""
+    message = str(context["message"])
+    if "other_index" not in context:
+        return message
+    line, _ = document.places[*path[:-1], context["other_index"]].spot
+    return f"{message}, line {line}: remove one of them"
+
+
+def _explain_unknown(path: Path) -> str:
+    key, here = str(path[-1]), str(path[0]) if len(path) > 1 else ""
+    for section, model in MODELS.items():
+        if key in model.model_fields:
+            return f"unknown key here; it belongs {'below ' + section if section else 'to the top level'}"
+    keys = list(MODELS[here].model_fields)
+    # Not of access: "disallow" is close to allow.
+    if here != "access" and (close := get_close_matches(key, keys, n=1)):
+        return f'unknown key; did you mean "{close[0]}"?'
+    return f"unknown key; the keys here are {', '.join(keys)}"
+
+
+def _explain(path: Path, place: Place, by_type: Mapping[str, ErrorDetails]) -> str:
+    value = next(iter(by_type.values()))["input"]
+    text = shown(place.text)
+    if value is None:
+        return "has no value: write one or remove the key"
+    if _OUT_OF_BOUNDS & by_type.keys():
+        fault = f"{text} is out of bounds"
+    elif isinstance(value, list | dict):
+        fault = f"is {kind_of(value)}"
+    elif not isinstance(value, str):
+        fault = f"{text} is {kind_of(value)}"
+    elif place.is_quoted and type(plain(value)) in [_QUOTABLE.get(kind) for kind in by_type]:
+        return f"is text because of the quotes: write {text} without quotes"
+    elif "int_type" not in by_type:
+        fault = f'"{text}" is not known' if "literal_error" in by_type else f'"{text}" is text'
+    elif re.fullmatch(r"0+[1-9][0-9]*", value):
+        return f"{text} begins with a zero: write {shown(value.lstrip('0'))}"
+    else:
+        fault = f'"{text}" is not a number'
+    here = str(path[0]) if len(path) > 1 else ""
+    return f"{fault}: write {MODELS[here].model_fields[str(path[-1])].description}"

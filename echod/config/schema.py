@@ -142,15 +142,7 @@ FIRST_TRY = Config(
 )
 """The config without a file: reachable from this host only, on a port that needs no privilege."""
 
-MODELS: Mapping[str, type[BaseModel]] = {
-    "": Config,
-    "access": AccessConfig,
-    "guard": GuardConfig,
-    "limits": LimitsConfig,
-    "udp": UdpConfig,
-    "tcp": TcpConfig,
-    "log": LogConfig,
-    "status": StatusConfig,
-    "metrics": MetricsConfig,
+MODELS: Mapping[str, type[BaseModel]] = {"": Config} | {
+    key: type(section) for key, section in Config() if isinstance(section, BaseModel)
 }
 """The model of each section by its key, and that of the file as a whole at ""."""
