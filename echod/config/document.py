@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 
 import yaml
 
-from echod.config.diagnostics import shown
+from echod.config.diagnostics import in_order, shown
 from echod.errors import ConfigError, Mistake
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -41,52 +41,34 @@ _CORE_SCHEMA: tuple[tuple[str, Callable[[str], Value]], ...] = (
     (r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", lambda text: float(text.replace(".", ""))),
 )
 
-# PyYAML's message, as "context: problem"; the message for the operator; whether to point to where the construct opens.
-_REWORDINGS: tuple[tuple[str, str, bool], ...] = (
-    (r"found character '\\t'", "there is a tab here: YAML requires spaces", False),
-    (r"found character ('.+') that", "{0} cannot begin a value: put the value in quotes", False),
-    (
-        r"mapping values are not allowed",
-        'unexpected colon: is the line indented too deep, a ": " missing above, or a value not in quotes?',
-        False,
-    ),
-    (r"sequence entries", "a list item is not allowed here: write each item on its own line, below its key", False),
-    (
-        r"could not find expected ':'",
-        "this line is not a setting: write KEY: VALUE, with a space after the colon",
-        True,
-    ),
-    (
-        r"expected ',' or '(.)', but got '<(?:stream|document) ",
-        'the bracket that opens here is not closed: write "{0}" after the last item',
-        True,
-    ),
-    (r"node content, but found '<(?:stream|document) ", "the file ends inside a bracket: close it", False),
-    (
-        r"expected ',' or '(.)', but got",
-        'a comma or the closing "{0}" is missing after this bracket; a value that contains brackets needs quotes',
-        True,
-    ),
-    (r"quoted scalar.*(?:end of stream|separator|'\\x00')", "this quote is not closed", True),
-    (
-        r"found unknown escape character ('.+')",
-        "{0} is not an escape sequence in double quotes: write \\\\ for a backslash, or use single quotes",
-        False,
-    ),
-    (r"block end>, but found '<scalar>'", "this text follows a value that has already ended", False),
-    (r"block end>, but found '-'", "a list item is not allowed here: indent it below its key", False),
-    (r"block end>", "the indentation of this line matches no line above it", False),
-    (r"document start>", "the indentation of this line matches no line above it", False),
-    (
-        r"content, but found ':'",
-        'a value is missing before this ":"; a value that begins with ":" needs quotes here',
-        False,
-    ),
-    (r"node content, but found ('.+')", "a value is missing before this {0}", False),
-    (r"an (?:alias|anchor)", 'a value cannot begin with "*" or "&": put such a value in quotes', True),
-    (r"directive|YAML document|duplicate tag", "lines that begin with % are not allowed: remove it", True),
-    (r"tag", 'a value cannot begin with "!": put such a value in quotes', True),
-)
+# PyYAML's message, as "context: problem", and the message for the operator: pointing to where the construct opens, or
+# else to the problem. The first that is found counts, those of openings before the others.
+_AT_OPENING = {
+    r"could not find expected ':'": "this line is not a setting: write KEY: VALUE, with a space after the colon",
+    r"expected ',' or '(.)', but got '<(?:stream|document) ": "the bracket that opens here is not closed: write "
+    '"{0}" after the last item',
+    r"expected ',' or '(.)', but got": 'a comma or the closing "{0}" is missing after this bracket; a value that '
+    "contains brackets needs quotes",
+    r"quoted scalar.*(?:end of stream|separator|'\\x00')": "this quote is not closed",
+    r"an (?:alias|anchor)": 'a value cannot begin with "*" or "&": put such a value in quotes',
+    r"a directive|YAML d|duplicate tag": "lines that begin with % are not allowed: remove it",
+    r"a tag|tag handle": 'a value cannot begin with "!": put such a value in quotes',
+}
+_AT_PROBLEM = {
+    r"found character '\\t'": "there is a tab here: YAML requires spaces",
+    r"found character ('.+') that": "{0} cannot begin a value: put the value in quotes",
+    r"mapping values are not allowed": 'unexpected colon: is the line indented too deep, a ": " missing above, or a '
+    "value not in quotes?",
+    r"sequence entries": "a list item is not allowed here: write each item on its own line, below its key",
+    r"node content, but found '<(?:stream|document) ": "the file ends inside a bracket: close it",
+    r"found unknown escape character ('.+')": "{0} is not an escape sequence in double quotes: write \\\\ for a "
+    "backslash, or use single quotes",
+    r"block end>, but found '<scalar>'": "this text follows a value that has already ended",
+    r"block end>, but found '-'": "a list item is not allowed here: indent it below its key",
+    r"block end>|document start>": "the indentation of this line matches no line above it",
+    r"content, but found ':'": 'a value is missing before this ":"; a value that begins with ":" needs quotes here',
+    r"node content, but found ('.+')": "a value is missing before this {0}",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,10 +158,10 @@ def _refusal(before: str, message: str) -> ConfigError:
 def _reword(error: yaml.MarkedYAMLError) -> Mistake:
     """Translate a message of PyYAML into an operator's terms; keep its own in rare cases."""
     message = f"{error.context}: {error.problem}"
-    for pattern, sentence, at_opening in _REWORDINGS:
-        if found := re.search(pattern, message):
-            mark = (error.context_mark if at_opening else None) or error.problem_mark
-            return mistake_at(_spot(mark), (), sentence.format(*found.groups()))
+    for sentences, mark in ((_AT_OPENING, error.context_mark), (_AT_PROBLEM, error.problem_mark)):
+        for pattern, sentence in sentences.items():
+            if found := re.search(pattern, message):
+                return mistake_at(_spot(mark or error.problem_mark), (), sentence.format(*found.groups()))
     return mistake_at(_spot(error.problem_mark), (), shown(f"{error.problem}"))
 
 
@@ -230,7 +212,7 @@ class _Composer:
     def finish(self) -> Document:
         """Return the document. Raises ConfigError with every mistake, if there is one."""
         if self.mistakes:
-            raise ConfigError(tuple(sorted(self.mistakes, key=lambda m: (m.line, m.column))))
+            raise ConfigError(in_order(self.mistakes))
         if self._root is None:
             raise _refusal("", "the file contains no settings: write at least one, such as workers: auto")
         if not isinstance(self._root, dict):
