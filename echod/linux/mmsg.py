@@ -59,6 +59,19 @@ _ZEROS: Final = constant("Q", 0)
 _ZEROS32: Final = constant("I", 0)
 
 
+class Views(dict[int, memoryview]):
+    """Strided views of numbers in the control messages of some slots, by index."""
+
+    def __init__(self, make: Callable[[int], memoryview]) -> None:
+        """Take the function that makes the view of one index."""
+        self._make = make
+
+    def __missing__(self, index: int) -> memoryview:
+        """Make a view, and keep it."""
+        view = self[index] = self._make(index)
+        return view
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
     """Strided views of the first `count` slots, made once for each count: slicing would cost more than the work."""
@@ -71,29 +84,19 @@ class Span:
     """Where these four lie in the mapping."""
     fresh: tuple[memoryview, memoryview, memoryview]
     """Headers, I/O vectors and control messages before a receive: buffer sizes for the kernel, no control message."""
-    first: slice
     first_control: slice
-    """Within a copy of 64 headers, or of the control messages of 64 slots: those of these slots."""
+    """Within a copy of the control messages of all slots: those of these slots."""
     pairs: tuple[slice, slice, slice, slice]
     """Within names, two pairs of adjacent slots: the first two, and two in the middle."""
     control_length: memoryview
     flags: memoryview
     length: memoryview
     iov_length: memoryview
-    peers: dict[socket.AddressFamily, Callable[[mmap.mmap, int], tuple[bytes, ...]]]
-    """Reads the peers of all names at once: family, port, address, and (IPv6) flow and scope of each, as bytes.
-
-    See `Vector.peers`.
-    """
-    # The next five are views of PKTINFO where it is the first control message.
-    spec_dst: memoryview
-    """IPv4: the local address that the kernel would answer from."""
-    destination: memoryview
-    """IPv4: the destination in the header; it differs from `spec_dst` if it is a broadcast or multicast address."""
-    ifindex: dict[socket.AddressFamily, memoryview]
-    destination6: tuple[memoryview, memoryview]
-    destination6_first: memoryview
-    """IPv6: the first byte of the destination."""
+    peers: dict[socket.AddressFamily, Callable[[], tuple[bytes, ...]]]
+    """Reads the peers of all names at once: family, port, address, and (IPv6) flow and scope of each, as bytes."""
+    words: Views
+    longs: Views
+    """Numbers of 32 and of 64 bits in the control messages of each slot."""
     zeros: memoryview
     """`count` 64-bit zeros, to compare with."""
     zeros32: memoryview
@@ -182,7 +185,6 @@ class Vector:
                 fresh[iovec : iovec + count * IOVEC_BYTES],
                 fresh[control : control + count * step],
             ),
-            first=slice(count * HEADER_BYTES),
             first_control=slice(count * step),
             pairs=(name(0), name(1), name(count // 2 - 1), name(count // 2)),
             control_length=strided(longs, header + 40, HEADER_BYTES),
@@ -190,27 +192,14 @@ class Vector:
             length=strided(longs, header + 56, HEADER_BYTES),
             iov_length=strided(longs, iovec + 8, IOVEC_BYTES),
             peers={
-                family: Struct(f"{peer}s{NAME_BYTES - peer}x" * count).unpack_from
+                family: partial(Struct(f"{peer}s{NAME_BYTES - peer}x" * count).unpack_from, self.memory, self.names_at)
                 for family, (_, peer) in NAMES.items()
             },
-            spec_dst=strided(words, control + 20, step),
-            destination=strided(words, control + 24, step),
-            ifindex={
-                socket.AF_INET: strided(words, control + 16, step),
-                socket.AF_INET6: strided(words, control + 32, step),
-            },
-            destination6=(
-                strided(longs, control + 16, step),
-                strided(longs, control + 24, step),
-            ),
-            destination6_first=strided(self.octets, control + 16, step),
+            words=Views(lambda word: strided(words, control + 4 * word, step)),
+            longs=Views(lambda long: strided(longs, control + 8 * long, step)),
             zeros=_ZEROS[:count],
             zeros32=_ZEROS32[:count],
         )
-
-    def peers(self, span: Span, family: socket.AddressFamily) -> tuple[bytes, ...]:
-        """Return the peer of each slot, as it lies in its `sockaddr`."""
-        return span.peers[family](self.memory, self.names_at)
 
     def payload(self, slot: int, first: int, after: int) -> bytes:
         """Return a copy of a part of the payload of a slot."""
@@ -226,10 +215,6 @@ class Vector:
         Old control messages may stay: the kernel rewrites every byte that it reports in a header.
         """
         self.memory[span.headers] = span.fresh[0]
-
-    def control_words(self, count: int, word: int) -> memoryview:
-        """View one 32-bit word of the control messages of each of the first `count` slots."""
-        return self._strided(self.words, self.control_at + 4 * word, self.control_bytes, count)
 
     def alike(
         self, family: socket.AddressFamily, control_length: int, length: int, control: bytes, joined: bytes

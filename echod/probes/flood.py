@@ -151,7 +151,7 @@ class FloodSession:
             self._receive_errors()
             return
         span = vector.spans[count]
-        peers = vector.peers(span, self.target.family)
+        peers = span.peers[self.target.family]()
         controls, lengths = span.control_length.tolist(), span.length.tolist()
         self._read = read_clocks()
         for slot in range(count):

@@ -88,7 +88,7 @@ class Batch:
         self.names, self._peers = memory[span.names], None
         if (
             pattern is not None
-            and memory[span.headers] == pattern.headers[span.first]
+            and memory[span.headers] == pattern.headers[span.headers]
             and memory[span.control] == pattern.control[span.first_control]
         ):
             # The pattern then describes the slots completely.
@@ -134,11 +134,11 @@ class Batch:
         vector, layout = self.vector, sock.control
         self.pattern = None
         lengths = span.length.tolist()
-        form, control = layout.common_form(vector, span), b""
+        form, control = layout.common_form(span), b""
         if form is not None:
             if sock.may_be_alike(lengths):
                 control = vector.memory[span.control]
-            parsed = layout.parse_all(vector, span, form, lengths)
+            parsed = layout.parse_all(span, form, lengths)
         else:
             parsed = layout.parse_each(vector, span, lengths)
         self._parsed = parsed
@@ -174,7 +174,7 @@ class Batch:
     def peers(self) -> tuple[bytes, ...]:
         """Return the peer of each slot. Computed on first use, because most batches do not need it."""
         if self._peers is None:
-            self._peers = self.vector.peers(self.span, self._sock.family)
+            self._peers = self.span.peers[self._sock.family]()
         return self._peers
 
     def peer(self, slot: int) -> bytes:
@@ -226,7 +226,7 @@ class Batch:
     def _turn_round(self) -> None:
         """Prepare to answer from the slots themselves: the pattern's answers are for whole trains."""
         if self.pattern is not None:
-            self._sock.control.turn(self.vector, self.span, self.pattern.form)
+            self._sock.control.turn(self.span, self.pattern.form)
             self.pattern = None
 
     def refuse_each(self, slots: Iterable[int]) -> None:

@@ -11,23 +11,10 @@ from dataclasses import dataclass, field
 from struct import Struct
 from typing import Final
 
+from echod.linux import sockopt
 from echod.linux.mmsg import Span, Vector, constant
 from echod.linux.mmsg_layout import SEGMENT_CMSG_BYTES, SEGMENT_CMSG_LENGTH
-from echod.linux.sockopt import (
-    IP_PKTINFO,
-    IP_RECVTOS,
-    IP_RECVTTL,
-    IPPROTO_IP,
-    IPPROTO_IPV6,
-    IPPROTO_UDP,
-    IPV6_PKTINFO,
-    IPV6_RECVHOPLIMIT,
-    IPV6_RECVTCLASS,
-    SO_TIMESTAMPNS,
-    SOL_SOCKET,
-    UDP_GRO,
-    UDP_SEGMENT,
-)
+from echod.linux.sockopt import IPPROTO_IP, IPPROTO_IPV6, IPPROTO_UDP, UDP_GRO, UDP_SEGMENT
 
 LOOPBACK_IFINDEX: Final = 1
 """The index of `lo`, in every network namespace (include/net/flow.h)."""
@@ -43,8 +30,8 @@ _NUMBER_BYTES: Final = 24
 """`CMSG_SPACE` of a `struct timespec`, and of a TOS, TTL, traffic class or hop limit."""
 
 _NUMBERS: Final = {
-    socket.AF_INET: ((IPPROTO_IP, IP_RECVTTL), (IPPROTO_IP, IP_RECVTOS)),
-    socket.AF_INET6: ((IPPROTO_IPV6, IPV6_RECVHOPLIMIT), (IPPROTO_IPV6, IPV6_RECVTCLASS)),
+    socket.AF_INET: ((IPPROTO_IP, sockopt.IP_RECVTTL), (IPPROTO_IP, sockopt.IP_RECVTOS)),
+    socket.AF_INET6: ((IPPROTO_IPV6, sockopt.IPV6_RECVHOPLIMIT), (IPPROTO_IPV6, sockopt.IPV6_RECVTCLASS)),
 }
 """The options for those that follow PKTINFO, in the order of the kernel (`ip_cmsg_recv_offset`,
 `ip6_datagram_recv_specific_ctl`)."""
@@ -64,27 +51,6 @@ _LINK_LOCAL_MASK: Final = 0xC0FF
 """fe80::/10 (RFC 4291, 2.5.6), in the first 32-bit word of an IPv6 address as it lies in memory."""
 
 _NOT_WHOLE: Final = socket.MSG_TRUNC | socket.MSG_CTRUNC
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Pktinfo:
-    """The layout of a PKTINFO message. Offsets are in 32-bit words from its start."""
-
-    type: int
-    length: int
-    """`CMSG_SPACE`, in bytes."""
-    ifindex: int
-    """The interface index: `ipi_ifindex`, `ipi6_ifindex`."""
-    spec_dst: int
-    """The first word of the address that the kernel would answer from; in IPv6, of the destination."""
-    destination: int
-    """The first word of the destination in the header; it differs from `spec_dst` if that is not a unicast address."""
-
-
-_PKTINFO: Final = {
-    socket.AF_INET: _Pktinfo(type=IP_PKTINFO, length=32, ifindex=4, spec_dst=5, destination=6),
-    socket.AF_INET6: _Pktinfo(type=IPV6_PKTINFO, length=40, ifindex=8, spec_dst=4, destination=4),
-}
 
 
 @dataclass(slots=True)
@@ -107,17 +73,26 @@ class Form:
 
     length: int
     """`msg_controllen`, in bytes."""
-    train: int | None
+    train: int | None = None
     """The offset of UDP_GRO; None in the form of a single datagram."""
-    type_at: int
+    type_at: int = _TYPE
     type: int
     """The offset and value of a `cmsg_type` that distinguishes this form from another of the same length."""
     ifindex: int
+    """The interface index in PKTINFO: `ipi_ifindex`, `ipi6_ifindex`."""
     spec_dst: int
+    """The first word of the address that the kernel would answer from; in IPv6, of the destination."""
     destination: int
-    """Of PKTINFO; see `_Pktinfo`."""
-    unused: tuple[int, ...]
+    """The first word of the destination in the header; it differs from `spec_dst` if that is not a unicast address."""
+    unused: tuple[int, ...] = ()
     """The offsets of the `cmsg_level` of all messages that a reply leaves out."""
+
+
+_PKTINFO: Final = {
+    socket.AF_INET: Form(length=32, type=sockopt.IP_PKTINFO, ifindex=4, spec_dst=5, destination=6),
+    socket.AF_INET6: Form(length=40, type=sockopt.IPV6_PKTINFO, ifindex=8, spec_dst=4, destination=4),
+}
+"""The form of a datagram with PKTINFO alone (`CMSG_SPACE`)."""
 
 
 class ControlLayout:
@@ -137,88 +112,74 @@ class ControlLayout:
         self.segment_end = 4 * first + SEGMENT_CMSG_BYTES
         """Where UDP_SEGMENT ends in the reply to a train, in bytes. What is left out of a reply may precede it."""
         self._forms = {form.length: form for form in (self.single, self.train)}
-        self._plain = None if timestamp or numbers else self.single
-        """The form of a datagram with PKTINFO alone, whose length no other form has. Most datagrams have it, so it is
-        parsed by views made in advance."""
 
     @staticmethod
     def of(sock: socket.socket) -> "ControlLayout":
         """Return the layout of a socket with PKTINFO and UDP_GRO on, by its other options."""
         family = socket.AddressFamily(sock.family)
         numbers = [option for option in _NUMBERS[family] if sock.getsockopt(*option)]
-        timestamp = sock.getsockopt(SOL_SOCKET, SO_TIMESTAMPNS) != 0
+        timestamp = sock.getsockopt(socket.SOL_SOCKET, sockopt.SO_TIMESTAMPNS) != 0
         return ControlLayout(family, timestamp=timestamp, numbers=len(numbers))
 
     def _form(self, train: int | None, pktinfo: int, timestamps: tuple[int, ...], numbers: int) -> Form:
-        layout = _PKTINFO[self._family]
-        after = pktinfo + layout.length // 4
+        plain = _PKTINFO[self._family]
+        after = pktinfo + plain.length // 4
         step = _NUMBER_BYTES // 4
         return Form(
             length=4 * (after + numbers * step),
             train=train,
             type_at=(pktinfo if train is None else train) + _TYPE,
-            type=layout.type if train is None else UDP_GRO,
-            ifindex=pktinfo + layout.ifindex,
-            spec_dst=pktinfo + layout.spec_dst,
-            destination=pktinfo + layout.destination,
+            type=plain.type if train is None else UDP_GRO,
+            ifindex=pktinfo + plain.ifindex,
+            spec_dst=pktinfo + plain.spec_dst,
+            destination=pktinfo + plain.destination,
             unused=(*timestamps, *(after + number * step + _LEVEL for number in range(numbers))),
         )
 
-    def common_form(self, vector: Vector, span: Span) -> Form | None:
+    def common_form(self, span: Span) -> Form | None:
         """Return the form of all slots, None if they are not of one form, whole and unicast.
 
         IPv4: the kernel reports the destination of the header and the address it would answer from, which are equal
         only for a unicast destination. (They also differ for a datagram that was queued before IP_PKTINFO was on.)
         """
-        lengths, count = span.control_length.tolist(), span.count
+        lengths, count, words = span.control_length.tolist(), span.count, span.words
         form = self._forms.get(lengths[0])
         if form is None or lengths.count(lengths[0]) < count or span.flags != span.zeros:
             return None
-        if form is self._plain:
-            if self._family == socket.AF_INET:
-                unicast = span.destination == span.spec_dst
-            else:
-                unicast = MULTICAST_FIRST_BYTE not in span.destination6_first.tobytes()
-            return form if unicast else None
-        if vector.control_words(count, form.type_at).tolist().count(form.type) < count:
+        if words[form.type_at].tolist().count(form.type) < count:
             return None
-        destinations = vector.control_words(count, form.destination).tolist()
         if self._family == socket.AF_INET:
-            unicast = destinations == vector.control_words(count, form.spec_dst).tolist()
+            unicast = words[form.destination] == words[form.spec_dst]
         else:
-            unicast = MULTICAST_FIRST_BYTE not in [first & 0xFF for first in destinations]
+            unicast = MULTICAST_FIRST_BYTE not in words[form.destination].tobytes()[::4]
         return form if unicast else None
 
-    def parse_all(self, vector: Vector, span: Span, form: Form, lengths: list[int]) -> Parsed:
+    def parse_all(self, span: Span, form: Form, lengths: list[int]) -> Parsed:
         """Parse slots of one form, and turn their control messages into those of the replies."""
-        count = span.count
-        if form is self._plain:
-            parsed = Parsed(span.ifindex[self._family].tolist())
-        else:
-            parsed = Parsed(vector.control_words(count, form.ifindex).tolist())
+        parsed = Parsed(span.words[form.ifindex].tolist())
         if form.train is not None:
-            segments = vector.control_words(count, form.train + _DATA).tolist()
+            segments = span.words[form.train + _DATA].tolist()
             parsed.segments = dict(enumerate(segments))
             parsed.weights = [-(-length // segment) for length, segment in zip(lengths, segments, strict=True)]
-        self.turn(vector, span, form)
+        self.turn(span, form)
         return parsed
 
-    def turn(self, vector: Vector, span: Span, form: Form) -> None:
+    def turn(self, span: Span, form: Form) -> None:
         """Turn the control messages of all these slots into those of their replies.
 
         The index of the interface is cleared, because it would send the reply through that interface whatever the
         routing table says; a reply from a link-local address needs it. UDP_GRO carries an int, and UDP_SEGMENT takes
         only a u16 (else EINVAL): on a little-endian machine both are at the same place.
         """
-        count = span.count
+        count, words = span.count, span.words
         if form.train is not None:
-            vector.control_words(count, form.train)[:] = _SEGMENT_LENGTHS[:count]
-            vector.control_words(count, form.train + _TYPE)[:] = _SEGMENT_TYPES[:count]
+            words[form.train][:] = _SEGMENT_LENGTHS[:count]
+            words[form.train + _TYPE][:] = _SEGMENT_TYPES[:count]
         for level in form.unused:
-            vector.control_words(count, level)[:] = _NO_LEVELS[:count]
-        interfaces, kept = vector.control_words(count, form.ifindex), {}
+            words[level][:] = _NO_LEVELS[:count]
+        interfaces, kept = words[form.ifindex], {}
         if self._family == socket.AF_INET6:
-            local = vector.control_words(count, form.destination).tolist()
+            local = words[form.destination].tolist()
             if any(map(_is_link_local, set(local))):  # most often all are equal
                 kept = {slot: interfaces[slot] for slot, first in enumerate(local) if _is_link_local(first)}
         interfaces[:] = span.zeros32
@@ -251,13 +212,12 @@ class ControlLayout:
                 parsed.not_unicast.add(slot)
         return parsed
 
-    def local_addresses(self, vector: Vector, span: Span) -> list[list[int]]:
+    def local_addresses(self, span: Span) -> list[list[int]]:
         """Return the parts of the address that each single datagram was sent to, each part for all slots."""
-        if self._plain is None:
-            words = range(1) if self._family == socket.AF_INET else range(4)
-            return [vector.control_words(span.count, self.single.spec_dst + word).tolist() for word in words]
-        views = span.destination6 if self._family == socket.AF_INET6 else (span.spec_dst,)
-        return [view.tolist() for view in views]
+        first = self.single.spec_dst
+        if self._family == socket.AF_INET:
+            return [span.words[first].tolist()]
+        return [span.longs[first // 2].tolist(), span.longs[first // 2 + 1].tolist()]
 
     def join(self, length: int, control: bytes) -> bytes:
         """Return the control messages of a train, from those of the reply to a datagram of `length` bytes."""

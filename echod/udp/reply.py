@@ -78,7 +78,7 @@ def _runs(batch: Batch, sock: UdpSocket) -> list[range]:
     else:
         lengths = span.length.tolist()
         # Slots with the same length, peer and local address have equal keys.
-        keys = list(zip(lengths, batch.peers, *sock.control.local_addresses(batch.vector, span), strict=True))
+        keys = list(zip(lengths, batch.peers, *sock.control.local_addresses(span), strict=True))
     for slot in batch.segments:
         keys[slot] = slot  # already a train, equal to no other slot
     for slot in batch.refused:

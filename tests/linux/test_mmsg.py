@@ -103,21 +103,20 @@ def test_the_views_show_what_the_kernel_wrote(vector: Vector, host: str) -> None
         payloads = [ctypes.string_at(header.hdr.iov[0].base, header.len) for header in seen]
         assert payloads == [b"one", b"four", b"aabbc"]
         size = 8 if family == socket.AF_INET else NAME_LENGTH  # without the zeros behind an IPv4 address
-        peers = vector.peers(span, family)
+        peers = span.peers[family]()
         assert list(peers) == [ctypes.string_at(header.hdr.name, size) for header in seen]
         assert {int.from_bytes(peer[2:4], "big") for peer in peers} == {client.getsockname()[1]}
         assert vector.payload(1, 1, 4) == b"our"
         control = ControlLayout(family)
         assert span.control_length.tolist() == [control.single.length, control.single.length, control.train.length]
         lo = socket.if_nametoindex("lo")
-        assert span.ifindex[family].tolist()[:2] == [lo, lo]
         packed = socket.inet_pton(family, host)
         if family == socket.AF_INET:
             address = int.from_bytes(packed, "little")
-            assert span.spec_dst.tolist()[:2] == span.destination.tolist()[:2] == [address] * 2
+            assert [span.words[word].tolist()[:2] for word in (4, 5, 6)] == [[lo] * 2, [address] * 2, [address] * 2]
         else:
-            assert [half[0].to_bytes(8, "little") for half in span.destination6] == [packed[:8], packed[8:]]
-            assert span.destination6_first.tolist()[:2] == [packed[0]] * 2
+            assert [span.longs[half][0].to_bytes(8, "little") for half in (2, 3)] == [packed[:8], packed[8:]]
+            assert span.words[8].tolist()[:2] == [lo, lo]
 
 
 def test_restore_gives_the_kernel_its_room_back(vector: Vector) -> None:
@@ -140,8 +139,7 @@ def test_a_span_covers_as_many_slots_as_asked(vector: Vector) -> None:
     """Each of the 65 spans is as long as its count, in every view."""
     for count, span in enumerate(vector.spans):
         views = [span.length, span.flags, span.zeros, span.zeros32, span.iov_length, span.control_length]
-        views += [*span.ifindex.values(), *span.destination6, span.destination6_first]
-        views += [vector.control_words(count, word) for word in (0, CONTROL_BYTES // 4 - 1)]
+        views += [span.words[0], span.words[CONTROL_BYTES // 4 - 1], span.longs[0], span.longs[CONTROL_BYTES // 8 - 1]]
         assert {len(view) for view in views} == {count}
         regions = (span.headers, span.iovecs, span.control)
         assert [region.stop - region.start for region in regions] == [len(fresh) for fresh in span.fresh]
@@ -217,7 +215,7 @@ def test_control_messages_are_turned_round(vector: Vector, host: str, *, train: 
         came_in = pktinfo(host, socket.if_nametoindex("lo"))
         came = [(socket.IPPROTO_UDP, 104, struct.pack("i", 2)), came_in] if train else [came_in]
         assert [control_of(vector, header.hdr) for header in headers(vector)[:3]] == [came] * 3
-        ControlLayout(family_of(host)).turn(vector, vector.spans[2], form_of(host, train=train))
+        ControlLayout(family_of(host)).turn(vector.spans[2], form_of(host, train=train))
         goes_out = pktinfo(host, 0)
         goes = [(socket.IPPROTO_UDP, 103, struct.pack("H", 2)), goes_out] if train else [goes_out]
         assert [control_of(vector, header.hdr) for header in headers(vector)[:3]] == [goes, goes, came]
@@ -236,7 +234,7 @@ def test_from_a_link_local_address_the_way_back_is_the_way_it_came(vector: Vecto
             at = vector.control_at + slot * CONTROL_BYTES + 4 * form.destination
             vector.memory[at : at + 16] = socket.inet_pton(family, local)
         if look == "at all":
-            ControlLayout(family).turn(vector, span, form)
+            ControlLayout(family).turn(span, form)
         else:
             ControlLayout(family).parse_each(vector, span, span.length.tolist())
         lo = socket.if_nametoindex("lo")

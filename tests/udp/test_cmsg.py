@@ -237,9 +237,9 @@ def test_messages_of_the_right_length_and_another_type_are_not_believed(
     wide.vector.restore(wide.vector.spans[2])
     assert wide.vector.receive(server.fileno()) == 1
     span = wide.vector.spans[1]
-    assert plain.common_form(wide.vector, span) is None
+    assert plain.common_form(span) is None
     assert plain.parse_each(wide.vector, span, [6]).truncated == {0}
-    assert only.common_form(wide.vector, span) is only.single
+    assert only.common_form(span) is only.single
 
 
 @each_family
