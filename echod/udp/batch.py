@@ -10,7 +10,6 @@ kernel keeps together (UDP_GRO, UDP_SEGMENT in udp(7)).
 
 import socket
 from bisect import bisect_right
-from collections.abc import Iterable
 from itertools import accumulate
 from mmap import mmap
 
@@ -52,6 +51,7 @@ class Batch:
         self.segments: dict[int, int] = {}
         """The bytes in a segment, for each slot that holds a train."""
         self.refused: set[int] = set()
+        """The slots of which no datagram is to be answered."""
         self.names = b""
         self._peers: tuple[bytes, ...] | None = ()
         self._named = socket.AF_INET
@@ -80,7 +80,9 @@ class Batch:
         vector.longs[NOTED_RECEIVED] = counted  # after the headers are reset, and before they are filled
         count = vector.receive(sock.fd)
         if count < 0:
-            self._empty(-count)
+            self.span, self.names, self._peers = vector.spans[0], b"", ()
+            self.datagrams = self.octets = 0
+            raise_fatal(-count)
             return 0
         span = self.span = vector.spans[count]
         if count > self._touched.count:
@@ -112,13 +114,6 @@ class Batch:
             # An IPv4 name is shorter: leftover bytes of an IPv6 name after it would make equal names look different.
             vector.memory[vector.spans[SLOTS].names] = bytes(SLOTS * NAME_BYTES)
             self._named = sock.family
-
-    def _empty(self, error: int) -> None:
-        """Hold nothing, after a failed receive; raise the error if every later receive would fail with it too."""
-        self.span = self.vector.spans[0]
-        self.names, self._peers = b"", ()
-        self.datagrams = self.octets = 0
-        raise_fatal(error)
 
     def _take_on(self, pattern: Pattern) -> None:
         """Adopt a pattern that the slots match, and its answers."""
@@ -206,29 +201,18 @@ class Batch:
         first = (self.weight(slot) - 1) * self.segments.get(slot, 0)
         return self.vector.payload(slot, first, length)
 
-    def refuses(self, slot: int) -> bool:
-        """Tell whether no datagram of this slot is to be answered."""
-        return slot in self.refused
-
     def refuse(self, slot: int, datagrams: int) -> None:
         """Leave the last so many datagrams of this slot unanswered."""
         kept = self.weight(slot) - datagrams
         if kept <= 0 or self.trains is None:
             self.refused.add(slot)
             return
-        self._turn_round()
+        if self.pattern is not None:
+            # Answer from the slots themselves: the pattern's answers are for whole trains.
+            self._sock.control.turn(self.span, self.pattern.form)
+            self.pattern = None
         cut = self.span.length[slot] - kept * self.segments[slot]
         self.span.length[slot] -= cut
         self.trains[slot] = kept
         self.datagrams -= datagrams
         self.octets -= cut
-
-    def _turn_round(self) -> None:
-        """Prepare to answer from the slots themselves: the pattern's answers are for whole trains."""
-        if self.pattern is not None:
-            self._sock.control.turn(self.span, self.pattern.form)
-            self.pattern = None
-
-    def refuse_each(self, slots: Iterable[int]) -> None:
-        """Leave these slots, of one datagram each, unanswered."""
-        self.refused.update(slots)

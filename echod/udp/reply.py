@@ -13,7 +13,7 @@ from echod.linux.mmsg import NAMES
 from echod.udp.batch import Batch
 from echod.udp.sock import UdpSocket
 from echod.udp.trains import WORTH_JOINING, find_alike, find_runs
-from echod.udp.transmit import Dispatch, Outgoing, Slots
+from echod.udp.transmit import Dispatch, Outgoing
 
 FEWEST_JOINED: Final = 4
 """In a batch of fewer slots, the search for slots to join does not pay."""
@@ -41,7 +41,7 @@ def send(batch: Batch, sock: UdpSocket) -> None:
     if sent == count and not batch.refused:
         batch.replied, batch.replied_octets = batch.datagrams, batch.octets
     else:
-        _find_out(batch, sock, headers_at, runs, sent)
+        _find_out(batch, sock, runs, sent)
 
 
 def _may_have_neighbours(batch: Batch, sock: UdpSocket) -> bool:
@@ -52,19 +52,19 @@ def _may_have_neighbours(batch: Batch, sock: UdpSocket) -> bool:
     return sock.longest_joined > 0 and len(batch.segments) * WORTH_JOINING <= batch.span.count
 
 
-def _find_out(batch: Batch, sock: UdpSocket, headers_at: int, runs: list[range] | None, sent: int) -> None:
+def _find_out(batch: Batch, sock: UdpSocket, runs: list[range] | None, sent: int) -> None:
     """Send the messages after the first `sent`, and record the outcome of each."""
     vector, span = batch.vector, batch.span
-    slots_at, lengths = vector.received_at, span.length
     if batch.pattern is not None:
-        slots_at, lengths = vector.answers_at, vector.answers_length[: span.count]
-    if runs is None:
-        out = Outgoing(headers_at, lengths, batch.trains)
+        out = slots = Outgoing(vector.answers_at, vector.answers_length[: span.count], batch.trains)
     else:
+        out = slots = Outgoing(vector.received_at, span.length, batch.trains)
+    if runs is not None:
         weights = [batch.weight(run.start) if len(run) == 1 else len(run) for run in runs]
-        out = Outgoing(headers_at, vector.composed_length[: len(runs)], weights, runs)
-    dispatch = Dispatch(vector, sock, Slots(slots_at, lengths, batch.segments))
-    batch.replied, batch.replied_octets, batch.failures = dispatch.send(out, sent)
+        out = Outgoing(vector.composed_at, vector.composed_length[: len(runs)], weights, runs)
+    dispatch = Dispatch(vector, sock, slots, batch.segments)
+    dispatch.send(out, sent)
+    batch.replied, batch.replied_octets, batch.failures = dispatch.replied, dispatch.octets, dispatch.failures
 
 
 def _runs(batch: Batch, sock: UdpSocket) -> list[range]:

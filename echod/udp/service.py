@@ -189,7 +189,7 @@ class UdpEcho:
         batch = self._batch
         for slot in dict.fromkeys(map(batch.slot_of, loop_detector.choose(batch.datagrams))):
             peer = batch.peer(slot)
-            if batch.refuses(slot) or self._is_test(slot, peer):
+            if slot in batch.refused or self._is_test(slot, peer):
                 continue
             if loop_detector.repeats(peer, batch.last_datagram(slot)):
                 self._refuse(slot, Drop.LOOP, 1)
@@ -205,7 +205,7 @@ class UdpEcho:
             ]:
                 del refused[slot]
                 self._look_for_test(slot, now)
-        self._batch.refuse_each(refused)
+        self._batch.refused.update(refused)
         alike = Counter((drop, address_of(peers[slot])) for slot, drop in refused.items())
         for (drop, address), datagrams in alike.items():
             self._row[UdpField.DROPPED + drop] += datagrams

@@ -9,6 +9,7 @@ its reply.
 import errno
 import os
 from array import array
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,15 +28,6 @@ def raise_fatal(error: int) -> None:
     """Raise OSError if every later call would fail with this error too: the descriptor is not a socket."""
     if error in _FATAL:
         raise OSError(error, os.strerror(error))
-
-
-@dataclass(frozen=True, slots=True)
-class Slots:
-    """The slots of a batch as separate messages: where their headers lie, their bytes, the segments of trains."""
-
-    at: int
-    lengths: memoryview
-    segments: dict[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,29 +55,30 @@ class Outgoing:
 class Dispatch:
     """The reply to one batch, and its outcome."""
 
-    def __init__(self, vector: Vector, sock: UdpSocket, slots: Slots) -> None:
-        """Send the answers to these slots from this vector through this socket."""
+    def __init__(self, vector: Vector, sock: UdpSocket, slots: Outgoing, segments: dict[int, int]) -> None:
+        """Reply from this vector through this socket.
+
+        `slots` are those of the batch, each as one message; `segments` the bytes in a segment of each that is a train.
+        """
         self._vector = vector
         self._sock = sock
         self._slots = slots
-        self._replied = self._octets = 0
-        self._failures: dict[int, int] = {}
+        self._segments = segments
+        self.replied = self.octets = 0
+        """Datagrams and bytes sent."""
+        self.failures: Counter[int] = Counter()
+        """Errno to the datagrams that the kernel refused: these alone are skipped."""
 
-    def send(self, out: Outgoing, sent: int) -> tuple[int, int, dict[int, int]]:
+    def send(self, out: Outgoing, sent: int = 0, *, apart: bool = False) -> None:
         """Send all messages, of which a first call sent `sent`, or failed (below 0): the next call then fails likewise.
 
-        Returns the datagrams and bytes sent, and errno to the datagrams that the kernel refused: these alone are
-        skipped. Raises OSError if the descriptor is not a socket.
+        With `apart` none of them is a train. Raises OSError if the descriptor is not a socket.
         """
-        self._send(out, sent)
-        return self._replied, self._octets, self._failures
-
-    def _send(self, out: Outgoing, sent: int = 0) -> None:
         count, done = len(out.lengths), 0
         while True:
             if sent > 0:
-                self._replied += out.weight(done, done + sent)
-                self._octets += sum(out.lengths[done : done + sent].tolist())
+                self.replied += out.weight(done, done + sent)
+                self.octets += sum(out.lengths[done : done + sent].tolist())
                 done += sent
             if done == count:
                 return
@@ -96,21 +89,15 @@ class Dispatch:
             raise_fatal(error)
             if error == errno.EAGAIN:
                 # The send buffer is full. Waiting would delay every other client too.
-                self._fail(error, out.weight(done, count))
+                self.failures[error] += out.weight(done, count)
                 return
-            if error in _NO_TRAIN and (out.weight(done, done + 1) > 1 or self._is_cut(out, done)):
-                self._send_apart(error, out.run(done))
+            run = out.run(done)
+            # A train that was cut to one datagram is one too: its header still has UDP_SEGMENT.
+            if error in _NO_TRAIN and not apart and (len(run) > 1 or run.start in self._segments):
+                self._send_apart(error, run)
             else:
-                self._fail(error, out.weight(done, done + 1))
+                self.failures[error] += out.weight(done, done + 1)
             done += 1
-
-    def _is_cut(self, out: Outgoing, message: int) -> bool:
-        """Tell whether this is a train that was cut to one datagram: its header still has UDP_SEGMENT."""
-        whole = out.headers_at in (self._vector.received_at, self._vector.composed_at)
-        return whole and out.run(message).start in self._slots.segments
-
-    def _fail(self, error: int, datagrams: int) -> None:
-        self._failures[error] = self._failures.get(error, 0) + datagrams
 
     def _send_apart(self, error: int, run: range) -> None:
         """Send the datagrams of a train that the kernel refused one by one; learn from it if the kernel takes those.
@@ -118,25 +105,25 @@ class Dispatch:
         If it takes none of them, the joining was not the cause. A train that arrived as one is taken apart each time:
         that costs no more than receiving its datagrams one by one, which without UDP_GRO all trains would be.
         """
-        vector, slots, first, replied = self._vector, self._slots, run.start, self._replied
+        vector, slots, first, replied = self._vector, self._slots, run.start, self.replied
         length = vector.spans[first + 1].length[first]
         if len(run) > 1:
-            self._send(Outgoing(slots.at + first * HEADER_BYTES, slots.lengths[first : run.stop]))
-            if self._replied > replied:
+            self.send(Outgoing(slots.headers_at + first * HEADER_BYTES, slots.lengths[first : run.stop]), apart=True)
+            if self.replied > replied:
                 # EIO: no train passes on this route: no checksum offload, or IPsec.
                 longest = 0 if error == errno.EIO else length - 1
                 self._sock.longest_joined = min(self._sock.longest_joined, longest)
             return
-        starts = range(0, length, slots.segments[first])
+        starts = range(0, length, self._segments[first])
         for chunk in (starts[i : i + SLOTS] for i in range(0, len(starts), SLOTS)):
             self._split(first, chunk)
-            self._send(Outgoing(vector.apart_at, vector.apart_length[: len(chunk)]))
+            self.send(Outgoing(vector.apart_at, vector.apart_length[: len(chunk)]), apart=True)
 
     def _split(self, slot: int, starts: range) -> None:
         """Build one message for each segment of a train, which start at these offsets of the slot."""
         vector, count, step = self._vector, len(starts), starts.step
         longs = vector.longs
-        header = array("Q", longs[(self._slots.at + slot * HEADER_BYTES) // 8 :][:_HEADER_LONGS])
+        header = array("Q", longs[(self._slots.headers_at + slot * HEADER_BYTES) // 8 :][:_HEADER_LONGS])
         header[4] += self._sock.control.segment_end
         header[5] -= self._sock.control.segment_end
         headers = longs[vector.apart_at // 8 :][: count * _HEADER_LONGS]

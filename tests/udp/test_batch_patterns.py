@@ -113,7 +113,7 @@ def test_neighbours_are_joined_where_it_pays(
                 deliver(port.sock, clients[letter].sendto, b"%02d" % number, at(port.sock))
             assert batch.receive(port) == len(order)
             assert (batch.pattern is None) == (turn < 2)
-            batch.refuse_each(refused)
+            batch.refused.update(refused)
             reply.send(batch, port)
             assert (batch.replied, batch.failures) == (len(order) - len(refused), {})
             failed = turn == 4 and any(len(piece) > 2 for each in pieces.values() for piece in each)

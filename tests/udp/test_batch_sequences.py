@@ -182,7 +182,7 @@ class World:
                 del slots[slot][2][max(0, len(slots[slot][2]) - datagrams) :]
                 if not slots[slot][2]:
                     refused.add(slot)
-        assert {slot for slot in range(len(slots)) if batch.refuses(slot)} == refused
+        assert batch.refused == refused
         left = [(slot, *each) for slot, each in enumerate(slots) if slot not in refused]
         assert [batch.last_datagram(slot) for slot, _, _, kept in left] == [kept[-1] for *_, kept in left]
         reply.send(batch, port)
