@@ -46,10 +46,9 @@ def local() -> Iterator[Open]:
 
 
 @pytest.fixture
-def inside() -> Iterator[None]:
-    """Be in a network namespace whose every address is the test's own."""
-    with namespace():
-        yield
+def known(network: None, local: Open) -> LocalAddresses:
+    """Make LocalAddresses in a network namespace whose every address is the test's own."""
+    return local()
 
 
 def own(local: LocalAddresses) -> set[Network]:
@@ -105,11 +104,8 @@ def test_any_user_is_told(local: Open) -> None:
     assert (known.read(), known.problem) == (None, "")
 
 
-@needs_root
-@pytest.mark.usefixtures("inside")
-def test_addresses_are_known_as_they_come_and_go(local: Open) -> None:
+def test_addresses_are_known_as_they_come_and_go(known: LocalAddresses) -> None:
     """Each look after a change has all that is the host's own then; each look without one has nothing to tell."""
-    known = local()
     assert own(known) == LOOPBACK
     add_link("10.0.0.1/24")
     assert own(known) == LOOPBACK | networks("10.0.0.1/32")
@@ -123,10 +119,8 @@ def test_addresses_are_known_as_they_come_and_go(local: Open) -> None:
     assert (known.read(), known.problem) == (None, "")
 
 
-@needs_root
-@pytest.mark.usefixtures("inside")
 @pytest.mark.parametrize("strict", [1, 0])
-def test_nothing_else_is_the_hosts_own(local: Open, strict: int) -> None:
+def test_nothing_else_is_the_hosts_own(known: LocalAddresses, strict: int) -> None:
     """Neighbours, broadcasts, routes and other tables are not, nor what ip_nonlocal_bind lets a socket have.
 
     That holds where the kernel filters and where, before 4.20, it hands over every route.
@@ -138,7 +132,6 @@ def test_nothing_else_is_the_hosts_own(local: Open, strict: int) -> None:
     ip("-6", "route", "add", "fd09::/64", "dev", "near")
     for family in ("ipv4", "ipv6"):
         Path(f"/proc/sys/net/{family}/ip_nonlocal_bind").write_text("1")
-    known = local()
     assert known._sock is not None
     known._sock.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, strict)
     assert own(known) == LOOPBACK | networks("10.0.0.1/32")
@@ -146,14 +139,11 @@ def test_nothing_else_is_the_hosts_own(local: Open, strict: int) -> None:
         assert known.read() is None
 
 
-@needs_root
-@pytest.mark.usefixtures("inside")
-def test_ipv6_addresses_are_the_hosts_own_once_they_are_its_own(local: Open) -> None:
+def test_ipv6_addresses_are_the_hosts_own_once_they_are_its_own(known: LocalAddresses) -> None:
     """A link-local address is; one that is tentative, which might be another host's, is not yet."""
     add_link("fe80::5/64")
     Path("/proc/sys/net/ipv6/conf/near/dad_transmits").write_text("100")  # a second each
     ip("address", "add", "fd00::5/64", "dev", "near")
-    known = local()
     await_own(known, LOOPBACK | networks("fe80::5/128"))
     assert "tentative" in ip("address", "show", "dev", "near")
     Path("/proc/sys/net/ipv6/conf/near/dad_transmits").write_text("0")
@@ -162,13 +152,11 @@ def test_ipv6_addresses_are_the_hosts_own_once_they_are_its_own(local: Open) -> 
     await_own(known, LOOPBACK | networks("fe80::5/128", "fd00::5/128"))
 
 
-@needs_root
-@pytest.mark.usefixtures("inside")
-def test_the_anycast_addresses_of_a_router_are_its_own(local: Open) -> None:
+def test_the_anycast_addresses_of_a_router_are_its_own(known: LocalAddresses) -> None:
     """What is sent to the subnet-router anycast address (RFC 4291 2.6.1) arrives at the host's own sockets."""
     Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1")
     add_link("fd00::5/64")
-    await_own(local(), LOOPBACK | networks("fd00::5/128", "fd00::/128"))
+    await_own(known, LOOPBACK | networks("fd00::5/128", "fd00::/128"))
     with udp_client("::") as server, udp_client("fd00::5") as client:
         client.sendto(b"to myself", ("fd00::", server.getsockname()[1]))
         assert server.recv(16) == b"to myself"
@@ -185,27 +173,21 @@ def test_a_host_without_any_address_has_none() -> None:
 # -- many
 
 
-@needs_root
-@pytest.mark.usefixtures("inside")
-def test_thousands_of_addresses_are_known(local: Open) -> None:
+def test_thousands_of_addresses_are_known(known: LocalAddresses) -> None:
     """5,000 of each family are all told, then nothing until one goes; then all the others are reported."""
     four = [address(number) for number in range(MANY)]
     six = [f"fd00::{number:x}/128" for number in range(MANY)]
     ip_batch(*(on_lo("add", each) for each in four + six))
-    known = local()
     await_own(known, LOOPBACK | networks(*four, *six))
     assert (known.read(), known.read(), known.problem) == (None, None, "")
     ip("address", "delete", six[1234], "dev", "lo")
     await_own(known, LOOPBACK | networks(*four, *six) - networks(six[1234]))
 
 
-@needs_root
-@pytest.mark.usefixtures("inside")
-def test_more_than_can_be_known_is_a_problem(local: Open) -> None:
+def test_more_than_can_be_known_is_a_problem(known: LocalAddresses) -> None:
     """Of a host with more networks the first are reported, in order, and the operator how many there are."""
     mine = [address(number) for number in range(MAX_OWN)]
     ip_batch(*(f"route add local {each} dev lo" for each in mine))
-    known = local()
     assert own(known) == networks(*mine)  # 10/8 is before 127/8 and ::1
     assert known.problem == (
         f"this host has 16,387 local addresses and networks, of which echod knows the first {MAX_OWN:,}: datagrams "
@@ -216,16 +198,13 @@ def test_more_than_can_be_known_is_a_problem(local: Open) -> None:
     assert known.problem == ""
 
 
-@needs_root
-@pytest.mark.usefixtures("inside")
-def test_a_table_that_changes_while_it_is_read_misleads_nobody(local: Open, tmp_path: Path) -> None:
+def test_a_table_that_changes_while_it_is_read_misleads_nobody(known: LocalAddresses, tmp_path: Path) -> None:
     """While addresses come and go, no look loses one that stays or has one that never was; the last look is exact."""
     stay, come = set[Network](), set[Network]()
     for number in range(300):
         stay |= networks(address(2 * number), f"fd00::{2 * number:x}")
         come |= networks(address(2 * number + 1), f"fd00::{2 * number + 1:x}")
     ip_batch(*(on_lo("add", each) for each in stay))
-    known = local()
     await_own(known, LOOPBACK | stay)
     file = tmp_path / "churn"
     file.write_text("\n".join(on_lo(verb, each) for verb in ("add", "delete") for each in come))
@@ -273,24 +252,20 @@ def test_a_passed_socket_never_blocks_whatever_is_switched_on(local: Open) -> No
     assert known.read() is None
 
 
-@needs_root
-@pytest.mark.usefixtures("inside")
-def test_what_a_look_left_behind_does_not_disturb_the_next(local: Open) -> None:
+def test_what_a_look_left_behind_does_not_disturb_the_next(known: LocalAddresses) -> None:
     """A long answer that nobody read to its end, even by a process that died, is thrown away before the next question.
 
     The kernel refuses a second question while it answers the first (EBUSY).
     """
     mine = [address(number) for number in range(MANY)]
     ip_batch(*(on_lo("add", each) for each in mine))
-    known = local()
     assert known._sock is not None
     known._sock.send(netlink._request(socket.AF_INET))
     assert len(known._sock.recv(65_536)) > 20
     assert own(known) == LOOPBACK | networks(*mine)
 
 
-@needs_root
-@pytest.mark.usefixtures("inside")
+@pytest.mark.usefixtures("network")
 def test_notifications_are_no_answers(local: Open) -> None:
     """A socket that hears of every route, and has overflowed (ENOBUFS), still tells what is there, and no more."""
     passed = netlink_socket()
@@ -305,11 +280,8 @@ def test_notifications_are_no_answers(local: Open) -> None:
     assert known.problem == ""
 
 
-@needs_root
-@pytest.mark.usefixtures("inside")
-def test_only_what_may_concern_own_addresses_is_news(local: Open) -> None:
+def test_only_what_may_concern_own_addresses_is_news(known: LocalAddresses) -> None:
     """A router changes its other routes all the time; each notification is heard once, and holds until the look."""
-    known = local()
     assert own(known) == LOOPBACK
     assert not known.receive()
     for line in ("route add 203.0.113.0/24 dev lo", "-6 route add fd09::/64 dev lo", "route del 203.0.113.0/24"):
@@ -328,8 +300,7 @@ def test_only_what_may_concern_own_addresses_is_news(local: Open) -> None:
         assert not known.receive()
 
 
-@needs_root
-@pytest.mark.usefixtures("inside")
+@pytest.mark.usefixtures("network")
 @pytest.mark.parametrize("room", [1 << 17, 1])
 def test_after_a_change_amid_a_look_another_one_is_due(local: Open, room: int) -> None:
     """Its notification is gone with the dump that it came in, or lost (ENOBUFS) where the queue has no room for it."""
@@ -356,11 +327,8 @@ def test_after_a_change_amid_a_look_another_one_is_due(local: Open, room: int) -
     assert not known.receive()
 
 
-@needs_root
-@pytest.mark.usefixtures("inside")
-def test_another_process_cannot_answer_for_the_kernel(local: Open) -> None:
+def test_another_process_cannot_answer_for_the_kernel(known: LocalAddresses) -> None:
     """A message to the same socket that claims to be the end of the dump is passed over."""
-    known = local()
     assert own(known) == LOOPBACK
     assert known._sock is not None
     with netlink_socket() as other:
