@@ -8,54 +8,31 @@ from echod.net.listener import Protocol
 from echod.stats.outcomes import OTHER_SEND_ERROR, SEND_ERRORS, Close, Drop, reason_name
 
 
-def test_the_numbers_of_the_drops_are_fixed() -> None:
-    """The counters page and the reports of workers are indexed by these numbers."""
-    assert {drop.name: drop.value for drop in Drop} == {
-        "DESTINATION_NOT_UNICAST": 1,
-        "SOURCE_PORT_ZERO": 2,
-        "SOURCE_PORT_OWN": 3,
-        "SOURCE_PORT_LOW": 4,
-        "SOURCE_PORT_REFUSED": 5,
-        "SOURCE_INVALID": 6,
-        "SOURCE_IS_SELF": 7,
-        "ACCESS": 8,
-        "TRUNCATED": 9,
-        "RATE": 10,
-        "LOOP": 11,
-    }
-
-
-def test_the_numbers_of_the_ends_of_connections_are_fixed() -> None:
-    """The same holds for the reasons why a connection ended."""
-    assert {reason.name: reason.value for reason in Close} == {
-        "FINISHED": 1,
-        "RESET": 2,
-        "IDLE": 3,
-        "STALLED": 4,
-        "DRAINED": 5,
-        "OVER_LIMIT": 6,
-        "OVER_SOURCE_LIMIT": 7,
-        "INTERRUPTED": 8,
-        "ACCESS": 9,
-        "NO_MEANS": 10,
-        "SELF_TEST": 11,
-    }
-
-
-def test_the_numbers_of_the_errors_of_a_send_are_fixed() -> None:
-    """Each errno that is counted separately has its number, and all others share the one after these."""
-    assert {errno.errorcode[error]: number for error, number in SEND_ERRORS.items()} == {
-        "EAGAIN": 0,
-        "EINVAL": 1,
-        "EACCES": 2,
-        "EPERM": 3,
-        "ENETUNREACH": 4,
-        "EHOSTUNREACH": 5,
-        "EMSGSIZE": 6,
-        "ENOBUFS": 7,
-        "ENODEV": 8,
-    }
-    assert OTHER_SEND_ERROR == 9
+@pytest.mark.parametrize(
+    ("numbers", "first", "names"),
+    [
+        (
+            {drop.name: drop.value for drop in Drop},
+            1,
+            """DESTINATION_NOT_UNICAST SOURCE_PORT_ZERO SOURCE_PORT_OWN SOURCE_PORT_LOW SOURCE_PORT_REFUSED
+            SOURCE_INVALID SOURCE_IS_SELF ACCESS TRUNCATED RATE LOOP""",
+        ),
+        (
+            {reason.name: reason.value for reason in Close},
+            1,
+            "FINISHED RESET IDLE STALLED DRAINED OVER_LIMIT OVER_SOURCE_LIMIT INTERRUPTED ACCESS NO_MEANS SELF_TEST",
+        ),
+        (
+            {errno.errorcode[error]: number for error, number in SEND_ERRORS.items()} | {"other": OTHER_SEND_ERROR},
+            0,
+            "EAGAIN EINVAL EACCES EPERM ENETUNREACH EHOSTUNREACH EMSGSIZE ENOBUFS ENODEV other",
+        ),
+    ],
+    ids=["drops", "ends of connections", "errors of a send"],
+)
+def test_the_numbers_of_the_reasons_are_fixed(numbers: dict[str, int], first: int, names: str) -> None:
+    """The counters page and the reports of workers are indexed by these numbers, which follow one another."""
+    assert numbers == {name: number for number, name in enumerate(names.split(), first)}
 
 
 def test_a_reason_has_the_name_that_operators_see() -> None:

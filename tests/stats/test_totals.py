@@ -1,24 +1,17 @@
 """The totals of all generations: nothing is lost when one ends, and nothing is believed of a broken worker."""
 
+from support.counter_pages import TCP, UDP, counter_page
 from support.loopback import listener
 
-from echod.net.listener import Listener, Protocol
+from echod.net.listener import Listener
 from echod.stats.counters import CounterPage, TcpField, UdpField
 from echod.stats.totals import Totals, read_traffic
 from echod.stats.watch import PageWatch
 
-UDP, TCP = listener(port=7), listener(port=7, protocol=Protocol.TCP)
-
-
-def page(*listeners: Listener) -> CounterPage:
-    """Lay a page of two worker slots."""
-    size = CounterPage.size(slots=2, listeners=len(listeners), places=0)
-    return CounterPage(memoryview(bytearray(size)), slots=2, listeners=listeners, places=0)
-
 
 def counted(listener: Listener, field: int, *counts: int) -> CounterPage:
     """Lay a page on which the first workers have counted so much in one field."""
-    laid = page(listener)
+    laid = counter_page(listener, slots=2)
     for slot, count in enumerate(counts):
         laid.row(slot, listener)[field] = count
     return laid
@@ -45,13 +38,13 @@ def test_past_and_living_generations_are_added_up() -> None:
 
 def test_the_sums_have_tcp_only_where_a_tcp_listener_was_served() -> None:
     """Drops and failures of every reason are one number each; the kernel's drops are asked of each listener."""
-    totals, laid = Totals(), page(UDP)
+    totals, laid = Totals(), counter_page(UDP, slots=2)
     row = laid.row(0, UDP)
     row[UdpField.RECEIVED], row[UdpField.REPLIED], row[UdpField.DROPPED + 1], row[UdpField.DROPPED + 2] = 9, 4, 2, 1
     row[UdpField.SEND_FAILED + 1] = 2
     udp = {"datagrams_received": 9, "datagrams_replied": 4, "datagrams_dropped": 3, "send_failures": 2}
     assert totals.sums([laid], {UDP: 5}.__getitem__) == udp | {"kernel_drops": 5}
-    tcp = page(TCP)
+    tcp = counter_page(TCP, slots=2)
     tcp.row(1, TCP)[TcpField.ACCEPTED], tcp.row(1, TCP)[TcpField.SENT_BYTES] = 3, 100
     sums = totals.sums([laid, tcp], {UDP: 5, TCP: 0}.__getitem__)
     assert sums == udp | {"kernel_drops": 5, "connections": 3, "tcp_bytes": 100}
@@ -59,7 +52,7 @@ def test_the_sums_have_tcp_only_where_a_tcp_listener_was_served() -> None:
 
 def test_the_traffic_of_all_listeners_is_read_without_rates() -> None:
     """Each has its counters, whether it was passed, and the drops of the kernel that were given."""
-    laid = page(UDP, TCP)
+    laid = counter_page(UDP, TCP, slots=2)
     laid.row(0, UDP)[UdpField.RECEIVED] = laid.row(0, UDP)[UdpField.REPLIED] = 3
     laid.row(1, TCP)[TcpField.ACCEPTED] = 2
     ((udp,), (tcp,)) = read_traffic(Totals(), [PageWatch(laid)], {TCP}, {UDP: 8})
@@ -69,7 +62,7 @@ def test_the_traffic_of_all_listeners_is_read_without_rates() -> None:
 
 def test_what_a_broken_worker_writes_is_not_read() -> None:
     """The last good numbers stay, until a worker that is well counts on from there."""
-    laid = page(UDP)
+    laid = counter_page(UDP, slots=2)
     row, totals, watches = laid.row(0, UDP), Totals(), [PageWatch(laid)]
 
     def replied() -> int:

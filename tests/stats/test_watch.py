@@ -1,17 +1,16 @@
 """echod.stats.watch: whoever counted anything since the last look is found, and nobody else."""
 
-from ipaddress import IPv4Address
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.counter_pages import counter_page, listeners
 
-from echod.net.listener import Listener, Protocol
+from echod.net.listener import Listener
 from echod.stats.counters import ROW_FIELDS, CounterPage, SlotField, UdpField
 from echod.stats.watch import PageWatch
 
 SLOTS = 3
-LISTENERS = tuple(Listener(protocol=Protocol.UDP, address=IPv4Address("127.0.0.1"), port=port) for port in range(1, 6))
+LISTENERS = listeners(5)
 PLACES = st.tuples(st.integers(0, SLOTS - 1), st.sampled_from(LISTENERS), st.integers(0, ROW_FIELDS - 1))
 
 
@@ -20,8 +19,7 @@ def test_each_look_finds_the_listeners_that_counted_since_the_one_before(
     looks: list[list[tuple[int, Listener, int]]],
 ) -> None:
     """In whichever slot and place; heartbeats and the ledger are no traffic."""
-    size = CounterPage.size(slots=SLOTS, listeners=len(LISTENERS), places=4)
-    page = CounterPage(memoryview(bytearray(size)), slots=SLOTS, listeners=LISTENERS, places=4)
+    page = counter_page(*LISTENERS, slots=SLOTS, places=4)
     watch = PageWatch(page)
     assert watch.changed() == set()
     for counted in looks:
@@ -36,8 +34,7 @@ def test_each_look_finds_the_listeners_that_counted_since_the_one_before(
 
 def watched() -> tuple[CounterPage, PageWatch]:
     """Make a page on which each worker has replied to seven of nine datagrams, and look at it."""
-    size = CounterPage.size(slots=SLOTS, listeners=len(LISTENERS), places=4)
-    page = CounterPage(memoryview(bytearray(size)), slots=SLOTS, listeners=LISTENERS, places=4)
+    page = counter_page(*LISTENERS, slots=SLOTS, places=4)
     for slot in range(SLOTS):
         page.row(slot, LISTENERS[0])[UdpField.RECEIVED], page.row(slot, LISTENERS[0])[UdpField.REPLIED] = 9, 7
     watch = PageWatch(page)
