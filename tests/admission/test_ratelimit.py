@@ -2,8 +2,9 @@
 
 import mmap
 import os
-from array import array
+import struct
 from collections.abc import Callable
+from math import inf, nan
 from random import Random
 from time import monotonic
 
@@ -340,6 +341,14 @@ def test_a_new_source_takes_the_entry_of_one_whose_account_is_balanced() -> None
     assert bucket.take(SOURCE, 5, 200.0) == 2
 
 
+def test_two_places_are_enough_for_two_sources() -> None:
+    """Whichever they are: the places that a source may have are two, so no source is forgotten for the other."""
+    for number in range(100):
+        bucket, both = limit(1, 1, sources=2), [b"%d" % number, b"and %d" % number]
+        assert bucket.take_each(both, 100.0) == []
+        assert bucket.take_each(both, 100.0) == [0, 1]
+
+
 @pytest.mark.parametrize(("sources", "places"), [(1, 1), (2, 2), (3, 4), (1024, 1024), (1025, 2048), (65_536, 65_536)])
 def test_the_table_has_a_size(sources: int, places: int) -> None:
     """Sixteen bytes for each of the next power of two, and a cache line for all together: nothing lies beyond."""
@@ -368,20 +377,24 @@ def test_no_source_and_no_time_is_too_odd(sources: list[bytes], datagrams: int, 
         assert 0 <= bucket.take(source, datagrams, now) <= min(datagrams, 256)
 
 
-@pytest.mark.parametrize("scribbled", [float("nan"), float("inf"), float("-inf"), 1e308, -1e308, 1e6])
-def test_what_a_broken_worker_wrote_mutes_nobody_and_frees_nobody(scribbled: float) -> None:
-    """Where no worker that is well could have set an account, it starts anew: its burst and its rate, as ever."""
-    page = bytearray(RateLimit.size(4))
-    bucket = RateLimit(memoryview(page), sources=4, per_source=10, burst=20, total=1000, slip=lambda: True)
-    accounts = memoryview(page)[64 + 32 :].cast("d")
-    total = memoryview(page)[:8].cast("d")
-    accounts[:] = memoryview(array("d", [scribbled] * 4))
-    total[0] = scribbled
-    assert bucket.take(SOURCE, 1000, 100.0) == 40
-    assert bucket.take(SOURCE, 1000, 101.0) == 10
-    accounts[:] = memoryview(array("d", [scribbled] * 4))
-    assert bucket.take_each([SOURCE], 102.0) == []
-    assert bucket.take(SOURCE, 1000, 102.0) == 39
+@pytest.mark.parametrize(
+    ("total", "place", "most"),
+    [(None, 64 + 8, 64.1), (10, 0, 62.1)],
+    ids=["of a source: two bursts, an interval and a minute", "of all: a burst, an interval and a minute"],
+)
+def test_an_account_that_no_worker_has_written_starts_anew(total: int | None, place: int, most: float) -> None:
+    """What a broken one wrote mutes nobody and frees nobody; up to the most that others write it is believed."""
+    over = memory(1)
+    bucket = limit(None if total else 10, 20, total, sources=1, over=over)
+    written = [(100.0, 20), (100 + most - 0.01, 0), (100 + most + 0.01, 20)]
+    for account, within in (*written, *((each, 20) for each in (nan, inf, -inf, 1e308, -1e308, 1e6))):
+        bucket.take(SOURCE, 1, 100.0)
+        over[place : place + 8] = struct.pack("d", account)
+        assert bucket.take(SOURCE, 1000, 100.0) == within
+        over[place : place + 8] = struct.pack("d", account)
+        assert bucket.take_each([SOURCE] * 21, 100.0) == [*range(within, 21)]
+        over[place : place + 8] = struct.pack("d", account)
+        assert bucket.take_each([SOURCE], 100.0) == ([] if within else [0])
 
 
 @pytest.mark.parametrize("behind", [1e-6, 0.001, 1.0, 59.0])

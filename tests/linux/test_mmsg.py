@@ -7,7 +7,7 @@ import socket
 import struct
 
 import pytest
-from support.c_structs import Mmsghdr, Msghdr
+from support.c_structs import Mmsghdr, control_messages
 from support.loopback import at, deliver, send_train, udp_client, udp_server
 
 from echod.linux.mmsg import NAMES, Vector
@@ -88,7 +88,7 @@ def test_the_regions_of_the_mapping_do_not_overlap(vector: Vector) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_the_views_show_what_the_kernel_wrote(vector: Vector, host: str) -> None:
     """After a receive, each view of each slot reads the field that C reads, for a datagram and a train."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    family = family_of(host)
     with udp_server(host) as server, udp_client(host) as client:
         deliver(server, client.sendto, b"one", at(server))
         deliver(server, client.sendto, b"four", at(server))
@@ -188,17 +188,6 @@ def receive_alike(vector: Vector, server: socket.socket, clients: list[socket.so
     assert vector.receive(server.fileno()) == len(clients)
 
 
-def control_of(vector: Vector, header: Msghdr) -> list[tuple[int, int, bytes]]:
-    """Read control messages as C would (cmsg(3)): level, type and data of each."""
-    memory = ctypes.string_at(header.control, header.controllen)
-    messages, place = [], 0
-    while place < len(memory):
-        length, level, kind = struct.unpack_from("=QII", memory, place)
-        messages.append((level, kind, memory[place + 16 : place + length]))
-        place += length + -length % 8
-    return messages
-
-
 def pktinfo(host: str, ifindex: int) -> tuple[int, int, bytes]:
     """Return the message that says which way a datagram came, or is to go: for 0, any; see ip(7), ipv6(7)."""
     packed = socket.inet_pton(family_of(host), host)
@@ -214,11 +203,11 @@ def test_control_messages_are_turned_round(vector: Vector, host: str, *, train: 
         receive_alike(vector, server, [client] * 3, train=train)
         came_in = pktinfo(host, socket.if_nametoindex("lo"))
         came = [(socket.IPPROTO_UDP, 104, struct.pack("i", 2)), came_in] if train else [came_in]
-        assert [control_of(vector, header.hdr) for header in headers(vector)[:3]] == [came] * 3
+        assert [control_messages(header.hdr) for header in headers(vector)[:3]] == [came] * 3
         ControlLayout(family_of(host)).turn(vector.spans[2], form_of(host, train=train))
         goes_out = pktinfo(host, 0)
         goes = [(socket.IPPROTO_UDP, 103, struct.pack("H", 2)), goes_out] if train else [goes_out]
-        assert [control_of(vector, header.hdr) for header in headers(vector)[:3]] == [goes, goes, came]
+        assert [control_messages(header.hdr) for header in headers(vector)[:3]] == [goes, goes, came]
 
 
 @pytest.mark.parametrize("train", [False, True])
@@ -238,7 +227,7 @@ def test_from_a_link_local_address_the_way_back_is_the_way_it_came(vector: Vecto
         else:
             ControlLayout(family).parse_each(vector, span, span.length.tolist())
         lo = socket.if_nametoindex("lo")
-        ways = [control_of(vector, header.hdr)[-1] for header in headers(vector)[: len(locals_)]]
+        ways = [control_messages(header.hdr)[-1] for header in headers(vector)[: len(locals_)]]
         assert ways == [pktinfo(local, index) for local, index in zip(locals_, (lo, 0, lo, 0), strict=True)]
 
 

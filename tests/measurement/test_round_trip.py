@@ -27,6 +27,7 @@ def read(clock: int, step: int = 0) -> Moment:
         (SENT.wall + 700, read(6000, STEP), 1000),
         (SENT.wall + 700, read(6000, -STEP), 1000),
         (SENT.wall, read(4000), 0),
+        (None, read(4000), 0),
     ],
 )
 def test_the_stamps_count_unless_a_clock_was_set(stamp: int | None, moment: Moment, expected: int) -> None:

@@ -1,22 +1,22 @@
 """echod.udp.cmsg: on sockets that receive all control messages together, each slot is parsed and answered exactly."""
 
-import ctypes
 import errno
 import os
 import signal
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 from mmap import mmap
 
 import pytest
-from support.c_structs import Mmsghdr, Msghdr
+from support.c_structs import Mmsghdr, control_messages
 from support.loopback import ANY, answer, assert_nothing_more, at, deliver, send_train, udp_client, udp_server
 
 from echod.linux.mmsg_layout import CONTROL_BYTES, MAX_CONTROL_BYTES, MEMORY_BYTES
 from echod.linux.sockopt import IP_RECVTOS, IP_RECVTTL, IPV6_RECVHOPLIMIT, IPV6_RECVTCLASS, SO_TIMESTAMPNS, UDP_GRO
 from echod.udp.batch import Batch
-from echod.udp.cmsg import ControlLayout
+from echod.udp.cmsg import ControlLayout, _is_link_local
 from echod.udp.sock import UdpSocket
 from echod.udp.unfinished import read_unfinished
 
@@ -83,17 +83,6 @@ def assert_received(client: socket.socket, server: socket.socket, *payloads: byt
     assert_nothing_more(client)
 
 
-def messages(batch: Batch, slot: int) -> list[tuple[int, int, bytes]]:
-    """Read the control messages of a slot as C would (cmsg(3)): level, type and data of each."""
-    header: Msghdr = (Mmsghdr * 64).from_address(batch.vector.base)[slot].hdr
-    memory, found, place = ctypes.string_at(header.control, header.controllen), [], 0
-    while place < len(memory):
-        length, level, kind = struct.unpack_from("=QII", memory, place)
-        found.append((level, kind, memory[place + 16 : place + length]))
-        place += length + -length % 8
-    return found
-
-
 @each_family
 def test_the_layout_is_the_order_of_the_kernel(
     wide: Batch, server: socket.socket, clients: list[socket.socket]
@@ -109,7 +98,7 @@ def test_the_layout_is_the_order_of_the_kernel(
     before, after = [(socket.SOL_SOCKET, SO_TIMESTAMPNS)], [(level, pktinfo), (level, ttl), (level, tos)]
     train = [*before, (socket.IPPROTO_UDP, UDP_GRO), *after]
     for slot, form, expected in ((0, layout.single, [*before, *after]), (1, layout.train, train)):
-        found = messages(wide, slot)
+        found = control_messages((Mmsghdr * 64).from_address(vector.base)[slot].hdr)
         assert [(level, kind) for level, kind, _ in found] == expected
         assert [int.from_bytes(data, "little") for _, _, data in found[-2:]] == [TTL, TOS]
         assert vector.spans[2].control_length[slot] == form.length <= MAX_CONTROL_BYTES
@@ -257,6 +246,13 @@ def test_what_a_killed_worker_had_received_is_read(server: socket.socket, client
     os.waitpid(child, 0)
     found = read_unfinished(memory)
     assert (found.datagrams, found.octets) == (4, 5)
+
+
+def test_link_local_addresses_are_those_of_one_network() -> None:
+    """fe80::/10 (RFC 4291, 2.5.6), to its edges, by the first word as it lies in memory."""
+    hosts = ("fe80::1", "febf:ffff::1", "fe7f:ffff::1", "fec0::1", "ff80::1", "80fe::1", "::1")
+    words = [int.from_bytes(socket.inet_pton(socket.AF_INET6, host)[:4], sys.byteorder) for host in hosts]
+    assert list(map(_is_link_local, words)) == [True, True, False, False, False, False, False]
 
 
 @pytest.mark.parametrize("wildcard", ["127.0.0.1", "::1"])
