@@ -64,26 +64,22 @@ def main() -> int:
 
 def _report(bench: Bench, arguments: argparse.Namespace) -> int:
     rows, missing = rows_of(bench.runs), list(bench.missing.values())
+    machine = {"cpus": os.cpu_count(), "processor": _processor(), "kernel": platform.release(), "python": _python()}
     wrong = missed(rows)
     print(f"median (lowest to highest) of {arguments.pairs} pairs of {arguments.seconds:g} s a run", end="; ")
     print("CPU: of the whole process tree of the server; busy: that time over elapsed time; machine: of all CPUs")
-    print(f"{os.cpu_count()} CPUs, {_processor()}; Linux {platform.release()}; Python {_python()}")
+    print("{cpus} CPUs, {processor}; Linux {kernel}; Python {python}".format(**machine))
     measured = {row.work for row in rows}
-    for work in (*UDP, LATENCY_IDLE, LATENCY_LOADED, *TCP, *RULES, *PING):
+    works = (*UDP, LATENCY_IDLE, LATENCY_LOADED, *TCP, *RULES, *PING)
+    for work in {work.name: work for work in works}.values():
         if work.name in measured:
-            measured.discard(work.name)
             print(f"{work.name}: {work.meaning}" + (f"; target {work.ratio_max:.2f}" if work.ratio_max else ""))
     print(*tables(rows, missing), sep="\n")
     print()
     print(*[f"missed: {text}" for text in wrong] or ["no target missed"], sep="\n")
     if arguments.json:
         record = {
-            "machine": {
-                "cpus": os.cpu_count(),
-                "processor": _processor(),
-                "kernel": platform.release(),
-                "python": _python(),
-            },
+            "machine": machine,
             "pairs": arguments.pairs,
             "seconds": arguments.seconds,
             "rows": [dataclasses.asdict(row) for row in rows],

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from .figures import Missing, Run
+from .figures import Missing, Run, summed
 from .load import Traffic, run_load, run_ping
 from .process import CannotMeasure, Server, cpu_ns, machine_ns, process_tree, pss_bytes, wakeups
 from .servers import AWAKE, BARE, ECHOD, LEAST, LIMITED, OTHERS, VECTOR, YARDSTICKS, Kind, echod
@@ -41,6 +41,7 @@ from .work import (
 MEBIBYTE = 1 << 20
 
 GROUPS = ("udp", "latency", "tcp", "rules", "scaling", "idle", "ping")
+"""Each is measured by the method of its name."""
 
 FLOODED_PER_SECOND = 500_000
 """About as many as there are, so that a run is about as long as it was asked to be."""
@@ -69,58 +70,35 @@ class Bench:
     def measure(self, group: str, pair: int) -> None:
         """Measure one pair of that group."""
         self._group, self._pair = group, pair
-        {
-            "udp": self._udp,
-            "latency": self._latency,
-            "tcp": self._tcp,
-            "rules": self._rules,
-            "scaling": self._scaling,
-            "idle": self._idle,
-            "ping": self._ping,
-        }[group]()
+        getattr(self, f"_{group}")()
 
     def _udp(self) -> None:
-        kinds = (YARDSTICKS["udp"], ECHOD, *self._others_over("udp"))
-        with self._started("udp", kinds) as servers:
-            for work in UDP:
-                for server in servers:
-                    self._try(work, server, YARDSTICKS["udp"].name)
+        with self._started("udp", self._all_over("udp")) as servers:
+            self._compare(UDP, servers)
             for server in servers:
-                self._note_footprint(server, YARDSTICKS["udp"].name)
-
-    def _others_over(self, protocol: str) -> list[Kind]:
-        return [kind for kind in self._others if protocol in kind.protocols]
+                metrics = {"pss_mib": pss_bytes(server.pid) / MEBIBYTE, "ready_seconds": server.ready_seconds}
+                self._note("footprint", server.name, servers[0].name, metrics)
 
     def _tcp(self) -> None:
-        kinds = (YARDSTICKS["tcp"], ECHOD, *self._others_over("tcp"))
-        with self._started("tcp", kinds) as servers:
-            for work in TCP:
-                for server in servers:
-                    self._try(work, server, YARDSTICKS["tcp"].name)
+        with self._started("tcp", self._all_over("tcp")) as servers:
+            self._compare(TCP, servers)
 
     def _latency(self) -> None:
-        kinds = (YARDSTICKS["udp"], ECHOD, *self._others_over("udp"))
-        with self._started("udp", kinds) as servers:
+        with self._started("udp", self._all_over("udp")) as servers:
             [most] = run_load(
                 self._directory, CLIENTS, port=servers[0].port, seconds=self._seconds, cpus=self._load_cpus
             )
             half = most.received / most.elapsed_ns * 1e9 / 2
-            for work in (LATENCY_IDLE, latency_beside(half)):
-                for server in servers:
-                    self._try(work, server, YARDSTICKS["udp"].name)
+            self._compare((LATENCY_IDLE, latency_beside(half)), servers)
 
     def _rules(self) -> None:
         with self._started("udp", (BARE, ECHOD, LIMITED)) as servers:
-            for work in RULES:
-                for server in servers:
-                    self._try(work, server, BARE.name)
+            self._compare(RULES, servers)
 
     def _scaling(self) -> None:
         yardstick = YARDSTICKS["udp"]
         with self._started("udp", (yardstick, ECHOD)) as servers:
-            for work in (*map(from_sources, SCALED_SOURCES), *map(of_size, SCALED_SIZES)):
-                for server in servers:
-                    self._try(work, server, yardstick.name)
+            self._compare((*map(from_sources, SCALED_SOURCES), *map(of_size, SCALED_SIZES)), servers)
         for count in SCALED_LISTENERS:
             work = to_listeners(count)
             with self._started("udp", (yardstick, echod(ports=count))) as servers:
@@ -132,8 +110,7 @@ class Bench:
                 self._miss(f"workers-{count}", ECHOD.name, reason)
                 continue
             with self._started("udp", (yardstick, echod(workers=count)), cpus=self._cpus) as servers:
-                for server in servers:
-                    self._try(for_workers(count), server, yardstick.name, cpus=self._cpus)
+                self._compare([for_workers(count)], servers, cpus=self._cpus)
 
     def _ping(self) -> None:
         """Time one datagram in flight by C and by `echod ping`, to a C loop; then let the latter flood echod."""
@@ -156,8 +133,7 @@ class Bench:
 
     def _idle(self) -> None:
         """Let all of them run without traffic, and see who wakes up and what that costs."""
-        kinds = (YARDSTICKS["udp"], ECHOD, echod("echod-64", ports=64), *self._others_over("udp"))
-        with self._started("udp", kinds) as servers:
+        with self._started("udp", [*self._all_over("udp"), echod("echod-64", ports=64)]) as servers:
             time.sleep(12)  # what belongs to the start is over: also that echod tells of rates, the last over 10 s
             before = [(wakeups(server.pid), cpu_ns(server.pid)) for server in servers]
             time.sleep(self._idle_seconds)
@@ -169,6 +145,9 @@ class Bench:
                     "cpu_ms_per_second": (cpu_ns(server.pid) - used) / 1e6 / self._idle_seconds,
                 }
                 self._note("idle", server.name, YARDSTICKS["udp"].name, metrics)
+
+    def _all_over(self, protocol: str) -> list[Kind]:
+        return [YARDSTICKS[protocol], ECHOD, *(kind for kind in self._others if protocol in kind.protocols)]
 
     @contextlib.contextmanager
     def _started(
@@ -194,6 +173,14 @@ class Bench:
                         raise
                     self._miss("", kind.name, str(reason))
             yield started
+
+    def _compare(
+        self, works: Sequence[Work], servers: Sequence[Server], *, cpus: Collection[int] | None = None
+    ) -> None:
+        """Measure each server under each work; the first of them is the yardstick."""
+        for work in works:
+            for server in servers:
+                self._try(work, server, servers[0].name, cpus=cpus)
 
     def _try(self, work: Work, server: Server, yardstick: str, *, cpus: Collection[int] | None = None) -> None:
         """Measure one run; what cannot be measured is a row with its reason, and is not tried again."""
@@ -225,10 +212,6 @@ class Bench:
             return
         self._note(work.name, server.name, yardstick, _metrics(loads, cpu, machine), loads)
 
-    def _note_footprint(self, server: Server, yardstick: str) -> None:
-        metrics = {"pss_mib": pss_bytes(server.pid) / MEBIBYTE, "ready_seconds": server.ready_seconds}
-        self._note("footprint", server.name, yardstick, metrics)
-
     def _note(
         self, work: str, server: str, yardstick: str, metrics: dict[str, float], loads: Sequence[Traffic] = ()
     ) -> None:
@@ -240,12 +223,7 @@ class Bench:
                 server=server,
                 yardstick=yardstick,
                 metrics=metrics,
-                sent=sum(load.sent + load.background_sent for load in loads),
-                received=sum(load.received + load.background_received for load in loads),
-                lost=sum(load.lost + load.background_sent - load.background_received for load in loads),
-                late=sum(load.late for load in loads),
-                corrupt=sum(load.corrupt for load in loads),
-                refused=sum(load.refused for load in loads),
+                **summed(loads),
             )
         )
 

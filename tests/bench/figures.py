@@ -6,11 +6,28 @@ apart, so that what else the host did weighs on both.
 
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class Counts:
+    """What became of datagrams or messages, in one run or in several."""
+
+    sent: int = 0
+    received: int = 0
+    lost: int = 0
+    late: int = 0
+    corrupt: int = 0
+    refused: int = 0
+
+
+def summed(several: Sequence[Counts]) -> dict[str, int]:
+    """Return the sum of each count, by its name."""
+    return {each.name: sum(getattr(one, each.name) for one in several) for each in fields(Counts)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run(Counts):
     """One server under one work, once."""
 
     group: str
@@ -20,12 +37,6 @@ class Run:
     yardstick: str
     """The server whose figures are 1 in this group."""
     metrics: dict[str, float]
-    sent: int = 0
-    received: int = 0
-    lost: int = 0
-    late: int = 0
-    corrupt: int = 0
-    refused: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +69,7 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Row(Counts):
     """One line of the table: a server under one work, over all pairs."""
 
     group: str
@@ -70,12 +81,6 @@ class Row:
     """In how many it was measured; fewer than the others have, it failed in the rest."""
     ratios: dict[str, Spread]
     """To the yardstick, of each metric that it has too."""
-    sent: int
-    received: int
-    lost: int
-    late: int
-    corrupt: int
-    refused: int
 
     @property
     def loss(self) -> float:
@@ -106,10 +111,5 @@ def _row(runs: Sequence[Run], yardsticks: dict[tuple[str, int, str], dict[str, f
         metrics={name: Spread.of(run.metrics[name] for run in runs if name in run.metrics) for name in first.metrics},
         pairs=len(runs),
         ratios={name: Spread.of(values) for name, values in ratios.items()},
-        sent=sum(run.sent for run in runs),
-        received=sum(run.received for run in runs),
-        lost=sum(run.lost for run in runs),
-        late=sum(run.late for run in runs),
-        corrupt=sum(run.corrupt for run in runs),
-        refused=sum(run.refused for run in runs),
+        **summed(runs),
     )

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from .figures import Counts
 from .process import HOST, REPOSITORY, CannotMeasure, on_cpus
 from .work import Work
 
@@ -19,18 +20,10 @@ GRACE_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Traffic:
-    """What the load generator counted in one run, in datagrams or messages."""
+class Traffic(Counts):
+    """What the load generator counted in one run, in datagrams or messages, and timed."""
 
-    sent: int
-    received: int
-    lost: int
-    corrupt: int
     elapsed_ns: int = 0
-    late: int = 0
-    refused: int = 0
-    background_sent: int = 0
-    background_received: int = 0
     p50_us: float = 0.0
     p99_us: float = 0.0
     p999_us: float = 0.0

@@ -5,43 +5,37 @@ why there are none.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from .figures import Missing, Row
 
-DIGITS = {
-    "cpu_us": 3,
-    "machine_us": 2,
-    "replies_per_second": 0,
-    "busy": 2,
-    "p50_us": 1,
-    "p99_us": 1,
-    "p999_us": 0,
-    "pss_mib": 1,
-    "ready_seconds": 3,
-    "wakeups_per_second": 2,
-    "cpu_ms_per_second": 3,
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """How a metric is shown."""
+
+    words: str
+    digits: int
+    ratio: bool = False
+    """Beside the yardstick, too."""
+    spread: bool = False
+    """With lowest and highest; the others by their median, and in full in the JSON."""
+
+
+COLUMNS = {
+    "cpu_us": Column("CPU us each", 3, ratio=True, spread=True),
+    "machine_us": Column("machine us each", 2),
+    "replies_per_second": Column("replies/s", 0),
+    "busy": Column("busy", 2),
+    "p50_us": Column("p50 us", 1, ratio=True, spread=True),
+    "p99_us": Column("p99 us", 1, ratio=True, spread=True),
+    "p999_us": Column("p99.9 us", 0, ratio=True),
+    "pss_mib": Column("PSS MiB", 1, ratio=True, spread=True),
+    "ready_seconds": Column("first reply s", 3, ratio=True, spread=True),
+    "wakeups_per_second": Column("wake-ups/s", 2, spread=True),
+    "cpu_ms_per_second": Column("CPU ms/s", 3),
 }
-"""Of each metric, in the order in which they are shown."""
-
-WORDS = {
-    "cpu_us": "CPU us each",
-    "machine_us": "machine us each",
-    "replies_per_second": "replies/s",
-    "busy": "busy",
-    "p50_us": "p50 us",
-    "p99_us": "p99 us",
-    "p999_us": "p99.9 us",
-    "pss_mib": "PSS MiB",
-    "ready_seconds": "first reply s",
-    "wakeups_per_second": "wake-ups/s",
-    "cpu_ms_per_second": "CPU ms/s",
-}
-
-SPREAD = ("cpu_us", "p50_us", "p99_us", "pss_mib", "ready_seconds", "wakeups_per_second")
-"""Shown with lowest and highest; the others by their median, and in full in the JSON."""
-
-RATIOS = ("cpu_us", "p50_us", "p99_us", "p999_us", "pss_mib", "ready_seconds")
-"""Shown beside the yardstick."""
+"""In the order in which they are shown."""
 
 
 def tables(rows: Sequence[Row], missing: Sequence[Missing]) -> list[str]:
@@ -60,19 +54,19 @@ def tables(rows: Sequence[Row], missing: Sequence[Missing]) -> list[str]:
 
 
 def _table(rows: Sequence[Row]) -> list[str]:
-    metrics = [name for name in DIGITS if name in rows[0].metrics]
-    ratios = [name for name in RATIOS if name in rows[0].metrics]
+    columns = {name: column for name, column in COLUMNS.items() if name in rows[0].metrics}
+    ratios = [name for name, column in columns.items() if column.ratio]
     loads = any(row.sent for row in rows)
     heading = [rows[0].group, "server", "pairs"]
-    heading += [f"{WORDS[name]} / {rows[0].yardstick}" for name in ratios]
-    heading += [WORDS[name] for name in metrics] + (["loss", "corrupt", "refused"] if loads else [])
+    heading += [f"{columns[name].words} / {rows[0].yardstick}" for name in ratios]
+    heading += [column.words for column in columns.values()] + (["loss", "corrupt", "refused"] if loads else [])
     cells = [heading]
     for row in rows:
         line = [row.work, row.server, str(row.pairs)]
         line += [row.ratios[name].text(3) if name in row.ratios else "-" for name in ratios]
-        for name in metrics:
-            spread, digits = row.metrics[name], DIGITS[name]
-            line.append(spread.text(digits) if name in SPREAD else f"{spread.median:,.{digits}f}")
+        for name, column in columns.items():
+            spread = row.metrics[name]
+            line.append(spread.text(column.digits) if column.spread else f"{spread.median:,.{column.digits}f}")
         cells.append(line + ([f"{row.loss:.3%}", str(row.corrupt), str(row.refused)] if loads else []))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     names = 2  # the first columns are words and stand left, the others are figures

@@ -4,7 +4,7 @@ Pure values; never runs anything. Invariant: a name says kind and size, and is t
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,17 +28,15 @@ def _clients(size: int) -> Work:
     return Work(name=f"clients-{size}", meaning=meaning, settings={"clients": 64, "size": size}, ratio_max=1.10)
 
 
-def _bursts(size: int) -> Work:
-    settings = {"clients": 4, "window": 128, "refill": 64, "size": size, "gro": 1}
-    meaning = f"4 clients with UDP_GRO, windows of 128 datagrams of {size} bytes sent one by one in bursts"
-    return Work(name=f"bursts-{size}", meaning=meaning, settings=settings, ratio_max=0.75)
+def _bursts(size: int, *, gro: bool) -> Work:
+    """Return bursts to clients that take their replies as trains, or each by itself.
 
-
-def _apart(size: int) -> Work:
-    """Return the same of clients that take each reply by itself: they are then the slower end, and set the pace."""
-    settings = {"clients": 4, "window": 128, "refill": 64, "size": size}
-    meaning = f"4 clients without UDP_GRO, windows of 128 datagrams of {size} bytes sent one by one in bursts"
-    return Work(name=f"apart-{size}", meaning=meaning, settings=settings)
+    Without UDP_GRO they are the slower end, and set the pace: there is no target.
+    """
+    settings = {"clients": 4, "window": 128, "refill": 64, "size": size, "gro": int(gro)}
+    name, how, ratio_max = ("bursts", "with", 0.75) if gro else ("apart", "without", None)
+    meaning = f"4 clients {how} UDP_GRO, windows of 128 datagrams of {size} bytes sent one by one in bursts"
+    return Work(name=f"{name}-{size}", meaning=meaning, settings=settings, ratio_max=ratio_max)
 
 
 def _trains(size: int, train: int, *, ratio_max: float | None) -> Work:
@@ -58,10 +56,10 @@ CLIENTS = _clients(64)
 UDP = (
     CLIENTS,
     _clients(1400),
-    _bursts(64),
-    _bursts(1400),
-    _apart(64),
-    _apart(1400),
+    _bursts(64, gro=True),
+    _bursts(1400, gro=True),
+    _bursts(64, gro=False),
+    _bursts(1400, gro=False),
     _trains(64, 64, ratio_max=0.05),
     _trains(1400, 46, ratio_max=None),  # more do not fit into 64 KiB
     _ports(64),
@@ -90,9 +88,6 @@ def latency_beside(rate: float) -> Work:
 LATENCY_LOADED = latency_beside(0.0)
 """As it is named; what half of them is, each pair finds out."""
 
-LATENCY_MAX = {"p50_us": 1.05, "p99_us": 1.10}
-"""What a round trip may take beside the yardstick."""
-
 
 def _streams(connections: int, *, ratio_max: float | None) -> Work:
     meaning = f"{connections} connections, one message of 64 bytes in flight on each"
@@ -119,10 +114,16 @@ TCP = (
     ),
 )
 
-NEW_SOURCES = Work(
-    name="sources",
-    meaning="each datagram from a source address of its own, 256 in flight",
-    settings={"clients": 1, "window": 256, "refill": 64, "sources": 16_777_214},
+
+def from_sources(count: int) -> Work:
+    """Return traffic from so many source addresses."""
+    settings = {"clients": 1, "window": 256, "refill": 64, "sources": count}
+    meaning = f"{count} source addresses in turn, 256 datagrams of 64 bytes in flight"
+    return Work(name=f"sources-{count}", meaning=meaning, settings=settings)
+
+
+NEW_SOURCES = replace(
+    from_sources(16_777_214), name="sources", meaning="each datagram from a source address of its own, 256 in flight"
 )
 
 RULES = (CLIENTS, NEW_SOURCES)
@@ -147,20 +148,10 @@ ECHOD_PING, BARE_PING = "echod ping", "udp_latency"
 """The two clients, which stand in the rows of PING where others have a server."""
 
 
-def from_sources(count: int) -> Work:
-    """Return traffic from so many source addresses."""
-    return Work(
-        name=f"sources-{count}",
-        meaning=f"{count} source addresses in turn, 256 datagrams of 64 bytes in flight",
-        settings={"clients": 1, "window": 256, "refill": 64, "sources": count},
-    )
-
-
 def to_listeners(count: int) -> Work:
     """Return traffic to so many ports at once; the yardstick has them all to its one."""
-    return Work(
-        name=f"listeners-{count}", meaning=f"64 clients, {count} listeners", settings={"clients": 64, "ports": count}
-    )
+    settings = {"clients": 64, "ports": count}
+    return Work(name=f"listeners-{count}", meaning=f"64 clients, {count} listeners", settings=settings)
 
 
 def of_size(size: int) -> Work:
@@ -170,12 +161,8 @@ def of_size(size: int) -> Work:
 
 def for_workers(count: int) -> Work:
     """Return traffic for so many workers, by as many loads, no process bound to a CPU."""
-    return Work(
-        name=f"workers-{count}",
-        meaning=f"{count} workers and as many loads",
-        settings={"clients": 64, "sleeps": 1},
-        loads=count,
-    )
+    settings = {"clients": 64, "sleeps": 1}
+    return Work(name=f"workers-{count}", meaning=f"{count} workers and as many loads", settings=settings, loads=count)
 
 
 SCALED_SOURCES = (1, 10, 100, 1_000, 10_000, 100_000)

@@ -140,10 +140,10 @@ int main(int argc, char **argv)
         for (int i = 1; i <= OTHERS; i++)
             take_background(i);
     qsort(samples, count, sizeof *samples, ascending);
-    printf("{\"sent\": %llu, \"received\": %llu, \"lost\": %llu, \"corrupt\": %llu, \"background_sent\": %llu, "
-           "\"background_received\": %llu, \"p50_us\": %.2f, \"p99_us\": %.2f, \"p999_us\": %.2f}\n",
-           (unsigned long long)(count + lost), (unsigned long long)count, (unsigned long long)lost, (unsigned long long)corrupt,
-           (unsigned long long)background_sent, (unsigned long long)background_received,
-           percentile(0.5), percentile(0.99), percentile(0.999));
+    uint64_t sent = count + lost + background_sent, received = count + background_received;
+    printf("{\"sent\": %llu, \"received\": %llu, \"lost\": %llu, \"corrupt\": %llu, "
+           "\"p50_us\": %.2f, \"p99_us\": %.2f, \"p999_us\": %.2f}\n",
+           (unsigned long long)sent, (unsigned long long)received, (unsigned long long)(sent - received),
+           (unsigned long long)corrupt, percentile(0.5), percentile(0.99), percentile(0.999));
     return 0;
 }
