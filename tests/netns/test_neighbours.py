@@ -8,6 +8,7 @@ from support.loopback import needs_root
 from support.netns.datagrams import PORT, SERVER, SERVER6, Datagram, over_ipv4, over_ipv6
 from support.netns.stage import WILDCARDS, Stage
 from support.netns.wire import LINK
+from support.system.network import set_kernel
 from support.waiting import wait_until
 
 DEAD = 120
@@ -31,7 +32,7 @@ def forged(number: int, *, is_ipv6: bool) -> Datagram:
 def flood(stage: Stage, *, is_ipv6: bool, kept_bytes: int) -> int:
     """Send forged datagrams, in rounds, with the kernel keeping so many bytes for each neighbour; return how many."""
     family = "ipv6" if is_ipv6 else "ipv4"
-    stage.wire.set(stage.wire.server, f"{family}/neigh/{LINK}/unres_qlen_bytes", kept_bytes)
+    set_kernel(stage.wire.server, f"{family}/neigh/{LINK}/unres_qlen_bytes", kept_bytes)
     frames = [forged(number, is_ipv6=is_ipv6).frame() for number in range(DEAD)]
     for _ in range(EACH):
         for frame in frames:

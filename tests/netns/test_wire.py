@@ -71,11 +71,9 @@ def test_a_train_arrives_as_a_train(wire: Wire, datagram: Datagram) -> None:
 
 def test_nothing_is_left_of_a_wire() -> None:
     """Both namespaces are gone when a test is over, also one that failed."""
-    wire = Wire()
-    names = {wire.server, wire.client}
-    with pytest.raises(AssertionError, match="they are there"), wire:
-        assert not names <= namespaces(), "they are there"
-    assert not names & namespaces()
+    with pytest.raises(AssertionError, match="they are there"), Wire() as wire:
+        assert not {wire.server, wire.client} <= namespaces(), "they are there"
+    assert not {wire.server, wire.client} & namespaces()
 
 
 def namespaces() -> set[str]:

@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 from support.loopback import ip, needs_root
 from support.ping.pinging import ended, start
 from support.ports import free_port
-from support.system.network import entered, remove_namespace
+from support.system.network import entered, namespaces
 
 ENCODINGS = [
     ({"LC_ALL": "C"}, "utf-8"),  # PEP 540
@@ -40,19 +39,14 @@ def ping(variables: dict[str, str], encoding: str, *words: object) -> str:
 @pytest.fixture(scope="module")
 def interfaces() -> Iterator[tuple[str, bytes, bytes]]:
     """Make a namespace with two interfaces: the name of one is UTF-8, that of the other is not. Return the names."""
-    space = f"echod-{secrets.token_hex(4)}"
     names = ("übér0".encode(), b"\xfcber1")
-    ip("netns", "add", space)
-    try:
-        ip("-n", space, "link", "set", "lo", "up")
+    with namespaces("names") as (space,):
         pair = [os.fsdecode(name) for name in names]
         ip("-n", space, "link", "add", pair[0], "type", "veth", "peer", "name", pair[1])
         for number, name in enumerate(names, start=1):
             ip("-n", space, "link", "set", os.fsdecode(name), "up")
             ip("-n", space, "address", "add", f"fe80::{number}/64", "dev", os.fsdecode(name), "nodad")
         yield space, *names
-    finally:
-        remove_namespace(space)
 
 
 @needs_root

@@ -6,9 +6,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from support.system.host import Host, obstacle
+from support.system.host import obstacle
 from support.system.image import RELEASES, Debian, make_root
 from support.system.installation import Mode, Release, make_layer, make_release
+from support.system.operating import Host
 
 FIRST_SECONDS = 1000.0
 """More than it takes to make the Debian that a test boots."""

@@ -7,24 +7,7 @@ import time
 from contextlib import suppress
 
 import pytest
-from support.system.host import Host
-from support.system.operating import (
-    CONFIG,
-    PORT,
-    add_address,
-    answers,
-    ask,
-    await_answer,
-    converse,
-    drop_in,
-    events,
-    family,
-    serves_everything,
-    show,
-    supervisor,
-    systemctl,
-    workers,
-)
+from support.system.operating import CONFIG, PORT, Host, family
 from support.waiting import wait_until
 
 SECOND_ADDRESS, SECOND_ADDRESS6 = "10.77.0.77", "fd00:77::77"
@@ -51,34 +34,34 @@ def starts(host: Host) -> int:
 @pytest.mark.parametrize(("address", "length"), [(SECOND_ADDRESS, 24), (SECOND_ADDRESS6, 64)])
 def test_the_very_first_datagram_is_answered(activated: Host, address: str, length: int) -> None:
     """A datagram to a stopped echod starts it and is answered itself, from the address asked, of several."""
-    systemctl(activated, "stop")
-    assert show(activated, "ActiveState") == "inactive"
-    add_address(activated, f"{address}/{length}")
-    assert ask(activated, b"first", address=address) == b"first"
-    assert show(activated, "ActiveState") == "active"
+    activated.systemctl("stop")
+    assert activated.show("ActiveState") == "inactive"
+    activated.add_address(f"{address}/{length}")
+    assert activated.ask(b"first", address=address) == b"first"
+    assert activated.show("ActiveState") == "active"
 
 
 @pytest.mark.parametrize("address", [Host.address, Host.address6])
 def test_the_very_first_connection_is_answered(activated: Host, address: str) -> None:
     """A connection to a stopped echod starts it and is served itself."""
-    systemctl(activated, "stop")
-    assert converse(activated, b"first", address=address) == b"first"
-    assert show(activated, "ActiveState") == "active"
+    activated.systemctl("stop")
+    assert activated.converse(b"first", address=address) == b"first"
+    assert activated.show("ActiveState") == "active"
 
 
 def test_the_ports_alone_are_enough_at_boot(activated: Host) -> None:
     """With echod.service disabled, the socket unit is up after a boot and the first datagram starts echod."""
-    systemctl(activated, "disable")
+    activated.systemctl("disable")
     activated.reboot()
-    assert (show(activated, "ActiveState"), show(activated, "ActiveState", "echod.socket")) == ("inactive", "active")
-    assert ask(activated) == b"hello"
-    assert serves_everything(activated)
+    assert (activated.show("ActiveState"), activated.show("ActiveState", "echod.socket")) == ("inactive", "active")
+    assert activated.ask() == b"hello"
+    assert activated.serves_everything()
 
 
 def test_a_crash_loop_never_takes_the_ports_away(activated: Host) -> None:
     """While echod fails at once, again and again, with datagrams coming, the socket listens; repaired, it answers."""
-    systemctl(activated, "stop")
-    drop_in(activated, "[Service]\nExecStart=\nExecStart=/bin/false\nRestartSec=10ms\n")
+    activated.systemctl("stop")
+    activated.drop_in("[Service]\nExecStart=\nExecStart=/bin/false\nRestartSec=10ms\n")
     before = starts(activated)
 
     def crashed_often() -> bool:
@@ -86,19 +69,19 @@ def test_a_crash_loop_never_takes_the_ports_away(activated: Host) -> None:
         return starts(activated) > before + MANY_STARTS
 
     wait_until(crashed_often, "a long crash loop", seconds=60)
-    assert show(activated, "ActiveState", "echod.socket") == "active"
+    assert activated.show("ActiveState", "echod.socket") == "active"
     activated.run(["rm", "/etc/systemd/system/echod.service.d/test.conf"])
-    activated.run(["systemctl", "daemon-reload"])
-    await_answer(activated, 5)
-    assert serves_everything(activated)
+    activated.daemon_reload()
+    activated.await_answer()
+    assert activated.serves_everything()
 
 
 def test_the_ports_can_be_restarted_as_often_as_wanted(activated: Host) -> None:
     """As README and the installer say it, again and again: no limit takes the ports away, nor those of the metrics."""
-    systemctl(activated, "enable", "--quiet", "echod-metrics.socket")
+    activated.systemctl("enable", "--quiet", "echod-metrics.socket")
     restart = "systemctl restart echod.socket echod-metrics.socket echod.service"
     activated.run(["sh", "-c", f"for turn in $(seq {RESTARTS}); do {restart} || exit 1; done"])
-    assert serves_everything(activated)
+    assert activated.serves_everything()
     assert activated.journal("-b", "_PID=1", "--priority=warning", "--unit=echod*.socket") == []
 
 
@@ -109,15 +92,15 @@ def test_nothing_that_systemd_forks_holds_the_ports_that_it_closes(activated: Ho
         assert tracer.stderr is not None
         try:
             assert b" attached\n" in tracer.stderr.readline()
-            systemctl(activated, "restart", "echod.socket", "echod.service")
+            activated.systemctl("restart", "echod.socket", "echod.service")
         finally:
             tracer.terminate()
-    assert serves_everything(activated)
+    assert activated.serves_everything()
 
 
 def test_a_bad_file_does_not_make_every_datagram_a_start(activated: Host) -> None:
     """With mistakes in the file and datagrams coming, echod is tried at leisure; mended, it answers by itself."""
-    systemctl(activated, "stop")
+    activated.systemctl("stop")
     activated.write(CONFIG, "workers: many\n")
     before, begin = starts(activated), time.monotonic()
 
@@ -127,19 +110,18 @@ def test_a_bad_file_does_not_make_every_datagram_a_start(activated: Host) -> Non
 
     wait_until(tried_again, "a few attempts", seconds=60)
     assert 2 * (starts(activated) - before - 1) <= time.monotonic() - begin  # seconds: ExecStopPost=
-    assert show(activated, "ActiveState", "echod.socket") == "active"
+    assert activated.show("ActiveState", "echod.socket") == "active"
     activated.write(CONFIG, "workers: 2\n")
-    await_answer(activated, 5)
-    assert serves_everything(activated)
+    activated.await_answer()
+    assert activated.serves_everything()
 
 
 def test_one_socket_is_served_by_all_workers(activated: Host) -> None:
     """Workers wait on the very sockets that systemd passed, and no process of echod has another."""
-    activated.write(CONFIG, "workers: 2\n")
-    systemctl(activated, "reload")
-    wait_until(lambda: len(workers(activated)) == 2, "the old workers have gone", seconds=30)
-    assert len(events(activated, "listener_adopted")) == 4
-    assert events(activated, "listener_bound") == []
+    activated.configure("workers: 2\n")
+    wait_until(lambda: len(activated.workers()) == 2, "the old workers have gone", seconds=30)
+    assert len(activated.events("listener_adopted")) == 4
+    assert activated.events("listener_bound") == []
     inodes = [
         {
             link
@@ -148,36 +130,36 @@ def test_one_socket_is_served_by_all_workers(activated: Host) -> None:
             ).stdout.split()
             if link.removeprefix("socket:[").removesuffix("]") in activated.run(["cat", "/proc/net/udp"]).stdout
         }
-        for pid in workers(activated)
+        for pid in activated.workers()
     ]
     assert inodes[0] == inodes[1] != set()
 
 
 def test_a_socket_that_takes_both_families_is_refused(activated: Host) -> None:
     """Forged v4-mapped sources would come in: echod says which line of the unit to mend, and is not restarted."""
-    systemctl(activated, "stop", "echod.service", "echod.socket")
+    activated.systemctl("stop", "echod.service", "echod.socket")
     lines = "[Socket]\nListenDatagram=\nListenStream=\nListenDatagram=[::]:7\nBindIPv6Only=both\n"
-    drop_in(activated, lines, unit="echod.socket")
-    systemctl(activated, "start", "echod.socket")
-    assert systemctl(activated, "start", check=False) != 0
+    activated.drop_in(lines, unit="echod.socket")
+    activated.systemctl("start", "echod.socket")
+    assert activated.systemctl("start", check=False) != 0
     printed = [entry["MESSAGE"] for entry in activated.journal("-u", "echod", "-p", "err", "SYSLOG_IDENTIFIER=echod")]
     assert any("set BindIPv6Only=ipv6-only in the .socket unit" in line for line in printed)
-    assert (show(activated, "ExecMainStatus"), show(activated, "NRestarts")) == ("78", "0")
+    assert (activated.show("ExecMainStatus"), activated.show("NRestarts")) == ("78", "0")
 
 
 def test_other_ports_are_named_in_the_socket_unit_and_in_the_config(activated: Host) -> None:
     """In the unit alone they are not enough: echod then wants to open those of the config, may not, and says so."""
     lines = "[Socket]\nListenStream=\nListenDatagram=[::]:7007\nListenStream=[::]:7007\nListenNetlink=route\n"
-    drop_in(activated, lines, unit="echod.socket")
-    assert systemctl(activated, "restart", "echod.socket", "echod.service", check=False) != 0
+    activated.drop_in(lines, unit="echod.socket")
+    assert activated.systemctl("restart", "echod.socket", "echod.service", check=False) != 0
     (refusal, *_) = [entry["MESSAGE"] for entry in activated.journal("-u", "echod", "-p", "err", "-t", "echod")]
     assert re.search("udp://0.0.0.0:7 may not be opened: .* it belongs into the .socket unit", refusal)
     activated.write(CONFIG, "listeners: ['udp://[::]:7007', 'tcp://[::]:7007']\n")
-    systemctl(activated, "restart", "echod.socket", "echod.service")
-    assert ask(activated, address=activated.address6, port=7007) == b"hello"
-    assert converse(activated, address=activated.address6, port=7007) == b"hello"
-    assert not answers(activated)
-    assert events(activated, "own_addresses_unknown") == []
+    activated.systemctl("restart", "echod.socket", "echod.service")
+    assert activated.ask(address=activated.address6, port=7007) == b"hello"
+    assert activated.converse(address=activated.address6, port=7007) == b"hello"
+    assert not activated.answers()
+    assert activated.events("own_addresses_unknown") == []
 
 
 def test_the_lines_of_the_unit_that_are_off_can_be_switched_on(activated: Host) -> None:
@@ -193,29 +175,29 @@ def test_the_lines_of_the_unit_that_are_off_can_be_switched_on(activated: Host) 
     activated.write(path, unit)
     names = [f"{kind}://{host}:7" for kind in ("udp", "tcp") for host in ("0.0.0.0%eth0", "[::%eth0]")]
     activated.write(CONFIG, f"listeners: {[*names, f'udp://{SECOND_ADDRESS}%eth0:8']}\n")
-    activated.run(["systemctl", "daemon-reload"])
+    activated.daemon_reload()
     assert "mistake" not in activated.run(["echod", "check"]).stdout
     assert activated.run(["systemd-analyze", "verify", "--man=no", "echod.socket"]).stderr == ""
-    systemctl(activated, "restart", "echod.socket", "echod.service")
-    assert serves_everything(activated)
-    assert events(activated, "own_addresses_unknown") == []
-    add_address(activated, f"{SECOND_ADDRESS}/24")
-    assert ask(activated, address=SECOND_ADDRESS, port=8) == b"hello"
+    activated.systemctl("restart", "echod.socket", "echod.service")
+    assert activated.serves_everything()
+    assert activated.events("own_addresses_unknown") == []
+    activated.add_address(f"{SECOND_ADDRESS}/24")
+    assert activated.ask(address=SECOND_ADDRESS, port=8) == b"hello"
     lo = "import socket; s = socket.socket(); s.connect(('127.0.0.1', 7))"
     assert "ConnectionRefusedError" in activated.run(["python3", "-c", lo], check=False).stderr
 
 
 def test_the_status_is_one_line_that_an_operator_understands(standing: Host) -> None:
     """`systemctl status` says what is served, by how many workers, and how fast; it counts what clients send."""
-    wait_until(lambda: STATUS.fullmatch(show(standing, "StatusText")), "the status line", seconds=8)
-    before = supervisor(standing)
+    wait_until(lambda: STATUS.fullmatch(standing.show("StatusText")), "the status line")
+    before = standing.supervisor()
 
     def busy() -> bool:
         for _ in range(20):
-            ask(standing)
-        found = STATUS.fullmatch(show(standing, "StatusText"))
+            standing.ask()
+        found = STATUS.fullmatch(standing.show("StatusText"))
         return found is not None and int(found[1].replace(",", "")) > 10
 
-    wait_until(busy, "the rate in the status line", seconds=12)
-    assert supervisor(standing) == before
-    assert answers(standing)
+    wait_until(busy, "the rate in the status line", seconds=60)
+    assert standing.supervisor() == before
+    assert standing.ask() == b"hello"

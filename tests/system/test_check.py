@@ -4,19 +4,8 @@ import re
 import subprocess
 
 from support.man import literals, section
-from support.system.host import Host
-from support.system.installation import Mode, Release, install_command
-from support.system.operating import (
-    CONFIG,
-    add_address,
-    answers,
-    ask,
-    converse,
-    serves_everything,
-    show,
-    supervisor,
-    systemctl,
-)
+from support.system.installation import Mode, Release, fetch, install_command
+from support.system.operating import CONFIG, Host
 
 REFUSED = "packaging/install: echod would not start with /etc/echod.yaml, for the reason above; nothing was changed\n"
 
@@ -32,16 +21,10 @@ def pasted(host: Host, advice: str) -> str:
     return command.splitlines()[0]
 
 
-def metrics(host: Host) -> str:
-    """Return the page with the metrics, requested on the host."""
-    script = f"import urllib.request; print(urllib.request.urlopen('{METRICS}/metrics', timeout=10).read().decode())"
-    return host.run(["python3", "-c", script]).stdout
-
-
 def test_a_file_that_the_service_cannot_read_is_refused(bound: Host, release: Release) -> None:
     """Root can read it, the service could not: check says so, and an upgrade stops before anything is stopped."""
     release.bring(bound)
-    before = supervisor(bound)
+    before = bound.supervisor()
     bound.run(["cp", CONFIG, "/etc/good"])
     for hide in (
         f"mv {CONFIG} /root/echod.yaml && ln -s /root/echod.yaml {CONFIG}",
@@ -58,10 +41,10 @@ def test_a_file_that_the_service_cannot_read_is_refused(bound: Host, release: Re
             printed = bound.run(install_command(Mode.BOUND), check=False)
             assert f"echod.service cannot read {CONFIG}: " in printed.stdout
             assert (printed.returncode, printed.stderr) == (1, REFUSED)
-        assert supervisor(bound) == before
+        assert bound.supervisor() == before
         bound.run(["cp", "--remove-destination", "/etc/good", CONFIG])
         assert bound.run(["echod", "check"]).stdout == f"{CONFIG}: ok\n"
-    assert serves_everything(bound)
+    assert bound.serves_everything()
 
 
 def test_a_drop_in_of_the_operator_counts(bound: Host) -> None:
@@ -71,16 +54,16 @@ def test_a_drop_in_of_the_operator_counts(bound: Host) -> None:
     bound.run(["chmod", "400", CONFIG])
     assert bound.run(["echod", "check"], check=False).returncode == 66
     bound.write("/etc/systemd/system/echod.service.d/user.conf", "[Service]\nDynamicUser=no\nUser=echo\n")
-    bound.run(["systemctl", "daemon-reload"])
+    bound.daemon_reload()
     assert bound.run(["echod", "check"]).stdout == f"{CONFIG}: ok\n"
-    systemctl(bound, "restart")
-    assert serves_everything(bound)
+    bound.systemctl("restart")
+    assert bound.serves_everything()
 
 
 def test_a_listener_that_the_socket_unit_does_not_pass_is_refused(activated: Host, release: Release) -> None:
     """Check fails as a restart would, and prints the drop-in, with which all is well. An upgrade stops at it, too."""
     release.bring(activated)
-    before = supervisor(activated)
+    before = activated.supervisor()
     activated.write(CONFIG, OTHER_PORTS)
     printed = activated.run(["echod", "check"], check=False)
     assert printed.returncode == 78
@@ -88,11 +71,11 @@ def test_a_listener_that_the_socket_unit_does_not_pass_is_refused(activated: Hos
     upgrade = activated.run(install_command(Mode.ACTIVATED), check=False)
     assert printed.stdout in upgrade.stdout
     assert upgrade.stderr == REFUSED
-    assert supervisor(activated) == before
-    assert serves_everything(activated)
+    assert activated.supervisor() == before
+    assert activated.serves_everything()
     activated.run(["sh", "-c", pasted(activated, printed.stdout)])
     assert activated.run(["echod", "check"]).stdout == f"{CONFIG}: ok\n"
-    assert ask(activated, port=7007) == b"hello" == ask(activated)
+    assert activated.ask(port=7007) == b"hello" == activated.ask()
 
 
 def test_the_port_of_the_metrics_needs_a_socket_unit_too(activated: Host) -> None:
@@ -103,8 +86,8 @@ def test_the_port_of_the_metrics_needs_a_socket_unit_too(activated: Host) -> Non
     command = printed.stdout.partition("may not open sockets itself: ")[2].splitlines()[0]
     activated.run(["sh", "-c", command])
     assert activated.run(["echod", "check"]).stdout == f"{CONFIG}: ok\n"
-    assert serves_everything(activated)
-    assert 'listener="udp://0.0.0.0:7"' in metrics(activated)
+    assert activated.serves_everything()
+    assert 'listener="udp://0.0.0.0:7"' in fetch(activated, f"{METRICS}/metrics")
 
 
 def test_the_examples_of_the_man_page_serve_what_they_say(activated: Host) -> None:
@@ -122,29 +105,28 @@ def test_the_examples_of_the_man_page_serve_what_they_say(activated: Host) -> No
     activated.write(CONFIG, f"{listeners}{served}")
     activated.run(["sh", "-ec", enable.replace("# ", "")])
     (address,) = set(re.findall(r"udp://(.*):7000", listeners))
-    add_address(activated, f"{address}/32")
+    activated.add_address(f"{address}/32")
     assert activated.run(["echod", "check"]).stdout == f"{CONFIG}: ok\n"
     with activated.client():
         subprocess.run(["ip", "route", "add", address, "dev", "eth0"], check=True)
-    assert ask(activated, address=address, port=7000) == converse(activated, address=address, port=7000) == b"hello"
-    assert f'listener="udp://{address}:7000"' in metrics(activated)
+    assert activated.ask(address=address, port=7000) == activated.converse(address=address, port=7000) == b"hello"
+    assert f'listener="udp://{address}:7000"' in fetch(activated, f"{METRICS}/metrics")
 
 
 def test_a_change_to_the_socket_unit_compares_first(bound: Host, release: Release) -> None:
     """What runs goes on with its own ports until the drop-in is there; then systemd has them, also after a boot."""
     release.bring(bound)
-    bound.write(CONFIG, OTHER_PORTS)
-    systemctl(bound, "restart")
-    before = supervisor(bound)
+    bound.configure(OTHER_PORTS, "restart")
+    before = bound.supervisor()
     printed = bound.run(install_command(Mode.ACTIVATED), check=False)
     assert (printed.returncode, printed.stderr) == (1, REFUSED)
-    assert supervisor(bound) == before
-    assert ask(bound, port=7007) == b"hello"
+    assert bound.supervisor() == before
+    assert bound.ask(port=7007) == b"hello"
     pasted(bound, printed.stdout)
     bound.run(install_command(Mode.ACTIVATED))
     bound.reboot()
-    assert show(bound, "ActiveState", "echod.socket") == "active"
-    assert ask(bound, port=7007) == b"hello" == ask(bound)
+    assert bound.show("ActiveState", "echod.socket") == "active"
+    assert bound.ask(port=7007) == b"hello" == bound.ask()
 
 
 def test_a_first_installation_compares_too(host: Host, release: Release) -> None:
@@ -153,7 +135,7 @@ def test_a_first_installation_compares_too(host: Host, release: Release) -> None
     host.write(CONFIG, OTHER_PORTS)
     printed = host.run(install_command(Mode.ACTIVATED), check=False)
     assert printed.stderr == REFUSED.replace("nothing was changed", "nothing was started")
-    assert not answers(host)
+    assert not host.answers()
     pasted(host, printed.stdout)
     host.run(install_command(Mode.ACTIVATED))
-    assert ask(host, port=7007) == b"hello" == ask(host)
+    assert host.ask(port=7007) == b"hello" == host.ask()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.system.container import own_group
-from support.system.host import ENVIRONMENT, NAME_PATTERN, Host, sweep
+from support.system.host import ENVIRONMENT, NAME_PATTERN, BootedHost, sweep
 from support.system.image import Debian
 from support.system.network import NAMESPACES
 from support.waiting import wait_until
@@ -18,8 +18,8 @@ from support.waiting import wait_until
 DOOMED = """
 import sys
 from pathlib import Path
-from support.system.host import Host
-with Host(Path(sys.argv[1])) as host:
+from support.system.host import BootedHost
+with BootedHost(Path(sys.argv[1])) as host:
     print(host.leader, flush=True)
     sys.stdin.read()
 """
@@ -44,7 +44,7 @@ def is_ours(name: str) -> bool:
     return host is not None and (int(host[1]) == os.getpid() or not Path("/proc", host[1]).exists())
 
 
-def test_the_systemd_and_the_python_are_those_of_the_release(debian: Debian, host: Host) -> None:
+def test_the_systemd_and_the_python_are_those_of_the_release(debian: Debian, host: BootedHost) -> None:
     """Debian 12 has systemd 252 and Python 3.11, Debian 13 has 257 and 3.13, and all units are up."""
     assert host.run(["systemctl", "--version"]).stdout.split()[1] == str(debian.systemd)
     assert host.run(["python3", "--version"]).stdout.startswith(f"Python {debian.python}.")
@@ -52,16 +52,16 @@ def test_the_systemd_and_the_python_are_those_of_the_release(debian: Debian, hos
     assert f"VERSION_CODENAME={debian.suite}" in host.read("/etc/os-release")
 
 
-def test_a_host_is_clean_after_another_has_written(debian: Debian, host: Host) -> None:
+def test_a_host_is_clean_after_another_has_written(debian: Debian, host: BootedHost) -> None:
     """Neither a host beside it nor the cached root sees what a host writes, and both can be used at once."""
     host.write("/etc/echod.yaml", "mark\n")
-    with Host(debian.root) as other:
+    with BootedHost(debian.root) as other:
         assert other.run(["ls", "/etc/echod.yaml"], check=False).returncode != 0
         assert host.read("/etc/echod.yaml") == "mark\n"
     assert not (debian.root / "etc/echod.yaml").exists()
 
 
-def test_many_reloads_of_systemd_do_not_stall_it(host: Host) -> None:
+def test_many_reloads_of_systemd_do_not_stall_it(host: BootedHost) -> None:
     """Its PID 1 notifies nspawn at each daemon-reload; nobody reads that, and nobody waits for it."""
     for _ in range(15):
         host.run(["systemctl", "daemon-reload"], timeout=10)
@@ -74,7 +74,7 @@ def test_nothing_is_left_of_a_host(debian: Debian) -> None:
     leaders = []
 
     def fail() -> None:
-        with Host(debian.root) as host:
+        with BootedHost(debian.root) as host:
             leaders.append(host.leader)
             assert traces()["groups"] > before["groups"]
             host.run(["false"])
@@ -88,7 +88,7 @@ def test_nothing_is_left_of_a_host(debian: Debian) -> None:
 def test_a_host_that_does_not_go_down_is_killed(debian: Debian, monkeypatch: pytest.MonkeyPatch) -> None:
     """A unit that refuses to stop for ever holds up the end of a test for STOP_TIMEOUT only, and leaves nothing."""
     before = traces()
-    with Host(debian.root) as host:
+    with BootedHost(debian.root) as host:
         stubborn = ["--property=TimeoutStopSec=infinity", "sh", "-c", "trap '' TERM; while :; do sleep 1; done"]
         host.run(["systemd-run", "--service-type=exec", *stubborn])
         leader = Path("/proc", str(host.leader))
@@ -108,12 +108,12 @@ def test_a_host_dies_with_a_killed_run_and_the_next_sweeps(debian: Debian) -> No
         leader = Path("/proc", run.stdout.readline().strip())
         assert leader.joinpath("comm").read_text() == "systemd\n"
         run.send_signal(signal.SIGKILL)
-    wait_until(lambda: not leader.exists(), "the host's PID 1 is gone", seconds=10)
+    wait_until(lambda: not leader.exists(), "the host's PID 1 is gone")
     sweep()
     assert traces() == before
 
 
-def test_the_environment_of_a_command_is_a_login_of_root(host: Host) -> None:
+def test_the_environment_of_a_command_is_a_login_of_root(host: BootedHost) -> None:
     """Nothing of the environment of the machine gets in."""
     names = {line.partition("=")[0] for line in host.run(["env"]).stdout.splitlines()}
     assert names == set(ENVIRONMENT)

@@ -4,19 +4,9 @@ import re
 
 import pytest
 from support.man import PAGES
-from support.system.host import Host
-from support.system.installation import SOURCE, WHEELS, Mode, Release, install_command, serve_index
-from support.system.operating import (
-    CONFIG,
-    answers,
-    drop_in,
-    events,
-    serves_everything,
-    show,
-    supervisor,
-    systemctl,
-    workers,
-)
+from support.system.host import AS_NOBODY
+from support.system.installation import SOURCE, WHEELS, Mode, Release, fetch, install_command, serve_index
+from support.system.operating import CONFIG, Host
 from support.waiting import wait_until
 
 UNINSTALL = f"{SOURCE}/packaging/uninstall"
@@ -41,7 +31,7 @@ def state(host: Host) -> tuple[str, ...]:
         host.run(["sh", "-c", digest]).stdout,
         host.run(["ls", "-R", "/opt/echod", "/etc/systemd/system", "/usr/local/bin"]).stdout,
         host.run(["readlink", CURRENT]).stdout,
-        show(host, "MainPID"),
+        host.show("MainPID"),
         host.read(CONFIG),
     )
 
@@ -55,19 +45,19 @@ def test_one_command_makes_it_serve_and_one_takes_it_away(host: Host, release: R
     printed = host.run(install_command(mode))
     assert re.fullmatch(r"echod \d+\.\d+\.\d+ is installed\n", printed.stdout)
     assert printed.stderr == ""
-    assert serves_everything(host)
-    assert show(host, "UnitFileState") == "enabled"
+    assert host.serves_everything()
+    assert host.show("UnitFileState") == "enabled"
     wanted = "active" if mode is Mode.ACTIVATED else "inactive"
-    assert show(host, "ActiveState", "echod.socket") == wanted
+    assert host.show("ActiveState", "echod.socket") == wanted
     assert host.run(["echod", "check"]).stdout == f"{CONFIG}: ok\n"
     pages = {f"/usr/local/share/man/man{path.suffix[1:]}/{path.name}" for path in PAGES.iterdir()}
     assert set(host.run(["find", "/usr/local/share/man", "-type", "f"]).stdout.split()) == pages
     host.run(["systemctl", "enable", "--quiet", "echod-metrics.socket"])
     host.run([UNINSTALL])
-    assert not answers(host)
+    assert not host.answers()
     assert files(host) == before | {CONFIG}
     for unit in ("echod.service", "echod.socket", "echod-metrics.socket"):
-        assert show(host, "LoadState", unit) == "not-found"
+        assert host.show("LoadState", unit) == "not-found"
     assert host.run(["systemctl", "is-system-running"]).stdout == "running\n"
     host.run([UNINSTALL, "--purge"])
     assert files(host) == before
@@ -77,13 +67,13 @@ def test_installing_again_is_an_upgrade_in_place(installed: Host, release: Relea
     """A second run replaces the release and leaves one. The config stays, and who has the ports."""
     release.bring(installed)
     installed.write(CONFIG, "workers: 1  # mine\n")
-    before, first = supervisor(installed), installed.run(["readlink", CURRENT]).stdout
+    before, first = installed.supervisor(), installed.run(["readlink", CURRENT]).stdout
     printed = installed.run(install_command(Mode.BOUND)).stdout
     assert "in place of" in printed
     wanted = "active" if mode is Mode.ACTIVATED else "inactive"
-    assert show(installed, "ActiveState", "echod.socket") == wanted
-    assert serves_everything(installed)
-    assert supervisor(installed) != before
+    assert installed.show("ActiveState", "echod.socket") == wanted
+    assert installed.serves_everything()
+    assert installed.supervisor() != before
     assert installed.run(["readlink", CURRENT]).stdout != first
     assert len(installed.run(["ls", "/opt/echod"]).stdout.split()) == 2
     assert installed.read(CONFIG) == "workers: 1  # mine\n"
@@ -95,17 +85,17 @@ def test_from_an_index_it_installs_as_printed_and_goes_back_from_the_socket_unit
     serve_index(host)
     host.run(["rm", "-r", WHEELS])
     host.run(["env", f"--chdir={SOURCE}", "packaging/install", "--socket"])
-    assert show(host, "ActiveState", "echod.socket") == "active"
-    assert serves_everything(host)
+    assert host.show("ActiveState", "echod.socket") == "active"
+    assert host.serves_everything()
     host.write(CONFIG, "workers: 1  # mine\n")
     host.run(["env", f"--chdir={SOURCE}", "sh", "-c", "packaging/uninstall && packaging/install"])
-    assert show(host, "ActiveState", "echod.socket") == "inactive"
-    assert len(events(host, "listener_adopted")) == len(events(host, "listener_bound")) == 4
-    assert serves_everything(host)
+    assert host.show("ActiveState", "echod.socket") == "inactive"
+    assert len(host.events("listener_adopted")) == len(host.events("listener_bound")) == 4
+    assert host.serves_everything()
     assert host.read(CONFIG) == "workers: 1  # mine\n"
-    assert len(workers(host)) == 1
+    assert len(host.workers()) == 1
     host.reboot()
-    assert serves_everything(host)
+    assert host.serves_everything()
 
 
 def test_an_upgrade_without_a_start_leaves_what_runs_its_release(bound: Host, release: Release) -> None:
@@ -120,15 +110,9 @@ def test_an_upgrade_without_a_start_leaves_what_runs_its_release(bound: Host, re
             running,
             newest,
         }
-    bound.write(CONFIG, "metrics:\n  listen: http://127.0.0.1:9007\n")
-    systemctl(bound, "reload")
-    look = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9007/readyz')"
-    wait_until(
-        lambda: bound.run(["python3", "-c", look], check=False).returncode == 0,
-        "an exporter of that release",
-        seconds=10,
-    )
-    systemctl(bound, "restart")
+    bound.configure("metrics:\n  listen: http://127.0.0.1:9007\n")
+    wait_until(lambda: fetch(bound, "http://127.0.0.1:9007/readyz"), "an exporter of that release")
+    bound.systemctl("restart")
     bound.run(install_command(Mode.BOUND))
     assert len(bound.run(["ls", "/opt/echod"]).stdout.split()) == 2
 
@@ -139,10 +123,9 @@ def test_every_user_can_run_it(bound: Host, release: Release) -> None:
     bound.run(["ln", "-s", "/opt/echod/current/bin/echod", old])
     release.bring(bound)
     bound.run(["sh", "-c", f"umask 077; {' '.join(install_command(Mode.BOUND))}"])
-    somebody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "env", "-i"]
-    assert bound.run([*somebody, "sh", "-lc", "echod ping -c 1 127.0.0.1"]).stdout
+    assert bound.run([*AS_NOBODY, "env", "-i", "sh", "-lc", "echod ping -c 1 127.0.0.1"]).stdout
     assert old not in files(bound)
-    assert serves_everything(bound)
+    assert bound.serves_everything()
 
 
 def test_a_python_that_will_not_do_is_told_with_what_to_write(host: Host, release: Release) -> None:
@@ -159,7 +142,7 @@ def test_a_python_that_will_not_do_is_told_with_what_to_write(host: Host, releas
         printed = host.run(install_command(Mode.BOUND), check=False)
         assert (printed.returncode, printed.stderr) == (1, f"packaging/install: {sentence}\n")
     host.run(install_command(Mode.BOUND), environment={"PYTHON": "/usr/bin/python3"})
-    assert serves_everything(host)
+    assert host.serves_everything()
 
 
 @pytest.mark.parametrize("mode", list(Mode))
@@ -180,20 +163,20 @@ def test_a_port_that_another_has_is_told_and_nothing_stays_failed(host: Host, re
         assert "0.0.0.0:7): Address already in use" in host.run(["journalctl", "-n", "30"]).stdout
     else:
         why = "does not start: udp://0.0.0.0:7 is in use by another process"
-        wait_until(lambda: why in show(host, "StatusText"), "the reason, between two attempts", seconds=5)
+        wait_until(lambda: why in host.show("StatusText"), "the reason, between two attempts")
     host.run([UNINSTALL])
     assert host.run(["systemctl", "is-system-running"]).stdout == "running\n"
     host.run(["systemctl", "stop", "other.socket"])
     host.run(install_command(mode))
-    assert serves_everything(host)
+    assert host.serves_everything()
 
 
 def test_drop_ins_of_the_operator_outlive_it_unless_they_are_purged(activated: Host, release: Release) -> None:
     """They are configuration, as the config file is."""
     release.bring(activated)
     mine = {f"/etc/systemd/system/{unit}.d/mine.conf" for unit in ("echod.service", "echod.socket")}
-    drop_in(activated, "[Service]\nNice=1\n", "mine.conf")
-    drop_in(activated, "[Socket]\nMark=1\n", "mine.conf", "echod.socket")
+    activated.drop_in("[Service]\nNice=1\n", "mine.conf")
+    activated.drop_in("[Socket]\nMark=1\n", "mine.conf", "echod.socket")
     activated.run([UNINSTALL])
     ours = re.compile("/echod(?!-test-root)")
     assert set(filter(ours.search, files(activated))) == mine | {CONFIG}
@@ -206,17 +189,17 @@ def test_an_upgrade_that_changes_the_socket_unit_says_so(activated: Host, releas
     path = "/etc/systemd/system/echod.socket"
     shipped = activated.read(path)
     activated.write(path, shipped.replace("ListenNetlink=route\n", ""))
-    activated.run(["systemctl", "daemon-reload"])
+    activated.daemon_reload()
     activated.run(["systemctl", "restart", "echod.socket", "echod.service"])
     release.bring(activated)
     printed = activated.run(install_command(Mode.ACTIVATED)).stdout
     assert activated.read(path) == shipped
-    assert events(activated, "own_addresses_unknown")
-    assert serves_everything(activated)
+    assert activated.events("own_addresses_unknown")
+    assert activated.serves_everything()
     command = printed.splitlines()[-1].partition("without service for a moment: ")[2]
     activated.run(["sh", "-c", command])
-    assert len(events(activated, "own_addresses_unknown")) == 2  # of the starts before
-    assert serves_everything(activated)
+    assert len(activated.events("own_addresses_unknown")) == 2  # of the starts before
+    assert activated.serves_everything()
     assert "has changed" not in activated.run(install_command(Mode.ACTIVATED)).stdout
 
 
@@ -235,13 +218,12 @@ def test_an_upgrade_that_cannot_be_changes_nothing(activated: Host, release: Rel
     assert f"{CONFIG}:1:10: error: workers" in printed.stdout
     assert "nothing was changed" in printed.stderr
     assert state(activated) == before
-    assert serves_everything(activated)
+    assert activated.serves_everything()
 
 
 def test_only_root_installs(bound: Host, release: Release) -> None:
     """Another user is told so at once."""
     bound.copy(release.source, "/opt/source")
     for script in ("install", "uninstall"):
-        nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-        printed = bound.run([*nobody, f"/opt/source/packaging/{script}"], check=False)
+        printed = bound.run([*AS_NOBODY, f"/opt/source/packaging/{script}"], check=False)
         assert (printed.returncode, printed.stderr) == (1, f"packaging/{script}: must be run as root\n")

@@ -4,10 +4,9 @@ import os
 import subprocess
 
 import pytest
-from support.system.host import ENVIRONMENT, Host
 from support.system.image import RELEASES
 from support.system.installation import SOURCE, Mode, Release, install_command
-from support.system.operating import answers, serves_everything, show, supervisor, systemctl
+from support.system.operating import Host
 
 LONG = "ECHOD_TEST_SECONDS" in os.environ
 """Whether this is `./tests/long`."""
@@ -39,27 +38,25 @@ def test_two_at_once_take_turns(bound: Host, release: Release) -> None:
     """The second waits, and says so; so does uninstall. What is left is whole: one release, which runs, or nothing."""
     release.bring(bound)
     with (
-        subprocess.Popen(bound.command(install_command(Mode.BOUND)), env=ENVIRONMENT, stderr=subprocess.PIPE) as one,
-        subprocess.Popen(bound.command(install_command(Mode.BOUND)), env=ENVIRONMENT, stderr=subprocess.PIPE) as two,
+        bound.start(install_command(Mode.BOUND), stderr=subprocess.PIPE) as one,
+        bound.start(install_command(Mode.BOUND), stderr=subprocess.PIPE) as two,
     ):
         complaints = {one.communicate()[1], two.communicate()[1]}
     assert (one.returncode, two.returncode) == (0, 0)
     assert complaints == {b"", b"packaging/install: waiting for another install or uninstall to end\n"}
-    assert current(bound) in bound.run(["cat", f"/proc/{supervisor(bound)}/maps"]).stdout
-    assert serves_everything(bound)
-    with subprocess.Popen(bound.command(["flock", "/run/echod-install.lock", "cat"]), stdin=subprocess.PIPE) as holder:
+    assert current(bound) in bound.run(["cat", f"/proc/{bound.supervisor()}/maps"]).stdout
+    assert bound.serves_everything()
+    with bound.start(["flock", "/run/echod-install.lock", "cat"], stdin=subprocess.PIPE) as holder:
         bound.run(["sh", "-c", "until ! flock --nonblock /run/echod-install.lock true; do sleep 0.01; done"])
-        with subprocess.Popen(
-            bound.command([f"{SOURCE}/packaging/uninstall"]), env=ENVIRONMENT, stderr=subprocess.PIPE
-        ) as uninstall:
+        with bound.start([f"{SOURCE}/packaging/uninstall"], stderr=subprocess.PIPE) as uninstall:
             assert uninstall.stderr is not None
             printed = uninstall.stderr.readline()
             assert printed == b"packaging/uninstall: waiting for another install or uninstall to end\n"
-            assert serves_everything(bound)
+            assert bound.serves_everything()
             assert holder.stdin is not None
             holder.stdin.close()
     assert uninstall.returncode == 0
-    assert not answers(bound)
+    assert not bound.answers()
 
 
 @pytest.mark.parametrize("size", ["4M", "24M"])
@@ -117,59 +114,59 @@ def test_the_environment_and_the_pip_of_root_do_not_matter(host: Host, release: 
         },
     )
     assert printed.stderr == ""
-    assert serves_everything(host)
+    assert host.serves_everything()
     assert host.run(["find", "/root", "-name", "*pydantic*", "-not", "-name", "*.whl"]).stdout == ""
 
 
 def test_a_python_that_the_service_may_not_run_is_refused(bound: Host, release: Release) -> None:
     """One in root's home would do for root alone: that is told before anything is stopped."""
     release.bring(bound)
-    before = supervisor(bound)
+    before = bound.supervisor()
     bound.run(["ln", "-s", "/usr/bin/python3", "/root/python3"])
     printed = bound.run(install_command(Mode.BOUND), check=False, environment={"PYTHON": "/root/python3"})
     assert printed.returncode == 1
     assert "packaging/install: the service cannot run /opt/echod/" in printed.stderr
     assert printed.stderr.endswith(UNCHANGED)
-    assert supervisor(bound) == before
-    assert serves_everything(bound)
+    assert bound.supervisor() == before
+    assert bound.serves_everything()
 
 
 def test_an_upgrade_leaves_off_what_was_off(installed: Host, release: Release, mode: Mode) -> None:
     """Stopped and disabled, it stays both, and the installer says so; stopped alone, it is there after a boot."""
     release.bring(installed)
     ports = ["echod.socket"] if mode is Mode.ACTIVATED else []
-    systemctl(installed, "disable", "--now", "--quiet", "echod.service", *ports)
+    installed.systemctl("disable", "--now", "--quiet", "echod.service", *ports)
     printed = installed.run(install_command(mode)).stdout
     assert printed.endswith(
         "It was stopped, and still is; to start it, now and at each boot: systemctl enable --now echod.service\n"
     )
     for unit in ("echod.service", *ports):
-        assert (show(installed, "ActiveState", unit), show(installed, "UnitFileState", unit)) == (
+        assert (installed.show("ActiveState", unit), installed.show("UnitFileState", unit)) == (
             "inactive",
             "disabled",
         )
-    systemctl(installed, "enable", "--now", "--quiet", "echod.service", *ports)
-    assert serves_everything(installed)
+    installed.systemctl("enable", "--now", "--quiet", "echod.service", *ports)
+    assert installed.serves_everything()
     assert "stopped" not in installed.run(install_command(mode)).stdout
-    systemctl(installed, "stop", "echod.service", *ports)
+    installed.systemctl("stop", "echod.service", *ports)
     assert "It was stopped" in installed.run(install_command(mode)).stdout
-    assert show(installed, "ActiveState") == "inactive"
-    assert show(installed, "UnitFileState") == "enabled"
+    assert installed.show("ActiveState") == "inactive"
+    assert installed.show("UnitFileState") == "enabled"
 
 
 def test_ports_change_hands_only_with_a_start(bound: Host, release: Release) -> None:
     """With --no-start what runs keeps its ports, and serves; the installer says what hands them over."""
     release.bring(bound)
-    before = supervisor(bound)
+    before = bound.supervisor()
     printed = bound.run([*install_command(Mode.ACTIVATED), "--no-start"]).stdout
     assert printed.endswith("echod still holds the ports; to move them to echod.socket: packaging/install --socket\n")
-    assert supervisor(bound) == before
-    assert serves_everything(bound)
-    systemctl(bound, "restart")
-    assert serves_everything(bound)
+    assert bound.supervisor() == before
+    assert bound.serves_everything()
+    bound.systemctl("restart")
+    assert bound.serves_everything()
     bound.run(install_command(Mode.ACTIVATED))
-    assert show(bound, "ActiveState", "echod.socket") == "active"
-    assert serves_everything(bound)
+    assert bound.show("ActiveState", "echod.socket") == "active"
+    assert bound.serves_everything()
 
 
 def test_killed_at_any_step_it_can_be_run_again(bound: Host, release: Release) -> None:
@@ -184,13 +181,13 @@ def test_killed_at_any_step_it_can_be_run_again(bound: Host, release: Release) -
         bound.write(f"{SOURCE}/packaging/cut", f"{before}\nkill -KILL $$\n{step}{after}", mode=0o755)
         cut = [word.replace("packaging/install", "packaging/cut") for word in install_command(Mode.ACTIVATED)]
         assert bound.run(cut, check=False).returncode == -9
-        assert serves_everything(bound)
-        systemctl(bound, "restart")
-        assert serves_everything(bound)
+        assert bound.serves_everything()
+        bound.systemctl("restart")
+        assert bound.serves_everything()
     bound.run(install_command(Mode.ACTIVATED))
     for unit in ("echod.service", "echod.socket"):
-        assert (show(bound, "ActiveState", unit), show(bound, "UnitFileState", unit)) == ("active", "enabled")
-    assert serves_everything(bound)
+        assert (bound.show("ActiveState", unit), bound.show("UnitFileState", unit)) == ("active", "enabled")
+    assert bound.serves_everything()
     assert len(bound.run(["ls", "/opt/echod"]).stdout.split()) == 2
 
 
@@ -213,4 +210,4 @@ def test_interrupted_twice_it_leaves_nothing_behind(bound: Host, release: Releas
     assert bound.run(cut, check=False).returncode != 0
     assert bound.run(["ls", "-a", "/opt/echod"]).stdout == there
     assert bound.run(["ls", "-a", "/etc/systemd/system"]).stdout == units
-    assert serves_everything(bound)
+    assert bound.serves_everything()

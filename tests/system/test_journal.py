@@ -2,18 +2,7 @@
 
 import re
 
-from support.system.host import Host
-from support.system.operating import (
-    CONFIG,
-    answers,
-    await_event,
-    kill,
-    serves_everything,
-    show,
-    supervisor,
-    systemctl,
-    workers,
-)
+from support.system.operating import CONFIG, Host
 from support.waiting import wait_until
 
 # Its sockets would start it again at once.
@@ -39,13 +28,13 @@ def log_much(host: Host, pid: int) -> None:
 
 def test_every_entry_is_whole(installed: Host) -> None:
     """Each entry has its unit, priority, identifier, event, and place in the code."""
-    kill(installed, "KILL", min(workers(installed)))
-    await_event(installed, "worker_started", 3)
-    kill(installed, "USR1", supervisor(installed))
-    await_event(installed, "counters", 4)
+    installed.kill("KILL", min(installed.workers()))
+    installed.await_event("worker_started", 3)
+    installed.kill("USR1", installed.supervisor())
+    installed.await_event("counters", 4)
     installed.write(CONFIG, "workers: many\n")
-    systemctl(installed, "reload", check=False)
-    systemctl(installed, "stop")
+    installed.systemctl("reload", check=False)
+    installed.systemctl("stop")
     entries = own(installed, "_TRANSPORT=journal")
     assert {entry["ECHOD_EVENT"] for entry in entries} >= {
         "starting",
@@ -72,9 +61,9 @@ def test_warnings_are_found_by_priority(bound: Host) -> None:
     """`journalctl -t echod -p warning` has what an operator should look at, such as a worker's death, and no more."""
     before = bound.journal("-t", "echod", "-p", "warning")
     assert [entry["ECHOD_EVENT"] for entry in before] == []
-    pid = min(workers(bound))
-    kill(bound, "KILL", pid)
-    await_event(bound, "worker_exited")
+    pid = min(bound.workers())
+    bound.kill("KILL", pid)
+    bound.await_event("worker_exited")
     entry, *more = bound.journal("-t", "echod", "-p", "warning")[len(before) :]
     assert more == []
     assert (entry["ECHOD_EVENT"], entry["ECHOD_PID"], entry["PRIORITY"]) == ("worker_exited", str(pid), "4")
@@ -83,61 +72,61 @@ def test_warnings_are_found_by_priority(bound: Host) -> None:
 
 def test_a_restarted_journald_is_found_again(bound: Host) -> None:
     """After a restart of journald the same processes log on, through the journal's own protocol."""
-    pid = supervisor(bound)
-    systemctl(bound, "restart", "systemd-journald.service")
-    kill(bound, "USR1", pid)
-    assert {entry["_PID"] for entry in await_event(bound, "counters", 4)} == {str(pid)}
-    assert serves_everything(bound)
+    pid = bound.supervisor()
+    bound.systemctl("restart", "systemd-journald.service")
+    bound.kill("USR1", pid)
+    assert {entry["_PID"] for entry in bound.await_event("counters", 4)} == {str(pid)}
+    assert bound.serves_everything()
 
 
 def test_echod_serves_without_a_journald(activated: Host) -> None:
     """While journald is stopped echod serves, replaces a worker, reloads; then it logs on, and says what is missing."""
-    pid, pids = supervisor(activated), workers(activated)
-    systemctl(activated, "stop", *JOURNALD)
+    pid, pids = activated.supervisor(), activated.workers()
+    activated.systemctl("stop", *JOURNALD)
     log_much(activated, pid)
-    kill(activated, "KILL", min(pids))
-    wait_until(lambda: len(workers(activated) - pids) == 1, "a new worker", seconds=5)
-    systemctl(activated, "reload")
-    assert serves_everything(activated)
-    systemctl(activated, "start", *JOURNALD)
-    kill(activated, "USR1", pid)
-    entries = await_event(activated, "counters", 4)
+    activated.kill("KILL", min(pids))
+    wait_until(lambda: len(activated.workers() - pids) == 1, "a new worker")
+    activated.systemctl("reload")
+    assert activated.serves_everything()
+    activated.systemctl("start", *JOURNALD)
+    activated.kill("USR1", pid)
+    entries = activated.await_event("counters", 4)
     assert int(entries[0]["ECHOD_LOST_ENTRIES"]) >= MANY
     assert [entry for entry in entries[1:] if "ECHOD_LOST_ENTRIES" in entry] == []
-    assert (supervisor(activated), show(activated, "NRestarts")) == (pid, "0")
+    assert (activated.supervisor(), activated.show("NRestarts")) == (pid, "0")
 
 
 def test_a_journald_that_hangs_blocks_nobody(activated: Host) -> None:
     """While journald is stopped in its tracks and its queue is full, echod answers and minds its workers."""
-    pid, pids = supervisor(activated), workers(activated)
-    journald = int(show(activated, "MainPID", "systemd-journald.service"))
-    kill(activated, "STOP", journald)
+    pid, pids = activated.supervisor(), activated.workers()
+    journald = int(activated.show("MainPID", "systemd-journald.service"))
+    activated.kill("STOP", journald)
     log_much(activated, pid)
-    assert serves_everything(activated)
-    kill(activated, "KILL", min(pids))
-    wait_until(lambda: len(workers(activated) - pids) == 1, "a new worker", seconds=5)
-    kill(activated, "CONT", journald)
+    assert activated.serves_everything()
+    activated.kill("KILL", min(pids))
+    wait_until(lambda: len(activated.workers() - pids) == 1, "a new worker")
+    activated.kill("CONT", journald)
 
     def reported() -> bool:
         """Let it log once more: the queue may still have been full the last time."""
-        kill(activated, "USR1", pid)
+        activated.kill("USR1", pid)
         return any("ECHOD_LOST_ENTRIES" in entry for entry in own(activated))
 
-    wait_until(reported, "the count of lost entries", seconds=10)
-    assert answers(activated)
-    assert (supervisor(activated), show(activated, "NRestarts")) == (pid, "0")
+    wait_until(reported, "the count of lost entries")
+    assert activated.ask() == b"hello"
+    assert (activated.supervisor(), activated.show("NRestarts")) == (pid, "0")
 
 
 def test_it_starts_without_a_journald(bound: Host) -> None:
     """A restart while journald is stopped serves all the same, and logs as soon as journald is there."""
-    systemctl(bound, "stop", *JOURNALD)
-    systemctl(bound, "restart")
-    assert serves_everything(bound)
-    systemctl(bound, "start", *JOURNALD)
-    pid = supervisor(bound)
-    kill(bound, "USR1", pid)
-    entries = await_event(bound, "counters", 4)
+    bound.systemctl("stop", *JOURNALD)
+    bound.systemctl("restart")
+    assert bound.serves_everything()
+    bound.systemctl("start", *JOURNALD)
+    pid = bound.supervisor()
+    bound.kill("USR1", pid)
+    entries = bound.await_event("counters", 4)
     assert {entry["_PID"] for entry in entries} == {str(pid)}
     assert int(entries[0]["ECHOD_LOST_ENTRIES"]) >= 1
-    systemctl(bound, "restart")
-    assert await_event(bound, "ready")
+    bound.systemctl("restart")
+    assert bound.await_event("ready")

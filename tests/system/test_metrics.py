@@ -4,9 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 from support.scraping import Series, fetch, parse, total, value
-from support.system.host import Host
 from support.system.installation import Mode
-from support.system.operating import CONFIG, ask, assert_unprivileged, drop_in, supervisor, systemctl, workers
+from support.system.operating import CONFIG, Host
 from support.waiting import wait_until
 
 from echod.exporter.health import NOT_TESTED
@@ -21,21 +20,20 @@ def metered(standing: Host, mode: Mode) -> Iterator[Host]:
     """Have metrics served to the outside: by the config, or by systemd's socket; afterwards they are not."""
     before = standing.read(CONFIG)
     if mode is Mode.BOUND:
-        standing.write(CONFIG, before.replace("listen: off", f"listen: http://0.0.0.0:{PORT}"))
-        systemctl(standing, "reload")
+        standing.configure(before.replace("listen: off", f"listen: http://0.0.0.0:{PORT}"))
     else:
-        drop_in(standing, LISTEN, unit=SOCKET)
-        systemctl(standing, "enable", SOCKET)
-        systemctl(standing, "restart")
+        standing.drop_in(LISTEN, unit=SOCKET)
+        standing.systemctl("enable", SOCKET)
+        standing.systemctl("restart")
     yield standing
     standing.write(CONFIG, before)
     if mode is Mode.BOUND:
-        systemctl(standing, "reload")
+        standing.systemctl("reload")
     else:
-        systemctl(standing, "disable", "--now", SOCKET)
-        systemctl(standing, "restart")
+        standing.systemctl("disable", "--now", SOCKET)
+        standing.systemctl("restart")
         standing.run(["rm", "-r", f"/etc/systemd/system/{SOCKET}.d"])
-        standing.run(["systemctl", "daemon-reload"])
+        standing.daemon_reload()
 
 
 def scrape(host: Host) -> Series:
@@ -61,12 +59,16 @@ def test_a_host_is_scraped_from_outside(metered: Host, mode: Mode) -> None:
 
     before = received()
     for _ in range(10):
-        assert ask(metered) == b"hello"
-    wait_until(lambda: received() == before + 10, "the datagrams were reported", seconds=5)
+        assert metered.ask() == b"hello"
+    wait_until(lambda: received() == before + 10, "the datagrams were reported")
     series = scrape(metered)
     assert value(series, "echod_udp_kernel_drops_total", listener="udp://0.0.0.0:7") == 0
     processes = {dict(labels)["process"] for name, labels in series if name == "process_open_fds"}
-    assert processes == {"supervisor", "exporter", *(f"worker {number + 1}" for number in range(len(workers(metered))))}
+    assert processes == {
+        "supervisor",
+        "exporter",
+        *(f"worker {number + 1}" for number in range(len(metered.workers()))),
+    }
     if mode is Mode.BOUND:
         assert total(series, "echod_self_test_successful") == 4
     assert page(metered, "/readyz") == "serving\n"
@@ -87,12 +89,12 @@ def test_health_is_tested_or_says_what_it_rests_on(metered: Host, mode: Mode) ->
     else:
         assert lines == [
             NOT_TESTED,
-            *(f"worker {number + 1}: heartbeat fresh" for number in range(len(workers(metered)))),
+            *(f"worker {number + 1}: heartbeat fresh" for number in range(len(metered.workers()))),
         ]
 
 
 def test_the_exporter_has_no_more_privileges_than_a_worker(metered: Host, mode: Mode) -> None:
     """Bound, CAP_NET_BIND_SERVICE is all that it could ever have; activated, nothing."""
-    wait_until(lambda: page(metered, "/readyz"), "the exporter served", seconds=5)
-    (pid,) = metered.run(["pgrep", "--full", "--parent", str(supervisor(metered)), "^echod: exporter"]).stdout.split()
-    assert_unprivileged(metered, mode, int(pid))
+    wait_until(lambda: page(metered, "/readyz"), "the exporter served")
+    (pid,) = metered.run(["pgrep", "--full", "--parent", str(metered.supervisor()), "^echod: exporter"]).stdout.split()
+    metered.assert_unprivileged(mode, int(pid))

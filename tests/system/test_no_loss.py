@@ -4,9 +4,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from support.system.host import Host
 from support.system.installation import Mode, Release, install_command
-from support.system.operating import CONFIG, PORT, supervisor, systemctl
+from support.system.operating import PORT, Host
 from support.udp_load import Report, UdpLoad
 from support.waiting import wait_until
 
@@ -34,26 +33,24 @@ def loaded(host: Host, seconds: float) -> Iterator[list[Report]]:
 def test_nothing_is_lost_in_reloads_restarts_and_an_upgrade(activated: Host, release: Release) -> None:
     """30 s of load during 5 reloads, 3 restarts with the socket unit and an upgrade: each datagram is answered once."""
     release.bring(activated)
-    seen = {supervisor(activated)}
+    seen = {activated.supervisor()}
     with loaded(activated, SECONDS):
         for number in range(RELOADS):
-            activated.write(CONFIG, f"workers: {2 + number % 2}\n")
-            systemctl(activated, "reload")
+            activated.configure(f"workers: {2 + number % 2}\n")
         for _ in range(RESTARTS):
-            systemctl(activated, "restart")
-            seen.add(supervisor(activated))
+            activated.systemctl("restart")
+            seen.add(activated.supervisor())
         before = activated.run(["readlink", "/opt/echod/current"]).stdout
         activated.run(install_command(Mode.ACTIVATED))
-        seen.add(supervisor(activated))
+        seen.add(activated.supervisor())
         assert activated.run(["readlink", "/opt/echod/current"]).stdout != before
     assert len(seen) == RESTARTS + 2
 
 
 def test_nothing_is_lost_in_reloads_with_ports_of_its_own(bound: Host) -> None:
     """Where echod binds its own ports, 5 reloads that change the workers lose nothing."""
-    before = supervisor(bound)
+    before = bound.supervisor()
     with loaded(bound, 5):
         for number in range(RELOADS):
-            bound.write(CONFIG, f"workers: {2 + number % 2}\n")
-            systemctl(bound, "reload")
-    assert supervisor(bound) == before
+            bound.configure(f"workers: {2 + number % 2}\n")
+    assert bound.supervisor() == before

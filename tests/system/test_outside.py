@@ -3,9 +3,8 @@
 import socket
 import subprocess
 
-from support.system.host import Host
-from support.system.operating import PORT, add_address, ask, await_event, converse, family, kill, supervisor
-from support.waiting import wait_until
+from support.system.operating import PORT, Host, family
+from support.waiting import SECONDS, wait_until
 
 NEW_ADDRESSES = {"10.77.0.50": 24, "10.77.0.51": 24, "fd00:77::50": 64, "fd00:77::51": 64}
 """With their prefix lengths; a network may give a host more addresses at any time."""
@@ -21,24 +20,24 @@ def payload(size: int) -> bytes:
 
 def test_addresses_that_came_after_the_start_are_answered(standing: Host) -> None:
     """The wildcard is every address at every time, and each answer comes from the very address asked."""
-    before = supervisor(standing)
+    before = standing.supervisor()
     for address, length in NEW_ADDRESSES.items():
-        add_address(standing, f"{address}/{length}")
+        standing.add_address(f"{address}/{length}")
     for address in (*NEW_ADDRESSES, standing.address, standing.address6):
-        assert ask(standing, address=address) == b"hello"
-        assert converse(standing, address=address) == b"hello"
-    assert supervisor(standing) == before
+        assert standing.ask(address=address) == b"hello"
+        assert standing.converse(address=address) == b"hello"
+    assert standing.supervisor() == before
 
 
 def test_one_client_socket_gets_each_answer_from_the_address_asked(standing: Host) -> None:
     """One socket asks all addresses at once; nothing is mixed up, though all answers come from one server socket."""
     for address, length in NEW_ADDRESSES.items():
-        add_address(standing, f"{address}/{length}")
+        standing.add_address(f"{address}/{length}")
     for kind in (socket.AF_INET, socket.AF_INET6):
         mine = [address for address in NEW_ADDRESSES if family(address) == kind]
         asked = {address: f"{address} {number}".encode() for address in mine for number in range(20)}
         with standing.client(), socket.socket(kind, socket.SOCK_DGRAM) as client:
-            client.settimeout(5)
+            client.settimeout(SECONDS)
             for address, text in asked.items():
                 client.sendto(text, (address, PORT))
             answers = dict(reversed([(text, peer[0]) for text, peer in (client.recvfrom(2048) for _ in asked)]))
@@ -49,17 +48,15 @@ def test_link_local_addresses_are_answered(standing: Host) -> None:
     """A neighbour without any global address is answered from the link-local address asked, on its link."""
     show = ["ip", "-6", "-o", "address", "show", "dev", "eth0", "scope", "link"]
     with standing.client():  # its own comes when the kernel has looked after its carrier
-        wait_until(
-            lambda: subprocess.run(show, check=True, capture_output=True).stdout, "the client's address", seconds=5
-        )
+        wait_until(lambda: subprocess.run(show, check=True, capture_output=True).stdout, "the client's address")
     address = standing.run(show).stdout.split()[3].partition("/")[0]
     with standing.client(), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
-        client.settimeout(5)
+        client.settimeout(SECONDS)
         client.connect((address, PORT, 0, socket.if_nametoindex("eth0")))
         client.send(b"neighbour")
         assert client.recv(64) == b"neighbour"
     with standing.client(), socket.socket(socket.AF_INET6) as stream:
-        stream.settimeout(5)
+        stream.settimeout(SECONDS)
         stream.connect((address, PORT, 0, socket.if_nametoindex("eth0")))
         stream.sendall(b"neighbour")
         assert stream.recv(64) == b"neighbour"
@@ -69,9 +66,9 @@ def test_every_size_comes_back_exact(standing: Host) -> None:
     """From the empty datagram to the largest there is, over both families, also in fragments; and a long stream."""
     for address, sizes in ((standing.address, SIZES), (standing.address6, (*SIZES, LARGEST6))):
         for size in sizes:
-            assert ask(standing, payload(size), address=address) == payload(size)
+            assert standing.ask(payload(size), address=address) == payload(size)
     stream = payload(100_000)
-    assert converse(standing, stream) == stream
+    assert standing.converse(stream) == stream
 
 
 def test_what_is_sent_to_everybody_is_not_answered(standing: Host) -> None:
@@ -80,13 +77,13 @@ def test_what_is_sent_to_everybody_is_not_answered(standing: Host) -> None:
         with standing.client(), socket.socket(family(address), socket.SOCK_DGRAM) as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0\0")
-            client.settimeout(5)
+            client.settimeout(SECONDS)
             client.sendto(b"all", (destination, PORT))  # out of the device that it is bound to
             client.sendto(b"one", (address or standing.address, PORT))
             assert client.recv(64) == b"one"
-    kill(standing, "USR1", supervisor(standing))
+    standing.kill("USR1", standing.supervisor())
     # The kernel gives each of several sockets of a port a copy of its own.
-    drops = [int(entry.get(NOT_UNICAST, 0)) for entry in await_event(standing, "counters", 4)]
+    drops = [int(entry.get(NOT_UNICAST, 0)) for entry in standing.await_event("counters", 4)]
     assert sum(drop > 0 for drop in drops) == 2
     assert sum(drops) >= 3
 

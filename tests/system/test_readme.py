@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from support.system.host import Host
 from support.system.installation import SOURCE, Release, serve_index
+from support.system.operating import Host
 from support.waiting import wait_until
 
 README = Path(__file__).parents[2] / "README.md"

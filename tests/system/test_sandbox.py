@@ -6,9 +6,8 @@ Without these proofs, a test that the daemon works in its sandbox could pass bec
 import json
 
 import pytest
-from support.system.host import Host
 from support.system.installation import Mode
-from support.system.operating import NET_BIND_SERVICE, drop_in, systemctl
+from support.system.operating import NET_BIND_SERVICE, Host
 
 # Prints what it can and cannot do, in one line of JSON, then waits until it is stopped.
 PROBE = '''
@@ -98,8 +97,8 @@ def test_each_wall_of_the_sandbox_stands(  # noqa: PLR0913, PLR0917
     installed.write("/usr/local/lib/probe.py", PROBE)
     for place in ("/tmp", "/var/tmp"):  # noqa: S108 - the host's, and it must be that one
         installed.write(f"{place}/of-another", "")
-    drop_in(installed, f"{IN_ITS_PLACE}{setting}")
-    systemctl(installed, "restart")
+    installed.drop_in(f"{IN_ITS_PLACE}{setting}")
+    installed.systemctl("restart")
     (entry,) = installed.journal("--unit=echod.service", "--identifier=echod", "--grep=no_new_privileges")
     found = json.loads(entry["MESSAGE"])
     # systemd 252 refuses by the seccomp rule's EPERM, 257 by the kernel's own PR_SET_MDWE with EACCES.

@@ -3,12 +3,11 @@
 import json
 from typing import Any
 
-from support.system.host import Host
+from support.system.host import AS_NOBODY
 from support.system.installation import Mode
-from support.system.operating import ask, converse, supervisor, workers
+from support.system.operating import Host
 from support.waiting import wait_until
 
-AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 LISTENERS = {"udp://0.0.0.0:7", "udp://[::]:7", "tcp://0.0.0.0:7", "tcp://[::]:7"}
 STATUS = ["echod", "status"]
 
@@ -27,7 +26,7 @@ def listeners(host: Host) -> dict[str, dict[str, Any]]:
 
 def test_root_and_anybody_else_read_the_same(standing: Host) -> None:
     """The unit's umask and its own user keep nobody from it; rich is not installed, and the text is plain."""
-    for prefix in ([], AS_NOBODY):
+    for prefix in ((), AS_NOBODY):
         result = standing.run([*prefix, *STATUS])
         assert result.stdout.startswith("echod ")
         assert all(f"\n{name} " in result.stdout for name in LISTENERS)
@@ -37,8 +36,8 @@ def test_root_and_anybody_else_read_the_same(standing: Host) -> None:
 def test_it_tells_what_came_from_outside(standing: Host, mode: Mode) -> None:
     """A client on the network is counted, and is among the top sources; the processes are those of the unit."""
     before = listeners(standing)
-    ask(standing)
-    converse(standing)
+    standing.ask()
+    standing.converse()
 
     def counted() -> bool:
         now = listeners(standing)
@@ -47,16 +46,14 @@ def test_it_tells_what_came_from_outside(standing: Host, mode: Mode) -> None:
             for name, number in (("udp://0.0.0.0:7", "replied"), ("tcp://0.0.0.0:7", "accepted"))
         )
 
-    wait_until(counted, "the status tells of it", seconds=5)
-    sources = wait_until(
-        lambda: reported(standing)["activity"]["top_sources"], "the top sources are reported", seconds=5
-    )
+    wait_until(counted, "the status tells of it")
+    sources = wait_until(lambda: reported(standing)["activity"]["top_sources"], "the top sources are reported")
     assert "10.77.0" in str(sources)
     snapshot = reported(standing)
     assert {each["adopted"] for each in listeners(standing).values()} == {mode is Mode.ACTIVATED}
-    assert len(snapshot["activity"]["workers"]) == len(workers(standing))
+    assert len(snapshot["activity"]["workers"]) == len(standing.workers())
     assert snapshot["config"] == "/etc/echod.yaml"
-    assert snapshot["pid"] == supervisor(standing)
+    assert snapshot["pid"] == standing.supervisor()
 
 
 def test_a_check_passes_and_is_counted_apart(standing: Host) -> None:
@@ -73,7 +70,7 @@ def test_a_check_passes_and_is_counted_apart(standing: Host) -> None:
         now = listeners(standing)
         return all(self_tests(now, name) == self_tests(before, name) + 3 for name in LISTENERS)
 
-    wait_until(counted, "three self tests are told for each listener", seconds=5)
+    wait_until(counted, "three self tests are told for each listener")
 
 
 def test_a_check_of_an_ordinary_user_asks_as_a_client(standing: Host) -> None:

@@ -3,22 +3,22 @@
 import socket
 from contextlib import ExitStack
 
-from support.system.host import Host
-from support.system.operating import PORT, TIMEOUT, await_answer, drop_in, systemctl, workers
+from support.system.operating import PORT, Host
+from support.waiting import SECONDS
 
 MANY = 40
 
 
 def rings(host: Host) -> list[bool]:
     """Tell of each worker whether it has an io_uring."""
-    return ["io_uring" in host.run(["find", f"/proc/{pid}/fd", "-printf", "%l\n"]).stdout for pid in workers(host)]
+    return ["io_uring" in host.run(["find", f"/proc/{pid}/fd", "-printf", "%l\n"]).stdout for pid in host.workers()]
 
 
 def serves_many(host: Host) -> bool:
     """Let many connections say something at once; each must get back its own."""
     with host.client(), ExitStack() as stack:
         clients = [
-            stack.enter_context(socket.create_connection((host.address, PORT), timeout=TIMEOUT)) for _ in range(MANY)
+            stack.enter_context(socket.create_connection((host.address, PORT), timeout=SECONDS)) for _ in range(MANY)
         ]
         for number, client in enumerate(clients):
             client.sendall(b"%d" % number)
@@ -33,8 +33,8 @@ def test_the_sandbox_lets_them_be_served_together(standing: Host) -> None:
 
 def test_a_host_that_forbids_it_serves_them_too(bound: Host) -> None:
     """Where io_uring is filtered, as in many a container, nothing is amiss."""
-    drop_in(bound, "[Service]\nSystemCallFilter=~io_uring_setup io_uring_enter io_uring_register\n")
-    systemctl(bound, "restart", "echod")
-    await_answer(bound)
+    bound.drop_in("[Service]\nSystemCallFilter=~io_uring_setup io_uring_enter io_uring_register\n")
+    bound.systemctl("restart", "echod")
+    bound.await_answer()
     assert set(rings(bound)) == {False}
     assert serves_many(bound)

@@ -2,19 +2,8 @@
 
 import re
 
-from support.system.host import Host
 from support.system.installation import Mode, Release
-from support.system.operating import (
-    CONFIG,
-    answers,
-    assert_unprivileged,
-    drop_in,
-    events,
-    show,
-    supervisor,
-    systemctl,
-    workers,
-)
+from support.system.operating import Host
 
 from echod.supervisor.capacity import MAX_WORKERS, SPARE_PROCESSES
 
@@ -41,7 +30,7 @@ def test_systemd_has_nothing_to_say_about_the_units(bound: Host, release: Releas
     for names in ((), *DROP_INS):
         bound.run(["rm", "-rf", "/etc/systemd/system/echod.service.d"])
         for name in names:
-            drop_in(bound, (release.source / f"packaging/systemd/{name}.conf").read_text(), f"{name}.conf")
+            bound.drop_in((release.source / f"packaging/systemd/{name}.conf").read_text(), f"{name}.conf")
         for unit in UNITS:
             assert verified(bound, unit) == (0, "")
     assert complaints(bound) == []
@@ -49,14 +38,14 @@ def test_systemd_has_nothing_to_say_about_the_units(bound: Host, release: Releas
 
 def test_a_wrong_line_would_be_seen(bound: Host) -> None:
     """The silence above proves something: what systemd does not know is told by verify and by the manager."""
-    drop_in(bound, "[Service]\nProtectEverything=yes\n")
+    bound.drop_in("[Service]\nProtectEverything=yes\n")
     assert "ProtectEverything" in verified(bound, "echod.service")[1]
     assert any("ProtectEverything" in complaint for complaint in complaints(bound))
 
 
 def test_the_exposure_is_as_low_as_promised(standing: Host, mode: Mode) -> None:
     """systemd-analyze security finds at most 1.5, and 0.3 with socket activation, while the service serves."""
-    assert answers(standing)
+    assert standing.ask() == b"hello"
     report = standing.run(["systemd-analyze", "security", "--no-pager", "echod.service"]).stdout
     (level,) = re.findall(r"Overall exposure level for echod\.service: ([\d.]+)", report)
     assert float(level) <= MOST_EXPOSED[mode], report
@@ -64,18 +53,17 @@ def test_the_exposure_is_as_low_as_promised(standing: Host, mode: Mode) -> None:
 
 def test_its_processes_have_no_capability_that_they_do_not_need(standing: Host, mode: Mode) -> None:
     """Bound, CAP_NET_BIND_SERVICE is all that any process could ever have; activated, nothing. None is root's."""
-    for pid in (supervisor(standing), *workers(standing)):
-        assert_unprivileged(standing, mode, pid)
+    for pid in (standing.supervisor(), *standing.workers()):
+        standing.assert_unprivileged(mode, pid)
 
 
 def test_the_limits_hold_a_full_house(bound: Host) -> None:
     """64 workers and 1,024 connections fit the task and descriptor limits of the unit."""
-    bound.write(CONFIG, "workers: 64\n")
-    systemctl(bound, "restart")
-    assert len(workers(bound)) == 64
-    assert int(show(bound, "TasksMax")) >= 2 * MAX_WORKERS + SPARE_PROCESSES  # a reload has twice the workers
-    assert events(bound, "descriptors_capped") == []
-    assert answers(bound)
+    bound.configure("workers: 64\n", "restart")
+    assert len(bound.workers()) == 64
+    assert int(bound.show("TasksMax")) >= 2 * MAX_WORKERS + SPARE_PROCESSES  # a reload has twice the workers
+    assert bound.events("descriptors_capped") == []
+    assert bound.ask() == b"hello"
 
 
 def test_ports_above_1023_need_no_capability_at_all(bound: Host, release: Release) -> None:
@@ -83,12 +71,11 @@ def test_ports_above_1023_need_no_capability_at_all(bound: Host, release: Releas
 
     In the user namespace which that makes, the kernel tells the host's own addresses, too.
     """
-    drop_in(bound, (release.source / "packaging/systemd/unprivileged-port.conf").read_text())
+    bound.drop_in((release.source / "packaging/systemd/unprivileged-port.conf").read_text())
     listeners = ["udp://0.0.0.0:7007", "udp://[::]:7007", "tcp://0.0.0.0:7007"]
-    bound.write(CONFIG, f"listeners: {listeners}\nlog: {{level: debug}}\n")
-    systemctl(bound, "restart")
-    assert answers(bound, port=7007)
-    assert not answers(bound)
-    assert "CapBnd:\t0000000000000000\n" in bound.read(f"/proc/{supervisor(bound)}/status")
-    assert events(bound, "own_addresses")
-    assert events(bound, "own_addresses_unknown") == []
+    bound.configure(f"listeners: {listeners}\nlog: {{level: debug}}\n", "restart")
+    assert bound.ask(port=7007) == b"hello"
+    assert not bound.answers()
+    assert "CapBnd:\t0000000000000000\n" in bound.read(f"/proc/{bound.supervisor()}/status")
+    assert bound.events("own_addresses")
+    assert bound.events("own_addresses_unknown") == []

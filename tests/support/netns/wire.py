@@ -4,11 +4,10 @@ Owns both namespaces, what is sent into the wire by hand, and what is seen comin
 network of the machine. Invariant: what the server sends over the wire or to itself is seen, each datagram once.
 """
 
-import secrets
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
+from itertools import product
 from typing import Final, Self
 
 from support.daemon import connect_udp
@@ -27,7 +26,7 @@ from support.netns.datagrams import (
     Datagram,
     read,
 )
-from support.system.network import entered, remove_namespace
+from support.system.network import entered, namespaces, set_kernel
 from support.waiting import SECONDS
 
 from echod.linux.sockopt import SO_RCVBUFFORCE
@@ -55,35 +54,28 @@ class Wire:
     """Two namespaces with addresses of both families, and packet sockets on the client's end and the server's `lo`."""
 
     def __init__(self) -> None:
-        """Give the namespaces names that nobody has; `lay` makes them."""
-        name = f"echod-{secrets.token_hex(4)}"
-        self.server, self.client = f"{name}-server", f"{name}-client"
-        self._sockets: list[socket.socket] = []
+        """Make nothing yet."""
+        self._cleanup = ExitStack()
 
     def __enter__(self) -> Self:
         """Lay the wire."""
-        try:
+        with ExitStack() as stack:
+            self.server, self.client = stack.enter_context(namespaces("server", "client"))
             self._lay()
-            self._injector = self._packet_socket(self.client, 0)
+            self._injector = stack.enter_context(_packet_socket(self.client, 0))
             self._injector.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
-            self._seen = self._packet_socket(self.client, _ETH_P_ALL)
-            self._overheard = self._packet_socket(self.server, _ETH_P_ALL, "lo")
-        except BaseException:
-            self._cut()
-            raise
+            self._seen = stack.enter_context(_packet_socket(self.client, _ETH_P_ALL))
+            self._overheard = stack.enter_context(_packet_socket(self.server, _ETH_P_ALL, "lo"))
+            self._cleanup = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Remove both namespaces; the pair goes with them."""
-        self._cut()
+        self._cleanup.close()
 
     def _lay(self) -> None:
-        for name in (self.server, self.client):
-            ip("netns", "add", name)
-            ip("-n", name, "link", "set", "lo", "up")
-            for setting in _STRICT:
-                for which in ("all", "default"):
-                    self.set(name, setting.format(which), 0)
+        for name, setting, which in product((self.server, self.client), _STRICT, ("all", "default")):
+            set_kernel(name, setting.format(which), 0)
         ends = (
             (self.server, SERVER_MAC, SERVER, SERVER6, SERVER_LINK),
             (self.client, CLIENT_MAC, CLIENT, CLIENT6, CLIENT_LINK),
@@ -104,12 +96,6 @@ class Wire:
         for address in (SERVER, SERVER6, SERVER_LINK):
             ip("-n", self.client, "neighbour", "replace", address, "lladdr", SERVER_MAC, "dev", LINK)
 
-    def _cut(self) -> None:
-        for sock in self._sockets:
-            sock.close()
-        for name in (self.server, self.client):
-            remove_namespace(name)
-
     # -- the two hosts
 
     def know(self, address: str) -> None:
@@ -120,22 +106,17 @@ class Wire:
         """Run ip(8) on the server."""
         ip("-n", self.server, *arguments)
 
-    def set(self, name: str, setting: str, value: int) -> None:
-        """Write a setting of a namespace, named by its path below /proc/sys/net."""
-        with entered(name):
-            Path("/proc/sys/net", setting).write_text(f"{value}")
-
     @contextmanager
     def lenient(self) -> Iterator[None]:
         """Have the server's kernel let through what it takes for a Martian (RFC 1812, 5.3.7) when left to itself."""
         settings = [f"ipv4/conf/{LINK}/{name}" for name in ("accept_local", "route_localnet")]
         for setting in settings:
-            self.set(self.server, setting, 1)
+            set_kernel(self.server, setting, 1)
         try:
             yield
         finally:
             for setting in settings:
-                self.set(self.server, setting, 0)
+                set_kernel(self.server, setting, 0)
 
     def client_of(self, host: str, port: int) -> socket.socket:
         """Return an ordinary client's socket, connected to the server."""
@@ -164,15 +145,15 @@ class Wire:
         """Return what went over the server's own loopback interface since last asked."""
         return _read_all(self._overheard)
 
-    def _packet_socket(self, name: str, protocol: int, link: str = LINK) -> socket.socket:
-        with entered(name):
-            # Protocol 0 hears nothing, so that nothing of another interface is in its queue when it is bound to one.
-            sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-        self._sockets.append(sock)
-        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, _BUFFER_BYTES)
-        sock.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
-        sock.bind((link, protocol))
-        return sock
+
+def _packet_socket(name: str, protocol: int, link: str = LINK) -> socket.socket:
+    with entered(name):
+        # Protocol 0 hears nothing, so that nothing of another interface is in its queue when it is bound to one.
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, _BUFFER_BYTES)
+    sock.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
+    sock.bind((link, protocol))
+    return sock
 
 
 def _read_all(sock: socket.socket) -> list[Datagram]:

@@ -4,17 +4,16 @@ Owns the three namespaces. The node is a router, or a bridge whose frames somebo
 a network of the machine. Invariant: the client reaches the server through the node alone.
 """
 
-import secrets
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path as File
-from typing import Final, Self
+from typing import Final
 
 from support.daemon import Daemon
 from support.loopback import ip
 from support.ping.pinging import Pinged, ping
-from support.system.network import entered, remove_namespace
+from support.system.network import entered, namespaces, set_kernel
 from support.waiting import wait_until
 
 SERVER: Final = {4: "10.6.2.2", 6: "fd06:0:0:2::2"}
@@ -38,24 +37,11 @@ _ROUTER_SETTINGS: Final = {
 class Path:
     """Client, node and server; the links of the node are called `near` and `far`, those of the hosts `eth0`."""
 
-    def __init__(self, *, routed: bool) -> None:
-        """Give the namespaces names that nobody has; `with` makes them."""
-        name = f"echod-{secrets.token_hex(4)}"
-        self.client, self.node, self.server = (f"{name}-{part}" for part in ("client", "node", "server"))
+    def __init__(self, names: Sequence[str], *, routed: bool) -> None:
+        """Lay it between three namespaces, of these names."""
+        self.client, self.node, self.server = names
         self._routed = routed
-
-    def __enter__(self) -> Self:
-        """Lay the path."""
-        try:
-            self._lay()
-        except BaseException:
-            self._cut()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Remove all namespaces; the links go with them."""
-        self._cut()
+        self._lay()
 
     def ping(self, *words: object) -> Pinged:
         """Run `echod ping` on the client."""
@@ -89,16 +75,13 @@ class Path:
             ip("-n", self.client, family, "route", "flush", "cache")
 
     def _lay(self) -> None:
-        for name in (self.client, self.node, self.server):
-            ip("netns", "add", name)
-            ip("-n", name, "link", "set", "lo", "up")
         for host, link, addresses, gateways in (
             (self.client, "near", CLIENT, ROUTER),
             (self.server, "far", SERVER, _ROUTER_FAR),
         ):
             # Link-local addresses too are to be usable at once: routers look for their neighbours from them.
             for name in (host, self.node):
-                self._set(name, "ipv6/conf/default/accept_dad", 0)
+                set_kernel(name, "ipv6/conf/default/accept_dad", 0)
             ip("-n", host, "link", "add", "eth0", "type", "veth", "peer", "name", link, "netns", self.node)
             # One datagram a frame leaves each end, as on a cable; left to itself a veth carries trains as they are.
             for name, end in ((host, "eth0"), (self.node, link)):
@@ -109,34 +92,27 @@ class Path:
                 for gateway in gateways.values():
                     ip("-n", host, "route", "add", "default", "via", gateway)
             else:
-                self._set(self.node, f"ipv6/conf/{link}/disable_ipv6", 1)
-        self._set(self.server, "ipv4/icmp_ratelimit", 0)
-        self._set(self.server, "ipv6/icmp/ratelimit", 0)
+                set_kernel(self.node, f"ipv6/conf/{link}/disable_ipv6", 1)
+        set_kernel(self.server, "ipv4/icmp_ratelimit", 0)
+        set_kernel(self.server, "ipv6/icmp/ratelimit", 0)
         if self._routed:
             self._make_router()
 
     def _make_router(self) -> None:
         for setting, value in _ROUTER_SETTINGS.items():
-            self._set(self.node, setting, value)
+            set_kernel(self.node, setting, value)
         # A neighbour that is not there is known to be missing after three tries: in less than a second.
         for name, link in ((self.client, "eth0"), (self.node, "far")):
             for version in ("ipv4", "ipv6"):
-                self._set(name, f"{version}/neigh/{link}/retrans_time_ms", 200)
-
-    def _set(self, name: str, setting: str, value: int) -> None:
-        with entered(name):
-            File("/proc/sys/net", setting).write_text(f"{value}")
-
-    def _cut(self) -> None:
-        for name in (self.client, self.node, self.server):
-            remove_namespace(name)
+                set_kernel(name, f"{version}/neigh/{link}/retrans_time_ms", 200)
 
 
 @contextmanager
 def laid(folder: File, *, routed: bool) -> Iterator[Path]:
     """Lay a path with echod at its end, on port 7 of UDP and TCP."""
     config = {"listeners": [f"{scheme}://{host}:7" for scheme in ("udp", "tcp") for host in ("0.0.0.0", "[::]")]}  # noqa: S104
-    with Path(routed=routed) as path:
+    with namespaces("client", "node", "server") as names:
+        path = Path(names, routed=routed)
         daemon = Daemon(folder, config | {"workers": 1}, prefix=("ip", "netns", "exec", path.server))
         try:
             daemon.wait_for("ready")

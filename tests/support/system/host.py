@@ -3,7 +3,7 @@
 Owns the life of a host from its boot to its last trace, and the ways to work on it from inside. It never changes
 the cached root: what a host writes is gone with it.
 
-    with Host(make_root("bookworm").root) as host:
+    with BootedHost(make_root("bookworm").root) as host:
         host.run(["systemctl", "start", "echod"])
         with host.client():
             connection = socket.create_connection((host.address, 7))
@@ -34,6 +34,7 @@ ENVIRONMENT = {
     "HOME": "/root",
     "LANG": "C.UTF-8",
 }
+AS_NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 RUN_TIMEOUT = 200.0  # an installation takes ten seconds; on a machine that tests in parallel, many more
 
 # All that a host makes on the machine has a name of this form: what a killed run left is known by its dead number.
@@ -68,7 +69,7 @@ def sweep() -> None:
                 remove(path)
 
 
-class Host:
+class BootedHost:
     """A booted host; a context manager, to be entered once. Hosts may be used side by side."""
 
     address = network.HOST_ADDRESS
@@ -78,7 +79,7 @@ class Host:
         """Prepare a host over the cached root `root`; entering it makes and boots it."""
         self._root = root
         self._cleanup = ExitStack()
-        self._wire = network.Wire(host="", client="")
+        self._client = ""
         self._container: Container
 
     @property
@@ -94,10 +95,8 @@ class Host:
             directory = Path(tempfile.gettempdir(), name)
             directory.mkdir(mode=0o700)
             stack.callback(remove_directory, directory)
-            self._wire = network.Wire(host=f"{name}-h", client=f"{name}-c")
-            stack.callback(self._wire.cut)
-            self._wire.lay()
-            self._container = Container(name, self._root, directory, network.NAMESPACES / self._wire.host)
+            host, self._client = stack.enter_context(network.wire(name))
+            self._container = Container(name, self._root, directory, network.NAMESPACES / host)
             stack.callback(self._container.close)
             self._container.attach()
             self._container.boot()
@@ -111,13 +110,16 @@ class Host:
 
     def client(self) -> AbstractContextManager[None]:
         """Be a client: sockets made and processes started inside live at the other end of the wire, for ever."""
-        return network.entered(self._wire.client)
+        return network.entered(self._client)
 
-    def command(self, arguments: list[str]) -> list[str]:
-        """Return the command that runs `arguments` on the host, for a Popen; give it ENVIRONMENT.
+    def start(self, arguments: list[str], **pipes: Any) -> "subprocess.Popen[bytes]":  # noqa: ANN401 - Popen's
+        """Start a command on the host, with a login's environment.
 
         It runs as root, in no unit of the host's systemd, and is killed with the process that stands for it here.
         """
+        return subprocess.Popen(self._command(arguments), env=ENVIRONMENT, **pipes)
+
+    def _command(self, arguments: list[str]) -> list[str]:
         inside = ["setpriv", "--pdeathsig", "KILL", "--", *arguments]
         return ["nsenter", "--target", str(self.leader), "--all", "--", *inside]
 
@@ -135,7 +137,7 @@ class Host:
         A failure raises subprocess.CalledProcessError with the output as a note, unless `check` is false.
         """
         result = subprocess.run(
-            self.command(arguments),
+            self._command(arguments),
             check=False,
             capture_output=True,
             env={**ENVIRONMENT, **(environment or {})},

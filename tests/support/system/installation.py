@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from support.system.host import ENVIRONMENT, Host
+from support.system.host import BootedHost
 from support.system.image import Debian, download_wheels
 from support.waiting import wait_until
 
@@ -41,7 +41,7 @@ class Release:
     source: Path
     wheels: Path
 
-    def bring(self, host: Host) -> None:
+    def bring(self, host: BootedHost) -> None:
         """Copy both to the host."""
         host.copy(self.source, SOURCE)
         host.copy(self.wheels, WHEELS)
@@ -70,7 +70,7 @@ def install_command(mode: Mode) -> list[str]:
     return [*command, *(["--socket"] if mode is Mode.ACTIVATED else [])]
 
 
-def serve_index(host: Host) -> None:
+def serve_index(host: BootedHost) -> None:
     """Have pip on this host find the wheels as behind a mirror: on an index that /etc/pip.conf names.
 
     The index is the layout of PEP 503, one folder for each project, served over HTTP from the host itself.
@@ -83,9 +83,14 @@ def serve_index(host: Host) -> None:
     host.run(["sh", "-c", script])
     server = ["python3", "-m", "http.server", "--bind=127.0.0.1", "--directory=/root/index", str(INDEX_PORT)]
     host.run(["systemd-run", "--quiet", "--unit=index", *server])
-    look = f"import urllib.request; urllib.request.urlopen('{INDEX}')"
-    wait_until(lambda: host.run(["python3", "-c", look], check=False).returncode == 0, "the index was served")
+    wait_until(lambda: fetch(host, INDEX), "the index was served")
     host.write("/etc/pip.conf", f"[global]\nindex-url = {INDEX}\n")
+
+
+def fetch(host: BootedHost, url: str) -> str:
+    """Return the page at a URL, requested on the host; nothing where none is served."""
+    script = f"import urllib.request; print(urllib.request.urlopen('{url}', timeout=15).read().decode())"
+    return host.run(["python3", "-c", script], check=False).stdout
 
 
 def make_layer(debian: Debian, release: Release, mode: Mode, directory: Path) -> Path:
@@ -96,12 +101,12 @@ def make_layer(debian: Debian, release: Release, mode: Mode, directory: Path) ->
     """
     layer = directory / "layer"
     layer.mkdir()
-    with Host(debian.root) as host:
+    with BootedHost(debian.root) as host:
         release.bring(host)
         host.run(install_command(mode))
         parents = sorted({str(parent) for name in WRITTEN for parent in Path(name).parents if parent.name})
         archive = ["tar", "-c", "-C", "/", "--no-recursion", *parents, "--recursion", *WRITTEN]
-        with subprocess.Popen(host.command(archive), env=ENVIRONMENT, stdout=subprocess.PIPE) as packing:
+        with host.start(archive, stdout=subprocess.PIPE) as packing:
             subprocess.run(["tar", "-x", "-p", "-C", str(layer)], check=True, stdin=packing.stdout)
         assert packing.returncode == 0
     return Path(f"{layer}:{debian.root}")

@@ -1,16 +1,16 @@
-"""The wire between a host and its clients: two network namespaces that a veth pair joins.
+"""Network namespaces, and the wire between a host and its clients: two of them that a veth pair joins.
 
-Owns the names and addresses of both ends. The namespaces outlive a boot, so the host's end stands, with its
+Owns the addresses of both ends. The namespaces outlive a boot, so the host's end stands, with its
 addresses, before its systemd starts, and stays over a reboot. Every wire has the same addresses, since no two
 wires meet.
 """
 
 import ctypes
 import os
+import secrets
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 NAMESPACES = Path("/run/netns")  # where ip-netns(8) keeps the names
@@ -23,34 +23,46 @@ _CLONE_NEWNET = 0x40000000  # linux/sched.h
 _libc = ctypes.CDLL(None, use_errno=True)  # os.setns came with Python 3.12
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wire:
-    """The names of the two namespaces; each end of the wire is called eth0 there."""
+@contextmanager
+def namespaces(*parts: str, name: str = "") -> Iterator[list[str]]:
+    """Make a network namespace for each part of a name, which nobody has, with loopback up; remove them at the end."""
+    name = name or f"echod-{secrets.token_hex(4)}"
+    names = [f"{name}-{part}" for part in parts]
+    try:
+        for each in names:
+            _ip("netns", "add", each)
+            _ip("-n", each, "link", "set", "lo", "up")
+        yield names
+    finally:
+        for each in names:
+            remove_namespace(each)
 
-    host: str
-    client: str
 
-    def lay(self) -> None:
-        """Make both namespaces and the pair, addressed and up, usable at once."""
-        for name in (self.host, self.client):
-            _ip("netns", "add", name)
-            _ip("-n", name, "link", "set", "lo", "up")
+@contextmanager
+def wire(name: str) -> Iterator[list[str]]:
+    """Make the namespaces of a host and its client, and the pair, addressed and up, usable at once.
+
+    Each end of the wire is called eth0 in its namespace.
+    """
+    with namespaces("h", "c", name=name) as (host, client):
+        for each in (host, client):
             # Link-local addresses too are to be usable at once, not after a second of duplicate detection.
-            setting = "/proc/sys/net/ipv6/conf/default/accept_dad"
-            _ip("netns", "exec", name, "sh", "-c", f"echo 0 >{setting}")
-        _ip("-n", self.host, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", self.client)
-        for name, address, address6 in (
-            (self.host, HOST_ADDRESS, HOST_ADDRESS6),
-            (self.client, CLIENT_ADDRESS, CLIENT_ADDRESS6),
+            set_kernel(each, "ipv6/conf/default/accept_dad", 0)
+        _ip("-n", host, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", client)
+        for each, address, address6 in (
+            (host, HOST_ADDRESS, HOST_ADDRESS6),
+            (client, CLIENT_ADDRESS, CLIENT_ADDRESS6),
         ):
-            _ip("-n", name, "address", "add", f"{address}/24", "dev", "eth0")
-            _ip("-n", name, "address", "add", f"{address6}/64", "dev", "eth0", "nodad")
-            _ip("-n", name, "link", "set", "eth0", "up")
+            _ip("-n", each, "address", "add", f"{address}/24", "dev", "eth0")
+            _ip("-n", each, "address", "add", f"{address6}/64", "dev", "eth0", "nodad")
+            _ip("-n", each, "link", "set", "eth0", "up")
+        yield [host, client]
 
-    def cut(self) -> None:
-        """Remove what there is of both namespaces; the pair goes with them."""
-        for name in (self.host, self.client):
-            remove_namespace(name)
+
+def set_kernel(name: str, setting: str, value: int) -> None:
+    """Write a setting of a namespace, named by its path below /proc/sys/net."""
+    with entered(name):
+        Path("/proc/sys/net", setting).write_text(f"{value}")
 
 
 def remove_namespace(name: str) -> None:
