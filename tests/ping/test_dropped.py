@@ -17,7 +17,7 @@ from support.waiting import wait_until
 )
 def test_what_this_host_dropped_is_counted_apart(words: tuple[object, ...], copies: int) -> None:
     """The client is stopped while more replies come than a buffer of 4 MiB takes: each is read, or in that number."""
-    with udp_server() as server, start("--json", "-q", "-W", 1, *words, f"127.0.0.1:{at(server)[1]}") as process:
+    with udp_server() as server, start("--json", "-q", "-W", 3, *words, f"127.0.0.1:{at(server)[1]}") as process:
         select.select([server], [], [], 30)
         data, client = server.recvfrom(65_536)
         process.send_signal(signal.SIGSTOP)

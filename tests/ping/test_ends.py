@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.daemon import ECHOD, REPOSITORY, environment
 from support.loopback import at, needs_root, udp_server
-from support.ping.pinging import ended, impairing, ping, start
+from support.ping.pinging import ended, impaired, start
 
 from echod.ping.records import COLUMNS
 
@@ -49,7 +49,7 @@ def test_ctrl_c_during_the_start_prints_no_traceback(
 
 def test_a_full_disk_does_not_prevent_the_statistics(port: int, tmp_path: Path) -> None:
     """Rows that cannot be written end the run with the statistics, one sentence and exit code 2."""
-    words = ("-q", "--csv", tmp_path / "rows", "-c", 100, "-i", "10ms", f"127.0.0.1:{port}")
+    words = ("-q", "--csv", tmp_path / "rows", "-c", 100, "-i", "200ms", f"127.0.0.1:{port}")
     with start(*words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))) as process:
         out, err = ended(process)
     assert process.returncode == 2
@@ -114,7 +114,7 @@ def test_more_targets_than_the_soft_limit_of_descriptors_are_probed() -> None:
     """The soft limit is raised as far as needed; if the hard limit is too low, a sentence states what to do."""
     with udp_server() as server:
         targets = [f"127.0.0.1:{at(server)[1]}"] * 150
-        words = ("--json", "-q", "-c", 1, "-w", "0.2", *targets)
+        words = ("--json", "-q", "-c", 1, "-W", "0.2", *targets)
         with start(*words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (100, 400))) as process:
             out, err = ended(process)
         assert ([each["sent"] for each in json.loads(out)["targets"]], err) == ([1] * 150, "")
@@ -150,15 +150,13 @@ def test_progress_does_not_mix_with_json(port: int) -> None:
 
 def test_the_loss_of_probes_in_flight_alone_is_unknown() -> None:
     """Probes that may still have a reply are not lost, nor is their loss 0 %."""
-    with impairing(["drop"]) as server:
-        found = ping("--json", "-w", "0.3", "-i", "50ms", "-W", 10, f"127.0.0.1:{server.port}")
+    found, _ = impaired(["drop"], "--json", "-w", "0.3", "-i", "50ms", "-W", 10)
     assert (found.code, "loss" in found.summary, found.summary["in_flight"]) == (1, False, found.summary["sent"])
 
 
 def test_a_run_that_is_cut_short_counts_its_last_losses_too() -> None:
     """Every other probe is dropped. Each of them is lost or in flight at the end."""
-    with impairing(["answer", "drop"]) as server:
-        found = ping("--json", "-w", 1, "-i", "10ms", "-W", 30, f"127.0.0.1:{server.port}")
+    found, _ = impaired(["answer", "drop"], "--json", "-w", 1, "-i", "10ms", "-W", 30)
     summary, lost = found.summary, sum(each["event"] == "lost" for each in found.objects)
     assert summary["lost"] == lost > 0
     assert summary["sent"] == summary["received"] + summary["lost"] + summary["in_flight"]

@@ -3,7 +3,7 @@
 import signal
 
 import pytest
-from support.ping.pinging import Pinged, ended, impairing, ping, start
+from support.ping.pinging import Pinged, ended, impaired, impairing, ping, start
 
 
 def balanced(found: Pinged) -> bool:
@@ -18,18 +18,16 @@ def balanced(found: Pinged) -> bool:
 
 def test_a_flood_waits_for_probes_that_were_overtaken() -> None:
     """Thirty-two probes are dropped and thousands of later ones have replies: the flood ends when they are lost."""
-    with impairing(["answer"] * 64 + ["drop"] * 32 + ["answer"] * 6304) as server:
-        words = ("--json", "-q", "-f", "--window", 256, "-c", 6400, "-W", "400ms")
-        found = ping(*words, f"127.0.0.1:{server.port}")
-        assert server.account() == {"answer": 6368, "drop": 32}
+    plan = ["answer"] * 64 + ["drop"] * 32 + ["answer"] * 6304
+    found, done = impaired(plan, "--json", "-q", "-f", "--window", 256, "-c", 6400, "-W", 2)
+    assert done == {"answer": 6368, "drop": 32}
     assert (found.summary["lost"], found.summary["in_flight"], balanced(found)) == (32, 0, True)
 
 
 def test_a_reply_that_comes_within_the_timeout_is_waited_for() -> None:
     """Also to probes that were overtaken long ago: none is lost."""
-    with impairing(["answer"] * 64 + ["late"] * 32 + ["answer"] * 6304) as server:
-        words = ("--json", "-q", "-f", "--window", 1024, "-c", 6400, "-W", 5)
-        found = ping(*words, f"127.0.0.1:{server.port}")
+    plan = ["answer"] * 64 + ["late"] * 32 + ["answer"] * 6304
+    found, _ = impaired(plan, "--json", "-q", "-f", "--window", 1024, "-c", 6400, "-W", 5)
     assert (found.summary["received"], found.summary["lost"], balanced(found)) == (6400, 0, True)
     assert found.summary["rtt_ms"]["max"] > 500
 
@@ -55,7 +53,7 @@ def test_a_flood_that_is_cut_short_counts_its_losses(ends: str) -> None:
 
 def test_a_flood_settles_the_probe_that_an_error_quotes() -> None:
     """Where nothing listens each error settles one probe; the rest is lost."""
-    found = ping("--json", "-q", "-f", "-c", 640, "-W", "300ms", "127.0.0.1:9")
+    found = ping("--json", "-q", "-f", "-c", 640, "-W", 1, "127.0.0.1:9")
     figures = found.summary
     assert figures["errors"] == sum(error["count"] for error in figures["error_reasons"]) > 0
     assert figures["sent"] == figures["lost"] + figures["errors"] == 640

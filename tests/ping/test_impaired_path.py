@@ -20,11 +20,11 @@ IMPAIRMENTS = ["drop", "duplicate", "corrupt", "drop out", "duplicate out", "cor
 @pytest.mark.parametrize(("family", "seed"), [(4, 0), (6, 1)])
 def test_the_report_of_a_path_is_its_account(tmp_path: File, family: int, seed: int) -> None:
     """Probes and replies dropped, duplicated, corrupted, delayed and overtaken by seed: each one is counted."""
-    calm = ["answer"] * 1200  # at its end everything late has come
+    calm = ["answer"] * 3000  # at its end everything late has come
     plan = shuffled([*["answer"] * 200, *IMPAIRMENTS * 12], seed) + calm
     with laid(tmp_path, routed=False) as path, entered(path.node), impairing(plan, "impairing_bridge.py") as bridge:
         path.wait()
-        words = ("--json", "-q", "-c", len(plan), "-i", "1ms", "-W", "400ms")
+        words = ("--json", "-q", "-c", len(plan), "-i", "1ms", "-W", 1)
         found = path.ping(*words, SERVER[family]).summary
         done = bridge.account()
     assert done == {"answer": len(plan) - len(IMPAIRMENTS) * 12, **dict.fromkeys(IMPAIRMENTS, 12)}

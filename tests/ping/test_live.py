@@ -45,7 +45,7 @@ def test_each_number_is_whole_on_any_terminal(width: int, columns: int) -> None:
     """At 60 columns the jitter is left out, at 80 all is there; the chart of round trips takes what is left."""
     with impairing([*["answer"] * 20, *["drop"] * 20]) as server:
         targets = [f"127.0.0.1:{server.port}", f"127.0.0.1:{free_port()}"]
-        lines, out = seen(width, "-q", "-n", "-c", "40", "-i", "20ms", "-W", "20ms", *targets)
+        lines, out = seen(width, "-q", "-n", "-c", "40", "-i", "20ms", "-W", "2", *targets)
     head, whole, lost = lines[:3]
     chart = "[▁▂▃▄▅▆▇█]+" if width == 120 else ""  # the latest 30; else the last few alone, which are all lost
     assert head.split() == ["target", "sent", "loss", "last", "avg", "best", "worst", "jitter"][: columns + 1]

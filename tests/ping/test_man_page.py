@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.man import entries, section
-from support.ping.pinging import impairing, ping
+from support.ping.pinging import impaired, ping
 from support.ports import free_port
 
 from echod.errors import UsageError
@@ -95,9 +95,9 @@ def test_the_page_has_every_column_and_every_kind_of_event() -> None:
 
 def test_the_page_has_every_field_of_a_summary(port: int) -> None:
     """Runs with losses, errors, other addresses, source ports and TCP write each field that the page names."""
-    with impairing(["answer", "elsewhere", "drop", "answer"]) as server:
-        target = f"127.0.0.1:{server.port}"
-        found = [ping("--json", "-c", 4, "-i", "10ms", "-W", "300ms", "--sources", 2, "--compare", "tcp", target)]
+    plan = ["answer", "elsewhere", "drop", "answer"]
+    first, _ = impaired(plan, "--json", "-c", 4, "-i", "10ms", "-W", 1, "--sources", 2, "--compare", "tcp")
+    found = [first]
     found.append(ping("--json", f"tcp://127.0.0.1:{port}", "-c", 3, "-i", 0))
     found.append(ping("--json", "-M", "do", "-s", 65_527, "-c", 1, f"[::1]:{port}"))  # 65,536 is the MTU of loopback
     assert {name for each in found for name in names_in(each.objects[-1])} == names_of("Summary", "Target") | {"event"}

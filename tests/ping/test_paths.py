@@ -16,6 +16,8 @@ HEADERS = {4: 28, 6: 48}
 NOWHERE = {4: "192.0.2.1", 6: "2001:db8::1"}
 BESIDE_SERVER = {4: "10.6.2.77", 6: "fd06:0:0:2::77"}
 CLOSED = 9
+SHORT = ("-W", "300ms")
+"""Where no reply and no error is to come."""
 MUTE = """output: icmp type destination-unreachable drop
 output: icmpv6 type packet-too-big drop"""
 
@@ -44,7 +46,7 @@ def errors(found: Pinged) -> list[tuple[str, str | None, int]]:
 
 def probed(path: Path, target: str, *words: object) -> Pinged:
     """Probe a target twice, which does not reply."""
-    found = path.ping("--json", "-n", "-c", 2, "-i", "50ms", "-W", "500ms", *words, target)
+    found = path.ping("--json", "-n", "-c", 2, "-i", "50ms", "-W", 10, *words, target)
     assert (found.code, found.summary["sent"], found.summary["received"]) == (1, 2, 0)
     return found
 
@@ -66,7 +68,7 @@ def test_an_error_is_reported_with_the_router_that_sent_it(path: Path, family: i
         {4: "time to live exceeded", 6: "hop limit exceeded"},
     )
     assert errors(probed(path, NOWHERE[family])) == [(unreachable[family], ROUTER[family], 2)]
-    assert errors(probed(path, BESIDE_SERVER[family], "-W", 10)) == [("host unreachable", ROUTER[family], 2)]
+    assert errors(probed(path, BESIDE_SERVER[family])) == [("host unreachable", ROUTER[family], 2)]
     assert errors(probed(path, SERVER[family], "-t", 1)) == [(exceeded[family], ROUTER[family], 2)]
 
 
@@ -85,7 +87,7 @@ def test_an_error_of_this_host_has_no_sender(path: Path, family: int) -> None:
 def test_a_neighbour_that_does_not_exist_is_reported_by_this_host(path: Path, family: int, scheme: str) -> None:
     """Over UDP the kernel sends itself the error that a router would send; over TCP it is the connection's error."""
     missing = {4: "10.6.1.77", 6: "fd06:0:0:1::77"}[family]  # beside the router
-    found = probed(path, f"{scheme}://[{missing}]", "-W", 10)
+    found = probed(path, f"{scheme}://[{missing}]")
     sender = CLIENT[family] if scheme == "udp" else None
     assert {each[:2] for each in errors(found)} == {("host unreachable", sender)}
     assert found.summary["errors"] == 2
@@ -111,10 +113,10 @@ def test_a_closed_or_filtered_port_is_explained(
     """By the errors of UDP, with the host that sent them, and by what TCP does."""
     path.filter(f"forward: udp dport 7 {rule}" if rule else "")
     target, sender = f"[{SERVER[family]}]:{7 if rule else CLOSED}", (ROUTER if rule else SERVER)[family]
-    found = probed(path, target)
+    found = probed(path, target, *(() if error else SHORT))
     assert errors(found) == ([(error, sender, 2)] if error else [])
     assert found.summary["lost"] == (0 if error else 2)
-    found = path.ping("-n", "-c", 2, "-i", "50ms", "-W", "500ms", "--compare", "tcp", target)
+    found = path.ping("-n", "-c", 2, "-i", "50ms", "-W", 2, "--compare", "tcp", target)
     assert (f"From {sender}: udp seq=1 {error}\n" in found.out) == bool(error)
     assert (f"From {sender}: tcp seq=1 connection refused\n" in found.out) == (not rule)
     assert found.out.endswith(f"{explanation}\n")
@@ -156,7 +158,7 @@ def test_a_link_local_address_needs_its_interface(path: Path) -> None:
 def test_a_router_that_prohibits_long_probes_reports_no_mtu(path: Path, family: int) -> None:
     """The search for the path MTU ends with the reason of its error."""
     path.filter("forward: meta length > 1000 reject with icmpx type admin-prohibited")
-    found = path.ping("--mtu", "--json", "-W", "300ms", SERVER[family]).objects[-1]
+    found = path.ping("--mtu", "--json", "-W", 2, SERVER[family]).objects[-1]
     sentence = f"outbound: {ROUTER[family]} reports for probes above {found['passes']}: administratively prohibited"
     assert (found["passes"] in (960, 1000), found["explanation"][1], "reported_mtu" in found) == (True, sentence, False)
 
@@ -166,7 +168,7 @@ def test_a_narrow_link_without_icmp_errors_loses_long_probes(path: Path, family:
     """Probes that fit have replies."""
     path.narrow(1280)
     path.filter(MUTE)
-    found = probed(path, SERVER[family], "-M", "do", "-s", 1500 - HEADERS[family])
+    found = probed(path, SERVER[family], "-M", "do", "-s", 1500 - HEADERS[family], *SHORT)
     assert (found.summary["lost"], found.summary["error_reasons"]) == (2, [])
     assert path.ping("-M", "do", "-s", 1280 - HEADERS[family], "-c", 1, SERVER[family]).code == 0
 
@@ -178,7 +180,7 @@ def test_the_path_mtu_is_found(path: Path, family: int, mute: bool) -> None:  # 
     path.narrow(1280)
     if mute:
         path.filter(MUTE)
-    found = path.ping("--mtu", "--json", "-W", "300ms", SERVER[family])
+    found = path.ping("--mtu", "--json", "-W", 2, SERVER[family])
     result = found.objects[-1]
     assert (found.code, result["passes"], result["fails"], result["interface_mtu"]) == (0, 1280, 1281, 1500)
     if mute:

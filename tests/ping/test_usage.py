@@ -155,7 +155,7 @@ def test_without_the_extras_the_output_is_plain_or_the_error_names_the_package(
 
 def test_without_stdout_the_exit_code_is_right(port: int) -> None:
     """With stdout closed, and stderr too, nothing is written, and nothing goes wrong."""
-    words = [sys.executable, "-m", "echod", "ping", "-c", "1", "-W", "0.2"]
+    words = [sys.executable, "-m", "echod", "ping", "-c", "1", "-W", "10"]
     for closed in (">&-", ">&- 2>&-"):
         for target, code in ((f"127.0.0.1:{port}", 0), (f"127.0.0.1:{free_port()}", 1)):
             command = ["sh", "-c", f'exec "$@" {closed}', "sh", *words, target]

@@ -19,7 +19,7 @@ from impairments import Plan, corrupt  # its neighbour, for it runs as a script
 ECHO_PORT = 7
 FRAME_BYTES = 1 << 17
 
-HELD_SECONDS = {"overtaken": 0.0, "delay": 0.05, "late": 0.9}
+HELD_SECONDS = {"overtaken": 0.0, "delay": 0.05, "late": 2.2}
 """Impairments that hold a reply back: for so long, and until another one has passed."""
 
 # linux/if_packet.h and linux/if_ether.h
@@ -69,8 +69,8 @@ class ImpairingBridge:
             if self._far in ready:
                 self._carry_back(self._far.recv(FRAME_BYTES))
             self._release()
-            if sys.stdin in ready:
-                return
+            if ready == [sys.stdin]:
+                return  # with an account of all that has come
 
     def _carry_out(self, frame: bytes) -> None:
         payload, ports = _read(frame, self._protocol)

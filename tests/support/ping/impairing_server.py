@@ -44,8 +44,8 @@ class ImpairingServer:
             while self._later and self._later[0][0] <= time.monotonic():
                 _, data, peer = self._later.pop(0)
                 self._sock.sendto(data, peer)
-            if sys.stdin in ready and not self._later:
-                return
+            if ready == [sys.stdin] and not self._later:
+                return  # with an account of all that has come
 
     def _serve(self) -> None:
         data, control, _, peer = self._sock.recvmsg(65_536, 64)

@@ -116,3 +116,10 @@ def impairing(plan: Sequence[str], script: str = "impairing_server.py", *words: 
     variables = environment(PYTHONFAULTHANDLER="1")
     with watched(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         yield Impairer(process)
+
+
+def impaired(plan: Sequence[str], *words: object) -> tuple[Pinged, dict[str, int]]:
+    """Run `echod ping` against an echo server that does harm; return the report, and the account of the server."""
+    with impairing(plan) as server:
+        found = ping(*words, f"127.0.0.1:{server.port}")
+        return found, server.account()
