@@ -9,7 +9,6 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +23,7 @@ from echod.errors import (
     ReloadOvertakenError,
     StatusUnknownError,
 )
-from echod.stats.snapshot import REJECTED, Snapshot
+from echod.stats.snapshot import REJECTED, LastReload, Snapshot
 from echod.status import files, instances
 
 WAIT_SECONDS: Final = 30.0
@@ -47,14 +46,6 @@ stays in force; 69: echod does not run; 70, 75: the outcome is not known;
 4: the status cannot be read; 77: not permitted."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """The outcome of a reload: the exit code, and the text for the operator."""
-
-    code: int
-    text: str
-
-
 def main(words: Sequence[str]) -> int:
     """Reload the config of the running echod and print the outcome."""
     parser = make_parser(
@@ -65,11 +56,11 @@ def main(words: Sequence[str]) -> int:
     add_config(parser, default=f"{DEFAULT_PATH}; it says where the status of that echod is")
     arguments = parser.parse_args(words)
     outcome = reload(lambda process: status_directory(arguments.config, process), os.environ)
-    print(outcome.text)
+    print(outcome.text if outcome.code == 0 else f"{REJECTED}\n{outcome.text}")
     return outcome.code
 
 
-def reload(find: Callable[[int | None], Path], environment: Mapping[str, str]) -> Outcome:
+def reload(find: Callable[[int | None], Path], environment: Mapping[str, str]) -> LastReload:
     """Signal the echod whose status file is in the directory that `find` returns for a process, if that is known.
 
     If the service manager says which process that is (MAINPID, systemd.exec(5)), it is that one. Raises EchodError if
@@ -88,8 +79,7 @@ def reload(find: Callable[[int | None], Path], environment: Mapping[str, str]) -
             raise ReloadOvertakenError("echod stopped before the reload was done; its log says why")
         # Reloads are numbered, because one already under way may have read the file before it was changed.
         if now.reloads_finished > before.reloads_begun:
-            text = now.reload.text if now.reload.code == 0 else f"{REJECTED}\n{now.reload.text}"
-            return Outcome(code=now.reload.code, text=text)
+            return now.reload
         if now.stale and waited >= OLD_SECONDS:
             raise EchodError(f"the outcome of the reload is unknown: echod's status in {place} is old; see its log")
         time.sleep(LOOK_SECONDS)
