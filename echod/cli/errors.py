@@ -1,7 +1,8 @@
 """What a command raises, as a message on stderr and an exit code.
 
-Invariant: every command ends with a code of `ExitCode`, and an error that the operator can correct is one sentence on
-stderr, never a traceback.
+Owns the class of stdout of every command. Invariant: every command ends with a code of `ExitCode`, and an error that
+the operator can correct is one sentence on stderr, never a traceback; an error of stdout is never taken for one of
+another file.
 """
 
 import errno
@@ -9,10 +10,37 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from io import TextIOWrapper
+from typing import NoReturn
 
 from echod import __version__, logs
-from echod.cli.output import OutputError
 from echod.errors import EchodError, ExitCode
+
+
+class OutputError(OSError):
+    """Something could not be written to stdout: a full disk, or a reader that is gone (EPIPE)."""
+
+
+class Output(TextIOWrapper):
+    """Standard output, whose errors are OutputError."""
+
+    def write(self, text: str) -> int:
+        """Write; raises OutputError."""
+        try:
+            return super().write(text)
+        except OSError as error:
+            _fail(error)
+
+    def flush(self) -> None:
+        """Write what is buffered; raises OutputError."""
+        try:
+            super().flush()
+        except OSError as error:
+            _fail(error)
+
+
+def _fail(error: OSError) -> NoReturn:
+    raise OutputError(error.errno, error.strerror) from None
 
 
 def guarded(command: Callable[[], int]) -> int:
@@ -25,16 +53,16 @@ def guarded(command: Callable[[], int]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return ExitCode.OK
-    except Exception as error:  # noqa: BLE001 - any exception must be reflected in the exit code
-        if not isinstance(error, OutputError):
-            logs.report(f"echod: this is a defect in echod {__version__}\n{traceback.format_exc()}")
-            return ExitCode.SOFTWARE
+    except OutputError as error:
         # Output that is still buffered must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = ExitCode.OK  # the reader closed the pipe
-        if error.errno != errno.EPIPE:
-            logs.report(f"echod: the output cannot be written: {error.strerror}")
-            code = ExitCode.IO_ERROR
+        if error.errno == errno.EPIPE:
+            return ExitCode.OK  # the reader closed the pipe
+        logs.report(f"echod: the output cannot be written: {error.strerror}")
+        return ExitCode.IO_ERROR
+    except Exception:  # noqa: BLE001 - any exception must be reflected in the exit code
+        logs.report(f"echod: this is a defect in echod {__version__}\n{traceback.format_exc()}")
+        return ExitCode.SOFTWARE
     return code
 
 

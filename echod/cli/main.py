@@ -11,9 +11,8 @@ from io import TextIOWrapper
 from typing import Final, NoReturn
 
 from echod import __version__
-from echod.cli.errors import guarded
+from echod.cli.errors import Output, guarded
 from echod.cli.options import make_parser
-from echod.cli.output import Output
 from echod.errors import ExitCode
 from echod.linux.descriptors import fill_first_three
 

@@ -25,7 +25,7 @@ FOREIGN = frozenset(
 )
 """What takes long to load, or memory."""
 
-START = {"cli.errors", "cli.main", "cli.options", "cli.output", "errors", "linux", "logs"}
+START = {"cli.errors", "cli.main", "cli.options", "errors", "linux", "logs"}
 CHECK = START | {"cli.check", "cli.host", "cli.service_unit", "config", "net"}
 STATUS = START | {"admission", "cli.directory", "config", "net", "stats", "status"}
 
@@ -96,6 +96,6 @@ def test_run_loads_no_other_command(tmp_path: Path) -> None:
     path = tmp_path / "echod.yaml"
     path.write_text("listeners: [udp://127.0.0.1:0]\n")
     ours, foreign = loaded(tmp_path, "run", "--config", str(path), code=78)
-    assert {name for name in ours if "." in name} == {"cli.errors", "cli.main", "cli.options", "cli.output", "cli.run"}
+    assert {name for name in ours if "." in name} == {"cli.errors", "cli.main", "cli.options", "cli.run"}
     assert ours.isdisjoint({"ping", "probes", "measurement", "metrics"})
     assert foreign == {"ctypes", "pydantic", "sdnotify", "setproctitle", "structlog", "yaml"}
