@@ -6,14 +6,15 @@ the lists are. Invariant: of the levels from which a map was made, the first tha
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from struct import Struct
 from typing import Final, Generic, TypeVar
 
 Network = IPv4Network | IPv6Network
 Value = TypeVar("Value")
 
-IPV4_BYTES: Final = 4
-IPV6_BYTES: Final = 16
+_PACKED: Final = Struct("BB16s")
+"""A network as bytes: the length of its prefix, that of its address in bytes, and the address, filled with zeros."""
 
 
 def is_address(text: str) -> bool:
@@ -60,26 +61,12 @@ def _merge(networks: Iterable[Network]) -> list[int]:
 
 
 def pack_networks(networks: Iterable[Network]) -> bytes:
-    """Write networks as bytes: for each the prefix length in one byte, then the address.
-
-    A prefix length of IPv4 is at most 32; that of IPv6, 0 to 128, is written as 33 to 161.
-    """
+    """Write networks as bytes, 18 for each."""
     return b"".join(
-        bytes([each.prefixlen + (33 if each.version == 6 else 0)]) + each.network_address.packed  # noqa: PLR2004
-        for each in networks
+        _PACKED.pack(each.prefixlen, each.max_prefixlen // 8, each.network_address.packed) for each in networks
     )
 
 
 def unpack_networks(packed: bytes) -> tuple[Network, ...]:
     """Read what `pack_networks` wrote."""
-    networks: list[Network] = []
-    at = 0
-    while at < len(packed):
-        length, at = packed[at], at + 1
-        if length <= 8 * IPV4_BYTES:
-            networks.append(IPv4Network((packed[at : at + IPV4_BYTES], length)))
-            at += IPV4_BYTES
-        else:
-            networks.append(IPv6Network((packed[at : at + IPV6_BYTES], length - 33)))
-            at += IPV6_BYTES
-    return tuple(networks)
+    return tuple(ip_network((address[:size], length)) for length, size, address in _PACKED.iter_unpack(packed))
