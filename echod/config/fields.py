@@ -114,8 +114,8 @@ def _parse_listeners(value: object) -> object:
             del ranges[index]  # do not expand a mistyped range to compare it
             if total - len(parsed) <= MAX_LISTENERS:
                 errors[index] = _sentence(f"makes {total:,} listeners in all: at most {MAX_LISTENERS:,} are allowed")
-    for index, found in find_overlaps(ranges).items():
-        errors[index] = _sentence(str(found), other_index=found.other_index)
+    for index, (other, clause) in find_overlaps(ranges).items():
+        errors[index] = _sentence(f"{clause} in listeners[{other}]", other_index=other)
     _raise_any(errors, value)
     return tuple(listener for parsed in ranges.values() for listener in parsed)
 

@@ -83,21 +83,6 @@ class ListenerRange:
         return (replace(self.first, port=port) for port in range(self.first.port, self.last_port + 1))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overlap:
-    """A listener that another one, of the entry at `other_index`, makes impossible or useless."""
-
-    listener: Listener
-    other: Listener
-    other_index: int
-
-    def __str__(self) -> str:
-        """Describe the conflict."""
-        if self.listener == self.other:
-            return f"{self.listener} is already listed in listeners[{self.other_index}]"
-        return f"{self.listener} is already covered by {self.other} in listeners[{self.other_index}]"
-
-
 def parse_listener(text: str) -> ListenerRange:
     """Read `udp://ADDRESS:PORT` or `tcp://ADDRESS:FIRST-LAST`; an IPv6 address is in brackets (RFC 3986).
 
@@ -131,27 +116,27 @@ def in_ranges(listeners: Iterable[Listener]) -> list[ListenerRange]:
     return ranges
 
 
-def find_overlaps(ranges: Mapping[int, ListenerRange]) -> dict[int, Overlap]:
-    """Find the entries, by index, that open what another entry already opens; of each only the first such listener.
+def find_overlaps(ranges: Mapping[int, ListenerRange]) -> dict[int, tuple[int, str]]:
+    """Find the entries, by index, that open what another entry already opens.
 
+    Returns the index of that other entry, and a clause about the first such listener.
     A second socket on the same address would take datagrams from the first, and one on a single address next to the
     wildcard of its family receives nothing that the wildcard would not. One that is bound to an interface may stand
     beside one that is not, which receives nothing from a VRF. (From another interface the kernel gives to either: it
     takes the first group of SO_REUSEPORT that fits.)
     """
     owners: dict[Listener, int] = {}
-    overlaps: dict[int, Overlap] = {}
+    overlaps: dict[int, tuple[int, str]] = {}
     for index, listeners in ranges.items():
         for listener in listeners:
             owner = owners.setdefault(listener, index)
             if owner != index:
-                overlaps.setdefault(index, Overlap(listener=listener, other=listener, other_index=owner))
+                overlaps.setdefault(index, (owner, f"{listener} is already listed"))
     for listener, index in owners.items():
         for zone in {listener.zone, ""} if listener.link_local else (listener.zone,):
             wildcard = replace(listener, address=type(listener.address)(0), zone=zone)
             if wildcard != listener and wildcard in owners:
-                overlap = Overlap(listener=listener, other=wildcard, other_index=owners[wildcard])
-                overlaps.setdefault(index, overlap)
+                overlaps.setdefault(index, (owners[wildcard], f"{listener} is already covered by {wildcard}"))
     return overlaps
 
 

@@ -175,7 +175,8 @@ def test_the_longest_listener_that_can_be_is_accepted() -> None:
 def test_listeners_in_each_others_way_are_found(texts: str, found: dict[int, str]) -> None:
     """Equal ones by the later text, covered ones by the single address; what can stand together is left alone."""
     ranges = map(parse_listener, texts.split())
-    assert {index: str(each) for index, each in find_overlaps(dict(enumerate(ranges))).items()} == found
+    overlaps = find_overlaps(dict(enumerate(ranges)))
+    assert {index: f"{clause} in listeners[{other}]" for index, (other, clause) in overlaps.items()} == found
 
 
 @given(st.sampled_from(Protocol), st.ip_addresses(), st.integers(1, MAX_PORT), st.sampled_from(["", "eth0.5"]))
