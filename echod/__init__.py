@@ -36,7 +36,7 @@ Subjects
 
     admission/   may this datagram be answered: admission*, rules*, ratelimit*, loops*, selftest*
     stats/       what is counted: outcomes*, counters*, watch*, rates*, refusals*, top_sources*, totals*, traffic*,
-                 snapshot*, wrapping*
+                 snapshot*
     config/      /etc/echod.yaml: file, schema* (bounds, defaults), parse*, lint* (warnings), fields*, access*,
                  document*, diagnostics* (how mistakes are shown), diff*, written*, socket_unit*
     measurement/ what probes measure: payload*, events*, in_flight*, flood*, flood_ring*, pacing*, statistics*,

@@ -53,7 +53,7 @@ PURE_MODULES = {
     "net": "endpoint listener networks peers",
     "ping": "charts values",
     "probes": "due_times settings",
-    "stats": "counters outcomes rates refusals snapshot top_sources totals traffic watch wrapping",
+    "stats": "counters outcomes rates refusals snapshot top_sources totals traffic watch",
     "status": "overview",
     "supervisor": "capacity timers",
     "tcp": "limits",

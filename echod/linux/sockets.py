@@ -250,7 +250,7 @@ def got_buffers(sock: socket.socket) -> Buffers:
 def kernel_drops(sock: socket.socket) -> int:
     """Return how many datagrams the kernel dropped at this socket, most because its queue was full (SO_MEMINFO).
 
-    Modulo 2**32: see `WrappingCounter`.
+    Modulo 2**32: see `unwrapped`.
     """
     info = sock.getsockopt(socket.SOL_SOCKET, sockopt.SO_MEMINFO, 4 * (sockopt.SK_MEMINFO_DROPS + 1))
     return int.from_bytes(info[4 * sockopt.SK_MEMINFO_DROPS :], "little")

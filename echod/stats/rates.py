@@ -1,4 +1,4 @@
-"""Rates per second over the last 1, 10 and 60 seconds, from a count that only grows.
+"""Rates per second over the last 1, 10 and 60 seconds, from a count that only grows, and such a count of the kernel's.
 
 Owns the counts of the last minute and the times they were read; the time is passed in. Invariant: between two readings
 of the same count nothing came, so a rate falls to exactly zero when its span is over.
@@ -47,6 +47,14 @@ class History:
         begin, end = self._times[after - 1], self._times[after]
         share = (time - begin) / (end - begin)
         return self._counts[after - 1] + share * (self._counts[after] - self._counts[after - 1])
+
+
+def unwrapped(total: int, reading: int) -> int:
+    """Return the total of a counter that the kernel keeps in 32 bits, by the total at the reading before, at first 0.
+
+    It is exact if less than 2**32 was counted between two readings.
+    """
+    return total + (reading - total) % 2**32
 
 
 @dataclass(slots=True)

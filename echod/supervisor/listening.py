@@ -27,7 +27,7 @@ from echod.linux.sockets import (
 )
 from echod.net.endpoint import Endpoint
 from echod.net.listener import Listener, Protocol, overlap
-from echod.stats.wrapping import WrappingCounter
+from echod.stats.rates import unwrapped
 from echod.supervisor.adoption import METRICS, adopt_http_socket, adopt_socket, device_of
 
 _log = structlog.get_logger()
@@ -65,7 +65,7 @@ class ListeningSockets:
         self.sockets: dict[Listener, list[socket.socket]] = {}
         self.adopted: dict[Listener, None] = {}
         """The listeners that the service manager passed, in order."""
-        self._dropped: dict[socket.socket, WrappingCounter] = {}
+        self._dropped: dict[socket.socket, int] = {}
         """What the kernel dropped at each UDP socket held."""
         self._dropped_before: dict[Listener, int] = {}
         self._http: dict[Endpoint, socket.socket] = {}
@@ -272,7 +272,8 @@ class ListeningSockets:
             return 0
         total = self._dropped_before.get(listener, 0)
         for sock in self.sockets.get(listener, ()):
-            total += self._dropped.setdefault(sock, WrappingCounter()).note(kernel_drops(sock))
+            self._dropped[sock] = unwrapped(self._dropped.get(sock, 0), kernel_drops(sock))
+            total += self._dropped[sock]
         return total
 
     def smallest_buffers(self) -> Buffers | None:

@@ -1,11 +1,13 @@
 """echod.stats.rates: rates from a count, over spans that begin between two readings as well as at one."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from echod.stats.rates import History, Rate
+from echod.stats.rates import History, Rate, unwrapped
 from echod.stats.snapshot import Rates
+
+WRAP = 1 << 32
 
 
 def test_an_even_flow_has_one_rate() -> None:
@@ -83,3 +85,14 @@ def test_two_readings_at_one_time_divide_by_nothing() -> None:
     rate = Rate()
     rate.per_second(1, 1.0)
     assert rate.per_second(2, 1.0) == 0
+
+
+@given(st.lists(st.integers(0, WRAP - 1)))
+@example([7, 0, WRAP - 8, 3, 0, WRAP - 3, 1])
+def test_a_total_is_exact_whatever_is_counted_between_two_readings(steps: list[int]) -> None:
+    """A counter of 32 bits begins again: less than 2**32 at a time, in any number of steps, however often it wraps."""
+    total = true = 0
+    for step in steps:
+        true += step
+        total = unwrapped(total, true % WRAP)
+        assert total == true
