@@ -84,6 +84,8 @@ class ConfigError(EchodError):
         """Take the mistakes, at least one."""
         super().__init__("; ".join(f"line {each.line}: {each}" for each in mistakes))
         self.mistakes = mistakes
+        self.text = b""
+        """The content of the file, if it was read from one."""
 
 
 class AddressUnavailableError(EchodError):

@@ -5,7 +5,9 @@ not examined further.
 """
 
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +15,6 @@ from echod.cli import host, service_unit
 from echod.cli.options import add_config, make_parser
 from echod.config import file as configfile
 from echod.config.diagnostics import in_order, render, report
-from echod.config.parse import parse_config
 from echod.config.schema import Config
 from echod.config.written import write_config
 from echod.errors import ConfigError, ExitCode, UsageError
@@ -34,7 +35,7 @@ def main(words: Sequence[str]) -> int:
         "unreasonable.",
         epilog=_EXAMPLE,
     )
-    add_config(parser, default=str(configfile.DEFAULT_PATH))
+    add_config(parser, default=f"{configfile.DEFAULT_PATH} if it exists, else built-in defaults")
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--source", metavar="ADDRESS:PORT", help="say whether this source gets replies, and by which rule"
@@ -42,38 +43,36 @@ def main(words: Sequence[str]) -> int:
     what.add_argument("--socket", action="store_true", help="also check that echod.socket passes every listener")
     what.add_argument("--print", action="store_true", help="print the whole config, with every key")
     arguments = parser.parse_args(words)
-    path: Path = arguments.config or configfile.DEFAULT_PATH
-    text, code = check(
-        path, source=arguments.source, whole=arguments.print, activated=arguments.socket, encoding=sys.stdout.encoding
-    )
+    text, code = _check(arguments, sys.stdout.encoding)
     print(text)
     return code
 
 
-def check(
-    path: Path, *, source: str | None = None, whole: bool = False, activated: bool = False, encoding: str
-) -> tuple[str, ExitCode]:
+def _check(arguments: Namespace, encoding: str) -> tuple[str, ExitCode]:
     """Return what to print, and the exit code.
 
-    That is the outcome for a `source` if one is given, the `whole` config if that is wanted, else what is wrong or
-    unwise, also for the service that starts with the file; with `activated` as if systemd held its ports. Raises
-    UsageError if the source is none, and ConfigUnreadableError.
+    Without options that is what is wrong or unwise, also for the service that starts with the file; with --socket as if
+    systemd held its ports. Raises UsageError if the source is none, and ConfigUnreadableError.
     """
-    text = configfile.read_text(path)
+    path: Path = arguments.config or configfile.DEFAULT_PATH
+    shown = partial(report, file=str(path), encoding=encoding)
     try:
-        config, found = parse_config(text)
+        reading = configfile.read(arguments.config)
     except ConfigError as error:
-        return report(error.mistakes, file=str(path), text=text, encoding=encoding), error.exit_code
-    if whole:
+        return shown(error.mistakes, text=error.text), error.exit_code
+    config, text = reading.config, reading.text
+    if arguments.print:
         return write_config(config), ExitCode.OK
-    if source is None:
-        if not_passed := service_unit.examine(path, config, text, activated=activated):
-            shown = report(not_passed.mistakes, file=str(path), text=text, encoding=encoding)
-            return f"{shown}\n{not_passed.advice}".rstrip("\n"), ExitCode.CONFIG
-        warnings = in_order((*found, *host.warnings(config, text)))
-        shown = render(warnings, kind="warning", file=str(path), text=text.decode(), encoding=encoding)
-        return f"{shown}\n{path}: ok".lstrip("\n"), ExitCode.OK
-    return _inquire(config, source)
+    if arguments.source is not None:
+        return _inquire(config, arguments.source)
+    if text is None:  # nor does it need any socket that systemd could pass
+        return f"there is no {path}: `echod run` serves the built-in defaults", ExitCode.OK
+    unit = service_unit.examine(path, config, text, activated=arguments.socket)
+    if unit.mistakes:
+        return f"{shown(unit.mistakes, text=text)}\n{unit.advice}".rstrip("\n"), ExitCode.CONFIG
+    warnings = in_order((*reading.warnings, *unit.warnings, *host.warnings(config, text)))
+    excerpts = render(warnings, kind="warning", file=str(path), text=text.decode(), encoding=encoding)
+    return f"{excerpts}\n{path}: ok".lstrip("\n"), ExitCode.OK
 
 
 def _inquire(config: Config, text: str) -> tuple[str, ExitCode]:

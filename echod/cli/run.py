@@ -9,7 +9,6 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -67,14 +66,7 @@ def _serve(path: Path | None, on_serving: Callable[[], None]) -> int:
     try:
         supervisor.run()
     except ConfigError as error:
-        _show(path or configfile.DEFAULT_PATH, error)
+        file = str(path or configfile.DEFAULT_PATH)
+        logs.report(report(error.mistakes, file=file, text=error.text, encoding=sys.stderr.encoding))
         return error.exit_code
     return ExitCode.OK
-
-
-def _show(path: Path, error: ConfigError) -> None:
-    """Show the mistakes of a config on stderr."""
-    text = b""
-    with suppress(EchodError):  # the file is gone; then without its lines
-        text = configfile.read_text(path)
-    logs.report(report(error.mistakes, file=str(path), text=text, encoding=sys.stderr.encoding))

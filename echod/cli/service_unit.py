@@ -18,6 +18,7 @@ from echod.config.file import DEFAULT_PATH, shown
 from echod.config.schema import Config
 from echod.config.socket_unit import METRICS_SOCKET, SOCKET, Passing
 from echod.errors import ConfigUnreadableError, Mistake
+from echod.net.listener import Listener
 
 SERVICE: Final = "echod.service"
 
@@ -44,14 +45,15 @@ _VISIBILITY: Final = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NotPassed:
-    """What a config has and the socket units do not pass, at least one thing, and what to write there."""
+class Examination:
+    """What a config has and the socket units do not pass, what to write there, and what they pass in its place."""
 
-    mistakes: tuple[Mistake, ...]
-    advice: str
+    mistakes: tuple[Mistake, ...] = ()
+    advice: str = ""
+    warnings: tuple[Mistake, ...] = ()
 
 
-def examine(path: Path, config: Config, text: bytes, *, activated: bool) -> NotPassed | None:
+def examine(path: Path, config: Config, text: bytes, *, activated: bool) -> Examination:
     """Look at a config, parsed from `text`, as the service does that is started with it, if there is one.
 
     With `activated` it is compared with the socket units also where they do not hold the ports yet. Raises
@@ -66,14 +68,18 @@ def examine(path: Path, config: Config, text: bytes, *, activated: bool) -> NotP
         if os.geteuid() == 0:  # root can read every file
             _look(unit, named)
     if not activated:
-        return None
+        return Examination()
     metrics = METRICS_SOCKET in unit.get("Requires", "").split()
     # An operator may have added units, each with Service=echod.service.
     units = {SOCKET, *unit.get("TriggeredBy", "").split()} - {METRICS_SOCKET}
-    listeners = frozenset().union(*(socket_unit.passed(_show(each, "Listen", "BindToDevice")) for each in units))
-    passing = Passing(listeners=listeners, metrics=metrics)
-    mistakes = socket_unit.find_not_passed(config, read(text), passing)
-    return NotPassed(mistakes=mistakes, advice=socket_unit.advice(config.listeners, passing)) if mistakes else None
+    passing = Passing(
+        listeners=frozenset().union(*map(_passed, units)), metrics=_passed(METRICS_SOCKET) if metrics else None
+    )
+    return Examination(
+        mistakes=socket_unit.find_not_passed(config, read(text), passing),
+        advice=socket_unit.advice(config.listeners, passing),
+        warnings=socket_unit.find_replaced(config, read(text), passing),
+    )
 
 
 def _look(unit: Mapping[str, str], path: str) -> None:
@@ -86,6 +92,10 @@ def _look(unit: Mapping[str, str], path: str) -> None:
             f"{SERVICE} cannot read {shown(Path(path))}: {found[1]}: its user must be able to read the file, and it "
             "does not see /home, /root, /tmp and /var/tmp: run chmod a+r on the file, and a+x on the directories above"
         )
+
+
+def _passed(unit: str) -> frozenset[Listener]:
+    return socket_unit.passed(_show(unit, "Listen", "BindToDevice"))
 
 
 def _show(unit: str, *properties: str) -> str:

@@ -15,7 +15,7 @@ from typing import Final
 from echod.config.document import MAX_BYTES
 from echod.config.parse import parse_config
 from echod.config.schema import FIRST_TRY, Config
-from echod.errors import ConfigUnreadableError, Mistake, StartFailedError
+from echod.errors import ConfigError, ConfigUnreadableError, Mistake, StartFailedError
 
 DEFAULT_PATH: Final = Path("/etc/echod.yaml")
 
@@ -54,7 +54,11 @@ def read(path: Path | None) -> Reading:
     at = time.time()
     text = read_text(path)
     with suppress(MemoryError):  # what was taken is free after this block, so that the error can be reported
-        config, warnings = parse_config(text)
+        try:
+            config, warnings = parse_config(text)
+        except ConfigError as error:
+            error.text = text
+            raise
         return Reading(path=path, text=text, config=config, warnings=warnings, at=at)
     raise StartFailedError(f"there is not enough memory to read {shown(path)}: raise LimitAS=")
 

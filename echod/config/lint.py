@@ -89,7 +89,7 @@ def _find_all(config: Config) -> Iterator[_Warning]:
     yield from _find_sockets(config)
     if (seconds := config.drain_timeout_seconds) > _LONG_DRAIN_SECONDS:
         yield (("drain_timeout_seconds",),), f"systemctl stop can take this long: {seconds:,} seconds"
-    if any(not each.address.is_loopback for each in config.metrics.listen):
+    if any(not each.listener.address.is_loopback for each in config.metrics.listen):
         message = (
             "everybody who can reach this port can read the metrics and the top sources, because there is no "
             "password: write http://127.0.0.1:9007, or put a firewall or a proxy in front of it"

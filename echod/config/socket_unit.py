@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from echod.config.document import Document, Path, mistake_at
-from echod.config.lint import listener_ranges
+from echod.config.lint import listener_ranges, places
 from echod.config.schema import Config
 from echod.errors import Mistake
+from echod.net.endpoint import Endpoint
 from echod.net.listener import Listener, parse_listener
 
 SOCKET: Final = "echod.socket"
@@ -29,8 +30,8 @@ class Passing:
     """What the socket units pass to an echod that cannot open anything itself."""
 
     listeners: frozenset[Listener]
-    metrics: bool
-    """Whether the port of the metrics is passed, in the place of `metrics.listen`."""
+    metrics: frozenset[Listener] | None
+    """The ports that are passed for metrics, in the place of `metrics.listen`; None without a unit for them."""
 
 
 def properties(shown: str) -> dict[str, str]:
@@ -78,13 +79,27 @@ def find_not_passed(config: Config, document: Document, passing: Passing) -> tup
             more = f" and {len(lacking) - 1} more" if lacking[1:] else ""
             message = f"{SOCKET} does not pass {lacking[0]}{more}, and echod may not open sockets itself"
             mistakes.append(_mistake(document, path, message))
-    if config.metrics.listen and not passing.metrics:
+    if config.metrics.listen and passing.metrics is None:
         message = (
             f"only {METRICS_SOCKET} can pass it, and echod may not open sockets itself: systemctl enable "
             f"{METRICS_SOCKET} && systemctl restart echod.service"
         )
         mistakes.append(_mistake(document, ("metrics", "listen"), message))
     return tuple(mistakes)
+
+
+def find_replaced(config: Config, document: Document, passing: Passing) -> tuple[Mistake, ...]:
+    """Find the entries of `metrics.listen` in whose place the socket unit passes other ports: these are served."""
+    others = " and ".join(sorted(str(Endpoint(listener=each)) for each in passing.metrics or ()))
+    message = (
+        f"{METRICS_SOCKET} passes {others} in its place: write that, or change the unit with systemctl edit "
+        f"{METRICS_SOCKET}"
+    )
+    return tuple(
+        _mistake(document, path, message)
+        for path, endpoint in places(config.metrics.listen, document).items()
+        if others and endpoint.listener not in (passing.metrics or ())
+    )
 
 
 def advice(listeners: Iterable[Listener], passing: Passing) -> str:

@@ -6,7 +6,6 @@ endpoint, parsed, is that endpoint.
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from echod.net.listener import Listener, Protocol, parse_host, parse_port, refuse_strange, split_host
@@ -19,20 +18,14 @@ WANTED: Final = f"http://127.0.0.1:{USUAL_PORT}"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """An HTTP port. `zone` is an interface name, as that of a `Listener`."""
+    """An HTTP port."""
 
-    address: IPv4Address | IPv6Address
-    port: int
-    zone: str = ""
+    listener: Listener
+    """The same address and port as a TCP listener."""
 
     def __str__(self) -> str:
         """Write the endpoint as the config file has it, such as `http://[::1]:9007`."""
         return "http" + str(self.listener).removeprefix("tcp")
-
-    @property
-    def listener(self) -> Listener:
-        """The same address and port as a TCP listener."""
-        return Listener(protocol=Protocol.TCP, address=self.address, port=self.port, zone=self.zone)
 
 
 def parse_endpoint(text: str) -> Endpoint:
@@ -56,4 +49,4 @@ def parse_endpoint(text: str) -> Endpoint:
     if not re.fullmatch(r"[0-9]+", port):
         raise ValueError(f'"{port}" is not a port: write a number from 1 to 65535')
     address, zone = parse_host(host)
-    return Endpoint(address=address, port=parse_port(port), zone=zone)
+    return Endpoint(listener=Listener(protocol=Protocol.TCP, address=address, port=parse_port(port), zone=zone))

@@ -252,6 +252,17 @@ def test_bare_echod_runs_with_defaults_and_says_so(echod: Callable[..., Daemon],
     assert daemon.stop() == 0
 
 
+@pytest.mark.skipif(Path("/etc/echod.yaml").exists(), reason="/etc/echod.yaml exists, so the defaults are not used")
+def test_bare_check_checks_the_defaults_and_says_so() -> None:
+    """Without a file it has the config that `echod run` serves."""
+    line = "there is no /etc/echod.yaml: `echod run` serves the built-in defaults\n"
+    assert run("check") == (0, line, "")
+    code, stdout, _ = run("check", "--print")
+    assert (code, "- udp://127.0.0.1:7007\n" in stdout) == (0, True)
+    code, stdout, _ = run("check", "--source", "127.0.0.1:40000")
+    assert (code, "replied to at udp://127.0.0.1:7007" in stdout) == (0, True)
+
+
 @pytest.mark.parametrize("variables", [{}, {"PYTHONUNBUFFERED": "1"}])
 def test_output_that_cannot_be_written_exits_74(echod: Callable[..., Daemon], variables: dict[str, str]) -> None:
     """A full disk is no defect of ours: one sentence, whichever command it is; a reader who has gone is none at all."""

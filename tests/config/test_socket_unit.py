@@ -8,6 +8,7 @@ from echod.config.socket_unit import (
     advice,
     config_of,
     find_not_passed,
+    find_replaced,
     is_activated,
     passed,
     properties,
@@ -20,7 +21,7 @@ USUAL = (
     "Listen=0.0.0.0:7 (Datagram)\nListen=[::]:7 (Datagram)\n"
     "Listen=0.0.0.0:7 (Stream)\nListen=[::]:7 (Stream)\nListen=route (Netlink)\n"
 )
-WHOLE = Passing(listeners=passed(USUAL), metrics=True)
+WHOLE = Passing(listeners=passed(USUAL), metrics=passed("Listen=127.0.0.1:9007 (Stream)\n"))
 
 
 def found(text: str, passing: Passing = WHOLE) -> tuple[Mistake, ...]:
@@ -108,7 +109,7 @@ def test_each_entry_that_is_not_passed_is_a_mistake_with_its_line() -> None:
 
 def test_a_unit_is_of_one_device() -> None:
     """Its listeners have the device of BindToDevice=. Those of several devices need several units, as is reported."""
-    passing = Passing(listeners=passed("BindToDevice=eth1\nListen=0.0.0.0:7 (Datagram)\n"), metrics=False)
+    passing = Passing(listeners=passed("BindToDevice=eth1\nListen=0.0.0.0:7 (Datagram)\n"), metrics=None)
     assert found("listeners: ['udp://0.0.0.0%eth1:7']\n", passing) == ()
     text = "listeners: ['udp://0.0.0.0%eth2:7', 'udp://[fe80::1%eth2]:7']\n"
     assert len(found(text, passing)) == 2
@@ -126,17 +127,17 @@ def test_a_link_local_address_keeps_its_link() -> None:
 
 def test_the_usual_listeners_count_too() -> None:
     """A file that names none has those of port 7, and is told so at its beginning."""
-    (mistake,) = found("workers: 1\n", Passing(listeners=passed("Listen=0.0.0.0:7007 (Datagram)\n"), metrics=False))
+    (mistake,) = found("workers: 1\n", Passing(listeners=passed("Listen=0.0.0.0:7007 (Datagram)\n"), metrics=None))
     assert (mistake.line, mistake.column, mistake.path) == (1, 1, "listeners")
     assert mistake.message.startswith("echod.socket does not pass udp://0.0.0.0:7 and 3 more")
     assert "FreeBind" not in advice(
-        parse_config(b"workers: 1\n")[0].listeners, Passing(listeners=frozenset(), metrics=False)
+        parse_config(b"workers: 1\n")[0].listeners, Passing(listeners=frozenset(), metrics=None)
     )
 
 
 def test_a_port_of_the_metrics_that_is_not_passed_is_a_mistake() -> None:
     """It has a unit of its own, and no drop-in is needed; where metrics are off, nothing is."""
-    passing = Passing(listeners=WHOLE.listeners, metrics=False)
+    passing = Passing(listeners=WHOLE.listeners, metrics=None)
     assert found("metrics:\n  listen: off\n", passing) == ()
     (mistake,) = found("metrics:\n  listen: http://127.0.0.1:9007\n", passing)
     assert (mistake.line, mistake.column, mistake.path) == (2, 3, "metrics.listen")
@@ -144,3 +145,20 @@ def test_a_port_of_the_metrics_that_is_not_passed_is_a_mistake() -> None:
         "only echod-metrics.socket can pass it, and echod may not open sockets itself: systemctl enable "
         "echod-metrics.socket && systemctl restart echod.service"
     )
+
+
+def test_another_port_of_the_metrics_than_the_passed_one_is_warned_of() -> None:
+    """Each entry that the unit does not pass; none where metrics are off, or have no unit, which is a mistake."""
+
+    def replaced(text: str, passing: Passing = WHOLE) -> list[tuple[int, str, str]]:
+        warnings = find_replaced(parse_config(text.encode())[0], read(text.encode()), passing)
+        return [(each.line, each.path, each.message) for each in warnings]
+
+    text = "metrics:\n  listen:\n  - http://127.0.0.1:9007\n  - http://127.0.0.1:9008\n"
+    message = (
+        "echod-metrics.socket passes http://127.0.0.1:9007 in its place: write that, or change the unit with "
+        "systemctl edit echod-metrics.socket"
+    )
+    assert replaced(text) == [(4, "metrics.listen[1]", message)]
+    assert replaced("metrics: {listen: off}\n") == []
+    assert replaced(text, Passing(listeners=WHOLE.listeners, metrics=None)) == []

@@ -4,23 +4,26 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
-from echod.net.endpoint import Endpoint, parse_endpoint
-from echod.net.listener import Protocol
+from echod.net.endpoint import parse_endpoint
+from echod.net.listener import Listener, Protocol
 
 
 @pytest.mark.parametrize(
-    ("text", "endpoint"),
+    ("text", "listener"),
     [
-        ("http://127.0.0.1:9007", Endpoint(address=IPv4Address("127.0.0.1"), port=9007)),
-        ("http://[::]:1", Endpoint(address=IPv6Address(0), port=1)),
-        ("http://[fe80::1%eth0]:65535", Endpoint(address=IPv6Address("fe80::1"), port=65535, zone="eth0")),
+        ("http://127.0.0.1:9007", Listener(protocol=Protocol.TCP, address=IPv4Address("127.0.0.1"), port=9007)),
+        ("http://[::]:1", Listener(protocol=Protocol.TCP, address=IPv6Address(0), port=1)),
+        (
+            "http://[fe80::1%eth0]:65535",
+            Listener(protocol=Protocol.TCP, address=IPv6Address("fe80::1"), port=65535, zone="eth0"),
+        ),
     ],
 )
-def test_an_endpoint_is_an_address_and_a_port(text: str, endpoint: Endpoint) -> None:
+def test_an_endpoint_is_an_address_and_a_port(text: str, listener: Listener) -> None:
     """Both families are known, the text comes back, and to the kernel it is a TCP port."""
-    assert parse_endpoint(text) == endpoint
+    endpoint = parse_endpoint(text)
+    assert endpoint.listener == listener
     assert str(endpoint) == text
-    assert (endpoint.listener.protocol, str(endpoint.listener)) == (Protocol.TCP, text.replace("http", "tcp"))
 
 
 @pytest.mark.parametrize(

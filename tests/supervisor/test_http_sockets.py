@@ -45,9 +45,9 @@ def test_an_http_socket_is_kept_moved_and_closed_at_commit(listening: ListeningS
     listening.abandon(acquisition)
     assert listening.http_sockets == [first]
     with tcp_client(first) as client:
-        assert client.getpeername() == ("127.0.0.1", here.port)
+        assert client.getpeername() == ("127.0.0.1", here.listener.port)
     (second,) = http_sockets(listening, there)
-    assert (first.fileno(), second.getsockname()[1]) == (-1, there.port)
+    assert (first.fileno(), second.getsockname()[1]) == (-1, there.listener.port)
     assert http_sockets(listening) == []
     assert second.fileno() == -1
 
@@ -55,10 +55,10 @@ def test_an_http_socket_is_kept_moved_and_closed_at_commit(listening: ListeningS
 def test_an_http_socket_can_widen_and_narrow_on_its_port(listening: ListeningSockets) -> None:
     """From one address to all and back, without a moment in which nobody listens."""
     narrow = endpoint()
-    wide = endpoint(ANY, narrow.port)
+    wide = endpoint(ANY, narrow.listener.port)
     for metrics in (narrow, wide, narrow):
         (http_socket,) = http_sockets(listening, metrics)
-        assert http_socket.getsockname() == (str(metrics.address), narrow.port)
+        assert http_socket.getsockname() == (str(metrics.listener.address), narrow.listener.port)
 
 
 def test_an_http_socket_that_cannot_be_opened_closes_all_that_was_opened(listening: ListeningSockets) -> None:
@@ -67,7 +67,8 @@ def test_an_http_socket_that_cannot_be_opened_closes_all_that_was_opened(listeni
     echo = listener("127.0.0.1", free_port(), Protocol.TCP)
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = endpoint(port=other.getsockname()[1])
-        with pytest.raises(AddressUnavailableError, match=rf"metrics\.listen: tcp://127.*:{taken.port}'. shows which"):
+        sentence = rf"metrics\.listen: {taken.listener}.*:{taken.listener.port}'. shows which"
+        with pytest.raises(AddressUnavailableError, match=sentence):
             listening.acquire((wanted,), workers=2, buffers=BUFFERS, metrics=[taken])
     udp_client(port=wanted.port).close()
     with pytest.raises(AddressUnavailableError, match=r"metrics\.listen: .*in use"):

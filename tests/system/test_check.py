@@ -79,7 +79,10 @@ def test_a_listener_that_the_socket_unit_does_not_pass_is_refused(activated: Hos
 
 
 def test_the_port_of_the_metrics_needs_a_socket_unit_too(activated: Host) -> None:
-    """The command that check prints, run as printed, serves metrics at the address of the config."""
+    """The command that check prints, run as printed, serves metrics at the address of the config.
+
+    Check warns of a config with another address than that of the unit.
+    """
     activated.write(CONFIG, f"metrics: {{listen: '{METRICS}'}}\n")
     printed = activated.run(["echod", "check"], check=False)
     assert printed.returncode == 78
@@ -88,6 +91,9 @@ def test_the_port_of_the_metrics_needs_a_socket_unit_too(activated: Host) -> Non
     assert activated.run(["echod", "check"]).stdout == f"{CONFIG}: ok\n"
     assert activated.serves_everything()
     assert 'listener="udp://0.0.0.0:7"' in fetch(activated, f"{METRICS}/metrics")
+    activated.write(CONFIG, "metrics: {listen: 'http://127.0.0.1:9008'}\n")
+    printed = activated.run(["echod", "check"])
+    assert f"warning: metrics.listen: echod-metrics.socket passes {METRICS} in its place: " in printed.stdout
 
 
 def test_the_examples_of_the_man_page_serve_what_they_say(activated: Host) -> None:
