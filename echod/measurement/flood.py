@@ -6,12 +6,11 @@ a reply counts as received only if every byte of it is the byte that was sent; s
 + in flight, at any time.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
 from echod.measurement.events import KIND_OF_DAMAGE, NEVER, Event, Kind, Moment
 from echod.measurement.flood_ring import Ring
-from echod.measurement.payload import SEQUENCE_BYTES, Damage, Difference, Payloads, compare
+from echod.measurement.payload import HEADER_BYTES, SEQUENCE_BYTES, Damage, Difference, compare, most_similar
 from echod.measurement.round_trip import Response, round_trip
 from echod.measurement.statistics import Statistics, Stream
 
@@ -27,32 +26,17 @@ _UNANSWERED: Final = bytes.maketrans(bytes([_IN_FLIGHT, _ERROR]), bytes([_LOST, 
 """The states of probes that count as an outage, as one state."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    """The shape of a flood: bytes of each probe, at least four; probes in a train, and in flight; the timeout in ns.
-
-    `kept` is the number of trains that are remembered: a reply is recognized until `kept` more trains have been sent.
-    """
-
-    size: int
-    train: int
-    window: int
-    timeout: int
-    kept: int
-
-
 class Flood:
-    """The ring of one flood. Sequence numbers begin with 0, and each train at a multiple of its length."""
+    """The outcomes of one flood."""
 
-    def __init__(self, payloads: Payloads, statistics: Statistics, shape: Shape) -> None:
-        """Start with nothing sent."""
-        size, train, window = shape.size, shape.train, shape.window
-        self._payloads = payloads
+    def __init__(self, ring: Ring, statistics: Statistics, *, window: int, timeout: int) -> None:
+        """Start with nothing sent. Most probes in flight are a window, or a train; the timeout is in ns."""
+        self._ring = ring
+        self._payloads = ring.payloads
+        self._size, self._train = ring.size, ring.train
         self._statistics = statistics
-        self._size, self._train = size, train
-        self._window = max(window, train)
-        self._timeout = shape.timeout
-        self._ring = Ring(payloads, size=size, train=train, kept=shape.kept)
+        self._window = max(window, ring.train)
+        self._timeout = timeout
         self._stream = statistics.streams.setdefault(0, Stream())
         self._window_start = 0
         """Probes below it do not fill the window: they were overtaken, or given up."""
@@ -142,12 +126,12 @@ class Flood:
             sequence, difference = found
         return self._settle(response, sequence, difference)
 
-    def failed(self, data: bytes | None, *, unsent: bool = False) -> int | None:
+    def failed(self, data: bytes, *, unsent: bool = False) -> int | None:
         """Set the outcome of the probe that an error quotes; return its number if it was in flight, or given up.
 
         Without a quote the probe is unknown: it is given up after its timeout. This host did not send an `unsent` one.
         """
-        if data is None or len(data) < SEQUENCE_BYTES:
+        if len(data) < SEQUENCE_BYTES:
             return None
         sequence = int.from_bytes(data[:SEQUENCE_BYTES], "big")
         if not self._ring.remembers(sequence) or not self._set_outcome(sequence, Kind.ERROR):
@@ -170,7 +154,9 @@ class Flood:
         candidates = [*self._ring.candidates(data, self._window_start - self._window)]
         if first is not None:
             candidates.insert(0, first)
-        return self._ring.find_similar(data, [each for each in candidates if self._state(each) in (_IN_FLIGHT, _LOST)])
+        unanswered = [each for each in candidates if self._state(each) in (_IN_FLIGHT, _LOST)]
+        payload = self._ring.payload
+        return most_similar(data, unanswered, lambda sequence: payload(sequence)[:HEADER_BYTES], payload)
 
     def _settle(self, response: Response, sequence: int, difference: Difference) -> Event:
         """Count a reply to a known probe."""

@@ -5,13 +5,9 @@ Invariant: a probe is remembered until `kept` more trains have been written.
 """
 
 from array import array
-from typing import Final
 
 from echod.measurement.events import Moment
-from echod.measurement.payload import HEADER_BYTES, Damage, Difference, Payloads, compare, most_similar, sent_time
-
-MAX_CANDIDATES: Final = 64
-"""Most probes, the oldest, that a damaged reply is compared to if not even its send time identifies its probe."""
+from echod.measurement.payload import MAX_CANDIDATES, Payloads, sent_time
 
 
 class Ring:
@@ -19,8 +15,7 @@ class Ring:
 
     def __init__(self, payloads: Payloads, *, size: int, train: int, kept: int) -> None:
         """Start empty: `kept` trains of `train` probes of `size` bytes, at least four."""
-        self._payloads = payloads
-        self._size, self._train = size, train
+        self.payloads, self.size, self.train = payloads, size, train
         self.capacity = kept * train
         """Probes that are remembered."""
         self._bytes = memoryview(bytearray(self.capacity * size))
@@ -36,17 +31,17 @@ class Ring:
 
     def write(self, wall: int, count: int) -> bytes:
         """Write the next train, of `count` probes, over the oldest one; return its bytes. `wall` is ns since 1970."""
-        first, encode, size = self.next_sequence % self.capacity, self._payloads.encode, self._size
-        self._state[first : first + self._train] = bytes(self._train)
+        first, encode, size = self.next_sequence % self.capacity, self.payloads.encode, self.size
+        self._state[first : first + self.train] = bytes(self.train)
         numbers = range(self.next_sequence, self.next_sequence + count)
         train = b"".join([encode(number, wall, size) for number in numbers])
         self._bytes[first * size : first * size + len(train)] = train
-        self._stamps[first // self._train] = wall
+        self._stamps[first // self.train] = wall
         return train
 
     def sent(self, sent: Moment, count: int, state: int) -> None:
         """Note when the train was sent that was written last, and the state of its probes."""
-        index = self.next_sequence % self.capacity // self._train
+        index = self.next_sequence % self.capacity // self.train
         self._walls[index], self._clocks[index] = sent.wall, sent.clock
         self.set_states(self.next_sequence, bytes([state]) * count)
         self.next_sequence += count
@@ -57,7 +52,7 @@ class Ring:
 
     def time_sent(self, sequence: int) -> Moment:
         """Return when a probe was sent."""
-        index = sequence % self.capacity // self._train
+        index = sequence % self.capacity // self.train
         return Moment(wall=self._walls[index], clock=self._clocks[index])
 
     def states(self, sequence: int, count: int) -> bytearray:
@@ -72,23 +67,14 @@ class Ring:
 
     def payload(self, sequence: int, count: int = 1) -> bytes:
         """Return the bytes of consecutive probes of one train."""
-        first = sequence % self.capacity * self._size
-        return bytes(self._bytes[first : first + count * self._size])
-
-    def find_similar(self, data: bytes, candidates: list[int]) -> tuple[int, Difference] | None:
-        """Find the probe that is most similar to a damaged reply: more than half of the bytes must be right."""
-        at = most_similar(data, [self.payload(sequence)[:HEADER_BYTES] for sequence in candidates])
-        if at is None:
-            return None
-        difference = compare(data, self.payload(candidates[at]))
-        similar = difference.damage is not Damage.CORRUPT or 2 * difference.count < len(data)
-        return (candidates[at], difference) if similar else None
+        first = sequence % self.capacity * self.size
+        return bytes(self._bytes[first : first + count * self.size])
 
     def candidates(self, data: bytes, oldest: int) -> range:
         """Return the probes to compare a damaged reply to: the train with its send time, or those from `oldest`."""
-        if not self._payloads.may_be_ours(data):
+        if not self.payloads.may_be_ours(data):
             return range(0)
-        sent, train, oldest = sent_time(data), self._train, max(oldest, self.oldest)
+        sent, train, oldest = sent_time(data), self.train, max(oldest, self.oldest)
         firsts = range(-(-oldest // train) * train, self.next_sequence, train)
         for first in firsts if sent is not None else ():
             if self._stamps[first % self.capacity // train] == sent:

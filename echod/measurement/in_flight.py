@@ -6,7 +6,7 @@ leaves the state "in flight" exactly once, and each response or error is exactly
 
 from collections import OrderedDict, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Final
 
@@ -14,6 +14,7 @@ from echod.measurement.events import KIND_OF_DAMAGE, NEVER, Event, Kind, Moment
 from echod.measurement.icmp import NetworkError
 from echod.measurement.payload import (
     HEADER_BYTES,
+    MAX_CANDIDATES,
     SEQUENCE_BYTES,
     Damage,
     Difference,
@@ -23,9 +24,6 @@ from echod.measurement.payload import (
     sent_time,
 )
 from echod.measurement.round_trip import Response, round_trip
-
-_MAX_CANDIDATES: Final = 64
-"""Most probes in flight, the oldest, that a reply with a damaged number is compared to."""
 
 _MAX_SEARCHED: Final = 1024
 """Most probes that are searched for a send time, or for a number of less than four bytes, which takes 50 us."""
@@ -51,11 +49,11 @@ class _Probe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeError(NetworkError):
-    """An error that came instead of a reply; `data` is the part of the probe that it quotes, None if there is none."""
+    """An error that came instead of a reply; `data` is the part of the probe that it quotes, which may be empty."""
 
     moment: Moment
     port_index: int = 0
-    data: bytes | None = None
+    data: bytes = b""
     unsent: bool = False
     """Whether this host did not send the probe."""
 
@@ -64,15 +62,7 @@ def probe_error(
     error: NetworkError, moment: Moment, data: bytes, *, port_index: int = 0, unsent: bool = False
 ) -> ProbeError:
     """Return a network error as that of the probe that begins with `data`."""
-    return ProbeError(
-        reason=error.reason,
-        address=error.address,
-        mtu=error.mtu,
-        moment=moment,
-        port_index=port_index,
-        data=data,
-        unsent=unsent,
-    )
+    return ProbeError(**asdict(error), moment=moment, port_index=port_index, data=data, unsent=unsent)
 
 
 class InFlight:
@@ -136,46 +126,32 @@ class InFlight:
 
     def received(self, response: Response) -> Event:
         """Return the event of a response."""
-        probe, difference = self._find(response)
-        if probe is None or difference is None:
+        found = self._find(response)
+        if found is None:
             return self._unknown(response)
+        probe, difference = found
         if difference.damage is not Damage.NONE:
             return self._event(KIND_OF_DAMAGE[difference.damage], probe, response, difference)
         if not response.from_target:
-            return self._event(Kind.DIFFERENT_ADDRESS, probe, response)
+            return self._event(Kind.DIFFERENT_ADDRESS, probe, response, difference)
         if probe.outcome in _ANSWERED:
-            return self._event(Kind.DUPLICATE, probe, response)
+            return self._event(Kind.DUPLICATE, probe, response, difference)
         # The reader may have read a late reply before it gave the probe up, and one in time after it.
         late = _round_trip(probe, response) >= self._timeout
-        return self._event(Kind.LATE if late else Kind.REPLY, probe, response)
+        return self._event(Kind.LATE if late else Kind.REPLY, probe, response, difference)
 
     def failed(self, error: ProbeError) -> Event:
         """Return the event of an error. Its probe is the one whose number it quotes, or else the oldest in flight."""
         probe = None
-        if error.data is not None and len(error.data) >= SEQUENCE_BYTES:
+        if len(error.data) >= SEQUENCE_BYTES:
             probe = self._probes.get(int.from_bytes(error.data[:SEQUENCE_BYTES], "big"))
         if probe is None:
             probe = next(self._on_port(error.port_index), None)
-        if probe is None:
-            return Event(
-                kind=Kind.ERROR,
-                time=error.moment.wall,
-                clock=error.moment.clock,
-                port_index=error.port_index,
-                address=error.address,
-                reason=error.reason,
-                mtu=error.mtu,
-            )
-        previous, settles = probe.outcome, self._settle(probe, Kind.ERROR)
-        return replace(
-            self._unanswered(Kind.ERROR, probe, error.moment),
-            settles=settles,
-            previous=previous,
-            address=error.address,
-            reason=error.reason,
-            mtu=error.mtu,
-            unsent=error.unsent,
-        )
+        moment = error.moment
+        event = Event(kind=Kind.ERROR, time=moment.wall, clock=moment.clock, port_index=error.port_index)
+        if probe is not None:
+            event = self._unanswered(Kind.ERROR, probe, moment)
+        return replace(event, address=error.address, reason=error.reason, mtu=error.mtu, unsent=error.unsent)
 
     def expire(self, now: Moment, patience: int | None = None) -> list[Event]:
         """Give up the probes that have been in flight for the timeout; return an event for each, by number.
@@ -185,7 +161,7 @@ class InFlight:
         lost, most = [], self._timeout if patience is None else min(self._timeout, patience)
         while self._queue and (self._queue[0].outcome or now.clock - self._queue[0].moment.clock >= most):
             probe = self._queue.popleft()
-            if self._settle(probe, Kind.LOST):
+            if probe.outcome is None:
                 lost.append(self._unanswered(Kind.LOST, probe, now))
         return lost
 
@@ -201,7 +177,7 @@ class InFlight:
         if previous is None:
             self.count -= 1
             del self._by_port[probe.port_index][probe.sequence]
-        elif previous in _ANSWERED or kind is Kind.LOST or (kind not in _ANSWERED and previous is not Kind.LOST):
+        elif previous in _ANSWERED or (kind not in _ANSWERED and previous is not Kind.LOST):
             return False
         probe.outcome = kind
         return True
@@ -213,7 +189,7 @@ class InFlight:
     def _expected(self, probe: _Probe) -> bytes:
         return self._payloads.encode(probe.sequence, probe.stamp, probe.size)
 
-    def _find(self, response: Response) -> tuple[_Probe | None, Difference | None]:
+    def _find(self, response: Response) -> tuple[_Probe, Difference] | None:
         """Find the probe of a response, and how the response differs from it."""
         data = response.data
         probe = self._by_number(response)
@@ -222,8 +198,9 @@ class InFlight:
             if difference.damage is not Damage.CORRUPT:
                 return probe, difference
         if self._payloads.read(data) is not None:
-            return None, None  # whole and ours, but no longer remembered
-        return self._by_similarity(response, probe)
+            return None  # whole and ours, but no longer remembered
+        candidates = [*([probe] if probe else []), *self._candidates(response)]
+        return most_similar(data, candidates, lambda candidate: candidate.head, self._expected)
 
     def _on_port(self, port_index: int) -> Iterator[_Probe]:
         """Yield the probes in flight of a source port, oldest first."""
@@ -244,19 +221,6 @@ class InFlight:
         known = filter(None, map(self._probes.get, numbers))
         return next((found for found in known if (found.size, found.port_index) == key), None)
 
-    def _by_similarity(self, response: Response, first: _Probe | None) -> tuple[_Probe | None, Difference | None]:
-        """Find the probe in flight that is most similar to the response: more than half of its bytes must be right.
-
-        An empty reply is attributed to the oldest probe: nothing in it contradicts that.
-        """
-        candidates = [*([first] if first else []), *self._candidates(response)]
-        at = most_similar(response.data, [probe.head for probe in candidates])
-        if at is None:
-            return None, None
-        difference = compare(response.data, self._expected(candidates[at]))
-        similar = difference.damage is not Damage.CORRUPT or 2 * difference.count < len(response.data)
-        return (candidates[at], difference) if similar else (None, None)
-
     def _candidates(self, response: Response) -> Iterator[_Probe]:
         """Yield the probes in flight that a response may belong to: that with its send time, and the oldest."""
         if not self._payloads.may_be_ours(response.data):
@@ -265,35 +229,36 @@ class InFlight:
         if stamp is not None:
             searched = islice(self._on_port(response.port_index), _MAX_SEARCHED)
             yield from (probe for probe in searched if probe.stamp == stamp)
-        yield from islice(self._on_port(response.port_index), _MAX_CANDIDATES)
+        yield from islice(self._on_port(response.port_index), MAX_CANDIDATES)
 
     def _unknown(self, response: Response) -> Event:
         """Return the event of a response that belongs to no remembered probe."""
-        header = self._payloads.read(response.data)
-        if header is not None and header.sequence >= self.next_sequence:
-            header = None
-        sent = NEVER if header is None else Moment(wall=header.sent, clock=header.sent - self._offset)
-        return Event(
-            kind=Kind.UNMATCHED if header is None else Kind.STALE,
+        event = Event(
+            kind=Kind.UNMATCHED,
             time=response.wall,
             clock=response.read.clock,
-            sequence=None if header is None else header.sequence,
             port_index=response.port_index,
             size=len(response.data),
-            sent=sent,
-            rtt=None if header is None else round_trip(sent, self._offset, response.stamp, response.read),
             address=response.address,
             ttl=response.ttl,
         )
+        header = self._payloads.read(response.data)
+        if header is None or header.sequence >= self.next_sequence:
+            return event
+        sent = Moment(wall=header.sent, clock=header.sent - self._offset)
+        rtt = round_trip(sent, self._offset, response.stamp, response.read)
+        return replace(event, kind=Kind.STALE, sequence=header.sequence, sent=sent, rtt=rtt)
 
     def _unanswered(self, kind: Kind, probe: _Probe, moment: Moment) -> Event:
-        """Return the event that makes this the outcome of a probe without a reply."""
+        """Settle a probe as `kind`, without a reply, and return the event."""
+        previous = probe.outcome
         return Event(
             kind=kind,
             time=moment.wall,
             clock=moment.clock,
             sequence=probe.sequence,
-            settles=True,
+            settles=self._settle(probe, kind),
+            previous=previous,
             port_index=probe.port_index,
             size=probe.size,
             expected=probe.size,
@@ -302,7 +267,7 @@ class InFlight:
             rtt=max(0, moment.clock - probe.moment.clock),
         )
 
-    def _event(self, kind: Kind, probe: _Probe, response: Response, difference: Difference | None = None) -> Event:
+    def _event(self, kind: Kind, probe: _Probe, response: Response, difference: Difference) -> Event:
         """Settle a probe as `kind` and return the event."""
         previous, rtt = probe.outcome, _round_trip(probe, response)
         # Damage from another address says nothing about the reply, which may still come.
@@ -322,8 +287,8 @@ class InFlight:
             rtt=rtt,
             address=response.address,
             ttl=response.ttl,
-            offset=difference.offset if difference else 0,
-            count=difference.count if difference else 0,
+            offset=difference.offset,
+            count=difference.count,
         )
 
 

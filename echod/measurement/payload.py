@@ -15,11 +15,11 @@ with less room carries as much of the header as fits, below four bytes the low e
                       duplicates can be detected
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from struct import Struct
-from typing import Final
+from typing import Final, TypeVar
 from zlib import crc32
 
 MAX_SIZE: Final = 65_535
@@ -35,6 +35,11 @@ HEADER_BYTES: Final = _HEADER.size
 _CHECKSUM_AT: Final = 8
 _CHECKSUM_END: Final = 12
 _SENT_AT: Final = 16
+
+MAX_CANDIDATES: Final = 64
+"""Most probes, the oldest, that a damaged reply is compared to if not even its send time identifies its probe."""
+
+Probe = TypeVar("Probe")
 
 
 class Damage(Enum):
@@ -120,30 +125,36 @@ def compare(data: bytes, expected: bytes) -> Difference:
     """Return how a reply differs from what was sent."""
     if data == expected:
         return IDENTICAL
-    common = min(len(data), len(expected))
-    wrong = _differences(data[:common], expected[:common])
-    if count := common - wrong.count(0):
-        return Difference(damage=Damage.CORRUPT, offset=common - len(wrong.lstrip(b"\0")), count=count)
+    wrong = _differences(data, expected)
+    if count := len(wrong) - wrong.count(0):
+        return Difference(damage=Damage.CORRUPT, offset=len(wrong) - len(wrong.lstrip(b"\0")), count=count)
     damage = Damage.TRUNCATED if len(data) < len(expected) else Damage.EXTENDED
-    return Difference(damage=damage, offset=common, count=abs(len(data) - len(expected)))
+    return Difference(damage=damage, offset=len(wrong), count=abs(len(data) - len(expected)))
 
 
-def most_similar(data: bytes, heads: Sequence[bytes]) -> int | None:
-    """Return which of these probes a damaged reply is most similar to, judged by their headers; None if to none.
+def most_similar(
+    data: bytes, probes: Iterable[Probe], header: Callable[[Probe], bytes], payload: Callable[[Probe], bytes]
+) -> tuple[Probe, Difference] | None:
+    """Return which of these probes a damaged reply is most similar to, and how it differs from it; None if to none.
 
-    The rest is the same in all probes. The first wins if several are as similar.
+    It is judged by the headers, because the rest is the same in all probes. The first wins if several are as similar.
+    But more than half of all its bytes must be right. An empty reply is similar to any probe: nothing in it contradicts
+    that.
     """
-    best, least = None, HEADER_BYTES + 1
-    for at, head in enumerate(heads):
-        common = min(len(data), len(head))
-        if may_match(data, head) and (wrong := common - _differences(data[:common], head[:common]).count(0)) < least:
-            best, least = at, wrong
-    return best
+    matches = [(probe, head) for probe in probes if may_match(data, head := header(probe))]
+    if not matches:
+        return None
+    found, _ = min(matches, key=lambda match: len(_differences(data, match[1]).replace(b"\0", b"")))
+    difference = compare(data, payload(found))
+    similar = difference.damage is not Damage.CORRUPT or 2 * difference.count < len(data)
+    return (found, difference) if similar else None
 
 
 def _differences(one: bytes, other: bytes) -> bytes:
-    """Return a byte for each of two strings of one length: zero where they agree. 60,000 of them take 20 us."""
-    return (int.from_bytes(one, "little") ^ int.from_bytes(other, "little")).to_bytes(len(one), "little")
+    """Return a byte for each that both strings have: zero where they agree. 60,000 of them take 20 us."""
+    common = min(len(one), len(other))
+    wrong = int.from_bytes(one[:common], "little") ^ int.from_bytes(other[:common], "little")
+    return wrong.to_bytes(common, "little")
 
 
 def may_match(data: bytes, expected: bytes) -> bool:

@@ -19,7 +19,8 @@ from echod.linux.mmsg import Vector
 from echod.linux.mmsg_layout import CONTROL_BYTES, MAX_JOINED, MAX_PAYLOAD, SLOTS
 from echod.linux.sockopt import UDP_GRO, UDP_SEGMENT
 from echod.measurement.events import Event, Kind, Moment
-from echod.measurement.flood import Flood, Shape
+from echod.measurement.flood import Flood
+from echod.measurement.flood_ring import Ring
 from echod.measurement.icmp import NetworkError, local_error
 from echod.measurement.in_flight import ProbeError, probe_error
 from echod.measurement.pacing import MAX_BEHIND
@@ -84,8 +85,8 @@ class FloodSession:
         self._train = max(1, min(MAX_JOINED, MAX_PAYLOAD // size, settings.window))
         kept = -(-settings.window * _KEPT_WINDOWS // self._train) + _KEPT_TRAINS + settings.timeout // STALL
         kept = min(kept, _KEPT_BYTES // (size * self._train))
-        shape = Shape(size=size, train=self._train, window=settings.window, timeout=settings.timeout, kept=kept)
-        self._flood = Flood(Payloads(randbits(32), settings.pattern), self.statistics, shape)
+        ring = Ring(Payloads(randbits(32), settings.pattern), size=size, train=self._train, kept=kept)
+        self._flood = Flood(ring, self.statistics, window=settings.window, timeout=settings.timeout)
         self._size = size
         self._joined = self._train > 1
         self._errors = UdpTransport(sock, target, 0)

@@ -149,7 +149,7 @@ class MtuProbe:
         while (left := begun + self._patience - monotonic_ns()) > 0:
             select.select([sock], [], [], left / 1e9)
             for quoted in transport.take_errors():
-                if quoted.data is not None and not payload.startswith(quoted.data[: len(payload)]):
+                if not payload.startswith(quoted.data[: len(payload)]):
                     continue  # of an earlier probe
                 return _SizeResult(reason=quoted.reason, reported_mtu=quoted.mtu, router=quoted.address)
             fragments = _receive(sock, payload)

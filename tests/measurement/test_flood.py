@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echod.measurement.events import Event, Kind, Moment
-from echod.measurement.flood import Flood, Shape
+from echod.measurement.flood import Flood
+from echod.measurement.flood_ring import Ring
 from echod.measurement.in_flight import InFlight, ProbeError
 from echod.measurement.payload import Payloads
 from echod.measurement.round_trip import Response
@@ -31,8 +32,8 @@ class Flow:
     def __init__(self) -> None:
         """Send nothing yet."""
         self.statistics = Statistics()
-        shape = Shape(size=SIZE, train=TRAIN, window=WINDOW, timeout=TIMEOUT, kept=KEPT)
-        self.flood = Flood(Payloads(0xCAFE), self.statistics, shape)
+        ring = Ring(Payloads(0xCAFE), size=SIZE, train=TRAIN, kept=KEPT)
+        self.flood = Flood(ring, self.statistics, window=WINDOW, timeout=TIMEOUT)
         self.probes: list[bytes] = []
 
     def send(self, trains: int = 1) -> None:
@@ -228,7 +229,7 @@ def test_an_error_without_the_number_of_a_remembered_probe_changes_nothing() -> 
     """The probe is then given up after its timeout."""
     flow = Flow()
     flow.send()
-    assert [flow.flood.failed(data) for data in (None, b"abc", b"\xff" * 8)] == [None, None, None]
+    assert [flow.flood.failed(data) for data in (b"", b"abc", b"\xff" * 8)] == [None, None, None]
     assert flow.flood.failed(flow.probes[1][:4]) == 1
     flow.flood.expire(END)
     assert flow.flood.failed(flow.probes[2]) == 2

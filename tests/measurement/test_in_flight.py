@@ -47,10 +47,10 @@ class Bench:
         response = Response(data=data, stamp=WALL + last + after, read=at(last + after + 50), address=PEER, ttl=61)
         return self.in_flight.received(replace(response, **more))  # type: ignore[arg-type]
 
-    def failed(self, data: bytes | None, port_index: int = 0) -> Event:
+    def failed(self, data: bytes, port_index: int = 0) -> Event:
         """Receive an error from a router, at nine seconds, that quotes these bytes."""
         error = NetworkError(reason="host unreachable", address="10.0.0.1")
-        return self.in_flight.failed(replace(probe_error(error, at(9 * SECOND), b"", port_index=port_index), data=data))
+        return self.in_flight.failed(probe_error(error, at(9 * SECOND), data, port_index=port_index))
 
 
 def corrupted(payload: bytes, *offsets: int) -> bytes:
@@ -260,11 +260,11 @@ def test_a_round_trip_begins_with_the_send_timestamp_of_the_kernel(send_stamp: i
     assert bench.received(bench.payloads[1]).rtt == rtt
 
 
-@pytest.mark.parametrize(("length", "sequence"), [(56, 2), (4, 2), (3, 1), (0, 1), (None, 1)])
-def test_an_error_belongs_to_the_probe_that_it_quotes(length: int | None, sequence: int) -> None:
+@pytest.mark.parametrize(("length", "sequence"), [(56, 2), (4, 2), (3, 1), (0, 1)])
+def test_an_error_belongs_to_the_probe_that_it_quotes(length: int, sequence: int) -> None:
     """Without the number, it belongs to the oldest in flight."""
     bench = Bench(56, 56, 56)
-    event = bench.failed(None if length is None else bench.payloads[2][:length])
+    event = bench.failed(bench.payloads[2][:length])
     assert (event.kind, event.sequence, event.settles) == (Kind.ERROR, sequence, True)
     assert (event.reason, event.address, event.sent) == ("host unreachable", "10.0.0.1", at(sequence * SECOND))
     assert (event.next_sent, event.rtt) == (at((sequence + 1) * SECOND), (9 - sequence) * SECOND)
@@ -272,7 +272,7 @@ def test_an_error_belongs_to_the_probe_that_it_quotes(length: int | None, sequen
 
 def test_an_error_is_an_event_also_if_nothing_is_in_flight() -> None:
     """It has no number then."""
-    event = Bench().failed(None)
+    event = Bench().failed(b"")
     assert (event.sequence, event.settles, event.reason) == (None, False, "host unreachable")
 
 

@@ -120,12 +120,26 @@ def test_the_comparison_is_that_of_each_byte(data: bytes, expected: bytes) -> No
 
 def test_the_closest_is_the_first_that_differs_least() -> None:
     """Judged by the header, and only where the rest of it says that it may be ours."""
-    heads = [Payloads(RUN).encode(number, SENT + number, 56)[:24] for number in (1, 2, 3)]
-    damaged = b"\xff" + heads[1][1:] + bytes(30)
-    assert most_similar(damaged, heads) == 1
-    assert most_similar(b"\xff" * 56, heads) is None
-    assert most_similar(b"", [heads[2], heads[0]]) == 0
-    assert most_similar(damaged, []) is None
+    payloads = [Payloads(RUN).encode(number, SENT + number, 56) for number in (1, 2, 3)]
+
+    def closest(data: bytes, *probes: int) -> tuple[int, Difference] | None:
+        return most_similar(data, probes, lambda probe: payloads[probe][:24], payloads.__getitem__)
+
+    damaged = b"\xff" + payloads[1][1:]
+    assert closest(damaged, 0, 1, 2) == (1, Difference(damage=Damage.CORRUPT, offset=0, count=1))
+    assert closest(b"\xff" * 56, 0, 1, 2) is None
+    assert closest(b"", 2, 0) == (2, Difference(damage=Damage.TRUNCATED, offset=0, count=56))
+    assert closest(damaged) is None
+
+
+@pytest.mark.parametrize(("wrong", "found"), [(27, True), (28, False)])
+def test_more_than_half_of_the_bytes_must_be_right(wrong: int, *, found: bool) -> None:
+    """Of 56 at most 27 are wrong, although the header is right; what is cut off or added is not wrong."""
+    payload = Payloads(RUN).encode(7, SENT, 56)
+    damaged = payload[:-wrong] + bytes(byte ^ 0xFF for byte in payload[-wrong:])
+    similar = most_similar(damaged, [payload], lambda head: head[:24], bytes)
+    assert similar == ((payload, Difference(damage=Damage.CORRUPT, offset=56 - wrong, count=wrong)) if found else None)
+    assert most_similar(payload[:24], [payload], lambda head: head[:24], bytes) is not None
 
 
 def test_a_payload_may_be_ours_unless_it_names_another_run() -> None:
