@@ -28,7 +28,7 @@ Services
 Engines
 
     probes/      what sends probes and reads replies: settings*, loop, due_times*, session, flood, mtu, udp, tcp,
-                 sockets, target, interfaces
+                 sockets, target
     status/      the status directory and the self test: files, publisher, instances, overview*, selftest
     metrics/     metrics over HTTP: model*, exposition, http_server
 

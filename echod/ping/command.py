@@ -25,11 +25,10 @@ from echod.ping.plot import Plot
 from echod.ping.records import CsvRows, JsonLines, mtu_record
 from echod.ping.reverse_dns import ReverseDns
 from echod.ping.text import TextLines, bars, progress, summary
-from echod.probes.flood import FloodSession, open_flood
-from echod.probes.interfaces import Session, Watcher
+from echod.probes.flood import FloodSession
 from echod.probes.loop import Loop, interrupt_at_signals
 from echod.probes.mtu import MtuProbe
-from echod.probes.session import ProbeSession, open_session
+from echod.probes.session import ProbeSession, Session, Watcher, open_session
 from echod.probes.sockets import is_broadcast, reserve_descriptors
 from echod.probes.target import Target, resolve
 
@@ -110,7 +109,7 @@ class Run:
         """Probe all targets until each is done or a signal ends the run."""
         options = self._options
         with ExitStack() as stack:
-            make = open_flood if options.flood else open_session
+            make = FloodSession if options.flood else open_session
             self._sessions += [make(each, options.probes, loop, self._watchers, stack) for each in self._targets]
             self._start_live_table(stack)
             self._watchers.append(self._look_up_sender)

@@ -13,7 +13,7 @@ from echod.measurement.events import Event, Kind
 from echod.ping.charts import sparkline, supports_blocks
 from echod.ping.text import duration
 from echod.ping.values import short_percentage
-from echod.probes.interfaces import Session
+from echod.probes.session import Session
 
 PERIOD: Final = 200_000_000
 """Ns between two drawings: short enough to follow, long enough not to delay probes."""

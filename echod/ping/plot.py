@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from echod.errors import UsageError
 from echod.measurement.events import DAMAGED, Event, Kind, Moment
-from echod.probes.interfaces import Session
+from echod.probes.session import Session
 
 MAX_SAMPLES: Final = 200_000
 """Replies of one target. At this limit every second one is removed, so that the rest covers the whole run."""

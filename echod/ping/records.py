@@ -17,7 +17,7 @@ from echod.errors import UsageError
 from echod.measurement.events import DAMAGED, Event, Kind
 from echod.measurement.path_mtu import MtuResult, explain
 from echod.measurement.statistics import Statistics
-from echod.probes.interfaces import Session
+from echod.probes.session import Session
 from echod.probes.target import Target
 
 COLUMNS: Final = (

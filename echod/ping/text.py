@@ -16,7 +16,7 @@ from echod.measurement.statistics import Statistics
 from echod.net.listener import Protocol
 from echod.ping.charts import histogram, supports_blocks
 from echod.ping.values import percentage
-from echod.probes.interfaces import Session
+from echod.probes.session import Session
 from echod.probes.target import HEADERS
 
 _BINS: Final = 20

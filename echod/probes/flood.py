@@ -7,7 +7,6 @@ and one train more after each `STALL`: without it a flood that lost a whole wind
 import errno
 import select
 import socket
-from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from secrets import randbits
 from struct import Struct
@@ -26,9 +25,8 @@ from echod.measurement.in_flight import ProbeError, probe_error
 from echod.measurement.pacing import MAX_BEHIND
 from echod.measurement.payload import SEQUENCE_BYTES, Payloads
 from echod.measurement.round_trip import Response
-from echod.measurement.statistics import Statistics
-from echod.probes.interfaces import Watcher
 from echod.probes.loop import Loop
+from echod.probes.session import Session, Watcher
 from echod.probes.settings import ProbeSettings
 from echod.probes.sockets import RECEIVE_TTL, open_probe_socket, read_clocks, set_option
 from echod.probes.target import Target, endpoint
@@ -57,31 +55,25 @@ _NO_TRAIN: Final = (errno.EIO, errno.EINVAL, errno.EMSGSIZE)
 _FULL: Final = local_error(errno.EAGAIN)
 
 
-class FloodSession:
+class FloodSession(Session):
     """A session of a flood."""
 
-    def __init__(self, target: Target, settings: ProbeSettings, loop: Loop, watchers: list[Watcher]) -> None:
-        """Open the socket, which the loop reads.
+    def __init__(
+        self, target: Target, settings: ProbeSettings, loop: Loop, watchers: list[Watcher], stack: ExitStack
+    ) -> None:
+        """Open the socket, which the loop reads and the stack closes.
 
         Raises UsageError if the sizes do not suit or the source is not available.
         """
+        super().__init__(target, settings, loop, watchers)
         size = settings.sizes[0]
         if len(settings.sizes) > 1 or size < SEQUENCE_BYTES:
             raise UsageError(f"ping: -f sends probes of one size, {SEQUENCE_BYTES} bytes or more")
         if 2 * size * settings.window > _KEPT_BYTES:
             most = _KEPT_BYTES // (2 * size)
             raise UsageError(f"ping: -f remembers what is in flight: with -s {size} write --window {most} or less")
-        sock = open_probe_socket(target, settings.sockets)
+        self._sock = sock = stack.enter_context(open_probe_socket(target, settings.sockets))
         loop.register(sock.fileno(), self.receive)
-        self.target = target
-        self._loop = loop
-        self.statistics = Statistics()
-        self.port_statistics: Sequence[Statistics] = [self.statistics]
-        self.ports = [int(sock.getsockname()[1])]
-        self.handshakes: Sequence[int] = ()
-        self.sock = sock
-        self._settings = settings
-        self._watchers = watchers
         self._train = max(1, min(MAX_JOINED, MAX_PAYLOAD // size, settings.window))
         kept = -(-settings.window * _KEPT_WINDOWS // self._train) + _KEPT_TRAINS + settings.timeout // STALL
         kept = min(kept, _KEPT_BYTES // (size * self._train))
@@ -90,24 +82,21 @@ class FloodSession:
         self._size = size
         self._joined = self._train > 1
         self._errors = UdpTransport(sock, target, 0)
+        self.transports.append(self._errors)
         self._vector = Vector()
         self._writable = select.poll()  # the descriptor may be too great for select(2)
         self._writable.register(sock, select.POLLOUT)
         self._peer = _sockaddr(target)
-        self._started = self._origin = self._ended = self._progress = 0
+        self._origin = self._progress = 0
         self._read = read_clocks()
         with suppress(OSError):  # kernels before 5.0 have no UDP_GRO: replies then come one by one
             sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
         set_option(sock, RECEIVE_TTL, 0)  # `Vector` has little room for control messages that a flood does not read
 
     def start(self, now: int) -> None:
-        """Begin."""
-        self._started = self._origin = self._ended = self._progress = now
-
-    @property
-    def elapsed(self) -> int:
-        """Return how long it took, or has taken so far, in ns."""
-        return self._ended - self._started
+        """Begin; `now` is monotonic, in ns."""
+        super().start(now)
+        self._origin = self._progress = now
 
     def run_due(self, now: int) -> int | None:
         """Send what may go; return when to be called again, or None if all is done."""
@@ -147,7 +136,7 @@ class FloodSession:
         self._loop.wake(self)
         vector = self._vector
         vector.restore(vector.spans[SLOTS])
-        count = vector.receive(self.sock.fileno())
+        count = vector.receive(self._sock.fileno())
         if count < 0:
             self._receive_errors()
             return
@@ -184,10 +173,6 @@ class FloodSession:
         if event.kind is not Kind.REPLY:
             self._watch(event)
 
-    def _watch(self, event: Event) -> None:
-        for watcher in self._watchers:
-            watcher(self, event)
-
     def _due(self) -> int:
         """Return when the next train is due: in the past if there is no rate."""
         return self._origin + self.statistics.sent * self._settings.interval
@@ -201,7 +186,7 @@ class FloodSession:
         control = [(socket.IPPROTO_UDP, UDP_SEGMENT, _SEGMENT.pack(self._size))]
         for _ in range(TRIES):
             try:
-                self.sock.sendmsg([data], control, 0, self.target.address)
+                self._sock.sendmsg([data], control, 0, self.target.address)
             except OSError as error:
                 number = error.errno or 0
                 if number in _NO_TRAIN:
@@ -254,17 +239,7 @@ class FloodSession:
             reason=error.reason,
             mtu=error.mtu,
         )
-        self.statistics.add(event)
-        self._watch(event)
-
-
-def open_flood(
-    target: Target, settings: ProbeSettings, loop: Loop, watchers: list[Watcher], stack: ExitStack
-) -> FloodSession:
-    """Open a flood, whose socket the stack closes. Raises UsageError as `FloodSession` does."""
-    flood = FloodSession(target, settings, loop, watchers)
-    stack.enter_context(flood.sock)
-    return flood
+        self._record(event)
 
 
 def _sockaddr(target: Target) -> bytes:

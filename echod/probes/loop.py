@@ -113,16 +113,10 @@ class Loop:
         return self._signals.fileno()
 
     def register(self, fd: int, on_ready: OnReady, events: int = select.EPOLLIN) -> None:
-        """Call `on_ready` when there is something to read on `fd`, or an error."""
-        self._epoll.register(fd, events)
+        """Call `on_ready` when there is something to read on `fd`, or one of these other events, or an error."""
+        change = self._epoll.modify if fd in self._on_ready else self._epoll.register
+        change(fd, events)
         self._on_ready[fd] = on_ready
-
-    def watch(self, fd: int, on_ready: OnReady, events: int) -> None:
-        """Register `fd`, or wait for other events on it."""
-        if fd in self._on_ready:
-            self._epoll.modify(fd, events)
-        else:
-            self.register(fd, on_ready, events)
 
     def unregister(self, fd: int) -> None:
         """Forget `fd`; to be called before it is closed."""

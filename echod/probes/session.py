@@ -1,9 +1,11 @@
-"""A session: one target that is probed by single probes.
+"""A session: one target that is being probed; and the session that probes it by single probes.
 
 Owns its schedule, its probes in flight, its statistics and its transports, and passes every event to the watchers.
-Never waits and never prints. Invariant: an event is counted before a watcher gets it.
+Never waits and never prints. Invariants: an event is counted before a watcher gets it; output reads a session and
+changes nothing in it.
 """
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from itertools import cycle
@@ -19,7 +21,6 @@ from echod.measurement.payload import Payloads
 from echod.measurement.round_trip import Response
 from echod.measurement.statistics import Statistics
 from echod.net.listener import Protocol
-from echod.probes.interfaces import Transport, Watcher
 from echod.probes.loop import Loop
 from echod.probes.settings import ProbeSettings
 from echod.probes.sockets import open_probe_socket, read_clocks
@@ -37,36 +38,28 @@ STAMPED_INTERVAL: Final = 100_000
 """Least interval in ns at which send timestamps are requested: reading one takes as long as sending a probe."""
 
 
-class ProbeSession:
-    """A session."""
+Transport = UdpTransport | TcpTransport
 
-    def __init__(self, target: Target, settings: ProbeSettings, loop: Loop, *, watchers: list[Watcher]) -> None:
+
+class Session:
+    """A target that is being probed, by single probes (`ProbeSession`) or by a flood (`FloodSession`)."""
+
+    def __init__(self, target: Target, settings: ProbeSettings, loop: Loop, watchers: list["Watcher"]) -> None:
         """Begin without transports: they are added. The loop calls the session again after each receive."""
         self.target = target
-        self._loop = loop
         self.transports: list[Transport] = []
-        begun = read_clocks()
-        payloads = Payloads(randbits(32), settings.pattern)
-        offset = begun.wall - begun.clock
-        self.in_flight = InFlight(payloads, timeout=settings.timeout, history=settings.history, offset=offset)
+        """One for each source port."""
         self.statistics = Statistics(source_ports=settings.source_ports)
         self.port_statistics = [Statistics(source_ports=settings.source_ports) for _ in range(settings.source_ports)]
+        """The statistics of each source port, if there are several."""
         self.handshakes: list[int] = []
         """Durations of the TCP handshakes, in ns."""
-        self.started = self.ended = 0
-        self._watchers = watchers
-        self._sizes = cycle(settings.sizes)
-        self._settings = settings
-        self._schedule = self._plan(0)
+        self._settings, self._loop, self._watchers = settings, loop, watchers
+        self._started = self._ended = 0
 
     def start(self, now: int) -> None:
         """Begin; `now` is monotonic, in ns."""
-        self.started = self.ended = now
-        self._schedule = self._plan(now)
-
-    def _plan(self, start: int) -> Schedule:
-        settings = self._settings
-        return Schedule(start, interval=settings.interval, window=settings.window, count=settings.count)
+        self._started = self._ended = now
 
     @property
     def ports(self) -> list[int]:
@@ -76,12 +69,47 @@ class ProbeSession:
     @property
     def elapsed(self) -> int:
         """Return how long it took, or has taken so far, in ns."""
-        return self.ended - self.started
+        return self._ended - self._started
+
+    def _record(self, event: Event) -> None:
+        """Count an event and pass it to the watchers."""
+        self.statistics.add(event)
+        if len(self.port_statistics) > 1:
+            self.port_statistics[event.port_index].add(event)
+        self._watch(event)
+
+    def _watch(self, event: Event) -> None:
+        for watcher in self._watchers:
+            watcher(self, event)
+
+
+Watcher = Callable[[Session, Event], None]
+"""Gets every event after it was counted."""
+
+
+class ProbeSession(Session):
+    """A session of single probes."""
+
+    def __init__(self, target: Target, settings: ProbeSettings, loop: Loop, watchers: list[Watcher]) -> None:
+        """Begin without transports, as `Session` does."""
+        super().__init__(target, settings, loop, watchers)
+        begun = read_clocks()
+        payloads = Payloads(randbits(32), settings.pattern)
+        offset = begun.wall - begun.clock
+        self.in_flight = InFlight(payloads, timeout=settings.timeout, history=settings.history, offset=offset)
+        self._sizes = cycle(settings.sizes)
+        self._schedule: Schedule  # from the start on
+
+    def start(self, now: int) -> None:
+        """Begin; `now` is monotonic, in ns."""
+        super().start(now)
+        settings = self._settings
+        self._schedule = Schedule(now, interval=settings.interval, window=settings.window, count=settings.count)
 
     def run_due(self, now: int) -> int | None:
         """Do what is due; return when to be called again, or None if all is done."""
         deadline = self._settings.deadline
-        end = None if deadline is None else self.started + deadline
+        end = None if deadline is None else self._started + deadline
         if end is not None and now >= end:
             return None
         for _ in range(_BURST):
@@ -119,16 +147,8 @@ class ProbeSession:
                 if len(self.handshakes) < MOST_HANDSHAKES:
                     self.handshakes.append(received.took)
                 self.in_flight.connected(received.moment, transport.port_index)
-        self.ended = monotonic_ns()
+        self._ended = monotonic_ns()
         self._loop.wake(self)
-
-    def _record(self, event: Event) -> None:
-        """Count an event and pass it to the watchers."""
-        self.statistics.add(event)
-        if len(self.port_statistics) > 1:
-            self.port_statistics[event.port_index].add(event)
-        for watcher in self._watchers:
-            watcher(self, event)
 
     def _send(self, now: int) -> None:
         """Send the next probe, and remember it."""
@@ -140,7 +160,7 @@ class ProbeSession:
         error = transport.send(payload)
         self.in_flight.sent(payload, clock, moment, send_stamp=transport.send_stamp, port_index=transport.port_index)
         self._schedule.sent(now)
-        self.ended = now
+        self._ended = now
         self.statistics.sent += 1
         if len(self.port_statistics) > 1:
             self.port_statistics[transport.port_index].sent += 1
@@ -163,7 +183,7 @@ def open_session(
 
     Raises UsageError if the source is not available.
     """
-    session = ProbeSession(target, settings, loop, watchers=watchers)
+    session = ProbeSession(target, settings, loop, watchers)
     for port_index in range(settings.source_ports):
         transport = _open_transport(session, settings, port_index, loop)
         stack.callback(transport.close)
@@ -171,9 +191,7 @@ def open_session(
     return session
 
 
-def _open_transport(
-    session: ProbeSession, settings: ProbeSettings, port_index: int, loop: Loop
-) -> UdpTransport | TcpTransport:
+def _open_transport(session: ProbeSession, settings: ProbeSettings, port_index: int, loop: Loop) -> Transport:
     sock = open_probe_socket(session.target, settings.sockets, port_index)
     if session.target.protocol is Protocol.UDP:
         transport = UdpTransport(sock, session.target, port_index, stamps=settings.interval >= STAMPED_INTERVAL)

@@ -120,6 +120,18 @@ def read_stamp(value: bytes) -> int:
     return int(seconds) * 10**9 + int(nanoseconds)
 
 
+def read_control(control: list[tuple[int, int, bytes]]) -> tuple[int | None, int | None]:
+    """Return the kernel's stamp of what was received, in ns since 1970, and its time to live."""
+    stamp = ttl = None
+    for level, kind, value in control:
+        if level == socket.SOL_SOCKET:
+            if kind == SO_TIMESTAMPNS:
+                stamp = read_stamp(value)
+        elif kind in (socket.IP_TTL, socket.IPV6_HOPLIMIT):
+            ttl = int.from_bytes(value[:4], "little")
+    return stamp, ttl
+
+
 def stamp_sends(sock: socket.socket) -> bool:
     """Request send timestamps in the error queue; return whether the kernel supports them."""
     try:

@@ -9,21 +9,20 @@ import select
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from time import monotonic_ns
 from typing import Final
 
 from echod.errors import UsageError
-from echod.linux.sockopt import SO_TIMESTAMPNS
 from echod.measurement.events import Moment
 from echod.measurement.icmp import NetworkError, local_error
 from echod.measurement.in_flight import ProbeError, probe_error
 from echod.measurement.payload import SEQUENCE_BYTES
 from echod.measurement.round_trip import Response
-from echod.probes.interfaces import Connected, Received
 from echod.probes.loop import Loop
 from echod.probes.settings import ProbeSettings
-from echod.probes.sockets import open_probe_socket, read_clocks, read_stamp
+from echod.probes.sockets import open_probe_socket, read_clocks, read_control
 from echod.probes.target import Target
 
 _MOST: Final = 1 << 18
@@ -37,6 +36,17 @@ MOST_UNANSWERED: Final = 65_536
 
 _UNDER_WAY: Final = (errno.EINPROGRESS, errno.EALREADY)
 _FROM_PEER: Final = (errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connected:
+    """A connection is open; the probes that waited for it are sent at `moment`. `took` is its handshake in ns."""
+
+    moment: Moment
+    took: int
+
+
+Received = Response | ProbeError | Connected
 
 
 class TcpTransport:
@@ -56,7 +66,9 @@ class TcpTransport:
         A handshake that takes longer than the timeout of a probe is started again.
         """
         self.port_index = port_index
-        self.port = self.send_stamp = 0
+        self.port = 0
+        """The source port; zero while there is none."""
+        self.send_stamp = 0  # the kernel does not report it
         self.has_errors = False
         self.dropped = 0  # TCP sends again what had no room
         self._target = target
@@ -93,13 +105,13 @@ class TcpTransport:
         if not self._connected:
             number = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if number:
-                yield from self._break(local_error(number), number)
+                yield from self._break(self._error(number))
                 return
             moment = read_clocks()
             self._connected = True
             yield Connected(moment=moment, took=moment.clock - self._begun)
         if network_error := self._write():
-            yield from self._break(network_error, errno.ECONNRESET)
+            yield from self._break(replace(network_error, address=self._target.ip))
             return
         yield from self._read(self._sock)
 
@@ -123,7 +135,7 @@ class TcpTransport:
         if number and number not in _UNDER_WAY:
             self._sock.close()
             self._sock = None
-            return self._with_sender(local_error(number), number)
+            return self._error(number)
         self.port = int(self._sock.getsockname()[1])
         self._writing = False
         self._want_write(wanted=True)
@@ -139,7 +151,7 @@ class TcpTransport:
             self._want_write(wanted=True)  # the rest is sent when there is room
             return None
         except OSError as error:
-            return self._with_sender(local_error(error.errno or 0), error.errno or 0)
+            return self._error(error.errno or 0)
         self._want_write(wanted=False)
         return None
 
@@ -147,7 +159,7 @@ class TcpTransport:
         if self._sock is not None and wanted is not self._writing:
             self._writing = wanted
             events = select.EPOLLIN | (select.EPOLLOUT if wanted else 0)
-            self._loop.watch(self._sock.fileno(), self._on_ready, events)
+            self._loop.register(self._sock.fileno(), self._on_ready, events)
 
     def _read(self, sock: socket.socket) -> Iterator[Received]:
         try:
@@ -155,18 +167,17 @@ class TcpTransport:
         except BlockingIOError:
             return
         except OSError as error:
-            yield from self._break(local_error(error.errno or 0), error.errno or 0)
+            yield from self._break(self._error(error.errno or 0))
             return
         read = read_clocks()
         if not data:
             if self._came:
                 yield self._response(bytes(self._came), None, read)
                 self._waiting.popleft()
-            yield from self._break(NetworkError(reason="connection closed"), errno.ECONNRESET)
+            yield from self._break(NetworkError(reason="connection closed", address=self._target.ip))
             return
         self._came += data
-        stamps = [value for level, kind, value in control if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS)]
-        stamp = read_stamp(stamps[0]) if stamps else None
+        stamp, _ = read_control(control)
         while self._waiting and len(self._came) >= self._waiting[0][0]:
             size, _ = self._waiting.popleft()
             yield self._response(bytes(self._came[:size]), stamp, read)
@@ -178,16 +189,14 @@ class TcpTransport:
     def _response(self, data: bytes, stamp: int | None, read: Moment) -> Response:
         return Response(data=data, stamp=stamp, read=read, address=self._target.endpoint, port_index=self.port_index)
 
-    def _break(self, network_error: NetworkError, number: int) -> Iterator[ProbeError]:
+    def _break(self, network_error: NetworkError) -> Iterator[ProbeError]:
         """Yield an error for each probe without a reply, and close the connection."""
-        network_error = self._with_sender(network_error, number)
         probes = [begin for _, begin in self._waiting]
         self.close()
         for begin in probes:
             yield probe_error(network_error, read_clocks(), begin, port_index=self.port_index)
 
-    def _with_sender(self, network_error: NetworkError, number: int) -> NetworkError:
-        """Add the address of the peer if the error is from there."""
-        if number not in _FROM_PEER:
-            return network_error
-        return NetworkError(reason=network_error.reason, address=self._target.ip)
+    def _error(self, number: int) -> NetworkError:
+        """Name an errno, with the address of the peer if the error is from there."""
+        network_error = local_error(number)
+        return replace(network_error, address=self._target.ip) if number in _FROM_PEER else network_error

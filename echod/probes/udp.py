@@ -10,11 +10,11 @@ from time import monotonic_ns
 from typing import Final
 
 from echod.linux.sockets import kernel_drops
-from echod.linux.sockopt import IP_RECVERR, IPV6_RECVERR, SO_TIMESTAMPING, SO_TIMESTAMPNS
+from echod.linux.sockopt import IP_RECVERR, IPV6_RECVERR, SO_TIMESTAMPING
 from echod.measurement.icmp import THIS_HOST, NetworkError, is_stamp, local_error, read_error
 from echod.measurement.in_flight import ProbeError, probe_error
 from echod.measurement.round_trip import Response
-from echod.probes.sockets import read_clocks, read_stamp, stamp_sends
+from echod.probes.sockets import read_clocks, read_control, read_stamp, stamp_sends
 from echod.probes.target import Target, endpoint
 
 _CONTROL_BYTES: Final = 512
@@ -45,6 +45,7 @@ class UdpTransport:
         self._queued: list[ProbeError] = []
         self._stamps = stamps and stamp_sends(sock)
         self.send_stamp = 0
+        """When the kernel passed the last probe to a device, in ns since 1970; zero or earlier if that is not known."""
 
     def send(self, payload: bytes) -> NetworkError | None:
         """Send a probe; return the error if it could not be sent."""
@@ -84,7 +85,7 @@ class UdpTransport:
             except OSError:
                 continue  # an error of the error queue, which is reported here too
             read = read_clocks()
-            stamp, ttl = _read_control(control)
+            stamp, ttl = read_control(control)
             yield Response(
                 data=data,
                 stamp=stamp,
@@ -129,15 +130,3 @@ class UdpTransport:
     def close(self) -> None:
         """Close the socket."""
         self.sock.close()
-
-
-def _read_control(control: list[tuple[int, int, bytes]]) -> tuple[int | None, int | None]:
-    """Return the kernel's stamp of a datagram, in ns since 1970, and its time to live."""
-    stamp = ttl = None
-    for level, kind, value in control:
-        if level == socket.SOL_SOCKET:
-            if kind == SO_TIMESTAMPNS:
-                stamp = read_stamp(value)
-        elif kind in (socket.IP_TTL, socket.IPV6_HOPLIMIT):
-            ttl = int.from_bytes(value[:4], "little")
-    return stamp, ttl

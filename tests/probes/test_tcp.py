@@ -30,7 +30,7 @@ def test_a_peer_that_ends_each_connection_leaves_little_behind(monkeypatch: pyte
     """The durations of so many handshakes are kept."""
     monkeypatch.setattr(session, "MOST_HANDSHAKES", 2)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        probed = session.ProbeSession(target_of(server), settings(), loop, watchers=[])
+        probed = session.ProbeSession(target_of(server), settings(), loop, [])
         for _ in range(5):
             with connected(server, loop, probed.receive) as transport:
                 probed.receive(transport)

@@ -95,7 +95,7 @@ def test_a_round_trip_begins_with_the_stamp_and_an_error_is_told_at_once(loop: L
     """The round trip of a probe begins with its timestamp; an error that was read with it is reported at once."""
     with udp_client() as closed:
         port = closed.getsockname()[1]
-    session = ProbeSession(target_at(f"127.0.0.1:{port}"), settings(), loop, watchers=[])
+    session = ProbeSession(target_at(f"127.0.0.1:{port}"), settings(), loop, [])
     with open_probe_socket(session.target, SocketSettings()) as sock:
         transport = UdpTransport(sock, session.target, 0, stamps=True)
         session.transports = [transport]
