@@ -16,8 +16,6 @@ ORIGIN_STAMP: Final = 4
 """SO_EE_ORIGIN_TIMESTAMPING: not an error, but the send timestamp of a datagram."""
 
 _EXTENDED: Final = Struct("=IBBBBII")
-_OFFENDER4: Final = Struct("=HH4s")
-_OFFENDER6: Final = Struct("=HHI16sI")
 _AF_INET: Final = 2
 _AF_INET6: Final = 10
 
@@ -122,7 +120,7 @@ def _offender(data: bytes) -> str:
     """Return the address of the sender of an error: the sockaddr after it."""
     family = int.from_bytes(data[:2], "little")
     if family == _AF_INET:
-        return str(IPv4Address(_OFFENDER4.unpack_from(data)[2]))
+        return str(IPv4Address(data[4:8]))
     if family == _AF_INET6:
-        return str(IPv6Address(_OFFENDER6.unpack_from(data)[3]))
+        return str(IPv6Address(data[8:24]))
     return THIS_HOST

@@ -80,7 +80,10 @@ class Run:
         self._sessions: list[ProbeSession | FloodSession] = []
         self._reverse_dns = ReverseDns(numeric=options.numeric)
         self._live: LiveTable | None = None
-        self._lines = self._make_lines(quiet=options.quiet or options.csv == STDOUT)
+        quiet = options.quiet or options.csv == STDOUT
+        protocols = len({target.protocol for target in targets}) > 1
+        hosts = len({target.endpoint for target in targets}) > 1
+        self._lines = TextLines(self._text, stamps=options.stamps, quiet=quiet, protocols=protocols, hosts=hosts)
         self._objects = JsonLines(out, quiet=options.quiet)
         self._begun = False
 
@@ -122,11 +125,6 @@ class Run:
             for session in self._sessions:
                 session.finish()
 
-    def _make_lines(self, *, quiet: bool) -> TextLines:
-        protocols = len({target.protocol for target in self._targets}) > 1
-        hosts = len({target.endpoint for target in self._targets}) > 1
-        return TextLines(self._text, stamps=self._options.stamps, quiet=quiet, protocols=protocols, hosts=hosts)
-
     def _start_live_table(self, stack: ExitStack) -> None:
         """Start the live table if stderr is a terminal and lines of replies would be quiet or of several targets."""
         options = self._options
@@ -138,7 +136,7 @@ class Run:
             return
         stack.callback(self._live.close)
         if self._text.isatty():
-            self._lines = self._make_lines(quiet=True)  # lines would scroll the table away
+            self._lines.quiet = True  # lines would scroll the table away
 
     def _begin(self) -> None:
         self._begun = True

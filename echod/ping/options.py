@@ -78,8 +78,7 @@ def _number(low: int, high: int) -> Callable[[str], int]:
 
 
 def _add_probes(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("number, rate and duration")
-    add = group.add_argument
+    add = parser.add_argument_group("number, rate and duration").add_argument
     duration = _value(parse_duration)
     count = "send N probes to each TARGET, then end (until Ctrl-C)"
     add("-c", dest="count", type=_number(1, MAX_PROBES), metavar="N", help=count)
@@ -118,8 +117,7 @@ def _add_packets(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("output")
-    add = group.add_argument
+    add = parser.add_argument_group("output").add_argument
     quiet = "print no line for each reply; on a terminal show a live table (needs the `live` extra)"
     add("-q", dest="quiet", action="store_true", help=quiet)
     add("-D", dest="stamps", action="store_true", help="begin each line with the time, in seconds since 1970")
@@ -133,8 +131,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_modes(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("modes")
-    add = group.add_argument
+    add = parser.add_argument_group("modes").add_argument
     add("--mtu", action="store_true", help="find the path MTU, with probes that are not fragmented")
     add("--compare", choices=("tcp",), help="probe each TARGET over TCP as well, and compare the results")
     add("-h", "--help", action="help", help=argparse.SUPPRESS)

@@ -36,7 +36,7 @@ class TextLines:
         self._protocols = protocols
         self._hosts = hosts
         self._stamps = stamps
-        self._quiet = quiet
+        self.quiet = quiet
 
     def begin(self, session: Session, sizes: tuple[int, ...]) -> None:
         """Write the heading of a target: its address and the bytes of payload, with all headers in parentheses."""
@@ -44,7 +44,7 @@ class TextLines:
 
     def take(self, session: Session, event: Event) -> None:
         """Write the line of an event."""
-        if not self._quiet:
+        if not self.quiet:
             stamp = f"[{event.time // 10**9}.{event.time // 1000 % 10**6:06}] " if self._stamps else ""
             self._out.write(f"{stamp}{line(session, event, protocol=self._protocols, host=self._hosts)}\n")
 
