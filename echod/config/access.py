@@ -128,14 +128,12 @@ def _parse_address(text: str) -> IPv4Address | IPv6Address:
 
 
 def _parse_prefix(digits: str, address: IPv4Address | IPv6Address) -> int:
-    wanted = f"write a number from 0 to {address.max_prefixlen}"
-    if not re.fullmatch(r"[0-9]+", digits):
-        raise ValueError(f'"{digits}" is not a prefix length: {wanted} after the slash')
+    wanted = f"write a number from 0 to {address.max_prefixlen} after the slash"
+    if not re.fullmatch(r"0|[0-9]*[1-9][0-9]*", digits):
+        raise ValueError(f'"{digits}" is not a prefix length: {wanted}')
     prefix = int(digits)
     if prefix > address.max_prefixlen:
-        raise ValueError(f"the prefix length {digits} is out of bounds: {wanted} after the slash")
-    if digits != str(prefix) and not prefix:
-        raise ValueError(f'"{digits}" is not a prefix length: {wanted} after the slash')
+        raise ValueError(f"the prefix length {digits} is out of bounds: {wanted}")
     if digits != str(prefix):
         raise ValueError(f"the prefix length {digits} begins with a zero: write {address}/{prefix}")
     return prefix

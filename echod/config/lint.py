@@ -147,24 +147,15 @@ def _find_limits(limits: LimitsConfig) -> Iterator[_Warning]:
 
 def _find_sockets(config: Config) -> Iterator[_Warning]:
     udp, tcp = config.udp, config.tcp
-    for key, size in (("receive_buffer", udp.receive_buffer), ("send_buffer", udp.send_buffer)):
-        if size < _SMALL_BUFFER:
-            message = "below 128 KiB it has no room for two full datagrams: bursts will be lost"
-            yield (("udp", key),), message
+    for key in ("receive_buffer", "send_buffer"):
+        if getattr(udp, key) < _SMALL_BUFFER:
+            yield (("udp", key),), "below 128 KiB it has no room for two full datagrams: bursts will be lost"
     if tcp != TcpConfig() and not any(one.protocol is Protocol.TCP for one in config.listeners):
         message = "no tcp:// listener is configured, so these settings apply only to those of a .socket unit"
         yield (("tcp",),), message
-    if tcp.max_connections_per_source > tcp.max_connections:
-        paths: tuple[Path, ...] = (("tcp", "max_connections_per_source"), ("tcp", "max_connections"))
-        message = (
-            f"max_connections_per_source ({tcp.max_connections_per_source:,}) is more than "
-            f"max_connections ({tcp.max_connections:,}): a single source can take every connection"
-        )
-        yield paths, message
-    if tcp.stall_timeout_seconds > tcp.idle_timeout_seconds:
-        paths = (("tcp", "stall_timeout_seconds"), ("tcp", "idle_timeout_seconds"))
-        message = (
-            f"stall_timeout_seconds ({tcp.stall_timeout_seconds:,}) is more than "
-            f"idle_timeout_seconds ({tcp.idle_timeout_seconds:,}): a stalled connection is closed as idle first"
-        )
-        yield paths, message
+    for key, most, consequence in (
+        ("max_connections_per_source", "max_connections", "a single source can take every connection"),
+        ("stall_timeout_seconds", "idle_timeout_seconds", "a stalled connection is closed as idle first"),
+    ):
+        if (one := getattr(tcp, key)) > (bound := getattr(tcp, most)):
+            yield (("tcp", key), ("tcp", most)), f"{key} ({one:,}) is more than {most} ({bound:,}): {consequence}"
