@@ -16,14 +16,13 @@ from typing import Final
 
 import structlog
 
-from echod.admission.selftest import SelfTest
 from echod.exporter.channel import DRAIN, SNAPSHOT, ExporterInputs
 from echod.linux.netlink import in_our_network
-from echod.linux.privileges import Account
 from echod.linux.process import describe_exit, fork, kill
 from echod.stats.counters import CounterPage
 from echod.stats.totals import Totals, read_traffic
 from echod.stats.watch import PageWatch
+from echod.supervisor.generation import Generation
 from echod.supervisor.listening import ListeningSockets
 from echod.supervisor.timers import Backoff, Timers
 
@@ -76,24 +75,22 @@ class Exporters:
         self._listening = listening
         self._totals = totals
         self._pages = pages
-        self._page: CounterPage | None = None
-        self._self_test: SelfTest | None = None
-        self._account: Account | None = None
-        self._hosts: Sequence[str] = ()
+        self._generation: Generation | None = None
         self._snapshot = b""
         self._draining = False
         self._current: _Process | None = None
         self._finishing: list[_Process] = []
         self._backoff = Backoff()
 
-    def renew(
-        self, page: CounterPage, self_test: SelfTest | None, account: Account | None, hosts: Sequence[str], now: float
-    ) -> None:
-        """Start an exporter for the generation with this page, if one is wanted, and stop the previous one."""
-        self._page, self._self_test, self._account, self._hosts = page, self_test, account, hosts
+    def renew(self, generation: Generation, now: float) -> None:
+        """Start an exporter for this generation, if one is wanted, and let the previous one finish."""
+        self._generation = generation
         self._backoff = Backoff()
         if self._current is not None:
-            self._retire(self._current, now)
+            self._current.channel.close()  # it exits for that
+            self._finishing.append(self._current)
+            self._timers.at(now + FINISH_SECONDS, partial(self._end, self._current))
+            self._current = None
         self._start(now)
 
     def send(self, snapshot: bytes) -> None:
@@ -140,18 +137,18 @@ class Exporters:
 
     def _start(self, now: float) -> None:
         """Fork an exporter, unless there is one or none is wanted."""
-        if self._current is not None or self._page is None or not self._listening.http_sockets:
+        if self._current is not None or self._generation is None or not self._listening.http_sockets:
             return
         try:
-            self._current = self._fork(self._page, now)
+            self._current = self._fork(self._generation, now)
         except OSError as error:
             _log.warning("exporter_not_started", reason=error.strerror)
             self._timers.at(now + self._backoff.after(0.0), self._start)
         else:
             _log.info("exporter_started", pid=self._current.pid)
 
-    def _fork(self, page: CounterPage, now: float) -> _Process:
-        """Fork an exporter for the generation with this page.
+    def _fork(self, generation: Generation, now: float) -> _Process:
+        """Fork an exporter for this generation.
 
         Of all sockets it keeps only those for HTTP: the port of a listener that a reload closes must be free at once.
         Raises OSError if the host has no process or descriptor left.
@@ -164,17 +161,17 @@ class Exporters:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CHANNEL_BYTES)
         ours.setblocking(False)
         inputs = ExporterInputs(
-            page=page,
+            page=generation.page,
             http_sockets=http_sockets,
             reachable=reachable,
-            hosts=self._hosts,
-            self_test=self._self_test,
+            hosts=generation.config.metrics.hosts,
+            self_test=generation.self_test,
             traffic=partial(read_traffic, self._totals, list(map(PageWatch, pages)), adopted, drops),
             snapshot=self._snapshot,
             draining=self._draining,
             channel=theirs,
             supervisor=os.getpid(),
-            account=self._account,
+            account=generation.account,
         )
         try:
             pid = fork("exporter", [sock.fileno() for sock in (theirs, *http_sockets)], lambda: _run(inputs))
@@ -184,13 +181,6 @@ class Exporters:
         finally:
             theirs.close()
         return _Process(pid=pid, channel=ours, born=now)
-
-    def _retire(self, process: _Process, now: float) -> None:
-        """Let an exporter finish: it exits when its channel is closed."""
-        process.channel.close()
-        self._current = None
-        self._finishing.append(process)
-        self._timers.at(now + FINISH_SECONDS, partial(self._end, process))
 
     def _end(self, process: _Process, _now: float) -> None:
         if process in self._finishing:

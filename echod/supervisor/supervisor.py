@@ -207,7 +207,7 @@ class Supervisor:
         log_listeners(transition.acquisition.plan, transition.acquisition.http_sockets)
         log_buffers(transition.acquisition.buffers, self._listening.smallest_buffers())
         self._reporter.serving(new.page.listeners, len(new.workers), new.number, new.self_test, transition.config_read)
-        self._exporters.renew(new.page, new.self_test, new.account, new.config.metrics.hosts, now)
+        self._exporters.renew(new, now)
         self._observe(new, now)
         if old is None:
             self._reporter.ready()

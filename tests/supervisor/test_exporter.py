@@ -5,6 +5,7 @@ import re
 import resource
 import signal
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,12 +17,16 @@ from support.ports import free_port
 from support.scraping import answers, exporters, fetch, metered, scrape, value, wait_for_a_new_one
 from support.waiting import wait_until
 
+from echod.config.schema import Config
+from echod.linux.poll import Poll
 from echod.linux.sockets import Buffers
 from echod.net.endpoint import parse_endpoint
-from echod.stats.counters import CounterPage
 from echod.stats.totals import Totals
 from echod.supervisor.exporter import CHANNEL_BYTES, RESEND_SECONDS, STUCK_SECONDS, Exporters
+from echod.supervisor.generation import Generation
 from echod.supervisor.listening import ListeningSockets
+from echod.supervisor.observer import Observer
+from echod.supervisor.refusal_log import RefusalLog
 from echod.supervisor.timers import Timers
 
 EchodFactory = Callable[..., Daemon]
@@ -209,8 +214,19 @@ class ExportersByHand:
         self.timers, self.listening = Timers(), ListeningSockets()
         buffers, metrics = Buffers(receive=65_536, send=65_536), parse_endpoint(f"http://127.0.0.1:{self.port}")
         self.listening.commit(self.listening.acquire((), workers=1, buffers=buffers, metrics=[metrics]))
-        self.page = CounterPage(memoryview(bytearray(64)), slots=1, listeners=(), places=0)
-        self.exporters = Exporters(self.timers, self.listening, Totals(), lambda: [self.page])
+        self.generation = Generation(
+            1,
+            Config(),
+            {},
+            workers=1,
+            poll=Poll(),
+            timers=self.timers,
+            observer=Observer(self.listening, Totals(), RefusalLog(), Counter(), 0.0),
+            restarts=Counter(),
+            self_test=None,
+            account=None,
+        )
+        self.exporters = Exporters(self.timers, self.listening, Totals(), lambda: [self.generation.page])
 
     def pass_time(self, now: float) -> None:
         """Do what is due."""
@@ -226,7 +242,7 @@ def test_a_host_without_a_process_to_spare_is_asked_again_later(missing: int) ->
     def hopeless() -> list[float | None]:
         by_hand = ExportersByHand()
         resource.setrlimit(missing, (0, 0))
-        by_hand.exporters.renew(by_hand.page, None, None, (), 0.0)
+        by_hand.exporters.renew(by_hand.generation, 0.0)
         by_hand.exporters.send(b"{}")
         waits = [by_hand.timers.seconds_left(0.0)]
         by_hand.pass_time(0.1)
@@ -240,7 +256,7 @@ def test_a_host_without_a_process_to_spare_is_asked_again_later(missing: int) ->
 def by_hand() -> Iterator[ExportersByHand]:
     """Have an exporter that serves, and end it."""
     by_hand = ExportersByHand()
-    by_hand.exporters.renew(by_hand.page, None, None, (), 0.0)
+    by_hand.exporters.renew(by_hand.generation, 0.0)
     try:
         wait_until(lambda: answers(by_hand.port), "the exporter served")
         yield by_hand
