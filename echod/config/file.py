@@ -70,11 +70,9 @@ def read_text(path: Path) -> bytes:
     """
     try:
         # Without O_NONBLOCK a FIFO of that name would block echod here for ever.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                kind = "a directory" if stat.S_ISDIR(os.fstat(fd).st_mode) else "not a regular file"
-                raise ConfigUnreadableError(f"cannot read {shown(path)}: it is {kind}")
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ConfigUnreadableError(f"cannot read {shown(path)}: it is not a regular file")
             return file.read(MAX_BYTES + 1)
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, error.strerror)
