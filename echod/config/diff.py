@@ -10,9 +10,6 @@ from echod.config.schema import Config
 from echod.config.written import flatten, write_value
 from echod.net.listener import Listener
 
-_AT_START = frozenset({"status.directory"})
-"""Keys that are read only at start."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -44,7 +41,7 @@ def changes(old: Config, new: Config, listeners: Plan) -> list[str]:
     del before["listeners"]
     return found + [
         f"{key}: {write_value(key, value)} -> {write_value(key, after[key])}"
-        + (" at the next start" if key in _AT_START else "")
+        + (" at the next start" if key == "status.directory" else "")
         for key, value in before.items()
         if value != after[key]
     ]

@@ -98,8 +98,6 @@ def read(data: bytes) -> Document:
     try:
         for event in iter(loader.get_event, None):
             composer.take(event)
-            if composer.has_given_up:
-                break
     except yaml.MarkedYAMLError as error:
         composer.mistakes.append(_reword(error))
     except (ValueError, OverflowError):
@@ -190,14 +188,13 @@ class _Composer:
 
     def __init__(self) -> None:
         self.mistakes: list[Mistake] = []
-        self.has_given_up = False
         self._documents = 0
         self._root: Value = None
         self._places: dict[Path, Place] = {}
         self._open: list[_Collection] = []
 
     def take(self, event: yaml.Event) -> None:
-        """Process the next event; stop once `has_given_up` is true."""
+        """Process the next event. Raises ConfigError, with every mistake so far, where no later one matters."""
         if isinstance(event, yaml.DocumentStartEvent):
             self._take_document(event)
         elif isinstance(event, yaml.CollectionEndEvent):
@@ -224,7 +221,7 @@ class _Composer:
         self._documents += 1
         if self._documents > 1:
             self._refuse(event, (), "a second document begins here: a config is a single document, remove this line")
-            self.has_given_up = True
+            self.finish()  # raises
         elif event.version or event.tags:
             self._refuse(event, (), "lines that begin with % are not allowed: remove it")
 

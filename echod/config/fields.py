@@ -6,6 +6,7 @@ within its bounds, or it is refused with a sentence that says what to write.
 
 import re
 from collections.abc import Callable, Iterable
+from itertools import combinations
 from typing import Annotated, TypeVar
 
 from pydantic import BeforeValidator, Field, InstanceOf, ValidationError, ValidationInfo
@@ -74,10 +75,9 @@ def _parse_endpoints(value: object, info: ValidationInfo) -> object:
     if not value:
         raise _sentence(f"the list is empty: write off or {WANTED}")
     found, errors = _each(value, _parse_endpoint)
-    for index, endpoint in found.items():
-        for earlier, other in found.items():
-            if earlier < index and overlap(endpoint.listener, other.listener):
-                errors[index] = _sentence(f"{other} already uses this port", other_index=earlier)
+    for (earlier, one), (index, other) in combinations(found.items(), 2):
+        if overlap(one.listener, other.listener):
+            errors[index] = _sentence(f"{one} already uses this port", other_index=earlier)
     _raise_any(errors, value)
     return tuple(found.values())
 

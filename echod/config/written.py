@@ -27,11 +27,9 @@ def write_value(key: str, value: object) -> str:
         return str(value[0]) if value else "off"
     if isinstance(value, tuple):
         return f"[{', '.join(map(str, value))}]"
-    if isinstance(value, bool):
-        return str(value).lower()
     if value is None:
         return "unlimited"
-    return str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def write_config(config: Config) -> str:
