@@ -16,8 +16,7 @@ from typing import Final
 from echod.admission.admission import Admission
 from echod.admission.loops import PERIOD, LoopDetector
 from echod.admission.ratelimit import RateLimit
-from echod.admission.rules import Access, Rules
-from echod.config.schema import LimitsConfig
+from echod.admission.rules import Access, Rules, RuleSet
 from echod.linux.io_uring import IoUring
 from echod.linux.poll import READ, SHARED, Poll
 from echod.linux.process import set_up_child
@@ -60,22 +59,12 @@ class Worker:
         self._top_sources = TopSources(Random().random)  # noqa: S311 - it protects no secret
         self._test_port = birth.self_test.port if birth.self_test is not None else None
         self._declared = declare_rules(birth.config, birth.page.listeners, birth.own_addresses, self._test_port)
-        self._admission = self._set_up_admission()
+        self._admission = _set_up_admission(birth, self._declared)
         self._serving = False
         self._draining = False
         self._next_deadline = monotonic()
         self._set_up_udp()
         self._set_up_tcp()
-
-    def _set_up_admission(self) -> Admission:
-        birth, guard, limits = self._birth, self._birth.config.guard, self._birth.config.limits
-        return Admission(
-            Rules(self._declared),
-            sources=limits.sources,
-            limit=None if birth.rates is None else rate_limit(limits, birth.rates),
-            loop_detector=LoopDetector(sources=limits.sources, gap=_gap()) if guard.loop_breaker else None,
-            self_test=birth.self_test,
-        )
 
     def _tally(self, listener: Listener) -> Tally:
         """Make the tally of refusals at one socket of a listener."""
@@ -106,7 +95,11 @@ class Worker:
         timeouts = Timeouts(idle=limits.idle_timeout_seconds, stall=limits.stall_timeout_seconds)
         served = [each for each in birth.sockets if each.listener.protocol is Protocol.TCP]
         access = Access(self._declared)
-        io = IoBuffers(buffer=memoryview(bytearray(READ_BYTES)), io_uring=_io_uring() if served else None)
+        io_uring = None
+        if served:
+            with suppress(OSError):  # where this host does not offer it, connections are served one by one
+                io_uring = IoUring()
+        io = IoBuffers(buffer=memoryview(bytearray(READ_BYTES)), io_uring=io_uring)
         for each in served:
             self._tcp.append(
                 TcpEcho(
@@ -180,25 +173,22 @@ class Worker:
             listener.drain(now, until)
 
 
-def _io_uring() -> IoUring | None:
-    """Return a ring, or None if this host does not offer it; connections are then served one by one."""
-    try:
-        return IoUring()
-    except OSError:
-        return None
-
-
-def rate_limit(limits: LimitsConfig, memory: memoryview) -> RateLimit:
-    """Return the limit, with its table in the memory that all workers of a generation share."""
-    return RateLimit(
-        memory,
-        sources=limits.sources,
-        per_source=limits.datagrams_per_second,
-        burst=limits.burst,
-        total=limits.total_datagrams_per_second,
-        slip=_slip(limits.slip) if limits.slip else None,
-        dry_run=limits.dry_run,
-    )
+def _set_up_admission(birth: Birth, declared: RuleSet) -> Admission:
+    """Return the admission; the table of its limit is in the memory that all workers of a generation share."""
+    limits, limit = birth.config.limits, None
+    if birth.rates is not None:
+        limit = RateLimit(
+            birth.rates,
+            sources=limits.sources,
+            per_source=limits.datagrams_per_second,
+            burst=limits.burst,
+            total=limits.total_datagrams_per_second,
+            slip=_slip(limits.slip) if limits.slip else None,
+            dry_run=limits.dry_run,
+        )
+    detector = LoopDetector(sources=limits.sources, gap=_gap()) if birth.config.guard.loop_breaker else None
+    rules = Rules(declared)
+    return Admission(rules, sources=limits.sources, limit=limit, loop_detector=detector, self_test=birth.self_test)
 
 
 def _slip(one_in: int) -> Callable[[], bool]:
