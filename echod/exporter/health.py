@@ -166,13 +166,9 @@ class _TestProcess:
         finally:
             theirs.close()
         self._ours.setblocking(False)
+        self.fd = self._ours.fileno()  # readable when there is something to read from the process
         self._received = b""
         self.deadline = now + TIMEOUT_SECONDS
-
-    @property
-    def fd(self) -> int:
-        """Readable when there is something to read from the process."""
-        return self._ours.fileno()
 
     def receive(self) -> bool:
         """Read what the process has written; tell whether that was all."""

@@ -28,8 +28,6 @@ _SERVED: Final = {
 
 _IFNAMSIZ: Final = 16
 
-_BROADCAST: Final = IPv4Address("255.255.255.255")
-
 
 def adopt_socket(fd: int, buffers: Buffers) -> tuple[Listener | None, socket.socket]:
     """Take over a socket that the service manager passed; return it with its listener.
@@ -118,16 +116,11 @@ def _identify(sock: socket.socket) -> Listener | None:
         )
     if protocol is Protocol.TCP and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         raise PassedSocketError(f"passed socket {sock.fileno()} is a connection: the .socket unit needs Accept=no")
-    listener = _listener(protocol, sock)
-    _refuse_partial(listener, sock)
-    return listener
-
-
-def _listener(protocol: Protocol, sock: socket.socket) -> Listener:
-    """Return the listener that a socket is bound to."""
     host, port, *scope = sock.getsockname()
     zone = device_of(sock) or "".join(map(str, filter(None, scope[1:])))
-    return Listener(protocol=protocol, address=ip_address(host.partition("%")[0]), port=port, zone=zone)
+    listener = Listener(protocol=protocol, address=ip_address(host.partition("%")[0]), port=port, zone=zone)
+    _refuse_partial(listener, sock)
+    return listener
 
 
 def device_of(sock: socket.socket) -> str:
@@ -154,7 +147,7 @@ def _refuse_partial(listener: Listener, sock: socket.socket) -> None:
             f"passed socket {listener} takes IPv4 too, with forgeable sources: set BindIPv6Only=ipv6-only in the "
             ".socket unit and give IPv4 a line of its own"
         )
-    if address.is_multicast or address == _BROADCAST:
+    if address.is_multicast or address == IPv4Address("255.255.255.255"):
         raise PassedSocketError(
             f"passed socket {listener} is bound to an address of no single host, from which no reply may come: write "
             "an address of this host into the .socket unit"

@@ -28,7 +28,7 @@ from echod.stats.snapshot import WorkerState
 from echod.stats.top_sources import unpack_report
 from echod.supervisor.observer import Observer
 from echod.supervisor.timers import Timers
-from echod.supervisor.worker_process import WorkerExit, WorkerProcess
+from echod.supervisor.worker_process import STUCK_AFTER_CHECKS, WorkerExit, WorkerProcess
 from echod.worker.channel import DRAIN, OWN_ADDRESSES, READY, SERVE, TOP_SOURCES, Birth, ServedSocket, open_channel
 
 _log = structlog.get_logger()
@@ -200,7 +200,7 @@ class Generation:
         """Check every heartbeat, and kill the workers that are stuck. Call it once a second."""
         for worker in self.workers:
             worker.check(self.page.header(worker.number)[SlotField.HEARTBEAT])
-            if worker.stuck:
+            if worker.unchanged_checks >= STUCK_AFTER_CHECKS:
                 message = (
                     f"{worker.name} (process {worker.pid}) is stuck: its heartbeat has not changed for "
                     f"{worker.unchanged_checks} seconds; it is {'killed and replaced' if self._replaces else 'killed'}"
@@ -233,7 +233,10 @@ class Generation:
             if ended is None:
                 continue
             exits.append(ended)
-            self._settle(worker, ended.pid)
+            self._observer.watch(self.page).check(worker.number)
+            if worker.number in self.page.distrusted:
+                _log.error("worker_miscounted", worker=worker.number + 1, pid=ended.pid, generation=self.number)
+            self.page.settle(worker.number, worker.unfinished())
             log = _log.info if stopping or (ended.ok and self._draining) else _log.warning
             log("worker_exited", worker=worker.number + 1, pid=ended.pid, reason=ended.reason, generation=self.number)
             if self._replaces:
@@ -252,10 +255,3 @@ class Generation:
             self._timers.at(now + worker.backoff.after(0.0), partial(self._replace, worker))
         else:
             self._restarts[worker.number] += 1
-
-    def _settle(self, worker: WorkerProcess, pid: int) -> None:
-        """Balance the counters of a worker that has exited."""
-        self._observer.watch(self.page).check(worker.number)
-        if worker.number in self.page.distrusted:
-            _log.error("worker_miscounted", worker=worker.number + 1, pid=pid, generation=self.number)
-        self.page.settle(worker.number, worker.unfinished())

@@ -39,10 +39,8 @@ class Acquisition:
 
     plan: Plan
     sockets: dict[Listener, list[socket.socket]]
-    buffers: Buffers
-    """What the config requests."""
     granted: Buffers
-    """What this process can get of that."""
+    """What this process can get of the buffers that the config requests."""
     opened: list[socket.socket] = field(default_factory=list)
     unbound: list[tuple[Listener, socket.socket]] = field(default_factory=list)
     """Further sockets for listeners that are kept. They are bound at commit: once bound they get datagrams, which
@@ -78,11 +76,6 @@ class ListeningSockets:
         """Return the listening sockets for metrics: those passed, else those of the config."""
         return self._adopted_http or list(self._http.values())
 
-    @property
-    def adopted_sockets(self) -> list[socket.socket]:
-        """Return the sockets of these listeners."""
-        return [sock for listener in self.adopted for sock in self.sockets[listener]]
-
     def adopt(self, passed: Mapping[int, str], buffers: Buffers) -> None:
         """Take over passed sockets, descriptors with their names. Raises PassedSocketError if one cannot be served."""
         buffers = grant(buffers)
@@ -91,21 +84,16 @@ class ListeningSockets:
                 self._adopted_http.append(adopt_http_socket(fd, buffers))
                 continue
             listener, sock = adopt_socket(fd, buffers)
-            if listener is None:
-                self._adopt_netlink(sock)
-                continue
-            self.sockets.setdefault(listener, []).append(sock)
-            self.adopted[listener] = None
-
-    def _adopt_netlink(self, sock: socket.socket) -> None:
-        """Keep the netlink socket. Raises PassedSocketError if there is one already."""
-        if self.netlink is not None:
-            number = sock.fileno()
-            sock.close()
-            raise PassedSocketError(
-                f"passed socket {number} is a second ListenNetlink=route: the .socket unit may have one only"
-            )
-        self.netlink = sock
+            if listener is not None:
+                self.sockets.setdefault(listener, []).append(sock)
+                self.adopted[listener] = None
+            elif self.netlink is None:
+                self.netlink = sock
+            else:
+                sock.close()
+                raise PassedSocketError(
+                    f"passed socket {fd} is a second ListenNetlink=route: the .socket unit may have one only"
+                )
 
     def bindable(self, listeners: Sequence[Listener]) -> tuple[Listener, ...]:
         """Return those of the default listeners that this host can bind; none if sockets were passed instead."""
@@ -131,7 +119,6 @@ class ListeningSockets:
         found = Acquisition(
             plan=plan([each for each in self.sockets if each not in renewed], wanted),
             sockets={},
-            buffers=buffers,
             granted=grant(buffers),
             detached=detached,
             renewed=renewed,

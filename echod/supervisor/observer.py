@@ -98,7 +98,11 @@ class Observer:
     ) -> Activity | None:
         """Return the activity of these listeners, or None if nothing has changed since the last look."""
         due, self._due = self._due.union(*(self.watch(page).changed() for page in pages)), set()
-        moved = self._set_listeners(listeners)
+        moved = listeners is not self._listeners
+        if moved:
+            known = {one.listener: one for one in self._observed}
+            self._observed = [known.get(listener) or _Observed(listener) for listener in listeners]
+            self._listeners = listeners
         ask_kernel = now >= self._kernel_due or any(worker.heartbeat_age_seconds for worker in workers)
         if ask_kernel:
             self._kernel_due = now + KERNEL_SECONDS
@@ -111,15 +115,6 @@ class Observer:
         others = [self._top_sources.moved(now), self._refused.moved(now), self._workers_changed(workers)]
         self._before = now
         return self._activity(workers) if moved or any(others) else None
-
-    def _set_listeners(self, listeners: Sequence[Listener]) -> bool:
-        """Observe these listeners and no others; return whether that is a change."""
-        if listeners is self._listeners:
-            return False
-        known = {one.listener: one for one in self._observed}
-        self._observed = [known.get(listener) or _Observed(listener) for listener in listeners]
-        self._listeners = listeners
-        return True
 
     def _dropped_more(self, one: _Observed) -> bool:
         """Return whether the kernel has dropped more for a listener on which no worker counted anything."""

@@ -51,8 +51,7 @@ class OwnAddresses:
             self._log_problem(addresses.problem)
         else:
             self._addresses = addresses
-            self._read(addresses)
-            self._pause(addresses, now)
+            self._read(addresses, now)
 
     def close(self) -> None:
         """Leave the netlink group: a later change must not make systemd start echod again."""
@@ -66,19 +65,16 @@ class OwnAddresses:
 
     def _receive(self, addresses: LocalAddresses, now: float) -> None:
         if addresses.receive():
-            self._read(addresses)
-        self._pause(addresses, now)
-
-    def _retry(self, addresses: LocalAddresses, now: float) -> None:
-        self._read(addresses)
-        self._pause(addresses, now)
+            self._read(addresses, now)
+        else:
+            self._pause(addresses, now)
 
     def _pause(self, addresses: LocalAddresses, now: float) -> None:
         """Pause until the next notifications are received, or until what has failed is tried again."""
         pause = max(PAUSE_SECONDS, _PAUSE_SECONDS_EACH * len(self.networks))
         if addresses.is_due:
             pause = max(pause, min(_LONGEST_RETRY_SECONDS, PAUSE_SECONDS * 2**addresses.failures))
-            self._timers.at(now + pause, partial(self._retry, addresses))
+            self._timers.at(now + pause, partial(self._read, addresses))
         else:
             self._timers.at(now + pause, partial(self._wait, addresses))
 
@@ -89,14 +85,15 @@ class OwnAddresses:
         except OSError:
             self._timers.at(now + _LONGEST_RETRY_SECONDS, partial(self._receive, addresses))
 
-    def _read(self, addresses: LocalAddresses) -> None:
-        """Read the addresses from the kernel."""
+    def _read(self, addresses: LocalAddresses, now: float) -> None:
+        """Read the addresses from the kernel, and pause."""
         found = addresses.read()
         self._log_problem(addresses.problem)
         if found is not None:
             _log.debug("own_addresses", count=len(found))
             self.networks = found
             self._on_change()
+        self._pause(addresses, now)
 
     def _log_problem(self, problem: str) -> None:
         """Log a problem once, when it appears."""

@@ -116,7 +116,10 @@ class Reporter:
         read: float | None,
     ) -> None:
         """Take over what is served from now on, with a config that was read at this time."""
-        self._serving = _describe(listeners, workers)
+        counts = {protocol.value: sum(each.protocol is protocol for each in listeners) for protocol in Protocol}
+        parts = " and ".join(f"{number} {protocol}" for protocol, number in counts.items() if number)
+        noun = plural(len(listeners), "listener")
+        self._serving = f"serving {parts} {noun} with {workers} {plural(workers, 'worker')}"
         self._publisher.serving(generation, self_test, read)
 
     def ready(self) -> None:
@@ -209,13 +212,6 @@ class Reporter:
 
 def _ascii(line: str) -> str:
     return line.encode("ascii", "replace").decode()
-
-
-def _describe(listeners: Sequence[Listener], workers: int) -> str:
-    """Describe what is served in one line."""
-    counts = {protocol.value: sum(each.protocol is protocol for each in listeners) for protocol in Protocol}
-    parts = " and ".join(f"{number} {protocol}" for protocol, number in counts.items() if number)
-    return f"serving {parts} {plural(len(listeners), 'listener')} with {workers} {plural(workers, 'worker')}"
 
 
 class CounterLog:

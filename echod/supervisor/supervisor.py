@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, MutableMapping
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from math import inf
 from pathlib import Path
 from time import monotonic
@@ -141,7 +142,8 @@ class Supervisor:
         self._listening.adopt(self._passed, _buffers(reading.config))
         for listener in self._listening.adopted:
             _log.info("listener_adopted", listener=str(listener))
-        self._own_addresses.start(self._listening.netlink, self._listening.adopted_sockets, now)
+        adopted = chain.from_iterable(self._listening.sockets.values())
+        self._own_addresses.start(self._listening.netlink, adopted, now)
         self._begin(reading, now)
         self._timers.at(now + CHECK_SECONDS, self._check)
 
@@ -205,7 +207,7 @@ class Supervisor:
             self._retire_later(old, now)
             logs.configure(level=new.config.log.level, destination=new.config.log.format)
         log_listeners(transition.acquisition.plan, transition.acquisition.http_sockets)
-        log_buffers(transition.acquisition.buffers, self._listening.smallest_buffers())
+        log_buffers(_buffers(new.config), self._listening.smallest_buffers())
         self._reporter.serving(new.page.listeners, len(new.workers), new.number, new.self_test, transition.config_read)
         self._exporters.renew(new, now)
         self._observe(new, now)

@@ -63,11 +63,6 @@ class WorkerProcess:
         self._started = 0.0
         self._heartbeat = 0
 
-    @property
-    def stuck(self) -> bool:
-        """Whether the heartbeat has been unchanged for too long."""
-        return self.unchanged_checks >= STUCK_AFTER_CHECKS
-
     # -- start
 
     def start(self, birth: Birth, channel: socket.socket, now: float) -> None:

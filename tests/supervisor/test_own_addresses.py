@@ -210,7 +210,7 @@ def test_a_problem_is_logged_when_it_appears_and_not_as_long_as_it_lasts(log: En
     with suppress(OSError):
         host.poll.unregister(whole)
     os.close(whole)
-    host.own_addresses._retry(addresses, host.now)
+    host.own_addresses._read(addresses, host.now)
     for _ in range(20):
         left = host.timers.seconds_left(host.now)
         assert left is not None
