@@ -1,6 +1,7 @@
 """The daemons that faults are injected into."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,43 +11,44 @@ from support.faults.service import Service, config
 from support.ports import free_port
 
 
-@pytest.fixture(scope="module")
-def long_lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, int]]:
-    """Start one daemon that lives through all tests of a module."""
+@contextmanager
+def running(folder: Path, tracebacks: int = 0) -> Iterator[Service]:
+    """Start a daemon with one worker, and end it; it must have written so many tracebacks."""
     port = free_port()
-    daemon = Daemon(tmp_path_factory.mktemp("echod"), config(port))
-    try:
-        daemon.wait_for("ready")
-        yield daemon, port
-    finally:
-        daemon.end()
-    assert "Traceback" not in daemon.stderr
-
-
-@pytest.fixture
-def service(long_lived: tuple[Daemon, int]) -> Service:
-    """Look at the daemon that lives through all tests of a module."""
-    return Service(*long_lived)
-
-
-@pytest.fixture
-def fresh(echod: Callable[..., Daemon]) -> Service:
-    """Start a daemon for this test alone: the fault leaves a mark on the worker."""
-    port = free_port()
-    return Service(echod(config(port)), port)
-
-
-@pytest.fixture
-def mortal(tmp_path: Path) -> Iterator[Service]:
-    """Start a daemon whose worker will die of the fault, and report why on stderr, once."""
-    port = free_port()
-    daemon = Daemon(tmp_path, config(port))
+    daemon = Daemon(folder, config(port))
     try:
         daemon.wait_for("ready")
         yield Service(daemon, port)
     finally:
         daemon.end()
-    assert daemon.stderr.count("Traceback") == 1
+    assert daemon.stderr.count("Traceback") == tracebacks
+
+
+@pytest.fixture(scope="module")
+def long_lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Start one daemon that lives through all tests of a module."""
+    with running(tmp_path_factory.mktemp("echod")) as service:
+        yield service
+
+
+@pytest.fixture
+def service(long_lived: Service) -> Service:
+    """Look at the daemon that lives through all tests of a module."""
+    return Service(long_lived.daemon, long_lived.port)
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Service]:
+    """Start a daemon for this test alone: the fault leaves a mark on the worker."""
+    with running(tmp_path) as service:
+        yield service
+
+
+@pytest.fixture
+def mortal(tmp_path: Path) -> Iterator[Service]:
+    """Start a daemon whose worker will die of the fault, and report why on stderr, once."""
+    with running(tmp_path, tracebacks=1) as service:
+        yield service
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+from support.processes import is_stopped
 from support.waiting import wait_until
 
 needs_strace = pytest.mark.skipif(
@@ -66,8 +67,7 @@ def stopped(pid: int) -> Iterator[None]:
     """Hold a process still, so that what is sent to it meanwhile waits for it all together."""
     os.kill(pid, signal.SIGSTOP)
     try:
-        stat = Path(f"/proc/{pid}/stat")
-        wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", "the process stood still")
+        wait_until(lambda: is_stopped(pid), "the process stood still")
         yield
     finally:
         os.kill(pid, signal.SIGCONT)

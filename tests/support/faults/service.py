@@ -6,6 +6,7 @@ made, so that many tests can share one daemon.
 
 import socket
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import ExitStack
 
 from support.daemon import Daemon, connect_udp
@@ -55,8 +56,13 @@ class Service:
             for client in clients:
                 assert [client.recv(16) for _ in range(EACH)] == [b"%d" % number for number in range(EACH)]
 
-    def assert_unharmed(self) -> None:
-        """Assert that neither the supervisor nor the worker was replaced, and that all clients are served."""
+    def assert_unharmed(self, received: int, lost: Mapping[str, int] | None = None) -> None:
+        """Assert that neither the supervisor nor the worker was replaced, and that all clients are served.
+
+        So many datagrams were received, with those of this look; all were replied to but the lost, by counter.
+        """
         self.assert_served()
         assert self.daemon.process.poll() is None
         assert self.daemon.workers() == [self.worker]
+        lost = lost or {}
+        assert self.gained("udp") == {"received": received, "replied": received - sum(lost.values()), **lost}
