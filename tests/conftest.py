@@ -12,7 +12,7 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 from support.daemon import Daemon
-from support.loopback import namespace, udp_server
+from support.loopback import namespace, udp_client, udp_server
 from support.tcp_worker import NARROW, Connect, TcpWorker
 from support.udp_load import BUFFER_BYTES, UdpLoad
 
@@ -150,4 +150,11 @@ def network() -> Iterator[None]:
 def server() -> Iterator[socket.socket]:
     """Open a server on 127.0.0.1."""
     with udp_server() as sock:
+        yield sock
+
+
+@pytest.fixture
+def client() -> Iterator[socket.socket]:
+    """Open a UDP client on 127.0.0.1."""
+    with udp_client() as sock:
         yield sock

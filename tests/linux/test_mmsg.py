@@ -8,7 +8,7 @@ import struct
 
 import pytest
 from support.c_structs import Mmsghdr, control_messages
-from support.loopback import at, deliver, send_train, udp_client, udp_server
+from support.loopback import queue, udp_client, udp_server
 
 from echod.linux.mmsg import NAMES, Vector
 from echod.linux.mmsg_layout import (
@@ -90,9 +90,9 @@ def test_the_views_show_what_the_kernel_wrote(vector: Vector, host: str) -> None
     """After a receive, each view of each slot reads the field that C reads, for a datagram and a train."""
     family = family_of(host)
     with udp_server(host) as server, udp_client(host) as client:
-        deliver(server, client.sendto, b"one", at(server))
-        deliver(server, client.sendto, b"four", at(server))
-        deliver(server, send_train, client, b"aabbc", 2, at(server))
+        queue(client, server, b"one")
+        queue(client, server, b"four")
+        queue(client, server, b"aabbc", 2)
         assert vector.receive(server.fileno()) == 3
         span, seen = vector.spans[3], headers(vector)[:3]
         assert {header.hdr.namelen for header in seen} == {NAMES[family][0]}
@@ -123,7 +123,7 @@ def test_restore_gives_the_kernel_its_room_back(vector: Vector) -> None:
     """What a receive wrote over is as it was, so the longest datagram fits after the shortest."""
     with udp_server() as server, udp_client() as client:
         for data in (b"", bytes(65_507), b""):
-            deliver(server, client.sendto, data, at(server))
+            queue(client, server, data)
             assert vector.receive(server.fileno()) == 1
             span = vector.spans[1]
             assert (span.length[0], span.flags[0], headers(vector)[0].hdr.namelen) == (len(data), 0, 16)
@@ -182,9 +182,9 @@ def receive_alike(vector: Vector, server: socket.socket, clients: list[socket.so
     for client in clients:
         data = b"%5d" % client.getsockname()[1]
         if train:
-            deliver(server, send_train, client, data, 2, at(server))
+            queue(client, server, data, 2)
         else:
-            deliver(server, client.sendto, data, at(server))
+            queue(client, server, data)
     assert vector.receive(server.fileno()) == len(clients)
 
 
@@ -257,6 +257,6 @@ def test_reopened_slots_have_their_room_again_and_keep_the_rest(vector: Vector) 
         assert any(control)
         vector.reopen(vector.spans[3])
         for number in range(3):
-            deliver(server, client.sendto, bytes(10 + number), at(server))
+            queue(client, server, bytes(10 + number))
         assert vector.receive(server.fileno()) == 3
         assert vector.spans[3].length.tolist() == [10, 11, 12]

@@ -11,11 +11,11 @@ from support.loopback import (
     BUFFERS,
     add_link,
     at,
-    deliver,
     ip,
     listener,
     namespace,
     needs_root,
+    queue,
     tcp_client,
     udp_client,
 )
@@ -96,7 +96,7 @@ def test_acquire_changes_nothing_and_abandon_closes_only_what_was_opened(listeni
     assert (held(listening), listening.smallest_buffers()) == (before, smallest)
     assert [sock.fileno() for sock in fresh] == [-1] * 3
     with udp_client(port=opened.port) as client:
-        deliver(old, client.sendto, b"still there", at(old))
+        queue(client, old, b"still there")
         assert old.recv(16) == b"still there"
 
 
@@ -159,7 +159,7 @@ def test_growing_binds_siblings_only_at_commit(listening: ListeningSockets) -> N
     assert second.getsockname() == (ANY, 0)
     for _ in range(20):
         with udp_client() as client:
-            deliver(first, client.sendto, b"before", at(first))
+            queue(client, first, b"before")
     listening.commit(acquisition)
     assert second.getsockname() == first.getsockname()
 

@@ -32,6 +32,7 @@ ANY = str(IPv4Address(0))
 NOBODY = 65_534
 
 _CLONE_NEWNET = 0x4000_0000
+_SO_NO_CHECK, _UDP_NO_CHECK6_TX, _UDP_NO_CHECK6_RX = 11, 101, 102  # asm-generic/socket.h, linux/udp.h
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="raw sockets, big buffers, users and namespaces need root")
 
@@ -50,10 +51,10 @@ def queued_bytes(sock: socket.socket) -> int:
     return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 4), "little")
 
 
-def deliver(server: socket.socket, send: Callable[..., object], *arguments: object) -> None:
+def deliver(server: socket.socket, send: Callable[..., object], *arguments: object, **options: object) -> None:
     """Send something and wait until it is in the server's queue, so that what is sent next comes next."""
     before = queued_bytes(server)
-    send(*arguments)
+    send(*arguments, **options)
     wait_until(lambda: queued_bytes(server) > before, "the datagram in the server's queue")
 
 
@@ -92,6 +93,14 @@ def send_train(client: socket.socket, data: bytes, segment: int, to: tuple[str, 
     client.sendmsg([data], [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("H", segment))], 0, to)
 
 
+def queue(client: socket.socket, server: socket.socket, data: bytes, segment: int = 0, *, host: str = "") -> None:
+    """Send a datagram, or with a segment length a train, to a server or that address of it; wait until it is queued."""
+    if segment:
+        deliver(server, send_train, client, data, segment, at(server, host))
+    else:
+        deliver(server, client.sendto, data, at(server, host))
+
+
 def receive_train(client: socket.socket) -> tuple[bytes, int]:
     """Receive what the kernel hands over at once; return it with the segment length, zero where it is no train."""
     data, messages, _, _ = client.recvmsg(65_536, 64)
@@ -105,6 +114,29 @@ def assert_nothing_more(client: socket.socket) -> None:
     with udp_client(host) as other:
         other.sendto(b"nothing before this", (host, port))
         assert client.recvfrom(65_536) == (b"nothing before this", other.getsockname())
+
+
+def assert_got(client: socket.socket, *payloads: bytes) -> None:
+    """Prove that a client gets these answers, in this order, and nothing else."""
+    assert [client.recv(65_536) for _ in payloads] == list(payloads)
+    assert_nothing_more(client)
+
+
+def let_trains_fail(server: socket.socket, *, fail: bool = True) -> None:
+    """Switch off the checksums of what a server sends, or on again: without them the kernel makes no trains.
+
+    UDP_SEGMENT is EINVAL then (udp_send_skb in net/ipv4/udp.c).
+    """
+    if server.family == socket.AF_INET6:
+        server.setsockopt(socket.IPPROTO_UDP, _UDP_NO_CHECK6_TX, fail)
+    else:
+        server.setsockopt(socket.SOL_SOCKET, _SO_NO_CHECK, fail)
+
+
+def take_without_checksum(client: socket.socket) -> None:
+    """Let a client receive also what has no checksum, which over IPv6 it would not."""
+    if client.family == socket.AF_INET6:
+        client.setsockopt(socket.IPPROTO_UDP, _UDP_NO_CHECK6_RX, 1)
 
 
 def reset_on_close(sock: socket.socket) -> None:

@@ -1,32 +1,14 @@
 """A batch answers every datagram with its own bytes, from the address that was asked, in one turn."""
 
 import socket
-from collections.abc import Iterator
 
 import pytest
-from support.loopback import (
-    answer,
-    assert_nothing_more,
-    at,
-    deliver,
-    receive_train,
-    send_train,
-    udp_client,
-    udp_server,
-)
+from support.loopback import answer, assert_got, assert_nothing_more, queue, receive_train, udp_client, udp_server
 
-from echod.linux.mmsg_layout import SLOTS
 from echod.linux.sockopt import UDP_GRO
 from echod.udp import reply
 from echod.udp.batch import Batch
 from echod.udp.sock import UdpSocket
-
-
-@pytest.fixture
-def client() -> Iterator[socket.socket]:
-    """Open a client on 127.0.0.1."""
-    with udp_client() as sock:
-        yield sock
 
 
 def payload(length: int, seed: int = 0) -> bytes:
@@ -45,7 +27,7 @@ def test_a_datagram_comes_back_byte_for_byte(batch: Batch, host: str, length: in
     """Every size up to the largest of its family is echoed exactly, once, from the server's address."""
     data = payload(length)
     with udp_server(host) as server, udp_client(host) as client:
-        deliver(server, client.sendto, data, at(server))
+        queue(client, server, data)
         assert answer(batch, UdpSocket(server)) == 1
         assert (batch.octets, batch.replied, batch.replied_octets) == (length, 1, length)
         assert client.recvfrom(65_536) == (data, server.getsockname())
@@ -70,14 +52,12 @@ def test_a_train_comes_back_whole(batch: Batch, host: str, segment: int, total: 
     data = payload(total)
     with udp_server(host) as server, udp_client(host) as client:
         try:
-            deliver(server, send_train, client, data, segment, at(server))
+            queue(client, server, data, segment)
         except OSError as error:
             pytest.skip(f"this kernel sends no train of {count} segments: {error.strerror}")
         assert answer(batch, UdpSocket(server)) == 1
         assert (batch.datagrams, batch.octets, batch.replied, batch.replied_octets) == (count, total, count, total)
-        got = [client.recv(65_536) for _ in range(count)]
-        assert got == [data[i : i + segment] for i in range(0, total, segment)]
-        assert_nothing_more(client)
+        assert_got(client, *(data[i : i + segment] for i in range(0, total, segment)))
 
 
 def test_an_empty_queue_is_an_empty_batch(batch: Batch, server: socket.socket) -> None:
@@ -86,21 +66,22 @@ def test_an_empty_queue_is_an_empty_batch(batch: Batch, server: socket.socket) -
     assert (batch.datagrams, batch.octets, batch.replied, batch.peers) == (0, 0, 0, ())
 
 
-def test_a_batch_takes_as_many_datagrams_as_it_has_slots(batch: Batch, server: socket.socket) -> None:
+def test_a_batch_takes_as_many_datagrams_as_it_has_slots(
+    batch: Batch, server: socket.socket, client: socket.socket
+) -> None:
     """Of more than a batch can hold, the rest waits for the next one, and a short batch leaves nothing of a long."""
-    with udp_client() as one, udp_client() as other:
-        for number in range(SLOTS + 3):
-            client = other if number % 2 else one
-            deliver(server, client.sendto, b"%d" % number, at(server))
-        assert [answer(batch, UdpSocket(server)) for _ in range(3)] == [SLOTS, 3, 0]
-        assert [one.recv(16) for _ in range(34)] == [b"%d" % number for number in range(0, SLOTS + 3, 2)]
-        assert [other.recv(16) for _ in range(33)] == [b"%d" % number for number in range(1, SLOTS + 3, 2)]
+    with udp_client() as other:
+        for number in range(67):
+            queue(other if number % 2 else client, server, b"%d" % number)
+        assert [answer(batch, UdpSocket(server)) for _ in range(3)] == [64, 3, 0]
+        assert_got(client, *(b"%d" % number for number in range(0, 67, 2)))
+        assert_got(other, *(b"%d" % number for number in range(1, 67, 2)))
 
 
 def test_a_socket_that_is_closed_is_a_defect_and_raised(batch: Batch, client: socket.socket) -> None:
     """Neither receive nor reply passes over EBADF: every later call would meet it too."""
     server = udp_server()
-    deliver(server, client.sendto, b"late", at(server))
+    queue(client, server, b"late")
     batch.receive(UdpSocket(server))
     server.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -116,7 +97,7 @@ def test_neighbours_of_different_peers_or_lengths_are_not_joined(batch: Batch, s
             client.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
         for client, length in ((one, 10), (other, 10), (one, 10), (one, 11)):
             for _ in range(3):
-                deliver(server, client.sendto, payload(length), at(server))
+                queue(client, server, payload(length))
         answer(batch, UdpSocket(server))
         assert [receive_train(one) for _ in range(3)] == [(payload(length) * 3, length) for length in (10, 10, 11)]
         assert receive_train(other) == (payload(10) * 3, 10)

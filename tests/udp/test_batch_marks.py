@@ -9,21 +9,23 @@ from support.loopback import (
     BUFFERS,
     add_link,
     answer,
+    assert_got,
     assert_nothing_more,
     at,
     deliver,
     needs_root,
+    queue,
     send_by_link,
-    send_train,
     udp_client,
     udp_server,
 )
 
 from echod.linux.sockets import set_up
+from echod.linux.sockopt import IP_RECVTOS, IP_RECVTTL
 from echod.udp.batch import Batch
 from echod.udp.sock import UdpSocket
 
-IP_RECVTOS, IP_RECVTTL, IP_RECVORIGDSTADDR = 13, 12, 20  # linux/in.h
+IP_RECVORIGDSTADDR = 20  # linux/in.h
 
 
 @needs_root
@@ -39,11 +41,10 @@ def test_a_multicast_destination_is_marked(batch: Batch, network: None, wildcard
         else:
             client.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(own))
         for host in (group, own):
-            deliver(server, client.sendto, host.encode(), at(server, host))
+            queue(client, server, host.encode(), host=host)
         assert answer(batch, UdpSocket(server)) == 2
         assert batch.not_unicast == {0}
-        assert client.recv(16) == own.encode()
-        assert_nothing_more(client)
+        assert_got(client, own.encode())
 
 
 @pytest.mark.parametrize(("wildcard", "asked"), [(ANY, "127.0.0.9"), ("::", "::1")])
@@ -52,9 +53,9 @@ def test_what_was_queued_before_the_socket_was_set_up_is_answered(batch: Batch, 
     family, own = (socket.AF_INET6, "::1") if ":" in asked else (socket.AF_INET, "127.0.0.1")
     with socket.socket(family, socket.SOCK_DGRAM) as server, udp_client(own) as client:
         server.bind((wildcard, 0))
-        deliver(server, client.sendto, b"early", at(server, asked))
+        queue(client, server, b"early", host=asked)
         set_up(server, BUFFERS)
-        deliver(server, client.sendto, b"later", at(server, asked))
+        queue(client, server, b"later", host=asked)
         assert answer(batch, UdpSocket(server)) == 2
         assert (batch.not_unicast, batch.truncated, batch.failures) == (set(), set(), {})
         expected = [(data, *at(server, asked)) for data in (b"early", b"later")]
@@ -66,47 +67,45 @@ def test_a_broadcast_that_was_queued_before_the_socket_was_set_up_is_not_answere
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server, udp_client() as client:
         server.bind((ANY, 0))
         client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        deliver(server, client.sendto, b"early", at(server, "127.255.255.255"))
+        queue(client, server, b"early", host="127.255.255.255")
         set_up(server, BUFFERS)
-        deliver(server, client.sendto, b"later", at(server, "127.0.0.1"))
+        queue(client, server, b"later", host="127.0.0.1")
         assert answer(batch, UdpSocket(server)) == 2
         assert (batch.replied, list(batch.failures.values())) == (1, [1])
         assert set(batch.failures) <= {errno.EINVAL, errno.ENETUNREACH}, "older kernels say the one, newer the other"
-        assert client.recv(16) == b"later"
-        assert_nothing_more(client)
+        assert_got(client, b"later")
 
 
 @pytest.mark.parametrize("option", [IP_RECVTOS, IP_RECVTTL, IP_RECVORIGDSTADDR])
 def test_a_control_message_that_nobody_asked_for_marks_a_slot_as_truncated(
-    batch: Batch, server: socket.socket, option: int
+    batch: Batch, server: socket.socket, client: socket.socket, option: int
 ) -> None:
     """One extra message, even one as long as UDP_GRO's, is not mistaken for a train; later slots are as ever."""
     port = UdpSocket(server)
     server.setsockopt(socket.IPPROTO_IP, option, 1)
-    with udp_client() as client:
-        deliver(server, client.sendto, b"odd", at(server))
-        assert answer(batch, port) == 1
-        assert (batch.truncated, batch.replied, batch.whole) == ({0}, 0, False)
-        server.setsockopt(socket.IPPROTO_IP, option, 0)
-        deliver(server, client.sendto, b"even", at(server))
-        assert answer(batch, port) == 1
-        assert (batch.truncated, batch.replied) == (set(), 1)
-        assert client.recv(16) == b"even"
-        assert_nothing_more(client)
+    queue(client, server, b"odd")
+    assert answer(batch, port) == 1
+    assert (batch.truncated, batch.replied, batch.whole) == ({0}, 0, False)
+    server.setsockopt(socket.IPPROTO_IP, option, 0)
+    queue(client, server, b"even")
+    assert answer(batch, port) == 1
+    assert (batch.truncated, batch.replied) == (set(), 1)
+    assert_got(client, b"even")
 
 
-def test_a_control_message_as_long_as_that_of_a_train_makes_none(batch: Batch, server: socket.socket) -> None:
+def test_a_control_message_as_long_as_that_of_a_train_makes_none(
+    batch: Batch, server: socket.socket, client: socket.socket
+) -> None:
     """Nor one whose bytes, where a train has its addresses, look like those of a unicast: a TTL of two."""
     port = UdpSocket(server)
     server.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)
-    with udp_client() as client:
-        client.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 2)
-        for _ in range(3):
-            for data in (b"odd", b"too"):
-                deliver(server, client.sendto, data, at(server))
-            assert answer(batch, port) == 2
-            assert (batch.truncated, batch.datagrams, batch.replied) == ({0, 1}, 2, 0)
-        assert_nothing_more(client)
+    client.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 2)
+    for _ in range(3):
+        for data in (b"odd", b"too"):
+            queue(client, server, data)
+        assert answer(batch, port) == 2
+        assert (batch.truncated, batch.datagrams, batch.replied) == ({0, 1}, 2, 0)
+    assert_nothing_more(client)
 
 
 @needs_root
@@ -118,20 +117,20 @@ def test_it_is_known_what_came_in_on_loopback(batch: Batch, network: None) -> No
     add_link("10.0.0.1/24")
     with udp_server(ANY) as server, udp_client() as client:
         for data in (b"one", b"two"):
-            deliver(server, client.sendto, data, at(server, "127.0.0.1"))
+            queue(client, server, data, host="127.0.0.1")
         batch.receive(UdpSocket(server))
         assert (batch.whole, batch.came_in_on_loopback(0)) == (True, True)
         for _ in range(2):
             deliver(server, send_by_link, at(server, "10.0.0.1"), b"by the link", "10.0.0.9")
         batch.receive(UdpSocket(server))
         assert (batch.whole, batch.came_in_on_loopback(0)) == (True, False)
-        deliver(server, client.sendto, b"one", at(server, "127.0.0.1"))
-        deliver(server, send_train, client, b"aabbc", 2, at(server, "127.0.0.1"))
-        deliver(server, client.sendto, b"our own", at(server, "10.0.0.1"))
+        queue(client, server, b"one", host="127.0.0.1")
+        queue(client, server, b"aabbc", 2, host="127.0.0.1")
+        queue(client, server, b"our own", host="10.0.0.1")
         deliver(server, send_by_link, at(server, "10.0.0.1"), b"by the link", "10.0.0.9")
         assert batch.receive(UdpSocket(server)) == 4
         assert [batch.came_in_on_loopback(slot) for slot in range(4)] == [True, True, False, False]
-        deliver(server, client.sendto, b"one", at(server, "127.0.0.1"))
+        queue(client, server, b"one", host="127.0.0.1")
         deliver(server, send_by_link, at(server, "10.0.0.1"), b"by the link", "10.0.0.9")
         batch.receive(UdpSocket(server))
         assert [batch.came_in_on_loopback(slot) for slot in range(2)] == [True, False]

@@ -8,12 +8,12 @@ import pytest
 from support.loopback import (
     answer,
     assert_nothing_more,
-    at,
-    deliver,
     ip,
+    let_trains_fail,
     needs_root,
+    queue,
     receive_train,
-    send_train,
+    take_without_checksum,
     udp_client,
     udp_server,
     wait_for_address,
@@ -24,9 +24,6 @@ from echod.linux.sockopt import UDP_GRO
 from echod.udp import reply
 from echod.udp.batch import Batch
 from echod.udp.sock import UdpSocket
-
-SO_NO_CHECK, UDP_NO_CHECK6_TX, UDP_NO_CHECK6_RX = 11, 101, 102
-"""Without checksums the kernel makes no trains."""
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -40,10 +37,7 @@ def test_the_second_of_two_equal_batches_is_learned(host: str, length: int, segm
 
         def ask(port: UdpSocket, slots: int, length: int = length, segment: int = segment) -> object:
             for _ in range(slots):
-                if segment:
-                    deliver(port.sock, send_train, client, bytes(length), segment, at(port.sock))
-                else:
-                    deliver(port.sock, client.sendto, bytes(length), at(port.sock))
+                queue(client, port.sock, bytes(length), segment)
             assert answer(batch, port) == slots
             assert batch.replied_octets == slots * length
             return batch.pattern
@@ -99,18 +93,16 @@ def test_neighbours_are_joined_where_it_pays(
         clients = {letter: stack.enter_context(udp_client(host)) for letter in "abc"}
         for _ in order:
             client = stack.enter_context(udp_client(before.getsockname()[0]))
-            deliver(before, client.sendto, b"x", at(before))
+            queue(client, before, b"x")
         answer(batch, UdpSocket(before))
         for client in clients.values():
             client.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
-            if ":" in host:
-                client.setsockopt(socket.IPPROTO_UDP, UDP_NO_CHECK6_RX, 1)
+            take_without_checksum(client)
         for turn in range(5):
             if turn == 4:
-                option = (socket.IPPROTO_UDP, UDP_NO_CHECK6_TX) if ":" in host else (socket.SOL_SOCKET, SO_NO_CHECK)
-                port.sock.setsockopt(*option, 1)
+                let_trains_fail(port.sock)
             for number, letter in enumerate(order):
-                deliver(port.sock, clients[letter].sendto, b"%02d" % number, at(port.sock))
+                queue(clients[letter], port.sock, b"%02d" % number)
             assert batch.receive(port) == len(order)
             assert (batch.pattern is None) == (turn < 2)
             batch.refused.update(refused)
@@ -135,7 +127,7 @@ def test_more_than_a_message_can_join_are_joined_into_two(batch: Batch) -> None:
         sent = [b"%02d" % number * 700 for number in range(64)]
         for _ in range(3):
             for data in sent:
-                deliver(server, client.sendto, data, at(server))
+                queue(client, server, data)
             assert answer(batch, port) == batch.replied == 64
             pieces = [(b"".join(sent[:46]), 1400), (b"".join(sent[46:]), 1400)]
             assert [receive_train(client) for _ in pieces] == pieces
@@ -154,8 +146,8 @@ def test_names_of_ipv6_hosts_do_not_part_neighbours(network: None) -> None:
         client.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
         for _ in range(4):
             for number in (0, 1, 0, 1, 1, 0):
-                deliver(six, hosts[number].sendto, b"six", at(six, "::1"))
-                deliver(four, client.sendto, b"4", at(four))
+                queue(hosts[number], six, b"six", host="::1")
+                queue(client, four, b"4")
             for port in ports:
                 assert answer(batch, port) == batch.replied == 6
             assert receive_train(client) == (b"444444", 1)

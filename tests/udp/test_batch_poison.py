@@ -10,13 +10,15 @@ import pytest
 from support.loopback import (
     add_link,
     answer,
+    assert_got,
     assert_nothing_more,
     at,
     deliver,
     inject,
+    let_trains_fail,
     needs_root,
     poison,
-    send_train,
+    queue,
     udp_client,
     udp_server,
 )
@@ -25,8 +27,6 @@ from echod.linux.mmsg_layout import SLOTS
 from echod.udp import reply
 from echod.udp.batch import Batch
 from echod.udp.sock import UdpSocket
-
-SO_NO_CHECK = 11
 
 POISON = b"poison"
 
@@ -53,7 +53,7 @@ def assert_costs_itself_alone(
                 continue
             client, data = (one, other)[slot % 2], b"%d" % slot
             sent[client].append(data)
-            deliver(server, client.sendto, data, at(server))
+            queue(client, server, data)
         assert batch.receive(UdpSocket(server)) == SLOTS
         assert batch.peers.count(batch.peers[index]) == 1
         reply.send(batch, UdpSocket(server))
@@ -61,8 +61,7 @@ def assert_costs_itself_alone(
         octets = sum(len(data) for expected in sent.values() for data in expected)
         assert batch.replied_octets == octets + (0 if failures else len(POISON))
         for client, expected in sent.items():
-            assert [client.recv(16) for _ in expected] == expected
-            assert_nothing_more(client)
+            assert_got(client, *expected)
 
 
 @needs_root
@@ -105,7 +104,7 @@ def test_a_batch_of_nothing_but_poison_is_all_failures(batch: Batch, host: str) 
     with udp_server(host) as server, udp_client(host) as client:
         for slot in range(SLOTS):
             deliver(server, poison, at(server), b"%d" % slot)
-        deliver(server, client.sendto, b"good", at(server))
+        queue(client, server, b"good")
         assert answer(batch, UdpSocket(server)) == SLOTS
         assert (batch.replied, batch.failures) == (0, {errno.EINVAL: SLOTS})
         assert answer(batch, UdpSocket(server)) == 1
@@ -119,16 +118,15 @@ def test_sources_that_cannot_be_reached_fail_with_their_own_reason(batch: Batch,
     """Each datagram of a forged broadcast or unroutable source, joined or not, fails; the others are answered."""
     add_link("10.0.0.1/24")
     with udp_server("10.0.0.1") as server, udp_client("10.0.0.1") as client:
-        deliver(server, client.sendto, b"first", at(server))
+        queue(client, server, b"first")
         for source in ("255.255.255.255", "10.0.0.255", "198.51.100.1"):
             for _ in range(times):
-                deliver(server, lambda source=source: inject(at(server), b"x", source=source, source_port=9))
-        deliver(server, client.sendto, b"last", at(server))
+                deliver(server, inject, at(server), b"x", source=source, source_port=9)
+        queue(client, server, b"last")
         answer(batch, UdpSocket(server))
         assert (batch.datagrams, batch.replied) == (2 + 3 * times, 2)
         assert batch.failures == {errno.EACCES: 2 * times, errno.ENETUNREACH: times}
-        assert [client.recv(16) for _ in range(2)] == [b"first", b"last"]
-        assert_nothing_more(client)
+        assert_got(client, b"first", b"last")
 
 
 # -- a full send buffer
@@ -145,22 +143,21 @@ def clogged(network: None) -> Iterator[socket.socket]:
 
 def from_nowhere(server: socket.socket, length: int, source_port: int = 9) -> None:
     """Deliver a datagram from a neighbour that does not exist."""
-    deliver(server, lambda: inject(at(server), bytes(length), source="10.0.0.77", source_port=source_port))
+    deliver(server, inject, at(server), bytes(length), source="10.0.0.77", source_port=source_port)
 
 
 @needs_root
 def test_a_full_send_buffer_drops_the_rest_of_the_batch(batch: Batch, clogged: socket.socket) -> None:
     """EAGAIN ends the sending at once: what went out before stays replied, all the rest is counted with it."""
     with udp_client("10.0.0.1") as client:
-        deliver(clogged, client.sendto, b"in time", at(clogged))
+        queue(client, clogged, b"in time")
         for number in range(SLOTS - 2):
             from_nowhere(clogged, 1000 + number, 9 + number)
-        deliver(clogged, client.sendto, b"too late", at(clogged))
+        queue(client, clogged, b"too late")
         assert answer(batch, UdpSocket(clogged)) == SLOTS
         assert set(batch.failures) == {errno.EAGAIN}
         assert 1 < batch.replied < SLOTS
-        assert client.recv(16) == b"in time"
-        assert_nothing_more(client)
+        assert_got(client, b"in time")
 
 
 @needs_root
@@ -169,9 +166,9 @@ def test_a_full_send_buffer_is_counted_in_datagrams_of_trains(batch: Batch, clog
     with udp_client("10.0.0.1") as client:
         for number in range(10):
             from_nowhere(clogged, 1000 + number, 9 + number)
-        deliver(clogged, send_train, client, b"aabbc", 2, at(clogged))
+        queue(client, clogged, b"aabbc", 2)
         for _ in range(30):
-            deliver(clogged, client.sendto, b"one", at(clogged))
+            queue(client, clogged, b"one")
         assert answer(batch, UdpSocket(clogged)) == 41
         assert batch.datagrams == 43
         assert batch.failures == {errno.EAGAIN: 43 - batch.replied}
@@ -182,7 +179,7 @@ def test_a_full_send_buffer_is_counted_in_datagrams_of_trains(batch: Batch, clog
 @needs_root
 def test_a_full_send_buffer_amid_a_failed_train_is_counted(batch: Batch, clogged: socket.socket) -> None:
     """Neighbours that are sent one by one because joined they failed, and then meet EAGAIN, are all accounted for."""
-    clogged.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
+    let_trains_fail(clogged)
     for _ in range(20):
         from_nowhere(clogged, 1000)
     port = UdpSocket(clogged)

@@ -21,10 +21,12 @@ from support.loopback import (
     at,
     deliver,
     ip,
+    let_trains_fail,
     namespace,
     needs_root,
     poison,
-    send_train,
+    queue,
+    take_without_checksum,
     udp_client,
     udp_server,
     wait_for_address,
@@ -35,9 +37,6 @@ from echod.linux.sockopt import UDP_GRO
 from echod.udp import reply
 from echod.udp.batch import Batch
 from echod.udp.sock import UdpSocket
-
-SO_NO_CHECK, UDP_NO_CHECK6_TX, UDP_NO_CHECK6_RX = 11, 101, 102
-"""Without checksums the kernel makes no trains."""
 
 UNICAST = [["127.0.0.1", "127.0.0.5", "10.1.0.1"], ["::1", "fd00:ec::1"]]
 """By family, the addresses that are asked. The last is on a link: what is sent to it does not come in on loopback."""
@@ -135,7 +134,7 @@ class World:
         for client in self.clients[0]:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         for client in self.clients[1]:
-            client.setsockopt(socket.IPPROTO_UDP, UDP_NO_CHECK6_RX, 1)
+            take_without_checksum(client)
             client.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, socket.if_nametoindex("near"))
         self._serial = 0
         self._last: list[set[Kind]] = [set(), set()]
@@ -151,19 +150,14 @@ class World:
             kind = Kind(length=min(kind.length, 1400), to=kind.to % len(UNICAST[ipv6]))
             deliver(server, poison, at(server, to[kind.to]), data[: kind.length])
             return sender, kind, [data[: kind.length]]
-        address, client = at(server, to[kind.to % len(to)]), self.clients[ipv6][sender]
-        kind = Kind(length=kind.length, segment=kind.segment, to=kind.to % len(to))
-        if kind.segment:
-            deliver(server, send_train, client, data, kind.segment, address)
-        else:
-            deliver(server, client.sendto, data, address)
+        kind = replace(kind, to=kind.to % len(to))
+        queue(self.clients[ipv6][sender], server, data, kind.segment, host=to[kind.to])
         return sender, kind, kind.datagrams(data)
 
     def play(self, turn: Round) -> None:
         """Send a round, answer it, and hold all that the batch says and all that is received to what was sent."""
         ipv6, batch, port = turn.ipv6, self.batch, self.ports[turn.ipv6]
-        option = (socket.IPPROTO_UDP, UDP_NO_CHECK6_TX) if ipv6 else (socket.SOL_SOCKET, SO_NO_CHECK)
-        self.servers[ipv6].setsockopt(*option, turn.no_trains)
+        let_trains_fail(self.servers[ipv6], fail=turn.no_trains)
         if turn.in_vain:
             assert batch.receive(self.silent[not ipv6]) == 0
         pattern, asked = port.pattern, enumerate(turn.clients[:SLOTS])
@@ -212,7 +206,7 @@ class World:
         if len(alike) > 1 or to_many:
             assert batch.pattern is None
         elif alike == self._known[ipv6]:
-            assert batch.pattern is port_pattern(self.ports[ipv6])
+            assert batch.pattern is self.ports[ipv6].pattern is not None
         self._known[ipv6] = alike if alike == self._last[ipv6] and len(alike) == 1 and not to_many else set()
         self._last[ipv6] = alike
 
@@ -244,12 +238,6 @@ class World:
             if number % 2:
                 pieces = iter(whole)
                 assert all(train in pieces for train in trains[number])
-
-
-def port_pattern(port: UdpSocket) -> object:
-    """Return the pattern of a socket, which must have one."""
-    assert port.pattern is not None
-    return port.pattern
 
 
 @pytest.fixture(scope="module")

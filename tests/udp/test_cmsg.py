@@ -11,7 +11,17 @@ from mmap import mmap
 
 import pytest
 from support.c_structs import Mmsghdr, control_messages
-from support.loopback import ANY, answer, assert_nothing_more, at, deliver, send_train, udp_client, udp_server
+from support.loopback import (
+    ANY,
+    answer,
+    assert_nothing_more,
+    at,
+    let_trains_fail,
+    queue,
+    take_without_checksum,
+    udp_client,
+    udp_server,
+)
 
 from echod.linux.mmsg_layout import CONTROL_BYTES, MAX_CONTROL_BYTES, MEMORY_BYTES
 from echod.linux.sockopt import IP_RECVTOS, IP_RECVTTL, IPV6_RECVHOPLIMIT, IPV6_RECVTCLASS, SO_TIMESTAMPNS, UDP_GRO
@@ -20,7 +30,7 @@ from echod.udp.cmsg import ControlLayout, _is_link_local
 from echod.udp.sock import UdpSocket
 from echod.udp.unfinished import read_unfinished
 
-IP_PKTINFO, SO_NO_CHECK, UDP_NO_CHECK6_TX, UDP_SEGMENT = 8, 11, 101, 103
+IP_PKTINFO = 8
 TTL, TOS = 9, 0x28
 """Of requests: no default."""
 WILDCARDS = [ANY, "::"]
@@ -69,16 +79,16 @@ def clients(wildcard: str) -> Iterator[list[socket.socket]]:
         client.close()
 
 
-def asked(server: socket.socket) -> tuple[str, int]:
-    """Return an address at which the server is asked; in IPv4 not the one that a socket would answer from itself."""
-    return at(server, "::1" if server.family == socket.AF_INET6 else "127.0.0.9")
+def asked(server: socket.socket) -> str:
+    """Return the address at which the server is asked; in IPv4 not the one that a socket would answer from itself."""
+    return "::1" if server.family == socket.AF_INET6 else "127.0.0.9"
 
 
 def assert_received(client: socket.socket, server: socket.socket, *payloads: bytes) -> None:
     """Take replies: their payload, the address that was asked, and the TTL and TOS of this host, not of the request."""
     for payload in payloads:
         data, control, _, source = client.recvmsg(65_536, 256)
-        assert (data, source[:2]) == (payload, asked(server)[:2])
+        assert (data, source[:2]) == (payload, at(server, asked(server)))
         assert [int.from_bytes(value, "little") for _, _, value in control] == [64, 0]
     assert_nothing_more(client)
 
@@ -88,8 +98,8 @@ def test_the_layout_is_the_order_of_the_kernel(
     wide: Batch, server: socket.socket, clients: list[socket.socket]
 ) -> None:
     """A timestamp, UDP_GRO on a train, PKTINFO, TTL and TOS: the lengths and offsets are those of a receive."""
-    deliver(server, clients[0].sendto, b"single", asked(server))
-    deliver(server, send_train, clients[0], b"aabbc", 2, asked(server))
+    queue(clients[0], server, b"single", host=asked(server))
+    queue(clients[0], server, b"aabbc", 2, host=asked(server))
     vector, layout = wide.vector, ControlLayout.of(server)
     assert vector.receive(server.fileno()) == 2
     ipv6 = server.family == socket.AF_INET6
@@ -106,7 +116,7 @@ def test_the_layout_is_the_order_of_the_kernel(
         assert [words[at] for at in form.unused] == [socket.SOL_SOCKET, level, level]
         assert [words[at + 1] for at in form.unused] == [SO_TIMESTAMPNS, ttl, tos]
         assert words[form.ifindex] == socket.if_nametoindex("lo")
-        address = socket.inet_pton(server.family, asked(server)[0])
+        address = socket.inet_pton(server.family, asked(server))
         assert words[form.spec_dst : form.spec_dst + len(address) // 4].tobytes() == address
 
 
@@ -115,9 +125,9 @@ def test_each_slot_is_answered_alone(wide: Batch, server: socket.socket, clients
     """A train between single datagrams of two lengths: what a reply has no use for is not sent back."""
     port = UdpSocket(server)
     for _ in range(3):
-        deliver(server, clients[0].sendto, b"one", asked(server))
-        deliver(server, send_train, clients[1], b"aabbc", 2, asked(server))
-        deliver(server, clients[1].sendto, b"three", asked(server))
+        queue(clients[0], server, b"one", host=asked(server))
+        queue(clients[1], server, b"aabbc", 2, host=asked(server))
+        queue(clients[1], server, b"three", host=asked(server))
         assert answer(wide, port) == 3
         assert (wide.trains, wide.replied, wide.failures) == ([1, 3, 1], 5, {})
         assert (wide.truncated, wide.not_unicast, wide.on_loopback) == (set(), set(), True)
@@ -136,10 +146,7 @@ def test_a_batch_of_one_form_is_answered(
     port = UdpSocket(server)
     for _ in range(4):
         for client in clients:
-            if train:
-                deliver(server, send_train, client, b"aabb", 2, asked(server))
-            else:
-                deliver(server, client.sendto, b"aabb", asked(server))
+            queue(client, server, b"aabb", 2 * train, host=asked(server))
         assert answer(wide, port) == 2
         assert wide.failures == {}
         for client in clients:
@@ -154,27 +161,26 @@ def test_neighbours_are_joined(
 ) -> None:
     """Slots of one client to one address go out as one message, whether the batch matches a pattern or not."""
     server.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, timestamp)
-    port, other = UdpSocket(server), at(server, "::1" if server.family == socket.AF_INET6 else "127.0.0.8")
+    port, other = UdpSocket(server), "::1" if server.family == socket.AF_INET6 else "127.0.0.8"
     for client in clients:
         client.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
     for _ in range(4):
         for client in clients:
             for number in range(4):
-                deliver(server, client.sendto, b"%d" % number, asked(server))
+                queue(client, server, b"%d" % number, host=asked(server))
         assert answer(wide, port) == wide.replied == 8
         for client in clients:
             data, control, _, source = client.recvmsg(65_536, 256)
-            assert (data, source[:2]) == (b"0123", asked(server)[:2])
+            assert (data, source[:2]) == (b"0123", at(server, asked(server)))
             assert (socket.IPPROTO_UDP, UDP_GRO, struct.pack("i", 1)) in control
     for to in (*[asked(server)] * 3, *[other] * 3):
-        deliver(server, clients[0].sendto, b"x", to)
+        queue(clients[0], server, b"x", host=to)
     assert answer(wide, port) == wide.replied == 6
     received = []
     while sum(len(data) for data, _ in received) < 6:
         data, source = clients[0].recvfrom(65_536)
         received.append((data, source[0]))
-    expected = [(b"xxx", asked(server)[0]), (b"xxx", other[0])] if asked(server) != other else [(b"xxxxxx", other[0])]
-    assert received == expected
+    assert received == ([(b"xxxxxx", other)] if other == "::1" else [(b"xxx", asked(server)), (b"xxx", other)])
 
 
 @each_family
@@ -182,12 +188,9 @@ def test_a_train_that_the_kernel_refuses_is_sent_datagram_by_datagram(
     wide: Batch, server: socket.socket, clients: list[socket.socket]
 ) -> None:
     """Without UDP_SEGMENT, and without what precedes it."""
-    if server.family == socket.AF_INET6:
-        server.setsockopt(socket.IPPROTO_UDP, UDP_NO_CHECK6_TX, 1)
-        clients[0].setsockopt(socket.IPPROTO_UDP, 102, 1)  # UDP_NO_CHECK6_RX: take them
-    else:
-        server.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
-    deliver(server, send_train, clients[0], b"aabbc", 2, asked(server))
+    let_trains_fail(server)
+    take_without_checksum(clients[0])
+    queue(clients[0], server, b"aabbc", 2, host=asked(server))
     assert answer(wide, UdpSocket(server)) == 1
     assert (wide.replied, wide.failures) == (3, {})
     assert_received(clients[0], server, b"aa", b"bb", b"c")
@@ -198,8 +201,8 @@ def test_without_room_for_all_of_them_a_slot_is_truncated(
     batch: Batch, server: socket.socket, clients: list[socket.socket]
 ) -> None:
     """The room of an echo is for UDP_GRO and PKTINFO. A slot without its address gets no reply."""
-    deliver(server, clients[0].sendto, b"single", asked(server))
-    deliver(server, send_train, clients[0], b"aabbc", 2, asked(server))
+    queue(clients[0], server, b"single", host=asked(server))
+    queue(clients[0], server, b"aabbc", 2, host=asked(server))
     assert answer(batch, UdpSocket(server)) == 2
     assert (batch.truncated, batch.replied, batch.failures) == ({0, 1}, 0, {})
     assert_nothing_more(clients[0])
@@ -215,14 +218,14 @@ def test_messages_of_the_right_length_and_another_type_are_not_believed(
         server.setsockopt(level, option, 0)
     for data in (b"single", b"aabbc"):
         for _ in range(2):
-            deliver(server, clients[0].sendto, data, asked(server))
+            queue(clients[0], server, data, host=asked(server))
         assert answer(wide, port) == 2
         assert wide.truncated == {0, 1}
     only = ControlLayout(port.family, numbers=1)
     plain = ControlLayout(port.family)
     assert only.single.length == plain.train.length
     server.setsockopt(*options(server)[1], 1)
-    deliver(server, clients[0].sendto, b"single", asked(server))
+    queue(clients[0], server, b"single", host=asked(server))
     wide.vector.restore(wide.vector.spans[2])
     assert wide.vector.receive(server.fileno()) == 1
     span = wide.vector.spans[1]
@@ -235,8 +238,8 @@ def test_messages_of_the_right_length_and_another_type_are_not_believed(
 def test_what_a_killed_worker_had_received_is_read(server: socket.socket, clients: list[socket.socket]) -> None:
     """The supervisor finds the trains in the memory of a batch with any room, also an empty datagram."""
     memory = mmap(-1, MEMORY_BYTES)
-    deliver(server, send_train, clients[0], b"aabbc", 2, asked(server))
-    deliver(server, clients[0].sendto, b"", asked(server))
+    queue(clients[0], server, b"aabbc", 2, host=asked(server))
+    queue(clients[0], server, b"", host=asked(server))
     child = os.fork()
     if child == 0:
         try:

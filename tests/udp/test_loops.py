@@ -1,27 +1,13 @@
 """What goes round, on real sockets: a datagram that is looked at twice dies there, and costs nobody else anything."""
 
 import socket
-from collections.abc import Iterator
 
 import pytest
-from support.loopback import ANY, assert_nothing_more, at, deliver, udp_client, udp_server
+from support.loopback import ANY, assert_got, assert_nothing_more, queue, udp_client, udp_server
 from support.udp_worker import GAP, UdpWorker, rate_limit, send, send_as_train
 
 from echod.admission.loops import PERIOD
 from echod.linux.mmsg_layout import SLOTS
-
-
-@pytest.fixture
-def client() -> Iterator[socket.socket]:
-    """Open a client on 127.0.0.1."""
-    with udp_client() as sock:
-        yield sock
-
-
-def assert_got(client: socket.socket, *payloads: bytes) -> None:
-    """Prove that a client got these answers, in this order, and nothing else."""
-    assert [client.recv(65_536) for _ in payloads] == list(payloads)
-    assert_nothing_more(client)
 
 
 def seen(served: UdpWorker) -> set[int]:
@@ -173,6 +159,6 @@ def test_sockets_of_one_worker_share_what_is_left_to_the_next_look(client: socke
         for number in range(2):
             send(first, client, b"1 %d" % number)
             first.turn()
-            deliver(other, client.sendto, b"2 %d" % number, at(other))
+            queue(client, other, b"2 %d" % number)
             second.turn()
         assert seen(first) == marks(b"2 1")

@@ -2,32 +2,19 @@
 
 import socket
 from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import count
 
 import pytest
-from support.loopback import (
-    ANY,
-    assert_nothing_more,
-    at,
-    deliver,
-    inject,
-    namespace,
-    needs_root,
-    poison,
-    send_train,
-    udp_client,
-    udp_server,
-)
-from support.udp_worker import UdpWorker
+from support.loopback import ANY, assert_got, at, deliver, inject, needs_root, poison, queue, udp_client, udp_server
+from support.udp_worker import UdpWorker, send
 
 from echod.linux.mmsg_layout import MAX_CONTROL_BYTES, SLOTS
+from echod.linux.sockopt import IP_RECVTTL
 from echod.stats.counters import UdpField
 from echod.udp.batch import Batch
 from echod.udp.service import MAX_BATCHES_PER_WAKEUP, PASSED_OVER, WORTH_ANOTHER_LOOK
 from echod.udp.sock import UdpSocket
 
-IP_RECVTTL = 12
 CLIENT = 40_000
 
 
@@ -51,25 +38,24 @@ def test_a_batch_without_room_for_the_control_messages_is_refused(
 
 
 @needs_root
-def test_mixed_traffic_is_counted_to_the_last_datagram() -> None:
+def test_mixed_traffic_is_counted_to_the_last_datagram(network: None) -> None:
     """Each kind of datagram ends in its own number, and the numbers add up, to the byte."""
-    with namespace(), udp_server(ANY) as server, udp_client() as client:
+    with udp_server(ANY) as server, udp_client() as client:
         served = UdpWorker(server)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        own = server.getsockname()[1]
-        to = at(server, "127.0.0.1")
+        to, own = served.address, served.address[1]
         for number in range(3):
-            deliver(server, client.sendto, b"goo%d" % number, to)
-            deliver(server, send_train, client, b"aabb%d" % number, 2, to)
+            queue(client, server, b"goo%d" % number, host=to[0])
+            queue(client, server, b"aabb%d" % number, 2, host=to[0])
             deliver(server, poison, to, b"zero")
-            deliver(server, lambda: inject(to, b"own", source_port=own))
-            deliver(server, client.sendto, b"all", at(server, "127.255.255.255"))
-            deliver(server, send_train, client, b"ddeef", 2, at(server, "127.255.255.255"))
-            deliver(server, lambda: inject(to, b"low", source_port=9))
-            deliver(server, lambda: inject(to, b"listed", source_port=1900))
-            deliver(server, partial(inject, to, b"limite%d" % number, source="255.255.255.255", source_port=CLIENT))
-            deliver(server, partial(inject, to, b"directe%d" % number, source="127.255.255.255", source_port=CLIENT))
-            deliver(server, partial(inject, to, b"nowher%d" % number, source="198.51.100.1", source_port=CLIENT))
+            deliver(server, inject, to, b"own", source_port=own)
+            queue(client, server, b"all", host="127.255.255.255")
+            queue(client, server, b"ddeef", 2, host="127.255.255.255")
+            deliver(server, inject, to, b"low", source_port=9)
+            deliver(server, inject, to, b"listed", source_port=1900)
+            deliver(server, inject, to, b"limite%d" % number, source="255.255.255.255", source_port=CLIENT)
+            deliver(server, inject, to, b"directe%d" % number, source="127.255.255.255", source_port=CLIENT)
+            deliver(server, inject, to, b"nowher%d" % number, source="198.51.100.1", source_port=CLIENT)
         assert served.turn() == {
             "received": 45,
             "received_bytes": 3 * (4 + 5 + 4 + 3 + 3 + 5 + 3 + 6 + 7 + 8 + 7),
@@ -84,25 +70,21 @@ def test_mixed_traffic_is_counted_to_the_last_datagram() -> None:
             "send_failed_eacces": 3,
             "send_failed_enetunreach": 3,
         }
-        answers = [[b"goo%d" % number, b"aa", b"bb", b"%d" % number] for number in range(3)]
-        assert [client.recv(16) for _ in range(12)] == [data for each in answers for data in each]
-        assert_nothing_more(client)
+        assert_got(client, *(data for n in (b"0", b"1", b"2") for data in (b"goo" + n, b"aa", b"bb", n)))
 
 
 @needs_root
 def test_what_is_truncated_is_dropped_as_such(network: None) -> None:
     """A datagram that came without its addresses is dropped, not answered, and the next is answered."""
-    with udp_server(ANY) as sock, udp_client() as client:
-        served = UdpWorker(sock)
-        served.sock.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)
-        forged = partial(inject, at(served.sock, "127.0.0.1"), source="198.51.100.1", source_port=CLIENT)
-        deliver(served.sock, forged, b"odd")
+    with udp_server(ANY) as server, udp_client() as client:
+        served = UdpWorker(server)
+        server.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)
+        deliver(server, inject, served.address, b"odd", source="198.51.100.1", source_port=CLIENT)
         assert served.turn()["dropped_truncated"] == 1
-        served.sock.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 0)
-        deliver(served.sock, client.sendto, b"even", at(served.sock, "127.0.0.1"))
+        server.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 0)
+        send(served, client, b"even")
         assert served.turn()["replied"] == 1
-        assert client.recv(16) == b"even"
-        assert_nothing_more(client)
+        assert_got(client, b"even")
 
 
 @needs_root
@@ -111,36 +93,29 @@ def test_a_datagram_from_our_own_address_and_port_is_not_answered(host: str) -> 
     """Answered, it would come back for ever; dropped, nothing is queued after it."""
     with udp_server(host) as server:
         served = UdpWorker(server)
-        own = server.getsockname()[1]
-        deliver(server, lambda: inject((host, own), b"again and again", source_port=own))
+        deliver(server, inject, at(server), b"again and again", source_port=at(server)[1])
         assert served.turn()["dropped_source_port_own"] == 1
         assert served.turn()["received"] == 1
 
 
 @needs_root
-def test_one_turn_answers_at_most_so_many_batches(served: UdpWorker) -> None:
+def test_one_turn_answers_at_most_so_many_batches(served: UdpWorker, client: socket.socket) -> None:
     """A flood on one socket leaves the loop after eight batches; the rest is answered in later turns."""
-    most, more = MAX_BATCHES_PER_WAKEUP * SLOTS, 70
-    with udp_client() as client:
-        for number in range(most + more):
-            deliver(served.sock, client.sendto, b"%d" % number, at(served.sock, "127.0.0.1"))
-        assert served.turn()["replied"] == most
-        assert served.turn()["replied"] == most + more
-        assert [client.recv(16) for _ in range(most + more)] == [b"%d" % number for number in range(most + more)]
+    most = MAX_BATCHES_PER_WAKEUP * SLOTS
+    numbers = [b"%d" % number for number in range(most + 70)]
+    send(served, client, *numbers)
+    assert served.turn()["replied"] == most
+    assert served.turn()["replied"] == most + 70
+    assert_got(client, *numbers)
 
 
 @pytest.mark.parametrize("count", [1, SLOTS - 1, SLOTS, SLOTS + 1, 3 * SLOTS])
-def test_a_full_batch_is_followed_by_another(served: UdpWorker, count: int) -> None:
+def test_a_full_batch_is_followed_by_another(served: UdpWorker, client: socket.socket, count: int) -> None:
     """One turn answers all that is queued, also where it fills batches exactly."""
-    with udp_client() as client:
-        for number in range(count):
-            deliver(served.sock, client.sendto, b"%3d" % number, at(served.sock, "127.0.0.1"))
-        assert served.turn() == {
-            "received": count,
-            "received_bytes": 3 * count,
-            "replied": count,
-            "replied_bytes": 3 * count,
-        }
+    send(served, client, *(b"%3d" % number for number in range(count)))
+    octets = 3 * count
+    row = {"received": count, "received_bytes": octets, "replied": count, "replied_bytes": octets}
+    assert served.turn() == row
 
 
 class Counted(Batch):
@@ -170,7 +145,7 @@ def test_behind_few_there_is_another_look_where_the_last_one_paid() -> None:
         numbers = count()
 
         def ask() -> None:
-            deliver(server, client.sendto, b"%d" % next(numbers), at(server))
+            queue(client, server, b"%d" % next(numbers))
 
         def looks(*, again: int = 0, first: int = 1) -> int:
             before = batch.looks

@@ -7,7 +7,7 @@ from mmap import mmap
 from random import Random
 
 import pytest
-from support.loopback import at, deliver, send_train, udp_client, udp_server
+from support.loopback import queue, udp_client, udp_server
 
 from echod.linux.mmsg_layout import MEMORY_BYTES, SLOT_BYTES, SLOTS
 from echod.udp import reply
@@ -40,7 +40,7 @@ def test_single_datagrams_are_all_found(host: str, sizes: list[int]) -> None:
     memory = mmap(-1, MEMORY_BYTES)
     with udp_server(host) as server, udp_client(host) as client:
         for size in sizes:
-            deliver(server, client.sendto, bytes(size), at(server))
+            queue(client, server, bytes(size))
         in_a_child(memory, server, row=3, counted=77)
     found = read_unfinished(memory)
     assert (found.row, found.counted) == (3, 77)
@@ -52,9 +52,9 @@ def test_the_datagrams_of_trains_are_found_one_by_one(host: str) -> None:
     """A train of ten with a short last one, one of two, and a single datagram: thirteen."""
     memory = mmap(-1, MEMORY_BYTES)
     with udp_server(host) as server, udp_client(host) as client:
-        deliver(server, send_train, client, b"aabbccddeeffgghhiij", 2, at(server))
-        deliver(server, send_train, client, b"abcd", 2, at(server))
-        deliver(server, client.sendto, b"x", at(server))
+        queue(client, server, b"aabbccddeeffgghhiij", 2)
+        queue(client, server, b"abcd", 2)
+        queue(client, server, b"x")
         in_a_child(memory, server)
     found = read_unfinished(memory)
     assert (found.datagrams, found.octets) == (13, 24)
@@ -67,7 +67,7 @@ def test_nothing_of_an_earlier_batch_is_left(host: str, replies: int) -> None:
     memory = mmap(-1, MEMORY_BYTES)
     with udp_server(host) as server, udp_client(host) as client:
         for _ in range(replies * SLOTS):
-            deliver(server, client.sendto, b"alike", at(server))
+            queue(client, server, b"alike")
         in_a_child(memory, server, replies=replies)
     assert read_unfinished(memory).datagrams == 0
 

@@ -15,6 +15,7 @@ from support.loopback import (
     at,
     deliver,
     needs_root,
+    queue,
     send_by_link,
     udp_client,
     udp_server,
@@ -100,7 +101,7 @@ def test_a_worker_that_drains_amid_traffic_ends_in_order() -> None:
     with worker() as hands, udp_client() as client:
         hands.send(SERVE)
         hands.channel.send(DRAIN)
-        deliver(hands.server, client.sendto, b"last one", at(hands.server))
+        queue(client, hands.server, b"last one")
         hands.worker.run()
         assert hands.channel.recv(64) == READY
         assert client.recv(16) == b"last one"
@@ -131,7 +132,7 @@ def test_a_worker_whose_supervisor_is_gone_drains(*, unread: bool) -> None:
         if unread:
             hands.worker._channel.send(READY)
         hands.worker._tallies[0].add(Drop.ACCESS, bytes(4), 1)
-        deliver(hands.server, client.sendto, b"last one", at(hands.server))
+        queue(client, hands.server, b"last one")
         hands.channel.close()
         hands.worker._on_command(0.0)
         hands.worker._on_deadline(0.0)
@@ -166,7 +167,7 @@ def test_a_worker_reports_refused_and_top_sources() -> None:
     """At its deadline it reports to the supervisor, once, by listener, reason and address, and by source."""
     with worker(Config.model_validate({"access": {"deny": ["127.0.0.0/8"]}})) as hands, udp_client() as client:
         for _ in range(3):
-            deliver(hands.server, client.sendto, b"x", at(hands.server))
+            queue(client, hands.server, b"x")
         hands.echo.on_readable(0.0)
         assert hands.row()["dropped_access"] == 3
         hands.worker._on_deadline(0.0)
@@ -199,7 +200,7 @@ def test_as_many_slip_through_as_the_config_allows(limits: dict[str, int], least
     config = Config(limits=LimitsConfig.model_validate({"datagrams_per_second": 1, "burst": 400, **limits}))
     with worker(config) as hands, udp_client() as client:
         for number in range(800):
-            deliver(hands.server, client.sendto, b"%d" % number, at(hands.server))
+            queue(client, hands.server, b"%d" % number)
             hands.echo.on_readable(1000.0)
         row = hands.row()
         slipped = row.get("slipped", 0)
@@ -215,7 +216,7 @@ def test_a_socket_is_waited_for_as_a_busy_one(*, shared: bool) -> None:
     with worker(shared=shared) as hands, udp_client() as client:
         hands.send(SERVE)
         assert hands.worker._poll._busy == {hands.server.fileno(): SHARED if shared else READ}
-        deliver(hands.server, client.sendto, b"hello", at(hands.server))
+        queue(client, hands.server, b"hello")
         for on_ready in hands.worker._poll.wait(0.0):
             on_ready(0.0)
         assert client.recv(16) == b"hello"
