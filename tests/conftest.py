@@ -3,7 +3,7 @@
 import os
 import socket
 import subprocess
-from collections.abc import Callable, Generator, Iterator, MutableMapping
+from collections.abc import Callable, Generator, Iterator, MutableMapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
-from support.daemon import Daemon
+from support.daemon import Daemon, Serve, StartDaemon
 from support.loopback import namespace, udp_client, udp_server
+from support.ports import free_port
 from support.tcp_worker import NARROW, Connect, TcpWorker
 from support.udp_load import BUFFER_BYTES, UdpLoad
 
@@ -53,7 +54,7 @@ def log() -> Iterator[list[MutableMapping[str, Any]]]:
 
 
 @pytest.fixture
-def echod(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
+def echod(tmp_path: Path) -> Iterator[StartDaemon]:
     """Start echod with a config and wait until it is ready; end it with the test.
 
     `ready=False` does not wait; all else goes to `Daemon`.
@@ -73,6 +74,21 @@ def echod(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
         daemon.end()
     for daemon in daemons:
         assert "Traceback" not in daemon.stderr
+
+
+@pytest.fixture
+def serve(echod: StartDaemon) -> Serve:
+    """Start echod with one port of 127.0.0.1, in UDP and TCP unless said otherwise; return it with the port.
+
+    What `Daemon` and `echod` have as options goes to them; all else is a key of the config.
+    """
+
+    def start(protocols: Sequence[str] = ("udp", "tcp"), **keys: Any) -> tuple[Daemon, int]:  # noqa: ANN401 - of a config
+        port = free_port()
+        options = {name: keys.pop(name) for name in ("ready", "prefix", "variables") if name in keys}
+        return echod({"listeners": [f"{each}://127.0.0.1:{port}" for each in protocols], **keys}, **options), port
+
+    return start
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
 """Addresses and interfaces that a real echod listens on: those that come later, and those of one device."""
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-from support.daemon import Daemon, ask
+from support.daemon import Daemon, StartDaemon, ask
 from support.loopback import BUFFERS, add_link, ip, namespace, needs_root, wait_for_address
 from support.netns.wire import LINK, SERVER, SERVER6, Wire
 from support.system.network import entered
@@ -17,7 +17,6 @@ from echod.status.files import read_self_test
 from echod.status.selftest import listeners_of, run_self_test
 from echod.supervisor.adoption import adopt_socket
 
-EchodFactory = Callable[..., Daemon]
 PORT = 7
 METRICS_PORT = 9007
 OTHER, OTHER_CLIENT = "10.99.0.1", "10.99.0.2"
@@ -32,7 +31,7 @@ def one(text: str) -> Listener:
 
 @needs_root
 @pytest.mark.parametrize("address", ["10.9.9.9", "2001:db8::9"])
-def test_an_address_that_comes_later_is_answered_from_when_it_comes(echod: EchodFactory, address: str) -> None:
+def test_an_address_that_comes_later_is_answered_from_when_it_comes(echod: StartDaemon, address: str) -> None:
     """As with VRRP: an absent address keeps no listener down, the log warns of it, and once it is there it answers."""
     host = f"[{address}]" if ":" in address else address
     with namespace():
@@ -92,7 +91,7 @@ def two_links() -> Iterator[Wire]:
 
 
 @needs_root
-def test_a_listener_on_an_interface_receives_and_replies_there_alone(two_links: Wire, echod: EchodFactory) -> None:
+def test_a_listener_on_an_interface_receives_and_replies_there_alone(two_links: Wire, echod: StartDaemon) -> None:
     """What comes in by another is refused, over UDP and TCP, until a listener of all stands beside it."""
     bound = [f"udp://0.0.0.0%{LINK}:{PORT}", f"tcp://0.0.0.0%{LINK}:{PORT}", f"udp://[::%{LINK}]:{PORT}"]
     with entered(two_links.server):
@@ -122,7 +121,7 @@ def test_a_listener_on_an_interface_receives_and_replies_there_alone(two_links: 
 
 
 @needs_root
-def test_listeners_with_and_without_an_interface_start_together(two_links: Wire, echod: EchodFactory) -> None:
+def test_listeners_with_and_without_an_interface_start_together(two_links: Wire, echod: StartDaemon) -> None:
     """In either order, over UDP and TCP: the kernel would refuse the second, but for SO_REUSEPORT."""
     pair = [f"0.0.0.0:{PORT}", f"0.0.0.0%{LINK}:{PORT}"]
     with entered(two_links.server):
@@ -133,7 +132,7 @@ def test_listeners_with_and_without_an_interface_start_together(two_links: Wire,
 
 
 @needs_root
-def test_each_of_two_listeners_of_one_address_passes_whichever_interface_it_is_bound_to(echod: EchodFactory) -> None:
+def test_each_of_two_listeners_of_one_address_passes_whichever_interface_it_is_bound_to(echod: StartDaemon) -> None:
     """The probe that is bound to the interface and the other one come from the same address and port, together."""
     same = [f"{host}{at}" for host in (SERVER, SERVER6) for at in ("", f"%{LINK}")]
     hosts = [f"[{each}]" if ":" in each else each for each in same]
@@ -168,7 +167,7 @@ def served_on_the_other_link() -> list[bool]:
 
 
 @needs_root
-def test_an_interface_that_is_made_anew_is_served_after_a_reload(two_links: Wire, echod: EchodFactory) -> None:
+def test_an_interface_that_is_made_anew_is_served_after_a_reload(two_links: Wire, echod: StartDaemon) -> None:
     """Once it is gone the log names the listener and the remedy; a reload before that changes nothing."""
     bound = [f"udp://0.0.0.0%other:{PORT}", f"tcp://{OTHER}%other:{PORT}", f"udp://[{OTHER_LINK}%other]:{PORT}"]
     metrics = f"http://{OTHER}%other:{METRICS_PORT}"
@@ -201,7 +200,7 @@ def test_an_interface_that_is_made_anew_is_served_after_a_reload(two_links: Wire
 
 
 @needs_root
-def test_a_listener_follows_its_interface_to_another_name(two_links: Wire, echod: EchodFactory) -> None:
+def test_a_listener_follows_its_interface_to_another_name(two_links: Wire, echod: StartDaemon) -> None:
     """The config says the new name, and the port is not taken by the socket that is about to be closed."""
     with entered(two_links.server):
         daemon = echod({"listeners": [f"{kind}://0.0.0.0%other:{PORT}" for kind in ("udp", "tcp")]})

@@ -1,20 +1,15 @@
 """Seconds of garbage, over UDP and TCP at once, leave a daemon as it was: no memory, no descriptor, no log line."""
 
-import os
 import random
 import socket
-import struct
 import time
-from collections.abc import Callable
 from contextlib import suppress
 
-from support.daemon import Daemon, ask
-from support.loopback import inject, needs_root
-from support.ports import free_port
-from support.processes import resident_bytes
-from support.waiting import SECONDS, wait_until
+from support.daemon import Serve, ask, connect_tcp
+from support.loopback import inject, needs_root, reset_on_close
+from support.processes import descriptors, resident_bytes
+from support.waiting import wait_until
 
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds
 BURST = 200
 SIZES = (0, 1, 64, 1400, 9000, 60_000)
 
@@ -23,11 +18,6 @@ GROWTH_BYTES = 4 << 20
 
 LOG_LINES = 10
 """Summaries, at most one in ten seconds for each listener and reason. One line each would be thousands."""
-
-
-def descriptors(pid: int) -> int:
-    """Return how many descriptors a process has."""
-    return len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 - names alone, and no more descriptors for it
 
 
 def throw_datagrams(port: int, chance: random.Random) -> int:
@@ -50,9 +40,9 @@ def throw_connections(port: int, chance: random.Random) -> int:
     for _ in range(BURST // 10):
         way = chance.choice(("reset", "reset at once", "half-close", "leave"))
         # Where the worker lags behind there may be too many from one source: then it is echod that ends them.
-        with socket.create_connection(("127.0.0.1", port), SECONDS) as sock, suppress(ConnectionError):
+        with connect_tcp(port) as sock, suppress(ConnectionError):
             if way.startswith("reset"):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+                reset_on_close(sock)
             if way != "reset at once":
                 sock.sendall(chance.randbytes(chance.choice(SIZES)))
             if way == "half-close":
@@ -72,11 +62,9 @@ def flood(port: int, seconds: float) -> tuple[int, int]:
 
 
 @needs_root
-def test_a_flood_of_garbage_leaves_nothing_behind(echod: Callable[..., Daemon]) -> None:
+def test_a_flood_of_garbage_leaves_nothing_behind(serve: Serve) -> None:
     """The same processes serve on, as big as before, with the same descriptors; the log has summaries alone."""
-    port = free_port()
-    listeners = {protocol: f"{protocol}://127.0.0.1:{port}" for protocol in ("udp", "tcp")}
-    daemon = echod({"listeners": [*listeners.values()], "workers": 1})
+    daemon, port = serve(workers=1)
     pids = [daemon.pid, *daemon.workers()]
     before = [descriptors(pid) for pid in pids]
     sent = flood(port, 1.0)  # whatever is made once, is made now
@@ -88,6 +76,6 @@ def test_a_flood_of_garbage_leaves_nothing_behind(echod: Callable[..., Daemon]) 
     wait_until(lambda: [descriptors(pid) for pid in pids] == before, "each descriptor came back")
     growth = [resident_bytes(pid) - size for pid, size in zip(pids, sizes, strict=True)]
     assert max(growth) < GROWTH_BYTES, growth
-    rows = {protocol: daemon.counters()[name] for protocol, name in listeners.items()}
-    assert rows["udp"]["received"] + rows["udp"]["kernel_drops"] == sent[0] + 1
-    assert rows["tcp"]["accepted"] == sum(n for name, n in rows["tcp"].items() if name.startswith("closed_"))
+    udp, tcp = (daemon.counters()[f"{protocol}://127.0.0.1:{port}"] for protocol in ("udp", "tcp"))
+    assert udp["received"] + udp["kernel_drops"] == sent[0] + 1
+    assert tcp["accepted"] == sum(daemon.closes().values())

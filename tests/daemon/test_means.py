@@ -7,16 +7,14 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 import pytest
-from support.daemon import ECHOD, REPOSITORY, Daemon, ask, environment
+from support.daemon import ECHOD, REPOSITORY, Serve, StartDaemon, ask, environment
 from support.ports import free_port
 from support.waiting import wait_until
-
-EchodFactory = Callable[..., Daemon]
 
 CLOSED = ("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")
 """Runs a command without stdin, stdout and stderr."""
@@ -33,10 +31,9 @@ def run(
     return finished.returncode, finished.stderr
 
 
-def test_with_no_standard_stream_it_serves_and_no_socket_takes_their_place(echod: EchodFactory) -> None:
+def test_with_no_standard_stream_it_serves_and_no_socket_takes_their_place(serve: Serve) -> None:
     """What a library or the interpreter writes to stderr can then never reach a peer."""
-    port = free_port()
-    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1}, prefix=CLOSED, ready=False)
+    daemon, port = serve(workers=1, prefix=CLOSED, ready=False)
     wait_until(lambda: (daemon.status_path / "status.json").exists() and daemon.workers(), "it served")
     assert ask(port) == b"hi"
     for pid in (daemon.pid, *daemon.workers()):
@@ -85,7 +82,7 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     assert result == (0, "")
 
 
-def test_a_config_for_which_there_is_no_memory_rejects_the_reload(echod: EchodFactory) -> None:
+def test_a_config_for_which_there_is_no_memory_rejects_the_reload(echod: StartDaemon) -> None:
     """The old one goes on, and the next reload is as good as any."""
     port = free_port()
     config = {"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1}

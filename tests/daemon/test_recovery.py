@@ -10,21 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.daemon import Daemon, ask, connect_udp, title
-from support.ports import free_port
+from support.daemon import Daemon, Serve, StartDaemon, ask, connect_udp, title
+from support.loopback import sleeps
 from support.udp_load import UdpLoad
 from support.waiting import wait_until
 
 from echod.linux.sockopt import UDP_SEGMENT
 
 BATCH = 64
-
-
-def serve(echod: Callable[..., Daemon], **config: object) -> tuple[Daemon, int]:
-    """Start a daemon that serves one port in UDP and TCP on 127.0.0.1."""
-    port = free_port()
-    listeners = [f"udp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port}"]
-    return echod({"listeners": listeners, "workers": 2, **config}), port
 
 
 def replaced(daemon: Daemon, worker: int) -> Callable[[], bool]:
@@ -39,27 +32,30 @@ def queued_bytes(port: int) -> int:
 
 
 def test_killing_each_worker_in_turn_loses_at_most_one_batch_each(
-    echod: Callable[..., Daemon], udp_load: Callable[..., UdpLoad]
+    serve: Serve, udp_load: Callable[..., UdpLoad]
 ) -> None:
     """Of 20,000 datagrams a second, a `kill -9` loses what the worker held at that moment and nothing queued."""
-    daemon, port = serve(echod)
+    daemon, port = serve(workers=2)
     load = udp_load(port)
-    kills = []
+
+    def row() -> dict[str, int]:
+        return daemon.counters()[f"udp://127.0.0.1:{port}"]
+
+    interrupted = 0
     for _ in range(3):
         for worker in daemon.workers():
-            kills.append(time.monotonic())
+            seen = row()["received"]
+            wait_until(lambda seen=seen: row()["received"] > seen + 1000, "it was under load")
             os.kill(worker, signal.SIGKILL)
             wait_until(replaced(daemon, worker), "the killed worker was replaced")
+            before, interrupted = interrupted, row().get("interrupted", 0)
+            assert interrupted - before <= BATCH
     report = load.finish()
-    ends = [*kills[1:], float("inf")]
-    assert all(report.lost_between(kill - 0.02, end - 0.02) <= BATCH for kill, end in zip(kills, ends, strict=True))
     assert (report.repeated, report.wrong, report.refused) == (0, 0, 0)
-    assert report.sent > 1000 * len(kills)
-    row = daemon.counters()[f"udp://127.0.0.1:{port}"]
-    assert row["received"] == report.sent
     # What was interrupted may have been sent already.
-    assert len(report.lost) <= row.get("interrupted", 0)
-    assert row["kernel_drops"] == 0
+    assert len(report.lost) <= interrupted
+    assert row()["received"] == report.sent
+    assert row()["kernel_drops"] == 0
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace, which holds a worker inside a batch, is missing")
@@ -72,11 +68,9 @@ def test_killing_each_worker_in_turn_loses_at_most_one_batch_each(
     ],
     ids=["before it counted them", "after it counted them"],
 )
-def test_a_worker_killed_inside_a_batch_loses_exactly_that_batch(
-    echod: Callable[..., Daemon], tmp_path: Path, held: list[str]
-) -> None:
+def test_a_worker_killed_inside_a_batch_loses_exactly_that_batch(serve: Serve, tmp_path: Path, held: list[str]) -> None:
     """With 200 datagrams queued, a worker killed in its receive or before its send loses 64; all are counted."""
-    daemon, port = serve(echod, workers=1)
+    daemon, port = serve(workers=1)
     (worker,) = daemon.workers()
     command = ["strace", "-o", str(tmp_path / "trace"), "-e", "trace=recvmmsg,sendmmsg", "-p", str(worker)]
     injections = [argument for each in held for argument in ("-e", f"inject={each}")]
@@ -99,11 +93,9 @@ def test_a_worker_killed_inside_a_batch_loses_exactly_that_batch(
     assert (row["received"], row["replied"], row["interrupted"]) == (200, 200 - BATCH, BATCH)
 
 
-def test_a_stopped_worker_is_replaced_and_service_goes_on(
-    echod: Callable[..., Daemon], udp_load: Callable[..., UdpLoad]
-) -> None:
+def test_a_stopped_worker_is_replaced_and_service_goes_on(serve: Serve, udp_load: Callable[..., UdpLoad]) -> None:
     """A worker that hangs is killed after some 5 s, and what was queued for it is answered by its successor."""
-    daemon, port = serve(echod)
+    daemon, port = serve(workers=2)
     load = udp_load(port, rate=1000)
     worker = daemon.workers()[0]
     os.kill(worker, signal.SIGSTOP)
@@ -119,9 +111,9 @@ def test_a_stopped_worker_is_replaced_and_service_goes_on(
     assert daemon.log("worker_exited")[-1]["reason"] == "killed by SIGKILL"
 
 
-def test_a_killed_supervisor_takes_its_workers_with_it(echod: Callable[..., Daemon]) -> None:
+def test_a_killed_supervisor_takes_its_workers_with_it(echod: StartDaemon, serve: Serve) -> None:
     """After SIGKILL no process is left, and the next echod finds the ports free."""
-    daemon, port = serve(echod)
+    daemon, port = serve(workers=2)
     workers = daemon.workers()
     assert len(workers) == 2
     daemon.signal(signal.SIGKILL)
@@ -132,9 +124,9 @@ def test_a_killed_supervisor_takes_its_workers_with_it(echod: Callable[..., Daem
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_is_clean(echod: Callable[..., Daemon], number: signal.Signals) -> None:
+def test_a_stop_is_clean(serve: Serve, number: signal.Signals) -> None:
     """SIGTERM and SIGINT drain, log the totals, leave no process and exit 0."""
-    daemon, port = serve(echod)
+    daemon, port = serve(workers=2)
     workers = daemon.workers()
     assert ask(port) == b"hi"
     daemon.signal(number)
@@ -144,18 +136,17 @@ def test_a_stop_is_clean(echod: Callable[..., Daemon], number: signal.Signals) -
     assert not any(title(worker) for worker in workers)
 
 
-def test_a_stop_while_starting_is_clean_too(echod: Callable[..., Daemon]) -> None:
+def test_a_stop_while_starting_is_clean_too(serve: Serve) -> None:
     """SIGTERM that comes before any worker is ready exits 0, without an error."""
-    port = free_port()
-    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 8}, ready=False)
+    daemon, _ = serve(workers=8, ready=False)
     daemon.wait_for("worker_started")
     assert daemon.stop() == 0
     assert not [entry for entry in daemon.log() if entry["level"] in ("warning", "error")]
 
 
-def test_a_second_sigterm_ends_at_once(echod: Callable[..., Daemon]) -> None:
+def test_a_second_sigterm_ends_at_once(serve: Serve) -> None:
     """A connection that holds up the drain for 60 s does not hold up the second SIGTERM."""
-    daemon, port = serve(echod, drain_timeout_seconds=60)
+    daemon, port = serve(workers=2, drain_timeout_seconds=60)
     with socket.create_connection(("127.0.0.1", port)) as sock:
         sock.settimeout(0.5)
         with pytest.raises(TimeoutError):
@@ -165,37 +156,30 @@ def test_a_second_sigterm_ends_at_once(echod: Callable[..., Daemon]) -> None:
         with pytest.raises(subprocess.TimeoutExpired):
             daemon.wait(2.5)
         daemon.signal(signal.SIGTERM)
-        assert daemon.wait(5) == 0
+        assert daemon.wait() == 0
 
 
-def test_an_idle_echod_wakes_at_most_once_a_second(echod: Callable[..., Daemon]) -> None:
+def test_an_idle_echod_wakes_at_most_once_a_second(serve: Serve) -> None:
     """Over five seconds without traffic no process wakes more than seven times, nor is the status written in these."""
-    daemon, port = serve(echod)
+    daemon, port = serve(workers=2)
     written = daemon.status()["at"]
     pids = [daemon.pid, *daemon.workers()]
-    before = [switches(pid) for pid in pids]
-    time.sleep(5)  # the measured interval itself
-    woken = [switches(pid) - count for pid, count in zip(pids, before, strict=True)]
-    assert all(count <= 7 for count in woken), woken
+    begin, before = time.monotonic(), [sleeps(pid) for pid in pids]
+    time.sleep(5)  # the measured interval itself, at least
+    woken = [sleeps(pid) - count for pid, count in zip(pids, before, strict=True)]
+    assert max(woken) <= 2 + time.monotonic() - begin, woken
     again = daemon.status()["at"]
     assert again == written or again - written > 4.9
     assert ask(port) == b"hi"
 
 
-def switches(pid: int) -> int:
-    """Return how often a process has gone to sleep so far."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
-
-
 @pytest.mark.parametrize("datagrams", [1, 20])
-def test_a_queue_that_overflows_is_logged(echod: Callable[..., Daemon], datagrams: int) -> None:
+def test_a_queue_that_overflows_is_logged(serve: Serve, datagrams: int) -> None:
     """While its worker stands still, the kernel drops what the queue does not hold: one entry has their number.
 
     The kernel counts socket buffers, and a train of 20 datagrams is one: so the entry says "at least".
     """
-    port = free_port()
-    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1, "udp": {"receive_buffer": "4 KiB"}})
+    daemon, port = serve(workers=1, udp={"receive_buffer": "4 KiB"})
     (worker,) = daemon.workers()
     os.kill(worker, signal.SIGSTOP)
     with connect_udp("127.0.0.1", port) as sock:

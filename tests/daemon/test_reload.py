@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.daemon import Daemon, ask
+from support.daemon import Daemon, Serve, StartDaemon, ask
 from support.ports import free_port
+from support.processes import descriptors
 from support.udp_load import UdpLoad
 from support.waiting import wait_until
 
-EchodFactory = Callable[..., Daemon]
-LoadFactory = Callable[..., UdpLoad]
+StartLoad = Callable[..., UdpLoad]
 ATTEMPTS = 100
 
 
@@ -29,36 +29,34 @@ def wait_for_old_workers(daemon: Daemon, workers: int) -> None:
     wait_until(lambda: len(daemon.workers()) == workers, "the new workers alone were left")
 
 
-def assert_lossless(load: UdpLoad, *, reloads: int) -> None:
-    """End the load; hold it to a thousand datagrams for each reload, and each of them to one exact answer."""
+def assert_lossless(load: UdpLoad, daemon: Daemon, port: int, *, reloads: int) -> None:
+    """End the load once it has sent a hundred datagrams for each reload; hold each of them to one exact answer."""
+    sent = 100 * reloads
+    wait_until(lambda: daemon.counters()[udp(port)[0]]["received"] > sent, f"{sent} datagrams were sent")
     report = load.finish()
     assert not report.lost, report
     assert (report.repeated, report.wrong, report.refused) == (0, 0, 0), report
-    assert report.sent > 100 * reloads, report
 
 
-def test_a_hundred_reloads_under_load_lose_nothing(echod: EchodFactory, udp_load: LoadFactory) -> None:
+def test_a_hundred_reloads_under_load_lose_nothing(serve: Serve, udp_load: StartLoad) -> None:
     """Of 20,000 datagrams a second, each is answered once, through 100 generations; no descriptor is left behind."""
-    port = free_port()
-    daemon = echod({"listeners": udp(port), "workers": 2})
-    descriptors = Path(f"/proc/{daemon.pid}/fd")
-    before = len(list(descriptors.iterdir()))
+    daemon, port = serve(["udp"], workers=2)
+    before = descriptors(daemon.pid)
     load = udp_load(port)
     for number in range(1, 101):
         daemon.signal(signal.SIGHUP)
         daemon.wait_for("reloaded", number)
-    assert_lossless(load, reloads=100)
+    assert_lossless(load, daemon, port, reloads=100)
     wait_for_old_workers(daemon, 2)
-    wait_until(lambda: len(list(descriptors.iterdir())) == before, "the old generations' descriptors were closed")
+    wait_until(lambda: descriptors(daemon.pid) == before, "the old generations' descriptors were closed")
     row = daemon.counters()[udp(port)[0]]
     assert row["received"] == row["replied"]
     assert row["kernel_drops"] == 0
 
 
-def test_changing_listeners_and_workers_under_load_loses_nothing(echod: EchodFactory, udp_load: LoadFactory) -> None:
+def test_changing_listeners_and_workers_under_load_loses_nothing(serve: Serve, udp_load: StartLoad) -> None:
     """A listener that stays loses nothing while others come and go and the workers become more and fewer."""
-    port, other = free_port(), free_port()
-    daemon = echod({"listeners": udp(port), "workers": 2})
+    (daemon, port), other = serve(["udp"], workers=2), free_port()
     load = udp_load(port)
     for workers in (5, 1, 3, 2, 4, 1, 2):
         entry = daemon.reload({"listeners": udp(port, other), "workers": workers})
@@ -70,13 +68,12 @@ def test_changing_listeners_and_workers_under_load_loses_nothing(echod: EchodFac
         wait_for_old_workers(daemon, workers)
         with pytest.raises(ConnectionRefusedError):
             ask(other)
-    assert_lossless(load, reloads=7)
+    assert_lossless(load, daemon, port, reloads=7)
 
 
-def test_a_bad_file_is_rejected_with_each_mistake(echod: EchodFactory) -> None:
+def test_a_bad_file_is_rejected_with_each_mistake(serve: Serve) -> None:
     """Each mistake is logged with line and key; the very workers of before go on."""
-    port = free_port()
-    daemon = echod({"listeners": udp(port), "workers": 2})
+    daemon, port = serve(["udp"], workers=2)
     workers = daemon.workers()
     daemon.reload(f"listeners:\n  - udp://127.0.0.1:{port}\n  - udp://localhost:7\nworker: 2\ntcp: {{max_conns: 3}}\n")
     daemon.wait_for("reload_rejected", 3)
@@ -95,7 +92,7 @@ def test_a_bad_file_is_rejected_with_each_mistake(echod: EchodFactory) -> None:
 
 
 @pytest.mark.skipif(shutil.which("setpriv") is None or os.geteuid() != 0, reason="needs root, and setpriv to be less")
-def test_a_reload_without_descriptors_is_rejected_wherever_they_end(echod: EchodFactory) -> None:
+def test_a_reload_without_descriptors_is_rejected_wherever_they_end(echod: StartDaemon) -> None:
     """As a user without CAP_NET_ADMIN, with one descriptor less each time: until there is none, the service goes on."""
     port, others = free_port(), free_port(2)
     config: dict[str, Any] = {"listeners": udp(port), "workers": 1, "log": {"format": "json"}}
@@ -112,7 +109,7 @@ def test_a_reload_without_descriptors_is_rejected_wherever_they_end(echod: Echod
     assert daemon.stop() == 0
 
 
-def test_a_new_log_level_and_format_take_effect(echod: EchodFactory) -> None:
+def test_a_new_log_level_and_format_take_effect(echod: StartDaemon) -> None:
     """`error` logs only a rejection; `console` writes lines for people; a further reload restores both."""
     port = free_port()
     config = {"listeners": udp(port), "workers": 1}
@@ -132,10 +129,9 @@ def test_a_new_log_level_and_format_take_effect(echod: EchodFactory) -> None:
     assert daemon.reload(config)["changed"] == ["log.format: console -> auto"]
 
 
-def test_a_storm_of_sighups_is_coalesced(echod: EchodFactory) -> None:
+def test_a_storm_of_sighups_is_coalesced(serve: Serve) -> None:
     """300 SIGHUPs make a handful of reloads; the last of them reads what the file said last."""
-    port = free_port()
-    daemon = echod({"listeners": udp(port), "workers": 1})
+    daemon, port = serve(["udp"], workers=1)
     for number in range(300):
         if number == 200:
             daemon.write({"listeners": udp(port), "workers": 3})
@@ -148,21 +144,19 @@ def test_a_storm_of_sighups_is_coalesced(echod: EchodFactory) -> None:
     assert daemon.stop() == 0
 
 
-def test_a_stop_during_a_reload_is_clean(echod: EchodFactory) -> None:
+def test_a_stop_during_a_reload_is_clean(serve: Serve) -> None:
     """SIGTERM right behind SIGHUP, at any moment of the reload, still exits 0 and leaves no worker."""
-    port = free_port()
     for _ in range(5):
-        daemon = echod({"listeners": udp(port), "workers": 4})
+        daemon, _ = serve(["udp"], workers=4)
         daemon.signal(signal.SIGHUP)
         daemon.wait_for("worker_started", 5)
         assert daemon.stop() == 0
         assert daemon.log()[-1]["event"] == "stopped"
 
 
-def test_a_new_worker_that_dies_rejects_the_reload(echod: EchodFactory) -> None:
+def test_a_new_worker_that_dies_rejects_the_reload(serve: Serve) -> None:
     """A death among the newcomers before commit kills the rest of them; the old generation serves on."""
-    port = free_port()
-    daemon = echod({"listeners": udp(port), "workers": 2})
+    daemon, port = serve(["udp"], workers=2)
     workers = daemon.workers()
     for _ in range(ATTEMPTS):  # the newcomers live for milliseconds: try until one was caught
         if daemon.log("reload_rejected"):
@@ -185,7 +179,7 @@ def outcomes(daemon: Daemon) -> tuple[list[object], list[object]]:
     return [*daemon.log("reloaded")], [*daemon.log("reload_rejected")]
 
 
-def test_a_file_that_was_in_force_may_not_be_gone(echod: EchodFactory, tmp_path: Path) -> None:
+def test_a_file_that_was_in_force_may_not_be_gone(echod: StartDaemon, tmp_path: Path) -> None:
     """Unnamed or named, it is not replaced by the defaults, which serve others elsewhere: the reload is rejected."""
     etc, port = tmp_path / "etc", free_port()
     etc.mkdir()

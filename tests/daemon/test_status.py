@@ -8,12 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from support.daemon import ECHOD, REPOSITORY, Daemon, ask, environment
-from support.loopback import needs_root
+from support.daemon import ECHOD, REPOSITORY, Daemon, Serve, StartDaemon, ask, environment
+from support.loopback import NOBODY, needs_root
 from support.ports import free_port
 from support.scraping import answers, fetch, metered
 from support.waiting import wait_until
@@ -22,8 +22,8 @@ from echod.errors import ExitCode
 from echod.stats.snapshot import Snapshot
 from echod.status import files
 
-EchodFactory = Callable[..., Daemon]
-NOBODY = 65_534
+USER = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+ELSEWHERE = ("unshare", "--time", "--boottime", "100000", "--monotonic", "100000", "--fork", "--kill-child")
 
 
 def run_status(
@@ -43,10 +43,9 @@ def run_status(
 
 
 @pytest.fixture
-def served(echod: EchodFactory) -> tuple[Daemon, int]:
+def served(serve: Serve) -> tuple[Daemon, int]:
     """Run echod with a listener of each protocol."""
-    port = free_port()
-    return echod({"listeners": [f"udp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port}"], "workers": 2}), port
+    return serve(workers=2)
 
 
 def read_snapshot(daemon: Daemon) -> Snapshot:
@@ -116,7 +115,7 @@ def test_a_check_probes_each_listener(served: tuple[Daemon, int]) -> None:
     assert (rows[names[0]]["self_test"], rows[names[1]]["closed_self_test"]) == (2, 2)
 
 
-def test_a_check_fails_for_a_stuck_worker_that_no_probe_reached(echod: EchodFactory) -> None:
+def test_a_check_fails_for_a_stuck_worker_that_no_probe_reached(echod: StartDaemon) -> None:
     """Each worker has a socket of its own for a UDP listener, and the kernel chooses which one gets the probe."""
     config, http = metered(f"udp://127.0.0.1:{free_port()}", workers=8)
     daemon = echod(config)
@@ -141,18 +140,16 @@ def test_a_check_fails_for_a_stuck_worker_that_no_probe_reached(echod: EchodFact
 
 
 @needs_root
-def test_any_user_may_read_the_status_and_only_root_probes_with_the_mark(echod: EchodFactory, tmp_path: Path) -> None:
+def test_any_user_may_read_the_status_and_only_root_probes_with_the_mark(serve: Serve) -> None:
     """Any user may read the status. The probes of a user who may not read the mark are like those of any client."""
-    port = free_port()
-    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1, "access": {"deny": ["loopback"]}})
-    user = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+    daemon, _ = serve(["udp"], workers=1, access={"deny": ["loopback"]})
     for folder in (*daemon.status_path.parents[:-1], daemon.status_path):  # pytest's own are root's alone
         if not folder.stat().st_mode & 0o001:
             folder.chmod(folder.stat().st_mode | 0o011)
-    shown = run_status(daemon.status_path, prefix=user)
+    shown = run_status(daemon.status_path, prefix=USER)
     assert (shown.returncode, shown.stderr) == (ExitCode.OK, "")
     assert shown.stdout.startswith("echod ")
-    checked = run_status(daemon.status_path, "--check", prefix=user)
+    checked = run_status(daemon.status_path, "--check", prefix=USER)
     assert checked.returncode == ExitCode.NO_ANSWER
     assert "cannot be read by this user, so the probes were sent as those of any client" in checked.stderr
     assert run_status(daemon.status_path, "--check").returncode == ExitCode.OK
@@ -297,23 +294,20 @@ def test_on_a_terminal_watching_draws_in_one_place(served: tuple[Daemon, int]) -
 def test_another_time_namespace_sees_the_same_echod(served: tuple[Daemon, int]) -> None:
     """Its clocks since boot are others, and so would be the times of birth; a container may have one of its own."""
     daemon, _ = served
-    elsewhere = ("unshare", "--time", "--boottime", "100000", "--monotonic", "100000", "--fork")
-    shown = run_status(daemon.status_path, prefix=elsewhere)
+    shown = run_status(daemon.status_path, prefix=ELSEWHERE)
     assert (shown.returncode, shown.stderr) == (ExitCode.OK, "")
     assert f"process {daemon.pid}, up 00:0" in shown.stdout
 
 
-def test_an_echod_in_another_time_namespace_is_seen(echod: EchodFactory) -> None:
+def test_an_echod_in_another_time_namespace_is_seen(serve: Serve) -> None:
     """Its birth and its start are times of clocks that all namespaces share."""
-    elsewhere = ("unshare", "--time", "--boottime", "100000", "--monotonic", "100000", "--fork", "--kill-child")
-    config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}
-    daemon = echod(config, prefix=elsewhere)
+    daemon, _ = serve(workers=1, prefix=ELSEWHERE)
     shown = run_status(daemon.status_path)
     assert (shown.returncode, shown.stderr) == (ExitCode.OK, "")
     assert ", up 00:0" in shown.stdout
 
 
-def test_the_log_has_the_directory_of_the_status(echod: EchodFactory, tmp_path: Path) -> None:
+def test_the_log_has_the_directory_of_the_status(echod: StartDaemon, tmp_path: Path) -> None:
     """If the config has another one since the start, the command refers to the log, whose first entry has it."""
     place = tmp_path / "before"
     config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1, "status": {"directory": str(place)}}
@@ -327,14 +321,13 @@ def test_the_log_has_the_directory_of_the_status(echod: EchodFactory, tmp_path: 
 
 
 @needs_root
-def test_an_echod_that_cannot_write_its_status_is_reported_as_running(echod: EchodFactory, tmp_path: Path) -> None:
+def test_an_echod_that_cannot_write_its_status_is_reported_as_running(serve: Serve, tmp_path: Path) -> None:
     """With a read-only status directory it serves; the command reports that, and the log has what to do."""
-    place, port = tmp_path / "ro", free_port()
+    place = tmp_path / "ro"
     place.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", place], check=True)
     try:
-        config = {"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1}
-        daemon = echod(config, variables={"RUNTIME_DIRECTORY": str(place)})
+        daemon, _ = serve(workers=1, variables={"RUNTIME_DIRECTORY": str(place)})
         (entry,) = daemon.log("status_not_written")
         result = run_status(place, "--config", str(daemon.config_path))
     finally:
@@ -345,24 +338,21 @@ def test_an_echod_that_cannot_write_its_status_is_reported_as_running(echod: Ech
 
 
 @needs_root
-def test_a_user_finds_the_echod_of_the_same_session(echod: EchodFactory, tmp_path: Path) -> None:
+def test_a_user_finds_the_echod_of_the_same_session(serve: Serve, tmp_path: Path) -> None:
     """`echod run` and `echod status` use XDG_RUNTIME_DIR; without it, both report that there is no status."""
-    user = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
     session = tmp_path / "session"
     session.mkdir()
     os.chown(session, NOBODY, NOBODY)
     for folder in session.parents[:-1]:  # pytest's own are root's alone
         folder.chmod(folder.stat().st_mode | 0o011)
-    config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}
     variables = {"RUNTIME_DIRECTORY": "", "XDG_RUNTIME_DIR": str(session)}
-    daemon = echod(config, prefix=user, variables=variables)
-    shown = run_status(None, prefix=user, **variables)
+    daemon, _ = serve(workers=1, prefix=USER, variables=variables)
+    shown = run_status(None, prefix=USER, **variables)
     assert (shown.returncode, shown.stderr) == (ExitCode.OK, "")
     assert f"process {daemon.pid}" in shown.stdout
-    config["listeners"] = [f"udp://127.0.0.1:{free_port()}"]
-    without = echod(config, prefix=user, variables=variables | {"XDG_RUNTIME_DIR": ""})
+    without, _ = serve(workers=1, prefix=USER, variables=variables | {"XDG_RUNTIME_DIR": ""})
     (entry,) = without.log("status_not_written")
     assert "no status is written, so `echod status` and `echod reload` do not find this echod" in entry["message"]
-    shown = run_status(None, "--config", str(without.config_path), prefix=user)
+    shown = run_status(None, "--config", str(without.config_path), prefix=USER)
     assert shown.returncode == ExitCode.STATUS_UNKNOWN
     assert f"an echod runs with {without.config_path}, process {without.pid}, but its status is not in" in shown.stderr

@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from support.daemon import Daemon, ask
+from support.daemon import Daemon, Serve, StartDaemon, ask, connect_tcp
 from support.ports import free_port
-from support.waiting import wait_until
+from support.waiting import SECONDS, wait_until
 
 from echod.errors import ConfigUnreadableError
 from echod.linux import systemd
@@ -20,7 +20,6 @@ from echod.net.listener import parse_listener
 from echod.status.publisher import Publisher
 from echod.supervisor.reporter import Reporter
 
-EchodFactory = Callable[..., Daemon]
 Activate = Callable[..., Daemon]
 
 Message = dict[str, str]
@@ -46,7 +45,7 @@ class Manager:
             name, _, value = line.partition("=")
             return [message for message in self.messages if message.get(name) == value]
 
-    def wait_for(self, line: str, count: int = 1, *, seconds: float = 15) -> Message:
+    def wait_for(self, line: str, count: int = 1, *, seconds: float = SECONDS) -> Message:
         """Wait for the count-th message that has this line."""
         found = wait_until(lambda: self.received(line)[count - 1 :], f"{line} came {count} times", seconds=seconds)
         return found[0]
@@ -73,16 +72,15 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]
 
 
 @pytest.mark.parametrize("manager", [f"@echod-test-{os.getpid()}"], indirect=True)
-def test_an_abstract_socket_is_notified_too(echod: EchodFactory, manager: Manager) -> None:
+def test_an_abstract_socket_is_notified_too(serve: Serve, manager: Manager) -> None:
     """NOTIFY_SOCKET may begin with `@` (sd_notify(3)), as it does under containers."""
-    echod({"listeners": [f"udp://127.0.0.1:{free_port()}"]}, variables=manager.variables)
+    serve(["udp"], variables=manager.variables)
     manager.wait_for("READY=1")
 
 
-def test_ready_comes_only_once_every_worker_serves(echod: EchodFactory, manager: Manager) -> None:
+def test_ready_comes_only_once_every_worker_serves(serve: Serve, manager: Manager) -> None:
     """When READY=1 arrives, with a STATUS, all workers are there; it is the first message."""
-    port = free_port()
-    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 3}, ready=False, variables=manager.variables)
+    daemon, port = serve(["udp"], workers=3, ready=False, variables=manager.variables)
     message = manager.wait_for("READY=1")
     assert len(daemon.workers()) == 3
     assert message["STATUS"] == "serving 1 udp listener with 3 workers"
@@ -90,7 +88,7 @@ def test_ready_comes_only_once_every_worker_serves(echod: EchodFactory, manager:
     assert ask(port) == b"hi"
 
 
-def test_a_start_that_fails_never_sends_ready(echod: EchodFactory, manager: Manager) -> None:
+def test_a_start_that_fails_never_sends_ready(echod: StartDaemon, manager: Manager) -> None:
     """If a port is in use, the manager receives the reason, and never READY=1."""
     port = free_port()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as owner:
@@ -103,7 +101,7 @@ def test_a_start_that_fails_never_sends_ready(echod: EchodFactory, manager: Mana
     assert manager.messages[0] == {"STATUS": f"does not start: {why}"}
 
 
-def test_a_start_with_mistakes_sends_the_first(echod: EchodFactory, manager: Manager) -> None:
+def test_a_start_with_mistakes_sends_the_first(echod: StartDaemon, manager: Manager) -> None:
     """The message has its place in the file; one line has no room for all mistakes."""
     daemon = echod("workers: many\nlog: {levle: info}\n", ready=False, variables=manager.variables)
     assert daemon.wait() == 78
@@ -113,10 +111,9 @@ def test_a_start_with_mistakes_sends_the_first(echod: EchodFactory, manager: Man
     assert "echod.yaml:1:10: error: workers: " in manager.messages[0]["STATUS"]
 
 
-def test_a_reload_is_announced_and_ends_with_ready_whatever_came_of_it(echod: EchodFactory, manager: Manager) -> None:
+def test_a_reload_is_announced_and_ends_with_ready_whatever_came_of_it(serve: Serve, manager: Manager) -> None:
     """RELOADING=1 comes with MONOTONIC_USEC in one message, then READY=1, also where the new config was rejected."""
-    config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}
-    daemon = echod(config, variables=manager.variables)
+    daemon, _ = serve(workers=1, variables=manager.variables)
     manager.wait_for("READY=1")
     for number, text in enumerate((None, "nonsense"), start=1):
         begin = time.monotonic_ns() // 1000
@@ -130,9 +127,9 @@ def test_a_reload_is_announced_and_ends_with_ready_whatever_came_of_it(echod: Ec
     )
 
 
-def test_a_reload_rejected_for_a_missing_file_has_its_reason_once(echod: EchodFactory, manager: Manager) -> None:
+def test_a_reload_rejected_for_a_missing_file_has_its_reason_once(serve: Serve, manager: Manager) -> None:
     """The log and STATUS= have once that the previous config stays in force, and why."""
-    daemon = echod({"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}, variables=manager.variables)
+    daemon, _ = serve(workers=1, variables=manager.variables)
     manager.wait_for("READY=1")
     daemon.config_path.unlink()
     reason = f"cannot read {daemon.config_path}: there is no such file"
@@ -142,22 +139,21 @@ def test_a_reload_rejected_for_a_missing_file_has_its_reason_once(echod: EchodFa
     wait_until(lambda: daemon.status()["reload"]["text"] == reason, "the status had the reason")
 
 
-def test_a_stop_is_announced(echod: EchodFactory, manager: Manager) -> None:
+def test_a_stop_is_announced(serve: Serve, manager: Manager) -> None:
     """STOPPING=1 is sent when the drain begins; the last message is that echod has stopped."""
-    daemon = echod({"listeners": [f"udp://127.0.0.1:{free_port()}"]}, variables=manager.variables)
+    daemon, _ = serve(["udp"], variables=manager.variables)
     assert not manager.received("STOPPING=1")
     assert daemon.stop() == 0
     assert "drain" in manager.wait_for("STOPPING=1")["STATUS"]
     assert manager.messages[-1] == {"STATUS": "stopped"}
 
 
-def test_the_watchdog_is_notified_only_while_no_worker_is_stuck(echod: EchodFactory, manager: Manager) -> None:
+def test_the_watchdog_is_notified_only_while_no_worker_is_stuck(serve: Serve, manager: Manager) -> None:
     """WATCHDOG=1 stops soon after a worker hangs, and comes again once it was replaced."""
-    config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 2}
-    daemon = echod(config, variables={**manager.variables, "WATCHDOG_USEC": "3000000"})
+    daemon, _ = serve(workers=2, variables={**manager.variables, "WATCHDOG_USEC": "3000000"})
     manager.wait_for("WATCHDOG=1", 2)
-    before = len(manager.received("WATCHDOG=1"))
     os.kill(daemon.workers()[0], signal.SIGSTOP)
+    before = len(manager.received("WATCHDOG=1"))
     daemon.wait_for("worker_stuck")
     while_stuck = len(manager.received("WATCHDOG=1")) - before
     assert while_stuck <= 3  # of the five or six that a healthy daemon sends in that time
@@ -165,20 +161,19 @@ def test_the_watchdog_is_notified_only_while_no_worker_is_stuck(echod: EchodFact
     assert len(daemon.workers()) == 2
 
 
-def test_a_notify_socket_that_does_not_exist_is_ignored(echod: EchodFactory, tmp_path: Path) -> None:
+def test_a_notify_socket_that_does_not_exist_is_ignored(serve: Serve, tmp_path: Path) -> None:
     """With a NOTIFY_SOCKET that is not there, echod serves, reloads and stops."""
-    port = free_port()
     variables = {"NOTIFY_SOCKET": str(tmp_path / "none"), "WATCHDOG_USEC": "1000000"}
-    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"]}, variables=variables)
+    daemon, port = serve(variables=variables)
     assert daemon.reload()["event"] == "reloaded"
     assert ask(port) == b"hi"
     assert daemon.stop() == 0
 
 
-def test_what_found_the_queue_full_is_sent_when_there_is_room(echod: EchodFactory, manager: Manager) -> None:
+def test_what_found_the_queue_full_is_sent_when_there_is_room(serve: Serve, manager: Manager) -> None:
     """READY=1 of a start, or of a reload, then RELOADING=1 and STOPPING=1: none is lost, and they keep their order."""
     manager.fill()
-    daemon = echod({"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}, variables=manager.variables)
+    daemon, _ = serve(["udp"], workers=1, variables=manager.variables)
     assert manager.wait_for("READY=1")["STATUS"] == "serving 1 udp listener with 1 worker"
     manager.messages.clear()
     manager.fill()
@@ -270,7 +265,7 @@ def test_variables_for_another_process_are_ignored() -> None:
 
 
 @pytest.fixture
-def activate(echod: EchodFactory) -> Activate:
+def activate(echod: StartDaemon) -> Activate:
     """Start echod behind systemd-socket-activate: it runs with the first traffic on one of these addresses."""
     if shutil.which("systemd-socket-activate") is None:
         pytest.skip("systemd-socket-activate is not installed")
@@ -321,7 +316,7 @@ def test_a_passed_tcp_socket_is_served(activate: Activate) -> None:
     config = {"listeners": [f"tcp://127.0.0.1:{port}", f"udp://127.0.0.1:{port}"], "workers": 2}
     daemon = activate(config, f"127.0.0.1:{port}", tcp=True)
     for _ in range(2):
-        with socket.create_connection(("127.0.0.1", port), 15) as sock:
+        with connect_tcp(port) as sock:
             sock.sendall(b"hi")
             sock.shutdown(socket.SHUT_WR)
             assert [sock.recv(16), sock.recv(16)] == [b"hi", b""]

@@ -1,19 +1,17 @@
 """Every datagram comes back byte for byte, to where it came from, from where it was sent to; and is counted."""
 
 import os
-from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
-from support.daemon import Daemon, ask, connect_udp
+from support.daemon import Serve, StartDaemon, ask, connect_udp
 from support.ports import free_port
 from support.processes import cpu_ticks
 from support.waiting import wait_until
 
-EchodFactory = Callable[..., Daemon]
-
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_datagrams_of_every_size_come_back_identical(echod: EchodFactory, host: str) -> None:
+def test_datagrams_of_every_size_come_back_identical(echod: StartDaemon, host: str) -> None:
     """From nothing to the most that IPv4 and IPv6 can carry, and no byte differs."""
     port = free_port()
     address = f"[{host}]" if ":" in host else host
@@ -27,7 +25,7 @@ def test_datagrams_of_every_size_come_back_identical(echod: EchodFactory, host: 
     assert row["received_bytes"] == row["replied_bytes"] == sum(sizes)
 
 
-def test_a_port_range_opens_each_port(echod: EchodFactory) -> None:
+def test_a_port_range_opens_each_port(echod: StartDaemon) -> None:
     """`7000-7015` answers on 16 ports, each under its own name in log and counters."""
     first = free_port(16)
     daemon = echod({"listeners": [f"udp://127.0.0.1:{first}-{first + 15}"], "workers": 2})
@@ -37,12 +35,11 @@ def test_a_port_range_opens_each_port(echod: EchodFactory) -> None:
     assert [row["replied"] for row in daemon.counters().values()] == [1] * 16
 
 
-def test_two_workers_share_the_peers(echod: EchodFactory) -> None:
+def test_two_workers_share_the_peers(serve: Serve, stack: ExitStack) -> None:
     """With 64 clients no worker is left without work."""
-    port = free_port()
-    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 2})
+    daemon, port = serve(workers=2)
     before = {worker: cpu_ticks(worker) for worker in daemon.workers()}
-    socks = [connect_udp("127.0.0.1", port) for _ in range(64)]
+    socks = [stack.enter_context(connect_udp("127.0.0.1", port)) for _ in range(64)]
 
     def ask_all() -> bool:
         for sock in socks:
@@ -51,5 +48,3 @@ def test_two_workers_share_the_peers(echod: EchodFactory) -> None:
         return all(cpu_ticks(worker) > ticks for worker, ticks in before.items())
 
     wait_until(ask_all, "each worker had done some of the work")
-    for sock in socks:
-        sock.close()

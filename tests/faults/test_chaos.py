@@ -16,7 +16,7 @@ from random import Random
 from typing import Any, Final
 
 from support.daemon import Daemon, ask, children, is_balanced, title
-from support.loopback import needs_root, udp_client
+from support.loopback import needs_root, reset_on_close, udp_client
 from support.ports import free_port
 from support.udp_load import UdpLoad
 from support.waiting import wait_until
@@ -145,7 +145,7 @@ class Chaos:
                 opened[-1].send(b"x" * self.random.choice([1, 100_000]), socket.MSG_DONTWAIT)
         for sock in opened:
             if self.random.random() < 0.5:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+                reset_on_close(sock)
             sock.close()
 
     def run_out_of_descriptors(self) -> None:

@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -53,6 +53,31 @@ def ask(port: int, payload: bytes = b"hi", *, host: str = "127.0.0.1") -> bytes:
     with connect_udp(host, port) as sock:
         sock.send(payload)
         return sock.recv(65_536)
+
+
+def connect_tcp(port: int, source: str = "127.0.0.1", window: int = 0) -> socket.socket:
+    """Connect to a port of 127.0.0.1 from this address, with a deadline on all that follows.
+
+    The receive window is what the kernel chooses unless it is given, in bytes.
+    """
+    sock = socket.socket()
+    if window:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+    sock.settimeout(SECONDS)
+    sock.bind((source, 0))
+    sock.connect(("127.0.0.1", port))
+    return sock
+
+
+def is_served(sock: socket.socket, word: bytes = b"hi") -> bool:
+    """Tell whether a TCP connection is echoed on; False where it was closed without a byte."""
+    try:
+        sock.sendall(word)
+        answer = sock.recv(64)
+    except (ConnectionResetError, BrokenPipeError):
+        return False
+    assert answer in (b"", word)
+    return answer == word
 
 
 def fill(place: Path) -> None:
@@ -191,6 +216,15 @@ class Daemon:
             for entry in entries
         }
 
+    def closes(self) -> dict[str, int]:
+        """Return how many connections of the one TCP listener have ended for each reason."""
+        (row,) = (row for name, row in self.counters().items() if name.startswith("tcp://"))
+        return {name.removeprefix("closed_"): count for name, count in row.items() if name.startswith("closed_")}
+
+    def wait_for_closes(self, **closes: int) -> None:
+        """Wait until exactly so many connections have ended for these reasons; each may be counted after its end."""
+        wait_until(lambda: self.closes() == closes, f"the connections that ended were {closes}")
+
     # -- what it is
 
     def status(self) -> dict[str, Any]:
@@ -233,6 +267,13 @@ class Daemon:
             end_processes(children(self.pid))
             self.process.kill()
             self.process.wait()
+
+
+StartDaemon = Callable[..., Daemon]
+"""What the fixture `echod` is."""
+
+Serve = Callable[..., tuple[Daemon, int]]
+"""What the fixture `serve` is."""
 
 
 def end_processes(pids: Iterable[int]) -> None:

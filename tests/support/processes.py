@@ -1,5 +1,6 @@
 """What /proc tells of a process (proc(5))."""
 
+import os
 from pathlib import Path
 
 
@@ -7,6 +8,11 @@ def resident_bytes(pid: int) -> int:
     """Return the memory that a process has mapped, shared or not; none where it has ended."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmRSS:")), 0)
+
+
+def descriptors(pid: int) -> int:
+    """Return how many descriptors a process has."""
+    return len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 - names alone, and no more descriptors for it
 
 
 def is_stopped(pid: int) -> bool:

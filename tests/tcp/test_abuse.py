@@ -1,22 +1,19 @@
 """TCP peers that mean no good: they are let go on time or turned away, and UDP never notices."""
 
 import os
-import resource
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from support.daemon import Daemon, ask
-from support.ports import free_port
+from support.daemon import Daemon, Serve, ask, connect_tcp, is_served
+from support.processes import descriptors
+from support.tcp_worker import push
 from support.udp_load import UdpLoad
-from support.waiting import SECONDS, wait_until
-
-EchodFactory = Callable[..., Daemon]
-StartLoad = Callable[..., UdpLoad]
+from support.waiting import wait_until
 
 NARROW = 4096
 """A receive window that a few datagrams fill."""
@@ -27,109 +24,58 @@ LOAD_RATE = 1000
 """Datagrams a second of the bystander: a pause of the loop would show, and a slow machine keeps up."""
 
 
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    """Close at the end what a test opens."""
-    with ExitStack() as stack:
-        yield stack
-
-
-def serve(echod: EchodFactory, host: str = "127.0.0.1", **config: object) -> tuple[Daemon, int]:
-    """Start a daemon whose one worker serves one port in UDP and TCP."""
-    port = free_port()
-    options = {"prefix": config.pop("prefix", ())}
-    listeners = [f"udp://{host}:{port}", f"tcp://{host}:{port}"]
-    return echod({"listeners": listeners, "workers": 1, **config}, **options), port
-
-
-def connect(port: int, source: str = "127.0.0.1", host: str = "127.0.0.1", window: int = 0) -> socket.socket:
-    """Connect from an address, with a receive window where one is given; waits for data only so long."""
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    if window:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
-    sock.settimeout(SECONDS)
-    sock.bind((source, 0))
-    sock.connect((host, port))
-    return sock
-
-
-def closes(daemon: Daemon) -> dict[str, int]:
-    """Return how many TCP connections ended for each reason."""
-    rows = daemon.counters()
-    (row,) = (row for name, row in rows.items() if name.startswith("tcp://"))
-    return {name.removeprefix("closed_"): n for name, n in row.items() if name.startswith("closed_")}
-
-
 def accept_failures(daemon: Daemon) -> int:
     """Return how often accepting stood still."""
     return sum(row.get("accept_failed", 0) for row in daemon.counters().values())
 
 
-def descriptors(pid: int) -> int:
-    """Return how many descriptors a process has."""
-    return len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 - names alone, and no more descriptors for it
-
-
-def write_all_it_takes(sock: socket.socket) -> None:
+def push_more(sock: socket.socket) -> None:
     """Write, without reading, until the other side takes no more for now, or has ended."""
-    sock.setblocking(False)
-    with suppress(BlockingIOError, ConnectionResetError, BrokenPipeError):
-        while True:
-            sock.send(bytes(1 << 16))
-    sock.settimeout(SECONDS)
-
-
-def is_served(sock: socket.socket, word: bytes = b"hi") -> bool:
-    """Tell whether a connection is echoed on; False where it was closed without a byte."""
-    try:
-        sock.sendall(word)
-        answer = sock.recv(64)
-    except (ConnectionResetError, BrokenPipeError):
-        return False
-    assert answer in (b"", word)
-    return answer == word
+    with suppress(ConnectionResetError, BrokenPipeError):
+        while push(sock):
+            pass
 
 
 # -- those that take time
 
 
 def test_twenty_peers_that_never_read_are_closed_on_time(
-    echod: EchodFactory, udp_load: StartLoad, stack: ExitStack
+    serve: Serve, udp_load: Callable[..., UdpLoad], stack: ExitStack
 ) -> None:
     """Zero windows, all at once: each ends as stalled, each descriptor comes back, and no datagram is lost."""
-    daemon, port = serve(echod, tcp={"stall_timeout_seconds": 1})
+    daemon, port = serve(workers=1, tcp={"stall_timeout_seconds": 1})
     (worker,) = daemon.workers()
     before = descriptors(worker)
     load = udp_load(port, rate=LOAD_RATE)
-    socks = [stack.enter_context(connect(port, window=NARROW)) for _ in range(20)]
+    socks = [stack.enter_context(connect_tcp(port, window=NARROW)) for _ in range(20)]
 
     def all_closed() -> bool:
         for sock in socks:
-            write_all_it_takes(sock)
-        return closes(daemon) == {"stalled": 20}
+            push_more(sock)
+        return daemon.closes() == {"stalled": 20}
 
     wait_until(all_closed, "all twenty were closed as stalled")
     report = load.finish()
     assert (report.lost, report.repeated, report.wrong) == ([], 0, 0)
-    assert descriptors(worker) == before
+    wait_until(lambda: descriptors(worker) == before, "each descriptor came back")
     assert daemon.workers() == [worker]
 
 
 def test_a_peer_that_reads_a_byte_at_a_time_is_closed_on_time(
-    echod: EchodFactory, udp_load: StartLoad, stack: ExitStack
+    serve: Serve, udp_load: Callable[..., UdpLoad], stack: ExitStack
 ) -> None:
     """Single bytes open no window: no byte due to such a peer moves, so it has stalled."""
-    daemon, port = serve(echod, tcp={"stall_timeout_seconds": 1})
+    daemon, port = serve(workers=1, tcp={"stall_timeout_seconds": 1})
     load = udp_load(port, rate=LOAD_RATE)
-    sock = stack.enter_context(connect(port))
+    sock = stack.enter_context(connect_tcp(port))
     read = 0
 
     def closed() -> bool:
         nonlocal read
-        write_all_it_takes(sock)
+        push_more(sock)
         read += len(sock.recv(1))
         time.sleep(0.2)  # the slowness itself
-        return closes(daemon) == {"stalled": 1}
+        return daemon.closes() == {"stalled": 1}
 
     wait_until(closed, "the peer was closed as stalled")
     report = load.finish()
@@ -144,16 +90,14 @@ def unsent(port: int) -> int:
 
 
 @pytest.mark.parametrize("octets", [60_000, 6_000_000])
-def test_a_peer_that_was_let_go_leaves_nothing_in_the_kernel(
-    echod: EchodFactory, stack: ExitStack, octets: int
-) -> None:
+def test_a_peer_that_was_let_go_leaves_nothing_in_the_kernel(serve: Serve, stack: ExitStack, octets: int) -> None:
     """What it did not take is given up too: else each such peer would hold memory of ours beyond every limit."""
-    daemon, port = serve(echod, tcp={"stall_timeout_seconds": 1, "idle_timeout_seconds": 1})
-    sock = stack.enter_context(connect(port, window=NARROW))
+    daemon, port = serve(workers=1, tcp={"stall_timeout_seconds": 1, "idle_timeout_seconds": 1})
+    sock = stack.enter_context(connect_tcp(port, window=NARROW))
     sock.settimeout(0.2)
     with suppress(TimeoutError):
         sock.sendall(bytes(octets))
-    wait_until(lambda: closes(daemon), "the peer was let go")
+    wait_until(daemon.closes, "the peer was let go")
     wait_until(lambda: not unsent(port), "the kernel had let go of it too")
 
 
@@ -163,12 +107,10 @@ FEW_DESCRIPTORS = 32
 
 
 @pytest.mark.parametrize("trial", ["release", "death", "reload"])
-def test_under_a_small_limit_connections_wait_and_all_else_goes_on(
-    echod: EchodFactory, stack: ExitStack, trial: str
-) -> None:
+def test_under_a_small_limit_connections_wait_and_all_else_goes_on(serve: Serve, stack: ExitStack, trial: str) -> None:
     """With 32 descriptors from the start: the rest waits, UDP, reload and recovery work, and the rest is served."""
     prefix = ("prlimit", f"--nofile={FEW_DESCRIPTORS}:{FEW_DESCRIPTORS}")
-    daemon, port = serve(echod, prefix=prefix, drain_timeout_seconds=1)
+    daemon, port = serve(workers=1, prefix=prefix, drain_timeout_seconds=1)
     (entry,) = daemon.log("descriptors_capped")
     assert (entry["level"], entry["limit"]) == ("warning", FEW_DESCRIPTORS)
     assert entry["message"].startswith(
@@ -177,9 +119,9 @@ def test_under_a_small_limit_connections_wait_and_all_else_goes_on(
     (worker,) = daemon.workers()
     before = descriptors(worker)
     room = FEW_DESCRIPTORS - before
-    first = [stack.enter_context(connect(port)) for _ in range(room)]
+    first = [stack.enter_context(connect_tcp(port)) for _ in range(room)]
     assert all(is_served(sock) for sock in first)
-    second = [stack.enter_context(connect(port)) for _ in range(room)]
+    second = [stack.enter_context(connect_tcp(port)) for _ in range(room)]
     wait_until(lambda: accept_failures(daemon), "descriptors had run out")
     assert ask(port) == b"hi"
     assert descriptors(worker) == FEW_DESCRIPTORS
@@ -199,34 +141,19 @@ def test_under_a_small_limit_connections_wait_and_all_else_goes_on(
     assert daemon.stop() == 0
 
 
-def test_a_reload_that_finds_no_descriptor_is_rejected_and_the_service_goes_on(echod: EchodFactory) -> None:
-    """The supervisor says why, keeps its workers, and with descriptors again the next reload succeeds."""
-    daemon, port = serve(echod)
-    workers = daemon.workers()
-    limits = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
-    lowest = 1 + max(int(entry.name) for entry in Path(f"/proc/{daemon.pid}/fd").iterdir())
-    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (lowest, limits[1]))
-    assert daemon.reload()["event"] == "reload_rejected"
-    assert daemon.workers() == workers
-    assert ask(port) == b"hi"
-    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, limits)
-    assert daemon.reload()["event"] == "reloaded"
-    assert ask(port) == b"hi"
-
-
 # -- those that may not
 
 
-def test_a_source_that_is_denied_is_closed_without_a_byte(echod: EchodFactory, stack: ExitStack) -> None:
+def test_a_source_that_is_denied_is_closed_without_a_byte(serve: Serve, stack: ExitStack) -> None:
     """Deny wins over allow, what neither names is refused, and those who are allowed are served beside them."""
-    daemon, port = serve(echod, access={"allow": ["127.0.0.0/30"], "deny": ["127.0.0.2"]})
-    allowed = [stack.enter_context(connect(port, source)) for source in ("127.0.0.1", "127.0.0.3")]
+    daemon, port = serve(workers=1, access={"allow": ["127.0.0.0/30"], "deny": ["127.0.0.2"]})
+    allowed = [stack.enter_context(connect_tcp(port, source)) for source in ("127.0.0.1", "127.0.0.3")]
     assert all(is_served(sock) for sock in allowed)
     (worker,) = daemon.workers()
     before = descriptors(worker)
     for source in ("127.0.0.2", "127.0.0.4", "127.0.0.2", "127.255.255.254"):
-        assert stack.enter_context(connect(port, source)).recv(16) == b""  # FIN at once, and no reset
-        assert not is_served(stack.enter_context(connect(port, source)))
+        assert stack.enter_context(connect_tcp(port, source)).recv(16) == b""  # FIN at once, and no reset
+        assert not is_served(stack.enter_context(connect_tcp(port, source)))
         assert all(is_served(sock) for sock in allowed)
-    assert descriptors(worker) == before
-    assert closes(daemon) == {"access": 8}
+    wait_until(lambda: descriptors(worker) == before, "each descriptor came back")
+    daemon.wait_for_closes(access=8)
