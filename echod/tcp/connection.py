@@ -28,15 +28,11 @@ _MORE_TO_READ: Final = EPOLLRDHUP | EPOLLPRI | EPOLLHUP | EPOLLERR
 of the stream."""
 
 # As plain integers: an enum as an index costs as much as the counting.
-_RECEIVED_BYTES: Final = int(TcpField.RECEIVED_BYTES)
-_SENT_BYTES: Final = int(TcpField.SENT_BYTES)
+RECEIVED_BYTES: Final = int(TcpField.RECEIVED_BYTES)
+SENT_BYTES: Final = int(TcpField.SENT_BYTES)
 
 _NOT_NOW: Final = (-errno.EAGAIN, -errno.EINTR)
 
-_SIOCINQ: Final = FIONREAD
-_SIOCOUTQ: Final = TIOCOUTQ
-"""Return the number of bytes that were not read, and of those that the peer has not acknowledged (tcp(7)). These are
-the names of the same requests for terminals: the numbers differ between architectures."""
 _TCP_CLOSE: Final = 7
 """The state of a connection that no longer exists (`enum tcp_state`, netinet/tcp.h)."""
 
@@ -91,7 +87,10 @@ class Connection:
             if self.finished:
                 return self._close_reason()
             if self.unsent:
-                return self._flush(row)
+                sent = self.sock.send(self.unsent)
+                row[SENT_BYTES] += sent
+                self.unsent = self.unsent[sent:]
+                return WAIT_READ if self.unsent else IoState.FLUSHED
             return self._echo_back(buffer, row, more=bool(event & _MORE_TO_READ))
         except BlockingIOError:
             return None
@@ -111,12 +110,12 @@ class Connection:
                 return WAIT_READ
             if not received:
                 return IoState.END_OF_STREAM
-            row[_RECEIVED_BYTES] += received
+            row[RECEIVED_BYTES] += received
             try:
                 sent = sock.send(buffer[:received])
             except BlockingIOError:
                 sent = 0
-            row[_SENT_BYTES] += sent
+            row[SENT_BYTES] += sent
             if sent < received:
                 self.unsent = bytes(buffer[sent:received])
                 return IoState.WAIT_WRITE
@@ -139,13 +138,6 @@ class Connection:
             return IoState.WAIT_WRITE
         return IoState.BUFFER_FULL
 
-    def _flush(self, row: memoryview) -> IoState:
-        """Send the unsent data."""
-        sent = self.sock.send(self.unsent)
-        row[_SENT_BYTES] += sent
-        self.unsent = self.unsent[sent:]
-        return WAIT_READ if self.unsent else IoState.FLUSHED
-
     # -- the end
 
     def finish(self, timeout: float) -> bool:
@@ -153,7 +145,7 @@ class Connection:
 
         The kernel gives up when the peer has taken nothing for `timeout` seconds. OSError: not connected any more.
         """
-        due = self._ioctl(_SIOCOUTQ)
+        due = self._ioctl(TIOCOUTQ)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(timeout * 1000))
         self.sock.shutdown(socket.SHUT_WR)
         self.finished = True
@@ -161,10 +153,13 @@ class Connection:
 
     def has_unread(self) -> bool:
         """Tell whether bytes have come that were not read yet."""
-        return self._ioctl(_SIOCINQ) > 0
+        return self._ioctl(FIONREAD) > 0
 
     def _ioctl(self, request: int) -> int:
-        """Return the result of ioctl(2), a C int."""
+        """Return the bytes that were not read (FIONREAD), or that the peer has not acknowledged (TIOCOUTQ): a C int.
+
+        tcp(7) has them as SIOCINQ and SIOCOUTQ; these are the names of the same requests for terminals.
+        """
         return int.from_bytes(fcntl.ioctl(self.fd, request, bytes(4)), "little")
 
     def _close_reason(self) -> Close | None:

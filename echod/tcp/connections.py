@@ -20,7 +20,7 @@ from echod.linux.epoll_set import EpollSet
 from echod.linux.io_uring import SLOT_BYTES, SLOTS, IoUring
 from echod.stats.counters import TcpField
 from echod.stats.outcomes import Close
-from echod.tcp.connection import WAIT_READ, Connection, IoState
+from echod.tcp.connection import RECEIVED_BYTES, SENT_BYTES, WAIT_READ, Connection, IoState
 
 MIN_BATCH: Final = 12
 """Serving fewer connections in a batch costs more than it saves."""
@@ -54,10 +54,6 @@ _EDGE: Final = EPOLLET | EPOLLRDHUP | EPOLLPRI
 until it was empty must be armed again."""
 
 _ALL_BATCHED: Final = memoryview(array("i", [_BATCHED] * SLOTS))
-
-# As plain integers: an enum as an index costs as much as the counting.
-_RECEIVED_BYTES: Final = int(TcpField.RECEIVED_BYTES)
-_SENT_BYTES: Final = int(TcpField.SENT_BYTES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +124,7 @@ class Connections:
 
     def on_readable(self, now: float) -> None:
         """Serve ready connections, until this turn has received enough."""
-        self._byte_limit = self._row[_RECEIVED_BYTES] + MAX_BYTES_PER_TURN
+        self._byte_limit = self._row[RECEIVED_BYTES] + MAX_BYTES_PER_TURN
         if self._deferred:
             waiting, self._deferred = self._deferred, {}
             self._serve_each(waiting.items(), now)
@@ -150,7 +146,7 @@ class Connections:
                 return
             if ready < MIN_BATCH or not self._serve_batch(descriptors, events, now):
                 self._serve_each(zip(descriptors.tolist(), events.tolist(), strict=True), now)
-            if self._row[_RECEIVED_BYTES] >= self._byte_limit:
+            if self._row[RECEIVED_BYTES] >= self._byte_limit:
                 return
             if ready < MIN_BATCH and self._polls_to_skip:
                 self._polls_to_skip -= 1
@@ -162,7 +158,7 @@ class Connections:
         buffer, row, limit = self._buffer, self._row, self._byte_limit
         for fd, event in pairs:
             connection = connections[fd]
-            if row[_RECEIVED_BYTES] >= limit and not connection.unsent:
+            if row[RECEIVED_BYTES] >= limit and not connection.unsent:
                 self._deferred[fd] = event
                 continue
             state = connection.on_ready(event, buffer, row)
@@ -185,19 +181,16 @@ class Connections:
         elif state is IoState.BUFFER_FULL:
             self._serve_each([(connection.fd, _BATCHED)], now)
         elif state is IoState.END_OF_STREAM:
-            self._finish(connection)
+            # It stays until the peer has taken all data due to it.
+            try:
+                due = connection.finish(self._timeouts.stall)
+            except OSError:
+                self.close(connection, Close.RESET)
+            else:
+                if not due:
+                    self.close(connection, Close.FINISHED)
         else:
             self._arm(connection)
-
-    def _finish(self, connection: Connection) -> None:
-        """Finish a connection whose peer has sent FIN; it stays until the peer has taken all data due to it."""
-        try:
-            due = connection.finish(self._timeouts.stall)
-        except OSError:
-            self.close(connection, Close.RESET)
-        else:
-            if not due:
-                self.close(connection, Close.FINISHED)
 
     def _arm(self, connection: Connection) -> None:
         """Wait for data to read; arm again, so that data reported before is reported once more."""
@@ -233,12 +226,12 @@ class Connections:
             active_at[fd] = now
         if bytes(results) == expected and least > 0 and max(received) < SLOT_BYTES:
             total = sum(received)
-            self._row[_RECEIVED_BYTES] += total
-            self._row[_SENT_BYTES] += total
+            self._row[RECEIVED_BYTES] += total
+            self._row[SENT_BYTES] += total
             return True
         sent = results.tolist()
-        self._row[_RECEIVED_BYTES] += sum(length for length in received if length > 0)
-        self._row[_SENT_BYTES] += sum(length for length in sent if length > 0)
+        self._row[RECEIVED_BYTES] += sum(length for length in received if length > 0)
+        self._row[SENT_BYTES] += sum(length for length in sent if length > 0)
         for index, fd in enumerate(fds):
             if not 0 < received[index] == sent[index] < SLOT_BYTES:
                 connection = self.open[fd]
@@ -270,32 +263,22 @@ class Connections:
     def on_deadline(self, now: float) -> None:
         """End the connections that have timed out."""
         over = self._drain_until is not None and now >= self._drain_until
-        if over or now >= self._scan_at:
-            self._close_timed_out(now, all_of_them=over)
-
-    def _close_timed_out(self, now: float, *, all_of_them: bool) -> None:
-        """Scan all connections; end those that have timed out."""
+        if not over and now < self._scan_at:
+            return
         self._scan_at = inf
         for connection in tuple(self.open.values()):
-            seconds, reason = self._timeout_of(connection)
+            seconds, reason = self._idle_seconds, Close.IDLE if self._drain_until is None else Close.DRAINED
+            if connection.unsent:
+                seconds, reason = self._timeouts.stall, Close.STALLED
+            elif connection.finished:  # the kernel has all data, and continues to send it
+                reason = Close.FINISHED
             until = self.active_at[connection.fd] + seconds
             late = now >= until
             if late and not connection.unsent and connection.has_unread():
                 # It is this worker that is late: the peer waits for its turn.
                 self.active_at[connection.fd], until, late = now, now + seconds, False
-            if all_of_them or late:
+            if over or late:
                 self.close(connection, reason if late or connection.finished else Close.DRAINED)
             else:
                 self._scan_by(until)
         self._scan_at = max(self._scan_at, now + SCAN_INTERVAL)
-
-    def _timeout_of(self, connection: Connection) -> tuple[float, Close]:
-        """Return how long a connection may be without traffic, and how it ends then.
-
-        Of a finished one the kernel has all data, and continues to send it.
-        """
-        if connection.unsent:
-            return self._timeouts.stall, Close.STALLED
-        if connection.finished:
-            return self._idle_seconds, Close.FINISHED
-        return self._idle_seconds, Close.IDLE if self._drain_until is None else Close.DRAINED

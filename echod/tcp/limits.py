@@ -7,13 +7,10 @@ refuse the last entry, but can never both take it. Owns the ledger; never closes
 
 from hashlib import blake2b
 from ipaddress import ip_address
-from typing import Final
 
 from echod.net.peers import source_at
 from echod.stats.counters import CounterPage, SlotField
 from echod.stats.outcomes import Close
-
-_EMPTY: Final = 0
 
 
 class ConnectionLedger:
@@ -47,7 +44,7 @@ class ConnectionLedger:
 
     def leave(self, entry: int) -> None:
         """Remove a connection."""
-        self._ledger[entry] = _EMPTY
+        self._ledger[entry] = 0
         self._header[SlotField.CONNECTIONS] -= 1
         self._free.append(entry)
 

@@ -82,17 +82,13 @@ class TcpEcho:
             except OSError as error:
                 if error.errno in CONNECTION_ERRORS:
                     continue
-                self._pause(now)
+                # While the listener stays ready in the poll, the loop would spin.
+                self._row[TcpField.ACCEPT_FAILED] += 1
+                self._poll.unregister(self._listener.fileno())
+                self._paused_until = now + ACCEPT_PAUSE_SECONDS
                 return
             sock.setblocking(False)
             self._take(sock, address, now)
-
-    def _pause(self, now: float) -> None:
-        """Stop accepting for a while: while the listener stays ready in the poll, the loop would spin."""
-        if self._listener is not None and self._paused_until is None:
-            self._row[TcpField.ACCEPT_FAILED] += 1
-            self._poll.unregister(self._listener.fileno())
-            self._paused_until = now + ACCEPT_PAUSE_SECONDS
 
     def _take(self, sock: socket.socket, address: tuple[Any, ...], now: float) -> None:
         """Take a connection on, or close it at once if its source is refused or a limit is reached."""
@@ -106,17 +102,16 @@ class TcpEcho:
         key = self._ledger.key(host, *address[3:])
         entry = self._ledger.enter(key)
         refusal = self._ledger.over_limit(key)
+        if refusal is None:
+            if self._ledger.connections > LARGE_BUFFER_CONNECTIONS:
+                set_buffers(sock, SMALL_BUFFERS, shrink=True)
+            try:
+                self.connections.add(sock, entry, now, self_test=self_test)
+            except OSError:
+                refusal = Close.NO_MEANS
         if refusal is not None:
             self._ledger.leave(entry)
             self._refuse(sock, host, refusal)
-            return
-        if self._ledger.connections > LARGE_BUFFER_CONNECTIONS:
-            set_buffers(sock, SMALL_BUFFERS, shrink=True)
-        try:
-            self.connections.add(sock, entry, now, self_test=self_test)
-        except OSError:
-            self._ledger.leave(entry)
-            self._refuse(sock, host, Close.NO_MEANS)
 
     def _refuse(self, sock: socket.socket, host: str, refusal: Close) -> None:
         """Close a connection that was not taken on."""
