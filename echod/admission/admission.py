@@ -48,6 +48,8 @@ class Admission:
         self._rules = rules
         self.clears_all = rules.clears_all
         """Tells from the names of a batch whether the rules admit it as a whole, as they do with most batches."""
+        self.judge_address = rules.judge_address
+        """Decides on a peer with the port of self tests as if it had any other."""
         for known in self._known.values():
             known.clear()
 
@@ -68,30 +70,20 @@ class Admission:
         refused: dict[int, Drop] = {}
         known = self._known[on_loopback]
         if not known.issuperset(peers):
-            by_peer = self._judge_unknown(set(peers), known, on_loopback=on_loopback)
+            unknown = set(peers) - known
+            by_peer = self._rules.judge_each(unknown, on_loopback=on_loopback)
+            if len(known) + len(unknown) > self._sources:
+                # Forget all at once. The only cost is that returning peers are judged again.
+                known.clear()
+            known |= unknown.difference(by_peer) if by_peer else unknown
             if by_peer:
                 refused = {index: by_peer[peer] for index, peer in enumerate(peers) if peer in by_peer}
         if self._limit is not None and len(refused) < len(peers):
-            refused |= self._find_over(self._limit, peers, refused, now)
+            # Charge those that are not refused yet.
+            slots = [slot for slot in range(len(peers)) if slot not in refused] if refused else range(len(peers))
+            over = self._limit.take_each(sources_of([peers[slot] for slot in slots] if refused else peers), now)
+            refused |= {slots[index]: Drop.RATE for index in over}
         return refused
-
-    def _judge_unknown(self, peers: set[bytes], known: set[bytes], *, on_loopback: bool) -> dict[bytes, Drop]:
-        """Judge the unknown peers, and remember those that may be answered; return the others."""
-        unknown = peers - known
-        refused = self._rules.judge_each(unknown, on_loopback=on_loopback)
-        if len(known) + len(unknown) > self._sources:
-            # Forget all at once. The only cost is that returning peers are judged again.
-            known.clear()
-        known |= unknown.difference(refused) if refused else unknown
-        return refused
-
-    def _find_over(
-        self, limit: RateLimit, peers: Sequence[bytes], refused: dict[int, Drop], now: float
-    ) -> dict[int, Drop]:
-        """Charge all slots that are not refused yet; return those that the limit refuses."""
-        slots = [slot for slot in range(len(peers)) if slot not in refused] if refused else range(len(peers))
-        over = limit.take_each(sources_of([peers[slot] for slot in slots] if refused else peers), now)
-        return {slots[index]: Drop.RATE for index in over}
 
     def charge_all(self, names: bytes, peer_length: int, now: float) -> dict[int, Drop]:
         """Charge a batch of single datagrams that the rules admit; return what `admit_all` does."""
@@ -112,17 +104,13 @@ class Admission:
     # -- datagrams refused because they came from the port of self tests
 
     def may_be_test(self, peer: bytes) -> bool:
-        """Tell whether a peer has the port of self tests: it must then be judged by the next two methods."""
+        """Tell whether a peer has the port of self tests: it must then be judged by `is_test` and `judge_address`."""
         return peer[2:4] == self._test_port
 
     def is_test(self, peer: bytes, datagram: bytes) -> bool:
         """Tell whether a datagram from that port is a self test: from this host, and with the secret."""
         test = self._self_test
         return test is not None and datagram == test.secret and self._rules.is_own(peer)
-
-    def judge_address(self, peer: bytes, *, on_loopback: bool) -> Verdict:
-        """Decide on a peer with that port as if it had any other."""
-        return self._rules.judge_address(peer, on_loopback=on_loopback)
 
     # -- rate
 

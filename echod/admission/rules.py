@@ -32,12 +32,8 @@ _COMPATIBLE: Final = IPv6Network("::/96")
 _INVALID_ON_LOOPBACK: Final = (*_UNUSABLE, *_COMPATIBLE.address_exclude(IPv6Network("::1/128")))
 _INVALID_ELSEWHERE: Final = (*_UNUSABLE, _COMPATIBLE, ip_network("127.0.0.0/8"))
 
-_IPV6: Final = 6
-
 _PEER4: Final = Struct(">2xHI")
 _PEER6: Final = Struct(">2xH4xQQ4x")
-_LOW: Final = 2**64 - 1
-"""The low half of an IPv6 address."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +76,7 @@ class Access:
 
     def __init__(self, declared: RuleSet) -> None:
         """Compile the access lists of both families."""
-        self._maps = {version: _compile(declared.access, version) for version in (4, _IPV6)}
+        self._maps = {version: _compile(declared.access, version) for version in (4, 6)}
 
     def admits(self, host: str) -> bool:
         """Tell whether the source of a connection may be answered, as accept(2) names it."""
@@ -97,7 +93,7 @@ class Rules:
         self._ports = declared.ports
         self._maps = {
             (length, on_loopback): _compile(declared.levels(on_loopback=on_loopback), version)
-            for length, version in ((PEER4_BYTES, 4), (PEER6_BYTES, _IPV6))
+            for length, version in ((PEER4_BYTES, 4), (PEER6_BYTES, 6))
             for on_loopback in (False, True)
         }
         undecided_ports = bytes(any(port >> 8 == octet for port in self._ports) for octet in range(256))
@@ -138,10 +134,9 @@ class Rules:
 
     def judge_host(self, address: IPv4Address | IPv6Address, port: int, *, on_loopback: bool) -> Verdict:
         """Decide on a peer by its address and port."""
-        number = int(address)
-        if isinstance(address, IPv4Address):
-            return self.judge(_PEER4.pack(port, number), on_loopback=on_loopback)
-        return self.judge(_PEER6.pack(port, number >> 64, number & _LOW), on_loopback=on_loopback)
+        start = bytes(2) + port.to_bytes(2, "big")
+        rest = address.packed if isinstance(address, IPv4Address) else bytes(4) + address.packed + bytes(4)
+        return self.judge(start + rest, on_loopback=on_loopback)
 
     def judge_each(self, peers: Collection[bytes], *, on_loopback: bool) -> dict[bytes, Drop]:
         """Return which of these peers, at least one and all of one family, are refused.
