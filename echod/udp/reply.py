@@ -96,19 +96,14 @@ def _compose(batch: Batch, sock: UdpSocket, runs: list[range]) -> None:
             control = joined if len(run) > 1 else alone
             vector.compose(message, run, name_length, vector.answers_iovecs_at, control)
         return
+    size = vector.control_bytes
     for message, run in enumerate(runs):
+        slot = run.start
+        at = vector.control_at + slot * size
         if len(run) > 1:
-            control = _join_control(batch, sock, message, run.start)
+            turned = sock.control.join(batch.span.length[slot], vector.memory[at : at + size])
+            at, length = vector.composed_control_at + message * size, len(turned)
+            vector.memory[at : at + length] = turned
         else:
-            at = vector.control_at + run.start * vector.control_bytes
-            control = range(at, at + batch.span.control_length[run.start])
-        vector.compose(message, run, name_length, vector.iovecs_at, control)
-
-
-def _join_control(batch: Batch, sock: UdpSocket, message: int, slot: int) -> range:
-    """Write the control messages of a run that begins with this slot; return their place in the mapping."""
-    vector, size = batch.vector, batch.vector.control_bytes
-    source, at = vector.control_at + slot * size, vector.composed_control_at + message * size
-    joined = sock.control.join(batch.span.length[slot], vector.memory[source : source + size])
-    vector.memory[at : at + len(joined)] = joined
-    return range(at, at + len(joined))
+            length = batch.span.control_length[slot]
+        vector.compose(message, run, name_length, vector.iovecs_at, range(at, at + length))

@@ -200,11 +200,10 @@ class UdpEcho:
             return
         peers, may_be_test = self._batch.peers, self._admission.may_be_test
         if Drop.SOURCE_PORT_OWN in refused.values():
-            for slot in [
-                slot for slot, drop in refused.items() if drop is Drop.SOURCE_PORT_OWN and may_be_test(peers[slot])
-            ]:
-                del refused[slot]
-                self._look_for_test(slot, now)
+            for slot in [slot for slot, drop in refused.items() if drop is Drop.SOURCE_PORT_OWN]:
+                if may_be_test(peers[slot]):
+                    del refused[slot]
+                    self._look_for_test(slot, now)
         self._batch.refused.update(refused)
         alike = Counter((drop, address_of(peers[slot])) for slot, drop in refused.items())
         for (drop, address), datagrams in alike.items():

@@ -17,7 +17,6 @@ from echod.linux.mmsg import Vector
 from echod.linux.mmsg_layout import HEADER_BYTES, IOVEC_BYTES, SLOTS
 from echod.udp.sock import UdpSocket
 
-_FATAL: Final = frozenset({errno.EBADF, errno.ENOTSOCK})
 _NO_TRAIN: Final = frozenset({errno.EIO, errno.EINVAL, errno.EMSGSIZE})
 """Errors for a train that the route or the device cannot take, although each of its datagrams may pass."""
 
@@ -26,7 +25,7 @@ _HEADER_LONGS: Final = HEADER_BYTES // 8
 
 def raise_fatal(error: int) -> None:
     """Raise OSError if every later call would fail with this error too: the descriptor is not a socket."""
-    if error in _FATAL:
+    if error in (errno.EBADF, errno.ENOTSOCK):
         raise OSError(error, os.strerror(error))
 
 

@@ -22,10 +22,8 @@ from echod.linux.mmsg_layout import (
 from echod.linux.sockopt import IPPROTO_UDP, UDP_GRO, UDP_SEGMENT
 from echod.stats.counters import Unfinished
 
-_HEADER: Final = Struct("<8xI28xQI4xI4x")
-"""Of a `struct mmsghdr`: msg_namelen, msg_controllen, msg_flags, msg_len."""
-_POINTER: Final = Struct("<32xQ24x")
-"""Of the same: msg_control."""
+_HEADER: Final = Struct("<8xI20xQQI4xI4x")
+"""Of a `struct mmsghdr`: msg_namelen, msg_control, msg_controllen, msg_flags, msg_len."""
 
 _MESSAGE: Final = Struct("<QIII4x")
 """A `struct cmsghdr` and a number: cmsg_len, cmsg_level, cmsg_type, and the segment length of a train."""
@@ -38,21 +36,23 @@ _NOTED: Final = Struct("<QQ")
 def read_unfinished(memory: mmap) -> Unfinished:
     """Read the mapping of a worker that has died: `mmsg_layout.MEMORY_BYTES`."""
     row, counted = _NOTED.unpack_from(memory, 8 * NOTED_ROW)
-    first, second = (_POINTER.unpack_from(memory, slot * HEADER_BYTES)[0] for slot in range(2))
-    room = min(max(second - first, CONTROL_BYTES), MAX_CONTROL_BYTES)
+    headers = [_HEADER.unpack_from(memory, slot * HEADER_BYTES) for slot in range(SLOTS)]
+    room = min(max(headers[1][1] - headers[0][1], CONTROL_BYTES), MAX_CONTROL_BYTES)
     # As they are before a receive. No datagram leaves them so: each has a control message, or a flag that says why
     # not; and with an IPv6 train, which may have control messages of this length, it is not empty.
-    fresh = (NAME_LENGTH, room, 0, 0)
-    headers = (_HEADER.unpack_from(memory, slot * HEADER_BYTES) for slot in range(SLOTS))
-    filled = [(slot, header) for slot, header in enumerate(headers) if header != fresh and any(header[1:3])]
+    fresh = [NAME_LENGTH, room, 0, 0]
+    filled = [
+        (slot, control, length)
+        for slot, (name, _, control, flags, length) in enumerate(headers)
+        if [name, control, flags, length] != fresh and (control or flags)
+    ]
     return Unfinished(
         row=row,
         counted=counted,
         datagrams=sum(
-            _weight(memory, CONTROL_AT + slot * room, min(control, room), length)
-            for slot, (_, control, _, length) in filled
+            _weight(memory, CONTROL_AT + slot * room, min(control, room), length) for slot, control, length in filled
         ),
-        octets=sum(min(length, SLOT_BYTES) for _, (_, _, _, length) in filled),
+        octets=sum(min(length, SLOT_BYTES) for _, _, length in filled),
     )
 
 
