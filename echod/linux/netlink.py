@@ -91,7 +91,6 @@ class LocalAddresses:
         self._changed = False
         self._known: tuple[Network, ...] | None = None
         self._dumps: dict[int, list[bytes]] = {}
-        self._buffer = bytearray(_BUFFER_BYTES)
         self._sock = passed
         try:
             if self._sock is None:
@@ -165,17 +164,17 @@ class LocalAddresses:
         """
         for _ in range(_MAX_READS):
             try:
-                length, _, flags, _ = sock.recvmsg_into([self._buffer])
+                part, _, flags, _ = sock.recvmsg(_BUFFER_BYTES)
             except BlockingIOError:
                 return
             except OSError:  # such as ENOBUFS: there were more notifications than the queue holds
                 self._changed = True
                 continue
-            self._check(length, flags)
+            self._check(part, flags)
 
-    def _check(self, length: int, flags: int) -> None:
-        """Note whether a message in the buffer tells of a change of own addresses."""
-        if flags & socket.MSG_TRUNC or _is_change(bytes(memoryview(self._buffer)[:length])):
+    def _check(self, part: bytes, flags: int) -> None:
+        """Note whether a message tells of a change of own addresses."""
+        if flags & socket.MSG_TRUNC or _is_change(part):
             self._changed = True
 
     def _stable_dumps(self, sock: socket.socket) -> dict[int, list[bytes]]:
@@ -199,7 +198,7 @@ class LocalAddresses:
         parts: list[bytes] = []
         for _ in range(_MAX_READS):
             try:
-                length, _, flags, (sender, groups) = sock.recvmsg_into([self._buffer])
+                part, _, flags, (sender, groups) = sock.recvmsg(_BUFFER_BYTES)
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
@@ -208,11 +207,10 @@ class LocalAddresses:
             if sender != 0:  # another process than the kernel
                 continue
             if groups:
-                self._check(length, flags)
+                self._check(part, flags)
                 continue
             if flags & socket.MSG_TRUNC:
                 raise OSError(errno.EMSGSIZE, "the kernel's answer is larger than can be read")
-            part = bytes(memoryview(self._buffer)[:length])
             number = len(parts)
             # If nothing has changed, a read costs no more than a comparison of bytes.
             seen = number < len(before) and part == before[number]
@@ -260,12 +258,10 @@ def _messages(part: bytes) -> Iterator[tuple[int, int, int, bytes]]:
 
 def _is_change(part: bytes) -> bool:
     """Tell whether notifications may mean that own addresses have changed: all do, but those of other routes."""
-    for kind, _, _, body in _messages(part):
-        if kind not in (_RTM_NEWROUTE, _RTM_DELROUTE):
-            return True
-        if len(body) >= _ROUTE.size and _ROUTE.unpack_from(body)[7] in _OWN:
-            return True
-    return False
+    return any(
+        kind not in (_RTM_NEWROUTE, _RTM_DELROUTE) or (len(body) >= _ROUTE.size and _ROUTE.unpack_from(body)[7] in _OWN)
+        for kind, _, _, body in _messages(part)
+    )
 
 
 def _ends(part: bytes, family: int) -> bool:

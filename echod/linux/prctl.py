@@ -42,9 +42,8 @@ def capabilities() -> tuple[int, ...]:
 
 def limit_capabilities(mask: int) -> None:
     """Keep of the effective, permitted and inheritable capabilities at most these. Raises OSError."""
-    low = capabilities()
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
-    _check(_libc.capset(header, struct.pack("=IIIIII", *(each & mask for each in low), 0, 0, 0)))
+    _check(_libc.capset(header, struct.pack("=IIIIII", *(each & mask for each in capabilities()), 0, 0, 0)))
 
 
 def _check(result: int) -> None:

@@ -6,7 +6,6 @@ decide when. Invariant: a privilege that is given up cannot be regained, so sock
 
 import os
 import pwd
-import signal
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -16,7 +15,6 @@ from echod.errors import NotPermittedError, UnknownUserError
 from echod.linux import prctl
 
 AUTO: Final = "auto"
-_NOBODY: Final = "nobody"
 _OVERFLOW_ID: Final = 65_534
 """The id of nobody where no account has that name: the kernel's own (/proc/sys/kernel/overflowuid)."""
 
@@ -35,41 +33,31 @@ def find_account(user: str) -> Account | None:
 
     Raises EchodError if there is no such user, only root could become it, or root could not end what has become it.
     """
-    uid = os.geteuid()
-    if user == AUTO:
-        return _require_killable(_nobody()) if uid == 0 else None
+    uid, auto = os.geteuid(), user == AUTO
+    if auto and uid != 0:
+        return None
+    name = "nobody" if auto else user
     try:
-        entry = pwd.getpwnam(user)
+        entry = pwd.getpwnam(name)
+        account = Account(name=name, uid=entry.pw_uid, gid=entry.pw_gid)
     except KeyError:
-        raise UnknownUserError(f"user: this host has no user {user}: write another, or auto") from None
+        if not auto:
+            raise UnknownUserError(f"user: this host has no user {user}: write another, or auto") from None
+        account = Account(name=name, uid=_OVERFLOW_ID, gid=_OVERFLOW_ID)
     if uid != 0:
-        if entry.pw_uid == uid:
+        if account.uid == uid:
             return None
         raise NotPermittedError(
             f"user: only root can become {user}, and echod runs as user id {uid}: write auto, or start it as root"
         )
-    return _require_killable(Account(name=user, uid=entry.pw_uid, gid=entry.pw_gid))
-
-
-def _require_killable(account: Account) -> Account:
-    """Return the account, if root may signal its processes: without that, one that is stuck would hold its ports.
-
-    Not even PR_SET_PDEATHSIG would end it: the kernel checks the permission of the parent that dies. Raises EchodError.
-    """
+    # A process that root may not signal, if stuck, would hold its ports. Not even PR_SET_PDEATHSIG would end it: the
+    # kernel checks the permission of the parent that dies.
     if account.uid != 0 and not prctl.capabilities()[0] & prctl.CAP_KILL:
         raise NotPermittedError(
             f"user: root without CAP_KILL cannot end a process that has become {account.name}: add CAP_KILL to the "
             "capabilities of echod, or write user: root"
         )
     return account
-
-
-def _nobody() -> Account:
-    try:
-        entry = pwd.getpwnam(_NOBODY)
-    except KeyError:
-        return Account(name=_NOBODY, uid=_OVERFLOW_ID, gid=_OVERFLOW_ID)
-    return Account(name=_NOBODY, uid=entry.pw_uid, gid=entry.pw_gid)
 
 
 def become(account: Account) -> None:
@@ -109,8 +97,3 @@ def drop_capabilities() -> None:
     with suppress(OSError):
         prctl.prctl(prctl.PR_SET_NO_NEW_PRIVS, 1)
         prctl.limit_capabilities(prctl.CAP_NET_BIND_SERVICE)
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent ends. A change of user would undo it: call it afterwards."""
-    prctl.prctl(prctl.PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -17,8 +17,9 @@ from setproctitle import setproctitle
 
 from echod import logs
 from echod.errors import EchodError, ExitCode
+from echod.linux import prctl
 from echod.linux.cgroups import exhausted_limit
-from echod.linux.privileges import Account, become, die_with_parent
+from echod.linux.privileges import Account, become
 
 _IGNORED: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Signals of a terminal or a service manager are handled by the supervisor."""
@@ -50,8 +51,9 @@ def set_up_child(supervisor: int, title: str, account: Account | None) -> bool:
         signal.signal(number, signal.SIG_IGN)
     if account is not None:
         become(account)
-    # If the supervisor is killed, this process must die too: a new supervisor must find the ports free.
-    die_with_parent()
+    # If the supervisor is killed, this process must die too: a new supervisor must find the ports free. (A change of
+    # user would undo this.)
+    prctl.prctl(prctl.PR_SET_PDEATHSIG, signal.SIGKILL)
     setproctitle(title)
     return os.getppid() == supervisor
 

@@ -7,8 +7,8 @@ Invariant: every opened socket is non-blocking, not inherited over exec, and set
 import errno
 import os
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
@@ -97,27 +97,19 @@ def open_probe(listener: Listener, port: int, beside: Sequence[socket.socket] = 
             # Allow connections from one port to several listeners. Not for UDP: others could then bind the port too.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         _bind_to_device(sock, listener)
-        with _side_by_side((*beside, sock) if beside else ()):
+        sharing = (*beside, sock) if beside else ()
+        try:
+            for each in sharing:
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.bind(bind_address(replace(listener, port=port)))
+        finally:
+            # The kernel delivers to the one whose interface fits best, and now nobody else may join.
+            for each in sharing:
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
     except BaseException:
         sock.close()
         raise
     return sock
-
-
-@contextmanager
-def _side_by_side(sockets: Sequence[socket.socket]) -> Iterator[None]:
-    """Let these sockets share a port, only while the last is bound.
-
-    With SO_REUSEPORT off again, the kernel delivers to the one whose interface fits best, and nobody else may join.
-    """
-    for sock in sockets:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        yield
-    finally:
-        for sock in sockets:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
 
 
 def bind_socket(sock: socket.socket, listener: Listener) -> None:
@@ -131,9 +123,12 @@ def bind_socket(sock: socket.socket, listener: Listener) -> None:
         raise _bind_error(listener, error) from None
 
 
-def _bind(sock: socket.socket, listener: Listener) -> None:
-    """Bind a socket, also to an address that this host does not have yet: it serves once it has it. Raises OSError."""
-    where, early = bind_address(listener), not listener.address.is_unspecified
+def _bind(sock: socket.socket, listener: Listener, *, early: bool = True) -> None:
+    """Bind a socket, if `early` also to an address that this host does not have yet: it serves once it has it.
+
+    Raises OSError.
+    """
+    where, early = bind_address(listener), early and not listener.address.is_unspecified
     _bind_to_device(sock, listener)
     if early:
         _set_freebind(sock, 1)
@@ -261,14 +256,9 @@ def find_absence(listener: Listener, *, early: bool = False) -> str:
 
     With `early`, why it cannot be bound even before this host has it.
     """
-    wanted = replace(listener, port=0)
     try:
         with socket.socket(_family(listener), socket.SOCK_DGRAM) as scratch:
-            if early:
-                _bind(scratch, wanted)
-            else:
-                _bind_to_device(scratch, wanted)
-                scratch.bind(bind_address(wanted))
+            _bind(scratch, replace(listener, port=0), early=early)
     except OSError as error:
         return _absence(listener, error)
     return ""

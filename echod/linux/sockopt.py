@@ -79,9 +79,9 @@ def _is(level: int, name: str, number: int, value: int, directive: str = "") -> 
     return Option(level=level, number=number, name=name, value=value.to_bytes(4, "little"), directive=directive)
 
 
-def _empty(level: int, name: str, number: int) -> Option:
-    """Declare an option of any length that is to have none."""
-    return Option(level=level, number=number, name=name, value=b"")
+def _empty(level: int, **numbers: int) -> tuple[Option, ...]:
+    """Declare options of any length that are to have none."""
+    return tuple(Option(level=level, number=number, name=name, value=b"") for name, number in numbers.items())
 
 
 _SOCKET: Final = (
@@ -106,7 +106,7 @@ _SOCKET_TCP: Final = (
 )
 _IPV4: Final = (
     *_off(IPPROTO_IP, IP_RECVERR=IP_RECVERR),  # errors that one client causes would surface on another's send
-    _empty(IPPROTO_IP, "IP_OPTIONS", 4),  # a reply would be longer than what it answers
+    *_empty(IPPROTO_IP, IP_OPTIONS=4),  # a reply would be longer than what it answers
 )
 _IPV4_UDP: Final = (
     _is(IPPROTO_IP, "IP_PKTINFO", IP_PKTINFO, 1, "PassPacketInfo="),
@@ -121,10 +121,7 @@ _IPV4_UDP: Final = (
 )
 _IPV6: Final = (
     *_off(IPPROTO_IPV6, IPV6_RECVERR=IPV6_RECVERR),
-    _empty(IPPROTO_IPV6, "IPV6_HOPOPTS", 54),
-    _empty(IPPROTO_IPV6, "IPV6_RTHDRDSTOPTS", 55),
-    _empty(IPPROTO_IPV6, "IPV6_RTHDR", 57),
-    _empty(IPPROTO_IPV6, "IPV6_DSTOPTS", 59),
+    *_empty(IPPROTO_IPV6, IPV6_HOPOPTS=54, IPV6_RTHDRDSTOPTS=55, IPV6_RTHDR=57, IPV6_DSTOPTS=59),
 )
 _IPV6_UDP: Final = (
     _is(IPPROTO_IPV6, "IPV6_RECVPKTINFO", 49, 1, "PassPacketInfo="),

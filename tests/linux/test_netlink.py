@@ -341,17 +341,17 @@ def test_another_process_cannot_answer_for_the_kernel(known: LocalAddresses) -> 
 # -- what stands in the way
 
 
-def test_an_answer_that_cannot_be_read_whole_changes_nothing(local: Open) -> None:
+def test_an_answer_that_cannot_be_read_whole_changes_nothing(local: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was known stays known; after some failed reads it is reported, until a read succeeds."""
     known = local()
     before = own(known)
-    whole, known._buffer = known._buffer, bytearray(64)
+    monkeypatch.setattr(netlink, "_BUFFER_BYTES", 64)
     assert (known.read(), known.problem) == (None, "")
     for _ in range(7):
         assert known.read() is None
     assert known.failures == 8
     assert known.problem == f"{UNKNOWN}: the kernel's answer is larger than can be read"
-    known._buffer = whole
+    monkeypatch.undo()
     assert (known.read(), known.problem) == (None, "")
     assert set(known._known or ()) == before
 
