@@ -37,8 +37,8 @@ MOST_HANDSHAKES: Final = 1024
 STAMPED_INTERVAL: Final = 100_000
 """Least interval in ns at which send timestamps are requested: reading one takes as long as sending a probe."""
 
-
 Transport = UdpTransport | TcpTransport
+"""What sends the probes of a source port, and receives what comes back."""
 
 
 class Session:
