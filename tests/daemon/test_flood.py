@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 
 from support.daemon import Serve, ask, connect_tcp
-from support.loopback import inject, needs_root, reset_on_close
+from support.loopback import inject, needs_root, reset_on_close, udp_client
 from support.processes import descriptors, resident_bytes
 from support.waiting import wait_until
 
@@ -22,12 +22,8 @@ LOG_LINES = 10
 
 def throw_datagrams(port: int, chance: random.Random) -> int:
     """Send a burst of random bytes from many ports, some of which no answer may go to; return how many."""
-    own = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    low = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    any_port = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    with own, low, any_port:
-        own.bind(("127.0.0.9", port))
-        low.bind(("127.0.0.9", 19))
+    host = "127.0.0.9"
+    with udp_client(host, port) as own, udp_client(host, 19) as low, udp_client() as any_port:
         for _ in range(BURST):
             chance.choice((own, low, any_port)).sendto(chance.randbytes(chance.choice(SIZES)), ("127.0.0.1", port))
     for source in range(BURST // 10):

@@ -2,11 +2,9 @@
 
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
-from support.daemon import Daemon, ask
-from support.ports import free_port
+from support.daemon import Serve, ask
 from support.waiting import wait_until
 
 NEVER_LOADED = (
@@ -44,17 +42,12 @@ def loaded(pid: int, spy: Path) -> set[str]:
     return set(written.read_text().splitlines())
 
 
-def test_echod_run_loads_neither_the_client_nor_what_it_draws_with(
-    tmp_path: Path, echod: Callable[..., Daemon]
-) -> None:
+def test_echod_run_loads_neither_the_client_nor_what_it_draws_with(tmp_path: Path, serve: Serve) -> None:
     """Supervisor and worker, after traffic and a reload: no rich, no matplotlib, no prometheus_client, no client."""
     spy = tmp_path / "sitecustomize.py"
     spy.write_text(SPY)
-    port = free_port()
-    config: dict[str, object] = {"listeners": [f"udp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port}"], "workers": 1}
-    if os.geteuid() == 0:
-        config["user"] = "root"  # so that a worker may write what it has loaded
-    daemon = echod(config, variables={"PYTHONPATH": str(tmp_path)})
+    user = {"user": "root"} if os.geteuid() == 0 else {}  # so that a worker may write what it has loaded
+    daemon, port = serve(workers=1, variables={"PYTHONPATH": str(tmp_path)}, **user)
     assert daemon.reload()["event"] == "reloaded"
     assert ask(port) == b"hi"
     daemon.counters()

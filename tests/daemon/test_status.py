@@ -15,7 +15,7 @@ import pytest
 from support.daemon import ECHOD, REPOSITORY, Daemon, Serve, StartDaemon, ask, environment
 from support.loopback import NOBODY, needs_root
 from support.ports import free_port
-from support.scraping import answers, fetch, metered
+from support.scraping import answers, fetch, metered, status
 from support.waiting import wait_until
 
 from echod.errors import ExitCode
@@ -123,11 +123,11 @@ def test_a_check_fails_for_a_stuck_worker_that_no_probe_reached(echod: StartDaem
     victim = daemon.workers()[0]
     os.kill(victim, signal.SIGSTOP)
 
-    def age() -> float:
-        workers = files.load(daemon.status_path).activity.workers  # a command for each look may take too long
-        return next((one.heartbeat_age_seconds for one in workers if one.pid == victim), 0)
+    def aged() -> bool:
+        workers = [one for each in (daemon.status(), status(http)) for one in each["activity"]["workers"]]
+        return all(one["heartbeat_age_seconds"] for one in workers if one["pid"] == victim)
 
-    wait_until(age, "the status has its age")
+    wait_until(aged, "the status and the exporter have its age")
     daemon.signal(signal.SIGSTOP)  # it would soon replace that worker
     checked, listed = run_status(daemon.status_path, "--check"), run_status(daemon.status_path, "--check", "--json")
     health = fetch(http, "/healthz")

@@ -4,13 +4,12 @@ import os
 import resource
 import signal
 import socket
-import threading
 from contextlib import ExitStack, suppress
 
 import pytest
 from support.daemon import Serve, ask, connect_tcp, is_served
 from support.ports import free_port
-from support.tcp_worker import push
+from support.tcp_worker import pull, push
 from support.waiting import SECONDS, wait_until
 
 ATTEMPTS = 100
@@ -40,15 +39,12 @@ def test_ten_megabytes_come_back_whole_with_a_clean_end(serve: Serve) -> None:
     daemon, port = serve()
     payload = os.urandom(10_000_000)
     with connect_tcp(port) as sock:
-
-        def write() -> None:
-            sock.sendall(payload)
-            sock.shutdown(socket.SHUT_WR)
-
-        writer = threading.Thread(target=write)
-        writer.start()
-        assert read_to_end(sock) == payload
-        writer.join()
+        left, got = memoryview(payload), bytearray()
+        while left:
+            left = left[push(sock, left) :]
+            got += pull(sock)
+        sock.shutdown(socket.SHUT_WR)
+        assert got + read_to_end(sock) == payload
     daemon.wait_for_closes(finished=1)
     row = daemon.counters()[f"tcp://127.0.0.1:{port}"]
     assert row["received_bytes"] == row["sent_bytes"] == 10_000_000

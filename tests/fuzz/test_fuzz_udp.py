@@ -12,7 +12,8 @@ from random import Random
 
 import pytest
 from support.loopback import ANY, inject, needs_root, queue, udp_client, udp_server
-from support.udp_worker import UdpWorker, rate_limit
+from support.peers import limit
+from support.udp_worker import UdpWorker
 
 from echod.net.peers import NAME_BYTES
 from echod.stats.counters import UdpField
@@ -28,14 +29,14 @@ def limits(random: Random) -> dict[str, object]:
     gap = random.choice([1, 3, 40])
     if random.random() < 0.3:
         return {"gap": gap}
-    limit = rate_limit(
-        random.choice([1, 100]),
+    chosen = limit(
         random.choice([1, 7, 256]),
         random.choice([None, 200]),
+        per_source=random.choice([1, 100]),
         slip=random.choice([None, lambda: random.random() < 0.5]),
         dry_run=random.random() < 0.2,
     )
-    return {"gap": gap, "limit": limit}
+    return {"gap": gap, "limit": chosen}
 
 
 def payloads(random: Random, numbers: "count[int]") -> tuple[bytes, int]:
@@ -133,25 +134,24 @@ class Forged(Batch):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_any_address_and_mark_ends_in_one_number(seed: int) -> None:
+def test_any_address_and_mark_ends_in_one_number(seed: int, server: socket.socket, client: socket.socket) -> None:
     """With random bytes for addresses and random marks nothing raises, all is counted once, and nothing is made up."""
     random, numbers = Random(seed), count(1)  # noqa: S311 - the same in each run
-    with udp_server() as server, udp_client() as client:
-        served = UdpWorker(server, batch=Forged(random), **limits(random))  # type: ignore[arg-type]
-        sent = Counter[bytes]()
-        now = 1000.0
-        for _ in range(TURNS):
-            for _ in range(random.randint(0, 70)):
-                data, segment = payloads(random, numbers)
-                sent.update(parts(data, segment))
-                queue(client, server, data, segment)
-            if random.random() < 0.1:
-                own = [ip_network((random.getrandbits(32), random.randint(0, 32)), strict=False)]
-                served.admission.set_own_addresses(own)
-            now += random.choice([0, 0.001, 1])
-            served.turn(now)
+    served = UdpWorker(server, batch=Forged(random), **limits(random))  # type: ignore[arg-type]
+    sent = Counter[bytes]()
+    now = 1000.0
+    for _ in range(TURNS):
+        for _ in range(random.randint(0, 70)):
+            data, segment = payloads(random, numbers)
+            sent.update(parts(data, segment))
+            queue(client, server, data, segment)
+        if random.random() < 0.1:
+            own = [ip_network((random.getrandbits(32), random.randint(0, 32)), strict=False)]
+            served.admission.set_own_addresses(own)
+        now += random.choice([0, 0.001, 1])
         served.turn(now)
-        got = received(client)
-        assert len(got) == served.row[UdpField.REPLIED]
-        assert not Counter(got) - sent
-        assert served.row[UdpField.RECEIVED] == sent.total()
+    served.turn(now)
+    got = received(client)
+    assert len(got) == served.row[UdpField.REPLIED]
+    assert not Counter(got) - sent
+    assert served.row[UdpField.RECEIVED] == sent.total()

@@ -47,11 +47,16 @@ def rules(lists: RuleSet | None = None, own: Iterable[str] = ()) -> Rules:
 
 
 def limit(
-    burst: int, total: int | None = None, *, slip: Callable[[], bool] | None = None, dry_run: bool = False
+    burst: int,
+    total: int | None = None,
+    *,
+    per_source: int = 1,
+    slip: Callable[[], bool] | None = None,
+    dry_run: bool = False,
 ) -> RateLimit:
-    """Make a limit of one datagram a second."""
+    """Make a limit, by default of one datagram a second."""
     memory = memoryview(bytearray(RateLimit.size(1024)))
-    return RateLimit(memory, sources=1024, per_source=1, burst=burst, total=total, slip=slip, dry_run=dry_run)
+    return RateLimit(memory, sources=1024, per_source=per_source, burst=burst, total=total, slip=slip, dry_run=dry_run)
 
 
 def admission(

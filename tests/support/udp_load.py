@@ -143,16 +143,12 @@ class _Sender:
             self.last_answer = time.monotonic()
 
 
-def _told_to_stop() -> bool:
-    return bool(select.select([sys.stdin], [], [], 0)[0])
-
-
 def main(host: str, port: int, rate: int) -> None:
     """Be the load process."""
     sender = _Sender(host, port)
     begin = time.monotonic()
     printed = False
-    while not _told_to_stop():
+    while not select.select([sys.stdin], [], [], 0)[0]:
         due = int((time.monotonic() - begin) * rate) - len(sender.answered)
         sender.send(min(due, CHUNK))
         sender.receive(0 if due > CHUNK else 0.0005)

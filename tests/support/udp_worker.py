@@ -1,7 +1,6 @@
 """A UDP socket served by hand: real datagrams, its row of the counters, and a time that the test says."""
 
 import socket
-from collections.abc import Callable
 from ipaddress import ip_network
 
 from support.loopback import at, deliver, listener, send_train
@@ -45,19 +44,6 @@ def rules(*own_ports: int, allow: str = "127.0.0.0/8") -> Rules:
         refuse_source_ports=frozenset({1900}),
     )
     return Rules(declared)
-
-
-def rate_limit(
-    per_source: int,
-    burst: int,
-    total: int | None = None,
-    *,
-    slip: Callable[[], bool] | None = None,
-    dry_run: bool = False,
-) -> RateLimit:
-    """Make a limit of so many datagrams a second."""
-    memory = memoryview(bytearray(RateLimit.size(1024)))
-    return RateLimit(memory, sources=1024, per_source=per_source, burst=burst, total=total, slip=slip, dry_run=dry_run)
 
 
 class UdpWorker:

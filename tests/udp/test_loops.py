@@ -4,7 +4,8 @@ import socket
 
 import pytest
 from support.loopback import ANY, assert_got, assert_nothing_more, queue, udp_client, udp_server
-from support.udp_worker import GAP, UdpWorker, rate_limit, send, send_as_train
+from support.peers import limit
+from support.udp_worker import GAP, UdpWorker, send, send_as_train
 
 from echod.admission.loops import PERIOD
 from echod.linux.mmsg_layout import SLOTS
@@ -61,7 +62,7 @@ def test_in_a_batch_of_many_it_is_taken_from_its_own_peer(server: socket.socket)
 
 def test_what_is_refused_is_not_remembered(server: socket.socket, client: socket.socket) -> None:
     """Who is over his limit may send the same later; nothing of it was looked at."""
-    served = UdpWorker(server, gap=1, limit=rate_limit(1, 1))
+    served = UdpWorker(server, gap=1, limit=limit(1))
     send(served, client, b"one", b"two")
     assert served.turn(100.0)["dropped_rate"] == 1
     assert seen(served) == marks(b"one")
@@ -117,7 +118,7 @@ def test_among_trains_and_single_ones_each_is_found_in_its_slot(server: socket.s
 
 def test_a_train_of_one_that_is_left_over_may_go_round_too(server: socket.socket, client: socket.socket) -> None:
     """Cut to one datagram by the rate, and that one being found: nothing of the train is answered, all is counted."""
-    served = UdpWorker(server, gap=1, limit=rate_limit(1, 2))
+    served = UdpWorker(server, gap=1, limit=limit(2))
     send(served, client, b"aa")
     served.turn(100.0)
     send_as_train(served, client)
@@ -129,7 +130,7 @@ def test_a_train_of_one_that_is_left_over_may_go_round_too(server: socket.socket
 def test_what_was_cut_by_the_rate_is_not_looked_at(server: socket.socket, client: socket.socket) -> None:
     """The last that is left of a train is, and a train of which all is refused is not, nor the same from elsewhere."""
     with udp_client() as other:
-        served = UdpWorker(server, gap=1, limit=rate_limit(1, 4))
+        served = UdpWorker(server, gap=1, limit=limit(4))
         send_as_train(served, client)
         send_as_train(served, other, b"kkllmm")
         row = served.turn(100.0)
@@ -142,7 +143,7 @@ def test_what_was_cut_by_the_rate_is_not_looked_at(server: socket.socket, client
 def test_what_was_cut_by_the_rate_does_not_count(client: socket.socket) -> None:
     """Of a train of ten four are left: the fifth is the first of somebody else."""
     with udp_server(ANY) as server, udp_client("127.0.0.2") as other:
-        served = UdpWorker(server, limit=rate_limit(1, 4))
+        served = UdpWorker(server, limit=limit(4))
         send_as_train(served, client)
         served.turn(100.0)
         assert seen(served) == set()

@@ -16,7 +16,8 @@ from support.loopback import (
     udp_client,
     udp_server,
 )
-from support.udp_worker import UdpWorker, rate_limit, send, send_as_train
+from support.peers import limit
+from support.udp_worker import UdpWorker, send, send_as_train
 
 from echod.linux.sockopt import UDP_GRO
 from echod.stats.outcomes import Drop
@@ -37,7 +38,7 @@ def numbered(count: int) -> list[bytes]:
 def test_a_source_over_its_limit_loses_its_last(host: str) -> None:
     """Of five with a burst of three the first three are answered; a second later as many more as the rate allows."""
     with udp_server(host) as server, udp_client(host) as client:
-        served = UdpWorker(server, limit=rate_limit(2, 3))
+        served = UdpWorker(server, limit=limit(3, per_source=2))
         send(served, client, *numbered(5))
         row = served.turn(100.0)
         assert (row["received"], row["replied"], row["dropped_rate"]) == (5, 3, 2)
@@ -49,7 +50,7 @@ def test_a_source_over_its_limit_loses_its_last(host: str) -> None:
 def test_a_source_over_its_limit_does_not_touch_another(client: socket.socket) -> None:
     """The neighbour of a noisy source gets each answer, in the same batches."""
     with udp_server(ANY) as server, udp_client("127.0.0.2") as neighbour:
-        served = UdpWorker(server, limit=rate_limit(1, 40))
+        served = UdpWorker(server, limit=limit(40))
         for number in range(40):
             send(served, client, b"noise %d" % number, b"more noise %d" % number)
             send(served, neighbour, b"%d" % number)
@@ -60,7 +61,7 @@ def test_a_source_over_its_limit_does_not_touch_another(client: socket.socket) -
 
 def test_of_a_train_those_within_the_limit_are_answered(server: socket.socket, client: socket.socket) -> None:
     """A train of ten with four left in the account is answered with its first four, as a train; the rest is counted."""
-    served = UdpWorker(server, limit=rate_limit(1, 6))
+    served = UdpWorker(server, limit=limit(6))
     client.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
     send(served, client, b"one", b"two")
     send_as_train(served, client)
@@ -82,7 +83,7 @@ def test_the_same_datagrams_are_answered_alone_and_as_trains(client: socket.sock
     """Ten datagrams one by one, and as a train, with the same account: the same are answered."""
     for as_train in (False, True):
         with udp_server() as server:
-            served = UdpWorker(server, limit=rate_limit(1, 7, total=50))
+            served = UdpWorker(server, limit=limit(7, total=50))
             if as_train:
                 send_as_train(served, client)
             else:
@@ -95,7 +96,7 @@ def test_the_same_datagrams_are_answered_alone_and_as_trains(client: socket.sock
 def test_all_sources_together_are_held_to_their_limit() -> None:
     """Three sources, each within its own limit, are answered as far as the total goes."""
     with udp_server(ANY) as server, udp_client() as one, udp_client("127.0.0.2") as two:
-        served = UdpWorker(server, limit=rate_limit(5, 5, total=60))
+        served = UdpWorker(server, limit=limit(5, total=60, per_source=5))
         for number in range(4):
             send(served, one, b"%d" % number)
             send(served, two, b"%d" % number)
@@ -109,7 +110,7 @@ def test_all_sources_together_are_held_to_their_limit() -> None:
 def test_addresses_of_one_ipv6_network_are_one_source(network: None) -> None:
     """From another address of its /64, a host has no more than from one."""
     with udp_server("::1") as server:
-        served = UdpWorker(server, limit=rate_limit(1, 2))
+        served = UdpWorker(server, limit=limit(2))
         for number in range(1, 5):
             deliver(server, inject, at(server), b"x", source=f"fd00:ec::{number}", source_port=40_000)
         row = served.turn(100.0)
@@ -119,7 +120,7 @@ def test_addresses_of_one_ipv6_network_are_one_source(network: None) -> None:
 def test_some_of_the_refused_are_slipped(server: socket.socket, client: socket.socket) -> None:
     """What slips through is answered, counted as replied and as slipped; of a train the first."""
     chances = cycle([True, False, False, False])
-    served = UdpWorker(server, limit=rate_limit(1, 4, slip=lambda: next(chances)))
+    served = UdpWorker(server, limit=limit(4, slip=lambda: next(chances)))
     send(served, client, b"one", b"two", b"three", b"four", b"lent", b"over")
     send_as_train(served, client)
     row = served.turn(100.0)
@@ -132,7 +133,7 @@ def test_in_a_dry_run_all_are_answered_and_counted(
     server: socket.socket, client: socket.socket, *, as_train: bool
 ) -> None:
     """Over the limit, every datagram gets its answer, and the operator sees how many would have been refused."""
-    served = UdpWorker(server, limit=rate_limit(1, 3, dry_run=True), loop_breaker=False)
+    served = UdpWorker(server, limit=limit(3, dry_run=True), loop_breaker=False)
     for _ in range(2):
         if as_train:
             send_as_train(served, client)
@@ -150,7 +151,7 @@ def test_in_a_dry_run_all_are_answered_and_counted(
 def test_in_one_batch_every_rule_holds(network: None) -> None:
     """Singles and trains, refused and answered, for every reason of a source: each in its number, each said of whom."""
     with udp_server(ANY) as server, udp_client() as client:
-        served = UdpWorker(server, allow="127.0.0.0/8", limit=rate_limit(1, 14))
+        served = UdpWorker(server, allow="127.0.0.0/8", limit=limit(14))
         for source, port in (("127.0.0.9", 99), ("127.0.0.9", 1900), ("224.0.0.9", 4000), ("192.0.2.9", 4000)):
             deliver(server, inject, served.address, b"forged", source=source, source_port=port)
         send(served, client, b"one", b"two")

@@ -4,7 +4,8 @@ import socket
 
 import pytest
 from support.loopback import ANY, assert_nothing_more, deliver, inject, needs_root, queue, udp_client, udp_server
-from support.udp_worker import UdpWorker, rate_limit
+from support.peers import limit
+from support.udp_worker import UdpWorker
 
 from echod.admission.loops import PERIOD
 from echod.admission.selftest import SECRET_BYTES, SelfTest
@@ -39,7 +40,7 @@ def test_a_probe_is_answered_though_nobody_is(mark: SelfTest, host: str) -> None
 def test_a_probe_is_not_charged_and_not_remembered(mark: SelfTest) -> None:
     """The very same, thousands of times, faster than any limit: each is answered."""
     with udp_server() as server, prober(mark) as probe:
-        served = UdpWorker(server, limit=rate_limit(1, 1), self_test=mark)
+        served = UdpWorker(server, limit=limit(1), self_test=mark)
         for number in range(2 * PERIOD):
             queue(probe, server, mark.secret)
             if number % 32 == 31:
@@ -92,7 +93,7 @@ def test_without_the_secret_the_port_closes_nothing(mark: SelfTest) -> None:
 def test_limits_and_the_loop_breaker_hold_on_that_port_too(mark: SelfTest) -> None:
     """Who has the port by chance is charged, and what goes round from it dies."""
     with udp_server() as server, prober(mark) as client:
-        served = UdpWorker(server, limit=rate_limit(1, 3), self_test=mark)
+        served = UdpWorker(server, limit=limit(3), self_test=mark)
         for _ in range(5):
             queue(client, server, b"much")
         assert served.turn()["dropped_rate"] == 2

@@ -135,32 +135,31 @@ class Counted(Batch):
         return slots
 
 
-def test_behind_few_there_is_another_look_where_the_last_one_paid() -> None:
+def test_behind_few_there_is_another_look_where_the_last_one_paid(server: socket.socket, client: socket.socket) -> None:
     """One look in vain, and the next small batches have none; one that finds something is followed by another."""
     batch = Counted()
     batch.again = []
-    with udp_server() as server, udp_client() as client:
-        served = UdpWorker(server, batch=batch)
+    served = UdpWorker(server, batch=batch)
 
-        numbers = count()
+    numbers = count()
 
-        def ask() -> None:
-            queue(client, server, b"%d" % next(numbers))
+    def ask() -> None:
+        queue(client, server, b"%d" % next(numbers))
 
-        def looks(*, again: int = 0, first: int = 1) -> int:
-            before = batch.looks
-            batch.again, batch.answered = [ask] * again, False
-            for _ in range(first):
-                ask()
-            assert served.turn()["replied"] == served.row[UdpField.RECEIVED]
-            assert len([client.recv(16) for _ in range(first + again)]) == first + again
-            return batch.looks - before
+    def looks(*, again: int = 0, first: int = 1) -> int:
+        before = batch.looks
+        batch.again, batch.answered = [ask] * again, False
+        for _ in range(first):
+            ask()
+        assert served.turn()["replied"] == served.row[UdpField.RECEIVED]
+        assert len([client.recv(16) for _ in range(first + again)]) == first + again
+        return batch.looks - before
 
-        assert [looks() for _ in range(PASSED_OVER + 2)] == [2, *[1] * PASSED_OVER, 2]
-        assert looks(first=WORTH_ANOTHER_LOOK) == 2
-        for _ in range(PASSED_OVER):
-            looks()
-        assert looks(again=3) == 5
+    assert [looks() for _ in range(PASSED_OVER + 2)] == [2, *[1] * PASSED_OVER, 2]
+    assert looks(first=WORTH_ANOTHER_LOOK) == 2
+    for _ in range(PASSED_OVER):
+        looks()
+    assert looks(again=3) == 5
 
 
 def test_a_turn_with_nothing_queued_counts_nothing(served: UdpWorker) -> None:
