@@ -74,21 +74,6 @@ def test_a_source_that_is_too_loud_is_held_to_its_rate(uptime: float, rate: int,
     assert due * 0.999 <= got - burst <= due * 1.001 + 1
 
 
-def test_a_source_that_keeps_to_its_rate_is_never_refused() -> None:
-    """At exactly its rate, with a burst of one, each datagram of 100,000 is answered."""
-    bucket = limit(1000, 1)
-    assert all(bucket.take(SOURCE, 1, 5e6 + step / 1000) for step in range(100_000))
-
-
-def test_of_a_train_as_many_are_paid_as_there_is_room_for() -> None:
-    """Ten datagrams with four left in the account are four; the account is then empty, and refills with time."""
-    bucket = limit(10, 10)
-    assert bucket.take(SOURCE, 6, 100.0) == 6
-    assert bucket.take(SOURCE, 10, 100.0) == 4
-    assert bucket.take(SOURCE, 10, 100.0) == 0
-    assert bucket.take(SOURCE, 10, 100.35) == 3
-
-
 def test_sources_do_not_pay_for_one_another() -> None:
     """One that has spent its burst leaves all of its own to another."""
     bucket = limit(1, 3)

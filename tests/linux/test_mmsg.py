@@ -38,14 +38,6 @@ def headers(vector: Vector) -> ctypes.Array[Mmsghdr]:
     return (Mmsghdr * SLOTS).from_address(vector.base + vector.received_at)
 
 
-def test_the_control_messages_are_as_long_as_the_kernels() -> None:
-    """PKTINFO of each family, and a train in front of it, have room in a slot."""
-    for family, size in ((socket.AF_INET, socket.CMSG_SPACE(12)), (socket.AF_INET6, socket.CMSG_SPACE(20))):
-        layout = ControlLayout(family)
-        assert (layout.single.length, layout.train.length) == (size, size + socket.CMSG_SPACE(4))
-        assert layout.train.length <= CONTROL_BYTES
-
-
 def test_every_header_points_to_room_of_its_own(vector: Vector) -> None:
     """Names, control messages and payload of the slots neither overlap nor leave their mapping."""
     for field, size, first in (

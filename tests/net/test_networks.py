@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from echod.net.networks import AddressMap, Network, is_address, pack_networks, unpack_networks
@@ -16,7 +16,6 @@ def test_an_address_is_told_from_a_name(text: str, expected: bool) -> None:  # n
     assert is_address(text) == expected
 
 
-LAST4, LAST6 = 2**32 - 1, 2**128 - 1
 Levels = list[tuple[list[Network], str]]
 
 
@@ -27,13 +26,10 @@ def network(address: int, length: int, version: int) -> Network:
     return IPv6Network((address, length), strict=False)
 
 
-# Addresses near one another and at both ends, so that networks nest, touch and overlap more often than by chance.
-NETWORKS4 = st.builds(
-    network, st.one_of(st.integers(0, 600), st.integers(LAST4 - 600, LAST4)), st.integers(0, 32), st.just(4)
-)
-NETWORKS6 = st.builds(
-    network, st.one_of(st.integers(0, 600), st.integers(LAST6 - 600, LAST6)), st.integers(0, 128), st.just(6)
-)
+def networks(last: int, bits: int, version: int) -> st.SearchStrategy[Network]:
+    """Make networks near one another and at both ends, so that they overlap more often than by chance."""
+    near = st.one_of(st.integers(0, 600), st.integers(last - 600, last))
+    return st.builds(network, near, st.integers(0, bits), st.just(version))
 
 
 def naive(levels: Levels, address: IPv4Address | IPv6Address) -> str:
@@ -47,27 +43,18 @@ def edges(levels: Levels, last: int) -> set[int]:
     return {0, last} | {near for end in ends for near in (end - 1, end, end + 1) if 0 <= near <= last}
 
 
-def levels_of(networks: st.SearchStrategy[Network]) -> st.SearchStrategy[Levels]:
-    """Make levels whose values may be the same."""
-    return st.lists(st.tuples(st.lists(networks, max_size=6), st.sampled_from("abc")), max_size=4)
-
-
-@settings(deadline=None)
-@given(levels=levels_of(NETWORKS4), more=st.lists(st.integers(0, LAST4), max_size=5))
-def test_the_first_level_that_holds_an_ipv4_address_decides(levels: Levels, more: list[int]) -> None:
+@pytest.mark.parametrize(("bits", "address_of"), [(32, IPv4Address), (128, IPv6Address)])
+@given(data=st.data())
+def test_the_first_level_that_holds_an_address_decides(
+    bits: int, address_of: type[IPv4Address] | type[IPv6Address], data: st.DataObject
+) -> None:
     """At each edge of each network, and elsewhere, the map says what a look at every network says."""
+    last = 2**bits - 1
+    some = st.lists(networks(last, bits, address_of(0).version), max_size=6)
+    levels: Levels = data.draw(st.lists(st.tuples(some, st.sampled_from("abc")), max_size=4))
     compiled = AddressMap(levels, "none")
-    for address in edges(levels, LAST4) | set(more):
-        assert compiled.value(address) == naive(levels, IPv4Address(address))
-
-
-@settings(deadline=None)
-@given(levels=levels_of(NETWORKS6), more=st.lists(st.integers(0, LAST6), max_size=5))
-def test_the_first_level_that_holds_an_ipv6_address_decides(levels: Levels, more: list[int]) -> None:
-    """The same holds of addresses of 128 bits."""
-    compiled = AddressMap(levels, "none")
-    for address in edges(levels, LAST6) | set(more):
-        assert compiled.value(address) == naive(levels, IPv6Address(address))
+    for address in edges(levels, last) | set(data.draw(st.lists(st.integers(0, last), max_size=5))):
+        assert compiled.value(address) == naive(levels, address_of(address))
 
 
 def test_thousands_of_networks_are_one_bisection() -> None:

@@ -40,13 +40,6 @@ def test_each_reason_has_a_report() -> None:
     ]
 
 
-def test_connections_are_told_like_datagrams() -> None:
-    """The reason is a number, whichever list it is of."""
-    tally = Tally(0)
-    tally.add(Close.ACCESS, packed("192.0.2.1"), 1)
-    assert [report.reason for report in tally.reports()] == [Close.ACCESS]
-
-
 def test_what_was_reported_is_not_reported_again() -> None:
     """A report begins the next one anew."""
     tally = Tally(0)

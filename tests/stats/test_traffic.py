@@ -1,16 +1,17 @@
 """echod.stats.traffic: a row is told whole, each number under its name."""
 
 from dataclasses import asdict
-from ipaddress import IPv4Address, IPv6Address
 
-from echod.net.listener import Listener, Protocol
+from support.counter_pages import UDP
+from support.loopback import listener
+
+from echod.net.listener import Protocol
 from echod.stats.counters import ROW_FIELDS, TcpField
 from echod.stats.outcomes import Close, Drop
 from echod.stats.snapshot import Rates
 from echod.stats.traffic import describe_tcp, describe_udp
 
-UDP = Listener(protocol=Protocol.UDP, address=IPv4Address("127.0.0.1"), port=7)
-TCP = Listener(protocol=Protocol.TCP, address=IPv6Address("::1"), port=7)
+TCP = listener("::1", 7, Protocol.TCP)
 RATES = Rates(1.0, 2.0, 3.0)
 
 
