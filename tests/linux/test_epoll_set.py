@@ -29,18 +29,17 @@ def epoll_set() -> Iterator[EpollSet]:
 
 
 @pytest.fixture
-def pairs() -> Iterator[MakePairs]:
+def pairs(stack: ExitStack) -> MakePairs:
     """Make connected pairs: ours, and theirs. They are closed at the end."""
-    with ExitStack() as stack:
 
-        def make(count: int) -> list[tuple[socket.socket, socket.socket]]:
-            made = [socket.socketpair() for _ in range(count)]
-            for pair in made:
-                for sock in pair:
-                    stack.enter_context(sock)
-            return made
+    def make(count: int) -> list[tuple[socket.socket, socket.socket]]:
+        made = [socket.socketpair() for _ in range(count)]
+        for pair in made:
+            for sock in pair:
+                stack.enter_context(sock)
+        return made
 
-        yield make
+    return make
 
 
 def look(epoll_set: EpollSet) -> list[tuple[int, int]]:

@@ -14,14 +14,6 @@ from echod.net.listener import Protocol
 
 
 @pytest.fixture
-def poll() -> Iterator[Poll]:
-    """Make an empty poll."""
-    poll = Poll()
-    yield poll
-    poll.close()
-
-
-@pytest.fixture
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     """Connect two sockets."""
     one, other = socket.socketpair()

@@ -4,7 +4,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Timer
@@ -15,14 +15,6 @@ from support.loopback import sleeps, udp_client, udp_server
 from support.waiting import SECONDS, wait_until
 
 from echod.linux.poll import MAX_EVENTS, MOST_BUSY, READ, SHARED, Poll
-
-
-@pytest.fixture
-def poll() -> Iterator[Poll]:
-    """Make an empty poll."""
-    poll = Poll()
-    yield poll
-    poll.close()
 
 
 def turn(poll: Poll, seconds: float | None) -> None:
@@ -80,10 +72,9 @@ class Ends:
 
 
 @pytest.fixture
-def ends(poll: Poll) -> Iterator[Callable[[str], Ends]]:
+def ends(poll: Poll, stack: ExitStack) -> Callable[[str], Ends]:
     """Connect sockets; all are closed at the end."""
-    with ExitStack() as stack:
-        yield lambda letters: Ends(poll, stack, letters)
+    return lambda letters: Ends(poll, stack, letters)
 
 
 @pytest.mark.parametrize("letters", ["A", "Ab", "aB", "AbC", "abAB", "aAbBcC", "cbaCBA", "1", "1a", "A1", "21", "1aA2"])
@@ -125,28 +116,27 @@ def test_more_busy_ones_than_are_worth_it_are_called_too(poll: Poll, ends: Calla
     assert some.called() == BUSY
 
 
-def test_one_turn_calls_so_many_of_the_epoll_and_the_busy() -> None:
+def test_one_turn_calls_so_many_of_the_epoll_and_the_busy(stack: ExitStack) -> None:
     """Of more than can be told at once the rest is called in the next turn; a busy one in each, once we are awake."""
     called: list[int] = []
-    with ExitStack() as stack:
-        poll = Poll(spin_seconds=SECONDS)
-        stack.callback(poll.close)
-        read, write = os.pipe()
-        stack.callback(os.close, read)
-        os.write(write, b"x")
-        os.close(write)
-        poll.register(read, READ, lambda _: called.append(-1), busy=True)
-        for number in range(MAX_EVENTS + 1):
-            copy = os.dup(read)
-            stack.callback(os.close, copy)
-            poll.register(copy, READ, lambda _, number=number: called.append(number))  # type: ignore[misc]
+    poll = Poll(spin_seconds=SECONDS)
+    stack.callback(poll.close)
+    read, write = os.pipe()
+    stack.callback(os.close, read)
+    os.write(write, b"x")
+    os.close(write)
+    poll.register(read, READ, lambda _: called.append(-1), busy=True)
+    for number in range(MAX_EVENTS + 1):
+        copy = os.dup(read)
+        stack.callback(os.close, copy)
+        poll.register(copy, READ, lambda _, number=number: called.append(number))  # type: ignore[misc]
+    turn(poll, 0.0)
+    assert len(called) == len(set(called)) == MAX_EVENTS
+    for _ in range(2):
+        called.clear()
         turn(poll, 0.0)
-        assert len(called) == len(set(called)) == MAX_EVENTS
-        for _ in range(2):
-            called.clear()
-            turn(poll, 0.0)
-            assert called.count(-1) == 1
-            assert len(called) == len(set(called)) == MAX_EVENTS + 1
+        assert called.count(-1) == 1
+        assert len(called) == len(set(called)) == MAX_EVENTS + 1
 
 
 def test_a_wait_in_which_nothing_comes_ends(ends: Callable[[str], Ends]) -> None:
@@ -203,30 +193,29 @@ def in_epoll(poll: Poll) -> dict[int, bool]:
     return found
 
 
-def test_the_busy_are_in_the_epoll_only_while_we_sleep() -> None:
+def test_the_busy_are_in_the_epoll_only_while_we_sleep(stack: ExitStack) -> None:
     """So nobody is to be woken who is awake, and one arrival at a shared one wakes one of those who sleep."""
-    with ExitStack() as stack:
-        poll = Poll(spin_seconds=0.01)
-        stack.callback(poll.close)
-        some = Ends(poll, stack, "1A")
-        asleep = {some.fileno("1"): True, some.fileno("A"): False}
-        assert some.called(0.02) == ""
-        assert in_epoll(poll) == asleep
-        some.make_ready("1")
-        assert some.called(None) == "1"  # found at once: so the next wait spins
-        assert in_epoll(poll) == asleep
-        some.make_ready("1A")
-        assert some.called(None) == "1A"
-        assert in_epoll(poll) == {}
-        assert some.called(0.03) == ""  # spins, then sleeps
-        assert in_epoll(poll) == asleep
-        some.more("2")
-        assert in_epoll(poll) == {}
-        some.make_ready("2")
-        assert some.called(None) == "2"
-        assert in_epoll(poll) == asleep | {some.fileno("2"): True}
-        some.unregister("1")
-        assert in_epoll(poll) == {}
+    poll = Poll(spin_seconds=0.01)
+    stack.callback(poll.close)
+    some = Ends(poll, stack, "1A")
+    asleep = {some.fileno("1"): True, some.fileno("A"): False}
+    assert some.called(0.02) == ""
+    assert in_epoll(poll) == asleep
+    some.make_ready("1")
+    assert some.called(None) == "1"  # found at once: so the next wait spins
+    assert in_epoll(poll) == asleep
+    some.make_ready("1A")
+    assert some.called(None) == "1A"
+    assert in_epoll(poll) == {}
+    assert some.called(0.03) == ""  # spins, then sleeps
+    assert in_epoll(poll) == asleep
+    some.more("2")
+    assert in_epoll(poll) == {}
+    some.make_ready("2")
+    assert some.called(None) == "2"
+    assert in_epoll(poll) == asleep | {some.fileno("2"): True}
+    some.unregister("1")
+    assert in_epoll(poll) == {}
 
 
 ARRIVALS = 50
@@ -251,36 +240,35 @@ def serve(sock: socket.socket, inform: int) -> None:
         turn(poll, None)
 
 
-def test_one_arrival_at_a_shared_socket_wakes_one_of_those_who_sleep() -> None:
+def test_one_arrival_at_a_shared_socket_wakes_one_of_those_who_sleep(stack: ExitStack) -> None:
     """Of three who sleep two go on sleeping, but for the few times that two were awake already."""
-    with ExitStack() as stack:
-        server, client = stack.enter_context(udp_server()), stack.enter_context(udp_client())
-        reported, inform = os.pipe()
-        stack.callback(os.close, reported)
-        children = []
-        for _ in range(3):
-            child = os.fork()
-            if child == 0:
-                try:
-                    serve(server, inform)
-                finally:
-                    os._exit(1)
-            children.append(child)
-            stack.callback(os.waitpid, child, 0)
-            stack.callback(os.kill, child, signal.SIGKILL)
-        os.close(inform)
-        stats = [Path(f"/proc/{child}/stat") for child in children]
+    server, client = stack.enter_context(udp_server()), stack.enter_context(udp_client())
+    reported, inform = os.pipe()
+    stack.callback(os.close, reported)
+    children = []
+    for _ in range(3):
+        child = os.fork()
+        if child == 0:
+            try:
+                serve(server, inform)
+            finally:
+                os._exit(1)
+        children.append(child)
+        stack.callback(os.waitpid, child, 0)
+        stack.callback(os.kill, child, signal.SIGKILL)
+    os.close(inform)
+    stats = [Path(f"/proc/{child}/stat") for child in children]
+    wait_until(lambda: all(map(sleeps_now, stats)), "all slept")
+    before, wakeups = [sleeps(child) for child in children], b""
+    for number in range(1, ARRIVALS + 1):
         wait_until(lambda: all(map(sleeps_now, stats)), "all slept")
-        before, wakeups = [sleeps(child) for child in children], b""
-        for number in range(1, ARRIVALS + 1):
-            wait_until(lambda: all(map(sleeps_now, stats)), "all slept")
-            client.sendto(b"x", server.getsockname())
-            while wakeups.count(b"w") < number:
-                wakeups += os.read(reported, 64)
-        wait_until(lambda: all(map(sleeps_now, stats)), "all slept")
-        assert wakeups.count(b"w") == ARRIVALS
-        # Who wakes in the kernel, and finds that another has taken it, sleeps again without a word.
-        assert sum(map(sleeps, children)) - sum(before) < 1.5 * ARRIVALS
+        client.sendto(b"x", server.getsockname())
+        while wakeups.count(b"w") < number:
+            wakeups += os.read(reported, 64)
+    wait_until(lambda: all(map(sleeps_now, stats)), "all slept")
+    assert wakeups.count(b"w") == ARRIVALS
+    # Who wakes in the kernel, and finds that another has taken it, sleeps again without a word.
+    assert sum(map(sleeps, children)) - sum(before) < 1.5 * ARRIVALS
 
 
 def test_a_poll_sleeps_without_the_watches_that_the_kernel_refuses(ends: Callable[[str], Ends], poll: Poll) -> None:

@@ -4,7 +4,6 @@ import errno
 import os
 import resource
 import socket
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from support.loopback import (
     as_nobody,
     at,
     listener,
-    namespace,
     needs_root,
     queued_bytes,
     udp_client,
@@ -77,13 +75,6 @@ def assert_set_up(sock: socket.socket) -> None:
     assert is_set(sock, socket.IPPROTO_UDP, UDP_GRO) == [1]
     unwanted = (socket.SO_BROADCAST, SO_TIMESTAMP, SO_TIMESTAMPNS, SO_RXQ_OVFL)
     assert is_set(sock, socket.SOL_SOCKET, *unwanted) == [0, 0, 0, 0]
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    """Close at the end what a test opens."""
-    with ExitStack() as stack:
-        yield stack
 
 
 # -- options
@@ -167,32 +158,27 @@ def test_an_address_that_comes_later_is_bound_all_the_same(host: str, protocol: 
 
 
 @needs_root
-def test_a_link_local_address_that_comes_later_is_bound_where_its_interface_is_there() -> None:
-    """Its zone names the interface, which has to be there."""
-    with namespace():
-        add_link("fe80::5/64")
-        later = listener("fe80::6", 9999, zone="near")
-        open_socket(later, BUFFERS, sibling=False).close()
-        assert find_absence(later) == "is no address of this host; `ip address` lists them"
-        nowhere = listener("fe80::6", 9999, zone="nosuch0")
-        why = "names an interface that this host does not have; `ip link` lists them"
-        assert find_absence(nowhere, early=True) == why
-        with pytest.raises(AddressUnavailableError, match=f"{why}$"):
-            open_socket(nowhere, BUFFERS, sibling=False)
-
-
-@needs_root
+@pytest.mark.usefixtures("network")
 def test_a_link_local_address_is_bound_and_adopted_with_its_interface(stack: ExitStack) -> None:
-    """The zone of a listener becomes the scope of the socket, and the other way round."""
-    with namespace():
-        add_link("fe80::5/64")
-        wanted = listener("fe80::5", 9999, zone="near")
-        sock = open_socket(wanted, BUFFERS, sibling=False)
-        index = socket.if_nametoindex("near")
-        assert sock.getsockname()[1:] == (9999, 0, index)
-        found, sock = adopt_socket(sock.detach(), BUFFERS)
-        stack.enter_context(sock)
-        assert found == wanted
+    """The zone of a listener becomes the scope of the socket, and the other way round.
+
+    It names the interface, which has to be there, even where the address comes later.
+    """
+    add_link("fe80::5/64")
+    wanted, later, nowhere = (
+        listener(host, 9999, zone=zone) for host, zone in (("fe80::5", "near"), ("fe80::6", "near"), ("fe80::6", "no0"))
+    )
+    sock = open_socket(wanted, BUFFERS, sibling=False)
+    assert sock.getsockname()[1:] == (9999, 0, socket.if_nametoindex("near"))
+    found, sock = adopt_socket(sock.detach(), BUFFERS)
+    stack.enter_context(sock)
+    assert found == wanted
+    open_socket(later, BUFFERS, sibling=False).close()
+    assert find_absence(later) == "is no address of this host; `ip address` lists them"
+    why = "names an interface that this host does not have; `ip link` lists them"
+    assert find_absence(nowhere, early=True) == why
+    with pytest.raises(AddressUnavailableError, match=f"{why}$"):
+        open_socket(nowhere, BUFFERS, sibling=False)
 
 
 # -- buffers

@@ -6,7 +6,8 @@ from contextlib import ExitStack, contextmanager
 from time import monotonic_ns, time_ns
 
 import pytest
-from support.loopback import add_link, at, namespace, needs_root, udp_client, udp_server
+from support.loopback import add_link, at, namespace, needs_root, udp_server
+from support.ports import free_port
 from support.probing import settings, target_at
 from support.waiting import wait_until
 
@@ -67,9 +68,7 @@ def test_a_line_that_is_not_to_ask_has_no_stamps() -> None:
 
 def test_errors_are_told_from_stamps() -> None:
     """If nothing listens, each probe has a timestamp and one error."""
-    with udp_client() as closed:
-        port = closed.getsockname()[1]
-    with line_to("127.0.0.1", port) as transport:
+    with line_to("127.0.0.1", free_port()) as transport:
         for number in range(3):
             before = time_ns()
             assert transport.send(b"%d" % number) is None
@@ -93,9 +92,7 @@ def test_what_waits_for_a_neighbour_has_not_gone() -> None:
 
 def test_a_round_trip_begins_with_the_stamp_and_an_error_is_told_at_once(loop: Loop) -> None:
     """The round trip of a probe begins with its timestamp; an error that was read with it is reported at once."""
-    with udp_client() as closed:
-        port = closed.getsockname()[1]
-    session = ProbeSession(target_at(f"127.0.0.1:{port}"), settings(), loop, [])
+    session = ProbeSession(target_at(f"127.0.0.1:{free_port()}"), settings(), loop, [])
     with open_probe_socket(session.target, SocketSettings()) as sock:
         transport = UdpTransport(sock, session.target, 0, stamps=True)
         session.transports = [transport]
