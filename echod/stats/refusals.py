@@ -7,10 +7,9 @@ the number of refusals is exact; at most MOST_SOURCES addresses are known, and t
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 from pydantic import Field, StringConstraints, TypeAdapter
 
@@ -23,33 +22,29 @@ MOST_SOURCES: Final = 256
 """Most addresses remembered for one reason between two reports. The one refused most is most likely among them."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(NamedTuple):
     """The refusals of one listener for one reason."""
 
-    listener: int
+    listener: Count
     """Its index on the counters page."""
-    reason: int
-    refused: int
-    sources: dict[str, int]
+    reason: Count
+    refused: Count
+    sources: Annotated[dict[Source, Count], Field(min_length=1)]
     """Addresses with how often each was refused."""
     more: bool
     """Whether there were further addresses."""
 
     def pack(self) -> bytes:
         """Write it as bytes."""
-        fields = (self.listener, self.reason, self.refused, self.sources, self.more)
-        return json.dumps(fields, separators=(",", ":")).encode()
+        return json.dumps(self, separators=(",", ":")).encode()
 
     @staticmethod
     def unpack(packed: bytes) -> "Report":
         """Read what `pack` wrote. Raises ValueError for anything else."""
-        listener, reason, refused, sources, more = _FORM.validate_json(packed)
-        return Report(listener=listener, reason=reason, refused=refused, sources=sources, more=more)
+        return _FORM.validate_json(packed)
 
 
-_Sources = Annotated[dict[Source, Count], Field(min_length=1)]
-_FORM: Final = TypeAdapter(tuple[Count, Count, Count, _Sources, bool])
+_FORM: Final = TypeAdapter(Report)
 
 
 class Tally:
