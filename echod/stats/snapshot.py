@@ -15,9 +15,6 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
-FORM: Final = 1
-"""The version of the document. It is raised if a reader of the old form would misread the new one."""
-
 BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32, 64)
 """Upper bounds of the buckets of `UdpTraffic.batches`: slots that one receive filled."""
 
@@ -214,7 +211,8 @@ class Snapshot:
     activity: Activity = Activity()
     stale: bool = False
     """Whether `at` was too long ago when this was read: the daemon hangs, or cannot write. Never True in the file."""
-    form: Count = FORM
+    form: Literal[1] = 1
+    """The version of the document. It is raised if a reader of the old form would misread the new one."""
 
     def pack(self) -> bytes:
         """Write it as JSON, with a final line feed."""
@@ -224,12 +222,9 @@ class Snapshot:
     def unpack(text: bytes) -> "Snapshot":
         """Read what `pack` wrote, or anybody else. Raises ValueError, with one sentence, if no echod has written it."""
         try:
-            snapshot = _JSON.validate_json(text)
+            return _JSON.validate_json(text)
         except ValidationError:
             raise ValueError("it was written by another version of echod") from None
-        if snapshot.form != FORM:
-            raise ValueError("it was written by another version of echod")
-        return snapshot
 
 
 _JSON: Final = TypeAdapter(Snapshot)
