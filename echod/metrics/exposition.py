@@ -49,7 +49,7 @@ def _family(one: Metric | Histogram) -> Family:
         for labels, buckets, total in one.samples:
             histogram.add_metric(labels, buckets, total)
         return histogram
-    make = CounterMetricFamily if one.kind == "counter" else GaugeMetricFamily
+    make = CounterMetricFamily if one.name.endswith("_total") else GaugeMetricFamily
     family = make(one.name, one.help, labels=one.labels)
     for labels, value in one.samples:
         family.add_metric(labels, value)

@@ -220,9 +220,6 @@ class _Connection:
             self.close()
 
     def _decide(self) -> None:
-        if len(self._head) > MAX_HEAD_BYTES:
-            self._respond(failure(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE), with_body=True)
-            return
         head = _parse(self._head)
         if isinstance(head, HTTPStatus):
             self._respond(failure(head), with_body=True)
@@ -276,6 +273,8 @@ def _parse(head: bytes) -> tuple[str, str | None, Request] | HTTPStatus:
 
     If the head is not valid, return the status of the response.
     """
+    if len(head) > MAX_HEAD_BYTES:
+        return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
     found = _HEAD.match(head)
     if found is None:
         return HTTPStatus.BAD_REQUEST

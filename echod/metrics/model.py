@@ -7,7 +7,7 @@ label of its metric, in the same order.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 Labels: TypeAlias = tuple[str, ...]
 
@@ -17,7 +17,6 @@ class Metric:
     """A counter, whose name ends in `_total`, or a gauge."""
 
     name: str
-    kind: Literal["counter", "gauge"]
     help: str
     labels: Labels
     samples: Sequence[tuple[Labels, float]]
@@ -36,8 +35,7 @@ class Histogram:
 
 def metric(name: str, text: str, samples: Iterable[tuple[Labels, float]], *labels: str) -> Metric:
     """Make a metric; its name tells whether it is a counter or a gauge."""
-    kind: Literal["counter", "gauge"] = "counter" if name.endswith("_total") else "gauge"
-    return Metric(name=name, kind=kind, help=text, labels=labels, samples=tuple(samples))
+    return Metric(name=name, help=text, labels=labels, samples=tuple(samples))
 
 
 def buckets(bounds: Sequence[int | None], counts: Sequence[int]) -> list[tuple[str, int]]:

@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from echod.exporter.metrics import of_build
 from echod.metrics.exposition import write
-from echod.metrics.model import Histogram, Metric
+from echod.metrics.model import Histogram, Metric, metric
 
 FOUND: list[Metric | Histogram] = [of_build("1", "3")]
 PLAIN = "text/plain; version=0.0.4; charset=utf-8"
@@ -39,3 +39,10 @@ def test_no_header_is_a_mistake(accept: str) -> None:
     """Whatever a client says that it takes, it gets the numbers."""
     body, _ = write(FOUND, accept)
     assert "echod_build_info" in {each.name for each in text_string_to_metric_families(body.decode())}
+
+
+@pytest.mark.parametrize(("name", "kind"), [("x_total", "counter"), ("x", "gauge")])
+def test_the_name_tells_the_kind(name: str, kind: str) -> None:
+    """A name that ends in `_total` is that of a counter, any other that of a gauge."""
+    body, _ = write([metric(name, "X.", [(("a",), 1.0)], "one")], "")
+    assert body.decode() == f'# HELP {name} X.\n# TYPE {name} {kind}\n{name}{{one="a"}} 1.0\n'

@@ -1,15 +1,12 @@
-"""echod.metrics.model: counters, gauges and buckets in Prometheus' form."""
+"""echod.metrics.model: metrics and buckets in Prometheus' form."""
 
 from echod.metrics.model import Metric, buckets, metric
 
 
-def test_the_name_tells_the_kind() -> None:
-    """A name that ends in `_total` is that of a counter, any other that of a gauge."""
+def test_a_metric_keeps_its_samples() -> None:
+    """They are read once, from any iterable."""
     samples = ((("a",), 1.0),)
-    assert metric("x_total", "X.", iter(samples), "one") == Metric(
-        name="x_total", kind="counter", help="X.", labels=("one",), samples=samples
-    )
-    assert metric("x", "X.", []).kind == "gauge"
+    assert metric("x", "X.", iter(samples), "one") == Metric(name="x", help="X.", labels=("one",), samples=samples)
 
 
 def test_buckets_are_cumulative() -> None:
