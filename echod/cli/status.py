@@ -20,7 +20,7 @@ from echod.config.file import DEFAULT_PATH
 from echod.errors import ExitCode
 from echod.stats.snapshot import Snapshot
 from echod.status import files, instances
-from echod.status.overview import GAP, Overview, Table, aligned, check_text, old, overview, text, workers_text
+from echod.status.overview import GAP, Overview, aligned, check_text, old, overview, text, workers_text
 
 WATCH_SECONDS: Final = 1.0
 """Interval between refreshes: the file is not written more often."""
@@ -161,27 +161,17 @@ def _console(out: TextIO) -> Any:  # noqa: ANN401 - rich's
 
 
 def _drawn(shown: Overview) -> Any:  # noqa: ANN401 - rich's
-    from rich.console import Group  # noqa: PLC0415 - as above
-    from rich.text import Text  # noqa: PLC0415
-
-    parts: list[Any] = [
-        Text(line, style="bold red" if "REJECTED" in line or line.startswith("OLD, ") else "") for line in shown.lines
-    ]
-    for table in shown.tables:
-        parts += [Text(), _table(table), *(Text(line, style="dim") for line in table.legend)]
-    return Group(*parts)
-
-
-def _table(table: Table) -> Any:  # noqa: ANN401 - rich's
     """Draw it as lines of text: if the terminal is too narrow they are wrapped, whereas rich's tables lose columns."""
     from rich.text import Text  # noqa: PLC0415 - as above
 
-    head, *rows = aligned(table)
-    lines = [Text(GAP.join(head), style="bold")]
-    for row in rows:
-        bad = [index in table.alarming and cell.strip() != "0" for index, cell in enumerate(row)]
-        cells = [Text(cell, style="red" if red else "") for cell, red in zip(row, bad, strict=True)]
-        lines.append(Text(GAP).join(cells))
-    for line in lines:
-        line.rstrip()
+    lines = [Text(line, "bold red" if "REJECTED" in line or line.startswith("OLD, ") else "") for line in shown.lines]
+    for table in shown.tables:
+        head, *rows = aligned(table)
+        lines += [Text(), Text(GAP.join(head).rstrip(), "bold")]
+        for row in rows:
+            bad = [index in table.alarming and cell.strip() != "0" for index, cell in enumerate(row)]
+            cells = [Text(cell, "red" if red else "") for cell, red in zip(row, bad, strict=True)]
+            lines.append(Text(GAP).join(cells))
+            lines[-1].rstrip()
+        lines += [Text(line, "dim") for line in table.legend]
     return Text("\n").join(lines)
