@@ -11,7 +11,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -92,8 +92,9 @@ def find(
             return place
     for pid, its in instances.supervisors().items():
         if its == config:
+            where = " or ".join(map(str, places))
             raise StatusUnknownError(
-                f"an echod runs with {config}, process {pid}, but its status is not in {_listed(places)}: its log says "
+                f"an echod runs with {config}, process {pid}, but its status is not in {where}: its log says "
                 'why, and where it is: look for "status" there (log.level: info)'
             )
     for place, status in alive.items() if named else ():
@@ -110,10 +111,6 @@ def _is_same(one: object, other: str) -> bool:
     with suppress(OSError, ValueError):
         return one == other or (isinstance(one, str) and Path(one).samefile(other))
     return False
-
-
-def _listed(places: Iterable[Path]) -> str:
-    return " or ".join(map(str, places))
 
 
 class StatusFiles:

@@ -13,7 +13,7 @@ import socket
 import struct
 import time
 from collections.abc import Collection, Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
@@ -163,7 +163,7 @@ class _Run:
         self._sent: list[tuple[socket.socket, _Probe]] = []
         self._by_peer: dict[tuple[str, int], list[tuple[socket.socket, _Probe]]] = {}
         self._poll = Poll()
-        self._sockets: list[socket.socket] = []
+        self._sockets = ExitStack()
 
     def run(self, seconds: float) -> tuple[Result, ...]:
         """Probe each listener, and wait."""
@@ -174,8 +174,7 @@ class _Run:
             self._wait(time.monotonic() + seconds)
         finally:
             self._poll.close()
-            for sock in self._sockets:
-                sock.close()
+            self._sockets.close()
         for probe in self._probes:
             if not probe.done:
                 probe.problem = f"no reply within {seconds:g} s" if probe.sent else _PROBLEMS[errno.EADDRINUSE]
@@ -218,13 +217,8 @@ class _Run:
 
     def _open(self, listener: Listener, beside: Sequence[socket.socket] = ()) -> socket.socket:
         """Open a socket on the port that probes come from. Raises OSError."""
-        sock = open_probe(listener, self._mark.port if self._mark is not None else 0, beside)
-        self._sockets.append(sock)
-        return sock
-
-    def _close(self, sock: socket.socket) -> None:
-        self._sockets.remove(sock)
-        sock.close()
+        port = self._mark.port if self._mark is not None else 0
+        return self._sockets.enter_context(open_probe(listener, port, beside))
 
     # -- UDP: one socket for each address and interface
 
@@ -285,7 +279,7 @@ class _Run:
             with suppress(BlockingIOError):
                 sock.connect(bind_address(probe.target))
         except OSError as error:
-            self._close(sock)
+            sock.close()
             if error.errno == errno.EADDRNOTAVAIL:  # not the address, for it is bound: a probe has this pair of ports
                 raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)) from None
             raise
@@ -298,7 +292,7 @@ class _Run:
             sock.send(_BYTE)
         except OSError as error:
             probe.fail(error)
-            self._close(sock)
+            sock.close()
         else:
             self._poll.register(sock.fileno(), READ, partial(self._on_echoed, sock, probe))
 
@@ -310,7 +304,7 @@ class _Run:
             probe.fail(error)
             return
         finally:
-            self._close(sock)  # a listener on another interface may wait for the same pair of ports
+            sock.close()  # a listener on another interface may wait for the same pair of ports
         if reply == _BYTE:
             probe.seconds = now - probe.sent
         else:

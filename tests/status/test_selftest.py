@@ -243,7 +243,7 @@ def test_an_interface_may_go_while_the_answer_comes(network: None) -> None:
         asked._attempt(*asked._udp_groups())
         wait_until(lambda: queued_bytes(server), "the question")
         server.sendto(*server.recvfrom(100))
-        (sock,) = asked._sockets
+        ((sock, _),) = asked._sent
         wait_until(lambda: queued_bytes(sock), "the answer")
         ip("link", "delete", "near")
         asked._wait(time.monotonic() + 5)
