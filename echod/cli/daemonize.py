@@ -103,18 +103,10 @@ def detach(pidfile: Path | None, serve: Callable[[Callable[[], None]], int]) -> 
         os.dup2(write_output, 2)
     os.close(write_output)
     with daemon.DaemonContext(
-        chroot_directory=None,
-        working_directory="/",
         umask=0o022,
-        uid=os.getuid(),
-        gid=os.getgid(),
-        initgroups=False,
         prevent_core=False,
         detach_process=True,
         files_preserve=[write_outcome] if lock is None else [write_outcome, lock],
-        pidfile=None,
-        stdin=None,
-        stdout=None,
         stderr=sys.stderr,
         signal_map={},
     ):
