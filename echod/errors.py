@@ -100,12 +100,6 @@ class FamilyUnavailableError(AddressUnavailableError):
     exit_code = ExitCode.CONFIG
 
 
-class BindNotPermittedError(EchodError):
-    """A listener's port needs a privilege that this process does not have."""
-
-    exit_code = ExitCode.NO_PERMISSION
-
-
 class PassedSocketError(EchodError):
     """A socket that was passed cannot be served: the .socket unit has to be changed, and a restart does not help."""
 
@@ -149,7 +143,7 @@ class StatusUnknownError(EchodError):
 
 
 class NotPermittedError(EchodError):
-    """This user may not talk to the running echod, or become another user."""
+    """This process may not bind a port, reload the running echod, or become another user."""
 
     exit_code = ExitCode.NO_PERMISSION
 

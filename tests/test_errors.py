@@ -14,7 +14,6 @@ def test_each_error_has_the_exit_code_that_scripts_expect() -> None:
         "ConfigError": 78,
         "AddressUnavailableError": 69,
         "FamilyUnavailableError": 78,
-        "BindNotPermittedError": 77,
         "PassedSocketError": 78,
         "UnknownUserError": 78,
         "InterruptedStartError": 130,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
-from echod.errors import AddressUnavailableError, BindNotPermittedError, EchodError, FamilyUnavailableError
+from echod.errors import AddressUnavailableError, EchodError, FamilyUnavailableError, NotPermittedError
 from echod.linux import sockopt
 from echod.linux.sockopt import Option, options
 from echod.net.listener import Listener, Protocol
@@ -58,7 +58,7 @@ def open_socket(listener: Listener, buffers: Buffers, *, sibling: bool, bind: bo
     A `sibling` joins the sockets that this process already has on the same port (SO_REUSEPORT). The first socket is
     bound without that option, so that it fails if any other process has the port, even an echod of the same user.
 
-    Raises AddressUnavailableError and BindNotPermittedError, each with a solution, and nothing else.
+    Raises AddressUnavailableError and NotPermittedError, each with a solution, and nothing else.
     """
     family = _family(listener)
     kind = socket.SOCK_DGRAM if listener.protocol is Protocol.UDP else socket.SOCK_STREAM
@@ -294,9 +294,9 @@ def bind_address(listener: Listener) -> tuple[str, int] | tuple[str, int, int, i
 def _bind_error(listener: Listener, error: OSError) -> EchodError:
     """Return the error for this listener, with a solution."""
     if error.errno == errno.EPERM and listener.zone and not listener.link_local:
-        return BindNotPermittedError(f"{listener} {_NEEDS_RAW}")
+        return NotPermittedError(f"{listener} {_NEEDS_RAW}")
     if error.errno in (errno.EACCES, errno.EPERM):
-        return BindNotPermittedError(f"{listener} {_NOT_PERMITTED}")
+        return NotPermittedError(f"{listener} {_NOT_PERMITTED}")
     if error.errno == errno.EADDRINUSE:
         reason = _IN_USE.format(protocol=listener.protocol.value[0], port=listener.port)
         return AddressUnavailableError(f"{listener} {reason}")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from echod.config.diff import Plan, plan
-from echod.errors import AddressUnavailableError, BindNotPermittedError, EchodError, PassedSocketError
+from echod.errors import AddressUnavailableError, EchodError, NotPermittedError, PassedSocketError
 from echod.linux.sockets import (
     Buffers,
     bind_socket,
@@ -150,7 +150,7 @@ class ListeningSockets:
         for number in range(len(held), wanted):
             try:
                 sock = open_socket(listener, found.granted, sibling=number > 0 or beside, bind=not held)
-            except (AddressUnavailableError, BindNotPermittedError) as error:
+            except (AddressUnavailableError, NotPermittedError) as error:
                 if not self.adopted:
                     raise
                 raise type(error)(
@@ -181,7 +181,7 @@ class ListeningSockets:
         beside = not any(overlap(listener, each) for each in wanted) and self._needs_sibling(listener, found, ())
         try:
             sock = open_socket(listener, found.granted, sibling=beside)
-        except (AddressUnavailableError, BindNotPermittedError) as error:
+        except (AddressUnavailableError, NotPermittedError) as error:
             hint = "; where systemd holds the ports, enable echod-metrics.socket and restart echod"
             raise type(error)(f"metrics.listen: {error}{hint if self.adopted else ''}") from None
         found.opened.append(sock)

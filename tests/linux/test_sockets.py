@@ -22,7 +22,7 @@ from support.loopback import (
 )
 from support.waiting import wait_until
 
-from echod.errors import AddressUnavailableError, BindNotPermittedError, ExitCode
+from echod.errors import AddressUnavailableError, ExitCode, NotPermittedError
 from echod.linux.sockets import (
     Buffers,
     _bind_error,
@@ -134,7 +134,7 @@ def test_a_privileged_port_names_the_three_ways_out(protocol: Protocol) -> None:
     def open_port_7() -> list[object]:
         try:
             open_socket(listener(port=7, protocol=protocol), BUFFERS, sibling=False).close()
-        except BindNotPermittedError as error:
+        except NotPermittedError as error:
             return [str(error), error.exit_code]
         return []
 
