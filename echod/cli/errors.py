@@ -46,7 +46,10 @@ def _fail(error: OSError) -> NoReturn:
 def guarded(command: Callable[[], int]) -> int:
     """Run a command; turn what it raises into a message on stderr and an exit code."""
     try:
-        code = _run(command)
+        try:
+            code = command()
+        except SystemExit as end:  # of argparse, which has printed the help, the version or the mistake
+            code = int(end.code or 0)
         print(end="", flush=True)  # here, where a write error is still reported
     except EchodError as error:
         logs.report(f"echod: {error}")
@@ -64,10 +67,3 @@ def guarded(command: Callable[[], int]) -> int:
         logs.report(f"echod: this is a defect in echod {__version__}\n{traceback.format_exc()}")
         return ExitCode.SOFTWARE
     return code
-
-
-def _run(command: Callable[[], int]) -> int:
-    try:
-        return command()
-    except SystemExit as end:  # of argparse, which has printed the help, the version or the mistake
-        return int(end.code or 0)

@@ -194,6 +194,9 @@ def parse_host(host: str) -> tuple[IPv4Address | IPv6Address, str]:
     digits, percent, zone = (host[1:-1] if six else host).partition("%")
     address = _parse_ipv6(digits) if six else _parse_ipv4(digits)
     write = f"[{digits}%eth0]" if six else f"{digits}%eth0"
+    if address.is_multicast or address == _BROADCAST:
+        shown = f"[{address}]" if six else address
+        raise ValueError(f"{shown} is not the address of a single host: write an address of this host")
     if isinstance(address, IPv6Address) and address.is_link_local and not zone:
         raise ValueError(f"a link-local address needs its interface: write {write}, or another interface")
     if percent and not zone:
@@ -225,16 +228,13 @@ def parse_port(digits: str) -> int:
 
 def _parse_ipv4(text: str) -> IPv4Address:
     try:
-        address = IPv4Address(text)
+        return IPv4Address(text)
     except AddressValueError:
         if re.fullmatch(r"[0-9.]+", text):
             hint = "write four numbers from 0 to 255, without leading zeros"
             raise ValueError(f'"{text}" is not an IPv4 address: {hint}') from None
         hint = "host names are not looked up, write the address itself"
         raise ValueError(f'"{text}" is not an address: {hint}') from None
-    if address.is_multicast or address == _BROADCAST:
-        raise ValueError(f"{address} is not the address of a single host: write an address of this host")
-    return address
 
 
 def _parse_ipv6(text: str) -> IPv6Address:
@@ -244,6 +244,4 @@ def _parse_ipv6(text: str) -> IPv6Address:
         raise ValueError(f'"{text}" is not an IPv6 address: only IPv6 addresses are written in brackets') from None
     if address.ipv4_mapped is not None:
         raise ValueError(f"[{text}] is an IPv4-mapped IPv6 address: write {address.ipv4_mapped} without brackets")
-    if address.is_multicast:
-        raise ValueError(f"[{address}] is not the address of a single host: write an address of this host")
     return address
