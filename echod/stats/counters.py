@@ -9,7 +9,7 @@ received = replied + drops + send failures + interrupted.
 """
 
 import errno
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -229,13 +229,6 @@ class CounterPage:
         """Return the rows of one listener in all worker slots, to be read; none if it is not on this page."""
         return [self._believed(slot, listener) for slot in range(self.slots)] if listener in self._rows else []
 
-    def totals(self) -> dict[Listener, list[int]]:
-        """Return the row of each listener, summed over the worker slots."""
-        totals: dict[Listener, list[int]] = {}
-        for slot in range(self.slots):
-            add(totals, {listener: self._believed(slot, listener) for listener in self.listeners})
-        return totals
-
 
 def _come(protocol: Protocol) -> int:
     """Return the index in a row of the datagrams or connections that have come."""
@@ -249,13 +242,6 @@ def _ended(row: memoryview, protocol: Protocol) -> int:
     return row[UdpField.REPLIED] + row[UdpField.INTERRUPTED] + sum(row[UDP_DROPS]) + sum(row[UDP_SEND_FAILURES])
 
 
-def add(totals: dict[Listener, list[int]], more: Mapping[Listener, Sequence[int]]) -> None:
-    """Add rows to totals, listener by listener."""
-    for listener, row in more.items():
-        old = totals.get(listener)
-        totals[listener] = list(row) if old is None else [a + b for a, b in zip(old, row, strict=True)]
-
-
 def describe(listener: Listener, row: Sequence[int]) -> dict[str, int]:
     """Name the numbers of a row: always the main ones, and all others that are not zero."""
     if listener.protocol is Protocol.UDP:
@@ -267,11 +253,7 @@ def describe(listener: Listener, row: Sequence[int]) -> dict[str, int]:
         )
         rest = {f"dropped_{name}": place for name, place in DROP_FIELDS.items()}
         rest |= {f"send_failed_{name.lower()}": place for name, place in SEND_FAILED_FIELDS.items()}
-        rest |= {
-            "interrupted": UdpField.INTERRUPTED,
-            "slipped": UdpField.SLIPPED,
-            "self_test": UdpField.SELF_TEST,
-        }
+        rest |= {field.name.lower(): field for field in (UdpField.INTERRUPTED, UdpField.SLIPPED, UdpField.SELF_TEST)}
     else:
         main = (TcpField.ACCEPTED, TcpField.RECEIVED_BYTES, TcpField.SENT_BYTES)
         rest = {f"closed_{name}": place for name, place in CLOSED_FIELDS.items()}

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 from heapq import nlargest
 from ipaddress import IPv4Address, IPv6Address
+from operator import itemgetter
 from typing import Final, Generic, TypeVar
 
 from pydantic import TypeAdapter
@@ -42,6 +43,8 @@ _SPANS: Final = 6
 
 _PREFIX_BYTES: Final = 8
 _ADDRESS_BYTES: Final = 16
+
+_count_of: Final = itemgetter(1)
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -88,10 +91,6 @@ class SpaceSaving(Generic[Key]):
         """Return each key with its own charges, without the inherited count."""
         inherited = self._inherited
         return [(key, count - inherited.get(key, 0)) for key, count in self.counts.items()]
-
-
-def _count_of(item: tuple[Hashable, int]) -> int:
-    return item[1]
 
 
 class TopSources:

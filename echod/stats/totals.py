@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from echod.net.listener import Listener, Protocol
-from echod.stats.counters import ROW_FIELDS, UDP_DROPS, UDP_SEND_FAILURES, CounterPage, TcpField, UdpField, add
+from echod.stats.counters import ROW_FIELDS, UDP_DROPS, UDP_SEND_FAILURES, CounterPage, TcpField, UdpField
 from echod.stats.snapshot import Rates, TcpTraffic, UdpTraffic
 from echod.stats.traffic import describe_tcp, describe_udp
 from echod.stats.watch import PageWatch
@@ -26,14 +26,13 @@ class Totals:
 
     def take_over(self, page: CounterPage) -> None:
         """Keep the numbers of a generation whose last worker has exited."""
-        add(self._gone, page.totals())
+        self._gone = self.rows([page])
 
     def rows(self, living: Iterable[CounterPage]) -> dict[Listener, list[int]]:
         """Return the rows of all listeners since the start, including the living pages."""
-        rows = {listener: list(row) for listener, row in self._gone.items()}
-        for page in living:
-            add(rows, page.totals())
-        return rows
+        pages = list(living)
+        listeners = dict.fromkeys([*self._gone, *(listener for page in pages for listener in page.listeners)])
+        return {listener: self.row(listener, pages) for listener in listeners}
 
     def row(self, listener: Listener, living: Iterable[CounterPage]) -> list[int]:
         """Return the row of one listener, including the living pages."""

@@ -8,7 +8,7 @@ from enum import IntEnum
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.counter_pages import TCP, UDP, counter_page, listeners
+from support.counter_pages import TCP, UDP, counter_page, listeners, summed
 
 from echod.net.listener import Listener
 from echod.stats.counters import (
@@ -24,7 +24,6 @@ from echod.stats.counters import (
     TcpField,
     UdpField,
     Unfinished,
-    add,
     describe,
     send_failed_field,
     train_field,
@@ -235,7 +234,7 @@ def test_a_note_of_no_udp_listener_is_not_believed(row: int) -> None:
     """A broken worker may have noted anything."""
     laid = counter_page(TCP, UDP)
     laid.settle(0, Unfinished(row=row, counted=0, datagrams=9, octets=90))
-    assert not any(map(sum, laid.totals().values()))
+    assert not any(map(sum, summed(laid).values()))
 
 
 # -- what can be believed
@@ -309,23 +308,23 @@ def test_of_a_distrusted_worker_the_last_good_rows_are_read() -> None:
     for slot in range(2):
         laid.row(slot, UDP)[UdpField.RECEIVED], laid.row(slot, UDP)[UdpField.REPLIED] = 9, 4
         laid.row(slot, TCP)[TcpField.ACCEPTED] = 2
-    good, totals = laid.rows(1), laid.totals()
+    good, totals = laid.rows(1), summed(laid)
     for listener in (UDP, TCP):
         for place in range(ROW_FIELDS):
             laid.row(1, listener)[place] = 2**64 - 1 - place
     assert list(laid.distrusted) == []
     laid.distrust(1, good)
     assert list(laid.distrusted) == [1]
-    assert laid.totals() == totals
+    assert summed(laid) == totals
     assert laid.datagrams() == 18
     assert [share[UdpField.RECEIVED] for share in laid.shares(UDP)] == [9, 9]
     laid.trust(1)
     assert list(laid.distrusted) == []
-    assert laid.totals() != totals
+    assert summed(laid) != totals
     laid.distrust(1, good)
     laid.settle(1, Unfinished(row=0, counted=9, datagrams=5, octets=5))
     assert list(laid.distrusted) == []
-    assert laid.totals()[UDP][UdpField.RECEIVED] == 18
+    assert summed(laid)[UDP][UdpField.RECEIVED] == 18
     assert laid.row(1, UDP)[UdpField.INTERRUPTED] == 5
     assert laid.row(1, TCP)[TcpField.CLOSED + Close.INTERRUPTED] == 2
 
@@ -341,7 +340,7 @@ def test_totals_are_the_sums_over_the_slots(slots: int, numbers: st.DataObject) 
             laid.row(slot, listener)[index] = number
     for slot in range(slots):
         laid.header(slot)[SlotField.HEARTBEAT] = laid.ledger(slot)[0] = 77
-    assert laid.totals() == {
+    assert summed(laid) == {
         listener: [sum(column) for column in zip(*(written[slot, listener] for slot in range(slots)), strict=True)]
         for listener in (UDP, TCP)
     }
@@ -353,7 +352,7 @@ def test_the_shares_of_a_listener_are_its_rows_in_all_slots() -> None:
     for slot in range(2):
         laid.row(slot, UDP)[3] = laid.row(slot, TCP)[4] = slot + 1
     for listener in (UDP, TCP):
-        assert list(map(sum, zip(*laid.shares(listener), strict=True))) == laid.totals()[listener]
+        assert list(map(sum, zip(*laid.shares(listener), strict=True))) == summed(laid)[listener]
     assert laid.shares(listeners(3)[2]) == []
 
 
@@ -366,24 +365,6 @@ def test_the_rows_of_a_slot_are_copied_as_they_are() -> None:
     numbers = memoryview(copy).cast("Q").tolist()
     assert len(copy) == 2 * ROW_BYTES
     assert (numbers[0], numbers[ROW_FIELDS + 1], sum(numbers)) == (5, 6, 11)
-
-
-def test_adding_rows_makes_new_lists_and_takes_new_listeners_in() -> None:
-    """Totals never are a live row of a page, and a listener seen for the first time begins with what came."""
-    row = counter_page(UDP).row(0, UDP)
-    row[0] = 3
-    old = [1] * ROW_FIELDS
-    totals = {TCP: old}
-    add(totals, {UDP: row, TCP: [2] * ROW_FIELDS})
-    row[0] = 4
-    assert totals == {UDP: [3] + [0] * (ROW_FIELDS - 1), TCP: [3] * ROW_FIELDS}
-    assert old == [1] * ROW_FIELDS
-
-
-def test_rows_of_different_lengths_are_never_added() -> None:
-    """A row of another layout is a defect that must show, not a number that is lost in silence."""
-    with pytest.raises(ValueError, match="shorter"):
-        add({UDP: [0] * ROW_FIELDS}, {UDP: [0] * (ROW_FIELDS - 1)})
 
 
 # -- names

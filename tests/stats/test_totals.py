@@ -1,10 +1,11 @@
 """The totals of all generations: nothing is lost when one ends, and nothing is believed of a broken worker."""
 
+import pytest
 from support.counter_pages import TCP, UDP, counter_page
 from support.loopback import listener
 
 from echod.net.listener import Listener
-from echod.stats.counters import CounterPage, TcpField, UdpField
+from echod.stats.counters import ROW_FIELDS, CounterPage, TcpField, UdpField
 from echod.stats.totals import Totals, read_traffic
 from echod.stats.watch import PageWatch
 
@@ -34,6 +35,14 @@ def test_past_and_living_generations_are_added_up() -> None:
     rows[UDP][UdpField.RECEIVED] = 99
     assert totals.rows([living])[UDP][UdpField.RECEIVED] == 17
     assert sum(totals.row(listener(port=9), [living])) == 0
+
+
+def test_rows_of_different_lengths_are_never_added() -> None:
+    """A row of another layout is a defect that must show, not a number that is lost in silence."""
+    totals = Totals()
+    totals._gone[UDP] = [0] * (ROW_FIELDS - 1)
+    with pytest.raises(ValueError, match="longer"):
+        totals.row(UDP, [counter_page(UDP)])
 
 
 def test_the_sums_have_tcp_only_where_a_tcp_listener_was_served() -> None:

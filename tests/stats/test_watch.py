@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.counter_pages import counter_page, listeners
+from support.counter_pages import counter_page, listeners, summed
 
 from echod.net.listener import Listener
 from echod.stats.counters import ROW_FIELDS, CounterPage, SlotField, UdpField
@@ -50,7 +50,7 @@ def test_a_worker_that_writes_what_cannot_be_true_is_distrusted(number: int) -> 
     page.row(2, LISTENERS[0])[UdpField.RECEIVED] += 1
     assert watch.changed() == {LISTENERS[0]}
     assert list(page.distrusted) == [1]
-    assert page.totals()[LISTENERS[0]][UdpField.REPLIED] == 21
+    assert summed(page)[LISTENERS[0]][UdpField.REPLIED] == 21
     assert page.datagrams() == 28
     assert watch.changed() == set()
 
@@ -79,7 +79,7 @@ def test_numbers_that_are_plausible_again_are_read_again() -> None:
     page.row(1, LISTENERS[0])[UdpField.REPLIED] = 8
     assert watch.changed() == {LISTENERS[0]}
     assert list(page.distrusted) == []
-    assert page.totals()[LISTENERS[0]][UdpField.REPLIED] == 22
+    assert summed(page)[LISTENERS[0]][UdpField.REPLIED] == 22
 
 
 def test_a_check_before_settling_takes_no_news_away() -> None:

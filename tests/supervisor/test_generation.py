@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.counter_pages import summed
 from support.daemon import children
 from support.limited_poll import LimitedPoll
 from support.loopback import BUFFERS, as_nobody, listener, needs_root
@@ -144,12 +145,12 @@ def test_a_worker_that_scribbles_on_its_counters_is_ended_and_nothing_else(
     observer.look(page.listeners, [page], (), 1.0)
     page.row(number, udp)[place] = 2**64 - 1
     observer.look(page.listeners, [page], (), 2.0)
-    assert page.totals()[udp][UdpField.REPLIED] == 9
+    assert summed(page)[udp][UdpField.REPLIED] == 9
     by_hand.generation.catch_up()
     assert by_hand.reap() == "killed by SIGKILL"
     (entry,) = [entry for entry in log if entry["event"] == "worker_miscounted"]
     assert entry["worker"] == number + 1
-    assert page.totals()[udp][:5] == [9, 0, 9, 0, 0]
+    assert summed(page)[udp][:5] == [9, 0, 9, 0, 0]
     by_hand.generation.start_worker(by_hand.generation.workers[number], 3.0)
     by_hand.turn_until_ready()
 
@@ -163,7 +164,7 @@ def test_a_worker_that_scribbled_just_before_its_death_is_settled(by_hand: Gener
     slot.kill()
     assert by_hand.reap() == "killed by SIGKILL"
     assert [entry["event"] for entry in log].count("worker_miscounted") == 1
-    assert not any(map(sum, page.totals().values()))
+    assert not any(map(sum, summed(page).values()))
 
 
 def test_a_worker_has_the_vector_of_no_other(by_hand: GenerationByHand) -> None:

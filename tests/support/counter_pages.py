@@ -6,6 +6,7 @@ from support.loopback import listener
 
 from echod.net.listener import Listener, Protocol
 from echod.stats.counters import CounterPage
+from echod.stats.totals import Totals
 
 UDP, TCP = listener(port=7), listener(port=7, protocol=Protocol.TCP)
 
@@ -19,3 +20,8 @@ def counter_page(*listeners: Listener, slots: int = 1, places: int = 0) -> Count
     """Lay a page over shared memory of exactly its size, as a generation does."""
     size = CounterPage.size(slots=slots, listeners=len(listeners), places=places)
     return CounterPage(memoryview(mmap.mmap(-1, size)), slots=slots, listeners=listeners, places=places)
+
+
+def summed(page: CounterPage) -> dict[Listener, list[int]]:
+    """Return the row of each listener, summed over the worker slots."""
+    return Totals().rows([page])
