@@ -232,7 +232,7 @@ def test_what_a_full_channel_does_not_take_is_sent_later(by_hand: GenerationByHa
         by_hand.generation.set_own_addresses(most)
     by_hand.generation.set_own_addresses(most[:1])
     by_hand.generation.drain()
-    assert [len(message) for message in slot.queue.pending.values()] == [18, 1]
+    assert [len(message) for message in slot.queue.pending.values()] == [19, 1]
     wait_until(lambda: (by_hand.generation.catch_up(), by_hand.exits())[1], "the other one gone")
     assert other.pid is None
     os.kill(slot.pid, signal.SIGCONT)
