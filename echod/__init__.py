@@ -44,7 +44,7 @@ Subjects
 
 Ground
 
-    net/         values: listener*, endpoint*, peers*, networks*
+    net/         values: listener*, peers*, networks*
     linux/       one facility of the kernel or host in each module, and the only package with ctypes: mmsg,
                  mmsg_layout*, io_uring, epoll_set, poll, sockets, sockopt*, accept, netlink, process,
                  procfs, prctl, privileges, cgroups, descriptors, signals, send_queue, systemd

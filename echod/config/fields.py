@@ -17,8 +17,18 @@ from echod.config import access
 from echod.config.access import AccessEntry, parse_entry
 from echod.config.diagnostics import shown
 from echod.config.document import kind_of
-from echod.net.endpoint import WANTED, Endpoint, parse_endpoint
-from echod.net.listener import MAX_LISTENERS, MAX_PORT, Listener, ListenerRange, find_overlaps, overlap, parse_listener
+from echod.net.listener import (
+    MAX_LISTENERS,
+    MAX_PORT,
+    WANTED_ENDPOINT,
+    Endpoint,
+    Listener,
+    ListenerRange,
+    find_overlaps,
+    overlap,
+    parse_endpoint,
+    parse_listener,
+)
 
 FROM_FILE = {"from_file": True}
 """The validation context of a file: an empty value is a mistake in a file, but None is valid in a config from code."""
@@ -69,11 +79,11 @@ def _parse_endpoints(value: object, info: ValidationInfo) -> object:
         return value if isinstance(value, tuple) else (value,)
     if not isinstance(value, list):
         try:
-            return (parse_endpoint(_text(value, f"write off or {WANTED}")),)
+            return (parse_endpoint(_text(value, f"write off or {WANTED_ENDPOINT}")),)
         except ValueError as error:
             raise _sentence(str(error)) from None
     if not value:
-        raise _sentence(f"the list is empty: write off or {WANTED}")
+        raise _sentence(f"the list is empty: write off or {WANTED_ENDPOINT}")
     found, errors = _each(value, _parse_endpoint)
     for (earlier, one), (index, other) in combinations(found.items(), 2):
         if overlap(one.listener, other.listener):
@@ -83,7 +93,7 @@ def _parse_endpoints(value: object, info: ValidationInfo) -> object:
 
 
 def _parse_endpoint(value: object) -> Endpoint:
-    return parse_endpoint(_text(value, f"write {WANTED}", or_remove=" or remove the dash"))
+    return parse_endpoint(_text(value, f"write {WANTED_ENDPOINT}", or_remove=" or remove the dash"))
 
 
 def _parse_host_name(value: object) -> str:
@@ -240,7 +250,7 @@ Directory = Annotated[
 HttpEndpoints = Annotated[
     tuple[InstanceOf[Endpoint], ...],
     BeforeValidator(_parse_endpoints),
-    Field(description=f"off, {WANTED}, or a list of such URLs"),
+    Field(description=f"off, {WANTED_ENDPOINT}, or a list of such URLs"),
 ]
 HostNames = Annotated[
     tuple[str, ...],

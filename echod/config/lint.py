@@ -11,8 +11,7 @@ from echod.config.access import find_covered, is_public, parse_entry
 from echod.config.document import Document, Path, mistake_at
 from echod.config.schema import Config, GuardConfig, LimitsConfig, TcpConfig
 from echod.errors import Mistake
-from echod.net.endpoint import Endpoint
-from echod.net.listener import ListenerRange, Protocol, overlap, parse_listener
+from echod.net.listener import Endpoint, ListenerRange, Protocol, overlap, parse_listener
 
 _Warning: TypeAlias = tuple[tuple[Path, ...], str]  # the keys concerned, and the text
 

@@ -12,8 +12,7 @@ from echod.config.document import Document, Path, mistake_at
 from echod.config.lint import listener_ranges, places
 from echod.config.schema import Config
 from echod.errors import Mistake
-from echod.net.endpoint import Endpoint
-from echod.net.listener import Listener, parse_listener
+from echod.net.listener import Endpoint, Listener, parse_listener
 
 SOCKET: Final = "echod.socket"
 METRICS_SOCKET: Final = "echod-metrics.socket"

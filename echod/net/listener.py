@@ -1,7 +1,8 @@
 """A listener: one protocol, address and port, as the operator writes it and as the kernel takes it.
 
-Owns the text form `udp://ADDRESS:PORT`, its syntax, and when two listeners conflict. It never looks up a name and never
-opens a socket. Invariant: the text of a listener, parsed, is that listener.
+Owns the text form `udp://ADDRESS:PORT`, that of an endpoint for metrics, `http://ADDRESS:PORT`, their syntax, and when
+two listeners conflict. It never looks up a name and never opens a socket. Invariant: the text of either, parsed, is
+that listener or endpoint.
 """
 
 import re
@@ -10,9 +11,15 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from enum import Enum
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from typing import Final
 
 MAX_LISTENERS = 1024  # a mistyped range must not use up all descriptors of the host
 MAX_PORT = 65535
+
+_METRICS_PORT: Final = 9007
+"""The echo's own 7, in the range of Prometheus exporters (9000 and up)."""
+
+WANTED_ENDPOINT: Final = f"http://127.0.0.1:{_METRICS_PORT}"
 
 _BROADCAST = IPv4Address("255.255.255.255")
 _MAX_CHARACTERS = 100  # the longest possible listener has 81
@@ -64,6 +71,18 @@ class Listener:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """An HTTP port, on which metrics are served."""
+
+    listener: Listener
+    """The same address and port as a TCP listener."""
+
+    def __str__(self) -> str:
+        """Write the endpoint as the config file has it, such as `http://[::1]:9007`."""
+        return "http" + str(self.listener).removeprefix("tcp")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerRange:
     """The listeners of one entry of the config: one on each port from `first.port` to `last_port`."""
 
@@ -88,7 +107,7 @@ def parse_listener(text: str) -> ListenerRange:
 
     Raises ValueError with one sentence for the operator that says what is wrong and what to write.
     """
-    refuse_strange(text, wanted="udp://ADDRESS:PORT")
+    _refuse_strange(text, wanted="udp://ADDRESS:PORT")
     scheme, separator, rest = text.partition("://")
     if not separator:
         bare = re.sub(r"^((udp|tcp):)?/*", "", text) or "ADDRESS:PORT"
@@ -96,13 +115,37 @@ def parse_listener(text: str) -> ListenerRange:
     protocol = _parse_protocol(scheme)
     if found := re.search(r"[/?#@]", rest):
         raise ValueError(f'contains "{found[0]}": write {scheme}://ADDRESS:PORT and nothing else')
-    host, port = split_host(rest, usual_port=7)
+    host, port = _split_host(rest, usual_port=7)
     first, last = _parse_ports(port)
-    address, zone = parse_host(host)
+    address, zone = _parse_host(host)
     return ListenerRange(
         first=Listener(protocol=protocol, address=address, port=first, zone=zone),
         last_port=last,
     )
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """Read `http://ADDRESS:PORT`; an IPv6 address is in brackets (RFC 3986).
+
+    Raises ValueError with one sentence for the operator that says what is wrong and what to write.
+    """
+    _refuse_strange(text, wanted=WANTED_ENDPOINT)
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        raise ValueError(f'"{text}" is not a URL: write {WANTED_ENDPOINT}, or off')
+    if scheme == "https":
+        raise ValueError(f"https is not supported: write http://{rest} and put a proxy in front of it")
+    if scheme != "http":
+        raise ValueError(f'the protocol "{scheme}" is not supported: write http://{rest}')
+    if found := re.search(r"[/?#@]", rest):
+        raise ValueError(f'contains "{found[0]}": write http://ADDRESS:PORT and nothing else')
+    if re.fullmatch(r"\*?(:[^:]*)?", rest):
+        raise ValueError(f"has no address: write {WANTED_ENDPOINT}")
+    host, port = _split_host(rest, usual_port=_METRICS_PORT)
+    if not re.fullmatch(r"[0-9]+", port):
+        raise ValueError(f'"{port}" is not a port: write a number from 1 to 65535')
+    address, zone = _parse_host(host)
+    return Endpoint(listener=Listener(protocol=Protocol.TCP, address=address, port=_parse_port(port), zone=zone))
 
 
 def in_ranges(listeners: Iterable[Listener]) -> list[ListenerRange]:
@@ -149,7 +192,7 @@ def overlap(one: Listener, other: Listener) -> bool:
     return one.address.is_unspecified or other.address.is_unspecified or one.address == other.address
 
 
-def refuse_strange(text: str, *, wanted: str) -> None:
+def _refuse_strange(text: str, *, wanted: str) -> None:
     """Refuse characters that no address and port can contain. Raises ValueError as `parse_listener` does."""
     if len(text) > _MAX_CHARACTERS:
         raise ValueError(f"has {len(text):,} characters: write {wanted}")
@@ -170,7 +213,7 @@ def _parse_protocol(scheme: str) -> Protocol:
     raise ValueError(f'the protocol "{scheme}" is not known: write udp or tcp')
 
 
-def split_host(rest: str, *, usual_port: int) -> tuple[str, str]:
+def _split_host(rest: str, *, usual_port: int) -> tuple[str, str]:
     """Split host, with its brackets if it has any, from port. Raises ValueError as `parse_listener` does."""
     if rest.startswith("["):
         host, bracket, after = rest.partition("]")
@@ -188,7 +231,7 @@ def split_host(rest: str, *, usual_port: int) -> tuple[str, str]:
     return host, port
 
 
-def parse_host(host: str) -> tuple[IPv4Address | IPv6Address, str]:
+def _parse_host(host: str) -> tuple[IPv4Address | IPv6Address, str]:
     """Read an address (IPv6: in brackets) and its interface. Raises ValueError as `parse_listener` does."""
     six = host.startswith("[")
     digits, percent, zone = (host[1:-1] if six else host).partition("%")
@@ -210,13 +253,13 @@ def _parse_ports(text: str) -> tuple[int, int]:
     found = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", text)
     if not found:
         raise ValueError(f'"{text}" is not a port: write a number from 1 to {MAX_PORT}, or a range such as 7000-7015')
-    first, last = parse_port(found[1]), parse_port(found[2] or found[1])
+    first, last = _parse_port(found[1]), _parse_port(found[2] or found[1])
     if first > last:
         raise ValueError(f"the port range runs backwards: write {last}-{first}")
     return first, last
 
 
-def parse_port(digits: str) -> int:
+def _parse_port(digits: str) -> int:
     """Read one port. Raises ValueError as `parse_listener` does."""
     port = int(digits)
     if not 1 <= port <= MAX_PORT:

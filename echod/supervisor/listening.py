@@ -25,8 +25,7 @@ from echod.linux.sockets import (
     open_socket,
     set_buffers,
 )
-from echod.net.endpoint import Endpoint
-from echod.net.listener import Listener, Protocol, overlap
+from echod.net.listener import Endpoint, Listener, Protocol, overlap
 from echod.stats.rates import unwrapped
 from echod.supervisor.adoption import METRICS, adopt_http_socket, adopt_socket, device_of
 

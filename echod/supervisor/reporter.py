@@ -20,8 +20,7 @@ from echod.config.schema import Config
 from echod.errors import ConfigError, EchodError, ExitCode, Mistake, plural
 from echod.linux.sockets import Buffers, find_absence
 from echod.linux.systemd import Notifier
-from echod.net.endpoint import Endpoint
-from echod.net.listener import Listener, Protocol
+from echod.net.listener import Endpoint, Listener, Protocol
 from echod.stats.counters import CounterPage, describe
 from echod.stats.rates import Rate
 from echod.stats.snapshot import REJECTED

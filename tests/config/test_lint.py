@@ -7,7 +7,7 @@ from echod.config.document import read
 from echod.config.lint import listener_ranges, places
 from echod.config.parse import parse_config
 from echod.config.written import write_value
-from echod.net.endpoint import parse_endpoint
+from echod.net.listener import parse_endpoint
 
 OPEN = (
     "includes public addresses: the source of a datagram can be forged, so that replies hit anybody: write "

@@ -20,7 +20,7 @@ from support.waiting import wait_until
 from echod.config.schema import Config
 from echod.linux.poll import Poll
 from echod.linux.sockets import Buffers
-from echod.net.endpoint import parse_endpoint
+from echod.net.listener import parse_endpoint
 from echod.stats.totals import Totals
 from echod.supervisor.exporter import CHANNEL_BYTES, RESEND_SECONDS, STUCK_SECONDS, Exporters
 from echod.supervisor.generation import Generation

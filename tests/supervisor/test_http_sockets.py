@@ -10,8 +10,7 @@ from support.loopback import ANY, BUFFERS, listener, tcp_client, udp_client
 from support.ports import free_port
 
 from echod.errors import AddressUnavailableError
-from echod.net.endpoint import Endpoint, parse_endpoint
-from echod.net.listener import Protocol
+from echod.net.listener import Endpoint, Protocol, parse_endpoint
 from echod.supervisor.listening import ListeningSockets
 
 
