@@ -150,5 +150,3 @@ class NotPermittedError(EchodError):
 
 class StartFailedError(EchodError):
     """The workers could not be started or did not become ready, or there is no memory for them or the config."""
-
-    exit_code = ExitCode.SOFTWARE

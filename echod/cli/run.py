@@ -25,8 +25,6 @@ from echod.linux import signals, systemd
 from echod.status import instances
 from echod.supervisor.supervisor import Supervisor
 
-_MAXSIZE_64: Final = 2**63 - 1
-
 _EXAMPLE: Final = """example:
   echod run --config /etc/echod.yaml
   (printf hi; sleep 1) | ncat -u 127.0.0.1 7
@@ -41,7 +39,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--daemonize", action="store_true", help="detach from the terminal (hosts without systemd)")
     parser.add_argument("--pidfile", type=Path, metavar="FILE", help="with --daemonize: hold this file while running")
     arguments = parser.parse_args(words)
-    if sys.byteorder != "little" or sys.maxsize < _MAXSIZE_64:
+    if sys.byteorder != "little" or sys.maxsize < 2**63 - 1:
         raise EchodError("echod runs on 64-bit little-endian Linux only: it reads the kernel's structures as they lie")
     signals.block()
     faulthandler.enable()  # the watchdog's SIGABRT leaves a stack in the log

@@ -42,7 +42,6 @@ _SPANS: Final = 6
 """The last minute, in spans that are forgotten one by one."""
 
 _PREFIX_BYTES: Final = 8
-_ADDRESS_BYTES: Final = 16
 
 _count_of: Final = itemgetter(1)
 
@@ -137,7 +136,7 @@ class TopSources:
 def _text(source: bytes) -> str:
     if len(source) == _PREFIX_BYTES:
         return f"{IPv6Address(source + bytes(_PREFIX_BYTES))}/64"
-    return str(IPv4Address(source) if len(source) < _PREFIX_BYTES else IPv6Address(source[:_ADDRESS_BYTES]))
+    return str(IPv4Address(source) if len(source) < _PREFIX_BYTES else IPv6Address(source[:16]))
 
 
 _FORM: Final = TypeAdapter(list[tuple[Source, Count]])

@@ -14,7 +14,6 @@ from echod.stats.traffic import describe_tcp, describe_udp
 from echod.stats.watch import PageWatch
 
 _NOTHING: Final = [0] * ROW_FIELDS
-_NO_RATES: Final = Rates()
 
 
 class Totals:
@@ -71,12 +70,12 @@ def read_traffic(
         watch.changed()  # for its check alone: it does not believe what a broken worker writes
     rows = totals.rows([watch.page for watch in watches])
     udp = [
-        describe_udp(one, row, adopted=one in adopted, kernel_drops=drops[one], rate=_NO_RATES)
+        describe_udp(one, row, adopted=one in adopted, kernel_drops=drops[one], rate=Rates())
         for one, row in rows.items()
         if one.protocol is Protocol.UDP
     ]
     tcp = [
-        describe_tcp(one, row, adopted=one in adopted, accepted=_NO_RATES, octets=_NO_RATES)
+        describe_tcp(one, row, adopted=one in adopted, accepted=Rates(), octets=Rates())
         for one, row in rows.items()
         if one.protocol is Protocol.TCP
     ]
