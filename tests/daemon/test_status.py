@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from support.daemon import ECHOD, REPOSITORY, Daemon, Serve, StartDaemon, ask, environment
@@ -24,6 +25,14 @@ from echod.status import files
 
 USER = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
 ELSEWHERE = ("unshare", "--time", "--boottime", "100000", "--monotonic", "100000", "--fork", "--kill-child")
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Give a folder that any user may enter. Pytest's are root's alone, and each run of it that begins sees to that."""
+    with TemporaryDirectory(prefix="echod-status-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 def run_status(
@@ -143,9 +152,6 @@ def test_a_check_fails_for_a_stuck_worker_that_no_probe_reached(echod: StartDaem
 def test_any_user_may_read_the_status_and_only_root_probes_with_the_mark(serve: Serve) -> None:
     """Any user may read the status. The probes of a user who may not read the mark are like those of any client."""
     daemon, _ = serve(["udp"], workers=1, access={"deny": ["loopback"]})
-    for folder in (*daemon.status_path.parents[:-1], daemon.status_path):  # pytest's own are root's alone
-        if not folder.stat().st_mode & 0o001:
-            folder.chmod(folder.stat().st_mode | 0o011)
     shown = run_status(daemon.status_path, prefix=USER)
     assert (shown.returncode, shown.stderr) == (ExitCode.OK, "")
     assert shown.stdout.startswith("echod ")
@@ -343,8 +349,6 @@ def test_a_user_finds_the_echod_of_the_same_session(serve: Serve, tmp_path: Path
     session = tmp_path / "session"
     session.mkdir()
     os.chown(session, NOBODY, NOBODY)
-    for folder in session.parents[:-1]:  # pytest's own are root's alone
-        folder.chmod(folder.stat().st_mode | 0o011)
     variables = {"RUNTIME_DIRECTORY": "", "XDG_RUNTIME_DIR": str(session)}
     daemon, _ = serve(workers=1, prefix=USER, variables=variables)
     shown = run_status(None, prefix=USER, **variables)
