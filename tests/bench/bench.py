@@ -24,17 +24,14 @@ from .work import (
     PACE_MICROSECONDS,
     ROUND_TRIP,
     RULES,
+    SCALED,
     SCALED_LISTENERS,
-    SCALED_SIZES,
-    SCALED_SOURCES,
     SCALED_WORKERS,
     TCP,
     UDP,
     Work,
     for_workers,
-    from_sources,
     latency_beside,
-    of_size,
     to_listeners,
 )
 
@@ -98,7 +95,7 @@ class Bench:
     def _scaling(self) -> None:
         yardstick = YARDSTICKS["udp"]
         with self._started("udp", (yardstick, ECHOD)) as servers:
-            self._compare((*map(from_sources, SCALED_SOURCES), *map(of_size, SCALED_SIZES)), servers)
+            self._compare(SCALED, servers)
         for count in SCALED_LISTENERS:
             work = to_listeners(count)
             with self._started("udp", (yardstick, echod(ports=count))) as servers:

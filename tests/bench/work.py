@@ -165,7 +165,9 @@ def for_workers(count: int) -> Work:
     return Work(name=f"workers-{count}", meaning=f"{count} workers and as many loads", settings=settings, loads=count)
 
 
-SCALED_SOURCES = (1, 10, 100, 1_000, 10_000, 100_000)
+SCALED = (
+    *map(from_sources, (1, 10, 100, 1_000, 10_000, 100_000)),
+    *map(of_size, (16, 64, 256, 1_400, 8_192, 32_768)),
+)
 SCALED_LISTENERS = (1, 4, 16, 64)
-SCALED_SIZES = (16, 64, 256, 1_400, 8_192, 32_768)
 SCALED_WORKERS = (1, 2, 4)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 from support.loopback import needs_root
-from support.netns.datagrams import CLIENT, CLIENT6, SENDER, SENDER6, Datagram, numbered, over_ipv4, over_ipv6
+from support.netns.datagrams import CLIENT, CLIENT6, SENDER, SENDER6, numbered, over
 from support.netns.stage import Outcome, Stage, answered, refused
 
 pytestmark = needs_root
@@ -16,11 +16,6 @@ REASON = "dropped_access"
 PUBLIC = ("192.0.2.7", "198.51.100.7", "203.0.113.7", "9.255.255.255", "11.0.0.1", "172.32.0.1", "2001:db8::7")
 PRIVATE = ("10.255.255.254", "172.16.0.1", "172.31.255.254", "192.168.0.1", "169.254.7.7", "fc00::7", "fdff::7")
 """Without a word on access these are answered, from wherever they come."""
-
-
-def over(source: str) -> Datagram:
-    """Return a datagram from that source, of its family."""
-    return (over_ipv6 if ":" in source else over_ipv4)(source=source)
 
 
 @pytest.mark.parametrize("source", PUBLIC)

@@ -1,7 +1,6 @@
 """A host with several addresses: the reply comes from the one that was asked, over the network, in both families."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import pytest
 from support.loopback import needs_root
@@ -17,8 +16,7 @@ pytestmark = needs_root
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """Give an echod on wildcards, on a host that gets a second address of each family after the start."""
-    with ExitStack() as stack:
-        stage = stack.enter_context(raised(tmp_path_factory.mktemp("stage")))
+    with raised(tmp_path_factory.mktemp("stage")) as stage:
         stage.wire.configure("address", "add", f"{SECOND}/24", "dev", LINK)
         stage.wire.configure("address", "add", f"{SECOND6}/64", "dev", LINK, "nodad")
         yield stage

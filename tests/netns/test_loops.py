@@ -4,14 +4,14 @@ Two echods, one on either side of a wire, on ports so different that neither kno
 (CERT CA-1996-01, CVE-2024-2169); and one echod beside a server that answers whatever comes, as chargen does (RFC 864).
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from random import Random
 from typing import Final
 
 import pytest
-from support.daemon import Daemon
+from support.daemon import Daemon, daemon_in
 from support.loopback import needs_root
 from support.netns.datagrams import CLIENT, CLIENT6, SERVER, SERVER6, Datagram, over_ipv4, over_ipv6
 from support.netns.stage import MAX_GROWTH_BYTES, Stage, totals
@@ -39,10 +39,10 @@ Over = Callable[..., Datagram]
 class Pair:
     """An echod on the server's side of a wire, another on the client's, and a bystander of each on the other side."""
 
-    def __init__(self, wire: Wire, near: Daemon, far: Daemon, over: Over) -> None:
-        """Take two that are ready."""
+    def __init__(self, wire: Wire, daemons: Sequence[Daemon], over: Over) -> None:
+        """Take two that are ready, the near one and the far one."""
         is_ipv6 = over().is_ipv6
-        self.daemons = (near, far)
+        self.daemons = daemons
         self._wire = wire
         self._over = over
         self._far_address = CLIENT6 if is_ipv6 else CLIENT
@@ -101,15 +101,8 @@ def pair_of(folder: Path, over: Over, *, near: bool = True, far: bool = True) ->
             config = {"listeners": listeners, "workers": 1, "guard": {"loop_breaker": loop_breaker}}
             own = folder / name
             own.mkdir()
-            daemons.append(Daemon(own, config, prefix=("ip", "netns", "exec", name)))
-            stack.callback(daemons[-1].end)
-        for daemon in daemons:
-            daemon.wait_for("ready")
-        pair = Pair(wire, *daemons, over)
-        stack.callback(pair.close)
-        yield pair
-        for daemon in daemons:
-            assert "Traceback" not in daemon.stderr
+            daemons.append(stack.enter_context(daemon_in(name, own, config)))
+        yield stack.enter_context(closing(Pair(wire, daemons, over)))
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ class Fault:
     """The counter that has each datagram lost; None where they are lost elsewhere."""
 
 
+IP: Final = "ip -n {server}"
 NFT: Final = "ip netns exec {server} nft"
 
 FAULTS: Final = {
@@ -60,30 +61,28 @@ FAULTS: Final = {
         failure="send_failed_eperm",
     ),
     "IPv4 address removed": Fault(
-        begin=(f"ip -n {{server}} address delete {SERVER}/24 dev {LINK}",),
-        end=(f"ip -n {{server}} address add {SERVER}/24 broadcast + dev {LINK}",),
+        begin=(f"{IP} address delete {SERVER}/24 dev {LINK}",),
+        end=(f"{IP} address add {SERVER}/24 broadcast + dev {LINK}",),
         hosts=(SERVER,),
     ),
     "IPv6 address removed": Fault(
-        begin=(f"ip -n {{server}} address delete {SERVER6}/64 dev {LINK}",),
-        end=(f"ip -n {{server}} address add {SERVER6}/64 dev {LINK} nodad",),
+        begin=(f"{IP} address delete {SERVER6}/64 dev {LINK}",),
+        end=(f"{IP} address add {SERVER6}/64 dev {LINK} nodad",),
         hosts=(SERVER6,),
     ),
     "IPv4 routes removed": Fault(
-        begin=("ip -n {server} route delete default", f"ip -n {{server}} route delete 10.7.1.0/24 dev {LINK}"),
-        end=(f"ip -n {{server}} route add 10.7.1.0/24 dev {LINK}",),
+        begin=(f"{IP} route delete default", f"{IP} route delete 10.7.1.0/24 dev {LINK}"),
+        end=(f"{IP} route add 10.7.1.0/24 dev {LINK}",),
         hosts=(SERVER,),
         failure="send_failed_enetunreach",
     ),
     "IPv6 routes removed": Fault(
-        begin=("ip -n {server} -6 route delete default", f"ip -n {{server}} -6 route delete fd00:7::/64 dev {LINK}"),
-        end=(f"ip -n {{server}} -6 route add fd00:7::/64 dev {LINK}",),
+        begin=(f"{IP} -6 route delete default", f"{IP} -6 route delete fd00:7::/64 dev {LINK}"),
+        end=(f"{IP} -6 route add fd00:7::/64 dev {LINK}",),
         hosts=(SERVER6,),
         failure="send_failed_enetunreach",
     ),
-    "link down": Fault(
-        begin=(f"ip -n {{server}} link set {LINK} down",), end=(f"ip -n {{server}} link set {LINK} up",)
-    ),
+    "link down": Fault(begin=(f"{IP} link set {LINK} down",), end=(f"{IP} link set {LINK} up",)),
     # The clients, at the other end, cannot send either: nothing is lost, and nothing may be later.
     "carrier lost": Fault(
         begin=(f"ip -n {{client}} link set {LINK} down",), end=(f"ip -n {{client}} link set {LINK} up",)

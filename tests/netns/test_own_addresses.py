@@ -5,30 +5,23 @@ from dataclasses import replace
 
 import pytest
 from support.loopback import needs_root
-from support.netns.datagrams import (
-    OTHER_PORT,
-    PORT,
-    SERVER,
-    SERVER6,
-    SERVER_LINK,
-    Datagram,
-    numbered,
-    over_ipv4,
-    over_ipv6,
-)
+from support.netns.datagrams import OTHER_PORT, PORT, SERVER, SERVER6, SERVER_LINK, Datagram, numbered, over
 from support.netns.stage import Stage, answered, refused
 from support.waiting import wait_until
 
 pytestmark = needs_root
 
 REASON = "dropped_source_is_self"
-OWN = (over_ipv4(source=SERVER), over_ipv6(source=SERVER6), over_ipv6(source=SERVER_LINK))
-LATER = (over_ipv4(source="10.7.1.77"), over_ipv6(source="fd00:7::77"))
-ANY_IP = (("10.9.0.0/24", over_ipv4(source="10.9.0.7")), ("fd00:9::/64", over_ipv6(source="fd00:9::7")))
+OWN = (over(SERVER), over(SERVER6), over(SERVER_LINK))
+LATER = {
+    "10.7.1.77": "address {} 10.7.1.77/24 dev eth0",
+    "fd00:7::77": "address {} fd00:7::77/64 dev eth0 nodad",
+    "10.9.0.7": "-4 route {} local 10.9.0.0/24 dev lo",
+    "fd00:9::7": "-6 route {} local fd00:9::/64 dev lo",
+}
+"""Addresses, and the command that gives this host each of them, or takes it away."""
 
 each_own = pytest.mark.parametrize("datagram", OWN, ids=lambda each: each.source)
-each_later = pytest.mark.parametrize("datagram", LATER, ids=lambda each: each.source)
-each_any_ip = pytest.mark.parametrize(("prefix", "datagram"), ANY_IP, ids=["IPv4", "IPv6"])
 
 
 @pytest.fixture
@@ -36,11 +29,6 @@ def lenient(stage: Stage) -> Iterator[Stage]:
     """Give an echod whose kernel lets its own addresses in from the wire; for IPv6 every kernel does."""
     with stage.wire.lenient():
         yield stage
-
-
-def family_of(datagram: Datagram) -> tuple[str, ...]:
-    """Return how ip(8) is told the family."""
-    return ("-6",) if datagram.is_ipv6 else ("-4",)
 
 
 def await_refusal(stage: Stage, datagram: Datagram) -> None:
@@ -117,35 +105,22 @@ def test_this_host_itself_is_not_answered_at_an_outside_address(stage: Stage, da
             client.recv(64)
 
 
-@each_later
-def test_an_address_added_after_the_start_is_our_own(staged: Callable[..., Stage], datagram: Datagram) -> None:
-    """A neighbour that was answered is refused once this host has its address, and answered once it has not."""
-    stage = staged()
-    address = f"{datagram.source}/{64 if datagram.is_ipv6 else 24}"
-    stage.wire.know(datagram.source)
+@pytest.mark.parametrize(("source", "command"), LATER.items())
+def test_an_address_added_after_the_start_is_our_own(staged: Callable[..., Stage], source: str, command: str) -> None:
+    """A neighbour that was answered is refused once this host has its address, and answered once it has not.
+
+    `ip route add local PREFIX dev lo` makes each address in it one of this host (AnyIP), at any time. A reload changes
+    nothing.
+    """
+    stage, datagram = staged(), over(source)
+    stage.wire.know(source)
     assert_answered(stage, datagram)
     with stage.wire.lenient():
-        stage.wire.configure("address", "add", address, "dev", "eth0", *(["nodad"] if datagram.is_ipv6 else []))
-        await_refusal(stage, datagram)
-        assert stage.meet(numbered(datagram, 10)) == refused(10, REASON)
-        stage.wire.configure("address", "delete", address, "dev", "eth0")
-        await_answer(stage, datagram)
-    assert_answered(stage, datagram)
-
-
-@each_any_ip
-def test_a_prefix_that_is_local_as_a_whole_is_our_own(
-    staged: Callable[..., Stage], prefix: str, datagram: Datagram
-) -> None:
-    """`ip route add local PREFIX dev lo` makes each address in it one of this host (AnyIP), at any time."""
-    stage = staged()
-    assert_answered(stage, datagram)
-    with stage.wire.lenient():
-        stage.wire.configure(*family_of(datagram), "route", "add", "local", prefix, "dev", "lo")
+        stage.wire.configure(*command.format("add").split())
         await_refusal(stage, datagram)
         assert stage.meet(numbered(datagram, 10)) == refused(10, REASON)
         stage.reload()
         assert stage.meet(numbered(datagram, 10)) == refused(10, REASON)
-        stage.wire.configure(*family_of(datagram), "route", "delete", "local", prefix, "dev", "lo")
+        stage.wire.configure(*command.format("delete").split())
         await_answer(stage, datagram)
     assert_answered(stage, datagram)

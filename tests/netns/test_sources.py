@@ -2,16 +2,7 @@
 
 import pytest
 from support.loopback import needs_root
-from support.netns.datagrams import (
-    CLIENT6,
-    CLIENT_LINK,
-    SERVER_LINK,
-    SUBNET_BROADCAST,
-    Datagram,
-    numbered,
-    over_ipv4,
-    over_ipv6,
-)
+from support.netns.datagrams import CLIENT6, CLIENT_LINK, SERVER_LINK, SUBNET_BROADCAST, numbered, over
 from support.netns.stage import Outcome, Stage, answered, refused
 
 pytestmark = needs_root
@@ -23,11 +14,6 @@ DELIVERED = ("0.1.2.3", "240.0.0.1", "255.255.255.254")
 DELIVERED6 = ("::", "::2", "::127.0.0.1", "::10.7.1.66", "::ffff:127.0.0.1", "::ffff:10.7.1.66", "::ffff:203.0.113.7")
 LET_THROUGH = ("127.0.0.1", "127.9.9.9")
 """Martians but where route_localnet and accept_local are set."""
-
-
-def over(source: str, **more: object) -> Datagram:
-    """Return a datagram from that source, of its family."""
-    return (over_ipv6 if ":" in source else over_ipv4)(source=source, **more)
 
 
 @pytest.mark.parametrize("train", [1, 64])

@@ -2,7 +2,6 @@
 
 import socket
 import struct
-import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
@@ -11,6 +10,7 @@ import pytest
 from support.loopback import needs_root
 from support.netns.datagrams import PORT, SERVER, SERVER6, Datagram, as_train, numbered, over_ipv4, over_ipv6, read
 from support.netns.wire import Wire
+from support.system.network import NAMESPACES
 
 from echod.linux.sockopt import UDP_GRO
 
@@ -78,5 +78,4 @@ def test_nothing_is_left_of_a_wire() -> None:
 
 def namespaces() -> set[str]:
     """Return the names of all network namespaces."""
-    listed = subprocess.run(["ip", "netns", "list"], check=True, capture_output=True, text=True).stdout
-    return {line.split()[0] for line in listed.splitlines()}
+    return {path.name for path in NAMESPACES.iterdir()}

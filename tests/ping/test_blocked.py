@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.loopback import needs_root
-from support.ping.pinging import ended, start
+from support.ping.pinging import ended, read_lines, start
 from support.waiting import wait_until
 
 PAGE = 4096
@@ -65,9 +65,7 @@ def test_a_signal_ends_the_wait_for_a_reader_of_the_rows(port: int, tmp_path: Pa
 def test_several_signals_at_once_are_one(port: int) -> None:
     """As of timeout(1), which signals its child and then its group: the statistics are printed."""
     with start("-i", "1ms", f"127.0.0.1:{port}") as process:
-        assert process.stdout
-        assert process.stdout.readline().startswith("PING ")
-        process.stdout.readline()
+        assert read_lines(process, 2)[0].startswith("PING ")
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
             process.send_signal(number)
         out, err = ended(process)

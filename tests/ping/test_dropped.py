@@ -1,10 +1,9 @@
 """Replies that find the receive buffer of this host full are counted apart from those that the path lost."""
 
-import select
 import signal
 
 import pytest
-from support.loopback import at, udp_server
+from support.loopback import at, hear, udp_server
 from support.ping.pinging import Pinged, ended, start
 from support.processes import is_stopped
 from support.waiting import wait_until
@@ -18,8 +17,7 @@ from support.waiting import wait_until
 def test_what_this_host_dropped_is_counted_apart(words: tuple[object, ...], copies: int) -> None:
     """The client is stopped while more replies come than a buffer of 4 MiB takes: each is read, or in that number."""
     with udp_server() as server, start("--json", "-q", "-W", 3, *words, f"127.0.0.1:{at(server)[1]}") as process:
-        select.select([server], [], [], 30)
-        data, client = server.recvfrom(65_536)
+        data, client = hear(server)
         process.send_signal(signal.SIGSTOP)
         wait_until(lambda: is_stopped(process.pid), "the client is stopped")
         for _ in range(copies):

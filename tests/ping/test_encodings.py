@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.loopback import ip, needs_root
-from support.ping.pinging import ended, start
+from support.ping.pinging import ping
 from support.ports import free_port
 from support.system.network import entered, namespaces
 
@@ -23,17 +23,16 @@ ENCODINGS = [
 encodings = pytest.mark.parametrize(("variables", "encoding"), ENCODINGS)
 
 
-def ping(variables: dict[str, str], encoding: str, *words: object) -> str:
+def encoded(variables: dict[str, str], encoding: str, *words: object) -> str:
     """Run it with these variables; return its output, which has this encoding, as stderr has."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("LC_ALL", "LANG", "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONCOERCECLOCALE"):
             patch.delenv(name, raising=False)
         for name, value in variables.items():
             patch.setenv(name, value)
-        with start(*words, encoding=encoding) as process:
-            out, err = ended(process)
-    assert (process.returncode in (0, 1), err) == (True, "")
-    return out
+        found = ping(*words, encoding=encoding)
+    assert (found.code in (0, 1), found.err) == (True, "")
+    return found.out
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +57,7 @@ def test_json_is_ascii_and_csv_is_utf_8_whatever_the_name_of_an_interface(
     """Nothing listens there: each probe has an error, and the row and the object have the same target."""
     rows, name = tmp_path / "rows.csv", os.fsdecode(interfaces[number])
     with entered(interfaces[0]):
-        out = ping(variables, encoding, "-n", "--json", "--csv", rows, "-c", 1, f"fe80::{number}%{name}")
+        out = encoded(variables, encoding, "-n", "--json", "--csv", rows, "-c", 1, f"fe80::{number}%{name}")
     assert out.isascii()
     event, summary = map(json.loads, out.splitlines())
     with rows.open(encoding="utf-8", newline="") as file:
@@ -79,7 +78,7 @@ def test_lines_have_the_name_of_an_interface_in_the_encoding_of_the_stream(
     """Characters that it does not have are escaped. The interface can be the source of probes."""
     name = os.fsdecode(interfaces[1])
     with entered(interfaces[0]):
-        out = ping(variables, encoding, "-n", "-c", 1, "-I", name, f"fe80::1%{name}")
+        out = encoded(variables, encoding, "-n", "-c", 1, "-I", name, f"fe80::1%{name}")
     assert "From fe80::1: seq=1 port unreachable\n" in out
     shown = out.partition(" ")[2].partition("%")[2].partition("]")[0]
     assert shown in ("übér0", r"\xfcb\xe9r0", r"\udcc3\udcbcb\udcc3\udca9r0")
@@ -88,7 +87,7 @@ def test_lines_have_the_name_of_an_interface_in_the_encoding_of_the_stream(
 @encodings
 def test_bars_are_drawn_with_characters_of_the_encoding(port: int, variables: dict[str, str], encoding: str) -> None:
     """Blocks in UTF-8, else ASCII, in the same width."""
-    out = ping(variables, encoding, "-q", "--histogram", "-i", 0, "-c", 20, f"127.0.0.1:{port}")
+    out = encoded(variables, encoding, "-q", "--histogram", "-i", 0, "-c", 20, f"127.0.0.1:{port}")
     bars = out.partition("replies\n")[2].splitlines()
     assert max(map(len, bars)) == 80
     assert "".join(bars).isascii() is (encoding != "utf-8")
@@ -102,7 +101,6 @@ def test_a_name_of_a_router_may_have_any_bytes(tmp_path: Path) -> None:
     hosts.chmod(0o755)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-        with start("-c", 1, f"127.0.0.1:{free_port()}") as process:
-            out, err = ended(process)
-    assert (process.returncode, err) == (1, "")
-    assert "port unreachable: 1 error from 127.0.0.1 (r\\xfcter)\n" in out
+        found = ping("-c", 1, f"127.0.0.1:{free_port()}")
+    assert (found.code, found.err) == (1, "")
+    assert "port unreachable: 1 error from 127.0.0.1 (r\\xfcter)\n" in found.out

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.daemon import ECHOD, REPOSITORY, environment
 from support.loopback import at, needs_root, udp_server
-from support.ping.pinging import ended, impaired, start
+from support.ping.pinging import ended, impaired, ping, read_lines, start
 
 from echod.ping.records import COLUMNS
 
@@ -50,11 +50,10 @@ def test_ctrl_c_during_the_start_prints_no_traceback(
 def test_a_full_disk_does_not_prevent_the_statistics(port: int, tmp_path: Path) -> None:
     """Rows that cannot be written end the run with the statistics, one sentence and exit code 2."""
     words = ("-q", "--csv", tmp_path / "rows", "-c", 100, "-i", "200ms", f"127.0.0.1:{port}")
-    with start(*words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))) as process:
-        out, err = ended(process)
-    assert process.returncode == 2
-    assert re.search(r"\n[1-9] packets transmitted, [1-9] received, 0% packet loss", out)
-    assert err == f"echod: ping: --csv {tmp_path / 'rows'}: File too large: the file is incomplete\n"
+    found = ping(*words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500)))
+    assert found.code == 2
+    assert re.search(r"\n[1-9] packets transmitted, [1-9] received, 0% packet loss", found.out)
+    assert found.err == f"echod: ping: --csv {tmp_path / 'rows'}: File too large: the file is incomplete\n"
 
 
 def test_a_reader_of_the_rows_may_close_the_fifo(port: int, tmp_path: Path) -> None:
@@ -72,8 +71,7 @@ def test_a_reader_of_the_rows_may_close_the_fifo(port: int, tmp_path: Path) -> N
 def test_csv_dash_writes_the_rows_alone_to_stdout(port: int) -> None:
     """The text is on stderr, so that a program can read the rows as they come."""
     with start("--csv", "-", "-i", 3600, f"127.0.0.1:{port}") as process:
-        assert process.stdout
-        heads, first = process.stdout.readline(), process.stdout.readline()
+        heads, first = read_lines(process, 2)
         process.send_signal(signal.SIGINT)
         out, err = ended(process)
     assert (process.returncode, heads, out) == (0, ",".join(COLUMNS) + "\n", "")
@@ -87,9 +85,7 @@ def test_a_plot_that_cannot_be_written_does_not_prevent_the_statistics(port: int
     folder = tmp_path / "gone"
     folder.mkdir()
     with start("--plot", folder / "x.svg", "-i", "1ms", f"127.0.0.1:{port}") as process:
-        assert process.stdout
-        for _ in range(2):
-            process.stdout.readline()
+        read_lines(process, 2)
         (folder / "x.svg").unlink()
         folder.rmdir()
         process.send_signal(signal.SIGINT)
@@ -101,10 +97,9 @@ def test_a_plot_that_cannot_be_written_does_not_prevent_the_statistics(port: int
 def test_a_connection_that_cannot_be_made_is_an_error_of_its_probe(port: int) -> None:
     """Without descriptors for more, the run goes on with those it has, and the summary has the reason."""
     words = ("--json", "-q", "-c", 40, "-i", "1ms", "--sources", 40, f"tcp://127.0.0.1:{port}")
-    with start(*words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))) as process:
-        out, err = ended(process)
-    summary = json.loads(out)["targets"][0]
-    assert (process.returncode, err) == (0, "")
+    found = ping(*words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30)))
+    summary = found.summary
+    assert (found.code, found.err) == (0, "")
     (error,) = summary["error_reasons"]
     assert error["reason"].startswith(f"tcp://127.0.0.1:{port}: Too many open files: raise the hard limit")
     assert summary["sent"] == summary["received"] + summary["errors"] == 40
@@ -115,31 +110,28 @@ def test_more_targets_than_the_soft_limit_of_descriptors_are_probed() -> None:
     with udp_server() as server:
         targets = [f"127.0.0.1:{at(server)[1]}"] * 150
         words = ("--json", "-q", "-c", 1, "-W", "0.2", *targets)
-        with start(*words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (100, 400))) as process:
-            out, err = ended(process)
-        assert ([each["sent"] for each in json.loads(out)["targets"]], err) == ([1] * 150, "")
-        with start(*words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))) as process:
-            out, err = ended(process)
-    assert (process.returncode, out) == (2, "")
-    assert re.fullmatch(r"echod: udp://127\.0\.0\.1:\d+: Too many open files: raise the hard limit .*TARGETs.*\n", err)
+        found = ping(*words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (100, 400)))
+        assert ([each["sent"] for each in found.objects[-1]["targets"]], found.err) == ([1] * 150, "")
+        found = ping(*words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100)))
+    assert (found.code, found.out) == (2, "")
+    sentence = r"echod: udp://127\.0\.0\.1:\d+: Too many open files: raise the hard limit .*TARGETs.*\n"
+    assert re.fullmatch(sentence, found.err)
 
 
 def test_the_memory_of_a_flood_of_long_datagrams_is_bounded(port: int) -> None:
     """256 MiB, where eight windows of them would be twice as much."""
     words = ("-q", "-f", "-c", 9000, "-s", 65507, f"127.0.0.1:{port}")
     most = 480 << 20
-    with start(*words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (most, most))) as process:
-        out, err = ended(process)
-    assert (process.returncode, err) == (0, "")
-    assert "9000 packets transmitted" in out
+    found = ping(*words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (most, most)))
+    assert (found.code, found.err) == (0, "")
+    assert "9000 packets transmitted" in found.out
 
 
 def test_progress_does_not_mix_with_json(port: int) -> None:
     """Ctrl-backslash prints it on stderr, as with ping: stdout has JSON alone."""
     with start("--json", "-i", "20ms", f"127.0.0.1:{port}") as process:
-        assert process.stdout
         assert process.stderr
-        first = process.stdout.readline()
+        [first] = read_lines(process)
         process.send_signal(signal.SIGQUIT)
         assert "packets, 0% loss, min/avg/max" in process.stderr.readline()
         process.send_signal(signal.SIGINT)

@@ -3,7 +3,7 @@
 import signal
 
 import pytest
-from support.ping.pinging import Pinged, ended, impaired, impairing, ping, start
+from support.ping.pinging import Pinged, ended, impaired, impairing, ping, read_lines, start
 
 
 def balanced(found: Pinged) -> bool:
@@ -38,9 +38,7 @@ def test_a_flood_that_is_cut_short_counts_its_losses(ends: str) -> None:
     with impairing(["foreign"] + ["answer"] * 48 + ["drop"]) as server:
         words = ("--json", "-f", "--window", 256, "-W", 30, "-w", 1 if ends == "deadline" else 30)
         with start(*words, f"127.0.0.1:{server.port}") as process:
-            assert process.stdout
-            for _ in range(64):  # a line for every 50 probes
-                process.stdout.readline()
+            read_lines(process, 64)  # a line for every 50 probes
             if ends == "signal":
                 process.send_signal(signal.SIGINT)
             out, _ = ended(process)

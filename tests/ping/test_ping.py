@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.daemon import ECHOD, Daemon
-from support.ping.pinging import ended, ping, shape, start, watched
+from support.ping.pinging import ended, ping, read_lines, shape, start, watched
 from support.ports import free_port
 from support.waiting import wait_until
 
@@ -177,9 +177,7 @@ def test_a_terminal_that_goes_away_ends_it_but_not_under_nohup(port: int) -> Non
     for command, interval, sent in (([], "3600", 1), (["nohup"], "1", 2)):
         words = [*command, *ECHOD, "ping", "-c", "2", "-i", interval, f"127.0.0.1:{port}"]
         with watched(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-            assert process.stdout
-            process.stdout.readline()
-            process.stdout.readline()
+            read_lines(process, 2)
             process.send_signal(signal.SIGHUP)
             out = ended(process)[0]
         assert process.returncode == 0

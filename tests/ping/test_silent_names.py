@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.daemon import ECHOD, environment
 from support.loopback import add_link, ip, namespace, needs_root
-from support.ping.pinging import ended, watched
+from support.ping.pinging import ended, read_lines, watched
 from support.waiting import wait_until
 
 from echod.ping import reverse_dns
@@ -68,8 +68,7 @@ def test_ctrl_c_while_a_name_is_looked_up_ends_it(tmp_path: Path) -> None:
 def test_ctrl_c_does_not_wait_for_the_names_of_routers(tmp_path: Path) -> None:
     """The statistics are printed at once, with the address of the sender of the error."""
     with unanswered(tmp_path, "--json", "-i", "20ms", "10.0.0.1:9") as process:
-        assert process.stdout
-        process.stdout.readline()
+        read_lines(process)
         out, _ = interrupted(process)
     (error,) = json.loads(out.splitlines()[-1])["targets"][0]["error_reasons"]
     assert (error["address"], "name" in error) == ("10.0.0.1", False)

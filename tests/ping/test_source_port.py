@@ -1,11 +1,10 @@
 """`echod ping --source-port`: a path that was found bad is probed again, by the ports that it hangs on."""
 
 import re
-import select
 import socket
 
 import pytest
-from support.loopback import at, udp_client, udp_server
+from support.loopback import at, hear, udp_client, udp_server
 from support.ping.pinging import Pinged, ended, ping, start
 from support.ports import free_port
 
@@ -18,8 +17,7 @@ def test_datagrams_come_from_the_ports_that_were_asked_for() -> None:
         with start(*words, f"127.0.0.1:{at(server)[1]}") as process:
             seen = []
             for _ in range(6):
-                select.select([server], [], [], 30)
-                data, asker = server.recvfrom(100)
+                data, asker = hear(server)
                 seen.append(asker[1])
                 server.sendto(data, asker)
             out, err = ended(process)
@@ -50,8 +48,7 @@ def test_a_flood_and_a_search_for_the_path_mtu_have_their_source_port(words: tup
     first = free_port(1)
     words = (*words, "-W", "0.2", "-I", "127.0.0.1", "--source-port", first)
     with udp_server() as server, start(*words, f"127.0.0.1:{at(server)[1]}") as run:
-        select.select([server], [], [], 30)
-        assert server.recvfrom(65_536)[1] == ("127.0.0.1", first)
+        assert hear(server)[1] == ("127.0.0.1", first)
         ended(run)
 
 

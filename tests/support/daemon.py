@@ -10,8 +10,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -274,6 +274,18 @@ StartDaemon = Callable[..., Daemon]
 
 Serve = Callable[..., tuple[Daemon, int]]
 """What the fixture `serve` is."""
+
+
+@contextmanager
+def daemon_in(namespace: str, folder: Path, config: Mapping[str, Any]) -> Iterator[Daemon]:
+    """Run echod in a network namespace, ready; end it."""
+    daemon = Daemon(folder, config, prefix=("ip", "netns", "exec", namespace))
+    try:
+        daemon.wait_for("ready")
+        yield daemon
+    finally:
+        daemon.end()
+    assert "Traceback" not in daemon.stderr
 
 
 def end_processes(pids: Iterable[int]) -> None:

@@ -7,6 +7,7 @@ import ctypes
 import json
 import os
 import resource
+import select
 import socket
 import struct
 import subprocess
@@ -69,6 +70,12 @@ def listener(host: str = "127.0.0.1", port: int = 0, protocol: Protocol = Protoc
 def udp_server(host: str = "127.0.0.1", port: int = 0, buffers: Buffers = BUFFERS) -> socket.socket:
     """Open a UDP socket as echod does."""
     return open_socket(listener(host, port), buffers, sibling=False)
+
+
+def hear(server: socket.socket) -> tuple[bytes, Any]:
+    """Wait for the next datagram to a server, which does not block by itself; return it with its source."""
+    select.select([server], [], [], SECONDS)
+    return server.recvfrom(65_536)
 
 
 def udp_client(host: str = "127.0.0.1", port: int = 0) -> socket.socket:

@@ -32,21 +32,14 @@ def starts(host: Host) -> int:
 
 
 @pytest.mark.parametrize(("address", "length"), [(SECOND_ADDRESS, 24), (SECOND_ADDRESS6, 64)])
-def test_the_very_first_datagram_is_answered(activated: Host, address: str, length: int) -> None:
-    """A datagram to a stopped echod starts it and is answered itself, from the address asked, of several."""
-    activated.systemctl("stop")
-    assert activated.show("ActiveState") == "inactive"
+def test_the_very_first_datagram_or_connection_is_answered(activated: Host, address: str, length: int) -> None:
+    """What comes to a stopped echod starts it and is answered itself, from the address asked, of several."""
     activated.add_address(f"{address}/{length}")
-    assert activated.ask(b"first", address=address) == b"first"
-    assert activated.show("ActiveState") == "active"
-
-
-@pytest.mark.parametrize("address", [Host.address, Host.address6])
-def test_the_very_first_connection_is_answered(activated: Host, address: str) -> None:
-    """A connection to a stopped echod starts it and is served itself."""
-    activated.systemctl("stop")
-    assert activated.converse(b"first", address=address) == b"first"
-    assert activated.show("ActiveState") == "active"
+    for first in (activated.ask, activated.converse):
+        activated.systemctl("stop")
+        assert activated.show("ActiveState") == "inactive"
+        assert first(b"first", address=address) == b"first"
+        assert activated.show("ActiveState") == "active"
 
 
 def test_the_ports_alone_are_enough_at_boot(activated: Host) -> None:

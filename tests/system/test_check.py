@@ -27,9 +27,7 @@ def test_a_file_that_the_service_cannot_read_is_refused(bound: Host, release: Re
     before = bound.supervisor()
     bound.run(["cp", CONFIG, "/etc/good"])
     for hide in (
-        f"mv {CONFIG} /root/echod.yaml && ln -s /root/echod.yaml {CONFIG}",
-        f"mv {CONFIG} /tmp/echod.yaml && ln -s /tmp/echod.yaml {CONFIG}",
-        f"mv {CONFIG} /var/tmp/echod.yaml && ln -s /var/tmp/echod.yaml {CONFIG}",
+        *(f"mv {CONFIG} /{place}/x && ln -s /{place}/x {CONFIG}" for place in ("root", "tmp", "var/tmp")),
         f"chmod 600 {CONFIG}",
     ):
         bound.run(["sh", "-c", hide])

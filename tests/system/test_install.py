@@ -105,11 +105,8 @@ def test_an_upgrade_without_a_start_leaves_what_runs_its_release(bound: Host, re
     for _ in range(2):
         bound.run([*install_command(Mode.BOUND), "--no-start"])
         newest = bound.run(["readlink", CURRENT]).stdout.strip()
-        assert {f"/opt/echod/{name}" for name in bound.run(["ls", "/opt/echod"]).stdout.split()} == {
-            CURRENT,
-            running,
-            newest,
-        }
+        there = bound.run(["ls", "/opt/echod"]).stdout.split()
+        assert {f"/opt/echod/{name}" for name in there} == {CURRENT, running, newest}
     bound.configure("metrics:\n  listen: http://127.0.0.1:9007\n")
     wait_until(lambda: fetch(bound, "http://127.0.0.1:9007/readyz"), "an exporter of that release")
     bound.systemctl("restart")

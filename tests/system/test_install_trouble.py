@@ -1,9 +1,11 @@
 """packaging/install where things are against it: it says what to do, and what ran before runs on."""
 
 import os
+import signal
 import subprocess
 
 import pytest
+from support.system.host import ENVIRONMENT
 from support.system.image import RELEASES
 from support.system.installation import SOURCE, Mode, Release, install_command
 from support.system.operating import Host
@@ -32,6 +34,13 @@ STEPS = (
 def current(host: Host) -> str:
     """Return the release that is to run, which must be there."""
     return host.run(["readlink", "--canonicalize-existing", "/opt/echod/current"]).stdout.strip()
+
+
+def cut_before(host: Host, release: Release, step: str, number: signal.Signals, mode: Mode) -> list[str]:
+    """Put an installer beside the other that sends itself a signal before a step; return the command that runs it."""
+    before, after = (release.source / "packaging/install").read_text().split(f"\n{step}")
+    host.write(f"{SOURCE}/packaging/cut", f"{before}\nkill -{number:d} $$\n{step}{after}", mode=0o755)
+    return [word.replace("packaging/install", "packaging/cut") for word in install_command(mode)]
 
 
 def test_two_at_once_take_turns(bound: Host, release: Release) -> None:
@@ -175,12 +184,9 @@ def test_killed_at_any_step_it_can_be_run_again(bound: Host, release: Release) -
     One step in three, since each takes an installation; `./tests/long` takes them all.
     """
     release.bring(bound)
-    script = (release.source / "packaging/install").read_text()
     for step in STEPS if LONG else STEPS[::3]:
-        before, after = script.split(f"\n{step}")
-        bound.write(f"{SOURCE}/packaging/cut", f"{before}\nkill -KILL $$\n{step}{after}", mode=0o755)
-        cut = [word.replace("packaging/install", "packaging/cut") for word in install_command(Mode.ACTIVATED)]
-        assert bound.run(cut, check=False).returncode == -9
+        cut = cut_before(bound, release, step, signal.SIGKILL, Mode.ACTIVATED)
+        assert bound.run(cut, check=False).returncode == -signal.SIGKILL
         assert bound.serves_everything()
         bound.systemctl("restart")
         assert bound.serves_everything()
@@ -195,19 +201,11 @@ def test_killed_at_any_step_it_can_be_run_again(bound: Host, release: Release) -
 def test_interrupted_twice_it_leaves_nothing_behind(bound: Host, release: Release, step: str) -> None:
     """As timeout(1) does it, to all its processes; here the second signal comes while it clears up."""
     release.bring(bound)
-    before, after = (release.source / "packaging/install").read_text().split(f"\n{step}")
-    bound.write(f"{SOURCE}/packaging/cut", f"{before}\nkill -TERM $$\n{step}{after}", mode=0o755)
+    cut = cut_before(bound, release, step, signal.SIGTERM, Mode.BOUND)
     bound.write("/root/bin/rm", '#!/bin/sh\nkill -TERM $PPID $$\nexec /bin/rm "$@"\n', mode=0o755)
     there, units = (bound.run(["ls", "-a", place]).stdout for place in ("/opt/echod", "/etc/systemd/system"))
-    cut = [
-        "sh",
-        "-c",
-        'PATH=/root/bin:$PATH exec "$@"',
-        "sh",
-        f"{SOURCE}/packaging/cut",
-        *install_command(Mode.BOUND)[1:],
-    ]
-    assert bound.run(cut, check=False).returncode != 0
+    path = {"PATH": f"/root/bin:{ENVIRONMENT['PATH']}"}
+    assert bound.run(cut, check=False, environment=path).returncode == -signal.SIGTERM
     assert bound.run(["ls", "-a", "/opt/echod"]).stdout == there
     assert bound.run(["ls", "-a", "/etc/systemd/system"]).stdout == units
     assert bound.serves_everything()

@@ -26,9 +26,8 @@ def metered(standing: Host, mode: Mode) -> Iterator[Host]:
         standing.systemctl("enable", SOCKET)
         standing.systemctl("restart")
     yield standing
-    standing.write(CONFIG, before)
     if mode is Mode.BOUND:
-        standing.systemctl("reload")
+        standing.configure(before)
     else:
         standing.systemctl("disable", "--now", SOCKET)
         standing.systemctl("restart")
@@ -80,17 +79,11 @@ def test_health_is_tested_or_says_what_it_rests_on(metered: Host, mode: Mode) ->
     first, *lines = page(metered, "/healthz").splitlines()
     assert first == "ok"
     if mode is Mode.BOUND:
-        assert [line.partition(": replied in ")[0] for line in lines] == [
-            "udp://0.0.0.0:7",
-            "udp://[::]:7",
-            "tcp://0.0.0.0:7",
-            "tcp://[::]:7",
-        ]
+        names = ["udp://0.0.0.0:7", "udp://[::]:7", "tcp://0.0.0.0:7", "tcp://[::]:7"]
+        assert [line.partition(": replied in ")[0] for line in lines] == names
     else:
-        assert lines == [
-            NOT_TESTED,
-            *(f"worker {number + 1}: heartbeat fresh" for number in range(len(metered.workers()))),
-        ]
+        fresh = [f"worker {number + 1}: heartbeat fresh" for number in range(len(metered.workers()))]
+        assert lines == [NOT_TESTED, *fresh]
 
 
 def test_the_exporter_has_no_more_privileges_than_a_worker(metered: Host, mode: Mode) -> None:

@@ -19,7 +19,10 @@ def payload(size: int) -> bytes:
 
 
 def test_addresses_that_came_after_the_start_are_answered(standing: Host) -> None:
-    """The wildcard is every address at every time, and each answer comes from the very address asked."""
+    """The wildcard is every address at every time, and each answer comes from the very address asked.
+
+    One socket asks all addresses at once; nothing is mixed up, though all answers come from one server socket.
+    """
     before = standing.supervisor()
     for address, length in NEW_ADDRESSES.items():
         standing.add_address(f"{address}/{length}")
@@ -27,12 +30,6 @@ def test_addresses_that_came_after_the_start_are_answered(standing: Host) -> Non
         assert standing.ask(address=address) == b"hello"
         assert standing.converse(address=address) == b"hello"
     assert standing.supervisor() == before
-
-
-def test_one_client_socket_gets_each_answer_from_the_address_asked(standing: Host) -> None:
-    """One socket asks all addresses at once; nothing is mixed up, though all answers come from one server socket."""
-    for address, length in NEW_ADDRESSES.items():
-        standing.add_address(f"{address}/{length}")
     for kind in (socket.AF_INET, socket.AF_INET6):
         mine = [address for address in NEW_ADDRESSES if family(address) == kind]
         asked = {address: f"{address} {number}".encode() for address in mine for number in range(20)}
@@ -50,16 +47,12 @@ def test_link_local_addresses_are_answered(standing: Host) -> None:
     with standing.client():  # its own comes when the kernel has looked after its carrier
         wait_until(lambda: subprocess.run(show, check=True, capture_output=True).stdout, "the client's address")
     address = standing.run(show).stdout.split()[3].partition("/")[0]
-    with standing.client(), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
-        client.settimeout(SECONDS)
-        client.connect((address, PORT, 0, socket.if_nametoindex("eth0")))
-        client.send(b"neighbour")
-        assert client.recv(64) == b"neighbour"
-    with standing.client(), socket.socket(socket.AF_INET6) as stream:
-        stream.settimeout(SECONDS)
-        stream.connect((address, PORT, 0, socket.if_nametoindex("eth0")))
-        stream.sendall(b"neighbour")
-        assert stream.recv(64) == b"neighbour"
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+        with standing.client(), socket.socket(socket.AF_INET6, kind) as client:
+            client.settimeout(SECONDS)
+            client.connect((address, PORT, 0, socket.if_nametoindex("eth0")))
+            client.sendall(b"neighbour")
+            assert client.recv(64) == b"neighbour"
 
 
 def test_every_size_comes_back_exact(standing: Host) -> None:

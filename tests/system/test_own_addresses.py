@@ -1,11 +1,8 @@
 """echod knows which addresses are the host's own, whatever its sandbox, and answers no datagram that forges one."""
 
-import socket
-import struct
-from ipaddress import ip_address
-
+from support.loopback import inject
 from support.system.installation import Mode
-from support.system.operating import PORT, Host, family
+from support.system.operating import PORT, Host
 from support.waiting import wait_until
 
 NEW_ADDRESSES = ("10.77.0.60/24", "fd00:77::60/64")
@@ -22,28 +19,10 @@ ListenStream=[::]:7
 NO_NETLINK = "[Service]\nRestrictAddressFamilies=\nRestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX\n"
 
 
-def checksum(data: bytes) -> int:
-    """Return the Internet checksum (RFC 1071) of an even number of bytes."""
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF or 0xFFFF
-
-
 def forge(host: Host, source: str) -> None:
-    """Send the host a datagram from the client's end that says that it comes from this address."""
-    kind, addresses = family(source), ip_address(source).packed * 2
-    payload = b"forged"
-    udp = struct.pack("!HHHH", SOURCE_PORT, PORT, 8 + len(payload), 0) + payload
-    if kind == socket.AF_INET:
-        pseudo = addresses + struct.pack("!xBH", socket.IPPROTO_UDP, len(udp))
-        header = struct.pack("!BBHHHBBH", 0x45, 0, 0, 0, 0, 64, socket.IPPROTO_UDP, 0) + addresses
-    else:
-        pseudo = addresses + struct.pack("!I3xB", len(udp), socket.IPPROTO_UDP)
-        header = struct.pack("!IHBB", 6 << 28, len(udp), socket.IPPROTO_UDP, 64) + addresses
-    udp = udp[:6] + struct.pack("!H", checksum(pseudo + udp)) + udp[8:]
-    with host.client(), socket.socket(kind, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
-        raw.sendto(header + udp, (source, 0))
+    """Send the host a datagram from the client's end that says that it comes from this address, to this address."""
+    with host.client():
+        inject((source, PORT), b"forged", source=source, source_port=SOURCE_PORT)
 
 
 def forged(host: Host) -> int:

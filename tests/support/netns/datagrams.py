@@ -64,20 +64,6 @@ class Datagram:
         """Return the Ethernet frame that carries it to the server, with right lengths and checksums."""
         return _frame(self)
 
-    def train(self, segment: int) -> tuple[bytes, bytes]:
-        """Return its frame as a train of datagrams of `segment` bytes, and the `virtio_net_hdr` that says so.
-
-        That is how a guest hands one to its host; the UDP checksum is left to the receiver (CHECKSUM_PARTIAL).
-        """
-        packet = _packet(self)
-        length = _UDP_HEADER_BYTES + len(self.payload)
-        packet[UDP].chksum = 0
-        start = len(packet) - length
-        ends = ip_address(self.source).packed + ip_address(self.to).packed
-        packet[UDP].chksum = 0xFFFF ^ checksum(ends + struct.pack("!LL", length, 17))  # of the pseudo-header alone
-        header = (_NEEDS_CHECKSUM, _UDP_TRAIN, start + _UDP_HEADER_BYTES, segment, start, _UDP_CHECKSUM_OFFSET)
-        return bytes(packet), struct.pack("=BBHHHH", *header)
-
 
 def over_ipv4(**fields: Any) -> Datagram:  # noqa: ANN401 - as the fields of Datagram are
     """Return a datagram from SENDER to echod over IPv4, but for these fields."""
@@ -89,6 +75,11 @@ def over_ipv6(**fields: Any) -> Datagram:  # noqa: ANN401 - as the fields of Dat
     return Datagram(**({"source": SENDER6, "to": SERVER6} | fields))
 
 
+def over(source: str, **fields: Any) -> Datagram:  # noqa: ANN401 - as the fields of Datagram are
+    """Return a datagram from that source, of its family."""
+    return (over_ipv6 if ":" in source else over_ipv4)(source=source, **fields)
+
+
 def numbered(datagram: Datagram, number: int) -> list[Datagram]:
     """Return so many of a datagram, told apart by their payload, of one length, as no others ever are.
 
@@ -98,9 +89,20 @@ def numbered(datagram: Datagram, number: int) -> list[Datagram]:
 
 
 def as_train(datagrams: Sequence[Datagram]) -> tuple[bytes, bytes]:
-    """Return datagrams of one length, between the same ends, as one train; see `Datagram.train`."""
-    whole = replace(datagrams[0], payload=b"".join(datagram.payload for datagram in datagrams))
-    return whole.train(len(datagrams[0].payload))
+    """Return the frame of datagrams of one length, between the same ends, and the `virtio_net_hdr` of a train.
+
+    That is how a guest hands one to its host; the UDP checksum is left to the receiver (CHECKSUM_PARTIAL).
+    """
+    first, payload = datagrams[0], b"".join(datagram.payload for datagram in datagrams)
+    packet = _packet(replace(first, payload=payload))
+    length = _UDP_HEADER_BYTES + len(payload)
+    packet[UDP].chksum = 0
+    start = len(packet) - length
+    ends = ip_address(first.source).packed + ip_address(first.to).packed
+    packet[UDP].chksum = 0xFFFF ^ checksum(ends + struct.pack("!LL", length, 17))  # of the pseudo-header alone
+    segment = len(first.payload)
+    header = (_NEEDS_CHECKSUM, _UDP_TRAIN, start + _UDP_HEADER_BYTES, segment, start, _UDP_CHECKSUM_OFFSET)
+    return bytes(packet), struct.pack("=BBHHHH", *header)
 
 
 def read(frame: bytes) -> Datagram | None:

@@ -9,13 +9,13 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
-from support.daemon import Daemon
+from support.daemon import Daemon, daemon_in
 from support.netns.datagrams import OTHER_PORT, PORT, SERVER, SERVER6, Datagram, as_train
 from support.netns.wire import Wire
 from support.processes import is_stopped, resident_bytes
@@ -95,13 +95,7 @@ class Stage:
         sock.send(payload)
         assert sock.recv(65_536) == payload
 
-    def meet(
-        self,
-        datagrams: Sequence[Datagram],
-        *,
-        burst: int = 1,
-        train: int = 1,
-    ) -> Outcome:
+    def meet(self, datagrams: Sequence[Datagram], *, burst: int = 1, train: int = 1) -> Outcome:
         """Send datagrams of one family, with the bystander asking before, between and after; say what became of them.
 
         So many as `burst` says reach echod at once, in trains of so many as `train` says. What is not answered when
@@ -197,15 +191,9 @@ def _in_pieces(datagrams: Sequence[Datagram], length: int) -> Iterator[Sequence[
 @contextmanager
 def raised(folder: Path, **sections: Any) -> Iterator[Stage]:  # noqa: ANN401 - as YAML is
     """Lay a wire and start echod behind it, ready; end it, and remove the wire."""
-    with Wire() as wire:
-        daemon = Daemon(folder, config(**sections), prefix=("ip", "netns", "exec", wire.server))
-        try:
-            daemon.wait_for("ready")
-            stage = Stage(wire, daemon)
-            try:
-                yield stage
-            finally:
-                stage.close()
-        finally:
-            daemon.end()
-        assert "Traceback" not in daemon.stderr
+    with (
+        Wire() as wire,
+        daemon_in(wire.server, folder, config(**sections)) as daemon,
+        closing(Stage(wire, daemon)) as stage,
+    ):
+        yield stage

@@ -78,12 +78,10 @@ class ImpairingBridge:
             self._far.send(frame)
             return
         self._seen.add(payload)
-        impairment = self._plan.next()
-        if not impairment.endswith(" out"):
+        impairment, _, way = self._plan.next().partition(" ")
+        if not way:
             self._fates[payload] = impairment
-        for copy in _copies(
-            impairment.removesuffix(" out") if impairment.endswith(" out") else "answer", frame, payload
-        ):
+        for copy in _copies(impairment if way else "answer", frame, payload):
             self._far.send(copy)
 
     def _carry_back(self, frame: bytes) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path as File
 from typing import Final
 
-from support.daemon import Daemon
+from support.daemon import daemon_in
 from support.loopback import ip
 from support.ping.pinging import Pinged, ping
 from support.system.network import entered, namespaces, set_kernel
@@ -24,14 +24,6 @@ ROUTER: Final = {4: "10.6.1.1", 6: "fd06:0:0:1::1"}
 _ROUTER_FAR: Final = {4: "10.6.2.1", 6: "fd06:0:0:2::1"}
 _ROUTED: Final = {4: 24, 6: 64}
 _BRIDGED: Final = {4: 16, 6: 48}
-
-_ROUTER_SETTINGS: Final = {
-    "ipv4/ip_forward": 1,
-    "ipv6/conf/all/forwarding": 1,
-    # Each error is sent, however soon it follows another.
-    "ipv4/icmp_ratelimit": 0,
-    "ipv6/icmp/ratelimit": 0,
-}
 
 
 class Path:
@@ -93,18 +85,16 @@ class Path:
                     ip("-n", host, "route", "add", "default", "via", gateway)
             else:
                 set_kernel(self.node, f"ipv6/conf/{link}/disable_ipv6", 1)
-        set_kernel(self.server, "ipv4/icmp_ratelimit", 0)
-        set_kernel(self.server, "ipv6/icmp/ratelimit", 0)
+        for name in (self.node, self.server):  # each error is sent, however soon it follows another
+            set_kernel(name, "ipv4/icmp_ratelimit", 0)
+            set_kernel(name, "ipv6/icmp/ratelimit", 0)
         if self._routed:
-            self._make_router()
-
-    def _make_router(self) -> None:
-        for setting, value in _ROUTER_SETTINGS.items():
-            set_kernel(self.node, setting, value)
-        # A neighbour that is not there is known to be missing after three tries: in less than a second.
-        for name, link in ((self.client, "eth0"), (self.node, "far")):
+            set_kernel(self.node, "ipv4/ip_forward", 1)
+            set_kernel(self.node, "ipv6/conf/all/forwarding", 1)
+            # A neighbour that is not there is known to be missing after three tries: in less than a second.
             for version in ("ipv4", "ipv6"):
-                set_kernel(name, f"{version}/neigh/{link}/retrans_time_ms", 200)
+                set_kernel(self.client, f"{version}/neigh/eth0/retrans_time_ms", 200)
+                set_kernel(self.node, f"{version}/neigh/far/retrans_time_ms", 200)
 
 
 @contextmanager
@@ -113,12 +103,8 @@ def laid(folder: File, *, routed: bool) -> Iterator[Path]:
     config = {"listeners": [f"{scheme}://{host}:7" for scheme in ("udp", "tcp") for host in ("0.0.0.0", "[::]")]}  # noqa: S104
     with namespaces("client", "node", "server") as names:
         path = Path(names, routed=routed)
-        daemon = Daemon(folder, config | {"workers": 1}, prefix=("ip", "netns", "exec", path.server))
-        try:
-            daemon.wait_for("ready")
+        with daemon_in(path.server, folder, config | {"workers": 1}):
             yield path
-        finally:
-            daemon.end()
 
 
 def _address(name: str, link: str, addresses: dict[int, str], prefixes: dict[int, int]) -> None:

@@ -77,9 +77,15 @@ def start(*words: object, **options: Any) -> AbstractContextManager["subprocess.
     return watched([*ECHOD, "ping", *map(str, words)], env=variables, **pipes)
 
 
-def ping(*words: object) -> Pinged:
+def read_lines(process: "subprocess.Popen[str]", count: int = 1) -> list[str]:
+    """Wait for the next lines of a process on stdout; they are empty where it has ended."""
+    assert process.stdout
+    return [process.stdout.readline() for _ in range(count)]
+
+
+def ping(*words: object, **options: Any) -> Pinged:  # noqa: ANN401 - Popen's
     """Run `echod ping` to its end; it never shows a traceback."""
-    with start(*words) as process:
+    with start(*words, **options) as process:
         out, err = ended(process)
     assert "Traceback" not in err
     return Pinged(process.returncode, out, err)
@@ -97,9 +103,8 @@ class Impairer:
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         """Take its process, which says its port first."""
-        assert process.stdout
         self._process = process
-        printed = process.stdout.readline()
+        [printed] = read_lines(process)
         assert printed, f"{process.args!r} ended before it said its port"
         self.port = int(printed)
 

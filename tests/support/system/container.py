@@ -5,8 +5,8 @@ process, the keeper, holds open. Nothing outlives the keeper, and the keeper doe
 """
 
 import os
+import re
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -177,12 +177,8 @@ def own_group() -> Path:
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields, _, source = line.partition(" - ")
         if source.startswith("cgroup2 "):
-            (group,) = (
-                entry.removeprefix("0::")
-                for entry in Path("/proc/self/cgroup").read_text().splitlines()
-                if entry.startswith("0::")
-            )
-            return Path(fields.split()[4]) / group.lstrip("/")
+            (group,) = re.findall("^0::/(.*)$", Path("/proc/self/cgroup").read_text(), re.MULTILINE)
+            return Path(fields.split()[4], group)
     raise ContainerError("no control group hierarchy of version 2 is mounted")
 
 
@@ -198,8 +194,3 @@ def remove_group(group: Path) -> None:
         return True
 
     wait_until(gone, f"the processes in {group} are gone", seconds=STOP_TIMEOUT)
-
-
-def remove_directory(directory: Path) -> None:
-    """Remove a container's directory, whose mount points are empty outside the keeper's namespace."""
-    shutil.rmtree(directory, ignore_errors=True)

@@ -19,11 +19,12 @@ import subprocess
 import tarfile
 import tempfile
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 from support.system import network
-from support.system.container import Container, ContainerError, own_group, remove_directory, remove_group
+from support.system.container import Container, ContainerError, own_group, remove_group
 from support.system.image import failure
 
 TOOLS = ("systemd-nspawn", "debootstrap", "ip", "nsenter", "unshare", "setpriv")
@@ -40,6 +41,7 @@ RUN_TIMEOUT = 200.0  # an installation takes ten seconds; on a machine that test
 # All that a host makes on the machine has a name of this form: what a killed run left is known by its dead number.
 NAME = "echod-{pid}-{number}"
 NAME_PATTERN = re.compile(r"echod-(\d+)-\d+(-[hc])?")
+REMOVE = partial(shutil.rmtree, ignore_errors=True)
 _numbers = itertools.count(1)
 
 
@@ -61,7 +63,7 @@ def sweep() -> None:
     for parent, remove in (
         (network.NAMESPACES, lambda path: network.remove_namespace(path.name)),
         (own_group(), remove_group),
-        (Path(tempfile.gettempdir()), remove_directory),
+        (Path(tempfile.gettempdir()), REMOVE),
     ):
         for path in parent.glob("echod-*-*"):
             match = NAME_PATTERN.fullmatch(path.name)
@@ -94,7 +96,7 @@ class BootedHost:
         with ExitStack() as stack:
             directory = Path(tempfile.gettempdir(), name)
             directory.mkdir(mode=0o700)
-            stack.callback(remove_directory, directory)
+            stack.callback(REMOVE, directory)  # its mount points are empty outside the namespace of the keeper
             host, self._client = stack.enter_context(network.wire(name))
             self._container = Container(name, self._root, directory, network.NAMESPACES / host)
             stack.callback(self._container.close)

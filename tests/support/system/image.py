@@ -44,12 +44,6 @@ class Debian:
         """The directory of the cached root, made or not."""
         return cache() / self.suite
 
-    @property
-    def made(self) -> bool:
-        """Whether the root is there and made by today's recipe."""
-        stamp = self.root / STAMP
-        return stamp.is_file() and stamp.read_text() == RECIPE
-
 
 RELEASES = {
     "bookworm": Debian(suite="bookworm", python="3.11", systemd=252),
@@ -70,7 +64,8 @@ def make_root(suite: str) -> Debian:
     """
     debian = RELEASES[suite]
     with _locked(cache() / f"{suite}.lock"):
-        if not debian.made:
+        stamp = debian.root / STAMP
+        if not stamp.is_file() or stamp.read_text() != RECIPE:
             partial = cache() / f"{suite}.partial"
             # Left by a run that was killed. Its mounts died with its mount namespace: the tree is only files.
             _remove(partial)
@@ -112,7 +107,8 @@ def download_wheels(requirements: Iterable[str], python_version: str, directory:
     command += [f"--platform={tag}" for tag in (f"manylinux2014_{arch}", *tags)]
     command += [f"--find-links={directory}", f"--dest={directory}", *requirements]
     built: set[str] = set()
-    while (result := _pip(command)).returncode != 0:
+    # The configuration of pip (index, proxy, certificates) is the machine's.
+    while (result := subprocess.run(command, check=False, capture_output=True, text=True)).returncode != 0:
         # pip names one distribution at a time, with the bounds that it looked for.
         lacking = re.search(r"No matching distribution found for ([^\s(]+)", result.stderr)
         if lacking is None or lacking[1] in built:
@@ -125,9 +121,7 @@ def _build_wheel(requirement: str, directory: Path) -> None:
     """Build the wheel of a requirement that the index holds only as source, and refuse a compiled one."""
     before = set(directory.glob("*.whl"))
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", f"--wheel-dir={directory}"]
-    result = _pip([*command, requirement])
-    if result.returncode != 0:
-        raise failure(command, result)
+    _succeed([*command, requirement])
     for wheel in set(directory.glob("*.whl")) - before:
         if not wheel.name.endswith("-none-any.whl"):
             wheel.unlink()
@@ -142,9 +136,7 @@ def _build(suite: str, target: Path) -> None:
     command += [f"--include={','.join(PACKAGES)}", suite, str(target)]
     if source := mirror():
         command.append(source)
-    result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=BUILD_TIMEOUT)
-    if result.returncode != 0:
-        raise failure(command, result)
+    _succeed(command, timeout=BUILD_TIMEOUT)
     for pattern in ("var/cache/apt/*.bin", "var/cache/apt/archives/*.deb", "var/lib/apt/lists/*", "var/log/**/*.log"):
         for path in target.glob(pattern):
             _remove(path)
@@ -176,9 +168,11 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _pip(command: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run pip and capture what it says; its configuration (index, proxy, certificates) is the machine's."""
-    return subprocess.run(command, check=False, capture_output=True, text=True)
+def _succeed(command: list[str], timeout: float | None = None) -> None:
+    """Run a command of the machine, which must succeed."""
+    result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=timeout)
+    if result.returncode != 0:
+        raise failure(command, result)
 
 
 def failure(command: list[str], result: subprocess.CompletedProcess[str]) -> subprocess.CalledProcessError:

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from support.loopback import ip
+
 NAMESPACES = Path("/run/netns")  # where ip-netns(8) keeps the names
 
 # Private networks (RFC 1918 and RFC 4193): a config that says nothing of access answers those.
@@ -30,8 +32,8 @@ def namespaces(*parts: str, name: str = "") -> Iterator[list[str]]:
     names = [f"{name}-{part}" for part in parts]
     try:
         for each in names:
-            _ip("netns", "add", each)
-            _ip("-n", each, "link", "set", "lo", "up")
+            ip("netns", "add", each)
+            ip("-n", each, "link", "set", "lo", "up")
         yield names
     finally:
         for each in names:
@@ -48,14 +50,14 @@ def wire(name: str) -> Iterator[list[str]]:
         for each in (host, client):
             # Link-local addresses too are to be usable at once, not after a second of duplicate detection.
             set_kernel(each, "ipv6/conf/default/accept_dad", 0)
-        _ip("-n", host, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", client)
+        ip("-n", host, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", client)
         for each, address, address6 in (
             (host, HOST_ADDRESS, HOST_ADDRESS6),
             (client, CLIENT_ADDRESS, CLIENT_ADDRESS6),
         ):
-            _ip("-n", each, "address", "add", f"{address}/24", "dev", "eth0")
-            _ip("-n", each, "address", "add", f"{address6}/64", "dev", "eth0", "nodad")
-            _ip("-n", each, "link", "set", "eth0", "up")
+            ip("-n", each, "address", "add", f"{address}/24", "dev", "eth0")
+            ip("-n", each, "address", "add", f"{address6}/64", "dev", "eth0", "nodad")
+            ip("-n", each, "link", "set", "eth0", "up")
         yield [host, client]
 
 
@@ -91,9 +93,3 @@ def _setns(descriptor: int) -> None:
     if _libc.setns(descriptor, _CLONE_NEWNET) != 0:
         error = ctypes.get_errno()
         raise OSError(error, f"setns: {os.strerror(error)}")
-
-
-def _ip(*arguments: str) -> None:
-    """Run ip(8), which must succeed."""
-    result = subprocess.run(["ip", *arguments], check=False, capture_output=True, text=True)
-    assert result.returncode == 0, f"{result.args}: {result.stderr}"
