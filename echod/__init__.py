@@ -47,7 +47,7 @@ Ground
     net/         values: listener*, peers*, networks*
     linux/       one facility of the kernel or host in each module, and the only package with ctypes: mmsg,
                  mmsg_layout*, io_uring, epoll_set, poll, sockets, sockopt*, accept, netlink, process,
-                 procfs, prctl, privileges, cgroups, descriptors, signals, send_queue, systemd
+                 procfs, prctl, privileges, cgroups, descriptors, signals, send_queue, systemd, journal
 
 The life of a datagram:
 

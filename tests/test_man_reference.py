@@ -235,7 +235,7 @@ LOGGED = list(logged())
 
 def test_the_page_has_every_event_with_its_levels_and_facts_and_no_other() -> None:
     """Each event states its levels, and all facts that some call gives it, in the order of their first call."""
-    wanted: dict[str, tuple[set[str], set[str]]] = {}
+    wanted: dict[str, tuple[set[str], set[str]]] = {"process_failed": ({"error"}, {"message"})}  # linux/journal sends it
     for event, level, facts in LOGGED:
         levels, names = wanted.setdefault(event, (set(), set()))
         levels.add(level)
@@ -256,7 +256,7 @@ def test_the_page_explains_every_fact_and_no_other() -> None:
 
 def test_the_page_has_every_field_of_a_journal_entry_and_no_other() -> None:
     """The fields of an entry as it is sent, and the one that counts lost entries."""
-    code = (REPOSITORY / "echod/logs.py").read_text()
+    code = "".join((REPOSITORY / "echod" / name).read_text() for name in ("logs.py", "linux/journal.py"))
     wanted = set(re.findall(r'"((?:MESSAGE|PRIORITY|SYSLOG_IDENTIFIER|CODE_[A-Z]+|ECHOD_[A-Z_]+))"', code))
     assert entries(section("echod-metrics.7", "Journal fields"), "Dv").keys() == wanted | {"ECHOD_EVENT"}
 

@@ -15,9 +15,8 @@ from typing import Final
 
 from setproctitle import setproctitle
 
-from echod import logs
 from echod.errors import EchodError, ExitCode
-from echod.linux import prctl
+from echod.linux import journal, prctl
 from echod.linux.cgroups import exhausted_limit
 from echod.linux.privileges import Account, become
 
@@ -100,15 +99,15 @@ def _run_and_exit(name: str, keep: Iterable[int], run: Callable[[], None]) -> No
         # Garbage of the supervisor must not be collected here. It may own a mapping that this process does not have
         # (MADV_DONTFORK), and would unmap what has that address now.
         gc.freeze()
-        _close_all_but({0, 1, *logs.descriptors(), *keep})
+        _close_all_but({0, 1, *journal.descriptors(), *keep})
         run()
         code = ExitCode.OK
     except EchodError as error:
         code = error.exit_code
-        logs.report(f"echod: {name}: {error}")
+        journal.report(f"echod: {name}: {error}")
     except BaseException:  # noqa: BLE001 - nothing may return from a forked copy of the supervisor
         # On stderr, not as a native entry: the journal may not find the unit of a process that is gone.
-        logs.report(f"echod: {name} crashed\n{traceback.format_exc()}")
+        journal.report(f"echod: {name} crashed\n{traceback.format_exc()}")
     finally:
         # Not sys.exit: none of the supervisor's code may run here.
         os._exit(code)

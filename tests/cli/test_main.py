@@ -20,12 +20,12 @@ atexit.register(write)
 """Loaded by Python before echod: at its exit a process writes down what it has loaded."""
 
 FOREIGN = frozenset(
-    {"ctypes", "daemon", "logging_journald", "matplotlib", "prometheus_client", "pydantic", "rich", "sdnotify"}
+    {"ctypes", "daemon", "matplotlib", "prometheus_client", "pydantic", "rich", "sdnotify"}
     | {"setproctitle", "structlog", "yaml"}
 )
 """What takes long to load, or memory."""
 
-START = {"cli.errors", "cli.main", "cli.options", "errors", "linux", "logs"}
+START = {"cli.errors", "cli.main", "cli.options", "errors", "linux"}
 CHECK = START | {"cli.check", "cli.host", "cli.service_unit", "config", "net"}
 STATUS = START | {"admission", "cli.directory", "config", "net", "stats", "status"}
 
