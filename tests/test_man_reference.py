@@ -235,7 +235,9 @@ LOGGED = list(logged())
 
 def test_the_page_has_every_event_with_its_levels_and_facts_and_no_other() -> None:
     """Each event states its levels, and all facts that some call gives it, in the order of their first call."""
-    wanted: dict[str, tuple[set[str], set[str]]] = {"process_failed": ({"error"}, {"message"})}  # linux/journal sends it
+    wanted: dict[str, tuple[set[str], set[str]]] = {
+        "process_failed": ({"error"}, {"message"})
+    }  # linux/journal sends it
     for event, level, facts in LOGGED:
         levels, names = wanted.setdefault(event, (set(), set()))
         levels.add(level)

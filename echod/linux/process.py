@@ -10,7 +10,8 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
+from contextlib import suppress
 from typing import Final
 
 from setproctitle import setproctitle
@@ -67,6 +68,16 @@ def kill(pid: int) -> bool:
     except PermissionError:
         return False
     return True
+
+
+def reap_inherited(own: Container[int | None]) -> None:
+    """Reap children that have exited and are not `own`.
+
+    The first process of a container inherits the orphans of all others (pid_namespaces(7)); a launcher may leave some.
+    """
+    with suppress(ChildProcessError):
+        while (exited := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and exited.si_pid not in own:
+            os.waitpid(exited.si_pid, 0)
 
 
 def describe_exit(status: int) -> str:

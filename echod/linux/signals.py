@@ -14,9 +14,18 @@ CAUGHT: Final = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.
 """The signals that the loop acts on; block them until `Signals` exists."""
 
 
+_STRAY: Final = (
+    *(signal.SIGUSR2, signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF, signal.SIGIO, signal.SIGPWR, signal.SIGSTKFLT),
+    *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
+)
+"""Signals that mean nothing to echod, and whose default action would end it (signal(7))."""
+
+
 def block() -> None:
-    """Block the signals until `Signals` exists, except SIGINT: Ctrl-C ends a start that hangs."""
+    """Block the signals until `Signals` exists, except SIGINT: Ctrl-C ends a start that hangs. Ignore stray ones."""
     signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT - {signal.SIGINT})
+    for number in _STRAY:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def end_at_once() -> None:

@@ -82,6 +82,11 @@ class Exporters:
         self._finishing: list[_Process] = []
         self._backoff = Backoff()
 
+    @property
+    def pids(self) -> set[int]:
+        """The processes that were not reaped yet."""
+        return {process.pid for process in (self._current, *self._finishing) if process is not None}
+
     def renew(self, generation: Generation, now: float) -> None:
         """Start an exporter for this generation, if one is wanted, and let the previous one finish."""
         self._generation = generation

@@ -28,6 +28,7 @@ from echod.linux.cgroups import cpu_limits, process_limits
 from echod.linux.descriptors import raise_limit
 from echod.linux.poll import READ, Poll
 from echod.linux.privileges import find_account
+from echod.linux.process import reap_inherited
 from echod.linux.signals import Signals
 from echod.linux.sockets import Buffers
 from echod.linux.systemd import passed_sockets
@@ -299,6 +300,8 @@ class Supervisor:
             if exited and self._transition is not None and self._transition.generation is generation:
                 self._give_up(self._transition)
         self._exporters.reap(now)
+        own = {worker.pid for generation in self._living() for worker in generation.workers}
+        reap_inherited(own | self._exporters.pids)
         self._retire()
 
     def _check(self, now: float) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.daemon import Daemon, Serve, StartDaemon, ask, connect_udp, title
+from support.daemon import Daemon, Serve, StartDaemon, ask, children, connect_udp, title
 from support.loopback import sleeps
 from support.udp_load import UdpLoad
 from support.waiting import wait_until
@@ -194,3 +194,13 @@ def test_a_queue_that_overflows_is_logged(serve: Serve, datagrams: int) -> None:
     assert entry["level"] == "warning"
     start = f"the kernel dropped at least {dropped} datagrams at udp://127.0.0.1:{port} before echod received them"
     assert entry["message"].startswith(f"{start} (a train counts as one)")
+
+
+def test_children_of_somebody_else_leave_no_zombie(serve: Serve) -> None:
+    """A process that echod inherits, from its launcher or as the first process of a container, is reaped at its end."""
+    daemon, port = serve(prefix=["sh", "-c", 'sleep 600 & exec "$@"', "sh"])
+    sleeper = next(pid for pid in children(daemon.pid) if title(pid).startswith("sleep"))
+    os.kill(sleeper, signal.SIGKILL)
+    wait_until(lambda: sleeper not in children(daemon.pid), "it was reaped")
+    assert ask(port) == b"hi"
+    assert daemon.stop() == 0

@@ -1,6 +1,7 @@
 """Signals are taken by the loop, none is lost, and each is taken once."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from support.daemon import REPOSITORY, Daemon
+from support.daemon import REPOSITORY, Daemon, ask
 from support.ports import free_port
 from support.waiting import wait_until
 
@@ -57,3 +58,20 @@ def test_a_signal_inherited_pending_is_acted_on_once_it_serves(echod: Callable[.
         daemon.wait_for("counters")
         events = [entry["event"] for entry in daemon.log()]
         assert events.index("ready") < events.index("reloaded")
+
+
+def test_stray_signals_end_nothing(echod: Callable[..., Daemon]) -> None:
+    """Every signal that echod has no use for, and that would end a process, is ignored by supervisor and worker."""
+    port = free_port()
+    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1})
+    (worker,) = daemon.workers()
+    stray = [
+        signal.Signals[f"SIG{name}"]
+        for name in ["USR2", "ALRM", "VTALRM", "PROF", "IO", "PWR", "STKFLT", "PIPE", "XFSZ"]
+    ]
+    for number in (*stray, *range(signal.SIGRTMIN, signal.SIGRTMAX + 1)):
+        os.kill(daemon.pid, number)
+        os.kill(worker, number)
+    assert ask(port) == b"hi"
+    assert daemon.workers() == [worker]
+    assert daemon.stop() == 0
