@@ -19,6 +19,20 @@ from echod.linux.journal import Journal
 
 EventDict: TypeAlias = MutableMapping[str, Any]
 
+MESSAGE_IDS: Final = {
+    "ready": "308e699fdcb84023ada6b1cc7c8b85aa",
+    "reload_rejected": "6887c335ba7e4f098c05815659d79fa7",
+    "worker_exited": "1ef69928b63a45e290910e525a8fe8bb",
+    "worker_stuck": "d0f018a68dd34d91afdad882d04a9491",
+    "refused": "7cf94b0df0be4082961ae4b74413890d",
+    "queue_full": "98696bdb33ee47898c7aaa565c90453c",
+    "buffer_capped": "8657b348b889488e91a89501a2bd2ad2",
+    "descriptors_capped": "1e4b5054bb1b411091136348375f33d8",
+    "address_absent": "5bcd1e57b0c3433596f1e6919523b53b",
+    "listener_detached": "a102b38b402645678b871371f8207fb0",
+}
+"""The events that the catalogue of the journal explains (packaging/journal/echod.catalog, journalctl -x)."""
+
 _PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 """Priorities of syslog(3)."""
 _COLOURS: Final = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical": "31;1"}
@@ -114,6 +128,8 @@ class _Journal:
         if "exception" in event:
             text += f"\n{event.pop('exception')}"
         fields: dict[str, object] = {"MESSAGE": text, "PRIORITY": _PRIORITIES[event.pop("level")]}
+        if event["event"] in MESSAGE_IDS:
+            fields["MESSAGE_ID"] = MESSAGE_IDS[event["event"]]
         fields |= {field: event.pop(name) for name, field in _CALLSITE.items()}
         fields |= {f"ECHOD_{key.upper()}": _plain(value) for key, value in event.items() if key != "message"}
         self._journal.send(fields)

@@ -21,6 +21,7 @@ from support.man import PAGES, entries, literals, section, source
 from support.ports import free_port
 
 from echod.errors import ExitCode
+from echod.logs import MESSAGE_IDS
 from echod.net.listener import parse_listener
 from echod.stats import snapshot
 from echod.stats.counters import ROW_FIELDS, describe
@@ -251,6 +252,19 @@ def test_the_page_has_every_event_with_its_levels_and_facts_and_no_other() -> No
     assert stated == wanted
 
 
+def test_the_catalogue_explains_each_event_that_has_an_id_by_its_own_facts() -> None:
+    """Ten events, each with an id of its own (systemd-id128(1)); what is put between @ is a field of that event."""
+    text = (REPOSITORY / "packaging/journal/echod.catalog").read_text()
+    found = dict(
+        re.findall(r"^-- ([0-9a-f]{32})\nSubject: .+\nDefined-By: echod\n((?:(?!^-- ).*\n)+)", text, re.MULTILINE)
+    )
+    assert list(found) == list(MESSAGE_IDS.values())
+    assert len(found) == text.count("\n-- ") == 10
+    for event, number in MESSAGE_IDS.items():
+        facts = {f"ECHOD_{fact.upper()}" for name, _level, given in LOGGED if name == event for fact in given}
+        assert facts >= set(re.findall(r"@([A-Z_]+)@", found[number])), event
+
+
 def test_the_page_explains_every_fact_and_no_other() -> None:
     """The tags of Facts are the facts of all events; the counters are those of echod(8)."""
     assert entries(section("echod-metrics.7", "Facts"), "Va").keys() == set().union(*(facts for *_, facts in LOGGED))
@@ -259,7 +273,7 @@ def test_the_page_explains_every_fact_and_no_other() -> None:
 def test_the_page_has_every_field_of_a_journal_entry_and_no_other() -> None:
     """The fields of an entry as it is sent, and the one that counts lost entries."""
     code = "".join((REPOSITORY / "echod" / name).read_text() for name in ("logs.py", "linux/journal.py"))
-    wanted = set(re.findall(r'"((?:MESSAGE|PRIORITY|SYSLOG_IDENTIFIER|CODE_[A-Z]+|ECHOD_[A-Z_]+))"', code))
+    wanted = set(re.findall(r'"((?:MESSAGE|MESSAGE_ID|PRIORITY|SYSLOG_IDENTIFIER|CODE_[A-Z]+|ECHOD_[A-Z_]+))"', code))
     assert entries(section("echod-metrics.7", "Journal fields"), "Dv").keys() == wanted | {"ECHOD_EVENT"}
 
 

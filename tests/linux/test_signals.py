@@ -65,10 +65,8 @@ def test_stray_signals_end_nothing(echod: Callable[..., Daemon]) -> None:
     port = free_port()
     daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1})
     (worker,) = daemon.workers()
-    stray = [
-        signal.Signals[f"SIG{name}"]
-        for name in ["USR2", "ALRM", "VTALRM", "PROF", "IO", "PWR", "STKFLT", "PIPE", "XFSZ"]
-    ]
+    names = ["USR2", "ALRM", "VTALRM", "PROF", "IO", "PWR", "STKFLT", "PIPE", "XFSZ"]
+    stray = [signal.Signals[f"SIG{name}"] for name in names]
     for number in (*stray, *range(signal.SIGRTMIN, signal.SIGRTMAX + 1)):
         os.kill(daemon.pid, number)
         os.kill(worker, number)

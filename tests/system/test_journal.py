@@ -57,6 +57,24 @@ def test_every_entry_is_whole(installed: Host) -> None:
         assert entry["MESSAGE"].isprintable()
 
 
+def test_an_entry_of_any_size_is_whole_and_the_catalogue_explains_it(installed: Host) -> None:
+    """Entries come whole: journald takes one of 3 MB and one of several lines; `journalctl -x` explains an event."""
+    kill(installed, "KILL", min(workers(installed)))
+    await_event(installed, "worker_exited")
+    explained = installed.run(["journalctl", "-x", "-u", "echod", "ECHOD_EVENT=worker_exited"]).stdout
+    assert "Subject: A worker of echod has exited" in explained
+    assert "killed by SIGKILL.\n" in explained
+    script = (
+        "from echod.linux.journal import Journal; journal = Journal()\n"
+        "print(journal.send({'MESSAGE': 'x' * 3_000_000}), journal.send({'MESSAGE': 'one\\ntwo'}))"
+    )
+    assert installed.run(["/opt/echod/current/bin/python", "-c", script]).stdout == "True True\n"
+    wait_until(lambda: own(installed, "MESSAGE=one\ntwo"), "the second entry is in the journal")
+    assert [len(entry["MESSAGE"]) for entry in own(installed, "MESSAGE=one\ntwo")] == [7]
+    lengths = installed.run(["sh", "-c", "journalctl -t echod -o cat --all | wc --max-line-length"]).stdout
+    assert int(lengths) == 3_000_000
+
+
 def test_warnings_are_found_by_priority(bound: Host) -> None:
     """`journalctl -t echod -p warning` has what an operator should look at, such as a worker's death, and no more."""
     before = bound.journal("-t", "echod", "-p", "warning")

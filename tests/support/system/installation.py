@@ -24,7 +24,10 @@ INDEX_PORT = 8080
 INDEX = f"http://127.0.0.1:{INDEX_PORT}/"
 
 # Where an installation writes.
-WRITTEN = ("opt/echod", "usr/local/bin", "usr/local/share/man", "etc/systemd/system", "etc/echod.yaml")
+WRITTEN = (
+    *("opt/echod", "usr/local/bin", "usr/local/share/man", "usr/local/lib/systemd", "var/lib/systemd/catalog"),
+    *("etc/systemd/system", "etc/echod.yaml"),
+)
 
 
 class Mode(StrEnum):
