@@ -80,6 +80,11 @@ class Generation:
     # -- state
 
     @property
+    def pids(self) -> set[int]:
+        """The workers that were not reaped yet."""
+        return {worker.pid for worker in self.workers if worker.pid is not None}
+
+    @property
     def ready(self) -> bool:
         """Whether every worker has reported ready."""
         return all(worker.ready for worker in self.workers)

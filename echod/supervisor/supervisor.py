@@ -300,8 +300,7 @@ class Supervisor:
             if exited and self._transition is not None and self._transition.generation is generation:
                 self._give_up(self._transition)
         self._exporters.reap(now)
-        own = {worker.pid for generation in self._living() for worker in generation.workers}
-        reap_inherited(own | self._exporters.pids)
+        reap_inherited(self._exporters.pids.union(*(generation.pids for generation in self._living())))
         self._retire()
 
     def _check(self, now: float) -> None:

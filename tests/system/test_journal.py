@@ -59,8 +59,8 @@ def test_every_entry_is_whole(installed: Host) -> None:
 
 def test_an_entry_of_any_size_is_whole_and_the_catalogue_explains_it(installed: Host) -> None:
     """Entries come whole: journald takes one of 3 MB and one of several lines; `journalctl -x` explains an event."""
-    kill(installed, "KILL", min(workers(installed)))
-    await_event(installed, "worker_exited")
+    installed.kill("KILL", min(installed.workers()))
+    installed.await_event("worker_exited")
     explained = installed.run(["journalctl", "-x", "-u", "echod", "ECHOD_EVENT=worker_exited"]).stdout
     assert "Subject: A worker of echod has exited" in explained
     assert "killed by SIGKILL.\n" in explained
