@@ -9,13 +9,14 @@ structlog is imported where it is used: a command that only writes to stderr mus
 
 import os
 import re
+import socket
 import sys
 from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from echod.linux import journal
-from echod.linux.journal import Journal
+from echod.linux.journal import PATH, Journal
 
 EventDict: TypeAlias = MutableMapping[str, Any]
 
@@ -52,14 +53,13 @@ def configure(*, level: str, destination: str) -> None:
     from structlog.processors import CallsiteParameter, CallsiteParameterAdder
 
     if destination == "auto":
-        to_journal = journal.stderr_is_journal() or journal.missed()
+        to_journal = stderr_is_journal() or _missed_journal()
         destination = "journal" if to_journal else "console" if sys.stderr.isatty() else "json"
-    if destination != "journal":
-        journal.disconnect()
+    journal = _journal() if destination == "journal" else None
     render: list[Any]
-    if destination == "journal" and (opened := journal.connect()) is not None:
+    if journal is not None:
         callsite = CallsiteParameterAdder({CallsiteParameter(name) for name in _CALLSITE})
-        render = [callsite, structlog.processors.format_exc_info, _Journal(opened)]
+        render = [callsite, structlog.processors.format_exc_info, journal]
     elif destination == "console":
         render = [structlog.processors.format_exc_info, _render_console]
     else:
@@ -71,6 +71,54 @@ def configure(*, level: str, destination: str) -> None:
         # A cached logger would keep the level from before a reload.
         cache_logger_on_first_use=False,
     )
+
+
+def stderr_is_journal() -> bool:
+    """Return whether stderr is connected to the journal: any child process inherits the variable (systemd.exec(5))."""
+    try:
+        status = os.fstat(2)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def _missed_journal() -> bool:
+    """Return whether stderr would be the journal's if the journal had run: without it systemd gives /dev/null.
+
+    A service with StandardError=null has that, too, and logs nothing: the journal can be reached then. The decision
+    holds for later reloads.
+    """
+    if "INVOCATION_ID" not in os.environ or not _stderr_is_null():
+        return False
+    if _journals():
+        return True
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.connect(PATH)
+    except OSError:
+        return True
+    return False
+
+
+def _stderr_is_null() -> bool:
+    try:
+        return os.fstat(2).st_rdev == Path(os.devnull).stat().st_rdev
+    except OSError:
+        return False
+
+
+def report(text: str) -> None:
+    """Write lines to stderr, so that the journal attributes them to the unit even if the process exits at once.
+
+    For the journal each line gets the prefix `<3>` of sd-daemon(3). If nobody reads stderr, because the journal did not
+    run at the start or was stopped since, the lines are log entries.
+    """
+    prefix = "<3>" if stderr_is_journal() else ""
+    for line in text.splitlines():
+        if (_stderr_is_null() or not _write(f"{prefix}{line}")) and _journals():
+            import structlog
+
+            structlog.get_logger().error("process_failed", message=line)
 
 
 def sentence(event: Mapping[str, Any]) -> str:
@@ -112,16 +160,26 @@ class _StderrLogger:
 
     def msg(self, line: str) -> None:
         if line:
-            journal.write(line)
+            _write(line)
 
     debug = info = warning = error = critical = msg
+
+
+def _write(line: str) -> bool:
+    try:
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        # stderr is closed or its reader is gone. The daemon continues.
+        return False
+    return True
 
 
 class _Journal:
     """The last processor of entries for the journal: each fact in a separate field."""
 
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
+    def __init__(self) -> None:
+        self.journal = Journal()
 
     def __call__(self, _logger: object, _method: str, event: EventDict) -> str:
         text = sentence(event)
@@ -132,5 +190,24 @@ class _Journal:
             fields["MESSAGE_ID"] = MESSAGE_IDS[event["event"]]
         fields |= {field: event.pop(name) for name, field in _CALLSITE.items()}
         fields |= {f"ECHOD_{key.upper()}": _plain(value) for key, value in event.items() if key != "message"}
-        self._journal.send(fields)
+        self.journal.send(fields)
         return ""
+
+
+def descriptors() -> list[int]:
+    """Return the descriptors that a forked process must keep open to log."""
+    return [2, *(each.journal.fileno() for each in _journals())]
+
+
+def _journal() -> _Journal | None:
+    """Return the existing one, which counts lost entries, or a new one; None if none can be opened."""
+    try:
+        return next(iter(_journals()), None) or _Journal()
+    except OSError:
+        return None
+
+
+def _journals() -> list[_Journal]:
+    import structlog
+
+    return [each for each in structlog.get_config()["processors"] if isinstance(each, _Journal)]

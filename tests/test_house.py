@@ -13,10 +13,10 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 ARROWS = {
     "__main__": "cli",
-    "cli": "admission config errors linux net ping stats status supervisor worker",
+    "cli": "admission config errors linux logs net ping stats status supervisor worker",
     "supervisor": "admission config errors exporter linux logs net stats status udp worker",
     "worker": "admission config linux net stats tcp udp",
-    "exporter": "admission linux metrics stats status",
+    "exporter": "admission linux logs metrics stats status",
     "ping": "errors measurement net probes",
     "udp": "admission linux net stats",
     "tcp": "admission linux net stats",

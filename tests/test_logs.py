@@ -124,9 +124,9 @@ def test_what_is_reported_goes_to_the_journal_if_nobody_reads_stderr(place: tupl
     """The error that ends a daemon is a log entry if it was started without a journal, with /dev/null as stderr."""
     namespace, path = place
     script = (
-        "from echod import logs; from echod.linux import journal\n"
+        "from echod import logs\n"
         "logs.configure(level='info', destination='auto')\n"
-        "print('configured', flush=True); input(); journal.report('the end')"
+        "print('configured', flush=True); input(); logs.report('the end')"
     )
     command = [*to_nowhere(namespace), sys.executable, "-c", script]
     pipe = subprocess.PIPE

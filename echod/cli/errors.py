@@ -13,9 +13,8 @@ from collections.abc import Callable
 from io import TextIOWrapper
 from typing import NoReturn
 
-from echod import __version__
+from echod import __version__, logs
 from echod.errors import EchodError, ExitCode
-from echod.linux import journal
 
 
 class OutputError(OSError):
@@ -53,7 +52,7 @@ def guarded(command: Callable[[], int]) -> int:
             code = int(end.code or 0)
         print(end="", flush=True)  # here, where a write error is still reported
     except EchodError as error:
-        journal.report(f"echod: {error}")
+        logs.report(f"echod: {error}")
         return error.exit_code
     except KeyboardInterrupt:
         return ExitCode.OK
@@ -62,9 +61,9 @@ def guarded(command: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if error.errno == errno.EPIPE:
             return ExitCode.OK  # the reader closed the pipe
-        journal.report(f"echod: the output cannot be written: {error.strerror}")
+        logs.report(f"echod: the output cannot be written: {error.strerror}")
         return ExitCode.IO_ERROR
     except Exception:  # noqa: BLE001 - any exception must be reflected in the exit code
-        journal.report(f"echod: this is a defect in echod {__version__}\n{traceback.format_exc()}")
+        logs.report(f"echod: this is a defect in echod {__version__}\n{traceback.format_exc()}")
         return ExitCode.SOFTWARE
     return code

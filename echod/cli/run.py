@@ -15,12 +15,13 @@ from typing import Final
 
 from setproctitle import setproctitle
 
+from echod import logs
 from echod.cli.errors import guarded
 from echod.cli.options import add_config, make_parser
 from echod.config import file as configfile
 from echod.config.diagnostics import report
 from echod.errors import ConfigError, EchodError, ExitCode, UsageError
-from echod.linux import journal, signals, systemd
+from echod.linux import signals, systemd
 from echod.status import instances
 from echod.supervisor.supervisor import Supervisor
 
@@ -64,6 +65,6 @@ def _serve(path: Path | None, on_serving: Callable[[], None]) -> int:
         supervisor.run()
     except ConfigError as error:
         file = str(path or configfile.DEFAULT_PATH)
-        journal.report(report(error.mistakes, file=file, text=error.text, encoding=sys.stderr.encoding))
+        logs.report(report(error.mistakes, file=file, text=error.text, encoding=sys.stderr.encoding))
         return error.exit_code
     return ExitCode.OK

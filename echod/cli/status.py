@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TextIO
 
+from echod import logs
 from echod.cli.directory import status_directory
 from echod.cli.options import add_config, make_parser
 from echod.config.file import DEFAULT_PATH
 from echod.errors import ExitCode
-from echod.linux import journal
 from echod.stats.snapshot import Snapshot
 from echod.status import files, instances
 from echod.status.overview import GAP, Overview, aligned, check_text, old, overview, text, workers_text
@@ -104,12 +104,12 @@ def _check_listeners(place: Path, *, as_json: bool) -> int:
         print(check_text(results))
         print(workers_text(workers), end="\n" if workers else "")
     if mark is None:
-        journal.report(
+        logs.report(
             f"echod: {place / files.SELF_TEST_NAME} does not exist or cannot be read by this user, so the probes "
             "were sent as those of any client, and the config may refuse them"
         )
     if snapshot.stale:
-        journal.report(f"echod: these are the listeners {old(snapshot, _when)}")
+        logs.report(f"echod: these are the listeners {old(snapshot, _when)}")
     return _running(snapshot) if passed and not workers else ExitCode.NO_ANSWER
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from echod import logs
 from echod.admission.selftest import Result, SelfTest
 from echod.linux import process
 from echod.linux.poll import READ, Poll
@@ -159,7 +160,7 @@ class _TestProcess:
                 theirs.sendall(json.dumps(measure()).encode())
 
         try:
-            self._pid = process.fork("self test", [theirs.fileno()], run)
+            self._pid = process.fork("self test", [*logs.descriptors(), theirs.fileno()], run, logs.report)
         except OSError:
             self._ours.close()
             raise

@@ -1,4 +1,4 @@
-"""The journal: entries by its native protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL), and lines on stderr.
+"""Entries of the journal, by its native protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL).
 
 - The socket is not connected. Each entry looks the path up again, so that a journald that was restarted is found.
 - It never blocks. An entry that the journal did not accept is counted, and the next that it accepts has the number.
@@ -10,28 +10,19 @@ import fcntl
 import os
 import socket
 import struct
-import sys
 from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 PATH: Final = "/run/systemd/journal/socket"
 
 IDENTIFIER: Final = "echod"
 
-ERROR: Final = 3
-"""Priority of syslog(3)."""
-
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 """journald refuses a file that its sender can still change."""
 
-_journal: "Journal | None" = None
-"""The journal of this process, if its log goes there."""
-
 
 class Journal:
-    """The socket of a process to its journal. Close it with `close`."""
+    """The socket of a process to its journal."""
 
     def __init__(self, path: str = PATH) -> None:
         """Open the socket; the journal need not run yet. Raises OSError without a descriptor."""
@@ -56,10 +47,6 @@ class Journal:
         self._lost = 0
         return True
 
-    def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
-
     def _send(self, entry: bytes) -> None:
         try:
             self._socket.sendto(entry, self._path)
@@ -82,83 +69,6 @@ def encode(fields: Mapping[str, object]) -> bytes:
         else:
             entry += b"%s=%s\n" % (name.encode(), data)
     return bytes(entry)
-
-
-def connect() -> Journal | None:
-    """Return the journal of this process, opened if it was not; None without a descriptor for it."""
-    global _journal  # noqa: PLW0603 - a process has one log
-    with suppress(OSError):
-        _journal = _journal or Journal()
-    return _journal
-
-
-def disconnect() -> None:
-    """Close the journal of this process: its log goes elsewhere."""
-    global _journal  # noqa: PLW0603 - as above
-    if _journal is not None:
-        _journal.close()
-    _journal = None
-
-
-def descriptors() -> list[int]:
-    """Return the descriptors that a forked process must keep to log."""
-    return [2] if _journal is None else [2, _journal.fileno()]
-
-
-def stderr_is_journal() -> bool:
-    """Return whether stderr is connected to the journal: any child process inherits the variable (systemd.exec(5))."""
-    try:
-        status = os.fstat(2)
-    except OSError:
-        return False
-    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
-
-
-def missed() -> bool:
-    """Return whether stderr would be the journal's if the journal had run: without it systemd gives /dev/null.
-
-    A service with StandardError=null has that, too, and logs nothing: the journal can be reached then. The decision
-    holds for later reloads.
-    """
-    if "INVOCATION_ID" not in os.environ or not _stderr_is_null():
-        return False
-    if _journal is not None:
-        return True
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.connect(PATH)
-    except OSError:
-        return True
-    return False
-
-
-def report(text: str) -> None:
-    """Write lines to stderr, so that the journal attributes them to the unit even if the process exits at once.
-
-    For the journal each line gets the prefix `<3>` of sd-daemon(3). If nobody reads stderr, because the journal did not
-    run at the start or was stopped since, the lines are entries.
-    """
-    prefix = f"<{ERROR}>" if stderr_is_journal() else ""
-    for line in text.splitlines():
-        if (_stderr_is_null() or not write(f"{prefix}{line}")) and _journal is not None:
-            _journal.send({"MESSAGE": line, "PRIORITY": ERROR, "ECHOD_EVENT": "process_failed"})
-
-
-def write(line: str) -> bool:
-    """Write a line to stderr; return whether somebody can read it. Without a reader the daemon continues."""
-    try:
-        sys.stderr.write(f"{line}\n")
-        sys.stderr.flush()
-    except (OSError, ValueError):
-        return False
-    return True
-
-
-def _stderr_is_null() -> bool:
-    try:
-        return os.fstat(2).st_rdev == Path(os.devnull).stat().st_rdev
-    except OSError:
-        return False
 
 
 def _send_file(sock: socket.socket, entry: bytes, path: str) -> None:

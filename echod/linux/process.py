@@ -1,7 +1,7 @@
 """A forked process: which descriptors it keeps, which user it becomes, and how it ends.
 
 Owns the fork and the exit; the caller provides what runs in between. Invariant: the supervisor's code never continues
-in the child, and the child keeps no descriptors but those named, stdin, stdout and those of the log.
+in the child, and the child keeps no descriptors but those named, stdin and stdout.
 """
 
 import errno
@@ -17,7 +17,7 @@ from typing import Final
 from setproctitle import setproctitle
 
 from echod.errors import EchodError, ExitCode
-from echod.linux import journal, prctl
+from echod.linux import prctl
 from echod.linux.cgroups import exhausted_limit
 from echod.linux.privileges import Account, become
 
@@ -26,10 +26,11 @@ _IGNORED: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _CPUCLOCK_SCHED: Final = 2
 
 
-def fork(name: str, keep: Iterable[int], run: Callable[[], None]) -> int:
-    """Fork a process that calls `run` and exits; return its id. It keeps these descriptors and those of the log.
+def fork(name: str, keep: Iterable[int], run: Callable[[], None], report: Callable[[str], None]) -> int:
+    """Fork a process that calls `run` and exits; return its id. It keeps these descriptors, stdin and stdout.
 
-    Raises OSError if the host has no process left; its text names the limit.
+    What `run` raises is reported: in plain lines on stderr, because the journal may not find the unit of a process
+    that is gone. Raises OSError if the host has no process left; its text names the limit.
     """
     try:
         pid = os.fork()
@@ -38,7 +39,7 @@ def fork(name: str, keep: Iterable[int], run: Callable[[], None]) -> int:
             raise OSError(error.errno, f"{error.strerror}: {exhausted_limit()}") from None
         raise
     if pid == 0:
-        _run_and_exit(name, keep, run)
+        _run_and_exit(name, keep, run, report)
     return pid
 
 
@@ -101,7 +102,7 @@ def cpu_seconds(pid: int | None) -> float:
         return 0.0  # it has just exited
 
 
-def _run_and_exit(name: str, keep: Iterable[int], run: Callable[[], None]) -> None:
+def _run_and_exit(name: str, keep: Iterable[int], run: Callable[[], None], report: Callable[[str], None]) -> None:
     """Be the new process, and never return."""
     code: int = ExitCode.SOFTWARE
     try:
@@ -110,15 +111,14 @@ def _run_and_exit(name: str, keep: Iterable[int], run: Callable[[], None]) -> No
         # Garbage of the supervisor must not be collected here. It may own a mapping that this process does not have
         # (MADV_DONTFORK), and would unmap what has that address now.
         gc.freeze()
-        _close_all_but({0, 1, *journal.descriptors(), *keep})
+        _close_all_but({0, 1, *keep})
         run()
         code = ExitCode.OK
     except EchodError as error:
         code = error.exit_code
-        journal.report(f"echod: {name}: {error}")
+        report(f"echod: {name}: {error}")
     except BaseException:  # noqa: BLE001 - nothing may return from a forked copy of the supervisor
-        # On stderr, not as a native entry: the journal may not find the unit of a process that is gone.
-        journal.report(f"echod: {name} crashed\n{traceback.format_exc()}")
+        report(f"echod: {name} crashed\n{traceback.format_exc()}")
     finally:
         # Not sys.exit: none of the supervisor's code may run here.
         os._exit(code)

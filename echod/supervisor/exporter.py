@@ -16,6 +16,7 @@ from typing import Final
 
 import structlog
 
+from echod import logs
 from echod.exporter.channel import DRAIN, SNAPSHOT, ExporterInputs
 from echod.linux.netlink import in_our_network
 from echod.linux.process import describe_exit, fork, kill
@@ -178,8 +179,9 @@ class Exporters:
             supervisor=os.getpid(),
             account=generation.account,
         )
+        keep = [*logs.descriptors(), *(sock.fileno() for sock in (theirs, *http_sockets))]
         try:
-            pid = fork("exporter", [sock.fileno() for sock in (theirs, *http_sockets)], lambda: _run(inputs))
+            pid = fork("exporter", keep, lambda: _run(inputs), logs.report)
         except OSError:
             ours.close()
             raise

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from echod import logs
 from echod.linux.mmsg_layout import MEMORY_BYTES
 from echod.linux.poll import READ, Poll
 from echod.linux.process import describe_exit, fork, kill
@@ -70,11 +71,11 @@ class WorkerProcess:
 
         Raises OSError if the host has no process, descriptor or epoll watch left. It closes both ends then.
         """
-        keep = [birth.channel.fileno(), *(each.sock.fileno() for each in birth.sockets)]
+        keep = [*logs.descriptors(), birth.channel.fileno(), *(each.sock.fileno() for each in birth.sockets)]
         try:
             self._open_channel(channel)
             self.vector.madvise(mmap.MADV_DOFORK)
-            pid = fork(self.name, keep, lambda: run_worker(birth))
+            pid = fork(self.name, keep, lambda: run_worker(birth), logs.report)
         except OSError:
             self._close_channel()
             raise

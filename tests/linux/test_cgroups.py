@@ -86,7 +86,7 @@ def test_the_limit_of_the_user_is_named_where_no_group_is_full() -> None:
     program = (
         "import os, resource; from echod.linux.process import fork\n"
         f"os.setgid({NOBODY}); os.setuid({NOBODY}); resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))\n"
-        "try: fork('x', [], lambda: None)\n"
+        "try: fork('x', [], lambda: None, print)\n"
         "except OSError as error: print(error.strerror)\n"
     )
     reported = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)

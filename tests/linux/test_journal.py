@@ -27,23 +27,28 @@ def journald(path: str) -> Iterator[socket.socket]:
         yield sock
 
 
+@pytest.fixture
+def journal(path: str) -> Iterator[Journal]:
+    """Return the sender to it."""
+    journal = Journal(path)
+    yield journal
+    journal._socket.close()
+
+
 def test_an_entry_has_a_line_for_each_field_and_the_binary_form_for_lines() -> None:
     """A value with a newline has its length before it: 64 bits, little-endian."""
     entry = encode({"MESSAGE": "one\ntwo", "PRIORITY": 3, "ECHOD_NAME": "\u00fc=\udcff"})
     assert entry == (b"MESSAGE\n\x07\x00\x00\x00\x00\x00\x00\x00one\ntwo\nPRIORITY=3\nECHOD_NAME=\xc3\xbc=\\udcff\n")
 
 
-def test_an_entry_is_one_datagram(path: str, journald: socket.socket) -> None:
+def test_an_entry_is_one_datagram(journal: Journal, journald: socket.socket) -> None:
     """The identifier is added: journalctl -t echod finds it."""
-    journal = Journal(path)
     assert journal.send({"MESSAGE": "hi"})
     assert journald.recv(4096) == b"MESSAGE=hi\nSYSLOG_IDENTIFIER=echod\n"
-    journal.close()
 
 
-def test_an_entry_too_large_for_a_datagram_is_a_sealed_file(path: str, journald: socket.socket) -> None:
+def test_an_entry_too_large_for_a_datagram_is_a_sealed_file(journal: Journal, journald: socket.socket) -> None:
     """It arrives as a descriptor of a memfd that nobody can change any more, and that the sender has closed."""
-    journal = Journal(path)
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names alone
     text = "x" * 3_000_000
     assert journal.send({"MESSAGE": text})
@@ -54,12 +59,12 @@ def test_an_entry_too_large_for_a_datagram_is_a_sealed_file(path: str, journald:
     with os.fdopen(fd, "rb") as file:
         file.seek(0)
         assert file.read() == f"MESSAGE={text}\nSYSLOG_IDENTIFIER=echod\n".encode()
-    journal.close()
 
 
-def test_what_the_journal_did_not_accept_is_counted_and_the_next_entry_has_the_number(path: str) -> None:
+def test_what_the_journal_did_not_accept_is_counted_and_the_next_entry_has_the_number(
+    path: str, journal: Journal
+) -> None:
     """Without a journal, and with one whose queue is full, no entry waits; one that came anew is found."""
-    journal = Journal(path)
     assert not journal.send({"MESSAGE": "nobody"})
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as first:
         first.bind(path)
@@ -75,4 +80,3 @@ def test_what_the_journal_did_not_accept_is_counted_and_the_next_entry_has_the_n
             assert second.recv(4096) == b"MESSAGE=again\nSYSLOG_IDENTIFIER=echod\nECHOD_LOST_ENTRIES=2\n"
             assert journal.send({"MESSAGE": "all"})
             assert second.recv(4096) == b"MESSAGE=all\nSYSLOG_IDENTIFIER=echod\n"
-    journal.close()

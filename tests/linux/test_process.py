@@ -4,16 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 
 import pytest
-from support.daemon import Daemon, ask, environment
+from support.daemon import environment
 from support.loopback import NOBODY, needs_root
-from support.ports import free_port
 
 from echod.linux.process import describe_exit, fork, kill
-
-EchodFactory = Callable[..., Daemon]
 
 
 @pytest.mark.parametrize(
@@ -27,7 +23,7 @@ EchodFactory = Callable[..., Daemon]
 )
 def test_an_end_has_its_words(number: int, how: str) -> None:
     """By exit code or signal, also one that has no name."""
-    pid = fork("test", [], lambda: os.kill(os.getpid(), number))
+    pid = fork("test", [2], lambda: os.kill(os.getpid(), number), print)
     assert describe_exit(os.waitpid(pid, 0)[1]) == how
 
 
@@ -43,16 +39,6 @@ def test_a_kill_that_is_forbidden_is_told_and_raises_nothing() -> None:
     assert child.poll() is None
     assert kill(child.pid)
     assert child.wait() == -signal.SIGKILL
-
-
-def test_a_worker_may_end_by_any_signal(echod: EchodFactory) -> None:
-    """Killed by a real-time signal, it is replaced, and the supervisor goes on."""
-    port = free_port()
-    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1})
-    os.kill(daemon.workers()[0], 40)
-    assert daemon.wait_for("worker_exited")["reason"] == "killed by signal 40"
-    daemon.wait_for("worker_started", 2)
-    assert ask(port) == b"hi"
 
 
 UNCOLLECTED = """
@@ -77,7 +63,7 @@ def life():
     for each in mapped:
         each[:1] = b"x"
 
-print(describe_exit(os.waitpid(fork("test", [], life), 0)[1]))
+print(describe_exit(os.waitpid(fork("test", [2], life, print), 0)[1]))
 """
 
 
