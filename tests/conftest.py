@@ -3,14 +3,16 @@
 import os
 import socket
 import subprocess
-from collections.abc import Callable, Generator, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
+from structlog.typing import EventDict
 from support.daemon import Daemon, Serve, StartDaemon
 from support.loopback import namespace, udp_client, udp_server
 from support.ports import free_port
@@ -18,6 +20,7 @@ from support.tcp_worker import NARROW, Connect, TcpWorker
 from support.udp_load import BUFFER_BYTES, UdpLoad
 
 from echod.linux.sockopt import SO_RCVBUFFORCE
+from echod.supervisor.listening import ListeningSockets
 from echod.udp.batch import Batch
 
 SKIP_FAILS = "ECHOD_TEST_SKIP_FAILS" in os.environ
@@ -47,7 +50,7 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 
 @pytest.fixture
-def log() -> Iterator[list[MutableMapping[str, Any]]]:
+def log() -> Iterator[list[EventDict]]:
     """Catch what this process logs."""
     with structlog.testing.capture_logs() as entries:
         yield entries
@@ -153,6 +156,15 @@ def udp_load(stack: ExitStack) -> Callable[..., UdpLoad]:
 def batch() -> Batch:
     """Share one batch, as the sockets of a worker do."""
     return Batch()
+
+
+@pytest.fixture
+def listening() -> Iterator[ListeningSockets]:
+    """Hold no socket; close at the end what is held then."""
+    listening = ListeningSockets()
+    yield listening
+    for sock in chain(listening.http_sockets, *listening.sockets.values()):
+        sock.close()
 
 
 @pytest.fixture

@@ -6,20 +6,39 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support.daemon import ECHOD, REPOSITORY, Daemon, connect_udp, environment
+from support.daemon import ECHOD, REPOSITORY, Daemon, StartDaemon, connect_udp, environment, run_echod
 from support.ports import free_port
 from support.waiting import wait_until
 
-EchodFactory = Callable[..., Daemon]
+
+def serve(echod: StartDaemon, log: Any = None, **options: Any) -> tuple[Daemon, int]:  # noqa: ANN401 - as Daemon has it
+    """Start an echod whose log may not be JSON on stderr; return it with its port when it answers there."""
+    port = free_port()
+    config = {"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1, "log": log or {}}
+    daemon = echod(config, ready=False, **options)
+    wait_until(lambda: is_answered(port), "it was ready")
+    return daemon, port
 
 
-def test_json_lines_hold_time_level_event_and_facts(echod: EchodFactory) -> None:
+def is_answered(port: int) -> bool:
+    """Return whether a datagram is answered within a moment."""
+    with connect_udp("127.0.0.1", port) as sock:
+        sock.settimeout(0.1)
+        try:
+            sock.send(b"hi")
+            return sock.recv(16) == b"hi"
+        except (ConnectionRefusedError, TimeoutError):
+            return False
+
+
+def test_json_lines_hold_time_level_event_and_facts(echod: StartDaemon) -> None:
     """Without terminal or journal each entry is one JSON object: timestamp in UTC, level, event, and facts as keys."""
     port = free_port()
     daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1})
@@ -33,35 +52,19 @@ def test_json_lines_hold_time_level_event_and_facts(echod: EchodFactory) -> None
     assert entries[1]["worker"] == 1
 
 
-def test_console_lines_are_readable_on_their_own(echod: EchodFactory) -> None:
+def test_console_lines_are_readable_on_their_own(echod: StartDaemon) -> None:
     """`console` writes time, level and a sentence, without colour where stderr is no terminal."""
-    port = free_port()
-    config = {"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1, "log": {"format": "console"}}
-    daemon = echod(config, ready=False)
-    wait_until(lambda: "ready" in daemon.stderr, "it was ready")
+    daemon, port = serve(echod, {"format": "console"})
     assert "\x1b" not in daemon.stderr
     assert f" info    listener bound: listener udp://127.0.0.1:{port}\n" in daemon.stderr
     assert daemon.stop() == 0
 
 
-def test_a_debug_line_needs_the_level_debug(echod: EchodFactory) -> None:
+def test_a_debug_line_needs_the_level_debug(echod: StartDaemon) -> None:
     """At `warning` a healthy start and stop log nothing."""
-    port = free_port()
-    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "log": {"level": "warning"}}, ready=False)
-    wait_until(lambda: is_answered(port), "it was ready")
+    daemon, _ = serve(echod, {"level": "warning"})
     assert daemon.stop() == 0
     assert daemon.stderr == ""
-
-
-def is_answered(port: int) -> bool:
-    """Return whether a datagram is answered within a moment."""
-    with connect_udp("127.0.0.1", port) as sock:
-        sock.settimeout(0.1)
-        try:
-            sock.send(b"hi")
-            return sock.recv(16) == b"hi"
-        except (ConnectionRefusedError, TimeoutError):
-            return False
 
 
 @pytest.fixture
@@ -97,13 +100,10 @@ def receive(sock: socket.socket, event: str) -> bytes:
     return entry
 
 
-def test_a_journal_that_comes_after_the_start_is_found(echod: EchodFactory, place: tuple[str, Path]) -> None:
+def test_a_journal_that_comes_after_the_start_is_found(echod: StartDaemon, place: tuple[str, Path]) -> None:
     """Entries go there as soon as it is there, and the first has how many are missing; a reload changes nothing."""
     namespace, path = place
-    port = free_port()
-    config = {"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1}
-    daemon = echod(config, ready=False, prefix=to_nowhere(namespace), variables={"INVOCATION_ID": "1"})
-    wait_until(lambda: is_answered(port), "it was ready")
+    daemon, port = serve(echod, prefix=to_nowhere(namespace), variables={"INVOCATION_ID": "1"})
     with journal(path) as sock:
         daemon.signal(signal.SIGUSR1)
         while b"\nECHOD_LOST_ENTRIES=" not in sock.recv(65_536):
@@ -138,14 +138,11 @@ def test_what_is_reported_goes_to_the_journal_if_nobody_reads_stderr(place: tupl
             assert b"MESSAGE=the end\nPRIORITY=3\n" in receive(sock, "process_failed")
 
 
-def test_a_stderr_that_is_null_by_intent_is_obeyed(echod: EchodFactory, place: tuple[str, Path]) -> None:
+def test_a_stderr_that_is_null_by_intent_is_obeyed(echod: StartDaemon, place: tuple[str, Path]) -> None:
     """StandardError=null, and a command of a service with 2>/dev/null: the journal is there, and receives nothing."""
     namespace, path = place
-    port = free_port()
-    config = {"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1}
     with journal(path) as sock:
-        daemon = echod(config, ready=False, prefix=to_nowhere(namespace), variables={"INVOCATION_ID": "1"})
-        wait_until(lambda: is_answered(port), "it was ready")
+        daemon, _ = serve(echod, prefix=to_nowhere(namespace), variables={"INVOCATION_ID": "1"})
         assert daemon.stop() == 0
         sock.setblocking(False)
         with pytest.raises(BlockingIOError):
@@ -159,8 +156,7 @@ def test_a_journal_for_which_there_is_no_descriptor_is_done_without() -> None:
         "own = os.dup(2); resource.setrlimit(resource.RLIMIT_NOFILE, (own + 1, own + 1))\n"
         "logs.configure(level='info', destination='journal'); structlog.get_logger().info('still_here')"
     )
-    command = [sys.executable, "-c", script]
-    finished = subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False)
+    finished = run_echod(command=(sys.executable, "-c", script))
     assert json.loads(finished.stderr)["event"] == "still_here"
     assert finished.returncode == 0
 
@@ -182,7 +178,7 @@ def test_what_is_reported_has_a_priority_if_stderr_is_the_journal(tmp_path: Path
     assert [line.startswith("<3>") for line in lines] == [ours] * 4
 
 
-def test_auto_is_the_journal_only_where_stderr_is_its_stream(tmp_path: Path, echod: EchodFactory) -> None:
+def test_auto_is_the_journal_only_where_stderr_is_its_stream(tmp_path: Path, echod: StartDaemon) -> None:
     """A JOURNAL_STREAM that is not our stderr leaves the log on stderr."""
     port = free_port()
     daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"]}, variables={"JOURNAL_STREAM": "8:1"})
@@ -190,12 +186,9 @@ def test_auto_is_the_journal_only_where_stderr_is_its_stream(tmp_path: Path, ech
 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
-def test_control_characters_of_a_config_do_not_reach_a_terminal(echod: EchodFactory, log_format: str) -> None:
+def test_control_characters_of_a_config_do_not_reach_a_terminal(echod: StartDaemon, log_format: str) -> None:
     """What a rejected file holds is shown escaped, if at all: it cannot drive the terminal of who reads the log."""
-    port = free_port()
-    config = {"listeners": [f"udp://127.0.0.1:{port}"], "log": {"format": log_format}}
-    daemon = echod(config, ready=False)
-    wait_until(lambda: "ready" in daemon.stderr, "it was ready")
+    daemon, _ = serve(echod, {"format": log_format})
     texts = ("a: \x1b[31m", '"\\e[31mkey": 1', 'listeners: ["udp://\\e[31m\\u009b:7"]', "\x9b31m: 1")
     for count, text in enumerate(texts, start=1):
         daemon.write(text)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.daemon import ECHOD, REPOSITORY, environment
+from support.config_mistakes import config_with
+from support.daemon import run_echod
 from support.man import PAGES, entries, literals, section, source
 
 from echod.config.parse import parse_config
@@ -76,12 +77,6 @@ def stated(text: str, word: str) -> str:
     return found[1].replace("\n", " ")
 
 
-def config_with(key: str, value: str) -> bytes:
-    """Return a config with this key alone."""
-    top, _, name = key.partition(".")
-    return (f"{top}:\n  {name}: {value}\n" if name else f"{key}: {value}\n").encode()
-
-
 def test_the_page_has_every_key_and_no_other() -> None:
     """The tags are the fields of the models."""
     fields: set[str] = set()
@@ -94,7 +89,7 @@ def test_the_page_has_every_key_and_no_other() -> None:
 @pytest.mark.parametrize("key", keys().keys() - {"listeners"})
 def test_a_key_has_the_default_that_the_page_states(key: str) -> None:
     """A config with the stated default is the config without the key, and any other statement is not."""
-    config, warnings = parse_config(config_with(key, stated(keys()[key], "Default")))
+    config, warnings = parse_config(config_with(key, stated(keys()[key], "Default")).encode())
     assert config == Config()
     assert warnings == ()
 
@@ -113,9 +108,9 @@ BOUNDED = {key: text for key in keys() if re.search(r"\d(?: [KMG]iB)? to \d", te
 
 
 def is_accepted(key: str, value: str) -> bool:
-    """Tell whether a config with this value has no mistake."""
+    """Return whether a config with this value has no mistake."""
     try:
-        parse_config(config_with(key, value))
+        parse_config(config_with(key, value).encode())
     except ConfigError:
         return False
     return True
@@ -133,7 +128,7 @@ def test_a_key_has_the_bounds_that_the_page_states(key: str) -> None:
     assert [is_accepted(key, each.format(value)) for value in inside] == [True, True]
     for value in outside:
         with pytest.raises(ConfigError, match=rf"{key}.* out of bounds: write .*from {found[0]}"):
-            parse_config(config_with(key, each.format(value)))
+            parse_config(config_with(key, each.format(value)).encode())
 
 
 def test_every_number_has_bounds_on_the_page() -> None:
@@ -163,10 +158,7 @@ def test_an_example_of_a_config_has_no_mistake(example: str, tmp_path: Path) -> 
     """`echod check` accepts it, whatever it warns of on this host."""
     config = tmp_path / "echod.yaml"
     config.write_text(example)
-    command = [*ECHOD, "check", "--config", str(config)]
-    printed = subprocess.run(
-        command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False, timeout=30
-    )
+    printed = run_echod("check", "--config", config)
     assert (printed.returncode, printed.stdout.splitlines()[-1]) == (os.EX_OK, f"{config}: ok")
 
 
@@ -175,9 +167,6 @@ def test_the_drop_in_of_the_example_is_what_check_prints(tmp_path: Path) -> None
     config = tmp_path / "echod.yaml"
     example, drop_in, _ = literals(section("echod.yaml.5", "The sockets that systemd holds"))
     config.write_text(example)
-    command = [*ECHOD, "check", "--config", str(config), "--socket"]
-    printed = subprocess.run(
-        command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False, timeout=30
-    )
+    printed = run_echod("check", "--config", config, "--socket")
     assert printed.returncode == os.EX_CONFIG
     assert drop_in in printed.stdout

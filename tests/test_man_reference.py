@@ -4,21 +4,19 @@ import ast
 import json
 import re
 import shlex
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import pytest
 import yaml
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.parser import text_string_to_metric_families
-from support.daemon import ECHOD, REPOSITORY, Daemon, environment
+from support.daemon import REPOSITORY, StartDaemon, run_echod
 from support.man import PAGES, entries, literals, section, source
 from support.ports import free_port
+from support.scraping import fetch, serve_metered
 
 from echod.errors import ExitCode
 from echod.logs import MESSAGE_IDS
@@ -27,16 +25,12 @@ from echod.stats import snapshot
 from echod.stats.counters import ROW_FIELDS, describe
 from echod.stats.outcomes import Drop
 
-EchodFactory = Callable[..., Daemon]
-
 COMMANDS = ("run", "check", "reload", "status")
 
 
 def help_of(*words: str) -> str:
     """Return what `--help` of a command prints."""
-    command = [*ECHOD, *words, "--help"]
-    printed = subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=True)
-    return printed.stdout
+    return run_echod(*words, "--help").stdout
 
 
 # -- commands
@@ -120,13 +114,6 @@ def test_a_unit_names_the_page(unit: Path) -> None:
 # -- metrics
 
 
-def scraped(port: int) -> dict[str, Family]:
-    """Return what the exporter on this port serves, by name; a counter has the name of its samples."""
-    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=15) as response:
-        found = text_string_to_metric_families(response.read().decode())
-        return {f"{each.name}_total" if each.type == "counter" else each.name: each for each in found}
-
-
 def labels_of(family: Family) -> dict[str, list[str]]:
     """Return the values of each label of a metric, in the order in which they are served."""
     values: dict[str, list[str]] = {}
@@ -144,12 +131,11 @@ def listed(text: str, before: str) -> list[str]:
     return found[1].replace("\n", " ").split(", ")
 
 
-def test_the_page_has_every_metric_with_type_labels_and_values_and_no_other(echod: EchodFactory) -> None:
+def test_the_page_has_every_metric_with_type_labels_and_values_and_no_other(echod: StartDaemon) -> None:
     """Of a label whose values are a closed set, the page lists each; of a histogram it lists the buckets."""
-    port, exporter = free_port(), free_port()
-    listeners = [f"udp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port}"]
-    echod({"listeners": listeners, "metrics": {"listen": f"http://127.0.0.1:{exporter}"}})
-    served = scraped(exporter)
+    *_, http = serve_metered(echod)
+    found = text_string_to_metric_families(fetch(http)[2])
+    served = {f"{each.name}_total" if each.type == "counter" else each.name: each for each in found}
     documented = entries(section("echod-metrics.7", "METRICS"), "Va")
     assert documented.keys() == served.keys()
     for name, text in documented.items():
@@ -299,21 +285,14 @@ def test_the_page_has_every_key_of_the_status_and_no_other(heading: str, form: A
     assert entries(section("echod-metrics.7", heading), "Va").keys() == {each.name for each in fields(form)}
 
 
-def test_the_outcome_of_a_self_test_has_the_keys_of_the_page(echod: EchodFactory) -> None:
+def test_the_outcome_of_a_self_test_has_the_keys_of_the_page(echod: StartDaemon) -> None:
     """`echod status --check --json` of a real echod, whose status has the keys of the page too."""
     daemon = echod({"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1})
-    status = partial(
-        subprocess.run,
-        cwd=REPOSITORY,
-        env=environment(RUNTIME_DIRECTORY=str(daemon.status_path)),
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=30,
+    (tested,), reported = (
+        json.loads(run_echod("status", "--json", *words, RUNTIME_DIRECTORY=str(daemon.status_path)).stdout)
+        for words in (("--check",), ())
     )
-    (tested,) = json.loads(status([*ECHOD, "status", "--json", "--check"]).stdout)
     assert entries(section("echod-metrics.7", "Self test"), "Va").keys() == tested.keys()
-    reported = json.loads(status([*ECHOD, "status", "--json"]).stdout)
     assert entries(section("echod-metrics.7", "The object"), "Va").keys() == reported.keys()
 
 
@@ -337,6 +316,4 @@ def test_an_example_with_output_has_the_output_of_its_commands(heading: str, con
     for command, shown in re.findall(r"^\$ echod (.*)\n((?:(?!\$).*\n)+)", example, re.MULTILINE):
         words = shlex.split(command)
         words += [] if "--config" in words else ["--config", "echod.yaml"]
-        where = environment(PYTHONPATH=str(REPOSITORY))
-        printed = subprocess.run([*ECHOD, *words], cwd=tmp_path, env=where, capture_output=True, text=True, check=False)
-        assert printed.stdout == shown
+        assert run_echod(*words, folder=tmp_path, PYTHONPATH=str(REPOSITORY)).stdout == shown

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.snapshots import make_snapshot
+from support.snapshots import BUSY, make_snapshot
 
 from echod.exporter.metrics import of_daemon, of_self_tests, of_tcp, of_udp
-from echod.stats.snapshot import Activity, Rates, TcpTraffic, UdpTraffic, WorkerState
 from echod.status.overview import overview, text
 
 ROOT = Path(__file__).parent.parent
@@ -21,13 +20,7 @@ OTHER_WORDS = re.compile(
 )
 """What replied, queue full, heartbeat age and "/s" were called in one place or another."""
 
-UDP = UdpTraffic(
-    name="udp://[::]:7", family="ipv6", adopted=False, kernel_drops=1, slipped=1, self_test=1, interrupted=1
-)
-TCP = TcpTraffic(name="tcp://[::]:7", family="ipv6", adopted=False, accept_failed=1, accepted_per_second=Rates())
-WORKERS = (WorkerState(worker=1, pid=7, cpu_seconds=0, heartbeat_age_seconds=3, restarts=0, connections=0),)
-ACTIVITY = Activity(udp=(UDP,), tcp=(TCP,), workers=WORKERS, worker_restarts=0)
-SNAPSHOT = make_snapshot(activity=ACTIVITY)
+SNAPSHOT = make_snapshot(activity=BUSY)
 
 
 def status() -> str:
@@ -58,14 +51,14 @@ def dashboard() -> str:
 
 
 def alerts() -> str:
-    """Return what the alerts say."""
+    """Return summaries and descriptions of the alerts."""
     rules = (ROOT / "packaging/prometheus/echod.rules.yaml").read_text()
     return "\n".join(re.findall(r"(?:summary|description): (.*)", rules))
 
 
 def helps() -> str:
     """Return the HELP line of each metric."""
-    metrics = [*of_udp([UDP]), *of_tcp([TCP]), *of_daemon(SNAPSHOT), *of_self_tests([], 1.0)]
+    metrics = [*of_udp(BUSY.udp), *of_tcp(BUSY.tcp), *of_daemon(SNAPSHOT), *of_self_tests([], 1.0)]
     return "\n".join(metric.help for metric in metrics)
 
 
@@ -94,7 +87,7 @@ def test_each_view_has_the_words_of_the_others(view: Any) -> None:  # noqa: ANN4
 
 
 def test_rates_and_totals_are_called_that() -> None:
-    """Where one view has both, a column of either says which it is."""
+    """Where one view has both, the head of a column states which it is."""
     columns = "rates and totals|socket|/s, 1 s|/s, 10 s|/s, 60 s|total in|total out".replace("|", " +")
     assert re.search(f"^{columns}$", status(), re.MULTILINE)
     assert re.search(r"^UDP listener \(totals\) ", status(), re.MULTILINE)

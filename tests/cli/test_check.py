@@ -1,11 +1,10 @@
 """`echod check` answers what is asked about a config: what becomes of a source, and what the config is as a whole."""
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
-from support.daemon import ECHOD, REPOSITORY, environment
+from support.daemon import run_echod
 from support.loopback import ip, needs_root
 
 TEXT = "listeners: ['udp://0.0.0.0:7', 'tcp://0.0.0.0:7']\nlimits: {datagrams_per_second: 1000}\nworkers: 3\n"
@@ -21,15 +20,7 @@ def path(tmp_path: Path) -> Path:
 
 def check(path: Path, *words: str) -> tuple[int, str, str]:
     """Run `echod check` in the network namespace that we are in; return exit code, stdout and stderr."""
-    done = subprocess.run(
-        [*ECHOD, "check", "--config", path, *words],
-        cwd=REPOSITORY,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=30,
-    )
+    done = run_echod("check", "--config", path, *words)
     return done.returncode, done.stdout, done.stderr
 
 

@@ -1,12 +1,11 @@
 """echod.cli.host: `echod check` says what this host makes of a config that is legal."""
 
 import socket
-import subprocess
 from pathlib import Path
 
 import pytest
 from support.config_mistakes import Found, rows
-from support.daemon import ECHOD, REPOSITORY, environment
+from support.daemon import run_echod
 from support.loopback import ip, namespace, needs_root
 
 from echod.cli.host import warnings
@@ -161,15 +160,7 @@ def test_what_this_host_hides_is_not_warned_of(tmp_path: Path) -> None:
     path = tmp_path / "echod.yaml"
     path.write_text(f"{OPEN}udp: {{receive_buffer: 1 GiB}}\n")
     hidden = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc/sys && exec "$@"', "sh"]
-    result = subprocess.run(
-        [*hidden, *ECHOD, "check", "--config", path],
-        cwd=REPOSITORY,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=30,
-    )
+    result = run_echod("check", "--config", path, prefix=hidden)
     if "unshare failed" in result.stderr or "mount:" in result.stderr:
         pytest.skip(f"no mount namespace: {result.stderr.strip()}")
     assert (result.returncode, result.stdout, result.stderr) == (0, f"{path}: ok\n", "")

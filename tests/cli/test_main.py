@@ -1,11 +1,9 @@
 """echod.cli.main: a command loads what it needs and nothing else."""
 
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.daemon import ECHOD, REPOSITORY, Daemon, environment
+from support.daemon import StartDaemon, run_echod
 from support.ports import free_port
 
 SPY = """
@@ -37,14 +35,7 @@ def loaded(folder: Path, *words: str, code: int = 0, place: object = "") -> tupl
     """
     spy = folder / "sitecustomize.py"
     spy.write_text(SPY)
-    ended = subprocess.run(
-        [*ECHOD, *words],
-        cwd=REPOSITORY,
-        env=environment(PYTHONPATH=str(folder), RUNTIME_DIRECTORY=str(place)),
-        capture_output=True,
-        check=False,
-        timeout=30,
-    )
+    ended = run_echod(*words, PYTHONPATH=str(folder), RUNTIME_DIRECTORY=str(place))
     assert ended.returncode == code, ended.stderr
     modules = set(Path(f"{spy}.loaded").read_text().splitlines())
     ours = {name.removeprefix("echod.") for name in modules if name.startswith("echod.cli.")}
@@ -58,7 +49,7 @@ def test_version_and_help_load_no_command(tmp_path: Path, words: list[str]) -> N
     assert loaded(tmp_path, *words) == (START, set())
 
 
-def test_a_ping_loads_the_client_alone(tmp_path: Path, echod: Callable[..., Daemon]) -> None:
+def test_a_ping_loads_the_client_alone(tmp_path: Path, echod: StartDaemon) -> None:
     """No config, no status, no log: neither pydantic nor yaml nor structlog; for its help not even ctypes."""
     port = free_port()
     echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1})
@@ -69,9 +60,7 @@ def test_a_ping_loads_the_client_alone(tmp_path: Path, echod: Callable[..., Daem
     assert loaded(tmp_path, "ping", "--help")[1] == set()
 
 
-def test_status_and_reload_load_nothing_of_the_daemon_but_its_files(
-    tmp_path: Path, echod: Callable[..., Daemon]
-) -> None:
+def test_status_and_reload_load_nothing_of_the_daemon_but_its_files(tmp_path: Path, echod: StartDaemon) -> None:
     """They read a config and a status file; no log, no supervisor, no worker, no client."""
     daemon = echod({"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1})
     config = ["--config", str(daemon.config_path)]

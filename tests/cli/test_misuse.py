@@ -4,14 +4,13 @@ import os
 import re
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.daemon import ECHOD, REPOSITORY, Daemon, ask, environment
+from support.daemon import ECHOD, REPOSITORY, StartDaemon, ask, run_echod
 from support.ports import free_port
 
 NOBODY = 65534
@@ -30,19 +29,9 @@ main()
 """Loads echod first and leaves root then: the virtual environment may be out of a nobody's reach."""
 
 
-def run(*arguments: object, command: tuple[str, ...] = ECHOD, folder: Path = REPOSITORY) -> tuple[int, str, str]:
+def run(*arguments: object, command: tuple[str, ...] = ECHOD) -> tuple[int, str, str]:
     """Run echod with these arguments until it ends; return exit code, stdout and stderr."""
-    finished = subprocess.run(
-        [*command, *map(str, arguments)],
-        cwd=folder,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=30,
-    )
-    assert "Traceback" not in finished.stderr
+    finished = run_echod(*arguments, command=command)
     return finished.returncode, finished.stdout, finished.stderr
 
 
@@ -201,7 +190,7 @@ def test_an_address_in_use_exits_69(folder: Path, scheme: str, reuse: bool) -> N
     assert len(words(stderr).splitlines()) == 1
 
 
-def test_a_second_echod_of_the_same_user_exits_69(echod: Callable[..., Daemon]) -> None:
+def test_a_second_echod_of_the_same_user_exits_69(echod: StartDaemon) -> None:
     """It cannot join the first one's sockets and steal its peers; the first never notices."""
     port = free_port()
     first = echod({"listeners": [f"udp://127.0.0.1:{port}"]})
@@ -236,7 +225,7 @@ def test_a_port_that_needs_a_privilege_exits_77(folder: Path) -> None:
 
 @pytest.mark.skipif(Path("/etc/echod.yaml").exists(), reason="/etc/echod.yaml exists, so the defaults are not used")
 @pytest.mark.parametrize("command", [(), ("run",)])
-def test_bare_echod_runs_with_defaults_and_says_so(echod: Callable[..., Daemon], command: tuple[str, ...]) -> None:
+def test_bare_echod_runs_with_defaults_and_says_so(echod: StartDaemon, command: tuple[str, ...]) -> None:
     """Without a command or a file it serves port 7007 of this host alone, and one log line says why."""
     for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
         with socket.socket(socket.AF_INET, kind) as sock:
@@ -264,57 +253,40 @@ def test_bare_check_checks_the_defaults_and_says_so() -> None:
 
 
 @pytest.mark.parametrize("variables", [{}, {"PYTHONUNBUFFERED": "1"}])
-def test_output_that_cannot_be_written_exits_74(echod: Callable[..., Daemon], variables: dict[str, str]) -> None:
+def test_output_that_cannot_be_written_exits_74(echod: StartDaemon, variables: dict[str, str]) -> None:
     """A full disk is no defect of ours: one sentence, whichever command it is; a reader who has gone is none at all."""
-    config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}
-    daemon = echod(config)
+    daemon = echod({"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1})
+    to_full = ("sh", "-c", 'exec "$@" >/dev/full', "sh")
     commands = (["check"], ["status"], ["status", "--json"], ["status", "--check"], ["status", "--watch"], ["reload"])
     for command in commands:
-        with Path("/dev/full").open("w") as full:
-            finished = subprocess.run(
-                [*ECHOD, *command, "--config", daemon.config_path],
-                cwd=REPOSITORY,
-                env=environment(RUNTIME_DIRECTORY=str(daemon.status_path), **variables),
-                stdout=full,
-                stderr=subprocess.PIPE,
-                text=True,
-                check=False,
-                timeout=30,
-            )
+        where = {"RUNTIME_DIRECTORY": str(daemon.status_path)} | variables
+        finished = run_echod(*command, "--config", daemon.config_path, prefix=to_full, **where)
         printed = "echod: the output cannot be written: No space left on device\n"
         assert (command, finished.returncode, finished.stderr) == (command, 74, printed)
 
 
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8", "en_US.ISO-8859-1"])
-def test_a_config_whose_path_is_no_utf_8_is_a_config(echod: Callable[..., Daemon], tmp_path: Path, locale: str) -> None:
+def test_a_config_whose_path_is_no_utf_8_is_a_config(echod: StartDaemon, tmp_path: Path, locale: str) -> None:
     """It is checked, serves, and is reported with the strange byte written out; so is what is wrong in it."""
     path = Path(os.fsdecode(bytes(tmp_path) + b"/\xff.yaml"))
     path.write_text(f"listeners: [udp://127.0.0.1:{free_port()}]\nworkers: 1\n")
     daemon = echod(command=("run", "--config", str(path)), variables={"LC_ALL": locale})
-    variables = environment(RUNTIME_DIRECTORY=str(daemon.status_path), LC_ALL=locale)
 
-    def inform(*words: str) -> tuple[int, bytes]:
-        command = [*ECHOD, *words, "--config", str(path)]
-        reported = subprocess.run(command, cwd=REPOSITORY, env=variables, capture_output=True, check=False, timeout=40)
-        assert reported.stderr == b""
+    def inform(command: str) -> tuple[int, str]:
+        reported = run_echod(command, "--config", path, RUNTIME_DIRECTORY=str(daemon.status_path), LC_ALL=locale)
+        assert reported.stderr == ""
         return reported.returncode, reported.stdout
 
     shown = f"{tmp_path}/\\udcff.yaml"
     assert daemon.status()["config"] == shown
     assert inform("check")[0] == 0
-    assert f"config: {shown}, read " in inform("status")[1].decode()
-    assert inform("reload") == (0, b"reloaded; changed: nothing\n")
+    assert f"config: {shown}, read " in inform("status")[1]
+    assert inform("reload") == (0, "reloaded; changed: nothing\n")
     path.write_text("workers: 0\n")
     assert inform("check")[0] == 78
-    code, reported = inform("reload")
-    assert (code, reported.decode().partition(" error: ")[0]) == (
-        78,
-        f"REJECTED; the previous config stays in force\n{shown}:1:10:",
-    )
+    rejected = "REJECTED; the previous config stays in force\n"
+    code, printed = inform("reload")
+    assert (code, printed.partition(" error: ")[0]) == (78, f"{rejected}{shown}:1:10:")
     path.unlink()
-    code, reported = inform("reload")
-    assert (code, reported.decode()) == (
-        66,
-        f"REJECTED; the previous config stays in force\ncannot read {shown}: there is no such file\n",
-    )
+    assert inform("reload") == (66, f"{rejected}cannot read {shown}: there is no such file\n")
     assert daemon.stop() == 0

@@ -5,11 +5,11 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.daemon import ECHOD, REPOSITORY, Daemon, ask, environment, fill
+from support.daemon import ECHOD, REPOSITORY, Daemon, StartDaemon, ask, environment, fill, run_echod
 from support.loopback import NOBODY, needs_root
 from support.ports import free_port
 from support.snapshots import make_snapshot
@@ -19,33 +19,30 @@ from echod.errors import ExitCode
 from echod.stats.snapshot import Snapshot
 from echod.status import files, instances
 
-EchodFactory = Callable[..., Daemon]
-
-
-SNAPSHOT = make_snapshot()
+Process = subprocess.Popen[bytes]
 
 
 def ask_for_reload(directory: Path, *words: str, **variables: str) -> "subprocess.CompletedProcess[str]":
     """Run `echod reload` as the service manager does."""
-    return subprocess.run(
-        [*ECHOD, "reload", *words],
-        cwd=REPOSITORY,
-        env=environment(RUNTIME_DIRECTORY=str(directory), **variables),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=40,
-    )
+    return run_echod("reload", *words, RUNTIME_DIRECTORY=str(directory), **variables)
 
 
 @pytest.fixture
-def served(echod: EchodFactory, tmp_path: Path) -> tuple[Daemon, Path, int]:
+def served(echod: StartDaemon) -> tuple[Daemon, Path, int]:
     """Run echod with a status file; give it with the directory of that and its port."""
-    directory = tmp_path / "run"
-    directory.mkdir()
     port = free_port()
-    config = {"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1}
-    return echod(config, variables={"RUNTIME_DIRECTORY": str(directory)}), directory, port
+    daemon = echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1})
+    return daemon, daemon.status_path, port
+
+
+@pytest.fixture
+def bystander() -> Iterator[Process]:
+    """Start a process, in a group of its own, that nobody may signal."""
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as process:
+        yield process
+        alive = process.poll() is None
+        process.kill()
+    assert alive
 
 
 def test_a_good_config_serves_when_the_command_returns(served: tuple[Daemon, Path, int]) -> None:
@@ -73,7 +70,7 @@ def test_a_bad_config_fails_with_every_mistake(served: tuple[Daemon, Path, int])
     assert ask(port) == b"hi"
 
 
-def test_a_port_that_is_taken_fails_with_its_own_code(served: tuple[Daemon, Path, int], echod: EchodFactory) -> None:
+def test_a_port_that_is_taken_fails_with_its_own_code(served: tuple[Daemon, Path, int], echod: StartDaemon) -> None:
     """What stands in the way of a new listener is the outcome, not that the file was read."""
     daemon, directory, port = served
     taken = free_port()
@@ -96,7 +93,7 @@ def test_each_of_many_reloads_has_its_own_outcome(served: tuple[Daemon, Path, in
     assert codes == [ExitCode.OK, ExitCode.CONFIG] * 3
 
 
-def test_without_a_running_echod_it_says_so(tmp_path: Path) -> None:
+def test_without_a_running_echod_it_fails(tmp_path: Path) -> None:
     """No status file: nobody to signal."""
     result = ask_for_reload(tmp_path)
     assert result.returncode == ExitCode.UNAVAILABLE
@@ -114,7 +111,7 @@ def test_a_status_file_of_something_else_is_one_sentence(tmp_path: Path, text: s
     )
 
 
-def test_nobody_but_the_echod_that_wrote_it_is_signalled(served: tuple[Daemon, Path, int]) -> None:
+def test_nobody_but_the_echod_that_wrote_it_is_signalled(served: tuple[Daemon, Path, int], bystander: Process) -> None:
     """After kill -9 its number may be another's, and what stands for all processes of a kind is no number at all."""
     daemon, directory, _ = served
     os.kill(daemon.pid, signal.SIGKILL)
@@ -124,51 +121,42 @@ def test_nobody_but_the_echod_that_wrote_it_is_signalled(served: tuple[Daemon, P
     assert f"process {daemon.pid}, which wrote {directory}/status.json, is gone" in result.stderr
     path = directory / files.NAME
     reported = json.loads(path.read_text())
-    with subprocess.Popen(["sleep", "60"], start_new_session=True) as bystander:
-        for pid in (bystander.pid, -bystander.pid, 2**40):
-            path.write_text(json.dumps({**reported, "pid": pid}))
-            result = ask_for_reload(directory)
-            if pid == bystander.pid:
-                assert (result.returncode, result.stdout) == (ExitCode.UNAVAILABLE, "")
-                assert result.stderr.startswith(f"echod: no echod is running: process {pid}")
-            else:
-                assert (result.returncode, result.stdout) == (ExitCode.STATUS_UNKNOWN, "")
-        assert bystander.poll() is None
-        bystander.kill()
+    for pid in (bystander.pid, -bystander.pid, 2**40):
+        path.write_text(json.dumps({**reported, "pid": pid}))
+        result = ask_for_reload(directory)
+        if pid == bystander.pid:
+            assert (result.returncode, result.stdout) == (ExitCode.UNAVAILABLE, "")
+            assert result.stderr.startswith(f"echod: no echod is running: process {pid}")
+        else:
+            assert (result.returncode, result.stdout) == (ExitCode.STATUS_UNKNOWN, "")
 
 
 @needs_root
-def test_root_signals_no_process_of_another_user_than_who_wrote_the_file(tmp_path: Path) -> None:
+def test_root_signals_no_process_of_another_user_than_who_wrote_the_file(tmp_path: Path, bystander: Process) -> None:
     """The user of echod may name any process with the time of its birth, which everybody can see."""
     path = tmp_path / files.NAME
-    with subprocess.Popen(["sleep", "60"]) as bystander:
-        path.write_bytes(make_snapshot(pid=bystander.pid, born=instances.birth(bystander.pid)).pack())
-        os.chown(path, NOBODY, NOBODY)
-        result = ask_for_reload(tmp_path)
-        assert result.returncode == ExitCode.UNAVAILABLE
-        assert f"process {bystander.pid} is not the one that wrote {path}" in result.stderr
-        assert bystander.poll() is None
-        bystander.kill()
+    path.write_bytes(make_snapshot(pid=bystander.pid, born=instances.birth(bystander.pid)).pack())
+    os.chown(path, NOBODY, NOBODY)
+    result = ask_for_reload(tmp_path)
+    assert result.returncode == ExitCode.UNAVAILABLE
+    assert f"process {bystander.pid} is not the one that wrote {path}" in result.stderr
 
 
 @needs_root
-def test_root_follows_no_link_in_the_place_of_the_file(tmp_path: Path) -> None:
+def test_root_follows_no_link_in_the_place_of_the_file(tmp_path: Path, bystander: Process) -> None:
     """Who owns the directory could point it at a file of root between two looks: there is one look, at one file."""
     place = tmp_path / "run"
     place.mkdir()
-    with subprocess.Popen(["sleep", "60"]) as bystander:
-        named = make_snapshot(pid=bystander.pid, born=instances.birth(bystander.pid))
-        (tmp_path / "roots").write_bytes(named.pack())
-        (place / files.NAME).symlink_to(tmp_path / "roots")
-        result = ask_for_reload(place)
-        assert (result.returncode, result.stdout) == (ExitCode.STATUS_UNKNOWN, "")
-        assert result.stderr == f"echod: {place}/status.json cannot be read: it is a symbolic link\n"
-        assert bystander.poll() is None
-        bystander.kill()
+    named = make_snapshot(pid=bystander.pid, born=instances.birth(bystander.pid))
+    (tmp_path / "roots").write_bytes(named.pack())
+    (place / files.NAME).symlink_to(tmp_path / "roots")
+    result = ask_for_reload(place)
+    assert (result.returncode, result.stdout) == (ExitCode.STATUS_UNKNOWN, "")
+    assert result.stderr == f"echod: {place}/status.json cannot be read: it is a symbolic link\n"
 
 
 def test_a_stop_ends_the_wait(served: tuple[Daemon, Path, int]) -> None:
-    """Whoever asked for a reload that will never be done hears so at once, with a code of its own."""
+    """The command for a reload that will never be done reports so at once, with a code of its own."""
     daemon, directory, _ = served
     os.kill(daemon.pid, signal.SIGSTOP)  # so that the stop comes before the reload has any end
     variables = environment(RUNTIME_DIRECTORY=str(directory))
@@ -184,8 +172,8 @@ def test_a_stop_ends_the_wait(served: tuple[Daemon, Path, int]) -> None:
     assert daemon.wait() == ExitCode.OK
 
 
-def test_a_reload_that_echod_cannot_tell_of_is_not_waited_for(echod: EchodFactory, small: Path) -> None:
-    """Where the status is old, for its file system is full, it is the log that says how the reload ended."""
+def test_a_reload_that_echod_cannot_report_is_not_waited_for(echod: StartDaemon, small: Path) -> None:
+    """Where the status is old, for its file system is full, only the log has the outcome of the reload."""
     config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}
     daemon = echod(config, variables={"RUNTIME_DIRECTORY": str(small)})
     fill(small)
@@ -204,7 +192,7 @@ def test_a_reload_that_echod_cannot_tell_of_is_not_waited_for(echod: EchodFactor
     assert ask_for_reload(small).returncode == ExitCode.OK
 
 
-def test_it_is_found_where_its_config_says_or_said(served: tuple[Daemon, Path, int], tmp_path: Path) -> None:
+def test_it_is_found_where_its_config_has_or_had_it(served: tuple[Daemon, Path, int], tmp_path: Path) -> None:
     """Another `status.directory` comes with the next start, as the outcome and the log say; until then all goes on."""
     daemon, directory, port = served
     config = {"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1}
@@ -222,7 +210,7 @@ def test_it_is_found_where_its_config_says_or_said(served: tuple[Daemon, Path, i
 
 
 def test_of_two_echods_the_one_is_reloaded_whose_config_was_named(
-    served: tuple[Daemon, Path, int], echod: EchodFactory
+    served: tuple[Daemon, Path, int], echod: StartDaemon
 ) -> None:
     """The second has no place for its status, for the first is there: an error, and the first does not reload."""
     first, directory, _ = served
@@ -242,15 +230,15 @@ def test_of_two_echods_the_one_is_reloaded_whose_config_was_named(
     assert ask_for_reload(directory, "--config", str(first.config_path)).returncode == ExitCode.OK
 
 
-def test_the_service_manager_s_word_is_enough(served: tuple[Daemon, Path, int]) -> None:
-    """It names the process to ExecReload=: where somebody has removed the status, that is soon there again."""
+def test_the_process_that_the_service_manager_names_is_enough(served: tuple[Daemon, Path, int]) -> None:
+    """As it does to ExecReload=: where somebody has removed the status, that is soon there again."""
     daemon, directory, _ = served
     (directory / files.NAME).unlink()
     result = ask_for_reload(directory, MAINPID=str(daemon.pid))
     assert (result.returncode, result.stdout, result.stderr) == (ExitCode.OK, "reloaded; changed: nothing\n", "")
 
 
-def test_of_two_with_one_config_the_process_of_the_unit_is_reloaded(echod: EchodFactory, tmp_path: Path) -> None:
+def test_of_two_with_one_config_the_process_of_the_unit_is_reloaded(echod: StartDaemon, tmp_path: Path) -> None:
     """Wherever its status is: the config may name another directory now, where there is another echod."""
     named, usual = tmp_path / "named", tmp_path / "usual"
     first = echod({"listeners": [f"udp://127.0.0.1:{free_port()}"], "status": {"directory": str(named)}})
@@ -266,10 +254,8 @@ def test_of_two_with_one_config_the_process_of_the_unit_is_reloaded(echod: Echod
     assert [len(second.log(event)) for event in ("reloaded", "reload_rejected")] == [0, 1]
 
 
-def test_the_process_of_the_unit_is_reloaded_and_no_other(
-    served: tuple[Daemon, Path, int], echod: EchodFactory
-) -> None:
-    """Also where it has no status; how that ends it cannot tell. What is no echod is not asked."""
+def test_the_process_of_the_unit_is_reloaded_and_no_other(served: tuple[Daemon, Path, int], echod: StartDaemon) -> None:
+    """Also where it has no status; then the outcome is unknown. What is no echod is not asked."""
     first, directory, _ = served
     config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}
     second = echod(config, variables={"RUNTIME_DIRECTORY": str(directory)})

@@ -1,24 +1,21 @@
-"""echod.config.diff: which listeners a reload keeps, opens and closes, and what the log says of a change."""
+"""echod.config.diff: which listeners a reload keeps, opens and closes, and what the log has of a change."""
 
-from ipaddress import IPv4Address
+from functools import partial
 from itertools import combinations
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.loopback import listener as make_listener
 
 from echod.config import diff
 from echod.config.diff import Plan, plan
 from echod.config.schema import Config
 from echod.config.written import flatten
-from echod.net.listener import Listener, Protocol
+from echod.net.listener import Listener
 
-
-def listener(port: int) -> Listener:
-    """Make a listener that only its port tells from others."""
-    return Listener(protocol=Protocol.UDP, address=IPv4Address("127.0.0.1"), port=port)
-
+listener = partial(make_listener, "127.0.0.1")
 
 LISTENERS = st.lists(st.integers(1, 9).map(listener), unique=True)
 
@@ -71,7 +68,7 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "metrics.listen": ("http://[::1]:9", "metrics.listen: off -> http://[::1]:9"),
     "metrics.hosts": (["one.example", "two.example"], "metrics.hosts: [] -> [one.example, two.example]"),
 }
-"""For each key another value than its default, and what the log says of the change."""
+"""For each key another value than its default, and what the log has of the change."""
 
 
 def config(*listeners: str, **values: object) -> Config:
@@ -84,7 +81,7 @@ def config(*listeners: str, **values: object) -> Config:
 
 
 def changes(old: Config, new: Config) -> list[str]:
-    """Tell the changes where the sockets are what the configs say."""
+    """Return the changes where the sockets are those of the configs."""
     return diff.changes(old, new, plan(old.listeners, new.listeners))
 
 
@@ -94,7 +91,7 @@ def test_the_table_of_this_file_has_every_key() -> None:
 
 
 def test_between_equal_configs_nothing_differs() -> None:
-    """A reload of an unchanged file has nothing to tell, not even where two objects say the same."""
+    """A reload of an unchanged file has nothing to report, not even where two equal objects differ in identity."""
     assert changes(config(), config()) == []
     one, other = (config("udp://0.0.0.0:7", **{"tcp.idle_timeout_seconds": int("301")}) for _ in range(2))
     assert changes(one, other) == []
@@ -107,7 +104,7 @@ def test_a_changed_key_is_named_with_both_values(key: str) -> None:
     assert changes(config(), config(**{key: value})) == [text]
 
 
-def test_two_changed_keys_are_both_told_in_the_order_of_the_config() -> None:
+def test_two_changed_keys_are_both_reported_in_the_order_of_the_config() -> None:
     """Of each pair of keys both are reported, as they stand in the config, whatever was written first."""
     order = list(OTHERS)
     for first, second in combinations(order, 2):
@@ -115,13 +112,13 @@ def test_two_changed_keys_are_both_told_in_the_order_of_the_config() -> None:
         assert changes(config(), new) == [OTHERS[first][1], OTHERS[second][1]]
 
 
-def test_the_way_back_is_told_the_other_way_round() -> None:
+def test_the_way_back_is_reported_the_other_way_round() -> None:
     """Undoing a change names the same key with the values exchanged."""
     assert changes(config(workers=3), config()) == ["workers: 3 -> auto"]
 
 
-def test_listeners_are_told_one_by_one_and_not_as_a_list() -> None:
-    """Opened ones have a plus and come first, closed ones a minus; kept ones, even moved, are not told."""
+def test_listeners_are_reported_one_by_one_and_not_as_a_list() -> None:
+    """Opened ones have a plus and come first, closed ones a minus; kept ones, even moved, are not reported."""
     old = config("udp://127.0.0.1:1", "tcp://127.0.0.1:2", "udp://[::1]:3")
     new = config("udp://[::1]:3", "udp://127.0.0.1:4", "udp://127.0.0.1:1")
     assert changes(old, new) == ["+udp://127.0.0.1:4", "-tcp://127.0.0.1:2"]
@@ -133,7 +130,7 @@ def test_listeners_come_before_keys() -> None:
     assert changes(old, new) == ["+udp://127.0.0.1:2", "-udp://127.0.0.1:1", "workers: auto -> 1"]
 
 
-def test_listeners_are_told_as_they_are_served() -> None:
+def test_listeners_are_reported_as_they_are_served() -> None:
     """One that was passed stays open though the config has it no more, and was open before the config had it."""
     old, new = config("udp://127.0.0.1:1"), config("udp://127.0.0.1:2")
     held = (*old.listeners, *new.listeners)

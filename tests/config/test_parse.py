@@ -5,18 +5,21 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.config_mistakes import errors, warnings
+from support.config_mistakes import errors, hold_to_the_text, mistake_of, warnings
 
-from echod.config.diagnostics import render
 from echod.config.parse import find_status_directory, parse_config
 from echod.errors import ConfigError, Mistake
 
 DEFAULT_FILE = Path(__file__).parents[2] / "config" / "echod.yaml"
 
 WORKERS = "write auto or a whole number from 1 to 64"
+LEVELS = "write debug, info, warning or error"
+TRUTH = "write true or false"
+SECTION = "write keys and values, indented below this key"
+NOTHING = "has no value: write one or remove the key"
 
 
-def test_every_mistake_is_told_at_once_by_line() -> None:
+def test_every_mistake_is_reported_at_once_by_line() -> None:
     """One look at the file is enough to repair all of it."""
     text = "log: {level: x}\nlisteners: [udp://a:7]\nworker: 1\ntcp: {max_connections: 0, level: 1}\nworkers: 0\n"
     assert [mistake[:3] for mistake in errors(text)] == [
@@ -29,8 +32,8 @@ def test_every_mistake_is_told_at_once_by_line() -> None:
     ]
 
 
-def test_a_mistake_of_yaml_is_told_before_any_value_is_judged() -> None:
-    """What a file says is only looked at once it is clear what it says."""
+def test_a_mistake_of_yaml_is_reported_before_any_value_is_judged() -> None:
+    """What a file means is only looked at once it is clear what it contains."""
     assert [mistake[:3] for mistake in errors("workers: 0\nworkers: 0\n")] == [(2, 1, "workers")]
 
 
@@ -82,15 +85,10 @@ MUTATED = st.one_of(
 @given(st.binary() | st.text().map(str.encode) | MUTATED.map(str.encode))
 def test_any_bytes_are_a_config_or_mistakes_within_the_text(data: bytes) -> None:
     """Nothing but ConfigError comes out; every mistake and warning can be pointed at and shown, without jargon."""
-    text = data.decode(errors="replace")
-    lines = text.split("\n")
     found = outcome(data)
+    hold_to_the_text(found, data)
     for mistake in found:
-        assert 1 <= mistake.line <= len(lines)
-        assert 1 <= mistake.column <= len(lines[mistake.line - 1]) + 1
         assert not any(jargon in mistake.message for jargon in ("Input", "Value error", "int_", "pydantic"))
-    assert list(found) == sorted(found, key=lambda m: (m.line, m.column))
-    assert render(found, kind="error", file="f", text=text).replace("\n", "").isprintable()
 
 
 @pytest.mark.parametrize(
@@ -112,76 +110,50 @@ def test_the_place_of_the_status_is_found_whatever_else_is_wrong(text: str, dire
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("key", "text", "message"),
     [
-        ("0", f"0 is out of bounds: {WORKERS}"),
-        ("65", f"65 is out of bounds: {WORKERS}"),
-        ("-1", f"-1 is out of bounds: {WORKERS}"),
-        ("9" * 5000, f"{'9' * 60}... is out of bounds: {WORKERS}"),
-        ('"2"', "is text because of the quotes: write 2 without quotes"),
-        ('""', f'"" is not a number: {WORKERS}'),
-        ("'true'", f'"true" is not a number: {WORKERS}'),
-        ("017", "017 begins with a zero: write 17"),
-        ("many", f'"many" is not a number: {WORKERS}'),
-        ("Auto", f'"Auto" is not a number: {WORKERS}'),
-        ("true", f"true is a boolean: {WORKERS}"),
-        ("2.0", f"2.0 is a decimal number: {WORKERS}"),
-        (".nan", f".nan is a decimal number: {WORKERS}"),
-        ("[2]", f"is a list: {WORKERS}"),
-        ("{int: 2}", f"is a mapping: {WORKERS}"),
-        ("null", "has no value: write one or remove the key"),
+        ("workers", "0", f"0 is out of bounds: {WORKERS}"),
+        ("workers", "65", f"65 is out of bounds: {WORKERS}"),
+        ("workers", "-1", f"-1 is out of bounds: {WORKERS}"),
+        ("workers", "9" * 5000, f"{'9' * 60}... is out of bounds: {WORKERS}"),
+        ("workers", '"2"', "is text because of the quotes: write 2 without quotes"),
+        ("workers", '""', f'"" is not a number: {WORKERS}'),
+        ("workers", "'true'", f'"true" is not a number: {WORKERS}'),
+        ("workers", "017", "017 begins with a zero: write 17"),
+        ("workers", "many", f'"many" is not a number: {WORKERS}'),
+        ("workers", "Auto", f'"Auto" is not a number: {WORKERS}'),
+        ("workers", "true", f"true is a boolean: {WORKERS}"),
+        ("workers", "2.0", f"2.0 is a decimal number: {WORKERS}"),
+        ("workers", ".nan", f".nan is a decimal number: {WORKERS}"),
+        ("workers", "[2]", f"is a list: {WORKERS}"),
+        ("workers", "{int: 2}", f"is a mapping: {WORKERS}"),
+        ("workers", "null", NOTHING),
+        # A choice is reported with all its words.
+        ("log.level", "loud", f'"loud" is not known: {LEVELS}'),
+        ("log.level", "INFO", f'"INFO" is not known: {LEVELS}'),
+        ("log.level", "'5'", f'"5" is not known: {LEVELS}'),
+        ("log.level", "5", f"5 is a number: {LEVELS}"),
+        ("log.level", "false", f"false is a boolean: {LEVELS}"),
+        ("log.level", "[info]", f"is a list: {LEVELS}"),
+        # The words of YAML 1.1, and what is true in some languages, are not guessed at.
+        ("guard.loop_breaker", "yes", f'"yes" is text: {TRUTH}'),
+        ("guard.loop_breaker", "'false'", "is text because of the quotes: write false without quotes"),
+        ("guard.loop_breaker", "'no'", f'"no" is text: {TRUTH}'),
+        ("guard.loop_breaker", "0", f"0 is a number: {TRUTH}"),
+        ("guard.loop_breaker", "[]", f"is a list: {TRUTH}"),
+        ("guard.loop_breaker", "null", NOTHING),
+        # Where a section belongs.
+        ("udp", "5", f"5 is a number: {SECTION}"),
+        ("udp", "x", f'"x" is text: {SECTION}'),
+        ("udp", "[]", f"is a list: {SECTION}"),
+        # Nothing behind the colon may be half an edit: whether the default was meant is not for echod to guess.
+        *((key, "", NOTHING) for key in ("listeners", "access", "guard", "limits", "workers", "udp", "tcp", "log")),
+        ("drain_timeout_seconds", "", NOTHING),
     ],
 )
-def test_a_number_that_cannot_be_is_explained(text: str, message: str) -> None:
-    """What was written is reported beside what may be written, at the place of the value."""
-    assert errors(f"workers: {text}\n") == [(1, 10, "workers", message)]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("loud", '"loud" is not known: write debug, info, warning or error'),
-        ("INFO", '"INFO" is not known: write debug, info, warning or error'),
-        ("'5'", '"5" is not known: write debug, info, warning or error'),
-        ("5", "5 is a number: write debug, info, warning or error"),
-        ("false", "false is a boolean: write debug, info, warning or error"),
-        ("[info]", "is a list: write debug, info, warning or error"),
-    ],
-)
-def test_a_word_that_cannot_be_is_refused_with_those_that_can(text: str, message: str) -> None:
-    """A choice is reported with all its words."""
-    assert errors(f"log: {{level: {text}}}") == [(1, 14, "log.level", message)]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("yes", '"yes" is text: write true or false'),
-        ("'false'", "is text because of the quotes: write false without quotes"),
-        ("'no'", '"no" is text: write true or false'),
-        ("0", "0 is a number: write true or false"),
-        ("[]", "is a list: write true or false"),
-        ("null", "has no value: write one or remove the key"),
-    ],
-)
-def test_a_truth_value_is_true_or_false(text: str, message: str) -> None:
-    """The words of YAML 1.1, and what is true in some languages, are not guessed at."""
-    assert errors(f"guard: {{loop_breaker: {text}}}") == [(1, 23, "guard.loop_breaker", message)]
-
-
-@pytest.mark.parametrize(
-    "key",
-    ["listeners", "access", "guard", "limits", "workers", "udp", "tcp", "drain_timeout_seconds", "log"],
-)
-def test_a_key_with_nothing_behind_its_colon_is_pointed_at(key: str) -> None:
-    """It may be half an edit: whether the default was meant is not for echod to guess."""
-    assert errors(f"\n{key}:\n") == [(2, 1, key, "has no value: write one or remove the key")]
-
-
-@pytest.mark.parametrize(("text", "kind"), [("5", "5 is a number"), ("x", '"x" is text'), ("[]", "is a list")])
-def test_a_section_must_be_keys_and_values(text: str, kind: str) -> None:
-    """A value where a section belongs is reported as what it is."""
-    assert errors(f"udp: {text}") == [(1, 6, "udp", f"{kind}: write keys and values, indented below this key")]
+def test_a_value_that_cannot_be_is_explained(key: str, text: str, message: str) -> None:
+    """What was written is reported beside what may be written, at the place of the value, or else of the key."""
+    assert mistake_of(key, text) == message
 
 
 @pytest.mark.parametrize(
@@ -206,7 +178,7 @@ def test_a_section_must_be_keys_and_values(text: str, kind: str) -> None:
         ),
     ],
 )
-def test_an_unknown_key_is_told_with_the_likely_one(text: str, place: tuple[int, int, str], message: str) -> None:
+def test_an_unknown_key_is_reported_with_the_likely_one(text: str, place: tuple[int, int, str], message: str) -> None:
     """The key is pointed at, not its value; a key that belongs elsewhere is sent there."""
     assert errors(text) == [(*place, message)]
 

@@ -7,10 +7,7 @@ from pydantic import ValidationError
 
 from echod.config.document import dotted, read
 from echod.config.parse import parse_config
-from echod.config.schema import (
-    FIRST_TRY,
-    Config,
-)
+from echod.config.schema import FIRST_TRY, Config
 from echod.config.written import flatten
 
 DEFAULT_FILE = Path(__file__).parents[2] / "config" / "echod.yaml"

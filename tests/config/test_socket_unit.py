@@ -1,4 +1,4 @@
-"""echod.config.socket_unit: what systemd says of echod's units, and what a config needs of them."""
+"""echod.config.socket_unit: what systemd reports of echod's units, and what a config needs of them."""
 
 from echod.config.document import read
 from echod.config.parse import parse_config
@@ -27,6 +27,11 @@ WHOLE = Passing(listeners=passed(USUAL), metrics=passed("Listen=127.0.0.1:9007 (
 def found(text: str, passing: Passing = WHOLE) -> tuple[Mistake, ...]:
     """Return what a config has and the units do not pass."""
     return find_not_passed(parse_config(text.encode())[0], read(text.encode()), passing)
+
+
+def drop_in(text: str, passing: Passing = WHOLE) -> str:
+    """Return the advice for a config."""
+    return advice(parse_config(text.encode())[0].listeners, passing)
 
 
 def test_the_properties_are_those_that_systemctl_prints() -> None:
@@ -69,7 +74,7 @@ def test_what_the_units_pass_is_no_mistake() -> None:
     """All of it, some of it, or what the config does not name."""
     for text in ("workers: 1\n", "listeners: ['udp://[::]:7']\n", "metrics: {listen: 'http://127.0.0.1:9007'}\n"):
         assert found(text) == ()
-        assert advice(parse_config(text.encode())[0].listeners, WHOLE) == ""
+        assert drop_in(text) == ""
 
 
 def test_each_entry_that_is_not_passed_is_a_mistake_with_its_line() -> None:
@@ -89,7 +94,7 @@ def test_each_entry_that_is_not_passed_is_a_mistake_with_its_line() -> None:
             message="echod.socket does not pass udp://0.0.0.0:9, and echod may not open sockets itself",
         ),
     )
-    lines = advice(parse_config(text.encode())[0].listeners, WHOLE).splitlines()
+    lines = drop_in(text).splitlines()
     assert lines.pop(0) == ""
     assert lines[0] == f"To pass these listeners, write to {DROP_IN}:"
     assert lines[1:-2] == [
@@ -113,26 +118,23 @@ def test_a_unit_is_of_one_device() -> None:
     assert found("listeners: ['udp://0.0.0.0%eth1:7']\n", passing) == ()
     text = "listeners: ['udp://0.0.0.0%eth2:7', 'udp://[fe80::1%eth2]:7']\n"
     assert len(found(text, passing)) == 2
-    lines = advice(parse_config(text.replace(", 'udp://[fe80::1%eth2]:7'", "").encode())[0].listeners, passing)
+    lines = drop_in(text.replace(", 'udp://[fe80::1%eth2]:7'", ""), passing)
     assert "\nListenDatagram=0.0.0.0:7\nListenNetlink=route\nBindToDevice=eth2\n" in lines
-    several = advice(parse_config(text.encode())[0].listeners, passing)
-    assert several.startswith("\nA .socket unit has one device or none (BindToDevice=): ")
+    assert drop_in(text, passing).startswith("\nA .socket unit has one device or none (BindToDevice=): ")
 
 
 def test_a_link_local_address_keeps_its_link() -> None:
     """It stands in the line itself."""
-    lines = advice(parse_config(b"listeners: ['udp://[fe80::1%eth2]:7']\n")[0].listeners, WHOLE)
+    lines = drop_in("listeners: ['udp://[fe80::1%eth2]:7']\n")
     assert "\nListenDatagram=[fe80::1%eth2]:7\nListenNetlink=route\nFreeBind=yes\n" in lines
 
 
 def test_the_usual_listeners_count_too() -> None:
-    """A file that names none has those of port 7, and is told so at its beginning."""
+    """A file that names none has those of port 7, and the mistake is reported at its beginning."""
     (mistake,) = found("workers: 1\n", Passing(listeners=passed("Listen=0.0.0.0:7007 (Datagram)\n"), metrics=None))
     assert (mistake.line, mistake.column, mistake.path) == (1, 1, "listeners")
     assert mistake.message.startswith("echod.socket does not pass udp://0.0.0.0:7 and 3 more")
-    assert "FreeBind" not in advice(
-        parse_config(b"workers: 1\n")[0].listeners, Passing(listeners=frozenset(), metrics=None)
-    )
+    assert "FreeBind" not in drop_in("workers: 1\n", Passing(listeners=frozenset(), metrics=None))
 
 
 def test_a_port_of_the_metrics_that_is_not_passed_is_a_mistake() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from support.daemon import ECHOD, REPOSITORY, Daemon, Serve, StartDaemon, ask, environment
+from support.daemon import ECHOD, REPOSITORY, Daemon, Serve, StartDaemon, ask, environment, run_echod
 from support.loopback import NOBODY, needs_root
 from support.ports import free_port
 from support.scraping import answers, fetch, metered, status
@@ -40,15 +40,7 @@ def run_status(
 ) -> "subprocess.CompletedProcess[str]":
     """Run `echod status` as an operator does."""
     where = {"RUNTIME_DIRECTORY": str(place)} if place is not None else {}
-    return subprocess.run(
-        [*prefix, *ECHOD, "status", *words],
-        cwd=REPOSITORY,
-        env=environment(TZ="UTC", **where, **variables),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=30,
-    )
+    return run_echod("status", *words, prefix=prefix, TZ="UTC", **where, **variables)
 
 
 @pytest.fixture

@@ -6,23 +6,24 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 
-import pytest
-from support.daemon import Daemon, ask, connect_udp
+from support.daemon import StartDaemon, ask, connect_udp
+from support.loopback import needs_root
 from support.ports import free_port
 from support.scraping import (
     answers,
+    both,
     exporters,
     fetch,
     metered,
     needs_prometheus,
     scrape,
+    serve_metered,
     status,
     total,
     value,
@@ -35,32 +36,18 @@ from echod.exporter.exporter import Exporter
 from echod.net.listener import Listener, Protocol
 from echod.stats.counters import CounterPage
 
-EchodFactory = Callable[..., Daemon]
-
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
-def both(port: int) -> tuple[str, str]:
-    """Return a UDP and a TCP listener on one port of 127.0.0.1."""
-    return f"udp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port}"
-
-
-def refused(port: int, count: int = 1) -> None:
-    """Send datagrams from a port that no client has, to which there is no answer."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.2", 0))
-        for _ in range(count):
-            sock.sendto(b"hi", ("127.0.0.1", port))
-
-
-def test_the_numbers_are_the_counters(echod: EchodFactory) -> None:
+def test_the_numbers_are_the_counters(echod: StartDaemon) -> None:
     """What was received, answered and refused is reported as USR1 logs it, a self test apart; bytes too."""
-    port = free_port()
-    config, http = metered(*both(port), access={"deny": ["127.0.0.2"]})
-    daemon = echod(config)
+    daemon, _, port, http = serve_metered(echod, access={"deny": ["127.0.0.2"]})
     for _ in range(30):
         assert ask(port, b"x" * 100) == b"x" * 100
-    refused(port, 7)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as refused:
+        refused.bind(("127.0.0.2", 0))
+        for _ in range(7):
+            refused.sendto(b"hi", ("127.0.0.1", port))
     with socket.create_connection(("127.0.0.1", port)) as stream:
         stream.sendall(b"hello")
         assert stream.recv(16) == b"hello"
@@ -83,24 +70,22 @@ def test_the_numbers_are_the_counters(echod: EchodFactory) -> None:
     assert value(series, "echod_tcp_received_bytes_total", **labels) == tcp["received_bytes"] == 6
     wait_until(
         lambda: value(scrape(http), "echod_tcp_connections_closed_total", reason="self_test") > 0,
-        "the test's own connection was told apart",
+        "the test's own connection was counted apart",
     )
 
 
 @needs_prometheus
-def test_prometheus_finds_nothing_to_improve(echod: EchodFactory) -> None:
+def test_prometheus_finds_nothing_to_improve(echod: StartDaemon) -> None:
     """`promtool check metrics`, which lints names, units and help, is silent."""
-    config, http = metered(*both(free_port()))
-    echod(config)
+    *_, http = serve_metered(echod)
     text = fetch(http)[2]
     result = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
-def test_both_formats_tell_the_same(echod: EchodFactory) -> None:
+def test_both_formats_have_the_same(echod: StartDaemon) -> None:
     """By the Accept header: Prometheus' own text, or OpenMetrics with its end mark."""
-    config, http = metered(*both(free_port()))
-    echod(config)
+    *_, http = serve_metered(echod)
     (_, plain, text), (_, open_, other) = fetch(http), fetch(http, Accept=OPENMETRICS)
     assert plain.startswith("text/plain; version=0.0.4")
     assert open_.startswith("application/openmetrics-text; version=1.0.0")
@@ -111,21 +96,18 @@ def test_both_formats_tell_the_same(echod: EchodFactory) -> None:
     assert re.findall(steady, text, re.MULTILINE) == re.findall(steady, other.removesuffix("# EOF\n"), re.MULTILINE)
 
 
-def test_no_label_names_a_peer(echod: EchodFactory) -> None:
+def test_no_label_names_a_peer(echod: StartDaemon) -> None:
     """However many ask, the series are the same."""
-    port = free_port()
-    config, http = metered(*both(port))
-    echod(config)
+    *_, port, http = serve_metered(echod)
     before = scrape(http).keys()
     for _ in range(20):
         assert ask(port) == b"hi"
     assert scrape(http).keys() == before
 
 
-def test_each_process_is_told(echod: EchodFactory) -> None:
+def test_each_process_has_its_metrics(echod: StartDaemon) -> None:
     """Supervisor, workers and exporter, with what they take, by the names of every exporter."""
-    config, http = metered(*both(free_port()))
-    daemon = echod(config)
+    daemon, *_, http = serve_metered(echod)
     series = scrape(http)
     processes = {"supervisor", "exporter", "worker 1", "worker 2"}
     for name in ("process_cpu_seconds_total", "process_resident_memory_bytes", "process_start_time_seconds"):
@@ -137,11 +119,9 @@ def test_each_process_is_told(echod: EchodFactory) -> None:
     assert abs(resident - pages * os.sysconf("SC_PAGE_SIZE")) < 8 << 20
 
 
-def test_a_reload_is_told_and_counts_go_on(echod: EchodFactory) -> None:
+def test_a_reload_is_reported_and_counts_go_on(echod: StartDaemon) -> None:
     """A new exporter counts on from the old one's numbers, at the same port; a reload that was rejected is reported."""
-    port = free_port()
-    config, http = metered(*both(port))
-    daemon = echod(config)
+    daemon, _, port, http = serve_metered(echod)
     begun = time.time()
     series = scrape(http)
     assert value(series, "echod_config_last_reload_successful") == 1
@@ -161,8 +141,8 @@ def test_a_reload_is_told_and_counts_go_on(echod: EchodFactory) -> None:
     assert exporters(daemon) == before
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to give up")
-def test_kernel_drops_are_told(echod: EchodFactory) -> None:
+@needs_root
+def test_kernel_drops_are_reported(echod: StartDaemon) -> None:
     """What the queue of a socket did not hold is counted, though no worker ever saw it."""
     port = free_port()
     config, http = metered(f"udp://127.0.0.1:{port}", workers=1, udp={"receive_buffer": "4 KiB"})
@@ -184,10 +164,9 @@ def test_kernel_drops_are_told(echod: EchodFactory) -> None:
     assert value(scrape(http), "echod_udp_kernel_drops_total", listener=gone) == drops
 
 
-def test_paths_that_are_not_there_are_told_so(echod: EchodFactory) -> None:
+def test_paths_that_are_not_there_are_not_found(echod: StartDaemon) -> None:
     """404, and the page, the status and the readiness are where they should be."""
-    config, http = metered(*both(free_port()))
-    daemon = echod(config)
+    daemon, *_, http = serve_metered(echod)
     assert fetch(http, "/nothing")[::2] == (404, "404 Not Found\n")
     assert fetch(http, "/")[:2] == (200, "text/html; charset=utf-8")
     assert fetch(http, "/readyz")[::2] == (200, "serving\n")
@@ -250,7 +229,7 @@ def test_whoever_waits_is_answered_by_one_count(tmp_path: Path) -> None:
         assert len(set(answers.result())) == len(counted) <= 3
 
 
-def test_metrics_are_served_at_every_address_and_by_the_name_of_a_proxy(echod: EchodFactory) -> None:
+def test_metrics_are_served_at_every_address_and_by_the_name_of_a_proxy(echod: StartDaemon) -> None:
     """`metrics.listen` may be a list, and `metrics.hosts` names what else than localhost may be asked; reloads too."""
     config, http = metered(*both(free_port()))
     config["metrics"] = {"listen": [f"http://127.0.0.1:{http}", f"http://[::1]:{http}"], "hosts": ["echo.example.com"]}

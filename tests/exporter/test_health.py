@@ -1,19 +1,17 @@
-"""/healthz: what echod says of itself is what a client would find, and asking costs at most one test a second."""
+"""/healthz: what echod reports of itself is what a client would find, and asking costs at most one test a second."""
 
 import mmap
 import os
 import signal
 import socket
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from support.daemon import Daemon, children
+from support.daemon import StartDaemon, children
 from support.loopback import listener, namespace, needs_root, udp_server
 from support.ports import free_port
-from support.scraping import answers, fetch, metered, scrape, value
+from support.scraping import answers, fetch, metered, scrape, serve_metered, value
 from support.waiting import wait_until
-from support.waiting import wait_until as wait_for
 
 from echod.exporter import health
 from echod.exporter.health import NOT_TESTED, Health, HealthReport
@@ -21,19 +19,8 @@ from echod.linux.netlink import in_our_network
 from echod.linux.poll import Poll
 from echod.stats.counters import CounterPage, SlotField
 
-EchodFactory = Callable[..., Daemon]
 
-
-def two(echod: EchodFactory, **more: object) -> tuple[Daemon, int, int]:
-    """Start a daemon with a UDP and a TCP listener; return it with their port and that of the exporter."""
-    port = free_port()
-    config, http = metered(f"udp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port}", **more)
-    daemon = echod(config)
-    wait_for(lambda: answers(http), "the exporter served")
-    return daemon, port, http
-
-
-def test_all_is_well_where_every_listener_answers(echod: EchodFactory) -> None:
+def test_all_is_well_where_every_listener_answers(echod: StartDaemon) -> None:
     """200, with how long each took; wildcards and both families are asked too."""
     port = free_port()
     names = [f"{scheme}://{host}:{port}" for scheme in ("udp", "tcp") for host in ("0.0.0.0", "[::]")]  # noqa: S104
@@ -48,9 +35,9 @@ def test_all_is_well_where_every_listener_answers(echod: EchodFactory) -> None:
     assert successful == [1.0] * 4
 
 
-def test_the_listener_that_does_not_answer_is_named(echod: EchodFactory) -> None:
+def test_the_listener_that_does_not_answer_is_named(echod: StartDaemon) -> None:
     """With every TCP connection taken, 503 names the TCP listener and why, and the UDP listener answers."""
-    _, port, http = two(echod, tcp={"max_connections": 1, "max_connections_per_source": 1})
+    *_, port, http = serve_metered(echod, tcp={"max_connections": 1, "max_connections_per_source": 1})
     with socket.create_connection(("127.0.0.1", port)) as stream:
         stream.sendall(b"x")
         assert stream.recv(1) == b"x"
@@ -61,12 +48,12 @@ def test_the_listener_that_does_not_answer_is_named(echod: EchodFactory) -> None
         series = scrape(http)
         assert value(series, "echod_self_test_successful", listener=f"tcp://127.0.0.1:{port}") == 0
         assert value(series, "echod_self_test_successful", listener=f"udp://127.0.0.1:{port}") == 1
-    wait_for(lambda: answers(http, "/healthz"), "all was well again")
+    wait_until(lambda: answers(http, "/healthz"), "all was well again")
 
 
-def test_workers_that_hang_are_found_within_a_second_and_hold_up_nobody(echod: EchodFactory) -> None:
-    """With all workers stopped /healthz says no, other pages are served meanwhile, and afterwards all is well."""
-    daemon, port, http = two(echod)
+def test_workers_that_hang_are_found_within_a_second_and_hold_up_nobody(echod: StartDaemon) -> None:
+    """With all workers stopped /healthz is 503, other pages are served meanwhile, and afterwards all is well."""
+    daemon, _, port, http = serve_metered(echod)
     workers = daemon.workers()
     for worker in workers:
         os.kill(worker, signal.SIGSTOP)
@@ -78,23 +65,16 @@ def test_workers_that_hang_are_found_within_a_second_and_hold_up_nobody(echod: E
     assert f"udp://127.0.0.1:{port}: no reply within 1 s" in body
     for worker in workers:
         os.kill(worker, signal.SIGCONT)
-    wait_for(lambda: answers(http, "/healthz"), "all was well again")
+    wait_until(lambda: answers(http, "/healthz"), "all was well again")
     assert daemon.workers() == workers
 
 
-def test_a_hundred_who_ask_cost_one_test(echod: EchodFactory) -> None:
+def test_a_hundred_who_ask_cost_one_test(echod: StartDaemon) -> None:
     """All are answered by the same test, or by the one after it."""
-    _, _, http = two(echod)
+    *_, http = serve_metered(echod)
     with ThreadPoolExecutor(20) as pool:
         assert {status for status, _, _ in pool.map(lambda _: fetch(http, "/healthz"), range(100))} == {200}
     assert value(scrape(http), "echod_udp_self_tests_total") <= 3
-
-
-def make_page(slots: int, sock: socket.socket) -> CounterPage:
-    """Make a page that a forked process shares, with a listener on that socket."""
-    size = CounterPage.size(slots=slots, listeners=1, places=0)
-    listeners = [listener(*sock.getsockname()[:2])]
-    return CounterPage(memoryview(mmap.mmap(-1, size)), slots=slots, listeners=listeners, places=0)
 
 
 class Asked:
@@ -103,7 +83,8 @@ class Asked:
     def __init__(self, sock: socket.socket, workers: int) -> None:
         """Have one listener, on that socket, and so many workers."""
         self.poll = Poll()
-        self.page = make_page(workers, sock)
+        shared = memoryview(mmap.mmap(-1, CounterPage.size(slots=workers, listeners=1, places=0)))
+        self.page = CounterPage(shared, slots=workers, listeners=[listener(*sock.getsockname()[:2])], places=0)
         self.health = Health(self.page, mark=None, reachable=in_our_network([sock]), poll=self.poll)
 
     def ask(self, now: float, *, turning: int) -> HealthReport:

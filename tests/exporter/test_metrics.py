@@ -1,8 +1,8 @@
-"""echod.exporter.metrics: what Prometheus is reported, by which name, and that nothing is left out."""
+"""echod.exporter.metrics: what Prometheus receives, by which name, and that nothing is left out."""
 
 from collections.abc import Iterable
 
-from support.snapshots import make_snapshot
+from support.snapshots import BUSY, make_snapshot
 
 from echod.admission.selftest import Result
 from echod.exporter.metrics import (
@@ -18,52 +18,15 @@ from echod.exporter.metrics import (
 )
 from echod.metrics.model import Histogram, Metric
 from echod.net.listener import parse_listener
-from echod.stats.snapshot import Activity, LastReload, Snapshot, TcpTraffic, UdpTraffic, WorkerState
+from echod.stats.snapshot import LastReload, Snapshot, TcpTraffic, UdpTraffic
 
-UDP = UdpTraffic(
-    name="udp://[::]:7",
-    family="ipv6",
-    adopted=False,
-    received=100,
-    received_bytes=6400,
-    replied=80,
-    replied_bytes=5120,
-    dropped={"access": 12, "rate": 3},
-    send_failed={"EAGAIN": 4},
-    interrupted=1,
-    kernel_drops=9,
-    slipped=2,
-    self_test=5,
-    batches=(20, 6, 0, 0, 0, 0, 1),
-    trains=(0, 1, 0, 0, 0, 0, 0, 2),
-    train_datagrams=60,
-)
-TCP = TcpTraffic(
-    name="tcp://0.0.0.0:7",
-    family="ipv4",
-    adopted=True,
-    accepted=10,
-    open=3,
-    closed={"finished": 6, "idle": 1},
-    accept_failed=2,
-    received_bytes=70,
-    sent_bytes=60,
-)
+UDP, TCP = BUSY.udp[0], BUSY.tcp[0]
+UDP_LABELS, TCP_LABELS = ("udp://0.0.0.0:7", "ipv4"), ("tcp://0.0.0.0:7", "ipv4")
 
 
 def snapshot(reload: LastReload = LastReload(), config_read: float | None = 50.0) -> Snapshot:  # noqa: B008 - frozen
-    """Make a snapshot of two workers, one of which is awaited."""
-    workers = (
-        WorkerState(worker=1, pid=11, cpu_seconds=1.5, heartbeat_age_seconds=0, restarts=0, connections=3),
-        WorkerState(worker=2, pid=None, cpu_seconds=0.0, heartbeat_age_seconds=4, restarts=2, connections=0),
-    )
-    return make_snapshot(
-        started=40.0,
-        generation=3,
-        config_read=config_read,
-        reload=reload,
-        activity=Activity(workers=workers, worker_restarts=2),
-    )
+    """Make a snapshot of three workers, one of which is awaited."""
+    return make_snapshot(started=40.0, generation=3, config_read=config_read, reload=reload, activity=BUSY)
 
 
 def numbers(found: Iterable[Metric | Histogram]) -> dict[str, dict[tuple[str, ...], float]]:
@@ -71,18 +34,17 @@ def numbers(found: Iterable[Metric | Histogram]) -> dict[str, dict[tuple[str, ..
     return {one.name: dict(one.samples) for one in found if isinstance(one, Metric)}
 
 
-def test_a_udp_listener_is_told_whole() -> None:
+def test_a_udp_listener_is_reported_whole() -> None:
     """Each number has its name, with the listener and the family as labels."""
     reported = numbers(of_udp([UDP]))
-    me = ("udp://[::]:7", "ipv6")
-    assert {name: samples[me] for name, samples in reported.items() if me in samples} == {
-        "echod_udp_datagrams_received_total": 100,
-        "echod_udp_datagrams_replied_total": 80,
-        "echod_udp_datagrams_slipped_total": 2,
-        "echod_udp_received_bytes_total": 6400,
-        "echod_udp_sent_bytes_total": 5120,
-        "echod_udp_kernel_drops_total": 9,
-        "echod_udp_self_tests_total": 5,
+    assert {name: samples[UDP_LABELS] for name, samples in reported.items() if UDP_LABELS in samples} == {
+        "echod_udp_datagrams_received_total": 1_000_000,
+        "echod_udp_datagrams_replied_total": 998_765,
+        "echod_udp_datagrams_slipped_total": 3,
+        "echod_udp_received_bytes_total": 64_000_000,
+        "echod_udp_sent_bytes_total": 63_900_000,
+        "echod_udp_kernel_drops_total": 77,
+        "echod_udp_self_tests_total": 4,
     }
 
 
@@ -90,8 +52,8 @@ def test_received_is_replied_plus_dropped_plus_failed() -> None:
     """What a worker left behind when it died is among the dropped, so that the sum holds in a query too."""
     reported = numbers(of_udp([UDP]))
     dropped, failed = reported["echod_udp_datagrams_dropped_total"], reported["echod_udp_datagrams_send_failures_total"]
-    assert dropped["udp://[::]:7", "ipv6", "interrupted"] == 1
-    assert 80 + sum(dropped.values()) + sum(failed.values()) == 100
+    assert dropped[*UDP_LABELS, "interrupted"] == 5
+    assert 998_765 + sum(dropped.values()) + sum(failed.values()) == 1_000_000
 
 
 def test_every_reason_has_its_series_from_the_start() -> None:
@@ -108,40 +70,39 @@ def test_sizes_are_histograms() -> None:
     """Buckets are cumulative up to all there were, and the sum is that of what was observed."""
     batches, trains = [one for one in of_udp([UDP]) if isinstance(one, Histogram)]
     ((labels, buckets, total),) = batches.samples
-    assert (batches.name, labels) == ("echod_udp_batch_size", ("udp://[::]:7", "ipv6"))
+    assert (batches.name, labels) == ("echod_udp_batch_size", UDP_LABELS)
     bounds = ("1.0", "2.0", "4.0", "8.0", "16.0", "32.0", "64.0", "+Inf")
     assert buckets == list(zip(bounds, (20, 26, 26, 26, 26, 26, 27, 27), strict=True))
-    assert total == 100 - 60 + 3
+    assert total == 1_000_000 - 60 + 3
     ((_, buckets, total),) = trains.samples
     assert (trains.name, total) == ("echod_udp_train_length", 60)
     assert buckets == list(zip(bounds, (0, 1, 1, 1, 1, 1, 1, 3), strict=True))
 
 
-def test_a_tcp_listener_is_told_whole() -> None:
+def test_a_tcp_listener_is_reported_whole() -> None:
     """Connections by what became of them, and bytes both ways."""
     reported = numbers(of_tcp([TCP]))
-    me = ("tcp://0.0.0.0:7", "ipv4")
-    assert {name: samples[me] for name, samples in reported.items() if me in samples} == {
-        "echod_tcp_connections_accepted_total": 10,
-        "echod_tcp_connections": 3,
-        "echod_tcp_accept_failures_total": 2,
-        "echod_tcp_received_bytes_total": 70,
-        "echod_tcp_sent_bytes_total": 60,
+    assert {name: samples[TCP_LABELS] for name, samples in reported.items() if TCP_LABELS in samples} == {
+        "echod_tcp_connections_accepted_total": 12,
+        "echod_tcp_connections": 2,
+        "echod_tcp_accept_failures_total": 1,
+        "echod_tcp_received_bytes_total": 2048,
+        "echod_tcp_sent_bytes_total": 10,
     }
-    assert reported["echod_tcp_connections_closed_total"][(*me, "finished")] == 6
+    assert reported["echod_tcp_connections_closed_total"][*TCP_LABELS, "finished"] == 9
 
 
-def test_workers_are_told_one_by_one() -> None:
+def test_workers_are_reported_one_by_one() -> None:
     """How many live, who was replaced how often, and whose loop stands still."""
     reported = numbers(of_daemon(snapshot()))
-    assert reported["echod_workers"] == {(): 1}
+    assert reported["echod_workers"] == {(): 2}
     assert reported["echod_generation"] == {(): 3}
-    assert reported["echod_worker_restarts_total"] == {("1",): 0, ("2",): 2}
-    assert reported["echod_worker_heartbeat_age_seconds"] == {("1",): 0, ("2",): 4}
-    assert reported["echod_worker_connections"] == {("1",): 3, ("2",): 0}
+    assert reported["echod_worker_restarts_total"] == {("1",): 0, ("2",): 1, ("3",): 2}
+    assert reported["echod_worker_heartbeat_age_seconds"] == {("1",): 0, ("2",): 4, ("3",): 0}
+    assert reported["echod_worker_connections"] == {("1",): 2, ("2",): 0, ("3",): 0}
 
 
-def test_the_last_reload_is_told_with_its_outcome_and_time() -> None:
+def test_the_last_reload_is_reported_with_its_outcome_and_time() -> None:
     """Before the first one it is the start, at which the config was read too, or there was none to read."""
     for last, read, outcome in (
         (LastReload(), 50.0, (1.0, 50.0)),
@@ -157,13 +118,12 @@ def test_the_last_reload_is_told_with_its_outcome_and_time() -> None:
 def test_a_self_test_has_its_duration() -> None:
     """Each listener, whether it replied, and how long that took; without a reply, the timeout."""
     results = [
-        Result(listener=parse_listener("udp://[::]:7").first, seconds=0.0004),
+        Result(listener=parse_listener("udp://0.0.0.0:7").first, seconds=0.0004),
         Result(listener=parse_listener("tcp://0.0.0.0:7").first, seconds=None, problem="no reply within 1 s"),
     ]
     reported = numbers(of_self_tests(results, 1.5))
-    udp, tcp = ("udp://[::]:7", "ipv6"), ("tcp://0.0.0.0:7", "ipv4")
-    assert reported["echod_self_test_successful"] == {udp: 1.0, tcp: 0.0}
-    assert reported["echod_self_test_duration_seconds"] == {udp: 0.0004, tcp: 1.5}
+    assert reported["echod_self_test_successful"] == {UDP_LABELS: 1.0, TCP_LABELS: 0.0}
+    assert reported["echod_self_test_duration_seconds"] == {UDP_LABELS: 0.0004, TCP_LABELS: 1.5}
 
 
 def test_a_process_has_the_metrics_that_every_exporter_has() -> None:
@@ -179,7 +139,7 @@ def test_a_process_has_the_metrics_that_every_exporter_has() -> None:
 
 
 def test_the_build_is_a_gauge_of_one() -> None:
-    """Its labels are what there is to say."""
+    """Its labels have the versions."""
     build = of_build("1.0", "3.11.2")
     assert (build.name, build.labels) == ("echod_build_info", ("version", "python"))
     assert list(build.samples) == [(("1.0", "3.11.2"), 1)]

@@ -45,16 +45,23 @@ def gone() -> tuple[int, int | None]:
     return process.pid, began
 
 
-def test_everybody_may_read_the_status_and_only_we_the_secret(tmp_path: Path) -> None:
-    """Whatever the umask is: the unit has one that lets nobody read anything."""
-    before = os.umask(0o077)
+@contextmanager
+def umask(bits: int) -> Iterator[None]:
+    """Have this umask meanwhile."""
+    before = os.umask(bits)
     try:
-        files = StatusFiles(tmp_path / "run")
-        files.write(SNAPSHOT.pack())
-        os.umask(0)
-        files.write_self_test(MARK.pack())
+        yield
     finally:
         os.umask(before)
+
+
+def test_everybody_may_read_the_status_and_only_we_the_secret(tmp_path: Path) -> None:
+    """Whatever the umask is: the unit has one that lets nobody read anything."""
+    with umask(0o077):
+        files = StatusFiles(tmp_path / "run")
+        files.write(SNAPSHOT.pack())
+    with umask(0):
+        files.write_self_test(MARK.pack())
     modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "run").iterdir()}
     assert modes == {NAME: 0o644, SELF_TEST_NAME: 0o600}
     assert read_self_test(tmp_path / "run") == MARK
@@ -89,12 +96,8 @@ def test_a_directory_that_goes_comes_again(tmp_path: Path) -> None:
     shutil.rmtree(place)
     assert read(place) is None
     assert read_self_test(place) is None
-    before = os.umask(0o077)
-    try:
-        with logged():
-            files.write(b'{"pid": 1}')
-    finally:
-        os.umask(before)
+    with logged(), umask(0o077):
+        files.write(b'{"pid": 1}')
     assert read(place) == {"pid": 1}
     assert read_self_test(place) == MARK
     assert place.stat().st_mode & 0o777 == 0o755
@@ -104,7 +107,7 @@ def test_a_directory_that_goes_comes_again(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(60)
 def test_whatever_another_has_put_in_the_way_is_not_written_to(tmp_path: Path) -> None:
-    """Neither waits the service for the reader of a FIFO, nor is the secret told to who has the file open already."""
+    """Neither waits the service for the reader of a FIFO, nor does who has the file open already read the secret."""
     os.mkfifo(tmp_path / f"{NAME}.new")
     waiting = tmp_path / f"{SELF_TEST_NAME}.new"
     waiting.touch()
@@ -132,7 +135,7 @@ def test_an_old_mark_is_worse_than_none(tmp_path: Path) -> None:
     assert read_self_test(tmp_path) == MARK
 
 
-def test_a_directory_that_cannot_be_had_is_told_once(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_had_is_reported_once(tmp_path: Path) -> None:
     """The operator learns why there is no status, and again after it was well; the daemon goes on without."""
     (tmp_path / "file").touch()
     place = tmp_path / "file" / "run"
@@ -159,7 +162,7 @@ def test_a_directory_that_cannot_be_had_is_told_once(tmp_path: Path) -> None:
         StatusFiles(place).write(b"{}")
 
 
-def test_a_full_file_system_is_told_and_nothing_half_is_left(small: Path) -> None:
+def test_a_full_file_system_is_reported_and_nothing_half_is_left(small: Path) -> None:
     """The status that is there stays whole; as soon as there is room it is written again."""
     files = StatusFiles(small)
     files.write_self_test(MARK.pack())
@@ -179,7 +182,7 @@ def test_a_full_file_system_is_told_and_nothing_half_is_left(small: Path) -> Non
 
 
 @needs_root
-def test_what_a_sandbox_forbids_is_told_with_the_directory_that_it_allows(tmp_path: Path) -> None:
+def test_what_a_sandbox_forbids_is_reported_with_the_directory_that_it_allows(tmp_path: Path) -> None:
     """To make a directory on a read-only file system is no way out."""
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", tmp_path], check=False)
     if mounted.returncode:
@@ -195,7 +198,7 @@ def test_what_a_sandbox_forbids_is_told_with_the_directory_that_it_allows(tmp_pa
 
 
 def test_the_status_of_another_that_lives_is_left_alone(tmp_path: Path) -> None:
-    """Two daemons with one place: the second says so, and writes nothing."""
+    """Two daemons with one place: the second logs it, and writes nothing."""
     with subprocess.Popen(["sleep", "60"]) as other:
         reported = {"pid": other.pid, "born": birth(other.pid), "config": "/etc/a\x1b.yaml"}
         (tmp_path / NAME).write_text(json.dumps(reported))
@@ -255,16 +258,17 @@ def test_an_echod_is_found_where_its_config_said_when_it_was_started(tmp_path: P
     for place in (was, is_now):
         place.mkdir()
     runtime = {"RUNTIME_DIRECTORY": str(was)}
-    for named in (False, True):
-        assert find(runtime, str(is_now), SNAPSHOT.config, named=named) == is_now
+
+    def found() -> list[Path | None]:
+        return [find(runtime, str(is_now), SNAPSHOT.config, named=named) for named in (False, True)]
+
+    assert found() == [is_now] * 2
     (was / NAME).write_bytes(SNAPSHOT.pack())
-    for named in (False, True):
-        assert find(runtime, str(is_now), SNAPSHOT.config, named=named) == was
+    assert found() == [was] * 2
     assert find(runtime, str(is_now), "/etc/other.yaml", named=False) == is_now
     assert find(runtime, "auto", "/etc/other.yaml", named=False) == was
     (is_now / NAME).write_bytes(SNAPSHOT.pack())
-    for named in (False, True):
-        assert find(runtime, str(is_now), SNAPSHOT.config, named=named) == is_now
+    assert found() == [is_now] * 2
 
 
 def test_a_config_that_is_named_decides(tmp_path: Path) -> None:
@@ -318,58 +322,47 @@ def test_a_status_that_cannot_be_understood_is_unknown(tmp_path: Path) -> None:
     (tmp_path / NAME).write_bytes(b"{}")
     with pytest.raises(StatusUnknownError, match="is not valid: it was written by another version of echod"):
         load(tmp_path)
-    (tmp_path / NAME).unlink()
-    (tmp_path / NAME).mkdir()
-    with pytest.raises(StatusUnknownError, match="cannot be read: it is not a regular file"):
-        load(tmp_path)
 
 
 # -- what another user may have put there
 
 
-@pytest.mark.parametrize("name", [NAME, SELF_TEST_NAME])
-@pytest.mark.timeout(60)
-def test_what_is_no_regular_file_is_neither_waited_for_nor_read(tmp_path: Path, name: str) -> None:
-    """A FIFO, whose writer never comes, a link, a socket, and a file without end: each is told for what it is."""
-    path = tmp_path / name
-    (tmp_path / "elsewhere").write_bytes(SNAPSHOT.pack() if name == NAME else MARK.pack())
-
-    def kind(make: Callable[[], object]) -> str:
-        make()
-        reported = why(path) if name == NAME else ""
-        assert (read(tmp_path), read_self_test(tmp_path)) == (None, None)
-        StatusFiles(tmp_path)
-        path.unlink()
-        return reported
-
-    def endless() -> None:
-        with path.open("wb") as file:
-            file.truncate(16 * 1024**2 + 1)
-
-    reported = [
-        kind(lambda: os.mkfifo(path)),
-        kind(lambda: path.symlink_to("elsewhere")),
-        kind(lambda: path.symlink_to("/dev/zero")),
-        kind(endless),
-    ]
+def bind(path: Path) -> None:
+    """Make a socket."""
     with socket.socket(socket.AF_UNIX) as sock:
-        reported.append(kind(lambda: sock.bind(str(path))))
-    link = "it is a symbolic link"
-    reasons = [
-        "it is not a regular file",
-        link,
-        link,
-        "it is longer than 16,777,216 bytes",
-        "it is not a regular file",
-    ]
-    assert reported == (reasons if name == NAME else [""] * 5)
+        sock.bind(str(path))
 
 
-def why(path: Path) -> str:
-    """Return why the status cannot be read."""
-    with pytest.raises(StatusUnknownError) as caught:
-        load(path.parent)
-    return str(caught.value).removeprefix(f"{path} cannot be read: ")
+def make_endless(path: Path) -> None:
+    """Make a file that is longer than any status."""
+    with path.open("wb") as file:
+        file.truncate(16 * 1024**2 + 1)
+
+
+@pytest.mark.parametrize("name", [NAME, SELF_TEST_NAME])
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (os.mkfifo, "it is not a regular file"),
+        (Path.mkdir, "it is not a regular file"),
+        (bind, "it is not a regular file"),
+        (lambda path: path.symlink_to("elsewhere"), "it is a symbolic link"),
+        (lambda path: path.symlink_to("/dev/zero"), "it is a symbolic link"),
+        (make_endless, "it is longer than 16,777,216 bytes"),
+    ],
+)
+@pytest.mark.timeout(60)
+def test_what_is_no_regular_file_is_neither_waited_for_nor_read(
+    tmp_path: Path, make: Callable[[Path], object], reason: str, name: str
+) -> None:
+    """A FIFO, whose writer never comes, a link, a socket, and a file without end: each is reported for what it is."""
+    (tmp_path / "elsewhere").write_bytes(SNAPSHOT.pack() if name == NAME else MARK.pack())
+    make(tmp_path / name)
+    if name == NAME:
+        with pytest.raises(StatusUnknownError, match=f"^{tmp_path / name} cannot be read: {reason}$"):
+            load(tmp_path)
+    assert (read(tmp_path), read_self_test(tmp_path)) == (None, None)
+    StatusFiles(tmp_path)
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[1]", b"\0", b"[" * 200_000])

@@ -4,66 +4,12 @@ import dataclasses
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
-from support.snapshots import make_snapshot
+from support.snapshots import BUSY, make_snapshot
 
 from echod.admission.selftest import Result
 from echod.net.listener import Listener, Protocol
-from echod.stats.snapshot import (
-    Activity,
-    LastReload,
-    Rates,
-    Refused,
-    Snapshot,
-    TcpTraffic,
-    TopSource,
-    UdpTraffic,
-    WorkerState,
-)
+from echod.stats.snapshot import Activity, LastReload, Snapshot, WorkerState
 from echod.status.overview import check_text, duration, overview, size, text, workers_text
-
-BUSY = Activity(
-    udp=(
-        UdpTraffic(
-            name="udp://0.0.0.0:7",
-            family="ipv4",
-            adopted=False,
-            received=1_000_000,
-            received_bytes=64_000_000,
-            replied=998_765,
-            replied_bytes=63_900_000,
-            dropped={"source_port_low": 1200, "rate": 12},
-            send_failed={"EAGAIN": 18},
-            interrupted=5,
-            kernel_drops=77,
-            slipped=3,
-            self_test=4,
-            received_per_second=Rates(1234.5, 12.3, 0.25),
-        ),
-        UdpTraffic(name="udp://[::]:7", family="ipv6", adopted=True),
-    ),
-    tcp=(
-        TcpTraffic(
-            name="tcp://0.0.0.0:7",
-            family="ipv4",
-            adopted=False,
-            accepted=12,
-            open=2,
-            closed={"finished": 9, "access": 1},
-            accept_failed=1,
-            received_bytes=2048,
-            sent_bytes=10,
-            accepted_per_second=Rates(1.0, 0.5, 0.2),
-        ),
-    ),
-    workers=(
-        WorkerState(worker=1, pid=4242, cpu_seconds=1234.5, heartbeat_age_seconds=0, restarts=0, connections=2),
-        WorkerState(worker=2, pid=4243, cpu_seconds=0.01, heartbeat_age_seconds=4, restarts=1, connections=0),
-        WorkerState(worker=3, pid=None, cpu_seconds=0, heartbeat_age_seconds=0, restarts=2, connections=0),
-    ),
-    worker_restarts=3,
-    top_sources=(TopSource(source="192.0.2.1", count=60_000), TopSource(source="2001:db8::/64", count=7)),
-    refused=(Refused(source="192.0.2.9", protocol="udp", reason="source_port_low", count=1200),),
-)
 
 SNAPSHOT = make_snapshot(
     version="1.2.3",
@@ -150,7 +96,7 @@ def test_what_is_not_there_has_no_table() -> None:
     ]
 
 
-def test_a_reload_that_was_rejected_is_told_with_every_mistake() -> None:
+def test_a_reload_that_was_rejected_is_shown_with_every_mistake() -> None:
     """Which config goes on, and why."""
     rejected = dataclasses.replace(SNAPSHOT, reload=LastReload(at=300.0, code=78, text="x:1:1: a\nx:2:1: b"))
     assert shown(rejected).splitlines()[2:5] == [
@@ -160,7 +106,7 @@ def test_a_reload_that_was_rejected_is_told_with_every_mistake() -> None:
     ]
 
 
-def test_a_stale_snapshot_says_so_before_all_else() -> None:
+def test_a_stale_snapshot_is_marked_before_all_else() -> None:
     """Since when, and that what follows may not be so any more; the rest is as it was."""
     first, *rest = shown(dataclasses.replace(SNAPSHOT, at=400.0, stale=True)).splitlines()
     assert first == (
@@ -175,7 +121,7 @@ def test_one_restart_is_one() -> None:
     assert shown(one).splitlines()[0].endswith(", 1 worker restart")
 
 
-def test_a_check_tells_each_listener_and_the_sum() -> None:
+def test_a_check_shows_each_listener_and_the_sum() -> None:
     """Latency, or why there is none."""
     one = Listener(protocol=Protocol.UDP, address=IPv4Address("127.0.0.1"), port=7)
     other = Listener(protocol=Protocol.TCP, address=IPv6Address("::1"), port=7)
@@ -187,8 +133,8 @@ def test_a_check_tells_each_listener_and_the_sum() -> None:
     assert check_text([failed]) == "tcp://[::1]:7  FAILED: gone\nthe listener failed"
 
 
-def test_a_worker_that_does_not_serve_is_told() -> None:
-    """No process, or a loop that stands still; of one that is well there is nothing to tell."""
+def test_a_worker_that_does_not_serve_is_shown() -> None:
+    """No process, or a loop that stands still; of one that is well nothing is shown."""
     well = WorkerState(worker=1, pid=7, cpu_seconds=0.0, heartbeat_age_seconds=0, restarts=0, connections=0)
     old, gone = dataclasses.replace(well, worker=2, heartbeat_age_seconds=4), dataclasses.replace(well, pid=None)
     assert workers_text([well]) == ""
@@ -203,7 +149,7 @@ def test_a_worker_that_does_not_serve_is_told() -> None:
     ("seconds", "reported"), [(0.9, "00:00:00"), (86_399, "23:59:59"), (86_400 * 400, "400 d 00:00:00")]
 )
 def test_durations(seconds: float, reported: str) -> None:
-    """As `uptime` tells them."""
+    """As `uptime` prints them."""
     assert duration(seconds) == reported
 
 
@@ -212,5 +158,5 @@ def test_durations(seconds: float, reported: str) -> None:
     [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (102_400, "100 KiB"), (2**63, "8.0 EiB"), (2**74, "16384 EiB")],
 )
 def test_sizes(octets: float, reported: str) -> None:
-    """In powers of 1,024, with a decimal as long as that says anything."""
+    """In powers of 1,024, with a decimal as long as that has a meaning."""
     assert size(octets) == reported

@@ -1,15 +1,15 @@
-"""The self test finds what does not answer, says why, and leaves nothing behind."""
+"""The self test finds what does not answer, reports why, and leaves nothing behind."""
 
 import os
 import signal
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from ipaddress import IPv6Address
 
 import pytest
-from support.daemon import Daemon
+from support.daemon import Daemon, StartDaemon
 from support.loopback import BUFFERS, add_link, ip, namespace, needs_root, queued_bytes
 from support.ports import free_port
 from support.snapshots import make_snapshot
@@ -23,8 +23,6 @@ from echod.stats.snapshot import Activity, Snapshot, UdpTraffic
 from echod.status import files
 from echod.status.selftest import _Run, listeners_of, run_self_test
 
-EchodFactory = Callable[..., Daemon]
-
 
 def parsed(*texts: str) -> list[Listener]:
     """Write listeners as the config does."""
@@ -32,7 +30,7 @@ def parsed(*texts: str) -> list[Listener]:
 
 
 def reported(daemon: Daemon) -> tuple[list[Listener], SelfTest]:
-    """Return what a daemon tells of its listeners and its mark."""
+    """Return the listeners and the mark that a daemon reports."""
     mark = files.read_self_test(daemon.status_path)
     assert mark is not None
     return listeners_of(Snapshot.unpack((daemon.status_path / files.NAME).read_bytes())), mark
@@ -51,7 +49,7 @@ def self_tests(daemon: Daemon) -> dict[str, int]:
 
 
 @pytest.fixture
-def everything(echod: EchodFactory) -> Daemon:
+def everything(echod: StartDaemon) -> Daemon:
     """Serve both protocols on wildcards, single addresses and a range, and refuse everybody."""
     port, more = free_port(), free_port(3)
     listeners = [
@@ -123,7 +121,7 @@ def test_two_tests_at_once_wait_for_a_connection_too(everything: Daemon) -> None
     assert problems(run_self_test([asked], mark)) == {str(asked): ""}
 
 
-def test_a_port_that_somebody_keeps_is_told(everything: Daemon) -> None:
+def test_a_port_that_somebody_keeps_is_reported(everything: Daemon) -> None:
     """Not as a listener that fails without a reason."""
     listeners, mark = reported(everything)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as holder:
@@ -151,8 +149,8 @@ def test_a_daemon_that_hangs_answers_nothing_in_time(everything: Daemon) -> None
     assert set(found.values()) == {"no reply within 0.5 s"}
 
 
-def test_where_nothing_listens_that_is_told() -> None:
-    """TCP says so at once; of UDP there is no answer; an address or interface that is not there has a name."""
+def test_where_nothing_listens_that_is_reported() -> None:
+    """Over TCP at once; of UDP there is no answer; an address or interface that is not there has a name."""
     port = free_port()
     found = problems(
         run_self_test(
@@ -178,42 +176,27 @@ def test_where_nothing_listens_that_is_told() -> None:
     ]
 
 
-class Liar:
-    """A server on one port of 127.0.0.1 that answers, but not with an echo."""
-
-    def __init__(self) -> None:
-        """Listen."""
-        self.port = free_port()
-        self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.udp.bind(("127.0.0.1", self.port))
-        self.tcp = socket.create_server(("127.0.0.1", self.port))
-
-    def lie(self) -> None:
-        """Answer one datagram and one connection, in a process of its own."""
-        if os.fork():
-            return
-        data, peer = self.udp.recvfrom(100)
-        self.udp.sendto(data + b"!", peer)
-        connection, _ = self.tcp.accept()
-        connection.recv(10)
-        connection.sendall(b"?!")
-        os._exit(0)
-
-
 @pytest.fixture
-def liar() -> Iterator[Liar]:
-    """Run one."""
-    liar = Liar()
-    liar.lie()
-    yield liar
-    liar.udp.close()
-    liar.tcp.close()
-    os.wait()
+def liar() -> Iterator[int]:
+    """Run a server on one port of 127.0.0.1, in a process of its own, that answers once, but not with an echo."""
+    port = free_port()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.create_server(("127.0.0.1", port)) as tcp:
+        udp.bind(("127.0.0.1", port))
+        pid = os.fork()
+        if not pid:
+            data, peer = udp.recvfrom(100)
+            udp.sendto(data + b"!", peer)
+            connection, _ = tcp.accept()
+            connection.recv(10)
+            connection.sendall(b"?!")
+            os._exit(0)
+        yield port
+    os.waitpid(pid, 0)
 
 
-def test_what_is_no_echo_does_not_pass(liar: Liar) -> None:
+def test_what_is_no_echo_does_not_pass(liar: int) -> None:
     """An answer must be the very bytes."""
-    listeners = parsed(f"udp://127.0.0.1:{liar.port}", f"tcp://127.0.0.1:{liar.port}")
+    listeners = parsed(f"udp://127.0.0.1:{liar}", f"tcp://127.0.0.1:{liar}")
     assert list(problems(run_self_test(listeners, None, 0.3)).values()) == [
         "no reply within 0.3 s",
         "replied with other data",
@@ -221,7 +204,7 @@ def test_what_is_no_echo_does_not_pass(liar: Liar) -> None:
 
 
 @needs_root
-def test_the_hosts_own_addresses_pass_though_they_are_refused(echod: EchodFactory) -> None:
+def test_the_hosts_own_addresses_pass_though_they_are_refused(echod: StartDaemon) -> None:
     """From an outside address of the host itself a client has no answer; the self test has, also on a link."""
     with namespace():
         add_link("10.99.0.1")

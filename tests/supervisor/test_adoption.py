@@ -4,19 +4,17 @@ import ctypes
 import os
 import socket
 import struct
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import pytest
-from support.daemon import ECHOD, REPOSITORY, environment
-from support.loopback import ANY, BUFFERS, answer, as_nobody, at, listener, needs_root, udp_client
+from support.daemon import REPOSITORY, run_echod
+from support.loopback import ANY, BUFFERS, answer, as_nobody, at, listener, needs_root, netlink, udp_client
 from support.netns.wire import SERVER, SERVER6, Wire
+from support.socket_passing import pass_sockets
 from support.system.network import entered
-from support.waiting import SECONDS
 
 from echod.errors import ExitCode, PassedSocketError
 from echod.linux.sockets import Buffers, ensure_option
@@ -48,16 +46,6 @@ UNLIKE: Final = {
     "IPV6_UNICAST_IF": struct.pack("!i", 1),
 }
 """What to write where 1 cannot be written, or is what echod wants."""
-
-PASS: Final = (
-    sys.executable,
-    "-c",
-    """import os, sys
-os.dup2(int(sys.argv[1]), 3)
-os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
-os.execv(sys.argv[2], sys.argv[2:])""",
-)
-"""A service manager: passes the descriptor of this number to a command."""
 
 
 def passed_socket(host: str, protocol: Protocol) -> socket.socket:
@@ -176,14 +164,21 @@ def test_an_option_that_the_kernel_does_not_know_is_off() -> None:
         assert [ensure_option(sock, each) for each in (unknown, needed, useful)] == [True, False, True]
 
 
-def echo_of(sock: socket.socket, batch: Batch, client: socket.socket, host: str) -> bytes:
-    """Ask an adopted socket, answer as a worker does, and return what the client receives."""
-    port = UdpSocket(sock)
+def hold_to_an_echo(sock: socket.socket, client: socket.socket, host: str) -> None:
+    """Ask an adopted socket, answer as a worker does, and hold what the client receives to what it sent."""
+    batch, port = Batch(), UdpSocket(sock)
     client.sendto(b"0123456789", (host, at(sock)[1]))
     while not answer(batch, port):
         pass
     assert (batch.truncated, batch.failures) == (set(), {})
-    return client.recv(64)
+    assert client.recv(64) == b"0123456789"
+
+
+def hold_adopted_to_an_echo(passed: socket.socket, host: str) -> None:
+    """Adopt a socket, and hold it to an echo."""
+    _, sock = adopt_socket(passed.detach(), BUFFERS)
+    with sock, udp_client(host) as client:
+        hold_to_an_echo(sock, client, host)
 
 
 @pytest.mark.parametrize("number", [29, 35, 37, 63, 64, 65])
@@ -192,9 +187,7 @@ def test_no_kind_of_timestamp_mutes_a_passed_socket(host: str, number: int) -> N
     """Of 32 bits or of 64 (SO_TIMESTAMP_NEW and its kin, linux/socket.h), which read as off under the old numbers."""
     passed = passed_socket(host, Protocol.UDP)
     passed.setsockopt(SOL_SOCKET, number, RECEIVE_STAMPS if number in (37, 65) else 1)
-    _, sock = adopt_socket(passed.detach(), BUFFERS)
-    with sock, udp_client(host) as client:
-        assert echo_of(sock, Batch(), client, host) == b"0123456789"
+    hold_adopted_to_an_echo(passed, host)
 
 
 @needs_root
@@ -208,7 +201,7 @@ def test_a_reply_leaves_by_the_interface_of_its_peer(host: str) -> None:
             passed.setsockopt(level, number, struct.pack("!i", socket.if_nametoindex("lo")))
             _, sock = adopt_socket(passed.detach(), BUFFERS)
         with sock, entered(wire.client), udp_client("::" if ":" in host else ANY) as client:
-            assert echo_of(sock, Batch(), client, host) == b"0123456789"
+            hold_to_an_echo(sock, client, host)
 
 
 def attach_filter(sock: socket.socket, length: int) -> None:
@@ -222,9 +215,7 @@ def test_a_passed_filter_shortens_no_datagram(host: str) -> None:
     """The echo has every byte that was sent, though the socket came with a filter that cuts datagrams short."""
     passed = passed_socket(host, Protocol.UDP)
     attach_filter(passed, UDP_HEADER_BYTES + 4)
-    _, sock = adopt_socket(passed.detach(), BUFFERS)
-    with sock, udp_client(host) as client:
-        assert echo_of(sock, Batch(), client, host) == b"0123456789"
+    hold_adopted_to_an_echo(passed, host)
 
 
 @pytest.mark.parametrize("name", ["", METRICS])
@@ -246,19 +237,7 @@ def test_a_filter_that_is_locked_is_refused(name: str) -> None:
 
 def test_a_passed_dual_stack_socket_is_a_mistake_in_the_unit() -> None:
     """`echod run` says so in one sentence and exits 78, which the service unit does not try again."""
-    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as passed:
-        passed.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        passed.bind(("::", 0))
-        done = subprocess.run(
-            [*PASS, str(passed.fileno()), *ECHOD, "run"],
-            cwd=REPOSITORY,
-            env=environment(),
-            pass_fds=[passed.fileno()],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=SECONDS,
-        )
+    done = run_echod("run", prefix=pass_sockets([("::", 0)], ipv6_only=False))
     assert done.returncode == ExitCode.CONFIG
     last = done.stderr.splitlines()[-1]
     assert "takes IPv4 too" in last
@@ -285,7 +264,7 @@ def test_a_passed_socket_is_identified_and_set_up(host: str, protocol: Protocol)
 
 def test_a_passed_netlink_socket_of_routes_is_no_listener() -> None:
     """ListenNetlink=route is taken over, to ask for the host's addresses: non-blocking and not inheritable."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as passed:
+    with netlink() as passed:
         passed.set_inheritable(True)
         fd = passed.detach()
     found, sock = adopt_socket(fd, BUFFERS)

@@ -6,15 +6,24 @@ import resource
 import signal
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.daemon import Daemon, ask, children, title
+from support.daemon import StartDaemon, ask, children, title
 from support.loopback import as_nobody, needs_root, no_descriptor_left, sleeps
-from support.ports import free_port
-from support.scraping import answers, exporters, fetch, metered, scrape, value, wait_for_a_new_one
+from support.ports import free_port, is_free
+from support.scraping import (
+    answers,
+    both,
+    exporters,
+    fetch,
+    metered,
+    scrape,
+    serve_metered,
+    value,
+    wait_for_a_new_one,
+)
 from support.waiting import wait_until
 
 from echod.config.schema import Config
@@ -29,20 +38,12 @@ from echod.supervisor.observer import Observer
 from echod.supervisor.refusal_log import RefusalLog
 from echod.supervisor.timers import Timers
 
-EchodFactory = Callable[..., Daemon]
-
 NET_BIND_SERVICE = 1 << 10
 
 
-def both(port: int) -> tuple[str, str]:
-    """Return a UDP and a TCP listener on one port of 127.0.0.1."""
-    return f"udp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port}"
-
-
-def test_no_scrape_fails_over_twenty_reloads(echod: EchodFactory) -> None:
+def test_no_scrape_fails_over_twenty_reloads(echod: StartDaemon) -> None:
     """Who asks while exporters are replaced is answered, by the old one or the new."""
-    config, http = metered(*both(free_port()))
-    daemon = echod(config)
+    daemon, _, _, http = serve_metered(echod)
     for number in range(1, 21):
         daemon.signal(signal.SIGHUP)
         assert fetch(http, "/status.json")[0] == 200
@@ -50,12 +51,10 @@ def test_no_scrape_fails_over_twenty_reloads(echod: EchodFactory) -> None:
     wait_until(lambda: len(exporters(daemon)) == 1, "one exporter was left")
 
 
-def test_a_listener_that_goes_is_free_at_once(echod: EchodFactory) -> None:
+def test_a_listener_that_goes_is_free_at_once(echod: StartDaemon) -> None:
     """The exporter keeps no socket open that a reload has closed, however slow or stuck it is."""
-    port, other = free_port(), free_port()
-    config, http = metered(*both(port))
-    daemon = echod(config)
-    wait_until(lambda: answers(http), "the exporter served")
+    other = free_port()
+    daemon, config, port, http = serve_metered(echod)
     with socket.create_connection(("127.0.0.1", http)):  # sends nothing, so the old exporter waits for it
         (old,) = exporters(daemon)
         wait_until(lambda: fetch(http, "/readyz")[0] == 200, "the silent one was accepted")
@@ -69,19 +68,9 @@ def test_a_listener_that_goes_is_free_at_once(echod: EchodFactory) -> None:
     wait_until(lambda: answers(http), "the exporter served")
 
 
-def is_free(port: int) -> bool:
-    """Return whether nobody has a UDP port of 127.0.0.1."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, suppress(OSError):
-        sock.bind(("127.0.0.1", port))
-        return True
-    return False
-
-
-def test_a_killed_exporter_comes_back_and_the_echo_never_notices(echod: EchodFactory) -> None:
+def test_a_killed_exporter_comes_back_and_the_echo_never_notices(echod: StartDaemon) -> None:
     """After any signal there is another, with all that was counted before; no worker is a new one."""
-    port = free_port()
-    config, http = metered(*both(port))
-    daemon = echod(config)
+    daemon, _, port, http = serve_metered(echod)
     workers = daemon.workers()
     ends = ((signal.SIGKILL, "killed by SIGKILL"), (40, "killed by signal 40"), (signal.SIGSEGV, "killed by SIGSEGV"))
     for number, (deadly, how) in enumerate(ends, 1):
@@ -96,11 +85,9 @@ def test_a_killed_exporter_comes_back_and_the_echo_never_notices(echod: EchodFac
     assert daemon.workers() == workers
 
 
-def test_a_stuck_exporter_is_replaced(echod: EchodFactory) -> None:
+def test_a_stuck_exporter_is_replaced(echod: StartDaemon) -> None:
     """One that takes no snapshot any more is killed; meanwhile the supervisor reloads and the echo answers."""
-    port = free_port()
-    config, http = metered(*both(port))
-    daemon = echod(config)
+    daemon, _, port, http = serve_metered(echod)
     (stuck,) = exporters(daemon)
     os.kill(stuck, signal.SIGSTOP)
     daemon.write("nonsense")
@@ -120,7 +107,7 @@ def test_a_stuck_exporter_is_replaced(echod: EchodFactory) -> None:
     assert answers(http)
 
 
-def test_nobody_else_has_prometheus_client_in_memory(echod: EchodFactory) -> None:
+def test_nobody_else_has_prometheus_client_in_memory(echod: StartDaemon) -> None:
     """It is imported once for each exporter: so no process that they were forked from has it."""
     config, http = metered(*both(free_port()))
     daemon = echod(config, variables={"PYTHONPROFILEIMPORTTIME": "1"})
@@ -132,10 +119,9 @@ def test_nobody_else_has_prometheus_client_in_memory(echod: EchodFactory) -> Non
         assert len(re.findall(rf"^import time:.*\| +{module}$", daemon.stderr, re.MULTILINE)) == 2
 
 
-def test_it_goes_with_its_supervisor(echod: EchodFactory) -> None:
+def test_it_goes_with_its_supervisor(echod: StartDaemon) -> None:
     """Killed or stopped, echod leaves no exporter, and the port is free at once."""
-    config, http = metered(*both(free_port()))
-    daemon = echod(config)
+    daemon, config, _, http = serve_metered(echod)
     (exporter,) = exporters(daemon)
     daemon.signal(signal.SIGKILL)
     daemon.wait()
@@ -147,23 +133,19 @@ def test_it_goes_with_its_supervisor(echod: EchodFactory) -> None:
         fetch(http)
 
 
-def test_the_metrics_port_moves_and_goes_with_a_reload(echod: EchodFactory) -> None:
+def test_the_metrics_port_moves_and_goes_with_a_reload(echod: StartDaemon) -> None:
     """Taken by another, it rejects the whole reload; free, it is served there and no more here; off is nowhere."""
-    port, other = free_port(), free_port()
-    config, http = metered(*both(port))
-    daemon = echod(config)
+    other = free_port()
+    daemon, config, port, http = serve_metered(echod)
     moved = {**config, "metrics": {"listen": f"http://127.0.0.1:{other}"}}
     with socket.create_server(("127.0.0.1", other)):
         assert "metrics.listen" in daemon.reload(moved)["message"]
         assert answers(http)
-    for listen, there, gone in (
-        (f"http://127.0.0.1:{other}", other, http),
-        (f"http://0.0.0.0:{other}", other, http),
-        (f"http://127.0.0.1:{other}", other, http),
-    ):
-        assert daemon.reload({**config, "metrics": {"listen": listen}})["event"] == "reloaded"
-        wait_until(lambda there=there: answers(there), "metrics at the new place")  # type: ignore[misc]
-        wait_until(lambda gone=gone: not answers(gone), "none at the old one")  # type: ignore[misc]
+    for host in ("127.0.0.1", "0.0.0.0", "127.0.0.1"):  # noqa: S104 - as text
+        there = {**config, "metrics": {"listen": f"http://{host}:{other}"}}
+        assert daemon.reload(there)["event"] == "reloaded"
+        wait_until(lambda: answers(other), "metrics at the new place")
+        wait_until(lambda: not answers(http), "none at the old one")
     assert daemon.reload({**config, "metrics": {"listen": "off"}})["event"] == "reloaded"
     wait_until(lambda: exporters(daemon) == [], "the exporter had gone")
     with pytest.raises(ConnectionRefusedError):
@@ -171,11 +153,9 @@ def test_the_metrics_port_moves_and_goes_with_a_reload(echod: EchodFactory) -> N
     assert ask(port) == b"hi"
 
 
-def test_a_metrics_port_that_goes_is_free_at_once(echod: EchodFactory) -> None:
+def test_a_metrics_port_that_goes_is_free_at_once(echod: StartDaemon) -> None:
     """Though an exporter that is slow or stuck has not closed it yet, a reload may have it back, and it is served."""
-    config, http = metered(*both(free_port()))
-    daemon = echod(config)
-    wait_until(lambda: answers(http), "the exporter served")
+    daemon, config, _, http = serve_metered(echod)
     os.kill(exporters(daemon)[0], signal.SIGSTOP)
     for port in (free_port(), http):
         there = {**config, "metrics": {"listen": f"http://127.0.0.1:{port}"}}
@@ -183,12 +163,9 @@ def test_a_metrics_port_that_goes_is_free_at_once(echod: EchodFactory) -> None:
     wait_until(lambda: answers(http), "the new exporter served")
 
 
-def test_it_is_not_ready_while_echod_stops(echod: EchodFactory) -> None:
-    """While connections finish, /readyz says 503 and metrics go on; then the exporter goes too."""
-    port = free_port()
-    config, http = metered(*both(port), drain_timeout_seconds=60)
-    daemon = echod(config)
-    wait_until(lambda: answers(http), "the exporter served")
+def test_it_is_not_ready_while_echod_stops(echod: StartDaemon) -> None:
+    """While connections finish, /readyz is 503 and metrics go on; then the exporter goes too."""
+    daemon, _, port, http = serve_metered(echod, drain_timeout_seconds=60)
     with socket.create_connection(("127.0.0.1", port)) as stream:
         stream.settimeout(0.5)
         with pytest.raises(TimeoutError):
@@ -227,6 +204,12 @@ class ExportersByHand:
             account=None,
         )
         self.exporters = Exporters(self.timers, self.listening, Totals(), lambda: [self.generation.page])
+
+    @property
+    def process(self) -> int:
+        """Return the process id of the exporter."""
+        (exporter,) = [child for child in children(os.getpid()) if title(child) == "echod: exporter"]
+        return exporter
 
     def pass_time(self, now: float) -> None:
         """Do what is due."""
@@ -268,15 +251,14 @@ def by_hand() -> Iterator[ExportersByHand]:
 
 def test_an_exporter_with_a_full_channel_is_informed_of_the_stop_later(by_hand: ExportersByHand) -> None:
     """With its channel full when echod begins to stop, the message is sent each second until there is room."""
-    (exporter,) = [child for child in children(os.getpid()) if title(child) == "echod: exporter"]
-    os.kill(exporter, signal.SIGSTOP)
+    os.kill(by_hand.process, signal.SIGSTOP)
     for _ in range(CHANNEL_BYTES):
         by_hand.exporters.send(b"{}")
     by_hand.exporters.drain(0.0)
     assert by_hand.timers.seconds_left(0.0) == RESEND_SECONDS
     by_hand.pass_time(RESEND_SECONDS)
     assert by_hand.timers.seconds_left(RESEND_SECONDS) == RESEND_SECONDS
-    os.kill(exporter, signal.SIGCONT)
+    os.kill(by_hand.process, signal.SIGCONT)
     wait_until(lambda: answers(by_hand.port), "it had read what there was")
     by_hand.pass_time(2 * RESEND_SECONDS)
     wait_until(lambda: answers(by_hand.port, status=503), "it was not ready any more")
@@ -286,7 +268,7 @@ def test_an_exporter_with_a_full_channel_is_informed_of_the_stop_later(by_hand: 
 def test_a_stuck_exporter_is_found_by_few_snapshots(by_hand: ExportersByHand, monkeypatch: pytest.MonkeyPatch) -> None:
     """An echod at rest writes one in five seconds: a channel that holds hundreds would hide it for half an hour."""
     monkeypatch.setattr("echod.supervisor.exporter.STUCK_SECONDS", 0.0)
-    (exporter,) = [child for child in children(os.getpid()) if title(child) == "echod: exporter"]
+    exporter = by_hand.process
     os.kill(exporter, signal.SIGSTOP)
     for _ in range(12):
         by_hand.exporters.send(b"{}")
@@ -303,7 +285,7 @@ def test_a_snapshot_of_any_length_is_received(by_hand: ExportersByHand) -> None:
 @needs_root
 def test_without_a_descriptor_for_a_snapshot_the_next_one_is_received(by_hand: ExportersByHand) -> None:
     """Neither the supervisor nor the exporter falls where one of them may open no more."""
-    (exporter,) = [child for child in children(os.getpid()) if title(child) == "echod: exporter"]
+    exporter = by_hand.process
     with no_descriptor_left():
         by_hand.exporters.send(b"[1]")
     soft, hard = resource.prlimit(exporter, resource.RLIMIT_NOFILE)

@@ -5,12 +5,12 @@ import os
 import resource
 import signal
 from collections import Counter
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 from ipaddress import IPv6Network
 from pathlib import Path
-from typing import Any
 
 import pytest
+from structlog.typing import EventDict
 from support.counter_pages import summed
 from support.daemon import children
 from support.limited_poll import LimitedPoll
@@ -30,8 +30,6 @@ from echod.supervisor.refusal_log import RefusalLog
 from echod.supervisor.timers import Timers
 from echod.supervisor.worker_process import WorkerExit
 from echod.worker.worker import Worker
-
-Entries = list[MutableMapping[str, Any]]
 
 
 class GenerationByHand:
@@ -115,7 +113,7 @@ def by_hand() -> Iterator[GenerationByHand]:
     ],
 )
 def test_a_worker_that_sends_nonsense_is_ended_and_nothing_else(
-    by_hand: GenerationByHand, log: Entries, monkeypatch: pytest.MonkeyPatch, message: bytes
+    by_hand: GenerationByHand, log: list[EventDict], monkeypatch: pytest.MonkeyPatch, message: bytes
 ) -> None:
     """Whatever it sends, it is killed, one entry says so, and another can take its place."""
 
@@ -135,7 +133,7 @@ def test_a_worker_that_sends_nonsense_is_ended_and_nothing_else(
 
 @pytest.mark.parametrize("place", [UdpField.REPLIED, UdpField.INTERRUPTED, UdpField.RECEIVED_BYTES])
 def test_a_worker_that_scribbles_on_its_counters_is_ended_and_nothing_else(
-    by_hand: GenerationByHand, log: Entries, place: UdpField
+    by_hand: GenerationByHand, log: list[EventDict], place: UdpField
 ) -> None:
     """The supervisor goes on: it keeps the last good numbers, logs one entry, and another worker takes the place."""
     by_hand.serve()
@@ -155,7 +153,9 @@ def test_a_worker_that_scribbles_on_its_counters_is_ended_and_nothing_else(
     by_hand.turn_until_ready()
 
 
-def test_a_worker_that_scribbled_just_before_its_death_is_settled(by_hand: GenerationByHand, log: Entries) -> None:
+def test_a_worker_that_scribbled_just_before_its_death_is_settled(
+    by_hand: GenerationByHand, log: list[EventDict]
+) -> None:
     """Nobody had looked in between; its numbers are those of the last look all the same."""
     by_hand.serve()
     page, slot = by_hand.generation.page, by_hand.generation.workers[0]
@@ -241,7 +241,7 @@ def test_what_a_full_channel_does_not_take_is_sent_later(by_hand: GenerationByHa
 
 
 def test_a_worker_that_exits_is_replaced_and_a_failed_start_is_repeated(
-    by_hand: GenerationByHand, log: Entries
+    by_hand: GenerationByHand, log: list[EventDict]
 ) -> None:
     """Each failure in a row doubles the delay; the replacement serves, and is counted as a restart."""
     by_hand.serve()

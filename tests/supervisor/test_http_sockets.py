@@ -2,8 +2,6 @@
 
 import os
 import socket
-from collections.abc import Iterator
-from itertools import chain
 
 import pytest
 from support.loopback import ANY, BUFFERS, listener, tcp_client, udp_client
@@ -12,15 +10,6 @@ from support.ports import free_port
 from echod.errors import AddressUnavailableError
 from echod.net.listener import Endpoint, Protocol, parse_endpoint
 from echod.supervisor.listening import ListeningSockets
-
-
-@pytest.fixture
-def listening() -> Iterator[ListeningSockets]:
-    """Hold nothing; close at the end what is held then."""
-    listening = ListeningSockets()
-    yield listening
-    for sock in chain(listening.http_sockets, *listening.sockets.values()):
-        sock.close()
 
 
 def endpoint(host: str = "127.0.0.1", port: int = 0) -> Endpoint:

@@ -2,10 +2,9 @@
 
 import os
 import socket
-from collections.abc import Iterator
 
 import pytest
-import structlog
+from structlog.typing import EventDict
 from support.loopback import (
     ANY,
     BUFFERS,
@@ -15,6 +14,7 @@ from support.loopback import (
     listener,
     namespace,
     needs_root,
+    netlink,
     queue,
     tcp_client,
     udp_client,
@@ -28,16 +28,6 @@ from echod.net.listener import Listener, Protocol
 from echod.supervisor.listening import Acquisition, ListeningSockets
 
 UDP, TCP = Protocol.UDP, Protocol.TCP
-
-
-@pytest.fixture
-def listening() -> Iterator[ListeningSockets]:
-    """Hold nothing; close at the end what is held then."""
-    listening = ListeningSockets()
-    yield listening
-    for sockets in listening.sockets.values():
-        for sock in sockets:
-            sock.close()
 
 
 def listeners(*hosts: str, protocol: Protocol = UDP) -> tuple[Listener, ...]:
@@ -66,9 +56,13 @@ def held(listening: ListeningSockets) -> dict[Listener, list[tuple[int, object]]
     }
 
 
-def netlink_fd() -> int:
-    """Open a netlink socket as ListenNetlink=route does; return its descriptor."""
-    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE).detach()
+def overflow(server: socket.socket) -> None:
+    """Send to a server until the kernel has dropped something before it."""
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    with udp_client() as client:
+        for _ in range(50):
+            client.sendto(bytes(1000), at(server))
+    wait_until(lambda: kernel_drops(server) > 0, "a drop")
 
 
 @pytest.mark.parametrize(("protocol", "count"), [(UDP, 3), (TCP, 1)])
@@ -224,11 +218,7 @@ def test_kernel_drops_only_grow_where_the_kernel_begins_again(listening: Listeni
     (wanted,) = listeners()
     server = hold(listening, (wanted,)).sockets[wanted][0]
     assert listening.kernel_drops(wanted) == 0
-    server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-    with udp_client() as client:
-        for _ in range(50):
-            client.sendto(bytes(1000), at(server))
-    wait_until(lambda: kernel_drops(server) > 0, "a drop")
+    overflow(server)
     listening._dropped[server] = 2**32 - 1
     assert listening.kernel_drops(wanted) == 2**32 + kernel_drops(server)
     hold(listening, ())
@@ -241,12 +231,7 @@ def test_kernel_drops_outlive_a_listener(listening: ListeningSockets) -> None:
     (wanted,) = listeners()
     (other,) = listeners(protocol=TCP)
     for round_ in (1, 2):
-        server = hold(listening, (wanted,)).sockets[wanted][0]
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-        with udp_client() as client:
-            for _ in range(50):
-                client.sendto(bytes(1000), at(server))
-        wait_until(lambda server=server: kernel_drops(server) > 0, "a drop")  # type: ignore[misc]
+        overflow(hold(listening, (wanted,)).sockets[wanted][0])
         before_close = listening.kernel_drops(wanted)
         hold(listening, (other,))
         assert listening.kernel_drops(wanted) == before_close
@@ -270,42 +255,43 @@ def test_adopted_sockets_are_kept_as_they_came(listening: ListeningSockets) -> N
 
 
 @needs_root
-def test_a_passed_socket_whose_interface_was_made_anew_is_kept_and_warned_of_once(listening: ListeningSockets) -> None:
+def test_a_passed_socket_whose_interface_was_made_anew_is_kept_and_warned_of_once(
+    listening: ListeningSockets, log: list[EventDict]
+) -> None:
     """Only its unit can bind it anew, also where the config has the listener; each reload has the log say so again."""
     with namespace():
         add_link("10.0.0.1/24")
         wanted = listener(ANY, free_port(), zone="near")
         passed = open_socket(wanted, BUFFERS, sibling=False).detach()
         listening.adopt({passed: ""}, BUFFERS)
-        with structlog.testing.capture_logs() as entries:
+        listening.log_detached()
+        assert log == []
+        ip("link", "delete", "near")
+        add_link("10.0.0.1/24")
+        for _ in range(2):
+            (kept,) = hold(listening, (wanted,)).sockets[wanted]
+            assert kept.fileno() == passed
             listening.log_detached()
-            assert entries == []
-            ip("link", "delete", "near")
-            add_link("10.0.0.1/24")
-            for _ in range(2):
-                (kept,) = hold(listening, (wanted,)).sockets[wanted]
-                assert kept.fileno() == passed
-                listening.log_detached()
-                listening.log_detached()
+            listening.log_detached()
         message = (
             f"{wanted} receives nothing any more: its interface was removed or renamed; restart the .socket unit that "
             "passes it, and echod, when this host has the interface near again"
         )
         logged = {"event": "listener_detached", "log_level": "warning", "message": message, "listener": str(wanted)}
-        assert entries == [logged, logged]
+        assert log == [logged, logged]
 
 
 def test_one_netlink_socket_is_held_beside_the_listeners(listening: ListeningSockets) -> None:
     """It is no listener, outlives every commit, and a second one is refused and closed."""
     with udp_client() as one:
-        passed = [netlink_fd(), one.detach()]
+        passed = [netlink().detach(), one.detach()]
     listening.adopt(dict.fromkeys(passed, ""), BUFFERS)
     assert listening.netlink is not None
     with listening.netlink:
         assert (listening.netlink.fileno(), len(listening.adopted)) == (passed[0], 1)
         hold(listening, listeners())
         assert set(held(listening)) > set(listening.adopted)
-        second = netlink_fd()
+        second = netlink().detach()
         with pytest.raises(EchodError, match=r"is a second ListenNetlink=route: the \.socket unit may have one only"):
             listening.adopt({second: ""}, BUFFERS)
         with pytest.raises(OSError, match="Bad file descriptor"):

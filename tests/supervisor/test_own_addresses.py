@@ -3,21 +3,20 @@
 import errno
 import os
 import socket
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from ipaddress import ip_network
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
 import pytest
+from structlog.typing import EventDict
 from support.limited_poll import LimitedPoll
-from support.loopback import as_nobody, ip, ip_batch, namespace, needs_root, udp_server
+from support.loopback import as_nobody, ip, ip_batch, namespace, needs_root, netlink, udp_server
 
 from echod.linux.netlink import OTHER_NAMESPACE
 from echod.supervisor.own_addresses import PAUSE_SECONDS, OwnAddresses
 from echod.supervisor.timers import Timers
-
-Entries = list[MutableMapping[str, Any]]
 
 IN_VAIN_SECONDS: Final = 5.0
 MANY: Final = 3000
@@ -56,10 +55,14 @@ class Host:
         self.turns += woken
         return woken
 
-    def receive(self, *wanted: str) -> None:
-        """Sleep, turn by turn, until these are known, too."""
+    def knows(self, *wanted: str) -> bool:
+        """Return whether these are known, too."""
+        return set(map(ip_network, wanted)) <= set(self.own_addresses.networks)
+
+    def turn_until(self, condition: Callable[[], bool]) -> None:
+        """Sleep, turn by turn, until a condition is true."""
         deadline = monotonic() + IN_VAIN_SECONDS
-        while not set(map(ip_network, wanted)) <= set(self.own_addresses.networks):
+        while not condition():
             assert monotonic() < deadline, "the kernel sent no notification"
             self.rest()
             self.turn(IN_VAIN_SECONDS)
@@ -78,35 +81,30 @@ def host() -> Iterator[Host]:
     host.close()
 
 
-def netlink() -> socket.socket:
-    """Open a socket as the service manager passes one."""
-    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-
-
-def events(log: Entries) -> list[str]:
+def events(log: list[EventDict]) -> list[str]:
     """Return what was logged, but for what is logged at each change."""
     return [entry["event"] for entry in log if entry["event"] != "own_addresses"]
 
 
 @needs_root
-def test_the_kernel_wakes_the_supervisor_when_an_address_comes_or_goes(network: None, host: Host, log: Entries) -> None:
+def test_the_kernel_wakes_the_supervisor_when_an_address_comes_or_goes(
+    network: None, host: Host, log: list[EventDict]
+) -> None:
     """It sleeps in its poll, is woken by the change, and knows it then; nothing else is ever due."""
     assert host.own_addresses.networks == ()
     host.start()
     before = host.own_addresses.networks
-    assert ip_network("127.0.0.0/8") in before
+    assert host.knows("127.0.0.0/8")
     host.rest()
     assert not host.turn(0.0)
     assert host.timers.seconds_left(host.now) is None
     ip("address", "add", "192.0.2.7/32", "dev", "lo")
     assert host.turn(IN_VAIN_SECONDS)
-    host.receive("192.0.2.7")
+    host.turn_until(lambda: host.knows("192.0.2.7"))
     assert set(host.own_addresses.networks) - set(before) == {ip_network("192.0.2.7/32")}
     host.rest()
     ip("address", "del", "192.0.2.7/32", "dev", "lo")
-    while host.own_addresses.networks != before:
-        assert host.turn(IN_VAIN_SECONDS)
-        host.rest()
+    host.turn_until(lambda: host.own_addresses.networks == before)
     assert events(log) == []
     assert [entry["count"] for entry in log] == [len(before), len(before) + 1, len(before)]
     assert host.changes == 3
@@ -119,17 +117,13 @@ def test_an_interface_that_is_removed_takes_its_prefixes_with_it(network: None, 
     ip("link", "set", "other", "up")
     ip("route", "add", "local", "198.51.100.0/24", "dev", "other")
     host.start()
-    assert ip_network("198.51.100.0/24") in host.own_addresses.networks
+    assert host.knows("198.51.100.0/24")
     ip("link", "set", "other", "down")
     host.rest()
     assert host.turn(IN_VAIN_SECONDS)
-    assert ip_network("198.51.100.0/24") in host.own_addresses.networks
+    assert host.knows("198.51.100.0/24")
     ip("link", "delete", "other")
-    deadline = monotonic() + IN_VAIN_SECONDS
-    while ip_network("198.51.100.0/24") in host.own_addresses.networks:
-        assert monotonic() < deadline, "the kernel sent no notification"
-        host.rest()
-        host.turn(IN_VAIN_SECONDS)
+    host.turn_until(lambda: not host.knows("198.51.100.0/24"))
 
 
 @needs_root
@@ -141,7 +135,7 @@ def test_thousands_of_changes_cost_few_reads_and_none_is_missed(network: None, h
     with pytest.raises(OSError, match=os.strerror(errno.ENOBUFS)):
         host.passed.recv(65_536)
     ip_batch(*(f"address delete {each}/32 dev lo" for each in many[1:]), "address add 192.0.2.7/32 dev lo")
-    host.receive(many[0], "192.0.2.7")
+    host.turn_until(lambda: host.knows(many[0], "192.0.2.7"))
     assert not set(map(ip_network, many[1:])) & set(host.own_addresses.networks)
     assert host.changes + host.turns <= 8
 
@@ -174,11 +168,11 @@ def test_without_privileges_a_passed_socket_is_notified_too(network: None) -> No
         assert passed.recv(65_536)
 
 
-def test_a_host_whose_addresses_are_known_logs_no_warning(log: Entries, host: Host) -> None:
+def test_a_host_whose_addresses_are_known_logs_no_warning(log: list[EventDict], host: Host) -> None:
     """With sockets of this host, and a netlink socket of our own, addresses are known and no warning is logged."""
     with udp_server() as server:
         host.own_addresses.start(None, [server], host.now)
-        assert ip_network("127.0.0.0/8") in host.own_addresses.networks
+        assert host.knows("127.0.0.0/8")
         assert events(log) == []
         assert host.own_addresses._addresses is not None
         assert host.own_addresses._addresses._sock is not None
@@ -186,7 +180,7 @@ def test_a_host_whose_addresses_are_known_logs_no_warning(log: Entries, host: Ho
 
 
 @needs_root
-def test_sockets_of_another_network_are_logged_once(log: Entries, host: Host) -> None:
+def test_sockets_of_another_network_are_logged_once(log: list[EventDict], host: Host) -> None:
     """Where the listening sockets are of another namespace the addresses here mean nothing: a warning, and no read."""
     with namespace():
         server = udp_server()
@@ -200,7 +194,7 @@ def test_sockets_of_another_network_are_logged_once(log: Entries, host: Host) ->
     ]
 
 
-def test_a_problem_is_logged_when_it_appears_and_not_as_long_as_it_lasts(log: Entries, host: Host) -> None:
+def test_a_problem_is_logged_when_it_appears_and_not_as_long_as_it_lasts(log: list[EventDict], host: Host) -> None:
     """A netlink socket that answers no more is one warning, tried ever more rarely; what was known stays known."""
     host.start()
     known = host.own_addresses.networks
@@ -235,12 +229,12 @@ def test_without_an_epoll_watch_the_addresses_are_read_once_a_second(network: No
     assert not host.turn(0.0)
     host.now += 1.0
     host.rest()
-    assert ip_network("192.0.2.1") in host.own_addresses.networks
+    assert host.knows("192.0.2.1")
     ip("address", "add", "192.0.2.2/32", "dev", "lo")
     host.poll.left = 1
     host.now += 1.0
     host.rest()
     host.rest()
     ip("address", "add", "192.0.2.3/32", "dev", "lo")
-    host.receive("192.0.2.2", "192.0.2.3")
+    host.turn_until(lambda: host.knows("192.0.2.2", "192.0.2.3"))
     assert host.poll.left == 0

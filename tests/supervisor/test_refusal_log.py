@@ -1,13 +1,12 @@
 """Whatever is refused, and however much, the log has few entries, and in the end they add up."""
 
 from collections import Counter
-from collections.abc import MutableMapping
-from typing import Any
 
 import pytest
 import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.typing import EventDict
 from support.loopback import listener
 
 from echod.net.listener import Listener, Protocol
@@ -19,8 +18,6 @@ UDP = listener(port=7)
 OTHER = listener("::1", port=7)
 TCP = listener(port=7, protocol=Protocol.TCP)
 
-Entries = list[MutableMapping[str, Any]]
-
 
 def report(reason: int = Drop.ACCESS, *, more: bool = False, **sources: int) -> Report:
     """Make a report; `a=3` is 192.0.2.97, refused three times."""
@@ -28,7 +25,7 @@ def report(reason: int = Drop.ACCESS, *, more: bool = False, **sources: int) -> 
     return Report(listener=0, reason=reason, refused=sum(known.values()) + more, sources=known, more=more)
 
 
-def test_the_first_refusal_is_logged_at_once(log: Entries) -> None:
+def test_the_first_refusal_is_logged_at_once(log: list[EventDict]) -> None:
     """An entry has where, why, how many, from how many, and from whom most; and one sentence of all that."""
     refusals = RefusalLog()
     refusals.add(UDP, report(a=1, b=1199))
@@ -68,7 +65,7 @@ LOW = (
         (Drop.SOURCE_PORT_OWN, "; echod listens on their source port: let honest clients send from another port"),
     ],
 )
-def test_an_entry_about_a_source_port_has_advice(log: Entries, reason: Drop, advice: str) -> None:
+def test_an_entry_about_a_source_port_has_advice(log: list[EventDict], reason: Drop, advice: str) -> None:
     """A datagram's client can use another port; a closed connection whose reason has the same number has no advice."""
     refusals, close = RefusalLog(), Close(reason)
     refusals.add(UDP, report(reason, a=1))
@@ -81,7 +78,7 @@ def test_an_entry_about_a_source_port_has_advice(log: Entries, reason: Drop, adv
     ]
 
 
-def test_further_sources_are_named_as_more(log: Entries) -> None:
+def test_further_sources_are_named_as_more(log: list[EventDict]) -> None:
     """Where a worker did not know all, neither does the entry, and it says so."""
     refusals = RefusalLog()
     refusals.add(UDP, report(a=5, more=True))
@@ -91,7 +88,7 @@ def test_further_sources_are_named_as_more(log: Entries) -> None:
     assert "from more than 2 sources" in log[0]["message"]
 
 
-def test_at_most_ten_entries_at_a_look_and_the_rest_waits_its_turn(log: Entries) -> None:
+def test_at_most_ten_entries_at_a_look_and_the_rest_waits_its_turn(log: list[EventDict]) -> None:
     """Many listeners that all refuse are logged ten at a look, each once before any is logged twice, none lost."""
     refusals = RefusalLog()
     listeners = [listener(port=1 + number) for number in range(100)]
@@ -107,7 +104,7 @@ def test_at_most_ten_entries_at_a_look_and_the_rest_waits_its_turn(log: Entries)
     assert sum(entry["refused"] for entry in log[-100:]) == 100 * 10
 
 
-def test_sources_are_bounded_and_refusals_are_not(log: Entries) -> None:
+def test_sources_are_bounded_and_refusals_are_not(log: list[EventDict]) -> None:
     """Of 100,000 addresses a thousand are remembered, and each datagram is counted."""
     refusals = RefusalLog()
     for number in range(400):
@@ -155,7 +152,7 @@ def test_each_refusal_is_logged_once_and_as_soon_as_it_may_be(
     assert pending == {}
 
 
-def test_full_queues_are_logged_like_refusals(log: Entries) -> None:
+def test_full_queues_are_logged_like_refusals(log: list[EventDict]) -> None:
     """Once in ten seconds for each listener, with the sum; one that lost nothing is not mentioned."""
     refusals = RefusalLog()
     refusals.add_kernel_drops(UDP, 4777)

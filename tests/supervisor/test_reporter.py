@@ -7,7 +7,7 @@ from support.daemon import Daemon
 from support.loopback import needs_root
 from support.ports import free_port
 
-EchodFactory = Callable[..., Daemon]
+StartDaemon = Callable[..., Daemon]
 
 ORDINARY = ("setpriv", "--bounding-set=-net_admin")
 """Whoever has no CAP_NET_ADMIN gets no larger buffers than the host's limits."""
@@ -16,7 +16,7 @@ LIMIT = int(Path("/proc/sys/net/core/rmem_max").read_text())
 
 
 @needs_root
-def test_only_the_buffer_that_the_kernel_grants_in_part_is_warned_of(echod: EchodFactory) -> None:
+def test_only_the_buffer_that_the_kernel_grants_in_part_is_warned_of(echod: StartDaemon) -> None:
     """One entry for each such buffer, however many sockets have it, with what to write; a reload logs it again."""
     port = free_port(2)
     wanted = 4 * LIMIT
@@ -36,7 +36,7 @@ def test_only_the_buffer_that_the_kernel_grants_in_part_is_warned_of(echod: Echo
 
 
 @needs_root
-def test_the_default_buffers_are_never_warned_of(echod: EchodFactory) -> None:
+def test_the_default_buffers_are_never_warned_of(echod: StartDaemon) -> None:
     """A default install has no warning, whatever the host's limits are: nobody asked for what it does not get."""
     daemon = echod({"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}, prefix=ORDINARY)
     assert [entry for entry in daemon.log() if entry["level"] == "warning"] == []

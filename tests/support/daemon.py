@@ -38,8 +38,30 @@ def environment(**more: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(_MANAGED)} | more
 
 
+def run_echod(
+    *words: object,
+    prefix: Sequence[str] = (),
+    command: Sequence[str] = ECHOD,
+    folder: Path = REPOSITORY,
+    **variables: str,
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command of echod until it ends, with these variables and behind the `prefix` of another command."""
+    finished = subprocess.run(
+        [*prefix, *command, *map(str, words)],
+        cwd=folder,
+        env=environment(**variables),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=40,
+    )
+    assert "Traceback" not in finished.stderr
+    return finished
+
+
 def connect_udp(host: str, port: int) -> socket.socket:
-    """Return a connected UDP socket: it hears only what comes from that address and port."""
+    """Return a connected UDP socket: it receives only what comes from that address and port."""
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
     sock.settimeout(SECONDS)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
@@ -154,7 +176,7 @@ class Daemon:
         new.write_text(text, encoding="utf-8")
         new.replace(self.config_path)
 
-    # -- what it says
+    # -- what it reports
 
     @property
     def stderr(self) -> str:
@@ -228,7 +250,7 @@ class Daemon:
     # -- what it is
 
     def status(self) -> dict[str, Any]:
-        """Return what it says of itself in its status file."""
+        """Return what it reports of itself in its status file."""
         reported: dict[str, Any] = json.loads((self.status_path / "status.json").read_bytes())
         return reported
 
@@ -243,7 +265,7 @@ class Daemon:
         self.process.send_signal(number)
 
     def reload(self, config: Mapping[str, Any] | str | None = None) -> dict[str, Any]:
-        """Write the config, if one is given, and reload; return the entry that says how it went."""
+        """Write the config, if one is given, and reload; return the entry with the outcome."""
         if config is not None:
             self.write(config)
         outcomes = ("reloaded", "reload_rejected")
@@ -257,7 +279,7 @@ class Daemon:
         return self.process.wait(seconds)
 
     def stop(self) -> int:
-        """Tell it to stop; return the exit code."""
+        """Stop it; return the exit code."""
         self.signal(signal.SIGTERM)
         return self.wait()
 

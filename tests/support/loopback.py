@@ -89,6 +89,11 @@ def udp_client(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
     return sock
 
 
+def netlink() -> socket.socket:
+    """Open a netlink socket as the service manager passes one (ListenNetlink=route)."""
+    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+
+
 def at(server: socket.socket, host: str = "") -> tuple[str, int]:
     """Return where to send to reach a server: at its own address, or at that one."""
     own, port = server.getsockname()[:2]

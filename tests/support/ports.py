@@ -9,15 +9,16 @@ _LAST_PORT: Final = 32_000  # below what the kernel gives to outgoing sockets
 
 
 def free_port(count: int = 1) -> int:
-    """Return the first of `count` ports in a row that nobody has, neither in UDP nor in TCP, IPv4 nor IPv6."""
+    """Return the first of `count` ports in a row that nobody has."""
     for _ in range(1000):
         first = random.randrange(_FIRST_PORT, _LAST_PORT)  # noqa: S311 - not a secret
-        if all(_is_free(port) for port in range(first, first + count)):
+        if all(is_free(port) for port in range(first, first + count)):
             return first
     raise AssertionError("no free port found")
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Return whether nobody has a port, neither in UDP nor in TCP, IPv4 nor IPv6."""
     for family, host in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):  # noqa: S104 - nothing listens
         for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
             with socket.socket(family, kind) as sock:

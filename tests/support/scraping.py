@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from support.daemon import Daemon, children
+from support.daemon import Daemon, StartDaemon, children
 from support.ports import free_port
 from support.waiting import wait_until
 
@@ -33,6 +33,20 @@ def metered(*listeners: str, **more: Any) -> tuple[dict[str, Any], int]:  # noqa
     return {"listeners": list(listeners), "workers": 2, "metrics": metrics, **more}, port
 
 
+def both(port: int) -> tuple[str, str]:
+    """Return a UDP and a TCP listener on one port of 127.0.0.1."""
+    return f"udp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port}"
+
+
+def serve_metered(echod: StartDaemon, **more: Any) -> tuple[Daemon, dict[str, Any], int, int]:  # noqa: ANN401
+    """Start a daemon with both protocols on one port, and metrics; return it with its config, port and HTTP port."""
+    port = free_port()
+    config, http = metered(*both(port), **more)
+    daemon = echod(config)
+    wait_until(lambda: answers(http), "the exporter served")
+    return daemon, config, port, http
+
+
 def fetch(port: int, path: str = "/metrics", *, host: str = "127.0.0.1", **headers: str) -> tuple[int, str, str]:
     """Return the status, content type and body of one page."""
     connection = http.client.HTTPConnection(host, port, timeout=15)
@@ -45,7 +59,7 @@ def fetch(port: int, path: str = "/metrics", *, host: str = "127.0.0.1", **heade
 
 
 def answers(port: int, path: str = "/readyz", status: int = 200) -> bool:
-    """Tell whether a page is served just now, with that status; for `wait_until`."""
+    """Return whether a page is served just now, with that status; for `wait_until`."""
     with suppress(OSError, http.client.HTTPException):
         return fetch(port, path)[0] == status
     return False

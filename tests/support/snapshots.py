@@ -1,15 +1,72 @@
-"""Snapshots for tests: of this process, with a plain config and no traffic."""
+"""Snapshots for tests: of this process, with a plain config; and the activity of a busy echod."""
 
 import os
 from dataclasses import replace
 from typing import Any
 
-from echod.stats.snapshot import Snapshot
+from echod.stats.snapshot import (
+    Activity,
+    Rates,
+    Refused,
+    Snapshot,
+    TcpTraffic,
+    TopSource,
+    UdpTraffic,
+    WorkerState,
+)
 from echod.status.instances import birth
+
+BUSY = Activity(
+    udp=(
+        UdpTraffic(
+            name="udp://0.0.0.0:7",
+            family="ipv4",
+            adopted=False,
+            received=1_000_000,
+            received_bytes=64_000_000,
+            replied=998_765,
+            replied_bytes=63_900_000,
+            dropped={"source_port_low": 1200, "rate": 12},
+            send_failed={"EAGAIN": 18},
+            interrupted=5,
+            kernel_drops=77,
+            slipped=3,
+            self_test=4,
+            batches=(20, 6, 0, 0, 0, 0, 1),
+            trains=(0, 1, 0, 0, 0, 0, 0, 2),
+            train_datagrams=60,
+            received_per_second=Rates(1234.5, 12.3, 0.25),
+        ),
+        UdpTraffic(name="udp://[::]:7", family="ipv6", adopted=True),
+    ),
+    tcp=(
+        TcpTraffic(
+            name="tcp://0.0.0.0:7",
+            family="ipv4",
+            adopted=False,
+            accepted=12,
+            open=2,
+            closed={"finished": 9, "access": 1},
+            accept_failed=1,
+            received_bytes=2048,
+            sent_bytes=10,
+            accepted_per_second=Rates(1.0, 0.5, 0.2),
+        ),
+    ),
+    workers=(
+        WorkerState(worker=1, pid=4242, cpu_seconds=1234.5, heartbeat_age_seconds=0, restarts=0, connections=2),
+        WorkerState(worker=2, pid=4243, cpu_seconds=0.01, heartbeat_age_seconds=4, restarts=1, connections=0),
+        WorkerState(worker=3, pid=None, cpu_seconds=0, heartbeat_age_seconds=0, restarts=2, connections=0),
+    ),
+    worker_restarts=3,
+    top_sources=(TopSource(source="192.0.2.1", count=60_000), TopSource(source="2001:db8::/64", count=7)),
+    refused=(Refused(source="192.0.2.9", protocol="udp", reason="source_port_low", count=1200),),
+)
+"""All that there can be: of UDP, received is replied, dropped, failed and interrupted together."""
 
 
 def make_snapshot(**changes: Any) -> Snapshot:  # noqa: ANN401 - as the fields are
-    """Make a snapshot that differs in these fields."""
+    """Make a snapshot without traffic that differs in these fields."""
     pid = os.getpid()
     plain = Snapshot(
         version="1.0",

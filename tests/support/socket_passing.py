@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Final
 
 _SCRIPT: Final = """import json, os, socket, sys
-for number, (host, port) in enumerate(addresses := json.loads(sys.argv[1])):
+addresses, ipv6_only = json.loads(sys.argv[1])
+for number, (host, port) in enumerate(addresses):
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
     if sock.family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, ipv6_only)
     sock.bind((host, port))
     fd = sock.detach()
     os.set_inheritable(fd, True)
@@ -18,6 +19,6 @@ os.environ.update(LISTEN_FDS=str(len(addresses)), LISTEN_PID=str(os.getpid()))
 os.execv(sys.argv[2], sys.argv[2:])"""
 
 
-def pass_sockets(addresses: Sequence[tuple[str, int]]) -> list[str]:
+def pass_sockets(addresses: Sequence[tuple[str, int]], *, ipv6_only: bool = True) -> list[str]:
     """Return a prefix for a command, which passes it sockets bound to these addresses and ports."""
-    return [sys.executable, "-c", _SCRIPT, json.dumps(addresses)]
+    return [sys.executable, "-c", _SCRIPT, json.dumps([addresses, ipv6_only])]
