@@ -2,7 +2,8 @@
 
     python -m tests.support.stages
 
-Owns the division into stages, which leaves no test out and runs none twice. Most tests wait for a host, a
+Owns the division into stages, which leaves no test out and runs none twice. (Those of tests/release have a command of
+their own: pyproject.toml keeps pytest from that folder, unless it is named.) Most tests wait for a host, a
 process or a deadline, so that others run meanwhile. Invariant: the exit code is 0 only if every stage ended with 0.
 """
 
