@@ -1,4 +1,4 @@
-"""`echod check`: the mistakes of a config file, warnings, the config as a whole, or what becomes of a source.
+"""`echod check`: the mistakes of a config file, warnings, or what becomes of a source.
 
 Owns the options and the order of the output. It starts nothing and changes nothing. Invariant: a file with a mistake is
 not examined further.
@@ -16,7 +16,6 @@ from echod.cli.options import add_config, make_parser
 from echod.config import file as configfile
 from echod.config.diagnostics import in_order, render, report
 from echod.config.schema import Config
-from echod.config.written import write_config
 from echod.errors import ConfigError, ExitCode, UsageError
 
 _EXAMPLE: Final = """example:
@@ -41,7 +40,6 @@ def main(words: Sequence[str]) -> int:
         "--source", metavar="ADDRESS:PORT", help="say whether this source gets replies, and by which rule"
     )
     what.add_argument("--socket", action="store_true", help="also check that echod.socket passes every listener")
-    what.add_argument("--print", action="store_true", help="print the whole config, with every key")
     arguments = parser.parse_args(words)
     text, code = _check(arguments, sys.stdout.encoding)
     print(text)
@@ -61,8 +59,6 @@ def _check(arguments: Namespace, encoding: str) -> tuple[str, ExitCode]:
     except ConfigError as error:
         return shown(error.mistakes, text=error.text), error.exit_code
     config, text = reading.config, reading.text
-    if arguments.print:
-        return write_config(config), ExitCode.OK
     if arguments.source is not None:
         return _inquire(config, arguments.source)
     if text is None:  # nor does it need any socket that systemd could pass

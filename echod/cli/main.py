@@ -19,6 +19,7 @@ from echod.linux.descriptors import fill_first_three
 _COMMANDS: Final = {
     "run": "serve until stopped",
     "check": "check a config file",
+    "config": "print the effective config, or the defaults",
     "reload": "reload the config of the running echod and wait for the outcome",
     "status": "show what the running echod does",
     "ping": "measure loss, latency and path to an echo server",
@@ -40,6 +41,8 @@ def load(words: Sequence[str]) -> Callable[[], int]:
             from echod.cli.run import main as command  # noqa: PLC0415 - no other command may load it; so below
         case "check":
             from echod.cli.check import main as command  # noqa: PLC0415
+        case "config":
+            from echod.cli.config import main as command  # noqa: PLC0415
         case "reload":
             from echod.cli.reload import main as command  # noqa: PLC0415
         case "status":

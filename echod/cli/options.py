@@ -14,6 +14,6 @@ def make_parser(command: str, *, description: str, epilog: str) -> argparse.Argu
     )
 
 
-def add_config(parser: argparse.ArgumentParser, *, default: str) -> None:
+def add_config(parser: argparse._ActionsContainer, *, default: str) -> None:
     """Add `--config FILE`; `default` is what its help says of the default."""
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"config file (default: {default})")

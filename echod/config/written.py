@@ -1,4 +1,4 @@
-"""A config written as the file has it: single values for the log, and the whole for `echod check --print`.
+"""A config written as the file has it: single values for the log, and the whole for `echod config`.
 
 Owns that text. Invariant: `parse_config(write_config(config).encode())` gives the same config.
 """

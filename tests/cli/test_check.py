@@ -1,6 +1,5 @@
-"""`echod check` answers what is asked about a config: what becomes of a source, and what the config is as a whole."""
+"""`echod check` answers what is asked about a config: what becomes of a source."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -82,29 +81,10 @@ def test_what_is_no_source_is_misuse(path: Path) -> None:
         "",
         "echod: --source 'lan' is not a source: write ADDRESS:PORT, such as 192.0.2.1:40000 or [2001:db8::1]:40000\n",
     )
-    assert check(path, "--source", "10.0.0.1:4000", "--print")[0] == 2
+    assert check(path, "--source", "10.0.0.1:4000", "--socket")[0] == 2
 
 
-def test_the_printed_config_is_the_config(path: Path) -> None:
-    """With every key, and nothing else on stdout; printed again, it is the same text."""
-    code, stdout, stderr = check(path, "--print")
-    assert (code, stderr) == (0, "")
-    for line in ("workers: 3", "  datagrams_per_second: 1000", "  burst: 256", "- udp://0.0.0.0:7", "  listen: 'off'"):
-        assert line in stdout.splitlines()
-    path.write_text(stdout)
-    assert check(path, "--print") == (0, stdout, "")
-
-
-def test_the_printed_config_is_warned_of_as_the_file_was(path: Path) -> None:
-    """One warning for a range of ports, and none for what is printed because it is a default."""
-    path.write_text("listeners: [udp://127.0.0.1:40000-40010]\naccess: {allow: []}\nlimits: {slip: 1}\n")
-    before = sorted(re.findall(r"warning: (.*)", check(path)[1]))
-    assert len(before) == 3
-    path.write_text(check(path, "--print")[1])
-    assert sorted(re.findall(r"warning: (.*)", check(path)[1])) == before
-
-
-@pytest.mark.parametrize("words", [(), ("--print",), ("--source", "10.0.0.1:4000")])
+@pytest.mark.parametrize("words", [(), ("--source", "10.0.0.1:4000")])
 def test_of_a_wrong_file_the_mistakes_are_said_whatever_was_asked(path: Path, words: tuple[str, ...]) -> None:
     """Exit code 78."""
     path.write_text("workers: many\n")

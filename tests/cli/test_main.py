@@ -75,9 +75,14 @@ def test_check_loads_the_config_alone(tmp_path: Path) -> None:
     path.write_text("listeners: [udp://127.0.0.1:7]\n")
     config = ["check", "--config", str(path)]
     assert loaded(tmp_path, *config) == (CHECK, {"ctypes", "pydantic", "yaml"})
-    assert loaded(tmp_path, *config, "--print") == (CHECK, {"ctypes", "pydantic", "yaml"})
     ours, foreign = loaded(tmp_path, *config, "--source", "127.0.0.1:40000")
     assert (ours, foreign) == (CHECK | {"admission", "cli.inquiry", "stats", "worker"}, {"ctypes", "pydantic", "yaml"})
+
+
+def test_config_loads_the_config_alone(tmp_path: Path) -> None:
+    """It asks no host."""
+    ours = START | {"cli.config", "config", "net"}
+    assert loaded(tmp_path, "config", "--defaults") == (ours, {"pydantic", "yaml"})
 
 
 def test_run_loads_no_other_command(tmp_path: Path) -> None:

@@ -246,7 +246,7 @@ def test_bare_check_checks_the_defaults_and_says_so() -> None:
     """Without a file it has the config that `echod run` serves."""
     line = "there is no /etc/echod.yaml: `echod run` serves the built-in defaults\n"
     assert run("check") == (0, line, "")
-    code, stdout, _ = run("check", "--print")
+    code, stdout, _ = run("config")
     assert (code, "- udp://127.0.0.1:7007\n" in stdout) == (0, True)
     code, stdout, _ = run("check", "--source", "127.0.0.1:40000")
     assert (code, "replied to at udp://127.0.0.1:7007" in stdout) == (0, True)
@@ -257,7 +257,15 @@ def test_output_that_cannot_be_written_exits_74(echod: StartDaemon, variables: d
     """A full disk is no defect of ours: one sentence, whichever command it is; a reader who has gone is none at all."""
     daemon = echod({"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1})
     to_full = ("sh", "-c", 'exec "$@" >/dev/full', "sh")
-    commands = (["check"], ["status"], ["status", "--json"], ["status", "--check"], ["status", "--watch"], ["reload"])
+    commands = (
+        ["check"],
+        ["config"],
+        ["status"],
+        ["status", "--json"],
+        ["status", "--check"],
+        ["status", "--watch"],
+        ["reload"],
+    )
     for command in commands:
         where = {"RUNTIME_DIRECTORY": str(daemon.status_path)} | variables
         finished = run_echod(*command, "--config", daemon.config_path, prefix=to_full, **where)

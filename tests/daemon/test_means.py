@@ -74,7 +74,7 @@ def test_an_error_that_is_not_of_the_output_is_not_reported_as_one(number: int) 
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
-    """As in `echod check --print | head -1`: code 0, and nothing on stderr."""
+    """As in `echod config | head -1`: code 0, and nothing on stderr."""
     reader, writer = os.pipe()
     os.close(reader)
     result = run([*ECHOD, "--help"], stdout=writer)
