@@ -179,7 +179,8 @@ class _Journal:
     """The last processor of entries for the journal: each fact in a separate field."""
 
     def __init__(self) -> None:
-        self.journal = Journal()
+        # RuntimeDirectory= of the unit is echod, or echod-NAME for an instance: SyslogIdentifier= is the same.
+        self.journal = Journal(Path(os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0] or "echod").name)
 
     def __call__(self, _logger: object, _method: str, event: EventDict) -> str:
         text = sentence(event)

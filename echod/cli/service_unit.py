@@ -16,11 +16,9 @@ from echod.config import socket_unit
 from echod.config.document import read
 from echod.config.file import DEFAULT_PATH, shown
 from echod.config.schema import Config
-from echod.config.socket_unit import METRICS_SOCKET, SOCKET, Passing
+from echod.config.socket_unit import Passing
 from echod.errors import ConfigUnreadableError, Mistake
 from echod.net.listener import Listener
-
-SERVICE: Final = "echod.service"
 
 _BOOTED: Final = Path("/run/systemd/system")
 """There if systemd is PID 1: sd_booted(3)."""
@@ -59,21 +57,24 @@ def examine(path: Path, config: Config, text: bytes, *, activated: bool) -> Exam
     With `activated` it is compared with the socket units also where they do not hold the ports yet. Raises
     ConfigUnreadableError if the service cannot read it.
     """
+    units = socket_unit.units_of(str(path.absolute()))
     unit = socket_unit.properties(
-        _show(SERVICE, "LoadState", "ExecStart", "Requires", "TriggeredBy", "PrivateNetwork", *_VISIBILITY)
+        _show(units.service, "LoadState", "ExecStart", "Requires", "TriggeredBy", "PrivateNetwork", *_VISIBILITY)
     )
     named = socket_unit.config_of(unit, str(DEFAULT_PATH))
     if unit.get("LoadState") == "loaded" and named == str(path.absolute()):
-        activated |= socket_unit.is_activated(unit)
+        activated |= socket_unit.is_activated(unit, units.socket)
         if os.geteuid() == 0:  # root can read every file
-            _look(unit, named)
+            _look(units.service, unit, named)
     if not activated:
         return Examination()
-    metrics = METRICS_SOCKET in unit.get("Requires", "").split()
-    # An operator may have added units, each with Service=echod.service.
-    units = {SOCKET, *unit.get("TriggeredBy", "").split()} - {METRICS_SOCKET}
+    metrics = units.metrics in unit.get("Requires", "").split()
+    # An operator may have added units, each with Service= of this one.
+    sockets = {units.socket, *unit.get("TriggeredBy", "").split()} - {units.metrics}
     passing = Passing(
-        listeners=frozenset().union(*map(_passed, units)), metrics=_passed(METRICS_SOCKET) if metrics else None
+        units=units,
+        listeners=frozenset().union(*map(_passed, sockets)),
+        metrics=_passed(units.metrics) if metrics else None,
     )
     return Examination(
         mistakes=socket_unit.find_not_passed(config, read(text), passing),
@@ -82,14 +83,14 @@ def examine(path: Path, config: Config, text: bytes, *, activated: bool) -> Exam
     )
 
 
-def _look(unit: Mapping[str, str], path: str) -> None:
+def _look(name: str, unit: Mapping[str, str], path: str) -> None:
     """Read the file as the service will. Raises ConfigUnreadableError if that fails."""
     visibility = [f"--property={name}={unit[name]}" for name in _VISIBILITY if unit.get(name)]
     command = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", "--setenv=LC_ALL=C", *visibility]
     result = _run([*command, "cat", "--", path])
     if result is not None and (found := re.search(rf"^\S*cat: '?{re.escape(path)}'?: (.*)", result.stderr)):
         raise ConfigUnreadableError(
-            f"{SERVICE} cannot read {shown(Path(path))}: {found[1]}: its user must be able to read the file, and it "
+            f"{name} cannot read {shown(Path(path))}: {found[1]}: its user must be able to read the file, and it "
             "does not see /home, /root, /tmp and /var/tmp: run chmod a+r on the file, and a+x on the directories above"
         )
 

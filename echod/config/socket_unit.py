@@ -14,20 +14,34 @@ from echod.config.schema import Config
 from echod.errors import Mistake
 from echod.net.listener import Endpoint, Listener, parse_listener
 
-SOCKET: Final = "echod.socket"
-METRICS_SOCKET: Final = "echod-metrics.socket"
-
-DROP_IN: Final = f"/etc/systemd/system/{SOCKET}.d/listeners.conf"
-
+_INSTANCE: Final = re.compile(r"/etc/echod/([A-Za-z0-9:_.-]+)\.yaml")
 _PROTOCOLS: Final = {"Datagram": "udp", "Stream": "tcp"}
 _LISTEN: Final = re.compile(r"Listen=(\S+) \((Datagram|Stream)\)")
 _ARGUMENTS: Final = re.compile(r"argv\[\]=(.*?) ; ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Units:
+    """The names of the units of one echod: `echod.service` and so on, or those of an instance (systemd.unit(5))."""
+
+    service: str
+    socket: str
+    metrics: str
+    """The socket unit of the port of the metrics."""
+
+
+def units_of(config: str) -> Units:
+    """Return the units that start with this config: of /etc/echod/NAME.yaml they are `echod@NAME.service` and so on."""
+    found = _INSTANCE.fullmatch(config)
+    at = f"@{found[1]}" if found else ""
+    return Units(service=f"echod{at}.service", socket=f"echod{at}.socket", metrics=f"echod-metrics{at}.socket")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Passing:
     """What the socket units pass to an echod that cannot open anything itself."""
 
+    units: Units
     listeners: frozenset[Listener]
     metrics: frozenset[Listener] | None
     """The ports that are passed for metrics, in the place of `metrics.listen`; None without a unit for them."""
@@ -45,9 +59,9 @@ def config_of(unit: Mapping[str, str], default: str) -> str:
     return words[words.index("--config") + 1] if "--config" in words[:-1] else default
 
 
-def is_activated(unit: Mapping[str, str]) -> bool:
-    """Tell whether the service has no sockets but those that the socket unit passes (socket-activated.conf)."""
-    return SOCKET in unit.get("Requires", "").split() and unit.get("PrivateNetwork") == "yes"
+def is_activated(unit: Mapping[str, str], socket: str) -> bool:
+    """Tell whether the service has no sockets but those that this unit passes (socket-activated.conf)."""
+    return socket in unit.get("Requires", "").split() and unit.get("PrivateNetwork") == "yes"
 
 
 def passed(shown: str) -> frozenset[Listener]:
@@ -76,12 +90,12 @@ def find_not_passed(config: Config, document: Document, passing: Passing) -> tup
         lacking = [listener for listener in entry if listener not in passing.listeners]
         if lacking:
             more = f" and {len(lacking) - 1} more" if lacking[1:] else ""
-            message = f"{SOCKET} does not pass {lacking[0]}{more}, and echod may not open sockets itself"
+            message = f"{passing.units.socket} does not pass {lacking[0]}{more}, and echod may not open sockets itself"
             mistakes.append(_mistake(document, path, message))
     if config.metrics.listen and passing.metrics is None:
         message = (
-            f"only {METRICS_SOCKET} can pass it, and echod may not open sockets itself: systemctl enable "
-            f"{METRICS_SOCKET} && systemctl restart echod.service"
+            f"only {passing.units.metrics} can pass it, and echod may not open sockets itself: systemctl enable "
+            f"{passing.units.metrics} && systemctl restart {passing.units.service}"
         )
         mistakes.append(_mistake(document, ("metrics", "listen"), message))
     return tuple(mistakes)
@@ -91,8 +105,8 @@ def find_replaced(config: Config, document: Document, passing: Passing) -> tuple
     """Find the entries of `metrics.listen` in whose place the socket unit passes other ports: these are served."""
     others = " and ".join(sorted(str(Endpoint(listener=each)) for each in passing.metrics or ()))
     message = (
-        f"{METRICS_SOCKET} passes {others} in its place: write that, or change the unit with systemctl edit "
-        f"{METRICS_SOCKET}"
+        f"{passing.units.metrics} passes {others} in its place: write that, or change the unit with systemctl edit "
+        f"{passing.units.metrics}"
     )
     return tuple(
         _mistake(document, path, message)
@@ -103,14 +117,14 @@ def find_replaced(config: Config, document: Document, passing: Passing) -> tuple
 
 def advice(listeners: Iterable[Listener], passing: Passing) -> str:
     """Return what to write where the socket unit does not pass all listeners of a config; else an empty string."""
-    wanted = tuple(listeners)
+    wanted, units = tuple(listeners), passing.units
     if passing.listeners.issuperset(wanted):
         return ""
     devices = {"" if each.link_local else each.zone for each in wanted}
     if len(devices) > 1:
         return (
             "\nA .socket unit has one device or none (BindToDevice=): these listeners need more units beside "
-            f"{SOCKET}, with Service=echod.service; see systemd.socket(5)"
+            f"{units.socket}, with Service={units.service}; see systemd.socket(5)"
         )
     options = [f"BindToDevice={device}" for device in devices if device]
     if not all(each.address.is_unspecified for each in wanted):
@@ -118,7 +132,7 @@ def advice(listeners: Iterable[Listener], passing: Passing) -> str:
     return "\n".join(
         (
             "",
-            f"To pass these listeners, write to {DROP_IN}:",
+            f"To pass these listeners, write to /etc/systemd/system/{units.socket}.d/listeners.conf:",
             "",
             "[Socket]",
             "ListenStream=",
@@ -126,7 +140,7 @@ def advice(listeners: Iterable[Listener], passing: Passing) -> str:
             "ListenNetlink=route",
             *options,
             "",
-            f"then run: systemctl daemon-reload && systemctl restart {SOCKET} echod.service",
+            f"then run: systemctl daemon-reload && systemctl restart {units.socket} {units.service}",
         )
     )
 

@@ -15,8 +15,6 @@ from typing import Final
 
 PATH: Final = "/run/systemd/journal/socket"
 
-IDENTIFIER: Final = "echod"
-
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 """journald refuses a file that its sender can still change."""
 
@@ -24,9 +22,12 @@ _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | f
 class Journal:
     """The socket of a process to its journal."""
 
-    def __init__(self, path: str = PATH) -> None:
-        """Open the socket; the journal need not run yet. Raises OSError without a descriptor."""
-        self._path = path
+    def __init__(self, identifier: str, path: str = PATH) -> None:
+        """Open the socket; the journal need not run yet. Raises OSError without a descriptor.
+
+        Each entry has the identifier: journalctl -t.
+        """
+        self._identifier, self._path = identifier, path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
         self._lost = 0
@@ -38,7 +39,7 @@ class Journal:
     def send(self, fields: Mapping[str, object]) -> bool:
         """Send one entry; return whether the journal accepted it. Values are text or numbers. It raises nothing."""
         lost = {"ECHOD_LOST_ENTRIES": self._lost} if self._lost else {}
-        entry = encode({**fields, "SYSLOG_IDENTIFIER": IDENTIFIER, **lost})
+        entry = encode({**fields, "SYSLOG_IDENTIFIER": self._identifier, **lost})
         try:
             self._send(entry)
         except OSError:

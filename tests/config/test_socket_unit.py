@@ -3,8 +3,8 @@
 from echod.config.document import read
 from echod.config.parse import parse_config
 from echod.config.socket_unit import (
-    DROP_IN,
     Passing,
+    Units,
     advice,
     config_of,
     find_not_passed,
@@ -12,16 +12,18 @@ from echod.config.socket_unit import (
     is_activated,
     passed,
     properties,
+    units_of,
 )
 from echod.errors import Mistake
 from echod.net.listener import parse_listener
 
 DEFAULT = "/etc/echod.yaml"
+UNITS = Units(service="echod.service", socket="echod.socket", metrics="echod-metrics.socket")
 USUAL = (
     "Listen=0.0.0.0:7 (Datagram)\nListen=[::]:7 (Datagram)\n"
     "Listen=0.0.0.0:7 (Stream)\nListen=[::]:7 (Stream)\nListen=route (Netlink)\n"
 )
-WHOLE = Passing(listeners=passed(USUAL), metrics=passed("Listen=127.0.0.1:9007 (Stream)\n"))
+WHOLE = Passing(units=UNITS, listeners=passed(USUAL), metrics=passed("Listen=127.0.0.1:9007 (Stream)\n"))
 
 
 def found(text: str, passing: Passing = WHOLE) -> tuple[Mistake, ...]:
@@ -42,6 +44,18 @@ def test_the_properties_are_those_that_systemctl_prints() -> None:
     }
 
 
+def test_a_config_of_an_instance_has_the_units_of_the_instance() -> None:
+    """Of /etc/echod/NAME.yaml; of any other file they are those of the host's echod."""
+    for path in (DEFAULT, "/srv/echod/red.yaml", "/etc/echod/red", "/etc/echod/a/red.yaml", "/etc/echod/.yaml"):
+        assert units_of(path) == UNITS
+    red = units_of("/etc/echod/vrf-red.yaml")
+    assert (red.service, red.socket) == ("echod@vrf-red.service", "echod@vrf-red.socket")
+    assert red.metrics == "echod-metrics@vrf-red.socket"
+    lines = drop_in("workers: 1\n", Passing(units=red, listeners=frozenset(), metrics=None))
+    assert "\nTo pass these listeners, write to /etc/systemd/system/echod@vrf-red.socket.d/listeners.conf:\n" in lines
+    assert lines.endswith("systemctl restart echod@vrf-red.socket echod@vrf-red.service")
+
+
 def test_the_config_is_the_one_that_the_service_starts_with() -> None:
     """In either form of the option, and the default where there is none."""
     for words, path in (
@@ -57,10 +71,10 @@ def test_the_config_is_the_one_that_the_service_starts_with() -> None:
 
 def test_activated_is_who_needs_the_socket_unit_and_has_no_network() -> None:
     """Either alone is an echod that can open what is not passed."""
-    assert is_activated({"Requires": "sysinit.target echod.socket", "PrivateNetwork": "yes"})
-    assert not is_activated({"Requires": "sysinit.target echod.socket", "PrivateNetwork": "no"})
-    assert not is_activated({"Requires": "sysinit.target", "PrivateNetwork": "yes"})
-    assert not is_activated({})
+    assert is_activated({"Requires": "sysinit.target echod.socket", "PrivateNetwork": "yes"}, "echod.socket")
+    assert not is_activated({"Requires": "sysinit.target echod.socket", "PrivateNetwork": "no"}, "echod.socket")
+    assert not is_activated({"Requires": "sysinit.target", "PrivateNetwork": "yes"}, "echod.socket")
+    assert not is_activated({}, "echod.socket")
 
 
 def test_the_listeners_of_a_unit_are_its_internet_sockets() -> None:
@@ -96,7 +110,7 @@ def test_each_entry_that_is_not_passed_is_a_mistake_with_its_line() -> None:
     )
     lines = drop_in(text).splitlines()
     assert lines.pop(0) == ""
-    assert lines[0] == f"To pass these listeners, write to {DROP_IN}:"
+    assert lines[0] == "To pass these listeners, write to /etc/systemd/system/echod.socket.d/listeners.conf:"
     assert lines[1:-2] == [
         "",
         "[Socket]",
@@ -114,7 +128,7 @@ def test_each_entry_that_is_not_passed_is_a_mistake_with_its_line() -> None:
 
 def test_a_unit_is_of_one_device() -> None:
     """Its listeners have the device of BindToDevice=. Those of several devices need several units, as is reported."""
-    passing = Passing(listeners=passed("BindToDevice=eth1\nListen=0.0.0.0:7 (Datagram)\n"), metrics=None)
+    passing = Passing(units=UNITS, listeners=passed("BindToDevice=eth1\nListen=0.0.0.0:7 (Datagram)\n"), metrics=None)
     assert found("listeners: ['udp://0.0.0.0%eth1:7']\n", passing) == ()
     text = "listeners: ['udp://0.0.0.0%eth2:7', 'udp://[fe80::1%eth2]:7']\n"
     assert len(found(text, passing)) == 2
@@ -131,15 +145,17 @@ def test_a_link_local_address_keeps_its_link() -> None:
 
 def test_the_usual_listeners_count_too() -> None:
     """A file that names none has those of port 7, and the mistake is reported at its beginning."""
-    (mistake,) = found("workers: 1\n", Passing(listeners=passed("Listen=0.0.0.0:7007 (Datagram)\n"), metrics=None))
+    (mistake,) = found(
+        "workers: 1\n", Passing(units=UNITS, listeners=passed("Listen=0.0.0.0:7007 (Datagram)\n"), metrics=None)
+    )
     assert (mistake.line, mistake.column, mistake.path) == (1, 1, "listeners")
     assert mistake.message.startswith("echod.socket does not pass udp://0.0.0.0:7 and 3 more")
-    assert "FreeBind" not in drop_in("workers: 1\n", Passing(listeners=frozenset(), metrics=None))
+    assert "FreeBind" not in drop_in("workers: 1\n", Passing(units=UNITS, listeners=frozenset(), metrics=None))
 
 
 def test_a_port_of_the_metrics_that_is_not_passed_is_a_mistake() -> None:
     """It has a unit of its own, and no drop-in is needed; where metrics are off, nothing is."""
-    passing = Passing(listeners=WHOLE.listeners, metrics=None)
+    passing = Passing(units=UNITS, listeners=WHOLE.listeners, metrics=None)
     assert found("metrics:\n  listen: off\n", passing) == ()
     (mistake,) = found("metrics:\n  listen: http://127.0.0.1:9007\n", passing)
     assert (mistake.line, mistake.column, mistake.path) == (2, 3, "metrics.listen")
@@ -163,4 +179,4 @@ def test_another_port_of_the_metrics_than_the_passed_one_is_warned_of() -> None:
     )
     assert replaced(text) == [(4, "metrics.listen[1]", message)]
     assert replaced("metrics: {listen: off}\n") == []
-    assert replaced(text, Passing(listeners=WHOLE.listeners, metrics=None)) == []
+    assert replaced(text, Passing(units=UNITS, listeners=WHOLE.listeners, metrics=None)) == []

@@ -87,7 +87,7 @@ def test_the_journal_takes_a_name_that_is_no_text(tmp_path: Path) -> None:
             "import os, sys, structlog\n"
             "from functools import partial\n"
             "from echod import logs\n"
-            "logs.Journal = partial(logs.Journal, sys.argv[1])\n"
+            "logs.Journal = partial(logs.Journal, path=sys.argv[1])\n"
             "logs.configure(level='info', destination='journal')\n"
             "structlog.get_logger().info('bound', interface=os.fsdecode(bytes([0xff])))\n"
         )

@@ -30,7 +30,7 @@ def journald(path: str) -> Iterator[socket.socket]:
 @pytest.fixture
 def journal(path: str) -> Iterator[Journal]:
     """Return the sender to it."""
-    journal = Journal(path)
+    journal = Journal("echod", path)
     yield journal
     journal._socket.close()
 

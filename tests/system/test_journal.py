@@ -65,7 +65,7 @@ def test_an_entry_of_any_size_is_whole_and_the_catalogue_explains_it(installed: 
     assert "Subject: A worker of echod has exited" in explained
     assert "killed by SIGKILL.\n" in explained
     script = (
-        "from echod.linux.journal import Journal; journal = Journal()\n"
+        "from echod.linux.journal import Journal; journal = Journal('echod')\n"
         "print(journal.send({'MESSAGE': 'x' * 3_000_000}), journal.send({'MESSAGE': 'one\\ntwo'}))"
     )
     assert installed.run(["/opt/echod/current/bin/python", "-c", script]).stdout == "True True\n"
