@@ -8,7 +8,7 @@ Commands
     __main__     the entry point
     cli/         one module for each command, imported when it is chosen; only this package prints and exits: main,
                  errors, options, run, daemonize, check, host (what this host lets echod do), inquiry*, service_unit,
-                 config, reload, status, directory, ping
+                 config, reload, status, directory, units, ping
     errors*      the mistakes of an operator, and their exit codes
     logs         structlog to journal, console or JSON
 

@@ -33,7 +33,7 @@ ARROWS = {
 
 ON_DEMAND = {
     "__main__": "cli.main",
-    "cli.main": "cli.check cli.config cli.ping cli.reload cli.run cli.status",
+    "cli.main": "cli.check cli.config cli.ping cli.reload cli.run cli.status cli.units",
     "cli.check": "cli.inquiry linux.netlink",
     "cli.ping": "ping.command ping.options",
     "cli.run": "cli.daemonize",

@@ -25,7 +25,7 @@ from echod.stats import snapshot
 from echod.stats.counters import ROW_FIELDS, describe
 from echod.stats.outcomes import Drop
 
-COMMANDS = ("run", "check", "config", "reload", "status")
+COMMANDS = ("run", "check", "config", "reload", "status", "units")
 
 
 def help_of(*words: str) -> str:

@@ -22,6 +22,7 @@ _COMMANDS: Final = {
     "config": "print the effective config, or the defaults",
     "reload": "reload the config of the running echod and wait for the outcome",
     "status": "show what the running echod does",
+    "units": "write the units of systemd",
     "ping": "measure loss, latency and path to an echo server",
 }
 
@@ -47,6 +48,8 @@ def load(words: Sequence[str]) -> Callable[[], int]:
             from echod.cli.reload import main as command  # noqa: PLC0415
         case "status":
             from echod.cli.status import main as command  # noqa: PLC0415
+        case "units":
+            from echod.cli.units import main as command  # noqa: PLC0415
         case "ping":
             from echod.cli.ping import main as command  # noqa: PLC0415
         case _:

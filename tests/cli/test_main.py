@@ -85,6 +85,11 @@ def test_config_loads_the_config_alone(tmp_path: Path) -> None:
     assert loaded(tmp_path, "config", "--defaults") == (ours, {"pydantic", "yaml"})
 
 
+def test_units_loads_nothing_but_the_command_line(tmp_path: Path) -> None:
+    """It reads no config."""
+    assert loaded(tmp_path, "units", "--help") == (START | {"cli.units"}, set())
+
+
 def test_run_loads_no_other_command(tmp_path: Path) -> None:
     """What `check`, `status` and `ping` need is not in the daemon's memory, nor python-daemon without --daemonize."""
     path = tmp_path / "echod.yaml"

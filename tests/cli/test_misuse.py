@@ -61,7 +61,7 @@ def test_the_version_is_one_line() -> None:
     assert len(stdout.splitlines()) == 1
 
 
-@pytest.mark.parametrize("command", [(), ("run",), ("check",), ("reload",), ("status",)])
+@pytest.mark.parametrize("command", [(), ("run",), ("check",), ("reload",), ("status",), ("units",)])
 def test_help_fits_a_screen_and_shows_an_example(command: tuple[str, ...]) -> None:
     """At most 24 lines of 80 columns, with an example."""
     code, stdout, _ = run(*command, "--help")

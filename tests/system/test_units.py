@@ -2,7 +2,8 @@
 
 import re
 
-from support.system.installation import Mode, Release
+import pytest
+from support.system.installation import WHEELS, Mode, Release
 from support.system.operating import Host
 
 from echod.supervisor.capacity import MAX_WORKERS, SPARE_PROCESSES
@@ -79,3 +80,27 @@ def test_ports_above_1023_need_no_capability_at_all(bound: Host, release: Releas
     assert "CapBnd:\t0000000000000000\n" in bound.read(f"/proc/{bound.supervisor()}/status")
     assert bound.events("own_addresses")
     assert bound.events("own_addresses_unknown") == []
+
+
+@pytest.mark.parametrize("debian", ["bookworm"], indirect=True, scope="session")
+def test_an_echod_that_pip_installed_writes_units_that_serve(host: Host, release: Release) -> None:
+    """As echod(8) has it, from wheels: systemd finds no fault, and the printed commands start it."""
+    release.bring(host)
+    host.run(["python3", "-m", "venv", "/opt/echod-daemon"])
+    pip = ["/opt/echod-daemon/bin/pip", "install", "--quiet", "--no-index", f"--find-links={WHEELS}", "echod-daemon"]
+    host.run(pip)
+    printed = host.run(["/opt/echod-daemon/bin/echod", "units", "--socket"]).stdout
+    commands = re.findall("^  (.*)$", printed, re.MULTILINE)
+    assert commands[0].startswith("install ")
+    host.run(["sh", "-ec", "\n".join(commands)])
+    for unit in UNITS:
+        assert verified(host, unit) == (0, "")
+    assert complaints(host) == []
+    assert host.serves_everything()
+    host.assert_unprivileged(Mode.ACTIVATED, host.supervisor())
+    host.systemctl("reload")
+    again = host.run(["/opt/echod-daemon/bin/echod", "units", "--socket"]).stdout
+    commands = re.findall("^  (.*)$", again, re.MULTILINE)
+    assert "wrote" not in again
+    host.run(["sh", "-ec", "\n".join(commands)])
+    assert host.serves_everything()
