@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from support.daemon import Daemon, Serve, StartDaemon, ask, children, connect_udp, title
 from support.loopback import sleeps
+from support.processes import cpu_ticks
 from support.udp_load import UdpLoad
 from support.waiting import wait_until
 
@@ -160,14 +161,15 @@ def test_a_second_sigterm_ends_at_once(serve: Serve) -> None:
 
 
 def test_an_idle_echod_wakes_at_most_once_a_second(serve: Serve) -> None:
-    """Over five seconds without traffic no process wakes more than seven times, nor is the status written in these."""
+    """In five seconds without traffic no process wakes more than seven times, or spins; nor is the status written."""
     daemon, port = serve(workers=2)
     written = daemon.status()["at"]
     pids = [daemon.pid, *daemon.workers()]
-    begin, before = time.monotonic(), [sleeps(pid) for pid in pids]
+    begin, before, ticks = time.monotonic(), [sleeps(pid) for pid in pids], [cpu_ticks(pid) for pid in pids]
     time.sleep(5)  # the measured interval itself, at least
     woken = [sleeps(pid) - count for pid, count in zip(pids, before, strict=True)]
     assert max(woken) <= 2 + time.monotonic() - begin, woken
+    assert max(cpu_ticks(pid) - before for pid, before in zip(pids, ticks, strict=True)) < 50  # of the 500 there were
     again = daemon.status()["at"]
     assert again == written or again - written > 4.9
     assert ask(port) == b"hi"
