@@ -38,7 +38,8 @@ Subjects
     stats/       what is counted: outcomes*, counters*, watch*, rates*, refusals*, top_sources*, totals*, traffic*,
                  snapshot*
     config/      /etc/echod.yaml: file, schema* (bounds, defaults), parse*, lint* (warnings), fields*, access*,
-                 document*, diagnostics* (how mistakes are shown), diff*, written*, socket_unit*
+                 document*, diagnostics* (how mistakes are shown), diff*, written*, socket_unit*,
+                 json_schema*, patterns* (texts as regular expressions)
     measurement/ what probes measure: payload*, events*, in_flight*, flood*, flood_ring*, pacing*, statistics*,
                  latency*, reordering*, outages*, path_mtu*, icmp*, comparison*, round_trip*
 

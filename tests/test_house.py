@@ -35,6 +35,7 @@ ON_DEMAND = {
     "__main__": "cli.main",
     "cli.main": "cli.check cli.config cli.ping cli.reload cli.run cli.status cli.units",
     "cli.check": "cli.inquiry linux.netlink",
+    "cli.config": "config.json_schema",
     "cli.ping": "ping.command ping.options",
     "cli.run": "cli.daemonize",
     "cli.status": "status.selftest",
@@ -45,7 +46,7 @@ ON_DEMAND = {
 PURE_MODULES = {
     "admission": "admission loops ratelimit rules selftest",
     "cli": "inquiry",
-    "config": "access diagnostics diff document fields lint parse schema socket_unit written",
+    "config": "access diagnostics diff document fields json_schema lint parse patterns schema socket_unit written",
     "exporter": "metrics",
     "linux": "mmsg_layout sockopt",
     "measurement": "comparison events flood flood_ring icmp in_flight latency outages pacing path_mtu payload "

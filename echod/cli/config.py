@@ -1,8 +1,10 @@
-"""`echod config`: the config that a file makes, or the built-in defaults, with every key.
+"""`echod config`: the config that a file makes, or the built-in defaults, with every key; or the schema of all.
 
-Owns the options and the output. It looks at no host and changes nothing. Invariant: stdout has a config or nothing.
+Owns the options and the output. It looks at no host and changes nothing. Invariant: stdout has what was asked for, or
+nothing.
 """
 
+import json
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -18,6 +20,7 @@ from echod.errors import ConfigError, ExitCode
 _EXAMPLE: Final = """example:
   echod config | grep max_connections
   echod config --defaults > echod.yaml
+  echod config --schema > echod.schema.json
 
 Exit code 0: it was printed; 78: the file has mistakes; 66: it cannot be read."""
 
@@ -28,7 +31,13 @@ def main(words: Sequence[str]) -> int:
     what = parser.add_mutually_exclusive_group()
     add_config(what, default=f"{configfile.DEFAULT_PATH} if it exists, else built-in defaults")
     what.add_argument("--defaults", action="store_true", help="print the default of every key")
+    what.add_argument("--schema", action="store_true", help="print the JSON Schema of a config file, for editors")
     arguments = parser.parse_args(words)
+    if arguments.schema:
+        from echod.config.json_schema import make_schema  # noqa: PLC0415 - nobody else needs it
+
+        print(json.dumps(make_schema(), indent=2))
+        return ExitCode.OK
     if arguments.defaults:
         print(write_config(Config()))
         return ExitCode.OK

@@ -22,22 +22,22 @@ def _networks(*texts: str) -> tuple[Network, ...]:
     return tuple(ip_network(text) for text in texts)
 
 
-_NAMES: Final[Mapping[str, tuple[Network, ...]]] = {
+NAMES: Final[Mapping[str, tuple[Network, ...]]] = {
     "loopback": _networks("127.0.0.0/8", "::1/128"),
     "link-local": _networks("169.254.0.0/16", "fe80::/10"),
     "private": _networks("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"),  # RFC 1918, RFC 4193
     "any": _networks("0.0.0.0/0", "::/0"),
 }
 
-_SUGGESTED: Final = [name for name in _NAMES if name != "any"]
+_SUGGESTED: Final = [name for name in NAMES if name != "any"]
 """Names that are proposed for a misspelt one. Never `any`: whoever means the whole Internet must write it."""
 _CLOSE: Final = 0.75
 """The least similarity (difflib): "lopback" is corrected to loopback, and "local" is not corrected."""
 
 _NOT_PUBLIC: Final = (
-    *_NAMES["loopback"],
-    *_NAMES["link-local"],
-    *_NAMES["private"],
+    *NAMES["loopback"],
+    *NAMES["link-local"],
+    *NAMES["private"],
     *_networks("100.64.0.0/10"),  # behind a carrier's NAT, RFC 6598
     *_networks("198.18.0.0/15"),  # benchmarks, RFC 2544
     *_networks("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32"),  # examples, RFC 5737 and 3849
@@ -65,8 +65,8 @@ def parse_entry(text: str) -> AccessEntry:
 
     Raises ValueError with one sentence for the operator that says what is wrong and what to write.
     """
-    if text in _NAMES:
-        return AccessEntry(text, _NAMES[text])
+    if text in NAMES:
+        return AccessEntry(text, NAMES[text])
     if len(text) > _MAX_CHARACTERS:
         raise ValueError(f"has {len(text):,} characters: {WANTED}")
     if any(character.isspace() for character in text):

@@ -33,7 +33,7 @@ from echod.net.listener import (
 FROM_FILE = {"from_file": True}
 """The validation context of a file: an empty value is a mistake in a file, but None is valid in a config from code."""
 
-_SIZES = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+SIZES = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _SIZE_WANTED = "a size from 4 KiB to 1 GiB, such as 8 MiB"
 _SIZE_DIGITS = 20  # beyond any bound, and below the 4,300 digits at which int() raises
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?", re.ASCII)
@@ -62,8 +62,8 @@ def _parse_size(value: object) -> object:
     if not isinstance(value, str):
         return value
     found = re.fullmatch(r"([0-9]+) *([A-Za-z]*)", value)
-    if found and found[2] in _SIZES:
-        return int(found[1][:_SIZE_DIGITS]) * _SIZES[found[2]]
+    if found and found[2] in SIZES:
+        return int(found[1][:_SIZE_DIGITS]) * SIZES[found[2]]
     if found and re.fullmatch(r"[kmg](i?b)?", found[2], re.IGNORECASE):
         unit = f"{found[2][0].upper()}iB"
         raise _sentence(f'"{shown(found[2])}" is not a unit here: write {shown(found[1])} {unit}')
@@ -229,7 +229,11 @@ def _sentence(message: str, **context: object) -> PydanticCustomError:
 
 
 User = Annotated[str, Field(min_length=1, max_length=256, description="auto or the name of a user")]
-Size = Annotated[int, BeforeValidator(_parse_size), Field(ge=4 * 1024, le=1024**3, description=_SIZE_WANTED)]
+Size = Annotated[
+    Annotated[int, Field(ge=4 * 1024, le=1024**3)],
+    BeforeValidator(_parse_size),
+    Field(description=_SIZE_WANTED),
+]
 Connections = Annotated[int, whole_number(1, 65_536)]
 Timeout = Annotated[int, whole_number(1, 86_400)]
 Rate = Annotated[
@@ -258,9 +262,9 @@ HostNames = Annotated[
     Field(description="a list of names, such as [echo.example.com]"),
 ]
 Listeners = Annotated[
-    tuple[Listener, ...],
+    Annotated[tuple[Listener, ...], Field(min_length=1, max_length=MAX_LISTENERS)],
     BeforeValidator(_parse_listeners),
-    Field(min_length=1, max_length=MAX_LISTENERS, description="a list with one listener per line, each after a dash"),
+    Field(description="a list with one listener per line, each after a dash"),
 ]
 Entries = Annotated[
     tuple[AccessEntry, ...],

@@ -37,7 +37,7 @@ def write_config(config: Config) -> str:
     tree: dict[str, Any] = {}
     for key, value in flatten(config).items():
         section, _, name = key.rpartition(".")
-        (tree.setdefault(section, {}) if section else tree)[name] = _simple(key, value)
+        (tree.setdefault(section, {}) if section else tree)[name] = simple(key, value)
     tree["listeners"] = list(map(str, in_ranges(config.listeners)))  # as warnings have them: one for a range
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, default_flow_style=False).rstrip("\n")
 
@@ -53,8 +53,8 @@ def _write_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _write_text)
 
 
-def _simple(key: str, value: object) -> object:
-    """Return a value as one of the kinds that YAML has."""
+def simple(key: str, value: object) -> object:
+    """Return the value of a dotted key as one of the kinds that YAML and JSON have."""
     if isinstance(value, tuple) and (value or key != "metrics.listen"):
-        return [_simple(key, each) for each in value]
+        return [simple(key, each) for each in value]
     return value if isinstance(value, bool | int) else write_value(key, value)

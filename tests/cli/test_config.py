@@ -1,10 +1,11 @@
 """`echod config` prints a config with every key, as a file that echod reads."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
-from support.daemon import run_echod
+from support.daemon import REPOSITORY, run_echod
 
 from echod.config.parse import parse_config
 from echod.config.schema import Config
@@ -67,6 +68,15 @@ def test_of_a_wrong_file_the_mistakes_are_on_stderr(path: Path) -> None:
     path.unlink()
     code, stdout, stderr = run("config", "--config", path)
     assert (code, stdout, stderr) == (66, "", f"echod: cannot read {path}: there is no such file\n")
+
+
+def test_the_schema_is_the_one_that_is_installed() -> None:
+    """To the letter: config/echod.schema.json, which the default config names by the place where packages put it."""
+    assert run("config", "--schema") == (0, (REPOSITORY / "config/echod.schema.json").read_text(), "")
+    shared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    place = shared["shared-data"]["config/echod.schema.json"]
+    lines = (REPOSITORY / "config/echod.yaml").read_text().splitlines()
+    assert f"# yaml-language-server: $schema=/usr/{place}" in lines
 
 
 def test_one_thing_is_asked_at_a_time(path: Path) -> None:

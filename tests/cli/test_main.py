@@ -82,7 +82,8 @@ def test_check_loads_the_config_alone(tmp_path: Path) -> None:
 def test_config_loads_the_config_alone(tmp_path: Path) -> None:
     """It asks no host."""
     ours = START | {"cli.config", "config", "net"}
-    assert loaded(tmp_path, "config", "--defaults") == (ours, {"pydantic", "yaml"})
+    for words in (["--defaults"], ["--schema"]):
+        assert loaded(tmp_path, "config", *words) == (ours, {"pydantic", "yaml"})
 
 
 def test_units_loads_nothing_but_the_command_line(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ NAME = "echod_daemon"
 DATA = f"{NAME}-{__version__}.data/data"
 INFO = f"{NAME}-{__version__}.dist-info"
 
-SHARED = {f"share/man/man{page.suffix[1:]}/{page.name}": page for page in PAGES.iterdir()}
+MAN = {f"share/man/man{page.suffix[1:]}/{page.name}": page for page in PAGES.iterdir()}
+SHARED = MAN | {"share/echod/echod.schema.json": REPOSITORY / "config/echod.schema.json"}
 """What pip, deb and rpm put below their prefix."""
 
 
@@ -120,7 +121,7 @@ def test_installed_it_tells_its_version_and_checks_its_config(prefix: Path) -> N
     assert said.stdout.splitlines()[-1] == f"{config}: ok"
 
 
-@pytest.mark.parametrize("name", sorted(SHARED))
+@pytest.mark.parametrize("name", sorted(MAN))
 def test_man_finds_an_installed_page_beside_the_command(prefix: Path, name: str) -> None:
     """It looks beside each folder of PATH; the page is the one of the source."""
     variables = {**environment(), "PATH": f"{prefix / 'bin'}:/usr/bin:/bin"}
@@ -128,6 +129,6 @@ def test_man_finds_an_installed_page_beside_the_command(prefix: Path, name: str)
     command = ["man", "-w", number, topic]
     found = subprocess.run(command, env=variables, check=True, capture_output=True, text=True, timeout=60).stdout
     assert Path(found.strip()) == prefix / name
-    assert (prefix / name).read_bytes() == SHARED[name].read_bytes()
+    assert (prefix / name).read_bytes() == MAN[name].read_bytes()
     shown = subprocess.run(["man", "-l", found.strip()], check=True, capture_output=True, text=True, timeout=60).stdout
     assert topic.split("-")[0] in shown

@@ -52,6 +52,8 @@ def test_one_command_makes_it_serve_and_one_takes_it_away(host: Host, release: R
     assert host.run(["echod", "check"]).stdout == f"{CONFIG}: ok\n"
     pages = {f"/usr/local/share/man/man{path.suffix[1:]}/{path.name}" for path in PAGES.iterdir()}
     assert set(host.run(["find", "/usr/local/share/man", "-type", "f"]).stdout.split()) == pages
+    (schema,) = re.findall(r"^# yaml-language-server: \$schema=(.*)$", host.read(CONFIG), re.MULTILINE)
+    assert host.read(schema) == (release.source / "config/echod.schema.json").read_text()
     host.run(["systemctl", "enable", "--quiet", "echod-metrics.socket"])
     host.run([UNINSTALL])
     assert not host.answers()
