@@ -7,6 +7,7 @@ never prints. Invariant: options that contradict each other are a UsageError her
 import argparse
 import re
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -58,7 +59,7 @@ class _Parser(argparse.ArgumentParser):
     """Raises UsageError instead of printing and exiting."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"ping: {message}; see `echod ping --help`")
+        raise UsageError(f"ping: {message}; see `{self.prog} --help`")
 
 
 def _value(read: Callable[[str], Value]) -> Callable[[str], Value]:
@@ -137,12 +138,18 @@ def _add_modes(parser: argparse.ArgumentParser) -> None:
     add("-h", "--help", action="help", help=argparse.SUPPRESS)
 
 
+def _name() -> str:
+    """Return what the operator wrote: the client alone is installed, and packed into one file, as `echod-ping`."""
+    return "echod-ping" if Path(sys.argv[0]).name == "echod-ping" else "echod ping"
+
+
 def _parser() -> argparse.ArgumentParser:
+    name = _name()
     parser = _Parser(
-        prog="echod ping",
-        usage="echod ping [OPTION]... TARGET...",
+        prog=name,
+        usage=f"{name} [OPTION]... TARGET...",
         description=DESCRIPTION,
-        epilog=EPILOG,
+        epilog=EPILOG.replace("echod ping", name),
         add_help=False,
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=20, width=80),
