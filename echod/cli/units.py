@@ -143,7 +143,10 @@ def _write(path: Path, content: bytes) -> None:
 
 def next_commands(source: Path, *, socket: bool) -> list[str]:
     """Return the commands that apply the units on this host, at first and after an upgrade."""
-    config = [] if _CONFIG.exists() else [f"install -m 0644 {quote(str(find_config(source)))} {_CONFIG}"]
+    # The config names its schema, which editors read, by the place where a package of a distribution puts it.
+    schema = quote(f"s,=/usr/share/,={sys.prefix}/share/,")
+    place = f"sed {schema} {quote(str(find_config(source)))} | install -m 0644 /dev/stdin {_CONFIG}"
+    config = [] if _CONFIG.exists() else [place]
     if not socket:
         return [*config, "systemctl daemon-reload", "systemctl enable echod.service", "systemctl restart echod.service"]
     # An echod that has bound the ports itself must release them before systemd can take them.

@@ -91,8 +91,10 @@ def test_an_echod_that_pip_installed_writes_units_that_serve(host: Host, release
     host.run(pip)
     printed = host.run(["/opt/echod-daemon/bin/echod", "units", "--socket"]).stdout
     commands = re.findall("^  (.*)$", printed, re.MULTILINE)
-    assert commands[0].startswith("install ")
+    assert commands[0].startswith("sed ")
     host.run(["sh", "-ec", "\n".join(commands)])
+    (schema,) = re.findall(r"^# yaml-language-server: \$schema=(.*)$", host.read("/etc/echod.yaml"), re.MULTILINE)
+    assert host.read(schema) == (release.source / "config/echod.schema.json").read_text()
     for unit in UNITS:
         assert verified(host, unit) == (0, "")
     assert complaints(host) == []
