@@ -5,7 +5,7 @@ not examined further.
 """
 
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -26,21 +26,26 @@ Exit code 0: no mistake; 78: mistakes; 66: the file cannot be read.
 With --source 0: it gets replies; 1: it is refused, or reaches no listener."""
 
 
-def main(words: Sequence[str]) -> int:
-    """Print the mistakes in the file, or that there are none, or what was asked about it."""
-    parser = make_parser(
+def parser() -> ArgumentParser:
+    """Return the parser of its options."""
+    made = make_parser(
         "check",
         description="Print every mistake in a config file with its line, and warnings of settings\nthat are valid but "
         "unreasonable.",
         epilog=_EXAMPLE,
     )
-    add_config(parser, default=f"{configfile.DEFAULT_PATH} if it exists, else built-in defaults")
-    what = parser.add_mutually_exclusive_group()
+    add_config(made, default=f"{configfile.DEFAULT_PATH} if it exists, else built-in defaults")
+    what = made.add_mutually_exclusive_group()
     what.add_argument(
         "--source", metavar="ADDRESS:PORT", help="say whether this source gets replies, and by which rule"
     )
     what.add_argument("--socket", action="store_true", help="also check that echod.socket passes every listener")
-    arguments = parser.parse_args(words)
+    return made
+
+
+def main(words: Sequence[str]) -> int:
+    """Print the mistakes in the file, or that there are none, or what was asked about it."""
+    arguments = parser().parse_args(words)
     text, code = _check(arguments, sys.stdout.encoding)
     print(text)
     return code

@@ -6,6 +6,7 @@ nothing.
 
 import json
 import sys
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from typing import Final
 
@@ -25,14 +26,19 @@ _EXAMPLE: Final = """example:
 Exit code 0: it was printed; 78: the file has mistakes; 66: it cannot be read."""
 
 
-def main(words: Sequence[str]) -> int:
-    """Print a config, as a file that echod reads."""
-    parser = make_parser("config", description="Print the effective config, with every key.", epilog=_EXAMPLE)
-    what = parser.add_mutually_exclusive_group()
+def parser() -> ArgumentParser:
+    """Return the parser of its options."""
+    made = make_parser("config", description="Print the effective config, with every key.", epilog=_EXAMPLE)
+    what = made.add_mutually_exclusive_group()
     add_config(what, default=f"{configfile.DEFAULT_PATH} if it exists, else built-in defaults")
     what.add_argument("--defaults", action="store_true", help="print the default of every key")
     what.add_argument("--schema", action="store_true", help="print the JSON Schema of a config file, for editors")
-    arguments = parser.parse_args(words)
+    return made
+
+
+def main(words: Sequence[str]) -> int:
+    """Print a config, as a file that echod reads."""
+    arguments = parser().parse_args(words)
     if arguments.schema:
         from echod.config.json_schema import make_schema  # noqa: PLC0415 - nobody else needs it
 

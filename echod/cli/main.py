@@ -5,6 +5,7 @@ words after its name and returns an exit code. Invariant: no command loads what 
 """
 
 import sys
+from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from functools import partial
 from io import TextIOWrapper
@@ -16,7 +17,7 @@ from echod.cli.options import make_parser
 from echod.errors import ExitCode
 from echod.linux.descriptors import fill_first_three
 
-_COMMANDS: Final = {
+COMMANDS: Final = {
     "run": "serve until stopped",
     "check": "check a config file",
     "config": "print the effective config, or the defaults",
@@ -25,6 +26,7 @@ _COMMANDS: Final = {
     "units": "write the units of systemd",
     "ping": "measure loss, latency and path to an echo server",
 }
+"""The purpose of each command."""
 
 _EXAMPLE: Final = """Without a command: run. `echod COMMAND --help` shows its options.
 
@@ -71,13 +73,18 @@ def main(command: Callable[[], int]) -> NoReturn:
     sys.exit(guarded(command))
 
 
+def parser() -> ArgumentParser:
+    """Return the parser of what stands before a command."""
+    description = "Echo daemon: sends UDP datagrams and TCP streams back as they came (RFC 862)."
+    made = make_parser("", description=description, epilog=_EXAMPLE)
+    made.add_argument("--version", action="version", version=f"echod {__version__}")
+    commands = made.add_subparsers(metavar="COMMAND")
+    for name, purpose in COMMANDS.items():
+        commands.add_parser(name, help=purpose)
+    return made
+
+
 def _help(words: Sequence[str]) -> int:
     """Print the help, the version, or that there is no such command."""
-    description = "Echo daemon: sends UDP datagrams and TCP streams back as they came (RFC 862)."
-    parser = make_parser("", description=description, epilog=_EXAMPLE)
-    parser.add_argument("--version", action="version", version=f"echod {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND")
-    for name, purpose in _COMMANDS.items():
-        commands.add_parser(name, help=purpose)
-    parser.parse_args(words)  # which exits, for no word here is a command
+    parser().parse_args(words)  # which exits, for no word here is a command
     return ExitCode.USAGE

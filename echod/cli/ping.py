@@ -1,10 +1,18 @@
 """`echod ping`: its help, its signals and its streams; the rest is the package `ping`."""
 
 import sys
+from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from echod.errors import ExitCode
 from echod.linux import signals
+
+
+def parser() -> ArgumentParser:
+    """Return the parser of its options."""
+    from echod.ping import options  # noqa: PLC0415 - as below
+
+    return options.parser()
 
 
 def main(words: Sequence[str]) -> int:

@@ -7,6 +7,7 @@ file after the request, and no process but the echod that wrote the status is ev
 import os
 import signal
 import time
+from argparse import ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -46,15 +47,20 @@ stays in force; 69: echod does not run; 70, 75: the outcome is not known;
 4: the status cannot be read; 77: not permitted."""
 
 
-def main(words: Sequence[str]) -> int:
-    """Reload the config of the running echod and print the outcome."""
-    parser = make_parser(
+def parser() -> ArgumentParser:
+    """Return the parser of its options."""
+    made = make_parser(
         "reload",
         description="Reload the config of the running echod, wait for the outcome, and print it.",
         epilog=_EXAMPLE,
     )
-    add_config(parser, default=f"{DEFAULT_PATH}; it says where the status of that echod is")
-    arguments = parser.parse_args(words)
+    add_config(made, default=f"{DEFAULT_PATH}; it says where the status of that echod is")
+    return made
+
+
+def main(words: Sequence[str]) -> int:
+    """Reload the config of the running echod and print the outcome."""
+    arguments = parser().parse_args(words)
     outcome = reload(lambda process: status_directory(arguments.config, process), os.environ)
     print(outcome.text if outcome.code == 0 else f"{REJECTED}\n{outcome.text}")
     return outcome.code

@@ -8,6 +8,7 @@ import faulthandler
 import gc
 import os
 import sys
+from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -32,13 +33,18 @@ _EXAMPLE: Final = """example:
 Signals: HUP reloads the config, TERM and INT drain and stop, USR1 logs counts."""
 
 
+def parser() -> ArgumentParser:
+    """Return the parser of its options."""
+    made = make_parser("run", description="Serve until stopped.", epilog=_EXAMPLE)
+    add_config(made, default=f"{configfile.DEFAULT_PATH} if it exists, else built-in defaults")
+    made.add_argument("--daemonize", action="store_true", help="detach from the terminal (hosts without systemd)")
+    made.add_argument("--pidfile", type=Path, metavar="FILE", help="with --daemonize: hold this file while running")
+    return made
+
+
 def main(words: Sequence[str]) -> int:
     """Serve until stopped."""
-    parser = make_parser("run", description="Serve until stopped.", epilog=_EXAMPLE)
-    add_config(parser, default=f"{configfile.DEFAULT_PATH} if it exists, else built-in defaults")
-    parser.add_argument("--daemonize", action="store_true", help="detach from the terminal (hosts without systemd)")
-    parser.add_argument("--pidfile", type=Path, metavar="FILE", help="with --daemonize: hold this file while running")
-    arguments = parser.parse_args(words)
+    arguments = parser().parse_args(words)
     if sys.byteorder != "little" or sys.maxsize < 2**63 - 1:
         raise EchodError("echod runs on 64-bit little-endian Linux only: it reads the kernel's structures as they lie")
     signals.block()

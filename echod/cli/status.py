@@ -8,6 +8,7 @@ width every figure is there.
 import json
 import sys
 import time
+from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,19 +35,24 @@ With --check 0: each listener replied; 1: one did not. Probes of root and of
 echod's own user are refused by no rule of the config and counted separately."""
 
 
-def main(words: Sequence[str]) -> int:
-    """Show what the running echod does, or whether it replies."""
-    parser = make_parser(
+def parser() -> ArgumentParser:
+    """Return the parser of its options."""
+    made = make_parser(
         "status",
         description="Show what the running echod does: traffic, losses and who lost it, workers, top\nsources.",
         epilog=_EXAMPLE,
     )
-    add_config(parser, default=f"{DEFAULT_PATH}; it says where the status is")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON, for programs")
-    how = parser.add_mutually_exclusive_group()
+    add_config(made, default=f"{DEFAULT_PATH}; it says where the status is")
+    made.add_argument("--json", action="store_true", help="print one line of JSON, for programs")
+    how = made.add_mutually_exclusive_group()
     how.add_argument("--watch", action="store_true", help="show it again every second, until Ctrl-C")
     how.add_argument("--check", action="store_true", help="send a probe to each listener and say whether it replies")
-    arguments = parser.parse_args(words)
+    return made
+
+
+def main(words: Sequence[str]) -> int:
+    """Show what the running echod does, or whether it replies."""
+    arguments = parser().parse_args(words)
     place = status_directory(arguments.config)
     if arguments.check:
         return _check_listeners(place, as_json=arguments.json)

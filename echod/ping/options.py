@@ -143,9 +143,10 @@ def _name() -> str:
     return "echod-ping" if Path(sys.argv[0]).name == "echod-ping" else "echod ping"
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     name = _name()
-    parser = _Parser(
+    made = _Parser(
         prog=name,
         usage=f"{name} [OPTION]... TARGET...",
         description=DESCRIPTION,
@@ -154,20 +155,20 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=20, width=80),
     )
-    parser.add_argument("targets", nargs="+", metavar="TARGET", help=argparse.SUPPRESS)
+    made.add_argument("targets", nargs="+", metavar="TARGET", help=argparse.SUPPRESS)
     for add in (_add_probes, _add_packets, _add_output, _add_modes):
-        add(parser)
-    return parser
+        add(made)
+    return made
 
 
 def help_text() -> str:
     """Return the text of `echod ping --help`."""
-    return _parser().format_help()
+    return parser().format_help()
 
 
 def parse_options(argv: Sequence[str]) -> Options:
     """Read the command line. Raises UsageError."""
-    found = _parser().parse_args(_join_negative(argv))
+    found = parser().parse_args(_join_negative(argv))
     _refuse_contradictions(found)
     interval = found.interval
     if found.rate:

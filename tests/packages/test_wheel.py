@@ -21,7 +21,12 @@ DATA = f"{NAME}-{__version__}.data/data"
 INFO = f"{NAME}-{__version__}.dist-info"
 
 MAN = {f"share/man/man{page.suffix[1:]}/{page.name}": page for page in PAGES.iterdir()}
-SHARED = MAN | {"share/echod/echod.schema.json": REPOSITORY / "config/echod.schema.json"}
+SHARED = MAN | {
+    "share/echod/echod.schema.json": REPOSITORY / "config/echod.schema.json",
+    "share/bash-completion/completions/echod": REPOSITORY / "packaging/completion/echod.bash",
+    "share/zsh/site-functions/_echod": REPOSITORY / "packaging/completion/_echod",
+    "share/fish/vendor_completions.d/echod.fish": REPOSITORY / "packaging/completion/echod.fish",
+}
 """What pip, deb and rpm put below their prefix."""
 
 
@@ -38,7 +43,7 @@ def metadata(distribution: Distribution) -> Message:
         return Parser().parsestr(wheel.read(f"{INFO}/METADATA").decode())
 
 
-def test_the_wheel_holds_code_units_config_and_pages_and_nothing_else(distribution: Distribution) -> None:
+def test_the_wheel_holds_code_units_config_pages_and_completion_and_nothing_else(distribution: Distribution) -> None:
     """Each file is that of the repository."""
     with ZipFile(distribution.wheel) as wheel:
         found = {name: wheel.read(name) for name in wheel.namelist()}

@@ -25,7 +25,7 @@ INDEX = f"http://127.0.0.1:{INDEX_PORT}/"
 
 # Where an installation writes.
 WRITTEN = (
-    *("opt/echod", "usr/local/bin", "usr/local/share/man", "usr/local/lib/systemd", "var/lib/systemd/catalog"),
+    *("opt/echod", "usr/local/bin", "usr/local/share", "usr/local/lib/systemd", "var/lib/systemd/catalog"),
     *("etc/systemd/system", "etc/echod.yaml"),
 )
 
