@@ -1,33 +1,11 @@
 """Under 10,000 datagrams a second from outside, whatever an operator does loses none of them."""
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from support.system.installation import Mode, Release, install_command
-from support.system.operating import PORT, Host
-from support.udp_load import Report, UdpLoad
-from support.waiting import wait_until
+from support.system.load import loaded
+from support.system.operating import Host
 
-RATE = 10_000
 SECONDS = 30.0
 RELOADS, RESTARTS = 5, 3
-KEPT_RATE = 0.95  # of RATE: what the load must have sent for the figure to mean something
-
-
-@contextmanager
-def loaded(host: Host, seconds: float) -> Iterator[list[Report]]:
-    """Let clients send for at least so long, and for as long as the block takes; nothing may be lost."""
-    begin = time.monotonic()
-    with host.client():
-        load = UdpLoad(PORT, host=host.address, rate=RATE)
-    with load:
-        yield []
-        wait_until(lambda: time.monotonic() > begin + seconds, "the time is over", seconds=seconds)
-        report = load.finish()
-    assert report.seconds >= seconds - 1
-    assert report.rate > KEPT_RATE * RATE
-    assert (len(report.lost), report.repeated, report.wrong, report.refused) == (0, 0, 0, 0), str(report)
 
 
 def test_nothing_is_lost_in_reloads_restarts_and_an_upgrade(activated: Host, release: Release) -> None:

@@ -12,9 +12,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -63,19 +64,25 @@ def make_root(suite: str) -> Debian:
     Raises subprocess.CalledProcessError, with debootstrap's last words as a note, when it cannot be made.
     """
     debian = RELEASES[suite]
-    with _locked(cache() / f"{suite}.lock"):
-        stamp = debian.root / STAMP
-        if not stamp.is_file() or stamp.read_text() != RECIPE:
-            partial = cache() / f"{suite}.partial"
-            # Left by a run that was killed. Its mounts died with its mount namespace: the tree is only files.
-            _remove(partial)
-            try:
-                _build(suite, partial)
-                _remove(debian.root)
-                partial.rename(debian.root)
-            finally:
-                _remove(partial)
+    make_cached(debian.root.name, STAMP, RECIPE, partial(_build, suite))
     return debian
+
+
+def make_cached(name: str, stamp: str, recipe: str, build: Callable[[Path], None]) -> Path:
+    """Return the directory of this name in the cache; `build` makes it if its file `stamp` does not hold `recipe`."""
+    final, unfinished = cache() / name, cache() / f"{name}.partial"
+    with _locked(cache() / f"{name}.lock"):
+        if not (final / stamp).is_file() or (final / stamp).read_text() != recipe:
+            # Left by a run that was killed. Its mounts died with its mount namespace: the tree is only files.
+            _remove(unfinished)
+            try:
+                build(unfinished)
+                (unfinished / stamp).write_text(recipe)
+                _remove(final)
+                unfinished.rename(final)
+            finally:
+                _remove(unfinished)
+    return final
 
 
 def mirror() -> str | None:
@@ -121,7 +128,7 @@ def _build_wheel(requirement: str, directory: Path) -> None:
     """Build the wheel of a requirement that the index holds only as source, and refuse a compiled one."""
     before = set(directory.glob("*.whl"))
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", f"--wheel-dir={directory}"]
-    _succeed([*command, requirement])
+    succeed([*command, requirement])
     for wheel in set(directory.glob("*.whl")) - before:
         if not wheel.name.endswith("-none-any.whl"):
             wheel.unlink()
@@ -136,7 +143,7 @@ def _build(suite: str, target: Path) -> None:
     command += [f"--include={','.join(PACKAGES)}", suite, str(target)]
     if source := mirror():
         command.append(source)
-    _succeed(command, timeout=BUILD_TIMEOUT)
+    succeed(command, timeout=BUILD_TIMEOUT)
     for pattern in ("var/cache/apt/*.bin", "var/cache/apt/archives/*.deb", "var/lib/apt/lists/*", "var/log/**/*.log"):
         for path in target.glob(pattern):
             _remove(path)
@@ -148,7 +155,6 @@ def _build(suite: str, target: Path) -> None:
     for timer in ("apt-daily.timer", "apt-daily-upgrade.timer"):
         (target / "etc/systemd/system" / timer).symlink_to("/dev/null")
     target.chmod(0o755)
-    (target / STAMP).write_text(RECIPE)
 
 
 @contextmanager
@@ -168,7 +174,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _succeed(command: list[str], timeout: float | None = None) -> None:
+def succeed(command: list[str], timeout: float | None = None) -> None:
     """Run a command of the machine, which must succeed."""
     result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=timeout)
     if result.returncode != 0:
