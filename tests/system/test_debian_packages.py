@@ -1,0 +1,86 @@
+"""The Debian packages: installed, upgraded and removed, as an operator does it."""
+
+import re
+from pathlib import Path
+
+import pytest
+from support.man import literals, section
+from support.system.image import Debian
+from support.system.load import loaded
+from support.system.operating import CONFIG, Host
+from support.system.packages import FOLDER, Packages, make_newer, make_packages
+
+INSTALL = "apt install ./echod_*.deb ./echod-ping_*.deb"
+"""As the README prints it."""
+
+PLACES = ["/etc", "/usr", "/var/lib", "/opt", "/run/systemd"]
+
+
+@pytest.fixture(scope="session")
+def packages(debian: Debian, tmp_path_factory: pytest.TempPathFactory) -> Packages:
+    """Build the packages, once for each Debian."""
+    return make_packages(debian, tmp_path_factory.mktemp(f"packages-{debian.suite}"))
+
+
+def manual() -> list[list[str]]:
+    """Return the commands of each block in what echod(8) says about the packages."""
+    return [re.findall("^# (.*)$", block, re.MULTILINE) for block in literals(section("echod.8", "Debian packages"))]
+
+
+def apt(host: Host, command: str) -> str:
+    """Run a command of apt in the folder with the packages, as an operator who says yes; return what it printed."""
+    command = command.replace("apt ", "apt-get -q -y -o Dpkg::Use-Pty=0 ", 1)
+    result = host.run(["sh", "-c", f"cd {FOLDER} && {command}"], environment={"DEBIAN_FRONTEND": "noninteractive"})
+    return result.stdout + result.stderr
+
+
+def traces(host: Host) -> list[str]:
+    """Return the names of all files on the host that have to do with echod."""
+    listing = host.run(["find", *PLACES, "-name", "*echod*"], check=False).stdout
+    return sorted(name for name in listing.splitlines() if "/journal/" not in name)
+
+
+def test_apt_installs_upgrades_and_removes(host: Host, packages: Packages, tmp_path: Path) -> None:
+    """A taken port fails no installation; an upgrade with the socket unit loses nothing; nothing is left by a purge."""
+    host.run(["systemd-run", "--quiet", "--unit=taken", "python3", "-c",
+              "import socket; s = socket.create_server(('0.0.0.0', 7)); s.accept()"])  # fmt: skip
+    before = traces(host)
+    packages.bring(host)
+    apt(host, INSTALL)
+    assert host.show("UnitFileState") == "enabled"
+    host.systemctl("stop", "taken")
+    host.await_answer()
+    host.systemctl("start", "echod")
+    assert host.serves_everything()
+    for command in (["echod", "ping"], ["echod-ping"]):
+        assert ", 0% packet loss" in host.run([*command, "-q", "-c", "3", "-i", "2ms", "127.0.0.1"]).stdout
+    explained = host.run(["journalctl", "-u", "echod", "-x", "--no-pager"]).stdout
+    assert "Documentation: man:echod(8)" in explained
+    assert "INSTALLATION" in host.run(["zcat", "/usr/share/man/man8/echod.8.gz"]).stdout
+
+    host.write(CONFIG, host.read(CONFIG).replace("level: info", "level: debug"))
+    host.systemctl("reload")
+    edited = host.read(CONFIG)
+    install, to_socket = manual()
+    assert install == [INSTALL]
+    # At this rate the 8 MiB of the unit hold two seconds: dpkg, beside tests on every CPU, may take longer to restart.
+    host.drop_in("[Socket]\nReceiveBuffer=64M\n", unit="echod.socket")
+    for command in to_socket:
+        host.run(["sh", "-c", command])
+    assert host.serves_everything()
+    supervisor = host.supervisor()
+    newer = make_newer(packages, tmp_path / "newer")
+    host.copy(newer.folder, f"{FOLDER}/newer")
+    with loaded(host, 5, kept=0.5):
+        apt(host, INSTALL.replace("./", "./newer/"))
+    assert host.supervisor() not in {supervisor, 0}
+    assert host.read(CONFIG) == edited
+
+    apt(host, "apt remove echod echod-ping")
+    assert not host.answers()
+    assert host.read(CONFIG) == edited
+    for unit in ("echod.service", "echod.socket"):
+        assert host.show("ActiveState", unit) == "inactive"
+    host.run(["sh", "-c", "rm -r /etc/systemd/system/echod.*.d"])
+    apt(host, "apt purge echod echod-ping")
+    assert traces(host) == before
