@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from echod.config import file as configfile
-from echod.config.parse import find_status_directory
+from echod.config.parse import find_instance, find_status_directory
 from echod.errors import EchodError
 from echod.status import files
 
@@ -16,4 +16,7 @@ def status_directory(path: Path | None, process: int | None = None) -> Path:
     with suppress(EchodError):  # an unreadable or missing config is no reason to give up
         text = configfile.read_text(named)
     configured, config = find_status_directory(text), configfile.shown(named)
-    return files.find(os.environ, configured, config, named=path is not None, process=process)
+    environment = dict(os.environ)
+    if instance := find_instance(str(named)):  # RuntimeDirectory= of echod@.service
+        environment.setdefault("RUNTIME_DIRECTORY", f"{files.DEFAULT_DIRECTORY}-{instance}")
+    return files.find(environment, configured, config, named=path is not None, process=process)

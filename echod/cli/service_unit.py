@@ -15,6 +15,7 @@ from typing import Final
 from echod.config import socket_unit
 from echod.config.document import read
 from echod.config.file import DEFAULT_PATH, shown
+from echod.config.parse import find_instance
 from echod.config.schema import Config
 from echod.config.socket_unit import Passing
 from echod.errors import ConfigUnreadableError, Mistake
@@ -57,12 +58,11 @@ def examine(path: Path, config: Config, text: bytes, *, activated: bool) -> Exam
     With `activated` it is compared with the socket units also where they do not hold the ports yet. Raises
     ConfigUnreadableError if the service cannot read it.
     """
-    units = socket_unit.units_of(str(path.absolute()))
-    unit = socket_unit.properties(
-        _show(units.service, "LoadState", "ExecStart", "Requires", "TriggeredBy", "PrivateNetwork", *_VISIBILITY)
-    )
-    named = socket_unit.config_of(unit, str(DEFAULT_PATH))
-    if unit.get("LoadState") == "loaded" and named == str(path.absolute()):
+    named = str(path.absolute())
+    units, unit = socket_unit.units_of(""), _read("")
+    if (instance := find_instance(named)) and not _starts_with(named, unit):
+        units, unit = socket_unit.units_of(instance), _read(instance)
+    if _starts_with(named, unit):
         activated |= socket_unit.is_activated(unit, units.socket)
         if os.geteuid() == 0:  # root can read every file
             _look(units.service, unit, named)
@@ -81,6 +81,17 @@ def examine(path: Path, config: Config, text: bytes, *, activated: bool) -> Exam
         advice=socket_unit.advice(config.listeners, passing),
         warnings=socket_unit.find_replaced(config, read(text), passing),
     )
+
+
+def _read(instance: str) -> dict[str, str]:
+    """Return the properties of a service; none if it is not loaded."""
+    names = ("LoadState", "ExecStart", "Requires", "TriggeredBy", "PrivateNetwork", *_VISIBILITY)
+    unit = socket_unit.properties(_show(socket_unit.units_of(instance).service, *names))
+    return unit if unit.get("LoadState") == "loaded" else {}
+
+
+def _starts_with(config: str, unit: Mapping[str, str]) -> bool:
+    return bool(unit) and socket_unit.config_of(unit, str(DEFAULT_PATH)) == config
 
 
 def _look(name: str, unit: Mapping[str, str], path: str) -> None:

@@ -21,6 +21,7 @@ from echod.config.schema import MODELS, Config, StatusConfig
 from echod.errors import ConfigError, Mistake
 
 _OUT_OF_BOUNDS = frozenset({"greater_than_equal", "less_than_equal"})
+_INSTANCE = re.compile(r"/etc/echod/([A-Za-z0-9:_.\\-]+)\.yaml")  # systemd.unit(5)
 _QUOTABLE = {"int_type": int, "bool_type": bool}
 
 
@@ -40,6 +41,12 @@ def parse_config(data: bytes) -> tuple[Config, tuple[Mistake, ...]]:
     if mistakes:
         raise ConfigError(in_order(mistakes))
     return config, in_order(lint.find_unreasonable(config, document))
+
+
+def find_instance(path: str) -> str:
+    """Return the instance whose config this is: NAME of /etc/echod/NAME.yaml, else an empty string."""
+    found = _INSTANCE.fullmatch(path)
+    return found[1] if found else ""
 
 
 def find_status_directory(data: bytes) -> str:

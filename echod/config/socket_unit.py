@@ -14,7 +14,6 @@ from echod.config.schema import Config
 from echod.errors import Mistake
 from echod.net.listener import Endpoint, Listener, parse_listener
 
-_INSTANCE: Final = re.compile(r"/etc/echod/([A-Za-z0-9:_.-]+)\.yaml")
 _PROTOCOLS: Final = {"Datagram": "udp", "Stream": "tcp"}
 _LISTEN: Final = re.compile(r"Listen=(\S+) \((Datagram|Stream)\)")
 _ARGUMENTS: Final = re.compile(r"argv\[\]=(.*?) ; ")
@@ -30,10 +29,9 @@ class Units:
     """The socket unit of the port of the metrics."""
 
 
-def units_of(config: str) -> Units:
-    """Return the units that start with this config: of /etc/echod/NAME.yaml they are `echod@NAME.service` and so on."""
-    found = _INSTANCE.fullmatch(config)
-    at = f"@{found[1]}" if found else ""
+def units_of(instance: str) -> Units:
+    """Return the units of an instance, `echod@NAME.service` and so on; without a name those of `echod.service`."""
+    at = f"@{instance}" if instance else ""
     return Units(service=f"echod{at}.service", socket=f"echod{at}.socket", metrics=f"echod-metrics{at}.socket")
 
 

@@ -39,10 +39,9 @@ class Journal:
     def send(self, fields: Mapping[str, object]) -> bool:
         """Send one entry; return whether the journal accepted it. Values are text or numbers. It raises nothing."""
         lost = {"ECHOD_LOST_ENTRIES": self._lost} if self._lost else {}
-        entry = encode({**fields, "SYSLOG_IDENTIFIER": self._identifier, **lost})
         try:
-            self._send(entry)
-        except OSError:
+            self._send(encode({**fields, "SYSLOG_IDENTIFIER": self._identifier, **lost}))
+        except (OSError, ValueError):
             self._lost += 1
             return False
         self._lost = 0

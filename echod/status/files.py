@@ -77,9 +77,7 @@ def find(
     only another echod is found, and StatusUnknownError if the echod runs and has no status.
     """
     first = directory(environment, configured) or DEFAULT_DIRECTORY
-    own = directory(environment, AUTO) or first
-    instances_of_units = sorted(DEFAULT_DIRECTORY.parent.glob(f"{DEFAULT_DIRECTORY.name}-*"))  # of echod@.service
-    places = dict.fromkeys((first, own, DEFAULT_DIRECTORY, *instances_of_units))
+    places = dict.fromkeys((first, directory(environment, AUTO) or first, DEFAULT_DIRECTORY))
     alive = {place: status for place in places if (status := read(place)) is not None and is_alive(status)}
     for place, status in alive.items():
         if status.get("pid") == process:

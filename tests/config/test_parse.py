@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.config_mistakes import errors, hold_to_the_text, mistake_of, warnings
 
-from echod.config.parse import find_status_directory, parse_config
+from echod.config.parse import find_instance, find_status_directory, parse_config
 from echod.errors import ConfigError, Mistake
 
 DEFAULT_FILE = Path(__file__).parents[2] / "config" / "echod.yaml"
@@ -107,6 +107,20 @@ def test_any_bytes_are_a_config_or_mistakes_within_the_text(data: bytes) -> None
 def test_the_place_of_the_status_is_found_whatever_else_is_wrong(text: str, directory: str) -> None:
     """Who asks after an echod that runs finds it also while its config is being edited."""
     assert find_status_directory(text.encode()) == directory
+
+
+def test_an_instance_is_named_by_its_config() -> None:
+    """It is NAME of /etc/echod/NAME.yaml, escaped as systemd does; of any other file there is none."""
+    assert find_instance("/etc/echod/vrf-red.yaml") == "vrf-red"
+    assert find_instance("/etc/echod/a\\x2db.yaml") == r"a\x2db"
+    for path in (
+        "/etc/echod.yaml",
+        "/srv/etc/echod/red.yaml",
+        "/etc/echod/red",
+        "/etc/echod/a/b.yaml",
+        "/etc/echod/.yaml",
+    ):
+        assert find_instance(path) == ""
 
 
 @pytest.mark.parametrize(

@@ -44,11 +44,10 @@ def test_the_properties_are_those_that_systemctl_prints() -> None:
     }
 
 
-def test_a_config_of_an_instance_has_the_units_of_the_instance() -> None:
-    """Of /etc/echod/NAME.yaml; of any other file they are those of the host's echod."""
-    for path in (DEFAULT, "/srv/echod/red.yaml", "/etc/echod/red", "/etc/echod/a/red.yaml", "/etc/echod/.yaml"):
-        assert units_of(path) == UNITS
-    red = units_of("/etc/echod/vrf-red.yaml")
+def test_an_instance_has_units_of_its_own() -> None:
+    """They are named in what is to be written and run."""
+    assert units_of("") == UNITS
+    red = units_of("vrf-red")
     assert (red.service, red.socket) == ("echod@vrf-red.service", "echod@vrf-red.socket")
     assert red.metrics == "echod-metrics@vrf-red.socket"
     lines = drop_in("workers: 1\n", Passing(units=red, listeners=frozenset(), metrics=None))

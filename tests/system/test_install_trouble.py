@@ -22,7 +22,7 @@ UNCHANGED = "; nothing was changed\n"
 # The lines of the installer before which it is killed, in their order: one in each part of what it does.
 STEPS = (
     '"$release/bin/python" -m compileall',
-    'install -m 0644 "$units/echod.service"',
+    'install -m 0644 "$units"/*.service',
     'said=$("${check[@]}"',
     "ln -sfn /opt/echod/current/bin/echod",
     "mv -T /opt/echod/current.new",

@@ -46,6 +46,9 @@ def test_instances_serve_side_by_side_and_each_is_asked_by_its_config(bound: Hos
     (entry,) = bound.journal("--identifier=echod-red", "ECHOD_EVENT=reloaded")
     assert entry["_SYSTEMD_UNIT"].endswith("echod@red.service")
     assert (bound.supervisor(), bound.events("reloaded")) == (pid, [])
+    bound.systemctl("stop")
+    for words, code in (("status --check", 3), ("reload", 69)):  # an instance stands in for no other echod
+        assert bound.run(["sh", "-c", f"echod {words}"], check=False).returncode == code
     bound.systemctl("stop", "echod@red.service")
     assert "no echod is running" in bound.run(["echod", "status", "--config", RED], check=False).stderr
     release.bring(bound)
