@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from support.man import literals, section
 from support.system.image import Debian
+from support.system.installation import SOURCE, Mode, Release, install_command
 from support.system.load import loaded
 from support.system.operating import CONFIG, Host
 from support.system.packages import FOLDER, Packages, make_newer, make_packages
@@ -84,3 +85,23 @@ def test_apt_installs_upgrades_and_removes(host: Host, packages: Packages, tmp_p
     host.run(["sh", "-c", "rm -r /etc/systemd/system/echod.*.d"])
     apt(host, "apt purge echod echod-ping")
     assert traces(host) == before
+
+
+def test_packages_and_the_installer_take_turns(host: Host, packages: Packages, release: Release) -> None:
+    """From packaging/install to the packages and back, with the same config, as echod(8) says."""
+    packages.bring(host)
+    release.bring(host)
+    host.run(install_command(Mode.ACTIVATED))
+    host.write(CONFIG, host.read(CONFIG).replace("level: info", "level: debug"))
+    host.systemctl("reload")
+    edited = host.read(CONFIG)
+    host.run([f"{SOURCE}/packaging/uninstall"])
+    apt(host, INSTALL.replace("install", "install -o Dpkg::Options::=--force-confold"))
+    assert host.read(CONFIG) == edited
+    assert host.serves_everything()
+    assert " /usr/bin/echod " in host.show("ExecStart")
+    apt(host, "apt remove echod echod-ping")
+    host.run(install_command(Mode.ACTIVATED))
+    assert host.read(CONFIG) == edited
+    assert host.serves_everything()
+    assert " /usr/local/bin/echod " in host.show("ExecStart")
