@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from support.daemon import REPOSITORY
 from support.man import literals, section
 from support.system.image import Debian
 from support.system.installation import SOURCE, Mode, Release, install_command
@@ -12,7 +13,10 @@ from support.system.operating import CONFIG, Host
 from support.system.packages import FOLDER, Packages, make_newer, make_packages
 
 INSTALL = "apt install ./echod_*.deb ./echod-ping_*.deb"
-"""As the README prints it."""
+"""As the README prints it, and echod(8)."""
+
+FIRST = [INSTALL, "systemctl start echod", "echod ping -c 3 127.0.0.1", "journalctl -u echod"]
+"""The first commands of the README's section on installation."""
 
 PLACES = ["/etc", "/usr", "/var/lib", "/opt", "/run/systemd"]
 
@@ -45,13 +49,16 @@ def test_apt_installs_upgrades_and_removes(host: Host, packages: Packages, tmp_p
     """A taken port fails no installation; an upgrade with the socket unit loses nothing; nothing is left by a purge."""
     host.run(["systemd-run", "--quiet", "--unit=taken", "python3", "-c",
               "import socket; s = socket.create_server(('0.0.0.0', 7)); s.accept()"])  # fmt: skip
+    shown = REPOSITORY.joinpath("README.md").read_text().partition("### Install\n")[2].split("```")[1]
+    assert re.findall("^# (.*)$", shown, re.MULTILINE) == FIRST
     before = traces(host)
     packages.bring(host)
     apt(host, INSTALL)
     assert host.show("UnitFileState") == "enabled"
     host.systemctl("stop", "taken")
     host.await_answer()
-    host.systemctl("start", "echod")
+    for command in FIRST[1:]:
+        assert host.run(["sh", "-c", command]).returncode == 0
     assert host.serves_everything()
     for command in (["echod", "ping"], ["echod-ping"]):
         assert ", 0% packet loss" in host.run([*command, "-q", "-c", "3", "-i", "2ms", "127.0.0.1"]).stdout

@@ -24,11 +24,14 @@ sys.stdout.write(urllib.request.urlopen(sys.argv[-1]).read().decode())
 
 
 def dialogue() -> list[tuple[str, list[str]]]:
-    """Return each command of "Operate" with the lines that the README shows below it, in order."""
+    """Return each command of "Operate" with the lines that the README shows below it, in order.
+
+    Those of the packages are run by `test_debian_packages`.
+    """
     section = README.read_text().partition("\n## Operate\n")[2].partition("\n## ")[0]
     steps: list[tuple[str, list[str]]] = []
     for block in re.findall(r"^```console\n(.*?)^```", section, re.MULTILINE | re.DOTALL):
-        for line in block.splitlines():
+        for line in () if block.startswith("# apt install") else block.splitlines():
             if line.startswith("# "):
                 steps.append((line[2:], []))
             else:
