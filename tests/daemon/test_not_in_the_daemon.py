@@ -29,14 +29,14 @@ def write_modules(*_):
         file.write("\\n".join(loaded))
     os.rename(file.name, file.name.removesuffix(".part"))
 
-signal.signal(signal.SIGUSR2, write_modules)
+signal.signal(signal.SIGWINCH, write_modules)
 """
-"""Loaded by Python before echod: on SIGUSR2, which echod does not use, a process writes its modules to a file."""
+"""Loaded by Python before echod: on SIGWINCH, which echod does not use, a process writes its modules to a file."""
 
 
 def loaded(pid: int, spy: Path) -> set[str]:
     """Return the names of the modules that a running process has."""
-    os.kill(pid, signal.SIGUSR2)
+    os.kill(pid, signal.SIGWINCH)
     written = Path(f"{spy}.{pid}")
     wait_until(written.exists, f"process {pid} has written the modules that it has loaded")
     return set(written.read_text().splitlines())
