@@ -72,7 +72,11 @@ def test_a_killed_exporter_comes_back_and_the_echo_never_notices(echod: StartDae
     """After any signal there is another, with all that was counted before; no worker is a new one."""
     daemon, _, port, http = serve_metered(echod)
     workers = daemon.workers()
-    ends = ((signal.SIGKILL, "killed by SIGKILL"), (signal.SIGQUIT, "killed by SIGQUIT"), (signal.SIGSEGV, "killed by SIGSEGV"))
+    ends = (
+        (signal.SIGKILL, "killed by SIGKILL"),
+        (signal.SIGQUIT, "killed by SIGQUIT"),
+        (signal.SIGSEGV, "killed by SIGSEGV"),
+    )
     for number, (deadly, how) in enumerate(ends, 1):
         assert ask(port) == b"hi"
         (exporter,) = exporters(daemon)
