@@ -14,8 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from setproctitle import setproctitle
-
 from echod import logs
 from echod.cli.errors import guarded
 from echod.cli.options import add_config, make_parser
@@ -23,7 +21,6 @@ from echod.config import file as configfile
 from echod.config.diagnostics import report
 from echod.errors import ConfigError, EchodError, ExitCode, UsageError
 from echod.linux import signals, systemd
-from echod.status import instances
 from echod.supervisor.supervisor import Supervisor
 
 _EXAMPLE: Final = """example:
@@ -63,7 +60,6 @@ def main(words: Sequence[str]) -> int:
 
 
 def _serve(path: Path | None, on_serving: Callable[[], None]) -> int:
-    setproctitle(instances.title(configfile.shown(path or configfile.DEFAULT_PATH)))
     supervisor = Supervisor(path=path, environment=os.environ, on_serving=on_serving)
     # Imported objects are permanent: the garbage collector must not traverse them, and so unshare the workers' pages.
     gc.freeze()

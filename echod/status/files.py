@@ -73,8 +73,9 @@ def find(
     If the `process` is known, it is the directory with the status of that one. Else it is the configured one, if that
     echod is there. But the config may have changed since it was started, so the default directories are searched too.
     If the operator has not `named` the config, an echod in the directory that it configures will do that runs with
-    another one. If there is none, the configured directory is returned, where `load` says so. Raises NoStatusError if
-    only another echod is found, and StatusUnknownError if the echod runs and has no status.
+    another one, and so will one of this user without a config file. If there is none, the configured directory is
+    returned, where `load` says so. Raises NoStatusError if only another echod is found, and StatusUnknownError if the
+    echod runs and has no status.
     """
     first = directory(environment, configured) or DEFAULT_DIRECTORY
     places = dict.fromkeys((first, directory(environment, AUTO) or first, DEFAULT_DIRECTORY))
@@ -83,7 +84,7 @@ def find(
         if status.get("pid") == process:
             return place
     for place, status in alive.items():
-        if _is_same(status.get("config"), config):
+        if _is_same(status.get("config"), config) and not (named and _without_file(status)):
             return place
     # A user who runs none sees that of the host.
     usual = places if configured == AUTO and not environment.get("RUNTIME_DIRECTORY") else (first,)
@@ -91,19 +92,30 @@ def find(
         if not named and place in usual:
             return place
     for pid, its in instances.supervisors().items():
-        if its == config:
-            where = " or ".join(map(str, places))
+        if its == config or (its is None and not named and instances.user(pid) == os.geteuid()):
+            where, what = " or ".join(map(str, places)), f"with {its}" if its else "without a config file"
             raise StatusUnknownError(
-                f"an echod runs with {config}, process {pid}, but its status is not in {where}: its log says "
+                f"an echod runs {what}, process {pid}, but its status is not in {where}: its log says "
                 'why, and where it is: look for "status" there (log.level: info)'
             )
     for place, status in alive.items() if named else ():
         its = printable(str(status.get("config")))
+        way = "leave out --config" if _without_file(status) else f"name that with --config {its}"
         raise NoStatusError(
             f"no echod is running with {config}: the one that has its status in {place}, process {status['pid']}, runs "
-            f"with {its}; name that with --config {its}"
+            f"{_with_config(status)}; {way}"
         )
     return first
+
+
+def _without_file(status: Mapping[str, Any]) -> bool:
+    """Tell whether this status is of an echod with the built-in defaults: the path that it has is of no file."""
+    return status.get("config_read", 0) is None
+
+
+def _with_config(status: Mapping[str, Any]) -> str:
+    """Return which config this status is of, for a sentence."""
+    return "without a config file" if _without_file(status) else f"with {printable(str(status.get('config')))}"
 
 
 def _is_same(one: object, other: str) -> bool:
@@ -125,9 +137,8 @@ class StatusFiles:
         if other is not None and other.get("pid") != os.getpid() and is_alive(other):
             self._place = None
             self._note(
-                f"{place} has the status of another echod, process {other['pid']}, which runs with "
-                f"{printable(str(other.get('config')))}: set another status.directory in the config of this one, "
-                "and restart it"
+                f"{place} has the status of another echod, process {other['pid']}, which runs {_with_config(other)}: "
+                "set another status.directory in the config of this one, and restart it"
             )
 
     def write(self, status: bytes) -> None:
@@ -262,6 +273,8 @@ def read_self_test(place: Path) -> SelfTest | None:
 def _others() -> str:
     """Name an echod that runs, and is not the one that was looked for."""
     for pid, config in instances.supervisors().items():
+        if config is None:
+            return f"; an echod without a config file runs, process {pid}: ask for it as its user, without --config"
         return f"; an echod with another config runs, process {pid}: name it with --config {printable(config)}"
     return "; for one that was started with another config, give --config FILE"
 

@@ -12,21 +12,26 @@ from typing import Final
 from echod.linux.procfs import TICKS, start_ticks
 
 _TITLE: Final = "echod: supervisor"
+_DEFAULTS: Final = "(built-in defaults)"
 
 
-def title(config: str) -> str:
-    """Return the title of the supervisor that serves this config, a path as in `Snapshot.config`."""
-    return f"{_TITLE} {config}"
+def title(config: str | None) -> str:
+    """Return the title of the supervisor that serves this config, a path as in `Snapshot.config`, or None for none."""
+    return f"{_TITLE} {config or _DEFAULTS}"
 
 
-def supervisors() -> dict[int, str]:
-    """Return the config of each echod that this process can see, but those in containers, by process id."""
-    found = {}
+def supervisors() -> dict[int, str | None]:
+    """Return the config of each echod that this process can see, but those in containers, by process id.
+
+    It is None for an echod without a config file.
+    """
+    found: dict[int, str | None] = {}
     for place in Path("/proc").glob("[0-9]*"):
         try:
             words = (place / "cmdline").read_bytes().rstrip(b"\0").decode("utf-8", "replace")
-            if words.startswith(title("")) and _is_of_our_host(place):
-                found[int(place.name)] = words.removeprefix(title(""))
+            if words.startswith(f"{_TITLE} ") and _is_of_our_host(place):
+                config = words.removeprefix(f"{_TITLE} ")
+                found[int(place.name)] = config if config != _DEFAULTS else None
         except OSError:
             continue
     return dict(sorted(found.items()))
@@ -42,6 +47,14 @@ def is_supervisor(pid: int) -> bool | None:
     """Tell whether this process is an echod's; None if that is hidden, as with ProtectProc= and PrivateUsers=."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(_TITLE.encode())
+    except OSError:
+        return None
+
+
+def user(pid: int) -> int | None:
+    """Return the user of a process; None if it does not exist or is hidden."""
+    try:
+        return Path(f"/proc/{pid}").stat().st_uid
     except OSError:
         return None
 

@@ -1,4 +1,4 @@
-"""What happens to the daemon and its config: log entries, messages to the service manager, and the status file.
+"""What happens to the daemon and its config: log entries, messages to the service manager, status file and title.
 
 Owns the texts, the line of `systemctl status` and the times of its updates, never a decision. Invariants: every reload
 that `reloading` reports is ended by `reloaded`, `rejected` or `stopping`, so neither the service manager nor `echod
@@ -11,6 +11,7 @@ from time import monotonic_ns
 from typing import Final
 
 import structlog
+from setproctitle import setproctitle
 
 from echod import __version__
 from echod.admission.selftest import SelfTest
@@ -25,7 +26,7 @@ from echod.stats.counters import CounterPage, describe
 from echod.stats.rates import Rate
 from echod.stats.snapshot import REJECTED
 from echod.stats.totals import Totals
-from echod.status import files
+from echod.status import files, instances
 from echod.status.publisher import Publisher
 
 MAX_LOGGED_MISTAKES: Final = 20
@@ -63,6 +64,7 @@ class Reporter:
     def starting(self, reading: Reading) -> None:
         """Report the start, where the config comes from, and where the status is: `files.find` names this entry."""
         self._directory = files.directory(self._environment, reading.config.status.directory)
+        setproctitle(instances.title(self._config if reading.path else None))
         config = self._config if reading.path else "built-in defaults"
         status = {} if self._directory is None else {"status": shown(self._directory)}
         _log.info("starting", version=__version__, config=config, **status)
@@ -119,6 +121,7 @@ class Reporter:
         parts = " and ".join(f"{number} {protocol}" for protocol, number in counts.items() if number)
         noun = plural(len(listeners), "listener")
         self._serving = f"serving {parts} {noun} with {workers} {plural(workers, 'worker')}"
+        setproctitle(instances.title(self._config if read is not None else None))
         self._publisher.serving(generation, self_test, read)
 
     def ready(self) -> None:

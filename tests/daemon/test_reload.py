@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.daemon import Daemon, Serve, StartDaemon, ask
+from support.daemon import Daemon, Serve, StartDaemon, ask, title
+from support.loopback import namespace, needs_root
 from support.ports import free_port
 from support.processes import descriptors
 from support.udp_load import UdpLoad
@@ -179,15 +180,37 @@ def outcomes(daemon: Daemon) -> tuple[list[object], list[object]]:
     return [*daemon.log("reloaded")], [*daemon.log("reload_rejected")]
 
 
+def with_etc(etc: Path) -> list[str]:
+    """Return the prefix that starts a command with this folder as its /etc: a copy, but for what it has already."""
+    script = f'cp -an /etc/. {etc} 2>/dev/null; mount --bind {etc} /etc && exec "$@"'
+    return ["unshare", "--mount", "sh", "-c", script, "sh"]
+
+
+@needs_root
+def test_a_file_that_is_there_since_the_start_is_taken_over_and_shown(echod: StartDaemon, tmp_path: Path) -> None:
+    """What `ps` shows is what is in force: no file at first, nor after a reload that is rejected, then the file."""
+    etc, file = tmp_path / "etc", tmp_path / "etc/echod.yaml"
+    etc.mkdir()
+    with namespace():
+        daemon = echod(prefix=[*with_etc(etc), "sh", "-c", 'rm -f /etc/echod.yaml; exec "$@"', "sh"])
+    assert title(daemon.pid) == "echod: supervisor (built-in defaults)"
+    file.write_text("listeners: ['udp://%nowhere:7007']\n")
+    assert daemon.reload()["event"] == "reload_rejected"
+    file.write_text("listeners: ['udp://127.0.0.1%nowhere:7007']\n")
+    assert daemon.reload()["event"] == "reload_rejected"
+    assert title(daemon.pid) == "echod: supervisor (built-in defaults)"
+    file.write_text("workers: 1\nlog: {format: json}\n")
+    assert daemon.reload()["event"] == "reloaded"
+    assert title(daemon.pid) == "echod: supervisor /etc/echod.yaml"
+
+
 def test_a_file_that_was_in_force_may_not_be_gone(echod: StartDaemon, tmp_path: Path) -> None:
     """Unnamed or named, it is not replaced by the defaults, which serve others elsewhere: the reload is rejected."""
     etc, port = tmp_path / "etc", free_port()
     etc.mkdir()
-    # A copy of /etc that this echod alone sees.
-    script = f'cp -a /etc/. {etc} 2>/dev/null; cp "$0" {etc}/echod.yaml; mount --bind {etc} /etc && exec "$@"'
-    served = tmp_path / "served.yaml"
-    served.write_text(f"listeners: [udp://127.0.0.1:{port}]\nworkers: 1\nlog: {{format: json}}\n")
-    daemon = echod(prefix=["unshare", "--mount", "sh", "-c", script, str(served)], ready=False)
+    served = f"listeners: [udp://127.0.0.1:{port}]\nworkers: 1\nlog: {{format: json}}\n"
+    (etc / "echod.yaml").write_text(served)
+    daemon = echod(prefix=with_etc(etc), ready=False)
     wait_until(lambda: daemon.process.poll() is not None or daemon.log("ready"), "it served or could not have an /etc")
     if not daemon.log("ready"):
         pytest.skip(f"no mount namespace: {daemon.stderr}")
@@ -198,5 +221,5 @@ def test_a_file_that_was_in_force_may_not_be_gone(echod: StartDaemon, tmp_path: 
         "reload REJECTED; the previous config stays in force: cannot read /etc/echod.yaml: there is no such file",
     )
     assert ask(port) == b"hi"
-    (etc / "echod.yaml").write_bytes(served.read_bytes())
+    (etc / "echod.yaml").write_text(served)
     assert daemon.reload()["event"] == "reloaded"

@@ -13,8 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from support.daemon import ECHOD, REPOSITORY, Daemon, Serve, StartDaemon, ask, environment, run_echod
-from support.loopback import NOBODY, needs_root
+from support.daemon import ECHOD, REPOSITORY, Daemon, Serve, StartDaemon, ask, children, environment, run_echod
+from support.loopback import NOBODY, namespace, needs_root
 from support.ports import free_port
 from support.scraping import answers, fetch, metered, status
 from support.waiting import wait_until
@@ -24,6 +24,7 @@ from echod.stats.snapshot import Snapshot
 from echod.status import files
 
 USER = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+ALONE = ("unshare", "--pid", "--mount-proc", "--fork", "--kill-child")
 ELSEWHERE = ("unshare", "--time", "--boottime", "100000", "--monotonic", "100000", "--fork", "--kill-child")
 
 
@@ -352,3 +353,46 @@ def test_a_user_finds_the_echod_of_the_same_session(serve: Serve, tmp_path: Path
     shown = run_status(None, "--config", str(without.config_path), prefix=USER)
     assert shown.returncode == ExitCode.STATUS_UNKNOWN
     assert f"an echod runs with {without.config_path}, process {without.pid}, but its status is not in" in shown.stderr
+
+
+@needs_root
+@pytest.mark.skipif(Path("/etc/echod.yaml").exists(), reason="/etc/echod.yaml exists, so the defaults are not used")
+def test_an_echod_without_a_config_file_is_its_users_and_runs_with_no_file(echod: StartDaemon, tmp_path: Path) -> None:
+    """Its user learns that its status is not found (4); for others, and by the name of a file, no echod runs (3)."""
+    nowhere = tmp_path / "nowhere"
+    with namespace():
+        variables = {"RUNTIME_DIRECTORY": "", "XDG_RUNTIME_DIR": ""}
+        daemon = echod(prefix=(*ALONE, *USER), variables=variables)  # it is process 1 of a PID namespace
+    beside = ("nsenter", f"--target={children(daemon.pid)[0]}", "--pid", "--mount")
+    own = run_status(nowhere, prefix=(*beside, *USER))
+    assert (own.returncode, own.stdout) == (4, "")
+    assert own.stderr.startswith(
+        f"echod: an echod runs without a config file, process 1, but its status is not in {nowhere} or /run/echod: "
+    )
+    others = (
+        f"echod: no echod is running: there is no {nowhere}/status.json; an echod without a config file runs, process "
+        "1: ask for it as its user, without --config\n"
+    )
+    for words, prefix in (((), beside), (("--config", "/etc/echod.yaml"), (*beside, *USER))):
+        asked = run_status(nowhere, *words, prefix=prefix)
+        assert (asked.returncode, asked.stdout, asked.stderr) == (3, "", others)
+    assert run_echod("reload", prefix=beside, RUNTIME_DIRECTORY=str(nowhere)).returncode == 69
+
+
+@needs_root
+@pytest.mark.skipif(Path("/etc/echod.yaml").exists(), reason="/etc/echod.yaml exists, so the defaults are not used")
+def test_the_status_of_an_echod_without_a_config_file_is_not_that_of_a_file(echod: StartDaemon) -> None:
+    """It is shown to who names no file; to who names one, no echod runs."""
+    with namespace():
+        daemon = echod()
+    shown = run_status(daemon.status_path)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "\nconfig: built-in defaults; there was no /etc/echod.yaml\n" in shown.stdout
+    for command, code in (("status", 3), ("reload", 69)):
+        where = {"RUNTIME_DIRECTORY": str(daemon.status_path)}
+        named = run_echod(command, "--config", "/etc/echod.yaml", **where)
+        assert (named.returncode, named.stdout) == (code, "")
+        assert named.stderr == (
+            f"echod: no echod is running with /etc/echod.yaml: the one that has its status in {daemon.status_path}, "
+            f"process {daemon.pid}, runs without a config file; leave out --config\n"
+        )

@@ -33,7 +33,7 @@ from echod.status.files import (
 from echod.status.instances import birth
 
 MARK = SelfTest(port=61_000, secret=b"a secret of thirty-two bytes ...")
-SNAPSHOT = make_snapshot()
+SNAPSHOT = make_snapshot(config_read=1.0)
 
 
 @pytest.fixture
@@ -200,6 +200,13 @@ def test_what_a_sandbox_forbids_is_reported_with_the_directory_that_it_allows(tm
 def test_the_status_of_another_that_lives_is_left_alone(tmp_path: Path) -> None:
     """Two daemons with one place: the second logs it, and writes nothing."""
     with subprocess.Popen(["sleep", "60"]) as other:
+        reported = {"pid": other.pid, "born": birth(other.pid), "config": "/etc/echod.yaml", "config_read": None}
+        (tmp_path / NAME).write_text(json.dumps(reported))
+        with logged(
+            f"{tmp_path} has the status of another echod, process {other.pid}, which runs without a config file: set "
+            "another status.directory in the config of this one, and restart it"
+        ):
+            StatusFiles(tmp_path)
         reported = {"pid": other.pid, "born": birth(other.pid), "config": "/etc/a\x1b.yaml"}
         (tmp_path / NAME).write_text(json.dumps(reported))
         with logged(
