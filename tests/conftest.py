@@ -19,6 +19,7 @@ from support.ports import free_port
 from support.tcp_worker import NARROW, Connect, TcpWorker
 from support.udp_load import BUFFER_BYTES, UdpLoad
 
+from echod.config.socket_unit import units_of
 from echod.linux.sockopt import SO_RCVBUFFORCE
 from echod.supervisor.listening import ListeningSockets
 from echod.udp.batch import Batch
@@ -161,7 +162,7 @@ def batch() -> Batch:
 @pytest.fixture
 def listening() -> Iterator[ListeningSockets]:
     """Hold no socket; close at the end what is held then."""
-    listening = ListeningSockets()
+    listening = ListeningSockets(units_of("red"))
     yield listening
     for sock in chain(listening.http_sockets, *listening.sockets.values()):
         sock.close()

@@ -239,7 +239,10 @@ def test_the_page_has_every_event_with_its_levels_and_facts_and_no_other() -> No
 
 
 def test_the_catalogue_explains_each_event_that_has_an_id_by_its_own_facts() -> None:
-    """Ten events, each with an id of its own (systemd-id128(1)); what is put between @ is a field of that event."""
+    """Ten events, each with an id of its own (systemd-id128(1)); what is put between @ is a field of that event.
+
+    Or it is the unit, which journald adds (systemd.journal-fields(7)): the entry may be of an instance.
+    """
     text = (REPOSITORY / "packaging/journal/echod.catalog").read_text()
     found = dict(
         re.findall(r"^-- ([0-9a-f]{32})\nSubject: .+\nDefined-By: echod\n((?:(?!^-- ).*\n)+)", text, re.MULTILINE)
@@ -248,7 +251,8 @@ def test_the_catalogue_explains_each_event_that_has_an_id_by_its_own_facts() -> 
     assert len(found) == text.count("\n-- ") == 10
     for event, number in MESSAGE_IDS.items():
         facts = {f"ECHOD_{fact.upper()}" for name, _level, given in LOGGED if name == event for fact in given}
-        assert facts >= set(re.findall(r"@([A-Z_]+)@", found[number])), event
+        assert facts | {"_SYSTEMD_UNIT"} >= set(re.findall(r"@([A-Z_]+)@", found[number])), event
+    assert not re.search(r"echod(-metrics)?\.(service|socket|yaml)", text)
 
 
 def test_the_page_explains_every_fact_and_no_other() -> None:

@@ -1,5 +1,7 @@
 """The unit files: those of instances are those of the one echod, but for what makes an instance."""
 
+import ast
+import re
 from difflib import unified_diff
 
 import pytest
@@ -48,3 +50,12 @@ def test_a_template_is_its_unit_with_the_name_of_the_instance(name: str) -> None
     lines = [[line for line in text.splitlines() if line and line[0] != "#"] for text in texts]
     changed = [line for line in list(unified_diff(*lines, n=0))[2:] if line[:2] != "@@"]
     assert sorted(changed) == sorted(OWN[name].splitlines())
+
+
+def test_no_message_of_the_daemon_names_the_units_of_the_one_echod() -> None:
+    """It may be of an instance, whose units have other names; the commands that write units name what they write."""
+    for path in (REPOSITORY / "echod").glob("[!c]*/*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        docstrings = [node.value for node in nodes if isinstance(node, ast.Expr)]
+        texts = [str(node.value) for node in nodes if isinstance(node, ast.Constant) and node not in docstrings]
+        assert not [text for text in texts if re.search(r"echod(-metrics)?\.(service|socket)", text)], path

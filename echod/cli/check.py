@@ -39,7 +39,7 @@ def parser() -> ArgumentParser:
     what.add_argument(
         "--source", metavar="ADDRESS:PORT", help="say whether this source gets replies, and by which rule"
     )
-    what.add_argument("--socket", action="store_true", help="also check that echod.socket passes every listener")
+    what.add_argument("--socket", action="store_true", help="also check that the socket unit passes every listener")
     return made
 
 

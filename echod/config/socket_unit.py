@@ -31,8 +31,14 @@ class Units:
 
 def units_of(instance: str) -> Units:
     """Return the units of an instance, `echod@NAME.service` and so on; without a name those of `echod.service`."""
-    at = f"@{instance}" if instance else ""
-    return Units(service=f"echod{at}.service", socket=f"echod{at}.socket", metrics=f"echod-metrics{at}.socket")
+    return units_of_service(f"echod@{instance}.service" if instance else "")
+
+
+def units_of_service(service: str) -> Units:
+    """Return the units of the service of this name; without a name those of `echod.service`."""
+    stem = service.removesuffix(".service") or "echod"
+    name, at, instance = stem.partition("@")
+    return Units(service=f"{stem}.service", socket=f"{stem}.socket", metrics=f"{name}-metrics{at}{instance}.socket")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

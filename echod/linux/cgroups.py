@@ -1,7 +1,7 @@
-"""How many CPUs and processes echod may have: by its affinity, RLIMIT_NPROC and control groups, version 1 and 2.
+"""How many CPUs and processes echod may have, by its affinity, RLIMIT_NPROC and control groups; and its service.
 
-Owns the form of the files of control groups (cgroups(7), cgroup-v2.rst of the kernel). It changes nothing. Invariant: a
-limit that cannot be read is none.
+Owns the form of the files of control groups (cgroups(7), cgroup-v2.rst of the kernel), version 1 and 2. It changes
+nothing. Invariant: a limit that cannot be read is none.
 """
 
 import os
@@ -23,6 +23,14 @@ def cpu_limits() -> list[float]:
 def process_limits() -> list[int]:
     """Return the limits of the number of processes of this process's control group and its parents."""
     return [limit for group in _groups("pids") if (limit := parse_count(_read(group / "pids.max"))) is not None]
+
+
+def own_service() -> str:
+    """Return the name of the service of systemd that this process is in, as sd_pid_get_unit(3); empty if in none."""
+    try:
+        return parse_service(_MEMBERSHIP.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return ""
 
 
 def exhausted_limit() -> str:
@@ -79,6 +87,19 @@ def group_paths(membership: str, controller: str) -> list[tuple[str, str]]:
         mount = controller if controllers else ""
         found += [(mount, "/".join(steps[:count])) for count in range(len(steps), -1, -1)]
     return found
+
+
+def parse_service(membership: str) -> str:
+    """Return the service whose control group is the own one, from /proc/self/cgroup; empty if there is none.
+
+    Its hierarchy is that of version 2, or the one without a controller that systemd has in version 1.
+    """
+    for line in membership.splitlines():
+        hierarchy, _, path = line.partition(":")[2].partition(":")
+        name = path.rpartition("/")[2]
+        if hierarchy in ("", "name=systemd") and name.endswith(".service"):
+            return name
+    return ""
 
 
 def parse_quota(text: str) -> float | None:

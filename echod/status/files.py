@@ -42,7 +42,7 @@ _ELSEWHERE: Final = "give echod's user write permission there, or set another st
 _ROOM: Final = "make room there"
 _GONE: Final = "create it again, or restart the unit whose RuntimeDirectory= it was"
 _FORBIDDEN: Final = (
-    "give echod a directory that is not read-only: RuntimeDirectory=echod in the unit with status.directory: auto, or "
+    "give echod a directory that is not read-only: RuntimeDirectory= in the unit with status.directory: auto, or "
     "in a container a tmpfs there"
 )
 _WAYS_OUT: Final = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.ENOENT: _GONE, errno.EROFS: _FORBIDDEN}

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from echod.config.diff import Plan, plan
+from echod.config.socket_unit import Units
 from echod.errors import AddressUnavailableError, EchodError, NotPermittedError, PassedSocketError
 from echod.linux.sockets import (
     Buffers,
@@ -55,8 +56,9 @@ class Acquisition:
 class ListeningSockets:
     """Sockets by listener: one for TCP, one for each worker for UDP, and passed sockets as they were passed."""
 
-    def __init__(self) -> None:
-        """Hold nothing."""
+    def __init__(self, units: Units) -> None:
+        """Hold nothing. Take the units of this echod, for messages."""
+        self._units = units
         self.netlink: socket.socket | None = None
         """The socket that systemd passed to read the host's addresses, which a sandbox without its network cannot."""
         self.sockets: dict[Listener, list[socket.socket]] = {}
@@ -76,7 +78,10 @@ class ListeningSockets:
         return self._adopted_http or list(self._http.values())
 
     def adopt(self, passed: Mapping[int, str], buffers: Buffers) -> None:
-        """Take over passed sockets, descriptors with their names. Raises PassedSocketError if one cannot be served."""
+        """Take over passed sockets, descriptors with their names, and log the listeners.
+
+        Raises PassedSocketError if one cannot be served.
+        """
         buffers = grant(buffers)
         for fd, name in passed.items():
             if name == METRICS:
@@ -93,6 +98,8 @@ class ListeningSockets:
                 raise PassedSocketError(
                     f"passed socket {fd} is a second ListenNetlink=route: the .socket unit may have one only"
                 )
+        for listener in self.adopted:
+            _log.info("listener_adopted", listener=str(listener))
 
     def bindable(self, listeners: Sequence[Listener]) -> tuple[Listener, ...]:
         """Return those of the default listeners that this host can bind; none if sockets were passed instead."""
@@ -153,8 +160,9 @@ class ListeningSockets:
                 if not self.adopted:
                     raise
                 raise type(error)(
-                    f"{error}; `listeners` has it, but systemd does not pass it: add {listener.unit_line} to the "
-                    ".socket unit (systemctl edit echod.socket) and restart that and echod, or remove it from the file"
+                    f"{error}; `listeners` has it, but systemd does not pass it: add {listener.unit_line} to "
+                    f"{self._units.socket} (systemctl edit {self._units.socket}) and restart that and "
+                    f"{self._units.service}, or remove it from the file"
                 ) from None
             found.opened.append(sock)
             more.append(sock)
@@ -181,7 +189,7 @@ class ListeningSockets:
         try:
             sock = open_socket(listener, found.granted, sibling=beside)
         except (AddressUnavailableError, NotPermittedError) as error:
-            hint = "; where systemd holds the ports, enable echod-metrics.socket and restart echod"
+            hint = f"; as systemd holds the ports, enable {self._units.metrics} and restart {self._units.service}"
             raise type(error)(f"metrics.listen: {error}{hint if self.adopted else ''}") from None
         found.opened.append(sock)
         return sock
@@ -220,7 +228,7 @@ class ListeningSockets:
         detached = dict(self._detached())
         for name, listener in detached.items():
             if name not in self._logged:
-                unit = "restart the .socket unit that passes it, and echod,"
+                unit = f"restart the .socket unit that passes it, and {self._units.service},"
                 remedy = unit if listener in self.adopted else "run `echod reload`"
                 message = (
                     f"{name} receives nothing any more: its interface was removed or renamed; {remedy} when this "

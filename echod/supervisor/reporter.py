@@ -18,6 +18,7 @@ from echod.admission.selftest import SelfTest
 from echod.config.diff import Plan
 from echod.config.file import DEFAULT_PATH, Reading, shown
 from echod.config.schema import Config
+from echod.config.socket_unit import Units
 from echod.errors import ConfigError, EchodError, ExitCode, Mistake, plural
 from echod.linux.sockets import Buffers, find_absence
 from echod.linux.systemd import Notifier
@@ -39,7 +40,7 @@ STATUS_LINE_SECONDS: Final = 5.0
 
 _NO_DIRECTORY: Final = (
     "no status is written, so `echod status` and `echod reload` do not find this echod: it is not root, and has "
-    "neither RUNTIME_DIRECTORY nor XDG_RUNTIME_DIR; write a status.directory, or RuntimeDirectory=echod in its unit"
+    "neither RUNTIME_DIRECTORY nor XDG_RUNTIME_DIR; write a status.directory, or RuntimeDirectory= in its unit"
 )
 
 _log = structlog.get_logger()
@@ -48,9 +49,10 @@ _log = structlog.get_logger()
 class Reporter:
     """The reports of one daemon."""
 
-    def __init__(self, config: str, environment: MutableMapping[str, str], publisher: Publisher) -> None:
-        """Take the config's path, as it is shown."""
+    def __init__(self, config: str, units: Units, environment: MutableMapping[str, str], publisher: Publisher) -> None:
+        """Take the config's path, as it is shown, and the units of this echod, for messages."""
         self._config = config
+        self._units = units
         self._environment = environment
         self._notifier = Notifier(environment)
         self._publisher = publisher
@@ -64,7 +66,7 @@ class Reporter:
     def starting(self, reading: Reading) -> None:
         """Report the start, where the config comes from, and where the status is: `files.find` names this entry."""
         self._directory = files.directory(self._environment, reading.config.status.directory)
-        setproctitle(instances.title(self._config if reading.path else None))
+        self.entitle(reading)
         config = self._config if reading.path else "built-in defaults"
         status = {} if self._directory is None else {"status": shown(self._directory)}
         _log.info("starting", version=__version__, config=config, **status)
@@ -73,6 +75,10 @@ class Reporter:
         if self._directory is None:
             _log.info("status_not_written", message=_NO_DIRECTORY)
         self._publisher.start(self._directory)
+
+    def entitle(self, reading: Reading) -> None:
+        """Show in the title of this process which config is in force."""
+        setproctitle(instances.title(self._config if reading.path else None))
 
     def reading(self, reading: Reading, adopted: Iterable[Listener]) -> None:
         """Report what is unreasonable in a config that is about to be used, and what of it has no effect."""
@@ -92,8 +98,8 @@ class Reporter:
                 _log.warning(
                     "listener_not_configured",
                     message=f"{listener} is served although {self._config} does not have it, because systemd holds "
-                    f"it: to end that, remove {listener.unit_line} from the .socket unit (systemctl edit "
-                    "echod.socket) and restart that and echod",
+                    f"it: to end that, remove {listener.unit_line} from {self._units.socket} (systemctl edit "
+                    f"{self._units.socket}) and restart that and {self._units.service}",
                     listener=str(listener),
                 )
 
@@ -121,7 +127,6 @@ class Reporter:
         parts = " and ".join(f"{number} {protocol}" for protocol, number in counts.items() if number)
         noun = plural(len(listeners), "listener")
         self._serving = f"serving {parts} {noun} with {workers} {plural(workers, 'worker')}"
-        setproctitle(instances.title(self._config if read is not None else None))
         self._publisher.serving(generation, self_test, read)
 
     def ready(self) -> None:

@@ -23,8 +23,9 @@ from echod.config import file as configfile
 from echod.config.diff import changes
 from echod.config.file import Reading
 from echod.config.schema import Config
+from echod.config.socket_unit import units_of_service
 from echod.errors import EchodError, StartFailedError
-from echod.linux.cgroups import cpu_limits, process_limits
+from echod.linux.cgroups import cpu_limits, own_service, process_limits
 from echod.linux.descriptors import raise_limit
 from echod.linux.poll import READ, Poll
 from echod.linux.privileges import find_account
@@ -67,8 +68,8 @@ class Transition:
 
     generation: Generation
     acquisition: Acquisition
-    config_read: float | None
-    """When its config was read, in seconds since 1970."""
+    reading: Reading
+    """Its config, and where that is from."""
 
 
 class Supervisor:
@@ -90,7 +91,8 @@ class Supervisor:
         self._on_serving = on_serving
         self._poll = Poll()
         self._timers = Timers()
-        self._listening = ListeningSockets()
+        units = units_of_service(own_service())
+        self._listening = ListeningSockets(units)
         self._signals = Signals()
         self._poll.register(self._signals.fileno(), READ, self._on_signals)
         self._current: Generation | None = None
@@ -105,7 +107,7 @@ class Supervisor:
         self._exporters = Exporters(self._timers, self._listening, self._totals, self._pages)
         shown_path = configfile.shown(path or configfile.DEFAULT_PATH)
         self._publisher = Publisher(shown_path, self._exporters.send)
-        self._reporter = Reporter(shown_path, environment, self._publisher)
+        self._reporter = Reporter(shown_path, units, environment, self._publisher)
         self._own_addresses = OwnAddresses(self._poll, self._timers, self._on_own_addresses)
         self._reload_wanted = self._stopping = False
 
@@ -141,8 +143,6 @@ class Supervisor:
         logs.configure(level=reading.config.log.level, destination=reading.config.log.format)
         self._reporter.starting(reading)
         self._listening.adopt(self._passed, _buffers(reading.config))
-        for listener in self._listening.adopted:
-            _log.info("listener_adopted", listener=str(listener))
         adopted = chain.from_iterable(self._listening.sockets.values())
         self._own_addresses.start(self._listening.netlink, adopted, now)
         self._begin(reading, now)
@@ -176,9 +176,7 @@ class Supervisor:
         except (OSError, MemoryError) as error:
             self._listening.abandon(acquisition)
             raise StartFailedError(f"there is no memory for the counters of {workers} workers: {error}") from None
-        self._transition = transition = Transition(
-            generation=generation, acquisition=acquisition, config_read=reading.at
-        )
+        self._transition = transition = Transition(generation=generation, acquisition=acquisition, reading=reading)
         self._timers.at(now + START_SECONDS, lambda _now: self._give_up(transition))
         generation.set_own_addresses(self._own_addresses.networks)
         try:
@@ -203,13 +201,14 @@ class Supervisor:
         self._transition = None
         self._listening.commit(transition.acquisition)
         transition.generation.serve()
+        self._reporter.entitle(transition.reading)
         self._current = new = transition.generation
         if old is not None:
             self._retire_later(old, now)
             logs.configure(level=new.config.log.level, destination=new.config.log.format)
         log_listeners(transition.acquisition.plan, transition.acquisition.http_sockets)
         log_buffers(_buffers(new.config), self._listening.smallest_buffers())
-        self._reporter.serving(new.page.listeners, len(new.workers), new.number, new.self_test, transition.config_read)
+        self._reporter.serving(new.page.listeners, len(new.workers), new.number, new.self_test, transition.reading.at)
         self._exporters.renew(new, now)
         self._observe(new, now)
         if old is None:

@@ -67,7 +67,7 @@ complete -c echod -n '_shtab_echod_using; and test $_shtab_echod_npos -eq 0' -a 
 complete -c echod -n '_shtab_echod_using check' -s h -l help -d 'show this help message and exit'
 complete -c echod -n '_shtab_echod_using check' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'config file (default: /etc/echod.yaml if it exists, else built-in defaults)'
 complete -c echod -n '_shtab_echod_using check' -l source -x -d 'say whether this source gets replies, and by which rule'
-complete -c echod -n '_shtab_echod_using check' -l socket -d 'also check that echod.socket passes every listener'
+complete -c echod -n '_shtab_echod_using check' -l socket -d 'also check that the socket unit passes every listener'
 complete -c echod -n '_shtab_echod_using; and test $_shtab_echod_npos -eq 0' -a config -d 'print the effective config, or the defaults'
 complete -c echod -n '_shtab_echod_using config' -s h -l help -d 'show this help message and exit'
 complete -c echod -n '_shtab_echod_using config' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'config file (default: /etc/echod.yaml if it exists, else built-in defaults)'

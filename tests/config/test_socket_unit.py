@@ -13,6 +13,7 @@ from echod.config.socket_unit import (
     passed,
     properties,
     units_of,
+    units_of_service,
 )
 from echod.errors import Mistake
 from echod.net.listener import parse_listener
@@ -46,10 +47,13 @@ def test_the_properties_are_those_that_systemctl_prints() -> None:
 
 def test_an_instance_has_units_of_its_own() -> None:
     """They are named in what is to be written and run."""
-    assert units_of("") == UNITS
+    assert units_of("") == units_of_service("") == units_of_service("echod.service") == UNITS
     red = units_of("vrf-red")
     assert (red.service, red.socket) == ("echod@vrf-red.service", "echod@vrf-red.socket")
     assert red.metrics == "echod-metrics@vrf-red.socket"
+    assert units_of_service("echod@vrf-red.service") == red
+    own = units_of_service("lab-echo.service")
+    assert (own.service, own.socket, own.metrics) == ("lab-echo.service", "lab-echo.socket", "lab-echo-metrics.socket")
     lines = drop_in("workers: 1\n", Passing(units=red, listeners=frozenset(), metrics=None))
     assert "\nTo pass these listeners, write to /etc/systemd/system/echod@vrf-red.socket.d/listeners.conf:\n" in lines
     assert lines.endswith("systemctl restart echod@vrf-red.socket echod@vrf-red.service")

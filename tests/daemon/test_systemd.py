@@ -14,6 +14,7 @@ from support.daemon import Daemon, Serve, StartDaemon, ask, connect_tcp
 from support.ports import free_port
 from support.waiting import SECONDS, wait_until
 
+from echod.config.socket_unit import units_of
 from echod.errors import ConfigUnreadableError
 from echod.linux import systemd
 from echod.net.listener import parse_listener
@@ -215,7 +216,7 @@ def test_the_last_of_each_kind_waits_and_the_watchdog_never_does(manager: Manage
 def reporter(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reporter]:
     """Report to the manager, for a daemon that serves a listener with three workers."""
     monkeypatch.setenv("NOTIFY_SOCKET", manager.variables["NOTIFY_SOCKET"])
-    reporter = Reporter("echod.yaml", os.environ, Publisher("echod.yaml", lambda _: None))
+    reporter = Reporter("echod.yaml", units_of(""), os.environ, Publisher("echod.yaml", lambda _: None))
     reporter.serving(parse_listener("udp://127.0.0.1:7"), 3, 1, None, None)
     yield reporter
     assert reporter._notifier._notifier is not None
@@ -294,7 +295,7 @@ def test_the_datagram_that_started_it_is_answered(activate: Activate) -> None:
 
 
 def test_a_passed_listener_that_leaves_the_config_is_served_and_not_reported_as_closed(activate: Activate) -> None:
-    """The log has the listener, and the line to remove from the .socket unit."""
+    """The log has the listener, and the line to remove from the socket unit."""
     port, other = free_port(), free_port()
     both = [f"udp://127.0.0.1:{port}", f"udp://127.0.0.1:{other}"]
     daemon = activate({"listeners": both, "workers": 1}, f"127.0.0.1:{port}")
@@ -304,7 +305,7 @@ def test_a_passed_listener_that_leaves_the_config_is_served_and_not_reported_as_
     assert daemon.reload({"listeners": both[1:], "workers": 1})["changed"] == ["nothing"]
     (entry,) = daemon.log("listener_not_configured")
     assert entry["listener"] == both[0]
-    assert f"remove ListenDatagram=127.0.0.1:{port} from the .socket unit" in entry["message"]
+    assert f"remove ListenDatagram=127.0.0.1:{port} from " in entry["message"]
     assert not daemon.log("listener_closed")
     assert ask(port) == b"hi"
     assert daemon.reload({"listeners": both[:1], "workers": 1})["changed"] == [f"-{both[1]}"]

@@ -12,7 +12,7 @@ from support.loopback import NOBODY, needs_root
 from support.ports import free_port
 from support.waiting import wait_until
 
-from echod.linux.cgroups import group_paths, parse_count, parse_quota
+from echod.linux.cgroups import group_paths, parse_count, parse_quota, parse_service
 
 EchodFactory = Callable[..., Daemon]
 CPUS = len(os.sched_getaffinity(0))
@@ -103,6 +103,37 @@ def test_the_own_group_and_its_parents_count() -> None:
     assert group_paths(HYBRID, "cpu") == [("cpu", "a"), ("cpu", ""), ("", "")]
     assert group_paths("0::/../../other\n", "cpu") == [("", "")]
     assert group_paths("", "cpu") == []
+
+
+@pytest.mark.parametrize(
+    ("membership", "service"),
+    [
+        (V2, "echod.service"),
+        ("0::/system.slice/system-echod.slice/echod@vrf-red.service\n", "echod@vrf-red.service"),
+        ("1:name=systemd:/system.slice/echod@a.service\n0::/\n", "echod@a.service"),
+        ("5:pids:/system.slice/other.service\n0::/\n", ""),
+        ("0::/user.slice/user-0.slice/user@0.service/init.scope\n", ""),
+        (HYBRID, ""),
+        ("", ""),
+    ],
+)
+def test_the_service_is_the_control_group_that_this_process_is_in(membership: str, service: str) -> None:
+    """Of systemd's hierarchy alone; a session, a container and a group below a service are none."""
+    assert parse_service(membership) == service
+
+
+@needs_root
+def test_the_own_service_is_read_from_the_kernel(tmp_path: Path) -> None:
+    """As the file of the process reports it; without that file, there is none."""
+    membership = tmp_path / "cgroup"
+    membership.write_text(V2)
+    program = "from echod.linux.cgroups import own_service; print(repr(own_service()))"
+    for script, printed in (
+        ('mount --bind "$0" /proc/$$/cgroup', "'echod.service'"),
+        ("mount -t tmpfs none /proc", "''"),
+    ):
+        command = ["unshare", "--mount", "sh", "-c", f'{script}; exec "$@"', membership, sys.executable, "-c", program]
+        assert subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout == f"{printed}\n"
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ def test_what_a_sandbox_forbids_is_reported_with_the_directory_that_it_allows(tm
     try:
         with logged(
             f"{tmp_path} cannot be written: Read-only file system; give echod a directory that is not read-only: "
-            "RuntimeDirectory=echod in the unit with status.directory: auto, or in a container a tmpfs there"
+            "RuntimeDirectory= in the unit with status.directory: auto, or in a container a tmpfs there"
         ):
             StatusFiles(tmp_path).write(b"{}")
     finally:

@@ -27,6 +27,7 @@ from support.scraping import (
 from support.waiting import wait_until
 
 from echod.config.schema import Config
+from echod.config.socket_unit import units_of
 from echod.linux.poll import Poll
 from echod.linux.sockets import Buffers
 from echod.net.listener import parse_endpoint
@@ -192,7 +193,7 @@ class ExportersByHand:
     def __init__(self) -> None:
         """Hold an HTTP socket, and have no exporter yet."""
         self.port = free_port()
-        self.timers, self.listening = Timers(), ListeningSockets()
+        self.timers, self.listening = Timers(), ListeningSockets(units_of(""))
         buffers, metrics = Buffers(receive=65_536, send=65_536), parse_endpoint(f"http://127.0.0.1:{self.port}")
         self.listening.commit(self.listening.acquire((), workers=1, buffers=buffers, metrics=[metrics]))
         self.generation = Generation(

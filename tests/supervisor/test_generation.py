@@ -19,6 +19,7 @@ from support.ports import free_port
 from support.waiting import wait_until
 
 from echod.config.schema import Config
+from echod.config.socket_unit import units_of
 from echod.linux.netlink import MAX_OWN
 from echod.net.listener import Protocol
 from echod.stats.counters import TcpField, UdpField
@@ -38,7 +39,7 @@ class GenerationByHand:
     def __init__(self) -> None:
         """Give it two workers and a listener of each protocol; none is started."""
         self.poll = LimitedPoll()
-        self.listening = ListeningSockets()
+        self.listening = ListeningSockets(units_of(""))
         wanted = (
             listener(port=free_port()),
             listener(port=free_port(), protocol=Protocol.TCP),

@@ -90,10 +90,13 @@ def test_an_http_socket_is_never_bound_beside_a_listener_that_stays(listening: L
 
 
 def test_where_systemd_holds_the_ports_the_error_says_how_to_pass_an_http_socket(listening: ListeningSockets) -> None:
-    """In echod.socket the port would be an echo port."""
+    """In the socket unit of the listeners the port would be an echo port: that of the metrics is named."""
     with udp_client() as one, socket.create_server(("127.0.0.1", 0)) as other:
         listening.adopt({os.dup(one.fileno()): ""}, BUFFERS)
-        with pytest.raises(AddressUnavailableError, match=r"metrics\.listen: .*; .* enable echod-metrics\.socket and"):
+        sentence = (
+            r"metrics\.listen: .*; as systemd holds .* enable echod-metrics@red\.socket and .* echod@red\.service$"
+        )
+        with pytest.raises(AddressUnavailableError, match=sentence):
             listening.acquire((), workers=1, buffers=BUFFERS, metrics=[endpoint(port=other.getsockname()[1])])
 
 

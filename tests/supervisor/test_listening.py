@@ -22,6 +22,7 @@ from support.loopback import (
 from support.ports import free_port
 from support.waiting import wait_until
 
+from echod.config.socket_unit import units_of
 from echod.errors import AddressUnavailableError, EchodError
 from echod.linux.sockets import Buffers, got_buffers, kernel_drops, open_socket
 from echod.net.listener import Listener, Protocol
@@ -124,11 +125,11 @@ def test_two_daemons_cannot_hold_one_port(listening: ListeningSockets) -> None:
     wanted = listeners("127.0.0.1")
     hold(listening, wanted, workers=2)
     with pytest.raises(AddressUnavailableError, match="in use"):
-        ListeningSockets().acquire(wanted, workers=2, buffers=BUFFERS)
+        ListeningSockets(units_of("")).acquire(wanted, workers=2, buffers=BUFFERS)
 
 
 def test_a_listener_that_no_unit_passes_is_named_in_the_error(listening: ListeningSockets) -> None:
-    """Where sockets were passed, the sentence says that the .socket unit lacks it, and the line that it needs."""
+    """Where sockets were passed, the sentence names the socket unit that lacks it, and the line that it needs."""
     with udp_client() as one:
         listening.adopt({os.dup(one.fileno()): ""}, BUFFERS)
     (wanted,) = listeners()
@@ -136,8 +137,9 @@ def test_a_listener_that_no_unit_passes_is_named_in_the_error(listening: Listeni
         udp_client(port=wanted.port),
         pytest.raises(
             AddressUnavailableError,
-            match=f"{wanted.port} is in use .*; `listeners` has it, but systemd does not pass it: "
-            f"add {wanted.unit_line} to the .socket unit",
+            match=rf"{wanted.port} is in use .*; `listeners` has it, but systemd does not pass it: "
+            rf"add {wanted.unit_line} to echod@red\.socket \(systemctl edit echod@red\.socket\) and restart that and "
+            r"echod@red\.service, or remove it from the file$",
         ),
     ):
         listening.acquire((wanted,), workers=1, buffers=BUFFERS)
@@ -264,6 +266,8 @@ def test_a_passed_socket_whose_interface_was_made_anew_is_kept_and_warned_of_onc
         wanted = listener(ANY, free_port(), zone="near")
         passed = open_socket(wanted, BUFFERS, sibling=False).detach()
         listening.adopt({passed: ""}, BUFFERS)
+        assert [(entry["event"], entry["listener"]) for entry in log] == [("listener_adopted", str(wanted))]
+        log.clear()
         listening.log_detached()
         assert log == []
         ip("link", "delete", "near")
@@ -275,7 +279,7 @@ def test_a_passed_socket_whose_interface_was_made_anew_is_kept_and_warned_of_onc
             listening.log_detached()
         message = (
             f"{wanted} receives nothing any more: its interface was removed or renamed; restart the .socket unit that "
-            "passes it, and echod, when this host has the interface near again"
+            "passes it, and echod@red.service, when this host has the interface near again"
         )
         logged = {"event": "listener_detached", "log_level": "warning", "message": message, "listener": str(wanted)}
         assert log == [logged, logged]

@@ -8,6 +8,7 @@ import pytest
 from support.loopback import BUFFERS, deliver, listener, udp_client
 from support.ports import free_port
 
+from echod.config.socket_unit import units_of
 from echod.linux.sockets import Buffers
 from echod.net.listener import Listener, Protocol
 from echod.stats.counters import CounterPage, TcpField, UdpField
@@ -59,7 +60,7 @@ class Watched:
 @pytest.fixture
 def watched() -> Watched:
     """Watch a generation with a UDP and a TCP listener."""
-    return Watched(ListeningSockets(), *BOTH)
+    return Watched(ListeningSockets(units_of("")), *BOTH)
 
 
 def test_the_first_look_reports_all_and_the_next_ones_nothing(watched: Watched) -> None:
@@ -161,7 +162,7 @@ def test_top_and_refused_sources_are_reported_for_a_minute(watched: Watched) -> 
 @pytest.fixture
 def full() -> Iterator[tuple[Watched, Listener]]:
     """Watch a real socket with a queue so small that a few datagrams fill it, which no worker reads."""
-    listening = ListeningSockets()
+    listening = ListeningSockets(units_of(""))
     served = listener(port=free_port())
     small = Buffers(receive=4096, send=BUFFERS.send)
     listening.commit(listening.acquire([served], workers=1, buffers=small))

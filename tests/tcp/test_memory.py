@@ -11,6 +11,7 @@ from support.loopback import BUFFERS, as_nobody, listener, needs_root
 from support.tcp_worker import PLENTY, TcpWorker
 
 from echod.config.schema import Config
+from echod.config.socket_unit import units_of
 from echod.linux.sockets import LARGE_BUFFERS, Buffers, bound_connections, got_buffers, open_socket
 from echod.linux.sockopt import SO_BUF_LOCK, SO_MEMINFO, SO_RCVBUFFORCE, SO_SNDBUFFORCE
 from echod.net.listener import Protocol
@@ -93,7 +94,7 @@ def test_the_buffers_of_a_socket_unit_are_those_of_datagrams(*, http: bool) -> N
 
 def test_a_reload_leaves_the_buffers_of_connections_alone() -> None:
     """What udp.receive_buffer asks for is given to UDP listeners only, when they are kept too."""
-    listening, wanted = ListeningSockets(), (listener(port=0, protocol=Protocol.TCP),)
+    listening, wanted = ListeningSockets(units_of("")), (listener(port=0, protocol=Protocol.TCP),)
     for _ in range(2):
         listening.commit(listening.acquire(wanted, workers=1, buffers=BUFFERS))
     (sock,) = listening.sockets[wanted[0]]
