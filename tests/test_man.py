@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support.config_mistakes import config_with
-from support.daemon import run_echod
+from support.daemon import REPOSITORY, run_echod
 from support.man import PAGES, entries, literals, section, source
 
 from echod.config.parse import parse_config
@@ -48,6 +48,26 @@ def test_a_page_refers_only_to_pages_and_sections_that_are_there(page: str) -> N
     assert {f"{name}.{number}" for name, number in named} <= {path.name for path in PAGES.iterdir()}
     linked = set(re.findall(r"^\.(?:It )?Sx (.*?)(?: [.,;:)]+)?$", source(page), re.MULTILINE))
     assert linked <= set(re.findall(r"^\.S[hs] (.*)$", source(page), re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", WRITTEN)
+def test_a_path_of_the_source_is_there(page: str) -> None:
+    """Whoever has the source finds each file and command that a page names."""
+    paths = re.findall(r"\b(?:packaging|config)/[\w./-]*\w|\.github/[\w.]*\w", source(page))
+    assert [path for path in paths if not (REPOSITORY / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", WRITTEN)
+def test_a_path_of_a_package_is_one_that_the_debian_package_has(page: str) -> None:
+    """Drop-ins are installed as packaging/debian names them, and examples by the name below packaging."""
+    debian = REPOSITORY / "packaging/debian"
+    examples = (debian / "echod.examples").read_text().split()
+    installed = dict(map(str.split, (debian / "echod.install").read_text().splitlines()[2:]))
+    for found in re.findall(r"/usr/share/doc/echod/examples/([\w./-]*\w)", source(page)):
+        assert (REPOSITORY / "packaging" / found).is_file()
+        assert f"packaging/{found.partition('/')[0]}" in examples
+    for found in re.findall(r"/usr/share/echod/([\w-]+\.conf)", source(page)):
+        assert installed[f"packaging/systemd/{found}"] == "usr/share/echod"
 
 
 @pytest.mark.parametrize("page", WRITTEN)

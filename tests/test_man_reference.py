@@ -1,6 +1,7 @@
 """The reference in echod(8) and echod-metrics(7) is what the code has, in both directions."""
 
 import ast
+import errno
 import json
 import re
 import shlex
@@ -17,13 +18,16 @@ from support.daemon import REPOSITORY, StartDaemon, run_echod
 from support.man import PAGES, entries, literals, section, source
 from support.ports import free_port
 from support.scraping import fetch, serve_metered
+from support.snapshots import make_snapshot
 
 from echod.errors import ExitCode
 from echod.logs import MESSAGE_IDS
 from echod.net.listener import parse_listener
 from echod.stats import snapshot
 from echod.stats.counters import ROW_FIELDS, describe
-from echod.stats.outcomes import Drop
+from echod.stats.outcomes import SEND_ERRORS, Close, Drop
+from echod.status.overview import overview
+from echod.status.overview import text as as_text
 
 COMMANDS = ("run", "check", "config", "reload", "status", "units")
 
@@ -99,6 +103,36 @@ def test_the_page_has_the_rules_in_their_order() -> None:
     tags = entries(section("echod.8", "Of a UDP listener"), "Dv")
     drops = [tag.removeprefix("dropped_") for tag in tags if tag.startswith("dropped_")]
     assert drops == [drop.name.lower() for drop in sorted(Drop)]
+
+
+def shown_counters() -> set[str]:
+    """Return what `echod status` calls each number below its tables, such as `dropped: access`."""
+    dropped = {each.name.lower(): 1 for each in Drop}
+    failed = {errno.errorcode[each]: 1 for each in SEND_ERRORS} | {"other": 1}
+    common: Any = {"family": "ipv4", "adopted": False}
+    udp = snapshot.UdpTraffic(
+        name="a", dropped=dropped, send_failed=failed, interrupted=1, slipped=1, self_test=1, **common
+    )
+    tcp = snapshot.TcpTraffic(name="b", closed={each.name.lower(): 1 for each in Close}, accept_failed=1, **common)
+    shown = as_text(
+        overview(make_snapshot(activity=snapshot.Activity(udp=(udp,), tcp=(tcp,))), uptime_seconds=1, when=str)
+    )
+    return set(re.findall(r"^[ab] +(\S.*?) +1$", shown, re.MULTILINE))
+
+
+def test_an_operator_finds_what_the_pages_name_in_the_output_of_status() -> None:
+    """TROUBLESHOOTING has the names of `echod status`, and no other; where COUNTERS has others, it gives both."""
+    shown = shown_counters()
+    assert {"dropped: access", "send failed: EAGAIN", "closed: idle", "accept failed"} <= shown
+    for page in ("echod.8", "echod.yaml.5"):
+        named = set(re.findall(r"\bQl ((?:dropped|send failed|closed|replied): [\w ]*\w)", source(page)))
+        assert named, page
+        assert named <= shown, page
+    assert not re.search(r"\b(dropped|closed|send_failed)_", section("echod.8", "TROUBLESHOOTING"))
+    own = dict(re.findall(r"^\.It Dv (\w+)\n\.Ic echod status :\n(.*)\.$", source("echod.8"), re.MULTILINE))
+    assert own.pop("kernel_drops") == "queue full"
+    assert set(own) == {"self_test", "slipped", "interrupted"}
+    assert set(own.values()) <= shown
 
 
 @pytest.mark.parametrize("unit", sorted((REPOSITORY / "packaging/systemd").glob("echod*")), ids=lambda path: path.name)
