@@ -1,4 +1,4 @@
-"""`echod check`: the mistakes of a config file, warnings, or what becomes of a source.
+"""`echod check`: the mistakes of a config file, or warnings and its listeners; or what becomes of a source.
 
 Owns the options and the order of the output. It starts nothing and changes nothing. Invariant: a file with a mistake is
 not examined further.
@@ -6,7 +6,7 @@ not examined further.
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -15,8 +15,13 @@ from echod.cli import host, service_unit
 from echod.cli.options import add_config, make_parser
 from echod.config import file as configfile
 from echod.config.diagnostics import in_order, render, report
+from echod.config.document import read
+from echod.config.lint import listener_ranges
 from echod.config.schema import Config
 from echod.errors import ConfigError, ExitCode, UsageError
+
+_MOST_LISTED: Final = 8
+"""Entries of `listeners`; of the others, the number."""
 
 _EXAMPLE: Final = """example:
   echod check --config /etc/echod.yaml && systemctl reload echod
@@ -67,13 +72,24 @@ def _check(arguments: Namespace, encoding: str) -> tuple[str, ExitCode]:
     if arguments.source is not None:
         return _inquire(config, arguments.source)
     if text is None:  # nor does it need any socket that systemd could pass
-        return f"there is no {path}: `echod run` serves the built-in defaults", ExitCode.OK
+        served = _listed(config.listeners)
+        return f"there is no {path}: `echod run` serves the built-in defaults: {served}", ExitCode.OK
     unit = service_unit.examine(path, config, text, activated=arguments.socket)
     if unit.mistakes:
         return f"{shown(unit.mistakes, text=text)}\n{unit.advice}".rstrip("\n"), ExitCode.CONFIG
     warnings = in_order((*reading.warnings, *unit.warnings, *host.warnings(config, text)))
     excerpts = render(warnings, kind="warning", file=str(path), text=text.decode(), encoding=encoding)
-    return f"{excerpts}\n{path}: ok".lstrip("\n"), ExitCode.OK
+    ranges = listener_ranges(read(text)).values()
+    served = _listed(ranges) if ranges else f"{_listed(config.listeners)} by default"
+    besides = f", and {_listed(unit.passed)}, passed by systemd" if unit.passed else ""
+    return f"{excerpts}\n{path}: ok; serves {served}{besides}".lstrip("\n"), ExitCode.OK
+
+
+def _listed(listeners: Iterable[object]) -> str:
+    """Return listeners or ranges of them as a text, but not too many."""
+    texts = list(map(str, listeners))
+    more = f" and {len(texts) - _MOST_LISTED} more" if len(texts) > _MOST_LISTED else ""
+    return ", ".join(texts[:_MOST_LISTED]) + more
 
 
 def _inquire(config: Config, text: str) -> tuple[str, ExitCode]:

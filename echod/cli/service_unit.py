@@ -50,6 +50,8 @@ class Examination:
     mistakes: tuple[Mistake, ...] = ()
     advice: str = ""
     warnings: tuple[Mistake, ...] = ()
+    passed: tuple[Listener, ...] = ()
+    """What the socket units pass and the config does not have: it is served too."""
 
 
 def examine(path: Path, config: Config, text: bytes, *, activated: bool) -> Examination:
@@ -80,6 +82,7 @@ def examine(path: Path, config: Config, text: bytes, *, activated: bool) -> Exam
         mistakes=socket_unit.find_not_passed(config, read(text), passing),
         advice=socket_unit.advice(config.listeners, passing),
         warnings=socket_unit.find_replaced(config, read(text), passing),
+        passed=tuple(sorted(passing.listeners.difference(config.listeners), key=str)),
     )
 
 

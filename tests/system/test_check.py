@@ -5,7 +5,7 @@ import subprocess
 
 from support.man import literals, section
 from support.system.installation import Mode, Release, fetch, install_command
-from support.system.operating import CONFIG, Host
+from support.system.operating import CONFIG, OK, Host
 
 REFUSED = "packaging/install: echod would not start with /etc/echod.yaml, for the reason above; nothing was changed\n"
 
@@ -41,7 +41,7 @@ def test_a_file_that_the_service_cannot_read_is_refused(bound: Host, release: Re
             assert (printed.returncode, printed.stderr) == (1, REFUSED)
         assert bound.supervisor() == before
         bound.run(["cp", "--remove-destination", "/etc/good", CONFIG])
-        assert bound.run(["echod", "check"]).stdout == f"{CONFIG}: ok\n"
+        assert bound.run(["echod", "check"]).stdout == OK
     assert bound.serves_everything()
 
 
@@ -53,7 +53,7 @@ def test_a_drop_in_of_the_operator_counts(bound: Host) -> None:
     assert bound.run(["echod", "check"], check=False).returncode == 66
     bound.write("/etc/systemd/system/echod.service.d/user.conf", "[Service]\nDynamicUser=no\nUser=echo\n")
     bound.daemon_reload()
-    assert bound.run(["echod", "check"]).stdout == f"{CONFIG}: ok\n"
+    assert bound.run(["echod", "check"]).stdout == OK
     bound.systemctl("restart")
     assert bound.serves_everything()
 
@@ -72,8 +72,11 @@ def test_a_listener_that_the_socket_unit_does_not_pass_is_refused(activated: Hos
     assert activated.supervisor() == before
     assert activated.serves_everything()
     activated.run(["sh", "-c", pasted(activated, printed.stdout)])
-    assert activated.run(["echod", "check"]).stdout == f"{CONFIG}: ok\n"
+    assert activated.run(["echod", "check"]).stdout == f"{CONFIG}: ok; serves udp://0.0.0.0:7, udp://0.0.0.0:7007\n"
     assert activated.ask(port=7007) == b"hello" == activated.ask()
+    activated.write(CONFIG, "listeners: ['udp://0.0.0.0:7']\n")
+    printed = activated.run(["echod", "check"])
+    assert printed.stdout == f"{CONFIG}: ok; serves udp://0.0.0.0:7, and udp://0.0.0.0:7007, passed by systemd\n"
 
 
 def test_the_port_of_the_metrics_needs_a_socket_unit_too(activated: Host) -> None:
@@ -86,7 +89,7 @@ def test_the_port_of_the_metrics_needs_a_socket_unit_too(activated: Host) -> Non
     assert printed.returncode == 78
     command = printed.stdout.partition("may not open sockets itself: ")[2].splitlines()[0]
     activated.run(["sh", "-c", command])
-    assert activated.run(["echod", "check"]).stdout == f"{CONFIG}: ok\n"
+    assert activated.run(["echod", "check"]).stdout == OK.replace("\n", " by default\n")
     assert activated.serves_everything()
     assert 'listener="udp://0.0.0.0:7"' in fetch(activated, f"{METRICS}/metrics")
     activated.write(CONFIG, "metrics: {listen: 'http://127.0.0.1:9008'}\n")
@@ -110,7 +113,7 @@ def test_the_examples_of_the_man_page_serve_what_they_say(activated: Host) -> No
     activated.run(["sh", "-ec", enable.replace("# ", "")])
     (address,) = set(re.findall(r"udp://(.*):7000", listeners))
     activated.add_address(f"{address}/32")
-    assert activated.run(["echod", "check"]).stdout == f"{CONFIG}: ok\n"
+    assert activated.run(["echod", "check"]).stdout.startswith(f"{CONFIG}: ok; serves udp://")
     with activated.client():
         subprocess.run(["ip", "route", "add", address, "dev", "eth0"], check=True)
     assert activated.ask(address=address, port=7000) == activated.converse(address=address, port=7000) == b"hello"

@@ -6,7 +6,7 @@ import pytest
 from support.man import PAGES
 from support.system.host import AS_NOBODY
 from support.system.installation import SOURCE, WHEELS, Mode, Release, fetch, install_command, serve_index
-from support.system.operating import CONFIG, Host
+from support.system.operating import CONFIG, OK, Host
 from support.waiting import wait_until
 
 UNINSTALL = f"{SOURCE}/packaging/uninstall"
@@ -49,7 +49,7 @@ def test_one_command_makes_it_serve_and_one_takes_it_away(host: Host, release: R
     assert host.show("UnitFileState") == "enabled"
     wanted = "active" if mode is Mode.ACTIVATED else "inactive"
     assert host.show("ActiveState", "echod.socket") == wanted
-    assert host.run(["echod", "check"]).stdout == f"{CONFIG}: ok\n"
+    assert host.run(["echod", "check"]).stdout == OK
     pages = {f"/usr/local/share/man/man{path.suffix[1:]}/{path.name}" for path in PAGES.iterdir()}
     assert set(host.run(["find", "/usr/local/share/man", "-type", "f"]).stdout.split()) == pages
     (schema,) = re.findall(r"^# yaml-language-server: \$schema=(.*)$", host.read(CONFIG), re.MULTILINE)

@@ -22,7 +22,7 @@ def activate(host: Host, release: Release) -> None:
     host.drop_in(text, "listeners.conf", "echod@blue.socket")
     drop_in = (release.source / "packaging/systemd/socket-activated.conf").read_text()
     host.drop_in(drop_in, "socket-activated.conf", "echod@blue.service")
-    assert run(host, f"check --config {BLUE} --socket") == f"{BLUE}: ok\n"
+    assert run(host, f"check --config {BLUE} --socket") == f"{BLUE}: ok; serves udp://0.0.0.0:7002\n"
 
 
 def test_instances_serve_side_by_side_and_each_is_asked_by_its_config(bound: Host, release: Release) -> None:
@@ -46,6 +46,13 @@ def test_instances_serve_side_by_side_and_each_is_asked_by_its_config(bound: Hos
     (entry,) = bound.journal("--identifier=echod-red", "ECHOD_EVENT=reloaded")
     assert entry["_SYSTEMD_UNIT"].endswith("echod@red.service")
     assert (bound.supervisor(), bound.events("reloaded")) == (pid, [])
+    bound.write(BLUE, "listeners: ['udp://0.0.0.0:7004']\n")
+    bound.systemctl("reload", "echod@blue.service", check=False)
+    (entry,) = bound.journal("--identifier=echod-blue", "ECHOD_EVENT=reload_rejected")
+    assert entry["MESSAGE"].endswith(
+        "`listeners` has it, but systemd does not pass it: add ListenDatagram=0.0.0.0:7004 to echod@blue.socket "
+        "(systemctl edit echod@blue.socket) and restart that and echod@blue.service, or remove it from the file"
+    )
     bound.systemctl("stop")
     for words, code in (("status --check", 3), ("reload", 69)):  # an instance stands in for no other echod
         assert bound.run(["sh", "-c", f"echod {words}"], check=False).returncode == code
