@@ -89,6 +89,14 @@ def test_the_first_command_serves_what_the_examples_ask(tmp_path: Path) -> None:
     assert "Lost: 0 (0.00%)" in answers[4]
 
 
+def test_which_command_to_type_is_read_before_the_first_command() -> None:
+    """What runs in a copy names the command of that copy; what is typed on a host with echod stands below that."""
+    before, _, after = README.partition("```sh\n")
+    assert "Until echod is [installed](#install), its command is `.venv/bin/echod`, not `echod`:" in before
+    assert "\n### Install\n" in after
+    assert [block for block in BLOCKS if re.search(r"(?<!\.venv/bin/)\bechod (?=[a-z])", block)] == []
+
+
 def test_the_table_of_keys_states_the_defaults() -> None:
     """The keys of the table are keys of the config, and their defaults are the code's."""
     section = README[README.index("## Configure") : README.index("## Operate")]
