@@ -283,6 +283,17 @@ def test_the_map_in_the_docstring_has_every_module() -> None:
         assert names <= set(re.findall(r"\w+", reported[package])), package
 
 
+def test_the_paths_in_contributing_are_there() -> None:
+    """A module is named by its path below echod; files and folders by theirs, in the repository or beside the page."""
+    text = (REPOSITORY / ".github/CONTRIBUTING.md").read_text(encoding="utf-8")
+    words = [word for code in re.findall(r"`([^`\n]+)`|\]\(([^)]+)\)", text) for part in code for word in part.split()]
+    paths = [word for word in words if re.fullmatch(r"[\w./*-]+/[\w./*-]*", word) and ".venv" not in word]
+    places = (REPOSITORY, REPOSITORY / "echod", REPOSITORY / ".github")
+    assert len(paths) > 30
+    for path in paths:
+        assert any([*place.glob(path.removeprefix("../")), *place.glob(f"{path}.py")] for place in places), path
+
+
 def test_pure_modules_import_values_only() -> None:
     """They have no way to a socket, a clock, a file or a log: what they decide depends on their arguments alone."""
     assert find_impure(SOURCES) == []
