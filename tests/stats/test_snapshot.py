@@ -7,7 +7,7 @@ from typing import Any, TypeVar, get_type_hints
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.snapshots import make_snapshot
+from support.snapshots import BUSY, make_snapshot
 
 from echod.stats.snapshot import (
     Activity,
@@ -118,20 +118,8 @@ def test_a_worker_is_well_if_it_has_a_process_whose_heartbeat_is_fresh() -> None
 
 def test_what_was_lost_is_the_sum_of_all_that_was_not_answered() -> None:
     """The kernel's drops, echod's, failures to send and what a dead worker held; nothing else."""
-    traffic = UdpTraffic(
-        name="udp://127.0.0.1:7",
-        family="ipv4",
-        adopted=False,
-        received=1000,
-        replied=900,
-        dropped={"access": 1, "rate": 2},
-        send_failed={"EAGAIN": 4},
-        interrupted=8,
-        kernel_drops=16,
-        slipped=32,
-        self_test=64,
-    )
-    assert traffic.lost == 31
+    busy, idle = BUSY.udp
+    assert (busy.lost, idle.lost) == (1312, 0)
 
 
 UNSAFE = "red \x1b[31m, bell \x07, 8-bit \x9b31m, return \r, tab \t, line \u2028, backwards \u202e, zero \x00"
