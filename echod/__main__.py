@@ -1,4 +1,4 @@
-"""The entry point of `echod` and `python -m echod`."""
+"""The entry points of `echod`, `python -m echod` and `echod-ping`."""
 
 import signal
 import sys
@@ -25,6 +25,12 @@ def main() -> None:
     for name in bolted:
         del sys.modules[name]
     main.main(command)
+
+
+def ping() -> None:
+    """Run `echod ping`, by a name of its own."""
+    sys.argv.insert(1, "ping")
+    main()
 
 
 if __name__ == "__main__":

@@ -62,7 +62,8 @@ def test_a_path_of_a_package_is_one_that_the_debian_package_has(page: str) -> No
     """Drop-ins are installed as packaging/debian names them, and examples by the name below packaging."""
     debian = REPOSITORY / "packaging/debian"
     examples = (debian / "echod.examples").read_text().split()
-    installed = dict(map(str.split, (debian / "echod.install").read_text().splitlines()[2:]))
+    lines = map(str.split, (debian / "echod.install").read_text().splitlines())
+    installed = {words[0]: words[-1] for words in lines}
     for found in re.findall(r"/usr/share/doc/echod/examples/([\w./-]*\w)", source(page)):
         assert (REPOSITORY / "packaging" / found).is_file()
         assert f"packaging/{found.partition('/')[0]}" in examples

@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
+from echod import __version__
 from echod.errors import UsageError
 from echod.measurement.payload import MAX_PROBES
 from echod.net.listener import MAX_PORT, Protocol
@@ -135,6 +136,7 @@ def _add_modes(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("modes").add_argument
     add("--mtu", action="store_true", help="find the path MTU, with probes that are not fragmented")
     add("--compare", choices=("tcp",), help="probe each TARGET over TCP as well, and compare the results")
+    add("--version", action="version", version=f"{_name()} {__version__}", help="print the version")
     add("-h", "--help", action="help", help=argparse.SUPPRESS)
 
 

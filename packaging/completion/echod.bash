@@ -13,7 +13,7 @@ _shtab_echod_config_option_strings=(-h --help --config --defaults --schema)
 _shtab_echod_reload_option_strings=(-h --help --config)
 _shtab_echod_status_option_strings=(-h --help --config --json --watch --check)
 _shtab_echod_units_option_strings=(-h --help --socket --force)
-_shtab_echod_ping_option_strings=(-c -i --rate --window -f -w -W -s -p -I --source-port --sources -Q -t -M -4 -6 -q -D -n --json --csv --histogram --plot --mtu --compare)
+_shtab_echod_ping_option_strings=(-c -i --rate --window -f -w -W -s -p -I --source-port --sources -Q -t -M -4 -6 -q -D -n --json --csv --histogram --plot --mtu --compare --version)
 _shtab_echod_option_strings=(-h --help --version)
 
 _shtab_echod_run___config_COMPGEN=_shtab_compgen_files
@@ -23,6 +23,7 @@ _shtab_echod_config___config_COMPGEN=_shtab_compgen_files
 _shtab_echod_reload___config_COMPGEN=_shtab_compgen_files
 _shtab_echod_status___config_COMPGEN=_shtab_compgen_files
 _shtab_echod_units_pos_0_COMPGEN=_shtab_compgen_dirs
+_shtab_echod_ping_pos_0_COMPGEN=_shtab_compgen_hosts
 _shtab_echod_ping___csv_COMPGEN=_shtab_compgen_files
 _shtab_echod_ping___plot_COMPGEN=_shtab_compgen_files
 
@@ -51,6 +52,7 @@ _shtab_echod_units__h_nargs=0
 _shtab_echod_units___help_nargs=0
 _shtab_echod_units___socket_nargs=0
 _shtab_echod_units___force_nargs=0
+_shtab_echod_ping_pos_0_nargs=+
 _shtab_echod_ping__f_nargs=0
 _shtab_echod_ping__4_nargs=0
 _shtab_echod_ping__6_nargs=0
@@ -60,11 +62,18 @@ _shtab_echod_ping__n_nargs=0
 _shtab_echod_ping___json_nargs=0
 _shtab_echod_ping___histogram_nargs=0
 _shtab_echod_ping___mtu_nargs=0
+_shtab_echod_ping___version_nargs=0
 _shtab_echod_pos_0_nargs=A...
 _shtab_echod__h_nargs=0
 _shtab_echod___help_nargs=0
 _shtab_echod___version_nargs=0
 
+
+# Custom Preamble
+_shtab_compgen_hosts() {
+  compgen -A hostname -- $1
+}
+# End Custom Preamble
 
 # $1=COMP_WORDS[1]
 _shtab_compgen_files() {

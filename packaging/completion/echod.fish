@@ -114,3 +114,5 @@ complete -c echod -n '_shtab_echod_using ping' -l histogram -d 'print the distri
 complete -c echod -n '_shtab_echod_using ping' -l plot -xka "(__fish_complete_path (commandline -ct))" -d 'plot latency, losses and distribution to FILE.svg or FILE.png (needs the `plot` extra)'
 complete -c echod -n '_shtab_echod_using ping' -l mtu -d 'find the path MTU, with probes that are not fragmented'
 complete -c echod -n '_shtab_echod_using ping' -l compare -xka "tcp" -d 'probe each TARGET over TCP as well, and compare the results'
+complete -c echod -n '_shtab_echod_using ping' -l version -d 'print the version'
+complete -c echod -n '_shtab_echod_using ping; and test $_shtab_echod_npos -ge 0' -ka "(__fish_print_hostnames)" -d TARGET

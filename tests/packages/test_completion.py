@@ -1,4 +1,4 @@
-"""bash, zsh and fish complete commands, options and files of echod, by what its parsers have."""
+"""bash, zsh and fish complete commands, options and files of echod and echod-ping, by what their parsers have."""
 
 import os
 import pty
@@ -19,11 +19,11 @@ FOLDER = REPOSITORY / "packaging/completion"
 SECONDS = 60.0
 """An answer takes a tenth of a second when idle."""
 
-SHOW = "echod() { printf '{%s}' \"$@\"; echo END$((1 + 1)); }"
-"""In place of echod: shows the words of its command line, and then a word that nobody has typed."""
+SHOW = 'echod() { printf \'{%s}\' "$@"; echo END$((1 + 1)); }; echod-ping() { echod "$@"; }'
+"""In place of the commands: shows the words of a command line, and then a word that nobody has typed."""
 
 SHELLS = {
-    "bash": (["bash", "--norc", "--noprofile", "-i"], f". {FOLDER}/echod.bash"),
+    "bash": (["bash", "--norc", "--noprofile", "-i"], f". {FOLDER}/echod.bash; . {FOLDER}/echod-ping.bash"),
     "zsh": (["zsh", "-f", "-i"], f"fpath=({FOLDER} $fpath); autoload -U compinit; compinit -u -D"),
 }
 
@@ -34,8 +34,17 @@ TYPED = [
     ("echod ping --compare t\t", ["ping", "--compare", "tcp"]),
     ("echod run --dae\t", ["run", "--daemonize"]),
     ("echod check --config long-\t", ["check", "--config", "long-name.yaml"]),
+    ("echod ping 192.0.2.1 --compa\t", ["ping", "192.0.2.1", "--compare"]),
+    ("echod-ping --sou\t", ["--source"]),
+    ("echod-ping --vers\t", ["--version"]),
+    ("echod-ping --compare t\t", ["--compare", "tcp"]),
+    ("echod-ping --csv long-\t", ["--csv", "long-name.yaml"]),
+    ("echod-ping 192.0.2.1 --compa\t", ["192.0.2.1", "--compare"]),
 ]
 """What is typed, and the words that the command then has."""
+
+HOSTS = [("echod ping localh\t", ["ping", "localhost"]), ("echod-ping localh\t", ["localhost"])]
+"""The same, where a host is due; fish offers no host of the loopback interface."""
 
 
 def typed_in(shell: str, keys: str, folder: Path) -> list[str]:
@@ -63,9 +72,9 @@ def typed_in(shell: str, keys: str, folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-@pytest.mark.parametrize(("keys", "words"), TYPED)
+@pytest.mark.parametrize(("keys", "words"), TYPED + HOSTS)
 def test_the_tab_key_completes(shell: str, keys: str, words: list[str], tmp_path: Path) -> None:
-    """Commands, options, values of options, and names of files where a file is due."""
+    """Commands, options, values of options, and names of files and hosts where one is due."""
     (tmp_path / "long-name.yaml").touch()
     assert typed_in(shell, keys, tmp_path) == words
 
@@ -76,7 +85,7 @@ def test_fish_completes(keys: str, words: list[str], tmp_path: Path) -> None:
     if shutil.which("fish") is None:
         pytest.skip("not installed: fish")
     (tmp_path / "long-name.yaml").touch()
-    script = f"source {FOLDER}/echod.fish; complete -C '{keys.rstrip()}'"
+    script = f"source {FOLDER}/echod.fish; source {FOLDER}/echod-ping.fish; complete -C '{keys.rstrip()}'"
     variables = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     command = ["fish", "--no-config", "-c", script]
     printed = subprocess.run(

@@ -24,8 +24,11 @@ MAN = {f"share/man/man{page.suffix[1:]}/{page.name}": page for page in PAGES.ite
 SHARED = MAN | {
     "share/echod/echod.schema.json": REPOSITORY / "config/echod.schema.json",
     "share/bash-completion/completions/echod": REPOSITORY / "packaging/completion/echod.bash",
+    "share/bash-completion/completions/echod-ping": REPOSITORY / "packaging/completion/echod-ping.bash",
     "share/zsh/site-functions/_echod": REPOSITORY / "packaging/completion/_echod",
+    "share/zsh/site-functions/_echod-ping": REPOSITORY / "packaging/completion/_echod-ping",
     "share/fish/vendor_completions.d/echod.fish": REPOSITORY / "packaging/completion/echod.fish",
+    "share/fish/vendor_completions.d/echod-ping.fish": REPOSITORY / "packaging/completion/echod-ping.fish",
 }
 """What pip, deb and rpm put below their prefix."""
 
@@ -43,8 +46,8 @@ def metadata(distribution: Distribution) -> Message:
         return Parser().parsestr(wheel.read(f"{INFO}/METADATA").decode())
 
 
-def test_the_wheel_holds_code_units_config_pages_and_completion_and_nothing_else(distribution: Distribution) -> None:
-    """Each file is that of the repository."""
+def test_the_wheel_holds_what_it_must_and_nothing_else(distribution: Distribution) -> None:
+    """Code, units, config, pages and completion: each file is that of the repository."""
     with ZipFile(distribution.wheel) as wheel:
         found = {name: wheel.read(name) for name in wheel.namelist()}
     wanted = tracked("echod")
@@ -115,11 +118,14 @@ def test_the_long_description_renders_without_a_broken_link(distribution: Distri
 
 
 def test_installed_it_tells_its_version_and_checks_its_config(prefix: Path) -> None:
-    """From wheels alone, in an environment of its own."""
+    """From wheels alone, in an environment of its own, in which the client has a command too."""
     echod = prefix / "bin/echod"
     variables = environment()
     said = subprocess.run([echod, "--version"], env=variables, check=True, capture_output=True, text=True, timeout=60)
     assert said.stdout == f"echod {__version__}\n"
+    command = [prefix / "bin/echod-ping", "--version"]
+    said = subprocess.run(command, env=variables, check=True, capture_output=True, text=True, timeout=60)
+    assert said.stdout == f"echod-ping {__version__}\n"
     (config,) = prefix.glob("lib/python*/site-packages/echod/files/echod.yaml")
     command = [echod, "check", "--config", config]
     said = subprocess.run(command, cwd=prefix, env=variables, check=True, capture_output=True, text=True, timeout=60)

@@ -1,5 +1,6 @@
 """echod-ping.pyz is `echod ping` as one file: reproducible, small, and run by any Python from 3.11 on, alone."""
 
+import ast
 import os
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ import pytest
 from support.daemon import REPOSITORY, Serve, environment
 from support.system.host import obstacle
 from support.system.image import RELEASES, make_root
+
+from echod import __version__
 
 BUILDER = REPOSITORY / "packaging/zipapp"
 NAME = "echod-ping.pyz"
@@ -95,9 +98,40 @@ def test_it_is_a_command_of_its_own_name(client: Path) -> None:
     assert printed.startswith("usage: echod-ping [OPTION]... TARGET...\n")
     assert "\n  echod-ping --mtu HOST " in printed
     assert "echod ping" not in printed
+    assert run(command, "--version").stdout == f"echod-ping {__version__}\n"
     ended = run(command)
     assert ended.returncode == 2
     assert ended.stderr.endswith("see `echod-ping --help`\n")
+
+
+def reached(*modules: str) -> set[Path]:
+    """Return what these modules import of echod, also late and at second hand, as paths in the repository."""
+    found: set[Path] = set()
+    ahead = set(modules)
+    while ahead:
+        name = ahead.pop()
+        path = REPOSITORY / name.replace(".", "/")
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        if path in found or not path.is_file():
+            continue
+        found.add(path)
+        ahead.add(name.rpartition(".")[0])
+        tree = ast.parse(path.read_text())
+        # Late, cli.main imports the command that is chosen, and no other.
+        for node in tree.body if name == "echod.cli.main" else ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "echod":
+                ahead |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            elif isinstance(node, ast.Import):
+                ahead |= {alias.name for alias in node.names if alias.name.split(".")[0] == "echod"}
+    return found
+
+
+def test_it_holds_what_it_imports_and_nothing_else(client: Path) -> None:
+    """What is missing would be an ImportError on a host without the daemon. Debian and RPM packages take the list."""
+    wanted = {str(path.relative_to(REPOSITORY)) for path in reached("echod.__main__", "echod.cli.ping")}
+    with ZipFile(client) as archive:
+        assert set(archive.namelist()) == wanted | {"__main__.py"}
+    assert run([BUILDER, "--list"]).stdout.splitlines() == sorted(wanted)
 
 
 def test_it_holds_what_a_ping_needs_and_nothing_of_the_daemon(client: Path) -> None:

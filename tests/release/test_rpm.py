@@ -13,6 +13,8 @@ import pytest
 from support.daemon import REPOSITORY, environment
 from support.release.rpm import build_packages
 
+from echod import __version__
+
 FOLDER = REPOSITORY / "packaging/rpm"
 DAEMON, CLIENT = "echod noarch", "echod-ping noarch"
 PYTHON = "{}.{}".format(*sys.version_info)
@@ -57,7 +59,7 @@ def test_rpmlint_finds_nothing_that_is_not_explained(packages: dict[str, Path]) 
 
 
 def test_a_file_is_in_one_package_alone(packages: dict[str, Path]) -> None:
-    """And none of the modules is lost: folders alone are in both."""
+    """And none of the modules is lost: folders alone are in both. The client has what echod-ping.pyz has."""
     files = {}
     for name in (DAEMON, CLIENT):
         lines = query(packages[name], "--queryformat", "[%{FILEMODES:perms} %{FILENAMES}\\n]")
@@ -66,14 +68,21 @@ def test_a_file_is_in_one_package_alone(packages: dict[str, Path]) -> None:
     modules = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "echod").rglob("*.py")}
     packaged = {path.removeprefix(f"/{SITE}/") for path in files[DAEMON] | files[CLIENT] if path.endswith(".py")}
     assert packaged == modules
+    listed = subprocess.run([REPOSITORY / "packaging/zipapp", "--list"], check=True, capture_output=True, text=True)
+    of_client = {path.removeprefix(f"/{SITE}/") for path in files[CLIENT] if path.endswith(".py")}
+    assert of_client == set(listed.stdout.splitlines())
     compiled = {path for path in files[DAEMON] | files[CLIENT] if path.endswith(".pyc")}
     assert len(compiled) == len(modules)
 
 
 def test_the_client_needs_the_standard_library_alone(packages: dict[str, Path], tmp_path: Path) -> None:
-    """echod-ping has all that it imports, and probes."""
+    """echod-ping has all that it imports, probes, and has its completion."""
     unpack(packages[CLIENT], tmp_path)
     assert "usage: " in run(tmp_path, "usr/bin/echod-ping", "--help").stdout
+    assert run(tmp_path, "usr/bin/echod-ping", "--version").stdout == f"echod-ping {__version__}\n"
+    assert {path.name for path in (tmp_path / "usr/share").rglob("*echod-ping*") if path.is_file()} == {
+        *("echod-ping", "_echod-ping", "echod-ping.fish", "echod-ping.1.gz")
+    }
     answer = run(tmp_path, "usr/bin/echod-ping", "-c", "1", "-W", "0.1", "127.0.0.1:9")
     assert "1 packets transmitted, 0 received" in answer.stdout
     needs = [each for each in query(packages[CLIENT], "--requires") if not each.startswith("rpmlib(")]
