@@ -1,4 +1,4 @@
-"""firewalld and ufw of Debian take the definitions of echod."""
+"""firewalld and ufw of Debian take the definitions of echod where its packages put them."""
 
 import os
 import re
@@ -33,7 +33,7 @@ def run(root: Path, *command: str) -> str:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Make a Debian with both firewalls, and the definitions where an operator puts them. Nothing runs in it."""
+    """Make a Debian with both firewalls, and the definitions where a package puts them. Nothing runs in it."""
     if reason := obstacle():
         pytest.skip(reason)
     made = tmp_path_factory.mktemp("firewall") / "root"
@@ -41,8 +41,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for name in ("etc/resolv.conf", "etc/hosts"):  # the machine's: only apt needs a network
         shutil.copy(Path("/", name), made / name)
     run(made, "sh", "-c", INSTALL)
-    shutil.copy(FOLDER / "echod.xml", made / "etc/firewalld/services")
-    shutil.copy(FOLDER / "echod.ufw", made / "etc/ufw/applications.d/echod")
+    for name, place in (("xml", "usr/lib/firewalld/services/echod.xml"), ("ufw", "etc/ufw/applications.d/echod")):
+        assert not (made / place).exists(), "the firewall's own package has it"
+        shutil.copy(FOLDER / f"echod.{name}", made / place)
     yield made
     shutil.rmtree(made, ignore_errors=True)
 

@@ -96,9 +96,12 @@ def test_the_daemon_needs_the_client_of_the_same_build(packages: dict[str, Path]
 
 
 def test_a_config_that_was_edited_stays(packages: dict[str, Path]) -> None:
-    """It is the default config, as config(noreplace)."""
+    """The default config, and what ufw reads, are config(noreplace)."""
     lines = query(packages[DAEMON], "--queryformat", "[%{FILEFLAGS:fflags} %{FILENAMES}\\n]")
-    assert [line for line in lines if line.endswith("/etc/echod.yaml")] == ["cn /etc/echod.yaml"]
+    assert [line for line in lines if line.startswith("c")] == [
+        *("cn /etc/echod.yaml", "cn /etc/ufw/applications.d/echod")
+    ]
+    assert [line for line in lines if "firewalld/services/" in line] == [" /usr/lib/firewalld/services/echod.xml"]
 
 
 def test_the_units_start_the_command_of_the_package(packages: dict[str, Path], tmp_path: Path) -> None:
