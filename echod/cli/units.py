@@ -19,6 +19,7 @@ from echod.errors import ExitCode, UsageError
 
 _DIRECTORY: Final = Path("/etc/systemd/system")
 _CONFIG: Final = Path("/etc/echod.yaml")
+_CATALOG: Final = Path("/usr/local/lib/systemd/catalog/echod.catalog")
 
 _IN_UNITS: Final = "/usr/local/bin/echod"
 """The command that the units have as they are shipped."""
@@ -31,7 +32,7 @@ _HIDDEN: Final = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S1
 _EXAMPLE: Final = """example:
   echod units --socket
 
-Other drop-ins are beside the units, in the folder that the last line names."""
+The last line that this prints names the folder with the other drop-ins."""
 
 
 def parser() -> ArgumentParser:
@@ -69,7 +70,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def find_files() -> Path:
-    """Return the folder that the units are in, `systemd`, and the default config, `echod.yaml`."""
+    """Return the folder of the units, `systemd`, of the default config and of the journal's catalogue."""
     package = Path(echod.__file__).parent
     installed = package / "files"
     return installed if installed.is_dir() else package.parent / "packaging"
@@ -142,19 +143,23 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def next_commands(source: Path, *, socket: bool) -> list[str]:
-    """Return the commands that apply the units on this host, at first and after an upgrade."""
+    """Return the commands that apply the units on this host, and bring what else they need to this version."""
     # The config names its schema, which editors read, by the place where a package of a distribution puts it.
     schema = quote(f"s,=/usr/share/,={sys.prefix}/share/,")
-    place = f"sed {schema} {quote(str(find_config(source)))} | install -m 0644 /dev/stdin {_CONFIG}"
-    config = [] if _CONFIG.exists() else [place]
+    config = find(source, "echod.yaml", "config")
+    place = f"sed {schema} {quote(str(config))} | install -m 0644 /dev/stdin {_CONFIG}"
+    first = [] if _CONFIG.exists() else [place]
+    catalog = find(source, "echod.catalog", "packaging/journal")
+    if not _CATALOG.exists() or _CATALOG.read_bytes() != catalog.read_bytes():
+        first += [f"install -D -m 0644 {quote(str(catalog))} {_CATALOG}", "journalctl --update-catalog"]
     if not socket:
-        return [*config, "systemctl daemon-reload", "systemctl enable echod.service", "systemctl restart echod.service"]
+        return [*first, "systemctl daemon-reload", "systemctl enable echod.service", "systemctl restart echod.service"]
     # An echod that has bound the ports itself must release them before systemd can take them.
     start = ["systemctl stop echod.service", "systemctl start echod.service"]
-    return [*config, "systemctl daemon-reload", "systemctl enable echod.socket echod.service", *start]
+    return [*first, "systemctl daemon-reload", "systemctl enable echod.socket echod.service", *start]
 
 
-def find_config(source: Path) -> Path:
-    """Return the default config beside the units, or in a source tree."""
-    beside = source / "echod.yaml"
-    return beside if beside.exists() else source.parent / "config/echod.yaml"
+def find(source: Path, name: str, folder: str) -> Path:
+    """Return a file that is beside the units, or in this folder of a source tree."""
+    beside = source / name
+    return beside if beside.exists() else source.parent / folder / name

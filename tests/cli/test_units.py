@@ -81,20 +81,29 @@ def test_what_somebody_has_changed_is_replaced_with_force_alone(command: Path, t
 def test_the_commands_that_follow_apply_them(
     command: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Only in the directory of systemd; with the default config if there is none, and from the source tree here."""
+    """Only in the directory of systemd; with config and catalogue if they are missing, from the source tree here."""
     monkeypatch.setattr(units, "_DIRECTORY", tmp_path / "system")
     monkeypatch.setattr(units, "_CONFIG", tmp_path / "echod.yaml")
+    monkeypatch.setattr(units, "_CATALOG", tmp_path / "lib/echod.catalog")
     units.main([])
     printed = capsys.readouterr().out.partition("to apply them:\n")[2]
-    first, *rest, _ = [line.strip() for line in printed.splitlines()]
-    assert rest == ["systemctl daemon-reload", "systemctl enable echod.service", "systemctl restart echod.service"]
-    subprocess.run(["sh", "-ec", first], check=True)
+    config, catalog, *rest, _ = [line.strip() for line in printed.splitlines()]
+    apply = ["systemctl daemon-reload", "systemctl enable echod.service", "systemctl restart echod.service"]
+    assert rest == ["journalctl --update-catalog", *apply]
+    for command_line in (config, catalog):
+        subprocess.run(["sh", "-ec", command_line], check=True)
     shipped = (REPOSITORY / "config/echod.yaml").read_text()
     assert (tmp_path / "echod.yaml").read_text() == shipped.replace("=/usr/share/", f"={sys.prefix}/share/")
+    explanations = (REPOSITORY / "packaging/journal/echod.catalog").read_text()
+    assert (tmp_path / "lib/echod.catalog").read_text() == explanations
     units.main(["--socket"])
     printed = capsys.readouterr().out
     assert "install" not in printed
+    assert "catalog" not in printed
     assert "systemctl enable echod.socket echod.service" in printed
+    (tmp_path / "lib/echod.catalog").write_text("of an older version")
+    units.main([])
+    assert f"\n  {catalog}\n  journalctl --update-catalog\n" in capsys.readouterr().out
 
 
 def test_a_command_that_the_service_could_not_start_is_refused(

@@ -47,13 +47,14 @@ def metadata(distribution: Distribution) -> Message:
 
 
 def test_the_wheel_holds_what_it_must_and_nothing_else(distribution: Distribution) -> None:
-    """Code, units, config, pages and completion: each file is that of the repository."""
+    """Code, units, config, catalogue, pages and completion: each file is that of the repository."""
     with ZipFile(distribution.wheel) as wheel:
         found = {name: wheel.read(name) for name in wheel.namelist()}
     wanted = tracked("echod")
     for name, content in tracked("packaging/systemd").items():
         wanted[name.replace("packaging/systemd", "echod/files/systemd")] = content
     wanted["echod/files/echod.yaml"] = (REPOSITORY / "config/echod.yaml").read_bytes()
+    wanted["echod/files/echod.catalog"] = (REPOSITORY / "packaging/journal/echod.catalog").read_bytes()
     wanted |= {f"{DATA}/{name}": path.read_bytes() for name, path in SHARED.items()}
     wanted[f"{INFO}/licenses/LICENSE"] = (REPOSITORY / "LICENSE").read_bytes()
     made = {f"{INFO}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt")}
