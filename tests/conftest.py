@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -55,6 +56,14 @@ def log() -> Iterator[list[EventDict]]:
     """Catch what this process logs."""
     with structlog.testing.capture_logs() as entries:
         yield entries
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Make a folder that any user may enter. Pytest's are root's alone, and each run of it that begins sees to that."""
+    with TemporaryDirectory(prefix="echod-test-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 @pytest.fixture

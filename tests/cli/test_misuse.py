@@ -5,8 +5,6 @@ import re
 import shutil
 import socket
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,14 +39,6 @@ def run(*arguments: object, command: tuple[str, ...] = ECHOD) -> tuple[int, str,
 def run_as_nobody(*arguments: object, prefix: tuple[str, ...] = ()) -> tuple[int, str, str]:
     """Run echod as a user without privileges."""
     return run(*arguments, command=(*prefix, sys.executable, "-c", AS_NOBODY))
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """Return a folder that every user may read."""
-    with tempfile.TemporaryDirectory() as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
 
 
 def words(stderr: str) -> str:

@@ -8,12 +8,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
-from support.daemon import ECHOD, REPOSITORY, Daemon, Serve, StartDaemon, ask, children, environment, run_echod
+from support.daemon import (
+    AS_NOBODY,
+    ECHOD,
+    REPOSITORY,
+    Daemon,
+    Serve,
+    StartDaemon,
+    ask,
+    children,
+    environment,
+    run_echod,
+)
 from support.loopback import NOBODY, namespace, needs_root
 from support.ports import free_port
 from support.scraping import answers, fetch, metered, status
@@ -23,17 +33,14 @@ from echod.errors import ExitCode
 from echod.stats.snapshot import Snapshot
 from echod.status import files
 
-USER = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
 ALONE = ("unshare", "--pid", "--mount-proc", "--fork", "--kill-child")
 ELSEWHERE = ("unshare", "--time", "--boottime", "100000", "--monotonic", "100000", "--fork", "--kill-child")
 
 
 @pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    """Give a folder that any user may enter. Pytest's are root's alone, and each run of it that begins sees to that."""
-    with TemporaryDirectory(prefix="echod-status-") as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
+def tmp_path(folder: Path) -> Path:
+    """Give a folder that any user may enter: pytest's are root's alone."""
+    return folder
 
 
 def run_status(
@@ -145,10 +152,10 @@ def test_a_check_fails_for_a_stuck_worker_that_no_probe_reached(echod: StartDaem
 def test_any_user_may_read_the_status_and_only_root_probes_with_the_mark(serve: Serve) -> None:
     """Any user may read the status. The probes of a user who may not read the mark are like those of any client."""
     daemon, _ = serve(["udp"], workers=1, access={"deny": ["loopback"]})
-    shown = run_status(daemon.status_path, prefix=USER)
+    shown = run_status(daemon.status_path, prefix=AS_NOBODY)
     assert (shown.returncode, shown.stderr) == (ExitCode.OK, "")
     assert shown.stdout.startswith("echod ")
-    checked = run_status(daemon.status_path, "--check", prefix=USER)
+    checked = run_status(daemon.status_path, "--check", prefix=AS_NOBODY)
     assert checked.returncode == ExitCode.NO_ANSWER
     assert "cannot be read by this user, so the probes were sent as those of any client" in checked.stderr
     assert run_status(daemon.status_path, "--check").returncode == ExitCode.OK
@@ -343,14 +350,14 @@ def test_a_user_finds_the_echod_of_the_same_session(serve: Serve, tmp_path: Path
     session.mkdir()
     os.chown(session, NOBODY, NOBODY)
     variables = {"RUNTIME_DIRECTORY": "", "XDG_RUNTIME_DIR": str(session)}
-    daemon, _ = serve(workers=1, prefix=USER, variables=variables)
-    shown = run_status(None, prefix=USER, **variables)
+    daemon, _ = serve(workers=1, prefix=AS_NOBODY, variables=variables)
+    shown = run_status(None, prefix=AS_NOBODY, **variables)
     assert (shown.returncode, shown.stderr) == (ExitCode.OK, "")
     assert f"process {daemon.pid}" in shown.stdout
-    without, _ = serve(workers=1, prefix=USER, variables=variables | {"XDG_RUNTIME_DIR": ""})
+    without, _ = serve(workers=1, prefix=AS_NOBODY, variables=variables | {"XDG_RUNTIME_DIR": ""})
     (entry,) = without.log("status_not_written")
     assert "no status is written, so `echod status` and `echod reload` do not find this echod" in entry["message"]
-    shown = run_status(None, "--config", str(without.config_path), prefix=USER)
+    shown = run_status(None, "--config", str(without.config_path), prefix=AS_NOBODY)
     assert shown.returncode == ExitCode.STATUS_UNKNOWN
     assert f"an echod runs with {without.config_path}, process {without.pid}, but its status is not in" in shown.stderr
 
@@ -362,9 +369,9 @@ def test_an_echod_without_a_config_file_is_its_users_and_runs_with_no_file(echod
     nowhere = tmp_path / "nowhere"
     with namespace():
         variables = {"RUNTIME_DIRECTORY": "", "XDG_RUNTIME_DIR": ""}
-        daemon = echod(prefix=(*ALONE, *USER), variables=variables)  # it is process 1 of a PID namespace
+        daemon = echod(prefix=(*ALONE, *AS_NOBODY), variables=variables)  # it is process 1 of a PID namespace
     beside = ("nsenter", f"--target={children(daemon.pid)[0]}", "--pid", "--mount")
-    own = run_status(nowhere, prefix=(*beside, *USER))
+    own = run_status(nowhere, prefix=(*beside, *AS_NOBODY))
     assert (own.returncode, own.stdout) == (4, "")
     assert own.stderr.startswith(
         f"echod: an echod runs without a config file, process 1, but its status is not in {nowhere} or /run/echod: "
@@ -373,7 +380,7 @@ def test_an_echod_without_a_config_file_is_its_users_and_runs_with_no_file(echod
         f"echod: no echod is running: there is no {nowhere}/status.json; an echod without a config file runs, process "
         "1: ask for it as its user, without --config\n"
     )
-    for words, prefix in (((), beside), (("--config", "/etc/echod.yaml"), (*beside, *USER))):
+    for words, prefix in (((), beside), (("--config", "/etc/echod.yaml"), (*beside, *AS_NOBODY))):
         asked = run_status(nowhere, *words, prefix=prefix)
         assert (asked.returncode, asked.stdout, asked.stderr) == (3, "", others)
     assert run_echod("reload", prefix=beside, RUNTIME_DIRECTORY=str(nowhere)).returncode == 69

@@ -22,6 +22,15 @@ REPOSITORY: Final = Path(__file__).resolve().parents[2]
 
 ECHOD: Final = (sys.executable, "-m", "echod")
 
+ENDS_WITH_US: Final = ("setpriv", "--pdeathsig", "KILL", "--")
+"""A prefix that has the kernel kill a command if the process that started it is killed (PR_SET_PDEATHSIG).
+
+A prefix behind it that changes the user undoes that: let it be AS_NOBODY, which does the same again.
+"""
+
+AS_NOBODY: Final = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--pdeathsig=KILL")
+"""A prefix that runs a command as an ordinary user."""
+
 _MANAGED: Final = (
     "NOTIFY_SOCKET",
     "INVOCATION_ID",
@@ -155,7 +164,7 @@ class Daemon:
             named = ("--config", str(self.config_path))
         with self.stderr_path.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [*prefix, *ECHOD, *command, *named],
+                [*ENDS_WITH_US, *prefix, *ECHOD, *command, *named],
                 cwd=REPOSITORY,
                 env=environment(**({"RUNTIME_DIRECTORY": str(self.status_path)} | dict(variables or {}))),
                 stdin=subprocess.DEVNULL,
