@@ -19,16 +19,16 @@ from echod.linux.descriptors import fill_first_three
 
 COMMANDS: Final = {
     "run": "serve until stopped",
-    "check": "check a config file",
+    "check": "find the mistakes in a config file",
     "config": "print the effective config, or the defaults",
     "reload": "reload the config of the running echod and wait for the outcome",
     "status": "show what the running echod does",
-    "units": "write the units of systemd",
+    "units": "write the systemd units of this echod",
     "ping": "measure loss, latency and path to an echo server",
 }
 """The purpose of each command."""
 
-_EXAMPLE: Final = """Without a command: run. `echod COMMAND --help` shows its options.
+_EXAMPLE: Final = """Without a command: run. `echod COMMAND --help` shows its options, echod(8) more.
 
 example:
   echod check --config echod.yaml && echod run --config echod.yaml"""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from echod.cli.directory import status_directory
-from echod.cli.options import add_config, make_parser
+from echod.cli.options import add_running, make_parser
 from echod.config.file import DEFAULT_PATH
 from echod.errors import (
     EchodError,
@@ -42,9 +42,10 @@ LOOK_SECONDS: Final = 0.02
 _EXAMPLE: Final = """example (what `systemctl reload echod` does):
   echod reload && echo new config serves
 
-Exit code 0: the new config serves; 78: it has mistakes, and the previous config
-stays in force; 69: echod does not run; 70, 75: the outcome is not known;
-4: the status cannot be read; 77: not permitted."""
+Exit code 0: the new config serves; 78: it has mistakes, or 66: it cannot be
+read, and the previous config stays in force; 69: echod does not run; 70: the
+outcome is not known; 75: echod stopped meanwhile; 4: the status cannot be read;
+77: not permitted."""
 
 
 def parser() -> ArgumentParser:
@@ -54,7 +55,7 @@ def parser() -> ArgumentParser:
         description="Reload the config of the running echod, wait for the outcome, and print it.",
         epilog=_EXAMPLE,
     )
-    add_config(made, default=f"{DEFAULT_PATH}; it says where the status of that echod is")
+    add_running(made, DEFAULT_PATH)
     return made
 
 

@@ -25,7 +25,7 @@ from echod.supervisor.supervisor import Supervisor
 
 _EXAMPLE: Final = """example:
   echod run --config /etc/echod.yaml
-  (printf hi; sleep 1) | ncat -u 127.0.0.1 7
+  echod ping -c 3 127.0.0.1
 
 Signals: HUP reloads the config, TERM and INT drain and stop, USR1 logs counts."""
 
@@ -33,7 +33,7 @@ Signals: HUP reloads the config, TERM and INT drain and stop, USR1 logs counts."
 def parser() -> ArgumentParser:
     """Return the parser of its options."""
     made = make_parser("run", description="Serve until stopped.", epilog=_EXAMPLE)
-    add_config(made, default=f"{configfile.DEFAULT_PATH} if it exists, else built-in defaults")
+    add_config(made, default=f"{configfile.DEFAULT_PATH} if it exists, else port 7007 of this host")
     made.add_argument("--daemonize", action="store_true", help="detach from the terminal (hosts without systemd)")
     made.add_argument("--pidfile", type=Path, metavar="FILE", help="with --daemonize: hold this file while running")
     return made

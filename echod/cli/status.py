@@ -16,7 +16,7 @@ from typing import Any, Final, TextIO
 
 from echod import logs
 from echod.cli.directory import status_directory
-from echod.cli.options import add_config, make_parser
+from echod.cli.options import add_running, make_parser
 from echod.config.file import DEFAULT_PATH
 from echod.errors import ExitCode
 from echod.stats.snapshot import Snapshot
@@ -42,7 +42,7 @@ def parser() -> ArgumentParser:
         description="Show what the running echod does: traffic, losses and who lost it, workers, top\nsources.",
         epilog=_EXAMPLE,
     )
-    add_config(made, default=f"{DEFAULT_PATH}; it says where the status is")
+    add_running(made, DEFAULT_PATH)
     made.add_argument("--json", action="store_true", help="print one line of JSON, for programs")
     how = made.add_mutually_exclusive_group()
     how.add_argument("--watch", action="store_true", help="show it again every second, until Ctrl-C")

@@ -95,12 +95,14 @@ def _complete(path: Path, context: Mapping[str, Any], document: Document) -> str
 
 def _explain_unknown(path: Path) -> str:
     key, here = str(path[-1]), str(path[0]) if len(path) > 1 else ""
-    for section, model in MODELS.items():
-        if key in model.model_fields:
-            return f"unknown key here; it belongs {'below ' + section if section else 'to the top level'}"
     keys = list(MODELS[here].model_fields)
     # Not of access: "disallow" is close to allow.
-    if here != "access" and (close := get_close_matches(key, keys, n=1)):
+    close = get_close_matches(key, keys, n=1) if here != "access" else []
+    for section, model in MODELS.items():
+        if key in model.model_fields:
+            where = f"below {section}" if section else "to the top level"
+            return f"unknown key here; it belongs {where}" + (f', or did you mean "{close[0]}"?' if close else "")
+    if close:
         return f'unknown key; did you mean "{close[0]}"?'
     return f"unknown key; the keys here are {', '.join(keys)}"
 

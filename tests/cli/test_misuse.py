@@ -41,6 +41,12 @@ def run_as_nobody(*arguments: object, prefix: tuple[str, ...] = ()) -> tuple[int
     return run(*arguments, command=(*prefix, sys.executable, "-c", AS_NOBODY))
 
 
+def run_status(command: str, path: Path) -> tuple[int, str, str]:
+    """Ask for an echod with this config, whose status would be beside the file."""
+    finished = run_echod(command, "--config", path, RUNTIME_DIRECTORY=str(path.parent / "run"))
+    return finished.returncode, finished.stdout, finished.stderr
+
+
 def words(stderr: str) -> str:
     """Return the lines on stderr that are no log entries."""
     return "\n".join(line for line in stderr.splitlines() if not line.startswith("{"))
@@ -73,6 +79,30 @@ def test_a_wrong_command_line_exits_2(arguments: tuple[str, ...]) -> None:
     code, stdout, stderr = run(*arguments)
     assert (code, stdout) == (2, "")
     assert len(stderr.splitlines()) <= 4
+
+
+@pytest.mark.parametrize("command", ["run", "check", "config", "reload", "status"])
+@pytest.mark.parametrize("words", [("/etc/echod.yaml",), ("-c", "/etc/echod.yaml")])
+def test_a_config_file_without_its_option_is_misuse_that_names_the_option(command: str, words: tuple[str, ...]) -> None:
+    """Exit code 2; of a command without a config file nothing is said of one."""
+    code, stdout, stderr = run(command, *words)
+    assert (code, stdout) == (2, "")
+    unknown = f"unrecognized arguments: {' '.join(words)}"
+    assert stderr.endswith(f"\nechod {command}: error: {unknown}; a config file is named by --config FILE\n")
+    assert run("units", "--socket", "a", "b")[2].endswith("\nechod units: error: unrecognized arguments: b\n")
+
+
+@pytest.mark.parametrize(("command", "wanted"), [("status", 3), ("reload", 69)])
+def test_a_config_that_is_misspelt_is_named_where_no_echod_is_found(folder: Path, command: str, wanted: int) -> None:
+    """The message names that there is no such file, and proposes no other one; of a file that is there it does."""
+    path = folder / "echo.yaml"
+    code, stdout, stderr = run_status(command, path)
+    assert (code, stdout) == (wanted, "")
+    assert stderr == f"echod: no echod is running with that config: cannot read {path}: there is no such file\n"
+    path.write_text("workers: 1\n")
+    code, _, stderr = run_status(command, path)
+    assert code == wanted
+    assert stderr.startswith(f"echod: no echod is running: there is no {folder}/run/status.json; ")
 
 
 @pytest.mark.parametrize("command", ["run", "check"])

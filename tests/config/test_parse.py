@@ -176,6 +176,7 @@ def test_a_value_that_cannot_be_is_explained(key: str, text: str, message: str) 
         ("worker: 2", (1, 1, "worker"), 'unknown key; did you mean "workers"?'),
         ("tcp:\n  max_connection: 5", (2, 3, "tcp.max_connection"), 'unknown key; did you mean "max_connections"?'),
         ("level: info", (1, 1, "level"), "unknown key here; it belongs below log"),
+        ("listen: x", (1, 1, "listen"), 'unknown key here; it belongs below metrics, or did you mean "listeners"?'),
         ("udp: {workers: 2}", (1, 7, "udp.workers"), "unknown key here; it belongs to the top level"),
         ("udp: {log: {level: 1}}", (1, 7, "udp.log"), "unknown key here; it belongs to the top level"),
         ("access: {disallow: [any]}", (1, 10, "access.disallow"), "unknown key; the keys here are allow, deny"),
