@@ -24,6 +24,8 @@ Services
 
     udp/         receive a batch, admit it, reply: service, batch, reply, transmit, cmsg, sock, trains*, unfinished
     tcp/         accept, every byte back: service, connections, connection, limits*
+    bpf/         the kernel repeats what the sockets replied: asm*, layout*, options*, program* and its steps (checks*,
+                 decisions*, limits*, loops*, reply*, counting*, egress*), maps*, link, datapath
 
 Engines
 
@@ -48,7 +50,7 @@ Ground
     net/         values: listener*, peers*, networks*
     linux/       one facility of the kernel or host in each module, and the only package with ctypes: mmsg,
                  mmsg_layout*, io_uring, epoll_set, poll, sockets, sockopt*, accept, netlink, process,
-                 procfs, prctl, privileges, cgroups, descriptors, signals, send_queue, systemd, journal
+                 procfs, prctl, privileges, cgroups, descriptors, signals, send_queue, systemd, journal, bpf
 
 The life of a datagram:
 

@@ -20,6 +20,7 @@ ARROWS = {
     "ping": "errors measurement net probes",
     "udp": "admission linux net stats",
     "tcp": "admission linux net stats",
+    "bpf": "admission linux net stats",
     "probes": "errors linux measurement net",
     "status": "admission errors linux net stats",
     "metrics": "linux",
@@ -45,6 +46,7 @@ ON_DEMAND = {
 
 PURE_MODULES = {
     "admission": "admission loops ratelimit rules selftest",
+    "bpf": "asm checks counting decisions egress layout limits loops maps options program reply",
     "cli": "inquiry",
     "config": "access diagnostics diff document fields json_schema lint parse patterns schema socket_unit written",
     "exporter": "metrics",

@@ -1,0 +1,81 @@
+"""The two programs of a kind of interface, and the pair of links that attaches them to one.
+
+Owns the descriptors of programs and links. Invariant: an interface has both programs or none, and they use the same
+maps, but for the moment of a replacement, in which nothing is lost.
+"""
+
+import errno
+import os
+from contextlib import ExitStack
+from typing import Final
+
+from echod.bpf.asm import Code
+from echod.bpf.layout import LinkKind
+from echod.bpf.options import Build
+from echod.bpf.program import assemble_egress, assemble_ingress
+from echod.linux import bpf
+
+_GONE: Final = (errno.ENOLINK, errno.ENODEV)
+
+
+class Programs:
+    """The loaded programs of one kind of interface."""
+
+    def __init__(self, build: Build) -> None:
+        """Assemble and load both. OSError: see `linux.bpf.load_program`."""
+        with ExitStack() as stack:
+            self.ingress = _load(assemble_ingress(build), bpf.INGRESS, "echod_reply")
+            stack.callback(os.close, self.ingress)
+            self.egress = _load(assemble_egress(build), bpf.EGRESS, "echod_note")
+            stack.pop_all()
+
+    def close(self) -> None:
+        """Close their descriptors; links keep what they attach."""
+        os.close(self.ingress)
+        os.close(self.egress)
+
+
+def _load(code: Code, attached: int, name: str) -> int:
+    btf, functions = code.btf if code.functions else (b"", b"")
+    return bpf.load_program(code.instructions, attached, name=name, btf=btf, functions=functions)
+
+
+class Attachment:
+    """Both programs at one interface."""
+
+    def __init__(self, ifindex: int, kind: LinkKind, programs: Programs) -> None:
+        """Attach them. OSError: see `linux.bpf.create_link`."""
+        self.ifindex, self.kind = ifindex, kind
+        with ExitStack() as stack:
+            self._ingress = bpf.create_link(programs.ingress, ifindex, bpf.INGRESS)
+            stack.callback(os.close, self._ingress)
+            self._egress = bpf.create_link(programs.egress, ifindex, bpf.EGRESS)
+            stack.pop_all()
+
+    @property
+    def is_alive(self) -> bool:
+        """Tell whether the interface is still there; one that was renamed, moved or is down is."""
+        return bpf.linked_interface(self._ingress) != 0
+
+    def replace_ingress(self, programs: Programs) -> bool:
+        """Let other programs reply; return False if the interface is gone."""
+        return _replace(self._ingress, programs.ingress)
+
+    def replace_egress(self, programs: Programs) -> bool:
+        """Let other programs note the paths; return False if the interface is gone."""
+        return _replace(self._egress, programs.egress)
+
+    def close(self) -> None:
+        """Detach both."""
+        os.close(self._ingress)
+        os.close(self._egress)
+
+
+def _replace(link: int, program: int) -> bool:
+    try:
+        bpf.update_link(link, program)
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise
+        return False
+    return True

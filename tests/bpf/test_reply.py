@@ -1,0 +1,58 @@
+"""echod.bpf.reply: the reply is the frame that the sockets of this host would send, to the last byte."""
+
+import struct
+
+import pytest
+from support.bpf import HOPS, REDIRECT, STATIONS, Frame, Kernel, needs_bpf, over_ipv6
+from support.bpf import with_checksum as checked
+
+pytestmark = needs_bpf
+
+
+@pytest.mark.parametrize("hops", [1, 2, 63, 64, 65, 128, 255])
+@pytest.mark.parametrize("tos", [0, 1, 0xB8, 0xFF])
+def test_the_header_is_that_of_a_reply(hops: int, tos: int) -> None:
+    """Whatever hop limit and class the datagram had, those of the reply are the sockets', and the checksum is right."""
+    with Kernel() as kernel:
+        for frame in (Frame(hops=hops, tos=tos), over_ipv6(hops=hops, tos=tos)):
+            kernel.note(frame.reply)
+            outcome = kernel.meet(frame)
+            assert (outcome.verdict, outcome.frame) == (REDIRECT, bytes(frame.reply))
+
+
+def test_a_flow_label_is_not_repeated() -> None:
+    """It is the sender's (RFC 6437, 3)."""
+    with Kernel() as kernel:
+        kernel.note(over_ipv6().reply)
+        labelled = bytearray(bytes(over_ipv6()))
+        labelled[14:18] = struct.pack("!L", 6 << 28 | 0x2F << 20 | 0xABCDE)
+        assert kernel.meet(bytes(labelled)).frame == bytes(over_ipv6().reply)
+
+
+def test_a_checksum_of_zero_is_written_as_zero() -> None:
+    """A sum over all words of a header never gives 65,535; corrected by what has changed, the same number could be."""
+    with Kernel() as kernel:
+        for identification in range(0x10000):
+            reply = Frame(identification=identification).reply
+            if bytes(reply)[24:26] == bytes(2):
+                break
+        kernel.note(reply)
+        assert kernel.meet(Frame(identification=identification)).frame == bytes(reply)
+
+
+def test_the_stations_are_those_of_the_noted_reply() -> None:
+    """Not those of the datagram: it may come from any station of the link."""
+    with Kernel() as kernel:
+        for frame in (Frame(), over_ipv6()):
+            kernel.note(frame.reply)
+            stations = bytes(6) + bytes.fromhex("02000000ffff")
+            replied = kernel.meet(stations + bytes(frame)[12:]).frame
+            assert replied[:12] == STATIONS
+            assert replied[12:] == bytes(frame.reply)[12:]
+
+
+def test_the_checksum_of_the_test_is_that_of_the_standard() -> None:
+    """The example of RFC 1071 has the sum ddf2; here the header is zeros but for its four words."""
+    header = bytes(12) + bytes.fromhex("0001f203f4f5f6f7")
+    assert checked(header)[10:12] == bytes.fromhex("220d")
+    assert HOPS != 64
