@@ -1,0 +1,89 @@
+"""The datapath in the kernel of the server's side of a wire, as its config declares it.
+
+Owns the way from a config to a declaration, and the attachment. Invariant: it is attached with exactly the two
+capabilities in effect, and gone with the `with` statement.
+"""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from ipaddress import ip_network
+from typing import Any, Final
+
+import yaml
+from support.bpf import two_capabilities
+from support.netns.datagrams import SERVER, SERVER6, SERVER_LINK
+from support.netns.stage import config
+from support.netns.wire import LINK
+from support.system.network import entered
+
+from echod.bpf.datapath import Datapath
+from echod.bpf.layout import LinkKind
+from echod.bpf.maps import Declaration, KernelTraffic
+from echod.bpf.options import Limits
+from echod.config.parse import parse_config
+from echod.net.listener import Protocol
+from echod.worker.rules import declare_rules
+
+OWN: Final = tuple(map(ip_network, (SERVER, SERVER6, SERVER_LINK)))
+
+
+def declared(*, fresh_seconds: float = 20.0, stale_seconds: float = 40.0, **sections: Any) -> Declaration:  # noqa: ANN401
+    """Return what a config with these sections declares, on the server of a wire."""
+    parsed, mistakes = parse_config(yaml.safe_dump(config(**sections)).encode())
+    assert not mistakes
+    listeners = tuple(each for each in parsed.listeners if each.protocol is Protocol.UDP)
+    limits = parsed.limits
+    return Declaration(
+        rules=declare_rules(parsed, listeners, OWN),
+        listeners=listeners,
+        sources=limits.sources,
+        fresh_seconds=fresh_seconds,
+        stale_seconds=stale_seconds,
+        limits=Limits(
+            per_source=limits.datagrams_per_second,
+            burst=limits.burst,
+            total=limits.total_datagrams_per_second,
+            slip=limits.slip,
+            dry_run=limits.dry_run,
+        ),
+        loop_breaker=parsed.guard.loop_breaker,
+    )
+
+
+@contextmanager
+def attached(
+    namespace: str, declaration: Declaration, interfaces: dict[str, LinkKind] | None = None
+) -> Iterator[Datapath]:
+    """Attach the datapath to interfaces of a namespace, by default to its end of the wire."""
+    with two_capabilities():
+        datapath = Datapath(declaration)
+    with datapath:
+        for name, kind in (interfaces or {LINK: LinkKind.ETHERNET}).items():
+            attach(namespace, datapath, name, kind)
+        yield datapath
+
+
+def attach(namespace: str, datapath: Datapath, name: str, kind: LinkKind = LinkKind.ETHERNET) -> int:
+    """Attach the datapath to an interface of a namespace; return its index."""
+    with entered(namespace), two_capabilities():
+        ifindex = socket.if_nametoindex(name)
+        datapath.attach(ifindex, kind)
+    return ifindex
+
+
+def total(datapath: Datapath) -> KernelTraffic:
+    """Return what became of the datagrams of all accounts."""
+    summed = KernelTraffic()
+    for each in datapath.traffic().values():
+        names = {*summed.dropped, *each.dropped}
+        summed = replace(
+            summed,
+            replied=summed.replied + each.replied,
+            replied_bytes=summed.replied_bytes + each.replied_bytes,
+            passed=summed.passed + each.passed,
+            slipped=summed.slipped + each.slipped,
+            dropped={name: summed.dropped.get(name, 0) + each.dropped.get(name, 0) for name in names},
+        )
+    return summed
