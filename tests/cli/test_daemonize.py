@@ -229,7 +229,7 @@ def test_a_pidfile_for_which_there_is_no_room_is_refused(host: Host, small: Path
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
 def test_the_daemon_goes_on_where_nobody_waits_for_it_any_more(host: Host, number: signal.Signals, code: int) -> None:
-    """The first process is ended while the daemon starts: it serves all the same, and after Ctrl-C a line says so."""
+    """The first process is ended while the daemon starts: it serves all the same, and that is reported after Ctrl-C."""
     # Who runs the tests in the background ignores SIGINT, and so would it.
     process = host.halt_as_it_starts("env", "--default-signal=INT")
     process.send_signal(number)

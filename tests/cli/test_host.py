@@ -1,4 +1,4 @@
-"""echod.cli.host: `echod check` says what this host makes of a config that is legal."""
+"""echod.cli.host: `echod check` warns of what this host makes of a config that is legal."""
 
 import socket
 from pathlib import Path
@@ -62,7 +62,7 @@ def test_a_buffer_that_the_host_allows_is_not_warned_of(key: str, sysctl: str) -
 
 
 def test_the_default_buffers_are_not_warned_of() -> None:
-    """Most hosts cap them, nobody asked for them, and the log says it: written out or not, `check` stays silent."""
+    """Most hosts cap them, nobody asked for them, and the log has it: written out or not, `check` stays silent."""
     default = Config().udp
     assert warned(f"udp: {{receive_buffer: {default.receive_buffer}, send_buffer: {default.send_buffer}}}") == []
     assert warned("workers: 1") == []
@@ -147,7 +147,7 @@ def test_long_neighbour_queues_are_warned_of_where_the_internet_may_ask() -> Non
 
 @needs_root
 def test_short_neighbour_queues_are_not_warned_of() -> None:
-    """Whoever did as the warning says reads it no more; what loopback has does not matter."""
+    """Whoever did what the warning names reads it no more; what loopback has does not matter."""
     with namespace():
         for path in neighbour_queues():
             path.write_text("100000" if path.parent.name == "lo" else "4096")
@@ -156,7 +156,7 @@ def test_short_neighbour_queues_are_not_warned_of() -> None:
 
 @needs_root
 def test_what_this_host_hides_is_not_warned_of(tmp_path: Path) -> None:
-    """In a sandbox without /proc/sys there is nothing to say, and no error."""
+    """In a sandbox without /proc/sys there is no warning, and no error."""
     path = tmp_path / "echod.yaml"
     path.write_text(f"{OPEN}udp: {{receive_buffer: 1 GiB}}\n")
     hidden = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc/sys && exec "$@"', "sh"]

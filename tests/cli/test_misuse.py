@@ -53,7 +53,7 @@ def words(stderr: str) -> str:
 
 
 def test_the_version_is_one_line() -> None:
-    """`echod --version` says its name and version, and exits 0."""
+    """`echod --version` prints its name and version, and exits 0."""
     code, stdout, stderr = run("--version")
     assert (code, stderr) == (0, "")
     assert stdout.startswith("echod 0.")
@@ -198,7 +198,7 @@ def test_the_file_that_is_installed_is_ok_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("command", ["run", "check"])
 def test_an_unreadable_config_exits_66(folder: Path, command: str) -> None:
-    """A file that is missing, a directory, a FIFO, or another's secret: one line says which."""
+    """A file that is missing, a directory, a FIFO, or another's secret: one line names which."""
     secret, fifo = folder / "secret.yaml", folder / "fifo.yaml"
     secret.write_text("workers: 1")
     secret.chmod(0)
@@ -244,7 +244,7 @@ def test_a_second_echod_of_the_same_user_exits_69(echod: StartDaemon) -> None:
 
 
 def test_an_interface_that_is_not_there_exits_69(folder: Path) -> None:
-    """The message says how to list those that are."""
+    """The message names the command that lists those that are."""
     path = folder / "echod.yaml"
     path.write_text(f"listeners: ['udp://[fe80::1%nope0]:{free_port()}']")
     code, _, stderr = run("run", "--config", path)
@@ -269,7 +269,7 @@ def test_a_port_that_needs_a_privilege_exits_77(folder: Path) -> None:
 @pytest.mark.skipif(Path("/etc/echod.yaml").exists(), reason="/etc/echod.yaml exists, so the defaults are not used")
 @pytest.mark.parametrize("command", [(), ("run",)])
 def test_bare_echod_runs_with_defaults_and_says_so(echod: StartDaemon, command: tuple[str, ...]) -> None:
-    """Without a command or a file it serves port 7007 of this host alone, and one log line says why."""
+    """Without a command or a file it serves port 7007 of this host alone, and the reason is logged once."""
     for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
         with socket.socket(socket.AF_INET, kind) as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, kind == socket.SOCK_STREAM)

@@ -193,7 +193,7 @@ def test_a_reload_that_echod_cannot_report_is_not_waited_for(echod: StartDaemon,
 
 
 def test_it_is_found_where_its_config_has_or_had_it(served: tuple[Daemon, Path, int], tmp_path: Path) -> None:
-    """Another `status.directory` comes with the next start, as the outcome and the log say; until then all goes on."""
+    """Another `status.directory` comes with the next start, as outcome and log report; until then all goes on."""
     daemon, directory, port = served
     config = {"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1}
     daemon.write({**config, "status": {"directory": str(tmp_path / "other")}})

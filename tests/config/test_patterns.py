@@ -146,7 +146,7 @@ def test_what_no_parser_takes_is_not_matched(text: str) -> None:
     ("text", "matches"), [("auto", True), ("/", True), ("/run", True), ("run", False), ("automatic", False)]
 )
 def test_a_directory_is_absolute_or_auto(text: str, matches: bool) -> None:  # noqa: FBT001 - a column of a table
-    """Nothing is said of what follows the slash."""
+    """What follows the slash is not reported."""
     assert bool(re.search(patterns.DIRECTORY, text)) == matches
 
 

@@ -179,7 +179,7 @@ def test_an_idle_echod_wakes_at_most_once_a_second(serve: Serve) -> None:
 def test_a_queue_that_overflows_is_logged(serve: Serve, datagrams: int) -> None:
     """While its worker stands still, the kernel drops what the queue does not hold: one entry has their number.
 
-    The kernel counts socket buffers, and a train of 20 datagrams is one: so the entry says "at least".
+    The kernel counts socket buffers, and a train of 20 datagrams is one: so the entry has the words "at least".
     """
     daemon, port = serve(workers=1, udp={"receive_buffer": "4 KiB"})
     (worker,) = daemon.workers()

@@ -105,7 +105,7 @@ class Asked:
 
 @needs_root
 def test_from_another_network_it_looks_at_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the sockets are of a network that this process is not in, every loop must turn, and the report says so."""
+    """Where the sockets are of a network that this process is not in, every loop must turn, and the report has that."""
     monkeypatch.setattr(health, "HEARTBEAT_SECONDS", 0.2)
     with namespace():
         sock = udp_server()
@@ -135,7 +135,7 @@ def test_an_outcome_serves_for_a_second() -> None:
 
 
 def test_a_test_process_that_does_not_finish_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed by its deadline or by anybody, it leaves a report that says so, and no process."""
+    """Killed by its deadline or by anybody, it leaves a report of that, and no process."""
     monkeypatch.setattr(health, "run_self_test", lambda _listeners, _mark: signal.pause())
     with udp_server() as sock:
         asked = Asked(sock, 1)

@@ -1,4 +1,4 @@
-"""The status page in a real browser: it shows what echod says, and what it is told is never more than text."""
+"""The status page in a real browser: it shows what echod reports, and that is never more than text."""
 
 import json
 import re

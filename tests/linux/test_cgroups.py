@@ -1,4 +1,4 @@
-"""echod in control groups that limit it: how many workers it starts, and what it says where it gets no process."""
+"""echod in control groups that limit it: how many workers it starts, and what it reports where it gets no process."""
 
 import os
 import subprocess

@@ -239,7 +239,7 @@ def test_rounds_of_any_size_never_mix(ring: IoUring, pairs: MakePairs) -> None:
 
 
 def test_the_order_in_which_the_kernel_tells_is_of_no_matter(ring: IoUring, pairs: MakePairs) -> None:
-    """Some tell first of those that failed; here the last is done first, and told of first."""
+    """Some report first those that failed; here the last is done first, and reported first."""
     made = pairs(SLOTS)
     ring._receives = memoryview(array("I", reversed(range(SLOTS))))
     for number, pair in enumerate(made[:-1]):

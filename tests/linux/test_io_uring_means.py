@@ -1,4 +1,4 @@
-"""A host has what the ring needs, or it is told so; what the kernel gave is given back, and what it left, left."""
+"""A host has what the ring needs, or reports what it lacks; what the kernel gave is given back, and the rest left."""
 
 import errno
 import gc

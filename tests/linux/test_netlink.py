@@ -105,7 +105,7 @@ def test_any_user_is_told(local: Open) -> None:
 
 
 def test_addresses_are_known_as_they_come_and_go(known: LocalAddresses) -> None:
-    """Each look after a change has all that is the host's own then; each look without one has nothing to tell."""
+    """Each look after a change has all that is the host's own then; each look without one reports nothing."""
     assert own(known) == LOOPBACK
     add_link("10.0.0.1/24")
     assert own(known) == LOOPBACK | networks("10.0.0.1/32")
@@ -174,7 +174,7 @@ def test_a_host_without_any_address_has_none() -> None:
 
 
 def test_thousands_of_addresses_are_known(known: LocalAddresses) -> None:
-    """5,000 of each family are all told, then nothing until one goes; then all the others are reported."""
+    """5,000 of each family are all reported, then nothing until one goes; then all the others are reported."""
     four = [address(number) for number in range(MANY)]
     six = [f"fd00::{number:x}/128" for number in range(MANY)]
     ip_batch(*(on_lo("add", each) for each in four + six))
@@ -267,7 +267,7 @@ def test_what_a_look_left_behind_does_not_disturb_the_next(known: LocalAddresses
 
 @pytest.mark.usefixtures("network")
 def test_notifications_are_no_answers(local: Open) -> None:
-    """A socket that hears of every route, and has overflowed (ENOBUFS), still tells what is there, and no more."""
+    """A socket that hears of every route, and has overflowed (ENOBUFS), still reports what is there, and no more."""
     passed = netlink_socket()
     passed.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, RTNLGRP_IPV4_ROUTE)
     passed.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)

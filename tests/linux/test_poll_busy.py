@@ -117,7 +117,7 @@ def test_more_busy_ones_than_are_worth_it_are_called_too(poll: Poll, ends: Calla
 
 
 def test_one_turn_calls_so_many_of_the_epoll_and_the_busy(stack: ExitStack) -> None:
-    """Of more than can be told at once the rest is called in the next turn; a busy one in each, once we are awake."""
+    """Of more than can be reported at once the rest is called in the next turn; a busy one in each, once awake."""
     called: list[int] = []
     poll = Poll(spin_seconds=SECONDS)
     stack.callback(poll.close)
@@ -227,7 +227,7 @@ def sleeps_now(stat: Path) -> bool:
 
 
 def serve(sock: socket.socket, inform: int) -> None:
-    """Wait for a shared socket for ever, and tell of each datagram that was received."""
+    """Wait for a shared socket for ever, and report each datagram that was received."""
     poll = Poll()
 
     def on_ready(_now: float) -> None:

@@ -194,7 +194,7 @@ def test_a_host_without_an_account_of_nobody_has_its_id_all_the_same(tmp_path: P
 
 
 def test_in_a_user_namespace_that_has_root_alone_root_can_be_kept(echod: EchodFactory) -> None:
-    """There is no nobody to become and no group to leave; the capabilities go all the same, as the message says."""
+    """There is no nobody to become and no group to leave; the capabilities go all the same, as the message reports."""
     config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}
     prefix = ["unshare", "--user", "--map-root-user"]
     failed = echod(config, prefix=prefix, ready=False)

@@ -1,4 +1,4 @@
-"""Sockets leave echod.linux.sockets set up as the facts ask, and what stands in the way is said with a way out."""
+"""Sockets leave echod.linux.sockets set up as the facts ask, and what stands in the way is reported with a way out."""
 
 import errno
 import os
@@ -129,7 +129,7 @@ def test_a_port_beside_a_foreign_socket_is_in_use(stack: ExitStack) -> None:
 @pytest.mark.skipif(int(FIRST_FREE_PORT.read_text()) <= 7, reason="on this host any user may bind port 7")
 @pytest.mark.parametrize("protocol", Protocol)
 def test_a_privileged_port_names_the_three_ways_out(protocol: Protocol) -> None:
-    """An ordinary user is told of the capability, the .socket unit and higher ports."""
+    """The message names the capability, the .socket unit and higher ports."""
 
     def open_port_7() -> list[object]:
         try:
@@ -147,7 +147,7 @@ def test_a_privileged_port_names_the_three_ways_out(protocol: Protocol) -> None:
 @pytest.mark.parametrize("host", [NOT_OURS, "2001:db8::77"])
 @pytest.mark.parametrize("protocol", Protocol)
 def test_an_address_that_comes_later_is_bound_all_the_same(host: str, protocol: Protocol) -> None:
-    """IP_FREEBIND is on for the bind alone; that the address is absent is told by a bind without it."""
+    """IP_FREEBIND is on for the bind alone; that the address is absent is found by a bind without it."""
     with open_socket(listener(host, protocol=protocol), BUFFERS, sibling=False) as sock:
         assert sock.getsockname()[0] == host
         level, option = (socket.IPPROTO_IPV6, IPV6_FREEBIND) if ":" in host else (socket.IPPROTO_IP, IP_FREEBIND)

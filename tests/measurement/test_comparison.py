@@ -52,7 +52,7 @@ def test_an_outcome_is_the_best_that_came(
     ],
 )
 def test_filtered_is_told_from_down(udp: Reachability, tcp: Reachability, words: str) -> None:
-    """The sentence says which."""
+    """The sentence names which."""
     assert words in explain(udp, tcp)
 
 

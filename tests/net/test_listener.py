@@ -131,7 +131,7 @@ LINK = "write [fe80::1%eth0], or another interface"
     ],
 )
 def test_a_text_that_cannot_be_is_refused_with_what_to_write(text: str, sentence: str) -> None:
-    """Each sentence says what is wrong and what to write instead."""
+    """Each message names what is wrong and what to write instead."""
     assert refusal(text) == sentence
 
 

@@ -121,7 +121,7 @@ def test_a_million_sources_take_no_more_memory_than_configured(
 
 
 def test_a_flood_of_refused_datagrams_makes_few_log_entries(flooded: Callable[..., tuple[Stage, Flood]]) -> None:
-    """Of each listener and reason one in ten seconds, of all together ten in one; yet they tell of each datagram."""
+    """Of each listener and reason one in ten seconds, of all together ten in one; yet they count each datagram."""
     listeners = [*(f"udp://0.0.0.0:{port}" for port in PORTS), f"udp://[::]:{PORT}"]
     stage, flood = flooded(workers=2, listeners=listeners)
     send(stage, flood, addresses(PIECE), 0)  # until each worker has mapped all of its batch
@@ -133,7 +133,7 @@ def test_a_flood_of_refused_datagrams_makes_few_log_entries(flooded: Callable[..
     print(f"{due.total() / (monotonic() - began):,.0f} refused a second")  # noqa: T201
     assert max(grown(stage, mapped)) < MAX_GROWTH_BYTES
     wait_until(lambda: counted(stage, due) == due, "each refused datagram was counted")
-    wait_until(lambda: reported(stage) == due, "each refused datagram was told of", seconds=30)
+    wait_until(lambda: reported(stage) == due, "each refused datagram was logged", seconds=30)
     assert_paced([datetime.fromisoformat(entry["timestamp"]) for entry in stage.daemon.log("refused")], MOST_LINES, 1)
     for name, reason in due:
         entries = [each for each in stage.daemon.log("refused") if (each["listener"], each["reason"]) == (name, reason)]
@@ -147,7 +147,7 @@ def counted(stage: Stage, due: Counter[tuple[str, str]]) -> Counter[tuple[str, s
 
 
 def reported(stage: Stage) -> Counter[tuple[str, str]]:
-    """Return how many refused datagrams the log tells of, by listener and reason."""
+    """Return how many refused datagrams the log counts, by listener and reason."""
     found: Counter[tuple[str, str]] = Counter()
     for entry in stage.daemon.log("refused"):
         found[entry["listener"], entry["reason"]] += entry["refused"]

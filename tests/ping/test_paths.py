@@ -176,7 +176,7 @@ def test_a_narrow_link_without_icmp_errors_loses_long_probes(path: Path, family:
 @FAMILIES
 @pytest.mark.parametrize("mute", [False, True], ids=["with ICMP", "without ICMP"])
 def test_the_path_mtu_is_found(path: Path, family: int, mute: bool) -> None:  # noqa: FBT001 - pytest's way
-    """To the byte, with ICMP errors of the router or without; then the explanation says that probes are lost."""
+    """To the byte, with ICMP errors of the router or without; then the explanation names the loss of probes."""
     path.narrow(1280)
     if mute:
         path.filter(MUTE)

@@ -35,7 +35,7 @@ def test_damaged_copies_from_a_third_address_cost_no_reply() -> None:
 
 
 def test_a_peer_that_reads_nothing_makes_the_client_keep_little() -> None:
-    """Over TCP: what it does not take is kept up to a bound, and further probes are told to have found no room."""
+    """Over TCP: what it does not take is kept up to a bound, and further probes are reported as without room."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         words = ("--json", "-q", "-s", 60_000, "-i", "1ms", "-w", 3, "-W", 30, f"tcp://127.0.0.1:{port}")

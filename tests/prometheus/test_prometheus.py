@@ -150,7 +150,7 @@ def test_the_dashboard_can_be_imported_anywhere() -> None:
 
 
 def test_the_rules_are_what_prometheus_accepts_and_fire_when_they_should() -> None:
-    """`promtool check rules` has nothing to say, and every case of the unit tests holds."""
+    """`promtool check rules` reports nothing, and every case of the unit tests holds."""
     for command in (["check", "rules", str(RULES)], ["test", "rules", str(HERE / "echod.rules.test.yaml")]):
         result = subprocess.run(["promtool", *command], capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stdout + result.stderr

@@ -100,7 +100,7 @@ def test_a_changed_key_is_a_reload_and_a_changed_listener_moves_the_ports(host: 
 
 
 def test_a_config_with_a_mistake_is_refused_and_the_old_one_stays(host: Host) -> None:
-    """The play fails with what `echod check` says; neither the file nor the daemon has changed."""
+    """The play fails with what `echod check` reports; neither the file nor the daemon has changed."""
     play(host)
     before, text = host.supervisor(), host.read(CONFIG)
     failed = play(host, echod_config={"worker": 2})

@@ -180,7 +180,7 @@ def test_it_replies_on_port_7_with_the_sysctl(containers: Containers, image_arch
 
 
 def test_without_the_sysctl_port_7_is_not_permitted(containers: Containers, image_archive: Path, network: str) -> None:
-    """Echod has no capability for it: it says so and exits with code 77, which no restart corrects."""
+    """Echod has no capability for it: it reports that and exits with code 77, which no restart corrects."""
     containers.start("denied", IMAGE, *ON_PORT_7, network=network)
     assert containers.run("podman", "wait", "denied").stdout.strip() == "77"
     assert "udp://0.0.0.0:7 may not be bound by this user" in containers.run("podman", "logs", "denied").stderr

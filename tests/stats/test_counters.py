@@ -48,7 +48,7 @@ def printed(row: memoryview) -> int:
 
 
 def closed(row: memoryview) -> int:
-    """Add up, reason by reason, the ends that a TCP row tells of."""
+    """Add up, reason by reason, the ends that a TCP row counts."""
     return sum(row[TcpField.CLOSED + reason] for reason in Close)
 
 
@@ -186,7 +186,7 @@ def test_after_settling_every_datagram_received_stands_in_one_number(
 
 @given(ends=st.fixed_dictionaries(dict.fromkeys(Close, NUMBERS)), open_ones=NUMBERS)
 def test_after_settling_every_connection_has_ended(ends: dict[Close, int], open_ones: int) -> None:
-    """Connections that were open when their worker died are closed_interrupted; those that had ended stay as told."""
+    """Connections that were open when their worker died are closed_interrupted; those that had ended stay as they were counted."""
     laid = counter_page(TCP)
     row = laid.row(0, TCP)
     for reason, number in ends.items():
@@ -201,7 +201,7 @@ def test_after_settling_every_connection_has_ended(ends: dict[Close, int], open_
 
 
 def test_settling_one_worker_leaves_the_others_alone() -> None:
-    """What the living have not said yet they will say themselves."""
+    """What the living have not counted yet they will count themselves."""
     laid = counter_page(UDP, TCP, slots=3, places=2)
     for slot in range(3):
         laid.header(slot)[SlotField.CONNECTIONS] = 1
@@ -217,7 +217,7 @@ def test_settling_one_worker_leaves_the_others_alone() -> None:
 
 @pytest.mark.parametrize(("counted", "found"), [(100, 9), (91, 0), (109, 0)])
 def test_what_was_received_and_not_counted_becomes_interrupted(counted: int, found: int) -> None:
-    """Once: only if the row still says what it said before that receive."""
+    """Once: only if the row still has the numbers from before that receive."""
     laid = counter_page(TCP, UDP, slots=2)
     row = laid.row(1, UDP)
     row[UdpField.RECEIVED], row[UdpField.RECEIVED_BYTES], row[UdpField.REPLIED] = 100, 1000, 98
@@ -396,9 +396,9 @@ def test_the_rows_of_a_slot_are_copied_as_they_are() -> None:
     ],
 )
 def test_every_number_of_a_row_has_its_name(listener: Listener, idle: str, names: str) -> None:
-    """With its index in every place, the row tells each number by the name of its own place, in a fixed order.
+    """With its index in every place, the row names each number by its own place, in a fixed order.
 
-    The main numbers are told even at zero; drops, failures and ends that never happened are not.
+    The main numbers are there even at zero; drops, failures and ends that never happened are not.
     """
     assert as_words(describe(listener, range(100, 100 + ROW_FIELDS))) == names.split()
     assert as_words(describe(listener, [0] * ROW_FIELDS)) == idle.split()

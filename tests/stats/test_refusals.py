@@ -52,7 +52,7 @@ def test_what_was_reported_is_not_reported_again() -> None:
 
 @pytest.mark.parametrize(("sources", "more"), [(256, False), (257, True)])
 def test_a_report_says_whether_there_were_further_sources(sources: int, *, more: bool) -> None:
-    """256 addresses are all named; of 257 one is not, and the report says so. Each refusal is counted in both."""
+    """256 addresses are all named; of 257 one is not, and the report counts it. Each refusal is counted in both."""
     tally = Tally(0)
     for index in range(sources):
         tally.add(Drop.RATE, number(index), 2)

@@ -1,4 +1,4 @@
-"""echod.stats.snapshot: what the supervisor tells is what a reader reads."""
+"""echod.stats.snapshot: what the supervisor reports is what a reader reads."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""echod.stats.top_sources: whoever is loud is found, in bounded memory; nobody is told to be louder than he was."""
+"""echod.stats.top_sources: whoever is loud is found, in bounded memory; no source is reported as louder than it was."""
 
 import random
 from collections import Counter
@@ -121,7 +121,7 @@ def test_where_a_prefix_is_not_one_host_the_address_is_told(host: str) -> None:
 
 
 def test_a_report_begins_anew_and_nobody_heard_is_no_report() -> None:
-    """What was told is not told again."""
+    """What was reported is not reported again."""
     top_sources = TopSources(dice(1))
     assert top_sources.report() is None
     collect(top_sources, [peer("192.0.2.1")], 1, one)
@@ -168,7 +168,7 @@ def test_in_the_long_run_each_has_what_he_sent(kind: str, seed: int) -> None:
 
 
 def test_what_is_older_than_a_minute_is_forgotten() -> None:
-    """In spans of ten seconds, and each change is told once."""
+    """In spans of ten seconds, and each change is reported once."""
     minute: LastMinute[str] = LastMinute(1000.0)
     assert not minute.moved(1000.0)
     minute.add([("a", 5)])

@@ -1,4 +1,4 @@
-"""echod.stats.traffic: a row is told whole, each number under its name."""
+"""echod.stats.traffic: a row is reported whole, each number under its name."""
 
 from dataclasses import asdict
 
@@ -16,7 +16,7 @@ RATES = Rates(1.0, 2.0, 3.0)
 
 
 def test_every_number_of_a_udp_row_is_told_once() -> None:
-    """With a different number in each place, each stands where its name says."""
+    """With a different number in each place, each stands under its own name."""
     row = list(range(100, 100 + ROW_FIELDS))
     reported = describe_udp(UDP, row, adopted=True, kernel_drops=9, rate=RATES)
     assert asdict(reported) | {"dropped": 0, "send_failed": 0} == {

@@ -302,7 +302,7 @@ def test_a_config_that_is_named_decides(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("place", ["gone", "file"])
 def test_where_there_is_no_status_nothing_runs(tmp_path: Path, place: str) -> None:
-    """No directory, or something else in its place; the sentence says how another is looked for."""
+    """No directory, or something else in its place; the message names the option that looks for another."""
     (tmp_path / "file").touch()
     with pytest.raises(NoStatusError, match=r"no echod is running: there is no .*/status.json; .*--config "):
         load(tmp_path / place)

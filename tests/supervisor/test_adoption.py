@@ -236,7 +236,7 @@ def test_a_filter_that_is_locked_is_refused(name: str) -> None:
 
 
 def test_a_passed_dual_stack_socket_is_a_mistake_in_the_unit() -> None:
-    """`echod run` says so in one sentence and exits 78, which the service unit does not try again."""
+    """`echod run` reports it in one sentence and exits 78, which the service unit does not try again."""
     done = run_echod("run", prefix=pass_sockets([("::", 0)], ipv6_only=False))
     assert done.returncode == ExitCode.CONFIG
     last = done.stderr.splitlines()[-1]
@@ -327,7 +327,7 @@ UDP_LITE, MPTCP = 136, 262
     ],
 )
 def test_a_passed_socket_that_cannot_be_served_is_refused_and_closed(passed: Callable[[], int], refusal: str) -> None:
-    """The refusal says what to change, in the .socket unit where that can be."""
+    """The message names what to change, in the .socket unit where that can be."""
     try:
         fd = passed()
     except OSError as error:
@@ -347,7 +347,7 @@ def test_a_passed_socket_that_cannot_be_served_is_refused_and_closed(passed: Cal
     ],
 )
 def test_what_takes_no_connections_is_no_http_socket(passed: Callable[[], int]) -> None:
-    """The refusal says what its .socket unit may have, and leaves no descriptor open."""
+    """The message names what its .socket unit may have, and leaves no descriptor open."""
     fd = passed()
     with pytest.raises(PassedSocketError, match=r"is named metrics but takes no TCP .*: its \.socket unit may only"):
         adopt_http_socket(fd, BUFFERS)
@@ -357,6 +357,6 @@ def test_what_takes_no_connections_is_no_http_socket(passed: Callable[[], int]) 
 
 @pytest.mark.parametrize("adopt", [adopt_socket, adopt_http_socket])
 def test_a_passed_file_is_refused(adopt: Callable[[int, Buffers], object]) -> None:
-    """The error says that the descriptor is no socket."""
+    """The message reports that the descriptor is no socket."""
     with Path(os.devnull).open("rb") as file, pytest.raises(PassedSocketError, match="is no socket"):
         adopt(file.fileno(), BUFFERS)

@@ -116,7 +116,7 @@ def by_hand() -> Iterator[GenerationByHand]:
 def test_a_worker_that_sends_nonsense_is_ended_and_nothing_else(
     by_hand: GenerationByHand, log: list[EventDict], monkeypatch: pytest.MonkeyPatch, message: bytes
 ) -> None:
-    """Whatever it sends, it is killed, one entry says so, and another can take its place."""
+    """Whatever it sends, it is killed, that is logged once, and another can take its place."""
 
     def babble(self: Worker, now: float) -> float:
         for _ in range(3):

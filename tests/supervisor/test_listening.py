@@ -260,7 +260,7 @@ def test_adopted_sockets_are_kept_as_they_came(listening: ListeningSockets) -> N
 def test_a_passed_socket_whose_interface_was_made_anew_is_kept_and_warned_of_once(
     listening: ListeningSockets, log: list[EventDict]
 ) -> None:
-    """Only its unit can bind it anew, also where the config has the listener; each reload has the log say so again."""
+    """Only its unit can bind it anew, also where the config has the listener; each reload logs it again."""
     with namespace():
         add_link("10.0.0.1/24")
         wanted = listener(ANY, free_port(), zone="near")

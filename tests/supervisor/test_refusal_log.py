@@ -79,7 +79,7 @@ def test_an_entry_about_a_source_port_has_advice(log: list[EventDict], reason: D
 
 
 def test_further_sources_are_named_as_more(log: list[EventDict]) -> None:
-    """Where a worker did not know all, neither does the entry, and it says so."""
+    """Where a worker did not know all, neither does the entry, and it reports that."""
     refusals = RefusalLog()
     refusals.add(UDP, report(a=5, more=True))
     refusals.add(UDP, report(b=5))

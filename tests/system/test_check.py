@@ -22,7 +22,7 @@ def pasted(host: Host, advice: str) -> str:
 
 
 def test_a_file_that_the_service_cannot_read_is_refused(bound: Host, release: Release) -> None:
-    """Root can read it, the service could not: check says so, and an upgrade stops before anything is stopped."""
+    """Root can read it, the service could not: check reports it, and an upgrade stops before anything is stopped."""
     release.bring(bound)
     before = bound.supervisor()
     bound.run(["cp", CONFIG, "/etc/good"])
@@ -46,7 +46,7 @@ def test_a_file_that_the_service_cannot_read_is_refused(bound: Host, release: Re
 
 
 def test_a_drop_in_of_the_operator_counts(bound: Host) -> None:
-    """With a user who can read the file, and with root's home to be seen, there is nothing to say."""
+    """With a user who can read the file, and with root's home to be seen, there is no mistake."""
     bound.run(["useradd", "--system", "echo"])
     bound.run(["chown", "echo", CONFIG])
     bound.run(["chmod", "400", CONFIG])

@@ -221,7 +221,7 @@ def test_an_upgrade_that_cannot_be_changes_nothing(activated: Host, release: Rel
 
 
 def test_only_root_installs(bound: Host, release: Release) -> None:
-    """Another user is told so at once."""
+    """The message for another user comes at once."""
     bound.copy(release.source, "/opt/source")
     for script in ("install", "uninstall"):
         printed = bound.run([*AS_NOBODY, f"/opt/source/packaging/{script}"], check=False)

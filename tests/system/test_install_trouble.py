@@ -1,4 +1,4 @@
-"""packaging/install where things are against it: it says what to do, and what ran before runs on."""
+"""packaging/install where things are against it: its message names what to do, and what ran before runs on."""
 
 import os
 import signal
@@ -44,7 +44,7 @@ def cut_before(host: Host, release: Release, step: str, number: signal.Signals, 
 
 
 def test_two_at_once_take_turns(bound: Host, release: Release) -> None:
-    """The second waits, and says so; so does uninstall. What is left is whole: one release, which runs, or nothing."""
+    """The second waits, and reports that; so does uninstall. What is left is whole: one release, which runs, or nothing."""
     release.bring(bound)
     with (
         bound.start(install_command(Mode.BOUND), stderr=subprocess.PIPE) as one,
@@ -83,7 +83,7 @@ def test_a_full_disk_is_called_that(host: Host, release: Release, size: str) -> 
 
 
 def test_without_a_network_it_asks_for_wheels(host: Host, release: Release) -> None:
-    """Pip's own words come first; the last line says what to type. Wheels that do not suffice are named."""
+    """The output of pip comes first; the last line names what to type. Wheels that do not suffice are named."""
     release.bring(host)
     printed = host.run([INSTALL], check=False, environment={"PIP_RETRIES": "0"})
     assert printed.returncode == 1
@@ -128,7 +128,7 @@ def test_the_environment_and_the_pip_of_root_do_not_matter(host: Host, release: 
 
 
 def test_a_python_that_the_service_may_not_run_is_refused(bound: Host, release: Release) -> None:
-    """One in root's home would do for root alone: that is told before anything is stopped."""
+    """One in root's home would do for root alone: that is reported before anything is stopped."""
     release.bring(bound)
     before = bound.supervisor()
     bound.run(["ln", "-s", "/usr/bin/python3", "/root/python3"])
@@ -141,7 +141,7 @@ def test_a_python_that_the_service_may_not_run_is_refused(bound: Host, release: 
 
 
 def test_an_upgrade_leaves_off_what_was_off(installed: Host, release: Release, mode: Mode) -> None:
-    """Stopped and disabled, it stays both, and the installer says so; stopped alone, it is there after a boot."""
+    """Stopped and disabled, it stays both, and the installer reports that; stopped alone, it is there after a boot."""
     release.bring(installed)
     ports = ["echod.socket"] if mode is Mode.ACTIVATED else []
     installed.systemctl("disable", "--now", "--quiet", "echod.service", *ports)
@@ -164,7 +164,7 @@ def test_an_upgrade_leaves_off_what_was_off(installed: Host, release: Release, m
 
 
 def test_ports_change_hands_only_with_a_start(bound: Host, release: Release) -> None:
-    """With --no-start what runs keeps its ports, and serves; the installer says what hands them over."""
+    """With --no-start what runs keeps its ports, and serves; the installer names what hands them over."""
     release.bring(bound)
     before = bound.supervisor()
     printed = bound.run([*install_command(Mode.ACTIVATED), "--no-start"]).stdout

@@ -27,7 +27,7 @@ def test_a_good_file_serves_when_the_reload_returns(installed: Host, mode: Mode)
 
 
 def test_a_bad_file_changes_nothing_and_is_told_everywhere(installed: Host) -> None:
-    """The old config goes on; systemctl fails, StatusText says why, and the journal has one entry per mistake."""
+    """The old config goes on; systemctl fails, StatusText has the reason, and the journal has one entry per mistake."""
     before, pids = installed.supervisor(), installed.workers()
     installed.write(CONFIG, TWO_MISTAKES)
     lines: list[str] = []
@@ -38,12 +38,12 @@ def test_a_bad_file_changes_nothing_and_is_told_everywhere(installed: Host) -> N
         lines.append(installed.show("StatusText"))
         return f"reload REJECTED; the previous config stays in force: {CONFIG}:1:10" in lines[-1]
 
-    wait_until(shown, "the status line says why")
+    wait_until(shown, "the status line has the reason")
     entries = installed.journal("-u", "echod", "ECHOD_EVENT=reload_rejected")
     assert [entry["ECHOD_KEY"] for entry in entries] == ["workers", "tcp.max_conections"] * len(lines)
     assert [entry["PRIORITY"] for entry in entries] == ["3", "3"] * len(lines)
     assert [entry["ECHOD_FILE_LINE"] for entry in entries] == ["1", "3"] * len(lines)
-    # Whoever only reads the unit's log sees what `echod reload` said, too.
+    # Whoever only reads the unit's log sees what `echod reload` printed, too.
     printed = [entry["MESSAGE"] for entry in installed.journal("-u", "echod", "_COMM=echod")]
     assert any("max_conections" in line for line in printed)
     assert installed.show("ActiveState") == "active"
@@ -97,7 +97,7 @@ def test_a_hangup_in_the_first_instant_of_a_start_does_not_end_it(bound: Host) -
 
 
 def test_a_status_that_somebody_removed_is_no_obstacle(installed: Host) -> None:
-    """Systemd says which process it is (MAINPID), and echod writes its status again."""
+    """Systemd names the process (MAINPID), and echod writes its status again."""
     installed.run(["rm", "/run/echod/status.json"])
     installed.systemctl("reload")
     assert len(installed.events("reloaded")) == 1

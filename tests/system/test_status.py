@@ -13,13 +13,13 @@ STATUS = ["echod", "status"]
 
 
 def reported(host: Host) -> dict[str, Any]:
-    """Return what echod tells as JSON, asked as an ordinary user."""
+    """Return what echod reports as JSON, asked as an ordinary user."""
     snapshot: dict[str, Any] = json.loads(host.run([*AS_NOBODY, *STATUS, "--json"]).stdout)
     return snapshot
 
 
 def listeners(host: Host) -> dict[str, dict[str, Any]]:
-    """Return what it tells of its listeners, by name."""
+    """Return what it reports of its listeners, by name."""
     activity = reported(host)["activity"]
     return {each["name"]: each for each in (*activity["udp"], *activity["tcp"])}
 
@@ -46,7 +46,7 @@ def test_it_tells_what_came_from_outside(standing: Host, mode: Mode) -> None:
             for name, number in (("udp://0.0.0.0:7", "replied"), ("tcp://0.0.0.0:7", "accepted"))
         )
 
-    wait_until(counted, "the status tells of it")
+    wait_until(counted, "the status counts it")
     sources = wait_until(lambda: reported(standing)["activity"]["top_sources"], "the top sources are reported")
     assert "10.77.0" in str(sources)
     snapshot = reported(standing)
@@ -70,11 +70,11 @@ def test_a_check_passes_and_is_counted_apart(standing: Host) -> None:
         now = listeners(standing)
         return all(self_tests(now, name) == self_tests(before, name) + 3 for name in LISTENERS)
 
-    wait_until(counted, "three self tests are told for each listener")
+    wait_until(counted, "three self tests are counted for each listener")
 
 
 def test_a_check_of_an_ordinary_user_asks_as_a_client(standing: Host) -> None:
-    """The secret is not for him; loopback is allowed by default, so he is answered, and told what he is."""
+    """The secret is not for him; loopback is allowed by default, so he is answered, and the message names what he is."""
     for name, readable in (("status.json", True), ("self-test.json", False)):
         result = standing.run([*AS_NOBODY, "cat", f"/run/echod/{name}"], check=False)
         assert (result.returncode == 0) is readable

@@ -22,7 +22,7 @@ def verified(host: Host, *units: str) -> tuple[int, str]:
 
 
 def complaints(host: Host) -> list[str]:
-    """Return what the manager has said about echod that is more than news."""
+    """Return what the manager has logged about echod that is more than news."""
     return [entry["MESSAGE"] for entry in host.journal("_PID=1", "--priority=warning") if "echod" in str(entry)]
 
 
@@ -38,7 +38,7 @@ def test_systemd_has_nothing_to_say_about_the_units(bound: Host, release: Releas
 
 
 def test_a_wrong_line_would_be_seen(bound: Host) -> None:
-    """The silence above proves something: what systemd does not know is told by verify and by the manager."""
+    """The silence above proves something: what systemd does not know is reported by verify and by the manager."""
     bound.drop_in("[Service]\nProtectEverything=yes\n")
     assert "ProtectEverything" in verified(bound, "echod.service")[1]
     assert any("ProtectEverything" in complaint for complaint in complaints(bound))
@@ -70,7 +70,7 @@ def test_the_limits_hold_a_full_house(bound: Host) -> None:
 def test_ports_above_1023_need_no_capability_at_all(bound: Host, release: Release) -> None:
     """With unprivileged-port.conf echod serves port 7007, and no process of it could have any capability.
 
-    In the user namespace which that makes, the kernel tells the host's own addresses, too.
+    In the user namespace which that makes, the kernel reports the host's own addresses, too.
     """
     bound.drop_in((release.source / "packaging/systemd/unprivileged-port.conf").read_text())
     listeners = ["udp://0.0.0.0:7007", "udp://[::]:7007", "tcp://0.0.0.0:7007"]

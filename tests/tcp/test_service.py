@@ -182,7 +182,7 @@ def test_a_link_local_address_is_another_source_on_another_link(network: None) -
 
 
 def test_connections_over_the_limit_are_reported() -> None:
-    """One too many in all, or of its source, is closed and said of whom; those that are served are not."""
+    """One too many in all, or of its source, is closed and reported with its source; those that are served are not."""
     with TcpWorker(limit=2, limit_per_source=1) as worker:
         sources = ("127.0.0.1", "127.0.0.1", "127.0.0.2", "127.0.0.3")
         with ExitStack() as stack:

@@ -136,7 +136,7 @@ def test_some_end_while_others_go_on(worker: TcpWorker, connect: Connect) -> Non
 
 
 def test_an_end_right_behind_the_bytes_is_seen(worker: TcpWorker, connect: Connect) -> None:
-    """Bytes and the end that are there together are told of once: both are taken, whoever else is ready."""
+    """Bytes and the end that are there together are reported once: both are taken, whoever else is ready."""
     for count in (1, SEVERAL):
         clients = connect(worker, count)
         for client in clients:

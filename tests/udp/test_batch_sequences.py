@@ -155,7 +155,7 @@ class World:
         return sender, kind, kind.datagrams(data)
 
     def play(self, turn: Round) -> None:
-        """Send a round, answer it, and hold all that the batch says and all that is received to what was sent."""
+        """Send a round, answer it, and hold all that the batch reports and all that is received to what was sent."""
         ipv6, batch, port = turn.ipv6, self.batch, self.ports[turn.ipv6]
         let_trains_fail(self.servers[ipv6], fail=turn.no_trains)
         if turn.in_vain:
@@ -261,7 +261,7 @@ def hosts() -> Iterator[None]:
 def test_any_sequence_of_batches_is_answered_exactly(hosts: None, sequence: list[Round]) -> None:
     """Each peer gets its own bytes in order from the address that it asked, but for what was refused, and no more.
 
-    The batch tells of each slot what was sent, and each datagram is counted once. Trains come back as trains.
+    The batch reports of each slot what was sent, and each datagram is counted once. Trains come back as trains.
     """
     with ExitStack() as stack:
         world = World(stack)

@@ -28,7 +28,7 @@ def prober(mark: SelfTest, host: str = "127.0.0.1") -> socket.socket:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_a_probe_is_answered_though_nobody_is(mark: SelfTest, host: str) -> None:
-    """The access list has nobody of this host in it; received, replied and self_test all say one more."""
+    """The access list has nobody of this host in it; received, replied and self_test are all one more."""
     with udp_server(host) as server, prober(mark, host) as probe:
         served = UdpWorker(server, allow=NOBODY, self_test=mark)
         queue(probe, server, mark.secret)
