@@ -23,7 +23,7 @@ from echod.stats.refusals import Report, Tally
 from echod.supervisor.refusal_log import RefusalLog
 
 SEEDS = range(6)
-TURNS = 400
+TURNS = 150
 SOURCES = 1024
 
 LISTS = ((), ("0.0.0.0/0", "::/0"), ("10.0.0.0/8", "fd00::/8", "127.0.0.0/8", "::1"))

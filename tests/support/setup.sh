@@ -17,6 +17,8 @@ install_tools() {
 }
 
 make_environment() {
+    # Tests start thousands of processes: each would compile echod anew where no bytecode may be kept.
+    unset PYTHONDONTWRITEBYTECODE
     say "virtual environment"
     python=.venv-tests/bin/python
     [ -x $python ] || "${PYTHON:-python3}" -m venv .venv-tests

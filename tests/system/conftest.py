@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 from support.system.host import obstacle
-from support.system.image import RELEASES, Debian, make_root
+from support.system.image import LONG, RELEASES, Debian, make_root
 from support.system.installation import Mode, Release, make_layer, make_release
 from support.system.operating import Host
 
@@ -15,11 +16,28 @@ FIRST_SECONDS = 1000.0
 """More than it takes to make the Debian that a test boots."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give the tests of this folder more time than others: the first of all may have to make its Debian."""
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.timeout(FIRST_SECONDS))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give the tests of this folder more time than others: the first of all may have to make its Debian.
+
+    A test of both modes takes one mode on each Debian, and which one depends on its name; all four with ./tests/long.
+    """
+    ours = [item for item in items if item.path.parent == Path(__file__).parent]
+    for item in ours:
+        item.add_marker(pytest.mark.timeout(FIRST_SECONDS))
+    left = [item for item in ours if not (LONG or is_paired(item))]
+    items[:] = [item for item in items if item not in left]
+    config.hook.pytest_deselected(items=left)
+
+
+def is_paired(item: pytest.Item) -> bool:
+    """Return whether a test runs in this mode on this Debian: each mode and each Debian has one of its two runs."""
+    if not (isinstance(item, pytest.Function) and {"debian", "mode"} <= item.callspec.params.keys()):
+        return True
+    if any(mark.args[0] == "debian" for mark in item.iter_markers("parametrize")):
+        return True  # it names its Debian itself
+    mode, debian = (item.callspec.params[name] for name in ("mode", "debian"))
+    numbers = crc32(item.originalname.encode()), list(Mode).index(mode), list(RELEASES).index(debian)
+    return sum(numbers) % 2 == 0
 
 
 @pytest.fixture(scope="session", params=list(RELEASES))

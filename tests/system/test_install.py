@@ -5,9 +5,13 @@ import re
 import pytest
 from support.man import PAGES
 from support.system.host import AS_NOBODY
+from support.system.image import LONG, RELEASES
 from support.system.installation import SOURCE, WHEELS, Mode, Release, fetch, install_command, serve_index
 from support.system.operating import CONFIG, OK, Host
 from support.waiting import wait_until
+
+# Each of these takes several installations. Debian 13 has the newer tools; test_install_trouble.py takes Debian 12.
+pytestmark = pytest.mark.parametrize("debian", list(RELEASES) if LONG else ["trixie"], indirect=True, scope="session")
 
 UNINSTALL = f"{SOURCE}/packaging/uninstall"
 CURRENT = "/opt/echod/current"

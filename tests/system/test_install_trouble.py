@@ -1,17 +1,13 @@
 """packaging/install where things are against it: its message names what to do, and what ran before runs on."""
 
-import os
 import signal
 import subprocess
 
 import pytest
 from support.system.host import ENVIRONMENT
-from support.system.image import RELEASES
+from support.system.image import LONG, RELEASES
 from support.system.installation import SOURCE, Mode, Release, install_command
 from support.system.operating import Host
-
-LONG = "ECHOD_TEST_SECONDS" in os.environ
-"""Whether this is `./tests/long`."""
 
 # Each of these takes several installations. Debian 12 has the older tools: what it takes, Debian 13 takes.
 pytestmark = pytest.mark.parametrize("debian", list(RELEASES) if LONG else ["bookworm"], indirect=True, scope="session")

@@ -21,6 +21,9 @@ from urllib.parse import urlsplit
 
 PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3", "python3-venv", "iproute2", "procps")
 
+LONG = "ECHOD_TEST_SECONDS" in os.environ
+"""Whether more is tested than in ./tests/run: ./tests/long sets it."""
+
 # Raise it whenever a root would be made differently: a root with another number is made anew.
 RECIPE = "1"
 STAMP = "etc/echod-test-root"

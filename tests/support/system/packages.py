@@ -5,6 +5,7 @@ those of echod depend on: hosts have no network, and find them in a folder, by a
 """
 
 import hashlib
+import shutil
 import subprocess
 import tomllib
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from support.system.host import BootedHost
-from support.system.image import STAMP, Debian, download_wheels, make_cached, mirror, succeed
+from support.system.image import STAMP, Debian, download_wheels, make_cached, succeed
 from support.system.installation import REPOSITORY
 
 DEBIAN = REPOSITORY / "packaging/debian"
@@ -63,14 +64,15 @@ def make_packages(debian: Debian, directory: Path) -> Packages:
 
 
 def make_build_root(debian: Debian) -> Path:
-    """Return the root of the Debian that builds for this one; some minutes the first time."""
+    """Return the root of the Debian that builds for this one: a copy of its root, with what a build needs."""
     control = DEBIAN / ("bundled/control" if debian.suite == "bookworm" else "control")
     needed = control.read_text().split("\n\n", 1)[0]
     recipe = hashlib.sha256(((DEBIAN / "root").read_text() + needed).encode()).hexdigest()
-    source = mirror()
 
     def build(target: Path) -> None:
-        succeed([str(DEBIAN / "root"), debian.suite, str(target), *([source] if source else [])])
+        succeed(["cp", "--archive", str(debian.root), str(target)])
+        shutil.copy("/etc/resolv.conf", target / "etc")
+        succeed([str(DEBIAN / "root"), debian.suite, str(target)])
 
     return make_cached(f"{debian.suite}-build", STAMP, recipe, build)
 
