@@ -186,7 +186,7 @@ def test_after_settling_every_datagram_received_stands_in_one_number(
 
 @given(ends=st.fixed_dictionaries(dict.fromkeys(Close, NUMBERS)), open_ones=NUMBERS)
 def test_after_settling_every_connection_has_ended(ends: dict[Close, int], open_ones: int) -> None:
-    """Connections that were open when their worker died are closed_interrupted; those that had ended stay as they were counted."""
+    """Connections open when their worker died are closed_interrupted; those that had ended stay as they were."""
     laid = counter_page(TCP)
     row = laid.row(0, TCP)
     for reason, number in ends.items():

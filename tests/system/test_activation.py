@@ -70,7 +70,7 @@ def test_a_crash_loop_never_takes_the_ports_away(activated: Host) -> None:
 
 
 def test_the_ports_can_be_restarted_as_often_as_wanted(activated: Host) -> None:
-    """As README and the installer print it, again and again: no limit takes the ports away, nor those of the metrics."""
+    """As README and installer print it, again and again: no limit takes the ports away, nor those of the metrics."""
     activated.systemctl("enable", "--quiet", "echod-metrics.socket")
     restart = "systemctl restart echod.socket echod-metrics.socket echod.service"
     activated.run(["sh", "-c", f"for turn in $(seq {RESTARTS}); do {restart} || exit 1; done"])
@@ -129,7 +129,7 @@ def test_one_socket_is_served_by_all_workers(activated: Host) -> None:
 
 
 def test_a_socket_that_takes_both_families_is_refused(activated: Host) -> None:
-    """Forged v4-mapped sources would come in: the message names the line of the unit to mend, and echod is not restarted."""
+    """Forged v4-mapped sources would come in: the message names the line to mend, and echod is not restarted."""
     activated.systemctl("stop", "echod.service", "echod.socket")
     lines = "[Socket]\nListenDatagram=\nListenStream=\nListenDatagram=[::]:7\nBindIPv6Only=both\n"
     activated.drop_in(lines, unit="echod.socket")
@@ -141,7 +141,7 @@ def test_a_socket_that_takes_both_families_is_refused(activated: Host) -> None:
 
 
 def test_other_ports_are_named_in_the_socket_unit_and_in_the_config(activated: Host) -> None:
-    """In the unit alone they are not enough: echod then wants to open those of the config, may not, and reports that."""
+    """In the unit alone they are not enough: echod then has to open those of the config, may not, and reports it."""
     lines = "[Socket]\nListenStream=\nListenDatagram=[::]:7007\nListenStream=[::]:7007\nListenNetlink=route\n"
     activated.drop_in(lines, unit="echod.socket")
     assert activated.systemctl("restart", "echod.socket", "echod.service", check=False) != 0

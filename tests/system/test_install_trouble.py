@@ -40,7 +40,7 @@ def cut_before(host: Host, release: Release, step: str, number: signal.Signals, 
 
 
 def test_two_at_once_take_turns(bound: Host, release: Release) -> None:
-    """The second waits, and reports that; so does uninstall. What is left is whole: one release, which runs, or nothing."""
+    """The second waits, and reports it; so does uninstall. What is left is whole: a release, which runs, or nothing."""
     release.bring(bound)
     with (
         bound.start(install_command(Mode.BOUND), stderr=subprocess.PIPE) as one,

@@ -98,7 +98,7 @@ def test_a_restarted_journald_is_found_again(bound: Host) -> None:
 
 
 def test_echod_serves_without_a_journald(activated: Host) -> None:
-    """While journald is stopped echod serves, replaces a worker, reloads; then it logs on, and counts what is missing."""
+    """While journald is stopped echod serves, replaces a worker, reloads; then it logs, and counts what is missing."""
     pid, pids = activated.supervisor(), activated.workers()
     activated.systemctl("stop", *JOURNALD)
     log_much(activated, pid)

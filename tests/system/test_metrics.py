@@ -75,7 +75,7 @@ def test_a_host_is_scraped_from_outside(metered: Host, mode: Mode) -> None:
 
 
 def test_health_is_tested_or_says_what_it_rests_on(metered: Host, mode: Mode) -> None:
-    """With the host's network every listener is asked; without it echod reports that, and looks whether its loops turn."""
+    """With the host's network every listener is asked; without it echod reports it, and looks whether loops turn."""
     first, *lines = page(metered, "/healthz").splitlines()
     assert first == "ok"
     if mode is Mode.BOUND:

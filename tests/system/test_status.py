@@ -74,7 +74,7 @@ def test_a_check_passes_and_is_counted_apart(standing: Host) -> None:
 
 
 def test_a_check_of_an_ordinary_user_asks_as_a_client(standing: Host) -> None:
-    """The secret is not for him; loopback is allowed by default, so he is answered, and the message names what he is."""
+    """The secret is not for him; loopback is allowed by default, so he is answered, and a message names what he is."""
     for name, readable in (("status.json", True), ("self-test.json", False)):
         result = standing.run([*AS_NOBODY, "cat", f"/run/echod/{name}"], check=False)
         assert (result.returncode == 0) is readable

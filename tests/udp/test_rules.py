@@ -149,7 +149,7 @@ def test_in_a_dry_run_all_are_answered_and_counted(
 
 @needs_root
 def test_in_one_batch_every_rule_holds(network: None) -> None:
-    """Singles and trains, refused and answered, for every reason of a source: each in its number, each reported with its source."""
+    """Singles and trains, refused and answered, for every reason of a source: each in its number, and by its source."""
     with udp_server(ANY) as server, udp_client() as client:
         served = UdpWorker(server, allow="127.0.0.0/8", limit=limit(14))
         for source, port in (("127.0.0.9", 99), ("127.0.0.9", 1900), ("224.0.0.9", 4000), ("192.0.2.9", 4000)):
