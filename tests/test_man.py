@@ -181,7 +181,9 @@ def test_an_example_of_a_config_has_no_mistake(example: str, tmp_path: Path) -> 
     config.write_text(example)
     printed = run_echod("check", "--config", config)
     assert printed.returncode == os.EX_OK
-    assert printed.stdout.splitlines()[-1].startswith(f"{config}: ok; serves ")
+    assert printed.stdout.splitlines()[-1].startswith(
+        (f"{config}: ok; listeners: ", f"{config}: ok; default listeners: ")
+    )
 
 
 def test_the_drop_in_of_the_example_is_what_check_prints(tmp_path: Path) -> None:

@@ -80,9 +80,9 @@ def _check(arguments: Namespace, encoding: str) -> tuple[str, ExitCode]:
     warnings = in_order((*reading.warnings, *unit.warnings, *host.warnings(config, text)))
     excerpts = render(warnings, kind="warning", file=str(path), text=text.decode(), encoding=encoding)
     ranges = listener_ranges(read(text)).values()
-    served = _listed(ranges) if ranges else f"{_listed(config.listeners)} by default"
-    besides = f", and {_listed(unit.passed)}, passed by systemd" if unit.passed else ""
-    return f"{excerpts}\n{path}: ok; serves {served}{besides}".lstrip("\n"), ExitCode.OK
+    listeners = f"listeners: {_listed(ranges)}" if ranges else f"default listeners: {_listed(config.listeners)}"
+    besides = f"; passed by systemd too: {_listed(unit.passed)}" if unit.passed else ""
+    return f"{excerpts}\n{path}: ok; {listeners}{besides}".lstrip("\n"), ExitCode.OK
 
 
 def _listed(listeners: Iterable[object]) -> str:

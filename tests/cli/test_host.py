@@ -164,7 +164,7 @@ def test_what_this_host_hides_is_not_warned_of(tmp_path: Path) -> None:
     if "unshare failed" in result.stderr or "mount:" in result.stderr:
         pytest.skip(f"no mount namespace: {result.stderr.strip()}")
     served = "udp://0.0.0.0:7, udp://[::]:7, tcp://0.0.0.0:7, tcp://[::]:7"
-    assert (result.returncode, result.stdout, result.stderr) == (0, f"{path}: ok; serves {served} by default\n", "")
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"{path}: ok; default listeners: {served}\n", "")
 
 
 def test_a_user_that_this_host_lacks_is_warned_of_and_root_too() -> None:

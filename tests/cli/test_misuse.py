@@ -13,7 +13,7 @@ from support.ports import free_port
 
 NOBODY = 65534
 
-SERVED = "serves udp://0.0.0.0:7, udp://[::]:7, tcp://0.0.0.0:7, tcp://[::]:7"
+DEFAULT = "listeners: udp://0.0.0.0:7, udp://[::]:7, tcp://0.0.0.0:7, tcp://[::]:7"
 """The default listeners as `echod check` names them."""
 
 AS_NOBODY = """
@@ -145,20 +145,20 @@ def test_check_reports_that_a_good_file_is_ok_and_what_it_serves(tmp_path: Path)
     """`FILE: ok`, its listeners and exit 0; what is legal but unwise is a warning before it."""
     path = tmp_path / "echod.yaml"
     path.write_text("listeners: [udp://127.0.0.1:7]\n")
-    assert run("check", "--config", path) == (0, f"{path}: ok; serves udp://127.0.0.1:7\n", "")
+    assert run("check", "--config", path) == (0, f"{path}: ok; listeners: udp://127.0.0.1:7\n", "")
     path.write_text("listeners: [udp://127.0.0.1:7]\ndrain_timeout_seconds: 3600\n")
     code, stdout, _ = run("check", "--config", path)
     lines = stdout.splitlines()
     assert code == 0
     assert lines[0].startswith(f"{path}:2:1: warning: drain_timeout_seconds: ")
-    assert lines[1:] == ["drain_timeout_seconds: 3600", "^", f"{path}: ok; serves udp://127.0.0.1:7"]
+    assert lines[1:] == ["drain_timeout_seconds: 3600", "^", f"{path}: ok; listeners: udp://127.0.0.1:7"]
 
 
 def test_check_names_the_listeners_that_a_file_without_any_has_by_default(tmp_path: Path) -> None:
     """A file of one other key serves port 7 of every address, and not what echod serves without a file."""
     path = tmp_path / "echod.yaml"
     path.write_text("workers: 1\n")
-    assert run("check", "--config", path) == (0, f"{path}: ok; {SERVED} by default\n", "")
+    assert run("check", "--config", path) == (0, f"{path}: ok; default {DEFAULT}\n", "")
 
 
 def test_check_names_a_range_as_the_file_has_it_and_of_many_listeners_the_first(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_check_names_a_range_as_the_file_has_it_and_of_many_listeners_the_first(
     entries = ["udp://127.0.0.1:7000-7100", *(f"tcp://127.0.0.1:{port}" for port in range(8001, 8010))]
     path.write_text(f"listeners: {entries[:8]}\n")
     assert run("check", "--config", path)[1].splitlines()[-1] == (
-        f"{path}: ok; serves udp://127.0.0.1:7000-7100, tcp://127.0.0.1:8001, tcp://127.0.0.1:8002, "
+        f"{path}: ok; listeners: udp://127.0.0.1:7000-7100, tcp://127.0.0.1:8001, tcp://127.0.0.1:8002, "
         "tcp://127.0.0.1:8003, tcp://127.0.0.1:8004, tcp://127.0.0.1:8005, tcp://127.0.0.1:8006, tcp://127.0.0.1:8007"
     )
     path.write_text(f"listeners: {entries}\n")
@@ -187,13 +187,13 @@ def test_check_says_warnings_of_file_and_host_by_line(tmp_path: Path) -> None:
     code, stdout, _ = run("check", "--config", path)
     places = [line.partition(" warning: ")[0] for line in stdout.splitlines()[:-1:3]]
     assert (code, places) == (0, [f"{path}:{at}:" for at in ("1:9", "2:7", "3:1")])
-    assert stdout.endswith(f"{path}: ok; {SERVED} by default\n")
+    assert stdout.endswith(f"{path}: ok; default {DEFAULT}\n")
 
 
 def test_the_file_that_is_installed_is_ok_and_nothing_else() -> None:
     """On an ordinary host the shipped config is neither wrong nor unwise."""
     path = REPOSITORY / "config" / "echod.yaml"
-    assert run("check", "--config", path) == (0, f"{path}: ok; {SERVED}\n", "")
+    assert run("check", "--config", path) == (0, f"{path}: ok; {DEFAULT}\n", "")
 
 
 @pytest.mark.parametrize("command", ["run", "check"])

@@ -130,7 +130,7 @@ def test_installed_it_tells_its_version_and_checks_its_config(prefix: Path) -> N
     (config,) = prefix.glob("lib/python*/site-packages/echod/files/echod.yaml")
     command = [echod, "check", "--config", config]
     said = subprocess.run(command, cwd=prefix, env=variables, check=True, capture_output=True, text=True, timeout=60)
-    assert said.stdout.splitlines()[-1].startswith(f"{config}: ok; serves udp://0.0.0.0:7, ")
+    assert said.stdout.splitlines()[-1].startswith(f"{config}: ok; listeners: udp://0.0.0.0:7, ")
 
 
 @pytest.mark.parametrize("name", sorted(MAN))

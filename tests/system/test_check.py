@@ -72,11 +72,11 @@ def test_a_listener_that_the_socket_unit_does_not_pass_is_refused(activated: Hos
     assert activated.supervisor() == before
     assert activated.serves_everything()
     activated.run(["sh", "-c", pasted(activated, printed.stdout)])
-    assert activated.run(["echod", "check"]).stdout == f"{CONFIG}: ok; serves udp://0.0.0.0:7, udp://0.0.0.0:7007\n"
+    assert activated.run(["echod", "check"]).stdout == f"{CONFIG}: ok; listeners: udp://0.0.0.0:7, udp://0.0.0.0:7007\n"
     assert activated.ask(port=7007) == b"hello" == activated.ask()
     activated.write(CONFIG, "listeners: ['udp://0.0.0.0:7']\n")
     printed = activated.run(["echod", "check"])
-    assert printed.stdout == f"{CONFIG}: ok; serves udp://0.0.0.0:7, and udp://0.0.0.0:7007, passed by systemd\n"
+    assert printed.stdout == f"{CONFIG}: ok; listeners: udp://0.0.0.0:7; passed by systemd too: udp://0.0.0.0:7007\n"
 
 
 def test_the_port_of_the_metrics_needs_a_socket_unit_too(activated: Host) -> None:
@@ -89,7 +89,7 @@ def test_the_port_of_the_metrics_needs_a_socket_unit_too(activated: Host) -> Non
     assert printed.returncode == 78
     command = printed.stdout.partition("may not open sockets itself: ")[2].splitlines()[0]
     activated.run(["sh", "-c", command])
-    assert activated.run(["echod", "check"]).stdout == OK.replace("\n", " by default\n")
+    assert activated.run(["echod", "check"]).stdout == OK.replace("listeners", "default listeners")
     assert activated.serves_everything()
     assert 'listener="udp://0.0.0.0:7"' in fetch(activated, f"{METRICS}/metrics")
     activated.write(CONFIG, "metrics: {listen: 'http://127.0.0.1:9008'}\n")
@@ -113,7 +113,7 @@ def test_the_examples_of_the_man_page_serve_what_they_say(activated: Host) -> No
     activated.run(["sh", "-ec", enable.replace("# ", "")])
     (address,) = set(re.findall(r"udp://(.*):7000", listeners))
     activated.add_address(f"{address}/32")
-    assert activated.run(["echod", "check"]).stdout.startswith(f"{CONFIG}: ok; serves udp://")
+    assert activated.run(["echod", "check"]).stdout.startswith(f"{CONFIG}: ok; listeners: udp://")
     with activated.client():
         subprocess.run(["ip", "route", "add", address, "dev", "eth0"], check=True)
     assert activated.ask(address=address, port=7000) == activated.converse(address=address, port=7000) == b"hello"

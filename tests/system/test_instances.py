@@ -22,7 +22,7 @@ def activate(host: Host, release: Release) -> None:
     host.drop_in(text, "listeners.conf", "echod@blue.socket")
     drop_in = (release.source / "packaging/systemd/socket-activated.conf").read_text()
     host.drop_in(drop_in, "socket-activated.conf", "echod@blue.service")
-    assert run(host, f"check --config {BLUE} --socket") == f"{BLUE}: ok; serves udp://0.0.0.0:7002\n"
+    assert run(host, f"check --config {BLUE} --socket") == f"{BLUE}: ok; listeners: udp://0.0.0.0:7002\n"
 
 
 def test_instances_serve_side_by_side_and_each_is_asked_by_its_config(bound: Host, release: Release) -> None:
@@ -40,11 +40,13 @@ def test_instances_serve_side_by_side_and_each_is_asked_by_its_config(bound: Hos
         assert listener in run(bound, f"status {words}")
     assert run(bound, f"status --check --config {BLUE}").startswith("udp://0.0.0.0:7002  ok")
     pid = bound.supervisor()
-    bound.write(RED, "listeners: ['udp://0.0.0.0:7003']\n")
+    bound.write(RED, "listeners: ['udp://0.0.0.0:7003']\ntcp: {max_connections: 65536}\n")
     bound.systemctl("reload", "echod@red.service")
     assert bound.ask(port=7003) == b"hello"
     (entry,) = bound.journal("--identifier=echod-red", "ECHOD_EVENT=reloaded")
     assert entry["_SYSTEMD_UNIT"].endswith("echod@red.service")
+    explained = bound.run(["journalctl", "-x", "-t", "echod-red", "ECHOD_EVENT=descriptors_capped"]).stdout
+    assert "Raise LimitNOFILE= in a drop-in (systemctl edit echod@red.service), or lower" in explained
     assert (bound.supervisor(), bound.events("reloaded")) == (pid, [])
     bound.write(BLUE, "listeners: ['udp://0.0.0.0:7004']\n")
     bound.systemctl("reload", "echod@blue.service", check=False)

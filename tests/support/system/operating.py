@@ -13,7 +13,7 @@ from support.waiting import SECONDS, wait_until
 
 UNIT = "echod.service"
 CONFIG = "/etc/echod.yaml"
-OK = f"{CONFIG}: ok; serves udp://0.0.0.0:7, udp://[::]:7, tcp://0.0.0.0:7, tcp://[::]:7\n"
+OK = f"{CONFIG}: ok; listeners: udp://0.0.0.0:7, udp://[::]:7, tcp://0.0.0.0:7, tcp://[::]:7\n"
 """What `echod check` prints of the default config."""
 PORT = 7
 NET_BIND_SERVICE = 1 << 10  # linux/capability.h
