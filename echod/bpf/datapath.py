@@ -107,6 +107,8 @@ class Datapath:
         Accounts of sources and samples are kept where their limits are. OSError: it was not possible, and the previous
         declaration stays in force.
         """
+        for ifindex in self._attachments.keys() - self.attached.keys():
+            self.detach(ifindex)
         with ExitStack() as stack:
             made = self._make_maps(declared, self._kept(declared))
             stack.callback(_close, _without(made, self._maps))

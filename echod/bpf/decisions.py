@@ -29,7 +29,10 @@ RENEW_NS: Final = 100_000_000
 
 
 def find_path(code: Assembler, build: Build) -> None:
-    """Find out what the sockets replied last, if that is recent and went out by this interface."""
+    """Find out what the sockets replied last, if that is recent and went out by this interface.
+
+    Who comes in by another is a stranger there: which sources are valid depends on the interface.
+    """
     code.label("known")
     code.jump_if(R9, "!=", 0, "refused")
     code.call(Helper.TIME if build.options.limits else Helper.COARSE_TIME)
@@ -46,7 +49,7 @@ def find_path(code: Assembler, build: Build) -> None:
     code.jump_if(R2, "<", R3, "stranger")
     code.load(R2, 4, R0, PATH_IFINDEX)
     code.load(R4, 4, R6, Context.IFINDEX)
-    code.jump_if(R2, "!=", R4, "charge")
+    code.jump_if(R2, "!=", R4, "stranger")
     code.load(R2, 8, R0, 0)
     code.jump_if(R3, "<=", R2, "fresh")
     code.compute(R4, "=", R3)

@@ -7,15 +7,12 @@ maps, but for the moment of a replacement, in which nothing is lost.
 import errno
 import os
 from contextlib import ExitStack
-from typing import Final
 
 from echod.bpf.asm import Code
 from echod.bpf.layout import LinkKind
 from echod.bpf.options import Build
 from echod.bpf.program import assemble_egress, assemble_ingress
 from echod.linux import bpf
-
-_GONE: Final = (errno.ENOLINK, errno.ENODEV)
 
 
 class Programs:
@@ -57,13 +54,13 @@ class Attachment:
         """Tell whether the interface is still there; one that was renamed, moved or is down is."""
         return bpf.linked_interface(self._ingress) != 0
 
-    def replace_ingress(self, programs: Programs) -> bool:
-        """Let other programs reply; return False if the interface is gone."""
-        return _replace(self._ingress, programs.ingress)
+    def replace_ingress(self, programs: Programs) -> None:
+        """Let other programs reply; nothing is done if the interface is gone."""
+        _replace(self._ingress, programs.ingress)
 
-    def replace_egress(self, programs: Programs) -> bool:
-        """Let other programs note the paths; return False if the interface is gone."""
-        return _replace(self._egress, programs.egress)
+    def replace_egress(self, programs: Programs) -> None:
+        """Let other programs note the paths; nothing is done if the interface is gone."""
+        _replace(self._egress, programs.egress)
 
     def close(self) -> None:
         """Detach both."""
@@ -71,11 +68,9 @@ class Attachment:
         os.close(self._egress)
 
 
-def _replace(link: int, program: int) -> bool:
+def _replace(link: int, program: int) -> None:
     try:
         bpf.update_link(link, program)
     except OSError as error:
-        if error.errno not in _GONE:
+        if error.errno != errno.ENOLINK:
             raise
-        return False
-    return True

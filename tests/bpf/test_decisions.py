@@ -75,14 +75,31 @@ def test_a_path_is_that_of_one_peer_one_local_address_and_one_port(other: dict[s
         assert is_passed(kernel.meet(replace(Frame(), **other)))  # type: ignore[arg-type]
 
 
+def note_elsewhere(kernel: Kernel, frame: Frame) -> None:
+    """Note a path by another interface than the one that frames come in by."""
+    kernel.note(frame.reply)
+    paths = kernel.datapath._maps["paths"]
+    for key, path in list(paths.items()):
+        paths.update(key, path[:16] + OTHER_INTERFACE.to_bytes(4, "little") + path[20:])
+
+
 @both_families
 def test_a_peer_whose_replies_leave_by_another_interface_is_for_the_sockets(frame: Frame) -> None:
     """Only they can send by another interface than the one that a datagram came in by."""
     with Kernel() as kernel:
-        kernel.note(frame.reply)
-        (key, path), *_ = kernel.datapath._maps["paths"].items()
-        kernel.datapath._maps["paths"].update(key, path[:16] + OTHER_INTERFACE.to_bytes(4, "little") + path[20:])
+        note_elsewhere(kernel, frame)
         assert is_passed(kernel.meet(frame, ifindex=LOOPBACK))
+
+
+@pytest.mark.parametrize(
+    ("frame", "reason"),
+    [(Frame(source="127.0.0.1"), "source_invalid"), (over_ipv6(source=OTHER_LOCAL6), "source_is_self")],
+)
+def test_a_path_by_another_interface_excuses_nobody(frame: Frame, reason: str) -> None:
+    """Who is answered on `lo`, say, is refused where no such source is valid, before any account is charged."""
+    with Kernel() as kernel:
+        note_elsewhere(kernel, frame)
+        assert is_dropped(kernel.meet(frame), reason)
 
 
 @both_families
