@@ -68,6 +68,8 @@ def with_extension(frame: Frame) -> bytes:
 NOT_OURS = {
     "ARP": changed(Frame(), 12, b"\x08\x06", right=False),
     "a VLAN tag in the frame": bytes(Frame())[:12] + b"\x81\0\0\5" + bytes(Frame())[12:],
+    "a priority tag in the frame": bytes(Frame())[:12] + b"\x81\0\x60\0" + bytes(Frame())[12:],
+    "SNAP": bytes(Frame())[:12] + b"\0\x33\xaa\xaa\3\0\0\0" + bytes(Frame())[12:],
     "TCP": changed(Frame(), ETHERNET + 9, b"\6"),
     "TCP over IPv6": changed(over_ipv6(), ETHERNET + 6, b"\6"),
     "a hop-by-hop header": with_extension(over_ipv6()),

@@ -1,23 +1,19 @@
 """The datapath in the kernel on a wire: the sockets reply first, and the kernel repeats it while they still reply."""
 
-import fcntl
 import os
 import select
 import signal
 import socket
-import struct
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import ip_network
 from pathlib import Path
 from time import monotonic
 from typing import Final
 
 import pytest
 from support.bpf import two_capabilities
-from support.daemon import Daemon, children, connect_udp, daemon_in, end_processes
+from support.daemon import Daemon, children, daemon_in, end_processes
 from support.loopback import ip, needs_root
 from support.netns.datagrams import (
     CLIENT,
@@ -33,16 +29,14 @@ from support.netns.datagrams import (
     over,
     over_ipv4,
     over_ipv6,
-    read,
 )
-from support.netns.kernel import OWN, attach, attached, declared, total
+from support.netns.kernel import Counted, ask, attached, declared, is_answered, total
 from support.netns.stage import config, totals
 from support.netns.traffic import Client, Traffic
 from support.netns.wire import LINK, Wire
-from support.system.network import entered, namespaces, set_kernel
+from support.system.network import entered
 from support.waiting import wait_until
 
-from echod.bpf.layout import LinkKind
 from echod.bpf.maps import KernelTraffic
 
 pytestmark = needs_root
@@ -53,53 +47,6 @@ NFT: Final = (
 BOTH: Final = pytest.mark.parametrize("to", [SERVER, SERVER6])
 _TUNSETIFF: Final = 0x4004_54CA
 _IFF_TUN, _IFF_NO_PI = 0x0001, 0x1000  # linux/if_tun.h
-
-
-@pytest.fixture(scope="module")
-def wire() -> Iterator[Wire]:
-    """Lay a wire for all tests of this module that leave it as it was."""
-    with Wire() as wire:
-        yield wire
-
-
-@pytest.fixture(scope="module")
-def daemon(wire: Wire, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """Start echod behind it."""
-    with daemon_in(wire.server, tmp_path_factory.mktemp("daemon"), config()) as daemon:
-        yield daemon
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[tuple[Wire, Daemon]]:
-    """Lay a wire, and start echod behind it, for one test."""
-    with Wire() as wire, daemon_in(wire.server, tmp_path, config()) as daemon:
-        yield wire, daemon
-
-
-class Counted:
-    """What the sockets of a daemon have counted since then."""
-
-    def __init__(self, daemon: Daemon) -> None:
-        """Begin."""
-        self._daemon, self._before = daemon, totals(daemon)
-
-    def __getitem__(self, name: str) -> int:
-        """Return a counter."""
-        return totals(self._daemon)[name] - self._before[name]
-
-
-def ask(sock: socket.socket, number: int) -> None:
-    """Ask so often, and have each answer."""
-    for each in range(number):
-        payload = b"question %02d" % each
-        sock.send(payload)
-        assert sock.recv(65_536) == payload
-
-
-def is_answered(sock: socket.socket, payload: bytes = b"are you there?") -> bool:
-    """Tell whether an answer comes; one that does not come within a tenth of a second is taken for none."""
-    sock.send(payload)
-    return bool(select.select([sock], [], [], 0.1)[0]) and sock.recv(65_536) == payload
 
 
 # -- the first and the next
@@ -186,62 +133,6 @@ def test_a_train_is_answered_whole(wire: Wire, daemon: Daemon, make: Callable[[]
         assert [each for some in seen for each in some] == [each.answer for each in datagrams]
         assert total(datapath).replied == 40
         assert sockets["received"] == 1
-
-
-def test_on_loopback_the_kernel_answers_too(wire: Wire, daemon: Daemon) -> None:
-    """Of the host itself, by its loopback addresses; what it sends to its outer ones the sockets refuse, as ever."""
-    sockets, links = Counted(daemon), {"lo": LinkKind.LOOPBACK, LINK: LinkKind.ETHERNET}
-    with attached(wire.server, declared(), links) as datapath, entered(wire.server):
-        for host in ("127.0.0.1", "::1"):
-            with connect_udp(host, PORT) as sock:
-                ask(sock, 20)
-                sock.send(bytes(60_000))
-                assert sock.recv(65_536) == bytes(60_000)
-        assert total(datapath).replied == 40
-        with connect_udp(SERVER, PORT) as sock:
-            assert not is_answered(sock)
-        assert sockets["dropped_source_is_self"] == 1
-
-
-@contextmanager
-def tunnel(namespace: str) -> Iterator[int]:
-    """Make a tunnel device, whose frames have no link header; give the descriptor of its other end."""
-    with entered(namespace):
-        device = os.open("/dev/net/tun", os.O_RDWR)
-        fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH22x", b"tun0", _IFF_TUN | _IFF_NO_PI))
-    try:
-        yield device
-    finally:
-        os.close(device)
-
-
-def test_a_tunnel_without_link_headers_is_answered(wire: Wire, daemon: Daemon) -> None:
-    """Its packets begin with the IP header."""
-    sockets = Counted(daemon)
-    with tunnel(wire.server) as device:
-        wire.configure("link", "set", "tun0", "addrgenmode", "none")
-        wire.configure("link", "set", "tun0", "up")
-        wire.configure("address", "add", "10.8.0.1/24", "dev", "tun0")
-        wire.configure("address", "add", "fd00:8::1/64", "dev", "tun0", "nodad")
-        own = tuple(map(ip_network, ("10.8.0.1", "fd00:8::1")))
-        declaration = declared()
-        declaration = replace(declaration, rules=replace(declaration.rules, own_addresses=(*OWN, *own)))
-        with attached(wire.server, declaration, {"tun0": LinkKind.BARE}) as datapath:
-            for source, to in (("10.8.0.2", "10.8.0.1"), ("fd00:8::2", "fd00:8::1")):
-                for datagram in numbered(Datagram(source=source, to=to), 3):
-                    os.write(device, datagram.frame()[14:])
-                    reply = wait_until(lambda: _read_tunnel(device), "a reply out of the tunnel")
-                    assert reply == datagram.answer
-            assert replace(total(datapath), replied_bytes=0) == KernelTraffic(replied=4, passed=2)
-            assert sockets["replied"] == 2
-
-
-def _read_tunnel(device: int) -> Datagram | None:
-    """Return the next UDP datagram out of a tunnel."""
-    if not select.select([device], [], [], 0)[0]:
-        return None
-    packet = os.read(device, 65_536)
-    return read(bytes(12) + (b"\x86\xdd" if packet[0] >> 4 == 6 else b"\x08\0") + packet)
 
 
 # -- who is refused
@@ -407,62 +298,3 @@ def test_what_the_host_forbids_is_forbidden_when_paths_are_forgotten(
             on_server(wire, undo)
             wire.know(CLIENT)
             ip("-n", wire.server, "route", "replace", "default", "via", CLIENT)
-
-
-def test_an_interface_that_comes_back_is_another_one(own: tuple[Wire, Daemon]) -> None:
-    """Its attachment has ended; a new one is made by its new index."""
-    wire, _ = own
-    with attached(wire.server, declared()) as datapath:
-        wire.configure("link", "delete", LINK)
-        assert datapath.attached == {}
-        wire.configure("link", "add", LINK, "type", "veth", "peer", "name", LINK, "netns", wire.client)
-        ifindex = attach(wire.server, datapath, LINK)
-        assert datapath.attached == {ifindex: LinkKind.ETHERNET}
-
-
-# -- the ways of a host
-
-
-def test_replies_by_another_way_than_that_of_the_datagrams_are_for_the_sockets(own: tuple[Wire, Daemon]) -> None:
-    """Where routes are asymmetric, the kernel does not answer, and nothing is lost."""
-    wire, daemon = own
-    ip("-n", wire.server, "link", "add", "eth1", "type", "veth", "peer", "name", "eth1", "netns", wire.client)
-    for name in (wire.server, wire.client):
-        ip("-n", name, "link", "set", "eth1", "addrgenmode", "none", "up")
-    wire.configure("address", "add", "10.9.0.1/24", "dev", "eth1")
-    for name, setting in ((wire.client, "ipv4/conf/all/rp_filter"), (wire.client, "ipv4/conf/eth1/rp_filter")):
-        set_kernel(name, setting, 0)
-    ip("-n", wire.client, "address", "add", "10.9.0.2/24", "dev", "eth1")
-    wire.configure("route", "add", f"{CLIENT}/32", "via", "10.9.0.2", "dev", "eth1")
-    links = {LINK: LinkKind.ETHERNET, "eth1": LinkKind.ETHERNET}
-    with attached(wire.server, declared(), links) as datapath, wire.client_of(SERVER, PORT) as sock:
-        ask(sock, 50)
-        assert replace(total(datapath), replied_bytes=0) == KernelTraffic(passed=50)
-        assert totals(daemon)["replied"] == 50
-
-
-def test_a_router_leaves_the_echo_of_hosts_behind_it_alone(own: tuple[Wire, Daemon]) -> None:
-    """It neither answers in their name, nor refuses for them, nor charges; what it forwards teaches it nothing."""
-    wire, daemon = own
-    with namespaces("behind") as (behind,), ExitStack() as stack:
-        wire.configure("link", "add", "eth1", "type", "veth", "peer", "name", "eth1", "netns", behind)
-        wire.configure("address", "add", "10.9.0.1/24", "dev", "eth1")
-        wire.configure("link", "set", "eth1", "up")
-        ip("-n", behind, "address", "add", "10.9.0.2/24", "dev", "eth1")
-        ip("-n", behind, "link", "set", "eth1", "up")
-        ip("-n", behind, "route", "add", "default", "via", "10.9.0.1")
-        ip("-n", wire.client, "route", "add", "10.9.0.0/24", "via", SERVER)
-        set_kernel(wire.server, "ipv4/ip_forward", 1)
-        echo = stack.enter_context(wire.listen("10.9.0.2", PORT, behind))
-        links = {LINK: LinkKind.ETHERNET, "eth1": LinkKind.ETHERNET}
-        datapath = stack.enter_context(attached(wire.server, declared(access={"allow": [CLIENT]}), links))
-        for source_port in (0, 53):
-            sock = stack.enter_context(wire.listen(CLIENT, source_port, wire.client))
-            for number in range(5):
-                sock.sendto(b"%d" % number, ("10.9.0.2", PORT))
-                data, peer = echo.recvfrom(65_536)
-                echo.sendto(data + b" from behind", peer)
-                assert sock.recv(65_536) == b"%d from behind" % number
-        found = total(datapath)
-        assert (found.replied, found.dropped, datapath.count_paths(monotonic())) == (0, {}, 0)
-        assert totals(daemon)["received"] == 0

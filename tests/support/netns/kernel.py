@@ -1,9 +1,10 @@
 """The datapath in the kernel of the server's side of a wire, as its config declares it.
 
-Owns the way from a config to a declaration, and the attachment. Invariant: it is attached with exactly the two
-capabilities in effect, and gone with the `with` statement.
+Owns the way from a config to a declaration, the attachment, and clients that ask. Invariant: it is attached with
+exactly the two capabilities in effect, and gone with the `with` statement.
 """
 
+import select
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +14,9 @@ from typing import Any, Final
 
 import yaml
 from support.bpf import two_capabilities
+from support.daemon import Daemon
 from support.netns.datagrams import SERVER, SERVER6, SERVER_LINK
-from support.netns.stage import config
+from support.netns.stage import config, totals
 from support.netns.wire import LINK
 from support.system.network import entered
 
@@ -87,3 +89,29 @@ def total(datapath: Datapath) -> KernelTraffic:
             dropped={name: summed.dropped.get(name, 0) + each.dropped.get(name, 0) for name in names},
         )
     return summed
+
+
+class Counted:
+    """What the sockets of a daemon have counted since then."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        """Begin."""
+        self._daemon, self._before = daemon, totals(daemon)
+
+    def __getitem__(self, name: str) -> int:
+        """Return a counter."""
+        return totals(self._daemon)[name] - self._before[name]
+
+
+def ask(sock: socket.socket, number: int) -> None:
+    """Ask so often, and have each answer."""
+    for each in range(number):
+        payload = b"question %02d" % each
+        sock.send(payload)
+        assert sock.recv(65_536) == payload
+
+
+def is_answered(sock: socket.socket, payload: bytes = b"are you there?") -> bool:
+    """Tell whether an answer comes; one that does not come within a tenth of a second is taken for none."""
+    sock.send(payload)
+    return bool(select.select([sock], [], [], 0.1)[0]) and sock.recv(65_536) == payload
