@@ -88,7 +88,6 @@ def refuse_addresses(code: Assembler, build: Build) -> None:
         code.jump_if(R0, "==", 0, "pass")
         code.load(R9, 8, R0, 0)
         code.jump_if(R9, "!=", 0, "drop")
-    code.compute(R9, "=", 0)
 
 
 def _require_local(code: Assembler, build: Build, name: str) -> None:

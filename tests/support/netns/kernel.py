@@ -4,7 +4,9 @@ Owns the way from a config to a declaration, the attachment, and clients that as
 exactly the two capabilities in effect, and gone with the `with` statement.
 """
 
+import os
 import select
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ from typing import Any, Final
 
 import yaml
 from support.bpf import two_capabilities
-from support.daemon import Daemon
+from support.daemon import Daemon, end_processes
 from support.netns.datagrams import SERVER, SERVER6, SERVER_LINK
 from support.netns.stage import config, totals
 from support.netns.wire import LINK
@@ -65,6 +67,28 @@ def attached(
         for name, kind in (interfaces or {LINK: LinkKind.ETHERNET}).items():
             attach(namespace, datapath, name, kind)
         yield datapath
+
+
+@contextmanager
+def attached_by_another(namespace: str, declaration: Declaration) -> Iterator[int]:
+    """Do the same in another process, which does nothing else; give its process id, and end it."""
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            with attached(namespace, declaration):
+                os.write(write_end, b"attached")
+                signal.pause()
+        finally:
+            os._exit(1)
+    os.close(write_end)
+    try:
+        with os.fdopen(read_end, "rb", buffering=0) as pipe:
+            assert pipe.read(8) == b"attached"
+        yield child
+    finally:
+        end_processes([child])
+        os.waitpid(child, 0)
 
 
 def attach(namespace: str, datapath: Datapath, name: str, kind: LinkKind = LinkKind.ETHERNET) -> int:
