@@ -1,7 +1,8 @@
 """What the tests of the release ask for: the Debians, and what was built from this working tree."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from support.release.times import EPOCH
 from support.system.host import obstacle as no_hosts
 from support.system.image import Debian, make_root
 from support.system.installation import Release, make_release
+from support.system.packages import build_debs
 
 from echod import __version__
 
@@ -28,6 +30,12 @@ def trixie() -> Debian:
 def source(trixie: Debian, tmp_path_factory: pytest.TempPathFactory) -> Release:
     """Gather the source and the wheels of echod and all that it needs, for the Python of Debian 13."""
     return make_release(trixie, tmp_path_factory.mktemp("source"))
+
+
+@pytest.fixture(scope="session")
+def debs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Debian], Path]:
+    """Build the Debian packages for a Debian, once; return the folder that has them."""
+    return cache(lambda debian: build_debs(debian, tmp_path_factory.mktemp(f"debs-{debian.suite}")))
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,11 @@
 """The Ansible role echod: it installs and starts echod, changes nothing twice, and refuses a config with a mistake."""
 
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,11 @@ import yaml
 from support.daemon import REPOSITORY
 from support.system.host import obstacle
 from support.system.image import Debian, download_wheels, make_root
-from support.system.installation import SOURCE, WHEELS, make_release
+from support.system.installation import WHEELS, make_release
 from support.system.operating import CONFIG, Host
+from support.system.packages import ARCHIVE, FOLDER, Packages, apt, make_archive, offer, write_index
 
-ROLES = "packaging/ansible"
+ROLES = "/root/packaging/ansible"
 LISTENERS = "/etc/systemd/system/echod.socket.d/listeners.conf"
 ANSIBLE = "/root/ansible"
 PLAYBOOK = "/root/playbook.yaml"
@@ -35,19 +38,32 @@ def debian() -> Debian:
 
 
 @pytest.fixture(scope="module")
-def host(debian: Debian, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    """Boot a host that has Ansible, and the source and the wheels of echod, but no echod."""
+def wheels(debian: Debian, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Gather Ansible, for pip."""
     folder = tmp_path_factory.mktemp("ansible")
-    release = make_release(debian, folder)
-    download_wheels(["ansible-core"], debian.python, folder / "ansible")
-    with Host(debian.root) as booted:
-        release.bring(booted)
-        booted.copy(folder / "ansible", "/root/ansible-wheels")
-        booted.run(["python3", "-m", "venv", ANSIBLE])
-        booted.run(
-            [f"{ANSIBLE}/bin/pip", "install", "-q", "--no-index", "--find-links=/root/ansible-wheels", "ansible-core"]
-        )
-        yield booted
+    download_wheels(["ansible-core"], debian.python, folder)
+    return folder
+
+
+@contextmanager
+def booted(debian: Debian, wheels: Path) -> Iterator[Host]:
+    """Boot a host that has Ansible."""
+    with Host(debian.root) as host:
+        host.copy(wheels, "/root/ansible-wheels")
+        host.run(["python3", "-m", "venv", ANSIBLE])
+        options = ["-q", "--no-index", "--find-links=/root/ansible-wheels"]
+        host.run([f"{ANSIBLE}/bin/pip", "install", *options, "ansible-core"])
+        host.copy(REPOSITORY / "packaging", "/root/packaging")
+        yield host
+
+
+@pytest.fixture(scope="module")
+def host(debian: Debian, wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """Boot a host that has Ansible, and the wheels of echod, but no echod."""
+    release = make_release(debian, tmp_path_factory.mktemp("release"))
+    with booted(debian, wheels) as host:
+        release.bring(host)
+        yield host
 
 
 def play(host: Host, **variables: object) -> "subprocess.CompletedProcess[str]":
@@ -56,7 +72,7 @@ def play(host: Host, **variables: object) -> "subprocess.CompletedProcess[str]":
     host.write(PLAYBOOK, yaml.safe_dump([{"hosts": "all", "gather_facts": False, "roles": [role]}]))
     command = [f"{ANSIBLE}/bin/ansible-playbook", "--connection=local", "--inventory=localhost,", PLAYBOOK]
     python = ["--extra-vars", f"ansible_python_interpreter={ANSIBLE}/bin/python"]
-    roles = {"ANSIBLE_ROLES_PATH": f"{SOURCE}/{ROLES}", "ANSIBLE_NOCOLOR": "1"}
+    roles = {"ANSIBLE_ROLES_PATH": ROLES, "ANSIBLE_NOCOLOR": "1"}
     return host.run([*command, *python], check=False, environment=roles, timeout=600)
 
 
@@ -79,6 +95,36 @@ def test_it_installs_and_a_second_run_changes_nothing(host: Host) -> None:
     second = recap(play(host))
     assert (second["failed"], second["changed"]) == (0, 0)
     assert host.supervisor() == before
+
+
+def assert_installs_once(host: Host, **variables: object) -> None:
+    """Assert that the role installs the packages, that echod serves, and that a second run changes nothing."""
+    first = recap(play(host, echod_install="package", **variables))
+    assert (first["failed"], first["changed"] > 0) == (0, True)
+    assert host.serves_everything()
+    assert " /usr/bin/echod " in host.show("ExecStart")
+    assert host.show("ActiveState", "echod.socket") == "active"
+    before = host.supervisor()
+    second = recap(play(host, echod_install="package", **variables))
+    assert (second["failed"], second["changed"]) == (0, 0)
+    assert host.supervisor() == before
+
+
+def test_packages_are_installed_by_their_files_or_from_an_archive(
+    debian: Debian, wheels: Path, debs: Callable[[Debian], Path], tmp_path: Path
+) -> None:
+    """Each way installs them on a host without echod, and changes nothing the second time."""
+    archive = tmp_path / "archive"
+    shutil.copytree(debs(debian), archive)
+    write_index(archive)
+    with booted(debian, wheels) as host:
+        Packages(folder=archive, archive=make_archive(debian, archive, "python3-apt")).bring(host)
+        files = [f"{FOLDER}/{path.name}" for path in sorted(archive.glob("*.deb"))]
+        assert_installs_once(host, echod_package=files)
+        apt(host, "apt purge echod echod-ping")
+        host.run(["sh", "-c", "rm -r /etc/systemd/system/echod.*.d"])
+        offer(host, ARCHIVE, FOLDER)
+        assert_installs_once(host)
 
 
 def test_a_changed_key_is_a_reload_and_a_changed_listener_moves_the_ports(host: Host) -> None:
@@ -124,7 +170,7 @@ def test_the_linter_finds_nothing(tmp_path: Path) -> None:
     subprocess.run([tmp_path / "bin/pip", "install", "-q", "ansible-lint"], check=True, timeout=600)
     linted = subprocess.run(
         [tmp_path / "bin/ansible-lint", "--offline", "--profile=production", "--nocolor", "echod"],
-        cwd=REPOSITORY / ROLES,
+        cwd=REPOSITORY / "packaging/ansible",
         env={"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "HOME": str(tmp_path)},
         capture_output=True,
         text=True,

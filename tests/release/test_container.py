@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 from support.daemon import REPOSITORY, ask, connect_tcp
-from support.release.chroot import run_in
 from support.release.containers import Containers
 from support.release.times import EPOCH
+from support.system.chroot import run_in
 from support.system.image import Debian
 from support.system.installation import Release
 from support.system.network import entered, namespaces

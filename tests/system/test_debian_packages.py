@@ -10,15 +10,10 @@ from support.system.image import Debian
 from support.system.installation import SOURCE, Mode, Release, install_command
 from support.system.load import loaded
 from support.system.operating import CONFIG, Host
-from support.system.packages import FOLDER, Packages, make_newer, make_packages
-
-INSTALL = "apt install ./echod_*.deb ./echod-ping_*.deb"
-"""As the README prints it, and echod(8)."""
+from support.system.packages import FOLDER, INSTALL, Packages, apt, make_newer, make_packages, traces
 
 FIRST = [INSTALL, "systemctl start echod", "echod ping -c 3 127.0.0.1", "journalctl -u echod"]
 """The first commands of the README's section on installation."""
-
-PLACES = ["/etc", "/usr", "/var/lib", "/opt", "/run/systemd"]
 
 
 @pytest.fixture(scope="session")
@@ -30,19 +25,6 @@ def packages(debian: Debian, tmp_path_factory: pytest.TempPathFactory) -> Packag
 def manual() -> list[list[str]]:
     """Return the commands of each block in what echod(8) says about the packages."""
     return [re.findall("^# (.*)$", block, re.MULTILINE) for block in literals(section("echod.8", "Debian packages"))]
-
-
-def apt(host: Host, command: str) -> str:
-    """Run a command of apt in the folder with the packages, as an operator who says yes; return what it printed."""
-    command = command.replace("apt ", "apt-get -q -y -o Dpkg::Use-Pty=0 ", 1)
-    result = host.run(["sh", "-c", f"cd {FOLDER} && {command}"], environment={"DEBIAN_FRONTEND": "noninteractive"})
-    return result.stdout + result.stderr
-
-
-def traces(host: Host) -> list[str]:
-    """Return the names of all files on the host that have to do with echod."""
-    listing = host.run(["find", *PLACES, "-name", "*echod*"], check=False).stdout
-    return sorted(name for name in listing.splitlines() if "/journal/" not in name)
 
 
 def test_apt_installs_upgrades_and_removes(host: Host, packages: Packages, tmp_path: Path) -> None:
@@ -69,7 +51,7 @@ def test_apt_installs_upgrades_and_removes(host: Host, packages: Packages, tmp_p
     host.write(CONFIG, host.read(CONFIG).replace("level: info", "level: debug"))
     host.systemctl("reload")
     edited = host.read(CONFIG)
-    install, to_socket = manual()
+    install, to_socket, _ = manual()
     assert install == [INSTALL]
     # At this rate the 8 MiB of the unit hold two seconds: dpkg, beside tests on every CPU, may take longer to restart.
     host.drop_in("[Socket]\nReceiveBuffer=64M\n", unit="echod.socket")
