@@ -48,8 +48,7 @@ def leave_to_the_sockets(code: Assembler, build: Build) -> None:
     """Leave to the sockets what is ours."""
     code.label("pass")
     count(code, build, Count.PASSED)
-    code.compute(R0, "=", Verdict.NEXT)
-    code.exit()
+    code.jump("next")
 
 
 def drop(code: Assembler, build: Build) -> None:

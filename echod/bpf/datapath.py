@@ -77,11 +77,17 @@ class Datapath:
     # -- interfaces
 
     def attach(self, ifindex: int, kind: LinkKind) -> None:
-        """Attach to an interface of this kind. OSError, ProgramRefusedError: see `linux.bpf`; nothing was done."""
-        self.detach(ifindex)
+        """Attach to an interface of this kind, if it is not. OSError, ProgramRefusedError: see `linux.bpf`.
+
+        A failure leaves everything as it was.
+        """
+        if self.attached.get(ifindex) is kind:
+            return
         if kind not in self._programs:
             self._programs[kind] = Programs(self._build(kind, self._maps, self.declared))
-        self._attachments[ifindex] = Attachment(ifindex, kind, self._programs[kind])
+        attachment = Attachment(ifindex, kind, self._programs[kind])
+        self.detach(ifindex)
+        self._attachments[ifindex] = attachment
 
     def detach(self, ifindex: int) -> None:
         """Detach from an interface, if attached."""
@@ -118,8 +124,10 @@ class Datapath:
                 stack.callback(programs[kind].close)
             # First no datagram finds an old path any more, then new ones are noted.
             for attachment in self._attachments.values():
+                stack.callback(attachment.replace_ingress, self._programs[attachment.kind])
                 attachment.replace_ingress(programs[attachment.kind])
             for attachment in self._attachments.values():
+                stack.callback(attachment.replace_egress, self._programs[attachment.kind])
                 attachment.replace_egress(programs[attachment.kind])
             stack.pop_all()
         old_maps, old_programs = _without(self._maps, made), self._programs

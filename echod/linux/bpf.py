@@ -27,6 +27,9 @@ INGRESS: Final = 46
 EGRESS: Final = 47
 """BPF_TCX_INGRESS and BPF_TCX_EGRESS: where a program of an interface is attached."""
 
+NO_CONTEXT: Final = bytes(192)
+"""A `struct __sk_buff` that says nothing."""
+
 _CALLS: Final = {"x86_64": 321, "ppc64le": 361}
 _CALL: Final = ctypes.c_long(_CALLS.get(os.uname().machine, 280))
 """The number of bpf(2): 280 in asm-generic/unistd.h, which all newer architectures have."""
@@ -197,33 +200,21 @@ def _load_btf(btf: bytes) -> int:
     return _bpf(_BTF_LOAD, struct.pack("<2Q3I", _at(types), 0, len(btf), 0, 0))[0]
 
 
-def run_program(program: int, frame: bytes, *, context: bytes = b"", repeat: int = 1) -> tuple[int, bytes, int]:
-    """Run a program on a frame, which is not sent; return its verdict, the frame that it left, and the ns of a run.
+def run_program(
+    program: int, frame: bytes, *, context: bytes = NO_CONTEXT, repeat: int = 1
+) -> tuple[int, bytes, bytes, int]:
+    """Run a program on a frame, which is not sent; return its verdict, the frame and the context that it left, and ns.
 
-    `context` is a `struct __sk_buff`, all of it or its begin. A repeated run begins with what the one before has left.
+    `context` is a `struct __sk_buff`, all of it or its begin. A repeated run begins with what the one before has left;
+    the time is that of one.
     """
     data, after = _buffer(frame), _buffer(bytes(len(frame) + _GROWTH_BYTES))
-    given = _buffer(context) if context else None
-    fields = (
-        program,
-        0,
-        len(frame),
-        len(after),
-        _at(data),
-        _at(after),
-        repeat,
-        0,
-        len(context),
-        0,
-        _at(given),
-        0,
-        0,
-        0,
-        0,
-    )
-    _, left = _bpf(_TEST_RUN, struct.pack("<4I2Q4I2Q3I", *fields))
-    _, verdict, _, length, _, _, _, nanoseconds = struct.unpack_from("<4I2Q2I", left)
-    return verdict, after.raw[:length], nanoseconds
+    given, left = _buffer(context), _buffer(context)
+    sizes, contexts = (len(frame), len(after)), (len(context), len(context))
+    fields = (program, 0, *sizes, _at(data), _at(after), repeat, 0, *contexts, _at(given), _at(left), 0, 0, 0)
+    _, result = _bpf(_TEST_RUN, struct.pack("<4I2Q4I2Q3I", *fields))
+    _, verdict, _, length, _, _, _, nanoseconds = struct.unpack_from("<4I2Q2I", result)
+    return verdict, after.raw[:length], left.raw[: len(context)], nanoseconds
 
 
 # -- links

@@ -1,12 +1,13 @@
 """echod.bpf.counting: each datagram is in one number of its account, and the reply leaves without a mark."""
 
 import pytest
-from support.bpf import ANY, LOCAL, Frame, Kernel, declaration, needs_bpf, over_ipv6, rules
+from support.bpf import ANY, LOCAL, Frame, Kernel, context, declaration, needs_bpf, over_ipv6, rules
 from support.loopback import listener
 
 from echod.bpf.layout import ROW_BYTES, Count
 from echod.bpf.maps import KernelTraffic
 from echod.bpf.options import Limits
+from echod.linux.bpf import run_program
 
 pytestmark = needs_bpf
 
@@ -63,3 +64,15 @@ def test_the_ways_out_are_there_that_are_needed(*, dry_run: bool) -> None:
         limits = Limits(per_source=10, burst=5, dry_run=dry_run)
         with Kernel(declaration(limits=limits, loop_breaker=loop_breaker)) as kernel:
             assert kernel.programs.ingress > 0
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_reply_has_no_mark_and_no_priority(*, known: bool) -> None:
+    """Nor has a reply of the sockets; what is left to them keeps what it had."""
+    with Kernel() as kernel:
+        if known:
+            kernel.note(Frame().reply)
+        given = bytearray(context())
+        given[8:12], given[32:36] = b"mark", b"\7\0\0\0"
+        _, _, left, _ = run_program(kernel.programs.ingress, bytes(Frame()), context=bytes(given))
+        assert (left[8:12], left[32:36]) == ((bytes(4), bytes(4)) if known else (b"mark", b"\7\0\0\0"))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from ipaddress import ip_network
+from pathlib import Path
 from time import monotonic
 
 import pytest
@@ -121,6 +122,46 @@ def test_a_program_that_is_not_possible_leaves_all_as_it_was(
             datapath.declare(declaration(limits=Limits(per_source=1, burst=1)))
         assert open_descriptors() == before
         assert see(datapath, Frame()) == REDIRECT
+
+
+def program_of(descriptor: int) -> str:
+    """Return the number of a program, or of that of a link (bpf_link_show_fdinfo and bpf_prog_show_fdinfo)."""
+    lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()
+    return next(line.split()[1] for line in lines if line.startswith("prog_id:"))
+
+
+def test_a_link_that_cannot_be_changed_leaves_all_as_it_was(link: tuple[int, int]) -> None:
+    """Those that were changed before it have their program back."""
+    with two_capabilities(), Datapath(declaration()) as datapath:
+        for ifindex, kind in zip(link, (LinkKind.LOOPBACK, LinkKind.ETHERNET), strict=True):
+            datapath.attach(ifindex, kind)
+        attachments = list(datapath._attachments.values())
+        before = [program_of(each._ingress) for each in attachments]
+        assert before == [program_of(datapath._programs[each.kind].ingress) for each in attachments]
+        broken, sound = attachments[1], attachments[1]._egress
+        broken._egress = datapath._maps["ports"].descriptor
+        try:
+            with pytest.raises(OSError, match="Invalid argument"):
+                datapath.declare(declaration(rules=rules(deny=())))
+        finally:
+            broken._egress = sound
+        assert [program_of(each._ingress) for each in attachments] == before
+        datapath.declare(declaration(rules=rules(deny=())))
+        after = [program_of(each._ingress) for each in attachments]
+        assert after == [program_of(datapath._programs[each.kind].ingress) for each in attachments] != before
+
+
+def test_what_cannot_be_attached_again_stays_attached(link: tuple[int, int]) -> None:
+    """A kind whose programs cannot be loaded, say."""
+    with two_capabilities(), Datapath(declaration()) as datapath:
+        datapath.attach(link[1], LinkKind.ETHERNET)
+        datapath._maps["local"].descriptor, sound = 1 << 20, datapath._maps["local"].descriptor
+        try:
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                datapath.attach(link[1], LinkKind.BARE)
+        finally:
+            datapath._maps["local"].descriptor = sound
+        assert datapath.attached == {link[1]: LinkKind.ETHERNET}
 
 
 def test_what_must_not_be_forgotten_is_kept_over_a_declaration(link: tuple[int, int]) -> None:

@@ -143,8 +143,9 @@ def test_a_program_runs_on_a_frame(code: bytes, expected: int) -> None:
     with two_capabilities():
         program = bpf.load_program(code, INGRESS, name="test")
     assert bpf.run_program(program, FRAME)[:2] == (expected, FRAME)
-    verdict, frame, nanoseconds = bpf.run_program(program, FRAME, context=bytes(192), repeat=1000)
-    assert (verdict, frame) == (expected, FRAME)
+    context = bytes(8) + number(5)[:4] + bytes(180)  # with a mark
+    verdict, frame, left, nanoseconds = bpf.run_program(program, FRAME, context=context, repeat=1000)
+    assert (verdict, frame, left[8:12]) == (expected, FRAME, number(5)[:4])
     assert nanoseconds >= 0
     os.close(program)
 

@@ -196,7 +196,7 @@ class Kernel:
     def note(self, reply: Frame | bytes, *, ifindex: int = LOOPBACK, came_in_by: int = 0) -> None:
         """Have the egress program see a frame."""
         frame = bytes(reply)
-        verdict, left, _ = run_program(self.programs.egress, frame, context=_context(ifindex, came_in_by))
+        verdict, left, *_ = run_program(self.programs.egress, frame, context=context(ifindex, came_in_by))
         assert (verdict, left) == (NEXT, frame)
 
     def paths(self) -> int:
@@ -206,7 +206,7 @@ class Kernel:
     def meet(self, frame: Frame | bytes, *, ifindex: int = LOOPBACK, gso_size: int = 0, segments: int = 0) -> Outcome:
         """Have the ingress program see a frame."""
         before = self.datapath.traffic()
-        verdict, left, _ = self.run(bytes(frame), ifindex=ifindex, gso_size=gso_size, segments=segments)
+        verdict, left = self.run(bytes(frame), ifindex=ifindex, gso_size=gso_size, segments=segments)
         after = self.datapath.traffic()
         counted = {account: _difference(after[account], before[account]) for account in after}
         nothing = KernelTraffic()
@@ -215,7 +215,7 @@ class Kernel:
     def meet_quickly(self, frame: bytes) -> tuple[int, str, bytes]:
         """Do the same; return the verdict, the name of the one number that counted the frame, and the frame."""
         before = self._counters.tolist()
-        verdict, left, _ = self.run(frame)
+        verdict, left = self.run(frame)
         after = self._counters.tolist()
         if before == after:
             return verdict, "", left
@@ -233,10 +233,10 @@ class Kernel:
 
     def run(
         self, frame: bytes, *, ifindex: int = LOOPBACK, gso_size: int = 0, segments: int = 0, repeat: int = 1
-    ) -> tuple[int, bytes, int]:
+    ) -> tuple[int, bytes]:
         """Have the ingress program see a frame, and do not look at the counters."""
-        context = _context(ifindex, 0, gso_size, segments)
-        return run_program(self.programs.ingress, frame, context=context, repeat=repeat)
+        given = context(ifindex, 0, gso_size, segments)
+        return run_program(self.programs.ingress, frame, context=given, repeat=repeat)[:2]
 
     def age(self, seconds: float) -> None:
         """Make all paths so much older."""
@@ -252,13 +252,13 @@ class Kernel:
             rates.update(key, struct.pack("<Q", monotonic_ns() - int(seconds_ago * 1e9)))
 
 
-def _context(ifindex: int, came_in_by: int, gso_size: int = 0, segments: int = 0) -> bytes:
+def context(ifindex: int = LOOPBACK, came_in_by: int = 0, gso_size: int = 0, segments: int = 0) -> bytes:
     """Return a `struct __sk_buff` with these fields."""
-    context = bytearray(192)
-    struct.pack_into("<2I", context, 36, came_in_by, ifindex)
-    struct.pack_into("<I", context, 164, segments)
-    struct.pack_into("<I", context, 176, gso_size)
-    return bytes(context)
+    packed = bytearray(192)
+    struct.pack_into("<2I", packed, 36, came_in_by, ifindex)
+    struct.pack_into("<I", packed, 164, segments)
+    struct.pack_into("<I", packed, 176, gso_size)
+    return bytes(packed)
 
 
 def _difference(after: KernelTraffic, before: KernelTraffic) -> KernelTraffic:
