@@ -90,12 +90,16 @@ class Containers:
         shutil.rmtree(self._folder / "images", ignore_errors=True)
 
     def run(
-        self, *command: object, check: bool = True, variables: Mapping[str, str] | None = None
+        self,
+        *command: object,
+        check: bool = True,
+        variables: Mapping[str, str] | None = None,
+        seconds: float = 900,
     ) -> "subprocess.CompletedProcess[str]":
         """Run a command beside the containers until it ends, with these variables."""
         words = [*self._inside, *map(str, command)]
         environment = {**self._environment, **(variables or {})}
-        result = subprocess.run(words, check=False, capture_output=True, text=True, env=environment, timeout=900)
+        result = subprocess.run(words, check=False, capture_output=True, text=True, env=environment, timeout=seconds)
         if check and result.returncode != 0:
             raise failure(words, result)
         return result
