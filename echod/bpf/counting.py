@@ -21,7 +21,7 @@ def count(code: Assembler, build: Build, number: int, by_reason: Register | None
     way there (without CAP_PERFMON the verifier refuses anything else): so a reason that is constant has its own steps.
     """
     code.call(Helper.CPU)
-    code.compute(R0, "&", build.options.cpus - 1)
+    code.compute(R0, "&", build.options.cpus - 1)  # an older verifier knows no bound of it
     code.compute(R0, "*", build.options.rows * ROW_BYTES)
     code.load(R2, 8, R10, Stack.ENTRY)
     code.compute(R2, "&", build.options.rows - 1)
@@ -89,6 +89,5 @@ def send(code: Assembler, build: Build) -> None:
     code.store(4, R6, Context.MARK, R2)
     code.store(4, R6, Context.PRIORITY, R2)
     code.load(R1, 4, R6, Context.IFINDEX)
-    code.compute(R2, "=", 0)
-    code.call(Helper.REDIRECT)
+    code.call(Helper.REDIRECT)  # R2, the flags, is 0
     code.exit()

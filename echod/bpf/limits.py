@@ -92,17 +92,18 @@ def _charge_total(code: Assembler, build: Build, burst: int, rate: int) -> None:
     _price(code, most, interval, "total burst")
     _load_latest(code, most * interval + interval // _ROUNDING)
     _charge_account(code, "total charged")
-    code.label("total charged")
 
 
 def _write_source(code: Assembler) -> None:
-    """Write the source, as `net.peers` has it: an address, a /64, or an address whose /64 is not that of one host."""
+    """Write the source, as `net.peers` has it: an address, a /64, or an address whose /64 is not that of one host.
+
+    (An IPv4 address that begins like such a one is no valid source; the zeros behind it would change nothing.)
+    """
     code.load(R2, 8, R10, Stack.PATH_KEY)
     code.store(8, R10, Stack.SOURCE, R2)
     code.store(8, R10, Stack.SOURCE + 8, 0)
     code.load(R2, 2, R10, Stack.VERSION)
     code.store(8, R10, Stack.SOURCE + 16, R2)
-    code.jump_if(R2, "==", 4, "prefix")
     code.load(R2, 1, R10, Stack.PATH_KEY)
     code.jump_if(R2, "==", 0, "address")
     code.jump_if(R2, "!=", 0xFE, "prefix")

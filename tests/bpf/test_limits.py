@@ -1,5 +1,6 @@
 """echod.bpf.limits: GCRA in the kernel, for each source and for all, charged before anything is left to the sockets."""
 
+import socket
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -8,7 +9,7 @@ from time import monotonic
 
 import pytest
 from support.bpf import ANY, LOCAL, PEER6, REDIRECT, Frame, Kernel, declaration, needs_bpf, over_ipv6, rules
-from support.loopback import listener
+from support.loopback import ip, listener, namespace
 
 from echod.bpf.maps import Declaration, KernelTraffic
 from echod.bpf.options import Limits
@@ -75,19 +76,32 @@ def test_an_account_is_balanced_by_time() -> None:
         ("fe80::2", "fe80::2", True),
         ("::2", "::3", False),
         ("10.0.0.2", "10.0.0.3", False),
+        ("10.0.0.2", "a00:2::", False),
     ],
 )
 def test_a_source_is_what_one_host_can_send_from(one: str, other: str, *, same: bool) -> None:
     """In IPv6 a /64, but an address where hosts share one."""
-    make = over_ipv6 if ":" in one else Frame
+    frames = [(over_ipv6 if ":" in source else Frame)(source=source) for source in (one, other)]
     admitted = rules(allow=(ip_network("0.0.0.0/0"), ip_network("::/0")))
     with Kernel(replace(limited(), rules=admitted, listeners=(listener(ANY, 7), listener("::", 7)))) as kernel:
-        for source in (one, other):  # ::/96 is no valid source, so that only a path brings it to its account
-            kernel.note(make(source=source).reply)
+        for frame in frames:  # ::/96 is no valid source, so that only a path brings it to its account
+            kernel.note(frame.reply)
         begin = monotonic()
-        found = counted(kernel, *[make(source=one)] * 10, *[make(source=other)] * 10)
+        found = counted(kernel, *[frames[0]] * 10, *[frames[1]] * 10)
         expected = {"replied": 10, "rate": 10} if same else {"replied": 20}
         assert within(monotonic() - begin, found, expected)
+
+
+def test_a_link_local_source_is_another_one_on_another_link() -> None:
+    """Its address says nothing without its interface."""
+    with namespace(), Kernel(limited()) as kernel:
+        ip("link", "add", "near", "address", "02:00:00:00:00:07", "type", "veth", "peer", "name", "far")
+        near, station = socket.if_nametoindex("near"), bytes.fromhex("020000000007")
+        frame = over_ipv6(source="fe80::2")
+        begin = monotonic()
+        found = counted(kernel, *[frame] * 12)
+        found += counted(kernel, *[replace(frame, stations=station + bytes(6))] * 12, ifindex=near)
+        assert within(2 * (monotonic() - begin), found, {"passed": 20, "rate": 4})
 
 
 def test_one_over_the_limit_slips_on_credit_up_to_a_second_burst() -> None:
