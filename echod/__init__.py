@@ -8,7 +8,7 @@ Commands
     __main__     the entry point
     cli/         one module for each command, imported when it is chosen; only this package prints and exits: main,
                  errors, options, run, daemonize, check, host (what this host lets echod do), inquiry*, service_unit,
-                 config, reload, status, directory, units, ping
+                 config, reload, status, directory, units, accelerate, ping
     errors*      the mistakes of an operator, and their exit codes
     logs         structlog to journal, console or JSON
 
@@ -18,6 +18,8 @@ Processes
                  adoption, exporter, reporter, observer, refusal_log, own_addresses, timers*, capacity*
     worker/      one process, one loop over its services: worker, channel, rules*
     exporter/    serves metrics, health and the status page: exporter, channel, metrics*, health, status_page
+    accelerator/ `echod accelerate`: accelerator, declaration*, changes (of the network), obstacles (why the
+                 kernel refuses), publisher
     ping/        `echod ping`: command, options, usage, values*, text, records, charts*, live, plot, reverse_dns
 
 Services
@@ -50,7 +52,8 @@ Ground
     net/         values: listener*, peers*, networks*
     linux/       one facility of the kernel or host in each module, and the only package with ctypes: mmsg,
                  mmsg_layout*, io_uring, epoll_set, poll, sockets, sockopt*, accept, netlink, process,
-                 procfs, prctl, privileges, cgroups, descriptors, signals, send_queue, systemd, journal, bpf
+                 procfs, prctl, privileges, cgroups, descriptors, signals, send_queue, systemd, journal, links,
+                 bpf
 
 The life of a datagram:
 

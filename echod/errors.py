@@ -148,5 +148,17 @@ class NotPermittedError(EchodError):
     exit_code = ExitCode.NO_PERMISSION
 
 
+class KernelUnavailableError(EchodError):
+    """The kernel of this host cannot repeat what the sockets replied."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+
+class NothingConfiguredError(EchodError):
+    """The config has nothing to do for the command: it has to be changed, and a restart does not help."""
+
+    exit_code = ExitCode.CONFIG
+
+
 class StartFailedError(EchodError):
     """The workers could not be started or did not become ready, or there is no memory for them or the config."""

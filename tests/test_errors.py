@@ -22,6 +22,8 @@ def test_each_error_has_the_exit_code_that_scripts_expect() -> None:
         "NoStatusError": 3,
         "StatusUnknownError": 4,
         "NotPermittedError": 77,
+        "KernelUnavailableError": 69,
+        "NothingConfiguredError": 78,
         "StartFailedError": 70,
     }
     assert (int(ExitCode.OK), int(ExitCode.NO_ANSWER), int(ExitCode.IO_ERROR)) == (0, 1, 74)

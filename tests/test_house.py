@@ -13,8 +13,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 ARROWS = {
     "__main__": "cli",
-    "cli": "admission config errors linux logs net ping stats status supervisor worker",
+    "cli": "accelerator admission config errors linux logs net ping stats status supervisor worker",
     "supervisor": "admission config errors exporter linux logs net stats status udp worker",
+    "accelerator": "bpf config errors linux logs net status worker",
     "worker": "admission config linux net stats tcp udp",
     "exporter": "admission linux logs metrics stats status",
     "ping": "errors measurement net probes",
@@ -34,7 +35,7 @@ ARROWS = {
 
 ON_DEMAND = {
     "__main__": "cli.main",
-    "cli.main": "cli.check cli.config cli.ping cli.reload cli.run cli.status cli.units",
+    "cli.main": "cli.accelerate cli.check cli.config cli.ping cli.reload cli.run cli.status cli.units",
     "cli.check": "cli.inquiry linux.netlink",
     "cli.config": "config.json_schema",
     "cli.ping": "ping.command ping.options",
@@ -45,6 +46,7 @@ ON_DEMAND = {
 """What a module imports inside functions alone: a command, or a part of it, that is loaded when it is chosen."""
 
 PURE_MODULES = {
+    "accelerator": "declaration",
     "admission": "admission loops ratelimit rules selftest",
     "bpf": "asm checks counting decisions egress layout limits loops maps options program reply",
     "cli": "inquiry",
@@ -92,7 +94,7 @@ ONLY = {
     # A child is killed in one place, where a refusal ends no loop. The others signal another echod.
     "os.kill": {"linux.process", "cli.reload", "status.files"},
     # Moments to show. Durations are differences of the monotonic clock, which nobody sets.
-    "time.time": {"status.publisher", "config.file", "linux.procfs"},
+    "time.time": {"status.publisher", "accelerator.publisher", "config.file", "linux.procfs"},
     "structlog.configure": {"logs"},
     "structlog.configure_once": {"logs"},
     # The sockets that listen, and those of probes, which ask and never listen.

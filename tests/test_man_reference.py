@@ -29,7 +29,7 @@ from echod.stats.outcomes import SEND_ERRORS, Close, Drop
 from echod.status.overview import overview
 from echod.status.overview import text as as_text
 
-COMMANDS = ("run", "check", "config", "reload", "status", "units")
+COMMANDS = ("run", "check", "config", "reload", "status", "units", "accelerate")
 
 
 def help_of(*words: str) -> str:
@@ -42,7 +42,7 @@ def help_of(*words: str) -> str:
 
 def test_the_page_has_every_command() -> None:
     """The subsections of COMMANDS are the commands that `echod --help` lists."""
-    commands = re.findall(r"^    ([a-z]+) ", help_of().partition("COMMAND\n")[2], re.MULTILINE)
+    commands = re.findall(r"^    ([a-z]+)\b", help_of().partition("COMMAND\n")[2], re.MULTILINE)
     assert re.findall(r"^\.Ss echod (.*)$", section("echod.8", "COMMANDS"), re.MULTILINE) == commands
     assert commands == [*COMMANDS, "ping"]
 

@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "reload": "reload the config of the running echod and wait for the outcome",
     "status": "show what the running echod does",
     "units": "write the systemd units of this echod",
+    "accelerate": "have the kernel repeat what the running echod replied",
     "ping": "measure loss, latency and path to an echo server",
 }
 """The purpose of each command."""
@@ -52,6 +53,8 @@ def load(words: Sequence[str]) -> Callable[[], int]:
             from echod.cli.status import main as command  # noqa: PLC0415
         case "units":
             from echod.cli.units import main as command  # noqa: PLC0415
+        case "accelerate":
+            from echod.cli.accelerate import main as command  # noqa: PLC0415
         case "ping":
             from echod.cli.ping import main as command  # noqa: PLC0415
         case _:

@@ -18,6 +18,7 @@ from echod.config.access import AccessEntry, parse_entry
 from echod.config.diagnostics import shown
 from echod.config.document import kind_of
 from echod.net.listener import (
+    INTERFACE,
     MAX_LISTENERS,
     MAX_PORT,
     WANTED_ENDPOINT,
@@ -102,6 +103,14 @@ def _parse_host_name(value: object) -> str:
     if not _HOST_NAME.fullmatch(name):
         raise _sentence(f'"{shown(name)}" is not a host name: {wanted}')
     return name.lower()
+
+
+def _parse_interface(value: object) -> str:
+    wanted = 'write up to 15 characters, none of them a blank, "/", ":" or "%"'
+    name = _text(value, wanted)
+    if not INTERFACE.fullmatch(name):
+        raise _sentence(f'"{shown(name)}" is not an interface name: {wanted}')
+    return name
 
 
 def _parse_rate(value: object, info: ValidationInfo) -> object:
@@ -260,6 +269,11 @@ HostNames = Annotated[
     tuple[str, ...],
     _list_of(_parse_host_name),
     Field(description="a list of names, such as [echo.example.com]"),
+]
+Interfaces = Annotated[
+    tuple[str, ...],
+    _list_of(_parse_interface),
+    Field(description="a list of names, such as [eth0]"),
 ]
 Listeners = Annotated[
     Annotated[tuple[Listener, ...], Field(min_length=1, max_length=MAX_LISTENERS)],

@@ -52,6 +52,10 @@ DESCRIPTIONS: Final = {
     "metrics": "Metrics, health and a status page over HTTP.",
     "metrics.listen": "Where they are served, such as http://127.0.0.1:9007; off: nowhere.",
     "metrics.hosts": "Names by which a proxy may ask on a loopback address, such as echo.example.com.",
+    "kernel": "Replies inside the kernel, by `echod accelerate`; the daemon ignores this.",
+    "kernel.interfaces": "Interfaces where the kernel replies, such as eth0; none: `echod accelerate` does not start.",
+    "kernel.fresh_seconds": "How long after a reply of the daemon the kernel repeats it for all datagrams of the peer.",
+    "kernel.stale_seconds": "How long after the last reply of the daemon the kernel ends to repeat it.",
 }
 
 _SIZES: Final = frozenset({"udp.receive_buffer", "udp.send_buffer"})
@@ -92,6 +96,7 @@ _FORMS: Final[dict[str, _Json]] = {
         ],
     },
     "metrics.hosts": {"items": {"type": "string", "pattern": patterns.HOST_NAME, "maxLength": 253}},
+    "kernel.interfaces": {"items": {"type": "string", "pattern": patterns.INTERFACE}},
 }
 """What a text must be, and what pydantic cannot know of it."""
 

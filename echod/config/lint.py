@@ -86,6 +86,12 @@ def _find_all(config: Config) -> Iterator[_Warning]:
     yield from _find_guard(config.guard)
     yield from _find_limits(config.limits)
     yield from _find_sockets(config)
+    if (fresh := config.kernel.fresh_seconds) >= (stale := config.kernel.stale_seconds):
+        message = (
+            f"fresh_seconds ({fresh:,}) is not less than stale_seconds ({stale:,}): no reply of the daemon is renewed "
+            "in time, so that each ends after stale_seconds"
+        )
+        yield (("kernel", "fresh_seconds"), ("kernel", "stale_seconds")), message
     if (seconds := config.drain_timeout_seconds) > _LONG_DRAIN_SECONDS:
         yield (("drain_timeout_seconds",),), f"systemctl stop can take this long: {seconds:,} seconds"
     if any(not each.listener.address.is_loopback for each in config.metrics.listen):

@@ -110,6 +110,20 @@ class MetricsConfig(BaseModel):
     hosts: fields.HostNames = ()
 
 
+class KernelConfig(BaseModel):
+    """What `echod accelerate` does beside the daemon, which ignores it.
+
+    For `fresh_seconds` after a reply of the sockets all datagrams of its path are answered inside the kernel, and then
+    ten a second are not; without another reply of the sockets it ends after `stale_seconds`.
+    """
+
+    model_config = _STRICT
+
+    interfaces: fields.Interfaces = ()
+    fresh_seconds: Annotated[int, fields.whole_number(1, 3_600)] = 5
+    stale_seconds: Annotated[int, fields.whole_number(1, 3_600)] = 10
+
+
 class Config(BaseModel):
     """Everything that an operator can set. `workers: auto` is one for each CPU that the process may use."""
 
@@ -135,6 +149,7 @@ class Config(BaseModel):
     log: Annotated[LogConfig, _SECTION] = LogConfig()
     status: Annotated[StatusConfig, _SECTION] = StatusConfig()
     metrics: Annotated[MetricsConfig, _SECTION] = MetricsConfig()
+    kernel: Annotated[KernelConfig, _SECTION] = KernelConfig()
 
 
 FIRST_TRY = Config(

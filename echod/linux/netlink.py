@@ -36,19 +36,19 @@ _FORBIDDEN: Final = (
 )
 
 # linux/netlink.h, rtnetlink.h: none is in Python 3.11's socket module.
-_SOL_NETLINK: Final = 270
-_NETLINK_ADD_MEMBERSHIP, _NETLINK_DROP_MEMBERSHIP = 1, 2
+SOL_NETLINK: Final = 270
+NETLINK_ADD_MEMBERSHIP, _NETLINK_DROP_MEMBERSHIP = 1, 2
 _NETLINK_GET_STRICT_CHK: Final = 12
-_NLM_F_REQUEST, _NLM_F_MULTI, _NLM_F_DUMP_INTR, _NLM_F_DUMP = 0x1, 0x2, 0x10, 0x300
+NLM_F_REQUEST, _NLM_F_MULTI, _NLM_F_DUMP_INTR, NLM_F_DUMP = 0x1, 0x2, 0x10, 0x300
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _RTM_NEWROUTE, _RTM_DELROUTE, _RTM_GETROUTE = 24, 25, 26
 _RT_TABLE_LOCAL: Final = 255
 _RTN_UNSPEC, _RTN_LOCAL, _RTN_ANYCAST = 0, 2, 4
 _RTA_DST: Final = 1
 
-_HEADER: Final = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
+HEADER: Final = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _ROUTE: Final = struct.Struct("=BBBBBBBBI")  # rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags
-_ATTRIBUTE: Final = struct.Struct("=HH")  # rtattr: length, type
+ATTRIBUTE: Final = struct.Struct("=HH")  # rtattr: length, type
 
 _REQUESTED: Final = {socket.AF_INET: _RTN_LOCAL, socket.AF_INET6: _RTN_UNSPEC}
 """The type of routes to request, by family. In IPv6 a router has an anycast address in each subnet (RFC 4291 2.6.1),
@@ -63,9 +63,9 @@ removes its IPv4 routes without telling the group of routes."""
 _NO_TABLE: Final = (errno.ENOENT, errno.EOPNOTSUPP, errno.EAFNOSUPPORT)
 """The kernel's errors for a family without local routes: it never had an address, or does not exist."""
 
-_BUFFER_BYTES: Final = 65_536  # the kernel fills 32 KiB at most (netlink_recvmsg)
+BUFFER_BYTES: Final = 65_536  # the kernel fills 32 KiB at most (netlink_recvmsg)
 
-_MAX_READS: Final = 2048
+MAX_READS: Final = 2048
 """Most reads for one dump: 500,000 routes. A read must end, whatever the socket holds."""
 
 _MAX_DUMPS: Final = 4
@@ -97,14 +97,14 @@ class LocalAddresses:
                 self._sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
             self._sock.setblocking(False)
             for group in _GROUPS:  # any user may (NL_CFG_F_NONROOT_RECV)
-                self._sock.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+                self._sock.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
         except OSError as error:
             forbidden = error.errno in (errno.EAFNOSUPPORT, errno.EPERM, errno.EACCES)
             self.problem = _FORBIDDEN if forbidden else f"{_UNKNOWN}: {error.strerror}"
             self._sock = None
             return
         with suppress(OSError):  # kernels before 4.20 do not filter; `_networks` does so in any case
-            self._sock.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
+            self._sock.setsockopt(SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
 
     def fileno(self) -> int:
         """Return the descriptor that is ready to be read when there are notifications; -1 without a socket."""
@@ -126,7 +126,7 @@ class LocalAddresses:
         if self._sock is not None:
             for group in _GROUPS:
                 with suppress(OSError):
-                    self._sock.setsockopt(_SOL_NETLINK, _NETLINK_DROP_MEMBERSHIP, group)
+                    self._sock.setsockopt(SOL_NETLINK, _NETLINK_DROP_MEMBERSHIP, group)
             self._drain(self._sock)
 
     def read(self) -> tuple[Network, ...] | None:
@@ -162,9 +162,9 @@ class LocalAddresses:
         That is notifications, and the rest of a read that was interrupted, here or in a process that had the socket
         before.
         """
-        for _ in range(_MAX_READS):
+        for _ in range(MAX_READS):
             try:
-                part, _, flags, _ = sock.recvmsg(_BUFFER_BYTES)
+                part, _, flags, _ = sock.recvmsg(BUFFER_BYTES)
             except BlockingIOError:
                 return
             except OSError:  # such as ENOBUFS: there were more notifications than the queue holds
@@ -196,9 +196,9 @@ class LocalAddresses:
         before = self._dumps.get(family, [])
         sock.send(_request(family))
         parts: list[bytes] = []
-        for _ in range(_MAX_READS):
+        for _ in range(MAX_READS):
             try:
-                part, _, flags, (sender, groups) = sock.recvmsg(_BUFFER_BYTES)
+                part, _, flags, (sender, groups) = sock.recvmsg(BUFFER_BYTES)
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
@@ -236,8 +236,8 @@ class LocalAddresses:
 def _request(family: int) -> bytes:
     """Return the request. Its sequence number is always the same, so that equal answers have equal bytes."""
     route = _ROUTE.pack(family, 0, 0, 0, _RT_TABLE_LOCAL, 0, 0, _REQUESTED[socket.AddressFamily(family)], 0)
-    length = _HEADER.size + len(route)
-    return _HEADER.pack(length, _RTM_GETROUTE, _NLM_F_REQUEST | _NLM_F_DUMP, family, 0) + route
+    length = HEADER.size + len(route)
+    return HEADER.pack(length, _RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, family, 0) + route
 
 
 def _joined(dumps: dict[int, list[bytes]]) -> list[bytes]:
@@ -245,28 +245,28 @@ def _joined(dumps: dict[int, list[bytes]]) -> list[bytes]:
     return [b"".join(parts) for parts in dumps.values()]
 
 
-def _messages(part: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+def messages(part: bytes) -> Iterator[tuple[int, int, int, bytes]]:
     """Yield type, flags, sequence number and body of each message."""
     at = 0
-    while at + _HEADER.size <= len(part):
-        length, kind, flags, sequence, _ = _HEADER.unpack_from(part, at)
-        if length < _HEADER.size:
+    while at + HEADER.size <= len(part):
+        length, kind, flags, sequence, _ = HEADER.unpack_from(part, at)
+        if length < HEADER.size:
             return
-        yield kind, flags, sequence, part[at + _HEADER.size : at + length]
-        at += _aligned(length)
+        yield kind, flags, sequence, part[at + HEADER.size : at + length]
+        at += aligned(length)
 
 
 def _is_change(part: bytes) -> bool:
     """Tell whether notifications may mean that own addresses have changed: all do, but those of other routes."""
     return any(
         kind not in (_RTM_NEWROUTE, _RTM_DELROUTE) or (len(body) >= _ROUTE.size and _ROUTE.unpack_from(body)[7] in _OWN)
-        for kind, _, _, body in _messages(part)
+        for kind, _, _, body in messages(part)
     )
 
 
 def _ends(part: bytes, family: int) -> bool:
     """Tell whether this part of a dump is the last. Raises OSError if the dump failed or is inconsistent."""
-    for kind, flags, sequence, body in _messages(part):
+    for kind, flags, sequence, body in messages(part):
         if sequence != family:
             continue
         if flags & _NLM_F_DUMP_INTR:
@@ -281,7 +281,7 @@ def _ends(part: bytes, family: int) -> bool:
 
 def _networks(part: bytes, family: int) -> Iterator[Network]:
     """Yield the networks that are this host's own."""
-    for kind, flags, sequence, body in _messages(part):
+    for kind, flags, sequence, body in messages(part):
         if kind != _RTM_NEWROUTE or sequence != family or not flags & _NLM_F_MULTI or len(body) < _ROUTE.size:
             continue
         of, length, _, _, table, _, _, route_type, _ = _ROUTE.unpack_from(body)
@@ -295,15 +295,15 @@ def _networks(part: bytes, family: int) -> Iterator[Network]:
 def _destination(body: bytes, size: int) -> bytes:
     """Return the address of a route's destination; a default route has none."""
     at = _ROUTE.size
-    while at + _ATTRIBUTE.size <= len(body):
-        length, kind = _ATTRIBUTE.unpack_from(body, at)
-        if kind == _RTA_DST and length == _ATTRIBUTE.size + size:
-            return body[at + _ATTRIBUTE.size : at + length]
-        at += max(_aligned(length), _ATTRIBUTE.size)
+    while at + ATTRIBUTE.size <= len(body):
+        length, kind = ATTRIBUTE.unpack_from(body, at)
+        if kind == _RTA_DST and length == ATTRIBUTE.size + size:
+            return body[at + ATTRIBUTE.size : at + length]
+        at += max(aligned(length), ATTRIBUTE.size)
     return bytes(size)
 
 
-def _aligned(length: int) -> int:
+def aligned(length: int) -> int:
     """Round up to four bytes (NLMSG_ALIGN, RTA_ALIGN)."""
     return (length + 3) & ~3
 

@@ -3,7 +3,8 @@
 - They act on the calling thread alone, so they are for processes of one thread.
 - Every buffer lives on the Python side until its call returns; the kernel keeps no pointer.
 - `struct __user_cap_header_struct` is a u32 version and an int process id, 0 for the caller. In version 3 the data are
-  two `struct __user_cap_data_struct` of three u32 each: effective, permitted, inheritable (capget(2)).
+  two `struct __user_cap_data_struct` of three u32 each: effective, permitted, inheritable (capget(2)), of which the
+  second has the capabilities from 32 on.
 
 Owns the numbers of linux/prctl.h and linux/capability.h. Its callers decide what to give up, and when.
 """
@@ -21,6 +22,8 @@ PR_CAP_AMBIENT: Final = 47
 PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 CAP_KILL: Final = 1 << 5
 CAP_NET_BIND_SERVICE: Final = 1 << 10
+CAP_NET_ADMIN: Final = 1 << 12
+CAP_BPF: Final = 1 << 39
 
 _CAPABILITY_VERSION_3: Final = 0x20080522
 
@@ -33,17 +36,20 @@ def prctl(option: int, argument: int) -> None:
 
 
 def capabilities() -> tuple[int, ...]:
-    """Return the first 32 of the effective, permitted and inheritable capabilities, as masks. Raises OSError."""
+    """Return the effective, permitted and inheritable capabilities, as masks. Raises OSError."""
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     sets = ctypes.create_string_buffer(24)
     _check(_libc.capget(header, sets))
-    return struct.unpack("=IIIIII", sets.raw)[:3]
+    words = struct.unpack("=IIIIII", sets.raw)
+    return tuple(low | high << 32 for low, high in zip(words[:3], words[3:], strict=True))
 
 
 def limit_capabilities(mask: int) -> None:
     """Keep of the effective, permitted and inheritable capabilities at most these. Raises OSError."""
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
-    _check(_libc.capset(header, struct.pack("=IIIIII", *(each & mask for each in capabilities()), 0, 0, 0)))
+    kept = [each & mask for each in capabilities()]
+    words = [each >> shift & 0xFFFF_FFFF for shift in (0, 32) for each in kept]
+    _check(_libc.capset(header, struct.pack("=IIIIII", *words)))
 
 
 def _check(result: int) -> None:

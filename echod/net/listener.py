@@ -23,7 +23,7 @@ WANTED_ENDPOINT: Final = f"http://127.0.0.1:{_METRICS_PORT}"
 
 _BROADCAST = IPv4Address("255.255.255.255")
 _MAX_CHARACTERS = 100  # the longest possible listener has 81
-_ZONE = re.compile(r"[^\s/:%]{1,15}")  # dev_valid_name() in net/core/dev.c; "%" makes a pattern of a name there
+INTERFACE = re.compile(r"[^\s/:%]{1,15}")  # dev_valid_name() in net/core/dev.c; "%" makes a pattern of a name there
 
 
 class Protocol(Enum):
@@ -244,7 +244,7 @@ def _parse_host(host: str) -> tuple[IPv4Address | IPv6Address, str]:
         raise ValueError(f"a link-local address needs its interface: write {write}, or another interface")
     if percent and not zone:
         raise ValueError(f"has no interface after the %: write {write}, or another interface, or remove the %")
-    if zone and not _ZONE.fullmatch(zone):
+    if zone and not INTERFACE.fullmatch(zone):
         raise ValueError(f'"{zone}" is not an interface name: write up to 15 characters, none of them "/", ":" or "%"')
     return address, zone
 

@@ -33,7 +33,7 @@ MAX_BYTES: Final = 16 * 1024**2
 STALE_SECONDS: Final = 10.0
 """Age at which a status is stale: the supervisor writes it at least every five seconds."""
 
-_PUBLIC: Final = 0o644
+PUBLIC: Final = 0o644
 _PRIVATE: Final = 0o600
 _NOT_REGULAR: Final = "it is not a regular file"
 _REASONS: Final = {errno.ELOOP: "it is a symbolic link", errno.ENXIO: _NOT_REGULAR}
@@ -145,15 +145,15 @@ class StatusFiles:
         """Replace the status file; write the other file again if it has disappeared."""
         if self._place is None:
             return
-        problem = _replace(self._place, NAME, status, _PUBLIC)
+        problem = replace_file(self._place, NAME, status, PUBLIC)
         if self._mark is not None and not os.path.lexists(self._place / SELF_TEST_NAME):
-            problem = _replace(self._place, SELF_TEST_NAME, self._mark, _PRIVATE) or problem
+            problem = replace_file(self._place, SELF_TEST_NAME, self._mark, _PRIVATE) or problem
         self._note(problem)
 
     def write_self_test(self, mark: bytes | None) -> None:
         """Replace the file of the self test; if that fails, remove it, so that no old mark remains."""
         self._mark = mark
-        if self._place is not None and (mark is None or _replace(self._place, SELF_TEST_NAME, mark, _PRIVATE)):
+        if self._place is not None and (mark is None or replace_file(self._place, SELF_TEST_NAME, mark, _PRIVATE)):
             _remove(self._place / SELF_TEST_NAME)
 
     def _note(self, problem: str) -> None:
@@ -172,7 +172,7 @@ class StatusFiles:
                 _remove(self._place / name)
 
 
-def _replace(place: Path, name: str, content: bytes, mode: int) -> str:
+def replace_file(place: Path, name: str, content: bytes, mode: int) -> str:
     """Replace a file, and create its directory if there is none. Returns the problem, or empty text."""
     new = place / f"{name}.new"
     try:

@@ -5,7 +5,7 @@
 #    source ~/.local/share/bash_completion/echod
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_echod_subparsers=(run check config reload status units ping)
+_shtab_echod_subparsers=(run check config reload status units accelerate ping)
 
 _shtab_echod_run_option_strings=(-h --help --config --daemonize --pidfile)
 _shtab_echod_check_option_strings=(-h --help --config --source --socket)
@@ -13,6 +13,7 @@ _shtab_echod_config_option_strings=(-h --help --config --defaults --schema)
 _shtab_echod_reload_option_strings=(-h --help --config)
 _shtab_echod_status_option_strings=(-h --help --config --json --watch --check)
 _shtab_echod_units_option_strings=(-h --help --socket --force)
+_shtab_echod_accelerate_option_strings=(-h --help --config)
 _shtab_echod_ping_option_strings=(-c -i --rate --window -f -w -W -s -p -I --source-port --sources -Q -t -M -4 -6 -q -D -n --json --csv --histogram --plot --mtu --compare --version)
 _shtab_echod_option_strings=(-h --help --version)
 
@@ -23,13 +24,14 @@ _shtab_echod_config___config_COMPGEN=_shtab_compgen_files
 _shtab_echod_reload___config_COMPGEN=_shtab_compgen_files
 _shtab_echod_status___config_COMPGEN=_shtab_compgen_files
 _shtab_echod_units_pos_0_COMPGEN=_shtab_compgen_dirs
+_shtab_echod_accelerate___config_COMPGEN=_shtab_compgen_files
 _shtab_echod_ping_pos_0_COMPGEN=_shtab_compgen_hosts
 _shtab_echod_ping___csv_COMPGEN=_shtab_compgen_files
 _shtab_echod_ping___plot_COMPGEN=_shtab_compgen_files
 
 _shtab_echod_ping__M_choices=(do want dont)
 _shtab_echod_ping___compare_choices=(tcp)
-_shtab_echod_pos_0_choices=(run check config reload status units ping)
+_shtab_echod_pos_0_choices=(run check config reload status units accelerate ping)
 
 _shtab_echod_run__h_nargs=0
 _shtab_echod_run___help_nargs=0
@@ -52,6 +54,8 @@ _shtab_echod_units__h_nargs=0
 _shtab_echod_units___help_nargs=0
 _shtab_echod_units___socket_nargs=0
 _shtab_echod_units___force_nargs=0
+_shtab_echod_accelerate__h_nargs=0
+_shtab_echod_accelerate___help_nargs=0
 _shtab_echod_ping_pos_0_nargs=+
 _shtab_echod_ping__f_nargs=0
 _shtab_echod_ping__4_nargs=0

@@ -50,7 +50,7 @@ function _shtab_echod_using
   test "$_shtab_echod_cmdpath" = "$argv"
 end
 
-set -g _shtab_echod_commands run check config reload status units ping
+set -g _shtab_echod_commands run check config reload status units accelerate ping
 set -g _shtab_echod_opts_with_value --compare --config --csv --pidfile --plot --rate --source --source-port --sources --window -I -M -Q -W -c -i -p -s -t -w
 
 complete -c echod -e
@@ -87,6 +87,9 @@ complete -c echod -n '_shtab_echod_using units' -s h -l help -d 'show this help 
 complete -c echod -n '_shtab_echod_using units' -l socket -d 'let systemd hold the ports, with a drop-in for the service'
 complete -c echod -n '_shtab_echod_using units' -l force -d 'replace files that differ'
 complete -c echod -n '_shtab_echod_using units; and test $_shtab_echod_npos -eq 0' -ka "(__fish_complete_directories)" -d 'where to (default: /etc/systemd/system)'
+complete -c echod -n '_shtab_echod_using; and test $_shtab_echod_npos -eq 0' -a accelerate -d 'have the kernel repeat what the running echod replied'
+complete -c echod -n '_shtab_echod_using accelerate' -s h -l help -d 'show this help message and exit'
+complete -c echod -n '_shtab_echod_using accelerate' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'config file (default: /etc/echod.yaml)'
 complete -c echod -n '_shtab_echod_using; and test $_shtab_echod_npos -eq 0' -a ping -d 'measure loss, latency and path to an echo server'
 complete -c echod -n '_shtab_echod_using ping' -s c -x -d 'send N probes to each TARGET, then end (until Ctrl-C)'
 complete -c echod -n '_shtab_echod_using ping' -s i -x -d 'interval between probes (1 s); 0 sends the next one when the reply to the last arrives'

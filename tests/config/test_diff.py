@@ -67,6 +67,9 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "status.directory": ("/run/other", "status.directory: auto -> /run/other at the next start"),
     "metrics.listen": ("http://[::1]:9", "metrics.listen: off -> http://[::1]:9"),
     "metrics.hosts": (["one.example", "two.example"], "metrics.hosts: [] -> [one.example, two.example]"),
+    "kernel.interfaces": (["eth0", "lo"], "kernel.interfaces: [] -> [eth0, lo]"),
+    "kernel.fresh_seconds": (1, "kernel.fresh_seconds: 5 -> 1"),
+    "kernel.stale_seconds": (3600, "kernel.stale_seconds: 10 -> 3600"),
 }
 """For each key another value than its default, and what the log has of the change."""
 

@@ -237,6 +237,31 @@ def test_what_is_no_name_of_a_host_is_refused(text: str, message: str) -> None:
     assert [each[2] for each in errors("metrics: {hosts: echo.example.com}")] == ["metrics.hosts"]
 
 
+def test_interfaces_are_names_as_the_kernel_has_them() -> None:
+    """None by default; a VLAN has a dot, and a name fifteen characters at most."""
+    assert parse_config(b"{}")[0].kernel.interfaces == ()
+    assert parse_config(b"kernel: {interfaces: [eth0.7, lo]}")[0].kernel.interfaces == ("eth0.7", "lo")
+    assert parse_config(b"kernel: {interfaces: [abcdefghijklmno]}")[0].kernel.interfaces == ("abcdefghijklmno",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty: {}, or remove the dash"),
+        ("7", "is a number: {}"),
+        ("a/b", '"a/b" is not an interface name: {}'),
+        ("eth0:1", '"eth0:1" is not an interface name: {}'),
+        ("two words", '"two words" is not an interface name: {}'),
+        ("abcdefghijklmnop", '"abcdefghijklmnop" is not an interface name: {}'),
+    ],
+)
+def test_what_is_no_name_of_an_interface_is_refused(text: str, message: str) -> None:
+    """The place is that of the name."""
+    wanted = 'write up to 15 characters, none of them a blank, "/", ":" or "%"'
+    ((_, _, path, printed),) = errors(f"kernel:\n  interfaces:\n    - {text}\n")
+    assert (path, printed) == ("kernel.interfaces[0]", message.format(wanted))
+
+
 @pytest.mark.parametrize(
     ("text", "path", "message"),
     [

@@ -166,6 +166,14 @@ NO_EFFECT = "no limit is set, so this has no effect"
                 "no password: write http://127.0.0.1:9007, or put a firewall or a proxy in front of it"
             ),
         ),
+        (
+            "kernel:\n  stale_seconds: 5",
+            "2:3 kernel.stale_seconds",
+            (
+                "fresh_seconds (5) is not less than stale_seconds (5): no reply of the daemon is renewed in time, so "
+                "that each ends after stale_seconds"
+            ),
+        ),
     ],
 )
 def test_what_is_legal_but_unreasonable_is_warned_of(text: str, place: str, message: str) -> None:
@@ -194,6 +202,7 @@ def test_what_is_legal_but_unreasonable_is_warned_of(text: str, place: str, mess
         "metrics: {listen: http://127.9.9.9:9007}",
         "metrics: {listen: off}",
         "log: {level: debug}",
+        "kernel: {fresh_seconds: 9}",
     ],
 )
 def test_what_is_reasonable_is_not_warned_of(text: str) -> None:

@@ -188,7 +188,7 @@ def test_a_value_that_cannot_be_is_explained(key: str, text: str, message: str) 
             (1, 1, ""),
             (
                 "unknown key; the keys here are listeners, access, guard, limits, workers, user, udp, tcp, "
-                "drain_timeout_seconds, log, status, metrics"
+                "drain_timeout_seconds, log, status, metrics, kernel"
             ),
         ),
     ],

@@ -345,7 +345,7 @@ def test_an_answer_that_cannot_be_read_whole_changes_nothing(local: Open, monkey
     """What was known stays known; after some failed reads it is reported, until a read succeeds."""
     known = local()
     before = own(known)
-    monkeypatch.setattr(netlink, "_BUFFER_BYTES", 64)
+    monkeypatch.setattr(netlink, "BUFFER_BYTES", 64)
     assert (known.read(), known.problem) == (None, "")
     for _ in range(7):
         assert known.read() is None

@@ -1,0 +1,274 @@
+"""`echod accelerate` beside a real echod: the kernel repeats what the daemon replied, until something changes."""
+
+import select
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+from support.daemon import Daemon, children, end_processes
+from support.loopback import needs_root, sleeps
+from support.netns.accelerator import NEVER, Accelerated, accelerated
+from support.netns.datagrams import CLIENT, CLIENT_MAC, PORT, SERVER, SERVER6
+from support.netns.stage import totals
+from support.netns.traffic import Client, Traffic
+from support.netns.wire import LINK
+from support.waiting import wait_until
+
+from echod.linux.prctl import CAP_BPF, CAP_NET_ADMIN
+
+pytestmark = needs_root
+
+
+@pytest.fixture
+def host(folder: Path) -> Iterator[Accelerated]:
+    """Start both for one test."""
+    with accelerated(folder) as host:
+        yield host
+
+
+def ask(sock: socket.socket, number: int) -> None:
+    """Ask so often, and have each answer."""
+    for each in range(number):
+        payload = b"question %04d" % each
+        sock.send(payload)
+        assert sock.recv(65_536) == payload
+
+
+def is_answered(sock: socket.socket, payload: bytes = b"are you there?") -> bool:
+    """Tell whether an answer comes; one that does not come within a tenth of a second is taken for none."""
+    try:
+        sock.send(payload)
+        return bool(select.select([sock], [], [], 0.1)[0]) and sock.recv(65_536) == payload
+    except ConnectionRefusedError:
+        return False
+
+
+def await_silence(sock: socket.socket) -> None:
+    """Wait until nobody answers, and see that it stays so."""
+    wait_until(lambda: not is_answered(sock), "nobody answered")
+    assert [is_answered(sock) for _ in range(3)] == [False] * 3
+
+
+def on_server(host: Accelerated, command: str) -> None:
+    """Run a command on the server."""
+    subprocess.run(["ip", "netns", "exec", host.wire.server, *command.split()], check=True)
+
+
+# -- the first and the next
+
+
+@pytest.mark.parametrize("to", [SERVER, SERVER6])
+def test_the_daemon_answers_the_first_and_the_kernel_all_others(host: Accelerated, to: str) -> None:
+    """The status file says so, and its numbers and those of the daemon are all that was sent."""
+    sockets = totals(host.daemon)
+    with host.wire.client_of(to, PORT) as sock:
+        ask(sock, 100)
+        wait_until(lambda: host.total("replied") + host.total("passed") == 100, "the status has what was sent")
+        replied, passed = host.total("replied"), host.total("passed")
+        assert replied > 90
+        assert host.total("replied_bytes") == replied * 13
+        assert totals(host.daemon)["received"] - sockets["received"] == passed
+        (account,) = (each for each in host.accelerator.status()["traffic"] if each["replied"])
+        assert (account["family"], account["port"]) == ("ipv6" if ":" in to else "ipv4", PORT)
+        wait_until(lambda: is_answered(sock) and host.accelerator.status()["paths"] == 1, "the status has the path")
+
+
+def test_it_says_where_it_replies(host: Accelerated) -> None:
+    """In its status, in its log, and in its title."""
+    status, accelerator = host.accelerator.status(), host.accelerator
+    (interface,) = status["interfaces"]
+    assert (interface["name"], interface["kind"]) == (LINK, "ethernet")
+    assert interface["ifindex"] > 1
+    assert (status["pid"], status["config"]) == (accelerator.pid, str(host.daemon.config_path))
+    assert accelerator.wait_for("kernel_attached")["interface"] == LINK
+    assert accelerator.wait_for("ready")["message"] == f"ready: repeating replies at {LINK}"
+    title = Path(f"/proc/{accelerator.pid}/cmdline").read_bytes().rstrip(b"\0").decode()
+    assert title == f"echod: accelerator {host.daemon.config_path}"
+
+
+def test_it_keeps_exactly_the_two_capabilities(host: Accelerated) -> None:
+    """And cannot have more; so does one that root has started, with all of them."""
+
+    def held(process: Daemon) -> dict[str, int]:
+        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        return {name: int(mask, 16) for name, _, mask in (line.partition(":\t") for line in lines) if "Cap" in name}
+
+    wanted = CAP_BPF | CAP_NET_ADMIN
+    assert set(held(host.accelerator).values()) == {wanted}
+    host.end()
+    held_by_root = held(host.start(prefix=()))
+    assert held_by_root["CapPrm"] == held_by_root["CapEff"] == wanted
+
+
+def test_idle_it_wakes_up_once_a_second(host: Accelerated) -> None:
+    """Its file, whose time tells how long it was idle, is written each five seconds."""
+    accelerator = host.accelerator
+
+    def written(after: float) -> float:
+        at: float = accelerator.status()["at"]
+        return at if at > after else 0.0
+
+    first = wait_until(lambda: written(0.0), "the status was written")
+    first = wait_until(lambda: written(first), "the status was written again")
+    before = sleeps(accelerator.pid)
+    last = wait_until(lambda: written(first), "the status was written once more")
+    assert last - first > 4.0
+    assert sleeps(accelerator.pid) - before <= last - first + 3
+
+
+# -- what ends an answer
+
+_CHAIN: Final = "{ type filter hook input priority 0; }"
+_DROP: Final = f"nft add table t; add chain t c {_CHAIN}; add rule t c udp dport {PORT} drop"
+CHANGES: Final = {
+    "address": f"ip address delete {SERVER}/24 dev {LINK}",
+    "route": f"ip route add blackhole {CLIENT}",
+    "rule": f"ip rule add to {CLIENT} blackhole",
+    "firewall": _DROP,
+    "ipsec": f"ip xfrm policy add dir out dst {CLIENT} action block",
+}
+
+
+@pytest.mark.parametrize("cause", CHANGES)
+def test_what_the_host_forbids_the_kernel_ends_to_repeat(host: Accelerated, cause: str) -> None:
+    """Of each kind that the kernel tells of, long before the path would end by itself; the status counts it."""
+    with host.wire.client_of(SERVER, PORT) as sock:
+        ask(sock, 20)
+        on_server(host, CHANGES[cause])
+        await_silence(sock)
+        wait_until(lambda: host.accelerator.status()["flushes"][cause], "the status has the cause")
+
+
+def test_another_station_of_a_neighbour_ends_the_path_to_the_old_one(host: Accelerated) -> None:
+    """What goes up to the daemon then goes to the new one; a neighbour that is confirmed ends nothing."""
+    with host.wire.client_of(SERVER, PORT) as sock:
+        ask(sock, 20)
+        host.wire.know(CLIENT)
+        on_server(host, f"ip neighbour replace {CLIENT} lladdr 02:00:00:00:00:99 dev {LINK}")
+        await_silence(sock)
+        wait_until(lambda: host.accelerator.status()["flushes"]["neighbour"] == 1, "the status has the cause")
+        on_server(host, f"ip neighbour replace {CLIENT} lladdr {CLIENT_MAC} dev {LINK}")
+        wait_until(lambda: is_answered(sock), "it was answered again")
+
+
+def test_a_reload_takes_the_answers_of_a_peer_away(host: Accelerated) -> None:
+    """At once, also before the daemon has reloaded; and gives them back."""
+    with host.wire.client_of(SERVER, PORT) as sock:
+        ask(sock, 20)
+        host.write(access={"deny": [CLIENT]})
+        assert "+" not in host.accelerator.reload()["changed"][0]
+        assert [is_answered(sock) for _ in range(3)] == [False] * 3
+        wait_until(lambda: host.dropped() == {"access": 3}, "the status has what was dropped")
+        assert host.accelerator.status()["flushes"]["config"] == 1
+        host.write()
+        host.daemon.reload()
+        host.accelerator.reload()
+        ask(sock, 20)
+        wait_until(lambda: host.total("replied") > 30, "the kernel replied again")
+
+
+def test_a_bad_file_changes_nothing(host: Accelerated) -> None:
+    """It is rejected with its mistake, and the kernel goes on."""
+    with host.wire.client_of(SERVER, PORT) as sock:
+        ask(sock, 20)
+        host.daemon.write("access: {deny: nobody}")
+        rejected = host.accelerator.reload()
+        assert rejected["event"] == "reload_rejected"
+        assert "access.deny" in rejected["message"]
+        ask(sock, 20)
+        wait_until(lambda: host.total("replied") > 30, "the kernel went on")
+
+
+def test_a_file_without_interfaces_switches_it_off(host: Accelerated) -> None:
+    """It stays, and the sockets alone reply until there is one again."""
+    with host.wire.client_of(SERVER, PORT) as sock:
+        ask(sock, 20)
+        host.write(kernel={})
+        host.accelerator.reload()
+        assert host.accelerator.wait_for("kernel_detached")["interface"] == LINK
+        ask(sock, 20)
+        host.write()
+        host.accelerator.reload()
+        ask(sock, 20)
+        wait_until(lambda: host.total("replied") > 30, "the kernel replied before and after")
+        assert host.total("replied") <= 38
+
+
+def test_a_thousand_events_a_second_do_not_cost_a_core(host: Accelerated) -> None:
+    """They are handled together: few flushes, and answers all the time."""
+    lines = "".join(
+        f"route {verb} 198.51.100.{number % 250}/32 dev lo\n" for number in range(1000) for verb in ("add", "delete")
+    )
+    with Traffic([Client(host.wire, SERVER, rate=500)]) as traffic:
+        batch = host.daemon.config_path.with_name("routes")
+        batch.write_text(lines)
+        traffic.during("ip", "-n", host.wire.server, "-batch", str(batch))
+        traffic.settle(lambda: traffic.answered == traffic.sent)
+    flushes = wait_until(lambda: host.accelerator.status()["flushes"]["route"], "the status has the flushes")
+    assert flushes < 500
+
+
+# -- interfaces
+
+
+def test_an_interface_that_comes_back_is_attached_again(host: Accelerated) -> None:
+    """By itself; while it is away, the status says so."""
+    wire, accelerator = host.wire, host.accelerator
+    wire.configure("link", "delete", LINK)
+    wait_until(lambda: accelerator.status()["interfaces"][0]["kind"] == "", "it was seen to be gone")
+    wire.configure("link", "add", LINK, "type", "veth", "peer", "name", LINK, "netns", wire.client)
+    accelerator.wait_for("kernel_attached", 2)
+    wait_until(lambda: accelerator.status()["interfaces"][0]["kind"] == "ethernet", "it is there again")
+
+
+def test_an_interface_may_come_later(folder: Path) -> None:
+    """Until then the log says that the sockets alone reply there; on `lo` the kernel replies already."""
+    kernel = NEVER | {"interfaces": ["lo", "later"]}
+    with accelerated(folder, kernel=kernel) as host:
+        warned = host.accelerator.wait_for("kernel_not_attached")
+        assert warned["message"] == "kernel.interfaces: later is not there yet: the sockets alone reply there"
+        assert host.accelerator.wait_for("ready")["message"] == "ready: repeating replies at lo"
+        host.wire.configure("link", "add", "later", "type", "veth", "peer", "name", "other")
+        assert host.accelerator.wait_for("kernel_attached", 2)["interface"] == "later"
+        host.wire.configure("link", "set", "later", "name", "never")
+        assert host.accelerator.wait_for("kernel_detached")["interface"] == "later"
+
+
+# -- how it ends
+
+
+def test_killed_under_load_it_loses_nothing(host: Accelerated) -> None:
+    """The kernel detaches its programs, and the sockets reply to the very next datagram."""
+    with Traffic([Client(host.wire, SERVER, rate=5000), Client(host.wire, SERVER6, rate=5000)]) as traffic:
+        traffic.run(1.5)
+        assert host.total("replied") > 1000
+        replied = totals(host.daemon)["replied"]
+        host.accelerator.signal(signal.SIGKILL)
+        host.accelerator.wait()
+        traffic.run(0.5)
+        traffic.settle(lambda: traffic.answered == traffic.sent)
+        assert totals(host.daemon)["replied"] > replied + 1000
+
+
+def test_it_stops_in_order(host: Accelerated) -> None:
+    """It ends with code 0, and takes its status away."""
+    wait_until(host.accelerator.status, "there was a status")
+    assert host.accelerator.stop() == 0
+    assert not (host.accelerator.status_path / "status.json").exists()
+    with host.wire.client_of(SERVER, PORT) as sock:
+        ask(sock, 5)
+
+
+def test_answers_end_with_the_daemon(folder: Path) -> None:
+    """Where nobody renews a path it ends, `stale_seconds` after the last reply of the sockets."""
+    kernel = NEVER | {"fresh_seconds": 1, "stale_seconds": 2}
+    with accelerated(folder, kernel=kernel) as host, host.wire.client_of(SERVER, PORT) as sock:
+        ask(sock, 20)
+        end_processes([*children(host.daemon.pid), host.daemon.pid])
+        host.daemon.wait()
+        wait_until(lambda: not any(is_answered(sock) for _ in range(5)), "nobody answered, renewal or not")
+        wait_until(lambda: host.accelerator.status()["paths"] == 0, "there was no path")
