@@ -162,7 +162,7 @@ class Accelerator:
         for name, link in found.items():
             kind = _KINDS.get(link.hardware) if link is not None else None
             if link is None or kind is None:
-                if link is not None or name not in before or before[name]:
+                if before.get(name) != self._interfaces[name]:
                     what = "is of a kind that it cannot use" if link is not None else "is not there yet"
                     message = f"kernel.interfaces: {name} {what}: the sockets alone reply there"
                     _log.warning("kernel_not_attached", message=message, interface=name)

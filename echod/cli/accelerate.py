@@ -1,7 +1,6 @@
 """`echod accelerate`: have the kernel repeat what the daemon replied.
 
-Owns the start of the accelerator's process; `accelerator` does the rest. Invariant: an error is reported on stderr and
-to the service manager.
+Owns the start of the accelerator's process; `accelerator` does the rest. Invariant: an error is reported on stderr.
 """
 
 import faulthandler

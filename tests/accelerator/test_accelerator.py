@@ -1,26 +1,36 @@
 """`echod accelerate` beside a real echod: the kernel repeats what the daemon replied, until something changes."""
 
+import fcntl
+import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
 import pytest
 from support.daemon import Daemon, children, end_processes
 from support.loopback import needs_root, sleeps
+from support.manager import Manager
 from support.netns.accelerator import NEVER, Accelerated, accelerated
 from support.netns.datagrams import CLIENT, CLIENT_MAC, PORT, SERVER, SERVER6
 from support.netns.stage import totals
 from support.netns.traffic import Client, Traffic
 from support.netns.wire import LINK
+from support.system.network import entered
 from support.waiting import wait_until
 
 from echod.linux.prctl import CAP_BPF, CAP_NET_ADMIN
 
 pytestmark = needs_root
+
+_TUNSETIFF, _TUNSETLINK = 0x4004_54CA, 0x4004_54CD
+_IFF_TUN, _IFF_NO_PI = 0x0001, 0x1000  # linux/if_tun.h
+_ARPHRD_IEEE1394: Final = 24
 
 
 @pytest.fixture
@@ -190,7 +200,9 @@ def test_a_file_without_interfaces_switches_it_off(host: Accelerated) -> None:
         host.write(kernel={})
         host.accelerator.reload()
         assert host.accelerator.wait_for("kernel_detached")["interface"] == LINK
+        received = totals(host.daemon)["received"]
         ask(sock, 20)
+        assert totals(host.daemon)["received"] == received + 20
         host.write()
         host.accelerator.reload()
         ask(sock, 20)
@@ -238,7 +250,68 @@ def test_an_interface_may_come_later(folder: Path) -> None:
         assert host.accelerator.wait_for("kernel_detached")["interface"] == "later"
 
 
+@contextmanager
+def unfit_interface(host: Accelerated) -> Iterator[None]:
+    """Make an interface of a type that no program is made for, while this lasts."""
+    with entered(host.wire.server):
+        device = os.open("/dev/net/tun", os.O_RDWR)
+        fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH22x", b"later", _IFF_TUN | _IFF_NO_PI))
+        fcntl.ioctl(device, _TUNSETLINK, _ARPHRD_IEEE1394)
+    try:
+        yield
+    finally:
+        os.close(device)
+
+
+def test_an_interface_of_another_kind_is_left_to_the_sockets(folder: Path) -> None:
+    """The log says so once, however often interfaces change."""
+    with (
+        accelerated(folder, kernel=NEVER | {"interfaces": [LINK, "later"]}, start=False) as host,
+        unfit_interface(host),
+    ):
+        host.start()
+        message = "kernel.interfaces: later is of a kind that it cannot use: the sockets alone reply there"
+        assert host.accelerator.wait_for("kernel_not_attached")["message"] == message
+        host.wire.configure("link", "set", "lo", "mtu", "1400")
+        wait_until(lambda: host.accelerator.status()["flushes"]["link"], "the change was seen")
+        assert len(host.accelerator.log("kernel_not_attached")) == 1
+        assert [each["kind"] for each in host.accelerator.status()["interfaces"]] == ["ethernet", ""]
+
+
+# -- what it tells systemd
+
+
+def test_it_tells_the_service_manager(folder: Path) -> None:
+    """That it is ready, alive, reloading, ready again whatever came of it, and stopping."""
+    place = folder / "notify"
+    with closing(Manager(str(place))) as manager, accelerated(folder, start=False) as host:
+        place.chmod(0o777)
+        host.start(variables=manager.variables | {"WATCHDOG_USEC": "3000000"})
+        assert manager.wait_for("READY=1")["STATUS"] == f"repeating replies at {LINK}"
+        manager.wait_for("WATCHDOG=1", 2)
+        host.daemon.write("workers: nobody")
+        host.accelerator.reload()
+        assert int(manager.wait_for("RELOADING=1")["MONOTONIC_USEC"]) > 0
+        manager.wait_for("READY=1", 2)
+        host.accelerator.stop()
+        manager.wait_for("STOPPING=1")
+
+
 # -- how it ends
+
+
+def test_reloads_under_load_lose_nothing(host: Accelerated) -> None:
+    """Each datagram is answered by the kernel or by the sockets, and counted there."""
+    before = totals(host.daemon)["received"]
+    with Traffic([Client(host.wire, SERVER, rate=3000), Client(host.wire, SERVER6, rate=3000)]) as traffic:
+        for number in range(10):
+            host.write(guard={"min_source_port": 1024 + number})
+            assert host.accelerator.reload()["event"] == "reloaded"
+            traffic.run(0.05)
+        traffic.settle(lambda: traffic.answered == traffic.sent)
+        wait_until(lambda: host.total("replied") + host.total("passed") == traffic.sent, "all were counted")
+        assert host.total("passed") == totals(host.daemon)["received"] - before
+        assert host.total("replied") > 1000
 
 
 def test_killed_under_load_it_loses_nothing(host: Accelerated) -> None:
