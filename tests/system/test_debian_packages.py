@@ -66,14 +66,32 @@ def test_apt_installs_upgrades_and_removes(host: Host, packages: Packages, tmp_p
     assert host.supervisor() not in {supervisor, 0}
     assert host.read(CONFIG) == edited
 
+    assert_upgrade_leaves(host)
     apt(host, "apt remove echod echod-ping")
     assert not host.answers()
     assert host.read(CONFIG) == edited
-    for unit in ("echod.service", "echod.socket"):
+    for unit in ("echod.service", "echod.socket", "echod@red.service"):
         assert host.show("ActiveState", unit) == "inactive"
     host.run(["sh", "-c", "rm -r /etc/systemd/system/echod.*.d"])
     apt(host, "apt purge echod echod-ping")
     assert traces(host) == before
+
+
+def assert_upgrade_leaves(host: Host) -> None:
+    """Assert that stopped stays stopped, and that an instance with a mistake in its config runs on, as apt says."""
+    host.write("/etc/echod/red.yaml", "listeners: ['udp://0.0.0.0:7107']\n")
+    host.systemctl("enable", "echod@red")
+    host.systemctl("start", "echod@red")
+    before = host.show("MainPID", "echod@red")
+    host.write("/etc/echod/red.yaml", "listener: ['udp://0.0.0.0:7107']\n")
+    host.systemctl("stop", "echod.socket", "echod.service")
+    said = apt(host, INSTALL.replace("install", "install --reinstall").replace("./", "./newer/"))
+    assert "/etc/echod/red.yaml:1:1: error: listener: unknown key; did you mean" in said
+    assert "echod@red.service is not restarted, and runs on" in said
+    assert host.show("MainPID", "echod@red") == before != "0"
+    assert host.ask(port=7107) == b"hello"
+    assert host.show("ActiveState") == "inactive"
+    host.run(["rm", "-r", "/etc/echod"])
 
 
 def test_packages_and_the_installer_take_turns(host: Host, packages: Packages, release: Release) -> None:
