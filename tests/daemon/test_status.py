@@ -380,9 +380,11 @@ def test_an_echod_without_a_config_file_is_its_users_and_runs_with_no_file(echod
         f"echod: no echod is running: there is no {nowhere}/status.json; an echod without a config file runs, process "
         "1: ask for it as its user, without --config\n"
     )
-    for words, prefix in (((), beside), (("--config", "/etc/echod.yaml"), (*beside, *AS_NOBODY))):
-        asked = run_status(nowhere, *words, prefix=prefix)
-        assert (asked.returncode, asked.stdout, asked.stderr) == (3, "", others)
+    asked = run_status(nowhere, prefix=beside)
+    assert (asked.returncode, asked.stdout, asked.stderr) == (3, "", others)
+    asked = run_status(nowhere, "--config", "/etc/echod.yaml", prefix=(*beside, *AS_NOBODY))
+    absent = "echod: no echod is running with that config: cannot read /etc/echod.yaml: there is no such file\n"
+    assert (asked.returncode, asked.stdout, asked.stderr) == (3, "", absent)
     assert run_echod("reload", prefix=beside, RUNTIME_DIRECTORY=str(nowhere)).returncode == 69
 
 

@@ -124,7 +124,7 @@ def test_each_man_page_is_with_its_command(packages: dict[str, Path]) -> None:
         for name in (DAEMON, CLIENT)
     }
     assert pages[CLIENT] == {"echod-ping.1.gz"}
-    assert pages[DAEMON] == {"echod.8.gz", "echod.yaml.5.gz", "echod-metrics.7.gz"}
+    assert pages[DAEMON] == {"echod.8.gz", "echod-accelerate.8.gz", "echod.yaml.5.gz", "echod-metrics.7.gz"}
 
 
 @pytest.mark.parametrize(
