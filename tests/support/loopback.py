@@ -312,12 +312,17 @@ def as_nobody(function: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever JS
 
 @contextmanager
 def no_descriptor_left() -> Iterator[None]:
-    """Let this process open no further descriptor."""
+    """Let this process open no further descriptor, until one that it has is closed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest = os.dup(0)
-    os.close(lowest)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    # Every gap is filled: a descriptor above one, when closed, would be of no use below the limit.
+    highest = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
+    fillers = [os.dup(0)]
+    while fillers[-1] <= highest:
+        fillers.append(os.dup(0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (fillers[-1] + 1, hard))
     try:
         yield
     finally:
+        for filler in fillers:
+            os.close(filler)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
