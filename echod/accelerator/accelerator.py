@@ -230,7 +230,7 @@ class Accelerator:
     def _on_signals(self, _now: float) -> None:
         numbers = self._signals.take()
         self._reload_wanted = self._reload_wanted or signal.SIGHUP in numbers
-        self._stopping = bool(numbers & {signal.SIGTERM, signal.SIGINT})
+        self._stopping = self._stopping or not numbers.isdisjoint({signal.SIGTERM, signal.SIGINT})
 
     def _reload(self) -> None:
         """Go over to the config as it is now; one that cannot be used changes nothing."""

@@ -7,13 +7,14 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
 import pytest
-from support.daemon import Daemon, children, end_processes
+from support.daemon import REPOSITORY, Daemon, children, end_processes
 from support.loopback import needs_root, sleeps
 from support.manager import Manager
 from support.netns.accelerator import NEVER, Accelerated, accelerated
@@ -325,6 +326,24 @@ def test_killed_under_load_it_loses_nothing(host: Accelerated) -> None:
         traffic.run(0.5)
         traffic.settle(lambda: traffic.answered == traffic.sent)
         assert totals(host.daemon)["replied"] > replied + 1000
+
+
+STOP_AND_RELOAD = """
+import os, signal
+from echod.accelerator.accelerator import Accelerator
+accelerator = Accelerator(path=None, environment={})
+for number in (signal.SIGTERM, signal.SIGHUP):
+    os.kill(os.getpid(), number)
+    accelerator._on_signals(0.0)
+print(accelerator._stopping, accelerator._reload_wanted)
+"""
+
+
+def test_a_reload_that_comes_after_a_stop_does_not_undo_it() -> None:
+    """Both are taken, one after the other."""
+    command = [sys.executable, "-c", STOP_AND_RELOAD]
+    finished = subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=True, timeout=30)
+    assert finished.stdout == b"True True\n"
 
 
 def test_it_stops_in_order(host: Accelerated) -> None:

@@ -22,13 +22,11 @@ from support.netns.stage import config, totals
 from support.netns.wire import LINK
 from support.system.network import entered
 
+from echod.accelerator.declaration import declare
 from echod.bpf.datapath import Datapath
 from echod.bpf.layout import LinkKind
 from echod.bpf.maps import Declaration, KernelTraffic
-from echod.bpf.options import Limits
 from echod.config.parse import parse_config
-from echod.net.listener import Protocol
-from echod.worker.rules import declare_rules
 
 OWN: Final = tuple(map(ip_network, (SERVER, SERVER6, SERVER_LINK)))
 
@@ -37,23 +35,7 @@ def declared(*, fresh_seconds: float = 20.0, stale_seconds: float = 40.0, **sect
     """Return what a config with these sections declares, on the server of a wire."""
     parsed, mistakes = parse_config(yaml.safe_dump(config(**sections)).encode())
     assert not mistakes
-    listeners = tuple(each for each in parsed.listeners if each.protocol is Protocol.UDP)
-    limits = parsed.limits
-    return Declaration(
-        rules=declare_rules(parsed, listeners, OWN),
-        listeners=listeners,
-        sources=limits.sources,
-        fresh_seconds=fresh_seconds,
-        stale_seconds=stale_seconds,
-        limits=Limits(
-            per_source=limits.datagrams_per_second,
-            burst=limits.burst,
-            total=limits.total_datagrams_per_second,
-            slip=limits.slip,
-            dry_run=limits.dry_run,
-        ),
-        loop_breaker=parsed.guard.loop_breaker,
-    )
+    return replace(declare(parsed, OWN), fresh_seconds=fresh_seconds, stale_seconds=stale_seconds)
 
 
 @contextmanager
