@@ -18,8 +18,8 @@ Processes
                  adoption, exporter, reporter, observer, refusal_log, own_addresses, timers*, capacity*
     worker/      one process, one loop over its services: worker, channel, rules*
     exporter/    serves metrics, health and the status page: exporter, channel, metrics*, health, status_page
-    accelerator/ `echod accelerate`: accelerator, declaration*, changes (of the network), obstacles (why the
-                 kernel refuses), publisher
+    accelerator/ `echod accelerate`: accelerator, settings*, declaration*, changes (of the network), obstacles (why
+                 the kernel refuses), publisher
     ping/        `echod ping`: command, options, usage, values*, text, records, charts*, live, plot, reverse_dns
 
 Services
@@ -33,7 +33,7 @@ Engines
 
     probes/      what sends probes and reads replies: settings*, loop, due_times*, session, flood, mtu, udp, tcp,
                  sockets, target
-    status/      the status directory and the self test: files, publisher, instances, overview*, selftest
+    status/      the status directory and the self test: files, writing, publisher, instances, overview*, selftest
     metrics/     metrics over HTTP: model*, exposition, http_server
 
 Subjects
@@ -41,8 +41,8 @@ Subjects
     admission/   may this datagram be answered: admission*, rules*, ratelimit*, loops*, selftest*
     stats/       what is counted: outcomes*, counters*, watch*, rates*, refusals*, top_sources*, totals*, traffic*,
                  snapshot*
-    config/      /etc/echod.yaml: file, schema* (bounds, defaults), parse*, lint* (warnings), fields*, access*,
-                 document*, diagnostics* (how mistakes are shown), diff*, written*, socket_unit*,
+    config/      /etc/echod.yaml: location, file, schema* (bounds, defaults), parse*, lint* (warnings), fields*,
+                 access*, document*, diagnostics* (how mistakes are shown), diff*, written*, socket_unit*,
                  json_schema*, patterns* (texts as regular expressions)
     measurement/ what probes measure: payload*, events*, in_flight*, flood*, flood_ring*, pacing*, statistics*,
                  latency*, reordering*, outages*, path_mtu*, icmp*, comparison*, round_trip*

@@ -87,6 +87,10 @@ class ConfigError(EchodError):
         self.text = b""
         """The content of the file, if it was read from one."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle it as it is made: a process may read a config for another."""
+        return ConfigError, (self.mistakes,), {"text": self.text}
+
 
 class AddressUnavailableError(EchodError):
     """A listener's address is in use, or not an address of this host."""

@@ -35,6 +35,7 @@ ARROWS = {
 
 ON_DEMAND = {
     "__main__": "cli.main",
+    "accelerator.accelerator": "accelerator.declaration config.file",
     "cli.main": "cli.accelerate cli.check cli.config cli.ping cli.reload cli.run cli.status cli.units",
     "cli.check": "cli.inquiry linux.netlink",
     "cli.config": "config.json_schema",
@@ -46,7 +47,7 @@ ON_DEMAND = {
 """What a module imports inside functions alone: a command, or a part of it, that is loaded when it is chosen."""
 
 PURE_MODULES = {
-    "accelerator": "declaration",
+    "accelerator": "declaration settings",
     "admission": "admission loops ratelimit rules selftest",
     "bpf": "asm checks counting decisions egress layout limits loops maps options program reply",
     "cli": "inquiry",
@@ -104,9 +105,10 @@ ONLY = {
 
 ONLY_IMPORT: dict[str, set[str]] = {
     # No thread, no second loop, no second way to fork; and importlib would go round this test.
-    **{name: set() for name in ("_thread", "asyncio", "concurrent", "importlib", "multiprocessing", "threading")},
+    **{name: set() for name in ("_thread", "concurrent", "importlib", "multiprocessing", "threading")},
     # No relative import, which begins with a dot: whole names are read in any file without a thought of where it lies.
     "": set(),
+    "asyncio": {"__main__"},
     "ctypes": {"linux"},
     "prometheus_client": {"metrics.exposition"},
     "http": {"exporter.exporter", "metrics.http_server"},

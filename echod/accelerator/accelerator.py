@@ -9,6 +9,7 @@ import signal
 from collections.abc import MutableMapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from pathlib import Path
 from time import monotonic, monotonic_ns
@@ -20,19 +21,18 @@ from setproctitle import setproctitle
 from echod import __version__, logs
 from echod.accelerator import obstacles
 from echod.accelerator.changes import Cause, NetworkChanges
-from echod.accelerator.declaration import declare
 from echod.accelerator.publisher import CONFIG, Publisher
+from echod.accelerator.settings import Settings
 from echod.bpf.datapath import Datapath
 from echod.bpf.layout import LinkKind
 from echod.bpf.maps import Declaration
-from echod.config import file as configfile
-from echod.config.diff import changes, plan
-from echod.config.schema import Config
-from echod.errors import EchodError, KernelUnavailableError, NothingConfiguredError
+from echod.config import location
+from echod.errors import EchodError, KernelUnavailableError, NothingConfiguredError, StartFailedError
 from echod.linux import links, prctl
 from echod.linux.bpf import ProgramRefusedError
 from echod.linux.netlink import LocalAddresses
 from echod.linux.poll import READ, Poll
+from echod.linux.process import ask_child
 from echod.linux.signals import Signals
 
 CHECK_SECONDS: Final = 1.0
@@ -71,8 +71,8 @@ class _Due:
 class Accelerator:
     """The process. `run` returns when a signal has stopped it."""
 
-    def __init__(self, *, path: Path | None, environment: MutableMapping[str, str]) -> None:
-        """Take the config's path (None for the default) and the environment."""
+    def __init__(self, *, path: Path, environment: MutableMapping[str, str]) -> None:
+        """Take the path of the config, and the environment."""
         self._path, self._environment = path, environment
         self._poll, self._signals, self._due = Poll(), Signals(), _Due()
         self._interfaces: dict[str, int] = {}
@@ -84,10 +84,9 @@ class Accelerator:
         """Serve until stopped by a signal. Raises EchodError if it cannot start."""
         with suppress(OSError):  # a filter of system calls may forbid it, where there is nothing to give up
             prctl.limit_capabilities(prctl.CAP_BPF | prctl.CAP_NET_ADMIN)
-        reading = configfile.read(self._path)
-        self._path, self._config = reading.path, reading.config
-        logs.configure(level=self._config.log.level, destination=self._config.log.format)
-        shown = configfile.shown(self._path or configfile.DEFAULT_PATH)
+        self._settings = self._read()
+        logs.configure(level=self._settings.log_level, destination=self._settings.log_destination)
+        shown = location.shown(self._path)
         setproctitle(f"echod: accelerator {shown}")
         self._publisher = Publisher(self._environment, shown)
         try:
@@ -99,7 +98,7 @@ class Accelerator:
             self._serve()
 
     def _start(self, shown: str) -> None:
-        if not self._config.kernel.interfaces:
+        if not self._settings.interfaces:
             raise NothingConfiguredError(f"{shown} has no kernel.interfaces: write those where the kernel is to reply")
         _log.info("starting", version=__version__, config=shown)
         try:
@@ -108,11 +107,11 @@ class Accelerator:
             self._own.unsubscribe()  # `_changes` tells when they are to be read
             self._networks = self._own.read() or ()
             self._note_addresses()
-            self._datapath = Datapath(self._declaration(self._config))
+            self._datapath = Datapath(self._declaration(self._settings))
         except OSError as error:
             raise _explained(error) from None
         try:
-            self._attach(self._config)
+            self._attach()
         except OSError as error:
             self._datapath.close()
             raise _explained(error) from None
@@ -141,19 +140,26 @@ class Accelerator:
         self._publisher.notifier.send("STOPPING=1", "STATUS=stopping")
         self._publisher.remove()
 
-    def _declaration(self, config: Config) -> Declaration:
-        """Return what a config declares. Raises KernelUnavailableError for a foreign socket."""
-        declared = declare(config, self._networks)
+    def _read(self) -> Settings:
+        """Read the config in a process of its own: what it is read with takes more memory than all else here."""
+        try:
+            return ask_child("reader of the config", partial(_read, self._path), logs.report)
+        except OSError as error:
+            raise StartFailedError(f"the config cannot be read by a process of its own: {error.strerror}") from None
+
+    def _declaration(self, settings: Settings) -> Declaration:
+        """Return what settings declare here. Raises KernelUnavailableError for a foreign socket."""
+        declared = settings.on_host(self._networks)
         if foreign := obstacles.find_foreign(declared.listeners):
             raise KernelUnavailableError(foreign)
         return declared
 
     # -- interfaces
 
-    def _attach(self, config: Config) -> None:
-        """Attach to the interfaces of a config that are there, and to no other. OSError: perhaps to some of them."""
+    def _attach(self) -> None:
+        """Attach to the wanted interfaces that are there, and to no other. OSError: perhaps to some of them."""
         before, attached = self._interfaces, self._datapath.attached
-        found = {name: links.find_link(name) for name in config.kernel.interfaces}
+        found = {name: links.find_link(name) for name in self._settings.interfaces}
         self._interfaces = {name: link.ifindex if link is not None else 0 for name, link in found.items()}
         for name, ifindex in before.items():
             if ifindex and ifindex not in self._interfaces.values():
@@ -173,7 +179,7 @@ class Accelerator:
     def _try_to_attach(self) -> None:
         """Attach while the kernel replies elsewhere: it goes on there, whatever fails here."""
         try:
-            self._attach(self._config)
+            self._attach()
         except OSError as error:
             message = f"not attached to all of kernel.interfaces: {_explained(error)}"
             _log.warning("kernel_not_attached", message=message)
@@ -211,7 +217,7 @@ class Accelerator:
         if found is not None:
             self._networks = found
             try:
-                self._datapath.declare(declare(self._config, found))
+                self._datapath.declare(self._settings.on_host(found))
             except OSError as error:
                 _log.error("kernel_not_renewed", message=f"new own addresses are not used: {_explained(error)}")
         end = monotonic()
@@ -236,24 +242,23 @@ class Accelerator:
         """Go over to the config as it is now; one that cannot be used changes nothing."""
         self._reload_wanted = False
         self._publisher.notifier.send("RELOADING=1", f"MONOTONIC_USEC={monotonic_ns() // 1000}")
-        _log.info("reloading", config=configfile.shown(self._path or configfile.DEFAULT_PATH))
+        _log.info("reloading", config=location.shown(self._path))
         try:
             try:
-                config = configfile.read(self._path).config
-                self._datapath.declare(self._declaration(config))
+                settings = self._read()
+                self._datapath.declare(self._declaration(settings))
             except OSError as error:
                 raise _explained(error) from None
         except EchodError as error:
             _log.error("reload_rejected", message=f"reload rejected: {error}")
             self._report("READY=1")
             return
-        changed = changes(self._config, config, plan(self._config.listeners, config.listeners))
-        self._config = config
+        self._settings = settings
         self._publisher.flushes[CONFIG] += 1
-        logs.configure(level=config.log.level, destination=config.log.format)
+        logs.configure(level=settings.log_level, destination=settings.log_destination)
         self._try_to_attach()
         self._report("READY=1")
-        _log.info("reloaded", changed=changed or ["nothing"])
+        _log.info("reloaded")
 
     @property
     def _serving(self) -> str:
@@ -262,6 +267,14 @@ class Accelerator:
 
     def _report(self, *lines: str) -> None:
         self._publisher.notifier.send(*lines, f"STATUS={self._serving}")
+
+
+def _read(path: Path) -> Settings:
+    """Be the process that reads a config. What that takes, 13 MiB, the accelerator itself never loads."""
+    from echod.accelerator.declaration import declare  # noqa: PLC0415 - see above
+    from echod.config import file as configfile  # noqa: PLC0415
+
+    return declare(configfile.read(path).config)
 
 
 def _explained(error: OSError) -> EchodError:

@@ -1,25 +1,23 @@
-"""What the kernel is to repeat, as a config declares it.
+"""What the kernel is to repeat, and where, as a config declares it.
 
-Owns the way from a config to a `Declaration`. Invariant: it is the config of the daemon, read alike: the same
-listeners, rules and limits.
+Owns the way from a config to `Settings`. Invariant: it is the config of the daemon, read alike: the same listeners,
+rules and limits.
 """
 
-from collections.abc import Sequence
-
+from echod.accelerator.settings import Settings
 from echod.bpf.maps import Declaration
 from echod.bpf.options import Limits
 from echod.config.schema import Config
 from echod.net.listener import Protocol
-from echod.net.networks import Network
 from echod.worker.rules import declare_rules
 
 
-def declare(config: Config, own: Sequence[Network]) -> Declaration:
-    """Return what a config declares, on a host that has these networks as its own."""
+def declare(config: Config) -> Settings:
+    """Return what a config declares, on any host."""
     listeners = tuple(each for each in config.listeners if each.protocol is Protocol.UDP)
     limits = config.limits
-    return Declaration(
-        rules=declare_rules(config, listeners, own),
+    declared = Declaration(
+        rules=declare_rules(config, listeners, own=()),
         listeners=listeners,
         sources=limits.sources,
         fresh_seconds=config.kernel.fresh_seconds,
@@ -32,4 +30,10 @@ def declare(config: Config, own: Sequence[Network]) -> Declaration:
             dry_run=limits.dry_run,
         ),
         loop_breaker=config.guard.loop_breaker,
+    )
+    return Settings(
+        interfaces=tuple(config.kernel.interfaces),
+        log_level=config.log.level,
+        log_destination=config.log.format,
+        declared=declared,
     )

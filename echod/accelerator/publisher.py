@@ -21,8 +21,7 @@ from echod.accelerator.changes import Cause
 from echod.bpf.datapath import Datapath
 from echod.linux.systemd import Notifier
 from echod.status import instances
-from echod.status.files import NAME, PUBLIC, replace_file
-from echod.status.publisher import STATUS_FILE_SECONDS
+from echod.status.writing import NAME, PUBLIC, STATUS_FILE_SECONDS, replace_file
 
 DEFAULT_DIRECTORY: Final = Path("/run/echod-accelerate")
 CONFIG: Final = "config"

@@ -8,12 +8,13 @@ import os
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from echod import logs
 from echod.accelerator.accelerator import Accelerator
 from echod.cli.options import add_config, make_parser
-from echod.config import file as configfile
+from echod.config import location
 from echod.config.diagnostics import report
 from echod.errors import ConfigError, ExitCode
 from echod.linux import signals
@@ -32,7 +33,7 @@ def parser() -> ArgumentParser:
         description="Have the kernel repeat what the running echod replied, until stopped.",
         epilog=_EXAMPLE,
     )
-    add_config(made, default=f"{configfile.DEFAULT_PATH}")
+    add_config(made, default=f"{location.DEFAULT_PATH}")
     return made
 
 
@@ -41,11 +42,10 @@ def main(words: Sequence[str]) -> int:
     arguments = parser().parse_args(words)
     signals.block()
     faulthandler.enable()  # the watchdog's SIGABRT leaves a stack in the log
-    path = arguments.config.absolute() if arguments.config is not None else None
+    path: Path = (arguments.config or location.DEFAULT_PATH).absolute()
     try:
         Accelerator(path=path, environment=os.environ).run()
     except ConfigError as error:
-        file = str(path or configfile.DEFAULT_PATH)
-        logs.report(report(error.mistakes, file=file, text=error.text, encoding=sys.stderr.encoding))
+        logs.report(report(error.mistakes, file=str(path), text=error.text, encoding=sys.stderr.encoding))
         return error.exit_code
     return ExitCode.OK

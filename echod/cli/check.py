@@ -14,6 +14,7 @@ from typing import Final
 from echod.cli import host, service_unit
 from echod.cli.options import add_config, make_parser
 from echod.config import file as configfile
+from echod.config import location
 from echod.config.diagnostics import in_order, render, report
 from echod.config.document import read
 from echod.config.lint import listener_ranges
@@ -39,7 +40,7 @@ def parser() -> ArgumentParser:
         "unreasonable.",
         epilog=_EXAMPLE,
     )
-    add_config(made, default=f"{configfile.DEFAULT_PATH} if it exists, else built-in defaults")
+    add_config(made, default=f"{location.DEFAULT_PATH} if it exists, else built-in defaults")
     what = made.add_mutually_exclusive_group()
     what.add_argument(
         "--source", metavar="ADDRESS:PORT", help="say whether this source gets replies, and by which rule"
@@ -62,7 +63,7 @@ def _check(arguments: Namespace, encoding: str) -> tuple[str, ExitCode]:
     Without options that is what is wrong or unwise, also for the service that starts with the file; with --socket as if
     systemd held its ports. Raises UsageError if the source is none, and ConfigUnreadableError.
     """
-    path: Path = arguments.config or configfile.DEFAULT_PATH
+    path: Path = arguments.config or location.DEFAULT_PATH
     shown = partial(report, file=str(path), encoding=encoding)
     try:
         reading = configfile.read(arguments.config)

@@ -13,6 +13,7 @@ from typing import Final
 from echod import logs
 from echod.cli.options import add_config, make_parser
 from echod.config import file as configfile
+from echod.config import location
 from echod.config.diagnostics import report
 from echod.config.schema import Config
 from echod.config.written import write_config
@@ -30,7 +31,7 @@ def parser() -> ArgumentParser:
     """Return the parser of its options."""
     made = make_parser("config", description="Print the effective config, with every key.", epilog=_EXAMPLE)
     what = made.add_mutually_exclusive_group()
-    add_config(what, default=f"{configfile.DEFAULT_PATH} if it exists, else built-in defaults")
+    add_config(what, default=f"{location.DEFAULT_PATH} if it exists, else built-in defaults")
     what.add_argument("--defaults", action="store_true", help="print the default of every key")
     what.add_argument("--schema", action="store_true", help="print the JSON Schema of a config file, for editors")
     return made
@@ -50,7 +51,7 @@ def main(words: Sequence[str]) -> int:
     try:
         print(write_config(configfile.read(arguments.config).config))
     except ConfigError as error:
-        file = str(arguments.config or configfile.DEFAULT_PATH)
+        file = str(arguments.config or location.DEFAULT_PATH)
         logs.report(report(error.mistakes, file=file, text=error.text, encoding=sys.stderr.encoding))
         return error.exit_code
     return ExitCode.OK

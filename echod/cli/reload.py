@@ -15,7 +15,7 @@ from typing import Final
 
 from echod.cli.directory import status_directory
 from echod.cli.options import add_running, make_parser
-from echod.config.file import DEFAULT_PATH
+from echod.config.location import DEFAULT_PATH
 from echod.errors import (
     EchodError,
     NoStatusError,
@@ -25,7 +25,7 @@ from echod.errors import (
     StatusUnknownError,
 )
 from echod.stats.snapshot import REJECTED, LastReload, Snapshot
-from echod.status import files, instances
+from echod.status import files, instances, writing
 
 WAIT_SECONDS: Final = 30.0
 """Longer than the supervisor allows a new generation to become ready."""
@@ -78,7 +78,7 @@ def reload(find: Callable[[int | None], Path], environment: Mapping[str, str]) -
         place, before, owner = _look(find, None) if main is None else _look_for(main, find)
     except NoStatusError as error:
         raise NotRunningError(str(error)) from None
-    _send_hangup(before, owner, place / files.NAME)
+    _send_hangup(before, owner, place / writing.NAME)
     signalled = time.monotonic()
     while (waited := time.monotonic() - signalled) < WAIT_SECONDS:
         now = _load(place)

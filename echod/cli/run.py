@@ -17,7 +17,7 @@ from typing import Final
 from echod import logs
 from echod.cli.errors import guarded
 from echod.cli.options import add_config, make_parser
-from echod.config import file as configfile
+from echod.config import location
 from echod.config.diagnostics import report
 from echod.errors import ConfigError, EchodError, ExitCode, UsageError
 from echod.linux import signals, systemd
@@ -33,7 +33,7 @@ Signals: HUP reloads the config, TERM and INT drain and stop, USR1 logs counts."
 def parser() -> ArgumentParser:
     """Return the parser of its options."""
     made = make_parser("run", description="Serve until stopped.", epilog=_EXAMPLE)
-    add_config(made, default=f"{configfile.DEFAULT_PATH} if it exists, else port 7007 of this host")
+    add_config(made, default=f"{location.DEFAULT_PATH} if it exists, else port 7007 of this host")
     made.add_argument("--daemonize", action="store_true", help="detach from the terminal (hosts without systemd)")
     made.add_argument("--pidfile", type=Path, metavar="FILE", help="with --daemonize: hold this file while running")
     return made
@@ -66,7 +66,7 @@ def _serve(path: Path | None, on_serving: Callable[[], None]) -> int:
     try:
         supervisor.run()
     except ConfigError as error:
-        file = str(path or configfile.DEFAULT_PATH)
+        file = str(path or location.DEFAULT_PATH)
         logs.report(report(error.mistakes, file=file, text=error.text, encoding=sys.stderr.encoding))
         return error.exit_code
     return ExitCode.OK

@@ -14,7 +14,7 @@ from typing import Final
 
 from echod.config import socket_unit
 from echod.config.document import read
-from echod.config.file import DEFAULT_PATH, shown
+from echod.config.location import DEFAULT_PATH, shown
 from echod.config.parse import find_instance
 from echod.config.schema import Config
 from echod.config.socket_unit import Passing

@@ -17,7 +17,7 @@ from typing import Any, Final, TextIO
 from echod import logs
 from echod.cli.directory import status_directory
 from echod.cli.options import add_running, make_parser
-from echod.config.file import DEFAULT_PATH
+from echod.config.location import DEFAULT_PATH
 from echod.errors import ExitCode
 from echod.stats.snapshot import Snapshot
 from echod.status import files, instances

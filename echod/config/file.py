@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from echod.config.document import MAX_BYTES
+from echod.config.location import DEFAULT_PATH, shown
 from echod.config.parse import parse_config
 from echod.config.schema import FIRST_TRY, Config
 from echod.errors import ConfigError, ConfigUnreadableError, Mistake, StartFailedError
-
-DEFAULT_PATH: Final = Path("/etc/echod.yaml")
 
 _REASONS: Final = {
     errno.ENOENT: "there is no such file",
@@ -36,11 +35,6 @@ class Reading:
     warnings: tuple[Mistake, ...] = ()
     at: float | None = None
     """When the file was read, in seconds since 1970."""
-
-
-def shown(path: Path) -> str:
-    """Return a path as text for people or a file, even if its bytes are not UTF-8."""
-    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def read(path: Path | None) -> Reading:

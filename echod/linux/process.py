@@ -7,16 +7,17 @@ in the child, and the child keeps no descriptors but those named, stdin and stdo
 import errno
 import gc
 import os
+import pickle
 import signal
 import time
 import traceback
 from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
-from typing import Final
+from typing import BinaryIO, Final, TypeVar
 
 from setproctitle import setproctitle
 
-from echod.errors import EchodError, ExitCode
+from echod.errors import EchodError, ExitCode, StartFailedError
 from echod.linux import prctl
 from echod.linux.cgroups import exhausted_limit
 from echod.linux.privileges import Account, become
@@ -24,6 +25,8 @@ from echod.linux.privileges import Account, become
 _IGNORED: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Signals of a terminal or a service manager are handled by the supervisor."""
 _CPUCLOCK_SCHED: Final = 2
+
+_Answer = TypeVar("_Answer")
 
 
 def fork(name: str, keep: Iterable[int], run: Callable[[], None], report: Callable[[str], None]) -> int:
@@ -41,6 +44,36 @@ def fork(name: str, keep: Iterable[int], run: Callable[[], None], report: Callab
     if pid == 0:
         _run_and_exit(name, keep, run, report)
     return pid
+
+
+def ask_child(name: str, answer: Callable[[], _Answer], report: Callable[[str], None]) -> _Answer:
+    """Have a forked process call `answer`; return what it returned, or raise the EchodError or OSError that it raised.
+
+    What it imports and takes is free when it has exited. Any other end of it is reported, as `fork` does, and is a
+    StartFailedError.
+    """
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    with os.fdopen(reader, "rb") as pipe:
+        with os.fdopen(writer, "wb") as end:
+            pid = fork(name, [2, writer], lambda: _answer(end, answer), report)
+        pickled = pipe.read()
+    _, status = os.waitpid(pid, 0)
+    if status != 0:
+        raise StartFailedError(f"the {name} ended without an answer: {describe_exit(status)}")
+    found: _Answer | EchodError | OSError = pickle.loads(pickled)  # noqa: S301 - from a copy of this process
+    if isinstance(found, (EchodError, OSError)):
+        raise found
+    return found
+
+
+def _answer(end: BinaryIO, answer: Callable[[], object]) -> None:
+    """Write what is answered, or raised, for the process that asked."""
+    try:
+        found = answer()
+    except (EchodError, OSError) as error:
+        found = error
+    pickle.dump(found, end)
+    end.flush()
 
 
 def set_up_child(supervisor: int, title: str, account: Account | None) -> bool:

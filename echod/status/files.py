@@ -21,8 +21,8 @@ from echod.admission.selftest import SelfTest
 from echod.errors import NoStatusError, StatusUnknownError
 from echod.stats.snapshot import Snapshot, printable
 from echod.status import instances
+from echod.status.writing import NAME, PRIVATE, PUBLIC, remove_file, replace_file
 
-NAME: Final = "status.json"
 SELF_TEST_NAME: Final = "self-test.json"
 DEFAULT_DIRECTORY: Final = Path("/run/echod")
 AUTO: Final = "auto"
@@ -33,19 +33,8 @@ MAX_BYTES: Final = 16 * 1024**2
 STALE_SECONDS: Final = 10.0
 """Age at which a status is stale: the supervisor writes it at least every five seconds."""
 
-PUBLIC: Final = 0o644
-_PRIVATE: Final = 0o600
 _NOT_REGULAR: Final = "it is not a regular file"
 _REASONS: Final = {errno.ELOOP: "it is a symbolic link", errno.ENXIO: _NOT_REGULAR}
-
-_ELSEWHERE: Final = "give echod's user write permission there, or set another status.directory and restart echod"
-_ROOM: Final = "make room there"
-_GONE: Final = "create it again, or restart the unit whose RuntimeDirectory= it was"
-_FORBIDDEN: Final = (
-    "give echod a directory that is not read-only: RuntimeDirectory= in the unit with status.directory: auto, or "
-    "in a container a tmpfs there"
-)
-_WAYS_OUT: Final = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.ENOENT: _GONE, errno.EROFS: _FORBIDDEN}
 
 
 def directory(environment: Mapping[str, str], configured: str) -> Path | None:
@@ -147,14 +136,14 @@ class StatusFiles:
             return
         problem = replace_file(self._place, NAME, status, PUBLIC)
         if self._mark is not None and not os.path.lexists(self._place / SELF_TEST_NAME):
-            problem = replace_file(self._place, SELF_TEST_NAME, self._mark, _PRIVATE) or problem
+            problem = replace_file(self._place, SELF_TEST_NAME, self._mark, PRIVATE) or problem
         self._note(problem)
 
     def write_self_test(self, mark: bytes | None) -> None:
         """Replace the file of the self test; if that fails, remove it, so that no old mark remains."""
         self._mark = mark
-        if self._place is not None and (mark is None or replace_file(self._place, SELF_TEST_NAME, mark, _PRIVATE)):
-            _remove(self._place / SELF_TEST_NAME)
+        if self._place is not None and (mark is None or replace_file(self._place, SELF_TEST_NAME, mark, PRIVATE)):
+            remove_file(self._place / SELF_TEST_NAME)
 
     def _note(self, problem: str) -> None:
         """Log a problem once, until it is solved."""
@@ -169,41 +158,7 @@ class StatusFiles:
         """Remove the files: echod is stopping."""
         if self._place is not None:
             for name in (NAME, SELF_TEST_NAME):
-                _remove(self._place / name)
-
-
-def replace_file(place: Path, name: str, content: bytes, mode: int) -> str:
-    """Replace a file, and create its directory if there is none. Returns the problem, or empty text."""
-    new = place / f"{name}.new"
-    try:
-        with suppress(FileExistsError):
-            _make(place)
-        _remove(new)  # a FIFO would hold us here, and what another has opened he may read
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE)
-        with os.fdopen(fd, "wb") as file:
-            os.fchmod(fd, mode)
-            file.write(content)
-        new.replace(place / name)
-    except OSError as error:
-        _remove(new)
-        way_out = _WAYS_OUT.get(error.errno or 0, _ELSEWHERE)
-        return f"{place} cannot be written: {error.strerror}; {way_out}"
-    return ""
-
-
-def _make(place: Path) -> None:
-    """Make a directory that everybody may read, whatever the umask is."""
-    place.mkdir()
-    fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fchmod(fd, 0o755)  # that one, and not what another has put in its place meanwhile
-    finally:
-        os.close(fd)
-
-
-def _remove(path: Path) -> None:
-    with suppress(OSError):
-        path.unlink()
+                remove_file(self._place / name)
 
 
 def _read(path: Path) -> tuple[bytes, int]:

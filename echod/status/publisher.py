@@ -9,16 +9,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from echod import __version__
 from echod.admission.selftest import SelfTest
 from echod.stats.snapshot import Activity, LastReload, Snapshot
 from echod.status import instances
 from echod.status.files import StatusFiles
-
-STATUS_FILE_SECONDS: Final = 5.0
-"""The greatest interval between updates of the status file."""
+from echod.status.writing import STATUS_FILE_SECONDS
 
 
 class Publisher:

@@ -16,7 +16,8 @@ from setproctitle import setproctitle
 from echod import __version__
 from echod.admission.selftest import SelfTest
 from echod.config.diff import Plan
-from echod.config.file import DEFAULT_PATH, Reading, shown
+from echod.config.file import Reading
+from echod.config.location import DEFAULT_PATH, shown
 from echod.config.schema import Config
 from echod.config.socket_unit import Units
 from echod.errors import ConfigError, EchodError, ExitCode, Mistake, plural

@@ -20,6 +20,7 @@ import structlog
 
 from echod import logs
 from echod.config import file as configfile
+from echod.config import location
 from echod.config.diff import changes
 from echod.config.file import Reading
 from echod.config.schema import Config
@@ -105,7 +106,7 @@ class Supervisor:
         self._refusal_log = RefusalLog()
         self._observer = Observer(self._listening, self._totals, self._refusal_log, self._restarts, monotonic())
         self._exporters = Exporters(self._timers, self._listening, self._totals, self._pages)
-        shown_path = configfile.shown(path or configfile.DEFAULT_PATH)
+        shown_path = location.shown(path or location.DEFAULT_PATH)
         self._publisher = Publisher(shown_path, self._exporters.send)
         self._reporter = Reporter(shown_path, units, environment, self._publisher)
         self._own_addresses = OwnAddresses(self._poll, self._timers, self._on_own_addresses)

@@ -6,19 +6,17 @@ from echod.accelerator.declaration import declare
 from echod.bpf.options import Limits
 from echod.config.parse import parse_config
 
-OWN = (ip_network("10.0.0.1"),)
-
 
 def test_the_kernel_has_the_udp_listeners_and_the_rules_of_the_daemon() -> None:
-    """Its access lists, ports and own addresses; of TCP it knows nothing."""
+    """Its access lists and ports; of TCP it knows nothing."""
     text = b"listeners: [udp://0.0.0.0:7, tcp://0.0.0.0:8]\naccess: {allow: [10.0.0.0/8], deny: [10.9.0.0/16]}"
-    declared = declare(parse_config(text)[0], OWN)
+    declared = declare(parse_config(text)[0]).declared
     assert [str(each) for each in declared.listeners] == ["udp://0.0.0.0:7"]
     assert declared.accounts == ((4, 7),)
     assert declared.rules.allow == (ip_network("10.0.0.0/8"),)
     assert declared.rules.deny == (ip_network("10.9.0.0/16"),)
     assert declared.rules.own_ports == {7}
-    assert declared.rules.own_addresses == OWN
+    assert declared.rules.own_addresses == ()
     assert (declared.fresh_seconds, declared.stale_seconds) == (5, 10)
     assert declared.bounded is None
     assert declared.loop_breaker
@@ -30,8 +28,16 @@ def test_the_kernel_has_the_limits_of_the_daemon() -> None:
         b"limits: {datagrams_per_second: 5, burst: 6, total_datagrams_per_second: 7, slip: 2, sources: 2048, "
         b"dry_run: true}\nguard: {loop_breaker: false}\nkernel: {fresh_seconds: 3, stale_seconds: 4}"
     )
-    declared = declare(parse_config(text)[0], OWN)
+    declared = declare(parse_config(text)[0]).declared
     assert declared.limits == Limits(per_source=5, burst=6, total=7, slip=2, dry_run=True)
     assert declared.sources == 2048
     assert not declared.loop_breaker
     assert (declared.fresh_seconds, declared.stale_seconds) == (3, 4)
+
+
+def test_where_the_kernel_replies_and_where_the_log_goes_are_part_of_it() -> None:
+    """A process that has these alone can do its work."""
+    text = b"kernel: {interfaces: [eth0, lo]}\nlog: {level: debug, format: json}"
+    settings = declare(parse_config(text)[0])
+    assert settings.interfaces == ("eth0", "lo")
+    assert (settings.log_level, settings.log_destination) == ("debug", "json")

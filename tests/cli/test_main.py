@@ -1,5 +1,6 @@
 """echod.cli.main: a command loads what it needs and nothing else."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,15 @@ def test_run_loads_no_other_command(tmp_path: Path) -> None:
     assert {name for name in ours if "." in name} == {"cli.errors", "cli.main", "cli.options", "cli.run"}
     assert ours.isdisjoint({"ping", "probes", "measurement", "metrics"})
     assert foreign == {"ctypes", "pydantic", "sdnotify", "setproctitle", "structlog", "yaml"}
+
+
+def test_asyncio_is_loaded_when_something_of_it_is_used() -> None:
+    """What stands for it until then, for want of a use, is the real one to who does use it."""
+    program = (
+        "import sys; from echod import __main__ as entry; sys.modules['asyncio'] = entry._Asyncio('asyncio'); "
+        "import asyncio; assert 'asyncio.events' not in sys.modules; kept = asyncio; "
+        "from asyncio import run; import asyncio.queues; "
+        "print(run.__module__, kept.Queue is asyncio.queues.Queue, asyncio.run is run)"
+    )
+    finished = run_echod(command=(sys.executable, "-c", program))
+    assert (finished.stdout, finished.stderr) == ("asyncio.runners True True\n", "")

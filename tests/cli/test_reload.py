@@ -17,7 +17,7 @@ from support.waiting import wait_until
 
 from echod.errors import ExitCode
 from echod.stats.snapshot import Snapshot
-from echod.status import files, instances
+from echod.status import instances, writing
 
 Process = subprocess.Popen[bytes]
 
@@ -103,7 +103,7 @@ def test_without_a_running_echod_it_fails(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["{}", "[]", "nonsense", "", '{"pid": "all"}'])
 def test_a_status_file_of_something_else_is_one_sentence(tmp_path: Path, text: str) -> None:
     """Whatever stands there, it names nobody to signal."""
-    (tmp_path / files.NAME).write_text(text)
+    (tmp_path / writing.NAME).write_text(text)
     result = ask_for_reload(tmp_path)
     assert result.returncode == ExitCode.STATUS_UNKNOWN
     assert result.stderr == (
@@ -119,7 +119,7 @@ def test_nobody_but_the_echod_that_wrote_it_is_signalled(served: tuple[Daemon, P
     result = ask_for_reload(directory)
     assert result.returncode == ExitCode.UNAVAILABLE
     assert f"process {daemon.pid}, which wrote {directory}/status.json, is gone" in result.stderr
-    path = directory / files.NAME
+    path = directory / writing.NAME
     reported = json.loads(path.read_text())
     for pid in (bystander.pid, -bystander.pid, 2**40):
         path.write_text(json.dumps({**reported, "pid": pid}))
@@ -134,7 +134,7 @@ def test_nobody_but_the_echod_that_wrote_it_is_signalled(served: tuple[Daemon, P
 @needs_root
 def test_root_signals_no_process_of_another_user_than_who_wrote_the_file(tmp_path: Path, bystander: Process) -> None:
     """The user of echod may name any process with the time of its birth, which everybody can see."""
-    path = tmp_path / files.NAME
+    path = tmp_path / writing.NAME
     path.write_bytes(make_snapshot(pid=bystander.pid, born=instances.birth(bystander.pid)).pack())
     os.chown(path, NOBODY, NOBODY)
     result = ask_for_reload(tmp_path)
@@ -149,7 +149,7 @@ def test_root_follows_no_link_in_the_place_of_the_file(tmp_path: Path, bystander
     place.mkdir()
     named = make_snapshot(pid=bystander.pid, born=instances.birth(bystander.pid))
     (tmp_path / "roots").write_bytes(named.pack())
-    (place / files.NAME).symlink_to(tmp_path / "roots")
+    (place / writing.NAME).symlink_to(tmp_path / "roots")
     result = ask_for_reload(place)
     assert (result.returncode, result.stdout) == (ExitCode.STATUS_UNKNOWN, "")
     assert result.stderr == f"echod: {place}/status.json cannot be read: it is a symbolic link\n"
@@ -177,7 +177,7 @@ def test_a_reload_that_echod_cannot_report_is_not_waited_for(echod: StartDaemon,
     config = {"listeners": [f"udp://127.0.0.1:{free_port()}"], "workers": 1}
     daemon = echod(config, variables={"RUNTIME_DIRECTORY": str(small)})
     fill(small)
-    with (small / files.NAME).open("r+b") as file:  # in place, where there is room
+    with (small / writing.NAME).open("r+b") as file:  # in place, where there is room
         reported = dataclasses.replace(Snapshot.unpack(file.read()), at_monotonic=1.0).pack()
         file.seek(0)
         file.write(reported)
@@ -233,7 +233,7 @@ def test_of_two_echods_the_one_is_reloaded_whose_config_was_named(
 def test_the_process_that_the_service_manager_names_is_enough(served: tuple[Daemon, Path, int]) -> None:
     """As it does to ExecReload=: where somebody has removed the status, that is soon there again."""
     daemon, directory, _ = served
-    (directory / files.NAME).unlink()
+    (directory / writing.NAME).unlink()
     result = ask_for_reload(directory, MAINPID=str(daemon.pid))
     assert (result.returncode, result.stdout, result.stderr) == (ExitCode.OK, "reloaded; changed: nothing\n", "")
 

@@ -15,6 +15,7 @@ NEVER_LOADED = (
     "twisted",
     "ssl",
     "_hashlib",
+    "asyncio.events",
     "echod.ping",
     "echod.probes",
     "echod.measurement",

@@ -1,15 +1,18 @@
 """A process that the supervisor forked, and the words for its end."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 from support.daemon import environment
 from support.loopback import NOBODY, needs_root
 
-from echod.linux.process import describe_exit, fork, kill
+from echod.errors import ConfigError, Mistake, NotPermittedError, StartFailedError
+from echod.linux.process import ask_child, describe_exit, fork, kill
 
 
 @pytest.mark.parametrize(
@@ -25,6 +28,59 @@ def test_an_end_has_its_words(number: int, how: str) -> None:
     """By exit code or signal, also one that has no name."""
     pid = fork("test", [2], lambda: os.kill(os.getpid(), number), print)
     assert describe_exit(os.waitpid(pid, 0)[1]) == how
+
+
+def test_a_child_answers_from_a_process_of_its_own() -> None:
+    """With a value; the child is reaped."""
+    (pid, parent), value = ask_child("reader", lambda: ((os.getpid(), os.getppid()), [1, "two"]), print)
+    assert (parent, value) == (os.getpid(), [1, "two"])
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_child_raises_here_what_it_raised_there() -> None:
+    """Mistakes of an operator are whole, with what they were found in."""
+    mistake = Mistake(line=3, column=1, path="workers", message="is not a number")
+
+    def answer() -> None:
+        error = ConfigError((mistake,))
+        error.text = b"workers: many"
+        raise error
+
+    with pytest.raises(ConfigError) as caught:
+        ask_child("reader", answer, print)
+    assert (caught.value.mistakes, caught.value.text) == ((mistake,), b"workers: many")
+    assert str(caught.value) == "line 3: workers: is not a number"
+    with pytest.raises(NotPermittedError, match="not you"):
+        ask_child("reader", raiser(NotPermittedError("not you")), print)
+    with pytest.raises(OSError, match="No space left") as full:
+        ask_child("reader", raiser(OSError(errno.ENOSPC, "No space left")), print)
+    assert full.value.errno == errno.ENOSPC
+
+
+def raiser(error: Exception) -> Callable[[], None]:
+    """Return a function that raises it."""
+
+    def answer() -> None:
+        raise error
+
+    return answer
+
+
+@pytest.mark.parametrize(("number", "how"), [(signal.SIGKILL, "killed by SIGKILL"), (0, "exit code 70")])
+def test_a_child_that_ends_without_an_answer_is_one_sentence(
+    capfd: pytest.CaptureFixture[str], number: int, how: str
+) -> None:
+    """Killed, or with a fault of echod, which is reported whole."""
+
+    def answer() -> None:
+        if number:
+            os.kill(os.getpid(), number)
+        raise ZeroDivisionError
+
+    with pytest.raises(StartFailedError, match=f"^the reader ended without an answer: {how}$"):
+        ask_child("reader", answer, lambda text: os.write(2, text.encode()) and None)
+    assert ("ZeroDivisionError" in capfd.readouterr().err) == (number == 0)
 
 
 @needs_root

@@ -20,7 +20,7 @@ from echod.errors import StatusUnknownError
 from echod.linux.sockets import open_probe, open_socket
 from echod.net.listener import Listener, Protocol, parse_listener
 from echod.stats.snapshot import Activity, Snapshot, UdpTraffic
-from echod.status import files
+from echod.status import files, writing
 from echod.status.selftest import _Run, listeners_of, run_self_test
 
 
@@ -33,7 +33,7 @@ def reported(daemon: Daemon) -> tuple[list[Listener], SelfTest]:
     """Return the listeners and the mark that a daemon reports."""
     mark = files.read_self_test(daemon.status_path)
     assert mark is not None
-    return listeners_of(Snapshot.unpack((daemon.status_path / files.NAME).read_bytes())), mark
+    return listeners_of(Snapshot.unpack((daemon.status_path / writing.NAME).read_bytes())), mark
 
 
 def problems(results: tuple[Result, ...]) -> dict[str, str]:

@@ -35,7 +35,7 @@ def declared(*, fresh_seconds: float = 20.0, stale_seconds: float = 40.0, **sect
     """Return what a config with these sections declares, on the server of a wire."""
     parsed, mistakes = parse_config(yaml.safe_dump(config(**sections)).encode())
     assert not mistakes
-    return replace(declare(parsed, OWN), fresh_seconds=fresh_seconds, stale_seconds=stale_seconds)
+    return replace(declare(parsed).on_host(OWN), fresh_seconds=fresh_seconds, stale_seconds=stale_seconds)
 
 
 @contextmanager
