@@ -44,6 +44,7 @@ def at(name: str, headers: Headers) -> str:
 def load_entry(code: Assembler, build: Build, headers: Headers, port: Register, to: Register) -> None:
     """Look up a destination port, in network byte order, in the map of ports. Changes both registers and R1."""
     code.from_network_order(port)
+    code.compute(port, "&", 0xFFFF)  # an older verifier knows no bound of it
     code.compute(port, "<<", 1)
     code.map_value(R1, build.tables.ports, BY_PORT[headers.version])
     code.compute(R1, "+", port)
@@ -176,6 +177,7 @@ def judge_source_port(code: Assembler, build: Build, headers: Headers) -> None:
     code.store(2, R10, Stack.PEER_PORT, R2)
     code.store(2, R10, Stack.PEER_PORT + 2, headers.version)
     code.from_network_order(R2)
+    code.compute(R2, "&", 0xFFFF)  # as above
     code.map_value(R1, build.tables.ports)
     code.compute(R1, "+", R2)
     code.load(R9, 1, R1, 0)
