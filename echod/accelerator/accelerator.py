@@ -24,7 +24,7 @@ from echod.accelerator.changes import Cause, NetworkChanges
 from echod.accelerator.publisher import CONFIG, Publisher
 from echod.accelerator.settings import Settings
 from echod.bpf.datapath import Datapath
-from echod.bpf.layout import LinkKind
+from echod.bpf.layout import Hook, LinkKind
 from echod.bpf.maps import Declaration
 from echod.config import location
 from echod.errors import EchodError, KernelUnavailableError, NothingConfiguredError, StartFailedError
@@ -172,8 +172,8 @@ class Accelerator:
                     what = "is of a kind that it cannot use" if link is not None else "is not there yet"
                     message = f"kernel.interfaces: {name} {what}: the sockets alone reply there"
                     _log.warning("kernel_not_attached", message=message, interface=name)
-            elif attached.get(link.ifindex) != kind:
-                self._datapath.attach(link.ifindex, kind)
+            elif attached.get(link.ifindex) != (hook := Hook(kind)):
+                self._datapath.attach(link.ifindex, hook)
                 _log.info("kernel_attached", interface=name, kind=kind.value)
 
     def _try_to_attach(self) -> None:

@@ -71,7 +71,7 @@ class Publisher:
         attached = datapath.attached
         state = {
             "interfaces": [
-                {"name": name, "ifindex": ifindex, "kind": attached[ifindex].value if ifindex in attached else ""}
+                {"name": name, "ifindex": ifindex, "kind": attached[ifindex].kind.value if ifindex in attached else ""}
                 for name, ifindex in interfaces.items()
             ],
             "paths": self._paths,

@@ -28,6 +28,8 @@ from echod.bpf.options import Build
 
 _PACKET_HOST: Final = 0  # linux/if_packet.h
 
+_ETHERTYPE, _SENDER, _STATION_BYTES = 12, 6, 6
+"""In an Ethernet header, which begins with the station that it is for."""
 _GROUP_BIT: Final = 1
 """In the first byte of a station: many stations, which nobody sends from."""
 _VERSION_AND_LENGTH: Final = 0x45
@@ -51,12 +53,25 @@ def load_entry(code: Assembler, build: Build, headers: Headers, port: Register, 
     code.load(to, 2, R1, 0)
 
 
+def load_protocol(code: Assembler, build: Build) -> None:
+    """Load the EtherType into R2, in network byte order. That of a VLAN is not IP: it has an interface of its own."""
+    if not build.is_xdp:
+        code.load(R2, 4, R6, Context.PROTOCOL)
+        return
+    code.load(R2, 4, R6, build.abi.data)
+    code.load(R3, 4, R6, build.abi.data_end)
+    code.compute(R4, "=", R2)
+    code.compute(R4, "+", build.kind.header_bytes)
+    code.jump_if(R4, ">", R3, "next")
+    code.load(R2, 2, R2, _ETHERTYPE)
+
+
 def leave_what_is_not_ours(code: Assembler, build: Build, headers: Headers) -> None:
     """Most traffic is other traffic: look where it lies, before anything is copied."""
     link = build.kind.header_bytes
     code.label(at("family", headers))
-    code.load(R2, 4, R6, Context.DATA)
-    code.load(R3, 4, R6, Context.DATA_END)
+    code.load(R2, 4, R6, build.abi.data)
+    code.load(R3, 4, R6, build.abi.data_end)
     code.compute(R4, "=", R2)
     code.compute(R4, "+", link + headers.size + UDP_BYTES)
     code.jump_if(R4, ">", R3, at("copy", headers))
@@ -75,7 +90,7 @@ def copy_headers(code: Assembler, build: Build, headers: Headers) -> None:
     code.compute(R2, "=", 0)
     code.stack(R3, Stack.IP - link)
     code.compute(R4, "=", link + headers.size + UDP_BYTES)
-    code.call(Helper.LOAD_BYTES)
+    code.call(build.abi.load_bytes)
     code.jump_if(R0, "!=", 0, "next")
     code.load(R2, 1, R10, Stack.IP + headers.next_header)
     code.jump_if(R2, "!=", UDP, "next")
@@ -87,12 +102,18 @@ def copy_headers(code: Assembler, build: Build, headers: Headers) -> None:
 
 def leave_other_stations(code: Assembler, build: Build, _headers: Headers) -> None:
     """Leave what is sent to another station, to many, or in a VLAN, which has an interface of its own."""
-    code.load(R2, 4, R6, Context.PACKET_TYPE)
-    code.jump_if(R2, "!=", _PACKET_HOST, "next")
-    code.load(R2, 4, R6, Context.VLAN_PRESENT)
-    code.jump_if(R2, "!=", 0, "next")
+    frame = Stack.IP - build.kind.header_bytes
+    if build.is_xdp:
+        for offset in range(0, _STATION_BYTES, 2):
+            code.load(R2, 2, R10, frame + offset)
+            code.jump_if(R2, "!=", int.from_bytes(build.hook.station[offset : offset + 2], "little"), "next")
+    else:
+        code.load(R2, 4, R6, Context.PACKET_TYPE)
+        code.jump_if(R2, "!=", _PACKET_HOST, "next")
+        code.load(R2, 4, R6, Context.VLAN_PRESENT)
+        code.jump_if(R2, "!=", 0, "next")
     if build.kind is not LinkKind.BARE:
-        code.load(R2, 1, R10, Stack.IP - build.kind.header_bytes + 6)
+        code.load(R2, 1, R10, frame + _SENDER)
         code.jump_if(R2, "&", _GROUP_BIT, "pass")
 
 
@@ -147,7 +168,12 @@ def fold(code: Assembler, number: Register, scratch: Register) -> None:
 
 def pass_odd_frames(code: Assembler, build: Build, headers: Headers) -> None:
     """Pass a frame that is longer or shorter than its packet, but for what fills it up to the shortest."""
-    code.load(R2, 4, R6, Context.LENGTH)
+    if build.is_xdp:
+        code.compute(R1, "=", R6)
+        code.call(Helper.XDP_LENGTH)
+        code.compute(R2, "=", R0)
+    else:
+        code.load(R2, 4, R6, Context.LENGTH)
     code.compute(R3, "=", R8)
     code.compute(R3, "+", build.kind.header_bytes)
     code.jump_if(R2, "==", R3, at("whole", headers))
@@ -159,8 +185,10 @@ def pass_odd_frames(code: Assembler, build: Build, headers: Headers) -> None:
     code.compute(R8, "+", -headers.size - UDP_BYTES)
 
 
-def count_train(code: Assembler, _build: Build, headers: Headers) -> None:
-    """Count a train as its datagrams; the sockets get one whose number the kernel does not know."""
+def count_train(code: Assembler, build: Build, headers: Headers) -> None:
+    """Count a train as its datagrams; the sockets get one whose number the kernel does not know. XDP has no trains."""
+    if build.is_xdp:
+        return
     code.load(R2, 4, R6, Context.GSO_SIZE)
     code.jump_if(R2, "==", 0, at("counted", headers))
     code.load(R7, 4, R6, Context.GSO_SEGMENTS)

@@ -7,7 +7,7 @@ Owns the rows of the counters as a program sees them. Invariant: every datagram 
 from typing import Final
 
 from echod.bpf.asm import R0, R1, R2, R6, R7, R8, R9, R10, Assembler, Register
-from echod.bpf.layout import MOST_DROPS, ROW_BYTES, Context, Count, Helper, Stack, Verdict
+from echod.bpf.layout import MOST_DROPS, ROW_BYTES, Context, Count, Helper, Stack, XdpVerdict
 from echod.bpf.options import Build
 from echod.stats.outcomes import Drop
 
@@ -37,10 +37,10 @@ def count(code: Assembler, build: Build, number: int, by_reason: Register | None
     code.add_atomically(R1, 0, R7)
 
 
-def leave(code: Assembler, _build: Build) -> None:
+def leave(code: Assembler, build: Build) -> None:
     """Let go on what is not ours, as if the program were not there."""
     code.label("next")
-    code.compute(R0, "=", Verdict.NEXT)
+    code.compute(R0, "=", build.abi.leave)
     code.exit()
 
 
@@ -55,7 +55,7 @@ def drop(code: Assembler, build: Build) -> None:
     """Drop what is refused for the reason in R9."""
     code.label("drop")
     count(code, build, Count.DROPPED, R9)
-    _drop(code)
+    _drop(code, build)
 
 
 def drop_over_limit(code: Assembler, build: Build) -> None:
@@ -64,7 +64,7 @@ def drop_over_limit(code: Assembler, build: Build) -> None:
     if limits is not None and not limits.dry_run:
         code.label("over")
         count(code, build, Count.DROPPED + Drop.RATE)
-        _drop(code)
+        _drop(code, build)
 
 
 def drop_loop(code: Assembler, build: Build) -> None:
@@ -72,11 +72,11 @@ def drop_loop(code: Assembler, build: Build) -> None:
     if build.options.loop_seed is not None:
         code.label("loop")
         count(code, build, Count.DROPPED + Drop.LOOP)
-        _drop(code)
+        _drop(code, build)
 
 
-def _drop(code: Assembler) -> None:
-    code.compute(R0, "=", Verdict.DROP)
+def _drop(code: Assembler, build: Build) -> None:
+    code.compute(R0, "=", build.abi.drop)
     code.exit()
 
 
@@ -85,6 +85,10 @@ def send(code: Assembler, build: Build) -> None:
     code.label("replied")
     count(code, build, Count.REPLIED)
     code.add_atomically(R1, 8 * (Count.REPLIED_BYTES - Count.REPLIED), R8)
+    if build.is_xdp:
+        code.compute(R0, "=", XdpVerdict.SEND)
+        code.exit()
+        return
     code.compute(R2, "=", 0)
     code.store(4, R6, Context.MARK, R2)
     code.store(4, R6, Context.PRIORITY, R2)

@@ -1,7 +1,8 @@
 """The datapath in the kernel, as one object: declare it, attach it to interfaces, forget its paths, read its counters.
 
 Owns the maps, the programs and the links of this process; with the process they are gone, and the sockets reply. It
-knows no config, log or clock. Invariants: a failure leaves everything as it was; the counters of an account only grow.
+knows no config, log or clock. Invariants: a declaration that fails leaves everything as it was; the counters of an
+account only grow.
 """
 
 import os
@@ -13,7 +14,7 @@ from struct import Struct
 from typing import Final, Self
 
 from echod.bpf import layout, maps
-from echod.bpf.layout import PATH_UNTIL, LinkKind
+from echod.bpf.layout import PATH_UNTIL, Hook
 from echod.bpf.link import Attachment, Programs
 from echod.bpf.maps import Account, Declaration, KernelTraffic, Rows
 from echod.bpf.options import NANOSECONDS, Build, Options, Tables, power_of_two
@@ -51,7 +52,7 @@ class Datapath:
         self._cpus = power_of_two(possible_cpus())
         self._seed = int.from_bytes(os.urandom(8), "little")
         self._attachments: dict[int, Attachment] = {}
-        self._programs: dict[LinkKind, Programs] = {}
+        self._programs: dict[Hook, Programs] = {}
         self._folded: Rows = {}
         self.declared = declared
         self._maps = self._make_maps(declared, {})
@@ -76,18 +77,20 @@ class Datapath:
 
     # -- interfaces
 
-    def attach(self, ifindex: int, kind: LinkKind) -> None:
-        """Attach to an interface of this kind, if it is not. OSError, ProgramRefusedError: see `linux.bpf`.
+    def attach(self, ifindex: int, hook: Hook) -> None:
+        """Attach to an interface by this hook, if it is not. OSError: see `bpf.link`.
 
-        A failure leaves everything as it was.
+        A failure to load the programs leaves everything as it was. What is attached by another hook is detached first:
+        with two at once, what one leaves to the sockets would be counted by the other again.
         """
-        if self.attached.get(ifindex) is kind:
+        if self.attached.get(ifindex) == hook:
             return
-        if kind not in self._programs:
-            self._programs[kind] = Programs(self._build(kind, self._maps, self.declared))
-        attachment = Attachment(ifindex, kind, self._programs[kind])
+        if hook not in self._programs:
+            self._programs[hook] = Programs(self._build(hook, self._maps, self.declared))
         self.detach(ifindex)
-        self._attachments[ifindex] = attachment
+        self._attachments[ifindex] = Attachment(ifindex, hook, self._programs[hook])
+        for unused in self._programs.keys() - {each.hook for each in self._attachments.values()}:
+            self._programs.pop(unused).close()
 
     def detach(self, ifindex: int) -> None:
         """Detach from an interface, if attached."""
@@ -96,9 +99,9 @@ class Datapath:
             attachment.close()
 
     @property
-    def attached(self) -> dict[int, LinkKind]:
+    def attached(self) -> dict[int, Hook]:
         """Return the interfaces that it is attached to and that are there, by index."""
-        return {ifindex: each.kind for ifindex, each in self._attachments.items() if each.is_alive}
+        return {ifindex: each.hook for ifindex, each in self._attachments.items() if each.is_alive}
 
     # -- what is to be repeated
 
@@ -118,17 +121,17 @@ class Datapath:
         with ExitStack() as stack:
             made = self._make_maps(declared, self._kept(declared))
             stack.callback(_close, _without(made, self._maps))
-            programs: dict[LinkKind, Programs] = {}
-            for kind in {each.kind for each in self._attachments.values()}:
-                programs[kind] = Programs(self._build(kind, made, declared))
-                stack.callback(programs[kind].close)
+            programs: dict[Hook, Programs] = {}
+            for hook in {each.hook for each in self._attachments.values()}:
+                programs[hook] = Programs(self._build(hook, made, declared))
+                stack.callback(programs[hook].close)
             # First no datagram finds an old path any more, then new ones are noted.
             for attachment in self._attachments.values():
-                stack.callback(attachment.replace_ingress, self._programs[attachment.kind])
-                attachment.replace_ingress(programs[attachment.kind])
+                stack.callback(attachment.replace_ingress, self._programs[attachment.hook])
+                attachment.replace_ingress(programs[attachment.hook])
             for attachment in self._attachments.values():
-                stack.callback(attachment.replace_egress, self._programs[attachment.kind])
-                attachment.replace_egress(programs[attachment.kind])
+                stack.callback(attachment.replace_egress, self._programs[attachment.hook])
+                attachment.replace_egress(programs[attachment.hook])
             stack.pop_all()
         old_maps, old_programs = _without(self._maps, made), self._programs
         self.declared, self._maps, self._programs = declared, made, programs
@@ -183,7 +186,7 @@ class Datapath:
             names.add("counts")
         return {name: self._maps[name] for name in names}
 
-    def _build(self, kind: LinkKind, made: Mapping[str, Map], declared: Declaration) -> Build:
+    def _build(self, hook: Hook, made: Mapping[str, Map], declared: Declaration) -> Build:
         options = Options(
             cpus=self._cpus,
             rows=declared.rows,
@@ -193,7 +196,7 @@ class Datapath:
             stale_ns=int(NANOSECONDS * declared.stale_seconds),
         )
         tables = Tables(**{each.name: made[each.name].descriptor for each in fields(Tables)})
-        return Build(kind=kind, tables=tables, options=options)
+        return Build(hook=hook, tables=tables, options=options)
 
     def _open_page(self) -> _Page:
         return _Page(view=self._maps["counts"].view(), accounts=self.declared.accounts, rows=self.declared.rows)

@@ -17,7 +17,6 @@ from echod.bpf.layout import (
     PREFIX,
     SPECIFIC,
     STATION_BYTES,
-    Context,
     Helper,
     LinkKind,
     Stack,
@@ -50,7 +49,7 @@ def find_path(code: Assembler, build: Build) -> None:
     code.load(R3, 8, R10, Stack.NOW)
     code.jump_if(R2, "<", R3, "stranger")
     code.load(R2, 4, R0, PATH_IFINDEX)
-    code.load(R4, 4, R6, Context.IFINDEX)
+    code.load(R4, 4, R6, build.abi.ifindex)
     code.jump_if(R2, "!=", R4, "stranger")
     code.load(R2, 8, R0, 0)
     code.jump_if(R3, "<=", R2, "fresh")

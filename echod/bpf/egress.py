@@ -44,6 +44,11 @@ def leave_what_others_send(code: Assembler, _build: Build) -> None:
         code.jump_if(R2, "!=", 0, "next")
 
 
+def load_protocol(code: Assembler, _build: Build) -> None:
+    """Load the EtherType into R2, in network byte order."""
+    code.load(R2, 4, R6, Context.PROTOCOL)
+
+
 def leave_what_is_no_reply(code: Assembler, build: Build, headers: Headers) -> None:
     """Leave what is no datagram from a port of ours. Afterwards R2 is the begin of the frame, R7 the entry."""
     link = build.kind.header_bytes

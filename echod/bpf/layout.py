@@ -1,6 +1,6 @@
 """Where things lie: in the headers of a datagram, on the stack of the program, and in the keys and values of the maps.
 
-Owns offsets and sizes, those of the kernel (`struct __sk_buff` in linux/bpf.h; RFC 791, RFC 8200, RFC 768) and our own.
+Owns offsets and sizes, those of the kernel (linux/bpf.h; RFC 791, RFC 8200, RFC 768) and our own.
 Invariant: what the programs write into a map and what this process reads from it is described here, once.
 """
 
@@ -23,6 +23,34 @@ class LinkKind(Enum):
     def header_bytes(self) -> int:
         """Return the length of the link header."""
         return 0 if self is LinkKind.BARE else 14
+
+
+class Driver(Enum):
+    """Where the program at ingress runs."""
+
+    TCX = "tcx"
+    """Where the stack takes a packet from the interface, which may be a train."""
+    XDP = "xdp"
+    """In the driver of a network card, frame by frame, before there is a packet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """What the programs of an interface are made for."""
+
+    kind: LinkKind
+    station: bytes = b""
+    """For XDP, which does not say whom a frame is for: the own station of the interface; empty for tcx."""
+
+    @property
+    def driver(self) -> Driver:
+        """Return where its program at ingress runs."""
+        return Driver.XDP if self.station else Driver.TCX
+
+    @property
+    def abi(self) -> "Abi":
+        """Return what that program is given, and may call and return."""
+        return XDP if self.station else TCX
 
 
 class Context(IntEnum):
@@ -56,14 +84,62 @@ class Helper(IntEnum):
     LOAD_BYTES = 26
     COARSE_TIME = 160
     LOOP = 181
+    XDP_LENGTH = 188
+    XDP_LOAD_BYTES = 189
+    XDP_STORE_BYTES = 190
 
 
 class Verdict(IntEnum):
-    """What a program returns, `enum tcx_action_base`."""
+    """What a program returns at tcx, `enum tcx_action_base`."""
 
     NEXT = -1
     DROP = 2
     REDIRECT = 7
+
+
+class XdpVerdict(IntEnum):
+    """What a program returns to a driver, `enum xdp_action`."""
+
+    DROP = 1
+    PASS = 2
+    SEND = 3
+    """Send the frame out by the interface that it came in by."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abi:
+    """What both drivers have, each in its own way, for a program at ingress."""
+
+    data: int
+    data_end: int
+    ifindex: int
+    """Fields of the context, each of 32 bits."""
+    load_bytes: Helper
+    store_bytes: Helper
+    """With the same arguments; at tcx the second has flags behind them."""
+    leave: int
+    drop: int
+    """Verdicts."""
+
+
+TCX: Final = Abi(
+    data=Context.DATA,
+    data_end=Context.DATA_END,
+    ifindex=Context.IFINDEX,
+    load_bytes=Helper.LOAD_BYTES,
+    store_bytes=Helper.STORE_BYTES,
+    leave=Verdict.NEXT,
+    drop=Verdict.DROP,
+)
+XDP: Final = Abi(  # struct xdp_md
+    data=0,
+    data_end=4,
+    ifindex=12,
+    load_bytes=Helper.XDP_LOAD_BYTES,
+    store_bytes=Helper.XDP_STORE_BYTES,
+    leave=XdpVerdict.PASS,
+    drop=XdpVerdict.DROP,
+)
 
 
 # -- headers

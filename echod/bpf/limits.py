@@ -10,7 +10,7 @@ from typing import Final
 from echod.admission.loops import PERIOD
 from echod.bpf.asm import R0, R1, R2, R3, R4, R5, R6, R7, R9, R10, Assembler
 from echod.bpf.counting import count
-from echod.bpf.layout import Context, Count, Helper, Stack
+from echod.bpf.layout import Count, Helper, Stack
 from echod.bpf.options import NANOSECONDS, Build, Limits
 
 _BURST_SECONDS: Final = 0.1
@@ -49,7 +49,7 @@ def _charge_source(code: Assembler, build: Build, limits: Limits, rate: int) -> 
     """Charge the account of the source; one in `slip` datagrams may be on credit."""
     interval = round(NANOSECONDS / rate)
     tolerance = limits.burst * interval + interval // _ROUNDING
-    _write_source(code)
+    _write_source(code, build)
     code.map(R1, build.tables.rates)
     code.stack(R2, Stack.SOURCE)
     code.call(Helper.MAP_LOOKUP)
@@ -94,7 +94,7 @@ def _charge_total(code: Assembler, build: Build, burst: int, rate: int) -> None:
     _charge_account(code, "total charged")
 
 
-def _write_source(code: Assembler) -> None:
+def _write_source(code: Assembler, build: Build) -> None:
     """Write the source, as `net.peers` has it: an address, a /64, or an address whose /64 is not that of one host.
 
     (An IPv4 address that begins like such a one is no valid source; the zeros behind it would change nothing.)
@@ -107,7 +107,7 @@ def _write_source(code: Assembler) -> None:
     code.load(R2, 1, R10, Stack.PATH_KEY)
     code.jump_if(R2, "==", 0, "address")
     code.jump_if(R2, "!=", 0xFE, "prefix")
-    code.load(R2, 4, R6, Context.IFINDEX)
+    code.load(R2, 4, R6, build.abi.ifindex)
     code.store(4, R10, Stack.SOURCE + 20, R2)
     code.label("address")
     code.load(R2, 8, R10, Stack.PATH_KEY + 8)

@@ -1,4 +1,4 @@
-"""The two programs of a kind of interface, and the pair of links that attaches them to one.
+"""The two programs for a hook, and the pair of links that attaches them to an interface.
 
 Owns the descriptors of programs and links. Invariant: an interface has both programs or none, and they use the same
 maps, but for the moment of a replacement, in which nothing is lost.
@@ -7,21 +7,29 @@ maps, but for the moment of a replacement, in which nothing is lost.
 import errno
 import os
 from contextlib import ExitStack
+from typing import Final
 
 from echod.bpf.asm import Code
-from echod.bpf.layout import LinkKind
+from echod.bpf.layout import Driver, Hook
 from echod.bpf.options import Build
 from echod.bpf.program import assemble_egress, assemble_ingress
 from echod.linux import bpf
 
+_ATTACHED: Final = {Driver.TCX: bpf.INGRESS, Driver.XDP: bpf.XDP}
+_NOT_OF_THE_DRIVER: Final = (errno.EPERM, errno.ENODEV, errno.EBADF)
+
+
+class DriverRefusedError(OSError):
+    """The driver of an interface takes no XDP program, or has one."""
+
 
 class Programs:
-    """The loaded programs of one kind of interface."""
+    """The loaded programs for one hook."""
 
     def __init__(self, build: Build) -> None:
         """Assemble and load both. OSError: see `linux.bpf.load_program`."""
         with ExitStack() as stack:
-            self.ingress = _load(assemble_ingress(build), bpf.INGRESS, "echod_reply")
+            self.ingress = _load(assemble_ingress(build), _ATTACHED[build.hook.driver], "echod_reply")
             stack.callback(os.close, self.ingress)
             self.egress = _load(assemble_egress(build), bpf.EGRESS, "echod_note")
             stack.pop_all()
@@ -40,11 +48,16 @@ def _load(code: Code, attached: int, name: str) -> int:
 class Attachment:
     """Both programs at one interface."""
 
-    def __init__(self, ifindex: int, kind: LinkKind, programs: Programs) -> None:
-        """Attach them. OSError: see `linux.bpf.create_link`."""
-        self.ifindex, self.kind = ifindex, kind
+    def __init__(self, ifindex: int, hook: Hook, programs: Programs) -> None:
+        """Attach them. OSError: see `linux.bpf.create_link`; DriverRefusedError: what concerns XDP."""
+        self.ifindex, self.hook = ifindex, hook
         with ExitStack() as stack:
-            self._ingress = bpf.create_link(programs.ingress, ifindex, bpf.INGRESS)
+            try:
+                self._ingress = bpf.create_link(programs.ingress, ifindex, _ATTACHED[hook.driver])
+            except OSError as error:
+                if hook.driver is Driver.XDP and error.errno not in _NOT_OF_THE_DRIVER:
+                    raise DriverRefusedError(*error.args) from None
+                raise
             stack.callback(os.close, self._ingress)
             self._egress = bpf.create_link(programs.egress, ifindex, bpf.EGRESS)
             stack.pop_all()

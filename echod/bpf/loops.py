@@ -29,7 +29,7 @@ def sample(code: Assembler, build: Build) -> None:
     for offset in (0, 8):
         code.load(R2, 8, R10, Stack.PATH_KEY + offset)
         code.store(8, R10, Stack.SAMPLE + offset, R2)
-    _hash_payload(code, build.options.loop_seed)
+    _hash_payload(code, build, build.options.loop_seed)
     code.store(8, R10, Stack.NUMBER, 1)
     code.map(R1, build.tables.peers)
     code.stack(R2, Stack.SAMPLE)
@@ -62,14 +62,15 @@ def _remember(code: Assembler, table: int) -> None:
     code.call(Helper.MAP_UPDATE)
 
 
-def _hash_payload(code: Assembler, seed: int) -> None:
+def _hash_payload(code: Assembler, build: Build, seed: int) -> None:
     """Hash all of the payload, or of its first datagram, by the callback; write the hash behind the key of the peer."""
     code.compute(R2, "=", R8)
-    code.load(R3, 4, R6, Context.GSO_SIZE)
-    code.jump_if(R3, "==", 0, "single")
-    code.jump_if(R3, ">=", R8, "single")
-    code.compute(R2, "=", R3)
-    code.label("single")
+    if not build.is_xdp:
+        code.load(R3, 4, R6, Context.GSO_SIZE)
+        code.jump_if(R3, "==", 0, "single")
+        code.jump_if(R3, ">=", R8, "single")
+        code.compute(R2, "=", R3)
+        code.label("single")
     code.store(8, R10, Stack.LOOP + Loop.LENGTH, R2)
     code.constant(R3, seed)
     code.compute(R2, "^", R3)
@@ -116,7 +117,7 @@ def hash_a_chunk(code: Assembler, build: Build) -> None:
     code.load(R2, 8, R6, Loop.AT)
     code.compute(R2, "+", R7)
     code.stack(R3, -_CHUNK)
-    code.call(Helper.LOAD_BYTES)
+    code.call(build.abi.load_bytes)
     code.jump_if(R0, "==", 0, "read")
     code.store(8, R6, Loop.AT, 0)
     code.jump("end")

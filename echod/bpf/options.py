@@ -6,7 +6,7 @@ Owns these values and their bounds. Invariant: the verifier accepts the programs
 from dataclasses import dataclass
 from typing import Final
 
-from echod.bpf.layout import LinkKind
+from echod.bpf.layout import Abi, Driver, Hook, LinkKind
 
 NANOSECONDS: Final = 1_000_000_000
 """In a second."""
@@ -65,9 +65,24 @@ class Options:
 class Build:
     """What a program is assembled from."""
 
-    kind: LinkKind
+    hook: Hook
     tables: Tables
     options: Options
+
+    @property
+    def kind(self) -> LinkKind:
+        """Return the kind of the interface."""
+        return self.hook.kind
+
+    @property
+    def abi(self) -> Abi:
+        """Return what the program at ingress is given."""
+        return self.hook.abi
+
+    @property
+    def is_xdp(self) -> bool:
+        """Tell whether the program at ingress runs in the driver of a card."""
+        return self.hook.driver is Driver.XDP
 
 
 def power_of_two(number: int, *, least: int = 1) -> int:

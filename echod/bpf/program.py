@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 
 from echod.bpf import checks, counting, decisions, egress, limits, loops, reply
 from echod.bpf.asm import R1, R2, R6, R7, Assembler, Code
-from echod.bpf.layout import IPV4, IPV6, Context, Headers
+from echod.bpf.layout import IPV4, IPV6, Headers
 from echod.bpf.options import Build
 
 Step: TypeAlias = Callable[[Assembler, Build], None]
@@ -59,6 +59,7 @@ EGRESS: Final[tuple[Step, ...]] = (egress.leave_other_addresses, egress.note_pat
 def assemble_ingress(build: Build) -> Code:
     """Return the program that replies."""
     code = _begin()
+    checks.load_protocol(code, build)
     _find_family(code)
     _write_for_each_family(code, build, INGRESS_OF_EACH_FAMILY)
     for step in INGRESS:
@@ -73,6 +74,7 @@ def assemble_egress(build: Build) -> Code:
     """Return the program that notes the paths."""
     code = _begin()
     egress.leave_what_others_send(code, build)
+    egress.load_protocol(code, build)
     _find_family(code)
     _write_for_each_family(code, build, EGRESS_OF_EACH_FAMILY)
     for step in EGRESS:
@@ -89,8 +91,7 @@ def _begin() -> Assembler:
 
 
 def _find_family(code: Assembler) -> None:
-    """Go on with the steps of the family; all that is not IP goes on untouched."""
-    code.load(R2, 4, R6, Context.PROTOCOL)
+    """Go on with the steps of the family of the protocol in R2; all that is not IP goes on untouched."""
     for headers in FAMILIES:
         code.jump_if(R2, "==", headers.protocol, checks.at("family", headers))
     code.jump("next")

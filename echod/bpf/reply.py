@@ -9,7 +9,7 @@ what the other does not write must not be read.
 
 from echod.bpf.asm import R0, R1, R2, R3, R4, R5, R6, R10, Assembler, Size
 from echod.bpf.checks import at, fold
-from echod.bpf.layout import IPV4, IPV6, PATH_KEY, Headers, Helper, Stack
+from echod.bpf.layout import IPV4, IPV6, PATH_KEY, Headers, Stack
 from echod.bpf.options import Build
 
 
@@ -44,7 +44,7 @@ def turn_round(code: Assembler, build: Build, headers: Headers) -> None:
     code.stack(R3, Stack.IP - link)
     code.compute(R4, "=", link + headers.size + 4)
     code.compute(R5, "=", 0)
-    code.call(Helper.STORE_BYTES)
+    code.call(build.abi.store_bytes)
     code.jump_if(R0, "!=", 0, "pass")
     code.jump("replied")
 

@@ -23,9 +23,10 @@ from contextlib import suppress
 from itertools import islice
 from typing import Final
 
+XDP: Final = 37
 INGRESS: Final = 46
 EGRESS: Final = 47
-"""BPF_TCX_INGRESS and BPF_TCX_EGRESS: where a program of an interface is attached."""
+"""BPF_XDP, BPF_TCX_INGRESS and BPF_TCX_EGRESS: where a program of an interface is attached."""
 
 NO_CONTEXT: Final = bytes(192)
 """A `struct __sk_buff` that says nothing."""
@@ -45,14 +46,19 @@ _GET_INFO, _BTF_LOAD, _LOOKUP_BATCH, _UPDATE_BATCH, _LINK_CREATE, _LINK_UPDATE, 
     34,
 )
 
-_SCHED_CLS: Final = 3
+_TYPES: Final = {XDP: 6, INGRESS: 3, EGRESS: 3}
+"""`enum bpf_prog_type`: BPF_PROG_TYPE_XDP and BPF_PROG_TYPE_SCHED_CLS."""
+_PROGRAM_FLAGS: Final = {XDP: 1 << 5}
+"""BPF_F_XDP_HAS_FRAGS: the program is fit for frames in several parts, as drivers have them of large MTUs."""
+_LINK_FLAGS: Final = {XDP: 1 << 2}
+"""XDP_FLAGS_DRV_MODE: in the driver, or not at all."""
 _LICENSE: Final = b"Dual MIT/GPL"
 _LOG_BYTES: Final = 1 << 24
 _FUNCTION_INFO_BYTES: Final = 8
 _BATCH: Final = 4096
 _GROWTH_BYTES: Final = 512
 _LINK_INFO_BYTES, _LINK_IFINDEX = 64, 16
-"""`struct bpf_link_info`: three words, and for tcx the interface behind them."""
+"""`struct bpf_link_info`: three words, and behind them, aligned, the interface."""
 
 _syscall = ctypes.CDLL(None, use_errno=True).syscall
 
@@ -165,7 +171,7 @@ class Map:
 def load_program(
     instructions: bytes, attached: int, *, name: str = "", btf: bytes = b"", functions: bytes = b""
 ) -> int:
-    """Load a program for INGRESS or EGRESS; return its descriptor.
+    """Load a program for XDP, INGRESS or EGRESS; return its descriptor.
 
     `btf` and `functions`, one `struct bpf_func_info` after the other, describe a program with callbacks. Raises
     ProgramRefusedError where the verifier refuses it, and OSError where the kernel does.
@@ -176,7 +182,9 @@ def load_program(
 
     def load(log: "ctypes.Array[ctypes.c_char] | None") -> int:
         wanted = (int(log is not None), len(log) if log is not None else 0, _at(log))
-        fields = (_SCHED_CLS, len(instructions) // 8, _at(code), _at(license_), *wanted, 0, 0, name.encode(), 0)
+        flags = _PROGRAM_FLAGS.get(attached, 0)
+        head = (_TYPES[attached], len(instructions) // 8, _at(code), _at(license_))
+        fields = (*head, *wanted, 0, flags, name.encode(), 0)
         about_functions = (attached, described, _FUNCTION_INFO_BYTES, _at(infos), count)
         return _bpf(_PROG_LOAD, struct.pack("<2I2Q2IQ2I16s4IQI", *fields, *about_functions))[0]
 
@@ -205,8 +213,8 @@ def run_program(
 ) -> tuple[int, bytes, bytes, int]:
     """Run a program on a frame, which is not sent; return its verdict, the frame and the context that it left, and ns.
 
-    `context` is a `struct __sk_buff`, all of it or its begin. A repeated run begins with what the one before has left;
-    the time is that of one.
+    `context` is a `struct __sk_buff`, all of it or its begin, or a `struct xdp_md`. A repeated run begins with what the
+    one before has left; the time is that of one.
     """
     data, after = _buffer(frame), _buffer(bytes(len(frame) + _GROWTH_BYTES))
     given, left = _buffer(context), _buffer(context)
@@ -223,9 +231,11 @@ def run_program(
 def create_link(program: int, ifindex: int, attached: int) -> int:
     """Attach a program to an interface, behind those that are there; return the descriptor of the link.
 
-    OSError EINVAL: the kernel is older than Linux 6.6. ENODEV: there is no such interface.
+    OSError EINVAL: the kernel is older than Linux 6.6. ENODEV: there is no such interface. XDP, which only one program
+    can have: EOPNOTSUPP, EBUSY and others: the driver of the interface does not take it.
     """
-    return _bpf(_LINK_CREATE, struct.pack("<4I4Q", program, ifindex, attached, 0, 0, 0, 0, 0))[0]
+    flags = _LINK_FLAGS.get(attached, 0)
+    return _bpf(_LINK_CREATE, struct.pack("<4I4Q", program, ifindex, attached, flags, 0, 0, 0, 0))[0]
 
 
 def update_link(link: int, program: int) -> None:

@@ -1,10 +1,10 @@
 """echod.bpf.counting: each datagram is in one number of its account, and the reply leaves without a mark."""
 
 import pytest
-from support.bpf import ANY, LOCAL, Frame, Kernel, context, declaration, needs_bpf, over_ipv6, rules
+from support.bpf import ANY, LOCAL, Frame, Kernel, both_drivers, context, declaration, needs_bpf, over_ipv6, rules
 from support.loopback import listener
 
-from echod.bpf.layout import ROW_BYTES, Count
+from echod.bpf.layout import ROW_BYTES, Count, Hook
 from echod.bpf.maps import KernelTraffic
 from echod.bpf.options import Limits
 from echod.linux.bpf import run_program
@@ -12,9 +12,10 @@ from echod.linux.bpf import run_program
 pytestmark = needs_bpf
 
 
-def test_each_family_and_port_counts_for_itself() -> None:
+@both_drivers
+def test_each_family_and_port_counts_for_itself(hook: Hook) -> None:
     """Replies with their bytes, what is left to the sockets, and drops by their reason."""
-    with Kernel() as kernel:
+    with Kernel(hook=hook) as kernel:
         kernel.note(Frame().reply)
         kernel.note(over_ipv6().reply)
         for frame in [Frame(payload=bytes(100))] * 3 + [over_ipv6(payload=b"")] * 2:

@@ -11,12 +11,24 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
-from support.bpf import DROP, NEXT, REDIRECT, Frame, Kernel, declaration, needs_bpf, over_ipv6, rules, two_capabilities
+from support.bpf import (
+    DROP,
+    ETHERNET,
+    NEXT,
+    REDIRECT,
+    Frame,
+    Kernel,
+    declaration,
+    needs_bpf,
+    over_ipv6,
+    rules,
+    two_capabilities,
+)
 from support.loopback import ip, listener, namespace
 from support.processes import descriptors
 
 from echod.bpf.datapath import Datapath, possible_cpus
-from echod.bpf.layout import LinkKind
+from echod.bpf.layout import Hook, LinkKind
 from echod.bpf.maps import KernelTraffic
 from echod.bpf.options import Limits
 from echod.linux.bpf import ProgramRefusedError, run_program
@@ -43,12 +55,12 @@ def open_descriptors() -> int:
 
 def see(datapath: Datapath, frame: Frame) -> int:
     """Have the program of an Ethernet interface see a frame; return its verdict."""
-    return run_program(datapath._programs[LinkKind.ETHERNET].ingress, bytes(frame), context=CONTEXT)[0]
+    return run_program(datapath._programs[ETHERNET].ingress, bytes(frame), context=CONTEXT)[0]
 
 
 def note(datapath: Datapath, frame: Frame) -> None:
     """Have the program see the reply to a frame."""
-    run_program(datapath._programs[LinkKind.ETHERNET].egress, bytes(frame.reply), context=CONTEXT)
+    run_program(datapath._programs[ETHERNET].egress, bytes(frame.reply), context=CONTEXT)
 
 
 def test_nothing_is_left_when_it_is_closed(link: tuple[int, int]) -> None:
@@ -56,10 +68,10 @@ def test_nothing_is_left_when_it_is_closed(link: tuple[int, int]) -> None:
     before = open_descriptors()
     with two_capabilities(), Datapath(declaration()) as datapath:
         for ifindex, kind in zip(link, (LinkKind.LOOPBACK, LinkKind.ETHERNET), strict=True):
-            datapath.attach(ifindex, kind)
+            datapath.attach(ifindex, Hook(kind))
         datapath.declare(declaration(listeners=(listener("::", 9),)))
-        datapath.attach(link[1], LinkKind.ETHERNET)
-        assert datapath.attached == {1: LinkKind.LOOPBACK, link[1]: LinkKind.ETHERNET}
+        datapath.attach(link[1], ETHERNET)
+        assert datapath.attached == {1: Hook(LinkKind.LOOPBACK), link[1]: ETHERNET}
         views = len(datapath._pages)
         datapath._pages.clear()
     assert views == 2
@@ -73,10 +85,10 @@ def test_it_is_attached_where_it_was_told_to_be(link: tuple[int, int]) -> None:
     with two_capabilities(), Datapath(declaration()) as datapath:
         assert datapath.attached == {}
         for ifindex, kind in zip(link, (LinkKind.LOOPBACK, LinkKind.ETHERNET), strict=True):
-            datapath.attach(ifindex, kind)
+            datapath.attach(ifindex, Hook(kind))
         datapath.detach(1)
         datapath.detach(1)
-        assert datapath.attached == {link[1]: LinkKind.ETHERNET}
+        assert datapath.attached == {link[1]: ETHERNET}
         ip("link", "delete", "near")
         assert datapath.attached == {}
         datapath.declare(declaration())
@@ -86,7 +98,7 @@ def test_it_is_attached_where_it_was_told_to_be(link: tuple[int, int]) -> None:
 def test_another_declaration_holds_at_once(link: tuple[int, int]) -> None:
     """Its ports, its rules and its listeners; a path of before is none."""
     with two_capabilities(), Datapath(declaration()) as datapath:
-        datapath.attach(link[1], LinkKind.ETHERNET)
+        datapath.attach(link[1], ETHERNET)
         note(datapath, Frame())
         assert see(datapath, Frame()) == REDIRECT
         datapath.declare(declaration(rules=rules(deny=(ip_network("10.0.0.0/24"),))))
@@ -99,7 +111,7 @@ def test_another_declaration_holds_at_once(link: tuple[int, int]) -> None:
 def test_a_declaration_that_is_not_possible_leaves_all_as_it_was(link: tuple[int, int]) -> None:
     """More memory than there is, and no descriptor more than before."""
     with two_capabilities(), Datapath(declaration()) as datapath:
-        datapath.attach(link[1], LinkKind.ETHERNET)
+        datapath.attach(link[1], ETHERNET)
         note(datapath, Frame())
         before = open_descriptors()
         with pytest.raises(OSError, match="Argument list too long"):
@@ -114,7 +126,7 @@ def test_a_program_that_is_not_possible_leaves_all_as_it_was(
 ) -> None:
     """If the verifier refused it, no interface would have it."""
     with two_capabilities(), Datapath(declaration()) as datapath:
-        datapath.attach(link[1], LinkKind.ETHERNET)
+        datapath.attach(link[1], ETHERNET)
         note(datapath, Frame())
         before = open_descriptors()
         monkeypatch.setattr("echod.bpf.counting.ROW_BYTES", 1 << 20)  # counters behind the end of the map
@@ -134,10 +146,10 @@ def test_a_link_that_cannot_be_changed_leaves_all_as_it_was(link: tuple[int, int
     """Those that were changed before it have their program back."""
     with two_capabilities(), Datapath(declaration()) as datapath:
         for ifindex, kind in zip(link, (LinkKind.LOOPBACK, LinkKind.ETHERNET), strict=True):
-            datapath.attach(ifindex, kind)
+            datapath.attach(ifindex, Hook(kind))
         attachments = list(datapath._attachments.values())
         before = [program_of(each._ingress) for each in attachments]
-        assert before == [program_of(datapath._programs[each.kind].ingress) for each in attachments]
+        assert before == [program_of(datapath._programs[each.hook].ingress) for each in attachments]
         broken, sound = attachments[1], attachments[1]._egress
         broken._egress = datapath._maps["ports"].descriptor
         try:
@@ -148,20 +160,20 @@ def test_a_link_that_cannot_be_changed_leaves_all_as_it_was(link: tuple[int, int
         assert [program_of(each._ingress) for each in attachments] == before
         datapath.declare(declaration(rules=rules(deny=())))
         after = [program_of(each._ingress) for each in attachments]
-        assert after == [program_of(datapath._programs[each.kind].ingress) for each in attachments] != before
+        assert after == [program_of(datapath._programs[each.hook].ingress) for each in attachments] != before
 
 
 def test_what_cannot_be_attached_again_stays_attached(link: tuple[int, int]) -> None:
     """A kind whose programs cannot be loaded, say."""
     with two_capabilities(), Datapath(declaration()) as datapath:
-        datapath.attach(link[1], LinkKind.ETHERNET)
+        datapath.attach(link[1], ETHERNET)
         datapath._maps["local"].descriptor, sound = 1 << 20, datapath._maps["local"].descriptor
         try:
             with pytest.raises(OSError, match="Bad file descriptor"):
-                datapath.attach(link[1], LinkKind.BARE)
+                datapath.attach(link[1], Hook(LinkKind.BARE))
         finally:
             datapath._maps["local"].descriptor = sound
-        assert datapath.attached == {link[1]: LinkKind.ETHERNET}
+        assert datapath.attached == {link[1]: ETHERNET}
 
 
 def test_what_must_not_be_forgotten_is_kept_over_a_declaration(link: tuple[int, int]) -> None:
@@ -169,7 +181,7 @@ def test_what_must_not_be_forgotten_is_kept_over_a_declaration(link: tuple[int, 
     limits = Limits(per_source=1, burst=10, total=1)
     declared = declaration(limits=limits, loop_breaker=True)
     with two_capabilities(), Datapath(declared) as datapath:
-        datapath.attach(link[1], LinkKind.ETHERNET)
+        datapath.attach(link[1], ETHERNET)
         begin = monotonic()
         for _ in range(20):
             see(datapath, Frame())
@@ -188,7 +200,7 @@ def test_what_must_not_be_forgotten_is_kept_over_a_declaration(link: tuple[int, 
 def test_counters_of_all_declarations_add_up(link: tuple[int, int]) -> None:
     """Also of accounts that no declaration has any more, over many."""
     with two_capabilities(), Datapath(declaration()) as datapath:
-        datapath.attach(link[1], LinkKind.ETHERNET)
+        datapath.attach(link[1], ETHERNET)
         for number in range(6):
             see(datapath, Frame())
             see(datapath, over_ipv6())

@@ -18,6 +18,7 @@ from support.bpf import (
     Frame,
     Kernel,
     Outcome,
+    both_drivers,
     declaration,
     needs_bpf,
     over_ipv6,
@@ -26,7 +27,7 @@ from support.bpf import (
 from support.loopback import listener
 from support.waiting import wait_until
 
-from echod.bpf.layout import LinkKind
+from echod.bpf.layout import Hook, LinkKind
 from echod.bpf.maps import KernelTraffic
 
 pytestmark = needs_bpf
@@ -84,10 +85,11 @@ def note_elsewhere(kernel: Kernel, frame: Frame) -> None:
         paths.update(key, path[:16] + OTHER_INTERFACE.to_bytes(4, "little") + path[20:])
 
 
+@both_drivers
 @both_families
-def test_a_peer_whose_replies_leave_by_another_interface_is_for_the_sockets(frame: Frame) -> None:
+def test_a_peer_whose_replies_leave_by_another_interface_is_for_the_sockets(frame: Frame, hook: Hook) -> None:
     """Only they can send by another interface than the one that a datagram came in by."""
-    with Kernel() as kernel:
+    with Kernel(hook=hook) as kernel:
         note_elsewhere(kernel, frame)
         assert is_passed(kernel.meet(frame, ifindex=LOOPBACK))
 
@@ -210,7 +212,7 @@ def test_a_listener_that_is_bound_to_an_interface_refuses_nobody_here() -> None:
 
 def test_on_loopback_the_sockets_refuse_addresses() -> None:
     """There the rules are others: the host itself is a client. A refused port is refused all the same."""
-    with Kernel(kind=LinkKind.LOOPBACK) as kernel:
+    with Kernel(hook=Hook(LinkKind.LOOPBACK)) as kernel:
         assert is_passed(kernel.meet(Frame(source="127.0.0.1", to="127.0.0.1")))
         assert is_passed(kernel.meet(Frame(source="192.0.2.1", to="127.0.0.5")))
         assert is_dropped(kernel.meet(Frame(source="127.0.0.1", source_port=53, to="127.0.0.5")), "source_port_low")
@@ -219,5 +221,5 @@ def test_on_loopback_the_sockets_refuse_addresses() -> None:
 
 def test_a_program_without_a_link_header_loads() -> None:
     """Its replies have no stations; `tests/netns` has one at work."""
-    with Kernel(kind=LinkKind.BARE) as kernel:
+    with Kernel(hook=Hook(LinkKind.BARE)) as kernel:
         assert kernel.programs.ingress > 0

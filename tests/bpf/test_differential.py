@@ -15,6 +15,7 @@ from typing import Final
 import pytest
 from support.bpf import (
     DROP,
+    ETHERNET,
     HOPS,
     LISTENERS,
     LOCAL,
@@ -24,6 +25,7 @@ from support.bpf import (
     OTHER_LOCAL6,
     REDIRECT,
     STATIONS,
+    XDP,
     Frame,
     Kernel,
     declaration,
@@ -152,11 +154,12 @@ def spoiled(random: Random, frame: bytes) -> bytes:
     return bytes(octets)
 
 
-@pytest.fixture
-def kernel() -> Iterator[Kernel]:
-    """Give the programs, with a port of self tests."""
+@pytest.fixture(params=[ETHERNET, XDP], ids=["tcx", "xdp"])
+def kernel(request: pytest.FixtureRequest) -> Iterator[Kernel]:
+    """Give the programs, with a port of self tests, for either driver."""
     admitted = rules(allow=(*rules().allow, ip_network("11.0.0.0/8")))
-    with Kernel(declaration(rules=admitted, listeners=LISTENERS, self_test_port=SELF_TEST_PORT)) as kernel:
+    declared = declaration(rules=admitted, listeners=LISTENERS, self_test_port=SELF_TEST_PORT)
+    with Kernel(declared, request.param) as kernel:
         yield kernel
 
 

@@ -16,7 +16,7 @@ from support.bpf import (
 )
 from support.loopback import listener
 
-from echod.bpf.layout import PATH, LinkKind
+from echod.bpf.layout import PATH, Hook, LinkKind
 
 pytestmark = needs_bpf
 
@@ -110,5 +110,5 @@ def test_the_last_reply_counts() -> None:
 
 def test_without_a_link_header_there_are_no_stations() -> None:
     """They are zeros in the path."""
-    with Kernel(kind=LinkKind.BARE) as kernel:
+    with Kernel(hook=Hook(LinkKind.BARE)) as kernel:
         assert kernel.programs.egress > 0

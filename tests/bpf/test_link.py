@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from support.bpf import Kernel, declaration, needs_bpf, two_capabilities
+from support.bpf import ETHERNET, Kernel, declaration, needs_bpf, two_capabilities
 from support.loopback import ip, namespace
 from support.processes import descriptors
 
-from echod.bpf.layout import LinkKind
+from echod.bpf.layout import Hook, LinkKind
 from echod.bpf.link import Attachment, Programs
 from echod.bpf.options import Limits
 
@@ -44,7 +44,7 @@ def open_descriptors() -> int:
 def test_an_attachment_is_alive_while_its_interface_is(kernel: Kernel, interface: int) -> None:
     """It is replaced without being detached; when the interface is gone, it says so."""
     with two_capabilities():
-        attachment = Attachment(interface, LinkKind.ETHERNET, kernel.programs)
+        attachment = Attachment(interface, ETHERNET, kernel.programs)
     assert attachment.is_alive
     for _ in range(2):
         attachment.replace_ingress(kernel.programs)
@@ -62,7 +62,7 @@ def test_an_interface_that_is_gone_has_no_attachment(kernel: Kernel, interface: 
     ip("link", "delete", "near")
     before = open_descriptors()
     with pytest.raises(OSError, match="No such device"):
-        Attachment(interface, LinkKind.ETHERNET, kernel.programs)
+        Attachment(interface, ETHERNET, kernel.programs)
     assert open_descriptors() == before
 
 
@@ -73,7 +73,7 @@ def test_an_interface_has_both_programs_or_none(kernel: Kernel, interface: int) 
     kernel.programs.egress = NO_DESCRIPTOR
     try:
         with pytest.raises(OSError, match="Bad file descriptor"):
-            Attachment(interface, LinkKind.ETHERNET, kernel.programs)
+            Attachment(interface, ETHERNET, kernel.programs)
     finally:
         kernel.programs.egress = sound
     assert open_descriptors() == before
@@ -81,7 +81,7 @@ def test_an_interface_has_both_programs_or_none(kernel: Kernel, interface: int) 
 
 def test_programs_that_cannot_be_loaded_leave_nothing_open(kernel: Kernel) -> None:
     """If the second is refused, the first is closed."""
-    build = kernel.datapath._build(LinkKind.ETHERNET, kernel.datapath._maps, kernel.declared)
+    build = kernel.datapath._build(ETHERNET, kernel.datapath._maps, kernel.declared)
     tables = replace(build.tables, local=NO_DESCRIPTOR)
     before = open_descriptors()
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -92,7 +92,7 @@ def test_programs_that_cannot_be_loaded_leave_nothing_open(kernel: Kernel) -> No
 def test_programs_with_a_callback_are_loaded_too(kernel: Kernel) -> None:
     """Their functions are described to the kernel, and the description is closed."""
     declared = declaration(limits=Limits(per_source=1, burst=1), loop_breaker=True)
-    build = kernel.datapath._build(LinkKind.LOOPBACK, kernel.datapath._maps, declared)
+    build = kernel.datapath._build(Hook(LinkKind.LOOPBACK), kernel.datapath._maps, declared)
     before = open_descriptors()
     programs = Programs(build)
     assert open_descriptors() == before + 2

@@ -1,9 +1,10 @@
 """echod.bpf.loops: what circulates is dropped by samples; a prober loses nothing."""
 
 import pytest
-from support.bpf import LOCAL, LOCAL6, Frame, Kernel, declaration, needs_bpf, over_ipv6, rules
+from support.bpf import LOCAL, LOCAL6, Frame, Kernel, both_drivers, declaration, needs_bpf, over_ipv6, rules
 from support.loopback import listener
 
+from echod.bpf.layout import Hook
 from echod.bpf.maps import Declaration, KernelTraffic
 
 pytestmark = needs_bpf
@@ -40,11 +41,12 @@ def totals(kernel: Kernel) -> dict[str, int]:
     return {"replied": sum(each.replied for each in traffic)} | dropped
 
 
+@both_drivers
 @pytest.mark.parametrize("local", [LOCAL, LOCAL6])
 @pytest.mark.parametrize("payload", [b"", b"x", bytes(128), bytes(1400)])
-def test_what_circulates_is_dropped(local: str, payload: bytes) -> None:
+def test_what_circulates_is_dropped(hook: Hook, local: str, payload: bytes) -> None:
     """About one in 1,024 of the same bytes from the same peer, of each length; it is counted as a loop."""
-    with Kernel(looped()) as kernel:
+    with Kernel(looped(), hook) as kernel:
         kernel.run(circulating(kernel, local, payload), repeat=MANY)
         found = totals(kernel)
         assert 1 <= found["loop"] <= 150

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 import pytest
-from support.bpf import ANY, Frame, Kernel, declaration, needs_bpf, two_capabilities
+from support.bpf import ANY, ETHERNET, XDP, Frame, Kernel, declaration, needs_bpf, two_capabilities
 from support.loopback import listener
 
-from echod.bpf.layout import LinkKind
+from echod.bpf.layout import Hook, LinkKind
 from echod.bpf.link import Programs
 from echod.bpf.maps import Declaration, KernelTraffic
 from echod.bpf.options import Limits
@@ -34,12 +34,12 @@ def kernel() -> Iterator[Kernel]:
 
 
 @pytest.mark.parametrize("limits", LIMITS.values(), ids=LIMITS)
-@pytest.mark.parametrize("kind", LinkKind)
-def test_the_verifier_takes_the_programs(kernel: Kernel, kind: LinkKind, limits: Limits | None) -> None:
+@pytest.mark.parametrize("hook", [*map(Hook, LinkKind), XDP])
+def test_the_verifier_takes_the_programs(kernel: Kernel, hook: Hook, limits: Limits | None) -> None:
     """With CAP_BPF and CAP_NET_ADMIN alone, for each kind of interface; as root too, where it is another one."""
     for loop_breaker in (True, False):
         declared: Declaration = declaration(limits=limits, loop_breaker=loop_breaker)
-        build = kernel.datapath._build(kind, kernel.datapath._maps, declared)
+        build = kernel.datapath._build(hook, kernel.datapath._maps, declared)
         with two_capabilities():
             Programs(build).close()
         Programs(build).close()
@@ -61,7 +61,7 @@ def test_the_verifier_takes_any_number_of_cpus_and_ports(
 
 def test_a_program_is_short(kernel: Kernel) -> None:
     """Far from the 4,096 instructions that are allowed to a process without more capabilities (BPF_MAXINSNS)."""
-    build = kernel.datapath._build(LinkKind.ETHERNET, kernel.datapath._maps, kernel.declared)
+    build = kernel.datapath._build(ETHERNET, kernel.datapath._maps, kernel.declared)
     sizes = [len(code.instructions) // 8 for code in (assemble_ingress(build), assemble_egress(build))]
     assert sizes[0] < 1000
     assert sizes[1] < 200
@@ -71,7 +71,7 @@ def test_a_kind_of_link_without_a_header_is_shorter(kernel: Kernel) -> None:
     """There is no station to check, to note, or to write."""
     lengths = {}
     for kind in LinkKind:
-        build = kernel.datapath._build(kind, kernel.datapath._maps, kernel.declared)
+        build = kernel.datapath._build(Hook(kind), kernel.datapath._maps, kernel.declared)
         lengths[kind] = [len(assemble(build).instructions) for assemble in (assemble_ingress, assemble_egress)]
     assert lengths[LinkKind.BARE][0] < lengths[LinkKind.LOOPBACK][0] < lengths[LinkKind.ETHERNET][0]
     assert lengths[LinkKind.BARE][1] < lengths[LinkKind.LOOPBACK][1] == lengths[LinkKind.ETHERNET][1]

@@ -3,17 +3,20 @@
 import struct
 
 import pytest
-from support.bpf import HOPS, REDIRECT, STATIONS, Frame, Kernel, needs_bpf, over_ipv6
+from support.bpf import HOPS, REDIRECT, STATIONS, Frame, Kernel, both_drivers, needs_bpf, over_ipv6
 from support.bpf import with_checksum as checked
+
+from echod.bpf.layout import Hook
 
 pytestmark = needs_bpf
 
 
+@both_drivers
 @pytest.mark.parametrize("hops", [1, 2, 63, 64, 65, 128, 255])
 @pytest.mark.parametrize("tos", [0, 1, 0xB8, 0xFF])
-def test_the_header_is_that_of_a_reply(hops: int, tos: int) -> None:
+def test_the_header_is_that_of_a_reply(hook: Hook, hops: int, tos: int) -> None:
     """Whatever hop limit and class the datagram had, those of the reply are the sockets', and the checksum is right."""
-    with Kernel() as kernel:
+    with Kernel(hook=hook) as kernel:
         for frame in (Frame(hops=hops, tos=tos), over_ipv6(hops=hops, tos=tos)):
             kernel.note(frame.reply)
             outcome = kernel.meet(frame)

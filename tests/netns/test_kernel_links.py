@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Final
 
 import pytest
+from support.bpf import ETHERNET
 from support.daemon import Daemon, connect_udp
 from support.loopback import ip, needs_root
 from support.netns.datagrams import CLIENT, CLIENT_MAC, PORT, SERVER, SERVER_MAC, Datagram, numbered, over_ipv4, read
@@ -21,7 +22,7 @@ from support.netns.wire import LINK, Wire
 from support.system.network import entered, namespaces, set_kernel
 from support.waiting import wait_until
 
-from echod.bpf.layout import LinkKind
+from echod.bpf.layout import Hook, LinkKind
 from echod.bpf.maps import KernelTraffic
 
 pytestmark = needs_root
@@ -35,7 +36,7 @@ _IFF_TUN, _IFF_NO_PI = 0x0001, 0x1000  # linux/if_tun.h
 
 def test_on_loopback_the_kernel_answers_too(wire: Wire, daemon: Daemon) -> None:
     """Of the host itself, by its loopback addresses; what it sends to its outer ones the sockets refuse, as ever."""
-    sockets, links = Counted(daemon), {"lo": LinkKind.LOOPBACK, LINK: LinkKind.ETHERNET}
+    sockets, links = Counted(daemon), {"lo": Hook(LinkKind.LOOPBACK), LINK: ETHERNET}
     with attached(wire.server, declared(), links) as datapath, entered(wire.server):
         for host in ("127.0.0.1", "::1"):
             with connect_udp(host, PORT) as sock:
@@ -71,7 +72,7 @@ def test_a_tunnel_without_link_headers_is_answered(wire: Wire, daemon: Daemon) -
         own = tuple(map(ip_network, ("10.8.0.1", "fd00:8::1")))
         declaration = declared()
         declaration = replace(declaration, rules=replace(declaration.rules, own_addresses=(*OWN, *own)))
-        with attached(wire.server, declaration, {"tun0": LinkKind.BARE}) as datapath:
+        with attached(wire.server, declaration, {"tun0": Hook(LinkKind.BARE)}) as datapath:
             for source, to in (("10.8.0.2", "10.8.0.1"), ("fd00:8::2", "fd00:8::1")):
                 for datagram in numbered(Datagram(source=source, to=to), 3):
                     os.write(device, datagram.frame()[14:])
@@ -119,7 +120,7 @@ def test_a_host_on_a_bridge_is_answered_on_either_side(own: tuple[Wire, Daemon],
     wire.configure("link", "set", LINK, "master", "br0")
     wire.configure("address", "add", f"{SERVER}/24", "dev", "br0")
     wire.configure("neighbour", "replace", CLIENT, "lladdr", CLIENT_MAC, "dev", "br0")
-    links = {attached_to: LinkKind.ETHERNET}
+    links = {attached_to: ETHERNET}
     with attached(wire.server, declared(), links) as datapath, wire.client_of(SERVER, PORT) as sock:
         ask(sock, 20)
         assert total(datapath).replied == 19
@@ -137,7 +138,7 @@ def test_a_station_of_its_own_on_the_same_link_is_answered(own: tuple[Wire, Daem
     ip("-n", wire.client, "address", "add", "10.8.0.2/24", "dev", LINK)
     ip("-n", wire.client, "neighbour", "replace", "10.8.0.1", "lladdr", mac, "dev", LINK)
     for name, replied in ((LINK, 0), ("mv0", 19)):
-        sockets, links = Counted(daemon), {name: LinkKind.ETHERNET}
+        sockets, links = Counted(daemon), {name: ETHERNET}
         with attached(wire.server, declared(), links) as datapath, wire.client_of("10.8.0.1", PORT) as sock:
             ask(sock, 20)
             assert total(datapath).replied == replied
@@ -152,7 +153,7 @@ def test_an_interface_that_comes_back_is_another_one(own: tuple[Wire, Daemon]) -
         assert datapath.attached == {}
         wire.configure("link", "add", LINK, "type", "veth", "peer", "name", LINK, "netns", wire.client)
         ifindex = attach(wire.server, datapath, LINK)
-        assert datapath.attached == {ifindex: LinkKind.ETHERNET}
+        assert datapath.attached == {ifindex: ETHERNET}
 
 
 # -- the ways of a host
@@ -169,7 +170,7 @@ def test_replies_by_another_way_than_that_of_the_datagrams_are_for_the_sockets(o
         set_kernel(name, setting, 0)
     ip("-n", wire.client, "address", "add", "10.9.0.2/24", "dev", "eth1")
     wire.configure("route", "add", f"{CLIENT}/32", "via", "10.9.0.2", "dev", "eth1")
-    links = {LINK: LinkKind.ETHERNET, "eth1": LinkKind.ETHERNET}
+    links = {LINK: ETHERNET, "eth1": ETHERNET}
     with attached(wire.server, declared(), links) as datapath, wire.client_of(SERVER, PORT) as sock:
         ask(sock, 50)
         assert replace(total(datapath), replied_bytes=0) == KernelTraffic(passed=50)
@@ -189,7 +190,7 @@ def test_a_router_leaves_the_echo_of_hosts_behind_it_alone(own: tuple[Wire, Daem
         ip("-n", wire.client, "route", "add", "10.9.0.0/24", "via", SERVER)
         set_kernel(wire.server, "ipv4/ip_forward", 1)
         echo = stack.enter_context(wire.listen("10.9.0.2", PORT, behind))
-        links = {LINK: LinkKind.ETHERNET, "eth1": LinkKind.ETHERNET}
+        links = {LINK: ETHERNET, "eth1": ETHERNET}
         datapath = stack.enter_context(attached(wire.server, declared(access={"allow": [CLIENT]}), links))
         for source_port in (0, 53):
             sock = stack.enter_context(wire.listen(CLIENT, source_port, wire.client))

@@ -20,7 +20,7 @@ from support.loopback import listener
 
 from echod.admission.rules import RuleSet
 from echod.bpf.datapath import Datapath
-from echod.bpf.layout import ROW_COUNTS, Count, LinkKind
+from echod.bpf.layout import ROW_COUNTS, Count, Driver, Hook, LinkKind
 from echod.bpf.link import Programs
 from echod.bpf.maps import Declaration, KernelTraffic
 from echod.linux.bpf import run_program
@@ -35,7 +35,15 @@ OTHER_LOCAL, OTHER_LOCAL6 = "10.0.0.9", "fd00::9"
 PEER, PEER6 = "10.0.0.2", "fd00::2"
 ANY, ANY6 = "0.0.0.0", "::"  # noqa: S104 - nothing is bound
 
+ETHERNET: Final = Hook(LinkKind.ETHERNET)
+XDP: Final = Hook(LinkKind.ETHERNET, station=bytes(6))
+"""In the driver of an interface whose station is that of `lo`."""
+
+both_drivers = pytest.mark.parametrize("hook", [ETHERNET, XDP], ids=["tcx", "xdp"])
+
 NEXT, DROP, REDIRECT = 0xFFFF_FFFF, 2, 7
+_AS_TCX: Final = {1: DROP, 2: NEXT, 3: REDIRECT}
+"""What XDP_DROP, XDP_PASS and XDP_TX of linux/bpf.h are at tcx."""
 LOOPBACK: Final = 1
 """The index of `lo`."""
 HOPS: Final = 61
@@ -173,17 +181,14 @@ class Outcome:
 class Kernel:
     """The maps and the programs of one declaration."""
 
-    def __init__(self, declared: Declaration | None = None, kind: LinkKind = LinkKind.ETHERNET) -> None:
+    def __init__(self, declared: Declaration | None = None, hook: Hook = ETHERNET) -> None:
         """Make and load them with the two capabilities."""
-        self.declared = declared or declaration()
+        self.declared, self.hook = declared or declaration(), hook
         with two_capabilities():
             self.datapath = Datapath(self.declared)
-            self._load(kind)
+            build = self.datapath._build(hook, self.datapath._maps, self.declared)
+            self.programs = self.datapath._programs[hook] = Programs(build)
         self._counters = self.datapath._pages[0].view.cast("Q")
-
-    def _load(self, kind: LinkKind) -> None:
-        build = self.datapath._build(kind, self.datapath._maps, self.declared)
-        self.programs = self.datapath._programs[kind] = Programs(build)
 
     def __enter__(self) -> Self:
         """Go on."""
@@ -234,9 +239,11 @@ class Kernel:
     def run(
         self, frame: bytes, *, ifindex: int = LOOPBACK, gso_size: int = 0, segments: int = 0, repeat: int = 1
     ) -> tuple[int, bytes]:
-        """Have the ingress program see a frame, and do not look at the counters."""
-        given = context(ifindex, 0, gso_size, segments)
-        return run_program(self.programs.ingress, frame, context=given, repeat=repeat)[:2]
+        """Have the ingress program see a frame, and do not look at the counters. Verdicts are those of tcx."""
+        is_xdp = self.hook.driver is Driver.XDP
+        given = xdp_context(len(frame), ifindex) if is_xdp else context(ifindex, 0, gso_size, segments)
+        verdict, left, *_ = run_program(self.programs.ingress, frame, context=given, repeat=repeat)
+        return _AS_TCX[verdict] if is_xdp else verdict, left
 
     def age(self, seconds: float) -> None:
         """Make all paths so much older."""
@@ -259,6 +266,11 @@ def context(ifindex: int = LOOPBACK, came_in_by: int = 0, gso_size: int = 0, seg
     struct.pack_into("<I", packed, 164, segments)
     struct.pack_into("<I", packed, 176, gso_size)
     return bytes(packed)
+
+
+def xdp_context(length: int, ifindex: int = LOOPBACK) -> bytes:
+    """Return a `struct xdp_md` of a frame of this length."""
+    return struct.pack("<6I", 0, length, 0, ifindex, 0, 0)
 
 
 def _difference(after: KernelTraffic, before: KernelTraffic) -> KernelTraffic:

@@ -15,7 +15,7 @@ from ipaddress import ip_network
 from typing import Any, Final
 
 import yaml
-from support.bpf import two_capabilities
+from support.bpf import ETHERNET, two_capabilities
 from support.daemon import Daemon, end_processes
 from support.netns.datagrams import SERVER, SERVER6, SERVER_LINK
 from support.netns.stage import config, totals
@@ -24,7 +24,7 @@ from support.system.network import entered
 
 from echod.accelerator.declaration import declare
 from echod.bpf.datapath import Datapath
-from echod.bpf.layout import LinkKind
+from echod.bpf.layout import Hook
 from echod.bpf.maps import Declaration, KernelTraffic
 from echod.config.parse import parse_config
 
@@ -39,15 +39,13 @@ def declared(*, fresh_seconds: float = 20.0, stale_seconds: float = 40.0, **sect
 
 
 @contextmanager
-def attached(
-    namespace: str, declaration: Declaration, interfaces: dict[str, LinkKind] | None = None
-) -> Iterator[Datapath]:
+def attached(namespace: str, declaration: Declaration, interfaces: dict[str, Hook] | None = None) -> Iterator[Datapath]:
     """Attach the datapath to interfaces of a namespace, by default to its end of the wire."""
     with two_capabilities():
         datapath = Datapath(declaration)
     with datapath:
-        for name, kind in (interfaces or {LINK: LinkKind.ETHERNET}).items():
-            attach(namespace, datapath, name, kind)
+        for name, hook in (interfaces or {LINK: ETHERNET}).items():
+            attach(namespace, datapath, name, hook)
         yield datapath
 
 
@@ -73,11 +71,11 @@ def attached_by_another(namespace: str, declaration: Declaration) -> Iterator[in
         os.waitpid(child, 0)
 
 
-def attach(namespace: str, datapath: Datapath, name: str, kind: LinkKind = LinkKind.ETHERNET) -> int:
+def attach(namespace: str, datapath: Datapath, name: str, hook: Hook = ETHERNET) -> int:
     """Attach the datapath to an interface of a namespace; return its index."""
     with entered(namespace), two_capabilities():
         ifindex = socket.if_nametoindex(name)
-        datapath.attach(ifindex, kind)
+        datapath.attach(ifindex, hook)
     return ifindex
 
 
