@@ -21,7 +21,7 @@ from .process import CannotMeasure
 from .report import tables
 from .servers import VOLATILE, build_peers
 from .targets import missed
-from .work import LATENCY_IDLE, LATENCY_LOADED, PING, RULES, TCP, UDP
+from .work import FLOODS, LATENCY_IDLE, LATENCY_LOADED, PING, RULES, TCP, UDP, Work
 
 QUICK_PAIRS, QUICK_SECONDS, QUICK_IDLE_SECONDS = 1, 0.1, 1.0
 
@@ -67,13 +67,15 @@ def _report(bench: Bench, arguments: argparse.Namespace) -> int:
     machine = {"cpus": os.cpu_count(), "processor": _processor(), "kernel": platform.release(), "python": _python()}
     wrong = missed(rows)
     print(f"median (lowest to highest) of {arguments.pairs} pairs of {arguments.seconds:g} s a run", end="; ")
-    print("CPU: of the whole process tree of the server; busy: that time over elapsed time; machine: of all CPUs")
+    print("CPU: of the whole process tree of the server; busy: that time over elapsed time", end="; ")
+    print("machine: of server, load and ksoftirqd")
     print("{cpus} CPUs, {processor}; Linux {kernel}; Python {python}".format(**machine))
     measured = {row.work for row in rows}
-    works = (*UDP, LATENCY_IDLE, LATENCY_LOADED, *TCP, *RULES, *PING)
+    works = (*UDP, LATENCY_IDLE, LATENCY_LOADED, *TCP, *RULES, *PING, *FLOODS)
     for work in {work.name: work for work in works}.values():
         if work.name in measured:
-            print(f"{work.name}: {work.meaning}" + (f"; target {work.ratio_max:.2f}" if work.ratio_max else ""))
+            most = work.ratio_max if isinstance(work, Work) else None
+            print(f"{work.name}: {work.meaning}" + (f"; target {most:.2f}" if most else ""))
     print(*tables(rows, missing), sep="\n")
     print()
     print(*[f"missed: {text}" for text in wrong] or ["no target missed"], sep="\n")

@@ -9,18 +9,24 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 from .figures import Missing, Run, summed
+from .floods import run_flood
 from .load import Traffic, run_load, run_ping
-from .process import CannotMeasure, Server, cpu_ns, machine_ns, process_tree, pss_bytes, wakeups
+from .process import CannotMeasure, Server, beside_ns, cpu_ns, process_tree, pss_bytes, wakeups
 from .servers import AWAKE, BARE, ECHOD, LEAST, LIMITED, OTHERS, VECTOR, YARDSTICKS, Kind, echod
+from .stage import STAGED, on_its_host, staged
 from .work import (
     BARE_PING,
     CLIENTS,
     ECHOD_PING,
     FLOOD,
+    FLOODS,
+    KERNEL,
     LATENCY_IDLE,
+    NEW_SOURCES,
     PACE_MICROSECONDS,
     ROUND_TRIP,
     RULES,
@@ -37,7 +43,7 @@ from .work import (
 
 MEBIBYTE = 1 << 20
 
-GROUPS = ("udp", "latency", "tcp", "rules", "scaling", "idle", "ping")
+GROUPS = ("udp", "latency", "tcp", "rules", "veth", "lo", "floods", "scaling", "idle", "ping")
 """Each is measured by the method of its name."""
 
 FLOODED_PER_SECOND = 500_000
@@ -73,7 +79,7 @@ class Bench:
         with self._started("udp", self._all_over("udp")) as servers:
             self._compare(UDP, servers)
             for server in servers:
-                metrics = {"pss_mib": pss_bytes(server.pid) / MEBIBYTE, "ready_seconds": server.ready_seconds}
+                metrics = {"pss_mib": pss_bytes(server.main) / MEBIBYTE, "ready_seconds": server.ready_seconds}
                 self._note("footprint", server.name, servers[0].name, metrics)
 
     def _tcp(self) -> None:
@@ -82,11 +88,7 @@ class Bench:
 
     def _latency(self) -> None:
         with self._started("udp", self._all_over("udp")) as servers:
-            [most] = run_load(
-                self._directory, CLIENTS, port=servers[0].port, seconds=self._seconds, cpus=self._load_cpus
-            )
-            half = most.received / most.elapsed_ns * 1e9 / 2
-            self._compare((LATENCY_IDLE, latency_beside(half)), servers)
+            self._compare((LATENCY_IDLE, self._half_load(servers[0])), servers)
 
     def _rules(self) -> None:
         with self._started("udp", (BARE, ECHOD, LIMITED)) as servers:
@@ -115,8 +117,9 @@ class Bench:
         with self._started("udp", (AWAKE,)) as [loop]:
             trips = round(self._seconds * 1e6 / PACE_MICROSECONDS)
             self._progress(f"{self._group} {self._pair + 1}")
-            bare = run_load(self._directory, ROUND_TRIP, port=loop.port, seconds=self._seconds, cpus=cpus)
-            ours = [run_ping("--window", 1, "-i", f"{PACE_MICROSECONDS}us", port=loop.port, count=trips, cpus=cpus)]
+            bare = run_load(self._directory, ROUND_TRIP, server=loop, seconds=self._seconds, cpus=cpus)
+            pace = f"{PACE_MICROSECONDS}us"
+            ours = [run_ping("--window", 1, "-i", pace, port=loop.place.port, count=trips, cpus=cpus)]
             for client, loads in ((BARE_PING, bare), (ECHOD_PING, ours)):
                 if loads[0].received:
                     self._note(ROUND_TRIP.name, client, BARE_PING, _metrics(loads, 0, 0), loads)
@@ -124,22 +127,67 @@ class Bench:
                     self._miss(ROUND_TRIP.name, client, "no reply at all")
         with self._started("udp", (ECHOD,)) as [daemon]:
             many = round(self._seconds * FLOODED_PER_SECOND)
-            flood = run_ping("-f", port=daemon.port, count=many, cpus=cpus)
+            flood = run_ping("-f", port=daemon.place.port, count=many, cpus=cpus)
             rate = {"replies_per_second": flood.received / flood.elapsed_ns * 1e9}
             self._note(FLOOD.name, ECHOD_PING, ECHOD_PING, rate, [flood])
+
+    def _veth(self) -> None:
+        """Let the kernel answer what comes from another host, with all rules, and with limits."""
+        self._kernel(lambda server: server, [])
+
+    def _lo(self) -> None:
+        """Let it answer what comes from the same host, and take in what never came before."""
+        self._kernel(on_its_host, [NEW_SOURCES])
+
+    def _floods(self) -> None:
+        """Flood them, and look at what is left for a bystander."""
+        with self._staged() as servers:
+            for flood, server in product(FLOODS, servers):
+                self._progress(f"{self._group} {self._pair + 1}: {flood.name} {server.name}")
+                cpu, beside = sum(map(cpu_ns, server.pids)), beside_ns()
+                left = run_flood(flood, server, seconds=2 * self._seconds, cpus=self._load_cpus, own=self._server_cpus)
+                spent = sum(map(cpu_ns, server.pids)) - cpu + beside_ns() - beside
+                metrics = {
+                    "p50_us": left.bystander.p50_us,
+                    "p99_us": left.bystander.p99_us,
+                    "machine_us": spent / left.frames / 1000,
+                    "frames_per_second": left.frames_per_second,
+                }
+                self._note(flood.name, server.name, servers[0].name, metrics, [left.bystander])
+
+    @contextlib.contextmanager
+    def _staged(self) -> Iterator[list[Server]]:
+        """Start each in a network of its own."""
+        with contextlib.ExitStack() as stack:
+            servers = []
+            for kind in STAGED:
+                self._progress(f"{self._group} {self._pair + 1}: start {kind.name}")
+                server = staged(kind, directory=self._directory, cpus=self._server_cpus)
+                servers.append(stack.enter_context(server))
+            yield servers
+
+    def _kernel(self, reached: Callable[[Server], Server], more: Sequence[Work]) -> None:
+        with self._staged() as started:
+            servers = [reached(server) for server in started]
+            self._compare((*KERNEL[self._group], *more, LATENCY_IDLE, self._half_load(servers[0])), servers)
+
+    def _half_load(self, loop: Server) -> Work:
+        """Return the timing of a ping beside half of what the C loop echoes at most."""
+        [most] = run_load(self._directory, CLIENTS, server=loop, seconds=self._seconds, cpus=self._load_cpus)
+        return latency_beside(most.received / most.elapsed_ns * 1e9 / 2)
 
     def _idle(self) -> None:
         """Let all of them run without traffic, and see who wakes up and what that costs."""
         with self._started("udp", [*self._all_over("udp"), echod("echod-64", ports=64)]) as servers:
             time.sleep(12)  # what belongs to the start is over: also that echod tells of rates, the last over 10 s
-            before = [(wakeups(server.pid), cpu_ns(server.pid)) for server in servers]
+            before = [(wakeups(server.main), cpu_ns(server.main)) for server in servers]
             time.sleep(self._idle_seconds)
             for server, (woken, used) in zip(servers, before, strict=True):
-                after = wakeups(server.pid)
+                after = wakeups(server.main)
                 rates = [(after[pid] - woken[pid]) / self._idle_seconds for pid in after if pid in woken]
                 metrics = {
                     "wakeups_per_second": max(rates),
-                    "cpu_ms_per_second": (cpu_ns(server.pid) - used) / 1e6 / self._idle_seconds,
+                    "cpu_ms_per_second": (cpu_ns(server.main) - used) / 1e6 / self._idle_seconds,
                 }
                 self._note("idle", server.name, YARDSTICKS["udp"].name, metrics)
 
@@ -185,15 +233,15 @@ class Bench:
             return
         self._progress(f"{self._group} {self._pair + 1}: {work.name} {server.name}")
         try:
-            cpu, machine = cpu_ns(server.pid), machine_ns()
+            cpu, beside = sum(map(cpu_ns, server.pids)), beside_ns()
             loads = run_load(
                 self._directory,
                 work,
-                port=server.port,
+                server=server,
                 seconds=self._seconds * work.length,
                 cpus=cpus or self._load_cpus,
             )
-            cpu, machine = cpu_ns(server.pid) - cpu, machine_ns() - machine
+            cpu, beside = sum(map(cpu_ns, server.pids)) - cpu, beside_ns() - beside
         except CannotMeasure as reason:
             self._miss(work.name, server.name, str(reason))
             return
@@ -204,10 +252,10 @@ class Bench:
                 printed = (
                     f"{received} replies in the first instant, and none after it"  # as of those that lose the rest
                 )
-            gone = "" if process_tree(server.pid)[1:] or Path(f"/proc/{server.pid}/task").exists() else "; it ended"
+            gone = "" if process_tree(server.main)[1:] or Path(f"/proc/{server.main}/task").exists() else "; it ended"
             self._miss(work.name, server.name, printed + gone)
             return
-        self._note(work.name, server.name, yardstick, _metrics(loads, cpu, machine), loads)
+        self._note(work.name, server.name, yardstick, _metrics(loads, cpu, cpu + beside), loads)
 
     def _note(
         self, work: str, server: str, yardstick: str, metrics: dict[str, float], loads: Sequence[Traffic] = ()

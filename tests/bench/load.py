@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .figures import Counts
-from .process import HOST, REPOSITORY, CannotMeasure, on_cpus
+from .process import HOST, REPOSITORY, CannotMeasure, Server, on_cpus
 from .work import Work
 
 GRACE_SECONDS = 20.0
@@ -29,10 +29,11 @@ class Traffic(Counts):
     p999_us: float = 0.0
 
 
-def run_load(programs: Path, work: Work, *, port: int, seconds: float, cpus: Collection[int]) -> list[Traffic]:
+def run_load(programs: Path, work: Work, *, server: Server, seconds: float, cpus: Collection[int]) -> list[Traffic]:
     """Send that work to a server for `seconds`, with every reply verified; return the counts of each load process."""
     settings = {**work.settings, "seconds": seconds}
-    command = [str(programs / work.program), str(port), *(f"{name}={value}" for name, value in settings.items())]
+    arguments = (f"{name}={value}" for name, value in settings.items())
+    command = [*server.place.client, str(programs / work.program), server.to, *arguments]
     with on_cpus(cpus):
         loads = [
             subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

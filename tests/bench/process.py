@@ -5,7 +5,10 @@ own process id, whatever happens in between.
 """
 
 import contextlib
+import functools
+import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -45,6 +48,9 @@ class Place:
     directory: Path
     protocol: str
     port: int
+    host: str = HOST
+    client: tuple[str, ...] = ()
+    """The prefix of the command of a load that is to reach it, as where it has a network of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +58,21 @@ class Server:
     """A server that has answered its first probe."""
 
     name: str
-    port: int
-    pid: int
+    place: Place
+    pids: tuple[int, ...]
+    """Of the process that was started, and of those beside it that serve as well."""
     ready_seconds: float
     """From just before the program was executed to the first reply."""
+
+    @property
+    def main(self) -> int:
+        """Return the id of the process that was started."""
+        return self.pids[0]
+
+    @property
+    def to(self) -> str:
+        """Return its address and port, for a load."""
+        return f"{self.place.host}:{self.place.port}"
 
 
 @contextlib.contextmanager
@@ -87,7 +104,7 @@ def running(name: str, command: list[str], place: Place, *, cpus: Collection[int
             raise CannotMeasure(f"{name} is not installed: {command[0]} was not found.") from missing
         try:
             _wait_for_reply(process, name=name, place=place, log=log)
-            yield Server(name=name, port=place.port, pid=process.pid, ready_seconds=time.monotonic() - started)
+            yield Server(name=name, place=place, pids=(process.pid,), ready_seconds=time.monotonic() - started)
         finally:
             _stop(process)
 
@@ -104,12 +121,21 @@ def _wait_for_reply(process: subprocess.Popen[bytes], *, name: str, place: Place
             probe.send(b"ready?")
             if probe.recv(64) == b"ready?":
                 return
+        if place.client and _answers_there(place):
+            return
         time.sleep(PROBE_SECONDS)
     log.seek(0)
     printed = log.read().decode(errors="replace").strip().rpartition("\n")[2]
     ended = process.poll()
     how = f"within {READY_SECONDS_MAX:.0f} s" if ended is None else f"but ended with code {ended}"
     raise CannotMeasure(f"{name} did not answer {how}. It said last: {printed or 'nothing'}")
+
+
+def _answers_there(place: Place) -> bool:
+    """Ask by a load, from where the clients of that place are."""
+    command = [*place.client, str(place.directory / "udp_latency"), f"{place.host}:{place.port}", "seconds=0.01"]
+    asked = subprocess.run(command, capture_output=True, text=True, check=False)
+    return asked.returncode == 0 and json.loads(asked.stdout)["received"] > 0
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -164,6 +190,10 @@ def process_tree(root: int) -> list[int]:
     return tree
 
 
+def _scheduled_ns(task: Path) -> int:
+    return int((task / "schedstat").read_text().split()[0])
+
+
 def cpu_ns(root: int) -> int:
     """Return the CPU time of a process tree so far, with that of children that have ended, in nanoseconds.
 
@@ -173,17 +203,25 @@ def cpu_ns(root: int) -> int:
     total = 0
     for pid in process_tree(root):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            total += sum(
-                int((task / "schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir()
-            )
+            total += sum(map(_scheduled_ns, Path(f"/proc/{pid}/task").iterdir()))
             total += sum(map(int, _stat(pid)[13:15])) * TICK_NS
     return total
 
 
-def machine_ns() -> int:
-    """Return the time that all CPUs were busy since boot, with interrupts and softirqs, in nanoseconds, by ticks."""
-    user, nice, system, _idle, _iowait, irq, softirq = Path("/proc/stat").read_text().split()[1:8]
-    return sum(map(int, (user, nice, system, irq, softirq))) * TICK_NS
+def beside_ns() -> int:
+    """Return the CPU time of all children that have ended, and of the kernel threads that run what interrupts leave.
+
+    The first are the loads: a packet on loopback or a veth is received, and forwarded, in the time of its sender.
+    """
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    threads = sum(map(_scheduled_ns, _softirq_threads()))
+    return round((children.ru_utime + children.ru_stime) * 1e9) + threads
+
+
+@functools.cache
+def _softirq_threads() -> tuple[Path, ...]:
+    names = Path("/proc").glob("[0-9]*/comm")
+    return tuple(name.parent for name in names if name.read_text().startswith("ksoftirqd/"))
 
 
 def wakeups(root: int) -> dict[int, int]:

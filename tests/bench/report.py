@@ -24,7 +24,8 @@ class Column:
 
 COLUMNS = {
     "cpu_us": Column("CPU us each", 3, ratio=True, spread=True),
-    "machine_us": Column("machine us each", 2),
+    "machine_us": Column("machine us each", 2, ratio=True),
+    "frames_per_second": Column("frames/s", 0),
     "replies_per_second": Column("replies/s", 0),
     "busy": Column("busy", 2),
     "p50_us": Column("p50 us", 1, ratio=True, spread=True),

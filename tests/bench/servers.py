@@ -131,11 +131,10 @@ ECHOD = echod()
 BARE = echod("bare", module="tests.bench.bare")
 """Without the rules."""
 
-LIMITED = echod(
-    "limited",
-    config="limits: {datagrams_per_second: 10000000, burst: 1000000, total_datagrams_per_second: 100000000}\n",
-)
-"""With both limits, each as high as it goes: all is charged, nothing is refused."""
+LIMITS = "limits: {datagrams_per_second: 10000000, burst: 1000000, total_datagrams_per_second: 100000000}\n"
+"""Both, each as high as it goes: all is charged, nothing is refused."""
+
+LIMITED = echod("limited", config=LIMITS)
 
 VECTOR = _c_peer("udp_vector", "udp")
 """The same two calls as echod's, in C."""

@@ -53,6 +53,16 @@ def _ports(size: int) -> Work:
 
 CLIENTS = _clients(64)
 
+TRAINS, LARGE = (
+    _trains(64, 64, ratio_max=0.05),
+    Work(
+        name="large-60000",
+        meaning="16 clients, one datagram of 60,000 bytes in flight each",
+        settings={"clients": 16, "size": 60_000},
+        ratio_max=1.05,
+    ),
+)
+
 UDP = (
     CLIENTS,
     _clients(1400),
@@ -60,16 +70,11 @@ UDP = (
     _bursts(1400, gro=True),
     _bursts(64, gro=False),
     _bursts(1400, gro=False),
-    _trains(64, 64, ratio_max=0.05),
+    TRAINS,
     _trains(1400, 46, ratio_max=None),  # more do not fit into 64 KiB
     _ports(64),
     _ports(1400),
-    Work(
-        name="large-60000",
-        meaning="16 clients, one datagram of 60,000 bytes in flight each",
-        settings={"clients": 16, "size": 60_000},
-        ratio_max=1.05,
-    ),
+    LARGE,
 )
 
 LATENCY_IDLE = Work(name="latency-idle", meaning="one datagram in flight, nothing else", program="udp_latency")
@@ -124,6 +129,39 @@ def from_sources(count: int) -> Work:
 
 NEW_SOURCES = replace(
     from_sources(16_777_214), name="sources", meaning="each datagram from a source address of its own, 256 in flight"
+)
+
+KERNEL = {"veth": (CLIENTS, _bursts(64, gro=True), TRAINS), "lo": (CLIENTS, _bursts(64, gro=True), TRAINS, LARGE)}
+"""Traffic to servers that have a network of their own, by where it comes from: another host, or the same."""
+
+BYSTANDER = Work(
+    name="bystander",
+    meaning="one ping each millisecond, by another interface, that sleeps between",
+    program="udp_latency",
+    settings={"sleeps": 1, "pace": 1000},
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flood:
+    """Frames that nobody waits for."""
+
+    name: str
+    meaning: str
+    settings: Mapping[str, float]
+
+
+FLOODS = (
+    Flood(
+        name="flood-refused",
+        meaning="1,000,000 datagrams a second from a port that is refused; the times are those of a bystander",
+        settings={"rate": 1_000_000, "port": 7007},
+    ),
+    Flood(
+        name="flood-admitted",
+        meaning="as many as go, from 16,384 ports that are answered; the times are those of a bystander",
+        settings={},
+    ),
 )
 
 RULES = (CLIENTS, NEW_SOURCES)

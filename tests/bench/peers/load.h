@@ -1,4 +1,6 @@
 /* What the loads share: the clock, the end, and the content that every reply is compared with. */
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -62,6 +64,20 @@ static inline void raise_file_limit(void)
         files.rlim_cur = files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files);
     }
+}
+
+/* [ADDRESS:]PORT; without an address it is 127.0.0.1. */
+static inline struct sockaddr_in parse_address(const char *text)
+{
+    struct sockaddr_in found = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    const char *colon = strchr(text, ':');
+    char address[INET_ADDRSTRLEN] = "";
+    if (colon && (size_t)(colon - text) < sizeof address)
+        memcpy(address, text, (size_t)(colon - text));
+    if (colon && inet_pton(AF_INET, address, &found.sin_addr) != 1)
+        die(text);
+    found.sin_port = htons((unsigned short)atoi(colon ? colon + 1 : text));
+    return found;
 }
 
 /* The value of NAME=VALUE among the arguments, or what it is without. */

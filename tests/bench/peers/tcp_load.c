@@ -1,6 +1,6 @@
 /* The load on streams: one message in flight on each connection, every byte that comes back verified.
  *
- * Usage: tcp_load PORT NAME=VALUE...      to 127.0.0.1; prints one JSON object
+ * Usage: tcp_load [ADDRESS:]PORT NAME=VALUE...      to 127.0.0.1, if to no other; prints one JSON object
  *
  *   seconds=1         how long it sends
  *   size=64           bytes in a message, up to 1 MiB
@@ -109,10 +109,9 @@ static void read_more(struct connection *c, int64_t now, int asking)
         ask(c);
 }
 
-static void open_all(int port)
+static void open_all(struct sockaddr_in to)
 {
     int one = 1;
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(port)};
     for (int i = 0; i < count; i++) {
         struct sockaddr_in from = {.sin_family = AF_INET};
         from.sin_addr.s_addr = htonl(INADDR_LOOPBACK + (uint32_t)(i / CROWD));
@@ -207,7 +206,7 @@ int main(int argc, char **argv)
     epoll = epoll_create1(0);
     raise_file_limit();
     make_pattern();
-    open_all(atoi(argv[1]));
+    open_all(parse_address(argv[1]));
     wait_for_all();
     int connected = open_count;
     int64_t elapsed = run(setting(argc, argv, "seconds", 1));

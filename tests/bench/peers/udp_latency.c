@@ -1,13 +1,14 @@
 /* The second load: one datagram in flight, its round trip timed; beside it a steady background of others.
  *
- * Usage: udp_latency PORT NAME=VALUE...      to 127.0.0.1; prints one JSON object
+ * Usage: udp_latency [ADDRESS:]PORT NAME=VALUE...      to 127.0.0.1, if to no other; prints one JSON object
  *
  *   seconds=1    how long it sends
  *   size=64      bytes in a datagram, from 16
  *   rate=0       datagrams a second from 16 other sockets; 0: none
+ *   sleeps=0     1: it sleeps until the reply is there, and until the next round trip; for none beside it
  *   pace=0       microseconds from one round trip to the next, at least; 0: as soon as the last is over
  *
- * It never sleeps: a client that had to be woken would add its own waking to the server's. The background is paced by
+ * Else it never sleeps: a client that had to be woken would add its own waking to the server's. The background is paced by
  * the clock and does not wait for replies, so a server that is slower than the rate falls behind, and shows it. Between
  * any two of its sends the timed reply is looked for: else, when it is late itself, its own sends would be in the time.
  */
@@ -15,6 +16,7 @@
 #include "load.h"
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 enum {
@@ -116,14 +118,35 @@ static void run(double seconds, double rate, int64_t pace)
     }
 }
 
+/* One that shares its CPU: a reply that the kernel gave during the send itself is there at the first look. */
+static void run_asleep(double seconds, int64_t pace)
+{
+    int64_t now = now_ns(), until = now + (int64_t)(seconds * 1e9);
+    for (uint64_t number = 1; now < until; number++, now = now_ns()) {
+        struct pollfd there = {.fd = fds[0], .events = POLLIN};
+        struct timespec rest = {0, 0};
+        int64_t asked = now;
+        int answered;
+        send_one(0, number);
+        while (!(answered = take_one(number)) && now_ns() - asked < PATIENCE)
+            poll(&there, 1, (int)(PATIENCE / 1000000));
+        if (answered && count < SAMPLES_MAX)
+            samples[count++] = (uint32_t)(now_ns() - asked);
+        lost += !answered;
+        rest.tv_nsec = pace - (now_ns() - asked);
+        if (rest.tv_nsec > 0)
+            nanosleep(&rest, NULL);
+    }
+}
+
 int main(int argc, char **argv)
 {
-    struct sockaddr_in server = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in server;
     int receive_buffer = 8 << 20;
 
     if (argc < 2)
         return 2;
-    server.sin_port = htons((unsigned short)atoi(argv[1]));
+    server = parse_address(argv[1]);
     size = (size_t)setting(argc, argv, "size", 64);
     samples = malloc(SAMPLES_MAX * sizeof *samples);
     make_pattern();
@@ -134,8 +157,11 @@ int main(int argc, char **argv)
         if (connect(fds[i], (struct sockaddr *)&server, sizeof server) != 0)
             die("connect");
     }
-    run(setting(argc, argv, "seconds", 1), setting(argc, argv, "rate", 0),
-        (int64_t)(setting(argc, argv, "pace", 0) * 1000));
+    if (setting(argc, argv, "sleeps", 0) > 0)
+        run_asleep(setting(argc, argv, "seconds", 1), (int64_t)(setting(argc, argv, "pace", 0) * 1000));
+    else
+        run(setting(argc, argv, "seconds", 1), setting(argc, argv, "rate", 0),
+            (int64_t)(setting(argc, argv, "pace", 0) * 1000));
     for (int64_t until = now_ns() + PATIENCE; now_ns() < until && background_received < background_sent;)
         for (int i = 1; i <= OTHERS; i++)
             take_background(i);

@@ -1,6 +1,6 @@
 /* The load: keeps a window of numbered datagrams in flight and verifies every byte that comes back.
  *
- * Usage: udp_load PORT NAME=VALUE...      to 127.0.0.1; prints one JSON object
+ * Usage: udp_load [ADDRESS:]PORT NAME=VALUE...      to 127.0.0.1, if to no other; prints one JSON object
  *
  *   seconds=1     how long it sends
  *   size=64       bytes in a datagram, from 16
@@ -65,7 +65,7 @@ static int flying; /* datagrams in flight, of all clients */
 static char *out, *in;
 static struct mmsghdr out_messages[VECTOR], in_messages[VECTOR];
 static struct iovec out_vectors[VECTOR], in_vectors[VECTOR];
-static struct sockaddr_in server = {.sin_family = AF_INET}, in_names[VECTOR];
+static struct sockaddr_in server, in_names[VECTOR];
 static union {
     struct cmsghdr header;
     char space[CMSG_SPACE(sizeof(struct in_pktinfo))]; /* UDP_GRO and UDP_SEGMENT are smaller */
@@ -189,7 +189,8 @@ static int open_socket(int client)
 {
     int on = 1, fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0);
     struct sockaddr_in to = server, from = {.sin_family = AF_INET};
-    from.sin_addr.s_addr = htonl(INADDR_LOOPBACK + (uint32_t)(client / CROWD));
+    if (ntohl(server.sin_addr.s_addr) >> 24 == IN_LOOPBACKNET)
+        from.sin_addr.s_addr = htonl(INADDR_LOOPBACK + (uint32_t)(client / CROWD));
     to.sin_port = htons((uint16_t)(ntohs(server.sin_port) + client % mode->ports));
     if (fd < 0)
         die("socket");
@@ -380,8 +381,7 @@ int main(int argc, char **argv)
         .size = (int)setting(argc, argv, "size", 64), .active = (int)setting(argc, argv, "active", 0),
         .sources = (int)setting(argc, argv, "sources", 0), .ports = (int)setting(argc, argv, "ports", 1),
         .sleeps = (int)setting(argc, argv, "sleeps", 0), .gro = (int)setting(argc, argv, "gro", 0)};
-    server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    server.sin_port = htons((unsigned short)atoi(argv[1]));
+    server = parse_address(argv[1]);
     make_pattern();
     prepare_vectors();
     prepare_clients(epoll);

@@ -1,21 +1,17 @@
-/* The yardstick: one blocking socket, one datagram per turn, nothing checked. Usage: udp_loop PORT [awake]
+/* The yardstick: one blocking socket, one datagram per turn, nothing checked. Usage: udp_loop [ADDRESS:]PORT [awake]
  *
  * `awake`: it never sleeps, so that what a client measures is not how long a server takes to wake. */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <netinet/in.h>
+#include "load.h"
 #include <sched.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 
 int main(int argc, char **argv)
 {
     static char buffer[65536];
-    struct sockaddr_in here = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in here;
     int receive_buffer = 8 << 20; /* the default holds 256 small datagrams: less than the bursts */
 
     if (argc < 2)
@@ -24,7 +20,7 @@ int main(int argc, char **argv)
     int fd = socket(AF_INET, SOCK_DGRAM, 0);
     if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &receive_buffer, sizeof receive_buffer) != 0)
         setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
-    here.sin_port = htons((unsigned short)atoi(argv[1]));
+    here = parse_address(argv[1]);
     if (bind(fd, (struct sockaddr *)&here, sizeof here) != 0) {
         perror("bind");
         return 1;
