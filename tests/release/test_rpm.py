@@ -18,6 +18,7 @@ from echod import __version__
 FOLDER = REPOSITORY / "packaging/rpm"
 DAEMON, CLIENT = "echod noarch", "echod-ping noarch"
 PYTHON = "{}.{}".format(*sys.version_info)
+SERVICES = "echod.service echod-accelerate.service"
 SITE = f"usr/lib/python{PYTHON}/site-packages"
 
 
@@ -112,7 +113,7 @@ def test_the_units_start_the_command_of_the_package(packages: dict[str, Path], t
     for unit in (tmp_path / "usr/lib/systemd/system").iterdir():
         text = unit.read_text()
         assert "/usr/local" not in text
-        assert unit.suffix != ".service" or " /usr/bin/echod run " in text
+        assert unit.suffix != ".service" or re.search("ExecStart=.* /usr/bin/echod (run|accelerate) --config ", text)
     for drop_in in ("socket-activated.conf", "unprivileged-port.conf"):
         assert (tmp_path / "usr/share/echod" / drop_in).is_file()
 
@@ -130,9 +131,9 @@ def test_each_man_page_is_with_its_command(packages: dict[str, Path]) -> None:
 @pytest.mark.parametrize(
     ("scriptlet", "wanted"),
     [
-        ("POSTIN", "install-system-units echod.service echod.socket echod-metrics.socket"),
-        ("PREUN", "remove-system-units echod.service echod.socket echod-metrics.socket 'echod@*.service'"),
-        ("POSTUN", "mark-restart-system-units echod.service 'echod@*.service'"),
+        ("POSTIN", f"install-system-units {SERVICES} echod.socket echod-metrics.socket"),
+        ("PREUN", f"remove-system-units {SERVICES} echod.socket echod-metrics.socket 'echod@*.service'"),
+        ("POSTUN", f"mark-restart-system-units {SERVICES} 'echod@*.service'"),
     ],
 )
 def test_the_scripts_leave_the_sockets_open_in_an_upgrade(

@@ -10,7 +10,10 @@ from echod.supervisor.capacity import MAX_WORKERS, SPARE_PROCESSES
 
 # The least that systemd-analyze can say of a service that binds port 7 for the world is not 0.
 MOST_EXPOSED = {Mode.BOUND: 1.5, Mode.ACTIVATED: 0.3}
-UNITS = ("echod.service", "echod.socket", "echod-metrics.socket", "echod@x.service", "echod@x.socket")
+UNITS = (
+    *("echod.service", "echod.socket", "echod-metrics.socket", "echod-accelerate.service"),
+    *("echod@x.service", "echod@x.socket"),
+)
 DROP_INS = (("socket-activated",), ("unprivileged-port",), ("socket-activated", "unprivileged-port"))
 
 
