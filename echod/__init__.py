@@ -33,7 +33,8 @@ Engines
 
     probes/      what sends probes and reads replies: settings*, loop, due_times*, session, flood, mtu, udp, tcp,
                  sockets, target
-    status/      the status directory and the self test: files, writing, publisher, instances, overview*, selftest
+    status/      the status directory and the self test: files, writing, publisher, instances, kernel (what the
+                 accelerator reports), overview*, selftest
     metrics/     metrics over HTTP: model*, exposition, http_server
 
 Subjects

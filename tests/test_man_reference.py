@@ -18,10 +18,12 @@ from support.daemon import REPOSITORY, StartDaemon, run_echod
 from support.man import PAGES, entries, literals, section, source
 from support.ports import free_port
 from support.scraping import fetch, serve_metered
-from support.snapshots import make_snapshot
+from support.snapshots import KERNEL, make_snapshot
 
 from echod.errors import ExitCode
+from echod.exporter import metrics
 from echod.logs import MESSAGE_IDS
+from echod.metrics import exposition
 from echod.net.listener import parse_listener
 from echod.stats import snapshot
 from echod.stats.counters import ROW_FIELDS, describe
@@ -166,9 +168,13 @@ def listed(text: str, before: str) -> list[str]:
 
 
 def test_the_page_has_every_metric_with_type_labels_and_values_and_no_other(echod: StartDaemon) -> None:
-    """Of a label whose values are a closed set, the page lists each; of a histogram it lists the buckets."""
+    """Of a label whose values are a closed set, the page lists each; of a histogram it lists the buckets.
+
+    Those of the kernel are served where there is an accelerator.
+    """
     *_, http = serve_metered(echod)
-    found = text_string_to_metric_families(fetch(http)[2])
+    of_kernel = exposition.write([*metrics.of_kernel(KERNEL)], "")[0].decode()
+    found = [each for text in (fetch(http)[2], of_kernel) for each in text_string_to_metric_families(text)]
     served = {f"{each.name}_total" if each.type == "counter" else each.name: each for each in found}
     documented = entries(section("echod-metrics.7", "METRICS"), "Va")
     assert documented.keys() == served.keys()
@@ -315,6 +321,9 @@ def test_the_page_has_every_field_of_a_journal_entry_and_no_other() -> None:
         ("activity.workers", snapshot.WorkerState),
         ("activity.top_sources", snapshot.TopSource),
         ("activity.refused", snapshot.Refused),
+        ("kernel", snapshot.Kernel),
+        ("kernel.interfaces", snapshot.KernelInterface),
+        ("kernel.traffic", snapshot.KernelTraffic),
         ("Rates", snapshot.Rates),
     ],
 )

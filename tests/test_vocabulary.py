@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.snapshots import BUSY, make_snapshot
+from support.snapshots import BUSY, KERNEL, make_snapshot
 
-from echod.exporter.metrics import of_daemon, of_self_tests, of_tcp, of_udp
+from echod.exporter.metrics import of_daemon, of_kernel, of_self_tests, of_tcp, of_udp
 from echod.status.overview import overview, text
 
 ROOT = Path(__file__).parent.parent
@@ -20,7 +20,7 @@ OTHER_WORDS = re.compile(
 )
 """What replied, queue full, heartbeat age and "/s" were called in one place or another."""
 
-SNAPSHOT = make_snapshot(activity=BUSY)
+SNAPSHOT = make_snapshot(activity=BUSY, kernel=KERNEL)
 
 
 def status() -> str:
@@ -58,7 +58,7 @@ def alerts() -> str:
 
 def helps() -> str:
     """Return the HELP line of each metric."""
-    metrics = [*of_udp(BUSY.udp), *of_tcp(BUSY.tcp), *of_daemon(SNAPSHOT), *of_self_tests([], 1.0)]
+    metrics = [*of_udp(BUSY.udp), *of_tcp(BUSY.tcp), *of_daemon(SNAPSHOT), *of_self_tests([], 1.0), *of_kernel(KERNEL)]
     return "\n".join(metric.help for metric in metrics)
 
 

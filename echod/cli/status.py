@@ -21,10 +21,14 @@ from echod.config.location import DEFAULT_PATH
 from echod.errors import ExitCode
 from echod.stats.snapshot import Snapshot
 from echod.status import files, instances
+from echod.status.kernel import with_kernel
 from echod.status.overview import GAP, Overview, aligned, check_text, old, overview, text, workers_text
 
 WATCH_SECONDS: Final = 1.0
 """Interval between refreshes: the file is not written more often."""
+
+_ALARMS: Final = ("REJECTED", "OLD, ", "UNKNOWN, ")
+"""What a line of the overview has that is to be seen at once."""
 
 _EXAMPLE: Final = """example:
   echod status --watch
@@ -58,19 +62,30 @@ def main(words: Sequence[str]) -> int:
         return _check_listeners(place, as_json=arguments.json)
     if not arguments.json:
         if arguments.watch:
-            watch(lambda: _overview(files.load(place)), sys.stdout)
-        snapshot = files.load(place)
+            watch(lambda: _overview(_load(place)), sys.stdout)
+        snapshot = _load(place)
         show(_overview(snapshot), sys.stdout)
         return _running(snapshot)
     printed = None
     while True:
-        snapshot = files.load(place)
-        if printed is None or replace(snapshot, at=printed.at, at_monotonic=printed.at_monotonic) != printed:
+        snapshot = _load(place)
+        if printed is None or _timeless(snapshot) != _timeless(printed):
             printed = snapshot
             print(json.dumps(json.loads(printed.pack())), flush=True)  # in ASCII: valid in any encoding
         if not arguments.watch:
             return _running(snapshot)
         time.sleep(WATCH_SECONDS)
+
+
+def _load(place: Path) -> Snapshot:
+    """Return what the daemon of this directory reports, and what its accelerator does."""
+    return with_kernel(files.load(place))
+
+
+def _timeless(snapshot: Snapshot) -> Snapshot:
+    """Return a snapshot without the moments at which it was written."""
+    kernel = replace(snapshot.kernel, at=0.0, at_monotonic=0.0) if snapshot.kernel is not None else None
+    return replace(snapshot, at=0.0, at_monotonic=0.0, kernel=kernel)
 
 
 def _running(snapshot: Snapshot) -> ExitCode:
@@ -170,7 +185,7 @@ def _drawn(shown: Overview) -> Any:  # noqa: ANN401 - rich's
     """Draw it as lines of text: if the terminal is too narrow they are wrapped, whereas rich's tables lose columns."""
     from rich.text import Text  # noqa: PLC0415 - as above
 
-    lines = [Text(line, "bold red" if "REJECTED" in line or line.startswith("OLD, ") else "") for line in shown.lines]
+    lines = [Text(line, "bold red" if any(each in line for each in _ALARMS) else "") for line in shown.lines]
     for table in shown.tables:
         head, *rows = aligned(table)
         lines += [Text(), Text(GAP.join(head).rstrip(), "bold")]

@@ -27,6 +27,7 @@ from echod.metrics import exposition
 from echod.metrics.http_server import HttpServer, OnRequest, Request, Respond, Response, Withdraw, failure
 from echod.metrics.model import Histogram, Metric
 from echod.stats.snapshot import Snapshot
+from echod.status.kernel import with_kernel
 from echod.status.selftest import TEST_SECONDS
 
 
@@ -121,8 +122,10 @@ class Exporter:
         found: list[Metric | Histogram] = [metrics.of_build(__version__, platform.python_version())]
         pids = {"supervisor": self._inputs.supervisor, "exporter": os.getpid()}
         if self._snapshot:
-            snapshot = Snapshot.unpack(self._snapshot)
+            snapshot = with_kernel(Snapshot.unpack(self._snapshot))
             found += metrics.of_daemon(snapshot)
+            if snapshot.kernel is not None and not snapshot.kernel_problem:
+                found += metrics.of_kernel(snapshot.kernel)
             drops = {one.name: one.kernel_drops for one in snapshot.activity.udp}
             udp = [replace(one, kernel_drops=max(one.kernel_drops, drops.get(one.name, 0))) for one in udp]
             workers = snapshot.activity.workers
@@ -147,7 +150,8 @@ class Exporter:
 
     def _on_status(self, _request: Request, respond: Respond) -> None:
         if self._snapshot:
-            respond(Response(content_type="application/json", body=self._snapshot))
+            body = with_kernel(Snapshot.unpack(self._snapshot)).pack()
+            respond(Response(content_type="application/json", body=body))
         else:
             respond(_plain(["no status yet"], healthy=False))
 

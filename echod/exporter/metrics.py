@@ -11,7 +11,16 @@ from typing import Final
 from echod.admission.selftest import Result
 from echod.metrics.model import Histogram, Labels, Metric, buckets, metric
 from echod.stats.counters import CLOSED_FIELDS, DROP_FIELDS, SEND_FAILED_FIELDS
-from echod.stats.snapshot import BATCH_SIZES, TRAIN_LENGTHS, Snapshot, TcpTraffic, UdpTraffic, WorkerState
+from echod.stats.snapshot import (
+    BATCH_SIZES,
+    TRAIN_LENGTHS,
+    Kernel,
+    KernelTraffic,
+    Snapshot,
+    TcpTraffic,
+    UdpTraffic,
+    WorkerState,
+)
 
 DROP_REASONS: Final = (*DROP_FIELDS, "interrupted")
 """With `interrupted`, so that the sums hold without another metric."""
@@ -119,6 +128,46 @@ def of_daemon(snapshot: Snapshot) -> Iterator[Metric]:
         "Time at which the config file was last read.",
         [((), reload.at or snapshot.config_read or snapshot.started)],
     )
+
+
+def of_kernel(kernel: Kernel) -> Iterator[Metric]:
+    """Yield the metrics of the accelerator. When it is started again its counters begin at 0."""
+
+    def plain(name: str, text: str, value: Callable[[KernelTraffic], int]) -> Metric:
+        samples = [((one.family, str(one.port)), value(one)) for one in kernel.traffic]
+        return metric(f"echod_kernel_{name}_total", text, samples, "family", "port")
+
+    yield plain("datagrams_answered", "Datagrams replied to inside the kernel.", lambda one: one.replied)
+    yield metric(
+        "echod_kernel_datagrams_dropped_total",
+        "Datagrams dropped inside the kernel, by reason.",
+        [
+            ((one.family, str(one.port), reason), one.dropped.get(reason, 0))
+            for one in kernel.traffic
+            for reason in DROP_FIELDS
+        ],
+        *("family", "port", "reason"),
+    )
+    yield plain(
+        "datagrams_passed",
+        "Datagrams that the kernel left to the sockets, which count them as received.",
+        lambda one: one.passed,
+    )
+    yield plain(
+        "datagrams_slipped",
+        "Datagrams above a limit that the kernel let through, by limits.dry_run.",
+        lambda one: one.slipped,
+    )
+    yield plain("sent_bytes", "Payload bytes of the replies of the kernel.", lambda one: one.replied_bytes)
+    yield metric("echod_kernel_paths", "Paths whose replies the kernel repeats.", [((), kernel.paths)])
+    yield metric(
+        "echod_kernel_attached",
+        "Whether the kernel repeats replies at the interface.",
+        [((one.name, one.driver), float(bool(one.kind))) for one in kernel.interfaces],
+        *("interface", "driver"),
+    )
+    flushes = [((cause,), times) for cause, times in kernel.flushes.items()]
+    yield metric("echod_kernel_flushes_total", "How often all paths were forgotten, by cause.", flushes, "cause")
 
 
 def of_build(version: str, python: str) -> Metric:

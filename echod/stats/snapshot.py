@@ -11,7 +11,7 @@ dropped + all send_failed + interrupted, except for the batch that each worker i
 """
 
 from dataclasses import dataclass, field
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
@@ -185,6 +185,64 @@ class Activity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KernelInterface:
+    """One interface of `kernel.interfaces`."""
+
+    name: Line
+    ifindex: Count
+    kind: Line
+    """`ethernet`, `loopback`, `bare`; empty where the kernel does not reply."""
+    driver: Line = "tcx"
+    """What the programs are attached by."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelTraffic:
+    """All UDP listeners of one family and port. Numbers are datagrams, unless the name says otherwise."""
+
+    family: Family
+    port: Count
+    replied: Count = 0
+    replied_bytes: Count = 0
+    passed: Count = 0
+    """Left to the sockets, which count them as received."""
+    slipped: Count = 0
+    """Over a limit but let through; their outcome is counted as well."""
+    dropped: dict[Line, Count] = field(default_factory=dict)
+    """As `UdpTraffic.dropped`."""
+
+    @property
+    def ended(self) -> int:
+        """Return how many ended in the kernel, so that no socket received them."""
+        return self.replied + sum(self.dropped.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """The state of `echod accelerate`: the content of its status file."""
+
+    version: Line
+    pid: Annotated[int, Field(ge=1, le=2**31 - 1)]
+    born: Count | None
+    at: Moment
+    at_monotonic: Moment
+    started: Moment
+    config: Line
+    """Path of the config file that it reads."""
+    interfaces: tuple[KernelInterface, ...] = ()
+    paths: Count = 0
+    """Replies of the daemon that are repeated, as of at most five seconds before `at`."""
+    flushes: dict[Line, Count] = field(default_factory=dict)
+    """How often all paths were forgotten, by cause."""
+    traffic: tuple[KernelTraffic, ...] = ()
+
+    @staticmethod
+    def unpack(text: bytes) -> "Kernel":
+        """Read the file of an accelerator. Raises ValueError, with one sentence, if no echod has written it."""
+        return _unpack(_KERNEL_JSON, text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """The state of the daemon."""
 
@@ -211,6 +269,10 @@ class Snapshot:
     activity: Activity = Activity()
     stale: bool = False
     """Whether `at` was too long ago when this was read: the daemon hangs, or cannot write. Never True in the file."""
+    kernel: Kernel | None = None
+    """What the accelerator of this daemon reports; None if none runs. Always None in the file: readers look for it."""
+    kernel_problem: Line = ""
+    """Why `kernel` is old or not known; empty if it is as it should be."""
     form: Literal[1] = 1
     """The version of the document. It is raised if a reader of the old form would misread the new one."""
 
@@ -221,10 +283,18 @@ class Snapshot:
     @staticmethod
     def unpack(text: bytes) -> "Snapshot":
         """Read what `pack` wrote, or anybody else. Raises ValueError, with one sentence, if no echod has written it."""
-        try:
-            return _JSON.validate_json(text)
-        except ValidationError:
-            raise ValueError("it was written by another version of echod") from None
+        return _unpack(_JSON, text)
+
+
+_T = TypeVar("_T")
+
+
+def _unpack(form: TypeAdapter[_T], text: bytes) -> _T:
+    try:
+        return form.validate_json(text)
+    except ValidationError:
+        raise ValueError("it was written by another version of echod") from None
 
 
 _JSON: Final = TypeAdapter(Snapshot)
+_KERNEL_JSON: Final = TypeAdapter(Kernel)

@@ -73,7 +73,7 @@ def find(
         if status.get("pid") == process:
             return place
     for place, status in alive.items():
-        if _is_same(status.get("config"), config) and not (named and _without_file(status)):
+        if is_same(status.get("config"), config) and not (named and _without_file(status)):
             return place
     # A user who runs none sees that of the host.
     usual = places if configured == AUTO and not environment.get("RUNTIME_DIRECTORY") else (first,)
@@ -107,7 +107,7 @@ def _with_config(status: Mapping[str, Any]) -> str:
     return "without a config file" if _without_file(status) else f"with {printable(str(status.get('config')))}"
 
 
-def _is_same(one: object, other: str) -> bool:
+def is_same(one: object, other: str) -> bool:
     """Tell whether two paths lead to one file, as far as this process can see."""
     with suppress(OSError, ValueError):
         return one == other or (isinstance(one, str) and Path(one).samefile(other))
@@ -161,7 +161,7 @@ class StatusFiles:
                 remove_file(self._place / name)
 
 
-def _read(path: Path) -> tuple[bytes, int]:
+def read_file(path: Path) -> tuple[bytes, int]:
     """Return the content of a file and the user who owns it, both of one and the same regular file. Raises OSError."""
     try:
         # O_NONBLOCK: else a FIFO of that name would block here for ever.
@@ -185,7 +185,7 @@ def _read(path: Path) -> tuple[bytes, int]:
 def read(place: Path) -> dict[str, Any] | None:
     """Return the content of the status file in this directory, unchecked, or None if there is none."""
     try:
-        status = json.loads(_read(place / NAME)[0])
+        status = json.loads(read_file(place / NAME)[0])
     except (OSError, ValueError, RecursionError):
         return None
     return status if isinstance(status, dict) else None
@@ -203,7 +203,7 @@ def load_owned(place: Path) -> tuple[Snapshot, int]:
     """Return the snapshot of the echod of this directory, and the user who owns the file. Raises as `load` does."""
     path = place / NAME
     try:
-        text, owner = _read(path)
+        text, owner = read_file(path)
     except (FileNotFoundError, NotADirectoryError):
         raise NoStatusError(f"no echod is running: there is no {path}{_others()}") from None
     except OSError as error:
@@ -220,7 +220,7 @@ def load_owned(place: Path) -> tuple[Snapshot, int]:
 def read_self_test(place: Path) -> SelfTest | None:
     """Return the self-test mark of the echod of this directory, or None if it cannot be read."""
     try:
-        return SelfTest.unpack(_read(place / SELF_TEST_NAME)[0])
+        return SelfTest.unpack(read_file(place / SELF_TEST_NAME)[0])
     except (OSError, ValueError):
         return None
 

@@ -1,7 +1,8 @@
 """A snapshot for people: lines and tables, and these as plain text.
 
 Owns the words and the columns of `echod status`; never reads a file or a clock. Invariant: a datagram that reached this
-host is in exactly one of the columns from `replied` to `queue full`, so what is in none never arrived.
+host is in exactly one of the columns from `replied` to `queue full`, of the sockets or of the kernel. So what is in
+none never arrived.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -10,7 +11,18 @@ from typing import Final
 
 from echod.admission.selftest import Result
 from echod.errors import plural
-from echod.stats.snapshot import REJECTED, Activity, Rates, Refused, Snapshot, TcpTraffic, UdpTraffic, WorkerState
+from echod.stats.snapshot import (
+    REJECTED,
+    Activity,
+    Kernel,
+    KernelTraffic,
+    Rates,
+    Refused,
+    Snapshot,
+    TcpTraffic,
+    UdpTraffic,
+    WorkerState,
+)
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _KIBI: Final = 1024
@@ -26,6 +38,7 @@ _LEGEND: Final = (
     "had it. What was sent and is in none of these numbers never reached echod: the",
     "network lost it, or a filter of this host dropped it.",
 )
+_WITHOUT_KERNEL: Final = ("of the sockets: without what the kernel replied to or dropped.",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,15 +63,17 @@ class Overview:
 
 def overview(snapshot: Snapshot, *, uptime_seconds: float, when: Callable[[float], str]) -> Overview:
     """Describe a snapshot. `when` formats a time, in seconds since 1970, in the reader's time zone."""
-    activity = snapshot.activity
+    activity, kernel = snapshot.activity, snapshot.kernel
+    partial = _WITHOUT_KERNEL if kernel is not None else ()
     tables = (
-        _udp(activity.udp),
+        _udp(activity.udp, () if kernel is not None else _LEGEND),
+        *(() if kernel is None else (_sums(activity.udp, kernel.traffic),)),
         _tcp(activity.tcp),
-        _parts(activity),
-        _pace(activity),
+        _parts(activity, () if kernel is None else kernel.traffic),
+        _pace(activity, partial),
         _workers(activity.workers),
-        _top_sources(activity),
-        _refused(activity.refused),
+        _top_sources(activity, partial),
+        _refused(activity.refused, partial),
     )
     return Overview(
         lines=tuple(_lines(snapshot, uptime_seconds, when)), tables=tuple(table for table in tables if table.rows)
@@ -85,6 +100,23 @@ def _lines(snapshot: Snapshot, uptime_seconds: float, when: Callable[[float], st
     else:
         yield f"last reload: {when(reload.at)}, {REJECTED}"
         yield from (f"  {line}" for line in reload.text.splitlines())
+    if snapshot.kernel_problem:
+        yield f"kernel: {'UNKNOWN' if snapshot.kernel is None else 'OLD'}, {snapshot.kernel_problem}"
+    if snapshot.kernel is not None:
+        yield f"kernel: {_repeating(snapshot.kernel)}"
+
+
+def _repeating(kernel: Kernel) -> str:
+    """Describe where the kernel repeats replies, of how many paths, and why it forgot them."""
+    there = [f"{each.name} ({each.driver})" for each in kernel.interfaces if each.kind]
+    absent = [each.name for each in kernel.interfaces if not each.kind]
+    causes = [f"{cause} {times:,}" for cause, times in kernel.flushes.items() if times]
+    times = sum(kernel.flushes.values())
+    return (
+        f"repeats replies at {', '.join(there) or 'no interface'}{', not at ' * bool(absent)}{', '.join(absent)}; "
+        f"{kernel.paths:,} {plural(kernel.paths, 'path')}, forgotten {times:,} {plural(times, 'time')}"
+        f"{' (' * bool(causes)}{', '.join(causes)}{')' * bool(causes)}"
+    )
 
 
 def old(snapshot: Snapshot, when: Callable[[float], str]) -> str:
@@ -95,7 +127,7 @@ def old(snapshot: Snapshot, when: Callable[[float], str]) -> str:
     )
 
 
-def _udp(listeners: Sequence[UdpTraffic]) -> Table:
+def _udp(listeners: Sequence[UdpTraffic], legend: tuple[str, ...]) -> Table:
     return Table(
         head=("UDP listener (totals)", "received", "replied", "dropped", "send failed", "queue full"),
         left=1,
@@ -111,8 +143,41 @@ def _udp(listeners: Sequence[UdpTraffic]) -> Table:
             for each in listeners
         ),
         alarming=frozenset({3, 4, 5}),
-        legend=_LEGEND,
+        legend=legend,
     )
+
+
+def _sums(listeners: Sequence[UdpTraffic], accounts: Sequence[KernelTraffic]) -> Table:
+    """Add up what ended in the sockets and in the kernel. What the kernel left to the sockets is theirs."""
+    found: list[tuple[str, tuple[int, ...]]] = [
+        (
+            "sockets",
+            (
+                sum(each.received for each in listeners),
+                sum(each.replied for each in listeners),
+                sum(sum(each.dropped.values()) + each.interrupted for each in listeners),
+                sum(sum(each.send_failed.values()) for each in listeners),
+                sum(each.replied_bytes for each in listeners),
+            ),
+        )
+    ]
+    found += [
+        (_account(each), (each.ended, each.replied, each.ended - each.replied, 0, each.replied_bytes))
+        for each in accounts
+    ]
+    found.append(("sum", tuple(map(sum, zip(*(numbers for _, numbers in found), strict=True)))))
+    passed = sum(each.passed for each in accounts)
+    return Table(
+        head=("UDP, sockets and kernel", "received", "replied", "dropped", "send failed", "total out"),
+        left=1,
+        rows=tuple((name, *(f"{each:,}" for each in numbers), size(octets)) for name, (*numbers, octets) in found),
+        alarming=frozenset({3, 4}),
+        legend=(f"left to the sockets by the kernel, and counted there: {passed:,}.", *_LEGEND),
+    )
+
+
+def _account(traffic: KernelTraffic) -> str:
+    return f"kernel, {traffic.family} port {traffic.port}"
 
 
 def _tcp(listeners: Sequence[TcpTraffic]) -> Table:
@@ -120,7 +185,7 @@ def _tcp(listeners: Sequence[TcpTraffic]) -> Table:
     return Table(head=("TCP listener (totals)", "accepted", "open now"), left=1, rows=rows)
 
 
-def _pace(activity: Activity) -> Table:
+def _pace(activity: Activity, legend: tuple[str, ...]) -> Table:
     """Tabulate the rates of UDP datagrams and TCP connections, and the bytes of both."""
     moved: list[tuple[UdpTraffic | TcpTraffic, Rates, int]] = []
     moved += [(each, each.received_per_second, each.replied_bytes) for each in activity.udp]
@@ -133,10 +198,11 @@ def _pace(activity: Activity) -> Table:
         head=("rates and totals", "socket", "/s, 1 s", "/s, 10 s", "/s, 60 s", "total in", "total out"),
         left=2,
         rows=tuple(rows),
+        legend=legend,
     )
 
 
-def _parts(activity: Activity) -> Table:
+def _parts(activity: Activity, accounts: Sequence[KernelTraffic]) -> Table:
     """Break down each number of the tables before, and the replied datagrams that are special."""
     counts: list[tuple[str, str, int]] = []
     for each in activity.udp:
@@ -145,6 +211,10 @@ def _parts(activity: Activity) -> Table:
         counts += [(each.name, f"send failed: {name}", count) for name, count in each.send_failed.items()]
         counts.append((each.name, "replied: self tests", each.self_test))
         counts.append((each.name, "replied: over its limit", each.slipped))
+    for account in accounts:
+        name = _account(account)
+        counts += [(name, f"dropped: {reason}", count) for reason, count in account.dropped.items()]
+        counts.append((name, "replied: over its limit", account.slipped))
     for tcp in activity.tcp:
         counts += [(tcp.name, f"closed: {reason}", count) for reason, count in tcp.closed.items()]
         counts.append((tcp.name, "accept failed", tcp.accept_failed))
@@ -175,14 +245,14 @@ def _heartbeat(age: float) -> str:
     return f"{age:.0f} s" if age else "< 2 s"
 
 
-def _top_sources(activity: Activity) -> Table:
+def _top_sources(activity: Activity, legend: tuple[str, ...]) -> Table:
     rows = tuple((each.source, f"{each.count:,}") for each in activity.top_sources)
-    return Table(head=("top sources, last minute", "datagrams"), left=1, rows=rows)
+    return Table(head=("top sources, last minute", "datagrams"), left=1, rows=rows, legend=legend)
 
 
-def _refused(refused: Sequence[Refused]) -> Table:
+def _refused(refused: Sequence[Refused], legend: tuple[str, ...]) -> Table:
     rows = tuple((each.source, f"{each.protocol}: {each.reason}", f"{each.count:,}") for each in refused)
-    return Table(head=("most refused, last minute", "", "times"), left=2, rows=rows)
+    return Table(head=("most refused, last minute", "", "times"), left=2, rows=rows, legend=legend)
 
 
 def _rates(rates: Rates) -> tuple[str, ...]:

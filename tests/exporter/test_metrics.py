@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from support.snapshots import BUSY, make_snapshot
+from support.snapshots import BUSY, KERNEL, make_snapshot
 
 from echod.admission.selftest import Result
 from echod.exporter.metrics import (
@@ -11,6 +11,7 @@ from echod.exporter.metrics import (
     ERRNOS,
     of_build,
     of_daemon,
+    of_kernel,
     of_processes,
     of_self_tests,
     of_tcp,
@@ -64,6 +65,26 @@ def test_every_reason_has_its_series_from_the_start() -> None:
     assert reported["echod_udp_datagrams_send_failures_total"] == {("u", "ipv4", name): 0 for name in ERRNOS}
     assert reported["echod_tcp_connections_closed_total"] == {("t", "ipv4", reason): 0 for reason in CLOSE_REASONS}
     assert (len(DROP_REASONS), len(ERRNOS), len(CLOSE_REASONS)) == (12, 10, 11)
+
+
+def test_the_kernel_is_reported_by_family_and_port() -> None:
+    """What it replied to, dropped and left to the sockets; where, of how many paths, and what it forgot."""
+    reported = numbers(of_kernel(KERNEL))
+    dropped = reported.pop("echod_kernel_datagrams_dropped_total")
+    assert {labels: number for labels, number in dropped.items() if number} == {
+        ("ipv4", "7", "access"): 900,
+        ("ipv4", "7", "rate"): 100,
+    }
+    assert len(dropped) == 2 * 11
+    assert reported == {
+        "echod_kernel_datagrams_answered_total": {("ipv4", "7"): 8_999_000, ("ipv6", "7"): 0},
+        "echod_kernel_datagrams_passed_total": {("ipv4", "7"): 40, ("ipv6", "7"): 0},
+        "echod_kernel_datagrams_slipped_total": {("ipv4", "7"): 6, ("ipv6", "7"): 0},
+        "echod_kernel_sent_bytes_total": {("ipv4", "7"): 575_936_000, ("ipv6", "7"): 0},
+        "echod_kernel_paths": {(): 12},
+        "echod_kernel_attached": {("eth0", "tcx"): 1, ("eth1", "tcx"): 0},
+        "echod_kernel_flushes_total": {("link",): 1, ("route",): 2, ("rule",): 0},
+    }
 
 
 def test_sizes_are_histograms() -> None:
@@ -153,6 +174,7 @@ def test_every_label_has_its_place_in_every_sample() -> None:
         *of_daemon(snapshot()),
         *of_processes({}),
         *of_self_tests([], 1.0),
+        *of_kernel(KERNEL),
     ]
     for one in everything:
         if isinstance(one, Metric):

@@ -12,6 +12,9 @@ from support.snapshots import BUSY, make_snapshot
 from echod.stats.snapshot import (
     Activity,
     Count,
+    Kernel,
+    KernelInterface,
+    KernelTraffic,
     LastReload,
     Line,
     Lines,
@@ -66,8 +69,16 @@ ACTIVITY = made(
     top_sources=some(made(TopSource)),
     refused=some(made(Refused, protocol=st.sampled_from(["udp", "tcp"]))),
 )
+KERNEL = made(
+    Kernel,
+    pid=st.integers(1, 2**31 - 1),
+    born=st.none() | COUNTS,
+    interfaces=some(made(KernelInterface)),
+    traffic=some(made(KernelTraffic, family=FAMILIES)),
+)
 SNAPSHOT = made(
     Snapshot,
+    kernel=st.none() | KERNEL,
     pid=st.integers(1, 2**31 - 1),
     born=st.none() | COUNTS,
     config_read=st.none() | SECONDS,
@@ -106,6 +117,26 @@ def test_what_another_version_wrote_is_refused(text: bytes) -> None:
     """Half a file, one without what is needed, or of a later form, is reported in one sentence."""
     with pytest.raises(ValueError, match=r"^it was written by another version of echod$"):
         Snapshot.unpack(text)
+
+
+def test_what_an_accelerator_wrote_is_read() -> None:
+    """With what a later version adds; an interface is attached by tcx unless the file says otherwise."""
+    text = (
+        b'{"version": "1.0", "pid": 7, "born": null, "at": 3.0, "at_monotonic": 2.0, "started": 1.0, "config": "/a", '
+        b'"interfaces": [{"name": "eth\\u001b0", "ifindex": 2, "kind": "ethernet", "novelty": 1}], "novelty": []}'
+    )
+    read = Kernel.unpack(text)
+    assert read.interfaces == (KernelInterface(name="eth\N{REPLACEMENT CHARACTER}0", ifindex=2, kind="ethernet"),)
+    assert read.interfaces[0].driver == "tcx"
+    assert (read.pid, read.paths, read.traffic) == (7, 0, ())
+    with pytest.raises(ValueError, match=r"^it was written by another version of echod$"):
+        Kernel.unpack(text.replace(b'"pid": 7', b'"pid": 0'))
+
+
+def test_what_ended_in_the_kernel_was_replied_to_or_dropped_there() -> None:
+    """What it passed ends in the sockets."""
+    traffic = KernelTraffic(family="ipv4", port=7, replied=5, passed=100, slipped=9, dropped={"access": 2, "rate": 1})
+    assert traffic.ended == 8
 
 
 def test_a_worker_is_well_if_it_has_a_process_whose_heartbeat_is_fresh() -> None:

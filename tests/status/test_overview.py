@@ -4,7 +4,7 @@ import dataclasses
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
-from support.snapshots import BUSY, make_snapshot
+from support.snapshots import BUSY, KERNEL, make_snapshot
 
 from echod.admission.selftest import Result
 from echod.net.listener import Listener, Protocol
@@ -93,6 +93,62 @@ def test_what_is_not_there_has_no_table() -> None:
         "",
         "rates and totals  socket   /s, 1 s  /s, 10 s  /s, 60 s  total in  total out",
         "udp://[::]:7      adopted        0         0         0       0 B        0 B",
+    ]
+
+
+IN_KERNEL = """\
+UDP, sockets and kernel    received    replied  dropped  send failed  total out
+sockets                   1,000,000    998,765    1,217           18   60.9 MiB
+kernel, ipv4 port 7       9,000,000  8,999,000    1,000            0    549 MiB
+kernel, ipv6 port 7               0          0        0            0        0 B
+sum                      10,000,000  9,997,765    2,217           18    610 MiB
+left to the sockets by the kernel, and counted there: 40.
+"""
+
+
+def test_what_ended_in_the_kernel_is_added_to_what_the_sockets_had() -> None:
+    """Sums that add up; where, of how many paths, and what it forgot; and which figures are of the sockets alone."""
+    lines = shown(dataclasses.replace(SNAPSHOT, kernel=KERNEL)).splitlines()
+    plain = SHOWN.splitlines()
+    assert lines[3] == (
+        "kernel: repeats replies at eth0 (tcx), not at eth1; 12 paths, forgotten 3 times (link 1, route 2)"
+    )
+    assert lines[:3] + lines[4:8] == plain[:7]
+    assert lines[8:20] == ["", *IN_KERNEL.splitlines(), *plain[7:11], ""]
+    for row in lines[10:14]:
+        received, replied, dropped, failed = (int(cell.replace(",", "")) for cell in row.split()[-6:-2])
+        assert received == replied + dropped + failed
+    parts = [" ".join(line.split()) for line in lines if line.startswith("kernel, ipv4 port 7  ")]
+    assert parts[1:] == [
+        "kernel, ipv4 port 7 dropped: access 900",
+        "kernel, ipv4 port 7 dropped: rate 100",
+        "kernel, ipv4 port 7 replied: over its limit 6",
+    ]
+    of_sockets = "of the sockets: without what the kernel replied to or dropped."
+    assert [lines[at - 1] for at, line in enumerate(lines) if line == of_sockets] == [
+        "tcp://0.0.0.0:7   bound        1.0       0.5       0.2   2.0 KiB       10 B",
+        "2001:db8::/64                     7",
+        "192.0.2.9                  udp: source_port_low  1,200",
+    ]
+
+
+def test_an_accelerator_that_reports_nothing_new_or_nothing_at_all_is_shown() -> None:
+    """With what it reported last, or none; one that is attached nowhere says so."""
+    old = dataclasses.replace(SNAPSHOT, kernel=KERNEL, kernel_problem="process 4250 hangs")
+    assert shown(old).splitlines()[3:5] == [
+        "kernel: OLD, process 4250 hangs",
+        "kernel: repeats replies at eth0 (tcx), not at eth1; 12 paths, forgotten 3 times (link 1, route 2)",
+    ]
+    unknown = shown(dataclasses.replace(SNAPSHOT, kernel_problem="the file is not valid")).splitlines()
+    assert unknown.pop(3) == "kernel: UNKNOWN, the file is not valid"
+    assert unknown == SHOWN.splitlines()
+    young = dataclasses.replace(KERNEL, interfaces=(), paths=1, flushes={"link": 0}, traffic=())
+    lines = shown(dataclasses.replace(SNAPSHOT, kernel=young)).splitlines()
+    assert lines[3] == "kernel: repeats replies at no interface; 1 path, forgotten 0 times"
+    assert lines[9:12] == [
+        "UDP, sockets and kernel   received  replied  dropped  send failed  total out",
+        "sockets                  1,000,000  998,765    1,217           18   60.9 MiB",
+        "sum                      1,000,000  998,765    1,217           18   60.9 MiB",
     ]
 
 

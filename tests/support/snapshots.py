@@ -6,6 +6,9 @@ from typing import Any
 
 from echod.stats.snapshot import (
     Activity,
+    Kernel,
+    KernelInterface,
+    KernelTraffic,
     Rates,
     Refused,
     Snapshot,
@@ -63,6 +66,35 @@ BUSY = Activity(
     refused=(Refused(source="192.0.2.9", protocol="udp", reason="source_port_low", count=1200),),
 )
 """All that there can be: of UDP, received is replied, dropped, failed and interrupted together."""
+
+KERNEL = Kernel(
+    version="1.0",
+    pid=4250,
+    born=7,
+    at=1.0,
+    at_monotonic=1.0,
+    started=1.0,
+    config="/etc/echod.yaml",
+    interfaces=(
+        KernelInterface(name="eth0", ifindex=2, kind="ethernet"),
+        KernelInterface(name="eth1", ifindex=0, kind=""),
+    ),
+    paths=12,
+    flushes={"link": 1, "route": 2, "rule": 0},
+    traffic=(
+        KernelTraffic(
+            family="ipv4",
+            port=7,
+            replied=8_999_000,
+            replied_bytes=575_936_000,
+            passed=40,
+            slipped=6,
+            dropped={"access": 900, "rate": 100},
+        ),
+        KernelTraffic(family="ipv6", port=7),
+    ),
+)
+"""What the accelerator of the busy echod reports: 9,000,000 datagrams ended in the kernel."""
 
 
 def make_snapshot(**changes: Any) -> Snapshot:  # noqa: ANN401 - as the fields are
