@@ -7,8 +7,8 @@ Commands
 
     __main__     the entry point
     cli/         one module for each command, imported when it is chosen; only this package prints and exits: main,
-                 errors, options, run, daemonize, check, host (what this host lets echod do), inquiry*, service_unit,
-                 config, reload, status, directory, units, accelerate, ping
+                 errors, options, run, daemonize, check, host (what this host lets echod do), host_kernel (and echod
+                 accelerate), inquiry*, service_unit, config, reload, status, directory, units, accelerate, ping
     errors*      the mistakes of an operator, and their exit codes
     logs         structlog to journal, console or JSON
 
@@ -54,7 +54,7 @@ Ground
     linux/       one facility of the kernel or host in each module, and the only package with ctypes: mmsg,
                  mmsg_layout*, io_uring, epoll_set, poll, sockets, sockopt*, accept, netlink, process,
                  procfs, prctl, privileges, cgroups, descriptors, signals, send_queue, systemd, journal, links,
-                 bpf
+                 bpf, firewall
 
 The life of a datagram:
 

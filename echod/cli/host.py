@@ -2,7 +2,7 @@
 
 Owns the reading of /proc/sys, and the checks whether this host has an address, and whether one is broadcast. It changes
 nothing, and the daemon does not depend on it: the daemon checks what it gets. Invariant: there is no warning about
-what could not be determined.
+what could not be determined, but for what `host_kernel` says of it.
 """
 
 import errno
@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from echod.cli.host_kernel import find_unfit
 from echod.config.access import is_public
 from echod.config.document import Document, mistake_at, read
 from echod.config.document import Path as KeyPath
@@ -44,6 +45,7 @@ def warnings(config: Config, text: bytes) -> tuple[Mistake, ...]:
         *_find_ephemeral(document),
         *_find_capped(config),
         *_find_neighbour_queues(config),
+        *find_unfit(config),
     )
     return tuple(mistake_at(document.places[path].key_spot, path, message) for path, message in findings)
 

@@ -40,7 +40,7 @@ SOL_NETLINK: Final = 270
 NETLINK_ADD_MEMBERSHIP, _NETLINK_DROP_MEMBERSHIP = 1, 2
 _NETLINK_GET_STRICT_CHK: Final = 12
 NLM_F_REQUEST, _NLM_F_MULTI, _NLM_F_DUMP_INTR, NLM_F_DUMP = 0x1, 0x2, 0x10, 0x300
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+NLMSG_ERROR, NLMSG_DONE = 2, 3
 _RTM_NEWROUTE, _RTM_DELROUTE, _RTM_GETROUTE = 24, 25, 26
 _RT_TABLE_LOCAL: Final = 255
 _RTN_UNSPEC, _RTN_LOCAL, _RTN_ANYCAST = 0, 2, 4
@@ -271,7 +271,7 @@ def _ends(part: bytes, family: int) -> bool:
             continue
         if flags & _NLM_F_DUMP_INTR:
             raise OSError(errno.EINTR, _UNSTABLE)
-        if kind in (_NLMSG_ERROR, _NLMSG_DONE):
+        if kind in (NLMSG_ERROR, NLMSG_DONE):
             code = -int.from_bytes(body[:4], sys.byteorder, signed=True)
             if code > 0 and code not in _NO_TABLE:
                 raise OSError(code, os.strerror(code))
