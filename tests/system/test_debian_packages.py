@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from support.daemon import REPOSITORY
 from support.man import literals, section
+from support.system.acceleration import ACCELERATOR, await_kernel, process, state
 from support.system.image import Debian
 from support.system.installation import SOURCE, Mode, Release, install_command
 from support.system.load import loaded
@@ -28,7 +29,10 @@ def manual() -> list[list[str]]:
 
 
 def test_apt_installs_upgrades_and_removes(host: Host, packages: Packages, tmp_path: Path) -> None:
-    """A taken port fails no installation; an upgrade with the socket unit loses nothing; nothing is left by a purge."""
+    """A taken port fails no installation; an upgrade with the socket unit loses nothing; nothing is left by a purge.
+
+    The accelerator is off until it is enabled; then an upgrade restarts it, or leaves it stopped.
+    """
     host.run(["systemd-run", "--quiet", "--unit=taken", "python3", "-c",
               "import socket; s = socket.create_server(('0.0.0.0', 7)); s.accept()"])  # fmt: skip
     shown = REPOSITORY.joinpath("README.md").read_text().partition("### Install\n")[2].split("```")[1]
@@ -48,9 +52,8 @@ def test_apt_installs_upgrades_and_removes(host: Host, packages: Packages, tmp_p
     assert "Documentation: man:echod(8)" in explained
     assert "INSTALLATION" in host.run(["zcat", "/usr/share/man/man8/echod.8.gz"]).stdout
 
-    host.write(CONFIG, host.read(CONFIG).replace("level: info", "level: debug"))
-    host.systemctl("reload")
-    edited = host.read(CONFIG)
+    edited = host.read(CONFIG).replace("level: info", "level: debug").replace("interfaces: []", "interfaces: [eth0]")
+    host.configure(edited)
     install, to_socket, _ = manual()
     assert install == [INSTALL]
     # At this rate the 8 MiB of the unit hold two seconds: dpkg, beside tests on every CPU, may take longer to restart.
@@ -58,12 +61,17 @@ def test_apt_installs_upgrades_and_removes(host: Host, packages: Packages, tmp_p
     for command in to_socket:
         host.run(["sh", "-c", command])
     assert host.serves_everything()
-    supervisor = host.supervisor()
+    assert (host.show("UnitFileState", ACCELERATOR), state(host)) == ("disabled", "inactive")
+    host.systemctl("enable", "--quiet", "--now", ACCELERATOR)
+    await_kernel(host)
+    supervisor, accelerator = host.supervisor(), process(host)
     newer = make_newer(packages, tmp_path / "newer")
     host.copy(newer.folder, f"{FOLDER}/newer")
     with loaded(host, 5, kept=0.5):
         apt(host, INSTALL.replace("./", "./newer/"))
     assert host.supervisor() not in {supervisor, 0}
+    assert process(host) not in {accelerator, 0}
+    await_kernel(host)
     assert host.read(CONFIG) == edited
 
     assert_upgrade_leaves(host)
@@ -79,13 +87,18 @@ def test_apt_installs_upgrades_and_removes(host: Host, packages: Packages, tmp_p
 
 def assert_upgrade_leaves(host: Host) -> None:
     """Assert that stopped stays stopped, and that an instance with a mistake in its config runs on, as apt says."""
+    reinstall = INSTALL.replace("install", "install --reinstall").replace("./", "./newer/")
+    host.systemctl("stop", ACCELERATOR)
+    apt(host, reinstall)
+    assert (state(host), host.show("UnitFileState", ACCELERATOR)) == ("inactive", "enabled")
+    assert host.serves_everything()
     host.write("/etc/echod/red.yaml", "listeners: ['udp://0.0.0.0:7107']\n")
     host.systemctl("enable", "echod@red")
     host.systemctl("start", "echod@red")
     before = host.show("MainPID", "echod@red")
     host.write("/etc/echod/red.yaml", "listener: ['udp://0.0.0.0:7107']\n")
     host.systemctl("stop", "echod.socket", "echod.service")
-    said = apt(host, INSTALL.replace("install", "install --reinstall").replace("./", "./newer/"))
+    said = apt(host, reinstall)
     assert "/etc/echod/red.yaml:1:1: error: listener: unknown key; did you mean" in said
     assert "echod@red.service is not restarted, and runs on" in said
     assert host.show("MainPID", "echod@red") == before != "0"
