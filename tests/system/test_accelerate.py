@@ -6,6 +6,7 @@ import pytest
 from support.system.acceleration import (
     ACCELERATOR,
     INTERFACES,
+    NOTHING_CONFIGURED,
     await_kernel,
     events,
     process,
@@ -21,7 +22,6 @@ SECONDS = 10.0
 RELOADS, RESTARTS = 3, 3
 MOST_EXPOSED = 1.6
 NET_ADMIN, BPF = 1 << 12, 1 << 39  # linux/capability.h
-NOTHING_CONFIGURED = f"does not start: {CONFIG} has no kernel.interfaces: write those where the kernel is to reply"
 
 
 @pytest.mark.parametrize("debian", ["trixie"], indirect=True, scope="session")

@@ -4,6 +4,7 @@ import signal
 import subprocess
 
 import pytest
+from support.system.acceleration import ACCELERATOR, state, switch_on
 from support.system.host import ENVIRONMENT
 from support.system.image import LONG, RELEASES
 from support.system.installation import SOURCE, Mode, Release, install_command
@@ -137,7 +138,10 @@ def test_a_python_that_the_service_may_not_run_is_refused(bound: Host, release: 
 
 
 def test_an_upgrade_leaves_off_what_was_off(installed: Host, release: Release, mode: Mode) -> None:
-    """Stopped and disabled, it stays both, and the installer reports that; stopped alone, it is there after a boot."""
+    """Stopped and disabled, it stays both, and the installer reports that; stopped alone, it is there after a boot.
+
+    So does an accelerator, beside an echod that runs.
+    """
     release.bring(installed)
     ports = ["echod.socket"] if mode is Mode.ACTIVATED else []
     installed.systemctl("disable", "--now", "--quiet", "echod.service", *ports)
@@ -151,8 +155,11 @@ def test_an_upgrade_leaves_off_what_was_off(installed: Host, release: Release, m
             "disabled",
         )
     installed.systemctl("enable", "--now", "--quiet", "echod.service", *ports)
-    assert installed.serves_everything()
+    switch_on(installed)
+    installed.systemctl("stop", ACCELERATOR)
     assert "stopped" not in installed.run(install_command(mode)).stdout
+    assert installed.serves_everything()
+    assert (state(installed), installed.show("UnitFileState", ACCELERATOR)) == ("inactive", "enabled")
     installed.systemctl("stop", "echod.service", *ports)
     assert "It was stopped" in installed.run(install_command(mode)).stdout
     assert installed.show("ActiveState") == "inactive"

@@ -6,6 +6,7 @@ Without these proofs, a test that the daemon works in its sandbox could pass bec
 import json
 
 import pytest
+from support.system.acceleration import ACCELERATOR
 from support.system.installation import Mode
 from support.system.operating import NET_BIND_SERVICE, Host
 
@@ -103,3 +104,19 @@ def test_each_wall_of_the_sandbox_stands(installed: Host, mode: Mode, setting: s
     assert found.pop("executable_memory") in {"EPERM", "EACCES"}
     assert int(found.pop("capabilities"), 16) == (NET_BIND_SERVICE if mode is Mode.BOUND else 0)
     assert found == {**EXPECTED, **dict(zip(("inet6", "bind_7", "send_out"), walls, strict=True))}
+
+
+@pytest.mark.parametrize("debian", ["bookworm"], indirect=True, scope="session")
+def test_each_wall_of_the_accelerator_stands(activated: Host) -> None:
+    """In its place, a probe has the two capabilities, and can open no socket through which datagrams pass."""
+    activated.write("/usr/local/lib/probe.py", PROBE)
+    for place in ("/tmp", "/var/tmp"):  # noqa: S108 - the host's, and it must be that one
+        activated.write(f"{place}/of-another", "")
+    activated.drop_in(IN_ITS_PLACE, unit=ACCELERATOR)
+    activated.systemctl("start", ACCELERATOR)
+    (entry,) = activated.journal(f"--unit={ACCELERATOR}", "--grep=no_new_privileges")
+    found = json.loads(entry["MESSAGE"])
+    assert found.pop("executable_memory") in {"EPERM", "EACCES"}
+    assert int(found.pop("capabilities"), 16) == 1 << 39 | 1 << 12  # CAP_BPF, CAP_NET_ADMIN: linux/capability.h
+    closed = dict.fromkeys(("inet6", "bind_7", "send_out"), "EAFNOSUPPORT")
+    assert found == {**EXPECTED, **closed, "files": 1_024}

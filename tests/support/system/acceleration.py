@@ -7,12 +7,16 @@ import json
 import socket
 from typing import Any, Final
 
-from support.system.operating import PORT, Host
+from support.system.operating import CONFIG, PORT, Host
 from support.waiting import SECONDS, wait_until
 
 ACCELERATOR: Final = "echod-accelerate.service"
 INTERFACES: Final = "kernel:\n  interfaces: [eth0]\n"
 """What a config must have for it: the wire to the clients."""
+NOTHING_CONFIGURED: Final = (
+    f"does not start: {CONFIG} has no kernel.interfaces: write those where the kernel is to reply"
+)
+"""What it tells systemd without that."""
 
 
 def switch_on(host: Host) -> None:
