@@ -69,7 +69,7 @@ def drop_over_limit(code: Assembler, build: Build) -> None:
 
 def drop_loop(code: Assembler, build: Build) -> None:
     """Drop what circulates."""
-    if build.options.loop_seed is not None:
+    if build.options.loop_breaker:
         code.label("loop")
         count(code, build, Count.DROPPED + Drop.LOOP)
         _drop(code, build)

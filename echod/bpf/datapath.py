@@ -191,7 +191,9 @@ class Datapath:
             cpus=self._cpus,
             rows=declared.rows,
             limits=declared.bounded,
-            loop_seed=self._seed if declared.loop_breaker else None,
+            seed=self._seed,
+            loop_breaker=declared.loop_breaker,
+            newcomers=maps.newcomers(declared),
             fresh_ns=int(NANOSECONDS * declared.fresh_seconds),
             stale_ns=int(NANOSECONDS * declared.stale_seconds),
         )

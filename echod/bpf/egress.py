@@ -10,6 +10,8 @@ from echod.bpf.asm import R0, R1, R2, R3, R4, R5, R6, R7, R10, Assembler
 from echod.bpf.checks import at, load_entry
 from echod.bpf.layout import (
     IPV4,
+    MULTIPLIER,
+    NEWCOMERS_BYTES,
     PATH_HOPS,
     PATH_IFINDEX,
     PATH_KEY,
@@ -116,9 +118,40 @@ def leave_other_addresses(code: Assembler, build: Build) -> None:
     code.jump_if(R0, "==", 0, "next")
 
 
+def leave_newcomers(code: Assembler, build: Build) -> None:
+    """Leave a path that is new, until the sockets reply on it again.
+
+    A hash of each path has a slot, which is shared with others and has room for four. So a peer that sends a single
+    datagram costs no entry of the map of paths; a million of them push nobody out.
+    """
+    slot_bits = build.options.newcomers.bit_length() - 1
+    code.label("note")
+    code.constant(R2, build.options.seed)
+    code.constant(R3, MULTIPLIER)
+    for offset in range(0, PATH_KEY.size, 8):
+        code.load(R4, 8, R10, Stack.KEY + offset)
+        code.compute(R2, "^", R4)
+        code.compute(R2, "*", R3)
+    code.compute(R4, "=", R2)
+    code.compute(R4, ">>", 64 - slot_bits)
+    code.compute(R4, "*", NEWCOMERS_BYTES)
+    code.compute(R2, ">>", 16)  # the lowest bits of a product are of the lowest bits alone
+    code.compute(R2, "&", 0xFFFF)
+    code.map_value(R1, build.tables.newcomers)
+    code.compute(R1, "+", R4)
+    for offset in range(0, NEWCOMERS_BYTES, 2):
+        code.load(R3, 2, R1, offset)
+        code.jump_if(R3, "==", R2, "known")
+    code.load(R3, 8, R1, 0)
+    code.compute(R3, "<<", 16)
+    code.compute(R2, "|", R3)
+    code.store(8, R1, 0, R2)
+    code.jump("next")
+    code.label("known")
+
+
 def note_path(code: Assembler, build: Build) -> None:
     """Note the path, with the time until which it is fresh and that at which it ends."""
-    code.label("note")
     code.load(R2, 4, R6, Context.IFINDEX)
     code.store(4, R10, Stack.PATH + PATH_IFINDEX, R2)
     code.call(Helper.TIME)

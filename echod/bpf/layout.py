@@ -188,6 +188,10 @@ PATH_UNTIL, PATH_IFINDEX, PATH_STATIONS, PATH_HOPS = 8, 16, 20, 32
 STATION_BYTES: Final = 12
 """Both stations: as they stand in an Ethernet header, destination first."""
 
+NEWCOMERS_BYTES: Final = 8
+"""A slot of the map of newcomers: 16 bits of a hash for each of the last four paths that took it, the last one first.
+All slots together are the only value of the map."""
+
 PREFIX: Final = Struct("<IHH16s")
 """The key of a longest prefix match: its length in bits from the version on; the version of IP; a port in network byte
 order, or 0; and an address."""
@@ -236,6 +240,9 @@ MOST_DROPS: Final = 16
 ROW_COUNTS: Final = 32
 ROW_BYTES: Final = 8 * ROW_COUNTS
 """Four cache lines. Each CPU has its own rows."""
+
+MULTIPLIER: Final = 0xD6E8_FEB8_6659_FD93
+"""Of the hashes: an odd number that mixes well, that of the `rrmxmx` hashes."""
 
 # -- the stack
 

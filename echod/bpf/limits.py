@@ -25,11 +25,11 @@ _NO_EXIST: Final = 1  # BPF_NOEXIST
 
 def charge(code: Assembler, build: Build) -> None:
     """Charge the source, and all sources together; then leave to the sockets what the kernel may not reply to."""
-    limits, seed = build.options.limits, build.options.loop_seed
+    limits, options = build.options.limits, build.options
     code.label("charge")
     if limits is None:
         code.jump_if(R9, "==", 0, "pass")
-    if seed is not None or (limits is not None and limits.slip):
+    if options.loop_breaker or (limits is not None and limits.slip):
         code.call(Helper.RANDOM)
         code.store(8, R10, Stack.CHANCE, R0)
     if limits is not None:

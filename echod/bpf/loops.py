@@ -8,20 +8,17 @@ from typing import Final
 
 from echod.admission.loops import PATIENCE, PERIOD
 from echod.bpf.asm import R0, R1, R2, R3, R4, R6, R7, R8, R9, R10, Assembler
-from echod.bpf.layout import Context, Helper, Loop, Stack
+from echod.bpf.layout import MULTIPLIER, Context, Helper, Loop, Stack
 from echod.bpf.options import Build
 
 _CHUNK: Final = 128
 _CHUNKS: Final = 512
 """Bytes that the callback hashes at a time, and how often it is called at most: for 65,536 bytes."""
 
-_MULTIPLIER: Final = 0xD6E8_FEB8_6659_FD93
-"""An odd number that mixes well: that of the `rrmxmx` hashes."""
-
 
 def sample(code: Assembler, build: Build) -> None:
     """Compare one datagram in PERIOD with earlier ones of its peer: see `admission.loops`. Of a train, its first."""
-    if build.options.loop_seed is None:
+    if not build.options.loop_breaker:
         return
     code.load(R0, 8, R10, Stack.CHANCE)
     code.compute(R0, "&", PERIOD - 1)
@@ -29,7 +26,7 @@ def sample(code: Assembler, build: Build) -> None:
     for offset in (0, 8):
         code.load(R2, 8, R10, Stack.PATH_KEY + offset)
         code.store(8, R10, Stack.SAMPLE + offset, R2)
-    _hash_payload(code, build, build.options.loop_seed)
+    _hash_payload(code, build)
     code.store(8, R10, Stack.NUMBER, 1)
     code.map(R1, build.tables.peers)
     code.stack(R2, Stack.SAMPLE)
@@ -62,7 +59,7 @@ def _remember(code: Assembler, table: int) -> None:
     code.call(Helper.MAP_UPDATE)
 
 
-def _hash_payload(code: Assembler, build: Build, seed: int) -> None:
+def _hash_payload(code: Assembler, build: Build) -> None:
     """Hash all of the payload, or of its first datagram, by the callback; write the hash behind the key of the peer."""
     code.compute(R2, "=", R8)
     if not build.is_xdp:
@@ -72,7 +69,7 @@ def _hash_payload(code: Assembler, build: Build, seed: int) -> None:
         code.compute(R2, "=", R3)
         code.label("single")
     code.store(8, R10, Stack.LOOP + Loop.LENGTH, R2)
-    code.constant(R3, seed)
+    code.constant(R3, build.options.seed)
     code.compute(R2, "^", R3)
     code.store(8, R10, Stack.LOOP + Loop.HASH, R2)
     code.store(8, R10, Stack.LOOP + Loop.CONTEXT, R6)
@@ -94,7 +91,7 @@ def hash_a_chunk(code: Assembler, build: Build) -> None:
 
     All but the hash comes from the index. With numbers carried over, the verifier would not find that the loop ends.
     """
-    if build.options.loop_seed is None:
+    if not build.options.loop_breaker:
         return
     code.begin_function("hash", arguments=2)
     code.compute(R6, "=", R2)
@@ -123,7 +120,7 @@ def hash_a_chunk(code: Assembler, build: Build) -> None:
     code.jump("end")
     code.label("read")
     code.load(R0, 8, R6, Loop.HASH)
-    code.constant(R3, _MULTIPLIER)
+    code.constant(R3, MULTIPLIER)
     for offset in range(0, _CHUNK, 8):
         code.load(R2, 8, R10, offset - _CHUNK)
         code.compute(R0, "^", R2)

@@ -107,6 +107,7 @@ def shapes(declared: Declaration, *, cpus: int, refused: int, local: int) -> dic
         "local": _prefixes(local),
         "refuse": _prefixes(refused),
         "paths": _recent(sources, layout.PATH_KEY.size, layout.PATH.size),
+        "newcomers": _array(newcomers(declared) * layout.NEWCOMERS_BYTES),
         "forgotten": _array(layout.NUMBER_BYTES),
         "rates": _recent(sources if limited else 1, layout.SOURCE_KEY.size),
         "total": _array(layout.NUMBER_BYTES),
@@ -114,6 +115,11 @@ def shapes(declared: Declaration, *, cpus: int, refused: int, local: int) -> dic
         "samples": _recent(sources if sampled else 1, layout.SAMPLE_BYTES),
         "counts": _array(counts, _MMAPABLE),
     }
+
+
+def newcomers(declared: Declaration) -> int:
+    """Return how many slots for newcomers there are; four share one."""
+    return power_of_two(declared.sources, least=_FEWEST_PEERS) // 4
 
 
 def _array(value_bytes: int, flags: int = 0) -> Shape:

@@ -24,6 +24,7 @@ class Tables:
     local: int
     refuse: int
     paths: int
+    newcomers: int
     forgotten: int
     rates: int
     total: int
@@ -53,8 +54,12 @@ class Options:
     rows: int
     """Rows for each of them: a power of two, at least FEWEST_ROWS."""
     limits: Limits | None = None
-    loop_seed: int | None = None
-    """The key of the hash of samples, 64 bits; None where no loop is to be broken."""
+    seed: int = 0
+    """The key of the hashes, 64 bits."""
+    loop_breaker: bool = False
+    """Whether loops are to be broken."""
+    newcomers: int = 1
+    """Slots of the map of newcomers: a power of two."""
     fresh_ns: int
     """So long after a reply of the sockets all of that path are left to the kernel, and then one in RENEW_NS is not."""
     stale_ns: int

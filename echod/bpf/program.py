@@ -53,7 +53,12 @@ ENDS: Final[tuple[Step, ...]] = (
 
 EGRESS_OF_EACH_FAMILY: Final[tuple[FamilyStep, ...]] = (egress.leave_what_is_no_reply, egress.write_path)
 
-EGRESS: Final[tuple[Step, ...]] = (egress.leave_other_addresses, egress.note_path, egress.leave)
+EGRESS: Final[tuple[Step, ...]] = (
+    egress.leave_other_addresses,
+    egress.leave_newcomers,
+    egress.note_path,
+    egress.leave,
+)
 
 
 def assemble_ingress(build: Build) -> Code:

@@ -2,9 +2,12 @@
 
 import pytest
 from support.bpf import (
+    ANY,
+    ANY6,
     LOOPBACK,
     OTHER_LOCAL,
     OTHER_LOCAL6,
+    PEER6,
     REDIRECT,
     STATIONS,
     Frame,
@@ -16,7 +19,7 @@ from support.bpf import (
 )
 from support.loopback import listener
 
-from echod.bpf.layout import PATH, Hook, LinkKind
+from echod.bpf.layout import NEWCOMERS_BYTES, PATH, Hook, LinkKind
 
 pytestmark = needs_bpf
 
@@ -73,6 +76,63 @@ def test_what_is_no_reply_of_ours_teaches_nothing(frame: Frame | bytes) -> None:
     """Whatever else leaves this host."""
     with Kernel() as kernel:
         kernel.note(frame)
+        assert kernel.paths() == 0
+
+
+@both_families
+def test_a_path_is_noted_at_its_second_reply(frame: Frame) -> None:
+    """What is replied to once costs no entry."""
+    with Kernel() as kernel:
+        kernel.note_once(frame.reply)
+        assert kernel.paths() == 0
+        kernel.note_once(frame.reply)
+        assert kernel.paths() == 1
+
+
+@pytest.mark.parametrize("others", [3, 4])
+def test_a_slot_has_room_for_four_newcomers(others: int) -> None:
+    """Four that take turns in one are all noted; a fifth pushes out the one that came first."""
+    with Kernel() as kernel:
+        kernel.note_once(Frame().reply)
+        newcomers = kernel.datapath._maps["newcomers"]
+        slots = newcomers.lookup(bytes(4))
+        assert slots is not None
+        assert any(slots)
+        for number in range(1, 1 + others):
+            slots = b"".join(
+                number.to_bytes(2, "little") + slots[at : at + 6] for at in range(0, len(slots), NEWCOMERS_BYTES)
+            )
+        newcomers.update(bytes(4), slots)
+        kernel.note_once(Frame().reply)
+        assert kernel.paths() == (others == 3)
+
+
+def test_many_newcomers_push_nobody_out() -> None:
+    """Of peers that send a single datagram, nothing but a hash is kept; one in some thousand has that of another."""
+    with Kernel() as kernel:
+        kernel.note(Frame().reply)
+        for number in range(10_000):
+            kernel.note_once(Frame(source=f"10.1.{number >> 8}.{number & 255}").reply)
+        assert kernel.paths() < 20
+        assert kernel.meet(Frame()).verdict == REDIRECT
+
+
+OTHERS = {
+    "peer": (Frame(), Frame(source="10.0.0.77")),
+    "address": (Frame(), Frame(to=OTHER_LOCAL)),
+    "port": (Frame(), Frame(to_port=9)),
+    "peer over IPv6": (over_ipv6(), over_ipv6(source=PEER6[:-1] + "7")),
+    "address over IPv6": (over_ipv6(), over_ipv6(to=OTHER_LOCAL6)),
+}
+
+
+@pytest.mark.parametrize(("frame", "other"), OTHERS.values(), ids=OTHERS)
+def test_a_newcomer_is_known_by_its_whole_path(frame: Frame, other: Frame) -> None:
+    """The reply on another path, by its peer, address or port, is none on this."""
+    listeners = tuple(listener(any_address, port) for any_address in (ANY, ANY6) for port in (7, 9))
+    with Kernel(declaration(listeners=listeners)) as kernel:
+        kernel.note_once(frame.reply)
+        kernel.note_once(other.reply)
         assert kernel.paths() == 0
 
 

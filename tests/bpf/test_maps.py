@@ -202,6 +202,7 @@ def test_a_map_that_nothing_needs_is_small() -> None:
     }
     assert small["refuse"] == Shape(kind=Kind.PREFIXES, key_bytes=24, value_bytes=8, entries=1, flags=1)
     assert small["local"].entries == 3
+    assert small["newcomers"] == Shape(kind=Kind.ARRAY, key_bytes=4, value_bytes=65_536 * 2)
     limits = Limits(per_source=1, burst=1)
     full = shapes(replace(declared, limits=limits, loop_breaker=True), cpus=2, refused=9, local=3)
     assert {name: full[name].entries for name in ("rates", "peers", "samples")} == {
@@ -214,7 +215,8 @@ def test_a_map_that_nothing_needs_is_small() -> None:
 
 def test_a_table_for_few_sources_has_room_for_every_cpu() -> None:
     """Each CPU takes free entries by 128."""
-    assert shapes(declaration(sources=1024), cpus=2, refused=0, local=0)["paths"].entries == 4096
+    few = shapes(declaration(sources=1024), cpus=2, refused=0, local=0)
+    assert (few["paths"].entries, few["newcomers"].value_bytes) == (4096, 4096 * 2)
 
 
 @pytest.mark.parametrize(

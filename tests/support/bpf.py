@@ -199,7 +199,12 @@ class Kernel:
         self.datapath.close()
 
     def note(self, reply: Frame | bytes, *, ifindex: int = LOOPBACK, came_in_by: int = 0) -> None:
-        """Have the egress program see a frame."""
+        """Have the egress program see a frame twice: the path of a newcomer is noted at the second reply."""
+        for _ in range(2):
+            self.note_once(reply, ifindex=ifindex, came_in_by=came_in_by)
+
+    def note_once(self, reply: Frame | bytes, *, ifindex: int = LOOPBACK, came_in_by: int = 0) -> None:
+        """Have it see a frame once."""
         frame = bytes(reply)
         verdict, left, *_ = run_program(self.programs.egress, frame, context=context(ifindex, came_in_by))
         assert (verdict, left) == (NEXT, frame)
