@@ -6,6 +6,7 @@ kernel refuses becomes one sentence that says what to do.
 
 import errno
 import os
+import re
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
@@ -18,6 +19,8 @@ from echod.net.listener import Listener
 
 NEEDED: Final = {"CAP_BPF": prctl.CAP_BPF, "CAP_NET_ADMIN": prctl.CAP_NET_ADMIN}
 
+_OLDEST: Final = (6, 6)
+
 _TABLES: Final = {4: "udp", 6: "udp6"}
 _FORBIDDEN: Final = (errno.EPERM, errno.EACCES, errno.ENOSYS)
 _NO_MEMORY: Final = (errno.ENOMEM, errno.E2BIG)
@@ -25,24 +28,32 @@ _WHOLE_RANGE: Final = ["0", "0", "4294967295"]
 """The only line of the map of users that is none (user_namespaces(7))."""
 
 
-def explain(error: OSError) -> EchodError:
-    """Return the sentence for what the kernel has refused."""
-    if isinstance(error, ProgramRefusedError):
+def explain(error: OSError, release: str = "") -> EchodError:
+    """Return the sentence for what the kernel has refused; `release` is that of the kernel, by default of this one."""
+    release = release or os.uname().release
+    refused = isinstance(error, ProgramRefusedError)
+    if refused and not _is_old(release):
         return KernelUnavailableError(
-            f"the verifier of this kernel ({os.uname().release}) refuses a program of echod: please report what "
-            "log.level: debug logs of it"
+            f"the verifier of this kernel ({release}) refuses a program of echod: please report what log.level: debug "
+            "logs of it"
+        )
+    if refused or error.errno == errno.EINVAL:
+        return KernelUnavailableError(
+            f"this kernel ({release}) cannot attach programs to an interface (tcx): that needs Linux 6.6"
         )
     if error.errno in _FORBIDDEN:
         return NotPermittedError(_missing_permission())
-    if error.errno == errno.EINVAL:
-        return KernelUnavailableError(
-            f"this kernel ({os.uname().release}) cannot attach programs to an interface (tcx): that needs Linux 6.6"
-        )
     if error.errno in _NO_MEMORY:
         return KernelUnavailableError(
             "the kernel has no memory for the maps: lower limits.sources, or raise MemoryMax="
         )
     return KernelUnavailableError(f"the kernel refuses: {error.strerror}")
+
+
+def _is_old(release: str) -> bool:
+    """Tell whether a kernel is older than tcx: its verifier is the first to refuse something."""
+    version = re.match(r"(\d+)\.(\d+)", release)
+    return version is not None and (int(version[1]), int(version[2])) < _OLDEST
 
 
 def _missing_permission() -> str:

@@ -114,3 +114,16 @@ def test_what_the_verifier_says_is_not_in_the_sentence() -> None:
         f"the verifier of this kernel ({os.uname().release}) refuses a program of echod: please report what log.level: "
         "debug logs of it"
     )
+
+
+def test_a_verifier_that_is_too_old_is_not_to_blame() -> None:
+    """It refuses the programs before anybody can say that they cannot be attached: that of 6.1 does."""
+    for release in ("5.10.0-30-amd64", "6.1.0-50-cloud-amd64", "6.5"):
+        error = explain(ProgramRefusedError(errno.EACCES, "Permission denied", log="R1 invalid mem access"), release)
+        assert int(error.exit_code) == 69
+        assert str(error) == (
+            f"this kernel ({release}) cannot attach programs to an interface (tcx): that needs Linux 6.6"
+        )
+    for release in ("6.6.0", "6.10.1", "7.3.4+deb13-amd64", "unheard of"):
+        error = explain(ProgramRefusedError(errno.EACCES, "Permission denied", log="R1 invalid mem access"), release)
+        assert str(error).startswith(f"the verifier of this kernel ({release}) refuses a program")
