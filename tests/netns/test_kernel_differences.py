@@ -1,0 +1,154 @@
+"""What is different where the kernel repeats the replies: each point of DIFFERENCES in echod-accelerate(8), on a wire.
+
+Those of single frames are in `tests/bpf`: short frames keep their filling (test_checks); a train is charged and refused
+whole, a datagram over a limit slips by chance (test_limits), and a train is tested for a loop whole (test_loops).
+"""
+
+import select
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.daemon import Daemon
+from support.loopback import needs_root
+from support.netns.datagrams import PORT, SERVER, SERVER6, Datagram, as_train, numbered, over_ipv4, over_ipv6
+from support.netns.kernel import ask, attached, declared, total
+from support.netns.wire import LINK, Wire
+from support.system.network import entered
+from support.waiting import wait_until
+
+from echod.stats.snapshot import Snapshot, UdpTraffic
+
+pytestmark = needs_root
+
+IDENTIFICATION, FLAGS, HEADER_CHECKSUM, UDP_CHECKSUM, UDP_CHECKSUM6 = 18, 20, 24, 40, 60
+DONT_FRAGMENT = 0x40
+
+
+@contextmanager
+def seen(wire: Wire) -> Iterator[socket.socket]:
+    """See frames at the client's end of the wire."""
+    with entered(wire.client):
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    with sock:
+        sock.bind((LINK, 3))
+        yield sock
+
+
+def next_reply(sock: socket.socket) -> bytes:
+    """Return the next UDP frame from the port of echod; nothing if there is none."""
+    while select.select([sock], [], [], 0)[0]:
+        frame, address = sock.recvfrom(65_536)
+        at = 34 if frame[12:14] == b"\x08\0" else 54
+        if address[2] != socket.PACKET_OUTGOING and frame[at : at + 2] == PORT.to_bytes(2, "big"):
+            return frame
+    return b""
+
+
+def changed(frame: bytes, at: int, new: bytes) -> bytes:
+    """Return a frame with other bytes at a place."""
+    return frame[:at] + new + frame[at + len(new) :]
+
+
+@pytest.mark.parametrize(("make", "at"), [(over_ipv4, UDP_CHECKSUM), (over_ipv6, UDP_CHECKSUM6)])
+def test_a_wrong_udp_checksum_is_returned(wire: Wire, daemon: Daemon, make: Callable[..., Datagram], at: int) -> None:
+    """Where there is a path; without one the sockets never see such a datagram."""
+    first, next_ = numbered(make(), 2)
+    wrong = changed(next_.frame(), at, b"\x12\x34")
+    with seen(wire) as replies, attached(wire.server, declared()) as datapath:
+        wire.inject(wrong)  # no path yet
+        wire.inject(first.frame())
+        assert wait_until(lambda: next_reply(replies), "a reply").endswith(first.payload)
+        wire.inject(wrong)
+        reply = wait_until(lambda: next_reply(replies), "another")
+        assert reply[at:] == wrong[at:]
+        found = total(datapath)
+        assert (found.replied, found.passed) == (1, 2)
+
+
+def test_number_and_flags_are_those_of_the_request(wire: Wire, daemon: Daemon) -> None:
+    """The sockets choose their own: their replies may be fragmented and have numbers, or neither."""
+    with seen(wire) as replies, attached(wire.server, declared()):
+        frames = [changed(each.frame(), IDENTIFICATION, b"\xab\xcd") for each in numbered(over_ipv4(), 3)]
+        # The header checksum of RFC 791 is corrected by what has changed: "don't fragment" is one bit of it.
+        frames = [with_header_checksum(each) for each in (frames[0], frames[1], changed(frames[2], FLAGS, b"\x40\0"))]
+        found = []
+        for frame in frames:
+            wire.inject(frame)
+            reply = wait_until(lambda: next_reply(replies), "a reply")
+            found.append((reply[IDENTIFICATION:FLAGS], reply[FLAGS] & DONT_FRAGMENT))
+    assert found[0][0] != b"\xab\xcd"
+    assert found[1:] == [(b"\xab\xcd", 0), (b"\xab\xcd", DONT_FRAGMENT)]
+
+
+def with_header_checksum(frame: bytes) -> bytes:
+    """Return a frame whose IPv4 header checksum is right."""
+    words = [int.from_bytes(frame[at : at + 2], "big") for at in range(14, 34, 2) if at != HEADER_CHECKSUM]
+    total = sum(words)
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return changed(frame, HEADER_CHECKSUM, (total ^ 0xFFFF).to_bytes(2, "big"))
+
+
+COUNTERS = """table inet t {
+    chain before { type filter hook prerouting priority raw; udp dport 7007 counter; }
+    chain in { type filter hook input priority 0; udp dport 7007 counter; }
+    chain out { type filter hook output priority 0; udp sport 7007 counter; }
+    chain after { type filter hook postrouting priority 0; udp sport 7007 counter; }
+}
+"""
+
+
+@pytest.mark.parametrize("to", [SERVER, SERVER6])
+def test_the_firewall_counts_what_the_sockets_replied_to(wire: Wire, daemon: Daemon, to: str) -> None:
+    """One of ten, in each of its hooks, in both directions; so for a quota or a rule that logs."""
+    nft = ["ip", "netns", "exec", wire.server, "nft"]
+    subprocess.run([*nft, "-f", "-"], input=COUNTERS, text=True, check=True)
+    try:
+        with attached(wire.server, declared()), wire.client_of(to, PORT) as sock:
+            ask(sock, 10)
+        listed = subprocess.run([*nft, "list", "ruleset"], capture_output=True, text=True, check=True).stdout
+    finally:
+        subprocess.run([*nft, "flush", "ruleset"], check=True)
+    assert listed.count("counter packets 1 ") == listed.count("counter packets") == 4
+
+
+def udp_of_the_host(wire: Wire) -> int:
+    """Return how many UDP datagrams the sockets of the server have received (proc_pid_net(5))."""
+    with entered(wire.server):
+        lines = Path("/proc/thread-self/net/snmp").read_text().splitlines()
+    names, values = (line.split() for line in lines if line.startswith("Udp:"))
+    return int(values[names.index("InDatagrams")])
+
+
+def test_the_statistics_of_the_host_have_what_the_sockets_received(wire: Wire, daemon: Daemon) -> None:
+    """One of a hundred."""
+    before = udp_of_the_host(wire)
+    with attached(wire.server, declared()), wire.client_of(SERVER, PORT) as sock:
+        ask(sock, 100)
+    assert udp_of_the_host(wire) - before == 1
+
+
+def test_the_status_of_the_daemon_has_what_the_sockets_received(own: tuple[Wire, Daemon]) -> None:
+    """Of a hundred datagrams and a train of forty one datagram each: as batches, and none as a train."""
+    wire, daemon = own
+    with attached(wire.server, declared()) as datapath:
+        with wire.client_of(SERVER, PORT) as sock:
+            ask(sock, 100)
+        first, *train = numbered(over_ipv4(), 41)
+        for frames in ([first.frame()], as_train(train)):
+            wire.replies()
+            wire.inject(*frames)
+            wait_until(wire.replies, "an answer")
+        assert total(datapath).replied == 139
+        wait_until(lambda: sum(each.received for each in reported(daemon)) == 2, "two were reported")
+        batches, trains = (sum(sum(getattr(each, name)) for each in reported(daemon)) for name in ("batches", "trains"))
+        assert (batches, trains) == (2, 0)
+
+
+def reported(daemon: Daemon) -> tuple[UdpTraffic, ...]:
+    """Return what the daemon says of its traffic."""
+    return Snapshot.unpack((daemon.status_path / "status.json").read_bytes()).activity.udp
