@@ -3,7 +3,18 @@
 from collections.abc import Iterator
 
 import pytest
-from support.bpf import ANY, ETHERNET, XDP, Frame, Kernel, declaration, needs_bpf, two_capabilities
+from support.bpf import (
+    ANY,
+    ETHERNET,
+    XDP,
+    Frame,
+    Kernel,
+    both_drivers,
+    declaration,
+    needs_bpf,
+    two_capabilities,
+    verified_steps,
+)
 from support.loopback import listener
 
 from echod.bpf.layout import Hook, LinkKind
@@ -57,6 +68,17 @@ def test_the_verifier_takes_any_number_of_cpus_and_ports(
     with Kernel(declared) as kernel:
         outcome = kernel.meet(Frame(source_port=53, to_port=7000))
         assert outcome.counted == {(4, 7000): KernelTraffic(dropped={"source_port_low": 1})}
+
+
+@both_drivers
+def test_the_verifier_is_far_from_its_limit(kernel: Kernel, hook: Hook) -> None:
+    """Of the million steps that it takes, the longest form needs 70,000 on Linux 6.12, and the other program few."""
+    build = kernel.datapath._build(hook, kernel.datapath._maps, kernel.declared)
+    with two_capabilities():
+        programs = Programs(build)
+    assert 1000 < verified_steps(programs.ingress) < 200_000
+    assert 100 < verified_steps(programs.egress) < 1000
+    programs.close()
 
 
 def test_a_program_is_short(kernel: Kernel) -> None:

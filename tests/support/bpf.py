@@ -79,6 +79,12 @@ def _set_capabilities(*masks: int) -> None:
     assert _libc.capset(header, struct.pack("=6I", *low, *high)) == 0, os.strerror(ctypes.get_errno())
 
 
+def verified_steps(program: int) -> int:
+    """Return how many steps the verifier took for a loaded program (proc_pid_fdinfo(5))."""
+    lines = Path(f"/proc/self/fdinfo/{program}").read_text().splitlines()
+    return int(dict(line.split(":") for line in lines)["verified_insns"])
+
+
 # -- what is declared
 
 
