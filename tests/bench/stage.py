@@ -42,12 +42,14 @@ class Staged:
     is_accelerated: bool = False
 
 
+PLAIN = Staged(name="echod")
+
 ACCELERATED = Staged(name="kernel", is_accelerated=True)
 """echod with `echod accelerate` beside it, and all rules."""
 
 STAGED = (
     Staged(name=YARDSTICKS["udp"].name, is_echod=False),
-    Staged(name="echod"),
+    PLAIN,
     ACCELERATED,
     Staged(name="kernel-limited", is_accelerated=True, config=LIMITS),
 )
@@ -70,10 +72,13 @@ def staged(kind: Staged, *, directory: Path, cpus: Collection[int]) -> Iterator[
         else:
             command = [str(directory / kind.name), f"0.0.0.0:{PORT}"]
         prefix = _inside(f"{name}-server")
-        with running(name, [*prefix, *command], place, cpus=cpus) as started:
-            beside = _accelerator(prefix, config, cpus) if kind.is_accelerated else contextlib.nullcontext(())
-            with beside as pids:
-                yield replace(started, name=kind.name, pids=(*started.pids, *pids))
+        with running(name, [*prefix, *command], place, cpus=cpus) as process:
+            started = replace(process, name=kind.name)
+            if not kind.is_accelerated:
+                yield started
+                return
+            with accelerator(started, cpus) as beside:
+                yield replace(started, pids=(*started.pids, beside.pid))
 
 
 def on_its_host(server: Server) -> Server:
@@ -127,10 +132,18 @@ def _ip(*words: str) -> None:
 
 
 @contextlib.contextmanager
-def _accelerator(prefix: Collection[str], config: Path, cpus: Collection[int]) -> Iterator[tuple[int]]:
-    """Run `echod accelerate` with that config; it is entered when it says that it is ready."""
-    log = config.with_suffix(".kernel.log")
-    command = [*prefix, sys.executable, "-m", "echod", "accelerate", "--config", str(config)]
+def accelerator(server: Server, cpus: Collection[int]) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run `echod accelerate` beside an echod, with its config; it is entered when it is ready."""
+    config, log = _config(server), _log(server)
+    command = [
+        *_inside(f"{_name(server)}-server"),
+        sys.executable,
+        "-m",
+        "echod",
+        "accelerate",
+        "--config",
+        str(config),
+    ]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "RUNTIME_DIRECTORY": str(config.with_suffix(".run"))}
     with log.open("wb") as file, on_cpus(cpus):
         process = subprocess.Popen(
@@ -138,11 +151,25 @@ def _accelerator(prefix: Collection[str], config: Path, cpus: Collection[int]) -
         )
     try:
         deadline = time.monotonic() + READY_SECONDS_MAX
-        while '"event": "ready"' not in (said := log.read_text(encoding="utf-8")):
+        while not logged(server, "ready"):
             if process.poll() is not None or time.monotonic() > deadline:
-                raise CannotMeasure(f"echod accelerate is not ready: {said.strip().rpartition(chr(10))[2]}")
+                said = log.read_text(encoding="utf-8").strip()
+                raise CannotMeasure(f"echod accelerate is not ready: {said.rpartition(chr(10))[2]}")
             time.sleep(0.02)
-        yield (process.pid,)
+        yield process
     finally:
         process.terminate()
         process.wait()
+
+
+def logged(server: Server, event: str) -> int:
+    """Return how often the accelerator that was last started beside a server has logged an event."""
+    return _log(server).read_text(encoding="utf-8").count(f'"event": "{event}"')
+
+
+def _config(server: Server) -> Path:
+    return server.place.directory / f"{_name(server)}.yaml"
+
+
+def _log(server: Server) -> Path:
+    return _config(server).with_suffix(".kernel.log")

@@ -90,3 +90,15 @@ def test_the_kernel_answers_for_servers_with_a_network_of_their_own(tmp_path: Pa
     assert record["not_measured"] == []
     for row in record["rows"]:
         assert (row["corrupt"], row["sent"]) == (0, row["received"] + row["lost"]), row
+
+
+@needs_root
+def test_kills_and_reloads_of_the_accelerator_are_counted_beside_what_is_lost() -> None:
+    """Each of them under load, and every reply was exact. How many are late is the machine's matter."""
+    command = [sys.executable, "-m", "tests.bench.disturbed", "--kills", "1", "--reloads", "2"]
+    finished = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=240)
+    lines = finished.stdout.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["1 x kill -9", "2 x reload"], finished.stderr
+    for line in lines:
+        assert int(line.split()[4].replace(",", "")) > 0  # sent
+        assert line.endswith(" 0 corrupt")

@@ -24,6 +24,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <linux/udp.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -60,6 +61,7 @@ static const struct mode *mode = &settings;
 static uint64_t sent, received, lost, late, corrupt, refused;
 static uint64_t ring; /* remembered numbers per client: a power of two, more than any window and its slack */
 static int64_t started, last_reply;
+static volatile int64_t until; /* when it sends no more; SIGTERM: now */
 static int flying; /* datagrams in flight, of all clients */
 
 static char *out, *in;
@@ -313,10 +315,10 @@ static void receive_single(struct client *c, int64_t now)
 }
 
 /* One in flight on each of some clients: look for the replies in the order in which they were asked for. */
-static void run_singly(double seconds)
+static void run_singly(void)
 {
     int count = mode->active ? mode->active : mode->clients, turn = count % mode->clients, at = 0, looks = 0;
-    int64_t now = now_ns(), tick = now, until = now + (int64_t)(seconds * 1e9);
+    int64_t now = now_ns(), tick = now;
     int *asked = calloc((size_t)count, sizeof *asked);
 
     started = last_reply = now;
@@ -343,10 +345,10 @@ static void run_singly(double seconds)
     }
 }
 
-static void run(int epoll, double seconds)
+static void run(int epoll)
 {
     struct epoll_event events[EVENTS];
-    int64_t now = now_ns(), tick = now, until = now + (int64_t)(seconds * 1e9);
+    int64_t now = now_ns(), tick = now;
     int in_flight = 1;
 
     started = last_reply = now;
@@ -368,6 +370,12 @@ static void run(int epoll, double seconds)
     } while (now < until || in_flight > 0);
 }
 
+static void stop(int number)
+{
+    (void)number;
+    until = 0;
+}
+
 int main(int argc, char **argv)
 {
     int epoll = epoll_create1(0);
@@ -385,10 +393,12 @@ int main(int argc, char **argv)
     make_pattern();
     prepare_vectors();
     prepare_clients(epoll);
+    until = now_ns() + (int64_t)(seconds * 1e9);
+    signal(SIGTERM, stop);
     if (is_single())
-        run_singly(seconds);
+        run_singly();
     else
-        run(epoll, seconds);
+        run(epoll);
     printf("{\"sent\": %llu, \"received\": %llu, \"lost\": %llu, \"late\": %llu, \"corrupt\": %llu, "
            "\"refused\": %llu, \"elapsed_ns\": %lld}\n",
            (unsigned long long)sent, (unsigned long long)received, (unsigned long long)lost,
