@@ -40,6 +40,7 @@ def test_apt_installs_upgrades_and_removes(host: Host, packages: Packages, tmp_p
     before = traces(host)
     packages.bring(host)
     apt(host, INSTALL)
+    assert_compiled(host)
     assert host.show("UnitFileState") == "enabled"
     host.systemctl("stop", "taken")
     host.await_answer()
@@ -85,6 +86,13 @@ def test_apt_installs_upgrades_and_removes(host: Host, packages: Packages, tmp_p
     assert traces(host) == before
 
 
+def assert_compiled(host: Host) -> None:
+    """Assert that no start has to compile a module, those of bundled libraries included."""
+    find = ["find", "/usr/lib/python3/dist-packages/echod", "/usr/lib/echod", "-name"]
+    sources, compiled = (host.run([*find, each], check=False).stdout.splitlines() for each in ("*.py", "*.pyc"))
+    assert len(sources) == len(compiled) > 100
+
+
 def assert_upgrade_leaves(host: Host) -> None:
     """Assert that stopped stays stopped, and that an instance with a mistake in its config runs on, as apt says."""
     reinstall = INSTALL.replace("install", "install --reinstall").replace("./", "./newer/")
@@ -108,7 +116,7 @@ def assert_upgrade_leaves(host: Host) -> None:
 
 
 def test_packages_and_the_installer_take_turns(host: Host, packages: Packages, release: Release) -> None:
-    """From packaging/install to the packages and back, with the same config, as echod(8) says."""
+    """From packaging/install to the packages and back, with the same config, as echod(8) says; never both at once."""
     packages.bring(host)
     release.bring(host)
     host.run(install_command(Mode.ACTIVATED))
@@ -120,6 +128,12 @@ def test_packages_and_the_installer_take_turns(host: Host, packages: Packages, r
     assert host.read(CONFIG) == edited
     assert host.serves_everything()
     assert " /usr/bin/echod " in host.show("ExecStart")
+    refused = host.run(install_command(Mode.ACTIVATED), check=False)
+    assert refused.returncode == 1
+    assert refused.stderr == (
+        "packaging/install: a package of the distribution has brought echod (/usr/lib/systemd/system/echod.service): "
+        "upgrade or remove that package\n"
+    )
     apt(host, "apt remove echod echod-ping")
     host.run(install_command(Mode.ACTIVATED))
     assert host.read(CONFIG) == edited
