@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from support.daemon import REPOSITORY
+from support.system.acceleration import ACCELERATOR, await_kernel
 from support.system.host import obstacle
 from support.system.image import Debian, download_wheels, make_root
 from support.system.installation import WHEELS, make_release
@@ -143,6 +144,19 @@ def test_a_changed_key_is_a_reload_and_a_changed_listener_moves_the_ports(host: 
     assert recap(play(host))["failed"] == 0
     assert host.serves_everything()
     assert host.run(["ls", LISTENERS], check=False).returncode != 0
+
+
+def test_the_accelerator_is_switched_on_and_off(host: Host) -> None:
+    """At the interfaces of the config; a second run changes nothing."""
+    assert recap(play(host))["failed"] == 0
+    assert (host.show("ActiveState", ACCELERATOR), host.show("UnitFileState", ACCELERATOR)) == ("inactive", "disabled")
+    config = {"kernel": {"interfaces": ["eth0"]}}
+    assert recap(play(host, echod_accelerate=True, echod_config=config))["failed"] == 0
+    await_kernel(host)
+    assert recap(play(host, echod_accelerate=True, echod_config=config))["changed"] == 0
+    assert recap(play(host))["failed"] == 0
+    assert (host.show("ActiveState", ACCELERATOR), host.show("UnitFileState", ACCELERATOR)) == ("inactive", "disabled")
+    assert host.serves_everything()
 
 
 def test_a_config_with_a_mistake_is_refused_and_the_old_one_stays(host: Host) -> None:
