@@ -1,6 +1,7 @@
 """The benchmark still runs: every row is there and every reply was exact. Its timings prove nothing here."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -100,5 +101,4 @@ def test_kills_and_reloads_of_the_accelerator_are_counted_beside_what_is_lost() 
     lines = finished.stdout.splitlines()
     assert [line.partition(":")[0] for line in lines] == ["1 x kill -9", "2 x reload"], finished.stderr
     for line in lines:
-        assert int(line.split()[4].replace(",", "")) > 0  # sent
-        assert line.endswith(" 0 corrupt")
+        assert re.search(r": [1-9][\d,]* sent, .* 0 corrupt$", line), line
