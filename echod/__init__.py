@@ -18,8 +18,8 @@ Processes
                  adoption, exporter, reporter, observer, refusal_log, own_addresses, timers*, capacity*
     worker/      one process, one loop over its services: worker, channel, rules*
     exporter/    serves metrics, health and the status page: exporter, channel, metrics*, health, status_page
-    accelerator/ `echod accelerate`: accelerator, settings*, declaration*, changes (of the network), obstacles (why
-                 the kernel refuses), publisher
+    accelerator/ `echod accelerate`: accelerator, interfaces, settings*, declaration*, changes (of the network),
+                 obstacles (why the kernel refuses), publisher
     ping/        `echod ping`: command, options, usage, values*, text, records, charts*, live, plot, reverse_dns
 
 Services

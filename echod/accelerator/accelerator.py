@@ -6,7 +6,7 @@ process takes a bounded share of the time.
 """
 
 import signal
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -21,14 +21,14 @@ from setproctitle import setproctitle
 from echod import __version__, logs
 from echod.accelerator import obstacles
 from echod.accelerator.changes import Cause, NetworkChanges
+from echod.accelerator.interfaces import Interfaces
 from echod.accelerator.publisher import CONFIG, Publisher
 from echod.accelerator.settings import Settings
 from echod.bpf.datapath import Datapath
-from echod.bpf.layout import Hook, LinkKind
 from echod.bpf.maps import Declaration
 from echod.config import location
 from echod.errors import EchodError, KernelUnavailableError, NothingConfiguredError, StartFailedError
-from echod.linux import links, prctl
+from echod.linux import prctl
 from echod.linux.bpf import ProgramRefusedError
 from echod.linux.netlink import LocalAddresses
 from echod.linux.poll import READ, Poll
@@ -44,11 +44,6 @@ PAUSE_SECONDS: Final = 0.02
 RENEWAL_SHARE: Final = 0.1
 """Of the time, at most, for new declarations where own addresses change all the time."""
 
-_KINDS: Final = {
-    links.ETHERNET: LinkKind.ETHERNET,
-    links.LOOPBACK: LinkKind.LOOPBACK,
-    links.NONE: LinkKind.BARE,
-}
 _OF_INTERFACES: Final = {Cause.LINK, Cause.LOST}
 _OF_ADDRESSES: Final = {Cause.ADDRESS, Cause.LINK, Cause.LOST, Cause.ROUTE}
 
@@ -75,7 +70,6 @@ class Accelerator:
         """Take the path of the config, and the environment."""
         self._path, self._environment = path, environment
         self._poll, self._signals, self._due = Poll(), Signals(), _Due()
-        self._interfaces: dict[str, int] = {}
         self._noted = ""
         self._stopping = self._reload_wanted = False
         self._poll.register(self._signals.fileno(), READ, self._on_signals)
@@ -110,8 +104,10 @@ class Accelerator:
             self._datapath = Datapath(self._declaration(self._settings))
         except OSError as error:
             raise _explained(error) from None
+        self._interfaces = Interfaces(self._datapath)
         try:
-            self._attach()
+            self._interfaces.configure(self._settings.interfaces, self._settings.driver)
+            self._interfaces.attach(monotonic())
         except OSError as error:
             self._datapath.close()
             raise _explained(error) from None
@@ -136,6 +132,7 @@ class Accelerator:
             if now >= self._due.check:
                 self._due.check = now + CHECK_SECONDS
                 self._publisher.alive(now)
+                self._try(self._interfaces.check, now)
                 self._publisher.publish(self._datapath, self._interfaces, now)
         self._publisher.notifier.send("STOPPING=1", "STATUS=stopping")
         self._publisher.remove()
@@ -154,32 +151,10 @@ class Accelerator:
             raise KernelUnavailableError(foreign)
         return declared
 
-    # -- interfaces
-
-    def _attach(self) -> None:
-        """Attach to the wanted interfaces that are there, and to no other. OSError: perhaps to some of them."""
-        before, attached = self._interfaces, self._datapath.attached
-        found = {name: links.find_link(name) for name in self._settings.interfaces}
-        self._interfaces = {name: link.ifindex if link is not None else 0 for name, link in found.items()}
-        for name, ifindex in before.items():
-            if ifindex and ifindex not in self._interfaces.values():
-                self._datapath.detach(ifindex)
-                _log.info("kernel_detached", interface=name)
-        for name, link in found.items():
-            kind = _KINDS.get(link.hardware) if link is not None else None
-            if link is None or kind is None:
-                if before.get(name) != self._interfaces[name]:
-                    what = "is of a kind that it cannot use" if link is not None else "is not there yet"
-                    message = f"kernel.interfaces: {name} {what}: the sockets alone reply there"
-                    _log.warning("kernel_not_attached", message=message, interface=name)
-            elif attached.get(link.ifindex) != (hook := Hook(kind)):
-                self._datapath.attach(link.ifindex, hook)
-                _log.info("kernel_attached", interface=name, kind=kind.value)
-
-    def _try_to_attach(self) -> None:
-        """Attach while the kernel replies elsewhere: it goes on there, whatever fails here."""
+    def _try(self, change: Callable[[float], None], now: float) -> None:
+        """Attach or detach while the kernel replies elsewhere: it goes on there, whatever fails here."""
         try:
-            self._attach()
+            change(now)
         except OSError as error:
             message = f"not attached to all of kernel.interfaces: {_explained(error)}"
             _log.warning("kernel_not_attached", message=message)
@@ -202,7 +177,7 @@ class Accelerator:
             self._publisher.flushes.update(cause.value for cause in causes)
             _log.debug("kernel_paths_forgotten", causes=sorted(cause.value for cause in causes))
         if causes & _OF_INTERFACES:
-            self._try_to_attach()
+            self._try(self._interfaces.attach, now)
         if causes & _OF_ADDRESSES:
             self._due.renewal = min(self._due.renewal, self._due.next_renewal)
         self._due.listen = now + PAUSE_SECONDS
@@ -256,14 +231,14 @@ class Accelerator:
         self._settings = settings
         self._publisher.flushes[CONFIG] += 1
         logs.configure(level=settings.log_level, destination=settings.log_destination)
-        self._try_to_attach()
+        self._interfaces.configure(settings.interfaces, settings.driver)
+        self._try(self._interfaces.attach, monotonic())
         self._report("READY=1")
         _log.info("reloaded")
 
     @property
     def _serving(self) -> str:
-        names = [name for name, ifindex in self._interfaces.items() if ifindex in self._datapath.attached]
-        return f"repeating replies at {', '.join(names) or 'no interface'}"
+        return f"repeating replies at {', '.join(self._interfaces.serving) or 'no interface'}"
 
     def _report(self, *lines: str) -> None:
         self._publisher.notifier.send(*lines, f"STATUS={self._serving}")

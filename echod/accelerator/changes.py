@@ -16,7 +16,6 @@ from enum import Enum
 from typing import Final
 
 from echod.linux.netlink import (
-    ATTRIBUTE,
     BUFFER_BYTES,
     HEADER,
     MAX_READS,
@@ -24,7 +23,7 @@ from echod.linux.netlink import (
     NLM_F_DUMP,
     NLM_F_REQUEST,
     SOL_NETLINK,
-    aligned,
+    attributes,
     messages,
 )
 
@@ -112,7 +111,7 @@ class NetworkChanges:
         if len(body) < _NEIGHBOUR.size:
             return False
         family, ifindex, state, _, _ = _NEIGHBOUR.unpack_from(body)
-        known = _attributes(body, _NEIGHBOUR.size)
+        known = attributes(body, _NEIGHBOUR.size)
         if family not in (socket.AF_INET, socket.AF_INET6) or _NDA_DST not in known:
             return False
         key = (ifindex, known[_NDA_DST])
@@ -158,14 +157,4 @@ def _parts(sock: socket.socket) -> list[bytes | None]:
             found.append(None)
             continue
         found.append(None if flags & socket.MSG_TRUNC else part)
-    return found
-
-
-def _attributes(body: bytes, at: int) -> dict[int, bytes]:
-    """Return the attributes of a message by their types (rtnetlink(7))."""
-    found = {}
-    while at + ATTRIBUTE.size <= len(body):
-        length, kind = ATTRIBUTE.unpack_from(body, at)
-        found[kind] = body[at + ATTRIBUTE.size : at + length]
-        at += max(aligned(length), ATTRIBUTE.size)
     return found

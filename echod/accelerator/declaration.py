@@ -5,6 +5,7 @@ rules and limits.
 """
 
 from echod.accelerator.settings import Settings
+from echod.bpf.layout import Driver
 from echod.bpf.maps import Declaration
 from echod.bpf.options import Limits
 from echod.config.schema import Config
@@ -33,6 +34,7 @@ def declare(config: Config) -> Settings:
     )
     return Settings(
         interfaces=tuple(config.kernel.interfaces),
+        driver=Driver(config.kernel.driver),
         log_level=config.log.level,
         log_destination=config.log.format,
         declared=declared,

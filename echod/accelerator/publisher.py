@@ -18,6 +18,7 @@ import structlog
 
 from echod import __version__
 from echod.accelerator.changes import Cause
+from echod.accelerator.interfaces import Interfaces
 from echod.bpf.datapath import Datapath
 from echod.linux.systemd import Notifier
 from echod.status import instances
@@ -64,15 +65,20 @@ class Publisher:
             self._watchdog_due = now + seconds / 3
             self.notifier.watchdog()
 
-    def publish(self, datapath: Datapath, interfaces: Mapping[str, int], now: float) -> None:
-        """Write the status file, if anything has changed or that is due. `interfaces` are the wanted; 0: absent."""
+    def publish(self, datapath: Datapath, interfaces: Interfaces, now: float) -> None:
+        """Write the status file, if anything has changed or that is due."""
         if now >= self._paths_due:
             self._paths, self._paths_due = datapath.count_paths(now), now + STATUS_FILE_SECONDS
         attached = datapath.attached
         state = {
             "interfaces": [
-                {"name": name, "ifindex": ifindex, "kind": attached[ifindex].kind.value if ifindex in attached else ""}
-                for name, ifindex in interfaces.items()
+                {
+                    "name": name,
+                    "ifindex": ifindex,
+                    "kind": attached[ifindex].kind.value if ifindex in attached else "",
+                    "driver": interfaces.driver.value,
+                }
+                for name, ifindex in interfaces.found.items()
             ],
             "paths": self._paths,
             "flushes": dict(sorted(self.flushes.items())),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from echod.bpf.layout import Driver
 from echod.bpf.maps import Declaration
 from echod.net.networks import Network
 
@@ -12,6 +13,7 @@ class Settings:
     """A config, as far as it concerns the accelerator."""
 
     interfaces: tuple[str, ...]
+    driver: Driver
     log_level: str
     log_destination: str
     declared: Declaration

@@ -16,11 +16,10 @@ from echod.bpf.program import assemble_egress, assemble_ingress
 from echod.linux import bpf
 
 _ATTACHED: Final = {Driver.TCX: bpf.INGRESS, Driver.XDP: bpf.XDP}
-_NOT_OF_THE_DRIVER: Final = (errno.EPERM, errno.ENODEV, errno.EBADF)
 
 
 class DriverRefusedError(OSError):
-    """The driver of an interface takes no XDP program, or has one."""
+    """The driver of an interface takes no XDP program, or has one, or the interface is gone."""
 
 
 class Programs:
@@ -55,7 +54,7 @@ class Attachment:
             try:
                 self._ingress = bpf.create_link(programs.ingress, ifindex, _ATTACHED[hook.driver])
             except OSError as error:
-                if hook.driver is Driver.XDP and error.errno not in _NOT_OF_THE_DRIVER:
+                if hook.driver is Driver.XDP:
                     raise DriverRefusedError(*error.args) from None
                 raise
             stack.callback(os.close, self._ingress)

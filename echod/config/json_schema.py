@@ -54,6 +54,7 @@ DESCRIPTIONS: Final = {
     "metrics.hosts": "Names by which a proxy may ask on a loopback address, such as echo.example.com.",
     "kernel": "Replies inside the kernel, by `echod accelerate`; the daemon ignores this.",
     "kernel.interfaces": "Interfaces where the kernel replies, such as eth0; none: `echod accelerate` does not start.",
+    "kernel.driver": "Where in the kernel: tcx, at any interface; xdp, in the driver of a network card.",
     "kernel.fresh_seconds": "How long after a reply of the daemon the kernel repeats it for all datagrams of the peer.",
     "kernel.stale_seconds": "How long after the last reply of the daemon the kernel ends to repeat it.",
 }

@@ -113,6 +113,7 @@ class MetricsConfig(BaseModel):
 class KernelConfig(BaseModel):
     """What `echod accelerate` does beside the daemon, which ignores it.
 
+    `tcx` is where the stack of the host takes a packet, `xdp` the driver of a network card.
     For `fresh_seconds` after a reply of the sockets all datagrams of its path are answered inside the kernel, and then
     ten a second are not; without another reply of the sockets it ends after `stale_seconds`.
     """
@@ -120,6 +121,7 @@ class KernelConfig(BaseModel):
     model_config = _STRICT
 
     interfaces: fields.Interfaces = ()
+    driver: Annotated[Literal["tcx", "xdp"], Field(description="tcx or xdp")] = "tcx"
     fresh_seconds: Annotated[int, fields.whole_number(1, 3_600)] = 5
     stale_seconds: Annotated[int, fields.whole_number(1, 3_600)] = 10
 

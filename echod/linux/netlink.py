@@ -256,6 +256,16 @@ def messages(part: bytes) -> Iterator[tuple[int, int, int, bytes]]:
         at += aligned(length)
 
 
+def attributes(body: bytes, at: int) -> dict[int, bytes]:
+    """Return the attributes of a message by their types (rtnetlink(7))."""
+    found = {}
+    while at + ATTRIBUTE.size <= len(body):
+        length, kind = ATTRIBUTE.unpack_from(body, at)
+        found[kind] = body[at + ATTRIBUTE.size : at + length]
+        at += max(aligned(length), ATTRIBUTE.size)
+    return found
+
+
 def _is_change(part: bytes) -> bool:
     """Tell whether notifications may mean that own addresses have changed: all do, but those of other routes."""
     return any(
@@ -294,13 +304,8 @@ def _networks(part: bytes, family: int) -> Iterator[Network]:
 
 def _destination(body: bytes, size: int) -> bytes:
     """Return the address of a route's destination; a default route has none."""
-    at = _ROUTE.size
-    while at + ATTRIBUTE.size <= len(body):
-        length, kind = ATTRIBUTE.unpack_from(body, at)
-        if kind == _RTA_DST and length == ATTRIBUTE.size + size:
-            return body[at + ATTRIBUTE.size : at + length]
-        at += max(aligned(length), ATTRIBUTE.size)
-    return bytes(size)
+    found = attributes(body, _ROUTE.size).get(_RTA_DST, b"")
+    return found if len(found) == size else bytes(size)
 
 
 def aligned(length: int) -> int:

@@ -92,7 +92,7 @@ def test_it_says_where_it_replies(host: Accelerated) -> None:
     """In its status, in its log, and in its title."""
     status, accelerator = host.accelerator.status(), host.accelerator
     (interface,) = status["interfaces"]
-    assert (interface["name"], interface["kind"]) == (LINK, "ethernet")
+    assert (interface["name"], interface["kind"], interface["driver"]) == (LINK, "ethernet", "tcx")
     assert interface["ifindex"] > 1
     assert (status["pid"], status["config"]) == (accelerator.pid, str(host.daemon.config_path))
     assert accelerator.wait_for("kernel_attached")["interface"] == LINK
@@ -277,6 +277,23 @@ def test_an_interface_of_another_kind_is_left_to_the_sockets(folder: Path) -> No
         wait_until(lambda: host.accelerator.status()["flushes"]["link"], "the change was seen")
         assert len(host.accelerator.log("kernel_not_attached")) == 1
         assert [each["kind"] for each in host.accelerator.status()["interfaces"]] == ["ethernet", ""]
+
+
+def test_in_the_driver_of_what_is_no_card_the_sockets_reply(folder: Path) -> None:
+    """The log says so in one sentence for each; with another config the kernel replies at once."""
+    kernel = NEVER | {"interfaces": [LINK, "lo"], "driver": "xdp"}
+    obstacle = "is no network card, which kernel.driver: xdp needs: the sockets alone reply there"
+    with accelerated(folder, kernel=kernel) as host, host.wire.client_of(SERVER, PORT) as sock:
+        ask(sock, 20)
+        assert totals(host.daemon)["received"] == 20
+        told = [each["message"] for each in host.accelerator.log("kernel_not_attached")]
+        assert told == [f"kernel.interfaces: {name} {obstacle}" for name in (LINK, "lo")]
+        wait_until(host.accelerator.status, "there was a status")
+        assert [(each["kind"], each["driver"]) for each in host.accelerator.status()["interfaces"]] == [("", "xdp")] * 2
+        host.write()
+        host.accelerator.reload()
+        ask(sock, 20)
+        wait_until(lambda: host.total("replied") > 10, "the kernel replied")
 
 
 # -- what it tells systemd

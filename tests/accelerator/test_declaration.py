@@ -3,6 +3,7 @@
 from ipaddress import ip_network
 
 from echod.accelerator.declaration import declare
+from echod.bpf.layout import Driver
 from echod.bpf.options import Limits
 from echod.config.parse import parse_config
 
@@ -37,7 +38,8 @@ def test_the_kernel_has_the_limits_of_the_daemon() -> None:
 
 def test_where_the_kernel_replies_and_where_the_log_goes_are_part_of_it() -> None:
     """A process that has these alone can do its work."""
-    text = b"kernel: {interfaces: [eth0, lo]}\nlog: {level: debug, format: json}"
-    settings = declare(parse_config(text)[0])
-    assert settings.interfaces == ("eth0", "lo")
+    text = b"kernel: {interfaces: [eth0, lo]%s}\nlog: {level: debug, format: json}"
+    settings = declare(parse_config(text % b"")[0])
+    assert (settings.interfaces, settings.driver) == (("eth0", "lo"), Driver.TCX)
+    assert declare(parse_config(text % b", driver: xdp")[0]).driver is Driver.XDP
     assert (settings.log_level, settings.log_destination) == ("debug", "json")

@@ -29,6 +29,7 @@ from support.processes import descriptors
 
 from echod.bpf.datapath import Datapath, possible_cpus
 from echod.bpf.layout import Hook, LinkKind
+from echod.bpf.link import DriverRefusedError
 from echod.bpf.maps import KernelTraffic
 from echod.bpf.options import Limits
 from echod.linux.bpf import ProgramRefusedError, run_program
@@ -94,6 +95,25 @@ def test_it_is_attached_where_it_was_told_to_be(link: tuple[int, int]) -> None:
         assert datapath.attached == {}
         datapath.declare(declaration())
         assert datapath.attached == {}
+
+
+def test_an_interface_has_the_hook_that_it_was_told_last(link: tuple[int, int]) -> None:
+    """By the stack, in the driver, or in that for another station; the programs of none stay loaded."""
+    near = link[1]
+    hooks = [Hook(LinkKind.ETHERNET, bytes([0, 0, 0, 0, 0, station])) for station in (1, 2)]
+    with two_capabilities(), Datapath(declaration()) as datapath:
+        datapath.attach(link[0], Hook(LinkKind.LOOPBACK))
+        for hook in (ETHERNET, *hooks, ETHERNET):
+            datapath.attach(near, hook)
+            datapath.attach(near, hook)
+            assert datapath.attached == {1: Hook(LinkKind.LOOPBACK), near: hook}
+            assert datapath._programs.keys() == {Hook(LinkKind.LOOPBACK), hook}
+            before = open_descriptors()
+            datapath.declare(declaration())
+            assert (open_descriptors(), datapath.attached[near]) == (before, hook)
+        with pytest.raises(DriverRefusedError, match="not supported"):
+            datapath.attach(1, hooks[0])
+        assert datapath.attached == {near: ETHERNET}
 
 
 def test_another_declaration_holds_at_once(link: tuple[int, int]) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from support.bpf import ETHERNET, Kernel, declaration, needs_bpf, two_capabilities
+from support.bpf import ETHERNET, LOOPBACK, XDP, Kernel, declaration, needs_bpf, two_capabilities
 from support.loopback import ip, namespace
 from support.processes import descriptors
 
 from echod.bpf.layout import Hook, LinkKind
-from echod.bpf.link import Attachment, Programs
+from echod.bpf.link import Attachment, DriverRefusedError, Programs
 from echod.bpf.options import Limits
 
 pytestmark = needs_bpf
@@ -64,6 +64,33 @@ def test_an_interface_that_is_gone_has_no_attachment(kernel: Kernel, interface: 
     with pytest.raises(OSError, match="No such device"):
         Attachment(interface, ETHERNET, kernel.programs)
     assert open_descriptors() == before
+
+
+def test_a_driver_gets_a_program_too_or_refuses(interface: int) -> None:
+    """One that has a program already, has no XDP, or is gone."""
+    with Kernel(hook=XDP) as kernel:
+        attachment = Attachment(interface, XDP, kernel.programs)
+        assert attachment.is_alive
+        before = open_descriptors()
+        for ifindex in (interface, LOOPBACK):
+            with pytest.raises(DriverRefusedError):
+                Attachment(ifindex, XDP, kernel.programs)
+        ip("link", "set", "near", "name", "other")
+        assert attachment.is_alive
+        ip("link", "delete", "other")
+        assert not attachment.is_alive
+        attachment.replace_ingress(kernel.programs)
+        with pytest.raises(DriverRefusedError):
+            Attachment(interface, XDP, kernel.programs)
+        assert open_descriptors() == before
+        attachment.close()
+
+
+def test_what_the_stack_refuses_no_driver_has_refused(kernel: Kernel) -> None:
+    """It is an error of another kind."""
+    with pytest.raises(OSError, match="No such device") as caught:
+        Attachment(1 << 20, ETHERNET, kernel.programs)
+    assert not isinstance(caught.value, DriverRefusedError)
 
 
 def test_an_interface_has_both_programs_or_none(kernel: Kernel, interface: int) -> None:

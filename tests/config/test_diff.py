@@ -68,6 +68,7 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "metrics.listen": ("http://[::1]:9", "metrics.listen: off -> http://[::1]:9"),
     "metrics.hosts": (["one.example", "two.example"], "metrics.hosts: [] -> [one.example, two.example]"),
     "kernel.interfaces": (["eth0", "lo"], "kernel.interfaces: [] -> [eth0, lo]"),
+    "kernel.driver": ("xdp", "kernel.driver: tcx -> xdp"),
     "kernel.fresh_seconds": (1, "kernel.fresh_seconds: 5 -> 1"),
     "kernel.stale_seconds": (3600, "kernel.stale_seconds: 10 -> 3600"),
 }

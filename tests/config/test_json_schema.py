@@ -242,6 +242,7 @@ def test_the_values_of_a_key_are_of_both_kinds(key: str) -> None:
         True,
         2**20,
         "info",
+        "xdp",
         "8 MiB",
         ["udp://192.0.2.1:7"],
         ["192.0.2.1"],

@@ -13,7 +13,7 @@ from support.bpf import needs_bpf, two_capabilities
 from support.loopback import ip, namespace
 
 from echod.linux import bpf
-from echod.linux.bpf import EGRESS, INGRESS, Map, ProgramRefusedError
+from echod.linux.bpf import EGRESS, INGRESS, XDP, Map, ProgramRefusedError
 
 pytestmark = needs_bpf
 
@@ -212,6 +212,29 @@ def test_a_link_attaches_a_program_and_may_change_it(interface: int) -> None:
     for descriptor in (link, go_on, drop):
         os.close(descriptor)
     hears.close()
+
+
+def test_a_link_attaches_a_program_in_the_driver_of_an_interface(interface: int) -> None:
+    """Or not at all: no other place takes what `lo` does not."""
+    pass_ = bpf.load_program(struct.pack("<BBhiBBhi", 0xB7, 0, 0, 2, 0x95, 0, 0, 0), XDP)
+    link = bpf.create_link(pass_, interface, XDP)
+    assert bpf.linked_interface(link) == interface
+    bpf.update_link(link, pass_)
+    shown = ip("link", "show", "near")
+    assert " xdp " in shown
+    assert "xdpgeneric" not in shown
+    with pytest.raises(OSError, match="Operation not supported"):
+        bpf.create_link(pass_, 1, XDP)
+    for descriptor in (link, pass_):
+        os.close(descriptor)
+
+
+def test_a_program_for_a_driver_may_meet_a_frame_in_parts() -> None:
+    """The driver of a card has those of a large MTU; a program that is not fit for them meets none."""
+    pass_ = bpf.load_program(struct.pack("<BBhiBBhi", 0xB7, 0, 0, 2, 0x95, 0, 0, 0), XDP)
+    long = bytes(9000)
+    assert bpf.run_program(pass_, long, context=struct.pack("<6I", 0, 3000, 0, 0, 0, 0))[:2] == (2, long)
+    os.close(pass_)
 
 
 def test_a_link_says_when_its_interface_is_gone(interface: int) -> None:

@@ -1,23 +1,50 @@
-"""echod.linux.links: an interface is known by its name, with its index and its type of hardware."""
+"""echod.linux.links: what an interface is, by its name."""
 
 import socket
+from pathlib import Path
 
 import pytest
 from support.loopback import as_nobody, ip, namespace, needs_root, no_descriptor_left
+from support.netns.cards import strip_vlan_tags
 
-from echod.linux.links import ETHERNET, LOOPBACK, NONE, Link, find_link
+from echod.linux.links import ETHERNET, LOOPBACK, NONE, Link, find_link, strips_vlan_tags
 
 pytestmark = needs_root
 
+STATION = bytes.fromhex("020000000701")
 
-def test_an_interface_has_its_index_and_its_type() -> None:
+
+def test_an_interface_is_described() -> None:
     """Loopback, Ethernet, and a tunnel whose frames have no link header; no privilege is needed."""
     with namespace():
-        ip("link", "add", "near", "type", "veth", "peer", "name", "far")
+        ip("link", "add", "near", "address", STATION.hex(":"), "type", "veth", "peer", "name", "far")
         ip("tuntap", "add", "tun0", "mode", "tun")
-        for name, hardware in (("lo", LOOPBACK), ("near", ETHERNET), ("tun0", NONE)):
-            assert find_link(name) == Link(ifindex=socket.if_nametoindex(name), hardware=hardware)
+        for name, hardware, station in (("lo", LOOPBACK, bytes(6)), ("near", ETHERNET, STATION), ("tun0", NONE, b"")):
+            ifindex = socket.if_nametoindex(name)
+            expected = Link(
+                ifindex=ifindex, hardware=hardware, station=station, is_device=False, has_carrier=name == "lo"
+            )
+            assert find_link(name) == expected
         assert as_nobody(lambda: find_link("near") is not None)
+
+
+def test_an_interface_has_a_carrier_while_the_other_end_is_up() -> None:
+    """A card has one while its cable is in another that is on."""
+    with namespace():
+        ip("link", "add", "near", "up", "type", "veth", "peer", "name", "far")
+        for state, expected in (("down", False), ("up", True), ("down", False)):
+            ip("link", "set", "far", state)
+            link = find_link("near")
+            assert link is not None
+            assert link.has_carrier is expected
+
+
+def test_an_interface_of_a_device_is_told_from_one_of_software() -> None:
+    """As sysfs tells it, which shows the interfaces of this host by their devices (sysfs(5))."""
+    for path in Path("/sys/class/net").iterdir():
+        link = find_link(path.name)
+        assert link is not None
+        assert link.is_device is (path / "device").exists()
 
 
 def test_an_interface_that_is_not_there_is_none() -> None:
@@ -27,6 +54,20 @@ def test_an_interface_that_is_not_there_is_none() -> None:
 
 
 def test_an_error_is_none_of_that() -> None:
-    """What else goes wrong is raised."""
+    """What else goes wrong is raised: no descriptor, or a name that no interface can have."""
     with no_descriptor_left(), pytest.raises(OSError, match="Too many open files"):
         find_link("lo")
+    with pytest.raises(OSError, match="out of range"):
+        find_link("a-name-of-16-char")
+
+
+def test_an_interface_that_takes_tags_off_is_recognised() -> None:
+    """Also by a process without privilege, and only while it does."""
+    with namespace():
+        ip("link", "add", "near", "type", "veth", "peer", "name", "far")
+        for wanted in (True, False, True):
+            strip_vlan_tags("near", wanted=wanted)
+            assert strips_vlan_tags("near") is wanted
+            assert as_nobody(lambda: strips_vlan_tags("near")) is wanted
+        with pytest.raises(OSError, match="No such device"):
+            strips_vlan_tags("other")
