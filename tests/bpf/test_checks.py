@@ -19,6 +19,7 @@ from support.bpf import (
     needs_bpf,
     over_ipv6,
     with_checksum,
+    xdp_context,
 )
 
 from echod.bpf.asm import Assembler
@@ -26,6 +27,7 @@ from echod.bpf.checks import count_train, leave_other_stations, pass_odd_frames
 from echod.bpf.layout import IPV4, Hook, LinkKind
 from echod.bpf.maps import KernelTraffic
 from echod.bpf.options import Build, Options, Tables
+from echod.linux.bpf import run_program
 
 pytestmark = needs_bpf
 
@@ -174,6 +176,16 @@ def test_what_fills_up_a_short_frame_stays(kernel: Kernel) -> None:
     frame = bytes(Frame()).ljust(60, b".")
     outcome = kernel.meet(frame)
     assert (outcome.verdict, outcome.frame) == (REDIRECT, bytes(Frame().reply).ljust(60, b"."))
+
+
+@pytest.mark.parametrize("linear", [14, 20, 34, 41])
+@pytest.mark.parametrize("frame", [Frame(), over_ipv6()], ids=["IPv4", "IPv6"])
+def test_headers_may_lie_in_any_part_of_a_frame(frame: Frame, linear: int) -> None:
+    """A driver may put but the link header in front; `tests/netns` has a packet like that for tcx."""
+    with with_paths(XDP) as kernel:
+        for octets, expected in ((bytes(frame), 3), (bytes(replace(frame, to_port=8)), 2)):
+            verdict, left, *_ = run_program(kernel.programs.ingress, octets, context=xdp_context(linear))
+            assert (verdict, left) == (expected, bytes(frame.reply) if expected == 3 else octets)
 
 
 def test_options_are_no_ports(kernel: Kernel) -> None:

@@ -24,6 +24,7 @@ from support.bpf import (
 )
 from support.loopback import ip, listener, namespace
 
+from echod.bpf.asm import R0, Assembler, Register
 from echod.bpf.layout import Hook
 from echod.bpf.maps import Declaration, KernelTraffic
 from echod.bpf.options import Limits
@@ -224,6 +225,49 @@ def test_without_a_limit_nothing_is_charged() -> None:
         kernel.note(Frame().reply)
         assert kernel.meet(Frame()).verdict == REDIRECT
         assert kernel.meet(over_ipv6(source=PEER6)).counted == {(6, 7): KernelTraffic(passed=1)}
+        assert list(kernel.datapath._maps["rates"].items()) == []
+
+
+def test_an_account_that_other_cpus_charge_all_the_time_is_charged_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a further look at the limit. Four attempts fail hardly ever: here each finds another number."""
+
+    def fail(self: Assembler, base: Register, offset: int, new: Register) -> None:
+        del new
+        self.load(R0, 8, base, offset)
+        self.compute(R0, "+", 1)
+
+    monkeypatch.setattr(Assembler, "compare_exchange", fail)
+    with Kernel(limited(per_source=1000, burst=25)) as kernel:
+        kernel.note(Frame().reply)
+        assert kernel.meet(Frame()).verdict == REDIRECT
+        before = account(kernel)
+        assert counted(kernel, *[Frame()] * 10) == {"replied": 10}
+        assert account(kernel) - before == 10 * 1_000_000
+
+
+def test_what_slips_is_sampled_no_more_often_than_anything_else() -> None:
+    """Both are chances of 1 in 1,024: were they one, each that slips would be sampled, and most of these be dropped."""
+    ports = (5000, 6000)
+    declared = declaration(
+        rules=rules(own_ports=frozenset()),
+        listeners=tuple(listener(LOCAL, port) for port in ports),
+        limits=Limits(per_source=1, burst=60, slip=1024),
+        loop_breaker=True,
+    )
+    with Kernel(declared) as kernel:
+        frame = Frame(source=LOCAL, source_port=5000, to=LOCAL, to_port=6000)
+        for port in ports:
+            kernel.note(replace(frame, source_port=port, to_port=40_000))
+        kernel.run(bytes(frame), repeat=60_000)
+        traffic = kernel.datapath.traffic().values()
+        assert sum(each.slipped for each in traffic) > 25
+        assert [each.dropped.get("loop", 0) for each in traffic] == [0, 0]
+
+
+def test_what_is_not_plain_is_charged_by_the_sockets_alone() -> None:
+    """The account of a source that sends fragments has not been begun here."""
+    with Kernel(limited()) as kernel:
+        assert counted(kernel, *[Frame(flags=0x2000)] * 25) == {"passed": 25}
         assert list(kernel.datapath._maps["rates"].items()) == []
 
 

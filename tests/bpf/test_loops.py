@@ -6,6 +6,7 @@ from support.loopback import listener
 
 from echod.bpf.layout import Hook
 from echod.bpf.maps import Declaration, KernelTraffic
+from echod.bpf.options import Limits
 
 pytestmark = needs_bpf
 
@@ -13,12 +14,13 @@ MANY = 60_000
 """Of so many, about 59 are sampled; the odds against more than 8 of each of two peers are astronomic."""
 
 
-def looped(*, loop_breaker: bool = True) -> Declaration:
+def looped(*, loop_breaker: bool = True, limits: Limits | None = None) -> Declaration:
     """Return a declaration with two ports on each of two addresses, so that a reply is a datagram to be replied to."""
     return declaration(
         rules=rules(own_ports=frozenset()),
         listeners=tuple(listener(host, port) for host in (LOCAL, LOCAL6) for port in (5000, 6000)),
         loop_breaker=loop_breaker,
+        limits=limits,
     )
 
 
@@ -48,6 +50,15 @@ def test_what_circulates_is_dropped(hook: Hook, local: str, payload: bytes) -> N
     """About one in 1,024 of the same bytes from the same peer, of each length; it is counted as a loop."""
     with Kernel(looped(), hook) as kernel:
         kernel.run(circulating(kernel, local, payload), repeat=MANY)
+        found = totals(kernel)
+        assert 1 <= found["loop"] <= 150
+        assert found["replied"] + found["loop"] == MANY
+
+
+def test_within_a_limit_what_circulates_is_dropped_too() -> None:
+    """Chance is the same where an account is charged before."""
+    with Kernel(looped(limits=Limits(per_source=10_000_000, burst=1_000_000))) as kernel:
+        kernel.run(circulating(kernel, LOCAL, b"x"), repeat=MANY)
         found = totals(kernel)
         assert 1 <= found["loop"] <= 150
         assert found["replied"] + found["loop"] == MANY

@@ -1,4 +1,8 @@
-"""echod.bpf.reply: the reply is the frame that the sockets of this host would send, to the last byte."""
+"""echod.bpf.reply: the reply is the frame that the sockets of this host would send, to the last byte.
+
+No test has a frame that cannot be written, which would be left to the sockets: that takes a host without memory for the
+copy of a packet that a tap holds too, at that moment.
+"""
 
 import struct
 

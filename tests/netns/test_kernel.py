@@ -4,6 +4,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,6 +21,8 @@ from support.netns.datagrams import (
     CLIENT_LINK,
     OTHER_PORT,
     PORT,
+    SENDER,
+    SENDER6,
     SERVER,
     SERVER6,
     SERVER_LINK,
@@ -117,6 +120,22 @@ def _sent_by_server(seen: socket.socket) -> bytes:
         if address[2] != socket.PACKET_OUTGOING and frame[at : at + 2] == PORT.to_bytes(2, "big"):
             return frame
     return b""
+
+
+@BOTH
+def test_headers_may_lie_in_any_part_of_a_packet(own: tuple[Wire, Daemon], to: str) -> None:
+    """Here but the link header is in front, and all else in pages behind it, as some drivers leave it."""
+    wire, daemon = own
+    for name in (wire.server, wire.client):
+        ip("-n", name, "link", "set", LINK, "mtu", "9000")
+    with attached(wire.server, declared()) as datapath:
+        wire.replies()
+        for number in range(10):
+            datagram = over(SENDER if to is SERVER else SENDER6, payload=bytes([number]) * 6000)
+            wire.inject(datagram.frame(), struct.pack("=BBHHHH", 0, 0, 14, 0, 0, 0))
+            assert wait_until(wire.replies, "an answer") == [datagram.answer]
+        assert total(datapath) == KernelTraffic(replied=8, replied_bytes=8 * 6000, passed=2)
+        assert totals(daemon)["replied"] == 2
 
 
 @pytest.mark.parametrize("make", [over_ipv4, over_ipv6])
