@@ -1,6 +1,6 @@
 #!/bin/sh
 # The first process of a machine of tests/kernels: runs /script in the working tree, and ends the machine.
-export PATH=/usr/sbin:/usr/bin HOME=/root LC_ALL=C.UTF-8 PYTHONPATH=/src/tests
+export PATH=/usr/sbin:/usr/bin HOME=/root LC_ALL=C.UTF-8 PYTHONPATH=/src/tests ECHOD_TEST_DEADLINE=200
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
