@@ -4,7 +4,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +14,8 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 from structlog.typing import EventDict
-from support.daemon import Daemon, Serve, StartDaemon
+from support import beside
+from support.daemon import ACCELERATED, Daemon, Serve, StartDaemon
 from support.loopback import namespace, udp_client, udp_server
 from support.ports import free_port
 from support.tcp_worker import NARROW, Connect, TcpWorker
@@ -25,12 +26,28 @@ from echod.linux.sockopt import SO_RCVBUFFORCE
 from echod.supervisor.listening import ListeningSockets
 from echod.udp.batch import Batch
 
+SOCKETS_ONLY = "sockets_only"
+
 SKIP_FAILS = "ECHOD_TEST_SKIP_FAILS" in os.environ
 """Set by `./tests/run` as root: all that a test needs is there, so a skipped test is a promise without its proof."""
 
 # How fast examples are found says how busy the machine is, not whether the code is right.
 settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("house")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop() -> Generator[None, bool, bool]:
+    """Be in a network of our own where accelerators are: none is attached to the `lo` of the machine."""
+    with namespace() if ACCELERATED else nullcontext():
+        return (yield)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is about the sockets themselves, where the kernel replies, too."""
+    if ACCELERATED:
+        config.hook.pytest_deselected(items=[each for each in items if each.get_closest_marker(SOCKETS_ONLY)])
+        items[:] = [each for each in items if not each.get_closest_marker(SOCKETS_ONLY)]
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -80,6 +97,7 @@ def echod(tmp_path: Path) -> Iterator[StartDaemon]:
         daemons.append(Daemon(folder, config, **options))
         if ready:
             daemons[-1].wait_for("ready")
+            beside.start(daemons[-1])
         return daemons[-1]
 
     yield start

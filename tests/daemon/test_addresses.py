@@ -90,6 +90,7 @@ def two_links() -> Iterator[Wire]:
 
 
 @needs_root
+@pytest.mark.sockets_only("it reads the status of the daemon, which has what the sockets received")
 def test_a_listener_on_an_interface_receives_and_replies_there_alone(two_links: Wire, echod: StartDaemon) -> None:
     """What comes in by another is refused, over UDP and TCP, until a listener of all stands beside it."""
     bound = [f"udp://0.0.0.0%{LINK}:{PORT}", f"tcp://0.0.0.0%{LINK}:{PORT}", f"udp://[::%{LINK}]:{PORT}"]

@@ -62,6 +62,7 @@ def read_snapshot(daemon: Daemon) -> Snapshot:
     return Snapshot.unpack(run_status(daemon.status_path, "--json").stdout.encode())
 
 
+@pytest.mark.sockets_only("it reads the status of the daemon, which has what the sockets received")
 def test_the_overview_shows_traffic_and_sources(served: tuple[Daemon, int]) -> None:
     """Replies, drops by reason, top sources and refused sources; plain text in a pipe."""
     daemon, port = served
@@ -79,6 +80,7 @@ def test_the_overview_shows_traffic_and_sources(served: tuple[Daemon, int]) -> N
     assert re.search(r"\ntop sources, last minute  datagrams\n127.0.0.1 +3\n", result.stdout)
 
 
+@pytest.mark.sockets_only("it reads the status of the daemon, which has what the sockets received")
 def test_json_is_the_snapshot_and_its_numbers_are_the_counters(served: tuple[Daemon, int]) -> None:
     """Number by number what the daemon logs on SIGUSR1."""
     daemon, port = served

@@ -5,7 +5,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from support.daemon import Daemon, daemon_in
+from support.beside import daemon_in
+from support.daemon import Daemon
 from support.netns.stage import Stage, config, raised
 from support.netns.wire import Wire
 

@@ -42,6 +42,7 @@ HOSTILE = (
 
 pytestmark = [
     needs_root,
+    pytest.mark.sockets_only("batches are those of the sockets, and what the kernel replies to overtakes them"),
     pytest.mark.parametrize(
         ("hostile", "reason"),
         HOSTILE,

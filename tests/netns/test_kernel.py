@@ -13,8 +13,9 @@ from time import monotonic
 from typing import Final
 
 import pytest
+from support.beside import daemon_in
 from support.bpf import two_capabilities
-from support.daemon import Daemon, children, daemon_in, end_processes
+from support.daemon import Daemon, children, end_processes
 from support.loopback import ip, needs_root
 from support.netns.datagrams import (
     CLIENT,

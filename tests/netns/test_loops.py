@@ -11,7 +11,8 @@ from random import Random
 from typing import Final
 
 import pytest
-from support.daemon import Daemon, daemon_in
+from support.beside import daemon_in
+from support.daemon import Daemon
 from support.loopback import needs_root
 from support.netns.datagrams import CLIENT, CLIENT6, SERVER, SERVER6, Datagram, over_ipv4, over_ipv6
 from support.netns.stage import MAX_GROWTH_BYTES, Stage, totals

@@ -10,15 +10,21 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import yaml
 from support.waiting import SECONDS, wait_until
 
+from echod.config.parse import parse_config
+from echod.errors import ConfigError
+
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
+
+ACCELERATED: Final = "ECHOD_TEST_ACCELERATED" in os.environ
+"""Whether this is a run with an `echod accelerate` beside each daemon (support.beside)."""
 
 ECHOD: Final = (sys.executable, "-m", "echod")
 
@@ -111,6 +117,18 @@ def is_served(sock: socket.socket, word: bytes = b"hi") -> bool:
     return answer == word
 
 
+def with_kernel(text: str) -> str:
+    """Return a config with the interfaces where the kernel is to reply; one with mistakes, or with a kernel, as it is.
+
+    They are those of every namespace that has them: `eth0` is the server's end of a wire.
+    """
+    try:
+        parse_config(text.encode())
+    except ConfigError:
+        return text
+    return text if "kernel:" in text else f"{text}\nkernel: {{interfaces: [lo, eth0]}}\n"
+
+
 def fill(place: Path) -> None:
     """Leave no room in a file system, by one file."""
     with suppress(OSError), (place / "fill").open("ab", buffering=0) as file:
@@ -140,6 +158,19 @@ def is_balanced(row: Mapping[str, int]) -> bool:
     return "replied" not in row or row["received"] == row["replied"] + ends + row.get("interrupted", 0)
 
 
+class Beside(Protocol):
+    """What is beside a daemon, and does a part of its work."""
+
+    def reload(self) -> None:
+        """Take over the config of the daemon."""
+
+    def add_to(self, rows: dict[str, dict[str, int]]) -> None:
+        """Add what it did to the counters of the daemon."""
+
+    def end(self) -> None:
+        """End it."""
+
+
 class Daemon:
     """`echod run` in a process of its own, with its config in a file and its log in another."""
 
@@ -158,6 +189,7 @@ class Daemon:
         self.status_path = folder / "run"
         self._entries: list[dict[str, Any]] = []
         self._read = 0
+        self.beside: Beside | None = None
         named: tuple[str, ...] = ()
         if config is not None:
             self.write(config)
@@ -180,6 +212,8 @@ class Daemon:
     def write(self, config: Mapping[str, Any] | str) -> None:
         """Put this config in the place of the one in the file."""
         text = config if isinstance(config, str) else yaml.safe_dump(dict(config))
+        if ACCELERATED:
+            text = with_kernel(text)
         # As a whole, as editors do: a reload that is under way must not read half of it.
         new = self.config_path.with_suffix(".new")
         new.write_text(text, encoding="utf-8")
@@ -242,10 +276,13 @@ class Daemon:
         rows = wait_until(end, "the counters were logged twice") or 0
         wait_until(lambda: len(self.log("counters")) == before + 2 * rows, "the second answer was whole too")
         entries = self.log("counters")[before : before + rows]
-        return {
+        counted = {
             entry["listener"]: {name: number for name, number in entry.items() if isinstance(number, int)}
             for entry in entries
         }
+        if self.beside is not None:
+            self.beside.add_to(counted)
+        return counted
 
     def closes(self) -> dict[str, int]:
         """Return how many connections of the one TCP listener have ended for each reason."""
@@ -281,6 +318,8 @@ class Daemon:
         before = [len(self.log(event)) for event in outcomes]
         self.signal(signal.SIGHUP)
         wait_until(lambda: [len(self.log(event)) for event in outcomes] != before, "the reload was logged")
+        if self.beside is not None:
+            self.beside.reload()
         return next(self.log(event)[-1] for event, n in zip(outcomes, before, strict=True) if len(self.log(event)) > n)
 
     def wait(self, seconds: float = SECONDS) -> int:
@@ -294,6 +333,8 @@ class Daemon:
 
     def end(self) -> None:
         """End it, however it is, and what it started."""
+        if self.beside is not None:
+            self.beside.end()
         if self.process.poll() is None:
             end_processes(children(self.pid))
             self.process.kill()
@@ -305,18 +346,6 @@ StartDaemon = Callable[..., Daemon]
 
 Serve = Callable[..., tuple[Daemon, int]]
 """What the fixture `serve` is."""
-
-
-@contextmanager
-def daemon_in(namespace: str, folder: Path, config: Mapping[str, Any]) -> Iterator[Daemon]:
-    """Run echod in a network namespace, ready; end it."""
-    daemon = Daemon(folder, config, prefix=("ip", "netns", "exec", namespace))
-    try:
-        daemon.wait_for("ready")
-        yield daemon
-    finally:
-        daemon.end()
-    assert "Traceback" not in daemon.stderr
 
 
 def end_processes(pids: Iterable[int]) -> None:

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from support.daemon import AS_NOBODY, Daemon, daemon_in
+from support.beside import daemon_in
+from support.daemon import AS_NOBODY, Daemon
 from support.netns.stage import config
 from support.netns.wire import LINK, Wire
 

@@ -15,7 +15,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
-from support.daemon import Daemon, daemon_in
+from support.beside import daemon_in
+from support.daemon import Daemon
 from support.netns.datagrams import OTHER_PORT, PORT, SERVER, SERVER6, Datagram, as_train
 from support.netns.wire import Wire
 from support.processes import is_stopped, resident_bytes

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path as File
 from typing import Final
 
-from support.daemon import daemon_in
+from support.beside import daemon_in
 from support.loopback import ip
 from support.ping.pinging import Pinged, ping
 from support.system.network import entered, namespaces, set_kernel
