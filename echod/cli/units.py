@@ -153,8 +153,10 @@ def next_commands(source: Path, *, socket: bool) -> list[str]:
     if not _CATALOG.exists() or _CATALOG.read_bytes() != catalog.read_bytes():
         first += [f"install -D -m 0644 {quote(str(catalog))} {_CATALOG}", "journalctl --update-catalog"]
     if not socket:
-        return [*first, "systemctl daemon-reload", "systemctl enable echod.service", "systemctl restart echod.service"]
-    # An echod that has bound the ports itself must release them before systemd can take them.
+        restart = ["systemctl restart echod.service", "systemctl try-restart echod-accelerate.service"]
+        return [*first, "systemctl daemon-reload", "systemctl enable echod.service", *restart]
+    # An echod that has bound the ports itself must release them before systemd can take them. Its stop is one of the
+    # accelerator too, which the start brings back.
     start = ["systemctl stop echod.service", "systemctl start echod.service"]
     return [*first, "systemctl daemon-reload", "systemctl enable echod.socket echod.service", *start]
 

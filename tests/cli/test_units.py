@@ -88,8 +88,13 @@ def test_the_commands_that_follow_apply_them(
     units.main([])
     printed = capsys.readouterr().out.partition("to apply them:\n")[2]
     config, catalog, *rest, _ = [line.strip() for line in printed.splitlines()]
-    apply = ["systemctl daemon-reload", "systemctl enable echod.service", "systemctl restart echod.service"]
-    assert rest == ["journalctl --update-catalog", *apply]
+    assert rest == [
+        "journalctl --update-catalog",
+        "systemctl daemon-reload",
+        "systemctl enable echod.service",
+        "systemctl restart echod.service",
+        "systemctl try-restart echod-accelerate.service",
+    ]
     for command_line in (config, catalog):
         subprocess.run(["sh", "-ec", command_line], check=True)
     shipped = (REPOSITORY / "config/echod.yaml").read_text()
