@@ -30,10 +30,12 @@ def test_the_kernel_replies_and_nothing_is_lost(host: Host, release: Release) ->
 
     A restart leaves it running, an upgrade restarts it.
     """
+    # What the unit has holds two seconds of this load: beside tests on every CPU a restart may take longer.
+    host.drop_in("[Socket]\nReceiveBuffer=64M\n", unit="echod.socket")
     release.bring(host)
     host.write(CONFIG, INTERFACES)
     host.run([*install_command(Mode.ACTIVATED), "--accelerate"])
-    with loaded(host, SECONDS):
+    with loaded(host, SECONDS, kept=0.5):
         await_kernel(host)
         for number in range(RELOADS):
             host.configure(f"{INTERFACES}workers: {1 + number % 2}\n")
@@ -86,6 +88,17 @@ def test_it_stops_with_a_service_that_cannot_start(activated: Host) -> None:
     wait_until(lambda: state(activated) == "inactive", "it has stopped, too")
 
 
+@pytest.mark.parametrize("debian", ["bookworm"], indirect=True, scope="session")
+def test_the_watchdog_replaces_one_that_hangs(activated: Host) -> None:
+    """One that stands still is ended, another takes its place, and the kernel replies again."""
+    activated.drop_in("[Service]\nWatchdogSec=2\n", unit=ACCELERATOR)
+    switch_on(activated)
+    hung = process(activated)
+    activated.kill("STOP", hung)
+    wait_until(lambda: state(activated) == "active" and process(activated) != hung, "another", seconds=BACK_SECONDS)
+    await_kernel(activated)
+
+
 def test_the_sandbox_leaves_it_two_capabilities(activated: Host) -> None:
     """Of the systemd that scores it the exposure is at most 1.6; verify and the manager report nothing."""
     switch_on(activated)
@@ -93,6 +106,7 @@ def test_the_sandbox_leaves_it_two_capabilities(activated: Host) -> None:
     assert {int(status[name], 16) for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb")} == {NET_ADMIN | BPF}
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
     assert "0" not in status["Uid"].split()
+    assert activated.show("WatchdogUSec", ACCELERATOR) == "20s"
     report = activated.run(["systemd-analyze", "security", "--no-pager", ACCELERATOR]).stdout
     (level,) = re.findall(rf"Overall exposure level for {ACCELERATOR}: ([\d.]+)", report)
     assert float(level) <= MOST_EXPOSED, report
