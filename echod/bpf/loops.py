@@ -31,8 +31,7 @@ def sample(code: Assembler, build: Build) -> None:
     code.map(R1, build.tables.peers)
     code.stack(R2, Stack.SAMPLE)
     code.call(Helper.MAP_LOOKUP)
-    code.compute(R9, "=", 1)
-    code.jump_if(R0, "==", 0, "new peer")
+    code.jump_if(R0, "==", 0, "new peer")  # R9 is 1
     code.compute(R1, "=", 1)
     code.add_atomically(R0, 0, R1)
     code.load(R9, 8, R0, 0)
@@ -96,7 +95,6 @@ def hash_a_chunk(code: Assembler, build: Build) -> None:
     code.begin_function("hash", arguments=2)
     code.compute(R6, "=", R2)
     code.compute(R7, "=", R1)
-    code.cut(R7)
     code.compute(R7, "*", _CHUNK)
     code.load(R4, 8, R6, Loop.LENGTH)
     code.compute(R4, "-", R7)

@@ -1,7 +1,28 @@
-"""echod.bpf.loops: what circulates is dropped by samples; a prober loses nothing."""
+"""echod.bpf.loops: what circulates is dropped by samples; a prober loses nothing.
+
+No test has a payload that cannot be read, which would be left to the sockets: the length of the frame was compared.
+"""
+
+import struct
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
-from support.bpf import LOCAL, LOCAL6, Frame, Kernel, both_drivers, declaration, needs_bpf, over_ipv6, rules
+from support.bpf import (
+    ETHERNET,
+    LOCAL,
+    LOCAL6,
+    REDIRECT,
+    XDP,
+    Frame,
+    Kernel,
+    both_drivers,
+    declaration,
+    needs_bpf,
+    over_ipv6,
+    rules,
+)
 from support.loopback import listener
 
 from echod.bpf.layout import Hook
@@ -56,8 +77,8 @@ def test_what_circulates_is_dropped(hook: Hook, local: str, payload: bytes) -> N
 
 
 def test_within_a_limit_what_circulates_is_dropped_too() -> None:
-    """Chance is the same where an account is charged before."""
-    with Kernel(looped(limits=Limits(per_source=10_000_000, burst=1_000_000))) as kernel:
+    """Chance is the same where an account is charged before: each costs 1,024 ns, so that the account tells nothing."""
+    with Kernel(looped(limits=Limits(per_source=976_562, burst=1_000_000))) as kernel:
         kernel.run(circulating(kernel, LOCAL, b"x"), repeat=MANY)
         found = totals(kernel)
         assert 1 <= found["loop"] <= 150
@@ -107,3 +128,82 @@ def test_without_the_loop_breaker_nothing_is_sampled() -> None:
     with Kernel(looped(loop_breaker=False)) as kernel:
         kernel.run(circulating(kernel, LOCAL, b"x"), repeat=MANY)
         assert totals(kernel) == {"replied": MANY}
+
+
+# -- where each datagram is a sample
+
+
+@pytest.fixture
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have each datagram sampled."""
+    monkeypatch.setattr("echod.bpf.loops.PERIOD", 1)
+
+
+def hashed(seed: int, payload: bytes) -> int:
+    """Hash a payload in words of 64 bits, filled up to whole chunks of 128 bytes; key and length come first."""
+    number = seed ^ len(payload)
+    for (word,) in struct.iter_unpack("<Q", payload + bytes(-len(payload) % 128)):
+        number = (number ^ word) * 0xD6E8_FEB8_6659_FD93 % 2**64
+        number ^= number >> 32
+    return number
+
+
+def samples(kernel: Kernel) -> list[tuple[bytes, int, int]]:
+    """Return peer, port and hash of each sample."""
+    keys = (struct.unpack("<16s2sHIQ", key) for key, _ in kernel.datapath._maps["samples"].items())
+    return sorted((peer, int.from_bytes(port, "big"), number) for peer, port, _, _, number in keys)
+
+
+def meet_all(kernel: Kernel, frame: Frame, payloads: Iterable[bytes], **train: int) -> None:
+    """Have the program see a datagram with each payload; it is replied to."""
+    kernel.note(frame.reply)
+    for payload in payloads:
+        assert kernel.meet(replace(frame, payload=payload), **train).verdict == REDIRECT
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("make", [Frame, over_ipv6])
+@pytest.mark.parametrize(
+    ("hook", "sizes"),
+    [
+        (ETHERNET, (0, 1, 7, 8, 127, 128, 129)),
+        (ETHERNET, (256, 1000, 1400)),
+        (XDP, (0, 1, 7, 128, 129, 1400)),
+        (XDP, (1, 30_000, 65_408, 65_409, 65_507)),
+    ],
+)
+def test_every_byte_is_hashed(make: Callable[..., Frame], hook: Hook, sizes: tuple[int, ...]) -> None:
+    """And the length, with a key that nobody knows; a frame of the largest datagram comes in many parts."""
+    with Kernel(declaration(loop_breaker=True), hook) as kernel:
+        payloads = [bytes(n % 251 for n in range(size)) for size in sizes]
+        meet_all(kernel, make(), payloads)
+        peer = ip_address(make().source).packed.ljust(16, b"\0")
+        seed = kernel.datapath._seed
+        assert samples(kernel) == sorted((peer, 40_000, hashed(seed, payload)) for payload in payloads)
+
+
+@pytest.mark.usefixtures("always")
+def test_of_a_train_the_first_datagram_is_hashed() -> None:
+    """A train of one is none."""
+    payload = bytes(range(200))
+    for size, segments, expected in ((60, 4, payload[:60]), (200, 1, payload), (201, 1, payload)):
+        with Kernel(declaration(loop_breaker=True)) as kernel:
+            meet_all(kernel, Frame(), [payload], gso_size=size, segments=segments)
+            ((_, _, number),) = samples(kernel)
+            assert number == hashed(kernel.datapath._seed, expected)
+
+
+@pytest.mark.usefixtures("always")
+@both_drivers
+def test_the_ninth_sample_of_a_peer_may_be_a_loop(hook: Hook) -> None:
+    """Then what was seen before is dropped, and what was not is replied to; of another peer that is the first."""
+    with Kernel(declaration(loop_breaker=True), hook) as kernel:
+        kernel.note(Frame().reply)
+
+        def replied(frame: Frame) -> bool:
+            return kernel.meet(frame).verdict == REDIRECT
+
+        assert [replied(Frame()) for _ in range(10)] == [True] * 8 + [False] * 2
+        assert [replied(Frame(payload=b"another")) for _ in range(2)] == [True, False]
+        assert [replied(Frame(source_port=40_001)) for _ in range(9)] == [True] * 8 + [False]
+        assert kernel.datapath.traffic()[4, 7].dropped == {"loop": 4}

@@ -233,7 +233,7 @@ def test_a_program_for_a_driver_may_meet_a_frame_in_parts() -> None:
     """The driver of a card has those of a large MTU; a program that is not fit for them meets none."""
     pass_ = bpf.load_program(struct.pack("<BBhiBBhi", 0xB7, 0, 0, 2, 0x95, 0, 0, 0), XDP)
     long = bytes(9000)
-    assert bpf.run_program(pass_, long, context=struct.pack("<6I", 0, 3000, 0, 0, 0, 0))[:2] == (2, long)
+    assert bpf.run_program(pass_, long, context=struct.pack("<6I", 0, 9000, 0, 0, 0, 0))[:2] == (2, long)
     os.close(pass_)
 
 
