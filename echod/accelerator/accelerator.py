@@ -32,7 +32,7 @@ from echod.linux import prctl
 from echod.linux.bpf import ProgramRefusedError
 from echod.linux.netlink import LocalAddresses
 from echod.linux.poll import READ, Poll
-from echod.linux.process import ask_child
+from echod.linux.process import Child
 from echod.linux.signals import Signals
 
 CHECK_SECONDS: Final = 1.0
@@ -71,14 +71,14 @@ class Accelerator:
         self._path, self._environment = path, environment
         self._poll, self._signals, self._due = Poll(), Signals(), _Due()
         self._noted = ""
-        self._stopping = self._reload_wanted = False
+        self._stopping = self._reload_wanted = self._is_reading = False
         self._poll.register(self._signals.fileno(), READ, self._on_signals)
 
     def run(self) -> None:
         """Serve until stopped by a signal. Raises EchodError if it cannot start."""
         with suppress(OSError):  # a filter of system calls may forbid it, where there is nothing to give up
             prctl.limit_capabilities(prctl.CAP_BPF | prctl.CAP_NET_ADMIN)
-        self._settings = self._read()
+        self._settings = self._read().answer()
         logs.configure(level=self._settings.log_level, destination=self._settings.log_destination)
         shown = location.shown(self._path)
         setproctitle(f"echod: accelerator {shown}")
@@ -127,7 +127,7 @@ class Accelerator:
                 self._listen(now)
             if now >= self._due.renewal:
                 self._renew(now)
-            if self._reload_wanted:
+            if self._reload_wanted and not self._is_reading:
                 self._reload()
             if now >= self._due.check:
                 self._due.check = now + CHECK_SECONDS
@@ -137,10 +137,10 @@ class Accelerator:
         self._publisher.notifier.send("STOPPING=1", "STATUS=stopping")
         self._publisher.remove()
 
-    def _read(self) -> Settings:
-        """Read the config in a process of its own: what it is read with takes more memory than all else here."""
+    def _read(self) -> Child[Settings]:
+        """Have the config read by a process of its own: what it is read with takes more memory than all else here."""
         try:
-            return ask_child("reader of the config", partial(_read, self._path), logs.report)
+            return Child("reader of the config", partial(_read, self._path), logs.report)
         except OSError as error:
             raise StartFailedError(f"the config cannot be read by a process of its own: {error.strerror}") from None
 
@@ -214,19 +214,36 @@ class Accelerator:
         self._stopping = self._stopping or not numbers.isdisjoint({signal.SIGTERM, signal.SIGINT})
 
     def _reload(self) -> None:
-        """Go over to the config as it is now; one that cannot be used changes nothing."""
+        """Have the config read as it is now; what the network does meanwhile is heard."""
         self._reload_wanted = False
         self._publisher.notifier.send("RELOADING=1", f"MONOTONIC_USEC={monotonic_ns() // 1000}")
         _log.info("reloading", config=location.shown(self._path))
         try:
+            reading = self._read()
+        except EchodError as error:
+            self._reject(error)
+            return
+        self._is_reading = True
+        self._poll.register(reading.fileno(), READ, partial(self._on_read, reading))
+
+    def _reject(self, error: EchodError) -> None:
+        _log.error("reload_rejected", message=f"reload rejected: {error}")
+        self._report("READY=1")
+
+    def _on_read(self, reading: Child[Settings], _now: float) -> None:
+        """Go over to the config that was read, when all of it is here; one that cannot be used changes nothing."""
+        if not reading.receive():
+            return
+        self._is_reading = False
+        self._poll.unregister(reading.fileno())
+        try:
             try:
-                settings = self._read()
+                settings = reading.answer()
                 self._datapath.declare(self._declaration(settings))
             except OSError as error:
                 raise _explained(error) from None
         except EchodError as error:
-            _log.error("reload_rejected", message=f"reload rejected: {error}")
-            self._report("READY=1")
+            self._reject(error)
             return
         self._settings = settings
         self._publisher.flushes[CONFIG] += 1

@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
-from typing import BinaryIO, Final, TypeVar
+from typing import BinaryIO, Final, Generic, TypeVar
 
 from setproctitle import setproctitle
 
@@ -25,6 +25,8 @@ from echod.linux.privileges import Account, become
 _IGNORED: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Signals of a terminal or a service manager are handled by the supervisor."""
 _CPUCLOCK_SCHED: Final = 2
+
+_PART_BYTES: Final = 1 << 16
 
 _Answer = TypeVar("_Answer")
 
@@ -46,34 +48,57 @@ def fork(name: str, keep: Iterable[int], run: Callable[[], None], report: Callab
     return pid
 
 
-def ask_child(name: str, answer: Callable[[], _Answer], report: Callable[[str], None]) -> _Answer:
-    """Have a forked process call `answer`; return what it returned, or raise the EchodError or OSError that it raised.
+class Child(Generic[_Answer]):
+    """A forked process that answers once, and ends. What it imports and takes is free then."""
 
-    What it imports and takes is free when it has exited. Any other end of it is reported, as `fork` does, and is a
-    StartFailedError.
-    """
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    with os.fdopen(reader, "rb") as pipe:
+    def __init__(self, name: str, work: Callable[[], _Answer], report: Callable[[str], None]) -> None:
+        """Fork it; it calls `work`. The report is as in `fork`, as is OSError."""
+        self._name, self._pickled = name, b""
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        self._pipe = os.fdopen(reader, "rb", buffering=0)
         with os.fdopen(writer, "wb") as end:
-            pid = fork(name, [2, writer], lambda: _answer(end, answer), report)
-        pickled = pipe.read()
-    _, status = os.waitpid(pid, 0)
-    if status != 0:
-        raise StartFailedError(f"the {name} ended without an answer: {describe_exit(status)}")
-    found: _Answer | EchodError | OSError = pickle.loads(pickled)  # noqa: S301 - from a copy of this process
-    if isinstance(found, (EchodError, OSError)):
-        raise found
-    return found
+            try:
+                self._pid = fork(name, [2, writer], lambda: _answer(end, work), report)
+            except OSError:
+                self._pipe.close()
+                raise
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when there is a part of the answer, or its end."""
+        return self._pipe.fileno()
+
+    def receive(self) -> bool:
+        """Receive a part of the answer, for which it waits; return whether that was the end."""
+        part = os.read(self._pipe.fileno(), _PART_BYTES)
+        self._pickled += part
+        return not part
+
+    def answer(self) -> _Answer:
+        """Wait for what `work` returned, and the end; raise the EchodError or OSError that it raised.
+
+        Any other end is reported, and is a StartFailedError.
+        """
+        with self._pipe:
+            while not self.receive():
+                pass
+        _, status = os.waitpid(self._pid, 0)
+        if status != 0:
+            raise StartFailedError(f"the {self._name} ended without an answer: {describe_exit(status)}")
+        found: _Answer | EchodError | OSError = pickle.loads(self._pickled)  # noqa: S301 - from a copy of this process
+        if isinstance(found, (EchodError, OSError)):
+            raise found
+        return found
 
 
-def _answer(end: BinaryIO, answer: Callable[[], object]) -> None:
-    """Write what is answered, or raised, for the process that asked."""
+def _answer(end: BinaryIO, work: Callable[[], object]) -> None:
+    """Write what the work returns, or raises, for the process that asked."""
     try:
-        found = answer()
+        found = work()
     except (EchodError, OSError) as error:
         found = error
-    pickle.dump(found, end)
-    end.flush()
+    with suppress(BrokenPipeError):  # that process has ended
+        pickle.dump(found, end)
+        end.flush()
 
 
 def set_up_child(supervisor: int, title: str, account: Account | None) -> bool:

@@ -9,7 +9,8 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -180,6 +181,51 @@ def test_a_reload_takes_the_answers_of_a_peer_away(host: Accelerated) -> None:
         host.accelerator.reload()
         ask(sock, 20)
         wait_until(lambda: host.total("replied") > 30, "the kernel replied again")
+
+
+def test_what_changes_while_a_config_is_read_counts_at_once(host: Accelerated) -> None:
+    """The process that reads it is held; paths are forgotten meanwhile, as ever, and then the reload ends."""
+    host.write(log={"level": "debug"})
+    host.accelerator.reload()
+    reader = 0
+    for reloads in range(1, 20):
+        if reader := hold_reader(host, reloads):
+            break
+    assert reader, "a reader ended before it could be held, each time"
+    before = len(host.accelerator.log("kernel_paths_forgotten"))
+    on_server(host, "ip route add 203.0.113.0/24 dev lo")
+    host.accelerator.wait_for("kernel_paths_forgotten", before + 1)
+    assert len(host.accelerator.log("reloaded")) == reloads
+    os.kill(reader, signal.SIGCONT)
+    host.accelerator.wait_for("reloaded", reloads + 1)
+
+
+def hold_reader(host: Accelerated, reloads: int) -> int:
+    """Begin a reload after so many, and stop the process that reads the config; return its id, or 0 if it has ended."""
+    pid = host.accelerator.pid
+    host.accelerator.signal(signal.SIGHUP)
+    wait_until(lambda: children(pid) or len(host.accelerator.log("reloaded")) > reloads, "there was a reader")
+    for reader in children(pid):
+        with suppress(ProcessLookupError):
+            os.kill(reader, signal.SIGSTOP)
+            wait_until(partial(is_at_rest, reader), "it is stopped, or gone")
+            if process_state(reader) == "T":
+                return reader
+    host.accelerator.wait_for("reloaded", reloads + 1)
+    return 0
+
+
+def is_at_rest(pid: int) -> bool:
+    """Tell whether a process is stopped, or gone."""
+    return process_state(pid) in "TZ"
+
+
+def process_state(pid: int) -> str:
+    """Return the letter of the state of a process; Z if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "Z"
 
 
 def test_a_bad_file_changes_nothing(host: Accelerated) -> None:

@@ -12,7 +12,7 @@ from support.daemon import environment
 from support.loopback import NOBODY, needs_root
 
 from echod.errors import ConfigError, Mistake, NotPermittedError, StartFailedError
-from echod.linux.process import ask_child, describe_exit, fork, kill
+from echod.linux.process import Child, describe_exit, fork, kill
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_an_end_has_its_words(number: int, how: str) -> None:
 
 def test_a_child_answers_from_a_process_of_its_own() -> None:
     """With a value; the child is reaped."""
-    (pid, parent), value = ask_child("reader", lambda: ((os.getpid(), os.getppid()), [1, "two"]), print)
+    (pid, parent), value = Child("reader", lambda: ((os.getpid(), os.getppid()), [1, "two"]), print).answer()
     assert (parent, value) == (os.getpid(), [1, "two"])
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
@@ -48,13 +48,13 @@ def test_a_child_raises_here_what_it_raised_there() -> None:
         raise error
 
     with pytest.raises(ConfigError) as caught:
-        ask_child("reader", answer, print)
+        Child("reader", answer, print).answer()
     assert (caught.value.mistakes, caught.value.text) == ((mistake,), b"workers: many")
     assert str(caught.value) == "line 3: workers: is not a number"
     with pytest.raises(NotPermittedError, match="not you"):
-        ask_child("reader", raiser(NotPermittedError("not you")), print)
+        Child("reader", raiser(NotPermittedError("not you")), print).answer()
     with pytest.raises(OSError, match="No space left") as full:
-        ask_child("reader", raiser(OSError(errno.ENOSPC, "No space left")), print)
+        Child("reader", raiser(OSError(errno.ENOSPC, "No space left")), print).answer()
     assert full.value.errno == errno.ENOSPC
 
 
@@ -79,8 +79,17 @@ def test_a_child_that_ends_without_an_answer_is_one_sentence(
         raise ZeroDivisionError
 
     with pytest.raises(StartFailedError, match=f"^the reader ended without an answer: {how}$"):
-        ask_child("reader", answer, lambda text: os.write(2, text.encode()) and None)
+        Child("reader", answer, lambda text: os.write(2, text.encode()) and None).answer()
     assert ("ZeroDivisionError" in capfd.readouterr().err) == (number == 0)
+
+
+def test_a_child_whose_answer_nobody_wants_ends_in_silence(capfd: pytest.CaptureFixture[str]) -> None:
+    """Who asked may have ended meanwhile."""
+    longer_than_a_pipe = bytes(1 << 20)
+    child = Child("reader", lambda: longer_than_a_pipe, lambda text: os.write(2, text.encode()) and None)
+    child._pipe.close()
+    assert os.waitstatus_to_exitcode(os.waitpid(child._pid, 0)[1]) == 0
+    assert capfd.readouterr().err == ""
 
 
 @needs_root
