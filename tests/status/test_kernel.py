@@ -56,11 +56,14 @@ def found(snapshot: Snapshot = SNAPSHOT) -> tuple[int | None, str]:
 
 
 def test_without_an_accelerator_there_is_nothing(write: Write, tmp_path: Path) -> None:
-    """No directory, or an empty one, as systemd makes it before the start."""
+    """No directory, an empty one, as systemd makes it before the start, or a file of that name."""
     assert found() == (None, "")
     (tmp_path / "echod-accelerate").mkdir()
     assert found() == (None, "")
     assert with_kernel(SNAPSHOT) == SNAPSHOT
+    (tmp_path / "echod-accelerate").rmdir()
+    (tmp_path / "echod-accelerate").touch()
+    assert found() == (None, "")
 
 
 def test_the_accelerator_with_the_config_of_this_echod_is_the_one(write: Write, tmp_path: Path) -> None:
@@ -139,7 +142,7 @@ def test_one_that_may_not_be_read_is_named(write: Write, folder: Path, monkeypat
         os.seteuid(NOBODY)
         assert found() == (None, f"{path} cannot be read: Permission denied")
         os.seteuid(0)
-        (folder / "run").chmod(0o700)
+        folder.chmod(0o700)
         os.seteuid(NOBODY)
         assert found() == (None, "")
     finally:
