@@ -43,7 +43,7 @@ from support.waiting import wait_until
 
 from echod.bpf.maps import KernelTraffic
 
-pytestmark = needs_root
+pytestmark = [needs_root, pytest.mark.sockets_only("it attaches the programs itself")]
 
 NFT: Final = (
     "nft add table t; add chain t c {{{{ type filter hook {hook} priority 0; }}}}; add rule t c udp {port} 7007 drop"

@@ -26,7 +26,7 @@ from support.waiting import wait_until
 
 from echod.stats.snapshot import Snapshot, UdpTraffic
 
-pytestmark = needs_root
+pytestmark = [needs_root, pytest.mark.sockets_only("it attaches the programs itself")]
 
 IDENTIFICATION, FLAGS, HEADER_CHECKSUM, UDP_CHECKSUM, UDP_CHECKSUM6 = 18, 20, 24, 40, 60
 DONT_FRAGMENT = 0x40

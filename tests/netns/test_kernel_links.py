@@ -25,7 +25,7 @@ from support.waiting import wait_until
 from echod.bpf.layout import Hook, LinkKind
 from echod.bpf.maps import KernelTraffic
 
-pytestmark = needs_root
+pytestmark = [needs_root, pytest.mark.sockets_only("it attaches the programs itself")]
 
 _TUNSETIFF: Final = 0x4004_54CA
 _IFF_TUN, _IFF_NO_PI = 0x0001, 0x1000  # linux/if_tun.h

@@ -31,7 +31,7 @@ from support.waiting import wait_until
 from echod.bpf.layout import Hook, LinkKind, XdpVerdict
 from echod.bpf.maps import KernelTraffic
 
-pytestmark = needs_root
+pytestmark = [needs_root, pytest.mark.sockets_only("it attaches the programs itself")]
 
 NATIVE: Final = Hook(LinkKind.ETHERNET, station=bytes.fromhex(SERVER_MAC.replace(":", "")))
 both_families = pytest.mark.parametrize("make", [over_ipv4, over_ipv6])

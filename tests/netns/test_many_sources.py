@@ -120,6 +120,7 @@ def test_a_million_sources_take_no_more_memory_than_configured(
     assert max(growth) < sources * (PEER_BYTES + RATE_BYTES)
 
 
+@pytest.mark.sockets_only("the daemon logs what it refused, and not what the kernel dropped")
 def test_a_flood_of_refused_datagrams_makes_few_log_entries(flooded: Callable[..., tuple[Stage, Flood]]) -> None:
     """Of each listener and reason one in ten seconds, of all together ten in one; yet they count each datagram."""
     listeners = [*(f"udp://0.0.0.0:{port}" for port in PORTS), f"udp://[::]:{PORT}"]

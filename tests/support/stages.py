@@ -2,8 +2,9 @@
 
     python -m tests.support.stages
 
-Owns the division into stages, which leaves no test out and runs none twice. (Those of tests/release have a command of
-their own: pyproject.toml keeps pytest from that folder, unless it is named.) Most tests wait for a host, a
+Owns the division into stages, which leaves no test out and runs none twice, but for a few with an accelerator beside
+the daemon. (Those of tests/release and tests/kernels have commands of their own: pyproject.toml keeps pytest from these
+folders, unless they are named.) Most tests wait for a host, a
 process or a deadline, so that others run meanwhile. Invariant: the exit code is 0 only if every stage ended with 0.
 """
 
@@ -32,6 +33,15 @@ OWN_COVERAGE: Final = ("-m", "tests.support.own_coverage")
 TEST_SECONDS: Final = 300
 """How long a test may take: much longer than any does, so that only one that hangs is ended."""
 
+WITH_ACCELERATOR: Final = "networks, with an accelerator beside each daemon"
+ACCELERATED: Final = (
+    "tests/daemon/test_udp.py",
+    "tests/netns/test_loops.py",
+    "tests/netns/test_sources.py",
+    "tests/netns/test_wire.py",
+)
+"""The choice of what runs with and without an accelerator; ./tests/long runs all of the two folders."""
+
 OPTIONS: Final = (f"--timeout={TEST_SECONDS}", "--durations=10", "--color=no")
 
 SKIP_FAILS: Final = "ECHOD_TEST_SKIP_FAILS"
@@ -44,13 +54,16 @@ def make_stages() -> dict[str, list[str]]:
     """Return the command of each stage by its name, the longest first."""
     pure = [f"--ignore={path}" for path in own_tests()]
     elsewhere = [f"--ignore={path}" for path in (SYSTEM, *NETWORKS)]
-    return {
+    stages = {
         "hosts with Debian 12": [*PYTEST, SYSTEM, "-k", "bookworm"],
         "hosts with Debian 13": [*PYTEST, SYSTEM, "-k", "not bookworm"],
         "networks, faults and ping": [*PYTEST, *NETWORKS, *pure],
         "everything else": [*PYTEST, *elsewhere, *pure],
         "pure modules, each covered by its own tests": [*OWN_COVERAGE],
     }
+    if os.geteuid() == 0:  # as the programs of the kernel need
+        stages[WITH_ACCELERATOR] = [*PYTEST, *ACCELERATED]
+    return stages
 
 
 class Stage:
@@ -63,7 +76,9 @@ class Stage:
         self.process = subprocess.Popen(
             [sys.executable, *arguments, f"--basetemp={folder}", *OPTIONS],
             cwd=REPOSITORY,
-            env={**os.environ, **({SKIP_FAILS: "1"} if os.geteuid() == 0 else {})},
+            env=os.environ
+            | ({SKIP_FAILS: "1"} if os.geteuid() == 0 else {})
+            | ({"ECHOD_TEST_ACCELERATED": "1"} if name == WITH_ACCELERATOR else {}),
             stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=subprocess.STDOUT,
