@@ -1,7 +1,8 @@
 """The steps of the ingress program that make the reply of the datagram: its headers turned round, written at once.
 
 The reply has the same payload, and with it the same UDP checksum, which addresses and ports enter alike in either
-order. As from a socket its type of service is 0; its hop limit is that of the replies of the sockets.
+order. As from a socket its type of service is 0, and it may be fragmented: the way back may have a smaller MTU than the
+way of the request. Its hop limit is that of the replies of the sockets.
 
 Addresses and ports come from the key of the path: to the verifier either family may be on the way to these steps, and
 what the other does not write must not be read.
@@ -9,7 +10,7 @@ what the other does not write must not be read.
 
 from echod.bpf.asm import R0, R1, R2, R3, R4, R5, R6, R10, Assembler, Size
 from echod.bpf.checks import at, fold
-from echod.bpf.layout import IPV4, IPV6, PATH_KEY, Headers, Stack
+from echod.bpf.layout import IPV4, IPV6, PATH_KEY, Headers, Helper, Stack
 from echod.bpf.options import Build
 
 
@@ -50,14 +51,25 @@ def turn_round(code: Assembler, build: Build, headers: Headers) -> None:
 
 
 def _renew_header4(code: Assembler) -> None:
-    """Write type of service and time to live, and correct the checksum by what has changed (RFC 1624)."""
-    words = (Stack.IP, Stack.IP + IPV4.hops)
+    """Write type of service, time to live and no "don't fragment"; correct the checksum by what changes (RFC 1624).
+
+    The number of a request that may be fragmented is unique, and is kept. That of another need not be (RFC 6864), and
+    often is 0: then it is chosen by chance.
+    """
+    words = (Stack.IP, Stack.IP + 4, Stack.IP + 6, Stack.IP + IPV4.hops)
+    code.load(R0, 2, R10, Stack.IP + 4)
+    code.load(R2, 2, R10, Stack.IP + 6)  # fragments do not come here
+    code.jump_if(R2, "==", 0, "numbered")
+    code.call(Helper.RANDOM)
+    code.label("numbered")
     code.load(R2, 2, R10, Stack.IP + 10)
     for word in words:
         code.load(R3, 2, R10, word)
         code.compute(R2, "+", R3)
     code.load(R3, 8, R10, Stack.HOPS)
     code.store(1, R10, Stack.IP + 1, 0)
+    code.store(2, R10, Stack.IP + 4, R0)
+    code.store(2, R10, Stack.IP + 6, 0)
     code.store(1, R10, Stack.IP + IPV4.hops, R3)
     for word in words:
         code.load(R3, 2, R10, word)

@@ -5,6 +5,7 @@ copy of a packet that a tap holds too, at that moment.
 """
 
 import struct
+from dataclasses import replace
 
 import pytest
 from support.bpf import HOPS, REDIRECT, STATIONS, Frame, Kernel, both_drivers, needs_bpf, over_ipv6
@@ -25,6 +26,21 @@ def test_the_header_is_that_of_a_reply(hook: Hook, hops: int, tos: int) -> None:
             kernel.note(frame.reply)
             outcome = kernel.meet(frame)
             assert (outcome.verdict, outcome.frame) == (REDIRECT, bytes(frame.reply))
+
+
+def test_a_reply_may_be_fragmented_and_its_number_is_chosen_if_that_of_the_request_need_not_be_unique() -> None:
+    """Without "don't fragment", as from the sockets: the way back may have a smaller MTU."""
+    with Kernel() as kernel:
+        kernel.note(Frame().reply)
+        numbers = set()
+        for _ in range(100):
+            outcome = kernel.meet(Frame(identification=0, flags=0x4000))
+            number = int.from_bytes(outcome.frame[18:20], "big")
+            numbers.add(number)
+            expected = replace(Frame().reply, identification=number)
+            assert (outcome.verdict, outcome.frame) == (REDIRECT, bytes(expected))
+        assert len(numbers) > 10
+        assert kernel.meet(Frame(identification=0)).frame[18:22] == bytes(4)
 
 
 def test_a_flow_label_is_not_repeated() -> None:

@@ -94,7 +94,7 @@ def test_every_size_comes_back_byte_for_byte(own: tuple[Wire, Daemon]) -> None:
 
 
 def test_the_reply_is_the_frame_that_the_sockets_send(wire: Wire, daemon: Daemon) -> None:
-    """On the wire nobody can tell them apart, but by the number and the flags of an IPv4 packet, and a flow label."""
+    """On the wire nobody can tell them apart, but by the number of an IPv4 packet, and a flow label."""
     with entered(wire.client):
         seen = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     with seen, attached(wire.server, declared()) as datapath:

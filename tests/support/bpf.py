@@ -130,7 +130,7 @@ class Frame:
     hops: int = 64
     tos: int = 0
     identification: int = 0x1234
-    flags: int = 0x4000
+    flags: int = 0
     udp_checksum: int = 0xBEEF
 
     @property
