@@ -8,7 +8,6 @@ from typing import Final
 
 from echod.bpf.asm import R0, R1, R2, R3, R4, R6, R9, R10, Assembler
 from echod.bpf.layout import (
-    JUDGED,
     PATH_HOPS,
     PATH_IFINDEX,
     PATH_KEY,
@@ -104,8 +103,6 @@ def _require_local(code: Assembler, build: Build, name: str) -> None:
     code.store(2, R10, Stack.PREFIX + 6, R2)
     _match(code, build.tables.local)
     code.jump_if(R0, "==", 0, "pass")
-    code.load(R2, 8, R0, 0)
-    code.jump_if(R2, "!=", JUDGED, "pass")
 
 
 def _copy_address(code: Assembler, part: Stack) -> None:

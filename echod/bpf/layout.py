@@ -206,7 +206,7 @@ PEER_KEY: Final = Struct("<16s2sHI")
 SAMPLE_BYTES: Final = PEER_KEY.size + 8
 
 NUMBER_BYTES: Final = 8
-"""Values of the other maps are one number of 64 bits: a `Drop` or 0 (`refuse`), JUDGED or LEARNED (`local`), when an
+"""Values of the other maps are one number of 64 bits: a `Drop` or 0 (`refuse`), 1 (`local`), when an
 account is balanced (`rates`, `total`), how often a peer was sampled (`peers`), any (`samples`), and until when a path
 must end to be forgotten (`forgotten`)."""
 
@@ -218,9 +218,6 @@ PORTS_BYTES: Final = 5 * PORTS
 SELF_TEST: Final = 0xFF
 SPECIFIC: Final = 0x8000
 """The listener has one address: what is sent to another is not for it."""
-
-JUDGED, LEARNED = 1, 2
-"""Values of the map of local addresses: what is sent there may be dropped and charged here, or learned alone."""
 
 
 class Count(IntEnum):

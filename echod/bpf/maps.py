@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 
 from echod.admission.rules import RuleSet
 from echod.bpf import layout
-from echod.bpf.layout import BY_PORT, JUDGED, LEARNED, PREFIX, PREFIX_HEAD_BITS, SELF_TEST, SPECIFIC, Count
+from echod.bpf.layout import BY_PORT, PREFIX, PREFIX_HEAD_BITS, SELF_TEST, SPECIFIC, Count
 from echod.bpf.options import FEWEST_ROWS, Limits, power_of_two
 from echod.net.listener import Listener
 from echod.net.networks import Network
@@ -157,23 +157,20 @@ def pack_ports(declared: Declaration) -> bytes:
 
 
 def local_entries(declared: Declaration) -> list[Entry]:
-    """Return where datagrams to a listener go.
+    """Return where datagrams to a listener go, each with the value 1.
 
-    For a listener on all addresses that is each own address of this host. One on a single address has that; and one
-    that is bound to an interface is never judged here, because the same port of another interface may be another's.
+    For a listener on all addresses that is each own address of this host. One on a single address has that. One that
+    is bound to an interface has none, and is left to the sockets: the same port of another interface may be another's.
     """
-    entries: dict[bytes, int] = {}
+    keys: set[bytes] = set()
     for listener in declared.listeners:
         version, port = _account(listener)
         if _is_general(listener):
-            for network in (*declared.rules.own_addresses, *_LOOPBACK):
-                if network.version == version:
-                    entries[_prefix(network)] = JUDGED
-        else:
-            anywhere = listener.address.is_unspecified
-            network = _ANY[version == 6] if anywhere else ip_network(listener.address)  # noqa: PLR2004
-            entries[_prefix(network, port)] = LEARNED if listener.zone else JUDGED
-    return [(key, pack_number(value)) for key, value in entries.items()]
+            networks = (*declared.rules.own_addresses, *_LOOPBACK)
+            keys |= {_prefix(network) for network in networks if network.version == version}
+        elif not listener.zone:
+            keys.add(_prefix(ip_network(listener.address), port))
+    return [(key, pack_number(1)) for key in sorted(keys)]
 
 
 def _account(listener: Listener) -> Account:

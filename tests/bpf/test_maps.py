@@ -10,7 +10,7 @@ from support.bpf import ANY, ANY6, LOCAL, LOCAL6, declaration, rules
 from support.loopback import listener
 
 from echod.admission.rules import Rules, RuleSet
-from echod.bpf.layout import JUDGED, LEARNED, PORTS, SELF_TEST, SPECIFIC
+from echod.bpf.layout import PORTS, SELF_TEST, SPECIFIC
 from echod.bpf.maps import (
     KernelTraffic,
     Kind,
@@ -86,14 +86,14 @@ def test_a_wildcard_is_every_own_address_and_loopback() -> None:
     """Of its family alone, under no port."""
     entries = dict(local_entries(declaration(listeners=(listener(ANY, 7), listener(ANY, 9)))))
     expected = ("10.0.0.1/32", "10.0.0.9/32", "127.0.0.0/8")
-    assert entries == {key(network): pack_number(JUDGED) for network in expected}
+    assert entries == {key(network): pack_number(1) for network in expected}
     entries = dict(local_entries(declaration(listeners=(listener(ANY6, 7),))))
     expected = ("fd00::1/128", "fd00::9/128", "::1/128")
-    assert entries == {key(network): pack_number(JUDGED) for network in expected}
+    assert entries == {key(network): pack_number(1) for network in expected}
 
 
 def test_a_listener_on_one_address_is_that_one_under_its_port() -> None:
-    """One that is bound to an interface is learned alone."""
+    """One that is bound to an interface is not there: its port may be another's at another interface."""
     declared = declaration(
         listeners=(
             listener(LOCAL, 7),
@@ -102,12 +102,7 @@ def test_a_listener_on_one_address_is_that_one_under_its_port() -> None:
             listener(ANY6, 8, zone="eth0"),
         )
     )
-    assert dict(local_entries(declared)) == {
-        key("10.0.0.1/32", 7): pack_number(JUDGED),
-        key("fd00::1/128", 9): pack_number(LEARNED),
-        key("0.0.0.0/0", 8): pack_number(LEARNED),
-        key("::/0", 8): pack_number(LEARNED),
-    }
+    assert dict(local_entries(declared)) == {key("10.0.0.1/32", 7): pack_number(1)}
 
 
 # -- refused prefixes
