@@ -29,6 +29,7 @@ from support.waiting import wait_until
 
 from echod.bpf.layout import Hook, LinkKind
 from echod.bpf.maps import KernelTraffic
+from echod.bpf.options import Limits
 
 pytestmark = needs_bpf
 
@@ -175,6 +176,15 @@ def test_who_is_refused_is_dropped_for_the_reason_of_the_rules(
     with Kernel() as kernel:
         assert is_dropped(kernel.meet(make(**fields)), reason)
         assert is_dropped(kernel.meet(make(**fields, to_port=7007)), reason)
+
+
+@both_drivers
+def test_who_is_refused_is_charged_to_no_limit(hook: Hook) -> None:
+    """Where there is one it is dropped as well, and who is admitted is for the sockets."""
+    with Kernel(declaration(limits=Limits(per_source=1, burst=1)), hook) as kernel:
+        for _ in range(3):
+            assert is_dropped(kernel.meet(Frame(source="192.0.2.1")), "access")
+        assert is_passed(kernel.meet(Frame()))
 
 
 @pytest.mark.parametrize("fields", [{"source_port": 53}, {"source": "192.0.2.1"}])

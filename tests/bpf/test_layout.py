@@ -3,7 +3,7 @@
 import pytest
 
 from echod.bpf import egress, layout
-from echod.bpf.layout import LinkKind, Stack
+from echod.bpf.layout import Driver, Hook, LinkKind, Stack
 
 
 def test_keys_and_values_have_no_gap() -> None:
@@ -20,6 +20,15 @@ def test_keys_and_values_have_no_gap() -> None:
 def test_a_kind_of_link_has_its_header(kind: str, expected: int) -> None:
     """That of Ethernet, `lo` too, or none."""
     assert LinkKind(kind).header_bytes == expected
+
+
+def test_a_hook_with_a_station_is_in_a_driver() -> None:
+    """Each place has its own numbers for the same things (linux/bpf.h)."""
+    tcx, xdp = Hook(LinkKind.ETHERNET), Hook(LinkKind.ETHERNET, bytes(6))
+    assert (tcx.driver, xdp.driver) == (Driver.TCX, Driver.XDP)
+    assert (tcx.abi.data, tcx.abi.data_end, tcx.abi.ifindex, tcx.abi.leave, tcx.abi.drop) == (76, 80, 40, -1, 2)
+    assert (xdp.abi.data, xdp.abi.data_end, xdp.abi.ifindex, xdp.abi.leave, xdp.abi.drop) == (0, 4, 12, 2, 1)
+    assert (tcx.abi.load_bytes, tcx.abi.store_bytes, xdp.abi.load_bytes, xdp.abi.store_bytes) == (26, 9, 189, 190)
 
 
 def test_nothing_overlaps_on_the_stack() -> None:

@@ -1,7 +1,7 @@
 """Machines with other kernels of Debian, emulated: they run a script in the working tree, with root all in memory.
 
 Owns CACHE/kernels: the root of these machines (Debian 13) and a kernel of each suite, downloaded and unpacked once by
-apt. A machine has no network and no disk; what it prints is all that comes out of it.
+apt. A machine has no disk, and no network but for a port; all else that comes out of it is what it prints.
 """
 
 import os
@@ -54,10 +54,11 @@ class Ended:
     code: int
 
 
-def run_on_kernel(suite: str, script: str, folder: Path) -> Ended:
+def run_on_kernel(suite: str, script: str, folder: Path, port: int = 0) -> Ended:
     """Boot the kernel of a suite, run a script of sh in a copy of the working tree, as root, and end the machine.
 
-    `folder` is an empty one. RuntimeError: the machine ended before the script did; the text is what it printed.
+    With a port it has a network card, 10.0.2.15, whose UDP port 7 is that port of 127.0.0.1. `folder` is an empty one.
+    RuntimeError: the machine ended before the script did; the text is what it printed.
     """
     script_download = _DOWNLOAD.replace("{suites}", " ".join(SUITES))
     cached = make_cached("kernels", ".script", script_download, partial(_build, script_download))
@@ -68,6 +69,9 @@ def run_on_kernel(suite: str, script: str, folder: Path) -> Ended:
     command += ["-kernel", str(cached / f"{suite}.vmlinuz"), "-initrd", str(initial)]
     # Where emulation has to wait for a CPU, the kernel finds that its timer does not tick, and panics.
     command += ["-append", "console=ttyS0 quiet panic=-1 no_timer_check rdinit=/first"]
+    if port:
+        command += ["-netdev", f"user,id=net,hostfwd=udp:127.0.0.1:{port}-10.0.2.15:7"]
+        command += ["-device", "virtio-net-pci,netdev=net"]
     ended = subprocess.run(
         command,
         check=False,
