@@ -188,7 +188,9 @@ def test_headers_may_lie_in_any_part_of_a_frame(frame: Frame, linear: int) -> No
     """
     makes_parts = tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 18)
     with with_paths(XDP) as kernel:
-        for octets, expected in ((bytes(frame), 3), (bytes(replace(frame, to_port=8)), 2)):
+        refused = replace(frame, source_port=53)  # of ours it would be dropped
+        tcp = changed(refused, IP + (9 if frame.version == 4 else 6), b"\6")
+        for octets, expected in ((bytes(frame), 3), (bytes(replace(refused, to_port=8)), 2), (tcp, 2)):
             given = xdp_context(linear if makes_parts else len(octets))
             verdict, left, *_ = run_program(kernel.programs.ingress, octets, context=given)
             assert (verdict, left) == (expected, bytes(frame.reply) if expected == 3 else octets)

@@ -149,9 +149,11 @@ def hashed(seed: int, payload: bytes) -> int:
 
 
 def samples(kernel: Kernel) -> list[tuple[bytes, int, int]]:
-    """Return peer, port and hash of each sample."""
+    """Return peer, version of IP and hash of each sample; all are from one port."""
     keys = (struct.unpack("<16s2sHIQ", key) for key, _ in kernel.datapath._maps["samples"].items())
-    return sorted((peer, int.from_bytes(port, "big"), number) for peer, port, _, _, number in keys)
+    found = sorted((peer, version, number, port, zero) for peer, port, version, zero, number in keys)
+    assert all((port, zero) == (bytes([0x9C, 0x40]), 0) for *_, port, zero in found)
+    return [each[:3] for each in found]
 
 
 def meet_all(kernel: Kernel, frame: Frame, payloads: Iterable[bytes], **train: int) -> None:
@@ -179,7 +181,8 @@ def test_every_byte_is_hashed(make: Callable[..., Frame], hook: Hook, sizes: tup
         meet_all(kernel, make(), payloads)
         peer = ip_address(make().source).packed.ljust(16, b"\0")
         seed = kernel.datapath._seed
-        assert samples(kernel) == sorted((peer, 40_000, hashed(seed, payload)) for payload in payloads)
+        version = 4 if make is Frame else 6
+        assert samples(kernel) == sorted((peer, version, hashed(seed, payload)) for payload in payloads)
 
 
 @pytest.mark.usefixtures("always")
