@@ -72,7 +72,7 @@ def test_the_verifier_takes_any_number_of_cpus_and_ports(
 
 @both_drivers
 def test_the_verifier_is_far_from_its_limit(kernel: Kernel, hook: Hook) -> None:
-    """Of the million steps that it takes, the longest form needs 70,000 on Linux 6.12, and the other program few."""
+    """Of the million steps that it takes, the longest form needs 80,000 on Linux 6.12, and the other program few."""
     build = kernel.datapath._build(hook, kernel.datapath._maps, kernel.declared)
     with two_capabilities():
         programs = Programs(build)

@@ -45,6 +45,18 @@ def row_of(stage: Stage, *, is_ipv6: bool) -> dict[str, int]:
     return stage.daemon.counters()[f"udp://{WILDCARDS[is_ipv6]}:{PORT}"]
 
 
+def whole_row_of(stage: Stage, came: int, *, is_ipv6: bool) -> dict[str, int]:
+    """Return them when so many datagrams are counted: an answer of the kernel comes before what the daemon has yet."""
+    row: dict[str, int] = {}
+
+    def is_whole() -> bool:
+        row.update(row_of(stage, is_ipv6=is_ipv6))
+        return row["received"] + row["kernel_drops"] == came
+
+    wait_until(is_whole, f"{came} were counted")
+    return row
+
+
 def test_with_short_queues_nobody_notices(staged: Callable[..., Stage], is_ipv6: bool) -> None:  # noqa: FBT001
     """Where the kernel keeps 4 KiB for each, the bystander has every answer, at once and afterwards."""
     stage = staged()
@@ -52,8 +64,7 @@ def test_with_short_queues_nobody_notices(staged: Callable[..., Stage], is_ipv6:
     sent = flood(stage, is_ipv6=is_ipv6, kept_bytes=WISE_BYTES)
     for _ in range(100):
         stage.ask(is_ipv6=is_ipv6)
-    row = row_of(stage, is_ipv6=is_ipv6)
-    assert row["received"] + row["kernel_drops"] == before + sent + 100
+    row = whole_row_of(stage, before + sent + 100, is_ipv6=is_ipv6)
     assert row["replied"] == row["received"]
 
 
@@ -75,13 +86,6 @@ def test_with_long_queues_service_comes_back_by_itself(staged: Callable[..., Sta
             return False
 
         wait_until(answered, "service came back")
-    row: dict[str, int] = {}
-
-    def all_counted() -> bool:
-        row.update(row_of(stage, is_ipv6=is_ipv6))
-        return row["received"] + row["kernel_drops"] == before + sent + asked
-
-    # An answer of the kernel is there before the daemon has taken what came first.
-    wait_until(all_counted, "all were counted")
+    row = whole_row_of(stage, before + sent + asked, is_ipv6=is_ipv6)
     assert row["received"] == row["replied"] + row["send_failed_eagain"]
     stage.ask(is_ipv6=is_ipv6)
