@@ -153,6 +153,11 @@ class Flood:
 
 FLOODS = (
     Flood(
+        name="flood-none",
+        meaning="one burst a second; the times are those of a bystander, to compare with",
+        settings={"rate": 1},
+    ),
+    Flood(
         name="flood-refused",
         meaning="1,000,000 datagrams a second from a port that is refused; the times are those of a bystander",
         settings={"rate": 1_000_000, "port": 7007},
