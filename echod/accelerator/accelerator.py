@@ -94,6 +94,7 @@ class Accelerator:
     def _start(self, shown: str) -> None:
         if not self._settings.interfaces:
             raise NothingConfiguredError(f"{shown} has no kernel.interfaces: write those where the kernel is to reply")
+        self._publisher.claim()
         _log.info("starting", version=__version__, config=shown)
         try:
             self._changes = NetworkChanges()
@@ -127,7 +128,7 @@ class Accelerator:
                 self._listen(now)
             if now >= self._due.renewal:
                 self._renew(now)
-            if self._reload_wanted and not self._is_reading:
+            if self._reload_wanted and not (self._is_reading or self._stopping):
                 self._reload()
             if now >= self._due.check:
                 self._due.check = now + CHECK_SECONDS

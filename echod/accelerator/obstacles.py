@@ -6,24 +6,22 @@ kernel refuses becomes one sentence that says what to do.
 
 import errno
 import os
-import re
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Final
 
 from echod.errors import EchodError, KernelUnavailableError, NotPermittedError
-from echod.linux import prctl
+from echod.linux import links, prctl
 from echod.linux.bpf import ProgramRefusedError
 from echod.net.listener import Listener
 
 NEEDED: Final = {"CAP_BPF": prctl.CAP_BPF, "CAP_NET_ADMIN": prctl.CAP_NET_ADMIN}
 
-_OLDEST: Final = (6, 6)
-
 _TABLES: Final = {4: "udp", 6: "udp6"}
 _FORBIDDEN: Final = (errno.EPERM, errno.EACCES, errno.ENOSYS)
 _NO_MEMORY: Final = (errno.ENOMEM, errno.E2BIG)
+_NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
 _WHOLE_RANGE: Final = ["0", "0", "4294967295"]
 """The only line of the map of users that is none (user_namespaces(7))."""
 
@@ -32,7 +30,9 @@ def explain(error: OSError, release: str = "") -> EchodError:
     """Return the sentence for what the kernel has refused; `release` is that of the kernel, by default of this one."""
     release = release or os.uname().release
     refused = isinstance(error, ProgramRefusedError)
-    if refused and not _is_old(release):
+    if error.errno in _NO_DESCRIPTOR:
+        return KernelUnavailableError("no descriptor is left for the maps and programs: raise LimitNOFILE=")
+    if refused and links.has_tcx(release):
         return KernelUnavailableError(
             f"the verifier of this kernel ({release}) refuses a program of echod: please report what log.level: debug "
             "logs of it"
@@ -48,12 +48,6 @@ def explain(error: OSError, release: str = "") -> EchodError:
             "the kernel has no memory for the maps: lower limits.sources, or raise MemoryMax="
         )
     return KernelUnavailableError(f"the kernel refuses: {error.strerror}")
-
-
-def _is_old(release: str) -> bool:
-    """Tell whether a kernel is older than tcx: its verifier is the first to refuse something."""
-    version = re.match(r"(\d+)\.(\d+)", release)
-    return version is not None and (int(version[1]), int(version[2])) < _OLDEST
 
 
 def _missing_permission() -> str:

@@ -4,6 +4,7 @@ Owns the form of that file and the moments at which it is written. Decides nothi
 than STATUS_FILE_SECONDS while the loop turns; one that cannot be written disturbs nothing.
 """
 
+import fcntl
 import json
 import os
 import time
@@ -20,9 +21,10 @@ from echod import __version__
 from echod.accelerator.changes import Cause
 from echod.accelerator.interfaces import Interfaces
 from echod.bpf.datapath import Datapath
+from echod.errors import KernelUnavailableError
 from echod.linux.systemd import Notifier
 from echod.status import instances
-from echod.status.writing import NAME, PUBLIC, STATUS_FILE_SECONDS, replace_file
+from echod.status.writing import NAME, PUBLIC, STATUS_FILE_SECONDS, make_directory, replace_file
 
 DEFAULT_DIRECTORY: Final = Path("/run/echod-accelerate")
 CONFIG: Final = "config"
@@ -56,6 +58,21 @@ class Publisher:
             "started": time.time(),
             "config": config,
         }
+
+    def claim(self) -> None:
+        """Take the status directory for this process alone. Raises KernelUnavailableError if another one has it."""
+        if self._place is None:
+            return
+        with suppress(OSError):  # without a directory there is no status file; the log says so
+            with suppress(FileExistsError):
+                make_directory(self._place)
+            self._claim = os.open(self._place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(self._claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise KernelUnavailableError(
+                    f"another echod accelerate runs with {self._place}: stop it, or set another RUNTIME_DIRECTORY"
+                ) from None
 
     def alive(self, now: float) -> None:
         """Tell the service manager that the loop turns, if that is due, and what it had no room for before."""
@@ -112,5 +129,9 @@ class Publisher:
     def _note(self, problem: str) -> None:
         """Log a problem once, until it is solved."""
         if problem and not self._problem:
-            _log.warning("status_not_written", message=f"no status of echod accelerate is written: {problem}")
+            what, _, _ = problem.partition(";")  # the advice behind it is for the daemon
+            message = (
+                f"no status of echod accelerate is written: {what}; give it a RuntimeDirectory= that it may write to"
+            )
+            _log.warning("status_not_written", message=message)
         self._problem = problem

@@ -5,7 +5,6 @@ said.
 """
 
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -13,9 +12,6 @@ from typing import Final
 from echod.config.document import Path as KeyPath
 from echod.config.schema import Config
 from echod.linux import firewall, links
-
-_OLDEST: Final = (6, 6)
-"""The first Linux with tcx."""
 
 _KINDS: Final = (links.ETHERNET, links.LOOPBACK, links.NONE)
 _FORWARDING: Final = {
@@ -30,7 +26,7 @@ def find_unfit(config: Config) -> Iterator[tuple[KeyPath, str]]:
     if not config.kernel.interfaces:
         return
     release = os.uname().release
-    if is_old(release):
+    if not links.has_tcx(release):
         yield _KEY, f"this kernel ({release}) is older than Linux 6.6: echod accelerate would not start here"
     for index, name in enumerate(config.kernel.interfaces):
         link = links.find_link(name)
@@ -41,12 +37,6 @@ def find_unfit(config: Config) -> Iterator[tuple[KeyPath, str]]:
             yield (*_KEY, index), "is of a kind that the kernel cannot reply at: the sockets alone reply there"
     for text in (*_find_rules(), *_find_forwarding()):
         yield _KEY, text
-
-
-def is_old(release: str) -> bool:
-    """Tell whether a kernel, by its release as in uname(2), is too old."""
-    found = re.match(r"(\d+)\.(\d+)", release)
-    return found is not None and (int(found[1]), int(found[2])) < _OLDEST
 
 
 def _find_rules() -> Iterator[str]:

@@ -8,6 +8,7 @@ import array
 import errno
 import fcntl
 import os
+import re
 import socket
 import struct
 import sys
@@ -20,6 +21,8 @@ ETHERNET: Final = 1
 LOOPBACK: Final = 772
 NONE: Final = 65_534
 """Types of hardware (linux/if_arp.h); frames of the last have no link header."""
+
+_FIRST_WITH_TCX: Final = (6, 6)
 
 _RTM_NEWLINK, _RTM_GETLINK = 16, 18
 _INTERFACE: Final = struct.Struct("=BxHiII")  # ifinfomsg: family, type of hardware, index, flags, change
@@ -79,3 +82,9 @@ def strips_vlan_tags(name: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         fcntl.ioctl(sock, _SIOCETHTOOL, _REQUEST.pack(name.encode(), answer.buffer_info()[0]))
     return bool(answer[1] & _FLAG_VLAN)
+
+
+def has_tcx(release: str) -> bool:
+    """Tell whether a kernel, by its release (uname(2)), has tcx, where programs see the packets of an interface."""
+    found = re.match(r"(\d+)\.(\d+)", release)
+    return found is None or (int(found[1]), int(found[2])) >= _FIRST_WITH_TCX

@@ -91,7 +91,8 @@ class Child(Generic[_Answer]):
 
 
 def _answer(end: BinaryIO, work: Callable[[], object]) -> None:
-    """Write what the work returns, or raises, for the process that asked."""
+    """Write what the work returns, or raises, for the process that asked; end if that is killed."""
+    prctl.prctl(prctl.PR_SET_PDEATHSIG, signal.SIGKILL)
     try:
         found = work()
     except (EchodError, OSError) as error:

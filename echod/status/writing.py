@@ -31,7 +31,7 @@ def replace_file(place: Path, name: str, content: bytes, mode: int) -> str:
     new = place / f"{name}.new"
     try:
         with suppress(FileExistsError):
-            _make(place)
+            make_directory(place)
         remove_file(new)  # a FIFO would hold us here, and what another has opened he may read
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE)
         with os.fdopen(fd, "wb") as file:
@@ -45,7 +45,7 @@ def replace_file(place: Path, name: str, content: bytes, mode: int) -> str:
     return ""
 
 
-def _make(place: Path) -> None:
+def make_directory(place: Path) -> None:
     """Make a directory that everybody may read, whatever the umask is."""
     place.mkdir()
     fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -28,10 +28,19 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Accelerated]:
         yield host
 
 
-def refusal(host: Accelerated, *prefix: str, code: ExitCode, config: Path | None = None) -> str:
-    """Start the accelerator behind this prefix, which must end with this code; return its sentence."""
+def refusal(
+    host: Accelerated, *prefix: str, code: ExitCode, config: Path | None = None, place: Path | None = None
+) -> str:
+    """Start the accelerator behind this prefix, which must end with this code; return its sentence.
+
+    `place` is its status directory, by default one that is not there.
+    """
     path = config or host.daemon.config_path
-    found = run_echod("accelerate", "--config", path, prefix=("ip", "netns", "exec", host.wire.server, *prefix))
+    found = run_echod(
+        *("accelerate", "--config", path),
+        prefix=("ip", "netns", "exec", host.wire.server, *prefix),
+        RUNTIME_DIRECTORY=str(place or path.parent / "refused"),
+    )
     assert found.returncode == code
     assert found.stdout == ""
     (line,) = (each for each in found.stderr.splitlines() if not each.startswith("{"))
@@ -94,6 +103,7 @@ def test_a_foreign_socket_on_a_port_of_ours_is_named(host: Accelerated) -> None:
         (errno.EINVAL, 69, f"this kernel ({os.uname().release}) cannot attach programs to an interface (tcx): that"),
         (errno.ENOMEM, 69, "the kernel has no memory for the maps: lower limits.sources"),
         (errno.E2BIG, 69, "the kernel has no memory for the maps: lower limits.sources"),
+        (errno.EMFILE, 69, "no descriptor is left for the maps and programs: raise LimitNOFILE="),
         (errno.EPERM, 77, "a filter of system calls forbids bpf(2): add bpf to SystemCallFilter="),
         (errno.ENOSYS, 77, "a filter of system calls forbids bpf(2): add bpf to SystemCallFilter="),
         (errno.EIO, 69, "the kernel refuses: Input/output error"),
@@ -104,6 +114,26 @@ def test_what_the_kernel_refuses_becomes_a_sentence(number: int, code: int, word
     error = explain(OSError(number, os.strerror(number)))
     assert int(error.exit_code) == code
     assert str(error).startswith(words)
+
+
+def test_a_verifier_that_has_no_descriptor_is_not_to_blame() -> None:
+    """It has a log, and no objection."""
+    error = explain(ProgramRefusedError(errno.EMFILE, "Too many open files", log="func#0 @0"))
+    assert str(error).startswith("no descriptor is left")
+
+
+def test_a_second_one_with_the_same_directory_is_refused(host: Accelerated) -> None:
+    """Each would write the status of the other. When the first has ended, its directory is free."""
+    host.write()
+    host.start(prefix=())
+    place = host.accelerator.status_path
+    try:
+        sentence = refusal(host, code=ExitCode.UNAVAILABLE, place=place)
+    finally:
+        host.end()
+    assert sentence == (f"echod: another echod accelerate runs with {place}: stop it, or set another RUNTIME_DIRECTORY")
+    host.start(prefix=())
+    host.end()
 
 
 def test_what_the_verifier_says_is_not_in_the_sentence() -> None:

@@ -13,7 +13,6 @@ from support.daemon import AS_NOBODY, run_echod
 from support.loopback import ip, namespace, needs_root
 
 from echod.cli.host import warnings
-from echod.cli.host_kernel import is_old
 from echod.config.parse import parse_config
 
 CONFIG: Final = "kernel:\n  interfaces: [lo, eth9]\n"
@@ -114,19 +113,3 @@ def test_who_may_not_know_is_told_so(folder: Path) -> None:
     assert result.returncode == 0
     found = [line for line in result.stdout.splitlines() if "warning" in line and "Linux 6.6" not in line]
     assert found == [f"{path}:1:10: warning: kernel.interfaces: {UNKNOWN}"]
-
-
-@pytest.mark.parametrize(
-    ("release", "old"),
-    [
-        ("6.5.13-amd64", True),
-        ("5.14.0-427.el9.x86_64", True),
-        ("6.6.0", False),
-        ("6.12.43+deb13-amd64", False),
-        ("10.0-rc1", False),
-        ("unknown", False),
-    ],
-)
-def test_a_kernel_is_old_by_its_number(release: str, *, old: bool) -> None:
-    """Before 6.6; one that cannot be read is not."""
-    assert is_old(release) is old

@@ -7,7 +7,7 @@ import pytest
 from support.loopback import as_nobody, ip, namespace, needs_root, no_descriptor_left
 from support.netns.cards import strip_vlan_tags
 
-from echod.linux.links import ETHERNET, LOOPBACK, NONE, Link, find_link, strips_vlan_tags
+from echod.linux.links import ETHERNET, LOOPBACK, NONE, Link, find_link, has_tcx, strips_vlan_tags
 
 pytestmark = needs_root
 
@@ -71,3 +71,19 @@ def test_an_interface_that_takes_tags_off_is_recognised() -> None:
             assert as_nobody(lambda: strips_vlan_tags("near")) is wanted
         with pytest.raises(OSError, match="No such device"):
             strips_vlan_tags("other")
+
+
+@pytest.mark.parametrize(
+    ("release", "has"),
+    [
+        ("6.5.13-amd64", False),
+        ("5.14.0-427.el9.x86_64", False),
+        ("6.6.0", True),
+        ("6.12.43+deb13-amd64", True),
+        ("10.0-rc1", True),
+        ("unknown", True),
+    ],
+)
+def test_a_kernel_has_tcx_by_its_number(release: str, *, has: bool) -> None:
+    """From 6.6 on; one that cannot be read may have it."""
+    assert has_tcx(release) is has
