@@ -13,7 +13,7 @@ from support.system.acceleration import (
     state,
     switch_on,
 )
-from support.system.installation import Mode, Release, install_command
+from support.system.installation import Mode, Release, fetch, install_command
 from support.system.load import loaded
 from support.system.operating import BACK_SECONDS, CONFIG, Host
 from support.waiting import wait_until
@@ -110,6 +110,16 @@ def test_the_sandbox_leaves_it_two_capabilities(activated: Host) -> None:
     report = activated.run(["systemd-analyze", "security", "--no-pager", ACCELERATOR]).stdout
     (level,) = re.findall(rf"Overall exposure level for {ACCELERATOR}: ([\d.]+)", report)
     assert float(level) <= MOST_EXPOSED, report
+
+
+@pytest.mark.parametrize("debian", ["trixie"], indirect=True, scope="session")
+def test_the_exporter_reads_its_status_from_its_own_sandbox(bound: Host) -> None:
+    """That of echod.service hides the processes of other users."""
+    switch_on(bound)
+    bound.configure(f"{INTERFACES}metrics:\n  listen: http://127.0.0.1:9007\n")
+    await_kernel(bound)
+    attached = 'echod_kernel_attached{interface="eth0",driver="tcx"} 1.0'
+    wait_until(lambda: attached in fetch(bound, "http://127.0.0.1:9007/metrics"), "the metrics have it")
 
 
 def test_without_interfaces_it_says_what_to_write_and_rests(activated: Host) -> None:
