@@ -118,7 +118,7 @@ def test_the_exporter_reads_its_status_from_its_own_sandbox(bound: Host) -> None
     switch_on(bound)
     bound.configure(f"{INTERFACES}metrics:\n  listen: http://127.0.0.1:9007\n")
     await_kernel(bound)
-    attached = 'echod_kernel_attached{interface="eth0",driver="tcx"} 1.0'
+    attached = 'echod_kernel_attached{driver="tcx",interface="eth0"} 1.0'
     wait_until(lambda: attached in fetch(bound, "http://127.0.0.1:9007/metrics"), "the metrics have it")
 
 
