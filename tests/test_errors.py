@@ -1,5 +1,7 @@
 """echod.errors: what an operator's script and an operator's eye can rely on."""
 
+import pickle
+
 from echod import errors
 from echod.errors import ConfigError, EchodError, ExitCode, Mistake, plural
 
@@ -42,3 +44,11 @@ def test_a_noun_goes_with_its_number() -> None:
     """One is singular; none and many are plural."""
     assert [plural(number, "reply") for number in (0, 1, 2)] == ["replies", "reply", "replies"]
     assert plural(2, "row") == "rows"
+
+
+def test_a_config_error_may_come_from_another_process() -> None:
+    """With its mistakes, and the text that has them."""
+    error = ConfigError((Mistake(line=2, column=1, path="workers", message="65 is out of bounds"),))
+    error.text = b"workers: 65"
+    received = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    assert (received.mistakes, received.text, str(received)) == (error.mistakes, b"workers: 65", str(error))

@@ -27,7 +27,7 @@ from echod.metrics import exposition
 from echod.metrics.http_server import HttpServer, OnRequest, Request, Respond, Response, Withdraw, failure
 from echod.metrics.model import Histogram, Metric
 from echod.stats.snapshot import Snapshot
-from echod.status.kernel import with_kernel
+from echod.status.kernel import kernel_files, with_kernel
 from echod.status.selftest import TEST_SECONDS
 
 
@@ -150,7 +150,7 @@ class Exporter:
 
     def _on_status(self, _request: Request, respond: Respond) -> None:
         if self._snapshot:
-            body = with_kernel(Snapshot.unpack(self._snapshot)).pack()
+            body = with_kernel(Snapshot.unpack(self._snapshot)).pack() if kernel_files() else self._snapshot
             respond(Response(content_type="application/json", body=body))
         else:
             respond(_plain(["no status yet"], healthy=False))

@@ -28,7 +28,7 @@ def with_kernel(snapshot: Snapshot) -> Snapshot:
 def _find(config: str) -> tuple[Kernel | None, str]:
     """Return what the accelerator with this config reports, and why that is old or not known."""
     unknown = ""
-    for path in _paths():
+    for path in kernel_files():
         try:
             text, _ = read_file(path)
             status = json.loads(text)
@@ -47,7 +47,8 @@ def _find(config: str) -> tuple[Kernel | None, str]:
     return None, unknown
 
 
-def _paths() -> list[Path]:
+def kernel_files() -> list[Path]:
+    """Return the status files of all accelerators of this host, whoever they are of; some may not be there."""
     parent, pattern = DIRECTORIES
     try:
         return [place / NAME for place in sorted(parent.glob(pattern))]

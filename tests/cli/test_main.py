@@ -25,7 +25,7 @@ FOREIGN = frozenset(
 """What takes long to load, or memory."""
 
 START = {"cli.errors", "cli.main", "cli.options", "errors", "linux", "logs"}
-CHECK = START | {"cli.check", "cli.host", "cli.service_unit", "config", "net"}
+CHECK = START | {"cli.check", "cli.host", "cli.host_kernel", "cli.service_unit", "config", "net"}
 STATUS = START | {"admission", "cli.directory", "config", "net", "stats", "status"}
 
 

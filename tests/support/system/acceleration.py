@@ -41,8 +41,9 @@ def events(host: Host, event: str) -> list[dict[str, Any]]:
 
 
 def replied(host: Host) -> int:
-    """Return how many datagrams the kernel has replied to, as its status file counts them."""
-    status = json.loads(host.read("/run/echod-accelerate/status.json"))
+    """Return how many datagrams the kernel has replied to, as its status file counts them, when there is one."""
+    read = ["cat", "/run/echod-accelerate/status.json"]
+    status = json.loads(wait_until(lambda: host.run(read, check=False).stdout, "there is a status"))
     return sum(each["replied"] for each in status["traffic"])
 
 
