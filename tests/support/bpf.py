@@ -261,7 +261,8 @@ class Kernel:
         paths = self.datapath._maps["paths"]
         for key, path in list(paths.items()):
             renew, until = struct.unpack_from("<2Q", path)
-            paths.update(key, struct.pack("<2Q", *(each - int(seconds * 1e9) for each in (renew, until))) + path[16:])
+            older = (max(0, each - int(seconds * 1e9)) for each in (renew, until))
+            paths.update(key, struct.pack("<2Q", *older) + path[16:])
 
     def balance_accounts(self, seconds_ago: float) -> None:
         """Have all accounts of sources be balanced that long ago."""
