@@ -129,7 +129,8 @@ def test_idle_it_wakes_up_once_a_second(host: Accelerated) -> None:
     before = sleeps(accelerator.pid)
     last = wait_until(lambda: written(first), "the status was written once more")
     assert last - first > 4.0
-    assert sleeps(accelerator.pid) - before <= last - first + 3
+    # Beside other work a sleep may be for something else, such as a page or a lock.
+    assert sleeps(accelerator.pid) - before <= last - first + 5
 
 
 # -- what ends an answer
