@@ -125,12 +125,14 @@ def test_idle_it_wakes_up_once_a_second(host: Accelerated) -> None:
         return at if at > after else 0.0
 
     first = wait_until(lambda: written(0.0), "the status was written")
-    first = wait_until(lambda: written(first), "the status was written again")
-    before = sleeps(accelerator.pid)
-    last = wait_until(lambda: written(first), "the status was written once more")
-    assert last - first > 4.0
-    # Beside other work a sleep may be for something else, such as a page or a lock.
-    assert sleeps(accelerator.pid) - before <= last - first + 5
+    for _ in range(3):  # beside other work a sleep may be for something else, such as a page or a lock: not each time
+        first = wait_until(partial(written, first), "the status was written again")
+        before = sleeps(accelerator.pid)
+        last = wait_until(partial(written, first), "the status was written once more")
+        assert last - first > 4.0
+        if (woken := sleeps(accelerator.pid) - before) <= last - first + 3:
+            break
+    assert woken <= last - first + 3
 
 
 # -- what ends an answer

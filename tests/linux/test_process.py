@@ -8,8 +8,9 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from support.daemon import environment
+from support.daemon import environment, title
 from support.loopback import NOBODY, needs_root
+from support.waiting import wait_until
 
 from echod.errors import ConfigError, Mistake, NotPermittedError, StartFailedError
 from echod.linux.process import Child, describe_exit, fork, kill
@@ -90,6 +91,28 @@ def test_a_child_whose_answer_nobody_wants_ends_in_silence(capfd: pytest.Capture
     child._pipe.close()
     assert os.waitstatus_to_exitcode(os.waitpid(child._pid, 0)[1]) == 0
     assert capfd.readouterr().err == ""
+
+
+ASKING = """
+import os, time
+from echod.linux.process import Child
+
+def work():
+    os.write(1, b"%d\\n" % os.getpid())
+    time.sleep(60)
+
+Child("reader", work, print).answer()
+"""
+
+
+def test_a_child_ends_with_who_asked() -> None:
+    """Killed, that process can end nobody any more."""
+    with subprocess.Popen([sys.executable, "-c", ASKING], env=environment(), stdout=subprocess.PIPE) as asking:
+        assert asking.stdout is not None
+        child = int(asking.stdout.readline())
+        assert title(child)
+        asking.kill()
+    wait_until(lambda: not title(child), "the child has ended, too")
 
 
 @needs_root
