@@ -107,6 +107,19 @@ def test_a_slot_has_room_for_four_newcomers(others: int) -> None:
         assert kernel.paths() == (others == 3)
 
 
+def test_the_newcomer_that_came_last_stands_first() -> None:
+    """And the one that came first of four is out; no other slot is touched."""
+    with Kernel() as kernel:
+        newcomers = kernel.datapath._maps["newcomers"]
+        four = b"".join(number.to_bytes(2, "little") for number in (1, 2, 3, 4))
+        newcomers.update(bytes(4), four * (newcomers.value_bytes // NEWCOMERS_BYTES))
+        kernel.note_once(Frame().reply)
+        slots = newcomers.lookup(bytes(4))
+        assert slots is not None
+        each_slot = [slots[at : at + NEWCOMERS_BYTES] for at in range(0, len(slots), NEWCOMERS_BYTES)]
+        assert [slot[2:] for slot in each_slot if slot != four] == [four[:6]]
+
+
 def test_many_newcomers_push_nobody_out() -> None:
     """Of peers that send a single datagram, nothing but a hash is kept; one in some thousand has that of another."""
     with Kernel() as kernel:
