@@ -25,8 +25,8 @@ with BootedHost(Path(sys.argv[1])) as host:
 """
 
 
-def traces() -> dict[str, set[str]]:
-    """Return what there is on the machine of all that a host makes, without what other test runs have there now."""
+def traces(run: int) -> dict[str, set[str]]:
+    """Return what the hosts of a run, by its process id, have on the machine now; other runs come and go beside it."""
     mounts = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
     found = {
         "mounts": mounts,
@@ -35,13 +35,13 @@ def traces() -> dict[str, set[str]]:
         "directories": {path.name for path in Path(tempfile.gettempdir()).glob("echod-*")},
         "nspawn": {path.name for path in Path("/run/systemd/nspawn").glob("*/*")},
     }
-    return {kind: {name for name in names if is_ours(name)} for kind, names in found.items()}
+    return {kind: {name for name in names if run_of(name) == run} for kind, names in found.items()}
 
 
-def is_ours(name: str) -> bool:
-    """Tell whether a name is of a host of this run, or of one that was killed."""
+def run_of(name: str) -> int | None:
+    """Return the process id in the name of what a host made; None for a name of something else."""
     host = NAME_PATTERN.search(name)
-    return host is not None and (int(host[1]) == os.getpid() or not Path("/proc", host[1]).exists())
+    return int(host[1]) if host else None
 
 
 def test_the_systemd_and_the_python_are_those_of_the_release(debian: Debian, host: BootedHost) -> None:
@@ -70,36 +70,35 @@ def test_many_reloads_of_systemd_do_not_stall_it(host: BootedHost) -> None:
 
 def test_nothing_is_left_of_a_host(debian: Debian) -> None:
     """Mounts, namespaces, groups, directories and processes go with the host, also when its test fails."""
-    before = traces()
+    before = traces(os.getpid())
     leaders = []
 
     def fail() -> None:
         with BootedHost(debian.root) as host:
             leaders.append(host.leader)
-            assert traces()["groups"] > before["groups"]
+            assert traces(os.getpid())["groups"] > before["groups"]
             host.run(["false"])
 
     with pytest.raises(subprocess.CalledProcessError):
         fail()
-    assert traces() == before
+    assert traces(os.getpid()) == before
     assert not Path("/proc", str(leaders[0])).exists()
 
 
 def test_a_host_that_does_not_go_down_is_killed(debian: Debian, monkeypatch: pytest.MonkeyPatch) -> None:
     """A unit that refuses to stop for ever holds up the end of a test for STOP_TIMEOUT only, and leaves nothing."""
-    before = traces()
+    before = traces(os.getpid())
     with BootedHost(debian.root) as host:
         stubborn = ["--property=TimeoutStopSec=infinity", "sh", "-c", "trap '' TERM; while :; do sleep 1; done"]
         host.run(["systemd-run", "--service-type=exec", *stubborn])
         leader = Path("/proc", str(host.leader))
         monkeypatch.setattr("support.system.container.STOP_TIMEOUT", 1.0)
     assert not leader.exists()
-    assert traces() == before
+    assert traces(os.getpid()) == before
 
 
 def test_a_host_dies_with_a_killed_run_and_the_next_sweeps(debian: Debian) -> None:
     """When the run is killed, the kernel ends the host and its mounts; the next host removes the empty names."""
-    before = traces()
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     with subprocess.Popen(
         [sys.executable, "-c", DOOMED, debian.root], stdin=-1, stdout=-1, env=environment, text=True
@@ -107,10 +106,11 @@ def test_a_host_dies_with_a_killed_run_and_the_next_sweeps(debian: Debian) -> No
         assert run.stdout is not None
         leader = Path("/proc", run.stdout.readline().strip())
         assert leader.joinpath("comm").read_text() == "systemd\n"
+        assert traces(run.pid)["groups"]
         run.send_signal(signal.SIGKILL)
     wait_until(lambda: not leader.exists(), "the host's PID 1 is gone")
     sweep()
-    assert traces() == before
+    assert not any(traces(run.pid).values())
 
 
 def test_the_environment_of_a_command_is_a_login_of_root(host: BootedHost) -> None:
