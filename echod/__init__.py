@@ -47,6 +47,7 @@ Subjects
                  json_schema*, patterns* (texts as regular expressions)
     measurement/ what probes measure: payload*, events*, in_flight*, flood*, flood_ring*, pacing*, statistics*,
                  latency*, reordering*, outages*, path_mtu*, icmp*, comparison*, round_trip*
+    wire/        formats of measuring protocols, both sides: reveal*
 
 Ground
 

@@ -65,6 +65,7 @@ PURE_MODULES = {
     "supervisor": "capacity timers",
     "tcp": "limits",
     "udp": "trains",
+    "wire": "reveal",
     "worker": "rules",
 }
 """Modules without I/O, clock, log or mutable globals: what they decide depends on their arguments alone. Each is
@@ -136,7 +137,7 @@ SOURCES = read_sources()
 
 MODULES = frozenset(SOURCES)
 
-HOUSE = dict.fromkeys(ARROWS) | dict.fromkeys(("errors", "measurement", "net"))
+HOUSE = dict.fromkeys(ARROWS) | dict.fromkeys(("errors", "measurement", "net", "wire"))
 """The packages and the modules at the top."""
 
 
