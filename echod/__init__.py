@@ -55,7 +55,7 @@ Ground
     linux/       one facility of the kernel or host in each module, and the only package with ctypes: mmsg,
                  mmsg_layout*, io_uring, epoll_set, poll, sockets, sockopt*, accept, netlink, process,
                  procfs, prctl, privileges, cgroups, descriptors, signals, send_queue, systemd, journal, links,
-                 bpf, firewall
+                 bpf, firewall, timer
 
 The life of a datagram:
 
