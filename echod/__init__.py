@@ -46,7 +46,7 @@ Subjects
                  access*, document*, diagnostics* (how mistakes are shown), diff*, written*, socket_unit*,
                  json_schema*, patterns* (texts as regular expressions)
     measurement/ what probes measure: payload*, events*, in_flight*, flood*, flood_ring*, pacing*, statistics*,
-                 latency*, reordering*, outages*, path_mtu*, icmp*, comparison*, round_trip*
+                 latency*, reordering*, outages*, path_mtu*, icmp*, comparison*, round_trip*, reply_headers*
     wire/        formats of measuring protocols, both sides: reveal*
 
 Ground

@@ -55,7 +55,7 @@ PURE_MODULES = {
     "exporter": "metrics",
     "linux": "mmsg_layout sockopt",
     "measurement": "comparison events flood flood_ring icmp in_flight latency outages pacing path_mtu payload "
-    "reordering round_trip statistics",
+    "reordering reply_headers round_trip statistics",
     "metrics": "model",
     "net": "listener networks peers",
     "ping": "charts values",

@@ -83,6 +83,11 @@ class Event:
     address: str = ""
     """The sender: the peer, or the router that sent the error."""
     ttl: int | None = None
+    dscp: int | None = None
+    """0 to 63, as it arrived."""
+    previous_ttl: int | None = None
+    previous_dscp: int | None = None
+    """For a reply with another TTL or DSCP than the one before it, from the same source port: what that had."""
     offset: int = 0
     """For damage: the first wrong byte, from zero."""
     count: int = 0

@@ -23,6 +23,7 @@ from echod.measurement.payload import (
     most_similar,
     sent_time,
 )
+from echod.measurement.reply_headers import ReplyHeaders
 from echod.measurement.round_trip import Response, round_trip
 
 _MAX_SEARCHED: Final = 1024
@@ -82,6 +83,7 @@ class InFlight:
         self._queue: deque[_Probe] = deque()
         self._by_port: dict[int, OrderedDict[int, _Probe]] = {}
         """Those in flight, by source port, oldest first."""
+        self._headers = ReplyHeaders()
         self.count = 0
         self.next_sequence = 1
         self._oldest = 1
@@ -241,6 +243,7 @@ class InFlight:
             size=len(response.data),
             address=response.address,
             ttl=response.ttl,
+            dscp=response.dscp,
         )
         header = self._payloads.read(response.data)
         if header is None or header.sequence >= self.next_sequence:
@@ -272,6 +275,8 @@ class InFlight:
         previous, rtt = probe.outcome, _round_trip(probe, response)
         # Damage from another address says nothing about the reply, which may still come.
         settles = (response.from_target or kind is Kind.DIFFERENT_ADDRESS) and self._settle(probe, kind)
+        ordinary = settles and kind in _ANSWERED
+        ttl, dscp = self._headers.previous(response) if ordinary else (None, None)
         return Event(
             kind=kind,
             time=response.wall,
@@ -287,6 +292,9 @@ class InFlight:
             rtt=rtt,
             address=response.address,
             ttl=response.ttl,
+            dscp=response.dscp,
+            previous_ttl=ttl,
+            previous_dscp=dscp,
             offset=difference.offset,
             count=difference.count,
         )

@@ -29,6 +29,7 @@ class Response:
     from_target: bool = True
     port_index: int = 0
     ttl: int | None = None
+    dscp: int | None = None
 
     @property
     def wall(self) -> int:

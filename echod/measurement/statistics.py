@@ -11,6 +11,7 @@ from echod.measurement.events import DAMAGED, Event, Kind
 from echod.measurement.latency import Latency, Variation
 from echod.measurement.outages import Outages
 from echod.measurement.reordering import Order
+from echod.measurement.reply_headers import HeaderCounts
 
 _PATIENCE_TRIPS: Final = 3
 """At the end of a run a probe is lost if it is in flight for so many of the longest round trips, as with irtt."""
@@ -62,6 +63,8 @@ class Statistics:
     latency: Latency = field(default_factory=Latency)
     streams: dict[int, Stream] = field(default_factory=dict)
     """By source port; order and variation are judged within each."""
+    headers: HeaderCounts = field(default_factory=HeaderCounts)
+    """TTL and DSCP of the replies."""
     outages: Outages = field(default_factory=Outages)
 
     @property
@@ -127,6 +130,7 @@ class Statistics:
             index, rtt = sequence // self.source_ports, event.rtt or 0
             self.received += 1
             self.latency.add(rtt)
+            self.headers.add(event)
             stream = self.streams.setdefault(event.port_index, Stream())
             stream.variation.add(index, rtt)
             stream.order.add(index, event.clock)

@@ -32,6 +32,9 @@ COLUMNS: Final = (
     "source_port",
     "address",
     "ttl",
+    "dscp",
+    "previous_ttl",
+    "previous_dscp",
     "offset",
     "wrong_bytes",
     "reason",
@@ -56,6 +59,9 @@ def record(session: Session, event: Event) -> dict[str, Any]:
         "source_port": session.ports[event.port_index] or None,
         "address": event.address or None,
         "ttl": event.ttl,
+        "dscp": event.dscp,
+        "previous_ttl": event.previous_ttl,
+        "previous_dscp": event.previous_dscp,
         "offset": event.offset if damaged else None,
         "wrong_bytes": event.count if damaged else None,
         "reason": event.reason or None,
@@ -182,6 +188,7 @@ def summary(session: Session, names: Mapping[str, str]) -> dict[str, Any]:
 
 def _figures(statistics: Statistics) -> dict[str, Any]:
     latency, variation, order = statistics.latency, statistics.variation, statistics.order
+    headers = statistics.headers
     fields: dict[str, Any] = {
         "sent": statistics.sent,
         "received": statistics.received,
@@ -193,7 +200,12 @@ def _figures(statistics: Statistics) -> dict[str, Any]:
         "reordered": order.reordered,
         "reordered_places": order.max_extent,
         "reordered_late_ms": _ms(order.max_late),
+        "path_changes": headers.changes,
     }
+    if headers.ttls:
+        fields["ttls"] = _counts("ttl", headers.ttls)
+    if headers.dscps:
+        fields["dscps"] = _counts("dscp", headers.dscps)
     if latency.count:
         fields["rtt_ms"] = {
             "min": _ms(latency.min),
@@ -206,6 +218,11 @@ def _figures(statistics: Statistics) -> dict[str, Any]:
     if variation.pairs:
         fields["ipdv_ms"] = {"avg": _ms(variation.mean), "max": _ms(variation.max)}
     return fields
+
+
+def _counts(name: str, counts: Mapping[int, int]) -> list[dict[str, int]]:
+    """Return how many replies had each value of a field of their headers."""
+    return [{name: value, "replies": replies} for value, replies in sorted(counts.items())]
 
 
 def _plural(kind: Kind) -> str:

@@ -4,7 +4,7 @@ Owns the wording. Never decides and never counts: it reads events and statistics
 the statistics, and each kind of event has one name in all lines.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final, TextIO
 
@@ -15,7 +15,7 @@ from echod.measurement.outages import Outage
 from echod.measurement.statistics import Statistics
 from echod.net.listener import Protocol
 from echod.ping.charts import histogram, supports_blocks
-from echod.ping.values import percentage
+from echod.ping.values import dscp_name, percentage
 from echod.probes.session import Session
 from echod.probes.target import HEADERS
 
@@ -55,6 +55,7 @@ def line(session: Session, event: Event, *, protocol: bool, host: bool) -> str:
     number += "" if event.sequence is None else f" seq={event.sequence}"
     port = f" sport={session.ports[event.port_index]}" if len(session.ports) > 1 else ""
     ttl = "" if event.ttl is None else f" ttl={event.ttl}"
+    ttl += f" dscp={dscp_name(event.dscp)}" if event.dscp else ""
     if event.kind is Kind.LOST:
         return f"no reply from {session.target.endpoint}:{number}{port} within {_span(event.rtt or 0)}"
     if event.kind is Kind.ERROR:
@@ -62,7 +63,9 @@ def line(session: Session, event: Event, *, protocol: bool, host: bool) -> str:
         target = f" {session.target.endpoint}" if host else ""
         return f"From {event.address or 'this host'}:{target}{number}{port} {event.reason}{mtu}"
     time = "" if event.rtt is None else f" time={duration(event.rtt)}"
-    return f"{event.size} bytes from {event.address}:{number}{port}{ttl}{time}{_remark(session, event)}"
+    return (
+        f"{event.size} bytes from {event.address}:{number}{port}{ttl}{time}{_remark(session, event)}{_changes(event)}"
+    )
 
 
 def _remark(session: Session, event: Event) -> str:
@@ -76,6 +79,12 @@ def _remark(session: Session, event: Event) -> str:
         Kind.DIFFERENT_ADDRESS: f" (DIFFERENT ADDRESS! probed was {session.target.endpoint})",
         Kind.UNMATCHED: " (no reply to any probe)",
     }.get(event.kind, "")
+
+
+def _changes(event: Event) -> str:
+    """Return what the headers of a reply were before, if they have changed."""
+    ttl = "" if event.previous_ttl is None else f" (TTL CHANGED! {event.previous_ttl} before)"
+    return ttl if event.previous_dscp is None else f"{ttl} (DSCP CHANGED! {dscp_name(event.previous_dscp)} before)"
 
 
 # -- statistics
@@ -102,7 +111,7 @@ def summary(session: Session, names: dict[str, str]) -> str:
     lines = ["", f"--- {session.target} ping statistics ---", _totals(statistics, session.elapsed)]
     if session.handshakes:
         lines.append(f"tcp handshake {', '.join(duration(took) for took in session.handshakes[:3])}")
-    lines += [*_times(statistics), *_anomalies(statistics), *_errors(statistics, names)]
+    lines += [*_times(statistics), *_headers(statistics), *_anomalies(statistics), *_errors(statistics, names)]
     if statistics.received and statistics.outages.longest is not None:  # without any reply the loss of 100% is enough
         lines.append(_gap(statistics.outages.longest))
     if len(session.port_statistics) > 1:
@@ -144,6 +153,23 @@ def _times(statistics: Statistics) -> list[str]:
             f"{_ms(variation.mean)}/{_ms(variation.max)} ms (RFC 3393)"
         )
     return lines
+
+
+def _headers(statistics: Statistics) -> list[str]:
+    """Return what TTL and DSCP the replies had, if that is not one TTL and DSCP 0, and how often it changed."""
+    headers, lines = statistics.headers, []
+    if len(headers.ttls) > 1:
+        lines.append(f"ttl of replies: {_by_value(headers.ttls, str)}")
+    if set(headers.dscps) - {0}:
+        lines.append(f"dscp of replies: {_by_value(headers.dscps, dscp_name)}")
+    if headers.first_change is not None:
+        first = f"the first at seq={headers.first_change.sequence}{_changes(headers.first_change)}"
+        lines.append(f"path changed: {count(headers.changes, 'time')}, {first}")
+    return lines
+
+
+def _by_value(counts: dict[int, int], name: Callable[[int], str]) -> str:
+    return ", ".join(f"{name(value)} ({count(replies, 'reply')})" for value, replies in sorted(counts.items()))
 
 
 def _anomalies(statistics: Statistics) -> list[str]:

@@ -23,6 +23,8 @@ SERVICE_CLASSES: Final = {
 }
 """DSCP by name (RFC 2474, 2597, 3246, 5865, 8622)."""
 
+_DSCP_NAMES: Final = {value: name for name, value in SERVICE_CLASSES.items() if value}
+
 
 def parse_duration(text: str) -> int:
     """Read seconds, or a number followed by us, ms, s, m or h; return ns."""
@@ -79,6 +81,11 @@ def parse_tos(text: str) -> int:
         return parse_number(text, 0, 255)
     except ValueError:
         raise ValueError(f"{_fault(text, 'TOS')}: write 0 to 255, 0x00 to 0xff, or a DSCP name such as EF") from None
+
+
+def dscp_name(value: int) -> str:
+    """Return the name of a DSCP, or its number."""
+    return _DSCP_NAMES.get(value, str(value))
 
 
 def looks_like_port(text: str) -> bool:

@@ -28,7 +28,7 @@ from echod.measurement.round_trip import Response
 from echod.probes.loop import Loop
 from echod.probes.session import Session, Watcher
 from echod.probes.settings import ProbeSettings
-from echod.probes.sockets import RECEIVE_TTL, open_probe_socket, read_clocks, set_option
+from echod.probes.sockets import RECEIVE_TOS, RECEIVE_TTL, open_probe_socket, read_clocks, set_option
 from echod.probes.target import Target, endpoint
 from echod.probes.udp import TRIES, UdpTransport
 
@@ -91,7 +91,8 @@ class FloodSession(Session):
         self._read = read_clocks()
         with suppress(OSError):  # kernels before 5.0 have no UDP_GRO: replies then come one by one
             sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
-        set_option(sock, RECEIVE_TTL, 0)  # `Vector` has little room for control messages that a flood does not read
+        for received in (RECEIVE_TTL, RECEIVE_TOS):
+            set_option(sock, received, 0)  # `Vector` has little room for control messages that a flood does not read
 
     def start(self, now: int) -> None:
         """Begin; `now` is monotonic, in ns."""

@@ -19,6 +19,7 @@ from echod.linux.sockets import Buffers, set_buffers
 from echod.linux.sockopt import (
     IP_MTU_DISCOVER,
     IP_RECVERR,
+    IP_RECVTOS,
     IP_RECVTTL,
     IPV6_MTU_DISCOVER,
     IPV6_RECVERR,
@@ -61,6 +62,7 @@ _TTL: Final = (socket.IP_TTL, socket.IPV6_UNICAST_HOPS)
 _ERRORS: Final = (IP_RECVERR, IPV6_RECVERR)
 _DISCOVERY: Final = (IP_MTU_DISCOVER, IPV6_MTU_DISCOVER)
 RECEIVE_TTL: Final = (IP_RECVTTL, socket.IPV6_RECVHOPLIMIT)
+RECEIVE_TOS: Final = (IP_RECVTOS, socket.IPV6_RECVTCLASS)
 """By IPv4 and IPv6: options of `set_option`."""
 
 
@@ -120,16 +122,18 @@ def read_stamp(value: bytes) -> int:
     return int(seconds) * 10**9 + int(nanoseconds)
 
 
-def read_control(control: list[tuple[int, int, bytes]]) -> tuple[int | None, int | None]:
-    """Return the kernel's stamp of what was received, in ns since 1970, and its time to live."""
-    stamp = ttl = None
+def read_control(control: list[tuple[int, int, bytes]]) -> tuple[int | None, int | None, int | None]:
+    """Return the kernel's stamp of what was received, in ns since 1970, its time to live, and its DSCP."""
+    stamp = ttl = dscp = None
     for level, kind, value in control:
         if level == socket.SOL_SOCKET:
             if kind == SO_TIMESTAMPNS:
                 stamp = read_stamp(value)
         elif kind in (socket.IP_TTL, socket.IPV6_HOPLIMIT):
             ttl = int.from_bytes(value[:4], "little")
-    return stamp, ttl
+        elif kind in _TOS:
+            dscp = value[0] >> 2  # IPv4 has a byte there, IPv6 an int, of which this is the lowest byte
+    return stamp, ttl, dscp
 
 
 def stamp_sends(sock: socket.socket) -> bool:
@@ -150,6 +154,7 @@ def set_option(sock: socket.socket, numbers: tuple[int, int], value: int | None)
 
 def _set_up(sock: socket.socket, target: Target, settings: SocketSettings) -> None:
     set_option(sock, RECEIVE_TTL, 1)
+    set_option(sock, RECEIVE_TOS, 1)
     with suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
     set_option(sock, _TOS, settings.tos)

@@ -177,7 +177,7 @@ class TcpTransport:
             yield from self._break(NetworkError(reason="connection closed", address=self._target.ip))
             return
         self._came += data
-        stamp, _ = read_control(control)
+        stamp, _, _ = read_control(control)
         while self._waiting and len(self._came) >= self._waiting[0][0]:
             size, _ = self._waiting.popleft()
             yield self._response(bytes(self._came[:size]), stamp, read)

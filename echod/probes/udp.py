@@ -85,7 +85,7 @@ class UdpTransport:
             except OSError:
                 continue  # an error of the error queue, which is reported here too
             read = read_clocks()
-            stamp, ttl = read_control(control)
+            stamp, ttl, dscp = read_control(control)
             yield Response(
                 data=data,
                 stamp=stamp,
@@ -94,6 +94,7 @@ class UdpTransport:
                 from_target=address[:2] == self._peer,
                 port_index=self.port_index,
                 ttl=ttl,
+                dscp=dscp,
             )
             if read.clock >= end:
                 return

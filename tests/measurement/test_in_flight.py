@@ -78,6 +78,25 @@ def test_a_whole_reply_is_an_event_with_all_that_is_known_of_its_probe() -> None
     assert bench.received(bench.payloads[1]).next_sent == at(2 * SECOND)
 
 
+def test_other_headers_than_those_of_the_reply_before_are_a_change() -> None:
+    """Of the first replies to probes: not of duplicates, damaged ones, or those from another address."""
+    bench = Bench(56, 56, 56, 56)
+    seen = [
+        bench.received(bench.payloads[1], dscp=0),
+        bench.received(bench.payloads[1], ttl=50, dscp=9),
+        bench.received(bench.payloads[2][:30], ttl=50, dscp=9),
+        bench.received(bench.payloads[2], ttl=50, dscp=9, from_target=False),
+        bench.received(bench.payloads[2], dscp=0),
+        bench.received(bench.payloads[3], ttl=60, dscp=46),
+        bench.received(bench.payloads[4], ttl=60, dscp=10),
+    ]
+    assert [(each.ttl, each.dscp) for each in seen] == [
+        (61, 0), (50, 9), (50, 9), (50, 9), (61, 0), (60, 46), (60, 10)
+    ]  # fmt: skip
+    assert [(each.previous_ttl, each.previous_dscp) for each in seen[:5]] == [(None, None)] * 5
+    assert [(each.previous_ttl, each.previous_dscp) for each in seen[5:]] == [(61, 0), (None, 46)]
+
+
 @pytest.mark.parametrize(
     ("responses", "events"),
     [

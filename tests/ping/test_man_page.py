@@ -141,6 +141,8 @@ def test_the_remarks_of_the_page_are_those_of_the_lines() -> None:
     """Each kind of event that is not ordinary has its remark, and the page has no other."""
     stated = re.findall(r"^\.It Li (\(.*\))$", section(PAGE, "Remarks"), re.MULTILINE)
     session: Any = SimpleNamespace(target=resolve(parse("127.0.0.1"), None), ports=[0])
-    lines = [line(session, Event(kind=kind, time=0), protocol=False, host=False) for kind in Kind]
+    events = [Event(kind=kind, time=0) for kind in Kind]
+    events += [Event(kind=Kind.REPLY, time=0, **{name: 1}) for name in ("previous_ttl", "previous_dscp")]  # type: ignore[arg-type]
+    lines = [line(session, each, protocol=False, host=False) for each in events]
     remarks = {found[0] for each in lines if (found := re.search(r"\([^)]*\)$", each))}
     assert {re.sub(r"!.+\)", "! ...)", remark) for remark in remarks} == set(stated)

@@ -120,6 +120,20 @@ def test_without_any_reply_the_loss_is_all_that_is_known() -> None:
     assert only == "2 packets transmitted, 0 received, unknown packet loss, time 12000ms, 2 still in flight"
 
 
+def test_what_arrived_with_other_headers_is_named() -> None:
+    """TTL and DSCP of the replies have a line if they are not what is usual, and a change of them too."""
+    usual = block(event(Kind.REPLY, 1, ttl=64, dscp=0), event(Kind.REPLY, 2, ttl=64, dscp=0), sent=2)
+    assert [each for each in usual if "ttl" in each or "dscp" in each] == []
+    changed = event(Kind.REPLY, 3, ttl=63, dscp=0, previous_ttl=64, previous_dscp=46)
+    replies = [event(Kind.REPLY, number, ttl=64, dscp=46) for number in (1, 2)]
+    lines = block(*replies, changed, event(Kind.REPLY, 4, ttl=63, dscp=0), sent=4)
+    assert [each for each in lines if "ttl" in each or "dscp" in each or "path" in each] == [
+        "ttl of replies: 63 (2 replies), 64 (2 replies)",
+        "dscp of replies: 0 (2 replies), EF (2 replies)",
+        "path changed: 1 time, the first at seq=3 (TTL CHANGED! 64 before) (DSCP CHANGED! EF before)",
+    ]
+
+
 def test_each_source_port_has_a_line() -> None:
     """With its own loss and times, where there are several."""
     good, bad = Statistics(sent=1, source_ports=2), Statistics(sent=1, source_ports=2)
@@ -135,6 +149,15 @@ def test_each_source_port_has_a_line() -> None:
     ("kind", "fields", "expected"),
     [
         (Kind.REPLY, {"ttl": 64}, "56 bytes from 127.0.0.1:7: seq=5 ttl=64 time=5.00 ms"),
+        (Kind.REPLY, {"ttl": 64, "dscp": 46}, "56 bytes from 127.0.0.1:7: seq=5 ttl=64 dscp=EF time=5.00 ms"),
+        (
+            Kind.LATE,
+            {"ttl": 63, "dscp": 3, "previous_ttl": 64, "previous_dscp": 0},
+            (
+                "56 bytes from 127.0.0.1:7: seq=5 ttl=63 dscp=3 time=5.00 ms "
+                "(LATE!) (TTL CHANGED! 64 before) (DSCP CHANGED! 0 before)"
+            ),
+        ),
         (Kind.DUPLICATE, {}, "56 bytes from 127.0.0.1:7: seq=5 time=5.00 ms (DUP!)"),
         (Kind.LATE, {}, "56 bytes from 127.0.0.1:7: seq=5 time=5.00 ms (LATE!)"),
         (Kind.STALE, {"rtt": None}, "56 bytes from 127.0.0.1:7: seq=5 (LATE or DUP!)"),

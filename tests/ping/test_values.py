@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from echod.ping.values import (
+    dscp_name,
     parse_duration,
     parse_number,
     parse_pattern,
@@ -69,6 +70,12 @@ def test_a_mistake_is_one_sentence(parse: Callable[[str], object], text: str, se
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the sentence is compared below
         parse(text)
     assert str(caught.value) == sentence
+
+
+def test_a_dscp_has_a_name_or_is_a_number() -> None:
+    """By RFC 2474 and those after it; 0 is a number, as nobody asks for it by name."""
+    names = {46: "EF", 10: "AF11", 38: "AF43", 8: "CS1", 56: "CS7", 44: "VA", 1: "LE", 0: "0", 3: "3", 63: "63"}
+    assert {value: dscp_name(value) for value in names} == names
 
 
 def test_a_percentage_is_none_or_all_only_if_that_is_exact() -> None:
