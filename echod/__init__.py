@@ -47,7 +47,8 @@ Subjects
                  json_schema*, patterns* (texts as regular expressions)
     measurement/ what probes measure: payload*, events*, in_flight*, flood*, flood_ring*, pacing*, statistics*,
                  latency*, reordering*, outages*, path_mtu*, icmp*, comparison*, round_trip*, reply_headers*
-    wire/        formats of measuring protocols, both sides: reveal*
+    wire/        formats of measuring protocols, both sides: udpecho_plus*, stamp*, tlv*, reflection* (of TLVs), ntp*
+                 (time stamps), authentication*, reveal*
 
 Ground
 

@@ -65,7 +65,7 @@ PURE_MODULES = {
     "supervisor": "capacity timers",
     "tcp": "limits",
     "udp": "trains",
-    "wire": "reveal",
+    "wire": "authentication ntp reflection reveal stamp tlv udpecho_plus",
     "worker": "rules",
 }
 """Modules without I/O, clock, log or mutable globals: what they decide depends on their arguments alone. Each is
@@ -76,9 +76,9 @@ PURE = frozenset(
 )
 
 PURE_MAY_IMPORT = frozenset(
-    {"array", "bisect", "collections", "dataclasses", "difflib", "enum", "errno", "hashlib", "heapq", "ipaddress"}
-    | {"itertools", "json", "math", "operator", "pydantic", "pydantic_core", "re", "struct", "typing", "unicodedata"}
-    | {"yaml", "zlib"}
+    {"array", "bisect", "collections", "dataclasses", "difflib", "enum", "errno", "hashlib", "heapq", "hmac"}
+    | {"ipaddress", "itertools", "json", "math", "operator", "pydantic", "pydantic_core", "re", "struct", "typing"}
+    | {"unicodedata", "yaml", "zlib"}
 )
 """Modules of values."""
 
