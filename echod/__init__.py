@@ -24,7 +24,8 @@ Processes
 
 Services
 
-    udp/         receive a batch, admit it, reply: service, batch, reply, transmit, cmsg, sock, trains*, unfinished
+    udp/         receive a batch, admit it, reply: service, batch, reply, transmit, cmsg, sock, trains*, unfinished,
+                 columns* (fields of many datagrams), sessions* (counts of each client)
     tcp/         accept, every byte back: service, connections, connection, limits*
     bpf/         the kernel repeats what the sockets replied: asm*, layout*, options*, program* and its steps (checks*,
                  decisions*, limits*, loops*, reply*, counting*, egress*), maps*, link, datapath
@@ -56,7 +57,7 @@ Ground
     linux/       one facility of the kernel or host in each module, and the only package with ctypes: mmsg,
                  mmsg_layout*, io_uring, epoll_set, poll, sockets, sockopt*, accept, netlink, process,
                  procfs, prctl, privileges, cgroups, descriptors, signals, send_queue, systemd, journal, links,
-                 bpf, firewall, timer
+                 bpf, firewall, timer, clock (how far it may be off)
 
 The life of a datagram:
 

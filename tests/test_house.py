@@ -64,7 +64,7 @@ PURE_MODULES = {
     "status": "overview",
     "supervisor": "capacity timers",
     "tcp": "limits",
-    "udp": "trains",
+    "udp": "columns sessions trains",
     "wire": "authentication ntp reflection reveal stamp tlv udpecho_plus",
     "worker": "rules",
 }

@@ -1,0 +1,66 @@
+"""Sessions: what was counted for each client of a measuring mode.
+
+Owns the counts and when they are forgotten. It knows no packet. Invariant: at most MOST sessions are remembered, and
+one that is in use is forgotten only when half as many others were used after it.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+MOST: Final = 16_384
+"""Sessions of a listener and worker. They take 4 MiB; a client that was forgotten begins anew, and sees that."""
+
+WAIT_SECONDS: Final = 900.0
+"""A session that is idle for so long to twice as long is over: REFWAIT of RFC 5357, 4.2."""
+
+
+class Session:
+    """One session: the requests that were received, and those of them whose reply could not be sent."""
+
+    __slots__ = ("failed", "received")
+
+    def __init__(self) -> None:
+        """Begin at zero."""
+        self.received = self.failed = 0
+
+
+class Sessions:
+    """The sessions of one listener in one worker."""
+
+    def __init__(self, most: int = MOST) -> None:
+        """Remember at most so many."""
+        self._half = max(1, most // 2)
+        self._recent: dict[bytes, Session] = {}
+        self._older: dict[bytes, Session] = {}
+        """Those that were not used since the last turn."""
+        self._turn_at = 0.0
+
+    def find(self, keys: Sequence[bytes], now: float) -> list[Session]:
+        """Return the session of each key, in their order; one that is not remembered begins.
+
+        A key is what identifies a session: its peer, and more where the protocol has it.
+        """
+        if now >= self._turn_at:
+            self._turn()
+            self._turn_at = now + WAIT_SECONDS
+        found = list(map(self._recent.get, keys))
+        if None not in found:
+            return found  # type: ignore[return-value]  # no None is in it
+        return [self._find(key) for key in keys]
+
+    def _find(self, key: bytes) -> Session:
+        session = self._recent.get(key)
+        if session is None:
+            session = self._older.pop(key, None) or Session()
+            if len(self._recent) >= self._half:
+                self._turn()
+            self._recent[key] = session
+        return session
+
+    def _turn(self) -> None:
+        """Forget what was not used since the last turn."""
+        self._older, self._recent = self._recent, {}
+
+    def __len__(self) -> int:
+        """Return how many are remembered."""
+        return len(self._recent) + len(self._older)
