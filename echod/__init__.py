@@ -26,7 +26,7 @@ Services
 
     udp/         receive a batch, admit it, reply: service, batch, reply, transmit, cmsg, sock, trains*, unfinished,
                  columns* (fields of many datagrams), sessions* (counts of each client)
-    tcp/         accept, every byte back: service, connections, connection, limits*
+    tcp/         accept, every byte back: service, connections, connection, limits*; modes/: discard
     bpf/         the kernel repeats what the sockets replied: asm*, layout*, options*, program* and its steps (checks*,
                  decisions*, limits*, loops*, reply*, counting*, egress*), maps*, link, datapath
 
@@ -53,7 +53,7 @@ Subjects
 
 Ground
 
-    net/         values: listener*, peers*, networks*
+    net/         values: listener*, peers*, networks*, link* (of a limited rate)
     linux/       one facility of the kernel or host in each module, and the only package with ctypes: mmsg,
                  mmsg_layout*, io_uring, epoll_set, poll, sockets, sockopt*, accept, netlink, process,
                  procfs, prctl, privileges, cgroups, descriptors, signals, send_queue, systemd, journal, links,

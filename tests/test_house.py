@@ -57,7 +57,7 @@ PURE_MODULES = {
     "measurement": "comparison events flood flood_ring icmp in_flight latency outages pacing path_mtu payload "
     "reordering reply_headers round_trip statistics",
     "metrics": "model",
-    "net": "listener networks peers",
+    "net": "link listener networks peers",
     "ping": "charts values",
     "probes": "due_times settings",
     "stats": "counters outcomes rates refusals snapshot top_sources totals traffic watch",

@@ -2,7 +2,7 @@
 
 - `struct itimerspec` is two `struct timespec` of two 64-bit integers each, seconds and ns: the interval, then the time.
 - The struct lives on the Python side until its call returns; the kernel keeps no pointer.
-- The descriptor does not block, is closed by exec, and belongs to the `Timer`, which closes it with `close`.
+- The descriptor does not block, and is closed when the `Timer` is no longer referred to, and by exec.
 
 The kernel's timer is precise to the clock of the hardware, and no timer slack (prctl(2)) delays it. Owns the numbers of
 sys/timerfd.h.
@@ -29,6 +29,7 @@ class Timer:
 
     def __init__(self) -> None:
         """Make a timer without a time. Raises OSError."""
+        self._fd = -1
         self._fd = _check(_libc.timerfd_create(CLOCK_MONOTONIC, _TFD_FLAGS))
 
     def fileno(self) -> int:
@@ -40,9 +41,10 @@ class Timer:
         seconds, ns = (0, 0) if at is None else divmod(max(1, at), _SECOND)  # to the kernel 0 is never
         _check(_libc.timerfd_settime(self._fd, _TFD_TIMER_ABSTIME, _ITIMERSPEC.pack(0, 0, seconds, ns), None))
 
-    def close(self) -> None:
-        """Close the descriptor."""
-        os.close(self._fd)
+    def __del__(self) -> None:
+        """Close the descriptor, if there is one."""
+        if self._fd >= 0:
+            os.close(self._fd)
 
 
 def _check(result: int) -> int:

@@ -21,7 +21,7 @@ READ_BYTES: Final = 65_536
 
 MAX_READS_PER_TURN: Final = 4
 """Most receives from one connection in one turn: 256 KiB."""
-_READS: Final = range(MAX_READS_PER_TURN)
+READS: Final = range(MAX_READS_PER_TURN)
 
 _MORE_TO_READ: Final = EPOLLRDHUP | EPOLLPRI | EPOLLHUP | EPOLLERR
 """A receive that does not fill its buffer has read everything (epoll(7)), except data after urgent data, and the end
@@ -91,19 +91,19 @@ class Connection:
                 row[SENT_BYTES] += sent
                 self.unsent = self.unsent[sent:]
                 return WAIT_READ if self.unsent else IoState.FLUSHED
-            return self._echo_back(buffer, row, more=bool(event & _MORE_TO_READ))
+            return self.move(buffer, row, more=bool(event & _MORE_TO_READ))
         except BlockingIOError:
             return None
         except OSError:
             return Close.RESET
 
-    def _echo_back(self, buffer: memoryview, row: memoryview, *, more: bool) -> IoState:
+    def move(self, buffer: memoryview, row: memoryview, *, more: bool) -> IoState:
         """Echo at most MAX_READS_PER_TURN receives.
 
         Stop at a receive that does not fill the buffer or, with `more` (see `_MORE_TO_READ`), when nothing is left.
         """
         sock, read_bytes = self.sock, self._read_bytes
-        for _ in _READS:
+        for _ in READS:
             try:
                 received = sock.recv_into(buffer, read_bytes)
             except BlockingIOError:

@@ -72,11 +72,27 @@ class IoBuffers:
     io_uring: IoUring | None
 
 
+OnClose = Callable[[int], None]
+"""Takes the entry in the ledger of a connection that has ended."""
+
+
 class Connections:
     """The connections, and their I/O."""
 
-    def __init__(self, *, io: IoBuffers, row: memoryview, timeouts: Timeouts, on_close: Callable[[int], None]) -> None:
-        """Share the worker's I/O buffers. Count into the listener's row; call `on_close` with each entry that ends."""
+    def __init__(
+        self,
+        *,
+        io: IoBuffers,
+        row: memoryview,
+        timeouts: Timeouts,
+        on_close: OnClose,
+        connection: Callable[..., Connection] = Connection,
+    ) -> None:
+        """Share the worker's I/O buffers. Count into the listener's row; call `on_close` with each entry that ends.
+
+        `connection` makes each: what else than an echo does has its own, and no io_uring.
+        """
+        self._connection = connection
         self._buffer = io.buffer
         self._io_uring = io.io_uring
         self._row = row
@@ -101,7 +117,7 @@ class Connections:
         """Take on a non-blocking socket, with its entry in the ledger. OSError: no memory, or no epoll watch left."""
         fd = sock.fileno()
         self.epoll.register(fd, _BATCHED | _EDGE)
-        self.open[fd] = Connection(sock, entry, self_test=self_test)
+        self.open[fd] = self._connection(sock, entry, self_test=self_test)
         self.active_at[fd] = now
         self._scan_by(now + self._idle_seconds)
 

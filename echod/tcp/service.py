@@ -5,6 +5,7 @@ connection is passed to `Connections`, or was closed and counted as exactly one 
 """
 
 import socket
+from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any, Final
 
@@ -42,13 +43,15 @@ class TcpEcho:
         tally: Tally,
         timeouts: Timeouts,
         test_port: int | None = None,
+        connections: Callable[..., Connections] = Connections,
     ) -> None:
         """Share the worker's poll, I/O buffers, access lists and ledger.
 
-        Count into this listener's row, and count refusals into its tally. Self tests come from `test_port`.
+        Count into this listener's row, and count refusals into its tally. Self tests come from `test_port`;
+        `connections` makes those of its mode.
         """
         self._poll = poll
-        self.connections = Connections(io=io, row=row, timeouts=timeouts, on_close=self._on_close)
+        self.connections = connections(io=io, row=row, timeouts=timeouts, on_close=self._on_close)
         self._row = row
         self._listener: socket.socket | None = listener
         self._access = access

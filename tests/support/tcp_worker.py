@@ -15,13 +15,14 @@ from support.waiting import SECONDS
 
 from echod.admission.rules import Access
 from echod.linux.io_uring import SLOTS, IoUring
+from echod.linux.poll import Poll
 from echod.linux.sockets import open_socket
 from echod.net.listener import Protocol
 from echod.stats.counters import CounterPage, TcpField
 from echod.stats.outcomes import Close
 from echod.stats.refusals import Tally
 from echod.tcp.connection import READ_BYTES, Connection
-from echod.tcp.connections import IoBuffers, Timeouts
+from echod.tcp.connections import Connections, IoBuffers, Timeouts
 from echod.tcp.limits import ConnectionLedger
 from echod.tcp.service import TcpEcho
 
@@ -102,8 +103,12 @@ class TcpWorker:
         deny: str = "192.0.2.0/24",
         test_port: int | None = None,
         without_ring: bool = False,
+        mode: Callable[[Poll], Callable[..., Connections]] = lambda _: Connections,
     ) -> None:
-        """Listen; a send buffer, where given, is that of every connection. All are allowed but those of one network."""
+        """Listen; a send buffer, where given, is that of every connection. All are allowed but those of one network.
+
+        `mode` makes what makes the connections.
+        """
         self.ring = None if without_ring else WatchedRing()
         where = listener(host, protocol=Protocol.TCP)
         self.server = open_socket(where, BUFFERS, sibling=False)
@@ -129,6 +134,7 @@ class TcpWorker:
             tally=self.tally,
             timeouts=Timeouts(idle=idle, stall=stall),
             test_port=test_port,
+            connections=mode(self.poll),
         )
         self.connections = self.echo.connections
         self.echo.listen(self.now)
