@@ -15,8 +15,8 @@ Commands
 Processes
 
     supervisor/  owns the sockets and the generations of workers: supervisor, generation, worker_process, listening,
-                 adoption, exporter, reporter, observer, refusal_log, own_addresses, timers*, capacity*
-    worker/      one process, one loop over its services: worker, channel, rules*
+                 adoption, keys, exporter, reporter, observer, refusal_log, own_addresses, timers*, capacity*
+    worker/      one process, one loop over its services: worker, channel, rules*, modes (the reply of each)
     exporter/    serves metrics, health and the status page: exporter, channel, metrics*, health, status_page
     accelerator/ `echod accelerate`: accelerator, interfaces, settings*, declaration*, changes (of the network),
                  obstacles (why the kernel refuses), publisher
@@ -24,8 +24,8 @@ Processes
 
 Services
 
-    udp/         receive a batch, admit it, reply: service, batch, reply, transmit, cmsg, sock, trains*, unfinished,
-                 columns* (fields of many datagrams), sessions* (counts of each client)
+    udp/         receive a batch, admit it, reply: service, batch, reply, refusal, transmit, cmsg, sock, trains*,
+                 unfinished, columns* (fields of many datagrams), sessions* (counts of each client)
     tcp/         accept, every byte back: service, connections, connection, limits*; modes/: discard
     bpf/         the kernel repeats what the sockets replied: asm*, layout*, options*, program* and its steps (checks*,
                  decisions*, limits*, loops*, reply*, counting*, egress*), maps*, link, datapath
@@ -44,7 +44,7 @@ Subjects
     stats/       what is counted: outcomes*, counters*, watch*, rates*, refusals*, top_sources*, totals*, traffic*,
                  snapshot*
     config/      /etc/echod.yaml: location, file, schema* (bounds, defaults), parse*, lint* (warnings), fields*,
-                 access*, document*, diagnostics* (how mistakes are shown), diff*, written*, socket_unit*,
+                 listeners*, access*, document*, diagnostics* (how mistakes are shown), diff*, written*, socket_unit*,
                  json_schema*, patterns* (texts as regular expressions)
     measurement/ what probes measure: payload*, events*, in_flight*, flood*, flood_ring*, pacing*, statistics*,
                  latency*, reordering*, outages*, path_mtu*, icmp*, comparison*, round_trip*, reply_headers*
@@ -53,11 +53,12 @@ Subjects
 
 Ground
 
-    net/         values: listener*, peers*, networks*, link* (of a limited rate)
+    net/         values: listener*, mode*, peers*, networks*, link* (of a limited rate)
     linux/       one facility of the kernel or host in each module, and the only package with ctypes: mmsg,
                  mmsg_layout*, io_uring, epoll_set, poll, sockets, sockopt*, accept, netlink, process,
                  procfs, prctl, privileges, cgroups, descriptors, signals, send_queue, systemd, journal, links,
-                 bpf, firewall, timer, clock (how far it may be off)
+                 bpf, firewall, timer, clock (how far it may be off),
+                 arrival (of datagrams)
 
 The life of a datagram:
 

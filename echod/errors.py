@@ -92,6 +92,12 @@ class ConfigError(EchodError):
         return ConfigError, (self.mistakes,), {"text": self.text}
 
 
+class KeyUnreadableError(EchodError):
+    """The file of a key that the config names is missing, not readable, or no key."""
+
+    exit_code = ExitCode.CONFIG
+
+
 class AddressUnavailableError(EchodError):
     """A listener's address is in use, or not an address of this host."""
 

@@ -13,6 +13,7 @@ def test_each_error_has_the_exit_code_that_scripts_expect() -> None:
         "EchodError": 70,
         "UsageError": 2,
         "ConfigUnreadableError": 66,
+        "KeyUnreadableError": 78,
         "ConfigError": 78,
         "AddressUnavailableError": 69,
         "FamilyUnavailableError": 78,

@@ -51,13 +51,14 @@ PURE_MODULES = {
     "admission": "admission loops ratelimit rules selftest",
     "bpf": "asm checks counting decisions egress layout limits loops maps options program reply",
     "cli": "inquiry",
-    "config": "access diagnostics diff document fields json_schema lint parse patterns schema socket_unit written",
+    "config": "access diagnostics diff document fields json_schema lint listeners parse patterns schema socket_unit "
+    "written",
     "exporter": "metrics",
     "linux": "mmsg_layout sockopt",
     "measurement": "comparison events flood flood_ring icmp in_flight latency outages pacing path_mtu payload "
     "reordering reply_headers round_trip statistics",
     "metrics": "model",
-    "net": "link listener networks peers",
+    "net": "link listener mode networks peers",
     "ping": "charts values",
     "probes": "due_times settings",
     "stats": "counters outcomes rates refusals snapshot top_sources totals traffic watch",

@@ -15,10 +15,13 @@ from echod.worker.rules import declare_rules
 
 def declare(config: Config) -> Settings:
     """Return what a config declares, on any host."""
-    listeners = tuple(each for each in config.listeners if each.protocol is Protocol.UDP)
+    # What is more than an echo, the kernel cannot repeat.
+    listeners = tuple(
+        each for each, options in config.listeners.items() if each.protocol is Protocol.UDP and options.plain
+    )
     limits = config.limits
     declared = Declaration(
-        rules=declare_rules(config, listeners, own=()),
+        rules=declare_rules(config, config.listeners, own=()),
         listeners=listeners,
         sources=limits.sources,
         fresh_seconds=config.kernel.fresh_seconds,

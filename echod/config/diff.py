@@ -3,12 +3,13 @@
 It opens and closes no socket. Invariant: every listener, old or new, is in exactly one of the three.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from echod.config.schema import Config
-from echod.config.written import flatten, write_value
+from echod.config.written import flatten, write_options, write_value
 from echod.net.listener import Listener
+from echod.net.mode import PLAIN, ListenerOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,12 +32,33 @@ def plan(old: Iterable[Listener], new: Iterable[Listener]) -> Plan:
     )
 
 
+def describe(options: ListenerOptions) -> str:
+    """Write options on one line: `echo` of a plain listener, `stamp, stateful: true`."""
+    written = write_options(options)
+    texts = [str(written.pop("mode", options.mode.value)), *_flat("", written)]
+    return ", ".join(texts)
+
+
+def _flat(prefix: str, values: Mapping[str, object]) -> Iterable[str]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(f"{prefix}{key}.", value)
+        else:
+            yield f"{prefix}{key}: {str(value).lower() if isinstance(value, bool) else value}"
+
+
 def changes(old: Config, new: Config, listeners: Plan) -> list[str]:
     """Return one short text for each difference: `+` and `-` for listeners, `key: old -> new` for the rest.
 
+    A listener that is kept has its options in place of a key.
     The changes of listeners come from the plan, because passed sockets are served whatever a config says.
     """
-    found = [f"+{listener}" for listener in listeners.open] + [f"-{listener}" for listener in listeners.close]
+    found = [f"+{listener}" for listener in listeners.open]
+    found += [f"-{listener}" for listener in listeners.close]
+    for listener in listeners.keep:
+        was, is_now = (config.listeners.get(listener, PLAIN) for config in (old, new))
+        if was != is_now:
+            found.append(f"{listener}: {describe(was)} -> {describe(is_now)}")
     before, after = flatten(old), flatten(new)
     del before["listeners"]
     return found + [

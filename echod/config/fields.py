@@ -17,19 +17,7 @@ from echod.config import access
 from echod.config.access import AccessEntry, parse_entry
 from echod.config.diagnostics import shown
 from echod.config.document import kind_of
-from echod.net.listener import (
-    INTERFACE,
-    MAX_LISTENERS,
-    MAX_PORT,
-    WANTED_ENDPOINT,
-    Endpoint,
-    Listener,
-    ListenerRange,
-    find_overlaps,
-    overlap,
-    parse_endpoint,
-    parse_listener,
-)
+from echod.net.listener import INTERFACE, MAX_PORT, WANTED_ENDPOINT, Endpoint, overlap, parse_endpoint
 
 FROM_FILE = {"from_file": True}
 """The validation context of a file: an empty value is a mistake in a file, but None is valid in a config from code."""
@@ -48,11 +36,6 @@ def whole_number(low: int, high: int) -> FieldInfo:
     return field
 
 
-def listeners(*texts: str) -> tuple[Listener, ...]:
-    """Parse a default written as in the file. Raises ValueError."""
-    return tuple(listener for text in texts for listener in parse_listener(text))
-
-
 def entries(*texts: str) -> tuple[AccessEntry, ...]:
     """Parse a default written as in the file. Raises ValueError."""
     return tuple(map(parse_entry, texts))
@@ -67,134 +50,108 @@ def _parse_size(value: object) -> object:
         return int(found[1][:_SIZE_DIGITS]) * SIZES[found[2]]
     if found and re.fullmatch(r"[kmg](i?b)?", found[2], re.IGNORECASE):
         unit = f"{found[2][0].upper()}iB"
-        raise _sentence(f'"{shown(found[2])}" is not a unit here: write {shown(found[1])} {unit}')
-    raise _sentence(f'"{shown(value)}" is not a size: write {_SIZE_WANTED}')
+        raise sentence(f'"{shown(found[2])}" is not a unit here: write {shown(found[1])} {unit}')
+    raise sentence(f'"{shown(value)}" is not a size: write {_SIZE_WANTED}')
 
 
 def _parse_endpoints(value: object, info: ValidationInfo) -> object:
     """Turn `off`, a URL or a list of URLs into endpoints. Errors in a list carry the index of the URL."""
-    _refuse_empty(value, info)
+    refuse_empty(value, info)
     if value is None or value == "off":
         return ()
     if isinstance(value, Endpoint | tuple):
         return value if isinstance(value, tuple) else (value,)
     if not isinstance(value, list):
         try:
-            return (parse_endpoint(_text(value, f"write off or {WANTED_ENDPOINT}")),)
+            return (parse_endpoint(text_of(value, f"write off or {WANTED_ENDPOINT}")),)
         except ValueError as error:
-            raise _sentence(str(error)) from None
+            raise sentence(str(error)) from None
     if not value:
-        raise _sentence(f"the list is empty: write off or {WANTED_ENDPOINT}")
-    found, errors = _each(value, _parse_endpoint)
+        raise sentence(f"the list is empty: write off or {WANTED_ENDPOINT}")
+    found, errors = parse_each(value, _parse_endpoint)
     for (earlier, one), (index, other) in combinations(found.items(), 2):
         if overlap(one.listener, other.listener):
-            errors[index] = _sentence(f"{one} already uses this port", other_index=earlier)
-    _raise_any(errors, value)
+            errors[index] = sentence(f"{one} already uses this port", other_index=earlier)
+    raise_any(errors, value)
     return tuple(found.values())
 
 
 def _parse_endpoint(value: object) -> Endpoint:
-    return parse_endpoint(_text(value, f"write {WANTED_ENDPOINT}", or_remove=" or remove the dash"))
+    return parse_endpoint(text_of(value, f"write {WANTED_ENDPOINT}", or_remove=" or remove the dash"))
 
 
 def _parse_host_name(value: object) -> str:
     wanted = "write a name such as echo.example.com, without protocol and port"
-    name = _text(value, wanted)
+    name = text_of(value, wanted)
     if not _HOST_NAME.fullmatch(name):
-        raise _sentence(f'"{shown(name)}" is not a host name: {wanted}')
+        raise sentence(f'"{shown(name)}" is not a host name: {wanted}')
     return name.lower()
 
 
 def _parse_interface(value: object) -> str:
     wanted = 'write up to 15 characters, none of them a blank, "/", ":" or "%"'
-    name = _text(value, wanted)
+    name = text_of(value, wanted)
     if not INTERFACE.fullmatch(name):
-        raise _sentence(f'"{shown(name)}" is not an interface name: {wanted}')
+        raise sentence(f'"{shown(name)}" is not an interface name: {wanted}')
     return name
 
 
 def _parse_rate(value: object, info: ValidationInfo) -> object:
     """Turn `unlimited` into None, and leave all else to pydantic."""
-    _refuse_empty(value, info)
+    refuse_empty(value, info)
     return None if value == "unlimited" else value
-
-
-def _parse_listeners(value: object) -> object:
-    """Turn a list of texts into listeners, and leave all else to pydantic. Errors carry the index of the text."""
-    if not isinstance(value, list):
-        return value
-    if not value:
-        raise _sentence("the list is empty: write at least one listener, such as udp://192.0.2.1:7")
-    ranges, errors = _each(value, _parse_listener)
-    total = 0
-    for index, parsed in list(ranges.items()):
-        total += len(parsed)
-        if total > MAX_LISTENERS:
-            del ranges[index]  # do not expand a mistyped range to compare it
-            if total - len(parsed) <= MAX_LISTENERS:
-                errors[index] = _sentence(f"makes {total:,} listeners in all: at most {MAX_LISTENERS:,} are allowed")
-    for index, (other, clause) in find_overlaps(ranges).items():
-        errors[index] = _sentence(f"{clause} in listeners[{other}]", other_index=other)
-    _raise_any(errors, value)
-    return tuple(listener for parsed in ranges.values() for listener in parsed)
-
-
-def _parse_listener(value: object) -> ListenerRange:
-    wanted = "write udp://ADDRESS:PORT"
-    return parse_listener(
-        _text(value, wanted, or_remove=" or remove the dash", of_other_kind=", without a space after a colon")
-    )
 
 
 def _parse_entry(value: object) -> AccessEntry:
     if isinstance(value, dict):
-        raise _sentence("is a mapping: put an address that ends in a colon in quotes")
-    return parse_entry(_text(value, access.WANTED))
+        raise sentence("is a mapping: put an address that ends in a colon in quotes")
+    return parse_entry(text_of(value, access.WANTED))
 
 
 def _parse_ports(value: object) -> object:
     """Turn a list of numbers into ports, and leave all else to pydantic. Errors carry the index of the number."""
     if not isinstance(value, list):
         return value
-    ports, errors = _each(value, _parse_port)
+    ports, errors = parse_each(value, _parse_port)
     owners: dict[int, int] = {}
     for index, port in ports.items():
         owner = owners.setdefault(port, index)
         if owner != index:
-            errors[index] = _sentence(f"{port} is already listed", other_index=owner)
-    _raise_any(errors, value)
+            errors[index] = sentence(f"{port} is already listed", other_index=owner)
+    raise_any(errors, value)
     return tuple(ports.values())
 
 
 def _parse_port(value: object) -> int:
     wanted = f"write a whole number from 1 to {MAX_PORT}"
     if value is None:
-        raise _sentence(f"is empty: {wanted}, or remove the dash")
+        raise sentence(f"is empty: {wanted}, or remove the dash")
     if type(value) is not int:
-        raise _sentence(f"is {kind_of(value)}: {wanted}")
+        raise sentence(f"is {kind_of(value)}: {wanted}")
     if not 1 <= value <= MAX_PORT:
-        raise _sentence(f"{value} is out of bounds: {wanted}")
+        raise sentence(f"{value} is out of bounds: {wanted}")
     return value
 
 
 def _parse_directory(value: object) -> object:
     """Require an absolute path, or auto, and leave all else to pydantic."""
     if isinstance(value, str) and value != "auto" and not value.startswith("/"):
-        raise _sentence(f'"{shown(value)}" is not an absolute path: write one that begins with a slash, or auto')
+        raise sentence(f'"{shown(value)}" is not an absolute path: write one that begins with a slash, or auto')
     return value
 
 
-def _refuse_empty(value: object, info: ValidationInfo) -> None:
+def refuse_empty(value: object, info: ValidationInfo) -> None:
+    """Refuse a key without a value in a file."""
     if value is None and info.context == FROM_FILE:
-        raise _sentence("has no value: write one or remove the key")
+        raise sentence("has no value: write one or remove the key")
 
 
-def _text(value: object, wanted: str, *, or_remove: str = ", or remove the dash", of_other_kind: str = "") -> str:
+def text_of(value: object, wanted: str, *, or_remove: str = ", or remove the dash", of_other_kind: str = "") -> str:
     """Return a value if it is text. Raises the sentence for what it is otherwise."""
     if value is None:
-        raise _sentence(f"is empty: {wanted}{or_remove}")
+        raise sentence(f"is empty: {wanted}{or_remove}")
     if not isinstance(value, str):
-        raise _sentence(f"is {kind_of(value)}: {wanted}{of_other_kind}")
+        raise sentence(f"is {kind_of(value)}: {wanted}{of_other_kind}")
     return value
 
 
@@ -204,14 +161,14 @@ def _list_of(parse: Callable[[object], _Item]) -> BeforeValidator:
     def parse_list(value: object) -> object:
         if not isinstance(value, list):
             return value
-        parsed, errors = _each(value, parse)
-        _raise_any(errors, value)
+        parsed, errors = parse_each(value, parse)
+        raise_any(errors, value)
         return tuple(parsed.values())
 
     return BeforeValidator(parse_list)
 
 
-def _each(
+def parse_each(
     values: Iterable[object],
     parse: Callable[[object], _Item],
 ) -> tuple[dict[int, _Item], dict[int, PydanticCustomError]]:
@@ -222,17 +179,18 @@ def _each(
         try:
             parsed[index] = parse(value)
         except ValueError as error:
-            errors[index] = _sentence(str(error))
+            errors[index] = sentence(str(error))
     return parsed, errors
 
 
-def _raise_any(errors: dict[int, PydanticCustomError], value: list[object]) -> None:
+def raise_any(errors: dict[int, PydanticCustomError], value: list[object]) -> None:
+    """Raise ValidationError with the errors of a list, by index, if there are any."""
     if errors:
         details = [InitErrorDetails(type=e, loc=(i,), input=value[i]) for i, e in errors.items()]
         raise ValidationError.from_exception_data("list", details)
 
 
-def _sentence(message: str, **context: object) -> PydanticCustomError:
+def sentence(message: str, **context: object) -> PydanticCustomError:
     """Build an error whose sentence is shown to the operator as it is; braces in it have no meaning."""
     return PydanticCustomError("sentence", "{message}", {"message": message, **context})
 
@@ -274,11 +232,6 @@ Interfaces = Annotated[
     tuple[str, ...],
     _list_of(_parse_interface),
     Field(description="a list of names, such as [eth0]"),
-]
-Listeners = Annotated[
-    Annotated[tuple[Listener, ...], Field(min_length=1, max_length=MAX_LISTENERS)],
-    BeforeValidator(_parse_listeners),
-    Field(description="a list with one listener per line, each after a dash"),
 ]
 Entries = Annotated[
     tuple[AccessEntry, ...],

@@ -12,13 +12,31 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from echod.config import patterns
 from echod.config.access import NAMES
+from echod.config.listeners import MAX_DSCP, MAX_SEED, ImpairConfig, ListenerConfig
 from echod.config.schema import Config
 from echod.config.written import simple
+from echod.net.listener import MAX_LISTENERS
 
 _Json: TypeAlias = dict[str, Any]
 
 DESCRIPTIONS: Final = {
     "listeners": "The ports that echo: udp:// or tcp://, an address of this host, a port or a range (7000-7015).",
+    "listeners.address": "udp:// or tcp://, an address of this host, a port or a range.",
+    "listeners.mode": "What it replies with; echo: the same bytes.",
+    "listeners.dscp": "The DSCP of replies; none: the kernel's; reflect: that of the datagram.",
+    "listeners.stateful": "Whether stamp numbers its packets itself, for each session.",
+    "listeners.hmac_key": "The file with the key of authenticated stamp, or a credential of the service.",
+    "listeners.short_packets": "Requests of stamp below 44 bytes: refuse, or pad those of TWAMP Light.",
+    "listeners.impair": "A path that misbehaves.",
+    "listeners.impair.loss": "The share of datagrams that are lost.",
+    "listeners.impair.delay": "How long each is held.",
+    "listeners.impair.jitter": "How much shorter or longer at most.",
+    "listeners.impair.duplicate": "The share that is sent twice.",
+    "listeners.impair.reorder": "The share that is sent after the next one.",
+    "listeners.impair.corrupt": "The share in which one bit is inverted.",
+    "listeners.impair.rate": "The rate of the link.",
+    "listeners.impair.seed": "The same seed and the same datagrams give the same fates.",
+    "listeners.impair.queue": "Most datagrams that are held.",
     "access": "Which sources get replies, over UDP and TCP.",
     "access.allow": "Sources that get replies: networks, addresses, loopback, link-local, private or any.",
     "access.deny": "Sources that are refused, whatever access.allow says.",
@@ -60,6 +78,13 @@ DESCRIPTIONS: Final = {
 }
 
 _SIZES: Final = frozenset({"udp.receive_buffer", "udp.send_buffer"})
+_LISTENER: Final = {
+    "type": "string",
+    "pattern": patterns.LISTENER,
+    "patternErrorMessage": "write udp://ADDRESS:PORT or tcp://ADDRESS:PORT; an IPv6 address is in brackets",
+}
+_SHARE: Final = {"type": "string", "pattern": patterns.SHARE, "patternErrorMessage": "write a percentage such as 0.1%"}
+_TIME: Final = {"type": "string", "pattern": patterns.TIME, "patternErrorMessage": "write a time such as 20 ms"}
 _DEFINITIONS: Final[_Json] = {
     "source": {
         "anyOf": [
@@ -78,13 +103,24 @@ _SOURCE: Final = {"items": {"$ref": "#/$defs/source"}}
 
 _FORMS: Final[dict[str, _Json]] = {
     "listeners": {
-        "items": {
-            "type": "string",
-            "pattern": patterns.LISTENER,
-            "patternErrorMessage": "write udp://ADDRESS:PORT or tcp://ADDRESS:PORT; an IPv6 address is in brackets",
-        },
+        "type": "array",
+        "items": {"anyOf": [_LISTENER, {"$ref": "#/$defs/listener"}]},
+        "minItems": 1,
+        "maxItems": MAX_LISTENERS,
         "uniqueItems": True,
     },
+    "listeners.address": _LISTENER,
+    "listeners.dscp": {
+        "anyOf": [
+            {"type": "integer", "minimum": 0, "maximum": MAX_DSCP},
+            {"type": "string", "pattern": patterns.DSCP},
+        ],
+    },
+    "listeners.hmac_key": {"type": "string", "pattern": patterns.KEY},
+    **{f"listeners.impair.{name}": _SHARE for name in ("loss", "duplicate", "reorder", "corrupt")},
+    **{f"listeners.impair.{name}": _TIME for name in ("delay", "jitter")},
+    "listeners.impair.rate": {"type": "string", "pattern": patterns.RATE, "patternErrorMessage": "write 10 Mbit/s"},
+    "listeners.impair.seed": {"type": "integer", "minimum": 0, "maximum": MAX_SEED},
     "access.allow": _SOURCE,
     "access.deny": _SOURCE,
     "guard.refuse_source_ports": {"uniqueItems": True},
@@ -126,7 +162,7 @@ def make_schema() -> _Json:
         "description": "The config of echod. echod.yaml(5) explains each key; `echod check` finds every mistake.",
         **_section("", Config()),
         **_OPEN,
-        "$defs": _DEFINITIONS,
+        "$defs": {"listener": _listener(), **_DEFINITIONS},
     }
 
 
@@ -140,11 +176,33 @@ def _section(prefix: str, defaults: BaseModel) -> _Json:
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
+def _listener() -> _Json:
+    """Return the schema of a listener that is a mapping, with its impairment."""
+    listener, impair = _options("listeners.", ListenerConfig), _options("listeners.impair.", ImpairConfig)
+    listener["properties"]["impair"] = {"description": DESCRIPTIONS["listeners.impair"], **impair, "minProperties": 1}
+    return listener | {"required": ["address"]}
+
+
+def _options(prefix: str, model: type[BaseModel]) -> _Json:
+    kinds = model.model_json_schema(schema_generator=_Kinds, mode="validation")["properties"]
+    properties = {
+        name: {"description": DESCRIPTIONS[f"{prefix}{name}"], **_form(f"{prefix}{name}", kind)}
+        for name, kind in kinds.items()
+    }
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def _form(key: str, kind: _Json) -> _Json:
+    """Return what pydantic knows of a value, and what a text may be."""
+    form = _FORMS.get(key, {})
+    if "anyOf" in form or "type" in form:
+        return form
+    return {name: each for name, each in kind.items() if name not in ("title", "description", "default")} | form
+
+
 def _value(key: str, kind: _Json, default: object) -> _Json:
     """Return the schema of one value: what pydantic knows, and what a text may be."""
-    form = _FORMS.get(key, {})
-    if "anyOf" not in form:
-        form = {name: each for name, each in kind.items() if name not in ("title", "description", "default")} | form
+    form = _form(key, kind)
     match form:
         case {"anyOf": [number, {"type": "null"}]}:
             form = {"anyOf": [number, {"const": "unlimited"}]}

@@ -47,11 +47,9 @@ def _is_public(text: str) -> bool:
 
 def listener_ranges(document: Document) -> dict[Path, ListenerRange]:
     """Return the entries of `listeners` by their places in the file; none if it leaves out the key."""
-    return {
-        path: parse_listener(place.text)
-        for path, place in document.places.items()
-        if path[:1] == ("listeners",) and path[1:]
-    }
+    places, entries = document.places, document.value.get("listeners")
+    paths: list[Path] = [("listeners", index) for index in range(len(entries) if isinstance(entries, list) else 0)]
+    return {path: parse_listener(places.get((*path, "address"), places[path]).text) for path in paths}
 
 
 def places(endpoints: Sequence[Endpoint], document: Document) -> dict[Path, Endpoint]:

@@ -64,24 +64,29 @@ def _explain_all(error: ValidationError, document: Document) -> Iterator[Mistake
     """Turn the errors of pydantic into mistakes, worded after the values at their places."""
     found: dict[Path, dict[str, ErrorDetails]] = {}
     for details in error.errors(include_url=False):
-        found.setdefault(_path(details["loc"]), {})[details["type"]] = details
+        found.setdefault(_path(details["loc"], document), {})[details["type"]] = details
     for path, by_type in found.items():
         place = document.places[path]
         spot = place.spot
         if "extra_forbidden" in by_type:
             spot, message = place.key_spot, _explain_unknown(path)
         elif "sentence" in by_type:
-            message = _complete(path, by_type["sentence"]["ctx"], document)
+            context = by_type["sentence"]["ctx"]
+            message = _complete(path, context, document)
+            spot = place.key_spot if "at_key" in context else place.spot
         else:
             message = _explain(path, place, by_type)
         yield mistake_at(spot, path, message)
 
 
-def _path(location: Path) -> Path:
+def _path(location: Path, document: Document) -> Path:
     """Cut a location to the value concerned: the rest names the branches of a union."""
-    depth = 2 if location[0] in MODELS else 1
-    is_item = len(location) > depth and isinstance(location[depth], int)
-    return location[: depth + is_item]
+    return next(location[:end] for end in range(len(location), -1, -1) if location[:end] in document.places)
+
+
+def _section(path: Path) -> str:
+    """Return the key of the section that a path is in: empty text for the file as a whole."""
+    return ".".join(part for part in path[:-1] if isinstance(part, str))
 
 
 def _complete(path: Path, context: Mapping[str, Any], document: Document) -> str:
@@ -94,7 +99,7 @@ def _complete(path: Path, context: Mapping[str, Any], document: Document) -> str
 
 
 def _explain_unknown(path: Path) -> str:
-    key, here = str(path[-1]), str(path[0]) if len(path) > 1 else ""
+    key, here = str(path[-1]), _section(path)
     keys = list(MODELS[here].model_fields)
     # Not of access: "disallow" is close to allow.
     close = get_close_matches(key, keys, n=1) if here != "access" else []
@@ -126,5 +131,4 @@ def _explain(path: Path, place: Place, by_type: Mapping[str, ErrorDetails]) -> s
         return f"{text} begins with a zero: write {shown(value.lstrip('0'))}"
     else:
         fault = f'"{text}" is not a number'
-    here = str(path[0]) if len(path) > 1 else ""
-    return f"{fault}: write {MODELS[here].model_fields[str(path[-1])].description}"
+    return f"{fault}: write {MODELS[_section(path)].model_fields[str(path[-1])].description}"

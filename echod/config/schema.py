@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from echod.config import fields
+from echod.config.listeners import ImpairConfig, ListenerConfig, Listeners, listeners
 
 _STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
 _SECTION = Field(description="keys and values, indented below this key")
@@ -131,7 +132,7 @@ class Config(BaseModel):
 
     model_config = _STRICT
 
-    listeners: fields.Listeners = fields.listeners(
+    listeners: Listeners = listeners(
         "udp://0.0.0.0:7",
         "udp://[::]:7",
         "tcp://0.0.0.0:7",
@@ -155,11 +156,14 @@ class Config(BaseModel):
 
 
 FIRST_TRY = Config(
-    listeners=fields.listeners("udp://127.0.0.1:7007", "udp://[::1]:7007", "tcp://127.0.0.1:7007", "tcp://[::1]:7007"),
+    listeners=listeners("udp://127.0.0.1:7007", "udp://[::1]:7007", "tcp://127.0.0.1:7007", "tcp://[::1]:7007"),
 )
 """The config without a file: reachable from this host only, on a port that needs no privilege."""
 
-MODELS: Mapping[str, type[BaseModel]] = {"": Config} | {
-    key: type(section) for key, section in Config() if isinstance(section, BaseModel)
+MODELS: Mapping[str, type[BaseModel]] = {
+    "": Config,
+    **{key: type(section) for key, section in Config() if isinstance(section, BaseModel)},
+    "listeners": ListenerConfig,
+    "listeners.impair": ImpairConfig,
 }
-"""The model of each section by its key, and that of the file as a whole at ""."""
+"""The model of each section by its key, of a listener by that of the list, and that of the file as a whole at ""."""

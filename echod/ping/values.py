@@ -9,19 +9,11 @@ from typing import Final
 
 from echod.measurement.payload import MAX_SIZE
 from echod.net.listener import MAX_PORT
+from echod.net.mode import SERVICE_CLASSES
 
 NANOSECONDS: Final = {"": 10**9, "s": 10**9, "ms": 10**6, "us": 10**3, "m": 60 * 10**9, "h": 3600 * 10**9}
 MAX_SECONDS: Final = 10**7
 MAX_PATTERN: Final = 16
-
-SERVICE_CLASSES: Final = {
-    "EF": 46,
-    "VA": 44,
-    "LE": 1,
-    **{f"CS{number}": 8 * number for number in range(8)},
-    **{f"AF{row}{drop}": 8 * row + 2 * drop for row in range(1, 5) for drop in range(1, 4)},
-}
-"""DSCP by name (RFC 2474, 2597, 3246, 5865, 8622)."""
 
 _DSCP_NAMES: Final = {value: name for name, value in SERVICE_CLASSES.items() if value}
 

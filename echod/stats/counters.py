@@ -5,7 +5,7 @@ each listener, and its part of the connection ledger. Only the worker of a slot 
 A number is eight bytes, aligned, so no reader sees a half-written one.
 
 This module does not allocate the page: it lays one over a buffer. Invariant, asserted by tests: in a UDP row,
-received = replied + drops + send failures + interrupted.
+received = replied + drops + send failures + interrupted + held.
 """
 
 import errno
@@ -64,6 +64,15 @@ class UdpField(IntEnum):
     in the order of BATCH_SIZES."""
     TRAINS = 48
     """The first counter of received trains by length: see `train_field`."""
+    HELD = 56
+    """Held by impairment now: their outcome is not known yet."""
+    DUPLICATED = 57
+    REORDERED = 58
+    CORRUPTED = 59
+    """What impairment did to datagrams, whose outcome is counted as well. A duplicate is not counted as replied."""
+    FIRST_AT = 60
+    LAST_AT = 61
+    """When a measuring mode received its first and its last datagram, in ns since 1970; zero if none."""
 
 
 UDP_DROPS: Final = slice(UdpField.DROPPED, UdpField.SEND_FAILED)
@@ -86,6 +95,11 @@ class TcpField(IntEnum):
 
 TCP_CLOSED: Final = slice(TcpField.CLOSED + 1, TcpField.CLOSED + max(Close) + 1)
 
+
+_MORE_UDP: Final = (
+    *(UdpField.INTERRUPTED, UdpField.SLIPPED, UdpField.SELF_TEST),
+    *(UdpField.HELD, UdpField.DUPLICATED, UdpField.REORDERED, UdpField.CORRUPTED),
+)
 
 DROP_FIELDS: Final = {drop.name.lower(): UdpField.DROPPED + drop for drop in Drop}
 SEND_FAILED_FIELDS: Final = {
@@ -201,6 +215,8 @@ class CounterPage:
             self._finish(slot, unfinished)
         for listener in self.listeners:
             row, protocol = self.row(slot, listener), listener.protocol
+            if protocol is Protocol.UDP:
+                row[UdpField.HELD] = 0
             rest = UdpField.INTERRUPTED if protocol is Protocol.UDP else TcpField.CLOSED + Close.INTERRUPTED
             row[rest] += row[_come(protocol)] - _ended(row, protocol)
 
@@ -253,7 +269,7 @@ def describe(listener: Listener, row: Sequence[int]) -> dict[str, int]:
         )
         rest = {f"dropped_{name}": place for name, place in DROP_FIELDS.items()}
         rest |= {f"send_failed_{name.lower()}": place for name, place in SEND_FAILED_FIELDS.items()}
-        rest |= {field.name.lower(): field for field in (UdpField.INTERRUPTED, UdpField.SLIPPED, UdpField.SELF_TEST)}
+        rest |= {field.name.lower(): field for field in _MORE_UDP}
     else:
         main = (TcpField.ACCEPTED, TcpField.RECEIVED_BYTES, TcpField.SENT_BYTES)
         rest = {f"closed_{name}": place for name, place in CLOSED_FIELDS.items()}

@@ -36,6 +36,16 @@ class Drop(IntEnum):
     """Its source, or all sources together, exceed their limit."""
     LOOP = 11
     """It equals an earlier sample from the same peer: it circulates."""
+    MALFORMED = 12
+    """It is not what the mode of its listener replies to: too short, or impossible."""
+    UNAUTHENTICATED = 13
+    """Its HMAC is not that of the key (RFC 8762, 4.4)."""
+    DISCARDED = 14
+    """The mode of its listener is discard (RFC 863)."""
+    IMPAIRED = 15
+    """Lost, as `impair.loss` demands."""
+    IMPAIR_QUEUE = 16
+    """As many datagrams as `impair.queue` allows were held already."""
 
 
 SEND_ERRORS: Final = {

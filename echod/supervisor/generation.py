@@ -10,22 +10,26 @@ import secrets
 import socket
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
 
 from echod.admission.ratelimit import RateLimit
 from echod.admission.selftest import SelfTest
+from echod.config.file import Reading
 from echod.config.schema import Config
 from echod.linux.poll import Poll
 from echod.linux.privileges import Account
 from echod.linux.process import cpu_seconds
 from echod.net.listener import Listener, Protocol
+from echod.net.mode import PLAIN
 from echod.net.networks import Network, pack_networks
 from echod.stats.counters import CounterPage, SlotField
 from echod.stats.refusals import Report
 from echod.stats.snapshot import WorkerState
 from echod.stats.top_sources import unpack_report
+from echod.supervisor.listening import Acquisition
 from echod.supervisor.observer import Observer
 from echod.supervisor.timers import Timers
 from echod.supervisor.worker_process import STUCK_AFTER_CHECKS, WorkerExit, WorkerProcess
@@ -50,10 +54,13 @@ class Generation:
         restarts: Counter[int],
         self_test: SelfTest | None,
         account: Account | None,
+        keys: Mapping[Listener, bytes],
+        began: int,
     ) -> None:
         """Make what the workers share, but start none. Their reports go to the observer.
 
-        `restarts` counts the workers that were replaced, by slot, over all generations.
+        `restarts` counts the workers that were replaced, by slot, over all generations. `keys` are those of
+        `hmac_key`; `began` is when the daemon started, in monotonic ns.
         """
         self.number = number
         self.config = config
@@ -64,6 +71,8 @@ class Generation:
         self._restarts = restarts
         self.self_test = self_test
         self.account = account
+        self._keys = keys
+        self._began = began
         self._secret = secrets.token_bytes(16)
         self._serving = False
         self._draining = False
@@ -141,6 +150,7 @@ class Generation:
             rates=self._rates,
             own_addresses=self._own_addresses,
             secret=self._secret,
+            began=self._began,
             self_test=self.self_test,
             channel=theirs,
             supervisor=os.getpid(),
@@ -152,14 +162,18 @@ class Generation:
     def _share(self, number: int) -> tuple[ServedSocket, ...]:
         """Return the sockets that the worker of this slot serves.
 
-        Sockets are distributed over the workers; if there are fewer sockets than workers, several workers share one.
+        Sockets are distributed over the workers; if there are fewer sockets than workers, several workers share one,
+        unless the listener counts for each peer.
         """
         workers = len(self.workers)
         share = []
         for listener, sockets in self._sockets.items():
-            few = len(sockets) < workers
+            options, key = self.config.listeners.get(listener, PLAIN), self._keys.get(listener, b"")
+            few = len(sockets) < workers and not options.has_sessions
             dealt = [sockets[number % len(sockets)]] if few else sockets[number::workers]
-            share += [ServedSocket(listener=listener, sock=sock, shared=few) for sock in dealt]
+            share += [
+                ServedSocket(listener=listener, sock=sock, shared=few, options=options, key=key) for sock in dealt
+            ]
         return tuple(share)
 
     def _on_message(self, worker: WorkerProcess, message: bytes) -> bool:
@@ -260,3 +274,13 @@ class Generation:
             self._timers.at(now + worker.backoff.after(0.0), partial(self._replace, worker))
         else:
             self._restarts[worker.number] += 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """A generation that was started and is not yet committed."""
+
+    generation: Generation
+    acquisition: Acquisition
+    reading: Reading
+    """Its config, and where that is from."""

@@ -10,12 +10,14 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import structlog
 
 from echod.config.diff import Plan, plan
 from echod.config.socket_unit import Units
 from echod.errors import AddressUnavailableError, EchodError, NotPermittedError, PassedSocketError
+from echod.linux.arrival import report_arrivals, set_dscp
 from echod.linux.sockets import (
     Buffers,
     bind_socket,
@@ -27,10 +29,14 @@ from echod.linux.sockets import (
     set_buffers,
 )
 from echod.net.listener import Endpoint, Listener, Protocol, overlap
+from echod.net.mode import PLAIN, ListenerOptions
 from echod.stats.rates import unwrapped
 from echod.supervisor.adoption import METRICS, adopt_http_socket, adopt_socket, device_of
 
 _log = structlog.get_logger()
+
+ALL_PLAIN: Final[Mapping[Listener, ListenerOptions]] = {}
+"""The options of listeners that have none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +75,8 @@ class ListeningSockets:
         self._dropped_before: dict[Listener, int] = {}
         self._http: dict[Endpoint, socket.socket] = {}
         self._adopted_http: list[socket.socket] = []
+        self._suited: dict[Listener, ListenerOptions] = {}
+        """The options that sockets were made to suit, of listeners that are not plain."""
         self._logged: set[str] = set()
         """The listeners that the log names as detached."""
 
@@ -199,8 +207,11 @@ class ListeningSockets:
         for sock in acquisition.opened:
             sock.close()
 
-    def commit(self, acquisition: Acquisition) -> None:
-        """Hold these sockets from now on, and close the listeners that were removed. It opens nothing."""
+    def commit(self, acquisition: Acquisition, options: Mapping[Listener, ListenerOptions] = ALL_PLAIN) -> None:
+        """Hold these sockets from now on, and close the listeners that were removed. It opens nothing.
+
+        `options` are those of the listeners of the config; others are plain.
+        """
         for listener in acquisition.plan.keep:
             for sock in self.sockets[listener] if listener.protocol is Protocol.UDP else ():
                 set_buffers(sock, acquisition.granted)
@@ -214,6 +225,8 @@ class ListeningSockets:
         for listener in (*acquisition.plan.close, *(acquisition.renewed & self.sockets.keys())):
             self._close(listener)
         self.sockets = acquisition.sockets
+        for listener, sockets in self.sockets.items():
+            self._suit(listener, sockets, options.get(listener, PLAIN))
         self._logged.clear()  # what is still detached is logged again
         for endpoint, sock in self._http.items():
             if acquisition.http_sockets.get(endpoint) is sock:
@@ -222,6 +235,17 @@ class ListeningSockets:
                 sock.shutdown(socket.SHUT_RDWR)  # in the exporter's copy too, so that the port is free at once
             sock.close()
         self._http = acquisition.http_sockets
+
+    def _suit(self, listener: Listener, sockets: Sequence[socket.socket], options: ListenerOptions) -> None:
+        """Have these sockets report and send what the options need, and no more than before without them."""
+        before = self._suited.pop(listener, PLAIN)
+        if options != PLAIN:
+            self._suited[listener] = options
+        for sock in sockets if options != before or options != PLAIN else ():
+            if listener.protocol is Protocol.UDP:
+                report_arrivals(sock, report=options.measured)
+            if isinstance(options.dscp, int) or isinstance(before.dscp, int):
+                set_dscp(sock, options.dscp if isinstance(options.dscp, int) else 0)
 
     def log_detached(self) -> None:
         """Log each listener that receives nothing any more, once, and again after a reload that did not repair it."""

@@ -9,11 +9,10 @@ import signal
 from collections import Counter
 from collections.abc import Callable, MutableMapping
 from contextlib import closing
-from dataclasses import dataclass
 from itertools import chain
 from math import inf
 from pathlib import Path
-from time import monotonic
+from time import monotonic, monotonic_ns
 from typing import Final
 
 import structlog
@@ -40,8 +39,9 @@ from echod.status.publisher import Publisher
 from echod.status.selftest import choose_mark
 from echod.supervisor.capacity import choose_workers
 from echod.supervisor.exporter import Exporters
-from echod.supervisor.generation import Generation
-from echod.supervisor.listening import Acquisition, ListeningSockets
+from echod.supervisor.generation import Generation, Transition
+from echod.supervisor.keys import read_keys
+from echod.supervisor.listening import ListeningSockets
 from echod.supervisor.observer import Observer
 from echod.supervisor.own_addresses import OwnAddresses
 from echod.supervisor.refusal_log import RefusalLog
@@ -63,16 +63,6 @@ SPARE_DESCRIPTORS: Final = 256
 _log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transition:
-    """A generation that was started and is not yet committed."""
-
-    generation: Generation
-    acquisition: Acquisition
-    reading: Reading
-    """Its config, and where that is from."""
-
-
 class Supervisor:
     """The daemon. `run` returns when a signal has stopped it."""
 
@@ -88,6 +78,7 @@ class Supervisor:
         The variables that pass sockets are removed from the environment.
         """
         self._path = path
+        self._began = monotonic_ns()
         self._passed = passed_sockets(environment)
         self._on_serving = on_serving
         self._poll = Poll()
@@ -154,7 +145,8 @@ class Supervisor:
         self._path, config = reading.path, reading.config  # once a file was in force, later reloads require it
         self._reporter.reading(reading, self._listening.adopted)
         workers = choose_workers(cpu_limits(), process_limits()) if config.workers == "auto" else config.workers
-        listeners = config.listeners if reading.path else self._listening.bindable(config.listeners)
+        keys, wanted = read_keys(config.listeners), tuple(config.listeners)
+        listeners = wanted if reading.path else self._listening.bindable(wanted)
         descriptors = len(listeners) * workers + config.tcp.max_connections + SPARE_DESCRIPTORS
         self._reporter.descriptors(descriptors, limit=raise_limit(descriptors))  # the workers inherit the limit
         buffers, metrics, account = _buffers(config), config.metrics.listen, find_account(config.user)
@@ -173,6 +165,8 @@ class Supervisor:
                 restarts=self._restarts,
                 self_test=choose_mark(taken, lowest=config.guard.min_source_port),
                 account=account,
+                keys=keys,
+                began=self._began,
             )
         except (OSError, MemoryError) as error:
             self._listening.abandon(acquisition)
@@ -200,7 +194,7 @@ class Supervisor:
         """Replace the old generation with the new one."""
         old = self._current
         self._transition = None
-        self._listening.commit(transition.acquisition)
+        self._listening.commit(transition.acquisition, transition.reading.config.listeners)
         transition.generation.serve()
         self._reporter.entitle(transition.reading)
         self._current = new = transition.generation

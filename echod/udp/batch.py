@@ -14,9 +14,9 @@ from itertools import accumulate
 from mmap import mmap
 
 from echod.linux.mmsg import Span, Vector
-from echod.linux.mmsg_layout import CONTROL_BYTES, NOTED_RECEIVED, NOTED_ROW, SLOTS
+from echod.linux.mmsg_layout import MAX_CONTROL_BYTES, NOTED_RECEIVED, NOTED_ROW, SLOTS
 from echod.net.peers import NAME_BYTES
-from echod.udp.cmsg import LOOPBACK_IFINDEX, Form, Parsed
+from echod.udp.cmsg import LOOPBACK_IFINDEX, Arrivals, Form, Parsed
 from echod.udp.sock import Pattern, UdpSocket
 from echod.udp.transmit import raise_fatal
 
@@ -31,10 +31,11 @@ class Batch:
     datagrams, `replied_octets`, and `failures`, errno to datagrams.
     """
 
-    def __init__(self, memory: mmap | None = None, control_bytes: int = CONTROL_BYTES) -> None:
+    def __init__(self, memory: mmap | None = None, control_bytes: int = MAX_CONTROL_BYTES) -> None:
         """Lay the vector over a mapping of `mmsg_layout.MEMORY_BYTES`, by default a new one; it is empty.
 
-        `control_bytes` is the room for the control messages of each slot.
+        `control_bytes` is the room for the control messages of each slot. A reload may have a socket report more than
+        an echo needs, while a worker still serves it, so there is room for all.
         """
         self.vector = Vector(memory, control_bytes)
         self.span: Span = self.vector.spans[0]
@@ -46,12 +47,14 @@ class Batch:
         self.pattern: Pattern | None = None
         """The pattern of this socket if the slots match it; the answers are then ready."""
         self._answers = b""
-        self._parsed = Parsed([])
+        self._parsed = Parsed([], [])
         self.trains: list[int] | None = None
         self.segments: dict[int, int] = {}
         """The bytes in a segment, for each slot that holds a train."""
         self.refused: set[int] = set()
         """The slots of which no datagram is to be answered."""
+        self.tests: set[int] = set()
+        """The slots that hold a self test, which every mode sends back as it is."""
         self.names = b""
         self._peers: tuple[bytes, ...] | None = ()
         self._named = socket.AF_INET
@@ -77,6 +80,8 @@ class Batch:
             self._start_over(sock)
         if self.refused:
             self.refused = set()
+        if self.tests:
+            self.tests = set()
         vector.longs[NOTED_RECEIVED] = counted  # after the headers are reset, and before they are filled
         count = vector.receive(sock.fd)
         if count < 0:
@@ -131,7 +136,7 @@ class Batch:
         lengths = span.length.tolist()
         form, control = layout.common_form(span), b""
         if form is not None:
-            if sock.may_be_alike(lengths):
+            if form.stamp is None and sock.may_be_alike(lengths):  # each arrives at another time
                 control = vector.memory[span.control]
             parsed = layout.parse_all(span, form, lengths)
         else:
@@ -152,7 +157,7 @@ class Batch:
         """Make a pattern for later batches of a batch whose slots are alike except for peers and payload."""
         vector, first = self.vector, self.span.control.start
         turned = vector.memory[first : first + vector.control_bytes]
-        joined = sock.control.join(length, turned) if form.train is None else b""
+        joined = sock.control.join(length, turned[: form.length]) if form.train is None else b""
         headers, answers = vector.alike(sock.family, form.length, length, turned, joined)
         sock.pattern = Pattern(
             headers=headers,
@@ -200,6 +205,17 @@ class Batch:
         length = self.span.length[slot]
         first = (self.weight(slot) - 1) * self.segments.get(slot, 0)
         return self.vector.payload(slot, first, length)
+
+    @property
+    def forms(self) -> list[Form | None]:
+        """Return the control messages of each slot; None of one that is truncated."""
+        return self._parsed.forms if self.pattern is None else [self.pattern.form] * self.span.count
+
+    @property
+    def arrivals(self) -> Arrivals:
+        """Return when and how each slot arrived."""
+        arrivals = self._parsed.arrivals if self.pattern is None else None
+        return Arrivals.unknown(self.span.count) if arrivals is None else arrivals
 
     def refuse(self, slot: int, datagrams: int) -> None:
         """Leave the last so many datagrams of this slot unanswered."""

@@ -7,6 +7,7 @@ answered.
 """
 
 import socket
+from array import array
 from dataclasses import dataclass, field
 from struct import Struct
 from typing import Final
@@ -14,7 +15,7 @@ from typing import Final
 from echod.linux import sockopt
 from echod.linux.mmsg import Span, Vector, constant
 from echod.linux.mmsg_layout import SEGMENT_CMSG_BYTES, SEGMENT_CMSG_LENGTH
-from echod.linux.sockopt import IPPROTO_IP, IPPROTO_IPV6, IPPROTO_UDP, UDP_GRO, UDP_SEGMENT
+from echod.linux.sockopt import IPPROTO_UDP, UDP_GRO, UDP_SEGMENT
 
 LOOPBACK_IFINDEX: Final = 1
 """The index of `lo`, in every network namespace (include/net/flow.h)."""
@@ -29,12 +30,16 @@ _TIMESTAMP_BYTES: Final = 32
 _NUMBER_BYTES: Final = 24
 """`CMSG_SPACE` of a `struct timespec`, and of a TOS, TTL, traffic class or hop limit."""
 
-_NUMBERS: Final = {
-    socket.AF_INET: ((IPPROTO_IP, sockopt.IP_RECVTTL), (IPPROTO_IP, sockopt.IP_RECVTOS)),
-    socket.AF_INET6: ((IPPROTO_IPV6, sockopt.IPV6_RECVHOPLIMIT), (IPPROTO_IPV6, sockopt.IPV6_RECVTCLASS)),
-}
-"""The options for those that follow PKTINFO, in the order of the kernel (`ip_cmsg_recv_offset`,
-`ip6_datagram_recv_specific_ctl`)."""
+_NUMBERS: Final = 2
+"""Of these, TTL and then TOS, behind PKTINFO (`ip_cmsg_recv_offset`, `ip6_datagram_recv_specific_ctl`)."""
+
+_OCTET: Final = 0xFF
+_ECN: Final = 0x03
+"""The bits of a TOS that are not the DSCP (RFC 3168). A reply has them zero: it is not ECN-capable, and a mark of
+congestion was for the other direction."""
+
+UNKNOWN_TTL: Final = 255
+"""The TTL of a datagram of which it is not known (RFC 8762, 4.2.1)."""
 
 _LEVEL, _TYPE, _DATA = 2, 3, 4
 """Words of a `struct cmsghdr`, and the first word after it."""
@@ -59,12 +64,32 @@ class Parsed:
 
     interfaces: list[int]
     """The index of the interface on which each slot came in."""
+    forms: list["Form | None"]
+    """The control messages of each slot; None of one that is truncated."""
     segments: dict[int, int] = field(default_factory=dict)
     """The bytes in a segment, for each slot that holds a train."""
     weights: list[int] | None = None
     """Datagrams in each slot; None if all are single."""
     truncated: set[int] = field(default_factory=set)
     not_unicast: set[int] = field(default_factory=set)
+    arrivals: "Arrivals | None" = None
+    """None if no slot was measured."""
+
+
+@dataclass(slots=True)
+class Arrivals:
+    """When and how each slot arrived."""
+
+    stamps: list[int]
+    """The time of the kernel's receive in ns since 1970; of a train, of its first datagram. Zero if it is not known."""
+    ttls: list[int]
+    toses: list[int]
+    """TTL and TOS, or hop limit and traffic class."""
+
+    @classmethod
+    def unknown(cls, slots: int) -> "Arrivals":
+        """Return those of slots of which nothing is known."""
+        return cls([0] * slots, [UNKNOWN_TTL] * slots, [0] * slots)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +109,16 @@ class Form:
     """The first word of the address that the kernel would answer from; in IPv6, of the destination."""
     destination: int
     """The first word of the destination in the header; it differs from `spec_dst` if that is not a unicast address."""
-    unused: tuple[int, ...] = ()
-    """The offsets of the `cmsg_level` of all messages that a reply leaves out."""
+    stamp: int | None = None
+    """The offset of the arrival time: seconds and ns, 64 bits each; None where the socket reports none."""
+    ttl: int = 0
+    tos: int = 0
+    """With `stamp`, the offsets of the values of TTL and TOS, or of their like in IPv6."""
+
+    @property
+    def segment_end(self) -> int:
+        """Where UDP_SEGMENT ends in the reply to a train, in bytes. What is left out of a reply may precede it."""
+        return 4 * (self.train or 0) + SEGMENT_CMSG_BYTES
 
 
 _PKTINFO: Final = {
@@ -98,42 +131,37 @@ _PKTINFO: Final = {
 class ControlLayout:
     """The control messages of one socket, in the order in which the kernel writes them.
 
-    A timestamp (SO_TIMESTAMPNS), UDP_GRO on trains alone, PKTINFO, TTL or hop limit, TOS or traffic class. All but
-    UDP_GRO and PKTINFO are optional. In the reply UDP_GRO becomes UDP_SEGMENT, PKTINFO gives the source address, and
-    the others are left out.
+    A timestamp (SO_TIMESTAMPNS), UDP_GRO on trains alone, PKTINFO, TTL or hop limit, TOS or traffic class. Timestamp,
+    TTL and TOS come together, if the listener measures. A socket changes from one to the other while it serves, so both
+    are parsed. In the reply UDP_GRO becomes UDP_SEGMENT, and PKTINFO gives the source address. The timestamp is left
+    out; so are TTL and TOS, unless the reply is to have its own.
     """
 
-    def __init__(self, family: socket.AddressFamily, *, timestamp: bool = False, numbers: int = 0) -> None:
-        """Lay them out: with a timestamp or without, and with so many of TTL, TOS and the like."""
+    def __init__(self, family: socket.AddressFamily, *, keeps_ttl: bool = False, reflects_dscp: bool = False) -> None:
+        """Lay them out. `keeps_ttl` leaves the TTL in the reply, to be set; `reflects_dscp` leaves the DSCP there."""
         self._family = family
-        first, timestamps = (_TIMESTAMP_BYTES // 4, (_LEVEL,)) if timestamp else (0, ())
-        self.single = self._form(None, first, timestamps, numbers)
-        self.train = self._form(first, first + SEGMENT_CMSG_BYTES // 4, timestamps, numbers)
-        self.segment_end = 4 * first + SEGMENT_CMSG_BYTES
-        """Where UDP_SEGMENT ends in the reply to a train, in bytes. What is left out of a reply may precede it."""
-        self._forms = {form.length: form for form in (self.single, self.train)}
+        self._keeps_ttl, self._reflects_dscp = keeps_ttl, reflects_dscp
+        forms = [self._form(train=train, measured=measured) for train in (False, True) for measured in (False, True)]
+        self.single, self.measured, self.train, self.measured_train = forms
+        """The forms of a datagram and of a train, without timestamp, TTL and TOS and with them."""
+        self._forms = {form.length: form for form in forms}
 
-    @staticmethod
-    def of(sock: socket.socket) -> "ControlLayout":
-        """Return the layout of a socket with PKTINFO and UDP_GRO on, by its other options."""
-        family = socket.AddressFamily(sock.family)
-        numbers = [option for option in _NUMBERS[family] if sock.getsockopt(*option)]
-        timestamp = sock.getsockopt(socket.SOL_SOCKET, sockopt.SO_TIMESTAMPNS) != 0
-        return ControlLayout(family, timestamp=timestamp, numbers=len(numbers))
-
-    def _form(self, train: int | None, pktinfo: int, timestamps: tuple[int, ...], numbers: int) -> Form:
+    def _form(self, *, train: bool, measured: bool) -> Form:
         plain = _PKTINFO[self._family]
-        after = pktinfo + plain.length // 4
-        step = _NUMBER_BYTES // 4
+        first = _TIMESTAMP_BYTES // 4 if measured else 0
+        pktinfo = first + (SEGMENT_CMSG_BYTES // 4 if train else 0)
+        after, step = pktinfo + plain.length // 4, _NUMBER_BYTES // 4
         return Form(
-            length=4 * (after + numbers * step),
-            train=train,
-            type_at=(pktinfo if train is None else train) + _TYPE,
-            type=plain.type if train is None else UDP_GRO,
+            length=4 * (after + (_NUMBERS * step if measured else 0)),
+            train=first if train else None,
+            type_at=(first if train else pktinfo) + _TYPE,
+            type=UDP_GRO if train else plain.type,
             ifindex=pktinfo + plain.ifindex,
             spec_dst=pktinfo + plain.spec_dst,
             destination=pktinfo + plain.destination,
-            unused=(*timestamps, *(after + number * step + _LEVEL for number in range(numbers))),
+            stamp=_DATA if measured else None,
+            ttl=after + _DATA,
+            tos=after + step + _DATA,
         )
 
     def common_form(self, span: Span) -> Form | None:
@@ -156,11 +184,13 @@ class ControlLayout:
 
     def parse_all(self, span: Span, form: Form, lengths: list[int]) -> Parsed:
         """Parse slots of one form, and turn their control messages into those of the replies."""
-        parsed = Parsed(span.words[form.ifindex].tolist())
+        parsed = Parsed(span.words[form.ifindex].tolist(), [form] * span.count)
         if form.train is not None:
             segments = span.words[form.train + _DATA].tolist()
             parsed.segments = dict(enumerate(segments))
             parsed.weights = [-(-length // segment) for length, segment in zip(lengths, segments, strict=True)]
+        if form.stamp is not None:
+            parsed.arrivals = self._measure(span, form)
         self.turn(span, form)
         return parsed
 
@@ -175,8 +205,6 @@ class ControlLayout:
         if form.train is not None:
             words[form.train][:] = _SEGMENT_LENGTHS[:count]
             words[form.train + _TYPE][:] = _SEGMENT_TYPES[:count]
-        for level in form.unused:
-            words[level][:] = _NO_LEVELS[:count]
         interfaces, kept = words[form.ifindex], {}
         if self._family == socket.AF_INET6:
             local = words[form.destination].tolist()
@@ -186,11 +214,41 @@ class ControlLayout:
         for slot, index in kept.items():
             interfaces[slot] = index
 
+    def _measure(self, span: Span, form: Form) -> Arrivals:
+        """Return how the slots arrived, and leave that out of the replies, or as much of it as they are to have."""
+        words, none, stamp = span.words, _NO_LEVELS[: span.count], form.stamp or 0
+        longs = span.longs[stamp // 2].tolist(), span.longs[stamp // 2 + 1].tolist()
+        toses = [tos & _OCTET for tos in words[form.tos].tolist()]
+        words[stamp - _DATA + _LEVEL][:] = none
+        if not self._keeps_ttl:
+            words[form.ttl - _DATA + _LEVEL][:] = none
+        if self._reflects_dscp:
+            words[form.tos][:] = array("I", [tos & ~_ECN for tos in toses])
+        else:
+            words[form.tos - _DATA + _LEVEL][:] = none
+        stamps = [seconds * 10**9 + nanoseconds for seconds, nanoseconds in zip(*longs, strict=True)]
+        return Arrivals(stamps, words[form.ttl].tolist(), toses)
+
+    def _measure_each(self, vector: Vector, slot: int, form: Form, arrivals: Arrivals) -> None:
+        """Do the same for one slot, of this form."""
+        at, stamp, words = (vector.control_at + slot * vector.control_bytes) // 4, form.stamp or 0, vector.words
+        seconds, nanoseconds = vector.longs[(at + stamp) // 2], vector.longs[(at + stamp) // 2 + 1]
+        tos = words[at + form.tos] & _OCTET
+        arrivals.stamps[slot] = seconds * 10**9 + nanoseconds
+        arrivals.ttls[slot], arrivals.toses[slot] = words[at + form.ttl], tos
+        words[at + stamp - _DATA + _LEVEL] = _NO_LEVEL
+        if not self._keeps_ttl:
+            words[at + form.ttl - _DATA + _LEVEL] = _NO_LEVEL
+        if self._reflects_dscp:
+            words[at + form.tos] = tos & ~_ECN
+        else:
+            words[at + form.tos - _DATA + _LEVEL] = _NO_LEVEL
+
     def parse_each(self, vector: Vector, span: Span, lengths: list[int]) -> Parsed:
         """Parse slots of any form, one by one, and turn the control messages of those that can be answered."""
         words, forms, ipv4 = vector.words, self._forms, self._family == socket.AF_INET
         weights = [1] * span.count
-        parsed = Parsed([0] * span.count, weights=weights)
+        parsed = Parsed([0] * span.count, [None] * span.count, weights=weights)
         for slot, (control, flags) in enumerate(zip(span.control_length.tolist(), span.flags.tolist(), strict=True)):
             at, form = (vector.control_at + slot * vector.control_bytes) // 4, forms.get(control)
             if form is None or flags & _NOT_WHOLE or words[at + form.type_at] != form.type:
@@ -201,8 +259,10 @@ class ControlLayout:
                 words[train], words[train + _TYPE] = SEGMENT_CMSG_LENGTH, UDP_SEGMENT
                 parsed.segments[slot] = words[train + _DATA]
                 weights[slot] = -(-lengths[slot] // words[train + _DATA])
-            for level in form.unused:
-                words[at + level] = _NO_LEVEL
+            parsed.forms[slot] = form
+            if form.stamp is not None:
+                parsed.arrivals = parsed.arrivals or Arrivals.unknown(span.count)
+                self._measure_each(vector, slot, form, parsed.arrivals)
             # Nothing is known of a datagram queued before IP_PKTINFO was on. From 127/8 it can only have come on
             # loopback.
             parsed.interfaces[slot] = words[at + form.ifindex] or LOOPBACK_IFINDEX
@@ -212,17 +272,24 @@ class ControlLayout:
                 parsed.not_unicast.add(slot)
         return parsed
 
-    def local_addresses(self, span: Span) -> list[list[int]]:
-        """Return the parts of the address that each single datagram was sent to, each part for all slots."""
-        first = self.single.spec_dst
+    def keys(self, span: Span, form: Form) -> list[list[int]]:
+        """Return what has to be equal for slots of this form to be joined, as columns: the address, and the TOS.
+
+        It is that of all slots; in those of another form it means nothing.
+        """
+        first, measured = form.spec_dst, form.stamp is not None
+        tos = [span.words[word].tolist() for word in (form.tos, form.tos - _DATA + _LEVEL)] if measured else []
         if self._family == socket.AF_INET:
-            return [span.words[first].tolist()]
-        return [span.longs[first // 2].tolist(), span.longs[first // 2 + 1].tolist()]
+            return [span.words[first].tolist(), *tos]
+        return [span.longs[first // 2].tolist(), span.longs[first // 2 + 1].tolist(), *tos]
 
     def join(self, length: int, control: bytes) -> bytes:
         """Return the control messages of a train, from those of the reply to a datagram of `length` bytes."""
-        segment = _SEGMENT.pack(SEGMENT_CMSG_LENGTH, IPPROTO_UDP, UDP_SEGMENT, length)
-        return segment + control[: self.single.length]
+        return _SEGMENT.pack(SEGMENT_CMSG_LENGTH, IPPROTO_UDP, UDP_SEGMENT, length) + control
+
+    def segment_end(self, control_length: int) -> int:
+        """Return where UDP_SEGMENT ends in the control messages of the reply to a train, which have this length."""
+        return self._forms[control_length].segment_end
 
 
 def _is_link_local(first_word: int) -> bool:

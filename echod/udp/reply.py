@@ -10,6 +10,7 @@ from collections.abc import Hashable
 from typing import Final
 
 from echod.linux.mmsg import NAMES
+from echod.linux.mmsg_layout import SEGMENT_CMSG_BYTES
 from echod.udp.batch import Batch
 from echod.udp.sock import UdpSocket
 from echod.udp.trains import WORTH_JOINING, find_alike, find_runs
@@ -76,9 +77,12 @@ def _runs(batch: Batch, sock: UdpSocket) -> list[range]:
             return find_alike(batch.names, pattern.length, sock.longest_joined)
         lengths, keys = [pattern.length] * span.count, [*batch.peers]
     else:
-        lengths = span.length.tolist()
-        # Slots with the same length, peer and local address have equal keys.
-        keys = list(zip(lengths, batch.peers, *sock.control.local_addresses(span), strict=True))
+        lengths, singles = span.length.tolist(), {form for form in batch.forms if form and form.train is None}
+        if len(singles) == 1:
+            # Slots with the same length, peer and control messages have equal keys.
+            keys = list(zip(lengths, batch.peers, *sock.control.keys(span, singles.pop()), strict=True))
+        else:
+            keys = list(range(span.count))  # the socket is changing from one form to another, or has no single datagram
     for slot in batch.segments:
         keys[slot] = slot  # already a train, equal to no other slot
     for slot in batch.refused:
@@ -91,7 +95,7 @@ def _compose(batch: Batch, sock: UdpSocket, runs: list[range]) -> None:
     vector, pattern, name_length = batch.vector, batch.pattern, NAMES[sock.family][0]
     if pattern is not None:
         alone = range(vector.answers_control_at, vector.answers_control_at + pattern.form.length)
-        joined = range(vector.answers_joined_at, vector.answers_joined_at + sock.control.train.length)
+        joined = range(vector.answers_joined_at, vector.answers_joined_at + SEGMENT_CMSG_BYTES + pattern.form.length)
         for message, run in enumerate(runs):
             control = joined if len(run) > 1 else alone
             vector.compose(message, run, name_length, vector.answers_iovecs_at, control)
@@ -101,7 +105,9 @@ def _compose(batch: Batch, sock: UdpSocket, runs: list[range]) -> None:
         slot = run.start
         at = vector.control_at + slot * size
         if len(run) > 1:
-            turned = sock.control.join(batch.span.length[slot], vector.memory[at : at + size])
+            turned = sock.control.join(
+                batch.span.length[slot], vector.memory[at : at + batch.span.control_length[slot]]
+            )
             at, length = vector.composed_control_at + message * size, len(turned)
             vector.memory[at : at + length] = turned
         else:

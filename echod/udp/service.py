@@ -5,6 +5,7 @@ Invariant: every received datagram is counted exactly once: as replied, as one d
 """
 
 from collections import Counter
+from collections.abc import Callable
 from socket import SO_RCVBUF, SOL_SOCKET
 from typing import Final
 
@@ -17,6 +18,7 @@ from echod.stats.outcomes import Drop
 from echod.stats.refusals import Tally
 from echod.stats.top_sources import TopSources
 from echod.udp.batch import Batch
+from echod.udp.refusal import refuse
 from echod.udp.reply import send
 from echod.udp.sock import UdpSocket
 
@@ -43,6 +45,10 @@ _BATCH: Final = [UdpField.BATCHES + max(slots - 1, 0).bit_length() for slots in 
 """The counter of a batch, by the number of slots that it filled."""
 
 
+Reply = Callable[[Batch, UdpSocket], None]
+"""What sends the replies to a batch, of which some slots were refused, and records in it what became of them."""
+
+
 class UdpEcho:
     """One UDP socket of a worker."""
 
@@ -55,26 +61,25 @@ class UdpEcho:
         *,
         tally: Tally,
         top_sources: TopSources,
+        reply: Reply = send,
     ) -> None:
         """Share the worker's batch, admission and top_sources.
 
-        Count into this listener's row, and count refusals into its tally. Raises ValueError if the slots of the batch
-        have no room for the control messages that the socket receives: every train would be truncated.
+        Count into this listener's row, and count refusals into its tally. `reply` is that of its mode.
         """
-        if sock.control.train.length > batch.vector.control_bytes:
-            raise ValueError(f"a slot has no room for {sock.control.train.length} bytes of control messages")
         self.sock = sock
         self._top_sources = top_sources
         self._batch = batch
         self._admission = admission
         self._row = row
         self._tally = tally
+        self._reply = reply
         self._in_vain = 0
         """Small batches still to go without another receive."""
 
     def on_readable(self, now: float) -> None:
         """Answer queued datagrams, at most MAX_BATCHES_PER_WAKEUP batches."""
-        batch, admission, row, sock = self._batch, self._admission, self._row, self.sock
+        batch, admission, row, sock, reply = self._batch, self._admission, self._row, self.sock, self._reply
         top_sources, loop_detector, limited = self._top_sources, admission.loop_detector, admission.limited
         for _ in _BATCHES:
             counted = row[_RECEIVED]
@@ -98,7 +103,7 @@ class UdpEcho:
                 loop_detector.left -= batch.datagrams
                 if loop_detector.left <= 0:
                     self._detect_loops(loop_detector)
-            send(batch, sock)
+            reply(batch, sock)
             row[_REPLIED] += batch.replied
             row[_REPLIED_BYTES] += batch.replied_octets
             if batch.failures:
@@ -169,6 +174,7 @@ class UdpEcho:
         peer, weight = batch.peers[slot], batch.weight(slot)
         if self._is_test(slot, peer):
             self._row[UdpField.SELF_TEST] += 1
+            batch.tests.add(slot)
             return
         drop = admission.judge_address(peer, on_loopback=batch.came_in_on_loopback(slot))
         if drop is None and slot in batch.truncated:
@@ -212,6 +218,4 @@ class UdpEcho:
 
     def _refuse(self, slot: int, drop: Drop, datagrams: int) -> None:
         """Leave the last so many datagrams of a slot unanswered, and count why."""
-        self._batch.refuse(slot, datagrams)
-        self._row[UdpField.DROPPED + drop] += datagrams
-        self._tally.add(drop, address_of(self._batch.peers[slot]), datagrams)
+        refuse(self._batch, self._row, self._tally, slot, drop, datagrams)

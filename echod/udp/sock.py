@@ -4,6 +4,7 @@ import socket
 from dataclasses import dataclass
 
 from echod.linux.mmsg_layout import MAX_PAYLOAD
+from echod.net.mode import PLAIN, REFLECT, ListenerOptions, Mode
 from echod.net.peers import PEER4_BYTES, PEER6_BYTES
 from echod.udp.cmsg import ControlLayout, Form
 
@@ -37,14 +38,16 @@ class UdpSocket:
 
     __slots__ = ("control", "family", "fd", "last_length", "longest_joined", "pattern", "peer_length", "row", "sock")
 
-    def __init__(self, sock: socket.socket, row: int = 0) -> None:
-        """Take a socket set up by `sockets`, and the index of its listener on the page of counters."""
+    def __init__(self, sock: socket.socket, row: int = 0, options: ListenerOptions = PLAIN) -> None:
+        """Take a socket set up by `sockets`, the index of its listener on the page of counters, and its options."""
         self.sock = sock
         self.row = row
         self.fd = sock.fileno()
         self.family = socket.AddressFamily(sock.family)
         self.peer_length = PEER6_BYTES if self.family == socket.AF_INET6 else PEER4_BYTES
-        self.control = ControlLayout.of(sock)
+        self.control = ControlLayout(
+            self.family, keeps_ttl=options.mode is Mode.STAMP, reflects_dscp=options.dscp == REFLECT
+        )
         """The control messages that it receives."""
         self.pattern: Pattern | None = None
         self.last_length = -1

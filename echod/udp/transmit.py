@@ -123,8 +123,9 @@ class Dispatch:
         vector, count, step = self._vector, len(starts), starts.step
         longs = vector.longs
         header = array("Q", longs[(self._slots.headers_at + slot * HEADER_BYTES) // 8 :][:_HEADER_LONGS])
-        header[4] += self._sock.control.segment_end
-        header[5] -= self._sock.control.segment_end
+        end = self._sock.control.segment_end(header[5])
+        header[4] += end
+        header[5] -= end
         headers = longs[vector.apart_at // 8 :][: count * _HEADER_LONGS]
         headers[:] = header * count
         headers[2::_HEADER_LONGS] = _steps(vector.base + vector.apart_iovecs_at, IOVEC_BYTES, count)

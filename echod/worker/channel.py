@@ -13,6 +13,7 @@ from echod.admission.selftest import SelfTest
 from echod.config.schema import Config
 from echod.linux.privileges import Account
 from echod.net.listener import Listener
+from echod.net.mode import PLAIN, ListenerOptions
 from echod.net.networks import Network
 from echod.stats.counters import CounterPage
 
@@ -40,6 +41,9 @@ class ServedSocket:
     listener: Listener
     sock: socket.socket
     shared: bool
+    options: ListenerOptions = PLAIN
+    key: bytes = b""
+    """The key of `hmac_key`; empty without one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +61,8 @@ class Birth:
     own_addresses: Sequence[Network]
     """This host's own addresses."""
     secret: bytes
+    began: int
+    """When the daemon started, in monotonic ns."""
     self_test: SelfTest | None
     """The mark of this daemon's own probes, if it has one."""
     channel: socket.socket

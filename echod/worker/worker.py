@@ -33,6 +33,7 @@ from echod.udp.batch import Batch
 from echod.udp.service import UdpEcho
 from echod.udp.sock import UdpSocket
 from echod.worker.channel import MAX_COMMAND_BYTES, OWN_ADDRESSES, READY, SERVE, TOP_SOURCES, Birth
+from echod.worker.modes import make_reply
 from echod.worker.rules import declare_rules
 
 SPIN_SECONDS: Final = 20e-6
@@ -79,8 +80,9 @@ class Worker:
             if each.listener.protocol is Protocol.UDP:
                 row = birth.page.row(birth.slot, each.listener)
                 tally = self._tally(each.listener)
-                sock = UdpSocket(each.sock, birth.page.listeners.index(each.listener))
-                echo = UdpEcho(sock, batch, self._admission, row, tally=tally, top_sources=self._top_sources)
+                sock = UdpSocket(each.sock, birth.page.listeners.index(each.listener), each.options)
+                reply, top_sources = make_reply(birth, each, row, tally), self._top_sources
+                echo = UdpEcho(sock, batch, self._admission, row, tally=tally, top_sources=top_sources, reply=reply)
                 self._udp.append((echo, each.shared))
 
     def _set_up_tcp(self) -> None:

@@ -14,6 +14,7 @@ from echod.config.diff import Plan, plan
 from echod.config.schema import Config
 from echod.config.written import flatten
 from echod.net.listener import Listener
+from echod.net.mode import PLAIN, Impairment, ListenerOptions, Mode
 
 listener = partial(make_listener, "127.0.0.1")
 
@@ -139,3 +140,17 @@ def test_listeners_are_reported_as_they_are_served() -> None:
     old, new = config("udp://127.0.0.1:1"), config("udp://127.0.0.1:2")
     held = (*old.listeners, *new.listeners)
     assert diff.changes(old, new, plan(held, held)) == []
+
+
+def test_options_of_a_listener_that_is_kept_are_reported_as_a_change() -> None:
+    """A mode and its options on one line, before the keys; those of one that is opened are in the file."""
+    one, other = listener(1), listener(2)
+    stamp = ListenerOptions(mode=Mode.STAMP, stateful=True)
+    impaired = ListenerOptions(impair=Impairment(loss=0.02, seed=7))
+    old = Config(listeners={one: PLAIN, other: stamp}, workers=2)
+    new = Config(listeners={one: stamp, other: impaired})
+    assert diff.changes(old, new, plan(old.listeners, new.listeners)) == [
+        "udp://127.0.0.1:1: echo -> stamp, stateful: true",
+        "udp://127.0.0.1:2: stamp, stateful: true -> echo, impair.loss: 2%, impair.seed: 7",
+        "workers: 2 -> auto",
+    ]

@@ -14,6 +14,7 @@ from support.man import literals, source
 
 from echod.config.document import Value, read
 from echod.config.json_schema import DESCRIPTIONS, make_schema
+from echod.config.listeners import ImpairConfig, ListenerConfig
 from echod.config.parse import parse_config
 from echod.config.schema import FIRST_TRY, Config
 from echod.config.written import flatten, simple, write_config
@@ -68,7 +69,9 @@ def test_the_committed_file_is_the_schema() -> None:
 
 def test_each_key_has_its_sentence_and_its_default() -> None:
     """No key is missing, none is unknown; a default is what the schema itself takes."""
-    assert set(DESCRIPTIONS) == set(KEYS) | {key.partition(".")[0] for key in KEYS}
+    options = {f"listeners.{name}" for name in ListenerConfig.model_fields}
+    options |= {f"listeners.impair.{name}" for name in ImpairConfig.model_fields}
+    assert set(DESCRIPTIONS) == set(KEYS) | {key.partition(".")[0] for key in KEYS} | options
     for key, value in KEYS.items():
         found = find(key)
         assert found["description"] == DESCRIPTIONS[key]

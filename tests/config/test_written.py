@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from echod.config.document import dotted, read
 from echod.config.parse import parse_config
 from echod.config.schema import Config
-from echod.config.written import flatten, write_config, write_value
+from echod.config.written import flatten, write_config, write_options, write_value
 from echod.errors import ConfigError
+from echod.net.listener import Listener, parse_listener
 
 # What a scalar without quotes is in YAML 1.2, or in 1.1, or only looks like.
 WORDS = (
@@ -61,6 +62,45 @@ def test_any_config_that_is_accepted_is_read_again_as_it_was(sections: dict[str,
     assert printed == config
     assert write_config(config).isascii()
     assert sorted(each.message for each in warnings_of_printed) == sorted(each.message for each in warnings)
+
+
+OPTIONS = """listeners:
+- udp://192.0.2.1:7-8
+- address: udp://192.0.2.1:9-10
+  mode: stamp
+  stateful: true
+  hmac_key: /etc/key
+- address: udp://192.0.2.1:11
+  dscp: 46
+  impair:
+    loss: 0.1%
+    corrupt: 0.000001%
+    delay: 1500 us
+    jitter: 0.001 us
+    rate: 10 Mbit/s
+    seed: 7
+- address: udp://192.0.2.1:12
+  impair:
+    duplicate: 100%
+    delay: 2 s
+    rate: 1 bit/s
+    queue: 5
+"""
+
+
+def test_options_are_written_as_they_may_be_read() -> None:
+    """Those that differ from an echo's, with the largest unit of which the number is a whole multiple."""
+    config = parse_config(OPTIONS.encode())[0]
+    assert write_config(config).startswith(OPTIONS)
+    assert parse_config(write_config(config).encode())[0] == config
+    assert write_options(list(config.listeners.values())[1]) == {}
+    assert write_options(config.listeners[config_listener(12)])["impair"]["delay"] == "2 s"
+
+
+def config_listener(port: int) -> Listener:
+    """Return the listener of this port."""
+    (listener,) = parse_listener(f"udp://192.0.2.1:{port}")
+    return listener
 
 
 @pytest.mark.parametrize("word", WORDS)

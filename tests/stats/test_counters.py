@@ -62,7 +62,8 @@ def closed(row: memoryview) -> int:
         (
             UdpField,
             """RECEIVED=0 RECEIVED_BYTES=1 REPLIED=2 REPLIED_BYTES=3 INTERRUPTED=4 SLIPPED=5 SELF_TEST=6
-            TRAIN_DATAGRAMS=7 DROPPED=8 SEND_FAILED=28 BATCHES=40 TRAINS=48""",
+            TRAIN_DATAGRAMS=7 DROPPED=8 SEND_FAILED=28 BATCHES=40 TRAINS=48 HELD=56
+            DUPLICATED=57 REORDERED=58 CORRUPTED=59 FIRST_AT=60 LAST_AT=61""",
         ),
         (TcpField, "ACCEPTED=0 RECEIVED_BYTES=1 SENT_BYTES=2 ACCEPT_FAILED=3 CLOSED=8"),
     ],
@@ -380,10 +381,12 @@ def test_the_rows_of_a_slot_are_copied_as_they_are() -> None:
             dropped_destination_not_unicast=109 dropped_source_port_zero=110 dropped_source_port_own=111
             dropped_source_port_low=112 dropped_source_port_refused=113 dropped_source_invalid=114
             dropped_source_is_self=115 dropped_access=116 dropped_truncated=117 dropped_rate=118 dropped_loop=119
+            dropped_malformed=120 dropped_unauthenticated=121 dropped_discarded=122 dropped_impaired=123
+            dropped_impair_queue=124
             send_failed_eagain=128 send_failed_einval=129 send_failed_eacces=130 send_failed_eperm=131
             send_failed_enetunreach=132 send_failed_ehostunreach=133 send_failed_emsgsize=134
             send_failed_enobufs=135 send_failed_enodev=136 send_failed_other=137
-            interrupted=104 slipped=105 self_test=106""",
+            interrupted=104 slipped=105 self_test=106 held=156 duplicated=157 reordered=158 corrupted=159""",
         ),
         (
             TCP,

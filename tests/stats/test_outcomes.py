@@ -15,7 +15,8 @@ from echod.stats.outcomes import OTHER_SEND_ERROR, SEND_ERRORS, Close, Drop, rea
             {drop.name: drop.value for drop in Drop},
             1,
             """DESTINATION_NOT_UNICAST SOURCE_PORT_ZERO SOURCE_PORT_OWN SOURCE_PORT_LOW SOURCE_PORT_REFUSED
-            SOURCE_INVALID SOURCE_IS_SELF ACCESS TRUNCATED RATE LOOP""",
+            SOURCE_INVALID SOURCE_IS_SELF ACCESS TRUNCATED RATE LOOP MALFORMED
+            UNAUTHENTICATED DISCARDED IMPAIRED IMPAIR_QUEUE""",
         ),
         (
             {reason.name: reason.value for reason in Close},

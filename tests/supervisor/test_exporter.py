@@ -207,6 +207,8 @@ class ExportersByHand:
             restarts=Counter(),
             self_test=None,
             account=None,
+            keys={},
+            began=0,
         )
         self.exporters = Exporters(self.timers, self.listening, Totals(), lambda: [self.generation.page])
 

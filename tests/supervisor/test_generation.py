@@ -58,6 +58,8 @@ class GenerationByHand:
             restarts=self.restarts,
             self_test=None,
             account=None,
+            keys={},
+            began=0,
         )
         self.now = 100.0
         """The time at which workers start and are reaped."""

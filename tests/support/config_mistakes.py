@@ -28,6 +28,10 @@ NOT_IN_THE_SCHEMA: Final = (
     # What an address means. Of public networks it knows `any`.
     r"is one address of a network|/0 is every address|is multicast|is never the source|is an IPv4-mapped|link-local",
     r"is not the address of a single host|includes public addresses",
+    # Which options a mode and a protocol know, and what bounds a number with a unit.
+    r"does not know it|is a mode of udp:// alone|is for udp:// alone|of its own to reflect",
+    r"does nothing|is longer than delay",
+    r"is not a (time|rate): write one up to",
     # In JSON 2.0 is an integer.
     r"2\.0 is a decimal number",
 )

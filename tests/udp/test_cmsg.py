@@ -6,6 +6,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from collections.abc import Iterator
 from mmap import mmap
 
@@ -23,8 +24,10 @@ from support.loopback import (
     udp_server,
 )
 
+from echod.linux.arrival import report_arrivals
 from echod.linux.mmsg_layout import CONTROL_BYTES, MAX_CONTROL_BYTES, MEMORY_BYTES
 from echod.linux.sockopt import IP_RECVTOS, IP_RECVTTL, IPV6_RECVHOPLIMIT, IPV6_RECVTCLASS, SO_TIMESTAMPNS, UDP_GRO
+from echod.net.mode import REFLECT, ListenerOptions, Mode
 from echod.udp.batch import Batch
 from echod.udp.cmsg import ControlLayout, _is_link_local
 from echod.udp.sock import UdpSocket
@@ -44,6 +47,22 @@ def options(sock: socket.socket) -> tuple[tuple[int, int], ...]:
     else:
         numbers = (socket.IPPROTO_IP, IP_RECVTTL), (socket.IPPROTO_IP, IP_RECVTOS)
     return ((socket.SOL_SOCKET, SO_TIMESTAMPNS), *numbers)
+
+
+TTLS = (socket.IP_TTL, socket.IPV6_HOPLIMIT)
+TOSES = (socket.IP_TOS, socket.IPV6_TCLASS)
+
+
+def set_tos(sock: socket.socket, tos: int) -> None:
+    """Have a client send with this TOS or traffic class."""
+    ipv6 = sock.family == socket.AF_INET6
+    sock.setsockopt(socket.IPPROTO_IPV6 if ipv6 else socket.IPPROTO_IP, TOSES[ipv6], tos)
+
+
+def tos_of(control: list[tuple[int, int, bytes]]) -> int:
+    """Return the TOS among the control messages of a receive."""
+    (tos,) = [value[0] for level, kind, value in control if kind in TOSES and level != socket.SOL_SOCKET]
+    return tos
 
 
 @pytest.fixture
@@ -100,21 +119,22 @@ def test_the_layout_is_the_order_of_the_kernel(
     """A timestamp, UDP_GRO on a train, PKTINFO, TTL and TOS: the lengths and offsets are those of a receive."""
     queue(clients[0], server, b"single", host=asked(server))
     queue(clients[0], server, b"aabbc", 2, host=asked(server))
-    vector, layout = wide.vector, ControlLayout.of(server)
+    vector, layout = wide.vector, ControlLayout(socket.AddressFamily(server.family))
     assert vector.receive(server.fileno()) == 2
     ipv6 = server.family == socket.AF_INET6
     level, pktinfo = (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO) if ipv6 else (socket.IPPROTO_IP, IP_PKTINFO)
     ttl, tos = (socket.IPV6_HOPLIMIT, socket.IPV6_TCLASS) if ipv6 else (socket.IP_TTL, socket.IP_TOS)
     before, after = [(socket.SOL_SOCKET, SO_TIMESTAMPNS)], [(level, pktinfo), (level, ttl), (level, tos)]
     train = [*before, (socket.IPPROTO_UDP, UDP_GRO), *after]
-    for slot, form, expected in ((0, layout.single, [*before, *after]), (1, layout.train, train)):
+    for slot, form, expected in ((0, layout.measured, [*before, *after]), (1, layout.measured_train, train)):
         found = control_messages((Mmsghdr * 64).from_address(vector.base)[slot].hdr)
         assert [(level, kind) for level, kind, _ in found] == expected
         assert [int.from_bytes(data, "little") for _, _, data in found[-2:]] == [TTL, TOS]
         assert vector.spans[2].control_length[slot] == form.length <= MAX_CONTROL_BYTES
         words = vector.words[(vector.control_at + slot * MAX_CONTROL_BYTES) // 4 :]
-        assert [words[at] for at in form.unused] == [socket.SOL_SOCKET, level, level]
-        assert [words[at + 1] for at in form.unused] == [SO_TIMESTAMPNS, ttl, tos]
+        assert form.stamp is not None
+        for data, head in ((form.stamp, before[0]), (form.ttl, (level, ttl)), (form.tos, (level, tos))):
+            assert (words[data - 2], words[data - 1]) == head
         assert words[form.ifindex] == socket.if_nametoindex("lo")
         address = socket.inet_pton(server.family, asked(server))
         assert words[form.spec_dst : form.spec_dst + len(address) // 4].tobytes() == address
@@ -137,12 +157,12 @@ def test_each_slot_is_answered_alone(wide: Batch, server: socket.socket, clients
 
 @each_family
 @pytest.mark.parametrize("train", [False, True])
-@pytest.mark.parametrize("timestamp", [False, True])
+@pytest.mark.parametrize("measured", [False, True])
 def test_a_batch_of_one_form_is_answered(
-    wide: Batch, server: socket.socket, clients: list[socket.socket], *, train: bool, timestamp: bool
+    wide: Batch, server: socket.socket, clients: list[socket.socket], *, train: bool, measured: bool
 ) -> None:
     """All single or all trains. Without a timestamp, which differs each time, later batches match a pattern."""
-    server.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, timestamp)
+    report_arrivals(server, report=measured)
     port = UdpSocket(server)
     for _ in range(4):
         for client in clients:
@@ -151,16 +171,16 @@ def test_a_batch_of_one_form_is_answered(
         assert wide.failures == {}
         for client in clients:
             assert_received(client, server, *((b"aa", b"bb") if train else (b"aabb",)))
-    assert (wide.pattern is None) is timestamp
+    assert (wide.pattern is None) is measured
 
 
 @each_family
-@pytest.mark.parametrize("timestamp", [False, True])
+@pytest.mark.parametrize("measured", [False, True])
 def test_neighbours_are_joined(
-    wide: Batch, server: socket.socket, clients: list[socket.socket], *, timestamp: bool
+    wide: Batch, server: socket.socket, clients: list[socket.socket], *, measured: bool
 ) -> None:
     """Slots of one client to one address go out as one message, whether the batch matches a pattern or not."""
-    server.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, timestamp)
+    report_arrivals(server, report=measured)
     port, other = UdpSocket(server), "::1" if server.family == socket.AF_INET6 else "127.0.0.8"
     for client in clients:
         client.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
@@ -197,10 +217,9 @@ def test_a_train_that_the_kernel_refuses_is_sent_datagram_by_datagram(
 
 
 @each_family
-def test_without_room_for_all_of_them_a_slot_is_truncated(
-    batch: Batch, server: socket.socket, clients: list[socket.socket]
-) -> None:
+def test_without_room_for_all_of_them_a_slot_is_truncated(server: socket.socket, clients: list[socket.socket]) -> None:
     """The room of an echo is for UDP_GRO and PKTINFO. A slot without its address gets no reply."""
+    batch = Batch(control_bytes=CONTROL_BYTES)
     queue(clients[0], server, b"single", host=asked(server))
     queue(clients[0], server, b"aabbc", 2, host=asked(server))
     assert answer(batch, UdpSocket(server)) == 2
@@ -214,24 +233,74 @@ def test_messages_of_the_right_length_and_another_type_are_not_believed(
 ) -> None:
     """PKTINFO and TTL together are as long as UDP_GRO and PKTINFO; each is recognised by its type."""
     port = UdpSocket(server)
-    for level, option in options(server):
-        server.setsockopt(level, option, 0)
+    report_arrivals(server, report=False)
     for data in (b"single", b"aabbc"):
         for _ in range(2):
             queue(clients[0], server, data, host=asked(server))
         assert answer(wide, port) == 2
-        assert wide.truncated == {0, 1}
-    only = ControlLayout(port.family, numbers=1)
+        assert wide.replied == 2
     plain = ControlLayout(port.family)
-    assert only.single.length == plain.train.length
     server.setsockopt(*options(server)[1], 1)
     queue(clients[0], server, b"single", host=asked(server))
     wide.vector.restore(wide.vector.spans[2])
     assert wide.vector.receive(server.fileno()) == 1
     span = wide.vector.spans[1]
+    assert span.control_length[0] == plain.train.length
     assert plain.common_form(span) is None
     assert plain.parse_each(wide.vector, span, [6]).truncated == {0}
-    assert only.common_form(span) is only.single
+
+
+@each_family
+def test_the_arrival_of_each_slot_is_known(wide: Batch, server: socket.socket, clients: list[socket.socket]) -> None:
+    """Time, TTL and TOS: of slots of one form, of a mixture, and of a socket that begins or ends to report them."""
+    port, begun = UdpSocket(server), time.time_ns()
+    for datagrams in ((b"one", b"two"), (b"one", b"aabbc")):
+        for data in datagrams:
+            queue(clients[0], server, data, 2 * (len(data) > 3), host=asked(server))
+        wide.receive(port)
+        arrivals = wide.arrivals
+        assert (arrivals.ttls, arrivals.toses) == ([TTL] * 2, [TOS] * 2)
+        assert begun < arrivals.stamps[0] < arrivals.stamps[1] < time.time_ns()
+    report_arrivals(server, report=False)
+    queue(clients[0], server, b"one", host=asked(server))
+    wide.receive(port)
+    assert (wide.arrivals.stamps, wide.arrivals.ttls, wide.arrivals.toses) == ([0], [255], [0])
+    assert wide.truncated == set()
+
+
+@each_family
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_reply_has_the_dscp_of_its_datagram_and_no_mark_of_congestion(
+    wide: Batch, server: socket.socket, clients: list[socket.socket], *, mixed: bool
+) -> None:
+    """ECN (RFC 3168) is of one direction. Neighbours of two classes are two messages."""
+    port = UdpSocket(server, options=ListenerOptions(dscp=REFLECT))
+    for tos in (0xBB, 0x01, 0x28):
+        set_tos(clients[0], tos)
+        for _ in range(2):
+            queue(clients[0], server, b"data", host=asked(server))
+    if mixed:
+        queue(clients[0], server, b"aabbc", 2, host=asked(server))
+    answer(wide, port)
+    assert (wide.failures, wide.datagrams) == ({}, wide.replied)
+    found = [tos_of(clients[0].recvmsg(64, 256)[1]) for _ in range(wide.replied)]
+    assert found == [0xB8, 0xB8, 0, 0, 0x28, 0x28, *[0x28] * 3 * mixed]
+
+
+@each_family
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_reply_of_stamp_has_a_ttl_of_its_own(
+    wide: Batch, server: socket.socket, clients: list[socket.socket], *, mixed: bool
+) -> None:
+    """The TTL of a datagram stays in the control messages of the reply, where its mode sets another."""
+    port = UdpSocket(server, options=ListenerOptions(mode=Mode.STAMP))
+    queue(clients[0], server, b"data", host=asked(server))
+    queue(clients[0], server, b"aabbc", 2 * mixed, host=asked(server))
+    answer(wide, port)
+    assert wide.failures == {}
+    replies = [clients[0].recvmsg(64, 256)[1] for _ in range(wide.replied)]
+    numbers = [[value[0] for level, kind, value in control if kind in TTLS and level != 1] for control in replies]
+    assert numbers == [[TTL]] * (4 if mixed else 2)
 
 
 @each_family
@@ -262,11 +331,11 @@ def test_link_local_addresses_are_those_of_one_network() -> None:
 def test_an_echo_receives_what_it_needs_and_no_more(wildcard: str) -> None:
     """The layout of a socket as echod sets it up: PKTINFO, and UDP_GRO on trains, in the room of an echo."""
     with udp_server(wildcard) as server:
-        layout = ControlLayout.of(server)
+        layout = ControlLayout(socket.AddressFamily(server.family))
         pktinfo = socket.CMSG_SPACE(20 if ":" in wildcard else 12)
         assert (layout.single.length, layout.train.length) == (pktinfo, pktinfo + socket.CMSG_SPACE(4))
         assert layout.train.length <= CONTROL_BYTES
-        assert (layout.single.unused, layout.train.unused) == ((), ())
+        assert (layout.single.stamp, layout.train.stamp) == (None, None)
 
 
 def test_a_message_of_no_level_is_ignored_by_a_send() -> None:

@@ -8,7 +8,7 @@ import pytest
 from support.loopback import ANY, assert_got, at, deliver, inject, needs_root, poison, queue, udp_client, udp_server
 from support.udp_worker import UdpWorker, send
 
-from echod.linux.mmsg_layout import MAX_CONTROL_BYTES, SLOTS
+from echod.linux.mmsg_layout import SLOTS
 from echod.linux.sockopt import IP_RECVTTL
 from echod.stats.counters import UdpField
 from echod.udp.batch import Batch
@@ -23,18 +23,6 @@ def served() -> Iterator[UdpWorker]:
     """Serve on a wildcard socket."""
     with udp_server(ANY) as sock:
         yield UdpWorker(sock)
-
-
-@pytest.mark.parametrize(("host", "option", "needed"), [("127.0.0.1", (0, 13), 80), ("::1", (41, 66), 88)])
-def test_a_batch_without_room_for_the_control_messages_is_refused(
-    host: str, option: tuple[int, int], needed: int
-) -> None:
-    """With IP_RECVTOS or IPV6_RECVTCLASS on, a train needs more than the 64 bytes of a slot; with room it is served."""
-    with udp_server(host) as server:
-        server.setsockopt(*option, 1)
-        with pytest.raises(ValueError, match=f"no room for {needed} bytes"):
-            UdpWorker(server, batch=Batch())
-        UdpWorker(server, batch=Batch(control_bytes=MAX_CONTROL_BYTES))
 
 
 @needs_root

@@ -84,6 +84,7 @@ def worker(config: Config | None = None, host: str = "127.0.0.1", *, shared: boo
             rates=rates if born.limits.datagrams_per_second else None,
             own_addresses=(),
             secret=b"secret",
+            began=0,
             self_test=None,
             channel=theirs,
             supervisor=os.getpid(),
