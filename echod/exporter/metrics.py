@@ -11,6 +11,7 @@ from typing import Final
 from echod.admission.selftest import Result
 from echod.metrics.model import Histogram, Labels, Metric, buckets, metric
 from echod.stats.counters import CLOSED_FIELDS, DROP_FIELDS, SEND_FAILED_FIELDS
+from echod.stats.outcomes import Drop
 from echod.stats.snapshot import (
     BATCH_SIZES,
     TRAIN_LENGTHS,
@@ -22,6 +23,8 @@ from echod.stats.snapshot import (
     WorkerState,
 )
 
+_KERNEL_REASONS: Final = [drop.name.lower() for drop in Drop if drop <= Drop.LOOP]
+"""The kernel repeats plain replies, and those after these are of modes."""
 DROP_REASONS: Final = (*DROP_FIELDS, "interrupted")
 """With `interrupted`, so that the sums hold without another metric."""
 ERRNOS: Final = tuple(SEND_FAILED_FIELDS)
@@ -144,7 +147,7 @@ def of_kernel(kernel: Kernel) -> Iterator[Metric]:
         [
             ((one.family, str(one.port), reason), one.dropped.get(reason, 0))
             for one in kernel.traffic
-            for reason in DROP_FIELDS
+            for reason in _KERNEL_REASONS
         ],
         *("family", "port", "reason"),
     )

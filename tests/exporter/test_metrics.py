@@ -64,7 +64,7 @@ def test_every_reason_has_its_series_from_the_start() -> None:
     assert reported["echod_udp_datagrams_dropped_total"] == {("u", "ipv4", reason): 0 for reason in DROP_REASONS}
     assert reported["echod_udp_datagrams_send_failures_total"] == {("u", "ipv4", name): 0 for name in ERRNOS}
     assert reported["echod_tcp_connections_closed_total"] == {("t", "ipv4", reason): 0 for reason in CLOSE_REASONS}
-    assert (len(DROP_REASONS), len(ERRNOS), len(CLOSE_REASONS)) == (12, 10, 11)
+    assert (len(DROP_REASONS), len(ERRNOS), len(CLOSE_REASONS)) == (17, 10, 11)
 
 
 def test_the_kernel_is_reported_by_family_and_port() -> None:
