@@ -20,7 +20,8 @@ Processes
     exporter/    serves metrics, health and the status page: exporter, channel, metrics*, health, status_page
     accelerator/ `echod accelerate`: accelerator, interfaces, settings*, declaration*, changes (of the network),
                  obstacles (why the kernel refuses), publisher
-    ping/        `echod ping`: command, options, usage, values*, text, records, charts*, live, plot, reverse_dns
+    ping/        `echod ping`: command, options, contradictions, modes, usage, values*, text, far_end (what a
+                 responder reports), records, charts*, live, plot, reverse_dns, reveal
 
 Services
 
@@ -33,7 +34,7 @@ Services
 Engines
 
     probes/      what sends probes and reads replies: settings*, loop, due_times*, session, flood, mtu, udp, tcp,
-                 sockets, target
+                 sockets, target, frames* (UDPEchoPlus, STAMP), exchange, detection, reveal
     status/      the status directory and the self test: files, writing, publisher, instances, kernel (what the
                  accelerator reports), overview*, selftest
     metrics/     metrics over HTTP: model*, exposition, http_server
@@ -47,7 +48,8 @@ Subjects
                  listeners*, access*, document*, diagnostics* (how mistakes are shown), diff*, written*, socket_unit*,
                  json_schema*, patterns* (texts as regular expressions)
     measurement/ what probes measure: payload*, events*, in_flight*, flood*, flood_ring*, pacing*, statistics*,
-                 latency*, reordering*, outages*, path_mtu*, icmp*, comparison*, round_trip*, reply_headers*
+                 latency*, reordering*, outages*, path_mtu*, icmp*, comparison*, round_trip*, reply_headers*,
+                 responder* (what it reports), directions* (loss out and back), far_end*
     wire/        formats of measuring protocols, both sides: udpecho_plus*, stamp*, tlv*, reflection* (of TLVs), ntp*
                  (time stamps), authentication*, reveal*
 

@@ -22,7 +22,7 @@ ARROWS = {
     "udp": "admission linux net stats",
     "tcp": "admission linux net stats",
     "bpf": "admission linux net stats",
-    "probes": "errors linux measurement net",
+    "probes": "errors linux measurement net wire",
     "status": "admission errors linux net stats",
     "metrics": "linux",
     "admission": "net stats",
@@ -55,12 +55,12 @@ PURE_MODULES = {
     "written",
     "exporter": "metrics",
     "linux": "mmsg_layout sockopt",
-    "measurement": "comparison events flood flood_ring icmp in_flight latency outages pacing path_mtu payload "
-    "reordering reply_headers round_trip statistics",
+    "measurement": "comparison directions events far_end flood flood_ring icmp in_flight latency outages pacing "
+    "path_mtu payload reordering reply_headers responder round_trip statistics",
     "metrics": "model",
     "net": "link listener mode networks peers",
     "ping": "charts values",
-    "probes": "due_times settings",
+    "probes": "due_times frames settings",
     "stats": "counters outcomes rates refusals snapshot top_sources totals traffic watch",
     "status": "overview",
     "supervisor": "capacity timers",
@@ -77,7 +77,7 @@ PURE = frozenset(
 )
 
 PURE_MAY_IMPORT = frozenset(
-    {"array", "bisect", "collections", "dataclasses", "difflib", "enum", "errno", "hashlib", "heapq", "hmac"}
+    {"array", "bisect", "collections", "copy", "dataclasses", "difflib", "enum", "errno", "hashlib", "heapq", "hmac"}
     | {"ipaddress", "itertools", "json", "math", "operator", "pydantic", "pydantic_core", "re", "struct", "typing"}
     | {"unicodedata", "yaml", "zlib"}
 )

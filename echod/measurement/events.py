@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Final
 
 from echod.measurement.payload import Damage
+from echod.measurement.responder import Report
 
 
 class Kind(Enum):
@@ -88,6 +89,10 @@ class Event:
     previous_ttl: int | None = None
     previous_dscp: int | None = None
     """For a reply with another TTL or DSCP than the one before it, from the same source port: what that had."""
+    report: Report | None = None
+    """For a reply: what the responder wrote into it."""
+    new_responder: bool = False
+    """Whether it is the first reply of another responder: it was restarted, or replaced."""
     offset: int = 0
     """For damage: the first wrong byte, from zero."""
     count: int = 0
@@ -98,3 +103,10 @@ class Event:
     """For an error: whether this host did not send the probe, so that it says nothing of the path."""
     mtu: int = 0
     """For an error because of size: the size that fits, in bytes, with all headers but those of the link."""
+
+    @property
+    def network(self) -> int | None:
+        """Return the part of the round trip that was spent in the network, in ns; None if it is not known."""
+        if self.rtt is None or self.report is None:
+            return None
+        return max(0, self.rtt - self.report.held)  # a clock in steps of 1 us may show more than there was

@@ -13,7 +13,6 @@ from typing import Final
 from echod.measurement.events import KIND_OF_DAMAGE, NEVER, Event, Kind, Moment
 from echod.measurement.icmp import NetworkError
 from echod.measurement.payload import (
-    HEADER_BYTES,
     MAX_CANDIDATES,
     SEQUENCE_BYTES,
     Damage,
@@ -24,6 +23,7 @@ from echod.measurement.payload import (
     sent_time,
 )
 from echod.measurement.reply_headers import ReplyHeaders
+from echod.measurement.responder import Responders
 from echod.measurement.round_trip import Response, round_trip
 
 _MAX_SEARCHED: Final = 1024
@@ -84,6 +84,7 @@ class InFlight:
         self._by_port: dict[int, OrderedDict[int, _Probe]] = {}
         """Those in flight, by source port, oldest first."""
         self._headers = ReplyHeaders()
+        self._responders = Responders()
         self.count = 0
         self.next_sequence = 1
         self._oldest = 1
@@ -105,8 +106,8 @@ class InFlight:
             size=len(payload),
             port_index=port_index,
             stamp=clock + self._offset,
-            head=payload[:HEADER_BYTES],
-            moment=Moment(wall=send_stamp, clock=moment.clock) if send_stamp > moment.wall else moment,
+            head=self._payloads.head(payload),
+            moment=_later(moment, send_stamp),
             offset=moment.wall - moment.clock,
         )
         self._probes[sequence] = probe
@@ -202,7 +203,8 @@ class InFlight:
         if self._payloads.read(data) is not None:
             return None  # whole and ours, but no longer remembered
         candidates = [*([probe] if probe else []), *self._candidates(response)]
-        return most_similar(data, candidates, lambda candidate: candidate.head, self._expected)
+        start = self._payloads.start
+        return most_similar(data, candidates, lambda candidate: candidate.head, self._expected, start)
 
     def _on_port(self, port_index: int) -> Iterator[_Probe]:
         """Yield the probes in flight of a source port, oldest first."""
@@ -227,7 +229,7 @@ class InFlight:
         """Yield the probes in flight that a response may belong to: that with its send time, and the oldest."""
         if not self._payloads.may_be_ours(response.data):
             return
-        stamp = sent_time(response.data)
+        stamp = sent_time(response.data, self._payloads.start)
         if stamp is not None:
             searched = islice(self._on_port(response.port_index), _MAX_SEARCHED)
             yield from (probe for probe in searched if probe.stamp == stamp)
@@ -277,10 +279,13 @@ class InFlight:
         settles = (response.from_target or kind is Kind.DIFFERENT_ADDRESS) and self._settle(probe, kind)
         ordinary = settles and kind in _ANSWERED
         ttl, dscp = self._headers.previous(response) if ordinary else (None, None)
+        sent, arrived = probe.moment.clock, probe.moment.clock + rtt
+        written = response.report if response.from_target else None
+        report, new = self._responders.judge(written, probe.sequence, response.port_index, sent=sent, arrived=arrived)
         return Event(
             kind=kind,
             time=response.wall,
-            clock=probe.moment.clock + rtt,
+            clock=arrived,
             sequence=probe.sequence,
             settles=settles,
             previous=previous,
@@ -295,9 +300,16 @@ class InFlight:
             dscp=response.dscp,
             previous_ttl=ttl,
             previous_dscp=dscp,
+            report=report,
+            new_responder=new,
             offset=difference.offset,
             count=difference.count,
         )
+
+
+def _later(moment: Moment, stamp: int) -> Moment:
+    """Return the moment of a timestamp of the kernel, or this one if the timestamp is not later."""
+    return Moment(wall=stamp, clock=moment.clock + stamp - moment.wall) if stamp > moment.wall else moment
 
 
 def _round_trip(probe: _Probe, response: Response) -> int:

@@ -4,6 +4,9 @@ Owns the layout, and the difference between a reply and its probe. Never remembe
 Invariant: a payload is a function of run, sequence number, send time, size and pattern alone, so it can be generated
 again at any time and compared to what came back, byte by byte.
 
+A frame puts the header of a measuring protocol before it, and the frame too is a function of number, time and payload.
+What follows is then true of the payload within.
+
 The header, in network byte order, is 24 bytes: sequence number (4), run (4), CRC-32 over the whole payload with this
 field zero (4), magic (2), size of the payload (2), send time in ns since 1970 (8). The rest is a pattern. A payload
 with less room carries as much of the header as fits, below four bytes the low end of the sequence number:
@@ -19,7 +22,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from struct import Struct
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 from zlib import crc32
 
 MAX_SIZE: Final = 65_535
@@ -73,23 +76,46 @@ class Header:
     sent: int
 
 
+class Frame(Protocol):
+    """The packet of a measuring protocol, which carries the payload."""
+
+    @property
+    def start(self) -> int:
+        """Bytes before the payload."""
+
+    def request(self, sequence: int, sent: int, size: int, payload: bytes) -> bytes:
+        """Return the packet, of `size` bytes, that is sent at this time, in ns since 1970."""
+
+
 IDENTICAL: Final = Difference(damage=Damage.NONE)
 
 
 class Payloads:
     """The payloads of one run of probes."""
 
-    def __init__(self, run: int, pattern: bytes = b"") -> None:
+    def __init__(self, run: int, pattern: bytes = b"", frame: Frame | None = None) -> None:
         """Take the run, 32 bits unique to it, and the pattern that fills the space after the header.
 
-        Without a pattern each byte is its own offset modulo 256, as in ping.
+        Without a pattern each byte is its own offset modulo 256, as in ping. A frame carries each payload.
         """
         self.run = run
+        self.start = frame.start if frame else 0
+        """Where the header of a payload lies, in bytes."""
+        self._frame = frame
         unit = pattern or bytes(range(256))
         self._filler = (unit * (MAX_SIZE // len(unit) + 1))[:MAX_SIZE]
 
     def encode(self, sequence: int, sent: int, size: int) -> bytes:
-        """Return the payload of a probe: number, send time in ns since 1970, size in bytes up to `MAX_SIZE`."""
+        """Return the payload of a probe: number, send time in ns since 1970, size in bytes up to `MAX_SIZE`.
+
+        With a frame it is in that, and `size` is that of both.
+        """
+        if self._frame is None:
+            return self._encode(sequence, sent, size)
+        within = self._encode(sequence, sent, max(0, size - self.start))
+        return self._frame.request(sequence, sent, size, within)
+
+    def _encode(self, sequence: int, sent: int, size: int) -> bytes:
         if size >= HEADER_BYTES:
             rest = self._filler[HEADER_BYTES:size]
             checksum = crc32(rest, crc32(_HEADER.pack(sequence, self.run, 0, MAGIC, size, sent)))
@@ -103,22 +129,35 @@ class Payloads:
 
     def read(self, data: bytes) -> Header | None:
         """Return the header of a payload if that is whole and of this run; a payload without a full header has none."""
-        if len(data) < HEADER_BYTES:
+        within = data[self.start :]
+        if len(within) < HEADER_BYTES:
             return None
-        sequence, run, checksum, magic, size, sent = _HEADER.unpack_from(data)
-        if (run, magic, size) != (self.run, MAGIC, len(data)):
+        sequence, run, checksum, magic, size, sent = _HEADER.unpack_from(within)
+        if (run, magic, size) != (self.run, MAGIC, len(within)):
             return None
         head = _HEADER.pack(sequence, run, 0, magic, size, sent)
-        return Header(sequence=sequence, sent=sent) if crc32(data[HEADER_BYTES:], crc32(head)) == checksum else None
+        whole = crc32(within[HEADER_BYTES:], crc32(head)) == checksum
+        if whole and self._frame:  # no checksum is over the frame
+            whole = data == self.encode(sequence, sent, len(data))
+        return Header(sequence=sequence, sent=sent) if whole else None
+
+    def head(self, data: bytes) -> bytes:
+        """Return the part of a payload that is not the same in all: its frame and its header."""
+        return data[: self.start + HEADER_BYTES]
 
     def may_be_ours(self, data: bytes) -> bool:
         """Return whether the run in a payload, damaged or not, may be this one: without a checksum it may."""
-        return len(data) < _CHECKSUM_END or data[SEQUENCE_BYTES:_CHECKSUM_AT] == self.run.to_bytes(4, "big")
+        within = data[self.start :]
+        return len(within) < _CHECKSUM_END or within[SEQUENCE_BYTES:_CHECKSUM_AT] == self.run.to_bytes(4, "big")
 
 
-def sent_time(data: bytes) -> int | None:
-    """Return the send time in a payload, damaged or not, in ns since 1970; None if the payload is too short."""
-    return int.from_bytes(data[_SENT_AT:HEADER_BYTES], "big") if len(data) >= HEADER_BYTES else None
+def sent_time(data: bytes, start: int = 0) -> int | None:
+    """Return the send time in a payload, damaged or not, in ns since 1970; None if the payload is too short.
+
+    `start` is where its header lies.
+    """
+    header = data[start : start + HEADER_BYTES]
+    return int.from_bytes(header[_SENT_AT:], "big") if len(header) == HEADER_BYTES else None
 
 
 def compare(data: bytes, expected: bytes) -> Difference:
@@ -133,15 +172,19 @@ def compare(data: bytes, expected: bytes) -> Difference:
 
 
 def most_similar(
-    data: bytes, probes: Iterable[Probe], header: Callable[[Probe], bytes], payload: Callable[[Probe], bytes]
+    data: bytes,
+    probes: Iterable[Probe],
+    header: Callable[[Probe], bytes],
+    payload: Callable[[Probe], bytes],
+    start: int = 0,
 ) -> tuple[Probe, Difference] | None:
     """Return which of these probes a damaged reply is most similar to, and how it differs from it; None if to none.
 
-    It is judged by the headers, because the rest is the same in all probes. The first wins if several are as similar.
-    But more than half of all its bytes must be right. An empty reply is similar to any probe: nothing in it contradicts
-    that.
+    It is judged by the headers, which begin at `start`, and the frame before them, because the rest is the same in all
+    probes. The first wins if several are as similar. But more than half of all its bytes must be right. An empty reply
+    is similar to any probe: nothing in it contradicts that.
     """
-    matches = [(probe, head) for probe in probes if may_match(data, head := header(probe))]
+    matches = [(probe, head) for probe in probes if may_match(data[start:], (head := header(probe))[start:])]
     if not matches:
         return None
     found, _ = min(matches, key=lambda match: len(_differences(data, match[1]).replace(b"\0", b"")))

@@ -34,7 +34,7 @@ class Order:
             self._positions.append((self.arrived, time))
             if len(self._peaks) > 2 * _KEPT:
                 del self._peaks[:_KEPT], self._positions[:_KEPT]
-        else:
+        elif index < self._peaks[-1]:
             self.reordered += count
             # The first arrival with a higher index is the oldest higher peak, because peaks ascend.
             position, then = self._positions[bisect_right(self._peaks, index)]

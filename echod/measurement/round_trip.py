@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from echod.measurement.events import Moment
+from echod.measurement.responder import Report
 
 STEP: Final = 1_000_000
 """Ns. Wall clock and monotonic clock run at one rate, so their distance changes only when the wall clock is set; less
@@ -30,6 +31,8 @@ class Response:
     port_index: int = 0
     ttl: int | None = None
     dscp: int | None = None
+    report: Report | None = None
+    """What the responder wrote into it; `data` is then the request as it arrived there."""
 
     @property
     def wall(self) -> int:

@@ -7,7 +7,9 @@ received + damaged + errors + lost + in flight, at any time.
 from dataclasses import dataclass, field
 from typing import Final
 
+from echod.measurement.directions import Directions, Tally
 from echod.measurement.events import DAMAGED, Event, Kind
+from echod.measurement.far_end import FarEnd
 from echod.measurement.latency import Latency, Variation
 from echod.measurement.outages import Outages
 from echod.measurement.reordering import Order
@@ -38,6 +40,7 @@ class Stream:
 
     order: Order = field(default_factory=Order)
     variation: Variation = field(default_factory=Variation)
+    tally: Tally = field(default_factory=Tally)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,6 +58,8 @@ class Statistics:
     """Datagrams that had no room in the receive buffer of this host: known at the end of the run."""
     outcomes: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
     """Probes without a whole reply, by outcome."""
+    unsent: int = 0
+    """Those of them that this host did not send."""
     errors: dict[tuple[str, str], ErrorCount] = field(default_factory=dict)
     """By reason and address."""
     first_damage: dict[Kind, Event] = field(default_factory=dict)
@@ -65,6 +70,8 @@ class Statistics:
     """By source port; order and variation are judged within each."""
     headers: HeaderCounts = field(default_factory=HeaderCounts)
     """TTL and DSCP of the replies."""
+    far_end: FarEnd = field(default_factory=FarEnd)
+    """What the responder reports, if it does."""
     outages: Outages = field(default_factory=Outages)
 
     @property
@@ -95,6 +102,14 @@ class Statistics:
         return total
 
     @property
+    def directions(self) -> Directions:
+        """Return what happened in each direction, summed over all streams."""
+        total = Directions()
+        for stream in self.streams.values():
+            total.merge(stream.tally.directions)
+        return total
+
+    @property
     def patience(self) -> int | None:
         """Return for how many ns a probe must be in flight at the end of a run to be lost; None where that is unknown.
 
@@ -108,6 +123,8 @@ class Statistics:
         self.counts[kind] += 1
         if event.settles:
             self._settle(event)
+        if event.sequence is not None and (event.report is not None or event.unsent):
+            self._report(event.sequence, event)
         if kind in DAMAGED:
             self.first_damage.setdefault(kind, event)
         elif kind is Kind.ERROR:
@@ -119,6 +136,16 @@ class Statistics:
         elif kind is Kind.DIFFERENT_ADDRESS:
             known = event.address in self.other_addresses or len(self.other_addresses) < MOST_ADDRESSES
             self.other_addresses.add(event.address if known else OTHERS)
+
+    def _report(self, sequence: int, event: Event) -> None:
+        """Count what says something of each direction: the report of a responder, or a probe that was not sent."""
+        index = (sequence - 1) // self.source_ports + 1
+        tally = self.streams.setdefault(event.port_index, Stream()).tally
+        if event.unsent:
+            tally.unsent(index)
+        else:
+            self.far_end.add(event)
+            tally.add(index, event)
 
     def _settle(self, event: Event) -> None:
         sequence = event.sequence or 0
@@ -136,5 +163,6 @@ class Statistics:
             stream.order.add(index, event.clock)
             return
         self.outcomes[event.kind] += 1
+        self.unsent += event.unsent
         if event.kind is Kind.LOST or (event.kind is Kind.ERROR and not event.unsent):
             self.outages.lost(sequence, event.sent, event.next_sent)

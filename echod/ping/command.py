@@ -19,16 +19,22 @@ from echod.measurement import comparison
 from echod.measurement.events import DAMAGED, Event
 from echod.measurement.path_mtu import explain
 from echod.measurement.statistics import Statistics
+from echod.ping.contradictions import STDOUT
+from echod.ping.far_end import RESPONDERS
 from echod.ping.live import LiveTable
-from echod.ping.options import STDOUT, Options, parse_options
+from echod.ping.options import Options, parse_options
 from echod.ping.plot import Plot
 from echod.ping.records import CsvRows, JsonLines, mtu_record
+from echod.ping.reveal import reveal_sources
 from echod.ping.reverse_dns import ReverseDns
 from echod.ping.text import TextLines, bars, progress, summary
+from echod.probes.detection import detect
 from echod.probes.flood import FloodSession
+from echod.probes.frames import Mode
 from echod.probes.loop import Loop, interrupt_at_signals
 from echod.probes.mtu import MtuProbe
 from echod.probes.session import ProbeSession, Session, Watcher, open_session
+from echod.probes.settings import ProbeSettings
 from echod.probes.sockets import is_broadcast, reserve_descriptors
 from echod.probes.target import Target, resolve
 
@@ -50,11 +56,15 @@ def ping(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
         if options.warning:
             err.write(f"echod: ping: {options.warning}\n")
         targets = [resolve(spec, options.family, options.probes.sockets.source) for spec in options.specs]
-        _refuse_targets(options, targets)
+        _refuse_targets(targets)
+        reserve_descriptors(len(targets) * options.probes.source_ports)
         if options.mtu:
             return _find_mtu(options, targets, out)
-        reserve_descriptors(len(targets) * options.probes.source_ports)
-        run = Run(options, targets, out, err)
+        if options.reveal:
+            return REPLIED if reveal_sources(options, targets, out) else NO_REPLY
+        probed = [(target, _probes_for(target, options, err)) for target in targets]
+        _refuse_sizes(probed)
+        run = Run(options, probed, out, err)
         run.measure()
     except OSError as error:
         if error.errno not in _UNWRITABLE:
@@ -69,8 +79,13 @@ def ping(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
 class Run:
     """One run over all targets."""
 
-    def __init__(self, options: Options, targets: Sequence[Target], out: TextIO, err: TextIO) -> None:
-        """Prepare a run; `err` takes the live table and progress, and the text if CSV goes to `out`."""
+    def __init__(
+        self, options: Options, targets: Sequence[tuple[Target, ProbeSettings]], out: TextIO, err: TextIO
+    ) -> None:
+        """Prepare a run over targets, each with its probes.
+
+        `err` takes the live table and progress, and the text if CSV goes to `out`.
+        """
         self._options, self._targets = options, targets
         self._out, self._err = out, err
         self._text = err if options.csv == STDOUT else out
@@ -81,8 +96,8 @@ class Run:
         self._reverse_dns = ReverseDns(numeric=options.numeric)
         self._live: LiveTable | None = None
         quiet = options.quiet or options.csv == STDOUT
-        protocols = len({target.protocol for target in targets}) > 1
-        hosts = len({target.endpoint for target in targets}) > 1
+        protocols = len({target.protocol for target, _ in targets}) > 1
+        hosts = len({target.endpoint for target, _ in targets}) > 1
         self._lines = TextLines(self._text, stamps=options.stamps, quiet=quiet, protocols=protocols, hosts=hosts)
         self._objects = JsonLines(out, quiet=options.quiet)
         self._begun = False
@@ -113,7 +128,8 @@ class Run:
         options = self._options
         with ExitStack() as stack:
             make = FloodSession if options.flood else open_session
-            self._sessions += [make(each, options.probes, loop, self._watchers, stack) for each in self._targets]
+            for target, probes in self._targets:
+                self._sessions.append(make(target, probes, loop, self._watchers, stack))
             self._start_live_table(stack)
             self._watchers.append(self._look_up_sender)
             if self._rows:  # before the lines: a write to stdout may block
@@ -142,7 +158,7 @@ class Run:
         self._begun = True
         if not self._options.json:
             for session in self._sessions:
-                self._lines.begin(session, self._options.probes.sizes)
+                self._lines.begin(session)
         now = monotonic_ns()
         for session in self._sessions:
             session.start(now)
@@ -180,16 +196,36 @@ class Run:
         self._text.flush()
 
 
-def _refuse_targets(options: Options, targets: Sequence[Target]) -> None:
-    """Refuse addresses that are not of one host, and probes that are too long for a datagram."""
+def _probes_for(target: Target, options: Options, err: TextIO) -> ProbeSettings:
+    """Return the probes for a target; by default the first of them find out what it is, and a sentence says it."""
+    if options.mode is not None:
+        return options.probes_of(options.mode)
+    mode = detect(target, options.probes)
+    what = (
+        f"is a {RESPONDERS[mode]}"
+        if mode
+        else f"did not reply to the first probes: a {RESPONDERS[Mode.ECHO]} is assumed"
+    )
+    err.write(f"echod: ping: {target} {what}\n")
+    err.flush()
+    return options.probes_of(mode or Mode.ECHO)
+
+
+def _refuse_sizes(probed: Sequence[tuple[Target, ProbeSettings]]) -> None:
+    """Refuse probes that are too long for a datagram."""
+    for target, probes in probed:
+        if (size := max(probes.sizes)) > target.max_payload:
+            raise UsageError(f"ping: -s: {size} bytes are too many: {target} takes at most {target.max_payload}")
+
+
+def _refuse_targets(targets: Sequence[Target]) -> None:
+    """Refuse addresses that are not of one host."""
     for target in targets:
         if ip_address(target.address[0]).is_unspecified:
             raise UsageError(f"{target.ip}: is not the address of a host: write one, such as an address of this host")
         if is_broadcast(target):
             advice = "echod does not reply to it: write the address of a host"
             raise UsageError(f"{target.ip}: is a broadcast address, {advice}")
-        if (size := max(options.probes.sizes)) > target.max_payload:
-            raise UsageError(f"ping: -s: {size} bytes are too many: {target} takes at most {target.max_payload}")
 
 
 def _open_rows(options: Options, *, out: TextIO, stack: ExitStack) -> CsvRows | None:

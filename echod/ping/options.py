@@ -18,16 +18,15 @@ from echod import __version__
 from echod.errors import UsageError
 from echod.measurement.payload import MAX_PROBES
 from echod.net.listener import MAX_PORT, Protocol
+from echod.ping.contradictions import refuse
+from echod.ping.modes import fitting_sizes, make_frame, read_key
 from echod.ping.usage import DESCRIPTION, EPILOG
 from echod.ping.values import looks_like_port, parse_duration, parse_number, parse_pattern, parse_sizes, parse_tos
+from echod.probes.frames import STAMP_PORT, Mode
 from echod.probes.settings import DISCOVERY, ProbeSettings, SocketSettings
-from echod.probes.target import TargetSpec, parse, with_port
+from echod.probes.target import ECHO_PORT, TargetSpec, parse, with_port
 
-DEFAULT_SIZE: Final = 56
-"""Bytes, as ping's."""
 MAX_WINDOW: Final = 65_536
-STDOUT: Final = Path("-")
-"""Of --csv."""
 
 _PORT_DIGITS: Final = 4
 """Digits of a port that -p takes for a pattern: fewer are rarely meant as a port, five are not a pattern."""
@@ -40,6 +39,12 @@ class Options:
     """The options of a run."""
 
     probes: ProbeSettings
+    """With the sizes of a plain echo; `probes_of` has those of a mode."""
+    sizes: tuple[int, ...] | None
+    mode: Mode | None
+    """None: what the first probes find out."""
+    key: bytes
+    ssid: int
     specs: tuple[TargetSpec, ...]
     warning: str
     """A sentence about an option that may be a mistake, or empty."""
@@ -54,6 +59,12 @@ class Options:
     plot: Path | None
     mtu: bool
     compare: bool
+    reveal: bool
+
+    def probes_of(self, mode: Mode) -> ProbeSettings:
+        """Return the probes of a mode. Raises UsageError if their sizes do not suit it."""
+        frame = make_frame(mode, key=self.key, ssid=self.ssid, tos=self.probes.sockets.tos)
+        return replace(self.probes, frame=frame, sizes=fitting_sizes(self.sizes, frame))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -136,6 +147,14 @@ def _add_modes(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("modes").add_argument
     add("--mtu", action="store_true", help="find the path MTU, with probes that are not fragmented")
     add("--compare", choices=("tcp",), help="probe each TARGET over TCP as well, and compare the results")
+    add("--plus", action="store_true", help="probe a UDPEchoPlus server (TR-143): loss and delay of each direction")
+    stamp = "probe a STAMP reflector (RFC 8762), by default at port 862: loss, delay and DSCP of each direction"
+    add("--stamp", action="store_true", help=stamp)
+    add("--key", type=Path, metavar="FILE", help="authenticate STAMP packets with the key in FILE")
+    add("--ssid", type=_number(1, 65_535), metavar="N", help="identify the STAMP session by N (RFC 8972)")
+    add("--mode", choices=("auto",), help="find out which of these the server is, by the first probes")
+    reveal = "print what a server with `mode: reveal` sees of each source port: address and port after NAT"
+    add("--reveal", action="store_true", help=reveal)
     add("--version", action="version", version=f"{_name()} {__version__}", help="print the version")
     add("-h", "--help", action="help", help=argparse.SUPPRESS)
 
@@ -171,7 +190,7 @@ def help_text() -> str:
 def parse_options(argv: Sequence[str]) -> Options:
     """Read the command line. Raises UsageError."""
     found = parser().parse_args(_join_negative(argv))
-    _refuse_contradictions(found)
+    refuse(found)
     interval = found.interval
     if found.rate:
         interval = -(-(10**9) // found.rate)  # rounded up: no faster than that
@@ -181,7 +200,7 @@ def parse_options(argv: Sequence[str]) -> Options:
         interval=interval,
         count=MAX_PROBES if found.count is None else found.count,
         window=found.window or (1024 if found.flood else 1 if interval == 0 else MAX_WINDOW),
-        sizes=found.sizes or (DEFAULT_SIZE,),
+        sizes=fitting_sizes(found.sizes, None),
         pattern=found.pattern[1] if found.pattern else b"",
         source_ports=found.sources,
         **_unchanged(found, "timeout deadline"),
@@ -192,15 +211,19 @@ def parse_options(argv: Sequence[str]) -> Options:
     )
     options = Options(
         probes=probes,
-        specs=_specs(found.targets),
+        sizes=found.sizes,
+        mode=_mode(found),
+        key=read_key(found.key) if found.key else b"",
+        ssid=found.ssid or 0,
+        specs=_specs(found.targets, STAMP_PORT if found.stamp else ECHO_PORT),
         warning=_warning(found.targets, found.pattern[0] if found.pattern else ""),
         compare=found.compare is not None,
-        **_unchanged(found, "family flood quiet stamps numeric json csv histogram plot mtu"),
+        **_unchanged(found, "family flood quiet stamps numeric json csv histogram plot mtu reveal"),
     )
     return _checked(options)
 
 
-_TAKES_NUMBER: Final = re.compile("-[46a-zA-Z]*[ciwWstQ]|--(?:rate|window|source-port|sources)")
+_TAKES_NUMBER: Final = re.compile("-[46a-zA-Z]*[ciwWstQ]|--(?:rate|window|source-port|sources|ssid)")
 
 
 def _join_negative(argv: Sequence[str]) -> list[str]:
@@ -215,12 +238,19 @@ def _join_negative(argv: Sequence[str]) -> list[str]:
     return words
 
 
-def _specs(texts: Sequence[str]) -> tuple[TargetSpec, ...]:
+def _mode(found: argparse.Namespace) -> Mode | None:
+    """Return the mode of the probes; None if they are to find it out."""
+    if found.mode:
+        return None
+    return Mode.UDPECHO_PLUS if found.plus else Mode.STAMP if found.stamp else Mode.ECHO
+
+
+def _specs(texts: Sequence[str], port: int) -> tuple[TargetSpec, ...]:
     """Read the targets; refuse `HOST PORT` with the target to write instead."""
     for text, number in pairwise(texts):
         if looks_like_port(number) and (better := with_port(text, number)):
             raise UsageError(f'"{number}" is a number, not a host: for this port write {better}')
-    return tuple(parse(text) for text in texts)
+    return tuple(parse(text, port) for text in texts)
 
 
 def _warning(texts: Sequence[str], pattern: str) -> str:
@@ -237,52 +267,6 @@ def _unchanged(found: argparse.Namespace, names: str) -> dict[str, Any]:
     return {name: getattr(found, name) for name in names.split()}
 
 
-_CONTRADICTIONS: Final = (
-    ("rate", "interval", "--rate and -i both set the interval: write one of them"),
-    ("json", "histogram", "--json prints no histogram: leave --histogram out"),
-    ("flood", "sources", "-f uses one source port: leave --sources out"),
-    ("flood", "csv", "-f has no event for each reply: leave --csv out"),
-    ("flood", "plot", "-f has no event for each reply: leave --plot out"),
-    ("flood", "interval", "-f sends as fast as replies arrive: leave -i out, or write --rate"),
-    ("mtu", "compare", "--mtu and --compare are two modes: write one of them"),
-    ("mtu", "count", "--mtu sends as many probes as it needs: leave -c out"),
-    ("mtu", "deadline", "--mtu ends by itself: leave -w out"),
-    ("mtu", "interval", "--mtu sets its own rate: leave -i out"),
-    ("mtu", "rate", "--mtu sets its own rate: leave --rate out"),
-    ("mtu", "window", "--mtu sets its own rate: leave --window out"),
-    ("mtu", "flood", "--mtu sets its own rate: leave -f out"),
-    ("mtu", "sizes", "--mtu sets its own sizes: leave -s out"),
-    ("mtu", "discovery", "--mtu sets its own discovery mode: leave -M out"),
-    ("mtu", "sources", "--mtu uses one source port: leave --sources out"),
-    ("mtu", "csv", "--mtu has no event for each reply: leave --csv out"),
-    ("mtu", "plot", "--mtu has no event for each reply: leave --plot out"),
-    ("mtu", "stamps", "--mtu prints no line for each reply: leave -D out"),
-    ("mtu", "histogram", "--mtu measures no latency: leave --histogram out"),
-)
-"""Options that exclude each other, and what to write instead: no option is ignored silently."""
-
-
-def _refuse_contradictions(found: argparse.Namespace) -> None:
-    """Refuse options that exclude each other, and times that are too short for any probe."""
-    for one, other, sentence in _CONTRADICTIONS:
-        given = getattr(found, other)
-        if getattr(found, one) and given is not None and given is not False and (other != "sources" or given > 1):
-            raise UsageError(f"ping: {sentence}")
-    if found.json and found.csv == STDOUT:
-        raise UsageError("ping: --json and --csv - both write to stdout: write --csv FILE")
-    if found.plot and found.plot.suffix not in (".svg", ".png"):
-        raise UsageError(f"ping: --plot {found.plot}: write a name that ends in .svg or .png")
-    if found.source_port and len(found.targets) > 1:
-        raise UsageError("ping: --source-port is for one TARGET: leave the others out")
-    if found.source_port + found.sources - 1 > MAX_PORT:
-        given = f"--source-port {found.source_port} --sources {found.sources}"
-        raise UsageError(f"ping: {given}: the last port is {MAX_PORT}: write less")
-    if found.timeout == 0:
-        raise UsageError("ping: -W 0 leaves no time for a reply: write a longer time")
-    if found.deadline == 0:
-        raise UsageError("ping: -w 0 ends before the first probe: write a longer time")
-
-
 def _checked(options: Options) -> Options:
     """Refuse what the protocols cannot do; add the TCP targets of `--compare`."""
     tcp = [spec for spec in options.specs if spec.protocol is Protocol.TCP]
@@ -294,7 +278,14 @@ def _checked(options: Options) -> Options:
         options = replace(options, specs=tuple(spec for pair in pairs for spec in pair))
     if (tcp or options.compare) and 0 in options.probes.sizes:
         raise UsageError("ping: TCP cannot carry a probe of 0 bytes: leave size 0 out")
-    for word, given in (("-f", options.flood), ("--mtu", options.mtu)):
+    measuring = {Mode.UDPECHO_PLUS: "--plus", Mode.STAMP: "--stamp", None: "--mode auto"}
+    for word, given in (
+        ("-f", options.flood),
+        ("--mtu", options.mtu),
+        ("--reveal", options.reveal),
+        (measuring.get(options.mode, ""), options.mode in measuring),
+    ):
         if given and (tcp or options.compare):
             raise UsageError(f"ping: {word} is for UDP: leave {'--compare' if options.compare else 'tcp://'} out")
+    options.probes_of(options.mode or Mode.ECHO)
     return options

@@ -17,6 +17,7 @@ from echod.errors import UsageError
 from echod.measurement.events import DAMAGED, Event, Kind
 from echod.measurement.path_mtu import MtuResult, explain
 from echod.measurement.statistics import Statistics
+from echod.ping import far_end
 from echod.probes.session import Session
 from echod.probes.target import Target
 
@@ -35,6 +36,11 @@ COLUMNS: Final = (
     "dscp",
     "previous_ttl",
     "previous_dscp",
+    "network_ms",
+    "responder_ms",
+    "far_ttl",
+    "far_dscp",
+    "new_responder",
     "offset",
     "wrong_bytes",
     "reason",
@@ -62,6 +68,7 @@ def record(session: Session, event: Event) -> dict[str, Any]:
         "dscp": event.dscp,
         "previous_ttl": event.previous_ttl,
         "previous_dscp": event.previous_dscp,
+        **far_end.event_fields(event),
         "offset": event.offset if damaged else None,
         "wrong_bytes": event.count if damaged else None,
         "reason": event.reason or None,
@@ -150,6 +157,7 @@ def summary(session: Session, names: Mapping[str, str]) -> dict[str, Any]:
     fields = {
         "target": str(session.target),
         "address": session.target.endpoint,
+        "mode": session.mode.value,
         "seconds": round(session.elapsed / 1e9, 6),
         **_figures(session.statistics),
         "error_reasons": [
@@ -217,7 +225,7 @@ def _figures(statistics: Statistics) -> dict[str, Any]:
         fields["jitter_ms"] = _ms(variation.jitter)
     if variation.pairs:
         fields["ipdv_ms"] = {"avg": _ms(variation.mean), "max": _ms(variation.max)}
-    return fields
+    return fields | far_end.fields(statistics)
 
 
 def _counts(name: str, counts: Mapping[int, int]) -> list[dict[str, int]]:

@@ -14,8 +14,10 @@ from echod.measurement.latency import Latency
 from echod.measurement.outages import Outage
 from echod.measurement.statistics import Statistics
 from echod.net.listener import Protocol
+from echod.ping import far_end
 from echod.ping.charts import histogram, supports_blocks
 from echod.ping.values import dscp_name, percentage
+from echod.probes.frames import Mode
 from echod.probes.session import Session
 from echod.probes.target import HEADERS
 
@@ -38,9 +40,10 @@ class TextLines:
         self._stamps = stamps
         self.quiet = quiet
 
-    def begin(self, session: Session, sizes: tuple[int, ...]) -> None:
+    def begin(self, session: Session) -> None:
         """Write the heading of a target: its address and the bytes of payload, with all headers in parentheses."""
-        self._out.write(f"PING {session.target} ({session.target.ip}) {_sizes(session, sizes)} bytes of data.\n")
+        to = "" if session.mode is Mode.ECHO else f" to a {far_end.RESPONDERS[session.mode]}"
+        self._out.write(f"PING {session.target} ({session.target.ip}) {_sizes(session)} bytes of data{to}.\n")
 
     def take(self, session: Session, event: Event) -> None:
         """Write the line of an event."""
@@ -63,6 +66,7 @@ def line(session: Session, event: Event, *, protocol: bool, host: bool) -> str:
         target = f" {session.target.endpoint}" if host else ""
         return f"From {event.address or 'this host'}:{target}{number}{port} {event.reason}{mtu}"
     time = "" if event.rtt is None else f" time={duration(event.rtt)}"
+    time += "" if event.network is None else f" network={duration(event.network)}"
     return (
         f"{event.size} bytes from {event.address}:{number}{port}{ttl}{time}{_remark(session, event)}{_changes(event)}"
     )
@@ -84,7 +88,8 @@ def _remark(session: Session, event: Event) -> str:
 def _changes(event: Event) -> str:
     """Return what the headers of a reply were before, if they have changed."""
     ttl = "" if event.previous_ttl is None else f" (TTL CHANGED! {event.previous_ttl} before)"
-    return ttl if event.previous_dscp is None else f"{ttl} (DSCP CHANGED! {dscp_name(event.previous_dscp)} before)"
+    ttl += "" if event.previous_dscp is None else f" (DSCP CHANGED! {dscp_name(event.previous_dscp)} before)"
+    return ttl + far_end.CHANGED * event.new_responder
 
 
 # -- statistics
@@ -111,7 +116,8 @@ def summary(session: Session, names: dict[str, str]) -> str:
     lines = ["", f"--- {session.target} ping statistics ---", _totals(statistics, session.elapsed)]
     if session.handshakes:
         lines.append(f"tcp handshake {', '.join(duration(took) for took in session.handshakes[:3])}")
-    lines += [*_times(statistics), *_headers(statistics), *_anomalies(statistics), *_errors(statistics, names)]
+    lines += [*_times(statistics), *far_end.lines(statistics, session.mode), *_headers(statistics)]
+    lines += [*_anomalies(statistics), *_errors(statistics, names)]
     if statistics.received and statistics.outages.longest is not None:  # without any reply the loss of 100% is enough
         lines.append(_gap(statistics.outages.longest))
     if len(session.port_statistics) > 1:
@@ -270,8 +276,8 @@ def _percent(share: float | None) -> str:
     return "unknown" if share is None else percentage(share, 6)
 
 
-def _sizes(session: Session, sizes: tuple[int, ...]) -> str:
-    least, greatest = min(sizes), max(sizes)
+def _sizes(session: Session) -> str:
+    least, greatest = min(session.sizes), max(session.sizes)
     if least != greatest:
         return f"{least} to {greatest}"
     headers = HEADERS[session.target.family] if session.target.protocol is Protocol.UDP else 0

@@ -7,6 +7,7 @@ changes nothing in it.
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from itertools import cycle
 from secrets import randbits
@@ -21,6 +22,7 @@ from echod.measurement.payload import Payloads
 from echod.measurement.round_trip import Response
 from echod.measurement.statistics import Statistics
 from echod.net.listener import Protocol
+from echod.probes.frames import Mode
 from echod.probes.loop import Loop
 from echod.probes.settings import ProbeSettings
 from echod.probes.sockets import open_probe_socket, read_clocks
@@ -67,6 +69,16 @@ class Session:
         return [transport.port for transport in self.transports]
 
     @property
+    def mode(self) -> Mode:
+        """Return what the probes are made for."""
+        return self._settings.frame.mode if self._settings.frame else Mode.ECHO
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Return the sizes of the probes, in bytes of payload."""
+        return self._settings.sizes
+
+    @property
     def elapsed(self) -> int:
         """Return how long it took, or has taken so far, in ns."""
         return self._ended - self._started
@@ -94,7 +106,7 @@ class ProbeSession(Session):
         """Begin without transports, as `Session` does."""
         super().__init__(target, settings, loop, watchers)
         begun = read_clocks()
-        payloads = Payloads(randbits(32), settings.pattern)
+        payloads = Payloads(randbits(32), settings.pattern, settings.frame)
         offset = begun.wall - begun.clock
         self.in_flight = InFlight(payloads, timeout=settings.timeout, history=settings.history, offset=offset)
         self._sizes = cycle(settings.sizes)
@@ -140,7 +152,7 @@ class ProbeSession(Session):
         """Handle what a transport has received."""
         for received in transport.receive():
             if isinstance(received, Response):
-                self._record(self.in_flight.received(received))
+                self._record(self.in_flight.received(self._open(received)))
             elif isinstance(received, ProbeError):
                 self._record(self.in_flight.failed(received))
             else:
@@ -149,6 +161,13 @@ class ProbeSession(Session):
                 self.in_flight.connected(received.moment, transport.port_index)
         self._ended = monotonic_ns()
         self._loop.wake(self)
+
+    def _open(self, response: Response) -> Response:
+        """Read out of a reply what the responder wrote into it."""
+        if self._settings.frame is None:
+            return response
+        data, report = self._settings.frame.open(response.data)
+        return replace(response, data=data, report=report)
 
     def _send(self, now: int) -> None:
         """Send the next probe, and remember it."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from echod.measurement.payload import MAX_PROBES
+from echod.probes.frames import Frame
 
 DISCOVERY: Final = {"dont": 0, "want": 1, "do": 2, "probe": 3}
 """IP_PMTUDISC_* (linux/in.h): how a socket discovers the path MTU."""
@@ -51,4 +52,6 @@ class ProbeSettings:
     """Number of source ports, used in turn."""
     history: int = 65_536
     """Probes remembered after their outcome is known, to recognize a duplicate or a late reply."""
+    frame: Frame | None = None
+    """What carries each probe; None for those of a plain echo."""
     sockets: SocketSettings = SocketSettings()

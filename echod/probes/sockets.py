@@ -8,6 +8,7 @@ import errno
 import os
 import socket
 from contextlib import suppress
+from dataclasses import replace
 from ipaddress import ip_address
 from struct import Struct
 from time import monotonic_ns, time_ns
@@ -90,6 +91,14 @@ def open_probe_socket(target: Target, settings: SocketSettings, index: int = 0) 
         sock.close()
         raise
     return sock
+
+
+def source_address(target: Target, settings: SocketSettings) -> str:
+    """Return the address that probes to a target leave from; empty if there is no route to it."""
+    with open_probe_socket(target, replace(settings, source_port=0)) as sock, suppress(OSError):
+        sock.connect(target.address)
+        return str(sock.getsockname()[0]).partition("%")[0]
+    return ""
 
 
 def is_broadcast(target: Target) -> bool:

@@ -102,7 +102,7 @@ def _printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def parse(text: str) -> TargetSpec:
+def parse(text: str, default_port: int = ECHO_PORT) -> TargetSpec:
     """Read `[udp://|tcp://]HOST[:PORT]`; an IPv6 address with a port stands in brackets.
 
     Raises UsageError.
@@ -114,9 +114,9 @@ def parse(text: str) -> TargetSpec:
         raise UsageError(f'"{text}": the protocol "{scheme}" is not known: write udp:// or tcp://')
     found = re.fullmatch(r"\[([^\[\]]+)\](?::([0-9]+))?|([^:\[\]/\s]+)(?::([0-9]+))?", rest)
     if found:
-        host, port = found[1] or found[3], found[2] or found[4] or str(ECHO_PORT)
+        host, port = found[1] or found[3], found[2] or found[4] or str(default_port)
     elif rest.count(":") > 1 and is_address(rest):
-        host, port = rest, str(ECHO_PORT)
+        host, port = rest, str(default_port)
     else:
         raise UsageError(f'"{text}" is not a target: write [udp://|tcp://]HOST[:PORT]')
     if re.fullmatch("[0-9]+|0[xX][0-9a-fA-F]+", host):  # to inet_aton(3) it is an address: 7007 is 0.0.27.95

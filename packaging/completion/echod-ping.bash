@@ -7,14 +7,16 @@
 
 
 
-_shtab_echodping_option_strings=(-c -i --rate --window -f -w -W -s -p -I --source-port --sources -Q -t -M -4 -6 -q -D -n --json --csv --histogram --plot --mtu --compare --version)
+_shtab_echodping_option_strings=(-c -i --rate --window -f -w -W -s -p -I --source-port --sources -Q -t -M -4 -6 -q -D -n --json --csv --histogram --plot --mtu --compare --plus --stamp --key --ssid --mode --reveal --version)
 
 _shtab_echodping_pos_0_COMPGEN=_shtab_compgen_hosts
 _shtab_echodping___csv_COMPGEN=_shtab_compgen_files
 _shtab_echodping___plot_COMPGEN=_shtab_compgen_files
+_shtab_echodping___key_COMPGEN=_shtab_compgen_files
 
 _shtab_echodping__M_choices=(do want dont)
 _shtab_echodping___compare_choices=(tcp)
+_shtab_echodping___mode_choices=(auto)
 
 _shtab_echodping_pos_0_nargs=+
 _shtab_echodping__f_nargs=0
@@ -26,6 +28,9 @@ _shtab_echodping__n_nargs=0
 _shtab_echodping___json_nargs=0
 _shtab_echodping___histogram_nargs=0
 _shtab_echodping___mtu_nargs=0
+_shtab_echodping___plus_nargs=0
+_shtab_echodping___stamp_nargs=0
+_shtab_echodping___reveal_nargs=0
 _shtab_echodping___version_nargs=0
 
 

@@ -51,7 +51,7 @@ function _shtab_echodping_using
 end
 
 set -g _shtab_echodping_commands
-set -g _shtab_echodping_opts_with_value --compare --csv --plot --rate --source-port --sources --window -I -M -Q -W -c -i -p -s -t -w
+set -g _shtab_echodping_opts_with_value --compare --csv --key --mode --plot --rate --source-port --sources --ssid --window -I -M -Q -W -c -i -p -s -t -w
 
 complete -c echod-ping -e
 complete -c echod-ping -f
@@ -82,5 +82,11 @@ complete -c echod-ping -n _shtab_echodping_using -l histogram -d 'print the dist
 complete -c echod-ping -n _shtab_echodping_using -l plot -xka "(__fish_complete_path (commandline -ct))" -d 'plot latency, losses and distribution to FILE.svg or FILE.png (needs the `plot` extra)'
 complete -c echod-ping -n _shtab_echodping_using -l mtu -d 'find the path MTU, with probes that are not fragmented'
 complete -c echod-ping -n _shtab_echodping_using -l compare -xka "tcp" -d 'probe each TARGET over TCP as well, and compare the results'
+complete -c echod-ping -n _shtab_echodping_using -l plus -d 'probe a UDPEchoPlus server (TR-143): loss and delay of each direction'
+complete -c echod-ping -n _shtab_echodping_using -l stamp -d 'probe a STAMP reflector (RFC 8762), by default at port 862: loss, delay and DSCP of each direction'
+complete -c echod-ping -n _shtab_echodping_using -l key -xka "(__fish_complete_path (commandline -ct))" -d 'authenticate STAMP packets with the key in FILE'
+complete -c echod-ping -n _shtab_echodping_using -l ssid -x -d 'identify the STAMP session by N (RFC 8972)'
+complete -c echod-ping -n _shtab_echodping_using -l mode -xka "auto" -d 'find out which of these the server is, by the first probes'
+complete -c echod-ping -n _shtab_echodping_using -l reveal -d 'print what a server with `mode: reveal` sees of each source port: address and port after NAT'
 complete -c echod-ping -n _shtab_echodping_using -l version -d 'print the version'
 complete -c echod-ping -n '_shtab_echodping_using; and test $_shtab_echodping_npos -ge 0' -ka "(__fish_print_hostnames)" -d TARGET

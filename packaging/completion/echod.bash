@@ -14,7 +14,7 @@ _shtab_echod_reload_option_strings=(-h --help --config)
 _shtab_echod_status_option_strings=(-h --help --config --json --watch --check)
 _shtab_echod_units_option_strings=(-h --help --socket --force)
 _shtab_echod_accelerate_option_strings=(-h --help --config)
-_shtab_echod_ping_option_strings=(-c -i --rate --window -f -w -W -s -p -I --source-port --sources -Q -t -M -4 -6 -q -D -n --json --csv --histogram --plot --mtu --compare --version)
+_shtab_echod_ping_option_strings=(-c -i --rate --window -f -w -W -s -p -I --source-port --sources -Q -t -M -4 -6 -q -D -n --json --csv --histogram --plot --mtu --compare --plus --stamp --key --ssid --mode --reveal --version)
 _shtab_echod_option_strings=(-h --help --version)
 
 _shtab_echod_run___config_COMPGEN=_shtab_compgen_files
@@ -28,9 +28,11 @@ _shtab_echod_accelerate___config_COMPGEN=_shtab_compgen_files
 _shtab_echod_ping_pos_0_COMPGEN=_shtab_compgen_hosts
 _shtab_echod_ping___csv_COMPGEN=_shtab_compgen_files
 _shtab_echod_ping___plot_COMPGEN=_shtab_compgen_files
+_shtab_echod_ping___key_COMPGEN=_shtab_compgen_files
 
 _shtab_echod_ping__M_choices=(do want dont)
 _shtab_echod_ping___compare_choices=(tcp)
+_shtab_echod_ping___mode_choices=(auto)
 _shtab_echod_pos_0_choices=(run check config reload status units accelerate ping)
 
 _shtab_echod_run__h_nargs=0
@@ -66,6 +68,9 @@ _shtab_echod_ping__n_nargs=0
 _shtab_echod_ping___json_nargs=0
 _shtab_echod_ping___histogram_nargs=0
 _shtab_echod_ping___mtu_nargs=0
+_shtab_echod_ping___plus_nargs=0
+_shtab_echod_ping___stamp_nargs=0
+_shtab_echod_ping___reveal_nargs=0
 _shtab_echod_ping___version_nargs=0
 _shtab_echod_pos_0_nargs=A...
 _shtab_echod__h_nargs=0

@@ -51,7 +51,7 @@ function _shtab_echod_using
 end
 
 set -g _shtab_echod_commands run check config reload status units accelerate ping
-set -g _shtab_echod_opts_with_value --compare --config --csv --pidfile --plot --rate --source --source-port --sources --window -I -M -Q -W -c -i -p -s -t -w
+set -g _shtab_echod_opts_with_value --compare --config --csv --key --mode --pidfile --plot --rate --source --source-port --sources --ssid --window -I -M -Q -W -c -i -p -s -t -w
 
 complete -c echod -e
 complete -c echod -f
@@ -117,5 +117,11 @@ complete -c echod -n '_shtab_echod_using ping' -l histogram -d 'print the distri
 complete -c echod -n '_shtab_echod_using ping' -l plot -xka "(__fish_complete_path (commandline -ct))" -d 'plot latency, losses and distribution to FILE.svg or FILE.png (needs the `plot` extra)'
 complete -c echod -n '_shtab_echod_using ping' -l mtu -d 'find the path MTU, with probes that are not fragmented'
 complete -c echod -n '_shtab_echod_using ping' -l compare -xka "tcp" -d 'probe each TARGET over TCP as well, and compare the results'
+complete -c echod -n '_shtab_echod_using ping' -l plus -d 'probe a UDPEchoPlus server (TR-143): loss and delay of each direction'
+complete -c echod -n '_shtab_echod_using ping' -l stamp -d 'probe a STAMP reflector (RFC 8762), by default at port 862: loss, delay and DSCP of each direction'
+complete -c echod -n '_shtab_echod_using ping' -l key -xka "(__fish_complete_path (commandline -ct))" -d 'authenticate STAMP packets with the key in FILE'
+complete -c echod -n '_shtab_echod_using ping' -l ssid -x -d 'identify the STAMP session by N (RFC 8972)'
+complete -c echod -n '_shtab_echod_using ping' -l mode -xka "auto" -d 'find out which of these the server is, by the first probes'
+complete -c echod -n '_shtab_echod_using ping' -l reveal -d 'print what a server with `mode: reveal` sees of each source port: address and port after NAT'
 complete -c echod -n '_shtab_echod_using ping' -l version -d 'print the version'
 complete -c echod -n '_shtab_echod_using ping; and test $_shtab_echod_npos -ge 0' -ka "(__fish_print_hostnames)" -d TARGET

@@ -147,3 +147,52 @@ def test_a_payload_may_be_ours_unless_it_names_another_run() -> None:
     payload = Payloads(RUN).encode(7, SENT, 56)
     assert [Payloads(RUN).may_be_ours(data) for data in (payload, payload[:11], b"\xff" * 11)] == [True] * 3
     assert not Payloads(RUN + 1).may_be_ours(payload)
+
+
+class Frame:
+    """A frame of eight bytes: the number, and the last four digits of the send time."""
+
+    start = 8
+
+    def request(self, sequence: int, sent: int, size: int, payload: bytes) -> bytes:
+        """Return the frame and what it carries."""
+        assert len(payload) == max(0, size - 8)
+        return b"%04d%04d" % (sequence % 10_000, sent % 10_000) + payload
+
+
+FRAMED = Payloads(RUN, frame=Frame())
+
+
+@pytest.mark.parametrize("size", [8, 9, 31, 32, 64])
+def test_a_frame_carries_the_payload_that_has_what_room_it_leaves(size: int) -> None:
+    """The size is that of both."""
+    assert FRAMED.encode(7, SENT, size) == b"0007%04d" % (SENT % 10_000) + Payloads(RUN).encode(7, SENT, size - 8)
+
+
+def test_a_frame_has_to_be_whole_too() -> None:
+    """No checksum is over it, so it is compared: whichever byte was changed, the payload says nothing."""
+    payload = FRAMED.encode(7, SENT, 64)
+    assert FRAMED.read(payload) == Header(sequence=7, sent=SENT)
+    for offset in (0, 3, 4, 7, 8, 30, 63):
+        assert FRAMED.read(payload[:offset] + bytes([payload[offset] ^ 1]) + payload[offset + 1 :]) is None
+    assert FRAMED.read(payload[:31]) is None
+
+
+def test_in_a_frame_the_header_lies_behind_it() -> None:
+    """The send time, the run, and what a damaged reply is compared by."""
+    payload = FRAMED.encode(7, SENT, 64)
+    assert (sent_time(payload, 8), sent_time(payload[:31], 8)) == (SENT, None)
+    assert FRAMED.head(payload) == payload[:32]
+    assert FRAMED.may_be_ours(payload)
+    assert not Payloads(RUN + 1, frame=Frame()).may_be_ours(payload)
+    assert Payloads(RUN + 1, frame=Frame()).may_be_ours(payload[:19])
+
+
+def test_the_closest_is_found_by_the_frame_too() -> None:
+    """Where the payload within says nothing, the number in the frame does."""
+    payloads = [FRAMED.encode(number, SENT, 64) for number in (1, 2, 3)]
+    damaged = payloads[1][:8] + bytes([payloads[1][8] ^ 0xFF]) + payloads[1][9:]
+    found = most_similar(damaged, (0, 1, 2), lambda probe: payloads[probe][:32], payloads.__getitem__, 8)
+    assert found == (1, Difference(damage=Damage.CORRUPT, offset=8, count=1))
+    strange = payloads[1][:8] + b"\xff" * 56
+    assert most_similar(strange, (0, 1, 2), lambda probe: payloads[probe][:32], payloads.__getitem__, 8) is None

@@ -59,3 +59,11 @@ def test_streams_are_added_up() -> None:
     for each in (arrived(2, 1), arrived(1, 2, 3)):
         total.merge(each)
     assert (total.reordered, total.arrived, total.max_extent, total.max_late) == (1, 5, 1, 1)
+
+
+def test_a_copy_of_the_last_one_is_not_reordered() -> None:
+    """Nothing overtook it: of copies nothing else is known here."""
+    order = Order()
+    for at, index in enumerate((1, 5, 5, 3)):
+        order.add(index, at)
+    assert (order.reordered, order.max_extent, order.arrived) == (1, 2, 4)

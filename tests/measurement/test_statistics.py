@@ -1,6 +1,7 @@
 """echod.measurement.statistics: the numbers that events add up to."""
 
 from echod.measurement.events import NEVER, Event, Kind, Moment
+from echod.measurement.responder import Report
 from echod.measurement.statistics import MOST_ADDRESSES, OTHERS, ErrorCount, Statistics
 
 SECOND = 10**9
@@ -119,3 +120,26 @@ def test_forged_addresses_are_bounded() -> None:
     assert [found.errors["host unreachable", address].count for address in ("", "r0")] == [1, 2]
     assert found.other_addresses == {OTHERS, *(f"e{number}" for number in range(MOST_ADDRESSES))}
     assert found.counts[Kind.DIFFERENT_ADDRESS] == 2 * MOST_ADDRESSES + 1
+
+
+def test_what_a_responder_reports_is_that_of_each_source_port() -> None:
+    """Of four probes from two ports the second port lost one on the way back; one more was not sent."""
+
+    def report(count: int) -> Report:
+        return Report(received=0, replied=400, wraps=10**9, count=count)
+
+    found = statistics(
+        event(Kind.REPLY, 1, report=report(1)),
+        event(Kind.REPLY, 2, port_index=1, report=report(1)),
+        event(Kind.ERROR, 3, reason="send queue full on this host", unsent=True),
+        event(Kind.LOST, 4, port_index=1),
+        event(Kind.REPLY, 5, report=report(2)),
+        event(Kind.REPLY, 6, port_index=1, report=report(3)),
+        event(Kind.STALE, None, report=report(9)),
+        sent=6,
+        source_ports=2,
+    )
+    assert (found.far_end.reports, found.far_end.network.max, found.far_end.held.max, found.unsent) == (4, 600, 400, 1)
+    directions = found.directions
+    assert (directions.counted, directions.out.lost, directions.back.lost) == (True, 0, 1)
+    assert not statistics(event(Kind.REPLY, 1), sent=1).directions.counted

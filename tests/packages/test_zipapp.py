@@ -145,7 +145,7 @@ def test_it_holds_what_a_ping_needs_and_nothing_of_the_daemon(client: Path) -> N
         f"echod/cli/{name}.py" for name in ("__init__", "errors", "main", "options", "ping")
     }
     packages = {name.split("/")[1] for name in names if name.count("/") > 1}
-    assert packages == {"cli", "linux", "measurement", "net", "ping", "probes"}
+    assert packages == {"cli", "linux", "measurement", "net", "ping", "probes", "wire"}
     assert client.stat().st_size < MOST_BYTES
 
 

@@ -8,21 +8,25 @@ from typing import Any
 
 import pytest
 from support.man import entries, section
-from support.ping.pinging import impaired, ping
+from support.ping.pinging import impaired, measuring, ping
 from support.ports import free_port
 
 from echod.errors import UsageError
 from echod.measurement.events import Event, Kind
 from echod.measurement.path_mtu import MtuResult, ReturnPath
 from echod.ping.command import NO_REPLY, REPLIED
+from echod.ping.modes import fitting_sizes, make_frame
 from echod.ping.options import Options, help_text, parse_options
 from echod.ping.records import COLUMNS, mtu_record
 from echod.ping.text import line
+from echod.probes.frames import Mode
 from echod.probes.target import parse, resolve
 
 PAGE = "echod-ping.1"
 GROUPS = ("Number, rate and duration", "Packets", "Output", "Modes")
 TAG = re.compile(r"^\.It Fl (\S+)(?: Ar (.*))?$", re.MULTILINE)
+MODES = ((Mode.ECHO, b""), (Mode.STAMP, b""), (Mode.STAMP, b"key"))
+CHANGES = ("previous_ttl", "previous_dscp", "new_responder")
 PARTS = re.split(r"^\.It Fl (\S+).*\n", section(PAGE, "OPTIONS").replace("\n.El", "\n.It Fl end"), flags=re.MULTILINE)
 OPTIONS = {f"-{name}": text for name, text in zip(PARTS[1::2], PARTS[2::2], strict=True)}
 """The options of the page, and their text."""
@@ -60,14 +64,17 @@ def test_a_default_is_the_one_that_the_page_states() -> None:
     stated = {option: text.partition("Default: ")[2].strip() for option, text in flat.items() if "Default:" in text}
     probes = parse_options(["h"]).probes
     windows = [parse_options([*words, "h"]).probes.window for words in ((), ("-i", "0"), ("-f",))]
+    sizes = [make_frame(mode, key=key, ssid=0, tos=None) for mode, key in MODES]
+    sizes = [fitting_sizes(None, frame)[0] for frame in sizes]
     assert (probes.deadline, probes.sockets.source_port) == (None, 0)
+    assert sizes[0] == fitting_sizes(None, make_frame(Mode.UDPECHO_PLUS, key=b"", ssid=0, tos=None))[0]
     assert stated == {
         "-c": f"until Ctrl-C, at most {probes.count}, because more have no number.",
         "-i": f"{probes.interval // 10**9} s.",
         "--window": "{}; {} with .Fl i Li 0 ; {} with .Fl f , where a window takes at most 128 MiB.".format(*windows),
         "-w": "none.",
         "-W": f"{probes.timeout // 10**9} s.",
-        "-s": f"{probes.sizes[0]}.",
+        "-s": "{}; {} with .Fl -stamp ; {} with .Fl -key .".format(*sizes),
         "--source-port": "the kernel chooses.",
         "--sources": f"{probes.source_ports}.",
     }
@@ -97,10 +104,19 @@ def test_the_page_has_every_field_of_a_summary(port: int) -> None:
     """Runs with losses, errors, other addresses, source ports and TCP write each field that the page names."""
     plan = ["answer", "elsewhere", "drop", "answer"]
     first, _ = impaired(plan, "--json", "-c", 4, "-i", "10ms", "-W", 1, "--sources", 2, "--compare", "tcp")
-    found = [first]
+    with measuring(["answer"], mode="stamp", stateful=True) as server:
+        second = ping("--json", "--stamp", "-c", 2, "-i", 0, f"127.0.0.1:{server.port}")
+    found = [first, second]
     found.append(ping("--json", f"tcp://127.0.0.1:{port}", "-c", 3, "-i", 0))
     found.append(ping("--json", "-M", "do", "-s", 65_527, "-c", 1, f"[::1]:{port}"))  # 65,536 is the MTU of loopback
     assert {name for each in found for name in names_in(each.objects[-1])} == names_of("Summary", "Target") | {"event"}
+
+
+def test_the_page_has_every_field_of_what_is_revealed() -> None:
+    """Where there is a reply, and where there is none."""
+    with measuring(["answer"], mode="reveal") as server:
+        found = [*ping("--json", "--reveal", f"127.0.0.1:{server.port}", f"127.0.0.1:{free_port()}").objects]
+    assert {name for each in found for name in names_in(each)} == names_of("Reveal")
 
 
 def test_the_page_has_every_field_of_a_search_for_the_path_mtu() -> None:
@@ -142,7 +158,7 @@ def test_the_remarks_of_the_page_are_those_of_the_lines() -> None:
     stated = re.findall(r"^\.It Li (\(.*\))$", section(PAGE, "Remarks"), re.MULTILINE)
     session: Any = SimpleNamespace(target=resolve(parse("127.0.0.1"), None), ports=[0])
     events = [Event(kind=kind, time=0) for kind in Kind]
-    events += [Event(kind=Kind.REPLY, time=0, **{name: 1}) for name in ("previous_ttl", "previous_dscp")]  # type: ignore[arg-type]
+    events += [Event(kind=Kind.REPLY, time=0, **{name: 1}) for name in CHANGES]  # type: ignore[arg-type]
     lines = [line(session, each, protocol=False, host=False) for each in events]
     remarks = {found[0] for each in lines if (found := re.search(r"\([^)]*\)$", each))}
     assert {re.sub(r"!.+\)", "! ...)", remark) for remark in remarks} == set(stated)

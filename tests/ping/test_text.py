@@ -8,6 +8,7 @@ import pytest
 from echod.measurement.events import Event, Kind, Moment
 from echod.measurement.statistics import Statistics
 from echod.ping.text import line, progress, summary
+from echod.probes.frames import Mode
 from echod.probes.target import parse, resolve
 
 SECOND = 10**9
@@ -34,6 +35,7 @@ def block(*events: Event, sent: int, **more: object) -> list[str]:
         "ports": [40_000],
         "handshakes": [],
         "elapsed": 12 * SECOND,
+        "mode": Mode.ECHO,
     }
     session: Any = SimpleNamespace(target=resolve(parse("127.0.0.1"), None), **(fields | more))
     assert progress([session]).count("\n") == 1

@@ -115,12 +115,20 @@ class Impairer:
 
 
 @contextmanager
-def impairing(plan: Sequence[str], script: str = "impairing_server.py", *words: str) -> Iterator[Impairer]:
+def impairing(
+    plan: Sequence[str], script: str = "impairing_server.py", *words: str, options: object = None
+) -> Iterator[Impairer]:
     """Start an echo server that does harm, or another script that does, in the network that we are in."""
-    command: list[str | Path] = [sys.executable, HERE / script, json.dumps(plan), *words]
+    before = [] if options is None else [json.dumps(options)]
+    command: list[str | Path] = [sys.executable, HERE / script, *before, json.dumps(plan), *words]
     variables = environment(PYTHONFAULTHANDLER="1")
     with watched(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         yield Impairer(process)
+
+
+def measuring(plan: Sequence[str], **options: object) -> AbstractContextManager[Impairer]:
+    """Start a server of UDPEchoPlus, STAMP or reveal with these options of `measuring_server`."""
+    return impairing(plan, "measuring_server.py", options=options)
 
 
 def impaired(plan: Sequence[str], *words: object) -> tuple[Pinged, dict[str, int]]:
