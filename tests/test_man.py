@@ -15,9 +15,11 @@ from support.config_mistakes import config_with
 from support.daemon import REPOSITORY, run_echod
 from support.man import PAGES, entries, literals, section, source
 
+from echod.config.listeners import ImpairConfig, ListenerConfig
 from echod.config.parse import parse_config
 from echod.config.schema import Config
 from echod.errors import ConfigError
+from echod.net.mode import Impairment, ListenerOptions, Mode
 
 WRITTEN = sorted(path.name for path in PAGES.iterdir())
 
@@ -169,6 +171,79 @@ def test_the_words_that_the_page_states_are_accepted_and_no_other(key: str) -> N
     accepted = {word for word in known if is_accepted(key, word)}
     if not values.endswith("name of a user"):
         assert accepted == set(known) & set(words)
+
+
+# -- the options of a mode
+
+
+OPTIONS = entries(section("echod.yaml.5", "MODES").partition(".Ss ")[0], "Cm")
+
+
+def listener_with(option: str, value: str) -> bytes:
+    """Return a config of one listener with this option, in a mode that knows it, and a delay for a jitter."""
+    mode = "stamp" if option in ("stateful", "hmac_key", "short_packets") else "echo"
+    delay = "" if option == "impair.delay" else "delay: 60 s, "
+    text = f"impair: {{{delay}{option[7:]}: {value}}}" if option.startswith("impair.") else f"{option}: {value}"
+    rest = "" if option == "mode" else f", mode: {mode}"
+    return f"listeners: [{{address: udp://127.0.0.1:7007{rest}, {text}}}]".encode()
+
+
+def test_the_page_has_every_option_of_a_listener_and_no_other() -> None:
+    """The tags are the fields of the models."""
+    fields = [*ListenerConfig.model_fields, *(f"impair.{each}" for each in ImpairConfig.model_fields)]
+    assert sorted(OPTIONS) == sorted(fields)
+
+
+@pytest.mark.parametrize("option", OPTIONS.keys() - {"address", "impair", "hmac_key", "impair.seed"})
+def test_an_option_has_the_default_that_the_page_states(option: str) -> None:
+    """With the stated default a listener is what it is without the option."""
+    (stated_one,) = parse_config(listener_with(option, stated(OPTIONS[option], "Default")))[0].listeners.values()
+    impair = Impairment(delay=0 if option == "impair.delay" else 60_000_000_000)
+    default = impair if option.startswith("impair.") else None
+    assert stated_one == ListenerOptions(mode=stated_one.mode, impair=default)
+    assert stated_one.mode is Mode.ECHO or option in ("stateful", "short_packets")
+
+
+def takes(option: str, value: str) -> bool:
+    """Return whether this value is accepted."""
+    try:
+        parse_config(listener_with(option, value))
+    except ConfigError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("option", "low", "high", "beyond"),
+    [
+        ("dscp", "0", "63", ("-1", "64")),
+        ("impair.loss", "0%", "100%", ("-0.1%", "100.1%", "0.1")),
+        ("impair.duplicate", "0%", "100%", ("-0.1%", "100.1%", "0.1")),
+        ("impair.reorder", "0%", "100%", ("-0.1%", "100.1%", "0.1")),
+        ("impair.corrupt", "0%", "100%", ("-0.1%", "100.1%", "0.1")),
+        ("impair.delay", "0 us", "60 s", ("-1 us", "60.001 s", "1")),
+        ("impair.jitter", "0 us", "60 s", ("-1 us", "60.001 s", "1")),
+        ("impair.rate", "1 bit/s", "100 Gbit/s", ("0 bit/s", "100.1 Gbit/s", "1")),
+        ("impair.seed", "0", "4294967295", ("-1", "4294967296")),
+        ("impair.queue", "1", "10000", ("0", "10001")),
+    ],
+)
+def test_an_option_has_the_bounds_that_the_page_states(
+    option: str, low: str, high: str, beyond: tuple[str, ...]
+) -> None:
+    """The least and the greatest value are accepted, and the next ones beyond are not."""
+    assert f"{low} to {high}" in stated(OPTIONS[option], "Values")
+    assert [takes(option, low), takes(option, high)] == [True, True]
+    assert [value for value in beyond if takes(option, value)] == []
+
+
+@pytest.mark.parametrize("option", ["mode", "dscp", "stateful", "short_packets", "impair.rate"])
+def test_the_words_that_the_page_states_for_an_option_are_accepted_and_no_other(option: str) -> None:
+    """All words that an option may be are tried with each."""
+    known = {"echo", "udpecho_plus", "stamp", "reveal", "discard", "none", "reflect", "EF", "VA", "LE", "CS0", "CS7"}
+    known |= {"AF11", "AF43", "true", "false", "refuse", "pad", "unlimited"}
+    words = set(re.findall(r"\b\w+\b", stated(OPTIONS[option], "Values")))
+    assert {word for word in known if takes(option, word)} == known & words
 
 
 EXAMPLES = [text for text in literals(section("echod.yaml.5", "EXAMPLES")) if re.match(r"[a-z]+:\n", text)]

@@ -114,7 +114,7 @@ def test_each_example_of_the_man_page_is_valid(text: str) -> None:
 
 def test_the_examples_of_the_man_page_are_found() -> None:
     """Among them that of each section."""
-    assert len(examples()) == 5
+    assert len(examples()) == 7
 
 
 def test_what_the_readme_writes_for_a_key_is_valid() -> None:
