@@ -12,6 +12,7 @@ from echod.config.document import Document, Path, mistake_at
 from echod.config.schema import Config, GuardConfig, LimitsConfig, TcpConfig
 from echod.errors import Mistake
 from echod.net.listener import Endpoint, ListenerRange, Protocol, overlap, parse_listener
+from echod.net.mode import Mode
 
 _Warning: TypeAlias = tuple[tuple[Path, ...], str]  # the keys concerned, and the text
 
@@ -19,6 +20,8 @@ _SMALL_BUFFER = 128 * 1024
 _LONG_DRAIN_SECONDS = 60
 _FIRST_CLIENT_PORT = 1024  # lower ports belong to services (RFC 6335)
 _MUCH_PER_SECOND = 10_000
+_SERVICES = {7: (Mode.ECHO, "RFC 862"), 9: (Mode.DISCARD, "RFC 863"), 862: (Mode.STAMP, "RFC 8762")}
+"""The mode that is the standard of a port, and where that is written."""
 _OPEN = (
     "includes public addresses: the source of a datagram can be forged, so that replies hit anybody: write "
     "limits.datagrams_per_second too, such as 1000, or unlimited if that is meant"
@@ -72,7 +75,7 @@ def find_clash(config: Config, document: Document) -> Iterator[Mistake]:
 
 def find_unreasonable(config: Config, document: Document) -> Iterator[Mistake]:
     """Find what is valid but unreasonable."""
-    for paths, message in _find_all(config):
+    for paths, message in (*_find_all(config), *_find_modes(config, document)):
         # The defaults are reasonable together, so the file sets at least one of the keys.
         path = next(path for path in paths if path in document.places)
         yield mistake_at(document.places[path].key_spot, path, message)
@@ -100,6 +103,30 @@ def _find_all(config: Config) -> Iterator[_Warning]:
             "password: write http://127.0.0.1:9007, or put a firewall or a proxy in front of it"
         )
         yield (("metrics", "listen"),), message
+
+
+def _find_modes(config: Config, document: Document) -> Iterator[_Warning]:
+    """Find listeners that a client takes for something else, or that harm others than who made them."""
+    for path, listeners in listener_ranges(document).items():
+        first, options = listeners.first, config.listeners[listeners.first]
+        for port, (standard, source) in _SERVICES.items():
+            there = first.port <= port <= listeners.last_port
+            if (
+                there
+                and options.mode is not standard
+                and (first.protocol is Protocol.UDP or standard is not Mode.STAMP)
+            ):
+                message = (
+                    f"port {port} is that of {standard.value} ({source}), and its clients take the replies of "
+                    f"{options.mode.value} for errors: write another port, or mode: {standard.value}"
+                )
+                yield ((*path, "mode"), path), message
+        if options.impair is not None and not first.address.is_loopback:
+            message = (
+                f"whoever can reach {first.address} gets these errors and delays, and may take them for those of the "
+                f"network: write {'127.0.0.1' if first.address.version == 4 else '[::1]'}, unless that is meant"  # noqa: PLR2004
+            )
+            yield ((*path, "impair"), path), message
 
 
 def _find_access(config: Config) -> Iterator[_Warning]:

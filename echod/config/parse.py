@@ -117,6 +117,10 @@ def _explain(path: Path, place: Place, by_type: Mapping[str, ErrorDetails]) -> s
     text = shown(place.text)
     if value is None:
         return "has no value: write one or remove the key"
+    if isinstance(value, str) and "literal_error" in by_type and not _OUT_OF_BOUNDS & by_type.keys():
+        words = re.findall(r"'(\w+)'", str(by_type["literal_error"]["ctx"]["expected"]))
+        if "int_type" not in by_type and (close := get_close_matches(value.lower(), words, n=1)):
+            return f'"{text}" is not known: did you mean {close[0]}?'
     if _OUT_OF_BOUNDS & by_type.keys():
         fault = f"{text} is out of bounds"
     elif isinstance(value, list | dict):

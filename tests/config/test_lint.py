@@ -167,6 +167,46 @@ NO_EFFECT = "no limit is set, so this has no effect"
             ),
         ),
         (
+            "listeners:\n  - {address: udp://127.0.0.1:7, mode: stamp}",
+            "2:34 listeners[0].mode",
+            (
+                "port 7 is that of echo (RFC 862), and its clients take the replies of stamp for errors: write another "
+                "port, or mode: echo"
+            ),
+        ),
+        (
+            "listeners:\n  - udp://127.0.0.1:5\n  - tcp://127.0.0.1:8-9",
+            "3:5 listeners[1]",
+            (
+                "port 9 is that of discard (RFC 863), and its clients take the replies of echo for errors: write "
+                "another port, or mode: discard"
+            ),
+        ),
+        (
+            "listeners:\n  - {mode: udpecho_plus, address: udp://127.0.0.1:862}",
+            "2:6 listeners[0].mode",
+            (
+                "port 862 is that of stamp (RFC 8762), and its clients take the replies of udpecho_plus for errors: "
+                "write another port, or mode: stamp"
+            ),
+        ),
+        (
+            "listeners:\n  - {address: udp://0.0.0.0:7072, impair: {loss: 2%}}",
+            "2:35 listeners[0].impair",
+            (
+                "whoever can reach 0.0.0.0 gets these errors and delays, and may take them for those of the network: "
+                "write 127.0.0.1, unless that is meant"
+            ),
+        ),
+        (
+            "listeners:\n  - {address: 'tcp://[2001:db8::1]:7072', impair: {delay: 1 s}}",
+            "2:43 listeners[0].impair",
+            (
+                "whoever can reach 2001:db8::1 gets these errors and delays, and may take them for those of the "
+                "network: write [::1], unless that is meant"
+            ),
+        ),
+        (
             "listeners: [tcp://1.2.3.4:7]\nkernel:\n  interfaces: [eth0]",
             "3:3 kernel.interfaces",
             "no udp:// listener is configured: there is nothing for the kernel to repeat",
@@ -207,6 +247,9 @@ def test_what_is_legal_but_unreasonable_is_warned_of(text: str, place: str, mess
         "metrics: {listen: http://127.9.9.9:9007}",
         "metrics: {listen: off}",
         "log: {level: debug}",
+        "listeners: [{address: udp://1.2.3.4:862, mode: stamp}, {address: tcp://1.2.3.4:9, mode: discard}]",
+        "listeners: [tcp://1.2.3.4:862, 'udp://1.2.3.4:10-861', {address: tcp://1.2.3.4:863, mode: discard}]",
+        "listeners: [{address: udp://127.0.0.2:7072, impair: {loss: 2%}}]",
         "kernel: {fresh_seconds: 9}",
     ],
 )

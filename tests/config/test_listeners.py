@@ -100,7 +100,9 @@ NO_VALUE = "has no value: write one or remove the key"
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("mode: stmp", 'mode: "stmp" is not known: write echo, udpecho_plus, stamp, reveal or discard'),
+        ("mode: stmp", 'mode: "stmp" is not known: did you mean stamp?'),
+        ("mode: UDPEchoPlus", 'mode: "UDPEchoPlus" is not known: did you mean udpecho_plus?'),
+        ("mode: fast", 'mode: "fast" is not known: write echo, udpecho_plus, stamp, reveal or discard'),
         ("mode: ", f"mode: {NO_VALUE}"),
         ("mod: stamp", 'mod: unknown key; did you mean "mode"?'),
         (

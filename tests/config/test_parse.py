@@ -142,9 +142,9 @@ def test_an_instance_is_named_by_its_config() -> None:
         ("workers", "[2]", f"is a list: {WORKERS}"),
         ("workers", "{int: 2}", f"is a mapping: {WORKERS}"),
         ("workers", "null", NOTHING),
-        # A choice is reported with all its words.
+        # A choice is reported with the word that is close, else with all its words.
         ("log.level", "loud", f'"loud" is not known: {LEVELS}'),
-        ("log.level", "INFO", f'"INFO" is not known: {LEVELS}'),
+        ("log.level", "INFO", '"INFO" is not known: did you mean info?'),
         ("log.level", "'5'", f'"5" is not known: {LEVELS}'),
         ("log.level", "5", f"5 is a number: {LEVELS}"),
         ("log.level", "false", f"false is a boolean: {LEVELS}"),
