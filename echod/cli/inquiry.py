@@ -12,9 +12,10 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Final, TypeAlias
 
 from echod.admission.rules import Access, Rules, Verdict
-from echod.config.access import AccessEntry
+from echod.config.access import NAMES, AccessEntry
 from echod.config.schema import Config
 from echod.net.listener import MAX_PORT, Listener, Protocol
+from echod.net.mode import Mode
 from echod.net.networks import Network
 from echod.stats.outcomes import Drop
 from echod.worker.rules import declare_rules
@@ -103,11 +104,31 @@ def _answer(config: Config, source: Source, protocol: Protocol, reached: Sequenc
     if drop is not None:
         counter = "closed_access" if protocol is Protocol.TCP else f"dropped_{drop.name.lower()}"
         return Answer(replied=False, text=f"{begin}: refused ({counter}): {_reason(config, source, drop)}")
-    more = f" and {len(reached) - 1:,} more" if len(reached) > 1 else ""
+    modes: dict[Mode, list[Listener]] = {}
+    for each in reached:
+        modes.setdefault(config.listeners[each].mode, []).append(each)
+    silent = [
+        f"mode {mode.value}, at {_and_more(modes.pop(mode))}, replies to {whom}"
+        for mode, whom in ((Mode.DISCARD, "nobody"), (Mode.REVEAL, "loopback and private sources alone"))
+        if mode in modes and (mode is Mode.DISCARD or not _is_near(source.address))
+    ]
+    if not modes:
+        return Answer(replied=False, text=f"{begin}: gets no reply: {'; '.join(silent)}")
     limits = _udp_limits(config, source) if protocol is Protocol.UDP else _tcp_limits(config, source)
     entry = _find(config.access.allow, source.address)
-    text = "; ".join([f"{begin}: replied to at {reached[0]}{more}: access.allow has {entry}", *limits])
+    places = [f"{'' if mode is Mode.ECHO else f'in mode {mode.value} '}at {_and_more(modes[mode])}" for mode in modes]
+    text = "; ".join([f"{begin}: replied to {', '.join(places)}: access.allow has {entry}", *limits, *silent])
     return Answer(replied=True, text=text)
+
+
+def _and_more(listeners: Sequence[Listener]) -> str:
+    """Name the first of several listeners, and their number."""
+    return f"{listeners[0]} and {len(listeners) - 1:,} more" if len(listeners) > 1 else str(listeners[0])
+
+
+def _is_near(address: _Address) -> bool:
+    """Tell whether a source may be told what was seen of it, in the mode reveal."""
+    return any(address in network for name in ("loopback", "private") for network in NAMES[name])
 
 
 def _reason(config: Config, source: Source, drop: Drop) -> str:

@@ -127,6 +127,53 @@ def test_a_connection_is_asked_of_the_lists_alone() -> None:
     assert [replied for replied, _ in asked("10.0.0.1:53", listeners=[*UDP, *tcp])] == [False, True]
 
 
+def in_mode(mode: str, address: str) -> dict[str, str]:
+    """Return an entry of `listeners`."""
+    return {"address": address, "mode": mode}
+
+
+def test_the_mode_is_named() -> None:
+    """That of an echo is not. One that replies to nobody is named at the end, and does not count as a reply."""
+    several = [*UDP, in_mode("stamp", "udp://0.0.0.0:862"), in_mode("discard", "udp://0.0.0.0:9-10")]
+    assert reply("10.0.0.1:4000", listeners=several) == (
+        "udp from 10.0.0.1:4000: replied to at udp://0.0.0.0:7007, in mode stamp at udp://0.0.0.0:862: access.allow "
+        "has private; mode discard, at udp://0.0.0.0:9 and 1 more, replies to nobody"
+    )
+    assert refusal("10.0.0.1:4000", listeners=several[-1:]) == (
+        "udp from 10.0.0.1:4000: gets no reply: mode discard, at udp://0.0.0.0:9 and 1 more, replies to nobody"
+    )
+    assert refusal("10.0.0.1:4000", listeners=[in_mode("discard", "tcp://0.0.0.0:9")]) == (
+        "tcp from 10.0.0.1:4000: gets no reply: mode discard, at tcp://0.0.0.0:9, replies to nobody"
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "place"),
+    [
+        ("127.9.9.9:4000", "udp://127.0.0.1:7073"),
+        ("[::1]:4000", "udp://[::1]:7073"),
+        *((source, "udp://10.0.0.77:7073") for source in ("10.0.0.1:4000", "172.31.0.1:4000", "192.168.0.1:4000")),
+        ("[fdff::1]:4000", "udp://[fd00::77]:7073"),
+    ],
+)
+def test_reveal_replies_to_loopback_and_private_sources(source: str, place: str) -> None:
+    """With its mode."""
+    text = reply(source, listeners=[in_mode("reveal", place)], access={"allow": ["loopback", "private"]})
+    assert text.startswith(f"udp from {source}: replied to in mode reveal at {place}: access.allow has ")
+
+
+@pytest.mark.parametrize(
+    "source", ["169.254.0.1:4000", "100.64.0.1:4000", "198.51.100.1:4000", "[fe80::1]:4000", "[2001:db8::1]:4000"]
+)
+def test_reveal_replies_to_no_other_source(source: str) -> None:
+    """Whatever `access.allow` has."""
+    sections: dict[str, Any] = {"access": {"allow": ["any"]}, "limits": {"datagrams_per_second": "unlimited"}}
+    place = "udp://[fd00::77]:7073" if source.startswith("[") else "udp://10.0.0.77:7073"
+    assert refusal(source, listeners=[in_mode("reveal", place)], **sections) == (
+        f"udp from {source}: gets no reply: mode reveal, at {place}, replies to loopback and private sources alone"
+    )
+
+
 def test_listeners_out_of_reach_do_not_count() -> None:
     """Of the other family, or on loopback, by its address or its interface, for who is elsewhere."""
     for only in ("udp://127.0.0.1:7", "udp://0.0.0.0%lo:7"):
