@@ -8,7 +8,8 @@ Commands
     __main__     the entry point
     cli/         one module for each command, imported when it is chosen; only this package prints and exits: main,
                  errors, options, run, daemonize, check, host (what this host lets echod do), host_kernel (and echod
-                 accelerate), inquiry*, service_unit, config, reload, status, directory, units, accelerate, ping
+                 accelerate), inquiry*, key_files, service_unit, config, reload, status, directory, units, accelerate,
+                 ping
     errors*      the mistakes of an operator, and their exit codes
     logs         structlog to journal, console or JSON
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from echod.cli import host, service_unit
+from echod.cli import host, key_files, service_unit
 from echod.cli.options import add_config, make_parser
 from echod.config import file as configfile
 from echod.config import location
@@ -76,12 +76,15 @@ def _check(arguments: Namespace, encoding: str) -> tuple[str, ExitCode]:
         served = _listed(config.listeners)
         return f"there is no {path}: `echod run` serves the built-in defaults: {served}", ExitCode.OK
     unit = service_unit.examine(path, config, text, activated=arguments.socket)
-    if unit.mistakes:
-        return f"{shown(unit.mistakes, text=text)}\n{unit.advice}".rstrip("\n"), ExitCode.CONFIG
-    warnings = in_order((*reading.warnings, *unit.warnings, *host.warnings(config, text)))
+    keys = key_files.find(config, read(text))
+    if mistakes := in_order((*unit.mistakes, *keys.mistakes)):
+        return f"{shown(mistakes, text=text)}\n{unit.advice}".rstrip("\n"), ExitCode.CONFIG
+    warnings = in_order((*reading.warnings, *unit.warnings, *keys.warnings, *host.warnings(config, text)))
     excerpts = render(warnings, kind="warning", file=str(path), text=text.decode(), encoding=encoding)
     ranges = listener_ranges(read(text)).values()
-    listeners = f"listeners: {_listed(ranges)}" if ranges else f"default listeners: {_listed(config.listeners)}"
+    labels = [(each, config.listeners[each.first].label) for each in ranges]
+    named = [f"{each} ({label})" if label else str(each) for each, label in labels]
+    listeners = f"listeners: {_listed(named)}" if named else f"default listeners: {_listed(config.listeners)}"
     besides = f"; passed by systemd too: {_listed(unit.passed)}" if unit.passed else ""
     return f"{excerpts}\n{path}: ok; {listeners}{besides}".lstrip("\n"), ExitCode.OK
 

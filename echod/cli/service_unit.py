@@ -9,9 +9,11 @@ import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
+from echod.cli.key_files import find_hidden
 from echod.config import socket_unit
 from echod.config.document import read
 from echod.config.location import DEFAULT_PATH, shown
@@ -61,15 +63,16 @@ def examine(path: Path, config: Config, text: bytes, *, activated: bool) -> Exam
     ConfigUnreadableError if the service cannot read it.
     """
     named = str(path.absolute())
+    hidden: tuple[Mistake, ...] = ()
     units, unit = socket_unit.units_of(""), _read("")
     if (instance := find_instance(named)) and not _starts_with(named, unit):
         units, unit = socket_unit.units_of(instance), _read(instance)
     if _starts_with(named, unit):
         activated |= socket_unit.is_activated(unit, units.socket)
         if os.geteuid() == 0:  # root can read every file
-            _look(units.service, unit, named)
-    if not activated:
-        return Examination()
+            hidden = _look(units.service, unit, named, config, text)
+    if not activated or hidden:
+        return Examination(mistakes=hidden)
     metrics = units.metrics in unit.get("Requires", "").split()
     # An operator may have added units, each with Service= of this one.
     sockets = {units.socket, *unit.get("TriggeredBy", "").split()} - {units.metrics}
@@ -97,16 +100,23 @@ def _starts_with(config: str, unit: Mapping[str, str]) -> bool:
     return bool(unit) and socket_unit.config_of(unit, str(DEFAULT_PATH)) == config
 
 
-def _look(name: str, unit: Mapping[str, str], path: str) -> None:
-    """Read the file as the service will. Raises ConfigUnreadableError if that fails."""
+def _look(service: str, unit: Mapping[str, str], path: str, config: Config, text: bytes) -> tuple[Mistake, ...]:
+    """Read the file as the service will. Raises ConfigUnreadableError if that fails. Then read its keys likewise."""
+    if reason := _why_unreadable(unit, path):
+        raise ConfigUnreadableError(
+            f"{service} cannot read {shown(Path(path))}: {reason}: its user must be able to read the file, and it "
+            "does not see /home, /root, /tmp and /var/tmp: run chmod a+r on the file, and a+x on the directories above"
+        )
+    return tuple(find_hidden(config, read(text), service, partial(_why_unreadable, unit)))
+
+
+def _why_unreadable(unit: Mapping[str, str], path: str) -> str:
+    """Return why a service with these properties cannot read a file; an empty string if it can, or if nobody knows."""
     visibility = [f"--property={name}={unit[name]}" for name in _VISIBILITY if unit.get(name)]
     command = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", "--setenv=LC_ALL=C", *visibility]
     result = _run([*command, "cat", "--", path])
-    if result is not None and (found := re.search(rf"^\S*cat: '?{re.escape(path)}'?: (.*)", result.stderr)):
-        raise ConfigUnreadableError(
-            f"{name} cannot read {shown(Path(path))}: {found[1]}: its user must be able to read the file, and it "
-            "does not see /home, /root, /tmp and /var/tmp: run chmod a+r on the file, and a+x on the directories above"
-        )
+    found = re.search(rf"^\S*cat: '?{re.escape(path)}'?: (.*)", result.stderr) if result is not None else None
+    return found[1] if found else ""
 
 
 def _passed(unit: str) -> frozenset[Listener]:

@@ -81,6 +81,13 @@ class ListenerOptions:
         return self.mode is Mode.ECHO and self.dscp is None and self.impair is None
 
     @property
+    def label(self) -> str:
+        """What a list of listeners says beside its name: empty for an echo, `stamp`, `impaired echo`."""
+        if self.impair is not None:
+            return f"impaired {self.mode.value}"
+        return "" if self.mode is Mode.ECHO else self.mode.value
+
+    @property
     def measured(self) -> bool:
         """Whether its UDP sockets report the arrival time, TTL and TOS of each datagram."""
         return self.mode in _MEASURED or self.dscp == REFLECT

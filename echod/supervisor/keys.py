@@ -33,13 +33,22 @@ def _read(listener: Listener, name: str) -> bytes:
         )
     path = Path(directory, name)  # an absolute path stays what it is
     try:
-        with path.open("rb") as file:
-            key = file.read(MAX_KEY_BYTES + 2).removesuffix(b"\n")
+        return read_key(path)
     except OSError as error:
         raise KeyUnreadableError(
             f"{what}: {path} cannot be read: {error.strerror}: let the user of echod read it, or pass it with "
             "LoadCredential= of the service unit"
         ) from None
+    except ValueError as error:
+        raise KeyUnreadableError(f"{what}: {path} {error}") from None
+
+
+def read_key(path: Path) -> bytes:
+    """Return the key in a file. Raises OSError, and ValueError with what is wrong if it is no key."""
+    # Without O_NONBLOCK a FIFO of that name would block for ever.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        key = file.read(MAX_KEY_BYTES + 2).removesuffix(b"\n")
     if not 1 <= len(key) <= MAX_KEY_BYTES:
-        raise KeyUnreadableError(f"{what}: {path} has {len(key):,} bytes or more: a key has 1 to {MAX_KEY_BYTES:,}")
+        found = "no bytes" if not key else "more"
+        raise ValueError(f"has {found}: a key has 1 to {MAX_KEY_BYTES:,} bytes")
     return key

@@ -91,3 +91,12 @@ def test_of_a_wrong_file_the_mistakes_are_said_whatever_was_asked(path: Path, wo
     code, stdout, _ = check(path, *words)
     assert code == 78
     assert stdout.startswith(f"{path}:1:10: error: workers: ")
+
+
+def test_each_listener_is_listed_with_its_mode(path: Path) -> None:
+    """That of an echo is not named."""
+    entries = ("tcp://127.0.0.1:7009", "{address: udp://127.0.0.1:7001-7002, mode: stamp}")
+    impaired = "{address: udp://127.0.0.1:7003, impair: {loss: 2%}}"
+    path.write_text("listeners:\n" + "".join(f"- {each}\n" for each in (*entries, impaired)))
+    listed = "tcp://127.0.0.1:7009, udp://127.0.0.1:7001-7002 (stamp), udp://127.0.0.1:7003 (impaired echo)"
+    assert check(path) == (0, f"{path}: ok; listeners: {listed}\n", "")

@@ -17,7 +17,7 @@ DEFAULT = "listeners: udp://0.0.0.0:7, udp://[::]:7, tcp://0.0.0.0:7, tcp://[::]
 """The default listeners as `echod check` names them."""
 
 AS_NOBODY = """
-import os, sys
+import encodings.ascii, os, sys
 from echod.cli.main import load
 for command in ("run", "check", "status"):
     load([command])
@@ -214,6 +214,22 @@ def test_an_unreadable_config_exits_66(folder: Path, command: str) -> None:
     }
     for path, reason in reasons.items():
         assert printed[path] == (66, "", f"echod: cannot read {path}: {reason}\n")
+
+
+def test_check_warns_of_a_key_that_its_user_may_not_read(folder: Path) -> None:
+    """The service may be able to: root finds out. `run` needs it."""
+    path, key, listener = folder / "echod.yaml", folder / "stamp.key", f"udp://127.0.0.1:{free_port()}"
+    key.write_bytes(b"secret")
+    key.chmod(0)
+    path.write_text(f"listeners:\n- address: {listener}\n  mode: stamp\n  hmac_key: {key}\n")
+    code, stdout, stderr = run_as_nobody("check", "--config", path)
+    warning = f"{key} was not examined, because this user may not read it: run echod check as root"
+    assert (code, stderr) == (0, "")
+    assert stdout.startswith(f"{path}:4:3: warning: listeners[0].hmac_key: {warning}\n")
+    assert stdout.endswith(f"\n{path}: ok; listeners: {listener} (stamp)\n")
+    code, _, stderr = run_as_nobody("run", "--config", path)
+    assert code == 78
+    assert f"hmac_key of {listener}: {key} cannot be read: Permission denied: " in words(stderr)
 
 
 @pytest.mark.parametrize("scheme", ["udp", "tcp"])

@@ -27,6 +27,22 @@ def test_options_tell_what_they_need(
     assert (options.plain, options.measured, options.has_sessions) == (plain, measured, has_sessions)
 
 
+@pytest.mark.parametrize(
+    ("options", "label"),
+    [
+        (PLAIN, ""),
+        (ListenerOptions(dscp=46), ""),
+        (ListenerOptions(impair=Impairment(loss=0.5)), "impaired echo"),
+        (ListenerOptions(mode=Mode.UDPECHO_PLUS), "udpecho_plus"),
+        (ListenerOptions(mode=Mode.STAMP, stateful=True), "stamp"),
+        (ListenerOptions(mode=Mode.DISCARD), "discard"),
+    ],
+)
+def test_a_listener_that_is_no_plain_echo_has_a_label(options: ListenerOptions, label: str) -> None:
+    """Its mode, and whether it is impaired."""
+    assert options.label == label
+
+
 def test_service_classes_have_the_numbers_of_their_standards() -> None:
     """RFC 2474, 2597, 3246, 5865, 8622."""
     names = ["CS0", "CS1", "CS7", "AF11", "AF13", "AF43", "EF", "VA", "LE"]
