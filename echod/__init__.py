@@ -27,8 +27,9 @@ Processes
 Services
 
     udp/         receive a batch, admit it, reply: service, batch, reply, refusal, transmit, cmsg, sock, trains*,
-                 unfinished, columns* (fields of many datagrams), sessions* (counts of each client)
-    tcp/         accept, every byte back: service, connections, connection, limits*; modes/: discard
+                 unfinished, columns* (fields of many datagrams), sessions* (counts of each client), impairment*;
+                 modes/, what else a listener replies: discard, impair, reveal
+    tcp/         accept, every byte back: service, connections, connection, limits*; modes/: discard, impair
     bpf/         the kernel repeats what the sockets replied: asm*, layout*, options*, program* and its steps (checks*,
                  decisions*, limits*, loops*, reply*, counting*, egress*), maps*, link, datapath
 

@@ -19,7 +19,7 @@ ARROWS = {
     "worker": "admission config linux net stats tcp udp",
     "exporter": "admission linux logs metrics stats status",
     "ping": "errors measurement net probes",
-    "udp": "admission linux net stats",
+    "udp": "admission linux net stats wire",
     "tcp": "admission linux net stats",
     "bpf": "admission linux net stats",
     "probes": "errors linux measurement net wire",
@@ -43,6 +43,7 @@ ON_DEMAND = {
     "cli.run": "cli.daemonize",
     "cli.status": "status.selftest",
     "supervisor.exporter": "exporter.exporter",
+    "worker.modes": "tcp.modes.discard tcp.modes.impair udp.modes.discard udp.modes.impair udp.modes.reveal",
 }
 """What a module imports inside functions alone: a command, or a part of it, that is loaded when it is chosen."""
 
@@ -65,7 +66,7 @@ PURE_MODULES = {
     "status": "overview",
     "supervisor": "capacity timers",
     "tcp": "limits",
-    "udp": "columns sessions trains",
+    "udp": "columns impairment sessions trains",
     "wire": "authentication ntp reflection reveal stamp tlv udpecho_plus",
     "worker": "rules",
 }

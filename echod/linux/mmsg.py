@@ -125,6 +125,7 @@ class Vector:
         self._payload = mmap.mmap(-1, SLOTS * SLOT_BYTES)
         self._first = ctypes.c_char.from_buffer(self.memory)
         self.base = ctypes.addressof(self._first)
+        self.payload_octets = memoryview(self._payload)
         payload = ctypes.addressof(ctypes.c_char.from_buffer(self._payload))
         ready = (self.received_at, self.composed_at, self.answers_at)
         self._pointers = {headers_at: ctypes.byref(self._first, headers_at) for headers_at in ready}

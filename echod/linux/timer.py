@@ -21,7 +21,8 @@ _TFD_TIMER_ABSTIME: Final = 1
 _ITIMERSPEC: Final = Struct("=qqqq")
 _SECOND: Final = 1_000_000_000
 
-_libc: Final = ctypes.CDLL(None, use_errno=True)
+# PyDLL: the calls never wait, so there is no need to release the GIL.
+_libc: Final = ctypes.PyDLL(None, use_errno=True)
 
 
 class Timer:

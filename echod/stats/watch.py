@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from operator import lt
 
 from echod.net.listener import Listener
-from echod.stats.counters import ROW_BYTES, CounterPage
+from echod.stats.counters import ROW_BYTES, ROW_FIELDS, CounterPage, UdpField
 
 
 class PageWatch:
@@ -38,8 +38,7 @@ class PageWatch:
             for listener, start in zip(page.listeners, starts, strict=False)
             if now[start : start + ROW_BYTES] != before[start : start + ROW_BYTES]
         ]
-        shrunk = changed and any(map(lt, memoryview(now).cast("Q"), memoryview(before).cast("Q")))
-        plausible = not shrunk and page.has_plausible_rows(slot, changed)
+        plausible = not (changed and _has_shrunk(now, before)) and page.has_plausible_rows(slot, changed)
         if plausible and page.has_plausible_header(slot):
             page.trust(slot)
         else:
@@ -48,3 +47,9 @@ class PageWatch:
             return []
         self._rows[slot] = now
         return changed
+
+
+def _has_shrunk(now: bytes, before: bytes) -> bool:
+    """Tell whether a number has become smaller that only grows: any but that of the datagrams that are held."""
+    less = list(map(lt, memoryview(now).cast("Q"), memoryview(before).cast("Q")))
+    return any(less) and less.count(True) > sum(less[UdpField.HELD :: ROW_FIELDS])

@@ -217,6 +217,12 @@ class Batch:
         arrivals = self._parsed.arrivals if self.pattern is None else None
         return Arrivals.unknown(self.span.count) if arrivals is None else arrivals
 
+    def interface(self, slot: int) -> int:
+        """Return the index of the interface on which this slot came in."""
+        if self.pattern is None:
+            return self._parsed.interfaces[slot]
+        return self.span.words[self.pattern.form.ifindex][slot]
+
     def refuse(self, slot: int, datagrams: int) -> None:
         """Leave the last so many datagrams of this slot unanswered."""
         kept = self.weight(slot) - datagrams

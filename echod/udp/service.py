@@ -24,7 +24,7 @@ from echod.udp.sock import UdpSocket
 
 MAX_BATCHES_PER_WAKEUP: Final = 8
 """Most batches of one socket in one turn of the loop, so that a flood on it starves no other."""
-_BATCHES: Final = range(MAX_BATCHES_PER_WAKEUP)
+BATCHES: Final = range(MAX_BATCHES_PER_WAKEUP)
 
 WORTH_ANOTHER_LOOK: Final = 16
 """Slots. While a batch of at least this size was answered, more datagrams have most likely arrived."""
@@ -81,7 +81,7 @@ class UdpEcho:
         """Answer queued datagrams, at most MAX_BATCHES_PER_WAKEUP batches."""
         batch, admission, row, sock, reply = self._batch, self._admission, self._row, self.sock, self._reply
         top_sources, loop_detector, limited = self._top_sources, admission.loop_detector, admission.limited
-        for _ in _BATCHES:
+        for _ in BATCHES:
             counted = row[_RECEIVED]
             slots = batch.receive(sock, counted)
             if not slots:

@@ -1,18 +1,76 @@
-"""The reply of each mode: what a worker gives a UDP service to answer with.
+"""What each mode does: what a worker gives a UDP service to answer with, and a TCP service to make connections with.
 
 Owns the choice, and loads the module of a mode only for a listener that has it: what measures costs memory.
 """
 
-from echod.net.mode import Mode
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from echod.linux.poll import Poll
+from echod.net.mode import ListenerOptions, Mode
 from echod.stats.refusals import Tally
+from echod.tcp.connections import Connections
 from echod.udp.reply import send
 from echod.udp.service import Reply
+from echod.udp.sock import UdpSocket
 from echod.worker.channel import Birth, ServedSocket
 
 
-def make_reply(birth: Birth, served: ServedSocket, row: memoryview, tally: Tally) -> Reply:  # noqa: ARG001
-    """Return what replies for one socket of a listener, which has this row of counters and this tally of refusals."""
+class Holding(Protocol):
+    """What holds datagrams of a socket for later."""
+
+    def __len__(self) -> int:
+        """Return how many."""
+
+    def drain(self) -> None:
+        """Close the socket as soon as none is held."""
+
+    def flush(self) -> None:
+        """Send all at once."""
+
+
+def make_reply(  # noqa: PLR0913 - each is a part that the worker owns and shares out
+    birth: Birth,  # noqa: ARG001
+    served: ServedSocket,
+    sock: UdpSocket,
+    row: memoryview,
+    tally: Tally,
+    *,
+    poll: Poll,
+    holding: dict[int, Holding],
+) -> Reply:
+    """Return what replies for one socket of a listener, which has this row of counters and this tally of refusals.
+
+    What holds datagrams is added to `holding`, by the descriptor of the socket.
+    """
     options = served.options
-    if options.mode is Mode.ECHO and options.impair is None:
+    if options.mode is Mode.DISCARD:
+        from echod.udp.modes.discard import Discard  # noqa: PLC0415 - see above
+
+        return Discard(row).reply
+    if options.mode is Mode.REVEAL:
+        from echod.udp.modes.reveal import Reveal  # noqa: PLC0415 - see above
+
+        return Reveal(sock, row, tally).reply
+    if options.impair is not None:
+        from echod.udp.modes.impair import ImpairedEcho  # noqa: PLC0415 - see above
+
+        impaired = holding[sock.fd] = ImpairedEcho(options.impair, sock, row, tally, poll=poll)
+        return impaired.reply
+    if options.mode is Mode.ECHO:
         return send
     raise NotImplementedError(options.mode)
+
+
+def make_connections(options: ListenerOptions, poll: Poll) -> Callable[..., Connections]:
+    """Return what makes the connections of a TCP listener."""
+    if options.mode is Mode.DISCARD:
+        from echod.tcp.modes.discard import discarding  # noqa: PLC0415 - see above
+
+        return discarding
+    if options.impair is not None:
+        from echod.tcp.modes.impair import ImpairedConnections  # noqa: PLC0415 - see above
+
+        return partial(ImpairedConnections, options.impair, poll)
+    return Connections

@@ -9,6 +9,7 @@ stops when the loop does.
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from math import inf
 from random import Random
 from time import monotonic
 from typing import Final
@@ -33,7 +34,7 @@ from echod.udp.batch import Batch
 from echod.udp.service import UdpEcho
 from echod.udp.sock import UdpSocket
 from echod.worker.channel import MAX_COMMAND_BYTES, OWN_ADDRESSES, READY, SERVE, TOP_SOURCES, Birth
-from echod.worker.modes import make_reply
+from echod.worker.modes import Holding, make_connections, make_reply
 from echod.worker.rules import declare_rules
 
 SPIN_SECONDS: Final = 20e-6
@@ -55,6 +56,8 @@ class Worker:
         self._poll = Poll(spin_seconds=SPIN_SECONDS)
         self._poll.register(self._channel.fileno(), READ, self._on_command)
         self._udp: list[tuple[UdpEcho, bool]] = []
+        self._holding: dict[int, Holding] = {}
+        """What holds datagrams for later, by the descriptor of its socket."""
         self._tcp: list[TcpEcho] = []
         self._tallies: list[Tally] = []
         self._top_sources = TopSources(Random().random)  # noqa: S311 - it protects no secret
@@ -63,6 +66,7 @@ class Worker:
         self._admission = _set_up_admission(birth, self._declared)
         self._serving = False
         self._draining = False
+        self._drain_until = inf
         self._next_deadline = monotonic()
         self._set_up_udp()
         self._set_up_tcp()
@@ -81,7 +85,8 @@ class Worker:
                 row = birth.page.row(birth.slot, each.listener)
                 tally = self._tally(each.listener)
                 sock = UdpSocket(each.sock, birth.page.listeners.index(each.listener), each.options)
-                reply, top_sources = make_reply(birth, each, row, tally), self._top_sources
+                reply = make_reply(birth, each, sock, row, tally, poll=self._poll, holding=self._holding)
+                top_sources = self._top_sources
                 echo = UdpEcho(sock, batch, self._admission, row, tally=tally, top_sources=top_sources, reply=reply)
                 self._udp.append((echo, each.shared))
 
@@ -114,6 +119,7 @@ class Worker:
                     tally=self._tally(each.listener),
                     timeouts=timeouts,
                     test_port=self._test_port,
+                    connections=make_connections(each.options, self._poll),
                 )
             )
 
@@ -121,7 +127,7 @@ class Worker:
         """Send READY, serve at the command SERVE, return when drained."""
         self._channel.send(READY)
         header, wait, now = self._header, self._poll.wait, self._next_deadline
-        while not self._draining or any(echo.connections for echo in self._tcp):
+        while not self._draining or self._has_unfinished():
             ready = wait(max(0.0, self._next_deadline - now))
             now = monotonic()
             header[_HEARTBEAT] += 1
@@ -130,6 +136,10 @@ class Worker:
             if now >= self._next_deadline:
                 self._next_deadline = self._on_deadline(now)
 
+    def _has_unfinished(self) -> bool:
+        """Tell whether a connection is open, or a datagram held."""
+        return any(echo.connections for echo in self._tcp) or any(self._holding.values())
+
     def _on_deadline(self, now: float) -> float:
         """Let the services handle their deadlines, and send the reports; return the time of the next call.
 
@@ -137,13 +147,16 @@ class Worker:
         """
         for echo in self._tcp:
             echo.on_deadline(now)
+        for holding in self._holding.values() if now >= self._drain_until else ():
+            holding.flush()
         reports = [report.pack() for tally in self._tallies for report in tally.reports()]
         top_sources = self._top_sources.report()
         for report in reports if top_sources is None else [*reports, TOP_SOURCES + top_sources]:
             with suppress(OSError):  # the supervisor is slow or gone; the counters are complete without it
                 self._channel.send(report, socket.MSG_DONTWAIT)
         deadlines = [echo.next_deadline() for echo in self._tcp]
-        return min([now + HEARTBEAT_SECONDS, *(deadline for deadline in deadlines if deadline is not None)])
+        until = self._drain_until if now < self._drain_until else inf
+        return min([now + HEARTBEAT_SECONDS, until, *(deadline for deadline in deadlines if deadline is not None)])
 
     def _on_command(self, now: float) -> None:
         try:
@@ -163,14 +176,17 @@ class Worker:
             self._drain(now)
 
     def _drain(self, now: float) -> None:
-        """Answer queued datagrams, stop accepting, and let the connections finish in time."""
+        """Answer queued datagrams, stop accepting, and let the connections, and what is held, finish in time."""
         self._draining = True
         self._next_deadline = now
-        until = now + self._birth.config.drain_timeout_seconds
+        until = self._drain_until = now + self._birth.config.drain_timeout_seconds
         for echo, _ in self._udp if self._serving else ():
             echo.drain(now)
             self._poll.unregister(echo.sock.fd)
-            echo.sock.sock.close()
+            if echo.sock.fd in self._holding:
+                self._holding[echo.sock.fd].drain()
+            else:
+                echo.sock.sock.close()
         for listener in self._tcp if self._serving else ():
             listener.drain(now, until)
 

@@ -3,6 +3,8 @@
 import os
 import socket
 from collections.abc import Iterator
+from math import inf
+from time import monotonic_ns
 
 import pytest
 from support.loopback import listener, sleeps, tcp_client
@@ -112,3 +114,75 @@ def test_a_wait_that_follows_a_short_one_looks_without_sleeping(pair: Pair, *, b
             pair[0].recv(1)
     assert slept == [False, False, True]
     poll.close()
+
+
+# -- times
+
+MS = 1_000_000
+
+
+def turn_until_called(poll: Poll, called: list[float]) -> None:
+    """Do turns until something is called that was not before."""
+    before = len(called)
+    deadline = monotonic_ns() + SECONDS * 1000 * MS
+    while len(called) == before:
+        assert monotonic_ns() < deadline, "nothing was called"
+        turn(poll, 1.0, SECONDS)
+
+
+def test_a_time_is_called_back_when_it_has_come(poll: Poll) -> None:
+    """Once, and not before; the wait ends for it. A time that has passed is called in the next turn."""
+    called: list[float] = []
+    at = monotonic_ns() + 30 * MS
+    poll.call_at(at, called.append)
+    turn(poll)
+    assert called == []
+    turn_until_called(poll, called)
+    assert monotonic_ns() >= at
+    poll.call_at(0, called.append)
+    turn(poll, 2.0)
+    turn(poll, 3.0)
+    assert called == [1.0, 2.0]
+
+
+def test_a_callback_has_one_time(poll: Poll) -> None:
+    """The last that was given, be it later, earlier or never; that of another is its own."""
+    called: list[float] = []
+    other: list[float] = []
+    poll.call_at(0, called.append)
+    poll.call_at(monotonic_ns() + 3_600_000 * MS, called.append)
+    poll.call_at(0, other.append)
+    turn(poll, 1.0)
+    assert (called, other) == ([], [1.0])
+    poll.call_at(monotonic_ns() + MS, called.append)
+    turn_until_called(poll, called)
+    poll.call_at(0, called.append)
+    poll.call_at(inf, called.append)
+    turn(poll, 2.0)
+    assert called == [1.0]
+
+
+@either
+def test_a_time_that_was_called_wakes_nobody_again(pair: Pair, *, busy: bool) -> None:
+    """The next wait sleeps: for the next time, or for nothing."""
+    poll = Poll(spin_seconds=0.0001)
+    called: list[float] = []
+    poll.register(pair[0].fileno(), READ, called.append, busy=busy)
+    for later in (20 * MS, 3_600_000 * MS):
+        poll.call_at(monotonic_ns() + 20 * MS, called.append)
+        turn_until_called(poll, called)
+        turn(poll)
+        assert list(poll.wait(0.05)) == []
+        poll.call_at(monotonic_ns() + later, called.append)
+    assert list(poll.wait(0.05)) == []
+    poll.close()
+
+
+def test_a_ready_descriptor_is_called_beside_a_time(poll: Poll, pair: Pair) -> None:
+    """In the same turn, before it."""
+    called: list[str] = []
+    poll.register(pair[0].fileno(), READ, lambda _: called.append("descriptor"))
+    poll.call_at(0, lambda _: called.append("time"))
+    pair[1].send(b"x")
+    turn(poll)
+    assert called == ["descriptor", "time"]

@@ -55,6 +55,20 @@ def test_a_worker_that_writes_what_cannot_be_true_is_distrusted(number: int) -> 
     assert watch.changed() == set()
 
 
+def test_fewer_may_be_held_than_before() -> None:
+    """What was held has left: alone of all numbers this one shrinks. Beside it no other may."""
+    page, watch = watched()
+    row = page.row(1, LISTENERS[0])
+    row[UdpField.HELD] = 2
+    assert watch.changed() == {LISTENERS[0]}
+    row[UdpField.HELD], row[UdpField.REPLIED] = 1, 8
+    assert watch.changed() == {LISTENERS[0]}
+    assert list(page.distrusted) == []
+    row[UdpField.HELD], row[UdpField.REPLIED] = 0, 7
+    assert watch.changed() == set()
+    assert list(page.distrusted) == [1]
+
+
 def test_a_ledger_that_cannot_be_is_seen_without_any_traffic() -> None:
     """Other workers read it for the limits on connections."""
     page, watch = watched()

@@ -153,9 +153,10 @@ def title(pid: int) -> str:
 
 
 def is_balanced(row: Mapping[str, int]) -> bool:
-    """Hold a UDP row of counters to the rule: every datagram received ended in exactly one number."""
+    """Hold a UDP row of counters to the rule: every datagram received ended in exactly one number, or is held."""
     ends = sum(number for name, number in row.items() if name.startswith(("dropped_", "send_failed_")))
-    return "replied" not in row or row["received"] == row["replied"] + ends + row.get("interrupted", 0)
+    later = row.get("interrupted", 0) + row.get("held", 0)
+    return "replied" not in row or row["received"] == row["replied"] + ends + later
 
 
 class Beside(Protocol):

@@ -1,6 +1,7 @@
 """A UDP socket served by hand: real datagrams, its row of the counters, and a time that the test says."""
 
 import socket
+from collections.abc import Callable
 from ipaddress import ip_network
 
 from support.loopback import at, deliver, listener, send_train
@@ -21,8 +22,9 @@ from echod.stats.counters import (
 )
 from echod.stats.refusals import Tally
 from echod.stats.top_sources import TopSources
+from echod.udp import reply
 from echod.udp.batch import Batch
-from echod.udp.service import UdpEcho
+from echod.udp.service import Reply, UdpEcho
 from echod.udp.sock import UdpSocket
 
 LISTENER = listener()
@@ -59,8 +61,12 @@ class UdpWorker:
         gap: int = GAP,
         batch: Batch = BATCH,
         self_test: SelfTest | None = None,
+        mode: Callable[[UdpSocket, memoryview, Tally], Reply] = lambda *_: reply.send,
     ) -> None:
-        """Serve on this socket, whose port is always one of our own. Each `gap`th datagram is looked at."""
+        """Serve on this socket, whose port is always one of our own. Each `gap`th datagram is looked at.
+
+        `mode` makes what replies.
+        """
         size = CounterPage.size(slots=1, listeners=1, places=0)
         page = CounterPage(memoryview(bytearray(size)), slots=1, listeners=[LISTENER], places=0)
         self.row = page.row(0, LISTENER)
@@ -75,8 +81,15 @@ class UdpWorker:
             self_test=self_test,
         )
         self.top_sources = TopSources(lambda: 0.5)
+        served = UdpSocket(sock)
         self.echo = UdpEcho(
-            UdpSocket(sock), batch, self.admission, self.row, tally=self.tally, top_sources=self.top_sources
+            served,
+            batch,
+            self.admission,
+            self.row,
+            tally=self.tally,
+            top_sources=self.top_sources,
+            reply=mode(served, self.row, self.tally),
         )
 
     @property
@@ -85,11 +98,10 @@ class UdpWorker:
         return at(self.sock, "::1" if self.sock.family == socket.AF_INET6 else "127.0.0.1")
 
     def turn(self, now: float = 0.0) -> dict[str, int]:
-        """Answer what is queued; return the row by name. Asserts that received = replied + drops + failures."""
+        """Answer what is queued; return the row by name. Asserts what `balance` does, and more."""
         self.echo.on_readable(now)
         row = self.row
-        drops, failures = sum(row[UDP_DROPS]), sum(row[UDP_SEND_FAILURES])
-        assert row[UdpField.RECEIVED] == row[UdpField.REPLIED] + drops + failures
+        self.balance()
         in_slots = row[UdpField.RECEIVED] - row[UdpField.TRAIN_DATAGRAMS] + sum(row[UDP_TRAINS])
         batches = row[UDP_BATCHES]
         # Of n slots, a batch stands in the place of the powers of two that n lies between.
@@ -97,6 +109,12 @@ class UdpWorker:
         assert least <= in_slots <= most
         assert row[UdpField.REPLIED_BYTES] <= row[UdpField.RECEIVED_BYTES]
         return describe(LISTENER, row)
+
+    def balance(self) -> None:
+        """Assert that received = replied + drops + failures + held."""
+        row = self.row
+        drops, failures = sum(row[UDP_DROPS]), sum(row[UDP_SEND_FAILURES])
+        assert row[UdpField.RECEIVED] == row[UdpField.REPLIED] + drops + failures + row[UdpField.HELD]
 
 
 def send(served: UdpWorker, client: socket.socket, *payloads: bytes) -> None:

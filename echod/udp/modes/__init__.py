@@ -1,0 +1,1 @@
+"""What a listener replies with, where that is not the same bytes: a module for each mode."""
