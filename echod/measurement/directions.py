@@ -99,6 +99,15 @@ class Tally:
         self._responder.add_unsent(index)
 
     @property
+    def lost(self) -> tuple[int, int] | None:
+        """Return the losses out and back by now; None if they have no direction."""
+        now, before = Directions(), self._before
+        self._responder.count(now)
+        if not now.counted or now.contradictory or before.contradictory:
+            return None
+        return before.out.lost + now.out.lost, before.back.lost + now.back.lost
+
+    @property
     def directions(self) -> Directions:
         """Return what is known by now."""
         total = Directions()
@@ -166,11 +175,15 @@ class _Account:
         out_order, waiting = deepcopy(self._out.order), list(self._waiting)
         while waiting:
             _arrive(out_order, waiting)
-        found = Directions(
-            out=replace(self._out, order=out_order), back=replace(self._back), counted=self._least is not None
-        )
+        found = Directions(out=replace(self._out, order=out_order), back=replace(self._back))
+        self.count(found)
+        return found
+
+    def count(self, found: Directions) -> None:
+        """Fill in the losses and the duplicates."""
         if self._least is None:
-            return found
+            return
+        found.counted = True
         (first, begin), (last, end) = self._least, self._greatest
         failed_before = self._failures[0]
         if self._first and begin <= first:  # it began to count with this run
@@ -186,7 +199,6 @@ class _Account:
         if min(found.out.lost, found.back.lost, found.out.duplicates) < 0:
             found.contradictory = True
             found.out.lost = found.back.lost = found.out.duplicates = 0
-        return found
 
     def _add_delays(self, index: int, event: Event, report: Report) -> None:
         out, back = report.received - event.sent.clock, event.clock - report.replied

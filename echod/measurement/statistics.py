@@ -110,6 +110,13 @@ class Statistics:
         return total
 
     @property
+    def lost_by_direction(self) -> tuple[int, int] | None:
+        """Return the losses out and back, which is fast; None if they have no direction."""
+        lost = [stream.tally.lost for stream in self.streams.values()]
+        known = [each for each in lost if each is not None]
+        return (sum(out for out, _ in known), sum(back for _, back in known)) if known == lost and known else None
+
+    @property
     def patience(self) -> int | None:
         """Return for how many ns a probe must be in flight at the end of a run to be lost; None where that is unknown.
 

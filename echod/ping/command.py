@@ -19,6 +19,7 @@ from echod.measurement import comparison
 from echod.measurement.events import DAMAGED, Event
 from echod.measurement.path_mtu import explain
 from echod.measurement.statistics import Statistics
+from echod.net.mode import Mode
 from echod.ping.contradictions import STDOUT
 from echod.ping.far_end import RESPONDERS
 from echod.ping.live import LiveTable
@@ -30,7 +31,6 @@ from echod.ping.reverse_dns import ReverseDns
 from echod.ping.text import TextLines, bars, progress, summary
 from echod.probes.detection import detect
 from echod.probes.flood import FloodSession
-from echod.probes.frames import Mode
 from echod.probes.loop import Loop, interrupt_at_signals
 from echod.probes.mtu import MtuProbe
 from echod.probes.session import ProbeSession, Session, Watcher, open_session

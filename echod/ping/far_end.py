@@ -12,8 +12,8 @@ from echod.measurement.directions import Direction, Directions
 from echod.measurement.events import Event, Kind
 from echod.measurement.latency import Latency
 from echod.measurement.statistics import Statistics
+from echod.net.mode import Mode
 from echod.ping.values import dscp_name
-from echod.probes.frames import Mode
 
 RESPONDERS: Final = {
     Mode.ECHO: "plain echo server",

@@ -10,6 +10,7 @@ from time import monotonic_ns
 from typing import Any, Final, TextIO
 
 from echod.measurement.events import Event, Kind
+from echod.net.mode import Mode
 from echod.ping.charts import sparkline, supports_blocks
 from echod.ping.text import duration
 from echod.ping.values import short_percentage
@@ -22,7 +23,9 @@ SPARKS: Final = 30
 """Values of the sparkline."""
 
 _TITLES: Final = ("sent", "loss", "last", "avg", "best", "worst", "jitter")
-_MIN_WIDTHS: Final = (5, 6, 5, 5, 5, 5, 6)
+_LOST_TITLES: Final = ("out", "back")
+"""Losses by direction, if a target may report them."""
+_MIN_WIDTHS: Final = (5, 6, 5, 5, 5, 5, 6, 5, 5)
 """Width of each column: no column moves while times stay below ten seconds."""
 _MIN_NAME: Final = 20
 """Width of the name column, below which columns are removed instead."""
@@ -66,6 +69,9 @@ class LiveTable:
 
         names = ["target", *(str(session.target) for session in self._sessions)]
         rows = [_TITLES, *(_cells(session, self._recent[id(session)]) for session in self._sessions)]
+        if any(session.mode is not Mode.ECHO for session in self._sessions):
+            lost = [_LOST_TITLES, *(_lost(session) for session in self._sessions)]
+            rows = [(*cells, *more) for cells, more in zip(rows, lost, strict=True)]
         lines, left = lay_out(names, rows, self._display.console.width)
         for number, session in enumerate(self._sessions, start=1):
             recent = list(self._recent[id(session)])[-left:] if left else []
@@ -82,7 +88,7 @@ def lay_out(names: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> 
     least = min(longest, _MIN_NAME)
     gap = used = 0
     shown: list[int] = []
-    for gap, count in ((2, len(_TITLES)), *((1, count) for count in range(len(_TITLES), 0, -1))):
+    for gap, count in ((2, len(rows[0])), *((1, count) for count in range(len(rows[0]), 0, -1))):
         shown = [max(_MIN_WIDTHS[at], *(len(row[at]) for row in rows)) for at in range(count)]
         used = sum(shown) + gap * count
         if used + least <= width:
@@ -101,13 +107,19 @@ def _shorten(name: str, room: int) -> str:
     return name if len(name) <= room else f"{name[: room - 2 - half]}..{name[-half:]}"
 
 
-def _cells(session: Session, recent: Sequence[int | None]) -> list[str]:
+def _lost(session: Session) -> tuple[str, ...]:
+    """Return how many probes were lost on the way out, and how many replies on the way back, if that is known."""
+    lost = session.statistics.lost_by_direction
+    return tuple(str(number) for number in lost) if lost else ("-", "-")
+
+
+def _cells(session: Session, recent: Sequence[int | None]) -> tuple[str, ...]:
     """Return the text of each column of a target."""
     statistics, latency = session.statistics, session.statistics.latency
     last = next((_time(rtt) for rtt in reversed(recent) if rtt is not None), "-")
     times = (latency.mean, latency.min, latency.max, statistics.variation.jitter)
     loss = "-" if statistics.loss is None else short_percentage(statistics.loss)
-    return [str(statistics.sent), loss, last, *(_time(time) if latency.count else "-" for time in times)]
+    return str(statistics.sent), loss, last, *(_time(time) if latency.count else "-" for time in times)
 
 
 def _time(nanoseconds: float) -> str:

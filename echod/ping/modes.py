@@ -8,7 +8,8 @@ from typing import Final
 
 from echod.errors import UsageError
 from echod.measurement.payload import HEADER_BYTES
-from echod.probes.frames import Frame, Mode, PlusFrame, StampFrame
+from echod.net.mode import Mode
+from echod.probes.frames import Frame, PlusFrame, StampFrame
 
 DEFAULT_SIZE: Final = 56
 """Bytes, as ping's."""

@@ -18,11 +18,12 @@ from echod import __version__
 from echod.errors import UsageError
 from echod.measurement.payload import MAX_PROBES
 from echod.net.listener import MAX_PORT, Protocol
+from echod.net.mode import Mode
 from echod.ping.contradictions import refuse
 from echod.ping.modes import fitting_sizes, make_frame, read_key
 from echod.ping.usage import DESCRIPTION, EPILOG
 from echod.ping.values import looks_like_port, parse_duration, parse_number, parse_pattern, parse_sizes, parse_tos
-from echod.probes.frames import STAMP_PORT, Mode
+from echod.probes.frames import STAMP_PORT
 from echod.probes.settings import DISCOVERY, ProbeSettings, SocketSettings
 from echod.probes.target import ECHO_PORT, TargetSpec, parse, with_port
 

@@ -20,6 +20,9 @@ MAX_SAMPLES: Final = 200_000
 _BINS: Final = 60
 _REPLIES: Final = (Kind.REPLY, Kind.LATE)
 _MARKS: Final = {Kind.LOST: ("x", "lost"), Kind.ERROR: ("v", "error")}
+_CHANGE: Final = ("^", "changes of path or responder")
+_DAMAGE: Final = ("s", "damaged")
+"""The shape of a mark, and its name in the legend."""
 
 
 class Plot:
@@ -42,7 +45,9 @@ class Plot:
         self._start = 0
         """The monotonic time, in ns, that is zero on the time axis."""
         self._replies: dict[int, list[tuple[int, int]]] = {}
-        self._marks: dict[tuple[int, Kind], list[int]] = {}
+        self._network: dict[int, list[tuple[int, int]]] = {}
+        """Round trips without the time at the responder, where it reports that."""
+        self._marks: dict[tuple[int, tuple[str, str]], list[int]] = {}
         self._every: dict[int, int] = {}
         self._seen: dict[int, int] = {}
 
@@ -56,14 +61,20 @@ class Plot:
             self._seen[key] = self._seen.get(key, 0) + 1
             if self._seen[key] % self._every.setdefault(key, 1) == 0:
                 replies.append((event.sent.clock, event.rtt))
+                if event.network is not None:
+                    self._network.setdefault(key, []).append((event.sent.clock, event.network))
             if len(replies) > MAX_SAMPLES:
-                del replies[::2]
+                del replies[::2], self._network.get(key, [])[::2]
                 self._every[key] *= 2
         elif event.kind in _MARKS or event.kind in DAMAGED:
-            kind = event.kind if event.kind in _MARKS else Kind.CORRUPT
-            marks = self._marks.setdefault((key, kind), [])
-            if len(marks) < MAX_SAMPLES:
-                marks.append(event.sent.clock or event.clock)
+            self._mark(key, _MARKS.get(event.kind, _DAMAGE), event)
+        if event.new_responder or event.previous_ttl is not None or event.previous_dscp is not None:
+            self._mark(key, _CHANGE, event)
+
+    def _mark(self, key: int, mark: tuple[str, str], event: Event) -> None:
+        marks = self._marks.setdefault((key, mark), [])
+        if len(marks) < MAX_SAMPLES:
+            marks.append(event.sent.clock or event.clock)
 
     def draw(self, sessions: Sequence[Session]) -> None:
         """Draw the plot and write the file. Raises UsageError if that fails."""
@@ -93,11 +104,14 @@ class Plot:
         times = [(sent - self._start) / 1e9 for sent, _ in replies]
         rtts = [rtt / 1e6 for _, rtt in replies]
         over_time.plot(times, rtts, ".", markersize=3, color=colour, label=label)
+        if network := self._network.get(id(session)):
+            times = [(sent - self._start) / 1e9 for sent, _ in network]
+            label = f"{session.target}: without the time at the responder"
+            over_time.plot(times, [each / 1e6 for _, each in network], "_", markersize=3, color=colour, label=label)
         if rtts:
             beside.hist(rtts, bins=_BINS, orientation="horizontal", color=colour, alpha=0.6)
-        for (key, kind), marks in self._marks.items():
+        for (key, (shape, name)), marks in self._marks.items():
             if key == id(session):
-                shape, name = _MARKS.get(kind, ("s", "damaged"))
                 low = [0.0] * len(marks)
                 when = [(mark - self._start) / 1e9 for mark in marks]
                 more = {"clip_on": False, "zorder": 3, "label": f"{len(marks)} {name}"}

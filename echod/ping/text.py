@@ -14,10 +14,10 @@ from echod.measurement.latency import Latency
 from echod.measurement.outages import Outage
 from echod.measurement.statistics import Statistics
 from echod.net.listener import Protocol
+from echod.net.mode import Mode
 from echod.ping import far_end
 from echod.ping.charts import histogram, supports_blocks
 from echod.ping.values import dscp_name, percentage
-from echod.probes.frames import Mode
 from echod.probes.session import Session
 from echod.probes.target import HEADERS
 

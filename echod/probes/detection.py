@@ -9,8 +9,8 @@ from secrets import randbits
 from time import time_ns
 from typing import Final
 
+from echod.net.mode import Mode
 from echod.probes.exchange import exchange
-from echod.probes.frames import Mode
 from echod.probes.settings import ProbeSettings
 from echod.probes.sockets import open_probe_socket
 from echod.probes.target import Target

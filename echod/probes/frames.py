@@ -6,11 +6,11 @@ The number of the probe is in the first four bytes of both.
 """
 
 from dataclasses import dataclass
-from enum import Enum
 from typing import Final
 
 from echod.errors import UsageError
 from echod.measurement.responder import Report
+from echod.net.mode import Mode
 from echod.wire import stamp, tlv, udpecho_plus
 from echod.wire.authentication import CODE_BYTES, code_of
 
@@ -20,14 +20,6 @@ _MICROSECOND: Final = 1000
 
 _CLASS_OF_SERVICE_BYTES: Final = tlv.HEADER_BYTES + 4
 _HMAC_BYTES: Final = tlv.HEADER_BYTES + CODE_BYTES
-
-
-class Mode(Enum):
-    """What a server replies with; the values are those of `mode` of a listener."""
-
-    ECHO = "echo"
-    UDPECHO_PLUS = "udpecho_plus"
-    STAMP = "stamp"
 
 
 class PlusFrame:

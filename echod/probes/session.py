@@ -22,7 +22,7 @@ from echod.measurement.payload import Payloads
 from echod.measurement.round_trip import Response
 from echod.measurement.statistics import Statistics
 from echod.net.listener import Protocol
-from echod.probes.frames import Mode
+from echod.net.mode import Mode
 from echod.probes.loop import Loop
 from echod.probes.settings import ProbeSettings
 from echod.probes.sockets import open_probe_socket, read_clocks

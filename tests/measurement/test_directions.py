@@ -174,7 +174,21 @@ def test_another_responder_begins_anew_and_nothing_between_is_in_a_direction() -
     found = tally.directions
     assert (lost(found), found.counted, found.contradictory) == ((2, 2), True, False)
     tally.add(14, reply(14, 1, new_responder=True))
-    assert lost(tally.directions) == (2, 2)
+    assert (lost(tally.directions), tally.lost) == ((2, 2), (2, 2))
+
+
+def test_losses_alone_are_known_at_once() -> None:
+    """As long as they have a direction."""
+    tally = Tally()
+    assert tally.lost is None
+    tally.add(1, reply(1, 1))
+    assert tally.lost == (0, 0)
+    tally.add(5, reply(5, 3))
+    assert tally.lost == lost(tally.directions) == (2, 1)
+    tally.add(6, reply(6, 90))
+    assert tally.lost is None
+    tally.add(7, reply(7, 1, new_responder=True))
+    assert tally.lost is None
 
 
 def test_delays_vary_in_each_direction_by_clocks_that_have_nothing_in_common() -> None:

@@ -142,4 +142,8 @@ def test_what_a_responder_reports_is_that_of_each_source_port() -> None:
     assert (found.far_end.reports, found.far_end.network.max, found.far_end.held.max, found.unsent) == (4, 600, 400, 1)
     directions = found.directions
     assert (directions.counted, directions.out.lost, directions.back.lost) == (True, 0, 1)
-    assert not statistics(event(Kind.REPLY, 1), sent=1).directions.counted
+    assert found.lost_by_direction == (0, 1)
+    one_of_two = statistics(event(Kind.REPLY, 1, report=report(1)), event(Kind.REPLY, 2, port_index=1), sent=2)
+    plain = statistics(event(Kind.REPLY, 1), sent=1)
+    assert (one_of_two.lost_by_direction, plain.lost_by_direction, Statistics().lost_by_direction) == (None, None, None)
+    assert not plain.directions.counted

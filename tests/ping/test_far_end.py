@@ -9,8 +9,8 @@ import pytest
 from echod.measurement.events import Event, Kind, Moment
 from echod.measurement.responder import Report
 from echod.measurement.statistics import Statistics
+from echod.net.mode import Mode
 from echod.ping.far_end import event_fields, fields, lines
-from echod.probes.frames import Mode
 
 SECOND = 10**9
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.daemon import ECHOD, environment
-from support.ping.pinging import ended, impairing, watched
+from support.ping.pinging import ended, impairing, measuring, watched
 from support.ports import free_port
 
 from echod.ping.live import lay_out
@@ -54,6 +54,17 @@ def test_each_number_is_whole_on_any_terminal(width: int, columns: int) -> None:
     assert max(map(len, lines)) <= width
     assert out.startswith("PING ")
     assert out.count("ping statistics ---") == 2
+
+
+def test_losses_by_direction_have_their_columns() -> None:
+    """Where a target may report them; a plain echo reports none."""
+    plan = [*["answer", "drop", "drop out"] * 4, "answer"]
+    with measuring(plan, mode="plus") as server, measuring(["answer"], mode="echo") as echo:
+        targets = [f"127.0.0.1:{server.port}", f"127.0.0.1:{echo.port}"]
+        lines, _ = seen(120, "-q", "-n", "-c", "13", "-i", "20ms", "-W", "1", "--plus", *targets)
+    assert lines[0].split() == ["target", "sent", "loss", "last", "avg", "best", "worst", "jitter", "out", "back"]
+    figures = [[each for each in line.split() if not re.search("[▁▂▃▄▅▆▇█!]", each)] for line in lines[1:3]]
+    assert [each[8:] for each in figures] == [["4", "4"], ["-", "-"]]
 
 
 figures = st.tuples(*[st.text("0123456789.%", min_size=1, max_size=9)] * 7)

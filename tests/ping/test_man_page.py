@@ -14,12 +14,12 @@ from support.ports import free_port
 from echod.errors import UsageError
 from echod.measurement.events import Event, Kind
 from echod.measurement.path_mtu import MtuResult, ReturnPath
+from echod.net.mode import Mode
 from echod.ping.command import NO_REPLY, REPLIED
 from echod.ping.modes import fitting_sizes, make_frame
 from echod.ping.options import Options, help_text, parse_options
 from echod.ping.records import COLUMNS, mtu_record
 from echod.ping.text import line
-from echod.probes.frames import Mode
 from echod.probes.target import parse, resolve
 
 PAGE = "echod-ping.1"

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from echod.errors import UsageError
+from echod.net.mode import Mode
 from echod.ping.modes import fitting_sizes, make_frame, read_key
 from echod.ping.options import parse_options
-from echod.probes.frames import Mode, PlusFrame, StampFrame
+from echod.probes.frames import PlusFrame, StampFrame
 
 
 def test_a_key_is_the_bytes_of_its_file(tmp_path: Path) -> None:

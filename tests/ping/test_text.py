@@ -7,8 +7,8 @@ import pytest
 
 from echod.measurement.events import Event, Kind, Moment
 from echod.measurement.statistics import Statistics
+from echod.net.mode import Mode
 from echod.ping.text import line, progress, summary
-from echod.probes.frames import Mode
 from echod.probes.target import parse, resolve
 
 SECOND = 10**9

@@ -11,9 +11,9 @@ from support.loopback import at, udp_client, udp_server
 from support.ports import free_port
 from support.probing import MILLISECOND, SECOND, settings, target_at
 
+from echod.net.mode import Mode
 from echod.probes.detection import detect, recognize
 from echod.probes.exchange import TRIES, Answer, exchange
-from echod.probes.frames import Mode
 from echod.probes.reveal import Revealed, reveal
 from echod.probes.settings import SocketSettings
 from echod.probes.sockets import open_probe_socket

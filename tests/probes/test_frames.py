@@ -7,7 +7,8 @@ import pytest
 
 from echod.errors import UsageError
 from echod.measurement.responder import Report
-from echod.probes.frames import Frame, Mode, PlusFrame, StampFrame
+from echod.net.mode import Mode
+from echod.probes.frames import Frame, PlusFrame, StampFrame
 
 QUARTER = 1_700_000_000_250_000_000
 """In ns since 1970; as NTP stamp E8FE6F80 40000000."""
