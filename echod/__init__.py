@@ -27,8 +27,9 @@ Processes
 Services
 
     udp/         receive a batch, admit it, reply: service, batch, reply, refusal, transmit, cmsg, sock, trains*,
-                 unfinished, columns* (fields of many datagrams), sessions* (counts of each client), impairment*;
-                 modes/, what else a listener replies: discard, impair, reveal
+                 unfinished, arrivals*, columns* (fields of many datagrams), sessions* (counts of each client),
+                 impairment*; modes/, what else a listener replies: discard, impair, reveal, udpecho_plus, stamp,
+                 stamp_tlvs, tables
     tcp/         accept, every byte back: service, connections, connection, limits*; modes/: discard, impair
     bpf/         the kernel repeats what the sockets replied: asm*, layout*, options*, program* and its steps (checks*,
                  decisions*, limits*, loops*, reply*, counting*, egress*), maps*, link, datapath
@@ -53,7 +54,7 @@ Subjects
                  latency*, reordering*, outages*, path_mtu*, icmp*, comparison*, round_trip*, reply_headers*,
                  responder* (what it reports), directions* (loss out and back), far_end*
     wire/        formats of measuring protocols, both sides: udpecho_plus*, stamp*, tlv*, reflection* (of TLVs), ntp*
-                 (time stamps), authentication*, reveal*
+                 (time stamps), lanes* (many at once), authentication*, reveal*
 
 Ground
 

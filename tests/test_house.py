@@ -43,7 +43,8 @@ ON_DEMAND = {
     "cli.run": "cli.daemonize",
     "cli.status": "status.selftest",
     "supervisor.exporter": "exporter.exporter",
-    "worker.modes": "tcp.modes.discard tcp.modes.impair udp.modes.discard udp.modes.impair udp.modes.reveal",
+    "worker.modes": "tcp.modes.discard tcp.modes.impair udp.modes.discard udp.modes.impair udp.modes.reveal "
+    "udp.modes.stamp udp.modes.udpecho_plus",
 }
 """What a module imports inside functions alone: a command, or a part of it, that is loaded when it is chosen."""
 
@@ -66,8 +67,8 @@ PURE_MODULES = {
     "status": "overview",
     "supervisor": "capacity timers",
     "tcp": "limits",
-    "udp": "columns impairment sessions trains",
-    "wire": "authentication ntp reflection reveal stamp tlv udpecho_plus",
+    "udp": "arrivals columns impairment sessions trains",
+    "wire": "authentication lanes ntp reflection reveal stamp tlv udpecho_plus",
     "worker": "rules",
 }
 """Modules without I/O, clock, log or mutable globals: what they decide depends on their arguments alone. Each is

@@ -11,8 +11,9 @@ from echod.net.peers import NAME_BYTES
 SLOTS: Final = 64
 """Slots in a vector. More than 64 gained nothing in any load measured; fewer cost calls."""
 
-SLOT_BYTES: Final = 65536
-"""Payload room of a slot: a GRO train may carry up to 65,535 bytes. Mappings are touched lazily."""
+SLOT_BYTES: Final = 65536 + 64
+"""Payload room of a slot: a GRO train may carry up to 65,535 bytes. Mappings are touched lazily. There is a cache line
+more, because 65,536 bytes apart the beginnings of all slots would compete for the same few lines of the cache."""
 
 HEADER_BYTES: Final = 64
 """`sizeof(struct mmsghdr)`: name 0, namelen 8, iov 16, iovlen 24, control 32, controllen 40, flags 48, len 56."""

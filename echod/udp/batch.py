@@ -10,13 +10,15 @@ kernel keeps together (UDP_GRO, UDP_SEGMENT in udp(7)).
 
 import socket
 from bisect import bisect_right
+from collections.abc import Collection
 from itertools import accumulate
 from mmap import mmap
 
 from echod.linux.mmsg import Span, Vector
-from echod.linux.mmsg_layout import MAX_CONTROL_BYTES, NOTED_RECEIVED, NOTED_ROW, SLOTS
+from echod.linux.mmsg_layout import MAX_CONTROL_BYTES, NOTED_RECEIVED, NOTED_ROW, SLOT_BYTES, SLOTS
 from echod.net.peers import NAME_BYTES
-from echod.udp.cmsg import LOOPBACK_IFINDEX, Arrivals, Form, Parsed
+from echod.udp.arrivals import Arrivals
+from echod.udp.cmsg import LOOPBACK_IFINDEX, Form, Parsed
 from echod.udp.sock import Pattern, UdpSocket
 from echod.udp.transmit import raise_fatal
 
@@ -28,7 +30,8 @@ class Batch:
     the `peers`, the part of each name that identifies the peer; the slots that are `truncated` or `not_unicast`;
     `trains`, the number of datagrams in each slot, None if all are single. The batch is `whole` if every slot can be
     answered, and all or none came in on the loopback interface (`on_loopback`). After `reply.send`: `replied`
-    datagrams, `replied_octets`, and `failures`, errno to datagrams.
+    datagrams, `replied_octets`, and `failures`, errno to datagrams; where there are some also `failed`, slot to
+    datagrams.
     """
 
     def __init__(self, memory: mmap | None = None, control_bytes: int = MAX_CONTROL_BYTES) -> None:
@@ -65,6 +68,7 @@ class Batch:
         self.on_loopback = False
         self.datagrams = self.octets = self.replied = self.replied_octets = 0
         self.failures: dict[int, int] = {}
+        self.failed: dict[int, int] = {}
 
     def receive(self, sock: UdpSocket, counted: int = 0) -> int:
         """Fill the slots from the socket's queue, without waiting; return the number filled.
@@ -228,13 +232,31 @@ class Batch:
         kept = self.weight(slot) - datagrams
         if kept <= 0 or self.trains is None:
             self.refused.add(slot)
+        else:
+            self._shorten(slot, kept, kept * self.segments[slot])
+
+    def leave_out(self, slot: int, datagrams: Collection[int]) -> None:
+        """Leave these datagrams of a train unanswered, by their numbers in it. The others close up."""
+        kept = [number for number in range(self.weight(slot)) if number not in datagrams]
+        if not kept:
+            self.refused.add(slot)
             return
+        length, segment = self.span.length[slot], self.segments[slot]
+        starts = [number * segment for number in kept]
+        closed = b"".join(self.vector.payload(slot, first, min(first + segment, length)) for first in starts)
+        self.vector.payload_octets[slot * SLOT_BYTES :][: len(closed)] = closed
+        self._shorten(slot, len(kept), len(closed))
+
+    def _shorten(self, slot: int, datagrams: int, octets: int) -> None:
+        """Answer only so many datagrams of a train, of so many octets together."""
         if self.pattern is not None:
             # Answer from the slots themselves: the pattern's answers are for whole trains.
             self._sock.control.turn(self.span, self.pattern.form)
+            self._parsed = Parsed([], [self.pattern.form] * self.span.count)
             self.pattern = None
-        cut = self.span.length[slot] - kept * self.segments[slot]
-        self.span.length[slot] -= cut
-        self.trains[slot] = kept
-        self.datagrams -= datagrams
+        cut = self.span.length[slot] - octets
+        self.span.length[slot] = octets
+        self.datagrams -= self.weight(slot) - datagrams
+        if self.trains is not None:
+            self.trains[slot] = datagrams
         self.octets -= cut

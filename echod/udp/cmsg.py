@@ -16,6 +16,7 @@ from echod.linux import sockopt
 from echod.linux.mmsg import Span, Vector, constant
 from echod.linux.mmsg_layout import SEGMENT_CMSG_BYTES, SEGMENT_CMSG_LENGTH
 from echod.linux.sockopt import IPPROTO_UDP, UDP_GRO, UDP_SEGMENT
+from echod.udp.arrivals import SECOND, Arrivals
 
 LOOPBACK_IFINDEX: Final = 1
 """The index of `lo`, in every network namespace (include/net/flow.h)."""
@@ -38,16 +39,19 @@ _ECN: Final = 0x03
 """The bits of a TOS that are not the DSCP (RFC 3168). A reply has them zero: it is not ECN-capable, and a mark of
 congestion was for the other direction."""
 
-UNKNOWN_TTL: Final = 255
-"""The TTL of a datagram of which it is not known (RFC 8762, 4.2.1)."""
+FULL_TTL: Final = 255
+"""The TTL of the replies of a Session-Reflector, so that the sender can count the hops (RFC 5357, 4.2.1)."""
 
 _LEVEL, _TYPE, _DATA = 2, 3, 4
 """Words of a `struct cmsghdr`, and the first word after it."""
+
+_LEVELS: Final = {socket.AF_INET: sockopt.IPPROTO_IP, socket.AF_INET6: sockopt.IPPROTO_IPV6}
 
 _NO_LEVEL: Final = 0xFFFF_FFFF
 """No protocol has this level, so a send ignores the message (`ip_cmsg_send`, `ip6_datagram_send_ctl`)."""
 
 _NO_LEVELS: Final = constant("I", _NO_LEVEL)
+_FULL_TTLS: Final = constant("I", FULL_TTL)
 _SEGMENT_LENGTHS: Final = constant("I", SEGMENT_CMSG_LENGTH)
 _SEGMENT_TYPES: Final = constant("I", UDP_SEGMENT)
 
@@ -72,24 +76,8 @@ class Parsed:
     """Datagrams in each slot; None if all are single."""
     truncated: set[int] = field(default_factory=set)
     not_unicast: set[int] = field(default_factory=set)
-    arrivals: "Arrivals | None" = None
+    arrivals: Arrivals | None = None
     """None if no slot was measured."""
-
-
-@dataclass(slots=True)
-class Arrivals:
-    """When and how each slot arrived."""
-
-    stamps: list[int]
-    """The time of the kernel's receive in ns since 1970; of a train, of its first datagram. Zero if it is not known."""
-    ttls: list[int]
-    toses: list[int]
-    """TTL and TOS, or hop limit and traffic class."""
-
-    @classmethod
-    def unknown(cls, slots: int) -> "Arrivals":
-        """Return those of slots of which nothing is known."""
-        return cls([0] * slots, [UNKNOWN_TTL] * slots, [0] * slots)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,10 +125,10 @@ class ControlLayout:
     out; so are TTL and TOS, unless the reply is to have its own.
     """
 
-    def __init__(self, family: socket.AddressFamily, *, keeps_ttl: bool = False, reflects_dscp: bool = False) -> None:
-        """Lay them out. `keeps_ttl` leaves the TTL in the reply, to be set; `reflects_dscp` leaves the DSCP there."""
+    def __init__(self, family: socket.AddressFamily, *, full_ttl: bool = False, reflects_dscp: bool = False) -> None:
+        """Lay them out. `full_ttl` has replies leave with a TTL of 255, `reflects_dscp` with the DSCP that came in."""
         self._family = family
-        self._keeps_ttl, self._reflects_dscp = keeps_ttl, reflects_dscp
+        self._full_ttl, self._reflects_dscp = full_ttl, reflects_dscp
         forms = [self._form(train=train, measured=measured) for train in (False, True) for measured in (False, True)]
         self.single, self.measured, self.train, self.measured_train = forms
         """The forms of a datagram and of a train, without timestamp, TTL and TOS and with them."""
@@ -217,27 +205,35 @@ class ControlLayout:
     def _measure(self, span: Span, form: Form) -> Arrivals:
         """Return how the slots arrived, and leave that out of the replies, or as much of it as they are to have."""
         words, none, stamp = span.words, _NO_LEVELS[: span.count], form.stamp or 0
-        longs = span.longs[stamp // 2].tolist(), span.longs[stamp // 2 + 1].tolist()
-        toses = [tos & _OCTET for tos in words[form.tos].tolist()]
+        seconds, offsets = span.longs[stamp // 2].tolist(), span.longs[stamp // 2 + 1].tolist()
+        toses = list(words[form.tos].tobytes()[::4])  # in IPv4 the kernel writes one octet
         words[stamp - _DATA + _LEVEL][:] = none
-        if not self._keeps_ttl:
+        ttls = words[form.ttl].tolist()
+        if self._full_ttl:
+            words[form.ttl][:] = _FULL_TTLS[: span.count]
+        else:
             words[form.ttl - _DATA + _LEVEL][:] = none
         if self._reflects_dscp:
             words[form.tos][:] = array("I", [tos & ~_ECN for tos in toses])
         else:
             words[form.tos - _DATA + _LEVEL][:] = none
-        stamps = [seconds * 10**9 + nanoseconds for seconds, nanoseconds in zip(*longs, strict=True)]
-        return Arrivals(stamps, words[form.ttl].tolist(), toses)
+        first = seconds[0]
+        if seconds.count(first) < span.count:
+            first = min(seconds)  # the clock may have been set back
+            offsets = [(second - first) * SECOND + offset for second, offset in zip(seconds, offsets, strict=True)]
+        return Arrivals(first * SECOND, offsets, ttls, toses)
 
     def _measure_each(self, vector: Vector, slot: int, form: Form, arrivals: Arrivals) -> None:
         """Do the same for one slot, of this form."""
         at, stamp, words = (vector.control_at + slot * vector.control_bytes) // 4, form.stamp or 0, vector.words
-        seconds, nanoseconds = vector.longs[(at + stamp) // 2], vector.longs[(at + stamp) // 2 + 1]
+        second, offset = vector.longs[(at + stamp) // 2], vector.longs[(at + stamp) // 2 + 1]
         tos = words[at + form.tos] & _OCTET
-        arrivals.stamps[slot] = seconds * 10**9 + nanoseconds
+        arrivals.offsets[slot] = second * SECOND + offset
         arrivals.ttls[slot], arrivals.toses[slot] = words[at + form.ttl], tos
         words[at + stamp - _DATA + _LEVEL] = _NO_LEVEL
-        if not self._keeps_ttl:
+        if self._full_ttl:
+            words[at + form.ttl] = FULL_TTL
+        else:
             words[at + form.ttl - _DATA + _LEVEL] = _NO_LEVEL
         if self._reflects_dscp:
             words[at + form.tos] = tos & ~_ECN
@@ -286,6 +282,19 @@ class ControlLayout:
     def join(self, length: int, control: bytes) -> bytes:
         """Return the control messages of a train, from those of the reply to a datagram of `length` bytes."""
         return _SEGMENT.pack(SEGMENT_CMSG_LENGTH, IPPROTO_UDP, UDP_SEGMENT, length) + control
+
+    def mark(self, vector: Vector, slot: int, form: Form | None, dscp: int) -> None:
+        """Have the reply of a slot, of this form, leave with this DSCP, if the socket reports that of requests."""
+        if form is not None and form.stamp is not None:
+            tos = (vector.control_at + slot * vector.control_bytes) // 4 + form.tos
+            vector.words[tos - _DATA + _LEVEL], vector.words[tos] = _LEVELS[self._family], dscp << 2
+
+    def destination(self, vector: Vector, slot: int, form: Form | None) -> bytes:
+        """Return the address, of 4 or 16 bytes, that a slot of this form was sent to; empty if it is not known."""
+        if form is None:
+            return b""
+        at = vector.control_at + slot * vector.control_bytes + 4 * form.spec_dst
+        return vector.memory[at : at + (4 if self._family == socket.AF_INET else 16)]
 
     def segment_end(self, control_length: int) -> int:
         """Return where UDP_SEGMENT ends in the control messages of the reply to a train, which have this length."""

@@ -52,10 +52,23 @@ class Rows:
         for part in range(0, size, unit):
             self._column(at + part, unit)[:] = self._column(source + part, unit)
 
+    def gather(self, at: int, size: int) -> bytes:
+        """Return a field of all rows, one after another: what `write` takes."""
+        unit = gcd(self.first + at, self.step, size, 8)
+        values = bytearray(size * self.count)
+        numbers = memoryview(values).cast(_CODES[unit])
+        for part in range(size // unit):
+            numbers[part :: size // unit] = self._column(at + part * unit, unit)
+        return bytes(values)
+
     def read(self, at: int, size: int) -> list[bytes]:
         """Return a field of each row."""
-        octets, first = self._memory.octets, self.first + at
-        return [bytes(octets[each : each + size]) for each in range(first, first + self.count * self.step, self.step)]
+        return [bytes(self.packet(row, at + size)[at:]) for row in range(self.count)]
+
+    def packet(self, row: int, length: int) -> memoryview:
+        """View the first bytes of one row."""
+        first = self.first + row * self.step
+        return self._memory.octets[first : first + length]
 
     def _column(self, at: int, unit: int) -> memoryview:
         """View the numbers of this size at byte `at` of each row."""

@@ -13,5 +13,10 @@ from echod.udp.batch import Batch
 def refuse(batch: Batch, row: memoryview, tally: Tally, slot: int, drop: Drop, datagrams: int) -> None:  # noqa: PLR0913, PLR0917
     """Leave the last so many datagrams of a slot unanswered, and count why."""
     batch.refuse(slot, datagrams)
+    count_refused(batch, row, tally, slot, drop, datagrams)
+
+
+def count_refused(batch: Batch, row: memoryview, tally: Tally, slot: int, drop: Drop, datagrams: int) -> None:  # noqa: PLR0913, PLR0917
+    """Count datagrams of a slot that were left unanswered."""
     row[UdpField.DROPPED + drop] += datagrams
     tally.add(drop, address_of(batch.peers[slot]), datagrams)

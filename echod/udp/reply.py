@@ -69,6 +69,7 @@ def _find_out(batch: Batch, sock: UdpSocket, runs: list[range] | None, sent: int
     dispatch = Dispatch(vector, sock, slots, batch.segments)
     dispatch.send(out, sent)
     batch.replied, batch.replied_octets, batch.failures = dispatch.replied, dispatch.octets, dispatch.failures
+    batch.failed = dispatch.failed
 
 
 def _runs(batch: Batch, sock: UdpSocket) -> list[range]:

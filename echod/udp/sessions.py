@@ -64,3 +64,15 @@ class Sessions:
     def __len__(self) -> int:
         """Return how many are remembered."""
         return len(self._recent) + len(self._older)
+
+
+def count_requests(sessions: Sequence[Session]) -> list[int]:
+    """Count one request of each of these sessions; return its number in its session, from 1.
+
+    A session may be there more than once.
+    """
+    numbers = []
+    for session in sessions:
+        session.received = number = session.received + 1
+        numbers.append(number)
+    return numbers

@@ -46,7 +46,7 @@ class UdpSocket:
         self.family = socket.AddressFamily(sock.family)
         self.peer_length = PEER6_BYTES if self.family == socket.AF_INET6 else PEER4_BYTES
         self.control = ControlLayout(
-            self.family, keeps_ttl=options.mode is Mode.STAMP, reflects_dscp=options.dscp == REFLECT
+            self.family, full_ttl=options.mode is Mode.STAMP, reflects_dscp=options.dscp == REFLECT
         )
         """The control messages that it receives."""
         self.pattern: Pattern | None = None

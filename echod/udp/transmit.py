@@ -67,6 +67,8 @@ class Dispatch:
         """Datagrams and bytes sent."""
         self.failures: Counter[int] = Counter()
         """Errno to the datagrams that the kernel refused: these alone are skipped."""
+        self.failed: Counter[int] = Counter()
+        """Slot to the datagrams of it that were refused."""
 
     def send(self, out: Outgoing, sent: int = 0, *, apart: bool = False) -> None:
         """Send all messages, of which a first call sent `sent`, or failed (below 0): the next call then fails likewise.
@@ -88,15 +90,23 @@ class Dispatch:
             raise_fatal(error)
             if error == errno.EAGAIN:
                 # The send buffer is full. Waiting would delay every other client too.
-                self.failures[error] += out.weight(done, count)
+                self._note(out, done, count, error)
                 return
             run = out.run(done)
             # A train that was cut to one datagram is one too: its header still has UDP_SEGMENT.
             if error in _NO_TRAIN and not apart and (len(run) > 1 or run.start in self._segments):
                 self._send_apart(error, run)
             else:
-                self.failures[error] += out.weight(done, done + 1)
+                self._note(out, done, done + 1, error)
             done += 1
+
+    def _note(self, out: Outgoing, first: int, after: int, error: int) -> None:
+        """Count the datagrams of these messages as failed."""
+        self.failures[error] += out.weight(first, after)
+        for message in range(first, after):
+            run = out.run(message)
+            for slot in run:
+                self.failed[slot] += out.weight(message, message + 1) // len(run)
 
     def _send_apart(self, error: int, run: range) -> None:
         """Send the datagrams of a train that the kernel refused one by one; learn from it if the kernel takes those.
@@ -107,7 +117,9 @@ class Dispatch:
         vector, slots, first, replied = self._vector, self._slots, run.start, self.replied
         length = vector.spans[first + 1].length[first]
         if len(run) > 1:
-            self.send(Outgoing(slots.headers_at + first * HEADER_BYTES, slots.lengths[first : run.stop]), apart=True)
+            each = [range(slot, slot + 1) for slot in run]
+            out = Outgoing(slots.headers_at + first * HEADER_BYTES, slots.lengths[first : run.stop], runs=each)
+            self.send(out, apart=True)
             if self.replied > replied:
                 # EIO: no train passes on this route: no checksum offload, or IPsec.
                 longest = 0 if error == errno.EIO else length - 1
@@ -116,7 +128,8 @@ class Dispatch:
         starts = range(0, length, self._segments[first])
         for chunk in (starts[i : i + SLOTS] for i in range(0, len(starts), SLOTS)):
             self._split(first, chunk)
-            self.send(Outgoing(vector.apart_at, vector.apart_length[: len(chunk)]), apart=True)
+            runs = [range(first, first + 1)] * len(chunk)
+            self.send(Outgoing(vector.apart_at, vector.apart_length[: len(chunk)], runs=runs), apart=True)
 
     def _split(self, slot: int, starts: range) -> None:
         """Build one message for each segment of a train, which start at these offsets of the slot."""

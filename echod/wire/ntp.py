@@ -4,8 +4,11 @@ Owns the conversion to and from nanoseconds since 1970. Never reads a clock. Inv
 either stamp and back is the same time, to the nanosecond, from 1970 until 2104 (NTP) and 2106 (PTP).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
+
+from echod.wire.lanes import LANES, Lanes
 
 NS: Final = 1_000_000_000
 SECONDS_TO_1970: Final = 2_208_988_800
@@ -13,6 +16,9 @@ SECONDS_TO_1970: Final = 2_208_988_800
 
 _WRAP: Final = 2**32
 _HALF: Final = 2**31
+_FRACTION_SHIFT: Final = 31
+_FRACTION: Final = -(-(2**32 << _FRACTION_SHIFT) // NS)
+"""Times ns and divided by 2**31 it is a fraction of a second in units of 2**-32 s."""
 
 MOST_SCALE: Final = 63
 MOST_MULTIPLIER: Final = 255
@@ -24,6 +30,18 @@ def to_ntp(time: int) -> int:
     """Return the 64-bit NTP stamp of a time in ns since 1970 (RFC 5905, 6): seconds since 1900, and their fraction."""
     seconds, rest = divmod(time, NS)
     return (seconds + SECONDS_TO_1970) % _WRAP << 32 | (rest << 32) // NS
+
+
+def pack_ntp(second: int, offsets: Sequence[int]) -> bytes:
+    """Return the 64-bit NTP stamps of times in ns after a whole second, itself in ns since 1970, one after another.
+
+    A fraction may be one unit, a quarter of a ns, larger than that of `to_ntp`; it is the same to the nanosecond.
+    """
+    if max(offsets) < NS and len(offsets) <= LANES:
+        lanes = Lanes(offsets)
+        lanes.scale(_FRACTION, _FRACTION_SHIFT)
+        return lanes.pack(high=(second // NS + SECONDS_TO_1970) % _WRAP)
+    return b"".join(to_ntp(second + offset).to_bytes(8, "big") for offset in offsets)
 
 
 def from_ntp(stamp: int) -> int:

@@ -40,8 +40,11 @@ class Layout:
     sender_stamp: int
     sender_error_estimate: int
     ttl: int
+    """Three zeros follow it."""
+    copies: tuple[tuple[int, int, int], ...]
+    """What a reflector copies of the request: from where, to where, and how many octets. What is adjacent is one."""
     zeros: tuple[tuple[int, int], ...]
-    """First octet and length of what a reflector sets to zero."""
+    """First octet and length of what else a reflector sets to zero, after that."""
 
 
 UNAUTHENTICATED: Final = Layout(
@@ -54,7 +57,8 @@ UNAUTHENTICATED: Final = Layout(
     sender_stamp=28,
     sender_error_estimate=36,
     ttl=40,
-    zeros=((38, 2), (41, 3)),
+    copies=((0, 24, 16),),
+    zeros=((38, 2),),
 )
 """RFC 8762, 4.2.1 and 4.3.1; RFC 8972, 3."""
 
@@ -68,7 +72,8 @@ AUTHENTICATED: Final = Layout(
     sender_stamp=64,
     sender_error_estimate=72,
     ttl=80,
-    zeros=((4, 12), (28, 4), (40, 8), (52, 12), (74, 6), (81, 15)),
+    copies=((0, 48, 4), (16, 64, 8), (24, 72, 2)),
+    zeros=((4, 12), (28, 4), (40, 8), (52, 12), (74, 6), (84, 12)),
 )
 """RFC 8762, 4.2.2 and 4.3.2; RFC 8972, 3."""
 

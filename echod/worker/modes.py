@@ -31,7 +31,7 @@ class Holding(Protocol):
 
 
 def make_reply(  # noqa: PLR0913 - each is a part that the worker owns and shares out
-    birth: Birth,  # noqa: ARG001
+    birth: Birth,
     served: ServedSocket,
     sock: UdpSocket,
     row: memoryview,
@@ -58,9 +58,15 @@ def make_reply(  # noqa: PLR0913 - each is a part that the worker owns and share
 
         impaired = holding[sock.fd] = ImpairedEcho(options.impair, sock, row, tally, poll=poll)
         return impaired.reply
-    if options.mode is Mode.ECHO:
-        return send
-    raise NotImplementedError(options.mode)
+    if options.mode is Mode.UDPECHO_PLUS:
+        from echod.udp.modes.udpecho_plus import UdpEchoPlus  # noqa: PLC0415 - see above
+
+        return UdpEchoPlus(row, began=birth.began).reply
+    if options.mode is Mode.STAMP:
+        from echod.udp.modes.stamp import Stamp  # noqa: PLC0415 - see above
+
+        return Stamp(row, tally, options=options, key=served.key, port=served.listener.port).reply
+    return send
 
 
 def make_connections(options: ListenerOptions, poll: Poll) -> Callable[..., Connections]:

@@ -11,6 +11,8 @@ from echod.admission.loops import LoopDetector
 from echod.admission.ratelimit import RateLimit
 from echod.admission.rules import Rules, RuleSet
 from echod.admission.selftest import SelfTest
+from echod.linux.arrival import report_arrivals
+from echod.net.mode import PLAIN, ListenerOptions
 from echod.stats.counters import (
     UDP_BATCHES,
     UDP_DROPS,
@@ -61,11 +63,12 @@ class UdpWorker:
         gap: int = GAP,
         batch: Batch = BATCH,
         self_test: SelfTest | None = None,
+        options: ListenerOptions = PLAIN,
         mode: Callable[[UdpSocket, memoryview, Tally], Reply] = lambda *_: reply.send,
     ) -> None:
         """Serve on this socket, whose port is always one of our own. Each `gap`th datagram is looked at.
 
-        `mode` makes what replies.
+        `options` are those of its listener; `mode` makes what replies.
         """
         size = CounterPage.size(slots=1, listeners=1, places=0)
         page = CounterPage(memoryview(bytearray(size)), slots=1, listeners=[LISTENER], places=0)
@@ -81,7 +84,9 @@ class UdpWorker:
             self_test=self_test,
         )
         self.top_sources = TopSources(lambda: 0.5)
-        served = UdpSocket(sock)
+        if options.measured:
+            report_arrivals(sock, report=True)
+        served = UdpSocket(sock, options=options)
         self.echo = UdpEcho(
             served,
             batch,

@@ -44,6 +44,18 @@ def test_a_field_is_read_from_each_row() -> None:
     assert Rows(memory()[1], 3, 10, 3).read(1, 2) == [b"\4\5", b"\x0e\x0f", b"\x18\x19"]
 
 
+def test_a_row_is_viewed_where_it_lies() -> None:
+    """What is written there is in the memory."""
+    octets, rows = memory(16)
+    Rows(rows, 2, 5, 3).packet(1, 3)[:] = b"abc"
+    assert octets[6:11] == b"\x06abc\x0a"
+
+
+def test_a_field_of_all_rows_is_one_string() -> None:
+    """In their order."""
+    assert Rows(memory()[1], 3, 10, 3).gather(2, 3) == b"\5\6\7\x0f\x10\x11\x19\x1a\x1b"
+
+
 @given(st.data())
 def test_any_table_is_written_as_if_byte_by_byte(data: st.DataObject) -> None:
     """Wherever it begins, however wide it is, and however many rows it has."""
@@ -58,4 +70,4 @@ def test_any_table_is_written_as_if_byte_by_byte(data: st.DataObject) -> None:
     table = Rows(rows, first, step, count)
     table.write(at, size, values)
     assert octets == expected
-    assert b"".join(table.read(at, size)) == values
+    assert b"".join(table.read(at, size)) == values == table.gather(at, size)

@@ -1,16 +1,13 @@
 """echod.udp.sessions: each client has its own counts, and a table of them is bounded."""
 
-from echod.udp.sessions import MOST, WAIT_SECONDS, Session, Sessions
+from echod.udp.sessions import MOST, WAIT_SECONDS, Session, Sessions, count_requests
 
 A, B, C, D = b"a", b"b", b"c", b"d"
 
 
 def numbers(sessions: Sessions, *keys: bytes, now: float = 0.0) -> list[int]:
     """Count one more request for each key, and return the counts."""
-    found = sessions.find(keys, now)
-    for session in found:
-        session.received += 1
-    return [session.received for session in found]
+    return count_requests(sessions.find(keys, now))
 
 
 def test_each_client_has_its_own_counts() -> None:
@@ -18,9 +15,10 @@ def test_each_client_has_its_own_counts() -> None:
     sessions = Sessions()
     assert numbers(sessions, A, B) == [1, 1]
     assert numbers(sessions, B) == [2]
+    assert numbers(sessions, B, A, B) == [3, 2, 4]
     found = sessions.find([A, A], 0.0)
     assert found[0] is found[1]
-    assert (found[0].received, found[0].failed) == (1, 0)
+    assert (found[0].received, found[0].failed) == (2, 0)
 
 
 def test_a_new_client_is_one_session_however_often_it_is_asked_for() -> None:

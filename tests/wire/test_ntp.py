@@ -1,10 +1,12 @@
 """echod.wire.ntp: stamps and error estimates worked by hand from RFC 5905, 8186 and 4656."""
 
+from struct import unpack
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echod.wire.ntp import ErrorEstimate, from_ntp, from_ptp, from_stamp, to_ntp, to_ptp
+from echod.wire.ntp import ErrorEstimate, from_ntp, from_ptp, from_stamp, pack_ntp, to_ntp, to_ptp
 
 SECOND = 1_000_000_000
 LAST = 4_233_462_144 * SECOND - 1
@@ -47,6 +49,30 @@ def test_a_stamp_is_read_in_the_format_that_is_named() -> None:
     """The same 64 bits are different times."""
     assert from_stamp(0x83AA7E80_80000000, ptp=False) == SECOND // 2
     assert from_stamp(0x00000001_00000002, ptp=True) == SECOND + 2
+
+
+@given(st.integers(0, LAST // SECOND), st.lists(st.integers(0, SECOND - 1), min_size=1, max_size=70))
+def test_times_of_a_second_are_converted_at_once(second: int, offsets: list[int]) -> None:
+    """Each is within a quarter of a ns of what it would be alone, and is read as the same nanosecond."""
+    packed = unpack(f">{len(offsets)}Q", pack_ntp(second * SECOND, offsets))
+    for stamp, offset in zip(packed, offsets, strict=True):
+        assert 0 <= stamp - to_ntp(second * SECOND + offset) <= 1
+        assert from_ntp(stamp) == second * SECOND + offset
+
+
+@given(st.lists(st.integers(0, LAST), min_size=2, max_size=5))
+def test_many_times_are_converted_at_once(times: list[int]) -> None:
+    """Whatever lies between them, in their order."""
+    second = min(times) // SECOND * SECOND
+    packed = unpack(f">{len(times)}Q", pack_ntp(second, [time - second for time in times]))
+    assert [from_ntp(stamp) for stamp in packed] == times
+
+
+def test_stamps_that_are_packed_begin_anew_with_the_era() -> None:
+    """The last second of the first era, and the first of the second."""
+    last = 2_085_978_495 * SECOND
+    assert pack_ntp(last, [0, SECOND + SECOND // 2]) == bytes.fromhex("ffffffff 00000000 00000000 80000000")
+    assert pack_ntp(last + SECOND, [0, SECOND // 2]) == bytes.fromhex("00000000 00000000 00000000 80000000")
 
 
 @given(st.integers(0, LAST))

@@ -140,9 +140,9 @@ def test_stamps_of_ptp_are_read_where_an_estimate_says_it() -> None:
     assert (reply.sent, reply.received, reply.sender_stamp) == (READ.sent, QUARTER, QUARTER)
 
 
-@pytest.mark.parametrize(("places", "length", "copied"), [(UNAUTHENTICATED, 44, 0), (AUTHENTICATED, 112, 16)])
-def test_a_reflector_writes_every_octet_of_a_reply(places: Layout, length: int, copied: int) -> None:
-    """The fields and the zeros cover the packet without a gap or an overlap; SSID and, at last, HMAC apart."""
+@pytest.mark.parametrize(("places", "length", "code"), [(UNAUTHENTICATED, 44, 0), (AUTHENTICATED, 112, 16)])
+def test_a_reflector_writes_every_octet_of_a_reply(places: Layout, length: int, code: int) -> None:
+    """The fields and the zeros cover the packet without a gap or an overlap; the HMAC follows them."""
     fields = [
         (0, 4),
         (places.stamp, 8),
@@ -152,12 +152,24 @@ def test_a_reflector_writes_every_octet_of_a_reply(places: Layout, length: int, 
         (places.sender_sequence, 4),
         (places.sender_stamp, 8),
         (places.sender_error_estimate, 2),
-        (places.ttl, 1),
+        (places.ttl, 4),
         *places.zeros,
     ]
     octets = sorted(octet for at, size in fields for octet in range(at, at + size))
-    assert octets == list(range(length - copied))
+    assert octets == list(range(length - code))
     assert places.length == length
+
+
+@pytest.mark.parametrize("places", [UNAUTHENTICATED, AUTHENTICATED])
+def test_a_reflector_copies_what_the_sender_said(places: Layout) -> None:
+    """Sequence number, stamp and error estimate, each from its place in a request to that in a reply."""
+    copied = {at + octet: source + octet for source, at, size in places.copies for octet in range(size)}
+    for source, at, size in (
+        (0, places.sender_sequence, 4),
+        (places.stamp, places.sender_stamp, 8),
+        (places.error_estimate, places.sender_error_estimate, 2),
+    ):
+        assert [copied[at + octet] for octet in range(size)] == list(range(source, source + size))
 
 
 def test_a_key_decides_the_layout() -> None:

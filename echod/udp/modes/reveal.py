@@ -14,8 +14,9 @@ from echod.net.networks import AddressMap
 from echod.net.peers import address_of
 from echod.stats.outcomes import Drop
 from echod.stats.refusals import Tally
+from echod.udp.arrivals import Arrivals
 from echod.udp.batch import Batch
-from echod.udp.cmsg import Arrivals, Form
+from echod.udp.cmsg import Form
 from echod.udp.refusal import refuse
 from echod.udp.reply import send
 from echod.udp.sock import UdpSocket
