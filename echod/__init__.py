@@ -73,7 +73,8 @@ The life of a datagram:
 3. `udp.batch.Batch.receive`: one `recvmmsg` into the slots. A slot may hold a train: many datagrams, one header.
 4. `Admission.clears_all` checks all ports and addresses at once; if that does not decide, `admit_all`, or `admit` for
    each. About one datagram in 1,024 is compared with earlier ones, to detect a loop: `LoopDetector`.
-5. `udp.reply.send`: one `sendmmsg` of the same bytes, back to their senders, from the addresses they were sent to.
+5. `udp.reply.send`: one `sendmmsg` of the same bytes, back to their senders, from the addresses they were sent to. A
+   listener with another mode has its own reply in this place, which ends there too: `worker.modes` chooses it.
 
 The life of a config change:
 
