@@ -23,6 +23,17 @@ def test_the_kernel_has_the_udp_listeners_and_the_rules_of_the_daemon() -> None:
     assert declared.loop_breaker
 
 
+def test_the_kernel_repeats_plain_echoes_alone() -> None:
+    """A listener with a mode, a DSCP or an impairment is left to the daemon; its port is still one of ours."""
+    text = (
+        b"listeners: [udp://0.0.0.0:7, {address: udp://0.0.0.0:8, mode: stamp}, {address: udp://0.0.0.0:9, dscp: 0}, "
+        b"{address: udp://0.0.0.0:10, impair: {loss: 1%}}, {address: udp://0.0.0.0:11, mode: echo}]"
+    )
+    declared = declare(parse_config(text)[0]).declared
+    assert [str(each) for each in declared.listeners] == ["udp://0.0.0.0:7", "udp://0.0.0.0:11"]
+    assert declared.rules.own_ports == {7, 8, 9, 10, 11}
+
+
 def test_the_kernel_has_the_limits_of_the_daemon() -> None:
     """All of them, and how long a reply is repeated."""
     text = (

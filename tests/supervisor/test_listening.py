@@ -25,10 +25,17 @@ from support.waiting import wait_until
 from echod.config.socket_unit import units_of
 from echod.errors import AddressUnavailableError, EchodError
 from echod.linux.sockets import Buffers, got_buffers, kernel_drops, open_socket
+from echod.linux.sockopt import IP_RECVTOS, IP_RECVTTL, SO_TIMESTAMPNS
 from echod.net.listener import Listener, Protocol
+from echod.net.mode import REFLECT, ListenerOptions, Mode
 from echod.supervisor.listening import Acquisition, ListeningSockets
 
 UDP, TCP = Protocol.UDP, Protocol.TCP
+ARRIVAL = (
+    (socket.SOL_SOCKET, SO_TIMESTAMPNS),
+    (socket.IPPROTO_IP, IP_RECVTTL),
+    (socket.IPPROTO_IP, IP_RECVTOS),
+)
 
 
 def listeners(*hosts: str, protocol: Protocol = UDP) -> tuple[Listener, ...]:
@@ -316,3 +323,38 @@ def test_commit_cannot_fail_where_an_address_has_gone(listening: ListeningSocket
         ip("link", "set", "away", "name", "near")
         after = hold(listening, (wanted,), workers=2).sockets[wanted]
         assert [sock.getsockname()[:2] for sock in after] == [("fe80::5", 9999)] * 2
+
+
+def suited(sock: socket.socket) -> tuple[bool, int]:
+    """Return whether a socket reports arrivals, and its TOS."""
+    reports = {bool(sock.getsockopt(*option)) for option in ARRIVAL}
+    assert len(reports) == 1
+    return reports.pop(), sock.getsockopt(socket.IPPROTO_IP, socket.IP_TOS)
+
+
+def test_sockets_suit_the_options_of_their_listener_while_they_are_kept(listening: ListeningSockets) -> None:
+    """From the commit on, new ones and old; and without options they are as they were, also if another set the TOS."""
+    (one, other), steps = listeners("127.0.0.1", "127.0.0.2"), []
+    for options in (
+        {one: ListenerOptions(mode=Mode.STAMP)},
+        {one: ListenerOptions(dscp=46)},
+        {one: ListenerOptions(dscp=REFLECT), other: ListenerOptions(mode=Mode.REVEAL)},
+        {},
+    ):
+        listening.commit(listening.acquire((one, other), workers=2, buffers=BUFFERS), options)
+        steps.append([[suited(sock) for sock in listening.sockets[each]] for each in (one, other)])
+    plain, measured = [(False, 0)] * 2, [(True, 0)] * 2
+    assert steps == [[measured, plain], [[(False, 0xB8)] * 2, plain], [measured, measured], [plain, plain]]
+    (sock, _) = listening.sockets[one]
+    sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 4)
+    listening.commit(listening.acquire((one, other), workers=2, buffers=BUFFERS), {one: ListenerOptions(dscp=REFLECT)})
+    listening.commit(listening.acquire((one, other), workers=2, buffers=BUFFERS))
+    assert suited(sock) == (False, 4)
+
+
+def test_a_tcp_listener_has_its_dscp(listening: ListeningSockets) -> None:
+    """Its connections inherit it."""
+    (one,) = listeners(protocol=TCP)
+    listening.commit(listening.acquire((one,), workers=1, buffers=BUFFERS), {one: ListenerOptions(dscp=10)})
+    (sock,) = listening.sockets[one]
+    assert sock.getsockopt(socket.IPPROTO_IP, socket.IP_TOS) == 40
