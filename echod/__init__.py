@@ -39,7 +39,7 @@ Engines
     probes/      what sends probes and reads replies: settings*, loop, due_times*, session, flood, mtu, udp, tcp,
                  sockets, target, frames* (UDPEchoPlus, STAMP), exchange, detection, reveal
     status/      the status directory and the self test: files, writing, publisher, instances, kernel (what the
-                 accelerator reports), overview*, selftest
+                 accelerator reports), overview*, tables*, selftest
     metrics/     metrics over HTTP: model*, exposition, http_server
 
 Subjects

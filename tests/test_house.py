@@ -64,7 +64,7 @@ PURE_MODULES = {
     "ping": "charts values",
     "probes": "due_times frames settings",
     "stats": "counters outcomes rates refusals snapshot top_sources totals traffic watch",
-    "status": "overview",
+    "status": "overview tables",
     "supervisor": "capacity timers",
     "tcp": "limits",
     "udp": "arrivals columns impairment sessions trains",
@@ -79,13 +79,25 @@ PURE = frozenset(
 )
 
 PURE_MAY_IMPORT = frozenset(
-    {"array", "bisect", "collections", "copy", "dataclasses", "difflib", "enum", "errno", "hashlib", "heapq", "hmac"}
-    | {"ipaddress", "itertools", "json", "math", "operator", "pydantic", "pydantic_core", "re", "struct", "typing"}
-    | {"unicodedata", "yaml", "zlib"}
+    {"array", "bisect", "collections", "copy", "dataclasses", "datetime", "difflib", "enum", "errno", "hashlib"}
+    | {
+        "heapq",
+        "hmac",
+        "ipaddress",
+        "itertools",
+        "json",
+        "math",
+        "operator",
+        "pydantic",
+        "pydantic_core",
+        "re",
+        "struct",
+    }
+    | {"typing", "unicodedata", "yaml", "zlib"}
 )
 """Modules of values."""
 
-PURE_MAY_NOT_USE = ("open", "input", "__import__", "globals")
+PURE_MAY_NOT_USE = ("open", "input", "__import__", "globals", "datetime.now", "datetime.utcnow", "datetime.today")
 
 ONLY = {
     "print": {"cli"},

@@ -18,7 +18,7 @@ from support.daemon import REPOSITORY, StartDaemon, run_echod
 from support.man import PAGES, entries, literals, section, source
 from support.ports import free_port
 from support.scraping import fetch, serve_metered
-from support.snapshots import KERNEL, make_snapshot
+from support.snapshots import IN_MODES, KERNEL, make_snapshot
 
 from echod.errors import ExitCode
 from echod.exporter import metrics
@@ -113,7 +113,16 @@ def shown_counters() -> set[str]:
     failed = {errno.errorcode[each]: 1 for each in SEND_ERRORS} | {"other": 1}
     common: Any = {"family": "ipv4", "adopted": False}
     udp = snapshot.UdpTraffic(
-        name="a", dropped=dropped, send_failed=failed, interrupted=1, slipped=1, self_test=1, **common
+        name="a",
+        dropped=dropped,
+        send_failed=failed,
+        interrupted=1,
+        slipped=1,
+        self_test=1,
+        duplicated=1,
+        reordered=1,
+        corrupted=1,
+        **common,
     )
     tcp = snapshot.TcpTraffic(name="b", closed={each.name.lower(): 1 for each in Close}, accept_failed=1, **common)
     shown = as_text(
@@ -133,7 +142,8 @@ def test_an_operator_finds_what_the_pages_name_in_the_output_of_status() -> None
     assert not re.search(r"\b(dropped|closed|send_failed)_", section("echod.8", "TROUBLESHOOTING"))
     own = dict(re.findall(r"^\.It Dv (\w+)\n\.Ic echod status :\n(.*)\.$", source("echod.8"), re.MULTILINE))
     assert own.pop("kernel_drops") == "queue full"
-    assert set(own) == {"self_test", "slipped", "interrupted"}
+    assert own.pop("held") == "held"
+    assert set(own) == {"self_test", "slipped", "interrupted", "duplicated", "reordered", "corrupted"}
     assert set(own.values()) <= shown
 
 
@@ -170,11 +180,12 @@ def listed(text: str, before: str) -> list[str]:
 def test_the_page_has_every_metric_with_type_labels_and_values_and_no_other(echod: StartDaemon) -> None:
     """Of a label whose values are a closed set, the page lists each; of a histogram it lists the buckets.
 
-    Those of the kernel are served where there is an accelerator.
+    Those of the kernel are served where there is an accelerator, those of TR-143 where a listener has its mode.
     """
     *_, http = serve_metered(echod)
-    of_kernel = exposition.write([*metrics.of_kernel(KERNEL)], "")[0].decode()
-    found = [each for text in (fetch(http)[2], of_kernel) for each in text_string_to_metric_families(text)]
+    others = [*metrics.of_kernel(KERNEL), *metrics.of_udpecho_config(IN_MODES.udp)]
+    texts = (fetch(http)[2], exposition.write(others, "")[0].decode())
+    found = [each for text in texts for each in text_string_to_metric_families(text)]
     served = {f"{each.name}_total" if each.type == "counter" else each.name: each for each in found}
     documented = entries(section("echod-metrics.7", "METRICS"), "Va")
     assert documented.keys() == served.keys()
@@ -317,6 +328,7 @@ def test_the_page_has_every_field_of_a_journal_entry_and_no_other() -> None:
         ("reload", snapshot.LastReload),
         ("activity", snapshot.Activity),
         ("activity.udp", snapshot.UdpTraffic),
+        ("udpecho_config", snapshot.UdpEchoConfig),
         ("activity.tcp", snapshot.TcpTraffic),
         ("activity.workers", snapshot.WorkerState),
         ("activity.top_sources", snapshot.TopSource),

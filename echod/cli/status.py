@@ -22,7 +22,8 @@ from echod.errors import ExitCode
 from echod.stats.snapshot import Snapshot
 from echod.status import files, instances
 from echod.status.kernel import with_kernel
-from echod.status.overview import GAP, Overview, aligned, check_text, old, overview, text, workers_text
+from echod.status.overview import Overview, check_text, old, overview, text, workers_text
+from echod.status.tables import GAP, aligned
 
 WATCH_SECONDS: Final = 1.0
 """Interval between refreshes: the file is not written more often."""
@@ -189,8 +190,9 @@ def _drawn(shown: Overview) -> Any:  # noqa: ANN401 - rich's
     for table in shown.tables:
         head, *rows = aligned(table)
         lines += [Text(), Text(GAP.join(head).rstrip(), "bold")]
-        for row in rows:
-            bad = [index in table.alarming and cell.strip() != "0" for index, cell in enumerate(row)]
+        for number, row in enumerate(rows):
+            alarming = table.alarming - {column for line, column in table.wanted if line == number}
+            bad = [index in alarming and cell.strip() != "0" for index, cell in enumerate(row)]
             cells = [Text(cell, "red" if red else "") for cell, red in zip(row, bad, strict=True)]
             lines.append(Text(GAP).join(cells))
             lines[-1].rstrip()

@@ -130,7 +130,8 @@ class Exporter:
             udp = [replace(one, kernel_drops=max(one.kernel_drops, drops.get(one.name, 0))) for one in udp]
             workers = snapshot.activity.workers
             pids |= {f"worker {one.worker}": one.pid for one in workers if one.pid is not None}
-        found += [*metrics.of_udp(udp), *metrics.of_tcp(tcp), *metrics.of_self_tests(self._tests, TEST_SECONDS)]
+        found += [*metrics.of_udp(udp), *metrics.of_tcp(tcp), metrics.of_listeners((*udp, *tcp))]
+        found += [*metrics.of_udpecho_config(udp), *metrics.of_self_tests(self._tests, TEST_SECONDS)]
         usage = {name: procfs.resource_usage(pid) for name, pid in pids.items()}
         found += metrics.of_processes({name: used for name, used in usage.items() if used is not None})
         return found

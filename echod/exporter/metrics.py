@@ -2,10 +2,11 @@
 
 Owns the names, on which dashboards depend. Every possible reason and errno is present
 from the start, at 0, so that `rate()` sees the first increment. A label names a listener, a reason, an errno or a
-process, never a peer. Invariant: for each UDP listener received = replied + all dropped + all send failures.
+process, never a peer. Invariant: for each UDP listener received = replied + all dropped + all send failures + held.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Final
 
 from echod.admission.selftest import Result
@@ -19,6 +20,7 @@ from echod.stats.snapshot import (
     KernelTraffic,
     Snapshot,
     TcpTraffic,
+    UdpEchoConfig,
     UdpTraffic,
     WorkerState,
 )
@@ -56,6 +58,14 @@ def of_udp(traffic: Sequence[UdpTraffic]) -> Iterator[Metric | Histogram]:
         "Datagrams above a limit that were still replied to, by limits.slip or limits.dry_run.",
         lambda one: one.slipped,
     )
+    yield _of_listeners(
+        "echod_udp_datagrams_held",
+        "Datagrams that impairment holds.",
+        (((one.name, one.family), one.held) for one in traffic),
+    )
+    yield plain("datagrams_duplicated", "Datagrams whose reply impairment sent twice.", lambda one: one.duplicated)
+    yield plain("datagrams_reordered", "Datagrams whose reply impairment sent out of order.", lambda one: one.reordered)
+    yield plain("datagrams_corrupted", "Datagrams in whose reply impairment inverted a bit.", lambda one: one.corrupted)
     yield plain("received_bytes", "Payload bytes of the datagrams received.", lambda one: one.received_bytes)
     yield plain("sent_bytes", "Payload bytes of the replies.", lambda one: one.replied_bytes)
     yield plain(
@@ -83,6 +93,46 @@ def of_udp(traffic: Sequence[UdpTraffic]) -> Iterator[Metric | Histogram]:
         labels=("listener", "family"),
         samples=[((one.name, one.family), buckets(TRAIN_LENGTHS, one.trains), one.train_datagrams) for one in traffic],
     )
+
+
+def of_listeners(traffic: Iterable[UdpTraffic | TcpTraffic]) -> Metric:
+    """Return the metric of the modes."""
+    samples = [((one.name, one.family, one.mode, str(one.impaired).lower()), 1) for one in traffic]
+    text = "Mode of the listener, and whether its path is impaired; always 1."
+    return _of_listeners("echod_listener_info", text, samples, "mode", "impaired")
+
+
+def of_udpecho_config(traffic: Iterable[UdpTraffic]) -> Iterator[Metric]:
+    """Yield the metrics of UDPEchoConfig (TR-143), of the listeners in mode udpecho_plus; none without one."""
+    counted = [((one.name, one.family), one.udpecho_config) for one in traffic if one.udpecho_config is not None]
+    for name, text, value in _UDPECHO_CONFIG if counted else ():
+        samples = [(labels, value(config)) for labels, config in counted]
+        yield _of_listeners(
+            f"echod_udpecho_{name}", text, [(labels, each) for labels, each in samples if each is not None]
+        )
+
+
+def _moment(text: str) -> float | None:
+    """Read a time of UDPEchoConfig; None if there was none yet."""
+    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() if text else None
+
+
+_UDPECHO_CONFIG: Final[tuple[tuple[str, str, Callable[[UdpEchoConfig], float | None]], ...]] = (
+    ("packets_received_total", "PacketsReceived of TR-143.", lambda config: config.packets_received),
+    ("packets_responded_total", "PacketsResponded of TR-143.", lambda config: config.packets_responded),
+    ("received_bytes_total", "BytesReceived of TR-143, with UDP headers.", lambda config: config.bytes_received),
+    ("responded_bytes_total", "BytesResponded of TR-143, with UDP headers.", lambda config: config.bytes_responded),
+    (
+        "first_packet_timestamp_seconds",
+        "TimeFirstPacketReceived of TR-143; not there before.",
+        lambda config: _moment(config.first_received),
+    ),
+    (
+        "last_packet_timestamp_seconds",
+        "TimeLastPacketReceived of TR-143; not there before.",
+        lambda config: _moment(config.last_received),
+    ),
+)
 
 
 def of_tcp(traffic: Sequence[TcpTraffic]) -> Iterator[Metric]:

@@ -73,6 +73,8 @@ class UdpField(IntEnum):
     FIRST_AT = 60
     LAST_AT = 61
     """When a measuring mode received its first and its last datagram, in ns since 1970; zero if none."""
+    FAILED_BYTES = 62
+    """Payload that a measuring mode received and could not reply to: that of the send failures."""
 
 
 UDP_DROPS: Final = slice(UdpField.DROPPED, UdpField.SEND_FAILED)

@@ -7,7 +7,7 @@ it. Every user who may write to the status directory may have written the file, 
 text without control characters.
 
 Invariant: `unpack` reads what `pack` wrote as an equal Snapshot; and for every UDP listener received = replied + all
-dropped + all send_failed + interrupted, except for the batch that each worker is processing at that moment.
+dropped + all send_failed + interrupted + held, except for the batch that each worker is processing at that moment.
 """
 
 from dataclasses import dataclass, field
@@ -52,6 +52,22 @@ class Rates:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UdpEchoConfig:
+    """The counters of UDPEchoConfig (TR-143, appendix A) of a listener, without self tests.
+
+    Packets are those that the rules admitted. Bytes are payload and UDP header, 8 bytes each.
+    """
+
+    packets_received: Count = 0
+    packets_responded: Count = 0
+    bytes_received: Count = 0
+    bytes_responded: Count = 0
+    first_received: Line = ""
+    last_received: Line = ""
+    """When the first and the last came: in UTC, as `2008-04-09T15:01:05.123456`; empty if none came."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UdpTraffic:
     """One UDP listener. Numbers are datagrams, unless the name says otherwise."""
 
@@ -60,6 +76,8 @@ class UdpTraffic:
     family: Family
     adopted: bool
     """Whether the service manager passed it; else echod bound it."""
+    mode: Line = "echo"
+    impaired: bool = False
     received: Count = 0
     received_bytes: Count = 0
     replied: Count = 0
@@ -69,6 +87,12 @@ class UdpTraffic:
     send_failed: dict[Line, Count] = field(default_factory=dict)
     """By the name of the errno, such as `EAGAIN`, or `other`; without zeros."""
     interrupted: Count = 0
+    held: Count = 0
+    """By impairment, now."""
+    duplicated: Count = 0
+    reordered: Count = 0
+    corrupted: Count = 0
+    """What impairment did to datagrams, whose outcome is counted as well."""
     kernel_drops: Count = 0
     """Dropped by the kernel at the socket's queue, a train as one: never received, and in no other number here."""
     slipped: Count = 0
@@ -82,6 +106,8 @@ class UdpTraffic:
     train_datagrams: Count = 0
     """Received in trains. Slots filled = received - train_datagrams + trains."""
     received_per_second: Rates = Rates()
+    udpecho_config: UdpEchoConfig | None = None
+    """Of a listener in mode udpecho_plus."""
 
     @property
     def lost(self) -> int:
@@ -96,6 +122,8 @@ class TcpTraffic:
     name: Line
     family: Family
     adopted: bool
+    mode: Line = "echo"
+    impaired: bool = False
     accepted: Count = 0
     open: Count = 0
     closed: dict[Line, Count] = field(default_factory=dict)

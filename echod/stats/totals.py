@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from echod.net.listener import Listener, Protocol
+from echod.net.mode import PLAIN, ListenerOptions
 from echod.stats.counters import ROW_FIELDS, UDP_DROPS, UDP_SEND_FAILURES, CounterPage, TcpField, UdpField
 from echod.stats.snapshot import Rates, TcpTraffic, UdpTraffic
 from echod.stats.traffic import describe_tcp, describe_udp
@@ -37,7 +38,11 @@ class Totals:
         """Return the row of one listener, including the living pages."""
         rows: list[Sequence[int]] = [self._gone.get(listener, _NOTHING)]
         rows += [row for page in living for row in page.shares(listener)]
-        return list(map(sum, zip(*rows, strict=True)))
+        total = list(map(sum, zip(*rows, strict=True)))
+        if listener.protocol is Protocol.UDP:
+            total[UdpField.FIRST_AT] = min(filter(None, (row[UdpField.FIRST_AT] for row in rows)), default=0)
+            total[UdpField.LAST_AT] = max(row[UdpField.LAST_AT] for row in rows)
+        return total
 
     def datagrams(self, living: Iterable[CounterPage]) -> int:
         """Return how many datagrams have been received."""
@@ -63,19 +68,26 @@ class Totals:
 
 
 def read_traffic(
-    totals: Totals, watches: Sequence[PageWatch], adopted: Collection[Listener], drops: Mapping[Listener, int]
+    totals: Totals,
+    watches: Sequence[PageWatch],
+    adopted: Collection[Listener],
+    drops: Mapping[Listener, int],
+    options: Mapping[Listener, ListenerOptions],
 ) -> tuple[list[UdpTraffic], list[TcpTraffic]]:
-    """Describe all listeners, without rates: the reader computes them. `drops` are the kernel's."""
+    """Describe all listeners, without rates: the reader computes them.
+
+    `drops` are the kernel's; `options` has those of listeners that are not plain.
+    """
     for watch in watches:
         watch.changed()  # for its check alone: it does not believe what a broken worker writes
     rows = totals.rows([watch.page for watch in watches])
     udp = [
-        describe_udp(one, row, adopted=one in adopted, kernel_drops=drops[one], rate=Rates())
+        describe_udp(one, options.get(one, PLAIN), row, adopted=one in adopted, kernel_drops=drops[one], rate=Rates())
         for one, row in rows.items()
         if one.protocol is Protocol.UDP
     ]
     tcp = [
-        describe_tcp(one, row, adopted=one in adopted, accepted=Rates(), octets=Rates())
+        describe_tcp(one, options.get(one, PLAIN), row, adopted=one in adopted, accepted=Rates(), octets=Rates())
         for one, row in rows.items()
         if one.protocol is Protocol.TCP
     ]

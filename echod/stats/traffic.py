@@ -5,29 +5,40 @@ that are not zero are listed.
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from echod.net.listener import Listener
+from echod.net.mode import ListenerOptions, Mode
 from echod.stats.counters import (
     CLOSED_FIELDS,
     DROP_FIELDS,
     SEND_FAILED_FIELDS,
     TCP_CLOSED,
     UDP_BATCHES,
+    UDP_SEND_FAILURES,
     UDP_TRAINS,
     TcpField,
     UdpField,
 )
-from echod.stats.snapshot import Family, Rates, TcpTraffic, UdpTraffic
+from echod.stats.snapshot import Family, Rates, TcpTraffic, UdpEchoConfig, UdpTraffic
+
+_UDP_HEADER_BYTES: Final = 8
+_SELF_TEST_BYTES: Final = 32
+"""The payload of a self test: `admission.selftest.SECRET_BYTES`."""
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def describe_udp(
-    listener: Listener, row: Sequence[int], *, adopted: bool, kernel_drops: int, rate: Rates
+def describe_udp(  # noqa: PLR0913 - what is known of a listener
+    listener: Listener, options: ListenerOptions, row: Sequence[int], *, adopted: bool, kernel_drops: int, rate: Rates
 ) -> UdpTraffic:
     """Describe a UDP listener: its row, and what was measured elsewhere."""
     return UdpTraffic(
         name=str(listener),
         family=_family(listener),
         adopted=adopted,
+        mode=options.mode.value,
+        impaired=options.impair is not None,
         received=row[UdpField.RECEIVED],
         received_bytes=row[UdpField.RECEIVED_BYTES],
         replied=row[UdpField.REPLIED],
@@ -35,6 +46,10 @@ def describe_udp(
         dropped=_parts(row, DROP_FIELDS),
         send_failed=_parts(row, SEND_FAILED_FIELDS),
         interrupted=row[UdpField.INTERRUPTED],
+        held=row[UdpField.HELD],
+        duplicated=row[UdpField.DUPLICATED],
+        reordered=row[UdpField.REORDERED],
+        corrupted=row[UdpField.CORRUPTED],
         kernel_drops=kernel_drops,
         slipped=row[UdpField.SLIPPED],
         self_test=row[UdpField.SELF_TEST],
@@ -42,17 +57,41 @@ def describe_udp(
         trains=tuple(row[UDP_TRAINS]),
         train_datagrams=row[UdpField.TRAIN_DATAGRAMS],
         received_per_second=rate,
+        udpecho_config=_udpecho_config(row) if options.mode is Mode.UDPECHO_PLUS else None,
     )
 
 
-def describe_tcp(
-    listener: Listener, row: Sequence[int], *, adopted: bool, accepted: Rates, octets: Rates
+def _udpecho_config(row: Sequence[int]) -> UdpEchoConfig:
+    """Count as TR-143 does: what was admitted and is no self test. Those get a reply."""
+    tests, failed = row[UdpField.SELF_TEST], sum(row[UDP_SEND_FAILURES])
+    responded = row[UdpField.REPLIED] - tests
+    octets = row[UdpField.REPLIED_BYTES] - tests * _SELF_TEST_BYTES + responded * _UDP_HEADER_BYTES
+    return UdpEchoConfig(
+        packets_received=responded + failed,
+        packets_responded=responded,
+        bytes_received=octets + row[UdpField.FAILED_BYTES] + failed * _UDP_HEADER_BYTES,
+        bytes_responded=octets,
+        first_received=_utc(row[UdpField.FIRST_AT]),
+        last_received=_utc(row[UdpField.LAST_AT]),
+    )
+
+
+def _utc(nanoseconds: int) -> str:
+    """Write a time since 1970 with microseconds; an empty text for zero."""
+    moment = _EPOCH + timedelta(microseconds=nanoseconds // 1000)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%f") if nanoseconds else ""
+
+
+def describe_tcp(  # noqa: PLR0913 - as above
+    listener: Listener, options: ListenerOptions, row: Sequence[int], *, adopted: bool, accepted: Rates, octets: Rates
 ) -> TcpTraffic:
     """Describe a TCP listener: its row, and the rates of accepted connections and received bytes."""
     return TcpTraffic(
         name=str(listener),
         family=_family(listener),
         adopted=adopted,
+        mode=options.mode.value,
+        impaired=options.impair is not None,
         accepted=row[TcpField.ACCEPTED],
         open=row[TcpField.ACCEPTED] - sum(row[TCP_CLOSED]),
         closed=_parts(row, CLOSED_FIELDS),

@@ -50,6 +50,11 @@ class PageWatch:
 
 
 def _has_shrunk(now: bytes, before: bytes) -> bool:
-    """Tell whether a number has become smaller that only grows: any but that of the datagrams that are held."""
+    """Tell whether a number has become smaller that only grows.
+
+    That is any but the datagrams that are held, and the time of the last, since the clock may be set back.
+    """
     less = list(map(lt, memoryview(now).cast("Q"), memoryview(before).cast("Q")))
-    return any(less) and less.count(True) > sum(less[UdpField.HELD :: ROW_FIELDS])
+    return any(less) and less.count(True) > sum(
+        sum(less[each::ROW_FIELDS]) for each in (UdpField.HELD, UdpField.LAST_AT)
+    )

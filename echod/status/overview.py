@@ -1,8 +1,8 @@
 """A snapshot for people: lines and tables, and these as plain text.
 
 Owns the words and the columns of `echod status`; never reads a file or a clock. Invariant: a datagram that reached this
-host is in exactly one of the columns from `replied` to `queue full`, of the sockets or of the kernel. So what is in
-none never arrived.
+host is in exactly one of the columns from `replied` to `held`, of the sockets or of the kernel. So what is in none
+never arrived.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -23,14 +23,7 @@ from echod.stats.snapshot import (
     UdpTraffic,
     WorkerState,
 )
-
-_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
-_KIBI: Final = 1024
-_MANY: Final = 100
-"""A rate or an amount of this size or more is written without decimals."""
-
-GAP: Final = "  "
-"""The text between two columns."""
+from echod.status.tables import MANY, Table, duration, size, table_text
 
 _LEGEND: Final = (
     "dropped: by echod, why see below. send failed: the kernel refused the reply.",
@@ -38,19 +31,8 @@ _LEGEND: Final = (
     "had it. What was sent and is in none of these numbers never reached echod: the",
     "network lost it, or a filter of this host dropped it.",
 )
+_HELD: Final = ("held: by impairment, now; their outcome is not known yet.",)
 _WITHOUT_KERNEL: Final = ("of the sockets: without what the kernel replied to or dropped.",)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """Rows of one kind. The first `left` columns are text, the others numbers."""
-
-    head: tuple[str, ...]
-    left: int
-    rows: tuple[tuple[str, ...], ...]
-    alarming: frozenset[int] = frozenset()
-    """Columns in which anything but 0 indicates a problem."""
-    legend: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +52,7 @@ def overview(snapshot: Snapshot, *, uptime_seconds: float, when: Callable[[float
         *(() if kernel is None else (_sums(activity.udp, kernel.traffic),)),
         _tcp(activity.tcp),
         _parts(activity, () if kernel is None else kernel.traffic),
+        _udpecho_config(activity.udp),
         _pace(activity, partial),
         _workers(activity.workers),
         _top_sources(activity, partial),
@@ -128,27 +111,66 @@ def old(snapshot: Snapshot, when: Callable[[float], str]) -> str:
 
 
 def _udp(listeners: Sequence[UdpTraffic], legend: tuple[str, ...]) -> Table:
+    """Tabulate what became of the datagrams; those that are held only where there is impairment."""
+    impaired = _holds(listeners)
     return Table(
-        head=("UDP listener (totals)", "received", "replied", "dropped", "send failed", "queue full"),
+        head=("UDP listener (totals)", "received", "replied", "dropped", "send failed", "queue full", "held")[
+            : 6 + impaired
+        ],
         left=1,
         rows=tuple(
             (
-                each.name,
+                _named(each),
                 f"{each.received:,}",
                 f"{each.replied:,}",
                 f"{sum(each.dropped.values()) + each.interrupted:,}",
                 f"{sum(each.send_failed.values()):,}",
                 f"{each.kernel_drops:,}",
-            )
+                f"{each.held:,}",
+            )[: 6 + impaired]
             for each in listeners
         ),
         alarming=frozenset({3, 4, 5}),
-        legend=legend,
+        wanted=frozenset((row, 3) for row, each in enumerate(listeners) if _as_wanted(each)),
+        legend=(*legend, *_HELD) if impaired else legend,
     )
+
+
+def _holds(listeners: Sequence[UdpTraffic]) -> bool:
+    return any(each.impaired or each.held for each in listeners)
+
+
+def _as_wanted(listener: UdpTraffic) -> bool:
+    """Tell whether nothing was dropped but what the mode of a listener or its impairment drops on purpose."""
+    return not listener.interrupted and listener.dropped.keys() <= {"discarded", "impaired"}
+
+
+def _named(listener: UdpTraffic | TcpTraffic) -> str:
+    """Return the name of a listener, with its mode if that is no plain echo."""
+    if listener.impaired:
+        return f"{listener.name} (impaired {listener.mode})"
+    return listener.name if listener.mode == "echo" else f"{listener.name} ({listener.mode})"
+
+
+def _udpecho_config(listeners: Sequence[UdpTraffic]) -> Table:
+    """Tabulate the counters of TR-143, by their names there."""
+    rows: list[tuple[str, str, str]] = []
+    for each in listeners:
+        if (config := each.udpecho_config) is not None:
+            rows += [
+                (each.name, "PacketsReceived", f"{config.packets_received:,}"),
+                (each.name, "PacketsResponded", f"{config.packets_responded:,}"),
+                (each.name, "BytesReceived", f"{config.bytes_received:,}"),
+                (each.name, "BytesResponded", f"{config.bytes_responded:,}"),
+                (each.name, "TimeFirstPacketReceived", config.first_received or "none"),
+                (each.name, "TimeLastPacketReceived", config.last_received or "none"),
+            ]
+    return Table(head=("UDPEchoConfig (TR-143)", "", ""), left=2, rows=tuple(rows))
 
 
 def _sums(listeners: Sequence[UdpTraffic], accounts: Sequence[KernelTraffic]) -> Table:
     """Add up what ended in the sockets and in the kernel. What the kernel left to the sockets is theirs."""
+    held = _holds(listeners)
     found: list[tuple[str, tuple[int, ...]]] = [
         (
             "sockets",
@@ -157,22 +179,35 @@ def _sums(listeners: Sequence[UdpTraffic], accounts: Sequence[KernelTraffic]) ->
                 sum(each.replied for each in listeners),
                 sum(sum(each.dropped.values()) + each.interrupted for each in listeners),
                 sum(sum(each.send_failed.values()) for each in listeners),
+                *([sum(each.held for each in listeners)] if held else []),
                 sum(each.replied_bytes for each in listeners),
             ),
         )
     ]
     found += [
-        (_account(each), (each.ended, each.replied, each.ended - each.replied, 0, each.replied_bytes))
+        (
+            _account(each),
+            (each.ended, each.replied, each.ended - each.replied, 0, *([0] if held else []), each.replied_bytes),
+        )
         for each in accounts
     ]
     found.append(("sum", tuple(map(sum, zip(*(numbers for _, numbers in found), strict=True)))))
     passed = sum(each.passed for each in accounts)
+    as_wanted = all(map(_as_wanted, listeners)) and not any(each.dropped for each in accounts)
     return Table(
-        head=("UDP, sockets and kernel", "received", "replied", "dropped", "send failed", "total out"),
+        head=(
+            *("UDP, sockets and kernel", "received", "replied", "dropped", "send failed"),
+            *(["held"] if held else []),
+            "total out",
+        ),
         left=1,
         rows=tuple((name, *(f"{each:,}" for each in numbers), size(octets)) for name, (*numbers, octets) in found),
-        alarming=frozenset({3, 4}),
-        legend=(f"left to the sockets by the kernel, and counted there: {passed:,}.", *_LEGEND),
+        alarming=frozenset({4} if as_wanted else {3, 4}),
+        legend=(
+            f"left to the sockets by the kernel, and counted there: {passed:,}.",
+            *_LEGEND,
+            *(_HELD if held else ()),
+        ),
     )
 
 
@@ -181,7 +216,7 @@ def _account(traffic: KernelTraffic) -> str:
 
 
 def _tcp(listeners: Sequence[TcpTraffic]) -> Table:
-    rows = tuple((each.name, f"{each.accepted:,}", f"{each.open:,}") for each in listeners)
+    rows = tuple((_named(each), f"{each.accepted:,}", f"{each.open:,}") for each in listeners)
     return Table(head=("TCP listener (totals)", "accepted", "open now"), left=1, rows=rows)
 
 
@@ -211,6 +246,11 @@ def _parts(activity: Activity, accounts: Sequence[KernelTraffic]) -> Table:
         counts += [(each.name, f"send failed: {name}", count) for name, count in each.send_failed.items()]
         counts.append((each.name, "replied: self tests", each.self_test))
         counts.append((each.name, "replied: over its limit", each.slipped))
+        counts += [
+            (each.name, "impaired: sent twice", each.duplicated),
+            (each.name, "impaired: sent out of order", each.reordered),
+            (each.name, "impaired: corrupted", each.corrupted),
+        ]
     for account in accounts:
         name = _account(account)
         counts += [(name, f"dropped: {reason}", count) for reason, count in account.dropped.items()]
@@ -257,27 +297,9 @@ def _refused(refused: Sequence[Refused], legend: tuple[str, ...]) -> Table:
 
 def _rates(rates: Rates) -> tuple[str, ...]:
     return tuple(
-        f"{rate:,.0f}" if rate >= _MANY or rate == 0 else f"{rate:.1f}"
+        f"{rate:,.0f}" if rate >= MANY or rate == 0 else f"{rate:.1f}"
         for rate in (rates.last_1s, rates.last_10s, rates.last_60s)
     )
-
-
-def duration(seconds: float) -> str:
-    """Write a duration as `uptime` does: days, then hours, minutes and seconds."""
-    minutes, second = divmod(int(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    days, hour = divmod(hours, 24)
-    clock = f"{hour:02}:{minute:02}:{second:02}"
-    return f"{days} d {clock}" if days else clock
-
-
-def size(octets: float) -> str:
-    """Write a number of bytes with its unit."""
-    unit = 0
-    while octets >= _KIBI and unit < len(_UNITS) - 1:
-        octets, unit = octets / _KIBI, unit + 1
-    decimals = 1 if unit and octets < _MANY else 0
-    return f"{octets:.{decimals}f} {_UNITS[unit]}"
 
 
 # -- as plain text
@@ -289,7 +311,7 @@ def check_text(results: Sequence[Result]) -> str:
     failed = sum(not each.passed for each in results)
     summary = f"{failed} of {len(rows)} listeners failed" if failed else f"all {len(rows)} listeners replied"
     summary = summary if len(rows) > 1 else f"the listener {'failed' if failed else 'replied'}"
-    return _table_text(Table(head=rows[0], left=2, rows=rows[1:], legend=(summary,)))
+    return table_text(Table(head=rows[0], left=2, rows=rows[1:], legend=(summary,)))
 
 
 def workers_text(workers: Sequence[WorkerState]) -> str:
@@ -307,21 +329,4 @@ def _outcome(result: Result) -> str:
 
 def text(shown: Overview) -> str:
     """Write an overview in aligned columns, in ASCII only."""
-    return "\n\n".join(["\n".join(shown.lines), *map(_table_text, shown.tables)])
-
-
-def aligned(table: Table) -> list[list[str]]:
-    """Return the head and the rows, each cell as wide as its column."""
-    widths = [max(map(len, column)) for column in zip(table.head, *table.rows, strict=True)]
-    return [
-        [
-            cell.ljust(width) if index < table.left else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        for row in (table.head, *table.rows)
-    ]
-
-
-def _table_text(table: Table) -> str:
-    lines = [GAP.join(cells).rstrip() for cells in aligned(table)]
-    return "\n".join([*lines, *table.legend])
+    return "\n\n".join(["\n".join(shown.lines), *map(table_text, shown.tables)])

@@ -161,7 +161,7 @@ class Exporters:
         """
         http_sockets, pages = self._listening.http_sockets, tuple(self._pages())
         drops = {one: self._listening.kernel_drops(one) for one in self._totals.rows(pages)}
-        adopted = frozenset(self._listening.adopted)
+        adopted, options = frozenset(self._listening.adopted), dict(self._listening.options)
         reachable = in_our_network(chain.from_iterable(self._listening.sockets.values()))
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CHANNEL_BYTES)
@@ -172,7 +172,7 @@ class Exporters:
             reachable=reachable,
             hosts=generation.config.metrics.hosts,
             self_test=generation.self_test,
-            traffic=partial(read_traffic, self._totals, list(map(PageWatch, pages)), adopted, drops),
+            traffic=partial(read_traffic, self._totals, list(map(PageWatch, pages)), adopted, drops, options),
             snapshot=self._snapshot,
             draining=self._draining,
             channel=theirs,

@@ -70,13 +70,13 @@ class ListeningSockets:
         self.sockets: dict[Listener, list[socket.socket]] = {}
         self.adopted: dict[Listener, None] = {}
         """The listeners that the service manager passed, in order."""
+        self.options: dict[Listener, ListenerOptions] = {}
+        """The options that the sockets of listeners were made to suit, but for plain ones."""
         self._dropped: dict[socket.socket, int] = {}
         """What the kernel dropped at each UDP socket held."""
         self._dropped_before: dict[Listener, int] = {}
         self._http: dict[Endpoint, socket.socket] = {}
         self._adopted_http: list[socket.socket] = []
-        self._suited: dict[Listener, ListenerOptions] = {}
-        """The options that sockets were made to suit, of listeners that are not plain."""
         self._logged: set[str] = set()
         """The listeners that the log names as detached."""
 
@@ -238,9 +238,9 @@ class ListeningSockets:
 
     def _suit(self, listener: Listener, sockets: Sequence[socket.socket], options: ListenerOptions) -> None:
         """Have these sockets report and send what the options need, and no more than before without them."""
-        before = self._suited.pop(listener, PLAIN)
+        before = self.options.pop(listener, PLAIN)
         if options != PLAIN:
-            self._suited[listener] = options
+            self.options[listener] = options
         for sock in sockets if options != before or options != PLAIN else ():
             if listener.protocol is Protocol.UDP:
                 report_arrivals(sock, report=options.measured)

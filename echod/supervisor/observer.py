@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from echod.net.listener import Listener, Protocol
+from echod.net.mode import PLAIN
 from echod.stats.counters import CounterPage, TcpField, UdpField
 from echod.stats.outcomes import reason_name
 from echod.stats.rates import History
@@ -103,6 +104,8 @@ class Observer:
             known = {one.listener: one for one in self._observed}
             self._observed = [known.get(listener) or _Observed(listener) for listener in listeners]
             self._listeners = listeners
+            for one in self._observed:
+                one.changing = True  # its mode may be another one
         ask_kernel = now >= self._kernel_due or any(worker.heartbeat_age_seconds for worker in workers)
         if ask_kernel:
             self._kernel_due = now + KERNEL_SECONDS
@@ -130,7 +133,7 @@ class Observer:
         """Read the numbers of a listener."""
         listener = one.listener
         row = self._totals.row(listener, pages)
-        adopted = listener in self._listening.adopted
+        adopted, options = listener in self._listening.adopted, self._listening.options.get(listener, PLAIN)
         if listener.protocol is Protocol.UDP:
             (rate,) = rates = self._rates(one, [row[UdpField.RECEIVED]], now)
             drops = self._listening.kernel_drops(listener)
@@ -138,10 +141,10 @@ class Observer:
             before = self._dropped.get(listener, drops if adopted else 0)
             self._dropped[listener] = drops
             self._refusal_log.add_kernel_drops(listener, drops - before)
-            one.traffic = describe_udp(listener, row, adopted=adopted, kernel_drops=drops, rate=rate)
+            one.traffic = describe_udp(listener, options, row, adopted=adopted, kernel_drops=drops, rate=rate)
         else:
             rates = self._rates(one, [row[TcpField.ACCEPTED], row[TcpField.RECEIVED_BYTES]], now)
-            one.traffic = describe_tcp(listener, row, adopted=adopted, accepted=rates[0], octets=rates[1])
+            one.traffic = describe_tcp(listener, options, row, adopted=adopted, accepted=rates[0], octets=rates[1])
         one.changing = any(rate != Rates() for rate in rates)
 
     def _rates(self, one: _Observed, counts: Sequence[int], now: float) -> list[Rates]:

@@ -10,7 +10,8 @@ from typing import TextIO
 import pytest
 
 from echod.cli import status
-from echod.status.overview import Overview, Table, text
+from echod.status.overview import Overview, text
+from echod.status.tables import Table
 
 OVERVIEW = Overview(
     lines=("echod 1.0, process 4242, up 00:00:01", "config: /etc/echod.yaml, REJECTED"),

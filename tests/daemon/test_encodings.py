@@ -13,7 +13,8 @@ from support.daemon import ECHOD, REPOSITORY, Daemon, environment
 from support.ports import free_port
 
 from echod.cli import status
-from echod.status.overview import Overview, Table
+from echod.status.overview import Overview
+from echod.status.tables import Table
 
 encodings = pytest.mark.parametrize(
     ("variables", "encoding"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from support.snapshots import BUSY, KERNEL, make_snapshot
+from support.snapshots import BUSY, IN_MODES, KERNEL, make_snapshot
 
 from echod.admission.selftest import Result
 from echod.exporter.metrics import (
@@ -12,14 +12,16 @@ from echod.exporter.metrics import (
     of_build,
     of_daemon,
     of_kernel,
+    of_listeners,
     of_processes,
     of_self_tests,
     of_tcp,
     of_udp,
+    of_udpecho_config,
 )
 from echod.metrics.model import Histogram, Metric
 from echod.net.listener import parse_listener
-from echod.stats.snapshot import LastReload, Snapshot, TcpTraffic, UdpTraffic
+from echod.stats.snapshot import LastReload, Snapshot, TcpTraffic, UdpEchoConfig, UdpTraffic
 
 UDP, TCP = BUSY.udp[0], BUSY.tcp[0]
 UDP_LABELS, TCP_LABELS = ("udp://0.0.0.0:7", "ipv4"), ("tcp://0.0.0.0:7", "ipv4")
@@ -46,6 +48,10 @@ def test_a_udp_listener_is_reported_whole() -> None:
         "echod_udp_sent_bytes_total": 63_900_000,
         "echod_udp_kernel_drops_total": 77,
         "echod_udp_self_tests_total": 4,
+        "echod_udp_datagrams_held": 0,
+        "echod_udp_datagrams_duplicated_total": 0,
+        "echod_udp_datagrams_reordered_total": 0,
+        "echod_udp_datagrams_corrupted_total": 0,
     }
 
 
@@ -55,6 +61,44 @@ def test_received_is_replied_plus_dropped_plus_failed() -> None:
     dropped, failed = reported["echod_udp_datagrams_dropped_total"], reported["echod_udp_datagrams_send_failures_total"]
     assert dropped[*UDP_LABELS, "interrupted"] == 5
     assert 998_765 + sum(dropped.values()) + sum(failed.values()) == 1_000_000
+
+
+def test_the_balance_of_an_impaired_listener_has_what_is_held() -> None:
+    """And what impairment did to datagrams, which is in no sum."""
+    reported, labels = numbers(of_udp(IN_MODES.udp)), ("udp://127.0.0.1:7072", "ipv4")
+    names = ("held", "duplicated_total", "reordered_total", "corrupted_total", "received_total", "replied_total")
+    found = [reported[f"echod_udp_datagrams_{name}"][labels] for name in names]
+    assert found == [80, 11, 12, 1, 1000, 900]
+    assert reported["echod_udp_datagrams_dropped_total"][*labels, "impaired"] == 20
+
+
+def test_each_listener_tells_its_mode() -> None:
+    """One series of each, whose value is always 1."""
+    assert numbers([of_listeners((*BUSY.udp, *IN_MODES.udp, *IN_MODES.tcp))]) == {
+        "echod_listener_info": {
+            ("udp://0.0.0.0:7", "ipv4", "echo", "false"): 1,
+            ("udp://[::]:7", "ipv6", "echo", "false"): 1,
+            ("udp://0.0.0.0:7070", "ipv4", "udpecho_plus", "false"): 1,
+            ("udp://127.0.0.1:7072", "ipv4", "echo", "true"): 1,
+            ("udp://[::1]:9", "ipv6", "discard", "false"): 1,
+            ("tcp://127.0.0.1:9", "ipv4", "discard", "false"): 1,
+        }
+    }
+
+
+def test_the_counters_of_tr_143_are_those_of_listeners_that_have_them() -> None:
+    """Times in seconds since 1970; there is none before the first packet, and nothing without such a listener."""
+    assert list(of_udpecho_config(BUSY.udp)) == []
+    fresh = UdpTraffic(name="new", family="ipv6", adopted=True, mode="udpecho_plus", udpecho_config=UdpEchoConfig())
+    labels = ("udp://0.0.0.0:7070", "ipv4")
+    assert numbers(of_udpecho_config((*IN_MODES.udp, fresh))) == {
+        "echod_udpecho_packets_received_total": {labels: 1006, ("new", "ipv6"): 0},
+        "echod_udpecho_packets_responded_total": {labels: 1005, ("new", "ipv6"): 0},
+        "echod_udpecho_received_bytes_total": {labels: 72_432, ("new", "ipv6"): 0},
+        "echod_udpecho_responded_bytes_total": {labels: 72_360, ("new", "ipv6"): 0},
+        "echod_udpecho_first_packet_timestamp_seconds": {labels: 1_207_753_265.123456},
+        "echod_udpecho_last_packet_timestamp_seconds": {labels: 1_207_753_325.0},
+    }
 
 
 def test_every_reason_has_its_series_from_the_start() -> None:

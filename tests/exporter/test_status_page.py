@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from support.daemon import Daemon, connect_udp
 from support.ports import free_port
 from support.scraping import CHROMIUM, CHROMIUM_QUIET, answers, fetch, metered, needs_chromium, status
-from support.snapshots import KERNEL
+from support.snapshots import IN_MODES, KERNEL, make_snapshot
 from support.waiting import wait_until
 
 from echod.exporter.status_page import PAGE
@@ -106,6 +106,31 @@ def test_a_browser_shows_what_echod_says(echod: Callable[..., Daemon], tmp_path:
     assert ">dropped source port low: 1" in document
     assert '<span class="pill good" id="state">serving</span>' in document
     assert 'id="version">0.' in document
+
+
+@needs_chromium
+def test_listeners_are_shown_with_their_modes_and_what_those_count(tmp_path: Path) -> None:
+    """The counters of TR-143 have a table; what was dropped on purpose alone is no warning."""
+    snapshot = json.loads(make_snapshot(activity=IN_MODES).pack())
+    with reported(snapshot) as (url, _):
+        page = browse(tmp_path, url.replace("frame", ""))
+    for shown in (
+        ">udp://0.0.0.0:7070 (udpecho_plus)</td>",
+        ">udp://127.0.0.1:7072 (impaired echo)</td>",
+        ">tcp://127.0.0.1:9 (discard)</td>",
+        "held now: 80",
+        "impaired sent out of order: 12 · impaired sent twice: 11 · impaired corrupted: 1",
+        ">TimeFirstPacketReceived</th>",
+        ">2008-04-09T15:01:05.123456</td>",
+        ">72,432</td>",
+    ):
+        assert shown in page, shown
+    dropped = r'<b class="(\w*)">(\d+)</b><span class="">dropped, total</span>'
+    assert re.findall(dropped, page) == [("warn", "26")]
+    snapshot["activity"]["udp"][0]["dropped"] = {}
+    with reported(snapshot) as (url, _):
+        page = browse(tmp_path, url.replace("frame", ""))
+    assert re.findall(dropped, page) == [("", "25")]
 
 
 def test_the_page_needs_nothing_from_elsewhere(echod: Callable[..., Daemon]) -> None:

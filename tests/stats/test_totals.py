@@ -5,6 +5,7 @@ from support.counter_pages import TCP, UDP, counter_page
 from support.loopback import listener
 
 from echod.net.listener import Listener
+from echod.net.mode import ListenerOptions, Mode
 from echod.stats.counters import ROW_FIELDS, CounterPage, TcpField, UdpField
 from echod.stats.totals import Totals, read_traffic
 from echod.stats.watch import PageWatch
@@ -37,6 +38,36 @@ def test_past_and_living_generations_are_added_up() -> None:
     assert sum(totals.row(listener(port=9), [living])) == 0
 
 
+def test_times_are_not_added_up() -> None:
+    """The first of all slots and generations is the least that is not zero, the last is the greatest."""
+    past, living, totals = counter_page(UDP, slots=2), counter_page(UDP, slots=2), Totals()
+    for row, times in ((past.row(1, UDP), (1000, 1500)), (living.row(0, UDP), (1200, 1300))):
+        row[UdpField.FIRST_AT], row[UdpField.LAST_AT] = times
+    for pages in ([past, living], [living]):
+        total = totals.row(UDP, pages)
+        assert (total[UdpField.FIRST_AT], total[UdpField.LAST_AT]) == (1000, 1500)
+        totals.take_over(past)
+    living.row(1, UDP)[UdpField.LAST_AT] = 1700
+    assert totals.row(UDP, [living])[UdpField.LAST_AT] == 1700
+    assert totals.rows([living])[UDP][UdpField.FIRST_AT] == 1000
+
+
+def test_what_is_held_goes_with_the_workers_that_hold_it() -> None:
+    """It is the sum of the living; a worker that died leaves none, but interrupted ones."""
+    past, living, totals = counter_page(UDP, slots=2), counter_page(UDP, slots=2), Totals()
+    for row in (past.row(0, UDP), living.row(0, UDP), living.row(1, UDP)):
+        row[UdpField.RECEIVED], row[UdpField.REPLIED], row[UdpField.HELD] = 9, 2, 7
+    assert totals.row(UDP, [past, living])[UdpField.HELD] == 21
+    for slot in range(2):
+        past.settle(slot)
+    totals.take_over(past)
+    total = totals.row(UDP, [living])
+    assert (total[UdpField.HELD], total[UdpField.INTERRUPTED]) == (14, 7)
+    assert (
+        total[UdpField.RECEIVED] == total[UdpField.REPLIED] + total[UdpField.HELD] + total[UdpField.INTERRUPTED] == 27
+    )
+
+
 def test_rows_of_different_lengths_are_never_added() -> None:
     """A row of another layout is a defect that must show, not a number that is lost in silence."""
     totals = Totals()
@@ -64,7 +95,9 @@ def test_the_traffic_of_all_listeners_is_read_without_rates() -> None:
     laid = counter_page(UDP, TCP, slots=2)
     laid.row(0, UDP)[UdpField.RECEIVED] = laid.row(0, UDP)[UdpField.REPLIED] = 3
     laid.row(1, TCP)[TcpField.ACCEPTED] = 2
-    ((udp,), (tcp,)) = read_traffic(Totals(), [PageWatch(laid)], {TCP}, {UDP: 8})
+    options = {TCP: ListenerOptions(mode=Mode.DISCARD)}
+    ((udp,), (tcp,)) = read_traffic(Totals(), [PageWatch(laid)], {TCP}, {UDP: 8}, options)
+    assert (udp.mode, tcp.mode) == ("echo", "discard")
     assert (udp.received, udp.kernel_drops, udp.adopted, udp.received_per_second.last_1s) == (3, 8, False, 0.0)
     assert (tcp.accepted, tcp.adopted, tcp.accepted_per_second.last_1s) == (2, True, 0.0)
 
@@ -75,7 +108,7 @@ def test_what_a_broken_worker_writes_is_not_read() -> None:
     row, totals, watches = laid.row(0, UDP), Totals(), [PageWatch(laid)]
 
     def replied() -> int:
-        return read_traffic(totals, watches, (), {UDP: 0})[0][0].replied
+        return read_traffic(totals, watches, (), {UDP: 0}, {})[0][0].replied
 
     row[UdpField.RECEIVED] = row[UdpField.REPLIED] = 9
     assert replied() == 9

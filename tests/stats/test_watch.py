@@ -55,16 +55,17 @@ def test_a_worker_that_writes_what_cannot_be_true_is_distrusted(number: int) -> 
     assert watch.changed() == set()
 
 
-def test_fewer_may_be_held_than_before() -> None:
-    """What was held has left: alone of all numbers this one shrinks. Beside it no other may."""
+@pytest.mark.parametrize("field", [UdpField.HELD, UdpField.LAST_AT])
+def test_fewer_may_be_held_than_before_and_the_clock_set_back(field: UdpField) -> None:
+    """What was held has left, and the last may have come at an earlier time. Beside them no other number may shrink."""
     page, watch = watched()
     row = page.row(1, LISTENERS[0])
-    row[UdpField.HELD] = 2
+    row[field] = 2
     assert watch.changed() == {LISTENERS[0]}
-    row[UdpField.HELD], row[UdpField.REPLIED] = 1, 8
+    row[field], row[UdpField.REPLIED] = 1, 8
     assert watch.changed() == {LISTENERS[0]}
     assert list(page.distrusted) == []
-    row[UdpField.HELD], row[UdpField.REPLIED] = 0, 7
+    row[field], row[UdpField.REPLIED] = 0, 7
     assert watch.changed() == set()
     assert list(page.distrusted) == [1]
 

@@ -3,13 +3,12 @@
 import dataclasses
 from ipaddress import IPv4Address, IPv6Address
 
-import pytest
-from support.snapshots import BUSY, KERNEL, make_snapshot
+from support.snapshots import BUSY, IN_MODES, KERNEL, make_snapshot
 
 from echod.admission.selftest import Result
 from echod.net.listener import Listener, Protocol
 from echod.stats.snapshot import Activity, LastReload, Snapshot, WorkerState
-from echod.status.overview import check_text, duration, overview, size, text, workers_text
+from echod.status.overview import check_text, overview, text, workers_text
 
 SNAPSHOT = make_snapshot(
     version="1.2.3",
@@ -77,6 +76,82 @@ def test_everything_stands_where_it_is_looked_for() -> None:
     assert max(map(len, SHOWN.splitlines())) <= 80
     received, replied, dropped, failed, _ = [int(cell.replace(",", "")) for cell in SHOWN.splitlines()[5].split()[1:]]
     assert received == replied + dropped + failed
+
+
+MODES_SHOWN = """\
+UDP listener (totals)                 received  replied  dropped  send failed  queue full  held
+udp://0.0.0.0:7070 (udpecho_plus)        1,010    1,008        1            1           0     0
+udp://127.0.0.1:7072 (impaired echo)     1,000      900       20            0           0    80
+udp://[::1]:9 (discard)                      5        0        5            0           0     0
+dropped: by echod, why see below. send failed: the kernel refused the reply.
+queue full: no room in the receive queue (a train counts as one), so echod never
+had it. What was sent and is in none of these numbers never reached echod: the
+network lost it, or a filter of this host dropped it.
+held: by impairment, now; their outcome is not known yet.
+
+TCP listener (totals)        accepted  open now
+tcp://127.0.0.1:9 (discard)         1         0
+
+of these
+udp://0.0.0.0:7070    dropped: access              1
+udp://0.0.0.0:7070    send failed: EAGAIN          1
+udp://0.0.0.0:7070    replied: self tests          3
+udp://127.0.0.1:7072  dropped: impaired           20
+udp://127.0.0.1:7072  impaired: sent twice        11
+udp://127.0.0.1:7072  impaired: sent out of order 12
+udp://127.0.0.1:7072  impaired: corrupted          1
+udp://[::1]:9         dropped: discarded           5
+
+UDPEchoConfig (TR-143)
+udp://0.0.0.0:7070      PacketsReceived                               1,006
+udp://0.0.0.0:7070      PacketsResponded                              1,005
+udp://0.0.0.0:7070      BytesReceived                                72,432
+udp://0.0.0.0:7070      BytesResponded                               72,360
+udp://0.0.0.0:7070      TimeFirstPacketReceived  2008-04-09T15:01:05.123456
+udp://0.0.0.0:7070      TimeLastPacketReceived   2008-04-09T15:02:05.000000
+
+"""
+
+
+def test_a_listener_is_shown_with_its_mode_and_what_that_counts() -> None:
+    """Each row adds up, with what is held; the counters of TR-143 have their names there."""
+    lines = shown(dataclasses.replace(SNAPSHOT, activity=IN_MODES)).splitlines()
+    end = next(at for at, line in enumerate(lines) if line.startswith("rates and totals"))
+    assert [" ".join(line.split()) for line in lines[4:end]] == [
+        " ".join(line.split()) for line in MODES_SHOWN.splitlines()
+    ]
+    for line in lines[5:8]:
+        received, replied, dropped, failed, _, held = [int(cell.replace(",", "")) for cell in line.split()[-6:]]
+        assert received == replied + dropped + failed + held
+
+
+def test_what_is_dropped_on_purpose_is_no_problem() -> None:
+    """By the mode discard, or as impairment demands; what anything else drops is one, in the row of its listener."""
+    table = overview(dataclasses.replace(SNAPSHOT, activity=IN_MODES), uptime_seconds=1, when=str).tables[0]
+    assert (table.alarming, table.wanted) == ({3, 4, 5}, {(1, 3), (2, 3)})
+    interrupted = dataclasses.replace(IN_MODES.udp[2], interrupted=1)
+    full = dataclasses.replace(IN_MODES.udp[1], dropped={"impaired": 1, "impair_queue": 1})
+    activity = Activity(udp=(interrupted, full))
+    (table, *_) = overview(dataclasses.replace(SNAPSHOT, activity=activity), uptime_seconds=1, when=str).tables
+    assert table.wanted == set()
+
+
+def test_held_datagrams_and_purpose_count_beside_the_kernel_too() -> None:
+    """The sums have the column of what is held, and add up; a drop is a problem if one of them was not wanted."""
+    quiet = dataclasses.replace(KERNEL, traffic=KERNEL.traffic[1:])
+    for udp, kernel, alarming in ((IN_MODES.udp, quiet, {3, 4}), (IN_MODES.udp[1:], KERNEL, {3, 4})):
+        snapshot = dataclasses.replace(SNAPSHOT, activity=Activity(udp=udp), kernel=kernel)
+        assert overview(snapshot, uptime_seconds=1, when=str).tables[1].alarming == alarming
+    snapshot = dataclasses.replace(SNAPSHOT, activity=Activity(udp=IN_MODES.udp[1:]), kernel=quiet)
+    table = overview(snapshot, uptime_seconds=1, when=str).tables[1]
+    assert table.alarming == {4}
+    assert table.head[1:] == ("received", "replied", "dropped", "send failed", "held", "total out")
+    assert table.rows == (
+        ("sockets", "1,005", "900", "25", "0", "80", "0 B"),
+        ("kernel, ipv6 port 7", "0", "0", "0", "0", "0", "0 B"),
+        ("sum", "1,005", "900", "25", "0", "80", "0 B"),
+    )
+    assert table.legend[-1] == "held: by impairment, now; their outcome is not known yet."
 
 
 def test_what_is_not_there_has_no_table() -> None:
@@ -199,20 +274,3 @@ def test_a_worker_that_does_not_serve_is_shown() -> None:
         f"worker 2  FAILED: heartbeat age 4 s; {effect}",
         f"worker 1  FAILED: it has no process, and is being replaced; {effect}",
     ]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "reported"), [(0.9, "00:00:00"), (86_399, "23:59:59"), (86_400 * 400, "400 d 00:00:00")]
-)
-def test_durations(seconds: float, reported: str) -> None:
-    """As `uptime` prints them."""
-    assert duration(seconds) == reported
-
-
-@pytest.mark.parametrize(
-    ("octets", "reported"),
-    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (102_400, "100 KiB"), (2**63, "8.0 EiB"), (2**74, "16384 EiB")],
-)
-def test_sizes(octets: float, reported: str) -> None:
-    """In powers of 1,024, with a decimal as long as that has a meaning."""
-    assert size(octets) == reported

@@ -14,6 +14,7 @@ from echod.stats.snapshot import (
     Snapshot,
     TcpTraffic,
     TopSource,
+    UdpEchoConfig,
     UdpTraffic,
     WorkerState,
 )
@@ -66,6 +67,48 @@ BUSY = Activity(
     refused=(Refused(source="192.0.2.9", protocol="udp", reason="source_port_low", count=1200),),
 )
 """All that there can be: of UDP, received is replied, dropped, failed and interrupted together."""
+
+IN_MODES = Activity(
+    udp=(
+        UdpTraffic(
+            name="udp://0.0.0.0:7070",
+            family="ipv4",
+            adopted=False,
+            mode="udpecho_plus",
+            received=1010,
+            replied=1008,
+            dropped={"access": 1},
+            send_failed={"EAGAIN": 1},
+            self_test=3,
+            udpecho_config=UdpEchoConfig(
+                packets_received=1006,
+                packets_responded=1005,
+                bytes_received=72_432,
+                bytes_responded=72_360,
+                first_received="2008-04-09T15:01:05.123456",
+                last_received="2008-04-09T15:02:05.000000",
+            ),
+        ),
+        UdpTraffic(
+            name="udp://127.0.0.1:7072",
+            family="ipv4",
+            adopted=False,
+            impaired=True,
+            received=1000,
+            replied=900,
+            dropped={"impaired": 20},
+            held=80,
+            duplicated=11,
+            reordered=12,
+            corrupted=1,
+        ),
+        UdpTraffic(
+            name="udp://[::1]:9", family="ipv6", adopted=True, mode="discard", received=5, dropped={"discarded": 5}
+        ),
+    ),
+    tcp=(TcpTraffic(name="tcp://127.0.0.1:9", family="ipv4", adopted=False, mode="discard", accepted=1),),
+)
+"""Listeners that are no plain echoes; what is dropped by all but the first is dropped on purpose."""
 
 KERNEL = Kernel(
     version="1.0",

@@ -28,6 +28,7 @@ _PER_MICROSECOND: Final = -(-(1 << _PER_MICROSECOND_SHIFT) // 1000)
 """Times ns and divided by 2**38 it is microseconds, for less than 2**30 ns."""
 _FIRST_AT: Final = int(UdpField.FIRST_AT)
 _LAST_AT: Final = int(UdpField.LAST_AT)
+_FAILED_BYTES: Final = int(UdpField.FAILED_BYTES)
 
 
 class UdpEchoPlus:
@@ -62,6 +63,8 @@ class UdpEchoPlus:
         if batch.failures:
             self._failed = True
             note_failures(batch, counted)
+            refused = sum(map(batch.span.length.__getitem__, batch.refused))
+            self._row[_FAILED_BYTES] += batch.octets - refused - batch.replied_octets
 
     def _count(self, batch: Batch, table: Table, now: float) -> list[Session]:
         """Count requests for their sessions, and write the counts into the replies; return the session of each."""
@@ -78,9 +81,10 @@ class UdpEchoPlus:
         return sessions
 
     def _note_times(self, batch: Batch, second: int, offsets: list[int]) -> None:
-        """Note when the first and the last datagram were received that is not refused."""
-        if batch.refused:
-            offsets = [offset for slot, offset in enumerate(offsets) if slot not in batch.refused]
+        """Note when the first and the last datagram were received that is neither refused nor a self test."""
+        if batch.refused or batch.tests:
+            left_out = batch.refused | batch.tests
+            offsets = [offset for slot, offset in enumerate(offsets) if slot not in left_out]
         if offsets:
             self._row[_FIRST_AT] = self._row[_FIRST_AT] or second + offsets[0]
             self._row[_LAST_AT] = second + offsets[-1]

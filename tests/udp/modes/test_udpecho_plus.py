@@ -22,6 +22,7 @@ from support.loopback import (
 from support.udp_worker import UdpWorker, send, send_as_train
 from support.waiting import wait_until
 
+from echod.admission.selftest import SelfTest
 from echod.linux.arrival import report_arrivals
 from echod.linux.mmsg_layout import SLOTS
 from echod.net.mode import ListenerOptions, Mode
@@ -200,7 +201,9 @@ def test_what_could_not_be_sent_is_a_failure_of_its_session(network: None) -> No
         for number in (1, 2):
             deliver(sock, inject, served.address, request(number), source=lost, source_port=40_000)
             send(served, client, request(number))
+        deliver(sock, inject, served.address, request(9), source=lost, source_port=53)
         assert served.turn()["send_failed_enetunreach"] == 2
+        assert served.row[UdpField.FAILED_BYTES] == 48
         ip("address", "add", f"{lost}/32", "dev", "lo")
         with udp_client(lost, 40_000) as other:
             send(served, other, request(3))
@@ -220,6 +223,7 @@ def test_a_train_that_could_not_be_sent_is_as_many_failures(network: None) -> No
         send_as_train(served, client, b"".join(map(request, range(5))), 24)
         ip("address", "del", f"{lost}/32", "dev", "lo")
         assert served.turn()["send_failed_enetunreach"] == 5
+        assert served.row[UdpField.FAILED_BYTES] == 120
         ip("address", "add", f"{lost}/32", "dev", "lo")
         send(served, client, request(5))
         served.turn()
@@ -253,6 +257,24 @@ def test_the_first_and_the_last_arrival_are_noted(served: UdpWorker, client: soc
     served.turn()
     assert row[UdpField.FIRST_AT] == first
     assert last <= row[UdpField.LAST_AT] <= time.time_ns()
+
+
+def test_a_self_test_is_no_arrival() -> None:
+    """It comes back as it came, and is in no session; the times are those of others."""
+    with udp_server() as sock, udp_client() as client, udp_client() as probe:
+        mark = SelfTest(port=probe.getsockname()[1], secret=bytes(range(32)))
+        served = UdpWorker(
+            sock, options=OPTIONS, self_test=mark, mode=lambda _, row, __: UdpEchoPlus(row, began=BEGAN).reply
+        )
+        send(served, probe, mark.secret)
+        assert served.turn()["self_test"] == 1
+        assert probe.recv(100) == mark.secret
+        assert served.row[UdpField.FIRST_AT] == 0
+        send(served, client, request(1))
+        send(served, probe, mark.secret)
+        served.turn()
+        assert served.row[UdpField.FIRST_AT] == served.row[UdpField.LAST_AT] > 0
+        assert (probe.recv(100), fields(client.recv(100))[1]) == (mark.secret, 1)
 
 
 def test_what_is_refused_is_not_counted() -> None:
