@@ -44,7 +44,7 @@ class Sessions:
             self._turn()
             self._turn_at = now + WAIT_SECONDS
         found = list(map(self._recent.get, keys))
-        if None not in found:
+        if all(found):
             return found  # type: ignore[return-value]  # no None is in it
         return [self._find(key) for key in keys]
 
@@ -64,6 +64,13 @@ class Sessions:
     def __len__(self) -> int:
         """Return how many are remembered."""
         return len(self._recent) + len(self._older)
+
+
+def count_train(session: Session, requests: int) -> range:
+    """Count so many requests of one session; return their numbers in it, from 1."""
+    first = session.received + 1
+    session.received += requests
+    return range(first, first + requests)
 
 
 def count_requests(sessions: Sequence[Session]) -> list[int]:

@@ -21,7 +21,7 @@ from .process import CannotMeasure
 from .report import tables
 from .servers import VOLATILE, build_peers
 from .targets import missed
-from .work import FLOODS, LATENCY_IDLE, LATENCY_LOADED, PING, RULES, TCP, UDP, Work
+from .work import FLOODS, LATENCY_IDLE, LATENCY_LOADED, MODES, PING, RULES, TCP, UDP, Work
 
 QUICK_PAIRS, QUICK_SECONDS, QUICK_IDLE_SECONDS = 1, 0.1, 1.0
 
@@ -71,7 +71,7 @@ def _report(bench: Bench, arguments: argparse.Namespace) -> int:
     print("machine: of server, load and ksoftirqd")
     print("{cpus} CPUs, {processor}; Linux {kernel}; Python {python}".format(**machine))
     measured = {row.work for row in rows}
-    works = (*UDP, LATENCY_IDLE, LATENCY_LOADED, *TCP, *RULES, *PING, *FLOODS)
+    works = (*UDP, LATENCY_IDLE, LATENCY_LOADED, *TCP, *RULES, *MODES, *PING, *FLOODS)
     for work in {work.name: work for work in works}.values():
         if work.name in measured:
             most = work.ratio_max if isinstance(work, Work) else None

@@ -16,7 +16,7 @@ from .figures import Missing, Run, summed
 from .floods import run_flood
 from .load import Traffic, run_load, run_ping
 from .process import CannotMeasure, Server, beside_ns, cpu_ns, process_tree, pss_bytes, wakeups
-from .servers import AWAKE, BARE, ECHOD, LEAST, LIMITED, OTHERS, VECTOR, YARDSTICKS, Kind, echod
+from .servers import AWAKE, BARE, ECHOD, LEAST, LIMITED, MEASURING, OTHERS, VECTOR, YARDSTICKS, Kind, echod
 from .stage import STAGED, on_its_host, staged
 from .work import (
     BARE_PING,
@@ -26,6 +26,7 @@ from .work import (
     FLOODS,
     KERNEL,
     LATENCY_IDLE,
+    MODES,
     NEW_SOURCES,
     PACE_MICROSECONDS,
     ROUND_TRIP,
@@ -43,7 +44,7 @@ from .work import (
 
 MEBIBYTE = 1 << 20
 
-GROUPS = ("udp", "latency", "tcp", "rules", "veth", "lo", "floods", "scaling", "idle", "ping")
+GROUPS = ("udp", "latency", "tcp", "rules", "modes", "veth", "lo", "floods", "scaling", "idle", "ping")
 """Each is measured by the method of its name."""
 
 FLOODED_PER_SECOND = 500_000
@@ -93,6 +94,11 @@ class Bench:
     def _rules(self) -> None:
         with self._started("udp", (BARE, ECHOD, LIMITED)) as servers:
             self._compare(RULES, servers)
+
+    def _modes(self) -> None:
+        """Compare what measures with the echo."""
+        with self._started("udp", (ECHOD, *MEASURING)) as servers:
+            self._compare(MODES, servers)
 
     def _scaling(self) -> None:
         yardstick = YARDSTICKS["udp"]

@@ -28,6 +28,9 @@ READY_SECONDS_MAX = 10.0
 
 STOP_SECONDS_MAX = 5.0
 
+READY = b"ready?".ljust(44, b"\0")
+"""A datagram that a listener of any mode replies to."""
+
 PROBE_SECONDS = 0.002
 """How long it is from probe to probe: the resolution of the start-up time."""
 
@@ -118,8 +121,8 @@ def _wait_for_reply(process: subprocess.Popen[bytes], *, name: str, place: Place
         with contextlib.suppress(OSError), socket.socket(socket.AF_INET, kind) as probe:
             probe.settimeout(PATIENCE_SECONDS)
             probe.connect((HOST, place.port))
-            probe.send(b"ready?")
-            if probe.recv(64) == b"ready?":
+            probe.send(READY)
+            if len(probe.recv(64)) == len(READY):  # of what measures the bytes are others
                 return
         if place.client and _answers_there(place):
             return

@@ -59,11 +59,23 @@ def build_peers(into: Path) -> None:
             raise CannotMeasure(f"gcc could not build {source.name}:\n{built.stderr}")
 
 
-def echod(name: str = "echod", *, module: str = "echod", config: str = "", workers: int = 1, ports: int = 1) -> Kind:
-    """Return echod from this tree with what the config shall have beside listeners and workers."""
+def echod(  # noqa: PLR0913 - each is a part of the config
+    name: str = "echod",
+    *,
+    module: str = "echod",
+    config: str = "",
+    options: str = "",
+    workers: int = 1,
+    ports: int = 1,
+) -> Kind:
+    """Return echod from this tree with what the config shall have beside listeners and workers.
+
+    `options` are those of each listener, as in the config.
+    """
 
     def command(place: Place) -> list[str]:
-        listeners = ", ".join(f"{place.protocol}://{HOST}:{place.port + offset}" for offset in range(ports))
+        addresses = [f"{place.protocol}://{HOST}:{place.port + offset}" for offset in range(ports)]
+        listeners = ", ".join(f"{{address: {each}, {options}}}" if options else each for each in addresses)
         path = place.directory / f"{name}-{place.port}.yaml"
         # A status of its own: beside each other, and beside an echod that serves this host.
         status = f"status: {{directory: {place.directory / VOLATILE / path.stem}}}\n"
@@ -135,6 +147,12 @@ LIMITS = "limits: {datagrams_per_second: 10000000, burst: 1000000, total_datagra
 """Both, each as high as it goes: all is charged, nothing is refused."""
 
 LIMITED = echod("limited", config=LIMITS)
+
+MEASURING = (
+    echod("udpecho_plus", options="mode: udpecho_plus"),
+    echod("stamp", options="mode: stamp"),
+)
+"""A listener of each measuring mode."""
 
 VECTOR = _c_peer("udp_vector", "udp")
 """The same two calls as echod's, in C."""

@@ -46,7 +46,7 @@ def beside(works: Iterable[str], *servers: str) -> set[tuple[str, str]]:
 
 def test_a_short_benchmark_has_every_row_and_no_corrupt_reply(tmp_path: Path) -> None:
     """Each kind of traffic is answered exactly by echod and the C loops; the cost of the rules is there."""
-    record = measured(tmp_path, "udp", "latency", "tcp", "rules")
+    record = measured(tmp_path, "udp", "latency", "tcp", "rules", "modes")
     works = {f"{name}-{size}" for name, size in UDP} | {"footprint"}
     servers = "udp_loop", "echod", "udp_vector", "least"
     assert rows(record, "udp") == beside(works, *servers)
@@ -54,6 +54,8 @@ def test_a_short_benchmark_has_every_row_and_no_corrupt_reply(tmp_path: Path) ->
     streams = ("streams-1", "streams-50", "streams-1000", "messages-1M")
     assert rows(record, "tcp") == beside(streams, "tcp_epoll", "echod", "epoll")
     assert rows(record, "rules") == beside(("clients-64", "sources"), "bare", "echod", "limited")
+    modes = ("echod", "udpecho_plus", "stamp")
+    assert rows(record, "modes") == beside(("modes-clients-44", "modes-trains-44"), *modes)
     assert record["not_measured"] == []
     for row in record["rows"]:
         assert row["corrupt"] == 0

@@ -53,6 +53,9 @@ def _ports(size: int) -> Work:
 
 CLIENTS = _clients(64)
 
+MEASURED_BYTES = 44
+"""A test packet of STAMP, which has room for UDPEchoPlus too."""
+
 TRAINS, LARGE = (
     _trains(64, 64, ratio_max=0.05),
     Work(
@@ -76,6 +79,23 @@ UDP = (
     _ports(1400),
     LARGE,
 )
+
+MODES = (
+    Work(
+        name=f"modes-clients-{MEASURED_BYTES}",
+        meaning=f"64 clients, one datagram of {MEASURED_BYTES} bytes in flight each, to listeners that measure",
+        settings={"clients": 64, "size": MEASURED_BYTES, "rewritten": MEASURED_BYTES},
+    ),
+    Work(
+        name=f"modes-trains-{MEASURED_BYTES}",
+        meaning=f"1 client, 16 trains of 64 datagrams of {MEASURED_BYTES} bytes, to listeners that measure",
+        settings={
+            **_trains(MEASURED_BYTES, 64, ratio_max=None).settings,
+            "rewritten": MEASURED_BYTES,
+        },
+    ),
+)
+"""Traffic to a listener of each measuring mode; the echo that they are compared with is given the same."""
 
 LATENCY_IDLE = Work(name="latency-idle", meaning="one datagram in flight, nothing else", program="udp_latency")
 

@@ -114,7 +114,7 @@ def test_the_units_start_the_command_of_the_package(packages: dict[str, Path], t
         text = unit.read_text()
         assert "/usr/local" not in text
         assert unit.suffix != ".service" or re.search("ExecStart=.* /usr/bin/echod (run|accelerate) --config ", text)
-    for drop_in in ("socket-activated.conf", "unprivileged-port.conf"):
+    for drop_in in ("socket-activated.conf", "unprivileged-port.conf", "clock-estimate.conf"):
         assert (tmp_path / "usr/share/echod" / drop_in).is_file()
 
 

@@ -14,7 +14,12 @@ UNITS = (
     *("echod.service", "echod.socket", "echod-metrics.socket", "echod-accelerate.service"),
     *("echod@x.service", "echod@x.socket"),
 )
-DROP_INS = (("socket-activated",), ("unprivileged-port",), ("socket-activated", "unprivileged-port"))
+DROP_INS = (
+    ("socket-activated",),
+    ("unprivileged-port",),
+    ("clock-estimate",),
+    ("socket-activated", "unprivileged-port"),
+)
 
 
 def verified(host: Host, *units: str) -> tuple[int, str]:

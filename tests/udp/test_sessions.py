@@ -1,6 +1,6 @@
 """echod.udp.sessions: each client has its own counts, and a table of them is bounded."""
 
-from echod.udp.sessions import MOST, WAIT_SECONDS, Session, Sessions, count_requests
+from echod.udp.sessions import MOST, WAIT_SECONDS, Session, Sessions, count_requests, count_train
 
 A, B, C, D = b"a", b"b", b"c", b"d"
 
@@ -54,6 +54,15 @@ def test_a_session_that_is_idle_for_long_is_over() -> None:
     numbers(sessions, A, B, now=1.0)
     assert numbers(sessions, A, now=1.0 + WAIT_SECONDS) == [2]
     assert numbers(sessions, A, B, now=1.0 + 2 * WAIT_SECONDS) == [3, 1]
+
+
+def test_a_train_is_as_many_requests() -> None:
+    """They have adjacent numbers, behind those of before."""
+    sessions = Sessions()
+    assert numbers(sessions, A) == [1]
+    [session] = sessions.find([A], 0.0)
+    assert list(count_train(session, 3)) == [2, 3, 4]
+    assert numbers(sessions, A) == [5]
 
 
 def test_a_session_begins_at_zero() -> None:

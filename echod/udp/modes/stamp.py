@@ -10,6 +10,7 @@ them. Both are NTP stamps of the wall clock. That of the sender is copied, whate
 
 import time
 from array import array
+from collections.abc import Sequence
 from struct import pack
 from typing import Final
 
@@ -23,7 +24,7 @@ from echod.udp.modes.stamp_tlvs import TlvAnswers
 from echod.udp.modes.tables import Layouts, Table, note_failures
 from echod.udp.refusal import count_refused, refuse
 from echod.udp.reply import send
-from echod.udp.sessions import Session, Sessions, count_requests
+from echod.udp.sessions import Session, Sessions, count_requests, count_train
 from echod.udp.sock import UdpSocket
 from echod.wire.authentication import CODE_BYTES, code_of, verifies
 from echod.wire.ntp import ErrorEstimate, pack_ntp, to_ntp
@@ -114,7 +115,7 @@ class Stamp:
             rows.fill(at, bytes(length))
         rows.fill(places.error_estimate, self._estimate)
         if table.train:
-            rows.fill(places.received, pack_ntp(second, offsets[first : first + 1]))
+            rows.fill(places.received, to_ntp(second + offsets[first]).to_bytes(8, "big"))
             # The packets of TWAMP-Light end before the zeros behind the TTL.
             rows.fill(places.ttl, arrivals.ttls[first].to_bytes(min(4, rows.step - places.ttl), "little"))
         else:
@@ -125,9 +126,13 @@ class Stamp:
         """Count requests for their sessions, and number the replies; return the session of each; none if stateless."""
         if self._sessions is None:
             return []
-        keys = self._keys(batch, table)
-        sessions = self._sessions.find(keys, now) * (table.rows.count // len(keys))
-        numbers = [(number - 1) % WRAP for number in count_requests(sessions)]
+        sessions = self._sessions.find(self._keys(batch, table), now)
+        if len(sessions) < table.rows.count:
+            counted: Sequence[int] = count_train(sessions[0], table.rows.count)
+            sessions *= table.rows.count
+        else:
+            counted = count_requests(sessions)
+        numbers = [(number - 1) % WRAP for number in counted]
         table.rows.write(0, 4, pack(f">{len(numbers)}I", *numbers))
         return sessions
 

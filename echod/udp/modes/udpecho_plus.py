@@ -9,6 +9,7 @@ microseconds since the daemon started, by the monotonic clock, modulo 2**32.
 """
 
 import time
+from collections.abc import Sequence
 from struct import pack
 from typing import Final
 
@@ -17,7 +18,7 @@ from echod.udp.arrivals import SECOND
 from echod.udp.batch import Batch
 from echod.udp.modes.tables import Layouts, Table, note_failures
 from echod.udp.reply import send
-from echod.udp.sessions import Session, Sessions, count_requests
+from echod.udp.sessions import Session, Sessions, count_requests, count_train
 from echod.udp.sock import UdpSocket
 from echod.wire.lanes import Lanes
 from echod.wire.udpecho_plus import FAILURES_AT, HEADER_BYTES, RECEIVED_AT, RESPONSE_SEQUENCE_AT, WRAP
@@ -68,11 +69,15 @@ class UdpEchoPlus:
 
     def _count(self, batch: Batch, table: Table, now: float) -> list[Session]:
         """Count requests for their sessions, and write the counts into the replies; return the session of each."""
+        numbers: Sequence[int]
         if table.train:
-            sessions = self._sessions.find([batch.peer(table.slots.start)], now) * table.rows.count
+            sessions = self._sessions.find([batch.peer(table.slots.start)], now)
+            numbers = count_train(sessions[0], table.rows.count)
+            sessions *= table.rows.count
         else:
             sessions = self._sessions.find(table.of_rows(batch.peers), now)
-        numbers, failures = count_requests(sessions), bytes(_FIELD * len(sessions))
+            numbers = count_requests(sessions)
+        failures = bytes(_FIELD * len(sessions))
         if self._failed:
             numbers = [number - session.failed for number, session in zip(numbers, sessions, strict=True)]
             failures = _pack([session.failed for session in sessions])
@@ -90,7 +95,7 @@ class UdpEchoPlus:
             self._row[_LAST_AT] = second + offsets[-1]
 
 
-def _pack(numbers: list[int]) -> bytes:
+def _pack(numbers: Sequence[int]) -> bytes:
     """Return fields of a packet, which wrap."""
     if max(numbers) >= WRAP:
         numbers = [number % WRAP for number in numbers]
@@ -101,7 +106,8 @@ def _microseconds(offsets: list[int], zero: int) -> Lanes:
     """Return times, in ns, in microseconds of the clock of a daemon, modulo 2**32: the offset 0 is its time `zero`."""
     micros, rest = divmod(zero, 1000)
     if max(offsets) < SECOND:
-        lanes = Lanes([offset + rest for offset in offsets])
+        lanes = Lanes(offsets)
+        lanes.add(rest)
         lanes.scale(_PER_MICROSECOND, _PER_MICROSECOND_SHIFT)
     else:
         lanes = Lanes([(offset + rest) // 1000 % WRAP for offset in offsets])

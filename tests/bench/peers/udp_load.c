@@ -13,6 +13,7 @@
  *   sources=0   each datagram comes from the next of so many addresses of 127.0.0.0/8. For a single client
  *   ports=1       client i asks PORT + i % ports
  *   sleeps=0      1: it waits in an epoll in any case, as where it shares its CPU with the server
+ *   rewritten=0   from 16: bytes of which a measuring server rewrites all but the first four
  *
  * It is C because it must be at least as fast as the server, or the figures would be its own. With one in flight on each
  * socket it never sleeps and waits in no epoll, for waking it would be the server's work.
@@ -44,7 +45,7 @@ enum {
 
 struct mode {
     int clients, window, refill, train; /* in datagrams; a train of 1 is a plain datagram */
-    int size, active, sources, ports, sleeps, gro;
+    int size, active, sources, ports, sleeps, gro, rewritten;
 };
 
 struct client {
@@ -89,14 +90,22 @@ static void settle_lost(struct client *c, uint64_t until)
     }
 }
 
+/* What a measuring server leaves of the head is the low half of the number, of which no client sends all. */
+static uint64_t number_at(const char *at)
+{
+    uint64_t number = 0;
+    memcpy(&number, at, mode->rewritten ? 4 : sizeof number);
+    return number;
+}
+
 static void take_datagram(struct client *c, const char *at, struct in_addr to)
 {
     char head[HEAD];
-    uint64_t number, client = (uint64_t)(c - clients);
-    memcpy(&number, at, sizeof number);
+    uint64_t number = number_at(at), client = (uint64_t)(c - clients);
+    size_t from = mode->rewritten ? (size_t)mode->rewritten : HEAD;
     write_head(head, client, number);
-    if (number >= c->next || memcmp(at, head, HEAD) != 0 ||
-        memcmp(at + HEAD, content(client, number), (size_t)mode->size - HEAD) != 0 ||
+    if (number >= c->next || memcmp(at, head, mode->rewritten ? 4 : HEAD) != 0 ||
+        memcmp(at + from, content(client, number) + from - HEAD, (size_t)mode->size - from) != 0 ||
         (mode->sources && to.s_addr != source_address(number).s_addr)) {
         corrupt++;
         return;
@@ -388,7 +397,8 @@ int main(int argc, char **argv)
         .refill = (int)setting(argc, argv, "refill", 1), .train = (int)setting(argc, argv, "train", 1),
         .size = (int)setting(argc, argv, "size", 64), .active = (int)setting(argc, argv, "active", 0),
         .sources = (int)setting(argc, argv, "sources", 0), .ports = (int)setting(argc, argv, "ports", 1),
-        .sleeps = (int)setting(argc, argv, "sleeps", 0), .gro = (int)setting(argc, argv, "gro", 0)};
+        .sleeps = (int)setting(argc, argv, "sleeps", 0), .gro = (int)setting(argc, argv, "gro", 0),
+        .rewritten = (int)setting(argc, argv, "rewritten", 0)};
     server = parse_address(argv[1]);
     make_pattern();
     prepare_vectors();
