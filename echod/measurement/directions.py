@@ -8,6 +8,7 @@ arrived is that of their counts; what lies before the first reply of a responder
 last reply, is in no direction.
 """
 
+from bisect import bisect_left
 from collections import OrderedDict, deque
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -132,7 +133,7 @@ class _Account:
         self._heard = self._answered = self._copies = 0
         """Replies without duplicates of the way back, probes with a reply, and duplicates of the way back."""
         self._out, self._back = Direction(), Direction()
-        self._waiting: list[tuple[int, int, int]] = []
+        self._arrivals = _Arrivals()
         self._origins: tuple[int, int] | None = None
         self._revealed = 0
         self._unsent: deque[tuple[int, int]] = deque()
@@ -166,16 +167,11 @@ class _Account:
         self._heard += 1
         self._back.order.add(report.count, event.clock)
         if new_probe:
-            heappush(self._waiting, (report.count, index, report.received))
-        if len(self._waiting) > _WAIT:
-            _arrive(self._out.order, self._waiting)
+            self._arrivals.add(report.count, index, report.received)
 
     def directions(self) -> Directions:
         """Return what is known by now."""
-        out_order, waiting = deepcopy(self._out.order), list(self._waiting)
-        while waiting:
-            _arrive(out_order, waiting)
-        found = Directions(out=replace(self._out, order=out_order), back=replace(self._back))
+        found = Directions(out=replace(self._out, order=self._arrivals.order()), back=replace(self._back))
         self.count(found)
         return found
 
@@ -210,10 +206,50 @@ class _Account:
             direction.delays.add(beyond)
 
 
-def _arrive(order: Order, waiting: list[tuple[int, int, int]]) -> None:
-    """Take that request out of those whose replies wait which arrived first at the responder."""
-    _, index, received = heappop(waiting)
-    order.add(index, received)
+class _Arrivals:
+    """The order in which requests arrived at the responder."""
+
+    def __init__(self) -> None:
+        self._order = Order()
+        self._waiting: list[tuple[int, int, int]] = []
+        self._counts: list[int] = []
+        """Of requests that arrived before all later probes."""
+        self._probes: list[int] = []
+
+    def add(self, count: int, index: int, received: int) -> None:
+        heappush(self._waiting, (count, index, received))
+        if len(self._waiting) <= _WAIT:
+            return
+        count, index, received = heappop(self._waiting)
+        at = bisect_left(self._counts, count)
+        if at < len(self._counts):  # its reply was late: its place is among those that have been judged
+            self._insert(at, count, index)
+            return
+        self._order.add(index, received)
+        if not self._probes or index > self._probes[-1]:
+            self._counts.append(count)
+            self._probes.append(index)
+            if len(self._counts) > 2 * _KEPT:
+                del self._counts[:_KEPT], self._probes[:_KEPT]
+
+    def _insert(self, at: int, count: int, index: int) -> None:
+        """Take a request whose reply was late: it may be behind others, and others behind it."""
+        self._order.arrived += 1
+        if at > 0 and self._probes[at - 1] > index:
+            self._order.reordered += 1
+            return
+        while at < len(self._probes) and self._probes[at] < index:
+            del self._counts[at], self._probes[at]
+            self._order.reordered += 1
+        self._counts.insert(at, count)
+        self._probes.insert(at, index)
+
+    def order(self) -> Order:
+        """Return what is known by now, with those that wait."""
+        order = deepcopy(self._order)
+        for _, index, received in sorted(self._waiting):
+            order.add(index, received)
+        return order
 
 
 def _note(known: OrderedDict[int, None], number: int) -> bool:

@@ -110,6 +110,24 @@ def test_the_order_of_many_arrivals_is_that_of_their_counts() -> None:
     found = counted(*pairs)
     assert (found.out.order.reordered, found.out.order.arrived) == (0, 1000)
     assert (found.back.order.reordered, found.back.order.max_extent, lost(found)) == (500, 1, (0, 0))
+    out = counted(*((number, number - 1 if number % 2 else number + 1) for number in range(2, 1002)))
+    assert (out.out.order.reordered, out.out.order.max_extent, out.out.order.arrived) == (500, 1, 1000)
+
+
+def test_a_late_reply_tells_the_order_out_all_the_same() -> None:
+    """Behind 2,000 others: whichever of two comes first, one of them arrived after a later one, or neither did."""
+    others = [(number, number) for number in range(1, 2001) if number not in (10, 20, 21)]
+    for late, reordered in (
+        ([(10, 10), (20, 21), (21, 20)], 1),
+        ([(21, 20), (20, 21), (10, 10)], 1),
+        ([(20, 20), (10, 10), (21, 21)], 0),
+    ):
+        found = counted(*others, *late)
+        assert (found.out.order.reordered, found.out.order.arrived, found.back.order.reordered > 0) == (
+            reordered,
+            2000,
+            True,
+        )
 
 
 def test_what_this_host_did_not_send_was_not_lost() -> None:
@@ -237,6 +255,8 @@ def test_memory_is_bounded() -> None:
     for index in range(1, 10_001):
         tally.add(index, reply(index, index))
     account = tally._responder
-    assert (len(account._counts), len(account._probes), len(account._waiting)) == (4096, 4096, 256)
+    assert (len(account._counts), len(account._probes)) == (4096, 4096)
+    arrivals = account._arrivals
+    assert (len(arrivals._waiting), len(arrivals._counts) <= 8192, len(arrivals._probes) <= 8192) == (256, True, True)
     assert lost(tally.directions) == (0, 0)
     assert tally.directions.out.order.arrived == 10_000

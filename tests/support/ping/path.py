@@ -98,9 +98,15 @@ class Path:
 
 
 @contextmanager
-def laid(folder: File, *, routed: bool) -> Iterator[Path]:
-    """Lay a path with echod at its end, on port 7 of UDP and TCP."""
-    config = {"listeners": [f"{scheme}://{host}:7" for scheme in ("udp", "tcp") for host in ("0.0.0.0", "[::]")]}  # noqa: S104
+def laid(folder: File, *, routed: bool, options: dict[str, object] | None = None) -> Iterator[Path]:
+    """Lay a path with echod at its end, on port 7 of UDP and TCP; the listeners of UDP have these options."""
+    hosts = ("0.0.0.0", "[::]")  # noqa: S104
+    config = {
+        "listeners": [
+            *({"address": f"udp://{host}:7", **(options or {})} for host in hosts),
+            *(f"tcp://{host}:7" for host in hosts),
+        ]
+    }
     with namespaces("client", "node", "server") as names:
         path = Path(names, routed=routed)
         with daemon_in(path.server, folder, config | {"workers": 1}):
