@@ -87,8 +87,11 @@ def _find_all(config: Config) -> Iterator[_Warning]:
     yield from _find_guard(config.guard)
     yield from _find_limits(config.limits)
     yield from _find_sockets(config)
-    if config.kernel.interfaces and not any(one.protocol is Protocol.UDP for one in config.listeners):
-        yield (("kernel", "interfaces"),), "no udp:// listener is configured: there is nothing for the kernel to repeat"
+    if config.kernel.interfaces and not any(
+        one.protocol is Protocol.UDP and options.plain for one, options in config.listeners.items()
+    ):
+        message = "no udp:// listener is a plain echo: there is nothing for the kernel to repeat"
+        yield (("kernel", "interfaces"),), message
     if (fresh := config.kernel.fresh_seconds) >= (stale := config.kernel.stale_seconds):
         message = (
             f"fresh_seconds ({fresh:,}) is not less than stale_seconds ({stale:,}): no reply of the daemon is renewed "

@@ -209,7 +209,12 @@ NO_EFFECT = "no limit is set, so this has no effect"
         (
             "listeners: [tcp://1.2.3.4:7]\nkernel:\n  interfaces: [eth0]",
             "3:3 kernel.interfaces",
-            "no udp:// listener is configured: there is nothing for the kernel to repeat",
+            "no udp:// listener is a plain echo: there is nothing for the kernel to repeat",
+        ),
+        (
+            "listeners: [{address: udp://1.2.3.4:7, dscp: reflect}]\nkernel:\n  interfaces: [eth0]",
+            "3:3 kernel.interfaces",
+            "no udp:// listener is a plain echo: there is nothing for the kernel to repeat",
         ),
         (
             "kernel:\n  stale_seconds: 5",

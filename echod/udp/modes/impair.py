@@ -42,8 +42,9 @@ from echod.udp.transmit import raise_fatal
 _IMPAIRED: Final = int(UdpField.DROPPED + Drop.IMPAIRED)
 _HELD: Final = int(UdpField.HELD)
 
-_AHEAD: Final = 100_000
-"""Ns. What is due so soon leaves with what is due: each wake-up costs as much as some datagrams."""
+_AHEAD: Final = 50_000
+"""Ns, about as long as a wake-up takes. So much before something is due this process wakes up; what else is due so soon
+leaves with it."""
 
 Fate = tuple[int, float, int]
 
@@ -185,7 +186,7 @@ class ImpairedEcho:
         due = self._held.next_due()
         if due < self._call_at:
             self._call_at = due
-            self._poll.call_at(due, self._on_due)
+            self._poll.call_at(due - _AHEAD, self._on_due)
         if self._draining and not self._held:
             self._sock.sock.close()
 
