@@ -115,7 +115,7 @@ class StampFrame:
         ):
             request[to : to + length] = data[source : source + length]
             request[source : source + length] = bytes(length)
-        for at, length in ((places.received, 8), (places.ttl, 1), *places.zeros):
+        for at, length in ((places.received, 8), (places.ttl, 4), *places.zeros):
             request[at : at + length] = bytes(len(request[at : at + length]))
         if self.key:
             request[stamp.HMAC_AT : self._base] = code_of(self.key, bytes(request[: stamp.HMAC_AT]))
@@ -144,7 +144,7 @@ class StampFrame:
                 service = tlv.ClassOfService.read(each.value)
                 asked = tlv.ClassOfService(wanted=service.wanted).value
                 request[begin : begin + len(asked)] = asked
-            elif known and each.type == tlv.Type.HMAC:
+            elif known and self.key and each.type == tlv.Type.HMAC and len(each.value) == CODE_BYTES:
                 request[begin : begin + CODE_BYTES] = code_of(self.key, bytes(request[:4] + request[self._base : at]))
             at = begin + len(each.value)
         return service

@@ -4,6 +4,8 @@ import hmac
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from echod.errors import UsageError
 from echod.measurement.responder import Report
@@ -188,6 +190,16 @@ def test_a_reply_that_does_not_verify_is_damaged() -> None:
     assert data != frame.request(5, QUARTER, 162, BODY)
     assert report is not None
     assert (report.ttl, report.dscp) == (61, None)
+
+
+@given(data=st.binary(max_size=300), at=st.integers(0, 200), key=st.booleans())
+def test_whatever_comes_is_read_and_stays_as_long_as_it_is(data: bytes, at: int, *, key: bool) -> None:
+    """Any bytes, and any bytes in the midst of a reply, which may verify."""
+    whole = reply_with_key() if key else hexadecimal(STAMP_REPLY.format(service="b8 a0 0000")) + BODY
+    mixed = whole[:at] + data
+    for frame in (PlusFrame(), StampFrame(ssid=7), StampFrame(key=KEY, ssid=7)):
+        for reply in (data, mixed, mixed + whole[len(mixed) :]):
+            assert len(frame.open(reply)[0]) == len(reply)
 
 
 @pytest.mark.parametrize(
