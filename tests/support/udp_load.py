@@ -1,8 +1,9 @@
 """A paced UDP load in a process of its own, which says at the end exactly which datagrams got no answer.
 
 Each datagram carries its number; each answer must come back whole, once, on the socket that asked, from the address
-asked (the sockets are connected). Ran as a program, this file is that process: it sends until its stdin ends, waits
-until the last answer is overdue, and writes its report as JSON.
+asked (the sockets are connected). A load for measuring modes is of STAMP requests, whose answers may be of a listener
+that echoes, of UDPEchoPlus or of a stateless STAMP: all leave the number where it is. Ran as a program, this file is
+that process: it sends until its stdin ends, waits until the last answer is overdue, and writes its report as JSON.
 """
 
 import json
@@ -26,6 +27,9 @@ CHUNK: Final = 64
 
 PAYLOAD_NUMBERS: Final = 8
 """The number, so many times: 64 bytes."""
+
+STAMP_BYTES: Final = 44
+"""A request and its answer (RFC 8762, 4.2.1); the number is in the first four bytes."""
 
 SETTLE_SECONDS: Final = 3.0
 """Without any answer for so long, those that are missing are lost."""
@@ -62,9 +66,9 @@ class Report:
 class UdpLoad:
     """The load, while it runs."""
 
-    def __init__(self, port: int, *, host: str = "127.0.0.1", rate: int = RATE) -> None:
+    def __init__(self, port: int, *, host: str = "127.0.0.1", rate: int = RATE, measuring: bool = False) -> None:
         """Start it, and wait until its first answer came."""
-        arguments = json.dumps({"port": port, "host": host, "rate": rate})
+        arguments = json.dumps({"port": port, "host": host, "rate": rate, "measuring": measuring})
         command = [sys.executable, __file__, arguments]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
@@ -90,7 +94,8 @@ class UdpLoad:
 class _Sender:
     """The loop of the load process."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, *, measuring: bool) -> None:
+        self._measuring = measuring
         self.answered = bytearray()
         self.missing = self.repeated = self.wrong = self.refused = 0
         self.last_answer = time.monotonic()
@@ -112,13 +117,18 @@ class _Sender:
         first = len(self.answered)
         for number in range(first, first + count):
             try:
-                self._socks[number % len(self._socks)].send(number.to_bytes(8, "big") * PAYLOAD_NUMBERS)
+                self._socks[number % len(self._socks)].send(self._payload(number))
             except OSError:
                 self.refused += 1
                 self.answered.append(1)  # never sent, so nothing is due
             else:
                 self.missing += 1
                 self.answered.append(0)
+
+    def _payload(self, number: int) -> bytes:
+        if self._measuring:
+            return number.to_bytes(4, "big").ljust(STAMP_BYTES, b"\0")
+        return number.to_bytes(8, "big") * PAYLOAD_NUMBERS
 
     def receive(self, seconds: float) -> None:
         for fd, _ in self._epoll.poll(seconds):
@@ -131,8 +141,8 @@ class _Sender:
                 continue
 
     def _take(self, answer: bytes, index: int) -> None:
-        number = int.from_bytes(answer[:8], "big")
-        exact = len(answer) == 8 * PAYLOAD_NUMBERS and answer == answer[:8] * PAYLOAD_NUMBERS
+        number = int.from_bytes(answer[: 4 if self._measuring else 8], "big")
+        exact = len(answer) == STAMP_BYTES if self._measuring else answer == answer[:8] * PAYLOAD_NUMBERS
         if not exact or number >= len(self.answered) or number % len(self._socks) != index:
             self.wrong += 1
         elif self.answered[number]:
@@ -143,9 +153,9 @@ class _Sender:
             self.last_answer = time.monotonic()
 
 
-def main(host: str, port: int, rate: int) -> None:
+def main(host: str, port: int, rate: int, *, measuring: bool) -> None:
     """Be the load process."""
-    sender = _Sender(host, port)
+    sender = _Sender(host, port, measuring=measuring)
     begin = time.monotonic()
     printed = False
     while not select.select([sys.stdin], [], [], 0)[0]:
