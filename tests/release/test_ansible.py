@@ -134,11 +134,12 @@ def test_a_changed_key_is_a_reload_and_a_changed_listener_moves_the_ports(host: 
     before = host.supervisor()
     assert recap(play(host, echod_config={"workers": 1}))["failed"] == 0
     assert (host.supervisor(), len(host.workers())) == (before, 1)
-    config = {"workers": 1, "listeners": ["udp://0.0.0.0:7", "tcp://127.0.0.1:7", "udp://[::1]:7000-7002"]}
+    stamp = {"address": "udp://[::1]:862", "mode": "stamp", "stateful": True}
+    config = {"workers": 1, "listeners": ["udp://0.0.0.0:7", "tcp://127.0.0.1:7", stamp, "udp://[::1]:7000-7002"]}
     assert recap(play(host, echod_config=config))["failed"] == 0
     held = host.show("Listen", "echod.socket")
     assert re.findall(r"(\S+) \((?:Datagram|Stream)\)", held) == [
-        *("0.0.0.0:7", "127.0.0.1:7", "[::1]:7000", "[::1]:7001", "[::1]:7002")
+        *("0.0.0.0:7", "127.0.0.1:7", "[::1]:862", "[::1]:7000", "[::1]:7001", "[::1]:7002")
     ]
     assert recap(play(host, echod_config=config))["changed"] == 0
     assert recap(play(host))["failed"] == 0
