@@ -16,7 +16,7 @@ from support.daemon import ECHOD, REPOSITORY, environment
 
 HERE = Path(__file__).parent
 
-LIFETIME = 60.0
+LIFETIME = 120.0
 """Seconds that no run takes, on a busy machine either."""
 
 NUMBER = r"\d+(?:\.\d+)?"
