@@ -284,8 +284,11 @@ class ControlLayout:
         return _SEGMENT.pack(SEGMENT_CMSG_LENGTH, IPPROTO_UDP, UDP_SEGMENT, length) + control
 
     def mark(self, vector: Vector, slot: int, form: Form | None, dscp: int) -> None:
-        """Have the reply of a slot, of this form, leave with this DSCP, if the socket reports that of requests."""
-        if form is not None and form.stamp is not None:
+        """Have the reply of a slot, of this form, leave with this DSCP.
+
+        Of a form without TOS the reply has no room for it: nothing comes of it.
+        """
+        if form is not None:
             tos = (vector.control_at + slot * vector.control_bytes) // 4 + form.tos
             vector.words[tos - _DATA + _LEVEL], vector.words[tos] = _LEVELS[self._family], dscp << 2
 

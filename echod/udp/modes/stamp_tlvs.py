@@ -46,7 +46,7 @@ class TlvAnswers:
             return
         marked: set[int] = set()
         for row, (length, kind) in enumerate(zip(table.lengths(batch), kinds, strict=True)):
-            if kind == PADDING or length < least:
+            if kind == PADDING:
                 continue
             packet, slot = rows.packet(row, length), table.slot(row)
             asked = bytes(packet[places.sender_sequence : places.sender_sequence + 4])

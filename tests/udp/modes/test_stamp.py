@@ -19,12 +19,16 @@ from support.loopback import (
 )
 from support.udp_worker import UdpWorker, send, send_as_train
 
+from echod.linux.arrival import report_arrivals
 from echod.linux.clock import read_clock
 from echod.linux.mmsg_layout import SLOTS
 from echod.linux.sockopt import IP_RECVTOS, IP_RECVTTL, IPV6_RECVHOPLIMIT, IPV6_RECVTCLASS
 from echod.net.mode import ListenerOptions, Mode
 from echod.stats.counters import UdpField
+from echod.stats.refusals import Tally
 from echod.udp.modes.stamp import Stamp
+from echod.udp.service import Reply
+from echod.udp.sock import UdpSocket
 
 KEY = b"secret of both"
 EPOCH = 2_208_988_800
@@ -220,15 +224,66 @@ def test_a_sender_of_twamp_light_may_be_answered(server: socket.socket, client: 
 
 @each_family
 @pytest.mark.parametrize("size", [41, 42, 43])
-def test_a_train_of_twamp_light_is_reflected(server: socket.socket, client: socket.socket, size: int) -> None:
+@pytest.mark.parametrize("stateful", [False, True])
+def test_a_train_of_twamp_light_is_reflected(
+    server: socket.socket, client: socket.socket, size: int, *, stateful: bool
+) -> None:
     """No packet of it is written beyond its end."""
-    served, before = serve(server, short_packets="pad", stateful=True), time.time()
-    send_as_train(served, client, b"".join(request(number)[:size] for number in range(5)) + request(5)[:40], size)
+    served, before, first = serve(server, short_packets="pad", stateful=stateful), time.time(), 0x01020304
+    packets = [request(first + number)[:size] for number in range(5)]
+    send_as_train(served, client, b"".join(packets) + request(5)[:40], size)
     assert served.turn()["dropped_malformed"] == 1
     for number in range(5):
         reply = receive(client)[0]
         assert len(reply) == size
-        check(reply.ljust(44, b"\0"), number, number, before=before)
+        check(reply.ljust(44, b"\0"), number if stateful else first + number, first + number, before=before)
+
+
+def test_a_short_packet_is_never_authentic() -> None:
+    """With a key `short_packets: pad` permits nothing."""
+    with udp_server() as server, udp_client() as client:
+        served = serve(server, KEY, short_packets="pad")
+        send(served, client, request(1), authentic(2)[:111], authentic(3))
+        assert served.turn()["dropped_malformed"] == 2
+        assert client.recv(200)[48:52] == b"\0\0\0\3"
+
+
+def test_the_clock_is_asked_for_again() -> None:
+    """A second later the error estimate is that of then."""
+    chosen, made = ListenerOptions(mode=Mode.STAMP), []
+
+    def mode(_: UdpSocket, row: memoryview, tally: Tally) -> Reply:
+        made.append(Stamp(row, tally, options=chosen, key=b"", port=1))
+        return made[0].reply
+
+    with udp_server() as server, udp_client() as client:
+        served = UdpWorker(server, options=chosen, mode=mode)
+        send(served, client, request(1))
+        served.turn()
+        made[0]._estimate = b"ab"
+        made[0]._look_at = time.monotonic() + 1000
+        send(served, client, request(2))
+        served.turn()
+        made[0]._look_at = 0.0
+        send(served, client, request(3))
+        served.turn()
+        estimates = [client.recv(100)[12:14] for _ in range(3)]
+        assert estimates[1] == b"ab"
+        assert b"ab" not in (estimates[0], estimates[2])
+
+
+@each_family
+def test_a_request_that_was_not_measured_is_answered(server: socket.socket, client: socket.socket) -> None:
+    """The socket reports nothing yet: TTL 255 and DSCP 0 stand for that, and the reply is not marked."""
+    served, before = serve(server, dscp="reflect"), time.time()
+    report_arrivals(server, report=False)
+    send(served, client, request(1, COS_EF))
+    served.turn()
+    reply, ttl, tos = receive(client)
+    assert (ttl, tos) == (64, 0)
+    assert reply[40] == 255
+    assert reply[44:] == bytes.fromhex("00040004 b8000000")
+    assert before - 0.001 <= ntp(reply[16:24]) <= ntp(reply[4:12]) + 0.001
 
 
 # -- authenticated
@@ -432,7 +487,7 @@ def test_sessions_wrap() -> None:
     with udp_server() as server, udp_client() as client:
         made = []
 
-        def mode(_, row, tally):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        def mode(_: UdpSocket, row: memoryview, tally: Tally) -> Reply:
             made.append(Stamp(row, tally, options=chosen, key=b"", port=1))
             return made[0].reply
 

@@ -28,13 +28,14 @@ from echod.linux.mmsg_layout import SLOTS
 from echod.net.mode import ListenerOptions, Mode
 from echod.stats.counters import UdpField
 from echod.stats.refusals import Tally
-from echod.udp.modes.udpecho_plus import UdpEchoPlus
+from echod.udp.modes.udpecho_plus import UdpEchoPlus, _microseconds
 from echod.udp.service import Reply
 from echod.udp.sock import UdpSocket
 
 OPTIONS = ListenerOptions(mode=Mode.UDPECHO_PLUS)
 each_family = pytest.mark.parametrize("host", [ANY, "::"])
 MOST = 2**32
+IP_MTU_DISCOVER, IP_PMTUDISC_DO = 10, 2
 BEGAN = time.monotonic_ns()
 """When the daemon of these tests started."""
 
@@ -220,15 +221,29 @@ def test_a_train_that_could_not_be_sent_is_as_many_failures(network: None) -> No
     ip("address", "add", f"{lost}/32", "dev", "lo")
     with udp_server(ANY) as sock, udp_client(lost, 40_000) as client:
         served = serve(sock)
-        send_as_train(served, client, b"".join(map(request, range(5))), 24)
+        send_as_train(served, client, b"".join(map(request, range(5))) + b"short", 24)
         ip("address", "del", f"{lost}/32", "dev", "lo")
-        assert served.turn()["send_failed_enetunreach"] == 5
-        assert served.row[UdpField.FAILED_BYTES] == 120
+        assert served.turn()["send_failed_enetunreach"] == 6
+        assert served.row[UdpField.FAILED_BYTES] == 125
         ip("address", "add", f"{lost}/32", "dev", "lo")
         send(served, client, request(5))
         served.turn()
         assert fields(client.recv(100))[:5:4] == (5, 5)
         assert served.row[UdpField.REPLIED] == 1
+
+
+@needs_root
+def test_what_of_a_train_is_refused_one_by_one_is_a_failure_each(network: None) -> None:
+    """The route takes neither the train nor a datagram of it: they are longer than it, and must not be in fragments."""
+    with udp_server(ANY) as sock, udp_client() as client:
+        served = serve(sock)
+        send_as_train(served, client, b"".join(request(number, bytes(900)) for number in range(4)), 924)
+        sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO)
+        ip("link", "set", "lo", "mtu", "600")
+        assert served.turn()["send_failed_emsgsize"] == 4
+        send(served, client, request(4))
+        served.turn()
+        assert fields(client.recv(100))[1::3] == (1, 4)
 
 
 @each_family
@@ -307,3 +322,18 @@ def test_a_datagram_that_was_not_measured_is_answered() -> None:
         _, responded, received, replied, _, _ = fields(client.recv(100))
         assert responded == 1
         assert asked <= received <= replied <= now_us()
+
+
+@pytest.mark.parametrize(
+    ("offsets", "zero", "micros"),
+    [
+        ([0, 999, 1000, 999_999_999], 0, [0, 0, 1, 999_999]),
+        ([0, 1, 999], 7_999, [7, 8, 8]),
+        ([0, 500], -1, [MOST - 1, 0]),
+        ([0, 5_000_000_000], 2_000, [2, 5_000_002]),
+        ([0, 2**62], 0, [0, 2**62 // 1000 % MOST]),
+    ],
+)
+def test_microseconds_are_whole_and_wrap(offsets: list[int], zero: int, micros: list[int]) -> None:
+    """Rounded down, also where times lie seconds apart, or before the daemon started."""
+    assert _microseconds(offsets, zero).pack() == b"".join(struct.pack(">II", each, 0) for each in micros)
