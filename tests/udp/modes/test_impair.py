@@ -8,6 +8,7 @@ from time import monotonic_ns
 
 import pytest
 from support.loopback import (
+    ANY,
     add_link,
     assert_got,
     assert_nothing_more,
@@ -21,8 +22,10 @@ from support.loopback import (
 from support.udp_worker import UdpWorker, send, send_as_train
 
 from echod.admission.selftest import SelfTest
+from echod.linux.arrival import report_arrivals
 from echod.linux.poll import Poll
-from echod.net.mode import Impairment
+from echod.linux.sockopt import UDP_SEGMENT
+from echod.net.mode import PLAIN, REFLECT, Impairment, ListenerOptions
 from echod.stats.counters import UdpField
 from echod.stats.outcomes import Drop
 from echod.stats.refusals import Tally
@@ -43,7 +46,13 @@ LOST, TWICE, BEHIND, FLIPPED = (
 class Impaired:
     """A served socket with impairment, whose timer a real poll waits for."""
 
-    def __init__(self, sock: socket.socket, impairment: Impairment, self_test: SelfTest | None = None) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        impairment: Impairment,
+        self_test: SelfTest | None = None,
+        options: ListenerOptions = PLAIN,
+    ) -> None:
         """Serve on this socket."""
         made: list[ImpairedEcho] = []
         self.poll = Poll()
@@ -52,7 +61,7 @@ class Impaired:
             made.append(ImpairedEcho(impairment, sock, row, tally, poll=self.poll))
             return made[0].reply
 
-        self.served = UdpWorker(sock, self_test=self_test, mode=mode, loop_breaker=False)
+        self.served = UdpWorker(sock, self_test=self_test, mode=mode, loop_breaker=False, options=options)
         self.echo, self.row = made[0], self.served.row
 
     def close(self) -> None:
@@ -352,6 +361,29 @@ def test_self_tests_pass(values: dict[str, float]) -> None:
         counters = impaired.served.turn()
         assert (counters["replied"], counters["self_test"]) == (1, 1)
         assert_got(tester, bytes(range(32)))
+        impaired.close()
+
+
+@pytest.mark.parametrize("delay", [0, MS])
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_what_is_held_keeps_its_control_messages(host: str, delay: int) -> None:
+    """The reply reflects DSCP 46 without the ECN that it came with, from the address that was asked; so does a train."""
+    level, tos, report = (41, 67, 66) if ":" in host else (0, 1, 13)
+    with udp_server("::" if ":" in host else ANY) as sock, udp_client(host) as client:
+        report_arrivals(sock, report=True)
+        options = ListenerOptions(dscp=REFLECT)
+        impaired = Impaired(sock, Impairment(delay=delay, duplicate=1), options=options)
+        client.setsockopt(level, tos, 0xB9)
+        client.setsockopt(level, report, 1)
+        client.connect(impaired.served.address)
+        deliver(sock, client.send, b"a")
+        deliver(sock, client.sendmsg, [b"bbccd"], [(socket.IPPROTO_UDP, UDP_SEGMENT, (2).to_bytes(2, "little"))])
+        impaired.served.turn()
+        while len(impaired.echo):
+            impaired.wait()
+        came = [client.recvmsg(100, 100)[:2] for _ in range(8)]
+        assert [data for data, _ in came] == [b"a", b"a", b"bb", b"bb", b"cc", b"cc", b"d", b"d"]
+        assert {messages[0][2][0] for _, messages in came} == {0xB8}
         impaired.close()
 
 
