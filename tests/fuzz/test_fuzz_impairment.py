@@ -33,8 +33,8 @@ hosts = pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 
 
 def named(numbers: "count[int]") -> bytes:
-    """Return a payload of 12 bytes that differs from each other in more than one bit."""
-    return 2 * (b"%d." % next(numbers))
+    """Return a payload of 18 bytes, of which no two become the same if a bit of each is inverted."""
+    return 3 * (b"%d." % next(numbers))
 
 
 def ask(
@@ -42,13 +42,13 @@ def ask(
 ) -> list[tuple[int, bytes]]:
     """Send something from one of the clients; return each datagram with the index of who sent it."""
     index = random.randrange(len(clients))
-    length = random.choice([0, 12, 12, 12, 60, 300, 500, 1400])
+    length = random.choice([0, 18, 18, 18, 60, 300, 500, 1400])
     if random.random() < 0.7 or not length:
         payload = named(numbers).ljust(length, b"x") if length else b""
         queue(clients[index], server, payload)
         return [(index, payload)]
     parts = [named(numbers).ljust(length, b"y") for _ in range(random.randint(2, 40))]
-    parts[-1] = parts[-1][: random.randint(12, length)]
+    parts[-1] = parts[-1][: random.randint(18, length)]
     queue(clients[index], server, b"".join(parts), length)
     return [(index, part) for part in parts]
 

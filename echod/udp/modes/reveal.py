@@ -84,7 +84,7 @@ class Reveal:
         step = batch.segments.get(slot, seen.length)
         whole, rest = divmod(seen.length, step) if step else (0, 0)
         for length, start, count in ((step, first, whole), (rest, after - rest, 1)):
-            payload = encode(replace(seen, length=length)) if length else None
+            payload = encode(replace(seen, length=length))
             if payload is not None:
                 octets[start : start + count * length] = payload * count
 

@@ -15,7 +15,9 @@ from support.loopback import (
     at,
     deliver,
     inject,
+    let_trains_fail,
     needs_root,
+    take_without_checksum,
     udp_client,
     udp_server,
 )
@@ -212,10 +214,10 @@ def test_a_train_has_the_fates_of_single_datagrams(serve: Serve, client: socket.
 def test_one_that_is_reordered_waits_for_the_next_turn(serve: Serve, client: socket.socket) -> None:
     """The last of one turn leaves behind the first of the next, before the second. It is held meanwhile."""
     impaired = serve(reorder=0.5, seed=1)  # unharmed are the first, seventh and eighth
-    send(impaired.served, client, b"0", b"1")
+    send(impaired.served, client, b"0", b"1", b"2", b"3", b"4", b"5")
     impaired.served.turn()
-    assert impaired.counted() == {"replied": 1, "held": 1, "behind": 1}
-    send(impaired.served, client, b"2", b"3", b"4", b"5", b"6", b"7")
+    assert impaired.counted() == {"replied": 1, "held": 5, "behind": 5}
+    send(impaired.served, client, b"6", b"7")
     impaired.served.turn()
     assert impaired.counted() == {"replied": 8, "behind": 5}
     assert received(client, 8) == [b"0", b"6", b"1", b"2", b"3", b"4", b"5", b"7"]
@@ -367,7 +369,7 @@ def test_self_tests_pass(values: dict[str, float]) -> None:
 @pytest.mark.parametrize("delay", [0, MS])
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_what_is_held_keeps_its_control_messages(host: str, delay: int) -> None:
-    """The reply reflects DSCP 46 without the ECN that it came with, from the address that was asked; so does a train."""
+    """A reply reflects DSCP 46 without the ECN that it came with, from the address that was asked; so does a train."""
     level, tos, report = (41, 67, 66) if ":" in host else (0, 1, 13)
     with udp_server("::" if ":" in host else ANY) as sock, udp_client(host) as client:
         report_arrivals(sock, report=True)
@@ -385,6 +387,19 @@ def test_what_is_held_keeps_its_control_messages(host: str, delay: int) -> None:
         assert [data for data, _ in came] == [b"a", b"a", b"bb", b"bb", b"cc", b"cc", b"d", b"d"]
         assert {messages[0][2][0] for _, messages in came} == {0xB8}
         impaired.close()
+
+
+def test_a_train_is_taken_apart_where_none_can_be_sent(serve: Serve, client: socket.socket) -> None:
+    """Its datagrams are single ones when they leave, without a word of a train (else EINVAL)."""
+    impaired = serve(delay=1)
+    let_trains_fail(impaired.served.sock)
+    take_without_checksum(client)
+    send_as_train(impaired.served, client)
+    impaired.served.turn()
+    while len(impaired.echo):
+        impaired.wait()
+    assert impaired.counted() == {"replied": 10}
+    assert received(client, 10) == b"aa bb cc dd ee ff gg hh ii j".split()
 
 
 @needs_root
