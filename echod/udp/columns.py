@@ -38,7 +38,11 @@ class Rows:
     def write(self, at: int, size: int, values: bytes) -> None:
         """Write a field of `size` bytes at byte `at` of each row: `values` are those of the rows, one after another."""
         unit = gcd(self.first + at, self.step, size, 8)
-        parts, numbers = size // unit, memoryview(values).cast(_CODES[unit])
+        numbers = memoryview(values).cast(_CODES[unit])
+        if unit == size:
+            self._column(at, unit)[:] = numbers
+            return
+        parts = size // unit
         for part in range(parts):
             self._column(at + part * unit, unit)[:] = numbers[part::parts]
 
@@ -49,8 +53,11 @@ class Rows:
     def copy(self, source: int, at: int, size: int) -> None:
         """Copy a field within each row."""
         unit = gcd(self.first + source, self.first + at, self.step, size, 8)
-        for part in range(0, size, unit):
-            self._column(at + part, unit)[:] = self._column(source + part, unit)
+        view, step = self._memory.views[unit], self.step // unit
+        to, length = (self.first + at) // unit, (self.count - 1) * step + 1
+        behind = (source - at) // unit
+        for first in range(to, to + size // unit):
+            view[first : first + length : step] = view[first + behind : first + behind + length : step]
 
     def gather(self, at: int, size: int) -> bytes:
         """Return a field of all rows, one after another: what `write` takes."""

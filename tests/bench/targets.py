@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from .figures import Row
 from .servers import BARE, ECHOD, LEAST, YARDSTICKS
-from .work import BARE_PING, ECHOD_PING, FLOOD, LATENCY_IDLE, LATENCY_LOADED, ROUND_TRIP, TCP, UDP
+from .work import BARE_PING, ECHOD_PING, FLOOD, LATENCY_IDLE, LATENCY_LOADED, MODES, ROUND_TRIP, TCP, UDP
 
 PSS_MIB_MAX = 40.0
 READY_SECONDS_MAX = 0.5
@@ -30,6 +30,9 @@ PING_MICROSECONDS_MAX = 3.0
 FLOOD_PER_SECOND_MIN = 300_000
 """Replies that `echod ping -f` verifies."""
 
+MODES_RATIOS_MAX = dict(zip((work.name for work in MODES), (1.60, 4.00), strict=True))
+"""What a measuring mode may take of the CPU time of an echo, by work."""
+
 RATIOS_MAX: dict[tuple[str, str, str], float | None] = {
     **{(group, work.name, "cpu_us"): work.ratio_max for group, works in (("udp", UDP), ("tcp", TCP)) for work in works},
     **{
@@ -48,6 +51,7 @@ def missed(rows: Sequence[Row]) -> list[str]:
     """Name every target that echod's median misses in these rows."""
     found = [text for row in rows if row.server == ECHOD.name for text in _missed_by(row, rows)]
     found += [text for row in rows if row.group == "rules" for text in _missed_by_rules(row, rows)]
+    found += [text for row in rows if row.group == "modes" for text in _missed_by_modes(row)]
     found += [text for row in rows if row.group == "idle" for text in _missed_idle(row)]
     found += _missed_by_ping([row for row in rows if row.group == "ping"])
     return found + list(_peers_ahead(rows))
@@ -92,6 +96,12 @@ def _missed_by_rules(row: Row, rows: Sequence[Row]) -> Iterator[str]:
         yield f"rules, {row.work}: {more:.3f} us a datagram > {RULES_MICROSECONDS_MAX} us"
     if loss > RULES_RATE_LOSS_MAX:
         yield f"rules, {row.work}: {loss:.1%} of the rate > {RULES_RATE_LOSS_MAX:.0%}"
+
+
+def _missed_by_modes(row: Row) -> Iterator[str]:
+    most, ratio = MODES_RATIOS_MAX[row.work], row.ratios["cpu_us"].median
+    if row.server != row.yardstick and ratio > most:
+        yield f"{row.work}: {row.server} takes {ratio:.2f} of {row.yardstick}'s > {most:.2f}"
 
 
 def _missed_idle(row: Row) -> Iterator[str]:

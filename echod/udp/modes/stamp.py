@@ -18,7 +18,6 @@ from echod.linux.clock import UNKNOWN, read_clock
 from echod.net.mode import REFLECT, ListenerOptions
 from echod.stats.outcomes import Drop
 from echod.stats.refusals import Tally
-from echod.udp.arrivals import Arrivals
 from echod.udp.batch import Batch
 from echod.udp.modes.stamp_tlvs import TlvAnswers
 from echod.udp.modes.tables import Layouts, Table, note_failures
@@ -62,9 +61,10 @@ class Stamp:
         if now >= self._look_at:
             self._look(now)
         tables, arrivals = self._admit(batch), batch.arrivals
+        second, offsets = arrivals.known(time.time_ns())
         numbered = []
         for table in tables:
-            self._rewrite(table, arrivals, time.time_ns())
+            self._rewrite(table, second, offsets, arrivals.ttls)
             sessions = self._number(batch, table, now)
             self._tlvs.write(batch, sock, table, sessions, self._clock)
             numbered.append((table, sessions))
@@ -105,10 +105,9 @@ class Stamp:
             refuse(batch, self._row, self._tally, table.slot(row), Drop.UNAUTHENTICATED, 1)
         return len(forged)
 
-    def _rewrite(self, table: Table, arrivals: Arrivals, now: int) -> None:
+    def _rewrite(self, table: Table, second: int, offsets: list[int], ttls: list[int]) -> None:
         """Turn requests into replies, but for sequence number, TLVs, transmit time stamp and HMAC."""
         rows, places, first = table.rows, self._places, table.slots.start
-        second, offsets = arrivals.known(now)
         for source, at, length in places.copies:
             rows.copy(source, at, length)
         for at, length in places.zeros:
@@ -117,10 +116,10 @@ class Stamp:
         if table.train:
             rows.fill(places.received, to_ntp(second + offsets[first]).to_bytes(8, "big"))
             # The packets of TWAMP-Light end before the zeros behind the TTL.
-            rows.fill(places.ttl, arrivals.ttls[first].to_bytes(min(4, rows.step - places.ttl), "little"))
+            rows.fill(places.ttl, ttls[first].to_bytes(min(4, rows.step - places.ttl), "little"))
         else:
             rows.write(places.received, 8, pack_ntp(second, table.of_rows(offsets)))
-            rows.write(places.ttl, 4, array("I", table.of_rows(arrivals.ttls)).tobytes())  # the TTL, and three zeros
+            rows.write(places.ttl, 4, array("I", table.of_rows(ttls)).tobytes())  # the TTL, and three zeros
 
     def _number(self, batch: Batch, table: Table, now: float) -> list[Session]:
         """Count requests for their sessions, and number the replies; return the session of each; none if stateless."""
