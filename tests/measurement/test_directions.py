@@ -137,11 +137,15 @@ def test_what_this_host_did_not_send_was_not_lost() -> None:
 
 
 def test_rows_of_probes_that_were_not_sent_are_bounded() -> None:
-    """Of 10,000 that are apart the last 4,096 are remembered."""
+    """Of 10,000 that are apart the last 4,096 are remembered; those in a row are one."""
     tally = Tally()
     for index in range(1, 20_001, 2):
         tally.unsent(index)
     assert len(tally._responder._unsent) == 4096
+    row = Tally()
+    for index in range(1, 10_001):
+        row.unsent(index)
+    assert list(row._responder._unsent) == [(1, 10_000)]
 
 
 def test_what_the_responder_could_not_reply_to_was_not_lost() -> None:
@@ -213,10 +217,10 @@ def test_delays_vary_in_each_direction_by_clocks_that_have_nothing_in_common() -
     """RFC 3393 between neighbours that were both replied to, and RFC 5481 beyond the least; a clock may wrap."""
     for behind in (5, 10**15, -(10**15), 2 * SECOND, WRAPS - 3 * SECOND):
         tally = Tally()
-        for index, out, back in ((1, 1000, 500), (2, 4000, 500), (3, 3000, 700), (5, 9000, 400)):
+        for index, out, back in ((1, 4000, 500), (2, 1000, 500), (3, 3000, 700), (5, 9000, 400)):
             tally.add(index, reply(index, index, out=out, back=back, behind=behind))
         found = tally.directions
-        assert (found.out.variation.pairs, found.out.variation.sum, found.out.variation.max) == (2, 4000, 3000)
+        assert (found.out.variation.pairs, found.out.variation.sum, found.out.variation.max) == (2, 5000, 3000)
         assert (found.back.variation.pairs, found.back.variation.sum, found.back.variation.max) == (2, 200, 200)
         assert (found.out.spread, found.back.spread) == (8000, 300)
 

@@ -63,11 +63,12 @@ def test_each_ttl_and_dscp_is_counted_and_what_the_way_re_marked() -> None:
         reply(5, far_ttl=59, far_dscp=0, far_request_dscp=46, arrived_dscp=0),
         reply(6, arrived_dscp=9),
         reply(7, far_reply_dscp=46),
+        reply(8, far_reply_dscp=46, arrived_dscp=46),
     ):
         far.add(event)
     assert far.ttls == {60: 4, 59: 1}
     assert far.dscps == {46: 2, 0: 2, 10: 1}
-    assert (far.remarked_out, far.remarked_back, far.marked_back) == (3, 2, 4)
+    assert (far.remarked_out, far.remarked_back, far.marked_back) == (3, 2, 5)
 
 
 def test_another_responder_is_counted_once() -> None:

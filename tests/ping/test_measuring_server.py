@@ -35,7 +35,7 @@ def test_the_report_of_each_direction_is_the_account(tmp_path: Path, server: str
     """Lost, duplicated, overtaken: each is counted in its direction, as often as it was done, and nothing else."""
     impairments = [*IMPAIRMENTS, *["fail"] * (server == "plus")]
     plan = shuffled([*["answer"] * 200, *impairments * 10], 4) + CALM
-    pinged, did = probed(plan, server, tmp_path, "-q", "-c", len(plan), "-i", "500us", "-W", 3)
+    pinged, did = probed(plan, server, tmp_path, "-q", "-c", len(plan), "-i", "1ms", "-W", 5)
     found = pinged.summary
     assert did == {"answer": len(plan) - 10 * len(impairments), **dict.fromkeys(impairments, 10)}
     assert (found["sent"], found["corrupt"], found["responder_changes"]) == (len(plan), 20, 0)

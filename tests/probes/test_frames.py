@@ -44,6 +44,19 @@ def test_a_reply_of_udpechoplus_is_the_request_and_a_report() -> None:
     assert report == Report(received=1_000_000, replied=2_000_000, wraps=PLUS_WRAPS, count=9, failures=2)
 
 
+@pytest.mark.parametrize(
+    ("fields", "report"),
+    [
+        ("00000001 00000000 00000000 00000000", Report(received=0, replied=0, wraps=PLUS_WRAPS, count=1)),
+        ("00000000 00000000 00000000 00000002", Report(received=0, replied=0, wraps=PLUS_WRAPS, count=2, failures=2)),
+    ],
+)
+def test_any_field_that_is_not_zero_is_of_a_server_of_udpechoplus(fields: str, report: Report) -> None:
+    """The first, or the last; and a packet of 24 bytes carries nothing else."""
+    reply = hexadecimal(f"00000009 {fields} 00000009")
+    assert PlusFrame().open(reply) == (hexadecimal("00000009" + "00" * 16 + "00000009"), report)
+
+
 @pytest.mark.parametrize("data", [b"", b"short", bytes(23), hexadecimal("01020304" + "00" * 16 + "01020304") + BODY])
 def test_a_plain_echo_reports_nothing_for_udpechoplus(data: bytes) -> None:
     """The reply is what it is."""
