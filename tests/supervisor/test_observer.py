@@ -11,10 +11,11 @@ from support.ports import free_port
 from echod.config.socket_unit import units_of
 from echod.linux.sockets import Buffers
 from echod.net.listener import Listener, Protocol
+from echod.net.mode import Impairment, ListenerOptions, Mode
 from echod.stats.counters import CounterPage, TcpField, UdpField
 from echod.stats.outcomes import Close, Drop
 from echod.stats.refusals import Report
-from echod.stats.snapshot import Activity, Rates, Refused, TcpTraffic, TopSource, UdpTraffic, WorkerState
+from echod.stats.snapshot import Activity, Rates, Refused, TcpTraffic, TopSource, UdpEchoConfig, UdpTraffic, WorkerState
 from echod.stats.totals import Totals
 from echod.supervisor.listening import ListeningSockets
 from echod.supervisor.observer import KERNEL_SECONDS, Observer
@@ -84,6 +85,19 @@ def test_what_any_worker_counts_is_summed_and_reported(watched: Watched) -> None
     seen = watched.see()
     assert (seen.udp[0].received, seen.tcp[0].accepted, seen.tcp[0].open) == (17, 5, 5)
     assert (seen.udp[0].received_per_second.last_1s, seen.tcp[0].accepted_per_second.last_1s) == (17.0, 5.0)
+
+
+def test_a_mode_that_a_reload_changed_is_reported_at_once() -> None:
+    """Of a listener at rest too, with the first look at the new generation."""
+    listening = ListeningSockets(units_of(""))
+    watched = Watched(listening, *BOTH)
+    listening.options[UDP] = ListenerOptions(mode=Mode.UDPECHO_PLUS)
+    listening.options[TCP] = ListenerOptions(impair=Impairment(delay=1))
+    assert watched.look() is None
+    watched.listeners = tuple(reversed(BOTH))
+    seen = watched.see()
+    assert (seen.udp[0].mode, seen.udp[0].udpecho_config) == ("udpecho_plus", UdpEchoConfig())
+    assert (seen.tcp[0].mode, seen.tcp[0].impaired) == ("echo", True)
 
 
 def test_rates_fall_and_then_there_is_rest(watched: Watched) -> None:
