@@ -13,7 +13,7 @@ from support.socket_passing import pass_sockets
 from echod.wire import stamp, udpecho_plus
 
 KEY = b"a key that both know"
-CLIENTS, ROUNDS = 5, 40
+CLIENTS, ROUNDS = 5, 12
 
 Ask = Callable[[socket.socket, int], tuple[int, int]]
 """Asks with a number; returns that of the request in the reply, and that of the server."""
