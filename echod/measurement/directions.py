@@ -4,8 +4,8 @@ Owns the arithmetic of the counts. A responder counts the requests that arrive (
 TestRespReplyFailureCount; the sequence number of a stateful STAMP reflector, RFC 8762). What was sent and is not
 counted was lost on the way out, and what is counted and did not come was lost on the way back. Times of two clocks are
 never compared, only their differences are (RFC 3393). Invariants: of two replies, the order in which their requests
-arrived is that of their counts; what lies before the first reply of a responder that had counted before, or behind the
-last reply, is in no direction.
+arrived is that of their counts; what lies before the first reply of a responder that may have counted before, or behind
+the last reply, is in no direction.
 """
 
 from bisect import bisect_left
@@ -77,11 +77,11 @@ class Directions:
 class Tally:
     """The replies of one source port, and what they say of the directions."""
 
-    def __init__(self) -> None:
-        """Start without any reply."""
+    def __init__(self, *, fresh: bool = True) -> None:
+        """Start without any reply. `fresh` is whether nothing was sent from this source port before."""
         self._before = Directions()
         """Of the responders before this one."""
-        self._responder = _Account(first=True)
+        self._responder = _Account(fresh=fresh)
 
     def add(self, index: int, event: Event) -> None:
         """Add a reply with a report, whole or damaged, from the address probed.
@@ -92,7 +92,7 @@ class Tally:
             return
         if event.new_responder:
             self._before = self.directions
-            self._responder = _Account(first=False)
+            self._responder = _Account(fresh=False)
         self._responder.add(index, event, event.report)
 
     def unsent(self, index: int) -> None:
@@ -120,9 +120,9 @@ class Tally:
 class _Account:
     """The replies of one responder to one source port."""
 
-    def __init__(self, *, first: bool) -> None:
-        self._first = first
-        """Whether it is the first, so that a count that begins with the run began with zero."""
+    def __init__(self, *, fresh: bool) -> None:
+        self._fresh = fresh
+        """Whether a count that is small enough began with the run: otherwise its first requests may be older ones."""
         self._least: tuple[int, int] | None = None
         """The least probe and the least count."""
         self._greatest = (0, 0)
@@ -182,7 +182,7 @@ class _Account:
         found.counted = True
         (first, begin), (last, end) = self._least, self._greatest
         failed_before = self._failures[0]
-        if self._first and begin <= first:  # it began to count with this run
+        if self._fresh and begin <= first:  # it began to count with this run
             first, begin, failed_before = 1, 1, 0
         found.failures = self._failures[1] - failed_before
         arrived = end - begin + 1

@@ -49,6 +49,8 @@ class Statistics:
 
     source_ports: int = 1
     """Source ports that the probes use in turn."""
+    fresh: bool = True
+    """Whether nothing was sent from them before."""
     sent: int = 0
     received: int = 0
     """Probes with a whole reply from the address probed, in time or late."""
@@ -144,10 +146,13 @@ class Statistics:
             known = event.address in self.other_addresses or len(self.other_addresses) < MOST_ADDRESSES
             self.other_addresses.add(event.address if known else OTHERS)
 
+    def _stream(self, port_index: int) -> Stream:
+        return self.streams.setdefault(port_index, Stream(tally=Tally(fresh=self.fresh)))
+
     def _report(self, sequence: int, event: Event) -> None:
         """Count what says something of each direction: the report of a responder, or a probe that was not sent."""
         index = (sequence - 1) // self.source_ports + 1
-        tally = self.streams.setdefault(event.port_index, Stream()).tally
+        tally = self._stream(event.port_index).tally
         if event.unsent:
             tally.unsent(index)
         else:
@@ -165,7 +170,7 @@ class Statistics:
             self.received += 1
             self.latency.add(rtt)
             self.headers.add(event)
-            stream = self.streams.setdefault(event.port_index, Stream())
+            stream = self._stream(event.port_index)
             stream.variation.add(index, rtt)
             stream.order.add(index, event.clock)
             return

@@ -51,8 +51,11 @@ class Session:
         self.target = target
         self.transports: list[Transport] = []
         """One for each source port."""
-        self.statistics = Statistics(source_ports=settings.source_ports)
-        self.port_statistics = [Statistics(source_ports=settings.source_ports) for _ in range(settings.source_ports)]
+        fresh = not settings.sockets.source_port  # from a port that is chosen an earlier run may have sent too
+        numbers = range(settings.source_ports + 1)
+        self.statistics, *self.port_statistics = [
+            Statistics(source_ports=settings.source_ports, fresh=fresh) for _ in numbers
+        ]
         """The statistics of each source port, if there are several."""
         self.handshakes: list[int] = []
         """Durations of the TCP handshakes, in ns."""

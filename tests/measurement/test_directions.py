@@ -86,6 +86,24 @@ def test_a_responder_that_had_counted_before_is_known_from_its_first_reply_on(
     assert lost(counted(*replies)) == losses
 
 
+@pytest.mark.parametrize(
+    ("replies", "losses"),
+    [
+        ([(5, 4), (6, 5), (7, 6)], (0, 0)),
+        ([(5, 4), (8, 6), (9, 7)], (1, 1)),
+        ([(1, 1), (4, 2)], (2, 0)),
+    ],
+)
+def test_from_a_port_that_was_used_before_nothing_is_known_before_the_first_reply(
+    replies: list[tuple[int, int]], losses: tuple[int, int]
+) -> None:
+    """A small count may be that of older requests: here of 3, and the first 4 were lost on the way out."""
+    tally = Tally(fresh=False)
+    for index, count in replies:
+        tally.add(index, reply(index, count))
+    assert lost(tally.directions) == losses
+
+
 def test_duplicates_have_a_direction_and_are_no_loss() -> None:
     """Out: two counts of one probe. Back: one count twice."""
     found = counted((1, 1), (2, 2), (2, 3), (3, 4), (3, 4), (3, 4), (5, 6))

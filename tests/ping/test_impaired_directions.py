@@ -17,6 +17,8 @@ pytestmark = needs_root
 
 OUT = ["drop out", "duplicate out", "corrupt out", "overtaken out", "delay out", "remarked out"]
 BACK = ["drop", "duplicate", "corrupt", "overtaken", "delay", "remarked"]
+FIRST = ["answer"]
+"""From a source port that is chosen, nothing is known of what is lost before the first reply."""
 CALM = ["answer"] * 40
 """They overtake what is held back at the end, and show what was lost before them."""
 PATIENCE = 5
@@ -47,7 +49,7 @@ def reports(
 def test_the_report_of_each_direction_is_the_account_of_the_path(tmp_path: File, mode: str, family: int) -> None:
     """Lost, duplicated, overtaken, re-marked: each is counted in its direction as often as it was done."""
     options, words = MODES[mode]
-    plan = shuffled([*["answer"] * 150, *[*OUT, *BACK] * 5], family) + CALM
+    plan = [*FIRST, *shuffled([*["answer"] * 150, *[*OUT, *BACK] * 5], family), *CALM]
     with laid(tmp_path, routed=False, options=options) as path:
         [(found, did)] = reports(path, plan, [*words, f"[{SERVER[family]}]:7"], interval=4)
     assert did == {"answer": len(plan) - 5 * 12, **dict.fromkeys([*OUT, *BACK], 5)}
@@ -58,7 +60,7 @@ def test_the_report_of_each_direction_is_the_account_of_the_path(tmp_path: File,
 def test_clients_of_one_listener_keep_their_numbers_apart(tmp_path: File, mode: str, family: int) -> None:
     """Five at once, each with the whole plan: each report is the account of its own source port."""
     options, words = MODES[mode]
-    plan = shuffled([*["answer"] * 60, *[*OUT, *BACK] * 2], 9) + CALM
+    plan = [*FIRST, *shuffled([*["answer"] * 60, *[*OUT, *BACK] * 2], 9), *CALM]
     with laid(tmp_path, routed=False, options=options) as path:
         for found, did in reports(path, plan, [*words, f"[{SERVER[family]}]:7"], clients=5, interval=20):
             assert did == {"answer": len(plan) - 2 * 12, **dict.fromkeys([*OUT, *BACK], 2)}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from support.ping.impairments import shuffled
 from support.ping.pinging import Pinged, measuring, ping, shape
+from support.ports import free_port
 
 IMPAIRMENTS = ["drop", "drop out", "duplicate", "duplicate out", "overtaken", "overtaken out", "corrupt", "corrupt out"]
 CALM = ["answer"] * 400
@@ -47,6 +48,16 @@ def test_the_report_of_each_direction_is_the_account(tmp_path: Path, server: str
         }, direction
     assert (found["responder_failures"], found["lost_unknown"]) == (did.get("fail", 0), 0)
     assert found["lost"] == did["drop"] + did["drop out"] + did.get("fail", 0)
+
+
+def test_losses_before_the_first_reply_have_no_direction_from_a_port_that_was_used_before() -> None:
+    """The server has counted three requests of an earlier run; then four are lost on the way out."""
+    plan = [*["answer"] * 3, *["drop out"] * 4, *["answer"] * 6]
+    with measuring(plan, mode="plus") as server:
+        words = ("--json", "-q", "--plus", "-i", "1ms", "-W", 1, "--source-port", free_port())
+        assert ping(*words, "-c", 3, f"127.0.0.1:{server.port}").summary["lost"] == 0
+        found = ping(*words, "-c", 10, f"127.0.0.1:{server.port}").summary
+    assert (found["out"]["lost"], found["back"]["lost"], found["lost_unknown"]) == (0, 0, 4)
 
 
 def test_a_stateless_reflector_tells_no_direction(tmp_path: Path) -> None:
