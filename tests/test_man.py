@@ -180,10 +180,10 @@ OPTIONS = entries(section("echod.yaml.5", "MODES").partition(".Ss ")[0], "Cm")
 
 
 def listener_with(option: str, value: str) -> bytes:
-    """Return a config of one listener with this option, in a mode that knows it, and a delay for a jitter."""
+    """Return a config of one listener with this option, in a mode that knows it; an impairment does something."""
     mode = "stamp" if option in ("stateful", "hmac_key", "short_packets") else "echo"
-    delay = "" if option == "impair.delay" else "delay: 60 s, "
-    text = f"impair: {{{delay}{option[7:]}: {value}}}" if option.startswith("impair.") else f"{option}: {value}"
+    other = "loss: 1%" if option == "impair.delay" else "delay: 60 s"  # no jitter is longer than that
+    text = f"impair: {{{other}, {option[7:]}: {value}}}" if option.startswith("impair.") else f"{option}: {value}"
     rest = "" if option == "mode" else f", mode: {mode}"
     return f"listeners: [{{address: udp://127.0.0.1:7007{rest}, {text}}}]".encode()
 
@@ -198,7 +198,7 @@ def test_the_page_has_every_option_of_a_listener_and_no_other() -> None:
 def test_an_option_has_the_default_that_the_page_states(option: str) -> None:
     """With the stated default a listener is what it is without the option."""
     (stated_one,) = parse_config(listener_with(option, stated(OPTIONS[option], "Default")))[0].listeners.values()
-    impair = Impairment(delay=0 if option == "impair.delay" else 60_000_000_000)
+    impair = Impairment(loss=0.01) if option == "impair.delay" else Impairment(delay=60_000_000_000)
     default = impair if option.startswith("impair.") else None
     assert stated_one == ListenerOptions(mode=stated_one.mode, impair=default)
     assert stated_one.mode is Mode.ECHO or option in ("stateful", "short_packets")

@@ -146,6 +146,11 @@ _OPEN: Final[_Json] = {
 }
 """Whoever replies to everybody writes a limit, or that there is none."""
 
+_PADS_WITH_KEY: Final[_Json] = {
+    "properties": {"short_packets": {"const": "pad"}},
+    "required": ["hmac_key", "short_packets"],
+}
+
 
 class _Kinds(GenerateJsonSchema):
     """What pydantic knows of a field: its kind and its bounds."""
@@ -180,7 +185,7 @@ def _listener() -> _Json:
     """Return the schema of a listener that is a mapping, with its impairment."""
     listener, impair = _options("listeners.", ListenerConfig), _options("listeners.impair.", ImpairConfig)
     listener["properties"]["impair"] = {"description": DESCRIPTIONS["listeners.impair"], **impair, "minProperties": 1}
-    return listener | {"required": ["address"]}
+    return listener | {"required": ["address"], "not": _PADS_WITH_KEY}
 
 
 def _options(prefix: str, model: type[BaseModel]) -> _Json:

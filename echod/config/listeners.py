@@ -6,7 +6,8 @@ file. Invariant: every listener has options that its mode and its protocol know.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Final, Literal, TypeAlias
+from difflib import get_close_matches
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, ValidationError, ValidationInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -31,6 +32,7 @@ MAX_RATE: Final = 100 * 10**9
 _DECIMAL: Final = r"([0-9]{1,12}(?:\.[0-9]{1,6})?)"
 
 _WANTED_ENTRY: Final = "write udp://ADDRESS:PORT"
+_WANTED_ADDRESS: Final = "udp://ADDRESS:PORT, or tcp://"
 _WANTED_DSCP: Final = f"none, reflect, a whole number from 0 to {MAX_DSCP}, or a name such as EF"
 _WANTED_KEY: Final = "an absolute path, or the name of a credential"
 
@@ -109,9 +111,8 @@ def _refuse_empty(value: object, info: ValidationInfo) -> object:
 
 
 def _parse_address(value: object) -> ListenerRange:
-    text = fields.text_of(
-        value, _WANTED_ENTRY, or_remove=" or remove the dash", of_other_kind=", without a space after a colon"
-    )
+    hint = ", without a space after a colon" if type(value) in (dict, int, float) else ""
+    text = fields.text_of(value, _WANTED_ENTRY, or_remove=" or remove the dash", of_other_kind=hint)
     try:
         return parse_listener(text)
     except ValueError as error:
@@ -170,10 +171,17 @@ Parsed: TypeAlias = tuple[ListenerRange, ListenerOptions]
 
 def _parse(value: object, info: ValidationInfo) -> Parsed:
     """Parse an entry. Raises ValueError for a text, ValidationError with the places of its keys for a mapping."""
-    if not isinstance(value, dict) or not value.keys() & ListenerConfig.model_fields.keys():
+    keys = ListenerConfig.model_fields
+    if isinstance(value, str) and (found := re.match(r"(\w+)\s+(.+)", value)) and found[1] in keys:
+        key, rest = found.groups()
+        raise fields.sentence(f'the colon behind "{key}" is missing: write {key}: {shown(rest)}')
+    close = [get_close_matches(key, keys, n=1) for key in value] if isinstance(value, dict) else []
+    if not isinstance(value, dict) or not any(close):
         return _parse_address(value), PLAIN  # a space behind the colon of udp:// makes a mapping of a text
     if "address" not in value:
-        raise fields.sentence("has no address: write address: udp://ADDRESS:PORT")
+        if ["address"] not in close:
+            raise fields.sentence(f"has no address: write address: {_WANTED_ADDRESS}")
+        value = {"address": "udp://127.0.0.1:7", **value}  # its key is unknown: a mistake of the model
     read = ListenerConfig.model_validate(value, context=info.context)
     options = ListenerOptions(
         mode=Mode(read.mode),
@@ -183,35 +191,42 @@ def _parse(value: object, info: ValidationInfo) -> Parsed:
         short_packets=read.short_packets,
         impair=Impairment(**dict(read.impair)) if read.impair is not None else None,
     )
-    errors = list(_find_misplaced(value, read.address.first.protocol, options.mode))
+    errors = list(_find_misplaced(value, read.address.first.protocol, options))
     if errors:
         raise ValidationError.from_exception_data("listener", errors)
     return read.address, options
 
 
-def _find_misplaced(value: Mapping[str, object], protocol: Protocol, mode: Mode) -> Iterator[InitErrorDetails]:
+def _find_misplaced(
+    value: Mapping[str, object], protocol: Protocol, options: ListenerOptions
+) -> Iterator[InitErrorDetails]:
     """Find what the mode or the protocol does not know, and what has no effect."""
-    if protocol is Protocol.TCP and mode not in _TCP_MODES:
+    mode, possible = options.mode, _TCP_MODES if protocol is Protocol.TCP else tuple(OPTIONS)
+    if mode not in possible:
         yield _misplaced(value, "mode", f"{mode.value} is a mode of udp:// alone: write echo or discard")
         return
-    known = OPTIONS[mode]
-    for key in value.keys() - {"address", "mode", *known}:
-        modes = " or ".join(each.value for each, options in OPTIONS.items() if key in options)
-        yield _misplaced(value, key, f"the mode {mode.value} does not know it: remove it, or write mode: {modes}")
+    for key in value.keys() - {"address", "mode", *OPTIONS[mode]}:
+        modes = " or ".join(each.value for each in possible if key in OPTIONS[each])
+        other = f", or write mode: {modes}" if modes else ""
+        yield _misplaced(value, key, f"the mode {mode.value} does not know it: remove it{other}")
     if protocol is Protocol.TCP and value.get("dscp") == REFLECT:
         yield _misplaced(value, "dscp", "a connection has no DSCP of its own to reflect: write a value or none")
-    impair = value.get("impair")
-    if isinstance(impair, dict) and "impair" in known:
-        yield from _find_misplaced_impairments(impair, protocol)
+    if options.hmac_key and options.short_packets == "pad":
+        yield _misplaced(value, "short_packets", "pad has no effect with hmac_key: remove one of them")
+    if options.impair is not None and "impair" in OPTIONS[mode]:
+        yield from _find_misplaced_impairments(value, options.impair, protocol)
 
 
-def _find_misplaced_impairments(impair: Mapping[str, object], protocol: Protocol) -> Iterator[InitErrorDetails]:
-    if not impair.keys() - {"seed", "queue"}:
-        yield _misplaced({"impair": impair}, "impair", "does nothing: write what befalls a datagram, such as loss: 2%")
+def _find_misplaced_impairments(
+    value: Mapping[str, Any], impairment: Impairment, protocol: Protocol
+) -> Iterator[InitErrorDetails]:
+    impair = value["impair"]
+    if impairment == Impairment(seed=impairment.seed, queue=impairment.queue):
+        yield _misplaced(value, "impair", "does nothing: write what befalls a datagram, such as loss: 2%")
     if protocol is Protocol.TCP:
         for key in impair.keys() - _TCP_IMPAIRMENTS:
             yield _misplaced(impair, key, "is for udp:// alone: a stream has delay and rate", "impair")
-    if "jitter" in impair and _time(impair["jitter"]) > _time(impair.get("delay", "0 s")):  # type: ignore[operator]
+    if impairment.jitter > impairment.delay:
         yield _misplaced(impair, "jitter", "is longer than delay: no datagram leaves before it came", "impair")
 
 

@@ -61,8 +61,13 @@ def test_listeners_from_code_are_plain_or_a_mapping() -> None:
         ("dscp: 63", ListenerOptions(dscp=63)),
         ("dscp: af41", ListenerOptions(dscp=34)),
         (
-            "mode: stamp, stateful: true, hmac_key: /etc/key, short_packets: pad",
-            ListenerOptions(mode=Mode.STAMP, stateful=True, hmac_key="/etc/key", short_packets="pad"),
+            "mode: stamp, stateful: true, hmac_key: /etc/key, short_packets: refuse",
+            ListenerOptions(mode=Mode.STAMP, stateful=True, hmac_key="/etc/key"),
+        ),
+        ("mode: stamp, short_packets: pad", ListenerOptions(mode=Mode.STAMP, short_packets="pad")),
+        (
+            "impair: {loss: 0%, rate: unlimited, delay: 1 us}",
+            ListenerOptions(impair=Impairment(delay=1_000)),
         ),
         ("mode: stamp, hmac_key: stamp.key", ListenerOptions(mode=Mode.STAMP, hmac_key="stamp.key")),
         ("impair: {loss: 2%}", ListenerOptions(impair=Impairment(loss=0.02))),
@@ -120,6 +125,11 @@ NO_VALUE = "has no value: write one or remove the key"
         ("impair: 2%", 'impair: "2%" is text: write keys and values, indented below this key'),
         ("impair: {}", "impair: does nothing: write what befalls a datagram, such as loss: 2%"),
         ("impair: {seed: 7}", "impair: does nothing: write what befalls a datagram, such as loss: 2%"),
+        ("impair: {loss: 0%}", "impair: does nothing: write what befalls a datagram, such as loss: 2%"),
+        (
+            "impair: {duplicate: 0%, reorder: 0%, corrupt: 0%, delay: 0 s, jitter: 0 us, rate: unlimited, queue: 5}",
+            "impair: does nothing: write what befalls a datagram, such as loss: 2%",
+        ),
         ("impair: {los: 2%}", 'impair.los: unknown key; did you mean "loss"?'),
         ("impair: {loss: 2}", f'impair.loss: "2" is not a percentage: {PERCENTAGE}'),
         ("impair: {loss: 100.1%}", f'impair.loss: "100.1%" is not a percentage: {PERCENTAGE}'),
@@ -144,6 +154,10 @@ NO_VALUE = "has no value: write one or remove the key"
             "mode: reveal, dscp: 5",
             "dscp: the mode reveal does not know it: remove it, or write mode: echo or udpecho_plus or stamp",
         ),
+        (
+            "mode: stamp, hmac_key: /etc/key, short_packets: pad",
+            "short_packets: pad has no effect with hmac_key: remove one of them",
+        ),
         ("stateful: true", "stateful: the mode echo does not know it: remove it, or write mode: stamp"),
         ("mode: stamp, impair: {loss: 2%}", "impair: the mode stamp does not know it: remove it, or write mode: echo"),
     ],
@@ -157,6 +171,8 @@ def test_a_mistake_is_reported_at_its_key(text: str, message: str) -> None:
     ("text", "message"),
     [
         ("mode: stamp", "mode: stamp is a mode of udp:// alone: write echo or discard"),
+        ("mode: discard, dscp: EF", "dscp: the mode discard does not know it: remove it, or write mode: echo"),
+        ("mode: discard, stateful: true", "stateful: the mode discard does not know it: remove it"),
         ("dscp: reflect", "dscp: a connection has no DSCP of its own to reflect: write a value or none"),
         ("impair: {delay: 2 ms, loss: 1%}", "impair.loss: is for udp:// alone: a stream has delay and rate"),
     ],
@@ -169,11 +185,38 @@ def test_a_stream_knows_less(text: str, message: str) -> None:
 def test_a_mapping_has_an_address_and_a_text_has_no_blank() -> None:
     """A space behind the colon makes a mapping of udp://."""
     assert listeners("{mode: stamp}", "udp: //0.0.0.0:7", "{address: 7}", "{address: udp://0.0.0.0}") == [
-        (2, 5, "listeners[0]", "has no address: write address: udp://ADDRESS:PORT"),
+        (2, 5, "listeners[0]", "has no address: write address: udp://ADDRESS:PORT, or tcp://"),
         (3, 5, "listeners[1]", "is a mapping: write udp://ADDRESS:PORT, without a space after a colon"),
         (4, 15, "listeners[2].address", "is a number: write udp://ADDRESS:PORT, without a space after a colon"),
         (5, 15, "listeners[3].address", "has no port: write 0.0.0.0:7, or another port"),
     ]
+
+
+def test_a_misspelled_key_is_a_mapping_all_the_same() -> None:
+    """Also where it is the only one; the address that is missing is not a second mistake."""
+    known = 'unknown key; did you mean "address"?'
+    assert listeners("{adress: udp://0.0.0.0:7}", "{mode: stamp, adress: udp://0.0.0.0:8}", "{mod: stamp}") == [
+        (2, 6, "listeners[0].adress", known),
+        (3, 19, "listeners[1].adress", known),
+        (4, 5, "listeners[2]", "has no address: write address: udp://ADDRESS:PORT, or tcp://"),
+    ]
+
+
+def test_an_address_that_is_a_list_has_no_colon_too_many() -> None:
+    """Only a mapping or a number comes from a space after a colon."""
+    assert listeners("{address: [udp://0.0.0.0:7]}", "[udp://0.0.0.0:7]", "{address: {udp: //0.0.0.0:8}}") == [
+        (2, 15, "listeners[0].address", "is a list: write udp://ADDRESS:PORT"),
+        (3, 5, "listeners[1]", "is a list: write udp://ADDRESS:PORT"),
+        (4, 15, "listeners[2].address", "is a mapping: write udp://ADDRESS:PORT, without a space after a colon"),
+    ]
+
+
+def test_a_key_without_its_colon_is_named() -> None:
+    """It is text for YAML. Other text with a blank is none of a key."""
+    assert listeners("address udp://0.0.0.0:7", "addresses udp://0.0.0.0:7")[0] == (
+        (2, 5, "listeners[0]", 'the colon behind "address" is missing: write address: udp://0.0.0.0:7')
+    )
+    assert "colon" not in listeners("addresses udp://0.0.0.0:7")[0][3]
 
 
 def test_the_list_has_an_entry() -> None:
