@@ -51,6 +51,8 @@ class Seen:
     ecn: int
     permitted: frozenset[int]
     """Each DSCP that the sender may ask for in the reply."""
+    given: int | None = None
+    """The DSCP that the reply has whatever the request asks for: another in the same train did."""
     synchronized: bool
     """The clock of the reflector is."""
     counted: tuple[int, int] | None
@@ -63,7 +65,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Reflected:
-    """The TLVs of the reply, and the DSCP that the reply must have; None if no TLV asks for one."""
+    """The TLVs of the reply, and the DSCP that the reply must have; None if nothing asks for one."""
 
     tlvs: bytes
     dscp: int | None = None
@@ -73,17 +75,17 @@ def reflect(tlvs: bytes, sequence: bytes, seen: Seen) -> Reflected:
     """Return what follows the reply to a request with these TLVs, whose first 4 octets are `sequence`."""
     if seen.key and not are_authentic(seen.key, sequence, tlvs):
         return Reflected(_flag_all(tlvs))
-    reply, dscp = bytearray(), None
+    reply, dscp = bytearray(), seen.given
     for each in decode(tlvs):
         if _is_malformed(each):
             return Reflected(_with(reply, tlvs, MALFORMED), dscp)
-        if (value := _answer(each, reply, seen)) is None:
-            reply += encode(each.type, each.value, UNRECOGNIZED)
-        else:
-            reply += encode(each.type, value, 0)
         if each.type == Type.CLASS_OF_SERVICE and dscp is None:
             wanted = ClassOfService.read(each.value).wanted
             dscp = wanted if wanted in seen.permitted else seen.dscp
+        if (value := _answer(each, reply, seen, dscp)) is None:
+            reply += encode(each.type, each.value, UNRECOGNIZED)
+        else:
+            reply += encode(each.type, value, 0)
     return Reflected(_with(reply, tlvs), dscp)
 
 
@@ -95,8 +97,8 @@ def _is_malformed(each: Tlv) -> bool:
     return not each.whole or LENGTHS.get(each.type, length) != length
 
 
-def _answer(each: Tlv, before: bytearray, seen: Seen) -> bytes | None:
-    """Return the value of a TLV in the reply, of the same length; None if this reflector does not know the type."""
+def _answer(each: Tlv, before: bytearray, seen: Seen, dscp: int | None) -> bytes | None:
+    """Return the value of a TLV in a reply with this DSCP, of the same length; None if its type is not known here."""
     value: bytes | None = None
     match each.type:
         case Type.EXTRA_PADDING:
@@ -108,7 +110,7 @@ def _answer(each: Tlv, before: bytearray, seen: Seen) -> bytes | None:
             value = bytes([source, Method.SOFTWARE, source, Method.SOFTWARE])
         case Type.CLASS_OF_SERVICE:
             wanted = ClassOfService.read(each.value).wanted
-            refused = wanted not in seen.permitted
+            refused = wanted not in seen.permitted or wanted != dscp
             value = ClassOfService(wanted=wanted, dscp=seen.dscp, ecn=seen.ecn, refused=refused).value
         case Type.DIRECT_MEASUREMENT if seen.counted is not None:
             received, replied = seen.counted

@@ -108,10 +108,28 @@ def test_another_dscp_is_refused() -> None:
 
 
 def test_the_first_class_of_service_decides() -> None:
-    """A second is answered, and does not mark the reply; nor does a malformed TLV that follows."""
+    """A second is refused, and does not mark the reply; nor does a malformed TLV that follows."""
     both = bytes.fromhex("80040004 00000000 80040004 b8000000 80010009")
-    answer = bytes.fromhex("00040004 00a40000 00040004 b8a40000 40010009")
+    answer = bytes.fromhex("00040004 00a40000 00040004 b8a50000 40010009")
     assert reflect(both, ASKED, SEEN) == Reflected(answer, 0)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "answered"),
+    [("b8", "b8a4"), ("00", "00a5"), ("88", "88a5")],
+    ids=["the one that is given", "another", "another that is not permitted"],
+)
+def test_a_reply_whose_dscp_is_given_says_whether_it_is_the_one_that_is_wanted(wanted: str, answered: str) -> None:
+    """RP is set where it is not."""
+    answer = reflect(bytes.fromhex(f"80040004 {wanted}000000"), ASKED, replace(SEEN, given=46))
+    assert answer == Reflected(bytes.fromhex(f"00040004 {answered}0000"), 46)
+
+
+def test_a_dscp_that_is_not_permitted_is_refused_though_the_reply_has_it() -> None:
+    """It was that of the request, alone or in a train."""
+    for seen in (SEEN, replace(SEEN, given=10)):
+        answer = reflect(bytes.fromhex("80040004 28000000"), ASKED, seen)
+        assert answer == Reflected(bytes.fromhex("00040004 28a50000"), 10)
 
 
 def test_a_location_has_the_addresses_that_are_asked_for() -> None:

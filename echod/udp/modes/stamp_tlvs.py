@@ -1,7 +1,7 @@
 """The TLVs of the requests in a batch, as a Session-Reflector of STAMP answers them (RFC 8972, 4).
 
 Owns what the reflector saw of a request, and the DSCP of a reply that a request asks for. The rules for each TLV are in
-`wire.reflection`. A train has one DSCP: that of the first request in it that asks for one.
+`wire.reflection`. A train has one DSCP: that of the first request in it that asks for one; it is refused to the others.
 """
 
 from collections.abc import Sequence
@@ -44,21 +44,30 @@ class TlvAnswers:
         kinds = rows.gather(places.length + 1, 1)
         if kinds.count(PADDING) == rows.count:
             return
-        marked: set[int] = set()
+        given: dict[int, int] = {}
+        """The DSCP of the replies in a slot, where a request asked for one."""
         for row, (length, kind) in enumerate(zip(table.lengths(batch), kinds, strict=True)):
             if kind == PADDING:
                 continue
             packet, slot = rows.packet(row, length), table.slot(row)
             asked = bytes(packet[places.sender_sequence : places.sender_sequence + 4])
-            seen = self._see(batch, sock, slot, bytes(packet[:4]), sessions[row] if sessions else None, clock)
+            session = sessions[row] if sessions else None
+            seen = self._see(batch, sock, slot, bytes(packet[:4]), session, clock, given.get(slot))
             answer = reflect(bytes(packet[places.length :]), asked, seen)
             packet[places.length :] = answer.tlvs
-            if answer.dscp is not None and slot not in marked:
-                marked.add(slot)
+            if answer.dscp is not None and slot not in given:
+                given[slot] = answer.dscp
                 sock.control.mark(batch.vector, slot, batch.forms[slot], answer.dscp)
 
     def _see(  # noqa: PLR0913, PLR0917 - all that is known of a request
-        self, batch: Batch, sock: UdpSocket, slot: int, sequence: bytes, session: Session | None, clock: Clock
+        self,
+        batch: Batch,
+        sock: UdpSocket,
+        slot: int,
+        sequence: bytes,
+        session: Session | None,
+        clock: Clock,
+        given: int | None,
     ) -> Seen:
         peer, tos = batch.peer(slot), batch.arrivals.toses[slot]
         received = int.from_bytes(sequence, "big") + 1  # the replies of a session are numbered from zero
@@ -70,6 +79,7 @@ class TlvAnswers:
             dscp=tos >> 2,
             ecn=tos & _ECN,
             permitted=self._permitted,
+            given=given,
             synchronized=clock.synchronized,
             counted=None if session is None else (received % WRAP, (received - session.failed) % WRAP),
             sequence=sequence,

@@ -401,6 +401,23 @@ def test_a_train_has_the_dscp_of_its_first_class_of_service(server: socket.socke
 
 
 @each_family
+def test_a_packet_of_a_train_that_wanted_another_dscp_is_told_so(server: socket.socket, client: socket.socket) -> None:
+    """RP is set in its reply. The first asks for none, the second decides; of two trains each has its own."""
+    served = serve(server, dscp="reflect")
+    padding = "00010004 00000000"
+    for values in (("28", "2c", "30", "28"), ("2c", "28", "2c", "2c")):
+        asked = ["80010004 00000000", *(f"80040004 {wanted}000000" for wanted in values)]
+        train = b"".join(request(number, bytes.fromhex(each)) for number, each in enumerate(asked))
+        send_as_train(served, client, train, 52)
+    served.turn()
+    replies = [receive(client) for _ in range(10)]
+    assert [tos for _, _, tos in replies] == [0x28] * 5 + [0x2C] * 5
+    answers = [padding, "00040004 2ae40000", "00040004 2ee50000", "00040004 32e50000", "00040004 2ae40000"]
+    answers += [padding, "00040004 2ee40000", "00040004 2ae50000", "00040004 2ee40000", "00040004 2ee40000"]
+    assert [data[44:] for data, _, _ in replies] == list(map(bytes.fromhex, answers))
+
+
+@each_family
 def test_tlvs_of_all_kinds_are_answered(server: socket.socket, client: socket.socket) -> None:
     """Clock, counters and place are those of this reflector and this session."""
     served = serve(server, stateful=True)
