@@ -147,7 +147,7 @@ class InFlight:
         """Return the event of an error. Its probe is the one whose number it quotes, or else the oldest in flight."""
         probe = None
         if len(error.data) >= SEQUENCE_BYTES:
-            probe = self._probes.get(int.from_bytes(error.data[:SEQUENCE_BYTES], "big"))
+            probe = self._probes.get(self._payloads.number(error.data))
         if probe is None:
             probe = next(self._on_port(error.port_index), None)
         moment = error.moment
@@ -214,7 +214,7 @@ class InFlight:
         """Find a probe by its number, or by the part of the number that the response has room for."""
         data = response.data
         if len(data) >= SEQUENCE_BYTES:
-            return self._probes.get(int.from_bytes(data[:SEQUENCE_BYTES], "big"))
+            return self._probes.get(self._payloads.number(data))
         low, period = int.from_bytes(data, "big"), 1 << 8 * len(data)
         key = len(data), response.port_index
         for probe in islice(self._on_port(response.port_index), _MAX_SEARCHED):

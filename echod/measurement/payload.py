@@ -83,6 +83,10 @@ class Frame(Protocol):
     def start(self) -> int:
         """Bytes before the payload."""
 
+    @property
+    def offset(self) -> int:
+        """What it adds to the number of a probe, modulo 2**32."""
+
     def request(self, sequence: int, sent: int, size: int, payload: bytes) -> bytes:
         """Return the packet, of `size` bytes, that is sent at this time, in ns since 1970."""
 
@@ -140,6 +144,11 @@ class Payloads:
         if whole and self._frame:  # no checksum is over the frame
             whole = data == self.encode(sequence, sent, len(data))
         return Header(sequence=sequence, sent=sent) if whole else None
+
+    def number(self, data: bytes) -> int:
+        """Return the number of a probe, from the first `SEQUENCE_BYTES` of what was sent."""
+        offset = self._frame.offset if self._frame else 0
+        return (int.from_bytes(data[:SEQUENCE_BYTES], "big") - offset) % (1 << 8 * SEQUENCE_BYTES)
 
     def head(self, data: bytes) -> bytes:
         """Return the part of a payload that is not the same in all: its frame and its header."""

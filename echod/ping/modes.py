@@ -4,6 +4,7 @@ Owns the reading of the key. Invariant: the key is shown nowhere.
 """
 
 from pathlib import Path
+from secrets import randbelow
 from typing import Final
 
 from echod.errors import UsageError
@@ -15,6 +16,10 @@ DEFAULT_SIZE: Final = 56
 """Bytes, as ping's."""
 
 MAX_KEY_BYTES: Final = 1024
+
+_FIRST_OFFSET: Final = 2**30
+"""Least number that a STAMP session begins behind, and how many more there are: far from what a reflector counts, and
+from the end of the numbers."""
 
 
 def read_key(path: Path) -> bytes:
@@ -33,7 +38,9 @@ def make_frame(mode: Mode, *, key: bytes, ssid: int, tos: int | None) -> Frame |
     """Return what carries the probes of a mode; None for those of a plain echo."""
     if mode is Mode.UDPECHO_PLUS:
         return PlusFrame()
-    return StampFrame(key=key, ssid=ssid, dscp=(tos or 0) >> 2) if mode is Mode.STAMP else None
+    if mode is not Mode.STAMP:
+        return None
+    return StampFrame(key=key, ssid=ssid, dscp=(tos or 0) >> 2, offset=_FIRST_OFFSET + randbelow(_FIRST_OFFSET))
 
 
 def fitting_sizes(sizes: tuple[int, ...] | None, frame: Frame | None) -> tuple[int, ...]:

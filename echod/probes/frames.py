@@ -2,10 +2,10 @@
 
 Owns what is put around a payload, and what is read out of a reply. Never remembers. Invariant: what a responder may
 change is set back before a reply is compared with its probe, and nothing else is, so that every other byte is verified.
-The number of the probe is in the first four bytes of both.
+The number of the probe, and what a frame adds to it, is in the first four bytes of both.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from echod.errors import UsageError
@@ -26,6 +26,7 @@ class PlusFrame:
     """UDPEchoPlus (TR-143, A.1): 24 bytes before the payload."""
 
     mode = Mode.UDPECHO_PLUS
+    offset = 0
     start = udpecho_plus.HEADER_BYTES
 
     def check(self, size: int) -> None:
@@ -56,14 +57,16 @@ class PlusFrame:
 class StampFrame:
     """STAMP (RFC 8762): the packet of a Session-Sender, and TLVs (RFC 8972): class of service, and extra padding.
 
-    The payload is the padding. With a key packet and TLVs are authenticated. The first number is 1, so that the number
-    of a reflector that counts from zero (stateful mode) differs from that of one that copies the sender's.
+    The payload is the padding. With a key packet and TLVs are authenticated.
     """
 
     key: bytes = b""
     ssid: int = 0
     dscp: int = 0
     """Of the probes; it is asked for in the replies too."""
+    offset: int = field(default=0, compare=False)
+    """What is added to the number of a probe: far from small, so that the number of a reflector that counts (stateful
+    mode) differs from that of one that copies the sender's."""
 
     @property
     def mode(self) -> Mode:
@@ -89,6 +92,7 @@ class StampFrame:
 
     def request(self, sequence: int, sent: int, size: int, payload: bytes) -> bytes:
         """Return a request."""
+        sequence = (sequence + self.offset) % stamp.WRAP
         if size == self._base:
             return stamp.request(sequence, sent, ssid=self.ssid, key=self.key)
         asked = tlv.encode(tlv.Type.CLASS_OF_SERVICE, tlv.ClassOfService(wanted=self.dscp).value)

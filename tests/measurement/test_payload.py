@@ -153,6 +153,7 @@ class Frame:
     """A frame of eight bytes: the number, and the last four digits of the send time."""
 
     start = 8
+    offset = 0xFFFFFFFE
 
     def request(self, sequence: int, sent: int, size: int, payload: bytes) -> bytes:
         """Return the frame and what it carries."""
@@ -186,6 +187,12 @@ def test_in_a_frame_the_header_lies_behind_it() -> None:
     assert FRAMED.may_be_ours(payload)
     assert not Payloads(RUN + 1, frame=Frame()).may_be_ours(payload)
     assert Payloads(RUN + 1, frame=Frame()).may_be_ours(payload[:19])
+
+
+def test_the_number_of_a_probe_is_in_its_first_bytes_with_what_its_frame_adds() -> None:
+    """It wraps."""
+    assert Payloads(RUN).number(bytes.fromhex("0000010000")) == 256
+    assert [FRAMED.number(bytes.fromhex(data)) for data in ("ffffffff", "0000000399")] == [1, 5]
 
 
 def test_the_closest_is_found_by_the_frame_too() -> None:

@@ -60,6 +60,16 @@ def test_losses_before_the_first_reply_have_no_direction_from_a_port_that_was_us
     assert (found["out"]["lost"], found["back"]["lost"], found["lost_unknown"]) == (0, 0, 4)
 
 
+@pytest.mark.parametrize("before", [0, 1, 2])
+def test_a_reflector_that_counts_is_no_stateless_one_wherever_it_begins(before: int) -> None:
+    """Its number may begin with 1, or have counted one request before: it is that of a probe all the same."""
+    plan = ["answer", "drop out", "answer", "drop", "answer"]
+    with measuring(plan, mode="stamp", stateful=True, before=before) as server:
+        words = ("--json", "-q", "--stamp", "-c", 5, "-i", "20ms", "-W", 1)
+        found = ping(*words, f"127.0.0.1:{server.port}").summary
+    assert (found["out"]["lost"], found["back"]["lost"], found["lost_unknown"]) == (1, 1, 0)
+
+
 def test_a_stateless_reflector_tells_no_direction(tmp_path: Path) -> None:
     """The text says why; delay variation, TTL and DSCP of requests are known all the same."""
     with measuring(["answer", "drop", "answer"], mode="stamp") as server:

@@ -28,7 +28,9 @@ def test_a_mode_has_its_frame() -> None:
     assert make_frame(Mode.ECHO, key=b"", ssid=0, tos=None) is None
     assert isinstance(make_frame(Mode.UDPECHO_PLUS, key=b"", ssid=0, tos=None), PlusFrame)
     made = make_frame(Mode.STAMP, key=b"k", ssid=7, tos=0xB9)
+    assert isinstance(made, StampFrame)
     assert made == StampFrame(key=b"k", ssid=7, dscp=46)
+    assert 1_073_741_824 <= made.offset < 2_147_483_648
 
 
 def test_by_default_a_probe_has_room_for_its_header() -> None:

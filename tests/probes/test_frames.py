@@ -79,6 +79,14 @@ def test_a_request_of_stamp_has_its_tlvs_and_the_payload_is_padding() -> None:
     assert (frame.start, frame.mode) == (56, Mode.STAMP)
 
 
+def test_a_session_may_begin_with_any_number() -> None:
+    """It is added to that of the probe, and wraps."""
+    frame = StampFrame(ssid=7, dscp=46, offset=0xFFFFFFFE)
+    assert frame.request(5, QUARTER, 74, BODY) == hexadecimal("00000003" + STAMP_REQUEST[8:]) + BODY
+    assert frame.request(5, QUARTER, 44, b"") == hexadecimal("00000003" + STAMP_REQUEST[8:])[:44]
+    assert (StampFrame().offset, PlusFrame().offset) == (0, 0)
+
+
 def test_a_request_of_44_bytes_is_the_base_packet() -> None:
     """For reflectors that take no other."""
     assert StampFrame(ssid=7, dscp=46).request(5, QUARTER, 44, b"") == hexadecimal(STAMP_REQUEST)[:44]

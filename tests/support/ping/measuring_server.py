@@ -35,6 +35,7 @@ class MeasuringServer:
         self.key = str(options.get("key", "")).encode()
         self.stateful = bool(options.get("stateful"))
         self.shared = bool(options.get("shared"))
+        self.before = int(str(options.get("before", 0)))
         self.sleep = float(str(options.get("sleep", 0)))
         self.dscp = int(str(options.get("dscp", 0)))
         self.began = time.monotonic_ns()
@@ -83,7 +84,7 @@ class MeasuringServer:
         received = time.time_ns()
         if self.sleep:
             time.sleep(self.sleep)
-        count = self.counts.setdefault(None if self.shared else peer, [0, 0])
+        count = self.counts.setdefault(None if self.shared else peer, [self.before, 0])
         count[impairment == "fail"] += 1
         reply = data
         if self.mode == "plus":
