@@ -62,7 +62,7 @@ Ground
     linux/       one facility of the kernel or host in each module, and the only package with ctypes: mmsg,
                  mmsg_layout*, io_uring, epoll_set, poll, sockets, sockopt*, accept, netlink, process,
                  procfs, prctl, privileges, cgroups, descriptors, signals, send_queue, systemd, journal, links,
-                 bpf, firewall, timer, clock (how far it may be off),
+                 bpf, firewall, timer, clock (how far it may be off, two read together),
                  arrival (of datagrams)
 
 The life of a datagram:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from struct import pack
 from typing import Final
 
+from echod.linux.clock import read_together
 from echod.stats.counters import UdpField
 from echod.udp.arrivals import SECOND
 from echod.udp.batch import Batch
@@ -47,7 +48,7 @@ class UdpEchoPlus:
     def reply(self, batch: Batch, sock: UdpSocket) -> None:
         """Reply to a batch."""
         tables, arrivals, began = self._layouts.of(batch).tables, batch.arrivals, self._began
-        now, wall = time.monotonic_ns(), time.time_ns()
+        now, wall = read_together()
         second, offsets = arrivals.known(wall)
         self._note_times(batch, second, offsets)
         # The clock of the daemon when that second began, had the wall clock always been set as it is now.
