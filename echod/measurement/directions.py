@@ -182,7 +182,7 @@ class _Account:
         found.counted = True
         (first, begin), (last, end) = self._least, self._greatest
         failed_before = self._failures[0]
-        if self._fresh and begin <= first:  # it began to count with this run
+        if self._fresh and 1 <= begin <= first:  # it began to count with this run
             first, begin, failed_before = 1, 1, 0
         found.failures = self._failures[1] - failed_before
         arrived = end - begin + 1

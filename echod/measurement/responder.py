@@ -10,6 +10,9 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Final
 
+_WRAP: Final = 2**32
+"""What the counts of a responder begin at zero again after, with UDPEchoPlus as with STAMP."""
+
 _KEPT: Final = 4096
 """Replies of one source port that are remembered."""
 
@@ -58,7 +61,9 @@ class Responders:
     def judge(
         self, report: Report | None, sequence: int, port_index: int, *, sent: int, arrived: int
     ) -> tuple[Report | None, bool]:
-        """Return the report, without its count if it is none, and whether it is the first of another responder.
+        """Return the report, and whether it is the first of another responder.
+
+        The report is without its count if that is none; a count that has begun at zero again goes on where it was.
 
         The probe has this number, and left at `sent`; the reply came at `arrived`: monotonic times in ns.
         """
@@ -67,11 +72,13 @@ class Responders:
         if report.copied and port_index not in self._by_port:  # nothing shows yet that this responder counts
             return replace(report, count=None), False
         responder = self._by_port.setdefault(port_index, _Responder())
-        new = responder.contradicts(report.count, sequence, sent)
+        count = responder.unwrap(report.count)
+        new = responder.contradicts(count, sequence, sent)
         if new:
-            responder = self._by_port[port_index] = _Responder()
-        responder.add(report.count, sequence, arrived)
-        return report, new
+            responder, count = _Responder(), report.count
+            self._by_port[port_index] = responder
+        responder.add(count, sequence, arrived)
+        return (report if count == report.count else replace(report, count=count)), new
 
 
 class _Responder:
@@ -83,6 +90,11 @@ class _Responder:
         self._arrived: list[int] = []
         self._sequences: OrderedDict[int, int] = OrderedDict()
         """The probe that each count belongs to."""
+
+    def unwrap(self, count: int) -> int:
+        """Return the count nearest to the greatest one that is the same modulo 2**32 (serial arithmetic, RFC 1982)."""
+        greatest = self._peaks[-1] if self._peaks else count
+        return greatest + (count - greatest + _WRAP // 2) % _WRAP - _WRAP // 2
 
     def contradicts(self, count: int, sequence: int, sent: int) -> bool:
         """Return whether the same responder cannot have sent this.

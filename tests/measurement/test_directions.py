@@ -77,6 +77,7 @@ def test_what_is_counted_and_did_not_come_was_lost_on_the_way_back(
         ([(1, 101), (2, 102), (3, 103)], (0, 0)),
         ([(3, 101), (6, 103)], (1, 1)),
         ([(3, 101), (2, 100), (5, 102)], (1, 0)),
+        ([(3, 0), (2, -1), (5, 1)], (1, 0)),
     ],
 )
 def test_a_responder_that_had_counted_before_is_known_from_its_first_reply_on(

@@ -87,6 +87,20 @@ def test_a_number_that_is_copied_is_no_count_until_one_is_not() -> None:
     assert judge(responders, 5, 4, copied=1) == (5, False)
 
 
+def test_a_count_that_begins_at_zero_again_goes_on() -> None:
+    """After 2**32; a reply from before that may be late, and a fall of any other kind is still another responder."""
+    responders = Responders()
+    assert judge(responders, 4_294_967_294, 1) == (4_294_967_294, False)
+    assert judge(responders, 0, 3, sent=30, arrived=50) == (4_294_967_296, False)
+    assert judge(responders, 4_294_967_295, 2, sent=20, arrived=51) == (4_294_967_295, False)
+    assert judge(responders, 1, 6) == (4_294_967_297, False)
+    assert judge(responders, 4_294_967_295, 7) == (4_294_967_295, True)
+    assert judge(responders, 0, 8) == (4_294_967_296, False)
+    overtaken = Responders()
+    assert judge(overtaken, 0, 2, sent=20, arrived=50) == (0, False)
+    assert judge(overtaken, 4_294_967_295, 1, sent=10, arrived=51) == (-1, False)
+
+
 def test_without_a_count_nothing_is_known() -> None:
     """Of a plain echo there is not even a report."""
     responders = Responders()

@@ -70,6 +70,17 @@ def test_a_reflector_that_counts_is_no_stateless_one_wherever_it_begins(before: 
     assert (found["out"]["lost"], found["back"]["lost"], found["lost_unknown"]) == (1, 1, 0)
 
 
+@pytest.mark.parametrize(("mode", "word"), [("plus", "--plus"), ("stamp", "--stamp")])
+def test_a_count_may_begin_at_zero_again(mode: str, word: str) -> None:
+    """After 2**32: the server is the same, and losses have their direction."""
+    plan = ["answer", "drop out", "answer", "drop", "answer"]
+    with measuring(plan, mode=mode, stateful=True, before=4_294_967_294) as server:
+        target = f"127.0.0.1:{server.port}"
+        found = ping("--json", "-q", word, "-c", 5, "-i", "20ms", "-W", 1, target).summary
+    assert (found["responder_changes"], found["lost_unknown"]) == (0, 0)
+    assert (found["out"]["lost"], found["back"]["lost"]) == (1, 1)
+
+
 def test_a_stateless_reflector_tells_no_direction(tmp_path: Path) -> None:
     """The text says why; delay variation, TTL and DSCP of requests are known all the same."""
     with measuring(["answer", "drop", "answer"], mode="stamp") as server:

@@ -111,13 +111,13 @@ class MeasuringServer:
             return data
         since = received - time.time_ns() + time.monotonic_ns() - self.began
         stamps = [since // 1000, (time.monotonic_ns() - self.began) // 1000]
-        return data[:4] + struct.pack(">IIII", count[0], *stamps, count[1]) + data[20:]
+        return data[:4] + struct.pack(">IIII", count[0] % 2**32, *stamps, count[1]) + data[20:]
 
     def stamp(self, data: bytes, received: int, count: list[int], ttl: int, tos: int) -> bytes:
         """Return a reply of a STAMP reflector, which knows extra padding, class of service, and HMAC."""
         at = AUTHENTICATED if self.key else UNAUTHENTICATED
         reply = bytearray(data)
-        sequence = struct.pack(">I", count[0] - 1) if self.stateful else data[:4]
+        sequence = struct.pack(">I", (count[0] - 1) % 2**32) if self.stateful else data[:4]
         reply[: at["base"]] = bytes(at["base"])
         reply[:4] = sequence
         put(reply, at["received"], ntp(received))
