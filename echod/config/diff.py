@@ -3,7 +3,7 @@
 It opens and closes no socket. Invariant: every listener, old or new, is in exactly one of the three.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from echod.config.schema import Config
@@ -47,10 +47,10 @@ def _flat(prefix: str, values: Mapping[str, object]) -> Iterable[str]:
             yield f"{prefix}{key}: {str(value).lower() if isinstance(value, bool) else value}"
 
 
-def changes(old: Config, new: Config, listeners: Plan) -> list[str]:
+def changes(old: Config, new: Config, listeners: Plan, new_keys: Container[Listener] = ()) -> list[str]:
     """Return one short text for each difference: `+` and `-` for listeners, `key: old -> new` for the rest.
 
-    A listener that is kept has its options in place of a key.
+    A listener that is kept has its options in place of a key, and is in `new_keys` if its `hmac_key` has other content.
     The changes of listeners come from the plan, because passed sockets are served whatever a config says.
     """
     found = [f"+{listener}" for listener in listeners.open]
@@ -59,6 +59,8 @@ def changes(old: Config, new: Config, listeners: Plan) -> list[str]:
         was, is_now = (config.listeners.get(listener, PLAIN) for config in (old, new))
         if was != is_now:
             found.append(f"{listener}: {describe(was)} -> {describe(is_now)}")
+        if listener in new_keys:
+            found.append(f"{listener}: new key")
     before, after = flatten(old), flatten(new)
     del before["listeners"]
     return found + [

@@ -125,8 +125,9 @@ def _find_modes(config: Config, document: Document) -> Iterator[_Warning]:
                 )
                 yield ((*path, "mode"), path), message
         if options.impair is not None and not first.address.is_loopback:
+            where = "this host" if first.address.is_unspecified else str(first.address)
             message = (
-                f"whoever can reach {first.address} gets these errors and delays, and may take them for those of the "
+                f"whoever can reach {where} gets these errors and delays, and may take them for those of the "
                 f"network: write {'127.0.0.1' if first.address.version == 4 else '[::1]'}, unless that is meant"  # noqa: PLR2004
             )
             yield ((*path, "impair"), path), message

@@ -71,7 +71,7 @@ class Generation:
         self._restarts = restarts
         self.self_test = self_test
         self.account = account
-        self._keys = keys
+        self.keys = keys
         self._began = began
         self._secret = secrets.token_bytes(16)
         self._serving = False
@@ -168,7 +168,7 @@ class Generation:
         workers = len(self.workers)
         share = []
         for listener, sockets in self._sockets.items():
-            options, key = self.config.listeners.get(listener, PLAIN), self._keys.get(listener, b"")
+            options, key = self.config.listeners.get(listener, PLAIN), self.keys.get(listener, b"")
             few = len(sockets) < workers and not options.has_sessions
             dealt = [sockets[number % len(sockets)]] if few else sockets[number::workers]
             share += [

@@ -35,12 +35,17 @@ def _read(listener: Listener, name: str) -> bytes:
     try:
         return read_key(path)
     except OSError as error:
-        raise KeyUnreadableError(
-            f"{what}: {path} cannot be read: {error.strerror}: let the user of echod read it, or pass it with "
-            "LoadCredential= of the service unit"
-        ) from None
+        raise KeyUnreadableError(f"{what}: {path} cannot be read: {error.strerror}: {_remedy(name, error)}") from None
     except ValueError as error:
         raise KeyUnreadableError(f"{what}: {path} {error}") from None
+
+
+def _remedy(name: str, error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return "let the user of echod read it, or pass it with LoadCredential= of the service unit"
+    if name.startswith("/"):
+        return "write the path of the file that has the key"
+    return f"write LoadCredential={name}:FILE into the service unit, and restart it"
 
 
 def read_key(path: Path) -> bytes:

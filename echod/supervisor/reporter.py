@@ -147,7 +147,7 @@ class Reporter:
         _log.info("reloaded", changed=changed, generation=generation)
         self._rejected = False
         self._send_ready(self._serving)
-        self._publisher.reload_finished(ExitCode.OK, f"reloaded; changed: {', '.join(changed)}")
+        self._publisher.reload_finished(ExitCode.OK, f"reloaded; changed: {'; '.join(changed)}")
 
     def rejected(self, error: EchodError) -> None:
         """Report why the previous config stays in force, one entry per mistake. READY=1 is sent: the reload is over."""

@@ -210,7 +210,9 @@ class Supervisor:
             self._reporter.ready()
             self._on_serving()
         else:
-            self._reporter.reloaded(changes(old.config, new.config, transition.acquisition.plan), new.number)
+            new_keys = {each for each, key in new.keys.items() if old.keys.get(each, key) != key}
+            changed = changes(old.config, new.config, transition.acquisition.plan, new_keys)
+            self._reporter.reloaded(changed, new.number)
 
     def _reload(self, now: float) -> None:
         self._reload_wanted = False

@@ -229,7 +229,8 @@ def test_check_warns_of_a_key_that_its_user_may_not_read(folder: Path) -> None:
     assert stdout.endswith(f"\n{path}: ok; listeners: {listener} (stamp)\n")
     code, _, stderr = run_as_nobody("run", "--config", path)
     assert code == 78
-    assert f"hmac_key of {listener}: {key} cannot be read: Permission denied: " in words(stderr)
+    remedy = "let the user of echod read it, or pass it with LoadCredential= of the service unit"
+    assert f"hmac_key of {listener}: {key} cannot be read: Permission denied: {remedy}" in words(stderr)
 
 
 @pytest.mark.parametrize("scheme", ["udp", "tcp"])

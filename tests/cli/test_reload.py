@@ -56,6 +56,15 @@ def test_a_good_config_serves_when_the_command_returns(served: tuple[Daemon, Pat
     assert ask(more) == b"hi"
 
 
+def test_changes_stand_apart_from_the_options_of_one(served: tuple[Daemon, Path, int]) -> None:
+    """Options have commas between them, changes have semicolons."""
+    daemon, directory, port = served
+    address = f"udp://127.0.0.1:{port}"
+    daemon.write({"listeners": [{"address": address, "mode": "stamp", "stateful": True}], "workers": 2})
+    result = ask_for_reload(directory)
+    assert result.stdout == f"reloaded; changed: {address}: echo -> stamp, stateful: true; workers: 1 -> 2\n"
+
+
 def test_a_bad_config_fails_with_every_mistake(served: tuple[Daemon, Path, int]) -> None:
     """The exit code is that of a config with mistakes, each is a line, and the previous config stays in force."""
     daemon, directory, port = served

@@ -154,3 +154,18 @@ def test_options_of_a_listener_that_is_kept_are_reported_as_a_change() -> None:
         "udp://127.0.0.1:2: stamp, stateful: true -> echo, impair.loss: 2%, impair.seed: 7",
         "workers: 2 -> auto",
     ]
+
+
+def test_a_key_with_other_content_is_reported_and_never_shown() -> None:
+    """Beside its options, if they differ too; one of a listener that is opened is no news."""
+    one, other, more = listener(1), listener(2), listener(3)
+    keyed = ListenerOptions(mode=Mode.STAMP, hmac_key="/etc/key")
+    stateful = ListenerOptions(mode=Mode.STAMP, hmac_key="/etc/key", stateful=True)
+    old = Config(listeners={one: keyed, other: keyed}, workers=2)
+    new = Config(listeners={one: keyed, other: stateful, more: keyed}, workers=2)
+    assert diff.changes(old, new, plan(old.listeners, new.listeners), {one, other, more}) == [
+        "+udp://127.0.0.1:3",
+        "udp://127.0.0.1:1: new key",
+        "udp://127.0.0.1:2: stamp, hmac_key: /etc/key -> stamp, stateful: true, hmac_key: /etc/key",
+        "udp://127.0.0.1:2: new key",
+    ]

@@ -194,8 +194,8 @@ NO_EFFECT = "no limit is set, so this has no effect"
             "listeners:\n  - {address: udp://0.0.0.0:7072, impair: {loss: 2%}}",
             "2:35 listeners[0].impair",
             (
-                "whoever can reach 0.0.0.0 gets these errors and delays, and may take them for those of the network: "
-                "write 127.0.0.1, unless that is meant"
+                "whoever can reach this host gets these errors and delays, and may take them for those of the "
+                "network: write 127.0.0.1, unless that is meant"
             ),
         ),
         (

@@ -9,6 +9,7 @@ import pytest
 from support.daemon import Daemon, StartDaemon, ask, connect_udp
 from support.ports import free_port
 from support.socket_passing import pass_sockets
+from support.waiting import wait_until
 
 from echod.wire import stamp, udpecho_plus
 
@@ -95,6 +96,20 @@ def test_the_clock_of_udpecho_plus_is_that_of_the_daemon(echod: StartDaemon, tmp
         assert last <= reply.replied
         last = reply.replied
     assert last < 2**31  # it began with the daemon
+
+
+def test_a_reload_names_the_listener_whose_key_is_new(echod: StartDaemon, tmp_path: Path) -> None:
+    """Although the config is the same; the key itself is in no log. A reload after that has nothing to report."""
+    daemon, port = start(echod, tmp_path, MODES["authenticated stamp"][0], host="127.0.0.1", passed=False)
+    (tmp_path / "key").write_bytes(b"another key")
+    for changed in (f"udp://127.0.0.1:{port}: new key", "nothing"):
+        assert daemon.reload()["changed"] == [changed]
+        wait_until(lambda: len(daemon.workers()) == 3, "the old workers gone")
+        with connect_udp("127.0.0.1", port) as client:
+            client.send(stamp.request(1, 0, key=b"another key"))
+            assert stamp.read_reply(client.recv(200), b"another key").sender_sequence == 1
+    log = daemon.stderr_path.read_bytes()
+    assert (KEY in log, b"another key" in log) == (False, False)
 
 
 def test_what_is_no_request_is_counted_and_has_no_reply(echod: StartDaemon, tmp_path: Path) -> None:

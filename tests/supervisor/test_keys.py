@@ -66,10 +66,21 @@ def test_a_service_without_credentials_is_told_how_to_get_one(monkeypatch: pytes
     )
 
 
+def test_a_credential_that_the_service_does_not_have_is_told_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has others."""
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert refusal("stamp.key") == (
+        f"hmac_key of udp://127.0.0.1:862: {tmp_path}/stamp.key cannot be read: No such file or directory: write "
+        "LoadCredential=stamp.key:FILE into the service unit, and restart it"
+    )
+
+
 def test_what_is_no_key_is_refused_with_its_reason(tmp_path: Path) -> None:
     """A file that is absent, a directory, an empty file and one that is too long. A FIFO does not block."""
     begin = f"hmac_key of udp://127.0.0.1:862: {tmp_path}"
-    remedy = "let the user of echod read it, or pass it with LoadCredential= of the service unit"
+    remedy = "write the path of the file that has the key"
     assert refusal(f"{tmp_path}/none") == f"{begin}/none cannot be read: No such file or directory: {remedy}"
     assert refusal(str(tmp_path)) == f"{begin} cannot be read: Is a directory: {remedy}"
     many, none = "has more: a key has 1 to 1,024 bytes", "has no bytes: a key has 1 to 1,024 bytes"
