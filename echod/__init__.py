@@ -26,10 +26,10 @@ Processes
 
 Services
 
-    udp/         receive a batch, admit it, reply: service, batch, reply, refusal, transmit, cmsg, sock, trains*,
-                 unfinished, arrivals*, columns* (fields of many datagrams), sessions* (counts of each client),
-                 impairment*; modes/, what else a listener replies: discard, impair, reveal, udpecho_plus, stamp,
-                 stamp_tlvs, tables
+    udp/         receive a batch, admit it, reply: service, batch, reply, refusal, transmit, cmsg, reduction (of those of
+                 a socket that changes), sock, trains*, unfinished, arrivals*, columns* (fields of many datagrams),
+                 sessions* (counts of each client), impairment*; modes/, what else a listener replies: discard, impair,
+                 reveal, udpecho_plus, stamp, stamp_tlvs, tables
     tcp/         accept, every byte back: service, connections, connection, limits*; modes/: discard, impair
     bpf/         the kernel repeats what the sockets replied: asm*, layout*, options*, program* and its steps (checks*,
                  decisions*, limits*, loops*, reply*, counting*, egress*), maps*, link, datapath

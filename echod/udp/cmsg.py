@@ -17,6 +17,7 @@ from echod.linux.mmsg import Span, Vector, constant
 from echod.linux.mmsg_layout import SEGMENT_CMSG_BYTES, SEGMENT_CMSG_LENGTH
 from echod.linux.sockopt import IPPROTO_UDP, UDP_GRO, UDP_SEGMENT
 from echod.udp.arrivals import SECOND, Arrivals
+from echod.udp.reduction import reduce
 
 LOOPBACK_IFINDEX: Final = 1
 """The index of `lo`, in every network namespace (include/net/flow.h)."""
@@ -247,6 +248,9 @@ class ControlLayout:
         parsed = Parsed([0] * span.count, [None] * span.count, weights=weights)
         for slot, (control, flags) in enumerate(zip(span.control_length.tolist(), span.flags.tolist(), strict=True)):
             at, form = (vector.control_at + slot * vector.control_bytes) // 4, forms.get(control)
+            if form is None or words[at + form.type_at] != form.type:
+                control = span.control_length[slot] = reduce(vector.memory, 4 * at, control)  # noqa: PLW2901
+                form = forms.get(control)
             if form is None or flags & _NOT_WHOLE or words[at + form.type_at] != form.type:
                 parsed.truncated.add(slot)
                 continue

@@ -8,6 +8,7 @@ import struct
 import sys
 import time
 from collections.abc import Iterator
+from itertools import product
 from mmap import mmap
 
 import pytest
@@ -231,7 +232,7 @@ def test_without_room_for_all_of_them_a_slot_is_truncated(server: socket.socket,
 def test_messages_of_the_right_length_and_another_type_are_not_believed(
     wide: Batch, server: socket.socket, clients: list[socket.socket]
 ) -> None:
-    """PKTINFO and TTL together are as long as UDP_GRO and PKTINFO; each is recognised by its type."""
+    """PKTINFO and TTL together are as long as UDP_GRO and PKTINFO; each is recognised by its type, and reduced."""
     port = UdpSocket(server)
     report_arrivals(server, report=False)
     for data in (b"single", b"aabbc"):
@@ -247,7 +248,26 @@ def test_messages_of_the_right_length_and_another_type_are_not_believed(
     span = wide.vector.spans[1]
     assert span.control_length[0] == plain.train.length
     assert plain.common_form(span) is None
-    assert plain.parse_each(wide.vector, span, [6]).truncated == {0}
+    assert plain.parse_each(wide.vector, span, [6]).truncated == set()
+    assert span.control_length[0] == plain.single.length
+
+
+@each_family
+@pytest.mark.parametrize("some", list(product([0, 1], repeat=3)), ids=lambda some: "".join(map(str, some)))
+def test_a_socket_that_begins_or_ends_to_report_loses_nothing(
+    wide: Batch, server: socket.socket, clients: list[socket.socket], some: tuple[int, int, int]
+) -> None:
+    """Time, TTL and TOS are switched one after the other; single datagrams and trains come between."""
+    port = UdpSocket(server, options=ListenerOptions(mode=Mode.STAMP, dscp=REFLECT))
+    for (level, option), value in zip(options(server), some, strict=True):
+        server.setsockopt(level, option, value)
+    for datagrams in ((b"one", b"two"), (b"one", b"aabbc", b"ddeef"), (b"aabbc",) * 2):
+        for data in datagrams:
+            queue(clients[0], server, data, 2 * (len(data) > 3), host=asked(server))
+        assert answer(wide, port) == len(datagrams)
+        assert (wide.truncated, wide.failures, wide.replied) == (set(), {}, wide.datagrams)
+        got = [clients[0].recv(64) for _ in range(wide.replied)]
+        assert b"".join(got) == b"".join(datagrams)
 
 
 @each_family

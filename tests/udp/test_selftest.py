@@ -9,9 +9,10 @@ from support.udp_worker import UdpWorker
 
 from echod.admission.loops import PERIOD
 from echod.admission.selftest import SECRET_BYTES, SelfTest
-from echod.linux.sockopt import IP_RECVTTL
 
 NOBODY = "192.0.2.0/24"
+
+IP_RECVORIGDSTADDR = 20  # linux/in.h
 
 
 @pytest.fixture
@@ -123,6 +124,6 @@ def test_a_truncated_datagram_from_that_port_is_never_answered(mark: SelfTest) -
     """What the kernel could not deliver whole has no exact answer, whatever its port."""
     with udp_server() as server, prober(mark) as client:
         served = UdpWorker(server, self_test=mark)
-        server.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)  # a control message more than is understood
+        server.setsockopt(socket.IPPROTO_IP, IP_RECVORIGDSTADDR, 1)  # a control message more than is understood
         queue(client, server, b"whole")
         assert served.turn()["dropped_truncated"] == 1

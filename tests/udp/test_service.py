@@ -9,13 +9,14 @@ from support.loopback import ANY, assert_got, at, deliver, inject, needs_root, p
 from support.udp_worker import UdpWorker, send
 
 from echod.linux.mmsg_layout import SLOTS
-from echod.linux.sockopt import IP_RECVTTL
 from echod.stats.counters import UdpField
 from echod.udp.batch import Batch
 from echod.udp.service import MAX_BATCHES_PER_WAKEUP, PASSED_OVER, WORTH_ANOTHER_LOOK
 from echod.udp.sock import UdpSocket
 
 CLIENT = 40_000
+
+IP_RECVORIGDSTADDR = 20  # linux/in.h
 
 
 @pytest.fixture
@@ -66,10 +67,10 @@ def test_what_is_truncated_is_dropped_as_such(network: None) -> None:
     """A datagram that came without its addresses is dropped, not answered, and the next is answered."""
     with udp_server(ANY) as server, udp_client() as client:
         served = UdpWorker(server)
-        server.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)
+        server.setsockopt(socket.IPPROTO_IP, IP_RECVORIGDSTADDR, 1)
         deliver(server, inject, served.address, b"odd", source="198.51.100.1", source_port=CLIENT)
         assert served.turn()["dropped_truncated"] == 1
-        server.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 0)
+        server.setsockopt(socket.IPPROTO_IP, IP_RECVORIGDSTADDR, 0)
         send(served, client, b"even")
         assert served.turn()["replied"] == 1
         assert_got(client, b"even")
