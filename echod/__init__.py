@@ -26,8 +26,8 @@ Processes
 
 Services
 
-    udp/         receive a batch, admit it, reply: service, batch, reply, refusal, transmit, cmsg, reduction (of those of
-                 a socket that changes), sock, trains*, unfinished, arrivals*, columns* (fields of many datagrams),
+    udp/         receive a batch, admit it, reply: service, batch, reply, refusal, transmit, cmsg, reduction (for
+                 sockets that change), sock, trains*, unfinished, arrivals*, columns* (fields of many datagrams),
                  sessions* (counts of each client), impairment*; modes/, what else a listener replies: discard, impair,
                  reveal, udpecho_plus, stamp, stamp_tlvs, tables
     tcp/         accept, every byte back: service, connections, connection, limits*; modes/: discard, impair

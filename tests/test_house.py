@@ -16,7 +16,7 @@ ARROWS = {
     "cli": "accelerator admission config errors linux logs net ping stats status supervisor worker",
     "supervisor": "admission config errors exporter linux logs net stats status udp worker",
     "accelerator": "bpf config errors linux logs net status worker",
-    "worker": "admission config linux net stats tcp udp",
+    "worker": "admission config linux net stats tcp udp wire",
     "exporter": "admission linux logs metrics stats status",
     "ping": "errors measurement net probes",
     "udp": "admission linux net stats wire",
@@ -44,7 +44,8 @@ ON_DEMAND = {
     "cli.status": "status.selftest",
     "supervisor.exporter": "exporter.exporter",
     "worker.modes": "tcp.modes.discard tcp.modes.impair udp.modes.discard udp.modes.impair udp.modes.reveal "
-    "udp.modes.stamp udp.modes.udpecho_plus",
+    "udp.modes.stamp udp.modes.udpecho_plus wire.reveal wire.stamp "
+    "wire.udpecho_plus",
 }
 """What a module imports inside functions alone: a command, or a part of it, that is loaded when it is chosen."""
 

@@ -10,6 +10,9 @@ then on, a sender that repeats the same bytes for ever loses one datagram in 1,0
 The choice is random, because counting the datagrams of each peer would cost more than all other rules together, and
 because a datagram that circulates in step with others must not escape sampling for ever.
 
+Of a datagram into which a mode writes each time it passes, only that is compared which no server changes, or whether it
+looks like a reply at all (`worker.modes.make_identity`).
+
 Owns the samples, which are bounded, and are hashes (of Python's bytes: SipHash, with a key of this process), never
 payload. Invariant: a datagram is reported as circulating only if the same peer sent the same bytes before.
 """

@@ -48,6 +48,9 @@ _BATCH: Final = [UdpField.BATCHES + max(slots - 1, 0).bit_length() for slots in 
 Reply = Callable[[Batch, UdpSocket], None]
 """What sends the replies to a batch, of which some slots were refused, and records in it what became of them."""
 
+Identity = Callable[[bytes], bytes]
+"""What of a datagram stays the same when it circulates, although a mode writes into it each time."""
+
 
 class UdpEcho:
     """One UDP socket of a worker."""
@@ -62,10 +65,12 @@ class UdpEcho:
         tally: Tally,
         top_sources: TopSources,
         reply: Reply = send,
+        identity: Identity | None = None,
     ) -> None:
         """Share the worker's batch, admission and top_sources.
 
-        Count into this listener's row, and count refusals into its tally. `reply` is that of its mode.
+        Count into this listener's row, and count refusals into its tally. `reply` and `identity` are those of its mode;
+        an echo sends all of a datagram back, so that all of it is compared.
         """
         self.sock = sock
         self._top_sources = top_sources
@@ -74,6 +79,7 @@ class UdpEcho:
         self._row = row
         self._tally = tally
         self._reply = reply
+        self._identity = identity
         self._in_vain = 0
         """Small batches still to go without another receive."""
 
@@ -197,7 +203,8 @@ class UdpEcho:
             peer = batch.peer(slot)
             if slot in batch.refused or self._is_test(slot, peer):
                 continue
-            if loop_detector.repeats(peer, batch.last_datagram(slot)):
+            datagram = batch.last_datagram(slot)
+            if loop_detector.repeats(peer, datagram if self._identity is None else self._identity(datagram)):
                 self._refuse(slot, Drop.LOOP, 1)
 
     def _refuse_each(self, refused: dict[int, Drop], now: float) -> None:

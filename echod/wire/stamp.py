@@ -10,7 +10,7 @@ leaves zero. TWAMP-Light (RFC 5357, appendix I) is the same format without TLVs,
 from dataclasses import dataclass
 from typing import Final
 
-from echod.wire import tlv
+from echod.wire import reveal, tlv
 from echod.wire.authentication import CODE_BYTES, code_of, verifies
 from echod.wire.ntp import ErrorEstimate, from_stamp, to_ntp, to_ptp
 
@@ -24,6 +24,7 @@ SHORT_BYTES: Final = 41
 """The packet of TWAMP-Light (RFC 5357, 4.2.1): that of STAMP without the three zeros at its end."""
 
 WRAP: Final = 2**32
+DAY: Final = 86_400 * 10**9
 SSID_WRAP: Final = 2**16
 
 
@@ -164,3 +165,19 @@ def read_reply(data: bytes, key: bytes = b"") -> Reply:
         ttl=data[places.ttl],
         tlvs=tlvs if not key or tlv.are_authentic(key, data[:4], tlvs) else b"",
     )
+
+
+def identity(data: bytes, now: int, key: bytes = b"") -> bytes:
+    """Return the same for whatever looks like the reply of a reflector, as of one that circulates; else all of it.
+
+    Where a sender leaves zeros, or padding (TWAMP-Light), a reply has the number of the packet or that before it, which
+    a server of UDPEchoPlus does not change, or a time within a day of `now`, in ns since 1970. That of a listener with
+    `mode: reveal` is a reply, too.
+    """
+    places = layout(key)
+    own, number, stamp = (
+        int.from_bytes(data[at : at + size], "big")
+        for at, size in ((0, 4), (places.sender_sequence, 4), (places.sender_stamp, 8))
+    )
+    numbered = stamp != 0 and (own - number) % WRAP <= 1
+    return b"reply" if numbered or abs(from_stamp(stamp, ptp=False) - now) < DAY else reveal.identity(data)

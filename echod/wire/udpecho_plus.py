@@ -69,3 +69,8 @@ def read(data: bytes) -> Reply:
         iteration=iteration,
         data=data[HEADER_BYTES:],
     )
+
+
+def identity(data: bytes) -> bytes:
+    """Return what stays the same of a datagram that circulates: all but what a server writes."""
+    return data[:RESPONSE_SEQUENCE_AT] + data[FAILURES_AT + 4 :]

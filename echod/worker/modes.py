@@ -5,6 +5,7 @@ Owns the choice, and loads the module of a mode only for a listener that has it:
 
 from collections.abc import Callable
 from functools import partial
+from time import time_ns
 from typing import Protocol
 
 from echod.linux.poll import Poll
@@ -12,7 +13,7 @@ from echod.net.mode import ListenerOptions, Mode
 from echod.stats.refusals import Tally
 from echod.tcp.connections import Connections
 from echod.udp.reply import send
-from echod.udp.service import Reply
+from echod.udp.service import Identity, Reply
 from echod.udp.sock import UdpSocket
 from echod.worker.channel import Birth, ServedSocket
 
@@ -67,6 +68,23 @@ def make_reply(  # noqa: PLR0913 - each is a part that the worker owns and share
 
         return Stamp(row, tally, options=options, key=served.key, port=served.listener.port).reply
     return send
+
+
+def make_identity(served: ServedSocket) -> Identity | None:
+    """Return what of a datagram is compared with earlier ones, to detect a loop; None for all of it."""
+    if served.options.mode is Mode.REVEAL:
+        from echod.wire.reveal import identity  # noqa: PLC0415 - see above
+
+        return identity
+    if served.options.mode is Mode.UDPECHO_PLUS:
+        from echod.wire import udpecho_plus  # noqa: PLC0415 - see above
+
+        return udpecho_plus.identity
+    if served.options.mode is Mode.STAMP:
+        from echod.wire import stamp  # noqa: PLC0415 - see above
+
+        return lambda data: stamp.identity(data, time_ns(), served.key)
+    return None
 
 
 def make_connections(options: ListenerOptions, poll: Poll) -> Callable[..., Connections]:

@@ -34,7 +34,7 @@ from echod.udp.batch import Batch
 from echod.udp.service import UdpEcho
 from echod.udp.sock import UdpSocket
 from echod.worker.channel import MAX_COMMAND_BYTES, OWN_ADDRESSES, READY, SERVE, TOP_SOURCES, Birth
-from echod.worker.modes import Holding, make_connections, make_reply
+from echod.worker.modes import Holding, make_connections, make_identity, make_reply
 from echod.worker.rules import declare_rules
 
 SPIN_SECONDS: Final = 20e-6
@@ -86,8 +86,16 @@ class Worker:
                 tally = self._tally(each.listener)
                 sock = UdpSocket(each.sock, birth.page.listeners.index(each.listener), each.options)
                 reply = make_reply(birth, each, sock, row, tally, poll=self._poll, holding=self._holding)
-                top_sources = self._top_sources
-                echo = UdpEcho(sock, batch, self._admission, row, tally=tally, top_sources=top_sources, reply=reply)
+                echo = UdpEcho(
+                    sock,
+                    batch,
+                    self._admission,
+                    row,
+                    tally=tally,
+                    top_sources=self._top_sources,
+                    reply=reply,
+                    identity=make_identity(each),
+                )
                 self._udp.append((echo, each.shared))
 
     def _set_up_tcp(self) -> None:

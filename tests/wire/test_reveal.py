@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echod.wire.reveal import ENOUGH_BYTES, Seen, decode, encode
+from echod.wire.reveal import ENOUGH_BYTES, Seen, decode, encode, identity
 
 OBJECT = (
     b'{"peer":"192.0.2.7","peer_port":40000,"local":"198.51.100.1","local_port":7073,"ttl":63,"dscp":46,"ecn":1,'
@@ -122,3 +122,9 @@ def test_other_payloads_are_not_read(payload: bytes) -> None:
 def test_any_bytes_are_read_without_an_error(payload: bytes) -> None:
     """None of these is an object with all its keys."""
     assert decode(payload) is None
+
+
+def test_replies_that_circulate_are_the_same() -> None:
+    """Each tells another time; a request is compared as a whole."""
+    assert identity(b'{"peer":"192.0.2.1"}') == identity(b'{"pe' + bytes(80)) == b'{"pe'
+    assert identity(b"a request") == b"a request"

@@ -7,7 +7,7 @@ import pytest
 
 from echod.wire import tlv
 from echod.wire.ntp import ErrorEstimate
-from echod.wire.stamp import AUTHENTICATED, UNAUTHENTICATED, Layout, Reply, layout, read_reply, request
+from echod.wire.stamp import AUTHENTICATED, UNAUTHENTICATED, Layout, Reply, identity, layout, read_reply, request
 
 QUARTER = 1_700_000_000_250_000_000
 """In ns since 1970; as NTP stamp E8FE6F80 40000000."""
@@ -176,3 +176,36 @@ def test_a_key_decides_the_layout() -> None:
     """With one, packets are authenticated."""
     assert layout(b"") is UNAUTHENTICATED
     assert layout(KEY) is AUTHENTICATED
+
+
+NOW = 1_700_000_000 * 10**9
+NOW_NTP = 1_700_000_000 + 2_208_988_800
+"""The same time, in seconds since 1900."""
+
+
+def packet(places: Layout, own: int, number: int, seconds: int) -> bytes:
+    """Make a packet with its own number, that of a sender, and the time of a sender."""
+    data = bytearray(bytes([0x5A]) * places.length)
+    data[:4] = own.to_bytes(4, "big")
+    data[places.sender_sequence : places.sender_sequence + 4] = number.to_bytes(4, "big")
+    data[places.sender_stamp : places.sender_stamp + 8] = (seconds << 32).to_bytes(8, "big")
+    return bytes(data)
+
+
+@pytest.mark.parametrize(("places", "key"), [(UNAUTHENTICATED, b""), (AUTHENTICATED, b"key")])
+def test_replies_that_circulate_are_the_same(places: Layout, key: bytes) -> None:
+    """By the number of the sender, or that before it, or a time of the sender within a day; requests differ."""
+    replies = [(7, 7, 1), (7, 6, 1), (0, 2**32 - 1, 1), (7, 99, NOW_NTP - 86_399), (7, 99, NOW_NTP + 86_399)]
+    requests = [(7, 0, 0), (0, 0, 0), (1, 0, 0), (7, 5, 1), (7, 8, 1), (7, 99, NOW_NTP - 86_401)]
+    for fields in replies:
+        assert identity(packet(places, *fields), NOW, key) == b"reply", fields
+    for fields in requests:
+        assert identity(packet(places, *fields), NOW, key) == packet(places, *fields), fields
+    assert identity(b'{"peer":"192.0.2.1"}', NOW, key) == b'{"pe'
+
+
+def test_a_request_of_a_sender_is_never_taken_for_a_reply() -> None:
+    """It has zeros where a reply has the number of a sender; that of TWAMP-Light may be short."""
+    for number in (0, 1, 2, 2**32 - 1):
+        assert identity(request(number, NOW), NOW) == request(number, NOW)
+        assert identity(request(number, NOW)[:14], NOW) == request(number, NOW)[:14]

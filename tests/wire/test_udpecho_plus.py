@@ -48,3 +48,12 @@ def test_the_fields_of_the_server_lie_where_the_standard_has_them() -> None:
         udpecho_plus.HEADER_BYTES,
     )
     assert offsets == (4, 8, 12, 16, 24)
+
+
+def test_a_packet_that_circulates_is_the_same_whatever_servers_write() -> None:
+    """Bytes 4 to 19 are theirs; another number, iteration or datum makes another packet."""
+    same = udpecho_plus.identity(bytes.fromhex("00000009" + "00" * 16 + "00000002") + b"rest")
+    assert udpecho_plus.identity(bytes.fromhex("00000009" + "a5" * 16 + "00000002") + b"rest") == same
+    for number, iteration, data in ((8, 2, b"rest"), (9, 3, b"rest"), (9, 2, b"rust"), (9, 2, b"res")):
+        packet = number.to_bytes(4, "big") + bytes(16) + iteration.to_bytes(4, "big") + data
+        assert udpecho_plus.identity(packet) != same
