@@ -107,6 +107,6 @@ class Event:
     @property
     def network(self) -> int | None:
         """Return the part of the round trip that was spent in the network, in ns; None if it is not known."""
-        if self.rtt is None or self.report is None:
+        if self.rtt is None or self.report is None or self.report.held is None:
             return None
         return max(0, self.rtt - self.report.held)  # a clock in steps of 1 us may show more than there was

@@ -40,11 +40,12 @@ class FarEnd:
             self.changes += 1
             self.first_change = self.first_change or event
         report = event.report
-        if report is None or event.network is None or not event.settles or event.kind not in _FIRST:
+        if report is None or event.rtt is None or not event.settles or event.kind not in _FIRST:
             return
         self.reports += 1
-        self.network.add(event.network)
-        self.held.add(report.held)
+        if event.network is not None and report.held is not None:
+            self.network.add(event.network)
+            self.held.add(report.held)
         for counts, value in ((self.ttls, report.ttl), (self.dscps, report.dscp)):
             if value is not None:
                 counts[value] = counts.get(value, 0) + 1

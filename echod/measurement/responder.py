@@ -46,9 +46,13 @@ class Report:
     """DSCP of the reply, as it was sent."""
 
     @property
-    def held(self) -> int:
-        """Return for how many ns the responder had the request before it replied."""
-        return (self.replied - self.received) % self.wraps
+    def held(self) -> int | None:
+        """Return for how many ns the responder had the request before it replied.
+
+        None if it replied before the request arrived: its clock was set meanwhile, or it has two.
+        """
+        held = (self.replied - self.received) % self.wraps
+        return held if held < self.wraps // 2 else None
 
 
 class Responders:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from echod.errors import plural
 from echod.measurement.directions import Direction, Directions
 from echod.measurement.events import Event, Kind
+from echod.measurement.far_end import FarEnd
 from echod.measurement.latency import Latency
 from echod.measurement.statistics import Statistics
 from echod.net.mode import Mode
@@ -25,6 +26,8 @@ RESPONDERS: Final = {
 CHANGED: Final = " (RESPONDER CHANGED!)"
 """The remark on the first reply of another responder."""
 
+_OTHERS_TOO: Final = "the responder counts more requests than were sent, perhaps those of others too"
+
 _NO_REPLY: Final = (Kind.LOST, Kind.ERROR, Kind.DIFFERENT_ADDRESS)
 """Outcomes of probes without a reply of the responder."""
 
@@ -34,7 +37,7 @@ def event_fields(event: Event) -> dict[str, Any]:
     report = event.report
     return {
         "network_ms": None if event.network is None else _ms(event.network),
-        "responder_ms": None if report is None else _ms(report.held),
+        "responder_ms": None if report is None or report.held is None else _ms(report.held),
         "far_ttl": report and report.ttl,
         "far_dscp": report and report.dscp,
         "new_responder": event.new_responder or None,
@@ -48,12 +51,12 @@ def fields(statistics: Statistics) -> dict[str, Any]:
         return {}
     directions = statistics.directions
     found: dict[str, Any] = {
-        "network_ms": _latency(far.network),
-        "responder_ms": _latency(far.held),
         "responder_changes": far.changes,
         "out": _direction(directions, directions.out),
         "back": _direction(directions, directions.back),
     }
+    if far.network.count:
+        found |= {"network_ms": _latency(far.network), "responder_ms": _latency(far.held)}
     if _is_known(directions):
         found["responder_failures"] = directions.failures
         found["lost_unknown"] = _unknown(statistics, directions)
@@ -75,10 +78,8 @@ def lines(statistics: Statistics, mode: Mode) -> list[str]:
     if not far.reports:
         return [f"no reply is of a {RESPONDERS[mode]}: this is a {RESPONDERS[Mode.ECHO]}"]
     directions = statistics.directions
-    times = (far.network.min, far.network.mean, far.network.max, far.network.deviation)
     found = [
-        f"network min/avg/max/mdev = {_times(*times)} ms, without the time at the responder",
-        f"responder min/avg/max = {_times(far.held.min, far.held.mean, far.held.max)} ms",
+        *_time_lines(far),
         _direction_line("out", "probe", directions, directions.out),
         _direction_line("back", "reply", directions, directions.back),
         *_unknown_lines(statistics, directions),
@@ -89,6 +90,16 @@ def lines(statistics: Statistics, mode: Mode) -> list[str]:
         first = f"the first at seq={far.first_change.sequence}"
         found.append(f"responder changed: {_count(far.changes, 'time')}, {first}: it was restarted, or replaced")
     return found + _far_lines(statistics)
+
+
+def _time_lines(far: FarEnd) -> list[str]:
+    if not far.network.count:
+        return ["responder: its replies left before the requests arrived, by its clock: its time is unknown"]
+    times = (far.network.min, far.network.mean, far.network.max, far.network.deviation)
+    return [
+        f"network min/avg/max/mdev = {_times(*times)} ms, without the time at the responder",
+        f"responder min/avg/max = {_times(far.held.min, far.held.mean, far.held.max)} ms",
+    ]
 
 
 def _far_lines(statistics: Statistics) -> list[str]:
@@ -122,10 +133,10 @@ def _unknown_lines(statistics: Statistics, directions: Directions) -> list[str]:
     """Return of how many losses the direction is not known, and why."""
     number = _unknown(statistics, directions)
     if not number:
-        return []
+        return [f"no direction is known: {_OTHERS_TOO}"] if directions.contradictory else []
     why = "before the first reply of a responder, or after the last"
     if directions.contradictory:
-        why = "the responder counts more requests than were sent, perhaps those of others too"
+        why = _OTHERS_TOO
     elif not directions.counted:
         why = "the reflector is stateless: it does not count"
     return [f"lost in an unknown direction: {_count(number, 'probe')}: {why}"]

@@ -37,6 +37,14 @@ def test_no_network_is_faster_than_none() -> None:
     assert Event(kind=Kind.LOST, time=0, rtt=5).network is None
 
 
+def test_a_reply_that_left_before_its_request_arrived_has_no_times() -> None:
+    """By the clock of the responder; what it says of the request counts all the same."""
+    far = FarEnd()
+    for event in (reply(1), reply(2, far_replied=-1, far_ttl=60)):
+        far.add(event)
+    assert (far.reports, far.network.count, far.held.count, far.held.max, far.ttls) == (2, 1, 1, 4000, {60: 1})
+
+
 def test_what_is_no_first_reply_is_not_counted() -> None:
     """A duplicate, a damaged reply, a plain echo."""
     far = FarEnd()

@@ -25,10 +25,19 @@ def judge(responders: Responders, count: int | None, sequence: int, **more: int)
 
 @pytest.mark.parametrize(
     ("received", "replied", "held"),
-    [(1000, 5000, 4000), (5000, 5000, 0), (WRAPS - 1000, 2000, 3000), (WRAPS - 1000, WRAPS - 1000, 0)],
+    [
+        (1000, 5000, 4000),
+        (5000, 5000, 0),
+        (WRAPS - 1000, 2000, 3000),
+        (WRAPS - 1000, WRAPS - 1000, 0),
+        (0, 2_147_483_647_999, 2_147_483_647_999),
+        (0, 2_147_483_648_000, None),
+        (5000, 4999, None),
+        (2000, WRAPS - 1000, None),
+    ],
 )
-def test_the_time_at_the_responder_may_wrap(received: int, replied: int, held: int) -> None:
-    """Its clock begins at zero again after 71.6 minutes (TR-143)."""
+def test_the_time_at_the_responder_may_wrap(received: int, replied: int, held: int | None) -> None:
+    """Its clock begins at zero again after 71.6 minutes (TR-143); a reply before its request says nothing."""
     assert replace(REPORT, received=received, replied=replied).held == held
 
 

@@ -130,6 +130,33 @@ def test_a_loss_whose_direction_is_unknown_has_a_line_and_a_reason(events: list[
         assert not [each for each in lines(found, Mode.STAMP) if each.startswith("out: 0 probes lost")]
 
 
+def test_a_responder_that_counts_others_too_has_its_line_without_losses() -> None:
+    """The lines of the directions lack their counts, and this says why."""
+    found = statistics(reply(1, 1), reply(2, 5), sent=2)
+    assert [each for each in lines(found, Mode.UDPECHO_PLUS) if "direction" in each] == [
+        "no direction is known: the responder counts more requests than were sent, perhaps those of others too"
+    ]
+    assert "lost" not in fields(found)["out"]
+
+
+def test_a_clock_that_was_set_tells_no_time() -> None:
+    """The reply left before its request arrived: that is shown as unknown, not as the wrap of a clock."""
+    set_back = reply(2, 2, held=-1)
+    some, none = statistics(reply(1, 1), set_back, sent=2), statistics(set_back, sent=2)
+    assert lines(some, Mode.UDPECHO_PLUS)[1] == "responder min/avg/max = 3.000/3.000/3.000 ms"
+    assert lines(none, Mode.UDPECHO_PLUS)[0] == (
+        "responder: its replies left before the requests arrived, by its clock: its time is unknown"
+    )
+    assert lines(none, Mode.UDPECHO_PLUS)[1].startswith("out: ")
+    assert (fields(some)["responder_ms"]["max"], "responder_ms" in fields(none), "network_ms" in fields(none)) == (
+        3.0,
+        False,
+        False,
+    )
+    told = event_fields(set_back)
+    assert (told["network_ms"], told["responder_ms"]) == (None, None)
+
+
 def test_a_probe_that_was_not_sent_is_lost_in_no_direction() -> None:
     """It is an error of this host."""
     unsent = lost(2, 4, kind=Kind.ERROR, reason="send queue full on this host", unsent=True)
