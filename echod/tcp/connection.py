@@ -94,6 +94,8 @@ class Connection:
             return self.move(buffer, row, more=bool(event & _MORE_TO_READ))
         except BlockingIOError:
             return None
+        except TimeoutError:
+            return Close.STALLED
         except OSError:
             return Close.RESET
 

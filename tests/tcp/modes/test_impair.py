@@ -2,12 +2,12 @@
 
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from time import monotonic_ns
 
 import pytest
 from support.loopback import reset
-from support.tcp_worker import PLENTY, TcpWorker, pull, push
+from support.tcp_worker import NARROW, PLENTY, TcpWorker, pull, push
 
 from echod.net.mode import Impairment
 from echod.stats.counters import TcpField
@@ -20,7 +20,9 @@ HOUR = 3600 * 1000 * MS
 class Impaired(TcpWorker):
     """A TCP listener with impairment."""
 
-    def __init__(self, host: str = "127.0.0.1", *, test_port: int | None = None, **values: int) -> None:
+    def __init__(
+        self, host: str = "127.0.0.1", *, test_port: int | None = None, stall: float = 30, **values: int
+    ) -> None:
         """Serve on this host."""
         made: list[ImpairedConnections] = []
 
@@ -31,7 +33,7 @@ class Impaired(TcpWorker):
 
             return make
 
-        super().__init__(host, mode=mode, idle=60, stall=30, test_port=test_port)
+        super().__init__(host, mode=mode, idle=60, stall=stall, test_port=test_port)
         self.path = made[0]
 
     def check(self) -> None:
@@ -83,21 +85,32 @@ def test_bytes_are_received_while_others_are_on_their_way(serve: Serve) -> None:
 
 
 def test_a_link_takes_its_time(serve: Serve) -> None:
-    """At 800,000 bit/s 10,000 bytes take 100 ms, and come in pieces; two connections share the link."""
+    """At 800,000 bit/s 10,000 bytes take 100 ms, and come in pieces."""
     worker = serve(rate=800_000)
-    with worker.connect() as one, worker.connect() as other:
+    with worker.connect() as client:
         began = monotonic_ns()
-        one.sendall(bytes(5_000))
-        other.sendall(bytes(5_000))
+        client.sendall(bytes(10_000))
         pieces: list[int] = []
 
         def came() -> bool:
-            pieces.extend(len(piece) for piece in (pull(one), pull(other)) if piece)
+            piece = pull(client)
+            pieces.extend([len(piece)] if piece else [])
             return sum(pieces) == 10_000
 
         worker.turn_until(came, "every byte")
         assert monotonic_ns() - began >= 100 * MS
         assert max(pieces) < 5_000
+
+
+def test_no_connection_waits_for_another(serve: Serve) -> None:
+    """At 800 bit/s 40,000 bytes take 400 s; the byte of another connection takes 10 ms meanwhile."""
+    worker = serve(rate=800)
+    with worker.connect() as slow, worker.connect() as other:
+        slow.sendall(bytes(40_000))
+        worker.turn_until(lambda: worker.octets[0] == 40_000, "it received")
+        other.sendall(b"x")
+        assert worker.read(other, 1) == b"x"
+        assert len(worker.echo.connections) == 2
 
 
 def stuff(worker: Impaired, client: socket.socket) -> int:
@@ -131,7 +144,61 @@ def test_all_connections_together_are_bounded(serve: Serve, stack: ExitStack) ->
     worker.turn_until(lambda: not worker.turn(0.05), "nothing more read")
     for client in clients:
         stuff(worker, client)
-    assert 63 << 20 < worker.octets[0] <= 64 << 20
+    received = worker.octets[0]
+    assert 63 << 20 < received <= 64 << 20
+    for client in clients[:10]:
+        reset(client)
+    worker.turn_until(lambda: worker.closed() == {"RESET": 10}, "the resets")
+    for client in clients[10:]:
+        stuff(worker, client)
+    assert received < worker.octets[0] <= received + (10 << 20)
+
+
+def test_a_full_connection_that_breaks_ends_at_once(serve: Serve) -> None:
+    """Its bytes would be on their way for more than a minute. A connection that ended takes no room."""
+    worker = serve(rate=8_000)
+    with worker.connect() as other:
+        for number in range(1, 4):
+            client = worker.connect()
+            stuff(worker, client)
+            reset(client)
+            worker.turn_until(lambda number=number: worker.closed() == {"RESET": number}, "the reset")  # type: ignore[misc]
+        assert len(worker.echo.connections) == 1
+        other.sendall(b"x")
+        assert worker.read(other, 1) == b"x"
+
+
+def test_many_that_broke_leave_nothing_behind(serve: Serve) -> None:
+    """Of what is on its way for an hour little more is remembered than there are connections."""
+    worker = serve(delay=HOUR)
+    for number in range(1, 201):
+        client = worker.connect()
+        client.sendall(b"x")
+        worker.turn_until(lambda number=number: worker.octets[0] == number, "it received")  # type: ignore[misc]
+        reset(client)
+        worker.turn_until(lambda number=number: worker.closed() == {"RESET": number}, "the reset")  # type: ignore[misc]
+    assert len(worker.path._next) < 100
+
+
+def test_a_peer_that_closed_without_reading_is_noticed(serve: Serve) -> None:
+    """Its kernel answers the first byte that comes with a reset, also behind its FIN: the rest is not waited for."""
+    worker = serve(rate=8_000)
+    with worker.connect() as client:
+        client.sendall(bytes(60_000))
+        worker.turn_until(lambda: worker.octets[0] > 20_000, "it received")
+    worker.turn_until(lambda: worker.closed() == {"RESET": 1}, "the reset")
+    assert worker.octets[1] < 60_000
+
+
+def test_half_a_close_of_a_full_connection_gets_every_byte(serve: Serve) -> None:
+    """The FIN is behind what is not read yet."""
+    worker = serve(rate=8_000_000)
+    payload = bytes(range(256)) * 1000
+    with worker.connect() as client:
+        client.sendall(payload)
+        client.shutdown(socket.SHUT_WR)
+        assert worker.read(client) == payload
+        worker.turn_until(lambda: worker.closed() == {"FINISHED": 1}, "the end")
 
 
 def test_a_full_connection_is_read_again(serve: Serve) -> None:
@@ -159,6 +226,35 @@ def test_a_peer_that_does_not_read_stalls(serve: Serve) -> None:
         worker.pass_time(29)
         assert worker.closed() == {}
         worker.pass_time(2)
+        assert worker.closed() == {"STALLED": 1}
+
+
+def test_what_comes_behind_unsent_bytes_is_nothing_that_the_peer_took(serve: Serve) -> None:
+    """A stall is not longer for it."""
+    worker = serve(delay=MS)
+    client, _ = worker.connect_stuck(PLENTY[: 1 << 20])
+    with client:
+        [connection] = worker.connections.open.values()
+        assert isinstance(connection, ImpairedConnection)
+        worker.turn_until(lambda: not connection.on_way, "all at the end of their way")
+        worker.pass_time(29)
+        worker.path.carry(connection, b"more")
+        worker.turn_until(lambda: not connection.on_way, "more at the end of its way")
+        worker.pass_time(2)
+        assert worker.closed() == {"STALLED": 1}
+
+
+def test_a_peer_that_takes_nothing_stalls_while_bytes_are_on_their_way(serve: Serve) -> None:
+    """Although the kernel has room for what comes: a stall of 1 s is noticed while nothing is unsent."""
+    worker = serve(rate=800_000, stall=1)
+    with worker.connect(buffers=NARROW) as client:
+
+        def stalled() -> bool:
+            with suppress(ConnectionError):  # it is broken in the end
+                push(client)
+            return bool(worker.closed())
+
+        worker.turn_until(stalled, "the stall")
         assert worker.closed() == {"STALLED": 1}
 
 
