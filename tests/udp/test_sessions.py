@@ -104,6 +104,15 @@ def test_what_a_source_used_again_is_not_forgotten_with_the_rest() -> None:
     assert numbers(sessions, ports[0], ports[1]) == [3, 1]
 
 
+def test_sessions_of_a_source_that_survived_a_turn_are_its_oldest() -> None:
+    """It has 256 that were idle for 15 minutes, and 257 new ones: the idle ones are forgotten."""
+    sessions = Sessions()
+    ports = [ipv4(1, port) for port in range(513)]
+    numbers(sessions, *ports[:256], now=1.0)
+    numbers(sessions, *ports[256:], now=1.0 + WAIT_SECONDS)
+    assert len(sessions) == 257
+
+
 def test_many_sources_with_many_sessions_fill_the_table_and_no_more() -> None:
     """Each of them has more sessions than it may have."""
     sessions = Sessions()

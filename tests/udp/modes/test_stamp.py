@@ -401,6 +401,19 @@ def test_a_train_has_the_dscp_of_its_first_class_of_service(server: socket.socke
 
 
 @each_family
+def test_requests_that_came_alone_have_each_the_dscp_that_they_want(
+    server: socket.socket, client: socket.socket
+) -> None:
+    """In one batch."""
+    served = serve(server, dscp="reflect")
+    send(served, client, *(request(1, bytes.fromhex(f"80040004 {wanted}000000")) for wanted in ("28", "2c", "28")))
+    served.turn()
+    replies = [receive(client) for _ in range(3)]
+    answers = [("00040004 2ae40000", 0x28), ("00040004 2ee40000", 0x2C), ("00040004 2ae40000", 0x28)]
+    assert [(data[44:], tos) for data, _, tos in replies] == [(bytes.fromhex(each), tos) for each, tos in answers]
+
+
+@each_family
 def test_a_packet_of_a_train_that_wanted_another_dscp_is_told_so(server: socket.socket, client: socket.socket) -> None:
     """RP is set in its reply. The first asks for none, the second decides; of two trains each has its own."""
     served = serve(server, dscp="reflect")
