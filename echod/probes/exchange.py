@@ -27,19 +27,28 @@ class Answer(Generic[Meaning]):
 
 
 def exchange(
-    transports: Sequence[UdpTransport], request: bytes, read: Callable[[bytes], Meaning | None], *, timeout: int
+    transports: Sequence[UdpTransport],
+    request: bytes,
+    read: Callable[[bytes], Meaning | None],
+    *,
+    timeout: int,
+    unread: str = "no reply",
 ) -> list[Answer[Meaning]]:
     """Send a request from each source port; return what `read` makes of the reply to each.
 
-    A reply for which it returns None is none. Each try waits for so many ns.
+    A reply for which it returns None does not end the wait; `unread` is the reason where no other came. Each try waits
+    for so many ns.
     """
     answers: dict[int, Answer[Meaning]] = {}
+    replied: set[int] = set()
     for _ in range(TRIES):
         waiting = [each for each in transports if each.port_index not in answers]
         for transport in waiting:
             if error := transport.send(request):
                 answers[transport.port_index] = Answer(None, error.reason)
-        _collect(waiting, read, answers, monotonic_ns() + timeout)
+        replied |= _collect(waiting, read, answers, monotonic_ns() + timeout)
+    for port_index in replied:
+        answers.setdefault(port_index, Answer(None, unread))
     return [answers.get(each.port_index, Answer(None)) for each in transports]
 
 
@@ -48,8 +57,12 @@ def _collect(
     read: Callable[[bytes], Meaning | None],
     answers: dict[int, Answer[Meaning]],
     end: int,
-) -> None:
-    """Read replies and errors until each source port has one, or until that time, monotonic in ns."""
+) -> set[int]:
+    """Read replies and errors until each source port has one, or until that time, monotonic in ns.
+
+    Return the source ports to which anything was sent back by the target.
+    """
+    replied: set[int] = set()
     by_descriptor = {each.sock.fileno(): each for each in transports}
     poll = select.poll()
     for descriptor in by_descriptor:
@@ -60,5 +73,8 @@ def _collect(
             for received in transport.receive():
                 if not isinstance(received, Response):
                     answers.setdefault(transport.port_index, Answer(None, received.reason))
-                elif received.from_target and (meaning := read(received.data)) is not None:
-                    answers[transport.port_index] = Answer(meaning, "")
+                elif received.from_target:
+                    replied.add(transport.port_index)
+                    if (meaning := read(received.data)) is not None:
+                        answers[transport.port_index] = Answer(meaning, "")
+    return replied

@@ -6,6 +6,7 @@ Owns the request, which says nothing and has room for the reply. Never prints.
 from contextlib import ExitStack
 from dataclasses import dataclass
 from secrets import token_bytes
+from typing import Final
 
 from echod.probes.exchange import exchange
 from echod.probes.settings import ProbeSettings
@@ -13,6 +14,8 @@ from echod.probes.sockets import open_probe_socket, source_address
 from echod.probes.target import Target
 from echod.probes.udp import UdpTransport
 from echod.wire.reveal import ENOUGH_BYTES, Seen, decode
+
+_OF_ANOTHER_MODE: Final = "replied, but not as a reveal listener"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +40,8 @@ def reveal(target: Target, settings: ProbeSettings) -> list[Revealed]:
             UdpTransport(stack.enter_context(open_probe_socket(target, settings.sockets, index)), target, index)
             for index in range(settings.source_ports)
         ]
-        answers = exchange(transports, token_bytes(ENOUGH_BYTES), decode, timeout=settings.timeout)
+        request = token_bytes(ENOUGH_BYTES)
+        answers = exchange(transports, request, decode, timeout=settings.timeout, unread=_OF_ANOTHER_MODE)
         address = source_address(target, settings.sockets)
     return [
         Revealed(address=address, port=transport.port, seen=answer.meaning, reason=answer.reason)

@@ -140,6 +140,16 @@ def test_nat_is_shown_for_each_source_port() -> None:
     assert (silent.code, silent.out.splitlines()[1].partition(" -> ")[2]) == (1, "port unreachable")
 
 
+def test_a_server_of_another_mode_reveals_nothing() -> None:
+    """It replied all the same: that is the reason, in the text and in JSON."""
+    with measuring(["answer"], mode="echo") as server:
+        words = ("--reveal", "-W", "0.3", f"127.0.0.1:{server.port}")
+        text, told = ping(*words), ping("--json", *words)
+    reason = "replied, but not as a reveal listener"
+    assert (text.code, text.out.splitlines()[1].partition(" -> ")[2]) == (1, reason)
+    assert [each["reason"] for each in told.objects[0]["sources"]] == [reason]
+
+
 def test_the_client_needs_nothing_but_the_standard_library() -> None:
     """With the modes too: no package that is installed beside it is loaded."""
     program = (

@@ -101,6 +101,16 @@ def test_without_a_reply_the_reason_is_known() -> None:
         assert exchange(asked, bytes(65_508), bytes, timeout=SECOND)[0].reason == "needs fragmentation"
 
 
+def test_a_reply_that_means_nothing_is_told_from_none() -> None:
+    """With the reason of the caller; an error that comes too is the better one."""
+    with serving(lambda _data, _number: [b"nothing"]) as (server, came), transports(at(server)[1]) as asked:
+        found = exchange(asked, b"what", lambda _: None, timeout=50 * MILLISECOND, unread="nothing of use")
+        assert (found, came) == ([Answer(None, "nothing of use")], [b"what"] * TRIES)
+    with udp_server() as silent, transports(at(silent)[1]) as asked:
+        found = exchange(asked, b"what", lambda _: None, timeout=MILLISECOND, unread="nothing of use")
+        assert found == [Answer(None, "no reply")]
+
+
 def test_a_server_is_recognized_by_its_reply() -> None:
     """One that does not reply is not."""
     with serving(lambda data, _: [data]) as (server, _):
