@@ -81,7 +81,8 @@ class Datagram(NamedTuple):
 class Held:
     """The datagrams that are held, by the time at which they are due.
 
-    One with the mark REORDERED does not leave when it is due, but right after the next one that leaves.
+    One with the mark REORDERED does not leave when it is due, but right after the next one that leaves. One that nobody
+    overtook has the mark no more.
     """
 
     def __init__(self, most: int, most_octets: int = MOST_OCTETS) -> None:
@@ -126,7 +127,8 @@ class Held:
                 return datagram
             self._waiting.append((due + OVERTAKEN_WITHIN, datagram))
         if self._waiting and self._waiting[0][0] <= now:
-            return self._waiting.popleft()[1]
+            alone = self._waiting.popleft()[1]
+            return alone._replace(marks=alone.marks & ~REORDERED)
         return None
 
     def next_due(self) -> float:

@@ -139,15 +139,12 @@ class ImpairedEcho:
             self._tally.add(Drop.IMPAIR_QUEUE, address_of(batch.peer(slot)), refused)
 
     def _mark(self, payload: bytes, marks: int, place: float, now: int) -> bytes:
-        """Count what befalls a datagram; return its payload after that."""
-        row = self._row
+        """Let a datagram take its time twice, or count its wrong bit; return its payload after that."""
         if marks & DUPLICATED:
             self._link.carry(now, len(payload) + self._headers)  # the duplicate takes its time there, too
-        if marks & REORDERED:
-            row[UdpField.REORDERED] += 1
         if not (marks & CORRUPTED and payload):
             return payload
-        row[UdpField.CORRUPTED] += 1
+        self._row[UdpField.CORRUPTED] += 1
         return flip(payload, place)
 
     def _control(self, batch: Batch, slot: int) -> bytes:
@@ -195,6 +192,8 @@ class ImpairedEcho:
         held, vector, row = self._held, self._vector, self._row
         span, originals = vector.spans[SLOTS], list[bool]()
         while len(originals) < SLOTS - 1 and (datagram := held.pop(now)) is not None:
+            if datagram.marks & REORDERED:
+                row[UdpField.REORDERED] += 1
             for original in (True, False) if datagram.marks & DUPLICATED else (True,):
                 slot = len(originals)
                 at, control_at = vector.names_at + slot * NAME_BYTES, vector.control_at + slot * MAX_CONTROL_BYTES

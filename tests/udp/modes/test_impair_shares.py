@@ -66,6 +66,6 @@ def test_the_shares_are_within_their_bounds_and_the_same_again() -> None:
     assert counts["replied"] + counts["held"] == alive
     assert is_likely(counts["lost"], DATAGRAMS, 0.02), counts
     assert is_likely(counts["duplicated"], alive, 0.01), counts
-    assert is_likely(counts["reordered"], alive, 0.01), counts
+    assert is_likely(counts["reordered"] + counts["held"], alive, 0.01), counts
     assert is_likely(counts["corrupted"], alive, 0.001), counts
     assert runs[1] == runs[0]
