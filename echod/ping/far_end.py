@@ -28,6 +28,12 @@ CHANGED: Final = " (RESPONDER CHANGED!)"
 
 _OTHERS_TOO: Final = "the responder counts more requests than were sent, perhaps those of others too"
 
+_BASE_SIZES: Final = (41, 44)
+"""Sizes of a reply of TWAMP-Light and of RFC 8762, in bytes."""
+
+_SSID: Final = range(14, 16)
+"""Where the identifier of a session lies in a packet without a key (RFC 8972)."""
+
 _NO_REPLY: Final = (Kind.LOST, Kind.ERROR, Kind.DIFFERENT_ADDRESS)
 """Outcomes of probes without a reply of the responder."""
 
@@ -73,8 +79,10 @@ def fields(statistics: Statistics) -> dict[str, Any]:
 def lines(statistics: Statistics, mode: Mode) -> list[str]:
     """Return the lines of the statistics that the responder reported."""
     far = statistics.far_end
-    if mode is Mode.ECHO or not statistics.received:
+    if mode is Mode.ECHO:
         return []
+    if not statistics.received:
+        return _hints(statistics, mode)
     if not far.reports:
         return [f"no reply is of a {RESPONDERS[mode]}: this is a {RESPONDERS[Mode.ECHO]}"]
     directions = statistics.directions
@@ -90,6 +98,18 @@ def lines(statistics: Statistics, mode: Mode) -> list[str]:
         first = f"the first at seq={far.first_change.sequence}"
         found.append(f"responder changed: {_count(far.changes, 'time')}, {first}: it was restarted, or replaced")
     return found + _far_lines(statistics)
+
+
+def _hints(statistics: Statistics, mode: Mode) -> list[str]:
+    """Return what to write instead, where something came back and nothing of it is whole."""
+    cut, wrong = map(statistics.first_damage.get, (Kind.TRUNCATED, Kind.CORRUPT))
+    if mode is Mode.STAMP and cut and cut.size in _BASE_SIZES and cut.expected > max(_BASE_SIZES):
+        return ["the reflector replies with the base packet alone, without TLVs: write -s 44"]
+    if mode is Mode.STAMP and wrong and wrong.offset in _SSID and wrong.offset + wrong.count == _SSID.stop:
+        return ["the reflector does not return the SSID (RFC 8762 alone): leave --ssid out"]
+    if cut or wrong or statistics.counts[Kind.UNMATCHED]:
+        return [f"no reply is whole, as if this were no {RESPONDERS[mode]}: --mode auto finds out what it is"]
+    return []
 
 
 def _time_lines(far: FarEnd) -> list[str]:

@@ -201,6 +201,41 @@ def test_a_plain_echo_is_recognized() -> None:
     assert lines(statistics(*lost(1), sent=1), Mode.STAMP) == []
 
 
+def damaged(kind: Kind, **more: Any) -> Event:  # noqa: ANN401 - fields of an event
+    """Return a damaged reply to the first probe."""
+    return Event(kind=kind, time=0, sequence=1, settles=True, rtt=5, **more)
+
+
+BASE = "the reflector replies with the base packet alone, without TLVs: write -s 44"
+NO_SSID = "the reflector does not return the SSID (RFC 8762 alone): leave --ssid out"
+ANOTHER = "no reply is whole, as if this were no STAMP reflector: --mode auto finds out what it is"
+
+
+@pytest.mark.parametrize(
+    ("event", "sentence"),
+    [
+        (damaged(Kind.TRUNCATED, size=44, expected=80), BASE),
+        (damaged(Kind.TRUNCATED, size=41, expected=80), BASE),
+        (damaged(Kind.TRUNCATED, size=41, expected=44), ANOTHER),
+        (damaged(Kind.TRUNCATED, size=60, expected=80), ANOTHER),
+        (damaged(Kind.CORRUPT, offset=14, count=2), NO_SSID),
+        (damaged(Kind.CORRUPT, offset=15, count=1), NO_SSID),
+        (damaged(Kind.CORRUPT, offset=15, count=2), ANOTHER),
+        (damaged(Kind.CORRUPT, offset=4, count=12), ANOTHER),
+        (Event(kind=Kind.UNMATCHED, time=0), ANOTHER),
+    ],
+)
+def test_where_no_reply_is_whole_a_sentence_says_what_to_write(event: Event, sentence: str) -> None:
+    """Nothing is said if nothing came, or if one is whole."""
+    found = statistics(event, sent=2)
+    assert lines(found, Mode.STAMP) == [sentence]
+    assert lines(found, Mode.ECHO) == []
+    assert lines(found, Mode.UDPECHO_PLUS) == [
+        "no reply is whole, as if this were no UDPEchoPlus server: --mode auto finds out what it is"
+    ]
+    assert sentence not in lines(statistics(event, reply(2, 2), sent=2), Mode.STAMP)
+
+
 def test_an_event_has_what_was_reported_of_it() -> None:
     """And nothing if nothing was."""
     event = reply(1, 1, ttl=60, dscp=9, new_responder=True)

@@ -126,6 +126,17 @@ def test_the_first_packets_find_out_what_the_server_is(mode: str, found: str, se
     assert pinged.summary["received"] == (0 if mode == "silent" else 2)
 
 
+@pytest.mark.parametrize(
+    ("mode", "word", "what"),
+    [("plus", "--stamp", "STAMP reflector"), ("stamp", "--plus", "UDPEchoPlus server")],
+)
+def test_a_server_of_the_other_mode_is_not_taken_for_a_damaging_path(mode: str, word: str, what: str) -> None:
+    """The end of the run says how to find out what it is."""
+    with measuring(["answer"], mode=mode) as server:
+        found = ping("-q", word, "-c", 2, "-i", "10ms", "-W", "0.3", f"127.0.0.1:{server.port}")
+    assert f"\nno reply is whole, as if this were no {what}: --mode auto finds out what it is\n" in found.out
+
+
 def test_nat_is_shown_for_each_source_port() -> None:
     """On loopback there is none; a port without a reply has its reason."""
     with measuring(["answer"], mode="reveal") as server:
