@@ -28,8 +28,8 @@ CHANGED: Final = " (RESPONDER CHANGED!)"
 
 _OTHERS_TOO: Final = "the responder counts more requests than were sent, perhaps those of others too"
 
-_BASE_SIZES: Final = (41, 44)
-"""Sizes of a reply of TWAMP-Light and of RFC 8762, in bytes."""
+_BASE_BYTES: Final = 44
+"""Size of a reply of RFC 8762 alone."""
 
 _SSID: Final = range(14, 16)
 """Where the identifier of a session lies in a packet without a key (RFC 8972)."""
@@ -103,7 +103,7 @@ def lines(statistics: Statistics, mode: Mode) -> list[str]:
 def _hints(statistics: Statistics, mode: Mode) -> list[str]:
     """Return what to write instead, where something came back and nothing of it is whole."""
     cut, wrong = map(statistics.first_damage.get, (Kind.TRUNCATED, Kind.CORRUPT))
-    if mode is Mode.STAMP and cut and cut.size in _BASE_SIZES and cut.expected > max(_BASE_SIZES):
+    if mode is Mode.STAMP and cut and cut.size == _BASE_BYTES < cut.expected:
         return ["the reflector replies with the base packet alone, without TLVs: write -s 44"]
     if mode is Mode.STAMP and wrong and wrong.offset in _SSID and wrong.offset + wrong.count == _SSID.stop:
         return ["the reflector does not return the SSID (RFC 8762 alone): leave --ssid out"]

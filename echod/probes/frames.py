@@ -102,7 +102,8 @@ class StampFrame:
     def open(self, data: bytes) -> tuple[bytes, Report | None]:
         """Return a reply as the request that it answers, and what the reflector wrote; a plain echo writes nothing.
 
-        A reply that does not verify with the key is left as it is, and so differs from any request.
+        A reply that does not verify with the key is left as it is, and so differs from any request. One of TWAMP-Light
+        lacks three zeros at its end, and is that of a base packet.
         """
         places = stamp.layout(self.key)
         try:
@@ -112,6 +113,8 @@ class StampFrame:
         if not any(data[places.received : places.received + 8]):
             return data, None
         request = bytearray(data)
+        if len(data) == stamp.SHORT_BYTES:
+            request += bytes(self._base - stamp.SHORT_BYTES)
         for to, source, length in (
             (0, places.sender_sequence, 4),
             (places.stamp, places.sender_stamp, 8),

@@ -215,8 +215,7 @@ ANOTHER = "no reply is whole, as if this were no STAMP reflector: --mode auto fi
     ("event", "sentence"),
     [
         (damaged(Kind.TRUNCATED, size=44, expected=80), BASE),
-        (damaged(Kind.TRUNCATED, size=41, expected=80), BASE),
-        (damaged(Kind.TRUNCATED, size=41, expected=44), ANOTHER),
+        (damaged(Kind.TRUNCATED, size=43, expected=44), ANOTHER),
         (damaged(Kind.TRUNCATED, size=60, expected=80), ANOTHER),
         (damaged(Kind.CORRUPT, offset=14, count=2), NO_SSID),
         (damaged(Kind.CORRUPT, offset=15, count=1), NO_SSID),

@@ -135,10 +135,11 @@ def test_a_reflector_without_tlvs_copies_them() -> None:
 
 
 def test_a_reply_of_twamp_light_may_be_short() -> None:
-    """Of 41 octets; what is shorter is left as it is."""
+    """Of 41 octets, which stand for the base packet; what is shorter is left as it is, or lacks what it lacks."""
     reply = hexadecimal(STAMP_REPLY.format(service="b8000000"))
     data, report = StampFrame(ssid=7, dscp=46).open(reply[:41])
-    assert (data, report is None) == (hexadecimal(STAMP_REQUEST)[:41], False)
+    assert (data, report is None) == (hexadecimal(STAMP_REQUEST)[:44], False)
+    assert StampFrame(ssid=7, dscp=46).open(reply[:42])[0] == hexadecimal(STAMP_REQUEST)[:42]
     assert StampFrame(ssid=7).open(reply[:40]) == (reply[:40], None)
 
 
