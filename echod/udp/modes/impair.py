@@ -188,7 +188,7 @@ class ImpairedEcho:
             self._sock.sock.close()
 
     def _send_due(self, now: float) -> bool:
-        """Send what is due, at most what the vector has room for; tell whether that was anything."""
+        """Send what is due, at most what the vector has room for; tell whether there may be more."""
         held, vector, row = self._held, self._vector, self._row
         span, originals = vector.spans[SLOTS], list[bool]()
         while len(originals) < SLOTS - 1 and (datagram := held.pop(now)) is not None:
@@ -200,11 +200,13 @@ class ImpairedEcho:
                 vector.memory[at : at + NAME_BYTES] = datagram.name
                 vector.memory[control_at : control_at + len(datagram.control)] = datagram.control
                 span.control_length[slot], span.iov_length[slot] = len(datagram.control), len(datagram.payload)
-                vector.payload_octets[slot * SLOT_BYTES :][: len(datagram.payload)] = datagram.payload
+                payload_at = slot * SLOT_BYTES
+                vector.payload_octets[payload_at : payload_at + len(datagram.payload)] = datagram.payload
                 originals.append(original)
-        row[_HELD] -= sum(originals)
-        self._send(originals)
-        return bool(originals)
+        if originals:
+            row[_HELD] -= sum(originals)
+            self._send(originals)
+        return len(originals) >= SLOTS - 1
 
     def _send(self, originals: Sequence[bool]) -> None:
         """Send the first slots of the vector; count those that are originals as replied, the others as duplicated."""
