@@ -16,7 +16,7 @@ Commands
 Processes
 
     supervisor/  owns the sockets and the generations of workers: supervisor, generation, worker_process, listening,
-                 adoption, keys, exporter, reporter, observer, refusal_log, own_addresses, timers*, capacity*
+                 adoption, exporter, reporter, observer, refusal_log, own_addresses, timers*, capacity*
     worker/      one process, one loop over its services: worker, channel, rules*, modes (the reply of each)
     exporter/    serves metrics, health and the status page: exporter, channel, metrics*, health, status_page
     accelerator/ `echod accelerate`: accelerator, interfaces, settings*, declaration*, changes (of the network),
@@ -47,9 +47,9 @@ Subjects
     admission/   may this datagram be answered: admission*, rules*, ratelimit*, loops*, selftest*
     stats/       what is counted: outcomes*, counters*, watch*, rates*, refusals*, top_sources*, totals*, traffic*,
                  snapshot*
-    config/      /etc/echod.yaml: location, file, schema* (bounds, defaults), parse*, lint* (warnings), fields*,
-                 listeners*, access*, document*, diagnostics* (how mistakes are shown), diff*, written*, socket_unit*,
-                 json_schema*, patterns* (texts as regular expressions)
+    config/      /etc/echod.yaml: location, file, keys (files that it names), schema* (bounds, defaults), parse*,
+                 lint* (warnings), fields*, listeners*, access*, document*, diagnostics* (how mistakes are shown),
+                 diff*, written*, socket_unit*, json_schema*, patterns* (texts as regular expressions)
     measurement/ what probes measure: payload*, events*, in_flight*, flood*, flood_ring*, pacing*, statistics*,
                  latency*, reordering*, outages*, path_mtu*, icmp*, comparison*, round_trip*, reply_headers*,
                  responder* (what it reports), directions* (loss out and back), far_end*

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from echod.config.document import Document, mistake_at
 from echod.config.document import Path as KeyPath
+from echod.config.keys import read_key
 from echod.config.lint import listener_ranges
 from echod.config.schema import Config
 from echod.errors import Mistake
-from echod.supervisor.keys import read_key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

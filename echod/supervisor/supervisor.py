@@ -22,6 +22,7 @@ from echod.config import file as configfile
 from echod.config import location
 from echod.config.diff import changes
 from echod.config.file import Reading
+from echod.config.keys import read_keys
 from echod.config.schema import Config
 from echod.config.socket_unit import units_of_service
 from echod.errors import EchodError, StartFailedError
@@ -40,7 +41,6 @@ from echod.status.selftest import choose_mark
 from echod.supervisor.capacity import choose_workers
 from echod.supervisor.exporter import Exporters
 from echod.supervisor.generation import Generation, Transition
-from echod.supervisor.keys import read_keys
 from echod.supervisor.listening import ListeningSockets
 from echod.supervisor.observer import Observer
 from echod.supervisor.own_addresses import OwnAddresses

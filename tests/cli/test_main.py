@@ -25,7 +25,7 @@ FOREIGN = frozenset(
 """What takes long to load, or memory."""
 
 START = {"cli.errors", "cli.main", "cli.options", "errors", "linux", "logs"}
-CHECK = START | {"cli.check", "cli.host", "cli.host_kernel", "cli.service_unit", "config", "net"}
+CHECK = START | {"cli.check", "cli.host", "cli.host_kernel", "cli.key_files", "cli.service_unit", "config", "net"}
 STATUS = START | {"admission", "cli.directory", "config", "net", "stats", "status"}
 
 
@@ -55,7 +55,7 @@ def test_a_ping_loads_the_client_alone(tmp_path: Path, echod: StartDaemon) -> No
     port = free_port()
     echod({"listeners": [f"udp://127.0.0.1:{port}"], "workers": 1})
     ours, foreign = loaded(tmp_path, "ping", "-c", "1", f"127.0.0.1:{port}")
-    assert ours == START | {"cli.ping", "measurement", "net", "ping", "probes"}
+    assert ours == START | {"cli.ping", "measurement", "net", "ping", "probes", "wire"}
     assert foreign == {"ctypes"}
     assert loaded(tmp_path, "ping", "nowhere.invalid", code=2)[1] == {"ctypes"}
     assert loaded(tmp_path, "ping", "--help")[1] == set()

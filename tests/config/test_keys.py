@@ -1,4 +1,4 @@
-"""echod.supervisor.keys: the keys that a config names, as bytes."""
+"""echod.config.keys: the keys that a config names, as bytes."""
 
 import os
 from collections.abc import Mapping
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from echod.config.keys import read_key, read_keys
 from echod.errors import KeyUnreadableError
 from echod.net.listener import Listener, parse_listener
 from echod.net.mode import PLAIN, ListenerOptions, Mode
-from echod.supervisor.keys import read_key, read_keys
 
 (LISTENER,) = parse_listener("udp://127.0.0.1:862")
 (OTHER,) = parse_listener("udp://127.0.0.1:863")
