@@ -28,7 +28,7 @@ def send(batch: Batch, sock: UdpSocket) -> None:
     vector, count, runs = batch.vector, batch.span.count, None
     if batch.failures:
         batch.failures = {}
-    if len(batch.refused) == count:
+    if batch.refused and len(batch.refused) == count:
         batch.replied = batch.replied_octets = 0
         return
     if batch.pattern is not None:
