@@ -74,7 +74,8 @@ def test_what_circulates_between_two_modes_dies(
     echod: StartDaemon, network: None, key: Path, near: str, far: str
 ) -> None:
     """Two daemons, whose ports are so different that neither knows the other for one."""
-    ports = free_port(), free_port()
+    first = free_port(2)
+    ports = first, first + 1
     daemons = [
         echod({"listeners": [listener(port, mode, key)], "workers": 1})
         for port, mode in zip(ports, (near, far), strict=True)

@@ -126,7 +126,8 @@ def test_what_is_no_request_is_counted_and_has_no_reply(echod: StartDaemon, tmp_
 
 def test_other_listeners_stay_what_they_are(echod: StartDaemon) -> None:
     """An echo beside a reflector echoes what the reflector would answer."""
-    echo, plus, reflector = free_port(), free_port(), free_port()
+    echo = free_port(3)
+    plus, reflector = echo + 1, echo + 2
     echod(
         {
             "workers": 2,

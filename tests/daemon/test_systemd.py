@@ -244,7 +244,8 @@ def activate(echod: StartDaemon) -> Activate:
 
 def test_the_datagram_that_started_it_is_answered(activate: Activate) -> None:
     """Queued before echod was there, it is answered, and so is what follows; the socket takes a listener's place."""
-    port, other = free_port(), free_port()
+    port = free_port(2)
+    other = port + 1
     config = {"listeners": [f"udp://127.0.0.1:{port}", f"udp://127.0.0.1:{other}"], "workers": 2}
     daemon = activate(config, f"127.0.0.1:{port}")
     assert ask(port, b"first") == b"first"
@@ -257,7 +258,8 @@ def test_the_datagram_that_started_it_is_answered(activate: Activate) -> None:
 
 def test_a_passed_listener_that_leaves_the_config_is_served_and_not_reported_as_closed(activate: Activate) -> None:
     """The log has the listener, and the line to remove from the socket unit."""
-    port, other = free_port(), free_port()
+    port = free_port(2)
+    other = port + 1
     both = [f"udp://127.0.0.1:{port}", f"udp://127.0.0.1:{other}"]
     daemon = activate({"listeners": both, "workers": 1}, f"127.0.0.1:{port}")
     assert ask(port) == b"hi"

@@ -51,7 +51,8 @@ def self_tests(daemon: Daemon) -> dict[str, int]:
 @pytest.fixture
 def everything(echod: StartDaemon) -> Daemon:
     """Serve both protocols on wildcards, single addresses and a range, and refuse everybody."""
-    port, more = free_port(), free_port(3)
+    port = free_port(4)
+    more = port + 1
     listeners = [
         f"udp://0.0.0.0:{port}",
         f"udp://[::]:{port}",
